@@ -1,0 +1,285 @@
+"""Who gets which bias attribute, and how it looks.
+
+A biased data set is made in two independent steps: `assign` decides which spurious attribute every
+sample carries (most samples of a class share its *aligned* attribute, the others *conflict*), and
+a rendering writes that attribute into grey images. Arrays in, arrays out; no file is touched.
+
+Every number that reaches a pixel is an integer, so a key gives the same bytes under `jit` and
+outside, on every backend and with every version of jax. Floating point would not: a compiler may
+fuse `mean + s·n` into one rounding, and a last bit decides how a pixel rounds.
+"""
+
+from statistics import NormalDist
+
+import jax
+import jax.numpy as jnp
+
+LFF_COLORS = (
+    (251, 80, 43),
+    (253, 233, 90),
+    (172, 118, 148),
+    (200, 212, 153),
+    (22, 198, 250),
+    (82, 245, 114),
+    (6, 60, 193),
+    (142, 26, 194),
+    (53, 100, 5),
+    (213, 52, 68),
+)
+"""Mean colour (RGB, 0..255) of attributes 0..9 in Coloured MNIST (Nam et al. 2020, "LfF")."""
+
+SOLID_COLORS = (
+    (255, 0, 0),
+    (255, 128, 0),
+    (255, 255, 0),
+    (255, 255, 128),
+    (0, 255, 0),
+    (0, 255, 255),
+    (0, 0, 255),
+    (128, 0, 255),
+    (255, 0, 255),
+    (255, 255, 255),
+)
+"""Colour (RGB, 0..255) of attributes 0..9 in FairDD's C-MNIST and C-FMNIST."""
+
+SEVERITIES = (0.05, 0.02, 0.01, 0.005)
+"""Standard deviation s of the LfF colours at severity 1, 2, 3, 4: the smaller, the purer."""
+
+# N(0, 1) by table: the midpoints of 4,096 equally likely slices (variance 0.9997, |n| < 3.67).
+# jax.random.normal ends in a logarithm whose last bit depends on the backend.
+_QUANTILE_BITS = 12
+_QUANTILES = tuple(
+    NormalDist().inv_cdf((i + 0.5) / 2**_QUANTILE_BITS) for i in range(2**_QUANTILE_BITS)
+)
+
+
+def assign(
+    key: jax.Array,
+    labels: jax.Array,
+    *,
+    num_classes: int,
+    num_attributes: int,
+    conflict: float | jax.Array,
+    aligned: jax.Array | None = None,
+) -> jax.Array:
+    """Draws a bias attribute for every sample, with exact counts in each class.
+
+    Of the n_k samples of class k, round(n_k · conflict) conflict (half rounds to even). Which ones
+    is drawn at random; they are spread over the other attributes so that the counts differ by at
+    most one, and which attributes are one ahead is drawn for each class. All others are aligned.
+    With `conflict = 1 - 1/num_attributes` the attribute is uniform and says nothing about the
+    class: the unbiased test set.
+
+    Args:
+      key: random key.
+      labels: class of each sample, integers [n] in 0..num_classes-1.
+      num_classes: number of classes, k.
+      num_attributes: number of attributes, at least 2.
+      conflict: share of each class that conflicts, in [0, 1]; may be traced.
+      aligned: attribute that each class is aligned with, integers [k]; class index modulo
+        `num_attributes` where absent.
+
+    Returns:
+      The attribute of each sample, int32 [n].
+
+    Raises:
+      TypeError: labels or aligned attributes that are not integers.
+      ValueError: wrong shapes, values out of range, or fewer than two attributes.
+
+    The protocol is that of LfF (Nam et al. 2020), with the conflicting samples drawn at random
+    instead of taken in file order.
+
+    >>> labels = jnp.repeat(jnp.arange(2), 100)
+    >>> attributes = assign(
+    ...     jax.random.key(0), labels, num_classes=2, num_attributes=5, conflict=0.08
+    ... )
+    >>> jnp.bincount(attributes[:100], length=5).tolist()
+    [92, 2, 2, 2, 2]
+    """
+    if num_attributes < 2:
+        raise ValueError(f"num_attributes must be at least 2, found {num_attributes}")
+    labels = _indices("labels", labels, num_classes)
+    conflict = _share(conflict)
+    aligned = jnp.arange(num_classes) % num_attributes if aligned is None else aligned
+    aligned = _indices("aligned", aligned, num_attributes, length=num_classes)
+
+    choose, spread = jax.random.split(key)
+    counts = jnp.bincount(labels, length=num_classes)
+    rank = _rank_in_class(choose, labels, counts)
+    # One column per attribute in random order, the aligned one (drawn above all others) last.
+    draws = jax.random.uniform(spread, (num_classes, num_attributes), jnp.float32)
+    order = jnp.argsort(draws.at[jnp.arange(num_classes), aligned].set(2.0), axis=1)
+    other = order[labels, rank % (num_attributes - 1)]
+    conflicts = rank < jnp.round(counts * conflict)[labels]
+    return jnp.where(conflicts, other, aligned[labels]).astype(jnp.int32)
+
+
+def majority(
+    labels: jax.Array, attributes: jax.Array, *, num_classes: int, num_attributes: int
+) -> jax.Array:
+    """Returns the most frequent attribute of each class: the aligned one of given data.
+
+    Args:
+      labels: class of each sample, integers [n] in 0..num_classes-1.
+      attributes: attribute of each sample, integers [n] in 0..num_attributes-1.
+      num_classes: number of classes, k.
+      num_attributes: number of attributes.
+
+    Returns:
+      One attribute per class, int32 [k]; the smallest index wins a tie, and a class without
+      samples gets 0.
+
+    Raises:
+      TypeError: labels or attributes that are not integers.
+      ValueError: shapes that differ or values out of range.
+
+    >>> labels, attributes = jnp.array([0, 0, 0, 1, 1]), jnp.array([2, 0, 2, 1, 1])
+    >>> majority(labels, attributes, num_classes=2, num_attributes=3).tolist()
+    [2, 1]
+    """
+    labels = _indices("labels", labels, num_classes)
+    attributes = _indices("attributes", attributes, num_attributes, length=labels.shape[0])
+    counts = jnp.zeros((num_classes, num_attributes), jnp.int32).at[labels, attributes].add(1)
+    return jnp.argmax(counts, axis=1).astype(jnp.int32)
+
+
+def foreground(
+    key: jax.Array,
+    images: jax.Array,
+    attributes: jax.Array,
+    *,
+    severity: int | jax.Array = 4,
+) -> jax.Array:
+    """Colours grey images on black, each in a slightly different shade of its attribute's colour.
+
+    colour = clip(mean[a] / 255 + s · n, 0, 1), with n ~ N(0, 1) drawn per image and channel, times
+    the grey image, rounded to the nearest level (the published code truncates).
+
+    Args:
+      key: random key.
+      images: grey images, uint8 [n, h, w] or [n, h, w, 1].
+      attributes: attribute of each image, integers [n] in 0..9.
+      severity: 1, 2, 3 or 4 for s = .05, .02, .01, .005 (`SEVERITIES`); may be traced.
+
+    Returns:
+      RGB images, uint8 [n, h, w, 3].
+
+    Raises:
+      TypeError: images that are not uint8, attributes that are not integers.
+      ValueError: wrong shapes, an attribute without a colour or a severity outside 1..4.
+
+    Coloured MNIST of Nam et al. 2020 (LfF), also used by Cui et al. 2024 and CMNIST-DD.
+
+    >>> image = jnp.full((1, 1, 1), 255, jnp.uint8)
+    >>> foreground(jax.random.key(0), image, jnp.array([0])).shape
+    (1, 1, 1, 3)
+    """
+    grey = _grey(images)
+    attributes = _indices("attributes", attributes, len(LFF_COLORS), length=grey.shape[0])
+    severity = jnp.asarray(severity)
+    if not isinstance(severity, jax.core.Tracer) and severity.tolist() not in (1, 2, 3, 4):
+        raise ValueError(f"severity must be 1, 2, 3 or 4, found {severity.tolist()}")
+    slices = jax.random.bits(key, (grey.shape[0], 3), jnp.uint32) >> (32 - _QUANTILE_BITS)
+    noise = jnp.asarray(_QUANTILES, jnp.float32)[slices.astype(jnp.int32)]
+    # Colours in units of 1/65535, of which 257 are one of 255 grey levels.
+    scale = jnp.asarray([65535 * s for s in SEVERITIES], jnp.float32)[severity - 1]
+    mean = 257 * jnp.asarray(LFF_COLORS, jnp.int32)[attributes]
+    color = jnp.clip(mean + jnp.round(scale * noise).astype(jnp.int32), 0, 65535)
+    product = grey[..., None].astype(jnp.uint32) * color[:, None, None].astype(jnp.uint32)
+    return ((product + 65535 // 2) // 65535).astype(jnp.uint8)
+
+
+def solid_foreground(images: jax.Array, attributes: jax.Array) -> jax.Array:
+    """Paints the bright pixels in the attribute's solid colour and the others black.
+
+    Args:
+      images: grey images, uint8 [n, h, w] or [n, h, w, 1]; a pixel is bright from 128 on.
+      attributes: attribute of each image, integers [n] in 0..9, a row of `SOLID_COLORS`.
+
+    Returns:
+      RGB images, uint8 [n, h, w, 3].
+
+    Raises:
+      TypeError: images that are not uint8, attributes that are not integers.
+      ValueError: wrong shapes or an attribute without a colour.
+
+    "FG" of FairDD (NeurIPS 2025), after Biased-MNIST of ReBias (Bahng et al. 2020).
+
+    >>> solid_foreground(jnp.array([[[128, 127]]], jnp.uint8), jnp.array([1])).tolist()
+    [[[[255, 128, 0], [0, 0, 0]]]]
+    """
+    bright, color = _bright_and_color(images, attributes)
+    return jnp.where(bright, color, jnp.uint8(0))
+
+
+def solid_background(images: jax.Array, attributes: jax.Array) -> jax.Array:
+    """Paints the dark pixels in the attribute's solid colour and the bright ones black.
+
+    Args:
+      images: grey images, uint8 [n, h, w] or [n, h, w, 1]; a pixel is bright from 128 on.
+      attributes: attribute of each image, integers [n] in 0..9, a row of `SOLID_COLORS`.
+
+    Returns:
+      RGB images, uint8 [n, h, w, 3].
+
+    Raises:
+      TypeError: images that are not uint8, attributes that are not integers.
+      ValueError: wrong shapes or an attribute without a colour.
+
+    "BG" of FairDD (NeurIPS 2025), after Biased-MNIST of ReBias (Bahng et al. 2020).
+
+    >>> solid_background(jnp.array([[[128, 127]]], jnp.uint8), jnp.array([1])).tolist()
+    [[[[0, 0, 0], [255, 128, 0]]]]
+    """
+    bright, color = _bright_and_color(images, attributes)
+    return jnp.where(bright, jnp.uint8(0), color)
+
+
+def _bright_and_color(images, attributes):
+    grey = _grey(images)
+    attributes = _indices("attributes", attributes, len(SOLID_COLORS), length=grey.shape[0])
+    color = jnp.asarray(SOLID_COLORS, jnp.uint8)[attributes]
+    return grey[..., None] >= 128, color[:, None, None]
+
+
+def _rank_in_class(key, labels, counts):
+    """A random place 0..n_k-1 for each sample among those of its class."""
+    order = jnp.lexsort((jax.random.bits(key, labels.shape, jnp.uint32), labels))
+    first = jnp.cumsum(counts) - counts
+    place = jnp.arange(labels.shape[0]) - first[labels[order]]
+    return jnp.zeros_like(labels).at[order].set(place.astype(labels.dtype))
+
+
+def _grey(images):
+    images = jnp.asarray(images)
+    if images.dtype != jnp.uint8:
+        raise TypeError(f"images must be uint8, found {images.dtype}")
+    if images.ndim == 4 and images.shape[-1] == 1:
+        images = images[..., 0]
+    if images.ndim != 3:
+        raise ValueError(f"grey images must be [n, h, w] or [n, h, w, 1], found {images.shape}")
+    return images
+
+
+def _indices(name, values, size, *, length=None):
+    values = jnp.asarray(values)
+    if not jnp.issubdtype(values.dtype, jnp.integer):
+        raise TypeError(f"{name} must be integers, found {values.dtype}")
+    if values.ndim != 1 or length not in (None, values.shape[0]):
+        expected = "[n]" if length is None else f"({length},)"
+        raise ValueError(f"{name} must have the shape {expected}, found {values.shape}")
+    if not isinstance(values, jax.core.Tracer) and values.size:
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= size:
+            raise ValueError(f"{name} must lie in 0..{size - 1}, found {low}..{high}")
+    return values.astype(jnp.int32)
+
+
+def _share(conflict):
+    # float32 whatever the caller's precision, so that the counts do not depend on it.
+    conflict = jnp.asarray(conflict, jnp.float32)
+    if conflict.shape:
+        raise ValueError(f"conflict must be one number, found an array of shape {conflict.shape}")
+    if not isinstance(conflict, jax.core.Tracer) and not 0 <= conflict <= 1:
+        raise ValueError(f"conflict must lie in [0, 1], found {conflict}")
+    return conflict

@@ -1,0 +1,161 @@
+"""The command line: `jaxdd demo`, `jaxdd run DATASET`, `jaxdd compare DATASET`.
+
+Bad input ends with one line on stderr and exit code 2, Ctrl-C with the state saved and exit code
+130.
+"""
+
+import pathlib
+import shlex
+import sys
+import time
+from typing import Annotated, Literal
+
+import rich.console
+import rich.markup
+import rich.progress
+import rich.table
+import tyro
+
+from jaxdd import datasets, pipeline
+
+Options = Annotated[pipeline.Options, tyro.conf.arg(name="")]
+
+DEMO = pipeline.Options(ipc=10, conflict=0.1)
+
+
+class _Progress:
+    """A rich progress bar for each task, fed by the pipeline's reports."""
+
+    def __init__(self, console):
+        self.bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description:<16}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+        self.tasks = {}
+
+    def __call__(self, task, done, total, loss=None, rate=None):
+        if task not in self.tasks:
+            self.tasks[task] = self.bar.add_task(task, total=total, note="")
+        note = "" if loss is None else f"loss {loss:.3f}  {rate:.2f} steps/s"
+        self.bar.update(self.tasks[task], completed=done, note=note)
+
+
+def _percent(score):
+    mean = score["mean"]
+    return "–" if mean is None or mean != mean else f"{100 * mean:.1f} ± {100 * score['std']:.1f}"
+
+
+def _table(rows):
+    table = rich.table.Table(title="accuracy on the test set, %")
+    columns = ("accuracy", "aligned", "conflicting", "worst_group")
+    for column in ("row", *columns, "conflict mass"):
+        table.add_column(column, justify="left" if column == "row" else "right")
+    for name, row in rows.items():
+        mass = row.get("weights", {}).get("conflict_mass")
+        table.add_row(name, *map(_percent, (row[c] for c in columns)),
+                      "–" if mass is None else f"{mass:.2f}")
+    return table
+
+
+def _start(dataset, options, data_dir, bar):
+    """Loads the benchmark and prepares the job; nothing is written yet."""
+    start = time.perf_counter()
+    options = options.resolved()
+    benchmark = datasets.load(
+        dataset, data_dir=data_dir, conflict=options.conflict, severity=options.severity,
+        seed=options.seed,
+    )
+    job = pipeline.prepare(benchmark, options, bar)
+    job.seconds["data"] = time.perf_counter() - start
+    return job
+
+
+def run(
+    dataset: tyro.conf.Positional[str],
+    options: Options,
+    /,
+    debias: Literal["none", "kde", "oracle"] = "kde",
+    data_dir: pathlib.Path | None = None,
+    out: pathlib.Path | None = None,
+    resume: bool = False,
+) -> None:
+    """Distil one synthetic set, and score it beside a random subset.
+
+    Args:
+        dataset: name of a data set or benchmark.
+        options: of the run.
+        debias: where the weights come from; oracle uses the bias labels.
+        data_dir: folder with the original files; without it they are downloaded.
+        out: run folder; by default runs/DATASET-METHOD-DEBIAS-ipcIPC-seedSEED.
+        resume: continue the run that the folder holds.
+    """
+    name = f"{dataset}-{options.method}-{debias}-ipc{options.ipc}-seed{options.seed}"
+    out = out or pathlib.Path("runs") / name
+    console = rich.console.Console()
+    progress = _Progress(console)
+    with progress.bar:
+        job = _start(dataset, options, data_dir, progress)
+        result = pipeline.run(job, out, debias=debias, resume=resume)
+    console.print(_table({"random": result["random"], debias: result}))
+    console.print(f"wrote {out}", markup=False, highlight=False)
+
+
+def compare(
+    dataset: tyro.conf.Positional[str],
+    options: Options,
+    /,
+    data_dir: pathlib.Path | None = None,
+    out: pathlib.Path | None = None,
+    resume: bool = False,
+) -> None:
+    """Make the table: random subset, plain, density-weighted and oracle-weighted distillation.
+
+    Args:
+        dataset: name of a data set or benchmark.
+        options: of every row.
+        data_dir: folder with the original files; without it they are downloaded.
+        out: folder of the comparison; by default runs/compare-DATASET-METHOD-ipcIPC-seedSEED.
+        resume: continue the comparison that the folder holds.
+    """
+    name = f"compare-{dataset}-{options.method}-ipc{options.ipc}-seed{options.seed}"
+    out = out or pathlib.Path("runs") / name
+    console = rich.console.Console()
+    progress = _Progress(console)
+    with progress.bar:
+        job = _start(dataset, options, data_dir, progress)
+        rows = pipeline.compare(job, out, resume=resume)["rows"]
+    console.print(_table(rows))
+    console.print(f"wrote {out}", markup=False, highlight=False)
+
+
+def demo(out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> None:
+    """Compare all rows on coloured handwritten digits that come with scikit-learn.
+
+    Args:
+        out: folder of the comparison.
+        resume: continue the comparison that the folder holds.
+    """
+    compare("cdigits", DEMO, out=out, resume=resume)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; `arguments` default to those of the process."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    commands = {"demo": demo, "run": run, "compare": compare}
+    try:
+        tyro.extras.subcommand_cli_from_dict(commands, prog="jaxdd", args=arguments)
+    except pipeline.Interrupted as stopped:
+        again = arguments if "--resume" in arguments else [*arguments, "--resume"]
+        print(f"jaxdd: {stopped}\ncontinue with: jaxdd {shlex.join(again)}", file=sys.stderr)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print("jaxdd: stopped", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"jaxdd: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,177 @@
+"""Supervised contrastive embedding of the biased data: where the density is estimated.
+
+The encoder sees class labels and no bias labels. Samples that share the bias attribute of their
+class end up close together, the conflicting ones apart, because a network learns the easy cue
+first; that is also why training longer is not better here.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from jaxdd import augment, sampling
+from jaxdd.networks import Dense
+
+
+def supervised_contrastive(
+    embeddings: jax.Array, labels: jax.Array, *, temperature: float = 0.1
+) -> jax.Array:
+    """Supervised contrastive loss, the form with the sum outside the logarithm.
+
+    `mean_i −1/|P(i)| Σ_{p∈P(i)} log( exp(z_i·z_p/τ) / Σ_{a≠i} exp(z_i·z_a/τ) )`, where P(i) are the
+    other samples of i's class; anchors without any contribute zero. L_out of Khosla et al.,
+    "Supervised Contrastive Learning" (NeurIPS 2020), eq. 2. (`optax.losses.ntxent` is another loss.)
+
+    Args:
+        embeddings: `[n, d]` of unit length, two views of a batch stacked.
+        labels: `[n]`.
+        temperature: τ.
+
+    Raises:
+        ValueError: for shapes that disagree.
+    """
+    if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
+        raise ValueError(
+            f"embeddings must be [n, d] and labels [n], found {embeddings.shape} and {labels.shape}"
+        )
+    similarity = embeddings @ embeddings.T / temperature
+    itself = jnp.eye(len(labels), dtype=bool)
+    positive = (labels[:, None] == labels) & ~itself
+    log_total = jax.nn.logsumexp(similarity, axis=1, where=~itself, keepdims=True)
+    log_share = jnp.where(positive, similarity - log_total, 0)
+    return -jnp.mean(log_share.sum(1) / jnp.maximum(positive.sum(1), 1))
+
+
+class Embedding(NamedTuple):
+    """What an encoder returns: `features` `[n, f]` of the network, unit `projection` `[n, d]`."""
+
+    features: jax.Array
+    projection: jax.Array
+
+
+class Encoder(nn.Module):
+    """A network's features and their projection through one hidden layer to the unit sphere.
+
+    Attributes:
+        network: a module of `jaxdd.networks`; its classifier is not used.
+        hidden: units of the projection head's hidden layer.
+        dimension: of the projection.
+    """
+
+    network: nn.Module
+    hidden: int = 128
+    dimension: int = 128
+
+    @nn.compact
+    def __call__(self, images):
+        features = self.network(images).features
+        projection = Dense(self.dimension)(nn.relu(Dense(self.hidden)(features)))
+        length = jnp.sqrt(jnp.square(projection).sum(-1, keepdims=True) + 1e-12)
+        return Embedding(features, projection / length)
+
+
+class State(NamedTuple):
+    """Encoder parameters and the optimizer's state."""
+
+    params: Any
+    optimizer: optax.OptState
+
+
+class Trainer(NamedTuple):
+    """`init(key, images) -> state` and `step(key, state, batch) -> (state, info)`."""
+
+    init: Any
+    step: Any
+
+
+def trainer(
+    encoder: Encoder,
+    optimizer: optax.GradientTransformation,
+    *,
+    strategy: tuple[str, ...] = augment.OPERATIONS,
+    temperature: float = 0.1,
+) -> Trainer:
+    """Supervised contrastive training on two augmented views of class-balanced batches.
+
+    Args:
+        encoder: what is trained.
+        optimizer: an optax transformation.
+        strategy: augmentation operations of the two views, one drawn per image.
+        temperature: of `supervised_contrastive`.
+
+    Returns:
+        The pair of pure functions; `step` takes a `sampling.Batch` and reports `{"loss"}`.
+    """
+
+    def init(key, images):
+        params = encoder.init(key, images[:1])
+        return State(params, optimizer.init(params))
+
+    def step(key, state, batch):
+        k, b = batch.images.shape[:2]
+        images = batch.images.reshape(k * b, *batch.images.shape[2:])
+        views = jnp.concatenate(
+            [augment.per_image(view, images, strategy=strategy) for view in jax.random.split(key)]
+        )
+        labels = jnp.tile(jnp.repeat(jnp.arange(k), b), 2)
+
+        def loss(params):
+            projection = encoder.apply(params, views).projection
+            return supervised_contrastive(projection, labels, temperature=temperature)
+
+        value, gradient = jax.value_and_grad(loss)(state.params)
+        update, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        return State(optax.apply_updates(state.params, update), optimizer_state), {"loss": value}
+
+    return Trainer(init, step)
+
+
+def train(
+    key: jax.Array, trainer: Trainer, pool: sampling.Pool, *, steps: int, batch_size: int = 256
+) -> tuple[State, dict[str, jax.Array]]:
+    """Trains an encoder from scratch as one compiled loop.
+
+    Args:
+        key: folded with the step number.
+        trainer: from `trainer`.
+        pool: the training set; its weights play no part.
+        steps: number of updates.
+        batch_size: samples of all classes together, at least two of each class.
+
+    Returns:
+        The final state, and the info of every step `[steps]`.
+    """
+    each = max(2, batch_size // len(pool.count))
+
+    def body(state, i):
+        draw, step = jax.random.split(jax.random.fold_in(key, i + 1))
+        indices = sampling.without_replacement(draw, pool, each)
+        weights = jnp.full(indices.shape, 1 / each)
+        return trainer.step(step, state, sampling.Batch(sampling.take(pool, indices), weights))
+
+    first = sampling.take(pool, pool.order[:1])
+    state = trainer.init(jax.random.fold_in(key, 0), first)
+    return jax.lax.scan(body, state, jnp.arange(steps))
+
+
+def embed(
+    encoder: Encoder, params: Any, pool: sampling.Pool, *, batch_size: int = 500
+) -> Embedding:
+    """Embeds all images of a pool, in its order, holding one batch of activations at a time.
+
+    Args:
+        encoder: the module.
+        params: its parameters, `State.params`.
+        pool: `n` images.
+        batch_size: images embedded at once.
+
+    Returns:
+        Features `[n, f]` and projections `[n, d]`.
+    """
+    normalise = functools.partial(sampling.normalise, mean=pool.mean, std=pool.std)
+    one = lambda image: jax.tree.map(lambda x: x[0], encoder.apply(params, normalise(image[None])))
+    return jax.lax.map(one, pool.images, batch_size=batch_size)

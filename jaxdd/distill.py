@@ -1,0 +1,200 @@
+"""Distillation methods as pairs of pure functions, and the loop that compiles them.
+
+A method is `Method(init, step)`; networks, optimizer and augmentation are handed in. What is drawn
+from the real data is a function too, `draw(key, pool) -> Batch`, so that weights can enter as a
+weighted mean (`sampling.uniform_batch`), through the draw itself (`sampling.weighted_batch`), or be
+estimated anew from each batch (`density_weighted`).
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from jaxdd import augment, kde, matching, sampling
+
+Draw = Callable[[jax.Array, sampling.Pool], sampling.Batch]
+
+
+class State(NamedTuple):
+    """The synthetic images `[k, ipc, h, w, c]`, normalised and never clipped, and the optimizer's state."""
+
+    images: jax.Array
+    optimizer: optax.OptState
+
+
+class Method(NamedTuple):
+    """`init(images) -> state` and `step(key, state, batch) -> (state, info)`, both pure.
+
+    `info` is a dict of scalars, always with "loss".
+    """
+
+    init: Callable[[jax.Array], Any]
+    step: Callable[[jax.Array, Any, sampling.Batch], tuple[Any, dict[str, jax.Array]]]
+
+
+def distribution_matching(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    strategy: tuple[str, ...] = augment.OPERATIONS,
+) -> Method:
+    """Distribution matching (DM; Zhao & Bilen, WACV 2023) with weighted real means.
+
+    Every step draws a fresh random network, shared by all classes, and one augmentation for each
+    class, shared by its real and synthetic images, and descends `matching.distribution` of the
+    flattened features. The real side carries no gradient.
+
+    Args:
+        network: a module of `jaxdd.networks`.
+        optimizer: acts on the images `[k, ipc, h, w, c]`; the reference uses SGD with learning
+            rate 1 (10 from IPC 100 on) and momentum 0.5.
+        strategy: augmentation operations; () for none.
+    """
+
+    def init(images):
+        if images.ndim != 5 or 0 in images.shape:
+            raise ValueError(f"images must be [k, ipc, h, w, c], found shape {images.shape}")
+        return State(images, optimizer.init(images))
+
+    def features(params, images):
+        flat = images.reshape(-1, *images.shape[2:])
+        return network.apply(params, flat).features.reshape(*images.shape[:2], -1)
+
+    def step(key, state, batch):
+        key_network, key_augment = jax.random.split(key)
+        params = network.init(key_network, state.images[0, :1])
+        keys = jax.random.split(key_augment, len(state.images))
+        transform = functools.partial(_siamese, keys, strategy)
+        real = features(params, transform(batch.images))
+
+        def loss(images):
+            return matching.distribution(real, features(params, transform(images)), batch.weights)
+
+        value, gradient = jax.value_and_grad(loss)(state.images)
+        update, optimizer_state = optimizer.update(gradient, state.optimizer, state.images)
+        return State(optax.apply_updates(state.images, update), optimizer_state), {"loss": value}
+
+    return Method(init, step)
+
+
+def _siamese(keys, strategy, images):
+    """Augments `[k, b, h, w, c]`, one draw for each class."""
+    one = lambda key, batch: augment.siamese(key, batch, strategy=strategy)[0]
+    return jax.vmap(one)(keys, images)
+
+
+def density_weighted(
+    draw: Draw, embed: Callable[[jax.Array], jax.Array], *, bandwidth: float, temperature: float = 1
+) -> Draw:
+    """Weighs each batch by the inverse density of its own samples, the paper's O(b²d) form.
+
+    `w_i ∝ v_i f̂(x_i)^(−1/τ)` within a class, f̂ being the Gaussian KDE of the class's samples in the
+    batch and v the weights that `draw` gave them (zero for padding).
+
+    Args:
+        draw: for example `functools.partial(sampling.uniform_batch, size=256)`.
+        embed: normalised images `[n, h, w, c]` to embeddings `[n, d]`, parameters closed over.
+        bandwidth: h of the kernel, scalar or `[k]`.
+        temperature: τ.
+    """
+
+    def reweighted(key, pool):
+        batch = draw(key, pool)
+        k, b = batch.weights.shape
+        flat = batch.images.reshape(k * b, *batch.images.shape[2:])
+        embeddings = embed(flat).reshape(k, b, -1)
+        density = jax.vmap(lambda x, v, h: kde.log_density(x, x, h, weights=v))
+        log_density = density(embeddings, batch.weights, jnp.broadcast_to(bandwidth, (k,)))
+        logits = jnp.log(batch.weights) - log_density / temperature
+        return batch._replace(weights=jax.nn.softmax(logits, axis=1))
+
+    return reweighted
+
+
+def initial_noise(key: jax.Array, pool: sampling.Pool, *, ipc: int) -> jax.Array:
+    """Starts from standard normal pixels, `[k, ipc, h, w, c]`."""
+    return jax.random.normal(key, (len(pool.count), ipc, *pool.images.shape[1:]))
+
+
+def initial_real(
+    key: jax.Array, pool: sampling.Pool, *, ipc: int, weighted: bool = False
+) -> jax.Array:
+    """Starts from real images, `[k, ipc, h, w, c]`, uniformly chosen or by the pool's weights.
+
+    No image is taken twice, unless `ipc` exceeds the class. This is also the baseline that a
+    distilled set has to beat.
+    """
+    return sampling.take(pool, sampling.without_replacement(key, pool, ipc, weighted=weighted))
+
+
+@functools.partial(
+    jax.jit, static_argnames=("method", "draw", "length"), donate_argnames=("state",)
+)
+def chunk(
+    key: jax.Array,
+    state: Any,
+    pool: sampling.Pool,
+    first: jax.Array,
+    *,
+    method: Method,
+    draw: Draw,
+    length: int,
+) -> tuple[Any, dict[str, jax.Array]]:
+    """Runs `length` steps as one compiled program: draw, network, augmentation, loss and update.
+
+    Step i uses `fold_in(key, i)`, so (key, i) alone says what happens next. The state is donated.
+
+    Args:
+        key: of the whole run.
+        state: from `method.init` or an earlier chunk.
+        pool: the real data, on the device.
+        first: number of the first step.
+        method: static.
+        draw: static.
+        length: number of steps, static.
+
+    Returns:
+        The state, and the info of every step as `[length]` arrays.
+    """
+
+    def body(state, i):
+        key_draw, key_step = jax.random.split(jax.random.fold_in(key, i))
+        return method.step(key_step, state, draw(key_draw, pool))
+
+    return jax.lax.scan(body, state, first + jnp.arange(length))
+
+
+def run(
+    key: jax.Array,
+    state: Any,
+    pool: sampling.Pool,
+    *,
+    method: Method,
+    draw: Draw,
+    steps: int,
+    first: int = 0,
+    chunk_length: int = 10,
+) -> Iterator[tuple[int, Any, dict[str, jax.Array]]]:
+    """Yields `(step, state, info)` after each compiled chunk until `steps` steps are done.
+
+    The yielded state is given up to the next chunk: save or copy what you want to keep before you
+    ask for more. A run begun again with `first` = a yielded step and its state goes on to the same
+    bits, since chunks start at the same steps.
+
+    Raises:
+        ValueError: for a loss that is not finite.
+    """
+    for start in range(first, steps, chunk_length):
+        length = min(chunk_length, steps - start)
+        state, info = chunk(
+            key, state, pool, jnp.asarray(start), method=method, draw=draw, length=length
+        )
+        if not jnp.isfinite(info["loss"]).all():
+            step = start + int(jnp.argmin(jnp.isfinite(info["loss"])))
+            raise ValueError(f"the loss is not finite at step {step}; try a smaller learning rate")
+        yield start + length, state, info

@@ -1,0 +1,493 @@
+"""Layer 0, kernel density: how crowded is the neighbourhood of each embedding?
+
+    log f(x_i) = log( sum_j w_j N(x_i; y_j, h^2 I) / sum_j w_j )
+
+The sum is exact, in log space and tiled: memory grows with the tile, never with the number of
+pairs. `log_density` (any queries under any points) and `class_log_density` (each sample under its
+own class) are two doors to one routine. The bandwidth h has the unit of the embeddings;
+`scott`, `silverman`, `mean_distance`, `median_distance` and `likelihood` propose one.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+FLOOR = 1e-6
+"""Smallest bandwidth that a rule returns: what a class without any spread gets."""
+
+_DIRECT = 8  # Up to this many dimensions, subtracting is as cheap as expanding and loses no digits.
+_TOGETHER = 8  # Candidate bandwidths that share one pass over the distances.
+
+
+class _Queries(NamedTuple):
+    position: jax.Array
+    label: jax.Array
+    index: jax.Array
+    bandwidth: jax.Array  # Apart from the position: a vmap over bandwidths repeats no distance.
+
+
+class _Points(NamedTuple):
+    position: jax.Array
+    label: jax.Array
+    index: jax.Array
+    weight: jax.Array
+
+
+def log_density(
+    queries: jax.Array,
+    points: jax.Array,
+    bandwidth: jax.Array | float,
+    *,
+    weights: jax.Array | None = None,
+    leave_one_out: bool = False,
+    tile: int = 512,
+) -> jax.Array:
+    """Log of the Gaussian kernel density of the points at every query.
+
+    log f(x_i) = log( sum_j w_j N(x_i; y_j, h^2 I) / sum_j w_j ), normaliser -(d/2) log(2 pi h^2)
+    included. Squared distances above eight dimensions are expanded around the mean of the points
+    and carry a rounding error of about 1e-7 of the squared spread: keep h well above 1e-3 of it.
+
+    Args:
+        queries: [n, d] floating.
+        points: [m, d] floating.
+        bandwidth: h > 0, a scalar in the unit of the coordinates; may be traced.
+        weights: [m], at least 0, of any total; equal where omitted. A point of weight 0 is absent
+            (and its weight has gradient 0).
+        leave_one_out: the queries are the points, and point i takes no part in the density of
+            query i, neither above nor below the fraction bar.
+        tile: largest number of queries and of points whose distances are in memory together.
+
+    Returns:
+        [n] log densities in nats, float32 or wider; -inf where no point is left.
+
+    Raises:
+        TypeError: queries or points are not floating.
+        ValueError: shapes do not fit, tile < 1, and (where the values are concrete) a bandwidth
+            that is not positive and finite or a negative or non-finite weight.
+
+    >>> x = jnp.array([[0.0], [1.0]])
+    >>> print(log_density(x[:1], x[:1], 1.0))  # -log(2 pi) / 2
+    [-0.9189385]
+    """
+    queries, points = _as_points("queries", queries), _as_points("points", points)
+    (n, d), m = queries.shape, points.shape[0]
+    if points.shape[1] != d:
+        raise ValueError(
+            f"queries and points must have the same dimension, found {d} and {points.shape[1]}"
+        )
+    if leave_one_out and n != m:
+        raise ValueError(f"leave_one_out needs the queries to be the points, found {n} and {m}")
+    bandwidth = _as_bandwidth(bandwidth, ((),)).astype(queries.dtype)
+    weights = _as_weights(weights, points)
+    centre = jax.lax.stop_gradient(points.mean(0))
+    return _mixture(
+        _Queries(
+            queries - centre, jnp.zeros(n, int), jnp.arange(n), jnp.broadcast_to(bandwidth, n)
+        ),
+        _Points(
+            points - centre,
+            jnp.zeros(m, int),
+            jnp.arange(m) if leave_one_out else jnp.full(m, -1),
+            weights,
+        ),
+        leave_one_out=leave_one_out,
+        tile=tile,
+    )
+
+
+def class_log_density(
+    embeddings: jax.Array,
+    labels: jax.Array,
+    bandwidth: jax.Array | float,
+    *,
+    num_classes: int,
+    leave_one_out: bool = False,
+    tile: int = 512,
+) -> jax.Array:
+    """Log kernel density of every sample under the samples of its own class.
+
+    log f(x_i) = log( 1/n_k sum_{j: label_j = k} N(x_i; x_j, h_k^2 I) ), k the label of i. Samples
+    are sorted by label and pairs of tiles without a common class are skipped, so the work is about
+    n^2 / num_classes; a `vmap` over bandwidths keeps the skipping, one over labels does not.
+
+    Args:
+        embeddings: [n, d] floating.
+        labels: [n] integers in [0, num_classes); classes may be empty and of any size.
+        bandwidth: h > 0, a scalar or one per class [num_classes]; may be traced.
+        num_classes: number of classes, static.
+        leave_one_out: a sample takes no part in its own density (divisor n_k - 1); the only sample
+            of its class then has log density -inf.
+        tile: largest number of samples on either side of a tile of distances.
+
+    Returns:
+        [n] log densities in nats, in the order of the input, float32 or wider.
+
+    Raises:
+        TypeError: embeddings are not floating or labels not integers.
+        ValueError: shapes do not fit, tile < 1, and (where the values are concrete) labels out of
+            range or a bandwidth that is not positive and finite.
+
+    Source: the f of Cui et al., "Mitigating Bias in Dataset Distillation", ICML 2024, there within
+    a batch, here over the whole class.
+    """
+    embeddings = _as_points("embeddings", embeddings)
+    labels = _as_labels(labels, embeddings, num_classes)
+    bandwidth = _as_bandwidth(bandwidth, ((), (num_classes,))).astype(embeddings.dtype)
+    bandwidth = jnp.broadcast_to(bandwidth, num_classes)
+    n = labels.size
+    order = jnp.argsort(labels)
+    label = labels[order]
+    position = _class_centred(embeddings, labels, num_classes)[order]
+    index = jnp.arange(n)
+    sorted_density = _mixture(
+        _Queries(position, label, index, bandwidth[label]),
+        _Points(position, label, index, jnp.ones(n, position.dtype)),
+        leave_one_out=leave_one_out,
+        tile=tile,
+    )
+    return sorted_density[jnp.argsort(order)]
+
+
+def _mixture(queries: _Queries, points: _Points, *, leave_one_out: bool, tile: int) -> jax.Array:
+    """Log density [n] of each query under the points with its label; both sorted by label."""
+    if tile < 1:
+        raise ValueError(f"tile must be at least 1, found {tile}")
+    n, d = queries.position.shape
+    query_tiles = jax.tree.map(lambda array: _in_tiles(array, tile), queries)
+    point_tiles = jax.tree.map(lambda array: _in_tiles(array, tile), points)
+    point_tiles = point_tiles._replace(weight=_in_tiles(points.weight, tile, fill="constant"))
+
+    def row(query):
+        def pair(point):
+            apart = (query.label[-1] < point.label[0]) | (point.label[-1] < query.label[0])
+            return jax.lax.cond(apart, _nothing, _kernel_sum, query, point, leave_one_out)
+
+        # Without checkpoints the reverse pass would keep every tile of distances.
+        parts = jax.lax.map(jax.checkpoint(pair, prevent_cse=False), point_tiles)
+        return _logsumexp(parts[:, 0].T), parts[:, 1].sum(0)
+
+    log_sum, mass = jax.lax.map(jax.checkpoint(row, prevent_cse=False), query_tiles)
+    log_sum, mass = log_sum.reshape(-1)[:n], mass.reshape(-1)[:n]
+    log_mass = jnp.log(jnp.where(mass > 0, mass, 1))
+    return log_sum - log_mass - d * (jnp.log(queries.bandwidth) + 0.5 * jnp.log(2 * jnp.pi))
+
+
+def _kernel_sum(query: _Queries, point: _Points, leave_one_out: bool) -> jax.Array:
+    """Log of the weighted kernel sum, and the weight that entered it: [2, tile of queries]."""
+    same = query.index[:, None] == point.index
+    present = (query.label[:, None] == point.label) & (point.weight > 0)
+    present &= ~(same & leave_one_out)
+    # A sample is at distance 0 from itself; a rounding error there matters when h is small.
+    squared = jnp.where(same, 0, _squared_distances(query.position, point.position))
+    log_weight = jnp.log(jnp.where(point.weight > 0, point.weight, 1))
+    exponent = log_weight - (0.5 / query.bandwidth**2)[:, None] * squared
+    log_sum = _logsumexp(jnp.where(present, exponent, -jnp.inf))
+    return jnp.stack([log_sum, jnp.where(present, point.weight, 0).sum(-1)])
+
+
+def _nothing(query: _Queries, point: _Points, leave_one_out: bool) -> jax.Array:
+    """What `_kernel_sum` gives where no label is shared."""
+    # Under shard_map both branches of a cond must vary over the same mesh axes: these constants
+    # get them from the inputs.
+    like = sum(leaf.ravel()[0] for leaf in jax.tree.leaves((query, point)))
+    log_sum_and_mass = jnp.array([[-jnp.inf], [0]], like.dtype)
+    return jnp.where(False, like, jnp.tile(log_sum_and_mass, query.index.size))
+
+
+def _squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
+    if x.shape[1] <= _DIRECT:
+        return sum((a[:, None] - b) ** 2 for a, b in zip(x.T, y.T))
+    product = jnp.matmul(x, y.T, precision="highest")
+    return jnp.maximum((x * x).sum(-1)[:, None] + (y * y).sum(-1) - 2 * product, 0)
+
+
+def _logsumexp(x: jax.Array) -> jax.Array:
+    """Over the last axis; where all is -inf the result is -inf and the gradient 0, not NaN."""
+    top = jax.lax.stop_gradient(x.max(-1))
+    top = jnp.where(jnp.isneginf(top), 0, top)
+    total = jnp.exp(x - top[..., None]).sum(-1)
+    return jnp.where(total == 0, -jnp.inf, top + jnp.log(jnp.where(total == 0, 1, total)))
+
+
+def _in_tiles(array: jax.Array, tile: int, fill: str = "edge") -> jax.Array:
+    """Cut [n, ...] into [tiles, tile, ...]; the edge fills the last, so labels stay sorted."""
+    n = array.shape[0]
+    tile = min(tile, n)
+    array = jnp.pad(array, [(0, -n % tile)] + [(0, 0)] * (array.ndim - 1), mode=fill)
+    return array.reshape(-1, tile, *array.shape[1:])
+
+
+def _class_centred(embeddings: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
+    """Distances within a class stay as they are, and |x|^2 + |y|^2 - 2xy cancels far less."""
+    count = jax.ops.segment_sum(jnp.ones(labels.size), labels, num_classes)
+    total = jax.ops.segment_sum(jax.lax.stop_gradient(embeddings), labels, num_classes)
+    return embeddings - (total / jnp.maximum(count, 1)[:, None])[labels]
+
+
+def scott(
+    points: jax.Array, *, weights: jax.Array | None = None, factor: jax.Array | float = 1.0
+) -> jax.Array:
+    """Scott's rule for an isotropic kernel.
+
+    h = factor * s * n^(-1 / (d + 4)), where s^2 is the (population) variance averaged over the
+    dimensions and n the effective number of points, (sum w)^2 / sum w^2.
+
+    Args:
+        points: [n, d] floating.
+        weights: [n], at least 0, or a 0/1 mask; equal where omitted.
+        factor: multiplies the result.
+
+    Returns:
+        The bandwidth, a scalar of at least `FLOOR`.
+
+    Raises:
+        TypeError: points are not floating.
+        ValueError: shapes do not fit or a weight is negative or not finite.
+
+    Source: Scott, "Multivariate Density Estimation", 1992, as in scipy's `gaussian_kde`.
+    """
+    size, variance = _moments(points, weights)
+    return _floored((factor * size ** (-1 / (variance.size + 4))) ** 2 * variance.mean())
+
+
+def silverman(
+    points: jax.Array, *, weights: jax.Array | None = None, factor: jax.Array | float = 1.0
+) -> jax.Array:
+    """Silverman's rule for an isotropic kernel.
+
+    h = factor * s * (n (d + 2) / 4)^(-1 / (d + 4)), s and n as in `scott`.
+
+    Args:
+        points: [n, d] floating.
+        weights: [n], at least 0, or a 0/1 mask; equal where omitted.
+        factor: multiplies the result.
+
+    Returns:
+        The bandwidth, a scalar of at least `FLOOR`.
+
+    Raises:
+        TypeError: points are not floating.
+        ValueError: shapes do not fit or a weight is negative or not finite.
+
+    Source: Silverman, "Density Estimation for Statistics and Data Analysis", 1986.
+    """
+    size, variance = _moments(points, weights)
+    d = variance.size
+    return _floored((factor * (size * (d + 2) / 4) ** (-1 / (d + 4))) ** 2 * variance.mean())
+
+
+def mean_distance(
+    points: jax.Array, *, weights: jax.Array | None = None, factor: jax.Array | float = 0.2
+) -> jax.Array:
+    """Bandwidth in proportion to the root mean squared distance between the points.
+
+    h^2 = factor * mean_ij |x_i - x_j|^2 / 2 = factor * trace of the (population) covariance.
+
+    Args:
+        points: [n, d] floating.
+        weights: [n], at least 0, or a 0/1 mask; equal where omitted.
+        factor: at least 0; multiplies the squared bandwidth.
+
+    Returns:
+        The bandwidth, a scalar of at least `FLOOR`.
+
+    Raises:
+        TypeError: points are not floating.
+        ValueError: shapes do not fit or a weight is negative or not finite.
+
+    >>> print(mean_distance(jnp.array([[0.0], [2.0]]), factor=1.0))
+    1.0
+    """
+    _, variance = _moments(points, weights)
+    return _floored(factor * variance.sum())
+
+
+def median_distance(
+    key: jax.Array,
+    points: jax.Array,
+    *,
+    weights: jax.Array | None = None,
+    factor: jax.Array | float = 0.2,
+    pairs: int = 4096,
+) -> jax.Array:
+    """Bandwidth in proportion to the median distance between the points.
+
+    h^2 = factor * median |x_i - x_j|^2 / 2 over random pairs i != j.
+
+    Args:
+        key: a jax.random key.
+        points: [n, d] floating.
+        weights: [n], at least 0, or a 0/1 mask, the odds of being drawn; equal where omitted.
+        factor: at least 0; multiplies the squared bandwidth.
+        pairs: number of pairs drawn (a pair of a point with itself is dropped), static.
+
+    Returns:
+        The bandwidth, a scalar of at least `FLOOR`.
+
+    Raises:
+        TypeError: points are not floating.
+        ValueError: shapes do not fit, pairs < 1 or a weight is negative or not finite.
+    """
+    if pairs < 1:
+        raise ValueError(f"pairs must be at least 1, found {pairs}")
+    points = _as_points("points", points)
+    weights = _as_weights(weights, points)
+    i, j = jax.random.choice(key, weights.size, (2, pairs), p=weights)
+    squared = jnp.sort(jnp.where(i == j, jnp.inf, ((points[i] - points[j]) ** 2).sum(-1)))
+    count = (i != j).sum()
+    median = (squared[(count - 1) // 2] + squared[count // 2]) / 2
+    return _floored(factor * jnp.where((count > 0) & (weights.sum() > 0), median, 0) / 2)
+
+
+def class_bandwidth(
+    rule: Callable, embeddings: jax.Array, labels: jax.Array, *, num_classes: int
+) -> jax.Array:
+    """Apply a bandwidth rule to each class.
+
+    Args:
+        rule: called as rule(points, weights=mask), such as `scott` or
+            `functools.partial(median_distance, key)`.
+        embeddings: [n, d] floating.
+        labels: [n] integers in [0, num_classes).
+        num_classes: number of classes k, static.
+
+    Returns:
+        [k] bandwidths; classes without samples or without spread get `FLOOR`.
+
+    Raises:
+        TypeError: embeddings are not floating or labels not integers.
+        ValueError: shapes do not fit or (where concrete) labels are out of range.
+
+    >>> x = jnp.array([[0.0], [2.0], [0.0], [6.0]])
+    >>> import functools
+    >>> rule = functools.partial(mean_distance, factor=1.0)
+    >>> print(class_bandwidth(rule, x, jnp.array([0, 0, 1, 1]), num_classes=2))
+    [1. 3.]
+    """
+    embeddings = _as_points("embeddings", embeddings)
+    labels = _as_labels(labels, embeddings, num_classes)
+    centred = _class_centred(embeddings, labels, num_classes)
+    return jax.lax.map(lambda k: rule(centred, weights=labels == k), jnp.arange(num_classes))
+
+
+def likelihood(
+    embeddings: jax.Array,
+    labels: jax.Array,
+    candidates: jax.Array,
+    *,
+    num_classes: int,
+    tile: int = 512,
+) -> jax.Array:
+    """Choose for each class the candidate bandwidth under which its samples predict each other.
+
+    h_k = argmax_h  mean over the samples i of class k of log f_{-i}(x_i; h), f_{-i} the density
+    with the sample left out.
+
+    Args:
+        embeddings: [n, d] floating.
+        labels: [n] integers in [0, num_classes).
+        candidates: [q] bandwidths for all classes, or [q, k], such as a grid of factors times
+            `class_bandwidth`; all positive.
+        num_classes: number of classes k, static.
+        tile: as in `class_log_density`.
+
+    Returns:
+        [k] bandwidths. Classes of fewer than two samples get the first candidate.
+
+    Raises:
+        TypeError: embeddings are not floating or labels not integers.
+        ValueError: shapes do not fit and (where the values are concrete) labels out of range or a
+            candidate that is not positive and finite.
+
+    Source: Duin, "On the choice of smoothing parameters for Parzen estimators", 1976.
+    """
+    embeddings = _as_points("embeddings", embeddings)
+    labels = _as_labels(labels, embeddings, num_classes)
+    q = jnp.shape(candidates)[:1]
+    candidates = _as_bandwidth(candidates, (q, (*q, num_classes)), name="candidates")
+    if 0 in candidates.shape or not candidates.ndim:
+        raise ValueError(f"candidates must be [q] or [q, k], found shape {candidates.shape}")
+    candidates = jnp.broadcast_to(candidates.reshape(*q, -1), (*q, num_classes))
+
+    def score(bandwidth):
+        log_f = class_log_density(
+            embeddings, labels, bandwidth, num_classes=num_classes, leave_one_out=True, tile=tile
+        )
+        return jax.ops.segment_sum(log_f, labels, num_classes)
+
+    scores = jax.lax.map(score, candidates, batch_size=_TOGETHER)
+    return candidates[scores.argmax(0), jnp.arange(num_classes)]
+
+
+def _moments(points: jax.Array, weights: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Effective number of points, at least 1, and the variance [d] in every dimension."""
+    points = _as_points("points", points)
+    weights = _as_weights(weights, points)
+    total = weights.sum()
+    share = (weights / jnp.where(total > 0, total, 1))[:, None]
+    variance = (share * (points - (share * points).sum(0)) ** 2).sum(0)
+    return 1 / jnp.where(total > 0, (share**2).sum(), 1), variance
+
+
+def _floored(squared: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.maximum(squared, FLOOR**2))
+
+
+def _values(array: jax.Array):
+    """The values as a numpy array, or None where (under jit, vmap, grad) there are none to see."""
+    # On the host, because under a trace even an operation on known values gives a tracer.
+    return None if isinstance(array, jax.core.Tracer) else jax.device_get(array)
+
+
+def _as_points(name: str, points: jax.Array) -> jax.Array:
+    points = jnp.asarray(points)
+    if points.ndim != 2 or 0 in points.shape:
+        raise ValueError(f"{name} must be a non-empty [n, d] array, found shape {points.shape}")
+    if not jnp.issubdtype(points.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating, found {points.dtype}")
+    return points.astype(jnp.promote_types(points.dtype, jnp.float32))
+
+
+def _as_weights(weights: jax.Array | None, points: jax.Array) -> jax.Array:
+    if weights is None:
+        return jnp.ones(points.shape[0], points.dtype)
+    weights = jnp.asarray(weights)
+    if weights.shape != points.shape[:1]:
+        raise ValueError(
+            f"weights must be one per point, found {weights.shape} for {points.shape[0]} points"
+        )
+    values = _values(weights)
+    if values is not None and not ((values >= 0) & (values < jnp.inf)).all():
+        raise ValueError(f"weights must be at least 0 and finite, found {values.min()}")
+    return weights.astype(points.dtype)
+
+
+def _as_labels(labels: jax.Array, embeddings: jax.Array, num_classes: int) -> jax.Array:
+    labels = jnp.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be integers, found {labels.dtype}")
+    if labels.shape != embeddings.shape[:1]:
+        raise ValueError(
+            "labels and embeddings must have the same leading dimension, "
+            f"found {labels.shape} and {embeddings.shape}"
+        )
+    values = _values(labels)
+    if values is not None and not 0 <= values.min() <= values.max() < num_classes:
+        raise ValueError(
+            f"labels must lie in [0, {num_classes}), found {values.min()} to {values.max()}"
+        )
+    return labels
+
+
+def _as_bandwidth(bandwidth: jax.Array | float, shapes, name: str = "bandwidth") -> jax.Array:
+    bandwidth = jnp.asarray(bandwidth, jnp.result_type(bandwidth, float))
+    if bandwidth.shape not in shapes:
+        wanted = " or ".join(str(shape) for shape in shapes)
+        raise ValueError(f"{name} must have shape {wanted}, found {bandwidth.shape}")
+    values = _values(bandwidth)
+    if values is not None and not ((values > 0) & (values < jnp.inf)).all():
+        raise ValueError(f"{name} must be positive and finite, found {values}")
+    return bandwidth

@@ -1,0 +1,579 @@
+"""The whole way from a data set to a scored synthetic set, in a run folder.
+
+Here options become keyword arguments; the rooms below never see them. `run` makes one set,
+`compare` makes the table that shows what the weights are worth. Both can be killed at any time and
+resumed to the same bits: what happens in step i depends on the seed and i alone, the weights are
+kept in the folder, and the state of the distillation is saved every few seconds.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdd import (
+    contrastive,
+    datasets,
+    distill,
+    evaluate,
+    kde,
+    networks,
+    plot,
+    reweight,
+    sampling,
+    store,
+)
+
+ROWS = ("random", "random-kde", "none", "kde", "oracle")
+SAVE_EVERY = 15.0  # seconds between checkpoints, at the chunk boundary that follows
+
+PRESETS = {
+    "quick": dict(
+        steps=200, batch_size=128, width=32, epochs=300, eval_seeds=3, chunk=10, encoder_width=32
+    ),
+    "paper": dict(
+        steps=20000, batch_size=256, width=128, epochs=1000, eval_seeds=5, chunk=100,
+        encoder_width=32,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a run depends on. Fields left at None are filled in by the preset or the data set."""
+
+    method: Literal["dm"] = "dm"
+    """Distillation method: dm is distribution matching."""
+    ipc: int = 10
+    """Synthetic images per class."""
+    conflict: float | None = None
+    """Share of bias-conflicting samples in each class of a benchmark, 0 to 1."""
+    severity: int | None = None
+    """Severity of the benchmark's bias, 1 to 4."""
+    preset: Literal["quick", "paper"] = "quick"
+    """quick fits two CPU cores, paper is the literature's scale for one GPU."""
+    steps: int | None = None
+    """Distillation steps."""
+    batch_size: int | None = None
+    """Real images per class and step."""
+    network: Literal["convnet", "mlp", "lenet", "alexnet", "vgg11", "resnet18"] = "convnet"
+    """Network that the set is distilled with and evaluated on."""
+    width: int | None = None
+    """Channels of the ConvNet."""
+    depth: int = 3
+    """Blocks of the ConvNet."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic inside the networks."""
+    learning_rate: float | None = None
+    """Of the synthetic images; 1 below IPC 100 and 10 from there on."""
+    init: Literal["weighted", "real", "noise"] = "weighted"
+    """Initial images: real ones drawn by the weights, real ones drawn uniformly, or noise."""
+    weighting: Literal["draw", "mean", "batch"] = "draw"
+    """Weights draw the batch, weigh a uniform batch, or are estimated from each batch."""
+    bandwidth_rule: Literal[
+        "mean-distance", "median-distance", "scott", "silverman", "likelihood", "fixed"
+    ] = "mean-distance"
+    """How the kernel's bandwidth follows from the embeddings of a class."""
+    bandwidth: float | None = None
+    """Factor of the rule (of the squared bandwidth for the distances), or the fixed bandwidth."""
+    temperature: float = 0.5
+    """Weights are proportional to density^(-1/temperature)."""
+    clip: float | None = None
+    """Largest weight, as a multiple of the uniform one."""
+    embedding: Literal["projection", "features"] = "projection"
+    """Layer of the encoder in which the density is estimated."""
+    encoder_steps: int = 30
+    """Supervised contrastive training steps of the encoder."""
+    encoder_width: int | None = None
+    """Channels of the encoder's ConvNet."""
+    epochs: int | None = None
+    """Epochs of each evaluation network."""
+    eval_seeds: int | None = None
+    """Number of networks a set is evaluated with."""
+    chunk: int | None = None
+    """Steps compiled into one call; a run is saved and logged between calls."""
+    seed: int = 0
+    """Seed of the benchmark, the encoder, the distillation and the evaluation."""
+
+    def resolved(self) -> "Options":
+        """Fills what is None from the preset and checks the numbers.
+
+        Raises:
+            ValueError: names the option, what was found and what was expected.
+        """
+        preset = dict(PRESETS[self.preset], learning_rate=10.0 if self.ipc >= 100 else 1.0)
+        missing = {name: v for name, v in preset.items() if getattr(self, name) is None}
+        options = dataclasses.replace(self, **missing)
+        whole = dict(
+            ipc=1, steps=0, batch_size=1, width=1, depth=1, encoder_steps=0, encoder_width=1,
+            epochs=1, eval_seeds=1, chunk=1, seed=0,
+        )
+        for name, least in whole.items():
+            if getattr(options, name) < least:
+                raise ValueError(f"{name} must be at least {least}, found {getattr(options, name)}")
+        for name in ("temperature", "bandwidth", "learning_rate"):
+            value = getattr(options, name)
+            if value is not None and not (value > 0 and np.isfinite(value)):
+                raise ValueError(f"{name} must be positive and finite, found {value}")
+        if options.clip is not None and not options.clip >= 1:
+            raise ValueError(f"clip must be at least 1, found {options.clip}")
+        return options
+
+
+class Interrupted(Exception):
+    """The user stopped the run; its state is saved."""
+
+
+class Weighing(NamedTuple):
+    """Weights `[n]` and log density `[n]` of the training samples, and where it was estimated.
+
+    `encode` maps normalised images to embeddings, `bandwidth` is `[k]`; embeddings are `[n, d]`.
+    """
+
+    weights: jax.Array
+    log_density: jax.Array
+    bandwidth: jax.Array
+    encode: Callable[[jax.Array], jax.Array]
+    embeddings: jax.Array
+
+
+class Job(NamedTuple):
+    """What all rows of a comparison share; made by `prepare`, compiled at most once."""
+
+    benchmark: datasets.Benchmark
+    options: Options
+    network: Any
+    method: distill.Method
+    draw: distill.Draw
+    score: Callable[[jax.Array], evaluate.Scores]
+    seconds: dict[str, float]
+    report: Callable[..., None]
+
+
+def _silent(task: str, done: int, total: int, **fields: Any) -> None:
+    """Reports nothing."""
+
+
+@contextlib.contextmanager
+def _timed(seconds, name):
+    start = time.perf_counter()
+    yield
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _network(options, num_classes):
+    dtype = jnp.dtype(options.dtype)
+    if options.network == "convnet":
+        return networks.ConvNet(num_classes, options.width, options.depth, dtype=dtype)
+    return networks.NETWORKS[options.network](num_classes, dtype=dtype)
+
+
+def _key(options, purpose):
+    purposes = ("encoder", "init", "distill", "evaluate", "median")
+    return jax.random.fold_in(jax.random.key(options.seed), purposes.index(purpose))
+
+
+def prepare(
+    benchmark: datasets.Benchmark, options: Options, report: Callable[..., None] = _silent
+) -> Job:
+    """Builds the network, the method and the evaluation of a run, without computing anything.
+
+    Args:
+        benchmark: the data.
+        options: resolved here.
+        report: called as `report(task, done, total, **fields)`.
+
+    Raises:
+        ValueError: for options out of range.
+    """
+    options = options.resolved()
+    network = _network(options, benchmark.num_classes)
+    optimizer = optax.sgd(options.learning_rate, momentum=0.5)
+    method = distill.distribution_matching(network, optimizer, strategy=benchmark.strategy)
+    batch = sampling.weighted_batch if options.weighting == "draw" else sampling.uniform_batch
+    aligned = None if benchmark.aligned is None else jnp.asarray(benchmark.aligned)
+    protocol = functools.partial(
+        evaluate.evaluate, aligned=aligned, mean=jnp.asarray(benchmark.mean),
+        std=jnp.asarray(benchmark.std), num_attributes=benchmark.num_attributes,
+        epochs=options.epochs, strategy=benchmark.strategy,
+    )
+    compiled = jax.jit(lambda *arrays: protocol(arrays[0], network, *arrays[1:]))
+    test = jax.tree.map(jnp.asarray, tuple(benchmark.test))
+    keys = jax.random.split(_key(options, "evaluate"), options.eval_seeds)
+
+    def score(images):
+        labels = jnp.broadcast_to(jnp.arange(images.shape[0])[:, None], images.shape[:2])
+        return jax.tree.map(np.asarray, compiled(keys, images, labels, test))
+
+    draw = functools.partial(batch, size=options.batch_size)
+    return Job(benchmark, options, network, method, draw, score, {}, report)
+
+
+def pool_of(job: Job, weights: jax.Array | None = None) -> sampling.Pool:
+    """The training set on the device, with weights `[n]` (uniform when None)."""
+    train = job.benchmark.train
+    return sampling.pool(
+        train.images, train.labels, num_classes=job.benchmark.num_classes,
+        mean=job.benchmark.mean, std=job.benchmark.std, weights=weights,
+    )
+
+
+def _bandwidth(job, embeddings, labels):
+    options, classes = job.options, job.benchmark.num_classes
+    factor = {} if options.bandwidth is None else dict(factor=options.bandwidth)
+    rules = {
+        "mean-distance": kde.mean_distance,
+        "median-distance": functools.partial(kde.median_distance, _key(options, "median")),
+        "scott": kde.scott,
+        "silverman": kde.silverman,
+    }
+    if options.bandwidth_rule == "fixed":
+        if options.bandwidth is None:
+            raise ValueError("the fixed bandwidth rule needs a bandwidth, found none")
+        return jnp.full(classes, options.bandwidth)
+    if options.bandwidth_rule == "likelihood":
+        scale = kde.class_bandwidth(
+            functools.partial(kde.mean_distance, factor=1.0), embeddings, labels,
+            num_classes=classes,
+        )
+        candidates = jnp.geomspace(0.01, 1, 13)[:, None] ** 0.5 * scale
+        return kde.likelihood(embeddings, labels, candidates, num_classes=classes)
+    rule = functools.partial(rules[options.bandwidth_rule], **factor)
+    return kde.class_bandwidth(rule, embeddings, labels, num_classes=classes)
+
+
+def weigh(job: Job) -> Weighing:
+    """Embeds the training set, estimates its density per class and turns it into weights.
+
+    Bias labels are not looked at.
+    """
+    options, classes = job.options, job.benchmark.num_classes
+    pool = pool_of(job)
+    labels = jnp.asarray(job.benchmark.train.labels)
+    body = networks.ConvNet(classes, options.encoder_width, options.depth, norm=None)
+    encoder = contrastive.Encoder(body)
+    # The colour operation would teach the encoder to ignore the cue that it is here to find.
+    strategy = tuple(name for name in job.benchmark.strategy if name != "color")
+    trainer = contrastive.trainer(encoder, optax.adam(1e-3), strategy=strategy)
+    job.report("embedding", 0, 1)
+    with _timed(job.seconds, "embed"):
+        train = functools.partial(
+            contrastive.train, trainer=trainer, steps=options.encoder_steps, batch_size=256
+        )
+        state, _ = jax.jit(train)(_key(options, "encoder"), pool=pool)
+        embed = jax.jit(functools.partial(contrastive.embed, encoder))
+        embeddings = getattr(embed(state.params, pool), options.embedding)
+        jax.block_until_ready(embeddings)
+    with _timed(job.seconds, "density"):
+        bandwidth = _bandwidth(job, embeddings, labels)
+        density = jax.jit(functools.partial(kde.class_log_density, num_classes=classes))
+        log_density = density(embeddings, labels, bandwidth)
+        weights = reweight.inverse_density(
+            log_density, labels, num_classes=classes, temperature=options.temperature
+        )
+        if options.clip is not None:
+            weights = reweight.clip(weights, labels, num_classes=classes, limit=options.clip)
+        jax.block_until_ready(weights)
+    job.report("embedding", 1, 1)
+    encode = lambda images: getattr(encoder.apply(state.params, images), options.embedding)
+    return Weighing(weights, log_density, bandwidth, encode, embeddings)
+
+
+def oracle(job: Job) -> jax.Array:
+    """Weights that give every bias group of a class the same mass; needs attributes.
+
+    Raises:
+        ValueError: when the training set has none.
+    """
+    train = job.benchmark.train
+    if train.attributes is None:
+        raise ValueError(f"the oracle needs bias attributes, {job.benchmark.name} has none")
+    return reweight.oracle(
+        jnp.asarray(train.labels), jnp.asarray(train.attributes),
+        num_classes=job.benchmark.num_classes, num_attributes=job.benchmark.num_attributes,
+    )
+
+
+def _density_weights(job, folder):
+    """The KDE weights `[n]`, read from the folder if an earlier run got that far."""
+    path = folder / "weights.npz"
+    if path.exists() and job.options.weighting != "batch":
+        with np.load(path, allow_pickle=False) as stored:
+            return jnp.asarray(stored["weights"]), None
+    weighing = weigh(job)
+    arrays = dict(zip(("weights", "log_density", "bandwidth"), map(np.asarray, weighing[:3])))
+    with store.atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    train = job.benchmark.train
+    plot.embedding_map(
+        folder / "embedding.png", np.asarray(weighing.embeddings), train.labels, train.attributes
+    )
+    plot.weights_by_group(
+        folder / "weights.png", arrays["weights"], train.labels, train.attributes,
+        job.benchmark.aligned,
+    )
+    return weighing.weights, weighing
+
+
+def _draw(job, debias, weighing):
+    if job.options.weighting != "batch" or debias != "kde":
+        return job.draw
+    return distill.density_weighted(
+        job.draw, weighing.encode, bandwidth=weighing.bandwidth,
+        temperature=job.options.temperature,
+    )
+
+
+def _initial(job, pool):
+    options = job.options
+    if options.init == "noise":
+        return distill.initial_noise(_key(options, "init"), pool, ipc=options.ipc)
+    return subset(job, pool, weighted=options.init == "weighted")
+
+
+def subset(job: Job, pool: sampling.Pool, *, weighted: bool) -> jax.Array:
+    """The baseline: real images `[k, ipc, h, w, c]`, drawn uniformly or by the weights."""
+    key = _key(job.options, "init")
+    return distill.initial_real(key, pool, ipc=job.options.ipc, weighted=weighted)
+
+
+@contextlib.contextmanager
+def _catch_interrupt():
+    """Turns the first Ctrl-C into an event, so that a chunk can end; the second one is immediate."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(*_):
+        stopped.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def distill_into(
+    job: Job, folder: pathlib.Path, pool: sampling.Pool, draw: distill.Draw, name: str
+) -> jax.Array:
+    """Distils from the newest checkpoint of `folder` on and returns the synthetic images.
+
+    Raises:
+        Interrupted: after Ctrl-C, once the state is saved.
+    """
+    options, steps = job.options, job.options.steps
+    state = job.method.init(_initial(job, pool))
+    first, state = store.restore_state(folder, state) or (0, state)
+    store.rewind(folder, first)
+    if steps == 0:
+        return state.images
+    iterator = distill.run(
+        _key(options, "distill"), state, pool, method=job.method, draw=draw, steps=steps,
+        first=first, chunk_length=options.chunk,
+    )
+    begun, saved = time.perf_counter(), time.perf_counter()
+    job.report(name, first, steps)
+    with _catch_interrupt() as stopped:
+        for step, state, info in iterator:
+            loss, now = float(info["loss"].mean()), time.perf_counter()
+            rate = (step - first) / (now - begun)
+            job.report(name, step, steps, loss=loss, rate=rate)
+            store.append(folder, {"step": step, "loss": loss, "steps_per_second": rate})
+            if now - saved > SAVE_EVERY or step == steps or stopped.is_set():
+                store.save_state(folder, step, state)
+                saved = now
+            if stopped.is_set() and step < steps:
+                raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")
+    return state.images
+
+
+def _summary(scores):
+    """Mean, standard deviation (n − 1) and number of networks of each score."""
+
+    def one(values):
+        values = np.asarray(values, float)
+        std = values.std(ddof=1) if len(values) > 1 else 0.0
+        return {"mean": float(values.mean()), "std": float(std), "n": len(values)}
+
+    names = ("accuracy", "aligned", "conflicting", "worst_group", "deo_max", "deo_mean")
+    return {name: one(getattr(scores, name)) for name in names}
+
+
+def _diagnosis(job, weights):
+    benchmark, train = job.benchmark, job.benchmark.train
+    labels = jnp.asarray(train.labels)
+    if train.attributes is None:
+        size = reweight.effective_sample_size(weights, labels, num_classes=benchmark.num_classes)
+        return {"effective_sample_size": float(size.mean())}
+    found = reweight.diagnose(
+        weights, labels, jnp.asarray(train.attributes), jnp.asarray(benchmark.aligned),
+        num_classes=benchmark.num_classes, num_attributes=benchmark.num_attributes,
+    )
+    return {name: float(value) for name, value in found._asdict().items()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, jaxdd and what it computes with."""
+    names = ("jaxdd", "jax", "jaxlib", "flax", "optax", "numpy")
+    found = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _finish(job, folder, images, scores, weights, random):
+    """Writes the synthetic set, its picture and result.json of a row, and returns the result."""
+    options, benchmark = job.options, job.benchmark
+    result = {
+        **_summary(scores),
+        "random": None if random is None else _summary(random),
+        "weights": _diagnosis(job, weights),
+        "seconds": dict(job.seconds),
+        "device": str(jax.devices()[0].device_kind),
+        "versions": versions(),
+        "seed": options.seed,
+        "config": store.read_json(folder / "config.json"),
+    }
+    labels = np.broadcast_to(np.arange(images.shape[0])[:, None], images.shape[:2])
+    provenance = {"config": result["config"], "versions": result["versions"]}
+    store.write_synthetic(
+        folder / "synthetic.npz",
+        store.Synthetic(
+            np.asarray(images, np.float32), labels.astype(np.int32),
+            np.asarray(benchmark.mean, np.float32), np.asarray(benchmark.std, np.float32),
+            provenance,
+        ),
+    )
+    title = f"{benchmark.name}: {100 * result['accuracy']['mean']:.1f} % on the test set"
+    plot.synthetic_grid(
+        folder / "synthetic.png", np.asarray(images), mean=benchmark.mean, std=benchmark.std,
+        title=title,
+    )
+    store.write_json(folder / "result.json", result)
+    return result
+
+
+def _config(job, command, **more):
+    return {
+        "command": command, "dataset": job.benchmark.name, **more,
+        **dataclasses.asdict(job.options),
+    }
+
+
+def run(
+    job: Job, folder: pathlib.Path, *, debias: Literal["none", "kde", "oracle"], resume: bool
+) -> dict[str, Any]:
+    """Distils one set into `folder`: weights, synthetic set, pictures, result.json.
+
+    Args:
+        job: from `prepare`.
+        folder: the run folder.
+        debias: where the weights come from; oracle uses the bias labels.
+        resume: continue what the folder holds.
+
+    Returns:
+        The content of result.json.
+    """
+    if debias == "oracle":
+        oracle(job)  # fails before the folder is touched
+    folder = store.create(folder, _config(job, "run", debias=debias), resume=resume)
+    uniform = pool_of(job)
+    weights, weighing = uniform.weights, None
+    if debias == "kde":
+        weights, weighing = _density_weights(job, folder)
+    elif debias == "oracle":
+        weights = oracle(job)
+    pool = uniform if debias == "none" else pool_of(job, weights)
+    with _timed(job.seconds, "distill"):
+        images = distill_into(job, folder, pool, _draw(job, debias, weighing), debias)
+    random = _scored(job, subset(job, uniform, weighted=False), "random")
+    result = _finish(job, folder, images, _scored(job, images, debias), weights, random)
+    plot.accuracy_bars(folder / "accuracy.png", {"random": result["random"], debias: result})
+    return result
+
+
+def _scored(job, images, name):
+    job.report(f"evaluate {name}", 0, 1)
+    with _timed(job.seconds, "evaluate"):
+        scores = job.score(images)
+    job.report(f"evaluate {name}", 1, 1)
+    return scores
+
+
+def compare(job: Job, folder: pathlib.Path, *, resume: bool) -> dict[str, Any]:
+    """Makes every row of `ROWS` under one protocol: compare.json, figures, one run folder a row.
+
+    random and random-kde are real images, drawn uniformly and by the KDE weights; none, kde and
+    oracle are distilled with these weights. Without bias labels there is no oracle row.
+
+    Args:
+        job: from `prepare`.
+        folder: the comparison's folder.
+        resume: continue what the folder holds; finished rows are read back.
+
+    Returns:
+        The content of compare.json.
+    """
+    folder = store.create(folder, _config(job, "compare"), resume=resume)
+    kde_weights, weighing = _density_weights(job, folder)
+    pools = {"uniform": pool_of(job), "kde": pool_of(job, kde_weights)}
+    if job.benchmark.train.attributes is not None:
+        pools["oracle"] = pool_of(job, oracle(job))
+    rows, images = {}, {}
+    for name in ROWS:
+        source = {"random": "uniform", "random-kde": "kde", "none": "uniform"}.get(name, name)
+        if source not in pools:
+            continue
+        draw = _draw(job, name, weighing)
+        rows[name], images[name] = _row(job, folder / "rows" / name, name, pools[source], draw, rows)
+        store.write_json(folder / "compare.json", {"rows": rows})
+    _compare_figures(job, folder, rows, images)
+    return {"rows": rows}
+
+
+def _row(job, folder, name, pool, draw, rows):
+    if (folder / "result.json").exists():
+        stored = store.read_synthetic(folder / "synthetic.npz")
+        return store.read_json(folder / "result.json"), stored.images
+    store.create(folder, _config(job, "compare", row=name), resume=True)
+    if name.startswith("random"):
+        images = subset(job, pool, weighted=name == "random-kde")
+    else:
+        with _timed(job.seconds, "distill"):
+            images = distill_into(job, folder, pool, draw, name)
+    scores = _scored(job, images, name)
+    result = _finish(job, folder, images, scores, pool.weights, None)
+    result["random"] = {key: rows.get("random", result)[key] for key in _summary(scores)}
+    store.write_json(folder / "result.json", result)
+    for stage in ("distill", "evaluate"):
+        job.seconds.pop(stage, None)
+    return result, np.asarray(images)
+
+
+def _compare_figures(job, folder, rows, images):
+    plot.accuracy_bars(folder / "accuracy.png", rows)
+    titles = {"none": "plain distillation", "kde": "density weights", "oracle": "oracle weights"}
+    shown = {name: images[name] for name in ("none", "kde") if name in images}
+    plot.comparison(
+        folder / "synthetic.png", shown, mean=job.benchmark.mean, std=job.benchmark.std,
+        titles={
+            name: f"{titles[name]}: {100 * rows[name]['accuracy']['mean']:.0f} %" for name in shown
+        },
+    )

@@ -1,0 +1,191 @@
+"""Class-balanced drawing from a training set that stays on the device.
+
+A `Pool` keeps the images as uint8, their weights, and one index sorted by class, so that classes of
+any sizes cost no padding. A batch holds the same number of samples of every class: `uniform_batch`
+draws them without replacement and hands their weights on, `weighted_batch` draws them *by* their
+weights and hands on equal ones. Both have the same expectation of a weighted mean; where 5 % of the
+samples carry 90 % of the weight the second has far less variance.
+
+>>> import jax, numpy as np
+>>> images = np.zeros((6, 4, 4, 1), np.uint8)
+>>> labels = np.array([0, 0, 0, 0, 1, 1])
+>>> training = pool(images, labels, num_classes=2, mean=(0.5,), std=(0.5,))
+>>> uniform_batch(jax.random.key(0), training, 4).weights.tolist()
+[[0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0.0, 0.0]]
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Pool(NamedTuple):
+    """A training set indexed by class; build it with `pool`.
+
+    Attributes:
+        images: `[n, h, w, c]`, uint8 (0–255) or floating in [0, 1].
+        weights: `[n]`, each class sums to one.
+        order: `[n]` indices of the samples, sorted by class.
+        start: `[k]` first position of each class in `order`.
+        count: `[k]` samples of each class.
+        cumulative: `[n]` running sum of the weights along `order`, restarting in each class.
+        mean: `[c]` of the pixels, on the scale [0, 1].
+        std: `[c]` likewise.
+    """
+
+    images: jax.Array
+    weights: jax.Array
+    order: jax.Array
+    start: jax.Array
+    count: jax.Array
+    cumulative: jax.Array
+    mean: jax.Array
+    std: jax.Array
+
+
+class Batch(NamedTuple):
+    """Class-balanced samples: normalised images `[k, b, h, w, c]`, weights `[k, b]`, rows sum to one."""
+
+    images: jax.Array
+    weights: jax.Array
+
+
+def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """Returns `(images / 255 − mean) / std` in float32; floating images are taken as in [0, 1]."""
+    scale = 1 / 255 if jnp.issubdtype(images.dtype, jnp.integer) else 1.0
+    return (images.astype(jnp.float32) * scale - jnp.asarray(mean)) / jnp.asarray(std)
+
+
+def _running_sum(values, first):
+    """Sums along the axis, starting afresh wherever `first` is true."""
+
+    def add(left, right):
+        return jnp.where(right[1], right[0], left[0] + right[0]), left[1] | right[1]
+
+    return jax.lax.associative_scan(add, (values, first))[0]
+
+
+def pool(
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    weights: jax.Array | None = None,
+) -> Pool:
+    """Indexes a labelled training set by class.
+
+    Args:
+        images: `[n, h, w, c]`, uint8 or floating in [0, 1].
+        labels: `[n]` integers in [0, num_classes).
+        num_classes: number of classes k; each must have a sample.
+        mean: per channel, on the scale [0, 1].
+        std: per channel, on the scale [0, 1], positive.
+        weights: `[n]` non-negative, normalised here within each class; uniform when None.
+
+    Raises:
+        ValueError: for shapes that disagree, a class without samples, or unusable weights.
+    """
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    if images.ndim != 4 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            "images must be [n, h, w, c] and labels [n], "
+            f"found shapes {images.shape} and {labels.shape}"
+        )
+    if mean.shape != images.shape[3:] or std.shape != images.shape[3:]:
+        raise ValueError(
+            f"mean and std must have one entry for each of the {images.shape[3]} channels, "
+            f"found shapes {mean.shape} and {std.shape}"
+        )
+    weights = jnp.ones(labels.shape) if weights is None else jnp.asarray(weights, jnp.float32)
+    if weights.shape != labels.shape:
+        raise ValueError(f"weights must be [n] like labels {labels.shape}, found {weights.shape}")
+    count = jnp.bincount(labels, length=num_classes)
+    total = jax.ops.segment_sum(weights, labels, num_classes)
+    if not isinstance(total, jax.core.Tracer):
+        _check(labels, weights, count, total)
+    order = jnp.argsort(labels, stable=True)
+    start = jnp.cumsum(count) - count
+    weights = weights / total[labels]
+    first = jnp.zeros(labels.shape, bool).at[start].set(True)
+    cumulative = _running_sum(weights[order], first)
+    return Pool(images, weights, order, start, count, cumulative, mean, std)
+
+
+def _check(labels, weights, count, total):
+    if labels.min() < 0 or labels.max() >= len(count):
+        raise ValueError(
+            f"labels must lie in 0..{len(count) - 1}, found {labels.min()}..{labels.max()}"
+        )
+    if not count.all():
+        raise ValueError(f"every class needs a sample, class {int(jnp.argmin(count))} has none")
+    if not (jnp.isfinite(weights).all() and (weights >= 0).all() and (total > 0).all()):
+        raise ValueError(
+            "weights must be finite and non-negative with a positive sum in each class, found "
+            f"{weights.min()}..{weights.max()} and class sums down to {total.min()}"
+        )
+
+
+def without_replacement(
+    key: jax.Array, pool: Pool, size: int, *, weighted: bool = False
+) -> jax.Array:
+    """Draws `[k, size]` indices, each sample of a class at most once.
+
+    `weighted` draws one after another with probability proportional to the weights of what is
+    left, as a sort by Gumbel noise plus log weight (Efraimidis & Spirakis, 2006). A class smaller
+    than `size` is repeated from its first draw on.
+    """
+    score = jax.random.gumbel(key, pool.order.shape)
+    if weighted:
+        score = score + jnp.log(pool.weights[pool.order])
+    labels = jnp.searchsorted(pool.start, jnp.arange(len(score)), side="right")
+    shuffled = pool.order[jnp.lexsort((-score, labels))]
+    position = jnp.arange(size) % pool.count[:, None]
+    return shuffled[pool.start[:, None] + position]
+
+
+def with_replacement(key: jax.Array, pool: Pool, size: int) -> jax.Array:
+    """Draws `[k, size]` indices in proportion to the weights.
+
+    One draw from each of `size` strata of equal weight: every sample is expected `size · weight`
+    times as with independent draws, with less variance.
+    """
+    shape = (len(pool.count), size)
+    target = (jnp.arange(size) + jax.random.uniform(key, shape)) / size
+    low = jnp.broadcast_to(pool.start[:, None], shape)
+    high = jnp.broadcast_to((pool.start + pool.count)[:, None] - 1, shape)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) // 2
+        right = pool.cumulative[middle] <= target
+        return jnp.where(right, jnp.minimum(middle + 1, high), low), jnp.where(right, high, middle)
+
+    low, _ = jax.lax.fori_loop(0, len(pool.order).bit_length(), halve, (low, high))
+    return pool.order[low]
+
+
+def take(pool: Pool, indices: jax.Array) -> jax.Array:
+    """Returns the normalised images at `indices` of any shape, `[*indices.shape, h, w, c]`."""
+    return normalise(pool.images[indices], pool.mean, pool.std)
+
+
+def uniform_batch(key: jax.Array, pool: Pool, size: int) -> Batch:
+    """Draws `size` samples of each class without replacement, with their weights.
+
+    A class smaller than `size` is in the batch as a whole, and weight zero fills the rest.
+    """
+    indices = without_replacement(key, pool, size)
+    weights = pool.weights[indices] * (jnp.arange(size) < pool.count[:, None])
+    total = weights.sum(1, keepdims=True)
+    return Batch(take(pool, indices), weights / jnp.where(total > 0, total, 1))
+
+
+def weighted_batch(key: jax.Array, pool: Pool, size: int) -> Batch:
+    """Draws `size` samples of each class by their weights, each then weighing `1 / size`."""
+    indices = with_replacement(key, pool, size)
+    return Batch(take(pool, indices), jnp.full(indices.shape, 1 / size))

@@ -1,0 +1,551 @@
+"""Layer 3, disk: the run folder. What a run was asked, how it went, where it stands, what it made.
+
+    config.json      the configuration, compared when a run is resumed
+    progress.jsonl   one record per line, appended while the run goes on
+    checkpoint/      the newest two states, each with the checksums of its files
+    synthetic.npz    the synthetic set, readable without pickle and without jaxdd
+    result.json      the scores
+
+Every file appears whole or not at all: it is written beside its destination, flushed to the disk
+and renamed. Only this module knows Orbax.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import os
+import pathlib
+import secrets
+import shutil
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_TEMPORARY = ".tmp"
+_ABSENT = "absent"
+_KEPT = 2  # the newest state, and one to fall back on should it prove unreadable
+
+# --- files -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside `path` that takes its place when the block succeeds.
+
+    The temporary file is flushed to the disk and renamed; if the block, the flush or the rename
+    fails, it is removed and the old file stays as it was. Missing parent folders are made.
+
+    Args:
+      path: the destination.
+
+    Yields:
+      The path to write to. Its suffix is not that of `path`.
+
+    Raises:
+      OSError: the disk is full, or the folder cannot be written to.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """Returns `value` in the types of JSON; NaN and infinities, which JSON lacks, become None."""
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        return _plain(np.asarray(value).tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    raise TypeError(f"expected values that JSON can hold, found {type(value).__name__}: {value!r}")
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes a value as indented JSON, whole or not at all.
+
+    Args:
+      path: the file.
+      value: dicts, lists, tuples and NamedTuples of numbers, strings, paths, None, and of NumPy or
+        JAX scalars and arrays, which become (nested lists of) numbers. NaN becomes null.
+
+    Raises:
+      TypeError: a value that JSON cannot hold.
+      OSError: the disk is full; the old file is intact.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_json(f"{folder}/result.json", {"accuracy": np.float32([0.5, np.nan])})
+    ...     read_json(f"{folder}/result.json")
+    {'accuracy': [0.5, None]}
+    """
+    text = json.dumps(_plain(value), indent=2) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Returns the value in a JSON file.
+
+    Args:
+      path: the file.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is not JSON.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable as JSON: {error}") from error
+
+
+# --- the run -----------------------------------------------------------------------------------
+
+
+def create(
+    folder: str | os.PathLike, config: dict[str, Any], *, resume: bool = False
+) -> pathlib.Path:
+    """Makes the folder of a run and writes config.json, or checks the folder of a resumed run.
+
+    Args:
+      folder: the run folder; absent, empty, or (with `resume`) holding this very run.
+      config: the configuration, a dict of JSON values, nested at will.
+      resume: continue the run in the folder if there is one.
+
+    Returns:
+      The folder.
+
+    Raises:
+      FileExistsError: the folder holds a run and `resume` is off, or holds other files.
+      ValueError: the run in the folder has another configuration, or its config.json is damaged.
+      TypeError: `config` is not a dict of JSON values.
+    """
+    if not isinstance(config, dict):
+        raise TypeError(f"config must be a dict, found {type(config).__name__}")
+    folder, config = pathlib.Path(folder), _plain(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "config.json").exists():
+        _check_same_run(folder, config, resume)
+    else:
+        _check_empty(folder)
+        write_json(folder / "config.json", config)
+    return folder
+
+
+def _check_empty(folder: pathlib.Path) -> None:
+    # What a killed run left while writing its config.json is no reason to refuse.
+    others = sorted(p.name for p in folder.iterdir() if not p.name.endswith(_TEMPORARY))
+    if others:
+        raise FileExistsError(
+            f"{folder} holds no run (no config.json) but other files ({', '.join(others[:3])}); "
+            "choose another --out"
+        )
+
+
+def _check_same_run(folder: pathlib.Path, config: dict[str, Any], resume: bool) -> None:
+    stored = read_json(folder / "config.json")
+    if not isinstance(stored, dict):
+        raise ValueError(f"{folder / 'config.json'} must hold an object, found {stored!r}")
+    differences = _differences(stored, config)
+    if not resume:
+        what = differences or "same configuration"
+        raise FileExistsError(
+            f"{folder} holds another run ({what}); pass --resume to continue it or choose "
+            "another --out"
+        )
+    if differences:
+        raise ValueError(f"cannot resume {folder} with another configuration: {differences}")
+
+
+def _differences(stored: dict[str, Any], given: dict[str, Any]) -> str:
+    stored, given = _flat(stored), _flat(given)
+    return "; ".join(
+        f"{name} is {stored.get(name, _ABSENT)!r} there and {given.get(name, _ABSENT)!r} here"
+        for name in sorted(stored | given)
+        if name not in stored or name not in given or stored[name] != given[name]
+    )
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+# --- progress ----------------------------------------------------------------------------------
+
+
+def append(folder: str | os.PathLike, record: dict[str, Any]) -> None:
+    """Adds a record to progress.jsonl, visible to other processes on return.
+
+    A last line that a killed run left unfinished is removed first.
+
+    Args:
+      folder: the run folder.
+      record: a dict of values as in `write_json`; those of a loop hold their "step".
+
+    Raises:
+      TypeError: a value that JSON cannot hold.
+    """
+    line = json.dumps(_plain(record)) + "\n"
+    path = pathlib.Path(folder) / "progress.jsonl"
+    with open(path, "ab+") as file:
+        file.truncate(_end_of_lines(file))
+        file.write(line.encode())
+
+
+def _end_of_lines(file: Any) -> int:
+    """Returns the length of an open file up to the end of its last finished line."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 1, 0))
+    if file.read() in (b"", b"\n"):
+        return size
+    file.seek(0)
+    return file.read().rfind(b"\n") + 1
+
+
+def progress(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    """Returns the records of progress.jsonl, oldest first; none if there is no such file.
+
+    Args:
+      folder: the run folder.
+
+    Raises:
+      ValueError: a line other than an unfinished last one, which is ignored, is not a record.
+    """
+    path = pathlib.Path(folder) / "progress.jsonl"
+    if not path.exists():
+        return []
+    finished, _, _ = path.read_bytes().rpartition(b"\n")
+    lines = finished.split(b"\n") if finished else []
+    return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where} is not readable as JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{where} must hold an object, found {record!r}")
+    return record
+
+
+def rewind(folder: str | os.PathLike, step: int) -> None:
+    """Drops the records after a step, which a run resumed there will write again.
+
+    Args:
+      folder: the run folder.
+      step: the last step to keep; records without a "step" are kept.
+
+    Raises:
+      ValueError: progress.jsonl is damaged.
+    """
+    kept = [record for record in progress(folder) if record.get("step", step) <= step]
+    with atomic_path(pathlib.Path(folder) / "progress.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+
+# --- state -------------------------------------------------------------------------------------
+
+
+def save_state(folder: str | os.PathLike, step: int, state: Any) -> None:
+    """Saves the state of a run under checkpoint/<step>, whole or not at all.
+
+    The newest two states are kept. States of later steps, which a run that went back to an older
+    state is about to replace, are removed.
+
+    Args:
+      folder: the run folder.
+      step: the number of steps done.
+      state: a pytree of arrays of any dtype and sharding; PRNG keys as `jax.random.key_data`.
+
+    Raises:
+      ValueError: `step` is negative.
+      TypeError: a leaf that is not an array.
+      OSError: the disk is full; the states saved before are intact.
+    """
+    if step < 0:
+        raise ValueError(f"step must not be negative, found {step}")
+    arrays, leaves = _describe(state), jax.tree.leaves(state)
+    checkpoints = pathlib.Path(folder) / "checkpoint"
+    final = checkpoints / str(int(step))
+    partial, replaced = (final.with_suffix(f"{end}{_TEMPORARY}") for end in (".new", ".old"))
+    for leftover in (partial, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        _orbax_save(partial / "state", leaves)
+        write_json(partial / "manifest.json", {"arrays": arrays, "files": _checksums(partial)})
+        if final.exists():
+            os.replace(final, replaced)
+        os.replace(partial, final)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    kept = [number for number in _steps(checkpoints) if number <= step][:_KEPT]
+    for other in checkpoints.iterdir():
+        if other.name not in map(str, kept):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def restore_state(folder: str | os.PathLike, like: Any) -> tuple[int, Any] | None:
+    """Returns the newest state that is whole, or None if none was saved.
+
+    A damaged newest state, recognised by its checksums, is passed over for the one before.
+
+    Args:
+      folder: the run folder.
+      like: a pytree with the structure, shapes and dtypes of the state. NumPy leaves come back as
+        NumPy arrays, JAX arrays with the sharding they have here, `jax.ShapeDtypeStruct`s with
+        theirs or on the default device.
+
+    Returns:
+      The step, and the state bit for bit as it was saved.
+
+    Raises:
+      ValueError: the saved state has another structure, other shapes or dtypes than `like`; or
+        states were saved and none is readable.
+      TypeError: a leaf of `like` that has no shape and dtype.
+    """
+    arrays = _describe(like)
+    checkpoints = pathlib.Path(folder) / "checkpoint"
+    steps = _steps(checkpoints)
+    for step in steps:
+        if _is_whole(checkpoints / str(step)):
+            stored = read_json(checkpoints / str(step) / "manifest.json")["arrays"]
+            _check_like(stored, arrays, checkpoints / str(step))
+            leaves, structure = jax.tree.flatten(like)
+            leaves = _orbax_restore(checkpoints / str(step) / "state", leaves)
+            return step, jax.tree.unflatten(structure, leaves)
+    if steps:
+        raise ValueError(f"no readable state in {checkpoints}: found only damaged steps {steps}")
+    return None
+
+
+def clear_state(folder: str | os.PathLike) -> None:
+    """Removes the saved states, which a finished run no longer needs.
+
+    Args:
+      folder: the run folder.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(pathlib.Path(folder) / "checkpoint")
+
+
+def _describe(state: Any) -> list[list[Any]]:
+    """Returns path, shape and dtype of every leaf, as they are written to the manifest."""
+    arrays = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name = jax.tree_util.keystr(path) or "the state"
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            raise TypeError(f"{name} must be an array, found {type(leaf).__name__}")
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            raise TypeError(f"{name} is a PRNG key; keep its jax.random.key_data in the state")
+        arrays.append([name, list(leaf.shape), np.dtype(leaf.dtype).name])
+    return arrays
+
+
+def _check_like(stored: list[list[Any]], like: list[list[Any]], path: pathlib.Path) -> None:
+    for found, expected in zip(stored, like):
+        if found != expected:
+            text = ["{} of shape {} and dtype {}".format(*array) for array in (found, expected)]
+            raise ValueError(f"{path} holds {text[0]}, expected {text[1]}")
+    if len(stored) != len(like):
+        raise ValueError(f"{path} holds {len(stored)} arrays, expected {len(like)}")
+
+
+def _steps(checkpoints: pathlib.Path) -> list[int]:
+    """Returns the saved steps, newest first."""
+    names = (path.name for path in checkpoints.iterdir()) if checkpoints.is_dir() else ()
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+
+def _checksums(folder: pathlib.Path) -> dict[str, str]:
+    sums = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != "manifest.json":
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            sums[path.relative_to(folder).as_posix()] = digest
+    return sums
+
+
+def _is_whole(checkpoint: pathlib.Path) -> bool:
+    # Orbax returns wrong numbers for a flipped bit and floods the terminal over a missing file, so
+    # it is only shown folders that are known to be good.
+    try:
+        return read_json(checkpoint / "manifest.json")["files"] == _checksums(checkpoint)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # Orbax logs pages of its threads' tracebacks; the error itself arrives as an exception.
+    logger = logging.getLogger("absl")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled
+
+
+def _orbax_save(path: pathlib.Path, leaves: list[Any]) -> None:
+    # Orbax refuses empty arrays; like knows all that there is to know about them.
+    state = {str(i): leaf for i, leaf in enumerate(leaves) if leaf.size}
+    path.parent.mkdir(parents=True)
+    if not state:
+        return
+    import orbax.checkpoint as ocp  # 0.7 s, which reading a result need not wait for
+
+    with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        try:
+            checkpointer.save(path.absolute(), args=ocp.args.StandardSave(state))
+        except ValueError as error:  # so TensorStore reports a full disk
+            raise OSError(f"cannot save the state to {path}: {error}") from error
+
+
+def _orbax_restore(path: pathlib.Path, like: list[Any]) -> list[Any]:
+    restored = {str(i): _target(leaf) for i, leaf in enumerate(like) if leaf.size}
+    if restored:
+        import orbax.checkpoint as ocp
+
+        with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            args = ocp.args.StandardRestore(restored)
+            restored = checkpointer.restore(path.absolute(), args=args)
+    return [_as(leaf, restored.get(str(i))) for i, leaf in enumerate(like)]
+
+
+def _target(leaf: Any) -> Any:
+    """Returns what tells Orbax how to hand out a leaf: with a sharding, or as a NumPy array."""
+    # Only a committed array has a device that it must return to. A counter bound to device 0 could
+    # no longer meet images spread over several devices.
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None or not getattr(leaf, "committed", True):
+        return np.empty(leaf.shape, leaf.dtype)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _as(like: Any, array: Any) -> jax.Array | np.ndarray:
+    """Returns what Orbax restored (None for an empty array) as the kind of array that `like` is."""
+    array = np.empty(like.shape, like.dtype) if array is None else array
+    if isinstance(array, jax.Array) or isinstance(like, (np.ndarray, np.generic)):
+        return array
+    return jnp.array(array)
+
+
+# --- the synthetic set -------------------------------------------------------------------------
+
+
+class Synthetic(NamedTuple):
+    """A synthetic set of k classes with ipc images each, as it is published.
+
+    Attributes:
+      images: float32 [k, ipc, h, w, c], normalised pixels: (pixel - mean) / std, pixel in [0, 1].
+      labels: int32 [k, ipc].
+      mean: float32 [c], what was subtracted from each channel.
+      std: float32 [c], what each channel was divided by.
+      provenance: where the set comes from, a dict of JSON values.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    mean: jax.Array
+    std: jax.Array
+    provenance: dict[str, Any]
+
+
+def write_synthetic(path: str | os.PathLike, synthetic: Synthetic) -> None:
+    """Writes a synthetic set as an .npz file without pickle, whole or not at all.
+
+    The same set gives the same bytes. `provenance` is an array of one JSON string.
+
+    Args:
+      path: the file.
+      synthetic: the set.
+
+    Raises:
+      ValueError: wrong shapes or dtypes, NaN or infinite values.
+      TypeError: provenance that is not a dict of JSON values.
+      OSError: the disk is full; the old file is intact.
+    """
+    if not isinstance(synthetic.provenance, dict):
+        raise TypeError(f"provenance must be a dict, found {type(synthetic.provenance).__name__}")
+    provenance = np.array(json.dumps(_plain(synthetic.provenance)))
+    images, labels = np.asarray(synthetic.images), np.asarray(synthetic.labels)
+    mean, std = (np.asarray(value, np.float32) for value in (synthetic.mean, synthetic.std))
+    arrays = _checked(images, labels, mean, std)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays, provenance=provenance)
+
+
+def read_synthetic(path: str | os.PathLike) -> Synthetic:
+    """Returns the synthetic set in an .npz file.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The set, in NumPy arrays.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is damaged, lacks an array, or holds one of wrong shape or dtype.
+    """
+    with open(path, "rb") as file:
+        # A damaged zip file raises nearly anything, from zlib.error to NotImplementedError.
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                arrays = _checked(*(stored[name] for name in Synthetic._fields[:4]))
+                provenance = json.loads(str(stored["provenance"]))
+        except Exception as error:
+            raise ValueError(f"{path} is not a readable synthetic set: {error}") from error
+    return Synthetic(**arrays, provenance=provenance)
+
+
+def _checked(
+    images: np.ndarray, labels: np.ndarray, mean: np.ndarray, std: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Returns the arrays by name if they make a synthetic set."""
+    if images.ndim != 5:
+        raise ValueError(f"images must have shape [k, ipc, h, w, c], found {images.shape}")
+    expected = {
+        "images": (images, np.float32, images.shape),
+        "labels": (labels, np.int32, images.shape[:2]),
+        "mean": (mean, np.float32, images.shape[-1:]),
+        "std": (std, np.float32, images.shape[-1:]),
+    }
+    for name, (array, dtype, shape) in expected.items():
+        if array.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, found {array.shape}")
+        if array.dtype != dtype:
+            raise ValueError(f"{name} must be {np.dtype(dtype).name}, found {array.dtype.name}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} must be finite, found NaN or infinite values")
+    if (std <= 0).any():
+        raise ValueError(f"std must be positive, found {std}")
+    return {name: array for name, (array, _, _) in expected.items()}

@@ -1,0 +1,453 @@
+"""Tests of differentiable siamese augmentation."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from scipy import ndimage
+
+from jaxdd import augment
+
+VECTORS = pathlib.Path(__file__).resolve().parents[2] / "shared" / "reference" / "vectors.npz"
+
+
+def normal_images(*shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def only(**parameters):
+    """An augmentation that uses the given parameters and nothing else."""
+    return augment.identity()._replace(
+        **{name: jnp.asarray(value) for name, value in parameters.items()}
+    )
+
+
+# One augmentation per operation, none of them an identity.
+EXAMPLES = {
+    "color": only(brightness=0.3, saturation=1.7, contrast=0.6),
+    "crop": only(shift=(-1.0, 2.0)),
+    "cutout": only(cutout_centre=(2, 5), cutout_size=(4, 4)),
+    "flip": only(flip=True),
+    "scale": only(scale=(1.15, 0.9)),
+    "rotate": only(angle=0.2),
+}
+IDENTITY = augment.identity()
+
+
+def many_draws(count=6000, shape=(32, 32, 3), **options):
+    keys = jax.random.split(jax.random.key(1), count)
+    return jax.jit(jax.vmap(lambda key: augment.draw(key, shape, **options)))(keys)
+
+
+def operations_used(draws):
+    """Which operations each draw uses, [n] bool by name; a flip that came out tails is not seen."""
+
+    def differs(*fields):
+        found = [
+            np.any(np.reshape(getattr(draws, f) != getattr(IDENTITY, f), (len(draws.flip), -1)), 1)
+            for f in fields
+        ]
+        return np.any(found, axis=0)
+
+    return {
+        "color": differs("brightness", "saturation", "contrast"),
+        "crop": differs("shift"),
+        "cutout": differs("cutout_size"),
+        "flip": differs("flip"),
+        "scale": differs("scale"),
+        "rotate": differs("angle"),
+    }
+
+
+# The reference implementation
+
+
+def parameters_from_reference(name, draws):
+    """Translates the uniform and integer numbers of the reference into an `Augmentation`."""
+    if name == "color":
+        return only(brightness=draws[0] - 0.5, saturation=2 * draws[1], contrast=draws[2] + 0.5)
+    if name == "crop":
+        return only(shift=jnp.stack(draws).astype(jnp.float32))
+    if name == "cutout":
+        return only(cutout_centre=jnp.stack(draws), cutout_size=(16, 16))
+    if name == "flip":
+        return only(flip=draws[0] < 0.5)
+    if name == "scale":  # the first draw of the reference is along x, the columns
+        return only(scale=jnp.stack([u * (1.2 - 1 / 1.2) + 1 / 1.2 for u in (draws[1], draws[0])]))
+    return only(angle=jnp.deg2rad((2 * draws[0] - 1) * 15))
+
+
+@pytest.mark.parametrize("name", augment.OPERATIONS)
+@pytest.mark.parametrize("sharing", ["siamese", "each"])
+def test_agrees_with_the_reference_implementation(name, sharing):
+    if not VECTORS.exists():
+        pytest.skip(f"reference numbers are absent: {VECTORS}")
+    vectors = np.load(VECTORS)
+    images = jnp.asarray(vectors["aug_x"]).transpose(0, 2, 3, 1)
+    expected = vectors[f"aug_{sharing}_{name}"].transpose(0, 2, 3, 1)
+    prefix = f"aug_{sharing}_{name}_draw"
+    count = sum(key.startswith(prefix) for key in vectors.files)
+    for i, image in enumerate(images):
+        draws = [jnp.asarray(vectors[f"{prefix}{j}"]) for j in range(count)]
+        draws = [u[0] if sharing == "siamese" else u[i] for u in draws]
+        found = augment.apply(parameters_from_reference(name, draws), image)
+        assert np.abs(found - expected[i]).max() < 1e-4 * np.abs(expected[i]).max()
+
+
+# Values derived by hand
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (7, 9, 3), (20, 12, 4), (1, 1, 1)])
+def test_identity_leaves_every_bit(shape):
+    image = normal_images(*shape)
+    np.testing.assert_array_equal(augment.apply(augment.identity(), image), image)
+
+
+def test_brightness_adds():
+    image = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(2, 2, 1)
+    found = augment.apply(only(brightness=-0.25), image)
+    np.testing.assert_array_equal(found.ravel(), [0.75, 1.75, 2.75, 3.75])
+
+
+def test_saturation_by_hand():
+    """Pixels (0, 3, 6) and (1, 1, 1) have channel means 3 and 1.
+
+    Factor 2 doubles the differences: (3-6, 3, 3+6) and (1, 1, 1); factor 0 leaves the means.
+    """
+    image = jnp.array([[[0.0, 3.0, 6.0], [1.0, 1.0, 1.0]]])
+    doubled = augment.apply(only(saturation=2.0), image)
+    np.testing.assert_allclose(doubled, [[[-3, 3, 9], [1, 1, 1]]], atol=1e-6)
+    grey = augment.apply(only(saturation=0.0), image)
+    np.testing.assert_allclose(grey, [[[3, 3, 3], [1, 1, 1]]], atol=1e-6)
+
+
+def test_contrast_by_hand():
+    """Values 1, 2, 3, 6 have mean 3; factor 1/2 halves the differences: 2, 2.5, 3, 4.5."""
+    image = jnp.array([1.0, 2.0, 3.0, 6.0]).reshape(2, 1, 2)
+    found = augment.apply(only(contrast=0.5), image)
+    np.testing.assert_allclose(found.ravel(), [2, 2.5, 3, 4.5], atol=1e-6)
+
+
+def test_color_order_by_hand():
+    """One pixel (0, 2): brightness 1 gives (1, 3), saturation 2 gives (0, 4), contrast ½ (1, 3)."""
+    image = jnp.array([[[0.0, 2.0]]])
+    found = augment.apply(only(brightness=1.0, saturation=2.0, contrast=0.5), image)
+    np.testing.assert_allclose(found, [[[1, 3]]], atol=1e-6)
+
+
+def test_saturation_leaves_grey_images():
+    image = normal_images(6, 6, 1)
+    np.testing.assert_array_equal(augment.apply(only(saturation=1.9), image), image)
+
+
+def test_flip_exchanges_left_and_right():
+    image = normal_images(5, 6, 2)
+    np.testing.assert_array_equal(augment.apply(only(flip=True), image), image[:, ::-1])
+
+
+def test_shift_fills_with_zeros():
+    """The window moves one row down and two columns left of a 4×4 image that counts from 1.
+
+    Rows 1, 2, 3 and an empty one; two empty columns and columns 0, 1.
+    """
+    image = jnp.arange(1.0, 17.0).reshape(4, 4, 1)
+    found = augment.apply(only(shift=(1.0, -2.0)), image)[:, :, 0]
+    expected = [[0, 0, 5, 6], [0, 0, 9, 10], [0, 0, 13, 14], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_shift_beyond_the_image_leaves_nothing():
+    assert not jnp.any(augment.apply(only(shift=(0.0, 9.0)), normal_images(4, 4, 1)))
+
+
+@pytest.mark.parametrize(
+    ("centre", "size", "rows", "columns"),
+    [
+        ((3, 3), 2, (2, 4), (2, 4)),  # an even square lies half a pixel up and left
+        ((3, 3), 3, (2, 5), (2, 5)),
+        ((0, 8), 4, (0, 2), (6, 8)),  # clipped at the top and, from outside, at the right
+        ((7, 0), 3, (6, 8), (0, 2)),
+        ((4, 4), 0, (0, 0), (0, 0)),
+    ],
+)
+def test_cutout_by_hand(centre, size, rows, columns):
+    """The square of 8×8 ones covers [centre - size // 2, centre - size // 2 + size) each way."""
+    expected = np.ones((8, 8, 2))
+    expected[slice(*rows), slice(*columns)] = 0
+    found = augment.apply(only(cutout_centre=centre, cutout_size=(size, size)), jnp.ones((8, 8, 2)))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("side", [4, 5])
+def test_a_quarter_turn_is_counter_clockwise(side):
+    image = normal_images(side, side, 3)
+    found = augment.apply(only(angle=np.float32(np.pi / 2)), image)
+    np.testing.assert_allclose(found, np.rot90(image), atol=2e-5)
+
+
+def test_a_quarter_turn_of_an_oblong_image_is_in_pixels():
+    """In the middle 4×4 of a 4×8 image a rotation in pixels is that of the square; aside it is 0.
+
+    (A rotation in coordinates from -1 to 1 would squeeze all eight columns into the four rows.)
+    """
+    image = normal_images(4, 8, 1)
+    found = augment.apply(only(angle=np.float32(np.pi / 2)), image)
+    np.testing.assert_allclose(found[:, 2:6], np.rot90(image[:, 2:6]), atol=2e-5)
+    np.testing.assert_allclose(found[:, :1], 0, atol=2e-5)
+    np.testing.assert_allclose(found[:, 7:], 0, atol=2e-5)
+
+
+def test_scale_two_by_hand():
+    """The output pixel 1.5 + d of 4 is read at 1.5 + 2 d: at -1.5, 0.5, 2.5 and 4.5.
+
+    Of 1, 2, 3, 4 that leaves 0, (1 + 2) / 2, (3 + 4) / 2, 0: a smaller picture.
+    """
+    image = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 4, 1)
+    found = augment.apply(only(scale=(1.0, 2.0)), image)
+    np.testing.assert_allclose(found.ravel(), [0, 1.5, 3.5, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (28, 28, 1), (20, 12, 4), (7, 9, 2)])
+def test_composition_agrees_with_scipy(shape):
+    """All geometric operations together: source = R(angle) · scale · flip · p + shift, in float64.
+
+    `affine_transform` reads the output pixel o at M o + t; about the middle m, t = m - M m + shift.
+    """
+    angle, scale, shift = 0.3, (1.1, 0.85), (1.0, -2.0)
+    image = np.asarray(normal_images(*shape), np.float64)
+    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    matrix = rotation @ np.diag(scale) @ np.diag([1, -1])
+    middle = (np.array(shape[:2]) - 1) / 2
+    offset = middle - matrix @ middle + shift
+    expected = [
+        ndimage.affine_transform(channel, matrix, offset, order=1, mode="grid-constant")
+        for channel in np.moveaxis(image, -1, 0)
+    ]
+    found = augment.apply(only(angle=angle, scale=scale, shift=shift, flip=True), image)
+    np.testing.assert_allclose(found, np.moveaxis(expected, 0, -1), atol=1e-4)
+
+
+# Draws
+
+
+def test_each_operation_is_drawn_equally_often():
+    """6000 draws of six: 1000 each (a visible flip: 500), standard deviation at most 29."""
+    used = operations_used(many_draws())
+    counts = {name: int(where.sum()) for name, where in used.items()}
+    for name, count in counts.items():
+        assert abs(count - (500 if name == "flip" else 1000)) < 5 * 29, counts
+    assert np.sum(list(used.values()), axis=0).max() == 1
+
+
+@pytest.mark.parametrize("name", augment.OPERATIONS)
+def test_only_the_requested_operation_occurs(name):
+    used = operations_used(many_draws(500, strategy=(name,)))
+    for other, where in used.items():
+        if other != name:
+            assert not where.any()
+    # Each crop of no pixels (1 in 81) and each flip that came out tails looks like no operation.
+    assert used[name].mean() > {"flip": 0.4, "crop": 0.95}.get(name, 0.999)
+
+
+def test_flip_is_left_out_for_digits():
+    digits = tuple(name for name in augment.OPERATIONS if name != "flip")
+    used = operations_used(many_draws(2000, strategy=digits))
+    assert not used["flip"].any()
+    assert all(where.any() for name, where in used.items() if name != "flip")
+
+
+def test_an_empty_strategy_is_the_identity():
+    found = augment.draw(jax.random.key(0), (8, 8, 3), strategy=())
+    jax.tree.map(np.testing.assert_array_equal, found, IDENTITY)
+
+
+def assert_uniform(values, low, high):
+    """Within the bounds, and with the mean and the extremes of so many uniform numbers."""
+    values = np.asarray(values, np.float64)
+    assert low <= values.min() < low + 0.02 * (high - low)
+    assert high - 0.02 * (high - low) < values.max() <= high
+    error = (high - low) / np.sqrt(12 * values.size)
+    assert abs(values.mean() - (low + high) / 2) < 5 * error
+
+
+def test_parameters_of_color_scale_and_rotate_are_uniform():
+    color = many_draws(2000, strategy=("color",))
+    assert_uniform(color.brightness, -0.5, 0.5)
+    assert_uniform(color.saturation, 0, 2)
+    assert_uniform(color.contrast, 0.5, 1.5)
+    correlation = np.corrcoef(np.stack([color.brightness, color.saturation, color.contrast]))
+    assert np.abs(correlation - np.eye(3)).max() < 5 / np.sqrt(2000)
+    scale = many_draws(2000, strategy=("scale",)).scale
+    assert_uniform(scale[:, 0], 1 / 1.2, 1.2)
+    assert_uniform(scale[:, 1], 1 / 1.2, 1.2)
+    assert abs(np.corrcoef(scale.T)[0, 1]) < 5 / np.sqrt(2000)
+    assert_uniform(many_draws(2000, strategy=("rotate",)).angle, -np.pi / 12, np.pi / 12 + 1e-7)
+
+
+@pytest.mark.parametrize(
+    ("shape", "reach"), [((32, 32, 3), (4, 4)), ((28, 28, 1), (4, 4)), ((20, 8, 4), (3, 1))]
+)
+def test_shifts_are_whole_and_take_every_value(shape, reach):
+    """int(32/8 + .5) = 4, int(28/8 + .5) = 4, int(20/8 + .5) = 3, int(8/8 + .5) = 1."""
+    shifts = np.asarray(many_draws(2000, shape, strategy=("crop",)).shift)
+    for axis in (0, 1):
+        expected = np.arange(-reach[axis], reach[axis] + 1)
+        np.testing.assert_array_equal(np.unique(shifts[:, axis]), expected)
+
+
+def test_cutout_centres_take_every_place():
+    """Half of 10 rows is 5, odd: centres 0 … 9; of 7 columns int(4.0) = 4, even: 0 … 7."""
+    draws = many_draws(2000, (10, 7, 1), strategy=("cutout",))
+    np.testing.assert_array_equal(np.unique(draws.cutout_size, axis=0), [[5, 4]])
+    np.testing.assert_array_equal(np.unique(draws.cutout_centre[:, 0]), np.arange(10))
+    np.testing.assert_array_equal(np.unique(draws.cutout_centre[:, 1]), np.arange(8))
+
+
+def test_different_keys_differ_and_equal_keys_agree():
+    images = normal_images(8, 16, 16, 3)
+    found = [augment.per_image(jax.random.key(seed), images) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert jnp.any(found[0] != found[2])
+
+
+# Batches
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_siamese_shares_one_draw(seed):
+    key, shape = jax.random.key(seed), (12, 12, 3)
+    real, synthetic = normal_images(5, *shape), normal_images(2, *shape, seed=1)
+    augmentation = augment.draw(key, shape)
+    for found, batch in zip(augment.siamese(key, real, synthetic), (real, synthetic), strict=True):
+        expected = jnp.stack([augment.apply(augmentation, image) for image in batch])
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_siamese_of_one_batch_is_a_tuple_of_one():
+    (found,) = augment.siamese(jax.random.key(0), jnp.ones((3, 8, 8, 1)), strategy=("cutout",))
+    assert found.shape == (3, 8, 8, 1)
+
+
+def test_per_image_draws_for_each_image():
+    """One image repeated 32 times: crops of it, of 81 possible, cannot be but a few."""
+    image = normal_images(1, 32, 32, 1)
+    images = jnp.repeat(image, 32, axis=0)
+    found = augment.per_image(jax.random.key(0), images, strategy=("crop",))
+    assert len(np.unique(np.asarray(found).reshape(32, -1), axis=0)) > 10
+
+
+@pytest.mark.parametrize("name", augment.OPERATIONS)
+@pytest.mark.parametrize("shape", [(28, 28, 1), (8, 8, 3), (20, 12, 4), (5, 7, 2)])
+def test_every_size_keeps_its_shape(name, shape):
+    images = normal_images(3, *shape)
+    found = augment.per_image(jax.random.key(0), images, strategy=(name,))
+    assert found.shape == images.shape and bool(jnp.all(jnp.isfinite(found)))
+
+
+# Transformations
+
+
+@pytest.mark.parametrize("transform", ["jit", "vmap", "jit of vmap"])
+def test_transformations_agree(transform):
+    images = normal_images(len(EXAMPLES), 9, 9, 3)
+    augmentations = jax.tree.map(lambda *leaves: jnp.stack(leaves), *EXAMPLES.values())
+    expected = jnp.stack([augment.apply(a, x) for a, x in zip(EXAMPLES.values(), images)])
+    apply = {
+        "jit": lambda a, x: jnp.stack(
+            [jax.jit(augment.apply)(jax.tree.map(lambda leaf: leaf[i], a), x[i]) for i in range(6)]
+        ),
+        "vmap": jax.vmap(augment.apply),
+        "jit of vmap": jax.jit(jax.vmap(augment.apply)),
+    }[transform]
+    np.testing.assert_allclose(apply(augmentations, images), expected, atol=1e-5)
+
+
+def test_siamese_over_classes_equals_a_loop():
+    keys = jax.random.split(jax.random.key(3), 4)
+    real, synthetic = normal_images(4, 3, 8, 8, 2), normal_images(4, 2, 8, 8, 2)
+    found = jax.jit(jax.vmap(augment.siamese))(keys, real, synthetic)
+    for c in range(4):
+        for all_classes, expected in zip(found, augment.siamese(keys[c], real[c], synthetic[c])):
+            np.testing.assert_allclose(all_classes[c], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", augment.OPERATIONS)
+def test_gradient_in_the_image(name):
+    image = normal_images(6, 7, 2)
+    check_grads(lambda x: augment.apply(EXAMPLES[name], x), (image,), 2, atol=1e-2, rtol=1e-2)
+
+
+def test_gradient_of_a_crop_is_one_where_the_image_is_seen():
+    """Of a 3×3 image moved one row and one column out of sight, the upper left 2×2 remain."""
+    gradient = jax.grad(lambda x: augment.apply(only(shift=(-1.0, -1.0)), x).sum())
+    expected = [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
+    np.testing.assert_array_equal(gradient(jnp.ones((3, 3, 1)))[:, :, 0], expected)
+
+
+@pytest.mark.parametrize("name", augment.OPERATIONS)
+def test_bfloat16_is_rounded_once(name):
+    image = normal_images(32, 32, 3).astype(jnp.bfloat16)
+    found = augment.apply(EXAMPLES[name], image)
+    expected = augment.apply(EXAMPLES[name], image.astype(jnp.float32)).astype(jnp.bfloat16)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_one_trace_for_many_keys():
+    traces = []
+
+    @jax.jit
+    def augmented(key, images):
+        traces.append(None)
+        return augment.siamese(key, images)
+
+    for seed in range(8):
+        augmented(jax.random.key(seed), jnp.ones((2, 8, 8, 3)))
+    assert len(traces) == 1
+
+
+def test_memory_of_siamese_is_a_few_times_the_batch():
+    """No dense interpolation matrix, of 64 MiB here, and no copy of the batch for each tap."""
+    images = jax.ShapeDtypeStruct((16, 64, 64, 3), jnp.float32)
+    lowered = jax.jit(augment.siamese).lower(jax.random.key(0), images)
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < 4 * 4 * images.size
+
+
+# Bad inputs
+
+
+def test_unknown_operations_name_the_nearest():
+    with pytest.raises(ValueError, match="found 'rotation'; did you mean 'rotate'"):
+        augment.draw(jax.random.key(0), (8, 8, 3), strategy=("crop", "rotation"))
+    with pytest.raises(ValueError, match="found 'xyz'$"):
+        augment.draw(jax.random.key(0), (8, 8, 3), strategy=("xyz",))
+
+
+def test_a_string_is_no_strategy():
+    with pytest.raises(TypeError, match="sequence of names, found the string 'flip'"):
+        augment.siamese(jax.random.key(0), jnp.ones((2, 8, 8, 3)), strategy="flip")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda k: augment.draw(k, (8, 8)), ValueError, r"\(height, width, channels\), found"),
+        (lambda k: augment.apply(IDENTITY, jnp.ones((2, 8, 8, 3))), ValueError, r"\[h, w, c\]"),
+        (lambda k: augment.apply(IDENTITY, jnp.ones((8, 8, 3), int)), TypeError, "found int32"),
+        (lambda k: augment.per_image(k, jnp.ones((8, 8, 3))), ValueError, r"\[n, h, w, c\]"),
+        (lambda k: augment.per_image(k, jnp.ones((2, 8, 8, 3), "uint8")), TypeError, "uint8"),
+        (lambda k: augment.siamese(k), ValueError, "at least one batch"),
+        (lambda k: augment.siamese(k, jnp.ones((8, 8, 3))), ValueError, r"\[n, h, w, c\]"),
+        (
+            lambda k: augment.siamese(k, jnp.ones((2, 8, 8, 3)), jnp.ones((2, 8, 8, 1))),
+            ValueError,
+            r"one shape, found \[\(8, 8, 3\), \(8, 8, 1\)\]",
+        ),
+    ],
+)
+def test_bad_inputs(call, error, message):
+    with pytest.raises(error, match=message):
+        call(jax.random.key(0))

@@ -1,0 +1,263 @@
+"""Attributes are assigned in exact counts, and colours come out as written down."""
+
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxdd import bias
+
+KEY = jax.random.key(0)
+
+
+def assign(key, labels, conflict=0.1, k=10, attributes=10, aligned=None):
+    return bias.assign(
+        key, labels, num_classes=k, num_attributes=attributes, conflict=conflict, aligned=aligned
+    )
+
+
+def table(labels, attributes, k, num_attributes):
+    """Counts by class (rows) and attribute (columns)."""
+    counts = np.zeros((k, num_attributes), int)
+    np.add.at(counts, (np.asarray(labels), np.asarray(attributes)), 1)
+    return counts
+
+
+def test_counts_of_each_class_are_exact_and_even():
+    """Classes of 100, 37 and 4 at conflict .2: 20, 7.4 -> 7 and .8 -> 1 conflict.
+
+    Over the three other attributes 20 = 7 + 7 + 6, 7 = 3 + 2 + 2, 1 = 1 + 0 + 0.
+    """
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [100, 37, 4]))
+    counts = table(labels, assign(KEY, labels, 0.2, k=3, attributes=4), 3, 4)
+    assert np.diag(counts).tolist() == [80, 30, 3]
+    others = [sorted(np.delete(counts[c], c).tolist()) for c in range(3)]
+    assert others == [[6, 7, 7], [2, 2, 3], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("conflict, expected", [(0.0, 0), (1.0, 25), (0.5, 12), (0.1, 2)])
+def test_share_rounds_half_to_even(conflict, expected):
+    """Of 25 samples .5 is 12.5 -> 12 and .1 is 2.5 -> 2."""
+    labels = np.zeros(25, int)
+    attributes = assign(KEY, labels, conflict, k=1, attributes=3)
+    assert int((attributes != 0).sum()) == expected
+
+
+def test_aligned_wraps_around_and_can_be_overridden():
+    labels = np.arange(5)
+    assert assign(KEY, labels, 0.0, k=5, attributes=2).tolist() == [0, 1, 0, 1, 0]
+    given = np.array([1, 1, 0, 0, 1])
+    assert assign(KEY, labels, 0.0, k=5, attributes=2, aligned=given).tolist() == given.tolist()
+    flipped = assign(KEY, labels, 1.0, k=5, attributes=2, aligned=given)
+    assert flipped.tolist() == (1 - given).tolist()
+
+
+def test_uniform_attribute_is_independent_of_the_class():
+    """Every class of 1,003 gets each of ten attributes 100 or 101 times; chi2 sees no link."""
+    labels = np.tile(np.arange(10), 1003)
+    counts = table(labels, assign(KEY, labels, 1 - 1 / 10), 10, 10)
+    assert set(counts.ravel().tolist()) <= {100, 101}
+    assert stats.chi2_contingency(counts).pvalue > 0.01
+
+
+def test_every_sample_is_as_likely_to_conflict_and_every_attribute_to_get_the_remainder():
+    """20 samples, 4 conflict over 3 others: P(conflict) = .2, P(two of attribute a) = 1/3."""
+    labels = np.zeros(20, int)
+    drawn = jax.vmap(lambda key: assign(key, labels, 0.2, k=1, attributes=4))(
+        jax.random.split(KEY, 3000)
+    )
+    per_sample = np.asarray((drawn != 0).sum(0))
+    # Their number is fixed, so the covariance is p(1 - p)·20/19·(I - J/20): 19 degrees.
+    statistic = ((per_sample - 600) ** 2 / (600 * 0.8)).sum() * 19 / 20
+    assert stats.chi2.sf(statistic, 19) > 0.001
+    twice = np.asarray(jax.vmap(lambda a: jnp.bincount(a, length=4))(drawn) == 2).sum(0)[1:]
+    assert twice.sum() == 3000
+    assert stats.chisquare(twice).pvalue > 0.001
+
+
+def test_any_number_of_classes_and_attributes():
+    labels = np.repeat(np.arange(40), 30)
+    counts = table(labels, assign(KEY, labels, 0.5, k=40, attributes=16), 40, 16)
+    assert (counts[np.arange(40), np.arange(40) % 16] == 15).all()
+    assert counts.max() == 15 and (counts >= 1).all()
+
+
+def test_assign_plain_jit_vmap_and_double_precision_agree():
+    labels = np.random.default_rng(1).integers(0, 10, 500)
+    plain = assign(KEY, labels, 0.3)
+    assert jax.jit(assign)(KEY, labels, 0.3).tolist() == plain.tolist()
+    shares = jnp.array([0.3, 0.7])
+    mapped = jax.vmap(lambda share: assign(KEY, labels, share))(shares)
+    assert mapped[0].tolist() == plain.tolist()
+    assert mapped[1].tolist() == assign(KEY, labels, 0.7).tolist()
+    with jax.enable_x64(True):
+        assert assign(KEY, labels, 0.3).tolist() == plain.tolist()
+    assert plain.dtype == jnp.int32
+    assert assign(jax.random.key(1), labels, 0.3).tolist() != plain.tolist()
+
+
+def test_majority_by_hand():
+    """Class 0 has attribute 1 twice; class 1 ties 0 with 2 (the first wins); class 2 is empty."""
+    labels, attributes = jnp.array([0, 0, 0, 1, 1]), jnp.array([1, 1, 0, 2, 0])
+    found = bias.majority(labels, attributes, num_classes=3, num_attributes=3)
+    assert found.tolist() == [1, 0, 0]
+
+
+def test_majority_finds_what_was_aligned():
+    labels = np.repeat(np.arange(10), 50)
+    aligned = np.random.default_rng(2).permutation(10)
+    attributes = assign(KEY, labels, 0.4, aligned=aligned)
+    found = jax.jit(lambda a: bias.majority(labels, a, num_classes=10, num_attributes=10))
+    assert found(attributes).tolist() == aligned.tolist()
+
+
+def test_shades_have_the_stated_mean_and_deviation():
+    """A white pixel is 255·(mean/255 + s·n): mean 53, 100 (attribute 8), deviation 255·.05.
+
+    Channels far enough from 0 and 255 that nothing clips: attribute 2 has (172, 118, 148), three
+    and more deviations of 12.75 away from either end.
+    """
+    n = 20_000
+    images = np.full((n, 1, 1), 255, np.uint8)
+    shades = bias.foreground(KEY, images, np.full(n, 2), severity=1)[:, 0, 0].astype(float)
+    standard = (np.asarray(shades) - [172, 118, 148]) / 12.75
+    assert np.abs(standard.mean(0)).max() < 4 / np.sqrt(n)
+    assert np.abs(standard.std(0) - 1).max() < 4 / np.sqrt(2 * n) + 0.001
+    assert np.abs(stats.kurtosis(standard)).max() < 4 * np.sqrt(24 / n) + 0.02
+    assert np.abs(np.corrcoef(standard.T) - np.eye(3)).max() < 4 / np.sqrt(n)
+
+
+@pytest.mark.parametrize("severity", [1, 2, 3, 4])
+def test_shade_scales_with_the_grey_level(severity):
+    """Levels 0, 51, 102, 255 of one image: 0, c/5, 2c/5 and c, each rounded to a whole level."""
+    image = np.array([[[0, 51], [102, 255]]], np.uint8)
+    for attribute in range(10):
+        key = jax.random.key(attribute)
+        out = bias.foreground(key, image, [attribute], severity=severity)[0]
+        out = np.asarray(out, float)
+        color = out[1, 1]
+        spread = 255 * bias.SEVERITIES[severity - 1]
+        assert np.abs(color - bias.LFF_COLORS[attribute]).max() <= 3.7 * spread + 0.5
+        assert (out[0, 0] == 0).all()
+        assert np.abs(out[0, 1] - color / 5).max() <= 0.6  # .5 here, .1 from rounding c
+        assert np.abs(out[1, 0] - 2 * color / 5).max() <= 0.7
+
+
+def test_shades_clip_and_do_not_wrap():
+    """Attribute 1 has red 253: at s = .05 half of the images would pass 255."""
+    images = np.full((500, 1, 1), 255, np.uint8)
+    red = bias.foreground(KEY, images, np.full(500, 1), severity=1)[..., 0]
+    assert int(red.min()) > 253 - 5 * 12.75
+    assert int((red == 255).sum()) > 150
+
+
+def test_foreground_plain_jit_and_traced_severity_agree():
+    images = np.random.default_rng(3).integers(0, 256, (50, 5, 4), dtype=np.uint8)
+    attributes = np.arange(50) % 10
+    plain = bias.foreground(KEY, images, attributes, severity=2)
+    assert plain.shape == (50, 5, 4, 3) and plain.dtype == jnp.uint8
+    draw = jax.jit(lambda key, i, a, s: bias.foreground(key, i, a, severity=s))
+    assert (draw(KEY, images, attributes, 2) == plain).all()
+    assert (bias.foreground(KEY, images[..., None], attributes, severity=2) == plain).all()
+    assert (bias.foreground(jax.random.key(1), images, attributes, severity=2) != plain).any()
+    keys = jax.random.split(KEY)
+    mapped = jax.vmap(lambda key: bias.foreground(key, images, attributes))(keys)
+    assert (mapped[1] == bias.foreground(keys[1], images, attributes)).all()
+
+
+def test_foreground_needs_no_more_memory_than_its_result():
+    """Fused, the products need no array of their own: 184 MB out, a few bytes per image within."""
+    shapes = (
+        jax.ShapeDtypeStruct((60_000, 32, 32), jnp.uint8),
+        jax.ShapeDtypeStruct((60_000,), jnp.int32),
+    )
+    compiled = jax.jit(lambda i, a: bias.foreground(KEY, i, a)).lower(*shapes).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 20e6
+
+
+def test_solid_colors_by_hand():
+    """Bright from 128 on; attribute 6 is blue, 9 white."""
+    images = np.array([[[0, 127], [128, 255]], [[255, 0], [0, 255]]], np.uint8)
+    blue, white, black = [0, 0, 255], [255, 255, 255], [0, 0, 0]
+    attributes = np.array([6, 9])
+    front = bias.solid_foreground(images, attributes)
+    assert front.tolist() == [[[black, black], [blue, blue]], [[white, black], [black, white]]]
+    back = bias.solid_background(images[..., None], attributes)
+    assert back.tolist() == [[[blue, blue], [black, black]], [[black, white], [white, black]]]
+    assert front.dtype == back.dtype == jnp.uint8
+    assert (jax.jit(bias.solid_background)(images, attributes) == back).all()
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def test_one_seed_gives_the_same_bytes_everywhere(wrap):
+    """Written down from jax 0.10 on Python 3.11, met by jax 0.12 on Python 3.13."""
+    images = np.arange(500 * 16, dtype=np.uint32).reshape(500, 4, 4) * 97 % 256
+    images = images.astype(np.uint8)
+    attributes = wrap(lambda key, labels: assign(key, labels, 0.3))(
+        jax.random.key(7), np.arange(500) % 10
+    )
+    digest = hashlib.sha256(np.asarray(attributes).tobytes())
+    for severity in (1, 4):
+        draw = wrap(lambda key, i, a, s=severity: bias.foreground(key, i, a, severity=s))
+        digest.update(np.asarray(draw(jax.random.key(severity), images, attributes)).tobytes())
+    assert digest.hexdigest() == "0d456ddb9cdb51d669ace6288fcca60c2ea624f7e0dc342c39987bc22329ce45"
+
+
+LABELS = np.array([0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "change, error, match",
+    [
+        (dict(labels=LABELS / 2), TypeError, "labels must be integers, found float"),
+        (dict(labels=LABELS[:, None]), ValueError, r"labels must have the shape \[n\].*\(3, 1\)"),
+        (dict(labels=LABELS + 8), ValueError, r"labels must lie in 0..9, found 8..10"),
+        (dict(labels=LABELS - 1), ValueError, r"found -1..1"),
+        (dict(conflict=1.5), ValueError, r"conflict must lie in \[0, 1\], found 1.5"),
+        (dict(conflict=float("nan")), ValueError, "found nan"),
+        (dict(conflict=jnp.zeros(3)), ValueError, r"one number, found an array of shape \(3,\)"),
+        (dict(attributes=1), ValueError, "at least 2, found 1"),
+        (dict(aligned=LABELS), ValueError, r"aligned must have the shape \(10,\), found \(3,\)"),
+        (dict(aligned=np.arange(10) + 1), ValueError, "aligned must lie in 0..9, found 1..10"),
+    ],
+)
+def test_assign_refuses(change, error, match):
+    with pytest.raises(error, match=match):
+        assign(KEY, **{"labels": LABELS, **change})
+
+
+GREY = np.zeros((3, 2, 2), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "images, attributes, error, match",
+    [
+        (GREY, [0, 1, 10], ValueError, "attributes must lie in 0..9, found 0..10"),
+        (GREY, [0, 1], ValueError, r"attributes must have the shape \(3,\), found \(2,\)"),
+        (GREY.astype(float), LABELS, TypeError, "images must be uint8, found float"),
+        (np.zeros((3, 2, 2, 3), np.uint8), LABELS, ValueError, r"found \(3, 2, 2, 3\)"),
+    ],
+)
+def test_renderings_refuse(images, attributes, error, match):
+    attributes = np.asarray(attributes)
+    for render in (
+        lambda i, a: bias.foreground(KEY, i, a),
+        bias.solid_foreground,
+        bias.solid_background,
+    ):
+        with pytest.raises(error, match=match):
+            render(images, attributes)
+
+
+@pytest.mark.parametrize("severity", [0, 5, 1.5])
+def test_foreground_refuses_severity(severity):
+    with pytest.raises(ValueError, match=f"severity must be 1, 2, 3 or 4, found {severity}"):
+        bias.foreground(KEY, GREY, LABELS, severity=severity)
+
+
+def test_majority_refuses_lengths_that_differ():
+    with pytest.raises(ValueError, match=r"attributes must have the shape \(3,\), found \(2,\)"):
+        bias.majority(LABELS, LABELS[:2], num_classes=3, num_attributes=3)

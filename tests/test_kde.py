@@ -1,0 +1,432 @@
+"""Densities against float64 log-sum-exp, hand-made classes, transformations and a memory bound."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from jax.test_util import check_grads
+from scipy.spatial.distance import cdist, pdist
+from scipy.special import logsumexp
+
+from jaxdd import kde
+
+SIZES = [5, 0, 1, 13, 2]  # Class sizes: one class is empty, one a single sample.
+K = len(SIZES)
+
+
+def reference(queries, points, bandwidth, weights=None, leave_one_out=False):
+    queries, points = np.asarray(queries, float), np.asarray(points, float)
+    weights = np.ones(len(points)) if weights is None else np.asarray(weights, float)
+    factors = np.tile(weights, (len(queries), 1))
+    if leave_one_out:
+        np.fill_diagonal(factors, 0)
+    exponent = -cdist(queries, points, "sqeuclidean") / (2 * bandwidth**2)
+    log_sum = logsumexp(exponent, b=factors, axis=1) - np.log(factors.sum(1))
+    return log_sum - points.shape[1] / 2 * np.log(2 * np.pi * bandwidth**2)
+
+
+def class_reference(x, labels, bandwidth, leave_one_out=False):
+    result = np.empty(len(x))
+    for k in np.unique(labels):
+        mine = labels == k
+        result[mine] = reference(x[mine], x[mine], bandwidth[k], None, leave_one_out)
+    return result
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def classes(seed=0, d=3):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(K), SIZES))
+    return normal(seed, len(labels), d) + 5 * labels[:, None].astype(np.float32), labels
+
+
+BANDWIDTHS = np.array([0.5, 1.0, 2.0, 0.7, 1.5])
+by_class = functools.partial(kde.class_log_density, num_classes=K, tile=4)
+# Without jit every call compiles its loop anew; bad input and the transformations are tested plain.
+STATIC = ("num_classes", "leave_one_out", "tile")
+log_density = jax.jit(kde.log_density, static_argnames=STATIC[1:])
+fast_by_class = functools.partial(
+    jax.jit(kde.class_log_density, static_argnames=STATIC), num_classes=K, tile=4
+)
+
+
+def test_one_point():
+    """-(d/2) log(2 pi h^2) - r^2 / (2 h^2) with d = 2, h = 2, r = 5 is -log(8 pi) - 25/8."""
+    found = kde.log_density(jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2)), 2.0)
+    np.testing.assert_allclose(found, [-np.log(8 * np.pi) - 25 / 8], rtol=1e-6)
+
+
+def test_two_points():
+    """At the first of two points at distance 1, d = h = 1: log((1 + e^(-1/2)) / 2) - log(2 pi)/2;
+    left out of its own density only the neighbour is there: -1/2 - log(2 pi) / 2."""
+    x = jnp.array([[0.0], [1.0]])
+    normaliser = np.log(2 * np.pi) / 2
+    expected = np.log((1 + np.exp(-0.5)) / 2) - normaliser
+    np.testing.assert_allclose(kde.log_density(x, x, 1.0), [expected] * 2, rtol=1e-6)
+    alone = kde.log_density(x, x, 1.0, leave_one_out=True)
+    np.testing.assert_allclose(alone, [-0.5 - normaliser] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("leave_one_out", [False, True])
+@pytest.mark.parametrize("d, offset", [(2, 0), (2, 1e3), (128, 0), (128, 1e3)])
+def test_float64(d, offset, leave_one_out):
+    x = normal(d, 90, d) + np.float32(offset)
+    weights = np.random.default_rng(0).uniform(0, 2, 90).astype(np.float32)
+    h = 0.7
+    found = log_density(x, x, h, weights=weights, leave_one_out=leave_one_out, tile=32)
+    expected = reference(x, x, h, weights, leave_one_out)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("d, offset", [(512, 10), (2048, 0)])
+def test_float64_in_many_dimensions(d, offset):
+    x, q = normal(0, 50, d) + np.float32(offset), normal(1, 20, d) + np.float32(offset)
+    np.testing.assert_allclose(log_density(q, x, 0.7), reference(q, x, 0.7), rtol=1e-5)
+
+
+def test_far_queries_do_not_underflow():
+    x, far = normal(0, 20, 4), normal(1, 6, 4) + 1000
+    np.testing.assert_allclose(kde.log_density(far, x, 0.1), reference(far, x, 0.1), rtol=1e-5)
+
+
+def test_bfloat16_is_computed_in_float32():
+    x = jnp.asarray(normal(0, 30, 16), jnp.bfloat16)
+    found = kde.log_density(x, x, 1.0)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, reference(x.astype(float), x.astype(float), 1.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("d, leave_one_out", [(3, False), (20, True)])
+def test_classes_are_a_loop(d, leave_one_out):
+    x, labels = classes(d=d)
+    if leave_one_out:  # Below, the lone sample is tested by itself.
+        x, labels = x[labels != 2], labels[labels != 2]
+    found = by_class(x, labels, BANDWIDTHS, leave_one_out=leave_one_out)
+    expected = class_reference(x, labels, BANDWIDTHS, leave_one_out)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_nothing_left_is_minus_infinity():
+    x, labels = classes()
+    found = by_class(x, labels, 1.0, leave_one_out=True)
+    np.testing.assert_array_equal(np.isneginf(found), labels == 2)
+    assert not np.isnan(found).any()
+    assert kde.log_density(x, x, 1.0, weights=jnp.zeros(len(x)))[0] == -jnp.inf
+
+
+def test_leaving_out_is_deleting():
+    x, weights = normal(0, 9, 12), np.arange(9.0)
+    found = log_density(x, x, 0.8, weights=weights, leave_one_out=True, tile=4)
+    for i in range(9):
+        others = np.delete(np.arange(9), i)
+        deleted = log_density(x[[i]], x[others], 0.8, weights=weights[others])
+        np.testing.assert_allclose(found[i], deleted[0], rtol=1e-5)
+
+
+def test_weights_are_repetitions():
+    x, q = normal(0, 6, 3), normal(1, 4, 3)
+    times = np.array([1, 0, 3, 2, 1, 5])
+    weighted = log_density(q, x, 0.5, weights=times)
+    np.testing.assert_allclose(
+        weighted, log_density(q, np.repeat(x, times, 0), 0.5), rtol=1e-5
+    )
+    tiny = log_density(q, x, 0.5, weights=times * 1e-30)
+    np.testing.assert_allclose(weighted, tiny, rtol=1e-5)
+
+
+def test_absent_point_does_not_hide_the_others():
+    """A masked point at the query must not set the scale of the sum: the rest is e^-5000 of it."""
+    x = np.array([[0.0], [100.0]], np.float32)
+    found = log_density(x[:1], x, 1.0, weights=np.array([0.0, 1.0]))
+    np.testing.assert_allclose(found, [-5000 - np.log(2 * np.pi) / 2], rtol=1e-6)
+
+
+def test_permutation_translation_and_scale():
+    x, labels = classes(d=12)
+    density = fast_by_class(x, labels, 1.0)
+    order = np.random.default_rng(1).permutation(len(x))
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-5)
+    close(fast_by_class(x[order], labels[order], 1.0), density[order])
+    close(fast_by_class(x + 64, labels, 1.0), density)
+    close(fast_by_class(4 * x, labels, 4.0), density - 12 * np.log(4))
+    relabelled = np.array([3, 0, 1, 4, 2])[labels]
+    close(fast_by_class(x, relabelled, 1.0), density)
+
+
+@pytest.mark.parametrize("tile", [1, 7, 1000])
+def test_tile_size_changes_nothing(tile):
+    x, labels = classes(d=9)
+    every = class_reference(x, labels, np.ones(K))
+    np.testing.assert_allclose(fast_by_class(x, labels, 1.0, tile=tile), every, rtol=1e-5)
+    found = log_density(x[:10], x, 1.0, tile=tile)
+    np.testing.assert_allclose(found, reference(x[:10], x, 1.0), rtol=1e-5)
+
+
+def test_small_bandwidth_sees_the_sample_itself():
+    """As h -> 0 only the own kernel is left: -(d/2) log(2 pi h^2) - log n, the same for all."""
+    x = 3 * normal(0, 40, 64)
+    h = 1e-4
+    found = fast_by_class(x, np.zeros(40, int), h)
+    expected = -32 * np.log(2 * np.pi * h**2) - np.log(40)
+    np.testing.assert_allclose(found, np.full(40, expected), rtol=1e-6)
+
+
+def test_jit_and_vmap():
+    x, labels = classes()
+    candidates = jnp.array([0.3, 1.0, 4.0])
+    loop = jnp.stack([fast_by_class(x, labels, h) for h in candidates])
+    np.testing.assert_allclose(by_class(x, labels, 1.0), loop[1], rtol=1e-6)
+    over_bandwidths = jax.vmap(by_class, (None, None, 0))
+    np.testing.assert_allclose(jax.jit(over_bandwidths)(x, labels, candidates), loop, rtol=1e-5)
+    assert "cond[" in str(jax.make_jaxpr(over_bandwidths)(x, labels, candidates))
+
+    batch = jnp.stack([x, 2 * x + 1])
+    both = jax.vmap(lambda x: by_class(x, labels, 1.0))(batch)
+    np.testing.assert_allclose(both[1], fast_by_class(batch[1], labels, 1.0), rtol=1e-5)
+    shuffled = jnp.stack([labels, labels[::-1]])
+    either = jax.vmap(lambda y: by_class(x, y, 1.0))(shuffled)
+    np.testing.assert_allclose(either[1], fast_by_class(x, labels[::-1], 1.0), rtol=1e-5)
+    sets = jax.vmap(lambda x: kde.log_density(x, x, 1.0, tile=8))(batch)
+    np.testing.assert_allclose(sets[1], reference(batch[1], batch[1], 1.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("d", [2, 10])
+def test_gradients(d):
+    q, x, weights = normal(0, 3, d), normal(1, 5, d), np.array([1.0, 2.0, 0.5, 1.0, 3.0])
+
+    @jax.jit
+    def density(q, x, h, weights):
+        return kde.log_density(q, x, h, weights=weights, tile=2)
+
+    h, weights = jnp.array(0.9), jnp.asarray(weights, jnp.float32)
+    check_grads(density, (q, x, h, weights), order=1, modes=["rev"], atol=2e-2, rtol=2e-2)
+
+
+def test_class_gradient_is_the_dense_one_and_finite():
+    x, labels = classes(d=9)
+    kept = labels != 2  # The density of the lone sample left out is -inf, whatever x is.
+    onehot = labels[:, None] == labels
+
+    def dense(x, h):
+        squared = ((x[:, None] - x) ** 2).sum(-1)
+        present = onehot & ~np.eye(len(x), dtype=bool) & kept[:, None]
+        logits = jnp.where(present, -squared / (2 * h[labels][:, None] ** 2), -1e30)
+        each = jax.nn.logsumexp(logits, axis=1) - 9 * jnp.log(h[labels])
+        return jnp.where(kept, each, 0).sum()
+
+    def tiled(x, h):
+        return jnp.where(kept, by_class(x, labels, h, leave_one_out=True), 0).sum()
+
+    h = jnp.asarray(BANDWIDTHS, jnp.float32)
+    found, expected = (jax.jit(jax.grad(f, (0, 1)))(jnp.asarray(x), h) for f in (tiled, dense))
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-3, atol=1e-4)
+
+
+def test_gradient_is_finite_at_the_edges():
+    """Padding, coincident points, an absent point and a density of -inf: no NaN in any of them."""
+    x = jnp.asarray(np.repeat(normal(0, 3, 9), 2, 0)[:5])
+    weights = jnp.array([1.0, 0.0, 2.0, 1.0, 0.0])
+
+    def total(x, h, weights, leave_one_out):
+        found = kde.log_density(
+            x, x, h, weights=weights, leave_one_out=leave_one_out, tile=2
+        )
+        return jnp.where(jnp.isfinite(found), found, 0).sum()
+
+    gradient = jax.jit(jax.grad(total, (0, 1, 2)), static_argnums=3)
+    for weight in (weights, jnp.eye(5)[0], jnp.zeros(5)):
+        for leave_one_out in (False, True):
+            grads = gradient(x, 0.5, weight, leave_one_out)
+            assert all(np.isfinite(g).all() for g in grads)
+
+
+def needs_devices():
+    if jax.device_count() < 4:
+        pytest.skip("needs four (simulated) devices: XLA_FLAGS set in conftest.py")
+
+
+def test_pmap():
+    needs_devices()
+    q, x = normal(0, 12, 5), normal(1, 10, 5)
+    found = jax.pmap(lambda q: kde.log_density(q, x, 1.0))(q.reshape(4, 3, 5))
+    np.testing.assert_allclose(found.reshape(-1), reference(q, x, 1.0), rtol=1e-5)
+
+
+def test_shard_map_and_its_gradient():
+    needs_devices()
+    mesh = jax.make_mesh((4,), ("queries",), axis_types=(jax.sharding.AxisType.Auto,))
+    split, whole = PartitionSpec("queries"), PartitionSpec()
+    q, x = normal(0, 20, 10), normal(1, 10, 10)
+
+    def density(q, x, h):
+        return kde.log_density(q, x, h, tile=4)
+
+    sharded = jax.shard_map(density, mesh=mesh, in_specs=(split, whole, whole), out_specs=split)
+    h = jnp.array(1.0)
+    np.testing.assert_allclose(jax.jit(sharded)(q, x, h), reference(q, x, 1.0), rtol=1e-5)
+    grads = jax.jit(jax.grad(lambda *a: sharded(*a).sum(), (0, 1, 2)))(q, x, h)
+    expected = jax.jit(jax.grad(lambda *a: density(*a).sum(), (0, 1, 2)))(q, x, h)
+    for found, want in zip(grads, expected):
+        np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+
+
+def test_shard_map_of_classes():
+    needs_devices()
+    mesh = jax.make_mesh((4,), ("sets",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = PartitionSpec("sets")
+    x, labels = normal(0, 40, 10), np.arange(40) % K
+    sharded = jax.shard_map(
+        lambda x, y: by_class(x, y, 1.0), mesh=mesh, in_specs=(split, split), out_specs=split
+    )
+    expected = [class_reference(x[i : i + 10], labels[i : i + 10], np.ones(K)) for i in (0, 30)]
+    found = sharded(x, labels)
+    np.testing.assert_allclose(found[:10], expected[0], rtol=1e-5)
+    np.testing.assert_allclose(found[30:], expected[1], rtol=1e-5)
+
+
+def temporaries(function, *shapes):
+    args = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
+    return jax.jit(function).lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_memory():
+    """60,000 x 60,000 distances alone would be 14 GB."""
+    n, f32 = 60_000, jnp.float32
+    x, labels, h = ((n, 128), f32), ((n,), jnp.int32), ((), f32)
+
+    def every(x, h):
+        return kde.log_density(x, x, h, leave_one_out=True)
+
+    def per_class(x, labels, h):
+        return kde.class_log_density(x, labels, h, num_classes=10)
+
+    gradient = jax.grad(lambda *args: per_class(*args).sum(), (0, 2))
+    assert temporaries(every, x, h) < 128 * 2**20
+    assert temporaries(per_class, x, labels, h) < 128 * 2**20
+    assert temporaries(gradient, x, labels, h) < 512 * 2**20
+
+
+def test_scott_and_silverman():
+    """With one dimension both are the textbook rules of scipy's gaussian_kde."""
+    x = 3 * normal(0, 50, 1)
+    np.testing.assert_allclose(kde.scott(x), x.std() * 50 ** (-1 / 5), rtol=1e-5)
+    np.testing.assert_allclose(kde.silverman(x), x.std() * (50 * 3 / 4) ** (-1 / 5), rtol=1e-5)
+    y = normal(1, 50, 6) * np.arange(1, 7) + 100
+    sigma = np.sqrt(y.astype(float).var(0).mean())
+    np.testing.assert_allclose(
+        kde.scott(y, factor=0.5), 0.5 * sigma * 50 ** (-1 / 10), rtol=1e-4
+    )
+    np.testing.assert_allclose(kde.silverman(y), sigma * (50 * 2) ** (-1 / 10), rtol=1e-4)
+
+
+def test_mean_distance_is_over_all_pairs():
+    x = normal(0, 30, 7).astype(np.float32)
+    mean = cdist(x, x, "sqeuclidean").mean()
+    np.testing.assert_allclose(kde.mean_distance(x, factor=0.3) ** 2, 0.3 * mean / 2, rtol=1e-5)
+
+
+def test_median_distance():
+    x = normal(0, 60, 7)
+    exact = np.median(pdist(x, "sqeuclidean"))
+    found = kde.median_distance(jax.random.key(0), x, factor=1.0, pairs=20_000) ** 2
+    np.testing.assert_allclose(found, exact / 2, rtol=0.02)
+    pair = np.array([[0.0, 0.0], [3.0, 4.0]], np.float32)
+    found = kde.median_distance(jax.random.key(0), pair, factor=2.0, pairs=10)
+    np.testing.assert_allclose(found, 5.0, rtol=1e-6)  # The only pair has |x - y|^2 = 25.
+
+
+RULES = {
+    "scott": kde.scott,
+    "silverman": kde.silverman,
+    "mean": kde.mean_distance,
+    "median": functools.partial(kde.median_distance, jax.random.key(0)),
+}
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_rules(rule):
+    """A mask deletes, scale carries over, no spread gives the floor, and so does no point."""
+    x, floor = normal(0, 40, 5), np.float32(kde.FLOOR)
+    rule, plain = jax.jit(rule), rule
+    mask = (np.arange(40) < 25).astype(np.float32)
+    masked = rule(np.where(mask[:, None], x, 50), weights=mask)
+    # The median is drawn, and with other pairs.
+    tolerance = 0.05 if plain is RULES["median"] else 1e-5
+    np.testing.assert_allclose(masked, plain(x[:25]), rtol=tolerance)
+    every = rule(x, weights=np.ones(40, np.float32))
+    np.testing.assert_allclose(rule(4 * x, weights=np.ones(40, np.float32)), 4 * every, rtol=1e-5)
+    assert rule(np.ones_like(x), weights=mask) == floor
+    assert rule(x, weights=np.eye(40, dtype=np.float32)[3]) == floor
+    assert rule(x, weights=np.zeros(40, np.float32)) == floor
+    assert np.isfinite(jax.jit(jax.grad(plain))(jnp.ones((4, 2)))).all()
+
+
+def test_class_bandwidth():
+    x, labels = classes()
+    found = kde.class_bandwidth(kde.scott, x, labels, num_classes=K)
+    for k in (0, 3, 4):
+        np.testing.assert_allclose(found[k], kde.scott(x[labels == k]), rtol=1e-4)
+    np.testing.assert_allclose(found[jnp.array([1, 2])], [kde.FLOOR] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_likelihood(per_class):
+    """The best of the candidates by float64 leave-one-out, class by class; more than one batch."""
+    x, labels = classes(d=2)
+    x[labels == 0] *= 20
+    grid = np.geomspace(0.05, 100, 11)
+    candidates = np.outer(grid, np.arange(1, K + 1)) if per_class else grid
+    found = kde.likelihood(x, labels, candidates, num_classes=K)
+    table = np.broadcast_to(candidates.reshape(11, -1), (11, K))
+    for k in (0, 3, 4):
+        mine = x[labels == k]
+        scores = [reference(mine, mine, h, None, True).mean() for h in table[:, k]]
+        np.testing.assert_allclose(found[k], table[np.argmax(scores), k], rtol=1e-6)
+    np.testing.assert_allclose(found[1:3], table[0, 1:3], rtol=1e-6)
+    assert found[0] > found[3]
+
+
+x44, x43 = jnp.zeros((4, 4)), jnp.zeros((4, 3))
+y4 = jnp.array([0, 1, 1, 0])
+BAD = [
+    (lambda: kde.log_density(x44[0], x44, 1.0), ValueError, r"queries .* \(4,\)"),
+    (lambda: kde.log_density(x44, x44[:0], 1.0), ValueError, r"points .* non-empty .* \(0, 4\)"),
+    (lambda: kde.log_density(x44, x43, 1.0), ValueError, "same dimension, found 4 and 3"),
+    (lambda: kde.log_density(x44.astype(int), x44, 1.0), TypeError, "queries .* int32"),
+    (lambda: kde.log_density(x44[:2], x44, 1.0, leave_one_out=True), ValueError, "2 and 4"),
+    (lambda: kde.log_density(x44, x44, 0.0), ValueError, "positive and finite, found 0.0"),
+    (lambda: kde.log_density(x44, x44, jnp.inf), ValueError, "positive and finite, found inf"),
+    (lambda: kde.log_density(x44, x44, jnp.ones(2)), ValueError, r"bandwidth .* \(2,\)"),
+    (lambda: kde.log_density(x44, x44, 1.0, tile=0), ValueError, "tile .* found 0"),
+    (lambda: kde.log_density(x44, x44, 1.0, weights=jnp.ones(3)), ValueError, "one per point"),
+    (lambda: kde.log_density(x44, x44, 1.0, weights=-jnp.ones(4)), ValueError, "found -1.0"),
+    (lambda: by_class(x44, y4[:3], 1.0), ValueError, r"leading dimension, found \(3,\)"),
+    (lambda: by_class(x44, y4 * 1.0, 1.0), TypeError, "labels .* float32"),
+    (lambda: by_class(x44, y4 + K, 1.0), ValueError, r"\[0, 5\), found 5 to 6"),
+    (lambda: by_class(x44, y4 - 1, 1.0), ValueError, "found -1 to 0"),
+    (lambda: by_class(x44, y4, jnp.ones(4)), ValueError, r"\(\) or \(5,\), found \(4,\)"),
+    (lambda: kde.scott(x44[0]), ValueError, "points"),
+    (lambda: kde.median_distance(jax.random.key(0), x44, pairs=0), ValueError, "found 0"),
+    (lambda: kde.class_bandwidth(kde.scott, x44, y4, num_classes=1), ValueError, "found 0 to 1"),
+    (lambda: kde.likelihood(x44, y4, 1.0, num_classes=2), ValueError, "candidates"),
+    (lambda: kde.likelihood(x44, y4, -jnp.ones(3), num_classes=2), ValueError, "positive"),
+    (lambda: kde.likelihood(x44, y4, jnp.ones((3, 3)), num_classes=2), ValueError, r"\(3, 3\)"),
+]
+
+
+@pytest.mark.parametrize("call, error, match", BAD)
+def test_bad_input(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
+def test_shapes_are_checked_under_jit_and_values_are_not():
+    with pytest.raises(ValueError, match="same dimension"):
+        jax.jit(kde.log_density)(x44, x43, 1.0)
+    assert np.isnan(jax.jit(kde.log_density)(x44, x44, -1.0)).all()

@@ -1,0 +1,600 @@
+"""Tests of the run folder: round trips bit for bit, and what is left after a kill or a full disk."""
+
+import errno
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxdd import store
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+class State(NamedTuple):
+    images: Any
+    optimizer: Any
+    key: Any
+
+
+def make_state(seed=0, dtype=jnp.float32):
+    pixels = np.random.default_rng(seed).normal(size=(3, 2, 4, 4, 3))
+    pixels[0, 0, 0, 0] = np.nan, -0.0, np.inf
+    images = jnp.asarray(pixels, dtype)
+    optimizer = optax.chain(optax.clip(1.0), optax.adam(0.1)).init(images)
+    return State(images, optimizer, jax.random.key_data(jax.random.key(seed)))
+
+
+def make_synthetic(**changes):
+    images = np.random.default_rng(0).normal(size=(3, 2, 4, 4, 3)).astype(np.float32)
+    labels = np.repeat(np.arange(3, dtype=np.int32)[:, None], 2, axis=1)
+    values = dict(images=images, labels=labels, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1))
+    return store.Synthetic(**(values | dict(provenance={"seed": 1, "ipc": 2}) | changes))
+
+
+def same_bits(one, other):
+    """Whether two pytrees agree in structure, dtypes and every bit (so that NaN equals NaN)."""
+    leaves, structure = jax.tree.flatten(one)
+    others, other_structure = jax.tree.flatten(other)
+    one, other = (
+        [(leaf.dtype, leaf.shape, np.asarray(leaf).tobytes()) for leaf in each]
+        for each in (leaves, others)
+    )
+    return structure == other_structure and one == other
+
+
+def files(folder):
+    return sorted(path.name for path in pathlib.Path(folder).iterdir())
+
+
+def run_python(script, **environment):
+    """Returns what a fresh interpreter prints, and what it complains about."""
+    command, environment = [sys.executable, "-W", "error", "-c", script], os.environ | environment
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return result.stdout, result.stderr
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk that is found to be full when the data is flushed."""
+
+    def fsync(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def test_json_converts_arrays_and_scalars(tmp_path):
+    value = {
+        "accuracy": np.float32(0.5),
+        "steps": jnp.arange(3),
+        "low": jnp.asarray(1.5, jnp.bfloat16),
+        "nan": float("nan"),
+        "array": np.array([1.0, np.inf]),
+        "flag": np.bool_(True),
+        "path": pathlib.Path("a/b"),
+        "pair": (1, None),
+        3: State("x", [], {}),
+    }
+    store.write_json(tmp_path / "deep" / "result.json", value)
+    assert store.read_json(tmp_path / "deep" / "result.json") == {
+        "accuracy": 0.5,
+        "steps": [0, 1, 2],
+        "low": 1.5,
+        "nan": None,
+        "array": [1.0, None],
+        "flag": True,
+        "path": "a/b",
+        "pair": [1, None],
+        "3": {"images": "x", "optimizer": [], "key": {}},
+    }
+
+
+def test_json_refuses_what_it_cannot_hold(tmp_path):
+    store.write_json(tmp_path / "a.json", 1)
+    with pytest.raises(TypeError, match="found set: {1}"):
+        store.write_json(tmp_path / "a.json", {"x": {1}})
+    assert store.read_json(tmp_path / "a.json") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\xfa"])
+def test_corrupt_json_is_named(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match="a.json is not readable as JSON"):
+        store.read_json(tmp_path / "a.json")
+
+
+def test_full_disk_leaves_the_old_file_and_no_temporary(tmp_path, full_disk):
+    path = tmp_path / "a.json"
+    path.write_text("1\n")
+    with pytest.raises(OSError, match="No space left"):
+        store.write_json(path, 2)
+    assert files(tmp_path) == ["a.json"] and store.read_json(path) == 1
+
+
+def test_disk_filling_up_in_mid_write_leaves_the_old_file(tmp_path):
+    """Half of the bytes are written, then the disk is full: as seen from inside the block."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="No space left"):
+        with store.atomic_path(path) as temporary:
+            temporary.write_bytes(b"ne")
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert files(tmp_path) == ["a.bin"] and path.read_bytes() == b"old"
+
+
+def test_file_keeps_the_usual_permissions(tmp_path):
+    """Results are shared: a temporary file readable only by its owner must not become one."""
+    (tmp_path / "usual").touch()
+    store.write_json(tmp_path / "a.json", 1)
+    assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+# --- the run -----------------------------------------------------------------------------------
+
+
+def test_create_writes_the_configuration(tmp_path):
+    config = {"method": "dm", "rates": (1.0, 0.1), "kde": {"temperature": 0.5}}
+    folder = store.create(tmp_path / "deep" / "run", config)
+    assert folder == tmp_path / "deep" / "run" and files(folder) == ["config.json"]
+    assert store.read_json(folder / "config.json") == config | {"rates": [1.0, 0.1]}
+
+
+def test_create_refuses_a_folder_with_a_run(tmp_path):
+    store.create(tmp_path, {"ipc": 1})
+    message = r"holds another run \(ipc is 1 there and 10 here\); pass --resume to continue it or"
+    with pytest.raises(FileExistsError, match=message):
+        store.create(tmp_path, {"ipc": 10})
+    with pytest.raises(FileExistsError, match=r"another run \(same configuration\)"):
+        store.create(tmp_path, {"ipc": 1})
+
+
+def test_resume_continues_the_same_run_only(tmp_path):
+    config = {"ipc": 1, "kde": {"temperature": 0.5, "rule": "relative"}, "sizes": (1, 2)}
+    store.create(tmp_path, config, resume=True)
+    assert store.create(tmp_path, config, resume=True) == tmp_path
+    other = {"ipc": 1, "kde": {"temperature": 0.7, "rule": "relative"}, "seed": 3}
+    with pytest.raises(ValueError, match="cannot resume .* with another configuration") as error:
+        store.create(tmp_path, other, resume=True)
+    for part in (
+        "kde.temperature is 0.5 there and 0.7 here",
+        "seed is 'absent' there and 3 here",
+        "sizes is [1, 2] there and 'absent' here",
+    ):
+        assert part in str(error.value)
+    assert str(error.value).count(";") == 2, "what is the same is not named"
+    assert store.read_json(tmp_path / "config.json")["kde"]["temperature"] == 0.5
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_create_spares_other_peoples_folders(tmp_path, resume):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(FileExistsError, match=r"other files \(thesis.tex\)"):
+        store.create(tmp_path, {}, resume=resume)
+    assert files(tmp_path) == ["thesis.tex"]
+
+
+def test_create_starts_over_what_was_killed_at_birth(tmp_path):
+    (tmp_path / ".config.json.1234.tmp").write_text('{"ip')
+    assert store.create(tmp_path, {"ipc": 1}) == tmp_path
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("content, match", [('{"ip', "not readable as JSON"), ("3", "an object")])
+def test_create_names_a_corrupt_configuration(tmp_path, content, match, resume):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=f"config.json.*{match}"):
+        store.create(tmp_path, {}, resume=resume)
+
+
+def test_create_needs_a_dict(tmp_path):
+    with pytest.raises(TypeError, match="config must be a dict, found list"):
+        store.create(tmp_path / "run", [1])
+    assert not (tmp_path / "run").exists()
+
+
+# --- progress ----------------------------------------------------------------------------------
+
+
+def test_progress_returns_what_was_appended(tmp_path):
+    assert store.progress(tmp_path) == []
+    for step in range(3):
+        store.append(tmp_path, {"step": step, "loss": jnp.float32(step / 2)})
+        assert store.progress(tmp_path)[-1] == {"step": step, "loss": step / 2}
+    assert len(store.progress(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("cut", [b'{"step": 1, "lo', b"{", b'{"step": 1}', b"\xff"])
+def test_cut_last_line_is_ignored_and_replaced(tmp_path, cut):
+    store.append(tmp_path, {"step": 0})
+    with open(tmp_path / "progress.jsonl", "ab") as file:
+        file.write(cut)
+    assert store.progress(tmp_path) == [{"step": 0}]
+    store.append(tmp_path, {"step": 2})
+    assert store.progress(tmp_path) == [{"step": 0}, {"step": 2}]
+
+
+def test_cut_first_line_is_replaced(tmp_path):
+    (tmp_path / "progress.jsonl").write_text('{"st')
+    store.append(tmp_path, {"step": 0})
+    assert store.progress(tmp_path) == [{"step": 0}]
+
+
+@pytest.mark.parametrize("line, match", [("{oops", "line 2 is not readable"), ("7", "line 2 must")])
+def test_corrupt_progress_is_named(tmp_path, line, match):
+    (tmp_path / "progress.jsonl").write_text('{"step": 0}\n' + line + '\n{"step": 1}\n')
+    with pytest.raises(ValueError, match=f"progress.jsonl, {match}"):
+        store.progress(tmp_path)
+
+
+def test_rewind_drops_later_records(tmp_path):
+    for step in (0, 10, 20, 30):
+        store.append(tmp_path, {"step": step})
+    store.append(tmp_path, {"note": "no step"})
+    store.rewind(tmp_path, 10)
+    assert store.progress(tmp_path) == [{"step": 0}, {"step": 10}, {"note": "no step"}]
+    store.append(tmp_path, {"step": 11})
+    assert store.progress(tmp_path)[-1] == {"step": 11}
+
+
+def test_rewind_on_a_full_disk_loses_nothing(tmp_path, full_disk):
+    for step in (0, 10):
+        store.append(tmp_path, {"step": step})
+    with pytest.raises(OSError, match="No space left"):
+        store.rewind(tmp_path, 0)
+    assert len(store.progress(tmp_path)) == 2 and files(tmp_path) == ["progress.jsonl"]
+
+
+# --- state -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_state_round_trip_is_exact(tmp_path, dtype):
+    state = make_state(dtype=dtype)
+    store.save_state(tmp_path, 5, state)
+    step, restored = store.restore_state(tmp_path, jax.tree.map(jnp.zeros_like, state))
+    assert step == 5 and same_bits(restored, state)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(restored))
+
+
+def test_leaves_come_back_as_what_like_holds(tmp_path):
+    """NumPy keeps 64 bits, empty arrays and empty optimizer states survive, scalars stay scalars."""
+    state = {
+        "numpy": np.array([0.1, 1e300]),
+        "scalar": np.float64(0.1),
+        "empty": jnp.zeros((0, 3)),
+        "flag": jnp.array(True),
+        "none": None,
+        "nothing": optax.EmptyState(),
+        "odd/name.[0]": jnp.arange(2),
+    }
+    store.save_state(tmp_path, 1, state)
+    _, restored = store.restore_state(tmp_path, state)
+    assert same_bits(restored, state)
+    assert isinstance(restored["numpy"], np.ndarray) and isinstance(restored["empty"], jax.Array)
+    shapes = jax.eval_shape(make_state)
+    store.save_state(tmp_path, 2, make_state())
+    assert same_bits(store.restore_state(tmp_path, shapes)[1], make_state())
+
+
+def test_uncommitted_arrays_stay_uncommitted(tmp_path):
+    """A counter bound to one device could not meet images that are spread over several."""
+    state = {"free": jnp.arange(3), "bound": jax.device_put(jnp.arange(3), jax.devices()[0])}
+    store.save_state(tmp_path, 1, state)
+    _, restored = store.restore_state(tmp_path, state)
+    assert not restored["free"].committed and restored["bound"].committed
+
+
+def test_nothing_saved_gives_none(tmp_path):
+    assert store.restore_state(tmp_path, make_state()) is None
+    (tmp_path / "checkpoint").mkdir()
+    assert store.restore_state(tmp_path, make_state()) is None
+    store.clear_state(tmp_path)
+    store.clear_state(tmp_path)
+    assert files(tmp_path) == []
+
+
+def test_newest_two_states_are_kept(tmp_path):
+    for step in (2, 10, 9):
+        store.save_state(tmp_path, step, make_state(step))
+    assert files(tmp_path / "checkpoint") == ["2", "9"], "9 was saved after 10: the run went back"
+    store.save_state(tmp_path, 10, make_state(0))
+    store.save_state(tmp_path, 10, make_state(1))
+    assert files(tmp_path / "checkpoint") == ["10", "9"]
+    step, restored = store.restore_state(tmp_path, make_state())
+    assert step == 10 and same_bits(restored, make_state(1))
+
+
+def test_saving_clears_what_a_killed_run_left(tmp_path):
+    for name in ("7.new.tmp", "7.old.tmp", "6.orbax-checkpoint-tmp-3"):
+        (tmp_path / "checkpoint" / name / "state").mkdir(parents=True)
+    assert store.restore_state(tmp_path, make_state()) is None
+    store.save_state(tmp_path, 7, make_state())
+    store.save_state(tmp_path, 7, make_state())
+    assert files(tmp_path / "checkpoint") == ["7"]
+
+
+def damage_half_written(checkpoint):
+    for path in checkpoint.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def damage_one_bit(checkpoint):
+    path = max((p for p in checkpoint.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def damage_manifest(checkpoint):
+    (checkpoint / "manifest.json").unlink()
+
+
+def damage_missing_file(checkpoint):
+    max((p for p in checkpoint.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size).unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_half_written, damage_one_bit, damage_manifest, damage_missing_file]
+)
+def test_damaged_state_is_passed_over(tmp_path, damage, capfd):
+    for step in (1, 2):
+        store.save_state(tmp_path, step, make_state(step))
+    damage(tmp_path / "checkpoint" / "2")
+    step, restored = store.restore_state(tmp_path, make_state())
+    assert step == 1 and same_bits(restored, make_state(1))
+    damage(tmp_path / "checkpoint" / "1")
+    with pytest.raises(ValueError, match=r"no readable state in .*checkpoint.*\[2, 1\]"):
+        store.restore_state(tmp_path, make_state())
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "like, match",
+    [
+        ({"a": jnp.zeros((2, 3)), "b": jnp.zeros(2)}, r"\['a'\] of shape \[3, 2\].* shape \[2, 3\]"),
+        ({"a": jnp.zeros((3, 2)), "b": jnp.zeros(2, int)}, r"\['b'\].*float32, expected.*int32"),
+        ({"a": jnp.zeros((3, 2)), "c": jnp.zeros(2)}, r"holds \['b'\].*expected \['c'\]"),
+        ({"a": jnp.zeros((3, 2))}, "holds 2 arrays, expected 1"),
+    ],
+)
+def test_state_must_match_like(tmp_path, like, match):
+    store.save_state(tmp_path, 1, {"a": jnp.zeros((3, 2)), "b": jnp.zeros(2)})
+    with pytest.raises(ValueError, match=match):
+        store.restore_state(tmp_path, like)
+
+
+@pytest.mark.parametrize(
+    "step, state, error, match",
+    [
+        (1, {"rate": 0.1}, TypeError, r"\['rate'\] must be an array, found float"),
+        (1, {"key": jax.random.key(0)}, TypeError, r"\['key'\] is a PRNG key"),
+        (-1, jnp.zeros(1), ValueError, "step must not be negative, found -1"),
+    ],
+)
+def test_state_must_be_arrays(tmp_path, step, state, error, match):
+    with pytest.raises(error, match=match):
+        store.save_state(tmp_path, step, state)
+    assert files(tmp_path) == []
+
+
+def test_state_on_a_full_disk_leaves_the_one_before(tmp_path, monkeypatch):
+    store.save_state(tmp_path, 1, make_state(1))
+
+    def write(path, _):
+        path.mkdir(parents=True)
+        (path / "half").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "_orbax_save", write)
+    for step in (1, 2):
+        with pytest.raises(OSError, match="No space left"):
+            store.save_state(tmp_path, step, make_state(2))
+    assert files(tmp_path / "checkpoint") == ["1"]
+    assert same_bits(store.restore_state(tmp_path, make_state())[1], make_state(1))
+
+
+def test_limit_on_the_file_size_is_an_oserror(tmp_path):
+    """A file that may not grow (RLIMIT_FSIZE) fails inside TensorStore, as on a full disk."""
+    script = f"""
+import resource, signal, jax, jax.numpy as jnp
+from jaxdd import store
+key, folder = jax.random.key(0), {str(tmp_path)!r}
+store.save_state(folder, 1, jnp.zeros(10))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    store.save_state(folder, 2, jax.random.normal(key, (100_000,)))
+except OSError as error:
+    assert "cannot save the state" in str(error), error
+assert store.restore_state(folder, jnp.zeros(10))[0] == 1
+print("done")
+"""
+    assert run_python(script) == ("done\n", "")
+    assert files(tmp_path / "checkpoint") == ["1"]
+
+
+def test_killed_run_leaves_a_whole_state(tmp_path):
+    """Every value of state n is n, so a mixture of two states would show."""
+    script = f"""
+import itertools, jax.numpy as jnp
+from jaxdd import store
+for step in itertools.count(1):
+    store.save_state({str(tmp_path)!r}, step, [jnp.full((300, 300), step), jnp.full(7, step)])
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
+    while process.poll() is None and not (tmp_path / "checkpoint" / "3").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    like = [jnp.zeros((300, 300), int), jnp.zeros(7, int)]
+    step, state = store.restore_state(tmp_path, like)
+    assert step >= 2 and all((leaf == step).all() for leaf in state)
+
+
+def test_state_returns_to_several_devices(tmp_path):
+    script = f"""
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxdd import store
+mesh = jax.sharding.Mesh(np.array(jax.devices()), ("x",))
+split, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["x"], []))
+state = {{"images": jax.device_put(jnp.arange(8.0), split), "count": jnp.int32(3)}}
+store.save_state({str(tmp_path)!r}, 1, state)
+_, restored = store.restore_state({str(tmp_path)!r}, state)
+assert restored["images"].sharding == split and restored["images"].tolist() == list(range(8))
+assert jax.jit(lambda s: s["images"] * s["count"])(restored).tolist() == list(range(0, 24, 3))
+like = {{"images": jax.device_put(jnp.zeros(8), everywhere), "count": jnp.int32(0)}}
+_, moved = store.restore_state({str(tmp_path)!r}, like)
+assert moved["images"].sharding == everywhere and moved["images"].tolist() == list(range(8))
+print(jax.device_count())
+"""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    assert run_python(script, **flags) == ("2\n", "")
+
+
+def test_orbax_is_imported_only_when_needed():
+    script = "import jaxdd.store, sys; print('orbax.checkpoint' in sys.modules)"
+    assert run_python(script) == ("False\n", "")
+
+
+def test_interrupted_optimisation_is_the_uninterrupted_one(tmp_path):
+    """Six steps of Adam are three, a save, a restore and three more, bit for bit."""
+    optimizer = optax.adam(0.1)
+
+    @jax.jit
+    def advance(state):
+        updates, optimizer_state = optimizer.update(jnp.sin(state[0]), state[1])
+        return optax.apply_updates(state[0], updates), optimizer_state
+
+    def run(state, steps):
+        for _ in range(steps):
+            state = advance(state)
+        return state
+
+    start = jnp.linspace(0, 3, 50)
+    state = (start, optimizer.init(start))
+    store.save_state(tmp_path, 3, run(state, 3))
+    _, restored = store.restore_state(tmp_path, state)
+    assert same_bits(run(restored, 3), run(state, 6))
+
+
+# --- the synthetic set -------------------------------------------------------------------------
+
+
+def test_synthetic_round_trip(tmp_path):
+    synthetic = make_synthetic(provenance={"accuracy": np.float32(0.5), "loss": np.nan, "π": [1]})
+    store.write_synthetic(tmp_path / "a.npz", jax.tree.map(lambda x: x, synthetic))
+    found = store.read_synthetic(tmp_path / "a.npz")
+    np.testing.assert_array_equal(found.images, synthetic.images)
+    np.testing.assert_array_equal(found.labels, synthetic.labels)
+    np.testing.assert_array_equal(found.mean, np.float32([0.5, 0.4, 0.3]))
+    np.testing.assert_array_equal(found.std, np.float32([0.2, 0.2, 0.1]))
+    assert found.provenance == {"accuracy": 0.5, "loss": None, "π": [1]}
+    dtypes = [array.dtype.name for array in found[:4]]
+    assert dtypes == ["float32", "int32", "float32", "float32"]
+
+
+def test_synthetic_needs_neither_pickle_nor_jaxdd(tmp_path):
+    store.write_synthetic(tmp_path / "a.npz", make_synthetic(images=jnp.ones((3, 2, 4, 4, 3))))
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        assert set(arrays) == {"images", "labels", "mean", "std", "provenance"}
+        assert arrays["images"].shape == (3, 2, 4, 4, 3)
+        assert json.loads(str(arrays["provenance"])) == {"seed": 1, "ipc": 2}
+
+
+def test_same_set_gives_the_same_bytes(tmp_path):
+    for name in "ab":
+        store.write_synthetic(tmp_path / name, make_synthetic())
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "changes, error, match",
+    [
+        ({"images": np.zeros((3, 4, 4, 3), np.float32)}, ValueError, r"\[k, ipc, h, w, c\], found"),
+        ({"images": np.zeros((3, 2, 4, 4, 3))}, ValueError, "images must be float32, found float64"),
+        ({"images": np.full((3, 2, 4, 4, 3), np.nan, np.float32)}, ValueError, "images .* NaN"),
+        ({"labels": np.zeros((3, 2), np.int64)}, ValueError, "labels must be int32, found int64"),
+        ({"labels": np.zeros(6, np.int32)}, ValueError, r"labels must have shape \(3, 2\), found"),
+        ({"mean": (0.5,)}, ValueError, r"mean must have shape \(3,\), found \(1,\)"),
+        ({"std": (0.5, 0.0, 0.5)}, ValueError, "std must be positive"),
+        ({"std": (0.5, np.inf, 0.5)}, ValueError, "std must be finite"),
+        ({"provenance": {"x": object()}}, TypeError, "expected values that JSON can hold"),
+        ({"provenance": None}, TypeError, "provenance must be a dict, found NoneType"),
+    ],
+)
+def test_bad_synthetic_is_not_written(tmp_path, changes, error, match):
+    with pytest.raises(error, match=match):
+        store.write_synthetic(tmp_path / "a.npz", make_synthetic(**changes))
+    assert files(tmp_path) == []
+
+
+def test_synthetic_on_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
+    store.write_synthetic(tmp_path / "a.npz", make_synthetic())
+
+    def savez(file, **_):
+        file.write(b"PK half a file")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", savez)
+    with pytest.raises(OSError, match="No space left"):
+        store.write_synthetic(tmp_path / "a.npz", make_synthetic(provenance={}))
+    assert files(tmp_path) == ["a.npz"]
+    assert store.read_synthetic(tmp_path / "a.npz").provenance == {"seed": 1, "ipc": 2}
+
+
+def test_damaged_synthetic_is_named_or_harmless(tmp_path):
+    """Cut anywhere the file is refused; a flipped byte is refused or, in unused fields, harmless."""
+    path = tmp_path / "a.npz"
+    store.write_synthetic(path, make_synthetic())
+    good, data = store.read_synthetic(path), path.read_bytes()
+    for at in range(0, len(data), 17):
+        path.write_bytes(data[:at])
+        with pytest.raises(ValueError, match="a.npz is not a readable synthetic set"):
+            store.read_synthetic(path)
+        path.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
+        try:
+            found = store.read_synthetic(path)
+        except ValueError as error:
+            assert "a.npz" in str(error)
+        else:
+            assert same_bits(found[:4], good[:4]) and found.provenance == good.provenance
+
+
+@pytest.mark.parametrize("missing", store.Synthetic._fields)
+def test_missing_array_is_named(tmp_path, missing):
+    store.write_synthetic(tmp_path / "a.npz", make_synthetic())
+    with np.load(tmp_path / "a.npz") as stored:
+        np.savez(tmp_path / "b.npz", **{name: stored[name] for name in stored if name != missing})
+    with pytest.raises(ValueError, match=f"b.npz is not a readable synthetic set: .*{missing}"):
+        store.read_synthetic(tmp_path / "b.npz")
+
+
+def test_pickles_are_refused(tmp_path):
+    """An object array would run code when read."""
+    store.write_synthetic(tmp_path / "a.npz", make_synthetic())
+    with np.load(tmp_path / "a.npz") as stored:
+        arrays = dict(stored) | {"provenance": np.array({"seed": 1}, dtype=object)}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match="a.npz is not a readable .* pickle"):
+        store.read_synthetic(tmp_path / "a.npz")
+
+
+def test_absent_synthetic_is_simply_absent(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        store.read_synthetic(tmp_path / "a.npz")
