@@ -110,12 +110,13 @@ def draw(
     augmentation = identity()
     if not strategy:
         return augmentation
-    choice_key, key = jax.random.split(key)
-    chosen = jax.random.randint(choice_key, (), 0, len(strategy))
-    for number, name in enumerate(strategy):
-        parameters = _DRAWS[name](jax.random.fold_in(key, number), *shape[:2])
+    choice, *numbers = jax.random.uniform(key, (4,), jnp.float32)
+    chosen = jnp.floor(choice * len(strategy))
+    for position, name in enumerate(strategy):
+        # Only one operation is chosen, so that all may read the same numbers.
+        parameters = _PARAMETERS[name](numbers, *shape[:2])
         used = {
-            field: jnp.where(chosen == number, value, getattr(augmentation, field))
+            field: jnp.where(chosen == position, value, getattr(augmentation, field))
             for field, value in parameters.items()
         }
         augmentation = augmentation._replace(**used)
@@ -134,11 +135,12 @@ def apply(augmentation: Augmentation, image: jax.Array) -> jax.Array:
     true rotation on oblong images also; the reference code, which rotates coordinates that run
     from -1 to 1, agrees on square images only and shears the others.
 
-    Written as four gathers per image. Alternatives when a batch shares its parameters, for
-    10 classes × (256 + 10) images of 32×32×3 in `jit` on two CPU cores, and for the gradient in
-    the 10 × 10 synthetic images: four gathers per image 55 ms, gradient 10 ms; four gathers of rows
-    of a [pixels, images × channels] layout 39 ms, 5 ms; a product with the dense interpolation
-    matrix 309 ms, 55 ms. All of `siamese`: SIAMESE ms, `per_image` for 256 images: PERIMAGE ms.
+    Written as four gathers per image. When a batch shares its parameters there are alternatives;
+    for 10 classes × (256 + 10) images of 32×32×3 in `jit` on two CPU cores, and for the gradient
+    in the 10 × 10 synthetic ones, the resampling alone took: four gathers per image 55 ms (10 ms),
+    four gathers of rows of a [pixels, images × channels] layout 39 ms (5 ms), a product with the
+    dense interpolation matrix 309 ms (55 ms). All of `siamese` takes 43–68 ms (8 ms), `per_image`
+    of 256 images 6 ms; the shared layout would need a second implementation for `per_image`.
 
     On a GPU the gradient of a gather adds atomically, in no fixed order: for results that agree
     to the last bit set `XLA_FLAGS=--xla_gpu_deterministic_ops=true`.
@@ -184,7 +186,7 @@ def siamese(
     Reference: Zhao & Bilen, ICML 2021, equation 8: A_ω with one ω for real and synthetic images.
 
     >>> real, synthetic = jnp.ones((256, 32, 32, 3)), jnp.ones((10, 32, 32, 3))
-    >>> real, synthetic = siamese(jax.random.key(0), real, synthetic)
+    >>> real, synthetic = jax.jit(siamese)(jax.random.key(0), real, synthetic)
     >>> real.shape, bool(jnp.all(real[:10] == synthetic))
     ((256, 32, 32, 3), True)
     """
@@ -216,7 +218,7 @@ def per_image(
       ValueError: the images have not four axes, or a name in the strategy is not an operation.
       TypeError: the images are not of a floating dtype.
 
-    >>> per_image(jax.random.key(0), jnp.ones((5, 28, 28, 1)), strategy=("crop", "rotate")).shape
+    >>> jax.jit(per_image)(jax.random.key(0), jnp.ones((5, 28, 28, 1))).shape
     (5, 28, 28, 1)
     """
     _check_images("images", images, "n, h, w, c")
@@ -227,48 +229,46 @@ def per_image(
     return jax.vmap(augment)(jax.random.split(key, len(images)), images)
 
 
-def _draw_color(key, height, width):
-    brightness, saturation, contrast = jax.random.uniform(key, (3,), jnp.float32)
-    return {
-        "brightness": brightness - 0.5,
-        "saturation": 2 * saturation,
-        "contrast": contrast + 0.5,
-    }
+# From three numbers, uniform in [0, 1), to the parameters of one operation.
 
 
-def _draw_crop(key, height, width):
-    reach = jnp.array([int(0.125 * height + 0.5), int(0.125 * width + 0.5)])
-    return {"shift": jax.random.randint(key, (2,), -reach, reach + 1).astype(jnp.float32)}
+def _color(u, height, width):
+    return {"brightness": u[0] - 0.5, "saturation": 2 * u[1], "contrast": u[2] + 0.5}
 
 
-def _draw_cutout(key, height, width):
-    side = jnp.array([int(0.5 * height + 0.5), int(0.5 * width + 0.5)], jnp.int32)
+def _crop(u, height, width):
+    reach = [int(0.125 * side + 0.5) for side in (height, width)]
+    return {"shift": jnp.stack([jnp.floor(v * (2 * r + 1)) - r for v, r in zip(u, reach)])}
+
+
+def _cutout(u, height, width):
+    size = [int(0.5 * side + 0.5) for side in (height, width)]
     # An even square lies half a pixel up and left of its centre, so that one more place, just
     # outside of the image, makes top and bottom, left and right alike.
-    places = jnp.array([height, width], jnp.int32) + 1 - side % 2
-    return {"cutout_centre": jax.random.randint(key, (2,), 0, places), "cutout_size": side}
+    places = [side + 1 - cut % 2 for side, cut in zip((height, width), size)]
+    centre = [jnp.floor(v * n).astype(jnp.int32) for v, n in zip(u, places)]
+    return {"cutout_centre": jnp.stack(centre), "cutout_size": jnp.array(size, jnp.int32)}
 
 
-def _draw_flip(key, height, width):
-    return {"flip": jax.random.bernoulli(key)}
+def _flip(u, height, width):
+    return {"flip": u[0] < 0.5}
 
 
-def _draw_scale(key, height, width):
-    return {"scale": jax.random.uniform(key, (2,), jnp.float32, 1 / 1.2, 1.2)}
+def _scale(u, height, width):
+    return {"scale": jnp.stack([v * (1.2 - 1 / 1.2) + 1 / 1.2 for v in u[:2]])}
 
 
-def _draw_rotate(key, height, width):
-    largest = jnp.deg2rad(jnp.float32(15))
-    return {"angle": jax.random.uniform(key, (), jnp.float32, -largest, largest)}
+def _rotate(u, height, width):
+    return {"angle": jnp.deg2rad(15 * (2 * u[0] - 1))}
 
 
-_DRAWS = {
-    "color": _draw_color,
-    "crop": _draw_crop,
-    "cutout": _draw_cutout,
-    "flip": _draw_flip,
-    "scale": _draw_scale,
-    "rotate": _draw_rotate,
+_PARAMETERS = {
+    "color": _color,
+    "crop": _crop,
+    "cutout": _cutout,
+    "flip": _flip,
+    "scale": _scale,
+    "rotate": _rotate,
 }
 
 

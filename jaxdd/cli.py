@@ -77,8 +77,8 @@ def _start(dataset, options, data_dir, bar):
 
 def run(
     dataset: tyro.conf.Positional[str],
+    *,
     options: Options,
-    /,
     debias: Literal["none", "kde", "oracle"] = "kde",
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
@@ -107,8 +107,8 @@ def run(
 
 def compare(
     dataset: tyro.conf.Positional[str],
+    *,
     options: Options,
-    /,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
     resume: bool = False,
@@ -133,14 +133,14 @@ def compare(
     console.print(f"wrote {out}", markup=False, highlight=False)
 
 
-def demo(out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> None:
+def demo(*, out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> None:
     """Compare all rows on coloured handwritten digits that come with scikit-learn.
 
     Args:
         out: folder of the comparison.
         resume: continue the comparison that the folder holds.
     """
-    compare("cdigits", DEMO, out=out, resume=resume)
+    compare("cdigits", options=DEMO, out=out, resume=resume)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -58,7 +58,8 @@ def train(
         images: `[m, h, w, c]`, normalised.
         labels: `[m]`.
         epochs: passes over the set.
-        batch_size: samples per update; the last one of an epoch may hold fewer.
+        batch_size: samples per update at most; an epoch is cut into updates of equal size, the last
+            of which may miss a few.
         learning_rate: of the first half.
         momentum: of SGD.
         weight_decay: added to the gradient.
@@ -67,6 +68,7 @@ def train(
     Raises:
         ValueError: for shapes that disagree or an empty set.
     """
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
     if images.ndim != 4 or labels.shape != images.shape[:1] or not len(labels):
         raise ValueError(
             "images must be [m, h, w, c] and labels [m] with m ≥ 1, "
@@ -199,7 +201,7 @@ def evaluate(
         `Scores` with a leading axis `[s]`.
     """
     images = images.reshape(-1, *images.shape[-3:])
-    labels = labels.reshape(-1)
+    labels = jnp.reshape(labels, -1)
     test_images, test_labels, attributes = test
 
     def one(key):

@@ -222,7 +222,7 @@ def _in_tiles(array: jax.Array, tile: int, fill: str = "edge") -> jax.Array:
 
 def _class_centred(embeddings: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
     """Distances within a class stay as they are, and |x|^2 + |y|^2 - 2xy cancels far less."""
-    count = jax.ops.segment_sum(jnp.ones(labels.size), labels, num_classes)
+    count = jax.ops.segment_sum(jnp.ones(labels.size, embeddings.dtype), labels, num_classes)
     total = jax.ops.segment_sum(jax.lax.stop_gradient(embeddings), labels, num_classes)
     return embeddings - (total / jnp.maximum(count, 1)[:, None])[labels]
 

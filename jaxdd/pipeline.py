@@ -88,7 +88,7 @@ class Options:
     """How the kernel's bandwidth follows from the embeddings of a class."""
     bandwidth: float | None = None
     """Factor of the rule (of the squared bandwidth for the distances), or the fixed bandwidth."""
-    temperature: float = 0.5
+    temperature: float = 1.0
     """Weights are proportional to density^(-1/temperature)."""
     clip: float | None = None
     """Largest weight, as a multiple of the uniform one."""
@@ -505,7 +505,7 @@ def run(
         images = distill_into(job, folder, pool, _draw(job, debias, weighing), debias)
     random = _scored(job, subset(job, uniform, weighted=False), "random")
     result = _finish(job, folder, images, _scored(job, images, debias), weights, random)
-    plot.accuracy_bars(folder / "accuracy.png", {"random": result["random"], debias: result})
+    _bars(folder, {"random": result["random"], debias: result})
     return result
 
 
@@ -567,8 +567,14 @@ def _row(job, folder, name, pool, draw, rows):
     return result, np.asarray(images)
 
 
+def _bars(folder, rows):
+    shown = ("accuracy", "aligned", "conflicting", "worst_group")
+    bars = {name: {score: row[score] for score in shown} for name, row in rows.items()}
+    plot.accuracy_bars(folder / "accuracy.png", bars)
+
+
 def _compare_figures(job, folder, rows, images):
-    plot.accuracy_bars(folder / "accuracy.png", rows)
+    _bars(folder, rows)
     titles = {"none": "plain distillation", "kde": "density weights", "oracle": "oracle weights"}
     shown = {name: images[name] for name in ("none", "kde") if name in images}
     plot.comparison(

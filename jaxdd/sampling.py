@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Pool(NamedTuple):
@@ -104,10 +105,10 @@ def pool(
     weights = jnp.ones(labels.shape) if weights is None else jnp.asarray(weights, jnp.float32)
     if weights.shape != labels.shape:
         raise ValueError(f"weights must be [n] like labels {labels.shape}, found {weights.shape}")
+    if not any(isinstance(x, jax.core.Tracer) for x in (labels, weights)):
+        _check(*jax.device_get((labels, weights)), num_classes)
     count = jnp.bincount(labels, length=num_classes)
     total = jax.ops.segment_sum(weights, labels, num_classes)
-    if not isinstance(total, jax.core.Tracer):
-        _check(labels, weights, count, total)
     order = jnp.argsort(labels, stable=True)
     start = jnp.cumsum(count) - count
     weights = weights / total[labels]
@@ -116,14 +117,17 @@ def pool(
     return Pool(images, weights, order, start, count, cumulative, mean, std)
 
 
-def _check(labels, weights, count, total):
-    if labels.min() < 0 or labels.max() >= len(count):
+def _check(labels, weights, num_classes):
+    """Refuses values, on the host, since inside `jit` any jnp operation would be traced."""
+    if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
-            f"labels must lie in 0..{len(count) - 1}, found {labels.min()}..{labels.max()}"
+            f"labels must lie in 0..{num_classes - 1}, found {labels.min()}..{labels.max()}"
         )
+    count = np.bincount(labels, minlength=num_classes)
     if not count.all():
-        raise ValueError(f"every class needs a sample, class {int(jnp.argmin(count))} has none")
-    if not (jnp.isfinite(weights).all() and (weights >= 0).all() and (total > 0).all()):
+        raise ValueError(f"every class needs a sample, class {count.argmin()} has none")
+    total = np.bincount(labels, weights, minlength=num_classes)
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and (total > 0).all()):
         raise ValueError(
             "weights must be finite and non-negative with a positive sum in each class, found "
             f"{weights.min()}..{weights.max()} and class sums down to {total.min()}"

@@ -19,6 +19,10 @@ def assign(key, labels, conflict=0.1, k=10, attributes=10, aligned=None):
     )
 
 
+# Compiled once per shape, where op by op would compile every operation for every shape.
+quick = jax.jit(assign, static_argnames=("k", "attributes"))
+
+
 def table(labels, attributes, k, num_attributes):
     """Counts by class (rows) and attribute (columns)."""
     counts = np.zeros((k, num_attributes), int)
@@ -32,7 +36,7 @@ def test_counts_of_each_class_are_exact_and_even():
     Over the three other attributes 20 = 7 + 7 + 6, 7 = 3 + 2 + 2, 1 = 1 + 0 + 0.
     """
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [100, 37, 4]))
-    counts = table(labels, assign(KEY, labels, 0.2, k=3, attributes=4), 3, 4)
+    counts = table(labels, quick(KEY, labels, 0.2, k=3, attributes=4), 3, 4)
     assert np.diag(counts).tolist() == [80, 30, 3]
     others = [sorted(np.delete(counts[c], c).tolist()) for c in range(3)]
     assert others == [[6, 7, 7], [2, 2, 3], [0, 0, 1]]
@@ -42,23 +46,23 @@ def test_counts_of_each_class_are_exact_and_even():
 def test_share_rounds_half_to_even(conflict, expected):
     """Of 25 samples .5 is 12.5 -> 12 and .1 is 2.5 -> 2."""
     labels = np.zeros(25, int)
-    attributes = assign(KEY, labels, conflict, k=1, attributes=3)
+    attributes = quick(KEY, labels, conflict, k=1, attributes=3)
     assert int((attributes != 0).sum()) == expected
 
 
 def test_aligned_wraps_around_and_can_be_overridden():
     labels = np.arange(5)
-    assert assign(KEY, labels, 0.0, k=5, attributes=2).tolist() == [0, 1, 0, 1, 0]
+    assert quick(KEY, labels, 0.0, k=5, attributes=2).tolist() == [0, 1, 0, 1, 0]
     given = np.array([1, 1, 0, 0, 1])
-    assert assign(KEY, labels, 0.0, k=5, attributes=2, aligned=given).tolist() == given.tolist()
-    flipped = assign(KEY, labels, 1.0, k=5, attributes=2, aligned=given)
+    assert quick(KEY, labels, 0.0, k=5, attributes=2, aligned=given).tolist() == given.tolist()
+    flipped = quick(KEY, labels, 1.0, k=5, attributes=2, aligned=given)
     assert flipped.tolist() == (1 - given).tolist()
 
 
 def test_uniform_attribute_is_independent_of_the_class():
     """Every class of 1,003 gets each of ten attributes 100 or 101 times; chi2 sees no link."""
     labels = np.tile(np.arange(10), 1003)
-    counts = table(labels, assign(KEY, labels, 1 - 1 / 10), 10, 10)
+    counts = table(labels, quick(KEY, labels, 1 - 1 / 10), 10, 10)
     assert set(counts.ravel().tolist()) <= {100, 101}
     assert stats.chi2_contingency(counts).pvalue > 0.01
 
@@ -66,9 +70,8 @@ def test_uniform_attribute_is_independent_of_the_class():
 def test_every_sample_is_as_likely_to_conflict_and_every_attribute_to_get_the_remainder():
     """20 samples, 4 conflict over 3 others: P(conflict) = .2, P(two of attribute a) = 1/3."""
     labels = np.zeros(20, int)
-    drawn = jax.vmap(lambda key: assign(key, labels, 0.2, k=1, attributes=4))(
-        jax.random.split(KEY, 3000)
-    )
+    draw = jax.vmap(lambda key: quick(key, labels, 0.2, k=1, attributes=4))
+    drawn = draw(jax.random.split(KEY, 3000))
     per_sample = np.asarray((drawn != 0).sum(0))
     # Their number is fixed, so the covariance is p(1 - p)·20/19·(I - J/20): 19 degrees.
     statistic = ((per_sample - 600) ** 2 / (600 * 0.8)).sum() * 19 / 20
@@ -80,7 +83,7 @@ def test_every_sample_is_as_likely_to_conflict_and_every_attribute_to_get_the_re
 
 def test_any_number_of_classes_and_attributes():
     labels = np.repeat(np.arange(40), 30)
-    counts = table(labels, assign(KEY, labels, 0.5, k=40, attributes=16), 40, 16)
+    counts = table(labels, quick(KEY, labels, 0.5, k=40, attributes=16), 40, 16)
     assert (counts[np.arange(40), np.arange(40) % 16] == 15).all()
     assert counts.max() == 15 and (counts >= 1).all()
 
@@ -90,13 +93,13 @@ def test_assign_plain_jit_vmap_and_double_precision_agree():
     plain = assign(KEY, labels, 0.3)
     assert jax.jit(assign)(KEY, labels, 0.3).tolist() == plain.tolist()
     shares = jnp.array([0.3, 0.7])
-    mapped = jax.vmap(lambda share: assign(KEY, labels, share))(shares)
+    mapped = jax.jit(jax.vmap(lambda share: assign(KEY, labels, share)))(shares)
     assert mapped[0].tolist() == plain.tolist()
-    assert mapped[1].tolist() == assign(KEY, labels, 0.7).tolist()
+    assert mapped[1].tolist() == jax.jit(assign)(KEY, labels, 0.7).tolist()
     with jax.enable_x64(True):
-        assert assign(KEY, labels, 0.3).tolist() == plain.tolist()
+        assert jax.jit(assign)(KEY, labels, 0.3).tolist() == plain.tolist()
     assert plain.dtype == jnp.int32
-    assert assign(jax.random.key(1), labels, 0.3).tolist() != plain.tolist()
+    assert jax.jit(assign)(jax.random.key(1), labels, 0.3).tolist() != plain.tolist()
 
 
 def test_majority_by_hand():
@@ -109,7 +112,7 @@ def test_majority_by_hand():
 def test_majority_finds_what_was_aligned():
     labels = np.repeat(np.arange(10), 50)
     aligned = np.random.default_rng(2).permutation(10)
-    attributes = assign(KEY, labels, 0.4, aligned=aligned)
+    attributes = quick(KEY, labels, 0.4, aligned=aligned)
     found = jax.jit(lambda a: bias.majority(labels, a, num_classes=10, num_attributes=10))
     assert found(attributes).tolist() == aligned.tolist()
 

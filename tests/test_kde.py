@@ -106,7 +106,7 @@ def test_classes_are_a_loop(d, leave_one_out):
     x, labels = classes(d=d)
     if leave_one_out:  # Below, the lone sample is tested by itself.
         x, labels = x[labels != 2], labels[labels != 2]
-    found = by_class(x, labels, BANDWIDTHS, leave_one_out=leave_one_out)
+    found = fast_by_class(x, labels, BANDWIDTHS, leave_one_out=leave_one_out)
     expected = class_reference(x, labels, BANDWIDTHS, leave_one_out)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -186,18 +186,17 @@ def test_jit_and_vmap():
     assert "cond[" in str(jax.make_jaxpr(over_bandwidths)(x, labels, candidates))
 
     batch = jnp.stack([x, 2 * x + 1])
-    both = jax.vmap(lambda x: by_class(x, labels, 1.0))(batch)
-    np.testing.assert_allclose(both[1], fast_by_class(batch[1], labels, 1.0), rtol=1e-5)
     shuffled = jnp.stack([labels, labels[::-1]])
-    either = jax.vmap(lambda y: by_class(x, y, 1.0))(shuffled)
-    np.testing.assert_allclose(either[1], fast_by_class(x, labels[::-1], 1.0), rtol=1e-5)
-    sets = jax.vmap(lambda x: kde.log_density(x, x, 1.0, tile=8))(batch)
+    found = jax.jit(jax.vmap(lambda x, y: by_class(x, y, 1.0)))(batch, shuffled)
+    np.testing.assert_allclose(
+        found[1], class_reference(batch[1], labels[::-1], np.ones(K)), rtol=1e-5
+    )
+    sets = jax.jit(jax.vmap(lambda x: kde.log_density(x, x, 1.0, tile=8)))(batch)
     np.testing.assert_allclose(sets[1], reference(batch[1], batch[1], 1.0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("d", [2, 10])
-def test_gradients(d):
-    q, x, weights = normal(0, 3, d), normal(1, 5, d), np.array([1.0, 2.0, 0.5, 1.0, 3.0])
+def test_gradients():
+    q, x, weights = normal(0, 3, 2), normal(1, 5, 2), np.array([1.0, 2.0, 0.5, 1.0, 3.0])
 
     @jax.jit
     def density(q, x, h, weights):
@@ -285,7 +284,7 @@ def test_shard_map_of_classes():
         lambda x, y: by_class(x, y, 1.0), mesh=mesh, in_specs=(split, split), out_specs=split
     )
     expected = [class_reference(x[i : i + 10], labels[i : i + 10], np.ones(K)) for i in (0, 30)]
-    found = sharded(x, labels)
+    found = jax.jit(sharded)(x, labels)
     np.testing.assert_allclose(found[:10], expected[0], rtol=1e-5)
     np.testing.assert_allclose(found[30:], expected[1], rtol=1e-5)
 
@@ -380,10 +379,10 @@ def test_likelihood(per_class):
     """The best of the candidates by float64 leave-one-out, class by class; more than one batch."""
     x, labels = classes(d=2)
     x[labels == 0] *= 20
-    grid = np.geomspace(0.05, 100, 11)
+    grid = np.geomspace(0.05, 100, 11 if per_class else 8)
     candidates = np.outer(grid, np.arange(1, K + 1)) if per_class else grid
     found = kde.likelihood(x, labels, candidates, num_classes=K)
-    table = np.broadcast_to(candidates.reshape(11, -1), (11, K))
+    table = np.broadcast_to(candidates.reshape(len(grid), -1), (len(grid), K))
     for k in (0, 3, 4):
         mine = x[labels == k]
         scores = [reference(mine, mine, h, None, True).mean() for h in table[:, k]]

@@ -1,0 +1,448 @@
+"""Layer 3, screen: pictures of a run. Image grids, weights, embeddings and accuracies as PNG files.
+
+Every function draws on a figure of its own, without pyplot or a display, and writes the file whole
+or not at all. Matplotlib is imported when the first picture is drawn. Colours are those of Okabe
+and Ito and of Paul Tol, which stay apart for colour-blind readers; blue is always the
+aligned group and vermilion the conflicting one.
+"""
+
+import contextlib
+import os
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdd.store import atomic_path
+
+_DPI = 150
+_STYLE = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "figure.constrained_layout.w_pad": 0.12,
+    "figure.constrained_layout.h_pad": 0.09,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.bbox": "standard",
+    "savefig.dpi": "figure",
+}
+_GREY = "#666666"
+_GROUPS = {
+    "accuracy": ("all", "#4d4d4d"),
+    "aligned": ("aligned", "#0072b2"),
+    "conflicting": ("conflicting", "#d55e00"),
+    "worst_group": ("worst group", "#cc79a7"),
+}
+_CATEGORIES = (
+    "#332288", "#ee7733", "#44aa99", "#cc6677", "#88ccee",
+    "#117733", "#ddcc77", "#aa4499", "#882255", "#777777",
+)  # fmt: skip
+_ROWS, _COLUMNS = 20, 10
+_CELL, _GAP, _MARGIN = 96, 6, 48  # of a grid, in pixels, as are all sizes below
+_LINE, _CHARACTER = 27, 15  # height of a title's line, width of its characters
+
+
+@contextlib.contextmanager
+def _figure(path: str | os.PathLike, width: float, height: float, **options: Any) -> Iterator[Any]:
+    """Yields a figure of a size in pixels and writes it when the block succeeds."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE), atomic_path(path) as temporary:
+        figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, **options)
+        yield figure
+        figure.savefig(temporary, format="png")
+
+
+def _head(axes: Any, title: str) -> None:
+    """Writes title and legend above the axes, where they hide no data."""
+    axes.set_title(title, pad=30)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(_GROUPS), borderpad=0)
+    axes.grid(axis="y")
+
+
+def _foot(figure: Any, note: str) -> None:
+    figure.supxlabel(note, fontsize=8, color=_GREY, x=0.013, ha="left")
+
+
+# --- images ------------------------------------------------------------------------------------
+
+
+def synthetic_grid(
+    path: str | os.PathLike,
+    images: Any,
+    *,
+    mean: Any,
+    std: Any,
+    title: str = "",
+    columns: int | None = None,
+) -> None:
+    """Draws a synthetic set, one row per class.
+
+    At most twenty classes are drawn; a note says what is left out.
+
+    Args:
+      path: the PNG file.
+      images: normalised images [k, ipc, h, w, c]. One channel is drawn in grey, of more than three
+        the first three.
+      mean: mean of each channel that was subtracted, [c].
+      std: standard deviation of each channel that was divided by, [c].
+      title: text above the grid.
+      columns: images per class, the first ten by default.
+
+    Raises:
+      ValueError: images, mean or std of other shapes, or fewer than one column.
+      TypeError: images of integers, which are not normalised.
+    """
+    pixels = _pixels(images, mean, std)
+    columns = _COLUMNS if columns is None else columns
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, found {columns}")
+    _panels(path, [pixels], [title], columns, cell=_CELL)
+
+
+def comparison(
+    path: str | os.PathLike,
+    sets: Mapping[str, Any],
+    *,
+    mean: Any,
+    std: Any,
+    titles: Mapping[str, str] | None = None,
+) -> None:
+    """Draws several synthetic sets of the same classes side by side.
+
+    As many images per class are drawn as fit, at most ten; a note says what is left out.
+
+    Args:
+      path: the PNG file.
+      sets: name -> normalised images [k, ipc, h, w, c].
+      mean: mean of each channel that was subtracted, [c].
+      std: standard deviation of each channel that was divided by, [c].
+      titles: name -> text above the set, such as "plain DM: 31 %"; the name by default.
+
+    Raises:
+      ValueError: no sets, sets of different numbers of classes, titles of unknown sets, or images,
+        mean or std of other shapes.
+      TypeError: images of integers, which are not normalised.
+    """
+    if not sets:
+        raise ValueError("sets must hold at least one synthetic set, found none")
+    titles = titles or {}
+    if unknown := sorted(set(titles) - set(sets)):
+        raise ValueError(f"titles of unknown sets {unknown}, expected some of {sorted(sets)}")
+    pixels = {name: _pixels(images, mean, std) for name, images in sets.items()}
+    classes = {name: len(each) for name, each in pixels.items()}
+    if len(set(classes.values())) > 1:
+        raise ValueError(f"sets must have the same number of classes, found {classes}")
+    columns = min(_COLUMNS, max(2, 24 // len(sets)))
+    texts = [titles.get(name, name) for name in pixels]
+    _panels(path, list(pixels.values()), texts, columns, cell=64)
+
+
+def _pixels(images: Any, mean: Any, std: Any) -> np.ndarray:
+    """Returns RGB pixels, uint8 [k, ipc, h, w, 3], of normalised images."""
+    images = np.asarray(images)
+    if images.ndim != 5 or not images.size:
+        raise ValueError(f"images must have shape [k, ipc, h, w, c], found {images.shape}")
+    if np.issubdtype(images.dtype, np.integer):
+        raise TypeError(f"images must be normalised, not integers: found {images.dtype}")
+    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    for name, value in (("mean", mean), ("std", std)):
+        if value.shape != images.shape[-1:]:
+            raise ValueError(f"{name} must have shape {images.shape[-1:]}, found {value.shape}")
+    images = np.nan_to_num(np.clip(images.astype(np.float32) * std + mean, 0, 1))
+    images = images[..., :3] if images.shape[-1] >= 3 else images.mean(-1, keepdims=True)
+    return (np.broadcast_to(images, (*images.shape[:-1], 3)) * 255 + 0.5).astype(np.uint8)
+
+
+def _panels(
+    path: str | os.PathLike,
+    sets: list[np.ndarray],
+    titles: list[str],
+    columns: int,
+    cell: int,
+) -> None:
+    """Draws sets side by side, image pixels on screen pixels, so that nothing is blurred."""
+    mosaics = [_mosaic(pixels[:_ROWS, :columns], cell) for pixels in sets]
+    roomy = (min(300, _CHARACTER * (len(text) + 1)) for text in titles)
+    widths = [max(mosaic.shape[1], least) for mosaic, least in zip(mosaics, roomy)]
+    titles = [textwrap.wrap(text, width // _CHARACTER) for text, width in zip(titles, widths)]
+    top = _LINE * max(len(lines) for lines in titles) + _MARGIN
+    left, bottom = np.cumsum([_MARGIN + 12, *(width + _MARGIN for width in widths)]), _MARGIN
+    height = top + max(mosaic.shape[0] for mosaic in mosaics) + bottom
+    with _figure(path, left[-1], height) as figure:
+
+        def write(x: float, y: float, text: str, **style: Any) -> None:
+            figure.text(x / left[-1], 1 - y / height, text, **style)
+
+        for start, mosaic, lines in zip(left, mosaics, titles):
+            figure.figimage(mosaic, start, height - top - mosaic.shape[0])
+            write(start, top - 14, "\n".join(lines), va="bottom", weight="bold", size=11)
+            rows = min(len(sets[0]), _ROWS)
+            for row in range(rows):
+                middle = top + (row + 0.5) * (mosaic.shape[0] + _GAP) / rows - _GAP / 2
+                write(start - 12, middle, str(row), ha="right", va="center", color=_GREY)
+        write(left[0], height - 14, _note(sets, columns), color=_GREY, size=8)
+
+
+def _mosaic(pixels: np.ndarray, cell: int) -> np.ndarray:
+    """Returns one image of a grid of images, each scaled by a whole factor to about `cell`."""
+    rows, columns, h, w, _ = pixels.shape
+    if max(h, w) > cell:
+        pixels = _shrink(pixels, round(max(h, w) / cell))
+    else:
+        factor = round(cell / max(h, w))
+        pixels = pixels.repeat(factor, axis=2).repeat(factor, axis=3)
+    gap = ((0, 0), (0, 0), (0, _GAP), (0, _GAP), (0, 0))
+    tiles = np.pad(pixels, gap, constant_values=255).swapaxes(1, 2)
+    return tiles.reshape(rows * tiles.shape[1], -1, 3)[:-_GAP, :-_GAP]
+
+
+def _shrink(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Returns images made smaller by averaging squares of factor x factor pixels."""
+    k, ipc, h, w, c = pixels.shape
+    edge = ((0, 0), (0, 0), (0, -h % factor), (0, -w % factor), (0, 0))
+    pixels = np.pad(pixels, edge, mode="edge")
+    blocks = pixels.reshape(k, ipc, pixels.shape[2] // factor, factor, -1, factor, c)
+    return (blocks.mean((3, 5)) + 0.5).astype(np.uint8)
+
+
+def _note(sets: list[np.ndarray], columns: int) -> str:
+    k, ipc = len(sets[0]), max(pixels.shape[1] for pixels in sets)
+    parts = []
+    if ipc > columns:
+        parts.append(f"the first {columns} of {ipc} images per class")
+    if k > _ROWS:
+        parts.append(f"the first {_ROWS} of {k} classes")
+    return f"Drawn: {', '.join(parts)}." if parts else ""
+
+
+# --- data --------------------------------------------------------------------------------------
+
+
+def weights_by_group(
+    path: str | os.PathLike,
+    weights: Any,
+    labels: Any,
+    attributes: Any = None,
+    aligned: Any = None,
+) -> None:
+    """Draws how the weights are distributed among aligned and among conflicting samples.
+
+    The relative weight of sample i in class k is n_k w_i, which is 1 for uniform weights. The
+    legend tells the share of the total weight that each group carries.
+
+    Args:
+      path: the PNG file.
+      weights: weight of each sample [n], summing to one in each class; not negative.
+      labels: class of each sample [n], integers.
+      attributes: bias attribute of each sample [n], or None if unknown: one histogram.
+      aligned: attribute that each class is aligned with [k]; needed with attributes.
+
+    Raises:
+      ValueError: arrays of other shapes, attributes without aligned or the reverse, labels that
+        aligned does not cover, weights that are negative, not finite or all zero.
+    """
+    weights, labels = _rows(weights=weights, labels=labels)
+    weights = weights.astype(np.float64)
+    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        raise ValueError("weights must be finite, not negative and not all zero")
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    relative = weights * counts[classes]
+    positive = relative[relative > 0]
+    low, high = min(positive.min() / 1.3, 1 / 12), max(positive.max() * 1.3, 12)
+    with _figure(path, 1050, 660, layout="constrained") as figure:
+        axes = figure.add_subplot()
+        for name, color, members in _split(labels, attributes, aligned):
+            share = weights[members].sum() / weights.sum()
+            axes.hist(
+                relative[members].clip(low),
+                bins=np.geomspace(low, high, 42),
+                weights=np.full(members.sum(), 100 / max(members.sum(), 1)),
+                color=color,
+                alpha=0.65,
+                label=f"{members.sum():,} {name}, {share:.0%} of the weight".replace("%", " %"),
+            )
+        axes.axvline(1, color="#222222", linewidth=1, linestyle=(0, (4, 3)))
+        axes.set(xscale="log", xlabel="relative weight $n_k w$ (uniform: 1)")
+        axes.set_ylabel("% of the group")
+        axes.xaxis.set_major_formatter("{x:g}")
+        _head(axes, "Weights of the real samples")
+        if len(positive) < len(relative):
+            zeros = len(relative) - len(positive)
+            _foot(figure, f"The leftmost bar holds {zeros:,} samples of weight 0.")
+
+
+def _split(labels: np.ndarray, attributes: Any, aligned: Any) -> list[tuple[str, str, np.ndarray]]:
+    """Returns name, colour and members of the groups: aligned and conflicting, or all."""
+    if (attributes is None) != (aligned is None):
+        raise ValueError("attributes and aligned must be given together, found only one")
+    if attributes is None:
+        return [("samples", _GROUPS["accuracy"][1], np.full(len(labels), True))]
+    labels, attributes = _rows(labels=labels, attributes=attributes)
+    aligned = np.asarray(aligned)
+    if aligned.ndim != 1 or labels.min() < 0 or labels.max() >= len(aligned):
+        raise ValueError(
+            f"aligned must have shape [k] with k above the labels, found shape {aligned.shape} and "
+            f"labels from {labels.min()} to {labels.max()}"
+        )
+    conflicting = attributes != aligned[labels]
+    masks = {"aligned": ~conflicting, "conflicting": conflicting}
+    return [(*_GROUPS[name], members) for name, members in masks.items()]
+
+
+def embedding_map(
+    path: str | os.PathLike, embeddings: Any, labels: Any, attributes: Any = None
+) -> None:
+    """Draws embeddings in the plane of their two largest principal components.
+
+    At most 3,000 samples, drawn at random but always the same, are analysed.
+
+    Args:
+      path: the PNG file.
+      embeddings: [n, d].
+      labels: class of each sample [n], the colour of the left map.
+      attributes: bias attribute of each sample [n], the colour of the right map, or None.
+
+    Raises:
+      ValueError: arrays of other shapes, or embeddings that are not finite.
+    """
+    maps = {"class": labels} | ({} if attributes is None else {"bias attribute": attributes})
+    embeddings, *groups = _rows(ndims=(2, 1, 1), embeddings=embeddings, **maps)
+    if not np.isfinite(embeddings.astype(np.float64)).all():
+        raise ValueError("embeddings must be finite, found NaN or infinite values")
+    n = len(embeddings)
+    shown = np.random.default_rng(0).permutation(n)[:3000]
+    points, shares = _principal(embeddings[shown].astype(np.float64))
+    with _figure(path, 120 + 860 * len(maps), 840, layout="constrained") as figure:
+        panels = figure.subplots(1, len(maps), squeeze=False, sharex=True, sharey=True)[0]
+        for axes, name, values in zip(panels, maps, groups):
+            _scatter(axes, points, values[shown], name)
+            axes.set_title(f"Embeddings by {name}")
+            axes.set_xlabel(f"first component ({100 * shares[0]:.0f} % of the variance)")
+        panels[0].set_ylabel(f"second component ({100 * shares[1]:.0f} %)")
+        if len(shown) < n:
+            _foot(figure, f"{len(shown):,} of {n:,} samples, drawn at random.")
+
+
+def _principal(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns coordinates [n, 2] along the two principal axes and their shares of the variance."""
+    centred = embeddings - embeddings.mean(0)
+    left, scales, _ = np.linalg.svd(centred, full_matrices=False)
+    missing = ((0, 0), (0, max(0, 2 - len(scales))))
+    points = np.pad(left * scales, missing)[:, :2]
+    variances = np.pad(scales**2, missing[1])
+    return points, variances[:2] / max(variances.sum(), np.finfo(float).tiny)
+
+
+def _scatter(axes: Any, points: np.ndarray, values: np.ndarray, name: str) -> None:
+    categories = np.unique(values)
+    style = dict(s=11, linewidths=0, alpha=0.8)
+    if len(categories) > len(_CATEGORIES):
+        drawn = axes.scatter(*points.T, c=values, cmap="viridis", **style)
+        axes.figure.colorbar(drawn, ax=axes, label=name, shrink=0.8).outline.set_visible(False)
+    else:
+        # All in one call, in random order, so that no group is painted over by a later one.
+        colors = np.array(_CATEGORIES)[np.searchsorted(categories, values)]
+        axes.scatter(*points.T, c=colors, **style)
+        for category, color in zip(categories, _CATEGORIES):
+            axes.scatter([], [], c=color, s=30, label=str(category))
+        axes.legend(title=name, loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2)
+    axes.set(xticks=[], yticks=[])
+
+
+def _rows(*, ndims: Sequence[int] = (1, 1, 1), **values: Any) -> list[np.ndarray]:
+    """Returns arrays by the same samples, after a look at their shapes."""
+    arrays = {name: np.asarray(value) for name, value in values.items()}
+    for (name, array), ndim in zip(arrays.items(), ndims):
+        if array.ndim != ndim or not array.size:
+            expected = "[n]" if ndim == 1 else "[n, d]"
+            raise ValueError(f"{name} must have shape {expected}, found {array.shape}")
+    lengths = [len(array) for array in arrays.values()]
+    if len(set(lengths)) > 1:
+        names = " and ".join([", ".join(list(arrays)[:-1]), list(arrays)[-1]])
+        found = " and ".join([", ".join(map(str, lengths[:-1])), str(lengths[-1])])
+        raise ValueError(f"{names} must have the same leading dimension, found {found}")
+    return list(arrays.values())
+
+
+# --- results -----------------------------------------------------------------------------------
+
+
+def accuracy_bars(
+    path: str | os.PathLike, rows: Mapping[str, Mapping[str, Mapping[str, float] | None]]
+) -> None:
+    """Draws the accuracy of several synthetic sets: overall and by group.
+
+    Args:
+      path: the PNG file.
+      rows: name of the set -> group -> {"mean": , "std": , "n": }, shares in [0, 1], as in
+        `{"random": {"accuracy": {"mean": 0.6, "std": 0.02, "n": 5}, "aligned": None}}`. Groups are
+        "accuracy" (all samples), "aligned", "conflicting" and "worst_group"; those that are
+        missing, None or NaN are left out.
+
+    Raises:
+      ValueError: no rows, unknown groups or statistics, a mean outside of [0, 1], or nothing left.
+    """
+    table = {name: _scores(name, row) for name, row in rows.items()}
+    groups = [group for group in _GROUPS if any(group in scores for scores in table.values())]
+    if not groups:
+        raise ValueError("rows must hold at least one accuracy, found none")
+    width = 0.8 / max(2, len(groups))
+    pixels = max(1000, 200 + max(220, 100 * len(groups)) * len(table))
+    with _figure(path, pixels, 690, layout="constrained") as figure:
+        axes = figure.add_subplot()
+        for index, group in enumerate(groups):
+            places = [i for i, scores in enumerate(table.values()) if group in scores]
+            means, stds, _ = zip(*(scores[group] for scores in table.values() if group in scores))
+            x = np.array(places) + (index - (len(groups) - 1) / 2) * width
+            _bars(axes, x, means, stds, width=0.92 * width, group=group)
+        names = [textwrap.fill(name, 16) for name in table]
+        axes.set_xticks(range(len(names)), names)
+        axes.tick_params(axis="x", length=0)
+        axes.set(xlim=(-0.55, len(names) - 0.45), ylim=(0, 112), yticks=range(0, 101, 20))
+        axes.set_ylabel("test accuracy, %")
+        _head(axes, "Accuracy of networks trained on the synthetic set")
+        counts = {n for scores in table.values() for _, _, n in scores.values()}
+        if None not in counts:
+            ends = dict.fromkeys((min(counts), max(counts)))
+            _foot(figure, f"Mean and standard deviation, n = {' to '.join(map(str, ends))}.")
+
+
+def _bars(axes: Any, x: np.ndarray, means: Any, stds: Any, *, width: float, group: str) -> None:
+    """Draws the bars of one group with their errors, and each mean above its bar."""
+    name, color = _GROUPS[group]
+    heights, errors = 100 * np.array(means), 100 * np.array(stds)
+    axes.bar(x, heights, width, color=color, label=name)
+    whiskers = np.where(errors > 0, errors, np.nan)
+    axes.errorbar(x, heights, whiskers, fmt="none", ecolor="#222222", elinewidth=1, capsize=2.5)
+    for place, height, error in zip(x, heights, errors):
+        above = min(height + error + 1.5, 106)
+        axes.text(place, above, f"{height:.0f}", ha="center", size=8)
+
+
+def _scores(name: str, row: Mapping[str, Mapping[str, float] | None]) -> dict[str, Any]:
+    """Returns group -> (mean, std, n) of one row, without the groups that are not known."""
+    if unknown := sorted(set(row) - set(_GROUPS)):
+        raise ValueError(f"{name} has unknown groups {unknown}, expected some of {list(_GROUPS)}")
+    scores = {}
+    for group, score in row.items():
+        if score is None or score.get("mean") is None or np.isnan(score["mean"]):
+            continue
+        if unknown := sorted(set(score) - {"mean", "std", "n"}):
+            raise ValueError(f"{group} of {name} has unknown statistics {unknown}")
+        if not 0 <= score["mean"] <= 1:
+            raise ValueError(f"{group} of {name} must be in [0, 1], found {score['mean']}")
+        scores[group] = score["mean"], np.nan_to_num(score.get("std") or 0.0), score.get("n")
+    return scores

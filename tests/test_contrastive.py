@@ -1,0 +1,130 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.test_util import check_grads
+
+from jaxdd import contrastive, networks, sampling
+
+
+def unit(shape, seed=0):
+    z = jax.random.normal(jax.random.key(seed), shape)
+    return z / jnp.linalg.norm(z, axis=-1, keepdims=True)
+
+
+def by_definition(z, labels, temperature):
+    """Equation 2 of Khosla et al. in float64, one anchor and one positive at a time."""
+    z, total = np.asarray(z, np.float64), 0.0
+    for i in range(len(z)):
+        others = [a for a in range(len(z)) if a != i]
+        positives = [p for p in others if labels[p] == labels[i]]
+        denominator = sum(np.exp(z[i] @ z[a] / temperature) for a in others)
+        for p in positives:
+            share = np.exp(z[i] @ z[p] / temperature) / denominator
+            total -= np.log(share) / len(positives)
+    return total / len(z)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 2], [0, 1, 2, 3, 4, 5]])
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_loss_is_the_definition(labels, temperature):
+    z, labels = unit((6, 4)), jnp.array(labels)
+    found = contrastive.supervised_contrastive(z, labels, temperature=temperature)
+    assert found == pytest.approx(by_definition(z, labels, temperature), rel=1e-4, abs=1e-6)
+
+
+def test_two_opposite_pairs_by_hand():
+    """Positives coincide, negatives are opposite; τ = 1: −log(e / (e + 2/e)) for every anchor."""
+    z = jnp.array([[1.0, 0], [1, 0], [-1, 0], [-1, 0]])
+    found = contrastive.supervised_contrastive(z, jnp.array([0, 0, 1, 1]), temperature=1.0)
+    assert found == pytest.approx(-np.log(np.e / (np.e + 2 / np.e)), rel=1e-5)
+
+
+def test_no_positive_at_all_is_zero_with_a_zero_gradient():
+    loss = lambda z: contrastive.supervised_contrastive(z, jnp.arange(4))
+    value, gradient = jax.value_and_grad(loss)(unit((4, 3)))
+    assert value == 0 and not gradient.any()
+
+
+def test_order_and_names_of_classes_do_not_matter():
+    z, labels = unit((6, 4)), jnp.array([0, 0, 1, 1, 2, 2])
+    expected = float(contrastive.supervised_contrastive(z, labels))
+    order = jnp.array([5, 2, 0, 3, 4, 1])
+    found = contrastive.supervised_contrastive(z[order], 7 - labels[order])
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_gradient():
+    labels = jnp.array([0, 0, 1, 1, 2])
+    loss = lambda z: contrastive.supervised_contrastive(z, labels, temperature=0.5)
+    check_grads(loss, (unit((5, 3)),), order=1, modes=["rev"])
+
+
+def test_shapes_are_checked():
+    with pytest.raises(ValueError, match=r"found \(6, 4\) and \(5,\)"):
+        contrastive.supervised_contrastive(unit((6, 4)), jnp.zeros(5, int))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Two classes told apart by brightness; each has a brighter quarter that conflicts."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 60)
+    images = rng.integers(0, 60, (120, 8, 8, 1)) + 120 * labels[:, None, None, None]
+    pool = sampling.pool(
+        images.astype(np.uint8), labels, num_classes=2, mean=(0.4,), std=(0.3,)
+    )
+    network = networks.ConvNet(2, width=8, depth=2, norm=None)
+    encoder = contrastive.Encoder(network, hidden=16, dimension=8)
+    trainer = contrastive.trainer(encoder, optax.adam(1e-2), strategy=("crop", "cutout"))
+    train = jax.jit(
+        lambda key: contrastive.train(key, trainer, pool, steps=40, batch_size=32)
+    )
+    state, info = train(jax.random.key(0))
+    return encoder, pool, labels, state, info, train
+
+
+def test_training_lowers_the_loss_and_separates_the_classes(trained):
+    encoder, pool, labels, state, info, _ = trained
+    assert info["loss"][-5:].mean() < 0.8 * info["loss"][:5].mean()
+    z = contrastive.embed(encoder, state.params, pool).projection
+    same = labels[:, None] == labels
+    similarity = np.asarray(z @ z.T)
+    assert similarity[same].mean() > similarity[~same].mean() + 0.5
+
+
+def test_training_is_a_function_of_the_key(trained):
+    *_, state, _, train = trained
+    again, _ = train(jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, state, again)
+    other, _ = train(jax.random.key(1))
+    assert any((x != y).any() for x, y in zip(*map(jax.tree.leaves, (state, other)), strict=True))
+
+
+def test_embedding_does_not_depend_on_the_batch_and_has_unit_length(trained):
+    encoder, pool, _, state, *_ = trained
+    whole = contrastive.embed(encoder, state.params, pool, batch_size=120)
+    parts = contrastive.embed(encoder, state.params, pool, batch_size=7)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), whole, parts)
+    np.testing.assert_allclose(jnp.linalg.norm(whole.projection, axis=1), 1, rtol=1e-4)
+    assert whole.features.shape == (120, 32)
+
+
+def test_embedding_memory_grows_with_the_batch_not_the_set(trained):
+    encoder, pool, _, state, *_ = trained
+    many = pool._replace(images=jax.ShapeDtypeStruct((20_000, 32, 32, 1), jnp.uint8))
+    params = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
+    embed = jax.jit(lambda params, pool: contrastive.embed(encoder, params, pool).projection)
+    compiled = embed.lower(params, many).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 128 * 2**20  # activations: 650 MB
+
+
+def test_more_classes_than_the_batch_still_gives_pairs():
+    labels = np.repeat(np.arange(30), 3)
+    images = np.random.default_rng(0).integers(0, 255, (90, 8, 8, 3), dtype=np.uint8)
+    pool = sampling.pool(images, labels, num_classes=30, mean=(0.5,) * 3, std=(0.5,) * 3)
+    encoder = contrastive.Encoder(networks.ConvNet(30, width=4, depth=1), hidden=8, dimension=4)
+    trainer = contrastive.trainer(encoder, optax.sgd(0.1))
+    _, info = contrastive.train(jax.random.key(0), trainer, pool, steps=2, batch_size=20)
+    assert jnp.isfinite(info["loss"]).all() and (info["loss"] > 0).all()

@@ -1,0 +1,225 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxdd import augment, distill, kde, matching, networks, sampling
+
+NETWORK = networks.ConvNet(num_classes=3, width=4, depth=2)
+OPTIMIZER = optax.sgd(0.5, momentum=0.5)
+METHOD = distill.distribution_matching(NETWORK, OPTIMIZER)
+KEY = jax.random.key(0)
+
+
+def make_pool(counts=(20, 9, 30), weights=None, shape=(8, 8, 3)):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (len(labels), *shape), dtype=np.uint8)
+    return sampling.pool(
+        images, labels, num_classes=len(counts), weights=weights,
+        mean=(0.5,) * shape[-1], std=(0.5,) * shape[-1],
+    )
+
+
+POOL = make_pool(weights=np.random.default_rng(1).uniform(0.1, 1, 59))
+DRAW = functools.partial(sampling.uniform_batch, size=8)
+
+
+def start(pool=POOL, method=METHOD, ipc=2):
+    return method.init(distill.initial_real(jax.random.key(7), pool, ipc=ipc))
+
+
+def run(steps, *, state=None, first=0, chunk_length=4, draw=DRAW, pool=POOL, key=KEY):
+    """The images after each chunk, by step."""
+    state = start(pool) if state is None else state
+    chunks = distill.run(
+        key, state, pool, method=METHOD, draw=draw, steps=steps, first=first,
+        chunk_length=chunk_length,
+    )
+    return {step: jax.tree.map(np.array, state) for step, state, _ in chunks}
+
+
+def equal(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_a_step_is_the_written_out_formula():
+    """The same draws by hand: network, one augmentation a class, weighted mean, SGD with momentum."""
+    state, batch = start(), DRAW(jax.random.key(1), POOL)
+    key_network, key_augment = jax.random.split(KEY)
+    params = NETWORK.init(key_network, state.images[0, :1])
+    keys = jax.random.split(key_augment, 3)
+
+    def loss(images):
+        total = 0.0
+        for c in range(3):
+            real, synthetic = augment.siamese(keys[c], batch.images[c], images[c])
+            target = batch.weights[c] @ NETWORK.apply(params, real).features
+            total += jnp.sum((target - NETWORK.apply(params, synthetic).features.mean(0)) ** 2)
+        return total
+
+    value, gradient = jax.value_and_grad(loss)(state.images)
+    after, info = METHOD.step(KEY, state, batch)
+    assert float(info["loss"]) == pytest.approx(float(value), rel=1e-4)
+    expected = state.images - 0.5 * gradient
+    np.testing.assert_allclose(after.images, expected, atol=1e-4 * float(jnp.abs(gradient).max()))
+
+
+def test_constant_weights_are_plain_distribution_matching_to_the_bit():
+    batch = sampling.uniform_batch(KEY, make_pool(), 8)
+    plain = batch._replace(weights=jnp.ones_like(batch.weights) / 8)
+    equal(METHOD.step(KEY, start(), batch), METHOD.step(KEY, start(), plain))
+
+
+def test_one_trace_serves_many_steps():
+    step = jax.jit(chex.assert_max_traces(METHOD.step, n=1))
+    state = start()
+    for i in range(3):
+        state, _ = step(jax.random.fold_in(KEY, i), state, DRAW(jax.random.key(i), POOL))
+
+
+def test_a_chunk_moves_nothing_between_host_and_device():
+    chunk = functools.partial(distill.chunk, method=METHOD, draw=DRAW, length=4)
+    chunk(KEY, start(), POOL, jnp.asarray(0))
+    state, first = start(), jnp.asarray(4)
+    with jax.transfer_guard("disallow"):
+        state, info = chunk(KEY, state, POOL, first)
+    assert info["loss"].shape == (4,) and jnp.isfinite(info["loss"]).all()
+
+
+def test_the_state_is_donated():
+    state = start()
+    distill.chunk(KEY, state, POOL, jnp.asarray(0), method=METHOD, draw=DRAW, length=4)
+    assert state.images.is_deleted()
+
+
+def test_the_loss_falls():
+    state, losses = start(), []
+    for _, _, info in distill.run(
+        KEY, state, POOL, method=METHOD, draw=DRAW, steps=60, chunk_length=20
+    ):
+        losses.append(float(info["loss"].mean()))
+    assert losses[-1] < losses[0]
+
+
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one():
+    whole = run(10)
+    middle = jax.tree.map(jnp.asarray, whole[4])
+    equal(run(10, state=middle, first=4)[10], whole[10])
+
+
+def test_runs_are_functions_of_the_key():
+    equal(run(4)[4], run(4)[4])
+    assert (run(4)[4].images != run(4, key=jax.random.key(1))[4].images).any()
+
+
+def test_the_chunk_length_changes_nothing_but_rounding():
+    np.testing.assert_allclose(run(6, chunk_length=1)[6].images, run(6)[6].images, atol=1e-4)
+
+
+@pytest.mark.parametrize("draw", [sampling.uniform_batch, sampling.weighted_batch])
+def test_unequal_classes_and_more_images_than_a_class_holds(draw):
+    pool = make_pool((1, 5, 40))
+    images = run(4, state=start(pool, ipc=7), pool=pool, draw=functools.partial(draw, size=16))
+    assert images[4].images.shape == (3, 7, 8, 8, 3) and np.isfinite(images[4].images).all()
+
+
+@pytest.mark.parametrize("classes, shape", [(1, (8, 8, 1)), (12, (6, 10, 4))])
+def test_other_class_counts_and_image_shapes(classes, shape):
+    pool = make_pool((5,) * classes, shape=shape)
+    network = networks.ConvNet(classes, width=4, depth=1)
+    method = distill.distribution_matching(network, OPTIMIZER)
+    chunks = distill.run(
+        KEY, start(pool, method), pool, method=method, draw=DRAW, steps=2, chunk_length=2
+    )
+    (_, state, _), = chunks
+    assert state.images.shape == (classes, 2, *shape) and jnp.isfinite(state.images).all()
+
+
+def test_bfloat16_follows_float32():
+    network = networks.ConvNet(num_classes=3, width=4, depth=2, dtype=jnp.bfloat16)
+    method, batch = distill.distribution_matching(network, OPTIMIZER), DRAW(KEY, POOL)
+    found, _ = method.step(KEY, start(), batch)
+    expected, _ = METHOD.step(KEY, start(), batch)
+    assert found.images.dtype == jnp.float32
+    moved = jnp.abs(expected.images - start().images).max()
+    assert jnp.abs(found.images - expected.images).max() < 0.1 * moved
+
+
+def test_four_devices_give_the_step_of_one():
+    """The real batch is split over the devices, weights included; XLA adds the partial sums."""
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    batch, state = DRAW(KEY, POOL), start()
+    expected = jax.jit(METHOD.step)(KEY, state, batch)
+    split = NamedSharding(mesh, PartitionSpec(None, "data"))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    found = jax.jit(METHOD.step)(
+        jax.device_put(KEY, everywhere), jax.device_put(state, everywhere),
+        jax.device_put(batch, split),
+    )
+    assert len(found[0].images.sharding.device_set) == 4
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), found, expected)
+
+
+def test_pmap_over_seeds():
+    keys, batch = jax.random.split(KEY, 4), DRAW(KEY, POOL)
+    states = jax.tree.map(lambda x: jnp.stack([x] * 4), start())
+    found, info = jax.pmap(METHOD.step, in_axes=(0, 0, None))(keys, states, batch)
+    for i in range(4):
+        expected, _ = METHOD.step(keys[i], start(), batch)
+        np.testing.assert_allclose(found.images[i], expected.images, atol=1e-4)
+    assert len(set(info["loss"].tolist())) == 4
+
+
+def test_batch_weights_are_the_inverse_density_of_the_batch():
+    embed = lambda images: images.mean((1, 2))
+    draw = distill.density_weighted(DRAW, embed, bandwidth=0.1, temperature=0.7)
+    plain, batch = DRAW(KEY, POOL), draw(KEY, POOL)
+    equal(plain.images, batch.images)
+    for c in range(3):
+        points = embed(plain.images[c])
+        log_density = kde.log_density(points, points, 0.1, weights=plain.weights[c])
+        expected = plain.weights[c] * jnp.exp(-log_density / 0.7)
+        np.testing.assert_allclose(batch.weights[c], expected / expected.sum(), rtol=1e-4)
+
+
+def test_batch_weights_work_inside_the_compiled_loop():
+    draw = distill.density_weighted(DRAW, lambda x: x.mean((1, 2)), bandwidth=0.1)
+    assert np.isfinite(run(4, draw=draw)[4].images).all()
+
+
+def test_initial_images():
+    """Real ones are in the pool, weighted ones have weight, noise is standard normal."""
+    one = np.zeros(59)
+    one[[0, 21, 30]] = 1
+    pool = make_pool(weights=one)
+    weighted = distill.initial_real(KEY, pool, ipc=1, weighted=True)
+    equal(weighted[:, 0], sampling.take(pool, jnp.array([0, 21, 30])))
+    real = distill.initial_real(KEY, POOL, ipc=2)
+    everything = sampling.take(POOL, jnp.arange(59))
+    assert all((everything == image).all((1, 2, 3)).any() for image in real.reshape(-1, 8, 8, 3))
+    noise = distill.initial_noise(KEY, POOL, ipc=20)
+    assert noise.shape == (3, 20, 8, 8, 3) and abs(float(noise.std()) - 1) < 0.02
+
+
+def test_a_diverging_run_stops_with_the_step():
+    method = distill.distribution_matching(NETWORK, optax.sgd(jnp.inf))
+    chunks = distill.run(
+        KEY, start(method=method), POOL, method=method, draw=DRAW, steps=4, chunk_length=4
+    )
+    with pytest.raises(ValueError, match="loss is not finite at step 1"):
+        list(chunks)
+
+
+def test_bad_initial_images():
+    with pytest.raises(ValueError, match=r"\[k, ipc, h, w, c\], found shape \(3, 8, 8, 3\)"):
+        METHOD.init(jnp.zeros((3, 8, 8, 3)))
+    with pytest.raises(ValueError, match=r"found shape \(3, 0, 8, 8, 3\)"):
+        METHOD.init(jnp.zeros((3, 0, 8, 8, 3)))
+    with pytest.raises(ValueError, match="agree in k and d"):
+        matching.distribution(jnp.zeros((2, 4, 5)), jnp.zeros((3, 4, 5)))

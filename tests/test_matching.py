@@ -1,0 +1,141 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from jaxdd import matching, networks
+
+KEY = jax.random.key(0)
+REAL = jax.random.normal(KEY, (3, 6, 5))
+SYNTHETIC = jax.random.normal(jax.random.key(1), (3, 2, 5))
+WEIGHTS = jax.random.uniform(jax.random.key(2), (3, 6))
+
+
+def from_torch(images):
+    """`[…, c, h, w]` to `[…, h, w, c]`."""
+    return jnp.asarray(np.moveaxis(images, -3, -1))
+
+
+@pytest.fixture(scope="module")
+def reference(vectors):
+    """The reference network and its parameters in our layout; features there run over c, h, w."""
+    network = networks.ConvNet(num_classes=10, width=8)
+    params = {}
+    for i, layer in enumerate((0, 4, 8)):
+        kernel = vectors[f"param/features.{layer}.weight"]
+        bias = vectors[f"param/features.{layer}.bias"]
+        params[f"Conv_{i}"] = {"kernel": kernel.transpose(2, 3, 1, 0), "bias": bias}
+        scale = vectors[f"param/features.{layer + 1}.weight"]
+        offset = vectors[f"param/features.{layer + 1}.bias"]
+        params[f"InstanceNorm_{i}"] = {"scale": scale, "bias": offset}
+    kernel = vectors["param/classifier.weight"].reshape(10, 8, 4, 4).transpose(2, 3, 1, 0)
+    params["classifier"] = {
+        "kernel": kernel.reshape(128, 10), "bias": vectors["param/classifier.bias"]
+    }
+    return network, {"params": jax.tree.map(jnp.asarray, params)}
+
+
+def assert_close(found, expected):
+    """To 1e-4 of the largest expected value, which is what float32 allows."""
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_forward_pass_is_the_reference(reference, vectors):
+    network, params = reference
+    features, logits = network.apply(params, from_torch(vectors["forward_x"]))
+    expected = vectors["forward_features"].reshape(4, 8, 4, 4).transpose(0, 2, 3, 1)
+    assert_close(features, expected.reshape(4, 128))
+    assert_close(logits, vectors["forward_logits"])
+
+
+@pytest.mark.parametrize("kind", ["dm", "dm_weighted"])
+def test_loss_and_image_gradient_are_the_reference(kind, reference, vectors):
+    network, params = reference
+    real, synthetic = from_torch(vectors["dm_real"]), from_torch(vectors["dm_syn"])
+    weights = jnp.asarray(vectors["dm_weights"]) if kind == "dm_weighted" else None
+
+    def features(images):
+        flat = images.reshape(-1, *images.shape[2:])
+        return network.apply(params, flat).features.reshape(*images.shape[:2], -1)
+
+    def loss(images):
+        return matching.distribution(features(real), features(images), weights)
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(synthetic)
+    assert_close(value, vectors[f"{kind}_loss"])
+    assert_close(gradient, np.moveaxis(vectors[f"{kind}_grad"], -3, -1))
+
+
+def test_loss_in_float64_numpy():
+    """Σ_c Σ_d (Σ_i w_ci r_cid / Σ_i w_ci − mean_s s_csd)², written out."""
+    real, synthetic, weights = (np.asarray(x, np.float64) for x in (REAL, SYNTHETIC, WEIGHTS))
+    expected = sum(
+        ((weights[c] @ real[c] / weights[c].sum() - synthetic[c].mean(0)) ** 2).sum()
+        for c in range(3)
+    )
+    assert matching.distribution(REAL, SYNTHETIC, WEIGHTS) == pytest.approx(expected, rel=1e-5)
+
+
+def test_constant_weights_are_no_weights():
+    plain = float(matching.distribution(REAL, SYNTHETIC))
+    for constant in (1.0, 1 / 6, 1e-6):
+        weights = jnp.full((3, 6), constant)
+        assert matching.distribution(REAL, SYNTHETIC, weights) == pytest.approx(plain, rel=1e-6)
+    assert matching.distribution(REAL, SYNTHETIC, jnp.ones((3, 6))) == plain
+
+
+def test_order_of_samples_and_classes_does_not_matter():
+    expected = float(matching.distribution(REAL, SYNTHETIC, WEIGHTS))
+    order = jnp.array([3, 1, 5, 0, 2, 4])
+    found = matching.distribution(REAL[::-1, order], SYNTHETIC[::-1], WEIGHTS[::-1, order])
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_samples_without_weight_do_not_count():
+    weights = WEIGHTS.at[:, 4:].set(0)
+    expected = float(matching.distribution(REAL[:, :4], SYNTHETIC, WEIGHTS[:, :4]))
+    far = REAL.at[:, 4:].set(1e3)
+    assert matching.distribution(far, SYNTHETIC, weights) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_class_without_weight_adds_nothing():
+    weights = WEIGHTS.at[1].set(0)
+    rest = jnp.array([0, 2])
+    expected = float(matching.distribution(REAL[rest], SYNTHETIC[rest], WEIGHTS[rest]))
+    loss, gradient = jax.value_and_grad(matching.distribution, argnums=1)(REAL, SYNTHETIC, weights)
+    assert loss == pytest.approx(float(expected), rel=1e-6)
+    assert not gradient[1].any() and jnp.isfinite(gradient).all()
+
+
+def test_gradients_in_all_arguments():
+    check_grads(matching.distribution, (REAL, SYNTHETIC, WEIGHTS + 0.5), order=1, modes=["rev"])
+
+
+@pytest.mark.parametrize("transform", [jax.jit, lambda f: lambda *x: jax.vmap(f)(*x)[0]])
+def test_transforms_agree_with_the_plain_call(transform):
+    arguments = (REAL, SYNTHETIC, WEIGHTS)
+    batched = transform is not jax.jit
+    given = [x[None] for x in arguments] if batched else arguments
+    expected = float(matching.distribution(*arguments))
+    assert transform(matching.distribution)(*given) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_bfloat16_features_are_summed_in_float32():
+    loss = matching.distribution(REAL.astype(jnp.bfloat16), SYNTHETIC.astype(jnp.bfloat16))
+    assert loss.dtype == jnp.float32
+    assert loss == pytest.approx(float(matching.distribution(REAL, SYNTHETIC)), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((REAL[0], SYNTHETIC), r"agree in k and d, found \(6, 5\) and \(3, 2, 5\)"),
+        ((REAL, SYNTHETIC[:2]), r"found \(3, 6, 5\) and \(2, 2, 5\)"),
+        ((REAL, SYNTHETIC[..., :4]), r"found \(3, 6, 5\) and \(3, 2, 4\)"),
+        ((REAL, SYNTHETIC, WEIGHTS[:, :5]), r"weights must be \[k, b\] = \(3, 6\), found \(3, 5\)"),
+    ],
+)
+def test_bad_input(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        matching.distribution(*arguments)

@@ -1,0 +1,171 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from jaxdd import networks
+
+KEY = jax.random.key(0)
+SMALL = {
+    "convnet": lambda **options: networks.ConvNet(num_classes=3, width=4, **options),
+    "mlp": lambda **options: networks.MLP(num_classes=3, **options),
+    "lenet": lambda **options: networks.LeNet(num_classes=3, **options),
+    "alexnet": lambda **options: networks.AlexNet(num_classes=3, **options),
+    "vgg11": lambda **options: networks.VGG11(
+        num_classes=3, stages=((4,), (4,), (8, 8), (8, 8), (8, 8)), **options
+    ),
+    "resnet18": lambda **options: networks.ResNet18(num_classes=3, widths=(4, 4, 8, 8), **options),
+}
+
+
+def convolve_by_loops(images, kernel, padding):
+    """The definition, in float64: Σ over the window of pixel times weight."""
+    (rows, columns), (kh, kw) = padding, kernel.shape[:2]
+    padded = np.pad(images.astype(np.float64), ((0, 0), (rows,) * 2, (columns,) * 2, (0, 0)))
+    height, width = padded.shape[1] - kh + 1, padded.shape[2] - kw + 1
+    out = np.zeros((len(images), height, width, kernel.shape[3]))
+    for y in range(height):
+        for x in range(width):
+            window = padded[:, y : y + kh, x : x + kw]
+            out[:, y, x] = np.einsum("nhwi,hwio->no", window, kernel)
+    return out
+
+
+def random(shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+@pytest.mark.parametrize("window, padding", [(3, (1, 1)), (5, (0, 0)), (5, (2, 1)), (1, (0, 0))])
+def test_conv2d_is_a_convolution(window, padding):
+    images, kernel = random((2, 7, 6, 3)), random((window, window, 3, 4), 1)
+    found = networks.conv2d(images, kernel, padding)
+    expected = convolve_by_loops(np.asarray(images), np.asarray(kernel), padding)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("window, padding", [(3, (1, 1)), (5, (0, 0)), (2, (1, 0)), (1, (0, 0))])
+def test_gradients_of_conv2d_are_those_of_lax(window, padding):
+    images, kernel = random((2, 6, 7, 3)), random((window, window, 3, 4), 1)
+
+    def plain(images, kernel):
+        return jax.lax.conv_general_dilated(
+            images, kernel, (1, 1), [(p, p) for p in padding],
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    cotangent = jnp.sin(plain(images, kernel))
+    expected = jax.vjp(plain, images, kernel)[1](cotangent)
+    found = jax.vjp(lambda x, w: networks.conv2d(x, w, padding), images, kernel)[1](cotangent)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_second_order_gradients_of_conv2d():
+    images, kernel = random((1, 4, 4, 2)), random((3, 3, 2, 2), 1)
+
+    def gradient_norm(images, kernel):
+        loss = lambda kernel: jnp.sum(jnp.sin(networks.conv2d(images, kernel, (1, 1))))
+        return jnp.sum(jnp.square(jax.grad(loss)(kernel)))
+
+    check_grads(gradient_norm, (images, kernel), order=1, modes=["rev"], rtol=2e-2)
+
+
+def test_the_kernel_gradient_off_the_cpu_is_the_same_number():
+    images, cotangent = random((2, 5, 5, 3)), random((2, 5, 5, 4), 1)
+    options = dict(padding=(1, 1), window=(3, 3))
+    found = networks._kernel_gradient(images, cotangent, **options)
+    expected = networks._kernel_gradient_by_product(images, cotangent, **options)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 20, 1)])
+def test_features_and_logits(name, shape):
+    """Logits are the linear head of the features, whatever the network and the image size."""
+    network = SMALL[name]()
+    images = random((2, *shape))
+    params = jax.jit(network.init)(KEY, images)
+    features, logits = jax.jit(network.apply)(params, images)
+    head = params["params"]["classifier"]
+    np.testing.assert_allclose(logits, features @ head["kernel"] + head["bias"], atol=1e-4)
+    assert logits.shape == (2, 3) and features.shape == (2, head["kernel"].shape[0])
+
+
+@pytest.mark.parametrize(
+    "name, size",
+    [("convnet", 2048), ("mlp", 128), ("lenet", 84), ("alexnet", 3072), ("vgg11", 512),
+     ("resnet18", 512)],
+)
+def test_full_size_networks_have_the_reference_feature_size(name, size):
+    network = networks.NETWORKS[name](num_classes=10)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    output, _ = jax.eval_shape(network.init_with_output, KEY, images)
+    assert output.features.shape == (1, size)
+
+
+def test_parameter_counts_of_the_reference():
+    """ConvNet-3 on 32×32×3: 3 → 128 → 128 → 128 by 3×3, three affine norms, 2048 → 10.
+
+    (27·128 + 128) + 2·(9·128·128 + 128) + 3·2·128 + (2048·10 + 10) = 320 010.
+    """
+    images = jnp.zeros((1, 32, 32, 3))
+    params = jax.eval_shape(networks.ConvNet(10).init, KEY, images)
+    assert sum(x.size for x in jax.tree.leaves(params)) == 320_010
+
+
+def test_initialisation_is_uniform_in_one_over_the_root_of_fan_in():
+    """Second layer: fan_in = 9·64 = 576, bound 1/24, standard deviation 1/24/√3, bias included."""
+    params = networks.ConvNet(10, width=64).init(KEY, jnp.zeros((1, 8, 8, 3)))["params"]
+    for values in params["Conv_1"].values():
+        assert jnp.abs(values).max() <= 1 / 24
+        assert jnp.std(values) == pytest.approx(1 / 24 / 3**0.5, rel=0.2)
+    assert jnp.abs(params["Conv_1"]["kernel"]).max() > 0.99 / 24
+
+
+def test_instance_norm_by_hand():
+    """Pixels 0, 2 of one channel: mean 1, variance 1, so ∓1 / √(1 + 1e-5)."""
+    images = jnp.array([0.0, 2.0]).reshape(1, 1, 2, 1)
+    norm = networks.InstanceNorm()
+    found = norm.apply(norm.init(KEY, images), images).ravel()
+    np.testing.assert_allclose(found, np.array([-1, 1]) / np.sqrt(1 + 1e-5), rtol=1e-6)
+
+
+def test_instance_norm_ignores_contrast_and_brightness_of_each_image():
+    images = random((3, 8, 8, 2))
+    norm = networks.InstanceNorm()
+    params = norm.init(KEY, images)
+    changed = images * jnp.array([1.0, 2, 5])[:, None, None, None] + 3
+    np.testing.assert_allclose(norm.apply(params, changed), norm.apply(params, images), atol=1e-4)
+
+
+def test_pools_by_hand():
+    images = jnp.arange(9.0).reshape(1, 3, 3, 1)
+    assert networks.average_pool(images).ravel().tolist() == [2.0]  # (0 + 1 + 3 + 4) / 4
+    assert networks.max_pool(images).ravel().tolist() == [4.0]
+    one = images[:, :1]
+    assert networks.average_pool(one) is one
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_bfloat16_stays_close(name):
+    images = random((2, 32, 32, 3))
+    params = jax.jit(SMALL[name]().init)(KEY, images)
+    expected = jax.jit(SMALL[name]().apply)(params, images)
+    found = jax.jit(SMALL[name](dtype=jnp.bfloat16).apply)(params, images)
+    assert all(x.dtype == jnp.float32 for x in (*jax.tree.leaves(params), *found))
+    scale = jnp.abs(expected.features).max()
+    np.testing.assert_allclose(found.features, expected.features, atol=0.08 * scale)
+
+
+def test_no_norm_and_other_depths():
+    images = random((1, 16, 16, 1))
+    network = networks.ConvNet(2, width=4, depth=4, norm=None, pool=networks.max_pool)
+    params = network.init(KEY, images)
+    assert "InstanceNorm_0" not in params["params"] and "Conv_3" in params["params"]
+    assert network.apply(params, images).features.shape == (1, 4)
+
+
+def test_too_small_an_image_is_named():
+    with pytest.raises(ValueError, match="images of 4×4 pixels are too small for a 5×5"):
+        networks.LeNet(10).init(KEY, jnp.zeros((1, 4, 4, 1)))

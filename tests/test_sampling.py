@@ -1,0 +1,161 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdd import sampling
+
+
+def make_pool(counts, weights=None, shape=(2, 2, 1)):
+    """A pool whose image i has the value i everywhere, classes shuffled."""
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    images = np.broadcast_to(
+        np.arange(len(labels), dtype=np.float32)[:, None, None, None], (len(labels), *shape)
+    )
+    statistics = dict(mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1])
+    classes = len(counts)
+    return labels, sampling.pool(images, labels, num_classes=classes, weights=weights, **statistics)
+
+
+def test_normalise_scales_bytes_but_not_floats():
+    """255 is 1, and (1 − .5) / .25 = 2; a float of 1 is 1 already."""
+    for image in (np.full((1, 1, 1), 255, np.uint8), np.ones((1, 1, 1), np.float32)):
+        assert sampling.normalise(jnp.asarray(image), 0.5, 0.25).item() == pytest.approx(2)
+
+
+def test_weights_are_normalised_and_summed_within_each_class():
+    """Class 0 holds weights 1, 3 → .25, .75; class 1 holds 5 → 1."""
+    pool = sampling.pool(
+        np.zeros((3, 1, 1, 1)), np.array([0, 1, 0]), num_classes=2, mean=(0,), std=(1,),
+        weights=np.array([1.0, 5.0, 3.0]),
+    )
+    np.testing.assert_allclose(pool.weights, [0.25, 1, 0.75])
+    np.testing.assert_allclose(pool.cumulative, [0.25, 1, 1])
+    assert pool.start.tolist() == [0, 2] and pool.count.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_without_replacement_draws_each_sample_once_and_of_the_right_class(weighted):
+    labels, pool = make_pool([7, 5, 30])
+    indices = np.asarray(sampling.without_replacement(jax.random.key(1), pool, 5, weighted=weighted))
+    for label, row in enumerate(indices):
+        assert (labels[row] == label).all() and len(set(row)) == 5
+
+
+def test_a_class_smaller_than_the_draw_is_repeated():
+    labels, pool = make_pool([2, 9])
+    row = np.asarray(sampling.without_replacement(jax.random.key(0), pool, 7))[0]
+    assert sorted(np.bincount(row)[np.flatnonzero(labels == 0)]) == [3, 4]
+
+
+def test_uniform_batch_of_a_small_class_is_the_class():
+    """Two samples weighing 1 and 3: both are drawn, weights .25 and .75, zero for the rest."""
+    pool = sampling.pool(
+        np.arange(2.0)[:, None, None, None], np.zeros(2, int), num_classes=1, mean=(0,), std=(1,),
+        weights=np.array([1.0, 3.0]),
+    )
+    batch = sampling.uniform_batch(jax.random.key(0), pool, 5)
+    values, weights = batch.images[0, :, 0, 0, 0], batch.weights[0]
+    assert jnp.sum(values * weights) == pytest.approx(0.75)
+    np.testing.assert_allclose(sorted(weights), [0, 0, 0, 0.25, 0.75])
+
+
+@pytest.mark.parametrize("draw", [sampling.uniform_batch, sampling.weighted_batch])
+def test_both_batches_have_the_expectation_of_the_weighted_mean(draw):
+    """Self-normalised means of 4 of 6 samples are biased by O(1/b); a batch of the class is exact."""
+    weights = np.array([1.0, 2, 3, 4, 5, 6])
+    pool = sampling.pool(
+        np.arange(6.0)[:, None, None, None], np.zeros(6, int), num_classes=1, mean=(0,), std=(1,),
+        weights=weights,
+    )
+
+    def mean(key):
+        batch = draw(key, pool, 6)
+        return jnp.sum(batch.images[0, :, 0, 0, 0] * batch.weights[0])
+
+    found = jax.vmap(mean)(jax.random.split(jax.random.key(0), 2000)).mean()
+    assert found == pytest.approx(np.arange(6) @ weights / weights.sum(), abs=0.02)
+
+
+def test_with_replacement_frequencies_follow_the_weights_in_every_class():
+    counts = [3, 11, 1]
+    weights = np.random.default_rng(1).uniform(0.1, 1, sum(counts))
+    labels, pool = make_pool(counts, weights)
+    keys = jax.random.split(jax.random.key(0), 2000)
+    drawn = jax.vmap(lambda key: sampling.with_replacement(key, pool, 4))(keys)
+    for label in range(3):
+        share = np.bincount(np.asarray(drawn[:, label]).ravel(), minlength=len(labels)) / 8000
+        np.testing.assert_allclose(share, np.asarray(pool.weights) * (labels == label), atol=0.02)
+
+
+def test_stratified_draws_hit_a_sample_as_often_as_its_weight_allows():
+    """Weight w in b strata: between floor(b·w) − 1 and ceil(b·w) + 1 draws, always."""
+    _, pool = make_pool([4], np.array([0.5, 0.25, 0.15, 0.1]))
+    for seed in range(20):
+        row = np.asarray(sampling.with_replacement(jax.random.key(seed), pool, 100))[0]
+        assert np.abs(np.bincount(row, minlength=4) - [50, 25, 15, 10]).max() <= 1
+
+
+def test_weightless_samples_are_never_drawn():
+    weights = np.array([0.0, 1, 0, 1, 0])
+    _, pool = make_pool([5], weights)
+    keys = jax.random.split(jax.random.key(0), 200)
+    drawn = jax.vmap(lambda key: sampling.with_replacement(key, pool, 8))(keys)
+    assert set(np.unique(drawn)) == {1, 3}
+    first = sampling.without_replacement(jax.random.key(0), pool, 2, weighted=True)
+    assert set(np.unique(first)) == {1, 3}
+
+
+def test_weighted_draw_without_replacement_favours_heavy_samples():
+    """The first of the draws has probability w: .8 against .1."""
+    _, pool = make_pool([3], np.array([8.0, 1, 1]))
+    keys = jax.random.split(jax.random.key(0), 2000)
+    first = jax.vmap(lambda k: sampling.without_replacement(k, pool, 1, weighted=True))(keys)
+    assert (np.asarray(first) == 0).mean() == pytest.approx(0.8, abs=0.04)
+
+
+def test_many_classes_keep_float32_accurate():
+    """A global running sum over 500 classes would be off by 500 · 6e-8 of a class."""
+    counts = np.full(500, 7)
+    _, pool = make_pool(counts)
+    np.testing.assert_allclose(pool.cumulative.reshape(500, 7)[:, -1], 1, rtol=3e-7)
+
+
+def test_drawing_compiles_once_and_equals_the_plain_call():
+    _, pool = make_pool([7, 5])
+    traces = []
+
+    @jax.jit
+    def draw(key):
+        traces.append(key)
+        return sampling.weighted_batch(key, pool, 3)
+
+    for seed in range(3):
+        plain = sampling.weighted_batch(jax.random.key(seed), pool, 3)
+        jax.tree.map(np.testing.assert_array_equal, plain, draw(jax.random.key(seed)))
+    assert len(traces) == 1
+
+
+IMAGES, LABELS = np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(images=IMAGES[0]), r"images must be \[n, h, w, c\].*\(2, 2, 1\)"),
+        (dict(labels=LABELS[:3]), r"found shapes \(4, 2, 2, 1\) and \(3,\)"),
+        (dict(labels=np.array([0, 0, 0, 0])), "class 1 has none"),
+        (dict(labels=np.array([0, 0, 1, 2])), r"labels must lie in 0\.\.1, found 0\.\.2"),
+        (dict(labels=np.array([0, 0, 1, -1])), r"labels must lie in 0\.\.1, found -1\.\.1"),
+        (dict(mean=(0, 0)), "one entry for each of the 1 channels"),
+        (dict(weights=np.ones(3)), r"weights must be \[n\] like labels \(4,\), found \(3,\)"),
+        (dict(weights=np.array([1, -1, 1, 1.0])), "non-negative"),
+        (dict(weights=np.array([1, np.nan, 1, 1.0])), "finite"),
+        (dict(weights=np.array([0, 0, 1, 1.0])), "positive sum in each class"),
+    ],
+)
+def test_bad_input(change, message):
+    arguments = dict(images=IMAGES, labels=LABELS, num_classes=2, mean=(0,), std=(1,)) | change
+    images, labels = arguments.pop("images"), arguments.pop("labels")
+    with pytest.raises(ValueError, match=message):
+        sampling.pool(images, labels, **arguments)
