@@ -512,7 +512,8 @@ def _split(data, fraction, *, seed):
     short = math.ceil(round(len(data.labels) * fraction, 6)) - taken.sum()
     taken[np.argsort(taken - quota, kind="stable")[:short]] += 1
     taken = np.clip(taken, 1, counts - 1)
-    draws = np.random.default_rng(seed).random(len(data.labels))
+    # A stream of its own: people make their arrays with default_rng(0), too.
+    draws = np.random.default_rng((seed, 0x5011)).random(len(data.labels))
     order = np.lexsort((draws, data.labels))
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -37,7 +37,6 @@ from jaxdd import (
 )
 
 ROWS = ("random", "random-kde", "none", "kde", "oracle")
-SAVE_EVERY = 15.0  # seconds between checkpoints, at the chunk boundary that follows
 
 PRESETS = {
     "quick": dict(
@@ -104,6 +103,8 @@ class Options:
     """Number of networks a set is evaluated with."""
     chunk: int | None = None
     """Steps compiled into one call; a run is saved and logged between calls."""
+    save_every: float = 15.0
+    """Seconds after which the state is saved, when the current chunk ends."""
     seed: int = 0
     """Seed of the benchmark, the encoder, the distillation and the evaluation."""
 
@@ -171,6 +172,22 @@ def _timed(seconds, name):
     start = time.perf_counter()
     yield
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def _compilation_counted(seconds):
+    """Adds the time XLA compiles to `seconds["compile"]`; the stages' own times contain it."""
+    seconds.setdefault("compile", 0.0)
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seconds["compile"] += duration
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def _network(options, num_classes):
@@ -310,12 +327,10 @@ def _density_weights(job, folder):
     """The KDE weights `[n]`, read from the folder if an earlier run got that far."""
     path = folder / "weights.npz"
     if path.exists() and job.options.weighting != "batch":
-        with np.load(path, allow_pickle=False) as stored:
-            return jnp.asarray(stored["weights"]), None
+        return jnp.asarray(store.read_arrays(path)["weights"]), None
     weighing = weigh(job)
     arrays = dict(zip(("weights", "log_density", "bandwidth"), map(np.asarray, weighing[:3])))
-    with store.atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+    store.write_arrays(path, arrays)
     train = job.benchmark.train
     plot.embedding_map(
         folder / "embedding.png", np.asarray(weighing.embeddings), train.labels, train.attributes
@@ -387,15 +402,15 @@ def distill_into(
         _key(options, "distill"), state, pool, method=job.method, draw=draw, steps=steps,
         first=first, chunk_length=options.chunk,
     )
-    begun, saved = time.perf_counter(), time.perf_counter()
+    begun = saved = time.perf_counter()
     job.report(name, first, steps)
-    with _catch_interrupt() as stopped:
+    with _timed(job.seconds, "distill"), _catch_interrupt() as stopped:
         for step, state, info in iterator:
             loss, now = float(info["loss"].mean()), time.perf_counter()
             rate = (step - first) / (now - begun)
             job.report(name, step, steps, loss=loss, rate=rate)
             store.append(folder, {"step": step, "loss": loss, "steps_per_second": rate})
-            if now - saved > SAVE_EVERY or step == steps or stopped.is_set():
+            if now - saved > options.save_every or step == steps or stopped.is_set():
                 store.save_state(folder, step, state)
                 saved = now
             if stopped.is_set() and step < steps:
@@ -443,7 +458,7 @@ def _finish(job, folder, images, scores, weights, random):
     options, benchmark = job.options, job.benchmark
     result = {
         **_summary(scores),
-        "random": None if random is None else _summary(random),
+        "random": random,
         "weights": _diagnosis(job, weights),
         "seconds": dict(job.seconds),
         "device": str(jax.devices()[0].device_kind),
@@ -467,7 +482,7 @@ def _finish(job, folder, images, scores, weights, random):
         title=title,
     )
     store.write_json(folder / "result.json", result)
-    return result
+    return store.read_json(folder / "result.json")
 
 
 def _config(job, command, **more):
@@ -494,18 +509,20 @@ def run(
     if debias == "oracle":
         oracle(job)  # fails before the folder is touched
     folder = store.create(folder, _config(job, "run", debias=debias), resume=resume)
-    uniform = pool_of(job)
-    weights, weighing = uniform.weights, None
-    if debias == "kde":
-        weights, weighing = _density_weights(job, folder)
-    elif debias == "oracle":
-        weights = oracle(job)
-    pool = uniform if debias == "none" else pool_of(job, weights)
-    with _timed(job.seconds, "distill"):
+    if (folder / "result.json").exists():
+        return store.read_json(folder / "result.json")
+    with _compilation_counted(job.seconds):
+        uniform, weights, weighing = pool_of(job), None, None
+        if debias == "kde":
+            weights, weighing = _density_weights(job, folder)
+        elif debias == "oracle":
+            weights = oracle(job)
+        pool = pool_of(job, weights)
         images = distill_into(job, folder, pool, _draw(job, debias, weighing), debias)
-    random = _scored(job, subset(job, uniform, weighted=False), "random")
-    result = _finish(job, folder, images, _scored(job, images, debias), weights, random)
-    _bars(folder, {"random": result["random"], debias: result})
+        random = _summary(_scored(job, subset(job, uniform, weighted=False), "random"))
+        scores = _scored(job, images, debias)
+    result = _finish(job, folder, images, scores, pool.weights, random)
+    _bars(folder, {"random": random, debias: result})
     return result
 
 
@@ -532,7 +549,8 @@ def compare(job: Job, folder: pathlib.Path, *, resume: bool) -> dict[str, Any]:
         The content of compare.json.
     """
     folder = store.create(folder, _config(job, "compare"), resume=resume)
-    kde_weights, weighing = _density_weights(job, folder)
+    with _compilation_counted(job.seconds):
+        kde_weights, weighing = _density_weights(job, folder)
     pools = {"uniform": pool_of(job), "kde": pool_of(job, kde_weights)}
     if job.benchmark.train.attributes is not None:
         pools["oracle"] = pool_of(job, oracle(job))
@@ -545,26 +563,24 @@ def compare(job: Job, folder: pathlib.Path, *, resume: bool) -> dict[str, Any]:
         rows[name], images[name] = _row(job, folder / "rows" / name, name, pools[source], draw, rows)
         store.write_json(folder / "compare.json", {"rows": rows})
     _compare_figures(job, folder, rows, images)
-    return {"rows": rows}
+    return store.read_json(folder / "compare.json")
 
 
 def _row(job, folder, name, pool, draw, rows):
+    """The result and the images of one row, read back if an earlier run finished it."""
     if (folder / "result.json").exists():
         stored = store.read_synthetic(folder / "synthetic.npz")
         return store.read_json(folder / "result.json"), stored.images
     store.create(folder, _config(job, "compare", row=name), resume=True)
-    if name.startswith("random"):
-        images = subset(job, pool, weighted=name == "random-kde")
-    else:
-        with _timed(job.seconds, "distill"):
+    job = job._replace(seconds=dict(job.seconds))
+    with _compilation_counted(job.seconds):
+        if name.startswith("random"):
+            images = subset(job, pool, weighted=name == "random-kde")
+        else:
             images = distill_into(job, folder, pool, draw, name)
-    scores = _scored(job, images, name)
-    result = _finish(job, folder, images, scores, pool.weights, None)
-    result["random"] = {key: rows.get("random", result)[key] for key in _summary(scores)}
-    store.write_json(folder / "result.json", result)
-    for stage in ("distill", "evaluate"):
-        job.seconds.pop(stage, None)
-    return result, np.asarray(images)
+        scores = _scored(job, images, name)
+    random = _summary(scores) if name == "random" else rows["random"]["random"]
+    return _finish(job, folder, images, scores, pool.weights, random), np.asarray(images)
 
 
 def _bars(folder, rows):

@@ -499,8 +499,7 @@ def write_synthetic(path: str | os.PathLike, synthetic: Synthetic) -> None:
     images, labels = np.asarray(synthetic.images), np.asarray(synthetic.labels)
     mean, std = (np.asarray(value, np.float32) for value in (synthetic.mean, synthetic.std))
     arrays = _checked(images, labels, mean, std)
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays, provenance=provenance)
+    write_arrays(path, {**arrays, "provenance": provenance})
 
 
 def read_synthetic(path: str | os.PathLike) -> Synthetic:
@@ -516,15 +515,43 @@ def read_synthetic(path: str | os.PathLike) -> Synthetic:
       FileNotFoundError: there is no such file.
       ValueError: the file is damaged, lacks an array, or holds one of wrong shape or dtype.
     """
+    try:
+        stored = read_arrays(path)
+        arrays = _checked(*(stored[name] for name in Synthetic._fields[:4]))
+        provenance = json.loads(str(stored["provenance"]))
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} is not a readable synthetic set: {error}") from error
+    return Synthetic(**arrays, provenance=provenance)
+
+
+def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
+    """Writes named arrays as an .npz file, whole or not at all.
+
+    Args:
+      path: the file.
+      arrays: what is stored under which name; no object arrays.
+
+    Raises:
+      OSError: the disk is full; the old file is intact.
+    """
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Returns all arrays of an .npz file by name, without pickle.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is damaged.
+    """
     with open(path, "rb") as file:
         # A damaged zip file raises nearly anything, from zlib.error to NotImplementedError.
         try:
             with np.load(file, allow_pickle=False) as stored:
-                arrays = _checked(*(stored[name] for name in Synthetic._fields[:4]))
-                provenance = json.loads(str(stored["provenance"]))
+                return dict(stored)
         except Exception as error:
-            raise ValueError(f"{path} is not a readable synthetic set: {error}") from error
-    return Synthetic(**arrays, provenance=provenance)
+            raise ValueError(f"{path} is not a readable .npz file: {error}") from error
 
 
 def _checked(

@@ -1,0 +1,185 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from jaxdd import cli, pipeline, store
+
+TINY = (
+    "--ipc 2 --batch-size 8 --width 4 --depth 2 --epochs 1 --eval-seeds 1 --chunk 2 "
+    "--encoder-steps 2 --encoder-width 4 --save-every 0"
+).split()
+
+
+def fails(arguments, capsys):
+    """The single line on stderr of a command that ends with exit code 2."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(list(map(str, arguments)))
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("jaxdd: ")
+    return error
+
+
+def start(arguments):
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "jaxdd", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_steps(process, folder, lines):
+    """Returns once the run in `folder` has logged that many chunks."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        if (folder / "progress.jsonl").exists() and len(store.progress(folder)) >= lines:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"the run did not get to chunk {lines}: {process.communicate()}")
+
+
+def test_run_killed_and_interrupted_resumes_to_the_bits_of_an_undisturbed_one(tmp_path):
+    """SIGKILL in mid-distillation, then Ctrl-C, then to the end."""
+    command = ["run", "cdigits", *TINY, "--steps", "120"]
+    whole = start([*command, "--out", tmp_path / "whole"])
+    killed = start([*command, "--out", tmp_path / "cut"])
+    wait_for_steps(killed, tmp_path / "cut", 5)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert (tmp_path / "cut" / "checkpoint").exists()
+    assert not (tmp_path / "cut" / "synthetic.npz").exists()
+    before = len(store.progress(tmp_path / "cut"))
+    stopped = start([*command, "--out", tmp_path / "cut", "--resume"])
+    wait_for_steps(stopped, tmp_path / "cut", before + 5)
+    stopped.send_signal(signal.SIGINT)
+    _, error = stopped.communicate()
+    assert stopped.returncode == 130, error
+    assert "of 120; the state is saved" in error and "--resume" in error
+    resumed = start([*command, "--out", tmp_path / "cut", "--resume"])
+    for process in (resumed, whole):
+        _, error = process.communicate()
+        assert process.returncode == 0, error
+    one, other = (store.read_synthetic(tmp_path / x / "synthetic.npz") for x in ("whole", "cut"))
+    np.testing.assert_array_equal(one.images, other.images)
+    steps = [record["step"] for record in store.progress(tmp_path / "cut")]
+    assert steps == list(range(2, 121, 2))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "out"
+    cli.main(["run", "cdigits", *TINY, "--steps", "2", "--debias", "none", "--out", str(folder)])
+    return folder
+
+
+def test_result(finished):
+    result = store.read_json(finished / "result.json")
+    for part in (result, result["random"]):
+        for name in ("accuracy", "aligned", "conflicting", "worst_group"):
+            assert set(part[name]) == {"mean", "std", "n"}
+    assert set(result["seconds"]) >= {"data", "compile", "distill", "evaluate"}
+    assert result["weights"]["conflict_mass"] == pytest.approx(0.1, abs=0.01)
+    assert result["config"]["dataset"] == "cdigits" and result["seed"] == 0
+    assert result["device"] and result["versions"]["jax"]
+
+
+def test_the_synthetic_set_is_published_without_pickle(finished):
+    with np.load(finished / "synthetic.npz", allow_pickle=False) as stored:
+        assert stored["images"].shape == (10, 2, 16, 16, 3)
+        assert stored["images"].dtype == np.float32 and stored["labels"].dtype == np.int32
+
+
+def test_an_occupied_folder_is_refused_before_any_work(finished, tmp_path, capsys):
+    again = ["run", "cdigits", *TINY, "--steps", "2", "--debias", "none"]
+    assert "holds another run" in fails([*again, "--out", finished], capsys)
+    assert "resume" in fails([*again, "--out", finished], capsys)
+    other = fails([*again, "--ipc", "3", "--out", finished, "--resume"], capsys)
+    assert "ipc" in other and "2" in other and "3" in other
+    (tmp_path / "notes.txt").write_text("mine")
+    assert "notes.txt" in fails([*again, "--out", tmp_path], capsys)
+
+
+def test_a_finished_run_is_read_back(finished, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "distill_into", None)
+    cli.main(
+        ["run", "cdigits", *TINY, "--steps", "2", "--debias", "none", "--out", str(finished),
+         "--resume"]
+    )
+    assert "random" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, parts",
+    [
+        (["cdigit"], ["unknown data set 'cdigit'", "cdigits"]),
+        (["cdigits", "--conflict", "1.5"], ["conflict", "1.5", "[0, 1]"]),
+        (["cdigits", "--conflict", "nan"], ["conflict", "nan"]),
+        (["cdigits", "--severity", "9"], ["severity", "9"]),
+        (["digits", "--conflict", "0.1"], ["digits", "conflict"]),
+        (["cdigits", "--temperature", "-1"], ["temperature must be positive and finite, found -1"]),
+        (["cdigits", "--bandwidth", "inf"], ["bandwidth must be positive and finite, found inf"]),
+        (["cdigits", "--ipc", "0"], ["ipc must be at least 1, found 0"]),
+        (["digits", "--debias", "oracle"], ["oracle needs bias attributes"]),
+    ],
+    ids=str,
+)
+def test_bad_values(arguments, parts, tmp_path, capsys):
+    error = fails(["run", *arguments, "--out", tmp_path / "out"], capsys)
+    assert all(part in error for part in parts), error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run"], ["run", "cdigits", "--debias", "magic"], ["run", "cdigits", "--ipc", "two"],
+     ["train"], ["run", "cdigits", "--epoch", "3"]],
+    ids=str,
+)
+def test_unknown_words_end_with_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_corrupt_data_is_named_with_its_checksum(tmp_path, capsys):
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / f"{name}-ubyte.gz").write_bytes(b"not these bytes")
+    arguments = ["run", "mnist", "--data-dir", tmp_path, "--out", tmp_path / "out"]
+    error = fails(arguments, capsys)
+    assert "train-images-idx3-ubyte.gz" in error and "f68b3c2dcbeaaa9fbdd348bbdeb94873" in error
+
+
+def test_a_full_disk_is_one_line_and_the_run_can_go_on(tmp_path, monkeypatch, capsys):
+    command = ["run", "cdigits", *TINY, "--steps", "4", "--debias", "none", "--out", str(tmp_path / "out")]
+    original, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        assert "No space left on device" in fails(command, capsys)
+    cli.main([*command, "--resume"])
+    assert (tmp_path / "out" / "result.json").exists()
+
+
+def test_compare_prints_the_table(tmp_path, capsys):
+    cli.main(["compare", "cdigits", *TINY, "--steps", "2", "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in pipeline.ROWS)
+
+
+def test_help_names_the_commands(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--help"])
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(command in printed for command in ("demo", "run", "compare"))

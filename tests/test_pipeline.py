@@ -1,0 +1,193 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdd import datasets, distill, pipeline, sampling, store
+
+TINY = pipeline.Options(
+    ipc=2, steps=6, batch_size=8, width=4, depth=2, epochs=2, eval_seeds=2, chunk=2,
+    encoder_steps=2, encoder_width=4,
+)
+GROUPS = ("accuracy", "aligned", "conflicting", "worst_group")
+
+
+def shades(attributes=True, counts=(12, 30)):
+    """Two classes of 8×8 grey images, dark and bright; an attribute marks the corner."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], counts)
+    marks = np.where(rng.random(len(labels)) < 0.2, 1 - labels, labels)
+    images = rng.integers(0, 100, (len(labels), 8, 8)) + 100 * labels[:, None, None]
+    images[:, :2, :2] = 255 * marks[:, None, None]
+    return datasets.from_arrays(images.astype(np.uint8), labels, marks if attributes else None)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare") / "out"
+    reports = []
+    job = pipeline.prepare(shades(), TINY, lambda *task, **fields: reports.append(task))
+    return folder, pipeline.compare(job, folder, resume=False), reports
+
+
+def test_compare_writes_every_row_with_every_field(compared):
+    folder, found, _ = compared
+    assert tuple(found["rows"]) == pipeline.ROWS
+    assert json.loads((folder / "compare.json").read_text())["rows"].keys() == found["rows"].keys()
+    for row in found["rows"].values():
+        for group in GROUPS:
+            assert row[group]["n"] == 2 and row["random"][group]["n"] == 2
+        assert set(row["weights"]) == {
+            "conflict_auc", "conflict_mass", "group_balance", "effective_sample_size"
+        }
+        assert {"data", "seed", "device", "versions", "config"} - {"data"} <= set(row)
+        assert {"embed", "density", "compile", "evaluate"} <= set(row["seconds"])
+
+
+def test_compare_writes_the_figures(compared):
+    folder, *_ = compared
+    for name in ("accuracy", "synthetic", "weights", "embedding"):
+        assert (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_distilled_rows_moved_away_from_their_initial_subset(compared):
+    """none starts from the images of random, and kde from those of random-kde."""
+    folder, *_ = compared
+    images = {
+        name: store.read_synthetic(folder / "rows" / name / "synthetic.npz").images
+        for name in pipeline.ROWS
+    }
+    for start, end in (("random", "none"), ("random-kde", "kde")):
+        moved = np.abs(images[start] - images[end]).max()
+        assert 0 < moved < 5
+    assert (images["kde"] != images["none"]).any()
+
+
+def test_compare_reports_progress(compared):
+    *_, reports = compared
+    assert ("kde", 6, 6) in reports and ("kde", 2, 6) in reports
+
+
+def test_a_finished_comparison_is_read_back(compared):
+    folder, found, _ = compared
+    job = pipeline.prepare(shades(), TINY)
+    job = job._replace(score=None, method=None)  # nothing is computed any more
+    assert pipeline.compare(job, folder, resume=True)["rows"] == found["rows"]
+
+
+def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
+    """Stopped in the second of three chunks, as by a power cut just after the checkpoint."""
+    options = dataclasses.replace(TINY, save_every=0.0)
+    benchmark = shades()
+    pipeline.run(pipeline.prepare(benchmark, options), tmp_path / "a", debias="kde", resume=False)
+
+    class PowerCut(Exception):
+        pass
+
+    def cut(task, done, total, **fields):
+        if task == "kde" and done == 4:
+            raise PowerCut
+
+    with pytest.raises(PowerCut):
+        pipeline.run(
+            pipeline.prepare(benchmark, options, cut), tmp_path / "b", debias="kde", resume=False
+        )
+    assert not (tmp_path / "b" / "result.json").exists()
+    steps = []
+    original = distill.run
+
+    def spied(*arguments, **options):
+        steps.append(options["first"])
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(distill, "run", spied)
+    pipeline.run(pipeline.prepare(benchmark, options), tmp_path / "b", debias="kde", resume=True)
+    one, other = (store.read_synthetic(tmp_path / x / "synthetic.npz") for x in "ab")
+    np.testing.assert_array_equal(one.images, other.images)
+    assert steps == [2]
+    assert [record["step"] for record in store.progress(tmp_path / "b")] == [2, 4, 6]
+
+
+def test_weights_do_not_depend_on_the_attributes():
+    with_attributes = pipeline.weigh(pipeline.prepare(shades(), TINY)).weights
+    without = pipeline.weigh(pipeline.prepare(shades(attributes=False), TINY)).weights
+    np.testing.assert_array_equal(with_attributes, without)
+
+
+def test_without_attributes_the_oracle_row_and_the_diagnostics_are_skipped(tmp_path):
+    job = pipeline.prepare(shades(attributes=False), TINY)
+    rows = pipeline.compare(job, tmp_path / "out", resume=False)["rows"]
+    assert "oracle" not in rows and rows["kde"]["accuracy"]["mean"] >= 0
+    assert set(rows["kde"]["weights"]) == {"effective_sample_size"}
+    with pytest.raises(ValueError, match="the oracle needs bias attributes, arrays has none"):
+        pipeline.run(job, tmp_path / "other", debias="oracle", resume=False)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(weighting="mean"), dict(weighting="batch"), dict(init="noise"), dict(init="real"),
+        dict(bandwidth_rule="likelihood"), dict(bandwidth_rule="median-distance"),
+        dict(bandwidth_rule="scott"), dict(bandwidth_rule="fixed", bandwidth=0.3),
+        dict(embedding="features"), dict(clip=2.0), dict(network="mlp"), dict(dtype="bfloat16"),
+        dict(steps=0), dict(ipc=40), dict(ipc=1, batch_size=1),
+    ],
+    ids=str,
+)
+def test_every_option_runs(tmp_path, change):
+    options = dataclasses.replace(TINY, **{"steps": 2, "eval_seeds": 1, **change})
+    job = pipeline.prepare(shades(), options)
+    result = pipeline.run(job, tmp_path / "out", debias="kde", resume=False)
+    assert 0 <= result["accuracy"]["mean"] <= 1
+    images = store.read_synthetic(tmp_path / "out" / "synthetic.npz").images
+    assert images.shape == (2, options.ipc, 8, 8, 1)
+
+
+def test_the_clip_bounds_the_weights():
+    options = dataclasses.replace(TINY, clip=1.5, temperature=0.1)
+    job = pipeline.prepare(shades(), options)
+    weights, labels = pipeline.weigh(job).weights, job.benchmark.train.labels
+    relative = weights * np.bincount(labels)[labels]
+    assert relative.max() <= 1.5 * (1 + 1e-4) and relative.min() < 0.9
+
+
+def test_presets_and_learning_rates():
+    quick, paper = (pipeline.Options(preset=p).resolved() for p in ("quick", "paper"))
+    assert (quick.steps, quick.width) == (200, 32) and (paper.steps, paper.width) == (20000, 128)
+    assert pipeline.Options(ipc=100).resolved().learning_rate == 10
+    assert pipeline.Options(ipc=100, learning_rate=2.0).resolved().learning_rate == 2
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(ipc=0), "ipc must be at least 1, found 0"),
+        (dict(steps=-1), "steps must be at least 0, found -1"),
+        (dict(batch_size=0), "batch_size must be at least 1"),
+        (dict(eval_seeds=0), "eval_seeds must be at least 1"),
+        (dict(temperature=0.0), "temperature must be positive and finite, found 0.0"),
+        (dict(temperature=float("nan")), "temperature must be positive and finite, found nan"),
+        (dict(bandwidth=-1.0), "bandwidth must be positive and finite, found -1.0"),
+        (dict(bandwidth=float("inf")), "bandwidth must be positive and finite, found inf"),
+        (dict(learning_rate=-1.0), "learning_rate must be positive"),
+        (dict(clip=0.5), "clip must be at least 1, found 0.5"),
+        (dict(seed=-1), "seed must be at least 0, found -1"),
+        (dict(bandwidth_rule="fixed"), "the fixed bandwidth rule needs a bandwidth"),
+    ],
+    ids=str,
+)
+def test_bad_options(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(TINY, **change).resolved()
+
+
+def test_the_pool_of_a_job_holds_the_training_set():
+    benchmark = shades()
+    pool = pipeline.pool_of(pipeline.prepare(benchmark, TINY))
+    assert pool.images.dtype == np.uint8 and pool.count.tolist() == np.bincount(
+        benchmark.train.labels
+    ).tolist()
+    assert isinstance(pool, sampling.Pool) and isinstance(pool.images, jax.Array)
