@@ -4,6 +4,7 @@ Bad input ends with one line on stderr and exit code 2, Ctrl-C with the state sa
 130.
 """
 
+import contextlib
 import pathlib
 import shlex
 import sys
@@ -11,7 +12,6 @@ import time
 from typing import Annotated, Literal
 
 import rich.console
-import rich.markup
 import rich.progress
 import rich.table
 import tyro
@@ -26,7 +26,7 @@ DEMO = pipeline.Options(ipc=10, conflict=0.1)
 class _Progress:
     """A rich progress bar for each task, fed by the pipeline's reports."""
 
-    def __init__(self, console):
+    def __init__(self):
         self.bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description:<16}"),
             rich.progress.BarColumn(),
@@ -34,7 +34,6 @@ class _Progress:
             rich.progress.TimeElapsedColumn(),
             rich.progress.TimeRemainingColumn(),
             rich.progress.TextColumn("{task.fields[note]}"),
-            console=console,
         )
         self.tasks = {}
 
@@ -50,29 +49,37 @@ def _percent(score):
     return "–" if mean is None or mean != mean else f"{100 * mean:.1f} ± {100 * score['std']:.1f}"
 
 
-def _table(rows):
-    table = rich.table.Table(title="accuracy on the test set, %")
-    columns = ("accuracy", "aligned", "conflicting", "worst_group")
-    for column in ("row", *columns, "conflict mass"):
-        table.add_column(column, justify="left" if column == "row" else "right")
+def _show(rows, folder):
+    """Prints accuracies in percent, and the share of the weight on conflicting samples."""
+    table = rich.table.Table()
+    for column in ("row", "accuracy %", "aligned", "conflicting", "worst group", "mass"):
+        table.add_column(column, justify="left" if column == "row" else "right", no_wrap=True)
     for name, row in rows.items():
+        scores = [row[score] for score in ("accuracy", "aligned", "conflicting", "worst_group")]
         mass = row.get("weights", {}).get("conflict_mass")
-        table.add_row(name, *map(_percent, (row[c] for c in columns)),
-                      "–" if mass is None else f"{mass:.2f}")
-    return table
+        table.add_row(name, *map(_percent, scores), "–" if mass is None else f"{mass:.2f}")
+    console = rich.console.Console()
+    console.print(table)
+    console.print(f"wrote {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _start(dataset, options, data_dir, bar):
-    """Loads the benchmark and prepares the job; nothing is written yet."""
-    start = time.perf_counter()
-    options = options.resolved()
-    benchmark = datasets.load(
-        dataset, data_dir=data_dir, conflict=options.conflict, severity=options.severity,
-        seed=options.seed,
-    )
-    job = pipeline.prepare(benchmark, options, bar)
-    job.seconds["data"] = time.perf_counter() - start
-    return job
+@contextlib.contextmanager
+def _job(dataset, options, data_dir):
+    """The prepared job, under progress bars; the folder is still untouched."""
+    start, progress = time.perf_counter(), _Progress()
+    with progress.bar:
+        options = options.resolved()
+        benchmark = datasets.load(
+            dataset, data_dir=data_dir, conflict=options.conflict, severity=options.severity,
+            seed=options.seed,
+        )
+        job = pipeline.prepare(benchmark, options, progress)
+        job.seconds["data"] = time.perf_counter() - start
+        yield job
+
+
+def _folder(out, *parts):
+    return out or pathlib.Path("runs") / "-".join(map(str, parts))
 
 
 def run(
@@ -94,15 +101,11 @@ def run(
         out: run folder; by default runs/DATASET-METHOD-DEBIAS-ipcIPC-seedSEED.
         resume: continue the run that the folder holds.
     """
-    name = f"{dataset}-{options.method}-{debias}-ipc{options.ipc}-seed{options.seed}"
-    out = out or pathlib.Path("runs") / name
-    console = rich.console.Console()
-    progress = _Progress(console)
-    with progress.bar:
-        job = _start(dataset, options, data_dir, progress)
+    ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
+    out = _folder(out, dataset, options.method, debias, ipc, seed)
+    with _job(dataset, options, data_dir) as job:
         result = pipeline.run(job, out, debias=debias, resume=resume)
-    console.print(_table({"random": result["random"], debias: result}))
-    console.print(f"wrote {out}", markup=False, highlight=False)
+    _show({"random": result["random"], debias: result}, out)
 
 
 def compare(
@@ -122,15 +125,11 @@ def compare(
         out: folder of the comparison; by default runs/compare-DATASET-METHOD-ipcIPC-seedSEED.
         resume: continue the comparison that the folder holds.
     """
-    name = f"compare-{dataset}-{options.method}-ipc{options.ipc}-seed{options.seed}"
-    out = out or pathlib.Path("runs") / name
-    console = rich.console.Console()
-    progress = _Progress(console)
-    with progress.bar:
-        job = _start(dataset, options, data_dir, progress)
+    ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
+    out = _folder(out, "compare", dataset, options.method, ipc, seed)
+    with _job(dataset, options, data_dir) as job:
         rows = pipeline.compare(job, out, resume=resume)["rows"]
-    console.print(_table(rows))
-    console.print(f"wrote {out}", markup=False, highlight=False)
+    _show(rows, out)
 
 
 def demo(*, out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> None:
@@ -149,12 +148,10 @@ def main(arguments: list[str] | None = None) -> None:
     commands = {"demo": demo, "run": run, "compare": compare}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="jaxdd", args=arguments)
-    except pipeline.Interrupted as stopped:
+    except (pipeline.Interrupted, KeyboardInterrupt) as stopped:
         again = arguments if "--resume" in arguments else [*arguments, "--resume"]
-        print(f"jaxdd: {stopped}\ncontinue with: jaxdd {shlex.join(again)}", file=sys.stderr)
-        sys.exit(130)
-    except KeyboardInterrupt:
-        print("jaxdd: stopped", file=sys.stderr)
+        print(f"jaxdd: {str(stopped) or 'stopped'}", file=sys.stderr)
+        print(f"continue with: jaxdd {shlex.join(again)}", file=sys.stderr)
         sys.exit(130)
     except (ValueError, TypeError, OSError) as error:
         print(f"jaxdd: {' '.join(str(error).split())}", file=sys.stderr)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxdd import bias
+from jaxdd import bias, sampling
 
 
 class Dataset(NamedTuple):
@@ -374,6 +374,29 @@ def from_arrays(
         aligned = tuple(aligned.tolist())
     statistics = _statistics(train.images)
     return Benchmark(name, train, scored, k, num_attributes, aligned, *statistics, _OPERATIONS)
+
+
+def pool(benchmark: Benchmark, weights: jax.Array | None = None) -> sampling.Pool:
+    """Puts the training set on the device, ready for drawing from it.
+
+    Args:
+      benchmark: the data.
+      weights: of the training samples [n], at least 0; uniform when None.
+
+    Returns:
+      The pool, with the images as uint8.
+
+    Raises:
+      ValueError: unusable weights, see `jaxdd.sampling.pool`.
+    """
+    return sampling.pool(
+        benchmark.train.images,
+        benchmark.train.labels,
+        num_classes=benchmark.num_classes,
+        mean=benchmark.mean,
+        std=benchmark.std,
+        weights=weights,
+    )
 
 
 def _unflipped():

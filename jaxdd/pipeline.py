@@ -128,6 +128,8 @@ class Options:
             value = getattr(options, name)
             if value is not None and not (value > 0 and np.isfinite(value)):
                 raise ValueError(f"{name} must be positive and finite, found {value}")
+        if options.bandwidth_rule == "fixed" and options.bandwidth is None:
+            raise ValueError("the fixed bandwidth rule needs a bandwidth, found none")
         if options.clip is not None and not options.clip >= 1:
             raise ValueError(f"clip must be at least 1, found {options.clip}")
         return options
@@ -238,15 +240,6 @@ def prepare(
     return Job(benchmark, options, network, method, draw, score, {}, report)
 
 
-def pool_of(job: Job, weights: jax.Array | None = None) -> sampling.Pool:
-    """The training set on the device, with weights `[n]` (uniform when None)."""
-    train = job.benchmark.train
-    return sampling.pool(
-        train.images, train.labels, num_classes=job.benchmark.num_classes,
-        mean=job.benchmark.mean, std=job.benchmark.std, weights=weights,
-    )
-
-
 def _bandwidth(job, embeddings, labels):
     options, classes = job.options, job.benchmark.num_classes
     factor = {} if options.bandwidth is None else dict(factor=options.bandwidth)
@@ -257,8 +250,6 @@ def _bandwidth(job, embeddings, labels):
         "silverman": kde.silverman,
     }
     if options.bandwidth_rule == "fixed":
-        if options.bandwidth is None:
-            raise ValueError("the fixed bandwidth rule needs a bandwidth, found none")
         return jnp.full(classes, options.bandwidth)
     if options.bandwidth_rule == "likelihood":
         scale = kde.class_bandwidth(
@@ -277,7 +268,7 @@ def weigh(job: Job) -> Weighing:
     Bias labels are not looked at.
     """
     options, classes = job.options, job.benchmark.num_classes
-    pool = pool_of(job)
+    pool = datasets.pool(job.benchmark)
     labels = jnp.asarray(job.benchmark.train.labels)
     body = networks.ConvNet(classes, options.encoder_width, options.depth, norm=None)
     encoder = contrastive.Encoder(body)
@@ -436,10 +427,12 @@ def _diagnosis(job, weights):
     if train.attributes is None:
         size = reweight.effective_sample_size(weights, labels, num_classes=benchmark.num_classes)
         return {"effective_sample_size": float(size.mean())}
-    found = reweight.diagnose(
-        weights, labels, jnp.asarray(train.attributes), jnp.asarray(benchmark.aligned),
-        num_classes=benchmark.num_classes, num_attributes=benchmark.num_attributes,
+    diagnose = functools.partial(
+        reweight.diagnose, num_classes=benchmark.num_classes,
+        num_attributes=benchmark.num_attributes,
     )
+    attributes, aligned = jnp.asarray(train.attributes), jnp.asarray(benchmark.aligned)
+    found = jax.jit(diagnose)(weights, labels, attributes, aligned)
     return {name: float(value) for name, value in found._asdict().items()}
 
 
@@ -512,12 +505,12 @@ def run(
     if (folder / "result.json").exists():
         return store.read_json(folder / "result.json")
     with _compilation_counted(job.seconds):
-        uniform, weights, weighing = pool_of(job), None, None
+        uniform, weights, weighing = datasets.pool(job.benchmark), None, None
         if debias == "kde":
             weights, weighing = _density_weights(job, folder)
         elif debias == "oracle":
             weights = oracle(job)
-        pool = pool_of(job, weights)
+        pool = datasets.pool(job.benchmark, weights)
         images = distill_into(job, folder, pool, _draw(job, debias, weighing), debias)
         random = _summary(_scored(job, subset(job, uniform, weighted=False), "random"))
         scores = _scored(job, images, debias)
@@ -551,9 +544,9 @@ def compare(job: Job, folder: pathlib.Path, *, resume: bool) -> dict[str, Any]:
     folder = store.create(folder, _config(job, "compare"), resume=resume)
     with _compilation_counted(job.seconds):
         kde_weights, weighing = _density_weights(job, folder)
-    pools = {"uniform": pool_of(job), "kde": pool_of(job, kde_weights)}
+    pools = {"uniform": datasets.pool(job.benchmark), "kde": datasets.pool(job.benchmark, kde_weights)}
     if job.benchmark.train.attributes is not None:
-        pools["oracle"] = pool_of(job, oracle(job))
+        pools["oracle"] = datasets.pool(job.benchmark, oracle(job))
     rows, images = {}, {}
     for name in ROWS:
         source = {"random": "uniform", "random-kde": "kde", "none": "uniform"}.get(name, name)

@@ -59,6 +59,7 @@ def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
     return (images.astype(jnp.float32) * scale - jnp.asarray(mean)) / jnp.asarray(std)
 
 
+@jax.jit
 def _running_sum(values, first):
     """Sums along the axis, starting afresh wherever `first` is true."""
 

@@ -1,11 +1,22 @@
-"""Four simulated devices for the whole suite, and the shared data where a checkout has it."""
+"""Four simulated devices, one compilation cache for the session, and the shared data if it is there."""
 
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Most of the suite's time is XLA compiling the same small programs again in every test.
+    cache = tempfile.mkdtemp(prefix="jaxdd-tests-")
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -85,9 +85,11 @@ def trained():
     return encoder, pool, labels, state, info, train
 
 
-def test_training_lowers_the_loss_and_separates_the_classes(trained):
+def test_training_reaches_the_lowest_loss_and_separates_the_classes(trained):
+    """16 samples of a class in two views: 31 positives share all the similarity, so log 31."""
     encoder, pool, labels, state, info, _ = trained
-    assert info["loss"][-5:].mean() < 0.8 * info["loss"][:5].mean()
+    assert info["loss"][0] > np.log(31) + 0.3
+    assert float(info["loss"][-1]) == pytest.approx(np.log(31), abs=0.02)
     z = contrastive.embed(encoder, state.params, pool).projection
     same = labels[:, None] == labels
     similarity = np.asarray(z @ z.T)

@@ -1,11 +1,10 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 
-from jaxdd import datasets, distill, pipeline, sampling, store
+from jaxdd import datasets, distill, pipeline, store
 
 TINY = pipeline.Options(
     ipc=2, steps=6, batch_size=8, width=4, depth=2, epochs=2, eval_seeds=2, chunk=2,
@@ -182,12 +181,3 @@ def test_presets_and_learning_rates():
 def test_bad_options(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(TINY, **change).resolved()
-
-
-def test_the_pool_of_a_job_holds_the_training_set():
-    benchmark = shades()
-    pool = pipeline.pool_of(pipeline.prepare(benchmark, TINY))
-    assert pool.images.dtype == np.uint8 and pool.count.tolist() == np.bincount(
-        benchmark.train.labels
-    ).tolist()
-    assert isinstance(pool, sampling.Pool) and isinstance(pool.images, jax.Array)
