@@ -6,23 +6,16 @@ normalise, augment and score them. Attributes travel along for scoring only.
 """
 
 import difflib
-import gzip
-import hashlib
 import math
 import numbers
 import os
-import pathlib
-import socket
-import tempfile
-import urllib.parse
-import urllib.request
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxdd import bias, sampling
+from jaxdd import archives, bias, sampling
 
 
 class Dataset(NamedTuple):
@@ -65,13 +58,6 @@ class Benchmark(NamedTuple):
     strategy: tuple[str, ...]
 
 
-class _Archive(NamedTuple):
-    url: str
-    md5: dict[str, str]
-    mean: float
-    std: float
-
-
 class _Coloring(NamedTuple):
     grey: str
     style: str
@@ -79,33 +65,7 @@ class _Coloring(NamedTuple):
 
 
 _OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
-_TRAIN = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
-_TEST = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
-
-_ARCHIVES = {
-    "mnist": _Archive(
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        {
-            _TRAIN[0]: "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            _TRAIN[1]: "d53e105ee54ea40749a09fcbcd1e9432",
-            _TEST[0]: "9fb629c4189551a2d022fa330f9573f3",
-            _TEST[1]: "ec29112dd5afa0611ce80d1b7f02629c",
-        },
-        mean=0.1307,
-        std=0.3081,
-    ),
-    "fashion_mnist": _Archive(
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        {
-            _TRAIN[0]: "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            _TRAIN[1]: "25c81989df183df01b3e8a0aad5dffbe",
-            _TEST[0]: "bef4ecab320f06d8554ea6380940ec79",
-            _TEST[1]: "bb300cfdad3c16e7a12a480ee83cd310",
-        },
-        mean=0.2861,
-        std=0.3530,
-    ),
-}
+_STATISTICS = {"mnist": (0.1307, 0.3081), "fashion_mnist": (0.2861, 0.3530)}
 
 _COLORINGS = {
     "cdigits": _Coloring("digits", "shade", conflict=0.1),
@@ -122,11 +82,8 @@ _SOLID = {
     "solid background": bias.solid_background,
 }
 
-NAMES = ("digits", *_ARCHIVES, *_COLORINGS)
+NAMES = ("digits", *_STATISTICS, *_COLORINGS)
 """Every name that `load` knows."""
-
-CACHE = pathlib.Path("~/.cache/jaxdd")
-"""Where downloads are kept, one folder per archive."""
 
 
 def load(
@@ -153,7 +110,7 @@ def load(
     Args:
       name: one of `NAMES`.
       data_dir: folder that holds the original files, in `data_dir/mnist` (`data_dir/fashion_mnist`)
-        or directly; files in neither nor in `CACHE` are downloaded there. Digits need none.
+        or directly; files in neither nor in `archives.CACHE` are downloaded there. Digits need none.
       conflict: share of each training class that conflicts, in [0, 1]; by default .1 for cdigits
         and the solid colours, .05 for cmnist and cfmnist.
       severity: 1..4, how pure the shades are (see `jaxdd.bias.foreground`); 4 by default.
@@ -408,18 +365,18 @@ def _load_grey(name, data_dir, placement):
         raise ValueError(f"placement must be 'centre' or 'corner', found {placement!r}")
     if name == "digits":
         return digits()
-    archive = _ARCHIVES[name]
-    files = _find_or_download(name, data_dir)
+    files = archives.find(name, data_dir)
     pads = (2, 2) if placement == "centre" else (4, 0)
     train, test = (
         Dataset(
-            np.pad(_read_idx(files[images], archive.md5), ((0, 0), pads, pads))[..., None],
-            _read_idx(files[labels], archive.md5).astype(np.int32),
+            np.pad(archives.read(name, files[images]), ((0, 0), pads, pads))[..., None],
+            archives.read(name, files[labels]).astype(np.int32),
         )
-        for images, labels in (_TRAIN, _TEST)
+        for images, labels in (archives.TRAIN, archives.TEST)
     )
     strategy = _unflipped() if name == "mnist" else _OPERATIONS
-    return Benchmark(name, train, test, 10, 0, None, (archive.mean,), (archive.std,), strategy)
+    mean, std = _STATISTICS[name]
+    return Benchmark(name, train, test, 10, 0, None, (mean,), (std,), strategy)
 
 
 def _colored(name, grey, style, conflict, severity, seed):
@@ -450,81 +407,6 @@ def _colored(name, grey, style, conflict, severity, seed):
         mean=(0.5,) * 3,
         std=(0.5,) * 3,
     )
-
-
-def _find_or_download(name, data_dir):
-    cache = CACHE.expanduser() / name
-    folders = [cache]
-    if data_dir is not None:
-        data_dir = pathlib.Path(data_dir).expanduser()
-        folders = [data_dir / name, data_dir, cache]
-    archive = _ARCHIVES[name]
-    found = {
-        file: next((f / file for f in folders if (f / file).is_file()), None)
-        for file in archive.md5
-    }
-    missing = [file for file, path in found.items() if path is None]
-    if not missing:
-        return found
-    if not _reachable(archive.url):
-        raise FileNotFoundError(
-            f"{name}: {', '.join(missing)} not found in {' or '.join(map(str, folders))}, and "
-            f"{archive.url} cannot be reached; put the four files into one of these folders"
-        )
-    _download(archive, missing, cache)
-    return found | {file: cache / file for file in missing}
-
-
-def _reachable(url):
-    # Asked first, because TFDS goes on trying for minutes where there is no network.
-    parts = urllib.parse.urlsplit(url)
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(parts.scheme, proxies.get("all"))
-    if proxy and not urllib.request.proxy_bypass(parts.hostname):
-        parts = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((parts.hostname, port), timeout=3).close()
-    except OSError:
-        return False
-    return True
-
-
-def _download(archive, files, folder):
-    import tensorflow_datasets as tfds
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        manager = tfds.download.DownloadManager(download_dir=scratch)
-        # One at a time: after a failure TFDS leaves the other downloads of a batch running.
-        for file in files:
-            try:
-                path = manager.download(archive.url + file)
-            except Exception as error:  # TFDS, requests and promise each raise their own kinds
-                raise OSError(f"download of {archive.url}{file} failed: {error}") from error
-            _read_verified(path, archive.md5[file])
-            os.replace(path, folder / file)
-
-
-def _read_verified(path, expected):
-    content = pathlib.Path(path).read_bytes()
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != expected:
-        raise ValueError(
-            f"{path} is not the original file: found md5 {found} ({len(content):,} bytes), "
-            f"expected {expected}; delete or replace it"
-        )
-    return content
-
-
-def _read_idx(path, md5):
-    """Array of an idx-ubyte.gz file: two zeros, type 8, rank, big-endian sizes, then the bytes."""
-    # Unpacked in memory: an extraction folder shared by both archives, whose files have the same
-    # names, hands out one for the other.
-    content = gzip.decompress(_read_verified(path, md5[path.name]))
-    rank = content[3]
-    shape = np.frombuffer(content, ">i4", rank, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
 def _split(data, fraction, *, seed):

@@ -24,6 +24,7 @@ import numpy as np
 import optax
 
 from jaxdd import (
+    checkpoint,
     contrastive,
     datasets,
     distill,
@@ -321,7 +322,6 @@ def _density_weights(job, folder):
         return jnp.asarray(store.read_arrays(path)["weights"]), None
     weighing = weigh(job)
     arrays = dict(zip(("weights", "log_density", "bandwidth"), map(np.asarray, weighing[:3])))
-    store.write_arrays(path, arrays)
     train = job.benchmark.train
     plot.embedding_map(
         folder / "embedding.png", np.asarray(weighing.embeddings), train.labels, train.attributes
@@ -330,6 +330,7 @@ def _density_weights(job, folder):
         folder / "weights.png", arrays["weights"], train.labels, train.attributes,
         job.benchmark.aligned,
     )
+    store.write_arrays(path, arrays)  # last, since its presence says that this stage is done
     return weighing.weights, weighing
 
 
@@ -385,7 +386,7 @@ def distill_into(
     """
     options, steps = job.options, job.options.steps
     state = job.method.init(_initial(job, pool))
-    first, state = store.restore_state(folder, state) or (0, state)
+    first, state = checkpoint.restore(folder, state) or (0, state)
     store.rewind(folder, first)
     if steps == 0:
         return state.images
@@ -402,7 +403,7 @@ def distill_into(
             job.report(name, step, steps, loss=loss, rate=rate)
             store.append(folder, {"step": step, "loss": loss, "steps_per_second": rate})
             if now - saved > options.save_every or step == steps or stopped.is_set():
-                store.save_state(folder, step, state)
+                checkpoint.save(folder, step, state)
                 saved = now
             if stopped.is_set() and step < steps:
                 raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")

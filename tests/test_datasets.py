@@ -18,20 +18,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdd import bias, datasets
+from jaxdd import archives, bias, datasets
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_originals = pytest.mark.skipif(
     not (SHARED / "mnist").is_dir(), reason=f"the original files are not in {SHARED}"
 )
-reachable = datasets._reachable
+reachable = archives._reachable
 
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch, tmp_path):
     """No network, and an empty cache."""
-    monkeypatch.setattr(datasets, "_reachable", lambda url: False)
-    monkeypatch.setattr(datasets, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(archives, "_reachable", lambda url: False)
+    monkeypatch.setattr(archives, "CACHE", tmp_path / "cache")
 
 
 def idx(array):
@@ -45,7 +45,7 @@ def small(monkeypatch, tmp_path):
     """A folder with twice 40 made-up images in MNIST's files, whose md5 sums are registered."""
     rng = np.random.default_rng(0)
     arrays = {}
-    for images, labels in (datasets._TRAIN, datasets._TEST):
+    for images, labels in (archives.TRAIN, archives.TEST):
         arrays[images] = rng.integers(0, 256, (40, 28, 28), dtype=np.uint8)
         arrays[labels] = rng.permutation(np.arange(40, dtype=np.uint8) % 10)
     folder = tmp_path / "data" / "mnist"
@@ -55,8 +55,8 @@ def small(monkeypatch, tmp_path):
         content = idx(array)
         md5[file] = hashlib.md5(content).hexdigest()
         (folder / file).write_bytes(content)
-    archive = datasets._ARCHIVES["mnist"]._replace(md5=md5)
-    monkeypatch.setitem(datasets._ARCHIVES, "mnist", archive)
+    archive = archives.ARCHIVES["mnist"]._replace(md5=md5)
+    monkeypatch.setitem(archives.ARCHIVES, "mnist", archive)
     return folder, arrays
 
 
@@ -158,7 +158,7 @@ def test_shades_vary_with_severity_only_where_there_are_shades(small):
 def test_solid_colours_on_generated_files(small):
     """FG has its colour where the grey image is 128 or more and black elsewhere; BG the reverse."""
     folder, arrays = small
-    bright = np.pad(arrays[datasets._TRAIN[0]], ((0, 0), (2, 2), (2, 2)))[..., None] >= 128
+    bright = np.pad(arrays[archives.TRAIN[0]], ((0, 0), (2, 2), (2, 2)))[..., None] >= 128
     for name, mask in (("cmnist-fg", bright), ("cmnist-bg", ~bright)):
         found = datasets.load(name, data_dir=folder, conflict=0.25)
         color = np.array(bias.SOLID_COLORS)[found.train.attributes][:, None, None]
@@ -175,7 +175,7 @@ def test_mnist_is_read_and_padded(small, layout, placement, start):
     folder, arrays = small
     data_dir = folder.parent if layout == "data_dir/mnist" else str(folder)
     found = datasets.mnist(data_dir, placement=placement)
-    for data, (images, labels) in ((found.train, datasets._TRAIN), (found.test, datasets._TEST)):
+    for data, (images, labels) in ((found.train, archives.TRAIN), (found.test, archives.TEST)):
         inner = data.images[:, start : start + 28, start : start + 28, 0]
         assert (inner == arrays[images]).all()
         assert data.images.shape[1:] == (32, 32, 1)
@@ -249,7 +249,7 @@ def test_load_refuses(name, options, error, match):
 @pytest.mark.parametrize("damage", ["corrupt", "truncated", "empty"])
 def test_files_that_are_not_the_original_are_named(small, damage):
     folder, _ = small
-    path = folder / datasets._TEST[1]
+    path = folder / archives.TEST[1]
     content = path.read_bytes()
     damaged = {"corrupt": content[:-1] + b"?", "truncated": content[:-5], "empty": b""}[damage]
     path.write_bytes(damaged)
@@ -260,7 +260,7 @@ def test_files_that_are_not_the_original_are_named(small, damage):
 
 def test_absent_files_are_named_at_once_where_there_is_no_network(small, tmp_path):
     folder, _ = small
-    (folder / datasets._TRAIN[0]).unlink()
+    (folder / archives.TRAIN[0]).unlink()
     with pytest.raises(FileNotFoundError) as caught:
         datasets.load("cmnist", data_dir=folder.parent)
     message = str(caught.value)
@@ -290,7 +290,7 @@ def test_the_probe_gives_up_on_a_closed_port_and_sees_an_open_one(monkeypatch):
 def test_absent_files_are_downloaded_once(small, tmp_path, monkeypatch):
     """Only what is missing is asked for; the second time nothing is."""
     folder, arrays = small
-    path = folder / datasets._TRAIN[1]
+    path = folder / archives.TRAIN[1]
     content = path.read_bytes()
     path.unlink()
     asked = []
@@ -300,11 +300,11 @@ def test_absent_files_are_downloaded_once(small, tmp_path, monkeypatch):
         target.mkdir(parents=True)
         (target / files[0]).write_bytes(content)
 
-    monkeypatch.setattr(datasets, "_reachable", lambda url: True)
-    monkeypatch.setattr(datasets, "_download", download)
+    monkeypatch.setattr(archives, "_reachable", lambda url: True)
+    monkeypatch.setattr(archives, "_download", download)
     for _ in range(2):
-        assert (datasets.mnist(folder).train.labels == arrays[datasets._TRAIN[1]]).all()
-    assert asked == [[datasets._TRAIN[1]]]
+        assert (datasets.mnist(folder).train.labels == arrays[archives.TRAIN[1]]).all()
+    assert asked == [[archives.TRAIN[1]]]
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -321,11 +321,11 @@ def server(small, tmp_path, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        archive = datasets._ARCHIVES["mnist"]._replace(
+        archive = archives.ARCHIVES["mnist"]._replace(
             url=f"http://127.0.0.1:{server.server_port}/mnist/"
         )
-        monkeypatch.setitem(datasets._ARCHIVES, "mnist", archive)
-        monkeypatch.setattr(datasets, "_reachable", reachable)
+        monkeypatch.setitem(archives.ARCHIVES, "mnist", archive)
+        monkeypatch.setattr(archives, "_reachable", reachable)
         yield folder
         server.shutdown()
         thread.join()
@@ -335,7 +335,7 @@ def server(small, tmp_path, monkeypatch):
 def test_download_through_tensorflow_datasets(small, server, tmp_path):
     _, arrays = small
     found = datasets.load("mnist")
-    assert (found.test.labels == arrays[datasets._TEST[1]]).all()
+    assert (found.test.labels == arrays[archives.TEST[1]]).all()
     cached = tmp_path / "cache" / "mnist"
     assert sorted(p.name for p in cached.iterdir()) == sorted(arrays)
 
@@ -343,7 +343,7 @@ def test_download_through_tensorflow_datasets(small, server, tmp_path):
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("fault", ["absent", "corrupt"])
 def test_failed_downloads_leave_nothing_behind(server, tmp_path, fault):
-    path = server / datasets._TEST[0]
+    path = server / archives.TEST[0]
     path.unlink()
     if fault == "corrupt":
         path.write_bytes(b"<html>please log in</html>")
@@ -353,7 +353,7 @@ def test_failed_downloads_leave_nothing_behind(server, tmp_path, fault):
     }[fault]
     with pytest.raises(error, match=match):
         datasets.mnist()
-    assert not (tmp_path / "cache" / "mnist" / datasets._TEST[0]).exists()
+    assert not (tmp_path / "cache" / "mnist" / archives.TEST[0]).exists()
     assert not [p for p in (tmp_path / "cache" / "mnist").iterdir() if p.is_dir()]
 
 
