@@ -5,12 +5,16 @@ Bad input ends with one line on stderr and exit code 2, Ctrl-C with the state sa
 """
 
 import contextlib
+import functools
+import io
 import pathlib
+import re
 import shlex
 import sys
 import time
 from typing import Annotated, Literal
 
+import jax
 import rich.console
 import rich.progress
 import rich.table
@@ -142,17 +146,43 @@ def demo(*, out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> N
     compare("cdigits", options=DEMO, out=out, resume=resume)
 
 
+def _later(command):
+    """A command that tyro may call while it parses: what comes back runs it."""
+
+    @functools.wraps(command)
+    def collect(*arguments, **options):
+        return functools.partial(command, *arguments, **options)
+
+    return collect
+
+
+def _parse(arguments):
+    """The command to run. tyro explains a mistake in a box; here it becomes one line."""
+    commands = {command.__name__: _later(command) for command in (demo, run, compare)}
+    explanation = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(explanation):
+            return tyro.extras.subcommand_cli_from_dict(commands, prog="jaxdd", args=arguments)
+    except SystemExit as stopped:
+        if stopped.code:
+            words = re.sub(r"[─│╭╮╰╯]|\x1b\[[0-9;]*m", " ", explanation.getvalue()).split()
+            raise ValueError(" ".join(words)) from None
+        raise
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; `arguments` default to those of the process."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    commands = {"demo": demo, "run": run, "compare": compare}
+    expected = (
+        ValueError, TypeError, OSError, OverflowError, MemoryError, jax.errors.JaxRuntimeError
+    )
     try:
-        tyro.extras.subcommand_cli_from_dict(commands, prog="jaxdd", args=arguments)
+        _parse(arguments)()
     except (pipeline.Interrupted, KeyboardInterrupt) as stopped:
         again = arguments if "--resume" in arguments else [*arguments, "--resume"]
         print(f"jaxdd: {str(stopped) or 'stopped'}", file=sys.stderr)
         print(f"continue with: jaxdd {shlex.join(again)}", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, TypeError, OSError) as error:
+    except expected as error:
         print(f"jaxdd: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

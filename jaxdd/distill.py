@@ -187,8 +187,10 @@ def run(
     bits, since chunks start at the same steps.
 
     Raises:
-        ValueError: for a loss that is not finite.
+        ValueError: for a loss that is not finite, or a chunk of no steps.
     """
+    if chunk_length < 1:
+        raise ValueError(f"chunk_length must be at least 1, found {chunk_length}")
     for start in range(first, steps, chunk_length):
         length = min(chunk_length, steps - start)
         state, info = chunk(

@@ -123,12 +123,16 @@ class Options:
             epochs=1, eval_seeds=1, chunk=1, seed=0,
         )
         for name, least in whole.items():
-            if getattr(options, name) < least:
-                raise ValueError(f"{name} must be at least {least}, found {getattr(options, name)}")
+            if not least <= getattr(options, name) < 2**31:
+                raise ValueError(
+                    f"{name} must be at least {least} and fit 32 bits, found {getattr(options, name)}"
+                )
         for name in ("temperature", "bandwidth", "learning_rate"):
             value = getattr(options, name)
-            if value is not None and not (value > 0 and np.isfinite(value)):
+            if value is not None and not 1e-30 < value < 1e30:  # what float32 can calculate with
                 raise ValueError(f"{name} must be positive and finite, found {value}")
+        if not 0 <= options.save_every < np.inf:
+            raise ValueError(f"save_every must be at least 0 and finite, found {options.save_every}")
         if options.bandwidth_rule == "fixed" and options.bandwidth is None:
             raise ValueError("the fixed bandwidth rule needs a bandwidth, found none")
         if options.clip is not None and not options.clip >= 1:
@@ -319,7 +323,7 @@ def _density_weights(job, folder):
     """The KDE weights `[n]`, read from the folder if an earlier run got that far."""
     path = folder / "weights.npz"
     if path.exists() and job.options.weighting != "batch":
-        return jnp.asarray(store.read_arrays(path)["weights"]), None
+        return _stored_weights(path, len(job.benchmark.train.labels)), None
     weighing = weigh(job)
     arrays = dict(zip(("weights", "log_density", "bandwidth"), map(np.asarray, weighing[:3])))
     train = job.benchmark.train
@@ -332,6 +336,13 @@ def _density_weights(job, folder):
     )
     store.write_arrays(path, arrays)  # last, since its presence says that this stage is done
     return weighing.weights, weighing
+
+
+def _stored_weights(path, n):
+    weights = store.read_arrays(path).get("weights")
+    if weights is None or weights.shape != (n,) or not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(f"{path} does not hold the weights of {n} samples; delete it and resume")
+    return jnp.asarray(weights)
 
 
 def _draw(job, debias, weighing):
@@ -405,7 +416,7 @@ def distill_into(
             if now - saved > options.save_every or step == steps or stopped.is_set():
                 checkpoint.save(folder, step, state)
                 saved = now
-            if stopped.is_set() and step < steps:
+            if stopped.is_set():
                 raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")
     return state.images
 
@@ -479,6 +490,13 @@ def _finish(job, folder, images, scores, weights, random):
     return store.read_json(folder / "result.json")
 
 
+def _stored_result(path):
+    result = store.read_json(path)
+    if not isinstance(result, dict) or not {"accuracy", "random", "weights"} <= result.keys():
+        raise ValueError(f"{path} does not hold a result; delete it and resume")
+    return result
+
+
 def _config(job, command, **more):
     return {
         "command": command, "dataset": job.benchmark.name, **more,
@@ -504,7 +522,7 @@ def run(
         oracle(job)  # fails before the folder is touched
     folder = store.create(folder, _config(job, "run", debias=debias), resume=resume)
     if (folder / "result.json").exists():
-        return store.read_json(folder / "result.json")
+        return _stored_result(folder / "result.json")
     with _compilation_counted(job.seconds):
         uniform, weights, weighing = datasets.pool(job.benchmark), None, None
         if debias == "kde":
@@ -564,7 +582,7 @@ def _row(job, folder, name, pool, draw, rows):
     """The result and the images of one row, read back if an earlier run finished it."""
     if (folder / "result.json").exists():
         stored = store.read_synthetic(folder / "synthetic.npz")
-        return store.read_json(folder / "result.json"), stored.images
+        return _stored_result(folder / "result.json"), stored.images
     store.create(folder, _config(job, "compare", row=name), resume=True)
     job = job._replace(seconds=dict(job.seconds))
     with _compilation_counted(job.seconds):

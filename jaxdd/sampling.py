@@ -89,13 +89,18 @@ def pool(
         weights: `[n]` non-negative, normalised here within each class; uniform when None.
 
     Raises:
-        ValueError: for shapes that disagree, a class without samples, or unusable weights.
+        ValueError: for shapes that disagree, a class without samples, or unusable values.
+        TypeError: for images that are neither uint8 nor floating, or labels that are not integers.
     """
     images, labels = jnp.asarray(images), jnp.asarray(labels)
+    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images must be uint8 or floating, found {images.dtype}")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be integers, found {labels.dtype}")
     mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
-    if images.ndim != 4 or labels.shape != images.shape[:1]:
+    if images.ndim != 4 or labels.shape != images.shape[:1] or not images.size:
         raise ValueError(
-            "images must be [n, h, w, c] and labels [n], "
+            "images must be [n, h, w, c] and labels [n] with n ≥ 1, "
             f"found shapes {images.shape} and {labels.shape}"
         )
     if mean.shape != images.shape[3:] or std.shape != images.shape[3:]:
@@ -106,8 +111,9 @@ def pool(
     weights = jnp.ones(labels.shape) if weights is None else jnp.asarray(weights, jnp.float32)
     if weights.shape != labels.shape:
         raise ValueError(f"weights must be [n] like labels {labels.shape}, found {weights.shape}")
-    if not any(isinstance(x, jax.core.Tracer) for x in (labels, weights)):
-        _check(*jax.device_get((labels, weights)), num_classes)
+    values = (images, labels, weights, mean, std)
+    if not any(isinstance(x, jax.core.Tracer) for x in values):
+        _check(*jax.device_get(values), num_classes)
     count = jnp.bincount(labels, length=num_classes)
     total = jax.ops.segment_sum(weights, labels, num_classes)
     order = jnp.argsort(labels, stable=True)
@@ -118,8 +124,12 @@ def pool(
     return Pool(images, weights, order, start, count, cumulative, mean, std)
 
 
-def _check(labels, weights, num_classes):
+def _check(images, labels, weights, mean, std, num_classes):
     """Refuses values, on the host, since inside `jit` any jnp operation would be traced."""
+    if images.dtype != np.uint8 and not np.isfinite(images).all():
+        raise ValueError("images must be finite, found NaN or infinite pixels")
+    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+        raise ValueError(f"mean must be finite and std positive, found {mean} and {std}")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f"labels must lie in 0..{num_classes - 1}, found {labels.min()}..{labels.max()}"

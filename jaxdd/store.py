@@ -54,6 +54,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -139,7 +143,9 @@ def create(
     """
     if not isinstance(config, dict):
         raise TypeError(f"config must be a dict, found {type(config).__name__}")
-    folder, config = pathlib.Path(folder), _plain(config)
+    folder, config = pathlib.Path(folder).expanduser(), _plain(config)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file, expected the folder of a run")
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "config.json").exists():
         _check_same_run(folder, config, resume)
@@ -165,10 +171,10 @@ def _check_same_run(folder: pathlib.Path, config: dict[str, Any], resume: bool) 
         raise ValueError(f"{folder / 'config.json'} must hold an object, found {stored!r}")
     differences = _differences(stored, config)
     if not resume:
-        what = differences or "same configuration"
+        if differences:
+            raise FileExistsError(f"{folder} holds another run ({differences}); choose another --out")
         raise FileExistsError(
-            f"{folder} holds another run ({what}); pass --resume to continue it or choose "
-            "another --out"
+            f"{folder} holds this very run; pass --resume to continue it or choose another --out"
         )
     if differences:
         raise ValueError(f"cannot resume {folder} with another configuration: {differences}")
@@ -262,7 +268,11 @@ def rewind(folder: str | os.PathLike, step: int) -> None:
     Raises:
       ValueError: progress.jsonl is damaged.
     """
-    kept = [record for record in progress(folder) if record.get("step", step) <= step]
+    records = progress(folder)
+    for record in records:
+        if not isinstance(record.get("step", step), int):
+            raise ValueError(f"{folder}/progress.jsonl: step must be a number, found {record}")
+    kept = [record for record in records if record.get("step", step) <= step]
     with atomic_path(pathlib.Path(folder) / "progress.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
 

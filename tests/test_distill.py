@@ -216,6 +216,11 @@ def test_a_diverging_run_stops_with_the_step():
         list(chunks)
 
 
+def test_a_chunk_has_steps():
+    with pytest.raises(ValueError, match="chunk_length must be at least 1, found 0"):
+        run(4, chunk_length=0)
+
+
 def test_bad_initial_images():
     with pytest.raises(ValueError, match=r"\[k, ipc, h, w, c\], found shape \(3, 8, 8, 3\)"):
         METHOD.init(jnp.zeros((3, 8, 8, 3)))

@@ -152,6 +152,10 @@ IMAGES, LABELS = np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 0, 1, 1])
         (dict(weights=np.array([1, -1, 1, 1.0])), "non-negative"),
         (dict(weights=np.array([1, np.nan, 1, 1.0])), "finite"),
         (dict(weights=np.array([0, 0, 1, 1.0])), "positive sum in each class"),
+        (dict(std=(0,)), "std positive"),
+        (dict(mean=(np.nan,)), "mean must be finite"),
+        (dict(images=np.full((4, 2, 2, 1), np.nan)), "images must be finite"),
+        (dict(images=IMAGES[:0], labels=LABELS[:0]), "with n ≥ 1"),
     ],
 )
 def test_bad_input(change, message):
@@ -159,3 +163,11 @@ def test_bad_input(change, message):
     images, labels = arguments.pop("images"), arguments.pop("labels")
     with pytest.raises(ValueError, match=message):
         sampling.pool(images, labels, **arguments)
+
+
+def test_dtypes_are_checked():
+    options = dict(num_classes=2, mean=(0,), std=(1,))
+    with pytest.raises(TypeError, match="images must be uint8 or floating, found int32"):
+        sampling.pool(IMAGES.astype(np.int32), LABELS, **options)
+    with pytest.raises(TypeError, match="labels must be integers, found float"):
+        sampling.pool(IMAGES, LABELS / 1.0, **options)

@@ -143,10 +143,10 @@ def test_create_writes_the_configuration(tmp_path):
 
 def test_create_refuses_a_folder_with_a_run(tmp_path):
     store.create(tmp_path, {"ipc": 1})
-    message = r"holds another run \(ipc is 1 there and 10 here\); pass --resume to continue it or"
+    message = r"holds another run \(ipc is 1 there and 10 here\); choose another --out"
     with pytest.raises(FileExistsError, match=message):
         store.create(tmp_path, {"ipc": 10})
-    with pytest.raises(FileExistsError, match=r"another run \(same configuration\)"):
+    with pytest.raises(FileExistsError, match="this very run; pass --resume to continue it or"):
         store.create(tmp_path, {"ipc": 1})
 
 
