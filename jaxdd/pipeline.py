@@ -8,6 +8,7 @@ kept in the folder, and the state of the distillation is saved every few seconds
 
 import contextlib
 import dataclasses
+import datetime
 import functools
 import pathlib
 import platform
@@ -448,14 +449,17 @@ def _diagnosis(job, weights):
     return {name: float(value) for name, value in found._asdict().items()}
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python, jaxdd and what it computes with."""
-    names = ("jaxdd", "jax", "jaxlib", "flax", "optax", "numpy")
-    found = {"python": platform.python_version()}
-    for name in names:
+def circumstances() -> dict[str, Any]:
+    """Device, versions and date, without which no number can be judged."""
+    versions = {"python": platform.python_version()}
+    for name in ("jaxdd", "jax", "jaxlib", "flax", "optax", "numpy"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            versions[name] = metadata.version(name)
+    return {
+        "device": str(jax.devices()[0].device_kind),
+        "versions": versions,
+        "date": datetime.date.today().isoformat(),
+    }
 
 
 def _finish(job, folder, images, scores, weights, random):
@@ -466,13 +470,12 @@ def _finish(job, folder, images, scores, weights, random):
         "random": random,
         "weights": _diagnosis(job, weights),
         "seconds": dict(job.seconds),
-        "device": str(jax.devices()[0].device_kind),
-        "versions": versions(),
+        **circumstances(),
         "seed": options.seed,
         "config": store.read_json(folder / "config.json"),
     }
     labels = np.broadcast_to(np.arange(images.shape[0])[:, None], images.shape[:2])
-    provenance = {"config": result["config"], "versions": result["versions"]}
+    provenance = {name: result[name] for name in ("config", "device", "versions")}
     store.write_synthetic(
         folder / "synthetic.npz",
         store.Synthetic(

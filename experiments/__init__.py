@@ -1,0 +1,1 @@
+"""One file per claim: the docstring holds the command, the cost and what was found."""
