@@ -170,21 +170,26 @@ class InstanceNorm(nn.Module):
         return (normal * scale + bias).astype(self.dtype)
 
 
-def _windows(images):
-    """`[n, h, w, c]` as 2×2 windows `[n, h // 2, 2, w // 2, 2, c]`; an odd last row is dropped."""
+def _corners(images):
+    """The four pixels of every 2×2 window, each `[n, h // 2, w // 2, c]`; an odd last row is dropped.
+
+    Slices and not a reduction over windows, because bfloat16 reductions that jaxlib 0.12 fuses
+    behind a convolution on the CPU return unwritten memory.
+    """
     n, height, width, channels = images.shape
     images = images[:, : height // 2 * 2, : width // 2 * 2]
-    return images.reshape(n, height // 2, 2, width // 2, 2, channels)
+    windows = images.reshape(n, height // 2, 2, width // 2, 2, channels)
+    return [windows[:, :, i, :, j] for i in (0, 1) for j in (0, 1)]
 
 
 def average_pool(images: jax.Array) -> jax.Array:
     """Halves `[n, h, w, c]` by the mean of 2×2 windows; a side of one pixel is left alone."""
-    return images if min(images.shape[1:3]) < 2 else _windows(images).mean((2, 4))
+    return images if min(images.shape[1:3]) < 2 else sum(_corners(images)) / 4
 
 
 def max_pool(images: jax.Array) -> jax.Array:
     """Halves `[n, h, w, c]` by the maximum of 2×2 windows; a side of one pixel is left alone."""
-    return images if min(images.shape[1:3]) < 2 else _windows(images).max((2, 4))
+    return images if min(images.shape[1:3]) < 2 else functools.reduce(jnp.maximum, _corners(images))
 
 
 def no_pool(images: jax.Array) -> jax.Array:
