@@ -1,0 +1,332 @@
+"""Layer 3, disk: the biased benchmarks as tensorflow-datasets builders, and any TFDS set as one.
+
+Importing this module registers the builders; none of them needs TensorFlow:
+
+    import tensorflow_datasets as tfds
+    import jaxdd.builders
+
+    train = tfds.data_source("cmnist/conflict_0.05", split="train")
+
+A config is the share of images that conflict and, where there are shades, how pure they are:
+`conflict_0.05_severity_2`; severity is 4 where it is not named. Its examples are the arrays of
+`jaxdd.datasets.load` at seed 0, shuffled by TFDS: `index` is the place of an example there.
+
+Original files are looked for in TFDS's manual_dir (`data_dir/downloads/manual`, unless
+`tfds.download.DownloadConfig` names another), in its folder `mnist` or `fashion_mnist` or directly;
+then `jaxdd.archives` finds or downloads them. It checks the md5 sum of every file that is read;
+`url_infos` has the sizes and SHA-256 sums under which TFDS itself knows the files.
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+import numbers
+import os
+
+import numpy as np
+
+from jaxdd import archives, datasets
+
+try:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import checksums
+except ImportError as error:
+    raise ImportError(
+        "jaxdd.builders needs tensorflow-datasets: "
+        f"pip install tensorflow-datasets importlib_resources pillow ({error})"
+    ) from error
+
+_CITATIONS = {
+    "lff": """@inproceedings{nam2020learning,
+  title={Learning from Failure: De-biasing Classifier from Biased Classifier},
+  author={Nam, Junhyun and Cha, Hyuntak and Ahn, Sungsoo and Lee, Jaeho and Shin, Jinwoo},
+  booktitle={Advances in Neural Information Processing Systems}, year={2020}}""",
+    "fairdd": """@inproceedings{zhou2025fairdd,
+  title={{FairDD}: Fair Dataset Distillation},
+  author={Zhou, Qihang and Fang, Shenhao and He, Shibo and Meng, Wenchao and Chen, Jiming},
+  booktitle={Advances in Neural Information Processing Systems}, year={2025}}""",
+    "digits": """@misc{alpaydin1998optical,
+  title={Optical Recognition of Handwritten Digits},
+  author={Alpaydin, Ethem and Kaynak, Cenk},
+  howpublished={UCI Machine Learning Repository}, year={1998}, doi={10.24432/C50P49}}""",
+    "mnist": """@article{lecun1998gradient,
+  title={Gradient-Based Learning Applied to Document Recognition},
+  author={LeCun, Yann and Bottou, Leon and Bengio, Yoshua and Haffner, Patrick},
+  journal={Proceedings of the IEEE}, volume={86}, number={11}, pages={2278--2324}, year={1998}}""",
+    "fashion_mnist": """@misc{xiao2017fashion,
+  title={Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms},
+  author={Xiao, Han and Rasul, Kashif and Vollgraf, Roland},
+  archivePrefix={arXiv}, eprint={1708.07747}, year={2017}}""",
+}
+
+
+@dataclasses.dataclass(eq=False)
+class Config(tfds.core.BuilderConfig):
+    """How biased a benchmark is; once prepared, TFDS tells configs apart by their names alone.
+
+    Attributes:
+      conflict: share of each training class that conflicts, in [0, 1].
+      severity: 1..4, how pure the shades are; None for the default, or where there are none.
+    """
+
+    conflict: float = 0.05
+    severity: int | None = None
+
+
+def _configs(*severities):
+    return [
+        Config(
+            name=f"conflict_{conflict}{f'_severity_{severity}' if severity else ''}",
+            description=f"{conflict:.1%} of each training class conflict.",
+            conflict=conflict,
+            severity=severity,
+        )
+        for severity in (None, *severities)
+        for conflict in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+    ]
+
+
+class _Biased(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """What all builders share. `jaxdd.datasets` has hyphens where their names have underscores."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """Not needed: what is missing is downloaded. The original
+    files may lie here, directly or in a folder with the name of their data set."""
+
+    SOURCE: str
+    PAPER: str
+    HOMEPAGE: str
+    IMAGE_SHAPE = (32, 32, 3)
+    NUM_CLASSES = 10
+    NUM_ATTRIBUTES = 10
+
+    def __init__(self, *, file_format="array_record", **options):
+        # TFDS's own default, tfrecord, can neither be written nor read without TensorFlow.
+        super().__init__(file_format=file_format, **options)
+
+    @tfds.core.utils.classproperty
+    @classmethod
+    def url_infos(cls):
+        """Size and SHA-256 sum of the original files by address, as registered in TFDS."""
+        archive = archives.ARCHIVES.get(cls.SOURCE, archives.Archive("", {}))
+        known = checksums.get_all_url_infos()
+        return {url: known[url] for file in archive.md5 if (url := archive.url + file) in known}
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=self.IMAGE_SHAPE, encoding_format="png"),
+            "label": tfds.features.ClassLabel(num_classes=self.NUM_CLASSES),
+            "attribute": tfds.features.ClassLabel(num_classes=self.NUM_ATTRIBUTES),
+            "aligned": tfds.features.Scalar(np.bool_, doc="attribute is that of the class"),
+            "index": tfds.features.Scalar(np.int64, doc="place in the arrays of jaxdd.datasets"),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"{type(self).__doc__} The training set is biased, the test set is "
+            "not. `jaxdd.datasets.load` has the same images as arrays.",
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+            homepage=self.HOMEPAGE,
+            citation=f"{_CITATIONS[self.PAPER]}\n\n{_CITATIONS[self.SOURCE]}",
+        )
+
+    def _split_generators(self, dl_manager):
+        try:
+            manual_dir = dl_manager.manual_dir
+        except AssertionError:  # there is no such folder, or it is empty
+            manual_dir = None
+        found = datasets.load(
+            self.name.replace("_", "-"),
+            data_dir=manual_dir,
+            conflict=self.builder_config.conflict,
+            severity=self.builder_config.severity,
+        )
+        return {
+            "train": self._generate_examples(found.train, found.aligned),
+            "test": self._generate_examples(found.test, found.aligned),
+        }
+
+    def _generate_examples(self, data, aligned):
+        from PIL import Image
+
+        for index, (image, label, attribute) in enumerate(zip(*data, strict=True)):
+            yield index, {
+                "image": Image.fromarray(image),
+                "label": label,
+                "attribute": attribute,
+                "aligned": attribute == aligned[label],
+                "index": index,
+            }
+
+
+class _Shaded(_Biased, skip_registration=True):
+    PAPER, HOMEPAGE = "lff", "https://github.com/alinlab/LfF"
+    BUILDER_CONFIGS, DEFAULT_BUILDER_CONFIG_NAME = _configs(1, 2, 3, 4), "conflict_0.05"
+
+
+class _Solid(_Biased, skip_registration=True):
+    PAPER, HOMEPAGE = "fairdd", "https://github.com/zqhang/FairDD"
+    BUILDER_CONFIGS, DEFAULT_BUILDER_CONFIG_NAME = _configs(), "conflict_0.1"
+
+
+# The table of benchmarks. TFDS registers cmnist_fg for CmnistFg and so on.
+
+
+class Cdigits(_Shaded):
+    """Scikit-learn's handwritten digits in shades of ten colours on black."""
+
+    SOURCE, IMAGE_SHAPE = "digits", (16, 16, 3)
+    DEFAULT_BUILDER_CONFIG_NAME = "conflict_0.1"
+
+
+class Cmnist(_Shaded):
+    """MNIST in shades of ten colours on black."""
+
+    SOURCE = "mnist"
+
+
+class Cfmnist(_Shaded):
+    """Fashion-MNIST in shades of ten colours on black."""
+
+    SOURCE = "fashion_mnist"
+
+
+class CmnistFg(_Solid):
+    """MNIST in ten solid colours on black."""
+
+    SOURCE = "mnist"
+
+
+class CmnistBg(_Solid):
+    """MNIST in black on ten solid colours."""
+
+    SOURCE = "mnist"
+
+
+class CfmnistFg(_Solid):
+    """Fashion-MNIST in ten solid colours on black."""
+
+    SOURCE = "fashion_mnist"
+
+
+class CfmnistBg(_Solid):
+    """Fashion-MNIST in black on ten solid colours."""
+
+    SOURCE = "fashion_mnist"
+
+
+def load(
+    name: str, *, data_dir: str | os.PathLike | None = None, resize: int | None = None
+) -> datasets.Benchmark:
+    """Loads any tensorflow-datasets set of images with integer labels as a benchmark.
+
+    A set that is prepared in `data_dir` (as array_record) is read without TensorFlow and without
+    network. One that is not is prepared first: those of this module need no TensorFlow for that,
+    those that come with TFDS do.
+
+    Args:
+      name: as in `tfds.data_source`: "svhn_cropped", "cmnist/conflict_0.05".
+      data_dir: where TFDS keeps its sets; its own default where None.
+      resize: height and width to bring every image to, bilinearly; needed where they differ.
+
+    Returns:
+      What `jaxdd.datasets.from_arrays` makes of the splits train and test, in their order on disk;
+      without a test split, a fifth of train is split off. Image and label are the supervised keys
+      of the set, or its features "image" and "label"; attributes are its integers "attribute".
+      The strategy includes flips: leave them out (`benchmark._replace`) where they change classes.
+
+    Raises:
+      ValueError: an unknown name or config, a set without images, integer labels or a train split,
+        images of several shapes, or a set prepared in a format that needs TensorFlow.
+      ImportError: a set that only TensorFlow can prepare.
+      OSError: original files that are absent and cannot be downloaded.
+    """
+    if resize is not None and not (isinstance(resize, numbers.Integral) and resize >= 1):
+        raise ValueError(f"resize must be a positive integer, found {resize!r}")
+    builder = _builder(name, data_dir)
+    keys = _columns(name, builder.info)
+    if not builder.is_prepared():
+        _prepare(name, builder)
+    splits = builder.info.splits
+    if "train" not in splits:
+        raise ValueError(f"{name} has no train split, found {', '.join(splits)}")
+    train, test = (
+        _read(name, builder, split, keys, resize) if split in splits else None
+        for split in ("train", "test")
+    )
+    return datasets.from_arrays(*train, test=test, name=name)
+
+
+def _builder(name, data_dir):
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        known = tfds.list_builders(with_community_datasets=False)
+        near = difflib.get_close_matches(name.split("/")[0].lower(), known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown tensorflow-datasets set {name!r}{hint}") from None
+    except ValueError as error:  # an unknown config, in several lines
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _columns(name, info):
+    features = dict(info.features.items())
+    keys = info.supervised_keys or ("image", "label")
+    image, label = keys[:2] if all(isinstance(key, str) for key in keys) else ("image", "label")
+    found = f"found {', '.join(features)}"
+    if not isinstance(features.get(image), tfds.features.Image):
+        raise ValueError(f"{name} has no image feature {image!r}, {found}")
+    if not _is_integer(features.get(label)):
+        raise ValueError(f"{name} has no integer feature {label!r} to be its label, {found}")
+    if _is_integer(features.get("attribute")):
+        return image, label, "attribute"
+    return image, label
+
+
+def _is_integer(feature):
+    return getattr(feature, "shape", None) == () and np.issubdtype(feature.np_dtype, np.integer)
+
+
+def _prepare(name, builder):
+    stock = type(builder).__module__.startswith("tensorflow_datasets.")
+    if stock and importlib.util.find_spec("tensorflow") is None:
+        raise ImportError(
+            f"{name} is not prepared in {builder.data_dir_root}, and only TensorFlow can prepare "
+            f"it: there, tfds.builder({name!r}).download_and_prepare(file_format='array_record')"
+        )
+    # Asked first, because TFDS goes on trying for minutes where there is no network.
+    url = next(iter(builder.url_infos or ()), None)
+    if stock and url and not archives._reachable(url):
+        raise FileNotFoundError(
+            f"{name} is not prepared in {builder.data_dir_root}, and {url} cannot be reached"
+        )
+    builder.download_and_prepare(file_format="array_record")
+
+
+def _read(name, builder, split, keys, resize):
+    try:
+        source = builder.as_data_source(split)
+    except NotImplementedError:
+        raise ValueError(
+            f"{name} is prepared as {builder.info.file_format.value} in {builder.data_dir}, which "
+            "only TensorFlow reads; prepare it as array_record in another data_dir"
+        ) from None
+    rows = [[example[key] for key in keys] for example in source]
+    images, *integers = zip(*rows, strict=True)
+    if resize is not None:
+        images = [_resized(image, resize) for image in images]
+    shapes = sorted({image.shape for image in images})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"the images of {name} must have one shape, found {len(shapes)}, from {shapes[0]} to "
+            f"{shapes[-1]}; resize them, for example with resize=32"
+        )
+    return np.stack(images), *map(np.array, integers)
+
+
+def _resized(image, size):
+    from PIL import Image
+
+    grey = image.shape[-1] == 1
+    image = Image.fromarray(image[..., 0] if grey else image)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).reshape(size, size, -1)
