@@ -184,7 +184,9 @@ def _corners(images):
 
 def average_pool(images: jax.Array) -> jax.Array:
     """Halves `[n, h, w, c]` by the mean of 2×2 windows; a side of one pixel is left alone."""
-    return images if min(images.shape[1:3]) < 2 else sum(_corners(images)) / 4
+    if min(images.shape[1:3]) < 2:
+        return images
+    return (sum(_corners(images.astype(jnp.float32))) / 4).astype(images.dtype)
 
 
 def max_pool(images: jax.Array) -> jax.Array:
