@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from jaxdd import datasets, kde, pipeline, reweight, store
+from jaxdd import benchmarks, kde, pipeline, reweight, store
 
 FACTORS = (0.05, 0.1, 0.2, 0.4)
 TEMPERATURES = (0.35, 0.5, 1.0, 2.0)
@@ -68,7 +68,7 @@ def main(
 ) -> None:
     """Prints the table, and writes it to `out` as JSON."""
     options = pipeline.Options(encoder_steps=encoder_steps, seed=seed)
-    job = pipeline.prepare(datasets.load(dataset, data_dir=data_dir, seed=seed), options)
+    job = pipeline.prepare(benchmarks.load(dataset, data_dir=data_dir, seed=seed), options)
     table = sweep(job)
     print("factor  temperature  AUC    mass  balance  ESS")
     for row in table:

@@ -1,14 +1,17 @@
-"""Layer 3, disk: the original files of MNIST and Fashion-MNIST, found, downloaded, verified.
+"""Layer 3, disk: the original files of MNIST, Fashion-MNIST and CIFAR-10, found and verified.
 
-No file is read whose checksum is not the official one. Downloads go through tensorflow-datasets,
-which needs no TensorFlow for that.
+No archive is read whose checksum is not the official one. Downloads go through
+tensorflow-datasets, which needs no TensorFlow for that.
 """
 
 import gzip
 import hashlib
+import io
 import os
 import pathlib
+import pickle
 import socket
+import tarfile
 import tempfile
 import urllib.parse
 import urllib.request
@@ -17,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 CACHE = pathlib.Path("~/.cache/jaxdd")
-"""Where downloads are kept, one folder per archive."""
+"""Where downloads are kept, one folder per archive, and benchmarks that took long to build."""
 
 TRAIN = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
 TEST = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
@@ -49,11 +52,20 @@ ARCHIVES = {
             TEST[1]: "bb300cfdad3c16e7a12a480ee83cd310",
         },
     ),
+    "cifar10": Archive(
+        "https://www.cs.toronto.edu/~kriz/",
+        {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
+    ),
 }
+
+_CIFAR10_FOLDER = "cifar-10-batches-bin"
+_CIFAR10_PYTHON = "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
+_CIFAR10_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+_CIFAR10_BYTES = 10_000 * 3_073
 
 
 def find(name: str, data_dir: str | os.PathLike | None = None) -> dict[str, pathlib.Path]:
-    """Finds the four files of an archive, or downloads what is missing into `CACHE`.
+    """Finds the files of an archive, or downloads what is missing into `CACHE`.
 
     Args:
       name: of the archive.
@@ -68,12 +80,7 @@ def find(name: str, data_dir: str | os.PathLike | None = None) -> dict[str, path
       ValueError: a download that is not the original file.
       OSError: a download that failed.
     """
-    cache = CACHE.expanduser() / name
-    folders = [cache]
-    if data_dir is not None:
-        data_dir = pathlib.Path(data_dir).expanduser()
-        folders = [data_dir / name, data_dir, cache]
-    archive = ARCHIVES[name]
+    archive, folders = ARCHIVES[name], _folders(name, data_dir)
     found = {
         file: next((f / file for f in folders if (f / file).is_file()), None)
         for file in archive.md5
@@ -84,10 +91,11 @@ def find(name: str, data_dir: str | os.PathLike | None = None) -> dict[str, path
     if not _reachable(archive.url):
         raise FileNotFoundError(
             f"{name}: {', '.join(missing)} not found in {' or '.join(map(str, folders))}, and "
-            f"{archive.url} cannot be reached; put the four files into one of these folders"
+            f"{archive.url} cannot be reached; put {'them' if missing[1:] else 'it'} into one of "
+            "these folders"
         )
-    _download(archive, missing, cache)
-    return found | {file: cache / file for file in missing}
+    _download(archive, missing, folders[-1])
+    return found | {file: folders[-1] / file for file in missing}
 
 
 def read(name: str, path: pathlib.Path) -> np.ndarray:
@@ -104,6 +112,106 @@ def read(name: str, path: pathlib.Path) -> np.ndarray:
     rank = content[3]
     shape = np.frombuffer(content, ">i4", rank, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def cifar10(data_dir: str | os.PathLike | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Reads CIFAR-10 from the official binary folder, or the binary or Python archive.
+
+    Args:
+      data_dir: folder that holds `cifar-10-batches-bin`, `cifar-10-binary.tar.gz` or
+        `cifar-10-python.tar.gz`, or a folder `cifar10` that does. Without any of them, the binary
+        archive is looked for in `CACHE` and downloaded there.
+
+    Returns:
+      Images [n, 32, 32, 3] and labels [n], both uint8, of the 50,000 training and the 10,000 test
+      images. The files of the binary folder have no official checksums: their size and the range of
+      their labels are checked.
+
+    Raises:
+      ValueError: an archive that is not the official one, or a batch of another size or content.
+      FileNotFoundError, OSError: as `find`.
+    """
+    folder, archive = _cifar10_source(data_dir)
+    if archive is None:
+        batches = [_cifar10_batch(folder / f"{batch}.bin") for batch in _CIFAR10_BATCHES]
+    else:
+        unpack = _cifar10_pickled if archive == _CIFAR10_PYTHON[0] else _cifar10_unpacked
+        expected = dict((_CIFAR10_PYTHON,)) | ARCHIVES["cifar10"].md5
+        batches = unpack(_read_verified(folder / archive, expected[archive]))
+    return [
+        tuple(np.concatenate(arrays) for arrays in zip(*part)) for part in (batches[:5], batches[5:])
+    ]
+
+
+def fingerprint(name: str, data_dir: str | os.PathLike | None = None) -> str:
+    """Returns a digest of the content that reading the archive gives, without unpacking it.
+
+    Raises:
+      FileNotFoundError, OSError: as `find`.
+    """
+    if name == "cifar10":
+        folder, archive = _cifar10_source(data_dir)
+        if archive is None:
+            digest = hashlib.md5(usedforsecurity=False)
+            for batch in _CIFAR10_BATCHES:
+                digest.update(_existing(folder / f"{batch}.bin").read_bytes())
+            return digest.hexdigest()
+    return "-".join(ARCHIVES[name].md5.values())
+
+
+def _folders(name, data_dir):
+    """Where files may lie, the cache last."""
+    folders = [CACHE.expanduser() / name]
+    if data_dir is not None:
+        data_dir = pathlib.Path(data_dir).expanduser()
+        folders = [data_dir / name, data_dir, *folders]
+    return folders
+
+
+def _cifar10_source(data_dir):
+    """A folder, and the archive in it, or None if the folder itself holds the batches."""
+    for folder in _folders("cifar10", data_dir):
+        for batches in (folder / _CIFAR10_FOLDER, folder):
+            if (batches / "data_batch_1.bin").is_file():
+                return batches, None
+        if (folder / _CIFAR10_PYTHON[0]).is_file():
+            return folder, _CIFAR10_PYTHON[0]
+    (path,) = find("cifar10", data_dir).values()
+    return path.parent, path.name
+
+
+def _cifar10_batch(path, content=None):
+    content = _existing(path).read_bytes() if content is None else content
+    if len(content) != _CIFAR10_BYTES:
+        raise ValueError(f"{path} must have {_CIFAR10_BYTES:,} bytes, found {len(content):,}")
+    records = np.frombuffer(content, np.uint8).reshape(-1, 3073)
+    images, labels = records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]
+    if labels.max() > 9:
+        raise ValueError(f"{path} must have labels in 0..9, found {labels.max()}")
+    return images.transpose(0, 2, 3, 1), labels
+
+
+def _cifar10_unpacked(content):
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        names = [f"{_CIFAR10_FOLDER}/{batch}.bin" for batch in _CIFAR10_BATCHES]
+        return [_cifar10_batch(name, archive.extractfile(name).read()) for name in names]
+
+
+def _cifar10_pickled(content):
+    # Unpickled only because the checksum says that this is the official file.
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        members = (archive.extractfile(f"cifar-10-batches-py/{name}") for name in _CIFAR10_BATCHES)
+        stored = [pickle.load(member, encoding="bytes") for member in members]
+    return [
+        (batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.uint8(batch[b"labels"]))
+        for batch in stored
+    ]
+
+
+def _existing(path):
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.name} not found in {path.parent}")
+    return path
 
 
 def _reachable(url):

@@ -2,7 +2,7 @@
 
 A biased data set is made in two independent steps: `assign` decides which spurious attribute every
 sample carries (most samples of a class share its *aligned* attribute, the others *conflict*), and
-a rendering writes that attribute into grey images. Arrays in, arrays out; no file is touched.
+a rendering writes that attribute into the images. Arrays in, arrays out; no file is touched.
 
 Every number that reaches a pixel is an integer, so a key gives the same bytes under `jit` and
 outside, on every backend and with every version of jax. Floating point would not: a compiler may
@@ -235,6 +235,99 @@ def solid_background(images: jax.Array, attributes: jax.Array) -> jax.Array:
     return jnp.where(bright, jnp.uint8(0), color)
 
 
+def greyscale(images: jax.Array, attributes: jax.Array) -> jax.Array:
+    """Takes the colour from the images of attribute 0 and leaves those of attribute 1.
+
+    Args:
+      images: uint8 [n, h, w, 3].
+      attributes: 0 or 1 for each image, integers [n].
+
+    Returns:
+      RGB images, uint8 [n, h, w, 3]; grey is .299 R + .587 G + .114 B (ITU-R 601) in all channels.
+
+    Raises:
+      TypeError: images that are not uint8, attributes that are not integers.
+      ValueError: wrong shapes or another attribute.
+
+    CIFAR10-S (Wang et al. 2020, "Towards Fairness in Visual Recognition") in FairDD's version.
+
+    >>> red = jnp.array([255, 0, 0], jnp.uint8).reshape(1, 1, 1, 3)
+    >>> greyscale(red, jnp.array([0])).ravel().tolist()
+    [76, 76, 76]
+    """
+    images = _rgb("images", images)
+    attributes = _indices("attributes", attributes, 2, length=images.shape[0])
+    # The weights in units of 2^-16, which add up to 2^16.
+    luma = jnp.sum(images * jnp.array((19595, 38470, 7471), jnp.uint32), -1, keepdims=True)
+    grey = ((luma + 2**15) >> 16).astype(jnp.uint8)
+    return jnp.where(attributes[:, None, None, None] == 0, grey, images)
+
+
+def draw_scenes(
+    key: jax.Array, attributes: jax.Array, categories: jax.Array, *, num_attributes: int
+) -> jax.Array:
+    """Draws a scene of the right category for every sample, with replacement.
+
+    Args:
+      key: random key.
+      attributes: category that each sample needs, integers [n] in 0..num_attributes-1.
+      categories: category of each scene, integers [m].
+      num_attributes: number of categories; each must have a scene.
+
+    Returns:
+      The index of a scene for each sample, int32 [n] in 0..m-1.
+
+    Raises:
+      TypeError: attributes or categories that are not integers.
+      ValueError: wrong shapes, values out of range, or a category that has no scene.
+
+    >>> draw_scenes(
+    ...     jax.random.key(0), jnp.array([1, 1]), jnp.array([0, 1, 0]), num_attributes=2
+    ... ).tolist()
+    [1, 1]
+    """
+    attributes = _indices("attributes", attributes, num_attributes)
+    categories = _indices("categories", categories, num_attributes)
+    counts = jnp.bincount(categories, length=num_attributes)
+    if not isinstance(counts, jax.core.Tracer) and not counts.all():
+        raise ValueError(f"every category needs a scene, category {counts.argmin()} has none")
+    start = jnp.cumsum(counts) - counts
+    draws = jax.random.bits(key, attributes.shape, jnp.uint32)
+    place = (draws % counts[attributes].astype(jnp.uint32)).astype(jnp.int32)
+    return jnp.argsort(categories, stable=True)[start[attributes] + place].astype(jnp.int32)
+
+
+def natural_background(images: jax.Array, scenes: jax.Array) -> jax.Array:
+    """Puts grey objects on black in front of scenes.
+
+    A pixel of level g covers the scene with opacity min(4·g, 255) / 255: objects are opaque from
+    level 64 on and have soft edges.
+
+    Args:
+      images: grey images, uint8 [n, h, w] or [n, h, w, 1].
+      scenes: RGB images, uint8 [n, h, w, 3].
+
+    Returns:
+      RGB images, uint8 [n, h, w, 3].
+
+    Raises:
+      TypeError: images or scenes that are not uint8.
+      ValueError: shapes that differ.
+
+    Our reading of BG-FMNIST (Cui et al. 2024), whose exact recipe is not published.
+
+    >>> scene = jnp.array([10, 20, 30], jnp.uint8).reshape(1, 1, 1, 3)
+    >>> natural_background(jnp.array([[[200]]], jnp.uint8), scene).ravel().tolist()
+    [200, 200, 200]
+    """
+    grey, scenes = _grey(images), _rgb("scenes", scenes)
+    if grey.shape != scenes.shape[:3]:
+        raise ValueError(f"images and scenes differ: found {grey.shape} and {scenes.shape[:3]}")
+    grey = grey.astype(jnp.int32)[..., None]
+    opacity = jnp.minimum(4 * grey, 255)
+    return ((opacity * grey + (255 - opacity) * scenes + 127) // 255).astype(jnp.uint8)
+
+
 def _bright_and_color(images, attributes):
     grey = _grey(images)
     attributes = _indices("attributes", attributes, len(SOLID_COLORS), length=grey.shape[0])
@@ -258,6 +351,15 @@ def _grey(images):
         images = images[..., 0]
     if images.ndim != 3:
         raise ValueError(f"grey images must be [n, h, w] or [n, h, w, 1], found {images.shape}")
+    return images
+
+
+def _rgb(name, images):
+    images = jnp.asarray(images)
+    if images.dtype != jnp.uint8:
+        raise TypeError(f"{name} must be uint8, found {images.dtype}")
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f"{name} must be [n, h, w, 3], found {images.shape}")
     return images
 
 

@@ -9,10 +9,10 @@ Importing this module registers the builders; none of them needs TensorFlow:
 
 A config is the share of images that conflict and, where there are shades, how pure they are:
 `conflict_0.05_severity_2`; severity is 4 where it is not named. Its examples are the arrays of
-`jaxdd.datasets.load` at seed 0, shuffled by TFDS: `index` is the place of an example there.
+`jaxdd.benchmarks.load` at seed 0, shuffled by TFDS: `index` is the place of an example there.
 
 Original files are looked for in TFDS's manual_dir (`data_dir/downloads/manual`, unless
-`tfds.download.DownloadConfig` names another), in its folder `mnist` or `fashion_mnist` or directly;
+`tfds.download.DownloadConfig` names another), in its folder `mnist`, `fashion_mnist` or `cifar10` or directly;
 then `jaxdd.archives` finds or downloads them. It checks the md5 sum of every file that is read;
 `url_infos` has the sizes and SHA-256 sums under which TFDS itself knows the files.
 """
@@ -25,7 +25,7 @@ import os
 
 import numpy as np
 
-from jaxdd import archives, datasets
+from jaxdd import archives, benchmarks, datasets
 
 try:
     import tensorflow_datasets as tfds
@@ -57,6 +57,13 @@ _CITATIONS = {
   title={Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms},
   author={Xiao, Han and Rasul, Kashif and Vollgraf, Roland},
   archivePrefix={arXiv}, eprint={1708.07747}, year={2017}}""",
+    "cifar10": """@techreport{krizhevsky2009learning,
+  title={Learning Multiple Layers of Features from Tiny Images},
+  author={Krizhevsky, Alex}, institution={University of Toronto}, year={2009}}""",
+    "bgfmnist": """@inproceedings{cui2024mitigating,
+  title={Mitigating Bias in Dataset Distillation},
+  author={Cui, Justin and Wang, Ruochen and Xiong, Yuanhao and Hsieh, Cho-Jui},
+  booktitle={International Conference on Machine Learning}, year={2024}}""",
 }
 
 
@@ -73,21 +80,24 @@ class Config(tfds.core.BuilderConfig):
     severity: int | None = None
 
 
-def _configs(*severities):
+_RATIOS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+def _configs(*severities, ratios=_RATIOS):
     return [
         Config(
-            name=f"conflict_{conflict}{f'_severity_{severity}' if severity else ''}",
+            name=f"conflict_{conflict:g}{f'_severity_{severity}' if severity else ''}",
             description=f"{conflict:.1%} of each training class conflict.",
             conflict=conflict,
             severity=severity,
         )
         for severity in (None, *severities)
-        for conflict in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+        for conflict in ratios
     ]
 
 
 class _Biased(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """What all builders share. `jaxdd.datasets` has hyphens where their names have underscores."""
+    """What all builders share. `jaxdd.benchmarks` has hyphens where their names have underscores."""
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = """Not needed: what is missing is downloaded. The original
@@ -118,12 +128,12 @@ class _Biased(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "label": tfds.features.ClassLabel(num_classes=self.NUM_CLASSES),
             "attribute": tfds.features.ClassLabel(num_classes=self.NUM_ATTRIBUTES),
             "aligned": tfds.features.Scalar(np.bool_, doc="attribute is that of the class"),
-            "index": tfds.features.Scalar(np.int64, doc="place in the arrays of jaxdd.datasets"),
+            "index": tfds.features.Scalar(np.int64, doc="place in the arrays of jaxdd.benchmarks"),
         }
         return tfds.core.DatasetInfo(
             builder=self,
             description=f"{type(self).__doc__} The training set is biased, the test set is "
-            "not. `jaxdd.datasets.load` has the same images as arrays.",
+            "not. `jaxdd.benchmarks.load` has the same images as arrays.",
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
             homepage=self.HOMEPAGE,
@@ -135,7 +145,7 @@ class _Biased(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             manual_dir = dl_manager.manual_dir
         except AssertionError:  # there is no such folder, or it is empty
             manual_dir = None
-        found = datasets.load(
+        found = benchmarks.load(
             self.name.replace("_", "-"),
             data_dir=manual_dir,
             conflict=self.builder_config.conflict,
@@ -213,6 +223,38 @@ class CfmnistBg(_Solid):
     """Fashion-MNIST in black on ten solid colours."""
 
     SOURCE = "fashion_mnist"
+
+
+class CmnistDd(_Shaded):
+    """MNIST in shades of ten colours on black, at the ratios of CMNIST-DD."""
+
+    SOURCE = "mnist"
+    BUILDER_CONFIGS = _configs(1, 2, 3, 4, ratios=benchmarks.RECIPES["cmnist-dd"].ratios)
+
+
+class Bgfmnist(_Biased):
+    """Fashion-MNIST in front of CIFAR-10 images, one category of them for each class."""
+
+    SOURCE, PAPER, HOMEPAGE = "fashion_mnist", "bgfmnist", "https://arxiv.org/abs/2406.06609"
+    BUILDER_CONFIGS, DEFAULT_BUILDER_CONFIG_NAME = _configs(), "conflict_0.05"
+
+
+class Ccifar10(_Shaded):
+    """CIFAR-10 under ten corruptions, one for each class."""
+
+    SOURCE = "cifar10"
+
+
+class Ccifar10Dd(Ccifar10):
+    """CIFAR-10 under ten corruptions, at the ratios of CCIFAR10-DD."""
+
+    BUILDER_CONFIGS = _configs(1, 2, 3, 4, ratios=benchmarks.RECIPES["ccifar10-dd"].ratios)
+
+
+class Cifar10S(_Solid):
+    """CIFAR-10 with classes 0 to 4 mostly in grey and 5 to 9 mostly in colour."""
+
+    SOURCE, NUM_ATTRIBUTES = "cifar10", 2
 
 
 def load(

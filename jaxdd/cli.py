@@ -1,4 +1,4 @@
-"""The command line: `jaxdd demo`, `jaxdd run DATASET`, `jaxdd compare DATASET`.
+"""The command line: `jaxdd demo`, `run DATASET`, `compare DATASET`, `datasets list|show|build`.
 
 Bad input ends with one line on stderr and exit code 2, Ctrl-C with the state saved and exit code
 130.
@@ -15,16 +15,19 @@ import time
 from typing import Annotated, Literal
 
 import jax
+import numpy as np
 import rich.console
 import rich.progress
 import rich.table
 import tyro
 
-from jaxdd import datasets, pipeline
+from jaxdd import benchmarks, datasets, folders, pipeline, plot
 
 Options = Annotated[pipeline.Options, tyro.conf.arg(name="")]
 
 DEMO = pipeline.Options(ipc=10, conflict=0.1)
+
+_TFDS = "tfds:"
 
 
 class _Progress:
@@ -64,7 +67,36 @@ def _show(rows, folder):
         table.add_row(name, *map(_percent, scores), "–" if mass is None else f"{mass:.2f}")
     console = rich.console.Console()
     console.print(table)
+    if all(row["weights"]["conflict_mass"] is None for row in rows.values() if "weights" in row):
+        console.print("no bias attributes: what concerns groups was skipped")
     console.print(f"wrote {folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _load(dataset, options, data_dir):
+    """The benchmark of that name, the images in that folder, or a tensorflow-datasets set."""
+    given = pathlib.Path(dataset).exists() or "/" in dataset or dataset.startswith(_TFDS)
+    if dataset in benchmarks.NAMES or not given:
+        if options.resize is not None or options.skip_bad:
+            raise ValueError(f"resize and skip-bad are for folders of images, {dataset} is none")
+        return benchmarks.load(
+            dataset, data_dir=data_dir, conflict=options.conflict, severity=options.severity,
+            seed=options.seed, test=options.test,
+        )
+    if (options.conflict, options.severity, options.test) != (None, None, "uniform"):
+        raise ValueError(f"conflict, severity and test are for benchmarks, {dataset} is none")
+    if dataset.startswith(_TFDS):
+        from jaxdd import builders  # which imports tensorflow-datasets
+
+        return builders.load(
+            dataset.removeprefix(_TFDS), data_dir=data_dir, resize=options.resize
+        )
+    folder = folders.read(dataset, resize=options.resize, skip_bad=options.skip_bad)
+    if folder.skipped:
+        names = ", ".join(folder.skipped[:5]) + (", …" if folder.skipped[5:] else "")
+        print(f"jaxdd: left out {len(folder.skipped)} images that do not decode: {names}",
+              file=sys.stderr)
+    name = pathlib.Path(dataset).resolve().name
+    return datasets.from_folder(folder, name=name, seed=options.seed)
 
 
 @contextlib.contextmanager
@@ -73,13 +105,13 @@ def _job(dataset, options, data_dir):
     start, progress = time.perf_counter(), _Progress()
     with progress.bar:
         options = options.resolved()
-        benchmark = datasets.load(
-            dataset, data_dir=data_dir, conflict=options.conflict, severity=options.severity,
-            seed=options.seed,
-        )
-        job = pipeline.prepare(benchmark, options, progress)
+        job = pipeline.prepare(_load(dataset, options, data_dir), options, progress)
         job.seconds["data"] = time.perf_counter() - start
         yield job
+
+
+def _short(dataset):
+    return pathlib.Path(dataset.removeprefix(_TFDS)).name or "folder"
 
 
 def _folder(out, *parts):
@@ -98,15 +130,15 @@ def run(
     """Distil one synthetic set, and score it beside a random subset.
 
     Args:
-        dataset: name of a data set or benchmark.
+        dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         options: of the run.
         debias: where the weights come from; oracle uses the bias labels.
-        data_dir: folder with the original files; without it they are downloaded.
+        data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: run folder; by default runs/DATASET-METHOD-DEBIAS-ipcIPC-seedSEED.
         resume: continue the run that the folder holds.
     """
     ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
-    out = _folder(out, dataset, options.method, debias, ipc, seed)
+    out = _folder(out, _short(dataset), options.method, debias, ipc, seed)
     with _job(dataset, options, data_dir) as job:
         result = pipeline.run(job, out, debias=debias, resume=resume)
     _show({"random": result["random"], debias: result}, out)
@@ -123,14 +155,14 @@ def compare(
     """Make the table: random subset, plain, density-weighted and oracle-weighted distillation.
 
     Args:
-        dataset: name of a data set or benchmark.
+        dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         options: of every row.
-        data_dir: folder with the original files; without it they are downloaded.
+        data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: folder of the comparison; by default runs/compare-DATASET-METHOD-ipcIPC-seedSEED.
         resume: continue the comparison that the folder holds.
     """
     ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
-    out = _folder(out, "compare", dataset, options.method, ipc, seed)
+    out = _folder(out, "compare", _short(dataset), options.method, ipc, seed)
     with _job(dataset, options, data_dir) as job:
         rows = pipeline.compare(job, out, resume=resume)["rows"]
     _show(rows, out)
@@ -146,6 +178,106 @@ def demo(*, out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> N
     compare("cdigits", options=DEMO, out=out, resume=resume)
 
 
+def list_datasets() -> None:
+    """List the benchmarks, with sizes and licences."""
+    table = rich.table.Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("name", "train", "test", "image", "conflict", "what", "licence"):
+        table.add_column(column, no_wrap=column not in ("what", "licence"))
+    for name in benchmarks.NAMES:
+        train, test, size, _, conflict, licence, about = benchmarks.describe(name)
+        table.add_row(name, train, test, size, conflict, about, licence)
+    rich.console.Console().print(table)
+
+
+def show_dataset(
+    dataset: tyro.conf.Positional[str],
+    *,
+    conflict: float | None = None,
+    severity: int | None = None,
+    test: Literal["uniform", "conflicting"] = "uniform",
+    resize: int | None = None,
+    skip_bad: bool = False,
+    seed: int = 0,
+    data_dir: pathlib.Path | None = None,
+    out: pathlib.Path | None = None,
+) -> None:
+    """Count what a data set is made of, and draw aligned and conflicting images of each class.
+
+    Args:
+        dataset: name of a benchmark, a folder of images, or tfds:NAME.
+        conflict: share of bias-conflicting samples in each class of a benchmark, 0 to 1.
+        severity: of the benchmark's bias, 1 to 4.
+        test: test set of a benchmark, unbiased or bias-conflicting only.
+        resize: height and width in pixels that the images of a folder are resized to.
+        skip_bad: leave out images of a folder that do not decode.
+        seed: of the benchmark.
+        data_dir: folder with the original files (of tfds:NAME, where it is prepared).
+        out: PNG file for the contact sheet; none is drawn without it.
+    """
+    options = pipeline.Options(
+        conflict=conflict, severity=severity, test=test, resize=resize, skip_bad=skip_bad, seed=seed
+    )
+    start = time.perf_counter()
+    benchmark = _load(dataset, options, data_dir)
+    seconds = time.perf_counter() - start
+    for name, value in benchmarks.statistics(benchmark).items():
+        print(f"{name:<16}{value:.4g}" if isinstance(value, float) else f"{name:<16}{value}")
+    print(f"{'seconds':<16}{seconds:.2f}")
+    if out is not None:
+        _contact_sheet(out, benchmark)
+        print(f"wrote {out}")
+
+
+def build_dataset(
+    dataset: tyro.conf.Positional[str],
+    *,
+    conflict: float | None = None,
+    severity: int | None = None,
+    test: Literal["uniform", "conflicting"] = "uniform",
+    seed: int = 0,
+    data_dir: pathlib.Path | None = None,
+) -> None:
+    """Make a benchmark and keep it in the cache, where later runs find it.
+
+    Args:
+        dataset: name of a benchmark.
+        conflict: share of bias-conflicting samples in each class, 0 to 1.
+        severity: of the bias, 1 to 4.
+        test: test set, unbiased or bias-conflicting only.
+        seed: of the benchmark.
+        data_dir: folder with the original files; without it they are downloaded.
+    """
+    show_dataset(
+        dataset, conflict=conflict, severity=severity, test=test, seed=seed, data_dir=data_dir
+    )
+
+
+def _contact_sheet(path, benchmark, *, columns=8):
+    """Draws the first training images of each class; white where there are fewer."""
+    train = benchmark.train
+    sets = {"training images": np.ones(len(train.labels), bool)}
+    if benchmark.aligned is not None:
+        aligned = train.attributes == np.array(benchmark.aligned)[train.labels]
+        sets = {"aligned": aligned, "conflicting": ~aligned}
+    drawn = {}
+    for name, kept in sets.items():
+        shape = (benchmark.num_classes, columns, *train.images.shape[1:])
+        drawn[name] = np.ones(shape, np.float32)
+        for k in range(benchmark.num_classes):
+            rows = np.flatnonzero(kept & (train.labels == k))[:columns]
+            drawn[name][k, : len(rows)] = train.images[rows] / np.float32(255)
+    zero, one = ((value,) * train.images.shape[3] for value in (0.0, 1.0))
+    plot.comparison(path, drawn, mean=zero, std=one)
+
+
+COMMANDS = {
+    "demo": demo,
+    "run": run,
+    "compare": compare,
+    "datasets": {"list": list_datasets, "show": show_dataset, "build": build_dataset},
+}
+
+
 def _later(command):
     """A command that tyro may call while it parses: what comes back runs it."""
 
@@ -158,16 +290,31 @@ def _later(command):
 
 def _parse(arguments):
     """The command to run. tyro explains a mistake in a box; here it becomes one line."""
-    commands = {command.__name__: _later(command) for command in (demo, run, compare)}
+    commands, program = COMMANDS, "jaxdd"
+    if isinstance(commands.get(next(iter(arguments), None)), dict):
+        program = f"jaxdd {arguments[0]}"
+        commands, arguments = commands[arguments[0]], arguments[1:]
+    collected = {name: _group(name, c) if isinstance(c, dict) else _later(c)
+                 for name, c in commands.items()}
     explanation = io.StringIO()
     try:
         with contextlib.redirect_stderr(explanation):
-            return tyro.extras.subcommand_cli_from_dict(commands, prog="jaxdd", args=arguments)
+            return tyro.extras.subcommand_cli_from_dict(collected, prog=program, args=arguments)
     except SystemExit as stopped:
         if stopped.code:
             words = re.sub(r"[─│╭╮╰╯]|\x1b\[[0-9;]*m", " ", explanation.getvalue()).split()
             raise ValueError(" ".join(words)) from None
         raise
+
+
+def _group(name, commands):
+    """What tyro lists a group of commands as; `_parse` never lets it get to parsing one."""
+
+    def group():
+        pass
+
+    group.__doc__ = f"{', '.join(commands)}: see jaxdd {name} --help."
+    return group
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,21 +1,20 @@
-"""Data sets in, as uint8 arrays: benchmarks by name and people's own images.
+"""Data sets in, as uint8 arrays: people's own images, and the types that all sets come in.
 
-`load` knows every benchmark by name, `from_arrays` takes any images with labels. Both return a
-`Benchmark`: images as they are on disk (grey or RGB, 0..255), and beside them what one needs to
-normalise, augment and score them. Attributes travel along for scoring only.
+`from_arrays` takes any images with labels, `from_folder` what `jaxdd.folders` read from a disk;
+`jaxdd.benchmarks` knows the field's benchmarks by name. All return a `Benchmark`: images as they are
+on disk (grey or RGB, 0..255), and beside them what one needs to normalise, augment and score
+them. Attributes travel along for scoring only.
 """
 
-import difflib
 import math
 import numbers
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxdd import archives, bias, sampling
+from jaxdd import bias, folders, sampling
 
 
 class Dataset(NamedTuple):
@@ -45,6 +44,8 @@ class Benchmark(NamedTuple):
       mean: per channel, of images / 255.
       std: per channel, of images / 255.
       strategy: augmentation operations that leave the class alone (digits must not be flipped).
+      class_names: one per class, or empty.
+      attribute_names: one per attribute, or empty.
     """
 
     name: str
@@ -56,221 +57,12 @@ class Benchmark(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     strategy: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
+    attribute_names: tuple[str, ...] = ()
 
 
-class _Coloring(NamedTuple):
-    grey: str
-    style: str
-    conflict: float
-
-
-_OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
-_STATISTICS = {"mnist": (0.1307, 0.3081), "fashion_mnist": (0.2861, 0.3530)}
-
-_COLORINGS = {
-    "cdigits": _Coloring("digits", "shade", conflict=0.1),
-    "cmnist": _Coloring("mnist", "shade", conflict=0.05),
-    "cfmnist": _Coloring("fashion_mnist", "shade", conflict=0.05),
-    "cmnist-fg": _Coloring("mnist", "solid foreground", conflict=0.1),
-    "cmnist-bg": _Coloring("mnist", "solid background", conflict=0.1),
-    "cfmnist-fg": _Coloring("fashion_mnist", "solid foreground", conflict=0.1),
-    "cfmnist-bg": _Coloring("fashion_mnist", "solid background", conflict=0.1),
-}
-
-_SOLID = {
-    "solid foreground": bias.solid_foreground,
-    "solid background": bias.solid_background,
-}
-
-NAMES = ("digits", *_STATISTICS, *_COLORINGS)
-"""Every name that `load` knows."""
-
-
-def load(
-    name: str,
-    *,
-    data_dir: str | os.PathLike | None = None,
-    conflict: float | None = None,
-    severity: int | None = None,
-    seed: int = 0,
-    placement: str = "centre",
-) -> Benchmark:
-    """Loads a benchmark by its name.
-
-    | name | what |
-    |---|---|
-    | digits, mnist, fashion_mnist | grey and unbiased; `seed` has no effect |
-    | cdigits, cmnist, cfmnist | shades of ten colours on black (LfF) |
-    | cmnist-fg, cfmnist-fg | solid colours on black (FairDD) |
-    | cmnist-bg, cfmnist-bg | black on solid colours (FairDD) |
-
-    Class k of a coloured set is aligned with colour k. The test set is unbiased: its colours are
-    uniform within each class.
-
-    Args:
-      name: one of `NAMES`.
-      data_dir: folder that holds the original files, in `data_dir/mnist` (`data_dir/fashion_mnist`)
-        or directly; files in neither nor in `archives.CACHE` are downloaded there. Digits need none.
-      conflict: share of each training class that conflicts, in [0, 1]; by default .1 for cdigits
-        and the solid colours, .05 for cmnist and cfmnist.
-      severity: 1..4, how pure the shades are (see `jaxdd.bias.foreground`); 4 by default.
-      seed: draws the attributes and shades, of the test set too; 0 <= seed < 2**32.
-      placement: "centre" pads 28x28 images by two pixels on all sides, "corner" by four at the top
-        and the left, as FairDD does. Digits are not padded.
-
-    Returns:
-      The benchmark; equal arguments give equal bytes on every machine.
-
-    Raises:
-      TypeError: a name that is no string, a severity or seed that is no integer.
-      ValueError: an unknown name, a value out of range, an option the set does not have, or a file
-        that is not the original.
-      OSError: files that are absent and cannot be downloaded.
-    """
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a string, found {type(name).__name__}")
-    if name not in NAMES:
-        near = difflib.get_close_matches(name.lower(), NAMES, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ";"
-        raise ValueError(f"unknown data set {name!r}{hint} known are {', '.join(NAMES)}")
-    _refuse_absent_options(name, conflict, severity)
-    seed = _integer("seed", seed, 0, 2**32 - 1)
-    if name in _COLORINGS:
-        recipe = _COLORINGS[name]
-        conflict = _share("conflict", recipe.conflict if conflict is None else conflict)
-        severity = 4 if severity is None else _integer("severity", severity, 1, 4)
-        grey = _load_grey(recipe.grey, data_dir, placement)
-        return _colored(name, grey, recipe.style, conflict, severity, seed)
-    return _load_grey(name, data_dir, placement)
-
-
-def digits(*, size: int = 16) -> Benchmark:
-    """Loads scikit-learn's 1,797 handwritten digits, which need no download.
-
-    The 8x8 images with levels 0..16 are scaled to 0..255 and resized bilinearly. The split into
-    1,437 training and 360 test images is stratified and always the same.
-
-    Args:
-      size: height and width of the images in pixels.
-
-    Returns:
-      Images [n, size, size, 1]; mean and std are computed from the training images.
-
-    Raises:
-      TypeError: a size that is no integer.
-      ValueError: a size below 1.
-    """
-    size = _integer("size", size, 1, 4096)
-    from PIL import Image
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    images = np.rint(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    images = np.stack(
-        [Image.fromarray(i).resize((size, size), Image.Resampling.BILINEAR) for i in images]
-    )
-    whole = Dataset(images[..., None], labels.astype(np.int32))
-    train, test = _split(whole, 0.2, seed=0)
-    return Benchmark("digits", train, test, 10, 0, None, *_statistics(train.images), _unflipped())
-
-
-def mnist(data_dir: str | os.PathLike | None = None, *, placement: str = "centre") -> Benchmark:
-    """Loads MNIST, padded from 28x28 to 32x32.
-
-    Args:
-      data_dir: folder with the original files; see `load`.
-      placement: "centre" or "corner", where the padding leaves the image.
-
-    Returns:
-      Grey digits [n, 32, 32, 1], 60,000 and 10,000.
-
-    Raises:
-      TypeError, ValueError, OSError: as `load`.
-    """
-    return load("mnist", data_dir=data_dir, placement=placement)
-
-
-def fashion_mnist(
-    data_dir: str | os.PathLike | None = None, *, placement: str = "centre"
-) -> Benchmark:
-    """Loads Fashion-MNIST, padded from 28x28 to 32x32.
-
-    Args:
-      data_dir: folder with the original files; see `load`.
-      placement: "centre" or "corner", where the padding leaves the image.
-
-    Returns:
-      Grey clothes [n, 32, 32, 1], 60,000 and 10,000.
-
-    Raises:
-      TypeError, ValueError, OSError: as `load`.
-    """
-    return load("fashion_mnist", data_dir=data_dir, placement=placement)
-
-
-def cdigits(*, conflict: float = 0.1, severity: int = 4, seed: int = 0) -> Benchmark:
-    """Loads scikit-learn's digits in shades of ten colours.
-
-    Args:
-      conflict: share of each training class that conflicts, in [0, 1].
-      severity: 1..4, how pure the shades are.
-      seed: draws the attributes and shades.
-
-    Returns:
-      RGB digits [n, 16, 16, 3], 1,437 and 360.
-
-    Raises:
-      TypeError, ValueError, OSError: as `load`.
-    """
-    return load("cdigits", conflict=conflict, severity=severity, seed=seed)
-
-
-def cmnist(
-    data_dir: str | os.PathLike | None = None,
-    *,
-    conflict: float = 0.05,
-    severity: int = 4,
-    seed: int = 0,
-) -> Benchmark:
-    """Loads MNIST in shades of ten colours (LfF).
-
-    Args:
-      data_dir: folder with the original files; see `load`.
-      conflict: share of each training class that conflicts, in [0, 1].
-      severity: 1..4, how pure the shades are.
-      seed: draws the attributes and shades.
-
-    Returns:
-      RGB digits [n, 32, 32, 3], 60,000 and 10,000.
-
-    Raises:
-      TypeError, ValueError, OSError: as `load`.
-    """
-    return load("cmnist", data_dir=data_dir, conflict=conflict, severity=severity, seed=seed)
-
-
-def cfmnist(
-    data_dir: str | os.PathLike | None = None,
-    *,
-    conflict: float = 0.05,
-    severity: int = 4,
-    seed: int = 0,
-) -> Benchmark:
-    """Loads Fashion-MNIST in shades of ten colours.
-
-    Args:
-      data_dir: folder with the original files; see `load`.
-      conflict: share of each training class that conflicts, in [0, 1].
-      severity: 1..4, how pure the shades are.
-      seed: draws the attributes and shades.
-
-    Returns:
-      RGB clothes [n, 32, 32, 3], 60,000 and 10,000.
-
-    Raises:
-      TypeError, ValueError, OSError: as `load`.
-    """
-    return load("cfmnist", data_dir=data_dir, conflict=conflict, severity=severity, seed=seed)
+OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+"""Augmentation operations that leave the class of most images alone."""
 
 
 def from_arrays(
@@ -314,11 +106,11 @@ def from_arrays(
     """
     train = _dataset("", images, labels, attributes)
     k = int(train.labels.max()) + 1 if num_classes is None else num_classes
-    k = _integer("num_classes", k, 1, 2**31 - 1)
+    k = integer("num_classes", k, 1, 2**31 - 1)
     _check_classes(train.labels, k, at_least=2 if test is None else 1)
     if test is None:
-        fraction = _share("test_fraction", test_fraction, open_interval=True)
-        train, scored = _split(train, fraction, seed=_integer("seed", seed, 0, 2**32 - 1))
+        fraction = share("test_fraction", test_fraction, open_interval=True)
+        train, scored = _split(train, fraction, seed=integer("seed", seed, 0, 2**32 - 1))
     else:
         scored = _given_test(test, train, k)
     known = [d.attributes for d in (train, scored) if d.attributes is not None]
@@ -330,7 +122,37 @@ def from_arrays(
         )
         aligned = tuple(aligned.tolist())
     statistics = _statistics(train.images)
-    return Benchmark(name, train, scored, k, num_attributes, aligned, *statistics, _OPERATIONS)
+    return Benchmark(name, train, scored, k, num_attributes, aligned, *statistics, OPERATIONS)
+
+
+def from_folder(folder: folders.Folder, *, name: str = "folder", seed: int = 0) -> Benchmark:
+    """Makes a benchmark of the images in a folder.
+
+    Args:
+      folder: what `jaxdd.folders.read` found.
+      name: what to call it.
+      seed: draws the test images where the folder does not say which they are.
+
+    Returns:
+      The benchmark; a stratified fifth is split off unless the folder has a test set.
+
+    Raises:
+      ValueError: a class without training images, or with fewer than two when splitting.
+    """
+    arrays = [None if a is None else np.asarray(a) for a in folder[:3]]
+    test = None
+    if folder.test is not None:
+        train, test = (
+            tuple(None if a is None else a[side] for a in arrays)
+            for side in (~folder.test, folder.test)
+        )
+        arrays = train
+    made = from_arrays(
+        *arrays, test=test, num_classes=len(folder.class_names), seed=seed, name=name
+    )
+    return made._replace(
+        class_names=folder.class_names, attribute_names=folder.attribute_names or ()
+    )
 
 
 def pool(benchmark: Benchmark, weights: jax.Array | None = None) -> sampling.Pool:
@@ -356,57 +178,23 @@ def pool(benchmark: Benchmark, weights: jax.Array | None = None) -> sampling.Poo
     )
 
 
-def _unflipped():
-    return tuple(o for o in _OPERATIONS if o != "flip")
+def share(name: str, value: float, *, open_interval: bool = False) -> float:
+    """Returns a share in [0, 1], or in (0, 1); raises what `name` must be if it is none."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, found {type(value).__name__}")
+    if not 0 <= value <= 1 or (open_interval and value in (0, 1)):
+        interval = "(0, 1)" if open_interval else "[0, 1]"
+        raise ValueError(f"{name} must lie in {interval}, found {value}")
+    return float(value)
 
 
-def _load_grey(name, data_dir, placement):
-    if placement not in ("centre", "corner"):
-        raise ValueError(f"placement must be 'centre' or 'corner', found {placement!r}")
-    if name == "digits":
-        return digits()
-    files = archives.find(name, data_dir)
-    pads = (2, 2) if placement == "centre" else (4, 0)
-    train, test = (
-        Dataset(
-            np.pad(archives.read(name, files[images]), ((0, 0), pads, pads))[..., None],
-            archives.read(name, files[labels]).astype(np.int32),
-        )
-        for images, labels in (archives.TRAIN, archives.TEST)
-    )
-    strategy = _unflipped() if name == "mnist" else _OPERATIONS
-    mean, std = _STATISTICS[name]
-    return Benchmark(name, train, test, 10, 0, None, (mean,), (std,), strategy)
-
-
-def _colored(name, grey, style, conflict, severity, seed):
-    k = len(bias.LFF_COLORS)
-
-    def color(key, images, labels, share):
-        key_attributes, key_shades = jax.random.split(key)
-        attributes = bias.assign(
-            key_attributes, labels, num_classes=k, num_attributes=k, conflict=share
-        )
-        if style in _SOLID:
-            return _SOLID[style](images, attributes), attributes
-        return bias.foreground(key_shades, images, attributes, severity=severity), attributes
-
-    def colored(key, data, share):
-        images, attributes = jax.jit(color)(key, data.images, data.labels, share)
-        # Copies, because a view of a jax array can be neither written nor handed to torch.
-        return Dataset(np.array(images), data.labels, np.array(attributes))
-
-    # Named, because another default generator (rbg) would draw another benchmark.
-    key_train, key_test = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
-    return grey._replace(
-        name=name,
-        train=colored(key_train, grey.train, conflict),
-        test=colored(key_test, grey.test, 1 - 1 / k),
-        num_attributes=k,
-        aligned=tuple(range(k)),
-        mean=(0.5,) * 3,
-        std=(0.5,) * 3,
-    )
+def integer(name: str, value: int, low: int, high: int) -> int:
+    """Returns an integer in low..high; raises what `name` must be if it is none."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, found {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie in {low}..{high}, found {value}")
+    return int(value)
 
 
 def _split(data, fraction, *, seed):
@@ -503,27 +291,3 @@ def _check_classes(labels, num_classes, *, at_least):
             f"class {counts.argmin()} needs at least {at_least} images to be split into training "
             f"and test, found {counts.min()}; give more, or a test set of its own"
         )
-
-
-def _refuse_absent_options(name, conflict, severity):
-    if conflict is not None and name not in _COLORINGS:
-        raise ValueError(f"{name} is unbiased and takes no conflict, found {conflict}")
-    if severity is not None and (name not in _COLORINGS or _COLORINGS[name].style in _SOLID):
-        raise ValueError(f"{name} has no shades and takes no severity, found {severity}")
-
-
-def _share(name, value, *, open_interval=False):
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, found {type(value).__name__}")
-    if not 0 <= value <= 1 or (open_interval and value in (0, 1)):
-        interval = "(0, 1)" if open_interval else "[0, 1]"
-        raise ValueError(f"{name} must lie in {interval}, found {value}")
-    return float(value)
-
-
-def _integer(name, value, low, high):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer, found {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must lie in {low}..{high}, found {value}")
-    return int(value)

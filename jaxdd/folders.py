@@ -19,7 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+"""How the names of images end."""
+
 _TABLES = ("metadata.csv", "metadata.parquet")
 _SPLITS = ("train", "test")
 _GREY = ("1", "L", "LA", "F", "I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -69,7 +71,7 @@ def read(path: str | os.PathLike, *, resize: int | None = None, skip_bad: bool =
     numbers if all of them are. Hidden files, `__MACOSX` and what is no image are ignored.
 
     Images of one size up to 256 stay as they are. Otherwise their central squares are resized to
-    the median of the shorter sides, but at least 8 and at most 64. Images are turned upright as
+    the median of the shorter sides, but at least 8 and at most 32. Images are turned upright as
     EXIF says and laid over black where transparent; 16 bits become 8; an animation is its first
     frame.
 
@@ -197,7 +199,7 @@ def _images(folder):
         if _is_image(p) and not any(map(_is_hidden, p.relative_to(folder).parts))
     )
     if not found:
-        raise ValueError(f"no images in {folder}, expected names that end in {' '.join(_ENDINGS)}")
+        raise ValueError(f"no images in {folder}, expected names that end in {' '.join(ENDINGS)}")
     return found
 
 
@@ -207,7 +209,7 @@ def _is_hidden(name):
 
 def _is_image(path):
     # Not is_file: a dangling link must fail to decode, not be passed over.
-    return path.suffix.lower() in _ENDINGS and not path.is_dir()
+    return path.suffix.lower() in ENDINGS and not path.is_dir()
 
 
 # --- rows from a table -------------------------------------------------------------------------
@@ -379,7 +381,7 @@ def _shape(headers, resize):
     if resize is None and len(set(sizes)) == 1 and max(sizes[0]) <= _LARGEST:
         return *sizes[0][::-1], channels
     median = round(np.median([min(size) for size in sizes]))
-    side = resize or min(max(median, 8), 64)
+    side = resize or min(max(median, 8), 32)
     return side, side, channels
 
 

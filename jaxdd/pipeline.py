@@ -63,6 +63,12 @@ class Options:
     """Share of bias-conflicting samples in each class of a benchmark, 0 to 1."""
     severity: int | None = None
     """Severity of the benchmark's bias, 1 to 4."""
+    test: Literal["uniform", "conflicting"] = "uniform"
+    """Test set of a benchmark: attribute independent of the class, or bias-conflicting only."""
+    resize: int | None = None
+    """Height and width in pixels that the images of a folder are resized to."""
+    skip_bad: bool = False
+    """Leave out images of a folder that do not decode."""
     preset: Literal["quick", "paper"] = "quick"
     """quick fits two CPU cores, paper is the literature's scale for one GPU."""
     steps: int | None = None
@@ -439,7 +445,8 @@ def _diagnosis(job, weights):
     labels = jnp.asarray(train.labels)
     if train.attributes is None:
         size = reweight.effective_sample_size(weights, labels, num_classes=benchmark.num_classes)
-        return {"effective_sample_size": float(size.mean())}
+        unknown = dict.fromkeys(("conflict_auc", "conflict_mass", "group_balance"))
+        return {"effective_sample_size": float(size.mean()), **unknown}
     diagnose = functools.partial(
         reweight.diagnose, num_classes=benchmark.num_classes,
         num_attributes=benchmark.num_attributes,
@@ -476,6 +483,7 @@ def _finish(job, folder, images, scores, weights, random):
     }
     labels = np.broadcast_to(np.arange(images.shape[0])[:, None], images.shape[:2])
     provenance = {name: result[name] for name in ("config", "device", "versions")}
+    provenance["class_names"] = benchmark.class_names
     store.write_synthetic(
         folder / "synthetic.npz",
         store.Synthetic(

@@ -264,3 +264,57 @@ def test_foreground_refuses_severity(severity):
 def test_majority_refuses_lengths_that_differ():
     with pytest.raises(ValueError, match=r"attributes must have the shape \(3,\), found \(2,\)"):
         bias.majority(LABELS, LABELS[:2], num_classes=3, num_attributes=3)
+
+
+# ------------------------------------------------------------------ grey, and natural backgrounds
+
+
+def test_greyscale_weighs_the_channels_and_leaves_the_others():
+    """.299, .587 and .114 of 200 are 59.8, 117.4 and 22.8; white stays white."""
+    colours = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [255, 255, 255], [0, 0, 0]], np.uint8)
+    images = np.broadcast_to(colours[:, None, None], (5, 2, 3, 3))
+    found = np.asarray(bias.greyscale(images, jnp.zeros(5, int)))
+    assert found[:, 1, 2].tolist() == [[v] * 3 for v in (60, 117, 23, 255, 0)]
+    assert (bias.greyscale(images, jnp.ones(5, int)) == images).all()
+
+
+def test_scenes_are_of_the_category_asked_for_and_all_take_part():
+    """5,000 draws from categories of 1, 3 and 6 scenes: each scene within five deviations."""
+    categories = jnp.array([2, 0, 1, 2, 2, 1, 2, 2, 1, 2])
+    attributes = jnp.arange(15_000) % 3
+    drawn = bias.draw_scenes(jax.random.key(0), attributes, categories, num_attributes=3)
+    assert (categories[drawn] == attributes).all()
+    counts, expected = np.bincount(drawn, minlength=10), 5000 / np.array([6, 1, 3, 6, 6, 3, 6, 6, 3, 6])
+    assert (np.abs(counts - expected) < 5 * np.sqrt(expected)).all()
+
+
+def test_opacity_of_the_foreground():
+    """Level 0 shows the scene, 64 and more covers it, 32 mixes 128/255 of 32 with 127/255 of 200."""
+    grey = np.array([[[0, 32, 64, 255]]], np.uint8)
+    scene = np.full((1, 1, 4, 3), 200, np.uint8)
+    found = bias.natural_background(grey, scene)[0, 0, :, 0].tolist()
+    assert found == [200, round((128 * 32 + 127 * 200) / 255), 64, 255]
+
+
+RGB = np.zeros((2, 4, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "call, error, match",
+    [
+        (lambda: bias.greyscale(RGB[..., 0], jnp.zeros(2, int)), ValueError, r"\[n, h, w, 3\]"),
+        (lambda: bias.greyscale(RGB / 1, jnp.zeros(2, int)), TypeError, "images must be uint8"),
+        (lambda: bias.greyscale(RGB, jnp.array([0, 2])), ValueError, "must lie in 0..1, found 0..2"),
+        (lambda: bias.natural_background(RGB[..., 0], RGB[:1]), ValueError, "differ: found"),
+        (lambda: bias.natural_background(RGB[..., 0], RGB / 1), TypeError, "scenes must be uint8"),
+        (
+            lambda: bias.draw_scenes(
+                jax.random.key(0), jnp.array([0]), jnp.array([0, 0]), num_attributes=2
+            ),
+            ValueError, "every category needs a scene, category 1 has none",
+        ),
+    ],
+)
+def test_rendering_refuses(call, error, match):
+    with pytest.raises(error, match=match):
+        call()

@@ -17,7 +17,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxdd import archives, builders, datasets
+from jaxdd import archives, benchmarks, builders
 
 NAMES = ("cdigits", "cmnist", "cfmnist", "cmnist_fg", "cmnist_bg", "cfmnist_fg", "cfmnist_bg")
 FIELDS = ("image", "label", "attribute")
@@ -84,7 +84,7 @@ def assert_same(examples, data, aligned, *, all_of_them=True):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_prepared_digits_equal_the_arrays(prepared, split):
-    expected = datasets.load("cdigits", conflict=0.1)
+    expected = benchmarks.load("cdigits", conflict=0.1)
     examples = list(tfds.data_source("cdigits/conflict_0.1", data_dir=prepared, split=split))
     assert_same(examples, getattr(expected, split), expected.aligned)
     shares = {"train": 0.9, "test": 0.1}
@@ -96,7 +96,7 @@ def test_preparing_twice_reads_the_first(prepared, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("prepared again")
 
-    monkeypatch.setattr(datasets, "load", never)
+    monkeypatch.setattr(benchmarks, "load", never)
     again = tfds.data_source("cdigits", data_dir=prepared)
     assert {split: len(examples) for split, examples in again.items()} == {
         "train": 1437,
@@ -108,8 +108,8 @@ def test_preparing_twice_reads_the_first(prepared, monkeypatch):
 def test_each_default_config_is_the_default_benchmark(manual, tmp_path, name):
     """TFDS's name without a config against the benchmark's without a conflict."""
     ours = name.replace("_", "-")
-    assert ours in datasets.NAMES
-    expected = datasets.load(ours, data_dir=manual)
+    assert ours in benchmarks.NAMES
+    expected = benchmarks.load(ours, data_dir=manual)
     train = source(name, "train", tmp_path, manual_dir=manual)
     assert_same(list(train), expected.train, expected.aligned)
     assert_same(list(source(name, "test", tmp_path)), expected.test, expected.aligned)
@@ -118,9 +118,9 @@ def test_each_default_config_is_the_default_benchmark(manual, tmp_path, name):
 def test_conflict_and_severity_come_from_the_config(manual, tmp_path):
     name = "cmnist/conflict_0.5_severity_1"
     train = source(name, "train", tmp_path, manual_dir=manual)
-    expected = datasets.load("cmnist", data_dir=manual, conflict=0.5, severity=1)
+    expected = benchmarks.load("cmnist", data_dir=manual, conflict=0.5, severity=1)
     assert_same(list(train), expected.train, expected.aligned)
-    other = datasets.load("cmnist", data_dir=manual, conflict=0.5)
+    other = benchmarks.load("cmnist", data_dir=manual, conflict=0.5)
     assert (other.train.images != expected.train.images).any()
 
 
@@ -129,7 +129,7 @@ def test_a_config_of_ones_own(tmp_path):
     train = tfds.data_source(
         "cdigits", split="train", data_dir=tmp_path, builder_kwargs={"config": config}
     )
-    expected = datasets.load("cdigits", conflict=0.3)
+    expected = benchmarks.load("cdigits", conflict=0.3)
     assert_same(list(train), expected.train, expected.aligned)
     # By its name alone, it is read from the folder that it is in.
     again = tfds.data_source("cdigits/mine", split="train", data_dir=tmp_path)
@@ -159,7 +159,7 @@ def test_original_mnist_in_a_manual_dir(data_dir, tmp_path):
     name = "cmnist/conflict_0.02"
     train = source(name, "train", tmp_path, manual_dir=data_dir, max_examples_per_split=300)
     assert len(train) == 300
-    expected = datasets.load("cmnist", data_dir=data_dir, conflict=0.02)
+    expected = benchmarks.load("cmnist", data_dir=data_dir, conflict=0.02)
     assert_same(list(train), expected.train, expected.aligned, all_of_them=False)
 
 
@@ -207,7 +207,7 @@ def test_without_tfds_one_is_told_what_to_install(monkeypatch):
 
 def test_importing_needs_no_tensorflow_and_jaxdd_no_tfds():
     code = (
-        "import sys, jaxdd, jaxdd.datasets\n"
+        "import sys, jaxdd, jaxdd.benchmarks\n"
         "assert 'tensorflow_datasets' not in sys.modules\n"
         "import jaxdd.builders, tensorflow_datasets\n"
         "tensorflow_datasets.builder('cmnist')\n"
@@ -253,8 +253,8 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
 
 def test_prepared_digits_become_the_benchmark_again(prepared, monkeypatch):
     """The same images, labels and attributes, in the order that TFDS has shuffled them into."""
-    expected = datasets.load("cdigits", conflict=0.1)
-    monkeypatch.delattr(datasets, "load")
+    expected = benchmarks.load("cdigits", conflict=0.1)
+    monkeypatch.delattr(benchmarks, "load")
     found = builders.load("cdigits/conflict_0.1", data_dir=prepared)
     for split in ("train", "test"):
         index = [e["index"] for e in source("cdigits/conflict_0.1", split, prepared)]

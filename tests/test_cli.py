@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxdd import cli, pipeline, store
 
@@ -127,6 +128,11 @@ def test_a_finished_run_is_read_back(finished, monkeypatch, capsys):
         (["cdigits", "--ipc", "99999999999"], ["ipc must", "found 99999999999"]),
         (["cdigits", "--save-every", "nan"], ["save_every must be at least 0", "found nan"]),
         (["digits", "--debias", "oracle"], ["oracle needs bias attributes"]),
+        (["digits", "--test", "conflicting"], ["digits is unbiased", "conflicting"]),
+        (["digits", "--resize", "8"], ["resize and skip-bad are for folders", "digits is none"]),
+        (["no/such/folder"], ["no/such/folder does not exist"]),
+        ([".", "--conflict", "0.1"], ["conflict, severity and test are for benchmarks"]),
+        (["tfds:nonsense-set"], ["unknown tensorflow-datasets set 'nonsense-set'"]),
     ],
     ids=str,
 )
@@ -206,4 +212,58 @@ def test_help_names_the_commands(capsys):
         cli.main(["--help"])
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
-    assert all(command in printed for command in ("demo", "run", "compare"))
+    assert all(command in printed for command in ("demo", "run", "compare", "datasets"))
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Forty images of mixed sizes and modes in two classes, a table, and one file cut short."""
+    folder, rng = tmp_path / "photographs", np.random.default_rng(0)
+    folder.mkdir()
+    lines = ["file,label"]
+    for i in range(40):
+        size, mode = rng.integers(12, 40, 2).tolist(), ("RGB", "L", "RGBA", "P", "1")[i % 5]
+        level = 60 if i % 2 else 200
+        Image.new("RGB", size, (level, 100, 255 - level)).convert(mode).save(folder / f"{i}.png")
+        lines.append(f"{i}.png,{'night' if i % 2 else 'day'}")
+    (folder / "metadata.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_run_on_a_folder_of_images(photographs, tmp_path, capsys):
+    command = ["run", str(photographs), *TINY, "--steps", "2", "--out", str(tmp_path / "out")]
+    cli.main([*command, "--resize", "16"])
+    assert "no bias attributes: what concerns groups was skipped" in capsys.readouterr().out
+    result = store.read_json(tmp_path / "out" / "result.json")
+    assert result["accuracy"]["n"] == 1 and result["weights"]["conflict_mass"] is None
+    synthetic = store.read_synthetic(tmp_path / "out" / "synthetic.npz")
+    assert synthetic.images.shape == (2, 2, 16, 16, 3)
+    assert synthetic.provenance["class_names"] == ["day", "night"]
+    assert (tmp_path / "out" / "synthetic.png").exists()
+
+
+def test_bad_images_in_a_folder_are_named_or_counted(photographs, tmp_path, capsys):
+    path = photographs / "7.png"
+    path.write_bytes(path.read_bytes()[:40])
+    command = ["run", photographs, *TINY, "--steps", "2", "--out", tmp_path / "out"]
+    assert f"{path} does not decode" in fails(command, capsys)
+    assert not (tmp_path / "out").exists()
+    cli.main([*map(str, command), "--skip-bad"])
+    assert "left out 1 images that do not decode: 7.png" in capsys.readouterr().err
+
+
+def test_datasets_are_listed_shown_and_built(tmp_path, capsys):
+    cli.main(["datasets", "list"])
+    assert all(name in capsys.readouterr().out for name in ("cmnist-dd",))
+    cli.main(["datasets", "show", "cdigits", "--out", str(tmp_path / "sheet.png")])
+    shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert shown["train"] == "1437" and float(shown["conflict"]) == pytest.approx(0.1, abs=0.01)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 1000
+    cli.main(["datasets", "build", "digits"])
+    assert "conflict" not in capsys.readouterr().out
+    assert "cdigit" in fails(["datasets", "show", "cdigit"], capsys)
+    assert "invent" in fails(["datasets", "invent"], capsys)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["datasets", "--help"])
+    assert stopped.value.code == 0 and "contact" not in capsys.readouterr().err

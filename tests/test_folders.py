@@ -373,12 +373,12 @@ def test_sizes_are_compared_upright(tmp_path):
     [
         ([(256, 9), (256, 9)], None, (9, 256)),
         ([(1, 1)], None, (1, 1)),
-        ([(300, 300)], None, (64, 64)),
+        ([(300, 300)], None, (32, 32)),
         ([(257, 20)], None, (20, 20)),
         ([(20, 90), (30, 30), (99, 41)], None, (30, 30)),
         ([(20, 20), (25, 90)], None, (22, 22)),
         ([(3, 3), (4, 4)], None, (8, 8)),
-        ([(90, 100), (80, 80)], None, (64, 64)),
+        ([(90, 100), (80, 80)], None, (32, 32)),
         ([(12, 12)], 20, (20, 20)),
         ([(40, 30), (7, 9)], 256, (256, 256)),
         ([(40, 30)], np.int64(1), (1, 1)),
@@ -544,7 +544,7 @@ import PIL.Image, PIL.ImageOps
 os.cpu_count = lambda: 2
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 before = peak()
-assert folders.read({str(tmp_path)!r}).images.shape == (50, 64, 64, 3)
+assert folders.read({str(tmp_path)!r}).images.shape == (50, 32, 32, 3)
 print(peak() - before)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

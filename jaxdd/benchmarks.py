@@ -1,0 +1,573 @@
+"""Layer 3, disk: the data sets that the field measures on, by name.
+
+`load` makes a biased benchmark of an unbiased set in two steps (`jaxdd.bias`): who carries which
+attribute, and how it looks. Equal arguments give equal bytes on every machine and with every
+version of jax. What is made of downloaded files is kept under `archives.CACHE` for the next time.
+"""
+
+import difflib
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdd import archives, bias, corruptions, datasets, folders, store
+from jaxdd.datasets import Benchmark, Dataset
+
+
+class Source(NamedTuple):
+    """An unbiased set: sizes of training and test set, shape of its images, licence, statistics.
+
+    Attributes:
+      train: number of training images.
+      test: number of test images.
+      shape: (h, w, c) once padded.
+      licence: of the images.
+      classes: name of each class.
+      flips: whether a mirrored image keeps its class.
+      mean: per channel, of images / 255, as the literature has them; None to compute them.
+      std: per channel, likewise.
+    """
+
+    train: int
+    test: int
+    shape: tuple[int, int, int]
+    licence: str
+    classes: tuple[str, ...]
+    flips: bool = True
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+class Recipe(NamedTuple):
+    """How a biased benchmark is made.
+
+    Attributes:
+      source: name of the unbiased set.
+      render: (key, data, attributes, options) to images.
+      attributes: name of each attribute.
+      conflict: share of conflicting samples by default.
+      severity: 1..4 by default, None where there is none.
+      aligned: attribute of each class; the class index where empty.
+      ratios: conflicts that may be asked for; all where empty.
+      paired: the uniform test set holds every image with every attribute.
+      about: one line for the table.
+    """
+
+    source: str
+    render: Callable[..., np.ndarray]
+    attributes: tuple[str, ...]
+    conflict: float
+    severity: int | None = None
+    aligned: tuple[int, ...] = ()
+    ratios: tuple[float, ...] = ()
+    paired: bool = False
+    about: str = ""
+
+
+class _Options(NamedTuple):
+    """What a benchmark depends on besides its name and its source."""
+
+    conflict: float
+    severity: int | None
+    seed: int
+    test: str
+    placement: str
+    scenes: Benchmark | Dataset | None
+    frost: np.ndarray | None
+
+
+_CLOTHES = (
+    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot",
+)  # fmt: skip
+_THINGS = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+_DIGITS = tuple("0123456789")
+
+SOURCES = {
+    "digits": Source(1_437, 360, (16, 16, 1), "CC BY 4.0", _DIGITS, flips=False),
+    "mnist": Source(
+        60_000, 10_000, (32, 32, 1), "CC BY-SA 3.0", _DIGITS, False, (0.1307,), (0.3081,)
+    ),
+    "fashion_mnist": Source(
+        60_000, 10_000, (32, 32, 1), "MIT", _CLOTHES, True, (0.2861,), (0.3530,)
+    ),
+    "cifar10": Source(
+        50_000, 10_000, (32, 32, 3), "not stated", _THINGS, True,
+        (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616),
+    ),
+}  # fmt: skip
+"""Unbiased sets by name."""
+
+
+def _shades(key, data, attributes, options):
+    return jax.jit(bias.foreground)(key, data.images, attributes, severity=options.severity)
+
+
+def _solid(rendering):
+    return lambda key, data, attributes, options: jax.jit(rendering)(data.images, attributes)
+
+
+def _in_front(key, data, attributes, options):
+    draw = functools.partial(bias.draw_scenes, num_attributes=10)
+    chosen = np.asarray(draw(key, attributes, options.scenes.labels))
+    return jax.jit(bias.natural_background)(data.images, options.scenes.images[chosen])
+
+
+def _corrupted(key, data, attributes, options, *, chunk=250):
+    """Corrupts the images of one attribute after the other, in float64 (see `corruptions`)."""
+    images = np.empty_like(data.images)
+    keys = jax.random.split(key, len(images))
+    textures = None if options.frost is None else options.frost / 255
+    with jax.enable_x64(True):
+        for attribute, name in enumerate(corruptions.CORRUPTIONS):
+            program = jax.jit(functools.partial(
+                corruptions.corrupt, corruption=name, severity=options.severity, textures=textures
+            ))  # fmt: skip
+            rows = np.flatnonzero(attributes == attribute)
+            for start in range(0, len(rows), chunk):
+                part = rows[start : start + chunk]
+                padded = np.resize(part, chunk)
+                images[part] = program(keys[padded], data.images[padded])[: len(part)]
+    return images
+
+
+_LFF = tuple("red yellow mauve lime cyan green blue violet olive crimson".split())
+_FAIR = tuple("red orange yellow cream green cyan blue violet magenta white".split())
+_DD = (0.0, 0.05, 0.2, 0.5, 0.9, 1.0)
+
+RECIPES = {
+    "cdigits": Recipe("digits", _shades, _LFF, 0.1, 4, about="digits in shades of ten colours"),
+    "cmnist": Recipe("mnist", _shades, _LFF, 0.05, 4, about="shades of ten colours (LfF)"),
+    "cfmnist": Recipe("fashion_mnist", _shades, _LFF, 0.05, 4, about="shades of ten colours"),
+    "cmnist-fg": Recipe(
+        "mnist", _solid(bias.solid_foreground), _FAIR, 0.1, about="solid colours (FairDD)"
+    ),
+    "cmnist-bg": Recipe(
+        "mnist", _solid(bias.solid_background), _FAIR, 0.1, about="black on colour (FairDD)"
+    ),
+    "cfmnist-fg": Recipe(
+        "fashion_mnist", _solid(bias.solid_foreground), _FAIR, 0.1, about="solid colours (FairDD)"
+    ),
+    "cfmnist-bg": Recipe(
+        "fashion_mnist", _solid(bias.solid_background), _FAIR, 0.1, about="black on colour (FairDD)"
+    ),
+    "bgfmnist": Recipe(
+        "fashion_mnist", _in_front, _THINGS, 0.05, about="in front of CIFAR-10 images"
+    ),
+    "ccifar10": Recipe(
+        "cifar10", _corrupted, tuple(corruptions.CORRUPTIONS), 0.05, 4,
+        about="ten corruptions (LfF)",
+    ),
+    "cifar10-s": Recipe(
+        "cifar10", _solid(bias.greyscale), ("grey", "colour"), 0.1, aligned=(0,) * 5 + (1,) * 5,
+        paired=True, about="classes 0–4 mostly grey (FairDD)",
+    ),
+}  # fmt: skip
+"""Biased benchmarks by name."""
+
+RECIPES |= {
+    f"{name}-dd": RECIPES[name]._replace(ratios=_DD, about=f"{name} at the ratios of {label}")
+    for name, label in (("cmnist", "CMNIST-DD"), ("ccifar10", "CCIFAR10-DD"))
+}
+
+NAMES = (*SOURCES, *RECIPES, "bffhq")
+"""Every name that `load` knows."""
+
+TESTS = ("uniform", "conflicting")
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    conflict: float | None = None,
+    severity: int | None = None,
+    seed: int = 0,
+    test: str = "uniform",
+    placement: str = "centre",
+    scenes: Benchmark | None = None,
+    frost: str | os.PathLike | None = None,
+) -> Benchmark:
+    """Loads a benchmark by its name.
+
+    | name | what |
+    |---|---|
+    | digits, mnist, fashion_mnist, cifar10 | unbiased; `seed` has no effect |
+    | cdigits, cmnist, cfmnist | shades of ten colours on black (LfF) |
+    | cmnist-fg, cfmnist-fg | solid colours on black (FairDD) |
+    | cmnist-bg, cfmnist-bg | black on solid colours (FairDD) |
+    | bgfmnist | clothes in front of natural images, one category per class |
+    | ccifar10 | Corrupted CIFAR-10, one corruption per class (LfF) |
+    | cmnist-dd, ccifar10-dd | the same at conflicts of 0, .05, .2, .5, .9, 1 |
+    | cifar10-s | classes 0 to 4 mostly grey, 5 to 9 mostly in colour (FairDD) |
+    | bffhq | faces: young or old, biased by gender; `conflict` names one of its folders |
+
+    Args:
+      name: one of `NAMES`.
+      data_dir: folder that holds the original files, in a sub-folder with the name of the set
+        (`data_dir/mnist`, `fashion_mnist`, `cifar10`) or directly; files in neither nor in
+        `archives.CACHE` are downloaded there. The digits need none.
+      conflict: share of each training class that conflicts, in [0, 1]; by default .1 for cdigits,
+        the solid colours and cifar10-s, .005 for bffhq and .05 for the others.
+      severity: 1..4, how pure the shades or how strong the corruptions are; 4 by default.
+      seed: draws the attributes and how they look, of the test set too; 0 <= seed < 2**32.
+      test: "uniform", where the attribute says nothing about the class (every test image in every
+        attribute for cifar10-s, as its authors have it), or "conflicting", where no sample has the
+        attribute that its class is aligned with. The test set of bffhq is as its authors made it.
+      placement: "centre" pads 28x28 images by two pixels on all sides, "corner" by four at the top
+        and the left, as FairDD does. Digits are not padded.
+      scenes: backgrounds for bgfmnist, RGB, of the same size and ten classes; its training images
+        go behind training images. CIFAR-10 by default.
+      frost: folder of photographs of frost for ccifar10, which are used at a fifth of their size;
+        by default frost is drawn, see `jaxdd.corruptions.frost_texture`.
+
+    Returns:
+      The benchmark; equal arguments give equal bytes on every machine.
+
+    Raises:
+      TypeError: a name that is no string, a severity or seed that is no integer.
+      ValueError: an unknown name, a value out of range, an option the set does not have, or a file
+        that is not the original.
+      OSError: files that are absent and cannot be downloaded.
+    """
+    _check_name(name)
+    options = dict(conflict=conflict, severity=severity, scenes=scenes, frost=frost, test=test)
+    _refuse_absent_options(name, options, placement)
+    seed = datasets.integer("seed", seed, 0, 2**32 - 1)
+    if name in SOURCES:
+        return _unbiased(name, data_dir, placement)
+    recipe = RECIPES.get(name)
+    default = 0.005 if recipe is None else recipe.conflict
+    conflict = datasets.share("conflict", default if conflict is None else conflict)
+    if recipe is None:
+        return _bffhq(data_dir, conflict, test)
+    if recipe.ratios and not np.isclose(conflict, recipe.ratios, rtol=0, atol=1e-9).any():
+        known = ", ".join(f"{ratio:g}" for ratio in recipe.ratios)
+        raise ValueError(f"{name} has conflicts of {known}, found {conflict:g}")
+    if recipe.severity is not None:
+        severity = datasets.integer(
+            "severity", recipe.severity if severity is None else severity, 1, 4
+        )
+    frost = None if frost is None else _photographs(frost)
+    options = _Options(conflict, severity, seed, test, placement, scenes, frost)
+    if recipe.source == "digits":
+        return _biased(name, recipe, data_dir, options)
+    path = _cache_path(name, recipe, data_dir, options)
+    if (benchmark := _stored(path)) is None:
+        benchmark = _biased(name, recipe, data_dir, options)
+        _keep(path, benchmark)
+    return benchmark
+
+
+def digits(*, size: int = 16) -> Benchmark:
+    """Loads scikit-learn's 1,797 handwritten digits, which need no download.
+
+    The 8x8 images with levels 0..16 are scaled to 0..255 and resized bilinearly. The split into
+    1,437 training and 360 test images is stratified and always the same.
+
+    Args:
+      size: height and width of the images in pixels.
+
+    Returns:
+      Images [n, size, size, 1]; mean and std are computed from the training images.
+
+    Raises:
+      TypeError: a size that is no integer.
+      ValueError: a size below 1.
+    """
+    size = datasets.integer("size", size, 1, 4096)
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    images = np.rint(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    images = np.stack(
+        [Image.fromarray(i).resize((size, size), Image.Resampling.BILINEAR) for i in images]
+    )
+    return datasets.from_arrays(images, labels, name="digits")._replace(
+        strategy=_strategy(SOURCES["digits"]), class_names=_DIGITS
+    )
+
+
+def statistics(benchmark: Benchmark) -> dict[str, float | int | str | None]:
+    """Counts what a benchmark is made of.
+
+    Args:
+      benchmark: with or without attributes.
+
+    Returns:
+      Sizes, shape and number of classes; with attributes also the share of conflicting training
+      samples, by how many samples the conflicting attributes of a class differ at most ("spread"),
+      and the p-value of the chi-square test that the attribute of the test samples is independent
+      of their class.
+    """
+    train, test = benchmark.train, benchmark.test
+    found = {
+        "train": len(train.labels), "test": len(test.labels), "classes": benchmark.num_classes,
+        "shape": "×".join(map(str, train.images.shape[1:])),
+    }  # fmt: skip
+    if train.attributes is None or benchmark.aligned is None:
+        return found
+    counts = _group_counts(benchmark, train)
+    aligned = np.eye(benchmark.num_attributes, dtype=bool)[list(benchmark.aligned)]
+    others = np.ma.masked_array(counts, aligned)
+    found |= {
+        "attributes": benchmark.num_attributes,
+        "conflict": float(others.sum() / counts.sum()),
+        "spread": int((others.max(1) - others.min(1)).max()),
+    }
+    if test.attributes is not None:
+        found["independence p"] = _independence(_group_counts(benchmark, test))
+    return found
+
+
+def describe(name: str) -> tuple[str, ...]:
+    """Says in words what a benchmark is, without loading it.
+
+    Args:
+      name: one of `NAMES`.
+
+    Returns:
+      Training images, test images, size of an image, number of attributes, default conflict,
+      licence, and what it looks like.
+
+    Raises:
+      ValueError: an unknown name.
+
+    >>> describe("cmnist")[:5]
+    ('60,000', '10,000', '32×32×3', '10', '0.05')
+    """
+    _check_name(name)
+    if name == "bffhq":
+        licence = "CC BY-NC-SA 4.0"
+        return "19,200", "1,000", "64×64×3", "2", "0.005", licence, "young or old, by gender"
+    recipe = RECIPES.get(name)
+    source = SOURCES[name if recipe is None else recipe.source]
+    h, w, c = source.shape
+    if recipe is None:
+        sizes = f"{source.train:,}", f"{source.test:,}", f"{h}×{w}×{c}"
+        return *sizes, "–", "–", source.licence, "unbiased"
+    test = source.test * (len(recipe.attributes) if recipe.paired else 1)
+    return (
+        f"{source.train:,}", f"{test:,}", f"{h}×{w}×3", f"{len(recipe.attributes)}",
+        f"{recipe.conflict:g}", source.licence, recipe.about,
+    )  # fmt: skip
+
+
+def _group_counts(benchmark, data):
+    counts = np.zeros((benchmark.num_classes, benchmark.num_attributes), int)
+    np.add.at(counts, (data.labels, data.attributes), 1)
+    return counts
+
+
+def _independence(counts):
+    from scipy.stats import chi2_contingency
+
+    counts = counts[:, counts.any(0)][counts.any(1)]
+    return float(chi2_contingency(counts).pvalue)
+
+
+def _check_name(name):
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, found {type(name).__name__}")
+    if name not in NAMES:
+        near = difflib.get_close_matches(name.lower(), NAMES, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ";"
+        raise ValueError(f"unknown data set {name!r}{hint} known are {', '.join(NAMES)}")
+
+
+def _refuse_absent_options(name, options, placement):
+    recipe = RECIPES.get(name)
+    has = {
+        "conflict": name not in SOURCES,
+        "severity": recipe is not None and recipe.severity is not None,
+        "scenes": name == "bgfmnist",
+        "frost": recipe is not None and recipe.source == "cifar10" and recipe.severity is not None,
+    }
+    for option, present in has.items():
+        if options[option] is not None and not present:
+            raise ValueError(f"{name} takes no {option}, found {options[option]}")
+    if options["test"] not in TESTS:
+        raise ValueError(f"test must be {' or '.join(TESTS)}, found {options['test']!r}")
+    if options["test"] != "uniform" and name in SOURCES:
+        raise ValueError(f"{name} is unbiased and has no {options['test']} test set")
+    if placement not in ("centre", "corner"):
+        raise ValueError(f"placement must be 'centre' or 'corner', found {placement!r}")
+
+
+def _strategy(source):
+    return tuple(o for o in datasets.OPERATIONS if source.flips or o != "flip")
+
+
+def _unbiased(name, data_dir, placement):
+    if name == "digits":
+        return digits()
+    source = SOURCES[name]
+    if name == "cifar10":
+        parts = archives.cifar10(data_dir)
+    else:
+        files = archives.find(name, data_dir)
+        pads = (2, 2) if placement == "centre" else (4, 0)
+        parts = [
+            (
+                np.pad(archives.read(name, files[images]), ((0, 0), pads, pads))[..., None],
+                archives.read(name, files[labels]),
+            )
+            for images, labels in (archives.TRAIN, archives.TEST)
+        ]
+    train, test = (Dataset(images, labels.astype(np.int32)) for images, labels in parts)
+    return Benchmark(
+        name, train, test, 10, 0, None, source.mean, source.std, _strategy(source), source.classes
+    )
+
+
+def _biased(name, recipe, data_dir, options):
+    plain = _unbiased(recipe.source, data_dir, options.placement)
+    scenes = options.scenes
+    if recipe.render is _in_front:
+        scenes = _unbiased("cifar10", data_dir, options.placement) if scenes is None else scenes
+        _check_scenes(scenes, plain)
+    k, num_attributes = plain.num_classes, len(recipe.attributes)
+    aligned = recipe.aligned or tuple(range(k))
+    assign = functools.partial(bias.assign, num_classes=k, num_attributes=num_attributes)
+
+    def dressed(key, data, share, scenes):
+        key_attributes, key_look = jax.random.split(key)
+        if share is None:
+            data, attributes = _paired(data, num_attributes)
+        else:
+            attributes = np.array(
+                jax.jit(assign)(key_attributes, data.labels, conflict=share, aligned=np.array(aligned))
+            )
+        images = recipe.render(key_look, data, attributes, options._replace(scenes=scenes))
+        # A copy, because a view of a jax array can be neither written nor handed to torch.
+        return Dataset(np.array(images), data.labels, attributes)
+
+    # Named, because another default generator (rbg) would draw another benchmark.
+    key_train, key_test = jax.random.split(jax.random.key(options.seed, impl="threefry2x32"))
+    uniform = None if recipe.paired else 1 - 1 / num_attributes
+    share = uniform if options.test == "uniform" else 1.0
+    behind = (None, None) if scenes is None else (scenes.train, scenes.test)
+    made = plain._replace(
+        name=name,
+        train=dressed(key_train, plain.train, options.conflict, behind[0]),
+        test=dressed(key_test, plain.test, share, behind[1]),
+        num_attributes=num_attributes,
+        aligned=aligned,
+        attribute_names=recipe.attributes,
+    )
+    grey = plain.train.images.shape[3] == 1
+    return made._replace(mean=(0.5,) * 3, std=(0.5,) * 3) if grey else made
+
+
+def _paired(data, num_attributes):
+    """Every image with every attribute."""
+    n = len(data.labels)
+    twice = Dataset(*(np.concatenate([field] * num_attributes) for field in data[:2]))
+    return twice, np.repeat(np.arange(num_attributes, dtype=np.int32), n)
+
+
+def _check_scenes(scenes, plain):
+    shape = (*plain.train.images.shape[1:3], 3)
+    if scenes.num_classes != 10 or scenes.train.images.shape[1:] != shape:
+        raise ValueError(
+            f"scenes must be ten classes of images {shape}, found {scenes.num_classes} of "
+            f"{scenes.train.images.shape[1:]}"
+        )
+
+
+def _bffhq(data_dir, conflict, test):
+    if data_dir is None:
+        raise ValueError("bffhq must be downloaded by hand; give the folder as data_dir")
+    benchmark = datasets.from_folder(folders.bffhq(data_dir, conflict=conflict), name="bffhq")
+    if test == "uniform":
+        return benchmark
+    scored = benchmark.test
+    kept = scored.attributes != np.array(benchmark.aligned)[scored.labels]
+    return benchmark._replace(test=Dataset(*(field[kept] for field in scored)))
+
+
+def _photographs(folder):
+    """The photographs in a folder at a fifth of their size, cut to that of the smallest."""
+    from PIL import Image
+
+    paths = sorted(p for p in pathlib.Path(folder).iterdir() if p.suffix.lower() in folders.ENDINGS)
+    if not paths:
+        raise FileNotFoundError(f"no photographs of frost in {folder}")
+    photographs = [Image.open(path).convert("RGB") for path in paths]
+    photographs = [np.asarray(p.resize((p.width // 5, p.height // 5))) for p in photographs]
+    h, w = np.min([p.shape[:2] for p in photographs], axis=0)
+    return np.stack([p[:h, :w] for p in photographs])
+
+
+CACHE_BYTES = 8 * 2**30
+"""Size of the cache of benchmarks, of which the least recently used are deleted beyond it."""
+
+_CACHED = ("train", "test")
+_RECIPES_VERSION = 1  # counts changes of the bytes that a recipe makes
+
+
+def _cache_path(name, recipe, data_dir, options):
+    """A file named by all that its content depends on.
+
+    Two processes that build at once write the same bytes to it, and as it appears whole, one that
+    is killed leaves nothing that is read.
+    """
+    sources = [recipe.source]
+    if recipe.render is _in_front and options.scenes is None:
+        sources.append("cifar10")
+    content = [archives.fingerprint(source, data_dir) for source in sources]
+    asked = options._replace(scenes=_digest(options.scenes), frost=_digest(options.frost))
+    key = json.dumps([_RECIPES_VERSION, name, asked._asdict(), content])
+    file = f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+    return archives.CACHE.expanduser() / "benchmarks" / file
+
+
+def _digest(value):
+    """Of a benchmark or an array; None stays None."""
+    if value is None:
+        return None
+    arrays = (*value.train[:2], *value.test[:2]) if isinstance(value, Benchmark) else (value,)
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _keep(path, benchmark):
+    fields = {k: v for k, v in benchmark._asdict().items() if k not in _CACHED}
+    arrays = {f"{p}-{f}": v for p in _CACHED for f, v in getattr(benchmark, p)._asdict().items()}
+    _prune(path.parent, CACHE_BYTES - sum(array.nbytes for array in arrays.values()))
+    store.write_arrays(path, arrays | {"fields": np.array(json.dumps(fields))})
+
+
+def _stored(path):
+    """The benchmark in a file of the cache, None if it is absent or damaged."""
+    try:
+        arrays = store.read_arrays(path)
+        fields = json.loads(str(arrays["fields"]))
+        parts = {p: Dataset(*(arrays[f"{p}-{f}"] for f in Dataset._fields)) for p in _CACHED}
+        os.utime(path)
+    except (OSError, ValueError, KeyError):
+        return None
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Benchmark(**parts, **fields)
+
+
+def _prune(folder, budget):
+    """Deletes the least recently used benchmarks, and what a killed process left, beyond the budget."""
+    files = [(path.stat(), path) for path in folder.glob("*") if path.is_file()]
+    for status, path in sorted(files, key=lambda entry: -entry[0].st_mtime):
+        budget -= status.st_size
+        stale = path.name.endswith(store.TEMPORARY) and time.time() - status.st_mtime > 3600
+        if budget < 0 or stale:
+            path.unlink(missing_ok=True)

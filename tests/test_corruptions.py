@@ -1,0 +1,300 @@
+"""Corruptions against values by hand, pillow, scipy and colorsys, and monotone in severity."""
+
+import colorsys
+import functools
+import hashlib
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from jaxdd import corruptions
+
+KEY = jax.random.key(0)
+SEVERITIES = (1, 2, 3, 4)
+
+
+def photograph(size=32, seed=0):
+    """A smooth colour picture [size, size, 3] in [0, 1], as photographs are."""
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.normal(size=(size, size, 3)), (3, 3, 0), mode="wrap")
+    picture = 0.5 + 0.2 * noise / noise.std() + 0.02 * rng.normal(size=noise.shape)
+    return np.clip(picture, 0, 1).astype(np.float32)
+
+
+def levels(n=4, size=32):
+    return np.stack([np.rint(255 * photograph(size, seed)) for seed in range(n)]).astype(np.uint8)
+
+
+def corrupted(name, images, severity, seed=0):
+    keys = jax.random.split(jax.random.key(seed), len(images))
+    program = functools.partial(corruptions.corrupt, corruption=name, severity=severity)
+    return np.asarray(jax.jit(program)(keys, images)).astype(float)
+
+
+# ------------------------------------------------------------------ by hand
+
+
+def test_the_ten_stand_in_the_order_of_the_classes():
+    assert " ".join(corruptions.CORRUPTIONS) == (
+        "snow frost fog brightness contrast spatter elastic jpeg pixelate saturate"
+    )
+
+
+@pytest.mark.parametrize("severity, added", list(zip(SEVERITIES, (0.1, 0.15, 0.2, 0.3))))
+def test_brightness_adds_to_the_value_of_hsv(severity, added):
+    """(.4, .2, .1) has V = .4 and keeps its ratios 4:2:1; black becomes grey; V stops at 1."""
+    image = jnp.array([[[0.4, 0.2, 0.1], [0, 0, 0], [0.9, 0.9, 0.45]]])
+    found = corruptions.brightness(image, severity=severity)[0]
+    scale, top = (0.4 + added) / 0.4, min(0.9 + added, 1)
+    expected = [[0.4 * scale, 0.2 * scale, 0.1 * scale], [added] * 3, [top, top, top / 2]]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("severity, factor", list(zip(SEVERITIES, (0.5, 0.4, 0.3, 0.15))))
+def test_contrast_shrinks_towards_the_mean_of_the_channel(severity, factor):
+    """A channel of 0 and 1 has the mean 1/2; one of .2 and .4 has .3."""
+    image = jnp.array([[[0, 0.2, 1], [1, 0.4, 1]]])
+    found = corruptions.contrast(image, severity=severity)[0]
+    low, high = 0.5 - factor / 2, 0.5 + factor / 2
+    expected = [[low, 0.3 - 0.1 * factor, 1], [high, 0.3 + 0.1 * factor, 1]]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "severity, factor, added",
+    [(1, 0.1, 0), (2, 1.5, 0), (3, 2, 0.1), (4, 2.5, 0.2)],
+)
+def test_saturate_is_hsv(severity, factor, added):
+    """Against Python's colorsys, grey and black included, whose hue is 0, that of red."""
+    image = np.concatenate([photograph(8), np.full((1, 8, 3), 0.5), np.zeros((1, 8, 3))])
+    found = corruptions.saturate(jnp.asarray(image, jnp.float32), severity=severity)
+    for pixel, expected in zip(np.asarray(found).reshape(-1, 3), image.reshape(-1, 3)):
+        hue, saturation, value = colorsys.rgb_to_hsv(*map(float, expected))
+        wanted = colorsys.hsv_to_rgb(hue, min(saturation * factor + added, 1), value)
+        np.testing.assert_allclose(pixel, wanted, atol=2e-6)
+
+
+def test_fog_of_a_constant_image_keeps_its_largest_value():
+    """(x + a·cloud) · x / (x + a) with a cloud in [0, 1] that reaches both ends."""
+    for severity, (amount, _) in zip(SEVERITIES, ((0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))):
+        found = corruptions.fog(KEY, jnp.full((32, 32, 3), 0.5), severity=severity)
+        assert found.max() == pytest.approx(0.5, rel=1e-5)
+        assert found.min() == pytest.approx(0.25 / (0.5 + amount), rel=1e-5)
+
+
+def test_plasma_of_two_pixels_by_hand():
+    """One octave: the corner 0, the middle m, the sides (2·0 + 2·m)/4 + noise, scaled to [0, 1]."""
+    (_, beside), (under, middle) = 2 * np.asarray(corruptions._uniform(KEY, (2, 2))) - 1
+    grid = np.array([[0, middle / 2 + beside], [middle / 2 + under, middle]])
+    expected = (grid - grid.min()) / np.ptp(grid)
+    np.testing.assert_allclose(corruptions._plasma(KEY, 3.0, size=2), expected, atol=1e-6)
+
+
+def test_frost_is_a_weighted_sum_with_a_window_of_the_photograph():
+    """A texture with a number of its own in each pixel tells which window was laid over."""
+    texture = np.arange(40 * 36, dtype=np.float32).reshape(1, 40, 36, 1) / (40 * 36)
+    texture = np.repeat(texture, 3, -1)
+    corners = set()
+    for i in range(8):
+        found = corruptions.frost(
+            jax.random.key(i), jnp.zeros((32, 32, 3)), severity=2, textures=jnp.asarray(texture)
+        )
+        y, x = divmod(round(float(found[0, 0, 0]) / 0.4 * 40 * 36), 36)
+        np.testing.assert_allclose(found, 0.4 * texture[0, y : y + 32, x : x + 32], atol=1e-6)
+        corners.add((y, x))
+    assert len(corners) > 3
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_snow_whitens_what_is_dark(severity):
+    """Where no flake falls, black becomes (1 − mix)/2."""
+    found = corruptions.snow(KEY, jnp.zeros((32, 32, 3)), severity=severity)
+    mix = (0.9, 0.9, 0.85, 0.8)[severity - 1]
+    assert found.min() == pytest.approx((1 - mix) / 2, abs=0.02 if severity > 2 else 1e-6)
+    assert found.max() > found.min() + 0.05
+
+
+def test_spatter_colours():
+    """Water is added in pale turquoise, mud covers with brown."""
+    black = jnp.zeros((32, 32, 3))
+    water = np.asarray(corruptions.spatter(KEY, black, severity=1)).reshape(-1, 3)
+    wet = water[water.max(1) > 0]
+    np.testing.assert_allclose(wet / wet[:, 2:], np.array([[175 / 238, 1, 1]] * len(wet)), rtol=1e-5)
+    assert water.max() == pytest.approx(0.5 * 238 / 255, rel=1e-5)
+    mud = np.asarray(corruptions.spatter(KEY, jnp.ones((32, 32, 3)), severity=3)).reshape(-1, 3)
+    covered = (1 - mud[:, :1]) / (1 - 63 / 255)
+    np.testing.assert_allclose(1 - mud, covered * (1 - np.array([63, 42, 20]) / 255), atol=1e-6)
+    assert ((covered < 1e-6) | (covered > 0.8 - 1e-5)).all() and (covered > 0.8).any()
+
+
+def test_shore_distance_is_scipys():
+    rng = np.random.default_rng(0)
+    wet = ndimage.gaussian_filter(rng.normal(size=(24, 40)), 2) > 0.1
+    shore = wet & ndimage.binary_dilation(~wet)
+    expected = np.minimum(ndimage.distance_transform_edt(~shore), 20)
+    np.testing.assert_allclose(corruptions._shore_distance(jnp.asarray(wet)), expected, rtol=1e-6)
+    assert (corruptions._shore_distance(jnp.zeros((4, 4), bool)) == 20).all()
+
+
+@pytest.mark.parametrize("sigma, truncate, mode", [(0.8, 4.0, "edge"), (1.9, 3.0, "symmetric")])
+def test_blur_is_scipys(sigma, truncate, mode):
+    image = photograph(20)[:, :, 0]
+    found = corruptions._blurred(jnp.asarray(image), sigma, truncate=truncate, mode=mode)
+    scipys = {"edge": "nearest", "symmetric": "reflect"}[mode]
+    expected = ndimage.gaussian_filter(image.astype(float), sigma, truncate=truncate, mode=scipys)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.75, 2.25, 1.25])
+def test_zoom_is_scipys(factor):
+    image = photograph(32)[:, :, 0].astype(float)
+    window = int(np.ceil(32 / factor))
+    top = (32 - window) // 2
+    large = ndimage.zoom(image[top : top + window, top : top + window], factor, order=1)
+    trim = (large.shape[0] - 32) // 2
+    matrix = corruptions._zoom(32, factor)
+    np.testing.assert_allclose(
+        matrix @ image @ matrix.T, large[trim : trim + 32, trim : trim + 32], atol=1e-12
+    )
+
+
+def test_elastic_moves_corners_where_it_says():
+    """With the field off, the three corners of the square land within the allowed shift."""
+    ramp = np.stack(np.meshgrid(np.arange(48), np.arange(48), [0], indexing="ij")[:2], -1)[:, :, 0]
+    image = jnp.asarray(np.concatenate([ramp, 0 * ramp[..., :1]], -1) / 48, jnp.float32)
+    found = np.asarray(corruptions.elastic(KEY, image, severity=1)) * 48
+    moved = np.abs(found[16:32, 16:32, :2] - ramp[16:32, 16:32])
+    assert 0.2 < moved.max() < 48 * (0.07 * 3 + 0.05)
+
+
+# ------------------------------------------------------------------ other people's code
+
+
+@pytest.mark.parametrize("severity, quality", list(zip(SEVERITIES, (65, 58, 50, 40))))
+def test_jpeg_is_pillows(severity, quality):
+    """Nine of ten values are libjpeg's to the level; it rounds in between, to 13 bits."""
+    for size in (32, 40):
+        images = levels(6, size)
+        found, theirs = corrupted("jpeg", images, severity), []
+        for image in images:
+            file = io.BytesIO()
+            Image.fromarray(image).save(file, "JPEG", quality=quality)
+            theirs.append(np.asarray(Image.open(file)).astype(float))
+        difference = np.abs(found - theirs)
+        assert (difference == 0).mean() > 0.8 and difference.mean() < 0.4
+        assert loss(np.array(theirs), images) > 10 * difference.mean()
+
+
+@pytest.mark.parametrize("severity, factor", list(zip(SEVERITIES, (0.9, 0.85, 0.75, 0.65))))
+def test_pixelate_is_pillows(severity, factor):
+    """pillow rounds once more, between rows and columns."""
+    for image, ours in zip(levels(2), corrupted("pixelate", levels(2), severity)):
+        small = Image.fromarray(image).resize((int(32 * factor),) * 2, Image.Resampling.BOX)
+        theirs = np.asarray(small.resize((32, 32), Image.Resampling.BOX)).astype(float)
+        assert np.abs(ours - theirs).max() <= 1
+
+
+# ------------------------------------------------------------------ all of them
+
+
+def saturation(images):
+    span = images.max(-1) - images.min(-1)
+    return (span / np.maximum(images.max(-1), 1)).mean()
+
+
+def loss(found, plain):
+    """Mean absolute difference to the image, in levels."""
+    return np.abs(found - plain).mean()
+
+
+def opacity(name, severity):
+    """1 − the mean derivative of a pixel by itself: what no longer passes frost, water and mud."""
+    function = functools.partial(corruptions.CORRUPTIONS[name], severity=severity)
+    change = lambda key, image: jax.jvp(functools.partial(function, key), (image,), (1 + 0 * image,))
+    images = jnp.stack([photograph(seed=seed) for seed in range(48)])
+    return 1 - float(jax.jit(jax.vmap(change))(jax.random.split(KEY, 48), images)[1].mean())
+
+
+def stretch(severity):
+    """How much the distance of neighbouring pixels varies over the image, by moving a ramp."""
+    ramp = jnp.broadcast_to(jnp.arange(32)[:, None, None] / 32, (32, 32, 3))
+    move = functools.partial(corruptions.elastic, severity=severity)
+    found = jax.jit(jax.vmap(move, (0, None)))(jax.random.split(KEY, 48), ramp)
+    return float(jnp.diff(found[:, 10:22, 10:22], axis=1).std((1, 2)).mean())
+
+
+MEASURES = {
+    "frost": functools.partial(opacity, "frost"),
+    "spatter": functools.partial(opacity, "spatter"),
+    "elastic": stretch,
+    "saturate": lambda severity: saturation(corrupted("saturate", levels(8), severity)),
+}
+
+
+@pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
+def test_monotone_in_severity(name):
+    """Most lose more of the image; MEASURES says what the others do more of."""
+    lost = lambda severity: loss(corrupted(name, levels(48), severity), levels(48))
+    assert all(np.diff([MEASURES.get(name, lost)(severity) for severity in SEVERITIES]) > 0)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (7, 19), (64, 48)])
+@pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
+def test_any_size_and_constant_images(name, shape):
+    for level in (0, 255):
+        images = np.full((2, *shape, 3), level, np.uint8)
+        assert corrupted(name, images, 4).shape == images.shape  # and no NaN, which casts to 0
+        one = functools.partial(corruptions.CORRUPTIONS[name], severity=4)
+        image = jnp.full((*shape, 3), level / 255)
+        random = corruptions.CORRUPTIONS[name] not in corruptions._NOT_RANDOM
+        found = one(KEY, image) if random else one(image)
+        assert jnp.isfinite(found).all() and 0 <= found.min() and found.max() <= 1
+
+
+@pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
+def test_an_image_depends_on_its_own_key_alone(name):
+    images, keys = levels(3), jax.random.split(KEY, 3)
+    program = jax.jit(functools.partial(corruptions.corrupt, corruption=name, severity=3))
+    whole = program(keys, images)
+    order = np.array([2, 0, 1])
+    assert (np.abs(program(keys[order], images[order]) - whole[order].astype(int)) <= 1).all()
+    random = corruptions.CORRUPTIONS[name] not in corruptions._NOT_RANDOM
+    assert ((program(keys[order], images) != whole).any()) == random
+
+
+def test_one_key_gives_the_same_bytes_everywhere():
+    """Written down from jax 0.10 on Python 3.11, met by jax 0.12 on Python 3.13."""
+    digest = hashlib.sha256()
+    with jax.enable_x64(True):
+        for name in corruptions.CORRUPTIONS:
+            for severity in (1, 4):
+                digest.update(corrupted(name, levels(20), severity).astype(np.uint8).tobytes())
+    assert digest.hexdigest() == "3878846adb35e6f556e2ea7bd28a7e377cd9f2c754bf6717ca0e52945acc6882"
+
+
+IMAGES = np.zeros((2, 8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "change, error, match",
+    [
+        (dict(images=IMAGES / 255), TypeError, "images must be uint8, found float32"),
+        (dict(images=IMAGES[..., 0]), ValueError, r"\[n, h, w, 3\].*found \(2, 8, 8\)"),
+        (dict(images=IMAGES[:, :3]), ValueError, r"sides from 4, found \(2, 3, 8, 3\)"),
+        (dict(keys=jax.random.split(KEY, 3)), ValueError, r"keys must be 2.*found \(3,\)"),
+        (dict(corruption="rain"), ValueError, "unknown corruption 'rain'; known are snow, frost"),
+        (dict(severity=0), ValueError, "severity must be 1, 2, 3 or 4, found 0"),
+        (dict(severity=5), ValueError, "found 5"),
+        (dict(textures=np.zeros((1, 8, 7, 3))), ValueError, r"at least \(8, 8\), found \(1, 8, 7"),
+    ],
+)
+def test_refuses(change, error, match):
+    given = dict(keys=jax.random.split(KEY, 2), images=IMAGES, corruption="fog", severity=1)
+    given |= change
+    with pytest.raises(error, match=match):
+        corruptions.corrupt(given.pop("keys"), given.pop("images"), **given)
