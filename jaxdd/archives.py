@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-CACHE = pathlib.Path("~/.cache/jaxdd")
-"""Where downloads are kept, one folder per archive, and benchmarks that took long to build."""
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "jaxdd"
+"""Where downloads are kept, one folder per archive, and the benchmarks made of them."""
 
 TRAIN = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
 TEST = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
@@ -108,7 +108,7 @@ def read(name: str, path: pathlib.Path) -> np.ndarray:
     """
     # Unpacked in memory: an extraction folder shared by both archives, whose files have the same
     # names, hands out one for the other.
-    content = gzip.decompress(_read_verified(path, ARCHIVES[name].md5[path.name]))
+    content = gzip.decompress(_read_verified(name, path, ARCHIVES[name].md5[path.name]))
     rank = content[3]
     shape = np.frombuffer(content, ">i4", rank, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
@@ -137,7 +137,7 @@ def cifar10(data_dir: str | os.PathLike | None = None) -> list[tuple[np.ndarray,
     else:
         unpack = _cifar10_pickled if archive == _CIFAR10_PYTHON[0] else _cifar10_unpacked
         expected = dict((_CIFAR10_PYTHON,)) | ARCHIVES["cifar10"].md5
-        batches = unpack(_read_verified(folder / archive, expected[archive]))
+        batches = unpack(_read_verified("cifar10", folder / archive, expected[archive]))
     return [
         tuple(np.concatenate(arrays) for arrays in zip(*part)) for part in (batches[:5], batches[5:])
     ]
@@ -172,7 +172,7 @@ def _cifar10_source(data_dir):
     """A folder, and the archive in it, or None if the folder itself holds the batches."""
     for folder in _folders("cifar10", data_dir):
         for batches in (folder / _CIFAR10_FOLDER, folder):
-            if (batches / "data_batch_1.bin").is_file():
+            if batches.name == _CIFAR10_FOLDER and batches.is_dir():
                 return batches, None
         if (folder / _CIFAR10_PYTHON[0]).is_file():
             return folder, _CIFAR10_PYTHON[0]
@@ -241,16 +241,16 @@ def _download(archive, files, folder):
                 path = manager.download(archive.url + file)
             except Exception as error:  # TFDS, requests and promise each raise their own kinds
                 raise OSError(f"download of {archive.url}{file} failed: {error}") from error
-            _read_verified(path, archive.md5[file])
+            _read_verified(folder.name, path, archive.md5[file])
             os.replace(path, folder / file)
 
 
-def _read_verified(path, expected):
+def _read_verified(name, path, expected):
     content = pathlib.Path(path).read_bytes()
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != expected:
         raise ValueError(
-            f"{path} is not the original file: found md5 {found} ({len(content):,} bytes), "
-            f"expected {expected}; delete or replace it"
+            f"{path} is not the original file of {name}: found md5 {found} ({len(content):,} bytes), "
+            f"expected {expected}; replace it or choose another data_dir"
         )
     return content

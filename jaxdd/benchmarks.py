@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import time
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -58,6 +59,7 @@ class Recipe(NamedTuple):
       aligned: attribute of each class; the class index where empty.
       ratios: conflicts that may be asked for; all where empty.
       paired: the uniform test set holds every image with every attribute.
+      licence: of the images, where it is not that of the source alone.
       about: one line for the table.
     """
 
@@ -69,6 +71,7 @@ class Recipe(NamedTuple):
     aligned: tuple[int, ...] = ()
     ratios: tuple[float, ...] = ()
     paired: bool = False
+    licence: str = ""
     about: str = ""
 
 
@@ -102,7 +105,7 @@ SOURCES = {
     ),
     "cifar10": Source(
         50_000, 10_000, (32, 32, 3), "not stated", _THINGS, True,
-        (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616),
+        (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010),
     ),
 }  # fmt: skip
 """Unbiased sets by name."""
@@ -161,7 +164,8 @@ RECIPES = {
         "fashion_mnist", _solid(bias.solid_background), _FAIR, 0.1, about="black on colour (FairDD)"
     ),
     "bgfmnist": Recipe(
-        "fashion_mnist", _in_front, _THINGS, 0.05, about="in front of CIFAR-10 images"
+        "fashion_mnist", _in_front, _THINGS, 0.05, licence="MIT; scenes not stated",
+        about="in front of CIFAR-10 images",
     ),
     "ccifar10": Recipe(
         "cifar10", _corrupted, tuple(corruptions.CORRUPTIONS), 0.05, 4,
@@ -240,6 +244,10 @@ def load(
       OSError: files that are absent and cannot be downloaded.
     """
     _check_name(name)
+    if data_dir is not None and not pathlib.Path(data_dir).expanduser().is_dir():
+        raise FileNotFoundError(f"data_dir must be a folder, found none at {data_dir}")
+    if scenes is not None and not isinstance(scenes, Benchmark):
+        raise TypeError(f"scenes must be a Benchmark, found {type(scenes).__name__}")
     options = dict(conflict=conflict, severity=severity, scenes=scenes, frost=frost, test=test)
     _refuse_absent_options(name, options, placement)
     seed = datasets.integer("seed", seed, 0, 2**32 - 1)
@@ -319,11 +327,11 @@ def statistics(benchmark: Benchmark) -> dict[str, float | int | str | None]:
         return found
     counts = _group_counts(benchmark, train)
     aligned = np.eye(benchmark.num_attributes, dtype=bool)[list(benchmark.aligned)]
-    others = np.ma.masked_array(counts, aligned)
+    others = counts[~aligned].reshape(benchmark.num_classes, -1)
     found |= {
         "attributes": benchmark.num_attributes,
         "conflict": float(others.sum() / counts.sum()),
-        "spread": int((others.max(1) - others.min(1)).max()),
+        "spread": int(np.ptp(others, axis=1).max()) if others.size else 0,
     }
     if test.attributes is not None:
         found["independence p"] = _independence(_group_counts(benchmark, test))
@@ -359,7 +367,7 @@ def describe(name: str) -> tuple[str, ...]:
     test = source.test * (len(recipe.attributes) if recipe.paired else 1)
     return (
         f"{source.train:,}", f"{test:,}", f"{h}×{w}×3", f"{len(recipe.attributes)}",
-        f"{recipe.conflict:g}", source.licence, recipe.about,
+        f"{recipe.conflict:g}", recipe.licence or source.licence, recipe.about,
     )  # fmt: skip
 
 
@@ -395,13 +403,17 @@ def _refuse_absent_options(name, options, placement):
     }
     for option, present in has.items():
         if options[option] is not None and not present:
-            raise ValueError(f"{name} takes no {option}, found {options[option]}")
+            raise ValueError(f"{name} takes no {option}, found {_briefly(options[option])}")
     if options["test"] not in TESTS:
         raise ValueError(f"test must be {' or '.join(TESTS)}, found {options['test']!r}")
     if options["test"] != "uniform" and name in SOURCES:
         raise ValueError(f"{name} is unbiased and has no {options['test']} test set")
     if placement not in ("centre", "corner"):
         raise ValueError(f"placement must be 'centre' or 'corner', found {placement!r}")
+
+
+def _briefly(value):
+    return value.name if isinstance(value, Benchmark) else value
 
 
 def _strategy(source):
@@ -503,8 +515,15 @@ def _photographs(folder):
     paths = sorted(p for p in pathlib.Path(folder).iterdir() if p.suffix.lower() in folders.ENDINGS)
     if not paths:
         raise FileNotFoundError(f"no photographs of frost in {folder}")
-    photographs = [Image.open(path).convert("RGB") for path in paths]
-    photographs = [np.asarray(p.resize((p.width // 5, p.height // 5))) for p in photographs]
+    photographs = []
+    for path in paths:
+        try:
+            photograph = Image.open(path).convert("RGB")
+        except Exception as error:  # pillow raises OSError, SyntaxError, struct.error and more
+            raise ValueError(f"{path} does not decode: {error!r}") from error
+        if min(photograph.size) < 5 * 32:
+            raise ValueError(f"{path} must have sides of 160 pixels or more, found {photograph.size}")
+        photographs.append(np.asarray(photograph.resize([side // 5 for side in photograph.size])))
     h, w = np.min([p.shape[:2] for p in photographs], axis=0)
     return np.stack([p[:h, :w] for p in photographs])
 
@@ -536,18 +555,19 @@ def _digest(value):
     """Of a benchmark or an array; None stays None."""
     if value is None:
         return None
-    arrays = (*value.train[:2], *value.test[:2]) if isinstance(value, Benchmark) else (value,)
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
+    if isinstance(value, Benchmark):
+        return datasets.digest(value)
+    return hashlib.blake2b(np.ascontiguousarray(value), digest_size=16).hexdigest()
 
 
 def _keep(path, benchmark):
     fields = {k: v for k, v in benchmark._asdict().items() if k not in _CACHED}
     arrays = {f"{p}-{f}": v for p in _CACHED for f, v in getattr(benchmark, p)._asdict().items()}
-    _prune(path.parent, CACHE_BYTES - sum(array.nbytes for array in arrays.values()))
-    store.write_arrays(path, arrays | {"fields": np.array(json.dumps(fields))})
+    try:
+        _prune(path.parent, CACHE_BYTES - sum(array.nbytes for array in arrays.values()))
+        store.write_arrays(path, arrays | {"fields": np.array(json.dumps(fields))})
+    except OSError as error:
+        warnings.warn(f"{benchmark.name} could not be kept for the next time: {error}", stacklevel=3)
 
 
 def _stored(path):
@@ -557,10 +577,10 @@ def _stored(path):
         fields = json.loads(str(arrays["fields"]))
         parts = {p: Dataset(*(arrays[f"{p}-{f}"] for f in Dataset._fields)) for p in _CACHED}
         os.utime(path)
-    except (OSError, ValueError, KeyError):
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return Benchmark(**parts, **fields)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return Benchmark(**parts, **fields)
 
 
 def _prune(folder, budget):

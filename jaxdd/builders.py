@@ -13,14 +13,13 @@ A config is the share of images that conflict and, where there are shades, how p
 
 Original files are looked for in TFDS's manual_dir (`data_dir/downloads/manual`, unless
 `tfds.download.DownloadConfig` names another), in its folder `mnist`, `fashion_mnist` or `cifar10` or directly;
-then `jaxdd.archives` finds or downloads them. It checks the md5 sum of every file that is read;
+then `jaxdd.archives` finds or downloads them. It checks the md5 sum of every archive that is read;
 `url_infos` has the sizes and SHA-256 sums under which TFDS itself knows the files.
 """
 
 import dataclasses
 import difflib
 import importlib.util
-import numbers
 import os
 
 import numpy as np
@@ -283,8 +282,8 @@ def load(
       ImportError: a set that only TensorFlow can prepare.
       OSError: original files that are absent and cannot be downloaded.
     """
-    if resize is not None and not (isinstance(resize, numbers.Integral) and resize >= 1):
-        raise ValueError(f"resize must be a positive integer, found {resize!r}")
+    if resize is not None:
+        resize = datasets.integer("resize", resize, 1, 256)
     builder = _builder(name, data_dir)
     keys = _columns(name, builder.info)
     if not builder.is_prepared():
@@ -309,6 +308,8 @@ def _builder(name, data_dir):
         raise ValueError(f"unknown tensorflow-datasets set {name!r}{hint}") from None
     except ValueError as error:  # an unknown config, in several lines
         raise ValueError(" ".join(str(error).split())) from error
+    except Exception as error:  # protobuf's own kind, of a damaged dataset_info.json
+        raise ValueError(f"{name} is not readable: {error}") from error
 
 
 def _columns(name, info):
@@ -348,12 +349,14 @@ def _prepare(name, builder):
 def _read(name, builder, split, keys, resize):
     try:
         source = builder.as_data_source(split)
+        rows = [[example[key] for key in keys] for example in source]
     except NotImplementedError:
         raise ValueError(
             f"{name} is prepared as {builder.info.file_format.value} in {builder.data_dir}, which "
             "only TensorFlow reads; prepare it as array_record in another data_dir"
         ) from None
-    rows = [[example[key] for key in keys] for example in source]
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ValueError(f"{name} in {builder.data_dir} is damaged: {error}") from error
     images, *integers = zip(*rows, strict=True)
     if resize is not None:
         images = [_resized(image, resize) for image in images]

@@ -7,6 +7,7 @@ Bad input ends with one line on stderr and exit code 2, Ctrl-C with the state sa
 import contextlib
 import functools
 import io
+import logging
 import pathlib
 import re
 import shlex
@@ -85,6 +86,9 @@ def _load(dataset, options, data_dir):
     if (options.conflict, options.severity, options.test) != (None, None, "uniform"):
         raise ValueError(f"conflict, severity and test are for benchmarks, {dataset} is none")
     if dataset.startswith(_TFDS):
+        if options.skip_bad:
+            raise ValueError(f"skip-bad is for folders of images, {dataset} is none")
+        logging.getLogger("absl").setLevel(logging.ERROR)
         from jaxdd import builders  # which imports tensorflow-datasets
 
         return builders.load(
@@ -214,6 +218,8 @@ def show_dataset(
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: PNG file for the contact sheet; none is drawn without it.
     """
+    if out is not None and (out.is_dir() or not out.name):
+        raise ValueError(f"out must be a file for the picture, found the folder {out}")
     options = pipeline.Options(
         conflict=conflict, severity=severity, test=test, resize=resize, skip_bad=skip_bad, seed=seed
     )
@@ -237,7 +243,7 @@ def build_dataset(
     seed: int = 0,
     data_dir: pathlib.Path | None = None,
 ) -> None:
-    """Make a benchmark and keep it in the cache, where later runs find it.
+    """Make a benchmark and keep it in the cache (~/.cache/jaxdd), where later runs find it.
 
     Args:
         dataset: name of a benchmark.
@@ -247,6 +253,9 @@ def build_dataset(
         seed: of the benchmark.
         data_dir: folder with the original files; without it they are downloaded.
     """
+    if dataset not in benchmarks.RECIPES:
+        known = ", ".join(benchmarks.RECIPES)
+        raise ValueError(f"what is made and kept are {known}; {dataset} is read as it is")
     show_dataset(
         dataset, conflict=conflict, severity=severity, test=test, seed=seed, data_dir=data_dir
     )
@@ -321,15 +330,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; `arguments` default to those of the process."""
     arguments = sys.argv[1:] if arguments is None else arguments
     expected = (
-        ValueError, TypeError, OSError, OverflowError, MemoryError, jax.errors.JaxRuntimeError
+        ValueError, TypeError, ImportError, OSError, OverflowError, MemoryError,
+        jax.errors.JaxRuntimeError,
     )
     try:
         _parse(arguments)()
     except (pipeline.Interrupted, KeyboardInterrupt) as stopped:
-        again = arguments if "--resume" in arguments else [*arguments, "--resume"]
         print(f"jaxdd: {str(stopped) or 'stopped'}", file=sys.stderr)
-        print(f"continue with: jaxdd {shlex.join(again)}", file=sys.stderr)
+        if arguments[:1] != ["datasets"]:
+            again = arguments if "--resume" in arguments else [*arguments, "--resume"]
+            print(f"continue with: jaxdd {shlex.join(again)}", file=sys.stderr)
         sys.exit(130)
     except expected as error:
-        print(f"jaxdd: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"jaxdd: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         sys.exit(2)

@@ -301,14 +301,17 @@ def corrupt(
     if corruption not in CORRUPTIONS:
         known = ", ".join(CORRUPTIONS)
         raise ValueError(f"unknown corruption {corruption!r}; known are {known}")
-    if severity not in (1, 2, 3, 4):
+    if type(severity) is not int or severity not in (1, 2, 3, 4):
         raise ValueError(f"severity must be 1, 2, 3 or 4, found {severity}")
-    if textures is not None and (
-        textures.ndim != 4 or any(t < s for t, s in zip(textures.shape[1:], images.shape[1:]))
-    ):
-        raise ValueError(
-            f"textures must be [m, H, W, 3] and at least {images.shape[1:3]}, found {textures.shape}"
-        )
+    if textures is not None:
+        textures = jnp.asarray(textures)
+        if not jnp.issubdtype(textures.dtype, jnp.floating):
+            raise TypeError(f"textures must be floating, in [0, 1], found {textures.dtype}")
+        small = any(t < s for t, s in zip(textures.shape[1:], images.shape[1:]))
+        if textures.ndim != 4 or textures.shape[3] != 3 or 0 in textures.shape or small:
+            raise ValueError(
+                f"textures must be [m, H, W, 3] of {images.shape[1:3]} or more, found {textures.shape}"
+            )
     function = functools.partial(CORRUPTIONS[corruption], severity=severity)
     if corruption == "frost":
         function = functools.partial(function, textures=textures)

@@ -6,6 +6,7 @@ on disk (grey or RGB, 0..255), and beside them what one needs to normalise, augm
 them. Attributes travel along for scoring only.
 """
 
+import hashlib
 import math
 import numbers
 from collections.abc import Sequence
@@ -15,6 +16,9 @@ import jax
 import numpy as np
 
 from jaxdd import bias, folders, sampling
+
+
+_MOST_ATTRIBUTES = 2**16  # tables have a column for each
 
 
 class Dataset(NamedTuple):
@@ -139,8 +143,13 @@ def from_folder(folder: folders.Folder, *, name: str = "folder", seed: int = 0) 
     Raises:
       ValueError: a class without training images, or with fewer than two when splitting.
     """
-    arrays = [None if a is None else np.asarray(a) for a in folder[:3]]
-    test = None
+    arrays, test = folder[:3], None
+    counts = np.bincount(folder.labels, minlength=len(folder.class_names))
+    if folder.test is None and counts.min() < 2:
+        raise ValueError(
+            f"class {folder.class_names[counts.argmin()]!r} needs at least 2 images, to train and to "
+            f"test on, found {counts.min()}"
+        )
     if folder.test is not None:
         train, test = (
             tuple(None if a is None else a[side] for a in arrays)
@@ -153,6 +162,14 @@ def from_folder(folder: folders.Folder, *, name: str = "folder", seed: int = 0) 
     return made._replace(
         class_names=folder.class_names, attribute_names=folder.attribute_names or ()
     )
+
+
+def digest(benchmark: Benchmark) -> str:
+    """Returns 32 hexadecimal digits that tell one benchmark's images, labels and attributes from another's."""
+    state = hashlib.blake2b(digest_size=16)
+    for field in (*benchmark.train, *benchmark.test):
+        state.update(b"none" if field is None else np.ascontiguousarray(field))
+    return state.hexdigest()
 
 
 def pool(benchmark: Benchmark, weights: jax.Array | None = None) -> sampling.Pool:
@@ -231,6 +248,10 @@ def _dataset(which, images, labels, attributes):
     labels = _indices(f"{which}labels", labels, n)
     if attributes is not None:
         attributes = _indices(f"{which}attributes", attributes, n)
+        if attributes.max() >= _MOST_ATTRIBUTES:
+            raise ValueError(
+                f"{which}attributes must lie below {_MOST_ATTRIBUTES}, found {attributes.max()}"
+            )
     return Dataset(images, labels, attributes)
 
 

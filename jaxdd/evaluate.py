@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jaxdd import augment, sampling
+from jaxdd import augment, sampling, training
 
 
 class Scores(NamedTuple):
@@ -68,45 +68,18 @@ def train(
     Raises:
         ValueError: for shapes that disagree or an empty set.
     """
-    images, labels = jnp.asarray(images), jnp.asarray(labels)
-    if images.ndim != 4 or labels.shape != images.shape[:1] or not len(labels):
-        raise ValueError(
-            "images must be [m, h, w, c] and labels [m] with m ≥ 1, "
-            f"found {images.shape} and {labels.shape}"
-        )
-    m = len(labels)
-    updates = -(-m // batch_size)
-    size = -(-m // updates)
-    schedule = optax.piecewise_constant_schedule(learning_rate, {epochs * updates // 2: 0.1})
+    images, labels = training.checked(images, labels)
+    halfway = epochs * training.num_updates(len(labels), batch_size) // 2
+    schedule = optax.piecewise_constant_schedule(learning_rate, {halfway: 0.1})
     optimizer = optax.chain(
         optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum)
     )
     key_init, key_train = jax.random.split(key)
     params = network.init(key_init, images[:1])
-
-    def update(carry, batch):
-        params, state = carry
-        key, indices, present = batch
-
-        def loss(params):
-            views = augment.per_image(key, images[indices], strategy=strategy)
-            logits = network.apply(params, views).logits
-            each = optax.softmax_cross_entropy_with_integer_labels(logits, labels[indices])
-            return jnp.sum(each * present) / jnp.sum(present)
-
-        step, state = optimizer.update(jax.grad(loss)(params), state, params)
-        return (optax.apply_updates(params, step), state), None
-
-    def epoch(carry, key):
-        key_order, key_augment = jax.random.split(key)
-        order = jnp.resize(jax.random.permutation(key_order, m), (updates, size))
-        present = (jnp.arange(updates * size) < m).reshape(updates, size)
-        keys = jax.random.split(key_augment, updates)
-        return jax.lax.scan(update, carry, (keys, order, present))
-
-    keys = jax.random.split(key_train, epochs)
-    (params, _), _ = jax.lax.scan(epoch, (params, optimizer.init(params)), keys)
-    return params
+    return training.fit(
+        key_train, network, params, images, labels, optimizer=optimizer, epochs=epochs,
+        batch_size=batch_size, strategy=strategy,
+    )
 
 
 def predict(

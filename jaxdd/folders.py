@@ -63,7 +63,7 @@ def read(path: str | os.PathLike, *, resize: int | None = None, skip_bad: bool =
     | layout | what is read |
     |---|---|
     | `CLASS/**/*.png` | the class |
-    | `train/CLASS/**/*.png` and `test/CLASS/**/*.png` | class and split; not `valid` or `val` |
+    | `train/CLASS/**/*.png` and `test/CLASS/**/*.png` | class and split; not `valid` |
     | `metadata.csv` or `metadata.parquet` | columns `file`, `label`, maybe `attribute`, `split` |
 
     In a table, files are relative to the folder, splits are train or test, and rows count from 1
@@ -159,13 +159,23 @@ def _existing(path):
 
 
 def _folder_rows(root):
-    names = {folder.name for folder in _folders(root)}
-    if not names <= {*_SPLITS, "valid", "val"}:
+    folders = {folder.name.lower(): folder for folder in _folders(root)}
+    named_so = folders.keys() <= {*_SPLITS, "valid", "val", "validation"}
+    both = folders.keys() >= {*_SPLITS}
+    if not (named_so or both):
+        _check_no_wrapper(root, list(folders.values()))
         return _class_rows(root, None)
-    if not names >= {*_SPLITS}:
-        found = " and ".join(sorted(names))
-        raise ValueError(f"{root} holds {found}, expected both train and test, or classes")
-    return [row for split in _SPLITS for row in _class_rows(root / split, split)]
+    if not (named_so and both):
+        found = ", ".join(sorted(folder.name for folder in folders.values()))
+        raise ValueError(f"{root} holds {found}; expected train and test, maybe valid, or classes")
+    return [row for split in _SPLITS for row in _class_rows(folders[split], split)]
+
+
+def _check_no_wrapper(root, folders):
+    if len(folders) == 1:
+        inside = [p for p in folders[0].iterdir() if not _is_hidden(p.name)]
+        if len(inside) > 1 and all(p.is_dir() for p in inside):
+            raise ValueError(f"{root} holds {folders[0].name} alone, whose folders may be the classes")
 
 
 def _class_rows(root, split):

@@ -14,12 +14,12 @@ import jaxdd
 ROOT = pathlib.Path(jaxdd.__file__).parent
 LAYERS = [
     {"kde", "bias", "corruptions", "augment", "networks", "sampling"},
-    {"reweight", "matching", "contrastive"},
+    {"reweight", "matching", "contrastive", "training"},
     {"distill", "evaluate"},
     {"archives", "folders", "store"},
     {"checkpoint", "datasets", "plot"},
     {"benchmarks"},
-    {"builders"},
+    {"builders", "options"},
     {"pipeline"},
     {"cli"},
     {"__main__"},

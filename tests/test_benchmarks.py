@@ -4,6 +4,7 @@ No test touches the network: the probe is replaced, and downloads come from a se
 machine. Tests on the original MNIST skip where ../shared/data is absent.
 """
 
+import errno
 import functools
 import gzip
 import hashlib
@@ -297,7 +298,8 @@ def test_cifar10_refuses_what_is_not_cifar10(cifar):
     with pytest.raises(ValueError, match=r"labels in 0..9, found 10"):
         benchmarks.load("cifar10", data_dir=cifar)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match="data_batch_3.bin not found in"):
+    (folder / "data_batch_1.bin").unlink()
+    with pytest.raises(FileNotFoundError, match="data_batch_1.bin not found in"):
         benchmarks.load("ccifar10", data_dir=cifar)
     shutil.rmtree(folder)
     with pytest.raises(FileNotFoundError, match="cifar10: cifar-10-binary.tar.gz not found in"):
@@ -336,6 +338,12 @@ def test_frost_of_photographs(cifar, tmp_path):
     drawn = benchmarks.load("ccifar10", **options)
     assert (drawn.train.images[~frosted] == found.train.images[~frosted]).all()
     assert (drawn.train.images[frosted] != found.train.images[frosted]).any()
+    Image.new("L", (159, 175)).save(folder / "small.png")
+    with pytest.raises(ValueError, match="small.png must have sides of 160 pixels or more"):
+        benchmarks.load("ccifar10", frost=folder, **options)
+    (folder / "small.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="small.png does not decode"):
+        benchmarks.load("ccifar10", frost=folder, **options)
     with pytest.raises(FileNotFoundError, match="no photographs of frost in"):
         benchmarks.load("ccifar10", frost=cifar, data_dir=cifar)
 
@@ -404,6 +412,13 @@ def test_bffhq(tmp_path):
     assert found.train.labels.tolist() == [0, 0, 1, 1]
     assert found.train.attributes.tolist() == [0, 0, 1, 0]
     assert benchmarks.load("bffhq", data_dir=tmp_path, test="conflicting").test.labels.size == 0
+
+
+def test_one_attribute_for_all_is_no_conflict():
+    images = np.zeros((6, 4, 4), np.uint8)
+    arrays = images, np.arange(6) % 2, np.zeros(6, int)
+    found = benchmarks.statistics(datasets.from_arrays(*arrays, test=arrays))
+    assert (found["conflict"], found["spread"], found["independence p"]) == (0, 0, 1)
 
 
 def test_statistics_count(cdigits):
@@ -492,6 +507,21 @@ def test_the_least_recently_used_is_deleted_first(small, tmp_path, monkeypatch):
     assert len(cached(tmp_path)) == 2
 
 
+@pytest.mark.parametrize("fault", ["a file in its place", "no room"])
+def test_what_cannot_be_kept_is_still_returned(small, tmp_path, monkeypatch, fault):
+    folder, _ = small
+    if fault == "no room":
+        def full(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(store, "write_arrays", full)
+    else:
+        (tmp_path / "cache").write_text("not a folder")
+    with pytest.warns(UserWarning, match="cmnist could not be kept for the next time: "):
+        found = benchmarks.load("cmnist", data_dir=folder)
+    assert found.train.images.shape == (40, 32, 32, 3)
+
+
 LOADING = """
 import pathlib, sys
 from jaxdd import archives, benchmarks
@@ -532,6 +562,8 @@ def test_processes_that_build_at_once_and_one_that_is_killed(small, tmp_path):
 
 # ------------------------------------------------------------------ names and options
 
+IMAGE = np.zeros((1, 4, 4), np.uint8)
+
 
 @pytest.mark.parametrize(
     "name, options, error, match",
@@ -553,9 +585,11 @@ def test_processes_that_build_at_once_and_one_that_is_killed(small, tmp_path):
         ("mnist", dict(test="conflicting"), ValueError, "mnist is unbiased and has no conflicting"),
         ("cmnist", dict(test="biased"), ValueError, "uniform or conflicting, found 'biased'"),
         ("cmnist", dict(frost="."), ValueError, "cmnist takes no frost"),
-        ("ccifar10", dict(scenes=3), ValueError, "ccifar10 takes no scenes"),
+        ("ccifar10", dict(scenes=benchmarks.digits()), ValueError, "ccifar10 takes no scenes"),
         ("cmnist-dd", dict(conflict=0.3), ValueError, "conflicts of 0, 0.05, .*1, found 0.3"),
         ("bffhq", {}, ValueError, "bffhq must be downloaded by hand"),
+        ("mnist", dict(data_dir="/no/where"), FileNotFoundError, "data_dir must be a folder.*/no/where"),
+        ("bgfmnist", dict(scenes=IMAGE), TypeError, "scenes must be a Benchmark, found ndarray"),
         ("mnist", dict(placement="left"), ValueError, "'centre' or 'corner', found 'left'"),
     ],
 )

@@ -300,8 +300,7 @@ def test_rgb_images_are_resized_as_pillow_does(prepared):
         ("shapes/unlabelled", {}, "no integer feature 'label'.*found image, label"),
         ("shapes/imageless", {}, "no image feature 'image', found label"),
         ("shapes/trainless", {}, "shapes/trainless has no train split, found validation"),
-        ("cdigits", dict(resize=0), "resize must be a positive integer, found 0"),
-        ("cdigits", dict(resize=8.5), "resize must be a positive integer, found 8.5"),
+        ("cdigits", dict(resize=0), "resize must lie in 1..256, found 0"),
     ],
 )
 def test_load_refuses(tmp_path, name, options, match):

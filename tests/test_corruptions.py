@@ -290,7 +290,10 @@ IMAGES = np.zeros((2, 8, 8, 3), np.uint8)
         (dict(corruption="rain"), ValueError, "unknown corruption 'rain'; known are snow, frost"),
         (dict(severity=0), ValueError, "severity must be 1, 2, 3 or 4, found 0"),
         (dict(severity=5), ValueError, "found 5"),
-        (dict(textures=np.zeros((1, 8, 7, 3))), ValueError, r"at least \(8, 8\), found \(1, 8, 7"),
+        (dict(severity=2.0), ValueError, "found 2.0"),
+        (dict(textures=np.zeros((1, 8, 7, 3))), ValueError, r"of \(8, 8\) or more, found \(1, 8, 7"),
+        (dict(textures=np.zeros((0, 8, 8, 3))), ValueError, r"or more, found \(0, 8, 8, 3"),
+        (dict(textures=IMAGES), TypeError, "textures must be floating.*found uint8"),
     ],
 )
 def test_refuses(change, error, match):

@@ -92,6 +92,7 @@ IMAGES, CLASSES, ATTRIBUTES = own()
         (dict(labels=np.r_[4, CLASSES[1:]]), ValueError, "class 4 needs at least 2.*found 1"),
         (dict(attributes=ATTRIBUTES[:3]), ValueError, r"attributes must have.*found \(3,\)"),
         (dict(attributes=ATTRIBUTES - 1), ValueError, "attributes must count from 0, found -1"),
+        (dict(attributes=ATTRIBUTES * 10**5), ValueError, "must lie below 65536, found 200000"),
         (dict(attributes=ATTRIBUTES * 0.5), TypeError, "attributes must be integers"),
         (dict(test_fraction=0), ValueError, r"test_fraction must lie in \(0, 1\), found 0"),
         (dict(test_fraction=1.0), ValueError, r"in \(0, 1\), found 1.0"),

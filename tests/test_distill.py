@@ -228,3 +228,121 @@ def test_bad_initial_images():
         METHOD.init(jnp.zeros((3, 0, 8, 8, 3)))
     with pytest.raises(ValueError, match="agree in k and d"):
         matching.distribution(jnp.zeros((2, 4, 5)), jnp.zeros((3, 4, 5)))
+
+
+# ------------------------------------------------------------------ gradient matching
+
+
+SHALLOW = networks.ConvNet(num_classes=3, width=4, depth=1)
+DSA = distill.gradient_matching(SHALLOW, OPTIMIZER, outer=2, inner=1, strategy=("crop", "scale"))
+DSA_STEP = jax.jit(DSA.step)
+
+
+def fresh_network(key, images):
+    return SHALLOW.init(jax.random.split(key, 3)[0], images[0, :1])
+
+
+def test_a_gradient_matching_step_is_the_written_out_formula():
+    """By hand: one class after the other, one draw for both sides, then SGD on the images."""
+    state, batch = start(method=DSA), DRAW(jax.random.key(1), POOL)
+    params = fresh_network(KEY, state.images)
+    keys = jax.random.split(jax.random.split(KEY, 3)[1], 3)
+
+    def gradient(images, label, weights):
+        def loss(params):
+            logits = SHALLOW.apply(params, images).logits
+            return -weights @ jax.nn.log_softmax(logits)[:, label]
+
+        return jax.grad(loss)(params)
+
+    def one(key, label, real, weights, images):
+        real, images = augment.siamese(key, real, images, strategy=("crop", "scale"))
+        expected, found = gradient(real, label, weights), gradient(images, label, jnp.full(2, 0.5))
+        return matching.cosine_rows(expected, found)
+
+    slopes = jax.jit(jax.vmap(jax.value_and_grad(one, 4)))
+    weights = batch.weights / batch.weights.sum(1, keepdims=True)
+    expected, slope = slopes(keys, jnp.arange(3), batch.images, weights, state.images)
+    found, info = DSA_STEP(KEY, state, batch)
+    np.testing.assert_allclose(info["loss"], expected.sum(), rtol=1e-4)
+    moved, scale = (state.images - found.images) / 0.5, jnp.abs(slope).max()
+    np.testing.assert_allclose(moved / scale, slope / scale, atol=2e-3)
+
+
+def test_the_network_is_fresh_every_outer_steps_and_trained_in_between():
+    """With outer = 2: steps 0 and 2 draw one and train it, 1 and 3 use and keep it."""
+    states, state = [], start(method=DSA)
+    for i in range(4):
+        state, _ = DSA_STEP(jax.random.key(i), state, DRAW(jax.random.key(i), POOL))
+        states.append(state)
+    kernel = [np.array(s.params["params"]["classifier"]["kernel"]) for s in states]
+    for i in (0, 2):
+        fresh = fresh_network(jax.random.key(i), state.images)["params"]["classifier"]["kernel"]
+        assert 0 < np.abs(kernel[i] - fresh).max() < 0.1
+    assert (kernel[1] == kernel[0]).all() and (kernel[2] != kernel[1]).any()
+    assert state.count == 4
+
+
+def test_weights_of_gradient_matching():
+    """All weight on one sample is a batch of it alone; on the synthetic images, no distance."""
+    batch, state = DRAW(jax.random.key(1), POOL), start(method=DSA)
+    one = jnp.zeros((3, 8)).at[:, 5].set(1.0)
+    alone = sampling.Batch(batch.images[:, [5] * 8], jnp.full((3, 8), 1 / 8))
+    found, expected = (DSA_STEP(KEY, state, b)[0] for b in (batch._replace(weights=one), alone))
+    np.testing.assert_allclose(found.images, expected.images, atol=1e-4)
+    same = batch.images.at[:, :2].set(state.images)
+    found, info = DSA_STEP(KEY, state, sampling.Batch(same, jnp.zeros((3, 8)).at[:, :2].set(1.0)))
+    assert abs(float(info["loss"])) < 1e-3
+    np.testing.assert_allclose(found.images, state.images, atol=1e-3)
+    none, _ = DSA_STEP(KEY, state, batch._replace(weights=0 * one))
+    assert jnp.isfinite(none.images).all()
+
+
+@pytest.mark.parametrize("classes, ipc, shape", [(1, 1, (8, 8, 1)), (12, 3, (6, 10, 4))])
+def test_gradient_matching_on_other_shapes(classes, ipc, shape):
+    pool = make_pool((5,) * classes, shape=shape)
+    network = networks.ConvNet(classes, width=4, depth=1)
+    method = distill.gradient_matching(network, OPTIMIZER, outer=2, inner=1)
+    chunks = distill.run(
+        KEY, start(pool, method, ipc=ipc), pool, method=method, draw=DRAW, steps=3, chunk_length=3
+    )
+    (_, state, info), = chunks
+    assert state.images.shape == (classes, ipc, *shape) and jnp.isfinite(state.images).all()
+    assert info["loss"].shape == (3,)
+
+
+def test_gradient_matching_resumes_to_the_same_bits():
+    def images(state, first=0):
+        chunks = distill.run(
+            KEY, state, POOL, method=DSA, draw=DRAW, steps=6, first=first, chunk_length=1
+        )
+        return {step: jax.tree.map(np.array, state) for step, state, _ in chunks}
+
+    whole = images(start(method=DSA))
+    again = images(jax.tree.map(jnp.asarray, whole[3]), first=3)
+    equal(again[6], whole[6])
+
+
+def test_ten_and_a_hundred_classes_make_programs_of_one_size():
+    def operations(classes):
+        network = networks.ConvNet(classes, width=4, depth=1)
+        pool = make_pool((2,) * classes)
+        method = distill.gradient_matching(network, OPTIMIZER, outer=2, inner=1)
+        lowered = jax.jit(method.step).lower(KEY, start(pool, method), DRAW(KEY, pool))
+        return lowered.as_text().count("\n")
+
+    assert operations(100) == pytest.approx(operations(10), rel=0.05)
+
+
+@pytest.mark.parametrize("ipc, expected", [(1, (1, 1)), (5, (10, 50)), (50, (50, 10)), (99, (50, 10))])
+def test_loops(ipc, expected):
+    assert distill.loops(ipc) == expected
+
+
+def test_gradient_matching_refuses():
+    with pytest.raises(ValueError, match="at least 1, found 0 and 1"):
+        distill.gradient_matching(SHALLOW, OPTIMIZER, outer=0, inner=1)
+    with pytest.raises(ValueError, match="at least 1, found 0"):
+        distill.loops(0)
+    with pytest.raises(ValueError, match=r"\[k, ipc, h, w, c\], found shape \(2, 8, 8, 3\)"):
+        DSA.init(jnp.zeros((2, 8, 8, 3)))

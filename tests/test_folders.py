@@ -76,10 +76,10 @@ def test_train_and_test_hold_the_classes(tmp_path, unused):
 
 
 def test_a_train_among_other_vehicles_is_a_class(tmp_path):
-    for name in ("bus", "test", "train"):
+    for name in ("bus", "car", "train"):
         save(tmp_path / name / "x.png")
     found = folders.read(tmp_path)
-    assert found.class_names == ("bus", "test", "train") and found.test is None
+    assert found.class_names == ("bus", "car", "train") and found.test is None
 
 
 def test_one_class_is_enough_and_links_are_followed(tmp_path):
@@ -97,8 +97,10 @@ def test_one_class_is_enough_and_links_are_followed(tmp_path):
         (["x.png"], r"x\.png is in no class, expected a folder for each class, or metadata.csv"),
         (["cat/x.png", "y.png"], r"y\.png is in no class"),
         (["cat/x.png", "dog/x.txt"], "no images in .*dog, expected names that end in .png .jpg"),
-        (["train/cat/x.png"], "holds train, expected both train and test, or classes"),
-        (["test/cat/x.png", "val/cat/x.png"], "holds test and val, expected both train and test"),
+        (["train/cat/x.png"], "holds train; expected train and test, maybe valid, or classes"),
+        (["test/cat/x.png", "val/cat/x.png"], "holds test, val; expected train and test"),
+        (["train/x/x.png", "test/x/x.png", "other/x/x.png"], "holds other, test, train; expected"),
+        (["all/cat/x.png", "all/dog/x.png"], "holds all alone, whose folders may be the classes"),
         (["train/cat/x.png", "test/x.png"], r"test/x\.png is in no class"),
         (["train/cat/x.png", "test/dog/x.png"], "class 'dog' has no training image"),
     ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxdd import matching, networks
+from jaxdd import matching, networks, training
 
 KEY = jax.random.key(0)
 REAL = jax.random.normal(KEY, (3, 6, 5))
@@ -139,3 +139,82 @@ def test_bfloat16_features_are_summed_in_float32():
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
         matching.distribution(*arguments)
+
+
+# ------------------------------------------------------------------ gradients
+
+
+def tree(seed):
+    """A gradient with a convolution, a dense layer, their biases and a norm's scale."""
+    shapes = {"Conv": {"kernel": (3, 3, 2, 4), "bias": (4,)}, "Dense": {"kernel": (6, 5)}, "scale": (4,)}
+    leaves, structure = jax.tree.flatten(shapes, is_leaf=lambda x: isinstance(x, tuple))
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    made = [jax.random.normal(k, shape) for k, shape in zip(keys, leaves)]
+    return jax.tree.unflatten(structure, made)
+
+
+def written_out(name, one, other):
+    """The three distances in float64, row by row."""
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(one)]
+    others = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(other)]
+    length = lambda v: np.sqrt((v**2).sum())
+    if name == "mse":
+        return sum(((a - b) ** 2).sum() for a, b in zip(leaves, others))
+    if name == "cosine":
+        a, b = (np.concatenate([leaf.ravel() for leaf in each]) for each in (leaves, others))
+        return 1 - a @ b / (length(a) * length(b) + 1e-6)
+    total = 0.0
+    for a, b in zip(leaves, others):
+        for row in range(a.shape[-1] if a.ndim > 1 else 0):
+            g, h = a[..., row].ravel(), b[..., row].ravel()
+            total += 1 - g @ h / (length(g) * length(h) + 1e-6)
+    return total
+
+
+@pytest.mark.parametrize("name", matching.GRADIENT)
+def test_gradient_distances_in_float64_numpy(name):
+    found = matching.GRADIENT[name](tree(0), tree(1))
+    assert found == pytest.approx(written_out(name, tree(0), tree(1)), rel=1e-5)
+    assert matching.GRADIENT[name](tree(0), tree(0)) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", matching.GRADIENT)
+def test_zero_gradients_give_finite_slopes(name):
+    """Nine rows of zeros are nine times 1; the slope towards them is zero, not nan."""
+    zero = jax.tree.map(jnp.zeros_like, tree(0))
+    for one, other in ((tree(0), zero), (zero, tree(0)), (zero, zero)):
+        value, slope = jax.value_and_grad(matching.GRADIENT[name], 1)(one, other)
+        assert jnp.isfinite(value) and all(jnp.isfinite(x).all() for x in jax.tree.leaves(slope))
+    assert matching.cosine_rows(tree(0), zero) == 9 and matching.cosine(tree(0), zero) == 1
+
+
+def test_cosines_do_not_depend_on_length_and_rows_not_on_biases():
+    longer = jax.tree.map(lambda leaf: 3 * leaf, tree(1))
+    for distance in (matching.cosine_rows, matching.cosine):
+        assert distance(tree(0), longer) == pytest.approx(float(distance(tree(0), tree(1))), rel=1e-4)
+    changed = tree(1) | {"scale": jnp.ones(4)}
+    assert matching.cosine_rows(tree(0), changed) == matching.cosine_rows(tree(0), tree(1))
+    assert matching.cosine(tree(0), changed) != matching.cosine(tree(0), tree(1))
+
+
+@pytest.mark.parametrize(
+    "name, kind", [("cosine-rows", "ours"), ("mse", "mse"), ("cosine", "cos")]
+)
+def test_gradient_matching_is_the_reference(name, kind, reference, vectors):
+    """Loss and image gradient, summed over three classes, class c being label c."""
+    network, params = reference
+    real, synthetic = from_torch(vectors["dm_real"]), from_torch(vectors["dm_syn"])
+
+    def gradient(images, label):
+        loss = lambda params: training.cross_entropy(
+            network, params, images, label, jnp.ones(len(images))
+        )
+        return jax.grad(loss)(params)
+
+    def one(label, real, images):
+        return matching.GRADIENT[name](gradient(real, label), gradient(images, label))
+
+    slopes = jax.jit(jax.vmap(jax.value_and_grad(one, 2)))
+    values, found = slopes(jnp.arange(3), real, synthetic)
+    assert_close(values.sum(), vectors[f"gm_{kind}_loss"])
+    assert_close(found, np.moveaxis(vectors[f"gm_{kind}_grad"], -3, -1))

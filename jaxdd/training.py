@@ -1,0 +1,110 @@
+"""Training of a network on a labelled set that fits on the device, as one loop.
+
+Evaluation, the inner loop of gradient matching and the experts of trajectory matching all train this
+way; they differ in optimizer, length and augmentation.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from jaxdd import augment
+
+
+def cross_entropy(
+    network: nn.Module, params: Any, images: jax.Array, labels: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """Weighted mean of the cross-entropy, `Σ w_i CE_i / Σ w_i`.
+
+    Args:
+        network: a module of `jaxdd.networks`.
+        params: of the network.
+        images: `[n, h, w, c]`, normalised.
+        labels: `[n]`, or one class for all.
+        weights: `[n]` non-negative; the loss is zero if all are.
+    """
+    logits = network.apply(params, images).logits
+    labels = jnp.broadcast_to(labels, logits.shape[:1])
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    total = weights.sum()
+    return jnp.sum(each * weights) / jnp.where(total > 0, total, 1)
+
+
+def fit(
+    key: jax.Array,
+    network: nn.Module,
+    params: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    optimizer: optax.GradientTransformation,
+    epochs: int,
+    batch_size: int = 256,
+    strategy: tuple[str, ...] = augment.OPERATIONS,
+) -> Any:
+    """Goes through a labelled set `epochs` times in random order and returns the new parameters.
+
+    Args:
+        key: order and augmentation.
+        network: a module of `jaxdd.networks`.
+        params: where to start.
+        images: `[m, h, w, c]`, normalised.
+        labels: `[m]`.
+        optimizer: begins afresh.
+        epochs: passes over the set.
+        batch_size: samples per update at most; an epoch is cut into updates of equal size, the last
+            of which may miss a few.
+        strategy: augmentation operations, one drawn for each image; () for none.
+
+    Raises:
+        ValueError: for shapes that disagree or an empty set.
+    """
+    images, labels = checked(images, labels)
+    m, updates = len(labels), num_updates(len(labels), batch_size)
+    size = -(-m // updates)
+
+    def update(carry, batch):
+        params, state = carry
+        key, indices, present = batch
+
+        def loss(params):
+            views = augment.per_image(key, images[indices], strategy=strategy)
+            return cross_entropy(network, params, views, labels[indices], present)
+
+        step, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return (optax.apply_updates(params, step), state), None
+
+    def epoch(carry, key):
+        key_order, key_augment = jax.random.split(key)
+        order = jnp.resize(jax.random.permutation(key_order, m), (updates, size))
+        present = (jnp.arange(updates * size) < m).reshape(updates, size).astype(jnp.float32)
+        keys = jax.random.split(key_augment, updates)
+        return jax.lax.scan(update, carry, (keys, order, present))
+
+    (params, _), _ = jax.lax.scan(
+        epoch, (params, optimizer.init(params)), jax.random.split(key, epochs)
+    )
+    return params
+
+
+def num_updates(num_samples: int, batch_size: int) -> int:
+    """Returns how many updates an epoch takes."""
+    return -(-num_samples // batch_size)
+
+
+def checked(images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns a labelled set as arrays if it is one.
+
+    Raises:
+        ValueError: for shapes that disagree or an empty set.
+    """
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    if images.ndim != 4 or labels.shape != images.shape[:1] or not len(labels):
+        raise ValueError(
+            "images must be [m, h, w, c] and labels [m] with m ≥ 1, "
+            f"found {images.shape} and {labels.shape}"
+        )
+    return images, labels
