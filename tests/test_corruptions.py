@@ -215,9 +215,10 @@ def loss(found, plain):
 def opacity(name, severity):
     """1 − the mean derivative of a pixel by itself: what no longer passes frost, water and mud."""
     function = functools.partial(corruptions.CORRUPTIONS[name], severity=severity)
-    change = lambda key, image: jax.jvp(functools.partial(function, key), (image,), (1 + 0 * image,))
-    images = jnp.stack([photograph(seed=seed) for seed in range(48)])
-    return 1 - float(jax.jit(jax.vmap(change))(jax.random.split(KEY, 48), images)[1].mean())
+    program = jax.jit(jax.vmap(function))
+    keys, images = jax.random.split(KEY, 48), np.stack([photograph(seed=i) for i in range(48)])
+    brighter = program(keys, images + 1e-3) - program(keys, images)
+    return 1 - float(brighter.mean()) / 1e-3
 
 
 def stretch(severity):
@@ -272,9 +273,8 @@ def test_one_key_gives_the_same_bytes_everywhere():
     digest = hashlib.sha256()
     with jax.enable_x64(True):
         for name in corruptions.CORRUPTIONS:
-            for severity in (1, 4):
-                digest.update(corrupted(name, levels(20), severity).astype(np.uint8).tobytes())
-    assert digest.hexdigest() == "3878846adb35e6f556e2ea7bd28a7e377cd9f2c754bf6717ca0e52945acc6882"
+            digest.update(corrupted(name, levels(20), 3).astype(np.uint8).tobytes())
+    assert digest.hexdigest() == "5ba4452abaabfcf9d4347847a4dea027b26956a1d57393cbaff1c340f1b80cec"
 
 
 IMAGES = np.zeros((2, 8, 8, 3), np.uint8)

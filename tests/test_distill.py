@@ -55,6 +55,8 @@ def test_a_step_is_the_written_out_formula():
     params = NETWORK.init(key_network, state.images[0, :1])
     keys = jax.random.split(key_augment, 3)
 
+    @jax.jit
+    @jax.value_and_grad
     def loss(images):
         total = 0.0
         for c in range(3):
@@ -63,7 +65,7 @@ def test_a_step_is_the_written_out_formula():
             total += jnp.sum((target - NETWORK.apply(params, synthetic).features.mean(0)) ** 2)
         return total
 
-    value, gradient = jax.value_and_grad(loss)(state.images)
+    value, gradient = loss(state.images)
     after, info = METHOD.step(KEY, state, batch)
     assert float(info["loss"]) == pytest.approx(float(value), rel=1e-4)
     expected = state.images - 0.5 * gradient
@@ -144,8 +146,8 @@ def test_other_class_counts_and_image_shapes(classes, shape):
 def test_bfloat16_follows_float32():
     network = networks.ConvNet(num_classes=3, width=4, depth=2, dtype=jnp.bfloat16)
     method, batch = distill.distribution_matching(network, OPTIMIZER), DRAW(KEY, POOL)
-    found, _ = method.step(KEY, start(), batch)
-    expected, _ = METHOD.step(KEY, start(), batch)
+    found, _ = jax.jit(method.step)(KEY, start(), batch)
+    expected, _ = jax.jit(METHOD.step)(KEY, start(), batch)
     assert found.images.dtype == jnp.float32
     moved = jnp.abs(expected.images - start().images).max()
     assert jnp.abs(found.images - expected.images).max() < 0.1 * moved
@@ -328,7 +330,8 @@ def test_ten_and_a_hundred_classes_make_programs_of_one_size():
         network = networks.ConvNet(classes, width=4, depth=1)
         pool = make_pool((2,) * classes)
         method = distill.gradient_matching(network, OPTIMIZER, outer=2, inner=1)
-        lowered = jax.jit(method.step).lower(KEY, start(pool, method), DRAW(KEY, pool))
+        shapes = jax.eval_shape(lambda: (KEY, start(pool, method), DRAW(KEY, pool)))
+        lowered = jax.jit(method.step).lower(*shapes)
         return lowered.as_text().count("\n")
 
     assert operations(100) == pytest.approx(operations(10), rel=0.05)
