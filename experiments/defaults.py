@@ -18,19 +18,19 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from jaxdd import benchmarks, kde, pipeline, reweight, store
+from jaxdd import benchmarks, jobs, kde, reweight, store, weighing
 
 FACTORS = (0.05, 0.1, 0.2, 0.4)
 TEMPERATURES = (0.35, 0.5, 1.0, 2.0)
 
 
-def sweep(job: pipeline.Job) -> list[dict[str, Any]]:
+def sweep(job: jobs.Job) -> list[dict[str, Any]]:
     """Diagnostics of the weights for every factor and temperature."""
     benchmark = job.benchmark
     labels = jnp.asarray(benchmark.train.labels)
     attributes, aligned = jnp.asarray(benchmark.train.attributes), jnp.asarray(benchmark.aligned)
     classes = benchmark.num_classes
-    embeddings = pipeline.weigh(job).embeddings
+    embeddings = weighing.weigh(job).embeddings
     unit = kde.class_bandwidth(
         lambda points, weights: kde.mean_distance(points, weights=weights, factor=1.0),
         embeddings, labels, num_classes=classes,
@@ -67,8 +67,8 @@ def main(
     seed: int = 0,
 ) -> None:
     """Prints the table, and writes it to `out` as JSON."""
-    options = pipeline.Options(encoder_steps=encoder_steps, seed=seed)
-    job = pipeline.prepare(benchmarks.load(dataset, data_dir=data_dir, seed=seed), options)
+    options = jobs.Options(encoder_steps=encoder_steps, seed=seed)
+    job = jobs.prepare(benchmarks.load(dataset, data_dir=data_dir, seed=seed), options)
     table = sweep(job)
     print("factor  temperature  AUC    mass  balance  ESS")
     for row in table:

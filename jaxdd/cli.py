@@ -1,4 +1,4 @@
-"""The command line: `jaxdd demo`, `run DATASET`, `compare DATASET`, `datasets list|show|build`.
+"""The command line: `jaxdd demo`, `run DATASET`, `compare DATASET`, `transfer RUN`, `datasets list|show|build`.
 
 Bad input ends with one line on stderr and exit code 2, Ctrl-C with the state saved and exit code
 130.
@@ -22,13 +22,15 @@ import rich.progress
 import rich.table
 import tyro
 
-from jaxdd import benchmarks, datasets, folders, pipeline, plot
+from jaxdd import benchmarks, datasets, folders, jobs, networks, pipeline, plot, transfer
 
-Options = Annotated[pipeline.Options, tyro.conf.arg(name="")]
+Options = Annotated[jobs.Options, tyro.conf.arg(name="")]
 
-DEMO = pipeline.Options(ipc=10, conflict=0.1)
+DEMO = jobs.Options(ipc=10, conflict=0.1)
 
 _TFDS = "tfds:"
+
+_ROWS = tuple(dict.fromkeys((*pipeline.ROWS, *pipeline.DEBIAS)))
 
 
 class _Progress:
@@ -45,10 +47,10 @@ class _Progress:
         )
         self.tasks = {}
 
-    def __call__(self, task, done, total, loss=None, rate=None):
+    def __call__(self, task, done, total, loss=None, speed=None):
         if task not in self.tasks:
             self.tasks[task] = self.bar.add_task(task, total=total, note="")
-        note = "" if loss is None else f"loss {loss:.3f}  {rate:.2f} steps/s"
+        note = "" if loss is None else f"loss {loss:.3f}  {speed:.2f} steps/s"
         self.bar.update(self.tasks[task], completed=done, note=note)
 
 
@@ -109,7 +111,7 @@ def _job(dataset, options, data_dir):
     start, progress = time.perf_counter(), _Progress()
     with progress.bar:
         options = options.resolved()
-        job = pipeline.prepare(_load(dataset, options, data_dir), options, progress)
+        job = jobs.prepare(_load(dataset, options, data_dir), options, progress)
         job.seconds["data"] = time.perf_counter() - start
         yield job
 
@@ -126,7 +128,7 @@ def run(
     dataset: tyro.conf.Positional[str],
     *,
     options: Options,
-    debias: Literal["none", "kde", "oracle"] = "kde",
+    debias: Literal[pipeline.DEBIAS] = "kde",
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
     resume: bool = False,
@@ -136,7 +138,7 @@ def run(
     Args:
         dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         options: of the run.
-        debias: where the weights come from; oracle uses the bias labels.
+        debias: weights from density or from the bias labels (oracle), or the groups' losses (fairdd).
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: run folder; by default runs/DATASET-METHOD-DEBIAS-ipcIPC-seedSEED.
         resume: continue the run that the folder holds.
@@ -152,6 +154,7 @@ def compare(
     dataset: tyro.conf.Positional[str],
     *,
     options: Options,
+    rows: tuple[Literal[_ROWS], ...] = pipeline.ROWS,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
     resume: bool = False,
@@ -161,6 +164,7 @@ def compare(
     Args:
         dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         options: of every row.
+        rows: of the table; fairdd is the loss over the bias groups.
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: folder of the comparison; by default runs/compare-DATASET-METHOD-ipcIPC-seedSEED.
         resume: continue the comparison that the folder holds.
@@ -168,8 +172,8 @@ def compare(
     ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
     out = _folder(out, "compare", _short(dataset), options.method, ipc, seed)
     with _job(dataset, options, data_dir) as job:
-        rows = pipeline.compare(job, out, resume=resume)["rows"]
-    _show(rows, out)
+        table = pipeline.compare(job, out, resume=resume, names=rows)["rows"]
+    _show(table, out)
 
 
 def demo(*, out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> None:
@@ -180,6 +184,36 @@ def demo(*, out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> N
         resume: continue the comparison that the folder holds.
     """
     compare("cdigits", options=DEMO, out=out, resume=resume)
+
+
+def transfer_set(
+    folder: tyro.conf.Positional[pathlib.Path],
+    *,
+    networks: tuple[Literal[tuple(networks.NETWORKS)], ...] = tuple(networks.NETWORKS),
+    epochs: int | None = None,
+    eval_seeds: int | None = None,
+    dataset: str | None = None,
+    data_dir: pathlib.Path | None = None,
+) -> None:
+    """Evaluate the synthetic set of a run, and a random subset, with other networks.
+
+    Args:
+        folder: of a finished run.
+        networks: to train on the set.
+        epochs: of each evaluation; those of the run by default.
+        eval_seeds: number of networks of each kind; that of the run by default.
+        dataset: the folder of images or tfds:NAME that the run was made from, if it was.
+        data_dir: folder with the original files.
+    """
+    config, options = transfer.configuration(folder)
+    progress = _Progress()
+    with progress.bar:
+        benchmark = _load(dataset or config["dataset"], options, data_dir)
+        rows = transfer.transfer(
+            folder, benchmark, names=networks, epochs=epochs, eval_seeds=eval_seeds, report=progress
+        )
+    sets = {f"{name} {x}": row[x] for name, row in rows.items() for x in ("random", "synthetic")}
+    _show(sets, folder / "transfer.json")
 
 
 def list_datasets() -> None:
@@ -220,7 +254,7 @@ def show_dataset(
     """
     if out is not None and (out.is_dir() or not out.name):
         raise ValueError(f"out must be a file for the picture, found the folder {out}")
-    options = pipeline.Options(
+    options = jobs.Options(
         conflict=conflict, severity=severity, test=test, resize=resize, skip_bad=skip_bad, seed=seed
     )
     start = time.perf_counter()
@@ -283,6 +317,7 @@ COMMANDS = {
     "demo": demo,
     "run": run,
     "compare": compare,
+    "transfer": transfer_set,
     "datasets": {"list": list_datasets, "show": show_dataset, "build": build_dataset},
 }
 

@@ -195,6 +195,24 @@ def pool(benchmark: Benchmark, weights: jax.Array | None = None) -> sampling.Poo
     )
 
 
+def group_pool(benchmark: Benchmark) -> sampling.Pool:
+    """Puts the training set on the device, indexed by bias group for `draws.grouped`.
+
+    The classes of this pool are the groups, number `class · num_attributes + attribute`; those
+    without samples are empty.
+
+    Raises:
+      ValueError: the training set has no attributes.
+    """
+    train, groups = benchmark.train, benchmark.num_attributes
+    if train.attributes is None:
+        raise ValueError(f"groups need bias attributes, {benchmark.name} has none")
+    return sampling.pool(
+        train.images, train.labels * groups + train.attributes,
+        num_classes=benchmark.num_classes * groups, mean=benchmark.mean, std=benchmark.std, empty=True,
+    )
+
+
 def share(name: str, value: float, *, open_interval: bool = False) -> float:
     """Returns a share in [0, 1], or in (0, 1); raises what `name` must be if it is none."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):

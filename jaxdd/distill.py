@@ -3,7 +3,7 @@
 A method is `Method(init, step)`; networks, optimizer and augmentation are handed in. What is drawn
 from the real data is a function too, `draw(key, pool) -> Batch`, so that weights can enter as a
 weighted mean (`sampling.uniform_batch`), through the draw itself (`sampling.weighted_batch`), or be
-estimated anew from each batch (`density_weighted`).
+estimated anew from each batch (`draws.density_weighted`).
 """
 
 import functools
@@ -15,9 +15,14 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jaxdd import augment, kde, matching, sampling, training
+from jaxdd import augment, draws, matching, sampling, training
 
-Draw = Callable[[jax.Array, sampling.Pool], sampling.Batch]
+Decode = Callable[[jax.Array], jax.Array]
+
+
+def as_they_are(images: jax.Array) -> jax.Array:
+    """The decoding of images that are stored as networks see them: none."""
+    return images
 
 
 class State(NamedTuple):
@@ -42,6 +47,8 @@ def distribution_matching(
     optimizer: optax.GradientTransformation,
     *,
     strategy: tuple[str, ...] = augment.OPERATIONS,
+    decode: Decode = as_they_are,
+    groups: int = 1,
 ) -> Method:
     """Distribution matching (DM; Zhao & Bilen, WACV 2023) with weighted real means.
 
@@ -54,6 +61,12 @@ def distribution_matching(
         optimizer: acts on the images `[k, ipc, h, w, c]`; the reference uses SGD with learning
             rate 1 (10 from IPC 100 on) and momentum 0.5.
         strategy: augmentation operations; () for none.
+        decode: from the images of the state to those the network sees, `[k, m, h, w, c]`, for
+            example `formation.split`.
+        groups: number of groups that a class's batch consists of, see `draws.grouped`. The loss is then
+            a sum over groups as well: FairDD (Zhou et al., 2025). For this squared distance its
+            gradient is `groups` times that of the groups' barycentre, which `reweight.oracle`
+            weights give.
     """
 
     def init(images):
@@ -70,9 +83,12 @@ def distribution_matching(
         keys = jax.random.split(key_augment, len(state.images))
         transform = functools.partial(_siamese, keys, strategy)
         real = features(params, transform(batch.images))
+        real = real.reshape(len(real) * groups, -1, real.shape[-1])
+        weights = batch.weights.reshape(len(real), -1)
 
         def loss(images):
-            return matching.distribution(real, features(params, transform(images)), batch.weights)
+            synthetic = features(params, transform(decode(images)))
+            return matching.distribution(real, synthetic.repeat(groups, axis=0), weights)
 
         value, gradient = jax.value_and_grad(loss)(state.images)
         update, optimizer_state = optimizer.update(gradient, state.optimizer, state.images)
@@ -107,6 +123,8 @@ def gradient_matching(
     strategy: tuple[str, ...] = (),
     network_optimizer: optax.GradientTransformation | None = None,
     batch_size: int = 256,
+    decode: Decode = as_they_are,
+    groups: int = 1,
 ) -> Method:
     """Gradient matching: DC without augmentation, DSA with it, with weighted real gradients.
 
@@ -127,6 +145,8 @@ def gradient_matching(
             share; () for DC.
         network_optimizer: of the network; SGD with rate 0.01 by default.
         batch_size: of the network's training.
+        decode: as in `distribution_matching`.
+        groups: as in `distribution_matching`; the distance is summed over groups.
 
     Raises:
         ValueError: for loops shorter than one.
@@ -150,18 +170,23 @@ def gradient_matching(
     def match(params, one):
         key, label, batch, images = one
         transform = lambda images: augment.siamese(key, images, strategy=strategy)[0]
-        target = gradient(params, transform(batch.images), label, batch.weights)
+        real, weights = jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), batch)
+        targets = jax.lax.map(
+            lambda group: gradient(params, transform(group[0]), label, group[1]), (real, weights)
+        )
+        present = weights.sum(1) > 0
 
         def loss(images):
-            weights = jnp.ones(len(images))
-            return distance(target, gradient(params, transform(images), label, weights))
+            images = transform(decode(images))
+            found = gradient(params, images, label, jnp.ones(len(images)))
+            distances = jax.vmap(lambda target: distance(target, found))(targets)
+            return jnp.sum(distances * present)
 
         return jax.value_and_grad(loss)(images)
 
     def trained(key, params, images):
-        labels = jnp.arange(images.shape[0]).repeat(images.shape[1])
         return training.fit(
-            key, network, params, images.reshape(-1, *images.shape[2:]), labels,
+            key, network, params, *_labelled(decode(images)),
             optimizer=network_optimizer, epochs=inner, batch_size=batch_size, strategy=strategy,
         )
 
@@ -198,43 +223,125 @@ def loops(ipc: int) -> tuple[int, int]:
     return known[min((n for n in known if n >= ipc), default=50)]
 
 
+class TrajectoryState(NamedTuple):
+    """What trajectory matching carries from step to step.
+
+    Attributes:
+        images: synthetic, `[k, ipc, h, w, c]`, normalised and never clipped.
+        log_rate: logarithm of the student's learning rate, learned with the images; scalar.
+        optimizer: states of the images' optimizer and of the rate's.
+    """
+
+    images: jax.Array
+    log_rate: jax.Array
+    optimizer: tuple[optax.OptState, optax.OptState]
+
+
+def trajectory_matching(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    inner: int,
+    rate: float = 0.01,
+    rate_optimizer: optax.GradientTransformation | None = None,
+    strategy: tuple[str, ...] = augment.OPERATIONS,
+    batch_size: int = 256,
+    decode: Decode = as_they_are,
+    recompute: bool = True,
+) -> Method:
+    """Trajectory matching (MTT): a student trained on the synthetic set should follow an expert.
+
+    The student starts where the expert stood, makes `inner` SGD steps on augmented synthetic
+    images at a learned rate, and is compared by `matching.trajectory` with where the expert stood
+    some epochs later; images and rate descend that loss. `step` takes a `trajectories.Segment` for
+    its batch, so the draw of the loop is `functools.partial(trajectories.segment, …)` and its pool
+    the experts. Weights of the real data enter as they train the experts.
+
+    Args:
+        network: a module of `jaxdd.networks`.
+        optimizer: acts on the images; the reference uses SGD with rate 1000 and momentum 0.5.
+        inner: N, steps of the student.
+        rate: its first learning rate.
+        rate_optimizer: acts on the rate's logarithm, which keeps the rate positive; SGD with rate
+            0.1 and momentum 0.5 by default. (At the rate 0.01 these are the steps of the
+            reference, which takes the rate itself and 1e-5.)
+        strategy: augmentation operations, one drawn for each image and inner step; () for none.
+        batch_size: synthetic images of an inner step at most, taken in turn from a random order.
+        decode: as in `distribution_matching`.
+        recompute: keep the student's parameters of every inner step only, and run the step again
+            to differentiate it: memory is that of one step whatever `inner` is, for a third more
+            time. The gradient is the same. (TESLA, Cui et al., ICML 2023, also holds the parameters
+            constant with respect to earlier images, which makes it an approximation.)
+
+    Raises:
+        ValueError: for less than one inner step.
+
+    Source: Cazenavette et al., "Dataset Distillation by Matching Training Trajectories" (CVPR 2022).
+    """
+    if inner < 1:
+        raise ValueError(f"inner must be at least 1, found {inner}")
+    if rate_optimizer is None:
+        rate_optimizer = optax.sgd(0.1, momentum=0.5)
+
+    def init(images):
+        _check_images(images)
+        first = jnp.log(jnp.asarray(rate, jnp.float32))
+        return TrajectoryState(images, first, (optimizer.init(images), rate_optimizer.init(first)))
+
+    def student(key, params, images, rate):
+        images, labels = _labelled(decode(images))
+        key_order, key_augment = jax.random.split(key)
+        size = min(batch_size, len(labels))
+        passes = -(-inner * size // len(labels))
+        orders = jax.random.split(key_order, passes)
+        order = jax.vmap(lambda key: jax.random.permutation(key, len(labels)))(orders).ravel()
+
+        def descend(params, one):
+            key, chosen = one
+            views = augment.per_image(key, images[chosen], strategy=strategy)
+            loss = functools.partial(training.cross_entropy, network)
+            slope = jax.grad(loss)(params, views, labels[chosen], jnp.ones(size))
+            return jax.tree.map(lambda p, g: p - rate * g, params, slope), None
+
+        if recompute:
+            descend = jax.checkpoint(descend, prevent_cse=False)
+        batches = order[: inner * size].reshape(inner, size)
+        return jax.lax.scan(descend, params, (jax.random.split(key_augment, inner), batches))[0]
+
+    def step(key, state, segment):
+        def loss(images, log_rate):
+            reached = student(key, segment.start, images, jnp.exp(log_rate))
+            return matching.trajectory(reached, segment.start, segment.target)
+
+        value, slopes = jax.value_and_grad(loss, (0, 1))(state.images, state.log_rate)
+        update, images_state = optimizer.update(slopes[0], state.optimizer[0], state.images)
+        rate_update, rate_state = rate_optimizer.update(
+            slopes[1], state.optimizer[1], state.log_rate
+        )
+        state = TrajectoryState(
+            optax.apply_updates(state.images, update),
+            optax.apply_updates(state.log_rate, rate_update),
+            (images_state, rate_state),
+        )
+        return state, {"loss": value, "rate": jnp.exp(state.log_rate)}
+
+    return Method(init, step)
+
+
 def _check_images(images):
     if images.ndim != 5 or 0 in images.shape:
         raise ValueError(f"images must be [k, ipc, h, w, c], found shape {images.shape}")
+
+
+def _labelled(images):
+    """Flattens `[k, m, h, w, c]` to images `[k·m, h, w, c]` and their classes."""
+    return images.reshape(-1, *images.shape[2:]), jnp.arange(len(images)).repeat(images.shape[1])
 
 
 def _siamese(keys, strategy, images):
     """Augments `[k, b, h, w, c]`, one draw for each class."""
     one = lambda key, batch: augment.siamese(key, batch, strategy=strategy)[0]
     return jax.vmap(one)(keys, images)
-
-
-def density_weighted(
-    draw: Draw, embed: Callable[[jax.Array], jax.Array], *, bandwidth: float, temperature: float = 1
-) -> Draw:
-    """Weighs each batch by the inverse density of its own samples, the paper's O(b²d) form.
-
-    `w_i ∝ v_i f̂(x_i)^(−1/τ)` within a class, f̂ being the Gaussian KDE of the class's samples in the
-    batch and v the weights that `draw` gave them (zero for padding).
-
-    Args:
-        draw: for example `functools.partial(sampling.uniform_batch, size=256)`.
-        embed: normalised images `[n, h, w, c]` to embeddings `[n, d]`, parameters closed over.
-        bandwidth: h of the kernel, scalar or `[k]`.
-        temperature: τ.
-    """
-
-    def reweighted(key, pool):
-        batch = draw(key, pool)
-        k, b = batch.weights.shape
-        flat = batch.images.reshape(k * b, *batch.images.shape[2:])
-        embeddings = embed(flat).reshape(k, b, -1)
-        density = jax.vmap(lambda x, v, h: kde.log_density(x, x, h, weights=v))
-        log_density = density(embeddings, batch.weights, jnp.broadcast_to(bandwidth, (k,)))
-        logits = jnp.log(batch.weights) - log_density / temperature
-        return batch._replace(weights=jax.nn.softmax(logits, axis=1))
-
-    return reweighted
 
 
 def initial_noise(key: jax.Array, pool: sampling.Pool, *, ipc: int) -> jax.Array:
@@ -263,7 +370,7 @@ def chunk(
     first: jax.Array,
     *,
     method: Method,
-    draw: Draw,
+    draw: draws.Draw,
     length: int,
 ) -> tuple[Any, dict[str, jax.Array]]:
     """Runs `length` steps as one compiled program: draw, network, augmentation, loss and update.
@@ -296,7 +403,7 @@ def run(
     pool: sampling.Pool,
     *,
     method: Method,
-    draw: Draw,
+    draw: draws.Draw,
     steps: int,
     first: int = 0,
     chunk_length: int = 10,

@@ -1,7 +1,8 @@
 """Distances along which a synthetic set is pulled towards the real one.
 
 `distribution` is the loss of distribution matching with the density weights of Cui et al.;
-`GRADIENT` holds the distances between the gradients that real and synthetic images cause.
+`GRADIENT` holds the distances between the gradients that real and synthetic images cause;
+`trajectory` compares where training on synthetic images leads with where an expert went.
 """
 
 from typing import Any
@@ -97,6 +98,14 @@ def cosine(real: Any, synthetic: Any) -> jax.Array:
         for tree in (real, synthetic)
     )
     return 1 - _cosine(one, other)
+
+
+def trajectory(reached: Any, start: Any, target: Any) -> jax.Array:
+    """Squared distance still to go to `target`, as a share of that from `start`, over parameters.
+
+    `‖θ_N − θ*‖² / ‖θ_0 − θ*‖²`, the loss of trajectory matching (Cazenavette et al., CVPR 2022).
+    """
+    return squared(reached, target) / squared(start, target)
 
 
 GRADIENT = {"cosine-rows": cosine_rows, "mse": squared, "cosine": cosine}

@@ -1,6 +1,6 @@
 """The whole way from a data set to a scored synthetic set, in a run folder.
 
-Here options become keyword arguments; the rooms below never see them. `run` makes one set,
+`run` makes one set,
 `compare` makes the table that shows what the weights are worth. Both can be killed at any time and
 resumed to the same bits: what happens in step i depends on the seed and i alone, the weights are
 kept in the folder, and the state of the distillation is saved every few seconds.
@@ -10,12 +10,13 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import hashlib
 import pathlib
 import platform
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, Literal, NamedTuple
 
@@ -25,216 +26,40 @@ import numpy as np
 import optax
 
 from jaxdd import (
+    buffers,
     checkpoint,
-    contrastive,
     datasets,
     distill,
+    draws,
     evaluate,
-    kde,
-    networks,
+        formation,
+    jobs,
     plot,
     reweight,
     sampling,
     store,
+    trajectories,
+    weighing,
 )
-from jaxdd.options import Options
 
 ROWS = ("random", "random-kde", "none", "kde", "oracle")
+"""What `compare` makes, unless told otherwise."""
+
+DEBIAS = ("none", "kde", "oracle", "fairdd")
+"""Ways to distil: three kinds of weights, and the loss over bias groups of FairDD."""
+
 
 class Interrupted(Exception):
     """The user stopped the run; its state is saved."""
 
 
-class Weighing(NamedTuple):
-    """Weights `[n]` and log density `[n]` of the training samples, and where it was estimated.
-
-    `encode` maps normalised images to embeddings, `bandwidth` is `[k]`; embeddings are `[n, d]`.
-    """
+class Source(NamedTuple):
+    """What a set is distilled from and how: weights `[n]`, the pool to draw from, draw and method."""
 
     weights: jax.Array
-    log_density: jax.Array
-    bandwidth: jax.Array
-    encode: Callable[[jax.Array], jax.Array]
-    embeddings: jax.Array
-
-
-class Job(NamedTuple):
-    """What all rows of a comparison share; made by `prepare`, compiled at most once."""
-
-    benchmark: datasets.Benchmark
-    options: Options
-    network: Any
+    pool: sampling.Pool
+    draw: draws.Draw
     method: distill.Method
-    draw: distill.Draw
-    score: Callable[[jax.Array], evaluate.Scores]
-    seconds: dict[str, float]
-    report: Callable[..., None]
-    digest: str
-
-
-def _silent(task: str, done: int, total: int, **fields: Any) -> None:
-    """Reports nothing."""
-
-
-@contextlib.contextmanager
-def _timed(seconds, name):
-    start = time.perf_counter()
-    yield
-    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-@contextlib.contextmanager
-def _compilation_counted(seconds):
-    """Adds the time XLA compiles to `seconds["compile"]`; the stages' own times contain it."""
-    seconds.setdefault("compile", 0.0)
-
-    def listen(event, duration, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            seconds["compile"] += duration
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-
-
-def _network(options, num_classes):
-    dtype = jnp.dtype(options.dtype)
-    if options.network == "convnet":
-        return networks.ConvNet(num_classes, options.width, options.depth, dtype=dtype)
-    return networks.NETWORKS[options.network](num_classes, dtype=dtype)
-
-
-def _method(options, network, strategy):
-    optimizer = optax.sgd(options.learning_rate, momentum=0.5)
-    if options.method == "dm":
-        return distill.distribution_matching(network, optimizer, strategy=strategy)
-    return distill.gradient_matching(
-        network, optimizer, outer=options.outer, inner=options.inner,
-        strategy=strategy if options.method == "dsa" else (),
-    )
-
-
-def _key(options, purpose):
-    purposes = ("encoder", "init", "distill", "evaluate", "median")
-    return jax.random.fold_in(jax.random.key(options.seed), purposes.index(purpose))
-
-
-def prepare(
-    benchmark: datasets.Benchmark, options: Options, report: Callable[..., None] = _silent
-) -> Job:
-    """Builds the network, the method and the evaluation of a run, without computing anything.
-
-    Args:
-        benchmark: the data.
-        options: resolved here.
-        report: called as `report(task, done, total, **fields)`.
-
-    Raises:
-        ValueError: for options out of range.
-    """
-    options = options.resolved()
-    side = min(benchmark.train.images.shape[1:3])
-    if options.network == "convnet" and side < 2**options.depth:
-        raise ValueError(
-            f"images must have sides of {2**options.depth} pixels or more for a ConvNet of depth "
-            f"{options.depth}, found {side}; choose a smaller depth or larger images"
-        )
-    network = _network(options, benchmark.num_classes)
-    method = _method(options, network, benchmark.strategy)
-    batch = sampling.weighted_batch if options.weighting == "draw" else sampling.uniform_batch
-    aligned = None if benchmark.aligned is None else jnp.asarray(benchmark.aligned)
-    protocol = functools.partial(
-        evaluate.evaluate, aligned=aligned, mean=jnp.asarray(benchmark.mean),
-        std=jnp.asarray(benchmark.std), num_attributes=benchmark.num_attributes,
-        epochs=options.epochs, strategy=benchmark.strategy,
-    )
-    compiled = jax.jit(lambda *arrays: protocol(arrays[0], network, *arrays[1:]))
-    test = jax.tree.map(jnp.asarray, tuple(benchmark.test))
-    keys = jax.random.split(_key(options, "evaluate"), options.eval_seeds)
-
-    def score(images):
-        labels = jnp.broadcast_to(jnp.arange(images.shape[0])[:, None], images.shape[:2])
-        return jax.tree.map(np.asarray, compiled(keys, images, labels, test))
-
-    draw = functools.partial(batch, size=options.batch_size)
-    digest = datasets.digest(benchmark)
-    return Job(benchmark, options, network, method, draw, score, {}, report, digest)
-
-
-def _bandwidth(job, embeddings, labels):
-    options, classes = job.options, job.benchmark.num_classes
-    factor = {} if options.bandwidth is None else dict(factor=options.bandwidth)
-    rules = {
-        "mean-distance": kde.mean_distance,
-        "median-distance": functools.partial(kde.median_distance, _key(options, "median")),
-        "scott": kde.scott,
-        "silverman": kde.silverman,
-    }
-    if options.bandwidth_rule == "fixed":
-        return jnp.full(classes, options.bandwidth)
-    if options.bandwidth_rule == "likelihood":
-        scale = kde.class_bandwidth(
-            functools.partial(kde.mean_distance, factor=1.0), embeddings, labels,
-            num_classes=classes,
-        )
-        candidates = jnp.geomspace(0.01, 1, 13)[:, None] ** 0.5 * scale
-        return kde.likelihood(embeddings, labels, candidates, num_classes=classes)
-    rule = functools.partial(rules[options.bandwidth_rule], **factor)
-    return kde.class_bandwidth(rule, embeddings, labels, num_classes=classes)
-
-
-def weigh(job: Job) -> Weighing:
-    """Embeds the training set, estimates its density per class and turns it into weights.
-
-    Bias labels are not looked at.
-    """
-    options, classes = job.options, job.benchmark.num_classes
-    pool = datasets.pool(job.benchmark)
-    labels = jnp.asarray(job.benchmark.train.labels)
-    body = networks.ConvNet(classes, options.encoder_width, options.depth, norm=None)
-    encoder = contrastive.Encoder(body)
-    # The colour operation would teach the encoder to ignore the cue that it is here to find.
-    strategy = tuple(name for name in job.benchmark.strategy if name != "color")
-    trainer = contrastive.trainer(encoder, optax.adam(1e-3), strategy=strategy)
-    job.report("embedding", 0, 1)
-    with _timed(job.seconds, "embed"):
-        train = functools.partial(
-            contrastive.train, trainer=trainer, steps=options.encoder_steps, batch_size=256
-        )
-        state, _ = jax.jit(train)(_key(options, "encoder"), pool=pool)
-        embed = jax.jit(functools.partial(contrastive.embed, encoder))
-        embeddings = getattr(embed(state.params, pool), options.embedding)
-        jax.block_until_ready(embeddings)
-    with _timed(job.seconds, "density"):
-        bandwidth = _bandwidth(job, embeddings, labels)
-        density = jax.jit(functools.partial(kde.class_log_density, num_classes=classes))
-        log_density = density(embeddings, labels, bandwidth)
-        weights = reweight.inverse_density(
-            log_density, labels, num_classes=classes, temperature=options.temperature
-        )
-        if options.clip is not None:
-            weights = reweight.clip(weights, labels, num_classes=classes, limit=options.clip)
-        jax.block_until_ready(weights)
-    job.report("embedding", 1, 1)
-    encode = lambda images: getattr(encoder.apply(state.params, images), options.embedding)
-    return Weighing(weights, log_density, bandwidth, encode, embeddings)
-
-
-def oracle(job: Job) -> jax.Array:
-    """Weights that give every bias group of a class the same mass; needs attributes.
-
-    Raises:
-        ValueError: when the training set has none.
-    """
-    train = job.benchmark.train
-    if train.attributes is None:
-        raise ValueError(f"the oracle needs bias attributes, {job.benchmark.name} has none")
-    return reweight.oracle(
-        jnp.asarray(train.labels), jnp.asarray(train.attributes),
-        num_classes=job.benchmark.num_classes, num_attributes=job.benchmark.num_attributes,
-    )
 
 
 def _density_weights(job, folder):
@@ -242,18 +67,18 @@ def _density_weights(job, folder):
     path = folder / "weights.npz"
     if path.exists() and job.options.weighting != "batch":
         return _stored_weights(path, len(job.benchmark.train.labels)), None
-    weighing = weigh(job)
-    arrays = dict(zip(("weights", "log_density", "bandwidth"), map(np.asarray, weighing[:3])))
+    found = weighing.weigh(job)
+    arrays = dict(zip(("weights", "log_density", "bandwidth"), map(np.asarray, found[:3])))
     train = job.benchmark.train
     plot.embedding_map(
-        folder / "embedding.png", np.asarray(weighing.embeddings), train.labels, train.attributes
+        folder / "embedding.png", np.asarray(found.embeddings), train.labels, train.attributes
     )
     plot.weights_by_group(
         folder / "weights.png", arrays["weights"], train.labels, train.attributes,
         job.benchmark.aligned,
     )
     store.write_arrays(path, arrays)  # last, since its presence says that this stage is done
-    return weighing.weights, weighing
+    return found.weights, found
 
 
 def _stored_weights(path, n):
@@ -263,26 +88,49 @@ def _stored_weights(path, n):
     return jnp.asarray(weights)
 
 
-def _draw(job, debias, weighing):
-    if job.options.weighting != "batch" or debias != "kde":
-        return job.draw
-    return distill.density_weighted(
-        job.draw, weighing.encode, bandwidth=weighing.bandwidth,
-        temperature=job.options.temperature,
-    )
+def _source(job, folder, debias):
+    """The source of a row; density weights are estimated, or read from the folder."""
+    options, benchmark, draw = job.options, job.benchmark, job.draw
+    if debias == "kde":
+        weights, found = job.density or _density_weights(job, folder)
+        if options.weighting == "batch":
+            draw = draws.density_weighted(
+                draw, found.encode, bandwidth=found.bandwidth, temperature=options.temperature
+            )
+    else:
+        weights = None if debias == "none" else weighing.oracle(job)
+    pool = datasets.pool(benchmark, weights)
+    if debias != "fairdd":
+        return Source(pool.weights, pool, draw, job.method)
+    groups = benchmark.num_attributes
+    size = -(-options.batch_size // groups)
+    draw = draws.grouped(functools.partial(sampling.uniform_batch, size=size), groups=groups)
+    method = jobs.method(options, job.network, benchmark.strategy, groups)
+    return Source(pool.weights, datasets.group_pool(benchmark), draw, method)
 
 
-def _initial(job, pool):
-    options = job.options
+def _check_debias(job, debias):
+    """Refuses what the data or the method cannot do, before any folder is touched."""
+    if debias in ("oracle", "fairdd"):
+        weighing.oracle(job)
+    if debias == "fairdd" and job.options.method == "mtt":
+        raise ValueError("fairdd needs a loss of groups: dm, dc or dsa, found mtt")
+
+
+def _initial(job, weights):
+    options, pool = job.options, datasets.pool(job.benchmark, weights)
     if options.init == "noise":
-        return distill.initial_noise(_key(options, "init"), pool, ipc=options.ipc)
-    return subset(job, pool, weighted=options.init == "weighted")
+        return distill.initial_noise(jobs.key(options, "init"), pool, ipc=options.ipc)
+    images = subset(
+        job, pool, weighted=options.init == "weighted", ipc=options.ipc * options.formation**2
+    )
+    return formation.join(images, factor=options.formation)
 
 
-def subset(job: Job, pool: sampling.Pool, *, weighted: bool) -> jax.Array:
+def subset(job: jobs.Job, pool: sampling.Pool, *, weighted: bool, ipc: int | None = None) -> jax.Array:
     """The baseline: real images `[k, ipc, h, w, c]`, drawn uniformly or by the weights."""
-    key = _key(job.options, "init")
-    return distill.initial_real(key, pool, ipc=job.options.ipc, weighted=weighted)
+    key, ipc = jobs.key(job.options, "init"), job.options.ipc if ipc is None else ipc
+    return distill.initial_real(key, pool, ipc=ipc, weighted=weighted)
 
 
 @contextlib.contextmanager
@@ -305,32 +153,63 @@ def _catch_interrupt():
         signal.signal(signal.SIGINT, before)
 
 
-def distill_into(
-    job: Job, folder: pathlib.Path, pool: sampling.Pool, draw: distill.Draw, name: str
-) -> jax.Array:
+def _experts(job, folder, source, name):
+    """The source of trajectory matching: experts, read from their folder or trained into it."""
+    options, classes = job.options, job.benchmark.num_classes
+    train = functools.partial(
+        trajectories.train, network=job.network, draw=source.draw, epochs=options.expert_epochs,
+        updates=options.expert_updates, optimizer=optax.sgd(options.expert_rate),
+        strategy=job.benchmark.strategy,
+    )
+    expert = lambda i: jax.jit(train)(
+        jax.random.fold_in(jobs.key(options, "experts"), i), pool=source.pool
+    )
+    fields = (
+        "network", "width", "depth", "dtype", "batch_size", "candidates", "weighting",
+        "expert_epochs", "expert_updates", "expert_rate", "seed",
+    )
+    manifest = {
+        "dataset": job.benchmark.name, "data": job.digest, "classes": classes,
+        "weights": hashlib.blake2b(np.asarray(source.weights), digest_size=16).hexdigest(),
+        **{name: getattr(options, name) for name in fields},
+    }
+    buffer = folder / "experts" if options.buffer is None else pathlib.Path(options.buffer) / name
+    with jobs.timed(job.seconds, "experts"):
+        experts = buffers.fill(
+            buffer, manifest, expert, count=options.experts,
+            like=jax.eval_shape(train, jobs.key(options, "experts"), pool=source.pool),
+            report=lambda done: job.report(f"{name} experts", done, options.experts),
+        )
+    draw = functools.partial(trajectories.segment, span=options.span, latest=options.latest)
+    return source._replace(pool=jax.tree.map(jnp.asarray, experts), draw=draw)
+
+
+def distill_into(job: jobs.Job, folder: pathlib.Path, source: Source, name: str) -> jax.Array:
     """Distils from the newest checkpoint of `folder` on and returns the synthetic images.
 
     Raises:
         Interrupted: after Ctrl-C, once the state is saved.
     """
     options, steps = job.options, job.options.steps
-    state = job.method.init(_initial(job, pool))
+    state = source.method.init(_initial(job, source.weights))
     first, state = checkpoint.restore(folder, state) or (0, state)
     store.rewind(folder, first)
     if steps == 0:
         return state.images
+    if options.method == "mtt":
+        source = _experts(job, folder, source, name)
     iterator = distill.run(
-        _key(options, "distill"), state, pool, method=job.method, draw=draw, steps=steps,
-        first=first, chunk_length=options.chunk,
+        jobs.key(options, "distill"), state, source.pool, method=source.method, draw=source.draw,
+        steps=steps, first=first, chunk_length=options.chunk,
     )
     begun = saved = time.perf_counter()
     job.report(name, first, steps)
-    with _timed(job.seconds, "distill"), _catch_interrupt() as stopped:
+    with jobs.timed(job.seconds, "distill"), _catch_interrupt() as stopped:
         for step, state, info in iterator:
-            loss, now = float(info["loss"].mean()), time.perf_counter()
-            rate = (step - first) / (now - begun)
-            job.report(name, step, steps, loss=loss, rate=rate)
-            store.append(folder, {"step": step, "loss": loss, "steps_per_second": rate})
+            means, now = {name: float(x.mean()) for name, x in info.items()}, time.perf_counter()
+            speed = (step - first) / (now - begun)
+            job.report(name, step, steps, loss=means["loss"], speed=speed)
+            store.append(folder, {"step": step, **means, "steps_per_second": speed})
             if now - saved > options.save_every or step == steps or stopped.is_set():
                 checkpoint.save(folder, step, state)
                 saved = now
@@ -339,7 +218,7 @@ def distill_into(
     return state.images
 
 
-def _summary(scores):
+def summary(scores: evaluate.Scores) -> dict[str, dict[str, float]]:
     """Mean, standard deviation (n − 1) and number of networks of each score."""
 
     def one(values):
@@ -384,7 +263,7 @@ def _finish(job, folder, images, scores, weights, random):
     """Writes the synthetic set, its picture and result.json of a row, and returns the result."""
     options, benchmark = job.options, job.benchmark
     result = {
-        **_summary(scores),
+        **summary(scores),
         "random": random,
         "weights": _diagnosis(job, weights),
         "seconds": dict(job.seconds),
@@ -427,94 +306,99 @@ def _config(job, command, **more):
 
 
 def run(
-    job: Job, folder: pathlib.Path, *, debias: Literal["none", "kde", "oracle"], resume: bool
+    job: jobs.Job, folder: pathlib.Path, *, debias: Literal[DEBIAS], resume: bool
 ) -> dict[str, Any]:
     """Distils one set into `folder`: weights, synthetic set, pictures, result.json.
 
     Args:
-        job: from `prepare`.
+        job: from `jobs.prepare`.
         folder: the run folder.
-        debias: where the weights come from; oracle uses the bias labels.
+        debias: one of `DEBIAS`; oracle and fairdd use the bias labels.
         resume: continue what the folder holds.
 
     Returns:
         The content of result.json.
     """
-    if debias == "oracle":
-        oracle(job)  # fails before the folder is touched
+    _check_debias(job, debias)
     folder = store.create(folder, _config(job, "run", debias=debias), resume=resume)
     if (folder / "result.json").exists():
         return _stored_result(folder / "result.json")
-    with _compilation_counted(job.seconds):
-        uniform, weights, weighing = datasets.pool(job.benchmark), None, None
-        if debias == "kde":
-            weights, weighing = _density_weights(job, folder)
-        elif debias == "oracle":
-            weights = oracle(job)
-        pool = datasets.pool(job.benchmark, weights)
-        images = distill_into(job, folder, pool, _draw(job, debias, weighing), debias)
-        random = _summary(_scored(job, subset(job, uniform, weighted=False), "random"))
-        scores = _scored(job, images, debias)
-    result = _finish(job, folder, images, scores, pool.weights, random)
+    with jobs.compilation_counted(job.seconds):
+        source = _source(job, folder, debias)
+        images = distill_into(job, folder, source, debias)
+        uniform = subset(job, datasets.pool(job.benchmark), weighted=False)
+        random = summary(scored(job, uniform, "random"))
+        scores = scored(job, jobs.decode(job.options)(images), debias)
+    result = _finish(job, folder, images, scores, source.weights, random)
     _bars(folder, {"random": random, debias: result})
     return result
 
 
-def _scored(job, images, name):
+def scored(job: jobs.Job, images: jax.Array, name: str) -> evaluate.Scores:
+    """Evaluates images as networks see them, `[k, m, h, w, c]`, with time and report."""
     job.report(f"evaluate {name}", 0, 1)
-    with _timed(job.seconds, "evaluate"):
+    with jobs.timed(job.seconds, "evaluate"):
         scores = job.score(images)
     job.report(f"evaluate {name}", 1, 1)
     return scores
 
 
-def compare(job: Job, folder: pathlib.Path, *, resume: bool) -> dict[str, Any]:
-    """Makes every row of `ROWS` under one protocol: compare.json, figures, one run folder a row.
+def compare(
+    job: jobs.Job, folder: pathlib.Path, *, resume: bool, names: Sequence[str] = ROWS
+) -> dict[str, Any]:
+    """Makes rows under one protocol: compare.json, figures, one run folder a row.
 
-    random and random-kde are real images, drawn uniformly and by the KDE weights; none, kde and
-    oracle are distilled with these weights. Without bias labels there is no oracle row.
+    random and random-kde are real images, drawn uniformly and by the KDE weights; the others are
+    distilled as `DEBIAS` says. Without bias labels there is no oracle row and no fairdd row.
 
     Args:
-        job: from `prepare`.
+        job: from `jobs.prepare`.
         folder: the comparison's folder.
+        names: of the rows.
         resume: continue what the folder holds; finished rows are read back.
 
     Returns:
         The content of compare.json.
     """
+    known = dict.fromkeys((*ROWS, *DEBIAS))
+    if unknown := set(names) - known.keys():
+        raise ValueError(f"unknown row {min(unknown)!r}; known are {', '.join(known)}")
+    if job.benchmark.train.attributes is None:
+        names = [name for name in names if name not in ("oracle", "fairdd")]
+    names = ["random", *(name for name in names if name != "random")]  # the others refer to it
+    for name in names:
+        _check_debias(job, name)
     folder = store.create(folder, _config(job, "compare"), resume=resume)
-    with _compilation_counted(job.seconds):
-        kde_weights, weighing = _density_weights(job, folder)
-    pools = {"uniform": datasets.pool(job.benchmark), "kde": datasets.pool(job.benchmark, kde_weights)}
-    if job.benchmark.train.attributes is not None:
-        pools["oracle"] = datasets.pool(job.benchmark, oracle(job))
+    with jobs.compilation_counted(job.seconds):
+        if {"kde", "random-kde"} & set(names):
+            job = job._replace(density=_density_weights(job, folder))
     rows, images = {}, {}
-    for name in ROWS:
-        source = {"random": "uniform", "random-kde": "kde", "none": "uniform"}.get(name, name)
-        if source not in pools:
-            continue
-        draw = _draw(job, name, weighing)
-        rows[name], images[name] = _row(job, folder / "rows" / name, name, pools[source], draw, rows)
+    for name in names:
+        rows[name], images[name] = _row(job, folder, name, rows)
         store.write_json(folder / "compare.json", {"rows": rows})
     _compare_figures(job, folder, rows, images)
     return store.read_json(folder / "compare.json")
 
 
-def _row(job, folder, name, pool, draw, rows):
+def _row(job, whole, name, rows):
     """The result and the images of one row, read back if an earlier run finished it."""
+    folder = whole / "rows" / name
     if (folder / "result.json").exists():
         stored = store.read_synthetic(folder / "synthetic.npz")
         return _stored_result(folder / "result.json"), stored.images
     store.create(folder, _config(job, "compare", row=name), resume=True)
     job = job._replace(seconds=dict(job.seconds))
-    with _compilation_counted(job.seconds):
+    source = {"random": "none", "random-kde": "kde"}.get(name, name)
+    with jobs.compilation_counted(job.seconds):
+        source = _source(job, whole, source)
         if name.startswith("random"):
-            images = subset(job, pool, weighted=name == "random-kde")
+            images = subset(job, source.pool, weighted=name == "random-kde")
+            scores = scored(job, images, name)
         else:
-            images = distill_into(job, folder, pool, draw, name)
-        scores = _scored(job, images, name)
-    random = _summary(scores) if name == "random" else rows["random"]["random"]
-    return _finish(job, folder, images, scores, pool.weights, random), np.asarray(images)
+            images = distill_into(job, folder, source, name)
+            scores = scored(job, jobs.decode(job.options)(images), name)
+    random = summary(scores) if name == "random" else rows["random"]["random"]
+    return _finish(job, folder, images, scores, source.weights, random), np.asarray(images)
 
 
 def _bars(folder, rows):

@@ -77,19 +77,22 @@ def pool(
     mean: Sequence[float],
     std: Sequence[float],
     weights: jax.Array | None = None,
+    empty: bool = False,
 ) -> Pool:
     """Indexes a labelled training set by class.
 
     Args:
         images: `[n, h, w, c]`, uint8 or floating in [0, 1].
         labels: `[n]` integers in [0, num_classes).
-        num_classes: number of classes k; each must have a sample.
+        num_classes: number of classes k.
         mean: per channel, on the scale [0, 1].
         std: per channel, on the scale [0, 1], positive.
         weights: `[n]` non-negative, normalised here within each class; uniform when None.
+        empty: take classes without samples, of which `uniform_batch` draws what weighs nothing.
 
     Raises:
-        ValueError: for shapes that disagree, a class without samples, or unusable values.
+        ValueError: for shapes that disagree, a class without samples unless `empty`, or unusable
+            values.
         TypeError: for images that are neither uint8 nor floating, or labels that are not integers.
     """
     images, labels = jnp.asarray(images), jnp.asarray(labels)
@@ -113,7 +116,7 @@ def pool(
         raise ValueError(f"weights must be [n] like labels {labels.shape}, found {weights.shape}")
     values = (images, labels, weights, mean, std)
     if not any(isinstance(x, jax.core.Tracer) for x in values):
-        _check(*jax.device_get(values), num_classes)
+        _check(*jax.device_get(values), num_classes, empty)
     count = jnp.bincount(labels, length=num_classes)
     total = jax.ops.segment_sum(weights, labels, num_classes)
     order = jnp.argsort(labels, stable=True)
@@ -124,7 +127,7 @@ def pool(
     return Pool(images, weights, order, start, count, cumulative, mean, std)
 
 
-def _check(images, labels, weights, mean, std, num_classes):
+def _check(images, labels, weights, mean, std, num_classes, empty):
     """Refuses values, on the host, since inside `jit` any jnp operation would be traced."""
     if images.dtype != np.uint8 and not np.isfinite(images).all():
         raise ValueError("images must be finite, found NaN or infinite pixels")
@@ -135,13 +138,13 @@ def _check(images, labels, weights, mean, std, num_classes):
             f"labels must lie in 0..{num_classes - 1}, found {labels.min()}..{labels.max()}"
         )
     count = np.bincount(labels, minlength=num_classes)
-    if not count.all():
+    if not (count.all() or empty):
         raise ValueError(f"every class needs a sample, class {count.argmin()} has none")
     total = np.bincount(labels, weights, minlength=num_classes)
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and (total > 0).all()):
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and (total[count > 0] > 0).all()):
         raise ValueError(
             "weights must be finite and non-negative with a positive sum in each class, found "
-            f"{weights.min()}..{weights.max()} and class sums down to {total.min()}"
+            f"{weights.min()}..{weights.max()} and class sums down to {total[count > 0].min()}"
         )
 
 
@@ -159,7 +162,7 @@ def without_replacement(
         score = score + jnp.log(pool.weights[pool.order])
     labels = jnp.searchsorted(pool.start, jnp.arange(len(score)), side="right")
     shuffled = pool.order[jnp.lexsort((-score, labels))]
-    position = jnp.arange(size) % pool.count[:, None]
+    position = jnp.arange(size) % jnp.maximum(pool.count[:, None], 1)
     return shuffled[pool.start[:, None] + position]
 
 

@@ -169,18 +169,23 @@ def _check_same_run(folder: pathlib.Path, config: dict[str, Any], resume: bool) 
     stored = read_json(folder / "config.json")
     if not isinstance(stored, dict):
         raise ValueError(f"{folder / 'config.json'} must hold an object, found {stored!r}")
-    differences = _differences(stored, config)
+    found = differences(stored, config)
     if not resume:
-        if differences:
-            raise FileExistsError(f"{folder} holds another run ({differences}); choose another --out")
+        if found:
+            raise FileExistsError(f"{folder} holds another run ({found}); choose another --out")
         raise FileExistsError(
             f"{folder} holds this very run; pass --resume to continue it or choose another --out"
         )
-    if differences:
-        raise ValueError(f"cannot resume {folder} with another configuration: {differences}")
+    if found:
+        raise ValueError(f"cannot resume {folder} with another configuration: {found}")
 
 
-def _differences(stored: dict[str, Any], given: dict[str, Any]) -> str:
+def differences(stored: dict[str, Any], given: dict[str, Any]) -> str:
+    """Returns a sentence on the values in which two (nested) dicts differ, "" if they do not.
+
+    >>> differences({"ipc": 1, "seed": 0}, {"ipc": 10, "seed": 0})
+    'ipc is 1 there and 10 here'
+    """
     stored, given = _flat(stored), _flat(given)
     return "; ".join(
         f"{name} is {stored.get(name, _ABSENT)!r} there and {given.get(name, _ABSENT)!r} here"

@@ -13,14 +13,17 @@ import jaxdd
 
 ROOT = pathlib.Path(jaxdd.__file__).parent
 LAYERS = [
-    {"kde", "bias", "corruptions", "augment", "networks", "sampling"},
-    {"reweight", "matching", "contrastive", "training"},
-    {"distill", "evaluate"},
+    {"kde", "bias", "corruptions", "augment", "formation", "networks", "sampling"},
+    {"reweight", "matching", "contrastive", "draws", "training"},
+    {"distill", "evaluate", "trajectories"},
     {"archives", "folders", "store"},
-    {"checkpoint", "datasets", "plot"},
+    {"buffers", "checkpoint", "datasets", "plot"},
     {"benchmarks"},
     {"builders", "options"},
+    {"jobs"},
+    {"weighing"},
     {"pipeline"},
+    {"transfer"},
     {"cli"},
     {"__main__"},
 ]

@@ -8,7 +8,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxdd import augment, distill, kde, matching, networks, sampling
+from jaxdd import augment, distill, draws, kde, matching, networks, sampling
 
 NETWORK = networks.ConvNet(num_classes=3, width=4, depth=2)
 OPTIMIZER = optax.sgd(0.5, momentum=0.5)
@@ -180,7 +180,7 @@ def test_pmap_over_seeds():
 
 def test_batch_weights_are_the_inverse_density_of_the_batch():
     embed = lambda images: images.mean((1, 2))
-    draw = distill.density_weighted(DRAW, embed, bandwidth=0.1, temperature=0.7)
+    draw = draws.density_weighted(DRAW, embed, bandwidth=0.1, temperature=0.7)
     plain, batch = DRAW(KEY, POOL), draw(KEY, POOL)
     equal(plain.images, batch.images)
     for c in range(3):
@@ -191,7 +191,7 @@ def test_batch_weights_are_the_inverse_density_of_the_batch():
 
 
 def test_batch_weights_work_inside_the_compiled_loop():
-    draw = distill.density_weighted(DRAW, lambda x: x.mean((1, 2)), bandwidth=0.1)
+    draw = draws.density_weighted(DRAW, lambda x: x.mean((1, 2)), bandwidth=0.1)
     assert np.isfinite(run(4, draw=draw)[4].images).all()
 
 

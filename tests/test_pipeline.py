@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from jaxdd import datasets, distill, pipeline, store
+from jaxdd import datasets, distill, jobs, pipeline, store, weighing
 
-TINY = pipeline.Options(
+TINY = jobs.Options(
     ipc=2, steps=6, batch_size=8, width=4, depth=2, epochs=2, eval_seeds=2, chunk=2,
     encoder_steps=2, encoder_width=4,
 )
@@ -27,7 +27,7 @@ def shades(attributes=True, counts=(12, 30)):
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare") / "out"
     reports = []
-    job = pipeline.prepare(shades(), TINY, lambda *task, **fields: reports.append(task))
+    job = jobs.prepare(shades(), TINY, lambda *task, **fields: reports.append(task))
     return folder, pipeline.compare(job, folder, resume=False), reports
 
 
@@ -71,7 +71,7 @@ def test_compare_reports_progress(compared):
 
 def test_a_finished_comparison_is_read_back(compared):
     folder, found, _ = compared
-    job = pipeline.prepare(shades(), TINY)
+    job = jobs.prepare(shades(), TINY)
     job = job._replace(score=None, method=None)  # nothing is computed any more
     assert pipeline.compare(job, folder, resume=True)["rows"] == found["rows"]
 
@@ -80,7 +80,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
     """Stopped in the second of three chunks, as by a power cut just after the checkpoint."""
     options = dataclasses.replace(TINY, save_every=0.0)
     benchmark = shades()
-    pipeline.run(pipeline.prepare(benchmark, options), tmp_path / "a", debias="kde", resume=False)
+    pipeline.run(jobs.prepare(benchmark, options), tmp_path / "a", debias="kde", resume=False)
 
     class PowerCut(Exception):
         pass
@@ -91,7 +91,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
 
     with pytest.raises(PowerCut):
         pipeline.run(
-            pipeline.prepare(benchmark, options, cut), tmp_path / "b", debias="kde", resume=False
+            jobs.prepare(benchmark, options, cut), tmp_path / "b", debias="kde", resume=False
         )
     assert not (tmp_path / "b" / "result.json").exists()
     steps = []
@@ -102,7 +102,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
         return original(*arguments, **options)
 
     monkeypatch.setattr(distill, "run", spied)
-    pipeline.run(pipeline.prepare(benchmark, options), tmp_path / "b", debias="kde", resume=True)
+    pipeline.run(jobs.prepare(benchmark, options), tmp_path / "b", debias="kde", resume=True)
     one, other = (store.read_synthetic(tmp_path / x / "synthetic.npz") for x in "ab")
     np.testing.assert_array_equal(one.images, other.images)
     assert steps == [2]
@@ -110,13 +110,13 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
 
 
 def test_weights_do_not_depend_on_the_attributes():
-    with_attributes = pipeline.weigh(pipeline.prepare(shades(), TINY)).weights
-    without = pipeline.weigh(pipeline.prepare(shades(attributes=False), TINY)).weights
+    with_attributes = weighing.weigh(jobs.prepare(shades(), TINY)).weights
+    without = weighing.weigh(jobs.prepare(shades(attributes=False), TINY)).weights
     np.testing.assert_array_equal(with_attributes, without)
 
 
 def test_without_attributes_the_oracle_row_and_the_diagnostics_are_skipped(tmp_path):
-    job = pipeline.prepare(shades(attributes=False), TINY)
+    job = jobs.prepare(shades(attributes=False), TINY)
     rows = pipeline.compare(job, tmp_path / "out", resume=False)["rows"]
     assert "oracle" not in rows and rows["kde"]["accuracy"]["mean"] >= 0
     weights = rows["kde"]["weights"]
@@ -139,7 +139,7 @@ def test_without_attributes_the_oracle_row_and_the_diagnostics_are_skipped(tmp_p
 )
 def test_every_option_runs(tmp_path, change):
     options = dataclasses.replace(TINY, **{"steps": 2, "eval_seeds": 1, **change})
-    job = pipeline.prepare(shades(), options)
+    job = jobs.prepare(shades(), options)
     result = pipeline.run(job, tmp_path / "out", debias="kde", resume=False)
     assert 0 <= result["accuracy"]["mean"] <= 1
     images = store.read_synthetic(tmp_path / "out" / "synthetic.npz").images
@@ -148,17 +148,17 @@ def test_every_option_runs(tmp_path, change):
 
 def test_the_clip_bounds_the_weights():
     options = dataclasses.replace(TINY, clip=1.5, temperature=0.1)
-    job = pipeline.prepare(shades(), options)
-    weights, labels = pipeline.weigh(job).weights, job.benchmark.train.labels
+    job = jobs.prepare(shades(), options)
+    weights, labels = weighing.weigh(job).weights, job.benchmark.train.labels
     relative = weights * np.bincount(labels)[labels]
     assert relative.max() <= 1.5 * (1 + 1e-4) and relative.min() < 0.9
 
 
 def test_presets_and_learning_rates():
-    quick, paper = (pipeline.Options(preset=p).resolved() for p in ("quick", "paper"))
+    quick, paper = (jobs.Options(preset=p).resolved() for p in ("quick", "paper"))
     assert (quick.steps, quick.width) == (200, 32) and (paper.steps, paper.width) == (20000, 128)
-    assert pipeline.Options(ipc=100).resolved().learning_rate == 10
-    assert pipeline.Options(ipc=100, learning_rate=2.0).resolved().learning_rate == 2
+    assert jobs.Options(ipc=100).resolved().learning_rate == 10
+    assert jobs.Options(ipc=100, learning_rate=2.0).resolved().learning_rate == 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+"""Layer 3, disk: expert trajectories in a folder, made once and used by many runs.
+
+    manifest.json    what the experts were trained on, and how
+    expert-000.npz   parameters after each epoch, by name, [epochs + 1, ...] each
+
+A folder is filled expert by expert; one that was cut short goes on with the next.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdd import store
+
+
+def fill(
+    folder: str | os.PathLike,
+    manifest: dict[str, Any],
+    expert: Callable[[int], Any],
+    *,
+    count: int,
+    like: Any,
+    report: Callable[[int], None] = lambda done: None,
+) -> Any:
+    """Returns `count` trajectories: those in the folder, and new ones for those that are not.
+
+    Args:
+        folder: made if need be.
+        manifest: JSON values that say what the experts depend on; that of the folder must be equal.
+        expert: trains expert number i; its parameters have a leading axis of moments.
+        count: number of experts.
+        like: arrays or shapes of one trajectory.
+        report: called with the number of experts that are there.
+
+    Returns:
+        The parameters with leading axes `[count, moments]`, NumPy arrays.
+
+    Raises:
+        ValueError: the folder holds trajectories of something else, a file that is damaged or does
+            not fit the network, or values that are not finite; nothing is removed.
+        OSError: the disk is full; finished experts are kept.
+    """
+    folder = pathlib.Path(folder)
+    _check_manifest(folder, manifest)
+    found = []
+    for i in range(count):
+        report(i)
+        path = folder / f"expert-{i:03d}.npz"
+        if not path.exists():
+            trained = jax.device_get(expert(i))
+            _check_finite(trained, f"expert {i} diverged; try a smaller expert_rate, or more epochs:")
+            store.write_arrays(path, _named(trained))
+        found.append(_read(path, like))
+    report(count)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+
+
+def _check_manifest(folder, manifest):
+    path = folder / "manifest.json"
+    if not path.exists():
+        if folder.exists() and any(folder.glob("expert-*.npz")):
+            raise ValueError(f"{folder} holds experts without a manifest.json, whose origin is unknown")
+        store.write_json(path, manifest)
+        return
+    stored = store.read_json(path)
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path} must hold an object, found {stored!r}")
+    differences = store.differences(stored, manifest)
+    if differences:
+        raise ValueError(f"{folder} holds experts of something else: {differences}")
+
+
+def _named(tree):
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _read(path, like):
+    stored, expected = store.read_arrays(path), _named(like)
+    if stored.keys() != expected.keys():
+        raise ValueError(
+            f"{path} holds parameters of another network: expected {', '.join(sorted(expected))}, "
+            f"found {', '.join(sorted(stored))}"
+        )
+    for name, leaf in expected.items():
+        if stored[name].shape != leaf.shape or stored[name].dtype != leaf.dtype:
+            raise ValueError(
+                f"{path}: {name} must be {leaf.dtype} {leaf.shape}, "
+                f"found {stored[name].dtype} {stored[name].shape}"
+            )
+    _check_finite(stored, f"{path} is damaged or from a diverged expert, delete it and resume:")
+    return jax.tree.unflatten(jax.tree.structure(like), [stored[name] for name in expected])
+
+
+def _check_finite(tree, message):
+    for name, leaf in _named(tree).items():
+        if not np.isfinite(leaf).all():
+            raise ValueError(f"{message} {name} has values that are not finite")

@@ -1,0 +1,170 @@
+"""From options to the network, the method, the draw and the evaluation that they ask for."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from jaxdd import datasets, distill, draws, evaluate, formation, networks, sampling
+from jaxdd.options import Options
+
+
+class Job(NamedTuple):
+    """What all rows of a comparison share; made by `prepare`, compiled at most once.
+
+    Attributes:
+        benchmark: the data.
+        options: resolved.
+        network: that sets are distilled with and evaluated on.
+        method: of distillation.
+        draw: of real batches.
+        score: from images `[k, m, h, w, c]`, as networks see them, to their scores.
+        seconds: wall time of each stage so far.
+        report: called as `report(task, done, total, **fields)`.
+        digest: of the data.
+        density: the weights `[n]` that rows share, and how they were found.
+    """
+
+    benchmark: datasets.Benchmark
+    options: Options
+    network: Any
+    method: distill.Method
+    draw: draws.Draw
+    score: Callable[[jax.Array], evaluate.Scores]
+    seconds: dict[str, float]
+    report: Callable[..., None]
+    digest: str
+    density: tuple[jax.Array, Any] | None = None
+
+
+def silent(task: str, done: int, total: int, **fields: Any) -> None:
+    """Reports nothing."""
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Adds the time that the block takes to `seconds[name]`."""
+    start = time.perf_counter()
+    yield
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def compilation_counted(seconds: dict[str, float]) -> Iterator[None]:
+    """Adds the time XLA compiles to `seconds["compile"]`; the stages' own times contain it."""
+    seconds.setdefault("compile", 0.0)
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seconds["compile"] += duration
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def network(options: Options, num_classes: int) -> nn.Module:
+    """The network that a set is distilled with and evaluated on."""
+    dtype = jnp.dtype(options.dtype)
+    if options.network == "convnet":
+        return networks.ConvNet(num_classes, options.width, options.depth, dtype=dtype)
+    return networks.NETWORKS[options.network](num_classes, dtype=dtype)
+
+
+def decode(options: Options) -> distill.Decode:
+    """From stored images to those that networks see; one object, so that programs compile once."""
+    if options.formation == 1:
+        return distill.as_they_are
+    return functools.partial(formation.split, factor=options.formation)
+
+
+def method(
+    options: Options, module: nn.Module, strategy: tuple[str, ...], groups: int
+) -> distill.Method:
+    """The method for a network, with a loss for each of `groups` bias groups."""
+    given = module, optax.sgd(options.learning_rate, momentum=0.5)
+    if options.method == "dm":
+        return distill.distribution_matching(
+            *given, strategy=strategy, decode=decode(options), groups=groups
+        )
+    if options.method == "mtt":
+        return distill.trajectory_matching(
+            *given, inner=options.inner, rate=options.expert_rate, strategy=strategy, decode=decode(options)
+        )
+    return distill.gradient_matching(
+        *given, outer=options.outer, inner=options.inner, decode=decode(options), groups=groups,
+        strategy=strategy if options.method == "dsa" else (),
+    )
+
+
+def _batches(options, num_classes):
+    """The draw of batches, of representatives if candidates are asked for."""
+    batch = sampling.weighted_batch if options.weighting == "draw" else sampling.uniform_batch
+    if options.candidates is None:
+        return functools.partial(batch, size=options.batch_size)
+    module = network(options, num_classes)
+
+    def embed(images):
+        params = module.init(key(options, "representative"), images[:1])
+        return module.apply(params, images).features
+
+    candidates = functools.partial(batch, size=options.candidates)
+    return draws.representative(candidates, embed, size=options.batch_size)
+
+
+def key(options: Options, purpose: str) -> jax.Array:
+    """The random key of a purpose; adding purposes at the end changes none of the others."""
+    purposes = ("encoder", "init", "distill", "evaluate", "median", "experts", "representative")
+    return jax.random.fold_in(jax.random.key(options.seed), purposes.index(purpose))
+
+
+def prepare(
+    benchmark: datasets.Benchmark, options: Options, report: Callable[..., None] = silent
+) -> Job:
+    """Builds the network, the method and the evaluation of a run, without computing anything.
+
+    Args:
+        benchmark: the data.
+        options: resolved here.
+        report: called as `report(task, done, total, **fields)`.
+
+    Raises:
+        ValueError: for options out of range.
+    """
+    options = options.resolved()
+    side = min(benchmark.train.images.shape[1:3])
+    if options.network == "convnet" and side < 2**options.depth:
+        raise ValueError(
+            f"images must have sides of {2**options.depth} pixels or more for a ConvNet of depth "
+            f"{options.depth}, found {side}; choose a smaller depth or larger images"
+        )
+    module = network(options, benchmark.num_classes)
+    if side < options.formation:
+        raise ValueError(f"formation must be at most the images' side {side}, found {options.formation}")
+    aligned = None if benchmark.aligned is None else jnp.asarray(benchmark.aligned)
+    protocol = functools.partial(
+        evaluate.evaluate, aligned=aligned, mean=jnp.asarray(benchmark.mean),
+        std=jnp.asarray(benchmark.std), num_attributes=benchmark.num_attributes,
+        epochs=options.epochs, strategy=benchmark.strategy,
+    )
+    compiled = jax.jit(lambda *arrays: protocol(arrays[0], module, *arrays[1:]))
+    test = jax.tree.map(jnp.asarray, tuple(benchmark.test))
+    keys = jax.random.split(key(options, "evaluate"), options.eval_seeds)
+
+    def score(images):
+        labels = jnp.broadcast_to(jnp.arange(images.shape[0])[:, None], images.shape[:2])
+        return jax.tree.map(np.asarray, compiled(keys, images, labels, test))
+
+    return Job(
+        benchmark, options, module, method(options, module, benchmark.strategy, 1),
+        _batches(options, benchmark.num_classes), score, {}, report, datasets.digest(benchmark),
+    )
