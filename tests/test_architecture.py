@@ -16,11 +16,11 @@ LAYERS = [
     {"kde", "bias", "corruptions", "augment", "networks", "sampling"},
     {"reweight", "matching", "contrastive", "training"},
     {"distill", "evaluate"},
-    {"archives", "folders", "store"},
+    {"archives", "folders", "page", "store"},
     {"checkpoint", "datasets", "plot"},
     {"benchmarks"},
     {"builders", "options"},
-    {"pipeline"},
+    {"pipeline", "report"},
     {"cli"},
     {"__main__"},
 ]
