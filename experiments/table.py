@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxdd import cli, pipeline, report
+from jaxdd import cli, pipeline, results
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 SETS = pipeline.ROWS
@@ -26,7 +26,7 @@ def comparisons() -> list[pathlib.Path]:
 
 def _rows(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return report.read(path).rows
+        return results.read(path)
     except ValueError:
         return {}  # a result of another kind, such as the sweep of `experiments.defaults`
 
@@ -34,8 +34,8 @@ def _rows(path: pathlib.Path) -> dict[str, Any]:
 def command(config: Mapping[str, Any]) -> str:
     """What makes these rows: `jaxdd demo`, or the comparison with its options."""
     demo = {"command": "compare", "dataset": "cdigits", **dataclasses.asdict(cli.DEMO.resolved())}
-    line = report.command(config)
-    return "jaxdd demo" if line == report.command(demo) else str(line)
+    line = results.command(config)
+    return "jaxdd demo" if line == results.command(demo) else str(line)
 
 
 def cells(path: pathlib.Path, columns: Sequence[str]) -> list[str]:
@@ -48,14 +48,14 @@ def cells(path: pathlib.Path, columns: Sequence[str]) -> list[str]:
     Returns:
         A cell for each column, "–" where the file has no such row.
     """
-    rows = report.read(path).rows
+    rows = results.read(path)
     networks = {row["accuracy"]["n"] for row in rows.values()}
     special = {
         "n": "–".join(map(str, sorted({min(networks), max(networks)}))),
-        "minutes": f"{report.seconds(rows) / 60:.1f}",
+        "minutes": f"{results.seconds(rows) / 60:.1f}",
     }
     return [
-        special.get(name) or report.percent(rows.get(name, {}).get("accuracy")) for name in columns
+        special.get(name) or results.percent(rows.get(name, {}).get("accuracy")) for name in columns
     ]
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     bold = [f"**{name}**" if name == "kde" else name for name in columns]
     print(f"| command | {' | '.join(bold)} |\n|---|{'--:|' * len(columns)}")
     for path in comparisons():
-        link = f"[`{command(report.read(path).config)}`](experiments/results/{path.name})"
+        link = f"[`{command(results.config(results.read(path)))}`](experiments/results/{path.name})"
         numbers = [f"**{cell}**" if name == "kde" else cell
                    for name, cell in zip(columns, cells(path, columns))]
         print(f"| {link} | {' | '.join(numbers)} |")

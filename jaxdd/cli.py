@@ -23,7 +23,7 @@ import rich.progress
 import rich.table
 import tyro
 
-from jaxdd import benchmarks, datasets, folders, pipeline, plot, report
+from jaxdd import benchmarks, datasets, folders, pipeline, plot, report, results
 
 Options = Annotated[pipeline.Options, tyro.conf.arg(name="")]
 
@@ -61,7 +61,7 @@ def _show(rows, folder):
     for name, row in rows.items():
         scores = [row[score] for score in ("accuracy", "aligned", "conflicting", "worst_group")]
         mass = row.get("weights", {}).get("conflict_mass")
-        table.add_row(name, *map(report.percent, scores), "–" if mass is None else f"{mass:.2f}")
+        table.add_row(name, *map(results.percent, scores), "–" if mass is None else f"{mass:.2f}")
     console = rich.console.Console()
     console.print(table)
     if all(row["weights"]["conflict_mass"] is None for row in rows.values() if "weights" in row):

@@ -74,13 +74,17 @@ def table(caption: str, header: Sequence[Any], rows: Iterable[Sequence[Any]]) ->
     cells = element(
         "table", element("thead", head), element("tbody", *body), aria_label=caption
     )
-    scrolling = element(
-        "div", cells, class_="scroll", role="region", aria_label=caption, tabindex=0
+    return element("figure", element("figcaption", caption), scrolling(cells, class_="scroll"))
+
+
+def scrolling(content: Any, **attributes: Any) -> Html:
+    """Returns a box that scrolls sideways, with the keyboard too, where its content is wider."""
+    return element(
+        "div", content, role="group", aria_label="scrolls sideways", tabindex=0, **attributes
     )
-    return element("figure", element("figcaption", caption), scrolling)
 
 
-def facts(pairs: Iterable[tuple[str, Any]]) -> Html:
+def facts(pairs: Iterable[tuple[str, Any]], **attributes: Any) -> Html:
     """Returns a list of names and their values.
 
     >>> facts([("seed", 0)])
@@ -88,7 +92,7 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> Html:
     """
     return element("dl", *(
         element("div", element("dt", name), element("dd", value)) for name, value in pairs
-    ))
+    ), **attributes)
 
 
 def picture(png: bytes, *, alt: str, size: tuple[int, int], **attributes: Any) -> Html:
@@ -174,7 +178,9 @@ body {
   margin: 0; background: var(--page); color: var(--text);
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif;
 }
-main { max-width: 66rem; margin: 0 auto; padding: clamp(1.25rem, 4vw, 3.5rem) clamp(1rem, 4vw, 2rem); }
+main {
+  max-width: 66rem; margin: 0 auto; padding: clamp(1.25rem, 4vw, 3.5rem) clamp(1rem, 4vw, 2rem);
+}
 h1, h2, h3 { line-height: 1.2; text-wrap: balance; overflow-wrap: anywhere; }
 h1 { font-size: clamp(1.6rem, 5vw, 2.3rem); letter-spacing: -.02em; margin: 0 0 .5rem; }
 h2 { font-size: 1.3rem; letter-spacing: -.01em; margin: 0 0 .75rem; }
@@ -185,23 +191,28 @@ section { margin-top: 2.75rem; }
 .lead { font-size: 1.15rem; }
 figure { margin: 0; }
 .note, figcaption { color: var(--soft); font-size: .88rem; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: .6rem; background: var(--card); }
+.scroll {
+  overflow-x: auto; border: 1px solid var(--line); border-radius: .6rem; background: var(--card);
+}
 .scroll:focus-visible, .pan:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .5rem .9rem; text-align: right; vertical-align: top; white-space: nowrap; }
 thead th {
-  font-size: .82rem; font-weight: 600; color: var(--soft); vertical-align: bottom; white-space: normal;
-  line-height: 1.3;
+  font-size: .82rem; font-weight: 600; line-height: 1.3; color: var(--soft);
+  vertical-align: bottom; white-space: normal;
 }
 tbody tr { border-top: 1px solid var(--line); }
 th:first-child {
   text-align: left; position: sticky; left: 0; background: var(--card); z-index: 1;
 }
 td small { display: block; color: var(--soft); font-size: .78rem; }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(9.5rem, 45%), 1fr)); gap: .75rem 1.5rem; margin: 0; }
+dl {
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(min(9.5rem, 45%), 1fr));
+  gap: .75rem 1.5rem; margin: 0;
+}
 dt { color: var(--soft); font-size: .82rem; }
 dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-.legend dl { grid-template-columns: 1fr; gap: .3rem; margin-top: 1rem; }
+.legend { grid-template-columns: 1fr; gap: .3rem; margin-top: 1rem; }
 .legend div { display: flex; gap: .75rem; align-items: baseline; }
 .legend dt { flex: 0 0 6.5rem; color: var(--text); font-weight: 600; font-size: .88rem; }
 .legend dd { color: var(--soft); font-size: .88rem; }
@@ -220,7 +231,9 @@ dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .bar .value { text-align: right; }
 .track { position: relative; height: .8rem; background: var(--track); border-radius: .2rem; }
 .fill { position: absolute; inset: 0 auto 0 0; border-radius: .2rem; background: var(--color); }
-.interval { position: absolute; top: 50%; border-top: 2px solid var(--text); transform: translateY(-1px); }
+.interval {
+  position: absolute; top: 50%; border-top: 2px solid var(--text); transform: translateY(-1px);
+}
 .interval::before, .interval::after {
   content: ""; position: absolute; top: -5px; height: 8px; border-left: 2px solid var(--text);
 }
@@ -230,11 +243,13 @@ dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .aligned { --color: var(--aligned); }
 .conflicting { --color: var(--conflicting); }
 .worst_group { --color: var(--worst); }
-.tiles { display: grid; grid-template-columns: auto 1fr; gap: .5rem; }
-.names { display: grid; grid-auto-rows: 1fr; color: var(--soft); font-size: .78rem; text-align: right; }
+.tiles { display: grid; grid-template-columns: auto 1fr; gap: .5rem; justify-content: start; }
+.names {
+  display: grid; grid-auto-rows: 1fr; color: var(--soft); font-size: .78rem; text-align: right;
+}
 .names span {
-  align-self: center; max-width: 6rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
-  line-height: 1;
+  align-self: center; max-width: 6rem; line-height: 1;
+  overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
 }
 img { display: block; max-width: 100%; height: auto; }
 .tiles img { width: 100%; image-rendering: pixelated; }

@@ -5,7 +5,6 @@ experiments/results; `render` makes an HTML page of it that carries its pictures
 Every number on the page is one of the result, or follows from it by what is said beside it.
 """
 
-import dataclasses
 import io
 import os
 import pathlib
@@ -13,19 +12,9 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import scipy.special
 from PIL import Image
 
-from jaxdd import benchmarks, page, plot, store
-from jaxdd.options import Options
-
-SCORES = {
-    "accuracy": "all",
-    "aligned": "aligned",
-    "conflicting": "conflicting",
-    "worst_group": "worst group",
-}
-"""The accuracies of a row, and what the page calls them."""
+from jaxdd import benchmarks, page, plot, results, store
 
 ABOUT = {
     "random": "real images, drawn uniformly",
@@ -38,10 +27,13 @@ ABOUT = {
 
 _GROUPS = (
     "Aligned samples have the bias attribute that is usual for their class, conflicting ones have "
-    "another. The worst group is the pair of class and attribute with the lowest accuracy."
+    "another. The worst group is the pair of class and attribute with the lowest accuracy. "
+    "Lines across the ends of bars are the intervals of the table."
 )
-_SHARED = ("data", "embed", "density")
-_STAGES = (*_SHARED, "distill", "evaluate")
+_INTERVALS = (
+    " Below it the 95\u00a0% interval of the mean (Student’s t), over networks "
+    "and not over repeated distillations."
+)
 _DRAWN = 20, 10  # classes and images per class of a grid
 _PICTURES = {"weights": "weights.png", "embedding": "embedding.png"}
 
@@ -96,12 +88,12 @@ def read(path: str | os.PathLike) -> Report:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist, expected a run folder or a result")
     if not path.is_dir():
-        rows = _rows(path)
-        return Report(rows, _common(row["config"] for row in rows.values()), {}, {})
+        rows = results.read(path)
+        return Report(rows, results.config(rows), {}, {})
     config = _config(path)
     several = config.get("command") == "compare" and "row" not in config
     _check_finished(path, config, several)
-    rows = _rows(path / ("compare.json" if several else "result.json"))
+    rows = results.read(path / ("compare.json" if several else "result.json"))
     folders = {name: path / "rows" / name for name in rows} if several else {list(rows)[-1]: path}
     grids = {name: _grid(folder / "synthetic.npz") for name, folder in folders.items()}
     pictures = {name: _picture(path / file) for name, file in _PICTURES.items()
@@ -113,7 +105,8 @@ def _config(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.exists():
         runs = sorted(found.parent.name for found in folder.glob("*/config.json"))
-        held = f"; it holds the runs {', '.join(runs[:5])}" if runs else ""
+        found = runs or sorted(file.name for file in folder.glob("*.json"))
+        held = f"; it holds {', '.join(found[:5])}" if found else ""
         raise ValueError(f"{folder} is no run folder (no config.json){held}")
     config = store.read_json(path)
     if not isinstance(config, dict):
@@ -127,54 +120,12 @@ def _check_finished(folder: pathlib.Path, config: dict[str, Any], several: bool)
         return
     steps = [record.get("step") for record in store.progress(folder)]
     where = f", at step {steps[-1]} of {config.get('steps')}" if steps else ""
-    line = command(config)
+    line = results.command(config)
     if line is None or "row" in config:
         line = "the command that began it"
     else:
         line += f" --out {shlex.quote(str(folder))}"
     raise ValueError(f"{folder} holds an unfinished run{where}; continue it with: {line} --resume")
-
-
-def _rows(path: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """Returns the results in a JSON file by row."""
-    found = store.read_json(path)
-    if isinstance(found, dict) and isinstance(found.get("rows"), dict) and found["rows"]:
-        rows = found["rows"]
-    elif isinstance(found, dict) and "accuracy" in found:
-        config = found.get("config") if isinstance(found.get("config"), dict) else {}
-        name = str(config.get("row") or config.get("debias") or "distilled")
-        random = {"random": found["random"]} if "random" in found and name != "random" else {}
-        rows = {**random, name: found}
-    else:
-        raise ValueError(f"{path} holds no result of a run or a comparison")
-    for name, row in rows.items():
-        _check_row(row, f"{path}, row {name}")
-    return {name: {"config": {}, **row} for name, row in rows.items()}
-
-
-def _check_row(row: Any, where: str) -> None:
-    if not isinstance(row, dict) or not isinstance(row.get("accuracy"), dict):
-        raise ValueError(f"{where}: expected an accuracy, found none")
-    for name in SCORES:
-        score = row.get(name)
-        if not isinstance(score, dict | None):
-            raise ValueError(f"{where}: {name} must hold mean, std and n, found {score!r}")
-        for part, limit in (("mean", 1), ("std", 1), ("n", float("inf"))):
-            value = (score or {}).get(part)
-            if value is not None and (isinstance(value, (bool, str, list, dict)) or (
-                value == value and not 0 <= value <= limit
-            )):
-                raise ValueError(f"{where}: {part} of {name} is out of range, found {value!r}")
-    for part in ("config", "weights", "seconds", "versions"):
-        if not isinstance(row.get(part), dict | None):
-            raise ValueError(f"{where}: {part} must hold names and values, found {row[part]!r}")
-
-
-def _common(configs: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Returns what several configurations agree on."""
-    first, *others = [config for config in configs if config] or [{}]
-    return {name: value for name, value in first.items()
-            if all(name in other and other[name] == value for other in others)}
 
 
 def _grid(path: pathlib.Path) -> Grid:
@@ -197,101 +148,6 @@ def _picture(path: pathlib.Path) -> tuple[bytes, tuple[int, int]]:
             return content, image.size
     except Exception as error:
         raise ValueError(f"{path} is not a readable PNG file: {error}") from error
-
-
-# --- numbers -----------------------------------------------------------------------------------
-
-
-def percent(score: Mapping[str, Any] | None) -> str:
-    """Returns mean ± standard deviation in percent.
-
-    The deviation of a single network, and a mean that is None or NaN, are left out.
-
-    >>> percent({"mean": 0.9157, "std": 0.007, "n": 3}), percent({"mean": 0.5, "std": 0.0, "n": 1})
-    ('91.6 ± 0.7', '50.0')
-    >>> percent({"mean": float("nan")})
-    '–'
-    """
-    mean, std = (_finite((score or {}).get(part)) for part in ("mean", "std"))
-    if mean is None:
-        return "–"
-    several = std is not None and (score.get("n") or 0) > 1
-    return f"{100 * mean:.1f} ± {100 * std:.1f}" if several else f"{100 * mean:.1f}"
-
-
-def interval(score: Mapping[str, Any] | None) -> tuple[float, float] | None:
-    """Returns the 95 % interval of the mean over n networks by Student's t, cut to [0, 1].
-
-    With fewer than two networks, or no spread among them, there is none.
-
-    >>> low, high = interval({"mean": 0.5, "std": 0.01, "n": 3})
-    >>> f"{low:.4f} {high:.4f}"  # 4.3027 standard errors on either side
-    '0.4752 0.5248'
-    """
-    mean, std, n = (_finite((score or {}).get(part)) for part in ("mean", "std", "n"))
-    if mean is None or not std or not n or n < 2:
-        return None
-    half = float(scipy.special.stdtrit(n - 1, 0.975)) * std / n**0.5
-    return max(mean - half, 0.0), min(mean + half, 1.0)
-
-
-def seconds(rows: Mapping[str, Mapping[str, Any]]) -> float:
-    """Returns the wall time of all rows: what they share once, distillation and evaluation each.
-
-    >>> seconds({"none": {"seconds": {"data": 4, "distill": 10}},
-    ...          "kde": {"seconds": {"data": 4, "distill": 11, "compile": 9}}})
-    25.0
-    """
-    spent = [row.get("seconds") or {} for row in rows.values()]
-    once = sum(max((_finite(each.get(stage)) or 0 for each in spent), default=0)
-               for stage in _SHARED)
-    return float(once + sum(_finite(each.get(stage)) or 0 for each in spent
-                            for stage in _STAGES[len(_SHARED):]))
-
-
-def _finite(value: Any) -> float | None:
-    """Returns a number, or None for what is none: NaN, infinities, texts."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if number and abs(value) < float("inf") else None
-
-
-def _number(value: Any, form: str) -> str:
-    return "–" if _finite(value) is None else format(value, form)
-
-
-def command(config: Mapping[str, Any]) -> str | None:
-    """Returns the command line that makes a run, without the options that have their defaults.
-
-    Args:
-      config: as in config.json.
-
-    Returns:
-      The command, or None where the configuration is not one of `jaxdd run` or `jaxdd compare`.
-
-    >>> command({"command": "run", "dataset": "cdigits", "debias": "none", "ipc": 2, "seed": 0})
-    'jaxdd run cdigits --debias none --ipc 2'
-    """
-    try:
-        chosen = {name: config[name] for name in ("preset", "method", "ipc") if name in config}
-        defaults = dataclasses.asdict(Options(**chosen).resolved())
-        verb, dataset = config["command"], config["dataset"]
-    except (KeyError, TypeError, ValueError):
-        return None
-    if verb not in ("run", "compare"):
-        return None
-    defaults |= {name: getattr(Options(), name) for name in chosen}
-    if dataset not in benchmarks.NAMES:
-        dataset = f"path/to/{dataset}"
-    words = ["jaxdd", verb, dataset]
-    if verb == "run":
-        words += ["--debias", str(config.get("debias"))]
-    for name, default in defaults.items():
-        value, option = config.get(name, default), name.replace("_", "-")
-        if isinstance(value, bool) and value != default:
-            words.append(f"--{option}" if value else f"--no-{option}")
-        elif value is not None and value != default:
-            words += [f"--{option}", str(value)]
-    return shlex.join(words)
 
 
 # --- the page ----------------------------------------------------------------------------------
@@ -343,89 +199,98 @@ def _finding(report: Report) -> Iterable[Any]:
     """Yields the sentence that the page is opened for: the weighted set against the plain one."""
     names = [name for name in ("kde", *reversed(report.rows)) if name in report.rows]
     others = [name for name in ("none", "random") if name in report.rows and name != names[0]]
-    for start, name in zip(("Networks trained on the set ", "; on the set "), names[:1] + others[:1]):
-        accuracy = percent(report.rows[name]["accuracy"]).partition(" ")[0]
-        yield start
-        yield page.element("em", name)
-        yield " get " if name == names[0] else ", "
-        yield page.element("b", f"{accuracy} %")
-        yield " of the test images right" if name == names[0] else ""
+    which = "conflicting " if report.config.get("test") == "conflicting" else ""
+    yield "Networks trained on the set "
+    yield page.element("em", names[0])
+    yield " get "
+    yield page.element("b", f"{_mean(report.rows[names[0]])} %")
+    yield f" of the {which}test images right"
+    if others:
+        yield "; on the set "
+        yield page.element("em", others[0])
+        yield ", "
+        yield page.element("b", f"{_mean(report.rows[others[0]])} %")
     yield "."
 
 
+def _mean(row: Mapping[str, Any], score: str = "accuracy") -> str:
+    return results.percent(row.get(score)).partition(" ")[0]
+
+
 def _scores(report: Report) -> Iterable[page.Html]:
-    header = ["row", *(SCORES[name] for name in SCORES), "networks"]
-    rows = [
-        [name, *(_score(row.get(score)) for score in SCORES), _number(row["accuracy"].get("n"), "d")]
-        for name, row in report.rows.items()
+    rows = report.rows
+    cells = [
+        [name, *(_score(row.get(score)) for score in results.SCORES),
+         results.number(row["accuracy"].get("n"), ".0f")]
+        for name, row in rows.items()
     ]
-    legend = page.facts((name, ABOUT[name]) for name in report.rows if name in ABOUT)
+    known = any(results.interval(row.get(key)) for row in rows.values() for key in results.SCORES)
     yield page.section(
         "Accuracy",
         page.table(
-            "Test accuracy in %, mean ± standard deviation over networks trained from scratch; "
-            "below it the 95\u00a0% interval of the mean (Student’s t).",
-            header, rows,
+            "Test accuracy in %, mean ± standard deviation over networks trained from scratch."
+            + _INTERVALS * known,
+            ["row", *results.SCORES.values(), "networks"], cells,
         ),
-        page.element("div", legend, class_="legend"),
+        page.facts(((name, ABOUT[name]) for name in rows if name in ABOUT), class_="legend"),
     )
 
 
 def _score(score: Mapping[str, Any] | None) -> page.Html:
-    ends = interval(score)
+    ends = results.interval(score)
     below = ends and page.element("small", f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}")
-    return page.join(percent(score), below)
+    return page.join(results.percent(score), below)
 
 
 def _charts(report: Report) -> Iterable[page.Html]:
-    charts = []
-    for score, name in SCORES.items():
-        known = {row: result.get(score) for row, result in report.rows.items()}
-        if all(percent(each) == "–" for each in known.values()):
-            continue
-        bars = [
-            page.bar(row, _finite((each or {}).get("mean")), percent(each).partition(" ")[0],
-                     interval=interval(each))
-            for row, each in known.items()
-        ]
-        charts.append(page.element(
-            "div", page.element("h3", name.capitalize()), *bars, class_=f"card {score}",
-        ))
+    charts = [
+        _chart(report, score, name) for score, name in results.SCORES.items()
+        if any(_mean(row, score) != "–" for row in report.rows.values())
+    ]
     if len(charts) > 1:
         yield page.section(
             "Accuracy by group",
-            page.element("p", _GROUPS, " Lines are 95\u00a0% intervals of the mean.", class_="note"),
+            page.element("p", _GROUPS, class_="note"),
             page.element("div", *charts, class_="charts"),
         )
 
 
+def _chart(report: Report, score: str, name: str) -> page.Html:
+    bars = (
+        page.bar(each, results.finite((row.get(score) or {}).get("mean")), _mean(row, score),
+                 interval=results.interval(row.get(score)))
+        for each, row in report.rows.items()
+    )
+    heading = page.element("h3", name.capitalize())
+    return page.element("div", heading, *bars, class_=f"card {score}")
+
+
 def _grids(report: Report) -> Iterable[page.Html]:
-    figures = []
-    for name, grid in report.grids.items():
-        names = page.element(
-            "div", *(page.element("span", each, title=each) for each in grid.names),
-            class_="names", aria_hidden="true",
-        )
-        k, ipc = grid.shape
-        picture = page.picture(
-            grid.png, size=grid.size,
-            alt=f"Images of the set {name}: a row for each of the classes {', '.join(grid.names)}.",
-        )
-        accuracy = percent(report.rows[name]["accuracy"]).partition(" ")[0]
-        title = page.element("h3", page.element("span", name), page.element("span", accuracy, " %"))
-        left_out = [f"the first {shown} of {all_of_them} {what}"
-                    for shown, all_of_them, what in ((min(ipc, _DRAWN[1]), ipc, "images per class"),
-                                                     (min(k, _DRAWN[0]), k, "classes"))
-                    if shown < all_of_them]
-        note = f"Drawn: {', '.join(left_out)}." if left_out else None
-        figures.append(page.figure(
-            page.join(title, page.element("div", names, picture, class_="tiles")), note,
-            class_="card",
-        ))
+    figures = [_figure(name, grid, _mean(report.rows[name])) for name, grid in report.grids.items()]
     if figures:
-        yield page.section(
-            "Synthetic images", page.element("div", *figures, class_="grids")
-        )
+        yield page.section("Synthetic images", page.element("div", *figures, class_="grids"))
+
+
+def _figure(name: str, grid: Grid, accuracy: str) -> page.Html:
+    """Returns a synthetic set with its name, its accuracy and the names of its classes."""
+    shown = [
+        f"the first {limit} of {total} {what}"
+        for total, limit, what in zip(grid.shape, _DRAWN, ("classes", "images per class"))
+        if total > limit
+    ]
+    classes = page.element(
+        "div", *(page.element("span", each, title=each) for each in grid.names),
+        class_="names", aria_hidden="true",
+    )
+    picture = page.picture(
+        grid.png, size=grid.size, style=f"max-width:{2.5 * min(grid.shape[1], _DRAWN[1])}rem",
+        alt=f"Images of the set {name}: a row for each of the classes {', '.join(grid.names)}.",
+    )
+    heading = page.element("h3", page.element("span", name), page.element("span", accuracy, " %"))
+    return page.figure(
+        page.join(heading, page.element("div", classes, picture, class_="tiles")),
+        f"Drawn: {' and '.join(shown)}." if shown else None, class_="card",
+    )
 
 
 def _weights(report: Report) -> Iterable[page.Html]:
@@ -442,7 +307,7 @@ def _weights(report: Report) -> Iterable[page.Html]:
             "Weights of the training samples. An AUC of .5 finds nothing, a balance of 1 gives "
             "every bias group of a class the same weight.",
             ["row", *(title for title, _ in columns.values())],
-            [[name, *(_number(row.get(column), form) for column, (_, form) in columns.items())]
+            [[name, *(results.number(row.get(key), form) for key, (_, form) in columns.items())]
              for name, row in rows.items()],
         ))
     if "weights" in report.pictures:
@@ -469,16 +334,15 @@ def _embedding(report: Report) -> Iterable[page.Html]:
 
 def _drawn(report: Report, name: str, *, alt: str, caption: str) -> page.Html:
     content, size = report.pictures[name]
-    picture = page.element(
-        "div", page.picture(content, alt=alt, size=size, class_="paper"),
-        class_="pan", role="region", aria_label=f"picture of the {name}", tabindex=0,
+    picture = page.scrolling(
+        page.picture(content, alt=alt, size=size, class_="paper"), class_="pan"
     )
     kind = "card drawn wide" if size[0] > 1.8 * size[1] else "card drawn"
     return page.figure(picture, caption, class_=kind)
 
 
 def _repeat(report: Report) -> Iterable[page.Html]:
-    line, parts = command(report.config), []
+    line, parts = results.command(report.config), []
     if line is not None:
         parts.append(page.element("pre", page.element("code", line)))
         dataset = report.config["dataset"]
@@ -505,10 +369,10 @@ def _different(values: Iterable[Any]) -> str:
 
 
 def _settings(report: Report) -> Iterable[page.Html]:
-    words = {None: "–", True: "yes", False: "no"}
+    words = {"None": "–", "True": "yes", "False": "no"}
     if report.config:
         yield page.section("Configuration", page.facts(
-            (name.replace("_", " "), words[value] if value is None or isinstance(value, bool) else value)
+            (name.replace("_", " "), words.get(str(value), value))
             for name, value in report.config.items()
         ))
 
@@ -516,12 +380,13 @@ def _settings(report: Report) -> Iterable[page.Html]:
 def _times(report: Report) -> Iterable[page.Html]:
     rows = {name: row["seconds"] for name, row in report.rows.items() if row.get("seconds")}
     if rows:
-        stages = [stage for stage in (*_STAGES, "compile")
+        stages = [stage for stage in (*results.STAGES, "compile")
                   if any(stage in spent for spent in rows.values())]
         yield page.section("Seconds", page.table(
             "Wall time in seconds. The rows of a comparison share data, embed and density; compile "
-            f"is the part of all stages that XLA compiled. Together {seconds(report.rows):,.0f} s.",
+            "is the part of all stages that XLA compiled. Together "
+            f"{results.seconds(report.rows):,.0f} s.",
             ["row", *stages],
-            [[name, *(_number(spent.get(stage), ",.1f") for stage in stages)]
+            [[name, *(results.number(spent.get(stage), ",.1f") for stage in stages)]
              for name, spent in rows.items()],
         ))

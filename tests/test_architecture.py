@@ -20,7 +20,8 @@ LAYERS = [
     {"checkpoint", "datasets", "plot"},
     {"benchmarks"},
     {"builders", "options"},
-    {"pipeline", "report"},
+    {"pipeline", "results"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]
