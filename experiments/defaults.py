@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from jaxdd import benchmarks, jobs, kde, reweight, store, weighing
+from jaxdd import benchmarks, jobs, kde, pipeline, reweight, store, weighing
 
 FACTORS = (0.05, 0.1, 0.2, 0.4)
 TEMPERATURES = (0.35, 0.5, 1.0, 2.0)

@@ -1,4 +1,5 @@
-"""The command line: `jaxdd demo`, `run DATASET`, `compare DATASET`, `transfer RUN`, `datasets list|show|build`.
+"""The command line: `jaxdd demo`, `run DATASET`, `compare DATASET`, `transfer RUN`, `report RUN`,
+`datasets list|show|build`.
 
 Bad input ends with one line on stderr and exit code 2, Ctrl-C with the state saved and exit code
 130.
@@ -22,7 +23,18 @@ import rich.progress
 import rich.table
 import tyro
 
-from jaxdd import benchmarks, datasets, folders, jobs, networks, pipeline, plot, transfer
+from jaxdd import (
+    benchmarks,
+    datasets,
+    folders,
+    jobs,
+    networks,
+    pipeline,
+    plot,
+    report,
+    results,
+    transfer,
+)
 
 Options = Annotated[jobs.Options, tyro.conf.arg(name="")]
 
@@ -54,11 +66,6 @@ class _Progress:
         self.bar.update(self.tasks[task], completed=done, note=note)
 
 
-def _percent(score):
-    mean = score["mean"]
-    return "–" if mean is None or mean != mean else f"{100 * mean:.1f} ± {100 * score['std']:.1f}"
-
-
 def _show(rows, folder):
     """Prints accuracies in percent, and the share of the weight on conflicting samples."""
     table = rich.table.Table()
@@ -67,7 +74,7 @@ def _show(rows, folder):
     for name, row in rows.items():
         scores = [row[score] for score in ("accuracy", "aligned", "conflicting", "worst_group")]
         mass = row.get("weights", {}).get("conflict_mass")
-        table.add_row(name, *map(_percent, scores), "–" if mass is None else f"{mass:.2f}")
+        table.add_row(name, *map(results.percent, scores), "–" if mass is None else f"{mass:.2f}")
     console = rich.console.Console()
     console.print(table)
     if all(row["weights"]["conflict_mass"] is None for row in rows.values() if "weights" in row):
@@ -216,6 +223,23 @@ def transfer_set(
     _show(sets, folder / "transfer.json")
 
 
+def write_report(
+    source: tyro.conf.Positional[pathlib.Path],
+    *,
+    out: pathlib.Path = pathlib.Path("report.html"),
+) -> None:
+    """Write one HTML page about a finished run or comparison, with its pictures inside.
+
+    Args:
+        source: folder of a run or a comparison, or a result in JSON.
+        out: the HTML file.
+    """
+    if out.is_dir() or not out.name:
+        raise ValueError(f"out must be a file for the page, found the folder {out}")
+    report.write(out, report.read(source))
+    print(f"wrote {out}")
+
+
 def list_datasets() -> None:
     """List the benchmarks, with sizes and licences."""
     table = rich.table.Table(box=None, padding=(0, 2, 0, 0))
@@ -318,6 +342,7 @@ COMMANDS = {
     "run": run,
     "compare": compare,
     "transfer": transfer_set,
+    "report": write_report,
     "datasets": {"list": list_datasets, "show": show_dataset, "build": build_dataset},
 }
 
@@ -372,7 +397,7 @@ def main(arguments: list[str] | None = None) -> None:
         _parse(arguments)()
     except (pipeline.Interrupted, KeyboardInterrupt) as stopped:
         print(f"jaxdd: {str(stopped) or 'stopped'}", file=sys.stderr)
-        if arguments[:1] != ["datasets"]:
+        if arguments[:1] not in (["datasets"], ["report"]):
             again = arguments if "--resume" in arguments else [*arguments, "--resume"]
             print(f"continue with: jaxdd {shlex.join(again)}", file=sys.stderr)
         sys.exit(130)

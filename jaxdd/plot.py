@@ -150,6 +150,35 @@ def comparison(
     _panels(path, list(pixels.values()), texts, columns, cell=64)
 
 
+def tiles(images: Any, *, mean: Any, std: Any) -> np.ndarray:
+    """Returns a synthetic set as one picture without text, for pages that scale it themselves.
+
+    Every class has its row. The gaps between the images are transparent, and images of more than
+    96 pixels are made smaller.
+
+    Args:
+      images: normalised images [k, ipc, h, w, c].
+      mean: mean of each channel that was subtracted, [c].
+      std: standard deviation of each channel that was divided by, [c].
+
+    Returns:
+      RGBA pixels, uint8 [height, width, 4].
+
+    Raises:
+      ValueError: images, mean or std of other shapes.
+      TypeError: images of integers, which are not normalised.
+    """
+    pixels = _pixels(images, mean, std)
+    side = max(pixels.shape[2:4])
+    pixels = _shrink(pixels, round(side / _CELL)) if side > _CELL else pixels
+    gap = max(1, max(pixels.shape[2:4]) // 16)
+    pixels = np.pad(pixels, ((0, 0),) * 4 + ((0, 1),), constant_values=255)
+    pixels = np.pad(pixels, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)))
+    rows, columns, height, width, _ = pixels.shape
+    whole = pixels.swapaxes(1, 2).reshape(rows * height, columns * width, 4)
+    return whole[:-gap, :-gap]
+
+
 def _pixels(images: Any, mean: Any, std: Any) -> np.ndarray:
     """Returns RGB pixels, uint8 [k, ipc, h, w, 3], of normalised images."""
     images = np.asarray(images)

@@ -8,7 +8,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxdd import augment, distill, draws, kde, matching, networks, sampling
+from jaxdd import augment, distill, draws, formation, matching, networks, sampling, trajectories
 
 NETWORK = networks.ConvNet(num_classes=3, width=4, depth=2)
 OPTIMIZER = optax.sgd(0.5, momentum=0.5)
@@ -178,23 +178,6 @@ def test_pmap_over_seeds():
     assert len(set(info["loss"].tolist())) == 4
 
 
-def test_batch_weights_are_the_inverse_density_of_the_batch():
-    embed = lambda images: images.mean((1, 2))
-    draw = draws.density_weighted(DRAW, embed, bandwidth=0.1, temperature=0.7)
-    plain, batch = DRAW(KEY, POOL), draw(KEY, POOL)
-    equal(plain.images, batch.images)
-    for c in range(3):
-        points = embed(plain.images[c])
-        log_density = kde.log_density(points, points, 0.1, weights=plain.weights[c])
-        expected = plain.weights[c] * jnp.exp(-log_density / 0.7)
-        np.testing.assert_allclose(batch.weights[c], expected / expected.sum(), rtol=1e-4)
-
-
-def test_batch_weights_work_inside_the_compiled_loop():
-    draw = draws.density_weighted(DRAW, lambda x: x.mean((1, 2)), bandwidth=0.1)
-    assert np.isfinite(run(4, draw=draw)[4].images).all()
-
-
 def test_initial_images():
     """Real ones are in the pool, weighted ones have weight, noise is standard normal."""
     one = np.zeros(59)
@@ -349,3 +332,155 @@ def test_gradient_matching_refuses():
         distill.loops(0)
     with pytest.raises(ValueError, match=r"\[k, ipc, h, w, c\], found shape \(2, 8, 8, 3\)"):
         DSA.init(jnp.zeros((2, 8, 8, 3)))
+
+
+# ------------------------------------------------------------------ groups, formation
+
+
+GROUPS = 2
+GROUP_POOL = sampling.pool(  # class 1 has no sample of group 1
+    POOL.images, jnp.asarray(np.repeat([0, 1, 2, 4, 5], [15, 5, 9, 20, 10])), num_classes=6,
+    mean=(0.5,) * 3, std=(0.5,) * 3, empty=True,
+)
+GROUP_DRAW = draws.grouped(functools.partial(sampling.uniform_batch, size=6), groups=GROUPS)
+
+
+def test_the_loss_over_groups_pulls_to_their_barycentre():
+    """Class by class, Σ_g ‖μ_g − s‖² has the gradient 2 G (s − mean of μ_g), G counting present groups."""
+    batch = GROUP_DRAW(KEY, GROUP_POOL)
+    assert batch.images.shape == (3, 12, 8, 8, 3)
+    options = dict(network=SHALLOW, optimizer=optax.sgd(1.0), strategy=())
+    fair = distill.distribution_matching(**options, groups=GROUPS)
+    plain = distill.distribution_matching(**options)
+    first = start(method=plain).images
+    by_groups = jax.jit(fair.step)(KEY, start(method=fair), batch)[0].images - first
+    barycentre = jax.jit(plain.step)(KEY, start(method=plain), batch)[0].images - first
+    present = np.array([2, 1, 2])[:, None, None, None, None]
+    scale = jnp.abs(by_groups).max()
+    np.testing.assert_allclose(by_groups / scale, present * barycentre / scale, atol=1e-4)
+
+
+def test_gradient_matching_by_groups():
+    """Groups that are the same count as often as they are there, and an empty one not at all."""
+    batch = DRAW(jax.random.key(1), POOL)
+    fair, plain = (
+        distill.gradient_matching(SHALLOW, OPTIMIZER, outer=2, inner=1, groups=g) for g in (2, 1)
+    )
+    twice = sampling.Batch(*(jnp.concatenate([x, x], 1) for x in batch))
+    once = twice._replace(weights=twice.weights.at[:, 8:].set(0))
+    loss = lambda step, batch: float(step(KEY, start(method=plain), batch)[1]["loss"])
+    expected, step = loss(jax.jit(plain.step), batch), jax.jit(fair.step)
+    assert loss(step, twice) == pytest.approx(2 * expected, rel=1e-4)
+    assert loss(step, once) == pytest.approx(expected, rel=1e-4)
+
+
+def test_formation_is_seen_by_the_network_alone():
+    """With factor 1 nothing changes; with 2 the network sees what `split` makes."""
+    split = functools.partial(formation.split, factor=2)
+    method = distill.distribution_matching(SHALLOW, OPTIMIZER, strategy=(), decode=split)
+    batch, state = DRAW(KEY, POOL), start()
+    found, info = jax.jit(method.step)(KEY, state, batch)
+    assert found.images.shape == state.images.shape
+    large = state._replace(images=split(state.images))
+    same = jax.jit(distill.distribution_matching(SHALLOW, OPTIMIZER, strategy=()).step)
+    expected = float(same(KEY, METHOD.init(large.images), batch)[1]["loss"])
+    assert float(info["loss"]) == pytest.approx(expected, rel=1e-4)
+    assert (found.images != state.images).any()
+
+
+# ------------------------------------------------------------------ trajectory matching
+
+
+def segment(spread=0.02):
+    """Two sets of parameters of SHALLOW, some distance apart."""
+    first = SHALLOW.init(KEY, jnp.zeros((1, 8, 8, 3)))
+    leaves, tree = jax.tree.flatten(first)
+    keys = jax.random.split(KEY, len(leaves))
+    last = [x + spread * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)]
+    return trajectories.Segment(first, jax.tree.unflatten(tree, last))
+
+
+def mtt(inner=3, **options):
+    return distill.trajectory_matching(SHALLOW, optax.sgd(1.0), inner=inner, strategy=(), **options)
+
+
+def test_a_trajectory_matching_step_is_the_written_out_formula():
+    """Two full-batch steps of SGD by hand; the rate descends in its logarithm."""
+    state, way = start(method=mtt(2)), segment()
+    labels = jnp.arange(3).repeat(2)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
+    def loss(images, log_rate):
+        def cross_entropy(params):
+            logits = SHALLOW.apply(params, images.reshape(6, 8, 8, 3)).logits
+            return -jax.nn.log_softmax(logits)[jnp.arange(6), labels].mean()
+
+        params = way.start
+        for _ in range(2):
+            slope = jax.grad(cross_entropy)(params)
+            params = jax.tree.map(lambda p, g: p - jnp.exp(log_rate) * g, params, slope)
+        far = lambda x, y: sum(((a - b) ** 2).sum() for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y)))
+        return far(params, way.target) / far(way.start, way.target)
+
+    value, (slope, rate_slope) = loss(state.images, jnp.log(0.01))
+    found, info = jax.jit(mtt(2).step)(KEY, state, way)
+    assert float(info["loss"]) == pytest.approx(float(value), rel=1e-4)
+    scale = float(jnp.abs(slope).max())
+    np.testing.assert_allclose((state.images - found.images) / scale, slope / scale, atol=1e-4)
+    assert float(found.log_rate) == pytest.approx(np.log(0.01) - 0.1 * float(rate_slope), rel=1e-5)
+
+
+def test_both_gradients_of_trajectory_matching_agree_and_one_needs_little_memory():
+    """Recomputing holds one inner step: from 5 to 50 of them, the parameters alone are added."""
+    way, state = segment(), start(method=mtt(), ipc=8)
+
+    def program(inner, recompute):
+        method = mtt(inner, recompute=recompute, batch_size=24)
+        return jax.jit(method.step).lower(KEY, state, way).compile()
+
+    five, kept = program(5, True), program(5, False)
+    scale = float(jnp.abs(kept(KEY, state, way)[0].images - state.images).max())
+    moved = [(p(KEY, state, way)[0].images - state.images) / scale for p in (five, kept)]
+    np.testing.assert_allclose(*moved, atol=1e-4)
+    temporary = lambda p: p.memory_analysis().temp_size_in_bytes
+    parameters = sum(x.nbytes for x in jax.tree.leaves(way.start))
+    assert temporary(program(50, True)) < 1.3 * temporary(five) + 2 * 45 * parameters
+    assert temporary(kept) > 2 * temporary(five)
+
+
+def test_the_student_sees_all_images_in_turn():
+    """Four images in batches of two: after two inner steps all have moved, after one only two."""
+    pool = make_pool((9, 9), shape=(8, 8, 3))
+    network = networks.MLP(2, width=4)
+    for inner, touched in ((1, 2), (2, 4)):
+        method = distill.trajectory_matching(
+            network, optax.sgd(1.0), inner=inner, strategy=(), batch_size=2
+        )
+        state = start(pool, method)
+        params = network.init(KEY, jnp.zeros((1, 8, 8, 3)))
+        way = trajectories.Segment(params, jax.tree.map(lambda x: x + 0.1, params))
+        found, _ = jax.jit(method.step)(KEY, state, way)
+        assert (found.images != state.images).any((2, 3, 4)).sum() == touched
+
+
+def test_trajectory_matching_resumes_to_the_same_bits_and_follows():
+    """The loss falls on the one segment there is, in the loop that serves all methods."""
+    method = mtt(2)
+    draw = lambda key, way: way
+
+    def images(state, first=0):
+        chunks = distill.run(
+            KEY, state, segment(), method=method, draw=draw, steps=6, first=first, chunk_length=2
+        )
+        return {step: (jax.tree.map(np.array, state), info["loss"]) for step, state, info in chunks}
+
+    whole = images(start(method=method))
+    again = images(jax.tree.map(jnp.asarray, whole[4][0]), first=4)
+    equal(again[6][0], whole[6][0])
+    assert whole[6][1][-1] < whole[2][1][0]
+
+
+def test_trajectory_matching_refuses():
+    with pytest.raises(ValueError, match="inner must be at least 1, found 0"):
+        mtt(0)

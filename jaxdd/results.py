@@ -1,0 +1,185 @@
+"""What was measured, read back: the rows of a run or a comparison, and how to write their numbers.
+
+A result is a dict as in result.json: accuracies by group, weights, seconds, device, versions, date
+and configuration. `read` checks that a file holds some; the other functions make text of them.
+"""
+
+import dataclasses
+import os
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import scipy.special
+
+from jaxdd import benchmarks, store
+from jaxdd.options import Options
+
+SCORES = {
+    "accuracy": "all",
+    "aligned": "aligned",
+    "conflicting": "conflicting",
+    "worst_group": "worst group",
+}
+"""The accuracies of a row, and what they are called in print."""
+
+SHARED = ("data", "embed", "density")
+"""Stages that the rows of a comparison share."""
+
+STAGES = (*SHARED, "distill", "evaluate")
+"""All stages, in order; "compile" is the part of all of them that XLA compiled."""
+
+
+def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """Reads the results in a JSON file.
+
+    Args:
+      path: a file like result.json, of a run, or compare.json, of several rows.
+
+    Returns:
+      Name of the row -> result. A run has two rows, "random" and what it was distilled with.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is not JSON, or holds no such result.
+    """
+    found = store.read_json(path)
+    if isinstance(found, dict) and isinstance(found.get("rows"), dict) and found["rows"]:
+        rows = found["rows"]
+    elif isinstance(found, dict) and "accuracy" in found:
+        config = found.get("config") if isinstance(found.get("config"), dict) else {}
+        name = str(config.get("row") or config.get("debias") or "distilled")
+        random = {"random": found["random"]} if "random" in found and name != "random" else {}
+        rows = {**random, name: found}
+    else:
+        raise ValueError(f"{path} holds no result of a run or a comparison")
+    for name, row in rows.items():
+        _check_row(row, f"{path}, row {name}")
+    return {name: {"config": {}, **row} for name, row in rows.items()}
+
+
+def _check_row(row: Any, where: str) -> None:
+    if not isinstance(row, dict) or not isinstance(row.get("accuracy"), dict):
+        raise ValueError(f"{where}: expected an accuracy, found none")
+    for name in SCORES:
+        score = row.get(name)
+        if not isinstance(score, dict | None):
+            raise ValueError(f"{where}: {name} must hold mean, std and n, found {score!r}")
+        for part, limit in (("mean", 1), ("std", 1), ("n", float("inf"))):
+            value = (score or {}).get(part)
+            if value is not None and (isinstance(value, (bool, str, list, dict)) or (
+                value == value and not 0 <= value <= limit
+            )):
+                raise ValueError(f"{where}: {part} of {name} is out of range, found {value!r}")
+    for part in ("config", "weights", "seconds", "versions"):
+        if not isinstance(row.get(part), dict | None):
+            raise ValueError(f"{where}: {part} must hold names and values, found {row[part]!r}")
+
+
+def config(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the configuration that all rows share.
+
+    >>> config({"none": {"config": {"ipc": 1, "row": "none"}},
+    ...         "kde": {"config": {"ipc": 1, "row": "kde"}}})
+    {'ipc': 1}
+    """
+    first, *others = [row["config"] for row in rows.values() if row.get("config")] or [{}]
+    return {name: value for name, value in first.items()
+            if all(name in other and other[name] == value for other in others)}
+
+
+def finite(value: Any) -> float | None:
+    """Returns a number, or None for what is none: NaN, infinities, text, truth values."""
+    found = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if found and abs(value) < float("inf") else None
+
+
+def number(value: Any, form: str) -> str:
+    """Returns a number in a format, or a dash for what is none.
+
+    >>> number(0.8541, ".2f"), number(float("nan"), ".2f"), number(None, ".2f")
+    ('0.85', '–', '–')
+    """
+    return "–" if finite(value) is None else format(value, form)
+
+
+def percent(score: Mapping[str, Any] | None) -> str:
+    """Returns mean ± standard deviation in percent.
+
+    The deviation of a single network, and a mean that is None or NaN, are left out.
+
+    >>> percent({"mean": 0.9157, "std": 0.007, "n": 3}), percent({"mean": 0.5, "std": 0.0, "n": 1})
+    ('91.6 ± 0.7', '50.0')
+    >>> percent({"mean": float("nan")})
+    '–'
+    """
+    mean, std = (finite((score or {}).get(part)) for part in ("mean", "std"))
+    if mean is None:
+        return "–"
+    several = std is not None and (score.get("n") or 0) > 1
+    return f"{100 * mean:.1f} ± {100 * std:.1f}" if several else f"{100 * mean:.1f}"
+
+
+def interval(score: Mapping[str, Any] | None) -> tuple[float, float] | None:
+    """Returns the 95 % interval of the mean over n networks by Student's t, cut to [0, 1].
+
+    With fewer than two networks, or no spread among them, there is none.
+
+    >>> low, high = interval({"mean": 0.5, "std": 0.01, "n": 3})
+    >>> f"{low:.4f} {high:.4f}"  # 4.3027 standard errors on either side
+    '0.4752 0.5248'
+    """
+    mean, std, n = (finite((score or {}).get(part)) for part in ("mean", "std", "n"))
+    if mean is None or not std or not n or n < 2:
+        return None
+    half = float(scipy.special.stdtrit(n - 1, 0.975)) * std / n**0.5
+    return max(mean - half, 0.0), min(mean + half, 1.0)
+
+
+def seconds(rows: Mapping[str, Mapping[str, Any]]) -> float:
+    """Returns the wall time of all rows: what they share once, distillation and evaluation each.
+
+    >>> seconds({"none": {"seconds": {"data": 4, "distill": 10}},
+    ...          "kde": {"seconds": {"data": 4, "distill": 11, "compile": 9}}})
+    25.0
+    """
+    spent = [row.get("seconds") or {} for row in rows.values()]
+    once = sum(max((finite(each.get(stage)) or 0 for each in spent), default=0)
+               for stage in SHARED)
+    return float(once + sum(finite(each.get(stage)) or 0 for each in spent
+                            for stage in STAGES[len(SHARED):]))
+
+
+def command(config: Mapping[str, Any]) -> str | None:
+    """Returns the command line that makes a run, without the options that have their defaults.
+
+    Args:
+      config: as in config.json.
+
+    Returns:
+      The command, or None where the configuration is not one of `jaxdd run` or `jaxdd compare`.
+
+    >>> command({"command": "run", "dataset": "cdigits", "debias": "none", "ipc": 2, "seed": 0})
+    'jaxdd run cdigits --debias none --ipc 2'
+    """
+    try:
+        chosen = {name: config[name] for name in ("preset", "method", "ipc") if name in config}
+        defaults = dataclasses.asdict(Options(**chosen).resolved())
+        verb, dataset = config["command"], config["dataset"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    if verb not in ("run", "compare"):
+        return None
+    defaults |= {name: getattr(Options(), name) for name in chosen}
+    if dataset not in benchmarks.NAMES:
+        dataset = f"path/to/{dataset}"
+    words = ["jaxdd", verb, dataset]
+    if verb == "run":
+        words += ["--debias", str(config.get("debias"))]
+    for name, default in defaults.items():
+        value, option = config.get(name, default), name.replace("_", "-")
+        if isinstance(value, bool) and value != default:
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None and value != default:
+            words += [f"--{option}", str(value)]
+    return shlex.join(words)

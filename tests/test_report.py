@@ -1,0 +1,352 @@
+"""The page about a run: whole, escaped, true to the result, and readable in a browser."""
+
+import base64
+import errno
+import html
+import html.parser
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxdd import cli, page, plot, report, results, store
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = sorted((ROOT / "experiments" / "results").glob("*.json"))
+SCORES = ("accuracy", "aligned", "conflicting", "worst_group")
+CONFIG = {
+    "command": "compare", "dataset": "cdigits", "data": "0f3a", "method": "dm", "ipc": 12,
+    "conflict": 0.1, "severity": None, "preset": "quick", "steps": 40, "batch_size": 128,
+    "width": 32, "learning_rate": 1.0, "skip_bad": False, "seed": 7,
+}
+
+
+class Page(html.parser.HTMLParser):
+    """Every element with its attributes, the texts, and what was left open or closed twice."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.texts, self.open = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "html"):
+            self.texts.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def row(mean, seed=0, name="kde"):
+    rng = np.random.default_rng(seed)
+    scores = {
+        score: dict(mean=mean * rng.uniform(0.8, 1), std=rng.uniform(0.01, 0.02), n=5)
+        for score in SCORES
+    }
+    return {
+        **scores,
+        "weights": {"conflict_auc": 0.987, "conflict_mass": 0.854, "group_balance": 0.91,
+                    "effective_sample_size": 1218.4},
+        "seconds": {"data": 4.25, "compile": 16.0, "embed": 9.5, "density": 2.0, "evaluate": 22.75},
+        "device": "cpu", "versions": {"python": "3.11.7", "jax": "0.10.2"}, "date": "2026-11-21",
+        "config": {**CONFIG, "row": name},
+    }
+
+
+def png(size=(30, 20)):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (200, 30, 30)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def synthetic(path, names=None, k=3, ipc=12):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(k, ipc, 8, 8, 3)).astype(np.float32)
+    labels = np.arange(k, dtype=np.int32)[:, None].repeat(ipc, 1)
+    one = np.full(3, 0.5, np.float32)
+    store.write_synthetic(path, store.Synthetic(images, labels, one, one, {"class_names": names}))
+
+
+def make_compare(folder, **names):
+    """A finished comparison, without the computing."""
+    store.create(folder, CONFIG)
+    rows = {name: row(0.5 + 0.1 * i, i, name) for i, name in enumerate(("random", "none", "kde"))}
+    for name, each in rows.items():
+        inner = store.create(folder / "rows" / name, {**CONFIG, "row": name})
+        store.write_json(inner / "result.json", each)
+        synthetic(inner / "synthetic.npz", **names)
+    store.write_json(folder / "compare.json", {"rows": rows})
+    for file in ("weights.png", "embedding.png", "synthetic.png", "accuracy.png"):
+        (folder / file).write_bytes(png())
+    return folder
+
+
+def make_run(folder):
+    config = {**CONFIG, "command": "run", "debias": "kde"}
+    store.create(folder, config)
+    store.write_json(folder / "result.json", {**row(0.9), "random": row(0.4, 3), "config": config})
+    synthetic(folder / "synthetic.npz", ["a", "b", "c"])
+    (folder / "weights.png").write_bytes(png())
+    return folder
+
+
+@pytest.fixture(params=[make_compare, make_run, None], ids=["compare", "run", "json"])
+def source(request, tmp_path):
+    if request.param is None:
+        return RESULTS[0]
+    return request.param(tmp_path / "source")
+
+
+def test_the_page_is_whole_and_carries_all_it_shows(source):
+    found = Page(report.render(report.read(source)))
+    assert found.all("html")[0]["lang"] == "en" and len(found.all("h1")) == 1
+    assert not any(found.all(tag) for tag in ("script", "link", "iframe", "object", "base"))
+    for attributes in (attributes for _, attributes in found.found):
+        assert not {"href", "srcset", "onload", "action"} & attributes.keys()
+        assert attributes.get("src", "data:").startswith("data:")
+    policy = next(m["content"] for m in found.all("meta") if "http-equiv" in m)
+    assert "default-src 'none'" in policy
+    assert not re.search(r"url\(|@import|//", page._STYLE)
+
+
+def test_pictures_are_those_of_the_folder_and_are_described(tmp_path):
+    found = Page(report.render(report.read(make_compare(tmp_path / "a", names=["x", "y", "z"]))))
+    images = found.all("img")
+    contents = [base64.b64decode(image["src"].partition(",")[2]) for image in images]
+    assert len(images) == 5 and contents[3:] == [png(), png()]
+    for image, content in zip(images, contents):
+        assert image["alt"]
+        with Image.open(io.BytesIO(content)) as opened:
+            assert opened.size == (int(image["width"]), int(image["height"]))
+    assert "set kde" in images[2]["alt"] and "x, y, z" in images[2]["alt"]
+    assert "Drawn: the first 10 of 12 images per class." in found.texts
+
+
+def test_tables_have_headers(source):
+    found = Page(report.render(report.read(source)))
+    scopes = [attributes.get("scope") for attributes in found.all("th")]
+    assert set(scopes) == {"col", "row"}
+    assert all(attributes.get("aria-label") for attributes in found.all("table"))
+
+
+def numbers(text):
+    """The numbers of a text, in the order they are read."""
+    return re.findall(r"\d[\d,]*(?:\.\d+)*", text)
+
+
+def spelled(value, name=""):
+    """Every way in which the page may show what stands in a result."""
+    if isinstance(value, dict):
+        if {"mean", "std", "n"} <= value.keys():
+            ends = results.interval(value) or ()
+            yield from (f"{100 * x:.1f}" for x in (value["mean"], value["std"], *ends))
+        for key, item in value.items():
+            yield from spelled(item, key)
+    elif isinstance(value, (str, bool)) or value is None:
+        yield from numbers(str(value))
+    else:
+        yield from (str(value), f"{value:.2f}", f"{value:.3f}", f"{value:,.1f}", f"{value:,.0f}")
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_every_number_is_one_of_the_result(path):
+    known = {*spelled(json.loads(path.read_text())), "95", "5", "1", "0"}  # and those of the prose
+    known.add(f"{results.seconds(results.read(path)):,.0f}")
+    found = Page(report.render(report.read(path)))
+    assert found.texts and not [n for text in found.texts for n in numbers(text) if n not in known]
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_every_accuracy_of_the_result_is_shown(path):
+    texts = set(Page(report.render(report.read(path))).texts)
+    for each in json.loads(path.read_text())["rows"].values():
+        for score in SCORES:
+            assert f"{100 * each[score]['mean']:.1f} ± {100 * each[score]['std']:.1f}" in texts
+        assert f"{each['weights']['conflict_mass']:.2f}" in texts
+
+
+def test_bars_have_the_length_of_their_numbers():
+    text = page.bar("kde", 0.25, "25.0", interval=(0.2, 0.35))
+    assert 'style="width:25.00%"' in text and 'style="left:20.00%;width:15.00%"' in text
+    assert page.bar("kde", None, "–").count("<i") == 0
+
+
+def test_names_are_text(tmp_path):
+    """A class, a data set or a row may be called like markup."""
+    evil = '<img src=x onerror="alert(1)">&'
+    folder = make_compare(tmp_path / "a", names=[evil, "y", "z"])
+    config = {**CONFIG, "dataset": evil}
+    store.write_json(folder / "config.json", config)
+    found = Page(report.render(report.read(folder)))
+    assert evil in found.texts and all("onerror" not in a for _, a in found.found)
+    assert len(found.all("img")) == 5
+
+
+def test_what_is_not_a_number_is_a_dash(tmp_path):
+    path = tmp_path / "result.json"
+    nothing = {"mean": float("nan"), "std": None, "n": 1}
+    weights = dict.fromkeys(row(0.5)["weights"])
+    unknown = {"aligned": nothing, "worst_group": None, "weights": weights}
+    path.write_text(json.dumps(row(0.5) | unknown))
+    found = Page(report.render(report.read(path)))
+    words = " ".join(found.texts).lower()
+    assert "–" in found.texts
+    assert not {"nan", "none", "null", "inf"} & set(re.findall(r"[a-z]+", words))
+
+
+def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path):
+    folder = make_run(tmp_path / "a b")
+    (folder / "result.json").unlink()
+    store.append(folder, {"step": 20})
+    message = r"unfinished run, at step 20 of 40; continue it with: jaxdd run .*'.*a b' --resume"
+    with pytest.raises(ValueError, match=message):
+        report.read(folder)
+    folder = make_compare(tmp_path / "c")
+    (folder / "synthetic.png").unlink()
+    with pytest.raises(ValueError, match="unfinished run; continue it with: jaxdd compare cdigits"):
+        report.read(folder)
+
+
+def test_what_is_no_run_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing does not exist"):
+        report.read(tmp_path / "nothing")
+    make_run(tmp_path / "one")
+    with pytest.raises(ValueError, match=r"no run folder \(no config.json\); it holds one"):
+        report.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "file, content, message",
+    [
+        ("result.json", b"{", "result.json is not readable as JSON"),
+        ("result.json", b"[1]", "result.json holds no result"),
+        ("result.json", b'{"accuracy": 3}', "expected an accuracy"),
+        ("result.json", b'{"accuracy": {"mean": 91.6}}', "out of range, found 91.6"),
+        ("result.json", b'{"accuracy": {"mean": "x"}}', "mean of accuracy is out of range"),
+        ("result.json", b'{"accuracy": {}, "aligned": 1}', "aligned must hold mean, std and n"),
+        ("result.json", b'{"accuracy": {}, "seconds": 1}', "seconds must hold names and values"),
+        ("config.json", b"[]", "config.json must hold an object"),
+        ("weights.png", png()[:60], "weights.png is not a readable PNG file"),
+        ("weights.png", b"GIF89a", "weights.png is not a readable PNG file"),
+        ("synthetic.npz", b"PK", "synthetic.npz is not a readable synthetic set"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_damaged_files_are_named(tmp_path, file, content, message):
+    folder = make_run(tmp_path / "run")
+    (folder / file).write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        report.read(folder)
+
+
+def test_the_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    out, found = tmp_path / "report.html", report.read(RESULTS[0])
+    report.write(out, found)
+    before = out.read_bytes()
+    assert before.startswith(b"<!doctype html>")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            report.write(out, found._replace(config={}))
+    assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
+
+
+def test_tiles_keep_every_pixel_and_leave_transparent_gaps():
+    """Two classes of three 4 x 4 images: 4 + 1 + 4 pixels high and 4 + 1 + 4 + 1 + 4 wide."""
+    images = np.linspace(-1, 1, 2 * 3 * 16).reshape(2, 3, 4, 4, 1).astype(np.float32)
+    tiles = plot.tiles(images, mean=[0.5], std=[0.5])
+    assert tiles.shape == (9, 14, 4) and tiles.dtype == np.uint8
+    assert (tiles[4] == 0).all() and (tiles[:, [4, 9]] == 0).all()
+    grey = (images[1, 2, ..., 0] * 0.5 + 0.5) * 255
+    np.testing.assert_allclose(tiles[5:, 10:, 0], grey, atol=0.5)
+    assert (tiles[5:, 10:, 3] == 255).all()
+
+
+# --- in a browser ------------------------------------------------------------------------------
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --hide-scrollbars"
+).split()
+MEASURE = """
+<!doctype html><body><script>
+const frame = document.createElement("iframe");
+frame.style = "border:0; height:800px; width:WIDTHpx";
+frame.onload = () => {
+  const inner = frame.contentDocument, root = inner.documentElement;
+  const color = inner.defaultView.getComputedStyle(inner.body).backgroundColor;
+  const images = [...inner.images].map(image => [
+    image.complete, image.naturalWidth, image.naturalHeight, image.getBoundingClientRect().width]);
+  document.title = JSON.stringify(
+    {width: root.clientWidth, content: root.scrollWidth, images, color});
+};
+frame.srcdoc = PAGE;
+document.body.append(frame);
+</script>
+"""
+
+
+def measured(text, width, tmp_path, *, scheme="light"):
+    """What a browser makes of the page in a window of that width."""
+    outer = tmp_path / "outer.html"
+    given = json.dumps(text).replace("</", "<\\/")
+    outer.write_text(MEASURE.replace("WIDTH", str(width)).replace("PAGE", given), encoding="utf-8")
+    chosen = f"--blink-settings=preferredColorScheme={('dark', 'light').index(scheme)}"
+    command = [CHROMIUM, *FLAGS, chosen, f"--user-data-dir={tmp_path / scheme}",
+               "--virtual-time-budget=5000", "--window-size=1300,900", "--dump-dom", outer.as_uri()]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    title = re.search(r"<title>(.*?)</title>", found.stdout, re.S)
+    assert title, found.stderr[-2000:]
+    return json.loads(html.unescape(title[1]))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@pytest.mark.parametrize("width", [400, 1200])
+def test_a_browser_shows_all_pictures_and_nothing_sticks_out(tmp_path, width):
+    long = "a class with a name that is much too long for any screen" * 3
+    text = report.render(report.read(make_compare(tmp_path / "a", names=[long, "y", "z"])))
+    found = measured(text, width, tmp_path)
+    assert found["width"] == width and found["content"] <= width
+    assert len(found["images"]) == 5
+    assert all(complete and min(sizes) > 0 for complete, *sizes in found["images"])
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_a_browser_set_to_dark_shows_a_dark_page(tmp_path):
+    text = report.render(report.read(RESULTS[0]))
+    colors = [measured(text, 800, tmp_path, scheme=scheme)["color"] for scheme in ("light", "dark")]
+    light, dark = (sum(map(int, re.findall(r"\d+", color))) for color in colors)
+    assert light > 700 and dark < 100
+
+
+def test_the_command_line_writes_the_page(tmp_path, capsys):
+    out = tmp_path / "page.html"
+    cli.main(["report", str(make_run(tmp_path / "run")), "--out", str(out)])
+    assert f"wrote {out}" in capsys.readouterr().out
+    assert Page(out.read_text(encoding="utf-8")).texts
+    for arguments in ([tmp_path], [RESULTS[0], "--out", tmp_path]):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["report", *map(str, arguments)])
+        assert stopped.value.code == 2 and capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,123 @@
+"""Results read back; every number of the README stands in a committed one."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from experiments import table
+from jaxdd import cli, results
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LINK = re.compile(r"\[`([^`]+)`\]\((experiments/results/[^)]+\.json)\)")
+
+
+def measured():
+    """Header, first cell and other cells of every line of the README's tables of results."""
+    for block in re.findall(r"(?:^\|.*\|$\n?)+", README, re.M):
+        rows = [line.strip("|").split("|") for line in block.splitlines()]
+        (_, *header), _, *rows = [[cell.strip(" *") for cell in cells] for cells in rows]
+        if set(header) & set(table.SETS):
+            yield from ((header, first, rest) for first, *rest in rows)
+
+
+MEASURED = list(measured())
+
+
+def test_the_readme_has_the_demo_and_a_benchmark():
+    commands = [LINK.search(link)[1].split()[1] for _, link, _ in MEASURED]
+    assert {"demo", "compare"} <= set(commands)
+
+
+@pytest.mark.parametrize("header, link, cells", MEASURED)
+def test_numbers_are_those_of_the_file(header, link, cells):
+    path = ROOT / LINK.search(link)[2]
+    expected = dict(zip(header, table.cells(path, header), strict=True))
+    found = dict(zip(header, cells, strict=True))
+    assert found == expected
+
+
+@pytest.mark.parametrize("header, link, cells", MEASURED)
+def test_commands_are_those_of_the_file(header, link, cells, monkeypatch):
+    """What the command would do is the configuration in the file."""
+    line, name = LINK.search(link).groups()
+    program, *arguments = shlex.split(line)
+    if program != "jaxdd":
+        pytest.skip("made by an experiment, which writes its own configuration")
+    config, asked = results.config(results.read(ROOT / name)), {}
+
+    class Stop(Exception):
+        pass
+
+    def stop(dataset, options, data_dir):
+        asked.update(dataclasses.asdict(options.resolved()), dataset=dataset)
+        raise Stop
+
+    monkeypatch.setattr(cli, "_job", stop)
+    with pytest.raises(Stop):
+        cli._parse(arguments)()
+    shared = config.keys() & asked.keys()
+    assert "ipc" in shared and {name: asked[name] for name in shared} == {
+        name: config[name] for name in shared
+    }
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in table.RESULTS.glob("*.json")))
+def test_results_say_how_they_were_made(name):
+    for row in json.loads((table.RESULTS / name).read_text())["rows"].values():
+        assert row["device"] and row["versions"]["jax"] and row["config"]["dataset"]
+        assert row["date"]
+
+
+def test_the_printed_table_has_the_rows_of_the_readme(capsys):
+    table.main()
+    printed = capsys.readouterr().out
+    for header, _, cells in MEASURED:
+        if header == [*table.SETS, "n", "minutes"]:
+            assert f"| {' | '.join(cells)} |" in printed.replace("**", "")
+
+
+# --- numbers and commands ----------------------------------------------------------------------
+
+
+def test_one_network_has_no_interval():
+    assert results.interval({"mean": 0.5, "std": 0.0, "n": 1}) is None
+    assert results.percent({"mean": 0.5, "std": 0.0, "n": 1}) == "50.0"
+    assert results.interval({"mean": 0.99, "std": 0.02, "n": 3})[1] == 1
+
+
+@pytest.mark.parametrize(
+    "config, line",
+    [
+        ({"command": "compare", "dataset": "cmnist", "conflict": 0.05, "ipc": 10, "preset": "quick",
+          "method": "dm", "steps": 200, "batch_size": 128, "learning_rate": 1.0},
+         "jaxdd compare cmnist --conflict 0.05"),
+        ({"command": "run", "dataset": "my cats", "debias": "kde", "skip_bad": True, "ipc": 100,
+          "learning_rate": 10.0},
+         "jaxdd run 'path/to/my cats' --debias kde --ipc 100 --skip-bad"),
+        ({"command": "run", "dataset": "cdigits", "debias": "none", "method": "dsa",
+          "preset": "quick", "ipc": 10, "clip": None, "batch_size": 64, "init": "noise"},
+         "jaxdd run cdigits --debias none --method dsa --init noise"),
+        ({"command": "compare", "dataset": "mnist", "preset": "paper", "width": 64},
+         "jaxdd compare mnist --preset paper --width 64"),
+        ({"command": "magic", "dataset": "mnist"}, None),
+        ({"command": "run", "dataset": "mnist", "preset": "huge"}, None),
+    ],
+    ids=str,
+)
+def test_the_command_says_what_differs_from_the_defaults(config, line):
+    assert results.command(config) == line
+
+
+def test_the_command_parses_to_the_same_configuration():
+    asked = "run cdigits --debias none --ipc 3 --clip 2.5 --seed 4 --width 8 --bandwidth 0.25"
+    called = cli._parse(asked.split()).keywords
+    options = dataclasses.asdict(called["options"].resolved())
+    line = results.command({"command": "run", "dataset": "cdigits", "debias": "none", **options})
+    again = cli._parse(line.split()[1:]).keywords
+    assert line.startswith("jaxdd run cdigits --debias none") and len(line) < 100
+    assert again["debias"] == "none" and dataclasses.asdict(again["options"].resolved()) == options
