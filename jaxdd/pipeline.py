@@ -409,11 +409,11 @@ def _bars(folder, rows):
 
 def _compare_figures(job, folder, rows, images):
     _bars(folder, rows)
-    titles = {"none": "plain distillation", "kde": "density weights", "oracle": "oracle weights"}
-    shown = {name: images[name] for name in ("none", "kde") if name in images}
+    titles = {"none": "plain distillation", "kde": "density weights"}
+    shown = {name: images[name] for name in titles if name in images} or images
     plot.comparison(
         folder / "synthetic.png", shown, mean=job.benchmark.mean, std=job.benchmark.std,
         titles={
-            name: f"{titles[name]}: {100 * rows[name]['accuracy']['mean']:.0f} %" for name in shown
+            name: f"{titles.get(name, name)}: {100 * rows[name]['accuracy']['mean']:.0f} %" for name in shown
         },
     )

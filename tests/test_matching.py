@@ -218,3 +218,10 @@ def test_gradient_matching_is_the_reference(name, kind, reference, vectors):
     values, found = slopes(jnp.arange(3), real, synthetic)
     assert_close(values.sum(), vectors[f"gm_{kind}_loss"])
     assert_close(found, np.moveaxis(vectors[f"gm_{kind}_grad"], -3, -1))
+
+
+def test_the_way_left_by_hand():
+    """From (0, 0) to (3, 4), squared distance 25; from (3, 0) it is 16."""
+    tree = lambda x, y: {"a": jnp.array([x]), "b": jnp.array([[y]])}
+    assert matching.trajectory(tree(3.0, 0.0), tree(0.0, 0.0), tree(3.0, 4.0)) == pytest.approx(0.64)
+    assert matching.trajectory(tree(3.0, 4.0), tree(0.0, 0.0), tree(3.0, 4.0)) == 0

@@ -129,11 +129,13 @@ def test_without_attributes_the_oracle_row_and_the_diagnostics_are_skipped(tmp_p
 @pytest.mark.parametrize(
     "change",
     [
-        dict(weighting="mean"), dict(weighting="batch"), dict(init="noise"), dict(init="real"),
-        dict(bandwidth_rule="likelihood"), dict(bandwidth_rule="median-distance"),
-        dict(bandwidth_rule="scott"), dict(bandwidth_rule="fixed", bandwidth=0.3),
-        dict(embedding="features"), dict(clip=2.0), dict(network="mlp"), dict(dtype="bfloat16"),
-        dict(steps=0), dict(ipc=40), dict(ipc=1, batch_size=1),
+        dict(weighting="mean", init="noise", bandwidth_rule="scott"),
+        dict(weighting="batch", init="real", bandwidth_rule="median-distance"),
+        dict(bandwidth_rule="likelihood", embedding="features", clip=2.0),
+        dict(bandwidth_rule="fixed", bandwidth=0.3, network="mlp", dtype="bfloat16"),
+        dict(steps=0, ipc=40),
+        dict(ipc=1, batch_size=1, candidates=16, formation=3),
+        dict(method="dc", outer=2, inner=1),
     ],
     ids=str,
 )
@@ -144,6 +146,39 @@ def test_every_option_runs(tmp_path, change):
     assert 0 <= result["accuracy"]["mean"] <= 1
     images = store.read_synthetic(tmp_path / "out" / "synthetic.npz").images
     assert images.shape == (2, options.ipc, 8, 8, 1)
+
+
+MTT = dataclasses.replace(
+    TINY, method="mtt", steps=2, eval_seeds=1, inner=2, experts=2, expert_epochs=2,
+    expert_updates=2, span=1, latest=1,
+)
+
+
+def test_trajectory_matching_keeps_its_experts_for_other_runs(tmp_path):
+    """The second run, of another IPC, reads them; one of another rate refuses them."""
+    options = dataclasses.replace(MTT, buffer=str(tmp_path / "buffer"))
+    pipeline.run(jobs.prepare(shades(), options), tmp_path / "a", debias="none", resume=False)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "buffer" / "none").glob("*")}
+    assert len(written) == 3
+    other = jobs.prepare(shades(), dataclasses.replace(options, ipc=1))
+    result = pipeline.run(other, tmp_path / "b", debias="none", resume=False)
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert {"experts", "distill"} <= set(result["seconds"])
+    with pytest.raises(ValueError, match="experts of something else: expert_rate is 0.01 there"):
+        changed = dataclasses.replace(options, expert_rate=0.02)
+        pipeline.run(jobs.prepare(shades(), changed), tmp_path / "c", debias="none", resume=False)
+    with pytest.raises(ValueError, match="fairdd needs a loss of groups: dm, dc or dsa, found mtt"):
+        pipeline.run(other, tmp_path / "d", debias="fairdd", resume=False)
+    assert not (tmp_path / "d").exists()
+
+
+def test_the_row_over_groups(tmp_path):
+    job = jobs.prepare(shades(), dataclasses.replace(TINY, steps=2, eval_seeds=1))
+    rows = pipeline.compare(job, tmp_path / "out", resume=False, names=("fairdd",))["rows"]
+    assert list(rows) == ["random", "fairdd"]
+    assert rows["fairdd"]["weights"]["group_balance"] == pytest.approx(1, abs=1e-4)
+    with pytest.raises(ValueError, match="unknown row 'magic'; known are random, random-kde, none"):
+        pipeline.compare(job, tmp_path / "new", resume=False, names=("magic",))
 
 
 def test_the_clip_bounds_the_weights():
@@ -179,6 +214,12 @@ def test_presets_and_learning_rates():
         (dict(save_every=-1.0), "save_every must be at least 0 and finite, found -1.0"),
         (dict(batch_size=2**31), "batch_size must be at least 1 and fit 32 bits, found 2147483648"),
         (dict(seed=-1), "seed must be at least 0 .*found -1"),
+        (dict(candidates=4), "candidates must be at least 8 .*found 4"),
+        (dict(formation=0), "formation must be at least 1"),
+        (dict(method="dc", inner=0), "inner must be at least 1"),
+        (dict(method="mtt", experts=0), "experts must be at least 1"),
+        (dict(method="mtt", expert_rate=0.0), "expert_rate must be positive"),
+        (dict(method="mtt", latest=9), r"beyond the 10 expert_epochs, found 9 \+ 2"),
         (dict(bandwidth_rule="fixed"), "the fixed bandwidth rule needs a bandwidth"),
     ],
     ids=str,

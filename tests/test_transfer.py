@@ -1,0 +1,58 @@
+"""The set of a run on other networks: the run's own score, read back, refused for other data."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxdd import datasets, jobs, pipeline, store, transfer
+
+OPTIONS = jobs.Options(
+    ipc=2, steps=2, batch_size=8, network="mlp", depth=2, epochs=2, eval_seeds=2, chunk=2, formation=2,
+)
+
+
+def squares(seed=0):
+    images = np.random.default_rng(seed).integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)
+    return datasets.from_arrays(images, np.arange(30) % 2)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "out"
+    return folder, pipeline.run(jobs.prepare(squares(), OPTIONS), folder, debias="none", resume=False)
+
+
+def test_the_network_of_the_run_scores_as_in_the_run(finished):
+    folder, result = finished
+    found = transfer.transfer(folder, squares(), names=("mlp",))["mlp"]
+    assert found["synthetic"]["accuracy"] == result["accuracy"]
+    assert found["random"]["accuracy"] == result["random"]["accuracy"]
+    assert found["epochs"] == 2 and found["versions"] == result["versions"]
+
+
+def test_what_was_evaluated_is_read_back(finished, monkeypatch):
+    """With as many epochs and seeds; the other networks stay in the file."""
+    folder, _ = finished
+    first = transfer.transfer(folder, squares(), names=("mlp",))
+    more = transfer.transfer(folder, squares(), names=("mlp", "convnet"), eval_seeds=1)
+    assert [more[name]["synthetic"]["accuracy"]["n"] for name in ("mlp", "convnet")] == [1, 1]
+    monkeypatch.setattr(pipeline, "scored", lambda *_: pytest.fail("evaluated again"))
+    assert transfer.transfer(folder, squares(), names=("mlp",), eval_seeds=1)["mlp"] != first["mlp"]
+    assert store.read_json(folder / "transfer.json").keys() == {"mlp", "convnet"}
+
+
+def test_refuses(finished, tmp_path):
+    folder, _ = finished
+    with pytest.raises(ValueError, match="unknown network 'lenet5'; known are convnet, mlp"):
+        transfer.transfer(folder, squares(), names=("lenet5",))
+    with pytest.raises(ValueError, match="made from other data than arrays is now: digest"):
+        transfer.transfer(folder, squares(seed=1))
+    with pytest.raises(FileNotFoundError, match="holds no run: there is no config.json"):
+        transfer.transfer(tmp_path, squares())
+    store.write_json(tmp_path / "config.json", dataclasses.asdict(OPTIONS))
+    with pytest.raises(FileNotFoundError, match="no finished run: there is no synthetic.npz"):
+        transfer.transfer(tmp_path, squares())
+    (tmp_path / "synthetic.npz").write_bytes(b"")
+    with pytest.raises(ValueError, match="does not hold the configuration of a run"):
+        transfer.transfer(tmp_path, squares())
