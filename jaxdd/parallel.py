@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdd import distill, kde
@@ -57,8 +58,15 @@ def split(tree: Any, mesh: Mesh) -> Any:
 
 
 def _place(tree, sharding):
-    # A donated argument must not take the caller's array along, which device_put may alias.
-    return jax.tree.map(lambda x: jax.device_put(x, sharding, may_alias=False), tree)
+    def place(x):
+        if sharding.is_fully_addressable:
+            # A donated argument must not take the caller's array along, which could be aliased.
+            return jax.device_put(x, sharding, may_alias=False)
+        # device_put would send the array round to see that every process has the same.
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(place, tree)
 
 
 def split_draw(draw: distill.Draw, mesh: Mesh) -> distill.Draw:
@@ -136,7 +144,8 @@ def map_rows(function: Callable, mesh: Mesh) -> Callable:
         mesh: from `mesh`.
 
     Returns:
-        The function of all rows, of which there may be any number; `jit` it.
+        The function of all rows, of which there may be any number; `jit` it. Its results are whole
+        on every device.
     """
 
     def mapped(rows, *others):
@@ -147,7 +156,8 @@ def map_rows(function: Callable, mesh: Mesh) -> Callable:
             check_vma=False,
         )
         n = len(jax.tree.leaves(rows)[0])
-        return jax.tree.map(lambda x: x[:n], each(_filled(rows, mesh.size), *others))
+        found = jax.tree.map(lambda x: x[:n], each(_filled(rows, mesh.size), *others))
+        return jax.lax.with_sharding_constraint(found, NamedSharding(mesh, whole))
 
     return mapped
 

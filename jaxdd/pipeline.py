@@ -32,7 +32,9 @@ from jaxdd import (
     evaluate,
     kde,
     networks,
+    parallel,
     plot,
+    processes,
     reweight,
     sampling,
     store,
@@ -70,6 +72,7 @@ class Job(NamedTuple):
     seconds: dict[str, float]
     report: Callable[..., None]
     digest: str
+    mesh: jax.sharding.Mesh | None
 
 
 def _silent(task: str, done: int, total: int, **fields: Any) -> None:
@@ -122,7 +125,11 @@ def _key(options, purpose):
 
 
 def prepare(
-    benchmark: datasets.Benchmark, options: Options, report: Callable[..., None] = _silent
+    benchmark: datasets.Benchmark,
+    options: Options,
+    report: Callable[..., None] = _silent,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Job:
     """Builds the network, the method and the evaluation of a run, without computing anything.
 
@@ -130,6 +137,7 @@ def prepare(
         benchmark: the data.
         options: resolved here.
         report: called as `report(task, done, total, **fields)`.
+        mesh: from `parallel.mesh`, to distil and evaluate on its devices; None for one device.
 
     Raises:
         ValueError: for options out of range.
@@ -142,7 +150,6 @@ def prepare(
             f"{options.depth}, found {side}; choose a smaller depth or larger images"
         )
     network = _network(options, benchmark.num_classes)
-    method = _method(options, network, benchmark.strategy)
     batch = sampling.weighted_batch if options.weighting == "draw" else sampling.uniform_batch
     aligned = None if benchmark.aligned is None else jnp.asarray(benchmark.aligned)
     protocol = functools.partial(
@@ -150,17 +157,28 @@ def prepare(
         std=jnp.asarray(benchmark.std), num_attributes=benchmark.num_attributes,
         epochs=options.epochs, strategy=benchmark.strategy,
     )
-    compiled = jax.jit(lambda *arrays: protocol(arrays[0], network, *arrays[1:]))
-    test = jax.tree.map(jnp.asarray, tuple(benchmark.test))
+    evaluation = lambda *arrays: protocol(arrays[0], network, *arrays[1:])
+    draw = functools.partial(batch, size=options.batch_size)
+    if mesh is None:
+        method = _method(options, network, benchmark.strategy)
+    else:
+        split = parallel.split_network(network, mesh)
+        method = parallel.keep_whole(_method(options, split, benchmark.strategy), mesh)
+        draw, evaluation = parallel.split_draw(draw, mesh), parallel.map_rows(evaluation, mesh)
+    compiled = jax.jit(evaluation)
+    test = _placed(jax.tree.map(jnp.asarray, tuple(benchmark.test)), mesh)
     keys = jax.random.split(_key(options, "evaluate"), options.eval_seeds)
 
     def score(images):
         labels = jnp.broadcast_to(jnp.arange(images.shape[0])[:, None], images.shape[:2])
-        return jax.tree.map(np.asarray, compiled(keys, images, labels, test))
+        return jax.tree.map(np.asarray, compiled(keys, *_placed((images, labels), mesh), test))
 
-    draw = functools.partial(batch, size=options.batch_size)
     digest = datasets.digest(benchmark)
-    return Job(benchmark, options, network, method, draw, score, {}, report, digest)
+    return Job(benchmark, options, network, method, draw, score, {}, report, digest, mesh)
+
+
+def _placed(tree, mesh):
+    return tree if mesh is None else parallel.replicate(tree, mesh)
 
 
 def _bandwidth(job, embeddings, labels):
@@ -204,6 +222,7 @@ def weigh(job: Job) -> Weighing:
             contrastive.train, trainer=trainer, steps=options.encoder_steps, batch_size=256
         )
         state, _ = jax.jit(train)(_key(options, "encoder"), pool=pool)
+        state = processes.agreed(state)
         embed = jax.jit(functools.partial(contrastive.embed, encoder))
         embeddings = getattr(embed(state.params, pool), options.embedding)
         jax.block_until_ready(embeddings)
@@ -216,6 +235,7 @@ def weigh(job: Job) -> Weighing:
         )
         if options.clip is not None:
             weights = reweight.clip(weights, labels, num_classes=classes, limit=options.clip)
+        weights = processes.agreed(weights)
         jax.block_until_ready(weights)
     job.report("embedding", 1, 1)
     encode = lambda images: getattr(encoder.apply(state.params, images), options.embedding)
@@ -319,6 +339,7 @@ def distill_into(
     store.rewind(folder, first)
     if steps == 0:
         return state.images
+    state, pool = _placed((state, pool), job.mesh)
     iterator = distill.run(
         _key(options, "distill"), state, pool, method=job.method, draw=draw, steps=steps,
         first=first, chunk_length=options.chunk,
@@ -331,12 +352,13 @@ def distill_into(
             rate = (step - first) / (now - begun)
             job.report(name, step, steps, loss=loss, rate=rate)
             store.append(folder, {"step": step, "loss": loss, "steps_per_second": rate})
-            if now - saved > options.save_every or step == steps or stopped.is_set():
-                checkpoint.save(folder, step, state)
+            stop = processes.agreed(np.int32(stopped.is_set()))
+            if now - saved > options.save_every or step == steps or stop:
+                checkpoint.save(folder, step, jax.device_get(state))
                 saved = now
-            if stopped.is_set():
+            if stop:
                 raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")
-    return state.images
+    return jax.device_get(state.images)
 
 
 def _summary(scores):

@@ -17,7 +17,7 @@ LAYERS = [
     {"kde", "reweight", "matching", "contrastive", "training"},
     {"distill", "evaluate"},
     {"parallel"},
-    {"archives", "folders", "store"},
+    {"archives", "folders", "processes", "store"},
     {"checkpoint", "datasets", "plot"},
     {"benchmarks"},
     {"builders", "options"},
