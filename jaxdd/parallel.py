@@ -25,7 +25,7 @@ AXIS = "devices"
 """Name of the mesh axis."""
 
 
-def mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def mesh(*, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Lays a line over the devices.
 
     Args:
@@ -162,7 +162,7 @@ def map_rows(function: Callable, mesh: Mesh) -> Callable:
     return mapped
 
 
-def pmap_rows(function: Callable, devices: Sequence[jax.Device] | None = None) -> Callable:
+def pmap_rows(function: Callable, *, devices: Sequence[jax.Device] | None = None) -> Callable:
     """Is `map_rows` by `jax.pmap`, compiled already, on devices of this process.
 
     Args:

@@ -21,7 +21,7 @@ KEY = jax.random.key(0)
 def mesh():
     if jax.device_count() < 4:
         pytest.skip("needs four (simulated) devices: XLA_FLAGS set in conftest.py")
-    return parallel.mesh(jax.devices()[:4])
+    return parallel.mesh(devices=jax.devices()[:4])
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_evaluation_is_the_same(mesh, pool):
     assert expected.shape == (5,) and len(set(expected.tolist())) > 1
     split = jax.jit(parallel.map_rows(score, mesh))
     np.testing.assert_array_equal(split(keys, images).accuracy, expected)
-    pmapped = parallel.pmap_rows(score, jax.devices()[:4])
+    pmapped = parallel.pmap_rows(score, devices=jax.devices()[:4])
     np.testing.assert_array_equal(pmapped(keys, images).accuracy, expected)
 
 
