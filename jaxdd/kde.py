@@ -30,7 +30,7 @@ def log_density(
     *,
     weights: jax.Array | None = None,
     leave_one_out: bool = False,
-    tile: int = 512,
+    tile: int | None = None,
     axis: str | None = None,
 ) -> jax.Array:
     """Log of the Gaussian kernel density of the points at every query.
@@ -47,7 +47,8 @@ def log_density(
             (and its weight has gradient 0).
         leave_one_out: the queries are the points, and point i takes no part in the density of
             query i, neither above nor below the fraction bar.
-        tile: largest number of queries and of points whose distances are in memory together.
+        tile: largest number of queries and of points whose distances are in memory together; by
+            default what `mixture.TILE` says.
         axis: inside `shard_map`, the mesh axis over which the points (and the queries that are
             they) are split; m then counts the points of one device. `parallel.log_density` is the
             door from outside.
@@ -97,7 +98,7 @@ def class_log_density(
     num_classes: int,
     weights: jax.Array | None = None,
     leave_one_out: bool = False,
-    tile: int = 512,
+    tile: int | None = None,
     axis: str | None = None,
 ) -> jax.Array:
     """Log kernel density of every sample under the samples of its own class.
@@ -164,7 +165,7 @@ def log_density_sampled(
     samples: int,
     itself: bool = False,
     leave_one_out: bool = False,
-    tile: int = 512,
+    tile: int | None = None,
 ) -> Estimate:
     """Estimate of `log_density` from points drawn without replacement, with its standard error.
 
@@ -421,7 +422,7 @@ def likelihood(
     candidates: jax.Array,
     *,
     num_classes: int,
-    tile: int = 512,
+    tile: int | None = None,
 ) -> jax.Array:
     """Choose for each class the candidate bandwidth under which its samples predict each other.
 

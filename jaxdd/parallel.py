@@ -193,7 +193,7 @@ def log_density(
     mesh: Mesh,
     weights: jax.Array | None = None,
     leave_one_out: bool = False,
-    tile: int = 512,
+    tile: int | None = None,
 ) -> jax.Array:
     """Is `kde.log_density` with queries and points split over the devices.
 
@@ -228,7 +228,7 @@ def class_log_density(
     mesh: Mesh,
     weights: jax.Array | None = None,
     leave_one_out: bool = False,
-    tile: int = 512,
+    tile: int | None = None,
 ) -> jax.Array:
     """Is `kde.class_log_density` with the samples split over the devices, see `log_density`.
 
