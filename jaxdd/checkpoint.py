@@ -163,7 +163,7 @@ def _orbax_save(path: pathlib.Path, leaves: list[Any]) -> None:
         return
     import orbax.checkpoint as ocp  # 0.7 s, which reading a result need not wait for
 
-    with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+    with _quiet(), _checkpointer() as checkpointer:
         try:
             checkpointer.save(path.absolute(), args=ocp.args.StandardSave(state))
         except ValueError as error:  # so TensorStore reports a full disk
@@ -175,10 +175,24 @@ def _orbax_restore(path: pathlib.Path, like: list[Any]) -> list[Any]:
     if restored:
         import orbax.checkpoint as ocp
 
-        with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        with _quiet(), _checkpointer() as checkpointer:
             args = ocp.args.StandardRestore(restored)
             restored = checkpointer.restore(path.absolute(), args=args)
     return [_as(leaf, restored.get(str(i))) for i, leaf in enumerate(like)]
+
+
+def _checkpointer() -> Any:
+    """Returns a checkpointer that waits for no other process: each has a folder of its own."""
+    import orbax.checkpoint as ocp
+
+    if jax.process_count() == 1:
+        return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    this = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=str(this)
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 def _target(leaf: Any) -> Any:

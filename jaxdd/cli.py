@@ -29,8 +29,10 @@ from jaxdd import (
     folders,
     jobs,
     networks,
+    parallel,
     pipeline,
     plot,
+    processes,
     report,
     results,
     transfer,
@@ -56,6 +58,7 @@ class _Progress:
             rich.progress.TimeElapsedColumn(),
             rich.progress.TimeRemainingColumn(),
             rich.progress.TextColumn("{task.fields[note]}"),
+            disable=not processes.is_first(),
         )
         self.tasks = {}
 
@@ -113,12 +116,12 @@ def _load(dataset, options, data_dir):
 
 
 @contextlib.contextmanager
-def _job(dataset, options, data_dir):
+def _job(dataset, options, data_dir, mesh=None):
     """The prepared job, under progress bars; the folder is still untouched."""
     start, progress = time.perf_counter(), _Progress()
     with progress.bar:
         options = options.resolved()
-        job = jobs.prepare(_load(dataset, options, data_dir), options, progress)
+        job = jobs.prepare(_load(dataset, options, data_dir), options, progress, mesh=mesh)
         job.seconds["data"] = time.perf_counter() - start
         yield job
 
@@ -139,6 +142,10 @@ def run(
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
     resume: bool = False,
+    distributed: bool = False,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
 ) -> None:
     """Distil one synthetic set, and score it beside a random subset.
 
@@ -149,12 +156,23 @@ def run(
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: run folder; by default runs/DATASET-METHOD-DEBIAS-ipcIPC-seedSEED.
         resume: continue the run that the folder holds.
+        distributed: use all devices of all processes. Start the same command once in each process,
+            with the options below where the cluster does not tell; all must see the run folder.
+        coordinator: HOST:PORT of process 0; by default $JAX_COORDINATOR_ADDRESS.
+        num_processes: number of processes; 1 for all devices of this process alone.
+        process_id: number of this process, from 0 on.
     """
+    joining = (coordinator, num_processes, process_id)
+    if not distributed and joining != (None, None, None):
+        raise ValueError("coordinator, num-processes and process-id are for --distributed")
     ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
     out = _folder(out, _short(dataset), options.method, debias, ipc, seed)
-    with _job(dataset, options, data_dir) as job:
-        result = pipeline.run(job, out, debias=debias, resume=resume)
-    _show({"random": result["random"], debias: result}, out)
+    with processes.joined(*joining) if distributed else contextlib.nullcontext():
+        mesh = parallel.mesh() if distributed else None
+        with processes.own_folder(out) as folder, _job(dataset, options, data_dir, mesh) as job:
+            result = pipeline.run(job, folder, debias=debias, resume=resume)
+        if processes.is_first():
+            _show({"random": result["random"], debias: result}, out)
 
 
 def compare(
@@ -395,12 +413,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     try:
         _parse(arguments)()
-    except (pipeline.Interrupted, KeyboardInterrupt) as stopped:
+    except (pipeline.Interrupted, processes.Lost, KeyboardInterrupt) as stopped:
         print(f"jaxdd: {str(stopped) or 'stopped'}", file=sys.stderr)
         if arguments[:1] not in (["datasets"], ["report"]):
             again = arguments if "--resume" in arguments else [*arguments, "--resume"]
             print(f"continue with: jaxdd {shlex.join(again)}", file=sys.stderr)
-        sys.exit(130)
+        processes.leave(3 if isinstance(stopped, processes.Lost) else 130)
     except expected as error:
         print(f"jaxdd: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
-        sys.exit(2)
+        processes.leave(2)

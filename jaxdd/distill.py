@@ -74,8 +74,10 @@ def distribution_matching(
         return State(images, optimizer.init(images))
 
     def features(params, images):
-        flat = images.reshape(-1, *images.shape[2:])
-        return network.apply(params, flat).features.reshape(*images.shape[:2], -1)
+        # Samples before classes: split over devices, the samples of all classes are one axis still.
+        k, b = images.shape[:2]
+        flat = images.swapaxes(0, 1).reshape(b * k, *images.shape[2:])
+        return network.apply(params, flat).features.reshape(b, k, -1).swapaxes(0, 1)
 
     def step(key, state, batch):
         key_network, key_augment = jax.random.split(key)

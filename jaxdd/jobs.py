@@ -12,7 +12,16 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from jaxdd import datasets, distill, draws, evaluate, formation, networks, sampling
+from jaxdd import (
+    datasets,
+    distill,
+    draws,
+    evaluate,
+    formation,
+    networks,
+    parallel,
+    sampling,
+)
 from jaxdd.options import Options
 
 
@@ -29,6 +38,7 @@ class Job(NamedTuple):
         seconds: wall time of each stage so far.
         report: called as `report(task, done, total, **fields)`.
         digest: of the data.
+        mesh: of the devices to distil and evaluate on; None for one device.
         density: the weights `[n]` that rows share, and how they were found.
     """
 
@@ -41,6 +51,7 @@ class Job(NamedTuple):
     seconds: dict[str, float]
     report: Callable[..., None]
     digest: str
+    mesh: jax.sharding.Mesh | None
     density: tuple[jax.Array, Any] | None = None
 
 
@@ -88,9 +99,17 @@ def decode(options: Options) -> distill.Decode:
 
 
 def method(
-    options: Options, module: nn.Module, strategy: tuple[str, ...], groups: int
+    options: Options,
+    module: nn.Module,
+    strategy: tuple[str, ...],
+    *,
+    groups: int = 1,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> distill.Method:
-    """The method for a network, with a loss for each of `groups` bias groups."""
+    """The method for a network, with a loss for each of `groups` bias groups, on the mesh."""
+    if mesh is not None:
+        split = method(options, parallel.split_network(module, mesh), strategy, groups=groups)
+        return parallel.keep_whole(split, mesh)
     given = module, optax.sgd(options.learning_rate, momentum=0.5)
     if options.method == "dm":
         return distill.distribution_matching(
@@ -98,7 +117,8 @@ def method(
         )
     if options.method == "mtt":
         return distill.trajectory_matching(
-            *given, inner=options.inner, rate=options.expert_rate, strategy=strategy, decode=decode(options)
+            *given, inner=options.inner, rate=options.expert_rate, strategy=strategy,
+            decode=decode(options),
         )
     return distill.gradient_matching(
         *given, outer=options.outer, inner=options.inner, decode=decode(options), groups=groups,
@@ -127,8 +147,17 @@ def key(options: Options, purpose: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(options.seed), purposes.index(purpose))
 
 
+def placed(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
+    """Puts arrays on every device of a mesh, if there is one."""
+    return tree if mesh is None else parallel.replicate(tree, mesh)
+
+
 def prepare(
-    benchmark: datasets.Benchmark, options: Options, report: Callable[..., None] = silent
+    benchmark: datasets.Benchmark,
+    options: Options,
+    report: Callable[..., None] = silent,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Job:
     """Builds the network, the method and the evaluation of a run, without computing anything.
 
@@ -136,9 +165,10 @@ def prepare(
         benchmark: the data.
         options: resolved here.
         report: called as `report(task, done, total, **fields)`.
+        mesh: from `parallel.mesh`, to distil and evaluate on its devices; None for one device.
 
     Raises:
-        ValueError: for options out of range.
+        ValueError: for options out of range, or a method that cannot be split over devices.
     """
     options = options.resolved()
     side = min(benchmark.train.images.shape[1:3])
@@ -156,15 +186,21 @@ def prepare(
         std=jnp.asarray(benchmark.std), num_attributes=benchmark.num_attributes,
         epochs=options.epochs, strategy=benchmark.strategy,
     )
-    compiled = jax.jit(lambda *arrays: protocol(arrays[0], module, *arrays[1:]))
-    test = jax.tree.map(jnp.asarray, tuple(benchmark.test))
+    evaluation = lambda *arrays: protocol(arrays[0], module, *arrays[1:])
+    draw = _batches(options, benchmark.num_classes)
+    if mesh is not None:
+        if options.method == "mtt":
+            raise ValueError("dm, dc and dsa can be split over devices, found mtt")
+        draw, evaluation = parallel.split_draw(draw, mesh), parallel.map_rows(evaluation, mesh)
+    compiled = jax.jit(evaluation)
+    test = placed(jax.tree.map(jnp.asarray, tuple(benchmark.test)), mesh)
     keys = jax.random.split(key(options, "evaluate"), options.eval_seeds)
 
     def score(images):
         labels = jnp.broadcast_to(jnp.arange(images.shape[0])[:, None], images.shape[:2])
-        return jax.tree.map(np.asarray, compiled(keys, images, labels, test))
+        return jax.tree.map(np.asarray, compiled(keys, *placed((images, labels), mesh), test))
 
     return Job(
-        benchmark, options, module, method(options, module, benchmark.strategy, 1),
-        _batches(options, benchmark.num_classes), score, {}, report, datasets.digest(benchmark),
+        benchmark, options, module, method(options, module, benchmark.strategy, mesh=mesh), draw,
+        score, {}, report, datasets.digest(benchmark), mesh,
     )

@@ -1,11 +1,12 @@
-"""Layer 0, kernel density: how crowded is the neighbourhood of each embedding?
+"""Layer 1, kernel density: how crowded is the neighbourhood of each embedding?
 
     log f(x_i) = log( sum_j w_j N(x_i; y_j, h^2 I) / sum_j w_j )
 
-The sum is exact, in log space and tiled: memory grows with the tile, never with the number of
-pairs. `log_density` (any queries under any points) and `class_log_density` (each sample under its
-own class) are two doors to one routine. The bandwidth h has the unit of the embeddings;
-`scott`, `silverman`, `mean_distance`, `median_distance` and `likelihood` propose one.
+`log_density` (any queries under any points) and `class_log_density` (each sample under its own
+class) are two doors to `mixture.kernel_sums`: exact, in log space, tiled, and round a ring of
+devices where the points are split; `log_density_sampled` is for points beyond counting, and says how
+far off it is. The bandwidth h has the unit of the embeddings; `scott`,
+`silverman`, `mean_distance`, `median_distance` and `likelihood` propose one.
 """
 
 from collections.abc import Callable
@@ -14,25 +15,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdd import mixture
+
 FLOOR = 1e-6
 """Smallest bandwidth that a rule returns: what a class without any spread gets."""
 
-_DIRECT = 8  # Up to this many dimensions, subtracting is as cheap as expanding and loses no digits.
 _TOGETHER = 8  # Candidate bandwidths that share one pass over the distances.
-
-
-class _Queries(NamedTuple):
-    position: jax.Array
-    label: jax.Array
-    index: jax.Array
-    bandwidth: jax.Array  # Apart from the position: a vmap over bandwidths repeats no distance.
-
-
-class _Points(NamedTuple):
-    position: jax.Array
-    label: jax.Array
-    index: jax.Array
-    weight: jax.Array
 
 
 def log_density(
@@ -42,7 +30,8 @@ def log_density(
     *,
     weights: jax.Array | None = None,
     leave_one_out: bool = False,
-    tile: int = 512,
+    tile: int | None = None,
+    axis: str | None = None,
 ) -> jax.Array:
     """Log of the Gaussian kernel density of the points at every query.
 
@@ -58,7 +47,11 @@ def log_density(
             (and its weight has gradient 0).
         leave_one_out: the queries are the points, and point i takes no part in the density of
             query i, neither above nor below the fraction bar.
-        tile: largest number of queries and of points whose distances are in memory together.
+        tile: largest number of queries and of points whose distances are in memory together; by
+            default what `mixture.TILE` says.
+        axis: inside `shard_map`, the mesh axis over which the points (and the queries that are
+            they) are split; m then counts the points of one device. `parallel.log_density` is the
+            door from outside.
 
     Returns:
         [n] log densities in nats, float32 or wider; -inf where no point is left.
@@ -82,19 +75,18 @@ def log_density(
         raise ValueError(f"leave_one_out needs the queries to be the points, found {n} and {m}")
     bandwidth = _as_bandwidth(bandwidth, ((),)).astype(queries.dtype)
     weights = _as_weights(weights, points)
-    centre = jax.lax.stop_gradient(points.mean(0))
-    return _mixture(
-        _Queries(
-            queries - centre, jnp.zeros(n, int), jnp.arange(n), jnp.broadcast_to(bandwidth, n)
+    centre = _total(jax.lax.stop_gradient(points.mean(0)), axis) / _size(axis)
+    index = _index(m, axis)
+    return _log_density(
+        mixture.Queries(
+            queries - centre, jnp.zeros(n, int), index if leave_one_out else jnp.arange(n),
+            jnp.broadcast_to(bandwidth, n),
         ),
-        _Points(
-            points - centre,
-            jnp.zeros(m, int),
-            jnp.arange(m) if leave_one_out else jnp.full(m, -1),
+        mixture.Points(
+            points - centre, jnp.zeros(m, int), index if leave_one_out else jnp.full(m, -1),
             weights,
         ),
-        leave_one_out=leave_one_out,
-        tile=tile,
+        leave_one_out=leave_one_out, tile=tile, axis=axis,
     )
 
 
@@ -104,23 +96,30 @@ def class_log_density(
     bandwidth: jax.Array | float,
     *,
     num_classes: int,
+    weights: jax.Array | None = None,
     leave_one_out: bool = False,
-    tile: int = 512,
+    tile: int | None = None,
+    axis: str | None = None,
 ) -> jax.Array:
     """Log kernel density of every sample under the samples of its own class.
 
-    log f(x_i) = log( 1/n_k sum_{j: label_j = k} N(x_i; x_j, h_k^2 I) ), k the label of i. Samples
-    are sorted by label and pairs of tiles without a common class are skipped, so the work is about
-    n^2 / num_classes; a `vmap` over bandwidths keeps the skipping, one over labels does not.
+    log f(x_i) = log( sum_j w_j N(x_i; x_j, h_k^2 I) / sum_j w_j ) over the samples j that share the
+    label k of i. Samples are sorted by label and pairs of tiles without a common class are skipped,
+    so the work is about n^2 / num_classes; a `vmap` over bandwidths keeps the skipping, one over
+    labels does not.
 
     Args:
         embeddings: [n, d] floating.
         labels: [n] integers in [0, num_classes); classes may be empty and of any size.
         bandwidth: h > 0, a scalar or one per class [num_classes]; may be traced.
         num_classes: number of classes, static.
-        leave_one_out: a sample takes no part in its own density (divisor n_k - 1); the only sample
-            of its class then has log density -inf.
+        weights: [n], at least 0; equal where omitted. A sample of weight 0 is absent from the
+            densities, its own included.
+        leave_one_out: a sample takes no part in its own density; the only sample of its class then
+            has log density -inf.
         tile: largest number of samples on either side of a tile of distances.
+        axis: as in `log_density`; n then counts the samples of one device, which may be of any
+            class. `parallel.class_log_density` is the door from outside.
 
     Returns:
         [n] log densities in nats, in the order of the input, float32 or wider.
@@ -128,7 +127,7 @@ def class_log_density(
     Raises:
         TypeError: embeddings are not floating or labels not integers.
         ValueError: shapes do not fit, tile < 1, and (where the values are concrete) labels out of
-            range or a bandwidth that is not positive and finite.
+            range, a bandwidth that is not positive and finite or a negative or non-finite weight.
 
     Source: the f of Cui et al., "Mitigating Bias in Dataset Distillation", ICML 2024, there within
     a batch, here over the whole class.
@@ -137,94 +136,138 @@ def class_log_density(
     labels = _as_labels(labels, embeddings, num_classes)
     bandwidth = _as_bandwidth(bandwidth, ((), (num_classes,))).astype(embeddings.dtype)
     bandwidth = jnp.broadcast_to(bandwidth, num_classes)
-    n = labels.size
+    weights = _as_weights(weights, embeddings)
+    centred = _class_centred(embeddings, labels, num_classes, axis)
     order = jnp.argsort(labels)
-    label = labels[order]
-    position = _class_centred(embeddings, labels, num_classes)[order]
-    index = jnp.arange(n)
-    sorted_density = _mixture(
-        _Queries(position, label, index, bandwidth[label]),
-        _Points(position, label, index, jnp.ones(n, position.dtype)),
-        leave_one_out=leave_one_out,
-        tile=tile,
+    position, label = centred[order], labels[order]
+    index = _index(labels.size, axis)
+    sorted_density = _log_density(
+        mixture.Queries(position, label, index, bandwidth[label]),
+        mixture.Points(position, label, index, weights[order]),
+        leave_one_out=leave_one_out, tile=tile, axis=axis,
     )
     return sorted_density[jnp.argsort(order)]
 
 
-def _mixture(queries: _Queries, points: _Points, *, leave_one_out: bool, tile: int) -> jax.Array:
-    """Log density [n] of each query under the points with its label; both sorted by label."""
-    if tile < 1:
-        raise ValueError(f"tile must be at least 1, found {tile}")
-    n, d = queries.position.shape
-    query_tiles = jax.tree.map(lambda array: _in_tiles(array, tile), queries)
-    point_tiles = jax.tree.map(lambda array: _in_tiles(array, tile), points)
-    point_tiles = point_tiles._replace(weight=_in_tiles(points.weight, tile, fill="constant"))
+class Estimate(NamedTuple):
+    """Estimated log densities `log_density` [n], and their standard errors `error` [n], in nats."""
 
-    def row(query):
-        def pair(point):
-            apart = (query.label[-1] < point.label[0]) | (point.label[-1] < query.label[0])
-            return jax.lax.cond(apart, _nothing, _kernel_sum, query, point, leave_one_out)
-
-        # Without checkpoints the reverse pass would keep every tile of distances.
-        parts = jax.lax.map(jax.checkpoint(pair, prevent_cse=False), point_tiles)
-        return _logsumexp(parts[:, 0].T), parts[:, 1].sum(0)
-
-    log_sum, mass = jax.lax.map(jax.checkpoint(row, prevent_cse=False), query_tiles)
-    log_sum, mass = log_sum.reshape(-1)[:n], mass.reshape(-1)[:n]
-    log_mass = jnp.log(jnp.where(mass > 0, mass, 1))
-    return log_sum - log_mass - d * (jnp.log(queries.bandwidth) + 0.5 * jnp.log(2 * jnp.pi))
+    log_density: jax.Array
+    error: jax.Array
 
 
-def _kernel_sum(query: _Queries, point: _Points, leave_one_out: bool) -> jax.Array:
-    """Log of the weighted kernel sum, and the weight that entered it: [2, tile of queries]."""
-    same = query.index[:, None] == point.index
-    present = (query.label[:, None] == point.label) & (point.weight > 0)
-    present &= ~(same & leave_one_out)
-    # A sample is at distance 0 from itself; a rounding error there matters when h is small.
-    squared = jnp.where(same, 0, _squared_distances(query.position, point.position))
-    log_weight = jnp.log(jnp.where(point.weight > 0, point.weight, 1))
-    exponent = log_weight - (0.5 / query.bandwidth**2)[:, None] * squared
-    log_sum = _logsumexp(jnp.where(present, exponent, -jnp.inf))
-    return jnp.stack([log_sum, jnp.where(present, point.weight, 0).sum(-1)])
+def log_density_sampled(
+    key: jax.Array,
+    queries: jax.Array,
+    points: jax.Array,
+    bandwidth: jax.Array | float,
+    *,
+    samples: int,
+    itself: bool = False,
+    leave_one_out: bool = False,
+    tile: int | None = None,
+) -> Estimate:
+    """Estimate of `log_density` from points drawn without replacement, with its standard error.
+
+    The mean kernel over S of m points is unbiased for that over all. Its relative standard error is
+    the error of its logarithm, to first order:
+
+        error^2 = (S sum_j K_ij^2 / (sum_j K_ij)^2 - 1) (1 - S / m) / (S - 1)
+
+    K^2 is a kernel too, of bandwidth h / sqrt(2), so both sums share their distances. The time is
+    n S d in place of n m d. Where a few points make up the density the error is large, too small
+    even, and the estimate mostly too low. Measured on 60,000 MNIST images in 64 principal
+    components with S = 6,000, where h^2 is the trace of the covariance times a factor:
+
+        factor   off by: median   95 %   med. error   within two errors
+          0.2             0.014   0.05        0.02               94.6 %
+          0.1             0.05    0.34        0.07               90 %
+          0.05            0.6     3.2         0.26               50 %
+
+    Args:
+        key: a jax.random key.
+        queries: [n, d] floating.
+        points: [m, d] floating.
+        bandwidth: h > 0, a scalar in the unit of the coordinates; may be traced.
+        samples: number S of points to draw, 2 to m, static.
+        itself: the queries are the points; the kernel of a query itself is then added exactly
+            instead of being drawn or not, which is what most of a sparse query's error would be.
+        leave_one_out: with `itself`, leave that kernel out.
+        tile: as in `log_density`.
+
+    Returns:
+        The estimate; the error is 0 if all points are drawn.
+
+    Raises:
+        TypeError: queries or points are not floating.
+        ValueError: shapes do not fit, samples out of range, tile < 1, and (where the value is
+            concrete) a bandwidth that is not positive and finite.
+    """
+    queries, points = _as_points("queries", queries), _as_points("points", points)
+    (n, d), m = queries.shape, points.shape[0]
+    itself = itself or leave_one_out
+    if points.shape[1] != d or (itself and n != m):
+        raise ValueError(f"queries {queries.shape} do not go with points {points.shape}")
+    if not 2 + itself <= samples <= m:
+        raise ValueError(f"samples must lie between {2 + itself} and {m}, found {samples}")
+    bandwidth = _as_bandwidth(bandwidth, ((),)).astype(queries.dtype)
+    chosen = jax.random.choice(key, m, (samples,), replace=False)
+    drawn = points[chosen]
+    centre = jax.lax.stop_gradient(drawn.mean(0))
+
+    def kernel_sums(h):
+        return mixture.kernel_sums(
+            mixture.Queries(
+                queries - centre, jnp.zeros(n, int), jnp.arange(n), jnp.broadcast_to(h, n)
+            ),
+            mixture.Points(
+                drawn - centre, jnp.zeros(samples, int),
+                chosen if itself else jnp.full(samples, -1), jnp.ones(samples, drawn.dtype),
+            ),
+            leave_one_out=itself, tile=tile,
+        )
+
+    both = jax.vmap(kernel_sums)(bandwidth * jnp.array([1, 0.5**0.5]))
+    (log_sum, log_square), count, others = both.log_sum, both.mass[0], m - itself
+    spread = jnp.maximum(count * jnp.exp(log_square - 2 * log_sum) - 1, 0)
+    error = jnp.sqrt(spread * (1 - count / others) / (count - 1))
+    log_total = jnp.log(others / count) + log_sum
+    if itself and not leave_one_out:
+        error *= jax.nn.sigmoid(log_total)
+        log_total, others = jnp.logaddexp(log_total, 0), m
+    normaliser = d * (jnp.log(bandwidth) + 0.5 * jnp.log(2 * jnp.pi))
+    return Estimate(log_total - jnp.log(others) - normaliser, error)
 
 
-def _nothing(query: _Queries, point: _Points, leave_one_out: bool) -> jax.Array:
-    """What `_kernel_sum` gives where no label is shared."""
-    # Under shard_map both branches of a cond must vary over the same mesh axes: these constants
-    # get them from the inputs.
-    like = sum(leaf.ravel()[0] for leaf in jax.tree.leaves((query, point)))
-    log_sum_and_mass = jnp.array([[-jnp.inf], [0]], like.dtype)
-    return jnp.where(False, like, jnp.tile(log_sum_and_mass, query.index.size))
+def _log_density(queries: mixture.Queries, points: mixture.Points, **options) -> jax.Array:
+    log_sum, mass = mixture.kernel_sums(queries, points, **options)
+    normaliser = jnp.log(queries.bandwidth) + 0.5 * jnp.log(2 * jnp.pi)
+    return log_sum - jnp.log(jnp.where(mass > 0, mass, 1)) - queries.position.shape[1] * normaliser
 
 
-def _squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
-    if x.shape[1] <= _DIRECT:
-        return sum((a[:, None] - b) ** 2 for a, b in zip(x.T, y.T))
-    product = jnp.matmul(x, y.T, precision="highest")
-    return jnp.maximum((x * x).sum(-1)[:, None] + (y * y).sum(-1) - 2 * product, 0)
-
-
-def _logsumexp(x: jax.Array) -> jax.Array:
-    """Over the last axis; where all is -inf the result is -inf and the gradient 0, not NaN."""
-    top = jax.lax.stop_gradient(x.max(-1))
-    top = jnp.where(jnp.isneginf(top), 0, top)
-    total = jnp.exp(x - top[..., None]).sum(-1)
-    return jnp.where(total == 0, -jnp.inf, top + jnp.log(jnp.where(total == 0, 1, total)))
-
-
-def _in_tiles(array: jax.Array, tile: int, fill: str = "edge") -> jax.Array:
-    """Cut [n, ...] into [tiles, tile, ...]; the edge fills the last, so labels stay sorted."""
-    n = array.shape[0]
-    tile = min(tile, n)
-    array = jnp.pad(array, [(0, -n % tile)] + [(0, 0)] * (array.ndim - 1), mode=fill)
-    return array.reshape(-1, tile, *array.shape[1:])
-
-
-def _class_centred(embeddings: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
+def _class_centred(
+    embeddings: jax.Array, labels: jax.Array, num_classes: int, axis: str | None = None
+) -> jax.Array:
     """Distances within a class stay as they are, and |x|^2 + |y|^2 - 2xy cancels far less."""
     count = jax.ops.segment_sum(jnp.ones(labels.size, embeddings.dtype), labels, num_classes)
     total = jax.ops.segment_sum(jax.lax.stop_gradient(embeddings), labels, num_classes)
+    count, total = _total(count, axis), _total(total, axis)
     return embeddings - (total / jnp.maximum(count, 1)[:, None])[labels]
+
+
+def _total(value: jax.Array, axis: str | None) -> jax.Array:
+    """Sum over the devices along a mesh axis, if there is one."""
+    return value if axis is None else jax.lax.psum(value, axis)
+
+
+def _size(axis: str | None) -> int:
+    return 1 if axis is None else jax.lax.axis_size(axis)
+
+
+def _index(n: int, axis: str | None) -> jax.Array:
+    """Numbers n samples on each device, differently on each along a mesh axis."""
+    first = 0 if axis is None else n * jax.lax.axis_index(axis)
+    return first + jnp.arange(n)
 
 
 def scott(
@@ -379,7 +422,7 @@ def likelihood(
     candidates: jax.Array,
     *,
     num_classes: int,
-    tile: int = 512,
+    tile: int | None = None,
 ) -> jax.Array:
     """Choose for each class the candidate bandwidth under which its samples predict each other.
 

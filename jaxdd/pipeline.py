@@ -1,9 +1,9 @@
 """The whole way from a data set to a scored synthetic set, in a run folder.
 
-`run` makes one set,
-`compare` makes the table that shows what the weights are worth. Both can be killed at any time and
-resumed to the same bits: what happens in step i depends on the seed and i alone, the weights are
-kept in the folder, and the state of the distillation is saved every few seconds.
+`run` makes one set, `compare` makes the table that shows what the weights are worth. Both can be
+killed at any time and resumed to the same bits: what happens in step i depends on the seed and i
+alone, the weights are kept in the folder, and the state of the distillation is saved every few
+seconds.
 """
 
 import contextlib
@@ -32,9 +32,10 @@ from jaxdd import (
     distill,
     draws,
     evaluate,
-        formation,
+    formation,
     jobs,
     plot,
+    processes,
     reweight,
     sampling,
     store,
@@ -105,7 +106,7 @@ def _source(job, folder, debias):
     groups = benchmark.num_attributes
     size = -(-options.batch_size // groups)
     draw = draws.grouped(functools.partial(sampling.uniform_batch, size=size), groups=groups)
-    method = jobs.method(options, job.network, benchmark.strategy, groups)
+    method = jobs.method(options, job.network, benchmark.strategy, groups=groups, mesh=job.mesh)
     return Source(pool.weights, datasets.group_pool(benchmark), draw, method)
 
 
@@ -198,8 +199,9 @@ def distill_into(job: jobs.Job, folder: pathlib.Path, source: Source, name: str)
         return state.images
     if options.method == "mtt":
         source = _experts(job, folder, source, name)
+    state, data = jobs.placed((state, source.pool), job.mesh)
     iterator = distill.run(
-        jobs.key(options, "distill"), state, source.pool, method=source.method, draw=source.draw,
+        jobs.key(options, "distill"), state, data, method=source.method, draw=source.draw,
         steps=steps, first=first, chunk_length=options.chunk,
     )
     begun = saved = time.perf_counter()
@@ -210,12 +212,13 @@ def distill_into(job: jobs.Job, folder: pathlib.Path, source: Source, name: str)
             speed = (step - first) / (now - begun)
             job.report(name, step, steps, loss=means["loss"], speed=speed)
             store.append(folder, {"step": step, **means, "steps_per_second": speed})
-            if now - saved > options.save_every or step == steps or stopped.is_set():
-                checkpoint.save(folder, step, state)
+            stop = processes.agreed(np.int32(stopped.is_set()))
+            if now - saved > options.save_every or step == steps or stop:
+                checkpoint.save(folder, step, jax.device_get(state))
                 saved = now
-            if stopped.is_set():
+            if stop:
                 raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")
-    return state.images
+    return jax.device_get(state.images)
 
 
 def summary(scores: evaluate.Scores) -> dict[str, dict[str, float]]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdd import contrastive, datasets, jobs, kde, networks, reweight
+from jaxdd import contrastive, datasets, jobs, kde, networks, processes, reweight
 
 
 class Weighing(NamedTuple):
@@ -65,6 +65,7 @@ def weigh(job: jobs.Job) -> Weighing:
             contrastive.train, trainer=trainer, steps=options.encoder_steps, batch_size=256
         )
         state, _ = jax.jit(train)(jobs.key(options, "encoder"), pool=pool)
+        state = processes.agreed(state)
         embed = jax.jit(functools.partial(contrastive.embed, encoder))
         embeddings = getattr(embed(state.params, pool), options.embedding)
         jax.block_until_ready(embeddings)
@@ -77,6 +78,7 @@ def weigh(job: jobs.Job) -> Weighing:
         )
         if options.clip is not None:
             weights = reweight.clip(weights, labels, num_classes=classes, limit=options.clip)
+        weights = processes.agreed(weights)
         jax.block_until_ready(weights)
     job.report("embedding", 1, 1)
     encode = lambda images: getattr(encoder.apply(state.params, images), options.embedding)

@@ -1,6 +1,7 @@
 """Densities against float64 log-sum-exp, hand-made classes, transformations and a memory bound."""
 
 import functools
+import gzip
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +100,16 @@ def test_bfloat16_is_computed_in_float32():
     found = kde.log_density(x, x, 1.0)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, reference(x.astype(float), x.astype(float), 1.0), rtol=1e-5)
+
+
+def test_weights_within_classes_are_repetitions():
+    x, labels = classes(d=12)
+    times = np.random.default_rng(0).integers(0, 3, len(x))
+    weighted = fast_by_class(x, labels, 1.0, weights=times)
+    kept = times > 0
+    repeated = fast_by_class(np.repeat(x, times, 0), np.repeat(labels, times), 1.0)
+    first = (np.cumsum(times) - times)[kept]
+    np.testing.assert_allclose(weighted[kept], repeated[first], rtol=1e-5)
 
 
 @pytest.mark.parametrize("d, leave_one_out", [(3, False), (20, True)])
@@ -243,6 +254,62 @@ def test_gradient_is_finite_at_the_edges():
         for leave_one_out in (False, True):
             grads = gradient(x, 0.5, weight, leave_one_out)
             assert all(np.isfinite(g).all() for g in grads)
+
+
+MODES = [dict(), dict(itself=True), dict(leave_one_out=True)]
+
+
+def test_sampled_by_hand():
+    """Kernels 1 and e^(-1/2) at the query, both drawn of three: with a = e^(-1/2) the mean is
+    (1 + a) / 2 and the variance of the two (1 - a)^2 / 2; the mean of 2 out of 3 has a third of its
+    half: error = |1 - a| / (1 + a) / sqrt(3)."""
+    x = jnp.array([[0.0], [1.0], [-1.0]])
+    for seed in range(20):
+        found = kde.log_density_sampled(jax.random.key(seed), x[:1], x, 1.0, samples=2)
+        a = np.exp(-0.5)
+        if found.error[0] > 1e-3:  # The other pair is 1 and -1, at equal distance.
+            break
+    np.testing.assert_allclose(found.error, [(1 - a) / (1 + a) / 3**0.5], rtol=1e-5)
+    expected = np.log((1 + a) / 2) - np.log(2 * np.pi) / 2
+    np.testing.assert_allclose(found.log_density, [expected], rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_all_points_drawn_is_exact(mode):
+    x = normal(0, 40, 12)
+    found = kde.log_density_sampled(jax.random.key(0), x, x, 2.0, samples=40, **mode)
+    exact = reference(x, x, 2.0, leave_one_out=mode == MODES[2])
+    np.testing.assert_allclose(found.log_density, exact, rtol=1e-5)
+    np.testing.assert_allclose(found.error, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_sampled_is_unbiased_and_within_its_error(mode):
+    """A quarter of 400 points, 200 times: 95 % of normal deviations are within two errors."""
+    x = normal(0, 400, 4)
+    exact = reference(x, x, 1.5, leave_one_out=mode == MODES[2])
+    sample = functools.partial(kde.log_density_sampled, samples=100, **mode)
+    draw = jax.jit(jax.vmap(lambda key: sample(key, x, x, 1.5)))
+    found = draw(jax.random.split(jax.random.key(0), 200))
+    ratio = np.exp(np.asarray(found.log_density) - exact)
+    np.testing.assert_allclose(ratio.mean(), 1, atol=0.01)
+    usual = np.asarray(found.error).mean(0) < 0.2
+    deviation = (ratio - 1)[:, usual] / np.asarray(found.error)[:, usual]
+    assert usual.mean() > 0.9 and 0.93 < (np.abs(deviation) < 2).mean() < 0.97
+
+
+def test_sampled_on_images(data_dir):
+    """A sixth of 6,000 MNIST images in 64 principal components, at the default bandwidth."""
+    with gzip.open(data_dir / "mnist" / "train-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(16 + 6000 * 784), np.uint8, offset=16).reshape(-1, 784)
+    pixels = images / np.float32(255) - np.float32(images.mean(0) / 255)
+    x = pixels @ np.linalg.eigh(pixels.T @ pixels)[1][:, -64:]
+    h = kde.mean_distance(x)
+    sample = jax.jit(functools.partial(kde.log_density_sampled, samples=1000, itself=True))
+    found, exact = sample(jax.random.key(0), x, x, h), log_density(x, x, h)
+    off = np.abs(found.log_density - exact)
+    assert np.median(off) < 0.06 and np.quantile(off, 0.95) < 0.3
+    assert (off < 2 * found.error).mean() > 0.85
 
 
 def needs_devices():
@@ -393,6 +460,12 @@ def test_likelihood(per_class):
 
 x44, x43 = jnp.zeros((4, 4)), jnp.zeros((4, 3))
 y4 = jnp.array([0, 1, 1, 0])
+
+
+def sampled(queries, points, **options):
+    return kde.log_density_sampled(jax.random.key(0), queries, points, 1.0, **options)
+
+
 BAD = [
     (lambda: kde.log_density(x44[0], x44, 1.0), ValueError, r"queries .* \(4,\)"),
     (lambda: kde.log_density(x44, x44[:0], 1.0), ValueError, r"points .* non-empty .* \(0, 4\)"),
@@ -405,6 +478,10 @@ BAD = [
     (lambda: kde.log_density(x44, x44, 1.0, tile=0), ValueError, "tile .* found 0"),
     (lambda: kde.log_density(x44, x44, 1.0, weights=jnp.ones(3)), ValueError, "one per point"),
     (lambda: kde.log_density(x44, x44, 1.0, weights=-jnp.ones(4)), ValueError, "found -1.0"),
+    (lambda: sampled(x44, x43, samples=2), ValueError, r"\(4, 4\) do not go .* \(4, 3\)"),
+    (lambda: sampled(x44[:2], x44, samples=3, itself=True), ValueError, "do not go"),
+    (lambda: sampled(x44, x44, samples=5), ValueError, "between 2 and 4, found 5"),
+    (lambda: sampled(x44, x44, samples=2, leave_one_out=True), ValueError, "between 3 and 4"),
     (lambda: by_class(x44, y4[:3], 1.0), ValueError, r"leading dimension, found \(3,\)"),
     (lambda: by_class(x44, y4 * 1.0, 1.0), TypeError, "labels .* float32"),
     (lambda: by_class(x44, y4 + K, 1.0), ValueError, r"\[0, 5\), found 5 to 6"),

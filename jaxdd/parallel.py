@@ -1,0 +1,279 @@
+"""Layer 3, several devices: the same numbers, from all of them together.
+
+A one-dimensional mesh is all there is: `mesh()` lays it over the devices of all processes. What is
+small is on every device (`replicate`), what is large is split along its rows:
+
+* `split_draw` splits the batches that a method draws, `split_network` whatever a network is applied
+  to, and `keep_whole` puts the state together again after each step: `jit` adds the sums over the
+  devices that the losses need. The result is that of one device up to the order of additions.
+* `map_rows` gives each device some rows of an array, such as the keys of an evaluation.
+* `log_density` and `class_log_density` send the points of a kernel density round a ring.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxdd import draws, kde
+
+AXIS = "devices"
+"""Name of the mesh axis."""
+
+
+def mesh(*, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Lays a line over the devices.
+
+    Args:
+        devices: all devices of all processes where omitted.
+    """
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), (AXIS,), devices=devices, axis_types=(AxisType.Auto,))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Puts a copy of every array of a tree on every device.
+
+    Every process must come with the same values.
+    """
+    return _place(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def split(tree: Any, mesh: Mesh) -> Any:
+    """Splits every array of a tree along its first axis, which the devices must divide.
+
+    Every process must come with the whole of the same values.
+
+    Raises:
+        ValueError: for an array whose rows are not a multiple of the devices.
+    """
+    for leaf in jax.tree.leaves(tree):
+        if not leaf.ndim or len(leaf) % mesh.size:
+            raise ValueError(f"{mesh.size} devices cannot share the rows of shape {leaf.shape}")
+    return _place(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def _place(tree, sharding):
+    def place(x):
+        if sharding.is_fully_addressable:
+            # A donated argument must not take the caller's array along, which could be aliased.
+            return jax.device_put(x, sharding, may_alias=False)
+        # device_put would send the array round to see that every process has the same.
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(place, tree)
+
+
+def split_draw(draw: draws.Draw, mesh: Mesh) -> draws.Draw:
+    """Splits the samples of each class of a batch over the devices.
+
+    The batch is the one that `draw` draws; each device takes its part of it out of its own copy of
+    the pool, so that no image travels.
+
+    Args:
+        draw: `draw(key, pool) -> batch`.
+        mesh: from `mesh`.
+    """
+    samples = NamedSharding(mesh, PartitionSpec(None, AXIS))
+
+    def drawn(key, pool):
+        batch = draw(key, pool)
+        return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, samples), batch)
+
+    return drawn
+
+
+class _SplitNetwork(NamedTuple):
+    network: Any
+    rows: NamedSharding
+
+    @property
+    def num_classes(self):
+        return self.network.num_classes
+
+    def init(self, key, images):
+        return self.network.init(key, images)
+
+    def apply(self, params, images):
+        return self.network.apply(params, jax.lax.with_sharding_constraint(images, self.rows))
+
+
+def split_network(network: Any, mesh: Mesh) -> Any:
+    """Splits every batch of images that a network or an encoder is applied to.
+
+    Args:
+        network: a module of `jaxdd.networks`, or a `contrastive.Encoder`.
+        mesh: from `mesh`.
+
+    Returns:
+        What `distill`, `contrastive`, `training` and `evaluate` take in its place.
+    """
+    return _SplitNetwork(network, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def keep_whole(method: Any, mesh: Mesh) -> Any:
+    """Has every step of a method end with its whole state on every device.
+
+    Left to itself the compiler may leave the synthetic images where their gradients came up, and
+    compile the next chunk anew for what it finds there.
+
+    Args:
+        method: a `distill.Method` or `contrastive.Trainer`, of a split network.
+        mesh: from `mesh`.
+    """
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def step(key, state, batch):
+        state = jax.lax.with_sharding_constraint(state, whole)
+        return jax.lax.with_sharding_constraint(method.step(key, state, batch), whole)
+
+    return method._replace(step=step)
+
+
+def map_rows(function: Callable, mesh: Mesh) -> Callable:
+    """Gives every device some of the rows of an array, and joins what it makes of them.
+
+    Args:
+        function: `function(rows, *others)`, each row of whose results depends on that row and the
+            other arguments alone; such as `evaluate.evaluate`, whose rows are keys.
+        mesh: from `mesh`.
+
+    Returns:
+        The function of all rows, of which there may be any number; `jit` it. Its results are whole
+        on every device.
+    """
+
+    def mapped(rows, *others):
+        whole, part = PartitionSpec(), PartitionSpec(AXIS)
+        # No device hears of another in here, so it does not matter what varies between them.
+        each = jax.shard_map(
+            function, mesh=mesh, in_specs=(part, *[whole] * len(others)), out_specs=part,
+            check_vma=False,
+        )
+        n = len(jax.tree.leaves(rows)[0])
+        found = jax.tree.map(lambda x: x[:n], each(_filled(rows, mesh.size), *others))
+        return jax.lax.with_sharding_constraint(found, NamedSharding(mesh, whole))
+
+    return mapped
+
+
+def pmap_rows(function: Callable, *, devices: Sequence[jax.Device] | None = None) -> Callable:
+    """Is `map_rows` by `jax.pmap`, compiled already, on devices of this process.
+
+    Args:
+        function: as in `map_rows`.
+        devices: all local devices where omitted.
+    """
+    devices = jax.local_devices() if devices is None else devices
+
+    def mapped(rows, *others):
+        cut = lambda x: x.reshape(len(devices), -1, *x.shape[1:])
+        parts = jax.tree.map(cut, _filled(rows, len(devices)))
+        found = compiled(len(others))(parts, *others)
+        n = len(jax.tree.leaves(rows)[0])
+        return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])[:n], found)
+
+    @functools.cache
+    def compiled(others):
+        return jax.pmap(function, devices=devices, in_axes=(0, *[None] * others))
+
+    return mapped
+
+
+def log_density(
+    queries: jax.Array,
+    points: jax.Array,
+    bandwidth: jax.Array | float,
+    *,
+    mesh: Mesh,
+    weights: jax.Array | None = None,
+    leave_one_out: bool = False,
+    tile: int | None = None,
+) -> jax.Array:
+    """Is `kde.log_density` with queries and points split over the devices.
+
+    The points go round a ring: one of D devices holds n / D queries and two pieces of m / D points
+    at a time, and the density of no other queries.
+
+    Args:
+        queries: [n, d] floating.
+        points: [m, d] floating.
+        bandwidth: h > 0, a scalar in the unit of the coordinates.
+        mesh: from `mesh`.
+        weights: [m], at least 0; equal where omitted.
+        leave_one_out: point i takes no part in the density of query i.
+        tile: largest number of queries and of points whose distances are in memory together.
+
+    Returns:
+        [n] log densities in nats.
+    """
+    density = functools.partial(kde.log_density, leave_one_out=leave_one_out, tile=tile, axis=AXIS)
+    ring = _ring(lambda q, x, w, h: density(q, x, h, weights=w), mesh)
+    weights = jnp.ones(len(points)) if weights is None else weights
+    found = ring(*_filled((queries, points), mesh.size), _absent(weights, mesh), bandwidth)
+    return found[: len(queries)]
+
+
+def class_log_density(
+    embeddings: jax.Array,
+    labels: jax.Array,
+    bandwidth: jax.Array | float,
+    *,
+    num_classes: int,
+    mesh: Mesh,
+    weights: jax.Array | None = None,
+    leave_one_out: bool = False,
+    tile: int | None = None,
+) -> jax.Array:
+    """Is `kde.class_log_density` with the samples split over the devices, see `log_density`.
+
+    Args:
+        embeddings: [n, d] floating.
+        labels: [n] integers in [0, num_classes), in any order.
+        bandwidth: h > 0, a scalar or one per class [num_classes].
+        num_classes: number of classes, static.
+        mesh: from `mesh`.
+        weights: [n], at least 0; equal where omitted.
+        leave_one_out: a sample takes no part in its own density.
+        tile: largest number of samples on either side of a tile of distances.
+
+    Returns:
+        [n] log densities in nats.
+    """
+    density = functools.partial(
+        kde.class_log_density, num_classes=num_classes, leave_one_out=leave_one_out, tile=tile,
+        axis=AXIS,
+    )
+    ring = _ring(lambda x, y, w, h: density(x, y, h, weights=w), mesh)
+    weights = jnp.ones(len(embeddings)) if weights is None else weights
+    found = ring(*_filled((embeddings, labels), mesh.size), _absent(weights, mesh), bandwidth)
+    return found[: len(embeddings)]
+
+
+def _ring(density, mesh):
+    part = PartitionSpec(AXIS)
+    return jax.shard_map(
+        density, mesh=mesh, in_specs=(part, part, part, PartitionSpec()), out_specs=part
+    )
+
+
+def _filled(tree, devices):
+    """Repeats the last row of each array until the devices divide their number."""
+
+    def fill(x):
+        x = jnp.asarray(x)
+        more = -len(x) % devices
+        return jnp.concatenate([x, jnp.repeat(x[-1:], more, axis=0)]) if more else x
+
+    return jax.tree.map(fill, tree)
+
+
+def _absent(weights, mesh):
+    """Weighs what `_filled` adds at nothing."""
+    weights = jnp.asarray(weights)
+    return jnp.pad(weights, (0, -len(weights) % mesh.size))

@@ -1,0 +1,212 @@
+"""Four simulated devices against one: the same numbers, and no more traffic than they need."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+
+from jaxdd import contrastive, distill, evaluate, kde, networks, parallel, sampling
+
+K, SIZE = 3, 8
+NETWORK = networks.ConvNet(K, width=4, depth=1)
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    if jax.device_count() < 4:
+        pytest.skip("needs four (simulated) devices: XLA_FLAGS set in conftest.py")
+    return parallel.mesh(devices=jax.devices()[:4])
+
+
+@pytest.fixture(scope="module")
+def pool():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % K
+    images = rng.integers(0, 128, (60, SIZE, SIZE, 3)) + 40 * labels[:, None, None, None]
+    weights = rng.uniform(0.1, 2, 60)
+    return sampling.pool(
+        images.astype(np.uint8), labels, num_classes=K, mean=(0.5,) * 3, std=(0.5,) * 3,
+        weights=weights,
+    )
+
+
+METHODS = {
+    "dm": lambda network: distill.distribution_matching(network, optax.sgd(1.0, 0.5)),
+    "dsa": lambda network: distill.gradient_matching(
+        network, optax.sgd(0.1, 0.5), outer=2, inner=2, strategy=("color", "crop")
+    ),
+}
+
+
+def chunk(name, draw, pool, ipc, mesh=None):
+    """A compiled chunk of three steps, the state it starts from, and its arguments."""
+    if mesh is None:
+        method, place = METHODS[name](NETWORK), lambda tree: tree
+    else:
+        draw, place = parallel.split_draw(draw, mesh), functools.partial(parallel.replicate, mesh=mesh)
+        method = parallel.keep_whole(METHODS[name](parallel.split_network(NETWORK, mesh)), mesh)
+    state = place(method.init(distill.initial_real(KEY, pool, ipc=ipc)))
+    arguments = (KEY, state, place(pool), jnp.asarray(0))
+    lowered = distill.chunk.lower(*arguments, method=method, draw=draw, length=3)
+    return lowered.compile(), arguments
+
+
+@pytest.mark.parametrize("name, ipc", [("dm", 4), ("dm", 3), ("dsa", 3)])
+def test_distilling_is_the_same(mesh, pool, name, ipc):
+    """ipc 3 in 3 classes makes nine synthetic images, which four devices share unevenly."""
+    draw = functools.partial(sampling.uniform_batch, size=16)
+    (one, on_one), (many, on_many) = (chunk(name, draw, pool, ipc, m) for m in (None, mesh))
+    (expected, losses), (found, found_losses) = one(*on_one), many(*on_many)
+    np.testing.assert_allclose(found_losses["loss"], losses["loss"], rtol=1e-4)
+    np.testing.assert_allclose(found.images, expected.images, atol=1e-4)
+    assert found.images.is_fully_replicated and len(found.images.sharding.device_set) == 4
+
+
+def collectives(compiled):
+    """Kind and number of elements of all that travels between the devices."""
+    pattern = r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)[\w-]*\("
+    for shapes, kind in re.findall(pattern, compiled.as_text()):
+        sizes = [
+            np.prod([int(n) for n in size.split(",") if n], initial=1)
+            for size in re.findall(r"\[([\d,]*)\]", shapes)
+        ]
+        yield kind, max(sizes)
+
+
+def test_no_real_image_travels(mesh, pool):
+    """The 3 × 64 real images have 36,864 values, the 3 × 4 synthetic ones 2,304."""
+    draw = functools.partial(sampling.weighted_batch, size=64)
+    found = list(collectives(chunk("dm", draw, pool, 4, mesh)[0]))
+    assert "all-reduce" in {kind for kind, _ in found}
+    assert max(size for _, size in found) <= 2304, found
+
+
+def test_contrastive_training_and_embedding_are_the_same(mesh, pool):
+    """Seven of each class in two views: 42 images, which four devices share unevenly."""
+    encoder = contrastive.Encoder(networks.ConvNet(K, width=4, depth=1, norm=None), 8, 8)
+
+    def train(encoder, finish):
+        trainer = finish(contrastive.trainer(encoder, optax.adam(1e-3), strategy=("crop",)))
+        run = functools.partial(contrastive.train, trainer=trainer, steps=4, batch_size=21)
+        return jax.jit(run)(KEY, pool=pool)
+
+    expected, losses = train(encoder, lambda trainer: trainer)
+    split = parallel.split_network(encoder, mesh)
+    found, found_losses = train(split, functools.partial(parallel.keep_whole, mesh=mesh))
+    np.testing.assert_allclose(found_losses["loss"], losses["loss"], rtol=1e-5)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), found, expected)
+
+    def embed(images, params):
+        return contrastive.embed(encoder, params, pool._replace(images=images), batch_size=4)
+
+    images = pool.images[:30]
+    rows = jax.jit(parallel.map_rows(embed, mesh))(images, expected.params)
+    whole = jax.jit(embed)(images, expected.params)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), rows, whole)
+
+
+def test_evaluation_is_the_same(mesh, pool):
+    """Seeds over devices, by shard_map and by pmap; five seeds leave devices without work."""
+    images = sampling.take(pool, pool.order[: 6 * K])
+    labels = jnp.repeat(jnp.arange(K), 6)
+    test = (pool.images, jnp.arange(60) % K, None)
+
+    def score(keys, images):
+        return evaluate.evaluate(
+            keys, NETWORK, images, labels, test, aligned=None, mean=pool.mean, std=pool.std,
+            epochs=3, strategy=("crop",),
+        )
+
+    keys = jax.random.split(KEY, 5)
+    expected = jax.jit(score)(keys, images).accuracy
+    assert expected.shape == (5,) and len(set(expected.tolist())) > 1
+    split = jax.jit(parallel.map_rows(score, mesh))
+    np.testing.assert_array_equal(split(keys, images).accuracy, expected)
+    pmapped = parallel.pmap_rows(score, devices=jax.devices()[:4])
+    np.testing.assert_array_equal(pmapped(keys, images).accuracy, expected)
+
+
+exact = jax.jit(kde.log_density, static_argnames="leave_one_out")
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("n, m", [(20, 32), (21, 30), (3, 5)])
+@pytest.mark.parametrize("d", [3, 12])
+def test_density_around_the_ring(mesh, n, m, d):
+    q, x = normal(0, n, d) + 5, normal(1, m, d) + 5
+    weights = np.random.default_rng(2).uniform(0, 2, m).astype(np.float32)
+    found = jax.jit(functools.partial(parallel.log_density, mesh=mesh, tile=4))
+    expected = exact(q, x, 0.8, weights=weights)
+    np.testing.assert_allclose(found(q, x, 0.8, weights=weights), expected, rtol=1e-5)
+    np.testing.assert_allclose(found(q, x, 0.8), exact(q, x, 0.8), rtol=1e-5)
+
+
+@pytest.mark.parametrize("m", [24, 27])
+def test_leaving_one_out_around_the_ring(mesh, m):
+    x, weights = normal(0, m, 12), np.arange(m, dtype=np.float32)
+    ring = functools.partial(parallel.log_density, mesh=mesh, leave_one_out=True, tile=4)
+    found = jax.jit(ring)(x, x, 0.8, weights=weights)
+    expected = exact(x, x, 0.8, weights=weights, leave_one_out=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("leave_one_out", [False, True])
+@pytest.mark.parametrize("n", [40, 43])
+def test_classes_around_the_ring(mesh, n, leave_one_out):
+    """Classes of uneven sizes in random order; class 1 is a single sample, class 2 empty."""
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.concatenate([[1], rng.choice([0, 0, 3, 4], n - 1)]))
+    x = normal(1, n, 12) + 5 * labels[:, None].astype(np.float32)
+    weights = rng.uniform(0, 2, n).astype(np.float32)
+    h = np.array([0.5, 1, 2, 0.7, 1.5])
+    options = dict(num_classes=5, leave_one_out=leave_one_out, tile=4)
+    ring = functools.partial(parallel.class_log_density, mesh=mesh, **options)
+    found = jax.jit(ring)(x, labels, h, weights=weights)
+    every = jax.jit(functools.partial(kde.class_log_density, **options))
+    expected = every(x, labels, h, weights=weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert (np.isneginf(found) == (leave_one_out & (labels == 1))).all()
+
+
+def test_gradient_around_the_ring(mesh):
+    x, weights = normal(0, 10, 3), np.ones(10, np.float32)
+
+    def total(density):
+        return lambda x, h: density(x, x, h, weights=weights, leave_one_out=True).sum()
+
+    ring = functools.partial(parallel.log_density, mesh=mesh, tile=4)
+    found, expected = (
+        jax.jit(jax.grad(total(density), (0, 1)))(x, 0.8) for density in (ring, kde.log_density)
+    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, expected)
+
+
+def test_the_ring_gathers_nothing(mesh):
+    """Nothing of the size of all 4,000 points: their pieces of 1,000 pass from hand to hand."""
+    n, d = 4000, 16
+    split = parallel.split(jnp.zeros((n, d)), mesh)
+    density = functools.partial(parallel.log_density, mesh=mesh, leave_one_out=True, tile=128)
+    compiled = jax.jit(density).lower(split, split, 1.0).compile()
+    found = list(collectives(compiled))
+    assert "collective-permute" in {kind for kind, _ in found}
+    assert max(size for _, size in found) <= n // 4 * d
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * n * d * 4
+
+
+def test_placing(mesh):
+    rows, whole = parallel.split(jnp.arange(8), mesh), parallel.replicate(jnp.arange(3), mesh)
+    assert rows.sharding.spec == PartitionSpec(parallel.AXIS)
+    assert whole.is_fully_replicated and whole.shape == (3,)
+    with pytest.raises(ValueError, match=r"4 devices cannot share the rows of shape \(3,\)"):
+        parallel.split(jnp.arange(3), mesh)
+    with pytest.raises(ValueError, match=r"shape \(\)"):
+        parallel.split(jnp.zeros(()), mesh)
