@@ -101,7 +101,7 @@ def _spread(values):
     return float(high - low)
 
 
-def sweep(name: str, variable: str, sizes: workloads.Sizes, *, rounds: int) -> dict[str, Any]:
+def growth(name: str, variable: str, sizes: workloads.Sizes, *, rounds: int) -> dict[str, Any]:
     """Times a piece of work at a quarter, half and all of one size, and fits the growth.
 
     Returns:
@@ -163,7 +163,7 @@ def main(
     out: pathlib.Path | None = None,
     preset: Literal["quick", "paper"] = "quick",
     rounds: int = 5,
-    sweeps: bool = False,
+    sweep: bool = False,
 ) -> None:
     """Prints the table, and writes it to `out` as JSON.
 
@@ -172,7 +172,7 @@ def main(
         out: JSON file.
         preset: sizes for a CPU or a GPU.
         rounds: how often everything is timed.
-        sweeps: fit how the time grows with every size.
+        sweep: fit how the time grows with every size.
     """
     chosen, sizes = only.split(","), PRESETS[preset]
     unknown = set(chosen) - set(workloads.WORK)
@@ -192,9 +192,9 @@ def main(
             )
         if out is not None:
             store.write_json(out, report)
-    for name in chosen if sweeps else ():
+    for name in chosen if sweep else ():
         for variable in SWEEPS.get(name, ()):
-            row = sweep(name, variable, sizes, rounds=rounds)
+            row = growth(name, variable, sizes, rounds=rounds)
             report["sweeps"].append(row)
             print("{name} ~ {variable}^{exponent:.2f} over {values}".format(**row), flush=True)
         if out is not None:

@@ -142,13 +142,13 @@ def load(network: ConvNet, params) -> None:
             for i, layer in enumerate(found):
                 values = params[f"{name}_{i}"]
                 weight = values["kernel"].transpose(3, 2, 0, 1) if name == "Conv" else values["scale"]
-                layer.weight.copy_(torch.as_tensor(weight.copy()))
-                layer.bias.copy_(torch.as_tensor(values["bias"]))
+                layer.weight.copy_(torch.tensor(weight))
+                layer.bias.copy_(torch.tensor(values["bias"]))
         kernel, width = params["classifier"]["kernel"], network.blocks[-3].num_channels
         side = math.isqrt(len(kernel) // width)
         kernel = kernel.reshape(side, side, width, -1).transpose(3, 2, 0, 1)
-        network.classifier.weight.copy_(torch.as_tensor(kernel.reshape(len(kernel), -1).copy()))
-        network.classifier.bias.copy_(torch.as_tensor(params["classifier"]["bias"]))
+        network.classifier.weight.copy_(torch.tensor(kernel.reshape(len(kernel), -1)))
+        network.classifier.bias.copy_(torch.tensor(params["classifier"]["bias"]))
 
 
 def distribution_loss(network, transforms, real, weights, synthetic):
@@ -242,6 +242,7 @@ def gradient_matching(pool: Pool, *, width, real, ipc) -> Callable[[], float]:
     optimizer = torch.optim.SGD([images], lr=0.1, momentum=0.5)
 
     def step():
+        reset(network)
         optimizer.zero_grad()
         for label in range(pool.num_classes):
             transform = siamese(OPERATIONS, shape[1], device)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdd import contrastive, distill, evaluate, kde, networks, sampling
+from jaxdd import augment, contrastive, distill, evaluate, kde, networks, sampling
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 HAS_SKLEARN = importlib.util.find_spec("sklearn") is not None
@@ -125,16 +125,16 @@ def distribution_matching(sizes: Sizes) -> Work:
 
 
 def gradient_matching(sizes: Sizes) -> Work:
-    """One DSA match step: gradients of the weights by real and by synthetic images, their distance,
-    its gradient in the synthetic pixels, update; no training of the network.
+    """One DSA match step, of a fresh network that is not trained: draw, augmentation, gradients of
+    the weights by real and by synthetic images, their distance, its gradient in the pixels, update.
 
     Per layer, a real image needs three products (forward, weights, input; no input in the first
     layer). A synthetic one needs seven: these three, two from differentiating the gradient of the
     weights, one from that of the input, and one back to the pixels; the first layer five.
     """
     method = distill.gradient_matching(
-        networks.ConvNet(sizes.classes, sizes.width), _sgd(0.1), outer=2**30, inner=1,
-        strategy=("color", "crop", "cutout", "flip", "scale", "rotate"),
+        networks.ConvNet(sizes.classes, sizes.width), _sgd(0.1), outer=1, inner=1,
+        strategy=augment.OPERATIONS,
     )
     cost = convnet_cost(sizes.width, sizes.side)
     real = 3 * cost.flops - cost.first_flops
@@ -287,8 +287,6 @@ def _distillation(sizes, method, name, options, flops, moved, may_compile=False)
     draw = functools.partial(sampling.weighted_batch, size=sizes.real)
     images = jax.random.normal(jax.random.key(1), (sizes.classes, sizes.ipc, *_shape(sizes)))
     state = method.init(images)
-    if "count" in state._fields:
-        state = state._replace(count=jnp.asarray(2**30 - sizes.steps))
     function = functools.partial(distill.chunk, method=method, draw=draw, length=sizes.steps)
 
     def peer(module, compiled):
@@ -343,7 +341,7 @@ def _torch(array):
     import torch
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    return torch.as_tensor(np.array(array), device=device)
+    return torch.tensor(np.asarray(array), device=device)
 
 
 def _torch_pool(module, sizes, n=None):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jaxdd import augment, kde, matching, sampling, training
+from jaxdd import augment, kde, matching, microbatch, sampling, training
 
 Draw = Callable[[jax.Array, sampling.Pool], sampling.Batch]
 
@@ -62,7 +62,8 @@ def distribution_matching(
 
     def features(params, images):
         flat = images.reshape(-1, *images.shape[2:])
-        return network.apply(params, flat).features.reshape(*images.shape[:2], -1)
+        found = microbatch.apply(lambda images: network.apply(params, images).features, flat)
+        return found.reshape(*images.shape[:2], -1)
 
     def step(key, state, batch):
         key_network, key_augment = jax.random.split(key)
@@ -150,7 +151,8 @@ def gradient_matching(
     def match(params, one):
         key, label, batch, images = one
         transform = lambda images: augment.siamese(key, images, strategy=strategy)[0]
-        target = gradient(params, transform(batch.images), label, batch.weights)
+        real = transform(batch.images)
+        target = training.gradient(network, params, real, label, batch.weights)
 
         def loss(images):
             weights = jnp.ones(len(images))

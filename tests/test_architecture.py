@@ -13,7 +13,7 @@ import jaxdd
 
 ROOT = pathlib.Path(jaxdd.__file__).parent
 LAYERS = [
-    {"kde", "bias", "corruptions", "augment", "networks", "sampling"},
+    {"kde", "bias", "corruptions", "augment", "networks", "sampling", "microbatch"},
     {"reweight", "matching", "contrastive", "training"},
     {"distill", "evaluate"},
     {"archives", "folders", "store"},
