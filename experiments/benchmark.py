@@ -11,9 +11,9 @@ larger of FLOPs / rate and bytes / copy rate. The PyTorch peers are in `experime
 what is not installed is left out with a note. Ten minutes on two cores, fewer than 25 on a GPU.
 """
 
-import datetime
 import functools
 import math
+import os
 import pathlib
 import statistics
 import time
@@ -31,7 +31,7 @@ PRESETS = {
     "quick": workloads.Sizes(),
     "paper": workloads.Sizes(steps=100, epochs=1000, test=10_000),
 }
-"""A hundredth of the evaluation protocol for a CPU, and all of it for a GPU."""
+"""A 250th of the evaluation protocol for a CPU, and all of it for a GPU."""
 
 SWEEPS = {
     "kde": ("points", "dimension", "classes"),
@@ -51,8 +51,9 @@ def interleaved(
     """
     repeats = {}
     for name, candidate in candidates.items():
-        candidate.run()
-        repeats[name] = max(1, math.ceil(least / _seconds(candidate.run, 1)))
+        first = _seconds(candidate.run, 1)  # warms up, and may be far slower than the next
+        again = first if first > 10 * least else _seconds(candidate.run, 1)
+        repeats[name] = max(1, math.ceil(least / again))
     found = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, candidate in candidates.items():
@@ -147,14 +148,15 @@ def cases(only: list[str], sizes: workloads.Sizes) -> dict[str, Callable[[], wor
 
 
 def circumstances() -> dict[str, Any]:
-    """Device, versions and date, those of the peers too."""
+    """Device, versions (those of the peers too), date, and how busy the machine is beforehand."""
     found = pipeline.circumstances()
     for name in ("torch", "scikit-learn"):
         try:
             found["versions"][name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             print(f"{name} is not installed: left out")
-    return found | {"time": datetime.datetime.now().isoformat(timespec="seconds")}
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
+    return found | {"cores": os.cpu_count(), "load": load}
 
 
 def main(

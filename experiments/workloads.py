@@ -49,8 +49,8 @@ class Sizes(NamedTuple):
     side: int = 32
     width: int = 128
     steps: int = 2
-    epochs: int = 10
-    test: int = 100
+    epochs: int = 4
+    test: int = 40
     batch: int = 256
     encoder_width: int = 32
     points: int = 60_000
