@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jaxdd import augment, draws, matching, sampling, training
+from jaxdd import augment, draws, matching, microbatch, sampling, training
 
 Decode = Callable[[jax.Array], jax.Array]
 
@@ -77,7 +77,8 @@ def distribution_matching(
         # Samples before classes: split over devices, the samples of all classes are one axis still.
         k, b = images.shape[:2]
         flat = images.swapaxes(0, 1).reshape(b * k, *images.shape[2:])
-        return network.apply(params, flat).features.reshape(b, k, -1).swapaxes(0, 1)
+        found = microbatch.apply(lambda images: network.apply(params, images).features, flat)
+        return found.reshape(b, k, -1).swapaxes(0, 1)
 
     def step(key, state, batch):
         key_network, key_augment = jax.random.split(key)
@@ -174,7 +175,10 @@ def gradient_matching(
         transform = lambda images: augment.siamese(key, images, strategy=strategy)[0]
         real, weights = jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), batch)
         targets = jax.lax.map(
-            lambda group: gradient(params, transform(group[0]), label, group[1]), (real, weights)
+            lambda group: training.gradient(
+                network, params, transform(group[0]), label, group[1]
+            ),
+            (real, weights),
         )
         present = weights.sum(1) > 0
 

@@ -4,6 +4,7 @@ Evaluation, the inner loop of gradient matching and the experts of trajectory ma
 way; they differ in optimizer, length and augmentation.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jaxdd import augment
+from jaxdd import augment, microbatch
 
 
 def cross_entropy(
@@ -31,6 +32,24 @@ def cross_entropy(
     each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     total = weights.sum()
     return jnp.sum(each * weights) / jnp.where(total > 0, total, 1)
+
+
+def gradient(
+    network: nn.Module, params: Any, images: jax.Array, labels: jax.Array, weights: jax.Array
+) -> Any:
+    """Gradient of `cross_entropy` in the parameters, summed over micro-batches.
+
+    The arguments are those of `cross_entropy`.
+    """
+    total = weights.sum()
+    labels = jnp.broadcast_to(labels, weights.shape)
+
+    def part(images, labels, weights):
+        slope = jax.grad(functools.partial(cross_entropy, network))(params, images, labels, weights)
+        return jax.tree.map(lambda x: x * weights.sum(), slope)
+
+    summed = microbatch.total(part, images, labels, weights)
+    return jax.tree.map(lambda x: x / jnp.where(total > 0, total, 1), summed)
 
 
 def fit(
@@ -69,12 +88,9 @@ def fit(
     def update(carry, batch):
         params, state = carry
         key, indices, present = batch
-
-        def loss(params):
-            views = augment.per_image(key, images[indices], strategy=strategy)
-            return cross_entropy(network, params, views, labels[indices], present)
-
-        step, state = optimizer.update(jax.grad(loss)(params), state, params)
+        views = augment.per_image(key, images[indices], strategy=strategy)
+        slope = gradient(network, params, views, labels[indices], present)
+        step, state = optimizer.update(slope, state, params)
         return (optax.apply_updates(params, step), state), None
 
     def epoch(carry, key):

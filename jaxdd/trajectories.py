@@ -7,7 +7,6 @@ term for a real sample that could be weighed. A weighted loss on uniform batches
 `sampling.uniform_batch`, has the same expectation and more variance.)
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -69,8 +68,8 @@ def train(
         k, b = batch.weights.shape
         images = batch.images.reshape(k * b, *batch.images.shape[2:])
         images = augment.per_image(key_augment, images, strategy=strategy)
-        loss = functools.partial(training.cross_entropy, network)
-        slope = jax.grad(loss)(params, images, jnp.arange(k).repeat(b), batch.weights.ravel())
+        labels = jnp.arange(k).repeat(b)
+        slope = training.gradient(network, params, images, labels, batch.weights.ravel())
         step, state = optimizer.update(slope, state, params)
         return (optax.apply_updates(params, step), state), None
 

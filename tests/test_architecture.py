@@ -13,7 +13,7 @@ import jaxdd
 
 ROOT = pathlib.Path(jaxdd.__file__).parent
 LAYERS = [
-    {"mixture", "bias", "corruptions", "augment", "formation", "networks", "sampling"},
+    {"mixture", "microbatch", "bias", "corruptions", "augment", "formation", "networks", "sampling"},
     {"kde", "reweight", "matching", "contrastive", "training"},
     {"draws", "evaluate", "trajectories"},
     {"distill"},

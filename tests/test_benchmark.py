@@ -1,0 +1,202 @@
+"""The benchmark's counts and peers: what is compared is the same work."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import benchmark, workloads
+from jaxdd import augment, contrastive, distill, kde, matching, networks, sampling, training
+
+KEY = jax.random.key(0)
+TINY = workloads.Sizes(
+    classes=2, real=4, ipc=2, side=8, width=4, steps=1, epochs=1, test=4, batch=4,
+    encoder_width=4, points=40, dimension=12,
+)
+
+
+@pytest.fixture(scope="module")
+def peers():
+    pytest.importorskip("torch")
+    from experiments import torch_peers
+
+    return torch_peers
+
+
+def xla_flops(function, *arguments):
+    return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
+
+
+def test_the_forward_count_is_xlas_to_five_per_cent():
+    """XLA also counts what is done element by element."""
+    network = networks.ConvNet(10, width=128, norm=None)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    params = jax.eval_shape(network.init, KEY, images)
+    ratio = xla_flops(network.apply, params, images) / workloads.convnet_cost(128, 32).flops
+    assert 1 <= ratio < 1.05
+
+
+def test_the_step_counts_are_xlas_to_fifteen_per_cent():
+    """With norms, losses and augmentation, which are element by element and not counted by hand.
+
+    Real batches of one micro-batch at most, so that no loop hides work from XLA's analysis.
+    """
+    network, sizes = networks.ConvNet(2, width=128), TINY._replace(width=128, side=32, real=8)
+    cost = workloads.convnet_cost(128, 32)
+    images = jnp.zeros((2, 2, 32, 32, 3))
+    batch = sampling.Batch(jnp.zeros((2, 8, 32, 32, 3)), jnp.ones((2, 8)))
+    method = distill.distribution_matching(network, optax.sgd(1.0))
+    found = xla_flops(method.step, KEY, method.init(images), batch)
+    counted = sizes.classes * (sizes.real + 2 * sizes.ipc) * cost.flops
+    assert counted < found < 1.15 * counted
+    params = network.init(KEY, images[0])
+    slope = lambda params, x: training.gradient(network, params, x, 0, jnp.ones(len(x)))
+    found = xla_flops(slope, params, batch.images[0])
+    assert found == pytest.approx(8 * (3 * cost.flops - cost.first_flops), rel=0.15)
+
+    def distance(x, params, target):
+        loss = lambda params: training.cross_entropy(network, params, x, 0, jnp.ones(len(x)))
+        return matching.cosine_rows(target, jax.grad(loss)(params))
+
+    found = xla_flops(jax.grad(distance), images[0], params, params)
+    assert found == pytest.approx(2 * (7 * cost.flops - 2 * cost.first_flops), rel=0.15)
+
+
+def test_rows_hold_what_the_readme_promises(tmp_path, monkeypatch):
+    monkeypatch.setitem(benchmark.PRESETS, "quick", TINY)
+    monkeypatch.setattr(workloads, "HAS_TORCH", False)
+    benchmark.main(only="kde", out=tmp_path / "out.json", rounds=1, sweep=True)
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert {"device", "versions", "date", "rows"} <= set(report)
+    for row in report["rows"]:
+        assert row["peer"] in {"numpy", "scikit-learn"} and row["ratio"] > 0
+        assert row["flops"] == 2 * 12 * 40 * 20  # two per product, n · n/k pairs
+        assert 0 < row["share_of_peak"] and row["peak_bytes"] >= 40 * 12 * 4
+    assert [s["values"] for s in report["sweeps"]] == [[10, 20, 40], [3, 6, 12], [1, 1, 2]]
+
+
+def test_an_unknown_piece_of_work_is_named():
+    with pytest.raises(SystemExit, match="found nonsense"):
+        benchmark.main(only="dm,nonsense")
+
+
+def test_candidates_take_turns():
+    order = []
+    note = lambda name: workloads.Timed(lambda: order.append(name), 0.5)
+    found = benchmark.interleaved({"a": note("a"), "b": note("b")}, rounds=2, least=0.0)
+    assert order[-4:] == ["a", "b", "a", "b"] and len(found["a"]) == 2
+
+
+def setting(peers, norm=networks.InstanceNorm):
+    """A network in both libraries, with a real and a synthetic batch of two classes."""
+    network = networks.ConvNet(2, width=4, norm=norm)
+    real, synthetic = (
+        jax.random.normal(jax.random.key(i), (2, n, 16, 16, 3)) for i, n in enumerate((5, 3))
+    )
+    params = network.init(jax.random.key(2), real[0])
+    twin = peers.ConvNet(3, 2, 4, 16, norm=norm is not None)
+    peers.load(twin, jax.device_get(params))
+    return network, params, twin, real, synthetic
+
+
+def torch_images(images):
+    import torch
+
+    axes = (*range(images.ndim - 3), images.ndim - 1, images.ndim - 3, images.ndim - 2)
+    return torch.tensor(np.asarray(images.transpose(axes)))
+
+
+def jax_images(images):
+    axes = (*range(images.ndim - 3), images.ndim - 2, images.ndim - 1, images.ndim - 3)
+    return images.detach().numpy().transpose(axes)
+
+
+def twin_of(peers, augmentation):
+    """A drawn `augment.Augmentation`, or a batch of them, as the peer's."""
+    import torch
+
+    as_batch = lambda x: torch.tensor(np.asarray(x))
+    return peers.Augmentation(*(as_batch(x) for x in augmentation))
+
+
+def test_peer_augmentation(peers):
+    images = jax.random.normal(KEY, (40, 16, 16, 3))
+    keys = jax.random.split(jax.random.key(1), 40)
+    drawn = jax.vmap(lambda key: augment.draw(key, (16, 16, 3)))(keys)
+    expected = jax.vmap(augment.apply)(drawn, images)
+    found = peers.augment(twin_of(peers, drawn), torch_images(images))
+    np.testing.assert_allclose(jax_images(found), expected, atol=2e-4)
+
+
+def test_peer_distribution_matching(peers):
+    network, params, twin, real, synthetic = setting(peers)
+    weights = jax.random.uniform(KEY, (2, 5))
+    weights = weights / weights.sum(1, keepdims=True)
+
+    def loss(synthetic):
+        features = lambda x: network.apply(params, x.reshape(-1, 16, 16, 3)).features
+        blocks = (features(x).reshape(*x.shape[:2], -1) for x in (real, synthetic))
+        return matching.distribution(*blocks, weights)
+
+    expected, slope = jax.value_and_grad(loss)(synthetic)
+    images = torch_images(synthetic).requires_grad_()
+    same = [lambda x: x] * 2
+    found = peers.distribution_loss(
+        twin, same, torch_images(real), torch_images(weights[..., None, None, None])[..., 0, 0, 0],
+        images,
+    )
+    found.backward()
+    np.testing.assert_allclose(found.item(), expected, rtol=1e-4)
+    np.testing.assert_allclose(jax_images(images.grad), slope, atol=1e-4 * jnp.abs(slope).max())
+
+
+def test_peer_gradient_matching(peers):
+    network, params, twin, real, synthetic = setting(peers)
+    target = training.gradient(network, params, real[1], 1, jnp.ones(5))
+
+    def loss(images):
+        cross_entropy = lambda p: training.cross_entropy(network, p, images, 1, jnp.ones(3))
+        return matching.cosine_rows(target, jax.grad(cross_entropy)(params))
+
+    expected, slope = jax.value_and_grad(loss)(synthetic[1])
+    images = torch_images(synthetic[1]).requires_grad_()
+    found = peers.gradient_loss(twin, lambda x: x, torch_images(real[1]), images, 1)
+    found.backward(inputs=[images])
+    np.testing.assert_allclose(found.item(), expected, rtol=1e-3)
+    np.testing.assert_allclose(jax_images(images.grad), slope, atol=1e-3 * jnp.abs(slope).max())
+
+
+def test_peer_contrastive_loss(peers):
+    import torch
+
+    embeddings = jax.random.normal(KEY, (12, 6))
+    embeddings = embeddings / jnp.linalg.norm(embeddings, axis=1, keepdims=True)
+    labels = jnp.arange(12) % 3
+    expected = contrastive.supervised_contrastive(embeddings, labels)
+    found = peers.contrastive_loss(*(torch.tensor(np.asarray(x)) for x in (embeddings, labels)))
+    np.testing.assert_allclose(found.item(), expected, rtol=1e-5)
+
+
+def test_peer_densities(peers):
+    import torch
+
+    points, labels = jax.random.normal(KEY, (40, 12)), jnp.arange(2).repeat(20)
+    expected = kde.class_log_density(points, labels, 0.7, num_classes=2)
+    found = peers.class_log_density(torch.tensor(np.asarray(points)), 2, 0.7)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    first = np.asarray(points[:20])
+    np.testing.assert_allclose(workloads._numpy_density(first, first, 0.7), expected[:20], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", workloads.WORK)
+def test_every_peer_runs(peers, name):
+    work = workloads.WORK[name](TINY)
+    for make in work.peers.values():
+        timed = make()
+        timed.run()
+        assert timed.scale > 0
+    work.ours.run()
+    assert work.flops > 0 and work.bytes > 0 and work.peak_bytes > 0

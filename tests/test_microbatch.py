@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdd import microbatch, networks, training
+
+SIZES = [1, 32, 33, 64, 100]
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+def test_apply_keeps_the_order_of_any_number_of_rows(n, transform):
+    rows = jnp.arange(2.0 * n).reshape(n, 2)
+    found = transform(lambda x: microbatch.apply(lambda x: (x + 1, x.sum(1)), x))(rows)
+    np.testing.assert_array_equal(found[0], rows + 1)
+    np.testing.assert_array_equal(found[1], rows.sum(1))
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_total_is_the_sum_over_all_rows(n):
+    """Σ_{i<n} i = n (n − 1) / 2, and as many ones as rows; the zeros that fill up add nothing."""
+    found = microbatch.total(lambda i, w: {"i": (i * w).sum(), "w": w.sum()},
+                             jnp.arange(n), jnp.ones(n))
+    assert found["i"] == n * (n - 1) / 2 and found["w"] == n
+
+
+def test_no_batch_is_larger_than_the_limit_nor_needlessly_small():
+    """100 rows in batches of at most 32: four of 25, not three of 32 and one of 4."""
+    seen = []
+    microbatch.apply(lambda x: seen.append(len(x)) or x, jnp.arange(100.0))
+    assert 25 in seen and not [n for n in seen if 25 != n != 100]
+
+
+def test_differentiable_and_vmappable_with_closed_over_values():
+    rows = jnp.arange(70.0)
+    loss = lambda a, x: (microbatch.apply(lambda x: a * jnp.sin(x), x) ** 2).sum()
+    plain = lambda a, x: ((a * jnp.sin(x)) ** 2).sum()
+    factors = jnp.array([1.0, 3.0])
+    for argument in (0, 1):
+        found, expected = (
+            jax.vmap(jax.grad(f, argument), (0, None))(factors, rows) for f in (loss, plain)
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_training_gradient_is_that_of_the_cross_entropy():
+    """Over 70 images, three micro-batches, of which one has no weight at all."""
+    network = networks.ConvNet(num_classes=3, width=4, depth=2)
+    images = jax.random.normal(jax.random.key(0), (70, 8, 8, 1))
+    labels, weights = jnp.arange(70) % 3, jnp.arange(70) % 3 * 1.0
+    params = network.init(jax.random.key(1), images[:1])
+    found = jax.jit(lambda p: training.gradient(network, p, images, labels, weights))(params)
+    loss = lambda p: training.cross_entropy(network, p, images, labels, weights)
+    expected = jax.jit(jax.grad(loss))(params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), found, expected)
+    nothing = jax.jit(lambda p: training.gradient(network, p, images, labels, 0 * weights))(params)
+    assert all((x == 0).all() for x in jax.tree.leaves(nothing))
+
+
+def test_memory_does_not_grow_with_the_batch():
+    """Forward through 4 and 32 micro-batches: temporaries stay within those of one and the input."""
+    network = networks.ConvNet(num_classes=3, width=16, depth=2)
+    params = network.init(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+
+    def temporary(n):
+        run = lambda x: microbatch.apply(lambda x: network.apply(params, x).logits, x)
+        compiled = jax.jit(run).lower(jnp.zeros((n, 16, 16, 1))).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    pixels = 16 * 16 * 4
+    assert temporary(1024) - temporary(128) < 3 * (1024 - 128) * pixels
