@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import pathlib
-import time
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -564,7 +563,7 @@ def _keep(path, benchmark):
     fields = {k: v for k, v in benchmark._asdict().items() if k not in _CACHED}
     arrays = {f"{p}-{f}": v for p in _CACHED for f, v in getattr(benchmark, p)._asdict().items()}
     try:
-        _prune(path.parent, CACHE_BYTES - sum(array.nbytes for array in arrays.values()))
+        store.prune(path.parent, CACHE_BYTES - sum(array.nbytes for array in arrays.values()))
         store.write_arrays(path, arrays | {"fields": np.array(json.dumps(fields))})
     except OSError as error:
         warnings.warn(f"{benchmark.name} could not be kept for the next time: {error}", stacklevel=3)
@@ -581,13 +580,3 @@ def _stored(path):
         return Benchmark(**parts, **fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _prune(folder, budget):
-    """Deletes the least recently used benchmarks, and what a killed process left, beyond the budget."""
-    files = [(path.stat(), path) for path in folder.glob("*") if path.is_file()]
-    for status, path in sorted(files, key=lambda entry: -entry[0].st_mtime):
-        budget -= status.st_size
-        stale = path.name.endswith(store.TEMPORARY) and time.time() - status.st_mtime > 3600
-        if budget < 0 or stale:
-            path.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import functools
 import io
 import logging
 import pathlib
+import platform
 import re
 import shlex
 import sys
@@ -24,6 +25,7 @@ import rich.table
 import tyro
 
 from jaxdd import (
+    archives,
     benchmarks,
     datasets,
     folders,
@@ -35,6 +37,7 @@ from jaxdd import (
     processes,
     report,
     results,
+    store,
     transfer,
 )
 
@@ -375,6 +378,21 @@ def _later(command):
     return collect
 
 
+PROGRAM_BYTES = 2 * 2**30
+"""Size of the cache of compiled programs."""
+
+
+def _keep_programs():
+    """Has XLA keep what it compiles for the next command, unless the user said where already."""
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    # A program for the CPU is one for the CPU that it was compiled on.
+    folder = archives.CACHE.expanduser() / "programs" / (platform.node() or "here")
+    store.prune(folder, PROGRAM_BYTES)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 def _parse(arguments):
     """The command to run. tyro explains a mistake in a box; here it becomes one line."""
     commands, program = COMMANDS, "jaxdd"
@@ -412,7 +430,9 @@ def main(arguments: list[str] | None = None) -> None:
         jax.errors.JaxRuntimeError,
     )
     try:
-        _parse(arguments)()
+        command = _parse(arguments)
+        _keep_programs()
+        command()
     except (pipeline.Interrupted, processes.Lost, KeyboardInterrupt) as stopped:
         print(f"jaxdd: {str(stopped) or 'stopped'}", file=sys.stderr)
         if arguments[:1] not in (["datasets"], ["report"]):

@@ -16,6 +16,7 @@ import math
 import os
 import pathlib
 import secrets
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -60,6 +61,23 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def prune(folder: str | os.PathLike, budget: int) -> None:
+    """Deletes the files of a cache that were written or touched first, until the others fit a budget.
+
+    What killed processes left half-written is deleted as well, after an hour.
+
+    Args:
+      folder: of the files; those in folders below it stay. It may be absent.
+      budget: in bytes.
+    """
+    files = [(path.stat(), path) for path in pathlib.Path(folder).glob("*") if path.is_file()]
+    for status, path in sorted(files, key=lambda entry: -entry[0].st_mtime):
+        budget -= status.st_size
+        stale = path.name.endswith(TEMPORARY) and time.time() - status.st_mtime > 3600
+        if budget < 0 or stale:
+            path.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 import errno
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -208,6 +209,21 @@ def test_compare_prints_the_table(tmp_path, capsys):
     cli.main(["compare", "cdigits", *TINY, "--steps", "2", "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
     assert all(name in printed for name in pipeline.ROWS)
+
+
+def test_compiled_programs_are_kept_for_the_next_command(tmp_path):
+    """Where the user has not said where: under XDG_CACHE_HOME, by the name of the machine."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    environment["XDG_CACHE_HOME"] = str(tmp_path)
+    code = (
+        "import jax; from jaxdd import cli; cli._keep_programs(); "
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); "
+        "jax.jit(lambda x: x @ x)(jax.numpy.eye(3))"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+        kept = list((tmp_path / "jaxdd" / "programs" / platform.node()).glob("jit__lambda*-cache"))
+        assert len(kept) == 1
 
 
 def test_help_names_the_commands(capsys):
