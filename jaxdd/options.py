@@ -167,4 +167,5 @@ class Options:
         outer, inner = distill.loops(self.ipc)
         if self.preset == "paper":
             return dict(steps=1000 * outer, outer=outer, inner=inner, learning_rate=0.1, chunk=10)
-        return dict(steps=100, outer=outer, inner=min(inner, 5), learning_rate=0.1, batch_size=64)
+        steps = 400 if outer == 1 else 100  # a network each, or ten networks
+        return dict(steps=steps, outer=outer, inner=min(inner, 5), learning_rate=0.1, batch_size=64)
