@@ -244,17 +244,16 @@ def test_monotone_in_severity(name):
     assert all(np.diff([MEASURES.get(name, lost)(severity) for severity in SEVERITIES]) > 0)
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (7, 19), (64, 48)])
+@pytest.mark.parametrize("shape", [(4, 4), (7, 19)])
 @pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
 def test_any_size_and_constant_images(name, shape):
-    for level in (0, 255):
-        images = np.full((2, *shape, 3), level, np.uint8)
-        assert corrupted(name, images, 4).shape == images.shape  # and no NaN, which casts to 0
-        one = functools.partial(corruptions.CORRUPTIONS[name], severity=4)
-        image = jnp.full((*shape, 3), level / 255)
-        random = corruptions.CORRUPTIONS[name] not in corruptions._NOT_RANDOM
-        found = one(KEY, image) if random else one(image)
-        assert jnp.isfinite(found).all() and 0 <= found.min() and found.max() <= 1
+    images = np.stack([np.full((*shape, 3), level, np.uint8) for level in (0, 255)])
+    assert corrupted(name, images, 4).shape == images.shape
+    one = functools.partial(corruptions.CORRUPTIONS[name], severity=4)
+    random = corruptions.CORRUPTIONS[name] not in corruptions._NOT_RANDOM
+    keys = (jax.random.split(KEY, 2),) if random else ()
+    found = jax.jit(jax.vmap(one))(*keys, images / np.float32(255))
+    assert jnp.isfinite(found).all() and 0 <= found.min() and found.max() <= 1
 
 
 @pytest.mark.parametrize("name", corruptions.CORRUPTIONS)

@@ -50,7 +50,9 @@ def equal(one, other):
 
 def test_a_step_is_the_written_out_formula():
     """The same draws by hand: network, one augmentation a class, weighted mean, SGD with momentum."""
-    state, batch = start(), DRAW(jax.random.key(1), POOL)
+    strategy = ("crop", "scale")
+    method = distill.distribution_matching(NETWORK, OPTIMIZER, strategy=strategy)
+    state, batch = start(method=method), DRAW(jax.random.key(1), POOL)
     key_network, key_augment = jax.random.split(KEY)
     params = NETWORK.init(key_network, state.images[0, :1])
     keys = jax.random.split(key_augment, 3)
@@ -60,13 +62,15 @@ def test_a_step_is_the_written_out_formula():
     def loss(images):
         total = 0.0
         for c in range(3):
-            real, synthetic = augment.siamese(keys[c], batch.images[c], images[c])
+            real, synthetic = augment.siamese(
+                keys[c], batch.images[c], images[c], strategy=strategy
+            )
             target = batch.weights[c] @ NETWORK.apply(params, real).features
             total += jnp.sum((target - NETWORK.apply(params, synthetic).features.mean(0)) ** 2)
         return total
 
     value, gradient = loss(state.images)
-    after, info = METHOD.step(KEY, state, batch)
+    after, info = jax.jit(method.step)(KEY, state, batch)
     assert float(info["loss"]) == pytest.approx(float(value), rel=1e-4)
     expected = state.images - 0.5 * gradient
     np.testing.assert_allclose(after.images, expected, atol=1e-4 * float(jnp.abs(gradient).max()))

@@ -83,11 +83,10 @@ def test_the_kernel_gradient_off_the_cpu_is_the_same_number():
 
 
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 20, 1)])
-def test_features_and_logits(name, shape):
-    """Logits are the linear head of the features, whatever the network and the image size."""
+def test_features_and_logits(name):
+    """Logits are the linear head of the features, whatever the network; the image is no square."""
     network = SMALL[name]()
-    images = random((2, *shape))
+    images = random((2, 28, 20, 1))
     params = jax.jit(network.init)(KEY, images)
     features, logits = jax.jit(network.apply)(params, images)
     head = params["params"]["classifier"]

@@ -57,7 +57,7 @@ def chunk(name, draw, pool, ipc, mesh=None):
     return lowered.compile(), arguments
 
 
-@pytest.mark.parametrize("name, ipc", [("dm", 4), ("dm", 3), ("dsa", 3)])
+@pytest.mark.parametrize("name, ipc", [("dm", 3), ("dsa", 3)])
 def test_distilling_is_the_same(mesh, pool, name, ipc):
     """ipc 3 in 3 classes makes nine synthetic images, which four devices share unevenly."""
     draw = functools.partial(sampling.uniform_batch, size=16)

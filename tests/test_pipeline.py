@@ -132,9 +132,9 @@ def test_without_attributes_the_oracle_row_and_the_diagnostics_are_skipped(tmp_p
         dict(weighting="mean", init="noise", bandwidth_rule="scott"),
         dict(weighting="batch", init="real", bandwidth_rule="median-distance"),
         dict(bandwidth_rule="likelihood", embedding="features", clip=2.0),
-        dict(bandwidth_rule="fixed", bandwidth=0.3, network="mlp", dtype="bfloat16"),
+        dict(bandwidth_rule="fixed", bandwidth=0.3, dtype="bfloat16"),
         dict(steps=0, ipc=40),
-        dict(ipc=1, batch_size=1, candidates=16, formation=3),
+        dict(ipc=1, batch_size=1, candidates=16, formation=3, network="mlp"),
         dict(method="dc", outer=2, inner=1),
     ],
     ids=str,
@@ -149,7 +149,7 @@ def test_every_option_runs(tmp_path, change):
 
 
 MTT = dataclasses.replace(
-    TINY, method="mtt", steps=2, eval_seeds=1, inner=2, experts=2, expert_epochs=2,
+    TINY, method="mtt", network="mlp", steps=2, eval_seeds=1, inner=2, experts=2, expert_epochs=2,
     expert_updates=2, span=1, latest=1,
 )
 

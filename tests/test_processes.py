@@ -14,8 +14,8 @@ import pytest
 from jaxdd import cli, processes, store
 
 RUN = (
-    "run cdigits --ipc 2 --batch-size 8 --width 4 --depth 2 --epochs 1 --eval-seeds 3 --steps 6 "
-    "--chunk 2 --encoder-steps 2 --encoder-width 4 --save-every 0"
+    "run cdigits --ipc 2 --batch-size 8 --network mlp --epochs 1 --eval-seeds 3 --steps 6 "
+    "--chunk 2 --save-every 0 --debias none"
 ).split()
 
 

@@ -34,12 +34,15 @@ def test_the_network_of_the_run_scores_as_in_the_run(finished):
 def test_what_was_evaluated_is_read_back(finished, monkeypatch):
     """With as many epochs and seeds; the other networks stay in the file."""
     folder, _ = finished
-    first = transfer.transfer(folder, squares(), names=("mlp",))
-    more = transfer.transfer(folder, squares(), names=("mlp", "convnet"), eval_seeds=1)
-    assert [more[name]["synthetic"]["accuracy"]["n"] for name in ("mlp", "convnet")] == [1, 1]
+    first = transfer.transfer(folder, squares(), names=("mlp",))["mlp"]
+    known = {"epochs": 2, "eval_seeds": 1}
+    store.write_json(folder / "transfer.json", {"mlp": first, "lenet": known})
+    found = transfer.transfer(folder, squares(), names=("mlp", "lenet"), eval_seeds=1)
+    assert found["mlp"]["synthetic"]["accuracy"]["n"] == 1 and found["lenet"] == known
     monkeypatch.setattr(pipeline, "scored", lambda *_: pytest.fail("evaluated again"))
-    assert transfer.transfer(folder, squares(), names=("mlp",), eval_seeds=1)["mlp"] != first["mlp"]
-    assert store.read_json(folder / "transfer.json").keys() == {"mlp", "convnet"}
+    again = transfer.transfer(folder, squares(), names=("mlp",), eval_seeds=1)
+    assert again == {"mlp": found["mlp"]} and again["mlp"] != first
+    assert store.read_json(folder / "transfer.json").keys() == {"mlp", "lenet"}
 
 
 def test_refuses(finished, tmp_path):
