@@ -3,12 +3,15 @@
     python -m experiments.benchmark --out experiments/results/benchmark-cpu.json
     python -m experiments.benchmark --preset paper --sweep --out benchmark-gpu.json
 
-Every row is taken in one run, jaxdd, its peer and a matrix product in turn, so that a busy machine
-slows all of them alike: `seconds` are medians, `spread` is the distance between the quartiles, and
-`ratio` is the median of peer / jaxdd over the rounds. `share_of_peak` is the FLOPs counted by hand in
-`experiments.workloads` over the time and the rate of that matrix product; `roofline_seconds` is the
-larger of FLOPs / rate and bytes / copy rate. The PyTorch peers are in `experiments.torch_peers`;
-what is not installed is left out with a note. Ten minutes on two cores, fewer than 25 on a GPU.
+jaxdd, its peers and a matrix product take turns in one run: `seconds` are medians over the rounds,
+`spread` is the distance between the quartiles, and `ratio` the median of peer / jaxdd round by round.
+`share_of_peak` is the FLOPs counted by hand in `experiments.workloads` over the time and the rate of
+that matrix product; `roofline_seconds` is the larger of FLOPs / rate and bytes / copy rate. The
+PyTorch peers are in `experiments.torch_peers`; what is not installed is left out with a note.
+
+Run it on a quiet machine. `load` is the load average after the row; where it is well above the number
+of cores, taking turns does not help, since PyTorch's threads wait for each other and lose far more:
+the evaluation of width 32 came out at 13 on a busy machine and at 0.74 on a calmer one.
 """
 
 import functools
@@ -75,6 +78,7 @@ def measure(name: str, work: workloads.Work, *, rounds: int) -> list[dict[str, A
     candidates = {"jaxdd": work.ours, "product": product, "copy": copy}
     candidates |= {peer: make() for peer, make in work.peers.items()}
     found = interleaved(candidates, rounds=rounds)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
     ours = statistics.median(found["jaxdd"])
     rate = product_flops / statistics.median(found["product"])
     copy_rate = copied / statistics.median(found["copy"])
@@ -84,6 +88,7 @@ def measure(name: str, work: workloads.Work, *, rounds: int) -> list[dict[str, A
         "compile_seconds": work.compile_seconds, "flops": work.flops, "bytes": work.bytes,
         "peak_flops_per_second": rate, "copy_bytes_per_second": copy_rate,
         "roofline_seconds": max(work.flops / rate, work.bytes / copy_rate), "rounds": rounds,
+        "load": load,
     }
     rows = []
     for peer in list(work.peers) or [None]:
@@ -148,15 +153,14 @@ def cases(only: list[str], sizes: workloads.Sizes) -> dict[str, Callable[[], wor
 
 
 def circumstances() -> dict[str, Any]:
-    """Device, versions (those of the peers too), date, and how busy the machine is beforehand."""
+    """Device, versions and date, those of the peers too."""
     found = pipeline.circumstances()
     for name in ("torch", "scikit-learn"):
         try:
             found["versions"][name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             print(f"{name} is not installed: left out")
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
-    return found | {"cores": os.cpu_count(), "load": load}
+    return found | {"cores": os.cpu_count()}
 
 
 def main(

@@ -1,9 +1,9 @@
 """Micro-batches: as many images at a time as suit the device, with the same result.
 
-On a CPU 32 images at a time keep a layer's activations in the cache until the next layer reads them,
-and take a fourth to a third less time for it: forward through a ConvNet of width 128, 1280 images of
-32×32×3 cost 2.3 s of two cores instead of 3.3 s, gradients of its weights on 256 images 0.78 s
-instead of 1.13 s. Elsewhere `LARGE` images bound the memory, whatever a batch holds.
+On a CPU a few images at a time keep a layer's activations in the cache until the next layer reads
+them. In processor seconds, with a ConvNet of width 128 and images of 32×32×3: forward 1280 images
+2.3 (32 at a time) instead of 3.3, a DM step of 10 × 256 real ones 5.1 instead of 6.9, a DSA match step
+17.7 instead of 30.8. Elsewhere `LARGE` images bound the memory, whatever a batch holds.
 """
 
 from collections.abc import Callable
