@@ -14,7 +14,7 @@ from PIL import Image
 from jaxdd import cli, pipeline, store
 
 TINY = (
-    "--ipc 2 --batch-size 8 --width 4 --depth 2 --epochs 1 --eval-seeds 1 --chunk 2 "
+    "--ipc 2 --batch-size 8 --network mlp --depth 2 --epochs 1 --eval-seeds 1 --chunk 2 "
     "--encoder-steps 2 --encoder-width 4 --save-every 0"
 ).split()
 
@@ -51,7 +51,7 @@ def test_run_killed_and_interrupted_resumes_to_the_bits_of_an_undisturbed_one(
 ):
     """SIGKILL in mid-distillation, then Ctrl-C, then to the end."""
     command = ["run", "cdigits", *TINY, "--steps", "60", "--method", method]
-    command += ["--network", network, "--debias", "none"]
+    command += ["--network", network, "--width", "4", "--debias", "none"]
     killed = start([*command, "--out", tmp_path / "cut"])
     wait_for_steps(killed, tmp_path / "cut", 5)
     killed.send_signal(signal.SIGKILL)
@@ -267,7 +267,7 @@ def test_run_on_a_folder_of_images(photographs, tmp_path, capsys):
 
 
 def test_images_too_small_for_the_network_are_refused(photographs, tmp_path, capsys):
-    command = ["run", photographs, *TINY, "--resize", "3", "--out", tmp_path / "out"]
+    command = ["run", photographs, *TINY, "--network", "convnet", "--resize", "3", "--out", tmp_path / "out"]
     assert "sides of 4 pixels or more for a ConvNet of depth 2, found 3" in fails(command, capsys)
 
 

@@ -116,7 +116,7 @@ def test_weights_do_not_depend_on_the_attributes():
 
 
 def test_without_attributes_the_oracle_row_and_the_diagnostics_are_skipped(tmp_path):
-    job = jobs.prepare(shades(attributes=False), TINY)
+    job = jobs.prepare(shades(attributes=False), dataclasses.replace(TINY, network="mlp"))
     rows = pipeline.compare(job, tmp_path / "out", resume=False)["rows"]
     assert "oracle" not in rows and rows["kde"]["accuracy"]["mean"] >= 0
     weights = rows["kde"]["weights"]
@@ -132,15 +132,15 @@ def test_without_attributes_the_oracle_row_and_the_diagnostics_are_skipped(tmp_p
         dict(weighting="mean", init="noise", bandwidth_rule="scott"),
         dict(weighting="batch", init="real", bandwidth_rule="median-distance"),
         dict(bandwidth_rule="likelihood", embedding="features", clip=2.0),
-        dict(bandwidth_rule="fixed", bandwidth=0.3, dtype="bfloat16"),
+        dict(bandwidth_rule="fixed", bandwidth=0.3, dtype="bfloat16", network="convnet"),
         dict(steps=0, ipc=40),
-        dict(ipc=1, batch_size=1, candidates=16, formation=3, network="mlp"),
-        dict(method="dc", outer=2, inner=1),
+        dict(ipc=1, batch_size=1, candidates=16, formation=3),
+        dict(method="dc", outer=2, inner=1, network="convnet"),
     ],
     ids=str,
 )
 def test_every_option_runs(tmp_path, change):
-    options = dataclasses.replace(TINY, **{"steps": 2, "eval_seeds": 1, **change})
+    options = dataclasses.replace(TINY, **{"steps": 2, "eval_seeds": 1, "network": "mlp", **change})
     job = jobs.prepare(shades(), options)
     result = pipeline.run(job, tmp_path / "out", debias="kde", resume=False)
     assert 0 <= result["accuracy"]["mean"] <= 1
@@ -173,7 +173,7 @@ def test_trajectory_matching_keeps_its_experts_for_other_runs(tmp_path):
 
 
 def test_the_row_over_groups(tmp_path):
-    job = jobs.prepare(shades(), dataclasses.replace(TINY, steps=2, eval_seeds=1))
+    job = jobs.prepare(shades(), dataclasses.replace(TINY, network="mlp", steps=2, eval_seeds=1))
     rows = pipeline.compare(job, tmp_path / "out", resume=False, names=("fairdd",))["rows"]
     assert list(rows) == ["random", "fairdd"]
     assert rows["fairdd"]["weights"]["group_balance"] == pytest.approx(1, abs=1e-4)
