@@ -15,6 +15,7 @@ import re
 import shlex
 import sys
 import time
+import warnings
 from typing import Annotated, Literal
 
 import jax
@@ -382,7 +383,7 @@ PROGRAM_BYTES = 2 * 2**30
 """Size of the cache of compiled programs."""
 
 
-def _keep_programs():
+def keep_programs():
     """Has XLA keep what it compiles for the next command, unless the user said where already."""
     if jax.config.jax_compilation_cache_dir is not None:
         return
@@ -391,6 +392,8 @@ def _keep_programs():
     store.prune(folder, PROGRAM_BYTES)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    # What another command is writing, or was killed while it wrote, is compiled again.
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
 
 
 def _parse(arguments):
@@ -431,7 +434,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     try:
         command = _parse(arguments)
-        _keep_programs()
+        keep_programs()
         command()
     except (pipeline.Interrupted, processes.Lost, KeyboardInterrupt) as stopped:
         print(f"jaxdd: {str(stopped) or 'stopped'}", file=sys.stderr)

@@ -65,8 +65,8 @@ def distribution_matching(
             example `formation.split`.
         groups: number of groups that a class's batch consists of, see `draws.grouped`. The loss is then
             a sum over groups as well: FairDD (Zhou et al., 2025). For this squared distance its
-            gradient is `groups` times that of the groups' barycentre, which `reweight.oracle`
-            weights give.
+            gradient is that of the groups' barycentre, which `reweight.oracle` weights give, times
+            the number of groups in the batch.
     """
 
     def init(images):

@@ -179,7 +179,9 @@ def prepare(
         )
     module = network(options, benchmark.num_classes)
     if side < options.formation:
-        raise ValueError(f"formation must be at most the images' side {side}, found {options.formation}")
+        raise ValueError(
+            f"formation must be at most the images' side {side}, found {options.formation}"
+        )
     aligned = None if benchmark.aligned is None else jnp.asarray(benchmark.aligned)
     protocol = functools.partial(
         evaluate.evaluate, aligned=aligned, mean=jnp.asarray(benchmark.mean),
@@ -188,11 +190,13 @@ def prepare(
     )
     evaluation = lambda *arrays: protocol(arrays[0], module, *arrays[1:])
     draw = _batches(options, benchmark.num_classes)
-    if mesh is not None:
-        if options.method == "mtt":
-            raise ValueError("dm, dc and dsa can be split over devices, found mtt")
-        draw, evaluation = parallel.split_draw(draw, mesh), parallel.map_rows(evaluation, mesh)
-    compiled = jax.jit(evaluation)
+    if mesh is None:
+        compiled = parallel.thread_rows(evaluation)
+    elif options.method == "mtt":
+        raise ValueError("dm, dc and dsa can be split over devices, found mtt")
+    else:
+        draw = parallel.split_draw(draw, mesh)
+        compiled = jax.jit(parallel.map_rows(evaluation, mesh))
     test = placed(jax.tree.map(jnp.asarray, tuple(benchmark.test)), mesh)
     keys = jax.random.split(key(options, "evaluate"), options.eval_seeds)
 

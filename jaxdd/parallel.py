@@ -6,12 +6,15 @@ small is on every device (`replicate`), what is large is split along its rows:
 * `split_draw` splits the batches that a method draws, `split_network` whatever a network is applied
   to, and `keep_whole` puts the state together again after each step: `jit` adds the sums over the
   devices that the losses need. The result is that of one device up to the order of additions.
-* `map_rows` gives each device some rows of an array, such as the keys of an evaluation.
+* `map_rows` gives each device some rows of an array, such as the keys of an evaluation;
+  `thread_rows` gives them to the threads of one CPU.
 * `log_density` and `class_log_density` send the points of a kernel density round a ring.
 """
 
 import functools
+import multiprocessing
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
@@ -158,6 +161,35 @@ def map_rows(function: Callable, mesh: Mesh) -> Callable:
         n = len(jax.tree.leaves(rows)[0])
         found = jax.tree.map(lambda x: x[:n], each(_filled(rows, mesh.size), *others))
         return jax.lax.with_sharding_constraint(found, NamedSharding(mesh, whole))
+
+    return mapped
+
+
+def thread_rows(function: Callable, *, threads: int | None = None) -> Callable:
+    """Is `map_rows` by threads on one CPU, compiled already; on other devices it is `jit`.
+
+    The operations of a small network do not fill the cores: on two of them an update of a ConvNet
+    with 100 images takes 37 ms instead of 56 at width 32, and 307 instead of 383 at width 128, when
+    two networks are trained at once.
+
+    Args:
+        function: as in `map_rows`.
+        threads: at most as many rows at once; the number of cores where omitted.
+    """
+    compiled = jax.jit(function)
+    threads = multiprocessing.cpu_count() if threads is None else threads
+
+    def mapped(rows, *others):
+        if jax.default_backend() != "cpu":
+            return compiled(rows, *others)
+        n = len(jax.tree.leaves(rows)[0])
+        each = [jax.tree.map(lambda x: x[i : i + 1], rows) for i in range(n)]
+        pool = futures.ThreadPoolExecutor(threads)
+        try:
+            found = list(pool.map(lambda row: jax.block_until_ready(compiled(row, *others)), each))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
 
     return mapped
 

@@ -157,14 +157,13 @@ def _catch_interrupt():
 def _experts(job, folder, source, name):
     """The source of trajectory matching: experts, read from their folder or trained into it."""
     options, classes = job.options, job.benchmark.num_classes
-    train = functools.partial(
+    train = jax.jit(functools.partial(
         trajectories.train, network=job.network, draw=source.draw, epochs=options.expert_epochs,
         updates=options.expert_updates, optimizer=optax.sgd(options.expert_rate),
         strategy=job.benchmark.strategy,
-    )
-    expert = lambda i: jax.jit(train)(
-        jax.random.fold_in(jobs.key(options, "experts"), i), pool=source.pool
-    )
+    ))
+    key = jobs.key(options, "experts")
+    expert = lambda i: train(jax.random.fold_in(key, i), pool=source.pool)
     fields = (
         "network", "width", "depth", "dtype", "batch_size", "candidates", "weighting",
         "expert_epochs", "expert_updates", "expert_rate", "seed",
@@ -178,7 +177,7 @@ def _experts(job, folder, source, name):
     with jobs.timed(job.seconds, "experts"):
         experts = buffers.fill(
             buffer, manifest, expert, count=options.experts,
-            like=jax.eval_shape(train, jobs.key(options, "experts"), pool=source.pool),
+            like=jax.eval_shape(train, key, pool=source.pool),
             report=lambda done: job.report(f"{name} experts", done, options.experts),
         )
     draw = functools.partial(trajectories.segment, span=options.span, latest=options.latest)
@@ -195,8 +194,8 @@ def distill_into(job: jobs.Job, folder: pathlib.Path, source: Source, name: str)
     state = source.method.init(_initial(job, source.weights))
     first, state = checkpoint.restore(folder, state) or (0, state)
     store.rewind(folder, first)
-    if steps == 0:
-        return state.images
+    if first >= steps:
+        return jax.device_get(state.images)
     if options.method == "mtt":
         source = _experts(job, folder, source, name)
     state, data = jobs.placed((state, source.pool), job.mesh)
@@ -414,9 +413,8 @@ def _compare_figures(job, folder, rows, images):
     _bars(folder, rows)
     titles = {"none": "plain distillation", "kde": "density weights"}
     shown = {name: images[name] for name in titles if name in images} or images
+    accuracies = {name: f"{100 * rows[name]['accuracy']['mean']:.0f} %" for name in shown}
     plot.comparison(
         folder / "synthetic.png", shown, mean=job.benchmark.mean, std=job.benchmark.std,
-        titles={
-            name: f"{titles.get(name, name)}: {100 * rows[name]['accuracy']['mean']:.0f} %" for name in shown
-        },
+        titles={name: f"{titles.get(name, name)}: {accuracies[name]}" for name in shown},
     )

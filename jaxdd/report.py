@@ -22,6 +22,7 @@ ABOUT = {
     "none": "distilled with uniform weights",
     "kde": "distilled with density weights, which know no bias label",
     "oracle": "distilled with weights made from the bias labels",
+    "fairdd": "distilled with a loss for every bias group, made from the bias labels",
 }
 """What the rows of a comparison are."""
 

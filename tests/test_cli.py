@@ -30,9 +30,12 @@ def fails(arguments, capsys):
 
 
 def start(arguments):
-    """The command line in a process of its own."""
+    """The command line in a process of its own, optimised as users have it."""
     command = [sys.executable, "-m", "jaxdd", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def wait_for_steps(process, folder, lines):
@@ -217,7 +220,7 @@ def test_compiled_programs_are_kept_for_the_next_command(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     environment["XDG_CACHE_HOME"] = str(tmp_path)
     code = (
-        "import jax; from jaxdd import cli; cli._keep_programs(); "
+        "import jax; from jaxdd import cli; cli.keep_programs(); "
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); "
         "jax.jit(lambda x: x @ x)(jax.numpy.eye(3))"
     )

@@ -112,7 +112,7 @@ def test_contrastive_training_and_embedding_are_the_same(mesh, pool):
 
 
 def test_evaluation_is_the_same(mesh, pool):
-    """Seeds over devices, by shard_map and by pmap; five seeds leave devices without work."""
+    """Seeds over devices, by shard_map, by pmap and by threads; five leave devices without work."""
     images = sampling.take(pool, pool.order[: 6 * K])
     labels = jnp.repeat(jnp.arange(K), 6)
     test = (pool.images, jnp.arange(60) % K, None)
@@ -130,6 +130,12 @@ def test_evaluation_is_the_same(mesh, pool):
     np.testing.assert_array_equal(split(keys, images).accuracy, expected)
     pmapped = parallel.pmap_rows(score, devices=jax.devices()[:4])
     np.testing.assert_array_equal(pmapped(keys, images).accuracy, expected)
+    traces = []
+    counted = lambda *arguments: traces.append(0) or score(*arguments)
+    threaded = parallel.thread_rows(counted, threads=2)
+    for _ in range(2):
+        np.testing.assert_array_equal(threaded(keys, images).accuracy, expected)
+    assert len(traces) == 1
 
 
 exact = jax.jit(kde.log_density, static_argnames="leave_one_out")

@@ -1,0 +1,210 @@
+"""Grids of experiments: cells found by what they depend on, computed once, safe to stop.
+
+A cell is one row of a comparison: data set, options, and how the set is made. Its result goes to a
+JSON file whose name is a hash of these, so a cell is never computed twice, a new cell changes none
+of the others, and tables are made from the files that are there. Cells that differ in the row alone
+share their weights and compiled programs.
+
+Every module of `experiments` with a grid is run as
+
+    python -m experiments.NAME [--preset quick|paper] [--data-dir DIR] [--budget 20m]
+
+and run again for what is left. It ends with exit code 3 while cells are missing.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import tyro
+
+from jaxdd import archives, benchmarks, cli, jobs, pipeline, results, store
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+_INCIDENTAL = ("preset", "chunk", "save_every", "buffer")
+
+
+class Cell(NamedTuple):
+    """A row of a comparison: one of `pipeline.ROWS` or `pipeline.DEBIAS`, of a named benchmark."""
+
+    dataset: str
+    row: str
+    options: jobs.Options
+
+
+class Grid(NamedTuple):
+    """What a claim needs.
+
+    Attributes:
+        name: of the folder below `RESULTS`.
+        cells: from the preset to all cells, in the order in which they are computed.
+        down: the option names whose values begin a line of the table; its columns are rows.
+        scores: of `results.SCORES`, a table each.
+    """
+
+    name: str
+    cells: Callable[[str], Sequence[Cell]]
+    down: tuple[str, ...]
+    scores: tuple[str, ...] = ("accuracy",)
+
+
+def address(cell: Cell) -> str:
+    """Returns 16 hexadecimal digits that depend on everything that the result depends on.
+
+    >>> quick = Cell("cmnist", "kde", jobs.Options(ipc=1))
+    >>> address(quick) == address(Cell("cmnist", "kde", jobs.Options(ipc=1, chunk=5)))
+    True
+    >>> address(quick) == address(Cell("cmnist", "kde", jobs.Options(ipc=1, steps=5)))
+    False
+    """
+    options = dataclasses.asdict(cell.options.resolved())
+    depends = {name: value for name, value in options.items() if name not in _INCIDENTAL}
+    text = json.dumps([cell.dataset, cell.row, depends], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def path(grid: Grid, cell: Cell, folder: pathlib.Path = RESULTS) -> pathlib.Path:
+    """Where the result of a cell is kept."""
+    return folder / grid.name / f"{address(cell)}.json"
+
+
+def compute(
+    grid: Grid,
+    cells: Sequence[Cell],
+    *,
+    data_dir: pathlib.Path | None = None,
+    work: pathlib.Path,
+    folder: pathlib.Path = RESULTS,
+    report: Callable[..., None] = jobs.silent,
+) -> None:
+    """Computes the cells that have no result yet.
+
+    Args:
+        grid: that they belong to.
+        cells: of the grid.
+        data_dir: folder with the original files.
+        work: folder for checkpoints and synthetic sets, from which a stopped cell goes on.
+        folder: of the results.
+        report: called as `report(task, done, total, **fields)`.
+    """
+    missing = [cell for cell in cells if not path(grid, cell, folder).exists()]
+    for dataset, options in dict.fromkeys((cell.dataset, cell.options) for cell in missing):
+        start = time.perf_counter()
+        data = benchmarks.load(
+            dataset, data_dir=data_dir, conflict=options.conflict, severity=options.severity,
+            seed=options.seed, test=options.test,
+        )
+        job = jobs.prepare(data, options, report)
+        job.seconds["data"] = time.perf_counter() - start
+        comparison = work / address(Cell(dataset, "", options))
+        for cell in missing:
+            if cell[::2] == (dataset, options):
+                rows = pipeline.compare(job, comparison, resume=True, names=[cell.row])["rows"]
+                store.write_json(path(grid, cell, folder), rows[cell.row])
+
+
+def table(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) -> Iterator[str]:
+    """Yields the lines of a Markdown table for every score; cells without a result are dashes."""
+    columns = list(dict.fromkeys(cell.row for cell in cells))
+    for score in grid.scores:
+        title = results.SCORES[score]
+        yield f"| {title}: {', '.join(grid.down)} | {' | '.join(columns)} |"
+        yield f"|---|{'--:|' * len(columns)}"
+        lines = {}
+        for cell in cells:
+            lines.setdefault(_line(grid, cell), {})[cell.row] = _score(grid, cell, score, folder)
+        for line, found in lines.items():
+            yield f"| {line} | {' | '.join(found.get(name, '–') for name in columns)} |"
+
+
+def _line(grid, cell):
+    values = {"dataset": cell.dataset, **dataclasses.asdict(cell.options.resolved())}
+    return ", ".join(str(values[name]) for name in grid.down)
+
+
+def _score(grid, cell, score, folder):
+    found = path(grid, cell, folder)
+    return results.percent(store.read_json(found)[score]) if found.exists() else "–"
+
+
+def seconds(text: str) -> float:
+    """Returns the seconds in a time such as 90s, 20m or 1.5h.
+
+    Raises:
+        ValueError: for anything else.
+
+    >>> seconds("20m")
+    1200.0
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not found:
+        raise ValueError(f"a budget is a number and s, m or h, such as 20m, found {text!r}")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+@contextlib.contextmanager
+def deadline(budget: float | None) -> Iterator[None]:
+    """Does what Ctrl-C does once `budget` seconds are over; None is no limit."""
+    if budget is None:
+        yield
+        return
+    timer = threading.Timer(budget, os.kill, (os.getpid(), signal.SIGINT))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _log(task: str, done: int, total: int, **_: Any) -> None:
+    if done in (0, total):
+        print(time.strftime("%H:%M:%S"), task, f"{done}/{total}", file=sys.stderr, flush=True)
+
+
+def main(grid: Grid) -> None:
+    """The command line of a grid: computes what is missing and prints the tables."""
+    tyro.cli(functools.partial(_main, grid), description=f"See the docstring of {grid.name}.")
+
+
+def _main(
+    grid: tyro.conf.Suppress[Grid],
+    *,
+    preset: Literal["quick", "paper"] = "quick",
+    data_dir: pathlib.Path | None = None,
+    budget: str | None = None,
+    work: pathlib.Path = archives.CACHE / "experiments",
+) -> None:
+    """Computes the missing cells of the grid and prints its tables.
+
+    Args:
+        grid: of cells.
+        preset: quick fits two CPU cores, paper one GPU.
+        data_dir: folder with the original files.
+        budget: time after which to stop, such as 90s, 20m or 1h.
+        work: folder for checkpoints, from which a stopped cell goes on.
+    """
+    cells = grid.cells(preset)
+    cli.keep_programs()
+    try:
+        with deadline(None if budget is None else seconds(budget)):
+            compute(grid, cells, data_dir=data_dir, work=work.expanduser(), report=_log)
+    except (KeyboardInterrupt, pipeline.Interrupted):
+        pass
+    print("\n".join(table(grid, cells)))
+    left = sum(not path(grid, cell).exists() for cell in cells)
+    if left:
+        print(f"{left} of {len(cells)} cells are missing; run the command again", file=sys.stderr)
+        sys.exit(3)
