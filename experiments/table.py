@@ -1,18 +1,21 @@
-"""The README's table of results, made from the files that it links to.
+"""The README's tables of results, made from the files that they link to.
 
     python -m experiments.table
 
 Prints a row for every comparison under experiments/results: accuracy in % as mean ± standard
 deviation, the number of networks, and the minutes that data, weights, distillation and evaluation
-took together. Takes a second; `tests/test_results.py` holds the README to it.
+took together. The tables of the grids and of the benchmark follow. Takes seconds;
+`tests/test_results.py` holds the README to it.
 """
 
 import dataclasses
+import importlib
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxdd import cli, pipeline, results
+from experiments import grid
+from jaxdd import cli, pipeline, results, store
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 SETS = pipeline.ROWS
@@ -59,16 +62,49 @@ def cells(path: pathlib.Path, columns: Sequence[str]) -> list[str]:
     ]
 
 
-def main() -> None:
-    """Prints the table in Markdown."""
+def compared() -> Iterator[str]:
+    """Yields the lines of the table of comparisons."""
     columns = [*SETS, "n", "minutes"]
     bold = [f"**{name}**" if name == "kde" else name for name in columns]
-    print(f"| command | {' | '.join(bold)} |\n|---|{'--:|' * len(columns)}")
+    yield f"| command | {' | '.join(bold)} |"
+    yield f"|---|{'--:|' * len(columns)}"
     for path in comparisons():
         link = f"[`{command(results.config(results.read(path)))}`](experiments/results/{path.name})"
         numbers = [f"**{cell}**" if name == "kde" else cell
                    for name, cell in zip(columns, cells(path, columns))]
-        print(f"| {link} | {' | '.join(numbers)} |")
+        yield f"| {link} | {' | '.join(numbers)} |"
+
+
+def timed(path: pathlib.Path) -> Iterator[str]:
+    """Yields the lines of a table of what `experiments.benchmark` measured."""
+    yield f"| [work](experiments/results/{path.name}) | jaxdd | peer | | ratio | share of peak |"
+    yield "|---|--:|---|--:|--:|--:|"
+    for row in store.read_json(path)["rows"]:
+        peer = "" if row["peer_seconds"] is None else f"{row['peer_seconds']:.3g} s"
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f} ± {row['ratio_spread']:.2f}"
+        yield (f"| {row['name']} | {row['seconds']:.3g} s | {row['peer'] or ''} | {peer} | {ratio} | "
+               f"{row['share_of_peak']:.2f} |")
+
+
+def grids() -> Iterator[grid.Grid]:
+    """The grids of this folder of which there are results."""
+    for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
+        if (RESULTS / path.stem).is_dir():
+            yield importlib.import_module(f"experiments.{path.stem}").GRID
+
+
+def blocks() -> Iterator[list[str]]:
+    """Every table that the README may hold, as lines of Markdown."""
+    yield list(compared())
+    for found in grids():
+        yield list(grid.table(found, found.cells("quick")))
+    for path in sorted(RESULTS.glob("benchmark-*.json")):
+        yield list(timed(path))
+
+
+def main() -> None:
+    """Prints the tables in Markdown."""
+    print("\n\n".join("\n".join(block) for block in blocks()))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """How good a synthetic set is: networks trained on it from scratch, scored by bias group."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -41,10 +42,8 @@ def train(
     *,
     epochs: int = 1000,
     batch_size: int = 256,
-    learning_rate: float = 0.01,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
     strategy: tuple[str, ...] = augment.OPERATIONS,
+    **schedule: float,
 ) -> Any:
     """Trains a fresh network on a labelled set as one loop and returns its parameters.
 
@@ -60,25 +59,45 @@ def train(
         epochs: passes over the set.
         batch_size: samples per update at most; an epoch is cut into updates of equal size, the last
             of which may miss a few.
-        learning_rate: of the first half.
-        momentum: of SGD.
-        weight_decay: added to the gradient.
         strategy: augmentation operations; () for none.
+        **schedule: learning rate, momentum and weight decay of `optimizer`.
 
     Raises:
         ValueError: for shapes that disagree or an empty set.
     """
     images, labels = training.checked(images, labels)
-    halfway = epochs * training.num_updates(len(labels), batch_size) // 2
-    schedule = optax.piecewise_constant_schedule(learning_rate, {halfway: 0.1})
-    optimizer = optax.chain(
-        optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum)
-    )
+    descent = optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     key_init, key_train = jax.random.split(key)
     params = network.init(key_init, images[:1])
     return training.fit(
-        key_train, network, params, images, labels, optimizer=optimizer, epochs=epochs,
+        key_train, network, params, images, labels, optimizer=descent, epochs=epochs,
         batch_size=batch_size, strategy=strategy,
+    )
+
+
+def optimizer(
+    num_samples: int,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float = 0.01,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+) -> optax.GradientTransformation:
+    """SGD whose learning rate is divided by ten halfway.
+
+    Args:
+        num_samples: in the set.
+        epochs: of the training.
+        batch_size: samples per update at most.
+        learning_rate: of the first half.
+        momentum: of SGD.
+        weight_decay: added to the gradient.
+    """
+    halfway = epochs * training.num_updates(num_samples, batch_size) // 2
+    schedule = optax.piecewise_constant_schedule(learning_rate, {halfway: 0.1})
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum)
     )
 
 
@@ -151,6 +170,7 @@ def evaluate(
     mean: jax.Array,
     std: jax.Array,
     num_attributes: int = 0,
+    train: Callable[..., Any] = train,
     **protocol: Any,
 ) -> Scores:
     """Trains one fresh network for each key on a labelled set and scores it on the test set.
@@ -168,7 +188,8 @@ def evaluate(
         mean: `[c]` of the test pixels.
         std: `[c]` of the test pixels.
         num_attributes: a.
-        **protocol: options of `train`.
+        train: this module's `train`, or what stands in for it, such as those of `posthoc`.
+        **protocol: its options.
 
     Returns:
         `Scores` with a leading axis `[s]`.

@@ -20,6 +20,7 @@ from jaxdd import (
     formation,
     networks,
     parallel,
+    posthoc,
     sampling,
 )
 from jaxdd.options import Options
@@ -186,7 +187,8 @@ def prepare(
     protocol = functools.partial(
         evaluate.evaluate, aligned=aligned, mean=jnp.asarray(benchmark.mean),
         std=jnp.asarray(benchmark.std), num_attributes=benchmark.num_attributes,
-        epochs=options.epochs, strategy=benchmark.strategy,
+        train=posthoc.TRAININGS[options.training], epochs=options.epochs,
+        strategy=benchmark.strategy,
     )
     evaluation = lambda *arrays: protocol(arrays[0], module, *arrays[1:])
     draw = _batches(options, benchmark.num_classes)

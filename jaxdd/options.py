@@ -111,6 +111,8 @@ class Options:
     """Epochs of each evaluation network."""
     eval_seeds: int | None = None
     """Number of networks a set is evaluated with."""
+    training: Literal["plain", "lff", "selecmix"] = "plain"
+    """How they train: as usual, or unlearning a bias by LfF or SelecMix."""
     chunk: int | None = None
     """Steps compiled into one call; a run is saved and logged between calls."""
     save_every: float = 15.0

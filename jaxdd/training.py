@@ -5,6 +5,7 @@ way; they differ in optimizer, length and augmentation.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -82,28 +83,56 @@ def fit(
         ValueError: for shapes that disagree or an empty set.
     """
     images, labels = checked(images, labels)
-    m, updates = len(labels), num_updates(len(labels), batch_size)
-    size = -(-m // updates)
 
-    def update(carry, batch):
+    def update(carry, key, indices, present):
         params, state = carry
-        key, indices, present = batch
         views = augment.per_image(key, images[indices], strategy=strategy)
         slope = gradient(network, params, views, labels[indices], present)
         step, state = optimizer.update(slope, state, params)
-        return (optax.apply_updates(params, step), state), None
+        return optax.apply_updates(params, step), state
 
-    def epoch(carry, key):
-        key_order, key_augment = jax.random.split(key)
-        order = jnp.resize(jax.random.permutation(key_order, m), (updates, size))
-        present = (jnp.arange(updates * size) < m).reshape(updates, size).astype(jnp.float32)
-        keys = jax.random.split(key_augment, updates)
-        return jax.lax.scan(update, carry, (keys, order, present))
-
-    (params, _), _ = jax.lax.scan(
-        epoch, (params, optimizer.init(params)), jax.random.split(key, epochs)
+    params, _ = loop(
+        key, update, (params, optimizer.init(params)), num_samples=len(labels), epochs=epochs,
+        batch_size=batch_size,
     )
     return params
+
+
+def loop(
+    key: jax.Array,
+    update: Callable[..., Any],
+    carry: Any,
+    *,
+    num_samples: int,
+    epochs: int,
+    batch_size: int,
+) -> Any:
+    """Goes through `num_samples` samples `epochs` times in random order.
+
+    Args:
+        key: order, and what `update` draws.
+        update: `update(carry, key, indices, present) -> carry`, for the samples at `indices` whose
+            `present` is 1; where it is 0, the batch is filled up with a sample of another.
+        carry: to begin with.
+        num_samples: m.
+        epochs: passes over the set.
+        batch_size: as in `fit`.
+
+    Returns:
+        The last carry.
+    """
+    updates = num_updates(num_samples, batch_size)
+    size = -(-num_samples // updates)
+
+    def epoch(carry, key):
+        key_order, key_update = jax.random.split(key)
+        order = jnp.resize(jax.random.permutation(key_order, num_samples), (updates, size))
+        present = jnp.arange(updates * size) < num_samples
+        present = present.reshape(updates, size).astype(jnp.float32)
+        batches = jax.random.split(key_update, updates), order, present
+        return jax.lax.scan(lambda carry, batch: (update(carry, *batch), None), carry, batches)
+
+    return jax.lax.scan(epoch, carry, jax.random.split(key, epochs))[0]
 
 
 def num_updates(num_samples: int, batch_size: int) -> int:

@@ -16,7 +16,7 @@ LAYERS = [
     {"mixture", "microbatch", "bias", "corruptions", "augment", "formation", "networks", "sampling"},
     {"kde", "reweight", "matching", "contrastive", "training"},
     {"draws", "evaluate", "trajectories"},
-    {"distill"},
+    {"distill", "posthoc"},
     {"parallel"},
     {"archives", "folders", "page", "processes", "store"},
     {"buffers", "checkpoint", "datasets", "plot"},

@@ -1,0 +1,25 @@
+"""Can a network unlearn the bias of a set that was distilled without weights?
+
+    python -m experiments.posthoc --preset quick --data-dir DIR
+
+The paper says no: what conflicts with the bias is not in the set any more. Coloured MNIST with 5 %
+bias-conflicting samples at ten images per class, distilled with each kind of weights; the
+networks that judge the sets are trained as usual, by learning from failure, and by selective mixup.
+"""
+
+from experiments import grid
+from jaxdd.jobs import Options
+
+
+def cells(preset: str) -> list[grid.Cell]:
+    """Each training of the judges on a random subset, the plain set and the weighted sets."""
+    return [
+        grid.Cell("cmnist", row, Options(preset=preset, conflict=0.05, training=training))
+        for training in ("plain", "lff", "selecmix") for row in ("random", "none", "kde", "oracle")
+    ]
+
+
+GRID = grid.Grid("posthoc", cells, down=("training",), scores=("accuracy", "conflicting"))
+
+if __name__ == "__main__":
+    grid.main(GRID)

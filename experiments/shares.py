@@ -1,0 +1,25 @@
+"""Fewer conflicting samples and more images per class: where density weights hold and where not.
+
+    python -m experiments.shares --preset quick --data-dir DIR
+
+Coloured MNIST with 1, 2 and 5 % bias-conflicting samples, at 10 and 50 images per class. The
+paper's cell is 5 % at 50 images per class: 23.8 % for plain DM, 91.5 % with density weights.
+"""
+
+from experiments import grid
+from jaxdd.jobs import Options
+
+
+def cells(preset: str) -> list[grid.Cell]:
+    """Every share at both sizes, with the oracle and FairDD, which know the groups."""
+    return [
+        grid.Cell("cmnist", row, Options(preset=preset, conflict=conflict, ipc=ipc))
+        for ipc in (10, 50) for conflict in (0.05, 0.02, 0.01)
+        for row in ("random", "random-kde", "none", "kde", "oracle", "fairdd")
+    ]
+
+
+GRID = grid.Grid("shares", cells, down=("ipc", "conflict"))
+
+if __name__ == "__main__":
+    grid.main(GRID)

@@ -1,0 +1,209 @@
+"""Networks that try to unlearn a bias while they train on a labelled set, without bias labels.
+
+They are what one would do about a biased synthetic set after it was made. Both train a second
+network beside the one that counts, which falls for the bias on purpose: by the generalised
+cross-entropy it learns most from what it knows already, so what is hard for it conflicts with the
+bias. The functions take what `evaluate.train` takes and stand in for it.
+
+>>> import jax, jax.numpy as jnp
+>>> from jaxdd import networks
+>>> images, labels = jnp.zeros((4, 8, 8, 3)), jnp.arange(4) % 2
+>>> params = learning_from_failure(jax.random.key(0), networks.ConvNet(2, 4, 2), images, labels, epochs=1)
+>>> sorted(params["params"])[0]
+'Conv_0'
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from jaxdd import augment, evaluate, training
+
+
+def generalised_cross_entropy(logits: jax.Array, labels: jax.Array, *, q: float = 0.7) -> jax.Array:
+    """Returns `(1 − p_y^q) / q` for logits `[n, k]` and labels `[n]`.
+
+    Its gradient is that of the cross-entropy times p_y^q. q → 0 is the cross-entropy.
+
+    Source: Zhang and Sabuncu, "Generalized Cross Entropy Loss" (NeurIPS 2018).
+
+    >>> round(float(generalised_cross_entropy(jnp.zeros((1, 4)), jnp.array([0]), q=1.0)[0]), 6)
+    0.75
+    """
+    log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+    return -jnp.expm1(q * log_p) / q
+
+
+def learning_from_failure(
+    key: jax.Array,
+    network: nn.Module,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    smoothing: float = 0.7,
+    strategy: tuple[str, ...] = augment.OPERATIONS,
+    batch_size: int = 256,
+    epochs: int = 1000,
+    **schedule: float,
+) -> Any:
+    """Trains a network on what a biased network gets wrong (LfF).
+
+    A sample weighs `b / (b + d)`, where b and d are its losses under the biased network and this
+    one, averaged over updates with `smoothing` and divided by the largest of the class.
+
+    Args:
+        key: initialisation, order and augmentation.
+        network: a module of `jaxdd.networks`.
+        images: `[m, h, w, c]`, normalised.
+        labels: `[m]`.
+        smoothing: share of the old average in the new one.
+        strategy: augmentation operations; () for none.
+        batch_size: as in `evaluate.train`.
+        epochs: as in `evaluate.train`.
+        **schedule: of `evaluate.optimizer`.
+
+    Source: Nam et al., "Learning from Failure" (NeurIPS 2020).
+    """
+
+    def losses(params, views, labels):
+        logits = network.apply(params, views).logits
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+    def loss(params, context):
+        views, own, present, averages, key, indices = context
+        each = jnp.stack([losses(p, views, own) for p in params])
+        now = smoothing * averages[:, indices] + (1 - smoothing) * jax.lax.stop_gradient(each)
+        averages = averages.at[:, indices].set(jnp.where(present > 0, now, averages[:, indices]))
+        largest = jax.vmap(
+            lambda x: jax.ops.segment_max(x, labels, network.num_classes)
+        )(averages)
+        biased, ours = now / jnp.maximum(largest[:, own], 1e-8)
+        weights = biased / (biased + ours + 1e-8)
+        trap = generalised_cross_entropy(network.apply(params[0], views).logits, own)
+        total = jnp.sum((trap + weights * each[1]) * present) / present.sum()
+        return total, averages
+
+    images, labels = training.checked(images, labels)
+    return _two_networks(
+        key, network, images, labels, loss, jnp.zeros((2, len(labels))), strategy=strategy,
+        batch_size=batch_size, epochs=epochs, **schedule,
+    )
+
+
+def selective_mixup(
+    key: jax.Array,
+    network: nn.Module,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    strategy: tuple[str, ...] = augment.OPERATIONS,
+    batch_size: int = 256,
+    epochs: int = 1000,
+    **schedule: float,
+) -> Any:
+    """Trains a network on mixtures of samples that contradict the bias (SelecMix).
+
+    Each sample is mixed with one of its batch, by chance either the sample of its class that the
+    biased network finds least similar, or that of another class which it finds most similar;
+    similarity is the cosine of features. The share of the sample is uniform in [0, 1], in the image
+    as in the label.
+
+    Args:
+        key: initialisation, order, augmentation and mixtures.
+        network: a module of `jaxdd.networks`.
+        images: `[m, h, w, c]`, normalised.
+        labels: `[m]`.
+        strategy: augmentation operations; () for none.
+        batch_size: as in `evaluate.train`.
+        epochs: as in `evaluate.train`.
+        **schedule: of `evaluate.optimizer`.
+
+    Source: Hwang et al., "SelecMix: Debiased Learning by Contradicting-pair Sampling" (NeurIPS 2022),
+    without the contrastive loss of its biased network.
+    """
+
+    def loss(params, context):
+        views, own, present, _, key, _ = context
+        features, logits = network.apply(params[0], views)
+        trap = generalised_cross_entropy(logits, own)
+        partner = contradicting(key, jax.lax.stop_gradient(features), own, present)
+        share = jax.random.uniform(jax.random.fold_in(key, 1), own.shape)
+        column = share[:, None, None, None]
+        mixed = network.apply(params[1], column * views + (1 - column) * views[partner]).logits
+        each = [optax.softmax_cross_entropy_with_integer_labels(mixed, y)
+                for y in (own, own[partner])]
+        ours = share * each[0] + (1 - share) * each[1]
+        return jnp.sum((trap + ours) * present) / present.sum(), None
+
+    images, labels = training.checked(images, labels)
+    return _two_networks(
+        key, network, images, labels, loss, None, strategy=strategy, batch_size=batch_size,
+        epochs=epochs, **schedule,
+    )
+
+
+def contradicting(
+    key: jax.Array, features: jax.Array, labels: jax.Array, present: jax.Array
+) -> jax.Array:
+    """Returns for each sample the index `[n]` of one that contradicts the bias in `features`.
+
+    By chance the least similar of the same class or the most similar of the others; a sample
+    without either is its own.
+
+    Args:
+        key: of the chance.
+        features: `[n, d]`.
+        labels: `[n]`.
+        present: `[n]`, zero for what is not to be chosen.
+
+    >>> features = jnp.array([[1., 0.], [.8, .6], [0., 1.], [.6, .8]])
+    >>> labels, present = jnp.array([0, 0, 0, 1]), jnp.ones(4)
+    >>> sorted({int(contradicting(jax.random.key(i), features, labels, present)[0]) for i in range(9)})
+    [2, 3]
+    """
+    unit = features / jnp.maximum(jnp.sqrt(jnp.square(features).sum(1, keepdims=True)), 1e-8)
+    similar = unit @ unit.T
+    chosen, own = present > 0, jnp.arange(len(labels))
+    same = (labels[:, None] == labels) & chosen & (own[:, None] != own)
+    other = (labels[:, None] != labels) & chosen
+    far = jnp.argmin(jnp.where(same, similar, jnp.inf), axis=1)
+    near = jnp.argmax(jnp.where(other, similar, -jnp.inf), axis=1)
+    take_far = jax.random.bernoulli(key, shape=labels.shape) | ~other.any(1)
+    picked = jnp.where(take_far & same.any(1), far, jnp.where(other.any(1), near, own))
+    return picked
+
+
+def _two_networks(
+    key, network, images, labels, loss, memory, *, strategy, batch_size, epochs, **schedule
+):
+    """Trains (biased, ours) by `loss(params, context) -> (loss, memory)` and returns ours."""
+    optimizer = evaluate.optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
+    key_init, key_train = jax.random.split(key)
+    params = tuple(network.init(k, images[:1]) for k in jax.random.split(key_init))
+
+    def update(carry, key, indices, present):
+        params, state, memory = carry
+        key_augment, key_loss = jax.random.split(key)
+        views = augment.per_image(key_augment, images[indices], strategy=strategy)
+        context = views, labels[indices], present, memory, key_loss, indices
+        slope, memory = jax.grad(loss, has_aux=True)(params, context)
+        step, state = optimizer.update(slope, state, params)
+        return optax.apply_updates(params, step), state, memory
+
+    carry = training.loop(
+        key_train, update, (params, optimizer.init(params), memory), num_samples=len(labels),
+        epochs=epochs, batch_size=batch_size,
+    )
+    return carry[0][1]
+
+
+TRAININGS = {
+    "plain": evaluate.train,
+    "lff": learning_from_failure,
+    "selecmix": selective_mixup,
+}
+"""Ways to train the networks that a set is evaluated with."""
