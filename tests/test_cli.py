@@ -29,10 +29,10 @@ def fails(arguments, capsys):
     return error
 
 
-def start(arguments):
-    """The command line in a process of its own, optimised as users have it."""
+def start(arguments, unoptimised="0"):
+    """The command line in a process of its own, by default optimised as users have it."""
     command = [sys.executable, "-m", "jaxdd", *map(str, arguments)]
-    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": unoptimised}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
@@ -46,6 +46,28 @@ def wait_for_steps(process, folder, lines):
             return
         time.sleep(0.02)
     raise AssertionError(f"the run did not get to chunk {lines}: {process.communicate()}")
+
+
+def test_experts_of_a_killed_run_are_used_and_the_others_trained(tmp_path):
+    """SIGKILL once the first expert is on disk; all files end with the bits of another run's."""
+    command = ["run", "cdigits", *TINY, "--method", "mtt", "--experts", "3", "--expert-epochs", "2"]
+    command += ["--expert-updates", "2", "--span", "1", "--latest", "1", "--steps", "2"]
+    command += ["--inner", "2", "--debias", "none"]
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    killed, deadline = start([*command, "--out", cut], unoptimised="1"), time.monotonic() + 240
+    while not (cut / "experts" / "expert-000.npz").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    first = (cut / "experts" / "expert-000.npz").stat().st_mtime_ns
+    cli.main([*map(str, command), "--out", str(cut), "--resume"])
+    cli.main([*map(str, command), "--out", str(whole)])
+    assert (cut / "experts" / "expert-000.npz").stat().st_mtime_ns == first
+    for name in ("experts/expert-000.npz", "experts/expert-002.npz", "synthetic.npz"):
+        one, other = (store.read_arrays(folder / name) for folder in (cut, whole))
+        for array in one:
+            np.testing.assert_array_equal(one[array], other[array])
 
 
 @pytest.mark.parametrize("method, network", [("dm", "convnet"), ("dsa", "mlp")])
