@@ -21,7 +21,7 @@ def cells(preset: str) -> list[grid.Cell]:
     ]
 
 
-GRID = grid.Grid("fairdd", cells, down=("dataset",), scores=("accuracy", "worst_group"))
+GRID = grid.Grid("fairdd", cells, down=("dataset",), scores=("accuracy",))
 
 if __name__ == "__main__":
     grid.main(GRID)

@@ -115,18 +115,22 @@ def compute(
                 store.write_json(path(grid, cell, folder), rows[cell.row])
 
 
-def table(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) -> Iterator[str]:
+def tables(
+    grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS
+) -> Iterator[list[str]]:
     """Yields the lines of a Markdown table for every score; cells without a result are dashes."""
     columns = list(dict.fromkeys(cell.row for cell in cells))
     for score in grid.scores:
-        title = results.SCORES[score]
-        yield f"| {title}: {', '.join(grid.down)} | {' | '.join(columns)} |"
-        yield f"|---|{'--:|' * len(columns)}"
-        lines = {}
+        scored = {"accuracy": "all samples"}.get(score, f"{results.SCORES[score]} samples")
+        found = {}
         for cell in cells:
-            lines.setdefault(_line(grid, cell), {})[cell.row] = _score(grid, cell, score, folder)
-        for line, found in lines.items():
-            yield f"| {line} | {' | '.join(found.get(name, '–') for name in columns)} |"
+            found.setdefault(_line(grid, cell), {})[cell.row] = _score(grid, cell, score, folder)
+        yield [
+            f"| {', '.join(grid.down)} ({scored}) | {' | '.join(columns)} |",
+            f"|---|{'--:|' * len(columns)}",
+            *(f"| {line} | {' | '.join(row.get(name, '–') for name in columns)} |"
+              for line, row in found.items()),
+        ]
 
 
 def _line(grid, cell):
@@ -203,7 +207,7 @@ def _main(
             compute(grid, cells, data_dir=data_dir, work=work.expanduser(), report=_log)
     except (KeyboardInterrupt, pipeline.Interrupted):
         pass
-    print("\n".join(table(grid, cells)))
+    print("\n\n".join("\n".join(lines) for lines in tables(grid, cells)))
     left = sum(not path(grid, cell).exists() for cell in cells)
     if left:
         print(f"{left} of {len(cells)} cells are missing; run the command again", file=sys.stderr)

@@ -97,7 +97,7 @@ def blocks() -> Iterator[list[str]]:
     """Every table that the README may hold, as lines of Markdown."""
     yield list(compared())
     for found in grids():
-        yield list(grid.table(found, found.cells("quick")))
+        yield from grid.tables(found, found.cells("quick"))
     for path in sorted(RESULTS.glob("benchmark-*.json")):
         yield list(timed(path))
 
