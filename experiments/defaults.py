@@ -1,27 +1,35 @@
 """What the weights do for each bandwidth and temperature: why the defaults are what they are.
 
-    python -m experiments.defaults cfmnist --data-dir DIR --out experiments/results/defaults.json
+    python -m experiments.defaults cfmnist --data-dir DIR --out experiments/results/defaults-cfmnist.json
 
 Embeds the training set once and prints, for every bandwidth factor and temperature, the AUC with
 which low density finds the conflicting samples, the share of the weight that they get, the balance
-of the bias groups (1 is uniform) and the effective sample size per class. About a minute for the
-60,000 images of a benchmark on two cores. The attributes are read, so judge on a data set that is
-not the one you report: the defaults come from `cfmnist`.
+of the bias groups (1 is uniform) and the effective sample size per class. A minute for the 60,000
+images of a benchmark on two cores. Beside the JSON it draws heat maps of share and balance. The
+attributes are read, so judge on a data set that is not the one you report: the defaults come from
+`cfmnist`.
+
+They sit on a plateau wherever the bias is a colour (balance .92 to 1 at a factor of .2 or .4 and a
+temperature of 1, with 1 to 10 % conflicting samples). They do not where the density cannot see the
+bias: among natural backgrounds (bgfmnist) the AUC is .64 whatever the kernel, for corruptions
+(ccifar10) it is .84, and no temperature makes up for that.
 """
 
 import dataclasses
+import functools
 import itertools
 import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 
-from jaxdd import benchmarks, jobs, kde, pipeline, reweight, store, weighing
+from jaxdd import benchmarks, jobs, kde, pipeline, plot, reweight, store, weighing
 
-FACTORS = (0.05, 0.1, 0.2, 0.4)
-TEMPERATURES = (0.35, 0.5, 1.0, 2.0)
+FACTORS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+TEMPERATURES = (0.35, 0.5, 0.7, 1.0, 1.5, 2.0)
 
 
 def sweep(job: jobs.Job) -> list[dict[str, Any]]:
@@ -36,12 +44,10 @@ def sweep(job: jobs.Job) -> list[dict[str, Any]]:
         embeddings, labels, num_classes=classes,
     )
 
-    @jax.jit
-    def density(bandwidth):
-        return kde.class_log_density(embeddings, labels, bandwidth, num_classes=classes)
+    density = jax.jit(functools.partial(kde.class_log_density, num_classes=classes))
 
     @jax.jit
-    def diagnose(log_density, temperature):
+    def diagnose(log_density, temperature, labels, attributes):
         weights = reweight.inverse_density(
             log_density, labels, num_classes=classes, temperature=temperature
         )
@@ -50,10 +56,13 @@ def sweep(job: jobs.Job) -> list[dict[str, Any]]:
             num_attributes=benchmark.num_attributes,
         )
 
-    densities = {factor: density(unit * factor**0.5) for factor in FACTORS}
+    densities = {factor: density(embeddings, labels, unit * factor**0.5) for factor in FACTORS}
+    found = lambda factor, temperature: diagnose(
+        densities[factor], temperature, labels, attributes
+    )
     return [
         {"factor": factor, "temperature": temperature}
-        | {k: float(v) for k, v in diagnose(densities[factor], temperature)._asdict().items()}
+        | {k: float(v) for k, v in found(factor, temperature)._asdict().items()}
         for factor, temperature in itertools.product(FACTORS, TEMPERATURES)
     ]
 
@@ -63,12 +72,14 @@ def main(
     *,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
+    conflict: float | None = None,
     encoder_steps: int = 30,
     seed: int = 0,
 ) -> None:
-    """Prints the table, and writes it to `out` as JSON."""
-    options = jobs.Options(encoder_steps=encoder_steps, seed=seed)
-    job = jobs.prepare(benchmarks.load(dataset, data_dir=data_dir, seed=seed), options)
+    """Prints the table, and writes it to `out` as JSON and, beside it, as a PNG."""
+    options = jobs.Options(conflict=conflict, encoder_steps=encoder_steps, seed=seed)
+    data = benchmarks.load(dataset, data_dir=data_dir, conflict=conflict, seed=seed)
+    job = jobs.prepare(data, options)
     table = sweep(job)
     print("factor  temperature  AUC    mass  balance  ESS")
     for row in table:
@@ -78,6 +89,19 @@ def main(
         row = {**pipeline.circumstances(), "config": dataclasses.asdict(job.options)}
         row["config"]["dataset"] = dataset
         store.write_json(out, {"rows": {"defaults": row}, "table": table})
+        draw(out.with_suffix(".png"), table)
+
+
+def draw(path: pathlib.Path, table: list[dict[str, Any]]) -> None:
+    """Draws heat maps of what `sweep` returned."""
+    titles = {"conflict_mass": "Weight on the conflicting samples",
+              "group_balance": "Balance of the bias groups"}
+    shape = len(FACTORS), len(TEMPERATURES)
+    plot.heat_maps(
+        path,
+        {title: np.reshape([row[name] for row in table], shape) for name, title in titles.items()},
+        rows={"bandwidth factor": FACTORS}, columns={"temperature τ": TEMPERATURES},
+    )
 
 
 if __name__ == "__main__":

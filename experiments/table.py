@@ -4,7 +4,7 @@
 
 Prints a row for every comparison under experiments/results: accuracy in % as mean ± standard
 deviation, the number of networks, and the minutes that data, weights, distillation and evaluation
-took together. The tables of the grids and of the benchmark follow. Takes seconds;
+took together. The tables of the grids, of transfers and of the benchmark follow. Takes seconds;
 `tests/test_results.py` holds the README to it.
 """
 
@@ -86,6 +86,17 @@ def timed(path: pathlib.Path) -> Iterator[str]:
                f"{row['share_of_peak']:.2f} |")
 
 
+def transferred(path: pathlib.Path) -> Iterator[str]:
+    """Yields the lines of a table of what `jaxdd transfer` measured."""
+    sets, scores = ("random", "synthetic"), ("accuracy", "conflicting")
+    titles = [f"{name}, {results.SCORES[score]}" for name in sets for score in scores]
+    yield f"| [evaluated with](experiments/results/{path.name}) | {' | '.join(titles)} | n |"
+    yield f"|---|{'--:|' * (len(titles) + 1)}"
+    for network, row in store.read_json(path).items():
+        numbers = [results.percent(row[name][score]) for name in sets for score in scores]
+        yield f"| {network} | {' | '.join(numbers)} | {row['eval_seeds']} |"
+
+
 def grids() -> Iterator[grid.Grid]:
     """The grids of this folder of which there are results."""
     for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
@@ -98,6 +109,8 @@ def blocks() -> Iterator[list[str]]:
     yield list(compared())
     for found in grids():
         yield from grid.tables(found, found.cells("quick"))
+    for path in sorted(RESULTS.glob("transfer-*.json")):
+        yield list(transferred(path))
     for path in sorted(RESULTS.glob("benchmark-*.json")):
         yield list(timed(path))
 

@@ -449,6 +449,48 @@ def accuracy_bars(
             _foot(figure, f"Mean and standard deviation, n = {' to '.join(map(str, ends))}.")
 
 
+def heat_maps(
+    path: str | os.PathLike,
+    panels: Mapping[str, Any],
+    *,
+    rows: Mapping[str, Sequence[float]],
+    columns: Mapping[str, Sequence[float]],
+    limits: tuple[float, float] = (0.0, 1.0),
+) -> None:
+    """Draws matrices of numbers side by side, with every number in its cell.
+
+    Args:
+      path: the PNG file.
+      panels: title -> matrix [r, c] with values in `limits`; NaN cells stay empty.
+      rows: one entry, the name of the variable along the rows -> its r values.
+      columns: one entry, the same along the columns, c values.
+      limits: of the colours.
+
+    Raises:
+      ValueError: no panels, or a matrix of another shape than the values along its sides.
+    """
+    ((row_name, row_values),), ((column_name, column_values),) = rows.items(), columns.items()
+    shape = len(row_values), len(column_values)
+    found = {title: np.asarray(matrix, float) for title, matrix in panels.items()}
+    wrong = {title: matrix.shape for title, matrix in found.items() if matrix.shape != shape}
+    if wrong or not found:
+        raise ValueError(f"panels must be matrices of shape {shape}, found {wrong or 'none'}")
+    middle = (limits[0] + limits[1]) / 2
+    width = (110 * shape[1] + 130) * len(found)
+    with _figure(path, width, 80 * shape[0] + 200, layout="constrained") as figure:
+        for axes, (title, matrix) in zip(figure.subplots(1, len(found), squeeze=False)[0],
+                                         found.items()):
+            axes.imshow(matrix, vmin=limits[0], vmax=limits[1], cmap="viridis", aspect="auto")
+            axes.set_title(title)
+            axes.set_xticks(range(shape[1]), [f"{value:g}" for value in column_values])
+            axes.set_yticks(range(shape[0]), [f"{value:g}" for value in row_values])
+            axes.set(xlabel=column_name, ylabel=row_name)
+            for (i, j), value in np.ndenumerate(matrix):
+                if np.isfinite(value):
+                    color = "white" if value < middle else "black"
+                    axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=color)
+
+
 def _bars(axes: Any, x: np.ndarray, means: Any, stds: Any, *, width: float, group: str) -> None:
     """Draws the bars of one group with their errors, and each mean above its bar."""
     name, color = _GROUPS[group]

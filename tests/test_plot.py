@@ -423,3 +423,20 @@ def test_bars_leave_out_what_is_not_known(tmp_path):
 def test_bars_refuse_bad_input(tmp_path, rows, match):
     with pytest.raises(ValueError, match=match):
         plot.accuracy_bars(tmp_path / "a.png", rows)
+
+
+def test_heat_maps_colour_values_by_their_place_in_the_limits(tmp_path):
+    """Zero is the darkest colour of viridis, one the brightest; NaN is left white."""
+    matrix = [[0.0, 1.0], [np.nan, 1.0]]
+    sides = dict(rows={"h": (0.1, 0.2)}, columns={"τ": (1.0, 2.0)})
+    plot.heat_maps(tmp_path / "a.png", {"mass": matrix, "balance": matrix}, **sides)
+    dark, bright = share(tmp_path / "a.png", (68, 1, 84)), share(tmp_path / "a.png", (253, 231, 36))
+    assert dark > 0.05 and 1.6 < bright / dark < 2.4
+    plot.heat_maps(tmp_path / "b.png", {"mass": matrix}, **sides, limits=(1.0, 3.0))
+    assert share(tmp_path / "b.png", (253, 231, 36)) == 0
+
+
+@pytest.mark.parametrize("panels", [{}, {"mass": np.zeros((2, 3))}])
+def test_heat_maps_refuse_bad_input(tmp_path, panels):
+    with pytest.raises(ValueError, match=r"must be matrices of shape \(2, 2\), found"):
+        plot.heat_maps(tmp_path / "a.png", panels, rows={"h": (1, 2)}, columns={"τ": (1, 2)})
