@@ -110,6 +110,8 @@ def _load(dataset, options, data_dir):
         return builders.load(
             dataset.removeprefix(_TFDS), data_dir=data_dir, resize=options.resize
         )
+    if data_dir is not None:
+        raise ValueError(f"data-dir is for benchmarks and tfds:NAME, {dataset} is a folder")
     folder = folders.read(dataset, resize=options.resize, skip_bad=options.skip_bad)
     if folder.skipped:
         names = ", ".join(folder.skipped[:5]) + (", …" if folder.skipped[5:] else "")

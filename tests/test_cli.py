@@ -162,6 +162,7 @@ def test_a_finished_run_is_read_back(finished, monkeypatch, capsys):
         (["digits", "--resize", "8"], ["resize and skip-bad are for folders", "digits is none"]),
         (["no/such/folder"], ["no/such/folder does not exist"]),
         ([".", "--conflict", "0.1"], ["conflict, severity and test are for benchmarks"]),
+        ([".", "--data-dir", "."], ["data-dir is for benchmarks and tfds:NAME, . is a folder"]),
         (["tfds:nonsense_set"], ["unknown tensorflow-datasets set 'nonsense_set'"]),
     ],
     ids=str,
