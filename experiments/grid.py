@@ -164,6 +164,8 @@ def deadline(budget: float | None) -> Iterator[None]:
     if budget is None:
         yield
         return
+    # What a shell starts in the background ignores this signal unless it is told otherwise.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(budget, os.kill, (os.getpid(), signal.SIGINT))
     timer.daemon = True
     timer.start()
@@ -171,6 +173,7 @@ def deadline(budget: float | None) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
 
 
 def _log(task: str, done: int, total: int, **_: Any) -> None:

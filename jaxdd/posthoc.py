@@ -13,7 +13,6 @@ bias. The functions take what `evaluate.train` takes and stand in for it.
 'Conv_0'
 """
 
-import functools
 from typing import Any
 
 import jax

@@ -7,7 +7,6 @@ import html.parser
 import io
 import json
 import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -16,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments import table
 from jaxdd import cli, page, plot, report, results, store
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-RESULTS = sorted((ROOT / "experiments" / "results").glob("*.json"))
+RESULTS = table.comparisons()
 SCORES = ("accuracy", "aligned", "conflicting", "worst_group")
 CONFIG = {
     "command": "compare", "dataset": "cdigits", "data": "0f3a", "method": "dm", "ipc": 12,
