@@ -7,7 +7,7 @@ distils coloured MNIST with 5 % bias-conflicting samples to ten images per class
 weights, density weights, and weights made from the bias labels. The weights of MTT train its
 experts. The quick preset takes about 40 minutes on two cores.
 
-Every method is amplified without weights and repaired by them; DC and DSA with the quick preset's
+Without weights every method amplifies the bias, with them none does; DC and DSA with the quick preset's
 ten networks add less to the weighted subset that they start from than DM does.
 """
 
