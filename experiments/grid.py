@@ -99,8 +99,11 @@ def compute(
         folder: of the results.
         report: called as `report(task, done, total, **fields)`.
     """
-    missing = [cell for cell in cells if not path(grid, cell, folder).exists()]
-    for dataset, options in dict.fromkeys((cell.dataset, cell.options) for cell in missing):
+    comparisons = {}
+    for cell in cells:
+        if not path(grid, cell, folder).exists():
+            comparisons.setdefault((cell.dataset, cell.options), []).append(cell)
+    for (dataset, options), missing in comparisons.items():
         start = time.perf_counter()
         data = benchmarks.load(
             dataset, data_dir=data_dir, conflict=options.conflict, severity=options.severity,
@@ -108,11 +111,10 @@ def compute(
         )
         job = jobs.prepare(data, options, report)
         job.seconds["data"] = time.perf_counter() - start
-        comparison = work / address(Cell(dataset, "", options))
+        whole = work / address(Cell(dataset, "", options))
         for cell in missing:
-            if cell[::2] == (dataset, options):
-                rows = pipeline.compare(job, comparison, resume=True, names=[cell.row])["rows"]
-                store.write_json(path(grid, cell, folder), rows[cell.row])
+            rows = pipeline.compare(job, whole, resume=True, names=[cell.row])["rows"]
+            store.write_json(path(grid, cell, folder), rows[cell.row])
 
 
 def tables(

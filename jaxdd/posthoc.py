@@ -68,13 +68,10 @@ def learning_from_failure(
     Source: Nam et al., "Learning from Failure" (NeurIPS 2020).
     """
 
-    def losses(params, views, labels):
-        logits = network.apply(params, views).logits
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
     def loss(params, context):
         views, own, present, averages, key, indices = context
-        each = jnp.stack([losses(p, views, own) for p in params])
+        logits = jnp.stack([network.apply(p, views).logits for p in params])
+        each = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.stack([own, own]))
         now = smoothing * averages[:, indices] + (1 - smoothing) * jax.lax.stop_gradient(each)
         averages = averages.at[:, indices].set(jnp.where(present > 0, now, averages[:, indices]))
         largest = jax.vmap(
@@ -82,7 +79,7 @@ def learning_from_failure(
         )(averages)
         biased, ours = now / jnp.maximum(largest[:, own], 1e-8)
         weights = biased / (biased + ours + 1e-8)
-        trap = generalised_cross_entropy(network.apply(params[0], views).logits, own)
+        trap = generalised_cross_entropy(logits[0], own)
         total = jnp.sum((trap + weights * each[1]) * present) / present.sum()
         return total, averages
 
@@ -172,8 +169,7 @@ def contradicting(
     far = jnp.argmin(jnp.where(same, similar, jnp.inf), axis=1)
     near = jnp.argmax(jnp.where(other, similar, -jnp.inf), axis=1)
     take_far = jax.random.bernoulli(key, shape=labels.shape) | ~other.any(1)
-    picked = jnp.where(take_far & same.any(1), far, jnp.where(other.any(1), near, own))
-    return picked
+    return jnp.where(take_far & same.any(1), far, jnp.where(other.any(1), near, own))
 
 
 def _two_networks(
