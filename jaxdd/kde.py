@@ -77,17 +77,15 @@ def log_density(
     weights = _as_weights(weights, points)
     centre = _total(jax.lax.stop_gradient(points.mean(0)), axis) / _size(axis)
     index = _index(m, axis)
-    return _log_density(
-        mixture.Queries(
-            queries - centre, jnp.zeros(n, int), index if leave_one_out else jnp.arange(n),
-            jnp.broadcast_to(bandwidth, n),
-        ),
-        mixture.Points(
-            points - centre, jnp.zeros(m, int), index if leave_one_out else jnp.full(m, -1),
-            weights,
-        ),
-        leave_one_out=leave_one_out, tile=tile, axis=axis,
+    wanted = mixture.Queries(
+        queries - centre, jnp.zeros(n, int), index if leave_one_out else jnp.arange(n),
+        jnp.broadcast_to(bandwidth, n),
     )
+    given = mixture.Points(
+        points - centre, jnp.zeros(m, int), index if leave_one_out else jnp.full(m, -1), weights
+    )
+    sums = mixture.kernel_sums(wanted, given, leave_one_out=leave_one_out, tile=tile, axis=axis)
+    return _log_density(wanted, sums)
 
 
 def class_log_density(
@@ -136,17 +134,21 @@ def class_log_density(
     labels = _as_labels(labels, embeddings, num_classes)
     bandwidth = _as_bandwidth(bandwidth, ((), (num_classes,))).astype(embeddings.dtype)
     bandwidth = jnp.broadcast_to(bandwidth, num_classes)
+    own = weights is None and axis is None and not leave_one_out
     weights = _as_weights(weights, embeddings)
     centred = _class_centred(embeddings, labels, num_classes, axis)
     order = jnp.argsort(labels)
     position, label = centred[order], labels[order]
     index = _index(labels.size, axis)
-    sorted_density = _log_density(
-        mixture.Queries(position, label, index, bandwidth[label]),
-        mixture.Points(position, label, index, weights[order]),
-        leave_one_out=leave_one_out, tile=tile, axis=axis,
-    )
-    return sorted_density[jnp.argsort(order)]
+    queries = mixture.Queries(position, label, index, bandwidth[label])
+    if own:
+        sums = mixture.own_sums(queries, tile=tile)
+    else:
+        points = mixture.Points(position, label, index, weights[order])
+        sums = mixture.kernel_sums(
+            queries, points, leave_one_out=leave_one_out, tile=tile, axis=axis
+        )
+    return _log_density(queries, sums)[jnp.argsort(order)]
 
 
 class Estimate(NamedTuple):
@@ -239,10 +241,10 @@ def log_density_sampled(
     return Estimate(log_total - jnp.log(others) - normaliser, error)
 
 
-def _log_density(queries: mixture.Queries, points: mixture.Points, **options) -> jax.Array:
-    log_sum, mass = mixture.kernel_sums(queries, points, **options)
+def _log_density(queries: mixture.Queries, sums: mixture.Sums) -> jax.Array:
     normaliser = jnp.log(queries.bandwidth) + 0.5 * jnp.log(2 * jnp.pi)
-    return log_sum - jnp.log(jnp.where(mass > 0, mass, 1)) - queries.position.shape[1] * normaliser
+    log_mass = jnp.log(jnp.where(sums.mass > 0, sums.mass, 1))
+    return sums.log_sum - log_mass - queries.position.shape[1] * normaliser
 
 
 def _class_centred(

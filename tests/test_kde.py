@@ -122,6 +122,29 @@ def test_classes_are_a_loop(d, leave_one_out):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("tile", [1, 3, 4, 21, 100])
+def test_taking_a_pair_once_for_both_sides_changes_nothing(tile):
+    """Weights of one take the way on which a pair of samples is computed from either side.
+
+    One unit is a bandwidth here, so that the kernels of most pairs underflow on both ways.
+    """
+    x, labels = classes(d=12)
+    x = 30 * x
+    ones = jnp.ones(len(x))
+    density = functools.partial(kde.class_log_density, num_classes=K, tile=tile)
+
+    def total(x, h, weights=None):
+        return density(x, labels, h, weights=weights) @ jnp.arange(len(x))
+
+    arguments = jnp.asarray(x), jnp.asarray(BANDWIDTHS, jnp.float32)
+    np.testing.assert_allclose(
+        density(x, labels, BANDWIDTHS), density(x, labels, BANDWIDTHS, weights=ones), rtol=1e-6
+    )
+    found = jax.grad(total, (0, 1))(*arguments)
+    expected = jax.grad(total, (0, 1))(*arguments, ones)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), found, expected)
+
+
 def test_nothing_left_is_minus_infinity():
     x, labels = classes()
     found = by_class(x, labels, 1.0, leave_one_out=True)
