@@ -158,7 +158,8 @@ def run(
     Args:
         dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         options: of the run.
-        debias: weights from density or from the bias labels (oracle), or the groups' losses (fairdd).
+        debias: weights from density (kde; auto chooses encoder length, bandwidth and temperature) or
+            from the bias labels (oracle), or the groups' losses (fairdd).
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: run folder; by default runs/DATASET-METHOD-DEBIAS-ipcIPC-seedSEED.
         resume: continue the run that the folder holds.
@@ -195,7 +196,7 @@ def compare(
     Args:
         dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         options: of every row.
-        rows: of the table; fairdd is the loss over the bias groups.
+        rows: of the table; auto chooses how to weigh, fairdd is the loss over the bias groups.
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: folder of the comparison; by default runs/compare-DATASET-METHOD-ipcIPC-seedSEED.
         resume: continue the comparison that the folder holds.

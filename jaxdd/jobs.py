@@ -144,7 +144,9 @@ def _batches(options, num_classes):
 
 def key(options: Options, purpose: str) -> jax.Array:
     """The random key of a purpose; adding purposes at the end changes none of the others."""
-    purposes = ("encoder", "init", "distill", "evaluate", "median", "experts", "representative")
+    purposes = (
+        "encoder", "init", "distill", "evaluate", "median", "experts", "representative", "auto",
+    )
     return jax.random.fold_in(jax.random.key(options.seed), purposes.index(purpose))
 
 

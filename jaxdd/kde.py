@@ -20,6 +20,9 @@ from jaxdd import mixture
 FLOOR = 1e-6
 """Smallest bandwidth that a rule returns: what a class without any spread gets."""
 
+FACTOR = 0.2
+"""Of the squared distance in the rules that are relative to it; README says where it comes from."""
+
 _TOGETHER = 8  # Candidate bandwidths that share one pass over the distances.
 
 
@@ -325,7 +328,7 @@ def silverman(
 
 
 def mean_distance(
-    points: jax.Array, *, weights: jax.Array | None = None, factor: jax.Array | float = 0.2
+    points: jax.Array, *, weights: jax.Array | None = None, factor: jax.Array | float = FACTOR
 ) -> jax.Array:
     """Bandwidth in proportion to the root mean squared distance between the points.
 
@@ -355,7 +358,7 @@ def median_distance(
     points: jax.Array,
     *,
     weights: jax.Array | None = None,
-    factor: jax.Array | float = 0.2,
+    factor: jax.Array | float = FACTOR,
     pairs: int = 4096,
 ) -> jax.Array:
     """Bandwidth in proportion to the median distance between the points.

@@ -109,8 +109,7 @@ def kernel_sums(
     return total
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def own_sums(queries: Queries, tile: int | None = None) -> Sums:
+def own_sums(queries: Queries, *, tile: int | None = None) -> Sums:
     """Sums the kernels of all queries of its label, its own included, for every query.
 
     What `kernel_sums` gives where the queries are the points and all weigh one, for half the work: a
@@ -125,7 +124,12 @@ def own_sums(queries: Queries, tile: int | None = None) -> Sums:
     Raises:
         ValueError: tile < 1.
     """
-    tile, n = _tile(tile), queries.label.size
+    return _own_sums(queries, _tile(tile))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _own_sums(queries: Queries, tile: int) -> Sums:
+    n = queries.label.size
     tiles = jax.tree.map(lambda array: _in_tiles(array, tile), queries)
     present = _in_tiles(jnp.ones(n, queries.position.dtype), tile, fill="constant")
     numbers = jnp.arange(len(present))
@@ -148,14 +152,14 @@ def own_sums(queries: Queries, tile: int | None = None) -> Sums:
     return Sums(jnp.log(sums.reshape(-1)[:n]), (last - first).astype(sums.dtype))
 
 
-@own_sums.defjvp
+@_own_sums.defjvp
 def _own_sums_jvp(tile, primals, tangents):
     def sums(queries):
         ones = jnp.ones_like(queries.bandwidth)
         points = Points(queries.position, queries.label, queries.index, ones)
         return kernel_sums(queries, points, tile=tile)
 
-    return own_sums(*primals, tile), jax.jvp(sums, primals, tangents)[1]
+    return _own_sums(*primals, tile), jax.jvp(sums, primals, tangents)[1]
 
 
 def _symmetric_sums(one: tuple[Queries, jax.Array], other: tuple[Queries, jax.Array]) -> jax.Array:

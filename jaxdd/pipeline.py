@@ -26,6 +26,7 @@ import numpy as np
 import optax
 
 from jaxdd import (
+    auto,
     buffers,
     checkpoint,
     datasets,
@@ -46,8 +47,8 @@ from jaxdd import (
 ROWS = ("random", "random-kde", "none", "kde", "oracle")
 """What `compare` makes, unless told otherwise."""
 
-DEBIAS = ("none", "kde", "oracle", "fairdd")
-"""Ways to distil: three kinds of weights, and the loss over bias groups of FairDD."""
+DEBIAS = ("none", "kde", "auto", "oracle", "fairdd")
+"""Ways to distil: four kinds of weights, and the loss over bias groups of FairDD."""
 
 
 class Interrupted(Exception):
@@ -55,12 +56,16 @@ class Interrupted(Exception):
 
 
 class Source(NamedTuple):
-    """What a set is distilled from and how: weights `[n]`, the pool to draw from, draw and method."""
+    """What a set is distilled from and how: weights `[n]`, the pool to draw from, draw and method.
+
+    `choice` is the record of a choice of weights, if there was one.
+    """
 
     weights: jax.Array
     pool: sampling.Pool
     draw: draws.Draw
     method: distill.Method
+    choice: dict[str, Any] | None = None
 
 
 def _density_weights(job, folder):
@@ -69,17 +74,35 @@ def _density_weights(job, folder):
     if path.exists() and job.options.weighting != "batch":
         return _stored_weights(path, len(job.benchmark.train.labels)), None
     found = weighing.weigh(job)
-    arrays = dict(zip(("weights", "log_density", "bandwidth"), map(np.asarray, found[:3])))
-    train = job.benchmark.train
-    plot.embedding_map(
-        folder / "embedding.png", np.asarray(found.embeddings), train.labels, train.attributes
-    )
+    _write_weights(job, folder, found.weights, found)
+    return found.weights, found
+
+
+def _chosen_weights(job, folder):
+    """The weights `[n]` of `auto.choose` and the record of its choice, read back if they are there."""
+    weights, record = folder / "weights.npz", folder / "choice.json"
+    if not weights.exists():
+        choice = auto.choose(job)
+        store.write_json(record, auto.record(choice))
+        _write_weights(job, folder, choice.weights, choice.weighed)
+    return _stored_weights(weights, len(job.benchmark.train.labels)), store.read_json(record)
+
+
+def _write_weights(job, folder, weights, found):
+    """Writes weights and what they follow from, which is nothing if they are uniform."""
+    train, arrays = job.benchmark.train, {"weights": np.asarray(weights)}
+    if found is not None:
+        arrays["log_density"] = np.asarray(found.log_density)
+        arrays["bandwidth"] = np.asarray(found.bandwidth)
+        plot.embedding_map(
+            folder / "embedding.png", np.asarray(found.embeddings), train.labels, train.attributes
+        )
     plot.weights_by_group(
         folder / "weights.png", arrays["weights"], train.labels, train.attributes,
         job.benchmark.aligned,
     )
-    store.write_arrays(path, arrays)  # last, since its presence says that this stage is done
-    return found.weights, found
+    # Last, since its presence says that this stage is done.
+    store.write_arrays(folder / "weights.npz", arrays)
 
 
 def _stored_weights(path, n):
@@ -91,8 +114,10 @@ def _stored_weights(path, n):
 
 def _source(job, folder, debias):
     """The source of a row; density weights are estimated, or read from the folder."""
-    options, benchmark, draw = job.options, job.benchmark, job.draw
-    if debias == "kde":
+    options, benchmark, draw, choice = job.options, job.benchmark, job.draw, None
+    if debias == "auto":
+        weights, choice = _chosen_weights(job, folder)
+    elif debias == "kde":
         weights, found = job.density or _density_weights(job, folder)
         if options.weighting == "batch":
             draw = draws.density_weighted(
@@ -102,7 +127,7 @@ def _source(job, folder, debias):
         weights = None if debias == "none" else weighing.oracle(job)
     pool = datasets.pool(benchmark, weights)
     if debias != "fairdd":
-        return Source(pool.weights, pool, draw, job.method)
+        return Source(pool.weights, pool, draw, job.method, choice)
     groups = benchmark.num_attributes
     size = -(-options.batch_size // groups)
     draw = draws.grouped(functools.partial(sampling.uniform_batch, size=size), groups=groups)
@@ -112,6 +137,8 @@ def _source(job, folder, debias):
 
 def _check_debias(job, debias):
     """Refuses what the data or the method cannot do, before any folder is touched."""
+    if debias == "auto":
+        auto.checked(job.options)
     if debias in ("oracle", "fairdd"):
         weighing.oracle(job)
     if debias == "fairdd" and job.options.method == "mtt":
@@ -261,18 +288,20 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def _finish(job, folder, images, scores, weights, random):
+def _finish(job, folder, images, scores, source, random):
     """Writes the synthetic set, its picture and result.json of a row, and returns the result."""
     options, benchmark = job.options, job.benchmark
     result = {
         **summary(scores),
         "random": random,
-        "weights": _diagnosis(job, weights),
+        "weights": _diagnosis(job, source.weights),
         "seconds": dict(job.seconds),
         **circumstances(),
         "seed": options.seed,
         "config": store.read_json(folder / "config.json"),
     }
+    if source.choice is not None:
+        result["choice"] = source.choice
     labels = np.broadcast_to(np.arange(images.shape[0])[:, None], images.shape[:2])
     provenance = {name: result[name] for name in ("config", "device", "versions")}
     provenance["class_names"] = benchmark.class_names
@@ -315,7 +344,7 @@ def run(
     Args:
         job: from `jobs.prepare`.
         folder: the run folder.
-        debias: one of `DEBIAS`; oracle and fairdd use the bias labels.
+        debias: one of `DEBIAS`; oracle and fairdd use the bias labels, auto chooses how to weigh.
         resume: continue what the folder holds.
 
     Returns:
@@ -331,7 +360,7 @@ def run(
         uniform = subset(job, datasets.pool(job.benchmark), weighted=False)
         random = summary(scored(job, uniform, "random"))
         scores = scored(job, jobs.decode(job.options)(images), debias)
-    result = _finish(job, folder, images, scores, source.weights, random)
+    result = _finish(job, folder, images, scores, source, random)
     _bars(folder, {"random": random, debias: result})
     return result
 
@@ -391,8 +420,12 @@ def _row(job, whole, name, rows):
     store.create(folder, _config(job, "compare", row=name), resume=True)
     job = job._replace(seconds=dict(job.seconds))
     source = {"random": "none", "random-kde": "kde"}.get(name, name)
+    shared = whole
+    if source == "auto":  # beside the weights with the options' own values
+        shared = whole / "auto"
+        shared.mkdir(exist_ok=True)
     with jobs.compilation_counted(job.seconds):
-        source = _source(job, whole, source)
+        source = _source(job, shared, source)
         if name.startswith("random"):
             images = subset(job, source.pool, weighted=name == "random-kde")
             scores = scored(job, images, name)
@@ -400,7 +433,7 @@ def _row(job, whole, name, rows):
             images = distill_into(job, folder, source, name)
             scores = scored(job, jobs.decode(job.options)(images), name)
     random = summary(scores) if name == "random" else rows["random"]["random"]
-    return _finish(job, folder, images, scores, source.weights, random), np.asarray(images)
+    return _finish(job, folder, images, scores, source, random), np.asarray(images)
 
 
 def _bars(folder, rows):

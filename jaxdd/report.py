@@ -21,6 +21,7 @@ ABOUT = {
     "random-kde": "real images, drawn by the density weights",
     "none": "distilled with uniform weights",
     "kde": "distilled with density weights, which know no bias label",
+    "auto": "distilled with density weights that were chosen without bias labels",
     "oracle": "distilled with weights made from the bias labels",
     "fairdd": "distilled with a loss for every bias group, made from the bias labels",
 }

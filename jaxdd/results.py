@@ -26,7 +26,7 @@ SCORES = {
 SHARED = ("data", "embed", "density")
 """Stages that the rows of a comparison share."""
 
-STAGES = (*SHARED, "experts", "distill", "evaluate")
+STAGES = (*SHARED, "judge", "experts", "distill", "evaluate")
 """All stages, in order; "compile" is the part of all of them that XLA compiled."""
 
 

@@ -268,6 +268,51 @@ def effective_sample_size(
     return jnp.where(squares > 0, 1 / jnp.where(squares > 0, squares, 1), 0)
 
 
+def group_balance(
+    weights: jax.Array,
+    labels: jax.Array,
+    attributes: jax.Array,
+    *,
+    num_classes: int,
+    num_attributes: int,
+) -> jax.Array:
+    """How evenly the mass of a class is spread over its groups, from 0 (one has it) to 1 (evenly).
+
+    The entropy of the masses of the groups present in a class over the logarithm of their number;
+    mean over the classes with mass and at least two groups.
+
+    Args:
+        weights: [n] floating, at least 0; only ratios within a class matter.
+        labels: [n] integers in [0, num_classes).
+        attributes: [n] integers in [0, num_attributes); a class and an attribute make a group.
+        num_classes: number of classes, static.
+        num_attributes: number of values of the attribute, static.
+
+    Returns:
+        A scalar, nan where no class has two groups.
+
+    Raises:
+        TypeError: weights are not floating or labels or attributes not integers.
+        ValueError: shapes do not fit and (where the values are concrete) labels or attributes out
+            of range or negative or non-finite weights.
+
+    >>> labels, attributes = jnp.zeros(3, int), jnp.array([0, 0, 1])
+    >>> weights = jnp.array([0.25, 0.25, 0.5])
+    >>> float(group_balance(weights, labels, attributes, num_classes=1, num_attributes=2))
+    1.0
+    """
+    labels = _as_codes("labels", labels, num_classes)
+    attributes = _as_codes("attributes", attributes, num_attributes, labels)
+    weights = _as_weights(weights, labels)
+    sums = (labels, attributes, num_classes, num_attributes)
+    total = _class_sum(weights, labels, num_classes)
+    mass = _group_sum(weights / jnp.where(total > 0, total, 1)[labels], *sums)
+    groups = (_group_sum(jnp.ones_like(weights), *sums) > 0).sum(1)
+    entropy = -(mass * jnp.log(jnp.where(mass > 0, mass, 1))).sum(1)
+    several = (total > 0) & (groups >= 2)
+    return _mean_over(entropy / jnp.log(jnp.where(several, groups, 2)), several)
+
+
 def diagnose(
     weights: jax.Array,
     labels: jax.Array,
@@ -284,8 +329,7 @@ def diagnose(
     * conflict_auc: probability that a conflicting sample outweighs an aligned one of its class,
       ties counted half; mean over the classes that have both.
     * conflict_mass: share of the mass of a class on conflicting samples; mean over the classes.
-    * group_balance: entropy of the masses of the groups present in a class over the log of their
-      number, 1 where equal; mean over the classes of at least two groups.
+    * group_balance: see the function of this name.
     * effective_sample_size: mean over the classes.
 
     Args:
@@ -317,19 +361,15 @@ def diagnose(
     conflicts = attributes != aligned[labels]
     conflict_mass = _class_sum(jnp.where(conflicts, share, 0), labels, num_classes)
 
-    sums = (labels, attributes, num_classes, num_attributes)
-    groups = (_group_sum(jnp.ones_like(weights), *sums) > 0).sum(1)
-    mass = _group_sum(share, *sums)
-    entropy = -(mass * jnp.log(jnp.where(mass > 0, mass, 1))).sum(1)
-    several = (total > 0) & (groups >= 2)
-    balance = entropy / jnp.log(jnp.where(several, groups, 2))
-
+    balance = group_balance(
+        weights, labels, attributes, num_classes=num_classes, num_attributes=num_attributes
+    )
     auc, both = _conflict_auc(share, labels, conflicts, num_classes)
     ess = effective_sample_size(weights, labels, num_classes=num_classes)
     return Diagnostics(
         _mean_over(auc, both & (total > 0)),
         _mean_over(conflict_mass, total > 0),
-        _mean_over(balance, several),
+        balance,
         _mean_over(ess, total > 0),
     )
 

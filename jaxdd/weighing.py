@@ -11,6 +11,20 @@ import optax
 from jaxdd import contrastive, datasets, jobs, kde, networks, processes, reweight
 
 
+class Encoded(NamedTuple):
+    """What maps normalised images to embeddings, and the training set's, `[n, d]`."""
+
+    encode: Callable[[jax.Array], jax.Array]
+    embeddings: jax.Array
+
+
+class Density(NamedTuple):
+    """Log density `[n]` of the training samples within their class, and the bandwidths `[k]`."""
+
+    log_density: jax.Array
+    bandwidth: jax.Array
+
+
 class Weighing(NamedTuple):
     """Weights `[n]` and log density `[n]` of the training samples, and where it was estimated.
 
@@ -46,43 +60,57 @@ def _bandwidth(job, embeddings, labels):
     return kde.class_bandwidth(rule, embeddings, labels, num_classes=classes)
 
 
-def weigh(job: jobs.Job) -> Weighing:
-    """Embeds the training set, estimates its density per class and turns it into weights.
-
-    Bias labels are not looked at.
-    """
+def embed(job: jobs.Job) -> Encoded:
+    """Trains the encoder and embeds the training set; bias labels are not looked at."""
     options, classes = job.options, job.benchmark.num_classes
     pool = datasets.pool(job.benchmark)
-    labels = jnp.asarray(job.benchmark.train.labels)
     body = networks.ConvNet(classes, options.encoder_width, options.depth, norm=None)
     encoder = contrastive.Encoder(body)
     # The colour operation would teach the encoder to ignore the cue that it is here to find.
     strategy = tuple(name for name in job.benchmark.strategy if name != "color")
     trainer = contrastive.trainer(encoder, optax.adam(1e-3), strategy=strategy)
-    job.report("embedding", 0, 1)
     with jobs.timed(job.seconds, "embed"):
         train = functools.partial(
             contrastive.train, trainer=trainer, steps=options.encoder_steps, batch_size=256
         )
         state, _ = jax.jit(train)(jobs.key(options, "encoder"), pool=pool)
         state = processes.agreed(state)
-        embed = jax.jit(functools.partial(contrastive.embed, encoder))
-        embeddings = getattr(embed(state.params, pool), options.embedding)
+        whole = jax.jit(functools.partial(contrastive.embed, encoder))
+        embeddings = getattr(whole(state.params, pool), options.embedding)
         jax.block_until_ready(embeddings)
-    with jobs.timed(job.seconds, "density"):
-        bandwidth = _bandwidth(job, embeddings, labels)
-        density = jax.jit(functools.partial(kde.class_log_density, num_classes=classes))
-        log_density = density(embeddings, labels, bandwidth)
-        weights = reweight.inverse_density(
-            log_density, labels, num_classes=classes, temperature=options.temperature
-        )
-        if options.clip is not None:
-            weights = reweight.clip(weights, labels, num_classes=classes, limit=options.clip)
-        weights = processes.agreed(weights)
-        jax.block_until_ready(weights)
-    job.report("embedding", 1, 1)
     encode = lambda images: getattr(encoder.apply(state.params, images), options.embedding)
-    return Weighing(weights, log_density, bandwidth, encode, embeddings)
+    return Encoded(encode, embeddings)
+
+
+def density(job: jobs.Job, encoded: Encoded) -> Density:
+    """Estimates the density of the embedded training set within each class."""
+    labels, classes = jnp.asarray(job.benchmark.train.labels), job.benchmark.num_classes
+    with jobs.timed(job.seconds, "density"):
+        bandwidth = _bandwidth(job, encoded.embeddings, labels)
+        log_density = jax.jit(kde.class_log_density, static_argnames="num_classes")(
+            encoded.embeddings, labels, bandwidth, num_classes=classes
+        )
+        return Density(jax.block_until_ready(log_density), bandwidth)
+
+
+def weights(job: jobs.Job, log_density: jax.Array) -> jax.Array:
+    """Turns log densities `[n]` into weights `[n]`, as the options say."""
+    labels, classes = jnp.asarray(job.benchmark.train.labels), job.benchmark.num_classes
+    found = reweight.inverse_density(
+        log_density, labels, num_classes=classes, temperature=job.options.temperature
+    )
+    if job.options.clip is not None:
+        found = reweight.clip(found, labels, num_classes=classes, limit=job.options.clip)
+    return processes.agreed(found)
+
+
+def weigh(job: jobs.Job) -> Weighing:
+    """Embeds the training set, estimates its density and turns it into weights."""
+    job.report("embedding", 0, 1)
+    encoded = embed(job)
+    found = density(job, encoded)
+    job.report("embedding", 1, 1)
+    return Weighing(weights(job, found.log_density), *found, *encoded)
 
 
 def oracle(job: jobs.Job) -> jax.Array:

@@ -24,6 +24,7 @@ LAYERS = [
     {"builders", "options"},
     {"jobs"},
     {"weighing", "results"},
+    {"auto"},
     {"pipeline"},
     {"report", "transfer"},
     {"cli"},

@@ -1,0 +1,211 @@
+"""Chooses encoder length, bandwidth and temperature without bias labels.
+
+Good weights give every bias group of a class the same mass, and nobody knows the groups. But a
+classifier that has hardly been trained falls for the bias: the class whose mean is nearest in an
+early embedding is the bias attribute of a sample, or nearly so. On coloured MNIST with 5 %
+conflicting samples it disagrees with the label of 5 %, of which 97 % do conflict. These pseudo-groups
+stand in for the bias groups, and the weights that balance them best are chosen.
+
+Where no bias is, the samples that disagree are those that are hard to tell. Whether weights help is
+seen from networks trained on a few real images drawn by them, as a distilled set would be judged: if
+they gain less on disagreeing samples than they lose on all together, the choice is uniform weights.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdd import (
+    datasets,
+    distill,
+    evaluate,
+    jobs,
+    kde,
+    networks,
+    parallel,
+    processes,
+    reweight,
+    weighing,
+)
+
+SEARCH = {
+    "encoder_steps": (1, 3),
+    "bandwidth": (0.5, 1, 2, 4),
+    "temperature": (0.5, 0.7, 1, 1.4, 2),
+}
+"""Options that are chosen, and multiples of their own values, tried in all combinations."""
+
+_DRAWS, _IPC, _EPOCHS = 4, 10, 60  # Sets that weights are judged by, images per class, training.
+_HELD = 2000  # Samples that the sets are scored on: no more than this, or a fifth of all.
+
+
+class Trial(NamedTuple):
+    """Mean accuracy on the held-out samples.
+
+    Attributes:
+        overall: on all of them.
+        agreeing: where the early classifier agrees with the label.
+        disagreeing: where it does not; nan if there are none.
+    """
+
+    overall: float
+    agreeing: float
+    disagreeing: float
+
+
+class Choice(NamedTuple):
+    """What was chosen, and why.
+
+    Attributes:
+        weights: `[n]`.
+        weighed: the density that they follow from; None for uniform weights.
+        balances: the values that were tried, and the "balance" of the pseudo-groups with them.
+        best: place of the best among these.
+        trials: of "uniform" weights and of the "best".
+    """
+
+    weights: jax.Array
+    weighed: weighing.Weighing | None
+    balances: list[dict[str, float]]
+    best: int
+    trials: dict[str, Trial]
+
+
+def pseudo_groups(embeddings: jax.Array, labels: jax.Array, *, num_classes: int) -> jax.Array:
+    """Returns for every sample the class whose mean embedding is nearest, `[n]`.
+
+    Args:
+        embeddings: `[n, d]` of an encoder trained for a short time.
+        labels: `[n]`.
+        num_classes: k, static; a class without samples is nobody's.
+
+    >>> embeddings = jnp.array([[0.0], [0.2], [1.0], [0.9], [1.1]])
+    >>> pseudo_groups(embeddings, jnp.array([0, 0, 0, 1, 1]), num_classes=2).tolist()
+    [0, 0, 1, 1, 1]
+    """
+    count = jax.ops.segment_sum(jnp.ones(len(labels)), labels, num_classes)
+    mean = jax.ops.segment_sum(embeddings, labels, num_classes) / jnp.maximum(count, 1)[:, None]
+    squared = (mean**2).sum(1) - 2 * jnp.matmul(embeddings, mean.T, precision="highest")
+    return jnp.where(count > 0, squared, jnp.inf).argmin(1)
+
+
+def choose(job: jobs.Job) -> Choice:
+    """Tries the values of `SEARCH` and returns the weights of the best, or uniform ones.
+
+    The pseudo-groups are those of the longest encoder.
+
+    Args:
+        job: from `jobs.prepare`.
+
+    Raises:
+        ValueError: for options that leave nothing to choose, see `checked`.
+    """
+    options, classes = checked(job.options), job.benchmark.num_classes
+    labels = jnp.asarray(job.benchmark.train.labels)
+    job.report("choosing weights", 0, 2)
+    lengths = sorted({options.encoder_steps * multiple for multiple in SEARCH["encoder_steps"]})
+    encoded = {length: weighing.embed(_having(job, encoder_steps=length)) for length in lengths}
+    groups = pseudo_groups(encoded[lengths[-1]].embeddings, labels, num_classes=classes)
+    balance = lambda weights: float(reweight.group_balance(
+        weights, labels, groups, num_classes=classes, num_attributes=classes
+    ))
+    candidates = list(_candidates(_having(job, bandwidth=options.bandwidth), encoded))
+    balances = [{**values, "balance": balance(found.weights)} for values, found in candidates]
+    order = processes.agreed(np.array([each["balance"] for each in balances]))
+    best, uniform = int(order.argmax()), reweight.uniform(labels, num_classes=classes)
+    job.report("choosing weights", 1, 2)
+    with jobs.timed(job.seconds, "judge"):
+        judged = judge(job, np.asarray(groups))
+        plain, weighed = judged(uniform), judged(candidates[best][1].weights)
+    job.report("choosing weights", 2, 2)
+    gain, loss = weighed.disagreeing - plain.disagreeing, plain.overall - weighed.overall
+    found = candidates[best][1] if gain > max(loss, 0) else None
+    trials = {"uniform": plain, "best": weighed}
+    return Choice(uniform if found is None else found.weights, found, balances, best, trials)
+
+
+def checked(options: jobs.Options) -> jobs.Options:
+    """Returns the options where the search begins, a bandwidth factor among them.
+
+    Raises:
+        ValueError: for a bandwidth rule without a factor, or weights estimated from each batch.
+    """
+    rules = "mean-distance", "median-distance"
+    if options.bandwidth_rule not in rules:
+        raise ValueError(
+            f"auto chooses the factor of a bandwidth_rule among {' and '.join(rules)}, "
+            f"found {options.bandwidth_rule}"
+        )
+    if options.weighting == "batch":
+        raise ValueError("auto chooses weights of the whole set, found weighting batch")
+    bandwidth = kde.FACTOR if options.bandwidth is None else options.bandwidth
+    return dataclasses.replace(options, bandwidth=bandwidth)
+
+
+def _having(job, **changed):
+    return job._replace(options=dataclasses.replace(job.options, **changed))
+
+
+def _candidates(job, encoded):
+    """Yields the values of the options and the weighing with them."""
+    for (length, each), times in itertools.product(encoded.items(), SEARCH["bandwidth"]):
+        narrow = _having(job, encoder_steps=length, bandwidth=job.options.bandwidth * times)
+        density = weighing.density(narrow, each)
+        for times in SEARCH["temperature"]:
+            one = _having(narrow, temperature=job.options.temperature * times)
+            values = {name: getattr(one.options, name) for name in SEARCH}
+            weights = weighing.weights(one, density.log_density)
+            yield values, weighing.Weighing(weights, *density, *each)
+
+
+def judge(job: jobs.Job, groups: np.ndarray) -> Callable[[jax.Array], Trial]:
+    """Returns the function from weights `[n]` to their `Trial`.
+
+    Some training samples are held out: no set has them, and each set is scored on them.
+
+    Args:
+        job: from `jobs.prepare`.
+        groups: `[n]` from `pseudo_groups`.
+    """
+    benchmark, train = job.benchmark, job.benchmark.train
+    n, classes = len(train.labels), benchmark.num_classes
+    key, key_held = jax.random.split(jobs.key(job.options, "auto"))
+    held = np.asarray(jax.random.permutation(key_held, n)[: min(_HELD, max(n // 5, 1))])
+    test = tuple(jnp.asarray(array[held]) for array in (train.images, train.labels, groups))
+    network = networks.ConvNet(classes, job.options.encoder_width, job.options.depth)
+
+    def one(row):
+        key, images = row
+        labels = jnp.broadcast_to(jnp.arange(classes)[:, None], images.shape[:2])
+        scores = evaluate.evaluate(
+            key[None], network, images, labels, test, aligned=jnp.arange(classes),
+            mean=jnp.asarray(benchmark.mean), std=jnp.asarray(benchmark.std),
+            num_attributes=classes, epochs=_EPOCHS, strategy=benchmark.strategy,
+        )
+        return Trial(scores.accuracy[0], scores.aligned[0], scores.conflicting[0])
+
+    scored = parallel.thread_rows(lambda rows: jax.lax.map(one, rows))
+
+    def trial(weights: jax.Array) -> Trial:
+        pool = datasets.pool(benchmark, weights.at[held].set(0))
+        images = [
+            distill.initial_real(jax.random.fold_in(key, i), pool, ipc=_IPC, weighted=True)
+            for i in range(_DRAWS)
+        ]
+        found = scored((jax.random.split(key, _DRAWS), jnp.stack(images)))
+        return Trial(*(float(processes.agreed(accuracies.mean())) for accuracies in found))
+
+    return trial
+
+
+def record(choice: Choice) -> dict[str, Any]:
+    """Returns what JSON can hold of a choice: all but weights and density."""
+    best = choice.balances[choice.best]
+    trials = {name: trial._asdict() for name, trial in choice.trials.items()}
+    return {"uniform": choice.weighed is None, "best": best, "trials": trials,
+            "balances": choice.balances}

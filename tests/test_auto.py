@@ -1,0 +1,136 @@
+"""The search with hand-made judges, pseudo-groups by hand, and both outcomes on real digits."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdd import auto, benchmarks, jobs, pipeline, reweight, store, weighing
+
+OPTIONS = jobs.Options(encoder_steps=2, encoder_width=4, depth=2)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return jobs.prepare(benchmarks.load("cdigits", conflict=0.1), OPTIONS)
+
+
+def judged(monkeypatch, plain, weighed):
+    """Sets the accuracies of uniform weights and of all others."""
+
+    def trial(weights):
+        uniform = abs(float(weights.max() / weights.min()) - 1) < 0.5
+        return auto.Trial(*(plain if uniform else weighed))
+
+    monkeypatch.setattr(auto, "judge", lambda job, groups: trial)
+
+
+def test_pseudo_groups_are_the_nearest_means():
+    """Means are 0, 10 and that of nobody; 6 is nearer to 10, 4 to 0, whatever their labels are."""
+    embeddings = jnp.array([[-2.0, 1], [6.0, 1], [-4.0, 1], [4.0, 1], [16.0, 1], [10.0, 1]])
+    labels = jnp.array([0, 0, 0, 2, 2, 2])
+    found = auto.pseudo_groups(embeddings, labels, num_classes=3)
+    assert found.tolist() == [0, 2, 0, 0, 2, 2]
+
+
+def test_the_weights_that_balance_the_pseudo_groups_best_are_chosen(monkeypatch, digits):
+    judged(monkeypatch, (0.9, 0.9, 0.1), (0.8, 0.8, 0.8))
+    choice = auto.choose(digits)
+    balances = [each["balance"] for each in choice.balances]
+    assert len(balances) == 2 * 4 * 5 and choice.best == np.argmax(balances)
+    assert {each["encoder_steps"] for each in choice.balances} == {2, 6}
+    assert {each["bandwidth"] for each in choice.balances} == {0.1, 0.2, 0.4, 0.8}
+    best = {name: value for name, value in choice.balances[choice.best].items() if name != "balance"}
+    again = weighing.weigh(digits._replace(options=dataclasses.replace(digits.options, **best)))
+    np.testing.assert_array_equal(again.weights, choice.weights)
+    longest = weighing.embed(
+        digits._replace(options=dataclasses.replace(digits.options, encoder_steps=6))
+    )
+    labels = jnp.asarray(digits.benchmark.train.labels)
+    groups = auto.pseudo_groups(longest.embeddings, labels, num_classes=10)
+    balance = reweight.group_balance(
+        choice.weights, labels, groups, num_classes=10, num_attributes=10
+    )
+    assert float(balance) == max(balances)
+
+
+@pytest.mark.parametrize(
+    "plain, weighed",
+    [
+        ((0.9, 0.95, 0.5), (0.8, 0.8, 0.55)),  # less is gained than lost
+        ((0.9, 0.95, 0.5), (0.95, 1.0, 0.5)),  # nothing is gained
+        ((0.9, 0.9, float("nan")), (1.0, 1.0, float("nan"))),  # nobody disagrees
+    ],
+)
+def test_uniform_where_weights_do_not_pay(monkeypatch, digits, plain, weighed):
+    judged(monkeypatch, plain, weighed)
+    choice = auto.choose(digits)
+    assert choice.weighed is None and auto.record(choice)["uniform"]
+    labels = digits.benchmark.train.labels
+    np.testing.assert_allclose(choice.weights, 1 / np.bincount(labels)[labels], rtol=1e-6)
+
+
+def test_held_out_samples_are_in_no_set(monkeypatch, digits):
+    drawn, labels = [], digits.benchmark.train.labels
+    monkeypatch.setattr(
+        auto.distill, "initial_real", lambda key, pool, **_: drawn.append(pool.weights) or jnp.ones(1)
+    )
+    monkeypatch.setattr(
+        auto.parallel, "thread_rows", lambda _: lambda rows: auto.Trial(*[jnp.full(4, 0.5)] * 3)
+    )
+    trial = auto.judge(digits, np.zeros(len(labels), int))
+    assert trial(reweight.uniform(jnp.asarray(labels), num_classes=10)) == (0.5, 0.5, 0.5)
+    assert [int((weights == 0).sum()) for weights in drawn] == [len(labels) // 5] * 4
+    assert all((weights == drawn[0]).all() for weights in drawn)
+
+
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (dict(bandwidth_rule="fixed", bandwidth=1.0), "factor of a bandwidth_rule.*found fixed"),
+        (dict(weighting="batch"), "found weighting batch"),
+    ],
+)
+def test_bad_options(tmp_path, change, match, digits):
+    job = digits._replace(options=dataclasses.replace(digits.options, **change))
+    with pytest.raises(ValueError, match=match):
+        auto.choose(job)
+    with pytest.raises(ValueError, match=match):
+        pipeline.run(job, tmp_path / "run", debias="auto", resume=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_and_comparison_keep_the_choice(tmp_path, monkeypatch, digits):
+    judged(monkeypatch, (0.9, 0.9, 0.1), (0.8, 0.8, 0.8))
+    options = dataclasses.replace(
+        OPTIONS, ipc=1, steps=1, batch_size=2, width=4, epochs=1, eval_seeds=1
+    )
+    job = jobs.prepare(digits.benchmark, options)
+    result = pipeline.run(job, tmp_path / "run", debias="auto", resume=False)
+    assert not result["choice"]["uniform"] and len(result["choice"]["balances"]) == 40
+    rows = pipeline.compare(job, tmp_path / "all", resume=False, names=("kde", "auto"))["rows"]
+    assert rows["auto"]["choice"] == result["choice"] and "choice" not in rows["kde"]
+    assert rows["auto"]["weights"] == result["weights"] != rows["kde"]["weights"]
+
+    def never(job):
+        raise AssertionError("chosen twice")
+
+    monkeypatch.setattr(auto, "choose", never)
+    (tmp_path / "run/result.json").unlink()
+    again = pipeline.run(job, tmp_path / "run", debias="auto", resume=True)
+    assert again["choice"] == result["choice"] == store.read_json(tmp_path / "run/choice.json")
+
+
+@pytest.mark.parametrize("name, uniform", [("cdigits", False), ("digits", True)])
+def test_weights_for_coloured_digits_and_none_for_grey_ones(monkeypatch, name, uniform):
+    """What the module is for, on 1,437 real images."""
+    monkeypatch.setattr(auto, "_EPOCHS", 20)
+    monkeypatch.setattr(auto, "_DRAWS", 2)
+    conflict = 0.1 if name == "cdigits" else None
+    options = jobs.Options(encoder_width=16)
+    choice = auto.choose(jobs.prepare(benchmarks.load(name, conflict=conflict), options))
+    print(choice.trials, choice.balances[choice.best])
+    assert (choice.weighed is None) == uniform
+    if not uniform:
+        assert choice.trials["best"].disagreeing > choice.trials["uniform"].disagreeing + 0.2
