@@ -8,7 +8,8 @@ stand in for the bias groups, and the weights that balance them best are chosen.
 
 Where no bias is, the samples that disagree are those that are hard to tell. Whether weights help is
 seen from networks trained on a few real images drawn by them, as a distilled set would be judged: if
-they gain less on disagreeing samples than they lose on all together, the choice is uniform weights.
+they gain less on disagreeing samples than they lose on all together, or no more than by chance, the
+choice is uniform weights.
 """
 
 import dataclasses
@@ -40,22 +41,24 @@ SEARCH = {
 }
 """Options that are chosen, and multiples of their own values, tried in all combinations."""
 
-_DRAWS, _IPC, _EPOCHS = 4, 10, 60  # Sets that weights are judged by, images per class, training.
-_HELD = 2000  # Samples that the sets are scored on: no more than this, or a fifth of all.
+_DRAWS, _IPC, _EPOCHS = 4, 10, 100  # Sets that weights are judged by, images per class, training.
+_HELD = 1000  # Samples of either kind that the sets are scored on.
 
 
 class Trial(NamedTuple):
-    """Mean accuracy on the held-out samples.
+    """Mean accuracy on held-out samples.
 
     Attributes:
-        overall: on all of them.
+        overall: of the two below, by their shares of the training set; nan if there is none of one.
         agreeing: where the early classifier agrees with the label.
-        disagreeing: where it does not; nan if there are none.
+        disagreeing: where it does not.
+        counted: number of disagreeing samples.
     """
 
     overall: float
     agreeing: float
     disagreeing: float
+    counted: int
 
 
 class Choice(NamedTuple):
@@ -123,10 +126,25 @@ def choose(job: jobs.Job) -> Choice:
         judged = judge(job, np.asarray(groups))
         plain, weighed = judged(uniform), judged(candidates[best][1].weights)
     job.report("choosing weights", 2, 2)
-    gain, loss = weighed.disagreeing - plain.disagreeing, plain.overall - weighed.overall
-    found = candidates[best][1] if gain > max(loss, 0) else None
+    found = candidates[best][1] if pays(plain, weighed) else None
     trials = {"uniform": plain, "best": weighed}
     return Choice(uniform if found is None else found.weights, found, balances, best, trials)
+
+
+def pays(plain: Trial, weighed: Trial) -> bool:
+    """Whether weights gain more on disagreeing samples than chance, and than they lose on all.
+
+    Chance is two standard errors of the difference of two proportions, at most √(2 / m) for m
+    disagreeing samples.
+
+    >>> plain = Trial(0.95, 0.99, 0.1, 100)
+    >>> pays(plain, Trial(0.7, 0.7, 0.7, 100)), pays(plain, Trial(0.96, 0.99, 0.2, 100))
+    (True, False)
+    """
+    if not plain.counted:
+        return False
+    gain, loss = weighed.disagreeing - plain.disagreeing, plain.overall - weighed.overall
+    return gain > max(loss, (2 / plain.counted) ** 0.5)
 
 
 def checked(options: jobs.Options) -> jobs.Options:
@@ -166,16 +184,19 @@ def _candidates(job, encoded):
 def judge(job: jobs.Job, groups: np.ndarray) -> Callable[[jax.Array], Trial]:
     """Returns the function from weights `[n]` to their `Trial`.
 
-    Some training samples are held out: no set has them, and each set is scored on them.
+    A fifth of the agreeing and of the disagreeing samples, no more than a thousand each, is held out:
+    no set has them, and each set is scored on them.
 
     Args:
         job: from `jobs.prepare`.
         groups: `[n]` from `pseudo_groups`.
     """
     benchmark, train = job.benchmark, job.benchmark.train
-    n, classes = len(train.labels), benchmark.num_classes
+    classes, agrees = benchmark.num_classes, groups == train.labels
     key, key_held = jax.random.split(jobs.key(job.options, "auto"))
-    held = np.asarray(jax.random.permutation(key_held, n)[: min(_HELD, max(n // 5, 1))])
+    order = np.asarray(jax.random.permutation(key_held, len(agrees)))
+    parts = [order[agrees[order] == which] for which in (True, False)]
+    held = np.concatenate([part[: min(_HELD, len(part) // 5)] for part in parts])
     test = tuple(jnp.asarray(array[held]) for array in (train.images, train.labels, groups))
     network = networks.ConvNet(classes, job.options.encoder_width, job.options.depth)
 
@@ -187,9 +208,10 @@ def judge(job: jobs.Job, groups: np.ndarray) -> Callable[[jax.Array], Trial]:
             mean=jnp.asarray(benchmark.mean), std=jnp.asarray(benchmark.std),
             num_attributes=classes, epochs=_EPOCHS, strategy=benchmark.strategy,
         )
-        return Trial(scores.accuracy[0], scores.aligned[0], scores.conflicting[0])
+        return scores.aligned[0], scores.conflicting[0]
 
     scored = parallel.thread_rows(lambda rows: jax.lax.map(one, rows))
+    share, counted = np.mean(agrees), int((~agrees[held]).sum())
 
     def trial(weights: jax.Array) -> Trial:
         pool = datasets.pool(benchmark, weights.at[held].set(0))
@@ -197,8 +219,10 @@ def judge(job: jobs.Job, groups: np.ndarray) -> Callable[[jax.Array], Trial]:
             distill.initial_real(jax.random.fold_in(key, i), pool, ipc=_IPC, weighted=True)
             for i in range(_DRAWS)
         ]
-        found = scored((jax.random.split(key, _DRAWS), jnp.stack(images)))
-        return Trial(*(float(processes.agreed(accuracies.mean())) for accuracies in found))
+        means = [found.mean() for found in scored((jax.random.split(key, _DRAWS), jnp.stack(images)))]
+        agreeing, disagreeing = map(float, processes.agreed(means))
+        overall = share * agreeing + (1 - share) * disagreeing
+        return Trial(float(overall), agreeing, disagreeing, counted)
 
     return trial
 

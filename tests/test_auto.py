@@ -35,7 +35,7 @@ def test_pseudo_groups_are_the_nearest_means():
 
 
 def test_the_weights_that_balance_the_pseudo_groups_best_are_chosen(monkeypatch, digits):
-    judged(monkeypatch, (0.9, 0.9, 0.1), (0.8, 0.8, 0.8))
+    judged(monkeypatch, (0.9, 0.9, 0.1, 99), (0.8, 0.8, 0.8, 99))
     choice = auto.choose(digits)
     balances = [each["balance"] for each in choice.balances]
     assert len(balances) == 2 * 4 * 5 and choice.best == np.argmax(balances)
@@ -58,9 +58,9 @@ def test_the_weights_that_balance_the_pseudo_groups_best_are_chosen(monkeypatch,
 @pytest.mark.parametrize(
     "plain, weighed",
     [
-        ((0.9, 0.95, 0.5), (0.8, 0.8, 0.55)),  # less is gained than lost
-        ((0.9, 0.95, 0.5), (0.95, 1.0, 0.5)),  # nothing is gained
-        ((0.9, 0.9, float("nan")), (1.0, 1.0, float("nan"))),  # nobody disagrees
+        ((0.9, 0.95, 0.5, 999), (0.6, 0.6, 0.7, 999)),  # less is gained than lost
+        ((0.9, 0.95, 0.5, 50), (0.91, 0.95, 0.65, 50)),  # or not surely: sqrt(2 / 50) is .2
+        ((0.9, 0.9, float("nan"), 0), (1.0, 1.0, float("nan"), 0)),  # nobody disagrees
     ],
 )
 def test_uniform_where_weights_do_not_pay(monkeypatch, digits, plain, weighed):
@@ -72,17 +72,20 @@ def test_uniform_where_weights_do_not_pay(monkeypatch, digits, plain, weighed):
 
 
 def test_held_out_samples_are_in_no_set(monkeypatch, digits):
+    """A fifth of 1,437 - 100 agreeing and of 100 disagreeing samples; the overall accuracy by hand."""
     drawn, labels = [], digits.benchmark.train.labels
     monkeypatch.setattr(
         auto.distill, "initial_real", lambda key, pool, **_: drawn.append(pool.weights) or jnp.ones(1)
     )
-    monkeypatch.setattr(
-        auto.parallel, "thread_rows", lambda _: lambda rows: auto.Trial(*[jnp.full(4, 0.5)] * 3)
-    )
-    trial = auto.judge(digits, np.zeros(len(labels), int))
-    assert trial(reweight.uniform(jnp.asarray(labels), num_classes=10)) == (0.5, 0.5, 0.5)
-    assert [int((weights == 0).sum()) for weights in drawn] == [len(labels) // 5] * 4
-    assert all((weights == drawn[0]).all() for weights in drawn)
+    accuracies = jnp.full(4, 0.9), jnp.full(4, 0.2)
+    monkeypatch.setattr(auto.parallel, "thread_rows", lambda _: lambda rows: accuracies)
+    groups = np.where(np.arange(len(labels)) < 100, (labels + 1) % 10, labels)
+    trial = auto.judge(digits, groups)(reweight.uniform(jnp.asarray(labels), num_classes=10))
+    overall = (0.9 * (len(labels) - 100) + 0.2 * 100) / len(labels)
+    np.testing.assert_allclose(trial, (overall, 0.9, 0.2, 20), rtol=1e-6)
+    absent = np.asarray(drawn[0]) == 0
+    assert absent[:100].sum() == 20 and absent.sum() == 20 + (len(labels) - 100) // 5
+    assert len(drawn) == 4 and all((weights == drawn[0]).all() for weights in drawn)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +105,7 @@ def test_bad_options(tmp_path, change, match, digits):
 
 
 def test_run_and_comparison_keep_the_choice(tmp_path, monkeypatch, digits):
-    judged(monkeypatch, (0.9, 0.9, 0.1), (0.8, 0.8, 0.8))
+    judged(monkeypatch, (0.9, 0.9, 0.1, 99), (0.8, 0.8, 0.8, 99))
     options = dataclasses.replace(
         OPTIONS, ipc=1, steps=1, batch_size=2, width=4, epochs=1, eval_seeds=1
     )
@@ -125,12 +128,10 @@ def test_run_and_comparison_keep_the_choice(tmp_path, monkeypatch, digits):
 @pytest.mark.parametrize("name, uniform", [("cdigits", False), ("digits", True)])
 def test_weights_for_coloured_digits_and_none_for_grey_ones(monkeypatch, name, uniform):
     """What the module is for, on 1,437 real images."""
-    monkeypatch.setattr(auto, "_EPOCHS", 20)
-    monkeypatch.setattr(auto, "_DRAWS", 2)
+    monkeypatch.setattr(auto, "_DRAWS", 1)
     conflict = 0.1 if name == "cdigits" else None
     options = jobs.Options(encoder_width=16)
     choice = auto.choose(jobs.prepare(benchmarks.load(name, conflict=conflict), options))
-    print(choice.trials, choice.balances[choice.best])
     assert (choice.weighed is None) == uniform
     if not uniform:
         assert choice.trials["best"].disagreeing > choice.trials["uniform"].disagreeing + 0.2
