@@ -4,7 +4,8 @@
 
 Prints a row for every comparison under experiments/results: accuracy in % as mean ± standard
 deviation, the number of networks, and the minutes that data, weights, distillation and evaluation
-took together. The tables of the grids, of transfers and of the benchmark follow. Takes seconds;
+took together. The tables of the grids, of transfers, of the benchmark and of the whole way against
+PyTorch follow. Takes seconds;
 `tests/test_results.py` holds the README to it.
 """
 
@@ -86,6 +87,29 @@ def timed(path: pathlib.Path) -> Iterator[str]:
                f"{row['share_of_peak']:.2f} |")
 
 
+def swept(path: pathlib.Path) -> Iterator[str]:
+    """Yields the lines of a table of the growth that `experiments.benchmark --sweep` fitted."""
+    yield f"| [work](experiments/results/{path.name}) | grows with | values | seconds | exponent |"
+    yield "|---|---|--:|--:|--:|"
+    for row in store.read_json(path)["sweeps"]:
+        values, seconds = (", ".join(f"{x:.3g}" for x in row[name]) for name in ("values", "seconds"))
+        yield f"| {row['name']} | {row['variable']} | {values} | {seconds} | {row['exponent']:.2f} |"
+
+
+def ended(path: pathlib.Path) -> Iterator[str]:
+    """Yields the lines of a table of what `experiments.end_to_end` measured."""
+    found = store.read_json(path)["both"]
+    stages = ("embed", "density", "distill")
+    titles = (*(f"{stage}, s" for stage in stages), "together, s", "accuracy", "n")
+    yield f"| [by](experiments/results/{path.name}) | {' | '.join(titles)} |"
+    yield f"|---|{'--:|' * len(titles)}"
+    for name, row in found.items():
+        seconds = [row["seconds"][stage] for stage in stages]
+        numbers = [f"{x:.1f}" for x in (*seconds, sum(seconds))]
+        numbers += [results.percent(row["accuracy"]), str(row["accuracy"]["n"])]
+        yield f"| {name} | {' | '.join(numbers)} |"
+
+
 def transferred(path: pathlib.Path) -> Iterator[str]:
     """Yields the lines of a table of what `jaxdd transfer` measured."""
     sets, scores = ("random", "synthetic"), ("accuracy", "conflicting")
@@ -113,6 +137,10 @@ def blocks() -> Iterator[list[str]]:
         yield list(transferred(path))
     for path in sorted(RESULTS.glob("benchmark-*.json")):
         yield list(timed(path))
+        if store.read_json(path)["sweeps"]:
+            yield list(swept(path))
+    for path in sorted(RESULTS.glob("end-to-end-*.json")):
+        yield list(ended(path))
 
 
 def main() -> None:

@@ -205,25 +205,47 @@ class Pool(NamedTuple):
         return normalise(self.images[indices])
 
 
+class WeightedPool(NamedTuple):
+    """Training images uint8 [n, c, h, w] of every class, and their weights [n], on the device."""
+
+    images: list[torch.Tensor]
+    weights: list[torch.Tensor]
+
+    def batch(self, label: int, size: int) -> torch.Tensor:
+        """Draws `size` normalised images of a class by their weights."""
+        return normalise(self.images[label][torch.multinomial(self.weights[label], size, True)])
+
+    def subset(self, label: int, size: int) -> torch.Tensor:
+        """Draws as `batch` does, none twice."""
+        return normalise(self.images[label][torch.multinomial(self.weights[label], size)])
+
+
 def normalise(images: torch.Tensor) -> torch.Tensor:
     """Takes uint8 to float32 of mean and standard deviation one half."""
     return (images.float() / 255 - 0.5) / 0.5
 
 
-def distribution_matching(pool: Pool, *, width, real, ipc, compiled=False) -> Callable[[], float]:
-    """Returns a function that does one DM step, drawing and initialising included."""
-    shape, device = pool.images.shape[1:], pool.images.device
+def distribution_matching(
+    pool: Pool | WeightedPool, *, width, real, ipc, compiled=False, images=None, strategy=OPERATIONS
+) -> Callable[[], float]:
+    """Returns a function that does one DM step, drawing and initialising included.
+
+    `images` [k, ipc, c, h, w] are what it changes, noise where they are omitted.
+    """
+    num_classes, (channels, side, _), device = described(pool)
     with torch.device(device):
-        network = ConvNet(shape[0], pool.num_classes, width, shape[1])
+        network = ConvNet(channels, num_classes, width, side)
     features = torch.compile(network) if compiled else network
-    images = torch.randn(pool.num_classes, ipc, *shape, device=device, requires_grad=True)
+    if images is None:
+        shape = num_classes, ipc, channels, side, side
+        images = torch.randn(shape, device=device, requires_grad=True)
     optimizer = torch.optim.SGD([images], lr=1.0, momentum=0.5)
-    weights = torch.full((pool.num_classes, real), 1 / real, device=device)
+    weights = torch.full((num_classes, real), 1 / real, device=device)
 
     def step():
         reset(network)
-        transforms = [siamese(OPERATIONS, shape[1], device) for _ in range(pool.num_classes)]
-        batches = (pool.batch(label, real) for label in range(pool.num_classes))
+        transforms = [siamese(strategy, side, device) for _ in range(num_classes)]
+        batches = (pool.batch(label, real) for label in range(num_classes))
         loss = distribution_loss(features, transforms, batches, weights, images)
         optimizer.zero_grad()
         loss.backward(inputs=[images])
@@ -231,6 +253,13 @@ def distribution_matching(pool: Pool, *, width, real, ipc, compiled=False) -> Ca
         return loss.detach()
 
     return step
+
+
+def described(pool: Pool | WeightedPool):
+    """Number of classes, shape of an image, and device of a pool."""
+    if isinstance(pool, WeightedPool):
+        return len(pool.images), pool.images[0].shape[1:], pool.images[0].device
+    return pool.num_classes, pool.images.shape[1:], pool.images.device
 
 
 def gradient_matching(pool: Pool, *, width, real, ipc) -> Callable[[], float]:
@@ -295,29 +324,48 @@ def evaluation(pool: Pool, images, labels, *, width, seeds, epochs, compiled=Fal
     return run
 
 
-def contrastive(pool: Pool, *, width, batch, compiled=False) -> Callable[[], float]:
-    """Returns a function that does one step of supervised contrastive training."""
-    device, (channels, side, _) = pool.images.device, pool.images.shape[1:]
-    each = batch // pool.num_classes
-    labels = torch.arange(pool.num_classes, device=device).repeat_interleave(each).repeat(2)
+def contrastive(pool: Pool | WeightedPool, *, width, batch, compiled=False, strategy=OPERATIONS):
+    """Returns a function that does one step of supervised contrastive training, and the encoder."""
+    num_classes, (channels, side, _), device = described(pool)
+    each = batch // num_classes
+    labels = torch.arange(num_classes, device=device).repeat_interleave(each).repeat(2)
     with torch.device(device):
-        network = ConvNet(channels, pool.num_classes, width, side, norm=False)
+        network = ConvNet(channels, num_classes, width, side, norm=False)
         size = network.classifier.in_features
         head = nn.Sequential(nn.Linear(size, 128), nn.ReLU(), nn.Linear(128, 128))
     features = torch.compile(network) if compiled else network
     params = [*network.blocks.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(params, lr=1e-3)
+    encoder = lambda images: functional.normalize(head(features(images)[0]))
 
     def step():
-        images = torch.cat([pool.batch(label, each) for label in range(pool.num_classes)])
-        views = torch.cat([per_image(images, OPERATIONS) for _ in range(2)])
-        loss = contrastive_loss(functional.normalize(head(features(views)[0])), labels)
+        images = torch.cat([pool.batch(label, each) for label in range(num_classes)])
+        views = torch.cat([per_image(images, strategy) for _ in range(2)])
+        loss = contrastive_loss(encoder(views), labels)
         optimizer.zero_grad()
         loss.backward(inputs=params)
         optimizer.step()
         return loss.detach()
 
-    return step
+    return step, encoder
+
+
+def embeddings(pool: WeightedPool, *, width, batch, steps, strategy) -> list[torch.Tensor]:
+    """Trains an encoder and embeds the images of every class."""
+    step, encoder = contrastive(pool, width=width, batch=batch, strategy=strategy)
+    for _ in range(steps):
+        step()
+    with torch.no_grad():
+        return [
+            torch.cat([encoder(normalise(part)) for part in images.split(500)])
+            for images in pool.images
+        ]
+
+
+def inverse_density(embeddings: torch.Tensor, factor: float) -> torch.Tensor:
+    """Weights of a class from its embeddings; `factor` is that of jaxdd's `mean_distance`."""
+    bandwidth = math.sqrt(factor * embeddings.var(0, correction=0).sum())
+    return torch.softmax(-class_log_density(embeddings, 1, bandwidth), 0)
 
 
 def class_log_density(embeddings, num_classes, bandwidth, tile=2000):

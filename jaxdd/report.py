@@ -9,7 +9,7 @@ import io
 import os
 import pathlib
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -175,7 +175,7 @@ def render(report: Report) -> str:
     Args:
       report: from `read`.
     """
-    sections = (_head, _scores, _charts, _grids, _weights, _embedding, _repeat, _settings, _times)
+    sections = (_head, _scores, _charts, _grids, _weights, _choice, _embedding, _repeat, _settings, _times)
     return page.document(
         f"{_title(report)} · jaxdd", *(part for section in sections for part in section(report))
     )
@@ -321,6 +321,50 @@ def _weights(report: Report) -> Iterable[page.Html]:
         ))
     if parts:
         yield page.section("Weights", *parts)
+
+
+def _choice(report: Report) -> Iterable[page.Html]:
+    """Yields how weights were chosen, for the rows whose weights were."""
+    for name, row in report.rows.items():
+        if not row.get("choice"):
+            continue
+        best, balances = row["choice"]["best"], row["choice"]["balances"]
+        encoder, bandwidth, temperature = (
+            results.number(best[part], "g") for part in ("encoder_steps", "bandwidth", "temperature")
+        )
+        found = (f"The pseudo-groups are balanced best by an encoder of {encoder} steps, bandwidth "
+                 f"factor {bandwidth} and temperature {temperature}.")
+        if row["choice"]["uniform"]:
+            found += " Uniform weights were kept, since those gain too little."
+        yield page.section(
+            f"Choice of the weights: {name}", page.element("p", found, class_="note"),
+            _trials(row["choice"]["trials"]), _balances(balances),
+        )
+
+
+def _trials(trials: Mapping[str, Mapping[str, Any]]) -> page.Html:
+    parts = {"overall": "all", "agreeing": "agreeing", "disagreeing": "disagreeing"}
+    return page.table(
+        "Accuracy in % of networks trained on real images drawn by the weights, on held-out samples "
+        "for which an early classifier agrees or disagrees with the label.",
+        ["weights", *parts.values(), "disagreeing samples"],
+        [[kind, *(results.percent({"mean": trial[part]}) for part in parts),
+          results.number(trial["counted"], ",.0f")] for kind, trial in trials.items()],
+    )
+
+
+def _balances(balances: Sequence[Mapping[str, float]]) -> page.Html:
+    temperatures = dict.fromkeys(each["temperature"] for each in balances)
+    lines = {}
+    for each in balances:
+        name = f"{results.number(each['encoder_steps'], 'g')}, {results.number(each['bandwidth'], 'g')}"
+        lines.setdefault(name, []).append(results.number(each["balance"], ".2f"))
+    return page.table(
+        "Balance of the pseudo-groups for encoder steps and bandwidth factor (down) and temperature "
+        "(across).",
+        ["", *(results.number(each, "g") for each in temperatures)],
+        [[name, *cells] for name, cells in lines.items()],
+    )
 
 
 def _embedding(report: Report) -> Iterable[page.Html]:

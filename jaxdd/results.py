@@ -29,6 +29,8 @@ SHARED = ("data", "embed", "density")
 STAGES = (*SHARED, "judge", "experts", "distill", "evaluate")
 """All stages, in order; "compile" is the part of all of them that XLA compiled."""
 
+_CHOICE = {"uniform", "best", "trials", "balances"}
+
 
 def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     """Reads the results in a JSON file.
@@ -71,9 +73,14 @@ def _check_row(row: Any, where: str) -> None:
                 value == value and not 0 <= value <= limit
             )):
                 raise ValueError(f"{where}: {part} of {name} is out of range, found {value!r}")
-    for part in ("config", "weights", "seconds", "versions"):
+    for part in ("config", "weights", "seconds", "versions", "choice"):
         if not isinstance(row.get(part), dict | None):
             raise ValueError(f"{where}: {part} must hold names and values, found {row[part]!r}")
+    if row.get("choice") and row["choice"].keys() != _CHOICE:
+        raise ValueError(
+            f"{where}: choice must hold {', '.join(sorted(_CHOICE))}, "
+            f"found {', '.join(sorted(row['choice']))}"
+        )
 
 
 def config(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -8,8 +8,19 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import benchmark, workloads
-from jaxdd import augment, contrastive, distill, kde, matching, networks, sampling, training
+from experiments import benchmark, table, workloads
+from jaxdd import (
+    augment,
+    benchmarks,
+    contrastive,
+    distill,
+    jobs,
+    kde,
+    matching,
+    networks,
+    sampling,
+    training,
+)
 
 KEY = jax.random.key(0)
 TINY = workloads.Sizes(
@@ -73,7 +84,7 @@ def test_rows_hold_what_the_readme_promises(tmp_path, monkeypatch):
     assert {"device", "versions", "date", "rows"} <= set(report)
     for row in report["rows"]:
         assert row["peer"] in {"numpy", "scikit-learn"} and row["ratio"] > 0
-        assert row["flops"] == 2 * 12 * 40 * 20  # two per product, n · n/k pairs
+        assert row["flops"] == 12 * 40 * 20  # two per product, half of n · n/k pairs
         assert 0 < row["share_of_peak"] and row["peak_bytes"] >= 40 * 12 * 4
     assert [s["values"] for s in report["sweeps"]] == [[10, 20, 40], [3, 6, 12], [1, 1, 2]]
 
@@ -189,6 +200,37 @@ def test_peer_densities(peers):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     first = np.asarray(points[:20])
     np.testing.assert_allclose(workloads._numpy_density(first, first, 0.7), expected[:20], rtol=1e-4)
+
+
+def test_peer_weights(peers):
+    import torch
+
+    points = jax.random.normal(KEY, (20, 12))
+    bandwidth = kde.mean_distance(points)
+    log_density = kde.class_log_density(points, jnp.zeros(20, int), bandwidth, num_classes=1)
+    expected = jax.nn.softmax(-log_density)
+    found = peers.inverse_density(torch.tensor(np.asarray(points)), kde.FACTOR)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_both_ends_of_the_way_are_scored_alike(peers, tmp_path, monkeypatch):
+    from experiments import end_to_end
+
+    tiny = jobs.Options(
+        conflict=0.1, ipc=2, steps=2, batch_size=4, width=4, encoder_width=4, encoder_steps=2,
+        epochs=2, eval_seeds=2, chunk=1,
+    )
+    monkeypatch.setattr(end_to_end.jobs, "Options", lambda **_: tiny)
+    data = benchmarks.load("cdigits", conflict=0.1)
+    monkeypatch.setattr(end_to_end.benchmarks, "load", lambda name, **_: data)
+    end_to_end.main(out=tmp_path / "out.json")
+    both = json.loads((tmp_path / "out.json").read_text())["both"]
+    assert set(both) == {"jaxdd", "torch eager"}
+    for row in both.values():
+        assert row["accuracy"]["n"] == 2 and 0 < row["accuracy"]["mean"] < 1
+        assert all(row["seconds"][stage] > 0 for stage in end_to_end.STAGES)
+    (header, _, *lines) = table.ended(tmp_path / "out.json")
+    assert "accuracy" in header and [line.split(" | ")[0] for line in lines] == ["| jaxdd", "| torch eager"]
 
 
 @pytest.mark.parametrize("name", workloads.WORK)

@@ -181,6 +181,24 @@ def test_every_accuracy_of_the_result_is_shown(path):
         assert f"{each['weights']['conflict_mass']:.2f}" in texts
 
 
+@pytest.mark.parametrize("uniform", [True, False])
+def test_a_choice_of_weights_is_told(tmp_path, uniform):
+    values = [dict(encoder_steps=30, bandwidth=0.2, temperature=t, balance=b)
+              for t, b in ((0.7, 0.62), (1.0, 0.93))]
+    trial = dict(overall=0.953, agreeing=0.991, disagreeing=0.127, counted=641)
+    chosen = dict(uniform=uniform, best=values[1], balances=values, trials={"best": trial})
+    rows = {"none": row(0.3), "auto": {**row(0.9), "choice": chosen}}
+    store.write_json(tmp_path / "result.json", {"rows": rows})
+    texts = Page(report.render(report.read(tmp_path / "result.json"))).texts
+    assert {"Choice of the weights: auto", "99.1", "12.7", "641", "0.62", "30, 0.2"} <= set(texts)
+    (told,) = (text for text in texts if text.startswith("The pseudo-groups"))
+    assert "30 steps" in told and "temperature 1." in told
+    assert ("Uniform weights were kept" in told) == uniform
+    store.write_json(tmp_path / "bad.json", {"rows": {"auto": {**row(0.9), "choice": {"best": 1}}}})
+    with pytest.raises(ValueError, match="row auto: choice must hold balances.*found best"):
+        report.read(tmp_path / "bad.json")
+
+
 def test_bars_have_the_length_of_their_numbers():
     text = page.bar("kde", 0.25, "25.0", interval=(0.2, 0.35))
     assert 'style="width:25.00%"' in text and 'style="left:20.00%;width:15.00%"' in text
