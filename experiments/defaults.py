@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jaxdd import benchmarks, jobs, kde, pipeline, plot, reweight, store, weighing
+from jaxdd import jobs, kde, pipeline, plot, reweight, store, weighing
 
 FACTORS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 TEMPERATURES = (0.35, 0.5, 0.7, 1.0, 1.5, 2.0)
@@ -78,8 +78,7 @@ def main(
 ) -> None:
     """Prints the table, and writes it to `out` as JSON and, beside it, as a PNG."""
     options = jobs.Options(conflict=conflict, encoder_steps=encoder_steps, seed=seed)
-    data = benchmarks.load(dataset, data_dir=data_dir, conflict=conflict, seed=seed)
-    job = jobs.prepare(data, options)
+    job = jobs.prepare(jobs.load(dataset, options, data_dir=data_dir), options)
     table = sweep(job)
     print("factor  temperature  AUC    mass  balance  ESS")
     for row in table:

@@ -19,7 +19,7 @@ import torch
 import tyro
 
 from experiments import benchmark, torch_peers
-from jaxdd import benchmarks, jobs, kde, pipeline, store
+from jaxdd import jobs, kde, pipeline, store
 
 STAGES = ("embed", "density", "distill")
 
@@ -93,8 +93,7 @@ def main(
         conflict: share of bias-conflicting samples.
     """
     options = jobs.Options(preset=preset, conflict=conflict)
-    data = benchmarks.load("cmnist", data_dir=data_dir, conflict=conflict)
-    job = jobs.prepare(data, options)
+    job = jobs.prepare(jobs.load("cmnist", options, data_dir=data_dir), options)
     sides = {"jaxdd": with_jaxdd, "torch eager": with_torch}
     rows = {name: side(job._replace(seconds={})) for name, side in sides.items()}
     for name, row in rows.items():

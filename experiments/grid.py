@@ -27,9 +27,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import tyro
 
-from jaxdd import archives, benchmarks, cli, jobs, pipeline, results, store
+from jaxdd import archives, cli, jobs, pipeline, plot, results, store
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -104,13 +105,10 @@ def compute(
         if not path(grid, cell, folder).exists():
             comparisons.setdefault((cell.dataset, cell.options), []).append(cell)
     for (dataset, options), missing in comparisons.items():
-        start = time.perf_counter()
-        data = benchmarks.load(
-            dataset, data_dir=data_dir, conflict=options.conflict, severity=options.severity,
-            seed=options.seed, test=options.test,
-        )
-        job = jobs.prepare(data, options, report)
-        job.seconds["data"] = time.perf_counter() - start
+        seconds = {}
+        with jobs.timed(seconds, "data"):
+            data = jobs.load(dataset, options, data_dir=data_dir)
+        job = jobs.prepare(data, options, report)._replace(seconds=seconds)
         whole = work / address(Cell(dataset, "", options))
         for cell in missing:
             rows = pipeline.compare(job, whole, resume=True, names=[cell.row])["rows"]
@@ -121,28 +119,53 @@ def tables(
     grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS
 ) -> Iterator[list[str]]:
     """Yields the lines of a Markdown table for every score; cells without a result are dashes."""
-    columns = list(dict.fromkeys(cell.row for cell in cells))
+    columns, lines = _sides(grid, cells, folder)
     for score in grid.scores:
-        scored = {"accuracy": "all samples"}.get(score, f"{results.SCORES[score]} samples")
-        found = {}
-        for cell in cells:
-            found.setdefault(_line(grid, cell), {})[cell.row] = _score(grid, cell, score, folder)
         yield [
-            f"| {', '.join(grid.down)} ({scored}) | {' | '.join(columns)} |",
+            f"| {', '.join(grid.down)} ({_scored(score)}) | {' | '.join(columns)} |",
             f"|---|{'--:|' * len(columns)}",
-            *(f"| {line} | {' | '.join(row.get(name, '–') for name in columns)} |"
-              for line, row in found.items()),
+            *(f"| {' | '.join([line, *(_percent(found, name, score) for name in columns)])} |"
+              for line, found in lines.items()),
         ]
+
+
+def draw(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) -> None:
+    """Draws the tables as NAME.png in the folder of all results."""
+    columns, lines = _sides(grid, cells, folder)
+    mean = lambda found, name, score: found.get(name, {}).get(score, {}).get("mean", np.nan)
+    panels = {
+        f"Accuracy, {_scored(score)}":
+            [[mean(found, name, score) for name in columns] for found in lines.values()]
+        for score in grid.scores
+    }
+    plot.heat_maps(
+        folder / f"{grid.name}.png", panels, rows={", ".join(grid.down): list(lines)},
+        columns={"synthetic set": columns},
+    )
+
+
+def _sides(grid, cells, folder):
+    """The names of the columns, and the results by line and column."""
+    lines = {}
+    for cell in cells:
+        found = path(grid, cell, folder)
+        line = lines.setdefault(_line(grid, cell), {})
+        if found.exists():
+            line[cell.row] = store.read_json(found)
+    return list(dict.fromkeys(cell.row for cell in cells)), lines
+
+
+def _percent(found, name, score):
+    return results.percent(found.get(name, {}).get(score))
+
+
+def _scored(score):
+    return {"accuracy": "all samples"}.get(score, f"{results.SCORES[score]} samples")
 
 
 def _line(grid, cell):
     values = {"dataset": cell.dataset, **dataclasses.asdict(cell.options.resolved())}
     return ", ".join(str(values[name]) for name in grid.down)
-
-
-def _score(grid, cell, score, folder):
-    found = path(grid, cell, folder)
-    return results.percent(store.read_json(found)[score]) if found.exists() else "–"
 
 
 def seconds(text: str) -> float:
@@ -196,7 +219,7 @@ def _main(
     budget: str | None = None,
     work: pathlib.Path = archives.CACHE / "experiments",
 ) -> None:
-    """Computes the missing cells of the grid and prints its tables.
+    """Computes the missing cells of the grid, prints its tables and draws them.
 
     Args:
         grid: of cells.
@@ -213,6 +236,7 @@ def _main(
     except (KeyboardInterrupt, pipeline.Interrupted):
         pass
     print("\n\n".join("\n".join(lines) for lines in tables(grid, cells)))
+    draw(grid, cells)
     left = sum(not path(grid, cell).exists() for cell in cells)
     if left:
         print(f"{left} of {len(cells)} cells are missing; run the command again", file=sys.stderr)

@@ -95,10 +95,7 @@ def _load(dataset, options, data_dir):
     if dataset in benchmarks.NAMES or not given:
         if options.resize is not None or options.skip_bad:
             raise ValueError(f"resize and skip-bad are for folders of images, {dataset} is none")
-        return benchmarks.load(
-            dataset, data_dir=data_dir, conflict=options.conflict, severity=options.severity,
-            seed=options.seed, test=options.test,
-        )
+        return jobs.load(dataset, options, data_dir=data_dir)
     if (options.conflict, options.severity, options.test) != (None, None, "uniform"):
         raise ValueError(f"conflict, severity and test are for benchmarks, {dataset} is none")
     if dataset.startswith(_TFDS):

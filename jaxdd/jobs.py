@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import optax
 from flax import linen as nn
 
 from jaxdd import (
+    benchmarks,
     datasets,
     distill,
     draws,
@@ -58,6 +60,16 @@ class Job(NamedTuple):
 
 def silent(task: str, done: int, total: int, **fields: Any) -> None:
     """Reports nothing."""
+
+
+def load(
+    name: str, options: Options, *, data_dir: str | os.PathLike | None = None
+) -> datasets.Benchmark:
+    """Makes the benchmark that options ask for, or reads it from the cache; see `benchmarks.load`."""
+    return benchmarks.load(
+        name, data_dir=data_dir, conflict=options.conflict, severity=options.severity,
+        seed=options.seed, test=options.test,
+    )
 
 
 @contextlib.contextmanager

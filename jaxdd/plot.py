@@ -453,8 +453,8 @@ def heat_maps(
     path: str | os.PathLike,
     panels: Mapping[str, Any],
     *,
-    rows: Mapping[str, Sequence[float]],
-    columns: Mapping[str, Sequence[float]],
+    rows: Mapping[str, Sequence[float | str]],
+    columns: Mapping[str, Sequence[float | str]],
     limits: tuple[float, float] = (0.0, 1.0),
 ) -> None:
     """Draws matrices of numbers side by side, with every number in its cell.
@@ -482,13 +482,17 @@ def heat_maps(
                                          found.items()):
             axes.imshow(matrix, vmin=limits[0], vmax=limits[1], cmap="viridis", aspect="auto")
             axes.set_title(title)
-            axes.set_xticks(range(shape[1]), [f"{value:g}" for value in column_values])
-            axes.set_yticks(range(shape[0]), [f"{value:g}" for value in row_values])
+            axes.set_xticks(range(shape[1]), list(map(_tick, column_values)))
+            axes.set_yticks(range(shape[0]), list(map(_tick, row_values)))
             axes.set(xlabel=column_name, ylabel=row_name)
             for (i, j), value in np.ndenumerate(matrix):
                 if np.isfinite(value):
                     color = "white" if value < middle else "black"
                     axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=color)
+
+
+def _tick(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _bars(axes: Any, x: np.ndarray, means: Any, stds: Any, *, width: float, group: str) -> None:

@@ -222,7 +222,7 @@ def test_both_ends_of_the_way_are_scored_alike(peers, tmp_path, monkeypatch):
     )
     monkeypatch.setattr(end_to_end.jobs, "Options", lambda **_: tiny)
     data = benchmarks.load("cdigits", conflict=0.1)
-    monkeypatch.setattr(end_to_end.benchmarks, "load", lambda name, **_: data)
+    monkeypatch.setattr(end_to_end.jobs, "load", lambda name, options, **_: data)
     end_to_end.main(out=tmp_path / "out.json")
     both = json.loads((tmp_path / "out.json").read_text())["both"]
     assert set(both) == {"jaxdd", "torch eager"}

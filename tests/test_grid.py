@@ -37,6 +37,8 @@ def test_cells_are_computed_once_and_make_the_table(tmp_path, monkeypatch):
     ((header, rule, line),) = grid.tables(GRID, CELLS, where["folder"])
     assert header == "| dataset, ipc (all samples) | random | none |" and rule == "|---|--:|--:|"
     assert line == f"| cdigits, 1 | {numbers} |"
+    grid.draw(GRID, [*CELLS, CELLS[0]._replace(row="kde")], where["folder"])  # kde has no result yet
+    assert (where["folder"] / "tiny.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.delattr(pipeline, "compare")
     grid.compute(GRID, CELLS, **where)  # nothing is left to do
 

@@ -428,7 +428,7 @@ def test_bars_refuse_bad_input(tmp_path, rows, match):
 def test_heat_maps_colour_values_by_their_place_in_the_limits(tmp_path):
     """Zero is the darkest colour of viridis, one the brightest; NaN is left white."""
     matrix = [[0.0, 1.0], [np.nan, 1.0]]
-    sides = dict(rows={"h": (0.1, 0.2)}, columns={"τ": (1.0, 2.0)})
+    sides = dict(rows={"h": (0.1, 0.2)}, columns={"set": ("none", "kde")})
     plot.heat_maps(tmp_path / "a.png", {"mass": matrix, "balance": matrix}, **sides)
     dark, bright = share(tmp_path / "a.png", (68, 1, 84)), share(tmp_path / "a.png", (253, 231, 36))
     assert dark > 0.05 and 1.6 < bright / dark < 2.4
