@@ -36,20 +36,27 @@ def random(shape, seed=0):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-@pytest.mark.parametrize("window, padding", [(3, (1, 1)), (5, (0, 0)), (5, (2, 1)), (1, (0, 0))])
-def test_conv2d_is_a_convolution(window, padding):
-    images, kernel = random((2, 7, 6, 3)), random((window, window, 3, 4), 1)
+@pytest.mark.parametrize(
+    "size, window, padding",
+    [((7, 6), 3, (1, 1)), ((7, 6), 5, (0, 0)), ((7, 6), 5, (2, 1)), ((7, 6), 1, (0, 0)),
+     ((2, 2), 3, (1, 1)), ((1, 6), 3, (2, 1)), ((4, 3), 5, (2, 2))],
+)
+def test_conv2d_is_a_convolution(size, window, padding):
+    """Images smaller than the window take another way on the CPU."""
+    images, kernel = random((2, *size, 3)), random((window, window, 3, 4), 1)
     found = networks.conv2d(images, kernel, padding)
     expected = convolve_by_loops(np.asarray(images), np.asarray(kernel), padding)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    "window, padding",
-    [((3, 3), (1, 1)), ((5, 5), (0, 0)), ((2, 2), (1, 0)), ((1, 1), (0, 0)), ((3, 2), (2, 1))],
+    "size, window, padding",
+    [((6, 7), (3, 3), (1, 1)), ((6, 7), (5, 5), (0, 0)), ((6, 7), (2, 2), (1, 0)),
+     ((6, 7), (1, 1), (0, 0)), ((6, 7), (3, 2), (2, 1)), ((2, 2), (3, 3), (1, 1)),
+     ((1, 3), (3, 3), (1, 2))],
 )
-def test_gradients_of_conv2d_are_those_of_lax(window, padding):
-    images, kernel = random((2, 6, 7, 3)), random((*window, 3, 4), 1)
+def test_gradients_of_conv2d_are_those_of_lax(size, window, padding):
+    images, kernel = random((2, *size, 3)), random((*window, 3, 4), 1)
 
     def plain(images, kernel):
         return jax.lax.conv_general_dilated(
@@ -64,8 +71,9 @@ def test_gradients_of_conv2d_are_those_of_lax(window, padding):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-def test_second_order_gradients_of_conv2d():
-    images, kernel = random((1, 4, 4, 2)), random((3, 3, 2, 2), 1)
+@pytest.mark.parametrize("side", [4, 2])
+def test_second_order_gradients_of_conv2d(side):
+    images, kernel = random((1, side, side, 2)), random((3, 3, 2, 2), 1)
 
     def gradient_norm(images, kernel):
         loss = lambda kernel: jnp.sum(jnp.sin(networks.conv2d(images, kernel, (1, 1))))
