@@ -214,7 +214,7 @@ def judge(job: jobs.Job, groups: np.ndarray) -> Callable[[jax.Array], Trial]:
     share, counted = np.mean(agrees), int((~agrees[held]).sum())
 
     def trial(weights: jax.Array) -> Trial:
-        pool = datasets.pool(benchmark, weights.at[held].set(0))
+        pool = datasets.pool(benchmark, jnp.asarray(weights).at[held].set(0))
         images = [
             distill.initial_real(jax.random.fold_in(key, i), pool, ipc=_IPC, weighted=True)
             for i in range(_DRAWS)
