@@ -17,7 +17,7 @@ def cells(preset: str) -> list[grid.Cell]:
     return [
         grid.Cell(name, row, Options(preset=preset, conflict=0.05))
         for name in ("cmnist", "bgfmnist", "ccifar10")
-        for row in ("random", "random-kde", "none", "kde", "oracle")
+        for row in ("random", "random-kde", "none", "kde", "auto", "oracle")
     ]
 
 

@@ -110,6 +110,29 @@ def ended(path: pathlib.Path) -> Iterator[str]:
         yield f"| {name} | {' | '.join(numbers)} |"
 
 
+def recognised(path: pathlib.Path) -> Iterator[str]:
+    """Yields the lines of a table of what `experiments.recognition` measured."""
+    found = store.read_json(path)["found"]
+    sets = list(next(iter(found.values()))["showing"])
+    titles = ("recognised", "training set", *sets, "network trained on all")
+    yield f"| [data set](experiments/results/{path.name}) | {' | '.join(titles)} |"
+    yield f"|---|{'--:|' * len(titles)}"
+    for name, row in found.items():
+        shares = (row["recognised"], row["aligned"], *row["showing"].values(), row["all images"])
+        yield f"| {name} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |"
+
+
+def principled(path: pathlib.Path, score: str) -> Iterator[str]:
+    """Yields the lines of a table of what `experiments.principles` measured."""
+    found = store.read_json(path)["judged"]
+    rules = list(next(iter(found.values()))["rules"])
+    yield f"| [data set ({score})](experiments/results/{path.name}) | {' | '.join(rules)} | pays |"
+    yield f"|---|{'--:|' * (len(rules) + 1)}"
+    for name, row in found.items():
+        numbers = [f"{row['rules'][rule][score]:.2f}" for rule in rules]
+        yield f"| {name} | {' | '.join(numbers)} | {'yes' if row['pays'] else 'no'} |"
+
+
 def transferred(path: pathlib.Path) -> Iterator[str]:
     """Yields the lines of a table of what `jaxdd transfer` measured."""
     sets, scores = ("random", "synthetic"), ("accuracy", "conflicting")
@@ -135,6 +158,11 @@ def blocks() -> Iterator[list[str]]:
         yield from grid.tables(found, found.cells("quick"))
     for path in sorted(RESULTS.glob("transfer-*.json")):
         yield list(transferred(path))
+    for path in sorted(RESULTS.glob("recognition.json")):
+        yield list(recognised(path))
+    for path in sorted(RESULTS.glob("principles.json")):
+        yield list(principled(path, "balance"))
+        yield list(principled(path, "conflicting"))
     for path in sorted(RESULTS.glob("benchmark-*.json")):
         yield list(timed(path))
         if store.read_json(path)["sweeps"]:

@@ -13,8 +13,7 @@ choice is uniform weights.
 """
 
 import dataclasses
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -111,22 +110,20 @@ def choose(job: jobs.Job) -> Choice:
     options, classes = checked(job.options), job.benchmark.num_classes
     labels = jnp.asarray(job.benchmark.train.labels)
     job.report("choosing weights", 0, 2)
-    lengths = sorted({options.encoder_steps * multiple for multiple in SEARCH["encoder_steps"]})
-    encoded = {length: weighing.embed(_having(job, encoder_steps=length)) for length in lengths}
-    groups = pseudo_groups(encoded[lengths[-1]].embeddings, labels, num_classes=classes)
+    tried = list(candidates(job._replace(options=options)))
+    groups = pseudo_groups(tried[-1][1].embeddings, labels, num_classes=classes)
     balance = lambda weights: float(reweight.group_balance(
         weights, labels, groups, num_classes=classes, num_attributes=classes
     ))
-    candidates = list(_candidates(_having(job, bandwidth=options.bandwidth), encoded))
-    balances = [{**values, "balance": balance(found.weights)} for values, found in candidates]
+    balances = [{**values, "balance": balance(found.weights)} for values, found in tried]
     order = processes.agreed(np.array([each["balance"] for each in balances]))
     best, uniform = int(order.argmax()), reweight.uniform(labels, num_classes=classes)
     job.report("choosing weights", 1, 2)
     with jobs.timed(job.seconds, "judge"):
         judged = judge(job, np.asarray(groups))
-        plain, weighed = judged(uniform), judged(candidates[best][1].weights)
+        plain, weighed = judged(uniform), judged(tried[best][1].weights)
     job.report("choosing weights", 2, 2)
-    found = candidates[best][1] if pays(plain, weighed) else None
+    found = tried[best][1] if pays(plain, weighed) else None
     trials = {"uniform": plain, "best": weighed}
     return Choice(uniform if found is None else found.weights, found, balances, best, trials)
 
@@ -165,20 +162,28 @@ def checked(options: jobs.Options) -> jobs.Options:
     return dataclasses.replace(options, bandwidth=bandwidth)
 
 
-def _having(job, **changed):
+def having(job: jobs.Job, **changed: Any) -> jobs.Job:
+    """Returns the job with some options changed; what it has compiled stays as it was."""
     return job._replace(options=dataclasses.replace(job.options, **changed))
 
 
-def _candidates(job, encoded):
-    """Yields the values of the options and the weighing with them."""
-    for (length, each), times in itertools.product(encoded.items(), SEARCH["bandwidth"]):
-        narrow = _having(job, encoder_steps=length, bandwidth=job.options.bandwidth * times)
-        density = weighing.density(narrow, each)
-        for times in SEARCH["temperature"]:
-            one = _having(narrow, temperature=job.options.temperature * times)
-            values = {name: getattr(one.options, name) for name in SEARCH}
-            weights = weighing.weights(one, density.log_density)
-            yield values, weighing.Weighing(weights, *density, *each)
+def candidates(job: jobs.Job) -> Iterator[tuple[dict[str, float], weighing.Weighing]]:
+    """Yields all combinations of `SEARCH` with the weights that follow, the shortest encoder first.
+
+    Args:
+        job: with `checked` options.
+    """
+    for steps in sorted({job.options.encoder_steps * times for times in SEARCH["encoder_steps"]}):
+        long = having(job, encoder_steps=steps)
+        encoded = weighing.embed(long)
+        for times in SEARCH["bandwidth"]:
+            narrow = having(long, bandwidth=job.options.bandwidth * times)
+            density = weighing.density(narrow, encoded)
+            for times in SEARCH["temperature"]:
+                one = having(narrow, temperature=job.options.temperature * times)
+                values = {name: getattr(one.options, name) for name in SEARCH}
+                weights = weighing.weights(one, density.log_density)
+                yield values, weighing.Weighing(weights, *density, *encoded)
 
 
 def judge(job: jobs.Job, groups: np.ndarray) -> Callable[[jax.Array], Trial]:
