@@ -189,8 +189,9 @@ def candidates(job: jobs.Job) -> Iterator[tuple[dict[str, float], weighing.Weigh
 def judge(job: jobs.Job, groups: np.ndarray) -> Callable[[jax.Array], Trial]:
     """Returns the function from weights `[n]` to their `Trial`.
 
-    A fifth of the agreeing and of the disagreeing samples, no more than a thousand each, is held out:
-    no set has them, and each set is scored on them.
+    A fifth of the agreeing and of the disagreeing samples, no more than a thousand each and no more than
+    half of a class, is held out: no set has them, and each set is scored on them. Where none of them
+    disagrees nothing is trained.
 
     Args:
         job: from `jobs.prepare`.
@@ -202,6 +203,8 @@ def judge(job: jobs.Job, groups: np.ndarray) -> Callable[[jax.Array], Trial]:
     order = np.asarray(jax.random.permutation(key_held, len(agrees)))
     parts = [order[agrees[order] == which] for which in (True, False)]
     held = np.concatenate([part[: min(_HELD, len(part) // 5)] for part in parts])
+    size = np.bincount(train.labels)[train.labels[held]]
+    held = held[_places(train.labels[held]) < size // 2]
     test = tuple(jnp.asarray(array[held]) for array in (train.images, train.labels, groups))
     network = networks.ConvNet(classes, job.options.encoder_width, job.options.depth)
 
@@ -219,7 +222,10 @@ def judge(job: jobs.Job, groups: np.ndarray) -> Callable[[jax.Array], Trial]:
     share, counted = np.mean(agrees), int((~agrees[held]).sum())
 
     def trial(weights: jax.Array) -> Trial:
-        pool = datasets.pool(benchmark, jnp.asarray(weights).at[held].set(0))
+        if not counted:
+            return Trial(float("nan"), float("nan"), float("nan"), 0)
+        left = (jnp.asarray(weights) + 1e-30).at[held].set(0)  # a class's only weight may be held out
+        pool = datasets.pool(benchmark, left)
         images = [
             distill.initial_real(jax.random.fold_in(key, i), pool, ipc=_IPC, weighted=True)
             for i in range(_DRAWS)
@@ -232,8 +238,16 @@ def judge(job: jobs.Job, groups: np.ndarray) -> Callable[[jax.Array], Trial]:
     return trial
 
 
+def _places(labels):
+    """Place of each sample among those of its class, `[n]`."""
+    order = np.argsort(labels, kind="stable")
+    places = np.empty(len(labels), int)
+    places[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
+    return places
+
+
 def record(choice: Choice) -> dict[str, Any]:
-    """Returns what JSON can hold of a choice: all but weights and density."""
+    """Returns what JSON can hold of a choice under `results.CHOICE`: all but weights and density."""
     best = choice.balances[choice.best]
     trials = {name: trial._asdict() for name, trial in choice.trials.items()}
     return {"uniform": choice.weighed is None, "best": best, "trials": trials,

@@ -148,7 +148,8 @@ def score(
         return jnp.sum(correct * where) / jnp.sum(where)
 
     conflicting = attributes != jnp.asarray(aligned)[labels]
-    group, total = labels * num_attributes + attributes, num_classes * num_attributes
+    group = jnp.asarray(labels, int) * num_attributes + attributes
+    total = num_classes * num_attributes
     hits = jax.ops.segment_sum(correct, group, total)
     groups = hits / jax.ops.segment_sum(jnp.ones_like(correct), group, total)
     groups = groups.reshape(num_classes, num_attributes)

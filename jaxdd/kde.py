@@ -107,7 +107,7 @@ def class_log_density(
     log f(x_i) = log( sum_j w_j N(x_i; x_j, h_k^2 I) / sum_j w_j ) over the samples j that share the
     label k of i. Samples are sorted by label and pairs of tiles without a common class are skipped,
     so the work is about n^2 / num_classes; a `vmap` over bandwidths keeps the skipping, one over
-    labels does not.
+    labels does not. Rounding is that of `log_density`, with the spread of the class.
 
     Args:
         embeddings: [n, d] floating.
@@ -527,7 +527,7 @@ def _as_labels(labels: jax.Array, embeddings: jax.Array, num_classes: int) -> ja
         raise ValueError(
             f"labels must lie in [0, {num_classes}), found {values.min()} to {values.max()}"
         )
-    return labels
+    return labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
 
 
 def _as_bandwidth(bandwidth: jax.Array | float, shapes, name: str = "bandwidth") -> jax.Array:

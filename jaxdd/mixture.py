@@ -168,8 +168,13 @@ def _symmetric_sums(one: tuple[Queries, jax.Array], other: tuple[Queries, jax.Ar
     squared = _squared_distances(query.position, point.position)
     squared = jnp.where(query.index[:, None] == point.index, 0, squared)
     both = (query.label[:, None] == point.label) * here[:, None] * there
-    kernel = both * jnp.exp(-(0.5 / query.bandwidth**2)[:, None] * squared)
+    kernel = both * jnp.exp(-_rate(query.bandwidth)[:, None] * squared)
     return jnp.stack([kernel.sum(1), kernel.sum(0)])
+
+
+def _rate(bandwidth: jax.Array) -> jax.Array:
+    """1 / 2h², finite for every h: infinity times the distance 0 of a sample to itself is nan."""
+    return jnp.minimum(0.5 / bandwidth**2, jnp.finfo(bandwidth.dtype).max)
 
 
 def _tile(tile: int | None) -> int:
@@ -211,7 +216,7 @@ def _kernel_sum(query: Queries, point: Points, leave_one_out: bool) -> jax.Array
     # A sample is at distance 0 from itself; a rounding error there matters when h is small.
     squared = jnp.where(same, 0, _squared_distances(query.position, point.position))
     log_weight = jnp.log(jnp.where(point.weight > 0, point.weight, 1))
-    exponent = log_weight - (0.5 / query.bandwidth**2)[:, None] * squared
+    exponent = log_weight - _rate(query.bandwidth)[:, None] * squared
     log_sum = _logsumexp(jnp.where(present, exponent, -jnp.inf))
     return jnp.stack([log_sum, jnp.where(present, point.weight, 0).sum(-1)])
 
@@ -235,7 +240,9 @@ def _squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
     if x.shape[1] <= _DIRECT:
         return sum((a[:, None] - b) ** 2 for a, b in zip(x.T, y.T))
     product = jnp.matmul(x, y.T, precision="highest")
-    return jnp.maximum((x * x).sum(-1)[:, None] + (y * y).sum(-1) - 2 * product, 0)
+    squared = (x * x).sum(-1)[:, None] + (y * y).sum(-1) - 2 * product
+    # Added, so that all derivatives at distance 0, where `maximum` has a kink, are those of squares.
+    return squared + jax.lax.stop_gradient(jnp.maximum(-squared, 0))
 
 
 def _logsumexp(x: jax.Array) -> jax.Array:

@@ -37,6 +37,7 @@ from jaxdd import (
     jobs,
     plot,
     processes,
+    results,
     reweight,
     sampling,
     store,
@@ -81,11 +82,11 @@ def _density_weights(job, folder):
 def _chosen_weights(job, folder):
     """The weights `[n]` of `auto.choose` and the record of its choice, read back if they are there."""
     weights, record = folder / "weights.npz", folder / "choice.json"
-    if not weights.exists():
+    if not (weights.exists() and record.exists()):
         choice = auto.choose(job)
         store.write_json(record, auto.record(choice))
         _write_weights(job, folder, choice.weights, choice.weighed)
-    return _stored_weights(weights, len(job.benchmark.train.labels)), store.read_json(record)
+    return _stored_weights(weights, len(job.benchmark.train.labels)), _stored_choice(record)
 
 
 def _write_weights(job, folder, weights, found):
@@ -103,6 +104,16 @@ def _write_weights(job, folder, weights, found):
     )
     # Last, since its presence says that this stage is done.
     store.write_arrays(folder / "weights.npz", arrays)
+
+
+def _stored_choice(path):
+    try:
+        choice = store.read_json(path)
+    except ValueError:
+        choice = None
+    if not isinstance(choice, dict) or choice.keys() != results.CHOICE:
+        raise ValueError(f"{path} does not hold the record of a choice; delete it and resume")
+    return choice
 
 
 def _stored_weights(path, n):

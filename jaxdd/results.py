@@ -29,7 +29,8 @@ SHARED = ("data", "embed", "density")
 STAGES = (*SHARED, "judge", "experts", "distill", "evaluate")
 """All stages, in order; "compile" is the part of all of them that XLA compiled."""
 
-_CHOICE = {"uniform", "best", "trials", "balances"}
+CHOICE = {"uniform", "best", "trials", "balances"}
+"""Names in the record of a choice of weights."""
 
 
 def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
@@ -76,9 +77,9 @@ def _check_row(row: Any, where: str) -> None:
     for part in ("config", "weights", "seconds", "versions", "choice"):
         if not isinstance(row.get(part), dict | None):
             raise ValueError(f"{where}: {part} must hold names and values, found {row[part]!r}")
-    if row.get("choice") and row["choice"].keys() != _CHOICE:
+    if row.get("choice") and row["choice"].keys() != CHOICE:
         raise ValueError(
-            f"{where}: choice must hold {', '.join(sorted(_CHOICE))}, "
+            f"{where}: choice must hold {', '.join(sorted(CHOICE))}, "
             f"found {', '.join(sorted(row['choice']))}"
         )
 

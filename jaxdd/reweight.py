@@ -443,7 +443,7 @@ def _as_codes(name: str, codes: jax.Array, size: int, labels=None) -> jax.Array:
     values = _values(codes)
     if values is not None and not 0 <= values.min() <= values.max() < size:
         raise ValueError(f"{name} must lie in [0, {size}), found {values.min()} to {values.max()}")
-    return codes
+    return codes.astype(jnp.promote_types(codes.dtype, jnp.int32))
 
 
 def _as_floating(name: str, values: jax.Array, labels: jax.Array) -> jax.Array:

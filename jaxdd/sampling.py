@@ -154,15 +154,16 @@ def without_replacement(
     """Draws `[k, size]` indices, each sample of a class at most once.
 
     `weighted` draws one after another with probability proportional to the weights of what is
-    left, as a sort by Gumbel noise plus log weight (Efraimidis & Spirakis, 2006). A class smaller
-    than `size` is repeated from its first draw on.
+    left, as a sort by Gumbel noise plus log weight (Efraimidis & Spirakis, 2006); what weighs
+    nothing is not drawn. A class with fewer than `size` to draw is repeated from its first draw on.
     """
-    score = jax.random.gumbel(key, pool.order.shape)
+    score, count = jax.random.gumbel(key, pool.order.shape), pool.count
+    labels = jnp.searchsorted(pool.start, jnp.arange(len(score)), side="right")
     if weighted:
         score = score + jnp.log(pool.weights[pool.order])
-    labels = jnp.searchsorted(pool.start, jnp.arange(len(score)), side="right")
+        count = jax.ops.segment_sum((score > -jnp.inf).astype(int), labels - 1, len(count))
     shuffled = pool.order[jnp.lexsort((-score, labels))]
-    position = jnp.arange(size) % jnp.maximum(pool.count[:, None], 1)
+    position = jnp.arange(size) % jnp.maximum(count[:, None], 1)
     return shuffled[pool.start[:, None] + position]
 
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import auto, benchmarks, jobs, pipeline, reweight, store, weighing
+from jaxdd import auto, benchmarks, datasets, evaluate, jobs, pipeline, reweight, store, weighing
 
 OPTIONS = jobs.Options(encoder_steps=2, encoder_width=4, depth=2)
 
@@ -88,6 +89,41 @@ def test_held_out_samples_are_in_no_set(monkeypatch, digits):
     assert len(drawn) == 4 and all((weights == drawn[0]).all() for weights in drawn)
 
 
+def test_no_class_is_held_out_whole(monkeypatch):
+    """Of classes of 1, 2, 3 and 40 samples at most a half; sets hold nobody else, though 10 were asked."""
+    counts, drawn, tested = [1, 2, 3, 40], [], []
+    labels = np.repeat(np.arange(4), counts)
+    images = np.arange(46, dtype=np.uint8)[:, None, None, None] * np.ones((8, 8, 1), np.uint8)
+    test = datasets.Dataset(images, labels.astype(np.int32))
+    job = jobs.prepare(datasets.from_arrays(images, labels, test=test), OPTIONS)
+
+    def scores(key, network, images, labels, test, *, mean, std, **_):
+        drawn.append(np.rint(255 * np.asarray(images * std + mean))[..., 0, 0, 0].astype(int))
+        tested.append(np.asarray(test[0])[:, 0, 0, 0])
+        return evaluate.Scores(*[jnp.ones(1)] * 7)
+
+    monkeypatch.setattr(auto.evaluate, "evaluate", scores)
+    monkeypatch.setattr(auto.jax.lax, "map", lambda f, rows: jax.tree.map(
+        lambda *x: jnp.stack(x), *[f(jax.tree.map(lambda x: x[i], rows)) for i in range(len(rows[0]))]
+    ))
+    monkeypatch.setattr(auto.parallel, "thread_rows", lambda function: function)
+    groups = np.where(np.arange(46) % 2, (labels + 1) % 4, labels)
+    heavy = jnp.asarray(np.arange(46) == 20, jnp.float32) + jnp.asarray(labels != 3, jnp.float32)
+    for weights in (jnp.ones(46), heavy):
+        trial = auto.judge(job, groups)(weights)
+        assert trial.counted >= 1
+        for sets, held in zip(drawn, tested, strict=True):
+            assert len(held) and not np.isin(sets, held).any()
+            assert (labels[sets] == np.arange(4)[:, None]).all()
+        assert (np.bincount(labels[tested[0]], minlength=4) <= np.array(counts) // 2).all()
+
+
+def test_nothing_is_trained_where_nobody_disagrees(monkeypatch, digits):
+    monkeypatch.delattr(auto.evaluate, "evaluate")
+    labels = digits.benchmark.train.labels
+    assert not auto.pays(*[auto.judge(digits, labels)(jnp.ones(len(labels)))] * 2)
+
+
 @pytest.mark.parametrize(
     "change, match",
     [
@@ -122,7 +158,16 @@ def test_run_and_comparison_keep_the_choice(tmp_path, monkeypatch, digits):
     monkeypatch.setattr(auto, "choose", never)
     (tmp_path / "run/result.json").unlink()
     again = pipeline.run(job, tmp_path / "run", debias="auto", resume=True)
-    assert again["choice"] == result["choice"] == store.read_json(tmp_path / "run/choice.json")
+    record = tmp_path / "run/choice.json"
+    assert again["choice"] == result["choice"] == store.read_json(record)
+    for damage in ("", "[1]", "{}", "null"):
+        (tmp_path / "run/result.json").unlink(missing_ok=True)
+        record.write_text(damage)
+        with pytest.raises(ValueError, match="choice.json does not hold.*delete it and resume"):
+            pipeline.run(job, tmp_path / "run", debias="auto", resume=True)
+    record.unlink()
+    with pytest.raises(AssertionError, match="chosen twice"):
+        pipeline.run(job, tmp_path / "run", debias="auto", resume=True)
 
 
 @pytest.mark.parametrize("name, uniform", [("cdigits", False), ("digits", True)])

@@ -261,6 +261,37 @@ def test_class_gradient_is_the_dense_one_and_finite():
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("d", [3, 9])
+def test_second_derivative_at_duplicates(d):
+    """Two points that coincide, by hand: f = log(1/2 + exp(-r²/2h²)/2), of Hessian -I/2h² in either."""
+    x, h = jnp.ones((2, d)), 0.5
+    total = lambda x: kde.class_log_density(x, jnp.zeros(2, int), h, num_classes=1).sum()
+    found = jax.hessian(total)(x)
+    np.testing.assert_allclose(found[0, :, 0], -np.eye(d) / h**2, atol=1e-5)
+    np.testing.assert_allclose(found[0, :, 1], np.eye(d) / h**2, atol=1e-5)
+
+
+def test_bandwidth_whose_square_underflows():
+    """Every sample sees itself alone, two of five and three of five."""
+    x, labels = normal(0, 5, 9), jnp.array([0, 0, 1, 1, 1])
+    for options in ({}, {"weights": jnp.ones(5)}):
+        found = kde.class_log_density(x, labels, 1e-25, num_classes=2, **options)
+        alone = -9 * (np.log(1e-25) + np.log(2 * np.pi) / 2)
+        np.testing.assert_allclose(found, alone - np.log([2, 2, 3, 3, 3]), rtol=1e-6)
+
+
+def test_narrow_labels():
+    """127 classes fit an int8, their number does not."""
+    x = normal(0, 256, 2)
+    found, expected = (
+        kde.class_log_density(x, jnp.arange(256) // 2 % 128, 1.0, num_classes=128),
+        kde.class_log_density(
+            x, (np.arange(256) // 2 % 128).astype(np.int8), 1.0, num_classes=128
+        ),
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_gradient_is_finite_at_the_edges():
     """Padding, coincident points, an absent point and a density of -inf: no NaN in any of them."""
     x = jnp.asarray(np.repeat(normal(0, 3, 9), 2, 0)[:5])

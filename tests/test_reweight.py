@@ -243,6 +243,16 @@ def test_oracle():
     close(found, [1 / 6, 1 / 6, 1 / 2, 1 / 6, 1])
 
 
+def test_narrow_integers_do_not_overflow():
+    """30 classes of 10 attributes are 300 groups, more than a byte counts."""
+    labels = np.arange(30).repeat(4).astype(np.uint8)
+    attributes = np.tile([0, 0, 0, 9], 30).astype(np.int8)
+    found = reweight.oracle(labels, attributes, num_classes=30, num_attributes=10)
+    close(found, np.tile([1 / 6, 1 / 6, 1 / 6, 1 / 2], 30))
+    balance = reweight.group_balance(found, labels, attributes, num_classes=30, num_attributes=10)
+    close(balance, 1)
+
+
 def test_effective_sample_size():
     """Uniform: n_k. One sample: 1. Weights 3:1: 16/10. Empty: 0. No underflow at 1e-25."""
     labels = jnp.array([0, 0, 0, 1, 1, 2, 2])
