@@ -10,8 +10,7 @@ that matrix product; `roofline_seconds` is the larger of FLOPs / rate and bytes 
 PyTorch peers are in `experiments.torch_peers`; what is not installed is left out with a note.
 
 Run it on a quiet machine. `load` is the load average after the row; where it is well above the number
-of cores, taking turns does not help, since PyTorch's threads wait for each other and lose far more:
-the evaluation of width 32 came out at 13 on a busy machine and at 0.74 on a calmer one.
+of cores, taking turns does not help, since PyTorch's threads wait for each other and lose far more.
 """
 
 import functools

@@ -79,6 +79,8 @@ def main(
     """Prints the table, and writes it to `out` as JSON and, beside it, as a PNG."""
     options = jobs.Options(conflict=conflict, encoder_steps=encoder_steps, seed=seed)
     job = jobs.prepare(jobs.load(dataset, options, data_dir=data_dir), options)
+    if job.benchmark.aligned is None:
+        raise SystemExit(f"the attributes say what the weights do, and {dataset} has none")
     table = sweep(job)
     print("factor  temperature  AUC    mass  balance  ESS")
     for row in table:

@@ -219,7 +219,7 @@ def _main(
     budget: str | None = None,
     work: pathlib.Path = archives.CACHE / "experiments",
 ) -> None:
-    """Computes the missing cells of the grid, prints its tables and draws them.
+    """Computes the missing cells of the grid into experiments/results, prints its tables and draws them.
 
     Args:
         grid: of cells.
@@ -231,12 +231,17 @@ def _main(
     cells = grid.cells(preset)
     cli.keep_programs()
     try:
-        with deadline(None if budget is None else seconds(budget)):
+        limit = None if budget is None else seconds(budget)
+    except ValueError as error:
+        sys.exit(str(error))
+    try:
+        with deadline(limit):
             compute(grid, cells, data_dir=data_dir, work=work.expanduser(), report=_log)
     except (KeyboardInterrupt, pipeline.Interrupted):
         pass
     print("\n\n".join("\n".join(lines) for lines in tables(grid, cells)))
-    draw(grid, cells)
+    if any(path(grid, cell).exists() for cell in cells):
+        draw(grid, cells)
     left = sum(not path(grid, cell).exists() for cell in cells)
     if left:
         print(f"{left} of {len(cells)} cells are missing; run the command again", file=sys.stderr)

@@ -92,7 +92,7 @@ def find(name: str, data_dir: str | os.PathLike | None = None) -> dict[str, path
         raise FileNotFoundError(
             f"{name}: {', '.join(missing)} not found in {' or '.join(map(str, folders))}, and "
             f"{archive.url} cannot be reached; put {'them' if missing[1:] else 'it'} into one of "
-            "these folders"
+            "these folders, or give the folder above yours as data-dir"
         )
     _download(archive, missing, folders[-1])
     return found | {file: folders[-1] / file for file in missing}

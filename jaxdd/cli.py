@@ -84,7 +84,7 @@ def _show(rows, folder):
         table.add_row(name, *map(results.percent, scores), "–" if mass is None else f"{mass:.2f}")
     console = rich.console.Console()
     console.print(table)
-    if all(row["weights"]["conflict_mass"] is None for row in rows.values() if "weights" in row):
+    if all(results.percent(row["aligned"]) == results.percent(None) for row in rows.values()):
         console.print("no bias attributes: what concerns groups was skipped")
     console.print(f"wrote {folder}", markup=False, highlight=False, soft_wrap=True)
 
@@ -112,8 +112,8 @@ def _load(dataset, options, data_dir):
     folder = folders.read(dataset, resize=options.resize, skip_bad=options.skip_bad)
     if folder.skipped:
         names = ", ".join(folder.skipped[:5]) + (", …" if folder.skipped[5:] else "")
-        print(f"jaxdd: left out {len(folder.skipped)} images that do not decode: {names}",
-              file=sys.stderr)
+        images = "1 image that does" if len(folder.skipped) == 1 else f"{len(folder.skipped)} images that do"
+        print(f"jaxdd: left out {images} not decode: {names}", file=sys.stderr)
     name = pathlib.Path(dataset).resolve().name
     return datasets.from_folder(folder, name=name, seed=options.seed)
 
@@ -203,6 +203,8 @@ def compare(
     with _job(dataset, options, data_dir) as job:
         table = pipeline.compare(job, out, resume=resume, names=rows)["rows"]
     _show(table, out)
+    if absent := [name for name in rows if name not in table]:
+        print(f"jaxdd: left out {', '.join(absent)}: they need bias attributes", file=sys.stderr)
 
 
 def demo(*, out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> None:
@@ -236,8 +238,15 @@ def transfer_set(
     """
     config, options = transfer.configuration(folder)
     progress = _Progress()
+    dataset = config["dataset"] if dataset is None else dataset
+    if dataset not in benchmarks.NAMES and not dataset.startswith(_TFDS):
+        if not pathlib.Path(dataset).is_dir():
+            raise ValueError(
+                f"{folder} was made from {dataset}, which is no folder here; say with --dataset where "
+                "its images are, or tfds:NAME; for arrays there is jaxdd.transfer in Python"
+            )
     with progress.bar:
-        benchmark = _load(dataset or config["dataset"], options, data_dir)
+        benchmark = _load(dataset, options, data_dir)
         rows = transfer.transfer(
             folder, benchmark, names=networks, epochs=epochs, eval_seeds=eval_seeds, report=progress
         )
@@ -248,14 +257,16 @@ def transfer_set(
 def write_report(
     source: tyro.conf.Positional[pathlib.Path],
     *,
-    out: pathlib.Path = pathlib.Path("report.html"),
+    out: pathlib.Path | None = None,
 ) -> None:
     """Write one HTML page about a finished run or comparison, with its pictures inside.
 
     Args:
-        source: folder of a run or a comparison, or a result in JSON.
-        out: the HTML file.
+        source: folder of a run or a comparison, or a result of one in JSON.
+        out: the HTML file; report.html in the folder by default, or the name of the result with .html.
     """
+    if out is None:
+        out = source / "report.html" if source.is_dir() else source.with_suffix(".html")
     if out.is_dir() or not out.name:
         raise ValueError(f"out must be a file for the page, found the folder {out}")
     report.write(out, report.read(source))

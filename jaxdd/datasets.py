@@ -297,6 +297,11 @@ def _images(name, images):
         raise ValueError(
             f"{name} must be [n, h, w] or [n, h, w, c] and not empty, found shape {shape}"
         )
+    if images.shape[1] in (1, 3, 4) and images.shape[2] == images.shape[3] > 4:
+        raise ValueError(
+            f"{name} must be [n, h, w, c], found shape {shape}, which looks like [n, c, h, w]; "
+            "transpose it by (0, 2, 3, 1)"
+        )
     if images.dtype == np.uint8:
         return images
     if not np.issubdtype(images.dtype, np.floating):

@@ -45,7 +45,7 @@ from jaxdd import (
     weighing,
 )
 
-ROWS = ("random", "random-kde", "none", "kde", "oracle")
+ROWS = results.ROWS
 """What `compare` makes, unless told otherwise."""
 
 DEBIAS = ("none", "kde", "auto", "oracle", "fairdd")
@@ -150,8 +150,8 @@ def _check_debias(job, debias):
     """Refuses what the data or the method cannot do, before any folder is touched."""
     if debias == "auto":
         auto.checked(job.options)
-    if debias in ("oracle", "fairdd"):
-        weighing.oracle(job)
+    if debias in ("oracle", "fairdd") and job.benchmark.train.attributes is None:
+        raise ValueError(f"{debias} needs bias attributes, {job.benchmark.name} has none")
     if debias == "fairdd" and job.options.method == "mtt":
         raise ValueError("fairdd needs a loss of groups: dm, dc or dsa, found mtt")
 

@@ -329,16 +329,20 @@ def _choice(report: Report) -> Iterable[page.Html]:
         if not row.get("choice"):
             continue
         best, balances = row["choice"]["best"], row["choice"]["balances"]
+        trials = row["choice"]["trials"]
         encoder, bandwidth, temperature = (
             results.number(best[part], "g") for part in ("encoder_steps", "bandwidth", "temperature")
         )
         found = (f"The pseudo-groups are balanced best by an encoder of {encoder} steps, bandwidth "
                  f"factor {bandwidth} and temperature {temperature}.")
-        if row["choice"]["uniform"]:
+        if not trials["best"]["counted"]:
+            found = ("No held-out sample disagrees with the early classifier. There is nothing to "
+                     "balance, and uniform weights were kept.")
+        elif row["choice"]["uniform"]:
             found += " Uniform weights were kept, since those gain too little."
         yield page.section(
             f"Choice of the weights: {name}", page.element("p", found, class_="note"),
-            _trials(row["choice"]["trials"]), _balances(balances),
+            _trials(trials), _balances(balances),
         )
 
 
@@ -388,7 +392,7 @@ def _drawn(report: Report, name: str, *, alt: str, caption: str) -> page.Html:
 
 
 def _repeat(report: Report) -> Iterable[page.Html]:
-    line, parts = results.command(report.config), []
+    line, parts = results.command(report.config, report.rows), []
     if line is not None:
         parts.append(page.element("pre", page.element("code", line)))
         dataset = report.config["dataset"]
@@ -396,7 +400,8 @@ def _repeat(report: Report) -> Iterable[page.Html]:
             parts.append(page.element(
                 "p", "Put the folder of the images in place of ",
                 page.element("code", f"path/to/{dataset}"), f", or tfds:{dataset} if they came "
-                "from tensorflow-datasets.", class_="note",
+                "from tensorflow-datasets. A run from arrays is repeated by ",
+                page.element("code", "jaxdd.pipeline"), ".", class_="note",
             ))
     rows = report.rows.values()
     versions = [row.get("versions") or {} for row in rows]

@@ -7,7 +7,7 @@ and configuration. `read` checks that a file holds some; the other functions mak
 import dataclasses
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import scipy.special
@@ -28,6 +28,9 @@ SHARED = ("data", "embed", "density")
 
 STAGES = (*SHARED, "judge", "experts", "distill", "evaluate")
 """All stages, in order; "compile" is the part of all of them that XLA compiled."""
+
+ROWS = ("random", "random-kde", "none", "kde", "oracle")
+"""Rows of a comparison, unless others are asked for."""
 
 CHOICE = {"uniform", "best", "trials", "balances"}
 """Names in the record of a choice of weights."""
@@ -158,11 +161,12 @@ def seconds(rows: Mapping[str, Mapping[str, Any]]) -> float:
                             for stage in STAGES[len(SHARED):]))
 
 
-def command(config: Mapping[str, Any]) -> str | None:
+def command(config: Mapping[str, Any], rows: Iterable[str] = ROWS) -> str | None:
     """Returns the command line that makes a run, without the options that have their defaults.
 
     Args:
       config: as in config.json.
+      rows: of a comparison.
 
     Returns:
       The command, or None where the configuration is not one of `jaxdd run` or `jaxdd compare`.
@@ -190,4 +194,6 @@ def command(config: Mapping[str, Any]) -> str | None:
             words.append(f"--{option}" if value else f"--no-{option}")
         elif value is not None and value != default:
             words += [f"--{option}", str(value)]
+    if verb == "compare" and tuple(rows) != ROWS:
+        words += ["--rows", *rows]
     return shlex.join(words)

@@ -23,7 +23,10 @@ def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], jobs.Optio
     folder = pathlib.Path(folder)
     for name, missing in (("config.json", "no run"), ("synthetic.npz", "no finished run")):
         if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder} holds {missing}: there is no {name}")
+            found = f"{folder} holds {missing}: there is no {name}"
+            if (folder / "rows").is_dir():
+                found += f"; the runs of a comparison are in {folder / 'rows'}"
+            raise FileNotFoundError(found)
     config = store.read_json(folder / "config.json")
     known = {field.name for field in dataclasses.fields(jobs.Options)}
     if not isinstance(config, dict) or not {"dataset", "data", "ipc"} <= config.keys():

@@ -292,6 +292,33 @@ def test_run_on_a_folder_of_images(photographs, tmp_path, capsys):
     assert "data" in fails([*command, "--resume"], capsys)
 
 
+def test_without_attributes(photographs, tmp_path, capsys, monkeypatch):
+    """Rows that need them are named, a report goes beside the run, a transfer asks for lost images."""
+    out = tmp_path / "out"
+    small = [*TINY, "--steps", "2", "--resize", "16", "--out", str(out)]
+    cli.main(["compare", str(photographs), *small, "--rows", "random", "oracle", "fairdd"])
+    assert "left out oracle, fairdd: they need bias attributes" in capsys.readouterr().err
+    assert "fairdd needs bias attributes" in fails(
+        ["run", photographs, *TINY, "--debias", "fairdd", "--out", tmp_path / "b"], capsys
+    )
+    cli.main(["report", str(out)])
+    assert "--rows random</code>" in (out / "report.html").read_text()
+    assert f"are in {out / 'rows'}" in fails(["transfer", out], capsys)
+    monkeypatch.chdir(tmp_path / "out")
+    run = out / "rows" / "random"
+    assert "which is no folder here; say with --dataset" in fails(["transfer", run], capsys)
+    transfer = ["transfer", str(run), "--networks", "mlp", "--dataset", str(photographs)]
+    cli.main(transfer)
+    assert "no bias attributes" in capsys.readouterr().out
+
+
+def test_transfer_of_a_biased_set_tells_of_groups(tmp_path, capsys):
+    out = str(tmp_path / "out")
+    cli.main(["run", "cdigits", *TINY, "--steps", "2", "--debias", "none", "--out", out])
+    cli.main(["transfer", out, "--networks", "mlp"])
+    assert "no bias attributes" not in capsys.readouterr().out
+
+
 def test_images_too_small_for_the_network_are_refused(photographs, tmp_path, capsys):
     command = ["run", photographs, *TINY, "--network", "convnet", "--resize", "3", "--out", tmp_path / "out"]
     assert "sides of 4 pixels or more for a ConvNet of depth 2, found 3" in fails(command, capsys)
@@ -304,7 +331,7 @@ def test_bad_images_in_a_folder_are_named_or_counted(photographs, tmp_path, caps
     assert f"{path} does not decode" in fails(command, capsys)
     assert not (tmp_path / "out").exists()
     cli.main(["datasets", "show", str(photographs), "--skip-bad", "--out", str(tmp_path / "a.png")])
-    assert "left out 1 images that do not decode: 7.png" in capsys.readouterr().err
+    assert "left out 1 image that does not decode: 7.png" in capsys.readouterr().err
 
 
 def test_datasets_are_listed_shown_and_built(tmp_path, capsys):

@@ -35,6 +35,13 @@ def test_from_arrays_splits_each_class():
     assert "flip" in found.strategy
 
 
+def test_channels_come_last():
+    with pytest.raises(ValueError, match=r"found shape \(6, 3, 16, 16\).*transpose"):
+        datasets.from_arrays(np.zeros((6, 3, 16, 16), np.uint8), np.arange(6) % 2)
+    unusual = datasets.from_arrays(np.zeros((6, 3, 16, 13), np.uint8), np.arange(6) % 2)
+    assert unusual.train.images.shape[1:] == (3, 16, 13)
+
+
 def test_from_arrays_split_follows_the_seed():
     first, again, other = (datasets.from_arrays(*own(), seed=s) for s in (0, 0, 1))
     assert (first.test.images == again.test.images).all()

@@ -100,6 +100,13 @@ def test_the_command_says_what_differs_from_the_defaults(config, line):
     assert results.command(config) == line
 
 
+def test_the_command_says_which_rows():
+    config = {"command": "compare", "dataset": "cdigits", "ipc": 1}
+    line = "jaxdd compare cdigits --ipc 1"
+    assert results.command(config, results.ROWS) == line
+    assert results.command(config, ["random", "auto"]) == f"{line} --rows random auto"
+
+
 def test_the_command_parses_to_the_same_configuration():
     asked = "run cdigits --debias none --ipc 3 --clip 2.5 --seed 4 --width 8 --bandwidth 0.25"
     called = cli._parse(asked.split()).keywords
