@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jaxdd import augment, sampling
+from jaxdd import augment, microbatch, sampling
 from jaxdd.networks import Dense
 
 
@@ -119,11 +119,16 @@ def trainer(
         )
         labels = jnp.tile(jnp.repeat(jnp.arange(k), b), 2)
 
-        def loss(params):
-            projection = encoder.apply(params, views).projection
-            return supervised_contrastive(projection, labels, temperature=temperature)
+        # The loss compares all views, but a few at a time can go through the encoder there and back.
+        project = lambda params, views: encoder.apply(params, views).projection
+        projection = microbatch.apply(functools.partial(project, state.params), views)
+        loss = functools.partial(supervised_contrastive, labels=labels, temperature=temperature)
+        value, slope = jax.value_and_grad(loss)(projection)
 
-        value, gradient = jax.value_and_grad(loss)(state.params)
+        def gradient_of(views, slope):
+            return jax.vjp(lambda params: project(params, views), state.params)[1](slope)[0]
+
+        gradient = microbatch.total(gradient_of, views, slope)
         update, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         return State(optax.apply_updates(state.params, update), optimizer_state), {"loss": value}
 

@@ -96,6 +96,26 @@ def test_training_reaches_the_lowest_loss_and_separates_the_classes(trained):
     assert similarity[same].mean() > similarity[~same].mean() + 0.5
 
 
+def test_a_step_follows_the_gradient_over_all_views_at_once(trained):
+    """150 views, several micro-batches there and back, against one differentiation of everything."""
+    encoder, *_ = trained
+    trainer = contrastive.trainer(encoder, optax.sgd(1.0), strategy=())
+    images = jax.random.normal(jax.random.key(0), (3, 25, 8, 8, 1))
+    state = trainer.init(jax.random.key(1), images[0])
+    batch = sampling.Batch(images, jnp.full((3, 25), 1 / 25))
+    found, info = jax.jit(trainer.step)(jax.random.key(2), state, batch)
+
+    def loss(params):
+        views = jnp.tile(images.reshape(75, 8, 8, 1), (2, 1, 1, 1))
+        z = encoder.apply(params, views).projection
+        return contrastive.supervised_contrastive(z, jnp.arange(150) // 25 % 3)
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(state.params)
+    assert float(info["loss"]) == pytest.approx(float(value), rel=1e-5)
+    expected = optax.apply_updates(state.params, jax.tree.map(jnp.negative, gradient))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), found.params, expected)
+
+
 def test_training_is_a_function_of_the_key(trained):
     *_, state, _, train = trained
     again, _ = train(jax.random.key(0))
