@@ -392,7 +392,7 @@ def _drawn(report: Report, name: str, *, alt: str, caption: str) -> page.Html:
 
 
 def _repeat(report: Report) -> Iterable[page.Html]:
-    line, parts = results.command(report.config, report.rows), []
+    line, parts = results.command(report.config, rows=report.rows), []
     if line is not None:
         parts.append(page.element("pre", page.element("code", line)))
         dataset = report.config["dataset"]

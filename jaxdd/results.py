@@ -161,7 +161,7 @@ def seconds(rows: Mapping[str, Mapping[str, Any]]) -> float:
                             for stage in STAGES[len(SHARED):]))
 
 
-def command(config: Mapping[str, Any], rows: Iterable[str] = ROWS) -> str | None:
+def command(config: Mapping[str, Any], *, rows: Iterable[str] = ROWS) -> str | None:
     """Returns the command line that makes a run, without the options that have their defaults.
 
     Args:

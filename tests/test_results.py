@@ -103,8 +103,8 @@ def test_the_command_says_what_differs_from_the_defaults(config, line):
 def test_the_command_says_which_rows():
     config = {"command": "compare", "dataset": "cdigits", "ipc": 1}
     line = "jaxdd compare cdigits --ipc 1"
-    assert results.command(config, results.ROWS) == line
-    assert results.command(config, ["random", "auto"]) == f"{line} --rows random auto"
+    assert results.command(config, rows=results.ROWS) == line
+    assert results.command(config, rows=["random", "auto"]) == f"{line} --rows random auto"
 
 
 def test_the_command_parses_to_the_same_configuration():
