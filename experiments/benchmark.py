@@ -1,4 +1,4 @@
-"""How fast jaxdd is: against PyTorch, scikit-learn and NumPy, and against the hardware.
+"""How fast jaxdd is: against PyTorch, scikit-learn, PyKeOps and NumPy, and against the hardware.
 
     python -m experiments.benchmark --out experiments/results/benchmark-cpu.json
     python -m experiments.benchmark --preset paper --sweep --out benchmark-gpu.json
@@ -154,7 +154,7 @@ def cases(only: list[str], sizes: workloads.Sizes) -> dict[str, Callable[[], wor
 def circumstances() -> dict[str, Any]:
     """Device, versions and date, those of the peers too."""
     found = pipeline.circumstances()
-    for name in ("torch", "scikit-learn"):
+    for name in ("torch", "scikit-learn", "pykeops"):
         try:
             found["versions"][name] = metadata.version(name)
         except metadata.PackageNotFoundError:

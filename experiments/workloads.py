@@ -22,6 +22,7 @@ from jaxdd import augment, contrastive, distill, evaluate, kde, networks, parall
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 HAS_SKLEARN = importlib.util.find_spec("sklearn") is not None
+HAS_KEOPS = HAS_TORCH and importlib.util.find_spec("pykeops") is not None
 QUERIES = 1000
 
 
@@ -234,6 +235,10 @@ def density(sizes: Sizes) -> Work:
     peers = _torch_peers(torch_peer, False) | {"numpy": lambda: extrapolated(_numpy_density)}
     if HAS_SKLEARN:
         peers["scikit-learn"] = lambda: extrapolated(_sklearn_density)
+    if HAS_KEOPS:
+        peers["pykeops"] = lambda: extrapolated(
+            lambda queries, points, h: _keops_density(_torch(queries), _torch(points), h)
+        )
     flops, moved = d * n * (n // k), 4 * n * (d + 2)
     return _work(
         jax.jit(run), (embeddings, labels, bandwidth), peers, flops, moved, precision="highest"
@@ -359,6 +364,15 @@ def _numpy_density(queries, points, bandwidth):
     exponent = squared / (-2 * bandwidth**2)
     top = exponent.max(1)
     log_sum = top + np.log(np.exp(exponent - top[:, None]).sum(1))
+    d = points.shape[1]
+    return log_sum - np.log(len(points)) - d * np.log(bandwidth * np.sqrt(2 * np.pi))
+
+
+def _keops_density(queries, points, bandwidth):
+    from pykeops.torch import LazyTensor
+
+    x, y = LazyTensor(queries[:, None]), LazyTensor(points[None])
+    log_sum = (((x - y) ** 2).sum(-1) / (-2 * bandwidth**2)).logsumexp(1).cpu().numpy()[:, 0]
     d = points.shape[1]
     return log_sum - np.log(len(points)) - d * np.log(bandwidth * np.sqrt(2 * np.pi))
 

@@ -202,6 +202,15 @@ def test_peer_densities(peers):
     np.testing.assert_allclose(workloads._numpy_density(first, first, 0.7), expected[:20], rtol=1e-4)
 
 
+def test_peer_density_of_keops():
+    pytest.importorskip("pykeops", reason="PyKeOps is not installed")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    points = np.random.default_rng(0).normal(size=(20, 12)).astype(np.float32)
+    found = workloads._keops_density(torch.tensor(points[:9]), torch.tensor(points), 0.7)
+    expected = workloads._numpy_density(points[:9], points, 0.7)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 def test_peer_weights(peers):
     import torch
 
