@@ -100,7 +100,7 @@ def stability(job: jobs.Job, tried: Tried) -> int:
 
 def worst(job: jobs.Job, tried: Tried, judge: Callable[[Any], auto.Trial]) -> int:
     """Place of the weights with the best accuracy on the worse of two kinds of held-out samples."""
-    score = lambda place: min(judge(tried[place][1].weights)[1:3])
+    score = functools.cache(lambda place: min(judge(tried[place][1].weights)[1:3]))
     places = range(len(tried))
     at_default = [i for i in places if _at_default(job, tried[i][0], "temperature")]
     first = max(at_default, key=score)
@@ -148,13 +148,14 @@ def judged(job: jobs.Job) -> dict[str, Any]:
     )
     disagrees = np.asarray(early != labels)
     best = max(float(diagnose(found.weights).group_balance) for _, found in tried)
+    found = {rule: diagnose(weights) for rule, weights in chosen.items()}
     return {
         "rules": {
             rule: {
                 "values": tried[places[rule]][0] if rule in places else None,
                 "conflicting": by_attributes(weights).disagreeing,
-                "balance": float(diagnose(weights).group_balance),
-                "conflict_mass": float(diagnose(weights).conflict_mass),
+                "balance": float(found[rule].group_balance),
+                "conflict_mass": float(found[rule].conflict_mass),
             }
             for rule, weights in chosen.items()
         },

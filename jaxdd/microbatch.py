@@ -40,7 +40,8 @@ def apply(function: Callable[[jax.Array], Any], images: jax.Array) -> Any:
         flat = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[: len(images)]
         return jax.tree.map(flat, parts)
 
-    most = max(1, FORWARD // _largest(function, images[:1]))
+    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    most = max(1, FORWARD // _largest(function, image))
     return _per_device(joined, len(images), most, lambda: function(images))
 
 
@@ -69,10 +70,10 @@ def total(function: Callable[..., Any], *arrays: jax.Array) -> Any:
 
 
 def _largest(function, images):
-    """Bytes of the largest array that a function makes of some images."""
+    """Bytes of the largest array that a function makes of some images, which need a shape only."""
     made = [variable.aval for equation in jax.make_jaxpr(function)(images).eqns
             for variable in equation.outvars]
-    return max((array.size * array.dtype.itemsize for array in (images, *made)))
+    return max(array.size * array.dtype.itemsize for array in (images, *made))
 
 
 def _per_device(cut, n, most, whole):
