@@ -51,14 +51,16 @@ class Grid(NamedTuple):
     Attributes:
         name: of the folder below `RESULTS`.
         cells: from the preset to all cells, in the order in which they are computed.
-        down: the option names whose values begin a line of the table; its columns are rows.
+        down: the option names whose values begin a line of the table.
         scores: of `results.SCORES`, a table each.
+        across: the option name whose values are the columns; "row" for the rows of a comparison.
     """
 
     name: str
     cells: Callable[[str], Sequence[Cell]]
     down: tuple[str, ...]
     scores: tuple[str, ...] = ("accuracy",)
+    across: str = "row"
 
 
 def address(cell: Cell) -> str:
@@ -120,9 +122,10 @@ def tables(
 ) -> Iterator[list[str]]:
     """Yields the lines of a Markdown table for every score; cells without a result are dashes."""
     columns, lines = _sides(grid, cells, folder)
+    by = "" if grid.across == "row" else f" by {grid.across}"
     for score in grid.scores:
         yield [
-            f"| {', '.join(grid.down)} ({_scored(score)}) | {' | '.join(columns)} |",
+            f"| {', '.join(grid.down)}{by} ({_scored(score)}) | {' | '.join(columns)} |",
             f"|---|{'--:|' * len(columns)}",
             *(f"| {' | '.join([line, *(_percent(found, name, score) for name in columns)])} |"
               for line, found in lines.items()),
@@ -140,7 +143,7 @@ def draw(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) -> N
     }
     plot.heat_maps(
         folder / f"{grid.name}.png", panels, rows={", ".join(grid.down): list(lines)},
-        columns={"synthetic set": columns},
+        columns={"synthetic set" if grid.across == "row" else grid.across: columns},
     )
 
 
@@ -149,10 +152,10 @@ def _sides(grid, cells, folder):
     lines = {}
     for cell in cells:
         found = path(grid, cell, folder)
-        line = lines.setdefault(_line(grid, cell), {})
+        line = lines.setdefault(_values(cell, grid.down), {})
         if found.exists():
-            line[cell.row] = store.read_json(found)
-    return list(dict.fromkeys(cell.row for cell in cells)), lines
+            line[_values(cell, [grid.across])] = store.read_json(found)
+    return list(dict.fromkeys(_values(cell, [grid.across]) for cell in cells)), lines
 
 
 def _percent(found, name, score):
@@ -163,9 +166,9 @@ def _scored(score):
     return {"accuracy": "all samples"}.get(score, f"{results.SCORES[score]} samples")
 
 
-def _line(grid, cell):
-    values = {"dataset": cell.dataset, **dataclasses.asdict(cell.options.resolved())}
-    return ", ".join(str(values[name]) for name in grid.down)
+def _values(cell, names):
+    values = {**cell._asdict(), **dataclasses.asdict(cell.options.resolved())}
+    return ", ".join(str(values[name]) for name in names)
 
 
 def seconds(text: str) -> float:

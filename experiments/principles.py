@@ -1,6 +1,6 @@
 """Which rule finds good weights without bias labels? Five of them on benchmarks they never saw.
 
-    python -m experiments.principles --data-dir DIR --out experiments/results/principles.json
+    python -m experiments.principles --preset quick --data-dir DIR
 
 All of them choose among the same weights, those of `auto.SEARCH`: two encoder lengths, four bandwidths,
 five temperatures.
@@ -26,15 +26,15 @@ written when it is done, and a repeated command computes those that are missing.
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 import tyro
 from scipy import stats
 
-from experiments import benchmark
-from jaxdd import archives, auto, datasets, jobs, kde, reweight, store, weighing
+from experiments import benchmark, grid
+from jaxdd import auto, datasets, jobs, kde, reweight, store, weighing
 
 BENCHMARKS = {
     "cmnist-bg": ("cmnist-bg", 0.05),
@@ -169,13 +169,15 @@ def judged(job: jobs.Job) -> dict[str, Any]:
 
 def main(
     *,
+    preset: Literal["quick", "paper"] = "quick",
     data_dir: pathlib.Path | None = None,
-    out: pathlib.Path = archives.CACHE / "principles.json",
+    out: pathlib.Path = grid.RESULTS / "principles.json",
     only: str = ",".join(BENCHMARKS),
 ) -> None:
     """Judges the rules on every benchmark that `out` does not hold yet.
 
     Args:
+        preset: sizes of encoder and networks.
         data_dir: folder with the original files.
         out: JSON file.
         only: names of benchmarks, separated by commas.
@@ -186,7 +188,7 @@ def main(
         if name in report["judged"]:
             continue
         dataset, conflict = BENCHMARKS[name]
-        options = jobs.Options(conflict=conflict)
+        options = jobs.Options(preset=preset, conflict=conflict)
         data = jobs.load(dataset, options, data_dir=data_dir)
         data = unequal(data) if "unequal" in name else data
         job = jobs.prepare(data, options)

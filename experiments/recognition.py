@@ -1,8 +1,8 @@
 """How much of the bias shows in synthetic images, and how much does a network take from all data?
 
-    python -m experiments.recognition --data-dir DIR --out experiments/results/recognition.json
+    python -m experiments.recognition --preset quick --data-dir DIR
 
-After `experiments.amplification`, whose synthetic sets are read. For each of its data sets, one network
+After `experiments.amplification` of the same preset, whose synthetic sets are read. For each of its data sets, one network
 learns to recognise the bias attribute from the unbiased test images, where the attribute says nothing of
 the class; a fifth of them say how well it does. Then it looks at the synthetic images: "showing" is the
 share in which it sees the attribute that their class is aligned with, 95 % of the training images. A
@@ -16,7 +16,7 @@ two cores.
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -69,19 +69,21 @@ def measured(job: jobs.Job, sets: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def main(
     *,
+    preset: Literal["quick", "paper"] = "quick",
     data_dir: pathlib.Path | None = None,
     work: pathlib.Path = archives.CACHE / "experiments",
-    out: pathlib.Path | None = None,
+    out: pathlib.Path = grid.RESULTS / "recognition.json",
 ) -> None:
     """Looks at every set of the grid that has been distilled.
 
     Args:
+        preset: of the grid.
         data_dir: folder with the original files.
         work: where the grid keeps its synthetic sets.
         out: JSON file.
     """
     found = {}
-    cells = amplification.cells("quick")
+    cells = amplification.cells(preset)
     for dataset in dict.fromkeys(cell.dataset for cell in cells):
         own = [cell for cell in cells if cell.dataset == dataset]
         options = own[0].options
@@ -92,8 +94,7 @@ def main(
         }
         found[dataset] = measured(job, sets)
         print(dataset, found[dataset], flush=True)
-    if out is not None:
-        store.write_json(out, benchmark.circumstances() | {"found": found})
+    store.write_json(out, benchmark.circumstances() | {"found": found})
 
 
 def distilled(folder: pathlib.Path, row: str) -> np.ndarray:
