@@ -26,6 +26,7 @@ import rich.table
 import tyro
 
 from jaxdd import (
+    __version__,
     archives,
     benchmarks,
     datasets,
@@ -443,6 +444,9 @@ def main(arguments: list[str] | None = None) -> None:
         ValueError, TypeError, ImportError, OSError, OverflowError, MemoryError,
         jax.errors.JaxRuntimeError,
     )
+    if arguments == ["--version"]:
+        print(f"jaxdd {__version__}")
+        return
     try:
         command = _parse(arguments)
         keep_programs()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jaxdd
 from jaxdd import cli, pipeline, store
 
 TINY = (
@@ -251,6 +252,11 @@ def test_compiled_programs_are_kept_for_the_next_command(tmp_path):
         subprocess.run([sys.executable, "-c", code], env=environment, check=True)
         kept = list((tmp_path / "jaxdd" / "programs" / platform.node()).glob("jit__lambda*-cache"))
         assert len(kept) == 1
+
+
+def test_version(capsys):
+    cli.main(["--version"])
+    assert capsys.readouterr().out == f"jaxdd {jaxdd.__version__}\n"
 
 
 def test_help_names_the_commands(capsys):
