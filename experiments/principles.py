@@ -33,8 +33,8 @@ import numpy as np
 import tyro
 from scipy import stats
 
-from experiments import benchmark, grid
-from jaxdd import auto, datasets, jobs, kde, reweight, store, weighing
+from experiments import grid
+from jaxdd import auto, datasets, jobs, kde, pipeline, reweight, store, weighing
 
 BENCHMARKS = {
     "cmnist-bg": ("cmnist-bg", 0.05),
@@ -183,7 +183,7 @@ def main(
         only: names of benchmarks, separated by commas.
     """
     out = out.expanduser()
-    report = store.read_json(out) if out.exists() else benchmark.circumstances() | {"judged": {}}
+    report = store.read_json(out) if out.exists() else pipeline.circumstances() | {"judged": {}}
     for name in only.split(","):
         if name in report["judged"]:
             continue

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments import amplification, benchmark, grid
-from jaxdd import archives, evaluate, jobs, networks, sampling, store
+from experiments import amplification, grid
+from jaxdd import archives, evaluate, jobs, networks, pipeline, sampling, store
 
 PROTOCOL = dict(learning_rate=0.05, batch_size=128)
 
@@ -94,7 +94,7 @@ def main(
         }
         found[dataset] = measured(job, sets)
         print(dataset, found[dataset], flush=True)
-    store.write_json(out, benchmark.circumstances() | {"found": found})
+    store.write_json(out, pipeline.circumstances() | {"found": found})
 
 
 def distilled(folder: pathlib.Path, row: str) -> np.ndarray:

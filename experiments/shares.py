@@ -4,7 +4,12 @@
 
 Coloured MNIST with 1, 2 and 5 % bias-conflicting samples, at 10 and 50 images per class. The
 paper's cell is 5 % at 50 images per class: 23.8 % for plain DM, 91.5 % with density weights. The
-quick preset leaves out what two cores take longest for, 50 images per class of 1 and 2 %.
+quick preset leaves out what two cores take longest for, 50 images per class of 1 and 2 %; it takes
+about 75 minutes, or 30 without the lines of 1 and 2 %.
+
+Nothing is lost at 1 % where plain distillation falls to 18 %. At 50 images per class weights reach
+96.4 % without bias labels, the oracle 96.6 %, but 95.6 % of that is reached by real images drawn by
+the weights: distillation matters at ten images (79.5 to 82 % drawn, 92 to 93 % distilled).
 """
 
 import itertools
