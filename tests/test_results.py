@@ -66,6 +66,24 @@ def test_every_table_of_results_is_generated(page):
     assert len(shown) >= 2 and [block for block in shown if block not in generated] == []
 
 
+def swept(dataset, score):
+    found = json.loads((table.RESULTS / f"defaults-{dataset}.json").read_text())["table"]
+    return max(row[score] for row in found)
+
+
+@pytest.mark.parametrize(
+    "said, number",
+    [
+        ("an AUC of {:.3f} on cfmnist", lambda: swept("cfmnist", "conflict_auc")),
+        ("of {:.2f} among corruptions", lambda: swept("ccifar10", "conflict_auc")),
+        ("{:.2f} among natural backgrounds", lambda: swept("bgfmnist", "conflict_auc")),
+        ("balance of the bias groups above {:.2f}", lambda: swept("bgfmnist", "group_balance")),
+    ],
+)
+def test_numbers_in_sentences_are_those_of_the_files(said, number):
+    assert said.format(number()).replace("0.", ".") in " ".join(CLAIMS.split())
+
+
 def test_links_of_the_claims_lead_to_files():
     links = re.findall(r"\]\(([^)#]+)", CLAIMS)
     assert links and [link for link in links if not (ROOT / "experiments" / link).exists()] == []
