@@ -34,6 +34,9 @@ from jaxdd import archives, cli, jobs, pipeline, plot, results, store
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
+GAPS = {"deo_max": "largest gap between groups", "deo_mean": "mean gap between groups"}
+"""The scores of `evaluate.Scores` that are not accuracies, and what they are called in print."""
+
 _INCIDENTAL = ("preset", "chunk", "save_every", "buffer")
 
 
@@ -52,7 +55,7 @@ class Grid(NamedTuple):
         name: of the folder below `RESULTS`.
         cells: from the preset to all cells, in the order in which they are computed.
         down: the option names whose values begin a line of the table.
-        scores: of `results.SCORES`, a table each.
+        scores: of `results.SCORES` and `GAPS`, a table each.
         across: the option name whose values are the columns; "row" for the rows of a comparison.
     """
 
@@ -136,8 +139,9 @@ def draw(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) -> N
     """Draws the tables as NAME.png in the folder of all results."""
     columns, lines = _sides(grid, cells, folder)
     mean = lambda found, name, score: found.get(name, {}).get(score, {}).get("mean", np.nan)
+    title = lambda score: GAPS[score].capitalize() if score in GAPS else f"Accuracy, {_scored(score)}"
     panels = {
-        f"Accuracy, {_scored(score)}":
+        title(score):
             [[mean(found, name, score) for name in columns] for found in lines.values()]
         for score in grid.scores
     }
@@ -163,7 +167,7 @@ def _percent(found, name, score):
 
 
 def _scored(score):
-    return {"accuracy": "all samples"}.get(score, f"{results.SCORES[score]} samples")
+    return GAPS.get(score) or f"{results.SCORES[score]} samples"
 
 
 def _values(cell, names):
