@@ -4,7 +4,11 @@
 
 The paper says no: what conflicts with the bias is not in the set any more. Coloured MNIST with 5 %
 bias-conflicting samples at ten images per class, distilled with each kind of weights; the
-networks that judge the sets are trained as usual, by learning from failure, and by selective mixup.
+networks that judge the sets are trained as usual, by learning from failure, and by selective mixup. 15
+minutes on two cores.
+
+They cannot: 19.0 % as usual, 19.4 and 19.8 % with either, about as far apart as networks differ. On
+weighted sets, where nothing is left to unlearn, both cost about a point.
 """
 
 from experiments import grid
