@@ -26,7 +26,7 @@ def cells(preset: str) -> list[grid.Cell]:
     ]
 
 
-GRID = grid.Grid("fairdd", cells, down=("dataset",), scores=("accuracy", "deo_mean"))
+GRID = grid.Grid("fairdd", cells, down=("dataset",), scores=("accuracy", "conflicting", "deo_mean"))
 
 if __name__ == "__main__":
     grid.main(GRID)

@@ -16,14 +16,15 @@ from jaxdd.jobs import Options
 
 
 def cells(preset: str) -> list[grid.Cell]:
-    """Each training of the judges on a random subset, the plain set and the weighted sets."""
+    """Each training of the judges on real and distilled sets of ten images, and on the paper's plain set."""
+    asked = [(10, row) for row in ("random", "none", "kde", "oracle")] + [(50, "none")]
     return [
-        grid.Cell("cmnist", row, Options(preset=preset, conflict=0.05, training=training))
-        for training in ("plain", "lff", "selecmix") for row in ("random", "none", "kde", "oracle")
+        grid.Cell("cmnist", row, Options(preset=preset, conflict=0.05, ipc=ipc, training=training))
+        for training in ("plain", "lff", "selecmix") for ipc, row in asked
     ]
 
 
-GRID = grid.Grid("posthoc", cells, down=("training",), scores=("accuracy", "conflicting"))
+GRID = grid.Grid("posthoc", cells, down=("ipc", "training"), scores=("accuracy", "conflicting"))
 
 if __name__ == "__main__":
     grid.main(GRID)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments import grid
-from jaxdd import cli, pipeline, results, store
+from jaxdd import cli, options, pipeline, results, store
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 SETS = pipeline.ROWS
@@ -114,11 +114,11 @@ def recognised(path: pathlib.Path) -> Iterator[str]:
     """Yields the lines of a table of what `experiments.recognition` measured."""
     found = store.read_json(path)["found"]
     sets = list(next(iter(found.values()))["showing"])
-    titles = ("recognised", "training set", *sets, "network trained on all")
+    titles = ("recognised", *sets, "network trained on all")
     yield f"| [data set](experiments/results/{path.name}) | {' | '.join(titles)} |"
     yield f"|---|{'--:|' * len(titles)}"
     for name, row in found.items():
-        shares = (row["recognised"], row["aligned"], *row["showing"].values(), row["all images"])
+        shares = (row["recognised"], *row["showing"].values(), row["all images"])
         yield f"| {name} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |"
 
 
@@ -144,18 +144,21 @@ def transferred(path: pathlib.Path) -> Iterator[str]:
         yield f"| {network} | {' | '.join(numbers)} | {row['eval_seeds']} | {row['epochs']} |"
 
 
-def grids() -> Iterator[grid.Grid]:
-    """The grids of this folder of which there are results."""
+def grids() -> Iterator[tuple[grid.Grid, Sequence[grid.Cell]]]:
+    """The grids of this folder, and the cells of every preset of which there are results."""
     for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
         if (RESULTS / path.stem).is_dir():
-            yield importlib.import_module(f"experiments.{path.stem}").GRID
+            found = importlib.import_module(f"experiments.{path.stem}").GRID
+            for cells in map(found.cells, options.PRESETS):
+                if any(grid.path(found, cell).exists() for cell in cells):
+                    yield found, cells
 
 
 def blocks() -> Iterator[list[str]]:
     """Every table that the README may hold, as lines of Markdown."""
     yield list(compared())
-    for found in grids():
-        yield from grid.tables(found, found.cells("quick"))
+    for found, cells in grids():
+        yield from grid.tables(found, cells)
     for path in sorted(RESULTS.glob("transfer-*.json")):
         yield list(transferred(path))
     for path in sorted(RESULTS.glob("recognition.json")):

@@ -26,6 +26,7 @@ import numpy as np
 import optax
 
 from jaxdd import (
+    __version__,
     auto,
     buffers,
     checkpoint,
@@ -288,8 +289,8 @@ def _diagnosis(job, weights):
 
 def circumstances() -> dict[str, Any]:
     """Device, versions and date, without which no number can be judged."""
-    versions = {"python": platform.python_version()}
-    for name in ("jaxdd", "jax", "jaxlib", "flax", "optax", "numpy"):
+    versions = {"python": platform.python_version(), "jaxdd": __version__}
+    for name in ("jax", "jaxlib", "flax", "optax", "numpy"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {
