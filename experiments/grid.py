@@ -167,7 +167,7 @@ def _percent(found, name, score):
 
 
 def _scored(score):
-    return GAPS.get(score) or f"{results.SCORES[score]} samples"
+    return GAPS.get(score) or f"{results.SCORES[score]} test samples"
 
 
 def _values(cell, names):

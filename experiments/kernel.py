@@ -3,8 +3,9 @@
     python -m experiments.kernel --preset quick --data-dir DIR
 
 Coloured MNIST with 5 % bias-conflicting samples at ten images per class. A bandwidth is a factor
-of the mean squared distance in the class, a temperature the τ of weights that are a density to the
-power of -1/τ. `experiments.defaults` has the weights alone, for more values of both.
+of half the mean squared distance in the class, a temperature the τ of weights that are a density to the
+power of -1/τ. `experiments.defaults` has the weights alone, for more values of both. The test set
+must not choose among these cells: the defaults come from cfmnist.
 """
 
 import itertools

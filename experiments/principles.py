@@ -1,4 +1,4 @@
-"""Which rule finds good weights without bias labels? Five of them on benchmarks they never saw.
+"""Which rule finds good weights without bias labels? Five of them on eight benchmarks.
 
     python -m experiments.principles --preset quick --data-dir DIR
 

@@ -4,8 +4,8 @@
 
 Coloured MNIST with 5, 2 and 1 % bias-conflicting samples, at ten images per class.
 
-Nothing is lost at 1 %, which is one conflicting sample in a hundred: 92.3 % without bias labels (auto),
-92.5 % with them (oracle), 18.3 % without weights.
+At 1 %, which is 60 conflicting samples of each class, auto reaches 92.3 % without bias labels, the oracle
+92.5 % with them, fixed defaults 91.7 %, and plain distillation 18.3 %.
 """
 
 from experiments import grid

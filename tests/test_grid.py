@@ -35,7 +35,7 @@ def test_cells_are_computed_once_and_make_the_table(tmp_path, monkeypatch):
     assert [result["config"]["row"] for result in results] == ["random", "none"]
     numbers = " | ".join(f"{100 * result['accuracy']['mean']:.1f}" for result in results)
     ((header, rule, line),) = grid.tables(GRID, CELLS, where["folder"])
-    assert header == "| dataset, ipc (all samples) | random | none |" and rule == "|---|--:|--:|"
+    assert header == "| dataset, ipc (all test samples) | random | none |" and rule == "|---|--:|--:|"
     assert line == f"| cdigits, 1 | {numbers} |"
     grid.draw(GRID, [*CELLS, CELLS[0]._replace(row="kde")], where["folder"])  # kde has no result yet
     assert (where["folder"] / "tiny.png").read_bytes().startswith(b"\x89PNG")
