@@ -6,9 +6,10 @@ import pathlib
 import re
 import shlex
 
+import numpy as np
 import pytest
 
-from experiments import amplification, grid, table
+from experiments import amplification, grid, kernel, table
 from jaxdd import cli, results
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -72,11 +73,15 @@ def swept(dataset, score, **where):
     return max(row[score] for row in found if row.items() >= where.items())
 
 
+def percent(claim, score, which):
+    """A score of the cells of which `which` is true, in %, rounded as the tables are."""
+    found = [grid.path(claim.GRID, cell) for cell in claim.cells("quick") if which(cell)]
+    return [round(100 * json.loads(path.read_text())[score]["mean"], 1) for path in found]
+
+
 def conflicting(dataset, row):
-    """Accuracy in % on conflicting samples, rounded as the tables are."""
-    (cell,) = [cell for cell in amplification.cells("quick") if (cell.dataset, cell.row) == (dataset, row)]
-    found = json.loads(grid.path(amplification.GRID, cell).read_text())
-    return round(100 * found["conflicting"]["mean"], 1)
+    which = lambda cell: (cell.dataset, cell.row) == (dataset, row)
+    return percent(amplification, "conflicting", which)[0]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +95,8 @@ def conflicting(dataset, row):
         ("the best {:.3f}", lambda: swept("cfmnist", "group_balance")),
         ("the default has {:.3f}",
          lambda: swept("cfmnist", "group_balance", factor=0.2, temperature=1.0)),
+        ("{:.1f}, {:.1f} and {:.1f} % on CMNIST at τ = .5, 1 and 2",
+         lambda: percent(kernel, "accuracy", lambda cell: cell.options.bandwidth == 0.2)),
         ("({:.1f} to", lambda: conflicting("cmnist", "random")),
         ("to {:.1f}), and weights repair it", lambda: conflicting("cmnist", "none")),
         ("{:.1f} points on conflicting backgrounds",
@@ -99,7 +106,8 @@ def conflicting(dataset, row):
     ],
 )
 def test_numbers_in_sentences_are_those_of_the_files(said, number):
-    assert re.sub(r"\b0\.", ".", said.format(number())) in " ".join(CLAIMS.split())
+    words = re.sub(r"\b0\.", ".", said.format(*np.ravel(number())))
+    assert words in " ".join((README + CLAIMS).split())
 
 
 def test_links_of_the_claims_lead_to_files():
