@@ -2,15 +2,17 @@
 
     python -m experiments.amplification --preset quick --data-dir DIR
 
-The paper says colour and background, and that corruption is suppressed. Here a bias counts as amplified where
-a network does worse on conflicting samples after training on the distilled set (none) than after training on as
-many real images drawn uniformly (random): both see the same number of images of the same data.
-Ten images per class, 5 % bias-conflicting samples; 25 minutes on two cores.
+The paper says colour and background, and that corruption is suppressed. Here a bias counts as
+amplified where a network does worse on conflicting samples after training on the distilled set
+(none) than after training on as many real images drawn uniformly (random): both see the same number
+of images of the same data. Ten images per class, 5 % bias-conflicting samples; 25 minutes on two
+cores.
 
 Colour is amplified (13.6 to 10.0 % on conflicting samples), corruption is not (21.6 to 24.3 %), and
-natural backgrounds are not either (46.3 to 55.8 %), against the paper, whose recipe for them is not public.
-There density weights do not pay, and auto keeps uniform ones; `experiments.recognition` measures how well
-either bias can be seen. On conflicting samples the oracle gains 10.4 and 6.6 points.
+natural backgrounds are not either (46.3 to 55.8 %), against the paper, whose recipe for them is not
+public. There density weights do not pay, and auto keeps uniform ones; `experiments.recognition`
+measures how well either bias can be seen. On conflicting samples the oracle gains 10.4 and 6.6
+points.
 """
 
 from experiments import grid

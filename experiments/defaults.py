@@ -9,10 +9,10 @@ images of a benchmark on two cores. Beside the JSON it draws heat maps of share 
 attributes are read, so judge on a data set that is not the one you report: the defaults come from
 `cfmnist`.
 
-On cfmnist they reach a balance of .939, where the best of the map is .944. They cannot help where density
-does not see the bias: among natural backgrounds (bgfmnist) the AUC is at most .64 and the balance at
-most .28 whatever the kernel and the temperature, among corruptions (ccifar10) .84 and .64, the latter
-at a factor of .1 and a temperature of .35 to .5 where the default has .53.
+On cfmnist they reach a balance of .939, where the best of the map is .944. They cannot help where
+density does not see the bias: among natural backgrounds (bgfmnist) the AUC is at most .64 and the
+balance at most .28 whatever the kernel and the temperature, among corruptions (ccifar10) .84 and
+.64, the latter at a factor of .1 and a temperature of .35 to .5 where the default has .53.
 """
 
 import dataclasses

@@ -7,8 +7,8 @@ of half the mean squared distance in the class, a temperature the τ of weights 
 power of -1/τ. `experiments.defaults` has the weights alone, for more values of both. The test set
 must not choose among these cells: the defaults come from cfmnist. 20 minutes on two cores.
 
-The bandwidth hardly matters over a factor of sixteen (91.4 to 92.9 % at τ = 1), the temperature does: 78 to
-89 % at τ = .5, 51 to 62 % at τ = 2.
+The bandwidth hardly matters over a factor of sixteen (91.4 to 92.9 % at τ = 1), the temperature
+does: 78 to 89 % at τ = .5, 51 to 62 % at τ = 2.
 """
 
 import itertools

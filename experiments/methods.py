@@ -7,9 +7,10 @@ distils coloured MNIST with 5 % bias-conflicting samples to ten images per class
 weights, density weights, and weights made from the bias labels. The weights of MTT train its
 experts. The quick preset takes about 40 minutes on two cores.
 
-Without weights DM, DC and DSA fall two to four points below the random subset on conflicting samples and
-MTT stays where it is: they amplify the bias or keep it. With weights all of them are far above; DC and DSA with the quick
-preset's ten networks add less to the weighted subset that they start from than DM does.
+Without weights DM, DC and DSA fall two to four points below the random subset on conflicting
+samples and MTT stays where it is: they amplify the bias or keep it. With weights all of them are
+far above; DC and DSA with the quick preset's ten networks add less to the weighted subset that they
+start from than DM does.
 """
 
 from experiments import grid

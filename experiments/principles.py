@@ -17,11 +17,11 @@ five temperatures.
   early classifier says, weigh alike. `--debias auto` goes by this rule, after asking by networks whether
   weights pay at all.
 
-What a rule chose is judged by the attributes: balance of the bias groups (1 is uniform), and accuracy on
-held-out conflicting samples of networks trained on real images drawn by the weights. "best" is the
-largest balance among all weights. About nine minutes for a benchmark on two cores, so that the quick
-preset has three of them; every benchmark is written when it is done, and a repeated command computes
-those that are missing.
+What a rule chose is judged by the attributes: balance of the bias groups (1 is uniform), and
+accuracy on held-out conflicting samples of networks trained on real images drawn by the weights.
+"best" is the largest balance among all weights. About nine minutes for a benchmark on two cores, so
+that the quick preset has three of them; every benchmark is written when it is done, and a repeated
+command computes those that are missing.
 """
 
 import functools

@@ -2,11 +2,12 @@
 
     python -m experiments.recognition --preset quick --data-dir DIR
 
-After `experiments.amplification` of the same preset, whose synthetic sets are read. For each of its data sets, one network
-learns to recognise the bias attribute from the unbiased test images, where the attribute says nothing of
-the class; a fifth of them say how well it does. Then it looks at the synthetic images: "showing" is the
-share in which it sees the attribute that their class is aligned with. 95 % of the training images have it,
-but how many show it depends on how well it is recognised, so compare with the column of the training set.
+After `experiments.amplification` of the same preset, whose synthetic sets are read. For each of its
+data sets, one network learns to recognise the bias attribute from the unbiased test images, where
+the attribute says nothing of the class; a fifth of them say how well it does. Then it looks at the
+synthetic images: "showing" is the share in which it sees the attribute that their class is aligned
+with. 95 % of the training images have it, but how many show it depends on how well it is
+recognised, so compare with the column of the training set.
 
 "all images" is the accuracy, over conflicting test samples, of a network trained on the whole training
 set for three epochs: what the bias costs without any distillation. About two minutes for a data set on

@@ -4,8 +4,8 @@
 
 Coloured MNIST with 5, 2 and 1 % bias-conflicting samples, at ten images per class.
 
-At 1 %, which is 60 conflicting samples of each class, auto reaches 92.3 % without bias labels, the oracle
-92.5 % with them, fixed defaults 91.7 %, and plain distillation 18.3 %.
+At 1 %, which is 60 conflicting samples of each class, auto reaches 92.3 % without bias labels, the
+oracle 92.5 % with them, fixed defaults 91.7 %, and plain distillation 18.3 %.
 """
 
 from experiments import grid

@@ -18,7 +18,7 @@ from typing import Any
 from experiments import grid
 from jaxdd import cli, options, pipeline, results, store
 
-RESULTS = pathlib.Path(__file__).parent / "results"
+RESULTS = grid.RESULTS
 SETS = pipeline.ROWS
 
 

@@ -2,14 +2,15 @@
 
     python -m experiments.variants --preset quick --data-dir DIR
 
-Coloured MNIST with 5 % bias-conflicting samples at ten images per class, density weights throughout. The
-synthetic images start as real ones drawn by the weights (weighted, the default), drawn uniformly (real), or
-as noise. The weights draw each batch (draw, the default), weigh a batch that was drawn uniformly (mean), or are
-estimated anew from each batch (batch): a start from real images with weights from the batch is the paper's way.
-15 minutes on two cores.
+Coloured MNIST with 5 % bias-conflicting samples at ten images per class, density weights
+throughout. The synthetic images start as real ones drawn by the weights (weighted, the default),
+drawn uniformly (real), or as noise. The weights draw each batch (draw, the default), weigh a batch
+that was drawn uniformly (mean), or are estimated anew from each batch (batch): a start from real
+images with weights from the batch is the paper's way. 15 minutes on two cores.
 
-Weights of the whole data set are what matters: 90.1 % from a uniform start, where weights of each batch have
-68.6 %. Drawing is worth two to three points over weighing, the weighted start another three.
+Weights of the whole data set are what matters: 90.1 % from a uniform start, where weights of each
+batch have 68.6 %. Drawing is worth two to three points over weighing, the weighted start another
+three.
 """
 
 import itertools
