@@ -123,14 +123,24 @@ def recognised(path: pathlib.Path) -> Iterator[str]:
 
 
 def principled(path: pathlib.Path, score: str) -> Iterator[str]:
-    """Yields the lines of a table of what `experiments.principles` measured."""
+    """Yields the lines of a table of what the rules of `experiments.principles` chose is worth."""
     found = store.read_json(path)["judged"]
     rules = list(next(iter(found.values()))["rules"])
-    yield f"| [data set ({score})](experiments/results/{path.name}) | {' | '.join(rules)} | pays |"
-    yield f"|---|{'--:|' * (len(rules) + 1)}"
+    yield f"| [data set ({score})](experiments/results/{path.name}) | {' | '.join(rules)} |"
+    yield f"|---|{'--:|' * len(rules)}"
     for name, row in found.items():
         numbers = [f"{row['rules'][rule][score]:.2f}" for rule in rules]
-        yield f"| {name} | {' | '.join(numbers)} | {'yes' if row['pays'] else 'no'} |"
+        yield f"| {name} | {' | '.join(numbers)} |"
+
+
+def disagreeing(path: pathlib.Path) -> Iterator[str]:
+    """Yields the lines of a table of what the early classifier of `experiments.principles` found."""
+    titles = "conflicting among disagreeing", "disagreeing among conflicting", "weights pay"
+    yield f"| [data set](experiments/results/{path.name}) | {' | '.join(titles)} |"
+    yield f"|---|{'--:|' * len(titles)}"
+    for name, row in store.read_json(path)["judged"].items():
+        shares = (f"{100 * row[score]:.1f}" for score in ("purity", "coverage"))
+        yield f"| {name} | {' | '.join(shares)} | {'yes' if row['pays'] else 'no'} |"
 
 
 def transferred(path: pathlib.Path) -> Iterator[str]:
@@ -166,6 +176,7 @@ def blocks() -> Iterator[list[str]]:
     for path in sorted(RESULTS.glob("principles.json")):
         yield list(principled(path, "balance"))
         yield list(principled(path, "conflicting"))
+        yield list(disagreeing(path))
     for path in sorted(RESULTS.glob("benchmark-*.json")):
         yield list(timed(path))
         if store.read_json(path)["sweeps"]:

@@ -73,6 +73,12 @@ def swept(dataset, score, **where):
     return max(row[score] for row in found if row.items() >= where.items())
 
 
+def benchmarked(name, of):
+    """What `of` makes of a row of the benchmark against PyTorch."""
+    rows = json.loads((table.RESULTS / "benchmark-cpu.json").read_text())["rows"]
+    return next(of(row) for row in rows if (row["name"], row["peer"]) == (name, "torch eager"))
+
+
 def percent(claim, score, which):
     """A score of the cells of which `which` is true, in %, rounded as the tables are."""
     found = [grid.path(claim.GRID, cell) for cell in claim.cells("quick") if which(cell)]
@@ -100,6 +106,11 @@ def conflicting(dataset, row):
         ("they reach {:.1f} % at this scale where the defaults reach {:.1f}",
          lambda: percent(variants, "accuracy", lambda cell: (cell.options.weighting, cell.options.init)
                          in (("batch", "real"), ("draw", "weighted")))[::-1]),
+        ("needs {:.0f} MiB", lambda: benchmarked("DM step", lambda row: row["peak_bytes"] / 2**20)),
+        ("PyTorch itself gets {0:.2f} of the matrix-product rate at width 128, so that twice its speed "
+         "would be {1:.2f}",
+         lambda: benchmarked("evaluation of five seeds", lambda row: [
+             times * row["share_of_peak"] / row["ratio"] for times in (1, 2)])),
         ("({:.1f} to", lambda: conflicting("cmnist", "random")),
         ("to {:.1f}), and weights repair it", lambda: conflicting("cmnist", "none")),
         ("{:.1f} points on conflicting backgrounds",
