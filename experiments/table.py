@@ -145,11 +145,11 @@ def disagreeing(path: pathlib.Path) -> Iterator[str]:
 
 def transferred(path: pathlib.Path) -> Iterator[str]:
     """Yields the lines of a table of what `jaxdd transfer` measured."""
-    sets, scores = ("random", "synthetic"), ("accuracy", "conflicting")
+    sets, scores = results.TRANSFERRED, ("accuracy", "conflicting")
     titles = [f"{name}, {results.SCORES[score]}" for name in sets for score in scores]
     yield f"| [evaluated with](experiments/results/{path.name}) | {' | '.join(titles)} | n | epochs |"
     yield f"|---|{'--:|' * (len(titles) + 2)}"
-    for network, row in store.read_json(path).items():
+    for network, row in results.read_transfer(path).items():
         numbers = [results.percent(row[name][score]) for name in sets for score in scores]
         yield f"| {network} | {' | '.join(numbers)} | {row['eval_seeds']} | {row['epochs']} |"
 

@@ -64,12 +64,14 @@ class Report(NamedTuple):
       config: the configuration that all rows share.
       grids: name -> synthetic set, of the rows that have one.
       pictures: "weights" and "embedding" -> PNG file and its size, if there is one.
+      transfer: network -> results, of a run that `jaxdd transfer` was called for.
     """
 
     rows: dict[str, dict[str, Any]]
     config: dict[str, Any]
     grids: dict[str, Grid]
     pictures: dict[str, tuple[bytes, tuple[int, int]]]
+    transfer: dict[str, dict[str, Any]]
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -91,7 +93,7 @@ def read(path: str | os.PathLike) -> Report:
         raise FileNotFoundError(f"{path} does not exist, expected a run folder or a result")
     if not path.is_dir():
         rows = results.read(path)
-        return Report(rows, results.config(rows), {}, {})
+        return Report(rows, results.config(rows), {}, {}, {})
     config = _config(path)
     several = config.get("command") == "compare" and "row" not in config
     _check_finished(path, config, several)
@@ -100,7 +102,9 @@ def read(path: str | os.PathLike) -> Report:
     grids = {name: _grid(folder / "synthetic.npz") for name, folder in folders.items()}
     pictures = {name: _picture(path / file) for name, file in _PICTURES.items()
                 if (path / file).exists()}
-    return Report(rows, config, grids, pictures)
+    others = path / "transfer.json"
+    transfer = results.read_transfer(others) if others.exists() else {}
+    return Report(rows, config, grids, pictures, transfer)
 
 
 def _config(folder: pathlib.Path) -> dict[str, Any]:
@@ -175,7 +179,8 @@ def render(report: Report) -> str:
     Args:
       report: from `read`.
     """
-    sections = (_head, _scores, _charts, _grids, _weights, _choice, _embedding, _repeat, _settings, _times)
+    sections = (_head, _scores, _charts, _transfer, _grids, _weights, _choice, _embedding, _repeat,
+                _settings, _times)
     return page.document(
         f"{_title(report)} · jaxdd", *(part for section in sections for part in section(report))
     )
@@ -265,6 +270,21 @@ def _chart(report: Report, score: str, name: str) -> page.Html:
     )
     heading = page.element("h3", name.capitalize())
     return page.element("div", heading, *bars, class_=f"card {score}")
+
+
+def _transfer(report: Report) -> Iterable[page.Html]:
+    if report.transfer:
+        scores = ("accuracy", "conflicting")
+        yield page.section("Other networks", page.table(
+            "Test accuracy in %, mean ± standard deviation, of other networks trained on a random "
+            "subset of the real images and on the synthetic set of this run.",
+            ["network", *(f"{name}, {results.SCORES[score]}" for name in results.TRANSFERRED
+                          for score in scores), "networks", "epochs"],
+            [[network,
+              *(results.percent(row[name].get(score)) for name in results.TRANSFERRED for score in scores),
+              *(results.number(row.get(name), ",.0f") for name in ("eval_seeds", "epochs"))]
+             for network, row in report.transfer.items()],
+        ))
 
 
 def _grids(report: Report) -> Iterable[page.Html]:

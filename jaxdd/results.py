@@ -32,6 +32,9 @@ STAGES = (*SHARED, "judge", "experts", "distill", "evaluate")
 ROWS = ("random", "random-kde", "none", "kde", "oracle")
 """Rows of a comparison, unless others are asked for."""
 
+TRANSFERRED = ("random", "synthetic")
+"""The sets that other networks are trained on."""
+
 CHOICE = {"uniform", "best", "trials", "balances"}
 """Names in the record of a choice of weights."""
 
@@ -62,6 +65,28 @@ def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     for name, row in rows.items():
         _check_row(row, f"{path}, row {name}")
     return {name: {"config": {}, **row} for name, row in rows.items()}
+
+
+def read_transfer(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """Reads the results of `jaxdd transfer`.
+
+    Args:
+      path: a file like transfer.json.
+
+    Returns:
+      Network -> {"random": result, "synthetic": result, "epochs": …}.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is not JSON, or holds no such result.
+    """
+    found = store.read_json(path)
+    if not isinstance(found, dict) or not all(isinstance(row, dict) for row in found.values()):
+        raise ValueError(f"{path} holds no results by network")
+    for network, row in found.items():
+        for name in TRANSFERRED:
+            _check_row(row.get(name), f"{path}, {network}, {name}")
+    return found
 
 
 def _check_row(row: Any, where: str) -> None:

@@ -199,6 +199,18 @@ def test_a_choice_of_weights_is_told(tmp_path, uniform):
         report.read(tmp_path / "bad.json")
 
 
+def test_other_networks_are_told(tmp_path):
+    folder = make_run(tmp_path / "run")
+    one = {"accuracy": {"mean": 0.123, "std": 0.004, "n": 3}}
+    two = {"accuracy": {"mean": 0.456, "std": 0.0, "n": 1}, "conflicting": {"mean": 0.321}}
+    rows = {"vgg11": {"random": one, "synthetic": two, "epochs": 40, "eval_seeds": 3}}
+    store.write_json(folder / "transfer.json", rows)
+    found = report.render(report.read(folder))
+    line = re.search(r"<tr><th[^>]*>vgg11.*?</tr>", found, re.S)[0]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", line)
+    assert cells == ["12.3 ± 0.4", "–", "45.6", "32.1", "3", "40"]
+
+
 def test_bars_have_the_length_of_their_numbers():
     text = page.bar("kde", 0.25, "25.0", interval=(0.2, 0.35))
     assert 'style="width:25.00%"' in text and 'style="left:20.00%;width:15.00%"' in text
@@ -260,6 +272,8 @@ def test_what_is_no_run_is_named(tmp_path):
         ("result.json", b'{"accuracy": {}, "aligned": 1}', "aligned must hold mean, std and n"),
         ("result.json", b'{"accuracy": {}, "seconds": 1}', "seconds must hold names and values"),
         ("config.json", b"[]", "config.json must hold an object"),
+        ("transfer.json", b"[]", "transfer.json holds no results by network"),
+        ("transfer.json", b'{"vgg11": {"random": {}}}', "vgg11, random: expected an accuracy"),
         ("weights.png", png()[:60], "weights.png is not a readable PNG file"),
         ("weights.png", b"GIF89a", "weights.png is not a readable PNG file"),
         ("synthetic.npz", b"PK", "synthetic.npz is not a readable synthetic set"),
