@@ -2,9 +2,10 @@
 
 Good weights give every bias group of a class the same mass, and nobody knows the groups. But a
 classifier that has hardly been trained falls for the bias: the class whose mean is nearest in an
-early embedding is the bias attribute of a sample, or nearly so. On coloured MNIST with 5 %
-conflicting samples it disagrees with the label of 5 %, of which 97 % do conflict. These pseudo-groups
-stand in for the bias groups, and the weights that balance them best are chosen.
+early embedding is the bias attribute of a sample, or nearly so. On coloured MNIST with .5 %
+conflicting samples it disagrees with the label of 97 % of these, and 74 % of those for which it
+disagrees do conflict (`experiments.principles`). These pseudo-groups stand in for the bias groups, and
+the weights that balance them best are chosen.
 
 Where no bias is, the samples that disagree are those that are hard to tell. Whether weights help is
 seen from networks trained on a few real images drawn by them, as a distilled set would be judged: if

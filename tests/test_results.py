@@ -73,6 +73,12 @@ def swept(dataset, score, **where):
     return max(row[score] for row in found if row.items() >= where.items())
 
 
+def early(name, score):
+    """What the early classifier of auto found, in %."""
+    found = json.loads((table.RESULTS / "principles.json").read_text())["judged"]
+    return 100 * found[name][score]
+
+
 def benchmarked(name, of):
     """What `of` makes of a row of the benchmark against PyTorch."""
     rows = json.loads((table.RESULTS / "benchmark-cpu.json").read_text())["rows"]
@@ -106,6 +112,10 @@ def conflicting(dataset, row):
         ("they reach {:.1f} % at this scale where the defaults reach {:.1f}",
          lambda: percent(variants, "accuracy", lambda cell: (cell.options.weighting, cell.options.init)
                          in (("batch", "real"), ("draw", "weighted")))[::-1]),
+        ("differs from the label for {:.0f} % of these",
+         lambda: early("cmnist .5 % conflict", "coverage")),
+        ("and {:.0f} % of those for which it differs conflict",
+         lambda: early("cmnist .5 % conflict", "purity")),
         ("needs {:.0f} MiB", lambda: benchmarked("DM step", lambda row: row["peak_bytes"] / 2**20)),
         ("PyTorch itself gets {0:.2f} of the matrix-product rate at width 128, so that twice its speed "
          "would be {1:.2f}",
