@@ -3,7 +3,11 @@
     python -m experiments.seeds --preset quick --data-dir DIR
 
 Coloured MNIST with 5 % bias-conflicting samples at ten images per class, for three seeds. The standard
-deviation behind ± is that of networks trained on one set; lines differ by everything else.
+deviation behind ± is that of networks trained on one set; lines differ by everything else. 30
+minutes on two cores.
+
+Density weights, auto and the oracle are within half a point of each other for every seed, between 92.4
+and 93.7 %. Random subsets differ by three points, by the few of their images that conflict.
 """
 
 import itertools
