@@ -37,6 +37,8 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 GAPS = {"deo_max": "largest gap between groups", "deo_mean": "mean gap between groups"}
 """The scores of `evaluate.Scores` that are not accuracies, and what they are called in print."""
 
+_AGAIN = 30.0  # Seconds after which what was asked to stop and goes on is asked once more.
+
 _INCIDENTAL = ("preset", "chunk", "save_every", "buffer")
 
 
@@ -77,13 +79,31 @@ def address(cell: Cell) -> str:
     """
     options = dataclasses.asdict(cell.options.resolved())
     depends = {name: value for name, value in options.items() if name not in _INCIDENTAL}
-    text = json.dumps([cell.dataset, cell.row, depends], sort_keys=True)
+    return _digest([cell.dataset, cell.row, depends])
+
+
+def workplace(cell: Cell, work: pathlib.Path) -> pathlib.Path:
+    """Folder of the comparison that a cell is a row of, below `work`."""
+    return work / _digest([cell.dataset, dataclasses.asdict(cell.options.resolved())])
+
+
+def _digest(value):
+    text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def path(grid: Grid, cell: Cell, folder: pathlib.Path = RESULTS) -> pathlib.Path:
     """Where the result of a cell is kept."""
     return folder / grid.name / f"{address(cell)}.json"
+
+
+def result(grid: Grid, cell: Cell, folder: pathlib.Path = RESULTS) -> dict[str, Any] | None:
+    """Returns the result of a cell; None if there is none, or what is there is damaged."""
+    try:
+        *_, found = results.read(path(grid, cell, folder)).values()
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
 
 
 def compute(
@@ -107,15 +127,15 @@ def compute(
     """
     comparisons = {}
     for cell in cells:
-        if not path(grid, cell, folder).exists():
+        if result(grid, cell, folder) is None:
             comparisons.setdefault((cell.dataset, cell.options), []).append(cell)
     for (dataset, options), missing in comparisons.items():
         seconds = {}
         with jobs.timed(seconds, "data"):
             data = jobs.load(dataset, options, data_dir=data_dir)
         job = jobs.prepare(data, options, report)._replace(seconds=seconds)
-        whole = work / address(Cell(dataset, "", options))
         for cell in missing:
+            whole = workplace(cell, work)
             rows = pipeline.compare(job, whole, resume=True, names=[cell.row])["rows"]
             store.write_json(path(grid, cell, folder), rows[cell.row])
 
@@ -126,9 +146,10 @@ def tables(
     """Yields the lines of a Markdown table for every score; cells without a result are dashes."""
     columns, lines = _sides(grid, cells, folder)
     by = "" if grid.across == "row" else f" by {grid.across}"
+    scale = "" if _quick(cells) else f"; {cells[0].options.preset}"
     for score in grid.scores:
         yield [
-            f"| {', '.join(grid.down)}{by} ({_scored(score)}) | {' | '.join(columns)} |",
+            f"| {', '.join(grid.down)}{by} ({_scored(score)}{scale}) | {' | '.join(columns)} |",
             f"|---|{'--:|' * len(columns)}",
             *(f"| {' | '.join([line, *(_percent(found, name, score) for name in columns)])} |"
               for line, found in lines.items()),
@@ -136,7 +157,7 @@ def tables(
 
 
 def draw(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) -> None:
-    """Draws the tables as NAME.png in the folder of all results."""
+    """Draws the tables as NAME.png in the folder of all results, or as NAME-PRESET.png."""
     columns, lines = _sides(grid, cells, folder)
     mean = lambda found, name, score: found.get(name, {}).get(score, {}).get("mean", np.nan)
     title = lambda score: GAPS[score].capitalize() if score in GAPS else f"Accuracy, {_scored(score)}"
@@ -146,19 +167,22 @@ def draw(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) -> N
         for score in grid.scores
     }
     plot.heat_maps(
-        folder / f"{grid.name}.png", panels, rows={", ".join(grid.down): list(lines)},
+        folder / f"{'-'.join([grid.name] if _quick(cells) else [grid.name, cells[0].options.preset])}.png", panels, rows={", ".join(grid.down): list(lines)},
         columns={"synthetic set" if grid.across == "row" else grid.across: columns},
     )
+
+
+def _quick(cells):
+    return cells[0].options.preset == "quick"
 
 
 def _sides(grid, cells, folder):
     """The names of the columns, and the results by line and column."""
     lines = {}
     for cell in cells:
-        found = path(grid, cell, folder)
         line = lines.setdefault(_values(cell, grid.down), {})
-        if found.exists():
-            line[_values(cell, [grid.across])] = store.read_json(found)
+        if (found := result(grid, cell, folder)) is not None:
+            line[_values(cell, [grid.across])] = found
     return list(dict.fromkeys(_values(cell, [grid.across]) for cell in cells)), lines
 
 
@@ -192,19 +216,28 @@ def seconds(text: str) -> float:
 
 @contextlib.contextmanager
 def deadline(budget: float | None) -> Iterator[None]:
-    """Does what Ctrl-C does once `budget` seconds are over; None is no limit."""
+    """Does what Ctrl-C does once `budget` seconds are over; None is no limit.
+
+    It is done again until the block ends, since Python drops what is raised while it collects garbage.
+    """
     if budget is None:
         yield
         return
+    ended = threading.Event()
+
+    def stop():
+        after = budget
+        while not ended.wait(min(after, threading.TIMEOUT_MAX)):
+            os.kill(os.getpid(), signal.SIGINT)
+            after = _AGAIN
+
     # What a shell starts in the background ignores this signal unless it is told otherwise.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    timer = threading.Timer(budget, os.kill, (os.getpid(), signal.SIGINT))
-    timer.daemon = True
-    timer.start()
+    threading.Thread(target=stop, daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        ended.set()
         signal.signal(signal.SIGINT, before)
 
 
@@ -238,18 +271,16 @@ def _main(
     cells = grid.cells(preset)
     cli.keep_programs()
     try:
-        limit = None if budget is None else seconds(budget)
-    except ValueError as error:
-        sys.exit(str(error))
-    try:
-        with deadline(limit):
+        with deadline(None if budget is None else seconds(budget)):
             compute(grid, cells, data_dir=data_dir, work=work.expanduser(), report=_log)
     except (KeyboardInterrupt, pipeline.Interrupted):
         pass
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
     print("\n\n".join("\n".join(lines) for lines in tables(grid, cells)))
-    if any(path(grid, cell).exists() for cell in cells):
+    left = sum(result(grid, cell) is None for cell in cells)
+    if left < len(cells):
         draw(grid, cells)
-    left = sum(not path(grid, cell).exists() for cell in cells)
     if left:
         print(f"{left} of {len(cells)} cells are missing; run the command again", file=sys.stderr)
         sys.exit(3)

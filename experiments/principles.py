@@ -194,9 +194,12 @@ def main(
         only: names of benchmarks, separated by commas, instead of those of the preset.
     """
     out = out.expanduser()
-    report = store.read_json(out) if out.exists() else pipeline.circumstances() | {"judged": {}}
-    of_preset = QUICK if preset == "quick" else BENCHMARKS
-    for name in of_preset if only is None else only.split(","):
+    names = QUICK if preset == "quick" else tuple(BENCHMARKS)
+    names = names if only is None else only.split(",")
+    if unknown := set(names) - BENCHMARKS.keys():
+        raise ValueError(f"unknown benchmark {min(unknown)!r}; known are {', '.join(BENCHMARKS)}")
+    report = store.read_json(out) if out.exists() else {"judged": {}}
+    for name in names:
         if name in report["judged"]:
             continue
         dataset, conflict = BENCHMARKS[name]
@@ -207,7 +210,9 @@ def main(
         job = job._replace(options=auto.checked(job.options))
         with jobs.timed(seconds := {}, "all"):
             found = judged(job)
-        report["judged"][name] = found | {"seconds": seconds["all"]}
+        report["judged"][name] = {
+            **found, "seconds": seconds["all"], **pipeline.circumstances(),
+        }
         store.write_json(out, report)
         print(name, {rule: round(each["balance"], 3) for rule, each in found["rules"].items()},
               f"best {found['best']:.3f}, weights {'pay' if found['pays'] else 'do not pay'}")

@@ -91,8 +91,7 @@ def main(
         options = own[0].options
         job = jobs.prepare(jobs.load(dataset, options, data_dir=data_dir), options)
         sets = {
-            cell.row: distilled(work.expanduser() / grid.address(cell._replace(row="")), cell.row)
-            for cell in own
+            cell.row: distilled(grid.workplace(cell, work.expanduser()), cell.row) for cell in own
         }
         found[dataset] = measured(job, sets)
         print(dataset, found[dataset], flush=True)
@@ -101,7 +100,10 @@ def main(
 
 def distilled(folder: pathlib.Path, row: str) -> np.ndarray:
     """The images of a row, `[k, ipc, h, w, c]`, the real ones among them in [0, 1]."""
-    stored = store.read_synthetic(folder / "rows" / row / "synthetic.npz")
+    path = folder / "rows" / row / "synthetic.npz"
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}; run python -m experiments.amplification first")
+    stored = store.read_synthetic(path)
     return stored.images * stored.std + stored.mean
 
 

@@ -20,7 +20,7 @@ def cells(preset: str) -> list[grid.Cell]:
     sets = ("cmnist", "bgfmnist", "ccifar10")
     return [
         grid.Cell(name, row, Options(preset=preset, method=method, ipc=ipc, conflict=conflict))
-        for ipc, conflict, name, method in itertools.product(sizes, shares, sets, ("dm", "dsa"))
+        for ipc, method, conflict, name in itertools.product(sizes, ("dm", "dsa"), shares, sets)
         for row in ("random", "none", "kde")
     ]
 

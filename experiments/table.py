@@ -160,7 +160,7 @@ def grids() -> Iterator[tuple[grid.Grid, Sequence[grid.Cell]]]:
         if (RESULTS / path.stem).is_dir():
             found = importlib.import_module(f"experiments.{path.stem}").GRID
             for cells in map(found.cells, options.PRESETS):
-                if any(grid.path(found, cell).exists() for cell in cells):
+                if any(grid.result(found, cell) for cell in cells):
                     yield found, cells
 
 

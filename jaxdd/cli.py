@@ -85,7 +85,7 @@ def _show(rows, folder):
         table.add_row(name, *map(results.percent, scores), "–" if mass is None else f"{mass:.2f}")
     console = rich.console.Console()
     console.print(table)
-    if all(results.percent(row["aligned"]) == results.percent(None) for row in rows.values()):
+    if all(results.percent(row["worst_group"]) == results.percent(None) for row in rows.values()):
         console.print("no bias attributes: what concerns groups was skipped")
     console.print(f"wrote {folder}", markup=False, highlight=False, soft_wrap=True)
 
@@ -270,6 +270,8 @@ def write_report(
         out = source / "report.html" if source.is_dir() else source.with_suffix(".html")
     if out.is_dir() or not out.name:
         raise ValueError(f"out must be a file for the page, found the folder {out}")
+    if out.suffix not in (".html", ".htm"):
+        raise ValueError(f"out must end in .html, found {out}")
     report.write(out, report.read(source))
     print(f"wrote {out}")
 

@@ -103,6 +103,7 @@ def _write_weights(job, folder, weights, found):
         folder / "weights.png", arrays["weights"], train.labels, train.attributes,
         job.benchmark.aligned,
     )
+    _keep_seconds(job, folder)
     # Last, since its presence says that this stage is done.
     store.write_arrays(folder / "weights.npz", arrays)
 
@@ -242,21 +243,43 @@ def distill_into(job: jobs.Job, folder: pathlib.Path, source: Source, name: str)
         jobs.key(options, "distill"), state, data, method=source.method, draw=source.draw,
         steps=steps, first=first, chunk_length=options.chunk,
     )
-    begun = saved = time.perf_counter()
+    spent, begun = job.seconds.get("distill", 0.0), time.perf_counter()
+    saved = begun
     job.report(name, first, steps)
-    with jobs.timed(job.seconds, "distill"), _catch_interrupt() as stopped:
+    with _catch_interrupt() as stopped:
         for step, state, info in iterator:
             means, now = {name: float(x.mean()) for name, x in info.items()}, time.perf_counter()
             speed = (step - first) / (now - begun)
             job.report(name, step, steps, loss=means["loss"], speed=speed)
             store.append(folder, {"step": step, **means, "steps_per_second": speed})
-            stop = processes.agreed(np.int32(stopped.is_set()))
-            if now - saved > options.save_every or step == steps or stop:
-                checkpoint.save(folder, step, jax.device_get(state))
+            job.seconds["distill"] = spent + now - begun
+            due = now - saved > options.save_every or step == steps
+            if due:
+                _save(job, folder, step, state)
                 saved = now
-            if stop:
+            if processes.agreed(np.int32(stopped.is_set())):
+                if not due:
+                    _save(job, folder, step, state)
                 raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")
     return jax.device_get(state.images)
+
+
+def _save(job, folder, step, state):
+    checkpoint.save(folder, step, jax.device_get(state))
+    _keep_seconds(job, folder)
+
+
+def _keep_seconds(job, folder):
+    store.write_json(folder / "seconds.json", job.seconds)
+
+
+def _with_seconds(job, folder):
+    """The job with the seconds that earlier attempts in the folder took, each stage for itself."""
+    path = folder / "seconds.json"
+    found = store.read_json(path) if path.exists() else {}
+    if not isinstance(found, dict) or any(results.finite(x) is None for x in found.values()):
+        raise ValueError(f"{path} does not hold seconds by stage; delete it and resume")
+    return job._replace(seconds={**job.seconds, **found})
 
 
 def summary(scores: evaluate.Scores) -> dict[str, dict[str, float]]:
@@ -364,17 +387,19 @@ def run(
     """
     _check_debias(job, debias)
     folder = store.create(folder, _config(job, "run", debias=debias), resume=resume)
-    if (folder / "result.json").exists():
-        return _stored_result(folder / "result.json")
-    with jobs.compilation_counted(job.seconds):
-        source = _source(job, folder, debias)
-        images = distill_into(job, folder, source, debias)
-        uniform = subset(job, datasets.pool(job.benchmark), weighted=False)
-        random = summary(scored(job, uniform, "random"))
-        scores = scored(job, jobs.decode(job.options)(images), debias)
-    result = _finish(job, folder, images, scores, source, random)
-    _bars(folder, {"random": random, debias: result})
-    return result
+    with store.alone(folder):
+        if (folder / "result.json").exists():
+            return _stored_result(folder / "result.json")
+        job = _with_seconds(job, folder)
+        with jobs.compilation_counted(job.seconds):
+            source = _source(job, folder, debias)
+            images = distill_into(job, folder, source, debias)
+            uniform = subset(job, datasets.pool(job.benchmark), weighted=False)
+            random = summary(scored(job, uniform, "random"))
+            scores = scored(job, jobs.decode(job.options)(images), debias)
+        result = _finish(job, folder, images, scores, source, random)
+        _bars(folder, {"random": random, debias: result})
+        return result
 
 
 def scored(job: jobs.Job, images: jax.Array, name: str) -> evaluate.Scores:
@@ -398,7 +423,7 @@ def compare(
         job: from `jobs.prepare`.
         folder: the comparison's folder.
         names: of the rows.
-        resume: continue what the folder holds; finished rows are read back.
+        resume: continue what the folder holds; finished rows are read back and kept.
 
     Returns:
         The content of compare.json.
@@ -412,15 +437,20 @@ def compare(
     for name in names:
         _check_debias(job, name)
     folder = store.create(folder, _config(job, "compare"), resume=resume)
-    with jobs.compilation_counted(job.seconds):
-        if {"kde", "random-kde"} & set(names):
-            job = job._replace(density=_density_weights(job, folder))
-    rows, images = {}, {}
-    for name in names:
-        rows[name], images[name] = _row(job, folder, name, rows)
-        store.write_json(folder / "compare.json", {"rows": rows})
-    _compare_figures(job, folder, rows, images)
-    return store.read_json(folder / "compare.json")
+    with store.alone(folder):
+        finished = [name for name in known if (folder / "rows" / name / "result.json").exists()]
+        names = list(dict.fromkeys(["random", *finished, *names]))
+        (folder / "synthetic.png").unlink(missing_ok=True)  # which says that all is done
+        job = _with_seconds(job, folder)
+        with jobs.compilation_counted(job.seconds):
+            if {"kde", "random-kde"} & set(names) - set(finished):
+                job = job._replace(density=_density_weights(job, folder))
+        rows, images = {}, {}
+        for name in names:
+            rows[name], images[name] = _row(job, folder, name, rows)
+            store.write_json(folder / "compare.json", {"rows": rows})
+        _compare_figures(job, folder, rows, images)
+        return store.read_json(folder / "compare.json")
 
 
 def _row(job, whole, name, rows):
@@ -430,12 +460,13 @@ def _row(job, whole, name, rows):
         stored = store.read_synthetic(folder / "synthetic.npz")
         return _stored_result(folder / "result.json"), stored.images
     store.create(folder, _config(job, "compare", row=name), resume=True)
-    job = job._replace(seconds=dict(job.seconds))
     source = {"random": "none", "random-kde": "kde"}.get(name, name)
     shared = whole
     if source == "auto":  # beside the weights with the options' own values
         shared = whole / "auto"
         shared.mkdir(exist_ok=True)
+        job = _with_seconds(job, shared)
+    job = _with_seconds(job, folder)
     with jobs.compilation_counted(job.seconds):
         source = _source(job, shared, source)
         if name.startswith("random"):

@@ -21,7 +21,7 @@ ABOUT = {
     "random-kde": "real images, drawn by the density weights",
     "none": "distilled with uniform weights",
     "kde": "distilled with density weights, which know no bias label",
-    "auto": "distilled with density weights that were chosen without bias labels",
+    "auto": "distilled with weights chosen without bias labels; uniform ones, where others do not pay",
     "oracle": "distilled with weights made from the bias labels",
     "fairdd": "distilled with a loss for every bias group, made from the bias labels",
 }
@@ -126,11 +126,11 @@ def _check_finished(folder: pathlib.Path, config: dict[str, Any], several: bool)
         return
     steps = [record.get("step") for record in store.progress(folder)]
     where = f", at step {steps[-1]} of {config.get('steps')}" if steps else ""
-    line = results.command(config)
-    if line is None or "row" in config:
-        line = "the command that began it"
+    line = None if "row" in config else results.command(config)
+    if line is None:
+        line = "the command that began it, with"
     else:
-        line += f" --out {shlex.quote(str(folder))}"
+        line += f"{' --rows …' if several else ''} --out {shlex.quote(str(folder))}"
     raise ValueError(f"{folder} holds an unfinished run{where}; continue it with: {line} --resume")
 
 
@@ -323,6 +323,7 @@ def _weights(report: Report) -> Iterable[page.Html]:
         "effective_sample_size": ("effective samples per class", ",.0f"),
     }
     rows = {name: row["weights"] for name, row in report.rows.items() if row.get("weights")}
+    known = any(row.get("conflict_mass") is not None for row in rows.values())
     parts = []
     if rows:
         parts.append(page.table(
@@ -335,9 +336,9 @@ def _weights(report: Report) -> Iterable[page.Html]:
     if "weights" in report.pictures:
         parts.append(_drawn(
             report, "weights",
-            alt="Histogram of the relative weights of the training samples by bias group.",
-            caption="Density weights relative to uniform ones, among the aligned and the "
-            "conflicting samples.",
+            alt=f"Histogram of the relative weights of the training samples{', by bias group' * known}.",
+            caption="Weights of the training samples relative to uniform ones"
+            f"{', among the aligned and the conflicting ones' * known}.",
         ))
     if parts:
         yield page.section("Weights", *parts)

@@ -38,6 +38,12 @@ TRANSFERRED = ("random", "synthetic")
 CHOICE = {"uniform", "best", "trials", "balances"}
 """Names in the record of a choice of weights."""
 
+TRIAL = {"overall", "agreeing", "disagreeing", "counted"}
+"""Names in each of its trials."""
+
+TRIED = {"encoder_steps", "bandwidth", "temperature", "balance"}
+"""Names in its best values and in each of its balances."""
+
 
 def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     """Reads the results in a JSON file.
@@ -105,11 +111,24 @@ def _check_row(row: Any, where: str) -> None:
     for part in ("config", "weights", "seconds", "versions", "choice"):
         if not isinstance(row.get(part), dict | None):
             raise ValueError(f"{where}: {part} must hold names and values, found {row[part]!r}")
-    if row.get("choice") and row["choice"].keys() != CHOICE:
+    if row.get("choice"):
+        _check_choice(row["choice"], where)
+
+
+def _check_choice(choice: dict[str, Any], where: str) -> None:
+    if choice.keys() != CHOICE:
         raise ValueError(
             f"{where}: choice must hold {', '.join(sorted(CHOICE))}, "
-            f"found {', '.join(sorted(row['choice']))}"
+            f"found {', '.join(sorted(choice))}"
         )
+    trials, balances = choice["trials"], choice["balances"]
+    named = lambda found, names: isinstance(found, dict) and names <= found.keys()
+    if not named(trials, {"best"}) or not all(named(trial, TRIAL) for trial in trials.values()):
+        raise ValueError(f"{where}: trials must hold best, and each {', '.join(sorted(TRIAL))}")
+    if not isinstance(balances, list) or not all(
+        named(found, TRIED) for found in (choice["best"], *balances)
+    ):
+        raise ValueError(f"{where}: best and balances must hold {', '.join(sorted(TRIED))}")
 
 
 def config(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

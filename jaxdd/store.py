@@ -1,6 +1,7 @@
 """Layer 3, disk: the run folder. What a run was asked, how it went, where it stands, what it made.
 
     config.json      the configuration, compared when a run is resumed
+    seconds.json     the time spent on each stage so far
     progress.jsonl   one record per line, appended while the run goes on
     checkpoint/      the newest states, see `jaxdd.checkpoint`
     synthetic.npz    the synthetic set, readable without pickle and without jaxdd
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import filelock
 import jax
 import numpy as np
 
@@ -134,7 +136,7 @@ def read_json(path: str | os.PathLike) -> Any:
     """
     try:
         return json.loads(pathlib.Path(path).read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable as JSON: {error}") from error
 
 
@@ -171,6 +173,31 @@ def create(
         _check_empty(folder)
         write_json(folder / "config.json", config)
     return folder
+
+
+@contextlib.contextmanager
+def alone(folder: str | os.PathLike) -> Iterator[None]:
+    """Keeps other processes out of the folder of a run while a block works in it.
+
+    A process that is killed leaves the folder free.
+
+    Args:
+      folder: from `create`.
+
+    Raises:
+      BlockingIOError: another process is at work in the folder.
+    """
+    lock = filelock.FileLock(pathlib.Path(folder) / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise BlockingIOError(
+            f"another process is at work in {folder}; wait for it, or choose another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_empty(folder: pathlib.Path) -> None:
@@ -361,6 +388,8 @@ def read_synthetic(path: str | os.PathLike) -> Synthetic:
         stored = read_arrays(path)
         arrays = _checked(*(stored[name] for name in Synthetic._fields[:4]))
         provenance = json.loads(str(stored["provenance"]))
+        if not isinstance(provenance, dict):
+            raise ValueError(f"provenance must be an object, found {provenance!r}")
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is not a readable synthetic set: {error}") from error
     return Synthetic(**arrays, provenance=provenance)

@@ -325,6 +325,12 @@ def test_transfer_of_a_biased_set_tells_of_groups(tmp_path, capsys):
     assert "no bias attributes" not in capsys.readouterr().out
 
 
+def test_a_conflicting_test_set_has_groups(tmp_path, capsys):
+    command = ["run", "cdigits", *TINY, "--steps", "2", "--conflict", "0.5", "--test", "conflicting"]
+    cli.main([*command, "--debias", "none", "--out", str(tmp_path / "out")])
+    assert "no bias attributes" not in capsys.readouterr().out
+
+
 def test_images_too_small_for_the_network_are_refused(photographs, tmp_path, capsys):
     command = ["run", photographs, *TINY, "--network", "convnet", "--resize", "3", "--out", tmp_path / "out"]
     assert "sides of 4 pixels or more for a ConvNet of depth 2, found 3" in fails(command, capsys)

@@ -63,6 +63,49 @@ def test_a_stopped_cell_goes_on(tmp_path):
     assert steps == [0, 2, 4, 2, 4]
 
 
+@pytest.mark.parametrize("content", ["", '{"accuracy": {"mean"', "[1]", "{}"])
+def test_a_damaged_result_is_computed_again(tmp_path, content):
+    where = dict(work=tmp_path / "work", folder=tmp_path / "results")
+    grid.compute(GRID, CELLS[:1], **where)
+    path = grid.path(GRID, CELLS[0], where["folder"])
+    before = path.read_text()
+    path.write_text(content)
+    ((*_, line),) = grid.tables(GRID, CELLS[:1], where["folder"])
+    assert line == "| cdigits, 1 | – |"
+    grid.compute(GRID, CELLS[:1], **where)
+    assert path.read_text() == before
+
+
+def test_cells_of_one_address_do_not_share_what_is_half_done(tmp_path):
+    """What a result does not depend on may still differ in a folder that is resumed."""
+    other = CELLS[1]._replace(options=dataclasses.replace(TINY, chunk=4))
+    assert grid.address(other) == grid.address(CELLS[1])
+    where = dict(work=tmp_path / "work", folder=tmp_path / "results")
+    grid.compute(GRID, CELLS[:1], **where)
+    grid.compute(GRID, [other], **where)
+    assert grid.result(GRID, CELLS[1], where["folder"])["config"]["chunk"] == 4
+
+
+def test_another_preset_is_named(tmp_path):
+    paper = [cell._replace(options=dataclasses.replace(TINY, preset="paper")) for cell in CELLS]
+    ((header, *_),) = grid.tables(GRID, paper, tmp_path)
+    assert header.startswith("| dataset, ipc (all test samples; paper) |")
+    grid.draw(GRID, paper, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny-paper.png"]
+
+
+def test_a_deadline_that_was_not_heard_is_repeated(monkeypatch):
+    monkeypatch.setattr(grid, "_AGAIN", 0.05)
+    heard = []
+    with pytest.raises(KeyboardInterrupt), grid.deadline(0.05):
+        try:
+            time.sleep(30)
+        except KeyboardInterrupt:
+            heard.append(1)
+        time.sleep(30)
+    assert heard == [1]
+
+
 def test_a_deadline_does_what_ctrl_c_does():
     with pytest.raises(KeyboardInterrupt), grid.deadline(0.05):
         time.sleep(30)

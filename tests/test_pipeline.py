@@ -1,10 +1,11 @@
 import dataclasses
 import json
+import signal
 
 import numpy as np
 import pytest
 
-from jaxdd import datasets, distill, jobs, pipeline, store, weighing
+from jaxdd import checkpoint, datasets, distill, jobs, pipeline, store, weighing
 
 TINY = jobs.Options(
     ipc=2, steps=6, batch_size=8, width=4, depth=2, epochs=2, eval_seeds=2, chunk=2,
@@ -107,6 +108,59 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
     np.testing.assert_array_equal(one.images, other.images)
     assert steps == [2]
     assert [record["step"] for record in store.progress(tmp_path / "b")] == [2, 4, 6]
+
+
+def test_other_rows_of_a_finished_comparison_are_kept(tmp_path):
+    job = jobs.prepare(shades(), dataclasses.replace(TINY, network="mlp"))
+    pipeline.compare(job, tmp_path / "out", resume=False, names=["none"])
+    found = pipeline.compare(job, tmp_path / "out", resume=True, names=["oracle"])["rows"]
+    assert list(found) == ["random", "none", "oracle"]
+
+
+def test_stopped_while_the_last_state_is_saved(tmp_path, monkeypatch):
+    job = jobs.prepare(shades(), dataclasses.replace(TINY, network="mlp"))
+    save = checkpoint.save
+
+    def interrupted(*arguments):
+        save(*arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(checkpoint, "save", interrupted)
+    with pytest.raises(pipeline.Interrupted, match="step 6 of 6"):
+        pipeline.run(job, tmp_path / "out", debias="none", resume=False)
+
+
+def test_seconds_are_those_of_all_attempts(tmp_path):
+    """Of what has been saved: each stage, and the steps up to the state that is gone on from."""
+    options = dataclasses.replace(TINY, save_every=0.0)
+
+    def cut(task, done, total, **fields):
+        if (task, done) == ("kde", 6):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(jobs.prepare(shades(), options, cut), tmp_path, debias="kde", resume=False)
+    before = json.loads((tmp_path / "seconds.json").read_text())
+    assert min(before[stage] for stage in ("embed", "density", "distill")) > 0
+    after = pipeline.run(jobs.prepare(shades(), options), tmp_path, debias="kde", resume=True)["seconds"]
+    assert after["embed"] == before["embed"] and after["distill"] > before["distill"]
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "seconds.json").write_text('{"embed": "long"}')
+    with pytest.raises(ValueError, match="seconds.json does not hold seconds by stage"):
+        pipeline.run(jobs.prepare(shades(), options), tmp_path, debias="kde", resume=True)
+
+
+@pytest.mark.parametrize("make", [
+    lambda job, folder: pipeline.run(job, folder, debias="none", resume=True),
+    lambda job, folder: pipeline.compare(job, folder, resume=True, names=["none"]),
+], ids=["run", "compare"])
+def test_one_process_works_in_a_folder(tmp_path, make):
+    job = jobs.prepare(shades(), dataclasses.replace(TINY, network="mlp"))
+    found = make(job, tmp_path)
+    with store.alone(tmp_path):
+        with pytest.raises(BlockingIOError, match="another process is at work in"):
+            make(job, tmp_path)
+    assert make(job, tmp_path) == found
 
 
 def test_weights_do_not_depend_on_the_attributes():

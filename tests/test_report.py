@@ -1,6 +1,7 @@
 """The page about a run: whole, escaped, true to the result, and readable in a browser."""
 
 import base64
+import contextlib
 import errno
 import html
 import html.parser
@@ -199,6 +200,24 @@ def test_a_choice_of_weights_is_told(tmp_path, uniform):
         report.read(tmp_path / "bad.json")
 
 
+@pytest.mark.parametrize("part, value, message", [
+    ("trials", {}, "trials must hold best"),
+    ("balances", [{}], "best and balances must hold balance, bandwidth"),
+    ("best", 3, "best and balances must hold balance, bandwidth"),
+])
+def test_a_damaged_choice_is_named(tmp_path, part, value, message):
+    tried = dict.fromkeys(results.TRIED, 1)
+    choice = {"uniform": False, "best": tried, "balances": [tried],
+              "trials": {"best": dict.fromkeys(results.TRIAL, 1)}}
+    for changed in ({}, {part: value}):
+        rows = {"auto": {**row(0.9), "choice": choice | changed}}
+        store.write_json(tmp_path / "result.json", {"rows": rows})
+        with (
+            pytest.raises(ValueError, match=message) if changed else contextlib.nullcontext()
+        ):
+            report.read(tmp_path / "result.json")
+
+
 def test_other_networks_are_told(tmp_path):
     folder = make_run(tmp_path / "run")
     one = {"accuracy": {"mean": 0.123, "std": 0.004, "n": 3}}
@@ -249,7 +268,7 @@ def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path):
         report.read(folder)
     folder = make_compare(tmp_path / "c")
     (folder / "synthetic.png").unlink()
-    with pytest.raises(ValueError, match="unfinished run; continue it with: jaxdd compare cdigits"):
+    with pytest.raises(ValueError, match="continue it with: jaxdd compare cdigits .*--rows … --out .* --resume"):
         report.read(folder)
 
 
@@ -272,6 +291,7 @@ def test_what_is_no_run_is_named(tmp_path):
         ("result.json", b'{"accuracy": {}, "aligned": 1}', "aligned must hold mean, std and n"),
         ("result.json", b'{"accuracy": {}, "seconds": 1}', "seconds must hold names and values"),
         ("config.json", b"[]", "config.json must hold an object"),
+        ("result.json", b"[" * 100_000, "result.json is not readable as JSON"),
         ("transfer.json", b"[]", "transfer.json holds no results by network"),
         ("transfer.json", b'{"vgg11": {"random": {}}}', "vgg11, random: expected an accuracy"),
         ("weights.png", png()[:60], "weights.png is not a readable PNG file"),
@@ -377,7 +397,8 @@ def test_the_command_line_writes_the_page(tmp_path, capsys):
     cli.main(["report", str(make_run(tmp_path / "run")), "--out", str(out)])
     assert f"wrote {out}" in capsys.readouterr().out
     assert Page(out.read_text(encoding="utf-8")).texts
-    for arguments in ([tmp_path], [RESULTS[0], "--out", tmp_path]):
+    result = tmp_path / "run" / "result.json"
+    for arguments in ([tmp_path], [RESULTS[0], "--out", tmp_path], [result, "--out", result]):
         with pytest.raises(SystemExit) as stopped:
             cli.main(["report", *map(str, arguments)])
         assert stopped.value.code == 2 and capsys.readouterr().err.count("\n") == 1
