@@ -6,7 +6,7 @@ The paper says colour and background, and that corruption is suppressed. Here a 
 amplified where a network does worse on conflicting samples after training on the distilled set
 (none) than after training on as many real images drawn uniformly (random): both see the same number
 of images of the same data. Ten images per class, 5 % bias-conflicting samples; 25 minutes on two
-cores.
+quiet cores.
 
 Colour is amplified (13.6 to 10.0 % on conflicting samples), corruption is not (21.6 to 24.3 %), and
 natural backgrounds are not either (46.3 to 55.8 %), against the paper, whose recipe for them is not

@@ -2,11 +2,12 @@
 
     python -m experiments.fairdd --preset quick --data-dir DIR
 
-FairDD and the oracle (the target of COBRA, the uniform mean of the groups' means) know every
-sample's group, the density weights do not. FairDD's authors report at ten images per class (random,
-DM, DM with density weights, DM with FairDD): 30.75, 25.01, 90.42 and 94.61 % for the foreground,
-with mean gaps between the groups of a class of –, 99.96, 18.46 and 7.95; 27.95, 23.40, –, 94.88 %
-for the background, and 94.77 % for FairDD with groups from clustering. 20 minutes on two cores.
+FairDD and the oracle (whose target is the uniform mean of the groups' means, as in COBRA, ICML 2026)
+know every sample's group, the density weights do not. FairDD's authors report at ten images per class
+(random, DM, DM with density weights, DM with FairDD): 30.75, 25.01, 90.42 and 94.61 % for the
+foreground, with mean gaps between the groups of a class of –, 99.96, 18.46 and 7.95; 27.95, 23.40, –,
+94.88 % for the background, and 94.77 % for FairDD with groups from clustering. 20 minutes on two
+cores.
 
 At a hundredth of their steps random, DM and density weights are within a point of theirs for the
 foreground, and density weights are as accurate as the oracle and FairDD, which leaves the smallest

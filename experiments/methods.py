@@ -4,11 +4,12 @@
 
 Each of DM, DC and DSA distils coloured MNIST with 5 % bias-conflicting samples to ten images per
 class, with uniform weights, density weights, and weights made from the bias labels. 30 minutes on two
-cores; `experiments.trajectories` has MTT.
+quiet cores; `experiments.trajectories` has MTT.
 
-Without weights all three fall two to four points below the random subset on conflicting samples: they
-amplify the bias. With weights all are far above; DC and DSA with the quick preset's ten networks add
-less to the weighted subset that they start from than DM does.
+Without weights all three fall two to four points below the random subset of this seed on conflicting
+samples (those of other seeds in `experiments.seeds` are lower). With weights all are far above; DC and
+DSA with the quick preset's ten networks add less to the weighted subset that they start from than DM
+does.
 """
 
 from experiments import grid

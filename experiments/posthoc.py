@@ -8,8 +8,9 @@ judge a set are trained as usual, by learning from failure, and by selective mix
 bias-conflicting samples, ten images per class, each kind of weights. 25 minutes on two cores;
 `experiments.unlearning` has the paper's size.
 
-They cannot: 19.0 % as usual, 19.4 and 19.8 % with either, about as far apart as networks differ. On
-weighted sets, where nothing is left to unlearn, both cost about a point.
+At ten images per class, untuned, they do not: 19.0 % as usual, 19.4 and 19.8 % with either, about as
+far apart as networks differ. On weighted sets, where nothing is left to unlearn, both cost about a
+point.
 """
 
 from experiments import grid

@@ -24,9 +24,9 @@ that the quick preset has three of them; every benchmark is written when it is d
 command computes those that are missing.
 
 Balance finds the best of all weights where they pay: cmnist-bg (1.00), .5 % conflict (.97, where the
-default has .90 and likelihood and stability less) and unequal classes (.97). Among corruptions and natural
-backgrounds the early classifier falls for something else than the bias, no rule finds weights that are
-better than uniform ones, and what networks say of them is that they do not pay.
+default has .90 and likelihood and stability less) and unequal classes (.97). Among corruptions and
+natural backgrounds the early classifier falls for something else than the bias, no rule finds weights
+that are better than uniform ones, and what networks say of them is that they do not pay.
 """
 
 import functools

@@ -2,12 +2,13 @@
 
     python -m experiments.recognition --preset quick --data-dir DIR
 
-After `experiments.amplification` of the same preset, whose synthetic sets are read. For each of its
-data sets, one network learns to recognise the bias attribute from the unbiased test images, where
+Reads the synthetic sets that `experiments.amplification` of the same preset has left in the work
+folder; where its results are committed already, delete them to have it compute the cells. For each of
+its data sets, one network learns to recognise the bias attribute from the unbiased test images, where
 the attribute says nothing of the class; a fifth of them say how well it does. Then it looks at the
 synthetic images: "showing" is the share in which it sees the attribute that their class is aligned
-with. 95 % of the training images have it, but how many show it depends on how well it is
-recognised, so compare with the column of the training set.
+with. 95 % of the training images have it, but how many show it depends on how well it is recognised,
+so compare with the column of the training set.
 
 "all images" is the accuracy, over conflicting test samples, of a network trained on the whole training
 set for three epochs: what the bias costs without any distillation. About two minutes for a data set on
@@ -102,7 +103,10 @@ def distilled(folder: pathlib.Path, row: str) -> np.ndarray:
     """The images of a row, `[k, ipc, h, w, c]`, the real ones among them in [0, 1]."""
     path = folder / "rows" / row / "synthetic.npz"
     if not path.exists():
-        raise FileNotFoundError(f"there is no {path}; run python -m experiments.amplification first")
+        raise FileNotFoundError(
+            f"there is no {path}; delete experiments/results/amplification and run "
+            "python -m experiments.amplification, which makes it"
+        )
     stored = store.read_synthetic(path)
     return stored.images * stored.std + stored.mean
 

@@ -2,7 +2,8 @@
 
     python -m experiments.shares --preset quick --data-dir DIR
 
-Coloured MNIST with 5, 2 and 1 % bias-conflicting samples, at ten images per class.
+Coloured MNIST with 5, 2 and 1 % bias-conflicting samples, at ten images per class. Half an hour on two
+quiet cores.
 
 At 1 %, which is 60 conflicting samples of each class, auto reaches 92.3 % without bias labels, the
 oracle 92.5 % with them, fixed defaults 91.7 %, and plain distillation 18.3 %.

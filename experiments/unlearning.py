@@ -2,9 +2,9 @@
 
     python -m experiments.unlearning --preset quick --data-dir DIR
 
-`experiments.posthoc` at the size of the paper, CMNIST with 5 % bias-conflicting samples: real images and
-the plain set, judged by networks that learn from failure or by selective mixup. 30 minutes on two cores,
-nearly all to train these networks; `experiments.published` has usual training.
+`experiments.posthoc` at the size of the paper, CMNIST with 5 % bias-conflicting samples: real images
+and the plain set, judged by networks that learn from failure or by selective mixup. 30 minutes on two
+cores, nearly all to train these networks; `experiments.published` has usual training.
 """
 
 from experiments import grid
