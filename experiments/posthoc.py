@@ -6,7 +6,7 @@ The paper: in part. At 50 images per class of coloured MNIST the best of several
 % on a plain set, where usual training has 23.8 % and a weighted set 91.5 %. Here the networks that
 judge a set are trained as usual, by learning from failure, and by selective mixup; CMNIST with 5 %
 bias-conflicting samples, ten images per class, each kind of weights. 25 minutes on two cores;
-`experiments.unlearning` has the paper's size.
+`experiments.unlearning` has the paper's size, where they unlearn a part of it.
 
 At ten images per class, untuned, they do not: 19.0 % as usual, 19.4 and 19.8 % with either, about as
 far apart as networks differ. On weighted sets, where nothing is left to unlearn, both cost about a

@@ -9,7 +9,7 @@ import shlex
 import numpy as np
 import pytest
 
-from experiments import amplification, grid, kernel, seeds, table, variants
+from experiments import amplification, grid, kernel, published, seeds, table, unlearning, variants
 from jaxdd import cli, results
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -126,6 +126,13 @@ def conflicting(dataset, row):
         ("by {:.1f}, {:.1f} and {:.1f} points on conflicting samples",
          lambda: np.subtract(*(percent(seeds, "conflicting", lambda cell: cell.row == row)
                                for row in ("random", "none")))),
+        ("has {:.1f} on real images and {:.1f} on the plain set",
+         lambda: percent(published, "accuracy", lambda cell: cell.row in ("random", "none"))),
+        ("{:.1f} and {:.1f} on conflicting samples:",
+         lambda: percent(published, "conflicting", lambda cell: cell.row in ("random", "none"))),
+        ("LfF gains {:.1f} points, SelecMix {:.1f}",
+         lambda: np.subtract(percent(unlearning, "accuracy", lambda cell: cell.row == "none"),
+                             percent(published, "accuracy", lambda cell: cell.row == "none"))),
         ("{:.1f} points on conflicting backgrounds",
          lambda: conflicting("bgfmnist", "oracle") - conflicting("bgfmnist", "none")),
         ("{:.1f} on conflicting corruptions",
