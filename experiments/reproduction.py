@@ -25,7 +25,10 @@ def cells(preset: str) -> list[grid.Cell]:
     ]
 
 
-GRID = grid.Grid("reproduction", cells, down=("dataset", "method", "ipc", "conflict"))
+GRID = grid.Grid(
+    "reproduction", cells, down=("dataset", "method", "ipc", "conflict"),
+    scores=("accuracy", "conflicting"),
+)
 
 if __name__ == "__main__":
     grid.main(GRID)
