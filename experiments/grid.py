@@ -146,7 +146,7 @@ def tables(
     """Yields the lines of a Markdown table for every score; cells without a result are dashes."""
     columns, lines = _sides(grid, cells, folder)
     by = "" if grid.across == "row" else f" by {grid.across}"
-    scale = "" if _quick(cells) else f"; {cells[0].options.preset}"
+    scale = "".join(f"; {preset}" for preset in _said(cells))
     for score in grid.scores:
         yield [
             f"| {', '.join(grid.down)}{by} ({_scored(score)}{scale}) | {' | '.join(columns)} |",
@@ -167,13 +167,16 @@ def draw(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) -> N
         for score in grid.scores
     }
     plot.heat_maps(
-        folder / f"{'-'.join([grid.name] if _quick(cells) else [grid.name, cells[0].options.preset])}.png", panels, rows={", ".join(grid.down): list(lines)},
+        folder / f"{'-'.join([grid.name, *_said(cells)])}.png", panels,
+        rows={", ".join(grid.down): list(lines)},
         columns={"synthetic set" if grid.across == "row" else grid.across: columns},
     )
 
 
-def _quick(cells):
-    return cells[0].options.preset == "quick"
+def _said(cells):
+    """The preset in a list, which is empty for the default one."""
+    preset = cells[0].options.preset
+    return [] if preset == "quick" else [preset]
 
 
 def _sides(grid, cells, folder):

@@ -3,9 +3,9 @@
     python -m experiments.reproduction --preset quick --data-dir DIR
 
 Coloured MNIST, Fashion-MNIST in front of natural images and Corrupted CIFAR-10, with 1, 2 and 5 %
-bias-conflicting samples, at 1, 10 and 50 images per class. The quick preset has 5 % at one image per
-class, which takes half an hour on two cores; `experiments.amplification`, `methods` and `published`
-have more of these cells.
+bias-conflicting samples, at 1, 10 and 50 images per class. The quick preset has 5 % at one image
+per class, about half an hour on two cores (its DSA cells are not computed yet);
+`experiments.amplification`, `methods` and `published` have more of these cells.
 """
 
 import itertools

@@ -251,7 +251,7 @@ def transfer_set(
         rows = transfer.transfer(
             folder, benchmark, names=networks, epochs=epochs, eval_seeds=eval_seeds, report=progress
         )
-    sets = {f"{name} {x}": row[x] for name, row in rows.items() for x in ("random", "synthetic")}
+    sets = {f"{name} {x}": row[x] for name, row in rows.items() for x in results.TRANSFERRED}
     _show(sets, folder / "transfer.json")
 
 

@@ -111,10 +111,11 @@ def _write_weights(job, folder, weights, found):
 def _stored_choice(path):
     try:
         choice = store.read_json(path)
-    except ValueError:
-        choice = None
-    if not isinstance(choice, dict) or choice.keys() != results.CHOICE:
-        raise ValueError(f"{path} does not hold the record of a choice; delete it and resume")
+        results.check_choice(choice, str(path))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} does not hold the record of a choice; delete it and resume"
+        ) from error
     return choice
 
 

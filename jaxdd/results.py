@@ -112,15 +112,22 @@ def _check_row(row: Any, where: str) -> None:
         if not isinstance(row.get(part), dict | None):
             raise ValueError(f"{where}: {part} must hold names and values, found {row[part]!r}")
     if row.get("choice"):
-        _check_choice(row["choice"], where)
+        check_choice(row["choice"], where)
 
 
-def _check_choice(choice: dict[str, Any], where: str) -> None:
-    if choice.keys() != CHOICE:
-        raise ValueError(
-            f"{where}: choice must hold {', '.join(sorted(CHOICE))}, "
-            f"found {', '.join(sorted(choice))}"
-        )
+def check_choice(choice: Any, where: str) -> None:
+    """Refuses what is no record of a choice of weights.
+
+    Args:
+      choice: as `auto.record` returns it.
+      where: what the message begins with.
+
+    Raises:
+      ValueError: names are missing, in it or in its trials or balances.
+    """
+    if not isinstance(choice, dict) or choice.keys() != CHOICE:
+        found = ", ".join(sorted(choice)) if isinstance(choice, dict) else repr(choice)
+        raise ValueError(f"{where}: choice must hold {', '.join(sorted(CHOICE))}, found {found}")
     trials, balances = choice["trials"], choice["balances"]
     named = lambda found, names: isinstance(found, dict) and names <= found.keys()
     if not named(trials, {"best"}) or not all(named(trial, TRIAL) for trial in trials.values()):

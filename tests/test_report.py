@@ -268,7 +268,9 @@ def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path):
         report.read(folder)
     folder = make_compare(tmp_path / "c")
     (folder / "synthetic.png").unlink()
-    with pytest.raises(ValueError, match="continue it with: jaxdd compare cdigits .*--rows … --out .* --resume"):
+    with pytest.raises(ValueError, match=(
+        "unfinished run; continue it with: jaxdd compare cdigits .*--rows … --out .* --resume"
+    )):
         report.read(folder)
 
 
