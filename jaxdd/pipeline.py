@@ -388,9 +388,9 @@ def run(
     """
     _check_debias(job, debias)
     folder = store.create(folder, _config(job, "run", debias=debias), resume=resume)
+    if (folder / "result.json").exists():
+        return _stored_result(folder / "result.json")
     with store.alone(folder):
-        if (folder / "result.json").exists():
-            return _stored_result(folder / "result.json")
         job = _with_seconds(job, folder)
         with jobs.compilation_counted(job.seconds):
             source = _source(job, folder, debias)

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxdd import datasets, jobs, networks, pipeline, store
+from jaxdd import datasets, jobs, networks, pipeline, results, store
 
 
 def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], jobs.Options]:
@@ -73,7 +73,7 @@ def transfer(
     options = dataclasses.replace(options, **{k: v for k, v in given.items() if v is not None})
     images = jobs.decode(options)(store.read_synthetic(folder / "synthetic.npz").images)
     path = folder / "transfer.json"
-    rows = store.read_json(path) if path.exists() else {}
+    rows = results.read_transfer(path) if path.exists() else {}
     settings = {"epochs": options.epochs, "eval_seeds": options.eval_seeds}
     for name in names:
         if all(rows.get(name, {}).get(key) == value for key, value in settings.items()):

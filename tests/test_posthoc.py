@@ -33,6 +33,12 @@ def test_a_small_q_is_the_cross_entropy_and_one_is_the_share_that_is_wrong():
     )
 
 
+@pytest.mark.parametrize("q", [0.0, -0.5, float("inf"), float("nan")])
+def test_q_is_positive(q):
+    with pytest.raises(ValueError, match=f"q must be positive and finite, found {q}"):
+        posthoc.generalised_cross_entropy(jnp.zeros((1, 4)), jnp.array([0]), q=q)
+
+
 def partners(features, labels, present=None):
     """Everyone that `contradicting` finds for each sample, over many keys."""
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels)

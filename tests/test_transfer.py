@@ -1,6 +1,7 @@
 """The set of a run on other networks: the run's own score, read back, refused for other data."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def test_what_was_evaluated_is_read_back(finished, monkeypatch):
     """With as many epochs and seeds; the other networks stay in the file."""
     folder, _ = finished
     first = transfer.transfer(folder, squares(), names=("mlp",))["mlp"]
-    known = {"epochs": 2, "eval_seeds": 1}
+    known = {**first, "eval_seeds": 1}
     store.write_json(folder / "transfer.json", {"mlp": first, "lenet": known})
     found = transfer.transfer(folder, squares(), names=("mlp", "lenet"), eval_seeds=1)
     assert found["mlp"]["synthetic"]["accuracy"]["n"] == 1 and found["lenet"] == known
@@ -59,3 +60,12 @@ def test_refuses(finished, tmp_path):
     (tmp_path / "synthetic.npz").write_bytes(b"")
     with pytest.raises(ValueError, match="does not hold the configuration of a run"):
         transfer.transfer(tmp_path, squares())
+
+
+@pytest.mark.parametrize("damage", [b"[]", b'{"mlp": 3}', b'{"mlp": {"synthetic": {}}}', b'{"mlp": '])
+def test_damaged_results_are_named_before_any_work(finished, tmp_path, monkeypatch, damage):
+    folder = shutil.copytree(finished[0], tmp_path / "out")
+    (folder / "transfer.json").write_bytes(damage)
+    monkeypatch.setattr(pipeline, "scored", lambda *_: pytest.fail("evaluated"))
+    with pytest.raises(ValueError, match="transfer.json"):
+        transfer.transfer(folder, squares(), names=("mlp",))
