@@ -51,6 +51,7 @@ _CATEGORIES = (
 _ROWS, _COLUMNS = 20, 10
 _CELL, _GAP, _MARGIN = 96, 6, 48  # of a grid, in pixels, as are all sizes below
 _LINE, _CHARACTER = 27, 15  # height of a title's line, width of its characters
+_LETTER = 12  # width of the characters of other text
 
 
 @contextlib.contextmanager
@@ -476,15 +477,20 @@ def heat_maps(
     if wrong or not found:
         raise ValueError(f"panels must be matrices of shape {shape}, found {wrong or 'none'}")
     middle = (limits[0] + limits[1]) / 2
-    width = (110 * shape[1] + 130) * len(found)
-    with _figure(path, width, 80 * shape[0] + 200, layout="constrained") as figure:
-        for axes, (title, matrix) in zip(figure.subplots(1, len(found), squeeze=False)[0],
-                                         found.items()):
+    down, along = ([_tick(value) for value in values] for values in (row_values, column_values))
+    cell = max(110, _LETTER * (max(map(len, along)) + 1))
+    panel = max(cell * shape[1], _CHARACTER * max(map(len, found))) + 40
+    width = panel * len(found) + _LETTER * max(map(len, down)) + 100
+    height = max(80 * shape[0], _LETTER * len(row_name)) + 150
+    with _figure(path, width, height, layout="constrained") as figure:
+        row = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+        row[0].set_ylabel(row_name)
+        for axes, (title, matrix) in zip(row, found.items()):
             axes.imshow(matrix, vmin=limits[0], vmax=limits[1], cmap="viridis", aspect="auto")
             axes.set_title(title)
-            axes.set_xticks(range(shape[1]), list(map(_tick, column_values)))
-            axes.set_yticks(range(shape[0]), list(map(_tick, row_values)))
-            axes.set(xlabel=column_name, ylabel=row_name)
+            axes.set_xticks(range(shape[1]), along)
+            axes.set_yticks(range(shape[0]), down)
+            axes.set_xlabel(column_name)
             for (i, j), value in np.ndenumerate(matrix):
                 if np.isfinite(value):
                     color = "white" if value < middle else "black"

@@ -1,5 +1,6 @@
 """Tests of the pictures: valid files, the pixels that they must show, and nothing left behind."""
 
+import contextlib
 import errno
 import pathlib
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from jaxdd import plot
@@ -434,6 +436,37 @@ def test_heat_maps_colour_values_by_their_place_in_the_limits(tmp_path):
     assert dark > 0.05 and 1.6 < bright / dark < 2.4
     plot.heat_maps(tmp_path / "b.png", {"mass": matrix}, **sides, limits=(1.0, 3.0))
     assert share(tmp_path / "b.png", (253, 231, 36)) == 0
+
+
+@pytest.mark.parametrize("down, along", [
+    (["bgfmnist, dsa, 1, 0.05", "ccifar10, dsa, 1, 0.05"], ["none", "kde"]),
+    ([0.05], [1.0]),
+    ([str(n) for n in range(7)], ["random-kde and more"] * 5),
+], ids=["long", "one", "many"])
+def test_heat_maps_have_room_for_their_texts(tmp_path, monkeypatch, down, along):
+    """Nothing is cut off, nothing is written over another."""
+    figures, original = [], plot._figure
+
+    @contextlib.contextmanager
+    def kept(*args, **options):
+        with original(*args, **options) as figure:
+            figures.append(figure)
+            yield figure
+
+    monkeypatch.setattr(plot, "_figure", kept)
+    panels = {f"Accuracy, {kind} test samples": np.zeros((len(down), len(along)))
+              for kind in ("all", "conflicting")}
+    sides = dict(rows={"dataset, method, ipc, conflict": down}, columns={"synthetic set": along})
+    plot.heat_maps(tmp_path / "a.png", panels, **sides)
+    (figure,) = figures
+    drawn = [text for axes in figure.axes for text in axes.findobj(Text)
+             if text.get_text() and text.get_visible()]
+    places = [text.get_window_extent() for text in drawn]
+    assert len(drawn) >= len(down) + 2 * len(along) + 5
+    for i, place in enumerate(places):
+        assert figure.bbox.x0 <= place.x0 and place.x1 <= figure.bbox.x1, drawn[i]
+        assert figure.bbox.y0 <= place.y0 and place.y1 <= figure.bbox.y1, drawn[i]
+        assert not any(place.overlaps(other) for other in places[:i]), drawn[i]
 
 
 @pytest.mark.parametrize("panels", [{}, {"mass": np.zeros((2, 3))}])
