@@ -59,8 +59,11 @@ def test_the_weights_that_balance_the_pseudo_groups_best_are_chosen(monkeypatch,
 @pytest.mark.parametrize(
     "plain, weighed",
     [
-        ((0.9, 0.95, 0.5, 999), (0.6, 0.6, 0.7, 999)),  # less is gained than lost
-        ((0.9, 0.95, 0.5, 50), (0.91, 0.95, 0.65, 50)),  # or not surely: sqrt(2 / 50) is .2
+        ((0.9, 0.95, 0.4, 999), (0.7, 0.75, 0.55, 999)),  # .15 gained, .2 behind
+        ((0.9, 0.95, 0.4, 999), (0.4, 0.4, 0.6, 999)),  # .2 gained, .5 lost
+        ((0.9, 0.95, 0.5, 50), (0.8, 0.8, 0.69, 50)),  # .19 gained, .2 by chance
+        ((0.89, 0.91, 0.27, 397), (0.49, 0.49, 0.35, 397)),  # MNIST
+        ((0.76, 0.91, 0.27, 999), (0.53, 0.58, 0.36, 999)),  # Fashion-MNIST
         ((0.9, 0.9, float("nan"), 0), (1.0, 1.0, float("nan"), 0)),  # nobody disagrees
     ],
 )
@@ -70,6 +73,19 @@ def test_uniform_where_weights_do_not_pay(monkeypatch, digits, plain, weighed):
     assert choice.weighed is None and auto.record(choice)["uniform"]
     labels = digits.benchmark.train.labels
     np.testing.assert_allclose(choice.weights, 1 / np.bincount(labels)[labels], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "plain, weighed",
+    [
+        ((0.9, 0.95, 0.4, 999), (0.7, 0.74, 0.58, 999)),  # .18 gained, .16 behind
+        ((0.9, 0.95, 0.4, 999), (0.5, 0.5, 0.61, 999)),  # .21 gained, .4 lost
+        ((0.9, 0.95, 0.5, 50), (0.8, 0.8, 0.71, 50)),  # .21 gained, .2 by chance
+        ((0.94, 0.98, 0.15, 557), (0.52, 0.52, 0.52, 557)),  # coloured Fashion-MNIST
+    ],
+)
+def test_weights_where_they_pay(plain, weighed):
+    assert auto.pays(auto.Trial(*plain), auto.Trial(*weighed))
 
 
 def test_held_out_samples_are_in_no_set(monkeypatch, digits):
