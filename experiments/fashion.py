@@ -6,6 +6,9 @@ Solid background colours (5 % bias-conflicting samples), and the same images wit
 images per class by DM. Clothes are harder to tell than digits, so that weights which remove a bias cost
 more on the aligned samples, and more samples look as if they conflicted where nothing does. Half an
 hour on two cores.
+
+auto keeps uniform weights without a bias (80.1 %, fixed defaults 62.1) and takes weights with it (57.5 %,
+plain distillation 30.6, oracle 61.4).
 """
 
 from experiments import grid

@@ -9,7 +9,17 @@ import shlex
 import numpy as np
 import pytest
 
-from experiments import amplification, grid, kernel, published, seeds, table, unlearning, variants
+from experiments import (
+    amplification,
+    fashion,
+    grid,
+    kernel,
+    published,
+    seeds,
+    table,
+    unlearning,
+    variants,
+)
 from jaxdd import cli, results
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -91,6 +101,13 @@ def percent(claim, score, which):
     return [round(100 * json.loads(path.read_text())[score]["mean"], 1) for path in found]
 
 
+def tried(dataset, score):
+    """A score of the networks by which auto judged uniform weights and its own, in this order."""
+    (cell,) = [cell for cell in fashion.cells("quick") if (cell.dataset, cell.row) == (dataset, "auto")]
+    trials = json.loads(grid.path(fashion.GRID, cell).read_text())["choice"]["trials"]
+    return np.array([trials[weights][score] for weights in ("uniform", "best")])
+
+
 def conflicting(dataset, row):
     which = lambda cell: (cell.dataset, cell.row) == (dataset, row)
     return percent(amplification, "conflicting", which)[0]
@@ -133,6 +150,21 @@ def conflicting(dataset, row):
         ("LfF gains {:.1f} points, SelecMix {:.1f}",
          lambda: np.subtract(percent(unlearning, "accuracy", lambda cell: cell.row == "none"),
                              percent(published, "accuracy", lambda cell: cell.row == "none"))),
+        ("fixed defaults cost {:.1f} points",
+         lambda: np.subtract(*percent(fashion, "accuracy", lambda cell: cell.dataset == "fashion_mnist"
+                                      and cell.row in ("none", "kde")))),
+        ("on Fashion-MNIST {:.1f};",
+         lambda: np.subtract(*percent(fashion, "accuracy", lambda cell: cell.dataset == "fashion_mnist"
+                                      and cell.row in ("none", "kde")))),
+        ("stays {:.1f} points behind the oracle",
+         lambda: -np.subtract(*percent(fashion, "accuracy", lambda cell: cell.dataset == "cfmnist-bg"
+                                       and cell.row in ("auto", "oracle")))),
+        ("judge them gain {:.2f} and lose {:.2f}",
+         lambda: [np.diff(tried("cfmnist-bg", "disagreeing")), -np.diff(tried("cfmnist-bg", "overall"))]),
+        ("{:.2f} of the agreeing and {:.2f} of the disagreeing samples right",
+         lambda: [tried("cfmnist-bg", score)[1] for score in ("agreeing", "disagreeing")]),
+        ("without a bias {:.2f} and {:.2f}",
+         lambda: [tried("fashion_mnist", score)[1] for score in ("agreeing", "disagreeing")]),
         ("{:.1f} points on conflicting backgrounds",
          lambda: conflicting("bgfmnist", "oracle") - conflicting("bgfmnist", "none")),
         ("{:.1f} on conflicting corruptions",
