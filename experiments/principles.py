@@ -19,9 +19,9 @@ five temperatures.
 
 What a rule chose is judged by the attributes: balance of the bias groups (1 is uniform), and
 accuracy on held-out conflicting samples of networks trained on real images drawn by the weights.
-"best" is the largest balance among all weights. About nine minutes for a benchmark of MNIST on two cores, so
-that the quick preset has three of them; every benchmark is written when it is done, and a repeated
-command computes those that are missing.
+"best" is the largest balance among all weights. About nine minutes for a benchmark of MNIST on two
+cores, so that the quick preset has three of them; every benchmark is written when it is done, and a
+repeated command computes those that are missing.
 
 Balance finds the best of all weights where they pay, or nearly so: cmnist-bg (1.00), cfmnist-bg (.97),
 .5 % conflict (.97, where the default has .90 and likelihood and stability less) and unequal classes

@@ -61,7 +61,8 @@ def test_the_weights_that_balance_the_pseudo_groups_best_are_chosen(monkeypatch,
     [
         ((0.9, 0.95, 0.4, 999), (0.7, 0.75, 0.55, 999)),  # .15 gained, .2 behind
         ((0.9, 0.95, 0.4, 999), (0.4, 0.4, 0.6, 999)),  # .2 gained, .5 lost
-        ((0.9, 0.95, 0.5, 50), (0.8, 0.8, 0.69, 50)),  # .19 gained, .2 by chance
+        ((0.9, 0.95, 0.5, 50), (0.91, 0.95, 0.65, 50)),  # both not surely: sqrt(2 / 50) is .2
+        ((0.9, 0.95, 0.5, 50), (0.8, 0.8, 0.69, 50)),
         ((0.89, 0.91, 0.27, 397), (0.49, 0.49, 0.35, 397)),  # MNIST
         ((0.76, 0.91, 0.27, 999), (0.53, 0.58, 0.36, 999)),  # Fashion-MNIST
         ((0.9, 0.9, float("nan"), 0), (1.0, 1.0, float("nan"), 0)),  # nobody disagrees
@@ -81,6 +82,7 @@ def test_uniform_where_weights_do_not_pay(monkeypatch, digits, plain, weighed):
         ((0.9, 0.95, 0.4, 999), (0.7, 0.74, 0.58, 999)),  # .18 gained, .16 behind
         ((0.9, 0.95, 0.4, 999), (0.5, 0.5, 0.61, 999)),  # .21 gained, .4 lost
         ((0.9, 0.95, 0.5, 50), (0.8, 0.8, 0.71, 50)),  # .21 gained, .2 by chance
+        ((0.9, 0.95, 0.5, 999), (0.6, 0.6, 0.7, 999)),  # .2 gained, .3 lost
         ((0.94, 0.98, 0.15, 557), (0.52, 0.52, 0.52, 557)),  # coloured Fashion-MNIST
     ],
 )
