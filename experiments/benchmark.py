@@ -27,7 +27,8 @@ import numpy as np
 import tyro
 
 from experiments import workloads
-from jaxdd import pipeline, store
+from jaxdd.data import files
+from jaxdd.runs import pipeline
 
 PRESETS = {
     "quick": workloads.Sizes(),
@@ -82,22 +83,34 @@ def measure(name: str, work: workloads.Work, *, rounds: int) -> list[dict[str, A
     rate = product_flops / statistics.median(found["product"])
     copy_rate = copied / statistics.median(found["copy"])
     common = {
-        "name": name, "seconds": ours, "spread": _spread(found["jaxdd"]),
-        "share_of_peak": work.flops / ours / rate, "peak_bytes": work.peak_bytes,
-        "compile_seconds": work.compile_seconds, "flops": work.flops, "bytes": work.bytes,
-        "peak_flops_per_second": rate, "copy_bytes_per_second": copy_rate,
-        "roofline_seconds": max(work.flops / rate, work.bytes / copy_rate), "rounds": rounds,
+        "name": name,
+        "seconds": ours,
+        "spread": _spread(found["jaxdd"]),
+        "share_of_peak": work.flops / ours / rate,
+        "peak_bytes": work.peak_bytes,
+        "compile_seconds": work.compile_seconds,
+        "flops": work.flops,
+        "bytes": work.bytes,
+        "peak_flops_per_second": rate,
+        "copy_bytes_per_second": copy_rate,
+        "roofline_seconds": max(work.flops / rate, work.bytes / copy_rate),
+        "rounds": rounds,
         "load": load,
     }
     rows = []
     for peer in list(work.peers) or [None]:
         seconds = found.get(peer, [math.nan] * rounds)
         ratios = [other / own for own, other in zip(found["jaxdd"], seconds, strict=True)]
-        rows.append(common | {
-            "peer": peer, "peer_seconds": statistics.median(seconds),
-            "peer_spread": _spread(seconds), "ratio": statistics.median(ratios),
-            "ratio_spread": _spread(ratios),
-        })
+        rows.append(
+            common
+            | {
+                "peer": peer,
+                "peer_seconds": statistics.median(seconds),
+                "peer_spread": _spread(seconds),
+                "ratio": statistics.median(ratios),
+                "ratio_spread": _spread(ratios),
+            }
+        )
     return rows
 
 
@@ -114,14 +127,15 @@ def growth(name: str, variable: str, sizes: workloads.Sizes, *, rounds: int) -> 
     """
     whole = getattr(sizes, variable)
     values = [max(1, whole // part) for part in (4, 2, 1)]
-    works = {
-        str(v): workloads.WORK[name](sizes._replace(**{variable: v})).ours for v in values
-    }
+    works = {str(v): workloads.WORK[name](sizes._replace(**{variable: v})).ours for v in values}
     found = interleaved(works, rounds=rounds)
     seconds = [statistics.median(found[str(v)]) for v in values]
     exponent = float(np.polyfit(np.log(values), np.log(seconds), 1)[0])
     return {
-        "name": name, "variable": variable, "values": values, "seconds": seconds,
+        "name": name,
+        "variable": variable,
+        "values": values,
+        "seconds": seconds,
         "exponent": exponent,
     }
 
@@ -137,7 +151,8 @@ def cases(only: list[str], sizes: workloads.Sizes) -> dict[str, Callable[[], wor
     }
     found = {
         title: functools.partial(workloads.WORK[name], chosen)
-        for name, (title, chosen) in named.items() if name in only
+        for name, (title, chosen) in named.items()
+        if name in only
     }
     if "evaluate" in only and sizes.width > 32:
         narrow = sizes._replace(width=32)
@@ -196,14 +211,14 @@ def main(
                 flush=True,
             )
         if out is not None:
-            store.write_json(out, report)
+            files.write_json(out, report)
     for name in chosen if sweep else ():
         for variable in SWEEPS.get(name, ()):
             row = growth(name, variable, sizes, rounds=rounds)
             report["sweeps"].append(row)
             print("{name} ~ {variable}^{exponent:.2f} over {values}".format(**row), flush=True)
         if out is not None:
-            store.write_json(out, report)
+            files.write_json(out, report)
 
 
 if __name__ == "__main__":

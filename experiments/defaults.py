@@ -27,7 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jaxdd import jobs, kde, pipeline, plot, reweight, store, weighing
+from jaxdd import kde, reweight
+from jaxdd.data import files
+from jaxdd.runs import jobs, pipeline, plot, weighing
 
 FACTORS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 TEMPERATURES = (0.35, 0.5, 0.7, 1.0, 1.5, 2.0)
@@ -42,7 +44,9 @@ def sweep(job: jobs.Job) -> list[dict[str, Any]]:
     embeddings = weighing.weigh(job).embeddings
     unit = kde.class_bandwidth(
         lambda points, weights: kde.mean_distance(points, weights=weights, factor=1.0),
-        embeddings, labels, num_classes=classes,
+        embeddings,
+        labels,
+        num_classes=classes,
     )
 
     density = jax.jit(functools.partial(kde.class_log_density, num_classes=classes))
@@ -53,14 +57,16 @@ def sweep(job: jobs.Job) -> list[dict[str, Any]]:
             log_density, labels, num_classes=classes, temperature=temperature
         )
         return reweight.diagnose(
-            weights, labels, attributes, aligned, num_classes=classes,
+            weights,
+            labels,
+            attributes,
+            aligned,
+            num_classes=classes,
             num_attributes=benchmark.num_attributes,
         )
 
     densities = {factor: density(embeddings, labels, unit * factor**0.5) for factor in FACTORS}
-    found = lambda factor, temperature: diagnose(
-        densities[factor], temperature, labels, attributes
-    )
+    found = lambda factor, temperature: diagnose(densities[factor], temperature, labels, attributes)
     return [
         {"factor": factor, "temperature": temperature}
         | {k: float(v) for k, v in found(factor, temperature)._asdict().items()}
@@ -85,24 +91,29 @@ def main(
     table = sweep(job)
     print("factor  temperature  AUC    mass  balance  ESS")
     for row in table:
-        print("{factor:<7} {temperature:<12} {conflict_auc:.3f}  {conflict_mass:.2f}  "
-              "{group_balance:.2f}     {effective_sample_size:.0f}".format(**row))
+        print(
+            "{factor:<7} {temperature:<12} {conflict_auc:.3f}  {conflict_mass:.2f}  "
+            "{group_balance:.2f}     {effective_sample_size:.0f}".format(**row)
+        )
     if out is not None:
         row = {**pipeline.circumstances(), "config": dataclasses.asdict(job.options)}
         row["config"]["dataset"] = dataset
-        store.write_json(out, {"rows": {"defaults": row}, "table": table})
+        files.write_json(out, {"rows": {"defaults": row}, "table": table})
         draw(out.with_suffix(".png"), table)
 
 
 def draw(path: pathlib.Path, table: list[dict[str, Any]]) -> None:
     """Draws heat maps of what `sweep` returned."""
-    titles = {"conflict_mass": "Weight on the conflicting samples",
-              "group_balance": "Balance of the bias groups"}
+    titles = {
+        "conflict_mass": "Weight on the conflicting samples",
+        "group_balance": "Balance of the bias groups",
+    }
     shape = len(FACTORS), len(TEMPERATURES)
     plot.heat_maps(
         path,
         {title: np.reshape([row[name] for row in table], shape) for name, title in titles.items()},
-        rows={"bandwidth factor": FACTORS}, columns={"temperature τ": TEMPERATURES},
+        rows={"bandwidth factor": FACTORS},
+        columns={"temperature τ": TEMPERATURES},
     )
 
 

@@ -21,7 +21,9 @@ import torch
 import tyro
 
 from experiments import benchmark, torch_peers
-from jaxdd import jobs, kde, pipeline, store
+from jaxdd import kde
+from jaxdd.data import files
+from jaxdd.runs import jobs, pipeline
 
 STAGES = ("embed", "density", "distill")
 
@@ -32,7 +34,8 @@ def with_jaxdd(job: jobs.Job) -> dict[str, Any]:
         result = pipeline.run(job, pathlib.Path(folder) / "run", debias="kde", resume=False)
     return {
         "seconds": {name: result["seconds"][name] for name in (*STAGES, "compile")},
-        "accuracy": result["accuracy"], "conflicting": result["conflicting"],
+        "accuracy": result["accuracy"],
+        "conflicting": result["conflicting"],
     }
 
 
@@ -50,7 +53,10 @@ def with_torch(job: jobs.Job) -> dict[str, Any]:
     seconds = {}
     with jobs.timed(seconds, "embed"):
         embeddings = torch_peers.embeddings(
-            pool, width=options.encoder_width, batch=256, steps=options.encoder_steps,
+            pool,
+            width=options.encoder_width,
+            batch=256,
+            steps=options.encoder_steps,
             strategy=tuple(name for name in strategy if name != "color"),
         )
         _finished()
@@ -62,8 +68,12 @@ def with_torch(job: jobs.Job) -> dict[str, Any]:
         start = torch.stack([pool.subset(k, options.ipc) for k in range(len(counts))])
         synthetic = start.clone().requires_grad_()
         step = torch_peers.distribution_matching(
-            pool, width=options.width, real=options.batch_size, ipc=options.ipc,
-            images=synthetic, strategy=strategy,
+            pool,
+            width=options.width,
+            real=options.batch_size,
+            ipc=options.ipc,
+            images=synthetic,
+            strategy=strategy,
         )
         for done in range(options.steps):
             step()
@@ -109,7 +119,7 @@ def main(
         print(f"{name:24} {total:7.1f} s  accuracy {row['accuracy']['mean']:.3f}", row["seconds"])
     if out is not None:
         config = {"dataset": "cmnist", **dataclasses.asdict(job.options)}
-        store.write_json(out, benchmark.circumstances() | {"config": config, "both": rows})
+        files.write_json(out, benchmark.circumstances() | {"config": config, "both": rows})
 
 
 if __name__ == "__main__":

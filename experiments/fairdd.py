@@ -16,7 +16,7 @@ are: on conflicting samples a random subset teaches 26.5 %, plain DM 18.8 %.
 """
 
 from experiments import grid
-from jaxdd.jobs import Options
+from jaxdd.runs.jobs import Options
 
 
 def cells(preset: str) -> list[grid.Cell]:

@@ -12,7 +12,7 @@ plain distillation 30.6, oracle 61.4).
 """
 
 from experiments import grid
-from jaxdd.jobs import Options
+from jaxdd.runs.jobs import Options
 
 
 def cells(preset: str) -> list[grid.Cell]:

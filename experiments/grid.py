@@ -30,7 +30,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tyro
 
-from jaxdd import archives, cli, jobs, pipeline, plot, results, store
+from jaxdd.data import archives, files
+from jaxdd.runs import cli, jobs, pipeline, plot, results
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -137,7 +138,7 @@ def compute(
         for cell in missing:
             whole = workplace(cell, work)
             rows = pipeline.compare(job, whole, resume=True, names=[cell.row])["rows"]
-            store.write_json(path(grid, cell, folder), rows[cell.row])
+            files.write_json(path(grid, cell, folder), rows[cell.row])
 
 
 def tables(
@@ -151,8 +152,10 @@ def tables(
         yield [
             f"| {', '.join(grid.down)}{by} ({_scored(score)}{scale}) | {' | '.join(columns)} |",
             f"|---|{'--:|' * len(columns)}",
-            *(f"| {' | '.join([line, *(_percent(found, name, score) for name in columns)])} |"
-              for line, found in lines.items()),
+            *(
+                f"| {' | '.join([line, *(_percent(found, name, score) for name in columns)])} |"
+                for line, found in lines.items()
+            ),
         ]
 
 
@@ -160,14 +163,16 @@ def draw(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) -> N
     """Draws the tables as NAME.png in the folder of all results, or as NAME-PRESET.png."""
     columns, lines = _sides(grid, cells, folder)
     mean = lambda found, name, score: found.get(name, {}).get(score, {}).get("mean", np.nan)
-    title = lambda score: GAPS[score].capitalize() if score in GAPS else f"Accuracy, {_scored(score)}"
+    title = lambda score: (
+        GAPS[score].capitalize() if score in GAPS else f"Accuracy, {_scored(score)}"
+    )
     panels = {
-        title(score):
-            [[mean(found, name, score) for name in columns] for found in lines.values()]
+        title(score): [[mean(found, name, score) for name in columns] for found in lines.values()]
         for score in grid.scores
     }
     plot.heat_maps(
-        folder / f"{'-'.join([grid.name, *_said(cells)])}.png", panels,
+        folder / f"{'-'.join([grid.name, *_said(cells)])}.png",
+        panels,
         rows={", ".join(grid.down): list(lines)},
         columns={"synthetic set" if grid.across == "row" else grid.across: columns},
     )

@@ -14,7 +14,7 @@ does: 78 to 89 % at τ = .5, 51 to 62 % at τ = 2.
 import itertools
 
 from experiments import grid
-from jaxdd.jobs import Options
+from jaxdd.runs.jobs import Options
 
 
 def cells(preset: str) -> list[grid.Cell]:
@@ -23,9 +23,11 @@ def cells(preset: str) -> list[grid.Cell]:
     bandwidths = (0.05, 0.2, 0.8) if few else (0.05, 0.1, 0.2, 0.4, 0.8)
     temperatures = (0.5, 1.0, 2.0) if few else (0.35, 0.5, 1.0, 1.5, 2.0)
     return [
-        grid.Cell("cmnist", "kde", Options(
-            preset=preset, conflict=0.05, bandwidth=bandwidth, temperature=temperature
-        ))
+        grid.Cell(
+            "cmnist",
+            "kde",
+            Options(preset=preset, conflict=0.05, bandwidth=bandwidth, temperature=temperature),
+        )
         for bandwidth, temperature in itertools.product(bandwidths, temperatures)
     ]
 

@@ -13,7 +13,7 @@ does.
 """
 
 from experiments import grid
-from jaxdd.jobs import Options
+from jaxdd.runs.jobs import Options
 
 
 def cells(preset: str) -> list[grid.Cell]:

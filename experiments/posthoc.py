@@ -14,14 +14,15 @@ point.
 """
 
 from experiments import grid
-from jaxdd.jobs import Options
+from jaxdd.runs.jobs import Options
 
 
 def cells(preset: str) -> list[grid.Cell]:
     """Each training of the judges on real images and on sets with each kind of weights."""
     return [
         grid.Cell("cmnist", row, Options(preset=preset, conflict=0.05, training=training))
-        for training in ("plain", "lff", "selecmix") for row in ("random", "none", "kde", "oracle")
+        for training in ("plain", "lff", "selecmix")
+        for row in ("random", "none", "kde", "oracle")
     ]
 
 

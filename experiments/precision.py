@@ -9,14 +9,15 @@ emulated and slower.
 """
 
 from experiments import grid
-from jaxdd.jobs import Options
+from jaxdd.runs.jobs import Options
 
 
 def cells(preset: str) -> list[grid.Cell]:
     """Both types with plain, density-weighted and oracle-weighted distillation."""
     return [
         grid.Cell("cdigits", row, Options(preset=preset, conflict=0.1, dtype=dtype))
-        for dtype in ("float32", "bfloat16") for row in ("random", "none", "kde", "oracle")
+        for dtype in ("float32", "bfloat16")
+        for row in ("random", "none", "kde", "oracle")
     ]
 
 

@@ -41,7 +41,9 @@ import tyro
 from scipy import stats
 
 from experiments import grid
-from jaxdd import auto, datasets, jobs, kde, pipeline, reweight, store, weighing
+from jaxdd import kde, reweight
+from jaxdd.data import datasets, files
+from jaxdd.runs import auto, jobs, pipeline, weighing
 
 BENCHMARKS = {
     "cmnist-bg": ("cmnist-bg", 0.05),
@@ -103,9 +105,14 @@ def stability(job: jobs.Job, tried: Tried) -> int:
         ]
         return float(np.mean(ranks))
 
-    return int(np.argmax([
-        score(values, one, other) for (values, one), (_, other) in zip(tried, others, strict=True)
-    ]))
+    return int(
+        np.argmax(
+            [
+                score(values, one, other)
+                for (values, one), (_, other) in zip(tried, others, strict=True)
+            ]
+        )
+    )
 
 
 def worst(job: jobs.Job, tried: Tried, judge: Callable[[Any], auto.Trial]) -> int:
@@ -141,8 +148,10 @@ def judged(job: jobs.Job) -> dict[str, Any]:
     by_early = auto.judge(job, np.asarray(early))
     default = [all(_at_default(job, values, name) for name in values) for values, _ in tried]
     places = {
-        "default": default.index(True), "likelihood": likelihood(job, tried),
-        "stability": stability(job, tried), "worst": worst(job, tried, by_early),
+        "default": default.index(True),
+        "likelihood": likelihood(job, tried),
+        "stability": stability(job, tried),
+        "worst": worst(job, tried, by_early),
         "balance": balanced(job, tried, np.asarray(early)),
     }
     uniform = reweight.uniform(labels, num_classes=classes)
@@ -153,8 +162,12 @@ def judged(job: jobs.Job) -> dict[str, Any]:
     conflicts = data.train.attributes != aligned[data.train.labels]
     by_attributes = auto.judge(job, (data.train.labels + conflicts) % classes)
     diagnose = functools.partial(
-        reweight.diagnose, labels=labels, attributes=jnp.asarray(data.train.attributes),
-        aligned=jnp.asarray(aligned), num_classes=classes, num_attributes=data.num_attributes,
+        reweight.diagnose,
+        labels=labels,
+        attributes=jnp.asarray(data.train.attributes),
+        aligned=jnp.asarray(aligned),
+        num_classes=classes,
+        num_attributes=data.num_attributes,
     )
     disagrees = np.asarray(early != labels)
     best = max(float(diagnose(found.weights).group_balance) for _, found in tried)
@@ -200,7 +213,7 @@ def main(
     names = names if only is None else only.split(",")
     if unknown := set(names) - BENCHMARKS.keys():
         raise ValueError(f"unknown benchmark {min(unknown)!r}; known are {', '.join(BENCHMARKS)}")
-    report = store.read_json(out) if out.exists() else {"judged": {}}
+    report = files.read_json(out) if out.exists() else {"judged": {}}
     for name in names:
         if name in report["judged"]:
             continue
@@ -213,11 +226,16 @@ def main(
         with jobs.timed(seconds := {}, "all"):
             found = judged(job)
         report["judged"][name] = {
-            **found, "seconds": seconds["all"], **pipeline.circumstances(),
+            **found,
+            "seconds": seconds["all"],
+            **pipeline.circumstances(),
         }
-        store.write_json(out, report)
-        print(name, {rule: round(each["balance"], 3) for rule, each in found["rules"].items()},
-              f"best {found['best']:.3f}, weights {'pay' if found['pays'] else 'do not pay'}")
+        files.write_json(out, report)
+        print(
+            name,
+            {rule: round(each["balance"], 3) for rule, each in found["rules"].items()},
+            f"best {found['best']:.3f}, weights {'pay' if found['pays'] else 'do not pay'}",
+        )
 
 
 if __name__ == "__main__":

@@ -26,13 +26,21 @@ import numpy as np
 import tyro
 
 from experiments import amplification, grid
-from jaxdd import archives, evaluate, jobs, networks, pipeline, sampling, store
+from jaxdd import evaluate, networks, sampling
+from jaxdd.data import archives, files
+from jaxdd.runs import jobs, pipeline, store
 
 PROTOCOL = dict(learning_rate=0.05, batch_size=128)
 
 
 def learned(
-    job: jobs.Job, images: np.ndarray, targets: np.ndarray, *, classes: int, epochs: int, **options: Any
+    job: jobs.Job,
+    images: np.ndarray,
+    targets: np.ndarray,
+    *,
+    classes: int,
+    epochs: int,
+    **options: Any,
 ) -> Callable[[Any], np.ndarray]:
     """Trains a network on uint8 images and returns the function from images to its predictions."""
     network = networks.ConvNet(classes, job.options.width, job.options.depth)
@@ -50,16 +58,26 @@ def measured(job: jobs.Job, sets: dict[str, np.ndarray]) -> dict[str, Any]:
     held = np.arange(len(test.labels)) % 5 == 0
     strategy = tuple(name for name in data.strategy if name != "color")
     attribute = learned(
-        job, test.images[~held], test.attributes[~held], classes=data.num_attributes, epochs=20,
-        strategy=strategy, **PROTOCOL,
+        job,
+        test.images[~held],
+        test.attributes[~held],
+        classes=data.num_attributes,
+        epochs=20,
+        strategy=strategy,
+        **PROTOCOL,
     )
     shows = lambda images: np.mean(
         attribute(images.reshape(-1, *images.shape[2:])) == aligned.repeat(images.shape[1])
     )
     real = np.mean(attribute(data.train.images) == aligned[data.train.labels])
     known = learned(
-        job, data.train.images, data.train.labels, classes=data.num_classes, epochs=3,
-        strategy=data.strategy, **PROTOCOL,
+        job,
+        data.train.images,
+        data.train.labels,
+        classes=data.num_classes,
+        epochs=3,
+        strategy=data.strategy,
+        **PROTOCOL,
     )
     conflicts = test.attributes != aligned[test.labels]
     return {
@@ -96,7 +114,7 @@ def main(
         }
         found[dataset] = measured(job, sets)
         print(dataset, found[dataset], flush=True)
-    store.write_json(out, pipeline.circumstances() | {"found": found})
+    files.write_json(out, pipeline.circumstances() | {"found": found})
 
 
 def distilled(folder: pathlib.Path, row: str) -> np.ndarray:

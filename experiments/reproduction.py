@@ -14,7 +14,7 @@ where ten images have 92.7 (DM) and 88.6. On the other two sets they cost accura
 from collections.abc import Sequence
 
 from experiments import grid
-from jaxdd.jobs import Options
+from jaxdd.runs.jobs import Options
 
 
 def cells(preset: str) -> list[grid.Cell]:
@@ -31,13 +31,17 @@ def main_table(preset: str, pairs: Sequence[tuple[str, str]]) -> list[grid.Cell]
     sizes, shares = ((1,), (0.05,)) if preset == "quick" else ((1, 10, 50), (0.05, 0.02, 0.01))
     return [
         grid.Cell(name, row, Options(preset=preset, method=method, ipc=ipc, conflict=conflict))
-        for ipc in sizes for method, name in pairs for conflict in shares
+        for ipc in sizes
+        for method, name in pairs
+        for conflict in shares
         for row in (("random", "none", "kde") if method == "dm" else ("none", "kde"))
     ]
 
 
 GRID = grid.Grid(
-    "reproduction", cells, down=("dataset", "method", "ipc", "conflict"),
+    "reproduction",
+    cells,
+    down=("dataset", "method", "ipc", "conflict"),
     scores=("accuracy", "conflicting"),
 )
 

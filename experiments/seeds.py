@@ -13,7 +13,7 @@ and 93.7 %. Real subsets differ by three points if drawn uniformly, by five if b
 import itertools
 
 from experiments import grid
-from jaxdd.jobs import Options
+from jaxdd.runs.jobs import Options
 
 
 def cells(preset: str) -> list[grid.Cell]:

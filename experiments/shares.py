@@ -10,7 +10,7 @@ oracle 92.5 % with them, fixed defaults 91.7 %, and plain distillation 18.3 %.
 """
 
 from experiments import grid
-from jaxdd.jobs import Options
+from jaxdd.runs.jobs import Options
 
 
 def cells(preset: str) -> list[grid.Cell]:

@@ -17,9 +17,7 @@ def cells(preset: str) -> list[grid.Cell]:
     return reproduction.main_table(preset, [("dsa", "bgfmnist"), ("dsa", "ccifar10")])
 
 
-GRID = grid.Grid(
-    "siamese", cells, down=reproduction.GRID.down, scores=reproduction.GRID.scores
-)
+GRID = grid.Grid("siamese", cells, down=reproduction.GRID.down, scores=reproduction.GRID.scores)
 
 if __name__ == "__main__":
     grid.main(GRID)

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments import grid
-from jaxdd import cli, options, pipeline, results, store
+from jaxdd.data import files
+from jaxdd.runs import cli, options, pipeline, results
 
 RESULTS = grid.RESULTS
 SETS = pipeline.ROWS
@@ -71,8 +72,10 @@ def compared() -> Iterator[str]:
     yield f"|---|{'--:|' * len(columns)}"
     for path in comparisons():
         link = f"[`{command(results.config(results.read(path)))}`](experiments/results/{path.name})"
-        numbers = [f"**{cell}**" if name == "kde" else cell
-                   for name, cell in zip(columns, cells(path, columns))]
+        numbers = [
+            f"**{cell}**" if name == "kde" else cell
+            for name, cell in zip(columns, cells(path, columns))
+        ]
         yield f"| {link} | {' | '.join(numbers)} |"
 
 
@@ -80,25 +83,29 @@ def timed(path: pathlib.Path) -> Iterator[str]:
     """Yields the lines of a table of what `experiments.benchmark` measured."""
     yield f"| [work](experiments/results/{path.name}) | jaxdd | peer | | ratio | share of peak |"
     yield "|---|--:|---|--:|--:|--:|"
-    for row in store.read_json(path)["rows"]:
+    for row in files.read_json(path)["rows"]:
         peer = "" if row["peer_seconds"] is None else f"{row['peer_seconds']:.3g} s"
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f} ± {row['ratio_spread']:.2f}"
-        yield (f"| {row['name']} | {row['seconds']:.3g} s | {row['peer'] or ''} | {peer} | {ratio} | "
-               f"{row['share_of_peak']:.2f} |")
+        yield (
+            f"| {row['name']} | {row['seconds']:.3g} s | {row['peer'] or ''} | {peer} | {ratio} | "
+            f"{row['share_of_peak']:.2f} |"
+        )
 
 
 def swept(path: pathlib.Path) -> Iterator[str]:
     """Yields the lines of a table of the growth that `experiments.benchmark --sweep` fitted."""
     yield f"| [work](experiments/results/{path.name}) | grows with | values | seconds | exponent |"
     yield "|---|---|--:|--:|--:|"
-    for row in store.read_json(path)["sweeps"]:
-        values, seconds = (", ".join(f"{x:.3g}" for x in row[name]) for name in ("values", "seconds"))
+    for row in files.read_json(path)["sweeps"]:
+        values, seconds = (
+            ", ".join(f"{x:.3g}" for x in row[name]) for name in ("values", "seconds")
+        )
         yield f"| {row['name']} | {row['variable']} | {values} | {seconds} | {row['exponent']:.2f} |"
 
 
 def ended(path: pathlib.Path) -> Iterator[str]:
     """Yields the lines of a table of what `experiments.end_to_end` measured."""
-    found = store.read_json(path)["both"]
+    found = files.read_json(path)["both"]
     stages = ("embed", "density", "distill")
     titles = (*(f"{stage}, s" for stage in stages), "together, s", "accuracy", "n")
     yield f"| [by](experiments/results/{path.name}) | {' | '.join(titles)} |"
@@ -112,7 +119,7 @@ def ended(path: pathlib.Path) -> Iterator[str]:
 
 def recognised(path: pathlib.Path) -> Iterator[str]:
     """Yields the lines of a table of what `experiments.recognition` measured."""
-    found = store.read_json(path)["found"]
+    found = files.read_json(path)["found"]
     sets = list(next(iter(found.values()))["showing"])
     titles = ("recognised", *sets, "network trained on all")
     yield f"| [data set](experiments/results/{path.name}) | {' | '.join(titles)} |"
@@ -124,7 +131,7 @@ def recognised(path: pathlib.Path) -> Iterator[str]:
 
 def principled(path: pathlib.Path, score: str) -> Iterator[str]:
     """Yields the lines of a table of what the rules of `experiments.principles` chose is worth."""
-    found = store.read_json(path)["judged"]
+    found = files.read_json(path)["judged"]
     rules = list(next(iter(found.values()))["rules"])
     yield f"| [data set ({score})](experiments/results/{path.name}) | {' | '.join(rules)} |"
     yield f"|---|{'--:|' * len(rules)}"
@@ -138,7 +145,7 @@ def disagreeing(path: pathlib.Path) -> Iterator[str]:
     titles = "conflicting among disagreeing", "disagreeing among conflicting", "weights pay"
     yield f"| [data set](experiments/results/{path.name}) | {' | '.join(titles)} |"
     yield f"|---|{'--:|' * len(titles)}"
-    for name, row in store.read_json(path)["judged"].items():
+    for name, row in files.read_json(path)["judged"].items():
         shares = (f"{100 * row[score]:.1f}" for score in ("purity", "coverage"))
         yield f"| {name} | {' | '.join(shares)} | {'yes' if row['pays'] else 'no'} |"
 
@@ -179,7 +186,7 @@ def blocks() -> Iterator[list[str]]:
         yield list(disagreeing(path))
     for path in sorted(RESULTS.glob("benchmark-*.json")):
         yield list(timed(path))
-        if store.read_json(path)["sweeps"]:
+        if files.read_json(path)["sweeps"]:
             yield list(swept(path))
     for path in sorted(RESULTS.glob("end-to-end-*.json")):
         yield list(ended(path))

@@ -38,7 +38,9 @@ def draw(n: int, side: int, strategy, device) -> Augmentation:
     u, v, w = torch.rand(3, n, device=device)
 
     def where(name, value, otherwise):
-        used = chosen == strategy.index(name) if name in strategy else torch.zeros_like(chosen).bool()
+        used = (
+            chosen == strategy.index(name) if name in strategy else torch.zeros_like(chosen).bool()
+        )
         return torch.where(used if value.ndim == 1 else used[:, None], value, otherwise)
 
     pair = torch.stack([u, v], 1)
@@ -141,7 +143,9 @@ def load(network: ConvNet, params) -> None:
             found = [layer for layer in network.blocks if isinstance(layer, kind)]
             for i, layer in enumerate(found):
                 values = params[f"{name}_{i}"]
-                weight = values["kernel"].transpose(3, 2, 0, 1) if name == "Conv" else values["scale"]
+                weight = (
+                    values["kernel"].transpose(3, 2, 0, 1) if name == "Conv" else values["scale"]
+                )
                 layer.weight.copy_(torch.tensor(weight))
                 layer.bias.copy_(torch.tensor(values["bias"]))
         kernel, width = params["classifier"]["kernel"], network.blocks[-3].num_channels
@@ -296,9 +300,7 @@ def evaluation(pool: Pool, images, labels, *, width, seeds, epochs, compiled=Fal
 
     def train():
         reset(network)
-        optimizer = torch.optim.SGD(
-            network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4
-        )
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [epochs // 2], 0.1)
         for _ in range(epochs):
             order = torch.randperm(len(images), device=device)

@@ -10,7 +10,7 @@ and DSA are worse (`experiments.methods`); with density weights it comes within 
 """
 
 from experiments import grid
-from jaxdd.jobs import Options
+from jaxdd.runs.jobs import Options
 
 
 def cells(preset: str) -> list[grid.Cell]:

@@ -12,7 +12,7 @@ and cost accuracy, those of auto should notice that there is nothing to balance.
 """
 
 from experiments import grid
-from jaxdd.jobs import Options
+from jaxdd.runs.jobs import Options
 
 
 def cells(preset: str) -> list[grid.Cell]:
@@ -21,7 +21,8 @@ def cells(preset: str) -> list[grid.Cell]:
     rows |= {(method, ipc): ("random", "none") for method in ("dc", "dsa") for ipc in (1, 10)}
     return [
         grid.Cell("mnist", row, Options(method=method, preset=preset, ipc=ipc))
-        for (method, ipc), names in rows.items() for row in names
+        for (method, ipc), names in rows.items()
+        for row in names
     ]
 
 

@@ -11,14 +11,15 @@ set has 96 % without either. Neither was tuned.
 """
 
 from experiments import grid
-from jaxdd.jobs import Options
+from jaxdd.runs.jobs import Options
 
 
 def cells(preset: str) -> list[grid.Cell]:
     """Both trainings on real images and on the set distilled without weights."""
     return [
         grid.Cell("cmnist", row, Options(preset=preset, conflict=0.05, ipc=50, training=training))
-        for training in ("lff", "selecmix") for row in ("random", "none")
+        for training in ("lff", "selecmix")
+        for row in ("random", "none")
     ]
 
 

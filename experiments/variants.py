@@ -16,15 +16,19 @@ three.
 import itertools
 
 from experiments import grid
-from jaxdd.jobs import Options
+from jaxdd.runs.jobs import Options
 
 
 def cells(preset: str) -> list[grid.Cell]:
     """Every start with the default weighting, and the other weightings from two of them."""
-    chosen = [*itertools.product(("draw",), ("weighted", "real", "noise")),
-              *itertools.product(("mean", "batch"), ("weighted", "real"))]
+    chosen = [
+        *itertools.product(("draw",), ("weighted", "real", "noise")),
+        *itertools.product(("mean", "batch"), ("weighted", "real")),
+    ]
     return [
-        grid.Cell("cmnist", "kde", Options(preset=preset, conflict=0.05, weighting=weighting, init=init))
+        grid.Cell(
+            "cmnist", "kde", Options(preset=preset, conflict=0.05, weighting=weighting, init=init)
+        )
         for weighting, init in chosen
     ]
 

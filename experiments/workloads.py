@@ -120,8 +120,13 @@ def distribution_matching(sizes: Sizes) -> Work:
     forward = sizes.classes * (sizes.real + 2 * sizes.ipc)
     options = dict(width=sizes.width, real=sizes.real, ipc=sizes.ipc)
     return _distillation(
-        sizes, method, "distribution_matching", options, forward * cost.flops,
-        forward * cost.bytes, may_compile=True,
+        sizes,
+        method,
+        "distribution_matching",
+        options,
+        forward * cost.flops,
+        forward * cost.bytes,
+        may_compile=True,
     )
 
 
@@ -134,7 +139,10 @@ def gradient_matching(sizes: Sizes) -> Work:
     weights, one from that of the input, and one back to the pixels; the first layer five.
     """
     method = distill.gradient_matching(
-        networks.ConvNet(sizes.classes, sizes.width), _sgd(0.1), outer=1, inner=1,
+        networks.ConvNet(sizes.classes, sizes.width),
+        _sgd(0.1),
+        outer=1,
+        inner=1,
         strategy=augment.OPERATIONS,
     )
     cost = convnet_cost(sizes.width, sizes.side)
@@ -158,16 +166,27 @@ def evaluation(sizes: Sizes) -> Work:
 
     def run(keys, images, test_images):
         return evaluate.evaluate(
-            keys, networks.ConvNet(sizes.classes, sizes.width), images, labels,
+            keys,
+            networks.ConvNet(sizes.classes, sizes.width),
+            images,
+            labels,
             (test_images, jnp.arange(sizes.classes).repeat(sizes.test // sizes.classes), None),
-            aligned=None, mean=half, std=half, epochs=sizes.epochs,
+            aligned=None,
+            mean=half,
+            std=half,
+            epochs=sizes.epochs,
         ).accuracy
 
     def peer(module, compiled):
         tensor = _torch(images.reshape(-1, *_shape(sizes)).transpose(0, 3, 1, 2))
         return module.evaluation(
-            _torch_pool(module, sizes, sizes.test), tensor, _torch(labels).long(),
-            width=sizes.width, seeds=5, epochs=sizes.epochs, compiled=compiled,
+            _torch_pool(module, sizes, sizes.test),
+            tensor,
+            _torch(labels).long(),
+            width=sizes.width,
+            seeds=5,
+            epochs=sizes.epochs,
+            compiled=compiled,
         )
 
     cost = convnet_cost(sizes.width, sizes.side)
@@ -197,7 +216,9 @@ def contrastive_step(sizes: Sizes) -> Work:
 
     def peer(module, compiled):
         step, _ = module.contrastive(
-            _torch_pool(module, sizes), width=sizes.encoder_width, batch=sizes.batch,
+            _torch_pool(module, sizes),
+            width=sizes.encoder_width,
+            batch=sizes.batch,
             compiled=compiled,
         )
         return step
@@ -207,8 +228,12 @@ def contrastive_step(sizes: Sizes) -> Work:
     views = 2 * each * sizes.classes
     flops = views * (3 * cost.flops - cost.first_flops + 6 * 128 * (features + 128 + views))
     return _work(
-        jax.jit(steps), (jax.random.key(1), state, pool), _torch_peers(peer, True), flops,
-        3 * views * cost.bytes, pieces=sizes.steps,
+        jax.jit(steps),
+        (jax.random.key(1), state, pool),
+        _torch_peers(peer, True),
+        flops,
+        3 * views * cost.bytes,
+        pieces=sizes.steps,
     )
 
 
@@ -286,7 +311,10 @@ def _pool(sizes, n=None):
     n = 2 * sizes.classes * sizes.real if n is None else n
     labels = np.arange(sizes.classes).repeat(n // sizes.classes)
     return sampling.pool(
-        _pixels(sizes, len(labels)), labels, num_classes=sizes.classes, mean=(0.5,) * 3,
+        _pixels(sizes, len(labels)),
+        labels,
+        num_classes=sizes.classes,
+        mean=(0.5,) * 3,
         std=(0.5,) * 3,
     )
 
@@ -304,8 +332,12 @@ def _distillation(sizes, method, name, options, flops, moved, may_compile=False)
         return getattr(module, name)(_torch_pool(module, sizes), **options, **extra)
 
     return _work(
-        jax.jit(function), (jax.random.key(2), state, pool, jnp.asarray(0)),
-        _torch_peers(peer, may_compile), flops, moved, pieces=sizes.steps,
+        jax.jit(function),
+        (jax.random.key(2), state, pool, jnp.asarray(0)),
+        _torch_peers(peer, may_compile),
+        flops,
+        moved,
+        pieces=sizes.steps,
     )
 
 
@@ -316,8 +348,10 @@ def _work(function, arguments, peers, flops, moved, *, pieces=1, precision="defa
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
     peak = (
-        memory.argument_size_in_bytes + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
     )
     run = lambda: jax.block_until_ready(compiled(*arguments))
     return Work(Timed(run, 1 / pieces), peers, flops, moved, peak, seconds, precision)

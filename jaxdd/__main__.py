@@ -1,6 +1,6 @@
 """`python -m jaxdd` equals `jaxdd`."""
 
-from jaxdd.cli import main
+from jaxdd.runs.cli import main
 
 if __name__ == "__main__":
     main()

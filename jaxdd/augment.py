@@ -21,16 +21,16 @@ class Augmentation(NamedTuple):
     """Parameters of the augmentation of one image; a batch of them carries a leading axis.
 
     Attributes:
-      brightness: [] added to every value, in the units of the image; 0 changes nothing.
-      saturation: [] factor on the difference to the mean over the channels; 1 changes nothing.
-      contrast: [] factor on the difference to the mean over the image; 1 changes nothing.
-      shift: [2] pixels (rows, columns) by which the window moves down and right, so that the
-        picture moves up and left; 0 changes nothing.
-      flip: [] bool, whether left and right change places.
-      scale: [2] factor on the sampling grid (rows, columns): above 1 the picture shrinks.
-      angle: [] radians, counter-clockwise as seen.
-      cutout_centre: [2] integer row and column of the centre of the square that is set to 0.
-      cutout_size: [2] integer height and width of the square in pixels; 0 cuts nothing out.
+        brightness: [] added to every value, in the units of the image; 0 changes nothing.
+        saturation: [] factor on the difference to the mean over the channels; 1 changes nothing.
+        contrast: [] factor on the difference to the mean over the image; 1 changes nothing.
+        shift: [2] pixels (rows, columns) by which the window moves down and right, so that the
+            picture moves up and left; 0 changes nothing.
+        flip: [] bool, whether left and right change places.
+        scale: [2] factor on the sampling grid (rows, columns): above 1 the picture shrinks.
+        angle: [] radians, counter-clockwise as seen.
+        cutout_centre: [2] integer row and column of the centre of the square that is set to 0.
+        cutout_size: [2] integer height and width of the square in pixels; 0 cuts nothing out.
     """
 
     brightness: jax.Array
@@ -86,17 +86,17 @@ def draw(
     `vmap` would run all its branches.
 
     Args:
-      key: random key.
-      shape: (height, width, channels) of the images in pixels; static.
-      strategy: names out of `OPERATIONS`; a name that is given twice is drawn twice as often, and
-        an empty strategy gives the identity. Digits leave "flip" out.
+        key: random key.
+        shape: (height, width, channels) of the images in pixels; static.
+        strategy: names out of `OPERATIONS`; a name that is given twice is drawn twice as often, and
+            an empty strategy gives the identity. Digits leave "flip" out.
 
     Returns:
-      The parameters, for one image or for all images of siamese batches.
+        The parameters, for one image or for all images of siamese batches.
 
     Raises:
-      ValueError: the shape has not three axes, or a name is not an operation.
-      TypeError: the strategy is a string.
+        ValueError: the shape has not three axes, or a name is not an operation.
+        TypeError: the strategy is a string.
 
     Reference: Zhao & Bilen, ICML 2021, section 3.3 and its public code.
 
@@ -146,15 +146,15 @@ def apply(augmentation: Augmentation, image: jax.Array) -> jax.Array:
     to the last bit set `XLA_FLAGS=--xla_gpu_deterministic_ops=true`.
 
     Args:
-      augmentation: the parameters for one image.
-      image: [h, w, c] floating point; colour is meant for normalised images.
+        augmentation: the parameters for one image.
+        image: [h, w, c] floating point; colour is meant for normalised images.
 
     Returns:
-      [h, w, c], the augmented image in the same dtype (computed in float32 at least).
+        [h, w, c], the augmented image in the same dtype (computed in float32 at least).
 
     Raises:
-      ValueError: the image has not three axes.
-      TypeError: the image is not of a floating dtype.
+        ValueError: the image has not three axes.
+        TypeError: the image is not of a floating dtype.
     """
     image = jnp.asarray(image)
     _check_images("image", image, "h, w, c")
@@ -171,17 +171,17 @@ def siamese(
     """Augments all images of all batches by one and the same draw.
 
     Args:
-      key: random key.
-      *batches: each [n_i, h, w, c] floating point, of one image shape; the n_i may differ.
-      strategy: names out of `OPERATIONS`, as for `draw`.
+        key: random key.
+        *batches: each [n_i, h, w, c] floating point, of one image shape; the n_i may differ.
+        strategy: names out of `OPERATIONS`, as for `draw`.
 
     Returns:
-      A tuple of the augmented batches, also when there is one only.
+        A tuple of the augmented batches, also when there is one only.
 
     Raises:
-      ValueError: no batch, a batch has not four axes, the image shapes differ, or a name in the
-        strategy is not an operation.
-      TypeError: a batch is not of a floating dtype.
+        ValueError: no batch, a batch has not four axes, the image shapes differ, or a name in the
+            strategy is not an operation.
+        TypeError: a batch is not of a floating dtype.
 
     Reference: Zhao & Bilen, ICML 2021, equation 8: A_ω with one ω for real and synthetic images.
 
@@ -207,16 +207,16 @@ def per_image(
     """Augments each image by a draw of its own, as the training of networks does.
 
     Args:
-      key: random key.
-      images: [n, h, w, c] floating point.
-      strategy: names out of `OPERATIONS`, as for `draw`.
+        key: random key.
+        images: [n, h, w, c] floating point.
+        strategy: names out of `OPERATIONS`, as for `draw`.
 
     Returns:
-      [n, h, w, c], the augmented images.
+        [n, h, w, c], the augmented images.
 
     Raises:
-      ValueError: the images have not four axes, or a name in the strategy is not an operation.
-      TypeError: the images are not of a floating dtype.
+        ValueError: the images have not four axes, or a name in the strategy is not an operation.
+        TypeError: the images are not of a floating dtype.
 
     >>> jax.jit(per_image)(jax.random.key(0), jnp.ones((5, 28, 28, 1))).shape
     (5, 28, 28, 1)

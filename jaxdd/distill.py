@@ -175,9 +175,7 @@ def gradient_matching(
         transform = lambda images: augment.siamese(key, images, strategy=strategy)[0]
         real, weights = jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), batch)
         targets = jax.lax.map(
-            lambda group: training.gradient(
-                network, params, transform(group[0]), label, group[1]
-            ),
+            lambda group: training.gradient(network, params, transform(group[0]), label, group[1]),
             (real, weights),
         )
         present = weights.sum(1) > 0
@@ -192,15 +190,22 @@ def gradient_matching(
 
     def trained(key, params, images):
         return training.fit(
-            key, network, params, *_labelled(decode(images)),
-            optimizer=network_optimizer, epochs=inner, batch_size=batch_size, strategy=strategy,
+            key,
+            network,
+            params,
+            *_labelled(decode(images)),
+            optimizer=network_optimizer,
+            epochs=inner,
+            batch_size=batch_size,
+            strategy=strategy,
         )
 
     def step(key, state, batch):
         key_network, key_augment, key_train = jax.random.split(key, 3)
         params = jax.lax.cond(
             state.count % outer == 0,
-            lambda: network.init(key_network, state.images[0, :1]), lambda: state.params,
+            lambda: network.init(key_network, state.images[0, :1]),
+            lambda: state.params,
         )
         k = len(state.images)
         keys = jax.random.split(key_augment, k)

@@ -70,8 +70,15 @@ def train(
     key_init, key_train = jax.random.split(key)
     params = network.init(key_init, images[:1])
     return training.fit(
-        key_train, network, params, images, labels, optimizer=descent, epochs=epochs,
-        batch_size=batch_size, strategy=strategy,
+        key_train,
+        network,
+        params,
+        images,
+        labels,
+        optimizer=descent,
+        epochs=epochs,
+        batch_size=batch_size,
+        strategy=strategy,
     )
 
 
@@ -155,8 +162,13 @@ def score(
     groups = groups.reshape(num_classes, num_attributes)
     gaps = jnp.nanmax(groups, axis=1) - jnp.nanmin(groups, axis=1)
     return Scores(
-        correct.mean(), share(~conflicting), share(conflicting), jnp.nanmin(groups),
-        jnp.nanmax(gaps), jnp.nanmean(gaps), groups,
+        correct.mean(),
+        share(~conflicting),
+        share(conflicting),
+        jnp.nanmin(groups),
+        jnp.nanmax(gaps),
+        jnp.nanmean(gaps),
+        groups,
     )
 
 
@@ -203,8 +215,12 @@ def evaluate(
         params = train(key, network, images, labels, **protocol)
         predictions = predict(network, params, test_images, mean=mean, std=std)
         return score(
-            predictions, test_labels, attributes, aligned,
-            num_classes=network.num_classes, num_attributes=num_attributes,
+            predictions,
+            test_labels,
+            attributes,
+            aligned,
+            num_classes=network.num_classes,
+            num_attributes=num_attributes,
         )
 
     return jax.lax.map(one, keys)

@@ -29,7 +29,8 @@ def split(images: jax.Array, *, factor: int) -> jax.Array:
     *lead, m, height, width, channels = images.shape
     pieces = [
         jax.image.resize(images[..., rows, columns, :], images.shape, "linear")
-        for rows in _cuts(height, factor) for columns in _cuts(width, factor)
+        for rows in _cuts(height, factor)
+        for columns in _cuts(width, factor)
     ]
     return jnp.stack(pieces, -4).reshape(*lead, m * factor**2, height, width, channels)
 

@@ -1,9 +1,9 @@
-"""Layer 1, kernel density: how crowded is the neighbourhood of each embedding?
+"""Kernel density: how crowded is the neighbourhood of each embedding?
 
     log f(x_i) = log( sum_j w_j N(x_i; y_j, h^2 I) / sum_j w_j )
 
 `log_density` (any queries under any points) and `class_log_density` (each sample under its own
-class) are two doors to `mixture.kernel_sums`: exact, in log space, tiled, and round a ring of
+class) are two doors to `kernel_sums.kernel_sums`: exact, in log space, tiled, and round a ring of
 devices where the points are split; `log_density_sampled` is for points beyond counting, and says how
 far off it is. The bandwidth h has the unit of the embeddings; `scott`,
 `silverman`, `mean_distance`, `median_distance` and `likelihood` propose one.
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdd import mixture
+from jaxdd import kernel_sums
 
 FLOOR = 1e-6
 """Smallest bandwidth that a rule returns: what a class without any spread gets."""
@@ -51,7 +51,7 @@ def log_density(
         leave_one_out: the queries are the points, and point i takes no part in the density of
             query i, neither above nor below the fraction bar.
         tile: largest number of queries and of points whose distances are in memory together; by
-            default what `mixture.TILE` says.
+            default what `kernel_sums.TILE` says.
         axis: inside `shard_map`, the mesh axis over which the points (and the queries that are
             they) are split; m then counts the points of one device. `parallel.log_density` is the
             door from outside.
@@ -80,14 +80,16 @@ def log_density(
     weights = _as_weights(weights, points)
     centre = _total(jax.lax.stop_gradient(points.mean(0)), axis) / _size(axis)
     index = _index(m, axis)
-    wanted = mixture.Queries(
-        queries - centre, jnp.zeros(n, int), index if leave_one_out else jnp.arange(n),
+    wanted = kernel_sums.Queries(
+        queries - centre,
+        jnp.zeros(n, int),
+        index if leave_one_out else jnp.arange(n),
         jnp.broadcast_to(bandwidth, n),
     )
-    given = mixture.Points(
+    given = kernel_sums.Points(
         points - centre, jnp.zeros(m, int), index if leave_one_out else jnp.full(m, -1), weights
     )
-    sums = mixture.kernel_sums(wanted, given, leave_one_out=leave_one_out, tile=tile, axis=axis)
+    sums = kernel_sums.kernel_sums(wanted, given, leave_one_out=leave_one_out, tile=tile, axis=axis)
     return _log_density(wanted, sums)
 
 
@@ -143,12 +145,12 @@ def class_log_density(
     order = jnp.argsort(labels)
     position, label = centred[order], labels[order]
     index = _index(labels.size, axis)
-    queries = mixture.Queries(position, label, index, bandwidth[label])
+    queries = kernel_sums.Queries(position, label, index, bandwidth[label])
     if own:
-        sums = mixture.own_sums(queries, tile=tile)
+        sums = kernel_sums.own_sums(queries, tile=tile)
     else:
-        points = mixture.Points(position, label, index, weights[order])
-        sums = mixture.kernel_sums(
+        points = kernel_sums.Points(position, label, index, weights[order])
+        sums = kernel_sums.kernel_sums(
             queries, points, leave_one_out=leave_one_out, tile=tile, axis=axis
         )
     return _log_density(queries, sums)[jnp.argsort(order)]
@@ -221,15 +223,18 @@ def log_density_sampled(
     centre = jax.lax.stop_gradient(drawn.mean(0))
 
     def kernel_sums(h):
-        return mixture.kernel_sums(
-            mixture.Queries(
+        return kernel_sums.kernel_sums(
+            kernel_sums.Queries(
                 queries - centre, jnp.zeros(n, int), jnp.arange(n), jnp.broadcast_to(h, n)
             ),
-            mixture.Points(
-                drawn - centre, jnp.zeros(samples, int),
-                chosen if itself else jnp.full(samples, -1), jnp.ones(samples, drawn.dtype),
+            kernel_sums.Points(
+                drawn - centre,
+                jnp.zeros(samples, int),
+                chosen if itself else jnp.full(samples, -1),
+                jnp.ones(samples, drawn.dtype),
             ),
-            leave_one_out=itself, tile=tile,
+            leave_one_out=itself,
+            tile=tile,
         )
 
     both = jax.vmap(kernel_sums)(bandwidth * jnp.array([1, 0.5**0.5]))
@@ -244,7 +249,7 @@ def log_density_sampled(
     return Estimate(log_total - jnp.log(others) - normaliser, error)
 
 
-def _log_density(queries: mixture.Queries, sums: mixture.Sums) -> jax.Array:
+def _log_density(queries: kernel_sums.Queries, sums: kernel_sums.Sums) -> jax.Array:
     normaliser = jnp.log(queries.bandwidth) + 0.5 * jnp.log(2 * jnp.pi)
     log_mass = jnp.log(jnp.where(sums.mass > 0, sums.mass, 1))
     return sums.log_sum - log_mass - queries.position.shape[1] * normaliser

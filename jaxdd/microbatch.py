@@ -71,8 +71,11 @@ def total(function: Callable[..., Any], *arrays: jax.Array) -> Any:
 
 def _largest(function, images):
     """Bytes of the largest array that a function makes of some images, which need a shape only."""
-    made = [variable.aval for equation in jax.make_jaxpr(function)(images).eqns
-            for variable in equation.outvars]
+    made = [
+        variable.aval
+        for equation in jax.make_jaxpr(function)(images).eqns
+        for variable in equation.outvars
+    ]
     return max(array.size * array.dtype.itemsize for array in (images, *made))
 
 

@@ -35,7 +35,9 @@ class Output(NamedTuple):
 
 def _convolve(images, kernel, padding):
     direct = functools.partial(
-        jax.lax.conv_general_dilated, window_strides=(1, 1), padding=[(p, p) for p in padding],
+        jax.lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding=[(p, p) for p in padding],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     if all(side >= k for side, k in zip(images.shape[1:3], kernel.shape[:2])):
@@ -115,7 +117,8 @@ def _conv2d_backward(padding, residuals, cotangent):
     full = tuple(k - 1 - p for k, p in zip(window, padding, strict=True))
     static = dict(padding=padding, window=window)
     kernel_gradient = jax.lax.platform_dependent(
-        images, cotangent,
+        images,
+        cotangent,
         cpu=functools.partial(_kernel_gradient_by_product, **static),
         default=functools.partial(_kernel_gradient, **static),
     )
@@ -128,7 +131,9 @@ conv2d.defvjp(_conv2d_forward, _conv2d_backward)
 def uniform_fan_in(fan_in: int) -> Callable:
     """Initializer U(−1/√fan_in, 1/√fan_in), the reference code's for weights and biases."""
     bound = 1 / math.sqrt(fan_in)
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )
 
 
 class Conv(nn.Module):

@@ -1,4 +1,4 @@
-"""Layer 3, several devices: the same numbers, from all of them together.
+"""Several devices: the same numbers, from all of them together.
 
 A one-dimensional mesh is all there is: `mesh()` lays it over the devices of all processes. What is
 small is on every device (`replicate`), what is large is split along its rows:
@@ -155,7 +155,10 @@ def map_rows(function: Callable, mesh: Mesh) -> Callable:
         whole, part = PartitionSpec(), PartitionSpec(AXIS)
         # No device hears of another in here, so it does not matter what varies between them.
         each = jax.shard_map(
-            function, mesh=mesh, in_specs=(part, *[whole] * len(others)), out_specs=part,
+            function,
+            mesh=mesh,
+            in_specs=(part, *[whole] * len(others)),
+            out_specs=part,
             check_vma=False,
         )
         n = len(jax.tree.leaves(rows)[0])
@@ -278,7 +281,10 @@ def class_log_density(
         [n] log densities in nats.
     """
     density = functools.partial(
-        kde.class_log_density, num_classes=num_classes, leave_one_out=leave_one_out, tile=tile,
+        kde.class_log_density,
+        num_classes=num_classes,
+        leave_one_out=leave_one_out,
+        tile=tile,
         axis=AXIS,
     )
     ring = _ring(lambda x, y, w, h: density(x, y, h, weights=w), mesh)

@@ -1,4 +1,4 @@
-"""Layer 1, reweighting: from the density of the samples to the weights of a class mean.
+"""Reweighting: from the density of the samples to the weights of a class mean.
 
 Weights [n] are at least 0 and sum to one within each class. `inverse_density` is the method,
 `uniform` switches it off, `oracle` is the target that bias labels would give, `clip` bounds the
@@ -233,9 +233,7 @@ def oracle(
     return 1 / (present[labels] * count[labels, attributes])
 
 
-def effective_sample_size(
-    weights: jax.Array, labels: jax.Array, *, num_classes: int
-) -> jax.Array:
+def effective_sample_size(weights: jax.Array, labels: jax.Array, *, num_classes: int) -> jax.Array:
     """Number of equally weighted samples whose class mean would be as noisy.
 
     ess_k = (sum_i w_i)^2 / sum_i w_i^2, from 1 (one sample has it all) to n_k (uniform).

@@ -92,7 +92,11 @@ def fit(
         return optax.apply_updates(params, step), state
 
     params, _ = loop(
-        key, update, (params, optimizer.init(params)), num_samples=len(labels), epochs=epochs,
+        key,
+        update,
+        (params, optimizer.init(params)),
+        num_samples=len(labels),
+        epochs=epochs,
         batch_size=batch_size,
     )
     return params

@@ -1,6 +1,7 @@
 """Four simulated devices, one compilation cache for the session, and the shared data if it is there."""
 
 import atexit
+import errno
 import os
 import pathlib
 import shutil
@@ -43,3 +44,13 @@ def data_dir():
     if not path.exists():
         pytest.skip(f"needs the data files in {path}")
     return path
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk that is found to be full when the data is flushed."""
+
+    def fsync(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)

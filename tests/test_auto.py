@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import auto, benchmarks, datasets, evaluate, jobs, pipeline, reweight, store, weighing
+from jaxdd import evaluate, reweight
+from jaxdd.data import benchmarks, datasets, files
+from jaxdd.runs import auto, jobs, pipeline, weighing
 
 OPTIONS = jobs.Options(encoder_steps=2, encoder_width=4, depth=2)
 
@@ -42,7 +44,9 @@ def test_the_weights_that_balance_the_pseudo_groups_best_are_chosen(monkeypatch,
     assert len(balances) == 2 * 4 * 5 and choice.best == np.argmax(balances)
     assert {each["encoder_steps"] for each in choice.balances} == {2, 6}
     assert {each["bandwidth"] for each in choice.balances} == {0.1, 0.2, 0.4, 0.8}
-    best = {name: value for name, value in choice.balances[choice.best].items() if name != "balance"}
+    best = {
+        name: value for name, value in choice.balances[choice.best].items() if name != "balance"
+    }
     again = weighing.weigh(digits._replace(options=dataclasses.replace(digits.options, **best)))
     np.testing.assert_array_equal(again.weights, choice.weights)
     longest = weighing.embed(
@@ -94,7 +98,9 @@ def test_held_out_samples_are_in_no_set(monkeypatch, digits):
     """A fifth of 1,437 - 100 agreeing and of 100 disagreeing samples; the overall accuracy by hand."""
     drawn, labels = [], digits.benchmark.train.labels
     monkeypatch.setattr(
-        auto.distill, "initial_real", lambda key, pool, **_: drawn.append(pool.weights) or jnp.ones(1)
+        auto.distill,
+        "initial_real",
+        lambda key, pool, **_: drawn.append(pool.weights) or jnp.ones(1),
     )
     accuracies = jnp.full(4, 0.9), jnp.full(4, 0.2)
     monkeypatch.setattr(auto.parallel, "thread_rows", lambda _: lambda rows: accuracies)
@@ -121,9 +127,14 @@ def test_no_class_is_held_out_whole(monkeypatch):
         return evaluate.Scores(*[jnp.ones(1)] * 7)
 
     monkeypatch.setattr(auto.evaluate, "evaluate", scores)
-    monkeypatch.setattr(auto.jax.lax, "map", lambda f, rows: jax.tree.map(
-        lambda *x: jnp.stack(x), *[f(jax.tree.map(lambda x: x[i], rows)) for i in range(len(rows[0]))]
-    ))
+    monkeypatch.setattr(
+        auto.jax.lax,
+        "map",
+        lambda f, rows: jax.tree.map(
+            lambda *x: jnp.stack(x),
+            *[f(jax.tree.map(lambda x: x[i], rows)) for i in range(len(rows[0]))],
+        ),
+    )
     monkeypatch.setattr(auto.parallel, "thread_rows", lambda function: function)
     groups = np.where(np.arange(46) % 2, (labels + 1) % 4, labels)
     heavy = jnp.asarray(np.arange(46) == 20, jnp.float32) + jnp.asarray(labels != 3, jnp.float32)
@@ -177,7 +188,7 @@ def test_run_and_comparison_keep_the_choice(tmp_path, monkeypatch, digits):
     (tmp_path / "run/result.json").unlink()
     again = pipeline.run(job, tmp_path / "run", debias="auto", resume=True)
     record = tmp_path / "run/choice.json"
-    assert again["choice"] == result["choice"] == store.read_json(record)
+    assert again["choice"] == result["choice"] == files.read_json(record)
     for damage in ("", "[1]", "{}", "null"):
         (tmp_path / "run/result.json").unlink(missing_ok=True)
         record.write_text(damage)

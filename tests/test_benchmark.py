@@ -9,23 +9,24 @@ import optax
 import pytest
 
 from experiments import benchmark, table, workloads
-from jaxdd import (
-    augment,
-    benchmarks,
-    contrastive,
-    distill,
-    jobs,
-    kde,
-    matching,
-    networks,
-    sampling,
-    training,
-)
+from jaxdd import augment, contrastive, distill, kde, matching, networks, sampling, training
+from jaxdd.data import benchmarks
+from jaxdd.runs import jobs
 
 KEY = jax.random.key(0)
 TINY = workloads.Sizes(
-    classes=2, real=4, ipc=2, side=8, width=4, steps=1, epochs=1, test=4, batch=4,
-    encoder_width=4, points=40, dimension=12,
+    classes=2,
+    real=4,
+    ipc=2,
+    side=8,
+    width=4,
+    steps=1,
+    epochs=1,
+    test=4,
+    batch=4,
+    encoder_width=4,
+    points=40,
+    dimension=12,
 )
 
 
@@ -156,7 +157,10 @@ def test_peer_distribution_matching(peers):
     images = torch_images(synthetic).requires_grad_()
     same = [lambda x: x] * 2
     found = peers.distribution_loss(
-        twin, same, torch_images(real), torch_images(weights[..., None, None, None])[..., 0, 0, 0],
+        twin,
+        same,
+        torch_images(real),
+        torch_images(weights[..., None, None, None])[..., 0, 0, 0],
         images,
     )
     found.backward()
@@ -199,7 +203,9 @@ def test_peer_densities(peers):
     found = peers.class_log_density(torch.tensor(np.asarray(points)), 2, 0.7)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     first = np.asarray(points[:20])
-    np.testing.assert_allclose(workloads._numpy_density(first, first, 0.7), expected[:20], rtol=1e-4)
+    np.testing.assert_allclose(
+        workloads._numpy_density(first, first, 0.7), expected[:20], rtol=1e-4
+    )
 
 
 def test_peer_density_of_keops():
@@ -226,8 +232,16 @@ def test_both_ends_of_the_way_are_scored_alike(peers, tmp_path, monkeypatch):
     from experiments import end_to_end
 
     tiny = jobs.Options(
-        conflict=0.1, ipc=2, steps=2, batch_size=4, width=4, encoder_width=4, encoder_steps=2,
-        epochs=2, eval_seeds=2, chunk=1,
+        conflict=0.1,
+        ipc=2,
+        steps=2,
+        batch_size=4,
+        width=4,
+        encoder_width=4,
+        encoder_steps=2,
+        epochs=2,
+        eval_seeds=2,
+        chunk=1,
     )
     monkeypatch.setattr(end_to_end.jobs, "Options", lambda **_: tiny)
     data = benchmarks.load("cdigits", conflict=0.1)
@@ -239,7 +253,10 @@ def test_both_ends_of_the_way_are_scored_alike(peers, tmp_path, monkeypatch):
         assert row["accuracy"]["n"] == 2 and 0 < row["accuracy"]["mean"] < 1
         assert all(row["seconds"][stage] > 0 for stage in end_to_end.STAGES)
     (header, _, *lines) = table.ended(tmp_path / "out.json")
-    assert "accuracy" in header and [line.split(" | ")[0] for line in lines] == ["| jaxdd", "| torch eager"]
+    assert "accuracy" in header and [line.split(" | ")[0] for line in lines] == [
+        "| jaxdd",
+        "| torch eager",
+    ]
 
 
 @pytest.mark.parametrize("name", workloads.WORK)

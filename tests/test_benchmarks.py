@@ -25,7 +25,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from jaxdd import archives, benchmarks, bias, datasets, store
+from jaxdd.data import archives, benchmarks, bias, datasets, files
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_originals = pytest.mark.skipif(
@@ -273,7 +273,11 @@ def test_cifar10_from_the_binary_folder(cifar):
     for channel, row, column in ((0, 0, 0), (1, 5, 30), (2, 31, 2)):
         level = record[1 + 1024 * channel + 32 * row + column]
         assert found.train.images[67, row, column, channel] == level
-    assert (found.num_attributes, found.class_names[3], "flip" in found.strategy) == (0, "cat", True)
+    assert (found.num_attributes, found.class_names[3], "flip" in found.strategy) == (
+        0,
+        "cat",
+        True,
+    )
 
 
 @pytest.mark.parametrize("kind", ["binary", "python"])
@@ -292,7 +296,9 @@ def test_cifar10_refuses_what_is_not_cifar10(cifar):
     path = folder / "data_batch_3.bin"
     content = path.read_bytes()
     path.write_bytes(content[:-1])
-    with pytest.raises(ValueError, match=r"data_batch_3.bin must have 184,380 bytes, found 184,379"):
+    with pytest.raises(
+        ValueError, match=r"data_batch_3.bin must have 184,380 bytes, found 184,379"
+    ):
         benchmarks.load("cifar10", data_dir=cifar)
     path.write_bytes(b"\x0a" + content[1:])
     with pytest.raises(ValueError, match=r"labels in 0..9, found 10"):
@@ -386,7 +392,9 @@ def test_dd_sets_are_named_configurations(small):
     folder, _ = small
     found = benchmarks.load("cmnist-dd", data_dir=folder, conflict=0.5, severity=1)
     assert found.name == "cmnist-dd"
-    assert digest(found) == digest(benchmarks.load("cmnist", data_dir=folder, conflict=0.5, severity=1))
+    assert digest(found) == digest(
+        benchmarks.load("cmnist", data_dir=folder, conflict=0.5, severity=1)
+    )
 
 
 @pytest.mark.parametrize("name", ["cdigits", "cmnist-bg"])
@@ -400,8 +408,14 @@ def test_conflicting_test_sets_have_no_aligned_sample(small, cifar, name):
 
 def test_bffhq(tmp_path):
     """Four faces, one of which conflicts; two for testing."""
-    names = ("0.5pct/align/0/1_0_0", "0.5pct/align/0/2_0_0", "0.5pct/align/1/3_1_1",
-             "0.5pct/conflict/1/4_1_0", "test/5_0_0", "test/6_1_0")
+    names = (
+        "0.5pct/align/0/1_0_0",
+        "0.5pct/align/0/2_0_0",
+        "0.5pct/align/1/3_1_1",
+        "0.5pct/conflict/1/4_1_0",
+        "test/5_0_0",
+        "test/6_1_0",
+    )
     for level, name in enumerate(names):
         path = tmp_path / "bffhq" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -497,7 +511,7 @@ def test_the_least_recently_used_is_deleted_first(small, tmp_path, monkeypatch):
     load(seed=1)
     (second,) = set(cached(tmp_path)) - {first}
     os.utime(second, (2, 2))
-    left = first.with_name(f".x.npz{store.TEMPORARY}")
+    left = first.with_name(f".x.npz{files.TEMPORARY}")
     left.write_bytes(b"half")
     os.utime(left, (1, 1))
     load(seed=0)
@@ -510,10 +524,11 @@ def test_the_least_recently_used_is_deleted_first(small, tmp_path, monkeypatch):
 def test_what_cannot_be_kept_is_still_returned(small, tmp_path, monkeypatch, fault):
     folder, _ = small
     if fault == "no room":
+
         def full(*_):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr(store, "write_arrays", full)
+        monkeypatch.setattr(files, "write_arrays", full)
     else:
         (tmp_path / "cache").write_text("not a folder")
     with pytest.warns(UserWarning, match="cmnist could not be kept for the next time: "):
@@ -523,7 +538,7 @@ def test_what_cannot_be_kept_is_still_returned(small, tmp_path, monkeypatch, fau
 
 LOADING = """
 import pathlib, sys
-from jaxdd import archives, benchmarks
+from jaxdd.data import archives, benchmarks
 folder = pathlib.Path(sys.argv[1])
 archive = archives.ARCHIVES["mnist"]
 import hashlib
@@ -541,7 +556,7 @@ def test_processes_that_build_at_once_and_one_that_is_killed(small, tmp_path):
     """All start together, one is killed in between; the others and a later run agree."""
     folder, _ = small
     command = [sys.executable, "-c", LOADING, folder, tmp_path / "cache"]
-    root = pathlib.Path(benchmarks.__file__).parents[1]
+    root = pathlib.Path(benchmarks.__file__).parents[2]
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root)
     builders = [subprocess.Popen(command, **pipes) for _ in range(3)]
     for process in builders:
@@ -587,7 +602,12 @@ IMAGE = np.zeros((1, 4, 4), np.uint8)
         ("ccifar10", dict(scenes=benchmarks.digits()), ValueError, "ccifar10 takes no scenes"),
         ("cmnist-dd", dict(conflict=0.3), ValueError, "conflicts of 0, 0.05, .*1, found 0.3"),
         ("bffhq", {}, ValueError, "bffhq must be downloaded by hand"),
-        ("mnist", dict(data_dir="/no/where"), FileNotFoundError, "data_dir must be a folder.*/no/where"),
+        (
+            "mnist",
+            dict(data_dir="/no/where"),
+            FileNotFoundError,
+            "data_dir must be a folder.*/no/where",
+        ),
         ("bgfmnist", dict(scenes=IMAGE), TypeError, "scenes must be a Benchmark, found ndarray"),
         ("mnist", dict(placement="left"), ValueError, "'centre' or 'corner', found 'left'"),
     ],
@@ -657,7 +677,9 @@ def test_absent_files_are_downloaded_once(small, tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "_reachable", lambda url: True)
     monkeypatch.setattr(archives, "_download", download)
     for _ in range(2):
-        assert (benchmarks.load("mnist", data_dir=folder).train.labels == arrays[archives.TRAIN[1]]).all()
+        assert (
+            benchmarks.load("mnist", data_dir=folder).train.labels == arrays[archives.TRAIN[1]]
+        ).all()
     assert asked == [[archives.TRAIN[1]]]
 
 
@@ -713,10 +735,10 @@ def test_failed_downloads_leave_nothing_behind(server, tmp_path, fault):
 
 def test_import_stays_light():
     code = (
-        "import sys, jaxdd.benchmarks\n"
+        "import sys, jaxdd.data.benchmarks\n"
         "heavy = {'tensorflow_datasets', 'tensorflow', 'matplotlib', 'sklearn', 'PIL'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )
-    root = pathlib.Path(benchmarks.__file__).parents[1]
+    root = pathlib.Path(benchmarks.__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

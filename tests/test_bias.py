@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdd import bias
+from jaxdd.data import bias
 
 KEY = jax.random.key(0)
 
@@ -271,7 +271,9 @@ def test_majority_refuses_lengths_that_differ():
 
 def test_greyscale_weighs_the_channels_and_leaves_the_others():
     """.299, .587 and .114 of 200 are 59.8, 117.4 and 22.8; white stays white."""
-    colours = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [255, 255, 255], [0, 0, 0]], np.uint8)
+    colours = np.array(
+        [[200, 0, 0], [0, 200, 0], [0, 0, 200], [255, 255, 255], [0, 0, 0]], np.uint8
+    )
     images = np.broadcast_to(colours[:, None, None], (5, 2, 3, 3))
     found = np.asarray(bias.greyscale(images, jnp.zeros(5, int)))
     assert found[:, 1, 2].tolist() == [[v] * 3 for v in (60, 117, 23, 255, 0)]
@@ -284,7 +286,10 @@ def test_scenes_are_of_the_category_asked_for_and_all_take_part():
     attributes = jnp.arange(15_000) % 3
     drawn = bias.draw_scenes(jax.random.key(0), attributes, categories, num_attributes=3)
     assert (categories[drawn] == attributes).all()
-    counts, expected = np.bincount(drawn, minlength=10), 5000 / np.array([6, 1, 3, 6, 6, 3, 6, 6, 3, 6])
+    counts, expected = (
+        np.bincount(drawn, minlength=10),
+        5000 / np.array([6, 1, 3, 6, 6, 3, 6, 6, 3, 6]),
+    )
     assert (np.abs(counts - expected) < 5 * np.sqrt(expected)).all()
 
 
@@ -304,14 +309,19 @@ RGB = np.zeros((2, 4, 4, 3), np.uint8)
     [
         (lambda: bias.greyscale(RGB[..., 0], jnp.zeros(2, int)), ValueError, r"\[n, h, w, 3\]"),
         (lambda: bias.greyscale(RGB / 1, jnp.zeros(2, int)), TypeError, "images must be uint8"),
-        (lambda: bias.greyscale(RGB, jnp.array([0, 2])), ValueError, "must lie in 0..1, found 0..2"),
+        (
+            lambda: bias.greyscale(RGB, jnp.array([0, 2])),
+            ValueError,
+            "must lie in 0..1, found 0..2",
+        ),
         (lambda: bias.natural_background(RGB[..., 0], RGB[:1]), ValueError, "differ: found"),
         (lambda: bias.natural_background(RGB[..., 0], RGB / 1), TypeError, "scenes must be uint8"),
         (
             lambda: bias.draw_scenes(
                 jax.random.key(0), jnp.array([0]), jnp.array([0, 0]), num_attributes=2
             ),
-            ValueError, "every category needs a scene, category 1 has none",
+            ValueError,
+            "every category needs a scene, category 1 has none",
         ),
     ],
 )

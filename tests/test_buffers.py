@@ -3,18 +3,25 @@
 import numpy as np
 import pytest
 
-from jaxdd import buffers
+from jaxdd.runs import buffers
 
 MANIFEST = {"network": "convnet", "data": "abc"}
 
 
 def expert(i, shape=(2, 2)):
-    return {"layer": {"kernel": np.full((4, *shape), float(i)), "bias": np.arange(4.0)[:, None] + i}}
+    return {
+        "layer": {"kernel": np.full((4, *shape), float(i)), "bias": np.arange(4.0)[:, None] + i}
+    }
 
 
 def fill(folder, *, count=3, manifest=MANIFEST, train=expert, like=None, report=lambda done: None):
     return buffers.fill(
-        folder, manifest, train, count=count, like=expert(0) if like is None else like, report=report
+        folder,
+        manifest,
+        train,
+        count=count,
+        like=expert(0) if like is None else like,
+        report=report,
     )
 
 
@@ -48,9 +55,13 @@ def test_experts_of_something_else(tmp_path):
     fill(tmp_path)
     with pytest.raises(ValueError, match="something else: data is 'abc' there and 'xyz' here"):
         fill(tmp_path, manifest=MANIFEST | {"data": "xyz"})
-    with pytest.raises(ValueError, match=r"layer/kernel must be float64 \(4, 3, 2\), found .* \(4, 2, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"layer/kernel must be float64 \(4, 3, 2\), found .* \(4, 2, 2\)"
+    ):
         fill(tmp_path, like=expert(0, (3, 2)))
-    with pytest.raises(ValueError, match="another network: expected other, found layer/bias, layer"):
+    with pytest.raises(
+        ValueError, match="another network: expected other, found layer/bias, layer"
+    ):
         fill(tmp_path, like={"other": np.zeros(4)})
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(ValueError, match="without a manifest.json"):

@@ -17,7 +17,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxdd import archives, benchmarks, builders
+from jaxdd.data import archives, benchmarks, builders
 
 NAMES = ("cdigits", "cmnist", "cfmnist", "cmnist_fg", "cmnist_bg", "cfmnist_fg", "cfmnist_bg")
 FIELDS = ("image", "label", "attribute")
@@ -200,16 +200,16 @@ def test_unknown_configs_are_refused_by_tfds(tmp_path):
 
 def test_without_tfds_one_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    monkeypatch.delitem(sys.modules, "jaxdd.builders")
+    monkeypatch.delitem(sys.modules, "jaxdd.data.builders")
     with pytest.raises(ImportError, match="pip install tensorflow-datasets importlib_resources"):
-        importlib.import_module("jaxdd.builders")
+        importlib.import_module("jaxdd.data.builders")
 
 
 def test_importing_needs_no_tensorflow_and_jaxdd_no_tfds():
     code = (
-        "import sys, jaxdd, jaxdd.benchmarks\n"
+        "import sys, jaxdd, jaxdd.data.benchmarks\n"
         "assert 'tensorflow_datasets' not in sys.modules\n"
-        "import jaxdd.builders, tensorflow_datasets\n"
+        "import jaxdd.data.builders, tensorflow_datasets\n"
         "tensorflow_datasets.builder('cmnist')\n"
         "assert 'tensorflow' not in sys.modules"
     )

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxdd import checkpoint
+from jaxdd.runs import checkpoint
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -64,7 +64,6 @@ def full_disk(monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fsync)
-
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
@@ -215,7 +214,7 @@ def test_limit_on_the_file_size_is_an_oserror(tmp_path):
     """A file that may not grow (RLIMIT_FSIZE) fails inside TensorStore, as on a full disk."""
     script = f"""
 import resource, signal, jax, jax.numpy as jnp
-from jaxdd import checkpoint
+from jaxdd.runs import checkpoint
 key, folder = jax.random.key(0), {str(tmp_path)!r}
 checkpoint.save(folder, 1, jnp.zeros(10))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -235,7 +234,7 @@ def test_killed_run_leaves_a_whole_state(tmp_path):
     """Every value of state n is n, so a mixture of two states would show."""
     script = f"""
 import itertools, jax.numpy as jnp
-from jaxdd import checkpoint
+from jaxdd.runs import checkpoint
 for step in itertools.count(1):
     checkpoint.save({str(tmp_path)!r}, step, [jnp.full((300, 300), step), jnp.full(7, step)])
 """
@@ -253,7 +252,7 @@ def test_state_returns_to_several_devices(tmp_path):
     script = f"""
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxdd import checkpoint
+from jaxdd.runs import checkpoint
 mesh = jax.sharding.Mesh(np.array(jax.devices()), ("x",))
 split, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["x"], []))
 state = {{"images": jax.device_put(jnp.arange(8.0), split), "count": jnp.int32(3)}}
@@ -271,7 +270,7 @@ print(jax.device_count())
 
 
 def test_orbax_is_imported_only_when_needed():
-    script = "import jaxdd.checkpoint, sys; print('orbax.checkpoint' in sys.modules)"
+    script = "import jaxdd.runs.checkpoint, sys; print('orbax.checkpoint' in sys.modules)"
     assert run_python(script) == ("False\n", "")
 
 

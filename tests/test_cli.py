@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import jaxdd
-from jaxdd import cli, pipeline, store
+from jaxdd.data import files
+from jaxdd.runs import cli, pipeline, store
 
 TINY = (
     "--ipc 2 --batch-size 8 --network mlp --depth 2 --epochs 1 --eval-seeds 1 --chunk 2 "
@@ -66,7 +67,7 @@ def test_experts_of_a_killed_run_are_used_and_the_others_trained(tmp_path):
     cli.main([*map(str, command), "--out", str(whole)])
     assert (cut / "experts" / "expert-000.npz").stat().st_mtime_ns == first
     for name in ("experts/expert-000.npz", "experts/expert-002.npz", "synthetic.npz"):
-        one, other = (store.read_arrays(folder / name) for folder in (cut, whole))
+        one, other = (files.read_arrays(folder / name) for folder in (cut, whole))
         for array in one:
             np.testing.assert_array_equal(one[array], other[array])
 
@@ -110,7 +111,7 @@ def finished(tmp_path_factory):
 
 
 def test_result(finished):
-    result = store.read_json(finished / "result.json")
+    result = files.read_json(finished / "result.json")
     for part in (result, result["random"]):
         for name in ("accuracy", "aligned", "conflicting", "worst_group"):
             assert set(part[name]) == {"mean", "std", "n"}
@@ -139,8 +140,18 @@ def test_an_occupied_folder_is_refused_before_any_work(finished, tmp_path, capsy
 def test_a_finished_run_is_read_back(finished, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "distill_into", None)
     cli.main(
-        ["run", "cdigits", *TINY, "--steps", "2", "--debias", "none", "--out", str(finished),
-         "--resume"]
+        [
+            "run",
+            "cdigits",
+            *TINY,
+            "--steps",
+            "2",
+            "--debias",
+            "none",
+            "--out",
+            str(finished),
+            "--resume",
+        ]
     )
     assert "random" in capsys.readouterr().out
 
@@ -176,9 +187,13 @@ def test_bad_values(arguments, parts, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "arguments, part",
-    [(["run"], "required"), (["run", "cdigits", "--debias", "magic"], "magic"),
-     (["run", "cdigits", "--ipc", "two"], "two"), (["train"], "train"),
-     (["run", "cdigits", "--epoch", "3"], "--epochs")],
+    [
+        (["run"], "required"),
+        (["run", "cdigits", "--debias", "magic"], "magic"),
+        (["run", "cdigits", "--ipc", "two"], "two"),
+        (["train"], "train"),
+        (["run", "cdigits", "--epoch", "3"], "--epochs"),
+    ],
     ids=str,
 )
 def test_words_that_do_not_parse_are_one_line(arguments, part, capsys):
@@ -194,7 +209,17 @@ def test_corrupt_data_is_named_with_its_checksum(tmp_path, capsys):
 
 
 def test_a_full_disk_is_one_line_and_the_run_can_go_on(tmp_path, monkeypatch, capsys):
-    command = ["run", "cdigits", *TINY, "--steps", "4", "--debias", "none", "--out", str(tmp_path / "out")]
+    command = [
+        "run",
+        "cdigits",
+        *TINY,
+        "--steps",
+        "4",
+        "--debias",
+        "none",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     original, calls = os.fsync, []
 
     def full(descriptor):
@@ -288,7 +313,7 @@ def test_run_on_a_folder_of_images(photographs, tmp_path, capsys):
     command = ["run", str(photographs), *small, "--out", str(tmp_path / "out")]
     cli.main(command)
     assert "no bias attributes: what concerns groups was skipped" in capsys.readouterr().out
-    result = store.read_json(tmp_path / "out" / "result.json")
+    result = files.read_json(tmp_path / "out" / "result.json")
     assert result["accuracy"]["n"] == 1 and result["weights"]["conflict_mass"] is None
     synthetic = store.read_synthetic(tmp_path / "out" / "synthetic.npz")
     assert synthetic.images.shape == (2, 2, 16, 16, 3)
@@ -326,13 +351,33 @@ def test_transfer_of_a_biased_set_tells_of_groups(tmp_path, capsys):
 
 
 def test_a_conflicting_test_set_has_groups(tmp_path, capsys):
-    command = ["run", "cdigits", *TINY, "--steps", "2", "--conflict", "0.5", "--test", "conflicting"]
+    command = [
+        "run",
+        "cdigits",
+        *TINY,
+        "--steps",
+        "2",
+        "--conflict",
+        "0.5",
+        "--test",
+        "conflicting",
+    ]
     cli.main([*command, "--debias", "none", "--out", str(tmp_path / "out")])
     assert "no bias attributes" not in capsys.readouterr().out
 
 
 def test_images_too_small_for_the_network_are_refused(photographs, tmp_path, capsys):
-    command = ["run", photographs, *TINY, "--network", "convnet", "--resize", "3", "--out", tmp_path / "out"]
+    command = [
+        "run",
+        photographs,
+        *TINY,
+        "--network",
+        "convnet",
+        "--resize",
+        "3",
+        "--out",
+        tmp_path / "out",
+    ]
     assert "sides of 4 pixels or more for a ConvNet of depth 2, found 3" in fails(command, capsys)
 
 

@@ -72,15 +72,11 @@ def trained():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 60)
     images = rng.integers(0, 60, (120, 8, 8, 1)) + 120 * labels[:, None, None, None]
-    pool = sampling.pool(
-        images.astype(np.uint8), labels, num_classes=2, mean=(0.4,), std=(0.3,)
-    )
+    pool = sampling.pool(images.astype(np.uint8), labels, num_classes=2, mean=(0.4,), std=(0.3,))
     network = networks.ConvNet(2, width=8, depth=2, norm=None)
     encoder = contrastive.Encoder(network, hidden=16, dimension=8)
     trainer = contrastive.trainer(encoder, optax.adam(1e-2), strategy=("crop", "cutout"))
-    train = jax.jit(
-        lambda key: contrastive.train(key, trainer, pool, steps=40, batch_size=32)
-    )
+    train = jax.jit(lambda key: contrastive.train(key, trainer, pool, steps=40, batch_size=32))
     state, info = train(jax.random.key(0))
     return encoder, pool, labels, state, info, train
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from jaxdd import corruptions
+from jaxdd.data import corruptions
 
 KEY = jax.random.key(0)
 SEVERITIES = (1, 2, 3, 4)
@@ -124,7 +124,9 @@ def test_spatter_colours():
     black = jnp.zeros((32, 32, 3))
     water = np.asarray(corruptions.spatter(KEY, black, severity=1)).reshape(-1, 3)
     wet = water[water.max(1) > 0]
-    np.testing.assert_allclose(wet / wet[:, 2:], np.array([[175 / 238, 1, 1]] * len(wet)), rtol=1e-5)
+    np.testing.assert_allclose(
+        wet / wet[:, 2:], np.array([[175 / 238, 1, 1]] * len(wet)), rtol=1e-5
+    )
     assert water.max() == pytest.approx(0.5 * 238 / 255, rel=1e-5)
     mud = np.asarray(corruptions.spatter(KEY, jnp.ones((32, 32, 3)), severity=3)).reshape(-1, 3)
     covered = (1 - mud[:, :1]) / (1 - 63 / 255)
@@ -290,7 +292,11 @@ IMAGES = np.zeros((2, 8, 8, 3), np.uint8)
         (dict(severity=0), ValueError, "severity must be 1, 2, 3 or 4, found 0"),
         (dict(severity=5), ValueError, "found 5"),
         (dict(severity=2.0), ValueError, "found 2.0"),
-        (dict(textures=np.zeros((1, 8, 7, 3))), ValueError, r"of \(8, 8\) or more, found \(1, 8, 7"),
+        (
+            dict(textures=np.zeros((1, 8, 7, 3))),
+            ValueError,
+            r"of \(8, 8\) or more, found \(1, 8, 7",
+        ),
         (dict(textures=np.zeros((0, 8, 8, 3))), ValueError, r"or more, found \(0, 8, 8, 3"),
         (dict(textures=IMAGES), TypeError, "textures must be floating.*found uint8"),
     ],

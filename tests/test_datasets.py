@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxdd import benchmarks, datasets
+from jaxdd.data import benchmarks, datasets
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,12 @@ def make_pool(counts=(20, 9, 30), weights=None, shape=(8, 8, 3)):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (len(labels), *shape), dtype=np.uint8)
     return sampling.pool(
-        images, labels, num_classes=len(counts), weights=weights,
-        mean=(0.5,) * shape[-1], std=(0.5,) * shape[-1],
+        images,
+        labels,
+        num_classes=len(counts),
+        weights=weights,
+        mean=(0.5,) * shape[-1],
+        std=(0.5,) * shape[-1],
     )
 
 
@@ -38,7 +42,13 @@ def run(steps, *, state=None, first=0, chunk_length=4, draw=DRAW, pool=POOL, key
     """The images after each chunk, by step."""
     state = start(pool) if state is None else state
     chunks = distill.run(
-        key, state, pool, method=METHOD, draw=draw, steps=steps, first=first,
+        key,
+        state,
+        pool,
+        method=METHOD,
+        draw=draw,
+        steps=steps,
+        first=first,
         chunk_length=chunk_length,
     )
     return {step: jax.tree.map(np.array, state) for step, state, _ in chunks}
@@ -143,7 +153,7 @@ def test_other_class_counts_and_image_shapes(classes, shape):
     chunks = distill.run(
         KEY, start(pool, method), pool, method=method, draw=DRAW, steps=2, chunk_length=2
     )
-    (_, state, _), = chunks
+    ((_, state, _),) = chunks
     assert state.images.shape == (classes, 2, *shape) and jnp.isfinite(state.images).all()
 
 
@@ -165,7 +175,8 @@ def test_four_devices_give_the_step_of_one():
     split = NamedSharding(mesh, PartitionSpec(None, "data"))
     everywhere = NamedSharding(mesh, PartitionSpec())
     found = jax.jit(METHOD.step)(
-        jax.device_put(KEY, everywhere), jax.device_put(state, everywhere),
+        jax.device_put(KEY, everywhere),
+        jax.device_put(state, everywhere),
         jax.device_put(batch, split),
     )
     assert len(found[0].images.sharding.device_set) == 4
@@ -295,7 +306,7 @@ def test_gradient_matching_on_other_shapes(classes, ipc, shape):
     chunks = distill.run(
         KEY, start(pool, method, ipc=ipc), pool, method=method, draw=DRAW, steps=3, chunk_length=3
     )
-    (_, state, info), = chunks
+    ((_, state, info),) = chunks
     assert state.images.shape == (classes, ipc, *shape) and jnp.isfinite(state.images).all()
     assert info["loss"].shape == (3,)
 
@@ -324,7 +335,9 @@ def test_ten_and_a_hundred_classes_make_programs_of_one_size():
     assert operations(100) == pytest.approx(operations(10), rel=0.05)
 
 
-@pytest.mark.parametrize("ipc, expected", [(1, (1, 1)), (5, (10, 50)), (50, (50, 10)), (99, (50, 10))])
+@pytest.mark.parametrize(
+    "ipc, expected", [(1, (1, 1)), (5, (10, 50)), (50, (50, 10)), (99, (50, 10))]
+)
 def test_loops(ipc, expected):
     assert distill.loops(ipc) == expected
 
@@ -343,8 +356,12 @@ def test_gradient_matching_refuses():
 
 GROUPS = 2
 GROUP_POOL = sampling.pool(  # class 1 has no sample of group 1
-    POOL.images, jnp.asarray(np.repeat([0, 1, 2, 4, 5], [15, 5, 9, 20, 10])), num_classes=6,
-    mean=(0.5,) * 3, std=(0.5,) * 3, empty=True,
+    POOL.images,
+    jnp.asarray(np.repeat([0, 1, 2, 4, 5], [15, 5, 9, 20, 10])),
+    num_classes=6,
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
+    empty=True,
 )
 GROUP_DRAW = draws.grouped(functools.partial(sampling.uniform_batch, size=6), groups=GROUPS)
 
@@ -424,7 +441,9 @@ def test_a_trajectory_matching_step_is_the_written_out_formula():
         for _ in range(2):
             slope = jax.grad(cross_entropy)(params)
             params = jax.tree.map(lambda p, g: p - jnp.exp(log_rate) * g, params, slope)
-        far = lambda x, y: sum(((a - b) ** 2).sum() for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y)))
+        far = lambda x, y: sum(
+            ((a - b) ** 2).sum() for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y))
+        )
         return far(params, way.target) / far(way.start, way.target)
 
     value, (slope, rate_slope) = loss(state.images, jnp.log(0.01))

@@ -13,7 +13,11 @@ from jaxdd import draws, kde, sampling
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).integers(0, 256, (59, 8, 8, 3), dtype=np.uint8)
 POOL = sampling.pool(
-    IMAGES, np.repeat([0, 1, 2], [20, 9, 30]), num_classes=3, mean=(0.5,) * 3, std=(0.5,) * 3,
+    IMAGES,
+    np.repeat([0, 1, 2], [20, 9, 30]),
+    num_classes=3,
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
     weights=np.random.default_rng(1).uniform(0.1, 1, 59),
 )
 DRAW = functools.partial(sampling.uniform_batch, size=8)
@@ -50,9 +54,11 @@ def test_representatives_are_the_nearest_to_the_centres_of_kmeans():
     found = draws.representative(DRAW, embed, size=3, iterations=20)(KEY, POOL)
     for c in range(3):
         points, weights = np.asarray(embed(candidates.images[c])), np.asarray(candidates.weights[c])
-        centres = cluster.KMeans(3, init=points[:3], n_init=1, max_iter=20, tol=0).fit(
-            points, sample_weight=weights
-        ).cluster_centers_
+        centres = (
+            cluster.KMeans(3, init=points[:3], n_init=1, max_iter=20, tol=0)
+            .fit(points, sample_weight=weights)
+            .cluster_centers_
+        )
         distances = ((points[:, None] - centres) ** 2).sum(2)
         distances[weights == 0] = np.inf
         chosen = distances.argmin(0)

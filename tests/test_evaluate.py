@@ -43,7 +43,11 @@ def test_empty_groups_are_left_out():
     """Attribute 2 never occurs and class 1 has one group: no gap there, nan for the empty ones."""
     labels, attributes = jnp.array([0, 0, 1]), jnp.array([0, 1, 1])
     scores = evaluate.score(
-        jnp.array([0, 1, 1]), labels, attributes, jnp.array([0, 1]), num_classes=2,
+        jnp.array([0, 1, 1]),
+        labels,
+        attributes,
+        jnp.array([0, 1]),
+        num_classes=2,
         num_attributes=3,
     )
     np.testing.assert_array_equal(scores.groups, [[1, 0, np.nan], [np.nan, 1, np.nan]])
@@ -61,9 +65,15 @@ def test_a_network_learns_the_stripes_and_the_random_labels_it_is_given():
     test_images, test_labels = stripes(40, seed=1)
     scores = jax.jit(
         lambda keys, labels: evaluate.evaluate(
-            keys, NETWORK, (images / 255.0 - 0.5) / 0.25, labels,
+            keys,
+            NETWORK,
+            (images / 255.0 - 0.5) / 0.25,
+            labels,
             (jnp.asarray(test_images), jnp.asarray(test_labels), None),
-            aligned=None, epochs=60, strategy=(), **STATISTICS,
+            aligned=None,
+            epochs=60,
+            strategy=(),
+            **STATISTICS,
         )
     )
     keys = jax.random.split(KEY, 2)
@@ -76,8 +86,16 @@ def test_seeds_are_those_of_single_runs():
     images, labels = stripes(8)
     test = (jnp.asarray(images), jnp.asarray(labels), jnp.asarray(labels))
     score = functools.partial(
-        evaluate.evaluate, network=NETWORK, images=images / 255.0 - 0.5, labels=labels, test=test,
-        aligned=jnp.array([0, 1]), num_attributes=2, epochs=2, strategy=("flip", "scale"), **STATISTICS,
+        evaluate.evaluate,
+        network=NETWORK,
+        images=images / 255.0 - 0.5,
+        labels=labels,
+        test=test,
+        aligned=jnp.array([0, 1]),
+        num_attributes=2,
+        epochs=2,
+        strategy=("flip", "scale"),
+        **STATISTICS,
     )
     keys, score = jax.random.split(KEY, 2), jax.jit(score)
     together = score(keys)
@@ -103,9 +121,7 @@ def test_training_is_sgd_with_momentum_decay_and_a_drop():
     velocity = jax.tree.map(jnp.zeros_like, params)
     for epoch in range(4):
         rate, gradient = 0.01 if epoch < 2 else 0.001, jax.grad(loss)(params)
-        velocity = jax.tree.map(
-            lambda v, g, p: 0.9 * v + g + 5e-4 * p, velocity, gradient, params
-        )
+        velocity = jax.tree.map(lambda v, g, p: 0.9 * v + g + 5e-4 * p, velocity, gradient, params)
         params = jax.tree.map(lambda p, v, rate=rate: p - rate * v, params, velocity)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), found, params)
 
@@ -130,8 +146,16 @@ def test_an_uneven_epoch_sees_every_sample_once():
     images = jnp.asarray(images / 255.0)
     params = NETWORK.init(jax.random.split(KEY)[0], images[:1])
     after = evaluate.train(
-        KEY, NETWORK, images, labels, epochs=1, batch_size=2, learning_rate=1e-5, momentum=0.0,
-        weight_decay=0.0, strategy=(),
+        KEY,
+        NETWORK,
+        images,
+        labels,
+        epochs=1,
+        batch_size=2,
+        learning_rate=1e-5,
+        momentum=0.0,
+        weight_decay=0.0,
+        strategy=(),
     )
 
     @jax.jit
@@ -157,13 +181,19 @@ def test_an_uneven_epoch_sees_every_sample_once():
 def test_prediction_does_not_depend_on_its_batch():
     images, _ = stripes(11)
     params = NETWORK.init(KEY, jnp.zeros((1, 8, 8, 1)))
-    predict = functools.partial(evaluate.predict, NETWORK, params, jnp.asarray(images), **STATISTICS)
+    predict = functools.partial(
+        evaluate.predict, NETWORK, params, jnp.asarray(images), **STATISTICS
+    )
     np.testing.assert_array_equal(predict(batch_size=11), predict(batch_size=4))
 
 
 @pytest.mark.parametrize(
-    "images, labels", [(np.zeros((0, 8, 8, 1)), np.zeros(0, int)), (np.zeros((2, 8, 8, 1)), np.zeros(3, int)),
-                       (np.zeros((2, 8, 8)), np.zeros(2, int))]
+    "images, labels",
+    [
+        (np.zeros((0, 8, 8, 1)), np.zeros(0, int)),
+        (np.zeros((2, 8, 8, 1)), np.zeros(3, int)),
+        (np.zeros((2, 8, 8)), np.zeros(2, int)),
+    ],
 )
 def test_bad_input(images, labels):
     with pytest.raises(ValueError, match=r"images must be \[m, h, w, c\] and labels \[m\]"):

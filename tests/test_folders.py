@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdd import datasets, folders
+from jaxdd.data import datasets, folders
 
 
 def save(path, value=0, *, mode="L", size=(12, 12), **options):
@@ -541,7 +541,7 @@ def test_originals_are_not_kept(tmp_path):
         (tmp_path / "x" / f"large {number}.png").symlink_to("large.png")
     code = f"""
 import os, re
-from jaxdd import folders
+from jaxdd.data import folders
 import PIL.Image, PIL.ImageOps
 os.cpu_count = lambda: 2
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])

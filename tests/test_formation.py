@@ -36,7 +36,9 @@ def test_pieces_are_enlarged_bilinearly(factor):
 
 def test_join_is_undone_by_split_for_smooth_images():
     ramp = jnp.linspace(0, 1, 16)
-    images = jnp.broadcast_to(jnp.stack([ramp, 1 - ramp, ramp**2, ramp * 0])[None, :, :, None, None], (3, 4, 16, 16, 2))
+    images = jnp.broadcast_to(
+        jnp.stack([ramp, 1 - ramp, ramp**2, ramp * 0])[None, :, :, None, None], (3, 4, 16, 16, 2)
+    )
     joined = formation.join(images, factor=2)
     assert joined.shape == (3, 1, 16, 16, 2)
     again = formation.split(joined, factor=2)
@@ -49,7 +51,9 @@ def test_the_gradient_reaches_every_pixel():
 
 
 def test_refuses():
-    with pytest.raises(ValueError, match=r"factor must lie in 1..4, the side of the images, found 5"):
+    with pytest.raises(
+        ValueError, match=r"factor must lie in 1..4, the side of the images, found 5"
+    ):
         formation.split(jnp.zeros((1, 4, 4, 1)), factor=5)
     with pytest.raises(ValueError, match="found 0"):
         formation.join(jnp.zeros((1, 4, 4, 1)), factor=0)

@@ -9,11 +9,19 @@ import time
 import pytest
 
 from experiments import grid
-from jaxdd import jobs, pipeline
+from jaxdd.runs import jobs, pipeline
 
 TINY = jobs.Options(
-    ipc=1, steps=4, batch_size=4, network="mlp", depth=2, epochs=1, eval_seeds=1, chunk=2,
-    encoder_steps=1, encoder_width=4,
+    ipc=1,
+    steps=4,
+    batch_size=4,
+    network="mlp",
+    depth=2,
+    epochs=1,
+    eval_seeds=1,
+    chunk=2,
+    encoder_steps=1,
+    encoder_width=4,
 )
 CELLS = [grid.Cell("cdigits", row, TINY) for row in ("random", "none")]
 GRID = grid.Grid("tiny", lambda preset: CELLS, down=("dataset", "ipc"))
@@ -35,9 +43,13 @@ def test_cells_are_computed_once_and_make_the_table(tmp_path, monkeypatch):
     assert [result["config"]["row"] for result in results] == ["random", "none"]
     numbers = " | ".join(f"{100 * result['accuracy']['mean']:.1f}" for result in results)
     ((header, rule, line),) = grid.tables(GRID, CELLS, where["folder"])
-    assert header == "| dataset, ipc (all test samples) | random | none |" and rule == "|---|--:|--:|"
+    assert (
+        header == "| dataset, ipc (all test samples) | random | none |" and rule == "|---|--:|--:|"
+    )
     assert line == f"| cdigits, 1 | {numbers} |"
-    grid.draw(GRID, [*CELLS, CELLS[0]._replace(row="kde")], where["folder"])  # kde has no result yet
+    grid.draw(
+        GRID, [*CELLS, CELLS[0]._replace(row="kde")], where["folder"]
+    )  # kde has no result yet
     assert (where["folder"] / "tiny.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.delattr(pipeline, "compare")
     grid.compute(GRID, CELLS, **where)  # nothing is left to do

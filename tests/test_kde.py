@@ -166,9 +166,7 @@ def test_weights_are_repetitions():
     x, q = normal(0, 6, 3), normal(1, 4, 3)
     times = np.array([1, 0, 3, 2, 1, 5])
     weighted = log_density(q, x, 0.5, weights=times)
-    np.testing.assert_allclose(
-        weighted, log_density(q, np.repeat(x, times, 0), 0.5), rtol=1e-5
-    )
+    np.testing.assert_allclose(weighted, log_density(q, np.repeat(x, times, 0), 0.5), rtol=1e-5)
     tiny = log_density(q, x, 0.5, weights=times * 1e-30)
     np.testing.assert_allclose(weighted, tiny, rtol=1e-5)
 
@@ -285,9 +283,7 @@ def test_narrow_labels():
     x = normal(0, 256, 2)
     found, expected = (
         kde.class_log_density(x, jnp.arange(256) // 2 % 128, 1.0, num_classes=128),
-        kde.class_log_density(
-            x, (np.arange(256) // 2 % 128).astype(np.int8), 1.0, num_classes=128
-        ),
+        kde.class_log_density(x, (np.arange(256) // 2 % 128).astype(np.int8), 1.0, num_classes=128),
     )
     np.testing.assert_array_equal(found, expected)
 
@@ -298,9 +294,7 @@ def test_gradient_is_finite_at_the_edges():
     weights = jnp.array([1.0, 0.0, 2.0, 1.0, 0.0])
 
     def total(x, h, weights, leave_one_out):
-        found = kde.log_density(
-            x, x, h, weights=weights, leave_one_out=leave_one_out, tile=2
-        )
+        found = kde.log_density(x, x, h, weights=weights, leave_one_out=leave_one_out, tile=2)
         return jnp.where(jnp.isfinite(found), found, 0).sum()
 
     gradient = jax.jit(jax.grad(total, (0, 1, 2)), static_argnums=3)
@@ -439,9 +433,7 @@ def test_scott_and_silverman():
     np.testing.assert_allclose(kde.silverman(x), x.std() * (50 * 3 / 4) ** (-1 / 5), rtol=1e-5)
     y = normal(1, 50, 6) * np.arange(1, 7) + 100
     sigma = np.sqrt(y.astype(float).var(0).mean())
-    np.testing.assert_allclose(
-        kde.scott(y, factor=0.5), 0.5 * sigma * 50 ** (-1 / 10), rtol=1e-4
-    )
+    np.testing.assert_allclose(kde.scott(y, factor=0.5), 0.5 * sigma * 50 ** (-1 / 10), rtol=1e-4)
     np.testing.assert_allclose(kde.silverman(y), sigma * (50 * 2) ** (-1 / 10), rtol=1e-4)
 
 

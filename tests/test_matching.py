@@ -31,7 +31,8 @@ def reference(vectors):
         params[f"InstanceNorm_{i}"] = {"scale": scale, "bias": offset}
     kernel = vectors["param/classifier.weight"].reshape(10, 8, 4, 4).transpose(2, 3, 1, 0)
     params["classifier"] = {
-        "kernel": kernel.reshape(128, 10), "bias": vectors["param/classifier.bias"]
+        "kernel": kernel.reshape(128, 10),
+        "bias": vectors["param/classifier.bias"],
     }
     return network, {"params": jax.tree.map(jnp.asarray, params)}
 
@@ -146,7 +147,11 @@ def test_bad_input(arguments, message):
 
 def tree(seed):
     """A gradient with a convolution, a dense layer, their biases and a norm's scale."""
-    shapes = {"Conv": {"kernel": (3, 3, 2, 4), "bias": (4,)}, "Dense": {"kernel": (6, 5)}, "scale": (4,)}
+    shapes = {
+        "Conv": {"kernel": (3, 3, 2, 4), "bias": (4,)},
+        "Dense": {"kernel": (6, 5)},
+        "scale": (4,),
+    }
     leaves, structure = jax.tree.flatten(shapes, is_leaf=lambda x: isinstance(x, tuple))
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     made = [jax.random.normal(k, shape) for k, shape in zip(keys, leaves)]
@@ -191,15 +196,15 @@ def test_zero_gradients_give_finite_slopes(name):
 def test_cosines_do_not_depend_on_length_and_rows_not_on_biases():
     longer = jax.tree.map(lambda leaf: 3 * leaf, tree(1))
     for distance in (matching.cosine_rows, matching.cosine):
-        assert distance(tree(0), longer) == pytest.approx(float(distance(tree(0), tree(1))), rel=1e-4)
+        assert distance(tree(0), longer) == pytest.approx(
+            float(distance(tree(0), tree(1))), rel=1e-4
+        )
     changed = tree(1) | {"scale": jnp.ones(4)}
     assert matching.cosine_rows(tree(0), changed) == matching.cosine_rows(tree(0), tree(1))
     assert matching.cosine(tree(0), changed) != matching.cosine(tree(0), tree(1))
 
 
-@pytest.mark.parametrize(
-    "name, kind", [("cosine-rows", "ours"), ("mse", "mse"), ("cosine", "cos")]
-)
+@pytest.mark.parametrize("name, kind", [("cosine-rows", "ours"), ("mse", "mse"), ("cosine", "cos")])
 def test_gradient_matching_is_the_reference(name, kind, reference, vectors):
     """Loss and image gradient, summed over three classes, class c being label c."""
     network, params = reference
@@ -223,5 +228,7 @@ def test_gradient_matching_is_the_reference(name, kind, reference, vectors):
 def test_the_way_left_by_hand():
     """From (0, 0) to (3, 4), squared distance 25; from (3, 0) it is 16."""
     tree = lambda x, y: {"a": jnp.array([x]), "b": jnp.array([[y]])}
-    assert matching.trajectory(tree(3.0, 0.0), tree(0.0, 0.0), tree(3.0, 4.0)) == pytest.approx(0.64)
+    assert matching.trajectory(tree(3.0, 0.0), tree(0.0, 0.0), tree(3.0, 4.0)) == pytest.approx(
+        0.64
+    )
     assert matching.trajectory(tree(3.0, 4.0), tree(0.0, 0.0), tree(3.0, 4.0)) == 0

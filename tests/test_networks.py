@@ -38,8 +38,15 @@ def random(shape, seed=0):
 
 @pytest.mark.parametrize(
     "size, window, padding",
-    [((7, 6), 3, (1, 1)), ((7, 6), 5, (0, 0)), ((7, 6), 5, (2, 1)), ((7, 6), 1, (0, 0)),
-     ((2, 2), 3, (1, 1)), ((1, 6), 3, (2, 1)), ((4, 3), 5, (2, 2))],
+    [
+        ((7, 6), 3, (1, 1)),
+        ((7, 6), 5, (0, 0)),
+        ((7, 6), 5, (2, 1)),
+        ((7, 6), 1, (0, 0)),
+        ((2, 2), 3, (1, 1)),
+        ((1, 6), 3, (2, 1)),
+        ((4, 3), 5, (2, 2)),
+    ],
 )
 def test_conv2d_is_a_convolution(size, window, padding):
     """Images smaller than the window take another way on the CPU."""
@@ -51,16 +58,25 @@ def test_conv2d_is_a_convolution(size, window, padding):
 
 @pytest.mark.parametrize(
     "size, window, padding",
-    [((6, 7), (3, 3), (1, 1)), ((6, 7), (5, 5), (0, 0)), ((6, 7), (2, 2), (1, 0)),
-     ((6, 7), (1, 1), (0, 0)), ((6, 7), (3, 2), (2, 1)), ((2, 2), (3, 3), (1, 1)),
-     ((1, 3), (3, 3), (1, 2))],
+    [
+        ((6, 7), (3, 3), (1, 1)),
+        ((6, 7), (5, 5), (0, 0)),
+        ((6, 7), (2, 2), (1, 0)),
+        ((6, 7), (1, 1), (0, 0)),
+        ((6, 7), (3, 2), (2, 1)),
+        ((2, 2), (3, 3), (1, 1)),
+        ((1, 3), (3, 3), (1, 2)),
+    ],
 )
 def test_gradients_of_conv2d_are_those_of_lax(size, window, padding):
     images, kernel = random((2, *size, 3)), random((*window, 3, 4), 1)
 
     def plain(images, kernel):
         return jax.lax.conv_general_dilated(
-            images, kernel, (1, 1), [(p, p) for p in padding],
+            images,
+            kernel,
+            (1, 1),
+            [(p, p) for p in padding],
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
@@ -104,8 +120,14 @@ def test_features_and_logits(name):
 
 @pytest.mark.parametrize(
     "name, size",
-    [("convnet", 2048), ("mlp", 128), ("lenet", 84), ("alexnet", 3072), ("vgg11", 512),
-     ("resnet18", 512)],
+    [
+        ("convnet", 2048),
+        ("mlp", 128),
+        ("lenet", 84),
+        ("alexnet", 3072),
+        ("vgg11", 512),
+        ("resnet18", 512),
+    ],
 )
 def test_full_size_networks_have_the_reference_feature_size(name, size):
     network = networks.NETWORKS[name](num_classes=10)

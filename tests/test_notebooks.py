@@ -70,7 +70,9 @@ def test_quickstart_shows_what_the_weights_are_worth():
     path = ROOT / "experiments" / "notebooks" / "quickstart.ipynb"
     run = subprocess.run(
         [sys.executable, "-c", RUN, str(path)],
-        capture_output=True, text=True, timeout=480,
+        capture_output=True,
+        text=True,
+        timeout=480,
         env={**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)},
     )
     assert run.returncode == 0, run.stderr

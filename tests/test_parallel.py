@@ -31,7 +31,11 @@ def pool():
     images = rng.integers(0, 128, (60, SIZE, SIZE, 3)) + 40 * labels[:, None, None, None]
     weights = rng.uniform(0.1, 2, 60)
     return sampling.pool(
-        images.astype(np.uint8), labels, num_classes=K, mean=(0.5,) * 3, std=(0.5,) * 3,
+        images.astype(np.uint8),
+        labels,
+        num_classes=K,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
         weights=weights,
     )
 
@@ -49,7 +53,10 @@ def chunk(name, draw, pool, ipc, mesh=None):
     if mesh is None:
         method, place = METHODS[name](NETWORK), lambda tree: tree
     else:
-        draw, place = parallel.split_draw(draw, mesh), functools.partial(parallel.replicate, mesh=mesh)
+        draw, place = (
+            parallel.split_draw(draw, mesh),
+            functools.partial(parallel.replicate, mesh=mesh),
+        )
         method = parallel.keep_whole(METHODS[name](parallel.split_network(NETWORK, mesh)), mesh)
     state = place(method.init(distill.initial_real(KEY, pool, ipc=ipc)))
     arguments = (KEY, state, place(pool), jnp.asarray(0))
@@ -70,7 +77,9 @@ def test_distilling_is_the_same(mesh, pool, name, ipc):
 
 def collectives(compiled):
     """Kind and number of elements of all that travels between the devices."""
-    pattern = r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)[\w-]*\("
+    pattern = (
+        r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)[\w-]*\("
+    )
     for shapes, kind in re.findall(pattern, compiled.as_text()):
         sizes = [
             np.prod([int(n) for n in size.split(",") if n], initial=1)
@@ -119,8 +128,16 @@ def test_evaluation_is_the_same(mesh, pool):
 
     def score(keys, images):
         return evaluate.evaluate(
-            keys, NETWORK, images, labels, test, aligned=None, mean=pool.mean, std=pool.std,
-            epochs=3, strategy=("crop",),
+            keys,
+            NETWORK,
+            images,
+            labels,
+            test,
+            aligned=None,
+            mean=pool.mean,
+            std=pool.std,
+            epochs=3,
+            strategy=("crop",),
         )
 
     keys = jax.random.split(KEY, 5)
@@ -193,7 +210,9 @@ def test_gradient_around_the_ring(mesh):
     found, expected = (
         jax.jit(jax.grad(total(density), (0, 1)))(x, 0.8) for density in (ring, kde.log_density)
     )
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, expected)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, expected
+    )
 
 
 def test_the_ring_gathers_nothing(mesh):

@@ -5,11 +5,21 @@ import signal
 import numpy as np
 import pytest
 
-from jaxdd import checkpoint, datasets, distill, jobs, pipeline, store, weighing
+from jaxdd import distill
+from jaxdd.data import datasets
+from jaxdd.runs import checkpoint, jobs, pipeline, store, weighing
 
 TINY = jobs.Options(
-    ipc=2, steps=6, batch_size=8, width=4, depth=2, epochs=2, eval_seeds=2, chunk=2,
-    encoder_steps=2, encoder_width=4,
+    ipc=2,
+    steps=6,
+    batch_size=8,
+    width=4,
+    depth=2,
+    epochs=2,
+    eval_seeds=2,
+    chunk=2,
+    encoder_steps=2,
+    encoder_width=4,
 )
 GROUPS = ("accuracy", "aligned", "conflicting", "worst_group")
 
@@ -40,7 +50,10 @@ def test_compare_writes_every_row_with_every_field(compared):
         for group in GROUPS:
             assert row[group]["n"] == 2 and row["random"][group]["n"] == 2
         assert set(row["weights"]) == {
-            "conflict_auc", "conflict_mass", "group_balance", "effective_sample_size"
+            "conflict_auc",
+            "conflict_mass",
+            "group_balance",
+            "effective_sample_size",
         }
         assert {"data", "seed", "device", "versions", "config"} - {"data"} <= set(row)
         assert {"embed", "density", "compile", "evaluate"} <= set(row["seconds"])
@@ -142,7 +155,9 @@ def test_seconds_are_those_of_all_attempts(tmp_path):
         pipeline.run(jobs.prepare(shades(), options, cut), tmp_path, debias="kde", resume=False)
     before = json.loads((tmp_path / "seconds.json").read_text())
     assert min(before[stage] for stage in ("embed", "density", "distill")) > 0
-    after = pipeline.run(jobs.prepare(shades(), options), tmp_path, debias="kde", resume=True)["seconds"]
+    after = pipeline.run(jobs.prepare(shades(), options), tmp_path, debias="kde", resume=True)[
+        "seconds"
+    ]
     assert after["embed"] == before["embed"] and after["distill"] > before["distill"]
     (tmp_path / "result.json").unlink()
     (tmp_path / "seconds.json").write_text('{"embed": "long"}')
@@ -150,10 +165,14 @@ def test_seconds_are_those_of_all_attempts(tmp_path):
         pipeline.run(jobs.prepare(shades(), options), tmp_path, debias="kde", resume=True)
 
 
-@pytest.mark.parametrize("make", [
-    lambda job, folder: pipeline.run(job, folder, debias="none", resume=True),
-    lambda job, folder: pipeline.compare(job, folder, resume=True, names=["none"]),
-], ids=["run", "compare"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda job, folder: pipeline.run(job, folder, debias="none", resume=True),
+        lambda job, folder: pipeline.compare(job, folder, resume=True, names=["none"]),
+    ],
+    ids=["run", "compare"],
+)
 def test_one_process_works_in_a_folder(tmp_path, make):
     job = jobs.prepare(shades(), dataclasses.replace(TINY, network="mlp"))
     found = make(job, tmp_path)
@@ -215,8 +234,17 @@ def test_every_option_runs(tmp_path, change):
 
 
 MTT = dataclasses.replace(
-    TINY, method="mtt", network="mlp", steps=2, eval_seeds=1, inner=2, experts=2, expert_epochs=2,
-    expert_updates=2, span=1, latest=1,
+    TINY,
+    method="mtt",
+    network="mlp",
+    steps=2,
+    eval_seeds=1,
+    inner=2,
+    experts=2,
+    expert_epochs=2,
+    expert_updates=2,
+    span=1,
+    latest=1,
 )
 
 

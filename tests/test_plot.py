@@ -12,7 +12,7 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from jaxdd import plot
+from jaxdd.runs import plot
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.1, 0.5)
@@ -120,14 +120,14 @@ def test_matplotlib_is_imported_late_and_left_as_it_was(tmp_path):
     """Neither pyplot nor changed settings (but the backend, whose look-up imports pyplot)."""
     script = f"""
 import sys
-import jaxdd.plot
+import jaxdd.runs.plot
 assert "matplotlib" not in sys.modules
 import matplotlib
 matplotlib.rcParams["savefig.bbox"] = "tight"
 settings = lambda: {{k: matplotlib.rcParams[k] for k in matplotlib.rcParams if k != "backend"}}
 before = settings()
 rows = {{"random": {{"accuracy": {{"mean": 0.5, "std": 0.1, "n": 5}}}}}}
-jaxdd.plot.accuracy_bars({str(tmp_path / "a.png")!r}, rows)
+jaxdd.runs.plot.accuracy_bars({str(tmp_path / "a.png")!r}, rows)
 assert "matplotlib.pyplot" not in sys.modules
 assert settings() == before
 """
@@ -438,11 +438,15 @@ def test_heat_maps_colour_values_by_their_place_in_the_limits(tmp_path):
     assert share(tmp_path / "b.png", (253, 231, 36)) == 0
 
 
-@pytest.mark.parametrize("down, along", [
-    (["bgfmnist, dsa, 1, 0.05", "ccifar10, dsa, 1, 0.05"], ["none", "kde"]),
-    ([0.05], [1.0]),
-    ([str(n) for n in range(7)], ["random-kde and more"] * 5),
-], ids=["long", "one", "many"])
+@pytest.mark.parametrize(
+    "down, along",
+    [
+        (["bgfmnist, dsa, 1, 0.05", "ccifar10, dsa, 1, 0.05"], ["none", "kde"]),
+        ([0.05], [1.0]),
+        ([str(n) for n in range(7)], ["random-kde and more"] * 5),
+    ],
+    ids=["long", "one", "many"],
+)
 def test_heat_maps_have_room_for_their_texts(tmp_path, monkeypatch, down, along):
     """Nothing is cut off, nothing is written over another."""
     figures, original = [], plot._figure
@@ -454,13 +458,19 @@ def test_heat_maps_have_room_for_their_texts(tmp_path, monkeypatch, down, along)
             yield figure
 
     monkeypatch.setattr(plot, "_figure", kept)
-    panels = {f"Accuracy, {kind} test samples": np.zeros((len(down), len(along)))
-              for kind in ("all", "conflicting")}
+    panels = {
+        f"Accuracy, {kind} test samples": np.zeros((len(down), len(along)))
+        for kind in ("all", "conflicting")
+    }
     sides = dict(rows={"dataset, method, ipc, conflict": down}, columns={"synthetic set": along})
     plot.heat_maps(tmp_path / "a.png", panels, **sides)
     (figure,) = figures
-    drawn = [text for axes in figure.axes for text in axes.findobj(Text)
-             if text.get_text() and text.get_visible()]
+    drawn = [
+        text
+        for axes in figure.axes
+        for text in axes.findobj(Text)
+        if text.get_text() and text.get_visible()
+    ]
     places = [text.get_window_extent() for text in drawn]
     assert len(drawn) >= len(down) + 2 * len(along) + 5
     for i, place in enumerate(places):

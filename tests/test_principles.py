@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import principles, recognition
-from jaxdd import auto, benchmarks, jobs
+from jaxdd.data import benchmarks
+from jaxdd.runs import auto, jobs
 
 OPTIONS = jobs.Options(encoder_steps=2, encoder_width=4, width=4, depth=2, conflict=0.1)
 
@@ -26,7 +27,9 @@ def test_unequal_classes():
     data = benchmarks.load("cdigits", conflict=0.1)
     few = principles.unequal(data)
     counts = np.bincount(data.train.labels)
-    assert np.bincount(few.train.labels).tolist() == [-(-n // (k + 1)) for k, n in enumerate(counts)]
+    assert np.bincount(few.train.labels).tolist() == [
+        -(-n // (k + 1)) for k, n in enumerate(counts)
+    ]
     rows = {image.tobytes(): attribute for image, attribute in zip(*data.train[::2])}
     assert all(rows[image.tobytes()] == attribute for image, attribute in zip(*few.train[::2]))
 
@@ -37,8 +40,10 @@ def test_rules_choose_what_they_may(job):
     start = {name: getattr(job.options, name) for name in auto.SEARCH}
     assert rules["default"]["values"] == start
     for rule, free in {
-        "likelihood": {"bandwidth"}, "stability": {"encoder_steps", "bandwidth"},
-        "worst": set(start), "balance": set(start),
+        "likelihood": {"bandwidth"},
+        "stability": {"encoder_steps", "bandwidth"},
+        "worst": set(start),
+        "balance": set(start),
     }.items():
         values = rules[rule]["values"]
         assert {name for name in start if values[name] != start[name]} <= free
@@ -54,9 +59,10 @@ def test_the_attribute_is_recognised(job):
     """A network sees colours in real digits: in all of those drawn by it, in none of the others."""
     train, aligned = job.benchmark.train, np.array(job.benchmark.aligned)
     agrees = train.attributes == aligned[train.labels]
-    chosen = lambda which: np.stack([
-        train.images[(train.labels == k) & which][:3] for k in range(10)
-    ]) / np.float32(255)
+    chosen = lambda which: (
+        np.stack([train.images[(train.labels == k) & which][:3] for k in range(10)])
+        / np.float32(255)
+    )
     found = recognition.measured(job, {"aligned": chosen(agrees), "conflicting": chosen(~agrees)})
     assert agrees.mean() == pytest.approx(0.9, abs=0.01)
     assert found["showing"]["training set"] == pytest.approx(0.9, abs=0.05)

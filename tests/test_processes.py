@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from jaxdd import cli, processes, store
+from jaxdd.data import files
+from jaxdd.runs import cli, processes, store
 
 RUN = (
     "run cdigits --ipc 2 --batch-size 8 --network mlp --epochs 1 --eval-seeds 3 --steps 6 "
@@ -28,7 +29,14 @@ def alone(tmp_path_factory):
 
 def start(folder, process, port):
     """One of two processes with one device each, which writes what it says to a file."""
-    where = ["--coordinator", f"localhost:{port}", "--num-processes", "2", "--process-id", str(process)]
+    where = [
+        "--coordinator",
+        f"localhost:{port}",
+        "--num-processes",
+        "2",
+        "--process-id",
+        str(process),
+    ]
     command = [sys.executable, "-m", "jaxdd", *RUN, "--out", str(folder), "--distributed", *where]
     root = str(pathlib.Path(cli.__file__).parents[1])
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
@@ -67,7 +75,7 @@ def test_two_processes_make_the_set_of_one(together, alone, tmp_path):
     assert written == {path.name for path in alone.iterdir()}
     assert f"wrote {tmp_path / 'out'}" in said[0].read_text()
     assert "wrote" not in said[1].read_text()
-    results = [store.read_json(folder / "result.json") for folder in (tmp_path / "out", alone)]
+    results = [files.read_json(folder / "result.json") for folder in (tmp_path / "out", alone)]
     assert results[0]["accuracy"]["n"] == results[1]["accuracy"]["n"] == 3
 
 

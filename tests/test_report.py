@@ -17,14 +17,26 @@ import pytest
 from PIL import Image
 
 from experiments import table
-from jaxdd import cli, page, plot, report, results, store
+from jaxdd.data import files
+from jaxdd.runs import cli, page, plot, report, results, store
 
 RESULTS = table.comparisons()
 SCORES = ("accuracy", "aligned", "conflicting", "worst_group")
 CONFIG = {
-    "command": "compare", "dataset": "cdigits", "data": "0f3a", "method": "dm", "ipc": 12,
-    "conflict": 0.1, "severity": None, "preset": "quick", "steps": 40, "batch_size": 128,
-    "width": 32, "learning_rate": 1.0, "skip_bad": False, "seed": 7,
+    "command": "compare",
+    "dataset": "cdigits",
+    "data": "0f3a",
+    "method": "dm",
+    "ipc": 12,
+    "conflict": 0.1,
+    "severity": None,
+    "preset": "quick",
+    "steps": 40,
+    "batch_size": 128,
+    "width": 32,
+    "learning_rate": 1.0,
+    "skip_bad": False,
+    "seed": 7,
 }
 
 
@@ -62,10 +74,16 @@ def row(mean, seed=0, name="kde"):
     }
     return {
         **scores,
-        "weights": {"conflict_auc": 0.987, "conflict_mass": 0.854, "group_balance": 0.91,
-                    "effective_sample_size": 1218.4},
+        "weights": {
+            "conflict_auc": 0.987,
+            "conflict_mass": 0.854,
+            "group_balance": 0.91,
+            "effective_sample_size": 1218.4,
+        },
         "seconds": {"data": 4.25, "compile": 16.0, "embed": 9.5, "density": 2.0, "evaluate": 22.75},
-        "device": "cpu", "versions": {"python": "3.11.7", "jax": "0.10.2"}, "date": "2026-11-21",
+        "device": "cpu",
+        "versions": {"python": "3.11.7", "jax": "0.10.2"},
+        "date": "2026-11-21",
         "config": {**CONFIG, "row": name},
     }
 
@@ -90,9 +108,9 @@ def make_compare(folder, **names):
     rows = {name: row(0.5 + 0.1 * i, i, name) for i, name in enumerate(("random", "none", "kde"))}
     for name, each in rows.items():
         inner = store.create(folder / "rows" / name, {**CONFIG, "row": name})
-        store.write_json(inner / "result.json", each)
+        files.write_json(inner / "result.json", each)
         synthetic(inner / "synthetic.npz", **names)
-    store.write_json(folder / "compare.json", {"rows": rows})
+    files.write_json(folder / "compare.json", {"rows": rows})
     for file in ("weights.png", "embedding.png", "synthetic.png", "accuracy.png"):
         (folder / file).write_bytes(png())
     return folder
@@ -101,7 +119,7 @@ def make_compare(folder, **names):
 def make_run(folder):
     config = {**CONFIG, "command": "run", "debias": "kde"}
     store.create(folder, config)
-    store.write_json(folder / "result.json", {**row(0.9), "random": row(0.4, 3), "config": config})
+    files.write_json(folder / "result.json", {**row(0.9), "random": row(0.4, 3), "config": config})
     synthetic(folder / "synthetic.npz", ["a", "b", "c"])
     (folder / "weights.png").write_bytes(png())
     return folder
@@ -184,37 +202,44 @@ def test_every_accuracy_of_the_result_is_shown(path):
 
 @pytest.mark.parametrize("uniform", [True, False])
 def test_a_choice_of_weights_is_told(tmp_path, uniform):
-    values = [dict(encoder_steps=30, bandwidth=0.2, temperature=t, balance=b)
-              for t, b in ((0.7, 0.62), (1.0, 0.93))]
+    values = [
+        dict(encoder_steps=30, bandwidth=0.2, temperature=t, balance=b)
+        for t, b in ((0.7, 0.62), (1.0, 0.93))
+    ]
     trial = dict(overall=0.953, agreeing=0.991, disagreeing=0.127, counted=641)
     chosen = dict(uniform=uniform, best=values[1], balances=values, trials={"best": trial})
     rows = {"none": row(0.3), "auto": {**row(0.9), "choice": chosen}}
-    store.write_json(tmp_path / "result.json", {"rows": rows})
+    files.write_json(tmp_path / "result.json", {"rows": rows})
     texts = Page(report.render(report.read(tmp_path / "result.json"))).texts
     assert {"Choice of the weights: auto", "99.1", "12.7", "641", "0.62", "30, 0.2"} <= set(texts)
     (told,) = (text for text in texts if text.startswith("The pseudo-groups"))
     assert "30 steps" in told and "temperature 1." in told
     assert ("Uniform weights were kept" in told) == uniform
-    store.write_json(tmp_path / "bad.json", {"rows": {"auto": {**row(0.9), "choice": {"best": 1}}}})
+    files.write_json(tmp_path / "bad.json", {"rows": {"auto": {**row(0.9), "choice": {"best": 1}}}})
     with pytest.raises(ValueError, match="row auto: choice must hold balances.*found best"):
         report.read(tmp_path / "bad.json")
 
 
-@pytest.mark.parametrize("part, value, message", [
-    ("trials", {}, "trials must hold best"),
-    ("balances", [{}], "best and balances must hold balance, bandwidth"),
-    ("best", 3, "best and balances must hold balance, bandwidth"),
-])
+@pytest.mark.parametrize(
+    "part, value, message",
+    [
+        ("trials", {}, "trials must hold best"),
+        ("balances", [{}], "best and balances must hold balance, bandwidth"),
+        ("best", 3, "best and balances must hold balance, bandwidth"),
+    ],
+)
 def test_a_damaged_choice_is_named(tmp_path, part, value, message):
     tried = dict.fromkeys(results.TRIED, 1)
-    choice = {"uniform": False, "best": tried, "balances": [tried],
-              "trials": {"best": dict.fromkeys(results.TRIAL, 1)}}
+    choice = {
+        "uniform": False,
+        "best": tried,
+        "balances": [tried],
+        "trials": {"best": dict.fromkeys(results.TRIAL, 1)},
+    }
     for changed in ({}, {part: value}):
         rows = {"auto": {**row(0.9), "choice": choice | changed}}
-        store.write_json(tmp_path / "result.json", {"rows": rows})
-        with (
-            pytest.raises(ValueError, match=message) if changed else contextlib.nullcontext()
-        ):
+        files.write_json(tmp_path / "result.json", {"rows": rows})
+        with pytest.raises(ValueError, match=message) if changed else contextlib.nullcontext():
             report.read(tmp_path / "result.json")
 
 
@@ -223,7 +248,7 @@ def test_other_networks_are_told(tmp_path):
     one = {"accuracy": {"mean": 0.123, "std": 0.004, "n": 3}}
     two = {"accuracy": {"mean": 0.456, "std": 0.0, "n": 1}, "conflicting": {"mean": 0.321}}
     rows = {"vgg11": {"random": one, "synthetic": two, "epochs": 40, "eval_seeds": 3}}
-    store.write_json(folder / "transfer.json", rows)
+    files.write_json(folder / "transfer.json", rows)
     found = report.render(report.read(folder))
     line = re.search(r"<tr><th[^>]*>vgg11.*?</tr>", found, re.S)[0]
     cells = re.findall(r"<td[^>]*>(.*?)</td>", line)
@@ -241,7 +266,7 @@ def test_names_are_text(tmp_path):
     evil = '<img src=x onerror="alert(1)">&'
     folder = make_compare(tmp_path / "a", names=[evil, "y", "z"])
     config = {**CONFIG, "dataset": evil}
-    store.write_json(folder / "config.json", config)
+    files.write_json(folder / "config.json", config)
     found = Page(report.render(report.read(folder)))
     assert evil in found.texts and all("onerror" not in a for _, a in found.found)
     assert len(found.all("img")) == 5
@@ -268,9 +293,12 @@ def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path):
         report.read(folder)
     folder = make_compare(tmp_path / "c")
     (folder / "synthetic.png").unlink()
-    with pytest.raises(ValueError, match=(
-        "unfinished run; continue it with: jaxdd compare cdigits .*--rows … --out .* --resume"
-    )):
+    with pytest.raises(
+        ValueError,
+        match=(
+            "unfinished run; continue it with: jaxdd compare cdigits .*--rows … --out .* --resume"
+        ),
+    ):
         report.read(folder)
 
 
@@ -367,8 +395,16 @@ def measured(text, width, tmp_path, *, scheme="light"):
     given = json.dumps(text).replace("</", "<\\/")
     outer.write_text(MEASURE.replace("WIDTH", str(width)).replace("PAGE", given), encoding="utf-8")
     chosen = f"--blink-settings=preferredColorScheme={('dark', 'light').index(scheme)}"
-    command = [CHROMIUM, *FLAGS, chosen, f"--user-data-dir={tmp_path / scheme}",
-               "--virtual-time-budget=5000", "--window-size=1300,900", "--dump-dom", outer.as_uri()]
+    command = [
+        CHROMIUM,
+        *FLAGS,
+        chosen,
+        f"--user-data-dir={tmp_path / scheme}",
+        "--virtual-time-budget=5000",
+        "--window-size=1300,900",
+        "--dump-dom",
+        outer.as_uri(),
+    ]
     found = subprocess.run(command, capture_output=True, text=True, timeout=120)
     title = re.search(r"<title>(.*?)</title>", found.stdout, re.S)
     assert title, found.stderr[-2000:]

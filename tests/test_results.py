@@ -20,7 +20,7 @@ from experiments import (
     unlearning,
     variants,
 )
-from jaxdd import cli, results
+from jaxdd.runs import cli, results
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -71,8 +71,11 @@ def test_results_say_how_they_were_made(path):
 @pytest.mark.parametrize("page", [README, CLAIMS.replace("](results/", "](experiments/results/")])
 def test_every_table_of_results_is_generated(page):
     """A table that links to a result or names a score is, line by line, what the files say."""
-    shown = [block for block in re.findall(r"(?:^\|.*\n)+", page, re.M)
-             if "](experiments/results/" in block or "samples)" in block or "±" in block]
+    shown = [
+        block
+        for block in re.findall(r"(?:^\|.*\n)+", page, re.M)
+        if "](experiments/results/" in block or "samples)" in block or "±" in block
+    ]
     generated = ["\n".join(block) + "\n" for block in table.blocks()]
     assert len(shown) >= 2 and [block for block in shown if block not in generated] == []
 
@@ -103,7 +106,9 @@ def percent(claim, score, which):
 
 def tried(dataset, score):
     """A score of the networks by which auto judged uniform weights and its own, in this order."""
-    (cell,) = [cell for cell in fashion.cells("quick") if (cell.dataset, cell.row) == (dataset, "auto")]
+    (cell,) = [
+        cell for cell in fashion.cells("quick") if (cell.dataset, cell.row) == (dataset, "auto")
+    ]
     trials = json.loads(grid.path(fashion.GRID, cell).read_text())["choice"]["trials"]
     return np.array([trials[weights][score] for weights in ("uniform", "best")])
 
@@ -122,53 +127,125 @@ def conflicting(dataset, row):
         ("balance of the bias groups above {:.2f}", lambda: swept("bgfmnist", "group_balance")),
         ("or above {:.2f} among corruptions", lambda: swept("ccifar10", "group_balance")),
         ("the best {:.3f}", lambda: swept("cfmnist", "group_balance")),
-        ("the default has {:.3f}",
-         lambda: swept("cfmnist", "group_balance", factor=0.2, temperature=1.0)),
-        ("{:.1f}, {:.1f} and {:.1f} % on CMNIST at τ = .5, 1 and 2",
-         lambda: percent(kernel, "accuracy", lambda cell: cell.options.bandwidth == 0.2)),
-        ("they reach {:.1f} % at this scale where the defaults reach {:.1f}",
-         lambda: percent(variants, "accuracy", lambda cell: (cell.options.weighting, cell.options.init)
-                         in (("batch", "real"), ("draw", "weighted")))[::-1]),
-        ("differs from the label for {:.0f} % of these",
-         lambda: early("cmnist .5 % conflict", "coverage")),
-        ("and {:.0f} % of those for which it differs conflict",
-         lambda: early("cmnist .5 % conflict", "purity")),
+        (
+            "the default has {:.3f}",
+            lambda: swept("cfmnist", "group_balance", factor=0.2, temperature=1.0),
+        ),
+        (
+            "{:.1f}, {:.1f} and {:.1f} % on CMNIST at τ = .5, 1 and 2",
+            lambda: percent(kernel, "accuracy", lambda cell: cell.options.bandwidth == 0.2),
+        ),
+        (
+            "they reach {:.1f} % at this scale where the defaults reach {:.1f}",
+            lambda: percent(
+                variants,
+                "accuracy",
+                lambda cell: (
+                    (cell.options.weighting, cell.options.init)
+                    in (("batch", "real"), ("draw", "weighted"))
+                ),
+            )[::-1],
+        ),
+        (
+            "differs from the label for {:.0f} % of these",
+            lambda: early("cmnist .5 % conflict", "coverage"),
+        ),
+        (
+            "and {:.0f} % of those for which it differs conflict",
+            lambda: early("cmnist .5 % conflict", "purity"),
+        ),
         ("needs {:.0f} MiB", lambda: benchmarked("DM step", lambda row: row["peak_bytes"] / 2**20)),
-        ("PyTorch itself gets {0:.2f} of the matrix-product rate at width 128, so that twice its speed "
-         "would be {1:.2f}",
-         lambda: benchmarked("evaluation of five seeds", lambda row: [
-             times * row["share_of_peak"] / row["ratio"] for times in (1, 2)])),
+        (
+            "PyTorch itself gets {0:.2f} of the matrix-product rate at width 128, so that twice its speed "
+            "would be {1:.2f}",
+            lambda: benchmarked(
+                "evaluation of five seeds",
+                lambda row: [times * row["share_of_peak"] / row["ratio"] for times in (1, 2)],
+            ),
+        ),
         ("({:.1f} to", lambda: conflicting("cmnist", "random")),
         ("to {:.1f}; [other seeds]", lambda: conflicting("cmnist", "none")),
-        ("by {:.1f}, {:.1f} and {:.1f} points on conflicting samples",
-         lambda: np.subtract(*(percent(seeds, "conflicting", lambda cell: cell.row == row)
-                               for row in ("random", "none")))),
-        ("has {:.1f} on real images and {:.1f} on the plain set",
-         lambda: percent(published, "accuracy", lambda cell: cell.row in ("random", "none"))),
-        ("{:.1f} and {:.1f} on conflicting samples:",
-         lambda: percent(published, "conflicting", lambda cell: cell.row in ("random", "none"))),
-        ("LfF gains {:.1f} points, SelecMix {:.1f}",
-         lambda: np.subtract(percent(unlearning, "accuracy", lambda cell: cell.row == "none"),
-                             percent(published, "accuracy", lambda cell: cell.row == "none"))),
-        ("fixed defaults cost {:.1f} points",
-         lambda: np.subtract(*percent(fashion, "accuracy", lambda cell: cell.dataset == "fashion_mnist"
-                                      and cell.row in ("none", "kde")))),
-        ("on Fashion-MNIST {:.1f};",
-         lambda: np.subtract(*percent(fashion, "accuracy", lambda cell: cell.dataset == "fashion_mnist"
-                                      and cell.row in ("none", "kde")))),
-        ("stays {:.1f} points behind the oracle",
-         lambda: -np.subtract(*percent(fashion, "accuracy", lambda cell: cell.dataset == "cfmnist-bg"
-                                       and cell.row in ("auto", "oracle")))),
-        ("judge them gain {:.2f} and lose {:.2f}",
-         lambda: [np.diff(tried("cfmnist-bg", "disagreeing")), -np.diff(tried("cfmnist-bg", "overall"))]),
-        ("{:.2f} of the agreeing and {:.2f} of the disagreeing samples right",
-         lambda: [tried("cfmnist-bg", score)[1] for score in ("agreeing", "disagreeing")]),
-        ("without a bias {:.2f} and {:.2f}",
-         lambda: [tried("fashion_mnist", score)[1] for score in ("agreeing", "disagreeing")]),
-        ("{:.1f} points on conflicting backgrounds",
-         lambda: conflicting("bgfmnist", "oracle") - conflicting("bgfmnist", "none")),
-        ("{:.1f} on conflicting corruptions",
-         lambda: conflicting("ccifar10", "oracle") - conflicting("ccifar10", "none")),
+        (
+            "by {:.1f}, {:.1f} and {:.1f} points on conflicting samples",
+            lambda: np.subtract(
+                *(
+                    percent(seeds, "conflicting", lambda cell: cell.row == row)
+                    for row in ("random", "none")
+                )
+            ),
+        ),
+        (
+            "has {:.1f} on real images and {:.1f} on the plain set",
+            lambda: percent(published, "accuracy", lambda cell: cell.row in ("random", "none")),
+        ),
+        (
+            "{:.1f} and {:.1f} on conflicting samples:",
+            lambda: percent(published, "conflicting", lambda cell: cell.row in ("random", "none")),
+        ),
+        (
+            "LfF gains {:.1f} points, SelecMix {:.1f}",
+            lambda: np.subtract(
+                percent(unlearning, "accuracy", lambda cell: cell.row == "none"),
+                percent(published, "accuracy", lambda cell: cell.row == "none"),
+            ),
+        ),
+        (
+            "fixed defaults cost {:.1f} points",
+            lambda: np.subtract(
+                *percent(
+                    fashion,
+                    "accuracy",
+                    lambda cell: cell.dataset == "fashion_mnist" and cell.row in ("none", "kde"),
+                )
+            ),
+        ),
+        (
+            "on Fashion-MNIST {:.1f};",
+            lambda: np.subtract(
+                *percent(
+                    fashion,
+                    "accuracy",
+                    lambda cell: cell.dataset == "fashion_mnist" and cell.row in ("none", "kde"),
+                )
+            ),
+        ),
+        (
+            "stays {:.1f} points behind the oracle",
+            lambda: (
+                -np.subtract(
+                    *percent(
+                        fashion,
+                        "accuracy",
+                        lambda cell: (
+                            cell.dataset == "cfmnist-bg" and cell.row in ("auto", "oracle")
+                        ),
+                    )
+                )
+            ),
+        ),
+        (
+            "judge them gain {:.2f} and lose {:.2f}",
+            lambda: [
+                np.diff(tried("cfmnist-bg", "disagreeing")),
+                -np.diff(tried("cfmnist-bg", "overall")),
+            ],
+        ),
+        (
+            "{:.2f} of the agreeing and {:.2f} of the disagreeing samples right",
+            lambda: [tried("cfmnist-bg", score)[1] for score in ("agreeing", "disagreeing")],
+        ),
+        (
+            "without a bias {:.2f} and {:.2f}",
+            lambda: [tried("fashion_mnist", score)[1] for score in ("agreeing", "disagreeing")],
+        ),
+        (
+            "{:.1f} points on conflicting backgrounds",
+            lambda: conflicting("bgfmnist", "oracle") - conflicting("bgfmnist", "none"),
+        ),
+        (
+            "{:.1f} on conflicting corruptions",
+            lambda: conflicting("ccifar10", "oracle") - conflicting("ccifar10", "none"),
+        ),
     ],
 )
 def test_numbers_in_sentences_are_those_of_the_files(said, number):
@@ -199,17 +276,49 @@ def test_one_network_has_no_interval():
 @pytest.mark.parametrize(
     "config, line",
     [
-        ({"command": "compare", "dataset": "cmnist", "conflict": 0.05, "ipc": 10, "preset": "quick",
-          "method": "dm", "steps": 200, "batch_size": 128, "learning_rate": 1.0},
-         "jaxdd compare cmnist --conflict 0.05"),
-        ({"command": "run", "dataset": "my cats", "debias": "kde", "skip_bad": True, "ipc": 100,
-          "learning_rate": 10.0},
-         "jaxdd run 'path/to/my cats' --debias kde --ipc 100 --skip-bad"),
-        ({"command": "run", "dataset": "cdigits", "debias": "none", "method": "dsa",
-          "preset": "quick", "ipc": 10, "clip": None, "batch_size": 64, "init": "noise"},
-         "jaxdd run cdigits --debias none --method dsa --init noise"),
-        ({"command": "compare", "dataset": "mnist", "preset": "paper", "width": 64},
-         "jaxdd compare mnist --preset paper --width 64"),
+        (
+            {
+                "command": "compare",
+                "dataset": "cmnist",
+                "conflict": 0.05,
+                "ipc": 10,
+                "preset": "quick",
+                "method": "dm",
+                "steps": 200,
+                "batch_size": 128,
+                "learning_rate": 1.0,
+            },
+            "jaxdd compare cmnist --conflict 0.05",
+        ),
+        (
+            {
+                "command": "run",
+                "dataset": "my cats",
+                "debias": "kde",
+                "skip_bad": True,
+                "ipc": 100,
+                "learning_rate": 10.0,
+            },
+            "jaxdd run 'path/to/my cats' --debias kde --ipc 100 --skip-bad",
+        ),
+        (
+            {
+                "command": "run",
+                "dataset": "cdigits",
+                "debias": "none",
+                "method": "dsa",
+                "preset": "quick",
+                "ipc": 10,
+                "clip": None,
+                "batch_size": 64,
+                "init": "noise",
+            },
+            "jaxdd run cdigits --debias none --method dsa --init noise",
+        ),
+        (
+            {"command": "compare", "dataset": "mnist", "preset": "paper", "width": 64},
+            "jaxdd compare mnist --preset paper --width 64",
+        ),
         ({"command": "magic", "dataset": "mnist"}, None),
         ({"command": "run", "dataset": "mnist", "preset": "huge"}, None),
     ],

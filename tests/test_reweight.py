@@ -147,9 +147,7 @@ def test_separated_clusters_get_equal_mass():
     x, small = two_clusters()
     weights = kde_weights(x, 2.0)
     close(weights[small].sum(), 0.5, rtol=1e-4)
-    groups = reweight.oracle(
-        np.zeros(100, int), small.astype(int), num_classes=1, num_attributes=2
-    )
+    groups = reweight.oracle(np.zeros(100, int), small.astype(int), num_classes=1, num_attributes=2)
     close(weights, groups, rtol=1e-4)
 
 
@@ -177,9 +175,7 @@ def clip_reference(weights, limit):
 
 def test_clip_by_hand():
     """Cap 1.2/3 = .4: .7 is cut to .4, the other .6 goes 2:1, and .4 just fits."""
-    found = reweight.clip(
-        jnp.array([0.7, 0.2, 0.1]), jnp.zeros(3, int), num_classes=1, limit=1.2
-    )
+    found = reweight.clip(jnp.array([0.7, 0.2, 0.1]), jnp.zeros(3, int), num_classes=1, limit=1.2)
     close(found, [0.4, 0.4, 0.2])
 
 
@@ -273,9 +269,7 @@ def test_diagnose_by_hand():
     is heavier in three and one is a tie: auc 3.5/4, conflicting mass .7. Its groups 0, 1, 2 have
     masses .3 .2 .5. Class 1 (aligned 1) is one aligned sample: auc and balance undefined, mass 0,
     ess 1. Class 2 is empty."""
-    found = diagnose(
-        [0.1, 0.2, 0.2, 0.5, 1.0], [0, 0, 0, 0, 1], [0, 0, 1, 2, 1], aligned=[0, 1, 2]
-    )
+    found = diagnose([0.1, 0.2, 0.2, 0.5, 1.0], [0, 0, 0, 0, 1], [0, 0, 1, 2, 1], aligned=[0, 1, 2])
     entropy = -sum(p * np.log(p) for p in (0.3, 0.2, 0.5)) / np.log(3)
     ess = (1 / (0.01 + 0.04 + 0.04 + 0.25) + 1) / 2
     close(found, [3.5 / 4, 0.7 / 2, entropy, ess])

@@ -26,7 +26,11 @@ def test_normalise_scales_bytes_but_not_floats():
 def test_weights_are_normalised_and_summed_within_each_class():
     """Class 0 holds weights 1, 3 → .25, .75; class 1 holds 5 → 1."""
     pool = sampling.pool(
-        np.zeros((3, 1, 1, 1)), np.array([0, 1, 0]), num_classes=2, mean=(0,), std=(1,),
+        np.zeros((3, 1, 1, 1)),
+        np.array([0, 1, 0]),
+        num_classes=2,
+        mean=(0,),
+        std=(1,),
         weights=np.array([1.0, 5.0, 3.0]),
     )
     np.testing.assert_allclose(pool.weights, [0.25, 1, 0.75])
@@ -37,7 +41,9 @@ def test_weights_are_normalised_and_summed_within_each_class():
 @pytest.mark.parametrize("weighted", [False, True])
 def test_without_replacement_draws_each_sample_once_and_of_the_right_class(weighted):
     labels, pool = make_pool([7, 5, 30])
-    indices = np.asarray(sampling.without_replacement(jax.random.key(1), pool, 5, weighted=weighted))
+    indices = np.asarray(
+        sampling.without_replacement(jax.random.key(1), pool, 5, weighted=weighted)
+    )
     for label, row in enumerate(indices):
         assert (labels[row] == label).all() and len(set(row)) == 5
 
@@ -51,7 +57,11 @@ def test_a_class_smaller_than_the_draw_is_repeated():
 def test_uniform_batch_of_a_small_class_is_the_class():
     """Two samples weighing 1 and 3: both are drawn, weights .25 and .75, zero for the rest."""
     pool = sampling.pool(
-        np.arange(2.0)[:, None, None, None], np.zeros(2, int), num_classes=1, mean=(0,), std=(1,),
+        np.arange(2.0)[:, None, None, None],
+        np.zeros(2, int),
+        num_classes=1,
+        mean=(0,),
+        std=(1,),
         weights=np.array([1.0, 3.0]),
     )
     batch = sampling.uniform_batch(jax.random.key(0), pool, 5)
@@ -65,7 +75,11 @@ def test_both_batches_have_the_expectation_of_the_weighted_mean(draw):
     """Self-normalised means of 4 of 6 samples are biased by O(1/b); a batch of the class is exact."""
     weights = np.array([1.0, 2, 3, 4, 5, 6])
     pool = sampling.pool(
-        np.arange(6.0)[:, None, None, None], np.zeros(6, int), num_classes=1, mean=(0,), std=(1,),
+        np.arange(6.0)[:, None, None, None],
+        np.zeros(6, int),
+        num_classes=1,
+        mean=(0,),
+        std=(1,),
         weights=weights,
     )
 

@@ -6,14 +6,14 @@ import os
 import pathlib
 import subprocess
 import sys
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import store
+from jaxdd.data import files
+from jaxdd.runs import store
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -36,7 +36,7 @@ def same_bits(one, other):
     return structure == other_structure and one == other
 
 
-def files(folder):
+def names(folder):
     return sorted(path.name for path in pathlib.Path(folder).iterdir())
 
 
@@ -47,98 +47,14 @@ def run_python(script, **environment):
     return result.stdout, result.stderr
 
 
-@pytest.fixture
-def full_disk(monkeypatch):
-    """A disk that is found to be full when the data is flushed."""
-
-    def fsync(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fsync)
-
-
-# --- files -------------------------------------------------------------------------------------
-
-
-class Pair(NamedTuple):
-    left: str
-    right: list
-
-
-def test_json_converts_arrays_and_scalars(tmp_path):
-    value = {
-        "accuracy": np.float32(0.5),
-        "steps": jnp.arange(3),
-        "low": jnp.asarray(1.5, jnp.bfloat16),
-        "nan": float("nan"),
-        "array": np.array([1.0, np.inf]),
-        "flag": np.bool_(True),
-        "path": pathlib.Path("a/b"),
-        "pair": (1, None),
-        3: Pair("x", []),
-    }
-    store.write_json(tmp_path / "deep" / "result.json", value)
-    assert store.read_json(tmp_path / "deep" / "result.json") == {
-        "accuracy": 0.5,
-        "steps": [0, 1, 2],
-        "low": 1.5,
-        "nan": None,
-        "array": [1.0, None],
-        "flag": True,
-        "path": "a/b",
-        "pair": [1, None],
-        "3": {"left": "x", "right": []},
-    }
-
-
-def test_json_refuses_what_it_cannot_hold(tmp_path):
-    store.write_json(tmp_path / "a.json", 1)
-    with pytest.raises(TypeError, match="found set: {1}"):
-        store.write_json(tmp_path / "a.json", {"x": {1}})
-    assert store.read_json(tmp_path / "a.json") == 1
-
-
-@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\xfa"])
-def test_corrupt_json_is_named(tmp_path, content):
-    (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(ValueError, match="a.json is not readable as JSON"):
-        store.read_json(tmp_path / "a.json")
-
-
-def test_full_disk_leaves_the_old_file_and_no_temporary(tmp_path, full_disk):
-    path = tmp_path / "a.json"
-    path.write_text("1\n")
-    with pytest.raises(OSError, match="No space left"):
-        store.write_json(path, 2)
-    assert files(tmp_path) == ["a.json"] and store.read_json(path) == 1
-
-
-def test_disk_filling_up_in_mid_write_leaves_the_old_file(tmp_path):
-    """Half of the bytes are written, then the disk is full: as seen from inside the block."""
-    path = tmp_path / "a.bin"
-    path.write_bytes(b"old")
-    with pytest.raises(OSError, match="No space left"):
-        with store.atomic_path(path) as temporary:
-            temporary.write_bytes(b"ne")
-            raise OSError(errno.ENOSPC, "No space left on device")
-    assert files(tmp_path) == ["a.bin"] and path.read_bytes() == b"old"
-
-
-def test_file_keeps_the_usual_permissions(tmp_path):
-    """Results are shared: a temporary file readable only by its owner must not become one."""
-    (tmp_path / "usual").touch()
-    store.write_json(tmp_path / "a.json", 1)
-    assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "usual").stat().st_mode
-
-
 # --- the run -----------------------------------------------------------------------------------
 
 
 def test_create_writes_the_configuration(tmp_path):
     config = {"method": "dm", "rates": (1.0, 0.1), "kde": {"temperature": 0.5}}
     folder = store.create(tmp_path / "deep" / "run", config)
-    assert folder == tmp_path / "deep" / "run" and files(folder) == ["config.json"]
-    assert store.read_json(folder / "config.json") == config | {"rates": [1.0, 0.1]}
+    assert folder == tmp_path / "deep" / "run" and names(folder) == ["config.json"]
+    assert files.read_json(folder / "config.json") == config | {"rates": [1.0, 0.1]}
 
 
 def test_create_refuses_a_folder_with_a_run(tmp_path):
@@ -164,7 +80,7 @@ def test_resume_continues_the_same_run_only(tmp_path):
     ):
         assert part in str(error.value)
     assert str(error.value).count(";") == 2, "what is the same is not named"
-    assert store.read_json(tmp_path / "config.json")["kde"]["temperature"] == 0.5
+    assert files.read_json(tmp_path / "config.json")["kde"]["temperature"] == 0.5
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -172,7 +88,7 @@ def test_create_spares_other_peoples_folders(tmp_path, resume):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(FileExistsError, match=r"other files \(thesis.tex\)"):
         store.create(tmp_path, {}, resume=resume)
-    assert files(tmp_path) == ["thesis.tex"]
+    assert names(tmp_path) == ["thesis.tex"]
 
 
 def test_create_starts_over_what_was_killed_at_birth(tmp_path):
@@ -243,7 +159,7 @@ def test_rewind_on_a_full_disk_loses_nothing(tmp_path, full_disk):
         store.append(tmp_path, {"step": step})
     with pytest.raises(OSError, match="No space left"):
         store.rewind(tmp_path, 0)
-    assert len(store.progress(tmp_path)) == 2 and files(tmp_path) == ["progress.jsonl"]
+    assert len(store.progress(tmp_path)) == 2 and names(tmp_path) == ["progress.jsonl"]
 
 
 # --- the synthetic set -------------------------------------------------------------------------
@@ -294,7 +210,7 @@ def test_same_set_gives_the_same_bytes(tmp_path):
 def test_bad_synthetic_is_not_written(tmp_path, changes, error, match):
     with pytest.raises(error, match=match):
         store.write_synthetic(tmp_path / "a.npz", make_synthetic(**changes))
-    assert files(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_synthetic_on_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
@@ -307,7 +223,7 @@ def test_synthetic_on_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "savez", savez)
     with pytest.raises(OSError, match="No space left"):
         store.write_synthetic(tmp_path / "a.npz", make_synthetic(provenance={}))
-    assert files(tmp_path) == ["a.npz"]
+    assert names(tmp_path) == ["a.npz"]
     assert store.read_synthetic(tmp_path / "a.npz").provenance == {"seed": 1, "ipc": 2}
 
 

@@ -17,17 +17,22 @@ LABELS = np.repeat([0, 1], 6)
 
 
 def pool(weights=None):
-    return sampling.pool(
-        IMAGES, LABELS, num_classes=2, mean=(0.5,), std=(0.5,), weights=weights
-    )
+    return sampling.pool(IMAGES, LABELS, num_classes=2, mean=(0.5,), std=(0.5,), weights=weights)
 
 
 @functools.cache
 def trainer(draw=sampling.uniform_batch, size=6):
-    return jax.jit(functools.partial(
-        trajectories.train, network=NETWORK, draw=functools.partial(draw, size=size), epochs=2,
-        updates=2, optimizer=optax.sgd(0.1), strategy=(),
-    ))
+    return jax.jit(
+        functools.partial(
+            trajectories.train,
+            network=NETWORK,
+            draw=functools.partial(draw, size=size),
+            epochs=2,
+            updates=2,
+            optimizer=optax.sgd(0.1),
+            strategy=(),
+        )
+    )
 
 
 def test_an_expert_is_sgd_on_the_weighted_risk():
@@ -56,8 +61,12 @@ def test_weights_that_leave_one_sample_are_an_expert_of_it():
     """Drawn by weights that are zero elsewhere, the others may be anything."""
     one = np.eye(12)[2] + np.eye(12)[9]
     other = sampling.pool(
-        np.where(one[:, None, None, None] > 0, IMAGES, 7).astype(np.uint8), LABELS, num_classes=2,
-        mean=(0.5,), std=(0.5,), weights=one,
+        np.where(one[:, None, None, None] > 0, IMAGES, 7).astype(np.uint8),
+        LABELS,
+        num_classes=2,
+        mean=(0.5,),
+        std=(0.5,),
+        weights=one,
     )
     train = trainer(sampling.weighted_batch, 4)
     jax.tree.map(np.testing.assert_array_equal, train(KEY, pool=pool(one)), train(KEY, pool=other))

@@ -6,10 +6,19 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxdd import datasets, jobs, pipeline, store, transfer
+from jaxdd.data import datasets, files
+from jaxdd.runs import jobs, pipeline, transfer
 
 OPTIONS = jobs.Options(
-    ipc=2, steps=2, batch_size=8, network="mlp", depth=2, epochs=2, eval_seeds=2, chunk=2, formation=2,
+    ipc=2,
+    steps=2,
+    batch_size=8,
+    network="mlp",
+    depth=2,
+    epochs=2,
+    eval_seeds=2,
+    chunk=2,
+    formation=2,
 )
 
 
@@ -21,7 +30,9 @@ def squares(seed=0):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "out"
-    return folder, pipeline.run(jobs.prepare(squares(), OPTIONS), folder, debias="none", resume=False)
+    return folder, pipeline.run(
+        jobs.prepare(squares(), OPTIONS), folder, debias="none", resume=False
+    )
 
 
 def test_the_network_of_the_run_scores_as_in_the_run(finished):
@@ -37,13 +48,13 @@ def test_what_was_evaluated_is_read_back(finished, monkeypatch):
     folder, _ = finished
     first = transfer.transfer(folder, squares(), names=("mlp",))["mlp"]
     known = {**first, "eval_seeds": 1}
-    store.write_json(folder / "transfer.json", {"mlp": first, "lenet": known})
+    files.write_json(folder / "transfer.json", {"mlp": first, "lenet": known})
     found = transfer.transfer(folder, squares(), names=("mlp", "lenet"), eval_seeds=1)
     assert found["mlp"]["synthetic"]["accuracy"]["n"] == 1 and found["lenet"] == known
     monkeypatch.setattr(pipeline, "scored", lambda *_: pytest.fail("evaluated again"))
     again = transfer.transfer(folder, squares(), names=("mlp",), eval_seeds=1)
     assert again == {"mlp": found["mlp"]} and again["mlp"] != first
-    assert store.read_json(folder / "transfer.json").keys() == {"mlp", "lenet"}
+    assert files.read_json(folder / "transfer.json").keys() == {"mlp", "lenet"}
 
 
 def test_refuses(finished, tmp_path):
@@ -54,7 +65,7 @@ def test_refuses(finished, tmp_path):
         transfer.transfer(folder, squares(seed=1))
     with pytest.raises(FileNotFoundError, match="holds no run: there is no config.json"):
         transfer.transfer(tmp_path, squares())
-    store.write_json(tmp_path / "config.json", dataclasses.asdict(OPTIONS))
+    files.write_json(tmp_path / "config.json", dataclasses.asdict(OPTIONS))
     with pytest.raises(FileNotFoundError, match="no finished run: there is no synthetic.npz"):
         transfer.transfer(tmp_path, squares())
     (tmp_path / "synthetic.npz").write_bytes(b"")
@@ -62,7 +73,9 @@ def test_refuses(finished, tmp_path):
         transfer.transfer(tmp_path, squares())
 
 
-@pytest.mark.parametrize("damage", [b"[]", b'{"mlp": 3}', b'{"mlp": {"synthetic": {}}}', b'{"mlp": '])
+@pytest.mark.parametrize(
+    "damage", [b"[]", b'{"mlp": 3}', b'{"mlp": {"synthetic": {}}}', b'{"mlp": ']
+)
 def test_damaged_results_are_named_before_any_work(finished, tmp_path, monkeypatch, damage):
     folder = shutil.copytree(finished[0], tmp_path / "out")
     (folder / "transfer.json").write_bytes(damage)

@@ -8,15 +8,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxdd import evaluate, networks, posthoc, training
+from jaxdd import debiased, evaluate, networks, training
 
 KEY = jax.random.key(0)
-TRAININGS = [posthoc.learning_from_failure, posthoc.selective_mixup]
+TRAININGS = [debiased.learning_from_failure, debiased.selective_mixup]
 
 
 def test_the_gradient_is_that_of_the_cross_entropy_times_p_to_the_q():
     logits, label = jnp.array([[1.0, -0.5, 2.0]]), jnp.array([1])
-    ours = jax.grad(lambda x: posthoc.generalised_cross_entropy(x, label)[0])(logits)
+    ours = jax.grad(lambda x: debiased.generalised_cross_entropy(x, label)[0])(logits)
     p = np.exp(np.float64(logits[0])) / np.exp(np.float64(logits[0])).sum()
     expected = p[1] ** 0.7 * (p - np.array([0, 1, 0]))
     np.testing.assert_allclose(ours[0], expected, rtol=1e-5)
@@ -24,19 +24,19 @@ def test_the_gradient_is_that_of_the_cross_entropy_times_p_to_the_q():
 
 def test_a_small_q_is_the_cross_entropy_and_one_is_the_share_that_is_wrong():
     logits, labels = jax.random.normal(KEY, (5, 3)), jnp.array([0, 1, 2, 0, 1])
-    small = posthoc.generalised_cross_entropy(logits, labels, q=1e-4)
+    small = debiased.generalised_cross_entropy(logits, labels, q=1e-4)
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     np.testing.assert_allclose(small, cross_entropy, rtol=1e-3)
     wrong = 1 - jax.nn.softmax(logits)[jnp.arange(5), labels]
     np.testing.assert_allclose(
-        posthoc.generalised_cross_entropy(logits, labels, q=1.0), wrong, rtol=1e-5
+        debiased.generalised_cross_entropy(logits, labels, q=1.0), wrong, rtol=1e-5
     )
 
 
 @pytest.mark.parametrize("q", [0.0, -0.5, float("inf"), float("nan")])
 def test_q_is_positive(q):
     with pytest.raises(ValueError, match=f"q must be positive and finite, found {q}"):
-        posthoc.generalised_cross_entropy(jnp.zeros((1, 4)), jnp.array([0]), q=q)
+        debiased.generalised_cross_entropy(jnp.zeros((1, 4)), jnp.array([0]), q=q)
 
 
 def partners(features, labels, present=None):
@@ -44,7 +44,7 @@ def partners(features, labels, present=None):
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels)
     present = jnp.ones(len(labels)) if present is None else jnp.asarray(present)
     keys = jax.random.split(KEY, 32)
-    found = jax.vmap(lambda key: posthoc.contradicting(key, features, labels, present))(keys)
+    found = jax.vmap(lambda key: debiased.contradicting(key, features, labels, present))(keys)
     return [set(column.tolist()) for column in np.asarray(found).T]
 
 
@@ -83,9 +83,11 @@ def test_it_unlearns_what_plain_training_learns(train):
     test_images, test_labels = marked(200, 1.0)
 
     def accuracy(train):
-        params = jax.jit(functools.partial(
-            train, network=network, epochs=40, batch_size=100, strategy=(), learning_rate=0.05
-        ))(KEY, images=images, labels=labels)
+        params = jax.jit(
+            functools.partial(
+                train, network=network, epochs=40, batch_size=100, strategy=(), learning_rate=0.05
+            )
+        )(KEY, images=images, labels=labels)
         return float((network.apply(params, test_images).logits.argmax(1) == test_labels).mean())
 
     assert accuracy(train) > 0.3 > 0.1 > accuracy(evaluate.train)
@@ -96,10 +98,17 @@ def test_it_unlearns_what_plain_training_learns(train):
 def test_any_size_gives_finite_parameters_and_the_key_says_which(train, m, classes, batch_size):
     images = jax.random.normal(KEY, (m, 8, 8, 3))
     labels = jnp.arange(m) % classes
-    run = jax.jit(functools.partial(
-        train, network=networks.MLP(classes, width=4), images=images, labels=labels, epochs=2,
-        batch_size=batch_size, strategy=("crop",),
-    ))
+    run = jax.jit(
+        functools.partial(
+            train,
+            network=networks.MLP(classes, width=4),
+            images=images,
+            labels=labels,
+            epochs=2,
+            batch_size=batch_size,
+            strategy=("crop",),
+        )
+    )
     one, again, other = run(KEY), run(KEY), run(jax.random.key(1))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(one))
     np.testing.assert_array_equal(*(jax.flatten_util.ravel_pytree(x)[0] for x in (one, again)))
@@ -116,8 +125,16 @@ def test_an_evaluation_takes_it_in_place_of_plain_training():
     images, labels = marked(20, 0.2)
     pixels = jnp.zeros((6, 8, 8, 1), jnp.uint8), jnp.arange(6) % 2, None
     scores = evaluate.evaluate(
-        jax.random.split(KEY, 2), networks.MLP(2, width=4), images, labels, pixels, aligned=None,
-        mean=jnp.zeros(1), std=jnp.ones(1), train=posthoc.learning_from_failure, epochs=1,
+        jax.random.split(KEY, 2),
+        networks.MLP(2, width=4),
+        images,
+        labels,
+        pixels,
+        aligned=None,
+        mean=jnp.zeros(1),
+        std=jnp.ones(1),
+        train=debiased.learning_from_failure,
+        epochs=1,
     )
     assert scores.accuracy.shape == (2,)
 

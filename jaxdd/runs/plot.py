@@ -1,4 +1,4 @@
-"""Layer 3, screen: pictures of a run. Image grids, weights, embeddings and accuracies as PNG files.
+"""Screen: pictures of a run. Image grids, weights, embeddings and accuracies as PNG files.
 
 Every function draws on a figure of its own, without pyplot or a display, and writes the file whole
 or not at all. Matplotlib is imported when the first picture is drawn. Colours are those of Okabe
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdd.store import atomic_path
+from jaxdd.data.files import atomic_path
 
 _DPI = 150
 _STYLE = {
@@ -94,17 +94,17 @@ def synthetic_grid(
     At most twenty classes are drawn; a note says what is left out.
 
     Args:
-      path: the PNG file.
-      images: normalised images [k, ipc, h, w, c]. One channel is drawn in grey, of more than three
-        the first three.
-      mean: mean of each channel that was subtracted, [c].
-      std: standard deviation of each channel that was divided by, [c].
-      title: text above the grid.
-      columns: images per class, the first ten by default.
+        path: the PNG file.
+        images: normalised images [k, ipc, h, w, c]. One channel is drawn in grey, of more than three
+            the first three.
+        mean: mean of each channel that was subtracted, [c].
+        std: standard deviation of each channel that was divided by, [c].
+        title: text above the grid.
+        columns: images per class, the first ten by default.
 
     Raises:
-      ValueError: images, mean or std of other shapes, or fewer than one column.
-      TypeError: images of integers, which are not normalised.
+        ValueError: images, mean or std of other shapes, or fewer than one column.
+        TypeError: images of integers, which are not normalised.
     """
     pixels = _pixels(images, mean, std)
     columns = _COLUMNS if columns is None else columns
@@ -126,16 +126,16 @@ def comparison(
     As many images per class are drawn as fit, at most ten; a note says what is left out.
 
     Args:
-      path: the PNG file.
-      sets: name -> normalised images [k, ipc, h, w, c].
-      mean: mean of each channel that was subtracted, [c].
-      std: standard deviation of each channel that was divided by, [c].
-      titles: name -> text above the set, such as "plain DM: 31 %"; the name by default.
+        path: the PNG file.
+        sets: name -> normalised images [k, ipc, h, w, c].
+        mean: mean of each channel that was subtracted, [c].
+        std: standard deviation of each channel that was divided by, [c].
+        titles: name -> text above the set, such as "plain DM: 31 %"; the name by default.
 
     Raises:
-      ValueError: no sets, sets of different numbers of classes, titles of unknown sets, or images,
-        mean or std of other shapes.
-      TypeError: images of integers, which are not normalised.
+        ValueError: no sets, sets of different numbers of classes, titles of unknown sets, or images,
+            mean or std of other shapes.
+        TypeError: images of integers, which are not normalised.
     """
     if not sets:
         raise ValueError("sets must hold at least one synthetic set, found none")
@@ -158,16 +158,16 @@ def tiles(images: Any, *, mean: Any, std: Any) -> np.ndarray:
     96 pixels are made smaller.
 
     Args:
-      images: normalised images [k, ipc, h, w, c].
-      mean: mean of each channel that was subtracted, [c].
-      std: standard deviation of each channel that was divided by, [c].
+        images: normalised images [k, ipc, h, w, c].
+        mean: mean of each channel that was subtracted, [c].
+        std: standard deviation of each channel that was divided by, [c].
 
     Returns:
-      RGBA pixels, uint8 [height, width, 4].
+        RGBA pixels, uint8 [height, width, 4].
 
     Raises:
-      ValueError: images, mean or std of other shapes.
-      TypeError: images of integers, which are not normalised.
+        ValueError: images, mean or std of other shapes.
+        TypeError: images of integers, which are not normalised.
     """
     pixels = _pixels(images, mean, std)
     side = max(pixels.shape[2:4])
@@ -274,15 +274,15 @@ def weights_by_group(
     legend tells the share of the total weight that each group carries.
 
     Args:
-      path: the PNG file.
-      weights: weight of each sample [n], summing to one in each class; not negative.
-      labels: class of each sample [n], integers.
-      attributes: bias attribute of each sample [n], or None if unknown: one histogram.
-      aligned: attribute that each class is aligned with [k]; needed with attributes.
+        path: the PNG file.
+        weights: weight of each sample [n], summing to one in each class; not negative.
+        labels: class of each sample [n], integers.
+        attributes: bias attribute of each sample [n], or None if unknown: one histogram.
+        aligned: attribute that each class is aligned with [k]; needed with attributes.
 
     Raises:
-      ValueError: arrays of other shapes, attributes without aligned or the reverse, labels that
-        aligned does not cover, weights that are negative, not finite or all zero.
+        ValueError: arrays of other shapes, attributes without aligned or the reverse, labels that
+            aligned does not cover, weights that are negative, not finite or all zero.
     """
     weights, labels = _rows(weights=weights, labels=labels)
     weights = weights.astype(np.float64)
@@ -340,13 +340,13 @@ def embedding_map(
     At most 3,000 samples, drawn at random but always the same, are analysed.
 
     Args:
-      path: the PNG file.
-      embeddings: [n, d].
-      labels: class of each sample [n], the colour of the left map.
-      attributes: bias attribute of each sample [n], the colour of the right map, or None.
+        path: the PNG file.
+        embeddings: [n, d].
+        labels: class of each sample [n], the colour of the left map.
+        attributes: bias attribute of each sample [n], the colour of the right map, or None.
 
     Raises:
-      ValueError: arrays of other shapes, or embeddings that are not finite.
+        ValueError: arrays of other shapes, or embeddings that are not finite.
     """
     maps = {"class": labels} | ({} if attributes is None else {"bias attribute": attributes})
     embeddings, *groups = _rows(ndims=(2, 1, 1), embeddings=embeddings, **maps)
@@ -416,14 +416,14 @@ def accuracy_bars(
     """Draws the accuracy of several synthetic sets: overall and by group.
 
     Args:
-      path: the PNG file.
-      rows: name of the set -> group -> {"mean": , "std": , "n": }, shares in [0, 1], as in
-        `{"random": {"accuracy": {"mean": 0.6, "std": 0.02, "n": 5}, "aligned": None}}`. Groups are
-        "accuracy" (all samples), "aligned", "conflicting" and "worst_group"; those that are
-        missing, None or NaN are left out.
+        path: the PNG file.
+        rows: name of the set -> group -> {"mean": , "std": , "n": }, shares in [0, 1], as in
+            `{"random": {"accuracy": {"mean": 0.6, "std": 0.02, "n": 5}, "aligned": None}}`. Groups are
+            "accuracy" (all samples), "aligned", "conflicting" and "worst_group"; those that are
+            missing, None or NaN are left out.
 
     Raises:
-      ValueError: no rows, unknown groups or statistics, a mean outside of [0, 1], or nothing left.
+        ValueError: no rows, unknown groups or statistics, a mean outside of [0, 1], or nothing left.
     """
     table = {name: _scores(name, row) for name, row in rows.items()}
     groups = [group for group in _GROUPS if any(group in scores for scores in table.values())]
@@ -461,14 +461,14 @@ def heat_maps(
     """Draws matrices of numbers side by side, with every number in its cell.
 
     Args:
-      path: the PNG file.
-      panels: title -> matrix [r, c] with values in `limits`; NaN cells stay empty.
-      rows: one entry, the name of the variable along the rows -> its r values.
-      columns: one entry, the same along the columns, c values.
-      limits: of the colours.
+        path: the PNG file.
+        panels: title -> matrix [r, c] with values in `limits`; NaN cells stay empty.
+        rows: one entry, the name of the variable along the rows -> its r values.
+        columns: one entry, the same along the columns, c values.
+        limits: of the colours.
 
     Raises:
-      ValueError: no panels, or a matrix of another shape than the values along its sides.
+        ValueError: no panels, or a matrix of another shape than the values along its sides.
     """
     ((row_name, row_values),), ((column_name, column_values),) = rows.items(), columns.items()
     shape = len(row_values), len(column_values)

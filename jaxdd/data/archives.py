@@ -1,4 +1,4 @@
-"""Layer 3, disk: the original files of MNIST, Fashion-MNIST and CIFAR-10, found and verified.
+"""Disk: the original files of MNIST, Fashion-MNIST and CIFAR-10, found and verified.
 
 No archive is read whose checksum is not the official one. Downloads go through
 tensorflow-datasets, which needs no TensorFlow for that.
@@ -68,17 +68,17 @@ def find(name: str, data_dir: str | os.PathLike | None = None) -> dict[str, path
     """Finds the files of an archive, or downloads what is missing into `CACHE`.
 
     Args:
-      name: of the archive.
-      data_dir: folder that holds the files, or a folder with the archive's name that does.
+        name: of the archive.
+        data_dir: folder that holds the files, or a folder with the archive's name that does.
 
     Returns:
-      The path of each file, by its name; not yet verified unless downloaded.
+        The path of each file, by its name; not yet verified unless downloaded.
 
     Raises:
-      FileNotFoundError: files are missing and cannot be downloaded, which a probe of three seconds
-        finds out.
-      ValueError: a download that is not the original file.
-      OSError: a download that failed.
+        FileNotFoundError: files are missing and cannot be downloaded, which a probe of three seconds
+            finds out.
+        ValueError: a download that is not the original file.
+        OSError: a download that failed.
     """
     archive, folders = ARCHIVES[name], _folders(name, data_dir)
     found = {
@@ -104,7 +104,7 @@ def read(name: str, path: pathlib.Path) -> np.ndarray:
     The format is two zero bytes, type 8, the rank, big-endian sizes, then the values.
 
     Raises:
-      ValueError: the file is not the original one; its checksum and the expected one are named.
+        ValueError: the file is not the original one; its checksum and the expected one are named.
     """
     # Unpacked in memory: an extraction folder shared by both archives, whose files have the same
     # names, hands out one for the other.
@@ -118,18 +118,18 @@ def cifar10(data_dir: str | os.PathLike | None = None) -> list[tuple[np.ndarray,
     """Reads CIFAR-10 from the official binary folder, or the binary or Python archive.
 
     Args:
-      data_dir: folder that holds `cifar-10-batches-bin`, `cifar-10-binary.tar.gz` or
-        `cifar-10-python.tar.gz`, or a folder `cifar10` that does. Without any of them, the binary
-        archive is looked for in `CACHE` and downloaded there.
+        data_dir: folder that holds `cifar-10-batches-bin`, `cifar-10-binary.tar.gz` or
+            `cifar-10-python.tar.gz`, or a folder `cifar10` that does. Without any of them, the binary
+            archive is looked for in `CACHE` and downloaded there.
 
     Returns:
-      Images [n, 32, 32, 3] and labels [n], both uint8, of the 50,000 training and the 10,000 test
-      images. The files of the binary folder have no official checksums: their size and the range of
-      their labels are checked.
+        Images [n, 32, 32, 3] and labels [n], both uint8, of the 50,000 training and the 10,000 test
+        images. The files of the binary folder have no official checksums: their size and the range of
+        their labels are checked.
 
     Raises:
-      ValueError: an archive that is not the official one, or a batch of another size or content.
-      FileNotFoundError, OSError: as `find`.
+        ValueError: an archive that is not the official one, or a batch of another size or content.
+        FileNotFoundError, OSError: as `find`.
     """
     folder, archive = _cifar10_source(data_dir)
     if archive is None:
@@ -139,7 +139,8 @@ def cifar10(data_dir: str | os.PathLike | None = None) -> list[tuple[np.ndarray,
         expected = dict((_CIFAR10_PYTHON,)) | ARCHIVES["cifar10"].md5
         batches = unpack(_read_verified("cifar10", folder / archive, expected[archive]))
     return [
-        tuple(np.concatenate(arrays) for arrays in zip(*part)) for part in (batches[:5], batches[5:])
+        tuple(np.concatenate(arrays) for arrays in zip(*part))
+        for part in (batches[:5], batches[5:])
     ]
 
 
@@ -147,7 +148,7 @@ def fingerprint(name: str, data_dir: str | os.PathLike | None = None) -> str:
     """Returns a digest of the content that reading the archive gives, without unpacking it.
 
     Raises:
-      FileNotFoundError, OSError: as `find`.
+        FileNotFoundError, OSError: as `find`.
     """
     if name == "cifar10":
         folder, archive = _cifar10_source(data_dir)

@@ -10,7 +10,9 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxdd import datasets, jobs, networks, pipeline, results, store
+from jaxdd import networks
+from jaxdd.data import datasets, files
+from jaxdd.runs import jobs, pipeline, results, store
 
 
 def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], jobs.Options]:
@@ -27,7 +29,7 @@ def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], jobs.Optio
             if (folder / "rows").is_dir():
                 found += f"; the runs of a comparison are in {folder / 'rows'}"
             raise FileNotFoundError(found)
-    config = store.read_json(folder / "config.json")
+    config = files.read_json(folder / "config.json")
     known = {field.name for field in dataclasses.fields(jobs.Options)}
     if not isinstance(config, dict) or not {"dataset", "data", "ipc"} <= config.keys():
         raise ValueError(f"{folder / 'config.json'} does not hold the configuration of a run")
@@ -62,7 +64,9 @@ def transfer(
     """
     folder = pathlib.Path(folder)
     if unknown := set(names) - networks.NETWORKS.keys():
-        raise ValueError(f"unknown network {min(unknown)!r}; known are {', '.join(networks.NETWORKS)}")
+        raise ValueError(
+            f"unknown network {min(unknown)!r}; known are {', '.join(networks.NETWORKS)}"
+        )
     config, options = configuration(folder)
     if (digest := datasets.digest(benchmark)) != config["data"]:
         raise ValueError(
@@ -86,5 +90,5 @@ def transfer(
             for label, x in sets.items()
         }
         rows[name] = {**scores, **settings, **pipeline.circumstances()}
-        store.write_json(path, rows)
-    return {name: store.read_json(path)[name] for name in names}
+        files.write_json(path, rows)
+    return {name: files.read_json(path)[name] for name in names}

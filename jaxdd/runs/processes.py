@@ -1,4 +1,4 @@
-"""Layer 3, several processes: joined for one run, of which the first one writes.
+"""Several processes: joined for one run, of which the first one writes.
 
 Every process runs the same program on the same data; its devices are part of one mesh. What they
 must not differ in, such as when to stop, is `agreed`. All of them see the run folder, but only the
@@ -52,7 +52,9 @@ def joined(
         multihost_utils.sync_global_devices("the run is done")
     except jax.errors.JaxRuntimeError as error:
         reason = " ".join(str(error).split())
-        raise Lost(f"process {jax.process_index()} lost touch with another one: {reason}") from error
+        raise Lost(
+            f"process {jax.process_index()} lost touch with another one: {reason}"
+        ) from error
     jax.distributed.shutdown()
 
 

@@ -13,19 +13,9 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from jaxdd import (
-    benchmarks,
-    datasets,
-    distill,
-    draws,
-    evaluate,
-    formation,
-    networks,
-    parallel,
-    posthoc,
-    sampling,
-)
-from jaxdd.options import Options
+from jaxdd import debiased, distill, draws, evaluate, formation, networks, parallel, sampling
+from jaxdd.data import benchmarks, datasets
+from jaxdd.runs.options import Options
 
 
 class Job(NamedTuple):
@@ -67,8 +57,12 @@ def load(
 ) -> datasets.Benchmark:
     """Makes the benchmark that options ask for, or reads it from the cache; see `benchmarks.load`."""
     return benchmarks.load(
-        name, data_dir=data_dir, conflict=options.conflict, severity=options.severity,
-        seed=options.seed, test=options.test,
+        name,
+        data_dir=data_dir,
+        conflict=options.conflict,
+        severity=options.severity,
+        seed=options.seed,
+        test=options.test,
     )
 
 
@@ -130,11 +124,18 @@ def method(
         )
     if options.method == "mtt":
         return distill.trajectory_matching(
-            *given, inner=options.inner, rate=options.expert_rate, strategy=strategy,
+            *given,
+            inner=options.inner,
+            rate=options.expert_rate,
+            strategy=strategy,
             decode=decode(options),
         )
     return distill.gradient_matching(
-        *given, outer=options.outer, inner=options.inner, decode=decode(options), groups=groups,
+        *given,
+        outer=options.outer,
+        inner=options.inner,
+        decode=decode(options),
+        groups=groups,
         strategy=strategy if options.method == "dsa" else (),
     )
 
@@ -157,7 +158,14 @@ def _batches(options, num_classes):
 def key(options: Options, purpose: str) -> jax.Array:
     """The random key of a purpose; adding purposes at the end changes none of the others."""
     purposes = (
-        "encoder", "init", "distill", "evaluate", "median", "experts", "representative", "auto",
+        "encoder",
+        "init",
+        "distill",
+        "evaluate",
+        "median",
+        "experts",
+        "representative",
+        "auto",
     )
     return jax.random.fold_in(jax.random.key(options.seed), purposes.index(purpose))
 
@@ -199,9 +207,13 @@ def prepare(
         )
     aligned = None if benchmark.aligned is None else jnp.asarray(benchmark.aligned)
     protocol = functools.partial(
-        evaluate.evaluate, aligned=aligned, mean=jnp.asarray(benchmark.mean),
-        std=jnp.asarray(benchmark.std), num_attributes=benchmark.num_attributes,
-        train=posthoc.TRAININGS[options.training], epochs=options.epochs,
+        evaluate.evaluate,
+        aligned=aligned,
+        mean=jnp.asarray(benchmark.mean),
+        std=jnp.asarray(benchmark.std),
+        num_attributes=benchmark.num_attributes,
+        train=debiased.TRAININGS[options.training],
+        epochs=options.epochs,
         strategy=benchmark.strategy,
     )
     evaluation = lambda *arrays: protocol(arrays[0], module, *arrays[1:])
@@ -221,6 +233,14 @@ def prepare(
         return jax.tree.map(np.asarray, compiled(keys, *placed((images, labels), mesh), test))
 
     return Job(
-        benchmark, options, module, method(options, module, benchmark.strategy, mesh=mesh), draw,
-        score, {}, report, datasets.digest(benchmark), mesh,
+        benchmark,
+        options,
+        module,
+        method(options, module, benchmark.strategy, mesh=mesh),
+        draw,
+        score,
+        {},
+        report,
+        datasets.digest(benchmark),
+        mesh,
     )

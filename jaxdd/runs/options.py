@@ -12,7 +12,12 @@ PRESETS = {
         steps=200, batch_size=128, width=32, epochs=300, eval_seeds=3, chunk=10, encoder_width=32
     ),
     "paper": dict(
-        steps=20000, batch_size=256, width=128, epochs=1000, eval_seeds=5, chunk=100,
+        steps=20000,
+        batch_size=256,
+        width=128,
+        epochs=1000,
+        eval_seeds=5,
+        chunk=100,
         encoder_width=32,
     ),
 }
@@ -20,12 +25,27 @@ PRESETS = {
 
 TRAJECTORIES = {
     "quick": dict(
-        steps=100, inner=10, learning_rate=100.0, batch_size=26, experts=3, expert_epochs=10,
-        expert_updates=20, span=2, latest=5,
+        steps=100,
+        inner=10,
+        learning_rate=100.0,
+        batch_size=26,
+        experts=3,
+        expert_epochs=10,
+        expert_updates=20,
+        span=2,
+        latest=5,
     ),
     "paper": dict(
-        steps=5000, inner=20, learning_rate=1000.0, batch_size=26, experts=100, expert_epochs=50,
-        expert_updates=235, span=2, latest=10, chunk=10,
+        steps=5000,
+        inner=20,
+        learning_rate=1000.0,
+        batch_size=26,
+        experts=100,
+        expert_epochs=50,
+        expert_updates=235,
+        span=2,
+        latest=10,
+        chunk=10,
     ),
 }
 """What differs for trajectory matching."""
@@ -134,9 +154,26 @@ class Options:
         missing = {name: v for name, v in preset.items() if getattr(self, name) is None}
         options = dataclasses.replace(self, **missing)
         whole = dict(
-            ipc=1, steps=0, batch_size=1, width=1, depth=1, encoder_steps=0, encoder_width=1,
-            epochs=1, eval_seeds=1, chunk=1, seed=0, formation=1, candidates=options.batch_size,
-            outer=1, inner=1, experts=1, expert_epochs=1, expert_updates=1, span=1, latest=0,
+            ipc=1,
+            steps=0,
+            batch_size=1,
+            width=1,
+            depth=1,
+            encoder_steps=0,
+            encoder_width=1,
+            epochs=1,
+            eval_seeds=1,
+            chunk=1,
+            seed=0,
+            formation=1,
+            candidates=options.batch_size,
+            outer=1,
+            inner=1,
+            experts=1,
+            expert_epochs=1,
+            expert_updates=1,
+            span=1,
+            latest=0,
         )
         for name, least in whole.items():
             if getattr(options, name) is None:
@@ -150,7 +187,9 @@ class Options:
             if value is not None and not 1e-30 < value < 1e30:  # what float32 can calculate with
                 raise ValueError(f"{name} must be positive and finite, found {value}")
         if not 0 <= options.save_every < np.inf:
-            raise ValueError(f"save_every must be at least 0 and finite, found {options.save_every}")
+            raise ValueError(
+                f"save_every must be at least 0 and finite, found {options.save_every}"
+            )
         if options.method == "mtt" and options.latest + options.span > options.expert_epochs:
             raise ValueError(
                 f"latest + span must not go beyond the {options.expert_epochs} expert_epochs, "

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from jaxdd import benchmarks, page, plot, results, store
+from jaxdd.data import benchmarks, files
+from jaxdd.runs import page, plot, results, store
 
 ABOUT = {
     "random": "real images, drawn uniformly",
@@ -44,10 +45,10 @@ class Grid(NamedTuple):
     """A drawn synthetic set.
 
     Attributes:
-      png: the picture, one row per class.
-      size: its width and height in pixels.
-      shape: classes and images per class of the set, of which at most twenty and ten are drawn.
-      names: of the classes, those drawn and no others.
+        png: the picture, one row per class.
+        size: its width and height in pixels.
+        shape: classes and images per class of the set, of which at most twenty and ten are drawn.
+        names: of the classes, those drawn and no others.
     """
 
     png: bytes
@@ -60,11 +61,11 @@ class Report(NamedTuple):
     """What a page is made of.
 
     Attributes:
-      rows: name -> result, as in result.json.
-      config: the configuration that all rows share.
-      grids: name -> synthetic set, of the rows that have one.
-      pictures: "weights" and "embedding" -> PNG file and its size, if there is one.
-      transfer: network -> results, of a run that `jaxdd transfer` was called for.
+        rows: name -> result, as in result.json.
+        config: the configuration that all rows share.
+        grids: name -> synthetic set, of the rows that have one.
+        pictures: "weights" and "embedding" -> PNG file and its size, if there is one.
+        transfer: network -> results, of a run that `jaxdd transfer` was called for.
     """
 
     rows: dict[str, dict[str, Any]]
@@ -81,12 +82,12 @@ def read(path: str | os.PathLike) -> Report:
     """Reads a finished run or comparison from its folder, or its result from a JSON file.
 
     Args:
-      path: folder of `jaxdd run` or `jaxdd compare`; or a file like result.json or compare.json,
-        which has no pictures.
+        path: folder of `jaxdd run` or `jaxdd compare`; or a file like result.json or compare.json,
+            which has no pictures.
 
     Raises:
-      FileNotFoundError: there is nothing.
-      ValueError: a folder without a run, a run that is not finished, or a damaged file.
+        FileNotFoundError: there is nothing.
+        ValueError: a folder without a run, a run that is not finished, or a damaged file.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -100,8 +101,9 @@ def read(path: str | os.PathLike) -> Report:
     rows = results.read(path / ("compare.json" if several else "result.json"))
     folders = {name: path / "rows" / name for name in rows} if several else {list(rows)[-1]: path}
     grids = {name: _grid(folder / "synthetic.npz") for name, folder in folders.items()}
-    pictures = {name: _picture(path / file) for name, file in _PICTURES.items()
-                if (path / file).exists()}
+    pictures = {
+        name: _picture(path / file) for name, file in _PICTURES.items() if (path / file).exists()
+    }
     others = path / "transfer.json"
     transfer = results.read_transfer(others) if others.exists() else {}
     return Report(rows, config, grids, pictures, transfer)
@@ -114,7 +116,7 @@ def _config(folder: pathlib.Path) -> dict[str, Any]:
         found = runs or sorted(file.name for file in folder.glob("*.json"))
         held = f"; it holds {', '.join(found[:5])}" if found else ""
         raise ValueError(f"{folder} is no run folder (no config.json){held}")
-    config = store.read_json(path)
+    config = files.read_json(path)
     if not isinstance(config, dict):
         raise ValueError(f"{path} must hold an object, found {config!r}")
     return config
@@ -163,13 +165,13 @@ def write(path: str | os.PathLike, report: Report) -> None:
     """Writes the page, whole or not at all.
 
     Args:
-      path: the HTML file.
-      report: from `read`.
+        path: the HTML file.
+        report: from `read`.
 
     Raises:
-      OSError: the disk is full, or the folder cannot be written to.
+        OSError: the disk is full, or the folder cannot be written to.
     """
-    with store.atomic_path(path) as temporary:
+    with files.atomic_path(path) as temporary:
         temporary.write_text(render(report), encoding="utf-8")
 
 
@@ -177,10 +179,21 @@ def render(report: Report) -> str:
     """Returns the page as HTML.
 
     Args:
-      report: from `read`.
+        report: from `read`.
     """
-    sections = (_head, _scores, _charts, _transfer, _grids, _weights, _choice, _embedding, _repeat,
-                _settings, _times)
+    sections = (
+        _head,
+        _scores,
+        _charts,
+        _transfer,
+        _grids,
+        _weights,
+        _choice,
+        _embedding,
+        _repeat,
+        _settings,
+        _times,
+    )
     return page.document(
         f"{_title(report)} · jaxdd", *(part for section in sections for part in section(report))
     )
@@ -227,8 +240,11 @@ def _mean(row: Mapping[str, Any], score: str = "accuracy") -> str:
 def _scores(report: Report) -> Iterable[page.Html]:
     rows = report.rows
     cells = [
-        [name, *(_score(row.get(score)) for score in results.SCORES),
-         results.number(row["accuracy"].get("n"), ".0f")]
+        [
+            name,
+            *(_score(row.get(score)) for score in results.SCORES),
+            results.number(row["accuracy"].get("n"), ".0f"),
+        ]
         for name, row in rows.items()
     ]
     known = any(results.interval(row.get(key)) for row in rows.values() for key in results.SCORES)
@@ -237,7 +253,8 @@ def _scores(report: Report) -> Iterable[page.Html]:
         page.table(
             "Test accuracy in %, mean ± standard deviation over networks trained from scratch."
             + _INTERVALS * known,
-            ["row", *results.SCORES.values(), "networks"], cells,
+            ["row", *results.SCORES.values(), "networks"],
+            cells,
         ),
         page.facts(((name, ABOUT[name]) for name in rows if name in ABOUT), class_="legend"),
     )
@@ -251,7 +268,8 @@ def _score(score: Mapping[str, Any] | None) -> page.Html:
 
 def _charts(report: Report) -> Iterable[page.Html]:
     charts = [
-        _chart(report, score, name) for score, name in results.SCORES.items()
+        _chart(report, score, name)
+        for score, name in results.SCORES.items()
         if any(_mean(row, score) != "–" for row in report.rows.values())
     ]
     if len(charts) > 1:
@@ -264,8 +282,12 @@ def _charts(report: Report) -> Iterable[page.Html]:
 
 def _chart(report: Report, score: str, name: str) -> page.Html:
     bars = (
-        page.bar(each, results.finite((row.get(score) or {}).get("mean")), _mean(row, score),
-                 interval=results.interval(row.get(score)))
+        page.bar(
+            each,
+            results.finite((row.get(score) or {}).get("mean")),
+            _mean(row, score),
+            interval=results.interval(row.get(score)),
+        )
         for each, row in report.rows.items()
     )
     heading = page.element("h3", name.capitalize())
@@ -275,16 +297,38 @@ def _chart(report: Report, score: str, name: str) -> page.Html:
 def _transfer(report: Report) -> Iterable[page.Html]:
     if report.transfer:
         scores = ("accuracy", "conflicting")
-        yield page.section("Other networks", page.table(
-            "Test accuracy in %, mean ± standard deviation, of other networks trained on a random "
-            "subset of the real images and on the synthetic set of this run.",
-            ["network", *(f"{name}, {results.SCORES[score]}" for name in results.TRANSFERRED
-                          for score in scores), "networks", "epochs"],
-            [[network,
-              *(results.percent(row[name].get(score)) for name in results.TRANSFERRED for score in scores),
-              *(results.number(row.get(name), ",.0f") for name in ("eval_seeds", "epochs"))]
-             for network, row in report.transfer.items()],
-        ))
+        yield page.section(
+            "Other networks",
+            page.table(
+                "Test accuracy in %, mean ± standard deviation, of other networks trained on a random "
+                "subset of the real images and on the synthetic set of this run.",
+                [
+                    "network",
+                    *(
+                        f"{name}, {results.SCORES[score]}"
+                        for name in results.TRANSFERRED
+                        for score in scores
+                    ),
+                    "networks",
+                    "epochs",
+                ],
+                [
+                    [
+                        network,
+                        *(
+                            results.percent(row[name].get(score))
+                            for name in results.TRANSFERRED
+                            for score in scores
+                        ),
+                        *(
+                            results.number(row.get(name), ",.0f")
+                            for name in ("eval_seeds", "epochs")
+                        ),
+                    ]
+                    for network, row in report.transfer.items()
+                ],
+            ),
+        )
 
 
 def _grids(report: Report) -> Iterable[page.Html]:
@@ -301,17 +345,22 @@ def _figure(name: str, grid: Grid, accuracy: str) -> page.Html:
         if total > limit
     ]
     classes = page.element(
-        "div", *(page.element("span", each, title=each) for each in grid.names),
-        class_="names", aria_hidden="true",
+        "div",
+        *(page.element("span", each, title=each) for each in grid.names),
+        class_="names",
+        aria_hidden="true",
     )
     picture = page.picture(
-        grid.png, size=grid.size, style=f"max-width:{2.5 * min(grid.shape[1], _DRAWN[1])}rem",
+        grid.png,
+        size=grid.size,
+        style=f"max-width:{2.5 * min(grid.shape[1], _DRAWN[1])}rem",
         alt=f"Images of the set {name}: a row for each of the classes {', '.join(grid.names)}.",
     )
     heading = page.element("h3", page.element("span", name), page.element("span", accuracy, " %"))
     return page.figure(
         page.join(heading, page.element("div", classes, picture, class_="tiles")),
-        f"Drawn: {' and '.join(shown)}." if shown else None, class_="card",
+        f"Drawn: {' and '.join(shown)}." if shown else None,
+        class_="card",
     )
 
 
@@ -326,20 +375,30 @@ def _weights(report: Report) -> Iterable[page.Html]:
     known = any(row.get("conflict_mass") is not None for row in rows.values())
     parts = []
     if rows:
-        parts.append(page.table(
-            "Weights of the training samples. An AUC of .5 finds nothing, a balance of 1 gives "
-            "every bias group of a class the same weight.",
-            ["row", *(title for title, _ in columns.values())],
-            [[name, *(results.number(row.get(key), form) for key, (_, form) in columns.items())]
-             for name, row in rows.items()],
-        ))
+        parts.append(
+            page.table(
+                "Weights of the training samples. An AUC of .5 finds nothing, a balance of 1 gives "
+                "every bias group of a class the same weight.",
+                ["row", *(title for title, _ in columns.values())],
+                [
+                    [
+                        name,
+                        *(results.number(row.get(key), form) for key, (_, form) in columns.items()),
+                    ]
+                    for name, row in rows.items()
+                ],
+            )
+        )
     if "weights" in report.pictures:
-        parts.append(_drawn(
-            report, "weights",
-            alt=f"Histogram of the relative weights of the training samples{', by bias group' * known}.",
-            caption="Weights of the training samples relative to uniform ones"
-            f"{', among the aligned and the conflicting ones' * known}.",
-        ))
+        parts.append(
+            _drawn(
+                report,
+                "weights",
+                alt=f"Histogram of the relative weights of the training samples{', by bias group' * known}.",
+                caption="Weights of the training samples relative to uniform ones"
+                f"{', among the aligned and the conflicting ones' * known}.",
+            )
+        )
     if parts:
         yield page.section("Weights", *parts)
 
@@ -352,18 +411,25 @@ def _choice(report: Report) -> Iterable[page.Html]:
         best, balances = row["choice"]["best"], row["choice"]["balances"]
         trials = row["choice"]["trials"]
         encoder, bandwidth, temperature = (
-            results.number(best[part], "g") for part in ("encoder_steps", "bandwidth", "temperature")
+            results.number(best[part], "g")
+            for part in ("encoder_steps", "bandwidth", "temperature")
         )
-        found = (f"The pseudo-groups are balanced best by an encoder of {encoder} steps, bandwidth "
-                 f"factor {bandwidth} and temperature {temperature}.")
+        found = (
+            f"The pseudo-groups are balanced best by an encoder of {encoder} steps, bandwidth "
+            f"factor {bandwidth} and temperature {temperature}."
+        )
         if not trials["best"]["counted"]:
-            found = ("No held-out sample disagrees with the early classifier. There is nothing to "
-                     "balance, and uniform weights were kept.")
+            found = (
+                "No held-out sample disagrees with the early classifier. There is nothing to "
+                "balance, and uniform weights were kept."
+            )
         elif row["choice"]["uniform"]:
             found += " Uniform weights were kept, since those gain too little."
         yield page.section(
-            f"Choice of the weights: {name}", page.element("p", found, class_="note"),
-            _trials(trials), _balances(balances),
+            f"Choice of the weights: {name}",
+            page.element("p", found, class_="note"),
+            _trials(trials),
+            _balances(balances),
         )
 
 
@@ -373,8 +439,14 @@ def _trials(trials: Mapping[str, Mapping[str, Any]]) -> page.Html:
         "Accuracy in % of networks trained on real images drawn by the weights, on held-out samples "
         "for which an early classifier agrees or disagrees with the label.",
         ["weights", *parts.values(), "disagreeing samples"],
-        [[kind, *(results.percent({"mean": trial[part]}) for part in parts),
-          results.number(trial["counted"], ",.0f")] for kind, trial in trials.items()],
+        [
+            [
+                kind,
+                *(results.percent({"mean": trial[part]}) for part in parts),
+                results.number(trial["counted"], ",.0f"),
+            ]
+            for kind, trial in trials.items()
+        ],
     )
 
 
@@ -394,13 +466,17 @@ def _balances(balances: Sequence[Mapping[str, float]]) -> page.Html:
 
 def _embedding(report: Report) -> Iterable[page.Html]:
     if "embedding" in report.pictures:
-        yield page.section("Embedding", _drawn(
-            report, "embedding",
-            alt="Scatter plots of the encoded training samples, coloured by class and by bias "
-            "attribute.",
-            caption="Where the density was estimated: training samples in the plane of the two "
-            "largest principal components.",
-        ))
+        yield page.section(
+            "Embedding",
+            _drawn(
+                report,
+                "embedding",
+                alt="Scatter plots of the encoded training samples, coloured by class and by bias "
+                "attribute.",
+                caption="Where the density was estimated: training samples in the plane of the two "
+                "largest principal components.",
+            ),
+        )
 
 
 def _drawn(report: Report, name: str, *, alt: str, caption: str) -> page.Html:
@@ -418,19 +494,27 @@ def _repeat(report: Report) -> Iterable[page.Html]:
         parts.append(page.element("pre", page.element("code", line)))
         dataset = report.config["dataset"]
         if dataset not in benchmarks.NAMES:
-            parts.append(page.element(
-                "p", "Put the folder of the images in place of ",
-                page.element("code", f"path/to/{dataset}"), f", or tfds:{dataset} if they came "
-                "from tensorflow-datasets. A run from arrays is repeated by ",
-                page.element("code", "jaxdd.pipeline"), ".", class_="note",
-            ))
+            parts.append(
+                page.element(
+                    "p",
+                    "Put the folder of the images in place of ",
+                    page.element("code", f"path/to/{dataset}"),
+                    f", or tfds:{dataset} if they came "
+                    "from tensorflow-datasets. A run from arrays is repeated by ",
+                    page.element("code", "jaxdd.runs.pipeline"),
+                    ".",
+                    class_="note",
+                )
+            )
     rows = report.rows.values()
     versions = [row.get("versions") or {} for row in rows]
     made = {
         "device": _different(row.get("device") for row in rows),
         "date": _different(row.get("date") for row in rows),
-        **{name: _different(each.get(name) for each in versions)
-           for name in dict.fromkeys(name for each in versions for name in each)},
+        **{
+            name: _different(each.get(name) for each in versions)
+            for name in dict.fromkeys(name for each in versions for name in each)
+        },
     }
     parts.append(page.facts(made.items()))
     yield page.section("How to repeat it", *parts)
@@ -443,22 +527,33 @@ def _different(values: Iterable[Any]) -> str:
 def _settings(report: Report) -> Iterable[page.Html]:
     words = {"None": "–", "True": "yes", "False": "no"}
     if report.config:
-        yield page.section("Configuration", page.facts(
-            (name.replace("_", " "), words.get(str(value), value))
-            for name, value in report.config.items()
-        ))
+        yield page.section(
+            "Configuration",
+            page.facts(
+                (name.replace("_", " "), words.get(str(value), value))
+                for name, value in report.config.items()
+            ),
+        )
 
 
 def _times(report: Report) -> Iterable[page.Html]:
     rows = {name: row["seconds"] for name, row in report.rows.items() if row.get("seconds")}
     if rows:
-        stages = [stage for stage in (*results.STAGES, "compile")
-                  if any(stage in spent for spent in rows.values())]
-        yield page.section("Seconds", page.table(
-            "Wall time in seconds. The rows of a comparison share data, embed and density; compile "
-            "is the part of all stages that XLA compiled. Together "
-            f"{results.seconds(report.rows):,.0f} s.",
-            ["row", *stages],
-            [[name, *(results.number(spent.get(stage), ",.1f") for stage in stages)]
-             for name, spent in rows.items()],
-        ))
+        stages = [
+            stage
+            for stage in (*results.STAGES, "compile")
+            if any(stage in spent for spent in rows.values())
+        ]
+        yield page.section(
+            "Seconds",
+            page.table(
+                "Wall time in seconds. The rows of a comparison share data, embed and density; compile "
+                "is the part of all stages that XLA compiled. Together "
+                f"{results.seconds(report.rows):,.0f} s.",
+                ["row", *stages],
+                [
+                    [name, *(results.number(spent.get(stage), ",.1f") for stage in stages)]
+                    for name, spent in rows.items()
+                ],
+            ),
+        )

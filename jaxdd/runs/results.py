@@ -12,8 +12,8 @@ from typing import Any
 
 import scipy.special
 
-from jaxdd import benchmarks, store
-from jaxdd.options import Options
+from jaxdd.data import benchmarks, files
+from jaxdd.runs.options import Options
 
 SCORES = {
     "accuracy": "all",
@@ -49,16 +49,16 @@ def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     """Reads the results in a JSON file.
 
     Args:
-      path: a file like result.json, of a run, or compare.json, of several rows.
+        path: a file like result.json, of a run, or compare.json, of several rows.
 
     Returns:
-      Name of the row -> result. A run has two rows, "random" and what it was distilled with.
+        Name of the row -> result. A run has two rows, "random" and what it was distilled with.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is not JSON, or holds no such result.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not JSON, or holds no such result.
     """
-    found = store.read_json(path)
+    found = files.read_json(path)
     if isinstance(found, dict) and isinstance(found.get("rows"), dict) and found["rows"]:
         rows = found["rows"]
     elif isinstance(found, dict) and "accuracy" in found:
@@ -77,16 +77,16 @@ def read_transfer(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     """Reads the results of `jaxdd transfer`.
 
     Args:
-      path: a file like transfer.json.
+        path: a file like transfer.json.
 
     Returns:
-      Network -> {"random": result, "synthetic": result, "epochs": …}.
+        Network -> {"random": result, "synthetic": result, "epochs": …}.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is not JSON, or holds no such result.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not JSON, or holds no such result.
     """
-    found = store.read_json(path)
+    found = files.read_json(path)
     if not isinstance(found, dict) or not all(isinstance(row, dict) for row in found.values()):
         raise ValueError(f"{path} holds no results by network")
     for network, row in found.items():
@@ -104,9 +104,10 @@ def _check_row(row: Any, where: str) -> None:
             raise ValueError(f"{where}: {name} must hold mean, std and n, found {score!r}")
         for part, limit in (("mean", 1), ("std", 1), ("n", float("inf"))):
             value = (score or {}).get(part)
-            if value is not None and (isinstance(value, (bool, str, list, dict)) or (
-                value == value and not 0 <= value <= limit
-            )):
+            if value is not None and (
+                isinstance(value, (bool, str, list, dict))
+                or (value == value and not 0 <= value <= limit)
+            ):
                 raise ValueError(f"{where}: {part} of {name} is out of range, found {value!r}")
     for part in ("config", "weights", "seconds", "versions", "choice"):
         if not isinstance(row.get(part), dict | None):
@@ -119,11 +120,11 @@ def check_choice(choice: Any, where: str) -> None:
     """Refuses what is no record of a choice of weights.
 
     Args:
-      choice: as `auto.record` returns it.
-      where: what the message begins with.
+        choice: as `auto.record` returns it.
+        where: what the message begins with.
 
     Raises:
-      ValueError: names are missing, in it or in its trials or balances.
+        ValueError: names are missing, in it or in its trials or balances.
     """
     if not isinstance(choice, dict) or choice.keys() != CHOICE:
         found = ", ".join(sorted(choice)) if isinstance(choice, dict) else repr(choice)
@@ -146,8 +147,11 @@ def config(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     {'ipc': 1}
     """
     first, *others = [row["config"] for row in rows.values() if row.get("config")] or [{}]
-    return {name: value for name, value in first.items()
-            if all(name in other and other[name] == value for other in others)}
+    return {
+        name: value
+        for name, value in first.items()
+        if all(name in other and other[name] == value for other in others)
+    }
 
 
 def finite(value: Any) -> float | None:
@@ -206,21 +210,22 @@ def seconds(rows: Mapping[str, Mapping[str, Any]]) -> float:
     25.0
     """
     spent = [row.get("seconds") or {} for row in rows.values()]
-    once = sum(max((finite(each.get(stage)) or 0 for each in spent), default=0)
-               for stage in SHARED)
-    return float(once + sum(finite(each.get(stage)) or 0 for each in spent
-                            for stage in STAGES[len(SHARED):]))
+    once = sum(max((finite(each.get(stage)) or 0 for each in spent), default=0) for stage in SHARED)
+    return float(
+        once
+        + sum(finite(each.get(stage)) or 0 for each in spent for stage in STAGES[len(SHARED) :])
+    )
 
 
 def command(config: Mapping[str, Any], *, rows: Iterable[str] = ROWS) -> str | None:
     """Returns the command line that makes a run, without the options that have their defaults.
 
     Args:
-      config: as in config.json.
-      rows: of a comparison.
+        config: as in config.json.
+        rows: of a comparison.
 
     Returns:
-      The command, or None where the configuration is not one of `jaxdd run` or `jaxdd compare`.
+        The command, or None where the configuration is not one of `jaxdd run` or `jaxdd compare`.
 
     >>> command({"command": "run", "dataset": "cdigits", "debias": "none", "ipc": 2, "seed": 0})
     'jaxdd run cdigits --debias none --ipc 2'

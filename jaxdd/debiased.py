@@ -79,9 +79,7 @@ def learning_from_failure(
         each = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.stack([own, own]))
         now = smoothing * averages[:, indices] + (1 - smoothing) * jax.lax.stop_gradient(each)
         averages = averages.at[:, indices].set(jnp.where(present > 0, now, averages[:, indices]))
-        largest = jax.vmap(
-            lambda x: jax.ops.segment_max(x, labels, network.num_classes)
-        )(averages)
+        largest = jax.vmap(lambda x: jax.ops.segment_max(x, labels, network.num_classes))(averages)
         biased, ours = now / jnp.maximum(largest[:, own], 1e-8)
         weights = biased / (biased + ours + 1e-8)
         trap = generalised_cross_entropy(logits[0], own)
@@ -90,8 +88,16 @@ def learning_from_failure(
 
     images, labels = training.checked(images, labels)
     return _two_networks(
-        key, network, images, labels, loss, jnp.zeros((2, len(labels))), strategy=strategy,
-        batch_size=batch_size, epochs=epochs, **schedule,
+        key,
+        network,
+        images,
+        labels,
+        loss,
+        jnp.zeros((2, len(labels))),
+        strategy=strategy,
+        batch_size=batch_size,
+        epochs=epochs,
+        **schedule,
     )
 
 
@@ -135,15 +141,24 @@ def selective_mixup(
         share = jax.random.uniform(jax.random.fold_in(key, 1), own.shape)
         column = share[:, None, None, None]
         mixed = network.apply(params[1], column * views + (1 - column) * views[partner]).logits
-        each = [optax.softmax_cross_entropy_with_integer_labels(mixed, y)
-                for y in (own, own[partner])]
+        each = [
+            optax.softmax_cross_entropy_with_integer_labels(mixed, y) for y in (own, own[partner])
+        ]
         ours = share * each[0] + (1 - share) * each[1]
         return jnp.sum((trap + ours) * present) / present.sum(), None
 
     images, labels = training.checked(images, labels)
     return _two_networks(
-        key, network, images, labels, loss, None, strategy=strategy, batch_size=batch_size,
-        epochs=epochs, **schedule,
+        key,
+        network,
+        images,
+        labels,
+        loss,
+        None,
+        strategy=strategy,
+        batch_size=batch_size,
+        epochs=epochs,
+        **schedule,
     )
 
 
@@ -195,8 +210,12 @@ def _two_networks(
         return optax.apply_updates(params, step), state, memory
 
     carry = training.loop(
-        key_train, update, (params, optimizer.init(params), memory), num_samples=len(labels),
-        epochs=epochs, batch_size=batch_size,
+        key_train,
+        update,
+        (params, optimizer.init(params), memory),
+        num_samples=len(labels),
+        epochs=epochs,
+        batch_size=batch_size,
     )
     return carry[0][1]
 

@@ -103,14 +103,14 @@ def frost(
     """Lays frost over the image: a random window of a photograph.
 
     Args:
-      key: random key.
-      image: [h, w, 3] in [0, 1].
-      severity: 1 to 4.
-      textures: photographs of frost, [m, H, W, 3] in [0, 1], with H >= h and W >= w (CIFAR-10-C
-        takes five, at a fifth of their size). Without them, `frost_texture` draws one.
+        key: random key.
+        image: [h, w, 3] in [0, 1].
+        severity: 1 to 4.
+        textures: photographs of frost, [m, H, W, 3] in [0, 1], with H >= h and W >= w (CIFAR-10-C
+            takes five, at a fifth of their size). Without them, `frost_texture` draws one.
 
     Returns:
-      The image [h, w, 3] in [0, 1].
+        The image [h, w, 3] in [0, 1].
     """
     keep, strength = FROST[severity - 1]
     h, w, _ = image.shape
@@ -273,18 +273,18 @@ def corrupt(
     """Corrupts images, each with a key of its own.
 
     Args:
-      keys: random keys [n].
-      images: uint8 [n, h, w, 3], sides of 4 pixels or more.
-      corruption: one of `CORRUPTIONS`.
-      severity: 1 to 4.
-      textures: for frost, see there.
+        keys: random keys [n].
+        images: uint8 [n, h, w, 3], sides of 4 pixels or more.
+        corruption: one of `CORRUPTIONS`.
+        severity: 1 to 4.
+        textures: for frost, see there.
 
     Returns:
-      uint8 [n, h, w, 3], rounded to the nearest level (CIFAR-10-C truncates).
+        uint8 [n, h, w, 3], rounded to the nearest level (CIFAR-10-C truncates).
 
     Raises:
-      TypeError: images that are not uint8.
-      ValueError: wrong shapes, an unknown corruption or a severity outside 1..4.
+        TypeError: images that are not uint8.
+        ValueError: wrong shapes, an unknown corruption or a severity outside 1..4.
 
     >>> grey = jnp.full((1, 8, 8, 3), 100, jnp.uint8)
     >>> keys = jax.random.split(jax.random.key(0), 1)

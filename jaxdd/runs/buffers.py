@@ -1,4 +1,4 @@
-"""Layer 3, disk: expert trajectories in a folder, made once and used by many runs.
+"""Disk: expert trajectories in a folder, made once and used by many runs.
 
     manifest.json    what the experts were trained on, and how
     expert-000.npz   parameters after each epoch, by name, [epochs + 1, ...] each
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdd import store
+from jaxdd.data import files
 
 
 def fill(
@@ -52,8 +52,10 @@ def fill(
         path = folder / f"expert-{i:03d}.npz"
         if not path.exists():
             trained = jax.device_get(expert(i))
-            _check_finite(trained, f"expert {i} diverged; try a smaller expert_rate, or more epochs:")
-            store.write_arrays(path, _named(trained))
+            _check_finite(
+                trained, f"expert {i} diverged; try a smaller expert_rate, or more epochs:"
+            )
+            files.write_arrays(path, _named(trained))
         found.append(_read(path, like))
     report(count)
     return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
@@ -63,13 +65,15 @@ def _check_manifest(folder, manifest):
     path = folder / "manifest.json"
     if not path.exists():
         if folder.exists() and any(folder.glob("expert-*.npz")):
-            raise ValueError(f"{folder} holds experts without a manifest.json, whose origin is unknown")
-        store.write_json(path, manifest)
+            raise ValueError(
+                f"{folder} holds experts without a manifest.json, whose origin is unknown"
+            )
+        files.write_json(path, manifest)
         return
-    stored = store.read_json(path)
+    stored = files.read_json(path)
     if not isinstance(stored, dict):
         raise ValueError(f"{path} must hold an object, found {stored!r}")
-    differences = store.differences(stored, manifest)
+    differences = files.differences(stored, manifest)
     if differences:
         raise ValueError(f"{folder} holds experts of something else: {differences}")
 
@@ -82,7 +86,7 @@ def _named(tree):
 
 
 def _read(path, like):
-    stored, expected = store.read_arrays(path), _named(like)
+    stored, expected = files.read_arrays(path), _named(like)
     if stored.keys() != expected.keys():
         raise ValueError(
             f"{path} holds parameters of another network: expected {', '.join(sorted(expected))}, "

@@ -1,6 +1,6 @@
-"""Layer 3, disk: the data sets that the field measures on, by name.
+"""Disk: the data sets that the field measures on, by name.
 
-`load` makes a biased benchmark of an unbiased set in two steps (`jaxdd.bias`): who carries which
+`load` makes a biased benchmark of an unbiased set in two steps (`jaxdd.data.bias`): who carries which
 attribute, and how it looks. Equal arguments give equal bytes on every machine and with every
 version of jax. What is made of downloaded files is kept under `archives.CACHE` for the next time.
 """
@@ -18,22 +18,22 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxdd import archives, bias, corruptions, datasets, folders, store
-from jaxdd.datasets import Benchmark, Dataset
+from jaxdd.data import archives, bias, corruptions, datasets, files, folders
+from jaxdd.data.datasets import Benchmark, Dataset
 
 
 class Source(NamedTuple):
     """An unbiased set: sizes of training and test set, shape of its images, licence, statistics.
 
     Attributes:
-      train: number of training images.
-      test: number of test images.
-      shape: (h, w, c) once padded.
-      licence: of the images.
-      classes: name of each class.
-      flips: whether a mirrored image keeps its class.
-      mean: per channel, of images / 255, as the literature has them; None to compute them.
-      std: per channel, likewise.
+        train: number of training images.
+        test: number of test images.
+        shape: (h, w, c) once padded.
+        licence: of the images.
+        classes: name of each class.
+        flips: whether a mirrored image keeps its class.
+        mean: per channel, of images / 255, as the literature has them; None to compute them.
+        std: per channel, likewise.
     """
 
     train: int
@@ -50,16 +50,16 @@ class Recipe(NamedTuple):
     """How a biased benchmark is made.
 
     Attributes:
-      source: name of the unbiased set.
-      render: (key, data, attributes, options) to images.
-      attributes: name of each attribute.
-      conflict: share of conflicting samples by default.
-      severity: 1..4 by default, None where there is none.
-      aligned: attribute of each class; the class index where empty.
-      ratios: conflicts that may be asked for; all where empty.
-      paired: the uniform test set holds every image with every attribute.
-      licence: of the images, where it is not that of the source alone.
-      about: one line for the table.
+        source: name of the unbiased set.
+        render: (key, data, attributes, options) to images.
+        attributes: name of each attribute.
+        conflict: share of conflicting samples by default.
+        severity: 1..4 by default, None where there is none.
+        aligned: attribute of each class; the class index where empty.
+        ratios: conflicts that may be asked for; all where empty.
+        paired: the uniform test set holds every image with every attribute.
+        licence: of the images, where it is not that of the source alone.
+        about: one line for the table.
     """
 
     source: str
@@ -215,32 +215,32 @@ def load(
     | bffhq | faces: young or old, biased by gender; `conflict` names one of its folders |
 
     Args:
-      name: one of `NAMES`.
-      data_dir: folder that holds the original files, in a sub-folder with the name of the set
-        (`data_dir/mnist`, `fashion_mnist`, `cifar10`) or directly; files in neither nor in
-        `archives.CACHE` are downloaded there. The digits need none.
-      conflict: share of each training class that conflicts, in [0, 1]; by default .1 for cdigits,
-        the solid colours and cifar10-s, .005 for bffhq and .05 for the others.
-      severity: 1..4, how pure the shades or how strong the corruptions are; 4 by default.
-      seed: draws the attributes and how they look, of the test set too; 0 <= seed < 2**32.
-      test: "uniform", where the attribute says nothing about the class (every test image in every
-        attribute for cifar10-s, as its authors have it), or "conflicting", where no sample has the
-        attribute that its class is aligned with. The test set of bffhq is as its authors made it.
-      placement: "centre" pads 28x28 images by two pixels on all sides, "corner" by four at the top
-        and the left, as FairDD does. Digits are not padded.
-      scenes: backgrounds for bgfmnist, RGB, of the same size and ten classes; its training images
-        go behind training images. CIFAR-10 by default.
-      frost: folder of photographs of frost for ccifar10, which are used at a fifth of their size;
-        by default frost is drawn, see `jaxdd.corruptions.frost_texture`.
+        name: one of `NAMES`.
+        data_dir: folder that holds the original files, in a sub-folder with the name of the set
+            (`data_dir/mnist`, `fashion_mnist`, `cifar10`) or directly; files in neither nor in
+            `archives.CACHE` are downloaded there. The digits need none.
+        conflict: share of each training class that conflicts, in [0, 1]; by default .1 for cdigits,
+            the solid colours and cifar10-s, .005 for bffhq and .05 for the others.
+        severity: 1..4, how pure the shades or how strong the corruptions are; 4 by default.
+        seed: draws the attributes and how they look, of the test set too; 0 <= seed < 2**32.
+        test: "uniform", where the attribute says nothing about the class (every test image in every
+            attribute for cifar10-s, as its authors have it), or "conflicting", where no sample has the
+            attribute that its class is aligned with. The test set of bffhq is as its authors made it.
+        placement: "centre" pads 28x28 images by two pixels on all sides, "corner" by four at the top
+            and the left, as FairDD does. Digits are not padded.
+        scenes: backgrounds for bgfmnist, RGB, of the same size and ten classes; its training images
+            go behind training images. CIFAR-10 by default.
+        frost: folder of photographs of frost for ccifar10, which are used at a fifth of their size;
+            by default frost is drawn, see `jaxdd.data.corruptions.frost_texture`.
 
     Returns:
-      The benchmark; equal arguments give equal bytes on every machine.
+        The benchmark; equal arguments give equal bytes on every machine.
 
     Raises:
-      TypeError: a name that is no string, a severity or seed that is no integer.
-      ValueError: an unknown name, a value out of range, an option the set does not have, or a file
-        that is not the original.
-      OSError: files that are absent and cannot be downloaded.
+        TypeError: a name that is no string, a severity or seed that is no integer.
+        ValueError: an unknown name, a value out of range, an option the set does not have, or a file
+            that is not the original.
+        OSError: files that are absent and cannot be downloaded.
     """
     _check_name(name)
     if data_dir is not None and not pathlib.Path(data_dir).expanduser().is_dir():
@@ -282,14 +282,14 @@ def digits(*, size: int = 16) -> Benchmark:
     1,437 training and 360 test images is stratified and always the same.
 
     Args:
-      size: height and width of the images in pixels.
+        size: height and width of the images in pixels.
 
     Returns:
-      Images [n, size, size, 1]; mean and std are computed from the training images.
+        Images [n, size, size, 1]; mean and std are computed from the training images.
 
     Raises:
-      TypeError: a size that is no integer.
-      ValueError: a size below 1.
+        TypeError: a size that is no integer.
+        ValueError: a size below 1.
     """
     size = datasets.integer("size", size, 1, 4096)
     from PIL import Image
@@ -309,13 +309,13 @@ def statistics(benchmark: Benchmark) -> dict[str, float | int | str | None]:
     """Counts what a benchmark is made of.
 
     Args:
-      benchmark: with or without attributes.
+        benchmark: with or without attributes.
 
     Returns:
-      Sizes, shape and number of classes; with attributes also the share of conflicting training
-      samples, by how many samples the conflicting attributes of a class differ at most ("spread"),
-      and the p-value of the chi-square test that the attribute of the test samples is independent
-      of their class.
+        Sizes, shape and number of classes; with attributes also the share of conflicting training
+        samples, by how many samples the conflicting attributes of a class differ at most ("spread"),
+        and the p-value of the chi-square test that the attribute of the test samples is independent
+        of their class.
     """
     train, test = benchmark.train, benchmark.test
     found = {
@@ -341,14 +341,14 @@ def describe(name: str) -> tuple[str, ...]:
     """Says in words what a benchmark is, without loading it.
 
     Args:
-      name: one of `NAMES`.
+        name: one of `NAMES`.
 
     Returns:
-      Training images, test images, size of an image, number of attributes, default conflict,
-      licence, and what it looks like.
+        Training images, test images, size of an image, number of attributes, default conflict,
+        licence, and what it looks like.
 
     Raises:
-      ValueError: an unknown name.
+        ValueError: an unknown name.
 
     >>> describe("cmnist")[:5]
     ('60,000', '10,000', '32×32×3', '10', '0.05')
@@ -457,7 +457,9 @@ def _biased(name, recipe, data_dir, options):
             data, attributes = _paired(data, num_attributes)
         else:
             attributes = np.array(
-                jax.jit(assign)(key_attributes, data.labels, conflict=share, aligned=np.array(aligned))
+                jax.jit(assign)(
+                    key_attributes, data.labels, conflict=share, aligned=np.array(aligned)
+                )
             )
         images = recipe.render(key_look, data, attributes, options._replace(scenes=scenes))
         # A copy, because a view of a jax array can be neither written nor handed to torch.
@@ -521,7 +523,9 @@ def _photographs(folder):
         except Exception as error:  # pillow raises OSError, SyntaxError, struct.error and more
             raise ValueError(f"{path} does not decode: {error!r}") from error
         if min(photograph.size) < 5 * 32:
-            raise ValueError(f"{path} must have sides of 160 pixels or more, found {photograph.size}")
+            raise ValueError(
+                f"{path} must have sides of 160 pixels or more, found {photograph.size}"
+            )
         photographs.append(np.asarray(photograph.resize([side // 5 for side in photograph.size])))
     h, w = np.min([p.shape[:2] for p in photographs], axis=0)
     return np.stack([p[:h, :w] for p in photographs])
@@ -563,16 +567,18 @@ def _keep(path, benchmark):
     fields = {k: v for k, v in benchmark._asdict().items() if k not in _CACHED}
     arrays = {f"{p}-{f}": v for p in _CACHED for f, v in getattr(benchmark, p)._asdict().items()}
     try:
-        store.prune(path.parent, CACHE_BYTES - sum(array.nbytes for array in arrays.values()))
-        store.write_arrays(path, arrays | {"fields": np.array(json.dumps(fields))})
+        files.prune(path.parent, CACHE_BYTES - sum(array.nbytes for array in arrays.values()))
+        files.write_arrays(path, arrays | {"fields": np.array(json.dumps(fields))})
     except OSError as error:
-        warnings.warn(f"{benchmark.name} could not be kept for the next time: {error}", stacklevel=3)
+        warnings.warn(
+            f"{benchmark.name} could not be kept for the next time: {error}", stacklevel=3
+        )
 
 
 def _stored(path):
     """The benchmark in a file of the cache, None if it is absent or damaged."""
     try:
-        arrays = store.read_arrays(path)
+        arrays = files.read_arrays(path)
         fields = json.loads(str(arrays["fields"]))
         parts = {p: Dataset(*(arrays[f"{p}-{f}"] for f in Dataset._fields)) for p in _CACHED}
         os.utime(path)

@@ -21,18 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdd import (
-    datasets,
-    distill,
-    evaluate,
-    jobs,
-    kde,
-    networks,
-    parallel,
-    processes,
-    reweight,
-    weighing,
-)
+from jaxdd import distill, evaluate, kde, networks, parallel, reweight
+from jaxdd.data import datasets
+from jaxdd.runs import jobs, processes, weighing
 
 SEARCH = {
     "encoder_steps": (1, 3),
@@ -113,9 +104,9 @@ def choose(job: jobs.Job) -> Choice:
     job.report("choosing weights", 0, 2)
     tried = list(candidates(job._replace(options=options)))
     groups = pseudo_groups(tried[-1][1].embeddings, labels, num_classes=classes)
-    balance = lambda weights: float(reweight.group_balance(
-        weights, labels, groups, num_classes=classes, num_attributes=classes
-    ))
+    balance = lambda weights: float(
+        reweight.group_balance(weights, labels, groups, num_classes=classes, num_attributes=classes)
+    )
     balances = [{**values, "balance": balance(found.weights)} for values, found in tried]
     order = processes.agreed(np.array([each["balance"] for each in balances]))
     best, uniform = int(order.argmax()), reweight.uniform(labels, num_classes=classes)
@@ -216,9 +207,17 @@ def judge(job: jobs.Job, groups: np.ndarray) -> Callable[[jax.Array], Trial]:
         key, images = row
         labels = jnp.broadcast_to(jnp.arange(classes)[:, None], images.shape[:2])
         scores = evaluate.evaluate(
-            key[None], network, images, labels, test, aligned=jnp.arange(classes),
-            mean=jnp.asarray(benchmark.mean), std=jnp.asarray(benchmark.std),
-            num_attributes=classes, epochs=_EPOCHS, strategy=benchmark.strategy,
+            key[None],
+            network,
+            images,
+            labels,
+            test,
+            aligned=jnp.arange(classes),
+            mean=jnp.asarray(benchmark.mean),
+            std=jnp.asarray(benchmark.std),
+            num_attributes=classes,
+            epochs=_EPOCHS,
+            strategy=benchmark.strategy,
         )
         return scores.aligned[0], scores.conflicting[0]
 
@@ -228,13 +227,17 @@ def judge(job: jobs.Job, groups: np.ndarray) -> Callable[[jax.Array], Trial]:
     def trial(weights: jax.Array) -> Trial:
         if not counted:
             return Trial(float("nan"), float("nan"), float("nan"), 0)
-        left = (jnp.asarray(weights) + 1e-30).at[held].set(0)  # a class's only weight may be held out
+        left = (
+            (jnp.asarray(weights) + 1e-30).at[held].set(0)
+        )  # a class's only weight may be held out
         pool = datasets.pool(benchmark, left)
         images = [
             distill.initial_real(jax.random.fold_in(key, i), pool, ipc=_IPC, weighted=True)
             for i in range(_DRAWS)
         ]
-        means = [found.mean() for found in scored((jax.random.split(key, _DRAWS), jnp.stack(images)))]
+        means = [
+            found.mean() for found in scored((jax.random.split(key, _DRAWS), jnp.stack(images)))
+        ]
         agreeing, disagreeing = map(float, processes.agreed(means))
         overall = share * agreeing + (1 - share) * disagreeing
         return Trial(float(overall), agreeing, disagreeing, counted)
@@ -254,5 +257,9 @@ def record(choice: Choice) -> dict[str, Any]:
     """Returns what JSON can hold of a choice under `results.CHOICE`: all but weights and density."""
     best = choice.balances[choice.best]
     trials = {name: trial._asdict() for name, trial in choice.trials.items()}
-    return {"uniform": choice.weighed is None, "best": best, "trials": trials,
-            "balances": choice.balances}
+    return {
+        "uniform": choice.weighed is None,
+        "best": best,
+        "trials": trials,
+        "balances": choice.balances,
+    }

@@ -1,4 +1,4 @@
-"""Layer 3, screen: self-contained HTML pages. Elements, tables and pictures, escaped by default.
+"""Screen: self-contained HTML pages. Elements, tables and pictures, escaped by default.
 
 A page needs nothing but itself: pictures are inlined, there is no script, and its content security
 policy forbids the browser to load anything. Strings become text; what is HTML already is marked as
@@ -22,10 +22,10 @@ def element(name: str, /, *children: Any, **attributes: Any) -> Html:
     """Returns an HTML element.
 
     Args:
-      name: of the element.
-      *children: what it holds: `Html` as it is, everything else as escaped text; None is left out.
-      **attributes: with `_` for `-` and a `_` behind the words of Python, as in `class_="wide"`;
-        None is left out.
+        name: of the element.
+        *children: what it holds: `Html` as it is, everything else as escaped text; None is left out.
+        **attributes: with `_` for `-` and a `_` behind the words of Python, as in `class_="wide"`;
+            None is left out.
 
     >>> element("p", "a < b, ", element("b", 3), class_="note", title=None)
     '<p class="note">a &lt; b, <b>3</b></p>'
@@ -43,10 +43,13 @@ def join(*children: Any) -> Html:
     >>> join("a < b ", element("b", 3), None)
     'a &lt; b <b>3</b>'
     """
-    return Html("".join(
-        child if isinstance(child, Html) else html.escape(str(child), quote=False)
-        for child in children if child is not None
-    ))
+    return Html(
+        "".join(
+            child if isinstance(child, Html) else html.escape(str(child), quote=False)
+            for child in children
+            if child is not None
+        )
+    )
 
 
 def section(title: str, *children: Any) -> Html:
@@ -62,18 +65,16 @@ def table(caption: str, header: Sequence[Any], rows: Iterable[Sequence[Any]]) ->
     """Returns a table that scrolls sideways where the screen is narrower than its cells.
 
     Args:
-      caption: what the numbers are.
-      header: one cell per column.
-      rows: of cells; the first is the header of its row.
+        caption: what the numbers are.
+        header: one cell per column.
+        rows: of cells; the first is the header of its row.
     """
     head = element("tr", *(element("th", cell, scope="col") for cell in header))
     body = (
         element("tr", element("th", first, scope="row"), *(element("td", cell) for cell in rest))
         for first, *rest in rows
     )
-    cells = element(
-        "table", element("thead", head), element("tbody", *body), aria_label=caption
-    )
+    cells = element("table", element("thead", head), element("tbody", *body), aria_label=caption)
     return element("figure", element("figcaption", caption), scrolling(cells, class_="scroll"))
 
 
@@ -90,19 +91,21 @@ def facts(pairs: Iterable[tuple[str, Any]], **attributes: Any) -> Html:
     >>> facts([("seed", 0)])
     '<dl><div><dt>seed</dt><dd>0</dd></div></dl>'
     """
-    return element("dl", *(
-        element("div", element("dt", name), element("dd", value)) for name, value in pairs
-    ), **attributes)
+    return element(
+        "dl",
+        *(element("div", element("dt", name), element("dd", value)) for name, value in pairs),
+        **attributes,
+    )
 
 
 def picture(png: bytes, *, alt: str, size: tuple[int, int], **attributes: Any) -> Html:
     """Returns an image that carries its own bytes.
 
     Args:
-      png: content of a PNG file.
-      alt: what it shows, for those who do not see it.
-      size: width and height in pixels, which keep its place while the page is laid out.
-      **attributes: of the element.
+        png: content of a PNG file.
+        alt: what it shows, for those who do not see it.
+        size: width and height in pixels, which keep its place while the page is laid out.
+        **attributes: of the element.
     """
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     width, height = size
@@ -119,10 +122,10 @@ def bar(name: str, value: float | None, text: str, *, interval: Any = None) -> H
     """Returns a line of a bar chart: name, bar, interval and the number.
 
     Args:
-      name: left of the bar.
-      value: its length in [0, 1], or None for no bar.
-      text: right of the bar.
-      interval: ends of a line across the bar's end, both in [0, 1], or None.
+        name: left of the bar.
+        value: its length in [0, 1], or None for no bar.
+        text: right of the bar.
+        interval: ends of a line across the bar's end, both in [0, 1], or None.
     """
     parts = []
     if value is not None:
@@ -133,7 +136,10 @@ def bar(name: str, value: float | None, text: str, *, interval: Any = None) -> H
         parts.append(element("i", class_="interval", style=place))
     track = element("span", *parts, class_="track")
     return element(
-        "div", element("span", name, class_="name"), track, element("span", text, class_="value"),
+        "div",
+        element("span", name, class_="name"),
+        track,
+        element("span", text, class_="value"),
         class_="bar",
     )
 
@@ -142,8 +148,8 @@ def document(title: str, *children: Any) -> str:
     """Returns the whole page.
 
     Args:
-      title: of the browser's tab.
-      *children: of its body.
+        title: of the browser's tab.
+        *children: of its body.
     """
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     head = element(

@@ -1,4 +1,4 @@
-"""Layer 3, disk: a folder of images, one's own data, as arrays.
+"""Disk: a folder of images, one's own data, as arrays.
 
 A folder per class, a table beside the images, or BFFHQ: each layout becomes rows of file, label,
 attribute and split, and from there on they are one. Names, the table and the headers of all files
@@ -32,13 +32,13 @@ class Folder(NamedTuple):
     """Images of a folder, with what its names or its table say about them.
 
     Attributes:
-      images: uint8 [n, h, w, c]; c is 1 if every file is grey, otherwise 3.
-      labels: class of each image, int32 [n], an index into `class_names`.
-      attributes: bias attribute of each image, int32 [n], an index into `attribute_names`, or None.
-      test: whether each image is in the test split, bool [n], or None where no split is given.
-      class_names: the classes in the order of their index.
-      attribute_names: the attributes in the order of their index, or None.
-      skipped: images left out because they do not decode, as paths relative to the folder.
+        images: uint8 [n, h, w, c]; c is 1 if every file is grey, otherwise 3.
+        labels: class of each image, int32 [n], an index into `class_names`.
+        attributes: bias attribute of each image, int32 [n], an index into `attribute_names`, or None.
+        test: whether each image is in the test split, bool [n], or None where no split is given.
+        class_names: the classes in the order of their index.
+        attribute_names: the attributes in the order of their index, or None.
+        skipped: images left out because they do not decode, as paths relative to the folder.
     """
 
     images: np.ndarray
@@ -76,19 +76,19 @@ def read(path: str | os.PathLike, *, resize: int | None = None, skip_bad: bool =
     frame.
 
     Args:
-      path: the folder.
-      resize: height and width to resize the central squares to, 1..256.
-      skip_bad: leave out images that do not decode, instead of raising.
+        path: the folder.
+        resize: height and width to resize the central squares to, 1..256.
+        skip_bad: leave out images that do not decode, instead of raising.
 
     Returns:
-      The images in the order of the table, or of their paths with those for training first.
+        The images in the order of the table, or of their paths with those for training first.
 
     Raises:
-      TypeError: a size that is no integer.
-      FileNotFoundError: the folder, or a file named in the table, does not exist.
-      ImportError: metadata.parquet without pyarrow.
-      ValueError: a layout or table that is not as above, an image that does not decode, or a class
-        without training images.
+        TypeError: a size that is no integer.
+        FileNotFoundError: the folder, or a file named in the table, does not exist.
+        ImportError: metadata.parquet without pyarrow.
+        ValueError: a layout or table that is not as above, an image that does not decode, or a class
+            without training images.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -118,18 +118,18 @@ def bffhq(path: str | os.PathLike, *, conflict: float = 0.005, resize: int = 64)
     which conflict where y ≠ b. What 0 and 1 stand for the files do not say, so those are the names.
 
     Args:
-      path: the folder bffhq, or the one that holds it.
-      conflict: share of the training images that conflict; it names their folder.
-      resize: height and width to resize the central squares to, 1..256.
+        path: the folder bffhq, or the one that holds it.
+        conflict: share of the training images that conflict; it names their folder.
+        resize: height and width to resize the central squares to, 1..256.
 
     Returns:
-      The images with their attributes and the split, those for training first.
+        The images with their attributes and the split, those for training first.
 
     Raises:
-      TypeError: a size that is no integer.
-      FileNotFoundError: the folder, or the one for this share, does not exist.
-      ValueError: a folder without images, a file name of another form, or an image that does not
-        decode.
+        TypeError: a size that is no integer.
+        FileNotFoundError: the folder, or the one for this share, does not exist.
+        ValueError: a folder without images, a file name of another form, or an image that does not
+            decode.
 
     Source: Lee et al., Learning Debiased Representation via Disentangled Feature Augmentation,
     NeurIPS 2021.
@@ -175,7 +175,9 @@ def _check_no_wrapper(root, folders):
     if len(folders) == 1:
         inside = [p for p in folders[0].iterdir() if not _is_hidden(p.name)]
         if len(inside) > 1 and all(p.is_dir() for p in inside):
-            raise ValueError(f"{root} holds {folders[0].name} alone, whose folders may be the classes")
+            raise ValueError(
+                f"{root} holds {folders[0].name} alone, whose folders may be the classes"
+            )
 
 
 def _class_rows(root, split):

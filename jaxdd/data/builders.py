@@ -1,19 +1,19 @@
-"""Layer 3, disk: the biased benchmarks as tensorflow-datasets builders, and any TFDS set as one.
+"""Disk: the biased benchmarks as tensorflow-datasets builders, and any TFDS set as one.
 
 Importing this module registers the builders; none of them needs TensorFlow:
 
     import tensorflow_datasets as tfds
-    import jaxdd.builders
+    import jaxdd.data.builders
 
     train = tfds.data_source("cmnist/conflict_0.05", split="train")
 
 A config is the share of images that conflict and, where there are shades, how pure they are:
 `conflict_0.05_severity_2`; severity is 4 where it is not named. Its examples are the arrays of
-`jaxdd.benchmarks.load` at seed 0, shuffled by TFDS: `index` is the place of an example there.
+`jaxdd.data.benchmarks.load` at seed 0, shuffled by TFDS: `index` is the place of an example there.
 
 Original files are looked for in TFDS's manual_dir (`data_dir/downloads/manual`, unless
 `tfds.download.DownloadConfig` names another), in its folder `mnist`, `fashion_mnist` or `cifar10` or directly;
-then `jaxdd.archives` finds or downloads them. It checks the md5 sum of every archive that is read;
+then `jaxdd.data.archives` finds or downloads them. It checks the md5 sum of every archive that is read;
 `url_infos` has the sizes and SHA-256 sums under which TFDS itself knows the files.
 """
 
@@ -24,14 +24,14 @@ import os
 
 import numpy as np
 
-from jaxdd import archives, benchmarks, datasets
+from jaxdd.data import archives, benchmarks, datasets
 
 try:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import checksums
 except ImportError as error:
     raise ImportError(
-        "jaxdd.builders needs tensorflow-datasets: "
+        "jaxdd.data.builders needs tensorflow-datasets: "
         f"pip install tensorflow-datasets importlib_resources pillow ({error})"
     ) from error
 
@@ -71,8 +71,8 @@ class Config(tfds.core.BuilderConfig):
     """How biased a benchmark is; once prepared, TFDS tells configs apart by their names alone.
 
     Attributes:
-      conflict: share of each training class that conflicts, in [0, 1].
-      severity: 1..4, how pure the shades are; None for the default, or where there are none.
+        conflict: share of each training class that conflicts, in [0, 1].
+        severity: 1..4, how pure the shades are; None for the default, or where there are none.
     """
 
     conflict: float = 0.05
@@ -96,7 +96,7 @@ def _configs(*severities, ratios=_RATIOS):
 
 
 class _Biased(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """What all builders share. `jaxdd.benchmarks` has hyphens where their names have underscores."""
+    """What all builders share. `jaxdd.data.benchmarks` has hyphens where their names have underscores."""
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = """Not needed: what is missing is downloaded. The original
@@ -127,12 +127,14 @@ class _Biased(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "label": tfds.features.ClassLabel(num_classes=self.NUM_CLASSES),
             "attribute": tfds.features.ClassLabel(num_classes=self.NUM_ATTRIBUTES),
             "aligned": tfds.features.Scalar(np.bool_, doc="attribute is that of the class"),
-            "index": tfds.features.Scalar(np.int64, doc="place in the arrays of jaxdd.benchmarks"),
+            "index": tfds.features.Scalar(
+                np.int64, doc="place in the arrays of jaxdd.data.benchmarks"
+            ),
         }
         return tfds.core.DatasetInfo(
             builder=self,
             description=f"{type(self).__doc__} The training set is biased, the test set is "
-            "not. `jaxdd.benchmarks.load` has the same images as arrays.",
+            "not. `jaxdd.data.benchmarks.load` has the same images as arrays.",
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
             homepage=self.HOMEPAGE,
@@ -159,13 +161,16 @@ class _Biased(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         from PIL import Image
 
         for index, (image, label, attribute) in enumerate(zip(*data, strict=True)):
-            yield index, {
-                "image": Image.fromarray(image),
-                "label": label,
-                "attribute": attribute,
-                "aligned": attribute == aligned[label],
-                "index": index,
-            }
+            yield (
+                index,
+                {
+                    "image": Image.fromarray(image),
+                    "label": label,
+                    "attribute": attribute,
+                    "aligned": attribute == aligned[label],
+                    "index": index,
+                },
+            )
 
 
 class _Shaded(_Biased, skip_registration=True):
@@ -266,21 +271,21 @@ def load(
     those that come with TFDS do.
 
     Args:
-      name: as in `tfds.data_source`: "svhn_cropped", "cmnist/conflict_0.05".
-      data_dir: where TFDS keeps its sets; its own default where None.
-      resize: height and width to bring every image to, bilinearly; needed where they differ.
+        name: as in `tfds.data_source`: "svhn_cropped", "cmnist/conflict_0.05".
+        data_dir: where TFDS keeps its sets; its own default where None.
+        resize: height and width to bring every image to, bilinearly; needed where they differ.
 
     Returns:
-      What `jaxdd.datasets.from_arrays` makes of the splits train and test, in their order on disk;
-      without a test split, a fifth of train is split off. Image and label are the supervised keys
-      of the set, or its features "image" and "label"; attributes are its integers "attribute".
-      The strategy includes flips: leave them out (`benchmark._replace`) where they change classes.
+        What `jaxdd.data.datasets.from_arrays` makes of the splits train and test, in their order on disk;
+        without a test split, a fifth of train is split off. Image and label are the supervised keys
+        of the set, or its features "image" and "label"; attributes are its integers "attribute".
+        The strategy includes flips: leave them out (`benchmark._replace`) where they change classes.
 
     Raises:
-      ValueError: an unknown name or config, a set without images, integer labels or a train split,
-        images of several shapes, or a set prepared in a format that needs TensorFlow.
-      ImportError: a set that only TensorFlow can prepare.
-      OSError: original files that are absent and cannot be downloaded.
+        ValueError: an unknown name or config, a set without images, integer labels or a train split,
+            images of several shapes, or a set prepared in a format that needs TensorFlow.
+        ImportError: a set that only TensorFlow can prepare.
+        OSError: original files that are absent and cannot be downloaded.
     """
     if resize is not None:
         resize = datasets.integer("resize", resize, 1, 256)

@@ -25,26 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdd import (
-    __version__,
-    auto,
-    buffers,
-    checkpoint,
-    datasets,
-    distill,
-    draws,
-    evaluate,
-    formation,
-    jobs,
-    plot,
-    processes,
-    results,
-    reweight,
-    sampling,
-    store,
-    trajectories,
-    weighing,
-)
+from jaxdd import __version__, distill, draws, evaluate, formation, reweight, sampling, trajectories
+from jaxdd.data import datasets, files
+from jaxdd.runs import auto, buffers, checkpoint, jobs, plot, processes, results, store, weighing
 
 ROWS = results.ROWS
 """What `compare` makes, unless told otherwise."""
@@ -85,7 +68,7 @@ def _chosen_weights(job, folder):
     weights, record = folder / "weights.npz", folder / "choice.json"
     if not (weights.exists() and record.exists()):
         choice = auto.choose(job)
-        store.write_json(record, auto.record(choice))
+        files.write_json(record, auto.record(choice))
         _write_weights(job, folder, choice.weights, choice.weighed)
     return _stored_weights(weights, len(job.benchmark.train.labels)), _stored_choice(record)
 
@@ -100,17 +83,20 @@ def _write_weights(job, folder, weights, found):
             folder / "embedding.png", np.asarray(found.embeddings), train.labels, train.attributes
         )
     plot.weights_by_group(
-        folder / "weights.png", arrays["weights"], train.labels, train.attributes,
+        folder / "weights.png",
+        arrays["weights"],
+        train.labels,
+        train.attributes,
         job.benchmark.aligned,
     )
     _keep_seconds(job, folder)
     # Last, since its presence says that this stage is done.
-    store.write_arrays(folder / "weights.npz", arrays)
+    files.write_arrays(folder / "weights.npz", arrays)
 
 
 def _stored_choice(path):
     try:
-        choice = store.read_json(path)
+        choice = files.read_json(path)
         results.check_choice(choice, str(path))
     except ValueError as error:
         raise ValueError(
@@ -120,8 +106,12 @@ def _stored_choice(path):
 
 
 def _stored_weights(path, n):
-    weights = store.read_arrays(path).get("weights")
-    if weights is None or weights.shape != (n,) or not (np.isfinite(weights) & (weights >= 0)).all():
+    weights = files.read_arrays(path).get("weights")
+    if (
+        weights is None
+        or weights.shape != (n,)
+        or not (np.isfinite(weights) & (weights >= 0)).all()
+    ):
         raise ValueError(f"{path} does not hold the weights of {n} samples; delete it and resume")
     return jnp.asarray(weights)
 
@@ -169,7 +159,9 @@ def _initial(job, weights):
     return formation.join(images, factor=options.formation)
 
 
-def subset(job: jobs.Job, pool: sampling.Pool, *, weighted: bool, ipc: int | None = None) -> jax.Array:
+def subset(
+    job: jobs.Job, pool: sampling.Pool, *, weighted: bool, ipc: int | None = None
+) -> jax.Array:
     """The baseline: real images `[k, ipc, h, w, c]`, drawn uniformly or by the weights."""
     key, ipc = jobs.key(job.options, "init"), job.options.ipc if ipc is None else ipc
     return distill.initial_real(key, pool, ipc=ipc, weighted=weighted)
@@ -198,26 +190,46 @@ def _catch_interrupt():
 def _experts(job, folder, source, name):
     """The source of trajectory matching: experts, read from their folder or trained into it."""
     options, classes = job.options, job.benchmark.num_classes
-    train = jax.jit(functools.partial(
-        trajectories.train, network=job.network, draw=source.draw, epochs=options.expert_epochs,
-        updates=options.expert_updates, optimizer=optax.sgd(options.expert_rate),
-        strategy=job.benchmark.strategy,
-    ))
+    train = jax.jit(
+        functools.partial(
+            trajectories.train,
+            network=job.network,
+            draw=source.draw,
+            epochs=options.expert_epochs,
+            updates=options.expert_updates,
+            optimizer=optax.sgd(options.expert_rate),
+            strategy=job.benchmark.strategy,
+        )
+    )
     key = jobs.key(options, "experts")
     expert = lambda i: train(jax.random.fold_in(key, i), pool=source.pool)
     fields = (
-        "network", "width", "depth", "dtype", "batch_size", "candidates", "weighting",
-        "expert_epochs", "expert_updates", "expert_rate", "seed",
+        "network",
+        "width",
+        "depth",
+        "dtype",
+        "batch_size",
+        "candidates",
+        "weighting",
+        "expert_epochs",
+        "expert_updates",
+        "expert_rate",
+        "seed",
     )
     manifest = {
-        "dataset": job.benchmark.name, "data": job.digest, "classes": classes,
+        "dataset": job.benchmark.name,
+        "data": job.digest,
+        "classes": classes,
         "weights": hashlib.blake2b(np.asarray(source.weights), digest_size=16).hexdigest(),
         **{name: getattr(options, name) for name in fields},
     }
     buffer = folder / "experts" if options.buffer is None else pathlib.Path(options.buffer) / name
     with jobs.timed(job.seconds, "experts"):
         experts = buffers.fill(
-            buffer, manifest, expert, count=options.experts,
+            buffer,
+            manifest,
+            expert,
+            count=options.experts,
             like=jax.eval_shape(train, key, pool=source.pool),
             report=lambda done: job.report(f"{name} experts", done, options.experts),
         )
@@ -241,8 +253,14 @@ def distill_into(job: jobs.Job, folder: pathlib.Path, source: Source, name: str)
         source = _experts(job, folder, source, name)
     state, data = jobs.placed((state, source.pool), job.mesh)
     iterator = distill.run(
-        jobs.key(options, "distill"), state, data, method=source.method, draw=source.draw,
-        steps=steps, first=first, chunk_length=options.chunk,
+        jobs.key(options, "distill"),
+        state,
+        data,
+        method=source.method,
+        draw=source.draw,
+        steps=steps,
+        first=first,
+        chunk_length=options.chunk,
     )
     spent, begun = job.seconds.get("distill", 0.0), time.perf_counter()
     saved = begun
@@ -271,13 +289,13 @@ def _save(job, folder, step, state):
 
 
 def _keep_seconds(job, folder):
-    store.write_json(folder / "seconds.json", job.seconds)
+    files.write_json(folder / "seconds.json", job.seconds)
 
 
 def _with_seconds(job, folder):
     """The job with the seconds that earlier attempts in the folder took, each stage for itself."""
     path = folder / "seconds.json"
-    found = store.read_json(path) if path.exists() else {}
+    found = files.read_json(path) if path.exists() else {}
     if not isinstance(found, dict) or any(results.finite(x) is None for x in found.values()):
         raise ValueError(f"{path} does not hold seconds by stage; delete it and resume")
     return job._replace(seconds={**job.seconds, **found})
@@ -303,7 +321,8 @@ def _diagnosis(job, weights):
         unknown = dict.fromkeys(("conflict_auc", "conflict_mass", "group_balance"))
         return {"effective_sample_size": float(size.mean()), **unknown}
     diagnose = functools.partial(
-        reweight.diagnose, num_classes=benchmark.num_classes,
+        reweight.diagnose,
+        num_classes=benchmark.num_classes,
         num_attributes=benchmark.num_attributes,
     )
     attributes, aligned = jnp.asarray(train.attributes), jnp.asarray(benchmark.aligned)
@@ -334,7 +353,7 @@ def _finish(job, folder, images, scores, source, random):
         "seconds": dict(job.seconds),
         **circumstances(),
         "seed": options.seed,
-        "config": store.read_json(folder / "config.json"),
+        "config": files.read_json(folder / "config.json"),
     }
     if source.choice is not None:
         result["choice"] = source.choice
@@ -344,22 +363,27 @@ def _finish(job, folder, images, scores, source, random):
     store.write_synthetic(
         folder / "synthetic.npz",
         store.Synthetic(
-            np.asarray(images, np.float32), labels.astype(np.int32),
-            np.asarray(benchmark.mean, np.float32), np.asarray(benchmark.std, np.float32),
+            np.asarray(images, np.float32),
+            labels.astype(np.int32),
+            np.asarray(benchmark.mean, np.float32),
+            np.asarray(benchmark.std, np.float32),
             provenance,
         ),
     )
     title = f"{benchmark.name}: {100 * result['accuracy']['mean']:.1f} % on the test set"
     plot.synthetic_grid(
-        folder / "synthetic.png", np.asarray(images), mean=benchmark.mean, std=benchmark.std,
+        folder / "synthetic.png",
+        np.asarray(images),
+        mean=benchmark.mean,
+        std=benchmark.std,
         title=title,
     )
-    store.write_json(folder / "result.json", result)
-    return store.read_json(folder / "result.json")
+    files.write_json(folder / "result.json", result)
+    return files.read_json(folder / "result.json")
 
 
 def _stored_result(path):
-    result = store.read_json(path)
+    result = files.read_json(path)
     if not isinstance(result, dict) or not {"accuracy", "random", "weights"} <= result.keys():
         raise ValueError(f"{path} does not hold a result; delete it and resume")
     return result
@@ -367,7 +391,10 @@ def _stored_result(path):
 
 def _config(job, command, **more):
     return {
-        "command": command, "dataset": job.benchmark.name, "data": job.digest, **more,
+        "command": command,
+        "dataset": job.benchmark.name,
+        "data": job.digest,
+        **more,
         **dataclasses.asdict(job.options),
     }
 
@@ -449,9 +476,9 @@ def compare(
         rows, images = {}, {}
         for name in names:
             rows[name], images[name] = _row(job, folder, name, rows)
-            store.write_json(folder / "compare.json", {"rows": rows})
+            files.write_json(folder / "compare.json", {"rows": rows})
         _compare_figures(job, folder, rows, images)
-        return store.read_json(folder / "compare.json")
+        return files.read_json(folder / "compare.json")
 
 
 def _row(job, whole, name, rows):
@@ -492,6 +519,9 @@ def _compare_figures(job, folder, rows, images):
     shown = {name: images[name] for name in titles if name in images} or images
     accuracies = {name: f"{100 * rows[name]['accuracy']['mean']:.0f} %" for name in shown}
     plot.comparison(
-        folder / "synthetic.png", shown, mean=job.benchmark.mean, std=job.benchmark.std,
+        folder / "synthetic.png",
+        shown,
+        mean=job.benchmark.mean,
+        std=job.benchmark.std,
         titles={name: f"{titles.get(name, name)}: {accuracies[name]}" for name in shown},
     )

@@ -1,4 +1,4 @@
-"""Layer 3, disk: the state of a run, from which a killed one goes on to the same bits.
+"""Disk: the state of a run, from which a killed one goes on to the same bits.
 
     checkpoint/<step>/state           the arrays, in Orbax's format
     checkpoint/<step>/manifest.json   their shapes, and the checksum of every file
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdd import store
+from jaxdd.data import files
 
 _KEPT = 2  # the newest state, and one to fall back on should it prove unreadable
 
@@ -31,26 +31,28 @@ def save(folder: str | os.PathLike, step: int, state: Any) -> None:
     state is about to replace, are removed.
 
     Args:
-      folder: the run folder.
-      step: the number of steps done.
-      state: a pytree of arrays of any dtype and sharding; PRNG keys as `jax.random.key_data`.
+        folder: the run folder.
+        step: the number of steps done.
+        state: a pytree of arrays of any dtype and sharding; PRNG keys as `jax.random.key_data`.
 
     Raises:
-      ValueError: `step` is negative.
-      TypeError: a leaf that is not an array.
-      OSError: the disk is full; the states saved before are intact.
+        ValueError: `step` is negative.
+        TypeError: a leaf that is not an array.
+        OSError: the disk is full; the states saved before are intact.
     """
     if step < 0:
         raise ValueError(f"step must not be negative, found {step}")
     arrays, leaves = _describe(state), jax.tree.leaves(state)
     checkpoints = pathlib.Path(folder) / "checkpoint"
     final = checkpoints / str(int(step))
-    partial, replaced = (final.with_suffix(f"{end}{store.TEMPORARY}") for end in (".new", ".old"))
+    partial, replaced = (final.with_suffix(f"{end}{files.TEMPORARY}") for end in (".new", ".old"))
     for leftover in (partial, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         _orbax_save(partial / "state", leaves)
-        store.write_json(partial / "manifest.json", {"arrays": arrays, "files": _checksums(partial)})
+        files.write_json(
+            partial / "manifest.json", {"arrays": arrays, "files": _checksums(partial)}
+        )
         if final.exists():
             os.replace(final, replaced)
         os.replace(partial, final)
@@ -69,25 +71,25 @@ def restore(folder: str | os.PathLike, like: Any) -> tuple[int, Any] | None:
     A damaged newest state, recognised by its checksums, is passed over for the one before.
 
     Args:
-      folder: the run folder.
-      like: a pytree with the structure, shapes and dtypes of the state. NumPy leaves come back as
-        NumPy arrays, JAX arrays with the sharding they have here, `jax.ShapeDtypeStruct`s with
-        theirs or on the default device.
+        folder: the run folder.
+        like: a pytree with the structure, shapes and dtypes of the state. NumPy leaves come back as
+            NumPy arrays, JAX arrays with the sharding they have here, `jax.ShapeDtypeStruct`s with
+            theirs or on the default device.
 
     Returns:
-      The step, and the state bit for bit as it was saved.
+        The step, and the state bit for bit as it was saved.
 
     Raises:
-      ValueError: the saved state has another structure, other shapes or dtypes than `like`; or
-        states were saved and none is readable.
-      TypeError: a leaf of `like` that has no shape and dtype.
+        ValueError: the saved state has another structure, other shapes or dtypes than `like`; or
+            states were saved and none is readable.
+        TypeError: a leaf of `like` that has no shape and dtype.
     """
     arrays = _describe(like)
     checkpoints = pathlib.Path(folder) / "checkpoint"
     steps = _steps(checkpoints)
     for step in steps:
         if _is_whole(checkpoints / str(step)):
-            stored = store.read_json(checkpoints / str(step) / "manifest.json")["arrays"]
+            stored = files.read_json(checkpoints / str(step) / "manifest.json")["arrays"]
             _check_like(stored, arrays, checkpoints / str(step))
             leaves, structure = jax.tree.flatten(like)
             leaves = _orbax_restore(checkpoints / str(step) / "state", leaves)
@@ -139,7 +141,7 @@ def _is_whole(checkpoint: pathlib.Path) -> bool:
     # Orbax returns wrong numbers for a flipped bit and floods the terminal over a missing file, so
     # it is only shown folders that are known to be good.
     try:
-        return store.read_json(checkpoint / "manifest.json")["files"] == _checksums(checkpoint)
+        return files.read_json(checkpoint / "manifest.json")["files"] == _checksums(checkpoint)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -71,20 +71,20 @@ def assign(
     class: the unbiased test set.
 
     Args:
-      key: random key.
-      labels: class of each sample, integers [n] in 0..num_classes-1.
-      num_classes: number of classes, k.
-      num_attributes: number of attributes, at least 2.
-      conflict: share of each class that conflicts, in [0, 1]; may be traced.
-      aligned: attribute that each class is aligned with, integers [k]; class index modulo
-        `num_attributes` where absent.
+        key: random key.
+        labels: class of each sample, integers [n] in 0..num_classes-1.
+        num_classes: number of classes, k.
+        num_attributes: number of attributes, at least 2.
+        conflict: share of each class that conflicts, in [0, 1]; may be traced.
+        aligned: attribute that each class is aligned with, integers [k]; class index modulo
+            `num_attributes` where absent.
 
     Returns:
-      The attribute of each sample, int32 [n].
+        The attribute of each sample, int32 [n].
 
     Raises:
-      TypeError: labels or aligned attributes that are not integers.
-      ValueError: wrong shapes, values out of range, or fewer than two attributes.
+        TypeError: labels or aligned attributes that are not integers.
+        ValueError: wrong shapes, values out of range, or fewer than two attributes.
 
     The protocol is that of LfF (Nam et al. 2020), with the conflicting samples drawn at random
     instead of taken in file order.
@@ -120,18 +120,18 @@ def majority(
     """Returns the most frequent attribute of each class: the aligned one of given data.
 
     Args:
-      labels: class of each sample, integers [n] in 0..num_classes-1.
-      attributes: attribute of each sample, integers [n] in 0..num_attributes-1.
-      num_classes: number of classes, k.
-      num_attributes: number of attributes.
+        labels: class of each sample, integers [n] in 0..num_classes-1.
+        attributes: attribute of each sample, integers [n] in 0..num_attributes-1.
+        num_classes: number of classes, k.
+        num_attributes: number of attributes.
 
     Returns:
-      One attribute per class, int32 [k]; the smallest index wins a tie, and a class without
-      samples gets 0.
+        One attribute per class, int32 [k]; the smallest index wins a tie, and a class without
+        samples gets 0.
 
     Raises:
-      TypeError: labels or attributes that are not integers.
-      ValueError: shapes that differ or values out of range.
+        TypeError: labels or attributes that are not integers.
+        ValueError: shapes that differ or values out of range.
 
     >>> labels, attributes = jnp.array([0, 0, 0, 1, 1]), jnp.array([2, 0, 2, 1, 1])
     >>> majority(labels, attributes, num_classes=2, num_attributes=3).tolist()
@@ -156,17 +156,17 @@ def foreground(
     the grey image, rounded to the nearest level (the published code truncates).
 
     Args:
-      key: random key.
-      images: grey images, uint8 [n, h, w] or [n, h, w, 1].
-      attributes: attribute of each image, integers [n] in 0..9.
-      severity: 1, 2, 3 or 4 for s = .05, .02, .01, .005 (`SEVERITIES`); may be traced.
+        key: random key.
+        images: grey images, uint8 [n, h, w] or [n, h, w, 1].
+        attributes: attribute of each image, integers [n] in 0..9.
+        severity: 1, 2, 3 or 4 for s = .05, .02, .01, .005 (`SEVERITIES`); may be traced.
 
     Returns:
-      RGB images, uint8 [n, h, w, 3].
+        RGB images, uint8 [n, h, w, 3].
 
     Raises:
-      TypeError: images that are not uint8, attributes that are not integers.
-      ValueError: wrong shapes, an attribute without a colour or a severity outside 1..4.
+        TypeError: images that are not uint8, attributes that are not integers.
+        ValueError: wrong shapes, an attribute without a colour or a severity outside 1..4.
 
     Coloured MNIST of Nam et al. 2020 (LfF), also used by Cui et al. 2024 and CMNIST-DD.
 
@@ -193,15 +193,15 @@ def solid_foreground(images: jax.Array, attributes: jax.Array) -> jax.Array:
     """Paints the bright pixels in the attribute's solid colour and the others black.
 
     Args:
-      images: grey images, uint8 [n, h, w] or [n, h, w, 1]; a pixel is bright from 128 on.
-      attributes: attribute of each image, integers [n] in 0..9, a row of `SOLID_COLORS`.
+        images: grey images, uint8 [n, h, w] or [n, h, w, 1]; a pixel is bright from 128 on.
+        attributes: attribute of each image, integers [n] in 0..9, a row of `SOLID_COLORS`.
 
     Returns:
-      RGB images, uint8 [n, h, w, 3].
+        RGB images, uint8 [n, h, w, 3].
 
     Raises:
-      TypeError: images that are not uint8, attributes that are not integers.
-      ValueError: wrong shapes or an attribute without a colour.
+        TypeError: images that are not uint8, attributes that are not integers.
+        ValueError: wrong shapes or an attribute without a colour.
 
     "FG" of FairDD (NeurIPS 2025), after Biased-MNIST of ReBias (Bahng et al. 2020).
 
@@ -216,15 +216,15 @@ def solid_background(images: jax.Array, attributes: jax.Array) -> jax.Array:
     """Paints the dark pixels in the attribute's solid colour and the bright ones black.
 
     Args:
-      images: grey images, uint8 [n, h, w] or [n, h, w, 1]; a pixel is bright from 128 on.
-      attributes: attribute of each image, integers [n] in 0..9, a row of `SOLID_COLORS`.
+        images: grey images, uint8 [n, h, w] or [n, h, w, 1]; a pixel is bright from 128 on.
+        attributes: attribute of each image, integers [n] in 0..9, a row of `SOLID_COLORS`.
 
     Returns:
-      RGB images, uint8 [n, h, w, 3].
+        RGB images, uint8 [n, h, w, 3].
 
     Raises:
-      TypeError: images that are not uint8, attributes that are not integers.
-      ValueError: wrong shapes or an attribute without a colour.
+        TypeError: images that are not uint8, attributes that are not integers.
+        ValueError: wrong shapes or an attribute without a colour.
 
     "BG" of FairDD (NeurIPS 2025), after Biased-MNIST of ReBias (Bahng et al. 2020).
 
@@ -239,15 +239,15 @@ def greyscale(images: jax.Array, attributes: jax.Array) -> jax.Array:
     """Takes the colour from the images of attribute 0 and leaves those of attribute 1.
 
     Args:
-      images: uint8 [n, h, w, 3].
-      attributes: 0 or 1 for each image, integers [n].
+        images: uint8 [n, h, w, 3].
+        attributes: 0 or 1 for each image, integers [n].
 
     Returns:
-      RGB images, uint8 [n, h, w, 3]; grey is .299 R + .587 G + .114 B (ITU-R 601) in all channels.
+        RGB images, uint8 [n, h, w, 3]; grey is .299 R + .587 G + .114 B (ITU-R 601) in all channels.
 
     Raises:
-      TypeError: images that are not uint8, attributes that are not integers.
-      ValueError: wrong shapes or another attribute.
+        TypeError: images that are not uint8, attributes that are not integers.
+        ValueError: wrong shapes or another attribute.
 
     CIFAR10-S (Wang et al. 2020, "Towards Fairness in Visual Recognition") in FairDD's version.
 
@@ -269,17 +269,17 @@ def draw_scenes(
     """Draws a scene of the right category for every sample, with replacement.
 
     Args:
-      key: random key.
-      attributes: category that each sample needs, integers [n] in 0..num_attributes-1.
-      categories: category of each scene, integers [m].
-      num_attributes: number of categories; each must have a scene.
+        key: random key.
+        attributes: category that each sample needs, integers [n] in 0..num_attributes-1.
+        categories: category of each scene, integers [m].
+        num_attributes: number of categories; each must have a scene.
 
     Returns:
-      The index of a scene for each sample, int32 [n] in 0..m-1.
+        The index of a scene for each sample, int32 [n] in 0..m-1.
 
     Raises:
-      TypeError: attributes or categories that are not integers.
-      ValueError: wrong shapes, values out of range, or a category that has no scene.
+        TypeError: attributes or categories that are not integers.
+        ValueError: wrong shapes, values out of range, or a category that has no scene.
 
     >>> draw_scenes(
     ...     jax.random.key(0), jnp.array([1, 1]), jnp.array([0, 1, 0]), num_attributes=2
@@ -304,15 +304,15 @@ def natural_background(images: jax.Array, scenes: jax.Array) -> jax.Array:
     level 64 on and have soft edges.
 
     Args:
-      images: grey images, uint8 [n, h, w] or [n, h, w, 1].
-      scenes: RGB images, uint8 [n, h, w, 3].
+        images: grey images, uint8 [n, h, w] or [n, h, w, 1].
+        scenes: RGB images, uint8 [n, h, w, 3].
 
     Returns:
-      RGB images, uint8 [n, h, w, 3].
+        RGB images, uint8 [n, h, w, 3].
 
     Raises:
-      TypeError: images or scenes that are not uint8.
-      ValueError: shapes that differ.
+        TypeError: images or scenes that are not uint8.
+        ValueError: shapes that differ.
 
     Our reading of BG-FMNIST (Cui et al. 2024), whose exact recipe is not published.
 

@@ -1,7 +1,7 @@
 """Data sets in, as uint8 arrays: people's own images, and the types that all sets come in.
 
-`from_arrays` takes any images with labels, `from_folder` what `jaxdd.folders` read from a disk;
-`jaxdd.benchmarks` knows the field's benchmarks by name. All return a `Benchmark`: images as they are
+`from_arrays` takes any images with labels, `from_folder` what `jaxdd.data.folders` read from a disk;
+`jaxdd.data.benchmarks` knows the field's benchmarks by name. All return a `Benchmark`: images as they are
 on disk (grey or RGB, 0..255), and beside them what one needs to normalise, augment and score
 them. Attributes travel along for scoring only.
 """
@@ -15,8 +15,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxdd import bias, folders, sampling
-
+from jaxdd import sampling
+from jaxdd.data import bias, folders
 
 _MOST_ATTRIBUTES = 2**16  # tables have a column for each
 
@@ -25,9 +25,9 @@ class Dataset(NamedTuple):
     """Images with their classes and, where known, their bias attributes.
 
     Attributes:
-      images: uint8 [n, h, w, c], 0..255.
-      labels: class of each image, int32 [n].
-      attributes: bias attribute of each image, int32 [n], or None.
+        images: uint8 [n, h, w, c], 0..255.
+        labels: class of each image, int32 [n].
+        attributes: bias attribute of each image, int32 [n], or None.
     """
 
     images: np.ndarray
@@ -39,17 +39,17 @@ class Benchmark(NamedTuple):
     """A training and a test set, and how to read them.
 
     Attributes:
-      name: the name it was loaded by.
-      train: the set to distil.
-      test: the set to score on; unbiased (uniform attribute) in the biased benchmarks.
-      num_classes: number of classes, k.
-      num_attributes: number of bias attributes, 0 where none are known.
-      aligned: the attribute each class is aligned with, k integers, or None.
-      mean: per channel, of images / 255.
-      std: per channel, of images / 255.
-      strategy: augmentation operations that leave the class alone (digits must not be flipped).
-      class_names: one per class, or empty.
-      attribute_names: one per attribute, or empty.
+        name: the name it was loaded by.
+        train: the set to distil.
+        test: the set to score on; unbiased (uniform attribute) in the biased benchmarks.
+        num_classes: number of classes, k.
+        num_attributes: number of bias attributes, 0 where none are known.
+        aligned: the attribute each class is aligned with, k integers, or None.
+        mean: per channel, of images / 255.
+        std: per channel, of images / 255.
+        strategy: augmentation operations that leave the class alone (digits must not be flipped).
+        class_names: one per class, or empty.
+        attribute_names: one per attribute, or empty.
     """
 
     name: str
@@ -83,26 +83,26 @@ def from_arrays(
     """Makes a benchmark of one's own images.
 
     Args:
-      images: [n, h, w] or [n, h, w, c]; uint8, or floats in [0, 1], which are rounded to uint8.
-      labels: class of each image, integers [n] from 0.
-      attributes: bias attribute of each image, integers [n] from 0, where known. They are used to
-        score, never to distil.
-      test: (images, labels) or (images, labels, attributes) to score on; by default a stratified
-        share is split off.
-      num_classes: number of classes; largest label plus one by default.
-      test_fraction: share to split off, in (0, 1); at least one image of each class goes to
-        either side.
-      seed: draws the split; 0 <= seed < 2**32.
-      name: what to call it.
+        images: [n, h, w] or [n, h, w, c]; uint8, or floats in [0, 1], which are rounded to uint8.
+        labels: class of each image, integers [n] from 0.
+        attributes: bias attribute of each image, integers [n] from 0, where known. They are used to
+            score, never to distil.
+        test: (images, labels) or (images, labels, attributes) to score on; by default a stratified
+            share is split off.
+        num_classes: number of classes; largest label plus one by default.
+        test_fraction: share to split off, in (0, 1); at least one image of each class goes to
+            either side.
+        seed: draws the split; 0 <= seed < 2**32.
+        name: what to call it.
 
     Returns:
-      The benchmark. Mean and std are those of the training images (std 1 for a constant channel);
-      `aligned` is the majority attribute of each training class, None without attributes.
+        The benchmark. Mean and std are those of the training images (std 1 for a constant channel);
+        `aligned` is the majority attribute of each training class, None without attributes.
 
     Raises:
-      TypeError: images or labels of the wrong type.
-      ValueError: shapes that do not fit, values out of range, a class without training images, or
-        with fewer than two when splitting.
+        TypeError: images or labels of the wrong type.
+        ValueError: shapes that do not fit, values out of range, a class without training images, or
+            with fewer than two when splitting.
 
     >>> made = from_arrays(np.zeros((10, 8, 8), np.uint8), np.arange(10) % 2, np.arange(10) % 2)
     >>> made.train.images.shape, made.test.images.shape, made.num_classes, made.aligned
@@ -133,15 +133,15 @@ def from_folder(folder: folders.Folder, *, name: str = "folder", seed: int = 0) 
     """Makes a benchmark of the images in a folder.
 
     Args:
-      folder: what `jaxdd.folders.read` found.
-      name: what to call it.
-      seed: draws the test images where the folder does not say which they are.
+        folder: what `jaxdd.data.folders.read` found.
+        name: what to call it.
+        seed: draws the test images where the folder does not say which they are.
 
     Returns:
-      The benchmark; a stratified fifth is split off unless the folder has a test set.
+        The benchmark; a stratified fifth is split off unless the folder has a test set.
 
     Raises:
-      ValueError: a class without training images, or with fewer than two when splitting.
+        ValueError: a class without training images, or with fewer than two when splitting.
     """
     arrays, test = folder[:3], None
     counts = np.bincount(folder.labels, minlength=len(folder.class_names))
@@ -176,14 +176,14 @@ def pool(benchmark: Benchmark, weights: jax.Array | None = None) -> sampling.Poo
     """Puts the training set on the device, ready for drawing from it.
 
     Args:
-      benchmark: the data.
-      weights: of the training samples [n], at least 0; uniform when None.
+        benchmark: the data.
+        weights: of the training samples [n], at least 0; uniform when None.
 
     Returns:
-      The pool, with the images as uint8.
+        The pool, with the images as uint8.
 
     Raises:
-      ValueError: unusable weights, see `jaxdd.sampling.pool`.
+        ValueError: unusable weights, see `jaxdd.sampling.pool`.
     """
     return sampling.pool(
         benchmark.train.images,
@@ -202,14 +202,18 @@ def group_pool(benchmark: Benchmark) -> sampling.Pool:
     without samples are empty.
 
     Raises:
-      ValueError: the training set has no attributes.
+        ValueError: the training set has no attributes.
     """
     train, groups = benchmark.train, benchmark.num_attributes
     if train.attributes is None:
         raise ValueError(f"groups need bias attributes, {benchmark.name} has none")
     return sampling.pool(
-        train.images, train.labels * groups + train.attributes,
-        num_classes=benchmark.num_classes * groups, mean=benchmark.mean, std=benchmark.std, empty=True,
+        train.images,
+        train.labels * groups + train.attributes,
+        num_classes=benchmark.num_classes * groups,
+        mean=benchmark.mean,
+        std=benchmark.std,
+        empty=True,
     )
 
 
@@ -283,9 +287,7 @@ def _given_test(test, train, num_classes):
             f"and {data.images.shape[1:]}"
         )
     if data.labels.max() >= num_classes:
-        raise ValueError(
-            f"test labels must lie in 0..{num_classes - 1}, found {data.labels.max()}"
-        )
+        raise ValueError(f"test labels must lie in 0..{num_classes - 1}, found {data.labels.max()}")
     return data
 
 

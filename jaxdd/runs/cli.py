@@ -25,23 +25,9 @@ import rich.progress
 import rich.table
 import tyro
 
-from jaxdd import (
-    __version__,
-    archives,
-    benchmarks,
-    datasets,
-    folders,
-    jobs,
-    networks,
-    parallel,
-    pipeline,
-    plot,
-    processes,
-    report,
-    results,
-    store,
-    transfer,
-)
+from jaxdd import __version__, networks, parallel
+from jaxdd.data import archives, benchmarks, datasets, files, folders
+from jaxdd.runs import jobs, pipeline, plot, processes, report, results, transfer
 
 Options = Annotated[jobs.Options, tyro.conf.arg(name="")]
 
@@ -103,17 +89,19 @@ def _load(dataset, options, data_dir):
         if options.skip_bad:
             raise ValueError(f"skip-bad is for folders of images, {dataset} is none")
         logging.getLogger("absl").setLevel(logging.ERROR)
-        from jaxdd import builders  # which imports tensorflow-datasets
+        from jaxdd.data import builders  # which imports tensorflow-datasets
 
-        return builders.load(
-            dataset.removeprefix(_TFDS), data_dir=data_dir, resize=options.resize
-        )
+        return builders.load(dataset.removeprefix(_TFDS), data_dir=data_dir, resize=options.resize)
     if data_dir is not None:
         raise ValueError(f"data-dir is for benchmarks and tfds:NAME, {dataset} is a folder")
     folder = folders.read(dataset, resize=options.resize, skip_bad=options.skip_bad)
     if folder.skipped:
         names = ", ".join(folder.skipped[:5]) + (", …" if folder.skipped[5:] else "")
-        images = "1 image that does" if len(folder.skipped) == 1 else f"{len(folder.skipped)} images that do"
+        images = (
+            "1 image that does"
+            if len(folder.skipped) == 1
+            else f"{len(folder.skipped)} images that do"
+        )
         print(f"jaxdd: left out {images} not decode: {names}", file=sys.stderr)
     name = pathlib.Path(dataset).resolve().name
     return datasets.from_folder(folder, name=name, seed=options.seed)
@@ -244,7 +232,7 @@ def transfer_set(
         if not pathlib.Path(dataset).is_dir():
             raise ValueError(
                 f"{folder} was made from {dataset}, which is no folder here; say with --dataset where "
-                "its images are, or tfds:NAME; for arrays there is jaxdd.transfer in Python"
+                "its images are, or tfds:NAME; for arrays there is jaxdd.runs.transfer in Python"
             )
     with progress.bar:
         benchmark = _load(dataset, options, data_dir)
@@ -403,7 +391,7 @@ def keep_programs():
         return
     # A program for the CPU is one for the CPU that it was compiled on.
     folder = archives.CACHE.expanduser() / "programs" / (platform.node() or "here")
-    store.prune(folder, PROGRAM_BYTES)
+    files.prune(folder, PROGRAM_BYTES)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     # What another command is writing, or was killed while it wrote, is compiled again.
@@ -416,8 +404,9 @@ def _parse(arguments):
     if isinstance(commands.get(next(iter(arguments), None)), dict):
         program = f"jaxdd {arguments[0]}"
         commands, arguments = commands[arguments[0]], arguments[1:]
-    collected = {name: _group(name, c) if isinstance(c, dict) else _later(c)
-                 for name, c in commands.items()}
+    collected = {
+        name: _group(name, c) if isinstance(c, dict) else _later(c) for name, c in commands.items()
+    }
     explanation = io.StringIO()
     try:
         with contextlib.redirect_stderr(explanation):
@@ -443,7 +432,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; `arguments` default to those of the process."""
     arguments = sys.argv[1:] if arguments is None else arguments
     expected = (
-        ValueError, TypeError, ImportError, OSError, OverflowError, MemoryError,
+        ValueError,
+        TypeError,
+        ImportError,
+        OSError,
+        OverflowError,
+        MemoryError,
         jax.errors.JaxRuntimeError,
     )
     if arguments == ["--version"]:

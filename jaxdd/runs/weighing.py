@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdd import contrastive, datasets, jobs, kde, networks, processes, reweight
+from jaxdd import contrastive, kde, networks, reweight
+from jaxdd.data import datasets
+from jaxdd.runs import jobs, processes
 
 
 class Encoded(NamedTuple):
@@ -51,7 +53,9 @@ def _bandwidth(job, embeddings, labels):
         return jnp.full(classes, options.bandwidth)
     if options.bandwidth_rule == "likelihood":
         scale = kde.class_bandwidth(
-            functools.partial(kde.mean_distance, factor=1.0), embeddings, labels,
+            functools.partial(kde.mean_distance, factor=1.0),
+            embeddings,
+            labels,
             num_classes=classes,
         )
         candidates = jnp.geomspace(0.01, 1, 13)[:, None] ** 0.5 * scale
@@ -123,6 +127,8 @@ def oracle(job: jobs.Job) -> jax.Array:
     if train.attributes is None:
         raise ValueError(f"the oracle needs bias attributes, {job.benchmark.name} has none")
     return reweight.oracle(
-        jnp.asarray(train.labels), jnp.asarray(train.attributes),
-        num_classes=job.benchmark.num_classes, num_attributes=job.benchmark.num_attributes,
+        jnp.asarray(train.labels),
+        jnp.asarray(train.attributes),
+        num_classes=job.benchmark.num_classes,
+        num_attributes=job.benchmark.num_attributes,
     )

@@ -1,4 +1,4 @@
-"""Layer 0, kernel sums: what every density is made of.
+"""Kernel sums: what every density is made of.
 
     log_sum_i = log( sum_j w_j exp(-|x_i - y_j|^2 / 2 h_i^2) ),    mass_i = sum_j w_j
 
@@ -147,8 +147,9 @@ def _own_sums(queries: Queries, tile: int) -> Sums:
         return jax.lax.scan(pair, sums, numbers)[0], None
 
     sums, _ = jax.lax.scan(row, _varying(jnp.zeros_like(present), queries), numbers)
-    first, last = (jnp.searchsorted(queries.label, queries.label, side=side)
-                   for side in ("left", "right"))
+    first, last = (
+        jnp.searchsorted(queries.label, queries.label, side=side) for side in ("left", "right")
+    )
     return Sums(jnp.log(sums.reshape(-1)[:n]), (last - first).astype(sums.dtype))
 
 

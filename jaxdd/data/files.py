@@ -1,0 +1,183 @@
+"""Files that appear whole or not at all: JSON, arrays, and anything else written by a path.
+
+They are written beside their destination, flushed to the disk and renamed.
+"""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+TEMPORARY = ".tmp"
+"""How the names of files and folders end while they are being written."""
+
+_ABSENT = "absent"
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside `path` that takes its place when the block succeeds.
+
+    The temporary file is flushed to the disk and renamed; if the block, the flush or the rename
+    fails, it is removed and the old file stays as it was. Missing parent folders are made.
+
+    Args:
+        path: the destination.
+
+    Yields:
+        The path to write to. Its suffix is not that of `path`.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def prune(folder: str | os.PathLike, budget: int) -> None:
+    """Deletes the files of a cache that were written or touched first, until the others fit a budget.
+
+    What killed processes left half-written is deleted as well, after an hour.
+
+    Args:
+        folder: of the files; those in folders below it stay. It may be absent.
+        budget: in bytes.
+    """
+    files = [(path.stat(), path) for path in pathlib.Path(folder).glob("*") if path.is_file()]
+    for status, path in sorted(files, key=lambda entry: -entry[0].st_mtime):
+        budget -= status.st_size
+        stale = path.name.endswith(TEMPORARY) and time.time() - status.st_mtime > 3600
+        if budget < 0 or stale:
+            path.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes a value as indented JSON, whole or not at all.
+
+    Args:
+        path: the file.
+        value: dicts, lists, tuples and NamedTuples of numbers, strings, paths, None, and of NumPy or
+            JAX scalars and arrays, which become (nested lists of) numbers. NaN becomes null.
+
+    Raises:
+        TypeError: a value that JSON cannot hold.
+        OSError: the disk is full; the old file is intact.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_json(f"{folder}/result.json", {"accuracy": np.float32([0.5, np.nan])})
+    ...     read_json(f"{folder}/result.json")
+    {'accuracy': [0.5, None]}
+    """
+    text = json.dumps(plain(value), indent=2) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """Returns `value` in the types of JSON; NaN and infinities, which JSON lacks, become None."""
+    if isinstance(value, dict):
+        return {str(name): plain(item) for name, item in value.items()}
+    if hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        return plain(np.asarray(value).tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    raise TypeError(f"expected values that JSON can hold, found {type(value).__name__}: {value!r}")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Returns the value in a JSON file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not JSON.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not readable as JSON: {error}") from error
+
+
+def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
+    """Writes named arrays as an .npz file, whole or not at all.
+
+    Args:
+        path: the file.
+        arrays: what is stored under which name; no object arrays.
+
+    Raises:
+        OSError: the disk is full; the old file is intact.
+    """
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Returns all arrays of an .npz file by name, without pickle.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged.
+    """
+    with open(path, "rb") as file:
+        # A damaged zip file raises nearly anything, from zlib.error to NotImplementedError.
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                return dict(stored)
+        except Exception as error:
+            raise ValueError(f"{path} is not a readable .npz file: {error}") from error
+
+
+def differences(stored: dict[str, Any], given: dict[str, Any]) -> str:
+    """Returns a sentence on the values in which two (nested) dicts differ, "" if they do not.
+
+    >>> differences({"ipc": 1, "seed": 0}, {"ipc": 10, "seed": 0})
+    'ipc is 1 there and 10 here'
+    """
+    stored, given = _flat(stored), _flat(given)
+    return "; ".join(
+        f"{name} is {stored.get(name, _ABSENT)!r} there and {given.get(name, _ABSENT)!r} here"
+        for name in sorted(stored | given)
+        if name not in stored or name not in given or stored[name] != given[name]
+    )
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Runs: options, the whole way in a folder, reports and the command line."""

@@ -1,0 +1,279 @@
+"""Disk: the run folder. What a run was asked, how it went, where it stands, what it made.
+
+    config.json      the configuration, compared when a run is resumed
+    seconds.json     the time spent on each stage so far
+    progress.jsonl   one record per line, appended while the run goes on
+    checkpoint/      the newest states, see `jaxdd.runs.checkpoint`
+    synthetic.npz    the synthetic set, readable without pickle and without jaxdd
+    result.json      the scores
+
+Every file appears whole or not at all: it is written beside its destination, flushed to the disk
+and renamed.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import filelock
+import jax
+import numpy as np
+
+from jaxdd.data import files
+
+# --- the run -----------------------------------------------------------------------------------
+
+
+def create(
+    folder: str | os.PathLike, config: dict[str, Any], *, resume: bool = False
+) -> pathlib.Path:
+    """Makes the folder of a run and writes config.json, or checks the folder of a resumed run.
+
+    Args:
+        folder: the run folder; absent, empty, or (with `resume`) holding this very run.
+        config: the configuration, a dict of JSON values, nested at will.
+        resume: continue the run in the folder if there is one.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: the folder holds a run and `resume` is off, or holds other files.
+        ValueError: the run in the folder has another configuration, or its config.json is damaged.
+        TypeError: `config` is not a dict of JSON values.
+    """
+    if not isinstance(config, dict):
+        raise TypeError(f"config must be a dict, found {type(config).__name__}")
+    folder, config = pathlib.Path(folder).expanduser(), files.plain(config)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file, expected the folder of a run")
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "config.json").exists():
+        _check_same_run(folder, config, resume)
+    else:
+        _check_empty(folder)
+        files.write_json(folder / "config.json", config)
+    return folder
+
+
+@contextlib.contextmanager
+def alone(folder: str | os.PathLike) -> Iterator[None]:
+    """Keeps other processes out of the folder of a run while a block works in it.
+
+    A process that is killed leaves the folder free.
+
+    Args:
+        folder: from `create`.
+
+    Raises:
+        BlockingIOError: another process is at work in the folder.
+    """
+    lock = filelock.FileLock(pathlib.Path(folder) / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise BlockingIOError(
+            f"another process is at work in {folder}; wait for it, or choose another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_empty(folder: pathlib.Path) -> None:
+    # What a killed run left while writing its config.json is no reason to refuse.
+    others = sorted(p.name for p in folder.iterdir() if not p.name.endswith(files.TEMPORARY))
+    if others:
+        raise FileExistsError(
+            f"{folder} holds no run (no config.json) but other files ({', '.join(others[:3])}); "
+            "choose another --out"
+        )
+
+
+def _check_same_run(folder: pathlib.Path, config: dict[str, Any], resume: bool) -> None:
+    stored = files.read_json(folder / "config.json")
+    if not isinstance(stored, dict):
+        raise ValueError(f"{folder / 'config.json'} must hold an object, found {stored!r}")
+    found = files.differences(stored, config)
+    if not resume:
+        if found:
+            raise FileExistsError(f"{folder} holds another run ({found}); choose another --out")
+        raise FileExistsError(
+            f"{folder} holds this very run; pass --resume to continue it or choose another --out"
+        )
+    if found:
+        raise ValueError(f"cannot resume {folder} with another configuration: {found}")
+
+
+# --- progress ----------------------------------------------------------------------------------
+
+
+def append(folder: str | os.PathLike, record: dict[str, Any]) -> None:
+    """Adds a record to progress.jsonl, visible to other processes on return.
+
+    A last line that a killed run left unfinished is removed first.
+
+    Args:
+        folder: the run folder.
+        record: a dict of values as in `write_json`; those of a loop hold their "step".
+
+    Raises:
+        TypeError: a value that JSON cannot hold.
+    """
+    line = json.dumps(files.plain(record)) + "\n"
+    path = pathlib.Path(folder) / "progress.jsonl"
+    with open(path, "ab+") as file:
+        file.truncate(_end_of_lines(file))
+        file.write(line.encode())
+
+
+def _end_of_lines(file: Any) -> int:
+    """Returns the length of an open file up to the end of its last finished line."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 1, 0))
+    if file.read() in (b"", b"\n"):
+        return size
+    file.seek(0)
+    return file.read().rfind(b"\n") + 1
+
+
+def progress(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    """Returns the records of progress.jsonl, oldest first; none if there is no such file.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        ValueError: a line other than an unfinished last one, which is ignored, is not a record.
+    """
+    path = pathlib.Path(folder) / "progress.jsonl"
+    if not path.exists():
+        return []
+    finished, _, _ = path.read_bytes().rpartition(b"\n")
+    lines = finished.split(b"\n") if finished else []
+    return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where} is not readable as JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{where} must hold an object, found {record!r}")
+    return record
+
+
+def rewind(folder: str | os.PathLike, step: int) -> None:
+    """Drops the records after a step, which a run resumed there will write again.
+
+    Args:
+        folder: the run folder.
+        step: the last step to keep; records without a "step" are kept.
+
+    Raises:
+        ValueError: progress.jsonl is damaged.
+    """
+    records = progress(folder)
+    for record in records:
+        if not isinstance(record.get("step", step), int):
+            raise ValueError(f"{folder}/progress.jsonl: step must be a number, found {record}")
+    kept = [record for record in records if record.get("step", step) <= step]
+    with files.atomic_path(pathlib.Path(folder) / "progress.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+
+# --- the synthetic set -------------------------------------------------------------------------
+
+
+class Synthetic(NamedTuple):
+    """A synthetic set of k classes with ipc images each, as it is published.
+
+    Attributes:
+        images: float32 [k, ipc, h, w, c], normalised pixels: (pixel - mean) / std, pixel in [0, 1].
+        labels: int32 [k, ipc].
+        mean: float32 [c], what was subtracted from each channel.
+        std: float32 [c], what each channel was divided by.
+        provenance: where the set comes from, a dict of JSON values.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    mean: jax.Array
+    std: jax.Array
+    provenance: dict[str, Any]
+
+
+def write_synthetic(path: str | os.PathLike, synthetic: Synthetic) -> None:
+    """Writes a synthetic set as an .npz file without pickle, whole or not at all.
+
+    The same set gives the same bytes. `provenance` is an array of one JSON string.
+
+    Args:
+        path: the file.
+        synthetic: the set.
+
+    Raises:
+        ValueError: wrong shapes or dtypes, NaN or infinite values.
+        TypeError: provenance that is not a dict of JSON values.
+        OSError: the disk is full; the old file is intact.
+    """
+    if not isinstance(synthetic.provenance, dict):
+        raise TypeError(f"provenance must be a dict, found {type(synthetic.provenance).__name__}")
+    provenance = np.array(json.dumps(files.plain(synthetic.provenance)))
+    images, labels = np.asarray(synthetic.images), np.asarray(synthetic.labels)
+    mean, std = (np.asarray(value, np.float32) for value in (synthetic.mean, synthetic.std))
+    arrays = _checked(images, labels, mean, std)
+    files.write_arrays(path, {**arrays, "provenance": provenance})
+
+
+def read_synthetic(path: str | os.PathLike) -> Synthetic:
+    """Returns the synthetic set in an .npz file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The set, in NumPy arrays.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, lacks an array, or holds one of wrong shape or dtype.
+    """
+    try:
+        stored = files.read_arrays(path)
+        arrays = _checked(*(stored[name] for name in Synthetic._fields[:4]))
+        provenance = json.loads(str(stored["provenance"]))
+        if not isinstance(provenance, dict):
+            raise ValueError(f"provenance must be an object, found {provenance!r}")
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} is not a readable synthetic set: {error}") from error
+    return Synthetic(**arrays, provenance=provenance)
+
+
+def _checked(
+    images: np.ndarray, labels: np.ndarray, mean: np.ndarray, std: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Returns the arrays by name if they make a synthetic set."""
+    if images.ndim != 5:
+        raise ValueError(f"images must have shape [k, ipc, h, w, c], found {images.shape}")
+    expected = {
+        "images": (images, np.float32, images.shape),
+        "labels": (labels, np.int32, images.shape[:2]),
+        "mean": (mean, np.float32, images.shape[-1:]),
+        "std": (std, np.float32, images.shape[-1:]),
+    }
+    for name, (array, dtype, shape) in expected.items():
+        if array.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, found {array.shape}")
+        if array.dtype != dtype:
+            raise ValueError(f"{name} must be {np.dtype(dtype).name}, found {array.dtype.name}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} must be finite, found NaN or infinite values")
+    if (std <= 0).any():
+        raise ValueError(f"std must be positive, found {std}")
+    return {name: array for name, (array, _, _) in expected.items()}
