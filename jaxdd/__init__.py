@@ -1,3 +1,43 @@
 """Dataset distillation in JAX that does not amplify the bias of the data it distils."""
 
+from jaxdd import (
+    augment,
+    contrastive,
+    debiased,
+    distill,
+    draws,
+    evaluate,
+    formation,
+    kde,
+    matching,
+    networks,
+    parallel,
+    reweight,
+    sampling,
+    tasks,
+    training,
+    trajectories,
+    weights,
+)
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "augment",
+    "contrastive",
+    "debiased",
+    "distill",
+    "draws",
+    "evaluate",
+    "formation",
+    "kde",
+    "matching",
+    "networks",
+    "parallel",
+    "reweight",
+    "sampling",
+    "tasks",
+    "training",
+    "trajectories",
+    "weights",
+]

@@ -8,13 +8,18 @@ Zhao & Bilen, "Dataset Condensation with Differentiable Siamese Augmentation", I
 """
 
 import difflib
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+"""Operations that leave the class of most images alone."""
+
+Strategy = Sequence[str] | Callable[[jax.Array, jax.Array], jax.Array]
+"""Names out of `OPERATIONS`, or a function of one's own, `augment(key, image [h, w, c]) -> image`."""
 
 
 class Augmentation(NamedTuple):
@@ -106,7 +111,7 @@ def draw(
     """
     if len(shape) != 3:
         raise ValueError(f"shape must be (height, width, channels), found {tuple(shape)}")
-    _check_strategy(strategy)
+    check_strategy(strategy)
     augmentation = identity()
     if not strategy:
         return augmentation
@@ -166,14 +171,15 @@ def apply(augmentation: Augmentation, image: jax.Array) -> jax.Array:
 
 
 def siamese(
-    key: jax.Array, *batches: jax.Array, strategy: Sequence[str] = OPERATIONS
+    key: jax.Array, *batches: jax.Array, strategy: Strategy = OPERATIONS
 ) -> tuple[jax.Array, ...]:
     """Augments all images of all batches by one and the same draw.
 
     Args:
         key: random key.
         *batches: each [n_i, h, w, c] floating point, of one image shape; the n_i may differ.
-        strategy: names out of `OPERATIONS`, as for `draw`.
+        strategy: names out of `OPERATIONS`, as for `draw`, or a function of a key and one image,
+            which then gets the keys that draws would have got.
 
     Returns:
         A tuple of the augmented batches, also when there is one only.
@@ -197,19 +203,20 @@ def siamese(
     shapes = [batch.shape[1:] for batch in batches]
     if len(set(shapes)) > 1:
         raise ValueError(f"batches must hold images of one shape, found {shapes}")
-    augmentation = draw(key, shapes[0], strategy=strategy)
-    return tuple(jax.vmap(apply, (None, 0))(augmentation, batch) for batch in batches)
+    transform = _transform(key, shapes[0], strategy)
+    return tuple(jax.vmap(transform)(batch) for batch in batches)
 
 
 def per_image(
-    key: jax.Array, images: jax.Array, *, strategy: Sequence[str] = OPERATIONS
+    key: jax.Array, images: jax.Array, *, strategy: Strategy = OPERATIONS
 ) -> jax.Array:
     """Augments each image by a draw of its own, as the training of networks does.
 
     Args:
         key: random key.
         images: [n, h, w, c] floating point.
-        strategy: names out of `OPERATIONS`, as for `draw`.
+        strategy: names out of `OPERATIONS`, as for `draw`, or a function of a key and one image,
+            which then gets the keys that draws would have got.
 
     Returns:
         [n, h, w, c], the augmented images.
@@ -224,9 +231,26 @@ def per_image(
     _check_images("images", images, "n, h, w, c")
 
     def augment(key, image):
-        return apply(draw(key, image.shape, strategy=strategy), image)
+        return _transform(key, image.shape, strategy)(image)
 
     return jax.vmap(augment)(jax.random.split(key, len(images)), images)
+
+
+def _transform(key, shape, strategy):
+    """The function of one image that a strategy and a key stand for."""
+    if not callable(strategy):
+        return functools.partial(apply, draw(key, shape, strategy=strategy))
+
+    def transform(image):
+        found = strategy(key, image)
+        if jnp.shape(found) != tuple(shape):
+            raise ValueError(
+                f"an augmentation must return an image of the shape {tuple(shape)} that it got, "
+                f"found {jnp.shape(found)}"
+            )
+        return found
+
+    return transform
 
 
 # From three numbers, uniform in [0, 1), to the parameters of one operation.
@@ -320,7 +344,13 @@ def _cutout_mask(augmentation, height, width):
     return within_rows & (columns >= start[1]) & (columns < start[1] + size[1])
 
 
-def _check_strategy(strategy):
+def check_strategy(strategy: Sequence[str]) -> None:
+    """Refuses what is no sequence of names out of `OPERATIONS`.
+
+    Raises:
+        ValueError: names what was found, and what may have been meant.
+        TypeError: for a single string.
+    """
     if isinstance(strategy, str):
         raise TypeError(f"strategy must be a sequence of names, found the string {strategy!r}")
     for name in strategy:

@@ -92,7 +92,7 @@ def trainer(
     encoder: Encoder,
     optimizer: optax.GradientTransformation,
     *,
-    strategy: tuple[str, ...] = augment.OPERATIONS,
+    strategy: augment.Strategy = augment.OPERATIONS,
     temperature: float = 0.1,
 ) -> Trainer:
     """Supervised contrastive training on two augmented views of class-balanced batches.
@@ -100,7 +100,7 @@ def trainer(
     Args:
         encoder: what is trained.
         optimizer: an optax transformation.
-        strategy: augmentation operations of the two views, one drawn per image.
+        strategy: of augmentation, drawn for each image of the two views.
         temperature: of `supervised_contrastive`.
 
     Returns:

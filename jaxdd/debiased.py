@@ -3,7 +3,7 @@
 They are what one would do about a biased synthetic set after it was made. Both train a second
 network beside the one that counts, which falls for the bias on purpose: by the generalised
 cross-entropy it learns most from what it knows already, so what is hard for it conflicts with the
-bias. The functions take what `evaluate.train` takes and stand in for it.
+bias. The functions take what `training.train` takes and stand in for it.
 
 >>> import jax, jax.numpy as jnp
 >>> from jaxdd import networks
@@ -13,14 +13,14 @@ bias. The functions take what `evaluate.train` takes and stand in for it.
 'Conv_0'
 """
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
-from jaxdd import augment, evaluate, training
+from jaxdd import augment, networks, training
 
 
 def generalised_cross_entropy(logits: jax.Array, labels: jax.Array, *, q: float = 0.7) -> jax.Array:
@@ -42,14 +42,25 @@ def generalised_cross_entropy(logits: jax.Array, labels: jax.Array, *, q: float 
     return -jnp.expm1(q * log_p) / q
 
 
+class _Update(NamedTuple):
+    """What a loss sees of one update: augmented `[b]` samples, and `memory` from the last one."""
+
+    views: jax.Array
+    labels: jax.Array
+    present: jax.Array
+    indices: jax.Array
+    memory: Any
+    key: jax.Array
+
+
 def learning_from_failure(
     key: jax.Array,
-    network: nn.Module,
+    network: networks.Network,
     images: jax.Array,
     labels: jax.Array,
     *,
     smoothing: float = 0.7,
-    strategy: tuple[str, ...] = augment.OPERATIONS,
+    strategy: augment.Strategy = augment.OPERATIONS,
     batch_size: int = 256,
     epochs: int = 1000,
     **schedule: float,
@@ -61,32 +72,35 @@ def learning_from_failure(
 
     Args:
         key: initialisation, order and augmentation.
-        network: a module of `jaxdd.networks`.
+        network: a `networks.Network`.
         images: `[m, h, w, c]`, normalised.
         labels: `[m]`.
         smoothing: share of the old average in the new one.
-        strategy: augmentation operations; () for none.
-        batch_size: as in `evaluate.train`.
-        epochs: as in `evaluate.train`.
-        **schedule: of `evaluate.optimizer`.
+        strategy: of augmentation; () for none.
+        batch_size: as in `training.train`.
+        epochs: as in `training.train`.
+        **schedule: of `training.optimizer`.
 
     Source: Nam et al., "Learning from Failure" (NeurIPS 2020).
     """
 
-    def loss(params, context):
-        views, own, present, averages, key, indices = context
-        logits = jnp.stack([network.apply(p, views).logits for p in params])
+    def loss(params, batch):
+        own, present, indices, averages = batch.labels, batch.present, batch.indices, batch.memory
+        logits = jnp.stack([networks.outputs(network, p, batch.views).logits for p in params])
         each = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.stack([own, own]))
         now = smoothing * averages[:, indices] + (1 - smoothing) * jax.lax.stop_gradient(each)
         averages = averages.at[:, indices].set(jnp.where(present > 0, now, averages[:, indices]))
-        largest = jax.vmap(lambda x: jax.ops.segment_max(x, labels, network.num_classes))(averages)
+        of_class = functools.partial(
+            jax.ops.segment_max, segment_ids=labels, num_segments=logits.shape[-1]
+        )
+        largest = jax.vmap(of_class)(averages)
         biased, ours = now / jnp.maximum(largest[:, own], 1e-8)
         weights = biased / (biased + ours + 1e-8)
         trap = generalised_cross_entropy(logits[0], own)
         total = jnp.sum((trap + weights * each[1]) * present) / present.sum()
         return total, averages
 
-    images, labels = training.checked(images, labels)
+    images, labels = training.as_labelled(images, labels)
     return _two_networks(
         key,
         network,
@@ -103,11 +117,11 @@ def learning_from_failure(
 
 def selective_mixup(
     key: jax.Array,
-    network: nn.Module,
+    network: networks.Network,
     images: jax.Array,
     labels: jax.Array,
     *,
-    strategy: tuple[str, ...] = augment.OPERATIONS,
+    strategy: augment.Strategy = augment.OPERATIONS,
     batch_size: int = 256,
     epochs: int = 1000,
     **schedule: float,
@@ -121,33 +135,34 @@ def selective_mixup(
 
     Args:
         key: initialisation, order, augmentation and mixtures.
-        network: a module of `jaxdd.networks`.
+        network: a `networks.Network`.
         images: `[m, h, w, c]`, normalised.
         labels: `[m]`.
-        strategy: augmentation operations; () for none.
-        batch_size: as in `evaluate.train`.
-        epochs: as in `evaluate.train`.
-        **schedule: of `evaluate.optimizer`.
+        strategy: of augmentation; () for none.
+        batch_size: as in `training.train`.
+        epochs: as in `training.train`.
+        **schedule: of `training.optimizer`.
 
     Source: Hwang et al., "SelecMix: Debiased Learning by Contradicting-pair Sampling" (NeurIPS 2022),
     without the contrastive loss of its biased network.
     """
 
-    def loss(params, context):
-        views, own, present, _, key, _ = context
-        features, logits = network.apply(params[0], views)
+    def loss(params, batch):
+        views, own, present = batch.views, batch.labels, batch.present
+        features, logits = networks.outputs(network, params[0], views)
         trap = generalised_cross_entropy(logits, own)
-        partner = contradicting(key, jax.lax.stop_gradient(features), own, present)
-        share = jax.random.uniform(jax.random.fold_in(key, 1), own.shape)
+        partner = contradicting(batch.key, jax.lax.stop_gradient(features), own, present)
+        share = jax.random.uniform(jax.random.fold_in(batch.key, 1), own.shape)
         column = share[:, None, None, None]
-        mixed = network.apply(params[1], column * views + (1 - column) * views[partner]).logits
+        mixture = column * views + (1 - column) * views[partner]
+        mixed = networks.outputs(network, params[1], mixture).logits
         each = [
             optax.softmax_cross_entropy_with_integer_labels(mixed, y) for y in (own, own[partner])
         ]
         ours = share * each[0] + (1 - share) * each[1]
         return jnp.sum((trap + ours) * present) / present.sum(), None
 
-    images, labels = training.checked(images, labels)
+    images, labels = training.as_labelled(images, labels)
     return _two_networks(
         key,
         network,
@@ -195,8 +210,8 @@ def contradicting(
 def _two_networks(
     key, network, images, labels, loss, memory, *, strategy, batch_size, epochs, **schedule
 ):
-    """Trains (biased, ours) by `loss(params, context) -> (loss, memory)` and returns ours."""
-    optimizer = evaluate.optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
+    """Trains (biased, ours) by `loss(params, batch) -> (loss, memory)` and returns ours."""
+    optimizer = training.optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     key_init, key_train = jax.random.split(key)
     params = tuple(network.init(k, images[:1]) for k in jax.random.split(key_init))
 
@@ -204,8 +219,8 @@ def _two_networks(
         params, state, memory = carry
         key_augment, key_loss = jax.random.split(key)
         views = augment.per_image(key_augment, images[indices], strategy=strategy)
-        context = views, labels[indices], present, memory, key_loss, indices
-        slope, memory = jax.grad(loss, has_aux=True)(params, context)
+        batch = _Update(views, labels[indices], present, indices, memory, key_loss)
+        slope, memory = jax.grad(loss, has_aux=True)(params, batch)
         step, state = optimizer.update(slope, state, params)
         return optax.apply_updates(params, step), state, memory
 
@@ -221,7 +236,7 @@ def _two_networks(
 
 
 TRAININGS = {
-    "plain": evaluate.train,
+    "plain": training.train,
     "lff": learning_from_failure,
     "selecmix": selective_mixup,
 }

@@ -13,20 +13,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
-from jaxdd import augment, draws, matching, microbatch, sampling, training
+from jaxdd import augment, microbatch, networks, sampling, training
+from jaxdd.matching import cosine_rows, distribution, trajectory
 
 Decode = Callable[[jax.Array], jax.Array]
 
 
-def as_they_are(images: jax.Array) -> jax.Array:
+def identity(images: jax.Array) -> jax.Array:
     """The decoding of images that are stored as networks see them: none."""
     return images
 
 
 class State(NamedTuple):
-    """The synthetic images `[k, ipc, h, w, c]`, normalised and never clipped, and the optimizer's state."""
+    """Synthetic images `[k, ipc, h, w, c]`, normalised and never clipped; the optimizer's state."""
 
     images: jax.Array
     optimizer: optax.OptState
@@ -42,31 +42,42 @@ class Method(NamedTuple):
     step: Callable[[jax.Array, Any, sampling.Batch], tuple[Any, dict[str, jax.Array]]]
 
 
-def distribution_matching(
-    network: nn.Module,
+def matching(
+    network: networks.Network,
     optimizer: optax.GradientTransformation,
     *,
-    strategy: tuple[str, ...] = augment.OPERATIONS,
-    decode: Decode = as_they_are,
+    loss: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] = distribution,
+    strategy: augment.Strategy = augment.OPERATIONS,
+    decode: Decode = identity,
     groups: int = 1,
 ) -> Method:
-    """Distribution matching (DM; Zhao & Bilen, WACV 2023) with weighted real means.
+    """Matches real and synthetic features of random networks along any loss.
 
     Every step draws a fresh random network, shared by all classes, and one augmentation for each
-    class, shared by its real and synthetic images, and descends `matching.distribution` of the
-    flattened features. The real side carries no gradient.
+    class, shared by its real and synthetic images, and descends the loss of the flattened features.
+    The real side carries no gradient.
 
     Args:
-        network: a module of `jaxdd.networks`.
-        optimizer: acts on the images `[k, ipc, h, w, c]`; the reference uses SGD with learning
-            rate 1 (10 from IPC 100 on) and momentum 0.5.
-        strategy: augmentation operations; () for none.
+        network: a `networks.Network`.
+        optimizer: acts on the images `[k, ipc, h, w, c]`; the reference of distribution matching
+            uses SGD with learning rate 1 (10 from IPC 100 on) and momentum 0.5.
+        loss: of real features `[k, b, d]`, synthetic ones `[k, m, d]` and the real samples' weights
+            `[k, b]`, whose rows sum to one; a scalar.
+        strategy: of augmentation; () for none.
         decode: from the images of the state to those the network sees, `[k, m, h, w, c]`, for
             example `formation.split`.
-        groups: number of groups that a class's batch consists of, see `draws.grouped`. The loss is then
-            a sum over groups as well: FairDD (Zhou et al., 2025). For this squared distance its
-            gradient is that of the groups' barycentre, which `reweight.oracle` weights give, times
-            the number of groups in the batch.
+        groups: number of groups that a class's batch consists of, see `draws.grouped`. They count as
+            classes of their own, which share the class's synthetic features; a group without weight
+            has weights of zero.
+
+    >>> from jaxdd import networks
+    >>> def means_and_variances(real, synthetic, weights):
+    ...     target = (weights[..., None] * real).sum(1)
+    ...     spread = (weights[..., None] * real**2).sum(1) - target**2
+    ...     distance = jnp.sum((target - synthetic.mean(1)) ** 2)
+    ...     return distance + jnp.sum((spread - synthetic.var(1)) ** 2)
+    >>> network = networks.ConvNet(num_classes=3, width=8)
+    >>> method = matching(network, optax.sgd(1.0, 0.5), loss=means_and_variances)
     """
 
     def init(images):
@@ -77,7 +88,9 @@ def distribution_matching(
         # Samples before classes: split over devices, the samples of all classes are one axis still.
         k, b = images.shape[:2]
         flat = images.swapaxes(0, 1).reshape(b * k, *images.shape[2:])
-        found = microbatch.apply(lambda images: network.apply(params, images).features, flat)
+        found = microbatch.apply(
+            lambda images: networks.outputs(network, params, images).features, flat
+        )
         return found.reshape(b, k, -1).swapaxes(0, 1)
 
     def step(key, state, batch):
@@ -89,15 +102,39 @@ def distribution_matching(
         real = real.reshape(len(real) * groups, -1, real.shape[-1])
         weights = batch.weights.reshape(len(real), -1)
 
-        def loss(images):
+        def objective(images):
             synthetic = features(params, transform(decode(images)))
-            return matching.distribution(real, synthetic.repeat(groups, axis=0), weights)
+            return loss(real, synthetic.repeat(groups, axis=0), weights)
 
-        value, gradient = jax.value_and_grad(loss)(state.images)
+        value, gradient = jax.value_and_grad(objective)(state.images)
         update, optimizer_state = optimizer.update(gradient, state.optimizer, state.images)
         return State(optax.apply_updates(state.images, update), optimizer_state), {"loss": value}
 
     return Method(init, step)
+
+
+def distribution_matching(
+    network: networks.Network,
+    optimizer: optax.GradientTransformation,
+    *,
+    strategy: augment.Strategy = augment.OPERATIONS,
+    decode: Decode = identity,
+    groups: int = 1,
+) -> Method:
+    """Distribution matching (DM; Zhao & Bilen, WACV 2023) with weighted real means.
+
+    It is `matching` along `matching.distribution`. With `groups` the loss is a sum over groups as
+    well: FairDD (Zhou et al., 2025). For this squared distance its gradient is that of the groups'
+    barycentre, which `reweight.oracle` weights give, times the number of groups in the batch.
+
+    Args:
+        network: as in `matching`.
+        optimizer: as in `matching`.
+        strategy: as in `matching`.
+        decode: as in `matching`.
+        groups: as in `matching`.
+    """
+    return matching(network, optimizer, strategy=strategy, decode=decode, groups=groups)
 
 
 class GradientState(NamedTuple):
@@ -117,16 +154,16 @@ class GradientState(NamedTuple):
 
 
 def gradient_matching(
-    network: nn.Module,
+    network: networks.Network,
     optimizer: optax.GradientTransformation,
     *,
     outer: int,
     inner: int,
-    distance: Callable[[Any, Any], jax.Array] = matching.cosine_rows,
+    distance: Callable[[Any, Any], jax.Array] = cosine_rows,
     strategy: tuple[str, ...] = (),
     network_optimizer: optax.GradientTransformation | None = None,
     batch_size: int = 256,
-    decode: Decode = as_they_are,
+    decode: Decode = identity,
     groups: int = 1,
 ) -> Method:
     """Gradient matching: DC without augmentation, DSA with it, with weighted real gradients.
@@ -139,17 +176,17 @@ def gradient_matching(
     its memory grows with their number.
 
     Args:
-        network: a module of `jaxdd.networks`.
+        network: a `networks.Network`.
         optimizer: acts on the images; the reference uses SGD with rate 0.1 and momentum 0.5.
-        outer: steps that a network lives for, see `loops`.
+        outer: steps that a network lives for.
         inner: epochs of training between two of them.
         distance: of two gradients, one of `matching.GRADIENT`.
         strategy: augmentation operations, one draw for each class that real and synthetic images
             share; () for DC.
         network_optimizer: of the network; SGD with rate 0.01 by default.
         batch_size: of the network's training.
-        decode: as in `distribution_matching`.
-        groups: as in `distribution_matching`; the distance is summed over groups.
+        decode: as in `matching`.
+        groups: as in `matching`; the distance is summed over groups.
 
     Raises:
         ValueError: for loops shorter than one.
@@ -222,18 +259,6 @@ def gradient_matching(
     return Method(init, step)
 
 
-def loops(ipc: int) -> tuple[int, int]:
-    """Returns (outer, inner) of gradient matching for a number of images per class.
-
-    The reference's numbers, (1, 1) (10, 50) (20, 25) (30, 20) (40, 15) (50, 10), hold up to the next
-    of them in the list.
-    """
-    known = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
-    if ipc < 1:
-        raise ValueError(f"ipc must be at least 1, found {ipc}")
-    return known[min((n for n in known if n >= ipc), default=50)]
-
-
 class TrajectoryState(NamedTuple):
     """What trajectory matching carries from step to step.
 
@@ -249,15 +274,15 @@ class TrajectoryState(NamedTuple):
 
 
 def trajectory_matching(
-    network: nn.Module,
+    network: networks.Network,
     optimizer: optax.GradientTransformation,
     *,
     inner: int,
     rate: float = 0.01,
     rate_optimizer: optax.GradientTransformation | None = None,
-    strategy: tuple[str, ...] = augment.OPERATIONS,
+    strategy: augment.Strategy = augment.OPERATIONS,
     batch_size: int = 256,
-    decode: Decode = as_they_are,
+    decode: Decode = identity,
     recompute: bool = True,
 ) -> Method:
     """Trajectory matching (MTT): a student trained on the synthetic set should follow an expert.
@@ -269,7 +294,7 @@ def trajectory_matching(
     the experts. Weights of the real data enter as they train the experts.
 
     Args:
-        network: a module of `jaxdd.networks`.
+        network: a `networks.Network`.
         optimizer: acts on the images; the reference uses SGD with rate 1000 and momentum 0.5.
         inner: N, steps of the student.
         rate: its first learning rate.
@@ -278,7 +303,7 @@ def trajectory_matching(
             reference, which takes the rate itself and 1e-5.)
         strategy: augmentation operations, one drawn for each image and inner step; () for none.
         batch_size: synthetic images of an inner step at most, taken in turn from a random order.
-        decode: as in `distribution_matching`.
+        decode: as in `matching`.
         recompute: keep the student's parameters of every inner step only, and run the step again
             to differentiate it: memory is that of one step whatever `inner` is, for a third more
             time. The gradient is the same. (TESLA, Cui et al., ICML 2023, also holds the parameters
@@ -322,7 +347,7 @@ def trajectory_matching(
     def step(key, state, segment):
         def loss(images, log_rate):
             reached = student(key, segment.start, images, jnp.exp(log_rate))
-            return matching.trajectory(reached, segment.start, segment.target)
+            return trajectory(reached, segment.start, segment.target)
 
         value, slopes = jax.value_and_grad(loss, (0, 1))(state.images, state.log_rate)
         update, images_state = optimizer.update(slopes[0], state.optimizer[0], state.images)
@@ -355,57 +380,70 @@ def _siamese(keys, strategy, images):
     return jax.vmap(one)(keys, images)
 
 
-def initial_noise(key: jax.Array, pool: sampling.Pool, *, ipc: int) -> jax.Array:
-    """Starts from standard normal pixels, `[k, ipc, h, w, c]`."""
-    return jax.random.normal(key, (len(pool.count), ipc, *pool.images.shape[1:]))
-
-
-def initial_real(
-    key: jax.Array, pool: sampling.Pool, *, ipc: int, weighted: bool = False
-) -> jax.Array:
-    """Starts from real images, `[k, ipc, h, w, c]`, uniformly chosen or by the pool's weights.
-
-    No image is taken twice, unless `ipc` exceeds the class. This is also the baseline that a
-    distilled set has to beat.
-    """
-    return sampling.take(pool, sampling.without_replacement(key, pool, ipc, weighted=weighted))
-
-
-@functools.partial(
-    jax.jit, static_argnames=("method", "draw", "length"), donate_argnames=("state",)
-)
-def chunk(
+def steps(
     key: jax.Array,
     state: Any,
-    pool: sampling.Pool,
-    first: jax.Array,
+    pool: Any,
+    first: jax.Array | int,
     *,
     method: Method,
-    draw: draws.Draw,
+    draw: Callable[[jax.Array, Any], Any],
     length: int,
 ) -> tuple[Any, dict[str, jax.Array]]:
-    """Runs `length` steps as one compiled program: draw, network, augmentation, loss and update.
+    """Runs `length` steps as one loop: draw, network, augmentation, loss and update.
 
-    Step i uses `fold_in(key, i)`, so (key, i) alone says what happens next. The state is donated.
+    Step i uses `fold_in(key, i)`, so (key, i) alone says what happens next. This is a pure function
+    to `jit`, `vmap` or differentiate; `chunk` is it compiled.
 
     Args:
         key: of the whole run.
-        state: from `method.init` or an earlier chunk.
+        state: from `method.init` or earlier steps.
         pool: the real data, on the device.
         first: number of the first step.
-        method: static.
-        draw: static.
+        method: what a step is.
+        draw: `draw(key, pool) -> batch`.
         length: number of steps, static.
 
     Returns:
         The state, and the info of every step as `[length]` arrays.
+
+    Raises:
+        TypeError: for a step that does not return a state like the one it got and a dict of scalars
+            with "loss".
     """
 
     def body(state, i):
         key_draw, key_step = jax.random.split(jax.random.fold_in(key, i))
-        return method.step(key_step, state, draw(key_draw, pool))
+        found = method.step(key_step, state, draw(key_draw, pool))
+        _check_step(found, state)
+        return found
 
     return jax.lax.scan(body, state, first + jnp.arange(length))
+
+
+def _check_step(found, state):
+    """Refuses, by shapes alone, what the protocol of a method does not allow."""
+    shapes = lambda tree: jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
+    if not (isinstance(found, tuple) and len(found) == 2):
+        raise TypeError(f"a step must return (state, info), found {type(found).__name__}")
+    after, info = found
+    if jax.tree.structure(after) != jax.tree.structure(state) or shapes(after) != shapes(state):
+        raise TypeError(
+            "a step must return a state of the structure, shapes and dtypes that it got, found "
+            f"{shapes(after)} for {shapes(state)}"
+        )
+    if not isinstance(info, dict) or "loss" not in info or any(map(jnp.shape, info.values())):
+        raise TypeError(
+            f'a step must report a dict of scalars, "loss" among them, found {shapes(info)}'
+        )
+
+
+chunk = jax.jit(steps, static_argnames=("method", "draw", "length"), donate_argnames=("state",))
+"""`steps` compiled, its state donated.
+
+Method and draw are compared by identity: make them once, since another `functools.partial` of the
+same function compiles the steps again.
+"""
 
 
 def run(
@@ -414,22 +452,24 @@ def run(
     pool: sampling.Pool,
     *,
     method: Method,
-    draw: draws.Draw,
+    draw: sampling.Draw,
     steps: int,
     first: int = 0,
     chunk_length: int = 10,
 ) -> Iterator[tuple[int, Any, dict[str, jax.Array]]]:
     """Yields `(step, state, info)` after each compiled chunk until `steps` steps are done.
 
-    The yielded state is given up to the next chunk: save or copy what you want to keep before you
-    ask for more. A run begun again with `first` = a yielded step and its state goes on to the same
-    bits, since chunks start at the same steps.
+    `info` holds an array `[steps of the chunk]` for each scalar of the method. The yielded state is
+    given up to the next chunk: save or copy what you want to keep before you ask for more; the state
+    that was handed in stays. A run begun again with `first` = a yielded step and its state goes on
+    to the same bits, since chunks start at the same steps.
 
     Raises:
         ValueError: for a loss that is not finite, or a chunk of no steps.
     """
     if chunk_length < 1:
         raise ValueError(f"chunk_length must be at least 1, found {chunk_length}")
+    state = jax.tree.map(jnp.copy, state)
     for start in range(first, steps, chunk_length):
         length = min(chunk_length, steps - start)
         state, info = chunk(

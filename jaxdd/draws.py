@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdd import kde, sampling
-
-Draw = Callable[[jax.Array, sampling.Pool], sampling.Batch]
+from jaxdd.sampling import Draw
 
 
 def density_weighted(

@@ -1,14 +1,14 @@
 """How good a synthetic set is: networks trained on it from scratch, scored by bias group."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
-from flax import linen as nn
 
-from jaxdd import augment, sampling, training
+from jaxdd import networks, sampling, training
+from jaxdd.tasks import Task
 
 
 class Scores(NamedTuple):
@@ -34,82 +34,8 @@ class Scores(NamedTuple):
     groups: jax.Array
 
 
-def train(
-    key: jax.Array,
-    network: nn.Module,
-    images: jax.Array,
-    labels: jax.Array,
-    *,
-    epochs: int = 1000,
-    batch_size: int = 256,
-    strategy: tuple[str, ...] = augment.OPERATIONS,
-    **schedule: float,
-) -> Any:
-    """Trains a fresh network on a labelled set as one loop and returns its parameters.
-
-    The protocol of the distillation literature: SGD, every sample once per epoch in random order,
-    one augmentation drawn per image, learning rate divided by ten halfway. (The reference code also
-    forgets the momentum there; this does not.)
-
-    Args:
-        key: initialisation, order and augmentation.
-        network: a module of `jaxdd.networks`.
-        images: `[m, h, w, c]`, normalised.
-        labels: `[m]`.
-        epochs: passes over the set.
-        batch_size: samples per update at most; an epoch is cut into updates of equal size, the last
-            of which may miss a few.
-        strategy: augmentation operations; () for none.
-        **schedule: learning rate, momentum and weight decay of `optimizer`.
-
-    Raises:
-        ValueError: for shapes that disagree or an empty set.
-    """
-    images, labels = training.checked(images, labels)
-    descent = optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
-    key_init, key_train = jax.random.split(key)
-    params = network.init(key_init, images[:1])
-    return training.fit(
-        key_train,
-        network,
-        params,
-        images,
-        labels,
-        optimizer=descent,
-        epochs=epochs,
-        batch_size=batch_size,
-        strategy=strategy,
-    )
-
-
-def optimizer(
-    num_samples: int,
-    *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float = 0.01,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-) -> optax.GradientTransformation:
-    """SGD whose learning rate is divided by ten halfway.
-
-    Args:
-        num_samples: in the set.
-        epochs: of the training.
-        batch_size: samples per update at most.
-        learning_rate: of the first half.
-        momentum: of SGD.
-        weight_decay: added to the gradient.
-    """
-    halfway = epochs * training.num_updates(num_samples, batch_size) // 2
-    schedule = optax.piecewise_constant_schedule(learning_rate, {halfway: 0.1})
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum)
-    )
-
-
 def predict(
-    network: nn.Module,
+    network: networks.Network,
     params: Any,
     images: jax.Array,
     *,
@@ -120,8 +46,8 @@ def predict(
     """Predicts classes `[n]` for uint8 images `[n, h, w, c]`, one batch in memory at a time."""
 
     def one(image):
-        logits = network.apply(params, sampling.normalise(image[None], mean, std)).logits
-        return jnp.argmax(logits[0])
+        normalised = sampling.normalise(image[None], mean, std)
+        return jnp.argmax(networks.outputs(network, params, normalised).logits[0])
 
     return jax.lax.map(one, images, batch_size=batch_size)
 
@@ -174,53 +100,59 @@ def score(
 
 def evaluate(
     keys: jax.Array,
-    network: nn.Module,
+    network: networks.Network,
     images: jax.Array,
-    labels: jax.Array,
-    test: tuple[jax.Array, jax.Array, jax.Array | None],
+    task: Task,
     *,
-    aligned: jax.Array | None,
-    mean: jax.Array,
-    std: jax.Array,
-    num_attributes: int = 0,
-    train: Callable[..., Any] = train,
+    labels: jax.Array | None = None,
+    train: Callable[..., Any] = training.train,
     **protocol: Any,
 ) -> Scores:
-    """Trains one fresh network for each key on a labelled set and scores it on the test set.
+    """Trains one fresh network for each key on a labelled set and scores it on a task.
 
     Networks come one after another (`lax.map`): a vmap over weights would turn every convolution
     into a grouped one, which is slower on CPU and GPU alike.
 
     Args:
         keys: `[s]`, one per network.
-        network: a module of `jaxdd.networks`.
-        images: `[k, ipc, h, w, c]` or `[m, h, w, c]`, normalised.
-        labels: `[k, ipc]` or `[m]`.
-        test: images uint8 `[n, h, w, c]`, labels `[n]`, attributes `[n]` or None.
-        aligned: `[k]` or None.
-        mean: `[c]` of the test pixels.
-        std: `[c]` of the test pixels.
-        num_attributes: a.
-        train: this module's `train`, or what stands in for it, such as those of `posthoc`.
-        **protocol: its options.
+        network: a `networks.Network` with the logits of the task's classes.
+        images: `[k, ipc, h, w, c]`, class by class, or `[m, h, w, c]` with `labels`; normalised.
+        task: from `tasks.task`, or `jaxdd.data.datasets.task`.
+        labels: `[m]`, or `[k, ipc]` if they are not 0, 1, … class by class.
+        train: `training.train`, or what stands in for it, such as those of `debiased`.
+        **protocol: its options; the strategy is the task's unless it is among them.
 
     Returns:
         `Scores` with a leading axis `[s]`.
+
+    Raises:
+        ValueError: for labels that are missing, or a network of another number of classes.
     """
-    images = images.reshape(-1, *images.shape[-3:])
-    labels = jnp.reshape(labels, -1)
-    test_images, test_labels, attributes = test
+    if labels is None:
+        if images.ndim != 5 or len(images) != task.num_classes:
+            raise ValueError(
+                f"images must be [k, ipc, h, w, c] for k = {task.num_classes} classes, or come with "
+                f"labels, found shape {images.shape}"
+            )
+        labels = jnp.arange(len(images)).repeat(images.shape[1])
+    images, labels = images.reshape(-1, *images.shape[-3:]), jnp.reshape(labels, -1)
+    protocol = {"strategy": task.strategy, **protocol}
 
     def one(key):
         params = train(key, network, images, labels, **protocol)
-        predictions = predict(network, params, test_images, mean=mean, std=std)
+        logits = jax.eval_shape(functools.partial(networks.outputs, network), params, images[:1])[1]
+        if logits.shape[1] != task.num_classes:
+            raise ValueError(
+                f"the task has {task.num_classes} classes, found a network of {logits.shape[1]}"
+            )
+        predictions = predict(network, params, task.images, mean=task.mean, std=task.std)
         return score(
             predictions,
-            test_labels,
-            attributes,
-            aligned,
-            num_classes=network.num_classes,
-            num_attributes=num_attributes,
+            task.labels,
+            task.attributes,
+            task.aligned,
+            num_classes=task.num_classes,
+            num_attributes=task.num_attributes,
         )
 
     return jax.lax.map(one, keys)

@@ -17,7 +17,7 @@ distilled with; the others measure how a set transfers.
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,66 @@ class Output(NamedTuple):
 
     features: jax.Array
     logits: jax.Array
+
+
+class Network(Protocol):
+    """What distillation and evaluation ask of a network: two pure functions.
+
+    Any object with these is a network: a Flax Linen module, `Functions` around a Flax NNX or Equinox
+    one, a class of one's own. It must be stateless and treat images one by one: instance or group
+    norm, not batch norm with running statistics; no dropout.
+    """
+
+    def init(self, key: jax.Array, images: jax.Array) -> Any:
+        """Returns fresh parameters, a tree of arrays, for images like these `[n, h, w, c]`."""
+        ...
+
+    def apply(self, params: Any, images: jax.Array) -> Any:
+        """Returns `(features [n, ...], logits [n, k])`, an `Output` or any pair, differentiably."""
+        ...
+
+
+class Functions(NamedTuple):
+    """A `Network` of two functions.
+
+    >>> def init(key, images):
+    ...     return jax.random.normal(key, (images[0].size, 10)) / images[0].size
+    >>> def apply(params, images):
+    ...     features = images.reshape(len(images), -1)
+    ...     return features, features @ params
+    >>> outputs(Functions(init, apply), jnp.zeros((12, 10)), jnp.zeros((2, 2, 2, 3))).logits.shape
+    (2, 10)
+    """
+
+    init: Callable[[jax.Array, jax.Array], Any]
+    apply: Callable[[Any, jax.Array], Any]
+
+
+def outputs(network: Network, params: Any, images: jax.Array) -> Output:
+    """Applies a network and checks, by shapes alone, that it gives what the protocol says.
+
+    Args:
+        network: any `Network`.
+        params: from its `init`.
+        images: `[n, h, w, c]`.
+
+    Returns:
+        Features flattened to `[n, d]`, and logits `[n, k]`.
+
+    Raises:
+        TypeError: it does not return a pair of arrays `[n, ...]` and `[n, k]`.
+    """
+    found = network.apply(params, images)
+    pair = tuple(found) if isinstance(found, (tuple, list)) else (found,)
+    shapes = [getattr(x, "shape", None) for x in pair]
+    leading = [shape[:1] if shape else None for shape in shapes]
+    if leading != 2 * [images.shape[:1]] or len(shapes[1]) != 2:
+        raise TypeError(
+            f"a network must return (features [n, ...], logits [n, k]) for n = {len(images)} "
+            f"images, found {' and '.join(map(str, shapes)) if all(shapes) else type(found).__name__}"
+        )
+    features, logits = pair
+    return Output(features.reshape(len(images), -1), logits)
 
 
 def _convolve(images, kernel, padding):

@@ -4,7 +4,7 @@ A one-dimensional mesh is all there is: `mesh()` lays it over the devices of all
 small is on every device (`replicate`), what is large is split along its rows:
 
 * `split_draw` splits the batches that a method draws, `split_network` whatever a network is applied
-  to, and `keep_whole` puts the state together again after each step: `jit` adds the sums over the
+  to, and `replicate_state` puts the state together again after each step: `jit` adds the sums over the
   devices that the losses need. The result is that of one device up to the order of additions.
 * `map_rows` gives each device some rows of an array, such as the keys of an evaluation;
   `thread_rows` gives them to the threads of one CPU.
@@ -15,14 +15,14 @@ import functools
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent import futures
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxdd import draws, kde
+from jaxdd import kde, networks, sampling
 
 AXIS = "devices"
 """Name of the mesh axis."""
@@ -72,7 +72,7 @@ def _place(tree, sharding):
     return jax.tree.map(place, tree)
 
 
-def split_draw(draw: draws.Draw, mesh: Mesh) -> draws.Draw:
+def split_draw(draw: sampling.Draw, mesh: Mesh) -> sampling.Draw:
     """Splits the samples of each class of a batch over the devices.
 
     The batch is the one that `draw` draws; each device takes its part of it out of its own copy of
@@ -91,35 +91,25 @@ def split_draw(draw: draws.Draw, mesh: Mesh) -> draws.Draw:
     return drawn
 
 
-class _SplitNetwork(NamedTuple):
-    network: Any
-    rows: NamedSharding
-
-    @property
-    def num_classes(self):
-        return self.network.num_classes
-
-    def init(self, key, images):
-        return self.network.init(key, images)
-
-    def apply(self, params, images):
-        return self.network.apply(params, jax.lax.with_sharding_constraint(images, self.rows))
-
-
 def split_network(network: Any, mesh: Mesh) -> Any:
     """Splits every batch of images that a network or an encoder is applied to.
 
     Args:
-        network: a module of `jaxdd.networks`, or a `contrastive.Encoder`.
+        network: a `networks.Network`, or a `contrastive.Encoder`.
         mesh: from `mesh`.
 
     Returns:
         What `distill`, `contrastive`, `training` and `evaluate` take in its place.
     """
-    return _SplitNetwork(network, NamedSharding(mesh, PartitionSpec(AXIS)))
+    rows = NamedSharding(mesh, PartitionSpec(AXIS))
+
+    def apply(params, images):
+        return network.apply(params, jax.lax.with_sharding_constraint(images, rows))
+
+    return networks.Functions(network.init, apply)
 
 
-def keep_whole(method: Any, mesh: Mesh) -> Any:
+def replicate_state(method: Any, mesh: Mesh) -> Any:
     """Has every step of a method end with its whole state on every device.
 
     Left to itself the compiler may leave the synthetic images where their gradients came up, and
@@ -169,7 +159,7 @@ def map_rows(function: Callable, mesh: Mesh) -> Callable:
 
 
 def thread_rows(function: Callable, *, threads: int | None = None) -> Callable:
-    """Is `map_rows` by threads on one CPU, compiled already; on other devices it is `jit`.
+    """Compiles `map_rows` for the threads of one CPU; on other devices it is `jit`.
 
     The operations of a small network do not fill the cores: on two of them an update of a ConvNet
     with 100 images takes 37 ms instead of 56 at width 32, and 307 instead of 383 at width 128, when
@@ -198,7 +188,7 @@ def thread_rows(function: Callable, *, threads: int | None = None) -> Callable:
 
 
 def pmap_rows(function: Callable, *, devices: Sequence[jax.Device] | None = None) -> Callable:
-    """Is `map_rows` by `jax.pmap`, compiled already, on devices of this process.
+    """Compiles `map_rows` by `jax.pmap`, for devices of this process.
 
     Args:
         function: as in `map_rows`.
@@ -230,7 +220,7 @@ def log_density(
     leave_one_out: bool = False,
     tile: int | None = None,
 ) -> jax.Array:
-    """Is `kde.log_density` with queries and points split over the devices.
+    """Computes `kde.log_density` with queries and points split over the devices.
 
     The points go round a ring: one of D devices holds n / D queries and two pieces of m / D points
     at a time, and the density of no other queries.
@@ -265,7 +255,7 @@ def class_log_density(
     leave_one_out: bool = False,
     tile: int | None = None,
 ) -> jax.Array:
-    """Is `kde.class_log_density` with the samples split over the devices, see `log_density`.
+    """Computes `kde.class_log_density` with the samples split over the devices.
 
     Args:
         embeddings: [n, d] floating.

@@ -14,7 +14,7 @@ samples carry 90 % of the weight the second has far less variance.
 [[0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0.0, 0.0]]
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -27,6 +27,7 @@ class Pool(NamedTuple):
 
     Attributes:
         images: `[n, h, w, c]`, uint8 (0–255) or floating in [0, 1].
+        labels: `[n]` classes, int32.
         weights: `[n]`, each class sums to one.
         order: `[n]` indices of the samples, sorted by class.
         start: `[k]` first position of each class in `order`.
@@ -37,6 +38,7 @@ class Pool(NamedTuple):
     """
 
     images: jax.Array
+    labels: jax.Array
     weights: jax.Array
     order: jax.Array
     start: jax.Array
@@ -45,12 +47,21 @@ class Pool(NamedTuple):
     mean: jax.Array
     std: jax.Array
 
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, k."""
+        return len(self.count)
+
 
 class Batch(NamedTuple):
     """Class-balanced samples: normalised images `[k, b, h, w, c]`, weights `[k, b]`, rows sum to one."""
 
     images: jax.Array
     weights: jax.Array
+
+
+Draw = Callable[[jax.Array, Pool], Batch]
+"""`draw(key, pool) -> batch`, such as `functools.partial(uniform_batch, size=256)`."""
 
 
 def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
@@ -111,23 +122,48 @@ def pool(
             f"mean and std must have one entry for each of the {images.shape[3]} channels, "
             f"found shapes {mean.shape} and {std.shape}"
         )
-    weights = jnp.ones(labels.shape) if weights is None else jnp.asarray(weights, jnp.float32)
-    if weights.shape != labels.shape:
-        raise ValueError(f"weights must be [n] like labels {labels.shape}, found {weights.shape}")
-    values = (images, labels, weights, mean, std)
+    labels = labels.astype(jnp.int32)
+    values = (images, labels, mean, std)
     if not any(isinstance(x, jax.core.Tracer) for x in values):
         _check(*jax.device_get(values), num_classes, empty)
     count = jnp.bincount(labels, length=num_classes)
-    total = jax.ops.segment_sum(weights, labels, num_classes)
     order = jnp.argsort(labels, stable=True)
     start = jnp.cumsum(count) - count
-    weights = weights / total[labels]
-    first = jnp.zeros(labels.shape, bool).at[start].set(True)
-    cumulative = _running_sum(weights[order], first)
-    return Pool(images, weights, order, start, count, cumulative, mean, std)
+    unweighed = jnp.zeros(labels.shape)
+    bare = Pool(images, labels, unweighed, order, start, count, unweighed, mean, std)
+    return reweighted(bare, jnp.ones(labels.shape) if weights is None else weights)
 
 
-def _check(images, labels, weights, mean, std, num_classes, empty):
+def reweighted(pool: Pool, weights: jax.Array) -> Pool:
+    """Returns the pool with other weights; images and index are shared with the old one.
+
+    Args:
+        pool: from `pool`.
+        weights: `[n]` non-negative, normalised here within each class; anybody's.
+
+    Raises:
+        ValueError: for another shape, or (where they are concrete) values that cannot be drawn by.
+
+    >>> training = pool(np.zeros((3, 4, 4, 1), np.uint8), np.array([0, 0, 1]), num_classes=2,
+    ...                 mean=(0.5,), std=(0.5,))
+    >>> reweighted(training, np.array([3, 1, 7])).weights.tolist()
+    [0.75, 0.25, 1.0]
+    """
+    weights = jnp.asarray(weights, jnp.float32)
+    if weights.shape != pool.labels.shape:
+        raise ValueError(
+            f"weights must be [n] like labels {pool.labels.shape}, found {weights.shape}"
+        )
+    if not any(isinstance(x, jax.core.Tracer) for x in (weights, pool.labels)):
+        _check_weights(*jax.device_get((pool.labels, weights)), pool.num_classes)
+    total = jax.ops.segment_sum(weights, pool.labels, pool.num_classes)
+    weights = weights / total[pool.labels]
+    first = jnp.zeros(weights.shape, bool).at[pool.start].set(True)
+    cumulative = _running_sum(weights[pool.order], first)
+    return pool._replace(weights=weights, cumulative=cumulative)
+
+
+def _check(images, labels, mean, std, num_classes, empty):
     """Refuses values, on the host, since inside `jit` any jnp operation would be traced."""
     if images.dtype != np.uint8 and not np.isfinite(images).all():
         raise ValueError("images must be finite, found NaN or infinite pixels")
@@ -140,6 +176,10 @@ def _check(images, labels, weights, mean, std, num_classes, empty):
     count = np.bincount(labels, minlength=num_classes)
     if not (count.all() or empty):
         raise ValueError(f"every class needs a sample, class {count.argmin()} has none")
+
+
+def _check_weights(labels, weights, num_classes):
+    count = np.bincount(labels, minlength=num_classes)
     total = np.bincount(labels, weights, minlength=num_classes)
     if not (np.isfinite(weights).all() and (weights >= 0).all() and (total[count > 0] > 0).all()):
         raise ValueError(
@@ -158,10 +198,10 @@ def without_replacement(
     nothing is not drawn. A class with fewer than `size` to draw is repeated from its first draw on.
     """
     score, count = jax.random.gumbel(key, pool.order.shape), pool.count
-    labels = jnp.searchsorted(pool.start, jnp.arange(len(score)), side="right")
+    labels = pool.labels[pool.order]
     if weighted:
         score = score + jnp.log(pool.weights[pool.order])
-        count = jax.ops.segment_sum((score > -jnp.inf).astype(int), labels - 1, len(count))
+        count = jax.ops.segment_sum((score > -jnp.inf).astype(int), labels, len(count))
     shuffled = pool.order[jnp.lexsort((-score, labels))]
     position = jnp.arange(size) % jnp.maximum(count[:, None], 1)
     return shuffled[pool.start[:, None] + position]
@@ -178,13 +218,12 @@ def with_replacement(key: jax.Array, pool: Pool, size: int) -> jax.Array:
     low = jnp.broadcast_to(pool.start[:, None], shape)
     high = jnp.broadcast_to((pool.start + pool.count)[:, None] - 1, shape)
 
-    def halve(_, bounds):
-        low, high = bounds
+    # Unrolled: a loop's carry would have to vary over the devices of a shard_map from the start.
+    for _ in range(len(pool.order).bit_length()):
         middle = (low + high) // 2
         right = pool.cumulative[middle] <= target
-        return jnp.where(right, jnp.minimum(middle + 1, high), low), jnp.where(right, high, middle)
-
-    low, _ = jax.lax.fori_loop(0, len(pool.order).bit_length(), halve, (low, high))
+        low = jnp.where(right, jnp.minimum(middle + 1, high), low)
+        high = jnp.where(right, high, middle)
     return pool.order[low]
 
 
@@ -208,3 +247,17 @@ def weighted_batch(key: jax.Array, pool: Pool, size: int) -> Batch:
     """Draws `size` samples of each class by their weights, each then weighing `1 / size`."""
     indices = with_replacement(key, pool, size)
     return Batch(take(pool, indices), jnp.full(indices.shape, 1 / size))
+
+
+def initial_noise(key: jax.Array, pool: Pool, *, ipc: int) -> jax.Array:
+    """Starts from standard normal pixels, `[k, ipc, h, w, c]`."""
+    return jax.random.normal(key, (pool.num_classes, ipc, *pool.images.shape[1:]))
+
+
+def initial_real(key: jax.Array, pool: Pool, *, ipc: int, weighted: bool = False) -> jax.Array:
+    """Starts from real images `[k, ipc, h, w, c]`, chosen uniformly or by the pool's weights.
+
+    No image is taken twice, unless `ipc` exceeds the class. This is also the baseline that a
+    distilled set has to beat.
+    """
+    return take(pool, without_replacement(key, pool, ipc, weighted=weighted))

@@ -1,7 +1,8 @@
 """Training of a network on a labelled set that fits on the device, as one loop.
 
-Evaluation, the inner loop of gradient matching and the experts of trajectory matching all train this
-way; they differ in optimizer, length and augmentation.
+`train` is the literature's protocol from a fresh network on, which an evaluation goes by; the inner
+loop of gradient matching and the experts of trajectory matching go by `fit` and `gradient`. They
+differ in optimizer, length and augmentation.
 """
 
 import functools
@@ -11,24 +12,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
-from jaxdd import augment, microbatch
+from jaxdd import augment, microbatch, networks
 
 
 def cross_entropy(
-    network: nn.Module, params: Any, images: jax.Array, labels: jax.Array, weights: jax.Array
+    network: networks.Network, params: Any, images: jax.Array, labels: jax.Array, weights: jax.Array
 ) -> jax.Array:
     """Weighted mean of the cross-entropy, `Σ w_i CE_i / Σ w_i`.
 
     Args:
-        network: a module of `jaxdd.networks`.
+        network: a `networks.Network`.
         params: of the network.
         images: `[n, h, w, c]`, normalised.
         labels: `[n]`, or one class for all.
         weights: `[n]` non-negative; the loss is zero if all are.
     """
-    logits = network.apply(params, images).logits
+    logits = networks.outputs(network, params, images).logits
     labels = jnp.broadcast_to(labels, logits.shape[:1])
     each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     total = weights.sum()
@@ -36,7 +36,7 @@ def cross_entropy(
 
 
 def gradient(
-    network: nn.Module, params: Any, images: jax.Array, labels: jax.Array, weights: jax.Array
+    network: networks.Network, params: Any, images: jax.Array, labels: jax.Array, weights: jax.Array
 ) -> Any:
     """Gradient of `cross_entropy` in the parameters, summed over micro-batches.
 
@@ -53,9 +53,83 @@ def gradient(
     return jax.tree.map(lambda x: x / jnp.where(total > 0, total, 1), summed)
 
 
+def train(
+    key: jax.Array,
+    network: networks.Network,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    epochs: int = 1000,
+    batch_size: int = 256,
+    strategy: augment.Strategy = augment.OPERATIONS,
+    **schedule: float,
+) -> Any:
+    """Trains a fresh network on a labelled set as one loop and returns its parameters.
+
+    The protocol of the distillation literature: SGD, every sample once per epoch in random order,
+    one augmentation drawn per image, learning rate divided by ten halfway. (The reference code also
+    forgets the momentum there; this does not.)
+
+    Args:
+        key: initialisation, order and augmentation.
+        network: a `networks.Network`.
+        images: `[m, h, w, c]`, normalised.
+        labels: `[m]`.
+        epochs: passes over the set.
+        batch_size: samples per update at most; an epoch is cut into updates of equal size, the last
+            of which may miss a few.
+        strategy: of augmentation; () for none.
+        **schedule: learning rate, momentum and weight decay of `optimizer`.
+
+    Raises:
+        ValueError: for shapes that disagree or an empty set.
+    """
+    images, labels = as_labelled(images, labels)
+    descent = optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
+    key_init, key_train = jax.random.split(key)
+    params = network.init(key_init, images[:1])
+    return fit(
+        key_train,
+        network,
+        params,
+        images,
+        labels,
+        optimizer=descent,
+        epochs=epochs,
+        batch_size=batch_size,
+        strategy=strategy,
+    )
+
+
+def optimizer(
+    num_samples: int,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float = 0.01,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+) -> optax.GradientTransformation:
+    """SGD whose learning rate is divided by ten halfway.
+
+    Args:
+        num_samples: in the set.
+        epochs: of the training.
+        batch_size: samples per update at most.
+        learning_rate: of the first half.
+        momentum: of SGD.
+        weight_decay: added to the gradient.
+    """
+    halfway = epochs * num_updates(num_samples, batch_size) // 2
+    schedule = optax.piecewise_constant_schedule(learning_rate, {halfway: 0.1})
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum)
+    )
+
+
 def fit(
     key: jax.Array,
-    network: nn.Module,
+    network: networks.Network,
     params: Any,
     images: jax.Array,
     labels: jax.Array,
@@ -63,13 +137,13 @@ def fit(
     optimizer: optax.GradientTransformation,
     epochs: int,
     batch_size: int = 256,
-    strategy: tuple[str, ...] = augment.OPERATIONS,
+    strategy: augment.Strategy = augment.OPERATIONS,
 ) -> Any:
     """Goes through a labelled set `epochs` times in random order and returns the new parameters.
 
     Args:
         key: order and augmentation.
-        network: a module of `jaxdd.networks`.
+        network: a `networks.Network`.
         params: where to start.
         images: `[m, h, w, c]`, normalised.
         labels: `[m]`.
@@ -77,12 +151,12 @@ def fit(
         epochs: passes over the set.
         batch_size: samples per update at most; an epoch is cut into updates of equal size, the last
             of which may miss a few.
-        strategy: augmentation operations, one drawn for each image; () for none.
+        strategy: of augmentation, drawn for each image; () for none.
 
     Raises:
         ValueError: for shapes that disagree or an empty set.
     """
-    images, labels = checked(images, labels)
+    images, labels = as_labelled(images, labels)
 
     def update(carry, key, indices, present):
         params, state = carry
@@ -144,7 +218,7 @@ def num_updates(num_samples: int, batch_size: int) -> int:
     return -(-num_samples // batch_size)
 
 
-def checked(images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+def as_labelled(images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns a labelled set as arrays if it is one.
 
     Raises:

@@ -7,15 +7,13 @@ term for a real sample that could be weighed. A weighted loss on uniform batches
 `sampling.uniform_batch`, has the same expectation and more variance.)
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
-from jaxdd import augment, sampling, training
+from jaxdd import augment, networks, sampling, training
 
 
 class Segment(NamedTuple):
@@ -27,26 +25,26 @@ class Segment(NamedTuple):
 
 def train(
     key: jax.Array,
-    network: nn.Module,
+    network: networks.Network,
     pool: sampling.Pool,
     *,
-    draw: Callable[[jax.Array, sampling.Pool], sampling.Batch],
+    draw: sampling.Draw,
     epochs: int,
     updates: int,
     optimizer: optax.GradientTransformation | None = None,
-    strategy: tuple[str, ...] = augment.OPERATIONS,
+    strategy: augment.Strategy = augment.OPERATIONS,
 ) -> Any:
     """Trains one expert and returns its parameters after 0, 1, …, `epochs` epochs.
 
     Args:
         key: initialisation, batches and augmentation.
-        network: a module of `jaxdd.networks`.
+        network: a `networks.Network`.
         pool: the real data.
         draw: class-balanced batches with weights, which the cross-entropy is weighed by.
         epochs: moments that are kept, besides the first.
         updates: updates in an epoch.
         optimizer: SGD with rate 0.01, as in the reference, by default.
-        strategy: augmentation operations, one drawn for each image; () for none.
+        strategy: of augmentation, drawn for each image; () for none.
 
     Returns:
         The parameters with a leading axis of `epochs + 1`.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxdd import sampling
+from jaxdd import sampling, tasks
 from jaxdd.data import bias, folders
 
 _MOST_ATTRIBUTES = 2**16  # tables have a column for each
@@ -192,6 +192,23 @@ def pool(benchmark: Benchmark, weights: jax.Array | None = None) -> sampling.Poo
         mean=benchmark.mean,
         std=benchmark.std,
         weights=weights,
+    )
+
+
+def task(benchmark: Benchmark) -> tasks.Task:
+    """Puts the test set on the device, with what networks need to be trained for it and scored.
+
+    Args:
+        benchmark: the data.
+    """
+    return tasks.task(
+        *benchmark.test,
+        benchmark.aligned,
+        num_classes=benchmark.num_classes,
+        num_attributes=benchmark.num_attributes,
+        mean=benchmark.mean,
+        std=benchmark.std,
+        strategy=benchmark.strategy,
     )
 
 

@@ -1,62 +1,35 @@
-"""What a run depends on, and the presets that fill in what is not said."""
+"""What a run depends on: the options of every method, and the presets that fill in what is not said.
+
+Each method has a dataclass of its own, `DM`, `DC`, `DSA` or `MTT`, so that an option that a method
+does not have is an error; `make` finds it by the method's name and `read` by a stored configuration.
+"""
 
 import dataclasses
-from typing import Literal
+import shlex
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal
 
-import numpy as np
-
-from jaxdd import distill
+from jaxdd import augment, networks
+from jaxdd.data import benchmarks
 
 PRESETS = {
-    "quick": dict(
-        steps=200, batch_size=128, width=32, epochs=300, eval_seeds=3, chunk=10, encoder_width=32
-    ),
-    "paper": dict(
-        steps=20000,
-        batch_size=256,
-        width=128,
-        epochs=1000,
-        eval_seeds=5,
-        chunk=100,
-        encoder_width=32,
-    ),
+    "quick": dict(steps=200, batch_size=128, width=32, epochs=300, eval_seeds=3, chunk=10),
+    "paper": dict(steps=20000, batch_size=256, width=128, epochs=1000, eval_seeds=5, chunk=100),
 }
 """Distribution matching on two CPU cores, and at the literature's scale."""
 
-TRAJECTORIES = {
-    "quick": dict(
-        steps=100,
-        inner=10,
-        learning_rate=100.0,
-        batch_size=26,
-        experts=3,
-        expert_epochs=10,
-        expert_updates=20,
-        span=2,
-        latest=5,
-    ),
-    "paper": dict(
-        steps=5000,
-        inner=20,
-        learning_rate=1000.0,
-        batch_size=26,
-        experts=100,
-        expert_epochs=50,
-        expert_updates=235,
-        span=2,
-        latest=10,
-        chunk=10,
-    ),
-}
-"""What differs for trajectory matching."""
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DM:
+    """Options of distribution matching, which the other methods have too.
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What a run depends on. Fields left at None are filled in by the preset or the data set."""
+    Fields left at None are filled in by the preset or the data set.
+    """
 
-    method: Literal["dm", "dc", "dsa", "mtt"] = "dm"
-    """Distribution matching, gradient matching without or with augmentation, or trajectory matching."""
+    method: Literal["dm"] = "dm"
+    """Distribution matching; dc, dsa: gradient matching without, with augmentation; mtt: trajectories."""
     ipc: int = 10
     """Synthetic images per class."""
     conflict: float | None = None
@@ -69,36 +42,22 @@ class Options:
     """Height and width in pixels that the images of a folder are resized to."""
     skip_bad: bool = False
     """Leave out images of a folder that do not decode."""
+    strategy: tuple[str, ...] | None = None
+    """Augmentation: some of color crop cutout flip scale rotate, or none; by default the benchmark's,
+    for images of your own all but flip."""
     preset: Literal["quick", "paper"] = "quick"
     """quick fits two CPU cores, paper is the literature's scale for one GPU."""
     steps: int | None = None
     """Distillation steps; of dc and dsa, updates of the images."""
-    outer: int | None = None
-    """Updates that a network of dc and dsa lives for."""
-    inner: int | None = None
-    """Epochs that it is trained for between two of them; of mtt, steps of the student."""
     batch_size: int | None = None
     """Real images per class and step; of mtt, per class and update of an expert."""
     candidates: int | None = None
     """Real images per class, among which k-means picks the batch (DREAM); all are taken without it."""
     formation: int = 1
     """Each synthetic image holds formation² smaller ones (IDC)."""
-    experts: int | None = None
-    """Expert trajectories of mtt."""
-    expert_epochs: int | None = None
-    """Epochs of an expert."""
-    expert_updates: int | None = None
-    """Updates in an epoch of an expert."""
-    expert_rate: float = 0.01
-    """Learning rate of an expert, and the first one of the student."""
-    span: int | None = None
-    """Epochs of the expert that a student should catch up with."""
-    latest: int | None = None
-    """Last epoch of the expert from which a student starts."""
-    buffer: str | None = None
-    """Folder of expert trajectories, one sub-folder for each kind of weights; by default in the run's."""
-    network: Literal["convnet", "mlp", "lenet", "alexnet", "vgg11", "resnet18"] = "convnet"
-    """Network that the set is distilled with and evaluated on."""
+    network: str = "convnet"
+    """Network that the set is distilled with and evaluated on: convnet, mlp, lenet, alexnet, vgg11,
+    resnet18, or MODULE:ATTRIBUTE, a network of your own or a function of the number of classes."""
     width: int | None = None
     """Channels of the ConvNet."""
     depth: int = 3
@@ -106,7 +65,8 @@ class Options:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic inside the networks."""
     learning_rate: float | None = None
-    """Of the synthetic images; for dm 1 below IPC 100 and 10 from there on, for dc and dsa 0.1, for mtt 100."""
+    """Of the synthetic images; for dm 1 below IPC 100 and 10 from there on, for dc and dsa 0.1, for
+    mtt 100."""
     init: Literal["weighted", "real", "noise"] = "weighted"
     """Initial images: real ones drawn by the weights, real ones drawn uniformly, or noise."""
     weighting: Literal["draw", "mean", "batch"] = "draw"
@@ -125,7 +85,7 @@ class Options:
     """Layer of the encoder in which the density is estimated."""
     encoder_steps: int = 30
     """Supervised contrastive training steps of the encoder."""
-    encoder_width: int | None = None
+    encoder_width: int = 32
     """Channels of the encoder's ConvNet."""
     epochs: int | None = None
     """Epochs of each evaluation network."""
@@ -140,73 +100,297 @@ class Options:
     seed: int = 0
     """Seed of the benchmark, the encoder, the distillation and the evaluation."""
 
+    INCIDENTAL: ClassVar = ("preset", "chunk", "save_every", "buffer_path")
+    """Fields that no result depends on, once the others are resolved."""
+
+    _LEAST: ClassVar = dict(
+        ipc=1, steps=0, batch_size=1, width=1, depth=1, encoder_steps=0, encoder_width=1, epochs=1,
+        eval_seeds=1, chunk=1, seed=0, formation=1, candidates=1, outer=1, inner=1, syn_steps=1,
+        num_experts=1, train_epochs=1, expert_updates=1, expert_epochs=1, max_start_epoch=0,
+    )  # fmt: skip
+
+    def preset_values(self) -> dict[str, Any]:
+        """Returns what the preset says of fields that are None."""
+        return PRESETS[self.preset] | {"learning_rate": 10.0 if self.ipc >= 100 else 1.0}
+
     def resolved(self) -> "Options":
-        """Fills what is None from the preset and checks the numbers.
+        """Fills what is None from the preset and checks words, types and numbers.
 
         Raises:
+            TypeError: a value of the wrong type.
             ValueError: names the option, what was found and what was expected.
         """
-        preset = dict(PRESETS[self.preset], learning_rate=10.0 if self.ipc >= 100 else 1.0)
-        if self.method == "mtt":
-            preset |= TRAJECTORIES[self.preset]
-        elif self.method != "dm":
-            preset |= self._loops()
-        missing = {name: v for name, v in preset.items() if getattr(self, name) is None}
-        options = dataclasses.replace(self, **missing)
-        whole = dict(
-            ipc=1,
-            steps=0,
-            batch_size=1,
-            width=1,
-            depth=1,
-            encoder_steps=0,
-            encoder_width=1,
-            epochs=1,
-            eval_seeds=1,
-            chunk=1,
-            seed=0,
-            formation=1,
-            candidates=options.batch_size,
-            outer=1,
-            inner=1,
-            experts=1,
-            expert_epochs=1,
-            expert_updates=1,
-            span=1,
-            latest=0,
-        )
-        for name, least in whole.items():
-            if getattr(options, name) is None:
-                continue  # of another method
-            if not least <= getattr(options, name) < 2**31:
-                raise ValueError(
-                    f"{name} must be at least {least} and fit 32 bits, found {getattr(options, name)}"
-                )
-        for name in ("temperature", "bandwidth", "learning_rate", "expert_rate"):
-            value = getattr(options, name)
-            if value is not None and not 1e-30 < value < 1e30:  # what float32 can calculate with
-                raise ValueError(f"{name} must be positive and finite, found {value}")
-        if not 0 <= options.save_every < np.inf:
-            raise ValueError(
-                f"save_every must be at least 0 and finite, found {options.save_every}"
-            )
-        if options.method == "mtt" and options.latest + options.span > options.expert_epochs:
-            raise ValueError(
-                f"latest + span must not go beyond the {options.expert_epochs} expert_epochs, "
-                f"found {options.latest} + {options.span}"
-            )
-        if options.bandwidth_rule == "fixed" and options.bandwidth is None:
-            raise ValueError("the fixed bandwidth rule needs a bandwidth, found none")
-        if options.clip is not None and not options.clip >= 1:
-            raise ValueError(f"clip must be at least 1, found {options.clip}")
+        _check_types(self)
+        _check_numbers(self, self._LEAST)
+        given = {n: v for n, v in self.preset_values().items() if getattr(self, n) is None}
+        options = dataclasses.replace(self, **given)
+        options._check_together()
         return options
 
-    def _loops(self):
-        """What the preset says of gradient matching: 1,000 networks in the literature."""
-        if self.ipc < 1:
-            return {}  # refused below
-        outer, inner = distill.loops(self.ipc)
+    def _check_together(self):
+        """Refuses values that do not go with each other."""
+        if self.candidates is not None and self.candidates < self.batch_size:
+            raise ValueError(
+                f"candidates must be at least the batch_size of {self.batch_size}, "
+                f"found {self.candidates}"
+            )
+        if self.bandwidth_rule == "fixed" and self.bandwidth is None:
+            raise ValueError("the fixed bandwidth rule needs a bandwidth, found none")
+        if self.clip is not None and not self.clip >= 1:
+            raise ValueError(f"clip must be at least 1, found {self.clip}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DC(DM):
+    """Options of gradient matching without augmentation."""
+
+    method: Literal["dc"] = "dc"
+    """Gradient matching without augmentation."""
+    outer: int | None = None
+    """Updates that a network lives for."""
+    inner: int | None = None
+    """Epochs that it is trained for between two of them."""
+
+    def preset_values(self) -> dict[str, Any]:
+        """Returns what the preset says: in the literature, 1,000 networks."""
+        outer, inner = loops(self.ipc)
+        common = PRESETS[self.preset] | dict(outer=outer, inner=inner, learning_rate=0.1)
         if self.preset == "paper":
-            return dict(steps=1000 * outer, outer=outer, inner=inner, learning_rate=0.1, chunk=10)
+            return common | dict(steps=1000 * outer, chunk=10)
         steps = 400 if outer == 1 else 100  # a network each, or ten networks
-        return dict(steps=steps, outer=outer, inner=min(inner, 5), learning_rate=0.1, batch_size=64)
+        return common | dict(steps=steps, inner=min(inner, 5), batch_size=64)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DSA(DC):
+    """Options of gradient matching with siamese augmentation."""
+
+    method: Literal["dsa"] = "dsa"
+    """Gradient matching with siamese augmentation."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MTT(DM):
+    """Options of trajectory matching, in the words of its reference code."""
+
+    method: Literal["mtt"] = "mtt"
+    """Trajectory matching."""
+    syn_steps: int | None = None
+    """Steps of the student on the synthetic images."""
+    expert_epochs: int | None = None
+    """Epochs of the expert that a student should catch up with."""
+    max_start_epoch: int | None = None
+    """Last epoch of the expert from which a student starts."""
+    lr_teacher: float = 0.01
+    """Learning rate of an expert, and the first one of the student."""
+    num_experts: int | None = None
+    """Expert trajectories."""
+    train_epochs: int | None = None
+    """Epochs of an expert's training."""
+    expert_updates: int | None = None
+    """Updates in an epoch of it."""
+    buffer_path: str | None = None
+    """Folder of expert trajectories, one sub-folder for each kind of weights; by default in the run's."""
+
+    def preset_values(self) -> dict[str, Any]:
+        """Returns what the preset says of fields that are None."""
+        trajectories = {
+            "quick": dict(
+                steps=100, syn_steps=10, learning_rate=100.0, num_experts=3, train_epochs=10,
+                expert_updates=20, max_start_epoch=5,
+            ),
+            "paper": dict(
+                steps=5000, syn_steps=20, learning_rate=1000.0, num_experts=100, train_epochs=50,
+                expert_updates=235, max_start_epoch=10, chunk=10,
+            ),
+        }  # fmt: skip
+        common = dict(batch_size=26, expert_epochs=2)
+        return PRESETS[self.preset] | common | trajectories[self.preset]
+
+    def _check_together(self):
+        super()._check_together()
+        if self.max_start_epoch + self.expert_epochs > self.train_epochs:
+            raise ValueError(
+                "max_start_epoch + expert_epochs must not go beyond the "
+                f"{self.train_epochs} train_epochs, found {self.max_start_epoch} + "
+                f"{self.expert_epochs}"
+            )
+
+
+Options = DM | DC | DSA | MTT
+"""The options of a run, of whatever method."""
+
+METHODS = {"dm": DM, "dc": DC, "dsa": DSA, "mtt": MTT}
+"""The options of each method."""
+
+_RENAMED = {
+    "inner": "syn_steps",
+    "span": "expert_epochs",
+    "latest": "max_start_epoch",
+    "expert_rate": "lr_teacher",
+    "experts": "num_experts",
+    "expert_epochs": "train_epochs",
+    "buffer": "buffer_path",
+}
+"""What the options of mtt were called in configurations that have a span."""
+
+
+def make(method: str = "dm", **given: Any) -> Options:
+    """Returns the options of a method.
+
+    Args:
+        method: one of `METHODS`.
+        **given: fields of its dataclass.
+
+    Raises:
+        ValueError: an unknown method, or an option that it does not have.
+
+    >>> make("dsa", ipc=1).resolved().outer
+    1
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
+    check_known(method, given)
+    return METHODS[method](**given)
+
+
+def check_known(method: str, names: Iterable[str]) -> None:
+    """Refuses options that a method does not have, by a sentence that says whose they are.
+
+    Raises:
+        ValueError: names the option.
+
+    >>> check_known("dm", ["inner"])
+    Traceback (most recent call last):
+    ValueError: inner is an option of dc and dsa, found it with dm
+    """
+    for name in names:
+        owners = [other for other, kind in METHODS.items() if name in _fields(kind)]
+        if method not in owners:
+            whose = f"is an option of {' and '.join(owners)}" if owners else "is no option"
+            raise ValueError(f"{name} {whose}, found it with {method}")
+
+
+def read(config: Mapping[str, Any]) -> Options:
+    """Returns the options in a stored configuration, also in one of an earlier version.
+
+    Fields that it does not have get their defaults, what are no options is left out.
+
+    Raises:
+        ValueError: for an unknown method.
+    """
+    config = dict(config)
+    if "span" in config:
+        config |= {new: config.get(old) for old, new in _RENAMED.items()}
+        config["lr_teacher"] = config["lr_teacher"] or MTT.lr_teacher
+    method = config.pop("method", "dm")
+    known = _fields(METHODS[method]) if method in METHODS else {}
+    given = {name: config[name] for name in known if name in config}
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return make(method, **(given | lists))
+
+
+def command(config: Mapping[str, Any], *, rows: Iterable[str] | None = None) -> str | None:
+    """Returns the command line that makes a run, without the options that have their defaults.
+
+    Args:
+        config: as in config.json.
+        rows: of a comparison, unless they are those that it makes anyway.
+
+    Returns:
+        The command, or None where the configuration is not one of `jaxdd run` or `jaxdd compare`.
+
+    >>> command({"command": "run", "dataset": "cdigits", "debias": "none", "ipc": 2, "seed": 0})
+    'jaxdd run cdigits --debias none --ipc 2'
+    """
+    try:
+        options = read(config)
+        chosen = make(options.method, preset=options.preset, ipc=options.ipc).resolved()
+        verb, dataset = config["command"], config["dataset"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    if verb not in ("run", "compare") or options.network not in NETWORKS:
+        return None
+    words = ["jaxdd", verb, dataset if dataset in benchmarks.NAMES else f"path/to/{dataset}"]
+    if verb == "run":
+        words += ["--debias", str(config.get("debias"))]
+    defaults = dataclasses.asdict(chosen) | dict(preset="quick", method="dm", ipc=DM.ipc)
+    for name, value in dataclasses.asdict(options).items():
+        if value is not None and value != defaults[name]:
+            words += _words(f"--{name.replace('_', '-')}", value)
+    return shlex.join(words + (["--rows", *rows] if verb == "compare" and rows else []))
+
+
+def _words(option, value):
+    if isinstance(value, bool):
+        return [option if value else option.replace("--", "--no-", 1)]
+    return [option, *map(str, value if isinstance(value, tuple) else [value])]
+
+
+NETWORKS = tuple(networks.NETWORKS)
+"""Networks that have names."""
+
+
+def loops(ipc: int) -> tuple[int, int]:
+    """Returns (outer, inner) of gradient matching for a number of images per class.
+
+    The reference's numbers, (1, 1) (10, 50) (20, 25) (30, 20) (40, 15) (50, 10), hold up to the next
+    of them in the list.
+
+    Raises:
+        ValueError: for less than one image.
+    """
+    known = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+    if ipc < 1:
+        raise ValueError(f"ipc must be at least 1, found {ipc}")
+    return known[min((n for n in known if n >= ipc), default=50)]
+
+
+def _fields(kind):
+    return {field.name: field for field in dataclasses.fields(kind)}
+
+
+def _check_types(options):
+    """Refuses words that are no choices, and values that are not of their field's type."""
+    for name, kind in typing.get_type_hints(type(options)).items():
+        if name in _fields(type(options)):
+            _check_type(name, getattr(options, name), kind)
+    if options.network not in NETWORKS and ":" not in options.network:
+        raise ValueError(
+            f"network must be one of {', '.join(NETWORKS)}, or MODULE:ATTRIBUTE, "
+            f"found {options.network!r}"
+        )
+    if options.strategy is not None:
+        augment.check_strategy(options.strategy)
+
+
+def _check_type(name, value, kind):
+    if typing.get_origin(kind) is types.UnionType:
+        kinds = typing.get_args(kind)
+        if value is None and type(None) in kinds:
+            return
+        (kind,) = set(kinds) - {type(None)}
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            known = ", ".join(map(str, typing.get_args(kind)))
+            raise ValueError(f"{name} must be one of {known}, found {value!r}")
+        return
+    kind = typing.get_origin(kind) or kind
+    allowed = (int, float) if kind is float else kind
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{name} must be {kind.__name__}, found {value!r}")
+
+
+def _check_numbers(options, least):
+    for name, value in dataclasses.asdict(options).items():
+        if value is None:
+            continue
+        if name in least and not least[name] <= value < 2**31:
+            raise ValueError(
+                f"{name} must be at least {least[name]} and fit 32 bits, found {value}"
+            )
+        positive = name in ("temperature", "bandwidth", "learning_rate", "lr_teacher")
+        if positive and not 1e-30 < value < 1e30:  # what float32 can calculate with
+            raise ValueError(f"{name} must be positive and finite, found {value}")
+    if not 0 <= options.save_every < float("inf"):
+        raise ValueError(f"save_every must be at least 0 and finite, found {options.save_every}")

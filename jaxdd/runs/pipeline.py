@@ -8,32 +8,42 @@ seconds.
 
 import contextlib
 import dataclasses
-import datetime
 import functools
-import hashlib
 import pathlib
-import platform
 import signal
 import threading
 import time
-from collections.abc import Sequence
-from importlib import metadata
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdd import __version__, distill, draws, evaluate, formation, reweight, sampling, trajectories
-from jaxdd.data import datasets, files
-from jaxdd.runs import auto, buffers, checkpoint, jobs, plot, processes, results, store, weighing
+from jaxdd import (
+    augment,
+    distill,
+    draws,
+    kde,
+    networks,
+    reweight,
+    sampling,
+    trajectories,
+    weights,
+)
+from jaxdd.data import benchmarks, datasets, files
+from jaxdd.runs import buffers, checkpoint, parts, plot, processes, results, store, timing
+from jaxdd.runs.options import DM, Options
+from jaxdd.runs.options import read as options_of
+
+_SAID = ("command", "dataset", "data", "debias", "row")  # In a configuration beside the options.
+
+DEBIAS = ("none", "kde", "auto", "oracle", "fairdd", "given")
+"""Ways to distil: five kinds of weights, and the loss over bias groups of FairDD."""
 
 ROWS = results.ROWS
 """What `compare` makes, unless told otherwise."""
-
-DEBIAS = ("none", "kde", "auto", "oracle", "fairdd")
-"""Ways to distil: four kinds of weights, and the loss over bias groups of FairDD."""
 
 
 class Interrupted(Exception):
@@ -48,123 +58,546 @@ class Source(NamedTuple):
 
     weights: jax.Array
     pool: sampling.Pool
-    draw: draws.Draw
+    draw: sampling.Draw
     method: distill.Method
     choice: dict[str, Any] | None = None
 
 
-def _density_weights(job, folder):
-    """The KDE weights `[n]`, read from the folder if an earlier run got that far."""
-    path = folder / "weights.npz"
-    if path.exists() and job.options.weighting != "batch":
-        return _stored_weights(path, len(job.benchmark.train.labels)), None
-    found = weighing.weigh(job)
-    _write_weights(job, folder, found.weights, found)
-    return found.weights, found
+def silent(task: str, done: int, total: int, **fields: Any) -> None:
+    """Reports nothing."""
 
 
-def _chosen_weights(job, folder):
-    """The weights `[n]` of `auto.choose` and the record of its choice, read back if they are there."""
-    weights, record = folder / "weights.npz", folder / "choice.json"
-    if not (weights.exists() and record.exists()):
-        choice = auto.choose(job)
-        files.write_json(record, auto.record(choice))
-        _write_weights(job, folder, choice.weights, choice.weighed)
-    return _stored_weights(weights, len(job.benchmark.train.labels)), _stored_choice(record)
+def run(
+    data: datasets.Benchmark,
+    folder: pathlib.Path | str,
+    options: Options = DM(),
+    *,
+    debias: str = "kde",
+    weights: np.ndarray | None = None,
+    network: networks.Network | None = None,
+    method: distill.Method | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    spent: Mapping[str, float] = {},
+    report: Callable[..., None] = silent,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Distils one set into a folder: weights, synthetic set, pictures, result.json.
+
+    Args:
+        data: what `jaxdd.data` makes of any data.
+        folder: the run folder.
+        options: of a method, such as `DM(ipc=10)`; see `jaxdd.runs.options`.
+        debias: one of `DEBIAS`; oracle and fairdd use the bias labels, auto chooses how to weigh.
+        weights: `[n]` of the training samples, non-negative, anybody's; debias is "given" then.
+        network: one's own, see `networks.Network`.
+        method: one's own, see `distill.Method`; it has its network, optimizer and augmentation.
+        mesh: from `parallel.mesh`, to use its devices; None for one device.
+        spent: seconds that earlier stages took, by stage.
+        report: called as `report(task, done, total, **fields)`.
+        resume: continue what the folder holds.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        ValueError: for what the options, the data or the folder do not allow, before anything is
+            written.
+        Interrupted: after Ctrl-C, once the state is saved.
+    """
+    debias = "given" if weights is not None else debias
+    work = _Work(
+        data, options, weights, network=network, method=method, mesh=mesh, report=report, spent=spent
+    )
+    work.check(debias)
+    config = work.config("run", debias=debias)
+    folder = store.create(folder, config, resume=resume, translate=work.translated)
+    if (folder / "result.json").exists():
+        return store.read_result(folder / "result.json")
+    with store.lock(folder):
+        attempt = _Attempt(work, folder)
+        with timing.compilation_counted(attempt.seconds):
+            source = attempt.source(debias, folder)
+            images = attempt.distil(source, debias)
+            random = results.summary(attempt.score(work.subset(), "random"))
+            scores = attempt.score(parts.decode(work.options)(images), debias)
+        return attempt.finish(images, scores, source, random, beside={"random": random})
 
 
-def _write_weights(job, folder, weights, found):
-    """Writes weights and what they follow from, which is nothing if they are uniform."""
-    train, arrays = job.benchmark.train, {"weights": np.asarray(weights)}
-    if found is not None:
-        arrays["log_density"] = np.asarray(found.log_density)
-        arrays["bandwidth"] = np.asarray(found.bandwidth)
-        plot.embedding_map(
-            folder / "embedding.png", np.asarray(found.embeddings), train.labels, train.attributes
+def compare(
+    data: datasets.Benchmark,
+    folder: pathlib.Path | str,
+    options: Options = DM(),
+    *,
+    rows: Sequence[str] = ROWS,
+    weights: np.ndarray | None = None,
+    network: networks.Network | None = None,
+    method: distill.Method | None = None,
+    spent: Mapping[str, float] = {},
+    report: Callable[..., None] = silent,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Makes rows under one protocol: compare.json, figures, one run folder a row.
+
+    random and random-kde are real images, drawn uniformly and by the KDE weights; the others are
+    distilled as `DEBIAS` says. Without bias labels there is no oracle row and no fairdd row.
+
+    Args:
+        data: as in `run`.
+        folder: the comparison's folder.
+        options: as in `run`.
+        rows: of `results.KINDS`; with `weights` there is a row "given" besides.
+        weights: as in `run`.
+        network: as in `run`.
+        method: as in `run`.
+        spent: as in `run`.
+        report: as in `run`.
+        resume: continue what the folder holds; finished rows are read back and kept.
+
+    Returns:
+        The content of compare.json.
+
+    Raises:
+        ValueError: as in `run`, or for an unknown row.
+        Interrupted: as in `run`.
+    """
+    names = dict.fromkeys(["random", *rows, *(["given"] if weights is not None else [])])
+    if unknown := names.keys() - results.KINDS.keys():
+        raise ValueError(f"unknown row {min(unknown)!r}; known are {', '.join(results.KINDS)}")
+    if data.train.attributes is None:
+        names = dict.fromkeys(name for name in names if name not in ("oracle", "fairdd"))
+    work = _Work(data, options, weights, network=network, method=method, report=report, spent=spent)
+    for name in names:
+        work.check(results.KINDS[name].weights)
+    config = work.config("compare")
+    folder = store.create(folder, config, resume=resume, translate=work.translated)
+    with store.lock(folder):
+        whole = _Attempt(work, folder)
+        stored = [name for name in results.KINDS if whole.row_folder(name, "result.json").exists()]
+        made = {name: whole.stored_row(name) for name in stored}
+        if names.keys() <= made.keys() and store.is_finished(folder / "compare.json"):
+            return files.read_json(folder / "compare.json")
+        for name in names:
+            if name not in made:
+                random = made["random"][0]["random"] if "random" in made else None
+                made[name] = whole.row(name, random)
+        table = {name: made[name] for name in results.KINDS if name in made}
+        found = {name: row for name, (row, _) in table.items()}
+        _bars(folder, found)
+        _comparison(work, folder, found, {name: images for name, (_, images) in table.items()})
+        # Last, since it says that all is done.
+        files.write_json(folder / "compare.json", {"rows": found, "finished": True})
+        return files.read_json(folder / "compare.json")
+
+
+class _Work:
+    """What the rows of a comparison share: data, options, parts, and the whole pool."""
+
+    def __init__(self, data, options, given, *, network, method, report, spent, mesh=None):
+        self.options = options.resolved()
+        if network is not None:
+            self.options = dataclasses.replace(self.options, network=parts.name_of(network))
+        self.parts = parts.build(data, self.options, network=network, method=method, mesh=mesh)
+        self.own_method = None if method is None else parts.name_of(method.step)
+        self.data, self.mesh, self.report, self.spent = data, mesh, report, dict(spent)
+        self.digest = datasets.digest(data)
+        self.pool = datasets.pool(data)
+        self.given = None if given is None else sampling.reweighted(self.pool, given).weights
+
+    def check(self, debias):
+        """Refuses what the data or the method cannot do, before any folder is touched."""
+        if debias not in DEBIAS:
+            raise ValueError(f"debias must be one of {', '.join(DEBIAS)}, found {debias!r}")
+        if (debias == "given") != (self.given is not None) and debias == "given":
+            raise ValueError("given weights need weights, found none")
+        if debias == "auto":
+            _check_choice(self.options)
+        if debias in ("oracle", "fairdd") and self.data.train.attributes is None:
+            raise ValueError(f"{debias} needs bias attributes, {self.data.name} has none")
+        if debias == "fairdd" and (self.options.method == "mtt" or self.own_method):
+            found = self.own_method or "mtt"
+            raise ValueError(f"fairdd needs a loss of groups: dm, dc or dsa, found {found}")
+
+    def config(self, command, **more):
+        """What a folder is compared by when it is resumed."""
+        strategy = self.parts.strategy
+        augmentation = parts.name_of(strategy) if callable(strategy) else list(strategy)
+        own = {} if self.own_method is None else {"own_method": self.own_method}
+        given = {} if self.given is None else {"weights": files.digest(np.asarray(self.given))}
+        return {
+            "command": command, "dataset": self.data.name, "data": self.digest, **more,
+            "augmentation": augmentation, **own, **given, **dataclasses.asdict(self.options),
+        }  # fmt: skip
+
+    def subset(self):
+        """A random subset of the real images, as many as the synthetic set has."""
+        return parts.subset(self.pool, self.options, weighted=False)
+
+    def translated(self, stored):
+        """Returns a stored configuration, one of the version before this in today's terms."""
+        if "augmentation" in stored:
+            return stored
+        known = self.data.name in benchmarks.NAMES
+        strategy = self.data.strategy if known else augment.OPERATIONS
+        kept = {name: stored[name] for name in _SAID if name in stored}
+        options = dataclasses.asdict(options_of(stored))
+        return files.plain(kept | {"augmentation": strategy} | options)
+
+
+class _Attempt:
+    """One process at work in a folder, and the seconds that it and those before it have spent."""
+
+    def __init__(self, work, folder, seconds=None):
+        self.work, self.folder = work, folder
+        spent = work.spent if seconds is None else seconds
+        self.seconds = spent | store.read_seconds(folder / "seconds.json")
+
+    def keep_seconds(self):
+        """Writes what was spent so far."""
+        files.write_json(self.folder / "seconds.json", self.seconds)
+
+    # --- weights ---
+
+    def source(self, debias, shared):
+        """What to distil from; weights are estimated, or read from the `shared` folder."""
+        work = self.work
+        pool, draw, method, choice = work.pool, work.parts.draw, work.parts.method, None
+        if debias == "auto":
+            found, choice = self.chosen_weights(shared)
+            pool = sampling.reweighted(pool, found)
+        elif debias == "kde" and work.options.weighting == "batch":
+            draw = self.weighed_batches(shared)
+            pool = sampling.reweighted(pool, store.read_weights(shared / "weights.npz"))
+        elif debias == "kde":
+            pool = sampling.reweighted(pool, self.density_weights(shared))
+        elif debias == "given":
+            self.write_weights(shared, work.given)
+            pool = sampling.reweighted(pool, work.given)
+        elif debias in ("oracle", "fairdd"):
+            attributes, count = work.data.train.attributes, work.data.num_attributes
+            found = weights.oracle(pool, attributes, num_attributes=count)
+            pool = sampling.reweighted(pool, found)
+        if debias != "fairdd":
+            return Source(pool.weights, pool, draw, method, choice)
+        groups = work.data.num_attributes
+        draw = parts.group_draw(work.options, groups=groups)
+        method = parts.named_method(
+            work.options, work.parts.network, work.parts.strategy, groups=groups, mesh=work.mesh
         )
-    plot.weights_by_group(
-        folder / "weights.png",
-        arrays["weights"],
-        train.labels,
-        train.attributes,
-        job.benchmark.aligned,
+        return Source(pool.weights, datasets.group_pool(work.data), draw, method)
+
+    def density_weights(self, folder):
+        """The KDE weights `[n]`, read from the folder if an earlier run got that far."""
+        path = folder / "weights.npz"
+        if not path.exists():
+            found = self.weigh()
+            self.write_weights(folder, found.weights, found)
+        return self.stored_weights(path)
+
+    def weigh(self):
+        """Embeds the training set, estimates its density and turns it into weights."""
+        work, options = self.work, self.work.options
+        work.report("embedding", 0, 1)
+        with timing.timed(self.seconds, "embed"):
+            encoded = jax.block_until_ready(weights.encode(
+                parts.key(options, "encoder"), work.pool, steps=options.encoder_steps,
+                **_encoding(work),
+            ))  # fmt: skip
+        with timing.timed(self.seconds, "density"):
+            bandwidth = _bandwidth(options, encoded.embeddings, work.pool)
+            found = weights.density(encoded.embeddings, work.pool, bandwidth=bandwidth)
+            jax.block_until_ready(found)
+        work.report("embedding", 1, 1)
+        weighed = weights.from_density(
+            found.log_density, work.pool, temperature=options.temperature, clip=options.clip
+        )
+        return processes.broadcast(weights.Weighing(weighed, *found, *encoded))
+
+    def weighed_batches(self, folder):
+        """The draw whose batches are weighed by the density of their own samples."""
+        work, found = self.work, self.weigh()
+        self.write_weights(folder, found.weights, found)
+        how = _encoding(work)
+        encode = lambda images: getattr(how["encoder"].apply(found.params, images), how["layer"])
+        return draws.density_weighted(
+            work.parts.draw,
+            encode,
+            bandwidth=found.bandwidth,
+            temperature=work.options.temperature,
+        )
+
+    def chosen_weights(self, folder):
+        """The weights `[n]` of `weights.choose` and the record of its choice, kept in the folder."""
+        work, options = self.work, self.work.options
+        path, record = folder / "weights.npz", folder / "choice.json"
+        if not (path.exists() and record.exists()):
+            depth = dict(network=networks.ConvNet(
+                work.pool.num_classes, options.encoder_width, options.depth
+            ))  # fmt: skip
+            judge = functools.partial(
+                weights.judge_by_subsets, parts.key(options, "auto"), strategy=work.parts.strategy,
+                **depth,
+            )  # fmt: skip
+            with timing.timed(self.seconds, "choose"):
+                choice = weights.choose(
+                    parts.key(options, "encoder"), work.pool, search=_search(options),
+                    rule=_rule(options), clip=options.clip, judge=judge, **_encoding(work),
+                    report=functools.partial(work.report, "choosing weights"),
+                )  # fmt: skip
+            files.write_json(record, results.choice_record(choice))
+            self.write_weights(folder, processes.broadcast(choice.weights), choice.weighed)
+        return self.stored_weights(path), store.read_choice(record)
+
+    def stored_weights(self, path):
+        """The weights in a file, if they are those of the training samples."""
+        return store.read_weights(path, count=len(self.work.data.train.labels))
+
+    def write_weights(self, folder, found, weighing=None):
+        """Writes weights and what they follow from, which is nothing if they are uniform."""
+        data, train = self.work.data, self.work.data.train
+        arrays = {"weights": np.asarray(found)}
+        if weighing is not None:
+            arrays["log_density"] = np.asarray(weighing.log_density)
+            arrays["bandwidth"] = np.asarray(weighing.bandwidth)
+            embeddings, path = np.asarray(weighing.embeddings), folder / "embedding.png"
+            plot.embedding_map(path, embeddings, train.labels, train.attributes)
+        plot.weights_by_group(
+            folder / "weights.png", arrays["weights"], train.labels, train.attributes, data.aligned
+        )
+        files.write_json(folder / "seconds.json", self.seconds)
+        # Last, since its presence says that this stage is done.
+        files.write_arrays(folder / "weights.npz", arrays)
+
+    # --- distillation ---
+
+    def distil(self, source, name):
+        """Distils from the newest checkpoint of the folder on and returns the synthetic images."""
+        work, steps = self.work, self.work.options.steps
+        pool = sampling.reweighted(work.pool, source.weights)
+        state = source.method.init(parts.initial(pool, work.options))
+        first, state = checkpoint.restore(self.folder, state) or (0, state)
+        store.rewind(self.folder, first)
+        if first >= steps:
+            return jax.device_get(state.images)
+        if work.options.method == "mtt" and work.own_method is None:
+            source = self.experts(source, name)
+        state, pool = parts.replicated((state, source.pool), work.mesh)
+        chunks = distill.run(
+            parts.key(work.options, "distill"), state, pool, method=source.method,
+            draw=source.draw, steps=steps, first=first, chunk_length=work.options.chunk,
+        )  # fmt: skip
+        work.report(name, first, steps)
+        return self.follow(chunks, name, first)
+
+    def follow(self, chunks, name, first):
+        """Logs and saves a distillation chunk by chunk, and stops it after Ctrl-C."""
+        options, steps = self.work.options, self.work.options.steps
+        spent, begun = self.seconds.get("distill", 0.0), time.perf_counter()
+        saved, state = begun, None
+        with _catch_interrupt() as stopped:
+            for step, state, info in chunks:
+                means = {name: float(x.mean()) for name, x in info.items()}
+                now = time.perf_counter()
+                speed = (step - first) / (now - begun)
+                self.work.report(name, step, steps, loss=means["loss"], speed=speed)
+                store.append(self.folder, {"step": step, **means, "steps_per_second": speed})
+                self.seconds["distill"] = spent + now - begun
+                interrupted = bool(processes.broadcast(np.int32(stopped.is_set())))
+                if now - saved > options.save_every or step == steps or interrupted:
+                    checkpoint.save(self.folder, step, jax.device_get(state))
+                    self.keep_seconds()
+                    saved = now
+                if interrupted:
+                    raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")
+        return jax.device_get(state.images)
+
+    def experts(self, source, name):
+        """The source of trajectory matching: experts, read from their folder or trained into it."""
+        work, options = self.work, self.work.options
+        train = jax.jit(functools.partial(
+            trajectories.train, network=work.parts.network, draw=source.draw,
+            epochs=options.train_epochs, updates=options.expert_updates,
+            optimizer=optax.sgd(options.lr_teacher), strategy=work.parts.strategy,
+        ))  # fmt: skip
+        key = parts.key(options, "experts")
+        expert = lambda i: train(jax.random.fold_in(key, i), pool=source.pool)
+        path = self.folder / "experts"
+        if options.buffer_path is not None:
+            path = pathlib.Path(options.buffer_path) / name
+        with timing.timed(self.seconds, "experts"):
+            found = buffers.fill(
+                path, self.expert_manifest(source), expert, count=options.num_experts,
+                like=jax.eval_shape(train, key, pool=source.pool),
+                report=lambda done: work.report(f"{name} experts", done, options.num_experts),
+            )  # fmt: skip
+        draw = functools.partial(
+            trajectories.segment, span=options.expert_epochs, latest=options.max_start_epoch
+        )
+        return source._replace(pool=jax.tree.map(jnp.asarray, found), draw=draw)
+
+    def expert_manifest(self, source):
+        """What experts depend on."""
+        fields = (
+            "network", "width", "depth", "dtype", "batch_size", "candidates", "weighting",
+            "train_epochs", "expert_updates", "lr_teacher", "seed",
+        )  # fmt: skip
+        config = self.work.config("experts")
+        return {
+            "dataset": self.work.data.name, "data": self.work.digest,
+            "classes": self.work.data.num_classes, "augmentation": config["augmentation"],
+            "weights": files.digest(np.asarray(source.weights)),
+            **{name: config[name] for name in fields},
+        }  # fmt: skip
+
+    # --- results ---
+
+    def score(self, images, name):
+        """Evaluates images as networks see them, `[k, m, h, w, c]`, with time and report."""
+        self.work.report(f"evaluate {name}", 0, 1)
+        with timing.timed(self.seconds, "evaluate"):
+            scores = self.work.parts.score(images)
+        self.work.report(f"evaluate {name}", 1, 1)
+        return scores
+
+    def finish(self, images, scores, source, random, beside=None):
+        """Writes the synthetic set, its picture and, last, result.json; returns the latter."""
+        work, data = self.work, self.work.data
+        result = {
+            **results.summary(scores),
+            "random": random,
+            "weights": _diagnosis(data, work.pool, source.weights),
+            "seconds": dict(self.seconds),
+            **results.circumstances(),
+            "seed": work.options.seed,
+            "config": files.read_json(self.folder / "config.json"),
+        } | ({} if source.choice is None else {"choice": source.choice})
+        labels = np.broadcast_to(np.arange(images.shape[0])[:, None], images.shape[:2])
+        provenance = {name: result[name] for name in ("config", "device", "versions")}
+        provenance["class_names"] = data.class_names
+        synthetic = store.Synthetic(
+            np.asarray(images, np.float32), labels.astype(np.int32),
+            np.asarray(data.mean, np.float32), np.asarray(data.std, np.float32), provenance,
+        )  # fmt: skip
+        store.write_synthetic(self.folder / "synthetic.npz", synthetic)
+        title = f"{data.name}: {100 * result['accuracy']['mean']:.1f} % on the test set"
+        plot.synthetic_grid(
+            self.folder / "synthetic.png", synthetic.images, mean=data.mean, std=data.std,
+            title=title,
+        )  # fmt: skip
+        if beside is not None:
+            _bars(self.folder, {**beside, result["config"]["debias"]: result})
+        files.write_json(self.folder / "result.json", result)
+        return files.read_json(self.folder / "result.json")
+
+    # --- rows of a comparison ---
+
+    def row_folder(self, name, *path):
+        """The folder of a row, or a file in it."""
+        return self.folder.joinpath("rows", name, *path)
+
+    def stored_row(self, name):
+        """The result and the images of a row that an earlier run finished."""
+        images = store.read_synthetic(self.row_folder(name, "synthetic.npz")).images
+        return store.read_result(self.row_folder(name, "result.json")), images
+
+    def row(self, name, random):
+        """Makes a row and returns its result and its images; weights are shared by the rows."""
+        work, kind = self.work, results.KINDS[name]
+        folder = self.row_folder(name)
+        config = work.config("compare", row=name)
+        store.create(folder, config, resume=True, translate=work.translated)
+        shared = self.folder / kind.folder
+        shared.mkdir(exist_ok=True)
+        weighing = self if shared == self.folder else _Attempt(work, shared, self.seconds)
+        with timing.compilation_counted(weighing.seconds):
+            source = weighing.source(kind.weights, shared)
+        attempt = _Attempt(work, folder, weighing.seconds)
+        with timing.compilation_counted(attempt.seconds):
+            if kind.distilled:
+                images = attempt.distil(source, name)
+                seen = parts.decode(work.options)(images)
+            else:
+                weighted = kind.weights != "none"
+                images = seen = parts.subset(source.pool, work.options, weighted=weighted)
+            scores = attempt.score(seen, name)
+        random = results.summary(scores) if random is None else random
+        return attempt.finish(images, scores, source, random), np.asarray(images)
+
+
+# --- from options to weights -------------------------------------------------------------------
+
+
+def _encoding(work):
+    """How the training set is embedded."""
+    options = work.options
+    encoder = weights.default_encoder(
+        work.pool, width=options.encoder_width, depth=options.depth
     )
-    _keep_seconds(job, folder)
-    # Last, since its presence says that this stage is done.
-    files.write_arrays(folder / "weights.npz", arrays)
+    return dict(strategy=work.parts.strategy, encoder=encoder, layer=options.embedding)
 
 
-def _stored_choice(path):
-    try:
-        choice = files.read_json(path)
-        results.check_choice(choice, str(path))
-    except ValueError as error:
+def _rule(options):
+    """The rule of the bandwidth by its name."""
+    median = functools.partial(kde.median_distance, parts.key(options, "median"))
+    return {
+        "mean-distance": kde.mean_distance,
+        "median-distance": median,
+        "scott": kde.scott,
+        "silverman": kde.silverman,
+    }[options.bandwidth_rule]
+
+
+def _bandwidth(options, embeddings, pool):
+    """The bandwidth as a number, one for each class, or the rule that it follows from."""
+    if options.bandwidth_rule == "fixed":
+        return options.bandwidth
+    if options.bandwidth_rule == "likelihood":
+        classes = dict(num_classes=pool.num_classes)
+        widest = functools.partial(kde.mean_distance, factor=1.0)
+        scale = kde.class_bandwidth(widest, embeddings, pool.labels, **classes)
+        candidates = jnp.geomspace(0.01, 1, 13)[:, None] ** 0.5 * scale
+        return kde.likelihood(embeddings, pool.labels, candidates, **classes)
+    factor = {} if options.bandwidth is None else dict(factor=options.bandwidth)
+    return functools.partial(_rule(options), **factor)
+
+
+def _search(options):
+    """What auto tries: multiples of the options' own values."""
+    bandwidth = kde.FACTOR if options.bandwidth is None else options.bandwidth
+    usual = weights.Search()
+    return weights.Search(
+        tuple(options.encoder_steps * times // 30 for times in usual.encoder_steps),
+        tuple(bandwidth * times for times in (0.5, 1, 2, 4)),
+        tuple(options.temperature * times for times in usual.temperature),
+    )
+
+
+def _check_choice(options):
+    """Refuses options that leave nothing to choose."""
+    rules = "mean-distance", "median-distance"
+    if options.bandwidth_rule not in rules:
         raise ValueError(
-            f"{path} does not hold the record of a choice; delete it and resume"
-        ) from error
-    return choice
+            f"auto chooses the factor of a bandwidth_rule among {' and '.join(rules)}, "
+            f"found {options.bandwidth_rule}"
+        )
+    if options.weighting == "batch":
+        raise ValueError("auto chooses weights of the whole set, found weighting batch")
 
 
-def _stored_weights(path, n):
-    weights = files.read_arrays(path).get("weights")
-    if (
-        weights is None
-        or weights.shape != (n,)
-        or not (np.isfinite(weights) & (weights >= 0)).all()
-    ):
-        raise ValueError(f"{path} does not hold the weights of {n} samples; delete it and resume")
-    return jnp.asarray(weights)
-
-
-def _source(job, folder, debias):
-    """The source of a row; density weights are estimated, or read from the folder."""
-    options, benchmark, draw, choice = job.options, job.benchmark, job.draw, None
-    if debias == "auto":
-        weights, choice = _chosen_weights(job, folder)
-    elif debias == "kde":
-        weights, found = job.density or _density_weights(job, folder)
-        if options.weighting == "batch":
-            draw = draws.density_weighted(
-                draw, found.encode, bandwidth=found.bandwidth, temperature=options.temperature
-            )
-    else:
-        weights = None if debias == "none" else weighing.oracle(job)
-    pool = datasets.pool(benchmark, weights)
-    if debias != "fairdd":
-        return Source(pool.weights, pool, draw, job.method, choice)
-    groups = benchmark.num_attributes
-    size = -(-options.batch_size // groups)
-    draw = draws.grouped(functools.partial(sampling.uniform_batch, size=size), groups=groups)
-    method = jobs.method(options, job.network, benchmark.strategy, groups=groups, mesh=job.mesh)
-    return Source(pool.weights, datasets.group_pool(benchmark), draw, method)
-
-
-def _check_debias(job, debias):
-    """Refuses what the data or the method cannot do, before any folder is touched."""
-    if debias == "auto":
-        auto.checked(job.options)
-    if debias in ("oracle", "fairdd") and job.benchmark.train.attributes is None:
-        raise ValueError(f"{debias} needs bias attributes, {job.benchmark.name} has none")
-    if debias == "fairdd" and job.options.method == "mtt":
-        raise ValueError("fairdd needs a loss of groups: dm, dc or dsa, found mtt")
-
-
-def _initial(job, weights):
-    options, pool = job.options, datasets.pool(job.benchmark, weights)
-    if options.init == "noise":
-        return distill.initial_noise(jobs.key(options, "init"), pool, ipc=options.ipc)
-    images = subset(
-        job, pool, weighted=options.init == "weighted", ipc=options.ipc * options.formation**2
+def _diagnosis(data, pool, found):
+    """What weights did to the bias, as far as the attributes are known."""
+    if data.train.attributes is None:
+        size = reweight.effective_sample_size(found, pool.labels, num_classes=data.num_classes)
+        unknown = dict.fromkeys(("conflict_auc", "conflict_mass", "group_balance"))
+        return {"effective_sample_size": float(size.mean()), **unknown}
+    diagnose = functools.partial(
+        reweight.diagnose, num_classes=data.num_classes, num_attributes=data.num_attributes
     )
-    return formation.join(images, factor=options.formation)
+    attributes, aligned = jnp.asarray(data.train.attributes), jnp.asarray(data.aligned)
+    diagnosed = jax.jit(diagnose)(found, pool.labels, attributes, aligned)
+    return {name: float(value) for name, value in diagnosed._asdict().items()}
 
 
-def subset(
-    job: jobs.Job, pool: sampling.Pool, *, weighted: bool, ipc: int | None = None
-) -> jax.Array:
-    """The baseline: real images `[k, ipc, h, w, c]`, drawn uniformly or by the weights."""
-    key, ipc = jobs.key(job.options, "init"), job.options.ipc if ipc is None else ipc
-    return distill.initial_real(key, pool, ipc=ipc, weighted=weighted)
+# --- while it goes on --------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -187,341 +620,17 @@ def _catch_interrupt():
         signal.signal(signal.SIGINT, before)
 
 
-def _experts(job, folder, source, name):
-    """The source of trajectory matching: experts, read from their folder or trained into it."""
-    options, classes = job.options, job.benchmark.num_classes
-    train = jax.jit(
-        functools.partial(
-            trajectories.train,
-            network=job.network,
-            draw=source.draw,
-            epochs=options.expert_epochs,
-            updates=options.expert_updates,
-            optimizer=optax.sgd(options.expert_rate),
-            strategy=job.benchmark.strategy,
-        )
-    )
-    key = jobs.key(options, "experts")
-    expert = lambda i: train(jax.random.fold_in(key, i), pool=source.pool)
-    fields = (
-        "network",
-        "width",
-        "depth",
-        "dtype",
-        "batch_size",
-        "candidates",
-        "weighting",
-        "expert_epochs",
-        "expert_updates",
-        "expert_rate",
-        "seed",
-    )
-    manifest = {
-        "dataset": job.benchmark.name,
-        "data": job.digest,
-        "classes": classes,
-        "weights": hashlib.blake2b(np.asarray(source.weights), digest_size=16).hexdigest(),
-        **{name: getattr(options, name) for name in fields},
-    }
-    buffer = folder / "experts" if options.buffer is None else pathlib.Path(options.buffer) / name
-    with jobs.timed(job.seconds, "experts"):
-        experts = buffers.fill(
-            buffer,
-            manifest,
-            expert,
-            count=options.experts,
-            like=jax.eval_shape(train, key, pool=source.pool),
-            report=lambda done: job.report(f"{name} experts", done, options.experts),
-        )
-    draw = functools.partial(trajectories.segment, span=options.span, latest=options.latest)
-    return source._replace(pool=jax.tree.map(jnp.asarray, experts), draw=draw)
-
-
-def distill_into(job: jobs.Job, folder: pathlib.Path, source: Source, name: str) -> jax.Array:
-    """Distils from the newest checkpoint of `folder` on and returns the synthetic images.
-
-    Raises:
-        Interrupted: after Ctrl-C, once the state is saved.
-    """
-    options, steps = job.options, job.options.steps
-    state = source.method.init(_initial(job, source.weights))
-    first, state = checkpoint.restore(folder, state) or (0, state)
-    store.rewind(folder, first)
-    if first >= steps:
-        return jax.device_get(state.images)
-    if options.method == "mtt":
-        source = _experts(job, folder, source, name)
-    state, data = jobs.placed((state, source.pool), job.mesh)
-    iterator = distill.run(
-        jobs.key(options, "distill"),
-        state,
-        data,
-        method=source.method,
-        draw=source.draw,
-        steps=steps,
-        first=first,
-        chunk_length=options.chunk,
-    )
-    spent, begun = job.seconds.get("distill", 0.0), time.perf_counter()
-    saved = begun
-    job.report(name, first, steps)
-    with _catch_interrupt() as stopped:
-        for step, state, info in iterator:
-            means, now = {name: float(x.mean()) for name, x in info.items()}, time.perf_counter()
-            speed = (step - first) / (now - begun)
-            job.report(name, step, steps, loss=means["loss"], speed=speed)
-            store.append(folder, {"step": step, **means, "steps_per_second": speed})
-            job.seconds["distill"] = spent + now - begun
-            due = now - saved > options.save_every or step == steps
-            if due:
-                _save(job, folder, step, state)
-                saved = now
-            if processes.agreed(np.int32(stopped.is_set())):
-                if not due:
-                    _save(job, folder, step, state)
-                raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")
-    return jax.device_get(state.images)
-
-
-def _save(job, folder, step, state):
-    checkpoint.save(folder, step, jax.device_get(state))
-    _keep_seconds(job, folder)
-
-
-def _keep_seconds(job, folder):
-    files.write_json(folder / "seconds.json", job.seconds)
-
-
-def _with_seconds(job, folder):
-    """The job with the seconds that earlier attempts in the folder took, each stage for itself."""
-    path = folder / "seconds.json"
-    found = files.read_json(path) if path.exists() else {}
-    if not isinstance(found, dict) or any(results.finite(x) is None for x in found.values()):
-        raise ValueError(f"{path} does not hold seconds by stage; delete it and resume")
-    return job._replace(seconds={**job.seconds, **found})
-
-
-def summary(scores: evaluate.Scores) -> dict[str, dict[str, float]]:
-    """Mean, standard deviation (n − 1) and number of networks of each score."""
-
-    def one(values):
-        values = np.asarray(values, float)
-        std = values.std(ddof=1) if len(values) > 1 else 0.0
-        return {"mean": float(values.mean()), "std": float(std), "n": len(values)}
-
-    names = ("accuracy", "aligned", "conflicting", "worst_group", "deo_max", "deo_mean")
-    return {name: one(getattr(scores, name)) for name in names}
-
-
-def _diagnosis(job, weights):
-    benchmark, train = job.benchmark, job.benchmark.train
-    labels = jnp.asarray(train.labels)
-    if train.attributes is None:
-        size = reweight.effective_sample_size(weights, labels, num_classes=benchmark.num_classes)
-        unknown = dict.fromkeys(("conflict_auc", "conflict_mass", "group_balance"))
-        return {"effective_sample_size": float(size.mean()), **unknown}
-    diagnose = functools.partial(
-        reweight.diagnose,
-        num_classes=benchmark.num_classes,
-        num_attributes=benchmark.num_attributes,
-    )
-    attributes, aligned = jnp.asarray(train.attributes), jnp.asarray(benchmark.aligned)
-    found = jax.jit(diagnose)(weights, labels, attributes, aligned)
-    return {name: float(value) for name, value in found._asdict().items()}
-
-
-def circumstances() -> dict[str, Any]:
-    """Device, versions and date, without which no number can be judged."""
-    versions = {"python": platform.python_version(), "jaxdd": __version__}
-    for name in ("jax", "jaxlib", "flax", "optax", "numpy"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return {
-        "device": str(jax.devices()[0].device_kind),
-        "versions": versions,
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def _finish(job, folder, images, scores, source, random):
-    """Writes the synthetic set, its picture and result.json of a row, and returns the result."""
-    options, benchmark = job.options, job.benchmark
-    result = {
-        **summary(scores),
-        "random": random,
-        "weights": _diagnosis(job, source.weights),
-        "seconds": dict(job.seconds),
-        **circumstances(),
-        "seed": options.seed,
-        "config": files.read_json(folder / "config.json"),
-    }
-    if source.choice is not None:
-        result["choice"] = source.choice
-    labels = np.broadcast_to(np.arange(images.shape[0])[:, None], images.shape[:2])
-    provenance = {name: result[name] for name in ("config", "device", "versions")}
-    provenance["class_names"] = benchmark.class_names
-    store.write_synthetic(
-        folder / "synthetic.npz",
-        store.Synthetic(
-            np.asarray(images, np.float32),
-            labels.astype(np.int32),
-            np.asarray(benchmark.mean, np.float32),
-            np.asarray(benchmark.std, np.float32),
-            provenance,
-        ),
-    )
-    title = f"{benchmark.name}: {100 * result['accuracy']['mean']:.1f} % on the test set"
-    plot.synthetic_grid(
-        folder / "synthetic.png",
-        np.asarray(images),
-        mean=benchmark.mean,
-        std=benchmark.std,
-        title=title,
-    )
-    files.write_json(folder / "result.json", result)
-    return files.read_json(folder / "result.json")
-
-
-def _stored_result(path):
-    result = files.read_json(path)
-    if not isinstance(result, dict) or not {"accuracy", "random", "weights"} <= result.keys():
-        raise ValueError(f"{path} does not hold a result; delete it and resume")
-    return result
-
-
-def _config(job, command, **more):
-    return {
-        "command": command,
-        "dataset": job.benchmark.name,
-        "data": job.digest,
-        **more,
-        **dataclasses.asdict(job.options),
-    }
-
-
-def run(
-    job: jobs.Job, folder: pathlib.Path, *, debias: Literal[DEBIAS], resume: bool
-) -> dict[str, Any]:
-    """Distils one set into `folder`: weights, synthetic set, pictures, result.json.
-
-    Args:
-        job: from `jobs.prepare`.
-        folder: the run folder.
-        debias: one of `DEBIAS`; oracle and fairdd use the bias labels, auto chooses how to weigh.
-        resume: continue what the folder holds.
-
-    Returns:
-        The content of result.json.
-    """
-    _check_debias(job, debias)
-    folder = store.create(folder, _config(job, "run", debias=debias), resume=resume)
-    if (folder / "result.json").exists():
-        return _stored_result(folder / "result.json")
-    with store.alone(folder):
-        job = _with_seconds(job, folder)
-        with jobs.compilation_counted(job.seconds):
-            source = _source(job, folder, debias)
-            images = distill_into(job, folder, source, debias)
-            uniform = subset(job, datasets.pool(job.benchmark), weighted=False)
-            random = summary(scored(job, uniform, "random"))
-            scores = scored(job, jobs.decode(job.options)(images), debias)
-        result = _finish(job, folder, images, scores, source, random)
-        _bars(folder, {"random": random, debias: result})
-        return result
-
-
-def scored(job: jobs.Job, images: jax.Array, name: str) -> evaluate.Scores:
-    """Evaluates images as networks see them, `[k, m, h, w, c]`, with time and report."""
-    job.report(f"evaluate {name}", 0, 1)
-    with jobs.timed(job.seconds, "evaluate"):
-        scores = job.score(images)
-    job.report(f"evaluate {name}", 1, 1)
-    return scores
-
-
-def compare(
-    job: jobs.Job, folder: pathlib.Path, *, resume: bool, names: Sequence[str] = ROWS
-) -> dict[str, Any]:
-    """Makes rows under one protocol: compare.json, figures, one run folder a row.
-
-    random and random-kde are real images, drawn uniformly and by the KDE weights; the others are
-    distilled as `DEBIAS` says. Without bias labels there is no oracle row and no fairdd row.
-
-    Args:
-        job: from `jobs.prepare`.
-        folder: the comparison's folder.
-        names: of the rows.
-        resume: continue what the folder holds; finished rows are read back and kept.
-
-    Returns:
-        The content of compare.json.
-    """
-    known = dict.fromkeys((*ROWS, *DEBIAS))
-    if unknown := set(names) - known.keys():
-        raise ValueError(f"unknown row {min(unknown)!r}; known are {', '.join(known)}")
-    if job.benchmark.train.attributes is None:
-        names = [name for name in names if name not in ("oracle", "fairdd")]
-    names = ["random", *(name for name in names if name != "random")]  # the others refer to it
-    for name in names:
-        _check_debias(job, name)
-    folder = store.create(folder, _config(job, "compare"), resume=resume)
-    with store.alone(folder):
-        finished = [name for name in known if (folder / "rows" / name / "result.json").exists()]
-        names = list(dict.fromkeys(["random", *finished, *names]))
-        (folder / "synthetic.png").unlink(missing_ok=True)  # which says that all is done
-        job = _with_seconds(job, folder)
-        with jobs.compilation_counted(job.seconds):
-            if {"kde", "random-kde"} & set(names) - set(finished):
-                job = job._replace(density=_density_weights(job, folder))
-        rows, images = {}, {}
-        for name in names:
-            rows[name], images[name] = _row(job, folder, name, rows)
-            files.write_json(folder / "compare.json", {"rows": rows})
-        _compare_figures(job, folder, rows, images)
-        return files.read_json(folder / "compare.json")
-
-
-def _row(job, whole, name, rows):
-    """The result and the images of one row, read back if an earlier run finished it."""
-    folder = whole / "rows" / name
-    if (folder / "result.json").exists():
-        stored = store.read_synthetic(folder / "synthetic.npz")
-        return _stored_result(folder / "result.json"), stored.images
-    store.create(folder, _config(job, "compare", row=name), resume=True)
-    source = {"random": "none", "random-kde": "kde"}.get(name, name)
-    shared = whole
-    if source == "auto":  # beside the weights with the options' own values
-        shared = whole / "auto"
-        shared.mkdir(exist_ok=True)
-        job = _with_seconds(job, shared)
-    job = _with_seconds(job, folder)
-    with jobs.compilation_counted(job.seconds):
-        source = _source(job, shared, source)
-        if name.startswith("random"):
-            images = subset(job, source.pool, weighted=name == "random-kde")
-            scores = scored(job, images, name)
-        else:
-            images = distill_into(job, folder, source, name)
-            scores = scored(job, jobs.decode(job.options)(images), name)
-    random = summary(scores) if name == "random" else rows["random"]["random"]
-    return _finish(job, folder, images, scores, source, random), np.asarray(images)
-
-
 def _bars(folder, rows):
     shown = ("accuracy", "aligned", "conflicting", "worst_group")
     bars = {name: {score: row[score] for score in shown} for name, row in rows.items()}
     plot.accuracy_bars(folder / "accuracy.png", bars)
 
 
-def _compare_figures(job, folder, rows, images):
-    _bars(folder, rows)
+def _comparison(work, folder, rows, images):
     titles = {"none": "plain distillation", "kde": "density weights"}
     shown = {name: images[name] for name in titles if name in images} or images
     accuracies = {name: f"{100 * rows[name]['accuracy']['mean']:.0f} %" for name in shown}
     plot.comparison(
-        folder / "synthetic.png",
-        shown,
-        mean=job.benchmark.mean,
-        std=job.benchmark.std,
+        folder / "synthetic.png", shown, mean=work.data.mean, std=work.data.std,
         titles={name: f"{titles.get(name, name)}: {accuracies[name]}" for name in shown},
-    )
+    )  # fmt: skip

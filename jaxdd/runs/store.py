@@ -15,7 +15,7 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import filelock
@@ -28,7 +28,11 @@ from jaxdd.data import files
 
 
 def create(
-    folder: str | os.PathLike, config: dict[str, Any], *, resume: bool = False
+    folder: str | os.PathLike,
+    config: dict[str, Any],
+    *,
+    resume: bool = False,
+    translate: Callable[[dict[str, Any]], dict[str, Any]] = lambda stored: stored,
 ) -> pathlib.Path:
     """Makes the folder of a run and writes config.json, or checks the folder of a resumed run.
 
@@ -36,6 +40,8 @@ def create(
         folder: the run folder; absent, empty, or (with `resume`) holding this very run.
         config: the configuration, a dict of JSON values, nested at will.
         resume: continue the run in the folder if there is one.
+        translate: from the configuration in the folder to what is compared; for folders of an
+            earlier version.
 
     Returns:
         The folder.
@@ -52,7 +58,7 @@ def create(
         raise NotADirectoryError(f"{folder} is a file, expected the folder of a run")
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "config.json").exists():
-        _check_same_run(folder, config, resume)
+        _check_same_run(folder, config, resume, translate)
     else:
         _check_empty(folder)
         files.write_json(folder / "config.json", config)
@@ -60,7 +66,7 @@ def create(
 
 
 @contextlib.contextmanager
-def alone(folder: str | os.PathLike) -> Iterator[None]:
+def lock(folder: str | os.PathLike) -> Iterator[None]:
     """Keeps other processes out of the folder of a run while a block works in it.
 
     A process that is killed leaves the folder free.
@@ -94,11 +100,11 @@ def _check_empty(folder: pathlib.Path) -> None:
         )
 
 
-def _check_same_run(folder: pathlib.Path, config: dict[str, Any], resume: bool) -> None:
+def _check_same_run(folder, config, resume, translate) -> None:
     stored = files.read_json(folder / "config.json")
     if not isinstance(stored, dict):
         raise ValueError(f"{folder / 'config.json'} must hold an object, found {stored!r}")
-    found = files.differences(stored, config)
+    found = files.differences(translate(stored), config)
     if not resume:
         if found:
             raise FileExistsError(f"{folder} holds another run ({found}); choose another --out")

@@ -1,0 +1,259 @@
+"""From options to the network, the method, the draw and the evaluation that they ask for."""
+
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdd import (
+    augment,
+    debiased,
+    distill,
+    draws,
+    evaluate,
+    formation,
+    networks,
+    parallel,
+    sampling,
+)
+from jaxdd.data import datasets
+from jaxdd.runs.options import NETWORKS, Options
+
+PURPOSES = (
+    "encoder", "init", "distill", "evaluate", "median", "experts", "representative", "auto",
+)  # fmt: skip
+"""What a run needs keys for. The order is a file format: one more at the end changes no other."""
+
+
+class Parts(NamedTuple):
+    """What sets are distilled and evaluated with; made by `build`, compiled at most once.
+
+    Attributes:
+        network: that sets are distilled with and evaluated on.
+        strategy: of augmentation.
+        method: of distillation.
+        draw: of real batches.
+        score: from images `[k, m, h, w, c]`, as networks see them, to their scores.
+    """
+
+    network: networks.Network
+    strategy: augment.Strategy
+    method: distill.Method
+    draw: sampling.Draw
+    score: Callable[[jax.Array], evaluate.Scores]
+
+
+def build(
+    data: datasets.Benchmark,
+    options: Options,
+    *,
+    network: networks.Network | None = None,
+    method: distill.Method | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Parts:
+    """Builds the parts of a run, without computing anything.
+
+    Args:
+        data: to distil and to score on.
+        options: resolved.
+        network: one's own, instead of that of the options.
+        method: one's own, instead of that of the options.
+        mesh: from `parallel.mesh`, to distil and evaluate on its devices; None for one device.
+
+    Raises:
+        ValueError: for options that the images are too small for, a network of other classes, or a
+            method that cannot be split over devices.
+        TypeError: for a network that does not keep the protocol.
+    """
+    _check_sides(options, min(data.train.images.shape[1:3]))
+    if network is None and options.network in NETWORKS:
+        network = named_network(options, data.num_classes)
+    else:
+        network = load(options.network, data.num_classes) if network is None else network
+        _check_network(network, data)
+    strategy = data.strategy if options.strategy is None else options.strategy
+    if mesh is not None and (method is not None or options.method == "mtt"):
+        found = "mtt" if method is None else "a method of your own"
+        raise ValueError(f"dm, dc and dsa can be split over devices, found {found}")
+    if method is None:
+        method = named_method(options, network, strategy, mesh=mesh)
+    draw = _batches(options, network)
+    draw = draw if mesh is None else parallel.split_draw(draw, mesh)
+    return Parts(network, strategy, method, draw, _evaluation(data, options, network, strategy, mesh))
+
+
+def _check_sides(options, side):
+    if options.network == "convnet" and side < 2**options.depth:
+        raise ValueError(
+            f"images must have sides of {2**options.depth} pixels or more for a ConvNet of depth "
+            f"{options.depth}, found {side}; choose a smaller depth or larger images"
+        )
+    if side < options.formation:
+        raise ValueError(
+            f"formation must be at most the images' side {side}, found {options.formation}"
+        )
+
+
+def _check_network(network, data):
+    """Applies a network to shapes alone."""
+    if not (hasattr(network, "init") and hasattr(network, "apply")):
+        raise TypeError(
+            "a network must have init(key, images) and apply(params, images), "
+            f"found {type(network).__name__}"
+        )
+    images = jax.ShapeDtypeStruct((2, *data.train.images.shape[1:]), jnp.float32)
+    params = jax.eval_shape(network.init, jax.random.key(0), images)
+    logits = jax.eval_shape(functools.partial(networks.outputs, network), params, images).logits
+    if logits.shape[1] != data.num_classes:
+        raise ValueError(
+            f"the data have {data.num_classes} classes, found a network of {logits.shape[1]}"
+        )
+
+
+def named_network(options: Options, num_classes: int) -> networks.Network:
+    """The network of the library that options name."""
+    dtype = jnp.dtype(options.dtype)
+    if options.network == "convnet":
+        return networks.ConvNet(num_classes, options.width, options.depth, dtype=dtype)
+    return networks.NETWORKS[options.network](num_classes, dtype=dtype)
+
+
+def load(name: str, num_classes: int) -> networks.Network:
+    """Imports a network, or a function from the number of classes to one.
+
+    Args:
+        name: MODULE:ATTRIBUTE; modules in the working directory are found, too.
+        num_classes: of the data.
+
+    Raises:
+        ValueError: there is no such module or attribute.
+    """
+    module, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"network {name} cannot be imported: {error}") from error
+    is_network = hasattr(found, "apply") and hasattr(found, "init") and not isinstance(found, type)
+    return found if is_network else found(num_classes)
+
+
+def name_of(thing: Any) -> str:
+    """Returns the name by which a configuration tells a function or an object of one's own.
+
+    >>> name_of(name_of), name_of(networks.Functions(None, None))
+    ('jaxdd.runs.parts:name_of', 'jaxdd.networks:Functions()')
+    """
+    thing = getattr(thing, "func", thing)  # of a functools.partial
+    if hasattr(thing, "__qualname__"):
+        return f"{thing.__module__}:{thing.__qualname__}"
+    return f"{type(thing).__module__}:{type(thing).__qualname__}()"
+
+
+def decode(options: Options) -> distill.Decode:
+    """From stored images to those that networks see; one object, so that programs compile once."""
+    if options.formation == 1:
+        return distill.identity
+    return functools.partial(formation.split, factor=options.formation)
+
+
+def named_method(
+    options: Options,
+    network: networks.Network,
+    strategy: augment.Strategy,
+    *,
+    groups: int = 1,
+    mesh: jax.sharding.Mesh | None = None,
+) -> distill.Method:
+    """The method of the library that options name, with a loss for each of `groups` bias groups."""
+    if mesh is not None:
+        split = parallel.split_network(network, mesh)
+        return parallel.replicate_state(
+            named_method(options, split, strategy, groups=groups), mesh
+        )
+    given = network, optax.sgd(options.learning_rate, momentum=0.5)
+    common = dict(decode=decode(options))
+    if options.method == "dm":
+        return distill.distribution_matching(*given, strategy=strategy, groups=groups, **common)
+    if options.method == "mtt":
+        steps, rate = options.syn_steps, options.lr_teacher
+        return distill.trajectory_matching(
+            *given, inner=steps, rate=rate, strategy=strategy, **common
+        )
+    common |= dict(outer=options.outer, inner=options.inner, groups=groups)
+    return distill.gradient_matching(
+        *given, strategy=strategy if options.method == "dsa" else (), **common
+    )
+
+
+def _batches(options, network):
+    """The draw of batches, of representatives if candidates are asked for."""
+    batch = sampling.weighted_batch if options.weighting == "draw" else sampling.uniform_batch
+    if options.candidates is None:
+        return functools.partial(batch, size=options.batch_size)
+
+    def embed(images):
+        params = network.init(key(options, "representative"), images[:1])
+        return networks.outputs(network, params, images).features
+
+    candidates = functools.partial(batch, size=options.candidates)
+    return draws.representative(candidates, embed, size=options.batch_size)
+
+
+def group_draw(options: Options, *, groups: int) -> sampling.Draw:
+    """The draw from a pool of bias groups, for methods with a loss of each."""
+    size = -(-options.batch_size // groups)
+    return draws.grouped(functools.partial(sampling.uniform_batch, size=size), groups=groups)
+
+
+def _evaluation(data, options, network, strategy, mesh):
+    task = replicated(datasets.task(data._replace(strategy=strategy)), mesh)
+    train = debiased.TRAININGS[options.training]
+    protocol = functools.partial(evaluate.evaluate, train=train, epochs=options.epochs)
+    evaluation = lambda keys, images, task: protocol(keys, network, images, task)
+    if mesh is None:
+        compiled = parallel.thread_rows(evaluation)
+    else:
+        compiled = jax.jit(parallel.map_rows(evaluation, mesh))
+    keys = jax.random.split(key(options, "evaluate"), options.eval_seeds)
+
+    def score(images):
+        found = compiled(keys, replicated(jnp.asarray(images), mesh), task)
+        return jax.tree.map(np.asarray, found)
+
+    return score
+
+
+def key(options: Options, purpose: str) -> jax.Array:
+    """The random key of a purpose out of `PURPOSES`."""
+    return jax.random.fold_in(jax.random.key(options.seed), PURPOSES.index(purpose))
+
+
+def replicated(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
+    """Puts arrays on every device of a mesh, if there is one."""
+    return tree if mesh is None else parallel.replicate(tree, mesh)
+
+
+def subset(
+    pool: sampling.Pool, options: Options, *, weighted: bool, ipc: int | None = None
+) -> jax.Array:
+    """The baseline: real images `[k, ipc, h, w, c]`, drawn uniformly or by the pool's weights."""
+    ipc = options.ipc if ipc is None else ipc
+    return sampling.initial_real(key(options, "init"), pool, ipc=ipc, weighted=weighted)
+
+
+def initial(pool: sampling.Pool, options: Options) -> jax.Array:
+    """The images `[k, ipc, h, w, c]` that a distillation starts from."""
+    if options.init == "noise":
+        return sampling.initial_noise(key(options, "init"), pool, ipc=options.ipc)
+    ipc = options.ipc * options.formation**2
+    images = subset(pool, options, weighted=options.init == "weighted", ipc=ipc)
+    return formation.join(images, factor=options.formation)

@@ -1,0 +1,31 @@
+"""Wall time by stage, and the part of it that XLA compiled."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import jax
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Adds the time that the block takes to `seconds[name]`."""
+    start = time.perf_counter()
+    yield
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def compilation_counted(seconds: dict[str, float]) -> Iterator[None]:
+    """Adds the time XLA compiles to `seconds["compile"]`; the stages' own times contain it."""
+    seconds.setdefault("compile", 0.0)
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seconds["compile"] += duration
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

@@ -1,0 +1,119 @@
+"""What networks are scored on: test images, their classes and, where known, their bias groups."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdd import augment
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("images", "labels", "attributes", "aligned", "mean", "std"),
+    meta_fields=("num_classes", "num_attributes", "strategy"),
+)
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What networks are scored on, and how they train for it; build it with `task`.
+
+    It is a tree of arrays, so that it is an argument of compiled functions; the number of classes
+    and attributes and the strategy are static. `dataclasses.replace` changes one of its fields.
+
+    Attributes:
+        images: test images `[n, h, w, c]`, uint8.
+        labels: `[n]` classes.
+        attributes: `[n]` bias attributes, or None where they are not known.
+        aligned: `[k]` the attribute that each class is aligned with, or None.
+        mean: `[c]` of the training pixels, on the scale [0, 1].
+        std: `[c]` likewise.
+        num_classes: k.
+        num_attributes: a, 0 where none are known.
+        strategy: augmentation that leaves the class alone, names or a function.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    attributes: jax.Array | None
+    aligned: jax.Array | None
+    mean: jax.Array
+    std: jax.Array
+    num_classes: int
+    num_attributes: int = 0
+    strategy: augment.Strategy = augment.OPERATIONS
+
+
+def task(
+    images: jax.Array,
+    labels: jax.Array,
+    attributes: jax.Array | None = None,
+    aligned: jax.Array | None = None,
+    *,
+    num_classes: int,
+    num_attributes: int = 0,
+    mean: Sequence[float],
+    std: Sequence[float],
+    strategy: augment.Strategy = augment.OPERATIONS,
+) -> Task:
+    """Makes a task of test images, on the device.
+
+    Args:
+        images: `[n, h, w, c]`, uint8.
+        labels: `[n]` integers in [0, num_classes).
+        attributes: `[n]` integers in [0, num_attributes), or None; scores by group need them.
+        aligned: `[k]` integers in [0, num_attributes), or None.
+        num_classes: number of classes k.
+        num_attributes: number of bias attributes a.
+        mean: per channel, on the scale [0, 1].
+        std: per channel, on the scale [0, 1], positive.
+        strategy: augmentation of the networks' training; digits must not be flipped.
+
+    Raises:
+        ValueError: for shapes that disagree or values out of range.
+        TypeError: for images that are not uint8, or codes that are not integers.
+    """
+    images = jnp.asarray(images)
+    if images.dtype != jnp.uint8:
+        raise TypeError(f"test images must be uint8, 0..255, found {images.dtype}")
+    if images.ndim != 4 or not images.size:
+        raise ValueError(f"test images must be [n, h, w, c] with n ≥ 1, found {images.shape}")
+    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    if mean.shape != images.shape[3:] or std.shape != images.shape[3:]:
+        raise ValueError(
+            f"mean and std must have one entry for each of the {images.shape[3]} channels, "
+            f"found shapes {mean.shape} and {std.shape}"
+        )
+    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+        raise ValueError(f"mean must be finite and std positive, found {mean} and {std}")
+    if not callable(strategy):
+        strategy = tuple(strategy)
+    return Task(
+        images,
+        _codes("test labels", labels, len(images), num_classes),
+        _codes("test attributes", attributes, len(images), num_attributes),
+        _codes("aligned", aligned, num_classes, num_attributes),
+        jnp.asarray(mean),
+        jnp.asarray(std),
+        num_classes,
+        num_attributes,
+        strategy,
+    )
+
+
+def _codes(name, values, length, size):
+    """The values as int32 `[length]` in 0..size - 1, None for None."""
+    if values is None:
+        return None
+    values = np.asarray(values)
+    if not np.issubdtype(values.dtype, np.integer):
+        raise TypeError(f"{name} must be integers, found {values.dtype}")
+    if values.shape != (length,):
+        raise ValueError(f"{name} must be of shape ({length},), found {values.shape}")
+    if values.min() < 0 or values.max() >= size:
+        raise ValueError(
+            f"{name} must lie in 0..{size - 1}, found {values.min()}..{values.max()}"
+        )
+    return jnp.asarray(values, jnp.int32)

@@ -1,0 +1,475 @@
+"""From a pool to the weights of its samples: by density, by a choice without bias labels, by labels.
+
+`by_density` is the paper's way: embed the samples with a supervised contrastive encoder, estimate
+their density within the class, weigh by its inverse. `encode`, `density` and `from_density` are its
+three steps. `oracle` is what bias labels would give.
+
+`choose` finds encoder length, bandwidth and temperature for the data at hand. Good weights give every
+bias group of a class the same mass, and nobody knows the groups. But a classifier that has hardly
+been trained falls for the bias: the class whose mean is nearest in an early embedding is the bias
+attribute of a sample, or nearly so (`experiments.auto_rules`). These pseudo-groups stand in for the
+bias groups, and the weights that balance them best are chosen.
+
+Where no bias is, the samples that disagree are those that are hard to tell. Which of both it is shows
+in networks trained on a few real images drawn by the weights, as a distilled set would be judged:
+conflicting samples are no harder than others once the bias is gone, hard ones remain hard. Where
+`objection` has one, the choice is uniform weights.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdd import augment, contrastive, evaluate, kde, networks, parallel, reweight, sampling, tasks
+
+Layer = Literal["projection", "features"]
+"""The layer of an encoder in which the density is estimated."""
+
+_LARGE = 2**32 - 1  # Folded into the key of a choice; encoders fold in the number of a step.
+
+
+class Encoded(NamedTuple):
+    """Parameters of a trained encoder, and its embeddings of a pool's samples, `[n, d]`."""
+
+    params: Any
+    embeddings: jax.Array
+
+
+class Density(NamedTuple):
+    """Log density `[n]` of the samples within their class, and the bandwidths `[k]`."""
+
+    log_density: jax.Array
+    bandwidth: jax.Array
+
+
+class Weighing(NamedTuple):
+    """Weights, and all that they follow from.
+
+    Attributes:
+        weights: `[n]`, each class sums to one.
+        log_density: `[n]`, within the class.
+        bandwidth: `[k]`.
+        params: of the encoder.
+        embeddings: `[n, d]`.
+    """
+
+    weights: jax.Array
+    log_density: jax.Array
+    bandwidth: jax.Array
+    params: Any
+    embeddings: jax.Array
+
+
+def default_encoder(
+    pool: sampling.Pool, *, width: int = 32, depth: int | None = None
+) -> contrastive.Encoder:
+    """Returns the encoder of a ConvNet without norm layers, which would remove most of a colour.
+
+    Args:
+        pool: the samples.
+        width: channels.
+        depth: blocks, each of which halves the sides; three, or as many as the images allow.
+    """
+    depth = _depth(pool) if depth is None else depth
+    return contrastive.Encoder(networks.ConvNet(pool.num_classes, width, depth, norm=None))
+
+
+def _depth(pool):
+    return min(3, min(pool.images.shape[1:3]).bit_length() - 1)
+
+
+def encode(
+    key: jax.Array,
+    pool: sampling.Pool,
+    *,
+    strategy: augment.Strategy,
+    encoder: contrastive.Encoder | None = None,
+    steps: int = 30,
+    layer: Layer = "projection",
+) -> Encoded:
+    """Trains an encoder on the classes and embeds all samples.
+
+    Args:
+        key: of the training.
+        pool: the samples; their weights play no part.
+        strategy: augmentation that leaves the class alone. Among names, "color" is left out, since
+            it would teach the encoder to ignore the cue that it is here to find; a function should
+            not change colours either.
+        encoder: `default_encoder` where omitted.
+        steps: of training. Few, since the bias is learned first.
+        layer: whose embeddings are returned.
+    """
+    encoder = default_encoder(pool) if encoder is None else encoder
+    if not callable(strategy):
+        strategy = tuple(name for name in strategy if name != "color")
+    trainer = contrastive.trainer(encoder, optax.adam(1e-3), strategy=strategy)
+    train = functools.partial(contrastive.train, trainer=trainer, steps=steps)
+    state, _ = jax.jit(train)(key, pool=pool)
+    embed = jax.jit(functools.partial(contrastive.embed, encoder))
+    return Encoded(state.params, getattr(embed(state.params, pool), layer))
+
+
+def density(
+    embeddings: jax.Array,
+    pool: sampling.Pool,
+    *,
+    bandwidth: Callable[..., jax.Array] | jax.Array | float = kde.mean_distance,
+) -> Density:
+    """Estimates the density of every sample within its class.
+
+    Args:
+        embeddings: `[n, d]` of the pool's samples; anybody's.
+        pool: the samples.
+        bandwidth: h of the kernel: a number, one for each class `[k]`, or a rule that is called for
+            each class as `rule(points, weights=mask)`, such as `kde.scott`.
+    """
+    k = pool.num_classes
+    if callable(bandwidth):
+        bandwidth = kde.class_bandwidth(bandwidth, embeddings, pool.labels, num_classes=k)
+    bandwidth = jnp.broadcast_to(jnp.asarray(bandwidth), (k,))
+    estimate = jax.jit(kde.class_log_density, static_argnames="num_classes")
+    return Density(estimate(embeddings, pool.labels, bandwidth, num_classes=k), bandwidth)
+
+
+def from_density(
+    log_density: jax.Array,
+    pool: sampling.Pool,
+    *,
+    temperature: jax.Array | float = 1.0,
+    clip: float | None = None,
+) -> jax.Array:
+    """Turns log densities `[n]` into weights `[n]`.
+
+    Args:
+        log_density: within the class.
+        pool: the samples.
+        temperature: of `reweight.inverse_density`.
+        clip: largest weight, as a multiple of the uniform one.
+    """
+    classes = dict(num_classes=pool.num_classes)
+    found = reweight.inverse_density(log_density, pool.labels, temperature=temperature, **classes)
+    return found if clip is None else reweight.clip(found, pool.labels, limit=clip, **classes)
+
+
+def by_density(
+    key: jax.Array,
+    pool: sampling.Pool,
+    *,
+    strategy: augment.Strategy,
+    encoder: contrastive.Encoder | None = None,
+    steps: int = 30,
+    layer: Layer = "projection",
+    bandwidth: Callable[..., jax.Array] | jax.Array | float = kde.mean_distance,
+    temperature: jax.Array | float = 1.0,
+    clip: float | None = None,
+) -> Weighing:
+    """Weighs every sample by the inverse density of its neighbourhood, without bias labels.
+
+    The way of Cui et al., "Mitigating Bias in Dataset Distillation" (ICML 2024), for the whole set.
+    `encode`, `density` and `from_density`, one after the other. They help where the encoder sees
+    the bias; without a bias they cost, see `choose`.
+
+    Args:
+        key: of the encoder's training.
+        pool: the samples, from `sampling.pool` or `jaxdd.data.datasets.pool`.
+        strategy: as in `encode`.
+        encoder: as in `encode`.
+        steps: as in `encode`.
+        layer: as in `encode`.
+        bandwidth: as in `density`.
+        temperature: as in `from_density`.
+        clip: as in `from_density`.
+    """
+    encoded = encode(key, pool, strategy=strategy, encoder=encoder, steps=steps, layer=layer)
+    found = density(encoded.embeddings, pool, bandwidth=bandwidth)
+    weights = from_density(found.log_density, pool, temperature=temperature, clip=clip)
+    return Weighing(weights, *found, *encoded)
+
+
+def oracle(pool: sampling.Pool, attributes: jax.Array, *, num_attributes: int) -> jax.Array:
+    """Weights `[n]` that give every bias group of a class the same mass, by the bias labels.
+
+    Args:
+        pool: the samples.
+        attributes: `[n]` integers in [0, num_attributes).
+        num_attributes: number of bias attributes.
+    """
+    return reweight.oracle(
+        pool.labels,
+        jnp.asarray(attributes),
+        num_classes=pool.num_classes,
+        num_attributes=num_attributes,
+    )
+
+
+# --- the choice --------------------------------------------------------------------------------
+
+
+class Search(NamedTuple):
+    """Values that are tried in all combinations.
+
+    Attributes:
+        encoder_steps: of the encoder's training.
+        bandwidth: factors of the rule.
+        temperature: of the inverse density.
+    """
+
+    encoder_steps: tuple[int, ...] = (30, 90)
+    bandwidth: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8)
+    temperature: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4, 2.0)
+
+
+class Trial(NamedTuple):
+    """Mean accuracy on held-out samples.
+
+    Attributes:
+        overall: of the two below, by their shares of the training set; nan if there is none of one.
+        agreeing: where the early classifier agrees with the label.
+        disagreeing: where it does not.
+        counted: number of disagreeing samples.
+    """
+
+    overall: float
+    agreeing: float
+    disagreeing: float
+    counted: int
+
+
+class Choice(NamedTuple):
+    """What was chosen, and why.
+
+    Attributes:
+        weights: `[n]`.
+        weighed: the density that they follow from; None for uniform weights.
+        balances: the values that were tried, and the "balance" of the pseudo-groups with them.
+        best: place of the best among these.
+        trials: of "uniform" weights and of the "best".
+        objection: why uniform weights were kept, None where they were not.
+    """
+
+    weights: jax.Array
+    weighed: Weighing | None
+    balances: list[dict[str, float]]
+    best: int
+    trials: dict[str, Trial]
+    objection: str | None
+
+
+Judge = Callable[[sampling.Pool, jax.Array], Callable[[jax.Array], Trial]]
+"""From a pool and its pseudo-groups `[n]` to the function from weights `[n]` to their `Trial`."""
+
+FEWEST = 20
+"""Held-out samples that have to disagree before anything can be said of weights."""
+
+
+def pseudo_groups(embeddings: jax.Array, labels: jax.Array, *, num_classes: int) -> jax.Array:
+    """Returns for every sample the class whose mean embedding is nearest, `[n]`.
+
+    Args:
+        embeddings: `[n, d]` of an encoder trained for a short time.
+        labels: `[n]`.
+        num_classes: k, static; a class without samples is nobody's.
+
+    >>> embeddings = jnp.array([[0.0], [0.2], [1.0], [0.9], [1.1]])
+    >>> pseudo_groups(embeddings, jnp.array([0, 0, 0, 1, 1]), num_classes=2).tolist()
+    [0, 0, 1, 1, 1]
+    """
+    count = jax.ops.segment_sum(jnp.ones(len(labels)), labels, num_classes)
+    mean = jax.ops.segment_sum(embeddings, labels, num_classes) / jnp.maximum(count, 1)[:, None]
+    squared = (mean**2).sum(1) - 2 * jnp.matmul(embeddings, mean.T, precision="highest")
+    return jnp.where(count > 0, squared, jnp.inf).argmin(1)
+
+
+def choose(
+    key: jax.Array,
+    pool: sampling.Pool,
+    *,
+    strategy: augment.Strategy,
+    encoder: contrastive.Encoder | None = None,
+    search: Search = Search(),
+    layer: Layer = "projection",
+    rule: Callable[..., jax.Array] = kde.mean_distance,
+    clip: float | None = None,
+    judge: Judge | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Choice:
+    """Tries the values of a search and returns the weights of the best, or uniform ones.
+
+    The pseudo-groups are those of the longest encoder; for one length, an encoder is that of
+    `by_density` with the same key.
+
+    Args:
+        key: of encoders and judge.
+        pool: the samples.
+        strategy: as in `encode`.
+        encoder: as in `encode`.
+        search: values to try.
+        layer: as in `encode`.
+        rule: of the bandwidth, called for each class as `rule(points, weights=mask, factor=…)`.
+        clip: as in `from_density`.
+        judge: says what weights are worth; `judge_by_subsets` where omitted.
+        report: called as `report(done, total)`.
+    """
+    k, labels = pool.num_classes, pool.labels
+    if judge is None:
+        key_judge = jax.random.fold_in(key, _LARGE)
+        judge = functools.partial(judge_by_subsets, key_judge, strategy=strategy)
+    report(0, 2)
+    options = dict(encoder=encoder, layer=layer, rule=rule, clip=clip)
+    tried = list(candidates(key, pool, strategy=strategy, search=search, **options))
+    groups = pseudo_groups(tried[-1][1].embeddings, labels, num_classes=k)
+    sizes = dict(num_classes=k, num_attributes=k)
+    balances = [
+        {**values, "balance": float(reweight.group_balance(found.weights, labels, groups, **sizes))}
+        for values, found in tried
+    ]
+    best = int(np.argmax([each["balance"] for each in balances]))
+    report(1, 2)
+    uniform, judged = reweight.uniform(labels, num_classes=k), judge(pool, groups)
+    trials = {"uniform": judged(uniform), "best": judged(tried[best][1].weights)}
+    report(2, 2)
+    objected = objection(trials["uniform"], trials["best"])
+    found = tried[best][1] if objected is None else None
+    weights = uniform if found is None else found.weights
+    return Choice(weights, found, balances, best, trials, objected)
+
+
+def candidates(
+    key: jax.Array,
+    pool: sampling.Pool,
+    *,
+    strategy: augment.Strategy,
+    encoder: contrastive.Encoder | None = None,
+    search: Search = Search(),
+    layer: Layer = "projection",
+    rule: Callable[..., jax.Array] = kde.mean_distance,
+    clip: float | None = None,
+) -> Iterator[tuple[dict[str, float], Weighing]]:
+    """Yields all combinations of a search with the weights that follow, the shortest encoder first.
+
+    The arguments are those of `choose`.
+    """
+    for steps in sorted(set(search.encoder_steps)):
+        encoded = encode(key, pool, strategy=strategy, encoder=encoder, steps=steps, layer=layer)
+        for factor in search.bandwidth:
+            kernel = functools.partial(rule, factor=factor)
+            found = density(encoded.embeddings, pool, bandwidth=kernel)
+            for temperature in search.temperature:
+                values = dict(encoder_steps=steps, bandwidth=factor, temperature=temperature)
+                weights = from_density(
+                    found.log_density, pool, temperature=temperature, clip=clip
+                )
+                yield values, Weighing(weights, *found, *encoded)
+
+
+def objection(plain: Trial, weighed: Trial) -> str | None:
+    """Returns what speaks against weights, or None where they pay.
+
+    They have to bring the disagreeing samples near the agreeing ones, at a bearable price. What they
+    gain on disagreeing samples has to be more than chance; more than what these still lie behind;
+    and more than half of what is lost on all, or a test set of which two thirds disagree would not
+    gain. Chance is two standard errors of the difference of two proportions, at most √(2 / m) for m
+    disagreeing samples.
+
+    >>> biased, hard = Trial(0.95, 0.99, 0.1, 400), Trial(0.9, 0.91, 0.3, 400)
+    >>> objection(biased, Trial(0.7, 0.7, 0.7, 400))
+    >>> objection(hard, Trial(0.8, 0.82, 0.4, 400))
+    'disagreeing samples gain less (0.100) than they still lie behind (0.420)'
+    """
+    few = plain.counted
+    if not few:
+        return "no held-out sample disagrees with the early classifier"
+    if few < FEWEST:
+        return f"could not be judged: {few} held-out samples disagree, at least {FEWEST} are needed"
+    gain, loss = weighed.disagreeing - plain.disagreeing, plain.overall - weighed.overall
+    limits = {
+        "chance allows": (2 / few) ** 0.5,
+        "they still lie behind": weighed.agreeing - weighed.disagreeing,
+        "half of what all lose": loss / 2,
+    }
+    what, limit = max(limits.items(), key=lambda entry: entry[1])
+    if gain > limit:
+        return None
+    return f"disagreeing samples gain less ({gain:.3f}) than {what} ({limit:.3f})"
+
+
+def judge_by_subsets(
+    key: jax.Array,
+    pool: sampling.Pool,
+    groups: jax.Array,
+    *,
+    strategy: augment.Strategy,
+    network: networks.Network | None = None,
+    sets: int = 4,
+    ipc: int = 10,
+    epochs: int = 100,
+    most: int = 1000,
+) -> Callable[[jax.Array], Trial]:
+    """Returns the function from weights `[n]` to what networks trained on few images make of them.
+
+    Of the samples that agree with their pseudo-group and of those that disagree, a fifth is held
+    out, or of less than a hundred as many as `FEWEST`, up to a half; no more than half of a class.
+    No set has them, and each set is scored on them. Where none of them disagrees nothing is trained.
+
+    Args:
+        key: of the samples held out, the sets and the networks.
+        pool: the samples.
+        groups: `[n]` from `pseudo_groups`.
+        strategy: augmentation of the networks' training.
+        network: a `networks.Network`; a ConvNet of width 32 where omitted.
+        sets: sets of real images drawn by the weights, each of which trains one network.
+        ipc: images per class of a set.
+        epochs: of training.
+        most: samples of either kind that are held out.
+    """
+    k, agrees = pool.num_classes, np.asarray(groups == pool.labels)
+    if network is None:
+        network = networks.ConvNet(k, 32, _depth(pool))
+    key, key_held = jax.random.split(key)
+    held = _held_out(key_held, np.asarray(pool.labels), agrees, most=most)
+    test = (pool.images[held], pool.labels[held], jnp.asarray(groups)[held], jnp.arange(k))
+    task = tasks.Task(*test, pool.mean, pool.std, k, k, strategy)
+
+    def one(row):
+        scores = evaluate.evaluate(row[0][None], network, row[1], task, epochs=epochs)
+        return scores.aligned[0], scores.conflicting[0]
+
+    scored = parallel.thread_rows(functools.partial(jax.lax.map, one))
+    share, counted = np.mean(agrees), int((~agrees[held]).sum())
+
+    def trial(weights: jax.Array) -> Trial:
+        if not counted:
+            return Trial(float("nan"), float("nan"), float("nan"), 0)
+        left = (jnp.asarray(weights) + 1e-30).at[held].set(0)  # a class's only weight may be held
+        rest = sampling.reweighted(pool, left)
+        draw = functools.partial(sampling.initial_real, pool=rest, ipc=ipc, weighted=True)
+        images = jnp.stack([draw(jax.random.fold_in(key, i)) for i in range(sets)])
+        found = scored((jax.random.split(key, sets), images))
+        agreeing, disagreeing = (float(each.mean()) for each in found)
+        overall = share * agreeing + (1 - share) * disagreeing
+        return Trial(float(overall), agreeing, disagreeing, counted)
+
+    return trial
+
+
+def _held_out(key, labels, agrees, *, most):
+    """Indices of the samples that are held out, those that agree first."""
+    order = np.asarray(jax.random.permutation(key, len(labels)))
+    parts = [order[agrees[order] == which] for which in (True, False)]
+    share = lambda n: min(most, max(n // 5, min(FEWEST, n // 2)))
+    held = np.concatenate([part[: share(len(part))] for part in parts])
+    size = np.bincount(labels)[labels[held]]
+    return held[_places(labels[held]) < size // 2]
+
+
+def _places(labels):
+    """Place of each sample among those of its class, `[n]`."""
+    order = np.argsort(labels, kind="stable")
+    places = np.empty(len(labels), int)
+    places[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
+    return places
