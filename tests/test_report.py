@@ -1,6 +1,7 @@
 """The page about a run: whole, escaped, true to the result, and readable in a browser."""
 
 import base64
+import configparser
 import contextlib
 import errno
 import html
@@ -8,6 +9,7 @@ import html.parser
 import io
 import json
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -18,7 +20,7 @@ from PIL import Image
 
 from experiments import table
 from jaxdd.data import files
-from jaxdd.runs import cli, page, plot, report, results, store
+from jaxdd.runs import cli, plot, report, results, store
 
 RESULTS = table.comparisons()
 SCORES = ("accuracy", "aligned", "conflicting", "worst_group")
@@ -133,7 +135,9 @@ def source(request, tmp_path):
 
 
 def test_the_page_is_whole_and_carries_all_it_shows(source):
-    found = Page(report.render(report.read(source)))
+    text = report.render(report.read(source))
+    found = Page(text)
+    assert text.startswith("<!doctype html>")
     assert found.all("html")[0]["lang"] == "en" and len(found.all("h1")) == 1
     assert not any(found.all(tag) for tag in ("script", "link", "iframe", "object", "base"))
     for attributes in (attributes for _, attributes in found.found):
@@ -141,7 +145,8 @@ def test_the_page_is_whole_and_carries_all_it_shows(source):
         assert attributes.get("src", "data:").startswith("data:")
     policy = next(m["content"] for m in found.all("meta") if "http-equiv" in m)
     assert "default-src 'none'" in policy
-    assert not re.search(r"url\(|@import|//", page._STYLE)
+    (style,) = re.findall(r"<style>(.*?)</style>", text, re.S)
+    assert "--page" in style and not re.search(r"url\(|@import|//", style)
 
 
 def test_pictures_are_those_of_the_folder_and_are_described(tmp_path):
@@ -149,7 +154,7 @@ def test_pictures_are_those_of_the_folder_and_are_described(tmp_path):
     images = found.all("img")
     contents = [base64.b64decode(image["src"].partition(",")[2]) for image in images]
     assert len(images) == 5 and contents[3:] == [png(), png()]
-    for image, content in zip(images, contents):
+    for image, content in zip(images, contents, strict=True):
         assert image["alt"]
         with Image.open(io.BytesIO(content)) as opened:
             assert opened.size == (int(image["width"]), int(image["height"]))
@@ -255,20 +260,47 @@ def test_other_networks_are_told(tmp_path):
     assert cells == ["12.3 ± 0.4", "–", "45.6", "32.1", "3", "40"]
 
 
-def test_bars_have_the_length_of_their_numbers():
-    text = page.bar("kde", 0.25, "25.0", interval=(0.2, 0.35))
-    assert 'style="width:25.00%"' in text and 'style="left:20.00%;width:15.00%"' in text
-    assert page.bar("kde", None, "–").count("<i") == 0
+def test_bars_have_the_length_of_their_numbers(tmp_path):
+    """The interval of 3 networks is 4.3027 * 0.01 / sqrt(3) = 0.02484 on either side of 0.5."""
+    known = {"mean": 0.5, "std": 0.01, "n": 3}
+    rows = {"kde": {"accuracy": known, "aligned": known}, "none": {"accuracy": {"mean": 0.25}}}
+    files.write_json(tmp_path / "result.json", {"rows": rows})
+    text = report.render(report.read(tmp_path / "result.json"))
+    bars = re.findall(r'<div class="bar">.*?</div>', text, re.S)
+    styles = [re.findall(r'class="(\w+)" style="(.*?)"', bar) for bar in bars]
+    whole = [("fill", "width:50.00%"), ("interval", "left:47.52%;width:4.97%")]
+    assert styles == [whole, [("fill", "width:25.00%")], whole, []]
+    assert [bar.count("<i") for bar in bars] == [2, 1, 2, 0]
+
+
+EVIL = "</td></style><img src=x onerror=\"alert(1)\" title='{{ 7 * 7 }}'>&amp;"
+
+
+def test_no_string_of_a_result_is_markup(tmp_path):
+    """Whatever a result names, in text and in attributes, is shown letter by letter."""
+    trial = dict.fromkeys(results.TRIAL, 0.5)
+    tried = dict.fromkeys(results.TRIED, EVIL)
+    choice = dict(uniform=True, best=tried, balances=[tried], trials={"best": trial, EVIL: trial})
+    hostile = {"device": EVIL, "date": EVIL, "versions": {EVIL: EVIL}, "seconds": {"data": EVIL}}
+    config = {"dataset": EVIL, "command": EVIL, EVIL: EVIL, "ipc": EVIL, "seed": [EVIL]}
+    rows = {EVIL: {**row(0.5), **hostile, "config": config, "choice": choice}}
+    files.write_json(tmp_path / "result.json", {"rows": rows})
+    found = report.read(tmp_path / "result.json")
+    nets = {EVIL: dict.fromkeys(results.TRANSFERRED, row(0.5))}
+    page = Page(report.render(found._replace(transfer=nets)))
+    assert page.texts.count(EVIL) >= 12 and "49" not in " ".join(page.texts)
+    assert not page.all("img") and all("onerror" not in a for _, a in page.found)
 
 
 def test_names_are_text(tmp_path):
     """A class, a data set or a row may be called like markup."""
-    evil = '<img src=x onerror="alert(1)">&'
-    folder = make_compare(tmp_path / "a", names=[evil, "y", "z"])
-    config = {**CONFIG, "dataset": evil}
+    folder = make_compare(tmp_path / "a", names=[EVIL, "y", "z"])
+    config = {**CONFIG, "dataset": EVIL}
     files.write_json(folder / "config.json", config)
     found = Page(report.render(report.read(folder)))
-    assert evil in found.texts and all("onerror" not in a for _, a in found.found)
+    assert EVIL in found.texts and all("onerror" not in a for _, a in found.found)
+    assert EVIL in [attributes.get("title") for attributes in found.all("span")]
+    assert f"each of the classes {EVIL}, y, z." in found.all("img")[0]["alt"]
     assert len(found.all("img")) == 5
 
 
@@ -300,6 +332,25 @@ def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path):
         ),
     ):
         report.read(folder)
+
+
+@pytest.mark.parametrize("picture", [True, False])
+@pytest.mark.parametrize("said", [True, False, None, "missing"], ids=str)
+def test_a_comparison_is_finished_when_it_says_so(tmp_path, said, picture):
+    """By its last picture only where compare.json has no word of it; without it, nothing is."""
+    folder = make_compare(tmp_path / "a")
+    rows = results.read(folder / "compare.json")
+    if said == "missing":
+        (folder / "compare.json").unlink()
+    elif said is not None:
+        files.write_json(folder / "compare.json", {"rows": rows, "finished": said})
+    if not picture:
+        (folder / "synthetic.png").unlink()
+    if said is True or (said is None and picture):
+        assert report.read(folder).rows == rows
+    else:
+        with pytest.raises(ValueError, match="holds an unfinished run"):
+            report.read(folder)
 
 
 def test_what_is_no_run_is_named(tmp_path):
@@ -351,6 +402,20 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="No space left"):
             report.write(out, found._replace(config={}))
     assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
+
+
+def test_templates_are_installed_with_the_package():
+    root = pathlib.Path(report.__file__).parents[2]
+    config = configparser.ConfigParser()
+    config.read(root / "setup.cfg")
+    listed = {
+        path
+        for package, globs in config["options.package_data"].items()
+        for glob in globs.split()
+        for path in root.joinpath(*package.split(".")).glob(glob)
+    }
+    held = {path for path in (root / "jaxdd").rglob("*.*") if path.suffix in (".j2", ".css")}
+    assert len(held) == 3 and held <= listed
 
 
 def test_tiles_keep_every_pixel_and_leave_transparent_gaps():

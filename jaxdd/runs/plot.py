@@ -17,7 +17,7 @@ import numpy as np
 from jaxdd.data.files import atomic_path
 
 _DPI = 150
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
     "axes.titlesize": 11,
@@ -95,8 +95,8 @@ def synthetic_grid(
 
     Args:
         path: the PNG file.
-        images: normalised images [k, ipc, h, w, c]. One channel is drawn in grey, of more than three
-            the first three.
+        images: normalised images [k, ipc, h, w, c]. One channel is drawn in grey, of more than
+            three the first three.
         mean: mean of each channel that was subtracted, [c].
         std: standard deviation of each channel that was divided by, [c].
         title: text above the grid.
@@ -133,8 +133,8 @@ def comparison(
         titles: name -> text above the set, such as "plain DM: 31 %"; the name by default.
 
     Raises:
-        ValueError: no sets, sets of different numbers of classes, titles of unknown sets, or images,
-            mean or std of other shapes.
+        ValueError: no sets, sets of different numbers of classes, titles of unknown sets, or
+            images, mean or std of other shapes.
         TypeError: images of integers, which are not normalised.
     """
     if not sets:
@@ -206,9 +206,11 @@ def _panels(
     """Draws sets side by side, image pixels on screen pixels, so that nothing is blurred."""
     mosaics = [_mosaic(pixels[:_ROWS, :columns], cell) for pixels in sets]
     roomy = (min(300, _CHARACTER * (len(text) + 1)) for text in titles)
-    widths = [max(mosaic.shape[1], least) for mosaic, least in zip(mosaics, roomy)]
-    titles = [textwrap.wrap(text, width // _CHARACTER) for text, width in zip(titles, widths)]
-    top = _LINE * max(len(lines) for lines in titles) + _MARGIN
+    widths = [max(mosaic.shape[1], least) for mosaic, least in zip(mosaics, roomy, strict=True)]
+    wrapped = [
+        textwrap.wrap(text, width // _CHARACTER) for text, width in zip(titles, widths, strict=True)
+    ]
+    top = _LINE * max(len(lines) for lines in wrapped) + _MARGIN
     left, bottom = np.cumsum([_MARGIN + 12, *(width + _MARGIN for width in widths)]), _MARGIN
     height = top + max(mosaic.shape[0] for mosaic in mosaics) + bottom
     with _figure(path, left[-1], height) as figure:
@@ -216,7 +218,7 @@ def _panels(
         def write(x: float, y: float, text: str, **style: Any) -> None:
             figure.text(x / left[-1], 1 - y / height, text, **style)
 
-        for start, mosaic, lines in zip(left, mosaics, titles):
+        for start, mosaic, lines in zip(left, mosaics, wrapped, strict=False):
             figure.figimage(mosaic, start, height - top - mosaic.shape[0])
             write(start, top - 14, "\n".join(lines), va="bottom", weight="bold", size=11)
             rows = min(len(sets[0]), _ROWS)
@@ -357,7 +359,7 @@ def embedding_map(
     points, shares = _principal(embeddings[shown].astype(np.float64))
     with _figure(path, 120 + 860 * len(maps), 840, layout="constrained") as figure:
         panels = figure.subplots(1, len(maps), squeeze=False, sharex=True, sharey=True)[0]
-        for axes, name, values in zip(panels, maps, groups):
+        for axes, name, values in zip(panels, maps, groups, strict=True):
             _scatter(axes, points, values[shown], name)
             axes.set_title(f"Embeddings by {name}")
             axes.set_xlabel(f"first component ({100 * shares[0]:.0f} % of the variance)")
@@ -386,7 +388,7 @@ def _scatter(axes: Any, points: np.ndarray, values: np.ndarray, name: str) -> No
         # All in one call, in random order, so that no group is painted over by a later one.
         colors = np.array(_CATEGORIES)[np.searchsorted(categories, values)]
         axes.scatter(*points.T, c=colors, **style)
-        for category, color in zip(categories, _CATEGORIES):
+        for category, color in zip(categories, _CATEGORIES, strict=False):
             axes.scatter([], [], c=color, s=30, label=str(category))
         axes.legend(title=name, loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2)
     axes.set(xticks=[], yticks=[])
@@ -395,7 +397,7 @@ def _scatter(axes: Any, points: np.ndarray, values: np.ndarray, name: str) -> No
 def _rows(*, ndims: Sequence[int] = (1, 1, 1), **values: Any) -> list[np.ndarray]:
     """Returns arrays by the same samples, after a look at their shapes."""
     arrays = {name: np.asarray(value) for name, value in values.items()}
-    for (name, array), ndim in zip(arrays.items(), ndims):
+    for (name, array), ndim in zip(arrays.items(), ndims, strict=False):
         if array.ndim != ndim or not array.size:
             expected = "[n]" if ndim == 1 else "[n, d]"
             raise ValueError(f"{name} must have shape {expected}, found {array.shape}")
@@ -418,12 +420,13 @@ def accuracy_bars(
     Args:
         path: the PNG file.
         rows: name of the set -> group -> {"mean": , "std": , "n": }, shares in [0, 1], as in
-            `{"random": {"accuracy": {"mean": 0.6, "std": 0.02, "n": 5}, "aligned": None}}`. Groups are
-            "accuracy" (all samples), "aligned", "conflicting" and "worst_group"; those that are
+            `{"random": {"accuracy": {"mean": 0.6, "std": 0.02, "n": 5}, "aligned": None}}`. Groups
+            are "accuracy" (all samples), "aligned", "conflicting" and "worst_group"; those that are
             missing, None or NaN are left out.
 
     Raises:
-        ValueError: no rows, unknown groups or statistics, a mean outside of [0, 1], or nothing left.
+        ValueError: no rows, unknown groups or statistics, a mean outside of [0, 1], or nothing
+            left.
     """
     table = {name: _scores(name, row) for name, row in rows.items()}
     groups = [group for group in _GROUPS if any(group in scores for scores in table.values())]
@@ -435,7 +438,8 @@ def accuracy_bars(
         axes = figure.add_subplot()
         for index, group in enumerate(groups):
             places = [i for i, scores in enumerate(table.values()) if group in scores]
-            means, stds, _ = zip(*(scores[group] for scores in table.values() if group in scores))
+            found = [scores[group] for scores in table.values() if group in scores]
+            means, stds, _ = zip(*found, strict=True)
             x = np.array(places) + (index - (len(groups) - 1) / 2) * width
             _bars(axes, x, means, stds, width=0.92 * width, group=group)
         names = [textwrap.fill(name, 16) for name in table]
@@ -485,7 +489,7 @@ def heat_maps(
     with _figure(path, width, height, layout="constrained") as figure:
         row = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
         row[0].set_ylabel(row_name)
-        for axes, (title, matrix) in zip(row, found.items()):
+        for axes, (title, matrix) in zip(row, found.items(), strict=True):
             axes.imshow(matrix, vmin=limits[0], vmax=limits[1], cmap="viridis", aspect="auto")
             axes.set_title(title)
             axes.set_xticks(range(shape[1]), along)
@@ -508,7 +512,7 @@ def _bars(axes: Any, x: np.ndarray, means: Any, stds: Any, *, width: float, grou
     axes.bar(x, heights, width, color=color, label=name)
     whiskers = np.where(errors > 0, errors, np.nan)
     axes.errorbar(x, heights, whiskers, fmt="none", ecolor="#222222", elinewidth=1, capsize=2.5)
-    for place, height, error in zip(x, heights, errors):
+    for place, height, error in zip(x, heights, errors, strict=True):
         above = min(height + error + 1.5, 106)
         axes.text(place, above, f"{height:.0f}", ha="center", size=8)
 

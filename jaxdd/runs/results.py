@@ -59,14 +59,16 @@ def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
         ValueError: the file is not JSON, or holds no such result.
     """
     found = files.read_json(path)
-    if isinstance(found, dict) and isinstance(found.get("rows"), dict) and found["rows"]:
-        rows = found["rows"]
-    elif isinstance(found, dict) and "accuracy" in found:
-        config = found.get("config") if isinstance(found.get("config"), dict) else {}
+    found = found if isinstance(found, dict) else {}
+    rows, config = (
+        value if isinstance(value, dict) else {}
+        for value in (found.get("rows"), found.get("config"))
+    )
+    if not rows and "accuracy" in found:
         name = str(config.get("row") or config.get("debias") or "distilled")
         random = {"random": found["random"]} if "random" in found and name != "random" else {}
         rows = {**random, name: found}
-    else:
+    if not rows:
         raise ValueError(f"{path} holds no result of a run or a comparison")
     for name, row in rows.items():
         _check_row(row, f"{path}, row {name}")
@@ -179,11 +181,13 @@ def percent(score: Mapping[str, Any] | None) -> str:
     >>> percent({"mean": float("nan")})
     '–'
     """
-    mean, std = (finite((score or {}).get(part)) for part in ("mean", "std"))
+    score = score or {}
+    mean, std = (finite(score.get(part)) for part in ("mean", "std"))
     if mean is None:
         return "–"
-    several = std is not None and (score.get("n") or 0) > 1
-    return f"{100 * mean:.1f} ± {100 * std:.1f}" if several else f"{100 * mean:.1f}"
+    if std is not None and (score.get("n") or 0) > 1:
+        return f"{100 * mean:.1f} ± {100 * std:.1f}"
+    return f"{100 * mean:.1f}"
 
 
 def interval(score: Mapping[str, Any] | None) -> tuple[float, float] | None:
