@@ -108,7 +108,7 @@ def choose(job: jobs.Job) -> Choice:
         reweight.group_balance(weights, labels, groups, num_classes=classes, num_attributes=classes)
     )
     balances = [{**values, "balance": balance(found.weights)} for values, found in tried]
-    order = processes.agreed(np.array([each["balance"] for each in balances]))
+    order = processes.broadcast(np.array([each["balance"] for each in balances]))
     best, uniform = int(order.argmax()), reweight.uniform(labels, num_classes=classes)
     job.report("choosing weights", 1, 2)
     with jobs.timed(job.seconds, "judge"):
@@ -238,7 +238,7 @@ def judge(job: jobs.Job, groups: np.ndarray) -> Callable[[jax.Array], Trial]:
         means = [
             found.mean() for found in scored((jax.random.split(key, _DRAWS), jnp.stack(images)))
         ]
-        agreeing, disagreeing = map(float, processes.agreed(means))
+        agreeing, disagreeing = map(float, processes.broadcast(means))
         overall = share * agreeing + (1 - share) * disagreeing
         return Trial(float(overall), agreeing, disagreeing, counted)
 

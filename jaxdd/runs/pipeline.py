@@ -276,7 +276,7 @@ def distill_into(job: jobs.Job, folder: pathlib.Path, source: Source, name: str)
             if due:
                 _save(job, folder, step, state)
                 saved = now
-            if processes.agreed(np.int32(stopped.is_set())):
+            if processes.broadcast(np.int32(stopped.is_set())):
                 if not due:
                     _save(job, folder, step, state)
                 raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")

@@ -78,7 +78,7 @@ def embed(job: jobs.Job) -> Encoded:
             contrastive.train, trainer=trainer, steps=options.encoder_steps, batch_size=256
         )
         state, _ = jax.jit(train)(jobs.key(options, "encoder"), pool=pool)
-        state = processes.agreed(state)
+        state = processes.broadcast(state)
         whole = jax.jit(functools.partial(contrastive.embed, encoder))
         embeddings = getattr(whole(state.params, pool), options.embedding)
         jax.block_until_ready(embeddings)
@@ -105,7 +105,7 @@ def weights(job: jobs.Job, log_density: jax.Array) -> jax.Array:
     )
     if job.options.clip is not None:
         found = reweight.clip(found, labels, num_classes=classes, limit=job.options.clip)
-    return processes.agreed(found)
+    return processes.broadcast(found)
 
 
 def weigh(job: jobs.Job) -> Weighing:
