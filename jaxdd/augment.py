@@ -26,16 +26,16 @@ class Augmentation(NamedTuple):
     """Parameters of the augmentation of one image; a batch of them carries a leading axis.
 
     Attributes:
-        brightness: [] added to every value, in the units of the image; 0 changes nothing.
-        saturation: [] factor on the difference to the mean over the channels; 1 changes nothing.
-        contrast: [] factor on the difference to the mean over the image; 1 changes nothing.
-        shift: [2] pixels (rows, columns) by which the window moves down and right, so that the
+        brightness: `[]` added to every value, in the units of the image; 0 changes nothing.
+        saturation: `[]` factor on the difference to the mean over the channels; 1 changes nothing.
+        contrast: `[]` factor on the difference to the mean over the image; 1 changes nothing.
+        shift: `[2]` pixels (rows, columns) by which the window moves down and right, so that the
             picture moves up and left; 0 changes nothing.
-        flip: [] bool, whether left and right change places.
-        scale: [2] factor on the sampling grid (rows, columns): above 1 the picture shrinks.
-        angle: [] radians, counter-clockwise as seen.
-        cutout_centre: [2] integer row and column of the centre of the square that is set to 0.
-        cutout_size: [2] integer height and width of the square in pixels; 0 cuts nothing out.
+        flip: `[]` bool, whether left and right change places.
+        scale: `[2]` factor on the sampling grid (rows, columns): above 1 the picture shrinks.
+        angle: `[]` radians, counter-clockwise as seen.
+        cutout_centre: `[2]` integer row and column of the centre of the square that is set to 0.
+        cutout_size: `[2]` integer height and width of the square in pixels; 0 cuts nothing out.
     """
 
     brightness: jax.Array
@@ -74,7 +74,7 @@ def identity() -> Augmentation:
 
 
 def draw(
-    key: jax.Array, shape: tuple[int, int, int], *, strategy: Sequence[str] = OPERATIONS
+    key: jax.Array, shape: tuple[int, ...], *, strategy: Sequence[str] = OPERATIONS
 ) -> Augmentation:
     """Draws one operation uniformly from the strategy, and its parameters.
 
@@ -143,7 +143,7 @@ def apply(augmentation: Augmentation, image: jax.Array) -> jax.Array:
     Written as four gathers per image. When a batch shares its parameters there are alternatives;
     for 10 classes × (256 + 10) images of 32×32×3 in `jit` on two CPU cores, and for the gradient
     in the 10 × 10 synthetic ones, the resampling alone took: four gathers per image 55 ms (10 ms),
-    four gathers of rows of a [pixels, images × channels] layout 39 ms (5 ms), a product with the
+    four gathers of rows of a `[pixels, images × channels]` layout 39 ms (5 ms), a product with the
     dense interpolation matrix 309 ms (55 ms). All of `siamese` takes 43–68 ms (8 ms), `per_image`
     of 256 images 6 ms; the shared layout would need a second implementation for `per_image`.
 
@@ -152,10 +152,10 @@ def apply(augmentation: Augmentation, image: jax.Array) -> jax.Array:
 
     Args:
         augmentation: the parameters for one image.
-        image: [h, w, c] floating point; colour is meant for normalised images.
+        image: `[h, w, c]` floating point; colour is meant for normalised images.
 
     Returns:
-        [h, w, c], the augmented image in the same dtype (computed in float32 at least).
+        `[h, w, c]`, the augmented image in the same dtype (computed in float32 at least).
 
     Raises:
         ValueError: the image has not three axes.
@@ -177,7 +177,7 @@ def siamese(
 
     Args:
         key: random key.
-        *batches: each [n_i, h, w, c] floating point, of one image shape; the n_i may differ.
+        *batches: each `[n_i, h, w, c]` floating point, of one image shape; the n_i may differ.
         strategy: names out of `OPERATIONS`, as for `draw`, or a function of a key and one image,
             which then gets the keys that draws would have got.
 
@@ -214,12 +214,12 @@ def per_image(
 
     Args:
         key: random key.
-        images: [n, h, w, c] floating point.
+        images: `[n, h, w, c]` floating point.
         strategy: names out of `OPERATIONS`, as for `draw`, or a function of a key and one image,
             which then gets the keys that draws would have got.
 
     Returns:
-        [n, h, w, c], the augmented images.
+        `[n, h, w, c]`, the augmented images.
 
     Raises:
         ValueError: the images have not four axes, or a name in the strategy is not an operation.
@@ -262,15 +262,19 @@ def _color(u, height, width):
 
 def _crop(u, height, width):
     reach = [int(0.125 * side + 0.5) for side in (height, width)]
-    return {"shift": jnp.stack([jnp.floor(v * (2 * r + 1)) - r for v, r in zip(u, reach)])}
+    return {
+        "shift": jnp.stack(
+            [jnp.floor(v * (2 * r + 1)) - r for v, r in zip(u[:2], reach, strict=True)]
+        )
+    }
 
 
 def _cutout(u, height, width):
     size = [int(0.5 * side + 0.5) for side in (height, width)]
     # An even square lies half a pixel up and left of its centre, so that one more place, just
     # outside of the image, makes top and bottom, left and right alike.
-    places = [side + 1 - cut % 2 for side, cut in zip((height, width), size)]
-    centre = [jnp.floor(v * n).astype(jnp.int32) for v, n in zip(u, places)]
+    places = [side + 1 - cut % 2 for side, cut in zip((height, width), size, strict=True)]
+    centre = [jnp.floor(v * n).astype(jnp.int32) for v, n in zip(u[:2], places, strict=True)]
     return {"cutout_centre": jnp.stack(centre), "cutout_size": jnp.array(size, jnp.int32)}
 
 
@@ -308,7 +312,7 @@ def _adjust_color(augmentation, image):
 
 
 def _source_coordinates(augmentation, height, width):
-    """Where each output pixel is taken from: rows [h, w] and columns [h, w], in pixels."""
+    """Where each output pixel is taken from: rows `[h, w]` and columns `[h, w]`, in pixels."""
     middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
     down = (jnp.arange(height, dtype=jnp.float32)[:, None] - middle_row) * augmentation.scale[0]
     right = (jnp.arange(width, dtype=jnp.float32) - middle_column) * augmentation.scale[1]
@@ -320,7 +324,7 @@ def _source_coordinates(augmentation, height, width):
 
 
 def _sample(image, rows, columns):
-    """Bilinear interpolation of the image [h, w, c] at points [...], zero outside: [..., c]."""
+    """Interpolates the image `[h, w, c]` bilinearly at points `[...]`, zero outside: `[..., c]`."""
     height, width, channels = image.shape
     pixels = image.reshape(height * width, channels)
     top, left = jnp.floor(rows), jnp.floor(columns)
@@ -336,7 +340,7 @@ def _sample(image, rows, columns):
 
 
 def _cutout_mask(augmentation, height, width):
-    """True [h, w, 1] in the square of `cutout_size` that begins size // 2 before its centre."""
+    """True `[h, w, 1]` in the square of `cutout_size` that begins size // 2 before its centre."""
     centre, size = jnp.asarray(augmentation.cutout_centre), jnp.asarray(augmentation.cutout_size)
     start = centre - size // 2
     rows, columns = jnp.arange(height)[:, None, None], jnp.arange(width)[:, None]

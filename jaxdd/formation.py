@@ -2,9 +2,11 @@
 
 IDC (Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameterization", ICML 2022)
 spends the pixels of one image on factor² coarser ones. `split` makes the images that networks see,
-differentiably, and `join` their inverse for the start: give `functools.partial(split, factor=2)` to a
-method of `jaxdd.distill` as its `decode`.
+differentiably, and `join` their inverse for the start: give `functools.partial(split, factor=2)` to
+a method of `jaxdd.distill` as its `decode`.
 """
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -46,8 +48,8 @@ def join(images: jax.Array, *, factor: int) -> jax.Array:
         `[..., m, h, w, c]`.
 
     Raises:
-        ValueError: for a factor below 1 or beyond the sides, or a number of images that factor² does
-            not divide.
+        ValueError: for a factor below 1 or beyond the sides, or a number of images that factor²
+            does not divide.
     """
     *lead, count, height, width, channels = images.shape
     cuts = [(rows, columns) for rows in _cuts(height, factor) for columns in _cuts(width, factor)]
@@ -66,4 +68,4 @@ def _cuts(side, factor):
     if not 1 <= factor <= side:
         raise ValueError(f"factor must lie in 1..{side}, the side of the images, found {factor}")
     edges = [i * side // factor for i in range(factor + 1)]
-    return [slice(a, b) for a, b in zip(edges, edges[1:])]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]

@@ -4,9 +4,9 @@
 
 `log_density` (any queries under any points) and `class_log_density` (each sample under its own
 class) are two doors to `kernel_sums.kernel_sums`: exact, in log space, tiled, and round a ring of
-devices where the points are split; `log_density_sampled` is for points beyond counting, and says how
-far off it is. The bandwidth h has the unit of the embeddings; `scott`,
-`silverman`, `mean_distance`, `median_distance` and `likelihood` propose one.
+devices where the points are split; `log_density_sampled` is for points beyond counting, and says
+how far off it is. The bandwidth h has the unit of the embeddings; `scott`, `silverman`,
+`mean_distance`, `median_distance` and `likelihood` propose one.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from jaxdd import kernel_sums
+from jaxdd import _checks, kernel_sums
 
 FLOOR = 1e-6
 """Smallest bandwidth that a rule returns: what a class without any spread gets."""
@@ -27,11 +28,11 @@ _TOGETHER = 8  # Candidate bandwidths that share one pass over the distances.
 
 
 def log_density(
-    queries: jax.Array,
-    points: jax.Array,
-    bandwidth: jax.Array | float,
+    queries: ArrayLike,
+    points: ArrayLike,
+    bandwidth: ArrayLike,
     *,
-    weights: jax.Array | None = None,
+    weights: ArrayLike | None = None,
     leave_one_out: bool = False,
     tile: int | None = None,
     axis: str | None = None,
@@ -43,10 +44,10 @@ def log_density(
     and carry a rounding error of about 1e-7 of the squared spread: keep h well above 1e-3 of it.
 
     Args:
-        queries: [n, d] floating.
-        points: [m, d] floating.
+        queries: `[n, d]` floating.
+        points: `[m, d]` floating.
         bandwidth: h > 0, a scalar in the unit of the coordinates; may be traced.
-        weights: [m], at least 0, of any total; equal where omitted. A point of weight 0 is absent
+        weights: `[m]`, at least 0, of any total; equal where omitted. A point of weight 0 is absent
             (and its weight has gradient 0).
         leave_one_out: the queries are the points, and point i takes no part in the density of
             query i, neither above nor below the fraction bar.
@@ -57,7 +58,7 @@ def log_density(
             door from outside.
 
     Returns:
-        [n] log densities in nats, float32 or wider; -inf where no point is left.
+        `[n]` log densities in nats, float32 or wider; -inf where no point is left.
 
     Raises:
         TypeError: queries or points are not floating.
@@ -94,12 +95,12 @@ def log_density(
 
 
 def class_log_density(
-    embeddings: jax.Array,
-    labels: jax.Array,
-    bandwidth: jax.Array | float,
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    bandwidth: ArrayLike,
     *,
     num_classes: int,
-    weights: jax.Array | None = None,
+    weights: ArrayLike | None = None,
     leave_one_out: bool = False,
     tile: int | None = None,
     axis: str | None = None,
@@ -112,11 +113,11 @@ def class_log_density(
     labels does not. Rounding is that of `log_density`, with the spread of the class.
 
     Args:
-        embeddings: [n, d] floating.
-        labels: [n] integers in [0, num_classes); classes may be empty and of any size.
-        bandwidth: h > 0, a scalar or one per class [num_classes]; may be traced.
+        embeddings: `[n, d]` floating.
+        labels: `[n]` integers in [0, num_classes); classes may be empty and of any size.
+        bandwidth: h > 0, a scalar or one per class `[num_classes]`; may be traced.
         num_classes: number of classes, static.
-        weights: [n], at least 0; equal where omitted. A sample of weight 0 is absent from the
+        weights: `[n]`, at least 0; equal where omitted. A sample of weight 0 is absent from the
             densities, its own included.
         leave_one_out: a sample takes no part in its own density; the only sample of its class then
             has log density -inf.
@@ -125,7 +126,7 @@ def class_log_density(
             class. `parallel.class_log_density` is the door from outside.
 
     Returns:
-        [n] log densities in nats, in the order of the input, float32 or wider.
+        `[n]` log densities in nats, in the order of the input, float32 or wider.
 
     Raises:
         TypeError: embeddings are not floating or labels not integers.
@@ -157,7 +158,7 @@ def class_log_density(
 
 
 class Estimate(NamedTuple):
-    """Estimated log densities `log_density` [n], and their standard errors `error` [n], in nats."""
+    """Estimated log densities and their standard errors, both `[n]`, in nats."""
 
     log_density: jax.Array
     error: jax.Array
@@ -165,9 +166,9 @@ class Estimate(NamedTuple):
 
 def log_density_sampled(
     key: jax.Array,
-    queries: jax.Array,
-    points: jax.Array,
-    bandwidth: jax.Array | float,
+    queries: ArrayLike,
+    points: ArrayLike,
+    bandwidth: ArrayLike,
     *,
     samples: int,
     itself: bool = False,
@@ -193,8 +194,8 @@ def log_density_sampled(
 
     Args:
         key: a jax.random key.
-        queries: [n, d] floating.
-        points: [m, d] floating.
+        queries: `[n, d]` floating.
+        points: `[m, d]` floating.
         bandwidth: h > 0, a scalar in the unit of the coordinates; may be traced.
         samples: number S of points to draw, 2 to m, static.
         itself: the queries are the points; the kernel of a query itself is then added exactly
@@ -222,7 +223,7 @@ def log_density_sampled(
     drawn = points[chosen]
     centre = jax.lax.stop_gradient(drawn.mean(0))
 
-    def kernel_sums(h):
+    def sums(h):
         return kernel_sums.kernel_sums(
             kernel_sums.Queries(
                 queries - centre, jnp.zeros(n, int), jnp.arange(n), jnp.broadcast_to(h, n)
@@ -237,7 +238,7 @@ def log_density_sampled(
             tile=tile,
         )
 
-    both = jax.vmap(kernel_sums)(bandwidth * jnp.array([1, 0.5**0.5]))
+    both = jax.vmap(sums)(bandwidth * jnp.array([1, 0.5**0.5]))
     (log_sum, log_square), count, others = both.log_sum, both.mass[0], m - itself
     spread = jnp.maximum(count * jnp.exp(log_square - 2 * log_sum) - 1, 0)
     error = jnp.sqrt(spread * (1 - count / others) / (count - 1))
@@ -281,7 +282,7 @@ def _index(n: int, axis: str | None) -> jax.Array:
 
 
 def scott(
-    points: jax.Array, *, weights: jax.Array | None = None, factor: jax.Array | float = 1.0
+    points: ArrayLike, *, weights: ArrayLike | None = None, factor: ArrayLike = 1.0
 ) -> jax.Array:
     """Scott's rule for an isotropic kernel.
 
@@ -289,8 +290,8 @@ def scott(
     dimensions and n the effective number of points, (sum w)^2 / sum w^2.
 
     Args:
-        points: [n, d] floating.
-        weights: [n], at least 0, or a 0/1 mask; equal where omitted.
+        points: `[n, d]` floating.
+        weights: `[n]`, at least 0, or a 0/1 mask; equal where omitted.
         factor: multiplies the result.
 
     Returns:
@@ -307,15 +308,15 @@ def scott(
 
 
 def silverman(
-    points: jax.Array, *, weights: jax.Array | None = None, factor: jax.Array | float = 1.0
+    points: ArrayLike, *, weights: ArrayLike | None = None, factor: ArrayLike = 1.0
 ) -> jax.Array:
     """Silverman's rule for an isotropic kernel.
 
     h = factor * s * (n (d + 2) / 4)^(-1 / (d + 4)), s and n as in `scott`.
 
     Args:
-        points: [n, d] floating.
-        weights: [n], at least 0, or a 0/1 mask; equal where omitted.
+        points: `[n, d]` floating.
+        weights: `[n]`, at least 0, or a 0/1 mask; equal where omitted.
         factor: multiplies the result.
 
     Returns:
@@ -333,15 +334,15 @@ def silverman(
 
 
 def mean_distance(
-    points: jax.Array, *, weights: jax.Array | None = None, factor: jax.Array | float = FACTOR
+    points: ArrayLike, *, weights: ArrayLike | None = None, factor: ArrayLike = FACTOR
 ) -> jax.Array:
     """Bandwidth in proportion to the root mean squared distance between the points.
 
     h^2 = factor * mean_ij |x_i - x_j|^2 / 2 = factor * trace of the (population) covariance.
 
     Args:
-        points: [n, d] floating.
-        weights: [n], at least 0, or a 0/1 mask; equal where omitted.
+        points: `[n, d]` floating.
+        weights: `[n]`, at least 0, or a 0/1 mask; equal where omitted.
         factor: at least 0; multiplies the squared bandwidth.
 
     Returns:
@@ -360,10 +361,10 @@ def mean_distance(
 
 def median_distance(
     key: jax.Array,
-    points: jax.Array,
+    points: ArrayLike,
     *,
-    weights: jax.Array | None = None,
-    factor: jax.Array | float = FACTOR,
+    weights: ArrayLike | None = None,
+    factor: ArrayLike = FACTOR,
     pairs: int = 4096,
 ) -> jax.Array:
     """Bandwidth in proportion to the median distance between the points.
@@ -372,8 +373,8 @@ def median_distance(
 
     Args:
         key: a jax.random key.
-        points: [n, d] floating.
-        weights: [n], at least 0, or a 0/1 mask, the odds of being drawn; equal where omitted.
+        points: `[n, d]` floating.
+        weights: `[n]`, at least 0, or a 0/1 mask, the odds of being drawn; equal where omitted.
         factor: at least 0; multiplies the squared bandwidth.
         pairs: number of pairs drawn (a pair of a point with itself is dropped), static.
 
@@ -396,19 +397,19 @@ def median_distance(
 
 
 def class_bandwidth(
-    rule: Callable, embeddings: jax.Array, labels: jax.Array, *, num_classes: int
+    rule: Callable[..., jax.Array], embeddings: ArrayLike, labels: ArrayLike, *, num_classes: int
 ) -> jax.Array:
     """Apply a bandwidth rule to each class.
 
     Args:
         rule: called as rule(points, weights=mask), such as `scott` or
             `functools.partial(median_distance, key)`.
-        embeddings: [n, d] floating.
-        labels: [n] integers in [0, num_classes).
+        embeddings: `[n, d]` floating.
+        labels: `[n]` integers in [0, num_classes).
         num_classes: number of classes k, static.
 
     Returns:
-        [k] bandwidths; classes without samples or without spread get `FLOOR`.
+        `[k]` bandwidths; classes without samples or without spread get `FLOOR`.
 
     Raises:
         TypeError: embeddings are not floating or labels not integers.
@@ -427,9 +428,9 @@ def class_bandwidth(
 
 
 def likelihood(
-    embeddings: jax.Array,
-    labels: jax.Array,
-    candidates: jax.Array,
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    candidates: ArrayLike,
     *,
     num_classes: int,
     tile: int | None = None,
@@ -440,15 +441,15 @@ def likelihood(
     with the sample left out.
 
     Args:
-        embeddings: [n, d] floating.
-        labels: [n] integers in [0, num_classes).
-        candidates: [q] bandwidths for all classes, or [q, k], such as a grid of factors times
+        embeddings: `[n, d]` floating.
+        labels: `[n]` integers in [0, num_classes).
+        candidates: `[q]` bandwidths for all classes, or `[q, k]`, such as a grid of factors times
             `class_bandwidth`; all positive.
         num_classes: number of classes k, static.
         tile: as in `class_log_density`.
 
     Returns:
-        [k] bandwidths. Classes of fewer than two samples get the first candidate.
+        `[k]` bandwidths. Classes of fewer than two samples get the first candidate.
 
     Raises:
         TypeError: embeddings are not floating or labels not integers.
@@ -475,8 +476,8 @@ def likelihood(
     return candidates[scores.argmax(0), jnp.arange(num_classes)]
 
 
-def _moments(points: jax.Array, weights: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Effective number of points, at least 1, and the variance [d] in every dimension."""
+def _moments(points: ArrayLike, weights: ArrayLike | None) -> tuple[jax.Array, jax.Array]:
+    """Effective number of points, at least 1, and the variance `[d]` in every dimension."""
     points = _as_points("points", points)
     weights = _as_weights(weights, points)
     total = weights.sum()
@@ -485,26 +486,18 @@ def _moments(points: jax.Array, weights: jax.Array | None) -> tuple[jax.Array, j
     return 1 / jnp.where(total > 0, (share**2).sum(), 1), variance
 
 
-def _floored(squared: jax.Array) -> jax.Array:
+def _floored(squared: ArrayLike) -> jax.Array:
     return jnp.sqrt(jnp.maximum(squared, FLOOR**2))
 
 
-def _values(array: jax.Array):
-    """The values as a numpy array, or None where (under jit, vmap, grad) there are none to see."""
-    # On the host, because under a trace even an operation on known values gives a tracer.
-    return None if isinstance(array, jax.core.Tracer) else jax.device_get(array)
-
-
-def _as_points(name: str, points: jax.Array) -> jax.Array:
+def _as_points(name: str, points: ArrayLike) -> jax.Array:
     points = jnp.asarray(points)
     if points.ndim != 2 or 0 in points.shape:
         raise ValueError(f"{name} must be a non-empty [n, d] array, found shape {points.shape}")
-    if not jnp.issubdtype(points.dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating, found {points.dtype}")
-    return points.astype(jnp.promote_types(points.dtype, jnp.float32))
+    return _checks.floating(name, points)
 
 
-def _as_weights(weights: jax.Array | None, points: jax.Array) -> jax.Array:
+def _as_weights(weights: ArrayLike | None, points: jax.Array) -> jax.Array:
     if weights is None:
         return jnp.ones(points.shape[0], points.dtype)
     weights = jnp.asarray(weights)
@@ -512,35 +505,22 @@ def _as_weights(weights: jax.Array | None, points: jax.Array) -> jax.Array:
         raise ValueError(
             f"weights must be one per point, found {weights.shape} for {points.shape[0]} points"
         )
-    values = _values(weights)
-    if values is not None and not ((values >= 0) & (values < jnp.inf)).all():
-        raise ValueError(f"weights must be at least 0 and finite, found {values.min()}")
-    return weights.astype(points.dtype)
+    return _checks.nonnegative("weights", weights).astype(points.dtype)
 
 
-def _as_labels(labels: jax.Array, embeddings: jax.Array, num_classes: int) -> jax.Array:
+def _as_labels(labels: ArrayLike, embeddings: jax.Array, num_classes: int) -> jax.Array:
     labels = jnp.asarray(labels)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be integers, found {labels.dtype}")
     if labels.shape != embeddings.shape[:1]:
         raise ValueError(
             "labels and embeddings must have the same leading dimension, "
             f"found {labels.shape} and {embeddings.shape}"
         )
-    values = _values(labels)
-    if values is not None and not 0 <= values.min() <= values.max() < num_classes:
-        raise ValueError(
-            f"labels must lie in [0, {num_classes}), found {values.min()} to {values.max()}"
-        )
-    return labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
+    return _checks.integers("labels", labels, num_classes)
 
 
-def _as_bandwidth(bandwidth: jax.Array | float, shapes, name: str = "bandwidth") -> jax.Array:
+def _as_bandwidth(bandwidth: ArrayLike, shapes, name: str = "bandwidth") -> jax.Array:
     bandwidth = jnp.asarray(bandwidth, jnp.result_type(bandwidth, float))
     if bandwidth.shape not in shapes:
         wanted = " or ".join(str(shape) for shape in shapes)
         raise ValueError(f"{name} must have shape {wanted}, found {bandwidth.shape}")
-    values = _values(bandwidth)
-    if values is not None and not ((values > 0) & (values < jnp.inf)).all():
-        raise ValueError(f"{name} must be positive and finite, found {values}")
-    return bandwidth
+    return _checks.positive(name, bandwidth)

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 TILE = {"cpu": 512}
 """Tile for each backend, and 2,048 for those not named.
 
-60,000 x 128 in 10 classes on one x86 core with tiles of 128, 256, 384, 512 and 1,024: 3.2, 2.7, 2.5,
-2.3 and 3.3 s. Small tiles pay for every pair that is skipped, large ones for pairs of one tile that
-share no label and for leaving the cache. At 512 the product alone takes 3.2 ns a pair, which is the
-rate of a large matrix product on that core (80 GFLOP/s), and all together 4.9 ns. The other backends'
-tile, which a launch of a kernel should not dominate, has not been measured.
+60,000 x 128 in 10 classes on one x86 core with tiles of 128, 256, 384, 512 and 1,024: 3.2, 2.7,
+2.5, 2.3 and 3.3 s. Small tiles pay for every pair that is skipped, large ones for pairs of one tile
+that share no label and for leaving the cache. At 512 the product alone takes 3.2 ns a pair, which
+is the rate of a large matrix product on that core (80 GFLOP/s), and all together 4.9 ns. The other
+backends' tile, which a launch of a kernel should not dominate, has not been measured.
 """
 
 _DIRECT = 8  # Up to this many dimensions, subtracting is as cheap as expanding and loses no digits.
@@ -31,16 +31,16 @@ class Queries(NamedTuple):
     """Where the sums are wanted.
 
     Attributes:
-        position: [n, d], best with the points centred at 0.
-        label: [n] integers, ascending.
-        index: [n] integers that tell a query that is also a point.
-        bandwidth: [n] h of the kernel. Apart from the position, so that a vmap over bandwidths
+        position: `[n, d]`, best with the points centred at 0.
+        label: `[n]` integers, ascending.
+        sample: `[n]` integers, which sample of the data this is.
+        bandwidth: `[n]` h of the kernel. Apart from the position, so that a vmap over bandwidths
             repeats no distance.
     """
 
     position: jax.Array
     label: jax.Array
-    index: jax.Array
+    sample: jax.Array
     bandwidth: jax.Array
 
 
@@ -48,20 +48,20 @@ class Points(NamedTuple):
     """What the sums are over.
 
     Attributes:
-        position: [m, d].
-        label: [m] integers, ascending.
-        index: [m] integers; a point with the index of a query is that query.
-        weight: [m], at least 0; a point of weight 0 is absent.
+        position: `[m, d]`.
+        label: `[m]` integers, ascending.
+        sample: `[m]` integers; a point with the number of a query is that query.
+        weight: `[m]`, at least 0; a point of weight 0 is absent.
     """
 
     position: jax.Array
     label: jax.Array
-    index: jax.Array
+    sample: jax.Array
     weight: jax.Array
 
 
 class Sums(NamedTuple):
-    """Kernel sums: `log_sum` [n], -inf where there is no point, and `mass` [n]."""
+    """Kernel sums of n queries, both `[n]`; `log_sum` is -inf where there is no point."""
 
     log_sum: jax.Array
     mass: jax.Array
@@ -82,7 +82,7 @@ def kernel_sums(
     Args:
         queries: sorted by label.
         points: sorted by label; this device's piece where `axis` is given.
-        leave_one_out: a point takes no part in the sum of the query with its index.
+        leave_one_out: a point takes no part in the sum of the query that it is.
         tile: largest number of queries and of points whose distances are in memory together; by
             default that of `TILE`.
         axis: mesh axis over which the points are split in pieces of one size (inside `shard_map`).
@@ -112,8 +112,8 @@ def kernel_sums(
 def own_sums(queries: Queries, *, tile: int | None = None) -> Sums:
     """Sums the kernels of all queries of its label, its own included, for every query.
 
-    What `kernel_sums` gives where the queries are the points and all weigh one, for half the work: a
-    pair of tiles is taken once for both of its sides. As no sum is below its own kernel of one,
+    What `kernel_sums` gives where the queries are the points and all weigh one, for half the work:
+    a pair of tiles is taken once for both of its sides. As no sum is below its own kernel of one,
     none needs the largest exponent taken out. Derivatives are those of `kernel_sums`, whose memory
     is bounded in the reverse pass, too.
 
@@ -157,17 +157,17 @@ def _own_sums(queries: Queries, tile: int) -> Sums:
 def _own_sums_jvp(tile, primals, tangents):
     def sums(queries):
         ones = jnp.ones_like(queries.bandwidth)
-        points = Points(queries.position, queries.label, queries.index, ones)
+        points = Points(queries.position, queries.label, queries.sample, ones)
         return kernel_sums(queries, points, tile=tile)
 
     return _own_sums(*primals, tile), jax.jvp(sums, primals, tangents)[1]
 
 
 def _symmetric_sums(one: tuple[Queries, jax.Array], other: tuple[Queries, jax.Array]) -> jax.Array:
-    """Kernel sums over the pairs of two tiles, for either tile: [2, tile]."""
+    """Kernel sums over the pairs of two tiles, for either tile: `[2, tile]`."""
     (query, here), (point, there) = one, other
     squared = _squared_distances(query.position, point.position)
-    squared = jnp.where(query.index[:, None] == point.index, 0, squared)
+    squared = jnp.where(query.sample[:, None] == point.sample, 0, squared)
     both = (query.label[:, None] == point.label) * here[:, None] * there
     kernel = both * jnp.exp(-_rate(query.bandwidth)[:, None] * squared)
     return jnp.stack([kernel.sum(1), kernel.sum(0)])
@@ -210,8 +210,8 @@ def _local(queries: Queries, points: Points, *, leave_one_out: bool, tile: int) 
 
 
 def _kernel_sum(query: Queries, point: Points, leave_one_out: bool) -> jax.Array:
-    """Log of the weighted kernel sum, and the mass: [2, tile of queries]."""
-    same = query.index[:, None] == point.index
+    """Log of the weighted kernel sum, and the mass: `[2, tile of queries]`."""
+    same = query.sample[:, None] == point.sample
     present = (query.label[:, None] == point.label) & (point.weight > 0)
     present &= ~(same & leave_one_out)
     # A sample is at distance 0 from itself; a rounding error there matters when h is small.
@@ -225,7 +225,7 @@ def _kernel_sum(query: Queries, point: Points, leave_one_out: bool) -> jax.Array
 def _nothing(query: Queries, point: Points, leave_one_out: bool) -> jax.Array:
     """What `_kernel_sum` gives where no label is shared."""
     log_sum_and_mass = jnp.array([[-jnp.inf], [0]], query.position.dtype)
-    return _varying(jnp.tile(log_sum_and_mass, query.index.size), (query, point))
+    return _varying(jnp.tile(log_sum_and_mass, query.sample.size), (query, point))
 
 
 def _varying(constant: jax.Array, like: Any) -> jax.Array:
@@ -233,16 +233,17 @@ def _varying(constant: jax.Array, like: Any) -> jax.Array:
 
     Under shard_map both branches of a cond and all carries of a scan must vary over the same ones.
     """
-    value = sum(leaf.ravel()[0] for leaf in jax.tree.leaves(like))
+    value = functools.reduce(jnp.add, [leaf.ravel()[0] for leaf in jax.tree.leaves(like)])
     return jnp.where(False, value.astype(constant.dtype), constant)
 
 
 def _squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
     if x.shape[1] <= _DIRECT:
-        return sum((a[:, None] - b) ** 2 for a, b in zip(x.T, y.T))
+        squares = [(a[:, None] - b) ** 2 for a, b in zip(x.T, y.T, strict=True)]
+        return functools.reduce(jnp.add, squares)
     product = jnp.matmul(x, y.T, precision="highest")
     squared = (x * x).sum(-1)[:, None] + (y * y).sum(-1) - 2 * product
-    # Added, so that all derivatives at distance 0, where `maximum` has a kink, are those of squares.
+    # Added, so that all derivatives at distance 0, where `maximum` bends, are those of squares.
     return squared + jax.lax.stop_gradient(jnp.maximum(-squared, 0))
 
 
@@ -255,7 +256,7 @@ def _logsumexp(x: jax.Array) -> jax.Array:
 
 
 def _in_tiles(array: jax.Array, tile: int, fill: str = "edge") -> jax.Array:
-    """Cut [n, ...] into [tiles, tile, ...]; the edge fills the last, so labels stay sorted."""
+    """Cut `[n, ...]` into `[tiles, tile, ...]`; the edge fills the last, so labels stay sorted."""
     n = array.shape[0]
     tile = min(tile, n)
     array = jnp.pad(array, [(0, -n % tile)] + [(0, 0)] * (array.ndim - 1), mode=fill)

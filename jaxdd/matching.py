@@ -14,7 +14,7 @@ import jax.numpy as jnp
 def distribution(
     real: jax.Array, synthetic: jax.Array, weights: jax.Array | None = None
 ) -> jax.Array:
-    """Squared distance between weighted real and plain synthetic feature means, summed over classes.
+    """Squared distance between weighted real and plain synthetic feature means, over all classes.
 
     `L = Σ_c ‖ Σ_i w_ci ψ(x_ci) / Σ_i w_ci − mean_s ψ(s_cs) ‖²`, a *sum* over the d features, as in
     Zhao & Bilen, "Dataset Condensation with Distribution Matching" (WACV 2023), with the weighted
@@ -78,17 +78,18 @@ def cosine_rows(real: Any, synthetic: Any) -> jax.Array:
     def rows(tensor):
         return tensor.reshape(-1, tensor.shape[-1]).T
 
-    return sum(
+    distances = [
         jnp.sum(1 - _cosine(rows(one), rows(other)))
         for one, other in zip(jax.tree.leaves(real), jax.tree.leaves(synthetic), strict=True)
         if one.ndim > 1
-    )
+    ]
+    return jnp.asarray(sum(distances))
 
 
 def squared(real: Any, synthetic: Any) -> jax.Array:
     """Squared distance between two gradients, `Σ (g − g')²` over all parameters, biases too."""
     pairs = zip(jax.tree.leaves(real), jax.tree.leaves(synthetic), strict=True)
-    return sum(jnp.sum(jnp.square(one - other)) for one, other in pairs)
+    return jnp.asarray(sum(jnp.sum(jnp.square(one - other)) for one, other in pairs))
 
 
 def cosine(real: Any, synthetic: Any) -> jax.Array:

@@ -1,11 +1,11 @@
 """Micro-batches: as many images at a time as suit the device, with the same result.
 
 On a CPU a few images at a time keep a layer's activations in the cache until the next layer reads
-them. Forward, as many as have activations of `FORWARD` bytes: with a ConvNet and images of 32×32×3, 128
-at width 32 (a DM step of 10 × 128 real ones takes 0.19 s, and 0.29 with 32) and 32 at width 128 (10 × 256:
-2.7 s, and 3.1 with 128, on two cores). With gradients of the weights, `BACKWARD` images: an evaluation
-at width 32 takes 0.86 s, and 1.20 with 128. Elsewhere `LARGE` images bound the memory, whatever a batch
-holds.
+them. Forward, as many as have activations of `FORWARD` bytes: with a ConvNet and images of 32×32×3,
+128 at width 32 (a DM step of 10 × 128 real ones takes 0.19 s, and 0.29 with 32) and 32 at width 128
+(10 × 256: 2.7 s, and 3.1 with 128, on two cores). With gradients of the weights, `BACKWARD` images:
+an evaluation at width 32 takes 0.86 s, and 1.20 with 128. Elsewhere `LARGE` images bound the
+memory, whatever a batch holds.
 """
 
 from collections.abc import Callable
@@ -80,7 +80,7 @@ def _largest(function, images):
 
 
 def _per_device(cut, n, most, whole):
-    """Runs `cut(size)` where `n` exceeds the device's size, `most` on the CPU, otherwise `whole()`."""
+    """Runs `cut(size)` where `n` exceeds the device's size, on the CPU `most`, else `whole()`."""
     if n <= most:
         return whole()
     large = whole if n <= LARGE else lambda: cut(LARGE)

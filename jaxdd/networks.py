@@ -27,7 +27,7 @@ Module = Callable[..., Any]
 
 
 class Output(NamedTuple):
-    """What a network returns: flattened features `[n, d]` before the classifier, logits `[n, k]`."""
+    """What a network returns: features `[n, d]` before the classifier, and logits `[n, k]`."""
 
     features: jax.Array
     logits: jax.Array
@@ -100,7 +100,7 @@ def _convolve(images, kernel, padding):
         padding=[(p, p) for p in padding],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    if all(side >= k for side, k in zip(images.shape[1:3], kernel.shape[:2])):
+    if all(side >= k for side, k in zip(images.shape[1:3], kernel.shape[:2], strict=True)):
         return direct(images, kernel)
     product = functools.partial(_convolve_by_product, padding=padding)
     return jax.lax.platform_dependent(images, kernel, cpu=product, default=direct)
@@ -115,7 +115,7 @@ def _convolve_by_product(images, kernel, padding):
 def _shifts(images, padding, window):
     """The parts `[n, h', w', c]` of the padded images that each place of the window meets."""
     padded = jnp.pad(images, ((0, 0), *((p, p) for p in padding), (0, 0)))
-    height, width = (n - k + 1 for n, k in zip(padded.shape[1:3], window))
+    height, width = (n - k + 1 for n, k in zip(padded.shape[1:3], window, strict=True))
     return [
         padded[:, i : i + height, j : j + width] for i in range(window[0]) for j in range(window[1])
     ]
@@ -124,8 +124,8 @@ def _shifts(images, padding, window):
 def _kernel_gradient_by_product(images, cotangent, padding, window):
     """The weight gradient as one matrix product over all shifted copies of the images.
 
-    The copies are laid out as rows, [shift and channel, image and pixel]: the product then runs over
-    the contiguous axis, which is worth more than the transposition costs.
+    The copies are laid out as rows, `[shift and channel, image and pixel]`: the product then runs
+    over the contiguous axis, which is worth more than the transposition costs.
     """
     shifts = [shift.transpose(3, 0, 1, 2) for shift in _shifts(images, padding, window)]
     rows = jnp.stack(shifts).reshape(math.prod(window) * images.shape[-1], -1)
@@ -146,14 +146,14 @@ def conv2d(images: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> ja
     XLA's CPU backend runs a kernel gradient (and, less badly, an image gradient) inside `lax.scan`
     with a naive loop: 3.3 s instead of 0.08 s for 256 images of 16×16×32 on two cores. So the image
     gradient is written as a convolution with the flipped kernel (everywhere; 44 ms instead of
-    355 ms), and the kernel gradient as one matrix product on the CPU and as XLA's own convolution on
-    other backends. The product is over [window · i, n · h · w] rows; with the window behind the
-    pixels instead it took 10.8 in place of 4.5 ms for 100 images of 32×32×3 and 32 features, 57.5 in
-    place of 23.1 ms for 256 and 128, 326 in place of 292 ms for 256 of 16×16×128 and 128. So is, on the
-    CPU, a convolution whose window is larger than the image, as in the last layers of VGG11: XLA
-    takes 376 ms for 32 images of 2×2×512, the product 8.6. The image
-    gradient is again `conv2d`, so higher orders in reverse mode are fast too; forward mode
-    (`jax.jvp`) is not defined.
+    355 ms), and the kernel gradient as one matrix product on the CPU and as XLA's own convolution
+    on other backends. The product is over `[window · i, n · h · w]` rows; with the window behind
+    the pixels instead it took 10.8 in place of 4.5 ms for 100 images of 32×32×3 and 32 features,
+    57.5 in place of 23.1 ms for 256 and 128, 326 in place of 292 ms for 256 of 16×16×128 and 128.
+    So is, on the CPU, a convolution whose window is larger than the image, as in the last layers of
+    VGG11: XLA takes 376 ms for 32 images of 2×2×512, the product 8.6. The image gradient is again
+    `conv2d`, so higher orders in reverse mode are fast too; forward mode (`jax.jvp`) is not
+    defined.
 
     Args:
         images: `[n, h, w, i]`.
@@ -205,7 +205,8 @@ class Conv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Convolves `[n, h, w, i]` to `[n, h', w', features]`."""
         shape = (self.window, self.window, images.shape[-1], self.features)
         if min(images.shape[1:3]) + 2 * self.padding < self.window:
             raise ValueError(
@@ -226,7 +227,8 @@ class Dense(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, inputs):
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Maps `[..., i]` to `[..., features]`."""
         initializer = uniform_fan_in(inputs.shape[-1])
         kernel = self.param("kernel", initializer, (inputs.shape[-1], self.features))
         bias = self.param("bias", initializer, (self.features,))
@@ -249,7 +251,8 @@ class InstanceNorm(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Returns the normalised images, `[n, h, w, c]`."""
         channels = images.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
@@ -261,7 +264,7 @@ class InstanceNorm(nn.Module):
 
 
 def _corners(images):
-    """The four pixels of every 2×2 window, each `[n, h // 2, w // 2, c]`; an odd last row is dropped.
+    """The four pixels of every 2×2 window, each `[n, h // 2, w // 2, c]`, without an odd last row.
 
     Slices and not a reduction over windows, because bfloat16 reductions that jaxlib 0.12 fuses
     behind a convolution on the CPU return unwritten memory.
@@ -276,7 +279,8 @@ def average_pool(images: jax.Array) -> jax.Array:
     """Halves `[n, h, w, c]` by the mean of 2×2 windows; a side of one pixel is left alone."""
     if min(images.shape[1:3]) < 2:
         return images
-    return (sum(_corners(images.astype(jnp.float32))) / 4).astype(images.dtype)
+    corners = _corners(images.astype(jnp.float32))
+    return (functools.reduce(jnp.add, corners) / 4).astype(images.dtype)
 
 
 def max_pool(images: jax.Array) -> jax.Array:
@@ -321,7 +325,8 @@ class ConvNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images: jax.Array) -> Output:
+        """Returns the features and logits of images `[n, h, w, c]`."""
         for _ in range(self.depth):
             images = Conv(self.width, dtype=self.dtype)(images)
             if self.norm is not None:
@@ -338,7 +343,8 @@ class MLP(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images: jax.Array) -> Output:
+        """Returns the features and logits of images `[n, h, w, c]`."""
         hidden = images.reshape(images.shape[0], -1)
         for _ in range(2):
             hidden = nn.relu(Dense(self.width, dtype=self.dtype)(hidden))
@@ -352,7 +358,8 @@ class LeNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images: jax.Array) -> Output:
+        """Returns the features and logits of images `[n, h, w, c]`."""
         for features in (6, 16):
             images = max_pool(nn.relu(Conv(features, 5, 0, dtype=self.dtype)(images)))
         hidden = images.reshape(images.shape[0], -1)
@@ -368,7 +375,8 @@ class AlexNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images: jax.Array) -> Output:
+        """Returns the features and logits of images `[n, h, w, c]`."""
         layers = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (192, 3, True))
         for features, window, pooled in layers:
             images = nn.relu(Conv(features, window, window // 2, dtype=self.dtype)(images))
@@ -386,7 +394,8 @@ class VGG11(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images: jax.Array) -> Output:
+        """Returns the features and logits of images `[n, h, w, c]`."""
         for stage in self.stages:
             for features in stage:
                 images = Conv(features, dtype=self.dtype)(images)
@@ -404,7 +413,8 @@ class ResidualBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps `[n, h, w, i]` to `[n, h, w, features]`, or to half of the sides."""
         pool = average_pool if self.halve else no_pool
         hidden = Conv(self.features, dtype=self.dtype)(images)
         hidden = pool(nn.relu(self.norm(dtype=self.dtype)(hidden)))
@@ -424,7 +434,8 @@ class ResNet18(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images: jax.Array) -> Output:
+        """Returns the features and logits of images `[n, h, w, c]`."""
         images = Conv(self.widths[0], dtype=self.dtype)(images)
         images = nn.relu(self.norm(dtype=self.dtype)(images))
         for stage, features in enumerate(self.widths):

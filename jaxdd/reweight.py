@@ -1,6 +1,6 @@
 """Reweighting: from the density of the samples to the weights of a class mean.
 
-Weights [n] are at least 0 and sum to one within each class. `inverse_density` is the method,
+Weights `[n]` are at least 0 and sum to one within each class. `inverse_density` is the method,
 `uniform` switches it off, `oracle` is the target that bias labels would give, `clip` bounds the
 variance. `diagnose` says what weights did to the bias; it needs the attributes, so it is for
 reporting only and must never feed back into the choice of weights.
@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxdd import _checks
 
 _LEAST = 1e-30  # A share of mass far below any that counts, whose logarithm is still finite.
 _HALVINGS = 48  # Of an interval of about 70 nats: down to float32 rounding.
@@ -24,19 +27,19 @@ class Diagnostics(NamedTuple):
     effective_sample_size: jax.Array
 
 
-def uniform(labels: jax.Array, *, num_classes: int) -> jax.Array:
+def uniform(labels: ArrayLike, *, num_classes: int) -> jax.Array:
     """Weigh every sample of a class alike: w_i = 1 / n_k, which is no reweighting at all.
 
     Args:
-        labels: [n] integers in [0, num_classes).
+        labels: `[n]` integers in [0, num_classes).
         num_classes: number of classes, static.
 
     Returns:
-        [n] weights, float32.
+        `[n]` weights, float32.
 
     Raises:
         TypeError: labels are not integers.
-        ValueError: labels are not [n] or (where concrete) out of range.
+        ValueError: labels are not `[n]` or (where concrete) out of range.
 
     >>> print(uniform(jnp.array([0, 1, 0]), num_classes=2))
     [0.5 1.  0.5]
@@ -46,11 +49,11 @@ def uniform(labels: jax.Array, *, num_classes: int) -> jax.Array:
 
 
 def inverse_density(
-    log_density: jax.Array,
-    labels: jax.Array,
+    log_density: ArrayLike,
+    labels: ArrayLike,
     *,
     num_classes: int,
-    temperature: jax.Array | float = 1.0,
+    temperature: ArrayLike = 1.0,
 ) -> jax.Array:
     """Weigh by a power of the inverse density, normalised within each class.
 
@@ -64,13 +67,13 @@ def inverse_density(
     finite one of its class, +inf as the highest; a class without finite ones is weighed uniformly.
 
     Args:
-        log_density: [n] floating, in nats, such as from `kde.class_log_density`.
-        labels: [n] integers in [0, num_classes).
+        log_density: `[n]` floating, in nats, such as from `kde.class_log_density`.
+        labels: `[n]` integers in [0, num_classes).
         num_classes: number of classes, static.
         temperature: t > 0, a scalar; may be traced.
 
     Returns:
-        [n] weights, float32 or wider.
+        `[n]` weights, float32 or wider.
 
     Raises:
         TypeError: log_density is not floating or labels not integers.
@@ -93,11 +96,11 @@ def inverse_density(
 
 
 def softmax_inverse(
-    log_density: jax.Array,
-    labels: jax.Array,
+    log_density: ArrayLike,
+    labels: ArrayLike,
     *,
     num_classes: int,
-    temperature: jax.Array | float = 1.0,
+    temperature: ArrayLike = 1.0,
 ) -> jax.Array:
     """Weigh by the softmax of the inverse density: the literal reading of "normalise with t".
 
@@ -112,13 +115,13 @@ def softmax_inverse(
     `inverse_density` has no such cliff and is what one normally wants.
 
     Args:
-        log_density: [n] floating, in nats; infinite ones are treated as in `inverse_density`.
-        labels: [n] integers in [0, num_classes).
+        log_density: `[n]` floating, in nats; infinite ones are treated as in `inverse_density`.
+        labels: `[n]` integers in [0, num_classes).
         num_classes: number of classes, static.
         temperature: t > 0, a scalar in units of the mean inverse density; may be traced.
 
     Returns:
-        [n] weights, float32 or wider.
+        `[n]` weights, float32 or wider.
 
     Raises:
         TypeError: log_density is not floating or labels not integers.
@@ -131,9 +134,7 @@ def softmax_inverse(
     return _softmax(relative, jnp.asarray(labels), num_classes, temperature)
 
 
-def clip(
-    weights: jax.Array, labels: jax.Array, *, num_classes: int, limit: jax.Array | float
-) -> jax.Array:
+def clip(weights: ArrayLike, labels: ArrayLike, *, num_classes: int, limit: ArrayLike) -> jax.Array:
     """Let no weight exceed `limit` times the uniform one; its excess goes to the rest, in ratio.
 
     w'_i = min(c_k w_i, limit / n_k), with c_k such that each class still sums to one (found by
@@ -141,14 +142,14 @@ def clip(
     that samples of positive weight cannot take, those of weight 0 share it alike.
 
     Args:
-        weights: [n] floating, at least 0; brought to sum one in each class.
-        labels: [n] integers in [0, num_classes).
+        weights: `[n]` floating, at least 0; brought to sum one in each class.
+        labels: `[n]` integers in [0, num_classes).
         num_classes: number of classes, static.
         limit: at least 1, in units of the uniform weight, a scalar; may be traced. 1 gives
             uniform weights, infinity changes nothing.
 
     Returns:
-        [n] weights, float32 or wider.
+        `[n]` weights, float32 or wider.
 
     Raises:
         TypeError: weights are not floating or labels not integers.
@@ -162,7 +163,7 @@ def clip(
     labels = _as_codes("labels", labels, num_classes)
     weights = _as_weights(weights, labels)
     limit = _as_scalar("limit", limit)
-    values = _values(limit)
+    values = _checks.values(limit)
     if values is not None and not values >= 1:
         raise ValueError(f"limit must be at least 1, found {values}")
 
@@ -204,20 +205,20 @@ def _overflowing(
 
 
 def oracle(
-    labels: jax.Array, attributes: jax.Array, *, num_classes: int, num_attributes: int
+    labels: ArrayLike, attributes: ArrayLike, *, num_classes: int, num_attributes: int
 ) -> jax.Array:
     """Give every bias group that a class contains the same mass: what labelled bias would allow.
 
     w_i = 1 / (number of attributes present in the class * number of samples in the group of i).
 
     Args:
-        labels: [n] integers in [0, num_classes).
-        attributes: [n] integers in [0, num_attributes).
+        labels: `[n]` integers in [0, num_classes).
+        attributes: `[n]` integers in [0, num_attributes).
         num_classes: number of classes, static.
         num_attributes: number of values of the bias attribute, static.
 
     Returns:
-        [n] weights, float32.
+        `[n]` weights, float32.
 
     Raises:
         TypeError: labels or attributes are not integers.
@@ -233,18 +234,18 @@ def oracle(
     return 1 / (present[labels] * count[labels, attributes])
 
 
-def effective_sample_size(weights: jax.Array, labels: jax.Array, *, num_classes: int) -> jax.Array:
+def effective_sample_size(weights: ArrayLike, labels: ArrayLike, *, num_classes: int) -> jax.Array:
     """Number of equally weighted samples whose class mean would be as noisy.
 
     ess_k = (sum_i w_i)^2 / sum_i w_i^2, from 1 (one sample has it all) to n_k (uniform).
 
     Args:
-        weights: [n] floating, at least 0.
-        labels: [n] integers in [0, num_classes).
+        weights: `[n]` floating, at least 0.
+        labels: `[n]` integers in [0, num_classes).
         num_classes: number of classes k, static.
 
     Returns:
-        [k] effective sample sizes, 0 for a class without mass.
+        `[k]` effective sample sizes, 0 for a class without mass.
 
     Raises:
         TypeError: weights are not floating or labels not integers.
@@ -267,9 +268,9 @@ def effective_sample_size(weights: jax.Array, labels: jax.Array, *, num_classes:
 
 
 def group_balance(
-    weights: jax.Array,
-    labels: jax.Array,
-    attributes: jax.Array,
+    weights: ArrayLike,
+    labels: ArrayLike,
+    attributes: ArrayLike,
     *,
     num_classes: int,
     num_attributes: int,
@@ -280,9 +281,9 @@ def group_balance(
     mean over the classes with mass and at least two groups.
 
     Args:
-        weights: [n] floating, at least 0; only ratios within a class matter.
-        labels: [n] integers in [0, num_classes).
-        attributes: [n] integers in [0, num_attributes); a class and an attribute make a group.
+        weights: `[n]` floating, at least 0; only ratios within a class matter.
+        labels: `[n]` integers in [0, num_classes).
+        attributes: `[n]` integers in [0, num_attributes); a class and an attribute make a group.
         num_classes: number of classes, static.
         num_attributes: number of values of the attribute, static.
 
@@ -312,10 +313,10 @@ def group_balance(
 
 
 def diagnose(
-    weights: jax.Array,
-    labels: jax.Array,
-    attributes: jax.Array,
-    aligned: jax.Array,
+    weights: ArrayLike,
+    labels: ArrayLike,
+    attributes: ArrayLike,
+    aligned: ArrayLike,
     *,
     num_classes: int,
     num_attributes: int,
@@ -331,10 +332,10 @@ def diagnose(
     * effective_sample_size: mean over the classes.
 
     Args:
-        weights: [n] floating, at least 0; only ratios within a class matter.
-        labels: [n] integers in [0, num_classes).
-        attributes: [n] integers in [0, num_attributes).
-        aligned: [num_classes] integers, the attribute that is aligned with each class.
+        weights: `[n]` floating, at least 0; only ratios within a class matter.
+        labels: `[n]` integers in [0, num_classes).
+        attributes: `[n]` integers in [0, num_attributes).
+        aligned: `[num_classes]` integers, the attribute that is aligned with each class.
         num_classes: number of classes, static.
         num_attributes: number of values of the bias attribute, static.
 
@@ -375,7 +376,7 @@ def diagnose(
 def _conflict_auc(
     weights: jax.Array, labels: jax.Array, conflicts: jax.Array, num_classes: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Area under the ROC curve [k], and whether the class has both kinds, from one sort."""
+    """Area under the ROC curve `[k]`, and whether the class has both kinds, from one sort."""
     order = jnp.lexsort((weights, labels))
     weight, label, conflict = weights[order], labels[order], conflicts[order]
     new = (weight[1:] != weight[:-1]) | (label[1:] != label[:-1])
@@ -422,65 +423,44 @@ def _finite(log_density: jax.Array, labels: jax.Array, num_classes: int) -> jax.
     return jnp.where(infinite, jnp.where(jnp.isinf(nearest), 0, nearest), log_density)
 
 
-def _values(array: jax.Array):
-    """The values as a numpy array, or None where (under jit, vmap, grad) there are none to see."""
-    # On the host, because under a trace even an operation on known values gives a tracer.
-    return None if isinstance(array, jax.core.Tracer) else jax.device_get(array)
-
-
-def _as_codes(name: str, codes: jax.Array, size: int, labels=None) -> jax.Array:
+def _as_codes(name: str, codes: ArrayLike, size: int, labels: jax.Array | None = None) -> jax.Array:
     codes = jnp.asarray(codes)
-    if not jnp.issubdtype(codes.dtype, jnp.integer):
-        raise TypeError(f"{name} must be integers, found {codes.dtype}")
     if codes.ndim != 1 or not codes.size:
         raise ValueError(f"{name} must be a non-empty [n] array, found shape {codes.shape}")
     if labels is not None and codes.shape != labels.shape:
         raise ValueError(
             f"{name} and labels must have the same length, found {codes.size} and {labels.size}"
         )
-    values = _values(codes)
-    if values is not None and not 0 <= values.min() <= values.max() < size:
-        raise ValueError(f"{name} must lie in [0, {size}), found {values.min()} to {values.max()}")
-    return codes.astype(jnp.promote_types(codes.dtype, jnp.int32))
+    return _checks.integers(name, codes, size)
 
 
-def _as_floating(name: str, values: jax.Array, labels: jax.Array) -> jax.Array:
-    values = jnp.asarray(values)
-    if not jnp.issubdtype(values.dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating, found {values.dtype}")
+def _as_floating(name: str, values: ArrayLike, labels: jax.Array) -> jax.Array:
+    values = _checks.floating(name, values)
     if values.shape != labels.shape:
         raise ValueError(
             f"{name} and labels must have the same shape, found {values.shape} and {labels.shape}"
         )
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return values
 
 
-def _as_log_density(log_density: jax.Array, labels: jax.Array) -> jax.Array:
+def _as_log_density(log_density: ArrayLike, labels: jax.Array) -> jax.Array:
     log_density = _as_floating("log_density", log_density, labels)
-    values = _values(log_density)
+    values = _checks.values(log_density)
     if values is not None and (values != values).any():
         raise ValueError(f"log_density must not be nan, found {(values != values).sum()} nan")
     return log_density
 
 
-def _as_weights(weights: jax.Array, labels: jax.Array) -> jax.Array:
-    weights = _as_floating("weights", weights, labels)
-    values = _values(weights)
-    if values is not None and not ((values >= 0) & (values < jnp.inf)).all():
-        raise ValueError(f"weights must be at least 0 and finite, found {values.min()}")
-    return weights
+def _as_weights(weights: ArrayLike, labels: jax.Array) -> jax.Array:
+    return _checks.nonnegative("weights", _as_floating("weights", weights, labels))
 
 
-def _as_scalar(name: str, number: jax.Array | float) -> jax.Array:
+def _as_scalar(name: str, number: ArrayLike) -> jax.Array:
     number = jnp.asarray(number, jnp.result_type(number, float))
     if number.ndim:
         raise ValueError(f"{name} must be a scalar, found shape {number.shape}")
     return number
 
 
-def _as_temperature(temperature: jax.Array | float) -> jax.Array:
-    temperature = _as_scalar("temperature", temperature)
-    values = _values(temperature)
-    if values is not None and not 0 < values < jnp.inf:
-        raise ValueError(f"temperature must be positive and finite, found {values}")
-    return temperature
+def _as_temperature(temperature: ArrayLike) -> jax.Array:
+    return _checks.positive("temperature", _as_scalar("temperature", temperature))

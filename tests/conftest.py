@@ -1,46 +1,72 @@
-"""Four simulated devices, one compilation cache for the session, and the shared data if it is there."""
+"""Four simulated devices, compiled programs kept between sessions, and numbers to compare with."""
 
 import atexit
+import contextlib
 import errno
+import importlib.metadata
 import os
 import pathlib
 import shutil
 import tempfile
 
+TESTS = pathlib.Path(__file__).resolve().parent
+
+
+def programs():
+    """A folder for compiled programs that the next session finds, where one can be written."""
+    folder = TESTS.parent / ".pytest_cache" / "programs" / importlib.metadata.version("jax")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxdd-tests-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
-
 # Most of the suite's time is XLA compiling small programs, and half of that is optimising them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    # Many tests and both workers compile the same programs.
-    cache = tempfile.mkdtemp(prefix="jaxdd-tests-")
-    atexit.register(shutil.rmtree, cache, ignore_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# The first process decides where all workers, which compile many of the same programs, keep them.
+OWN_PROGRAMS = None if "JAX_COMPILATION_CACHE_DIR" in os.environ else programs()
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(OWN_PROGRAMS))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+from jaxdd.data import files  # noqa: E402
+
+COSTLY = {"alone", "compared", "digits", "finished", "prepared", "trained"}
+"""Module fixtures that take seconds."""
+
+
+def pytest_configure():
+    if OWN_PROGRAMS is not None:
+        with contextlib.suppress(OSError):  # another session prunes, too
+            files.prune(OWN_PROGRAMS, 2**30)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Tests that share a costly fixture go to one worker, which makes it once."""
+    for item in items:
+        for name in COSTLY.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{name}"))
 
 
 @pytest.fixture(scope="session")
 def vectors():
-    """What the reference PyTorch implementation returns."""
-    path = SHARED / "reference" / "vectors.npz"
-    if not path.exists():
-        pytest.skip(f"needs the reference numbers in {path}")
-    with np.load(path) as stored:
-        return dict(stored)
+    """What the reference PyTorch implementation returns; tests/data/README.md describes it."""
+    return files.read_arrays(TESTS / "data" / "vectors.npz")
 
 
 @pytest.fixture(scope="session")
 def data_dir():
     """The original files of MNIST and Fashion-MNIST."""
-    path = SHARED / "data"
+    path = TESTS.parents[1] / "shared" / "data"
     if not path.exists():
         pytest.skip(f"needs the data files in {path}")
     return path

@@ -1,7 +1,6 @@
 """Tests of differentiable siamese augmentation."""
 
 import functools
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +10,6 @@ from jax.test_util import check_grads
 from scipy import ndimage
 
 from jaxdd import augment
-
-VECTORS = pathlib.Path(__file__).resolve().parents[2] / "shared" / "reference" / "vectors.npz"
 
 
 def normal_images(*shape, seed=0):
@@ -90,14 +87,11 @@ def parameters_from_reference(name, draws):
 
 @pytest.mark.parametrize("name", augment.OPERATIONS)
 @pytest.mark.parametrize("sharing", ["siamese", "each"])
-def test_agrees_with_the_reference_implementation(name, sharing):
-    if not VECTORS.exists():
-        pytest.skip(f"reference numbers are absent: {VECTORS}")
-    vectors = np.load(VECTORS)
+def test_agrees_with_the_reference_implementation(name, sharing, vectors):
     images = jnp.asarray(vectors["aug_x"]).transpose(0, 2, 3, 1)
     expected = vectors[f"aug_{sharing}_{name}"].transpose(0, 2, 3, 1)
     prefix = f"aug_{sharing}_{name}_draw"
-    count = sum(key.startswith(prefix) for key in vectors.files)
+    count = sum(key.startswith(prefix) for key in vectors)
     for i, image in enumerate(images):
         draws = [vectors[f"{prefix}{j}"][0 if sharing == "siamese" else i] for j in range(count)]
         found = apply(parameters_from_reference(name, draws), image)
@@ -355,7 +349,7 @@ def test_per_image_is_apply_of_draw_at_every_size(shape):
     assert all(where.any() for where in operations_used(draws).values()) or shape == (1, 1, 1)
     draws = jax.tree.map(np.asarray, draws)
     for i, image in enumerate(np.asarray(images)):
-        expected = apply(jax.tree.map(lambda leaf: leaf[i], draws), image)
+        expected = apply(augment.Augmentation(*(leaf[i] for leaf in draws)), image)
         np.testing.assert_allclose(found[i], expected, atol=1e-4)
 
 
@@ -366,11 +360,10 @@ def test_per_image_is_apply_of_draw_at_every_size(shape):
 def test_transformations_agree(transform):
     images = normal_images(len(EXAMPLES), 9, 9, 3)
     augmentations = jax.tree.map(lambda *leaves: jnp.stack(leaves), *EXAMPLES.values())
-    expected = jnp.stack([apply(a, x) for a, x in zip(EXAMPLES.values(), images)])
+    pairs = list(zip(EXAMPLES.values(), images, strict=True))
+    expected = jnp.stack([apply(a, x) for a, x in pairs])
     transformed = {
-        "plain": lambda a, x: jnp.stack(
-            [augment.apply(EXAMPLES[name], x[i]) for i, name in enumerate(EXAMPLES)]
-        ),
+        "plain": lambda a, x: jnp.stack([augment.apply(a, x) for a, x in pairs]),
         "vmap": jax.vmap(apply),
     }[transform]
     np.testing.assert_allclose(transformed(augmentations, images), expected, atol=1e-5)
@@ -381,7 +374,8 @@ def test_siamese_over_classes_equals_a_loop():
     real, synthetic = normal_images(4, 3, 8, 8, 2), normal_images(4, 2, 8, 8, 2)
     found = jax.jit(jax.vmap(siamese))(keys, real, synthetic)
     for c in range(4):
-        for all_classes, expected in zip(found, siamese(keys[c], real[c], synthetic[c])):
+        each = siamese(keys[c], real[c], synthetic[c])
+        for all_classes, expected in zip(found, each, strict=True):
             np.testing.assert_allclose(all_classes[c], expected, atol=1e-5)
 
 

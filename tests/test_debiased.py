@@ -56,10 +56,12 @@ def test_partners_contradict_the_bias():
 
 
 def test_partners_where_there_is_a_choice_no_more():
-    features = np.eye(3)
+    """Angles 0, 30 and 80 degrees: without others of the class the most similar, or the least."""
+    angles = np.deg2rad([0, 30, 80])
+    features = np.stack([np.cos(angles), np.sin(angles)], 1)
     assert partners(features[:1], [0]) == [{0}]  # alone
-    assert partners(features, [0, 1, 2])[0] <= {1, 2}  # no other of the class
-    assert all(0 not in found for found in partners(features, [0, 0, 0])[1:2] if found == {2})
+    assert partners(features, [0, 1, 2]) == [{1}, {0}, {1}]  # no other of the class
+    assert partners(features, [0, 0, 0]) == [{2}, {2}, {0}]  # no other class
     # What fills up the batch is nobody's partner.
     assert partners(np.ones((3, 2)), [0, 0, 1], [1, 1, 0])[:2] == [{1}, {0}]
 

@@ -27,17 +27,14 @@ def alone(tmp_path_factory):
     return folder
 
 
-def start(folder, process, port):
+def start(folder, process, port, patience):
     """One of two processes with one device each, which writes what it says to a file."""
-    where = [
-        "--coordinator",
-        f"localhost:{port}",
-        "--num-processes",
-        "2",
-        "--process-id",
-        str(process),
-    ]
-    command = [sys.executable, "-m", "jaxdd", *RUN, "--out", str(folder), "--distributed", *where]
+    code = (
+        "import functools; from jaxdd.runs import cli, processes; "
+        f"processes.joined = functools.partial(processes.joined, patience={patience}); cli.main()"
+    )
+    where = f"--coordinator localhost:{port} --num-processes 2 --process-id {process}".split()
+    command = [sys.executable, "-c", code, *RUN, "--out", str(folder), "--distributed", *where]
     root = str(pathlib.Path(cli.__file__).parents[1])
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
     with open(folder.with_name(f"said{process}"), "wb") as said:
@@ -51,10 +48,10 @@ def free_port():
 
 
 @pytest.fixture
-def together(tmp_path):
-    """Both processes; none outlives the test."""
+def together(tmp_path, request):
+    """Both processes, as patient as the test says; none outlives it."""
     port = free_port()
-    both = [start(tmp_path / "out", process, port) for process in range(2)]
+    both = [start(tmp_path / "out", process, port, request.param) for process in range(2)]
     yield both
     for process in both:
         process.kill()
@@ -66,9 +63,10 @@ def assert_same_set(folder, other):
     np.testing.assert_allclose(one, two, atol=1e-5)
 
 
+@pytest.mark.parametrize("together", [30], indirect=True, ids=["patient"])
 def test_two_processes_make_the_set_of_one(together, alone, tmp_path):
     said = [tmp_path / f"said{process}" for process in range(2)]
-    for process, text in zip(together, said):
+    for process, text in zip(together, said, strict=True):
         assert process.wait(timeout=400) == 0, text.read_text()
     assert_same_set(tmp_path / "out", alone)
     written = {path.name for path in (tmp_path / "out").iterdir()}
@@ -79,6 +77,7 @@ def test_two_processes_make_the_set_of_one(together, alone, tmp_path):
     assert results[0]["accuracy"]["n"] == results[1]["accuracy"]["n"] == 3
 
 
+@pytest.mark.parametrize("together", [5], indirect=True, ids=["impatient"])
 def test_a_lost_process_ends_the_run_and_another_can_go_on(together, alone, tmp_path, capsys):
     """The second is killed after the first chunk; the run is resumed by one process alone."""
     folder, deadline = tmp_path / "out", time.monotonic() + 400
@@ -100,8 +99,8 @@ def test_all_devices_of_one_process(alone, tmp_path):
     assert_same_set(folder, alone)
 
 
-def test_one_process_agrees_with_itself(tmp_path):
-    assert processes.is_first() and processes.agreed(3) == 3
+def test_one_process_broadcasts_to_itself(tmp_path):
+    assert processes.is_first() and processes.broadcast(3) == 3
     with processes.own_folder(tmp_path / "out") as folder:
         assert folder == tmp_path / "out"
 

@@ -113,7 +113,7 @@ def _describe(state: Any) -> list[list[Any]]:
 
 
 def _check_like(stored: list[list[Any]], like: list[list[Any]], path: pathlib.Path) -> None:
-    for found, expected in zip(stored, like):
+    for found, expected in zip(stored, like, strict=False):
         if found != expected:
             text = ["{} of shape {} and dtype {}".format(*array) for array in (found, expected)]
             raise ValueError(f"{path} holds {text[0]}, expected {text[1]}")

@@ -1,8 +1,9 @@
 """Several processes: joined for one run, of which the first one writes.
 
 Every process runs the same program on the same data; its devices are part of one mesh. What they
-must not differ in, such as when to stop, is `agreed`. All of them see the run folder, but only the
-first works in it: the others work in a copy of their own, which nobody keeps.
+must not differ in, such as when to stop, the first decides and `broadcast` tells the others. All of
+them see the run folder, but only the first works in it: the others work in a copy of their own,
+which nobody keeps.
 """
 
 import contextlib
@@ -17,8 +18,6 @@ from typing import Any, NoReturn
 import jax
 from jax.experimental import multihost_utils
 
-_SILENCE = 30  # Seconds without a sign of life after which a process counts as lost.
-
 
 class Lost(Exception):
     """Another process of the run is gone; the state that was last saved is in the folder."""
@@ -26,16 +25,21 @@ class Lost(Exception):
 
 @contextlib.contextmanager
 def joined(
-    coordinator: str | None, num_processes: int | None, process_id: int | None
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    *,
+    patience: int = 30,
 ) -> Iterator[None]:
     """Joins the processes of a run by `jax.distributed` while a block runs.
 
     Args:
         coordinator: host:port on which the first process listens.
         num_processes: of the run; with 1 nothing needs joining.
-        process_id: of this process, from 0 on. What is None is found as `jax.distributed.initialize`
-            finds it: the coordinator in $JAX_COORDINATOR_ADDRESS, and all three under Slurm, Open
-            MPI, Kubernetes and on TPUs.
+        process_id: of this process, from 0 on. What is None is found as
+            `jax.distributed.initialize` finds it: the coordinator in $JAX_COORDINATOR_ADDRESS, and
+            all three under Slurm, Open MPI, Kubernetes and on TPUs.
+        patience: seconds without a sign of life after which a process counts as lost.
 
     Raises:
         ValueError: for what is None and not found.
@@ -45,7 +49,7 @@ def joined(
         yield
         return
     jax.distributed.initialize(
-        coordinator, num_processes, process_id, heartbeat_timeout_seconds=_SILENCE
+        coordinator, num_processes, process_id, heartbeat_timeout_seconds=patience
     )
     try:
         yield
@@ -72,7 +76,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def agreed(tree: Any) -> Any:
+def broadcast(tree: Any) -> Any:
     """Returns the arrays of the first process in every process, of the same shapes everywhere."""
     return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
 
