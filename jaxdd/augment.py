@@ -207,9 +207,7 @@ def siamese(
     return tuple(jax.vmap(transform)(batch) for batch in batches)
 
 
-def per_image(
-    key: jax.Array, images: jax.Array, *, strategy: Strategy = OPERATIONS
-) -> jax.Array:
+def per_image(key: jax.Array, images: jax.Array, *, strategy: Strategy = OPERATIONS) -> jax.Array:
     """Augments each image by a draw of its own, as the training of networks does.
 
     Args:

@@ -113,7 +113,5 @@ def _codes(name, values, length, size):
     if values.shape != (length,):
         raise ValueError(f"{name} must be of shape ({length},), found {values.shape}")
     if values.min() < 0 or values.max() >= size:
-        raise ValueError(
-            f"{name} must lie in 0..{size - 1}, found {values.min()}..{values.max()}"
-        )
+        raise ValueError(f"{name} must lie in 0..{size - 1}, found {values.min()}..{values.max()}")
     return jnp.asarray(values, jnp.int32)

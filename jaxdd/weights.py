@@ -361,9 +361,7 @@ def candidates(
             found = density(encoded.embeddings, pool, bandwidth=kernel)
             for temperature in search.temperature:
                 values = dict(encoder_steps=steps, bandwidth=factor, temperature=temperature)
-                weights = from_density(
-                    found.log_density, pool, temperature=temperature, clip=clip
-                )
+                weights = from_density(found.log_density, pool, temperature=temperature, clip=clip)
                 yield values, Weighing(weights, *found, *encoded)
 
 

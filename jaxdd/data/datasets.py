@@ -6,7 +6,6 @@ on disk (grey or RGB, 0..255), and beside them what one needs to normalise, augm
 them. Attributes travel along for scoring only.
 """
 
-import hashlib
 import math
 import numbers
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import jax
 import numpy as np
 
 from jaxdd import sampling, tasks
-from jaxdd.data import bias, folders
+from jaxdd.data import bias, files, folders
 
 _MOST_ATTRIBUTES = 2**16  # tables have a column for each
 
@@ -166,10 +165,7 @@ def from_folder(folder: folders.Folder, *, name: str = "folder", seed: int = 0) 
 
 def digest(benchmark: Benchmark) -> str:
     """Returns 32 hexadecimal digits that tell one benchmark's images, labels and attributes from another's."""
-    state = hashlib.blake2b(digest_size=16)
-    for field in (*benchmark.train, *benchmark.test):
-        state.update(b"none" if field is None else np.ascontiguousarray(field))
-    return state.hexdigest()
+    return files.digest(*benchmark.train, *benchmark.test)
 
 
 def pool(benchmark: Benchmark, weights: jax.Array | None = None) -> sampling.Pool:

@@ -4,6 +4,7 @@ They are written beside their destination, flushed to the disk and renamed.
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -157,6 +158,14 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
                 return dict(stored)
         except Exception as error:
             raise ValueError(f"{path} is not a readable .npz file: {error}") from error
+
+
+def digest(*arrays: np.ndarray | None) -> str:
+    """Returns 32 hexadecimal digits that tell the bytes of some arrays from those of others."""
+    state = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        state.update(b"none" if array is None else np.ascontiguousarray(array))
+    return state.hexdigest()
 
 
 def differences(stored: dict[str, Any], given: dict[str, Any]) -> str:

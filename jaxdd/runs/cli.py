@@ -6,7 +6,9 @@ Bad input ends with one line on stderr and exit code 2, Ctrl-C with the state sa
 """
 
 import contextlib
+import dataclasses
 import functools
+import inspect
 import io
 import logging
 import pathlib
@@ -16,7 +18,7 @@ import shlex
 import sys
 import time
 import warnings
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -25,17 +27,17 @@ import rich.progress
 import rich.table
 import tyro
 
-from jaxdd import __version__, networks, parallel
+from jaxdd import __version__, parallel
 from jaxdd.data import archives, benchmarks, datasets, files, folders
-from jaxdd.runs import jobs, pipeline, plot, processes, report, results, transfer
+from jaxdd.runs import options, pipeline, plot, processes, report, results, store, transfer
 
-Options = Annotated[jobs.Options, tyro.conf.arg(name="")]
+Options = Annotated[options.Options, tyro.conf.arg(name="")]
 
-DEMO = jobs.Options(ipc=10, conflict=0.1)
+DEMO = options.DM(ipc=10, conflict=0.1)
 
 _TFDS = "tfds:"
 
-_ROWS = tuple(dict.fromkeys((*pipeline.ROWS, *pipeline.DEBIAS)))
+_ROWS = tuple(name for name in results.KINDS if name != "given")
 
 
 class _Progress:
@@ -82,7 +84,14 @@ def _load(dataset, options, data_dir):
     if dataset in benchmarks.NAMES or not given:
         if options.resize is not None or options.skip_bad:
             raise ValueError(f"resize and skip-bad are for folders of images, {dataset} is none")
-        return jobs.load(dataset, options, data_dir=data_dir)
+        return benchmarks.load(
+            dataset,
+            data_dir=data_dir,
+            conflict=options.conflict,
+            severity=options.severity,
+            seed=options.seed,
+            test=options.test,
+        )
     if (options.conflict, options.severity, options.test) != (None, None, "uniform"):
         raise ValueError(f"conflict, severity and test are for benchmarks, {dataset} is none")
     if dataset.startswith(_TFDS):
@@ -108,14 +117,16 @@ def _load(dataset, options, data_dir):
 
 
 @contextlib.contextmanager
-def _job(dataset, options, data_dir, mesh=None):
-    """The prepared job, under progress bars; the folder is still untouched."""
+def _prepared(dataset, options, data_dir, weights=None):
+    """What a run and a comparison are called with, under progress bars; no folder is touched."""
     start, progress = time.perf_counter(), _Progress()
     with progress.bar:
         options = options.resolved()
-        job = jobs.prepare(_load(dataset, options, data_dir), options, progress, mesh=mesh)
-        job.seconds["data"] = time.perf_counter() - start
-        yield job
+        data = _load(dataset, options, data_dir)
+        if weights is not None:
+            weights = store.read_weights(weights, count=len(data.train.labels))
+        spent = {"data": time.perf_counter() - start}
+        yield dict(data=data, options=options, weights=weights, report=progress, spent=spent)
 
 
 def _short(dataset):
@@ -130,7 +141,8 @@ def run(
     dataset: tyro.conf.Positional[str],
     *,
     options: Options,
-    debias: Literal[pipeline.DEBIAS] = "kde",
+    debias: Literal["none", "kde", "auto", "oracle", "fairdd"] = "kde",
+    weights: pathlib.Path | None = None,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
     resume: bool = False,
@@ -146,6 +158,7 @@ def run(
         options: of the run.
         debias: weights from density (kde; auto chooses encoder length, bandwidth and temperature) or
             from the bias labels (oracle), or the groups' losses (fairdd).
+        weights: instead of these, .npy, .npz or .csv with a weight for each training sample.
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: run folder; by default runs/DATASET-METHOD-DEBIAS-ipcIPC-seedSEED.
         resume: continue the run that the folder holds.
@@ -158,12 +171,16 @@ def run(
     joining = (coordinator, num_processes, process_id)
     if not distributed and joining != (None, None, None):
         raise ValueError("coordinator, num-processes and process-id are for --distributed")
+    debias = debias if weights is None else "given"
     ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
     out = _folder(out, _short(dataset), options.method, debias, ipc, seed)
     with processes.joined(*joining) if distributed else contextlib.nullcontext():
         mesh = parallel.mesh() if distributed else None
-        with processes.own_folder(out) as folder, _job(dataset, options, data_dir, mesh) as job:
-            result = pipeline.run(job, folder, debias=debias, resume=resume)
+        with processes.own_folder(out) as folder:
+            with _prepared(dataset, options, data_dir, weights) as given:
+                result = pipeline.run(
+                    folder=folder, debias=debias, mesh=mesh, resume=resume, **given
+                )
         if processes.is_first():
             _show({"random": result["random"], debias: result}, out)
 
@@ -173,6 +190,7 @@ def compare(
     *,
     options: Options,
     rows: tuple[Literal[_ROWS], ...] = pipeline.ROWS,
+    weights: pathlib.Path | None = None,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
     resume: bool = False,
@@ -183,14 +201,15 @@ def compare(
         dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         options: of every row.
         rows: of the table; auto chooses how to weigh, fairdd is the loss over the bias groups.
+        weights: .npy, .npz or .csv with a weight for each training sample, for a row "given".
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: folder of the comparison; by default runs/compare-DATASET-METHOD-ipcIPC-seedSEED.
         resume: continue the comparison that the folder holds.
     """
     ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
     out = _folder(out, "compare", _short(dataset), options.method, ipc, seed)
-    with _job(dataset, options, data_dir) as job:
-        table = pipeline.compare(job, out, resume=resume, names=rows)["rows"]
+    with _prepared(dataset, options, data_dir, weights) as given:
+        table = pipeline.compare(folder=out, rows=rows, resume=resume, **given)["rows"]
     _show(table, out)
     if absent := [name for name in rows if name not in table]:
         print(f"jaxdd: left out {', '.join(absent)}: they need bias attributes", file=sys.stderr)
@@ -209,7 +228,7 @@ def demo(*, out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> N
 def transfer_set(
     folder: tyro.conf.Positional[pathlib.Path],
     *,
-    networks: tuple[Literal[tuple(networks.NETWORKS)], ...] = tuple(networks.NETWORKS),
+    networks: tuple[Literal[options.NETWORKS], ...] = options.NETWORKS,
     epochs: int | None = None,
     eval_seeds: int | None = None,
     dataset: str | None = None,
@@ -225,7 +244,7 @@ def transfer_set(
         dataset: the folder of images or tfds:NAME that the run was made from, if it was.
         data_dir: folder with the original files.
     """
-    config, options = transfer.configuration(folder)
+    config, asked = transfer.configuration(folder)
     progress = _Progress()
     dataset = config["dataset"] if dataset is None else dataset
     if dataset not in benchmarks.NAMES and not dataset.startswith(_TFDS):
@@ -235,7 +254,7 @@ def transfer_set(
                 "its images are, or tfds:NAME; for arrays there is jaxdd.runs.transfer in Python"
             )
     with progress.bar:
-        benchmark = _load(dataset, options, data_dir)
+        benchmark = _load(dataset, asked, data_dir)
         rows = transfer.transfer(
             folder, benchmark, names=networks, epochs=epochs, eval_seeds=eval_seeds, report=progress
         )
@@ -302,11 +321,11 @@ def show_dataset(
     """
     if out is not None and (out.is_dir() or not out.name):
         raise ValueError(f"out must be a file for the picture, found the folder {out}")
-    options = jobs.Options(
+    asked = options.DM(
         conflict=conflict, severity=severity, test=test, resize=resize, skip_bad=skip_bad, seed=seed
     )
     start = time.perf_counter()
-    benchmark = _load(dataset, options, data_dir)
+    benchmark = _load(dataset, asked, data_dir)
     seconds = time.perf_counter() - start
     for name, value in benchmarks.statistics(benchmark).items():
         print(f"{name:<16}{value:.4g}" if isinstance(value, float) else f"{name:<16}{value}")
@@ -371,13 +390,32 @@ COMMANDS = {
 }
 
 
-def _later(command):
+def _app(commands, method):
+    """The commands as tyro wants them, those with options having the options of a method."""
+    app = tyro.extras.SubcommandApp()
+    for name, command in commands.items():
+        if isinstance(command, dict):
+            app.command(_app(command, method), name=name, help=f"{', '.join(command)}.")
+        else:
+            app.command(_later(command, options.METHODS[method]), name=name)
+    return app
+
+
+def _later(command, kind):
     """A command that tyro may call while it parses: what comes back runs it."""
 
     @functools.wraps(command)
     def collect(*arguments, **options):
         return functools.partial(command, *arguments, **options)
 
+    if "options" in command.__annotations__:
+        collect.__annotations__ = command.__annotations__ | {
+            "options": Annotated[kind, tyro.conf.arg(name="")]
+        }
+        parameters = inspect.signature(command).parameters
+        named = [p.replace(annotation=collect.__annotations__[n]) for n, p in parameters.items()]
+        collect.__signature__ = inspect.Signature(named)
+        del collect.__wrapped__  # whose options are those of any method
     return collect
 
 
@@ -400,32 +438,31 @@ def keep_programs():
 
 def _parse(arguments):
     """The command to run. tyro explains a mistake in a box; here it becomes one line."""
-    commands, program = COMMANDS, "jaxdd"
-    if isinstance(commands.get(next(iter(arguments), None)), dict):
-        program = f"jaxdd {arguments[0]}"
-        commands, arguments = commands[arguments[0]], arguments[1:]
-    collected = {
-        name: _group(name, c) if isinstance(c, dict) else _later(c) for name, c in commands.items()
-    }
+    method = _method(arguments)
     explanation = io.StringIO()
     try:
         with contextlib.redirect_stderr(explanation):
-            return tyro.extras.subcommand_cli_from_dict(collected, prog=program, args=arguments)
+            return _app(COMMANDS, method).cli(prog="jaxdd", args=arguments)
     except SystemExit as stopped:
         if stopped.code:
-            words = re.sub(r"[─│╭╮╰╯]|\x1b\[[0-9;]*m", " ", explanation.getvalue()).split()
+            words = re.sub(r"[─│╭╮╰╯]|-{3,}|\x1b\[[0-9;]*m", " ", explanation.getvalue()).split()
             raise ValueError(" ".join(words)) from None
         raise
 
 
-def _group(name, commands):
-    """What tyro lists a group of commands as; `_parse` never lets it get to parsing one."""
-
-    def group():
-        pass
-
-    group.__doc__ = f"{', '.join(commands)}: see jaxdd {name} --help."
-    return group
+def _method(arguments):
+    """The method that is asked for, which decides what options there are."""
+    if not {"run", "compare"} & set(arguments[:1]):
+        return "dm"
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    places = [i for i, word in enumerate(words[:-1]) if word == "--method"]
+    method = words[places[-1] + 1] if places else "dm"
+    if method not in options.METHODS:
+        raise ValueError(f"method must be one of {', '.join(options.METHODS)}, found {method!r}")
+    every = {field.name for kind in options.METHODS.values() for field in dataclasses.fields(kind)}
+    named = [word[2:].replace("-", "_") for word in words if word.startswith("--")]
+    options.check_known(method, every & set(named))
+    return method
 
 
 def main(arguments: list[str] | None = None) -> None:

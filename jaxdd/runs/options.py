@@ -5,14 +5,12 @@ does not have is an error; `make` finds it by the method's name and `read` by a 
 """
 
 import dataclasses
-import shlex
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 from jaxdd import augment, networks
-from jaxdd.data import benchmarks
 
 PRESETS = {
     "quick": dict(steps=200, batch_size=128, width=32, epochs=300, eval_seeds=3, chunk=10),
@@ -223,6 +221,9 @@ Options = DM | DC | DSA | MTT
 METHODS = {"dm": DM, "dc": DC, "dsa": DSA, "mtt": MTT}
 """The options of each method."""
 
+NETWORKS = tuple(networks.NETWORKS)
+"""Networks that have names."""
+
 _RENAMED = {
     "inner": "syn_steps",
     "span": "expert_epochs",
@@ -288,47 +289,6 @@ def read(config: Mapping[str, Any]) -> Options:
     given = {name: config[name] for name in known if name in config}
     lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     return make(method, **(given | lists))
-
-
-def command(config: Mapping[str, Any], *, rows: Iterable[str] | None = None) -> str | None:
-    """Returns the command line that makes a run, without the options that have their defaults.
-
-    Args:
-        config: as in config.json.
-        rows: of a comparison, unless they are those that it makes anyway.
-
-    Returns:
-        The command, or None where the configuration is not one of `jaxdd run` or `jaxdd compare`.
-
-    >>> command({"command": "run", "dataset": "cdigits", "debias": "none", "ipc": 2, "seed": 0})
-    'jaxdd run cdigits --debias none --ipc 2'
-    """
-    try:
-        options = read(config)
-        chosen = make(options.method, preset=options.preset, ipc=options.ipc).resolved()
-        verb, dataset = config["command"], config["dataset"]
-    except (KeyError, TypeError, ValueError):
-        return None
-    if verb not in ("run", "compare") or options.network not in NETWORKS:
-        return None
-    words = ["jaxdd", verb, dataset if dataset in benchmarks.NAMES else f"path/to/{dataset}"]
-    if verb == "run":
-        words += ["--debias", str(config.get("debias"))]
-    defaults = dataclasses.asdict(chosen) | dict(preset="quick", method="dm", ipc=DM.ipc)
-    for name, value in dataclasses.asdict(options).items():
-        if value is not None and value != defaults[name]:
-            words += _words(f"--{name.replace('_', '-')}", value)
-    return shlex.join(words + (["--rows", *rows] if verb == "compare" and rows else []))
-
-
-def _words(option, value):
-    if isinstance(value, bool):
-        return [option if value else option.replace("--", "--no-", 1)]
-    return [option, *map(str, value if isinstance(value, tuple) else [value])]
-
-
-NETWORKS = tuple(networks.NETWORKS)
-"""Networks that have names."""
 
 
 def loops(ipc: int) -> tuple[int, int]:

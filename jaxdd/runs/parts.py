@@ -86,7 +86,9 @@ def build(
         method = named_method(options, network, strategy, mesh=mesh)
     draw = _batches(options, network)
     draw = draw if mesh is None else parallel.split_draw(draw, mesh)
-    return Parts(network, strategy, method, draw, _evaluation(data, options, network, strategy, mesh))
+    return Parts(
+        network, strategy, method, draw, _evaluation(data, options, network, strategy, mesh)
+    )
 
 
 def _check_sides(options, side):
@@ -176,9 +178,7 @@ def named_method(
     """The method of the library that options name, with a loss for each of `groups` bias groups."""
     if mesh is not None:
         split = parallel.split_network(network, mesh)
-        return parallel.replicate_state(
-            named_method(options, split, strategy, groups=groups), mesh
-        )
+        return parallel.replicate_state(named_method(options, split, strategy, groups=groups), mesh)
     given = network, optax.sgd(options.learning_rate, momentum=0.5)
     common = dict(decode=decode(options))
     if options.method == "dm":

@@ -106,13 +106,20 @@ def run(
     """
     debias = "given" if weights is not None else debias
     work = _Work(
-        data, options, weights, network=network, method=method, mesh=mesh, report=report, spent=spent
+        data,
+        options,
+        weights,
+        network=network,
+        method=method,
+        mesh=mesh,
+        report=report,
+        spent=spent,
     )
     work.check(debias)
     config = work.config("run", debias=debias)
     folder = store.create(folder, config, resume=resume, translate=work.translated)
     if (folder / "result.json").exists():
-        return store.read_result(folder / "result.json")
+        return results.read_result(folder / "result.json")
     with store.lock(folder):
         attempt = _Attempt(work, folder)
         with timing.compilation_counted(attempt.seconds):
@@ -174,7 +181,7 @@ def compare(
         whole = _Attempt(work, folder)
         stored = [name for name in results.KINDS if whole.row_folder(name, "result.json").exists()]
         made = {name: whole.stored_row(name) for name in stored}
-        if names.keys() <= made.keys() and store.is_finished(folder / "compare.json"):
+        if names.keys() <= made.keys() and results.is_finished(folder / "compare.json"):
             return files.read_json(folder / "compare.json")
         for name in names:
             if name not in made:
@@ -249,7 +256,7 @@ class _Attempt:
     def __init__(self, work, folder, seconds=None):
         self.work, self.folder = work, folder
         spent = work.spent if seconds is None else seconds
-        self.seconds = spent | store.read_seconds(folder / "seconds.json")
+        self.seconds = spent | results.read_seconds(folder / "seconds.json")
 
     def keep_seconds(self):
         """Writes what was spent so far."""
@@ -266,11 +273,12 @@ class _Attempt:
             pool = sampling.reweighted(pool, found)
         elif debias == "kde" and work.options.weighting == "batch":
             draw = self.weighed_batches(shared)
-            pool = sampling.reweighted(pool, store.read_weights(shared / "weights.npz"))
+            pool = sampling.reweighted(pool, self.stored_weights(shared / "weights.npz"))
         elif debias == "kde":
             pool = sampling.reweighted(pool, self.density_weights(shared))
         elif debias == "given":
-            self.write_weights(shared, work.given)
+            if not (shared / "weights.npz").exists():
+                self.write_weights(shared, work.given)
             pool = sampling.reweighted(pool, work.given)
         elif debias in ("oracle", "fairdd"):
             attributes, count = work.data.train.attributes, work.data.num_attributes
@@ -343,9 +351,9 @@ class _Attempt:
                     rule=_rule(options), clip=options.clip, judge=judge, **_encoding(work),
                     report=functools.partial(work.report, "choosing weights"),
                 )  # fmt: skip
-            files.write_json(record, results.choice_record(choice))
+            files.write_json(record, _recorded(choice))
             self.write_weights(folder, processes.broadcast(choice.weights), choice.weighed)
-        return self.stored_weights(path), store.read_choice(record)
+        return self.stored_weights(path), results.read_choice(record)
 
     def stored_weights(self, path):
         """The weights in a file, if they are those of the training samples."""
@@ -497,7 +505,7 @@ class _Attempt:
     def stored_row(self, name):
         """The result and the images of a row that an earlier run finished."""
         images = store.read_synthetic(self.row_folder(name, "synthetic.npz")).images
-        return store.read_result(self.row_folder(name, "result.json")), images
+        return results.read_result(self.row_folder(name, "result.json")), images
 
     def row(self, name, random):
         """Makes a row and returns its result and its images; weights are shared by the rows."""
@@ -529,9 +537,7 @@ class _Attempt:
 def _encoding(work):
     """How the training set is embedded."""
     options = work.options
-    encoder = weights.default_encoder(
-        work.pool, width=options.encoder_width, depth=options.depth
-    )
+    encoder = weights.default_encoder(work.pool, width=options.encoder_width, depth=options.depth)
     return dict(strategy=work.parts.strategy, encoder=encoder, layer=options.embedding)
 
 
@@ -595,6 +601,17 @@ def _diagnosis(data, pool, found):
     attributes, aligned = jnp.asarray(data.train.attributes), jnp.asarray(data.aligned)
     diagnosed = jax.jit(diagnose)(found, pool.labels, attributes, aligned)
     return {name: float(value) for name, value in diagnosed._asdict().items()}
+
+
+def _recorded(choice):
+    """What JSON can hold of a choice: all but weights and density."""
+    return {
+        "uniform": choice.weighed is None,
+        "objection": choice.objection,
+        "best": choice.balances[choice.best],
+        "trials": {name: trial._asdict() for name, trial in choice.trials.items()},
+        "balances": choice.balances,
+    }
 
 
 # --- while it goes on --------------------------------------------------------------------------

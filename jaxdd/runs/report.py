@@ -7,6 +7,7 @@ Every number on the page is one of the result, or follows from it by what is sai
 """
 
 import base64
+import dataclasses
 import io
 import os
 import pathlib
@@ -18,7 +19,7 @@ import jinja2
 from PIL import Image
 
 from jaxdd.data import benchmarks, files
-from jaxdd.runs import plot, results, store
+from jaxdd.runs import options, plot, results, store
 
 _DRAWN = {"classes": 20, "images per class": 10}  # of a grid, at most
 _PICTURES = {"weights": "weights.png", "embedding": "embedding.png"}
@@ -122,23 +123,20 @@ def _config(folder: pathlib.Path) -> dict[str, Any]:
 
 def _check_finished(folder: pathlib.Path, config: dict[str, Any], several: bool) -> None:
     """Raises unless the command has written all that it writes."""
-    if _finished(folder) if several else (folder / "result.json").exists():
+    if (
+        results.is_finished(folder / "compare.json")
+        if several
+        else (folder / "result.json").exists()
+    ):
         return
     steps = [record.get("step") for record in store.progress(folder)]
     where = f", at step {steps[-1]} of {config.get('steps')}" if steps else ""
-    line = None if "row" in config else results.command(config)
+    line = None if "row" in config else command(config)
     if line is None:
         line = "the command that began it, with"
     else:
         line += f"{' --rows …' if several else ''} --out {shlex.quote(str(folder))}"
     raise ValueError(f"{folder} holds an unfinished run{where}; continue it with: {line} --resume")
-
-
-def _finished(folder: pathlib.Path) -> bool:
-    """Returns whether compare.json says so or, where it is older and silent, the last picture."""
-    path, picture = folder / "compare.json", folder / "synthetic.png"
-    found = files.read_json(path) if path.exists() else {"finished": False}
-    return not isinstance(found, dict) or found.get("finished", picture.exists()) is True
 
 
 def _grid(path: pathlib.Path) -> Grid:
@@ -215,6 +213,7 @@ def render(report: Report) -> str:
         report: from `read`.
     """
     values = report._asdict() | _accuracies(report) | _records(report) | _repetition(report)
+    values |= {"kinds": results.KINDS}
     return _TEMPLATES.get_template("report.html.j2").render(values)
 
 
@@ -268,7 +267,7 @@ def _repetition(report: Report) -> dict[str, Any]:
         for row in report.rows.values()
     ]
     return {
-        "command": results.command(report.config, rows=report.rows),
+        "command": command(report.config, rows=_asked(report.rows)),
         "benchmark": report.config.get("dataset") in benchmarks.NAMES,
         "made": {
             name: _different(each.get(name) for each in made)
@@ -279,3 +278,47 @@ def _repetition(report: Report) -> dict[str, Any]:
 
 def _different(values: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or "–"
+
+
+def command(config: Mapping[str, Any], *, rows: Iterable[str] | None = None) -> str | None:
+    """Returns the command line that makes a run, without the options that have their defaults.
+
+    Args:
+        config: as in config.json.
+        rows: of a comparison, unless they are those that it makes anyway.
+
+    Returns:
+        The command, or None where the configuration is not one of `jaxdd run` or `jaxdd compare`.
+
+    >>> command({"command": "run", "dataset": "cdigits", "debias": "none", "ipc": 2, "seed": 0})
+    'jaxdd run cdigits --debias none --ipc 2'
+    """
+    try:
+        asked = options.read(config)
+        chosen = options.make(asked.method, preset=asked.preset, ipc=asked.ipc).resolved()
+        verb, dataset = config["command"], config["dataset"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    if verb not in ("run", "compare") or config.get("debias") == "given":
+        return None
+    if asked.network.endswith("()") or "own_method" in config:
+        return None  # made from Python, of what has no name there
+    words = ["jaxdd", verb, dataset if dataset in benchmarks.NAMES else f"path/to/{dataset}"]
+    if verb == "run":
+        words += ["--debias", str(config.get("debias"))]
+    defaults = dataclasses.asdict(chosen) | dict(preset="quick", method="dm", ipc=options.DM.ipc)
+    for name, value in dataclasses.asdict(asked).items():
+        if value is not None and value != defaults[name]:
+            words += _words(f"--{name.replace('_', '-')}", value)
+    return shlex.join(words + (["--rows", *rows] if verb == "compare" and rows else []))
+
+
+def _asked(rows):
+    """The rows that have to be asked for, if they are not those that a comparison makes anyway."""
+    return None if tuple(rows) == results.ROWS else tuple(rows)
+
+
+def _words(option, value):
+    if isinstance(value, bool):
+        return [option if value else option.replace("--", "--no-", 1)]
+    return [option, *map(str, value if isinstance(value, tuple) else [value])]

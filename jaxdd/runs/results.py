@@ -4,16 +4,21 @@ A result is a dict as in result.json: accuracies by group, weights, seconds, dev
 and configuration. `read` checks that a file holds some; the other functions make text of them.
 """
 
-import dataclasses
+import contextlib
+import datetime
 import os
-import shlex
-from collections.abc import Iterable, Mapping
-from typing import Any
+import pathlib
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 import scipy.special
 
-from jaxdd.data import benchmarks, files
-from jaxdd.runs.options import Options
+from jaxdd import __version__, evaluate
+from jaxdd.data import files
 
 SCORES = {
     "accuracy": "all",
@@ -26,8 +31,42 @@ SCORES = {
 SHARED = ("data", "embed", "density")
 """Stages that the rows of a comparison share."""
 
-STAGES = (*SHARED, "judge", "experts", "distill", "evaluate")
-"""All stages, in order; "compile" is the part of all of them that XLA compiled."""
+STAGES = (*SHARED, "choose", "judge", "experts", "distill", "evaluate")
+"""All stages, in order ("judge" in older results only); "compile" is the part of all of them that XLA compiled."""
+
+
+class Kind(NamedTuple):
+    """What a row of a comparison is.
+
+    Attributes:
+        weights: one of `pipeline.DEBIAS`.
+        distilled: whether its images are; they are real ones otherwise.
+        folder: of the weights, in the folder of the comparison.
+        about: the same in words.
+    """
+
+    weights: str
+    distilled: bool
+    folder: str
+    about: str
+
+
+KINDS = {
+    "random": Kind("none", False, "", "real images, drawn uniformly"),
+    "random-kde": Kind("kde", False, "", "real images, drawn by the density weights"),
+    "none": Kind("none", True, "", "distilled with uniform weights"),
+    "kde": Kind("kde", True, "", "distilled with density weights, which know no bias label"),
+    "auto": Kind(
+        "auto", True, "auto",
+        "distilled with weights chosen without bias labels; uniform ones, where others do not pay",
+    ),
+    "oracle": Kind("oracle", True, "", "distilled with weights made from the bias labels"),
+    "fairdd": Kind(
+        "fairdd", True, "", "distilled with a loss for every bias group, made from the bias labels"
+    ),
+    "given": Kind("given", True, "given", "distilled with weights that were given"),
+}  # fmt: skip
+"""All rows that there are."""
 
 ROWS = ("random", "random-kde", "none", "kde", "oracle")
 """Rows of a comparison, unless others are asked for."""
@@ -73,6 +112,84 @@ def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     for name, row in rows.items():
         _check_row(row, f"{path}, row {name}")
     return {name: {"config": {}, **row} for name, row in rows.items()}
+
+
+def read_result(path: str | os.PathLike) -> dict[str, Any]:
+    """Returns the result.json of a run.
+
+    Raises:
+        ValueError: it does not hold a result.
+    """
+    result = files.read_json(path)
+    if not isinstance(result, dict) or not {"accuracy", "random", "weights"} <= result.keys():
+        raise ValueError(f"{path} does not hold a result; delete it and resume")
+    return result
+
+
+def is_finished(path: str | os.PathLike) -> bool:
+    """Returns whether compare.json says so or, where it is older and silent, the last picture.
+
+    Args:
+        path: of compare.json, which may be absent.
+    """
+    path = pathlib.Path(path)
+    found = files.read_json(path) if path.exists() else {"finished": False}
+    picture = path.with_name("synthetic.png")
+    return not isinstance(found, dict) or found.get("finished", picture.exists()) is True
+
+
+def read_seconds(path: str | os.PathLike) -> dict[str, float]:
+    """Returns the seconds of each stage that earlier attempts took; none without the file.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    path = pathlib.Path(path)
+    found = files.read_json(path) if path.exists() else {}
+    if not isinstance(found, dict) or any(finite(x) is None for x in found.values()):
+        raise ValueError(f"{path} does not hold seconds by stage; delete it and resume")
+    return found
+
+
+def read_choice(path: str | os.PathLike) -> dict[str, Any]:
+    """Returns the record of a choice of weights.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    try:
+        choice = files.read_json(path)
+        check_choice(choice, str(path))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} does not hold the record of a choice; delete it and resume"
+        ) from error
+    return choice
+
+
+def summary(scores: evaluate.Scores) -> dict[str, dict[str, float]]:
+    """Returns mean, standard deviation (n − 1) and number of networks of each score."""
+
+    def one(values):
+        values = np.asarray(values, float)
+        std = values.std(ddof=1) if len(values) > 1 else 0.0
+        return {"mean": float(values.mean()), "std": float(std), "n": len(values)}
+
+    names = ("accuracy", "aligned", "conflicting", "worst_group", "deo_max", "deo_mean")
+    return {name: one(getattr(scores, name)) for name in names}
+
+
+def circumstances() -> dict[str, Any]:
+    """Returns device, versions and date, without which no number can be judged."""
+    versions = {"python": platform.python_version(), "jaxdd": __version__}
+    for name in ("jax", "jaxlib", "flax", "optax", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "device": str(jax.devices()[0].device_kind),
+        "versions": versions,
+        "date": datetime.date.today().isoformat(),
+    }
 
 
 def read_transfer(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
@@ -122,13 +239,13 @@ def check_choice(choice: Any, where: str) -> None:
     """Refuses what is no record of a choice of weights.
 
     Args:
-        choice: as `auto.record` returns it.
+        choice: as `pipeline` writes it; that of an earlier version has no objection.
         where: what the message begins with.
 
     Raises:
         ValueError: names are missing, in it or in its trials or balances.
     """
-    if not isinstance(choice, dict) or choice.keys() != CHOICE:
+    if not isinstance(choice, dict) or choice.keys() - {"objection"} != CHOICE:
         found = ", ".join(sorted(choice)) if isinstance(choice, dict) else repr(choice)
         raise ValueError(f"{where}: choice must hold {', '.join(sorted(CHOICE))}, found {found}")
     trials, balances = choice["trials"], choice["balances"]
@@ -219,41 +336,3 @@ def seconds(rows: Mapping[str, Mapping[str, Any]]) -> float:
         once
         + sum(finite(each.get(stage)) or 0 for each in spent for stage in STAGES[len(SHARED) :])
     )
-
-
-def command(config: Mapping[str, Any], *, rows: Iterable[str] = ROWS) -> str | None:
-    """Returns the command line that makes a run, without the options that have their defaults.
-
-    Args:
-        config: as in config.json.
-        rows: of a comparison.
-
-    Returns:
-        The command, or None where the configuration is not one of `jaxdd run` or `jaxdd compare`.
-
-    >>> command({"command": "run", "dataset": "cdigits", "debias": "none", "ipc": 2, "seed": 0})
-    'jaxdd run cdigits --debias none --ipc 2'
-    """
-    try:
-        chosen = {name: config[name] for name in ("preset", "method", "ipc") if name in config}
-        defaults = dataclasses.asdict(Options(**chosen).resolved())
-        verb, dataset = config["command"], config["dataset"]
-    except (KeyError, TypeError, ValueError):
-        return None
-    if verb not in ("run", "compare"):
-        return None
-    defaults |= {name: getattr(Options(), name) for name in chosen}
-    if dataset not in benchmarks.NAMES:
-        dataset = f"path/to/{dataset}"
-    words = ["jaxdd", verb, dataset]
-    if verb == "run":
-        words += ["--debias", str(config.get("debias"))]
-    for name, default in defaults.items():
-        value, option = config.get(name, default), name.replace("_", "-")
-        if isinstance(value, bool) and value != default:
-            words.append(f"--{option}" if value else f"--no-{option}")
-        elif value is not None and value != default:
-            words += [f"--{option}", str(value)]
-    if verb == "compare" and tuple(rows) != ROWS:
-        words += ["--rows", *rows]
-    return shlex.join(words)

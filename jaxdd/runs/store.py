@@ -12,6 +12,7 @@ and renamed.
 """
 
 import contextlib
+import csv
 import json
 import os
 import pathlib
@@ -191,6 +192,68 @@ def rewind(folder: str | os.PathLike, step: int) -> None:
     kept = [record for record in records if record.get("step", step) <= step]
     with files.atomic_path(pathlib.Path(folder) / "progress.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+
+# --- weights -----------------------------------------------------------------------------------
+
+
+def read_weights(path: str | os.PathLike, *, count: int) -> np.ndarray:
+    """Reads the weights of samples, those of a run or anybody's.
+
+    Args:
+        path: .npy; .npz with an array "weights", or a single one; or .csv with a column of numbers,
+            under a heading or not, or else with one headed weight or weights.
+        count: number of samples.
+
+    Returns:
+        `[count]`, floating.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no weights, or those of another number of samples.
+    """
+    path = pathlib.Path(path)
+    try:
+        found = _READERS[path.suffix.lower()](path)
+        values = np.asarray(found, float)
+    except KeyError as error:
+        raise ValueError(f"weights must be in .npy, .npz or .csv, found {path}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not hold weights: {error}") from error
+    if values.shape != (count,):
+        raise ValueError(
+            f"{path} does not hold the weights of {count} samples, found shape {values.shape}"
+        )
+    if not (np.isfinite(values) & (values >= 0)).all():
+        raise ValueError(
+            f"{path}: weights must be finite and at least 0, found {values.min()}..{values.max()}"
+        )
+    return values
+
+
+def _from_npy(path):
+    return np.load(path, allow_pickle=False)
+
+
+def _from_npz(path):
+    arrays = files.read_arrays(path)
+    if "weights" not in arrays and len(arrays) != 1:
+        raise ValueError(f'no array "weights" among {", ".join(arrays) or "none"}')
+    return arrays.get("weights", next(iter(arrays.values())))
+
+
+def _from_csv(path):
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file) if row]
+    head = [cell.strip().lower() for cell in rows[0]] if rows else []
+    column = next((head.index(name) for name in ("weight", "weights") if name in head), None)
+    if column is None and len(head) != 1:
+        raise ValueError(f"no column weight or weights among {', '.join(head) or 'none'}")
+    has_heading = column is not None or not head[0].replace(".", "").isdigit()
+    return [row[column or 0] for row in rows[has_heading:]]
+
+
+_READERS = {".npy": _from_npy, ".npz": _from_npz, ".csv": _from_csv}
 
 
 # --- the synthetic set -------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from typing import Any
 
 from jaxdd import networks
 from jaxdd.data import datasets, files
-from jaxdd.runs import jobs, pipeline, results, store
+from jaxdd.runs import options, parts, results, store
 
 
-def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], jobs.Options]:
+def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.Options]:
     """Returns the config.json of a finished run, and the options in it.
 
     Raises:
@@ -30,27 +30,26 @@ def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], jobs.Optio
                 found += f"; the runs of a comparison are in {folder / 'rows'}"
             raise FileNotFoundError(found)
     config = files.read_json(folder / "config.json")
-    known = {field.name for field in dataclasses.fields(jobs.Options)}
     if not isinstance(config, dict) or not {"dataset", "data", "ipc"} <= config.keys():
         raise ValueError(f"{folder / 'config.json'} does not hold the configuration of a run")
-    return config, jobs.Options(**{name: x for name, x in config.items() if name in known})
+    return config, options.read(config)
 
 
 def transfer(
     folder: str | os.PathLike,
     benchmark: datasets.Benchmark,
     *,
-    names: Sequence[str] = tuple(networks.NETWORKS),
+    names: Sequence[str] = options.NETWORKS,
     epochs: int | None = None,
     eval_seeds: int | None = None,
-    report: Callable[..., None] = jobs.silent,
+    report: Callable[..., None] = lambda task, done, total: None,
 ) -> dict[str, Any]:
     """Evaluates the synthetic set of a run, and a random subset, with each of the networks.
 
     Args:
         folder: of a finished run.
         benchmark: the data that the run was made from.
-        names: out of `networks.NETWORKS`.
+        names: out of `options.NETWORKS`.
         epochs: of each evaluation; those of the run by default.
         eval_seeds: networks of each kind; as many as the run's by default.
         report: called as `report(task, done, total)`.
@@ -67,28 +66,29 @@ def transfer(
         raise ValueError(
             f"unknown network {min(unknown)!r}; known are {', '.join(networks.NETWORKS)}"
         )
-    config, options = configuration(folder)
+    config, asked = configuration(folder)
     if (digest := datasets.digest(benchmark)) != config["data"]:
         raise ValueError(
             f"{folder} was made from other data than {benchmark.name} is now: "
             f"digest {config['data']} there and {digest} here"
         )
     given = {"epochs": epochs, "eval_seeds": eval_seeds}
-    options = dataclasses.replace(options, **{k: v for k, v in given.items() if v is not None})
-    images = jobs.decode(options)(store.read_synthetic(folder / "synthetic.npz").images)
-    path = folder / "transfer.json"
+    asked = dataclasses.replace(asked, **{k: v for k, v in given.items() if v is not None})
+    asked = asked.resolved()
+    images = parts.decode(asked)(store.read_synthetic(folder / "synthetic.npz").images)
+    pool, path = datasets.pool(benchmark), folder / "transfer.json"
     rows = results.read_transfer(path) if path.exists() else {}
-    settings = {"epochs": options.epochs, "eval_seeds": options.eval_seeds}
+    settings = {"epochs": asked.epochs, "eval_seeds": asked.eval_seeds}
     for name in names:
         if all(rows.get(name, {}).get(key) == value for key, value in settings.items()):
             continue
-        job = jobs.prepare(benchmark, dataclasses.replace(options, network=name), report)
-        random = pipeline.subset(job, datasets.pool(benchmark), weighted=False)
-        sets = {"synthetic": images, "random": random}
-        scores = {
-            label: pipeline.summary(pipeline.scored(job, x, f"{name} {label}"))
-            for label, x in sets.items()
-        }
-        rows[name] = {**scores, **settings, **pipeline.circumstances()}
+        made = parts.build(benchmark, dataclasses.replace(asked, network=name))
+        sets = {"synthetic": images, "random": parts.subset(pool, asked, weighted=False)}
+        scores = {}
+        for label, each in sets.items():
+            report(f"evaluate {name} {label}", 0, 1)
+            scores[label] = results.summary(made.score(each))
+            report(f"evaluate {name} {label}", 1, 1)
+        rows[name] = {**scores, **settings, **results.circumstances()}
         files.write_json(path, rows)
     return {name: files.read_json(path)[name] for name in names}
