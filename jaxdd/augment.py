@@ -106,7 +106,7 @@ def draw(
     """
     if len(shape) != 3:
         raise ValueError(f"shape must be (height, width, channels), found {tuple(shape)}")
-    _check_strategy(strategy)
+    check_strategy(strategy)
     augmentation = identity()
     if not strategy:
         return augmentation
@@ -320,7 +320,8 @@ def _cutout_mask(augmentation, height, width):
     return within_rows & (columns >= start[1]) & (columns < start[1] + size[1])
 
 
-def _check_strategy(strategy):
+def check_strategy(strategy: Sequence[str]) -> None:
+    """Raises ValueError for a name that is not in `OPERATIONS`, and TypeError for a string."""
     if isinstance(strategy, str):
         raise TypeError(f"strategy must be a sequence of names, found the string {strategy!r}")
     for name in strategy:
