@@ -13,20 +13,26 @@ import subprocess
 import sys
 
 import numpy as np
+import pooch
 import pytest
+import requests
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxdd.data import archives, benchmarks, builders
+from jaxdd.data import archives, benchmarks, builders, datasets
 
 NAMES = ("cdigits", "cmnist", "cfmnist", "cmnist_fg", "cmnist_bg", "cfmnist_fg", "cfmnist_bg")
 FIELDS = ("image", "label", "attribute")
 
 
+def unreachable(*_, **__):
+    raise requests.ConnectionError("no network")
+
+
 @pytest.fixture(autouse=True)
 def offline(monkeypatch, tmp_path):
     """No network, and an empty cache."""
-    monkeypatch.setattr(archives, "_reachable", lambda url: False)
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", unreachable)
     monkeypatch.setattr(archives, "CACHE", tmp_path / "cache")
 
 
@@ -269,6 +275,9 @@ def test_what_is_not_prepared_is_prepared(tmp_path):
     found = builders.load("shapes/even", data_dir=tmp_path)
     assert found.train.images.shape == (8, 4, 4, 1) and found.test.images.shape == (2, 4, 4, 1)
     assert sorted(found.test.labels.tolist()) == [0, 1] and found.num_attributes == 0
+    assert found.strategy == datasets.UNFLIPPED
+    again = builders.load("shapes/even", data_dir=tmp_path, strategy=["flip", "crop"])
+    assert again.strategy == ("flip", "crop")
     for data in (found.train, found.test):
         assert (data.images[:, 0, 0, 0] // 20 % 2 == data.labels).all()
     assert (tmp_path / "shapes" / "even").is_dir()
@@ -301,6 +310,7 @@ def test_rgb_images_are_resized_as_pillow_does(prepared):
         ("shapes/imageless", {}, "no image feature 'image', found label"),
         ("shapes/trainless", {}, "shapes/trainless has no train split, found validation"),
         ("cdigits", dict(resize=0), "resize must lie in 1..256, found 0"),
+        ("cdigits", dict(strategy=["flipp"]), "found 'flipp'; did you mean 'flip'"),
     ],
 )
 def test_load_refuses(tmp_path, name, options, match):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxdd.data import benchmarks, datasets
+from jaxdd.data import benchmarks, datasets, folders
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,30 @@ def test_from_arrays_splits_each_class():
     np.testing.assert_allclose(found.mean, scaled.mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(found.std, scaled.std((0, 1, 2)), rtol=1e-9)
     assert (found.name, found.num_classes, found.num_attributes) == ("mine", 4, 3)
-    assert "flip" in found.strategy
+
+
+def test_nothing_is_flipped_unless_one_says_so():
+    """Mirrored images keep their class, or not: nobody but the owner of the images knows."""
+    found = datasets.from_arrays(*own())
+    assert found.strategy == ("color", "crop", "cutout", "scale", "rotate")
+    chosen = datasets.from_arrays(*own(), strategy=["flip", "crop", "crop"])
+    assert chosen.strategy == ("flip", "crop", "crop")
+    assert datasets.from_arrays(*own(), strategy=()).strategy == ()
+
+
+def test_a_function_that_augments_is_kept_as_it_is():
+    augmenting = lambda key, image: image
+    assert datasets.from_arrays(*own(), strategy=augmenting).strategy is augmenting
+
+
+def test_images_of_a_folder_are_augmented_likewise():
+    images, labels, attributes = own()
+    names = tuple("abcd"), tuple("xyz")
+    folder = folders.Folder(images, labels, attributes, np.arange(40) > 30, *names, ())
+    assert datasets.from_folder(folder).strategy == datasets.UNFLIPPED
+    assert datasets.from_folder(folder, strategy=["flip"]).strategy == ("flip",)
+    with pytest.raises(ValueError, match="found 'rotat'; did you mean 'rotate'"):
+        datasets.from_folder(folder, strategy=["rotat"])
 
 
 def test_channels_come_last():
@@ -88,28 +111,35 @@ IMAGES, CLASSES, ATTRIBUTES = own()
         (dict(images=IMAGES * np.nan), ValueError, "found nan..nan"),
         (dict(images=IMAGES / -255), ValueError, "found -1.0..-0.0"),
         (dict(labels=CLASSES / 1), TypeError, "labels must be integers, found float64"),
-        (dict(labels=CLASSES - 1), ValueError, "labels must count from 0, found -1..2"),
-        (dict(labels=CLASSES[:9]), ValueError, r"each of 40 images, found \(9,\)"),
-        (dict(labels=CLASSES[:, None]), ValueError, r"each of 40 images, found \(40, 1\)"),
+        (dict(labels=CLASSES - 1), ValueError, "labels must lie in 0..2147483646, found -1..2"),
+        (dict(labels=CLASSES + 2**32), ValueError, "found 4294967296..4294967299"),
+        (dict(labels=CLASSES[:9]), ValueError, r"labels must have the shape \(40,\), found \(9,\)"),
+        (dict(labels=CLASSES[:, None]), ValueError, r"shape \(40,\), found \(40, 1\)"),
         (dict(labels=CLASSES * 2), ValueError, "class 1 of 7 has no training images"),
         (dict(num_classes=5), ValueError, "class 4 of 5 has no training images"),
-        (dict(num_classes=3), ValueError, "labels must lie in 0..2, found 3"),
+        (dict(num_classes=3), ValueError, "labels must lie in 0..2, found 0..3"),
         (dict(num_classes=0), ValueError, "num_classes must lie in 1"),
         (dict(num_classes=4.0), TypeError, "num_classes must be an integer, found 4.0"),
         (dict(labels=np.r_[4, CLASSES[1:]]), ValueError, "class 4 needs at least 2.*found 1"),
         (dict(attributes=ATTRIBUTES[:3]), ValueError, r"attributes must have.*found \(3,\)"),
-        (dict(attributes=ATTRIBUTES - 1), ValueError, "attributes must count from 0, found -1"),
-        (dict(attributes=ATTRIBUTES * 10**5), ValueError, "must lie below 65536, found 200000"),
+        (dict(attributes=ATTRIBUTES - 1), ValueError, "attributes must lie in 0..65535, found -1"),
+        (dict(attributes=ATTRIBUTES * 10**5), ValueError, "lie in 0..65535, found 0..200000"),
         (dict(attributes=ATTRIBUTES * 0.5), TypeError, "attributes must be integers"),
         (dict(test_fraction=0), ValueError, r"test_fraction must lie in \(0, 1\), found 0"),
         (dict(test_fraction=1.0), ValueError, r"in \(0, 1\), found 1.0"),
         (dict(seed=-1), ValueError, "seed must lie in 0"),
+        (dict(strategy=["crop", "flop"]), ValueError, "found 'flop'; did you mean 'flip'"),
+        (dict(strategy="crop"), TypeError, "sequence of names, found the string 'crop'"),
         (dict(test=IMAGES), ValueError, r"test must be \(images, labels\) or"),
         (dict(test=(IMAGES,)), ValueError, r"test must be \(images, labels\) or"),
         (dict(test=(IMAGES[:, 1:], CLASSES)), ValueError, r"\(6, 5, 3\) and \(5, 5, 3\)"),
-        (dict(test=(IMAGES, CLASSES[1:])), ValueError, "test labels must have one entry"),
-        (dict(test=(IMAGES, CLASSES + 1)), ValueError, "test labels must lie in 0..3, found 4"),
-        (dict(test=(IMAGES, CLASSES, -CLASSES)), ValueError, "test attributes must count from 0"),
+        (dict(test=(IMAGES, CLASSES[1:])), ValueError, r"test labels must have the shape \(40,\)"),
+        (dict(test=(IMAGES, CLASSES + 1)), ValueError, "test labels must lie in 0..3, found 1..4"),
+        (
+            dict(test=(IMAGES, CLASSES, -CLASSES)),
+            ValueError,
+            "test attributes must lie in 0..65535",
+        ),
         (dict(test=(IMAGES.astype(int), CLASSES)), TypeError, "test images must be uint8"),
     ],
 )

@@ -135,25 +135,30 @@ ROWS = {
 }
 
 
-def write_table(folder, kind):
+def write_table(folder, kind, file="file"):
+    columns = {file if name == "file" else name: values for name, values in ROWS.items()}
     if kind == "parquet":
         pyarrow = pytest.importorskip("pyarrow")
         parquet = pytest.importorskip("pyarrow.parquet")
-        data = pyarrow.table({**ROWS, "split": pyarrow.array(ROWS["split"]).dictionary_encode()})
+        split = pyarrow.array(ROWS["split"]).dictionary_encode()
+        data = pyarrow.table(columns | {"split": split})
         return parquet.write_table(data, folder / "metadata.parquet")
-    lines = [",".join(ROWS)] + [",".join(map(str, row)) for row in zip(*ROWS.values())]
+    lines = [",".join(columns)] + [
+        ",".join(map(str, row)) for row in zip(*columns.values(), strict=True)
+    ]
     if kind == "semantically equal csv":
         lines = [f"id,{lines[0]}", *(f'"a\nb", {line} ' for line in lines[1:]), ""]
     encoding = "utf-8-sig" if kind == "csv with bom" else "utf-8"
     (folder / "metadata.csv").write_text("\r\n".join(lines), encoding=encoding)
 
 
+@pytest.mark.parametrize("column", ["file", "file_name"])
 @pytest.mark.parametrize("kind", ["csv", "csv with bom", "semantically equal csv", "parquet"])
-def test_a_table_says_it_all(tmp_path, kind):
+def test_a_table_says_it_all(tmp_path, kind, column):
     """Labels 10, 9, 9, 10 are sorted as numbers, 9 before 10; images keep the order of the rows."""
     for value, file in enumerate([*ROWS["file"], "unlisted.png", "cat/x.png"]):
         save(tmp_path / file, value)
-    write_table(tmp_path, kind)
+    write_table(tmp_path, kind, column)
     found = folders.read(tmp_path)
     assert values(found) == [0, 1, 2, 3]
     assert found.class_names == ("9", "10") and found.labels.tolist() == [1, 0, 0, 1]
@@ -174,7 +179,10 @@ def test_attribute_and_split_are_optional(tmp_path, text):
     [
         ("", "no column 'file': expected file, label and maybe attribute, split, found none"),
         ("file,label\n", "metadata.csv has no rows"),
-        ("file_name,label\na.png,x", r"no column 'file' \(is 'file_name' meant\?\)"),
+        ("filename,label\na.png,x", r"no column 'file' \(is 'filename' meant\?\)"),
+        ("file,file_name,label\na.png,a.png,x", "the columns file and file_name, expected one"),
+        ("file_name,label\na.png,x\n,x", "row 2 of .*metadata.csv has no file"),
+        ("file_name,label\na.png,x\n./a.png,y", r"row 2 .*: \./a\.png is in row 1 already"),
         ("file,Label\na.png,x", r"no column 'label' \(is 'Label' meant\?\): .* found file, Label"),
         ("file;label\na.png;x", "no column 'file'.* found file;label"),
         ("file,label,attributes\na.png,x,1", r"no column 'attribute' \(is 'attributes' meant\?\)"),

@@ -1,26 +1,26 @@
 """Disk: the original files of MNIST, Fashion-MNIST and CIFAR-10, found and verified.
 
-No archive is read whose checksum is not the official one. Downloads go through
-tensorflow-datasets, which needs no TensorFlow for that.
+No archive is read whose checksum is not the official one. Downloads go through pooch, which puts
+a file into the cache only once its checksum is right.
 """
 
+import functools
 import gzip
 import hashlib
 import io
 import os
 import pathlib
 import pickle
-import socket
 import tarfile
-import tempfile
-import urllib.parse
-import urllib.request
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "jaxdd"
 """Where downloads are kept, one folder per archive, and the benchmarks made of them."""
+
+TIMEOUT = 3, 30
+"""Seconds that a server may take to accept a connection, and to send anything at all."""
 
 TRAIN = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
 TEST = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
@@ -75,27 +75,19 @@ def find(name: str, data_dir: str | os.PathLike | None = None) -> dict[str, path
         The path of each file, by its name; not yet verified unless downloaded.
 
     Raises:
-        FileNotFoundError: files are missing and cannot be downloaded, which a probe of three seconds
-            finds out.
+        FileNotFoundError: files are missing, and their server cannot be reached within `TIMEOUT`.
         ValueError: a download that is not the original file.
         OSError: a download that failed.
     """
-    archive, folders = ARCHIVES[name], _folders(name, data_dir)
+    files, folders = ARCHIVES[name].md5, _folders(name, data_dir)
     found = {
-        file: next((f / file for f in folders if (f / file).is_file()), None)
-        for file in archive.md5
+        file: path
+        for folder in reversed(folders)  # the first one has the last word
+        for file in files
+        if (path := folder / file).is_file()
     }
-    missing = [file for file, path in found.items() if path is None]
-    if not missing:
-        return found
-    if not _reachable(archive.url):
-        raise FileNotFoundError(
-            f"{name}: {', '.join(missing)} not found in {' or '.join(map(str, folders))}, and "
-            f"{archive.url} cannot be reached; put {'them' if missing[1:] else 'it'} into one of "
-            "these folders, or give the folder above yours as data-dir"
-        )
-    _download(archive, missing, folders[-1])
-    return found | {file: folders[-1] / file for file in missing}
+    missing = [file for file in files if file not in found]
+    return found | _download(name, missing, folders) if missing else found
 
 
 def read(name: str, path: pathlib.Path) -> np.ndarray:
@@ -119,13 +111,13 @@ def cifar10(data_dir: str | os.PathLike | None = None) -> list[tuple[np.ndarray,
 
     Args:
         data_dir: folder that holds `cifar-10-batches-bin`, `cifar-10-binary.tar.gz` or
-            `cifar-10-python.tar.gz`, or a folder `cifar10` that does. Without any of them, the binary
-            archive is looked for in `CACHE` and downloaded there.
+            `cifar-10-python.tar.gz`, or a folder `cifar10` that does. Without any of them, the
+            binary archive is looked for in `CACHE` and downloaded there.
 
     Returns:
         Images [n, 32, 32, 3] and labels [n], both uint8, of the 50,000 training and the 10,000 test
-        images. The files of the binary folder have no official checksums: their size and the range of
-        their labels are checked.
+        images. The files of the binary folder have no official checksums: their size and the range
+        of their labels are checked.
 
     Raises:
         ValueError: an archive that is not the official one, or a batch of another size or content.
@@ -139,7 +131,7 @@ def cifar10(data_dir: str | os.PathLike | None = None) -> list[tuple[np.ndarray,
         expected = dict((_CIFAR10_PYTHON,)) | ARCHIVES["cifar10"].md5
         batches = unpack(_read_verified("cifar10", folder / archive, expected[archive]))
     return [
-        tuple(np.concatenate(arrays) for arrays in zip(*part))
+        (np.concatenate([images for images, _ in part]), np.concatenate([y for _, y in part]))
         for part in (batches[:5], batches[5:])
     ]
 
@@ -193,20 +185,24 @@ def _cifar10_batch(path, content=None):
 
 
 def _cifar10_unpacked(content):
-    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        names = [f"{_CIFAR10_FOLDER}/{batch}.bin" for batch in _CIFAR10_BATCHES]
-        return [_cifar10_batch(name, archive.extractfile(name).read()) for name in names]
+    members = _members(content, [f"{_CIFAR10_FOLDER}/{batch}.bin" for batch in _CIFAR10_BATCHES])
+    return [_cifar10_batch(name, member) for name, member in members.items()]
 
 
 def _cifar10_pickled(content):
     # Unpickled only because the checksum says that this is the official file.
-    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        members = (archive.extractfile(f"cifar-10-batches-py/{name}") for name in _CIFAR10_BATCHES)
-        stored = [pickle.load(member, encoding="bytes") for member in members]
+    members = _members(content, [f"cifar-10-batches-py/{batch}" for batch in _CIFAR10_BATCHES])
+    stored = [pickle.loads(member, encoding="bytes") for member in members.values()]
     return [
         (batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.uint8(batch[b"labels"]))
         for batch in stored
     ]
+
+
+def _members(content, names):
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        files = {name: archive.extractfile(name) for name in names}
+        return {name: file.read() for name, file in files.items() if file is not None}
 
 
 def _existing(path):
@@ -215,43 +211,36 @@ def _existing(path):
     return path
 
 
-def _reachable(url):
-    # Asked first, because TFDS goes on trying for minutes where there is no network.
-    parts = urllib.parse.urlsplit(url)
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(parts.scheme, proxies.get("all"))
-    if proxy and not urllib.request.proxy_bypass(parts.hostname):
-        parts = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((parts.hostname, port), timeout=3).close()
-    except OSError:
-        return False
-    return True
+def _download(name, files, folders):
+    import pooch
+    import requests
 
-
-def _download(archive, files, folder):
-    import tensorflow_datasets as tfds
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        manager = tfds.download.DownloadManager(download_dir=scratch)
-        # One at a time: after a failure TFDS leaves the other downloads of a batch running.
-        for file in files:
-            try:
-                path = manager.download(archive.url + file)
-            except Exception as error:  # TFDS, requests and promise each raise their own kinds
-                raise OSError(f"download of {archive.url}{file} failed: {error}") from error
-            _read_verified(folder.name, path, archive.md5[file])
-            os.replace(path, folder / file)
+    url, md5 = ARCHIVES[name]
+    downloader: Any = pooch.HTTPDownloader(timeout=TIMEOUT)  # which pooch's own protocol disowns
+    keep = functools.partial(pooch.retrieve, path=folders[-1], downloader=downloader)
+    found = {}
+    for file in files:
+        try:
+            found[file] = pathlib.Path(keep(url + file, f"md5:{md5[file]}", file))
+        except requests.ConnectionError as error:
+            raise FileNotFoundError(
+                f"{name}: {', '.join(files)} not found in {' or '.join(map(str, folders))}, and "
+                f"{url} cannot be reached; put {'them' if files[1:] else 'it'} into one of these "
+                "folders, or give the folder above yours as data-dir"
+            ) from error
+        except requests.RequestException as error:
+            raise OSError(f"download of {url}{file} failed: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{url}{file} is not the original file: {error}") from error
+    return found
 
 
 def _read_verified(name, path, expected):
-    content = pathlib.Path(path).read_bytes()
+    content = path.read_bytes()
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != expected:
         raise ValueError(
-            f"{path} is not the original file of {name}: found md5 {found} ({len(content):,} bytes), "
-            f"expected {expected}; replace it or choose another data_dir"
+            f"{path} is not the original file of {name}: found md5 {found} "
+            f"({len(content):,} bytes), expected {expected}; replace it or choose another data_dir"
         )
     return content

@@ -1,7 +1,7 @@
 """Disk: the data sets that the field measures on, by name.
 
-`load` makes a biased benchmark of an unbiased set in two steps (`jaxdd.data.bias`): who carries which
-attribute, and how it looks. Equal arguments give equal bytes on every machine and with every
+`load` makes a biased benchmark of an unbiased set in two steps (`jaxdd.data.bias`): who carries
+which attribute, and how it looks. Equal arguments give equal bytes on every machine and with every
 version of jax. What is made of downloaded files is kept under `archives.CACHE` for the next time.
 """
 
@@ -13,11 +13,12 @@ import os
 import pathlib
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from jaxdd import augment
 from jaxdd.data import archives, bias, corruptions, datasets, files, folders
 from jaxdd.data.datasets import Benchmark, Dataset
 
@@ -32,7 +33,7 @@ class Source(NamedTuple):
         licence: of the images.
         classes: name of each class.
         flips: whether a mirrored image keeps its class.
-        mean: per channel, of images / 255, as the literature has them; None to compute them.
+        mean: per channel, of images / 255, as the literature has them; empty to compute them.
         std: per channel, likewise.
     """
 
@@ -42,8 +43,8 @@ class Source(NamedTuple):
     licence: str
     classes: tuple[str, ...]
     flips: bool = True
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 class Recipe(NamedTuple):
@@ -224,10 +225,11 @@ def load(
         severity: 1..4, how pure the shades or how strong the corruptions are; 4 by default.
         seed: draws the attributes and how they look, of the test set too; 0 <= seed < 2**32.
         test: "uniform", where the attribute says nothing about the class (every test image in every
-            attribute for cifar10-s, as its authors have it), or "conflicting", where no sample has the
-            attribute that its class is aligned with. The test set of bffhq is as its authors made it.
-        placement: "centre" pads 28x28 images by two pixels on all sides, "corner" by four at the top
-            and the left, as FairDD does. Digits are not padded.
+            attribute for cifar10-s, as its authors have it), or "conflicting", where no sample has
+            the attribute that its class is aligned with. The test set of bffhq is as its authors
+            made it.
+        placement: "centre" pads 28x28 images by two pixels on all sides, "corner" by four at the
+            top and the left, as FairDD does. Digits are not padded.
         scenes: backgrounds for bgfmnist, RGB, of the same size and ten classes; its training images
             go behind training images. CIFAR-10 by default.
         frost: folder of photographs of frost for ccifar10, which are used at a fifth of their size;
@@ -238,8 +240,8 @@ def load(
 
     Raises:
         TypeError: a name that is no string, a severity or seed that is no integer.
-        ValueError: an unknown name, a value out of range, an option the set does not have, or a file
-            that is not the original.
+        ValueError: an unknown name, a value out of range, an option the set does not have, or a
+            file that is not the original.
         OSError: files that are absent and cannot be downloaded.
     """
     _check_name(name)
@@ -249,23 +251,23 @@ def load(
         raise TypeError(f"scenes must be a Benchmark, found {type(scenes).__name__}")
     options = dict(conflict=conflict, severity=severity, scenes=scenes, frost=frost, test=test)
     _refuse_absent_options(name, options, placement)
-    seed = datasets.integer("seed", seed, 0, 2**32 - 1)
+    seed = datasets.check_integer("seed", seed, 0, 2**32 - 1)
     if name in SOURCES:
         return _unbiased(name, data_dir, placement)
     recipe = RECIPES.get(name)
     default = 0.005 if recipe is None else recipe.conflict
-    conflict = datasets.share("conflict", default if conflict is None else conflict)
+    conflict = datasets.check_share("conflict", default if conflict is None else conflict)
     if recipe is None:
         return _bffhq(data_dir, conflict, test)
     if recipe.ratios and not np.isclose(conflict, recipe.ratios, rtol=0, atol=1e-9).any():
         known = ", ".join(f"{ratio:g}" for ratio in recipe.ratios)
         raise ValueError(f"{name} has conflicts of {known}, found {conflict:g}")
     if recipe.severity is not None:
-        severity = datasets.integer(
+        severity = datasets.check_integer(
             "severity", recipe.severity if severity is None else severity, 1, 4
         )
-    frost = None if frost is None else _photographs(frost)
-    options = _Options(conflict, severity, seed, test, placement, scenes, frost)
+    photographs = None if frost is None else _photographs(frost)
+    options = _Options(conflict, severity, seed, test, placement, scenes, photographs)
     if recipe.source == "digits":
         return _biased(name, recipe, data_dir, options)
     path = _cache_path(name, recipe, data_dir, options)
@@ -291,18 +293,18 @@ def digits(*, size: int = 16) -> Benchmark:
         TypeError: a size that is no integer.
         ValueError: a size below 1.
     """
-    size = datasets.integer("size", size, 1, 4096)
+    size = datasets.check_integer("size", size, 1, 4096)
     from PIL import Image
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     images = np.rint(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    images = np.stack(
-        [Image.fromarray(i).resize((size, size), Image.Resampling.BILINEAR) for i in images]
+    resized = [Image.fromarray(i).resize((size, size), Image.Resampling.BILINEAR) for i in images]
+    images = np.stack([np.asarray(image) for image in resized])
+    made = datasets.from_arrays(
+        images, labels, strategy=_strategy(SOURCES["digits"]), name="digits"
     )
-    return datasets.from_arrays(images, labels, name="digits")._replace(
-        strategy=_strategy(SOURCES["digits"]), class_names=_DIGITS
-    )
+    return made._replace(class_names=_DIGITS)
 
 
 def statistics(benchmark: Benchmark) -> dict[str, float | int | str | None]:
@@ -313,9 +315,9 @@ def statistics(benchmark: Benchmark) -> dict[str, float | int | str | None]:
 
     Returns:
         Sizes, shape and number of classes; with attributes also the share of conflicting training
-        samples, by how many samples the conflicting attributes of a class differ at most ("spread"),
-        and the p-value of the chi-square test that the attribute of the test samples is independent
-        of their class.
+        samples, by how many samples the conflicting attributes of a class differ at most
+        ("spread"), and the p-value of the chi-square test that the attribute of the test samples is
+        independent of their class.
     """
     train, test = benchmark.train, benchmark.test
     found = {
@@ -380,7 +382,8 @@ def _independence(counts):
     from scipy.stats import chi2_contingency
 
     counts = counts[:, counts.any(0)][counts.any(1)]
-    return float(chi2_contingency(counts).pvalue)
+    found: Any = chi2_contingency(counts)
+    return float(found.pvalue)
 
 
 def _check_name(name):
@@ -416,7 +419,7 @@ def _briefly(value):
 
 
 def _strategy(source):
-    return tuple(o for o in datasets.OPERATIONS if source.flips or o != "flip")
+    return augment.OPERATIONS if source.flips else datasets.UNFLIPPED
 
 
 def _unbiased(name, data_dir, placement):
@@ -501,12 +504,13 @@ def _check_scenes(scenes, plain):
 def _bffhq(data_dir, conflict, test):
     if data_dir is None:
         raise ValueError("bffhq must be downloaded by hand; give the folder as data_dir")
-    benchmark = datasets.from_folder(folders.bffhq(data_dir, conflict=conflict), name="bffhq")
+    faces = folders.bffhq(data_dir, conflict=conflict)
+    benchmark = datasets.from_folder(faces, strategy=augment.OPERATIONS, name="bffhq")
     if test == "uniform":
         return benchmark
     scored = benchmark.test
     kept = scored.attributes != np.array(benchmark.aligned)[scored.labels]
-    return benchmark._replace(test=Dataset(*(field[kept] for field in scored)))
+    return benchmark._replace(test=datasets.select(scored, kept))
 
 
 def _photographs(folder):
@@ -560,7 +564,7 @@ def _digest(value):
         return None
     if isinstance(value, Benchmark):
         return datasets.digest(value)
-    return hashlib.blake2b(np.ascontiguousarray(value), digest_size=16).hexdigest()
+    return hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=16).hexdigest()
 
 
 def _keep(path, benchmark):
@@ -579,7 +583,7 @@ def _stored(path):
     """The benchmark in a file of the cache, None if it is absent or damaged."""
     try:
         arrays = files.read_arrays(path)
-        fields = json.loads(str(arrays["fields"]))
+        fields: dict[str, Any] = json.loads(str(arrays["fields"]))
         parts = {p: Dataset(*(arrays[f"{p}-{f}"] for f in Dataset._fields)) for p in _CACHED}
         os.utime(path)
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}

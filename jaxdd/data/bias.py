@@ -10,9 +10,13 @@ fuse `mean + s·n` into one rounding, and a last bit decides how a pixel rounds.
 """
 
 from statistics import NormalDist
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
 
 LFF_COLORS = (
     (251, 80, 43),
@@ -99,13 +103,13 @@ def assign(
     if num_attributes < 2:
         raise ValueError(f"num_attributes must be at least 2, found {num_attributes}")
     labels = _indices("labels", labels, num_classes)
-    conflict = _share(conflict)
+    conflict = _check_share(conflict)
     aligned = jnp.arange(num_classes) % num_attributes if aligned is None else aligned
     aligned = _indices("aligned", aligned, num_attributes, length=num_classes)
 
     choose, spread = jax.random.split(key)
     counts = jnp.bincount(labels, length=num_classes)
-    rank = _rank_in_class(choose, labels, counts)
+    rank = rank_in_class(jax.random.bits(choose, labels.shape, jnp.uint32), labels)
     # One column per attribute in random order, the aligned one (drawn above all others) last.
     draws = jax.random.uniform(spread, (num_classes, num_attributes), jnp.float32)
     order = jnp.argsort(draws.at[jnp.arange(num_classes), aligned].set(2.0), axis=1)
@@ -115,7 +119,7 @@ def assign(
 
 
 def majority(
-    labels: jax.Array, attributes: jax.Array, *, num_classes: int, num_attributes: int
+    labels: ArrayLike, attributes: ArrayLike, *, num_classes: int, num_attributes: int
 ) -> jax.Array:
     """Returns the most frequent attribute of each class: the aligned one of given data.
 
@@ -177,7 +181,7 @@ def foreground(
     grey = _grey(images)
     attributes = _indices("attributes", attributes, len(LFF_COLORS), length=grey.shape[0])
     severity = jnp.asarray(severity)
-    if not isinstance(severity, jax.core.Tracer) and severity.tolist() not in (1, 2, 3, 4):
+    if not isinstance(severity, Tracer) and severity.tolist() not in (1, 2, 3, 4):
         raise ValueError(f"severity must be 1, 2, 3 or 4, found {severity.tolist()}")
     slices = jax.random.bits(key, (grey.shape[0], 3), jnp.uint32) >> (32 - _QUANTILE_BITS)
     noise = jnp.asarray(_QUANTILES, jnp.float32)[slices.astype(jnp.int32)]
@@ -243,7 +247,8 @@ def greyscale(images: jax.Array, attributes: jax.Array) -> jax.Array:
         attributes: 0 or 1 for each image, integers [n].
 
     Returns:
-        RGB images, uint8 [n, h, w, 3]; grey is .299 R + .587 G + .114 B (ITU-R 601) in all channels.
+        RGB images, uint8 [n, h, w, 3]; grey is .299 R + .587 G + .114 B (ITU-R 601) in all three
+        channels.
 
     Raises:
         TypeError: images that are not uint8, attributes that are not integers.
@@ -289,7 +294,7 @@ def draw_scenes(
     attributes = _indices("attributes", attributes, num_attributes)
     categories = _indices("categories", categories, num_attributes)
     counts = jnp.bincount(categories, length=num_attributes)
-    if not isinstance(counts, jax.core.Tracer) and not counts.all():
+    if not isinstance(counts, Tracer) and not counts.all():
         raise ValueError(f"every category needs a scene, category {counts.argmin()} has none")
     start = jnp.cumsum(counts) - counts
     draws = jax.random.bits(key, attributes.shape, jnp.uint32)
@@ -335,12 +340,51 @@ def _bright_and_color(images, attributes):
     return grey[..., None] >= 128, color[:, None, None]
 
 
-def _rank_in_class(key, labels, counts):
-    """A random place 0..n_k-1 for each sample among those of its class."""
-    order = jnp.lexsort((jax.random.bits(key, labels.shape, jnp.uint32), labels))
-    first = jnp.cumsum(counts) - counts
-    place = jnp.arange(labels.shape[0]) - first[labels[order]]
-    return jnp.zeros_like(labels).at[order].set(place.astype(labels.dtype))
+def rank_in_class(draws: Any, labels: Any, *, xp: Any = jnp) -> Any:
+    """Returns the place 0..n_k-1 of each sample among those of its class, in the order of draws.
+
+    Args:
+        draws: a number for each sample [n].
+        labels: class of each sample, integers [n].
+        xp: `numpy` or `jax.numpy`, which computes it.
+
+    Returns:
+        Integers [n].
+
+    >>> rank_in_class(np.array([0.3, 0.9, 0.1, 0.2]), np.array([0, 1, 0, 1]), xp=np).tolist()
+    [1, 1, 0, 0]
+    """
+    order = xp.lexsort((draws, labels))
+    return xp.argsort(order) - xp.searchsorted(labels[order], labels)
+
+
+def check_codes(name: str, values: ArrayLike, size: int, *, length: int | None = None) -> Any:
+    """Returns integers in [0, size) as int32; raises what `name` must be if they are none.
+
+    Args:
+        name: what the message calls them.
+        values: integers [n], a NumPy array or a JAX one; the range of traced ones is not checked.
+        size: number of codes.
+        length: n, where it must be a certain one.
+
+    Returns:
+        int32 [n], a NumPy array for all but a JAX one.
+
+    Raises:
+        TypeError: values that are not integers.
+        ValueError: another shape, or values out of range.
+    """
+    values = values if isinstance(values, jax.Array) else np.asarray(values)
+    if not jnp.issubdtype(values.dtype, jnp.integer):
+        raise TypeError(f"{name} must be integers, found {values.dtype}")
+    if values.ndim != 1 or length not in (None, values.shape[0]):
+        expected = "[n]" if length is None else f"({length},)"
+        raise ValueError(f"{name} must have the shape {expected}, found {values.shape}")
+    if not isinstance(values, Tracer) and values.size:
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= size:
+            raise ValueError(f"{name} must lie in 0..{size - 1}, found {low}..{high}")
+    return values.astype(np.int32)
 
 
 def _grey(images):
@@ -364,24 +408,14 @@ def _rgb(name, images):
 
 
 def _indices(name, values, size, *, length=None):
-    values = jnp.asarray(values)
-    if not jnp.issubdtype(values.dtype, jnp.integer):
-        raise TypeError(f"{name} must be integers, found {values.dtype}")
-    if values.ndim != 1 or length not in (None, values.shape[0]):
-        expected = "[n]" if length is None else f"({length},)"
-        raise ValueError(f"{name} must have the shape {expected}, found {values.shape}")
-    if not isinstance(values, jax.core.Tracer) and values.size:
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high >= size:
-            raise ValueError(f"{name} must lie in 0..{size - 1}, found {low}..{high}")
-    return values.astype(jnp.int32)
+    return jnp.asarray(check_codes(name, values, size, length=length))
 
 
-def _share(conflict):
+def _check_share(conflict):
     # float32 whatever the caller's precision, so that the counts do not depend on it.
     conflict = jnp.asarray(conflict, jnp.float32)
     if conflict.shape:
         raise ValueError(f"conflict must be one number, found an array of shape {conflict.shape}")
-    if not isinstance(conflict, jax.core.Tracer) and not 0 <= conflict <= 1:
+    if not isinstance(conflict, Tracer) and not 0 <= conflict <= 1:
         raise ValueError(f"conflict must lie in [0, 1], found {conflict}")
     return conflict

@@ -12,22 +12,27 @@ A config is the share of images that conflict and, where there are shades, how p
 `jaxdd.data.benchmarks.load` at seed 0, shuffled by TFDS: `index` is the place of an example there.
 
 Original files are looked for in TFDS's manual_dir (`data_dir/downloads/manual`, unless
-`tfds.download.DownloadConfig` names another), in its folder `mnist`, `fashion_mnist` or `cifar10` or directly;
-then `jaxdd.data.archives` finds or downloads them. It checks the md5 sum of every archive that is read;
-`url_infos` has the sizes and SHA-256 sums under which TFDS itself knows the files.
+`tfds.download.DownloadConfig` names another), in its folder `mnist`, `fashion_mnist` or `cifar10`
+or directly; then `jaxdd.data.archives` finds or downloads them. It checks the md5 sum of every
+archive that is read; `url_infos` has the sizes and SHA-256 sums under which TFDS itself knows the
+files.
 """
 
 import dataclasses
 import difflib
 import importlib.util
 import os
+from typing import cast
 
 import numpy as np
+import pooch
+import requests
 
 from jaxdd.data import archives, benchmarks, datasets
 
 try:
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import utils
     from tensorflow_datasets.core.download import checksums
 except ImportError as error:
     raise ImportError(
@@ -96,7 +101,7 @@ def _configs(*severities, ratios=_RATIOS):
 
 
 class _Biased(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """What all builders share. `jaxdd.data.benchmarks` has hyphens where their names have underscores."""
+    """What all builders share; where `benchmarks` has hyphens, their names have underscores."""
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = """Not needed: what is missing is downloaded. The original
@@ -113,7 +118,7 @@ class _Biased(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         # TFDS's own default, tfrecord, can neither be written nor read without TensorFlow.
         super().__init__(file_format=file_format, **options)
 
-    @tfds.core.utils.classproperty
+    @utils.classproperty
     @classmethod
     def url_infos(cls):
         """Size and SHA-256 sum of the original files by address, as registered in TFDS."""
@@ -146,11 +151,12 @@ class _Biased(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             manual_dir = dl_manager.manual_dir
         except AssertionError:  # there is no such folder, or it is empty
             manual_dir = None
+        config = cast(Config, self.builder_config)
         found = benchmarks.load(
             self.name.replace("_", "-"),
             data_dir=manual_dir,
-            conflict=self.builder_config.conflict,
-            severity=self.builder_config.severity,
+            conflict=config.conflict,
+            severity=config.severity,
         )
         return {
             "train": self._generate_examples(found.train, found.aligned),
@@ -262,7 +268,11 @@ class Cifar10S(_Solid):
 
 
 def load(
-    name: str, *, data_dir: str | os.PathLike | None = None, resize: int | None = None
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    resize: int | None = None,
+    strategy: datasets.Strategy | None = None,
 ) -> datasets.Benchmark:
     """Loads any tensorflow-datasets set of images with integer labels as a benchmark.
 
@@ -274,21 +284,25 @@ def load(
         name: as in `tfds.data_source`: "svhn_cropped", "cmnist/conflict_0.05".
         data_dir: where TFDS keeps its sets; its own default where None.
         resize: height and width to bring every image to, bilinearly; needed where they differ.
+        strategy: augmentation operations, as in `jaxdd.data.datasets.from_arrays`; no flips by
+            default.
 
     Returns:
-        What `jaxdd.data.datasets.from_arrays` makes of the splits train and test, in their order on disk;
-        without a test split, a fifth of train is split off. Image and label are the supervised keys
-        of the set, or its features "image" and "label"; attributes are its integers "attribute".
-        The strategy includes flips: leave them out (`benchmark._replace`) where they change classes.
+        What `jaxdd.data.datasets.from_arrays` makes of the splits train and test, in their order on
+        disk; without a test split, a fifth of train is split off. Image and label are the
+        supervised keys of the set, or its features "image" and "label"; attributes are its integers
+        "attribute".
 
     Raises:
-        ValueError: an unknown name or config, a set without images, integer labels or a train split,
-            images of several shapes, or a set prepared in a format that needs TensorFlow.
+        ValueError: an unknown name, config or augmentation operation, a set without images, integer
+            labels or a train split, images of several shapes, or a set prepared in a format that
+            needs TensorFlow.
         ImportError: a set that only TensorFlow can prepare.
         OSError: original files that are absent and cannot be downloaded.
     """
     if resize is not None:
-        resize = datasets.integer("resize", resize, 1, 256)
+        resize = datasets.check_integer("resize", resize, 1, 256)
+    strategy = datasets.check_strategy(strategy)
     builder = _builder(name, data_dir)
     keys = _columns(name, builder.info)
     if not builder.is_prepared():
@@ -300,7 +314,7 @@ def load(
         _read(name, builder, split, keys, resize) if split in splits else None
         for split in ("train", "test")
     )
-    return datasets.from_arrays(*train, test=test, name=name)
+    return datasets.from_arrays(*train, test=test, strategy=strategy, name=name)
 
 
 def _builder(name, data_dir):
@@ -342,12 +356,15 @@ def _prepare(name, builder):
             f"{name} is not prepared in {builder.data_dir_root}, and only TensorFlow can prepare "
             f"it: there, tfds.builder({name!r}).download_and_prepare(file_format='array_record')"
         )
-    # Asked first, because TFDS goes on trying for minutes where there is no network.
-    url = next(iter(builder.url_infos or ()), None)
-    if stock and url and not archives._reachable(url):
-        raise FileNotFoundError(
-            f"{name} is not prepared in {builder.data_dir_root}, and {url} cannot be reached"
-        )
+    url = next(iter(builder.url_infos or ()), "")
+    if stock and url.startswith("http"):
+        # Asked first, because TFDS goes on trying for minutes where there is no network.
+        try:
+            pooch.HTTPDownloader(timeout=archives.TIMEOUT)(url, None, None, check_only=True)
+        except requests.ConnectionError as error:
+            raise FileNotFoundError(
+                f"{name} is not prepared in {builder.data_dir_root}, and {url} cannot be reached"
+            ) from error
     builder.download_and_prepare(file_format="array_record")
 
 

@@ -31,7 +31,7 @@ _EMBOSS = np.array(((-2, -1, 0), (-1, 1, 1), (0, 1, 2)))
 
 
 class Snow(NamedTuple):
-    """Flakes ~ N(mean, std), zoomed, cut off below the threshold, smeared; `mix` keeps the image."""
+    """Flakes ~ N(mean, std), zoomed, cut off below the threshold, smeared; `mix` of the image."""
 
     mean: float
     std: float
@@ -43,7 +43,7 @@ class Snow(NamedTuple):
 
 
 class Spatter(NamedTuple):
-    """Liquid ~ N(mean, std), blurred, cut off below the threshold; strength of water, blur of mud."""
+    """Liquid ~ N(mean, std), blurred, cut below the threshold; strength of water, blur of mud."""
 
     mean: float
     std: float
@@ -228,7 +228,8 @@ def jpeg(image: jax.Array, *, severity: int) -> jax.Array:
 
 def pixelate(image: jax.Array, *, severity: int) -> jax.Array:
     """Shrinks the image by box averages and enlarges it by repeating pixels."""
-    shrink, enlarge = zip(*(_boxes(size, PIXELATE[severity - 1]) for size in image.shape[:2]))
+    factor = PIXELATE[severity - 1]
+    shrink, enlarge = zip(*(_boxes(size, factor) for size in image.shape[:2]), strict=True)
     small = _resample(shrink[0], image, shrink[1])
     return small[enlarge[0]][:, enlarge[1]]
 
@@ -307,10 +308,11 @@ def corrupt(
         textures = jnp.asarray(textures)
         if not jnp.issubdtype(textures.dtype, jnp.floating):
             raise TypeError(f"textures must be floating, in [0, 1], found {textures.dtype}")
-        small = any(t < s for t, s in zip(textures.shape[1:], images.shape[1:]))
+        small = any(t < s for t, s in zip(textures.shape[1:], images.shape[1:], strict=False))
         if textures.ndim != 4 or textures.shape[3] != 3 or 0 in textures.shape or small:
             raise ValueError(
-                f"textures must be [m, H, W, 3] of {images.shape[1:3]} or more, found {textures.shape}"
+                f"textures must be [m, H, W, 3] of {images.shape[1:3]} or more, "
+                f"found {textures.shape}"
             )
     function = functools.partial(CORRUPTIONS[corruption], severity=severity)
     if corruption == "frost":
@@ -342,7 +344,7 @@ def _power_of_two(size):
 
 
 def _resample(rows, image, columns):
-    """rows · image · columnsᵀ, for each channel if there are any."""
+    """Returns rows · image · columnsᵀ, for each channel if there are any."""
     rows, columns = (jnp.asarray(m, image.dtype) for m in (rows, columns))
     return jnp.einsum("ah,hw...,bw->ab...", rows, image, columns, precision="highest")
 
@@ -488,12 +490,12 @@ def _quantised(plane, table, scale):
 
 
 def _dithered(plane, bias):
-    """Rounds as libjpeg does where chroma changes size: even and odd columns have their own bias."""
+    """Rounds as libjpeg does where chroma changes size: odd columns have a bias of their own."""
     return jnp.floor(plane + np.resize(bias, plane.shape[1]) + _MARGIN)
 
 
 def _chroma_upsampling(size):
-    """Matrix [2·size, size] that doubles a side: three quarters of a pixel, one of its neighbour."""
+    """Matrix [2·size, size] that doubles a side: 3/4 of a pixel, 1/4 of its neighbour."""
     nearest = np.repeat(np.arange(size), 2)
     neighbour = np.clip(nearest + np.tile((-1, 1), size), 0, size - 1)
     return 0.75 * np.eye(size)[nearest] + 0.25 * np.eye(size)[neighbour]

@@ -1,23 +1,30 @@
 """Data sets in, as uint8 arrays: people's own images, and the types that all sets come in.
 
-`from_arrays` takes any images with labels, `from_folder` what `jaxdd.data.folders` read from a disk;
-`jaxdd.data.benchmarks` knows the field's benchmarks by name. All return a `Benchmark`: images as they are
-on disk (grey or RGB, 0..255), and beside them what one needs to normalise, augment and score
-them. Attributes travel along for scoring only.
+`from_arrays` takes any images with labels, `from_folder` what `jaxdd.data.folders` read from a
+disk; `jaxdd.data.benchmarks` knows the field's benchmarks by name. All return a `Benchmark`: images
+as they are on disk (grey or RGB, 0..255), and beside them what one needs to normalise, augment and
+score them. Attributes travel along for scoring only.
 """
 
 import math
 import numbers
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxdd import sampling, tasks
+from jaxdd import augment, sampling, tasks
 from jaxdd.data import bias, files, folders
 
 _MOST_ATTRIBUTES = 2**16  # tables have a column for each
+
+
+Strategy = Sequence[str] | Callable[..., Any]
+"""Names out of `jaxdd.augment.OPERATIONS`, or a function that augments."""
+
+UNFLIPPED = tuple(name for name in augment.OPERATIONS if name != "flip")
+"""Augmentation operations that leave the class of most images alone, even of digits and signs."""
 
 
 class Dataset(NamedTuple):
@@ -46,7 +53,8 @@ class Benchmark(NamedTuple):
         aligned: the attribute each class is aligned with, k integers, or None.
         mean: per channel, of images / 255.
         std: per channel, of images / 255.
-        strategy: augmentation operations that leave the class alone (digits must not be flipped).
+        strategy: augmentation operations that leave the class alone (digits must not be flipped),
+            or a function that augments.
         class_names: one per class, or empty.
         attribute_names: one per attribute, or empty.
     """
@@ -59,13 +67,9 @@ class Benchmark(NamedTuple):
     aligned: tuple[int, ...] | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    strategy: tuple[str, ...]
+    strategy: tuple[str, ...] | Callable[..., Any]
     class_names: tuple[str, ...] = ()
     attribute_names: tuple[str, ...] = ()
-
-
-OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
-"""Augmentation operations that leave the class of most images alone."""
 
 
 def from_arrays(
@@ -76,6 +80,7 @@ def from_arrays(
     test: Sequence[np.ndarray | None] | None = None,
     num_classes: int | None = None,
     test_fraction: float = 0.2,
+    strategy: Strategy | None = None,
     seed: int = 0,
     name: str = "arrays",
 ) -> Benchmark:
@@ -91,6 +96,11 @@ def from_arrays(
         num_classes: number of classes; largest label plus one by default.
         test_fraction: share to split off, in (0, 1); at least one image of each class goes to
             either side.
+        strategy: augmentation operations that leave the class alone, out of "color", "crop",
+            "cutout", "flip", "scale" and "rotate" (see `jaxdd.augment.draw`), or a function that
+            augments, which is kept as it is. By default all but "flip": mirrored digits, letters or
+            traffic signs are of another class. Give `jaxdd.augment.OPERATIONS` where mirrored
+            images keep theirs.
         seed: draws the split; 0 <= seed < 2**32.
         name: what to call it.
 
@@ -99,21 +109,23 @@ def from_arrays(
         `aligned` is the majority attribute of each training class, None without attributes.
 
     Raises:
-        TypeError: images or labels of the wrong type.
-        ValueError: shapes that do not fit, values out of range, a class without training images, or
-            with fewer than two when splitting.
+        TypeError: images or labels of the wrong type, or a strategy that is a string.
+        ValueError: shapes that do not fit, values out of range, an unknown augmentation operation,
+            a class without training images, or with fewer than two when splitting.
 
     >>> made = from_arrays(np.zeros((10, 8, 8), np.uint8), np.arange(10) % 2, np.arange(10) % 2)
     >>> made.train.images.shape, made.test.images.shape, made.num_classes, made.aligned
     ((8, 8, 8, 1), (2, 8, 8, 1), 2, (0, 1))
     """
-    train = _dataset("", images, labels, attributes)
-    k = int(train.labels.max()) + 1 if num_classes is None else num_classes
-    k = integer("num_classes", k, 1, 2**31 - 1)
+    strategy = check_strategy(strategy)
+    most = 2**31 - 1
+    k = most if num_classes is None else check_integer("num_classes", num_classes, 1, most)
+    train = _dataset("", images, labels, attributes, k)
+    k = int(train.labels.max()) + 1 if num_classes is None else k
     _check_classes(train.labels, k, at_least=2 if test is None else 1)
     if test is None:
-        fraction = share("test_fraction", test_fraction, open_interval=True)
-        train, scored = _split(train, fraction, seed=integer("seed", seed, 0, 2**32 - 1))
+        fraction = check_share("test_fraction", test_fraction, open_interval=True)
+        train, scored = _split(train, fraction, seed=check_integer("seed", seed, 0, 2**32 - 1))
     else:
         scored = _given_test(test, train, k)
     known = [d.attributes for d in (train, scored) if d.attributes is not None]
@@ -125,14 +137,22 @@ def from_arrays(
         )
         aligned = tuple(aligned.tolist())
     statistics = _statistics(train.images)
-    return Benchmark(name, train, scored, k, num_attributes, aligned, *statistics, OPERATIONS)
+    return Benchmark(name, train, scored, k, num_attributes, aligned, *statistics, strategy)
 
 
-def from_folder(folder: folders.Folder, *, name: str = "folder", seed: int = 0) -> Benchmark:
+def from_folder(
+    folder: folders.Folder,
+    *,
+    strategy: Strategy | None = None,
+    name: str = "folder",
+    seed: int = 0,
+) -> Benchmark:
     """Makes a benchmark of the images in a folder.
 
     Args:
         folder: what `jaxdd.data.folders.read` found.
+        strategy: augmentation operations that leave the class alone, as in `from_arrays`; all but
+            "flip" by default, since mirrored digits, letters or traffic signs are of another class.
         name: what to call it.
         seed: draws the test images where the folder does not say which they are.
 
@@ -140,31 +160,40 @@ def from_folder(folder: folders.Folder, *, name: str = "folder", seed: int = 0) 
         The benchmark; a stratified fifth is split off unless the folder has a test set.
 
     Raises:
-        ValueError: a class without training images, or with fewer than two when splitting.
+        TypeError: a strategy that is a string.
+        ValueError: an unknown augmentation operation, a class without training images, or with
+            fewer than two when splitting.
     """
-    arrays, test = folder[:3], None
+    data, test = Dataset(folder.images, folder.labels, folder.attributes), None
     counts = np.bincount(folder.labels, minlength=len(folder.class_names))
     if folder.test is None and counts.min() < 2:
         raise ValueError(
-            f"class {folder.class_names[counts.argmin()]!r} needs at least 2 images, to train and to "
-            f"test on, found {counts.min()}"
+            f"class {folder.class_names[counts.argmin()]!r} needs at least 2 images, to train and "
+            f"to test on, found {counts.min()}"
         )
     if folder.test is not None:
-        train, test = (
-            tuple(None if a is None else a[side] for a in arrays)
-            for side in (~folder.test, folder.test)
-        )
-        arrays = train
+        data, test = select(data, ~folder.test), select(data, folder.test)
     made = from_arrays(
-        *arrays, test=test, num_classes=len(folder.class_names), seed=seed, name=name
+        *data,
+        test=test,
+        num_classes=len(folder.class_names),
+        strategy=strategy,
+        seed=seed,
+        name=name,
     )
     return made._replace(
         class_names=folder.class_names, attribute_names=folder.attribute_names or ()
     )
 
 
+def select(data: Dataset, rows: np.ndarray) -> Dataset:
+    """Returns some of the samples; rows are their indices [m], or a mask [n]."""
+    attributes = None if data.attributes is None else data.attributes[rows]
+    return Dataset(data.images[rows], data.labels[rows], attributes)
+
+
 def digest(benchmark: Benchmark) -> str:
-    """Returns 32 hexadecimal digits that tell one benchmark's images, labels and attributes from another's."""
+    """Returns 32 hexadecimal digits of a benchmark's images, labels and attributes."""
     return files.digest(*benchmark.train, *benchmark.test)
 
 
@@ -230,7 +259,17 @@ def group_pool(benchmark: Benchmark) -> sampling.Pool:
     )
 
 
-def share(name: str, value: float, *, open_interval: bool = False) -> float:
+def check_strategy(strategy: Strategy | None) -> tuple[str, ...] | Callable[..., Any]:
+    """Returns `UNFLIPPED` for None, names as a tuple and a function as it is; raises for others."""
+    if strategy is None:
+        return UNFLIPPED
+    if callable(strategy):
+        return strategy
+    augment.check_strategy(strategy)
+    return tuple(strategy)
+
+
+def check_share(name: str, value: float, *, open_interval: bool = False) -> float:
     """Returns a share in [0, 1], or in (0, 1); raises what `name` must be if it is none."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, found {type(value).__name__}")
@@ -240,7 +279,7 @@ def share(name: str, value: float, *, open_interval: bool = False) -> float:
     return float(value)
 
 
-def integer(name: str, value: int, low: int, high: int) -> int:
+def check_integer(name: str, value: int, low: int, high: int) -> int:
     """Returns an integer in low..high; raises what `name` must be if it is none."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer, found {value!r}")
@@ -259,14 +298,8 @@ def _split(data, fraction, *, seed):
     taken = np.clip(taken, 1, counts - 1)
     # A stream of its own: people make their arrays with default_rng(0), too.
     draws = np.random.default_rng((seed, 0x5011)).random(len(data.labels))
-    order = np.lexsort((draws, data.labels))
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    held = rank < taken[data.labels]
-    return tuple(
-        Dataset(*(None if field is None else field[side] for field in data))
-        for side in (~held, held)
-    )
+    held = bias.rank_in_class(draws, data.labels, xp=np) < taken[data.labels]
+    return select(data, ~held), select(data, held)
 
 
 def _statistics(images):
@@ -277,30 +310,25 @@ def _statistics(images):
     return tuple((mean / 255).tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 
-def _dataset(which, images, labels, attributes):
+def _dataset(which, images, labels, attributes, num_classes):
     images = _images(f"{which}images", images)
     n = len(images)
-    labels = _indices(f"{which}labels", labels, n)
+    labels = bias.check_codes(f"{which}labels", labels, num_classes, length=n)
     if attributes is not None:
-        attributes = _indices(f"{which}attributes", attributes, n)
-        if attributes.max() >= _MOST_ATTRIBUTES:
-            raise ValueError(
-                f"{which}attributes must lie below {_MOST_ATTRIBUTES}, found {attributes.max()}"
-            )
+        attributes = bias.check_codes(f"{which}attributes", attributes, _MOST_ATTRIBUTES, length=n)
     return Dataset(images, labels, attributes)
 
 
 def _given_test(test, train, num_classes):
     if not isinstance(test, (tuple, list)) or len(test) not in (2, 3):
         raise ValueError("test must be (images, labels) or (images, labels, attributes)")
-    data = _dataset("test ", *test, *(None,) * (3 - len(test)))
+    images, labels, attributes = *test, *(None,) * (3 - len(test))
+    data = _dataset("test ", images, labels, attributes, num_classes)
     if data.images.shape[1:] != train.images.shape[1:]:
         raise ValueError(
             f"training and test images must have the same shape, found {train.images.shape[1:]} "
             f"and {data.images.shape[1:]}"
         )
-    if data.labels.max() >= num_classes:
-        raise ValueError(f"test labels must lie in 0..{num_classes - 1}, found {data.labels.max()}")
     return data
 
 
@@ -327,21 +355,8 @@ def _images(name, images):
     return np.rint(images * 255).astype(np.uint8)
 
 
-def _indices(name, values, n):
-    values = np.asarray(values)
-    if not np.issubdtype(values.dtype, np.integer):
-        raise TypeError(f"{name} must be integers, found {values.dtype}")
-    if values.shape != (n,):
-        raise ValueError(f"{name} must have one entry for each of {n} images, found {values.shape}")
-    if values.min() < 0 or values.max() >= 2**31:
-        raise ValueError(f"{name} must count from 0, found {values.min()}..{values.max()}")
-    return values.astype(np.int32)
-
-
 def _check_classes(labels, num_classes, *, at_least):
     present, counts = np.unique(labels, return_counts=True)
-    if present[-1] >= num_classes:
-        raise ValueError(f"labels must lie in 0..{num_classes - 1}, found {present[-1]}")
     if len(present) < num_classes:
         absent = next(c for c in range(num_classes) if c >= len(present) or present[c] != c)
         raise ValueError(f"class {absent} of {num_classes} has no training images")

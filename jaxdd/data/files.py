@@ -56,7 +56,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def prune(folder: str | os.PathLike, budget: int) -> None:
-    """Deletes the files of a cache that were written or touched first, until the others fit a budget.
+    """Deletes the files of a cache that were touched first, until the others fit a budget.
 
     What killed processes left half-written is deleted as well, after an hour.
 
@@ -77,8 +77,8 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
     Args:
         path: the file.
-        value: dicts, lists, tuples and NamedTuples of numbers, strings, paths, None, and of NumPy or
-            JAX scalars and arrays, which become (nested lists of) numbers. NaN becomes null.
+        value: dicts, lists, tuples and NamedTuples of numbers, strings, paths, None, and of NumPy
+            or JAX scalars and arrays, which become (nested lists of) numbers. NaN becomes null.
 
     Raises:
         TypeError: a value that JSON cannot hold.

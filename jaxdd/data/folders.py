@@ -23,6 +23,7 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".
 """How the names of images end."""
 
 _TABLES = ("metadata.csv", "metadata.parquet")
+_FILE_NAME = "file_name"
 _SPLITS = ("train", "test")
 _GREY = ("1", "L", "LA", "F", "I", "I;16", "I;16B", "I;16L", "I;16N")
 _LARGEST = 256
@@ -34,7 +35,8 @@ class Folder(NamedTuple):
     Attributes:
         images: uint8 [n, h, w, c]; c is 1 if every file is grey, otherwise 3.
         labels: class of each image, int32 [n], an index into `class_names`.
-        attributes: bias attribute of each image, int32 [n], an index into `attribute_names`, or None.
+        attributes: bias attribute of each image, int32 [n], an index into `attribute_names`, or
+            None.
         test: whether each image is in the test split, bool [n], or None where no split is given.
         class_names: the classes in the order of their index.
         attribute_names: the attributes in the order of their index, or None.
@@ -67,8 +69,9 @@ def read(path: str | os.PathLike, *, resize: int | None = None, skip_bad: bool =
     | `metadata.csv` or `metadata.parquet` | columns `file`, `label`, maybe `attribute`, `split` |
 
     In a table, files are relative to the folder, splits are train or test, and rows count from 1
-    below the header; images without a row are not read. Names are sorted to give the index, as
-    numbers if all of them are. Hidden files, `__MACOSX` and what is no image are ignored.
+    below the header; images without a row are not read. The column `file` may be called
+    `file_name`, as in the imagefolder convention of Hugging Face. Names are sorted to give the
+    index, as numbers if all of them are. Hidden files, `__MACOSX` and what is no image are ignored.
 
     Images of one size up to 256 stay as they are. Otherwise their central squares are resized to
     the median of the shorter sides, but at least 8 and at most 32. Images are turned upright as
@@ -87,8 +90,8 @@ def read(path: str | os.PathLike, *, resize: int | None = None, skip_bad: bool =
         TypeError: a size that is no integer.
         FileNotFoundError: the folder, or a file named in the table, does not exist.
         ImportError: metadata.parquet without pyarrow.
-        ValueError: a layout or table that is not as above, an image that does not decode, or a class
-            without training images.
+        ValueError: a layout or table that is not as above, an image that does not decode, or a
+            class without training images.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -229,6 +232,8 @@ def _is_image(path):
 
 def _table_rows(root, table):
     columns, records = (_read_csv if table.suffix == ".csv" else _read_parquet)(table)
+    if _FILE_NAME in columns:
+        columns, records = _with_file(table, columns, records)
     _check_columns(table, columns)
     rows, first = [], {}
     for number, record in enumerate(records, 1):
@@ -262,9 +267,17 @@ def _read_parquet(table):
     try:
         with parquet.ParquetFile(table) as file:
             names = file.schema_arrow.names
-            return names, file.read([name for name in _Row._fields if name in names]).to_pylist()
+            read = [name for name in (*_Row._fields, _FILE_NAME) if name in names]
+            return names, file.read(read).to_pylist()
     except (ValueError, OSError) as error:
         raise ValueError(f"{table} is not readable as parquet: {error!r}") from error
+
+
+def _with_file(table, columns, records):
+    if "file" in columns:
+        raise ValueError(f"{table} has the columns file and {_FILE_NAME}, expected one of them")
+    columns = ["file" if name == _FILE_NAME else name for name in columns]
+    return columns, [record | {"file": record[_FILE_NAME]} for record in records]
 
 
 def _check_columns(table, found):
@@ -388,7 +401,7 @@ def _header(image):
 
 
 def _shape(headers, resize):
-    sizes, grey = zip(*headers)
+    sizes, grey = zip(*headers, strict=True)
     channels = 1 if all(grey) else 3
     if resize is None and len(set(sizes)) == 1 and max(sizes[0]) <= _LARGEST:
         return *sizes[0][::-1], channels
@@ -433,7 +446,7 @@ def _resize_square(image, side):
     return square.resize((side, side), Resampling.LANCZOS if short > side else Resampling.BICUBIC)
 
 
-def _check_size(resize):
+def _check_size(resize: int):
     if isinstance(resize, bool) or not isinstance(resize, numbers.Integral):
         raise TypeError(f"resize must be an integer, found {resize!r}")
     if not 1 <= resize <= _LARGEST:
