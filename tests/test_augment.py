@@ -19,6 +19,7 @@ def normal_images(*shape, seed=0):
 # Compiled once per shape: operation by operation, most of the time would go into compiling.
 apply = jax.jit(augment.apply)
 siamese = jax.jit(augment.siamese, static_argnames="strategy")
+draw = jax.jit(augment.draw, static_argnames=("shape", "strategy"))
 per_image = jax.jit(augment.per_image, static_argnames="strategy")
 
 
@@ -321,7 +322,7 @@ def test_different_keys_differ_and_equal_keys_agree():
 def test_siamese_shares_one_draw(seed):
     key, shape = jax.random.key(seed), (12, 12, 3)
     real, synthetic = normal_images(5, *shape), normal_images(2, *shape, seed=1)
-    augmentation = augment.draw(key, shape)
+    augmentation = draw(key, shape)
     for found, batch in zip(siamese(key, real, synthetic), (real, synthetic), strict=True):
         expected = jnp.stack([apply(augmentation, image) for image in batch])
         np.testing.assert_allclose(found, expected, atol=1e-5)

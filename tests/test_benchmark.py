@@ -1,5 +1,6 @@
 """The benchmark's counts and peers: what is compared is the same work."""
 
+import functools
 import json
 
 import jax
@@ -108,7 +109,7 @@ def setting(peers, norm=networks.InstanceNorm):
     real, synthetic = (
         jax.random.normal(jax.random.key(i), (2, n, 16, 16, 3)) for i, n in enumerate((5, 3))
     )
-    params = network.init(jax.random.key(2), real[0])
+    params = jax.jit(network.init)(jax.random.key(2), real[0])
     twin = peers.ConvNet(3, 2, 4, 16, norm=norm is not None)
     peers.load(twin, jax.device_get(params))
     return network, params, twin, real, synthetic
@@ -137,8 +138,8 @@ def twin_of(peers, augmentation):
 def test_peer_augmentation(peers):
     images = jax.random.normal(KEY, (40, 16, 16, 3))
     keys = jax.random.split(jax.random.key(1), 40)
-    drawn = jax.vmap(lambda key: augment.draw(key, (16, 16, 3)))(keys)
-    expected = jax.vmap(augment.apply)(drawn, images)
+    drawn = jax.jit(jax.vmap(lambda key: augment.draw(key, (16, 16, 3))))(keys)
+    expected = jax.jit(jax.vmap(augment.apply))(drawn, images)
     found = peers.augment(twin_of(peers, drawn), torch_images(images))
     np.testing.assert_allclose(jax_images(found), expected, atol=2e-4)
 
@@ -153,7 +154,7 @@ def test_peer_distribution_matching(peers):
         blocks = (features(x).reshape(*x.shape[:2], -1) for x in (real, synthetic))
         return matching.distribution(*blocks, weights)
 
-    expected, slope = jax.value_and_grad(loss)(synthetic)
+    expected, slope = jax.jit(jax.value_and_grad(loss))(synthetic)
     images = torch_images(synthetic).requires_grad_()
     same = [lambda x: x] * 2
     found = peers.distribution_loss(
@@ -170,13 +171,14 @@ def test_peer_distribution_matching(peers):
 
 def test_peer_gradient_matching(peers):
     network, params, twin, real, synthetic = setting(peers)
-    target = training.gradient(network, params, real[1], 1, jnp.ones(5))
+    slope_at = functools.partial(training.gradient, network)
+    target = jax.jit(slope_at)(params, real[1], 1, jnp.ones(5))
 
     def loss(images):
         cross_entropy = lambda p: training.cross_entropy(network, p, images, 1, jnp.ones(3))
         return matching.cosine_rows(target, jax.grad(cross_entropy)(params))
 
-    expected, slope = jax.value_and_grad(loss)(synthetic[1])
+    expected, slope = jax.jit(jax.value_and_grad(loss))(synthetic[1])
     images = torch_images(synthetic[1]).requires_grad_()
     found = peers.gradient_loss(twin, lambda x: x, torch_images(real[1]), images, 1)
     found.backward(inputs=[images])
@@ -199,7 +201,8 @@ def test_peer_densities(peers):
     import torch
 
     points, labels = jax.random.normal(KEY, (40, 12)), jnp.arange(2).repeat(20)
-    expected = kde.class_log_density(points, labels, 0.7, num_classes=2)
+    density = functools.partial(kde.class_log_density, num_classes=2)
+    expected = jax.jit(density)(points, labels, 0.7)
     found = peers.class_log_density(torch.tensor(np.asarray(points)), 2, 0.7)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     first = np.asarray(points[:20])

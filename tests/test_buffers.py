@@ -1,4 +1,4 @@
-"""A folder of experts: filled once, gone on with when cut short, refused when it is of something else."""
+"""A folder of experts: filled once, gone on with when cut short, refused for something else."""
 
 import numpy as np
 import pytest

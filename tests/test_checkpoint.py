@@ -56,16 +56,6 @@ def run_python(script, **environment):
     return result.stdout, result.stderr
 
 
-@pytest.fixture
-def full_disk(monkeypatch):
-    """A disk that is found to be full when the data is flushed."""
-
-    def fsync(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fsync)
-
-
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_state_round_trip_is_exact(tmp_path, dtype):
     state = make_state(dtype=dtype)

@@ -1,5 +1,7 @@
 """Splitting against pillow's bilinear enlargement, joining as its inverse."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,8 +28,8 @@ def test_pieces_are_enlarged_bilinearly(factor):
     edges = lambda side: [i * side // factor for i in range(factor + 1)]
     number = 0
     for image in images:
-        for top, bottom in zip(edges(28), edges(28)[1:]):
-            for left, right in zip(edges(20), edges(20)[1:]):
+        for top, bottom in itertools.pairwise(edges(28)):
+            for left, right in itertools.pairwise(edges(20)):
                 piece = Image.fromarray(image[top:bottom, left:right, 0])
                 expected = np.asarray(piece.resize((20, 28), Image.Resampling.BILINEAR))
                 np.testing.assert_allclose(found[number, ..., 0], expected, atol=1e-5)

@@ -131,18 +131,23 @@ def test_taking_a_pair_once_for_both_sides_changes_nothing(tile):
     x, labels = classes(d=12)
     x = 30 * x
     ones = jnp.ones(len(x))
-    density = functools.partial(kde.class_log_density, num_classes=K, tile=tile)
 
-    def total(x, h, weights=None):
-        return density(x, labels, h, weights=weights) @ jnp.arange(len(x))
+    @jax.jit
+    def densities_and_slopes(x, h, weights=None):
+        def total(x, h):
+            density = kde.class_log_density(x, labels, h, num_classes=K, tile=tile, weights=weights)
+            return density @ jnp.arange(len(x)), density
+
+        return jax.grad(total, (0, 1), has_aux=True)(x, h)
 
     arguments = jnp.asarray(x), jnp.asarray(BANDWIDTHS, jnp.float32)
-    np.testing.assert_allclose(
-        density(x, labels, BANDWIDTHS), density(x, labels, BANDWIDTHS, weights=ones), rtol=1e-6
+    (slopes, found), (expected_slopes, expected) = (
+        densities_and_slopes(*arguments),
+        densities_and_slopes(*arguments, ones),
     )
-    found = jax.grad(total, (0, 1))(*arguments)
-    expected = jax.grad(total, (0, 1))(*arguments, ones)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), found, expected)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
+    jax.tree.map(close, slopes, expected_slopes)
 
 
 def test_nothing_left_is_minus_infinity():
@@ -261,10 +266,10 @@ def test_class_gradient_is_the_dense_one_and_finite():
 
 @pytest.mark.parametrize("d", [3, 9])
 def test_second_derivative_at_duplicates(d):
-    """Two points that coincide, by hand: f = log(1/2 + exp(-r²/2h²)/2), of Hessian -I/2h² in either."""
+    """Two points that coincide: f = log(1/2 + exp(-r²/2h²)/2) has the Hessian -I/2h² in either."""
     x, h = jnp.ones((2, d)), 0.5
     total = lambda x: kde.class_log_density(x, jnp.zeros(2, int), h, num_classes=1).sum()
-    found = jax.hessian(total)(x)
+    found = jax.jit(jax.hessian(total))(x)
     np.testing.assert_allclose(found[0, :, 0], -np.eye(d) / h**2, atol=1e-5)
     np.testing.assert_allclose(found[0, :, 1], np.eye(d) / h**2, atol=1e-5)
 
@@ -386,7 +391,7 @@ def test_shard_map_and_its_gradient():
     np.testing.assert_allclose(jax.jit(sharded)(q, x, h), reference(q, x, 1.0), rtol=1e-5)
     grads = jax.jit(jax.grad(lambda *a: sharded(*a).sum(), (0, 1, 2)))(q, x, h)
     expected = jax.jit(jax.grad(lambda *a: density(*a).sum(), (0, 1, 2)))(q, x, h)
-    for found, want in zip(grads, expected):
+    for found, want in zip(grads, expected, strict=True):
         np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
 
 

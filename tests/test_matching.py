@@ -154,7 +154,7 @@ def tree(seed):
     }
     leaves, structure = jax.tree.flatten(shapes, is_leaf=lambda x: isinstance(x, tuple))
     keys = jax.random.split(jax.random.key(seed), len(leaves))
-    made = [jax.random.normal(k, shape) for k, shape in zip(keys, leaves)]
+    made = [jax.random.normal(k, shape) for k, shape in zip(keys, leaves, strict=True)]
     return jax.tree.unflatten(structure, made)
 
 
@@ -164,12 +164,12 @@ def written_out(name, one, other):
     others = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(other)]
     length = lambda v: np.sqrt((v**2).sum())
     if name == "mse":
-        return sum(((a - b) ** 2).sum() for a, b in zip(leaves, others))
+        return sum(((a - b) ** 2).sum() for a, b in zip(leaves, others, strict=True))
     if name == "cosine":
         a, b = (np.concatenate([leaf.ravel() for leaf in each]) for each in (leaves, others))
         return 1 - a @ b / (length(a) * length(b) + 1e-6)
     total = 0.0
-    for a, b in zip(leaves, others):
+    for a, b in zip(leaves, others, strict=True):
         for row in range(a.shape[-1] if a.ndim > 1 else 0):
             g, h = a[..., row].ravel(), b[..., row].ravel()
             total += 1 - g @ h / (length(g) * length(h) + 1e-6)

@@ -48,7 +48,8 @@ def test_differentiable_and_vmappable_with_closed_over_values():
     factors = jnp.array([1.0, 3.0])
     for argument in (0, 1):
         found, expected = (
-            jax.vmap(jax.grad(f, argument), (0, None))(factors, rows) for f in (loss, plain)
+            jax.jit(jax.vmap(jax.grad(f, argument), (0, None)))(factors, rows)
+            for f in (loss, plain)
         )
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -58,20 +59,21 @@ def test_the_training_gradient_is_that_of_the_cross_entropy():
     network = networks.ConvNet(num_classes=3, width=4, depth=2)
     images = jax.random.normal(jax.random.key(0), (70, 8, 8, 1))
     labels, weights = jnp.arange(70) % 3, jnp.arange(70) % 3 * 1.0
-    params = network.init(jax.random.key(1), images[:1])
-    found = jax.jit(lambda p: training.gradient(network, p, images, labels, weights))(params)
+    params = jax.jit(network.init)(jax.random.key(1), images[:1])
+    gradient = jax.jit(lambda p, weights: training.gradient(network, p, images, labels, weights))
+    found = gradient(params, weights)
     loss = lambda p: training.cross_entropy(network, p, images, labels, weights)
     expected = jax.jit(jax.grad(loss))(params)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), found, expected)
-    nothing = jax.jit(lambda p: training.gradient(network, p, images, labels, 0 * weights))(params)
+    nothing = gradient(params, 0 * weights)
     assert all((x == 0).all() for x in jax.tree.leaves(nothing))
 
 
 def test_memory_does_not_grow_with_the_batch(monkeypatch):
-    """Forward through 2 and 16 micro-batches: temporaries stay within those of one and the input."""
+    """Forward through 2 and 16 micro-batches: temporaries are those of one, and the input."""
     monkeypatch.setattr(microbatch, "FORWARD", 128 * 16 * 16 * 16 * 4)
     network = networks.ConvNet(num_classes=3, width=16, depth=2)
-    params = network.init(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
 
     def temporary(n):
         run = lambda x: microbatch.apply(lambda x: network.apply(params, x).logits, x)

@@ -16,6 +16,7 @@ LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(K), SIZES))
 LOG_DENSITY = np.random.default_rng(1).normal(0, 3, LABELS.size).astype(np.float32)
 close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
 clip = jax.jit(reweight.clip, static_argnames="num_classes")
+class_log_density = jax.jit(kde.class_log_density, static_argnames="num_classes")
 DENSITY_WEIGHTS = [reweight.inverse_density, reweight.softmax_inverse]
 
 
@@ -138,7 +139,7 @@ def two_clusters():
 
 def kde_weights(x, bandwidth):
     labels = np.zeros(len(x), int)
-    log_f = kde.class_log_density(x, labels, bandwidth, num_classes=1)
+    log_f = class_log_density(x, labels, bandwidth, num_classes=1)
     return reweight.inverse_density(log_f, labels, num_classes=1)
 
 
@@ -226,7 +227,7 @@ def test_clip_transformations():
     limits = jnp.array([1.0, 1.7, 3.0])
     loop = jnp.stack([clip(weights, LABELS, num_classes=K, limit=limit) for limit in limits])
     close(to(weights, 1.7), loop[1])
-    close(jax.vmap(to, (None, 0))(weights, limits), loop)
+    close(jax.jit(jax.vmap(to, (None, 0)))(weights, limits), loop)
     args = jnp.asarray(weights) + 0.01, jnp.array(1.7)
     check_grads(jax.jit(to), args, order=1, modes=["rev"], atol=1e-2, rtol=1e-2, eps=1e-3)
 
@@ -326,7 +327,7 @@ def test_diagnose_invariances_and_jit():
     close(diagnose(weights[order], LABELS[order], attributes[order], aligned), found)
     close(diagnose(100 * weights, LABELS, attributes, aligned), found)
     close(diagnose(weights, LABELS, attributes, aligned, call=reweight.diagnose), found)
-    each = jax.vmap(diagnose, (0, None, None, None))
+    each = jax.jit(jax.vmap(diagnose, (0, None, None, None)))
     batch = each(np.stack([weights, weights[::-1]]), LABELS, attributes, aligned)
     close([b[0] for b in batch], found)
 
