@@ -1,7 +1,8 @@
 """What a run depends on, and the presets that fill in what is not said."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 
@@ -210,3 +211,13 @@ class Options:
             return dict(steps=1000 * outer, outer=outer, inner=inner, learning_rate=0.1, chunk=10)
         steps = 400 if outer == 1 else 100  # a network each, or ten networks
         return dict(steps=steps, outer=outer, inner=min(inner, 5), learning_rate=0.1, batch_size=64)
+
+
+def read(config: Mapping[str, Any]) -> Options:
+    """Returns the options in a configuration: the fields that it knows, the others by default.
+
+    >>> read({"dataset": "cmnist", "ipc": 1}) == Options(ipc=1)
+    True
+    """
+    known = {field.name for field in dataclasses.fields(Options)}
+    return Options(**{name: value for name, value in config.items() if name in known})
