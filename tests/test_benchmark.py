@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import benchmark, table, workloads
+from experiments.speed import benchmark, workloads
+from experiments.tools import table
 from jaxdd import augment, contrastive, distill, kde, matching, networks, sampling, training
 from jaxdd.data import benchmarks
 from jaxdd.runs import jobs
@@ -33,7 +34,7 @@ TINY = workloads.Sizes(
 @pytest.fixture(scope="module")
 def peers():
     pytest.importorskip("torch")
-    from experiments import torch_peers
+    from experiments.speed import torch_peers
 
     return torch_peers
 
@@ -229,7 +230,7 @@ def test_peer_weights(peers):
 
 
 def test_both_ends_of_the_way_are_scored_alike(peers, tmp_path, monkeypatch):
-    from experiments import end_to_end
+    from experiments.speed import end_to_end
 
     tiny = jobs.Options(
         conflict=0.1,
