@@ -84,3 +84,20 @@ def test_file_keeps_the_usual_permissions(tmp_path):
     (tmp_path / "usual").touch()
     files.write_json(tmp_path / "a.json", 1)
     assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+# --- lines -------------------------------------------------------------------------------------
+
+
+def test_lines_begin_a_folder_and_hold_what_json_holds(tmp_path):
+    path = tmp_path / "deep" / "cells.jsonl"
+    assert files.read_lines(path) == []
+    files.append_line(path, {"cell": "a", "mean": np.float32(0.5), "std": float("nan")})
+    assert path.read_text() == '{"cell": "a", "mean": 0.5, "std": null}\n'
+
+
+def test_what_json_cannot_hold_adds_no_line(tmp_path):
+    files.append_line(tmp_path / "cells.jsonl", {"cell": "a"})
+    with pytest.raises(TypeError, match="found set: {1}"):
+        files.append_line(tmp_path / "cells.jsonl", {"cell": {1}})
+    assert files.read_lines(tmp_path / "cells.jsonl") == [{"cell": "a"}]

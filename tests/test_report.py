@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import table
+from experiments.tools import table
 from jaxdd.data import files
 from jaxdd.runs import cli, plot, report, results, store
 

@@ -1,4 +1,4 @@
-"""Results read back; every number of the README stands in a committed one."""
+"""Results read back; every table of the READMEs is made of committed ones."""
 
 import dataclasses
 import json
@@ -6,20 +6,10 @@ import pathlib
 import re
 import shlex
 
-import numpy as np
 import pytest
 
-from experiments import (
-    amplification,
-    fashion,
-    grid,
-    kernel,
-    published,
-    seeds,
-    table,
-    unlearning,
-    variants,
-)
+from experiments.tools import overview, table
+from jaxdd.data import files
 from jaxdd.runs import cli, results
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -57,15 +47,20 @@ def test_commands_are_those_of_the_file(line, name, monkeypatch):
     }
 
 
-@pytest.mark.parametrize(
-    "path", sorted(table.RESULTS.rglob("*.json")), ids=lambda path: "/".join(path.parts[-2:])
-)
+@pytest.mark.parametrize("path", sorted(table.RESULTS.rglob("*.json")), ids=lambda path: path.name)
 def test_results_say_how_they_were_made(path):
     found = json.loads(path.read_text())
     rows = found if path.name.startswith("transfer") else found.get("rows", found.get("judged"))
     for row in rows.values() if isinstance(rows, dict) else [found]:
         assert row["device"] and row["versions"]["jax"] and row["date"]
         assert "config" not in row or row["config"]["dataset"]
+
+
+@pytest.mark.parametrize("path", sorted(table.RESULTS.glob("*.jsonl")), ids=lambda path: path.name)
+def test_cells_say_how_they_were_made(path):
+    for row in files.read_lines(path):
+        assert row["device"] and row["versions"]["jax"] and row["date"]
+        assert row["config"]["dataset"]
 
 
 @pytest.mark.parametrize("page", [README, CLAIMS.replace("](results/", "](experiments/results/")])
@@ -80,182 +75,21 @@ def test_every_table_of_results_is_generated(page):
     assert len(shown) >= 2 and [block for block in shown if block not in generated] == []
 
 
-def swept(dataset, score, **where):
-    """The best of a score among all bandwidths and temperatures, or those named."""
-    found = json.loads((table.RESULTS / f"defaults-{dataset}.json").read_text())["table"]
-    return max(row[score] for row in found if row.items() >= where.items())
-
-
-def early(name, score):
-    """What the early classifier of auto found, in %."""
-    found = json.loads((table.RESULTS / "principles.json").read_text())["judged"]
-    return 100 * found[name][score]
-
-
-def benchmarked(name, of):
-    """What `of` makes of a row of the benchmark against PyTorch."""
-    rows = json.loads((table.RESULTS / "benchmark-cpu.json").read_text())["rows"]
-    return next(of(row) for row in rows if (row["name"], row["peer"]) == (name, "torch eager"))
-
-
-def percent(claim, score, which):
-    """A score of the cells of which `which` is true, in %, rounded as the tables are."""
-    found = [grid.path(claim.GRID, cell) for cell in claim.cells("quick") if which(cell)]
-    return [round(100 * json.loads(path.read_text())[score]["mean"], 1) for path in found]
-
-
-def tried(dataset, score):
-    """A score of the networks by which auto judged uniform weights and its own, in this order."""
-    (cell,) = [
-        cell for cell in fashion.cells("quick") if (cell.dataset, cell.row) == (dataset, "auto")
-    ]
-    trials = json.loads(grid.path(fashion.GRID, cell).read_text())["choice"]["trials"]
-    return np.array([trials[weights][score] for weights in ("uniform", "best")])
-
-
-def conflicting(dataset, row):
-    which = lambda cell: (cell.dataset, cell.row) == (dataset, row)
-    return percent(amplification, "conflicting", which)[0]
-
-
-@pytest.mark.parametrize(
-    "said, number",
-    [
-        ("an AUC of {:.3f} on cfmnist", lambda: swept("cfmnist", "conflict_auc")),
-        ("of {:.2f} among corruptions", lambda: swept("ccifar10", "conflict_auc")),
-        ("{:.2f} among natural backgrounds", lambda: swept("bgfmnist", "conflict_auc")),
-        ("balance of the bias groups above {:.2f}", lambda: swept("bgfmnist", "group_balance")),
-        ("or above {:.2f} among corruptions", lambda: swept("ccifar10", "group_balance")),
-        ("the best {:.3f}", lambda: swept("cfmnist", "group_balance")),
-        (
-            "the default has {:.3f}",
-            lambda: swept("cfmnist", "group_balance", factor=0.2, temperature=1.0),
-        ),
-        (
-            "{:.1f}, {:.1f} and {:.1f} % on CMNIST at τ = .5, 1 and 2",
-            lambda: percent(kernel, "accuracy", lambda cell: cell.options.bandwidth == 0.2),
-        ),
-        (
-            "they reach {:.1f} % at this scale where the defaults reach {:.1f}",
-            lambda: percent(
-                variants,
-                "accuracy",
-                lambda cell: (
-                    (cell.options.weighting, cell.options.init)
-                    in (("batch", "real"), ("draw", "weighted"))
-                ),
-            )[::-1],
-        ),
-        (
-            "differs from the label for {:.0f} % of these",
-            lambda: early("cmnist .5 % conflict", "coverage"),
-        ),
-        (
-            "and {:.0f} % of those for which it differs conflict",
-            lambda: early("cmnist .5 % conflict", "purity"),
-        ),
-        ("needs {:.0f} MiB", lambda: benchmarked("DM step", lambda row: row["peak_bytes"] / 2**20)),
-        (
-            "PyTorch itself gets {0:.2f} of the matrix-product rate at width 128, so that twice its speed "
-            "would be {1:.2f}",
-            lambda: benchmarked(
-                "evaluation of five seeds",
-                lambda row: [times * row["share_of_peak"] / row["ratio"] for times in (1, 2)],
-            ),
-        ),
-        ("({:.1f} to", lambda: conflicting("cmnist", "random")),
-        ("to {:.1f}; [other seeds]", lambda: conflicting("cmnist", "none")),
-        (
-            "by {:.1f}, {:.1f} and {:.1f} points on conflicting samples",
-            lambda: np.subtract(
-                *(
-                    percent(seeds, "conflicting", lambda cell: cell.row == row)
-                    for row in ("random", "none")
-                )
-            ),
-        ),
-        (
-            "has {:.1f} on real images and {:.1f} on the plain set",
-            lambda: percent(published, "accuracy", lambda cell: cell.row in ("random", "none")),
-        ),
-        (
-            "{:.1f} and {:.1f} on conflicting samples:",
-            lambda: percent(published, "conflicting", lambda cell: cell.row in ("random", "none")),
-        ),
-        (
-            "LfF gains {:.1f} points, SelecMix {:.1f}",
-            lambda: np.subtract(
-                percent(unlearning, "accuracy", lambda cell: cell.row == "none"),
-                percent(published, "accuracy", lambda cell: cell.row == "none"),
-            ),
-        ),
-        (
-            "fixed defaults cost {:.1f} points",
-            lambda: np.subtract(
-                *percent(
-                    fashion,
-                    "accuracy",
-                    lambda cell: cell.dataset == "fashion_mnist" and cell.row in ("none", "kde"),
-                )
-            ),
-        ),
-        (
-            "on Fashion-MNIST {:.1f};",
-            lambda: np.subtract(
-                *percent(
-                    fashion,
-                    "accuracy",
-                    lambda cell: cell.dataset == "fashion_mnist" and cell.row in ("none", "kde"),
-                )
-            ),
-        ),
-        (
-            "stays {:.1f} points behind the oracle",
-            lambda: (
-                -np.subtract(
-                    *percent(
-                        fashion,
-                        "accuracy",
-                        lambda cell: (
-                            cell.dataset == "cfmnist-bg" and cell.row in ("auto", "oracle")
-                        ),
-                    )
-                )
-            ),
-        ),
-        (
-            "judge them gain {:.2f} and lose {:.2f}",
-            lambda: [
-                np.diff(tried("cfmnist-bg", "disagreeing")),
-                -np.diff(tried("cfmnist-bg", "overall")),
-            ],
-        ),
-        (
-            "{:.2f} of the agreeing and {:.2f} of the disagreeing samples right",
-            lambda: [tried("cfmnist-bg", score)[1] for score in ("agreeing", "disagreeing")],
-        ),
-        (
-            "without a bias {:.2f} and {:.2f}",
-            lambda: [tried("fashion_mnist", score)[1] for score in ("agreeing", "disagreeing")],
-        ),
-        (
-            "{:.1f} points on conflicting backgrounds",
-            lambda: conflicting("bgfmnist", "oracle") - conflicting("bgfmnist", "none"),
-        ),
-        (
-            "{:.1f} on conflicting corruptions",
-            lambda: conflicting("ccifar10", "oracle") - conflicting("ccifar10", "none"),
-        ),
-    ],
-)
-def test_numbers_in_sentences_are_those_of_the_files(said, number):
-    words = re.sub(r"\b0\.", ".", said.format(*np.ravel(number())))
-    assert words in " ".join((README + CLAIMS).split())
-
-
 def test_links_of_the_claims_lead_to_files():
     links = re.findall(r"\]\(([^)#]+)", CLAIMS)
     assert links and [link for link in links if not (ROOT / "experiments" / link).exists()] == []
+
+
+def test_sections_of_the_overview_and_links_of_the_readme_lead_to_headings():
+    headings = {overview.anchor(found) for found in re.findall(r"^#+ (.+)$", CLAIMS, re.M)}
+    linked = re.findall(r"\(experiments/README\.md#([\w-]+)\)", README)
+    linked += re.findall(r"\]\(#([\w-]+)\)", CLAIMS)
+    assert len(linked) >= len(overview.CLAIMS) and set(linked) - headings == set()
+
+
+def test_every_claim_has_a_section_that_says_its_command():
+    commands = set(re.findall(r"python -m experiments\.(\w+)", CLAIMS))
+    assert {claim.name for claim in table.grids()} <= commands
 
 
 def test_the_printed_tables_are_markdown(capsys):

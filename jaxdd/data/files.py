@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: JSON, arrays, and anything else written by a path.
 
-They are written beside their destination, flushed to the disk and renamed.
+They are written beside their destination, flushed to the disk and renamed; files of JSON lines grow
+by whole lines.
 """
 
 import contextlib
@@ -128,6 +129,69 @@ def read_json(path: str | os.PathLike) -> Any:
         return json.loads(pathlib.Path(path).read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable as JSON: {error}") from error
+
+
+def append_line(path: str | os.PathLike, record: dict[str, Any]) -> None:
+    """Adds a record to a file of JSON lines, visible to other processes on return.
+
+    A last line that a killed process left unfinished is removed first. Missing parent folders are
+    made.
+
+    Args:
+        path: the file, which one process at a time may write to.
+        record: a dict of values as in `write_json`.
+
+    Raises:
+        TypeError: a value that JSON cannot hold.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     append_line(f"{folder}/progress.jsonl", {"step": 0})
+    ...     append_line(f"{folder}/progress.jsonl", {"step": 1})
+    ...     read_lines(f"{folder}/progress.jsonl")
+    [{'step': 0}, {'step': 1}]
+    """
+    line, path = json.dumps(plain(record)) + "\n", pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as file:
+        file.truncate(_end_of_lines(file))
+        file.write(line.encode())
+
+
+def _end_of_lines(file: Any) -> int:
+    """Returns the length of an open file up to the end of its last finished line."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 1, 0))
+    if file.read() in (b"", b"\n"):
+        return size
+    file.seek(0)
+    return file.read().rfind(b"\n") + 1
+
+
+def read_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Returns the records in a file of JSON lines, oldest first; none if there is no such file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: a line other than an unfinished last one, which is ignored, is not a record.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        return []
+    *lines, _ = path.read_bytes().split(b"\n")
+    return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where} is not readable as JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{where} must hold an object, found {record!r}")
+    return record
 
 
 def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:

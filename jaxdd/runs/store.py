@@ -120,32 +120,16 @@ def _check_same_run(folder, config, resume, translate) -> None:
 
 
 def append(folder: str | os.PathLike, record: dict[str, Any]) -> None:
-    """Adds a record to progress.jsonl, visible to other processes on return.
-
-    A last line that a killed run left unfinished is removed first.
+    """Adds a record to progress.jsonl, as `files.append_line` does.
 
     Args:
         folder: the run folder.
-        record: a dict of values as in `write_json`; those of a loop hold their "step".
+        record: a dict of values as in `files.write_json`; those of a loop hold their "step".
 
     Raises:
         TypeError: a value that JSON cannot hold.
     """
-    line = json.dumps(files.plain(record)) + "\n"
-    path = pathlib.Path(folder) / "progress.jsonl"
-    with open(path, "ab+") as file:
-        file.truncate(_end_of_lines(file))
-        file.write(line.encode())
-
-
-def _end_of_lines(file: Any) -> int:
-    """Returns the length of an open file up to the end of its last finished line."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(size - 1, 0))
-    if file.read() in (b"", b"\n"):
-        return size
-    file.seek(0)
-    return file.read().rfind(b"\n") + 1
+    files.append_line(pathlib.Path(folder) / "progress.jsonl", record)
 
 
 def progress(folder: str | os.PathLike) -> list[dict[str, Any]]:
@@ -157,22 +141,7 @@ def progress(folder: str | os.PathLike) -> list[dict[str, Any]]:
     Raises:
         ValueError: a line other than an unfinished last one, which is ignored, is not a record.
     """
-    path = pathlib.Path(folder) / "progress.jsonl"
-    if not path.exists():
-        return []
-    finished, _, _ = path.read_bytes().rpartition(b"\n")
-    lines = finished.split(b"\n") if finished else []
-    return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
-
-
-def _record(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where} is not readable as JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{where} must hold an object, found {record!r}")
-    return record
+    return files.read_lines(pathlib.Path(folder) / "progress.jsonl")
 
 
 def rewind(folder: str | os.PathLike, step: int) -> None:

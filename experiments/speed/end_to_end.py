@@ -1,0 +1,126 @@
+"""From coloured MNIST to a distilled set, jaxdd against PyTorch: seconds and accuracy.
+
+    python -m experiments.speed.end_to_end --data-dir DIR --out end-to-end-cpu.json
+
+Both train the encoder, embed the 60,000 images, estimate their density, weigh them and distil ten
+images per class by as many steps of distribution matching, each with the random numbers of its own
+library. `torch_peers` is straightforward eager code. jaxdd runs twice: first with everything to be
+compiled, then with the programs of the first time, which the command line keeps. The sets are then
+judged by the same networks, jaxdd's, whose time is not counted. About ten minutes on two cores.
+"""
+
+import dataclasses
+import pathlib
+import tempfile
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import tyro
+
+from experiments.speed import benchmark, torch_peers
+from jaxdd import kde
+from jaxdd.data import files
+from jaxdd.runs import jobs, pipeline
+
+STAGES = ("embed", "density", "distill")
+
+
+def with_jaxdd(job: jobs.Job) -> dict[str, Any]:
+    """Distils with density weights; seconds of every stage and accuracy."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = pipeline.run(job, pathlib.Path(folder) / "run", debias="kde", resume=False)
+    return {
+        "seconds": {name: result["seconds"][name] for name in (*STAGES, "compile")},
+        "accuracy": result["accuracy"],
+        "conflicting": result["conflicting"],
+    }
+
+
+def with_torch(job: jobs.Job) -> dict[str, Any]:
+    """Does the same by `torch_peers`."""
+    options, train, strategy = job.options, job.benchmark.train, job.benchmark.strategy
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(options.seed)
+    order = np.argsort(train.labels, kind="stable")
+    images = torch.tensor(train.images[order].transpose(0, 3, 1, 2), device=device)
+    counts = np.bincount(train.labels).tolist()
+    pool = torch_peers.WeightedPool(
+        images.split(counts), [torch.ones(n, device=device) / n for n in counts]
+    )
+    seconds = {}
+    with jobs.timed(seconds, "embed"):
+        embeddings = torch_peers.embeddings(
+            pool,
+            width=options.encoder_width,
+            batch=256,
+            steps=options.encoder_steps,
+            strategy=tuple(name for name in strategy if name != "color"),
+        )
+        _finished()
+    with jobs.timed(seconds, "density"):
+        weights = [torch_peers.inverse_density(each, kde.FACTOR) for each in embeddings]
+        pool = pool._replace(weights=weights)
+        _finished()
+    with jobs.timed(seconds, "distill"):
+        start = torch.stack([pool.subset(k, options.ipc) for k in range(len(counts))])
+        synthetic = start.clone().requires_grad_()
+        step = torch_peers.distribution_matching(
+            pool,
+            width=options.width,
+            real=options.batch_size,
+            ipc=options.ipc,
+            images=synthetic,
+            strategy=strategy,
+        )
+        for done in range(options.steps):
+            step()
+            job.report("torch", done + 1, options.steps)
+        _finished()
+    found = jnp.asarray(synthetic.detach().cpu().numpy().transpose(0, 1, 3, 4, 2))
+    scores = pipeline.summary(job.score(found))
+    return {"seconds": seconds, **{name: scores[name] for name in ("accuracy", "conflicting")}}
+
+
+def _finished():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def main(
+    *,
+    data_dir: pathlib.Path | None = None,
+    out: pathlib.Path | None = None,
+    preset: Literal["quick", "paper"] = "quick",
+    conflict: float = 0.05,
+) -> None:
+    """Runs all and prints what they took.
+
+    Args:
+        data_dir: folder with the original files.
+        out: JSON file.
+        preset: quick fits two CPU cores, paper one GPU.
+        conflict: share of bias-conflicting samples.
+    """
+    options = jobs.Options(preset=preset, conflict=conflict)
+    job = jobs.prepare(jobs.load("cmnist", options, data_dir=data_dir), options)
+    sides = {"jaxdd": with_jaxdd, "jaxdd, compiled before": with_jaxdd, "torch eager": with_torch}
+    rows = {}
+    with tempfile.TemporaryDirectory() as programs:
+        jax.config.update("jax_compilation_cache_dir", programs)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        for name, side in sides.items():
+            jax.clear_caches()
+            rows[name] = side(job._replace(seconds={}))
+    for name, row in rows.items():
+        total = sum(row["seconds"][stage] for stage in STAGES)
+        print(f"{name:24} {total:7.1f} s  accuracy {row['accuracy']['mean']:.3f}", row["seconds"])
+    if out is not None:
+        config = {"dataset": "cmnist", **dataclasses.asdict(job.options)}
+        files.write_json(out, benchmark.circumstances() | {"config": config, "both": rows})
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

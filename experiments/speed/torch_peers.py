@@ -1,0 +1,383 @@
+"""The same mathematics in PyTorch, written the straightforward eager way, to measure jaxdd against.
+
+Optional: nothing in jaxdd needs it. Images are [n, channels, height, width] here. Networks are
+functions of a list of parameters, so that a fresh one costs an initialisation and nothing else, and
+`compiled=True` puts `torch.compile` around them. `tests/test_benchmark.py` holds that losses and
+gradients equal jaxdd's.
+"""
+
+import itertools
+import math
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+
+
+class Augmentation(NamedTuple):
+    """Parameters for a batch, with a leading axis of one or of the batch; see `jaxdd.augment`."""
+
+    brightness: torch.Tensor
+    saturation: torch.Tensor
+    contrast: torch.Tensor
+    shift: torch.Tensor
+    flip: torch.Tensor
+    scale: torch.Tensor
+    angle: torch.Tensor
+    cutout_centre: torch.Tensor
+    cutout_size: torch.Tensor
+
+
+def draw(n: int, side: int, strategy, device) -> Augmentation:
+    """Draws one operation and its parameters for each of `n` square images."""
+    chosen = torch.randint(len(strategy), (n,), device=device)
+    u, v, w = torch.rand(3, n, device=device)
+
+    def where(name, value, otherwise):
+        used = (
+            chosen == strategy.index(name) if name in strategy else torch.zeros_like(chosen).bool()
+        )
+        return torch.where(used if value.ndim == 1 else used[:, None], value, otherwise)
+
+    pair = torch.stack([u, v], 1)
+    reach, cut = int(side / 8 + 0.5), int(side / 2 + 0.5)
+    return Augmentation(
+        brightness=where("color", u - 0.5, 0.0),
+        saturation=where("color", 2 * v, 1.0),
+        contrast=where("color", w + 0.5, 1.0),
+        shift=where("crop", torch.floor(pair * (2 * reach + 1)) - reach, 0.0),
+        flip=where("flip", u < 0.5, False),
+        scale=where("scale", pair * (1.2 - 1 / 1.2) + 1 / 1.2, 1.0),
+        angle=where("rotate", torch.deg2rad(15 * (2 * u - 1)), 0.0),
+        cutout_centre=where("cutout", torch.floor(pair * (side + 1)), 0.0),
+        cutout_size=where("cutout", torch.full_like(pair, cut), 0.0),
+    )
+
+
+def augment(one: Augmentation, images: torch.Tensor, operations=OPERATIONS) -> torch.Tensor:
+    """Applies the named operations, all others being identities."""
+    if "color" in operations:
+        brightness, saturation, contrast = (x[:, None, None, None] for x in one[:3])
+        images = images + brightness
+        mean = images.mean(1, keepdim=True)
+        images = (images - mean) * saturation + mean
+        mean = images.mean((1, 2, 3), keepdim=True)
+        images = (images - mean) * contrast + mean
+    if {"crop", "flip", "scale", "rotate"} & set(operations):
+        images = _resample(one, images)
+    if "cutout" in operations:
+        start = one.cutout_centre - one.cutout_size // 2
+        end = start + one.cutout_size
+        rows, columns = (torch.arange(n, device=images.device) for n in images.shape[2:])
+        rows = (rows >= start[:, :1]) & (rows < end[:, :1])
+        columns = (columns >= start[:, 1:]) & (columns < end[:, 1:])
+        images = images.masked_fill((rows[:, :, None] & columns[:, None])[:, None], 0)
+    return images
+
+
+def _resample(one, images):
+    height, width = images.shape[2:]
+    device, middle = images.device, ((height - 1) / 2, (width - 1) / 2)
+    down = (torch.arange(height, device=device) - middle[0])[None, :, None] * one.scale[:, :1, None]
+    right = (torch.arange(width, device=device) - middle[1])[None, None] * one.scale[:, 1:, None]
+    right = torch.where(one.flip[:, None, None], -right, right)
+    cos, sin = torch.cos(one.angle)[:, None, None], torch.sin(one.angle)[:, None, None]
+    rows = cos * down + sin * right + one.shift[:, :1, None]
+    columns = cos * right - sin * down + one.shift[:, 1:, None]
+    grid = torch.stack([columns / middle[1], rows / middle[0]], -1)
+    return functional.grid_sample(
+        images, grid.expand(len(images), -1, -1, -1), padding_mode="zeros", align_corners=True
+    )
+
+
+def siamese(strategy, side: int, device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Draws once; what is returned augments any batch, doing the chosen operation only."""
+    if not strategy:
+        return lambda images: images
+    name = (random.choice(strategy),)
+    one = draw(1, side, name, device)
+    return lambda images: augment(one, images, name)
+
+
+def per_image(images: torch.Tensor, strategy) -> torch.Tensor:
+    """Augments each image by a draw of its own."""
+    return augment(draw(len(images), images.shape[2], strategy, images.device), images, strategy)
+
+
+class ConvNet(nn.Module):
+    """The literature's ConvNet; returns flattened features and logits."""
+
+    def __init__(self, channels, num_classes, width, side, *, depth=3, norm=True):
+        super().__init__()
+        widths = [channels] + [width] * depth
+        blocks = []
+        for i, o in itertools.pairwise(widths):
+            blocks += [nn.Conv2d(i, o, 3, padding=1)]
+            blocks += [nn.GroupNorm(o, o)] if norm else []
+            blocks += [nn.ReLU(), nn.AvgPool2d(2)]
+        self.blocks = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(width * (side // 2**depth) ** 2, num_classes)
+
+    def forward(self, images):
+        features = self.blocks(images).flatten(1)
+        return features, self.classifier(features)
+
+
+def reset(network: nn.Module) -> None:
+    """Makes a fresh network out of an old one: what torch initialises convolutions with."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear | nn.GroupNorm):
+            layer.reset_parameters()
+
+
+def load(network: ConvNet, params) -> None:
+    """Copies the parameters of a `jaxdd.networks.ConvNet` (as NumPy arrays)."""
+    params = params["params"]
+    layers = {"Conv": nn.Conv2d, "InstanceNorm": nn.GroupNorm}
+    with torch.no_grad():
+        for name, kind in layers.items():
+            found = [layer for layer in network.blocks if isinstance(layer, kind)]
+            for i, layer in enumerate(found):
+                values = params[f"{name}_{i}"]
+                weight = (
+                    values["kernel"].transpose(3, 2, 0, 1) if name == "Conv" else values["scale"]
+                )
+                layer.weight.copy_(torch.tensor(weight))
+                layer.bias.copy_(torch.tensor(values["bias"]))
+        kernel, width = params["classifier"]["kernel"], network.blocks[-3].num_channels
+        side = math.isqrt(len(kernel) // width)
+        kernel = kernel.reshape(side, side, width, -1).transpose(3, 2, 0, 1)
+        network.classifier.weight.copy_(torch.tensor(kernel.reshape(len(kernel), -1)))
+        network.classifier.bias.copy_(torch.tensor(params["classifier"]["bias"]))
+
+
+def distribution_loss(network, transforms, real, weights, synthetic):
+    """The loss of distribution matching, class after class as in the published code.
+
+    `real` is a list of [b, c, h, w], `synthetic` [k, ipc, c, h, w], `weights` [k, b].
+    """
+    loss = 0
+    for transform, images, weight, block in zip(transforms, real, weights, synthetic, strict=True):
+        with torch.no_grad():
+            target = weight @ network(transform(images))[0]
+        loss = loss + (target - network(transform(block))[0].mean(0)).square().sum()
+    return loss
+
+
+def gradient_loss(network, transform, real, synthetic, label):
+    """The loss of gradient matching for one class, cosine distance row by row."""
+    params = [p for p in network.parameters() if p.ndim > 1]
+
+    def gradient(images, create_graph):
+        logits = network(transform(images))[1]
+        labels = torch.full((len(images),), label, device=images.device)
+        loss = functional.cross_entropy(logits, labels)
+        return torch.autograd.grad(loss, params, create_graph=create_graph)
+
+    distance = 0
+    for target, found in zip(gradient(real, False), gradient(synthetic, True), strict=True):
+        target, found = target.flatten(1), found.flatten(1)
+        lengths = target.norm(dim=1) * found.norm(dim=1)
+        distance = distance + (1 - (target * found).sum(1) / (lengths + 1e-6)).sum()
+    return distance
+
+
+def contrastive_loss(embeddings, labels, temperature=0.1):
+    """The supervised contrastive loss."""
+    similarity = embeddings @ embeddings.T / temperature
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    positive = (labels[:, None] == labels) & ~itself
+    total = similarity.masked_fill(itself, -torch.inf).logsumexp(1, keepdim=True)
+    share = torch.where(positive, similarity - total, 0)
+    return -(share.sum(1) / positive.sum(1).clamp(min=1)).mean()
+
+
+class Pool(NamedTuple):
+    """Training images uint8 [n, c, h, w] sorted by class, equally many of each, on the device."""
+
+    images: torch.Tensor
+    num_classes: int
+
+    def batch(self, label: int, size: int) -> torch.Tensor:
+        """Draws `size` normalised images of a class."""
+        each = len(self.images) // self.num_classes
+        indices = torch.randint(each, (size,), device=self.images.device) + label * each
+        return normalise(self.images[indices])
+
+
+class WeightedPool(NamedTuple):
+    """Training images uint8 [n, c, h, w] of every class, and their weights [n], on the device."""
+
+    images: list[torch.Tensor]
+    weights: list[torch.Tensor]
+
+    def batch(self, label: int, size: int) -> torch.Tensor:
+        """Draws `size` normalised images of a class by their weights."""
+        return normalise(self.images[label][torch.multinomial(self.weights[label], size, True)])
+
+    def subset(self, label: int, size: int) -> torch.Tensor:
+        """Draws as `batch` does, none twice."""
+        return normalise(self.images[label][torch.multinomial(self.weights[label], size)])
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """Takes uint8 to float32 of mean and standard deviation one half."""
+    return (images.float() / 255 - 0.5) / 0.5
+
+
+def distribution_matching(
+    pool: Pool | WeightedPool, *, width, real, ipc, compiled=False, images=None, strategy=OPERATIONS
+) -> Callable[[], float]:
+    """Returns a function that does one DM step, drawing and initialising included.
+
+    `images` [k, ipc, c, h, w] are what it changes, noise where they are omitted.
+    """
+    num_classes, (channels, side, _), device = described(pool)
+    with torch.device(device):
+        network = ConvNet(channels, num_classes, width, side)
+    features = torch.compile(network) if compiled else network
+    if images is None:
+        shape = num_classes, ipc, channels, side, side
+        images = torch.randn(shape, device=device, requires_grad=True)
+    optimizer = torch.optim.SGD([images], lr=1.0, momentum=0.5)
+    weights = torch.full((num_classes, real), 1 / real, device=device)
+
+    def step():
+        reset(network)
+        transforms = [siamese(strategy, side, device) for _ in range(num_classes)]
+        batches = (pool.batch(label, real) for label in range(num_classes))
+        loss = distribution_loss(features, transforms, batches, weights, images)
+        optimizer.zero_grad()
+        loss.backward(inputs=[images])
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def described(pool: Pool | WeightedPool):
+    """Number of classes, shape of an image, and device of a pool."""
+    if isinstance(pool, WeightedPool):
+        return len(pool.images), pool.images[0].shape[1:], pool.images[0].device
+    return pool.num_classes, pool.images.shape[1:], pool.images.device
+
+
+def gradient_matching(pool: Pool, *, width, real, ipc) -> Callable[[], float]:
+    """Returns a function that does one DSA match step. (torch.compile has no double backward.)"""
+    shape, device = pool.images.shape[1:], pool.images.device
+    with torch.device(device):
+        network = ConvNet(shape[0], pool.num_classes, width, shape[1])
+    images = torch.randn(pool.num_classes, ipc, *shape, device=device, requires_grad=True)
+    optimizer = torch.optim.SGD([images], lr=0.1, momentum=0.5)
+
+    def step():
+        reset(network)
+        optimizer.zero_grad()
+        for label in range(pool.num_classes):
+            transform = siamese(OPERATIONS, shape[1], device)
+            batch = pool.batch(label, real)
+            gradient_loss(network, transform, batch, images[label], label).backward(inputs=[images])
+        optimizer.step()
+
+    return step
+
+
+def evaluation(pool: Pool, images, labels, *, width, seeds, epochs, compiled=False):
+    """Returns a function that trains `seeds` networks on a set and gives their test accuracies.
+
+    The test set is all of the pool's, labelled by class. The set must fit one batch.
+    """
+    device, (channels, side, _) = pool.images.device, pool.images.shape[1:]
+    each = len(pool.images) // pool.num_classes
+    test_labels = torch.arange(pool.num_classes, device=device).repeat_interleave(each)
+    with torch.device(device):
+        network = ConvNet(channels, pool.num_classes, width, side)
+    logits = torch.compile(network) if compiled else network
+
+    def train():
+        reset(network)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [epochs // 2], 0.1)
+        for _ in range(epochs):
+            order = torch.randperm(len(images), device=device)
+            views = per_image(images[order], OPERATIONS)
+            loss = functional.cross_entropy(logits(views)[1], labels[order])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+    @torch.no_grad()
+    def accuracy():
+        batches = (logits(normalise(b))[1].argmax(1) for b in pool.images.split(500))
+        return (torch.cat(list(batches)) == test_labels).float().mean()
+
+    def run():
+        scores = []
+        for _ in range(seeds):
+            train()
+            scores.append(accuracy())
+        return torch.stack(scores)
+
+    return run
+
+
+def contrastive(pool: Pool | WeightedPool, *, width, batch, compiled=False, strategy=OPERATIONS):
+    """Returns a function that does one step of supervised contrastive training, and the encoder."""
+    num_classes, (channels, side, _), device = described(pool)
+    each = batch // num_classes
+    labels = torch.arange(num_classes, device=device).repeat_interleave(each).repeat(2)
+    with torch.device(device):
+        network = ConvNet(channels, num_classes, width, side, norm=False)
+        size = network.classifier.in_features
+        head = nn.Sequential(nn.Linear(size, 128), nn.ReLU(), nn.Linear(128, 128))
+    features = torch.compile(network) if compiled else network
+    params = [*network.blocks.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(params, lr=1e-3)
+    encoder = lambda images: functional.normalize(head(features(images)[0]))
+
+    def step():
+        images = torch.cat([pool.batch(label, each) for label in range(num_classes)])
+        views = torch.cat([per_image(images, strategy) for _ in range(2)])
+        loss = contrastive_loss(encoder(views), labels)
+        optimizer.zero_grad()
+        loss.backward(inputs=params)
+        optimizer.step()
+        return loss.detach()
+
+    return step, encoder
+
+
+def embeddings(pool: WeightedPool, *, width, batch, steps, strategy) -> list[torch.Tensor]:
+    """Trains an encoder and embeds the images of every class."""
+    step, encoder = contrastive(pool, width=width, batch=batch, strategy=strategy)
+    for _ in range(steps):
+        step()
+    with torch.no_grad():
+        return [
+            torch.cat([encoder(normalise(part)) for part in images.split(500)])
+            for images in pool.images
+        ]
+
+
+def inverse_density(embeddings: torch.Tensor, factor: float) -> torch.Tensor:
+    """Weights of a class from its embeddings; `factor` is that of jaxdd's `mean_distance`."""
+    bandwidth = math.sqrt(factor * embeddings.var(0, correction=0).sum())
+    return torch.softmax(-class_log_density(embeddings, 1, bandwidth), 0)
+
+
+def class_log_density(embeddings, num_classes, bandwidth, tile=2000):
+    """Log kernel density of each sample under its class; classes sorted and of one size."""
+    blocks, found = embeddings.reshape(num_classes, -1, embeddings.shape[1]), []
+    normaliser = math.log(blocks.shape[1])
+    normaliser += embeddings.shape[1] * math.log(bandwidth * math.sqrt(2 * math.pi))
+    for points in blocks:
+        for queries in points.split(tile):
+            squared = torch.cdist(queries, points).square()
+            found.append(torch.logsumexp(squared / (-2 * bandwidth**2), 1) - normaliser)
+    return torch.cat(found)

@@ -1,0 +1,417 @@
+"""The work that `experiments.speed.benchmark` times: compiled jaxdd, its costs, and its peers.
+
+Costs are counted by hand. FLOPs are those of the matrix products and convolutions, two for a
+multiplication and addition, products with the zero padding left out. Bytes are what has to move if
+nothing stays in a cache between a convolution, its normalisation and its pooling: a lower bound for
+the time of a program that writes its activations to memory.
+"""
+
+import functools
+import importlib.util
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdd import augment, contrastive, distill, evaluate, kde, networks, parallel, sampling
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+HAS_SKLEARN = importlib.util.find_spec("sklearn") is not None
+HAS_KEOPS = HAS_TORCH and importlib.util.find_spec("pykeops") is not None
+QUERIES = 1000
+
+
+class Sizes(NamedTuple):
+    """Sizes of all pieces of work.
+
+    Attributes:
+        classes: number of classes.
+        real: real images per class and step.
+        ipc: synthetic images per class.
+        side: height and width of the images in pixels, which have three channels.
+        width: channels of the ConvNet.
+        steps: distillation steps in one call.
+        epochs: of an evaluation.
+        test: test images of an evaluation.
+        batch: images in a contrastive step, each seen twice.
+        encoder_width: channels of the contrastive encoder.
+        points: samples of the density.
+        dimension: of their embeddings.
+    """
+
+    classes: int = 10
+    real: int = 256
+    ipc: int = 10
+    side: int = 32
+    width: int = 128
+    steps: int = 2
+    epochs: int = 4
+    test: int = 40
+    batch: int = 256
+    encoder_width: int = 32
+    points: int = 60_000
+    dimension: int = 128
+
+
+class Timed(NamedTuple):
+    """Something to time: `run()` returns when the work is done; a piece takes `scale` of it."""
+
+    run: Callable[[], Any]
+    scale: float = 1.0
+
+
+class Work(NamedTuple):
+    """One piece of work.
+
+    Attributes:
+        ours: jaxdd's program.
+        peers: by name, functions that set up what does the same.
+        flops: of one piece of work.
+        bytes: likewise, see the module.
+        peak_bytes: arguments, results and temporaries of the compiled program together.
+        compile_seconds: tracing, lowering and compiling.
+        precision: of the matrix products.
+    """
+
+    ours: Timed
+    peers: dict[str, Callable[[], Timed]]
+    flops: float
+    bytes: float
+    peak_bytes: int
+    compile_seconds: float
+    precision: str = "default"
+
+
+class Cost(NamedTuple):
+    """FLOPs and bytes of one image going forward through a network, and of its first layer."""
+
+    flops: float
+    bytes: float
+    first_flops: float
+
+
+def convnet_cost(width: int, side: int, *, channels: int = 3, depth: int = 3) -> Cost:
+    """Counts a ConvNet without its head.
+
+    A 3×3 window on h pixels with padding one meets (3h − 2) pixels along an axis. Every block reads
+    its input, writes and reads the convolution's result, and writes the pooled one.
+    """
+    flops, moved = [], 0
+    for _ in range(depth):
+        flops.append(2 * channels * width * (3 * side - 2) ** 2)
+        moved += 4 * (channels * side**2 + 2 * width * side**2 + width * (side // 2) ** 2)
+        channels, side = width, side // 2
+    return Cost(sum(flops), moved, flops[0])
+
+
+def distribution_matching(sizes: Sizes) -> Work:
+    """One DM step: draw the batch, fresh network, augmentation, loss, gradient, update.
+
+    Real images go forward; synthetic ones go forward and back to their pixels, which needs no
+    gradient of the weights.
+    """
+    method = distill.distribution_matching(networks.ConvNet(sizes.classes, sizes.width), _sgd(1.0))
+    cost = convnet_cost(sizes.width, sizes.side)
+    forward = sizes.classes * (sizes.real + 2 * sizes.ipc)
+    options = dict(width=sizes.width, real=sizes.real, ipc=sizes.ipc)
+    return _distillation(
+        sizes,
+        method,
+        "distribution_matching",
+        options,
+        forward * cost.flops,
+        forward * cost.bytes,
+        may_compile=True,
+    )
+
+
+def gradient_matching(sizes: Sizes) -> Work:
+    """One DSA match step, of a fresh network that is not trained: draw, augmentation, gradients of
+    the weights by real and by synthetic images, their distance, its gradient in the pixels, update.
+
+    Per layer, a real image needs three products (forward, weights, input; no input in the first
+    layer). A synthetic one needs seven: these three, two from differentiating the gradient of the
+    weights, one from that of the input, and one back to the pixels; the first layer five.
+    """
+    method = distill.gradient_matching(
+        networks.ConvNet(sizes.classes, sizes.width),
+        _sgd(0.1),
+        outer=1,
+        inner=1,
+        strategy=augment.OPERATIONS,
+    )
+    cost = convnet_cost(sizes.width, sizes.side)
+    real = 3 * cost.flops - cost.first_flops
+    synthetic = 7 * cost.flops - 2 * cost.first_flops
+    flops = sizes.classes * (sizes.real * real + sizes.ipc * synthetic)
+    moved = sizes.classes * (3 * sizes.real + 7 * sizes.ipc) * cost.bytes
+    options = dict(width=sizes.width, real=sizes.real, ipc=sizes.ipc)
+    return _distillation(sizes, method, "gradient_matching", options, flops, moved)
+
+
+def evaluation(sizes: Sizes) -> Work:
+    """Five networks trained on the synthetic set from scratch, and tested.
+
+    Per image and epoch three products of each layer (no input gradient in the first one).
+    """
+    images = jax.random.normal(jax.random.key(1), (sizes.classes, sizes.ipc, *_shape(sizes)))
+    labels = jnp.arange(sizes.classes).repeat(sizes.ipc)
+    pool = _pool(sizes, sizes.test)
+    half = jnp.full(3, 0.5)
+
+    def run(keys, images, test_images):
+        return evaluate.evaluate(
+            keys,
+            networks.ConvNet(sizes.classes, sizes.width),
+            images,
+            labels,
+            (test_images, jnp.arange(sizes.classes).repeat(sizes.test // sizes.classes), None),
+            aligned=None,
+            mean=half,
+            std=half,
+            epochs=sizes.epochs,
+        ).accuracy
+
+    def peer(module, compiled):
+        tensor = _torch(images.reshape(-1, *_shape(sizes)).transpose(0, 3, 1, 2))
+        return module.evaluation(
+            _torch_pool(module, sizes, sizes.test),
+            tensor,
+            _torch(labels).long(),
+            width=sizes.width,
+            seeds=5,
+            epochs=sizes.epochs,
+            compiled=compiled,
+        )
+
+    cost = convnet_cost(sizes.width, sizes.side)
+    train = sizes.epochs * sizes.classes * sizes.ipc
+    flops = 5 * (train * (3 * cost.flops - cost.first_flops) + sizes.test * cost.flops)
+    moved = 5 * (3 * train + sizes.test) * cost.bytes
+    keys = jax.random.split(jax.random.key(0), 5)
+    arguments = keys, images, pool.images
+    work = _work(jax.jit(run), arguments, _torch_peers(peer, True), flops, moved)
+    threaded = parallel.thread_rows(run)
+    return work._replace(ours=Timed(lambda: jax.block_until_ready(threaded(*arguments)), 1))
+
+
+def contrastive_step(sizes: Sizes) -> Work:
+    """One step of the encoder: draw, two views, loss, gradient, Adam."""
+    encoder = contrastive.Encoder(networks.ConvNet(sizes.classes, sizes.encoder_width, norm=None))
+    trainer = contrastive.trainer(encoder, optax.adam(1e-3))
+    pool, each = _pool(sizes), sizes.batch // sizes.classes
+    state = trainer.init(jax.random.key(0), sampling.take(pool, jnp.arange(1)))
+
+    def steps(key, state, pool):
+        def body(state, key):
+            key_draw, key_step = jax.random.split(key)
+            return trainer.step(key_step, state, sampling.uniform_batch(key_draw, pool, each))
+
+        return jax.lax.scan(body, state, jax.random.split(key, sizes.steps))
+
+    def peer(module, compiled):
+        step, _ = module.contrastive(
+            _torch_pool(module, sizes),
+            width=sizes.encoder_width,
+            batch=sizes.batch,
+            compiled=compiled,
+        )
+        return step
+
+    cost = convnet_cost(sizes.encoder_width, sizes.side)
+    features = sizes.encoder_width * (sizes.side // 8) ** 2
+    views = 2 * each * sizes.classes
+    flops = views * (3 * cost.flops - cost.first_flops + 6 * 128 * (features + 128 + views))
+    return _work(
+        jax.jit(steps),
+        (jax.random.key(1), state, pool),
+        _torch_peers(peer, True),
+        flops,
+        3 * views * cost.bytes,
+        pieces=sizes.steps,
+    )
+
+
+def density(sizes: Sizes) -> Work:
+    """Log density of every sample under its class; peers of 1,000 queries are extrapolated.
+
+    A pair of samples is counted once, as jaxdd takes it.
+    """
+    n, d, k = sizes.points, sizes.dimension, sizes.classes
+    labels = jnp.arange(k).repeat(n // k)
+    embeddings = jax.random.normal(jax.random.key(0), (len(labels), d)) / math.sqrt(d)
+    bandwidth = 0.45
+    run = functools.partial(kde.class_log_density, num_classes=k)
+
+    def torch_peer(module, compiled):
+        tensor = _torch(embeddings)
+        return lambda: module.class_log_density(tensor, k, bandwidth)
+
+    def extrapolated(run):
+        queries = min(QUERIES, n // k)
+        points = np.asarray(embeddings[: n // k])
+        return Timed(functools.partial(run, points[:queries], points, bandwidth), n / queries)
+
+    peers = _torch_peers(torch_peer, False) | {"numpy": lambda: extrapolated(_numpy_density)}
+    if HAS_SKLEARN:
+        peers["scikit-learn"] = lambda: extrapolated(_sklearn_density)
+    if HAS_KEOPS:
+        peers["pykeops"] = lambda: extrapolated(
+            lambda queries, points, h: _keops_density(_torch(queries), _torch(points), h)
+        )
+    flops, moved = d * n * (n // k), 4 * n * (d + 2)
+    return _work(
+        jax.jit(run), (embeddings, labels, bandwidth), peers, flops, moved, precision="highest"
+    )
+
+
+WORK = {
+    "dm": distribution_matching,
+    "dsa": gradient_matching,
+    "kde": density,
+    "evaluate": evaluation,
+    "contrastive": contrastive_step,
+}
+"""Functions from `Sizes` to `Work`, by name."""
+
+
+def matrix_product(precision: str) -> tuple[Timed, float]:
+    """The yardstick for FLOPs: a square float32 product, and how many FLOPs it takes."""
+    n = 2048 if jax.default_backend() == "cpu" else 16384
+    square = jax.random.normal(jax.random.key(0), (n, n))
+    product = jax.jit(functools.partial(jnp.matmul, precision=precision))
+    return Timed(lambda: jax.block_until_ready(product(square, square))), 2 * n**3
+
+
+def copy() -> tuple[Timed, float]:
+    """The yardstick for bytes: 256 MiB read and written, and how many bytes move."""
+    values = jnp.ones(2**26)
+    negate = jax.jit(jnp.negative)
+    return Timed(lambda: jax.block_until_ready(negate(values))), 2 * values.nbytes
+
+
+def _shape(sizes):
+    return sizes.side, sizes.side, 3
+
+
+def _sgd(rate):
+    return optax.sgd(rate, momentum=0.5)
+
+
+def _pixels(sizes, n):
+    return np.random.default_rng(0).integers(0, 256, (n, *_shape(sizes)), dtype=np.uint8)
+
+
+def _pool(sizes, n=None):
+    n = 2 * sizes.classes * sizes.real if n is None else n
+    labels = np.arange(sizes.classes).repeat(n // sizes.classes)
+    return sampling.pool(
+        _pixels(sizes, len(labels)),
+        labels,
+        num_classes=sizes.classes,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+    )
+
+
+def _distillation(sizes, method, name, options, flops, moved, may_compile=False):
+    """`sizes.steps` steps of a method as one compiled chunk, and the peer of that name."""
+    pool = _pool(sizes)
+    draw = functools.partial(sampling.weighted_batch, size=sizes.real)
+    images = jax.random.normal(jax.random.key(1), (sizes.classes, sizes.ipc, *_shape(sizes)))
+    state = method.init(images)
+    function = functools.partial(distill.chunk, method=method, draw=draw, length=sizes.steps)
+
+    def peer(module, compiled):
+        extra = {"compiled": True} if compiled else {}
+        return getattr(module, name)(_torch_pool(module, sizes), **options, **extra)
+
+    return _work(
+        jax.jit(function),
+        (jax.random.key(2), state, pool, jnp.asarray(0)),
+        _torch_peers(peer, may_compile),
+        flops,
+        moved,
+        pieces=sizes.steps,
+    )
+
+
+def _work(function, arguments, peers, flops, moved, *, pieces=1, precision="default"):
+    """Compiles a function of its arguments, `pieces` pieces of work in a call."""
+    start = time.perf_counter()
+    compiled = function.lower(*arguments).compile()
+    seconds = time.perf_counter() - start
+    memory = compiled.memory_analysis()
+    peak = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    run = lambda: jax.block_until_ready(compiled(*arguments))
+    return Work(Timed(run, 1 / pieces), peers, flops, moved, peak, seconds, precision)
+
+
+def _torch_peers(make, may_compile):
+    """Set-ups of the eager peer and, where there is CUDA, of the compiled one."""
+    if not HAS_TORCH:
+        return {}
+    import torch
+
+    from experiments.speed import torch_peers
+
+    def timed(compiled):
+        run = make(torch_peers, compiled)
+
+        def finished():
+            run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+
+        return Timed(finished)
+
+    names = {"torch eager": False} | (
+        {"torch.compile": True} if may_compile and torch.cuda.is_available() else {}
+    )
+    return {name: functools.partial(timed, compiled) for name, compiled in names.items()}
+
+
+def _torch(array):
+    import torch
+
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    return torch.tensor(np.asarray(array), device=device)
+
+
+def _torch_pool(module, sizes, n=None):
+    n = 2 * sizes.classes * sizes.real if n is None else n
+    return module.Pool(_torch(_pixels(sizes, n).transpose(0, 3, 1, 2)), sizes.classes)
+
+
+def _numpy_density(queries, points, bandwidth):
+    squared = (queries**2).sum(1)[:, None] + (points**2).sum(1) - 2 * queries @ points.T
+    exponent = squared / (-2 * bandwidth**2)
+    top = exponent.max(1)
+    log_sum = top + np.log(np.exp(exponent - top[:, None]).sum(1))
+    d = points.shape[1]
+    return log_sum - np.log(len(points)) - d * np.log(bandwidth * np.sqrt(2 * np.pi))
+
+
+def _keops_density(queries, points, bandwidth):
+    from pykeops.torch import LazyTensor
+
+    x, y = LazyTensor(queries[:, None]), LazyTensor(points[None])
+    log_sum = (((x - y) ** 2).sum(-1) / (-2 * bandwidth**2)).logsumexp(1).cpu().numpy()[:, 0]
+    d = points.shape[1]
+    return log_sum - np.log(len(points)) - d * np.log(bandwidth * np.sqrt(2 * np.pi))
+
+
+def _sklearn_density(queries, points, bandwidth):
+    from sklearn.neighbors import KernelDensity
+
+    return KernelDensity(bandwidth=bandwidth, rtol=0, atol=0).fit(points).score_samples(queries)
