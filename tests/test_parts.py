@@ -147,7 +147,9 @@ def test_names_of_ones_own():
 
 
 def test_what_cannot_be_built():
-    with pytest.raises(ValueError, match="sides of 4 pixels or more for a ConvNet of depth 2, found 3"):
+    with pytest.raises(
+        ValueError, match="sides of 4 pixels or more for a ConvNet of depth 2, found 3"
+    ):
         build(squares(side=3))
     with pytest.raises(ValueError, match="formation must be at most the images' side 8, found 9"):
         build(formation=9)

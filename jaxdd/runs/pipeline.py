@@ -37,7 +37,7 @@ from jaxdd.runs import buffers, checkpoint, parts, plot, processes, results, sto
 from jaxdd.runs.options import DM, Options
 from jaxdd.runs.options import read as options_of
 
-_SAID = ("command", "dataset", "data", "debias", "row")  # In a configuration beside the options.
+_SAID = ("command", "dataset", "data", "debias", "row", "own_method", "weights")  # In a configuration beside the options.
 
 DEBIAS = ("none", "kde", "auto", "oracle", "fairdd", "given")
 """Ways to distil: five kinds of weights, and the loss over bias groups of FairDD."""
@@ -258,8 +258,9 @@ class _Attempt:
         spent = work.spent if seconds is None else seconds
         self.seconds = spent | results.read_seconds(folder / "seconds.json")
 
-    def keep_seconds(self):
-        """Writes what was spent so far."""
+    def save(self, step, state):
+        """Saves the state of a distillation, and what was spent so far."""
+        checkpoint.save(self.folder, step, jax.device_get(state))
         files.write_json(self.folder / "seconds.json", self.seconds)
 
     # --- weights ---
@@ -409,12 +410,13 @@ class _Attempt:
                 self.work.report(name, step, steps, loss=means["loss"], speed=speed)
                 store.append(self.folder, {"step": step, **means, "steps_per_second": speed})
                 self.seconds["distill"] = spent + now - begun
-                interrupted = bool(processes.broadcast(np.int32(stopped.is_set())))
-                if now - saved > options.save_every or step == steps or interrupted:
-                    checkpoint.save(self.folder, step, jax.device_get(state))
-                    self.keep_seconds()
+                due = now - saved > options.save_every or step == steps
+                if due:
+                    self.save(step, state)
                     saved = now
-                if interrupted:
+                if processes.broadcast(np.int32(stopped.is_set())):
+                    if not due:
+                        self.save(step, state)
                     raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")
         return jax.device_get(state.images)
 
