@@ -231,6 +231,7 @@ def test_peer_weights(peers):
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_both_ends_of_the_way_are_scored_alike(peers, tmp_path, monkeypatch):
     from experiments import end_to_end
 
