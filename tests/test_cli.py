@@ -52,9 +52,9 @@ def wait_for_steps(process, folder, lines):
 
 def test_experts_of_a_killed_run_are_used_and_the_others_trained(tmp_path):
     """SIGKILL once the first expert is on disk; all files end with the bits of another run's."""
-    command = ["run", "cdigits", *TINY, "--method", "mtt", "--experts", "3", "--expert-epochs", "2"]
-    command += ["--expert-updates", "2", "--span", "1", "--latest", "1", "--steps", "2"]
-    command += ["--inner", "2", "--debias", "none"]
+    command = ["run", "cdigits", *TINY, "--method", "mtt", "--num-experts", "3"]
+    command += ["--train-epochs", "2", "--expert-updates", "2", "--expert-epochs", "1"]
+    command += ["--max-start-epoch", "1", "--steps", "2", "--syn-steps", "2", "--debias", "none"]
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     killed, deadline = start([*command, "--out", cut], unoptimised="1"), time.monotonic() + 240
     while not (cut / "experts" / "expert-000.npz").exists() and time.monotonic() < deadline:
@@ -138,7 +138,7 @@ def test_an_occupied_folder_is_refused_before_any_work(finished, tmp_path, capsy
 
 
 def test_a_finished_run_is_read_back(finished, monkeypatch, capsys):
-    monkeypatch.setattr(pipeline, "distill_into", None)
+    monkeypatch.setattr(pipeline._Attempt, "source", None)
     cli.main(
         [
             "run",
@@ -269,7 +269,7 @@ def test_compiled_programs_are_kept_for_the_next_command(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     environment["XDG_CACHE_HOME"] = str(tmp_path)
     code = (
-        "import jax; from jaxdd import cli; cli.keep_programs(); "
+        "import jax; from jaxdd.runs import cli; cli.keep_programs(); "
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); "
         "jax.jit(lambda x: x @ x)(jax.numpy.eye(3))"
     )

@@ -18,7 +18,7 @@ import shlex
 import sys
 import time
 import warnings
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
