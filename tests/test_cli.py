@@ -17,7 +17,7 @@ from jaxdd.runs import cli, pipeline, store
 
 TINY = (
     "--ipc 2 --batch-size 8 --network mlp --depth 2 --epochs 1 --eval-seeds 1 --chunk 2 "
-    "--encoder-steps 2 --encoder-width 4 --save-every 0"
+    "--encoder-steps 2 --encoder-width 4 --save-every 0 --strategy"
 ).split()
 
 
@@ -72,13 +72,13 @@ def test_experts_of_a_killed_run_are_used_and_the_others_trained(tmp_path):
             np.testing.assert_array_equal(one[array], other[array])
 
 
-@pytest.mark.parametrize("method, network", [("dm", "convnet"), ("dsa", "mlp")])
+@pytest.mark.parametrize("method, strategy", [("dm", ["crop"]), ("dsa", [])])
 def test_run_killed_and_interrupted_resumes_to_the_bits_of_an_undisturbed_one(
-    tmp_path, method, network
+    tmp_path, method, strategy
 ):
     """SIGKILL in mid-distillation, then Ctrl-C, then to the end."""
-    command = ["run", "cdigits", *TINY, "--steps", "60", "--method", method]
-    command += ["--network", network, "--width", "4", "--debias", "none"]
+    command = ["run", "cdigits", *TINY, *strategy, "--steps", "60", "--method", method]
+    command += ["--debias", "none"]
     killed = start([*command, "--out", tmp_path / "cut"])
     wait_for_steps(killed, tmp_path / "cut", 5)
     killed.send_signal(signal.SIGKILL)
@@ -341,6 +341,57 @@ def test_without_attributes(photographs, tmp_path, capsys, monkeypatch):
     transfer = ["transfer", str(run), "--networks", "mlp", "--dataset", str(photographs)]
     cli.main(transfer)
     assert "no bias attributes" in capsys.readouterr().out
+
+
+def test_weights_and_a_network_of_ones_own(tmp_path, capsys, monkeypatch):
+    """From a file and from a module in the working directory; both are in the record."""
+    np.save(tmp_path / "w.npy", 1 + np.arange(1437) % 7)
+    (tmp_path / "mine.py").write_text(
+        "from jaxdd import networks\ndef small(classes): return networks.MLP(classes, width=3)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    command = ["run", "cdigits", *TINY, "--steps", "2", "--weights", "w.npy", "--out", "out"]
+    cli.main([*command, "--network", "mine:small"])
+    result = files.read_json(tmp_path / "out" / "result.json")
+    assert result["config"]["debias"] == "given" and result["config"]["network"] == "mine:small"
+    assert result["config"]["augmentation"] == [] == result["config"]["strategy"]
+    assert "given" in capsys.readouterr().out
+    np.save(tmp_path / "w.npy", np.ones(3))
+    assert "does not hold the weights of 1437 samples" in fails([*command, "--resume"], capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments, part",
+    [
+        (["--inner", "3"], "inner is an option of dc and dsa, found it with dm"),
+        (
+            ["--method", "dsa", "--num-experts", "3"],
+            "num_experts is an option of mtt, found it with",
+        ),
+        (["--method=mtt", "--outer=3"], "outer is an option of dc and dsa, found it with mtt"),
+        (["--method", "magic"], "method must be one of dm, dc, dsa, mtt, found 'magic'"),
+        (["--strategy", "crop", "flop"], "found 'flop'; did you mean 'flip'"),
+        (["--network", "lenet5"], "or MODULE:ATTRIBUTE, found 'lenet5'"),
+        (["--network", "nowhere:net"], "network nowhere:net cannot be imported"),
+        (["--weights", "absent.npy"], "absent.npy"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_fit_the_method(arguments, part, tmp_path, capsys):
+    error = fails(["run", "cdigits", *arguments, "--out", tmp_path / "out"], capsys)
+    assert part in error and not (tmp_path / "out").exists()
+
+
+def test_each_method_has_a_help_page_of_its_own(capsys):
+    for method, has, lacks in (
+        ("dm", "--candidates", "--outer"),
+        ("mtt", "--syn-steps", "--outer"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["run", "--method", method, "--help"])
+        printed = capsys.readouterr().out
+        assert stopped.value.code == 0 and has in printed and lacks not in printed
 
 
 def test_transfer_of_a_biased_set_tells_of_groups(tmp_path, capsys):

@@ -267,3 +267,46 @@ def test_pickles_are_refused(tmp_path):
 def test_absent_synthetic_is_simply_absent(tmp_path):
     with pytest.raises(FileNotFoundError):
         store.read_synthetic(tmp_path / "a.npz")
+
+
+# --- weights -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, write",
+    [
+        ("w.npy", lambda path, w: np.save(path, w)),
+        ("w.npz", lambda path, w: np.savez(path, weights=w, log_density=w[1:])),
+        ("w.npz", lambda path, w: np.savez(path, mine=w)),
+        ("w.csv", lambda path, w: path.write_text("\n".join(map(str, w)))),
+        ("w.csv", lambda path, w: path.write_text("mine\n" + "\n".join(map(str, w)))),
+        ("w.CSV", lambda path, w: path.write_text(
+            "\ufefffile, Weight\r\n" + "".join(f"a.png,{x}\r\n" for x in w)
+        )),
+    ],
+    ids=["npy", "npz", "npz of one", "csv", "csv with a heading", "csv with columns"],
+)  # fmt: skip
+def test_weights_of_anybodys_are_read(tmp_path, name, write):
+    expected = np.array([0.5, 2, 0, 1e-3])
+    write(tmp_path / name, expected)
+    np.testing.assert_array_equal(store.read_weights(tmp_path / name, count=4), expected)
+
+
+@pytest.mark.parametrize(
+    "name, content, match",
+    [
+        ("w.txt", b"1\n2\n", "weights must be in .npy, .npz or .csv, found"),
+        ("w.npy", b"not an array", "w.npy does not hold weights"),
+        ("w.npz", b"not arrays", "w.npz does not hold weights"),
+        ("w.csv", b"a,b\n1,2\n", "w.csv does not hold weights: no column weight or weights among"),
+        ("w.csv", b"weight\n1\nx\n", "w.csv does not hold weights: could not convert .*'x'"),
+        ("w.csv", b"1\n2\n3\n", "does not hold the weights of 2 samples, found shape"),
+        ("w.csv", b"1\n-2\n", "w.csv: weights must be finite and at least 0, found -2.0..1.0"),
+        ("w.csv", b"1\nnan\n", "w.csv: weights must be finite and at least 0"),
+        ("w.csv", b"", "w.csv does not hold weights"),
+    ],
+)
+def test_what_holds_no_weights_is_named(tmp_path, name, content, match):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=match):
+        store.read_weights(tmp_path / name, count=2)
