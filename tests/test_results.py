@@ -10,7 +10,7 @@ import pytest
 
 from experiments.tools import overview, table
 from jaxdd.data import files
-from jaxdd.runs import cli, results
+from jaxdd.runs import cli, report, results
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_commands_are_those_of_the_file(line, name, monkeypatch):
         asked.update(dataclasses.asdict(options.resolved()), dataset=dataset)
         raise Stop
 
-    monkeypatch.setattr(cli, "_job", stop)
+    monkeypatch.setattr(cli, "_load", stop)
     with pytest.raises(Stop):
         cli._parse(arguments)()
     shared = config.keys() & asked.keys()
@@ -159,21 +159,25 @@ def test_one_network_has_no_interval():
     ids=str,
 )
 def test_the_command_says_what_differs_from_the_defaults(config, line):
-    assert results.command(config) == line
+    assert report.command(config) == line
 
 
 def test_the_command_says_which_rows():
     config = {"command": "compare", "dataset": "cdigits", "ipc": 1}
     line = "jaxdd compare cdigits --ipc 1"
-    assert results.command(config, rows=results.ROWS) == line
-    assert results.command(config, rows=["random", "auto"]) == f"{line} --rows random auto"
+    assert report.command(config) == line
+    assert report.command(config, rows=report._asked(results.ROWS)) == line
+    assert (
+        report.command(config, rows=report._asked(["random", "auto"]))
+        == f"{line} --rows random auto"
+    )
 
 
 def test_the_command_parses_to_the_same_configuration():
     asked = "run cdigits --debias none --ipc 3 --clip 2.5 --seed 4 --width 8 --bandwidth 0.25"
     called = cli._parse(asked.split()).keywords
     options = dataclasses.asdict(called["options"].resolved())
-    line = results.command({"command": "run", "dataset": "cdigits", "debias": "none", **options})
+    line = report.command({"command": "run", "dataset": "cdigits", "debias": "none", **options})
     again = cli._parse(line.split()[1:]).keywords
     assert line.startswith("jaxdd run cdigits --debias none") and len(line) < 100
     assert again["debias"] == "none" and dataclasses.asdict(again["options"].resolved()) == options
