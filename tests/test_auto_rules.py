@@ -1,13 +1,15 @@
-"""Rules for weights on real digits with few steps: each stays inside of what it may choose."""
+"""Rules for weights, their map and the recognition of attributes, on real digits with few steps."""
 
+import dataclasses
 import functools
 
 import numpy as np
 import pytest
 
 from experiments import auto_rules, bandwidth, recognition
+from experiments.tools import grid
 from jaxdd import kde, networks, weights
-from jaxdd.data import benchmarks, datasets
+from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import options, parts
 
 TINY = options.make(encoder_steps=2, encoder_width=4, width=4, depth=2, conflict=0.1).resolved()
@@ -78,27 +80,70 @@ def test_what_is_tried_are_the_values_of_auto():
         assert value in getattr(usual, name)
 
 
-def test_the_map_holds_what_the_weights_of_each_cell_do(data, monkeypatch):
-    """Of two bandwidths and temperatures, the defaults' row is what the default weights do."""
+def test_benchmarks_are_judged_once(data, tmp_path, monkeypatch):
+    """The command judges those that its file lacks, the unequal one with fewer samples."""
+    out, rules = tmp_path / "out.json", {"balance": {"balance": 0.5}}
+    asked = []
+
+    def judged(data, options):
+        asked.append((len(data.train.labels), options.conflict))
+        return {"rules": rules, "best": 0.5, "pays": True}
+
+    monkeypatch.setattr(auto_rules, "judged", judged)
+    monkeypatch.setattr(auto_rules.grid, "load", lambda *_, **__: data)
+    for names in ("cmnist-bg", "cmnist-bg,cmnist unequal classes"):
+        auto_rules.main(out=out, only=names)
+    (all_samples, _), (fewer, conflict) = asked
+    assert all_samples == len(data.train.labels) > 2 * fewer and conflict == 0.05
+    found = files.read_json(out)["judged"]
+    assert list(found) == ["cmnist-bg", "cmnist unequal classes"]
+    assert found["cmnist-bg"]["rules"] == rules and found["cmnist-bg"]["versions"]["jax"]
+
+
+def test_the_map_holds_what_the_weights_do(data, tmp_path, monkeypatch):
+    """Of two bandwidths and temperatures; that of the defaults is what the default weights do."""
+    monkeypatch.setattr(bandwidth, "make", lambda: TINY)
+    monkeypatch.setattr(bandwidth, "SWEPT", ("cdigits",))
     monkeypatch.setattr(bandwidth, "FACTORS", (kde.FACTOR, 0.8))
     monkeypatch.setattr(bandwidth, "TEMPERATURES", (1.0, 2.0))
-    table = bandwidth.sweep(data, TINY)
-    assert [(row["factor"], row["temperature"]) for row in table] == [
-        (kde.FACTOR, 1.0),
-        (kde.FACTOR, 2.0),
-        (0.8, 1.0),
-        (0.8, 2.0),
-    ]
+    monkeypatch.setattr(grid, "RESULTS", tmp_path)
+    bandwidth.maps(None)
+    assert (tmp_path / "bandwidth-cdigits.png").exists()
+    found = files.read_json(tmp_path / "bandwidth-cdigits.json")
+    assert found["rows"]["defaults"]["config"]["dataset"] == "cdigits"
+    cells = [(row["factor"], row["temperature"]) for row in found["table"]]
+    assert cells == [(kde.FACTOR, 1.0), (kde.FACTOR, 2.0), (0.8, 1.0), (0.8, 2.0)]
     pool = datasets.pool(data)
     encoder = weights.default_encoder(pool, width=4, depth=2)
-    found = weights.by_density(
-        parts.key(TINY, "encoder"), pool, strategy=data.strategy, encoder=encoder, steps=2
-    )
-    expected = auto_rules.diagnosed(data, found.weights)._asdict()
-    shown = {name: table[0][name] for name in expected}
+    key = parts.key(TINY, "encoder")
+    default = weights.by_density(key, pool, strategy=data.strategy, encoder=encoder, steps=2)
+    expected = auto_rules.diagnosed(data, default.weights)._asdict()
+    shown = {name: found["table"][0][name] for name in expected}
     assert shown == pytest.approx({name: float(x) for name, x in expected.items()}, rel=1e-4)
-    sharp, flat = (row["effective_sample_size"] for row in table[:2])
+    sharp, flat = (row["effective_sample_size"] for row in found["table"][:2])
     assert sharp < flat
+
+
+def test_recognition_looks_at_what_cells_left(tmp_path, monkeypatch):
+    """Real images come back in [0, 1]; of a row that was not computed it says so."""
+    small = dataclasses.replace(TINY, ipc=1, steps=2, batch_size=4, epochs=1, eval_seeds=1)
+    cells = [grid.Cell("cdigits", row, small) for row in ("random", "none")]
+    monkeypatch.setattr(recognition.amplification, "cells", lambda preset: cells)
+    looked = lambda data, options, sets: {
+        name: [list(images.shape), float(images.min()), float(images.max())]
+        for name, images in sets.items()
+    }
+    monkeypatch.setattr(recognition, "measured", looked)
+    where = dict(work=tmp_path / "work", out=tmp_path / "out.json")
+    with pytest.raises(FileNotFoundError, match="computing a cell leaves there"):
+        recognition.main(**where)
+    claim = grid.Grid("tiny", lambda preset: cells, down=("dataset",))
+    grid.compute(claim, cells, work=where["work"], folder=tmp_path / "results")
+    recognition.main(**where)
+    found = files.read_json(where["out"])["found"]["cdigits"]
+    shape, low, high = found["random"]
+    assert shape == found["none"][0] and shape[:2] == [10, 1]
+    assert (low, high) == pytest.approx((0, 1), abs=1e-5)
 
 
 def test_the_attribute_is_recognised(data):
