@@ -10,7 +10,7 @@ import pytest
 
 from experiments.tools import overview, table
 from jaxdd.data import files
-from jaxdd.runs import cli, results
+from jaxdd.runs import cli, report, results
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_commands_are_those_of_the_file(line, name, monkeypatch):
         asked.update(dataclasses.asdict(options.resolved()), dataset=dataset)
         raise Stop
 
-    monkeypatch.setattr(cli, "_job", stop)
+    monkeypatch.setattr(cli, "_load", stop)
     with pytest.raises(Stop):
         cli._parse(arguments)()
     shared = config.keys() & asked.keys()
