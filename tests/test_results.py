@@ -10,7 +10,7 @@ import pytest
 
 from experiments.tools import overview, table
 from jaxdd.data import files
-from jaxdd.runs import cli, report, results
+from jaxdd.runs import cli, results
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
