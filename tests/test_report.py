@@ -221,6 +221,10 @@ def test_a_choice_of_weights_is_told(tmp_path, uniform):
     (told,) = (text for text in texts if text.startswith("The pseudo-groups"))
     assert "30 steps" in told and "temperature 1." in told
     assert ("Uniform weights were kept" in told) == uniform
+    chosen["objection"] = "could not be judged: 1 held-out samples disagree"
+    files.write_json(tmp_path / "result.json", {"rows": rows})
+    page = Page(report.render(report.read(tmp_path / "result.json"))).texts
+    assert any("were kept: could not be judged: 1" in text for text in page) == uniform
     files.write_json(tmp_path / "bad.json", {"rows": {"auto": {**row(0.9), "choice": {"best": 1}}}})
     with pytest.raises(ValueError, match="row auto: choice must hold balances.*found best"):
         report.read(tmp_path / "bad.json")

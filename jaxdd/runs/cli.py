@@ -74,6 +74,9 @@ def _show(rows, folder):
     console.print(table)
     if all(results.percent(row["worst_group"]) == results.percent(None) for row in rows.values()):
         console.print("no bias attributes: what concerns groups was skipped")
+    for name, row in rows.items():
+        if objection := (row.get("choice") or {}).get("objection"):
+            console.print(f"{name} kept uniform weights: {objection}", soft_wrap=True)
     console.print(f"wrote {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
