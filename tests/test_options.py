@@ -17,11 +17,11 @@ def test_presets_and_learning_rates():
 
 def test_presets_of_the_other_methods():
     """1,000 networks in the literature, a tenth of a thousand here; MTT in the words of its code."""
-    paper, quick = (options.make("dsa", preset=p).resolved() for p in ("paper", "quick"))
+    paper, quick = (options.make(method="dsa", preset=p).resolved() for p in ("paper", "quick"))
     assert (paper.outer, paper.inner, paper.steps, paper.batch_size) == (10, 50, 10_000, 256)
     assert (quick.outer, quick.inner, quick.steps, quick.batch_size) == (10, 5, 100, 64)
-    assert options.make("dc", ipc=1).resolved().steps == 400
-    paper = options.make("mtt", preset="paper").resolved()
+    assert options.make(method="dc", ipc=1).resolved().steps == 400
+    paper = options.make(method="mtt", preset="paper").resolved()
     assert (paper.syn_steps, paper.expert_epochs, paper.max_start_epoch) == (20, 2, 10)
     assert (paper.num_experts, paper.train_epochs, paper.learning_rate) == (100, 50, 1000.0)
 
@@ -36,22 +36,22 @@ def test_loops_of_the_reference(ipc, expected):
 
 def test_an_option_of_another_method_is_refused_with_its_owner():
     with pytest.raises(ValueError, match="^inner is an option of dc and dsa, found it with mtt$"):
-        options.make("mtt", inner=2)
+        options.make(method="mtt", inner=2)
     with pytest.raises(ValueError, match="^num_experts is an option of mtt, found it with dm$"):
         options.make(num_experts=2)
     with pytest.raises(ValueError, match="^expert_rate is no option, found it with mtt$"):
-        options.make("mtt", expert_rate=0.1)
+        options.make(method="mtt", expert_rate=0.1)
     with pytest.raises(ValueError, match="method must be one of dm, dc, dsa, mtt, found 'xx'"):
-        options.make("xx")
+        options.make(method="xx")
 
 
 @pytest.mark.parametrize("method", options.METHODS)
 def test_what_is_stored_is_read_back(method):
-    asked = options.make(method, ipc=3, strategy=("crop", "scale"))
+    asked = options.make(method=method, ipc=3, strategy=("crop", "scale"))
     stored = {"dataset": "cmnist", "data": "1f", **dataclasses.asdict(asked.resolved())}
     stored["strategy"] = list(stored["strategy"])  # as JSON has it
     assert options.read(stored) == asked.resolved()
-    assert options.read({"method": method}) == options.make(method)
+    assert options.read({"method": method}) == options.make(method=method)
 
 
 def test_configurations_of_the_version_before_are_read():
@@ -122,7 +122,7 @@ def test_bad_options(change, message):
 )
 def test_bad_options_of_other_methods(method, change, message):
     with pytest.raises(ValueError, match=message):
-        options.make(method, **change).resolved()
+        options.make(method=method, **change).resolved()
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_each_method_is_its_own():
     kinds = {"dm": distill.State, "dc": distill.GradientState, "dsa": distill.GradientState,
              "mtt": distill.TrajectoryState}  # fmt: skip
     for name, kind in kinds.items():
-        asked = options.make(name, network="mlp", depth=2).resolved()
+        asked = options.make(method=name, network="mlp", depth=2).resolved()
         method = parts.build(squares(), asked).method
         assert isinstance(jax.eval_shape(method.init, images), kind)
 
@@ -156,7 +156,7 @@ def test_what_cannot_be_built():
     with pytest.raises(TypeError, match="init.*and apply.*, found str"):
         parts.build(squares(), TINY, network="mlp")
     mesh = parallel.mesh(devices=jax.devices()[:2])
-    trajectories = options.make("mtt", depth=2).resolved()
+    trajectories = options.make(method="mtt", depth=2).resolved()
     with pytest.raises(ValueError, match="dm, dc and dsa can be split over devices, found mtt"):
         parts.build(squares(), trajectories, mesh=mesh)
     own = distill.Method(None, None)

@@ -17,7 +17,8 @@ import shlex
 import sys
 import time
 import warnings
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -36,7 +37,8 @@ DEMO = options.DM(ipc=10, conflict=0.1)
 
 _TFDS = "tfds:"
 
-_ROWS = tuple(name for name in results.KINDS if name != "given")
+Row = Literal["random", "random-kde", "none", "kde", "auto", "oracle", "fairdd"]
+Network = Literal["convnet", "mlp", "lenet", "alexnet", "vgg11", "resnet18"]
 
 
 class _Progress:
@@ -128,7 +130,9 @@ def _prepared(dataset, options, data_dir, weights=None):
         if weights is not None:
             weights = store.read_weights(weights, count=len(data.train.labels))
         spent = {"data": time.perf_counter() - start}
-        yield dict(data=data, options=options, weights=weights, report=progress, spent=spent)
+        given: dict[str, Any] = dict(data=data, options=options, weights=weights)
+        given |= dict(report=progress, spent=spent)
+        yield given
 
 
 def _short(dataset):
@@ -173,25 +177,23 @@ def run(
     joining = (coordinator, num_processes, process_id)
     if not distributed and joining != (None, None, None):
         raise ValueError("coordinator, num-processes and process-id are for --distributed")
-    debias = debias if weights is None else "given"
+    how = debias if weights is None else "given"
     ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
-    out = _folder(out, _short(dataset), options.method, debias, ipc, seed)
+    out = _folder(out, _short(dataset), options.method, how, ipc, seed)
     with processes.joined(*joining) if distributed else contextlib.nullcontext():
         mesh = parallel.mesh() if distributed else None
         with processes.own_folder(out) as folder:
             with _prepared(dataset, options, data_dir, weights) as given:
-                result = pipeline.run(
-                    folder=folder, debias=debias, mesh=mesh, resume=resume, **given
-                )
+                result = pipeline.run(folder=folder, debias=how, mesh=mesh, resume=resume, **given)
         if processes.is_first():
-            _show({"random": result["random"], debias: result}, out)
+            _show({"random": result["random"], how: result}, out)
 
 
 def compare(
     dataset: tyro.conf.Positional[str],
     *,
     options: Options,
-    rows: tuple[Literal[_ROWS], ...] = pipeline.ROWS,
+    rows: tuple[Row, ...] = pipeline.ROWS,
     weights: pathlib.Path | None = None,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
@@ -230,7 +232,7 @@ def demo(*, out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> N
 def transfer_set(
     folder: tyro.conf.Positional[pathlib.Path],
     *,
-    networks: tuple[Literal[options.NETWORKS], ...] = options.NETWORKS,
+    networks: tuple[Network, ...] = get_args(Network),
     epochs: int | None = None,
     eval_seeds: int | None = None,
     dataset: str | None = None,
@@ -248,7 +250,7 @@ def transfer_set(
     """
     config, asked = transfer.configuration(folder)
     progress = _Progress()
-    dataset = config["dataset"] if dataset is None else dataset
+    dataset = str(config["dataset"] if dataset is None else dataset)
     if dataset not in benchmarks.NAMES and not dataset.startswith(_TFDS):
         if not pathlib.Path(dataset).is_dir():
             raise ValueError(
@@ -403,13 +405,12 @@ def _app(commands, method):
     return app
 
 
-def _later(command, kind):
+def _later(command: Callable[..., None], kind: type) -> Any:
     """A command that tyro may call while it parses: what comes back runs it."""
 
-    @functools.wraps(command)
-    def collect(*arguments, **options):
-        return functools.partial(command, *arguments, **options)
-
+    collect: Any = functools.wraps(command)(
+        lambda *arguments, **options: functools.partial(command, *arguments, **options)
+    )
     if "options" in command.__annotations__:
         collect.__annotations__ = command.__annotations__ | {
             "options": Annotated[kind, tyro.conf.arg(name="")]
@@ -427,7 +428,7 @@ PROGRAM_BYTES = 2 * 2**30
 
 def keep_programs():
     """Has XLA keep what it compiles for the next command, unless the user said where already."""
-    if jax.config.jax_compilation_cache_dir is not None:
+    if getattr(jax.config, "jax_compilation_cache_dir") is not None:  # noqa: B009
         return
     # A program for the CPU is one for the CPU that it was compiled on.
     folder = archives.CACHE.expanduser() / "programs" / (platform.node() or "here")

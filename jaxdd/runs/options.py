@@ -244,7 +244,7 @@ _RENAMED = {
 """What the options of mtt were called in configurations that have a span."""
 
 
-def make(method: str = "dm", **given: Any) -> Options:
+def make(*, method: str = "dm", **given: Any) -> Options:
     """Returns the options of a method.
 
     Args:
@@ -254,7 +254,7 @@ def make(method: str = "dm", **given: Any) -> Options:
     Raises:
         ValueError: an unknown method, or an option that it does not have.
 
-    >>> make("dsa", ipc=1).resolved().outer
+    >>> make(method="dsa", ipc=1).resolved().outer
     1
     """
     if method not in METHODS:
@@ -296,7 +296,7 @@ def read(config: Mapping[str, Any]) -> Options:
     known = _fields(METHODS[method]) if method in METHODS else {}
     given = {name: config[name] for name in known if name in config}
     lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-    return make(method, **(given | lists))
+    return make(method=method, **(given | lists))
 
 
 def loops(ipc: int) -> tuple[int, int]:

@@ -247,8 +247,9 @@ def subset(
     pool: sampling.Pool, options: Resolved, *, weighted: bool, ipc: int | None = None
 ) -> jax.Array:
     """The baseline: real images `[k, ipc, h, w, c]`, drawn uniformly or by the pool's weights."""
-    ipc = options.ipc if ipc is None else ipc
-    return sampling.initial_real(key(options, "init"), pool, ipc=ipc, weighted=weighted)
+    return sampling.initial_real(
+        key(options, "init"), pool, ipc=ipc or options.ipc, weighted=weighted
+    )
 
 
 def initial(pool: sampling.Pool, options: Resolved) -> jax.Array:

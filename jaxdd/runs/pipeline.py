@@ -35,7 +35,7 @@ from jaxdd import (
 )
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import buffers, checkpoint, parts, plot, processes, results, store, timing
-from jaxdd.runs.options import DM, Options
+from jaxdd.runs.options import Options
 from jaxdd.runs.options import read as options_of
 
 # In a configuration beside the options.
@@ -72,7 +72,7 @@ def silent(task: str, done: int, total: int, **fields: Any) -> None:
 def run(
     data: datasets.Benchmark,
     folder: pathlib.Path | str,
-    options: Options = DM(),
+    options: Options,
     *,
     debias: str = "kde",
     weights: ArrayLike | None = None,
@@ -135,7 +135,7 @@ def run(
 def compare(
     data: datasets.Benchmark,
     folder: pathlib.Path | str,
-    options: Options = DM(),
+    options: Options,
     *,
     rows: Sequence[str] = ROWS,
     weights: ArrayLike | None = None,
@@ -169,7 +169,8 @@ def compare(
         ValueError: as in `run`, or for an unknown row.
         Interrupted: as in `run`.
     """
-    names = list(dict.fromkeys(["random", *rows, *(["given"] if weights is not None else [])]))
+    given = ["given"] if weights is not None else []
+    names: list[str] = list(dict.fromkeys(["random", *rows, *given]))
     if unknown := set(names) - results.KINDS.keys():
         raise ValueError(f"unknown row {min(unknown)!r}; known are {', '.join(results.KINDS)}")
     if data.train.attributes is None:
@@ -182,7 +183,7 @@ def compare(
     with store.lock(folder):
         whole = _Attempt(work, folder)
         stored = [name for name in results.KINDS if whole.row_folder(name, "result.json").exists()]
-        made = {name: whole.stored_row(name) for name in stored}
+        made: dict[str, Any] = {name: whole.stored_row(name) for name in stored}
         if set(names) <= made.keys() and results.is_finished(folder / "compare.json"):
             return files.read_json(folder / "compare.json")
         for name in names:
@@ -538,7 +539,7 @@ class _Attempt:
 # --- from options to weights -------------------------------------------------------------------
 
 
-def _encoding(work):
+def _encoding(work) -> dict[str, Any]:
     """How the training set is embedded."""
     options = work.options
     encoder = weights.default_encoder(work.pool, width=options.encoder_width, depth=options.depth)

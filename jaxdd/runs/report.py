@@ -295,7 +295,7 @@ def command(config: Mapping[str, Any], *, rows: Iterable[str] = results.ROWS) ->
     """
     try:
         asked = options.read(config)
-        chosen = options.make(asked.method, preset=asked.preset, ipc=asked.ipc).resolved()
+        chosen = options.make(method=asked.method, preset=asked.preset, ipc=asked.ipc).resolved()
         verb, dataset = config["command"], config["dataset"]
     except (KeyError, TypeError, ValueError):
         return None
