@@ -98,6 +98,13 @@ def test_the_printed_tables_are_markdown(capsys):
         assert len({line.count("|") for line in block.splitlines()}) == 1
 
 
+def test_the_printed_claims_have_numbers(capsys):
+    """One of each, of a cell that is stored."""
+    overview.main()
+    _, _, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == len(overview.CLAIMS) and not [row for row in rows if "–" in row]
+
+
 # --- numbers and commands ----------------------------------------------------------------------
 
 

@@ -41,7 +41,7 @@ Stored = Sequence[tuple[dict[str, Any], dict[str, Any]]]
 
 
 class Cell(NamedTuple):
-    """A row of a comparison: one of `pipeline.ROWS` or `pipeline.DEBIAS`, of a named benchmark."""
+    """A row of a comparison: one of `results.KINDS`, of a named benchmark."""
 
     dataset: str
     row: str

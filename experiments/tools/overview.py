@@ -1,4 +1,9 @@
-"""The claims on one page: what is said, whether it holds here, and the number that says so."""
+"""The claims on one page: what is said, whether it holds here, and the number that says so.
+
+    python -m experiments.tools.overview
+
+The first table of experiments/README.md, which `experiments.tools.table` prints as well.
+"""
 
 import re
 from collections.abc import Iterator
@@ -156,3 +161,12 @@ def anchor(heading: str) -> str:
     'fairdds-cells'
     """
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def main() -> None:
+    """Prints the table in Markdown."""
+    print("\n".join(lines()))
+
+
+if __name__ == "__main__":
+    main()
