@@ -98,13 +98,12 @@ def test_links_lead_to_files_and_headings(path):
             assert anchor in {overview.anchor(heading) for heading in headings}, (target, anchor)
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_tables_of_numbers_are_generated(path):
-    blocks = {"\n".join(block) + "\n" for block in table.blocks()}
-    page = read(path).replace("](../experiments/", "](experiments/")
-    tables = re.findall(r"(?:^\|.*\n)+", page, re.M)
+def test_tables_of_numbers_are_generated():
+    generated = {"\n".join(block) + "\n" for block in table.blocks()}
+    text = "\n\n".join(map(read, PAGES)).replace("](../experiments/", "](experiments/")
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.M)
     shown = [block for block in tables if "±" in block or "](experiments/results/" in block]
-    assert [block for block in shown if block not in blocks] == []
+    assert len(shown) >= 2 and [block for block in shown if block not in generated] == []
 
 
 def test_the_pages_name_every_module_and_every_option_of_a_method():

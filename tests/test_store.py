@@ -267,3 +267,38 @@ def test_pickles_are_refused(tmp_path):
 def test_absent_synthetic_is_simply_absent(tmp_path):
     with pytest.raises(FileNotFoundError):
         store.read_synthetic(tmp_path / "a.npz")
+
+
+# --- weights of one's own ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("plain", "0.25\n0\n3\n"),
+        ("headed", "weight\n0.25\n0\n3\n"),
+        ("among_others", "file,weights\na.png,0.25\nb.png,0\nc.png,3\n"),
+        ("scientific", "2.5e-01\n0.0e+00\n3.0e+00\n"),  # as numpy.savetxt writes them
+    ],
+)
+def test_weights_are_read_from_a_table(name, text, tmp_path):
+    path = tmp_path / f"{name}.csv"
+    path.write_text(text)
+    assert store.read_weights(path, count=3).tolist() == [0.25, 0, 3]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("1\n2\n", "does not hold the weights of 3 samples, found shape"),
+        ("1\n-2\n3\n", "must be finite and at least 0"),
+        ("1\nnan\n3\n", "must be finite and at least 0"),
+        ("1\nmany\n3\n", "does not hold weights"),
+        ("file,share\na.png,1\n", "no column weight or weights among file, share"),
+    ],
+)
+def test_a_table_without_weights_is_refused(text, message, tmp_path):
+    path = tmp_path / "weights.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        store.read_weights(path, count=3)

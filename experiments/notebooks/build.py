@@ -42,9 +42,9 @@ from jaxdd.runs import plot
 labels = data.train.labels
 conflicting = data.train.attributes != np.array(data.aligned)[labels]
 shown = np.stack([data.train.images[labels == k][:10] for k in range(data.num_classes)])
-plt.figure(figsize=(5, 5), layout="constrained")
+plt.figure(figsize=(3.5, 3.5), layout="constrained")
 plt.imshow(plot.tiles(shown / 255.0, mean=[0] * 3, std=[1] * 3))
-plt.title(f"{len(labels):,} images, {conflicting.mean():.0%} of them in another colour")
+plt.title(f"{len(labels):,} images, {conflicting.mean():.0%} in another colour", fontsize=10)
 plt.axis("off")
 plt.show()
 """
@@ -64,16 +64,16 @@ plt.show()
 """
 
 SHOW_IMAGES = """\
-plt.figure(figsize=(5, 5), layout="constrained")
+plt.figure(figsize=(3.5, 3.5), layout="constrained")
 plt.imshow(plot.tiles(state.images, mean=data.mean, std=data.std))
-plt.title(f"step {step}, loss {info['loss'][-1]:.2f}")
+plt.title(f"step {step}, loss {info['loss'][-1]:.2f}", fontsize=10)
 plt.axis("off")
 plt.show()
 """
 
 SHOW_SCORES = """\
-for name in ("accuracy", "aligned", "conflicting", "worst_group"):
-    print(f"{name:<12} {getattr(scores, name).mean():.3f}")
+for name in ("accuracy", "aligned", "conflicting"):
+    print(f"{name:<11} {getattr(scores, name).mean():.3f}")
 """
 
 NEXT = """\
