@@ -2,10 +2,10 @@
 
     python -m experiments.auto_rules --preset quick --data-dir DIR
 
-All of them choose among the same weights, those of `auto.SEARCH`: two encoder lengths, four
+All of them choose among the same weights, those of `weights.Search`: two encoder lengths, four
 bandwidths, five temperatures.
 
-* default: what `jobs.Options` says, found on cfmnist with the attributes of that set.
+* default: what `options.DM` says, found on cfmnist with the attributes of that set.
 * likelihood: the bandwidth under which every sample is likeliest given the others of its class. It
   says nothing of encoder and temperature, which are the default's.
 * stability: the encoder and bandwidth whose densities rank the samples most alike for two seeds of
@@ -31,20 +31,23 @@ rule finds weights that are better than uniform ones, and what networks say of t
 not pay.
 """
 
+import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 from scipy import stats
 
 from experiments.tools import grid
-from jaxdd import kde, reweight
+from jaxdd import kde, networks, reweight, sampling, weights
 from jaxdd.data import datasets, files
-from jaxdd.runs import auto, jobs, pipeline, weighing
+from jaxdd.runs import parts, results, timing
+from jaxdd.runs.options import Options, make
 
 BENCHMARKS = {
     "cmnist-bg": ("cmnist-bg", 0.05),
@@ -65,7 +68,8 @@ either, while the last two were looked at; cfmnist-bg led to how it decides whet
 QUICK = "cmnist-bg", "cmnist .5 % conflict", "ccifar10"
 
 Values = dict[str, float]
-Tried = list[tuple[Values, weighing.Weighing]]
+Tried = Sequence[tuple[Values, weights.Weighing]]
+"""What `weights.candidates` yields."""
 
 
 def unequal(data: datasets.Benchmark) -> datasets.Benchmark:
@@ -79,121 +83,177 @@ def unequal(data: datasets.Benchmark) -> datasets.Benchmark:
     return data._replace(train=datasets.Dataset(*(array[kept] for array in train)))
 
 
-def likelihood(job: jobs.Job, tried: Tried) -> int:
+def defaults(options: Options) -> Values:
+    """The values that the default rule chooses."""
+    bandwidth = kde.FACTOR if options.bandwidth is None else options.bandwidth
+    steps, temperature = options.encoder_steps, options.temperature
+    return dict(encoder_steps=steps, bandwidth=bandwidth, temperature=temperature)
+
+
+def likelihood(pool: sampling.Pool, tried: Tried, default: Values) -> int:
     """Place of the bandwidth with the largest leave-one-out likelihood."""
-    labels, classes = jnp.asarray(job.benchmark.train.labels), job.benchmark.num_classes
 
     def score(values, found):
-        if not _at_default(job, values, "encoder_steps", "temperature"):
+        if not _agree(values, default, "encoder_steps", "temperature"):
             return -np.inf
-        density = kde.class_log_density(
-            found.embeddings, labels, found.bandwidth, num_classes=classes, leave_one_out=True
-        )
-        return float(density.mean())
+        classes = dict(num_classes=pool.num_classes, leave_one_out=True)
+        embedded = found.embeddings, pool.labels, found.bandwidth
+        return float(kde.class_log_density(*embedded, **classes).mean())
 
     return int(np.argmax([score(*each) for each in tried]))
 
 
-def stability(job: jobs.Job, tried: Tried) -> int:
-    """Place of the encoder and bandwidth whose densities depend least on the seed."""
-    labels = job.benchmark.train.labels
-    others = auto.candidates(auto.having(job, seed=job.options.seed + 1))
+def stability(pool: sampling.Pool, tried: Tried, others: Tried, default: Values) -> int:
+    """Place of the encoder and bandwidth whose densities depend least on the seed.
+
+    Args:
+        pool: the samples.
+        tried: with one seed.
+        others: the same values with another.
+        default: see `defaults`.
+    """
+    classes = [np.flatnonzero(pool.labels == k) for k in range(pool.num_classes)]
 
     def score(values, one, other):
-        if not _at_default(job, values, "temperature"):
+        if not _agree(values, default, "temperature"):
             return -np.inf
-        ranks = [
-            stats.spearmanr(one.log_density[labels == k], other.log_density[labels == k]).statistic
-            for k in range(job.benchmark.num_classes)
-        ]
-        return float(np.mean(ranks))
+        one, other = (np.asarray(each.log_density) for each in (one, other))
+        return np.mean([stats.spearmanr(one[own], other[own]).statistic for own in classes])
 
-    return int(
-        np.argmax(
-            [
-                score(values, one, other)
-                for (values, one), (_, other) in zip(tried, others, strict=True)
-            ]
-        )
-    )
+    pairs = zip(tried, others, strict=True)
+    return int(np.argmax([score(values, one, other) for (values, one), (_, other) in pairs]))
 
 
-def worst(job: jobs.Job, tried: Tried, judge: Callable[[Any], auto.Trial]) -> int:
+def worst(tried: Tried, judge: Callable[[jax.Array], weights.Trial], default: Values) -> int:
     """Place of the weights with the best accuracy on the worse of two kinds of held-out samples."""
-    score = functools.cache(lambda place: min(judge(tried[place][1].weights)[1:3]))
-    places = range(len(tried))
-    at_default = [i for i in places if _at_default(job, tried[i][0], "temperature")]
-    first = max(at_default, key=score)
-    alike = lambda one, other: all(
-        one[name] == other[name] for name in ("encoder_steps", "bandwidth")
-    )
-    return max((i for i in places if alike(tried[i][0], tried[first][0])), key=score)
+
+    @functools.cache
+    def score(place):
+        trial = judge(tried[place][1].weights)
+        return min(trial.agreeing, trial.disagreeing)
+
+    at_default = [
+        i for i, (values, _) in enumerate(tried) if _agree(values, default, "temperature")
+    ]
+    first = tried[max(at_default, key=score)][0]
+    alike = [i for i, (v, _) in enumerate(tried) if _agree(v, first, "encoder_steps", "bandwidth")]
+    return max(alike, key=score)
 
 
-def _at_default(job, values, *names):
-    return all(values[name] == getattr(job.options, name) for name in names)
-
-
-def balanced(job: jobs.Job, tried: Tried, groups: np.ndarray) -> int:
+def balanced(pool: sampling.Pool, tried: Tried, groups: jax.Array) -> int:
     """Place of the weights under which the groups of every class weigh most alike."""
-    labels, classes = job.benchmark.train.labels, job.benchmark.num_classes
-    known = dict(num_classes=classes, num_attributes=classes)
-    scores = [reweight.group_balance(w.weights, labels, groups, **known) for _, w in tried]
-    return int(np.argmax(scores))
+    sizes = dict(num_classes=pool.num_classes, num_attributes=pool.num_classes)
+    balance = functools.partial(reweight.group_balance, labels=pool.labels, **sizes)
+    return int(np.argmax([balance(found.weights, attributes=groups) for _, found in tried]))
 
 
-def judged(job: jobs.Job) -> dict[str, Any]:
-    """What every rule chooses for a benchmark, and what that is worth."""
-    data = job.benchmark
-    labels, classes = jnp.asarray(data.train.labels), data.num_classes
-    tried = list(auto.candidates(job))
-    early = auto.pseudo_groups(tried[-1][1].embeddings, labels, num_classes=classes)
-    by_early = auto.judge(job, np.asarray(early))
-    default = [all(_at_default(job, values, name) for name in values) for values, _ in tried]
-    places = {
-        "default": default.index(True),
-        "likelihood": likelihood(job, tried),
-        "stability": stability(job, tried),
-        "worst": worst(job, tried, by_early),
-        "balance": balanced(job, tried, np.asarray(early)),
-    }
-    uniform = reweight.uniform(labels, num_classes=classes)
-    chosen = {"uniform": uniform, "oracle": weighing.oracle(job)}
-    chosen |= {rule: tried[place][1].weights for rule, place in places.items()}
+def _agree(one, other, *names):
+    return all(one[name] == other[name] for name in names)
 
-    aligned = np.asarray(data.aligned)
-    conflicts = data.train.attributes != aligned[data.train.labels]
-    by_attributes = auto.judge(job, (data.train.labels + conflicts) % classes)
-    diagnose = functools.partial(
-        reweight.diagnose,
-        labels=labels,
-        attributes=jnp.asarray(data.train.attributes),
-        aligned=jnp.asarray(aligned),
-        num_classes=classes,
-        num_attributes=data.num_attributes,
+
+def candidates(
+    data: datasets.Benchmark, pool: sampling.Pool, options: Options, search: weights.Search
+) -> Tried:
+    """What the rules choose among."""
+    encoder = weights.default_encoder(pool, width=options.encoder_width, depth=options.depth)
+    how = dict(strategy=data.strategy, encoder=encoder, search=search)
+    return list(weights.candidates(parts.key(options, "encoder"), pool, **how))
+
+
+def judged(
+    data: datasets.Benchmark,
+    options: Options,
+    *,
+    search: weights.Search = weights.Search(),
+    **judging: Any,
+) -> dict[str, Any]:
+    """What every rule chooses for a benchmark, and what that is worth.
+
+    Args:
+        data: with attributes.
+        options: resolved.
+        search: what the rules choose among, `defaults` included.
+        **judging: options of `weights.judge_by_subsets`.
+    """
+    pool, classes, labels = datasets.pool(data), data.num_classes, data.train.labels
+    judge = functools.partial(
+        weights.judge_by_subsets,
+        parts.key(options, "auto"),
+        pool,
+        strategy=data.strategy,
+        network=networks.ConvNet(classes, options.encoder_width, options.depth),
+        **judging,
     )
-    disagrees = np.asarray(early != labels)
-    best = max(float(diagnose(found.weights).group_balance) for _, found in tried)
-    distinct = {id(weights): weights for weights in chosen.values()}  # rules agree now and then
-    found = {which: (by_attributes(one), diagnose(one)) for which, one in distinct.items()}
-
-    def row(rule):
-        trial, diagnosis = found[id(chosen[rule])]
-        return {
-            "values": tried[places[rule]][0] if rule in places else None,
-            "conflicting": trial.disagreeing,
-            "balance": float(diagnosis.group_balance),
-            "conflict_mass": float(diagnosis.conflict_mass),
-        }
-
+    tried, others = (
+        candidates(data, pool, dataclasses.replace(options, seed=seed), search)
+        for seed in (options.seed, options.seed + 1)
+    )
+    early = weights.pseudo_groups(tried[-1][1].embeddings, pool.labels, num_classes=classes)
+    by_early, default = judge(early), defaults(options)
+    places = {
+        "default": [values for values, _ in tried].index(default),
+        "likelihood": likelihood(pool, tried, default),
+        "stability": stability(pool, tried, others, default),
+        "worst": worst(tried, by_early, default),
+        "balance": balanced(pool, tried, early),
+    }
+    uniform = reweight.uniform(pool.labels, num_classes=classes)
+    best = tried[places["balance"]][1].weights
+    conflicts = data.train.attributes != np.asarray(data.aligned)[labels]
+    disagrees = np.asarray(early) != labels
+    by_attributes = judge(jnp.asarray((labels + conflicts) % classes))
     return {
-        "rules": {rule: row(rule) for rule in chosen},
-        "best": best,
-        "pays": auto.pays(by_early(uniform), by_early(chosen["balance"])),
+        "rules": rows(data, pool, tried, places, by_attributes),
+        "best": max(float(diagnosed(data, found.weights).group_balance) for _, found in tried),
+        "pays": weights.objection(by_early(uniform), by_early(best)) is None,
         "purity": float(conflicts[disagrees].mean()),
         "coverage": float(disagrees[conflicts].mean()),
         "samples": len(labels),
     }
+
+
+def rows(
+    data: datasets.Benchmark,
+    pool: sampling.Pool,
+    tried: Tried,
+    places: dict[str, int],
+    judge: Callable[[jax.Array], weights.Trial],
+) -> dict[str, dict[str, Any]]:
+    """What uniform weights, those of the oracle and those that rules chose are worth.
+
+    Args:
+        data: with attributes.
+        pool: of the data.
+        tried: what the rules chose among.
+        places: of what they chose.
+        judge: by the attributes.
+    """
+
+    def row(values, found):
+        diagnosis = diagnosed(data, found)
+        return {
+            "values": values,
+            "conflicting": judge(found).disagreeing,
+            "balance": float(diagnosis.group_balance),
+            "conflict_mass": float(diagnosis.conflict_mass),
+        }
+
+    attributes, count = data.train.attributes, data.num_attributes
+    uniform = reweight.uniform(pool.labels, num_classes=data.num_classes)
+    oracle = weights.oracle(pool, attributes, num_attributes=count)
+    chosen = {place: row(tried[place][0], tried[place][1].weights) for place in places.values()}
+    return {
+        "uniform": row(None, uniform),
+        "oracle": row(None, oracle),
+        **{rule: chosen[place] for rule, place in places.items()},
+    }
+
+
+def diagnosed(data: datasets.Benchmark, found: jax.Array) -> reweight.Diagnostics:
+    """What weights did to the bias."""
+    known = data.train.labels, data.train.attributes, np.asarray(data.aligned)
+    sizes = dict(num_classes=data.num_classes, num_attributes=data.num_attributes)
+    return reweight.diagnose(found, *known, **sizes)
 
 
 def main(
@@ -221,17 +281,15 @@ def main(
         if name in report["judged"]:
             continue
         dataset, conflict = BENCHMARKS[name]
-        options = jobs.Options(conflict=conflict)
-        data = jobs.load(dataset, options, data_dir=data_dir)
+        options = make(conflict=conflict).resolved()
+        data = grid.load(dataset, options, data_dir=data_dir)
         data = unequal(data) if "unequal" in name else data
-        job = jobs.prepare(data, options)
-        job = job._replace(options=auto.checked(job.options))
-        with jobs.timed(seconds := {}, "all"):
-            found = judged(job)
+        with timing.timed(seconds := {}, "all"):
+            found = judged(data, options)
         report["judged"][name] = {
             **found,
             "seconds": seconds["all"],
-            **pipeline.circumstances(),
+            **results.circumstances(),
         }
         files.write_json(out, report)
         print(

@@ -29,66 +29,58 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.tools import grid
-from jaxdd import kde, reweight
-from jaxdd.data import files
-from jaxdd.runs import jobs, pipeline, plot, weighing
-from jaxdd.runs.options import make
+from jaxdd import kde, reweight, weights
+from jaxdd.data import datasets, files
+from jaxdd.runs import parts, plot, results
+from jaxdd.runs.options import Options, make
 
 SWEPT = "cfmnist", "ccifar10", "bgfmnist"
 FACTORS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 TEMPERATURES = (0.35, 0.5, 0.7, 1.0, 1.5, 2.0)
 
 
-def sweep(job: jobs.Job) -> list[dict[str, Any]]:
+def sweep(data: datasets.Benchmark, options: Options) -> list[dict[str, Any]]:
     """Diagnostics of the weights for every factor and temperature."""
-    benchmark = job.benchmark
-    labels = jnp.asarray(benchmark.train.labels)
-    attributes, aligned = jnp.asarray(benchmark.train.attributes), jnp.asarray(benchmark.aligned)
-    classes = benchmark.num_classes
-    embeddings = weighing.weigh(job).embeddings
-    unit = kde.class_bandwidth(
-        lambda points, weights: kde.mean_distance(points, weights=weights, factor=1.0),
-        embeddings,
-        labels,
-        num_classes=classes,
+    pool = datasets.pool(data)
+    encoded = weights.encode(
+        parts.key(options, "encoder"),
+        pool,
+        strategy=data.strategy,
+        encoder=weights.default_encoder(pool, width=options.encoder_width, depth=options.depth),
+        steps=options.encoder_steps,
+        layer=options.embedding,
     )
-
-    density = jax.jit(functools.partial(kde.class_log_density, num_classes=classes))
+    diagnose = functools.partial(
+        reweight.diagnose, num_classes=data.num_classes, num_attributes=data.num_attributes
+    )
+    known = jnp.asarray(data.train.attributes), jnp.asarray(data.aligned)
 
     @jax.jit
-    def diagnose(log_density, temperature, labels, attributes):
-        weights = reweight.inverse_density(
-            log_density, labels, num_classes=classes, temperature=temperature
-        )
-        return reweight.diagnose(
-            weights,
-            labels,
-            attributes,
-            aligned,
-            num_classes=classes,
-            num_attributes=benchmark.num_attributes,
-        )
+    def diagnosed(log_density, temperature, pool):
+        found = weights.from_density(log_density, pool, temperature=temperature)
+        return diagnose(found, pool.labels, *known)._asdict()
 
-    densities = {factor: density(embeddings, labels, unit * factor**0.5) for factor in FACTORS}
-    found = lambda factor, temperature: diagnose(densities[factor], temperature, labels, attributes)
-    return [
-        {"factor": factor, "temperature": temperature}
-        | {k: float(v) for k, v in found(factor, temperature)._asdict().items()}
-        for factor, temperature in itertools.product(FACTORS, TEMPERATURES)
-    ]
+    rows = []
+    for factor in FACTORS:
+        rule = functools.partial(kde.mean_distance, factor=factor)
+        found = weights.density(encoded.embeddings, pool, bandwidth=rule)
+        for temperature in TEMPERATURES:
+            scores = diagnosed(found.log_density, temperature, pool)
+            numbers = {name: float(score) for name, score in scores.items()}
+            rows.append({"factor": factor, "temperature": temperature, **numbers})
+    return rows
 
 
 def maps(data_dir: pathlib.Path | None) -> None:
     """Writes what the weights do with every data set in `SWEPT` that has no file yet."""
-    options = make()
+    options = make().resolved()
     for dataset in SWEPT:
         out = grid.RESULTS / f"bandwidth-{dataset}.json"
         if out.exists():
             continue
-        job = jobs.prepare(jobs.load(dataset, options, data_dir=data_dir), options)
-        table = sweep(job)
-        row = {**pipeline.circumstances(), "config": dataclasses.asdict(job.options)}
-        row["config"]["dataset"] = dataset
+        table = sweep(grid.load(dataset, options, data_dir=data_dir), options)
+        config = {"dataset": dataset, **dataclasses.asdict(options)}
+        row = {**results.circumstances(), "config": config}
         files.write_json(out, {"rows": {"defaults": row}, "table": table})
         draw(out.with_suffix(".png"), table)
 

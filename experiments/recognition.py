@@ -30,59 +30,55 @@ import tyro
 
 from experiments import amplification
 from experiments.tools import grid
-from jaxdd import evaluate, networks, sampling
-from jaxdd.data import archives, files
-from jaxdd.runs import jobs, pipeline, store
+from jaxdd import augment, evaluate, sampling, training
+from jaxdd.data import archives, datasets, files
+from jaxdd.runs import parts, results, store
+from jaxdd.runs.options import Options
 
 PROTOCOL = dict(learning_rate=0.05, batch_size=128)
 
 
 def learned(
-    job: jobs.Job,
+    data: datasets.Benchmark,
+    options: Options,
     images: np.ndarray,
     targets: np.ndarray,
     *,
     classes: int,
     epochs: int,
-    **options: Any,
-) -> Callable[[Any], np.ndarray]:
+    strategy: augment.Strategy,
+) -> Callable[[np.ndarray], np.ndarray]:
     """Trains a network on uint8 images and returns the function from images to its predictions."""
-    network = networks.ConvNet(classes, job.options.width, job.options.depth)
-    pixels = dict(mean=jnp.asarray(job.benchmark.mean), std=jnp.asarray(job.benchmark.std))
-    fit = jax.jit(functools.partial(evaluate.train, network=network, epochs=epochs, **options))
+    network = parts.named_network(options, classes)
+    pixels = dict(mean=jnp.asarray(data.mean), std=jnp.asarray(data.std))
+    protocol = dict(network=network, epochs=epochs, strategy=strategy, **PROTOCOL)
+    fit = jax.jit(functools.partial(training.train, **protocol))
     normal = sampling.normalise(jnp.asarray(images), **pixels)
-    params = fit(jobs.key(job.options, "evaluate"), images=normal, labels=jnp.asarray(targets))
+    params = fit(parts.key(options, "evaluate"), images=normal, labels=jnp.asarray(targets))
     predict = jax.jit(functools.partial(evaluate.predict, network, params, **pixels))
     return lambda images: np.asarray(predict(jnp.asarray(images)))
 
 
-def measured(job: jobs.Job, sets: dict[str, np.ndarray]) -> dict[str, Any]:
+def measured(
+    data: datasets.Benchmark, options: Options, sets: dict[str, np.ndarray]
+) -> dict[str, Any]:
     """Recognises the attribute in synthetic sets, see `distilled`."""
-    data, test, aligned = job.benchmark, job.benchmark.test, np.asarray(job.benchmark.aligned)
+    test, aligned = data.test, np.asarray(data.aligned)
     held = np.arange(len(test.labels)) % 5 == 0
-    strategy = tuple(name for name in data.strategy if name != "color")
-    attribute = learned(
-        job,
+    train = functools.partial(learned, data, options)
+    attribute = train(
         test.images[~held],
         test.attributes[~held],
         classes=data.num_attributes,
         epochs=20,
-        strategy=strategy,
-        **PROTOCOL,
+        strategy=tuple(name for name in data.strategy if name != "color"),
     )
     shows = lambda images: np.mean(
         attribute(images.reshape(-1, *images.shape[2:])) == aligned.repeat(images.shape[1])
     )
     real = np.mean(attribute(data.train.images) == aligned[data.train.labels])
-    known = learned(
-        job,
-        data.train.images,
-        data.train.labels,
-        classes=data.num_classes,
-        epochs=3,
-        strategy=data.strategy,
-        **PROTOCOL,
-    )
+    every = data.train.images, data.train.labels
+    known = train(*every, classes=data.num_classes, epochs=3, strategy=data.strategy)
     conflicts = test.attributes != aligned[test.labels]
     return {
         "recognised": float(np.mean(attribute(test.images[held]) == test.attributes[held])),
@@ -111,14 +107,14 @@ def main(
     cells = amplification.cells(preset)
     for dataset in dict.fromkeys(cell.dataset for cell in cells):
         own = [cell for cell in cells if cell.dataset == dataset]
-        options = own[0].options
-        job = jobs.prepare(jobs.load(dataset, options, data_dir=data_dir), options)
+        options = own[0].options.resolved()
+        data = grid.load(dataset, options, data_dir=data_dir)
         sets = {
             cell.row: distilled(grid.workplace(cell, work.expanduser()), cell.row) for cell in own
         }
-        found[dataset] = measured(job, sets)
+        found[dataset] = measured(data, options, sets)
         print(dataset, found[dataset], flush=True)
-    files.write_json(out, pipeline.circumstances() | {"found": found})
+    files.write_json(out, results.circumstances() | {"found": found})
 
 
 def distilled(folder: pathlib.Path, row: str) -> np.ndarray:

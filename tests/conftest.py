@@ -36,11 +36,12 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import pytest  # noqa: E402
+from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
 from jaxdd.data import files  # noqa: E402
 
-COSTLY = {"alone", "compared", "digits", "finished", "prepared", "trained"}
-"""Module fixtures that take seconds."""
+TOGETHER = ("auto", "builders", "cli", "contrastive", "pipeline", "processes", "transfer")
+"""Files with module fixtures that take seconds: the tests of each go to one worker."""
 
 
 def pytest_configure():
@@ -49,12 +50,16 @@ def pytest_configure():
             files.prune(OWN_PROGRAMS, 2**30)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Tests that share a costly fixture go to one worker, which makes it once."""
-    for item in items:
-        for name in COSTLY.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{name}"))
+class Scheduling(LoadScopeScheduling):
+    """Hands out the files of `TOGETHER` first and whole, then the other tests one by one."""
+
+    def _split_scope(self, nodeid):
+        file, *_ = nodeid.split("::")
+        return file if pathlib.Path(file).stem.removeprefix("test_") in TOGETHER else nodeid
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

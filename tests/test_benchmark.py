@@ -9,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import benchmark, table, workloads
+from experiments.speed import benchmark, workloads
+from experiments.tools import table
 from jaxdd import augment, contrastive, distill, kde, matching, networks, sampling, training
 from jaxdd.data import benchmarks
-from jaxdd.runs import jobs
+from jaxdd.runs import options
 
 KEY = jax.random.key(0)
 TINY = workloads.Sizes(
@@ -34,7 +35,7 @@ TINY = workloads.Sizes(
 @pytest.fixture(scope="module")
 def peers():
     pytest.importorskip("torch")
-    from experiments import torch_peers
+    from experiments.speed import torch_peers
 
     return torch_peers
 
@@ -231,10 +232,11 @@ def test_peer_weights(peers):
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_both_ends_of_the_way_are_scored_alike(peers, tmp_path, monkeypatch):
-    from experiments import end_to_end
+    from experiments.speed import end_to_end
 
-    tiny = jobs.Options(
+    tiny = options.make(
         conflict=0.1,
         ipc=2,
         steps=2,
@@ -246,9 +248,9 @@ def test_both_ends_of_the_way_are_scored_alike(peers, tmp_path, monkeypatch):
         eval_seeds=2,
         chunk=1,
     )
-    monkeypatch.setattr(end_to_end.jobs, "Options", lambda **_: tiny)
+    monkeypatch.setattr(end_to_end, "make", lambda **_: tiny)
     data = benchmarks.load("cdigits", conflict=0.1)
-    monkeypatch.setattr(end_to_end.jobs, "load", lambda name, options, **_: data)
+    monkeypatch.setattr(end_to_end.grid, "load", lambda *_, **__: data)
     monkeypatch.setattr(end_to_end.jax.config, "update", lambda *_: None)  # nor after the test
     end_to_end.main(out=tmp_path / "out.json")
     both = json.loads((tmp_path / "out.json").read_text())["both"]

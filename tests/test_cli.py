@@ -17,7 +17,7 @@ from jaxdd.runs import cli, pipeline, store
 
 TINY = (
     "--ipc 2 --batch-size 8 --network mlp --depth 2 --epochs 1 --eval-seeds 1 --chunk 2 "
-    "--encoder-steps 2 --encoder-width 4 --save-every 0"
+    "--encoder-steps 2 --encoder-width 4 --save-every 0 --strategy"
 ).split()
 
 
@@ -52,9 +52,9 @@ def wait_for_steps(process, folder, lines):
 
 def test_experts_of_a_killed_run_are_used_and_the_others_trained(tmp_path):
     """SIGKILL once the first expert is on disk; all files end with the bits of another run's."""
-    command = ["run", "cdigits", *TINY, "--method", "mtt", "--experts", "3", "--expert-epochs", "2"]
-    command += ["--expert-updates", "2", "--span", "1", "--latest", "1", "--steps", "2"]
-    command += ["--inner", "2", "--debias", "none"]
+    command = ["run", "cdigits", *TINY, "--method", "mtt", "--num-experts", "3"]
+    command += ["--train-epochs", "2", "--expert-updates", "2", "--expert-epochs", "1"]
+    command += ["--max-start-epoch", "1", "--steps", "2", "--syn-steps", "2", "--debias", "none"]
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     killed, deadline = start([*command, "--out", cut], unoptimised="1"), time.monotonic() + 240
     while not (cut / "experts" / "expert-000.npz").exists() and time.monotonic() < deadline:
@@ -72,13 +72,13 @@ def test_experts_of_a_killed_run_are_used_and_the_others_trained(tmp_path):
             np.testing.assert_array_equal(one[array], other[array])
 
 
-@pytest.mark.parametrize("method, network", [("dm", "convnet"), ("dsa", "mlp")])
+@pytest.mark.parametrize("method, strategy", [("dm", ["crop"]), ("dsa", [])])
 def test_run_killed_and_interrupted_resumes_to_the_bits_of_an_undisturbed_one(
-    tmp_path, method, network
+    tmp_path, method, strategy
 ):
     """SIGKILL in mid-distillation, then Ctrl-C, then to the end."""
-    command = ["run", "cdigits", *TINY, "--steps", "60", "--method", method]
-    command += ["--network", network, "--width", "4", "--debias", "none"]
+    command = ["run", "cdigits", *TINY, *strategy, "--steps", "60", "--method", method]
+    command += ["--debias", "none"]
     killed = start([*command, "--out", tmp_path / "cut"])
     wait_for_steps(killed, tmp_path / "cut", 5)
     killed.send_signal(signal.SIGKILL)
@@ -138,7 +138,7 @@ def test_an_occupied_folder_is_refused_before_any_work(finished, tmp_path, capsy
 
 
 def test_a_finished_run_is_read_back(finished, monkeypatch, capsys):
-    monkeypatch.setattr(pipeline, "distill_into", None)
+    monkeypatch.setattr(pipeline._Attempt, "source", None)
     cli.main(
         [
             "run",
@@ -269,7 +269,7 @@ def test_compiled_programs_are_kept_for_the_next_command(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     environment["XDG_CACHE_HOME"] = str(tmp_path)
     code = (
-        "import jax; from jaxdd import cli; cli.keep_programs(); "
+        "import jax; from jaxdd.runs import cli; cli.keep_programs(); "
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); "
         "jax.jit(lambda x: x @ x)(jax.numpy.eye(3))"
     )
@@ -341,6 +341,57 @@ def test_without_attributes(photographs, tmp_path, capsys, monkeypatch):
     transfer = ["transfer", str(run), "--networks", "mlp", "--dataset", str(photographs)]
     cli.main(transfer)
     assert "no bias attributes" in capsys.readouterr().out
+
+
+def test_weights_and_a_network_of_ones_own(tmp_path, capsys, monkeypatch):
+    """From a file and from a module in the working directory; both are in the record."""
+    np.save(tmp_path / "w.npy", 1 + np.arange(1437) % 7)
+    (tmp_path / "mine.py").write_text(
+        "from jaxdd import networks\ndef small(classes): return networks.MLP(classes, width=3)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    command = ["run", "cdigits", *TINY, "--steps", "2", "--weights", "w.npy", "--out", "out"]
+    cli.main([*command, "--network", "mine:small"])
+    result = files.read_json(tmp_path / "out" / "result.json")
+    assert result["config"]["debias"] == "given" and result["config"]["network"] == "mine:small"
+    assert result["config"]["augmentation"] == [] == result["config"]["strategy"]
+    assert "given" in capsys.readouterr().out
+    np.save(tmp_path / "w.npy", np.ones(3))
+    assert "does not hold the weights of 1437 samples" in fails([*command, "--resume"], capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments, part",
+    [
+        (["--inner", "3"], "inner is an option of dc and dsa, found it with dm"),
+        (
+            ["--method", "dsa", "--num-experts", "3"],
+            "num_experts is an option of mtt, found it with",
+        ),
+        (["--method=mtt", "--outer=3"], "outer is an option of dc and dsa, found it with mtt"),
+        (["--method", "magic"], "method must be one of dm, dc, dsa, mtt, found 'magic'"),
+        (["--strategy", "crop", "flop"], "found 'flop'; did you mean 'flip'"),
+        (["--network", "lenet5"], "or MODULE:ATTRIBUTE, found 'lenet5'"),
+        (["--network", "nowhere:net"], "network nowhere:net cannot be imported"),
+        (["--weights", "absent.npy"], "absent.npy"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_fit_the_method(arguments, part, tmp_path, capsys):
+    error = fails(["run", "cdigits", *arguments, "--out", tmp_path / "out"], capsys)
+    assert part in error and not (tmp_path / "out").exists()
+
+
+def test_each_method_has_a_help_page_of_its_own(capsys):
+    for method, has, lacks in (
+        ("dm", "--candidates", "--outer"),
+        ("mtt", "--syn-steps", "--outer"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["run", "--method", method, "--help"])
+        printed = capsys.readouterr().out
+        assert stopped.value.code == 0 and has in printed and lacks not in printed
 
 
 def test_transfer_of_a_biased_set_tells_of_groups(tmp_path, capsys):

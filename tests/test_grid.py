@@ -9,9 +9,9 @@ import pytest
 
 from experiments.tools import budget, grid, table
 from jaxdd.data import files
-from jaxdd.runs import jobs, options, pipeline
+from jaxdd.runs import options, pipeline
 
-TINY = jobs.Options(
+TINY = options.make(
     ipc=1,
     steps=4,
     batch_size=4,
@@ -155,10 +155,13 @@ def found(cells):
 
 
 def changed(monkeypatch, **fields):
-    """Options with other fields, as the whole library reads them."""
-    kinds = [(name, type(value), value) for name, value in fields.items()]
-    wider = dataclasses.make_dataclass("Options", kinds, bases=(options.Options,), frozen=True)
-    monkeypatch.setattr(options, "Options", wider)
+    """Gives the options of every method other fields, as the whole library reads them."""
+    fields = [(name, type(value), value) for name, value in fields.items()]
+    for method, kind in options.METHODS.items():
+        wider = dataclasses.make_dataclass(
+            kind.__name__, fields, bases=(kind,), frozen=True, kw_only=True
+        )
+        monkeypatch.setitem(options.METHODS, method, wider)
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -167,6 +170,7 @@ def test_a_new_option_changes_no_cell(name, monkeypatch):
     before = found(cells)
     changed(monkeypatch, tilt=0.5, rounds=3)
     assert None not in before and found(cells) == before
+    assert said(CLAIMS[name]) == cells
     other = [(*cell, {**given, "tilt": 0.7}) for *cell, given in cells]
     assert found(other) == [None] * len(cells)
 
@@ -252,5 +256,6 @@ def test_every_line_is_a_cell_of_its_claim_and_stands_once():
         presets = map(CLAIMS[path.stem].cells, options.PRESETS)
         titles = {grid.title(cell): grid.depends(cell) for cells in presets for cell in cells}
         for line in files.read_lines(path):
-            own = {name: line["config"][name] for name in titles[line["cell"]]}
-            assert own == titles[line["cell"]]
+            config = line["config"]
+            own = grid.Cell(config["dataset"], config["row"], options.read(config))
+            assert grid.depends(own) == titles[line["cell"]]

@@ -1,3 +1,7 @@
+"""Networks and convolutions against their definition, torch's initialisation and bfloat16."""
+
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,9 +84,13 @@ def test_gradients_of_conv2d_are_those_of_lax(size, window, padding):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
-    cotangent = jnp.sin(plain(images, kernel))
-    expected = jax.vjp(plain, images, kernel)[1](cotangent)
-    found = jax.vjp(lambda x, w: networks.conv2d(x, w, padding), images, kernel)[1](cotangent)
+    @jax.jit
+    def gradients(images, kernel):
+        cotangent = jnp.sin(plain(images, kernel))
+        ours = functools.partial(networks.conv2d, padding=padding)
+        return [jax.vjp(each, images, kernel)[1](cotangent) for each in (ours, plain)]
+
+    found, expected = gradients(images, kernel)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
@@ -106,13 +114,18 @@ def test_the_kernel_gradient_off_the_cpu_is_the_same_number():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@functools.cache
+def applied(name):
+    """Images that are no squares, parameters, and what the network makes of them."""
+    images = random((2, 28, 20, 1))
+    params = jax.jit(SMALL[name]().init)(KEY, images)
+    return images, params, jax.jit(SMALL[name]().apply)(params, images)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_features_and_logits(name):
-    """Logits are the linear head of the features, whatever the network; the image is no square."""
-    network = SMALL[name]()
-    images = random((2, 28, 20, 1))
-    params = jax.jit(network.init)(KEY, images)
-    features, logits = jax.jit(network.apply)(params, images)
+    """Logits are the linear head of the features, whatever the network."""
+    _, params, (features, logits) = applied(name)
     head = params["params"]["classifier"]
     np.testing.assert_allclose(logits, features @ head["kernel"] + head["bias"], atol=1e-4)
     assert logits.shape == (2, 3) and features.shape == (2, head["kernel"].shape[0])
@@ -182,9 +195,7 @@ def test_pools_by_hand():
 
 @pytest.mark.parametrize("name", SMALL)
 def test_bfloat16_stays_close(name):
-    images = random((2, 32, 32, 3))
-    params = jax.jit(SMALL[name]().init)(KEY, images)
-    expected = jax.jit(SMALL[name]().apply)(params, images)
+    images, params, expected = applied(name)
     found = jax.jit(SMALL[name](dtype=jnp.bfloat16).apply)(params, images)
     assert all(x.dtype == jnp.float32 for x in (*jax.tree.leaves(params), *found))
     scale = jnp.abs(expected.features).max()

@@ -1,62 +1,85 @@
+"""Runs and comparisons in their folders. What a method and an evaluation compute is tested elsewhere:
+here most sets are "distilled" by a step that adds one, and judged by a network of one matrix."""
+
 import dataclasses
 import json
 import signal
+import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import distill
-from jaxdd.data import datasets
-from jaxdd.runs import checkpoint, jobs, pipeline, store, weighing
+from jaxdd import distill, draws, networks, reweight, sampling, weights
+from jaxdd.data import datasets, files
+from jaxdd.runs import checkpoint, options, parts, pipeline, results, store
 
-TINY = jobs.Options(
-    ipc=2,
-    steps=6,
-    batch_size=8,
-    width=4,
-    depth=2,
-    epochs=2,
-    eval_seeds=2,
-    chunk=2,
-    encoder_steps=2,
+TINY = options.DM(
+    ipc=2, steps=6, batch_size=8, depth=2, epochs=2, eval_seeds=2, chunk=2, encoder_steps=2,
     encoder_width=4,
-)
+    temperature=0.3,
+)  # fmt: skip
 GROUPS = ("accuracy", "aligned", "conflicting", "worst_group")
 
 
-def shades(attributes=True, counts=(12, 30)):
+def shades(attributes=True, counts=(12, 30), strategy=()):
     """Two classes of 8×8 grey images, dark and bright; an attribute marks the corner."""
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], counts)
     marks = np.where(rng.random(len(labels)) < 0.2, 1 - labels, labels)
     images = rng.integers(0, 100, (len(labels), 8, 8)) + 100 * labels[:, None, None]
     images[:, :2, :2] = 255 * marks[:, None, None]
-    return datasets.from_arrays(images.astype(np.uint8), labels, marks if attributes else None)
+    images = images.astype(np.uint8)
+    return datasets.from_arrays(images, labels, marks if attributes else None, strategy=strategy)
+
+
+def matrix(key, images):
+    return jax.random.normal(key, (images[0].size, 2)) / images[0].size
+
+
+def apply(params, images):
+    flat = images.reshape(len(images), -1)
+    return flat, flat @ params
+
+
+NETWORK = networks.Functions(matrix, apply)
+
+
+def add_one(key, state, batch):
+    images = state.images + 1
+    return distill.State(images, ()), {"loss": batch.weights.sum() + jax.random.uniform(key)}
+
+
+METHOD = distill.Method(lambda images: distill.State(images, ()), add_one)
+OWN = dict(network=NETWORK, method=METHOD)
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare") / "out"
     reports = []
-    job = jobs.prepare(shades(), TINY, lambda *task, **fields: reports.append(task))
-    return folder, pipeline.compare(job, folder, resume=False), reports
+    report = lambda *task, **fields: reports.append(task)
+    found = pipeline.compare(shades(), folder, TINY, report=report, spent={"data": 3.0}, **OWN)
+    return folder, found, reports
 
 
 def test_compare_writes_every_row_with_every_field(compared):
     folder, found, _ = compared
-    assert tuple(found["rows"]) == pipeline.ROWS
-    assert json.loads((folder / "compare.json").read_text())["rows"].keys() == found["rows"].keys()
+    assert tuple(found["rows"]) == pipeline.ROWS and found["finished"] is True
+    assert json.loads((folder / "compare.json").read_text()) == found
     for row in found["rows"].values():
         for group in GROUPS:
             assert row[group]["n"] == 2 and row["random"][group]["n"] == 2
         assert set(row["weights"]) == {
-            "conflict_auc",
-            "conflict_mass",
-            "group_balance",
-            "effective_sample_size",
-        }
-        assert {"data", "seed", "device", "versions", "config"} - {"data"} <= set(row)
-        assert {"embed", "density", "compile", "evaluate"} <= set(row["seconds"])
+            "conflict_auc", "conflict_mass", "group_balance", "effective_sample_size",
+        }  # fmt: skip
+        assert {"seed", "device", "versions", "config"} <= set(row)
+        assert row["seconds"]["data"] == 3.0 and {"compile", "evaluate"} <= set(row["seconds"])
+        assert row["config"]["network"] == "jaxdd.networks:Functions()"
+        assert row["config"]["own_method"] == f"{__name__}:add_one"
+    for name in ("kde", "random-kde"):
+        assert {"embed", "density"} <= set(found["rows"][name]["seconds"])
 
 
 def test_compare_writes_the_figures(compared):
@@ -65,17 +88,13 @@ def test_compare_writes_the_figures(compared):
         assert (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_distilled_rows_moved_away_from_their_initial_subset(compared):
-    """none starts from the images of random, and kde from those of random-kde."""
+def test_distilled_rows_start_from_their_subsets(compared):
+    """none starts from the images of random, and kde from those of random-kde; six steps add six."""
     folder, *_ = compared
-    images = {
-        name: store.read_synthetic(folder / "rows" / name / "synthetic.npz").images
-        for name in pipeline.ROWS
-    }
-    for start, end in (("random", "none"), ("random-kde", "kde")):
-        moved = np.abs(images[start] - images[end]).max()
-        assert 0 < moved < 5
-    assert (images["kde"] != images["none"]).any()
+    read = lambda name: store.read_synthetic(folder / "rows" / name / "synthetic.npz").images
+    np.testing.assert_allclose(read("none"), read("random") + 6, atol=1e-5)
+    np.testing.assert_allclose(read("kde"), read("random-kde") + 6, atol=1e-5)
+    assert (read("kde") != read("none")).any()
 
 
 def test_compare_reports_progress(compared):
@@ -83,18 +102,35 @@ def test_compare_reports_progress(compared):
     assert ("kde", 6, 6) in reports and ("kde", 2, 6) in reports
 
 
-def test_a_finished_comparison_is_read_back(compared):
+def test_a_finished_comparison_is_read_back(compared, monkeypatch):
     folder, found, _ = compared
-    job = jobs.prepare(shades(), TINY)
-    job = job._replace(score=None, method=None)  # nothing is computed any more
-    assert pipeline.compare(job, folder, resume=True)["rows"] == found["rows"]
+    monkeypatch.setattr(pipeline._Attempt, "row", None)  # nothing is computed any more
+    again = pipeline.compare(shades(), folder, TINY, resume=True, **OWN)
+    assert again["rows"] == found["rows"]
+
+
+def test_what_the_options_ask_for_is_distilled_and_judged(tmp_path):
+    """The one run here with a method of the library: its numbers are those of the parts, by hand."""
+    asked = dataclasses.replace(TINY, network="mlp", steps=2, strategy=("crop",))
+    found = pipeline.run(shades(), tmp_path / "out", asked, debias="oracle")
+    data, asked = shades(), asked.resolved()
+    made, pool = parts.build(data, asked), datasets.pool(data)
+    pool = sampling.reweighted(pool, weights.oracle(pool, data.train.attributes, num_attributes=2))
+    state = made.method.init(parts.subset(pool, asked, weighted=True))
+    key, kwargs = parts.key(asked, "distill"), dict(method=made.method, draw=made.draw)
+    *_, (_, state, _) = distill.run(key, state, pool, steps=2, chunk_length=2, **kwargs)
+    images = store.read_synthetic(tmp_path / "out" / "synthetic.npz").images
+    np.testing.assert_array_equal(images, state.images)
+    scores = results.summary(made.score(state.images))
+    assert {name: found[name] for name in scores} == files.plain(scores)
+    assert found["config"]["augmentation"] == ["crop"]
+    assert found["weights"]["group_balance"] == pytest.approx(1, abs=1e-4)
 
 
 def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
     """Stopped in the second of three chunks, as by a power cut just after the checkpoint."""
-    options = dataclasses.replace(TINY, save_every=0.0)
-    benchmark = shades()
-    pipeline.run(jobs.prepare(benchmark, options), tmp_path / "a", debias="kde", resume=False)
+    asked, data = dataclasses.replace(TINY, save_every=0.0), shades()
+    pipeline.run(data, tmp_path / "a", asked, **OWN)
 
     class PowerCut(Exception):
         pass
@@ -104,9 +140,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
             raise PowerCut
 
     with pytest.raises(PowerCut):
-        pipeline.run(
-            jobs.prepare(benchmark, options, cut), tmp_path / "b", debias="kde", resume=False
-        )
+        pipeline.run(data, tmp_path / "b", asked, report=cut, **OWN)
     assert not (tmp_path / "b" / "result.json").exists()
     steps = []
     original = distill.run
@@ -116,7 +150,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
         return original(*arguments, **options)
 
     monkeypatch.setattr(distill, "run", spied)
-    pipeline.run(jobs.prepare(benchmark, options), tmp_path / "b", debias="kde", resume=True)
+    pipeline.run(data, tmp_path / "b", asked, resume=True, **OWN)
     one, other = (store.read_synthetic(tmp_path / x / "synthetic.npz") for x in "ab")
     np.testing.assert_array_equal(one.images, other.images)
     assert steps == [2]
@@ -124,14 +158,21 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
 
 
 def test_other_rows_of_a_finished_comparison_are_kept(tmp_path):
-    job = jobs.prepare(shades(), dataclasses.replace(TINY, network="mlp"))
-    pipeline.compare(job, tmp_path / "out", resume=False, names=["none"])
-    found = pipeline.compare(job, tmp_path / "out", resume=True, names=["oracle"])["rows"]
+    pipeline.compare(shades(), tmp_path, TINY, rows=["none"], **OWN)
+    found = pipeline.compare(shades(), tmp_path, TINY, rows=["oracle"], resume=True, **OWN)["rows"]
     assert list(found) == ["random", "none", "oracle"]
 
 
+def test_a_row_that_fails_leaves_a_finished_comparison_as_it_was(tmp_path):
+    found = pipeline.compare(shades(), tmp_path, TINY, rows=["none"], **OWN)
+    (tmp_path / "rows" / "none" / "result.json").write_text("{}")
+    with pytest.raises(ValueError, match="none/result.json does not hold a result"):
+        pipeline.compare(shades(), tmp_path, TINY, rows=["oracle"], resume=True, **OWN)
+    assert json.loads((tmp_path / "compare.json").read_text()) == found
+    assert (tmp_path / "synthetic.png").exists()
+
+
 def test_stopped_while_the_last_state_is_saved(tmp_path, monkeypatch):
-    job = jobs.prepare(shades(), dataclasses.replace(TINY, network="mlp"))
     save = checkpoint.save
 
     def interrupted(*arguments):
@@ -140,184 +181,318 @@ def test_stopped_while_the_last_state_is_saved(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "save", interrupted)
     with pytest.raises(pipeline.Interrupted, match="step 6 of 6"):
-        pipeline.run(job, tmp_path / "out", debias="none", resume=False)
+        pipeline.run(shades(), tmp_path / "out", TINY, debias="none", **OWN)
 
 
 def test_seconds_are_those_of_all_attempts(tmp_path):
     """Of what has been saved: each stage, and the steps up to the state that is gone on from."""
-    options = dataclasses.replace(TINY, save_every=0.0)
+    asked = dataclasses.replace(TINY, save_every=0.0)
 
     def cut(task, done, total, **fields):
         if (task, done) == ("kde", 6):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run(jobs.prepare(shades(), options, cut), tmp_path, debias="kde", resume=False)
+        pipeline.run(shades(), tmp_path, asked, report=cut, **OWN)
     before = json.loads((tmp_path / "seconds.json").read_text())
     assert min(before[stage] for stage in ("embed", "density", "distill")) > 0
-    after = pipeline.run(jobs.prepare(shades(), options), tmp_path, debias="kde", resume=True)[
-        "seconds"
-    ]
+    after = pipeline.run(shades(), tmp_path, asked, resume=True, **OWN)["seconds"]
     assert after["embed"] == before["embed"] and after["distill"] > before["distill"]
     (tmp_path / "result.json").unlink()
     (tmp_path / "seconds.json").write_text('{"embed": "long"}')
     with pytest.raises(ValueError, match="seconds.json does not hold seconds by stage"):
-        pipeline.run(jobs.prepare(shades(), options), tmp_path, debias="kde", resume=True)
+        pipeline.run(shades(), tmp_path, asked, resume=True, **OWN)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda job, folder: pipeline.run(job, folder, debias="none", resume=True),
-        lambda job, folder: pipeline.compare(job, folder, resume=True, names=["none"]),
+        lambda folder: pipeline.run(shades(), folder, TINY, debias="none", resume=True, **OWN),
+        lambda folder: pipeline.compare(shades(), folder, TINY, rows=["none"], resume=True, **OWN),
     ],
     ids=["run", "compare"],
 )
 def test_one_process_works_in_a_folder(tmp_path, make):
-    job = jobs.prepare(shades(), dataclasses.replace(TINY, network="mlp"))
-    found = make(job, tmp_path)
+    found = make(tmp_path)
     # Of a run, which is not finished without it.
     aside = [path.rename(tmp_path / "aside") for path in tmp_path.glob("result.json")]
-    with store.alone(tmp_path):
+    with store.lock(tmp_path):
         with pytest.raises(BlockingIOError, match="another process is at work in"):
-            make(job, tmp_path)
+            make(tmp_path)
     for path in aside:
         path.rename(tmp_path / "result.json")
-    assert make(job, tmp_path) == found
+    assert make(tmp_path) == found
 
 
 def test_a_finished_run_is_read_without_its_lock(tmp_path):
     """As in a folder that cannot be written to."""
-    job = jobs.prepare(shades(), dataclasses.replace(TINY, network="mlp"))
-    found = pipeline.run(job, tmp_path, debias="none", resume=False)
-    with store.alone(tmp_path):
-        assert pipeline.run(job, tmp_path, debias="none", resume=True) == found
+    found = pipeline.run(shades(), tmp_path, TINY, debias="none", **OWN)
+    with store.lock(tmp_path):
+        again = pipeline.run(shades(), tmp_path, TINY, debias="none", resume=True, **OWN)
+    assert again == found
 
 
-def test_weights_do_not_depend_on_the_attributes():
-    with_attributes = weighing.weigh(jobs.prepare(shades(), TINY)).weights
-    without = weighing.weigh(jobs.prepare(shades(attributes=False), TINY)).weights
-    np.testing.assert_array_equal(with_attributes, without)
+def test_weights_do_not_depend_on_the_attributes(tmp_path):
+    found = []
+    for attributes in (True, False):
+        folder = tmp_path / str(attributes)
+        pipeline.run(shades(attributes=attributes), folder, TINY, **OWN)
+        found.append(files.read_arrays(folder / "weights.npz")["weights"])
+    np.testing.assert_array_equal(*found)
 
 
 def test_without_attributes_the_oracle_row_and_the_diagnostics_are_skipped(tmp_path):
-    job = jobs.prepare(shades(attributes=False), dataclasses.replace(TINY, network="mlp"))
-    rows = pipeline.compare(job, tmp_path / "out", resume=False)["rows"]
+    data = shades(attributes=False)
+    rows = pipeline.compare(data, tmp_path / "out", TINY, **OWN)["rows"]
     assert "oracle" not in rows and rows["kde"]["accuracy"]["mean"] >= 0
-    weights = rows["kde"]["weights"]
-    assert weights.pop("effective_sample_size") > 0 and set(weights.values()) == {None}
+    found = rows["kde"]["weights"]
+    assert found.pop("effective_sample_size") > 0 and set(found.values()) == {None}
     with pytest.raises(ValueError, match="oracle needs bias attributes, arrays has none"):
-        pipeline.run(job, tmp_path / "other", debias="oracle", resume=False)
+        pipeline.run(data, tmp_path / "other", TINY, debias="oracle", **OWN)
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("debias", ["KDE", "", "group"])
+def test_unknown_weights_are_refused_before_there_is_a_folder(tmp_path, debias):
+    with pytest.raises(ValueError, match=f"debias must be one of none, kde, .*, found '{debias}'"):
+        pipeline.run(shades(), tmp_path / "out", TINY, debias=debias, **OWN)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_ones_own(tmp_path):
+    """Of any scale; they draw, start, are kept and compared, and others are another run."""
+    data = shades()
+    mine = np.where(data.train.attributes == data.train.labels, 0, 7)
+    mine[:2] = 7  # a class without weight is refused
+    found = pipeline.run(data, tmp_path / "run", TINY, weights=mine, **OWN)
+    kept = files.read_arrays(tmp_path / "run" / "weights.npz")["weights"]
+    expected = sampling.reweighted(datasets.pool(data), mine).weights
+    np.testing.assert_array_equal(kept, expected)
+    assert found["config"]["debias"] == "given"
+    rows = pipeline.compare(data, tmp_path / "all", TINY, rows=["none"], weights=mine, **OWN)[
+        "rows"
+    ]
+    assert list(rows) == ["random", "none", "given"]
+    assert rows["given"]["accuracy"] == found["accuracy"]
+    with pytest.raises(ValueError, match="another configuration: weights is .* there and"):
+        pipeline.run(data, tmp_path / "run", TINY, weights=mine + 1, resume=True, **OWN)
+    for wrong in (mine[1:], -mine, mine * np.nan, mine * (data.train.labels == 0)):
+        with pytest.raises(ValueError, match="weights must be"):
+            pipeline.run(data, tmp_path / "new", TINY, weights=wrong, **OWN)
+    with pytest.raises(ValueError, match="given weights need weights, found none"):
+        pipeline.run(data, tmp_path / "new", TINY, debias="given", **OWN)
+    assert not (tmp_path / "new").exists()
+
+
+def test_weights_estimated_from_each_batch(tmp_path, monkeypatch):
+    """The draw weighs by density in the trained encoder's space; resumed, it is made again."""
+    seen = []
+    weighed = draws.density_weighted
+
+    def spied(draw, embed, **options):
+        seen.append((embed(jnp.zeros((3, 8, 8, 1))).shape, options["temperature"]))
+        return weighed(draw, embed, **options)
+
+    monkeypatch.setattr(draws, "density_weighted", spied)
+    asked = dataclasses.replace(TINY, weighting="batch", temperature=0.7, init="real")
+    pipeline.run(shades(), tmp_path, asked, **OWN)
+    assert seen == [((3, 128), 0.7)]
+
+
 @pytest.mark.parametrize(
-    "change",
+    "change, expected",
     [
-        dict(weighting="mean", init="noise", bandwidth_rule="scott"),
-        dict(weighting="batch", init="real", bandwidth_rule="median-distance"),
-        dict(bandwidth_rule="likelihood", embedding="features", clip=2.0),
-        dict(bandwidth_rule="fixed", bandwidth=0.3, dtype="bfloat16", network="convnet"),
-        dict(steps=0, ipc=40),
-        dict(ipc=1, batch_size=1, candidates=16, formation=3),
-        dict(method="dc", outer=2, inner=1, network="convnet"),
+        ({}, dict(factor=0.2, rule="mean_distance")),
+        (dict(bandwidth=0.5), dict(factor=0.5, rule="mean_distance")),
+        (dict(bandwidth_rule="median-distance"), dict(factor=0.2, rule="median_distance")),
+        (dict(bandwidth_rule="scott"), dict(factor=1.0, rule="scott")),
+        (dict(bandwidth_rule="silverman", bandwidth=2.0), dict(factor=2.0, rule="silverman")),
     ],
     ids=str,
 )
-def test_every_option_runs(tmp_path, change):
-    options = dataclasses.replace(TINY, **{"steps": 2, "eval_seeds": 1, "network": "mlp", **change})
-    job = jobs.prepare(shades(), options)
-    result = pipeline.run(job, tmp_path / "out", debias="kde", resume=False)
-    assert 0 <= result["accuracy"]["mean"] <= 1
-    images = store.read_synthetic(tmp_path / "out" / "synthetic.npz").images
-    assert images.shape == (2, options.ipc, 8, 8, 1)
+def test_rules_of_the_bandwidth(change, expected):
+    """Each rule is the one of its name, and its factor the option's, or its own."""
+    from jaxdd import kde
+
+    points = jax.random.normal(jax.random.key(0), (40, 5))
+    asked = dataclasses.replace(TINY, **change)
+    pool = types.SimpleNamespace(labels=jnp.zeros(40, int), num_classes=1)
+    found = pipeline._bandwidth(asked, points, pool)(points)
+    rule, key = getattr(kde, expected["rule"]), parts.key(asked, "median")
+    arguments = (key, points) if "median" in expected["rule"] else (points,)
+    assert found == rule(*arguments, factor=expected["factor"])
 
 
-MTT = dataclasses.replace(
-    TINY,
-    method="mtt",
-    network="mlp",
-    steps=2,
-    eval_seeds=1,
-    inner=2,
-    experts=2,
-    expert_epochs=2,
-    expert_updates=2,
-    span=1,
-    latest=1,
-)
+def test_bandwidths_that_are_numbers():
+    points = jnp.concatenate([jnp.zeros((20, 2)), jax.random.normal(jax.random.key(0), (20, 2))])
+    pool = types.SimpleNamespace(labels=jnp.arange(40) // 20, num_classes=2)
+    fixed = dataclasses.replace(TINY, bandwidth_rule="fixed", bandwidth=0.3)
+    assert pipeline._bandwidth(fixed, points, pool) == 0.3
+    likely = dataclasses.replace(TINY, bandwidth_rule="likelihood")
+    narrow, wide = pipeline._bandwidth(likely, points, pool).tolist()
+    assert narrow < 1e-4 and 0.1 < wide < 1
 
 
-def test_trajectory_matching_keeps_its_experts_for_other_runs(tmp_path):
-    """The second run, of another IPC, reads them; one of another rate refuses them."""
-    options = dataclasses.replace(MTT, buffer=str(tmp_path / "buffer"))
-    pipeline.run(jobs.prepare(shades(), options), tmp_path / "a", debias="none", resume=False)
-    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "buffer" / "none").glob("*")}
-    assert len(written) == 3
-    other = jobs.prepare(shades(), dataclasses.replace(options, ipc=1))
-    result = pipeline.run(other, tmp_path / "b", debias="none", resume=False)
-    assert {path: path.stat().st_mtime_ns for path in written} == written
-    assert {"experts", "distill"} <= set(result["seconds"])
-    with pytest.raises(ValueError, match="experts of something else: expert_rate is 0.01 there"):
-        changed = dataclasses.replace(options, expert_rate=0.02)
-        pipeline.run(jobs.prepare(shades(), changed), tmp_path / "c", debias="none", resume=False)
-    with pytest.raises(ValueError, match="fairdd needs a loss of groups: dm, dc or dsa, found mtt"):
-        pipeline.run(other, tmp_path / "d", debias="fairdd", resume=False)
-    assert not (tmp_path / "d").exists()
-
-
-def test_the_row_over_groups(tmp_path):
-    job = jobs.prepare(shades(), dataclasses.replace(TINY, network="mlp", steps=2, eval_seeds=1))
-    rows = pipeline.compare(job, tmp_path / "out", resume=False, names=("fairdd",))["rows"]
-    assert list(rows) == ["random", "fairdd"]
-    assert rows["fairdd"]["weights"]["group_balance"] == pytest.approx(1, abs=1e-4)
-    with pytest.raises(ValueError, match="unknown row 'magic'; known are random, random-kde, none"):
-        pipeline.compare(job, tmp_path / "new", resume=False, names=("magic",))
-
-
-def test_the_clip_bounds_the_weights():
-    options = dataclasses.replace(TINY, clip=1.5, temperature=0.1)
-    job = jobs.prepare(shades(), options)
-    weights, labels = weighing.weigh(job).weights, job.benchmark.train.labels
-    relative = weights * np.bincount(labels)[labels]
+def test_the_encoder_and_the_clip_are_those_of_the_options(tmp_path):
+    data = shades()
+    asked = dataclasses.replace(TINY, clip=1.5, temperature=0.1, embedding="features")
+    pipeline.run(data, tmp_path, asked, **OWN)
+    stored = files.read_arrays(tmp_path / "weights.npz")
+    relative = stored["weights"] * np.bincount(data.train.labels)[data.train.labels]
     assert relative.max() <= 1.5 * (1 + 1e-4) and relative.min() < 0.9
+    pool = datasets.pool(data)
+    by_hand = weights.by_density(
+        parts.key(asked, "encoder"), pool, strategy=(), steps=2, layer="features",
+        encoder=weights.default_encoder(pool, width=4, depth=2), temperature=0.1, clip=1.5,
+    )  # fmt: skip
+    np.testing.assert_allclose(stored["log_density"], by_hand.log_density, rtol=1e-5)
+    np.testing.assert_allclose(stored["weights"], by_hand.weights, rtol=1e-5)
 
 
-def test_presets_and_learning_rates():
-    quick, paper = (jobs.Options(preset=p).resolved() for p in ("quick", "paper"))
-    assert (quick.steps, quick.width) == (200, 32) and (paper.steps, paper.width) == (20000, 128)
-    assert jobs.Options(ipc=100).resolved().learning_rate == 10
-    assert jobs.Options(ipc=100, learning_rate=2.0).resolved().learning_rate == 2
+def chosen(pool, objection):
+    """What a choice looks like, with an objection or without."""
+    trial = weights.Trial(0.9, 0.9, 0.8, 99)
+    values = [dict(encoder_steps=2, bandwidth=0.2, temperature=1.0, balance=0.5)]
+    weighed = (
+        None
+        if objection
+        else weights.Weighing(
+            pool.weights, pool.weights, jnp.ones(2), {}, jnp.ones((len(pool.labels), 3))
+        )
+    )
+    trials = {"uniform": trial, "best": trial}
+    return weights.Choice(pool.weights, weighed, values, 0, trials, objection)
+
+
+@pytest.mark.parametrize("objection", [None, "they gain too little"])
+def test_chosen_weights_and_why_are_kept(tmp_path, monkeypatch, objection):
+    """The search is multiples of the options; the record is in the result and read back."""
+    calls = []
+
+    def choose(key, pool, **options):
+        calls.append(options["search"])
+        return chosen(pool, objection)
+
+    monkeypatch.setattr(weights, "choose", choose)
+    asked = dataclasses.replace(TINY, encoder_steps=4, bandwidth=0.4, temperature=2.0)
+    result = pipeline.run(shades(), tmp_path, asked, debias="auto", **OWN)
+    assert result["choice"]["objection"] == objection
+    assert result["choice"]["uniform"] is (objection is not None)
+    assert result["seconds"]["choose"] > 0
+    assert calls == [weights.Search((4, 12), (0.2, 0.4, 0.8, 1.6), (1.0, 1.4, 2.0, 2.8, 4.0))]
+    (tmp_path / "result.json").unlink()
+    again = pipeline.run(shades(), tmp_path, asked, debias="auto", resume=True, **OWN)
+    assert again["choice"] == result["choice"] and len(calls) == 1
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(ipc=0), "ipc must be at least 1 .*found 0"),
-        (dict(steps=-1), "steps must be at least 0 .*found -1"),
-        (dict(batch_size=0), "batch_size must be at least 1"),
-        (dict(eval_seeds=0), "eval_seeds must be at least 1"),
-        (dict(temperature=0.0), "temperature must be positive and finite, found 0.0"),
-        (dict(temperature=float("nan")), "temperature must be positive and finite, found nan"),
-        (dict(bandwidth=-1.0), "bandwidth must be positive and finite, found -1.0"),
-        (dict(bandwidth=float("inf")), "bandwidth must be positive and finite, found inf"),
-        (dict(learning_rate=-1.0), "learning_rate must be positive"),
-        (dict(clip=0.5), "clip must be at least 1, found 0.5"),
-        (dict(temperature=1e-300), "temperature must be positive and finite, found 1e-300"),
-        (dict(bandwidth=1e300), "bandwidth must be positive and finite, found 1e[+]300"),
-        (dict(save_every=-1.0), "save_every must be at least 0 and finite, found -1.0"),
-        (dict(batch_size=2**31), "batch_size must be at least 1 and fit 32 bits, found 2147483648"),
-        (dict(seed=-1), "seed must be at least 0 .*found -1"),
-        (dict(candidates=4), "candidates must be at least 8 .*found 4"),
-        (dict(formation=0), "formation must be at least 1"),
-        (dict(method="dc", inner=0), "inner must be at least 1"),
-        (dict(method="mtt", experts=0), "experts must be at least 1"),
-        (dict(method="mtt", expert_rate=0.0), "expert_rate must be positive"),
-        (dict(method="mtt", latest=9), r"beyond the 10 expert_epochs, found 9 \+ 2"),
-        (dict(bandwidth_rule="fixed"), "the fixed bandwidth rule needs a bandwidth"),
+        (dict(bandwidth_rule="scott"), "auto chooses the factor of a bandwidth_rule .*found scott"),
+        (dict(weighting="batch"), "auto chooses weights of the whole set, found weighting batch"),
     ],
-    ids=str,
 )
-def test_bad_options(change, message):
+def test_options_that_leave_nothing_to_choose(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(TINY, **change).resolved()
+        asked = dataclasses.replace(TINY, **change)
+        pipeline.run(shades(), tmp_path / "out", asked, debias="auto", **OWN)
+    assert not (tmp_path / "out").exists()
+
+
+MTT = options.MTT(
+    ipc=2, batch_size=8, depth=2, epochs=2, chunk=2, network="mlp", steps=2, eval_seeds=1,
+    syn_steps=2, num_experts=2, train_epochs=2, expert_updates=2, expert_epochs=1,
+    max_start_epoch=1,
+)  # fmt: skip
+
+
+def test_trajectory_matching_keeps_its_experts_for_other_runs(tmp_path):
+    """The second run, of another IPC, reads them; one of another rate refuses them."""
+    asked = dataclasses.replace(MTT, buffer_path=str(tmp_path / "buffer"))
+    pipeline.run(shades(), tmp_path / "a", asked, debias="none")
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "buffer" / "none").glob("*")}
+    assert len(written) == 3
+    other = dataclasses.replace(asked, ipc=1)
+    result = pipeline.run(shades(), tmp_path / "b", other, debias="none")
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert {"experts", "distill"} <= set(result["seconds"])
+    with pytest.raises(ValueError, match="experts of something else: lr_teacher is 0.01 there"):
+        changed = dataclasses.replace(asked, lr_teacher=0.02)
+        pipeline.run(shades(), tmp_path / "c", changed, debias="none")
+    with pytest.raises(ValueError, match="fairdd needs a loss of groups: dm, dc or dsa, found mtt"):
+        pipeline.run(shades(), tmp_path / "d", other, debias="fairdd")
+    assert not (tmp_path / "d").exists()
+
+
+def test_gradient_matching_runs(tmp_path):
+    asked = options.DC(
+        ipc=1, batch_size=1, candidates=16, formation=3, steps=2, outer=2, inner=1, epochs=1,
+        eval_seeds=1, network="mlp", depth=2, chunk=2,
+    )  # fmt: skip
+    result = pipeline.run(shades(), tmp_path / "out", asked, debias="oracle")
+    assert 0 <= result["accuracy"]["mean"] <= 1
+    assert store.read_synthetic(tmp_path / "out" / "synthetic.npz").images.shape == (2, 1, 8, 8, 1)
+
+
+def test_the_row_over_groups(tmp_path):
+    asked = dataclasses.replace(TINY, network="mlp", steps=2, eval_seeds=1)
+    rows = pipeline.compare(shades(), tmp_path / "out", asked, rows=("fairdd",))["rows"]
+    assert list(rows) == ["random", "fairdd"]
+    assert rows["fairdd"]["weights"]["group_balance"] == pytest.approx(1, abs=1e-4)
+    with pytest.raises(ValueError, match="unknown row 'magic'; known are random, random-kde, none"):
+        pipeline.compare(shades(), tmp_path / "new", asked, rows=("magic",))
+    with pytest.raises(ValueError, match="fairdd needs a loss of groups: .*found .*:add_one"):
+        pipeline.compare(shades(), tmp_path / "new", asked, rows=("fairdd",), **OWN)
+    assert not (tmp_path / "new").exists()
+
+
+def test_no_steps_give_the_real_images(tmp_path):
+    asked = dataclasses.replace(TINY, steps=0, ipc=40)
+    pipeline.run(shades(), tmp_path, asked, debias="none", **OWN)
+    images = store.read_synthetic(tmp_path / "synthetic.npz").images
+    expected = parts.subset(datasets.pool(shades()), asked, weighted=False)
+    np.testing.assert_array_equal(images, expected)
+
+
+def test_the_augmentation_is_part_of_the_run(tmp_path):
+    """It is in the record, and a finished run is not taken for one with another."""
+    result = pipeline.run(shades(), tmp_path, TINY, debias="none", **OWN)
+    assert result["config"]["augmentation"] == []
+    with pytest.raises(ValueError, match=r"augmentation is \[\] there and \['crop'\] here"):
+        data = shades(strategy=("crop",))
+        pipeline.run(data, tmp_path, TINY, debias="none", resume=True, **OWN)
+    with pytest.raises(ValueError, match="augmentation is .*here; strategy is None there"):
+        asked = dataclasses.replace(TINY, strategy=("crop",))
+        pipeline.run(shades(), tmp_path, asked, debias="none", resume=True, **OWN)
+
+
+def before(folder, **changed):
+    """Makes the folder look like one of the version before, which had all six operations."""
+    config = files.read_json(folder / "config.json")
+    for name in ("augmentation", "strategy", "network"):
+        config.pop(name)
+    old = dict(outer=None, inner=None, experts=None, expert_rate=0.01, span=None, latest=None)
+    old |= dict(expert_epochs=None, expert_updates=None, buffer=None)
+    files.write_json(folder / "config.json", config | old | changed)
+
+
+def test_a_folder_of_the_version_before_is_read(tmp_path):
+    """With the augmentation that it had, which for images of one's own included flips."""
+    mixed = ("color", "crop", "cutout", "flip", "scale", "rotate")
+    result = pipeline.run(shades(strategy=mixed), tmp_path, TINY, debias="none", **OWN)
+    before(tmp_path, network="jaxdd.networks:Functions()", own_method=f"{__name__}:add_one")
+    again = pipeline.run(shades(strategy=mixed), tmp_path, TINY, debias="none", resume=True, **OWN)
+    assert again == result
+    with pytest.raises(ValueError, match="augmentation is .*'flip'.* there and"):
+        pipeline.run(shades(), tmp_path, TINY, debias="none", resume=True, **OWN)
+
+
+def test_diagnoses_are_those_of_the_weights():
+    data = shades()
+    pool = datasets.pool(data)
+    found = pipeline._diagnosis(data, pool, pool.weights)
+    expected = reweight.diagnose(
+        pool.weights, pool.labels, jnp.asarray(data.train.attributes), jnp.asarray(data.aligned),
+        num_classes=2, num_attributes=2,
+    )  # fmt: skip
+    assert found == pytest.approx(files.plain(expected._asdict()))

@@ -63,6 +63,7 @@ def assert_same_set(folder, other):
     np.testing.assert_allclose(one, two, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [30], indirect=True, ids=["patient"])
 def test_two_processes_make_the_set_of_one(together, alone, tmp_path):
     said = [tmp_path / f"said{process}" for process in range(2)]
@@ -77,6 +78,7 @@ def test_two_processes_make_the_set_of_one(together, alone, tmp_path):
     assert results[0]["accuracy"]["n"] == results[1]["accuracy"]["n"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [5], indirect=True, ids=["impatient"])
 def test_a_lost_process_ends_the_run_and_another_can_go_on(together, alone, tmp_path, capsys):
     """The second is killed after the first chunk; the run is resumed by one process alone."""

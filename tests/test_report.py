@@ -3,6 +3,7 @@
 import base64
 import configparser
 import contextlib
+import dataclasses
 import errno
 import html
 import html.parser
@@ -505,3 +506,75 @@ def test_the_command_line_writes_the_page(tmp_path, capsys):
         with pytest.raises(SystemExit) as stopped:
             cli.main(["report", *map(str, arguments)])
         assert stopped.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "config, line",
+    [
+        (
+            {
+                "command": "compare",
+                "dataset": "cmnist",
+                "conflict": 0.05,
+                "ipc": 10,
+                "preset": "quick",
+                "method": "dm",
+                "steps": 200,
+                "batch_size": 128,
+                "learning_rate": 1.0,
+            },
+            "jaxdd compare cmnist --conflict 0.05",
+        ),
+        (
+            {
+                "command": "run",
+                "dataset": "my cats",
+                "debias": "kde",
+                "skip_bad": True,
+                "ipc": 100,
+                "learning_rate": 10.0,
+            },
+            "jaxdd run 'path/to/my cats' --debias kde --ipc 100 --skip-bad",
+        ),
+        (
+            {
+                "command": "run",
+                "dataset": "cdigits",
+                "debias": "none",
+                "method": "dsa",
+                "preset": "quick",
+                "ipc": 10,
+                "clip": None,
+                "batch_size": 64,
+                "init": "noise",
+            },
+            "jaxdd run cdigits --debias none --method dsa --init noise",
+        ),
+        (
+            {"command": "compare", "dataset": "mnist", "preset": "paper", "width": 64},
+            "jaxdd compare mnist --preset paper --width 64",
+        ),
+        ({"command": "magic", "dataset": "mnist"}, None),
+        ({"command": "run", "dataset": "mnist", "preset": "huge"}, None),
+    ],
+    ids=str,
+)
+def test_the_command_says_what_differs_from_the_defaults(config, line):
+    assert report.command(config) == line
+
+
+def test_the_command_says_which_rows():
+    config = {"command": "compare", "dataset": "cdigits", "ipc": 1}
+    line = "jaxdd compare cdigits --ipc 1"
+    assert report.command(config, rows=results.ROWS) == line
+    assert report.command(config, rows=["random", "auto"]) == f"{line} --rows random auto"
+
+
+def test_the_command_parses_to_the_same_configuration():
+    asked = "run cdigits --debias none --ipc 3 --clip 2.5 --seed 4 --width 8 --bandwidth 0.25"
+    called = cli._parse(asked.split()).keywords
+    options = dataclasses.asdict(called["options"].resolved())
+    line = report.command({"command": "run", "dataset": "cdigits", "debias": "none", **options})
+    again = cli._parse(line.split()[1:]).keywords
+    assert line.startswith("jaxdd run cdigits --debias none") and len(line) < 100
+    assert again["debias"] == "none" and dataclasses.asdict(again["options"].resolved()) == options

@@ -269,36 +269,45 @@ def test_absent_synthetic_is_simply_absent(tmp_path):
         store.read_synthetic(tmp_path / "a.npz")
 
 
-# --- weights of one's own ----------------------------------------------------------------------
+# --- weights -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "name, text",
+    "name, write",
     [
-        ("plain", "0.25\n0\n3\n"),
-        ("headed", "weight\n0.25\n0\n3\n"),
-        ("among_others", "file,weights\na.png,0.25\nb.png,0\nc.png,3\n"),
-        ("scientific", "2.5e-01\n0.0e+00\n3.0e+00\n"),  # as numpy.savetxt writes them
+        ("w.npy", lambda path, w: np.save(path, w)),
+        ("w.npz", lambda path, w: np.savez(path, weights=w, log_density=w[1:])),
+        ("w.npz", lambda path, w: np.savez(path, mine=w)),
+        ("w.csv", lambda path, w: path.write_text("\n".join(map(str, w)))),
+        ("w.csv", lambda path, w: path.write_text("mine\n" + "\n".join(map(str, w)))),
+        ("w.csv", np.savetxt),
+        ("w.CSV", lambda path, w: path.write_text(
+            "\ufefffile, Weight\r\n" + "".join(f"a.png,{x}\r\n" for x in w)
+        )),
     ],
-)
-def test_weights_are_read_from_a_table(name, text, tmp_path):
-    path = tmp_path / f"{name}.csv"
-    path.write_text(text)
-    assert store.read_weights(path, count=3).tolist() == [0.25, 0, 3]
+    ids=["npy", "npz", "npz of one", "csv", "csv with a heading", "savetxt", "csv with columns"],
+)  # fmt: skip
+def test_weights_of_anybodys_are_read(tmp_path, name, write):
+    expected = np.array([0.5, 2, 0, 1e-3])
+    write(tmp_path / name, expected)
+    np.testing.assert_array_equal(store.read_weights(tmp_path / name, count=4), expected)
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    "name, content, match",
     [
-        ("1\n2\n", "does not hold the weights of 3 samples, found shape"),
-        ("1\n-2\n3\n", "must be finite and at least 0"),
-        ("1\nnan\n3\n", "must be finite and at least 0"),
-        ("1\nmany\n3\n", "does not hold weights"),
-        ("file,share\na.png,1\n", "no column weight or weights among file, share"),
+        ("w.txt", b"1\n2\n", "weights must be in .npy, .npz or .csv, found"),
+        ("w.npy", b"not an array", "w.npy does not hold weights"),
+        ("w.npz", b"not arrays", "w.npz does not hold weights"),
+        ("w.csv", b"a,b\n1,2\n", "w.csv does not hold weights: no column weight or weights among"),
+        ("w.csv", b"weight\n1\nx\n", "w.csv does not hold weights: could not convert .*'x'"),
+        ("w.csv", b"1\n2\n3\n", "does not hold the weights of 2 samples, found shape"),
+        ("w.csv", b"1\n-2\n", "w.csv: weights must be finite and at least 0, found -2.0..1.0"),
+        ("w.csv", b"1\nnan\n", "w.csv: weights must be finite and at least 0"),
+        ("w.csv", b"", "w.csv does not hold weights"),
     ],
 )
-def test_a_table_without_weights_is_refused(text, message, tmp_path):
-    path = tmp_path / "weights.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        store.read_weights(path, count=3)
+def test_what_holds_no_weights_is_named(tmp_path, name, content, match):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=match):
+        store.read_weights(tmp_path / name, count=2)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jaxdd.data import datasets, files
-from jaxdd.runs import jobs, pipeline, transfer
+from jaxdd.runs import options, parts, pipeline, transfer
 
-OPTIONS = jobs.Options(
+OPTIONS = options.DM(
     ipc=2,
     steps=2,
     batch_size=8,
@@ -22,17 +22,15 @@ OPTIONS = jobs.Options(
 )
 
 
-def squares(seed=0):
+def squares(seed=0, strategy=()):
     images = np.random.default_rng(seed).integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)
-    return datasets.from_arrays(images, np.arange(30) % 2)
+    return datasets.from_arrays(images, np.arange(30) % 2, strategy=strategy)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "out"
-    return folder, pipeline.run(
-        jobs.prepare(squares(), OPTIONS), folder, debias="none", resume=False
-    )
+    return folder, pipeline.run(squares(), folder, OPTIONS, debias="none")
 
 
 def test_the_network_of_the_run_scores_as_in_the_run(finished):
@@ -51,7 +49,7 @@ def test_what_was_evaluated_is_read_back(finished, monkeypatch):
     files.write_json(folder / "transfer.json", {"mlp": first, "lenet": known})
     found = transfer.transfer(folder, squares(), names=("mlp", "lenet"), eval_seeds=1)
     assert found["mlp"]["synthetic"]["accuracy"]["n"] == 1 and found["lenet"] == known
-    monkeypatch.setattr(pipeline, "scored", lambda *_: pytest.fail("evaluated again"))
+    monkeypatch.setattr(parts, "build", lambda *_: pytest.fail("evaluated again"))
     again = transfer.transfer(folder, squares(), names=("mlp",), eval_seeds=1)
     assert again == {"mlp": found["mlp"]} and again["mlp"] != first
     assert files.read_json(folder / "transfer.json").keys() == {"mlp", "lenet"}
@@ -79,6 +77,15 @@ def test_refuses(finished, tmp_path):
 def test_damaged_results_are_named_before_any_work(finished, tmp_path, monkeypatch, damage):
     folder = shutil.copytree(finished[0], tmp_path / "out")
     (folder / "transfer.json").write_bytes(damage)
-    monkeypatch.setattr(pipeline, "scored", lambda *_: pytest.fail("evaluated"))
+    monkeypatch.setattr(parts, "build", lambda *_: pytest.fail("evaluated"))
     with pytest.raises(ValueError, match="transfer.json"):
         transfer.transfer(folder, squares(), names=("mlp",))
+
+
+def test_networks_train_by_the_augmentation_of_the_run(finished, monkeypatch):
+    """Whatever strategy the data come with today."""
+    folder, result = finished
+    (folder / "transfer.json").unlink(missing_ok=True)
+    data = squares(strategy=("crop", "flip"))
+    found = transfer.transfer(folder, data, names=("mlp",))["mlp"]
+    assert found["synthetic"]["accuracy"] == result["accuracy"]

@@ -30,7 +30,7 @@ import tyro
 
 from experiments.speed import workloads
 from jaxdd.data import files
-from jaxdd.runs import pipeline
+from jaxdd.runs import results
 
 PRESETS = {
     "quick": workloads.Sizes(),
@@ -170,7 +170,7 @@ def cases(only: list[str], sizes: workloads.Sizes) -> dict[str, Callable[[], wor
 
 def circumstances() -> dict[str, Any]:
     """Device, versions and date, those of the peers too."""
-    found = pipeline.circumstances()
+    found = results.circumstances()
     for name in ("torch", "scikit-learn", "pykeops"):
         try:
             found["versions"][name] = metadata.version(name)

@@ -21,17 +21,19 @@ import torch
 import tyro
 
 from experiments.speed import benchmark, torch_peers
+from experiments.tools import grid
 from jaxdd import kde
-from jaxdd.data import files
-from jaxdd.runs import jobs, pipeline
+from jaxdd.data import datasets, files
+from jaxdd.runs import parts, pipeline, results, timing
+from jaxdd.runs.options import Options, make
 
 STAGES = ("embed", "density", "distill")
 
 
-def with_jaxdd(job: jobs.Job) -> dict[str, Any]:
+def with_jaxdd(data: datasets.Benchmark, options: Options) -> dict[str, Any]:
     """Distils with density weights; seconds of every stage and accuracy."""
     with tempfile.TemporaryDirectory() as folder:
-        result = pipeline.run(job, pathlib.Path(folder) / "run", debias="kde", resume=False)
+        result = pipeline.run(data, pathlib.Path(folder) / "run", options, debias="kde")
     return {
         "seconds": {name: result["seconds"][name] for name in (*STAGES, "compile")},
         "accuracy": result["accuracy"],
@@ -39,9 +41,9 @@ def with_jaxdd(job: jobs.Job) -> dict[str, Any]:
     }
 
 
-def with_torch(job: jobs.Job) -> dict[str, Any]:
+def with_torch(data: datasets.Benchmark, options: Options) -> dict[str, Any]:
     """Does the same by `torch_peers`."""
-    options, train, strategy = job.options, job.benchmark.train, job.benchmark.strategy
+    train, strategy = data.train, data.strategy
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(options.seed)
     order = np.argsort(train.labels, kind="stable")
@@ -51,7 +53,7 @@ def with_torch(job: jobs.Job) -> dict[str, Any]:
         images.split(counts), [torch.ones(n, device=device) / n for n in counts]
     )
     seconds = {}
-    with jobs.timed(seconds, "embed"):
+    with timing.timed(seconds, "embed"):
         embeddings = torch_peers.embeddings(
             pool,
             width=options.encoder_width,
@@ -60,11 +62,11 @@ def with_torch(job: jobs.Job) -> dict[str, Any]:
             strategy=tuple(name for name in strategy if name != "color"),
         )
         _finished()
-    with jobs.timed(seconds, "density"):
+    with timing.timed(seconds, "density"):
         weights = [torch_peers.inverse_density(each, kde.FACTOR) for each in embeddings]
         pool = pool._replace(weights=weights)
         _finished()
-    with jobs.timed(seconds, "distill"):
+    with timing.timed(seconds, "distill"):
         start = torch.stack([pool.subset(k, options.ipc) for k in range(len(counts))])
         synthetic = start.clone().requires_grad_()
         step = torch_peers.distribution_matching(
@@ -75,12 +77,11 @@ def with_torch(job: jobs.Job) -> dict[str, Any]:
             images=synthetic,
             strategy=strategy,
         )
-        for done in range(options.steps):
+        for _ in range(options.steps):
             step()
-            job.report("torch", done + 1, options.steps)
         _finished()
     found = jnp.asarray(synthetic.detach().cpu().numpy().transpose(0, 1, 3, 4, 2))
-    scores = pipeline.summary(job.score(found))
+    scores = results.summary(parts.build(data, options).score(found))
     return {"seconds": seconds, **{name: scores[name] for name in ("accuracy", "conflicting")}}
 
 
@@ -104,8 +105,8 @@ def main(
         preset: quick fits two CPU cores, paper one GPU.
         conflict: share of bias-conflicting samples.
     """
-    options = jobs.Options(preset=preset, conflict=conflict)
-    job = jobs.prepare(jobs.load("cmnist", options, data_dir=data_dir), options)
+    options = make(preset=preset, conflict=conflict).resolved()
+    data = grid.load("cmnist", options, data_dir=data_dir)
     sides = {"jaxdd": with_jaxdd, "jaxdd, compiled before": with_jaxdd, "torch eager": with_torch}
     rows = {}
     with tempfile.TemporaryDirectory() as programs:
@@ -113,12 +114,12 @@ def main(
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         for name, side in sides.items():
             jax.clear_caches()
-            rows[name] = side(job._replace(seconds={}))
+            rows[name] = side(data, options)
     for name, row in rows.items():
         total = sum(row["seconds"][stage] for stage in STAGES)
         print(f"{name:24} {total:7.1f} s  accuracy {row['accuracy']['mean']:.3f}", row["seconds"])
     if out is not None:
-        config = {"dataset": "cmnist", **dataclasses.asdict(job.options)}
+        config = {"dataset": "cmnist", **dataclasses.asdict(options)}
         files.write_json(out, benchmark.circumstances() | {"config": config, "both": rows})
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdd import augment, contrastive, distill, evaluate, kde, networks, parallel, sampling
+from jaxdd import augment, contrastive, distill, evaluate, kde, networks, parallel, sampling, tasks
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 HAS_SKLEARN = importlib.util.find_spec("sklearn") is not None
@@ -161,21 +161,13 @@ def evaluation(sizes: Sizes) -> Work:
     """
     images = jax.random.normal(jax.random.key(1), (sizes.classes, sizes.ipc, *_shape(sizes)))
     labels = jnp.arange(sizes.classes).repeat(sizes.ipc)
-    pool = _pool(sizes, sizes.test)
-    half = jnp.full(3, 0.5)
+    pool, network = _pool(sizes, sizes.test), networks.ConvNet(sizes.classes, sizes.width)
+    task = tasks.task(
+        pool.images, pool.labels, num_classes=sizes.classes, mean=pool.mean, std=pool.std
+    )
 
-    def run(keys, images, test_images):
-        return evaluate.evaluate(
-            keys,
-            networks.ConvNet(sizes.classes, sizes.width),
-            images,
-            labels,
-            (test_images, jnp.arange(sizes.classes).repeat(sizes.test // sizes.classes), None),
-            aligned=None,
-            mean=half,
-            std=half,
-            epochs=sizes.epochs,
-        ).accuracy
+    def run(keys, images, task):
+        return evaluate.evaluate(keys, network, images, task, epochs=sizes.epochs).accuracy
 
     def peer(module, compiled):
         tensor = _torch(images.reshape(-1, *_shape(sizes)).transpose(0, 3, 1, 2))
@@ -194,7 +186,7 @@ def evaluation(sizes: Sizes) -> Work:
     flops = 5 * (train * (3 * cost.flops - cost.first_flops) + sizes.test * cost.flops)
     moved = 5 * (3 * train + sizes.test) * cost.bytes
     keys = jax.random.split(jax.random.key(0), 5)
-    arguments = keys, images, pool.images
+    arguments = keys, images, task
     work = _work(jax.jit(run), arguments, _torch_peers(peer, True), flops, moved)
     threaded = parallel.thread_rows(run)
     return work._replace(ours=Timed(lambda: jax.block_until_ready(threaded(*arguments)), 1))
@@ -325,7 +317,7 @@ def _distillation(sizes, method, name, options, flops, moved, may_compile=False)
     draw = functools.partial(sampling.weighted_batch, size=sizes.real)
     images = jax.random.normal(jax.random.key(1), (sizes.classes, sizes.ipc, *_shape(sizes)))
     state = method.init(images)
-    function = functools.partial(distill.chunk, method=method, draw=draw, length=sizes.steps)
+    function = functools.partial(distill.steps, method=method, draw=draw, length=sizes.steps)
 
     def peer(module, compiled):
         extra = {"compiled": True} if compiled else {}

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from experiments.tools import grid
 from jaxdd.runs import results
-from jaxdd.runs.options import make
+from jaxdd.runs.options import Options, make
 
 CMNIST = make(conflict=0.05)
 AT_FIFTY = make(conflict=0.05, ipc=50)

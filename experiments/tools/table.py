@@ -18,10 +18,10 @@ from experiments import no_bias
 from experiments.tools import front, grid, overview
 from jaxdd import kde
 from jaxdd.data import files
-from jaxdd.runs import cli, options, pipeline, results
+from jaxdd.runs import cli, options, report, results
 
 RESULTS = grid.RESULTS
-SETS = pipeline.ROWS
+SETS = results.ROWS
 
 
 def comparisons() -> list[pathlib.Path]:
@@ -40,8 +40,8 @@ def _rows(path: pathlib.Path) -> dict[str, Any]:
 def command(config: Mapping[str, Any]) -> str:
     """What makes these rows: `jaxdd demo`, or the comparison with its options."""
     demo = {"command": "compare", "dataset": "cdigits", **dataclasses.asdict(cli.DEMO.resolved())}
-    line = results.command(config)
-    return "jaxdd demo" if line == results.command(demo) else str(line)
+    line = report.command(config)
+    return "jaxdd demo" if line == report.command(demo) else str(line)
 
 
 def cells(path: pathlib.Path, columns: Sequence[str]) -> list[str]:

@@ -172,12 +172,12 @@ def spatter(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     if level.mud:
         mud = _blurred(wet.astype(image.dtype), level.strength, truncate=4.0, mode="edge")
         mud = jnp.where(mud < 0.8 - _MARGIN, 0, mud)[..., None]
-        return jnp.clip(image * (1 - mud) + mud * _MUD, 0, 1)
+        return jnp.clip(image * (1 - mud) + mud * jnp.asarray(_MUD, image.dtype), 0, 1)
     depth = jnp.where(wet, jnp.floor(jnp.clip(liquid, 0, 1) * 255), 0)
     shine = depth * _relief(_shore_distance(wet))
     largest = shine.max()
     shine = level.strength * shine / jnp.where(largest > 0, largest, 1)
-    return jnp.clip(image + shine[..., None] * _WATER, 0, 1)
+    return jnp.clip(image + shine[..., None] * jnp.asarray(_WATER, image.dtype), 0, 1)
 
 
 def elastic(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:

@@ -1,5 +1,4 @@
-"""The command line: `jaxdd demo`, `run DATASET`, `compare DATASET`, `transfer RUN`, `report RUN`,
-`datasets list|show|build`.
+"""The command line: `jaxdd demo`, `run`, `compare`, `transfer`, `report`, `datasets`.
 
 Bad input ends with one line on stderr and exit code 2, Ctrl-C with the state saved and exit code
 130.
@@ -18,7 +17,7 @@ import shlex
 import sys
 import time
 import warnings
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 import numpy as np

@@ -1,7 +1,8 @@
-"""What a run depends on: the options of every method, and the presets that fill in what is not said.
+"""What a run depends on: the options of every method, and presets for what is not said.
 
 Each method has a dataclass of its own, `DM`, `DC`, `DSA` or `MTT`, so that an option that a method
-does not have is an error; `make` finds it by the method's name and `read` by a stored configuration.
+does not have is an error; `make` finds it by the name of the method, `read` by a configuration that
+was stored.
 """
 
 import dataclasses
@@ -11,6 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 from jaxdd import augment, networks
+
+Resolved = Any
+"""Options that are filled: of `DM`, `DC`, `DSA` or `MTT`, with None only where None means something."""
 
 PRESETS = {
     "quick": dict(steps=200, batch_size=128, width=32, epochs=300, eval_seeds=3, chunk=10),
@@ -27,7 +31,8 @@ class DM:
     """
 
     method: Literal["dm"] = "dm"
-    """Distribution matching; dc, dsa: gradient matching without, with augmentation; mtt: trajectories."""
+    """dm: distribution matching; dc, dsa: gradient matching without, with augmentation; mtt:
+    trajectory matching."""
     ipc: int = 10
     """Synthetic images per class."""
     conflict: float | None = None
@@ -41,8 +46,8 @@ class DM:
     skip_bad: bool = False
     """Leave out images of a folder that do not decode."""
     strategy: tuple[str, ...] | None = None
-    """Augmentation: some of color crop cutout flip scale rotate, or none; by default the benchmark's,
-    for images of your own all but flip."""
+    """Augmentation: some of color crop cutout flip scale rotate, or none; by default that of the
+    benchmark, for images of your own all but flip."""
     preset: Literal["quick", "paper"] = "quick"
     """quick fits two CPU cores, paper is the literature's scale for one GPU."""
     steps: int | None = None
@@ -50,7 +55,7 @@ class DM:
     batch_size: int | None = None
     """Real images per class and step; of mtt, per class and update of an expert."""
     candidates: int | None = None
-    """Real images per class, among which k-means picks the batch (DREAM); all are taken without it."""
+    """Real images per class, among which k-means picks the batch (DREAM); without it all are taken."""
     formation: int = 1
     """Each synthetic image holds formation² smaller ones (IDC)."""
     network: str = "convnet"
@@ -111,7 +116,7 @@ class DM:
         """Returns what the preset says of fields that are None."""
         return PRESETS[self.preset] | {"learning_rate": 10.0 if self.ipc >= 100 else 1.0}
 
-    def resolved(self) -> "Options":
+    def resolved(self) -> "Resolved":
         """Fills what is None from the preset and checks words, types and numbers.
 
         Raises:
@@ -121,21 +126,22 @@ class DM:
         _check_types(self)
         _check_numbers(self, self._LEAST)
         given = {n: v for n, v in self.preset_values().items() if getattr(self, n) is None}
-        options = dataclasses.replace(self, **given)
-        options._check_together()
+        options: Resolved = dataclasses.replace(self, **given)
+        options.check_together(options)
         return options
 
-    def _check_together(self):
-        """Refuses values that do not go with each other."""
-        if self.candidates is not None and self.candidates < self.batch_size:
+    @staticmethod
+    def check_together(options: "Resolved") -> None:
+        """Raises ValueError for values that do not go with each other."""
+        if options.candidates is not None and options.candidates < options.batch_size:
             raise ValueError(
-                f"candidates must be at least the batch_size of {self.batch_size}, "
-                f"found {self.candidates}"
+                f"candidates must be at least the batch_size of {options.batch_size}, "
+                f"found {options.candidates}"
             )
-        if self.bandwidth_rule == "fixed" and self.bandwidth is None:
+        if options.bandwidth_rule == "fixed" and options.bandwidth is None:
             raise ValueError("the fixed bandwidth rule needs a bandwidth, found none")
-        if self.clip is not None and not self.clip >= 1:
-            raise ValueError(f"clip must be at least 1, found {self.clip}")
+        if options.clip is not None and not options.clip >= 1:
+            raise ValueError(f"clip must be at least 1, found {options.clip}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,7 +194,7 @@ class MTT(DM):
     expert_updates: int | None = None
     """Updates in an epoch of it."""
     buffer_path: str | None = None
-    """Folder of expert trajectories, one sub-folder for each kind of weights; by default in the run's."""
+    """Folder of expert trajectories, a sub-folder for each kind of weights; by default in the run's."""
 
     def preset_values(self) -> dict[str, Any]:
         """Returns what the preset says of fields that are None."""
@@ -205,13 +211,15 @@ class MTT(DM):
         common = dict(batch_size=26, expert_epochs=2)
         return PRESETS[self.preset] | common | trajectories[self.preset]
 
-    def _check_together(self):
-        super()._check_together()
-        if self.max_start_epoch + self.expert_epochs > self.train_epochs:
+    @staticmethod
+    def check_together(options: Resolved) -> None:
+        """Raises ValueError for values that do not go with each other."""
+        DM.check_together(options)
+        if options.max_start_epoch + options.expert_epochs > options.train_epochs:
             raise ValueError(
                 "max_start_epoch + expert_epochs must not go beyond the "
-                f"{self.train_epochs} train_epochs, found {self.max_start_epoch} + "
-                f"{self.expert_epochs}"
+                f"{options.train_epochs} train_epochs, found {options.max_start_epoch} + "
+                f"{options.expert_epochs}"
             )
 
 
@@ -294,8 +302,8 @@ def read(config: Mapping[str, Any]) -> Options:
 def loops(ipc: int) -> tuple[int, int]:
     """Returns (outer, inner) of gradient matching for a number of images per class.
 
-    The reference's numbers, (1, 1) (10, 50) (20, 25) (30, 20) (40, 15) (50, 10), hold up to the next
-    of them in the list.
+    The reference's numbers, (1, 1) (10, 50) (20, 25) (30, 20) (40, 15) (50, 10), hold up to the
+    next of them in the list.
 
     Raises:
         ValueError: for less than one image.

@@ -24,7 +24,7 @@ from jaxdd import (
     sampling,
 )
 from jaxdd.data import datasets
-from jaxdd.runs.options import NETWORKS, Options
+from jaxdd.runs.options import NETWORKS, Resolved
 
 PURPOSES = (
     "encoder", "init", "distill", "evaluate", "median", "experts", "representative", "auto",
@@ -52,7 +52,7 @@ class Parts(NamedTuple):
 
 def build(
     data: datasets.Benchmark,
-    options: Options,
+    options: Resolved,
     *,
     network: networks.Network | None = None,
     method: distill.Method | None = None,
@@ -119,7 +119,7 @@ def _check_network(network, data):
         )
 
 
-def named_network(options: Options, num_classes: int) -> networks.Network:
+def named_network(options: Resolved, num_classes: int) -> networks.Network:
     """The network of the library that options name."""
     dtype = jnp.dtype(options.dtype)
     if options.network == "convnet":
@@ -144,8 +144,9 @@ def load(name: str, num_classes: int) -> networks.Network:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"network {name} cannot be imported: {error}") from error
-    is_network = hasattr(found, "apply") and hasattr(found, "init") and not isinstance(found, type)
-    return found if is_network else found(num_classes)
+    if hasattr(found, "apply") and hasattr(found, "init") and not isinstance(found, type):
+        return found
+    return found(num_classes)
 
 
 def name_of(thing: Any) -> str:
@@ -160,7 +161,7 @@ def name_of(thing: Any) -> str:
     return f"{type(thing).__module__}:{type(thing).__qualname__}()"
 
 
-def decode(options: Options) -> distill.Decode:
+def decode(options: Resolved) -> distill.Decode:
     """From stored images to those that networks see; one object, so that programs compile once."""
     if options.formation == 1:
         return distill.identity
@@ -168,7 +169,7 @@ def decode(options: Options) -> distill.Decode:
 
 
 def named_method(
-    options: Options,
+    options: Resolved,
     network: networks.Network,
     strategy: augment.Strategy,
     *,
@@ -180,7 +181,7 @@ def named_method(
         split = parallel.split_network(network, mesh)
         return parallel.replicate_state(named_method(options, split, strategy, groups=groups), mesh)
     given = network, optax.sgd(options.learning_rate, momentum=0.5)
-    common = dict(decode=decode(options))
+    common: dict[str, Any] = dict(decode=decode(options))
     if options.method == "dm":
         return distill.distribution_matching(*given, strategy=strategy, groups=groups, **common)
     if options.method == "mtt":
@@ -208,7 +209,7 @@ def _batches(options, network):
     return draws.representative(candidates, embed, size=options.batch_size)
 
 
-def group_draw(options: Options, *, groups: int) -> sampling.Draw:
+def group_draw(options: Resolved, *, groups: int) -> sampling.Draw:
     """The draw from a pool of bias groups, for methods with a loss of each."""
     size = -(-options.batch_size // groups)
     return draws.grouped(functools.partial(sampling.uniform_batch, size=size), groups=groups)
@@ -232,7 +233,7 @@ def _evaluation(data, options, network, strategy, mesh):
     return score
 
 
-def key(options: Options, purpose: str) -> jax.Array:
+def key(options: Resolved, purpose: str) -> jax.Array:
     """The random key of a purpose out of `PURPOSES`."""
     return jax.random.fold_in(jax.random.key(options.seed), PURPOSES.index(purpose))
 
@@ -243,14 +244,14 @@ def replicated(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
 
 
 def subset(
-    pool: sampling.Pool, options: Options, *, weighted: bool, ipc: int | None = None
+    pool: sampling.Pool, options: Resolved, *, weighted: bool, ipc: int | None = None
 ) -> jax.Array:
     """The baseline: real images `[k, ipc, h, w, c]`, drawn uniformly or by the pool's weights."""
     ipc = options.ipc if ipc is None else ipc
     return sampling.initial_real(key(options, "init"), pool, ipc=ipc, weighted=weighted)
 
 
-def initial(pool: sampling.Pool, options: Options) -> jax.Array:
+def initial(pool: sampling.Pool, options: Resolved) -> jax.Array:
     """The images `[k, ipc, h, w, c]` that a distillation starts from."""
     if options.init == "noise":
         return sampling.initial_noise(key(options, "init"), pool, ipc=options.ipc)

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from jaxdd import (
     augment,
@@ -37,7 +38,8 @@ from jaxdd.runs import buffers, checkpoint, parts, plot, processes, results, sto
 from jaxdd.runs.options import DM, Options
 from jaxdd.runs.options import read as options_of
 
-_SAID = ("command", "dataset", "data", "debias", "row")  # In a configuration beside the options.
+# In a configuration beside the options.
+_SAID = ("command", "dataset", "data", "debias", "row", "own_method", "weights")
 
 DEBIAS = ("none", "kde", "auto", "oracle", "fairdd", "given")
 """Ways to distil: five kinds of weights, and the loss over bias groups of FairDD."""
@@ -73,7 +75,7 @@ def run(
     options: Options = DM(),
     *,
     debias: str = "kde",
-    weights: np.ndarray | None = None,
+    weights: ArrayLike | None = None,
     network: networks.Network | None = None,
     method: distill.Method | None = None,
     mesh: jax.sharding.Mesh | None = None,
@@ -136,7 +138,7 @@ def compare(
     options: Options = DM(),
     *,
     rows: Sequence[str] = ROWS,
-    weights: np.ndarray | None = None,
+    weights: ArrayLike | None = None,
     network: networks.Network | None = None,
     method: distill.Method | None = None,
     spent: Mapping[str, float] = {},
@@ -167,11 +169,11 @@ def compare(
         ValueError: as in `run`, or for an unknown row.
         Interrupted: as in `run`.
     """
-    names = dict.fromkeys(["random", *rows, *(["given"] if weights is not None else [])])
-    if unknown := names.keys() - results.KINDS.keys():
+    names = list(dict.fromkeys(["random", *rows, *(["given"] if weights is not None else [])]))
+    if unknown := set(names) - results.KINDS.keys():
         raise ValueError(f"unknown row {min(unknown)!r}; known are {', '.join(results.KINDS)}")
     if data.train.attributes is None:
-        names = dict.fromkeys(name for name in names if name not in ("oracle", "fairdd"))
+        names = [name for name in names if name not in ("oracle", "fairdd")]
     work = _Work(data, options, weights, network=network, method=method, report=report, spent=spent)
     for name in names:
         work.check(results.KINDS[name].weights)
@@ -181,7 +183,7 @@ def compare(
         whole = _Attempt(work, folder)
         stored = [name for name in results.KINDS if whole.row_folder(name, "result.json").exists()]
         made = {name: whole.stored_row(name) for name in stored}
-        if names.keys() <= made.keys() and results.is_finished(folder / "compare.json"):
+        if set(names) <= made.keys() and results.is_finished(folder / "compare.json"):
             return files.read_json(folder / "compare.json")
         for name in names:
             if name not in made:
@@ -258,8 +260,9 @@ class _Attempt:
         spent = work.spent if seconds is None else seconds
         self.seconds = spent | results.read_seconds(folder / "seconds.json")
 
-    def keep_seconds(self):
-        """Writes what was spent so far."""
+    def save(self, step, state):
+        """Saves the state of a distillation, and what was spent so far."""
+        checkpoint.save(self.folder, step, jax.device_get(state))
         files.write_json(self.folder / "seconds.json", self.seconds)
 
     # --- weights ---
@@ -334,7 +337,7 @@ class _Attempt:
         )
 
     def chosen_weights(self, folder):
-        """The weights `[n]` of `weights.choose` and the record of its choice, kept in the folder."""
+        """The weights `[n]` of `weights.choose` and the record of it, kept in the folder."""
         work, options = self.work, self.work.options
         path, record = folder / "weights.npz", folder / "choice.json"
         if not (path.exists() and record.exists()):
@@ -409,12 +412,13 @@ class _Attempt:
                 self.work.report(name, step, steps, loss=means["loss"], speed=speed)
                 store.append(self.folder, {"step": step, **means, "steps_per_second": speed})
                 self.seconds["distill"] = spent + now - begun
-                interrupted = bool(processes.broadcast(np.int32(stopped.is_set())))
-                if now - saved > options.save_every or step == steps or interrupted:
-                    checkpoint.save(self.folder, step, jax.device_get(state))
-                    self.keep_seconds()
+                due = now - saved > options.save_every or step == steps
+                if due:
+                    self.save(step, state)
                     saved = now
-                if interrupted:
+                if processes.broadcast(np.int32(stopped.is_set())):
+                    if not due:
+                        self.save(step, state)
                     raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")
         return jax.device_get(state.images)
 
@@ -619,7 +623,7 @@ def _recorded(choice):
 
 @contextlib.contextmanager
 def _catch_interrupt():
-    """Turns the first Ctrl-C into an event, so that a chunk can end; the second one is immediate."""
+    """Turns the first Ctrl-C into an event, so that a chunk can end; the second is immediate."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped

@@ -267,7 +267,7 @@ def _repetition(report: Report) -> dict[str, Any]:
         for row in report.rows.values()
     ]
     return {
-        "command": command(report.config, rows=_asked(report.rows)),
+        "command": command(report.config, rows=report.rows),
         "benchmark": report.config.get("dataset") in benchmarks.NAMES,
         "made": {
             name: _different(each.get(name) for each in made)
@@ -280,12 +280,12 @@ def _different(values: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or "–"
 
 
-def command(config: Mapping[str, Any], *, rows: Iterable[str] | None = None) -> str | None:
+def command(config: Mapping[str, Any], *, rows: Iterable[str] = results.ROWS) -> str | None:
     """Returns the command line that makes a run, without the options that have their defaults.
 
     Args:
         config: as in config.json.
-        rows: of a comparison, unless they are those that it makes anyway.
+        rows: of a comparison.
 
     Returns:
         The command, or None where the configuration is not one of `jaxdd run` or `jaxdd compare`.
@@ -310,12 +310,9 @@ def command(config: Mapping[str, Any], *, rows: Iterable[str] | None = None) -> 
     for name, value in dataclasses.asdict(asked).items():
         if value is not None and value != defaults[name]:
             words += _words(f"--{name.replace('_', '-')}", value)
-    return shlex.join(words + (["--rows", *rows] if verb == "compare" and rows else []))
-
-
-def _asked(rows):
-    """The rows that have to be asked for, if they are not those that a comparison makes anyway."""
-    return None if tuple(rows) == results.ROWS else tuple(rows)
+    if verb == "compare" and tuple(rows) != results.ROWS:
+        words += ["--rows", *rows]
+    return shlex.join(words)
 
 
 def _words(option, value):

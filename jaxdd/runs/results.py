@@ -32,7 +32,8 @@ SHARED = ("data", "embed", "density")
 """Stages that the rows of a comparison share."""
 
 STAGES = (*SHARED, "choose", "judge", "experts", "distill", "evaluate")
-"""All stages, in order ("judge" in older results only); "compile" is the part of all of them that XLA compiled."""
+"""All stages, in order ("judge" in older results only); "compile" is the part of all of them that
+XLA compiled."""
 
 
 class Kind(NamedTuple):

@@ -247,10 +247,10 @@ class Synthetic(NamedTuple):
         provenance: where the set comes from, a dict of JSON values.
     """
 
-    images: jax.Array
-    labels: jax.Array
-    mean: jax.Array
-    std: jax.Array
+    images: np.ndarray
+    labels: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
     provenance: dict[str, Any]
 
 

@@ -20,7 +20,7 @@ def compilation_counted(seconds: dict[str, float]) -> Iterator[None]:
     """Adds the time XLA compiles to `seconds["compile"]`; the stages' own times contain it."""
     seconds.setdefault("compile", 0.0)
 
-    def listen(event, duration, **_):
+    def listen(event: str, duration: float, **_: str | int) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
             seconds["compile"] += duration
 

@@ -16,7 +16,7 @@ from jaxdd.runs import options, parts, results, store
 
 
 def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.Options]:
-    """Returns the config.json of a finished run, and the options in it.
+    """Returns the config.json of a finished run, and the options in it, with its augmentation.
 
     Raises:
         FileNotFoundError: the folder holds no finished run.
@@ -32,7 +32,10 @@ def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.Op
     config = files.read_json(folder / "config.json")
     if not isinstance(config, dict) or not {"dataset", "data", "ipc"} <= config.keys():
         raise ValueError(f"{folder / 'config.json'} does not hold the configuration of a run")
-    return config, options.read(config)
+    asked = options.read(config)
+    if isinstance(config.get("augmentation"), list):
+        asked = dataclasses.replace(asked, strategy=tuple(config["augmentation"]))
+    return config, asked
 
 
 def transfer(
