@@ -1,6 +1,5 @@
 """Results read back; every table of the claims is made of committed ones."""
 
-import dataclasses
 import json
 import pathlib
 import re
@@ -9,7 +8,7 @@ import pytest
 
 from experiments.tools import overview, table
 from jaxdd.data import files
-from jaxdd.runs import cli, results
+from jaxdd.runs import results
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CLAIMS = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
