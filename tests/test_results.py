@@ -1,50 +1,17 @@
-"""Results read back; every table of the READMEs is made of committed ones."""
+"""Results read back; every table of the claims is made of committed ones."""
 
-import dataclasses
 import json
 import pathlib
 import re
-import shlex
 
 import pytest
 
 from experiments.tools import overview, table
 from jaxdd.data import files
-from jaxdd.runs import cli, results
+from jaxdd.runs import results
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 CLAIMS = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
-LINK = re.compile(r"\[`([^`]+)`\]\((experiments/results/[^)]+\.json)\)")
-MEASURED = re.findall(rf"^\| {LINK.pattern} \|", README, re.M)
-
-
-def test_the_readme_has_the_demo_and_a_benchmark():
-    assert {"demo", "compare"} <= {line.split()[1] for line, _ in MEASURED}
-
-
-@pytest.mark.parametrize("line, name", MEASURED)
-def test_commands_are_those_of_the_file(line, name, monkeypatch):
-    """What the command would do is the configuration in the file."""
-    program, *arguments = shlex.split(line)
-    if program != "jaxdd":
-        pytest.skip("made by an experiment, which writes its own configuration")
-    config, asked = results.config(results.read(ROOT / name)), {}
-
-    class Stop(Exception):
-        pass
-
-    def stop(dataset, options, data_dir):
-        asked.update(dataclasses.asdict(options.resolved()), dataset=dataset)
-        raise Stop
-
-    monkeypatch.setattr(cli, "_load", stop)
-    with pytest.raises(Stop):
-        cli._parse(arguments)()
-    shared = config.keys() & asked.keys()
-    assert "ipc" in shared and {name: asked[name] for name in shared} == {
-        name: config[name] for name in shared
-    }
 
 
 @pytest.mark.parametrize("path", sorted(table.RESULTS.rglob("*.json")), ids=lambda path: path.name)
@@ -63,9 +30,9 @@ def test_cells_say_how_they_were_made(path):
         assert row["config"]["dataset"]
 
 
-@pytest.mark.parametrize("page", [README, CLAIMS.replace("](results/", "](experiments/results/")])
-def test_every_table_of_results_is_generated(page):
+def test_every_table_of_results_is_generated():
     """A table that links to a result or names a score is, line by line, what the files say."""
+    page = CLAIMS.replace("](results/", "](experiments/results/")
     shown = [
         block
         for block in re.findall(r"(?:^\|.*\n)+", page, re.M)
@@ -80,10 +47,9 @@ def test_links_of_the_claims_lead_to_files():
     assert links and [link for link in links if not (ROOT / "experiments" / link).exists()] == []
 
 
-def test_sections_of_the_overview_and_links_of_the_readme_lead_to_headings():
+def test_sections_of_the_overview_lead_to_headings():
     headings = {overview.anchor(found) for found in re.findall(r"^#+ (.+)$", CLAIMS, re.M)}
-    linked = re.findall(r"\(experiments/README\.md#([\w-]+)\)", README)
-    linked += re.findall(r"\]\(#([\w-]+)\)", CLAIMS)
+    linked = re.findall(r"\]\(#([\w-]+)\)", CLAIMS)
     assert len(linked) >= len(overview.CLAIMS) and set(linked) - headings == set()
 
 

@@ -280,11 +280,12 @@ def test_absent_synthetic_is_simply_absent(tmp_path):
         ("w.npz", lambda path, w: np.savez(path, mine=w)),
         ("w.csv", lambda path, w: path.write_text("\n".join(map(str, w)))),
         ("w.csv", lambda path, w: path.write_text("mine\n" + "\n".join(map(str, w)))),
+        ("w.csv", np.savetxt),
         ("w.CSV", lambda path, w: path.write_text(
             "\ufefffile, Weight\r\n" + "".join(f"a.png,{x}\r\n" for x in w)
         )),
     ],
-    ids=["npy", "npz", "npz of one", "csv", "csv with a heading", "csv with columns"],
+    ids=["npy", "npz", "npz of one", "csv", "csv with a heading", "savetxt", "csv with columns"],
 )  # fmt: skip
 def test_weights_of_anybodys_are_read(tmp_path, name, write):
     expected = np.array([0.5, 2, 0, 1e-3])

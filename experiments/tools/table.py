@@ -1,11 +1,11 @@
-"""The tables of README.md and experiments/README.md, made from experiments/results.
+"""The tables of README.md, docs/speed.md and experiments/README.md, made from experiments/results.
 
     python -m experiments.tools.table
 
 Prints the claims with their numbers, then a row for every comparison: accuracy in % as mean ±
 standard deviation, the number of networks, and the minutes that data, weights, distillation and
 evaluation took together. The tables of the claims, of transfers, of the benchmark and of the whole
-way against PyTorch follow. Takes seconds; `tests/test_results.py` holds both pages to it.
+way against PyTorch follow. Takes seconds; tests hold the pages to it.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments import no_bias
-from experiments.tools import grid, overview
+from experiments.tools import front, grid, overview
 from jaxdd import kde
 from jaxdd.data import files
 from jaxdd.runs import cli, options, report, results
@@ -212,6 +212,7 @@ def computed() -> Iterator[tuple[grid.Grid, Sequence[grid.Cell]]]:
 
 def blocks() -> Iterator[list[str]]:
     """Every table that the pages may hold, as lines of Markdown."""
+    yield list(front.lines())
     yield list(overview.lines())
     yield list(compared())
     for found, cells in computed():

@@ -218,8 +218,16 @@ def _from_csv(path):
     column = next((head.index(name) for name in ("weight", "weights") if name in head), None)
     if column is None and len(head) != 1:
         raise ValueError(f"no column weight or weights among {', '.join(head) or 'none'}")
-    has_heading = column is not None or not head[0].replace(".", "").isdigit()
+    has_heading = column is not None or not _is_number(head[0])
     return [row[column or 0] for row in rows[has_heading:]]
+
+
+def _is_number(cell):
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 _READERS = {".npy": _from_npy, ".npz": _from_npz, ".csv": _from_csv}

@@ -1,0 +1,132 @@
+"""The README and the pages of docs: short, held to the results, without a broken link."""
+
+import dataclasses
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from experiments.tools import front, overview, table
+from jaxdd.runs import cli, options
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    "README.md",
+    "CHANGELOG.md",
+    *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+]
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+
+
+def read(path):
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def without_code(text):
+    return re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+
+
+# --- the README --------------------------------------------------------------------------------
+
+
+def test_the_readme_can_be_read_in_five_minutes():
+    lines = [line for line in without_code(README).splitlines() if not line.startswith("|")]
+    assert 0 < len(" ".join(lines).split()) <= 900
+
+
+def test_the_first_commands_show_and_test():
+    blocks = re.findall(r"^```\w*\n(.*?)^```", README, re.M | re.S)
+    commands = [block.strip() for block in blocks if block.startswith("pip install")]
+    assert commands[:2] == [
+        "pip install . && jaxdd demo --out demo",
+        "pip install '.[test]' && pytest",
+    ]
+
+
+def test_a_picture_a_command_and_python_come_first():
+    head = README[: README.index("\n## ")]
+    assert "](experiments/results/demo.png)" in head and "jaxdd demo" in head and ">>> " in head
+
+
+def test_from_data_to_scores_in_twelve_lines():
+    code = re.search(r"^>>> data = .*?^>>> scores = .*?$", README, re.M | re.S)[0]
+    assert len(code.splitlines()) <= 12
+
+
+def test_the_table_of_the_readme_is_generated():
+    tables = re.findall(r"(?:^\|.*\n)+", README, re.M)
+    shown = [block for block in tables if "±" in block or "](experiments/results/" in block]
+    assert shown == ["\n".join(front.lines()) + "\n"]
+
+
+@pytest.mark.parametrize("claim", front.CLAIMS, ids=lambda claim: claim.said)
+def test_a_command_makes_what_its_results_are_of(claim, monkeypatch):
+    """What the command would do is the configuration of both rows, and it makes both."""
+    loaded, compared = [], []
+
+    def load(dataset, chosen, data_dir):
+        loaded.append(dataset)
+
+    monkeypatch.setattr(cli, "_load", load)
+    monkeypatch.setattr(
+        cli.pipeline, "compare", lambda **given: compared.append(given) or {"rows": {}}
+    )
+    monkeypatch.setattr(cli, "_show", lambda rows, out: None)
+    cli._parse(shlex.split(front.command(claim))[1:])()
+    (given,) = compared
+    assert loaded == [claim.dataset] and {"none", claim.weighted} <= set(given["rows"])
+    for name, row in front.pair(claim).items():
+        config = row["config"]
+        assert (config["dataset"], config["row"]) == (claim.dataset, name)
+        assert dataclasses.asdict(options.read(config).resolved()) == dataclasses.asdict(
+            given["options"]
+        )
+
+
+# --- all pages ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_links_lead_to_files_and_headings(path):
+    for target, anchor in LINK.findall(without_code(read(path))):
+        found = (ROOT / path).parent / target if target else ROOT / path
+        assert found.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", found.read_text(encoding="utf-8"), re.M)
+            assert anchor in {overview.anchor(heading) for heading in headings}, (target, anchor)
+
+
+def test_tables_of_numbers_are_generated():
+    generated = {"\n".join(block) + "\n" for block in table.blocks()}
+    text = "\n\n".join(map(read, PAGES)).replace("](../experiments/", "](experiments/")
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.M)
+    shown = [block for block in tables if "±" in block or "](experiments/results/" in block]
+    assert len(shown) >= 2 and [block for block in shown if block not in generated] == []
+
+
+def test_the_pages_name_every_module_and_every_option_of_a_method():
+    modules = {path.stem for path in (ROOT / "jaxdd").rglob("*.py") if path.stem[0] != "_"}
+    listed = set(re.findall(r"`(\w+)`", read("docs/contributing.md")))
+    assert modules - listed == set()
+    own = {
+        f"--{field.name.replace('_', '-')}"
+        for kind in options.METHODS.values()
+        for field in dataclasses.fields(kind)
+        if field.name not in {common.name for common in dataclasses.fields(options.DM)}
+    }
+    assert {name for name in own if f"`{name}`" not in read("docs/commands.md")} == set()
+
+
+def test_the_reference_has_every_module():
+    pages = "".join(path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md"))
+    shown = set(re.findall(r"^::: (\S+)$", pages, re.M))
+    paths = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "jaxdd").rglob("*.py")]
+    assert shown == {".".join(path.parts) for path in paths if path.name[0] != "_"}
+
+
+def test_every_page_is_in_the_navigation():
+    listed = set(re.findall(r": ([\w/]+\.md)$", read("mkdocs.yml"), re.M))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert pages | {"index.md", "experiments/index.md", "changelog.md"} == listed
