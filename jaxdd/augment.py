@@ -19,7 +19,7 @@ OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 """Operations that leave the class of most images alone."""
 
 Strategy = Sequence[str] | Callable[[jax.Array, jax.Array], jax.Array]
-"""Names out of `OPERATIONS`, or a function of one's own, `augment(key, image [h, w, c]) -> image`."""
+"""Names out of `OPERATIONS`, or a function of one's own, `augment(key, image) -> image`."""
 
 
 class Augmentation(NamedTuple):
@@ -239,16 +239,17 @@ def _transform(key, shape, strategy):
     if not callable(strategy):
         return functools.partial(apply, draw(key, shape, strategy=strategy))
 
-    def transform(image):
-        found = strategy(key, image)
-        if jnp.shape(found) != tuple(shape):
-            raise ValueError(
-                f"an augmentation must return an image of the shape {tuple(shape)} that it got, "
-                f"found {jnp.shape(found)}"
-            )
-        return found
+    return functools.partial(_own, strategy, key)
 
-    return transform
+
+def _own(strategy: Callable[..., jax.Array], key, image):
+    found = strategy(key, image)
+    if jnp.shape(found) != image.shape:
+        raise ValueError(
+            f"an augmentation must return an image of the shape {image.shape} that it got, "
+            f"found {jnp.shape(found)}"
+        )
+    return found
 
 
 # From three numbers, uniform in [0, 1), to the parameters of one operation.

@@ -131,8 +131,8 @@ def evaluate(
     if labels is None:
         if images.ndim != 5 or len(images) != task.num_classes:
             raise ValueError(
-                f"images must be [k, ipc, h, w, c] for k = {task.num_classes} classes, or come with "
-                f"labels, found shape {images.shape}"
+                f"images must be [k, ipc, h, w, c] for k = {task.num_classes} classes, or come "
+                f"with labels, found shape {images.shape}"
             )
         labels = jnp.arange(len(images)).repeat(images.shape[1])
     images, labels = images.reshape(-1, *images.shape[-3:]), jnp.reshape(labels, -1)
