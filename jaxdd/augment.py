@@ -10,7 +10,7 @@ Zhao & Bilen, "Dataset Condensation with Differentiable Siamese Augmentation", I
 import difflib
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -238,11 +238,10 @@ def _transform(key, shape, strategy):
     """The function of one image that a strategy and a key stand for."""
     if not callable(strategy):
         return functools.partial(apply, draw(key, shape, strategy=strategy))
-
     return functools.partial(_own, strategy, key)
 
 
-def _own(strategy: Callable[..., jax.Array], key, image):
+def _own(strategy: Callable[..., Any], key, image):
     found = strategy(key, image)
     if jnp.shape(found) != image.shape:
         raise ValueError(

@@ -199,6 +199,7 @@ def gradient_matching(
 
     def init(images):
         _check_images(images)
+        networks.check_classes(network, images[0, :1], len(images))
         params = network.init(jax.random.key(0), images[0, :1])
         return GradientState(images, optimizer.init(images), params, jnp.zeros((), jnp.int32))
 
@@ -321,6 +322,7 @@ def trajectory_matching(
 
     def init(images):
         _check_images(images)
+        networks.check_classes(network, images[0, :1], len(images))
         first = jnp.log(jnp.asarray(rate, jnp.float32))
         return TrajectoryState(images, first, (optimizer.init(images), rate_optimizer.init(first)))
 

@@ -110,6 +110,24 @@ def fresh(key: jax.Array, network: Network, images: jax.Array) -> Any:
     return jax.tree.map(lambda x: jnp.where(False, own.astype(x.dtype), x), params)
 
 
+def check_classes(network: Network, images: jax.Array, num_classes: int) -> None:
+    """Refuses, by shapes alone, a network of another number of classes.
+
+    Args:
+        network: any `Network`.
+        images: `[n, h, w, c]` like those to come.
+        num_classes: of the data.
+
+    Raises:
+        ValueError: names both numbers.
+        TypeError: as in `outputs`.
+    """
+    params = jax.eval_shape(network.init, jax.random.key(0), images)
+    logits = jax.eval_shape(functools.partial(outputs, network), params, images).logits
+    if logits.shape[1] != num_classes:
+        raise ValueError(f"there are {num_classes} classes, found a network of {logits.shape[1]}")
+
+
 def _inside_shard_map():
     return bool(jax.sharding.get_abstract_mesh().manual_axes)
 
