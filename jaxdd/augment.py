@@ -10,7 +10,7 @@ Zhao & Bilen, "Dataset Condensation with Differentiable Siamese Augmentation", I
 import difflib
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 """Operations that leave the class of most images alone."""
 
 Strategy = Sequence[str] | Callable[[jax.Array, jax.Array], jax.Array]
-"""Names out of `OPERATIONS`, or a function of one's own, `augment(key, image [h, w, c]) -> image`."""
+"""Names out of `OPERATIONS`, or a function of one's own, `augment(key, image) -> image`."""
 
 
 class Augmentation(NamedTuple):
@@ -238,17 +238,17 @@ def _transform(key, shape, strategy):
     """The function of one image that a strategy and a key stand for."""
     if not callable(strategy):
         return functools.partial(apply, draw(key, shape, strategy=strategy))
+    return functools.partial(_own, strategy, key)
 
-    def transform(image):
-        found = strategy(key, image)
-        if jnp.shape(found) != tuple(shape):
-            raise ValueError(
-                f"an augmentation must return an image of the shape {tuple(shape)} that it got, "
-                f"found {jnp.shape(found)}"
-            )
-        return found
 
-    return transform
+def _own(strategy: Callable[..., Any], key, image):
+    found = strategy(key, image)
+    if jnp.shape(found) != image.shape:
+        raise ValueError(
+            f"an augmentation must return an image of the shape {image.shape} that it got, "
+            f"found {jnp.shape(found)}"
+        )
+    return found
 
 
 # From three numbers, uniform in [0, 1), to the parameters of one operation.

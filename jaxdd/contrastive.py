@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jaxdd import augment, microbatch, sampling
-from jaxdd.networks import Dense
+from jaxdd import augment, microbatch, networks, sampling
 
 
 def supervised_contrastive(
@@ -24,7 +23,7 @@ def supervised_contrastive(
 
     `mean_i −1/|P(i)| Σ_{p∈P(i)} log( exp(z_i·z_p/τ) / Σ_{a≠i} exp(z_i·z_a/τ) )`, where P(i) are the
     other samples of i's class; anchors without any contribute zero. L_out of Khosla et al.,
-    "Supervised Contrastive Learning" (NeurIPS 2020), eq. 2. (`optax.losses.ntxent` is another loss.)
+    "Supervised Contrastive Learning" (NeurIPS 2020), eq. 2. (`optax.losses.ntxent` is another.)
 
     Args:
         embeddings: `[n, d]` of unit length, two views of a batch stacked.
@@ -67,9 +66,10 @@ class Encoder(nn.Module):
     dimension: int = 128
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images: jax.Array) -> Embedding:
+        """Embeds images `[n, h, w, c]`."""
         features = self.network(images).features
-        projection = Dense(self.dimension)(nn.relu(Dense(self.hidden)(features)))
+        projection = networks.Dense(self.dimension)(nn.relu(networks.Dense(self.hidden)(features)))
         length = jnp.sqrt(jnp.square(projection).sum(-1, keepdims=True) + 1e-12)
         return Embedding(features, projection / length)
 
@@ -108,7 +108,7 @@ def trainer(
     """
 
     def init(key, images):
-        params = encoder.init(key, images[:1])
+        params = networks.fresh(key, encoder, images[:1])
         return State(params, optimizer.init(params))
 
     def step(key, state, batch):
@@ -119,8 +119,11 @@ def trainer(
         )
         labels = jnp.tile(jnp.repeat(jnp.arange(k), b), 2)
 
-        # The loss compares all views, but a few at a time can go through the encoder there and back.
-        project = lambda params, views: encoder.apply(params, views).projection
+        def project(params, views):
+            _, projection = encoder.apply(params, views)
+            return projection
+
+        # The loss compares all views, but a few at a time go through the encoder there and back.
         projection = microbatch.apply(functools.partial(project, state.params), views)
         loss = functools.partial(supervised_contrastive, labels=labels, temperature=temperature)
         value, slope = jax.value_and_grad(loss)(projection)

@@ -8,7 +8,8 @@ bias. The functions take what `training.train` takes and stand in for it.
 >>> import jax, jax.numpy as jnp
 >>> from jaxdd import networks
 >>> images, labels = jnp.zeros((4, 8, 8, 3)), jnp.arange(4) % 2
->>> params = learning_from_failure(jax.random.key(0), networks.ConvNet(2, 4, 2), images, labels, epochs=1)
+>>> network = networks.ConvNet(2, 4, 2)
+>>> params = learning_from_failure(jax.random.key(0), network, images, labels, epochs=1)
 >>> sorted(params["params"])[0]
 'Conv_0'
 """
@@ -143,8 +144,8 @@ def selective_mixup(
         epochs: as in `training.train`.
         **schedule: of `training.optimizer`.
 
-    Source: Hwang et al., "SelecMix: Debiased Learning by Contradicting-pair Sampling" (NeurIPS 2022),
-    without the contrastive loss of its biased network.
+    Source: Hwang et al., "SelecMix: Debiased Learning by Contradicting-pair Sampling" (NeurIPS
+    2022), without the contrastive loss of its biased network.
     """
 
     def loss(params, batch):
@@ -193,7 +194,8 @@ def contradicting(
 
     >>> features = jnp.array([[1., 0.], [.8, .6], [0., 1.], [.6, .8]])
     >>> labels, present = jnp.array([0, 0, 0, 1]), jnp.ones(4)
-    >>> sorted({int(contradicting(jax.random.key(i), features, labels, present)[0]) for i in range(9)})
+    >>> found = lambda i: contradicting(jax.random.key(i), features, labels, present)
+    >>> sorted({int(found(i)[0]) for i in range(9)})
     [2, 3]
     """
     unit = features / jnp.maximum(jnp.sqrt(jnp.square(features).sum(1, keepdims=True)), 1e-8)
@@ -213,7 +215,7 @@ def _two_networks(
     """Trains (biased, ours) by `loss(params, batch) -> (loss, memory)` and returns ours."""
     optimizer = training.optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     key_init, key_train = jax.random.split(key)
-    params = tuple(network.init(k, images[:1]) for k in jax.random.split(key_init))
+    params = tuple(networks.fresh(k, network, images[:1]) for k in jax.random.split(key_init))
 
     def update(carry, key, indices, present):
         params, state, memory = carry

@@ -66,9 +66,9 @@ def matching(
         strategy: of augmentation; () for none.
         decode: from the images of the state to those the network sees, `[k, m, h, w, c]`, for
             example `formation.split`.
-        groups: number of groups that a class's batch consists of, see `draws.grouped`. They count as
-            classes of their own, which share the class's synthetic features; a group without weight
-            has weights of zero.
+        groups: number of groups that a class's batch consists of, see `draws.grouped`. They count
+            as classes of their own, which share the class's synthetic features; a group without
+            weight has weights of zero.
 
     >>> from jaxdd import networks
     >>> def means_and_variances(real, synthetic, weights):
@@ -95,7 +95,7 @@ def matching(
 
     def step(key, state, batch):
         key_network, key_augment = jax.random.split(key)
-        params = network.init(key_network, state.images[0, :1])
+        params = networks.fresh(key_network, network, state.images[0, :1])
         keys = jax.random.split(key_augment, len(state.images))
         transform = functools.partial(_siamese, keys, strategy)
         real = features(params, transform(batch.images))
@@ -107,8 +107,7 @@ def matching(
             return loss(real, synthetic.repeat(groups, axis=0), weights)
 
         value, gradient = jax.value_and_grad(objective)(state.images)
-        update, optimizer_state = optimizer.update(gradient, state.optimizer, state.images)
-        return State(optax.apply_updates(state.images, update), optimizer_state), {"loss": value}
+        return State(*_descend(optimizer, gradient, state.optimizer, state.images)), {"loss": value}
 
     return Method(init, step)
 
@@ -160,7 +159,7 @@ def gradient_matching(
     outer: int,
     inner: int,
     distance: Callable[[Any, Any], jax.Array] = cosine_rows,
-    strategy: tuple[str, ...] = (),
+    strategy: augment.Strategy = (),
     network_optimizer: optax.GradientTransformation | None = None,
     batch_size: int = 256,
     decode: Decode = identity,
@@ -169,8 +168,8 @@ def gradient_matching(
     """Gradient matching: DC without augmentation, DSA with it, with weighted real gradients.
 
     A step is one pass of the reference's outer loop: for each class, the gradient of the weighted
-    cross-entropy of the real batch and that of the synthetic images; one update of the images on the
-    sum of their distances over the classes; then `inner` epochs of training the network on the
+    cross-entropy of the real batch and that of the synthetic images; one update of the images on
+    the sum of their distances over the classes; then `inner` epochs of training the network on the
     synthetic set. Every `outer` steps the network is a fresh one, and the training that would come
     just before is left out. Classes follow one another in a loop, so that neither the program nor
     its memory grows with their number.
@@ -181,8 +180,8 @@ def gradient_matching(
         outer: steps that a network lives for.
         inner: epochs of training between two of them.
         distance: of two gradients, one of `matching.GRADIENT`.
-        strategy: augmentation operations, one draw for each class that real and synthetic images
-            share; () for DC.
+        strategy: of augmentation, one draw for each class that real and synthetic images share; ()
+            for DC.
         network_optimizer: of the network; SGD with rate 0.01 by default.
         batch_size: of the network's training.
         decode: as in `matching`.
@@ -200,6 +199,7 @@ def gradient_matching(
 
     def init(images):
         _check_images(images)
+        networks.check_classes(network, images[0, :1], len(images))
         params = network.init(jax.random.key(0), images[0, :1])
         return GradientState(images, optimizer.init(images), params, jnp.zeros((), jnp.int32))
 
@@ -241,7 +241,7 @@ def gradient_matching(
         key_network, key_augment, key_train = jax.random.split(key, 3)
         params = jax.lax.cond(
             state.count % outer == 0,
-            lambda: network.init(key_network, state.images[0, :1]),
+            lambda: networks.fresh(key_network, network, state.images[0, :1]),
             lambda: state.params,
         )
         k = len(state.images)
@@ -249,8 +249,8 @@ def gradient_matching(
         values, slopes = jax.lax.map(
             functools.partial(match, params), (keys, jnp.arange(k), batch, state.images)
         )
-        update, optimizer_state = optimizer.update(slopes, state.optimizer, state.images)
-        images, count = optax.apply_updates(state.images, update), state.count + 1
+        images, optimizer_state = _descend(optimizer, slopes, state.optimizer, state.images)
+        count = state.count + 1
         params = jax.lax.cond(
             count % outer == 0, lambda: params, lambda: trained(key_train, params, images)
         )
@@ -312,7 +312,8 @@ def trajectory_matching(
     Raises:
         ValueError: for less than one inner step.
 
-    Source: Cazenavette et al., "Dataset Distillation by Matching Training Trajectories" (CVPR 2022).
+    Source: Cazenavette et al., "Dataset Distillation by Matching Training Trajectories" (CVPR
+    2022).
     """
     if inner < 1:
         raise ValueError(f"inner must be at least 1, found {inner}")
@@ -321,6 +322,7 @@ def trajectory_matching(
 
     def init(images):
         _check_images(images)
+        networks.check_classes(network, images[0, :1], len(images))
         first = jnp.log(jnp.asarray(rate, jnp.float32))
         return TrajectoryState(images, first, (optimizer.init(images), rate_optimizer.init(first)))
 
@@ -350,16 +352,12 @@ def trajectory_matching(
             return trajectory(reached, segment.start, segment.target)
 
         value, slopes = jax.value_and_grad(loss, (0, 1))(state.images, state.log_rate)
-        update, images_state = optimizer.update(slopes[0], state.optimizer[0], state.images)
-        rate_update, rate_state = rate_optimizer.update(
-            slopes[1], state.optimizer[1], state.log_rate
+        optimizers = zip(
+            (optimizer, rate_optimizer), slopes, state.optimizer, state[:2], strict=True
         )
-        state = TrajectoryState(
-            optax.apply_updates(state.images, update),
-            optax.apply_updates(state.log_rate, rate_update),
-            (images_state, rate_state),
-        )
-        return state, {"loss": value, "rate": jnp.exp(state.log_rate)}
+        (images, images_state), (log_rate, rate_state) = (_descend(*each) for each in optimizers)
+        state = TrajectoryState(images, log_rate, (images_state, rate_state))
+        return state, {"loss": value, "rate": jnp.exp(log_rate)}
 
     return Method(init, step)
 
@@ -367,6 +365,12 @@ def trajectory_matching(
 def _check_images(images):
     if images.ndim != 5 or 0 in images.shape:
         raise ValueError(f"images must be [k, ipc, h, w, c], found shape {images.shape}")
+
+
+def _descend(optimizer, slope, state, values) -> tuple[Any, Any]:
+    """Returns values and the optimizer's state after one update."""
+    update, state = optimizer.update(slope, state, values)
+    return optax.apply_updates(values, update), state
 
 
 def _labelled(images):
@@ -460,9 +464,9 @@ def run(
     """Yields `(step, state, info)` after each compiled chunk until `steps` steps are done.
 
     `info` holds an array `[steps of the chunk]` for each scalar of the method. The yielded state is
-    given up to the next chunk: save or copy what you want to keep before you ask for more; the state
-    that was handed in stays. A run begun again with `first` = a yielded step and its state goes on
-    to the same bits, since chunks start at the same steps.
+    given up to the next chunk: save or copy what you want to keep before you ask for more; the
+    state that was handed in stays. A run begun again with `first` = a yielded step and its state
+    goes on to the same bits, since chunks start at the same steps.
 
     Raises:
         ValueError: for a loss that is not finite, or a chunk of no steps.

@@ -1,4 +1,4 @@
-"""Draws made of other draws: weighed by density, thinned to representatives, bias group by bias group.
+"""Draws made of draws: weighed by density, thinned to representatives, bias group by bias group.
 
 A draw is `draw(key, pool) -> Batch`, such as `functools.partial(sampling.uniform_batch, size=256)`.
 """

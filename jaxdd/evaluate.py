@@ -1,6 +1,5 @@
 """How good a synthetic set is: networks trained on it from scratch, scored by bias group."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -131,20 +130,16 @@ def evaluate(
     if labels is None:
         if images.ndim != 5 or len(images) != task.num_classes:
             raise ValueError(
-                f"images must be [k, ipc, h, w, c] for k = {task.num_classes} classes, or come with "
-                f"labels, found shape {images.shape}"
+                f"images must be [k, ipc, h, w, c] for k = {task.num_classes} classes, or come "
+                f"with labels, found shape {images.shape}"
             )
         labels = jnp.arange(len(images)).repeat(images.shape[1])
     images, labels = images.reshape(-1, *images.shape[-3:]), jnp.reshape(labels, -1)
+    networks.check_classes(network, images[:1], task.num_classes)
     protocol = {"strategy": task.strategy, **protocol}
 
     def one(key):
         params = train(key, network, images, labels, **protocol)
-        logits = jax.eval_shape(functools.partial(networks.outputs, network), params, images[:1])[1]
-        if logits.shape[1] != task.num_classes:
-            raise ValueError(
-                f"the task has {task.num_classes} classes, found a network of {logits.shape[1]}"
-            )
         predictions = predict(network, params, task.images, mean=task.mean, std=task.std)
         return score(
             predictions,

@@ -63,7 +63,7 @@ def total(function: Callable[..., Any], *arrays: jax.Array) -> Any:
 
         batches = tuple(_split(array, size) for array in arrays)
         like = jax.eval_shape(function, *(batch[0] for batch in batches))
-        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+        zero = jax.tree.map(jnp.zeros_like, like)
         return jax.lax.scan(add, zero, batches)[0]
 
     return _per_device(added, len(arrays[0]), BACKWARD, lambda: function(*arrays))

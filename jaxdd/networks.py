@@ -36,16 +36,16 @@ class Output(NamedTuple):
 class Network(Protocol):
     """What distillation and evaluation ask of a network: two pure functions.
 
-    Any object with these is a network: a Flax Linen module, `Functions` around a Flax NNX or Equinox
-    one, a class of one's own. It must be stateless and treat images one by one: instance or group
-    norm, not batch norm with running statistics; no dropout.
+    Any object with these is a network: a Flax Linen module, `Functions` around a Flax NNX or
+    Equinox one, a class of one's own. It must be stateless and treat images one by one: instance or
+    group norm, not batch norm with running statistics; no dropout.
     """
 
-    def init(self, key: jax.Array, images: jax.Array) -> Any:
+    def init(self, key: jax.Array, images: jax.Array, /) -> Any:
         """Returns fresh parameters, a tree of arrays, for images like these `[n, h, w, c]`."""
         ...
 
-    def apply(self, params: Any, images: jax.Array) -> Any:
+    def apply(self, params: Any, images: jax.Array, /) -> Any:
         """Returns `(features [n, ...], logits [n, k])`, an `Output` or any pair, differentiably."""
         ...
 
@@ -80,17 +80,56 @@ def outputs(network: Network, params: Any, images: jax.Array) -> Output:
     Raises:
         TypeError: it does not return a pair of arrays `[n, ...]` and `[n, k]`.
     """
-    found = network.apply(params, images)
-    pair = tuple(found) if isinstance(found, (tuple, list)) else (found,)
-    shapes = [getattr(x, "shape", None) for x in pair]
-    leading = [shape[:1] if shape else None for shape in shapes]
-    if leading != 2 * [images.shape[:1]] or len(shapes[1]) != 2:
-        raise TypeError(
-            f"a network must return (features [n, ...], logits [n, k]) for n = {len(images)} "
-            f"images, found {' and '.join(map(str, shapes)) if all(shapes) else type(found).__name__}"
-        )
-    features, logits = pair
-    return Output(features.reshape(len(images), -1), logits)
+    found, n = network.apply(params, images), len(images)
+    match jax.tree.map(jnp.shape, found):
+        case ((rows, *_), (others, _)) if rows == others == n:
+            features, logits = found
+            return Output(features.reshape(n, -1), logits)
+        case shapes:
+            raise TypeError(
+                f"a network must return (features [n, ...], logits [n, k]) for n = {n} images, "
+                f"found shapes {shapes}"
+            )
+
+
+def fresh(key: jax.Array, network: Network, images: jax.Array) -> Any:
+    """Returns fresh parameters of a network, all of them of the device that the key belongs to.
+
+    A scale that starts at one is the same on every device. Where parameters are trained inside of
+    `shard_map`, JAX would take it for shared and add up its gradient over the devices.
+
+    Args:
+        key: of the initialisation.
+        network: any `Network`.
+        images: `[n, h, w, c]` like those to come.
+    """
+    params = network.init(key, images)
+    if not _inside_shard_map():
+        return params
+    own = jax.random.bits(key)
+    return jax.tree.map(lambda x: jnp.where(False, own.astype(x.dtype), x), params)
+
+
+def check_classes(network: Network, images: jax.Array, num_classes: int) -> None:
+    """Refuses, by shapes alone, a network of another number of classes.
+
+    Args:
+        network: any `Network`.
+        images: `[n, h, w, c]` like those to come.
+        num_classes: of the data.
+
+    Raises:
+        ValueError: names both numbers.
+        TypeError: as in `outputs`.
+    """
+    params = jax.eval_shape(network.init, jax.random.key(0), images)
+    logits = jax.eval_shape(functools.partial(outputs, network), params, images).logits
+    if logits.shape[1] != num_classes:
+        raise ValueError(f"there are {num_classes} classes, found a network of {logits.shape[1]}")
+
+
+def _inside_shard_map():
+    return bool(jax.sharding.get_abstract_mesh().manual_axes)
 
 
 def _convolve(images, kernel, padding):
@@ -135,11 +174,10 @@ def _kernel_gradient_by_product(images, cotangent, padding, window):
 
 def _kernel_gradient(images, cotangent, padding, window):
     shape = (*window, images.shape[-1], cotangent.shape[-1])
-    zero = jnp.zeros(shape, images.dtype)
+    zero = jnp.zeros_like(cotangent, images.dtype, shape)  # which varies like the cotangent
     return jax.vjp(lambda kernel: _convolve(images, kernel, padding), zero)[1](cotangent)[0]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv2d(images: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Array:
     """Convolves with stride one, with gradients that stay fast inside compiled loops.
 
@@ -163,11 +201,21 @@ def conv2d(images: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> ja
     Returns:
         `[n, h + 2·padding − kh + 1, w + 2·padding − kw + 1, o]`.
     """
+    if _inside_shard_map():  # where a gradient must vary over the devices as its argument does
+        images, kernel = (
+            jnp.where(False, jax.lax.stop_gradient(other.ravel()[0]), one)
+            for one, other in ((images, kernel), (kernel, images))
+        )
+    return _conv2d(images, kernel, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv2d(images, kernel, padding):
     return _convolve(images, kernel, padding)
 
 
 def _conv2d_forward(images, kernel, padding):
-    return conv2d(images, kernel, padding), (images, kernel)
+    return _conv2d(images, kernel, padding), (images, kernel)
 
 
 def _conv2d_backward(padding, residuals, cotangent):
@@ -182,10 +230,10 @@ def _conv2d_backward(padding, residuals, cotangent):
         cpu=functools.partial(_kernel_gradient_by_product, **static),
         default=functools.partial(_kernel_gradient, **static),
     )
-    return conv2d(cotangent, flipped, full), kernel_gradient
+    return _conv2d(cotangent, flipped, full), kernel_gradient
 
 
-conv2d.defvjp(_conv2d_forward, _conv2d_backward)
+_conv2d.defvjp(_conv2d_forward, _conv2d_backward)
 
 
 def uniform_fan_in(fan_in: int) -> Callable:

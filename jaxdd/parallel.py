@@ -4,8 +4,8 @@ A one-dimensional mesh is all there is: `mesh()` lays it over the devices of all
 small is on every device (`replicate`), what is large is split along its rows:
 
 * `split_draw` splits the batches that a method draws, `split_network` whatever a network is applied
-  to, and `replicate_state` puts the state together again after each step: `jit` adds the sums over the
-  devices that the losses need. The result is that of one device up to the order of additions.
+  to, and `replicate_state` puts the state together again after each step: `jit` adds the sums over
+  the devices that the losses need. The result is that of one device up to the order of additions.
 * `map_rows` gives each device some rows of an array, such as the keys of an evaluation;
   `thread_rows` gives them to the threads of one CPU.
 * `log_density` and `class_log_density` send the points of a kernel density round a ring.
@@ -28,7 +28,7 @@ AXIS = "devices"
 """Name of the mesh axis."""
 
 
-def mesh(*, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def mesh(*, devices: Sequence[Any] | None = None) -> Mesh:
     """Lays a line over the devices.
 
     Args:
@@ -143,7 +143,7 @@ def map_rows(function: Callable, mesh: Mesh) -> Callable:
 
     def mapped(rows, *others):
         whole, part = PartitionSpec(), PartitionSpec(AXIS)
-        # No device hears of another in here, so it does not matter what varies between them.
+        # No device hears of another in here: a gradient of what all share is not summed over them.
         each = jax.shard_map(
             function,
             mesh=mesh,
@@ -176,7 +176,7 @@ def thread_rows(function: Callable, *, threads: int | None = None) -> Callable:
         if jax.default_backend() != "cpu":
             return compiled(rows, *others)
         n = len(jax.tree.leaves(rows)[0])
-        each = [jax.tree.map(lambda x: x[i : i + 1], rows) for i in range(n)]
+        each = [jax.tree.map(lambda x, i=i: x[i : i + 1], rows) for i in range(n)]
         pool = futures.ThreadPoolExecutor(threads)
         try:
             found = list(pool.map(lambda row: jax.block_until_ready(compiled(row, *others)), each))
@@ -187,7 +187,7 @@ def thread_rows(function: Callable, *, threads: int | None = None) -> Callable:
     return mapped
 
 
-def pmap_rows(function: Callable, *, devices: Sequence[jax.Device] | None = None) -> Callable:
+def pmap_rows(function: Callable, *, devices: Sequence[Any] | None = None) -> Callable:
     """Compiles `map_rows` by `jax.pmap`, for devices of this process.
 
     Args:

@@ -20,6 +20,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+Values = ArrayLike | Sequence[float]
+"""What `jnp.asarray` takes: an array of any library, or plain numbers."""
 
 
 class Pool(NamedTuple):
@@ -54,7 +59,7 @@ class Pool(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Class-balanced samples: normalised images `[k, b, h, w, c]`, weights `[k, b]`, rows sum to one."""
+    """Class-balanced, normalised images `[k, b, h, w, c]`; weights `[k, b]`, rows sum to one."""
 
     images: jax.Array
     weights: jax.Array
@@ -81,13 +86,13 @@ def _running_sum(values, first):
 
 
 def pool(
-    images: jax.Array,
-    labels: jax.Array,
+    images: ArrayLike,
+    labels: ArrayLike,
     *,
     num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    weights: jax.Array | None = None,
+    mean: Values,
+    std: Values,
+    weights: Values | None = None,
     empty: bool = False,
 ) -> Pool:
     """Indexes a labelled training set by class.
@@ -124,8 +129,8 @@ def pool(
         )
     labels = labels.astype(jnp.int32)
     values = (images, labels, mean, std)
-    if not any(isinstance(x, jax.core.Tracer) for x in values):
-        _check(*jax.device_get(values), num_classes, empty)
+    if not any(isinstance(x, Tracer) for x in values):
+        _check(values, num_classes, empty)
     count = jnp.bincount(labels, length=num_classes)
     order = jnp.argsort(labels, stable=True)
     start = jnp.cumsum(count) - count
@@ -134,7 +139,7 @@ def pool(
     return reweighted(bare, jnp.ones(labels.shape) if weights is None else weights)
 
 
-def reweighted(pool: Pool, weights: jax.Array) -> Pool:
+def reweighted(pool: Pool, weights: Values) -> Pool:
     """Returns the pool with other weights; images and index are shared with the old one.
 
     Args:
@@ -154,8 +159,8 @@ def reweighted(pool: Pool, weights: jax.Array) -> Pool:
         raise ValueError(
             f"weights must be [n] like labels {pool.labels.shape}, found {weights.shape}"
         )
-    if not any(isinstance(x, jax.core.Tracer) for x in (weights, pool.labels)):
-        _check_weights(*jax.device_get((pool.labels, weights)), pool.num_classes)
+    if not any(isinstance(x, Tracer) for x in (weights, pool.labels)):
+        _check_weights(pool.labels, weights, pool.num_classes)
     total = jax.ops.segment_sum(weights, pool.labels, pool.num_classes)
     weights = weights / total[pool.labels]
     first = jnp.zeros(weights.shape, bool).at[pool.start].set(True)
@@ -163,8 +168,9 @@ def reweighted(pool: Pool, weights: jax.Array) -> Pool:
     return pool._replace(weights=weights, cumulative=cumulative)
 
 
-def _check(images, labels, mean, std, num_classes, empty):
+def _check(values, num_classes, empty):
     """Refuses values, on the host, since inside `jit` any jnp operation would be traced."""
+    images, labels, mean, std = jax.device_get(values)
     if images.dtype != np.uint8 and not np.isfinite(images).all():
         raise ValueError("images must be finite, found NaN or infinite pixels")
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
@@ -179,6 +185,7 @@ def _check(images, labels, mean, std, num_classes, empty):
 
 
 def _check_weights(labels, weights, num_classes):
+    labels, weights = jax.device_get((labels, weights))
     count = np.bincount(labels, minlength=num_classes)
     total = np.bincount(labels, weights, minlength=num_classes)
     if not (np.isfinite(weights).all() and (weights >= 0).all() and (total[count > 0] > 0).all()):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxdd import augment
 
@@ -47,15 +48,15 @@ class Task:
 
 
 def task(
-    images: jax.Array,
-    labels: jax.Array,
-    attributes: jax.Array | None = None,
-    aligned: jax.Array | None = None,
+    images: ArrayLike,
+    labels: ArrayLike,
+    attributes: ArrayLike | None = None,
+    aligned: ArrayLike | Sequence[int] | None = None,
     *,
     num_classes: int,
     num_attributes: int = 0,
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: ArrayLike | Sequence[float],
+    std: ArrayLike | Sequence[float],
     strategy: augment.Strategy = augment.OPERATIONS,
 ) -> Task:
     """Makes a task of test images, on the device.
@@ -93,8 +94,10 @@ def task(
     return Task(
         images,
         _codes("test labels", labels, len(images), num_classes),
-        _codes("test attributes", attributes, len(images), num_attributes),
-        _codes("aligned", aligned, num_classes, num_attributes),
+        None
+        if attributes is None
+        else _codes("test attributes", attributes, len(images), num_attributes),
+        None if aligned is None else _codes("aligned", aligned, num_classes, num_attributes),
         jnp.asarray(mean),
         jnp.asarray(std),
         num_classes,
@@ -104,9 +107,7 @@ def task(
 
 
 def _codes(name, values, length, size):
-    """The values as int32 `[length]` in 0..size - 1, None for None."""
-    if values is None:
-        return None
+    """The values as int32 `[length]` in 0..size - 1."""
     values = np.asarray(values)
     if not np.issubdtype(values.dtype, np.integer):
         raise TypeError(f"{name} must be integers, found {values.dtype}")

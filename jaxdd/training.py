@@ -87,7 +87,7 @@ def train(
     images, labels = as_labelled(images, labels)
     descent = optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     key_init, key_train = jax.random.split(key)
-    params = network.init(key_init, images[:1])
+    params = networks.fresh(key_init, network, images[:1])
     return fit(
         key_train,
         network,

@@ -17,7 +17,7 @@ from jaxdd import augment, networks, sampling, training
 
 
 class Segment(NamedTuple):
-    """Parameters of one expert at two moments: where a student starts, and where it should arrive."""
+    """Parameters of one expert at two moments: where a student starts, where it should arrive."""
 
     start: Any
     target: Any
@@ -52,7 +52,8 @@ def train(
     Raises:
         ValueError: for less than one epoch or update.
 
-    Source: Cazenavette et al., "Dataset Distillation by Matching Training Trajectories" (CVPR 2022).
+    Source: Cazenavette et al., "Dataset Distillation by Matching Training Trajectories" (CVPR
+    2022).
     """
     if epochs < 1 or updates < 1:
         raise ValueError(f"epochs and updates must be at least 1, found {epochs} and {updates}")
@@ -75,7 +76,7 @@ def train(
         carry, _ = jax.lax.scan(update, carry, jax.random.split(key, updates))
         return carry, carry[0]
 
-    first = network.init(key_network, sampling.take(pool, jnp.zeros(1, int)))
+    first = networks.fresh(key_network, network, sampling.take(pool, jnp.zeros(1, int)))
     carry = first, optimizer.init(first)
     _, later = jax.lax.scan(epoch, carry, jax.random.split(key_train, epochs))
     return jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), first, later)

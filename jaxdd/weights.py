@@ -1,19 +1,19 @@
-"""From a pool to the weights of its samples: by density, by a choice without bias labels, by labels.
+"""From a pool to the weights of its samples: by density, by a choice without labels, by labels.
 
 `by_density` is the paper's way: embed the samples with a supervised contrastive encoder, estimate
 their density within the class, weigh by its inverse. `encode`, `density` and `from_density` are its
 three steps. `oracle` is what bias labels would give.
 
-`choose` finds encoder length, bandwidth and temperature for the data at hand. Good weights give every
-bias group of a class the same mass, and nobody knows the groups. But a classifier that has hardly
-been trained falls for the bias: the class whose mean is nearest in an early embedding is the bias
-attribute of a sample, or nearly so (`experiments.auto_rules`). These pseudo-groups stand in for the
-bias groups, and the weights that balance them best are chosen.
+`choose` finds encoder length, bandwidth and temperature for the data at hand. Good weights give
+every bias group of a class the same mass, and nobody knows the groups. But a classifier that has
+hardly been trained falls for the bias: the class whose mean is nearest in an early embedding is the
+bias attribute of a sample, or nearly so (`experiments.auto_rules`). These pseudo-groups stand in
+for the bias groups, and the weights that balance them best are chosen.
 
-Where no bias is, the samples that disagree are those that are hard to tell. Which of both it is shows
-in networks trained on a few real images drawn by the weights, as a distilled set would be judged:
-conflicting samples are no harder than others once the bias is gone, hard ones remain hard. Where
-`objection` has one, the choice is uniform weights.
+Where no bias is, the samples that disagree are those that are hard to tell. Which of both it is
+shows in networks trained on a few real images drawn by the weights, as a distilled set would be
+judged: conflicting samples are no harder than others once the bias is gone, hard ones remain hard.
+Where `objection` has one, the choice is uniform weights.
 """
 
 import functools
@@ -320,8 +320,17 @@ def choose(
         key_judge = jax.random.fold_in(key, _LARGE)
         judge = functools.partial(judge_by_subsets, key_judge, strategy=strategy)
     report(0, 2)
-    options = dict(encoder=encoder, layer=layer, rule=rule, clip=clip)
-    tried = list(candidates(key, pool, strategy=strategy, search=search, **options))
+    found = candidates(
+        key,
+        pool,
+        strategy=strategy,
+        encoder=encoder,
+        search=search,
+        layer=layer,
+        rule=rule,
+        clip=clip,
+    )
+    tried = list(found)
     groups = pseudo_groups(tried[-1][1].embeddings, labels, num_classes=k)
     sizes = dict(num_classes=k, num_attributes=k)
     balances = [
@@ -368,11 +377,11 @@ def candidates(
 def objection(plain: Trial, weighed: Trial) -> str | None:
     """Returns what speaks against weights, or None where they pay.
 
-    They have to bring the disagreeing samples near the agreeing ones, at a bearable price. What they
-    gain on disagreeing samples has to be more than chance; more than what these still lie behind;
-    and more than half of what is lost on all, or a test set of which two thirds disagree would not
-    gain. Chance is two standard errors of the difference of two proportions, at most √(2 / m) for m
-    disagreeing samples.
+    They have to bring the disagreeing samples near the agreeing ones, at a bearable price. What
+    they gain on disagreeing samples has to be more than chance; more than what these still lie
+    behind; and more than half of what is lost on all, or a test set of which two thirds disagree
+    would not gain. Chance is two standard errors of the difference of two proportions, at most
+    √(2 / m) for m disagreeing samples.
 
     >>> biased, hard = Trial(0.95, 0.99, 0.1, 400), Trial(0.9, 0.91, 0.3, 400)
     >>> objection(biased, Trial(0.7, 0.7, 0.7, 400))
@@ -412,7 +421,7 @@ def judge_by_subsets(
 
     Of the samples that agree with their pseudo-group and of those that disagree, a fifth is held
     out, or of less than a hundred as many as `FEWEST`, up to a half; no more than half of a class.
-    No set has them, and each set is scored on them. Where none of them disagrees nothing is trained.
+    No set has them, and each set is scored on them. Where none disagrees nothing is trained.
 
     Args:
         key: of the samples held out, the sets and the networks.

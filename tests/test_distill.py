@@ -35,7 +35,7 @@ DRAW = functools.partial(sampling.uniform_batch, size=8)
 
 
 def start(pool=POOL, method=METHOD, ipc=2):
-    return method.init(distill.initial_real(jax.random.key(7), pool, ipc=ipc))
+    return method.init(sampling.initial_real(jax.random.key(7), pool, ipc=ipc))
 
 
 def run(steps, *, state=None, first=0, chunk_length=4, draw=DRAW, pool=POOL, key=KEY):
@@ -198,12 +198,12 @@ def test_initial_images():
     one = np.zeros(59)
     one[[0, 21, 30]] = 1
     pool = make_pool(weights=one)
-    weighted = distill.initial_real(KEY, pool, ipc=1, weighted=True)
+    weighted = sampling.initial_real(KEY, pool, ipc=1, weighted=True)
     equal(weighted[:, 0], sampling.take(pool, jnp.array([0, 21, 30])))
-    real = distill.initial_real(KEY, POOL, ipc=2)
+    real = sampling.initial_real(KEY, POOL, ipc=2)
     everything = sampling.take(POOL, jnp.arange(59))
     assert all((everything == image).all((1, 2, 3)).any() for image in real.reshape(-1, 8, 8, 3))
-    noise = distill.initial_noise(KEY, POOL, ipc=20)
+    noise = sampling.initial_noise(KEY, POOL, ipc=20)
     assert noise.shape == (3, 20, 8, 8, 3) and abs(float(noise.std()) - 1) < 0.02
 
 

@@ -57,8 +57,8 @@ def chunk(name, draw, pool, ipc, mesh=None):
             parallel.split_draw(draw, mesh),
             functools.partial(parallel.replicate, mesh=mesh),
         )
-        method = parallel.keep_whole(METHODS[name](parallel.split_network(NETWORK, mesh)), mesh)
-    state = place(method.init(distill.initial_real(KEY, pool, ipc=ipc)))
+        method = parallel.replicate_state(METHODS[name](parallel.split_network(NETWORK, mesh)), mesh)
+    state = place(method.init(sampling.initial_real(KEY, pool, ipc=ipc)))
     arguments = (KEY, state, place(pool), jnp.asarray(0))
     lowered = distill.chunk.lower(*arguments, method=method, draw=draw, length=3)
     return lowered.compile(), arguments
@@ -107,7 +107,7 @@ def test_contrastive_training_and_embedding_are_the_same(mesh, pool):
 
     expected, losses = train(encoder, lambda trainer: trainer)
     split = parallel.split_network(encoder, mesh)
-    found, found_losses = train(split, functools.partial(parallel.keep_whole, mesh=mesh))
+    found, found_losses = train(split, functools.partial(parallel.replicate_state, mesh=mesh))
     np.testing.assert_allclose(found_losses["loss"], losses["loss"], rtol=1e-5)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), found, expected)
 

@@ -1,0 +1,138 @@
+"""Training against SGD written out, on images of stripes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxdd import augment, networks, training
+
+KEY = jax.random.key(0)
+NETWORK = networks.ConvNet(num_classes=2, width=4, depth=1)
+
+
+def train(images, labels, **options):
+    run = functools.partial(training.train, network=NETWORK, **options)
+    return jax.jit(run)(KEY, images=jnp.asarray(images), labels=jnp.asarray(labels))
+
+
+def stripes(n, seed=0):
+    """Class 0 has bright rows, class 1 bright columns; uint8 `[n, 8, 8, 1]`."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    images = rng.integers(0, 80, (n, 8, 8))
+    rows = np.arange(8) % 2 * 150
+    images = images + np.where(labels[:, None, None] == 0, rows[:, None], rows[None, :])
+    return images[..., None].astype(np.uint8), labels
+
+
+def test_training_is_sgd_with_momentum_decay_and_a_drop():
+    """Four full-batch epochs, order irrelevant, written out with torch's update rule.
+
+    v ← µ v + g + λ p and p ← p − η v, with η / 10 in epochs 3 and 4.
+    """
+    images, labels = stripes(6)
+    images = jnp.asarray(images / 255.0 - 0.5)
+    found = train(images, labels, epochs=4, strategy=())
+
+    @jax.jit
+    @jax.grad
+    def slope(params):
+        logits = NETWORK.apply(params, images).logits
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    params = NETWORK.init(jax.random.split(KEY)[0], images[:1])
+    velocity = jax.tree.map(jnp.zeros_like, params)
+    for epoch in range(4):
+        rate, gradient = 0.01 if epoch < 2 else 0.001, slope(params)
+        velocity = jax.tree.map(lambda v, g, p: 0.9 * v + g + 5e-4 * p, velocity, gradient, params)
+        params = jax.tree.map(lambda p, v, rate=rate: p - rate * v, params, velocity)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), found, params)
+
+
+@pytest.mark.parametrize("m, batch_size", [(7, 3), (5, 256), (6, 3), (1, 1)])
+def test_any_set_and_batch_size(m, batch_size):
+    images, labels = stripes(m)
+    params = train(images / 255.0, labels, epochs=2, batch_size=batch_size)
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(params))
+
+
+def test_an_uneven_epoch_sees_every_sample_once():
+    """Three samples in batches of two: the second batch is one sample, not padded with a repeat.
+
+    At a tiny learning rate without momentum or decay the parameters move by −η (g_ab + g_c / 10),
+    where g are gradients of batch means, c is the sample left over (one of three candidates), and
+    the second of the two updates is in the half with a tenth of the rate.
+    """
+    images, labels = stripes(3)
+    images = jnp.asarray(images / 255.0)
+    params = NETWORK.init(jax.random.split(KEY)[0], images[:1])
+    after = train(
+        images,
+        labels,
+        epochs=1,
+        batch_size=2,
+        learning_rate=1e-5,
+        momentum=0.0,
+        weight_decay=0.0,
+        strategy=(),
+    )
+
+    @jax.jit
+    def gradient(chosen):
+        def loss(params):
+            logits = NETWORK.apply(params, images[chosen]).logits
+            chosen_labels = jnp.asarray(labels)[chosen]
+            return optax.softmax_cross_entropy_with_integer_labels(logits, chosen_labels).mean()
+
+        return jax.grad(loss)(params)
+
+    moved = jax.tree.map(lambda x, y: (x - y) / -1e-5, after, params)["params"]["classifier"]
+    candidates = []
+    for single in range(3):
+        pair = [i for i in range(3) if i != single]
+        slopes = gradient(jnp.array(pair)), gradient(jnp.array([single]))
+        total = jax.tree.map(lambda x, y: x + y / 10, *slopes)
+        total = total["params"]["classifier"]
+        candidates.append(float(jnp.abs(total["kernel"] - moved["kernel"]).max()))
+    assert min(candidates) < 0.02 and sorted(candidates)[1] > 2 * min(candidates)
+
+
+@pytest.mark.parametrize(
+    "images, labels",
+    [
+        (np.zeros((0, 8, 8, 1)), np.zeros(0, int)),
+        (np.zeros((2, 8, 8, 1)), np.zeros(3, int)),
+        (np.zeros((2, 8, 8)), np.zeros(2, int)),
+    ],
+)
+def test_bad_input(images, labels):
+    with pytest.raises(ValueError, match=r"images must be \[m, h, w, c\] and labels \[m\]"):
+        training.train(KEY, NETWORK, images, labels)
+
+
+def test_the_loop_sees_every_sample_once_in_an_epoch():
+    """Seven samples in batches of at most three: three updates of three, two of them filled up."""
+
+    def count(carry, key, indices, present):
+        return carry.at[indices].add(present)
+
+    seen = training.loop(KEY, count, jnp.zeros(7), num_samples=7, epochs=4, batch_size=3)
+    np.testing.assert_array_equal(seen, np.full(7, 4.0))
+
+
+def test_an_augmentation_of_ones_own_gives_the_bits_of_the_names_it_stands_for():
+    images, labels = stripes(6)
+    names = ("crop", "cutout")
+
+    def own(key, image):
+        return augment.apply(augment.draw(key, image.shape, strategy=names), image)
+
+    found, expected = (
+        train(images / 255.0, labels, epochs=2, batch_size=3, strategy=each)
+        for each in (own, names)
+    )
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
