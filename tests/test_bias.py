@@ -294,7 +294,7 @@ def test_scenes_are_of_the_category_asked_for_and_all_take_part():
 
 
 def test_opacity_of_the_foreground():
-    """Level 0 shows the scene, 64 and more covers it, 32 mixes 128/255 of 32 with 127/255 of 200."""
+    """Level 0 shows the scene, 64 and more covers it, 32 mixes 128/255 of 32, 127/255 of 200."""
     grey = np.array([[[0, 32, 64, 255]]], np.uint8)
     scene = np.full((1, 1, 4, 3), 200, np.uint8)
     found = bias.natural_background(grey, scene)[0, 0, :, 0].tolist()

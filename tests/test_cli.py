@@ -333,7 +333,7 @@ def test_run_on_a_folder_of_images(photographs, tmp_path, capsys):
 
 
 def test_without_attributes(photographs, tmp_path, capsys, monkeypatch):
-    """Rows that need them are named, a report goes beside the run, a transfer asks for lost images."""
+    """Rows that need them are named, a report goes beside the run, a transfer asks for images."""
     out = tmp_path / "out"
     small = [*TINY, "--steps", "2", "--resize", "16", "--out", str(out)]
     cli.main(["compare", str(photographs), *small, "--rows", "random", "oracle", "fairdd"])

@@ -1,4 +1,4 @@
-"""Every method has options of its own; presets fill them, what is wrong is named, old ones are read."""
+"""Every method has options of its own; presets fill them, what is wrong is named, old are read."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ def test_presets_and_learning_rates():
 
 
 def test_presets_of_the_other_methods():
-    """1,000 networks in the literature, a tenth of a thousand here; MTT in the words of its code."""
+    """1,000 networks in the literature, ten here; MTT in the words of its code."""
     paper, quick = (options.make(method="dsa", preset=p).resolved() for p in ("paper", "quick"))
     assert (paper.outer, paper.inner, paper.steps, paper.batch_size) == (10, 50, 10_000, 256)
     assert (quick.outer, quick.inner, quick.steps, quick.batch_size) == (10, 5, 100, 64)

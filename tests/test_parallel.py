@@ -57,7 +57,9 @@ def chunk(name, draw, pool, ipc, mesh=None):
             parallel.split_draw(draw, mesh),
             functools.partial(parallel.replicate, mesh=mesh),
         )
-        method = parallel.replicate_state(METHODS[name](parallel.split_network(NETWORK, mesh)), mesh)
+        method = parallel.replicate_state(
+            METHODS[name](parallel.split_network(NETWORK, mesh)), mesh
+        )
     state = place(method.init(sampling.initial_real(KEY, pool, ipc=ipc)))
     arguments = (KEY, state, place(pool), jnp.asarray(0))
     lowered = distill.chunk.lower(*arguments, method=method, draw=draw, length=3)

@@ -1,5 +1,8 @@
-"""Runs and comparisons in their folders. What a method and an evaluation compute is tested elsewhere:
-here most sets are "distilled" by a step that adds one, and judged by a network of one matrix."""
+"""Runs and comparisons in their folders.
+
+What a method and an evaluation compute is tested elsewhere: here most sets are "distilled" by a
+step that adds one, and judged by a network of one matrix.
+"""
 
 import dataclasses
 import json
@@ -89,7 +92,7 @@ def test_compare_writes_the_figures(compared):
 
 
 def test_distilled_rows_start_from_their_subsets(compared):
-    """none starts from the images of random, and kde from those of random-kde; six steps add six."""
+    """none starts from the images of random, kde from those of random-kde; six steps add six."""
     folder, *_ = compared
     read = lambda name: store.read_synthetic(folder / "rows" / name / "synthetic.npz").images
     np.testing.assert_allclose(read("none"), read("random") + 6, atol=1e-5)
@@ -110,7 +113,7 @@ def test_a_finished_comparison_is_read_back(compared, monkeypatch):
 
 
 def test_what_the_options_ask_for_is_distilled_and_judged(tmp_path):
-    """The one run here with a method of the library: its numbers are those of the parts, by hand."""
+    """A run with a method of the library has the numbers of the parts, put together by hand."""
     asked = dataclasses.replace(TINY, network="mlp", steps=2, strategy=("crop",))
     found = pipeline.run(shades(), tmp_path / "out", asked, debias="oracle")
     data, asked = shades(), asked.resolved()

@@ -228,7 +228,7 @@ def digest(*arrays: np.ndarray | None) -> str:
     """Returns 32 hexadecimal digits that tell the bytes of some arrays from those of others."""
     state = hashlib.blake2b(digest_size=16)
     for array in arrays:
-        state.update(b"none" if array is None else np.ascontiguousarray(array))
+        state.update(b"none" if array is None else np.ascontiguousarray(array).data)
     return state.hexdigest()
 
 

@@ -162,8 +162,8 @@ def run(
     Args:
         dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         options: of the run.
-        debias: weights from density (kde; auto chooses encoder length, bandwidth and temperature) or
-            from the bias labels (oracle), or the groups' losses (fairdd).
+        debias: weights from density (kde; auto chooses encoder length, bandwidth and temperature)
+            or from the bias labels (oracle), or the groups' losses (fairdd).
         weights: instead of these, .npy, .npz or .csv with a weight for each training sample.
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: run folder; by default runs/DATASET-METHOD-DEBIAS-ipcIPC-seedSEED.
@@ -254,8 +254,8 @@ def transfer_set(
     if dataset not in benchmarks.NAMES and not dataset.startswith(_TFDS):
         if not pathlib.Path(dataset).is_dir():
             raise ValueError(
-                f"{folder} was made from {dataset}, which is no folder here; say with --dataset where "
-                "its images are, or tfds:NAME; for arrays there is jaxdd.runs.transfer in Python"
+                f"{folder} was made from {dataset}, which is no folder here; say with --dataset "
+                "where its images are, or tfds:NAME; for arrays there is jaxdd.runs.transfer"
             )
     with progress.bar:
         benchmark = _load(dataset, asked, data_dir)
@@ -275,7 +275,7 @@ def write_report(
 
     Args:
         source: folder of a run or a comparison, or a result of one in JSON.
-        out: the HTML file; report.html in the folder by default, or the name of the result with .html.
+        out: the HTML file; by default report.html in the folder, or the result's name with .html.
     """
     if out is None:
         out = source / "report.html" if source.is_dir() else source.with_suffix(".html")
@@ -407,7 +407,6 @@ def _app(commands, method):
 
 def _later(command: Callable[..., None], kind: type) -> Any:
     """A command that tyro may call while it parses: what comes back runs it."""
-
     collect: Any = functools.wraps(command)(
         lambda *arguments, **options: functools.partial(command, *arguments, **options)
     )

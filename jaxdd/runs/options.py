@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from jaxdd import augment, networks
 
 Resolved = Any
-"""Options that are filled: of `DM`, `DC`, `DSA` or `MTT`, with None only where None means something."""
+"""Options of any method that are filled, with None only where None means something."""
 
 PRESETS = {
     "quick": dict(steps=200, batch_size=128, width=32, epochs=300, eval_seeds=3, chunk=10),
@@ -55,7 +55,7 @@ class DM:
     batch_size: int | None = None
     """Real images per class and step; of mtt, per class and update of an expert."""
     candidates: int | None = None
-    """Real images per class, among which k-means picks the batch (DREAM); without it all are taken."""
+    """Real images per class, out of which k-means picks the batch (DREAM); without it all are."""
     formation: int = 1
     """Each synthetic image holds formation² smaller ones (IDC)."""
     network: str = "convnet"
@@ -194,7 +194,7 @@ class MTT(DM):
     expert_updates: int | None = None
     """Updates in an epoch of it."""
     buffer_path: str | None = None
-    """Folder of expert trajectories, a sub-folder for each kind of weights; by default in the run's."""
+    """Folder of trajectories, a sub-folder for each kind of weights; the run's by default."""
 
     def preset_values(self) -> dict[str, Any]:
         """Returns what the preset says of fields that are None."""

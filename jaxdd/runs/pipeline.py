@@ -404,7 +404,7 @@ class _Attempt:
         """Logs and saves a distillation chunk by chunk, and stops it after Ctrl-C."""
         options, steps = self.work.options, self.work.options.steps
         spent, begun = self.seconds.get("distill", 0.0), time.perf_counter()
-        saved, state = begun, None
+        saved, images = begun, None
         with _catch_interrupt() as stopped:
             for step, state, info in chunks:
                 means = {name: float(x.mean()) for name, x in info.items()}
@@ -421,7 +421,8 @@ class _Attempt:
                     if not due:
                         self.save(step, state)
                     raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")
-        return jax.device_get(state.images)
+                images = state.images
+        return jax.device_get(images)
 
     def experts(self, source, name):
         """The source of trajectory matching: experts, read from their folder or trained into it."""

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import filelock
-import jax
 import numpy as np
 
 from jaxdd.data import files

@@ -10,6 +10,8 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
+
 from jaxdd import networks
 from jaxdd.data import datasets, files
 from jaxdd.runs import options, parts, results, store
@@ -58,7 +60,7 @@ def transfer(
         report: called as `report(task, done, total)`.
 
     Returns:
-        {network: {"synthetic": scores, "random": scores, "epochs": …}}, the content of transfer.json;
+        {network: {"synthetic": scores, "random": scores, "epochs": …}}, as in transfer.json;
         networks that were evaluated before, with as many epochs and seeds, are read back.
 
     Raises:
@@ -78,7 +80,8 @@ def transfer(
     given = {"epochs": epochs, "eval_seeds": eval_seeds}
     asked = dataclasses.replace(asked, **{k: v for k, v in given.items() if v is not None})
     asked = asked.resolved()
-    images = parts.decode(asked)(store.read_synthetic(folder / "synthetic.npz").images)
+    stored = store.read_synthetic(folder / "synthetic.npz")
+    images = parts.decode(asked)(jnp.asarray(stored.images))
     pool, path = datasets.pool(benchmark), folder / "transfer.json"
     rows = results.read_transfer(path) if path.exists() else {}
     settings = {"epochs": asked.epochs, "eval_seeds": asked.eval_seeds}
