@@ -57,8 +57,8 @@ def command(claim: Claim) -> str:
     if claim.file == "demo.json":
         return "jaxdd demo"
     config = pair(claim)["none"]["config"]
-    usual = claim.weighted in results.ROWS
-    return str(report.command(config, rows=None if usual else ("none", claim.weighted)))
+    rows = results.ROWS if claim.weighted in results.ROWS else ("none", claim.weighted)
+    return str(report.command(config, rows=rows))
 
 
 def lines() -> Iterator[str]:
