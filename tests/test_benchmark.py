@@ -1,19 +1,14 @@
 """The benchmark's counts and peers: what is compared is the same work."""
 
-import functools
 import json
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 
 from experiments.speed import benchmark, workloads
-from experiments.tools import table
-from jaxdd import augment, contrastive, distill, kde, matching, networks, sampling, training
-from jaxdd.data import benchmarks
-from jaxdd.runs import options
+from jaxdd import distill, matching, networks, sampling, training
 
 KEY = jax.random.key(0)
 TINY = workloads.Sizes(
@@ -30,14 +25,6 @@ TINY = workloads.Sizes(
     points=40,
     dimension=12,
 )
-
-
-@pytest.fixture(scope="module")
-def peers():
-    pytest.importorskip("torch")
-    from experiments.speed import torch_peers
-
-    return torch_peers
 
 
 def xla_flops(function, *arguments):
@@ -102,174 +89,3 @@ def test_candidates_take_turns():
     note = lambda name: workloads.Timed(lambda: order.append(name), 0.5)
     found = benchmark.interleaved({"a": note("a"), "b": note("b")}, rounds=2, least=0.0)
     assert order[-4:] == ["a", "b", "a", "b"] and len(found["a"]) == 2
-
-
-def setting(peers, norm=networks.InstanceNorm):
-    """A network in both libraries, with a real and a synthetic batch of two classes."""
-    network = networks.ConvNet(2, width=4, norm=norm)
-    real, synthetic = (
-        jax.random.normal(jax.random.key(i), (2, n, 16, 16, 3)) for i, n in enumerate((5, 3))
-    )
-    params = jax.jit(network.init)(jax.random.key(2), real[0])
-    twin = peers.ConvNet(3, 2, 4, 16, norm=norm is not None)
-    peers.load(twin, jax.device_get(params))
-    return network, params, twin, real, synthetic
-
-
-def torch_images(images):
-    import torch
-
-    axes = (*range(images.ndim - 3), images.ndim - 1, images.ndim - 3, images.ndim - 2)
-    return torch.tensor(np.asarray(images.transpose(axes)))
-
-
-def jax_images(images):
-    axes = (*range(images.ndim - 3), images.ndim - 2, images.ndim - 1, images.ndim - 3)
-    return images.detach().numpy().transpose(axes)
-
-
-def twin_of(peers, augmentation):
-    """A drawn `augment.Augmentation`, or a batch of them, as the peer's."""
-    import torch
-
-    as_batch = lambda x: torch.tensor(np.asarray(x))
-    return peers.Augmentation(*(as_batch(x) for x in augmentation))
-
-
-def test_peer_augmentation(peers):
-    images = jax.random.normal(KEY, (40, 16, 16, 3))
-    keys = jax.random.split(jax.random.key(1), 40)
-    drawn = jax.jit(jax.vmap(lambda key: augment.draw(key, (16, 16, 3))))(keys)
-    expected = jax.jit(jax.vmap(augment.apply))(drawn, images)
-    found = peers.augment(twin_of(peers, drawn), torch_images(images))
-    np.testing.assert_allclose(jax_images(found), expected, atol=2e-4)
-
-
-def test_peer_distribution_matching(peers):
-    network, params, twin, real, synthetic = setting(peers)
-    weights = jax.random.uniform(KEY, (2, 5))
-    weights = weights / weights.sum(1, keepdims=True)
-
-    def loss(synthetic):
-        features = lambda x: network.apply(params, x.reshape(-1, 16, 16, 3)).features
-        blocks = (features(x).reshape(*x.shape[:2], -1) for x in (real, synthetic))
-        return matching.distribution(*blocks, weights)
-
-    expected, slope = jax.jit(jax.value_and_grad(loss))(synthetic)
-    images = torch_images(synthetic).requires_grad_()
-    same = [lambda x: x] * 2
-    found = peers.distribution_loss(
-        twin,
-        same,
-        torch_images(real),
-        torch_images(weights[..., None, None, None])[..., 0, 0, 0],
-        images,
-    )
-    found.backward()
-    np.testing.assert_allclose(found.item(), expected, rtol=1e-4)
-    np.testing.assert_allclose(jax_images(images.grad), slope, atol=1e-4 * jnp.abs(slope).max())
-
-
-def test_peer_gradient_matching(peers):
-    network, params, twin, real, synthetic = setting(peers)
-    slope_at = functools.partial(training.gradient, network)
-    target = jax.jit(slope_at)(params, real[1], 1, jnp.ones(5))
-
-    def loss(images):
-        cross_entropy = lambda p: training.cross_entropy(network, p, images, 1, jnp.ones(3))
-        return matching.cosine_rows(target, jax.grad(cross_entropy)(params))
-
-    expected, slope = jax.jit(jax.value_and_grad(loss))(synthetic[1])
-    images = torch_images(synthetic[1]).requires_grad_()
-    found = peers.gradient_loss(twin, lambda x: x, torch_images(real[1]), images, 1)
-    found.backward(inputs=[images])
-    np.testing.assert_allclose(found.item(), expected, rtol=1e-3)
-    np.testing.assert_allclose(jax_images(images.grad), slope, atol=1e-3 * jnp.abs(slope).max())
-
-
-def test_peer_contrastive_loss(peers):
-    import torch
-
-    embeddings = jax.random.normal(KEY, (12, 6))
-    embeddings = embeddings / jnp.linalg.norm(embeddings, axis=1, keepdims=True)
-    labels = jnp.arange(12) % 3
-    expected = contrastive.supervised_contrastive(embeddings, labels)
-    found = peers.contrastive_loss(*(torch.tensor(np.asarray(x)) for x in (embeddings, labels)))
-    np.testing.assert_allclose(found.item(), expected, rtol=1e-5)
-
-
-def test_peer_densities(peers):
-    import torch
-
-    points, labels = jax.random.normal(KEY, (40, 12)), jnp.arange(2).repeat(20)
-    density = functools.partial(kde.class_log_density, num_classes=2)
-    expected = jax.jit(density)(points, labels, 0.7)
-    found = peers.class_log_density(torch.tensor(np.asarray(points)), 2, 0.7)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-    first = np.asarray(points[:20])
-    np.testing.assert_allclose(
-        workloads._numpy_density(first, first, 0.7), expected[:20], rtol=1e-4
-    )
-
-
-def test_peer_density_of_keops():
-    pytest.importorskip("pykeops", reason="PyKeOps is not installed")
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    points = np.random.default_rng(0).normal(size=(20, 12)).astype(np.float32)
-    found = workloads._keops_density(torch.tensor(points[:9]), torch.tensor(points), 0.7)
-    expected = workloads._numpy_density(points[:9], points, 0.7)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-
-
-def test_peer_weights(peers):
-    import torch
-
-    points = jax.random.normal(KEY, (20, 12))
-    bandwidth = kde.mean_distance(points)
-    log_density = kde.class_log_density(points, jnp.zeros(20, int), bandwidth, num_classes=1)
-    expected = jax.nn.softmax(-log_density)
-    found = peers.inverse_density(torch.tensor(np.asarray(points)), kde.FACTOR)
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
-
-
-@pytest.mark.slow
-def test_both_ends_of_the_way_are_scored_alike(peers, tmp_path, monkeypatch):
-    from experiments.speed import end_to_end
-
-    tiny = options.make(
-        conflict=0.1,
-        ipc=2,
-        steps=2,
-        batch_size=4,
-        width=4,
-        encoder_width=4,
-        encoder_steps=2,
-        epochs=2,
-        eval_seeds=2,
-        chunk=1,
-    )
-    monkeypatch.setattr(end_to_end, "make", lambda **_: tiny)
-    data = benchmarks.load("cdigits", conflict=0.1)
-    monkeypatch.setattr(end_to_end.grid, "load", lambda *_, **__: data)
-    monkeypatch.setattr(end_to_end.jax.config, "update", lambda *_: None)  # nor after the test
-    end_to_end.main(out=tmp_path / "out.json")
-    both = json.loads((tmp_path / "out.json").read_text())["both"]
-    sides = ["jaxdd", "jaxdd, compiled before", "torch eager"]
-    assert list(both) == sides
-    for row in both.values():
-        assert row["accuracy"]["n"] == 2 and 0 < row["accuracy"]["mean"] < 1
-        assert all(row["seconds"][stage] > 0 for stage in end_to_end.STAGES)
-    (header, _, *lines) = table.ended(tmp_path / "out.json")
-    assert "accuracy" in header
-    assert [line.split(" | ")[0] for line in lines] == [f"| {side}" for side in sides]
-
-
-@pytest.mark.parametrize("name", workloads.WORK)
-def test_every_peer_runs(peers, name):
-    work = workloads.WORK[name](TINY)
-    for make in work.peers.values():
-        timed = make()
-        timed.run()
-        assert timed.scale > 0
-    work.ours.run()
-    assert work.flops > 0 and work.bytes > 0 and work.peak_bytes > 0
