@@ -429,7 +429,7 @@ def _check_step(found, state):
     """Refuses, by shapes alone, what the protocol of a method does not allow."""
     shapes = lambda tree: jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
     if not (isinstance(found, tuple) and len(found) == 2):
-        raise TypeError(f"a step must return (state, info), found {type(found).__name__}")
+        raise TypeError(f"a step must return the pair (state, info), found {shapes(found)}")
     after, info = found
     if jax.tree.structure(after) != jax.tree.structure(state) or shapes(after) != shapes(state):
         raise TypeError(

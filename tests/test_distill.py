@@ -59,7 +59,7 @@ def equal(one, other):
 
 
 def test_a_step_is_the_written_out_formula():
-    """The same draws by hand: network, one augmentation a class, weighted mean, SGD with momentum."""
+    """By hand: network, one augmentation a class, weighted mean, SGD with momentum."""
     strategy = ("crop", "scale")
     method = distill.distribution_matching(NETWORK, OPTIMIZER, strategy=strategy)
     state, batch = start(method=method), DRAW(jax.random.key(1), POOL)
@@ -89,7 +89,8 @@ def test_a_step_is_the_written_out_formula():
 def test_constant_weights_are_plain_distribution_matching_to_the_bit():
     batch = sampling.uniform_batch(KEY, make_pool(), 8)
     plain = batch._replace(weights=jnp.ones_like(batch.weights) / 8)
-    equal(METHOD.step(KEY, start(), batch), METHOD.step(KEY, start(), plain))
+    step = jax.jit(METHOD.step)
+    equal(step(KEY, start(), batch), step(KEY, start(), plain))
 
 
 def test_one_trace_serves_many_steps():
@@ -187,8 +188,9 @@ def test_pmap_over_seeds():
     keys, batch = jax.random.split(KEY, 4), DRAW(KEY, POOL)
     states = jax.tree.map(lambda x: jnp.stack([x] * 4), start())
     found, info = jax.pmap(METHOD.step, in_axes=(0, 0, None))(keys, states, batch)
+    step = jax.jit(METHOD.step)
     for i in range(4):
-        expected, _ = METHOD.step(keys[i], start(), batch)
+        expected, _ = step(keys[i], start(), batch)
         np.testing.assert_allclose(found.images[i], expected.images, atol=1e-4)
     assert len(set(info["loss"].tolist())) == 4
 
@@ -228,6 +230,145 @@ def test_bad_initial_images():
         METHOD.init(jnp.zeros((3, 0, 8, 8, 3)))
     with pytest.raises(ValueError, match="agree in k and d"):
         matching.distribution(jnp.zeros((2, 4, 5)), jnp.zeros((3, 4, 5)))
+
+
+# ------------------------------------------------------------------ any loss, network, augmentation
+
+
+def linear_init(key, images):
+    return jax.random.normal(key, (images[0].size, 4)) / images[0].size ** 0.5
+
+
+def linear_apply(params, images):
+    features = jnp.sin(images.reshape(len(images), -1) @ params)
+    return features, features[:, :3]
+
+
+LINEAR = networks.Functions(linear_init, linear_apply)
+
+
+def means_and_variances(real, synthetic, weights):
+    target = (weights[..., None] * real).sum(1)
+    spread = (weights[..., None] * real**2).sum(1) - target**2
+    return jnp.sum((target - synthetic.mean(1)) ** 2 + (spread - synthetic.var(1)) ** 2)
+
+
+def test_a_loss_of_ones_own_is_descended():
+    """Mean and weighted variance of sin(x W), class by class, by hand; SGD with rate 0.5."""
+    method = distill.matching(LINEAR, optax.sgd(0.5), loss=means_and_variances, strategy=())
+    state, batch = start(method=method), DRAW(jax.random.key(1), POOL)
+    params = linear_init(jax.random.split(KEY)[0], state.images[0])
+
+    @jax.value_and_grad
+    def loss(images):
+        total = 0.0
+        for c in range(3):
+            weights = np.asarray(batch.weights[c])
+            real, synthetic = (linear_apply(params, x[c])[0] for x in (batch.images, images))
+            mean = weights @ real
+            variance = weights @ (real - mean) ** 2
+            total += jnp.sum((mean - synthetic.mean(0)) ** 2)
+            total += jnp.sum((variance - synthetic.var(0)) ** 2)
+        return total
+
+    value, gradient = loss(state.images)
+    after, info = method.step(KEY, state, batch)
+    assert float(info["loss"]) == pytest.approx(float(value), rel=1e-4)
+    np.testing.assert_allclose(after.images, state.images - 0.5 * gradient, atol=1e-5)
+
+
+def test_distribution_matching_is_matching_along_the_distribution_to_the_bit():
+    batch = DRAW(KEY, POOL)
+    one, other = (
+        make(LINEAR, OPTIMIZER, strategy=("crop",), **options)
+        for make, options in (
+            (distill.distribution_matching, {}),
+            (distill.matching, {"loss": matching.distribution}),
+        )
+    )
+    equal(jax.jit(one.step)(KEY, start(), batch), jax.jit(other.step)(KEY, start(), batch))
+
+
+def test_an_augmentation_of_ones_own_gives_the_bits_of_the_names_it_stands_for():
+    def own(key, image):
+        return augment.apply(augment.draw(key, image.shape, strategy=("crop", "cutout")), image)
+
+    batch = DRAW(KEY, POOL)
+    for make in (
+        lambda strategy: distill.matching(LINEAR, OPTIMIZER, strategy=strategy),
+        lambda strategy: distill.gradient_matching(
+            LINEAR, OPTIMIZER, outer=2, inner=1, strategy=strategy
+        ),
+    ):
+        one, other = make(own), make(("crop", "cutout"))
+        state = start(method=one)
+        equal(jax.jit(one.step)(KEY, state, batch), jax.jit(other.step)(KEY, state, batch))
+
+
+# ------------------------------------------------------------------ the loop
+
+
+CHEAP = distill.matching(LINEAR, OPTIMIZER, strategy=())
+LOOP = dict(method=CHEAP, draw=DRAW, length=3)
+
+
+def test_steps_are_the_bits_of_a_chunk_and_keep_their_state():
+    state = start(method=CHEAP)
+    found = jax.jit(functools.partial(distill.steps, **LOOP))(KEY, state, POOL, 5)
+    assert not state.images.is_deleted()
+    equal(found, distill.chunk(KEY, state, POOL, jnp.asarray(5), **LOOP))
+
+
+def test_seeds_are_a_vmap_of_steps():
+    state, keys = start(method=CHEAP), jax.random.split(KEY, 2)
+    run = functools.partial(distill.steps, **LOOP)
+    images = jax.jit(jax.vmap(lambda key: run(key, state, POOL, 0)[0].images))(keys)
+    for key, found in zip(keys, images, strict=True):
+        np.testing.assert_allclose(found, run(key, state, POOL, 0)[0].images, atol=1e-5)
+    assert (images[0] != images[1]).any()
+
+
+def test_a_run_leaves_what_it_was_given():
+    images = sampling.initial_real(KEY, POOL, ipc=2)
+    state = CHEAP.init(images)
+    before = np.array(images)
+    for _ in distill.run(KEY, state, POOL, method=CHEAP, draw=DRAW, steps=4, chunk_length=2):
+        pass
+    np.testing.assert_array_equal(images, before)
+    np.testing.assert_array_equal(state.images, before)
+
+
+def test_chunks_of_one_length_are_traced_once():
+    traces = []
+
+    def step(key, state, batch):
+        traces.append(0)
+        return CHEAP.step(key, state, batch)
+
+    method = distill.Method(CHEAP.init, step)
+    chunks = distill.run(
+        KEY, start(method=CHEAP), POOL, method=method, draw=DRAW, steps=7, chunk_length=2
+    )
+    assert [step for step, *_ in chunks] == [2, 4, 6, 7]
+    assert len(traces) == 2  # chunks of two and, at the end, one of one
+
+
+@pytest.mark.parametrize(
+    "step, message",
+    [
+        (lambda key, state, batch: state, r"pair \(state, info\), found \(\(3, 2, 8"),
+        (lambda key, state, batch: (state, {"cost": 0.0}), r'"loss" among them, found \{.cost'),
+        (lambda key, state, batch: (state, {"loss": jnp.ones(2)}), r"dict of scalars.*\(2,\)"),
+        (lambda key, state, batch: (state, 0.0), "dict of scalars"),
+        (lambda key, state, batch: ((state, state), {"loss": 0.0}), "structure, shapes and dtypes"),
+        (lambda key, state, batch: (state[:1], {"loss": 0.0}), r"found \(\(1, .* for \(\(3, "),
+        (lambda key, state, batch: (state.astype(int), {"loss": 0.0}), "found .*int32.*float32"),
+    ],
+)
+def test_a_step_that_keeps_no_protocol_is_refused(step, message):
+    method, images = distill.Method(lambda images: images, step), start().images
+    with pytest.raises(TypeError, match=message):
+        distill.steps(KEY, images, POOL, 0, method=method, draw=DRAW, length=1)
 
 
 # ------------------------------------------------------------------ gradient matching
@@ -335,18 +476,11 @@ def test_ten_and_a_hundred_classes_make_programs_of_one_size():
     assert operations(100) == pytest.approx(operations(10), rel=0.05)
 
 
-@pytest.mark.parametrize(
-    "ipc, expected", [(1, (1, 1)), (5, (10, 50)), (50, (50, 10)), (99, (50, 10))]
-)
-def test_loops(ipc, expected):
-    assert distill.loops(ipc) == expected
-
-
 def test_gradient_matching_refuses():
     with pytest.raises(ValueError, match="at least 1, found 0 and 1"):
         distill.gradient_matching(SHALLOW, OPTIMIZER, outer=0, inner=1)
-    with pytest.raises(ValueError, match="at least 1, found 0"):
-        distill.loops(0)
+    with pytest.raises(ValueError, match="there are 2 classes, found a network of 3"):
+        DSA.init(jnp.zeros((2, 1, 8, 8, 3)))
     with pytest.raises(ValueError, match=r"\[k, ipc, h, w, c\], found shape \(2, 8, 8, 3\)"):
         DSA.init(jnp.zeros((2, 8, 8, 3)))
 
@@ -367,7 +501,7 @@ GROUP_DRAW = draws.grouped(functools.partial(sampling.uniform_batch, size=6), gr
 
 
 def test_the_loss_over_groups_pulls_to_their_barycentre():
-    """Class by class, Σ_g ‖μ_g − s‖² has the gradient 2 G (s − mean of μ_g), G counting present groups."""
+    """Σ_g ‖μ_g − s‖² has the gradient 2 G (s − mean of μ_g) for the G groups of a class."""
     batch = GROUP_DRAW(KEY, GROUP_POOL)
     assert batch.images.shape == (3, 12, 8, 8, 3)
     options = dict(network=SHALLOW, optimizer=optax.sgd(1.0), strategy=())
@@ -417,7 +551,7 @@ def segment(spread=0.02):
     first = SHALLOW.init(KEY, jnp.zeros((1, 8, 8, 3)))
     leaves, tree = jax.tree.flatten(first)
     keys = jax.random.split(KEY, len(leaves))
-    last = [x + spread * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)]
+    last = [x + spread * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
     return trajectories.Segment(first, jax.tree.unflatten(tree, last))
 
 
@@ -442,7 +576,8 @@ def test_a_trajectory_matching_step_is_the_written_out_formula():
             slope = jax.grad(cross_entropy)(params)
             params = jax.tree.map(lambda p, g: p - jnp.exp(log_rate) * g, params, slope)
         far = lambda x, y: sum(
-            ((a - b) ** 2).sum() for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y))
+            ((a - b) ** 2).sum()
+            for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
         )
         return far(params, way.target) / far(way.start, way.target)
 
@@ -507,3 +642,5 @@ def test_trajectory_matching_resumes_to_the_same_bits_and_follows():
 def test_trajectory_matching_refuses():
     with pytest.raises(ValueError, match="inner must be at least 1, found 0"):
         mtt(0)
+    with pytest.raises(ValueError, match="there are 2 classes, found a network of 3"):
+        mtt().init(jnp.zeros((2, 1, 8, 8, 3)))

@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from jaxdd import contrastive, distill, evaluate, kde, networks, parallel, sampling
+from jaxdd import contrastive, distill, evaluate, kde, networks, parallel, sampling, tasks, training
 
 K, SIZE = 3, 8
 NETWORK = networks.ConvNet(K, width=4, depth=1)
@@ -126,20 +126,11 @@ def test_evaluation_is_the_same(mesh, pool):
     """Seeds over devices, by shard_map, by pmap and by threads; five leave devices without work."""
     images = sampling.take(pool, pool.order[: 6 * K])
     labels = jnp.repeat(jnp.arange(K), 6)
-    test = (pool.images, jnp.arange(60) % K, None)
+    task = tasks.Task(pool.images, pool.labels, None, None, pool.mean, pool.std, K)
 
     def score(keys, images):
         return evaluate.evaluate(
-            keys,
-            NETWORK,
-            images,
-            labels,
-            test,
-            aligned=None,
-            mean=pool.mean,
-            std=pool.std,
-            epochs=3,
-            strategy=("crop",),
+            keys, NETWORK, images, task, labels=labels, epochs=3, strategy=("crop",)
         )
 
     keys = jax.random.split(KEY, 5)
@@ -155,6 +146,69 @@ def test_evaluation_is_the_same(mesh, pool):
     for _ in range(2):
         np.testing.assert_array_equal(threaded(keys, images).accuracy, expected)
     assert len(traces) == 1
+
+
+def on_every_device(function, mesh, *per_device):
+    """A function of one device's arguments and the pool, by `shard_map` as JAX has it by default."""
+    whole, part = PartitionSpec(), PartitionSpec(parallel.AXIS)
+
+    def one(*arguments):
+        *mine, pool = arguments
+        found = function(*jax.tree.map(lambda x: x[0], mine), pool)
+        return jax.tree.map(lambda x: x[None], found)
+
+    specs = (*[part] * len(per_device), whole)
+    return jax.jit(jax.shard_map(one, mesh=mesh, in_specs=specs, out_specs=part))
+
+
+def dm_steps(key, images, pool):
+    method = METHODS["dm"](NETWORK)
+    draw = functools.partial(sampling.weighted_batch, size=40)  # several micro-batches
+    state = method.init(images)
+    return distill.steps(key, state, pool, 0, method=method, draw=draw, length=2)
+
+
+def trained(key, images, pool):
+    labels = jnp.arange(K).repeat(images.shape[1])
+    images = images.reshape(-1, SIZE, SIZE, 3)
+    return training.train(key, NETWORK, images, labels, epochs=2, batch_size=40, strategy=())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda key, images, pool: sampling.uniform_batch(key, pool, 5),
+        lambda key, images, pool: sampling.weighted_batch(key, pool, 5),
+        dm_steps,
+        trained,
+    ],
+    ids=["uniform", "weighted", "distilled", "trained"],
+)
+def test_what_runs_on_one_device_runs_on_each_of_a_shard_map(mesh, pool, function):
+    """Four seeds, four sets of 3 × 12 images; parameters that start at one on all are trained, too."""
+    keys = jax.random.split(KEY, 4)
+    images = jax.vmap(lambda key: sampling.initial_real(key, pool, ipc=12))(keys)
+    found = on_every_device(function, mesh, keys, images)(keys, images, pool)
+    one = jax.jit(function)
+    for i in range(4):
+        mine = jax.tree.map(lambda x, i=i: x[i], found)
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+        jax.tree.map(close, mine, one(keys[i], images[i], pool))
+
+
+def test_a_shared_set_descends_the_sum_over_the_devices(mesh, pool):
+    """Inside of `shard_map` the gradient of what all devices share is the sum of theirs."""
+    method = distill.distribution_matching(NETWORK, optax.sgd(1.0), strategy=())
+    keys, images = jax.random.split(KEY, 4), sampling.initial_real(KEY, pool, ipc=2)
+
+    def moved(key, pool):
+        batch = sampling.weighted_batch(key, pool, 5)
+        return method.step(KEY, method.init(images), batch)[0].images - images
+
+    found = on_every_device(moved, mesh, keys)(keys, pool)
+    expected = sum(jax.jit(moved)(key, pool) for key in keys)
+    for each in found:
+        np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-4)
 
 
 exact = jax.jit(kde.log_density, static_argnames="leave_one_out")
