@@ -16,7 +16,7 @@ import pytest
 
 from jaxdd import distill, draws, networks, reweight, sampling, weights
 from jaxdd.data import datasets, files
-from jaxdd.runs import checkpoint, options, parts, pipeline, results, store
+from jaxdd.runs import checkpoint, options, parts, pipeline, report, results, store
 
 TINY = options.DM(
     ipc=2, steps=6, batch_size=8, depth=2, epochs=2, eval_seeds=2, chunk=2, encoder_steps=2,
@@ -98,6 +98,14 @@ def test_distilled_rows_start_from_their_subsets(compared):
     np.testing.assert_allclose(read("none"), read("random") + 6, atol=1e-5)
     np.testing.assert_allclose(read("kde"), read("random-kde") + 6, atol=1e-5)
     assert (read("kde") != read("none")).any()
+
+
+def test_a_report_tells_of_networks_and_methods_of_ones_own(compared):
+    """They are in the configuration, and there is no command that would repeat them."""
+    folder, *_ = compared
+    page = report.render(report.read(folder))
+    assert "jaxdd.networks:Functions()" in page and f"{__name__}:add_one" in page
+    assert "How to repeat it" in page and "jaxdd compare arrays" not in page
 
 
 def test_compare_reports_progress(compared):
@@ -282,6 +290,8 @@ def test_weights_of_ones_own(tmp_path):
     for wrong in (mine[1:], -mine, mine * np.nan, mine * (data.train.labels == 0)):
         with pytest.raises(ValueError, match="weights must be"):
             pipeline.run(data, tmp_path / "new", TINY, weights=wrong, **OWN)
+    with pytest.raises(ValueError, match="there are weights, .* nothing to debias by oracle"):
+        pipeline.run(data, tmp_path / "new", TINY, weights=mine, debias="oracle", **OWN)
     with pytest.raises(ValueError, match="given weights need weights, found none"):
         pipeline.run(data, tmp_path / "new", TINY, debias="given", **OWN)
     assert not (tmp_path / "new").exists()

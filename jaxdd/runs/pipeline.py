@@ -106,7 +106,10 @@ def run(
             written.
         Interrupted: after Ctrl-C, once the state is saved.
     """
-    debias = "given" if weights is not None else debias
+    if weights is not None:
+        if debias not in ("kde", "given"):
+            raise ValueError(f"there are weights, so there is nothing to debias by {debias}")
+        debias = "given"
     work = _Work(
         data,
         options,
@@ -217,7 +220,7 @@ class _Work:
         """Refuses what the data or the method cannot do, before any folder is touched."""
         if debias not in DEBIAS:
             raise ValueError(f"debias must be one of {', '.join(DEBIAS)}, found {debias!r}")
-        if (debias == "given") != (self.given is not None) and debias == "given":
+        if debias == "given" and self.given is None:
             raise ValueError("given weights need weights, found none")
         if debias == "auto":
             _check_choice(self.options)
