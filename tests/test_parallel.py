@@ -149,7 +149,7 @@ def test_evaluation_is_the_same(mesh, pool):
 
 
 def on_every_device(function, mesh, *per_device):
-    """A function of one device's arguments and the pool, by `shard_map` as JAX has it by default."""
+    """A function of a device's arguments and the pool, by `shard_map` with JAX's defaults."""
     whole, part = PartitionSpec(), PartitionSpec(parallel.AXIS)
 
     def one(*arguments):
@@ -185,7 +185,7 @@ def trained(key, images, pool):
     ids=["uniform", "weighted", "distilled", "trained"],
 )
 def test_what_runs_on_one_device_runs_on_each_of_a_shard_map(mesh, pool, function):
-    """Four seeds, four sets of 3 × 12 images; parameters that start at one on all are trained, too."""
+    """Four seeds and sets of 3 × 12 images; parameters that start at one on all train, too."""
     keys = jax.random.split(KEY, 4)
     images = jax.vmap(lambda key: sampling.initial_real(key, pool, ipc=12))(keys)
     found = on_every_device(function, mesh, keys, images)(keys, images, pool)
