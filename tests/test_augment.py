@@ -354,6 +354,34 @@ def test_per_image_is_apply_of_draw_at_every_size(shape):
         np.testing.assert_allclose(found[i], expected, atol=1e-4)
 
 
+# Functions of one's own
+
+
+def own(key, image):
+    return augment.apply(augment.draw(key, image.shape, strategy=("crop", "rotate")), image)
+
+
+def test_a_function_gives_the_bits_of_the_names_it_stands_for():
+    key, real, synthetic = jax.random.key(1), normal_images(5, 8, 8, 3), normal_images(2, 8, 8, 3)
+    for found, expected in zip(
+        siamese(key, real, synthetic, strategy=own),
+        siamese(key, real, synthetic, strategy=("crop", "rotate")),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
+    found = per_image(key, real, strategy=own)
+    np.testing.assert_array_equal(found, per_image(key, real, strategy=("crop", "rotate")))
+    assert (found[0] != real[0]).any()
+
+
+@pytest.mark.parametrize("strategy", [lambda key, x: x[1:], lambda key, x: x.mean()])
+def test_a_function_keeps_the_shape(strategy):
+    images = jnp.ones((2, 8, 8, 3))
+    for augmented in (augment.siamese, augment.per_image):
+        with pytest.raises(ValueError, match=r"of the shape \(8, 8, 3\) that it got, found \("):
+            augmented(jax.random.key(0), images, strategy=strategy)
+
+
 # Transformations
 
 

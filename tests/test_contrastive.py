@@ -5,7 +5,7 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from jaxdd import contrastive, networks, sampling
+from jaxdd import augment, contrastive, networks, sampling
 
 
 def unit(shape, seed=0):
@@ -93,7 +93,7 @@ def test_training_reaches_the_lowest_loss_and_separates_the_classes(trained):
 
 
 def test_a_step_follows_the_gradient_over_all_views_at_once(trained):
-    """150 views, several micro-batches there and back, against one differentiation of everything."""
+    """150 views in several micro-batches, against one differentiation of everything."""
     encoder, *_ = trained
     trainer = contrastive.trainer(encoder, optax.sgd(1.0), strategy=())
     images = jax.random.normal(jax.random.key(0), (3, 25, 8, 8, 1))
@@ -110,6 +110,22 @@ def test_a_step_follows_the_gradient_over_all_views_at_once(trained):
     assert float(info["loss"]) == pytest.approx(float(value), rel=1e-5)
     expected = optax.apply_updates(state.params, jax.tree.map(jnp.negative, gradient))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), found.params, expected)
+
+
+def test_an_augmentation_of_ones_own_gives_the_bits_of_the_names_it_stands_for():
+    def own(key, image):
+        return augment.apply(augment.draw(key, image.shape, strategy=("crop",)), image)
+
+    network = networks.ConvNet(2, width=2, depth=1, norm=None)
+    encoder = contrastive.Encoder(network, hidden=2, dimension=2)
+    batch = sampling.Batch(unit((2, 3, 8, 8, 1)), jnp.full((2, 3), 1 / 3))
+    one, other = (
+        contrastive.trainer(encoder, optax.sgd(1.0), strategy=strategy)
+        for strategy in (own, ("crop",))
+    )
+    state = one.init(jax.random.key(1), batch.images[0])
+    found, expected = (jax.jit(each.step)(jax.random.key(2), state, batch) for each in (one, other))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_training_is_a_function_of_the_key(trained):

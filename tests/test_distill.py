@@ -195,20 +195,6 @@ def test_pmap_over_seeds():
     assert len(set(info["loss"].tolist())) == 4
 
 
-def test_initial_images():
-    """Real ones are in the pool, weighted ones have weight, noise is standard normal."""
-    one = np.zeros(59)
-    one[[0, 21, 30]] = 1
-    pool = make_pool(weights=one)
-    weighted = sampling.initial_real(KEY, pool, ipc=1, weighted=True)
-    equal(weighted[:, 0], sampling.take(pool, jnp.array([0, 21, 30])))
-    real = sampling.initial_real(KEY, POOL, ipc=2)
-    everything = sampling.take(POOL, jnp.arange(59))
-    assert all((everything == image).all((1, 2, 3)).any() for image in real.reshape(-1, 8, 8, 3))
-    noise = sampling.initial_noise(KEY, POOL, ipc=20)
-    assert noise.shape == (3, 20, 8, 8, 3) and abs(float(noise.std()) - 1) < 0.02
-
-
 def test_a_diverging_run_stops_with_the_step():
     method = distill.distribution_matching(NETWORK, optax.sgd(jnp.inf))
     chunks = distill.run(
@@ -259,6 +245,7 @@ def test_a_loss_of_ones_own_is_descended():
     state, batch = start(method=method), DRAW(jax.random.key(1), POOL)
     params = linear_init(jax.random.split(KEY)[0], state.images[0])
 
+    @jax.jit
     @jax.value_and_grad
     def loss(images):
         total = 0.0
@@ -272,7 +259,7 @@ def test_a_loss_of_ones_own_is_descended():
         return total
 
     value, gradient = loss(state.images)
-    after, info = method.step(KEY, state, batch)
+    after, info = jax.jit(method.step)(KEY, state, batch)
     assert float(info["loss"]) == pytest.approx(float(value), rel=1e-4)
     np.testing.assert_allclose(after.images, state.images - 0.5 * gradient, atol=1e-5)
 

@@ -5,10 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 from jax.test_util import check_grads
 
-from jaxdd import networks
+from jaxdd import distill, evaluate, networks, sampling, tasks
 
 KEY = jax.random.key(0)
 SMALL = {
@@ -213,3 +215,95 @@ def test_no_norm_and_other_depths():
 def test_too_small_an_image_is_named():
     with pytest.raises(ValueError, match="images of 4×4 pixels are too small for a 5×5"):
         networks.LeNet(10).init(KEY, jnp.zeros((1, 4, 4, 1)))
+
+
+# ------------------------------------------------------------------ networks of one's own
+
+
+class Nnx(nnx.Module):
+    def __init__(self, rngs):
+        self.hidden = nnx.Linear(48, 5, rngs=rngs)
+        self.classifier = nnx.Linear(5, 3, rngs=rngs)
+
+    def __call__(self, images):
+        features = jnp.tanh(self.hidden(images.reshape(len(images), -1)))
+        return features, self.classifier(features)
+
+
+def nnx_init(key, images):
+    return nnx.split(Nnx(nnx.Rngs(key)))[1]
+
+
+def nnx_apply(params, images):
+    structure = nnx.split(nnx.eval_shape(lambda: Nnx(nnx.Rngs(0))))[0]
+    return nnx.merge(structure, params)(images)
+
+
+def plain_init(key, images):
+    return {"features": jax.random.normal(key, (48, 5)) / 7, "classifier": jnp.zeros((5, 3))}
+
+
+def plain_apply(params, images):
+    features = jnp.tanh(jnp.einsum("nhwc,hwcd->nd", images, params["features"].reshape(4, 4, 3, 5)))
+    return [features, features @ params["classifier"]]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        networks.MLP(num_classes=3, width=16),
+        networks.Functions(nnx_init, nnx_apply),
+        networks.Functions(plain_init, plain_apply),
+    ],
+    ids=["linen", "nnx", "functions"],
+)
+def test_any_network_distils_and_is_evaluated(network):
+    """Three classes of one colour each: the loss falls, and networks learn it."""
+    labels = np.arange(30) % 3
+    images = np.random.default_rng(0).integers(0, 90, (30, 4, 4, 3)).astype(np.uint8)
+    images[np.arange(30), :, :, labels] += 150
+    statistics = dict(num_classes=3, mean=(0.4,) * 3, std=(0.3,) * 3)
+    pool = sampling.pool(images, labels, **statistics)
+    method = distill.distribution_matching(network, optax.adam(0.1), strategy=())
+    state = method.init(sampling.initial_noise(KEY, pool, ipc=2))
+    draw = lambda key, pool: sampling.uniform_batch(key, pool, 10)
+    ((_, state, info),) = distill.run(
+        KEY, state, pool, method=method, draw=draw, steps=40, chunk_length=40
+    )
+    assert info["loss"][-10:].mean() < info["loss"][:10].mean()
+    task = tasks.task(images, labels, **statistics, strategy=())
+    score = jax.jit(
+        lambda images: evaluate.evaluate(
+            KEY[None], network, images, task, epochs=60, learning_rate=0.1
+        )
+    )
+    assert score(state.images).accuracy[0] > 0.9
+    networks.check_classes(network, state.images[0], 3)
+    with pytest.raises(ValueError, match="there are 4 classes, found a network of 3"):
+        networks.check_classes(network, state.images[0], 4)
+
+
+@pytest.mark.parametrize(
+    "found, shapes",
+    [
+        (lambda n: jnp.zeros((n, 3)), r"\(2, 3\)"),
+        (lambda n: (jnp.zeros((n, 3)), jnp.zeros((n, 2, 2, 4))), r"\(\(2, 3\), \(2, 2, 2, 4\)\)"),
+        (lambda n: (jnp.zeros((4, n)), jnp.zeros((3, n))), r"\(\(4, 2\), \(3, 2\)\)"),
+        (lambda n: (jnp.zeros((n, 4)), jnp.zeros(n)), r"\(\(2, 4\), \(2,\)\)"),
+        (lambda n: (jnp.zeros((n, 4)), jnp.zeros((n, 3)), 0), r"\(\(2, 4\), \(2, 3\), \(\)\)"),
+        (lambda n: None, "None"),
+    ],
+    ids=["logits", "swapped", "transposed", "no classes", "three", "nothing"],
+)
+def test_what_is_no_pair_of_features_and_logits_is_refused(found, shapes):
+    network = networks.Functions(lambda key, images: (), lambda params, images: found(len(images)))
+    with pytest.raises(TypeError, match=f"logits .n, k.. for n = 2 images, found shapes {shapes}$"):
+        networks.outputs(network, (), jnp.zeros((2, 4, 4, 3)))
+
+
+def test_features_of_any_shape_are_flattened():
+    network = networks.Functions(None, lambda params, images: (images, images[:, 0, 0]))
+    images = random((2, 4, 5, 3))
+    features, logits = networks.outputs(network, (), images)
+    np.testing.assert_array_equal(features, images.reshape(2, 60))
+    assert logits.shape == (2, 3)

@@ -5,6 +5,8 @@ import pytest
 
 from jaxdd import sampling
 
+KEY = jax.random.key(0)
+
 
 def make_pool(counts, weights=None, shape=(2, 2, 1)):
     """A pool whose image i has the value i everywhere, classes shuffled."""
@@ -72,7 +74,7 @@ def test_uniform_batch_of_a_small_class_is_the_class():
 
 @pytest.mark.parametrize("draw", [sampling.uniform_batch, sampling.weighted_batch])
 def test_both_batches_have_the_expectation_of_the_weighted_mean(draw):
-    """Self-normalised means of 4 of 6 samples are biased by O(1/b); a batch of the class is exact."""
+    """Self-normalised means of 4 of 6 samples are biased by O(1/b); a whole class is exact."""
     weights = np.array([1.0, 2, 3, 4, 5, 6])
     pool = sampling.pool(
         np.arange(6.0)[:, None, None, None],
@@ -185,3 +187,70 @@ def test_dtypes_are_checked():
         sampling.pool(IMAGES.astype(np.int32), LABELS, **options)
     with pytest.raises(TypeError, match="labels must be integers, found float"):
         sampling.pool(IMAGES, LABELS / 1.0, **options)
+
+
+# ------------------------------------------------------------------ weights of one's own
+
+
+def equal(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_reweighting_is_the_pool_with_these_weights_to_the_bit():
+    weights = np.random.default_rng(1).uniform(0.1, 5, 12)
+    _, plain = make_pool([7, 5])
+    _, weighed = make_pool([7, 5], weights)
+    found = sampling.reweighted(plain, weights)
+    equal(found, weighed)
+    assert found.images is plain.images and found.order is plain.order
+
+
+@pytest.mark.parametrize(
+    "weights", [[1, 3, 5], (1.0, 3.0, 5.0), np.array([1, 3, 5], np.float64), jnp.array([1, 3, 5])]
+)
+def test_any_array_is_weights(weights):
+    """Classes 0, 1, 0: weights 1 and 5 of six, and 3 alone."""
+    statistics = dict(num_classes=2, mean=(0,), std=(1,))
+    pool = sampling.pool(np.zeros((3, 1, 1, 1)), np.array([0, 1, 0]), **statistics)
+    np.testing.assert_allclose(sampling.reweighted(pool, weights).weights, [1 / 6, 1, 5 / 6])
+
+
+def test_weights_of_a_vmap():
+    """Two weightings at once, for which values cannot be looked at, equal one after the other."""
+    _, pool = make_pool([7, 5])
+    weights = jnp.asarray(np.random.default_rng(1).uniform(0.1, 5, (2, 12)), jnp.float32)
+
+    def drawn(weights):
+        return sampling.with_replacement(KEY, sampling.reweighted(pool, weights), 4)
+
+    equal(jax.vmap(drawn)(weights), jnp.stack([drawn(each) for each in weights]))
+
+
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        (np.ones(3), r"weights must be \[n\] like labels \(4,\), found \(3,\)"),
+        (np.ones((4, 1)), r"found \(4, 1\)"),
+        ([1, -1, 1, 1], "non-negative .* found -1"),
+        ([1, np.nan, 1, 1], "finite"),
+        ([0, 0, 1, 1], "positive sum in each class, .* class sums down to 0"),
+    ],
+)
+def test_unusable_weights_are_refused(weights, message):
+    pool = sampling.pool(IMAGES, LABELS, num_classes=2, mean=(0,), std=(1,))
+    with pytest.raises(ValueError, match=message):
+        sampling.reweighted(pool, weights)
+
+
+def test_initial_images():
+    """Real ones are in the pool, weighted ones have weight, noise is standard normal."""
+    labels, pool = make_pool([20, 9, 30])
+    one = np.zeros(59)
+    chosen = [np.flatnonzero(labels == label)[1] for label in range(3)]
+    one[chosen] = 1
+    weighted = sampling.initial_real(KEY, sampling.reweighted(pool, one), ipc=1, weighted=True)
+    equal(weighted[:, 0], sampling.take(pool, jnp.array(chosen)))
+    real = np.asarray(sampling.initial_real(KEY, pool, ipc=2))[:, :, 0, 0, 0].astype(int)
+    assert (labels[real] == np.arange(3)[:, None]).all() and (real[:, 0] != real[:, 1]).all()
+    noise = sampling.initial_noise(KEY, pool, ipc=200)
+    assert noise.shape == (3, 200, 2, 2, 1) and abs(float(noise.std()) - 1) < 0.05

@@ -308,10 +308,11 @@ def test_nothing_is_trained_where_nobody_disagrees():
 def test_weights_for_coloured_digits_and_none_for_grey_ones(name, conflict):
     """What the choice is for, on 1,437 real images."""
     data = benchmarks.load(name, conflict=conflict)
-    pool, options = datasets.pool(data), dict(strategy=data.strategy)
-    few = functools.partial(weights.judge_by_subsets, KEY, **options, sets=1)
-    encoder = weights.default_encoder(pool, width=16)
-    choice = weights.choose(KEY, pool, **options, encoder=encoder, judge=few)
+    pool, options = datasets.pool(data), dict(strategy=("crop",))
+    encoder = weights.default_encoder(pool, width=8, depth=2)
+    judge = functools.partial(weights.judge_by_subsets, KEY, **options, sets=1, epochs=60)
+    search = weights.Search(encoder_steps=(60,), bandwidth=(0.2, 0.4), temperature=(0.7, 1.0))
+    choice = weights.choose(KEY, pool, **options, encoder=encoder, search=search, judge=judge)
     assert (choice.weighed is None) == (conflict is None) == (choice.objection is not None)
     if conflict is not None:
         assert choice.trials["best"].disagreeing > choice.trials["uniform"].disagreeing + 0.2
