@@ -250,7 +250,7 @@ def test_a_loss_of_ones_own_is_descended():
     def loss(images):
         total = 0.0
         for c in range(3):
-            weights = np.asarray(batch.weights[c])
+            weights = batch.weights[c]
             real, synthetic = (linear_apply(params, x[c])[0] for x in (batch.images, images))
             mean = weights @ real
             variance = weights @ (real - mean) ** 2

@@ -36,7 +36,7 @@ def trainer(draw=sampling.uniform_batch, size=6):
 
 
 def test_an_expert_is_sgd_on_the_weighted_risk():
-    """Batches of all samples, so that order is irrelevant: four updates, kept after two and four."""
+    """Batches of all samples, whatever their order: four updates, kept after two and four."""
     weights = np.random.default_rng(1).uniform(size=12)
     found = trainer()(KEY, pool=pool(weights))
     for c in range(2):
@@ -51,7 +51,7 @@ def test_an_expert_is_sgd_on_the_weighted_risk():
 
     params = NETWORK.init(jax.random.split(KEY)[0], jnp.asarray(images[:1], jnp.float32))
     for moment in range(3):
-        kept = jax.tree.map(lambda x: x[moment], found)
+        kept = jax.tree.map(lambda x, moment=moment: x[moment], found)
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), kept, params)
         for _ in range(2):
             params = jax.tree.map(lambda p, g: p - 0.1 * g, params, slope(params))

@@ -275,6 +275,12 @@ def test_held_out_samples_are_in_no_set():
     assert 0 < disagreeing < 1
     expected = (140 + 100 * disagreeing) / 240, 1, disagreeing, 20
     np.testing.assert_allclose(trial, expected, rtol=1e-6)
+    tested.clear()
+    trial = judge(pool, groups, network, sets=1, most=20)(jnp.ones(240))
+    jax.effects_barrier()
+    held = np.unique(np.concatenate(tested))
+    assert (held < 100).sum() == 20 and len(held) == 40  # the shares are not those of training
+    assert trial.overall == pytest.approx((140 + 100 * trial.disagreeing) / 240)
 
 
 def test_no_class_is_held_out_whole():
