@@ -14,6 +14,7 @@ samples carry 90 % of the weight the second has far less variance.
 [[0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0.0, 0.0]]
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -75,14 +76,24 @@ def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
     return (images.astype(jnp.float32) * scale - jnp.asarray(mean)) / jnp.asarray(std)
 
 
-@jax.jit
-def _running_sum(values, first):
-    """Sums along the axis, starting afresh wherever `first` is true."""
+# Compiled, since one after the other a dozen small operations take a second the first time.
+@functools.partial(jax.jit, static_argnames="num_classes")
+def _index(labels, num_classes):
+    """Samples sorted by class, and the first position and the number of each class's."""
+    count = jnp.bincount(labels, length=num_classes)
+    return jnp.argsort(labels, stable=True), jnp.cumsum(count) - count, count
 
-    def add(left, right):
+
+@jax.jit
+def _shares(weights, labels, order, start):
+    """Weights that sum to one in each class, and their running sums along the order."""
+    weights = weights / jax.ops.segment_sum(weights, labels, len(start))[labels]
+    first = jnp.zeros(weights.shape, bool).at[start].set(True)
+
+    def add(left, right):  # starting afresh wherever a class begins
         return jnp.where(right[1], right[0], left[0] + right[0]), left[1] | right[1]
 
-    return jax.lax.associative_scan(add, (values, first))[0]
+    return weights, jax.lax.associative_scan(add, (weights[order], first))[0]
 
 
 def pool(
@@ -131,9 +142,7 @@ def pool(
     values = (images, labels, mean, std)
     if not any(isinstance(x, Tracer) for x in values):
         _check(values, num_classes, empty)
-    count = jnp.bincount(labels, length=num_classes)
-    order = jnp.argsort(labels, stable=True)
-    start = jnp.cumsum(count) - count
+    order, start, count = _index(labels, num_classes)
     unweighed = jnp.zeros(labels.shape)
     bare = Pool(images, labels, unweighed, order, start, count, unweighed, mean, std)
     return reweighted(bare, jnp.ones(labels.shape) if weights is None else weights)
@@ -161,10 +170,7 @@ def reweighted(pool: Pool, weights: Values) -> Pool:
         )
     if not any(isinstance(x, Tracer) for x in (weights, pool.labels)):
         _check_weights(pool.labels, weights, pool.num_classes)
-    total = jax.ops.segment_sum(weights, pool.labels, pool.num_classes)
-    weights = weights / total[pool.labels]
-    first = jnp.zeros(weights.shape, bool).at[pool.start].set(True)
-    cumulative = _running_sum(weights[pool.order], first)
+    weights, cumulative = _shares(weights, pool.labels, pool.order, pool.start)
     return pool._replace(weights=weights, cumulative=cumulative)
 
 

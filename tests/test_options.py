@@ -34,6 +34,11 @@ def test_loops_of_the_reference(ipc, expected):
     assert options.loops(ipc) == expected
 
 
+def test_loops_need_an_image():
+    with pytest.raises(ValueError, match="ipc must be at least 1, found 0"):
+        options.loops(0)
+
+
 def test_an_option_of_another_method_is_refused_with_its_owner():
     with pytest.raises(ValueError, match="^inner is an option of dc and dsa, found it with mtt$"):
         options.make(method="mtt", inner=2)

@@ -394,8 +394,29 @@ def test_chosen_weights_and_why_are_kept(tmp_path, monkeypatch, objection):
     assert result["seconds"]["choose"] > 0
     assert calls == [weights.Search((4, 12), (0.2, 0.4, 0.8, 1.6), (1.0, 1.4, 2.0, 2.8, 4.0))]
     (tmp_path / "result.json").unlink()
-    again = pipeline.run(shades(), tmp_path, asked, debias="auto", resume=True, **OWN)
+    resumed = dict(debias="auto", resume=True, **OWN)
+    again = pipeline.run(shades(), tmp_path, asked, **resumed)
     assert again["choice"] == result["choice"] and len(calls) == 1
+    record = tmp_path / "choice.json"
+    assert files.read_json(record) == result["choice"]
+    for damage in ("", "[1]", "{}", "null"):
+        (tmp_path / "result.json").unlink(missing_ok=True)
+        record.write_text(damage)
+        with pytest.raises(ValueError, match="choice.json does not hold.*delete it and resume"):
+            pipeline.run(shades(), tmp_path, asked, **resumed)
+    record.unlink()
+    assert pipeline.run(shades(), tmp_path, asked, **resumed)["choice"] == result["choice"]
+    assert len(calls) == 2
+
+
+def test_a_comparison_keeps_the_choice_of_its_row(tmp_path, monkeypatch):
+    """In a folder of its own, beside the weights with the options' own values."""
+    monkeypatch.setattr(weights, "choose", lambda key, pool, **_: chosen(pool, None))
+    found = pipeline.compare(shades(), tmp_path, TINY, rows=("kde", "auto"), **OWN)["rows"]
+    assert found["auto"]["choice"]["uniform"] is False and "choice" not in found["kde"]
+    assert found["auto"]["weights"] != found["kde"]["weights"]
+    kept = [files.read_arrays(tmp_path / path / "weights.npz")["weights"] for path in ("", "auto")]
+    assert (kept[0] != kept[1]).any()
 
 
 @pytest.mark.parametrize(
