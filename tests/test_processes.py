@@ -16,7 +16,7 @@ from jaxdd.runs import cli, processes, store
 
 RUN = (
     "run cdigits --ipc 2 --batch-size 8 --network mlp --epochs 1 --eval-seeds 3 --steps 6 "
-    "--chunk 2 --save-every 0 --debias none"
+    "--chunk 2 --save-every 0 --debias none --strategy"
 ).split()
 
 
@@ -35,7 +35,7 @@ def start(folder, process, port, patience):
     )
     where = f"--coordinator localhost:{port} --num-processes 2 --process-id {process}".split()
     command = [sys.executable, "-c", code, *RUN, "--out", str(folder), "--distributed", *where]
-    root = str(pathlib.Path(cli.__file__).parents[1])
+    root = str(pathlib.Path(cli.__file__).parents[2])
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
     with open(folder.with_name(f"said{process}"), "wb") as said:
         return subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=environment)
