@@ -89,7 +89,10 @@ def task(
         )
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
         raise ValueError(f"mean must be finite and std positive, found {mean} and {std}")
+    if (attributes is not None or aligned is not None) and num_attributes < 1:
+        raise ValueError(f"attributes need num_attributes of at least 1, found {num_attributes}")
     if not callable(strategy):
+        augment.check_strategy(strategy)
         strategy = tuple(strategy)
     return Task(
         images,

@@ -19,7 +19,7 @@ JUDGING = dict(epochs=2, sets=1)
 
 @pytest.fixture(scope="module")
 def data():
-    return benchmarks.load("cdigits", conflict=0.1)._replace(strategy=())
+    return benchmarks.load("cdigits", conflict=0.1)
 
 
 def test_unequal_classes(data):
@@ -36,6 +36,7 @@ def test_unequal_classes(data):
 
 
 def test_rules_choose_what_they_may(data):
+    data = data._replace(strategy=())
     found = auto_rules.judged(data, TINY, search=SEARCH, **JUDGING)
     rules, start = found["rules"], auto_rules.defaults(TINY)
     assert rules["default"]["values"] == start

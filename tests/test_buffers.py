@@ -86,6 +86,6 @@ def test_damaged_files_are_named_and_kept(tmp_path):
 
 def test_a_diverged_expert_is_not_kept(tmp_path):
     diverged = lambda i: {"x": np.array([0, np.inf])}
-    with pytest.raises(ValueError, match="expert 0 diverged; try a smaller expert_rate"):
+    with pytest.raises(ValueError, match="expert 0 diverged; try a smaller lr_teacher"):
         fill(tmp_path, train=diverged, like={"x": np.zeros(2)})
     assert not list(tmp_path.glob("expert-*"))

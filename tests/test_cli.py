@@ -367,15 +367,15 @@ def test_without_attributes(photographs, tmp_path, capsys, monkeypatch):
 def test_weights_and_a_network_of_ones_own(tmp_path, capsys, monkeypatch):
     """From a file and from a module in the working directory; both are in the record."""
     np.save(tmp_path / "w.npy", 1 + np.arange(1437) % 7)
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "little.py").write_text(
         "from jaxdd import networks\ndef small(classes): return networks.MLP(classes, width=3)\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     command = ["run", "cdigits", *TINY, "--steps", "2", "--weights", "w.npy", "--out", "out"]
-    cli.main([*command, "--network", "mine:small"])
+    cli.main([*command, "--network", "little:small"])
     result = files.read_json(tmp_path / "out" / "result.json")
-    assert result["config"]["debias"] == "given" and result["config"]["network"] == "mine:small"
+    assert result["config"]["debias"] == "given" and result["config"]["network"] == "little:small"
     assert result["config"]["augmentation"] == [] == result["config"]["strategy"]
     assert "given" in capsys.readouterr().out
     np.save(tmp_path / "w.npy", np.ones(3))

@@ -22,7 +22,6 @@ TINY = options.make(
     chunk=2,
     encoder_steps=1,
     encoder_width=4,
-    strategy=(),
 )
 CELLS = [grid.Cell("cdigits", row, TINY) for row in ("random", "none")]
 GRID = grid.Grid("tiny", lambda preset: CELLS, down=("dataset", "ipc"))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -128,7 +129,8 @@ def test_a_network_of_ones_own_by_name(tmp_path, monkeypatch):
         "logits = networks.Functions(make(2).init, lambda p, x: make(2).apply(p, x).logits)\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
     for name in ("mine:make", "mine:made"):
         assert build(network=name).network == networks.MLP(2, width=3)
     with pytest.raises(ValueError, match="data have 2 classes, found a network of 5"):

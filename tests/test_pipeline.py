@@ -174,6 +174,25 @@ def test_other_rows_of_a_finished_comparison_are_kept(tmp_path):
     assert list(found) == ["random", "none", "oracle"]
 
 
+def test_a_table_that_lacks_a_finished_row_is_made_again(tmp_path):
+    """Killed between the last file of a new row and the table that holds it."""
+    pipeline.compare(shades(), tmp_path, TINY, rows=["none"], **OWN)
+    before = (tmp_path / "compare.json").read_bytes()
+    pipeline.compare(shades(), tmp_path, TINY, rows=["oracle"], resume=True, **OWN)
+    (tmp_path / "compare.json").write_bytes(before)
+    found = pipeline.compare(shades(), tmp_path, TINY, rows=["oracle"], resume=True, **OWN)["rows"]
+    assert list(found) == ["random", "none", "oracle"]
+
+
+def test_a_method_of_ones_own_is_looked_at_before_there_is_a_folder(tmp_path):
+    no_images = METHOD._replace(init=lambda images: {"pixels": images})
+    with pytest.raises(TypeError, match="state must hold images of the shape .*, found None"):
+        pipeline.run(shades(), tmp_path / "out", TINY, network=NETWORK, method=no_images)
+    with pytest.raises(TypeError, match="a method must have init and step, found function"):
+        pipeline.run(shades(), tmp_path / "out", TINY, network=NETWORK, method=add_one)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_row_that_fails_leaves_a_finished_comparison_as_it_was(tmp_path):
     found = pipeline.compare(shades(), tmp_path, TINY, rows=["none"], **OWN)
     (tmp_path / "rows" / "none" / "result.json").write_text("{}")
@@ -450,6 +469,14 @@ def test_trajectory_matching_keeps_its_experts_for_other_runs(tmp_path):
     result = pipeline.run(shades(), tmp_path / "b", other, debias="none")
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert {"experts", "distill"} <= set(result["seconds"])
+    manifest = tmp_path / "buffer" / "none" / "manifest.json"
+    kept = files.read_json(manifest)
+    old = {"expert_epochs": kept["train_epochs"], "expert_rate": kept["lr_teacher"]}
+    now = ("train_epochs", "lr_teacher", "augmentation")
+    files.write_json(manifest, {n: v for n, v in kept.items() if n not in now} | old)
+    with pytest.raises(ValueError, match="augmentation is .*'flip'.* there and"):
+        pipeline.run(shades(), tmp_path / "e", asked, debias="none")  # it had all six
+    files.write_json(manifest, kept)
     with pytest.raises(ValueError, match="experts of something else: lr_teacher is 0.01 there"):
         changed = dataclasses.replace(asked, lr_teacher=0.02)
         pipeline.run(shades(), tmp_path / "c", changed, debias="none")
@@ -519,6 +546,9 @@ def test_a_folder_of_the_version_before_is_read(tmp_path):
     assert again == result
     with pytest.raises(ValueError, match="augmentation is .*'flip'.* there and"):
         pipeline.run(shades(), tmp_path, TINY, debias="none", resume=True, **OWN)
+    said = dataclasses.replace(TINY, strategy=mixed)  # as the command line can
+    again = pipeline.run(shades(), tmp_path, said, debias="none", resume=True, **OWN)
+    assert again == result
 
 
 def test_diagnoses_are_those_of_the_weights():

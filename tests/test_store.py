@@ -305,6 +305,9 @@ def test_weights_of_anybodys_are_read(tmp_path, name, write):
         ("w.csv", b"1\n-2\n", "w.csv: weights must be finite and at least 0, found -2.0..1.0"),
         ("w.csv", b"1\nnan\n", "w.csv: weights must be finite and at least 0"),
         ("w.csv", b"", "w.csv does not hold weights"),
+        ("w.npy", b"", "w.npy does not hold weights"),
+        ("w.npy", b"PK\x03\x04", "w.npy does not hold weights"),
+        ("w.csv", b"file,weight\na.png\n", "w.csv does not hold weights"),
     ],
 )
 def test_what_holds_no_weights_is_named(tmp_path, name, content, match):

@@ -25,6 +25,7 @@ def fill(
     count: int,
     like: Any,
     report: Callable[[int], None] = lambda done: None,
+    translate: Callable[[dict[str, Any]], dict[str, Any]] = lambda stored: stored,
 ) -> Any:
     """Returns `count` trajectories: those in the folder, and new ones for those that are not.
 
@@ -35,6 +36,8 @@ def fill(
         count: number of experts.
         like: arrays or shapes of one trajectory.
         report: called with the number of experts that are there.
+        translate: from the manifest in the folder to what is compared; for those of an earlier
+            version.
 
     Returns:
         The parameters with leading axes `[count, moments]`, NumPy arrays.
@@ -45,7 +48,7 @@ def fill(
         OSError: the disk is full; finished experts are kept.
     """
     folder = pathlib.Path(folder)
-    _check_manifest(folder, manifest)
+    _check_manifest(folder, manifest, translate)
     found = []
     for i in range(count):
         report(i)
@@ -53,7 +56,7 @@ def fill(
         if not path.exists():
             trained = jax.device_get(expert(i))
             _check_finite(
-                trained, f"expert {i} diverged; try a smaller expert_rate, or more epochs:"
+                trained, f"expert {i} diverged; try a smaller lr_teacher, or more epochs:"
             )
             files.write_arrays(path, _named(trained))
         found.append(_read(path, like))
@@ -61,7 +64,7 @@ def fill(
     return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
 
 
-def _check_manifest(folder, manifest):
+def _check_manifest(folder, manifest, translate):
     path = folder / "manifest.json"
     if not path.exists():
         if folder.exists() and any(folder.glob("expert-*.npz")):
@@ -73,7 +76,7 @@ def _check_manifest(folder, manifest):
     stored = files.read_json(path)
     if not isinstance(stored, dict):
         raise ValueError(f"{path} must hold an object, found {stored!r}")
-    differences = files.differences(stored, manifest)
+    differences = files.differences(translate(stored), manifest)
     if differences:
         raise ValueError(f"{folder} holds experts of something else: {differences}")
 

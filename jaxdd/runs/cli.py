@@ -184,7 +184,9 @@ def run(
         mesh = parallel.mesh() if distributed else None
         with processes.own_folder(out) as folder:
             with _prepared(dataset, options, data_dir, weights) as given:
-                result = pipeline.run(folder=folder, debias=how, mesh=mesh, resume=resume, **given)
+                result = pipeline.run(
+                    folder=folder, debias=debias, mesh=mesh, resume=resume, **given
+                )
         if processes.is_first():
             _show({"random": result["random"], how: result}, out)
 
@@ -488,7 +490,7 @@ def main(arguments: list[str] | None = None) -> None:
         command()
     except (pipeline.Interrupted, processes.Lost, KeyboardInterrupt) as stopped:
         print(f"jaxdd: {str(stopped) or 'stopped'}", file=sys.stderr)
-        if arguments[:1] not in (["datasets"], ["report"]):
+        if arguments[:1] in (["run"], ["compare"], ["demo"]):
             again = arguments if "--resume" in arguments else [*arguments, "--resume"]
             print(f"continue with: jaxdd {shlex.join(again)}", file=sys.stderr)
         processes.leave(3 if isinstance(stopped, processes.Lost) else 130)

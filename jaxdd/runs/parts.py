@@ -84,6 +84,8 @@ def build(
         raise ValueError(f"dm, dc and dsa can be split over devices, found {found}")
     if method is None:
         method = named_method(options, network, strategy, mesh=mesh)
+    else:
+        _check_method(method, data, options)
     draw = _batches(options, network)
     draw = draw if mesh is None else parallel.split_draw(draw, mesh)
     return Parts(
@@ -117,6 +119,17 @@ def _check_network(network, data):
         raise ValueError(
             f"the data have {data.num_classes} classes, found a network of {logits.shape[1]}"
         )
+
+
+def _check_method(method, data, options):
+    """Makes a state of shapes alone, which must hold the images."""
+    if not (hasattr(method, "init") and hasattr(method, "step")):
+        raise TypeError(f"a method must have init and step, found {type(method).__name__}")
+    shape = (data.num_classes, options.ipc, *data.train.images.shape[1:])
+    state = jax.eval_shape(method.init, jax.ShapeDtypeStruct(shape, jnp.float32))
+    found = getattr(getattr(state, "images", None), "shape", None)
+    if found != shape:
+        raise TypeError(f"a method's state must hold images of the shape {shape}, found {found}")
 
 
 def named_network(options: Resolved, num_classes: int) -> networks.Network:

@@ -187,16 +187,18 @@ def compare(
         whole = _Attempt(work, folder)
         stored = [name for name in results.KINDS if whole.row_folder(name, "result.json").exists()]
         made: dict[str, Any] = {name: whole.stored_row(name) for name in stored}
-        if set(names) <= made.keys() and results.is_finished(folder / "compare.json"):
-            return files.read_json(folder / "compare.json")
+        if results.is_finished(folder / "compare.json"):
+            table = files.read_json(folder / "compare.json")
+            if set(names) <= table["rows"].keys():
+                return table
         for name in names:
             if name not in made:
                 random = made["random"][0]["random"] if "random" in made else None
                 made[name] = whole.row(name, random)
-        table = {name: made[name] for name in results.KINDS if name in made}
-        found = {name: row for name, (row, _) in table.items()}
+        ordered = {name: made[name] for name in results.KINDS if name in made}
+        found = {name: row for name, (row, _) in ordered.items()}
         _bars(folder, found)
-        _comparison(work, folder, found, {name: images for name, (_, images) in table.items()})
+        _comparison(work, folder, found, {name: images for name, (_, images) in ordered.items()})
         # Last, since it says that all is done.
         files.write_json(folder / "compare.json", {"rows": found, "finished": True})
         return files.read_json(folder / "compare.json")
@@ -215,6 +217,7 @@ class _Work:
         self.digest = datasets.digest(data)
         self.pool = datasets.pool(data)
         self.given = None if given is None else sampling.reweighted(self.pool, given).weights
+        self.given_digest = None if given is None else files.digest(np.asarray(given, np.float32))
 
     def check(self, debias):
         """Refuses what the data or the method cannot do, before any folder is touched."""
@@ -235,7 +238,7 @@ class _Work:
         strategy = self.parts.strategy
         augmentation = parts.name_of(strategy) if callable(strategy) else list(strategy)
         own = {} if self.own_method is None else {"own_method": self.own_method}
-        given = {} if self.given is None else {"weights": files.digest(np.asarray(self.given))}
+        given = {} if self.given is None else {"weights": self.given_digest}
         return {
             "command": command, "dataset": self.data.name, "data": self.digest, **more,
             "augmentation": augmentation, **own, **given, **dataclasses.asdict(self.options),
@@ -249,18 +252,30 @@ class _Work:
         """Returns a stored configuration, one of the version before this in today's terms."""
         if "augmentation" in stored:
             return stored
-        known = self.data.name in benchmarks.NAMES
-        strategy = self.data.strategy if known else augment.OPERATIONS
         kept = {name: stored[name] for name in _SAID if name in stored}
         options = dataclasses.asdict(options_of(stored))
-        return files.plain(kept | {"augmentation": strategy} | options)
+        options["strategy"] = self.options.strategy  # which was the data's; augmentation decides
+        return files.plain(kept | {"augmentation": self.augmentation_before()} | options)
+
+    def translated_experts(self, stored):
+        """Returns the stored manifest of experts, one of the version before in today's terms."""
+        if "augmentation" in stored:
+            return stored
+        now = {"expert_epochs": "train_epochs", "expert_rate": "lr_teacher"}
+        renamed = {now.get(name, name): value for name, value in stored.items()}
+        return renamed | {"augmentation": list(self.augmentation_before())}
+
+    def augmentation_before(self):
+        """The strategy that the version before this had for these data."""
+        known = self.data.name in benchmarks.NAMES
+        return self.data.strategy if known else augment.OPERATIONS
 
 
 class _Attempt:
     """One process at work in a folder, and the seconds that it and those before it have spent."""
 
     def __init__(self, work, folder, seconds=None):
-        self.work, self.folder = work, folder
+        self.work, self.folder, self.weighed = work, folder, None
         spent = work.spent if seconds is None else seconds
         self.seconds = spent | results.read_seconds(folder / "seconds.json")
 
@@ -329,8 +344,10 @@ class _Attempt:
 
     def weighed_batches(self, folder):
         """The draw whose batches are weighed by the density of their own samples."""
-        work, found = self.work, self.weigh()
-        self.write_weights(folder, found.weights, found)
+        if self.weighed is None:
+            self.weighed = self.weigh()
+            self.write_weights(folder, self.weighed.weights, self.weighed)
+        work, found = self.work, self.weighed
         how = _encoding(work)
         encode = lambda images: getattr(how["encoder"].apply(found.params, images), how["layer"])
         return draws.density_weighted(
@@ -364,7 +381,10 @@ class _Attempt:
 
     def stored_weights(self, path):
         """The weights in a file, if they are those of the training samples."""
-        return store.read_weights(path, count=len(self.work.data.train.labels))
+        try:
+            return store.read_weights(path, count=len(self.work.data.train.labels))
+        except ValueError as error:
+            raise ValueError(f"{error}; delete it and resume") from error
 
     def write_weights(self, folder, found, weighing=None):
         """Writes weights and what they follow from, which is nothing if they are uniform."""
@@ -445,6 +465,7 @@ class _Attempt:
                 path, self.expert_manifest(source), expert, count=options.num_experts,
                 like=jax.eval_shape(train, key, pool=source.pool),
                 report=lambda done: work.report(f"{name} experts", done, options.num_experts),
+                translate=work.translated_experts,
             )  # fmt: skip
         draw = functools.partial(
             trajectories.segment, span=options.expert_epochs, latest=options.max_start_epoch
@@ -525,10 +546,13 @@ class _Attempt:
         shared = self.folder / kind.folder
         shared.mkdir(exist_ok=True)
         weighing = self if shared == self.folder else _Attempt(work, shared, self.seconds)
-        with timing.compilation_counted(weighing.seconds):
-            source = weighing.source(kind.weights, shared)
+        if kind.weights in ("kde", "auto"):  # made once, for all rows
+            with timing.compilation_counted(weighing.seconds):
+                source = weighing.source(kind.weights, shared)
         attempt = _Attempt(work, folder, weighing.seconds)
         with timing.compilation_counted(attempt.seconds):
+            if kind.weights not in ("kde", "auto"):
+                source = weighing.source(kind.weights, shared)
             if kind.distilled:
                 images = attempt.distil(source, name)
                 seen = parts.decode(work.options)(images)

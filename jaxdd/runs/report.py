@@ -299,9 +299,10 @@ def command(config: Mapping[str, Any], *, rows: Iterable[str] = results.ROWS) ->
         verb, dataset = config["command"], config["dataset"]
     except (KeyError, TypeError, ValueError):
         return None
-    if verb not in ("run", "compare") or config.get("debias") == "given":
+    if verb not in ("run", "compare"):
         return None
-    if asked.network.endswith("()") or "own_method" in config:
+    own = "weights" in config or "own_method" in config or asked.network.endswith("()")
+    if own or isinstance(config.get("augmentation"), str):
         return None  # made from Python, of what has no name there
     words = ["jaxdd", verb, dataset if dataset in benchmarks.NAMES else f"path/to/{dataset}"]
     if verb == "run":

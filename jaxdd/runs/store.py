@@ -16,6 +16,7 @@ import csv
 import json
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -186,7 +187,7 @@ def read_weights(path: str | os.PathLike, *, count: int) -> np.ndarray:
         values = np.asarray(found, float)
     except KeyError as error:
         raise ValueError(f"weights must be in .npy, .npz or .csv, found {path}: {error}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, EOFError, IndexError, csv.Error, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} does not hold weights: {error}") from error
     if values.shape != (count,):
         raise ValueError(
@@ -200,7 +201,8 @@ def read_weights(path: str | os.PathLike, *, count: int) -> np.ndarray:
 
 
 def _from_npy(path):
-    return np.load(path, allow_pickle=False)
+    with open(path, "rb") as file:
+        return np.load(file, allow_pickle=False)
 
 
 def _from_npz(path):

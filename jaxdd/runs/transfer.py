@@ -12,8 +12,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxdd import networks
-from jaxdd.data import datasets, files
+from jaxdd import augment, networks
+from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import options, parts, results, store
 
 
@@ -35,8 +35,10 @@ def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.Op
     if not isinstance(config, dict) or not {"dataset", "data", "ipc"} <= config.keys():
         raise ValueError(f"{folder / 'config.json'} does not hold the configuration of a run")
     asked = options.read(config)
-    if isinstance(config.get("augmentation"), list):
-        asked = dataclasses.replace(asked, strategy=tuple(config["augmentation"]))
+    before = None if config["dataset"] in benchmarks.NAMES else list(augment.OPERATIONS)
+    augmentation = config.get("augmentation", before)  # which the version before did not keep
+    if isinstance(augmentation, list):
+        asked = dataclasses.replace(asked, strategy=tuple(augmentation))
     return config, asked
 
 
@@ -77,6 +79,9 @@ def transfer(
             f"{folder} was made from other data than {benchmark.name} is now: "
             f"digest {config['data']} there and {digest} here"
         )
+    own = config.get("augmentation")
+    if isinstance(own, str) and own != parts.name_of(benchmark.strategy):
+        raise ValueError(f"{folder} was made with the augmentation {own}; give data that have it")
     given = {"epochs": epochs, "eval_seeds": eval_seeds}
     asked = dataclasses.replace(asked, **{k: v for k, v in given.items() if v is not None})
     asked = asked.resolved()
