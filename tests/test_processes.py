@@ -36,7 +36,8 @@ def start(folder, process, port, patience):
     where = f"--coordinator localhost:{port} --num-processes 2 --process-id {process}".split()
     command = [sys.executable, "-c", code, *RUN, "--out", str(folder), "--distributed", *where]
     root = str(pathlib.Path(cli.__file__).parents[2])
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
+    flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=1")
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
     with open(folder.with_name(f"said{process}"), "wb") as said:
         return subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=environment)
 
