@@ -12,11 +12,13 @@ from jaxdd import (
     matching,
     networks,
     parallel,
+    probes,
     reweight,
     sampling,
     tasks,
     training,
     trajectories,
+    views,
     weights,
 )
 
@@ -34,10 +36,12 @@ __all__ = [
     "matching",
     "networks",
     "parallel",
+    "probes",
     "reweight",
     "sampling",
     "tasks",
     "training",
     "trajectories",
+    "views",
     "weights",
 ]

@@ -2,10 +2,17 @@
 
 `by_density` is the paper's way: embed the samples with a supervised contrastive encoder, estimate
 their density within the class, weigh by its inverse. `encode`, `density` and `from_density` are its
-three steps. `oracle` is what bias labels would give.
+three steps. `by_view` weighs by what numbers of the images say that cannot draw the object: tone
+and texture (`jaxdd.views`). `oracle` is what bias labels would give.
 
-`choose` finds encoder length, bandwidth and temperature for the data at hand. Good weights give
-every bias group of a class the same mass, and nobody knows the groups. But a classifier that has
+`choose` finds the way for the data at hand. First it asks for a shortcut: where a head on such
+numbers tells the classes, or blocks of them, better than one that sees the object does, it is the
+bias that both of them learn, and the groups that follow from the numbers get equal mass. That finds
+corruptions and grey images, of which the encoder sees little. It rests on the view alone: classes
+that *are* textures look like a bias.
+
+Elsewhere encoder length, bandwidth and temperature are searched. Good weights give every bias group
+of a class the same mass, and nobody knows the groups. But a classifier that has
 hardly been trained falls for the bias: the class whose mean is nearest in an early embedding is the
 bias attribute of a sample, or nearly so (`experiments.auto_rules`). These pseudo-groups stand in
 for the bias groups, and the weights that balance them best are chosen.
@@ -17,7 +24,7 @@ Where `objection` has one, the choice is uniform weights.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -25,7 +32,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdd import augment, contrastive, evaluate, kde, networks, parallel, reweight, sampling, tasks
+from jaxdd import (
+    augment,
+    contrastive,
+    evaluate,
+    kde,
+    networks,
+    parallel,
+    probes,
+    reweight,
+    sampling,
+    tasks,
+    views,
+)
 
 Layer = Literal["projection", "features"]
 """The layer of an encoder in which the density is estimated."""
@@ -207,7 +226,77 @@ def oracle(pool: sampling.Pool, attributes: jax.Array, *, num_attributes: int) -
     )
 
 
+class Seen(NamedTuple):
+    """Weights by what a view shows.
+
+    Attributes:
+        weights: `[n]`, each class sums to one.
+        groups: `[n]`, the class that the view says of each sample.
+        probabilities: `[n, k]` of the classes by the view, of a head that has not seen the sample.
+    """
+
+    weights: jax.Array
+    groups: jax.Array
+    probabilities: jax.Array
+
+
+def by_view(
+    key: jax.Array, pool: sampling.Pool, view: views.View, *, clip: float | None = None
+) -> Seen:
+    """Gives the samples of a class equal mass by the class that a view of them says.
+
+    A cross-fitted head tells the classes from numbers that cannot draw the object. What it says is
+    a pseudo-label of the bias, and the weights are `oracle` with these.
+
+    Args:
+        key: of the folds.
+        pool: the samples; their weights play no part.
+        view: numbers of images, such as `views.tone`.
+        clip: as in `from_density`.
+    """
+    k, labels = pool.num_classes, pool.labels
+    seen = probes.crossfit(key, views.of(pool.images, view), labels, num_classes=k)
+    groups = seen.argmax(1)
+    found = oracle(pool, groups, num_attributes=k)
+    if clip is not None:
+        found = reweight.clip(found, labels, limit=clip, num_classes=k)
+    return Seen(found, groups, seen)
+
+
 # --- the choice --------------------------------------------------------------------------------
+
+CERTAIN = 3.0
+"""Standard errors by which a view has to tell the classes better than what sees the object."""
+
+
+def shortcuts(
+    key: jax.Array,
+    pool: sampling.Pool,
+    *,
+    blind: Mapping[str, views.View] = views.BLIND,
+    most: int = 15_000,
+) -> dict[str, probes.Shortcut]:
+    """Compares heads on views that cannot see the object with one on patches, which can.
+
+    Args:
+        key: of the samples, the patches and the folds.
+        pool: the samples; their weights play no part.
+        blind: views by name.
+        most: samples that are looked at.
+
+    Returns:
+        What is found of each view; nothing where there are fewer than `FEWEST` samples, one class
+        or images with a side of less than four pixels.
+    """
+    k, n, side = pool.num_classes, len(pool.labels), min(pool.images.shape[1:3])
+    if k < 2 or n < FEWEST or side < 4 or not blind:
+        return {}
+    key_samples, key_patches, key_folds = jax.random.split(key, 3)
+    chosen = jnp.sort(jax.random.permutation(key_samples, n)[:most])
+    images, labels = pool.images[chosen], pool.labels[chosen]
+    told = lambda view: probes.crossfit(key_folds, views.of(images, view), labels, num_classes=k)
+    seeing = told(views.patches(key_patches, images))
+    return {name: probes.shortcut(told(view), seeing, labels) for name, view in blind.items()}
 
 
 class Search(NamedTuple):
@@ -245,19 +334,24 @@ class Choice(NamedTuple):
 
     Attributes:
         weights: `[n]`.
-        weighed: the density that they follow from; None for uniform weights.
-        balances: the values that were tried, and the "balance" of the pseudo-groups with them.
+        shortcuts: what was found of each view.
+        view: the one whose groups have equal mass, None for others and uniform weights.
+        weighed: the density that they follow from; None for groups of a view and uniform weights.
+        balances: the values that were tried, and the "balance" of the pseudo-groups with them;
+            empty where a view was found.
         best: place of the best among these.
-        trials: of "uniform" weights and of the "best".
+        trials: of "uniform" weights and of the "best"; empty where a view was found.
         objection: why uniform weights were kept, None where they were not.
     """
 
     weights: jax.Array
-    weighed: Weighing | None
-    balances: list[dict[str, float]]
-    best: int
-    trials: dict[str, Trial]
-    objection: str | None
+    shortcuts: dict[str, probes.Shortcut]
+    view: str | None = None
+    weighed: Weighing | None = None
+    balances: list[dict[str, float]] = []
+    best: int = 0
+    trials: dict[str, Trial] = {}
+    objection: str | None = None
 
 
 Judge = Callable[[sampling.Pool, jax.Array], Callable[[jax.Array], Trial]]
@@ -295,13 +389,14 @@ def choose(
     layer: Layer = "projection",
     rule: Callable[..., jax.Array] = kde.mean_distance,
     clip: float | None = None,
+    blind: Mapping[str, views.View] = views.BLIND,
     judge: Judge | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Choice:
-    """Tries the values of a search and returns the weights of the best, or uniform ones.
+    """Returns the weights of a view that is a shortcut, else the best of a search, or uniform ones.
 
-    The pseudo-groups are those of the longest encoder; for one length, an encoder is that of
-    `by_density` with the same key.
+    The pseudo-groups of the search are those of the longest encoder; for one length, an encoder is
+    that of `by_density` with the same key.
 
     Args:
         key: of encoders and judge.
@@ -312,14 +407,22 @@ def choose(
         layer: as in `encode`.
         rule: of the bandwidth, called for each class as `rule(points, weights=mask, factor=…)`.
         clip: as in `from_density`.
-        judge: says what weights are worth; `judge_by_subsets` where omitted.
+        blind: views that cannot see the object, by name, as in `shortcuts`; {} for none.
+        judge: says what weights of the search are worth; `judge_by_subsets` where omitted.
         report: called as `report(done, total)`.
     """
     k, labels = pool.num_classes, pool.labels
+    key_judge, key_views = (jax.random.fold_in(key, _LARGE - i) for i in range(2))
     if judge is None:
-        key_judge = jax.random.fold_in(key, _LARGE)
         judge = functools.partial(judge_by_subsets, key_judge, strategy=strategy)
-    report(0, 2)
+    report(0, 3)
+    told = shortcuts(key_views, pool, blind=blind)
+    view = max(told, key=lambda name: told[name].deviations, default=None)
+    if view is not None and told[view].deviations > CERTAIN:
+        found = by_view(key_views, pool, blind[view], clip=clip)
+        report(3, 3)
+        return Choice(found.weights, told, view)
+    report(1, 3)
     found = candidates(
         key,
         pool,
@@ -338,14 +441,14 @@ def choose(
         for values, found in tried
     ]
     best = int(np.argmax([each["balance"] for each in balances]))
-    report(1, 2)
+    report(2, 3)
     uniform, judged = reweight.uniform(labels, num_classes=k), judge(pool, groups)
     trials = {"uniform": judged(uniform), "best": judged(tried[best][1].weights)}
-    report(2, 2)
+    report(3, 3)
     objected = objection(trials["uniform"], trials["best"])
     found = tried[best][1] if objected is None else None
     weights = uniform if found is None else found.weights
-    return Choice(weights, found, balances, best, trials, objected)
+    return Choice(weights, told, None, found, balances, best, trials, objected)
 
 
 def candidates(

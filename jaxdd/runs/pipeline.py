@@ -639,9 +639,11 @@ def _diagnosis(data, pool, found):
 def _recorded(choice):
     """What JSON can hold of a choice: all but weights and density."""
     return {
-        "uniform": choice.weighed is None,
+        "uniform": choice.objection is not None,
         "objection": choice.objection,
-        "best": choice.balances[choice.best],
+        "view": choice.view,
+        "shortcuts": {name: found._asdict() for name, found in choice.shortcuts.items()},
+        "best": choice.balances[choice.best] if choice.balances else None,
         "trials": {name: trial._asdict() for name, trial in choice.trials.items()},
         "balances": choice.balances,
     }

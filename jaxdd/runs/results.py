@@ -78,6 +78,9 @@ TRANSFERRED = ("random", "synthetic")
 CHOICE = {"uniform", "best", "trials", "balances"}
 """Names in the record of a choice of weights."""
 
+SHORTCUT = {"blocks", "blind", "seeing", "deviations"}
+"""Names in what it says of each view."""
+
 TRIAL = {"overall", "agreeing", "disagreeing", "counted"}
 """Names in each of its trials."""
 
@@ -240,17 +243,25 @@ def check_choice(choice: Any, where: str) -> None:
     """Refuses what is no record of a choice of weights.
 
     Args:
-        choice: as `pipeline` writes it; that of an earlier version has no objection.
+        choice: as `pipeline` writes it; those of earlier versions have no views or no objection.
         where: what the message begins with.
 
     Raises:
-        ValueError: names are missing, in it or in its trials or balances.
+        ValueError: names are missing, in it or in its shortcuts, trials or balances.
     """
-    if not isinstance(choice, dict) or choice.keys() - {"objection"} != CHOICE:
+    later = {"objection", "view", "shortcuts"}
+    if not isinstance(choice, dict) or choice.keys() - later != CHOICE:
         found = ", ".join(sorted(choice)) if isinstance(choice, dict) else repr(choice)
         raise ValueError(f"{where}: choice must hold {', '.join(sorted(CHOICE))}, found {found}")
     trials, balances = choice["trials"], choice["balances"]
     named = lambda found, names: isinstance(found, dict) and names <= found.keys()
+    told = choice.get("shortcuts", {})
+    if not isinstance(told, dict) or not all(named(found, SHORTCUT) for found in told.values()):
+        raise ValueError(f"{where}: shortcuts must hold {', '.join(sorted(SHORTCUT))}")
+    if choice.get("view") is not None:
+        if choice["view"] not in told:
+            raise ValueError(f"{where}: view must be one of shortcuts, found {choice['view']!r}")
+        return
     if not named(trials, {"best"}) or not all(named(trial, TRIAL) for trial in trials.values()):
         raise ValueError(f"{where}: trials must hold best, and each {', '.join(sorted(TRIAL))}")
     if not isinstance(balances, list) or not all(

@@ -1,0 +1,166 @@
+"""Probes: what can be told of the classes from numbers of the images, never from a sample itself.
+
+A probe is a linear head, cross-fitted: each sample's probabilities come from a head that has not
+seen it, so that no exception is learnt by heart. From the views of `jaxdd.views`, which cannot see
+the object, the class that a probe says is the bias attribute of a sample, or nearly so.
+
+Where a probe that cannot see the object tells the classes at least as well as one that can, most of
+what a network would learn of these data is not the object: `shortcut` looks for that.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from scipy.cluster import hierarchy
+
+from jaxdd import _checks
+
+
+class Shortcut(NamedTuple):
+    """How two probes tell the classes, or blocks of classes, apart.
+
+    Attributes:
+        blocks: block of each class, `[k]`.
+        blind: share of samples that the probe which cannot see the object puts into a wrong block.
+        seeing: the same of the probe that can.
+        deviations: standard errors by which the first is the smaller one.
+    """
+
+    blocks: tuple[int, ...]
+    blind: float
+    seeing: float
+    deviations: float
+
+
+def crossfit(
+    key: jax.Array,
+    features: ArrayLike,
+    labels: ArrayLike,
+    *,
+    num_classes: int,
+    folds: int = 3,
+    penalty: float = 1e-3,
+    steps: int = 40,
+) -> jax.Array:
+    """Returns the probabilities of the classes by multinomial logistic regression, `[n, k]`.
+
+    The samples of each class are dealt out to the folds; the probabilities of a fold follow from
+    the others, their temperature from all. The standardised features are cut off at eight
+    deviations. Newton steps with Böhning's bound of the curvature (1992), which is the same in all
+    steps, and Nesterov's momentum.
+
+    Args:
+        key: of the folds.
+        features: `[n, d]` finite.
+        labels: `[n]` integers in [0, num_classes).
+        num_classes: k.
+        folds: two or more. A class with fewer samples is missing in some of the heads.
+        penalty: of the squared weights beside the mean loss.
+        steps: of the optimiser.
+
+    Raises:
+        TypeError: features are not floating or labels not integers.
+        ValueError: shapes do not fit, features are not finite, labels are out of range, or folds
+            are less than two or more than the samples.
+    """
+    features = _checks.floating("features", features)
+    labels = _checks.integers("labels", labels, num_classes)
+    if features.ndim != 2 or labels.shape != features.shape[:1]:
+        raise ValueError(
+            f"features must be [n, d] and labels [n], found {features.shape} and {labels.shape}"
+        )
+    if not 2 <= folds <= len(labels):
+        raise ValueError(f"folds must lie in [2, {len(labels)}], the samples, found {folds}")
+    found = _checks.values(features)
+    if found is not None and not np.isfinite(found).all():
+        raise ValueError("features must be finite, found nan or infinite ones")
+    options = dict(num_classes=num_classes, folds=folds, penalty=penalty, steps=steps)
+    return _crossfit(key, features, labels, **options)
+
+
+@functools.partial(jax.jit, static_argnames=("num_classes", "folds", "steps"))
+def _crossfit(key, features, labels, *, num_classes, folds, penalty, steps):
+    fold = _dealt(key, labels, folds)
+    head = functools.partial(
+        _scores, features, jax.nn.one_hot(labels, num_classes), penalty=penalty, steps=steps
+    )
+    scores = jax.lax.map(lambda i: head(fold != i), jnp.arange(folds))
+    scores = jnp.take_along_axis(scores, fold[None, :, None], 0)[0]
+    tried = 10 ** jnp.linspace(-1, 1, 41)
+    own = lambda x: jnp.take_along_axis(jax.nn.log_softmax(x), labels[:, None], 1).mean()
+    return jax.nn.softmax(scores * tried[jax.vmap(lambda t: own(scores * t))(tried).argmax()])
+
+
+def _dealt(key, labels, folds):
+    """Fold of each sample, `[n]`: those of a class are dealt out in turn."""
+    order = jax.random.permutation(key, len(labels))
+    order = order[jnp.argsort(labels[order], stable=True)]
+    return jnp.zeros(len(labels), int).at[order].set(jnp.arange(len(labels)) % folds)
+
+
+def _scores(features, onehot, used, *, penalty, steps):
+    """Scores of all samples by a head that is fitted to some, `[n, k]`."""
+    share = used / used.sum()
+    mean = share @ features
+    deviation = jnp.sqrt(share @ (features - mean) ** 2) + 1e-6
+    x = jnp.clip((features - mean) / deviation, -8, 8)
+    x = jnp.concatenate([x, jnp.ones((len(x), 1))], 1)
+    shrink = jnp.full(x.shape[1], penalty).at[-1].set(1e-6)[:, None]
+    bound = jax.scipy.linalg.cho_factor(0.5 * (x * share[:, None]).T @ x + jnp.diag(shrink[:, 0]))
+
+    def step(carry, _):
+        old, ahead, pace = carry
+        slope = x.T @ (share[:, None] * (jax.nn.softmax(x @ ahead) - onehot)) + shrink * ahead
+        new = ahead - jax.scipy.linalg.cho_solve(bound, slope)
+        turned = jnp.vdot(ahead - new, new - old) > 0  # O'Donoghue and Candès (2015)
+        faster = jnp.where(turned, 1.0, (1 + jnp.sqrt(1 + 4 * pace**2)) / 2)
+        ahead = new + jnp.where(turned, 0.0, (pace - 1) / faster) * (new - old)
+        return (new, ahead, faster), None
+
+    start = jnp.zeros((x.shape[1], onehot.shape[1]))
+    (fitted, _, _), _ = jax.lax.scan(step, (start, start, jnp.ones(())), length=steps)
+    return x @ fitted
+
+
+def shortcut(blind: ArrayLike, seeing: ArrayLike, labels: ArrayLike) -> Shortcut:
+    """Returns the blocks of classes which a blind probe tells best, compared with a seeing one.
+
+    An attribute that several classes share, such as grey images, tells blocks of classes apart.
+    Classes that the blind probe takes for each other are joined one after the other (average
+    linkage), down to two blocks; blocks of which one has more than three quarters of the samples
+    are passed over, since little is to be told there.
+
+    Args:
+        blind: `[n, k]` probabilities by a view that cannot see the object.
+        seeing: `[n, k]` by one that can, of the same samples.
+        labels: `[n]` integers in [0, k).
+    """
+    blind, seeing, labels = (np.asarray(each) for each in (blind, seeing, labels))
+    found = []
+    for blocks in _joined(blind, labels):
+        own, of = blocks[labels], np.eye(blocks.max() + 1)[blocks]
+        if np.bincount(own).max() <= 0.75 * len(own):
+            wrong = [(each @ of).argmax(1) != own for each in (blind, seeing)]
+            differ = wrong[1].astype(float) - wrong[0]
+            error = np.sqrt(np.maximum(np.mean(differ**2), 1 / len(own)) / len(own))
+            rates = (float(each.mean()) for each in wrong)
+            found.append(Shortcut(tuple(blocks.tolist()), *rates, float(differ.mean() / error)))
+    none = Shortcut((0,) * blind.shape[1], 0.0, 0.0, 0.0)
+    return max(found, key=lambda each: each.deviations, default=none)
+
+
+def _joined(probabilities, labels):
+    """Blocks `[k]` of the classes, from all apart to two."""
+    k = probabilities.shape[1]
+    if k < 2:
+        return
+    of = np.eye(k)[labels]
+    taken = of.T @ probabilities / np.maximum(of.sum(0), 1)[:, None]
+    alike = (taken + taken.T)[np.triu_indices(k, 1)]
+    tree = hierarchy.linkage(alike.max() - alike, "average")
+    for count in range(k, 1, -1):
+        yield hierarchy.cut_tree(tree, count)[:, 0]
