@@ -24,6 +24,7 @@ Where `objection` has one, the choice is uniform weights.
 """
 
 import functools
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -334,24 +335,24 @@ class Choice(NamedTuple):
 
     Attributes:
         weights: `[n]`.
-        shortcuts: what was found of each view.
-        view: the one whose groups have equal mass, None for others and uniform weights.
         weighed: the density that they follow from; None for groups of a view and uniform weights.
         balances: the values that were tried, and the "balance" of the pseudo-groups with them;
             empty where a view was found.
         best: place of the best among these.
         trials: of "uniform" weights and of the "best"; empty where a view was found.
         objection: why uniform weights were kept, None where they were not.
+        view: the one whose groups have equal mass, None for others and uniform weights.
+        shortcuts: what was found of each view.
     """
 
     weights: jax.Array
-    shortcuts: dict[str, probes.Shortcut]
+    weighed: Weighing | None
+    balances: list[dict[str, float]]
+    best: int
+    trials: dict[str, Trial]
+    objection: str | None
     view: str | None = None
-    weighed: Weighing | None = None
-    balances: list[dict[str, float]] = []
-    best: int = 0
-    trials: dict[str, Trial] = {}
-    objection: str | None = None
+    shortcuts: Mapping[str, probes.Shortcut] = types.MappingProxyType({})
 
 
 Judge = Callable[[sampling.Pool, jax.Array], Callable[[jax.Array], Trial]]
@@ -421,7 +422,7 @@ def choose(
     if view is not None and told[view].deviations > CERTAIN:
         found = by_view(key_views, pool, blind[view], clip=clip)
         report(3, 3)
-        return Choice(found.weights, told, view)
+        return Choice(found.weights, None, [], 0, {}, None, view, told)
     report(1, 3)
     found = candidates(
         key,
@@ -448,7 +449,7 @@ def choose(
     objected = objection(trials["uniform"], trials["best"])
     found = tried[best][1] if objected is None else None
     weights = uniform if found is None else found.weights
-    return Choice(weights, told, None, found, balances, best, trials, objected)
+    return Choice(weights, found, balances, best, trials, objected, None, told)
 
 
 def candidates(

@@ -291,12 +291,14 @@ def test_compiled_programs_are_kept_for_the_next_command(tmp_path):
         assert len(kept) == 1
 
 
-def test_why_uniform_weights_were_kept_is_said(capsys):
+def test_what_was_chosen_and_why_is_said(capsys):
     score = {"mean": 0.5, "std": 0.1, "n": 2}
     row = dict.fromkeys(("accuracy", "aligned", "conflicting", "worst_group"), score)
     auto = {**row, "choice": {"objection": "could not be judged: 1 held-out samples disagree"}}
-    cli._show({"random": row, "auto": auto}, "out")
+    seen = {**row, "choice": {"objection": None, "view": "texture"}}
+    cli._show({"random": row, "auto": auto, "seen": seen}, "out")
     printed = capsys.readouterr().out
+    assert "seen found a bias in the texture of the images" in printed
     assert "auto kept uniform weights: could not be judged: 1 held-out samples" in printed
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import distill, draws, networks, reweight, sampling, weights
+from jaxdd import distill, draws, networks, probes, reweight, sampling, weights
 from jaxdd.data import datasets, files
 from jaxdd.runs import checkpoint, options, parts, pipeline, report, results, store
 
@@ -426,6 +426,20 @@ def test_chosen_weights_and_why_are_kept(tmp_path, monkeypatch, objection):
     record.unlink()
     assert pipeline.run(shades(), tmp_path, asked, **resumed)["choice"] == result["choice"]
     assert len(calls) == 2
+
+
+def test_the_view_that_was_chosen_is_in_the_record(tmp_path, monkeypatch):
+    told = {"tone": probes.Shortcut((0, 1), 0.1, 0.2, 5.0)}
+
+    def choose(key, pool, **_):
+        return weights.Choice(pool.weights, None, [], 0, {}, None, "tone", told)
+
+    monkeypatch.setattr(weights, "choose", choose)
+    choice = pipeline.run(shades(), tmp_path, TINY, debias="auto", **OWN)["choice"]
+    assert choice["view"] == "tone" and choice["uniform"] is False
+    assert choice["shortcuts"]["tone"] == told["tone"]._asdict() | {"blocks": [0, 1]}
+    assert results.read_choice(tmp_path / "choice.json") == choice
+    assert set(files.read_arrays(tmp_path / "weights.npz")) == {"weights"}
 
 
 def test_a_comparison_keeps_the_choice_of_its_row(tmp_path, monkeypatch):

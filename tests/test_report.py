@@ -230,9 +230,23 @@ def test_a_choice_of_weights_is_told(tmp_path, uniform):
         report.read(tmp_path / "bad.json")
 
 
+def test_the_view_that_shows_a_bias_is_told(tmp_path):
+    """What it and the patches got wrong; no search and no trials, for there were none."""
+    found = {"tone": dict(blocks=[0, 1, 1], blind=0.053, seeing=0.104, deviations=22.31)}
+    chosen = dict(uniform=False, best=None, balances=[], trials={}, objection=None)
+    rows = {"auto": {**row(0.9), "choice": chosen | dict(view="tone", shortcuts=found)}}
+    files.write_json(tmp_path / "result.json", {"rows": rows})
+    texts = Page(report.render(report.read(tmp_path / "result.json"))).texts
+    assert {"tone", "2", "5.3", "10.4", "+22.3"} <= set(texts)
+    assert any(text.startswith("Tone, which cannot draw the object") for text in texts)
+    assert not any("pseudo-groups" in text or "disagreeing" in text for text in texts)
+
+
 @pytest.mark.parametrize(
     "part, value, message",
     [
+        ("shortcuts", {"tone": {}}, "shortcuts must hold blind, blocks, deviations"),
+        ("view", "tone", "view must be one of shortcuts, found 'tone'"),
         ("trials", {}, "trials must hold best"),
         ("balances", [{}], "best and balances must hold balance, bandwidth"),
         ("best", 3, "best and balances must hold balance, bandwidth"),

@@ -159,7 +159,7 @@ def test_the_weights_that_balance_the_pseudo_groups_best_are_chosen():
     assert [each["encoder_steps"] for each in choice.balances] == 4 * [1] + 4 * [3]
     assert {each["bandwidth"] for each in choice.balances} == {0.2, 0.8}
     assert {each["temperature"] for each in choice.balances} == {0.5, 1.0}
-    assert choice.objection is None and reports == [(0, 2), (1, 2), (2, 2)]
+    assert choice.objection is None and reports == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert choice.trials["best"].disagreeing == 0.8 and choice.trials["uniform"].counted == 99
     best = choice.balances[choice.best]
     again = weights.by_density(
@@ -226,6 +226,64 @@ def test_uniform_weights_where_something_speaks_against_others():
 )
 def test_weights_where_they_pay(plain, weighed):
     assert weights.objection(weights.Trial(*plain), weights.Trial(*weighed)) is None
+
+
+# ------------------------------------------------------------------ views
+
+
+def lit(counts=(90, 60), dark=0.1, seed=0):
+    """Noise that is light in the first class and dark in the second, a share the other way."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    groups = np.where(rng.random(len(labels)) < dark, 1 - labels, labels)
+    images = rng.uniform(0, 160, (len(labels), 8, 8, 1)) + 80 * (1 - groups)[:, None, None, None]
+    statistics = dict(num_classes=len(counts), mean=(0.5,), std=(0.25,))
+    return sampling.pool(images.astype(np.uint8), labels, **statistics), groups
+
+
+def brightness(images):
+    return images.mean((1, 2))
+
+
+def test_groups_of_a_view_have_equal_mass():
+    """Light and dark are told from each other without an error, so that the oracle is found."""
+    pool, groups = lit()
+    found = weights.by_view(KEY, pool, brightness)
+    np.testing.assert_array_equal(found.groups, groups)
+    np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(found.weights, weights.oracle(pool, groups, num_attributes=2))
+    clipped = weights.by_view(KEY, pool, brightness, clip=1.5).weights
+    assert float(clipped.max() * 60) <= 1.5 * (1 + 1e-5) < float(found.weights.max() * 60)
+
+
+def never(*_):
+    raise AssertionError("judged")
+
+
+def test_a_shortcut_is_chosen_before_anything_is_searched(monkeypatch):
+    """One pixel says less than the brightness of all does; coins for labels are told by neither."""
+    monkeypatch.setattr(weights.views, "patches", lambda key, images: lambda seen: seen[:, 0, 0])
+    (pool, groups), reports = lit(), []
+    options = dict(strategy=(), blind={"light": brightness}, report=lambda *at: reports.append(at))
+    choice = weights.choose(KEY, pool, **options, judge=never)
+    assert choice.view == "light" and choice.objection is choice.weighed is None
+    assert choice.shortcuts["light"].deviations > weights.CERTAIN
+    assert choice.shortcuts["light"].blind == np.mean(groups != pool.labels)
+    np.testing.assert_allclose(choice.weights, weights.oracle(pool, groups, num_attributes=2))
+    assert reports == [(0, 3), (3, 3)]
+    coins, _ = lit(dark=0.5)
+    assert weights.shortcuts(KEY, coins, blind={"light": brightness})["light"].deviations < 2
+
+
+def test_nothing_is_compared_where_nothing_can_be_seen():
+    """Too few samples, one class, images of three pixels, no views."""
+    images = lambda side: np.zeros((40, side, side, 1), np.uint8)
+    one = lambda images, classes: sampling.pool(
+        images, np.arange(len(images)) % classes, num_classes=classes, mean=(0,), std=(1,)
+    )
+    for pool in (one(images(8)[:19], 2), one(images(8), 1), one(images(3), 2)):
+        assert weights.shortcuts(KEY, pool) == {}
+    assert weights.shortcuts(KEY, one(images(8), 2), blind={}) == {}
 
 
 # ------------------------------------------------------------------ the judge
@@ -302,9 +360,6 @@ def test_no_class_is_held_out_whole():
 
 
 def test_nothing_is_trained_where_nobody_disagrees():
-    def never(*_):
-        raise AssertionError("trained")
-
     labels, pool = numbered((5, 5))
     trial = judge(pool, labels, networks.Functions(never, never))(jnp.ones(10))
     assert trial.counted == 0 and "no held-out sample" in weights.objection(trial, trial)

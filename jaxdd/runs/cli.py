@@ -77,8 +77,11 @@ def _show(rows, folder):
     if all(results.percent(row["worst_group"]) == results.percent(None) for row in rows.values()):
         console.print("no bias attributes: what concerns groups was skipped")
     for name, row in rows.items():
-        if objection := (row.get("choice") or {}).get("objection"):
+        choice = row.get("choice") or {}
+        if objection := choice.get("objection"):
             console.print(f"{name} kept uniform weights: {objection}", soft_wrap=True)
+        if view := choice.get("view"):
+            console.print(f"{name} found a bias in the {view} of the images", soft_wrap=True)
     console.print(f"wrote {folder}", markup=False, highlight=False, soft_wrap=True)
 
 

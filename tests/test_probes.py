@@ -1,0 +1,140 @@
+"""Cross-fitted heads against scikit-learn, what they have not seen, and shortcuts made by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import linear_model
+
+from jaxdd import probes
+
+KEY = jax.random.key(0)
+head = jax.jit(probes._scores, static_argnames="steps")
+
+
+def clusters(n=300, d=5, k=3, apart=2.0, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % k
+    centres = apart * rng.normal(size=(k, d))
+    return (centres[labels] + rng.normal(size=(n, d))).astype(np.float32), labels
+
+
+def test_a_head_is_the_minimum_that_scikit_learn_finds():
+    """Mean loss + penalty/2 · |w|² on standardised features is C = 1 / (n · penalty)."""
+    features, labels = clusters()
+    used = np.arange(300) < 200
+    found = head(
+        jnp.asarray(features), jax.nn.one_hot(labels, 3), jnp.asarray(used), penalty=0.01, steps=300
+    )
+    own = features[used]
+    x = (features - own.mean(0)) / own.std(0)
+    peer = linear_model.LogisticRegression(C=1 / (200 * 0.01), tol=1e-8, max_iter=1000)
+    expected = peer.fit(x[used], labels[used]).predict_proba(x)
+    np.testing.assert_allclose(jax.nn.softmax(found), expected, atol=1e-4)
+
+
+def test_no_sample_has_seen_itself():
+    """Labels of coins, more features than samples: a head knows its own by heart, others' not."""
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(120, 200)).astype(np.float32), rng.integers(0, 2, 120)
+    found = probes.crossfit(KEY, features, labels, num_classes=2)
+    assert 0.3 < np.mean(np.argmax(found, 1) == labels) < 0.7
+    scores = head(features, jax.nn.one_hot(labels, 2), np.ones(120, bool), penalty=1e-3, steps=40)
+    assert (np.argmax(scores, 1) == labels).all()
+
+
+def test_probabilities_are_calibrated():
+    features, labels = clusters(n=3000, apart=0.7)
+    found = np.asarray(probes.crossfit(KEY, features, labels, num_classes=3))
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
+    assert found.max(1).mean() == pytest.approx(np.mean(found.argmax(1) == labels), abs=0.02)
+
+
+def test_every_fold_has_its_share_of_every_class():
+    labels = jnp.asarray(np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [31, 1, 8])))
+    fold = probes._dealt(KEY, labels, 3)
+    for c in range(3):
+        sizes = np.bincount(fold[labels == c], minlength=3)
+        assert sizes.max() - sizes.min() <= 1
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_neither_scale_nor_constants_matter(scale):
+    features, labels = clusters()
+    constant = np.concatenate([features * scale, np.full((300, 1), 7, np.float32)], 1)
+    one, other = (probes.crossfit(KEY, x, labels, num_classes=3) for x in (features, constant))
+    agreed = np.argmax(one, 1) == np.argmax(other, 1)
+    assert np.isfinite(other).all() and agreed.mean() > (0.99 if scale > 1 else 0.9)
+
+
+def test_empty_and_lone_classes():
+    features, labels = clusters()
+    labels = np.where(labels == 2, 0, labels)
+    labels[0] = 3
+    found = probes.crossfit(KEY, features, labels, num_classes=5)
+    assert np.isfinite(found).all() and found[:, [2, 4]].max() < 0.1
+    one = probes.crossfit(KEY, features, np.zeros(300, int), num_classes=1)
+    np.testing.assert_array_equal(one, np.ones((300, 1)))
+
+
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        (dict(features=np.zeros((4, 2), int)), TypeError, "features must be floating"),
+        (dict(features=np.zeros(4, np.float32)), ValueError, r"\[n, d\].*found \(4,\)"),
+        (dict(features=np.full((4, 2), np.nan)), ValueError, "finite"),
+        (dict(labels=np.array([0, 1, 2, 0])), ValueError, r"\[0, 2\)"),
+        (dict(labels=np.zeros(3, int)), ValueError, r"and \(3,\)"),
+        (dict(folds=1), ValueError, "folds.*found 1"),
+        (dict(folds=5), ValueError, "folds.*found 5"),
+    ],
+)
+def test_bad_input(change, error, message):
+    good = dict(features=np.zeros((4, 2), np.float32), labels=np.array([0, 1, 0, 1]), num_classes=2)
+    with pytest.raises(error, match=message):
+        probes.crossfit(KEY, **(good | change))
+
+
+# ------------------------------------------------------------------ shortcuts
+
+
+def said(classes, k=4, sure=0.9):
+    return np.where(np.eye(k)[classes] > 0, sure, (1 - sure) / (k - 1))
+
+
+def test_a_shortcut_through_blocks_of_classes():
+    """The blind probe knows the half, never the class; the other knows three of four classes."""
+    labels = np.arange(400) % 4
+    half = labels // 2
+    blind = np.where(np.arange(4) // 2 == half[:, None], 0.45, 0.05)
+    seeing = said(np.where(np.arange(400) % 16 < 12, labels, (labels + 2) % 4))
+    found = probes.shortcut(blind, seeing, labels)
+    assert found.blocks in ((0, 0, 1, 1), (1, 1, 0, 0))
+    assert (found.blind, found.seeing) == (0, 0.25)
+    assert found.deviations == pytest.approx(0.25 / np.sqrt(0.25 / 400))
+    nothing = np.full((400, 4), 0.25)
+    assert probes.shortcut(nothing, seeing, labels).deviations < -4
+
+
+def test_what_the_same_samples_show_is_compared_pairwise():
+    """One errs on 40 of 400 samples, the other on these and 10 more: √10 standard errors."""
+    labels = np.arange(400) % 2
+    wrong = lambda n: said(np.where(np.arange(400) < n, 1 - labels, labels), 2)
+    found = probes.shortcut(wrong(40), wrong(50), labels)
+    assert (found.blind, found.seeing) == (0.1, 0.125)
+    assert found.deviations == pytest.approx(10**0.5)
+    assert probes.shortcut(wrong(50), wrong(40), labels).deviations == pytest.approx(-(10**0.5))
+
+
+def test_blocks_that_hold_nearly_all_are_passed_over():
+    """A class of its own beside nine tenths of the samples says little."""
+    labels = np.repeat([0, 1, 2], [45, 45, 10])
+    blind = np.where(labels[:, None] == 2, [0.05, 0.05, 0.9], [0.475, 0.475, 0.05])
+    found = probes.shortcut(blind, said(labels, 3), labels)
+    assert found.blocks == (0, 1, 2)
+
+
+@pytest.mark.parametrize("k, labels", [(1, [0, 0]), (2, [0, 0, 0])])
+def test_nothing_to_tell(k, labels):
+    same = np.full((len(labels), k), 1 / k)
+    assert probes.shortcut(same, same, np.array(labels)) == ((0,) * k, 0, 0, 0)
