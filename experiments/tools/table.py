@@ -132,6 +132,33 @@ def recognised(path: pathlib.Path) -> Iterator[str]:
         yield f"| {name} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |"
 
 
+def sighted(path: pathlib.Path) -> Iterator[str]:
+    """Yields the lines of a table of what `experiments.shortcuts` measured, means over the seeds."""
+    seeds: dict[str, list[dict[str, Any]]] = {}
+    for title, row in files.read_json(path)["judged"].items():
+        seeds.setdefault(title.split(",")[0], []).append(row["views"])
+    scores = {
+        "deviations": "+.1f",
+        "auc": ".3f",
+        "precision": ".2f",
+        "conflict_mass": ".2f",
+        "balance": ".2f",
+        "effective_sample_size": ".0f",
+    }
+    titles = ("standard errors", "AUC", "precision", "mass", "balance", "effective sample size")
+    yield f"| [data set](experiments/results/{path.name}) | view | n | {' | '.join(titles)} |"
+    yield f"|---|---|--:|{'--:|' * len(titles)}"
+    for name, found in seeds.items():
+        for view in found[0]:
+            cells = [
+                format(sum(each[view][score] for each in found) / len(found), digits)
+                if score in found[0][view]
+                else "–"
+                for score, digits in scores.items()
+            ]
+            yield f"| {name} | {view} | {len(found)} | {' | '.join(cells)} |"
+
+
 def principled(path: pathlib.Path, score: str) -> Iterator[str]:
     """Yields the lines of a table of what the rules of `experiments.auto_rules` chose is worth."""
     found = files.read_json(path)["judged"]
@@ -223,6 +250,8 @@ def blocks() -> Iterator[list[str]]:
         yield list(transferred(path))
     for path in sorted(RESULTS.glob("recognition.json")):
         yield list(recognised(path))
+    for path in sorted(RESULTS.glob("shortcuts.json")):
+        yield list(sighted(path))
     for path in sorted(RESULTS.glob("auto_rules.json")):
         yield list(principled(path, "balance"))
         yield list(principled(path, "conflicting"))
