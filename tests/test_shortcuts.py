@@ -16,7 +16,7 @@ def cheap(monkeypatch):
 
 
 def test_colours_of_digits_are_found(cheap, tmp_path, monkeypatch):
-    """Tone tells the colour, so nearly all conflicting samples stand out; the record is complete."""
+    """Tone tells the colour: nearly all conflicting samples stand out. The record is complete."""
     monkeypatch.setattr(shortcuts, "BIASED", ("cdigits",))
     out = tmp_path / "out.json"
     shortcuts.main(out=out, only="cdigits")

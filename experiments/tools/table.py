@@ -133,7 +133,7 @@ def recognised(path: pathlib.Path) -> Iterator[str]:
 
 
 def sighted(path: pathlib.Path) -> Iterator[str]:
-    """Yields the lines of a table of what `experiments.shortcuts` measured, means over the seeds."""
+    """Yields the lines of a table of what `experiments.shortcuts` measured, means of seeds."""
     seeds: dict[str, list[dict[str, Any]]] = {}
     for title, row in files.read_json(path)["judged"].items():
         seeds.setdefault(title.split(",")[0], []).append(row["views"])
