@@ -127,11 +127,17 @@ def encode(
     encoder = default_encoder(pool) if encoder is None else encoder
     if not callable(strategy):
         strategy = tuple(name for name in strategy if name != "color")
+    params = _trained(key, pool, strategy, encoder, steps)
+    return Encoded(params, getattr(_embed(encoder, params, pool), layer))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _trained(key, pool, strategy, encoder, steps):
     trainer = contrastive.trainer(encoder, optax.adam(1e-3), strategy=strategy)
-    train = functools.partial(contrastive.train, trainer=trainer, steps=steps)
-    state, _ = jax.jit(train)(key, pool=pool)
-    embed = jax.jit(functools.partial(contrastive.embed, encoder))
-    return Encoded(state.params, getattr(embed(state.params, pool), layer))
+    return contrastive.train(key, trainer, pool, steps=steps)[0].params
+
+
+_embed = jax.jit(contrastive.embed, static_argnums=0)
 
 
 def density(

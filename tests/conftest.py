@@ -25,6 +25,7 @@ def programs():
 
 
 FLAGS = ["--xla_force_host_platform_device_count=4"]
+FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")  # so compiles in a sixth less
 if [int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2]] <= [0, 10]:
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # so compiles in half the time
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
@@ -41,8 +42,11 @@ from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
 from jaxdd.data import files  # noqa: E402
 
-TOGETHER = ("builders", "cli", "contrastive", "pipeline", "processes", "transfer", "weights")
-"""Files with module fixtures that take seconds: the tests of each go to one worker."""
+LONGEST = (
+    *("cli", "pipeline", "distill", "processes", "parallel", "weights", "kde", "auto_rules"),
+    *("README", "examples", "grid", "networks", "corruptions", "benchmarks", "augment"),
+)
+"""Files that take longest come first, so that all workers end at about the same time."""
 
 
 def pytest_configure():
@@ -51,15 +55,23 @@ def pytest_configure():
             files.prune(OWN_PROGRAMS, 2**30)
 
 
+def pytest_collection_modifyitems(items):
+    def place(item):
+        name = item.path.stem.removeprefix("test_")
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
+
+
 class Scheduling(LoadScopeScheduling):
-    """Hands out the files of `TOGETHER` first and whole, then the other tests one by one."""
+    """Hands out whole files, whose tests share programs, in the order of `LONGEST`."""
 
     def _split_scope(self, nodeid):
-        file, *_ = nodeid.split("::")
-        return file if pathlib.Path(file).stem.removeprefix("test_") in TOGETHER else nodeid
+        return nodeid.split("::")[0]
 
 
 def pytest_xdist_make_scheduler(config, log):
+    config.option.loadscopereorder = False  # by the number of tests
     return Scheduling(config, log)
 
 

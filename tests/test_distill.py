@@ -10,9 +10,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxdd import augment, distill, draws, formation, matching, networks, sampling, trajectories
 
-NETWORK = networks.ConvNet(num_classes=3, width=4, depth=2)
+NETWORK = networks.ConvNet(num_classes=3, width=4, depth=1)
 OPTIMIZER = optax.sgd(0.5, momentum=0.5)
-METHOD = distill.distribution_matching(NETWORK, OPTIMIZER)
+METHOD = distill.distribution_matching(NETWORK, OPTIMIZER, strategy=("crop",))
+STEP, INIT = jax.jit(METHOD.step), jax.jit(NETWORK.init)
 KEY = jax.random.key(0)
 
 
@@ -64,7 +65,7 @@ def test_a_step_is_the_written_out_formula():
     method = distill.distribution_matching(NETWORK, OPTIMIZER, strategy=strategy)
     state, batch = start(method=method), DRAW(jax.random.key(1), POOL)
     key_network, key_augment = jax.random.split(KEY)
-    params = NETWORK.init(key_network, state.images[0, :1])
+    params = INIT(key_network, state.images[0, :1])
     keys = jax.random.split(key_augment, 3)
 
     @jax.jit
@@ -89,8 +90,7 @@ def test_a_step_is_the_written_out_formula():
 def test_constant_weights_are_plain_distribution_matching_to_the_bit():
     batch = sampling.uniform_batch(KEY, make_pool(), 8)
     plain = batch._replace(weights=jnp.ones_like(batch.weights) / 8)
-    step = jax.jit(METHOD.step)
-    equal(step(KEY, start(), batch), step(KEY, start(), plain))
+    equal(STEP(KEY, start(), batch), STEP(KEY, start(), plain))
 
 
 def test_one_trace_serves_many_steps():
@@ -159,10 +159,11 @@ def test_other_class_counts_and_image_shapes(classes, shape):
 
 
 def test_bfloat16_follows_float32():
-    network = networks.ConvNet(num_classes=3, width=4, depth=2, dtype=jnp.bfloat16)
-    method, batch = distill.distribution_matching(network, OPTIMIZER), DRAW(KEY, POOL)
+    network = networks.ConvNet(num_classes=3, width=4, depth=1, dtype=jnp.bfloat16)
+    method = distill.distribution_matching(network, OPTIMIZER, strategy=("crop",))
+    batch = DRAW(KEY, POOL)
     found, _ = jax.jit(method.step)(KEY, start(), batch)
-    expected, _ = jax.jit(METHOD.step)(KEY, start(), batch)
+    expected, _ = STEP(KEY, start(), batch)
     assert found.images.dtype == jnp.float32
     moved = jnp.abs(expected.images - start().images).max()
     assert jnp.abs(found.images - expected.images).max() < 0.1 * moved
@@ -172,10 +173,10 @@ def test_four_devices_give_the_step_of_one():
     """The real batch is split over the devices, weights included; XLA adds the partial sums."""
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
     batch, state = DRAW(KEY, POOL), start()
-    expected = jax.jit(METHOD.step)(KEY, state, batch)
+    expected = STEP(KEY, state, batch)
     split = NamedSharding(mesh, PartitionSpec(None, "data"))
     everywhere = NamedSharding(mesh, PartitionSpec())
-    found = jax.jit(METHOD.step)(
+    found = STEP(
         jax.device_put(KEY, everywhere),
         jax.device_put(state, everywhere),
         jax.device_put(batch, split),
@@ -188,15 +189,14 @@ def test_pmap_over_seeds():
     keys, batch = jax.random.split(KEY, 4), DRAW(KEY, POOL)
     states = jax.tree.map(lambda x: jnp.stack([x] * 4), start())
     found, info = jax.pmap(METHOD.step, in_axes=(0, 0, None))(keys, states, batch)
-    step = jax.jit(METHOD.step)
     for i in range(4):
-        expected, _ = step(keys[i], start(), batch)
+        expected, _ = STEP(keys[i], start(), batch)
         np.testing.assert_allclose(found.images[i], expected.images, atol=1e-4)
     assert len(set(info["loss"].tolist())) == 4
 
 
 def test_a_diverging_run_stops_with_the_step():
-    method = distill.distribution_matching(NETWORK, optax.sgd(jnp.inf))
+    method = distill.distribution_matching(LINEAR, optax.sgd(jnp.inf), strategy=())
     chunks = distill.run(
         KEY, start(method=method), POOL, method=method, draw=DRAW, steps=4, chunk_length=4
     )
@@ -361,13 +361,12 @@ def test_a_step_that_keeps_no_protocol_is_refused(step, message):
 # ------------------------------------------------------------------ gradient matching
 
 
-SHALLOW = networks.ConvNet(num_classes=3, width=4, depth=1)
-DSA = distill.gradient_matching(SHALLOW, OPTIMIZER, outer=2, inner=1, strategy=("crop", "scale"))
+DSA = distill.gradient_matching(NETWORK, OPTIMIZER, outer=2, inner=1, strategy=("crop", "scale"))
 DSA_STEP = jax.jit(DSA.step)
 
 
 def fresh_network(key, images):
-    return SHALLOW.init(jax.random.split(key, 3)[0], images[0, :1])
+    return INIT(jax.random.split(key, 3)[0], images[0, :1])
 
 
 def test_a_gradient_matching_step_is_the_written_out_formula():
@@ -378,7 +377,7 @@ def test_a_gradient_matching_step_is_the_written_out_formula():
 
     def gradient(images, label, weights):
         def loss(params):
-            logits = SHALLOW.apply(params, images).logits
+            logits = NETWORK.apply(params, images).logits
             return -weights @ jax.nn.log_softmax(logits)[:, label]
 
         return jax.grad(loss)(params)
@@ -430,7 +429,7 @@ def test_weights_of_gradient_matching():
 def test_gradient_matching_on_other_shapes(classes, ipc, shape):
     pool = make_pool((5,) * classes, shape=shape)
     network = networks.ConvNet(classes, width=4, depth=1)
-    method = distill.gradient_matching(network, OPTIMIZER, outer=2, inner=1)
+    method = distill.gradient_matching(network, OPTIMIZER, outer=2, inner=1, strategy=("crop",))
     chunks = distill.run(
         KEY, start(pool, method, ipc=ipc), pool, method=method, draw=DRAW, steps=3, chunk_length=3
     )
@@ -440,13 +439,16 @@ def test_gradient_matching_on_other_shapes(classes, ipc, shape):
 
 
 def test_gradient_matching_resumes_to_the_same_bits():
+    options = dict(outer=2, inner=1, strategy=("crop", "scale"))
+    method = distill.gradient_matching(LINEAR, OPTIMIZER, **options)
+
     def images(state, first=0):
         chunks = distill.run(
-            KEY, state, POOL, method=DSA, draw=DRAW, steps=6, first=first, chunk_length=1
+            KEY, state, POOL, method=method, draw=DRAW, steps=6, first=first, chunk_length=1
         )
         return {step: jax.tree.map(np.array, state) for step, state, _ in chunks}
 
-    whole = images(start(method=DSA))
+    whole = images(start(method=method))
     again = images(jax.tree.map(jnp.asarray, whole[3]), first=3)
     equal(again[6], whole[6])
 
@@ -465,7 +467,7 @@ def test_ten_and_a_hundred_classes_make_programs_of_one_size():
 
 def test_gradient_matching_refuses():
     with pytest.raises(ValueError, match="at least 1, found 0 and 1"):
-        distill.gradient_matching(SHALLOW, OPTIMIZER, outer=0, inner=1)
+        distill.gradient_matching(NETWORK, OPTIMIZER, outer=0, inner=1)
     with pytest.raises(ValueError, match="there are 2 classes, found a network of 3"):
         DSA.init(jnp.zeros((2, 1, 8, 8, 3)))
     with pytest.raises(ValueError, match=r"\[k, ipc, h, w, c\], found shape \(2, 8, 8, 3\)"):
@@ -491,7 +493,7 @@ def test_the_loss_over_groups_pulls_to_their_barycentre():
     """Σ_g ‖μ_g − s‖² has the gradient 2 G (s − mean of μ_g) for the G groups of a class."""
     batch = GROUP_DRAW(KEY, GROUP_POOL)
     assert batch.images.shape == (3, 12, 8, 8, 3)
-    options = dict(network=SHALLOW, optimizer=optax.sgd(1.0), strategy=())
+    options = dict(network=NETWORK, optimizer=optax.sgd(1.0), strategy=())
     fair = distill.distribution_matching(**options, groups=GROUPS)
     plain = distill.distribution_matching(**options)
     first = start(method=plain).images
@@ -505,8 +507,9 @@ def test_the_loss_over_groups_pulls_to_their_barycentre():
 def test_gradient_matching_by_groups():
     """Groups that are the same count as often as they are there, and an empty one not at all."""
     batch = DRAW(jax.random.key(1), POOL)
+    options = dict(outer=2, inner=1, strategy=("crop", "scale"))
     fair, plain = (
-        distill.gradient_matching(SHALLOW, OPTIMIZER, outer=2, inner=1, groups=g) for g in (2, 1)
+        distill.gradient_matching(LINEAR, OPTIMIZER, groups=g, **options) for g in (2, 1)
     )
     twice = sampling.Batch(*(jnp.concatenate([x, x], 1) for x in batch))
     once = twice._replace(weights=twice.weights.at[:, 8:].set(0))
@@ -519,12 +522,12 @@ def test_gradient_matching_by_groups():
 def test_formation_is_seen_by_the_network_alone():
     """With factor 1 nothing changes; with 2 the network sees what `split` makes."""
     split = functools.partial(formation.split, factor=2)
-    method = distill.distribution_matching(SHALLOW, OPTIMIZER, strategy=(), decode=split)
+    method = distill.distribution_matching(NETWORK, OPTIMIZER, strategy=(), decode=split)
     batch, state = DRAW(KEY, POOL), start()
     found, info = jax.jit(method.step)(KEY, state, batch)
     assert found.images.shape == state.images.shape
     large = state._replace(images=split(state.images))
-    same = jax.jit(distill.distribution_matching(SHALLOW, OPTIMIZER, strategy=()).step)
+    same = jax.jit(distill.distribution_matching(NETWORK, OPTIMIZER, strategy=()).step)
     expected = float(same(KEY, METHOD.init(large.images), batch)[1]["loss"])
     assert float(info["loss"]) == pytest.approx(expected, rel=1e-4)
     assert (found.images != state.images).any()
@@ -534,8 +537,8 @@ def test_formation_is_seen_by_the_network_alone():
 
 
 def segment(spread=0.02):
-    """Two sets of parameters of SHALLOW, some distance apart."""
-    first = SHALLOW.init(KEY, jnp.zeros((1, 8, 8, 3)))
+    """Two sets of parameters of NETWORK, some distance apart."""
+    first = INIT(KEY, jnp.zeros((1, 8, 8, 3)))
     leaves, tree = jax.tree.flatten(first)
     keys = jax.random.split(KEY, len(leaves))
     last = [x + spread * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
@@ -543,7 +546,7 @@ def segment(spread=0.02):
 
 
 def mtt(inner=3, **options):
-    return distill.trajectory_matching(SHALLOW, optax.sgd(1.0), inner=inner, strategy=(), **options)
+    return distill.trajectory_matching(NETWORK, optax.sgd(1.0), inner=inner, strategy=(), **options)
 
 
 def test_a_trajectory_matching_step_is_the_written_out_formula():
@@ -555,7 +558,7 @@ def test_a_trajectory_matching_step_is_the_written_out_formula():
     @functools.partial(jax.value_and_grad, argnums=(0, 1))
     def loss(images, log_rate):
         def cross_entropy(params):
-            logits = SHALLOW.apply(params, images.reshape(6, 8, 8, 3)).logits
+            logits = NETWORK.apply(params, images.reshape(6, 8, 8, 3)).logits
             return -jax.nn.log_softmax(logits)[jnp.arange(6), labels].mean()
 
         params = way.start
@@ -597,14 +600,13 @@ def test_both_gradients_of_trajectory_matching_agree_and_one_needs_little_memory
 def test_the_student_sees_all_images_in_turn():
     """Four images in batches of two: after two inner steps all have moved, after one only two."""
     pool = make_pool((9, 9), shape=(8, 8, 3))
-    network = networks.MLP(2, width=4)
+    network = networks.Functions(linear_init, lambda *x: tuple(y[:, :2] for y in linear_apply(*x)))
     for inner, touched in ((1, 2), (2, 4)):
         method = distill.trajectory_matching(
             network, optax.sgd(1.0), inner=inner, strategy=(), batch_size=2
         )
-        state = start(pool, method)
-        params = network.init(KEY, jnp.zeros((1, 8, 8, 3)))
-        way = trajectories.Segment(params, jax.tree.map(lambda x: x + 0.1, params))
+        state, params = start(pool, method), linear_init(KEY, jnp.zeros((1, 8, 8, 3)))
+        way = trajectories.Segment(params, params + 0.1)
         found, _ = jax.jit(method.step)(KEY, state, way)
         assert (found.images != state.images).any((2, 3, 4)).sum() == touched
 

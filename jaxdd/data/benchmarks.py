@@ -125,6 +125,10 @@ def _in_front(key, data, attributes, options):
     return jax.jit(bias.natural_background)(data.images, options.scenes.images[chosen])
 
 
+_assign = jax.jit(bias.assign, static_argnames=("num_classes", "num_attributes"))
+_corrupt = jax.jit(corruptions.corrupt, static_argnames=("corruption", "severity"))
+
+
 def _corrupted(key, data, attributes, options, *, chunk=250):
     """Corrupts the images of one attribute after the other, in float64 (see `corruptions`)."""
     images = np.empty_like(data.images)
@@ -132,14 +136,13 @@ def _corrupted(key, data, attributes, options, *, chunk=250):
     textures = None if options.frost is None else options.frost / 255
     with jax.enable_x64(True):
         for attribute, name in enumerate(corruptions.CORRUPTIONS):
-            program = jax.jit(functools.partial(
-                corruptions.corrupt, corruption=name, severity=options.severity, textures=textures
-            ))  # fmt: skip
+            look = dict(corruption=name, severity=options.severity)
+            look |= dict(textures=textures) if name == "frost" else {}
             rows = np.flatnonzero(attributes == attribute)
             for start in range(0, len(rows), chunk):
                 part = rows[start : start + chunk]
                 padded = np.resize(part, chunk)
-                images[part] = program(keys[padded], data.images[padded])[: len(part)]
+                images[part] = _corrupt(keys[padded], data.images[padded], **look)[: len(part)]
     return images
 
 
@@ -452,18 +455,15 @@ def _biased(name, recipe, data_dir, options):
         _check_scenes(scenes, plain)
     k, num_attributes = plain.num_classes, len(recipe.attributes)
     aligned = recipe.aligned or tuple(range(k))
-    assign = functools.partial(bias.assign, num_classes=k, num_attributes=num_attributes)
+    sizes = dict(num_classes=k, num_attributes=num_attributes)
 
     def dressed(key, data, share, scenes):
         key_attributes, key_look = jax.random.split(key)
         if share is None:
             data, attributes = _paired(data, num_attributes)
         else:
-            attributes = np.array(
-                jax.jit(assign)(
-                    key_attributes, data.labels, conflict=share, aligned=np.array(aligned)
-                )
-            )
+            asked = dict(conflict=share, aligned=np.array(aligned))
+            attributes = np.array(_assign(key_attributes, data.labels, **sizes, **asked))
         images = recipe.render(key_look, data, attributes, options._replace(scenes=scenes))
         # A copy, because a view of a jax array can be neither written nor handed to torch.
         return Dataset(np.array(images), data.labels, attributes)

@@ -181,6 +181,7 @@ def decode(options: Resolved) -> distill.Decode:
     return functools.partial(formation.split, factor=options.formation)
 
 
+@functools.cache  # equal options give one object, so that programs compile once
 def named_method(
     options: Resolved,
     network: networks.Network,
@@ -208,6 +209,7 @@ def named_method(
     )
 
 
+@functools.cache
 def _batches(options, network):
     """The draw of batches, of representatives if candidates are asked for."""
     batch = sampling.weighted_batch if options.weighting == "draw" else sampling.uniform_batch
@@ -222,6 +224,7 @@ def _batches(options, network):
     return draws.representative(candidates, embed, size=options.batch_size)
 
 
+@functools.cache
 def group_draw(options: Resolved, *, groups: int) -> sampling.Draw:
     """The draw from a pool of bias groups, for methods with a loss of each."""
     size = -(-options.batch_size // groups)
@@ -231,12 +234,7 @@ def group_draw(options: Resolved, *, groups: int) -> sampling.Draw:
 def _evaluation(data, options, network, strategy, mesh):
     task = replicated(datasets.task(data._replace(strategy=strategy)), mesh)
     train = debiased.TRAININGS[options.training]
-    protocol = functools.partial(evaluate.evaluate, train=train, epochs=options.epochs)
-    evaluation = lambda keys, images, task: protocol(keys, network, images, task)
-    if mesh is None:
-        compiled = parallel.thread_rows(evaluation)
-    else:
-        compiled = jax.jit(parallel.map_rows(evaluation, mesh))
+    compiled = _evaluator(network, train, options.epochs, mesh)
     keys = jax.random.split(key(options, "evaluate"), options.eval_seeds)
 
     def score(images):
@@ -244,6 +242,16 @@ def _evaluation(data, options, network, strategy, mesh):
         return jax.tree.map(np.asarray, found)
 
     return score
+
+
+@functools.cache
+def _evaluator(network, train, epochs, mesh):
+    """The program that scores images, for all tasks."""
+    protocol = functools.partial(evaluate.evaluate, train=train, epochs=epochs)
+    evaluation = lambda keys, images, task: protocol(keys, network, images, task)
+    if mesh is None:
+        return parallel.thread_rows(evaluation)
+    return jax.jit(parallel.map_rows(evaluation, mesh))
 
 
 def key(options: Resolved, purpose: str) -> jax.Array:

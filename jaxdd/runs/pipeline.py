@@ -628,11 +628,10 @@ def _diagnosis(data, pool, found):
         size = reweight.effective_sample_size(found, pool.labels, num_classes=data.num_classes)
         unknown = dict.fromkeys(("conflict_auc", "conflict_mass", "group_balance"))
         return {"effective_sample_size": float(size.mean()), **unknown}
-    diagnose = functools.partial(
-        reweight.diagnose, num_classes=data.num_classes, num_attributes=data.num_attributes
-    )
+    diagnose = jax.jit(reweight.diagnose, static_argnames=("num_classes", "num_attributes"))
     attributes, aligned = jnp.asarray(data.train.attributes), jnp.asarray(data.aligned)
-    diagnosed = jax.jit(diagnose)(found, pool.labels, attributes, aligned)
+    sizes = dict(num_classes=data.num_classes, num_attributes=data.num_attributes)
+    diagnosed = diagnose(found, pool.labels, attributes, aligned, **sizes)
     return {name: float(value) for name, value in diagnosed._asdict().items()}
 
 
