@@ -157,6 +157,9 @@ def test_what_cannot_be_built():
         build(formation=9)
     with pytest.raises(TypeError, match="init.*and apply.*, found str"):
         parts.build(squares(), TINY, network="mlp")
+    unhashable = dataclasses.make_dataclass("Own", [], namespace=dict(init=None, apply=None))
+    with pytest.raises(TypeError, match="hashable, as a frozen dataclass is, found Own"):
+        parts.build(squares(), TINY, network=unhashable())
     mesh = parallel.mesh(devices=jax.devices()[:2])
     trajectories = options.make(method="mtt", depth=2).resolved()
     with pytest.raises(ValueError, match="dm, dc and dsa can be split over devices, found mtt"):

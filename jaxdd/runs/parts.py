@@ -70,7 +70,7 @@ def build(
     Raises:
         ValueError: for options that the images are too small for, a network of other classes, or a
             method that cannot be split over devices.
-        TypeError: for a network that does not keep the protocol.
+        TypeError: for a network that does not keep the protocol or cannot be hashed.
     """
     _check_sides(options, min(data.train.images.shape[1:3]))
     if network is None and options.network in NETWORKS:
@@ -111,6 +111,10 @@ def _check_network(network, data):
         raise TypeError(
             "a network must have init(key, images) and apply(params, images), "
             f"found {type(network).__name__}"
+        )
+    if type(network).__hash__ is None:
+        raise TypeError(
+            f"a network must be hashable, as a frozen dataclass is, found {type(network).__name__}"
         )
     images = jax.ShapeDtypeStruct((2, *data.train.images.shape[1:]), jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0), images)
