@@ -147,8 +147,9 @@ def shortcut(blind: ArrayLike, seeing: ArrayLike, labels: ArrayLike) -> Shortcut
             wrong = [(each @ of).argmax(1) != own for each in (blind, seeing)]
             differ = wrong[1].astype(float) - wrong[0]
             error = np.sqrt(np.maximum(np.mean(differ**2), 1 / len(own)) / len(own))
-            rates = (float(each.mean()) for each in wrong)
-            found.append(Shortcut(tuple(blocks.tolist()), *rates, float(differ.mean() / error)))
+            first, second = (float(each.mean()) for each in wrong)
+            deviations = float(differ.mean() / error)
+            found.append(Shortcut(tuple(blocks.tolist()), first, second, deviations))
     none = Shortcut((0,) * blind.shape[1], 0.0, 0.0, 0.0)
     return max(found, key=lambda each: each.deviations, default=none)
 
