@@ -131,6 +131,13 @@ CLAIMS = (
         "FairDD's cells",
     ),
     Claim(
+        "ours: a view of the texture finds corruption without labels",
+        "yes, a third of what labels are worth",
+        rows("ccifar10", CMNIST, "none", "auto", "oracle"),
+        "Views that cannot see the object",
+        score="conflicting",
+    ),
+    Claim(
         "ours: auto costs nothing without a bias",
         "yes, where fixed defaults cost much",
         rows("fashion_mnist", make(), "none", "kde", "auto"),
