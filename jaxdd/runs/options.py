@@ -6,6 +6,7 @@ was stored.
 """
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -314,15 +315,17 @@ def loops(ipc: int) -> tuple[int, int]:
     return known[min((n for n in known if n >= ipc), default=50)]
 
 
+@functools.cache
 def _fields(kind):
-    return {field.name: field for field in dataclasses.fields(kind)}
+    """The types of a dataclass's fields by name."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def _check_types(options):
     """Refuses words that are no choices, and values that are not of their field's type."""
-    for name, kind in typing.get_type_hints(type(options)).items():
-        if name in _fields(type(options)):
-            _check_type(name, getattr(options, name), kind)
+    for name, kind in _fields(type(options)).items():
+        _check_type(name, getattr(options, name), kind)
     if options.network not in NETWORKS and ":" not in options.network:
         raise ValueError(
             f"network must be one of {', '.join(NETWORKS)}, or MODULE:ATTRIBUTE, "
