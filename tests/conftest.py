@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import errno
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -42,9 +43,21 @@ from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
 from jaxdd.data import files  # noqa: E402
 
+# Tracing makes millions of objects that stay, and a collection visits all of them.
+gc.set_threshold(50_000, 20, 100)
+
 LONGEST = (
     *("cli", "pipeline", "distill", "processes", "parallel", "weights", "kde", "auto_rules"),
-    *("README", "examples", "grid", "networks", "corruptions", "benchmarks", "augment"),
+    *(
+        "README",
+        "torch_peers",
+        "examples",
+        "grid",
+        "networks",
+        "corruptions",
+        "benchmarks",
+        "augment",
+    ),
 )
 """Files that take longest come first, so that all workers end at about the same time."""
 

@@ -104,9 +104,8 @@ def test_run_killed_and_interrupted_resumes_to_the_bits_of_an_undisturbed_one(tm
     _, error = stopped.communicate()
     assert stopped.returncode == 130, error
     assert "of 60; the state is saved" in error and "--resume" in error
-    resumed = start([*command, "--out", tmp_path / "cut", "--resume"])
-    whole = start([*command, "--out", tmp_path / "whole"])
-    for process in (resumed, whole):
+    for arguments in (["cut", "--resume"], ["whole"]):  # the second has the programs of the first
+        process = start([*command, "--out", tmp_path / arguments[0], *arguments[1:]])
         _, error = process.communicate()
         assert process.returncode == 0, error
     one, other = (store.read_synthetic(tmp_path / x / "synthetic.npz") for x in ("whole", "cut"))

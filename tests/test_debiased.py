@@ -126,7 +126,8 @@ def test_shapes_that_disagree_are_refused(train):
 def test_an_evaluation_takes_it_in_place_of_plain_training():
     images, labels = marked(20, 0.2)
     pixels = np.zeros((6, 8, 8, 1), np.uint8)
-    task = tasks.task(pixels, np.arange(6) % 2, num_classes=2, mean=(0,), std=(1,))
+    statistics = dict(num_classes=2, mean=(0,), std=(1,))
+    task = tasks.task(pixels, np.arange(6) % 2, **statistics, strategy=())
     score = functools.partial(
         evaluate.evaluate,
         network=networks.MLP(2, width=4),

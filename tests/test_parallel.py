@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 
 from jaxdd import contrastive, distill, evaluate, kde, networks, parallel, sampling, tasks, training
 
-K, SIZE = 3, 8
+K, SIZE, STRATEGY = 3, 8, ("color", "crop")
 NETWORK = networks.ConvNet(K, width=4, depth=1)
 KEY = jax.random.key(0)
 
@@ -41,9 +41,11 @@ def pool():
 
 
 METHODS = {
-    "dm": lambda network: distill.distribution_matching(network, optax.sgd(1.0, 0.5)),
+    "dm": lambda network: distill.distribution_matching(
+        network, optax.sgd(1.0, 0.5), strategy=STRATEGY
+    ),
     "dsa": lambda network: distill.gradient_matching(
-        network, optax.sgd(0.1, 0.5), outer=2, inner=2, strategy=("color", "crop")
+        network, optax.sgd(0.1, 0.5), outer=2, inner=2, strategy=STRATEGY
     ),
 }
 
