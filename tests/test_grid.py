@@ -237,7 +237,7 @@ def test_every_grid_has_cells_that_differ(name, preset):
 
 
 def test_every_cell_of_before_is_found_with_its_numbers():
-    """The cells that were files of their own kept their numbers; one of auto, with views, is new."""
+    """Cells that were files of their own kept their numbers; one of auto, with views, is new."""
     before = files.read_json(pathlib.Path(__file__).parent / "data" / "cells-before.json")
     rows = found([(cell["dataset"], cell["row"], cell["options"]) for cell in before])
     assert len(before) == 143
