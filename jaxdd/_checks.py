@@ -3,6 +3,9 @@
 Under jit, vmap and grad there are no values to see, and only shapes and dtypes are checked.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,20 +31,51 @@ def floating(name: str, array: ArrayLike) -> jax.Array:
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
-def integers(name: str, array: ArrayLike, size: int) -> jax.Array:
-    """Returns a non-empty array of integers in [0, size), in int32 or wider.
+def integers(
+    name: str, array: ArrayLike | Sequence[int], size: int, *, length: int | None = None
+) -> jax.Array:
+    """Returns integers in [0, size) as int32 `[n]`.
+
+    Args:
+        name: what the message calls them.
+        array: `[n]`.
+        size: number of codes.
+        length: n, where it must be a certain one.
 
     Raises:
-        TypeError: it is not of integers.
-        ValueError: an integer is out of range.
+        TypeError: they are not integers.
+        ValueError: another shape, or an integer out of range.
     """
-    array = jnp.asarray(array)
+    # Not by JAX, which would cut 64 bits to 32 before they are looked at.
+    array = array if isinstance(array, jax.Array) else np.asarray(array)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name} must be integers, found {array.dtype}")
+    if array.ndim != 1 or length not in (None, len(array)):
+        expected = "[n]" if length is None else f"({length},)"
+        raise ValueError(f"{name} must have the shape {expected}, found {array.shape}")
     found = values(array)
-    if found is not None and not 0 <= found.min() <= found.max() < size:
-        raise ValueError(f"{name} must lie in [0, {size}), found {found.min()} to {found.max()}")
-    return array.astype(jnp.promote_types(array.dtype, jnp.int32))
+    if found is not None and found.size and not 0 <= found.min() <= found.max() < size:
+        raise ValueError(f"{name} must lie in 0..{size - 1}, found {found.min()}..{found.max()}")
+    return jnp.asarray(array, jnp.int32)
+
+
+def moments(mean: Any, std: Any, channels: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the mean and the standard deviation of each channel in float32, `[c]`.
+
+    Raises:
+        ValueError: another number of channels, or values that are not finite or positive.
+    """
+    mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    if mean.shape != (channels,) or std.shape != (channels,):
+        raise ValueError(
+            f"mean and std must have one entry for each of the {channels} channels, "
+            f"found shapes {mean.shape} and {std.shape}"
+        )
+    known = values(mean), values(std)
+    if not any(each is None for each in known):
+        if not (np.isfinite(known).all() and (known[1] > 0).all()):
+            raise ValueError("mean must be finite and std positive, found {} and {}".format(*known))
+    return mean, std
 
 
 def positive(name: str, array: jax.Array) -> jax.Array:

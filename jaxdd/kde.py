@@ -509,11 +509,10 @@ def _as_weights(weights: ArrayLike | None, points: jax.Array) -> jax.Array:
 
 
 def _as_labels(labels: ArrayLike, embeddings: jax.Array, num_classes: int) -> jax.Array:
-    labels = jnp.asarray(labels)
-    if labels.shape != embeddings.shape[:1]:
+    if jnp.shape(labels) != embeddings.shape[:1]:
         raise ValueError(
             "labels and embeddings must have the same leading dimension, "
-            f"found {labels.shape} and {embeddings.shape}"
+            f"found {jnp.shape(labels)} and {embeddings.shape}"
         )
     return _checks.integers("labels", labels, num_classes)
 

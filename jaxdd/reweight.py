@@ -424,12 +424,12 @@ def _finite(log_density: jax.Array, labels: jax.Array, num_classes: int) -> jax.
 
 
 def _as_codes(name: str, codes: ArrayLike, size: int, labels: jax.Array | None = None) -> jax.Array:
-    codes = jnp.asarray(codes)
-    if codes.ndim != 1 or not codes.size:
-        raise ValueError(f"{name} must be a non-empty [n] array, found shape {codes.shape}")
-    if labels is not None and codes.shape != labels.shape:
+    shape = jnp.shape(codes)
+    if len(shape) != 1 or not shape[0]:
+        raise ValueError(f"{name} must be a non-empty [n] array, found shape {shape}")
+    if labels is not None and shape != labels.shape:
         raise ValueError(
-            f"{name} and labels must have the same length, found {codes.size} and {labels.size}"
+            f"{name} and labels must have the same length, found {shape[0]} and {labels.size}"
         )
     return _checks.integers(name, codes, size)
 

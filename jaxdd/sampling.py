@@ -16,13 +16,15 @@ samples carry 90 % of the weight the second has far less variance.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
+
+from jaxdd import _checks
 
 Values = ArrayLike | Sequence[float]
 """What `jnp.asarray` takes: an array of any library, or plain numbers."""
@@ -122,26 +124,18 @@ def pool(
             values.
         TypeError: for images that are neither uint8 nor floating, or labels that are not integers.
     """
-    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    images = jnp.asarray(images)
     if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"images must be uint8 or floating, found {images.dtype}")
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be integers, found {labels.dtype}")
-    mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
-    if images.ndim != 4 or labels.shape != images.shape[:1] or not images.size:
+    if images.ndim != 4 or np.shape(labels) != images.shape[:1] or not images.size:
         raise ValueError(
             "images must be [n, h, w, c] and labels [n] with n ≥ 1, "
-            f"found shapes {images.shape} and {labels.shape}"
+            f"found shapes {images.shape} and {np.shape(labels)}"
         )
-    if mean.shape != images.shape[3:] or std.shape != images.shape[3:]:
-        raise ValueError(
-            f"mean and std must have one entry for each of the {images.shape[3]} channels, "
-            f"found shapes {mean.shape} and {std.shape}"
-        )
-    labels = labels.astype(jnp.int32)
-    values = (images, labels, mean, std)
-    if not any(isinstance(x, Tracer) for x in values):
-        _check(values, num_classes, empty)
+    mean, std = _checks.moments(mean, std, images.shape[3])
+    labels = _checks.integers("labels", labels, num_classes)
+    if not any(isinstance(x, Tracer) for x in (images, labels)):
+        _check(images, labels, num_classes, empty)
     order, start, count = _index(labels, num_classes)
     unweighed = jnp.zeros(labels.shape)
     bare = Pool(images, labels, unweighed, order, start, count, unweighed, mean, std)
@@ -174,18 +168,11 @@ def reweighted(pool: Pool, weights: Values) -> Pool:
     return pool._replace(weights=weights, cumulative=cumulative)
 
 
-def _check(values, num_classes, empty):
+def _check(images, labels, num_classes, empty):
     """Refuses values, on the host, since inside `jit` any jnp operation would be traced."""
-    images, labels, mean, std = jax.device_get(values)
-    if images.dtype != np.uint8 and not np.isfinite(images).all():
+    if images.dtype != jnp.uint8 and not np.isfinite(jax.device_get(images)).all():
         raise ValueError("images must be finite, found NaN or infinite pixels")
-    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
-        raise ValueError(f"mean must be finite and std positive, found {mean} and {std}")
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
-            f"labels must lie in 0..{num_classes - 1}, found {labels.min()}..{labels.max()}"
-        )
-    count = np.bincount(labels, minlength=num_classes)
+    count = np.bincount(jax.device_get(labels), minlength=num_classes)
     if not (count.all() or empty):
         raise ValueError(f"every class needs a sample, class {count.argmin()} has none")
 
@@ -199,6 +186,24 @@ def _check_weights(labels, weights, num_classes):
             "weights must be finite and non-negative with a positive sum in each class, found "
             f"{weights.min()}..{weights.max()} and class sums down to {total[count > 0].min()}"
         )
+
+
+def rank_in_class(draws: Any, labels: Any, *, xp: Any = jnp) -> Any:
+    """Returns the place 0..n_k-1 of each sample among those of its class, in the order of draws.
+
+    Args:
+        draws: a number for each sample [n].
+        labels: class of each sample, integers [n].
+        xp: `numpy` or `jax.numpy`, which computes it.
+
+    Returns:
+        Integers [n].
+
+    >>> rank_in_class(np.array([0.3, 0.9, 0.1, 0.2]), np.array([0, 1, 0, 1]), xp=np).tolist()
+    [1, 1, 0, 0]
+    """
+    order = xp.lexsort((draws, labels))
+    return xp.argsort(order) - xp.searchsorted(labels[order], labels)
 
 
 def without_replacement(

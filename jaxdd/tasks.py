@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from jaxdd import augment
+from jaxdd import _checks, augment
 
 
 @functools.partial(
@@ -81,41 +80,18 @@ def task(
         raise TypeError(f"test images must be uint8, 0..255, found {images.dtype}")
     if images.ndim != 4 or not images.size:
         raise ValueError(f"test images must be [n, h, w, c] with n ≥ 1, found {images.shape}")
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-    if mean.shape != images.shape[3:] or std.shape != images.shape[3:]:
-        raise ValueError(
-            f"mean and std must have one entry for each of the {images.shape[3]} channels, "
-            f"found shapes {mean.shape} and {std.shape}"
-        )
-    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
-        raise ValueError(f"mean must be finite and std positive, found {mean} and {std}")
+    mean, std = _checks.moments(mean, std, images.shape[3])
     if (attributes is not None or aligned is not None) and num_attributes < 1:
         raise ValueError(f"attributes need num_attributes of at least 1, found {num_attributes}")
     if not callable(strategy):
         augment.check_strategy(strategy)
         strategy = tuple(strategy)
+    n = len(images)
+    labels = _checks.integers("test labels", labels, num_classes, length=n)
+    if attributes is not None:
+        attributes = _checks.integers("test attributes", attributes, num_attributes, length=n)
+    if aligned is not None:
+        aligned = _checks.integers("aligned", aligned, num_attributes, length=num_classes)
     return Task(
-        images,
-        _codes("test labels", labels, len(images), num_classes),
-        None
-        if attributes is None
-        else _codes("test attributes", attributes, len(images), num_attributes),
-        None if aligned is None else _codes("aligned", aligned, num_classes, num_attributes),
-        jnp.asarray(mean),
-        jnp.asarray(std),
-        num_classes,
-        num_attributes,
-        strategy,
+        images, labels, attributes, aligned, mean, std, num_classes, num_attributes, strategy
     )
-
-
-def _codes(name, values, length, size):
-    """The values as int32 `[length]` in 0..size - 1."""
-    values = np.asarray(values)
-    if not np.issubdtype(values.dtype, np.integer):
-        raise TypeError(f"{name} must be integers, found {values.dtype}")
-    if values.shape != (length,):
-        raise ValueError(f"{name} must be of shape ({length},), found {values.shape}")
-    if values.min() < 0 or values.max() >= size:
-        raise ValueError(f"{name} must lie in 0..{size - 1}, found {values.min()}..{values.max()}")
-    return jnp.asarray(values, jnp.int32)

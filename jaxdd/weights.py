@@ -581,12 +581,5 @@ def _held_out(key, labels, agrees, *, most):
     share = lambda n: min(most, max(n // 5, min(FEWEST, n // 2)))
     held = np.concatenate([part[: share(len(part))] for part in parts])
     size = np.bincount(labels)[labels[held]]
-    return held[_places(labels[held]) < size // 2]
-
-
-def _places(labels):
-    """Place of each sample among those of its class, `[n]`."""
-    order = np.argsort(labels, kind="stable")
-    places = np.empty(len(labels), int)
-    places[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
-    return places
+    place = sampling.rank_in_class(np.arange(len(held)), labels[held], xp=np)
+    return held[place < size // 2]

@@ -339,8 +339,8 @@ cut = functools.partial(reweight.clip, num_classes=2, limit=2.0)
 best = functools.partial(reweight.oracle, num_classes=2, num_attributes=3)
 report = functools.partial(reweight.diagnose, num_classes=2, num_attributes=3)
 BAD = [
-    (lambda: reweight.uniform(y, num_classes=1), ValueError, r"labels .* \[0, 1\), found 0 to 1"),
-    (lambda: reweight.uniform(y - 1, num_classes=1), ValueError, "found -1 to 0"),
+    (lambda: reweight.uniform(y, num_classes=1), ValueError, r"labels .* 0\.\.0, found 0\.\.1"),
+    (lambda: reweight.uniform(y - 1, num_classes=1), ValueError, r"found -1\.\.0"),
     (lambda: reweight.uniform(w, num_classes=2), TypeError, "integers, found float32"),
     (lambda: reweight.uniform(y[None], num_classes=2), ValueError, r"found shape \(1, 3\)"),
     (lambda: inverse(w[:2], y), ValueError, r"log_density .* found \(2,\) and \(3,\)"),
@@ -351,21 +351,21 @@ BAD = [
     (lambda: inverse(w, y, temperature=np.nan), ValueError, "temperature .* found nan"),
     (lambda: inverse(w, y, temperature=w), ValueError, r"scalar, found shape \(3,\)"),
     (lambda: literal(w, y, temperature=-1.0), ValueError, "temperature .* found -1.0"),
-    (lambda: literal(w, y + 2), ValueError, "found 2 to 3"),
+    (lambda: literal(w, y + 2), ValueError, r"found 2\.\.3"),
     (lambda: cut(w, y, limit=0.5), ValueError, "limit must be at least 1, found 0.5"),
     (lambda: cut(w, y, limit=np.nan), ValueError, "limit .* found nan"),
     (lambda: cut(w, y, limit=w), ValueError, "limit must be a scalar"),
     (lambda: cut(-w, y), ValueError, "weights .* found -1.0"),
     (lambda: cut(w * np.nan, y), ValueError, "weights .* found nan"),
     (lambda: best(y, a[:2]), ValueError, "same length, found 2 and 3"),
-    (lambda: best(y, a + 1), ValueError, r"attributes must lie in \[0, 3\), found 1 to 3"),
+    (lambda: best(y, a + 1), ValueError, r"attributes must lie in 0\.\.2, found 1\.\.3"),
     (
         lambda: reweight.effective_sample_size(w[:2], y, num_classes=2),
         ValueError,
         r"weights and labels .* \(2,\)",
     ),
     (lambda: report(w, y, a, a), ValueError, "aligned must be one per class, found 3 for 2"),
-    (lambda: report(w, y, a, a[:2] + 2), ValueError, r"aligned must lie in \[0, 3\)"),
+    (lambda: report(w, y, a, a[:2] + 2), ValueError, r"aligned must lie in 0\.\.2"),
     (lambda: report(-w, y, a, a[:2]), ValueError, "weights"),
 ]
 
@@ -380,5 +380,5 @@ def test_known_values_are_checked_inside_a_trace():
     """A constant that a jitted function closes over is no tracer; operations on it would be."""
     labels, wrong = jnp.asarray(y), jnp.asarray(y + 1)
     close(jax.jit(lambda x: inverse(x, labels))(w), [1, 0.5, 0.5])
-    with pytest.raises(ValueError, match="found 1 to 2"):
+    with pytest.raises(ValueError, match=r"found 1\.\.2"):
         jax.jit(lambda x: inverse(x, wrong))(w)

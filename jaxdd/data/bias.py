@@ -10,13 +10,13 @@ fuse `mean + s·n` into one rounding, and a last bit decides how a pixel rounds.
 """
 
 from statistics import NormalDist
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
+
+from jaxdd import _checks, sampling
 
 LFF_COLORS = (
     (251, 80, 43),
@@ -102,14 +102,14 @@ def assign(
     """
     if num_attributes < 2:
         raise ValueError(f"num_attributes must be at least 2, found {num_attributes}")
-    labels = _indices("labels", labels, num_classes)
+    labels = _checks.integers("labels", labels, num_classes)
     conflict = _check_share(conflict)
     aligned = jnp.arange(num_classes) % num_attributes if aligned is None else aligned
-    aligned = _indices("aligned", aligned, num_attributes, length=num_classes)
+    aligned = _checks.integers("aligned", aligned, num_attributes, length=num_classes)
 
     choose, spread = jax.random.split(key)
     counts = jnp.bincount(labels, length=num_classes)
-    rank = rank_in_class(jax.random.bits(choose, labels.shape, jnp.uint32), labels)
+    rank = sampling.rank_in_class(jax.random.bits(choose, labels.shape, jnp.uint32), labels)
     # One column per attribute in random order, the aligned one (drawn above all others) last.
     draws = jax.random.uniform(spread, (num_classes, num_attributes), jnp.float32)
     order = jnp.argsort(draws.at[jnp.arange(num_classes), aligned].set(2.0), axis=1)
@@ -141,8 +141,8 @@ def majority(
     >>> majority(labels, attributes, num_classes=2, num_attributes=3).tolist()
     [2, 1]
     """
-    labels = _indices("labels", labels, num_classes)
-    attributes = _indices("attributes", attributes, num_attributes, length=labels.shape[0])
+    labels = _checks.integers("labels", labels, num_classes)
+    attributes = _checks.integers("attributes", attributes, num_attributes, length=labels.shape[0])
     counts = jnp.zeros((num_classes, num_attributes), jnp.int32).at[labels, attributes].add(1)
     return jnp.argmax(counts, axis=1).astype(jnp.int32)
 
@@ -179,7 +179,7 @@ def foreground(
     (1, 1, 1, 3)
     """
     grey = _grey(images)
-    attributes = _indices("attributes", attributes, len(LFF_COLORS), length=grey.shape[0])
+    attributes = _checks.integers("attributes", attributes, len(LFF_COLORS), length=grey.shape[0])
     severity = jnp.asarray(severity)
     if not isinstance(severity, Tracer) and severity.tolist() not in (1, 2, 3, 4):
         raise ValueError(f"severity must be 1, 2, 3 or 4, found {severity.tolist()}")
@@ -261,7 +261,7 @@ def greyscale(images: jax.Array, attributes: jax.Array) -> jax.Array:
     [76, 76, 76]
     """
     images = _rgb("images", images)
-    attributes = _indices("attributes", attributes, 2, length=images.shape[0])
+    attributes = _checks.integers("attributes", attributes, 2, length=images.shape[0])
     # The weights in units of 2^-16, which add up to 2^16.
     luma = jnp.sum(images * jnp.array((19595, 38470, 7471), jnp.uint32), -1, keepdims=True)
     grey = ((luma + 2**15) >> 16).astype(jnp.uint8)
@@ -291,8 +291,8 @@ def draw_scenes(
     ... ).tolist()
     [1, 1]
     """
-    attributes = _indices("attributes", attributes, num_attributes)
-    categories = _indices("categories", categories, num_attributes)
+    attributes = _checks.integers("attributes", attributes, num_attributes)
+    categories = _checks.integers("categories", categories, num_attributes)
     counts = jnp.bincount(categories, length=num_attributes)
     if not isinstance(counts, Tracer) and not counts.all():
         raise ValueError(f"every category needs a scene, category {counts.argmin()} has none")
@@ -335,56 +335,9 @@ def natural_background(images: jax.Array, scenes: jax.Array) -> jax.Array:
 
 def _bright_and_color(images, attributes):
     grey = _grey(images)
-    attributes = _indices("attributes", attributes, len(SOLID_COLORS), length=grey.shape[0])
+    attributes = _checks.integers("attributes", attributes, len(SOLID_COLORS), length=grey.shape[0])
     color = jnp.asarray(SOLID_COLORS, jnp.uint8)[attributes]
     return grey[..., None] >= 128, color[:, None, None]
-
-
-def rank_in_class(draws: Any, labels: Any, *, xp: Any = jnp) -> Any:
-    """Returns the place 0..n_k-1 of each sample among those of its class, in the order of draws.
-
-    Args:
-        draws: a number for each sample [n].
-        labels: class of each sample, integers [n].
-        xp: `numpy` or `jax.numpy`, which computes it.
-
-    Returns:
-        Integers [n].
-
-    >>> rank_in_class(np.array([0.3, 0.9, 0.1, 0.2]), np.array([0, 1, 0, 1]), xp=np).tolist()
-    [1, 1, 0, 0]
-    """
-    order = xp.lexsort((draws, labels))
-    return xp.argsort(order) - xp.searchsorted(labels[order], labels)
-
-
-def check_codes(name: str, values: ArrayLike, size: int, *, length: int | None = None) -> Any:
-    """Returns integers in [0, size) as int32; raises what `name` must be if they are none.
-
-    Args:
-        name: what the message calls them.
-        values: integers [n], a NumPy array or a JAX one; the range of traced ones is not checked.
-        size: number of codes.
-        length: n, where it must be a certain one.
-
-    Returns:
-        int32 [n], a NumPy array for all but a JAX one.
-
-    Raises:
-        TypeError: values that are not integers.
-        ValueError: another shape, or values out of range.
-    """
-    values = values if isinstance(values, jax.Array) else np.asarray(values)
-    if not jnp.issubdtype(values.dtype, jnp.integer):
-        raise TypeError(f"{name} must be integers, found {values.dtype}")
-    if values.ndim != 1 or length not in (None, values.shape[0]):
-        expected = "[n]" if length is None else f"({length},)"
-        raise ValueError(f"{name} must have the shape {expected}, found {values.shape}")
-    if not isinstance(values, Tracer) and values.size:
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high >= size:
-            raise ValueError(f"{name} must lie in 0..{size - 1}, found {low}..{high}")
-    return values.astype(np.int32)
 
 
 def _grey(images):
@@ -405,10 +358,6 @@ def _rgb(name, images):
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"{name} must be [n, h, w, 3], found {images.shape}")
     return images
-
-
-def _indices(name, values, size, *, length=None):
-    return jnp.asarray(check_codes(name, values, size, length=length))
 
 
 def _check_share(conflict):

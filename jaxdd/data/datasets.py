@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdd import augment, sampling, tasks
+from jaxdd import _checks, augment, sampling, tasks
 from jaxdd.data import bias, files, folders
 
 _MOST_ATTRIBUTES = 2**16  # tables have a column for each
@@ -298,7 +298,7 @@ def _split(data, fraction, *, seed):
     taken = np.clip(taken, 1, counts - 1)
     # A stream of its own: people make their arrays with default_rng(0), too.
     draws = np.random.default_rng((seed, 0x5011)).random(len(data.labels))
-    held = bias.rank_in_class(draws, data.labels, xp=np) < taken[data.labels]
+    held = sampling.rank_in_class(draws, data.labels, xp=np) < taken[data.labels]
     return select(data, ~held), select(data, held)
 
 
@@ -313,9 +313,11 @@ def _statistics(images):
 def _dataset(which, images, labels, attributes, num_classes):
     images = _images(f"{which}images", images)
     n = len(images)
-    labels = bias.check_codes(f"{which}labels", labels, num_classes, length=n)
+    labels = np.array(_checks.integers(f"{which}labels", labels, num_classes, length=n))
     if attributes is not None:
-        attributes = bias.check_codes(f"{which}attributes", attributes, _MOST_ATTRIBUTES, length=n)
+        attributes = np.array(
+            _checks.integers(f"{which}attributes", attributes, _MOST_ATTRIBUTES, length=n)
+        )
     return Dataset(images, labels, attributes)
 
 

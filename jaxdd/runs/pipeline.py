@@ -362,12 +362,10 @@ class _Attempt:
         work, options = self.work, self.work.options
         path, record = folder / "weights.npz", folder / "choice.json"
         if not (path.exists() and record.exists()):
-            depth = dict(network=networks.ConvNet(
-                work.pool.num_classes, options.encoder_width, options.depth
-            ))  # fmt: skip
+            k, width, depth = work.pool.num_classes, options.encoder_width, options.depth
             judge = functools.partial(
-                weights.judge_by_subsets, parts.key(options, "auto"), strategy=work.parts.strategy,
-                **depth,
+                weights.judge_by_subsets, parts.key(options, "auto"),
+                strategy=work.parts.strategy, network=networks.ConvNet(k, width, depth),
             )  # fmt: skip
             with timing.timed(self.seconds, "choose"):
                 choice = weights.choose(
