@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 
-def values(array: jax.Array) -> np.ndarray | None:
+def values(array: jax.Array | np.ndarray) -> np.ndarray | None:
     """Returns the values as a NumPy array, or None where an array is traced."""
     # On the host, because under a trace even an operation on known values gives a tracer.
     return None if isinstance(array, Tracer) else jax.device_get(array)
@@ -71,10 +71,9 @@ def moments(mean: Any, std: Any, channels: int) -> tuple[jax.Array, jax.Array]:
             f"mean and std must have one entry for each of the {channels} channels, "
             f"found shapes {mean.shape} and {std.shape}"
         )
-    known = values(mean), values(std)
-    if not any(each is None for each in known):
-        if not (np.isfinite(known).all() and (known[1] > 0).all()):
-            raise ValueError("mean must be finite and std positive, found {} and {}".format(*known))
+    known = [found for found in map(values, (mean, std)) if found is not None]
+    if not (np.isfinite(known).all() and (np.asarray(known[1:]) > 0).all()):
+        raise ValueError(f"mean must be finite and std positive, found {mean} and {std}")
     return mean, std
 
 

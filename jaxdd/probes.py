@@ -19,6 +19,8 @@ from scipy.cluster import hierarchy
 
 from jaxdd import _checks
 
+_LARGEST = 2**25  # entries of scores, all folds together, before the folds go one by one
+
 
 class Shortcut(NamedTuple):
     """How two probes tell the classes, or blocks of classes, apart.
@@ -45,6 +47,7 @@ def crossfit(
     folds: int = 3,
     penalty: float = 1e-3,
     steps: int = 40,
+    power: float = 0.0,
 ) -> jax.Array:
     """Returns the probabilities of the classes by multinomial logistic regression, `[n, k]`.
 
@@ -53,6 +56,12 @@ def crossfit(
     deviations. Newton steps with Böhning's bound of the curvature (1992), which is the same in all
     steps, and Nesterov's momentum.
 
+    With a power q the loss becomes the generalised cross-entropy (1 − p^q) / q of Zhang and Sabuncu
+    (2018), whose gradient is that of the cross-entropy times p^q. Exceptions no longer pull the
+    head, and it says what most samples of a class have in common: with a bias, the attribute alone
+    (Nam et al., "Learning from Failure", 2020). The bound holds for it as well, since its curvature
+    is p^q times that of the cross-entropy less a square. No temperature is fitted to these.
+
     Args:
         key: of the folds.
         features: `[n, d]` finite.
@@ -60,12 +69,13 @@ def crossfit(
         num_classes: k.
         folds: two or more. A class with fewer samples is missing in some of the heads.
         penalty: of the squared weights beside the mean loss.
-        steps: of the optimiser.
+        steps: of the optimiser along the cross-entropy.
+        power: q in [0, 1] of the loss of twice as many further steps; 0 for none.
 
     Raises:
         TypeError: features are not floating or labels not integers.
         ValueError: shapes do not fit, features are not finite, labels are out of range, or folds
-            are less than two or more than the samples.
+            are less than two or more than the samples, or the power is not in [0, 1].
     """
     features = _checks.floating("features", features)
     labels = _checks.integers("labels", labels, num_classes)
@@ -75,24 +85,32 @@ def crossfit(
         )
     if not 2 <= folds <= len(labels):
         raise ValueError(f"folds must lie in [2, {len(labels)}], the samples, found {folds}")
+    if not 0 <= power <= 1:
+        raise ValueError(f"power must lie in [0, 1], found {power}")
     found = _checks.values(features)
     if found is not None and not np.isfinite(found).all():
         raise ValueError("features must be finite, found nan or infinite ones")
-    options = dict(num_classes=num_classes, folds=folds, penalty=penalty, steps=steps)
+    options = dict(num_classes=num_classes, folds=folds, penalty=penalty, steps=steps, power=power)
     return _crossfit(key, features, labels, **options)
 
 
-@functools.partial(jax.jit, static_argnames=("num_classes", "folds", "steps"))
-def _crossfit(key, features, labels, *, num_classes, folds, penalty, steps):
-    fold = _dealt(key, labels, folds)
+@functools.partial(jax.jit, static_argnames=("num_classes", "folds", "steps", "power"))
+def _crossfit(key, features, labels, *, num_classes, folds, penalty, steps, power):
+    fold, x = _dealt(key, labels, folds), _standardised(features)
     head = functools.partial(
-        _scores, features, jax.nn.one_hot(labels, num_classes), penalty=penalty, steps=steps
+        _scores, x, jax.nn.one_hot(labels, num_classes), penalty=penalty, steps=steps, power=power
     )
-    scores = jax.lax.map(lambda i: head(fold != i), jnp.arange(folds))
+    at_once = min(folds, max(1, _LARGEST // (len(labels) * num_classes)))
+    scores = jax.lax.map(lambda i: head(fold != i), jnp.arange(folds), batch_size=at_once)
     scores = jnp.take_along_axis(scores, fold[None, :, None], 0)[0]
+    return jax.nn.softmax(scores if power else scores * _temperature(scores, labels))
+
+
+def _temperature(scores, labels):
+    """The inverse one at which scores tell the labels best."""
     tried = 10 ** jnp.linspace(-1, 1, 41)
     own = lambda x: jnp.take_along_axis(jax.nn.log_softmax(x), labels[:, None], 1).mean()
-    return jax.nn.softmax(scores * tried[jax.vmap(lambda t: own(scores * t))(tried).argmax()])
+    return tried[jax.vmap(lambda t: own(scores * t))(tried).argmax()]
 
 
 def _dealt(key, labels, folds):
@@ -102,19 +120,23 @@ def _dealt(key, labels, folds):
     return jnp.zeros(len(labels), int).at[order].set(jnp.arange(len(labels)) % folds)
 
 
-def _scores(features, onehot, used, *, penalty, steps):
+def _standardised(features):
+    """Features in deviations from their mean, at most eight, and a column of ones."""
+    x = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    return jnp.concatenate([jnp.clip(x, -8, 8), jnp.ones((len(x), 1))], 1)
+
+
+def _scores(x, onehot, used, *, penalty, steps, power):
     """Scores of all samples by a head that is fitted to some, `[n, k]`."""
     share = used / used.sum()
-    mean = share @ features
-    deviation = jnp.sqrt(share @ (features - mean) ** 2) + 1e-6
-    x = jnp.clip((features - mean) / deviation, -8, 8)
-    x = jnp.concatenate([x, jnp.ones((len(x), 1))], 1)
     shrink = jnp.full(x.shape[1], penalty).at[-1].set(1e-6)[:, None]
     bound = jax.scipy.linalg.cho_factor(0.5 * (x * share[:, None]).T @ x + jnp.diag(shrink[:, 0]))
 
-    def step(carry, _):
+    def step(carry, count):
         old, ahead, pace = carry
-        slope = x.T @ (share[:, None] * (jax.nn.softmax(x @ ahead) - onehot)) + shrink * ahead
+        told = jax.nn.softmax(x @ ahead)
+        pull = share * jnp.where(count < steps, 1.0, (told * onehot).sum(1) ** power)
+        slope = x.T @ (pull[:, None] * (told - onehot)) + shrink * ahead
         new = ahead - jax.scipy.linalg.cho_solve(bound, slope)
         turned = jnp.vdot(ahead - new, new - old) > 0  # O'Donoghue and Candès (2015)
         faster = jnp.where(turned, 1.0, (1 + jnp.sqrt(1 + 4 * pace**2)) / 2)
@@ -122,7 +144,8 @@ def _scores(features, onehot, used, *, penalty, steps):
         return (new, ahead, faster), None
 
     start = jnp.zeros((x.shape[1], onehot.shape[1]))
-    (fitted, _, _), _ = jax.lax.scan(step, (start, start, jnp.ones(())), length=steps)
+    counts = jnp.arange(3 * steps if power else steps)
+    (fitted, _, _), _ = jax.lax.scan(step, (start, start, jnp.ones(())), counts)
     return x @ fitted
 
 
@@ -132,7 +155,8 @@ def shortcut(blind: ArrayLike, seeing: ArrayLike, labels: ArrayLike) -> Shortcut
     An attribute that several classes share, such as grey images, tells blocks of classes apart.
     Classes that the blind probe takes for each other are joined one after the other (average
     linkage), down to two blocks; blocks of which one has more than three quarters of the samples
-    are passed over, since little is to be told there.
+    are passed over, since little is to be told there. Of the others the smallest blocks are
+    returned that the blind probe tells at least half as surely as those that it tells best.
 
     Args:
         blind: `[n, k]` probabilities by a view that cannot see the object.
@@ -150,12 +174,14 @@ def shortcut(blind: ArrayLike, seeing: ArrayLike, labels: ArrayLike) -> Shortcut
             first, second = (float(each.mean()) for each in wrong)
             deviations = float(differ.mean() / error)
             found.append(Shortcut(tuple(blocks.tolist()), first, second, deviations))
-    none = Shortcut((0,) * blind.shape[1], 0.0, 0.0, 0.0)
-    return max(found, key=lambda each: each.deviations, default=none)
+    if not found:
+        return Shortcut((0,) * blind.shape[1], 0.0, 0.0, 0.0)
+    best = max(each.deviations for each in found)
+    return next(each for each in found if each.deviations >= min(best, best / 2))
 
 
 def _joined(probabilities, labels):
-    """Blocks `[k]` of the classes, from all apart to two."""
+    """Blocks `[k]` of the classes, from all apart to two, in at most 32 stages."""
     k = probabilities.shape[1]
     if k < 2:
         return
@@ -163,5 +189,5 @@ def _joined(probabilities, labels):
     taken = of.T @ probabilities / np.maximum(of.sum(0), 1)[:, None]
     alike = (taken + taken.T)[np.triu_indices(k, 1)]
     tree = hierarchy.linkage(alike.max() - alike, "average")
-    for count in range(k, 1, -1):
+    for count in np.unique(np.rint(np.geomspace(2, k, 32)).astype(int))[::-1]:
         yield hierarchy.cut_tree(tree, count)[:, 0]

@@ -1,9 +1,10 @@
 """Reweighting: from the density of the samples to the weights of a class mean.
 
 Weights `[n]` are at least 0 and sum to one within each class. `inverse_density` is the method,
-`uniform` switches it off, `oracle` is the target that bias labels would give, `clip` bounds the
-variance. `diagnose` says what weights did to the bias; it needs the attributes, so it is for
-reporting only and must never feed back into the choice of weights.
+`uniform` switches it off, `oracle` is the target that bias labels would give, `shared` comes near
+it where groups are known by probabilities, `clip` bounds the variance. `diagnose` says what weights
+did to the bias; it needs the attributes, so it is for reporting only and must never feed back into
+the choice of weights.
 """
 
 from typing import NamedTuple
@@ -232,6 +233,40 @@ def oracle(
     count = _group_sum(jnp.ones(labels.size), labels, attributes, num_classes, num_attributes)
     present = (count > 0).sum(1)
     return 1 / (present[labels] * count[labels, attributes])
+
+
+def shared(labels: ArrayLike, memberships: ArrayLike, *, num_classes: int) -> jax.Array:
+    """Give every bias group of a class the same mass where memberships are known by probabilities.
+
+    w_i = Σ_g p_ig / max(N_g, 1), normalised within the class, where N_g = Σ p_ig over the class. A
+    group that is expected to have less than one sample has less mass. With memberships of zero and
+    one these are the weights of `oracle`.
+
+    Args:
+        labels: `[n]` integers in [0, num_classes).
+        memberships: `[n, g]` probabilities of the groups.
+        num_classes: number of classes, static.
+
+    Returns:
+        `[n]` weights, each class sums to one.
+
+    Raises:
+        TypeError: labels are not integers or memberships not floating.
+        ValueError: shapes do not fit or (where concrete) labels are out of range or memberships
+            negative or not finite.
+
+    >>> print(shared(jnp.zeros(3, int), jnp.array([[1.0, 0], [1, 0], [0, 1]]), num_classes=1))
+    [0.25 0.25 0.5 ]
+    """
+    labels = _as_codes("labels", labels, num_classes)
+    memberships = _checks.nonnegative("memberships", _checks.floating("memberships", memberships))
+    if memberships.ndim != 2 or len(memberships) != len(labels):
+        raise ValueError(
+            f"memberships must be [n, g] with n = {len(labels)}, found {memberships.shape}"
+        )
+    expected = _class_sum(memberships, labels, num_classes)
+    mass = (memberships / jnp.maximum(expected, 1)[labels]).sum(1)
+    return mass / _class_sum(mass, labels, num_classes)[labels]
 
 
 def effective_sample_size(weights: ArrayLike, labels: ArrayLike, *, num_classes: int) -> jax.Array:

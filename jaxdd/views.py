@@ -167,6 +167,9 @@ def layout(images: jax.Array) -> jax.Array:
 BLIND: dict[str, View] = {"tone": tone, "texture": texture}
 """Views that are told nothing of where anything is, from the poorest on."""
 
+NAMED: dict[str, View] = {**BLIND, "ring": ring}
+"""Views that one can ask for by name; ring where the object stands in the middle."""
+
 
 def patches(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 6) -> View:
     """Returns a view that does see the object, to compare with: whitened patches of the data.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import distill, draws, networks, probes, reweight, sampling, weights
+from jaxdd import distill, draws, networks, probes, reweight, sampling, views, weights
 from jaxdd.data import datasets, files
 from jaxdd.runs import checkpoint, options, parts, pipeline, report, results, store
 
@@ -440,6 +440,19 @@ def test_the_view_that_was_chosen_is_in_the_record(tmp_path, monkeypatch):
     assert choice["shortcuts"]["tone"] == told["tone"]._asdict() | {"blocks": [0, 1]}
     assert results.read_choice(tmp_path / "choice.json") == choice
     assert set(files.read_arrays(tmp_path / "weights.npz")) == {"weights"}
+
+
+def test_weights_by_a_named_view_are_kept_for_their_row(tmp_path, monkeypatch):
+    """Those of `by_view` with the options' clip, in a folder of their own, made once."""
+    found = pipeline.compare(shades(), tmp_path, TINY, rows=("none", "tone"), **OWN)["rows"]
+    kept = files.read_arrays(tmp_path / "tone" / "weights.npz")["weights"]
+    pool, key = datasets.pool(shades()), parts.key(TINY.resolved(), "encoder")
+    np.testing.assert_allclose(kept, weights.by_view(key, pool, views.tone).weights, rtol=1e-4)
+    assert found["tone"]["weights"] != found["none"]["weights"] and "choice" not in found["tone"]
+    monkeypatch.setattr(weights, "by_view", None)
+    (tmp_path / "rows" / "tone" / "result.json").unlink()
+    again = pipeline.compare(shades(), tmp_path, TINY, rows=("tone",), resume=True, **OWN)["rows"]
+    assert again["tone"]["accuracy"] == found["tone"]["accuracy"]
 
 
 def test_a_comparison_keeps_the_choice_of_its_row(tmp_path, monkeypatch):

@@ -376,6 +376,23 @@ def test_bad_input(call, error, match):
         call()
 
 
+def test_memberships_of_zero_and_one_give_the_oracle():
+    labels = np.array([0, 0, 0, 1, 1, 1, 1])
+    groups = np.array([0, 0, 2, 1, 1, 1, 0])
+    found = reweight.shared(labels, np.eye(3)[groups], num_classes=2)
+    close(found, reweight.oracle(labels, groups, num_classes=2, num_attributes=3))
+
+
+def test_uncertain_memberships_by_hand():
+    """N is (1.5, .5) in the class: the second group has half the mass of the first."""
+    memberships = np.array([[1.0, 0.0], [0.5, 0.5]])
+    found = reweight.shared(np.zeros(2, int), memberships, num_classes=1)
+    first, second = 1 / 1.5, 0.5 / 1.5 + 0.5 / 1
+    close(found, np.array([first, second]) / (first + second))
+    same = reweight.shared(np.zeros(4, int), np.full((4, 3), 1 / 3), num_classes=1)
+    close(same, np.full(4, 0.25))
+
+
 def test_known_values_are_checked_inside_a_trace():
     """A constant that a jitted function closes over is no tracer; operations on it would be."""
     labels, wrong = jnp.asarray(y), jnp.asarray(y + 1)

@@ -11,7 +11,7 @@ from jaxdd.data import benchmarks, datasets, files
 
 @pytest.fixture
 def cheap(monkeypatch):
-    monkeypatch.setattr(views, "BLIND", {"tone": views.tone})
+    monkeypatch.setattr(views, "NAMED", {"tone": views.tone})
     monkeypatch.setattr(views, "patches", lambda key, images: lambda seen: seen[:, 8, 8])
 
 

@@ -31,6 +31,7 @@ from jaxdd import (
     reweight,
     sampling,
     trajectories,
+    views,
     weights,
 )
 from jaxdd.data import benchmarks, datasets, files
@@ -41,8 +42,8 @@ from jaxdd.runs.options import read as options_of
 # In a configuration beside the options.
 _SAID = ("command", "dataset", "data", "debias", "row", "own_method", "weights")
 
-DEBIAS = ("none", "kde", "auto", "oracle", "fairdd", "given")
-"""Ways to distil: five kinds of weights, and the loss over bias groups of FairDD."""
+DEBIAS = ("none", "kde", "auto", *views.NAMED, "oracle", "fairdd", "given")
+"""Ways to distil: kinds of weights, and the loss over bias groups of FairDD."""
 
 ROWS = results.ROWS
 """What `compare` makes, unless told otherwise."""
@@ -89,7 +90,8 @@ def run(
         data: what `jaxdd.data` makes of any data.
         folder: the run folder.
         options: of a method, such as `DM(ipc=10)`; see `jaxdd.runs.options`.
-        debias: one of `DEBIAS`; oracle and fairdd use the bias labels, auto chooses how to weigh.
+        debias: one of `DEBIAS`; oracle and fairdd use the bias labels, auto chooses how to weigh,
+            names of views weigh by these.
         weights: `[n]` of the training samples, non-negative, anybody's; debias is "given" then.
         network: one's own, see `networks.Network`.
         method: one's own, see `distill.Method`; it has its network, optimizer and augmentation.
@@ -298,6 +300,8 @@ class _Attempt:
             pool = sampling.reweighted(pool, self.stored_weights(shared / "weights.npz"))
         elif debias == "kde":
             pool = sampling.reweighted(pool, self.density_weights(shared))
+        elif debias in views.NAMED:
+            pool = sampling.reweighted(pool, self.view_weights(shared, debias))
         elif debias == "given":
             if not (shared / "weights.npz").exists():
                 self.write_weights(shared, work.given)
@@ -376,6 +380,17 @@ class _Attempt:
             files.write_json(record, _recorded(choice))
             self.write_weights(folder, processes.broadcast(choice.weights), choice.weighed)
         return self.stored_weights(path), results.read_choice(record)
+
+    def view_weights(self, folder, name):
+        """The weights `[n]` by a view, read from the folder if an earlier run got that far."""
+        work, path = self.work, folder / "weights.npz"
+        if not path.exists():
+            with timing.timed(self.seconds, "choose"):
+                key, clip = parts.key(work.options, "encoder"), work.options.clip
+                found = weights.by_view(key, work.pool, views.NAMED[name], clip=clip)
+                found = processes.broadcast(found.weights)
+            self.write_weights(folder, found)
+        return self.stored_weights(path)
 
     def stored_weights(self, path):
         """The weights in a file, if they are those of the training samples."""

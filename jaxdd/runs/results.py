@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import scipy.special
 
-from jaxdd import __version__, evaluate
+from jaxdd import __version__, evaluate, views
 from jaxdd.data import files
 
 SCORES = {
@@ -61,6 +61,13 @@ KINDS = {
         "auto", True, "auto",
         "distilled with weights chosen without bias labels; uniform ones, where others do not pay",
     ),
+    **{
+        name: Kind(
+            name, True, name,
+            f"distilled with weights by the {name} of the images, which know no bias label",
+        )
+        for name in views.NAMED
+    },
     "oracle": Kind("oracle", True, "", "distilled with weights made from the bias labels"),
     "fairdd": Kind(
         "fairdd", True, "", "distilled with a loss for every bias group, made from the bias labels"
