@@ -16,7 +16,7 @@ samples carry 90 % of the weight the second has far less variance.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -186,24 +186,6 @@ def _check_weights(labels, weights, num_classes):
             "weights must be finite and non-negative with a positive sum in each class, found "
             f"{weights.min()}..{weights.max()} and class sums down to {total[count > 0].min()}"
         )
-
-
-def rank_in_class(draws: Any, labels: Any, *, xp: Any = jnp) -> Any:
-    """Returns the place 0..n_k-1 of each sample among those of its class, in the order of draws.
-
-    Args:
-        draws: a number for each sample [n].
-        labels: class of each sample, integers [n].
-        xp: `numpy` or `jax.numpy`, which computes it.
-
-    Returns:
-        Integers [n].
-
-    >>> rank_in_class(np.array([0.3, 0.9, 0.1, 0.2]), np.array([0, 1, 0, 1]), xp=np).tolist()
-    [1, 1, 0, 0]
-    """
-    order = xp.lexsort((draws, labels))
-    return xp.argsort(order) - xp.searchsorted(labels[order], labels)
 
 
 def without_replacement(

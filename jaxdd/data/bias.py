@@ -10,13 +10,14 @@ fuse `mean + s·n` into one rounding, and a last bit decides how a pixel rounds.
 """
 
 from statistics import NormalDist
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxdd import _checks, sampling
+from jaxdd import _checks
 
 LFF_COLORS = (
     (251, 80, 43),
@@ -109,7 +110,7 @@ def assign(
 
     choose, spread = jax.random.split(key)
     counts = jnp.bincount(labels, length=num_classes)
-    rank = sampling.rank_in_class(jax.random.bits(choose, labels.shape, jnp.uint32), labels)
+    rank = rank_in_class(jax.random.bits(choose, labels.shape, jnp.uint32), labels)
     # One column per attribute in random order, the aligned one (drawn above all others) last.
     draws = jax.random.uniform(spread, (num_classes, num_attributes), jnp.float32)
     order = jnp.argsort(draws.at[jnp.arange(num_classes), aligned].set(2.0), axis=1)
@@ -338,6 +339,24 @@ def _bright_and_color(images, attributes):
     attributes = _checks.integers("attributes", attributes, len(SOLID_COLORS), length=grey.shape[0])
     color = jnp.asarray(SOLID_COLORS, jnp.uint8)[attributes]
     return grey[..., None] >= 128, color[:, None, None]
+
+
+def rank_in_class(draws: Any, labels: Any, *, xp: Any = jnp) -> Any:
+    """Returns the place 0..n_k-1 of each sample among those of its class, in the order of draws.
+
+    Args:
+        draws: a number for each sample [n].
+        labels: class of each sample, integers [n].
+        xp: `numpy` or `jax.numpy`, which computes it.
+
+    Returns:
+        Integers [n].
+
+    >>> rank_in_class(jnp.array([0.3, 0.9, 0.1, 0.2]), jnp.array([0, 1, 0, 1])).tolist()
+    [1, 1, 0, 0]
+    """
+    order = xp.lexsort((draws, labels))
+    return xp.argsort(order) - xp.searchsorted(labels[order], labels)
 
 
 def _grey(images):

@@ -298,7 +298,7 @@ def _split(data, fraction, *, seed):
     taken = np.clip(taken, 1, counts - 1)
     # A stream of its own: people make their arrays with default_rng(0), too.
     draws = np.random.default_rng((seed, 0x5011)).random(len(data.labels))
-    held = sampling.rank_in_class(draws, data.labels, xp=np) < taken[data.labels]
+    held = bias.rank_in_class(draws, data.labels, xp=np) < taken[data.labels]
     return select(data, ~held), select(data, held)
 
 
