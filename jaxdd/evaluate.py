@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdd import networks, sampling, training
 from jaxdd.tasks import Task
@@ -151,3 +152,15 @@ def evaluate(
         )
 
     return jax.lax.map(one, keys)
+
+
+def summary(scores: Scores) -> dict[str, dict[str, float]]:
+    """Returns mean, standard deviation (n − 1) and number of networks of each score."""
+
+    def one(values):
+        values = np.asarray(values, float)
+        std = values.std(ddof=1) if len(values) > 1 else 0.0
+        return {"mean": float(values.mean()), "std": float(std), "n": len(values)}
+
+    names = ("accuracy", "aligned", "conflicting", "worst_group", "deo_max", "deo_mean")
+    return {name: one(getattr(scores, name)) for name in names}

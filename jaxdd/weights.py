@@ -364,6 +364,7 @@ class Choice(NamedTuple):
         objection: why uniform weights were kept, None where they were not.
         view: the one whose groups have equal mass, None for others and uniform weights.
         shortcuts: what was found of each view.
+        seen: what that one shows; None without one.
     """
 
     weights: jax.Array
@@ -374,6 +375,19 @@ class Choice(NamedTuple):
     objection: str | None
     view: str | None = None
     shortcuts: Mapping[str, probes.Shortcut] = types.MappingProxyType({})
+    seen: Seen | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Returns what JSON can hold of it: all but weights, density and groups."""
+        return {
+            "uniform": self.objection is not None,
+            "objection": self.objection,
+            "view": self.view,
+            "shortcuts": {name: found._asdict() for name, found in self.shortcuts.items()},
+            "best": self.balances[self.best] if self.balances else None,
+            "trials": {name: trial._asdict() for name, trial in self.trials.items()},
+            "balances": self.balances,
+        }
 
 
 Judge = Callable[[sampling.Pool, jax.Array], Callable[[jax.Array], Trial]]
@@ -443,7 +457,7 @@ def choose(
     if view is not None and told[view].deviations > CERTAIN:
         found = by_view(key_views, pool, blind[view], blocks=told[view].blocks, clip=clip)
         report(3, 3)
-        return Choice(found.weights, None, [], 0, {}, None, view, told)
+        return Choice(found.weights, None, [], 0, {}, None, view, told, found)
     report(1, 3)
     found = candidates(
         key,

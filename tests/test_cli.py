@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 import jaxdd
+from jaxdd import weights
 from jaxdd.data import files
-from jaxdd.runs import cli, pipeline, store
+from jaxdd.runs import cli, findings, pipeline, store
 
 TINY = (
     "--ipc 2 --batch-size 8 --network mlp --depth 2 --epochs 1 --eval-seeds 1 --chunk 2 "
@@ -479,3 +480,26 @@ def test_datasets_are_listed_shown_and_built(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["datasets", "--help"])
     assert stopped.value.code == 0 and "contact" not in capsys.readouterr().err
+
+
+def test_bias_of_a_data_set_is_told(tmp_path, monkeypatch, capsys):
+    """What is found is faked; the data set is the one that was asked for."""
+    asked = []
+
+    def find(data, *, seed, progress):
+        asked.append((data.name, data.num_attributes, seed))
+        uniform = weights.Trial(0.9, 0.9, 0.5, 0)
+        trials = {"uniform": uniform, "best": uniform}
+        values = dict(encoder_steps=30, bandwidth=0.2, temperature=1.0, balance=0.9)
+        choice = weights.Choice(None, None, [values], 0, trials, "none disagrees")
+        return findings.Finding(choice, np.arange(3), None, None)
+
+    monkeypatch.setattr(findings, "find", find)
+    monkeypatch.chdir(tmp_path)
+    cli.main(["bias", "cdigits", "--conflict", "0.2", "--seed", "3"])
+    assert asked == [("cdigits", 10, 3)]
+    assert capsys.readouterr().out.endswith("cdigits: no bias found\nwrote bias-cdigits.html\n")
+    assert "3 of 1,437 training samples" in (tmp_path / "bias-cdigits.html").read_text()
+    assert "out must end in .html" in fails(["bias", "digits", "--out", "page.txt"], capsys)
+    assert "found the folder" in fails(["bias", "digits", "--out", tmp_path], capsys)
+    assert len(asked) == 1

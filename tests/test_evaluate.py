@@ -134,3 +134,11 @@ def test_a_set_or_network_of_other_classes_is_refused():
         evaluate.evaluate(KEY[None], NETWORK, jnp.zeros((3, 2, 8, 8, 1)), task)
     with pytest.raises(ValueError, match="there are 2 classes, found a network of 5"):
         evaluate.evaluate(KEY[None], networks.MLP(5), jnp.zeros((2, 3, 8, 8, 1)), task)
+
+
+def test_a_summary_is_mean_deviation_and_number():
+    scores = evaluate.Scores(*(jnp.array([0.1, 0.2, 0.6]) for _ in evaluate.Scores._fields))
+    found = evaluate.summary(scores)["accuracy"]
+    assert found == {"mean": pytest.approx(0.3), "std": pytest.approx(0.07**0.5), "n": 3}
+    one = evaluate.summary(jax.tree.map(lambda each: each[:1], scores))
+    assert one["conflicting"] == {"mean": pytest.approx(0.1), "std": 0.0, "n": 1}

@@ -14,7 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import distill, draws, networks, probes, reweight, sampling, views, weights
+from jaxdd import (
+    distill,
+    draws,
+    evaluate,
+    networks,
+    probes,
+    reweight,
+    sampling,
+    views,
+    weights,
+)
 from jaxdd.data import datasets, files
 from jaxdd.runs import checkpoint, options, parts, pipeline, report, results, store
 
@@ -132,7 +142,7 @@ def test_what_the_options_ask_for_is_distilled_and_judged(tmp_path):
     *_, (_, state, _) = distill.run(key, state, pool, steps=2, chunk_length=2, **kwargs)
     images = store.read_synthetic(tmp_path / "out" / "synthetic.npz").images
     np.testing.assert_array_equal(images, state.images)
-    scores = results.summary(made.score(state.images))
+    scores = evaluate.summary(made.score(state.images))
     assert {name: found[name] for name in scores} == files.plain(scores)
     assert found["config"]["augmentation"] == ["crop"]
     assert found["weights"]["group_balance"] == pytest.approx(1, abs=1e-4)

@@ -1,7 +1,6 @@
 """The page about a run: whole, escaped, true to the result, and readable in a browser."""
 
 import base64
-import configparser
 import contextlib
 import dataclasses
 import errno
@@ -10,7 +9,6 @@ import html.parser
 import io
 import json
 import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -421,20 +419,6 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="No space left"):
             report.write(out, found._replace(config={}))
     assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
-
-
-def test_templates_are_installed_with_the_package():
-    root = pathlib.Path(report.__file__).parents[2]
-    config = configparser.ConfigParser()
-    config.read(root / "setup.cfg")
-    listed = {
-        path
-        for package, globs in config["options.package_data"].items()
-        for glob in globs.split()
-        for path in root.joinpath(*package.split(".")).glob(glob)
-    }
-    held = {path for path in (root / "jaxdd").rglob("*.*") if path.suffix in (".j2", ".css")}
-    assert len(held) == 3 and held <= listed
 
 
 def test_tiles_keep_every_pixel_and_leave_transparent_gaps():

@@ -22,9 +22,9 @@ import tyro
 
 from experiments.speed import benchmark, torch_peers
 from experiments.tools import grid
-from jaxdd import kde
+from jaxdd import evaluate, kde
 from jaxdd.data import datasets, files
-from jaxdd.runs import parts, pipeline, results, timing
+from jaxdd.runs import parts, pipeline, timing
 from jaxdd.runs.options import Options, make
 
 STAGES = ("embed", "density", "distill")
@@ -81,7 +81,7 @@ def with_torch(data: datasets.Benchmark, options: Options) -> dict[str, Any]:
             step()
         _finished()
     found = jnp.asarray(synthetic.detach().cpu().numpy().transpose(0, 1, 3, 4, 2))
-    scores = results.summary(parts.build(data, options).score(found))
+    scores = evaluate.summary(parts.build(data, options).score(found))
     return {"seconds": seconds, **{name: scores[name] for name in ("accuracy", "conflicting")}}
 
 

@@ -1,4 +1,4 @@
-"""The command line: `jaxdd demo`, `run`, `compare`, `transfer`, `report`, `datasets`.
+"""The command line: `jaxdd demo`, `run`, `compare`, `transfer`, `report`, `bias`, `datasets`.
 
 Bad input ends with one line on stderr and exit code 2, Ctrl-C with the state saved and exit code
 130.
@@ -29,7 +29,17 @@ import tyro
 
 from jaxdd import __version__, parallel
 from jaxdd.data import archives, benchmarks, datasets, files, folders
-from jaxdd.runs import options, pipeline, plot, processes, report, results, store, transfer
+from jaxdd.runs import (
+    findings,
+    options,
+    pipeline,
+    plot,
+    processes,
+    report,
+    results,
+    store,
+    transfer,
+)
 
 Options = Annotated[options.Options, tyro.conf.arg(name="")]
 
@@ -273,6 +283,51 @@ def transfer_set(
     _show(sets, folder / "transfer.json")
 
 
+def find_bias(
+    dataset: tyro.conf.Positional[str],
+    *,
+    conflict: float | None = None,
+    severity: int | None = None,
+    resize: int | None = None,
+    skip_bad: bool = False,
+    seed: int = 0,
+    data_dir: pathlib.Path | None = None,
+    out: pathlib.Path | None = None,
+) -> None:
+    """Say whether a data set has a bias, and show it on one HTML page; nothing is distilled.
+
+    Args:
+        dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
+        conflict: share of bias-conflicting samples in each class of a benchmark, 0 to 1.
+        severity: of the benchmark's bias, 1 to 4.
+        resize: height and width in pixels that the images of a folder are resized to.
+        skip_bad: leave out images of a folder that do not decode.
+        seed: of the benchmark, and of all that is drawn.
+        data_dir: folder with the original files (of tfds:NAME, where it is prepared).
+        out: the HTML file; by default bias-DATASET.html.
+    """
+    out = pathlib.Path(f"bias-{_short(dataset)}.html") if out is None else out
+    _check_page(out)
+    asked = options.DM(
+        conflict=conflict, severity=severity, resize=resize, skip_bad=skip_bad, seed=seed
+    )
+    data = _load(dataset, asked, data_dir)
+    progress = _Progress()
+    with progress.bar:
+        report_to = functools.partial(progress, "looking for a bias")
+        found = findings.find(data, seed=seed, progress=report_to)
+    findings.write(out, found, data)
+    print(f"{data.name}: {findings.headline(found)}")
+    print(f"wrote {out}")
+
+
+def _check_page(out):
+    if out.is_dir() or not out.name:
+        raise ValueError(f"out must be a file for the page, found the folder {out}")
+    if out.suffix not in (".html", ".htm"):
+        raise ValueError(f"out must end in .html, found {out}")
+
+
 def write_report(
     source: tyro.conf.Positional[pathlib.Path],
     *,
@@ -286,10 +341,7 @@ def write_report(
     """
     if out is None:
         out = source / "report.html" if source.is_dir() else source.with_suffix(".html")
-    if out.is_dir() or not out.name:
-        raise ValueError(f"out must be a file for the page, found the folder {out}")
-    if out.suffix not in (".html", ".htm"):
-        raise ValueError(f"out must end in .html, found {out}")
+    _check_page(out)
     report.write(out, report.read(source))
     print(f"wrote {out}")
 
@@ -397,6 +449,7 @@ COMMANDS = {
     "compare": compare,
     "transfer": transfer_set,
     "report": write_report,
+    "bias": find_bias,
     "datasets": {"list": list_datasets, "show": show_dataset, "build": build_dataset},
 }
 

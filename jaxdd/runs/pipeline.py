@@ -26,6 +26,7 @@ from jaxdd import (
     augment,
     distill,
     draws,
+    evaluate,
     kde,
     networks,
     reweight,
@@ -132,7 +133,7 @@ def run(
         with timing.compilation_counted(attempt.seconds):
             source = attempt.source(debias, folder)
             images = attempt.distil(source, debias)
-            random = results.summary(attempt.score(work.subset(), "random"))
+            random = evaluate.summary(attempt.score(work.subset(), "random"))
             scores = attempt.score(parts.decode(work.options)(images), debias)
         return attempt.finish(images, scores, source, random, beside={"random": random})
 
@@ -377,7 +378,7 @@ class _Attempt:
                     rule=_rule(options), clip=options.clip, judge=judge, **_encoding(work),
                     report=functools.partial(work.report, "choosing weights"),
                 )  # fmt: skip
-            files.write_json(record, _recorded(choice))
+            files.write_json(record, choice.record())
             self.write_weights(folder, processes.broadcast(choice.weights), choice.weighed)
         return self.stored_weights(path), results.read_choice(record)
 
@@ -513,7 +514,7 @@ class _Attempt:
         """Writes the synthetic set, its picture and, last, result.json; returns the latter."""
         work, data = self.work, self.work.data
         result = {
-            **results.summary(scores),
+            **evaluate.summary(scores),
             "random": random,
             "weights": _diagnosis(data, work.pool, source.weights),
             "seconds": dict(self.seconds),
@@ -573,7 +574,7 @@ class _Attempt:
                 weighted = kind.weights != "none"
                 images = seen = parts.subset(source.pool, work.options, weighted=weighted)
             scores = attempt.score(seen, name)
-        random = results.summary(scores) if random is None else random
+        random = evaluate.summary(scores) if random is None else random
         return attempt.finish(images, scores, source, random), np.asarray(images)
 
 
@@ -646,19 +647,6 @@ def _diagnosis(data, pool, found):
     sizes = dict(num_classes=data.num_classes, num_attributes=data.num_attributes)
     diagnosed = diagnose(found, pool.labels, attributes, aligned, **sizes)
     return {name: float(value) for name, value in diagnosed._asdict().items()}
-
-
-def _recorded(choice):
-    """What JSON can hold of a choice: all but weights and density."""
-    return {
-        "uniform": choice.objection is not None,
-        "objection": choice.objection,
-        "view": choice.view,
-        "shortcuts": {name: found._asdict() for name, found in choice.shortcuts.items()},
-        "best": choice.balances[choice.best] if choice.balances else None,
-        "trials": {name: trial._asdict() for name, trial in choice.trials.items()},
-        "balances": choice.balances,
-    }
 
 
 # --- while it goes on --------------------------------------------------------------------------

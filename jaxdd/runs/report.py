@@ -1,12 +1,10 @@
 """One page about a run: what it was, what came out, what it looks like and how to repeat it.
 
 `read` takes the folder of `jaxdd run` or `jaxdd compare`, or a result as it is committed under
-experiments/results; `render` makes an HTML page of it that carries its pictures and loads nothing.
-Words and elements are those of templates/report.html.j2, the look is that of templates/style.css.
-Every number on the page is one of the result, or follows from it by what is said beside it.
+experiments/results; `render` makes a page of it (`pages`), by templates/report.html.j2. Every
+number on the page is one of the result, or follows from it by what is said beside it.
 """
 
-import base64
 import dataclasses
 import io
 import os
@@ -15,45 +13,13 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import jinja2
 from PIL import Image
 
 from jaxdd.data import benchmarks, files
-from jaxdd.runs import options, plot, results, store
+from jaxdd.runs import options, pages, results, store
 
 _DRAWN = {"classes": 20, "images per class": 10}  # of a grid, at most
 _PICTURES = {"weights": "weights.png", "embedding": "embedding.png"}
-
-
-class Picture(NamedTuple):
-    """A PNG file.
-
-    Attributes:
-        png: its content.
-        width: in pixels.
-        height: in pixels.
-    """
-
-    png: bytes
-    width: int
-    height: int
-
-
-class Grid(NamedTuple):
-    """A drawn synthetic set.
-
-    Attributes:
-        picture: one row per class.
-        names: of the classes, those drawn and no others.
-        columns: images of each class, those drawn.
-        cut: what is not drawn whole, "classes" or "images per class": its name, how many are drawn
-            and how many there are.
-    """
-
-    picture: Picture
-    names: list[str]
-    columns: int
-    cut: list[tuple[str, int, int]]
 
 
 class Report(NamedTuple):
@@ -69,8 +35,8 @@ class Report(NamedTuple):
 
     rows: dict[str, dict[str, Any]]
     config: dict[str, Any]
-    grids: dict[str, Grid]
-    pictures: dict[str, Picture]
+    grids: dict[str, pages.Grid]
+    pictures: dict[str, pages.Picture]
     transfer: dict[str, dict[str, Any]]
 
 
@@ -139,57 +105,33 @@ def _check_finished(folder: pathlib.Path, config: dict[str, Any], several: bool)
     raise ValueError(f"{folder} holds an unfinished run{where}; continue it with: {line} --resume")
 
 
-def _grid(path: pathlib.Path) -> Grid:
+def _grid(path: pathlib.Path) -> pages.Grid:
     synthetic = store.read_synthetic(path)
     sizes = dict(zip(_DRAWN, synthetic.labels.shape, strict=True))
     rows, columns = (min(limit, sizes[what]) for what, limit in _DRAWN.items())
     drawn = synthetic.images[:rows, :columns]
-    tiles = plot.tiles(drawn, mean=synthetic.mean, std=synthetic.std)
-    buffer = io.BytesIO()
-    Image.fromarray(tiles).save(buffer, "PNG", optimize=True)
+    picture = pages.tiles(drawn, mean=synthetic.mean, std=synthetic.std)
     names = synthetic.provenance.get("class_names") or range(rows)
-    return Grid(
-        picture=Picture(buffer.getvalue(), tiles.shape[1], tiles.shape[0]),
+    return pages.Grid(
+        picture=picture,
         names=list(map(str, names))[:rows],
         columns=columns,
         cut=[(what, n, sizes[what]) for what, n in _DRAWN.items() if sizes[what] > n],
     )
 
 
-def _picture(path: pathlib.Path) -> Picture:
+def _picture(path: pathlib.Path) -> pages.Picture:
     content = path.read_bytes()
     # A damaged file raises nearly anything, from SyntaxError to zlib.error.
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             image.load()
-            return Picture(content, *image.size)
+            return pages.Picture(content, *image.size)
     except Exception as error:
         raise ValueError(f"{path} is not a readable PNG file: {error}") from error
 
 
 # --- the page ----------------------------------------------------------------------------------
-
-
-def _mean(score: Mapping[str, Any] | None) -> str:
-    return results.percent(score).partition(" ")[0]
-
-
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("jaxdd.runs"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
-_TEMPLATES.filters |= {
-    "base64": lambda content: base64.b64encode(content).decode(),
-    "finite": results.finite,
-    "interval": results.interval,
-    "mean": _mean,
-    "number": results.number,
-    "percent": results.percent,
-}
 
 
 def write(path: str | os.PathLike, report: Report) -> None:
@@ -214,7 +156,7 @@ def render(report: Report) -> str:
     """
     values = report._asdict() | _accuracies(report) | _records(report) | _repetition(report)
     values |= {"kinds": results.KINDS}
-    return _TEMPLATES.get_template("report.html.j2").render(values)
+    return pages.TEMPLATES.get_template("report.html.j2").render(values)
 
 
 def _accuracies(report: Report) -> dict[str, Any]:
@@ -227,7 +169,7 @@ def _accuracies(report: Report) -> dict[str, Any]:
         "plain": next((name for name in ("none", "random") if name in rows.keys() - {main}), None),
         "scores": results.SCORES,
         "charts": [
-            name for name, each in found.items() if any(_mean(score) != "–" for score in each)
+            name for name, each in found.items() if any(pages.mean(score) != "–" for score in each)
         ],
         "intervals": any(results.interval(score) for each in found.values() for score in each),
     }
@@ -244,20 +186,11 @@ def _records(report: Report) -> dict[str, Any]:
         "weights": weights,
         "grouped": any(each.get("conflict_mass") is not None for each in weights.values()),
         "choices": choices,
-        "balances": {name: _balances(choice) for name, choice in choices.items()},
+        "balances": {name: pages.by_temperature(choice) for name, choice in choices.items()},
         "seconds": seconds,
         "stages": [stage for stage in stages if any(stage in each for each in seconds.values())],
         "total": results.seconds(report.rows),
     }
-
-
-def _balances(choice: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Returns encoder steps and bandwidth factor -> balance at each temperature."""
-    lines: dict[str, list[float]] = {}
-    for each in choice["balances"]:
-        name = ", ".join(results.number(each[part], "g") for part in ("encoder_steps", "bandwidth"))
-        lines.setdefault(name, []).append(each["balance"])
-    return lines
 
 
 def _repetition(report: Report) -> dict[str, Any]:

@@ -14,10 +14,9 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import scipy.special
 
-from jaxdd import __version__, evaluate, views
+from jaxdd import __version__, views
 from jaxdd.data import files
 
 SCORES = {
@@ -176,18 +175,6 @@ def read_choice(path: str | os.PathLike) -> dict[str, Any]:
             f"{path} does not hold the record of a choice; delete it and resume"
         ) from error
     return choice
-
-
-def summary(scores: evaluate.Scores) -> dict[str, dict[str, float]]:
-    """Returns mean, standard deviation (n − 1) and number of networks of each score."""
-
-    def one(values):
-        values = np.asarray(values, float)
-        std = values.std(ddof=1) if len(values) > 1 else 0.0
-        return {"mean": float(values.mean()), "std": float(std), "n": len(values)}
-
-    names = ("accuracy", "aligned", "conflicting", "worst_group", "deo_max", "deo_mean")
-    return {name: one(getattr(scores, name)) for name in names}
 
 
 def circumstances() -> dict[str, Any]:

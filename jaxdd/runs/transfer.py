@@ -12,7 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxdd import augment, networks
+from jaxdd import augment, evaluate, networks
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import options, parts, results, store
 
@@ -98,7 +98,7 @@ def transfer(
         scores = {}
         for label, each in sets.items():
             report(f"evaluate {name} {label}", 0, 1)
-            scores[label] = results.summary(made.score(each))
+            scores[label] = evaluate.summary(made.score(each))
             report(f"evaluate {name} {label}", 1, 1)
         rows[name] = {**scores, **settings, **results.circumstances()}
         files.write_json(path, rows)
