@@ -65,6 +65,7 @@ def test_rules_choose_what_they_may(data):
         strategy=data.strategy,
         encoder=weights.default_encoder(pool, width=4, depth=2),
         search=SEARCH,
+        blind={},
         judge=judge,
     )
     assert rules["balance"]["values"].items() <= choice.balances[choice.best].items()

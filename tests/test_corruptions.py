@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from jaxdd.data import corruptions
+from jaxdd.data import corruptions, filters
 
 KEY = jax.random.key(0)
 SEVERITIES = (1, 2, 3, 4)
@@ -105,7 +105,7 @@ def test_fog_of_a_constant_image_keeps_its_largest_value():
 
 def test_plasma_of_two_pixels_by_hand():
     """One octave: the corner 0, the middle m, the sides (2·0 + 2·m)/4 + noise, scaled to [0, 1]."""
-    (_, beside), (under, middle) = 2 * np.asarray(corruptions._uniform(KEY, (2, 2))) - 1
+    (_, beside), (under, middle) = 2 * np.asarray(filters.uniform(KEY, (2, 2))) - 1
     grid = np.array([[0, middle / 2 + beside], [middle / 2 + under, middle]])
     expected = (grid - grid.min()) / np.ptp(grid)
     np.testing.assert_allclose(corruptions._plasma(KEY, 3.0, size=2), expected, atol=1e-6)
@@ -158,28 +158,6 @@ def test_shore_distance_is_scipys():
     distance = compiled(corruptions._shore_distance)
     np.testing.assert_allclose(distance(wet), expected, rtol=1e-6)
     assert (distance(np.zeros_like(wet)) == 20).all()
-
-
-@pytest.mark.parametrize("sigma, truncate, mode", [(0.8, 4.0, "edge"), (1.9, 3.0, "symmetric")])
-def test_blur_is_scipys(sigma, truncate, mode):
-    image = photograph(20)[:, :, 0]
-    found = corruptions._blurred(jnp.asarray(image), sigma, truncate=truncate, mode=mode)
-    scipys = {"edge": "nearest", "symmetric": "reflect"}[mode]
-    expected = ndimage.gaussian_filter(image.astype(float), sigma, truncate=truncate, mode=scipys)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("factor", [1.0, 1.75, 2.25, 1.25])
-def test_zoom_is_scipys(factor):
-    image = photograph(32)[:, :, 0].astype(float)
-    window = int(np.ceil(32 / factor))
-    top = (32 - window) // 2
-    large = ndimage.zoom(image[top : top + window, top : top + window], factor, order=1)
-    trim = (large.shape[0] - 32) // 2
-    matrix = corruptions._zoom(32, factor)
-    np.testing.assert_allclose(
-        matrix @ image @ matrix.T, large[trim : trim + 32, trim : trim + 32], atol=1e-12
-    )
 
 
 def test_elastic_moves_corners_where_it_says():
@@ -271,7 +249,7 @@ def test_any_size_and_constant_images(name, shape):
     keys = jax.random.split(KEY, 2)
     assert jax.eval_shape(program(name, 4), keys, images).shape == images.shape
     one = functools.partial(corruptions.CORRUPTIONS[name], severity=4)
-    random = corruptions.CORRUPTIONS[name] not in corruptions._NOT_RANDOM
+    random = corruptions.CORRUPTIONS[name] not in corruptions.NOT_RANDOM
     found = jax.jit(jax.vmap(one))(*[keys] * random, images / np.float32(255))
     assert jnp.isfinite(found).all() and 0 <= found.min() and found.max() <= 1
 
@@ -282,7 +260,7 @@ def test_an_image_depends_on_its_own_key_alone(name):
     whole = run(keys, images)
     order = np.random.default_rng(0).permutation(48)
     assert (np.abs(run(keys[order], images[order]) - whole[order].astype(int)) <= 1).all()
-    random = corruptions.CORRUPTIONS[name] not in corruptions._NOT_RANDOM
+    random = corruptions.CORRUPTIONS[name] not in corruptions.NOT_RANDOM
     assert ((run(keys[order], images) != whole).any()) == random
 
 

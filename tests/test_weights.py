@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import contrastive, kde, networks, reweight, sampling, weights
+from jaxdd import contrastive, kde, networks, reweight, sampling, views, weights
 from jaxdd.data import benchmarks, datasets
 
 KEY = jax.random.key(0)
@@ -401,6 +401,7 @@ def test_weights_for_coloured_digits_and_none_for_grey_ones(name, conflict):
         strategy=("crop",),
         encoder=encoder,
         search=weights.Search(encoder_steps=(60,), bandwidth=(0.2,), temperature=(0.7, 1.0)),
+        blind={"tone": views.tone},
         judge=functools.partial(weights.judge_by_subsets, KEY, **judging),
     )
     assert (choice.weighed is None) == (conflict is None) == (choice.objection is not None)

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from jaxdd import augment
-from jaxdd.data import archives, bias, corruptions, datasets, files, folders
+from jaxdd.data import archives, bias, corruptions, datasets, degradations, files, folders
 from jaxdd.data.datasets import Benchmark, Dataset
 
 
@@ -129,13 +129,13 @@ _assign = jax.jit(bias.assign, static_argnames=("num_classes", "num_attributes")
 _corrupt = jax.jit(corruptions.corrupt, static_argnames=("corruption", "severity"))
 
 
-def _corrupted(key, data, attributes, options, *, chunk=250):
-    """Corrupts the images of one attribute after the other, in float64 (see `corruptions`)."""
+def _corrupted(names, key, data, attributes, options, *, chunk=250):
+    """Corrupts the images of one attribute after the other, in float64 (see `filters`)."""
     images = np.empty_like(data.images)
     keys = jax.random.split(key, len(images))
     textures = None if options.frost is None else options.frost / 255
     with jax.enable_x64(True):
-        for attribute, name in enumerate(corruptions.CORRUPTIONS):
+        for attribute, name in enumerate(names):
             look = dict(corruption=name, severity=options.severity)
             look |= dict(textures=textures) if name == "frost" else {}
             rows = np.flatnonzero(attributes == attribute)
@@ -171,8 +171,12 @@ RECIPES = {
         about="in front of CIFAR-10 images",
     ),
     "ccifar10": Recipe(
-        "cifar10", _corrupted, tuple(corruptions.CORRUPTIONS), 0.05, 4,
-        about="ten corruptions (LfF)",
+        "cifar10", functools.partial(_corrupted, tuple(corruptions.CORRUPTIONS)),
+        tuple(corruptions.CORRUPTIONS), 0.05, 4, about="ten corruptions (LfF)",
+    ),
+    "ccifar10-noise": Recipe(
+        "cifar10", functools.partial(_corrupted, tuple(degradations.DEGRADATIONS)),
+        tuple(degradations.DEGRADATIONS), 0.05, 4, about="noise and blur (LfF, second ten)",
     ),
     "cifar10-s": Recipe(
         "cifar10", _solid(bias.greyscale), ("grey", "colour"), 0.1, aligned=(0,) * 5 + (1,) * 5,
@@ -214,6 +218,7 @@ def load(
     | cmnist-bg, cfmnist-bg | black on solid colours (FairDD) |
     | bgfmnist | clothes in front of natural images, one category per class |
     | ccifar10 | Corrupted CIFAR-10, one corruption per class (LfF) |
+    | ccifar10-noise | the same with LfF's second ten: noise, blur and none |
     | cmnist-dd, ccifar10-dd | the same at conflicts of 0, .05, .2, .5, .9, 1 |
     | cifar10-s | classes 0 to 4 mostly grey, 5 to 9 mostly in colour (FairDD) |
     | bffhq | faces: young or old, biased by gender; `conflict` names one of its folders |
@@ -404,7 +409,7 @@ def _refuse_absent_options(name, options, placement):
         "conflict": name not in SOURCES,
         "severity": recipe is not None and recipe.severity is not None,
         "scenes": name == "bgfmnist",
-        "frost": recipe is not None and recipe.source == "cifar10" and recipe.severity is not None,
+        "frost": recipe is not None and "frost" in recipe.attributes,
     }
     for option, present in has.items():
         if options[option] is not None and not present:

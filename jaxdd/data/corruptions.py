@@ -7,23 +7,20 @@ only the severity is static. Every linear resampling is a pair of constant matri
 
 Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations", ICLR 2019, without OpenCV, ImageMagick and JPEG files; where a result differs from
-theirs by more than rounding, the function says so.
-
-Random numbers are exact multiples of 2⁻²³ and rounding decides ties by a margin of 10⁻⁶, so that
-under `jax.enable_x64` a key gives the same bytes with every version of jax.
+theirs by more than rounding, the function says so. `degradations` has the other
+ten of Learning from Failure.
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
-from jax.scipy.special import ndtri
 
-_MARGIN = 1e-6
+from jaxdd.data import degradations, filters
+
 _LUMA = (0.299, 0.587, 0.114)
 _WATER = np.array((175, 238, 238)) / 255
 _MUD = np.array((63, 42, 20)) / 255
@@ -86,11 +83,11 @@ def snow(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     level = SNOW[severity - 1]
     h, w, _ = image.shape
     flakes_key, angle_key = jax.random.split(key)
-    flakes = level.mean + level.std * _normal(flakes_key, (h, w))
-    flakes = _resample(_zoom(h, level.zoom), flakes, _zoom(w, level.zoom))
+    flakes = level.mean + level.std * filters.normal(flakes_key, (h, w))
+    flakes = filters.resample(filters.zoom(h, level.zoom), flakes, filters.zoom(w, level.zoom))
     flakes = jnp.clip(jnp.where(flakes < level.threshold, 0, flakes), 0, 1)
-    angle = -jnp.pi * (0.25 + 0.5 * _uniform(angle_key, ()))
-    flakes = _motion_blur(flakes, level.radius, level.sigma, angle)[..., None]
+    angle = -jnp.pi * (0.25 + 0.5 * filters.uniform(angle_key, ()))
+    flakes = filters.motion_blur(flakes, level.radius, level.sigma, angle)[..., None]
     grey = (image @ jnp.asarray(_LUMA, image.dtype))[..., None]
     pale = jnp.maximum(image, 1.5 * grey + 0.5)
     image = level.mix * image + (1 - level.mix) * pale
@@ -118,7 +115,7 @@ def frost(
     if textures is None:
         textures = frost_texture(key, size=_power_of_two(2 * max(h, w)))[None]
     room = np.array(textures.shape[:3]) - (0, h - 1, w - 1)
-    corner = (_uniform(window_key, (3,)) * room).astype(int)
+    corner = (filters.uniform(window_key, (3,)) * room).astype(int)
     ice = jax.lax.dynamic_slice(textures, (*corner, 0), (1, h, w, 3))[0]
     return jnp.clip(keep * image + strength * ice.astype(image.dtype), 0, 1)
 
@@ -166,12 +163,12 @@ def spatter(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     """
     level = SPATTER[severity - 1]
     h, w, _ = image.shape
-    liquid = level.mean + level.std * _normal(key, (h, w))
-    liquid = _blurred(liquid, level.sigma, truncate=4.0, mode="edge")
+    liquid = level.mean + level.std * filters.normal(key, (h, w))
+    liquid = filters.blurred(liquid, level.sigma, truncate=4.0, mode="edge")
     wet = liquid >= level.threshold
     if level.mud:
-        mud = _blurred(wet.astype(image.dtype), level.strength, truncate=4.0, mode="edge")
-        mud = jnp.where(mud < 0.8 - _MARGIN, 0, mud)[..., None]
+        mud = filters.blurred(wet.astype(image.dtype), level.strength, truncate=4.0, mode="edge")
+        mud = jnp.where(mud < 0.8 - filters.MARGIN, 0, mud)[..., None]
         return jnp.clip(image * (1 - mud) + mud * jnp.asarray(_MUD, image.dtype), 0, 1)
     depth = jnp.where(wet, jnp.floor(jnp.clip(liquid, 0, 1) * 255), 0)
     shine = depth * _relief(_shore_distance(wet))
@@ -191,14 +188,16 @@ def elastic(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     # Corners (rows, columns) of a right angle and where they go; the map back is their inverse.
     centre, leg = np.array((h // 2, w // 2)), side // 3
     corners = centre + leg * np.array(((1, 1), (-1, 1), (-1, -1)))
-    moved = corners + side * shift * (2 * _uniform(corner_key, (3, 2)) - 1)
+    moved = corners + side * shift * (2 * filters.uniform(corner_key, (3, 2)) - 1)
     (a, c), (b, d) = ((moved[0] - moved[1]) / (2 * leg), (moved[1] - moved[2]) / (2 * leg))
     rows, columns = grid - moved[1][:, None, None]
     back = jnp.stack((d * rows - b * columns, a * columns - c * rows)) / (a * d - b * c)
     image = _sampled(image, back + corners[1][:, None, None], mode="mirror")
 
-    blur = functools.partial(_blurred, sigma=side * smoothness, truncate=3.0, mode="symmetric")
-    field = jnp.stack([blur(2 * _uniform(key, (h, w)) - 1) for key in field_keys])
+    blur = functools.partial(
+        filters.blurred, sigma=side * smoothness, truncate=3.0, mode="symmetric"
+    )
+    field = jnp.stack([blur(2 * filters.uniform(key, (h, w)) - 1) for key in field_keys])
     return jnp.clip(_sampled(image, grid + side * amplitude * field, mode="reflect"), 0, 1)
 
 
@@ -213,14 +212,16 @@ def jpeg(image: jax.Array, *, severity: int) -> jax.Array:
     quality = JPEG[severity - 1]
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     image = jnp.pad(image * 255, ((0, h % 2), (0, -w % 16), (0, 0)), mode="edge")
-    luma, *chroma = jnp.moveaxis(_round(image @ _TO_YCC.T + np.array((0, 128, 128))), -1, 0)
+    luma, *chroma = jnp.moveaxis(
+        filters.rounded(image @ _TO_YCC.T + np.array((0, 128, 128))), -1, 0
+    )
     planes = [_quantised(luma, _LUMA_TABLE, scale)[:h, :w]]
     rows, columns = (np.kron(np.eye(size // 2), (0.5, 0.5)) for size in luma.shape)
     up, across = (_chroma_upsampling(-(-size // 2)) for size in (h, w))
     for plane in chroma:
-        small = _dithered(_resample(rows, plane, columns), (1 / 4, 2 / 4))
+        small = _dithered(filters.resample(rows, plane, columns), (1 / 4, 2 / 4))
         small = _quantised(small, _CHROMA_TABLE, scale)[: up.shape[1], : across.shape[1]]
-        large = _dithered(_resample(up, small, across), (8 / 16, 7 / 16))
+        large = _dithered(filters.resample(up, small, across), (8 / 16, 7 / 16))
         planes.append(large[:h, :w] - 128)
     found = jnp.stack(planes, -1) @ np.linalg.inv(_TO_YCC).T
     return jnp.clip(found / 255, 0, 1)
@@ -230,7 +231,7 @@ def pixelate(image: jax.Array, *, severity: int) -> jax.Array:
     """Shrinks the image by box averages and enlarges it by repeating pixels."""
     factor = PIXELATE[severity - 1]
     shrink, enlarge = zip(*(_boxes(size, factor) for size in image.shape[:2]), strict=True)
-    small = _resample(shrink[0], image, shrink[1])
+    small = filters.resample(shrink[0], image, shrink[1])
     return small[enlarge[0]][:, enlarge[1]]
 
 
@@ -260,7 +261,11 @@ CORRUPTIONS = {
 }
 """By name, in the order of the classes that they are aligned with."""
 
-_NOT_RANDOM = {brightness, contrast, jpeg, pixelate, saturate}
+KNOWN = CORRUPTIONS | degradations.DEGRADATIONS
+"""These and the second ten, by name."""
+
+NOT_RANDOM = {brightness, contrast, jpeg, pixelate, saturate} | degradations.NOT_RANDOM
+"""Those that take no key."""
 
 
 def corrupt(
@@ -276,7 +281,7 @@ def corrupt(
     Args:
         keys: random keys [n].
         images: uint8 [n, h, w, 3], sides of 4 pixels or more.
-        corruption: one of `CORRUPTIONS`.
+        corruption: one of `KNOWN`.
         severity: 1 to 4.
         textures: for frost, see there.
 
@@ -299,8 +304,8 @@ def corrupt(
         raise ValueError(f"images must be [n, h, w, 3] with sides from 4, found {images.shape}")
     if keys.shape[:1] != images.shape[:1]:
         raise ValueError(f"keys must be {len(images)}, one for each image, found {keys.shape}")
-    if corruption not in CORRUPTIONS:
-        known = ", ".join(CORRUPTIONS)
+    if corruption not in KNOWN:
+        known = ", ".join(KNOWN)
         raise ValueError(f"unknown corruption {corruption!r}; known are {known}")
     if type(severity) is not int or severity not in (1, 2, 3, 4):
         raise ValueError(f"severity must be 1, 2, 3 or 4, found {severity}")
@@ -314,39 +319,20 @@ def corrupt(
                 f"textures must be [m, H, W, 3] of {images.shape[1:3]} or more, "
                 f"found {textures.shape}"
             )
-    function = functools.partial(CORRUPTIONS[corruption], severity=severity)
+    function = functools.partial(KNOWN[corruption], severity=severity)
     if corruption == "frost":
         function = functools.partial(function, textures=textures)
 
     def one(key, image):
         image = image.astype(float) / 255
-        known = CORRUPTIONS[corruption] in _NOT_RANDOM
-        return _round((function(image) if known else function(key, image)) * 255)
+        certain = KNOWN[corruption] in NOT_RANDOM
+        return filters.rounded((function(image) if certain else function(key, image)) * 255)
 
     return jax.vmap(one)(keys, images).astype(jnp.uint8)
 
 
-def _uniform(key, shape):
-    return (0.5 + (jax.random.bits(key, shape, jnp.uint32) >> 9).astype(float)) * 2.0**-23
-
-
-def _normal(key, shape):
-    return ndtri(_uniform(key, shape))
-
-
-def _round(values):
-    """To the nearest integer, half away from zero, also of a half that arithmetic has blurred."""
-    return jnp.sign(values) * jnp.floor(jnp.abs(values) + 0.5 + _MARGIN)
-
-
 def _power_of_two(size):
     return 1 << (size - 1).bit_length()
-
-
-def _resample(rows, image, columns):
-    """Returns rows · image · columnsᵀ, for each channel if there are any."""
-    rows, columns = (jnp.asarray(m, image.dtype) for m in (rows, columns))
-    return jnp.einsum("ah,hw...,bw->ab...", rows, image, columns, precision="highest")
 
 
 def _sampled(image, coordinates, *, mode):
@@ -354,48 +340,9 @@ def _sampled(image, coordinates, *, mode):
     return jax.vmap(sample, (-1, None), -1)(image, tuple(coordinates))
 
 
-def _zoom(size, factor):
-    """Matrix [size, size] that enlarges the middle linearly, its first and last pixel kept."""
-    window = math.ceil(size / factor)
-    enlarged = round(window * factor)
-    place = np.arange(enlarged) * (window - 1) / max(enlarged - 1, 1)
-    matrix = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(window)))
-    trim, top = (enlarged - size) // 2, (size - window) // 2
-    return np.pad(matrix[trim : trim + size], ((0, 0), (top, size - window - top)))
-
-
-def _blurred(image, sigma, *, truncate, mode):
-    rows, columns = (_blur(size, sigma, truncate, mode) for size in image.shape)
-    return _resample(rows, image, columns)
-
-
-def _blur(size, sigma, truncate, mode):
-    """Matrix [size, size] of a Gaussian blur, cut off at `truncate` standard deviations."""
-    radius = int(truncate * sigma + 0.5)
-    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    source = np.pad(np.arange(size), radius, mode=mode)
-    matrix = np.zeros((size, size))
-    for i in range(size):
-        np.add.at(matrix[i], source[i : i + 2 * radius + 1], kernel / kernel.sum())
-    return matrix
-
-
-def _motion_blur(image, radius, sigma, angle):
-    """One-sided Gaussian mean along `angle`, pixels beyond the border being those at it."""
-    steps = np.arange(2 * radius + 1)
-    kernel = np.exp(-0.5 * (steps / sigma) ** 2)
-    reach = jnp.stack((jnp.sin(angle), jnp.cos(angle)))[:, None] * steps
-    dy, dx = jnp.ceil(reach - 0.5).astype(int)
-    h, w = image.shape
-    rows = jnp.clip(jnp.arange(h) + dy[:, None], 0, h - 1)
-    columns = jnp.clip(jnp.arange(w) + dx[:, None], 0, w - 1)
-    shifted = image[rows[:, :, None], columns[:, None, :]]
-    return jnp.tensordot(jnp.asarray(kernel / kernel.sum(), image.dtype), shifted, 1)
-
-
 def _plasma(key, decay, *, size):
     """Periodic diamond-square fractal `[size, size]` in [0, 1], `size` a power of two."""
-    noise = 2 * _uniform(key, (size, size)) - 1
+    noise = 2 * filters.uniform(key, (size, size)) - 1
     grid, amplitude = jnp.zeros((1, 1)), 1.0
     while len(grid) < size:
         step = size // len(grid)
@@ -426,15 +373,15 @@ def _shore_distance(wet):
 def _relief(distance):
     """Box blur, histogram equalisation, emboss, box blur: the shine of drops, from 0 to 255."""
     boxes = [_box_blur(size) for size in distance.shape]
-    levels = jnp.floor(_resample(boxes[0], distance, boxes[1]) + _MARGIN).astype(int)
+    levels = jnp.floor(filters.resample(boxes[0], distance, boxes[1]) + filters.MARGIN).astype(int)
     cumulative = jnp.cumsum(jnp.bincount(levels.ravel(), length=21))
     least = cumulative[levels.min()]
     rest = levels.size - least
-    equal = _round(255 * (cumulative - least)[levels] / jnp.where(rest > 0, rest, 1))
+    equal = filters.rounded(255 * (cumulative - least)[levels] / jnp.where(rest > 0, rest, 1))
     padded = jnp.pad(equal, 1, mode="reflect")
     h, w = equal.shape
     raised = sum(_EMBOSS[i, j] * padded[i : i + h, j : j + w] for i in range(3) for j in range(3))
-    return _resample(boxes[0], jnp.clip(raised, 0, 255), boxes[1])
+    return filters.resample(boxes[0], jnp.clip(raised, 0, 255), boxes[1])
 
 
 def _box_blur(size):
@@ -484,14 +431,14 @@ def _quantised(plane, table, scale):
     blocks = plane.reshape(h // 8, 8, w // 8, 8)
     two_sided = functools.partial(jnp.einsum, precision="highest")
     found = two_sided("ui,aibj,vj->aubv", transform, blocks, transform)
-    found = _round(found / steps[:, None]) * steps[:, None]
+    found = filters.rounded(found / steps[:, None]) * steps[:, None]
     found = two_sided("ui,aubv,vj->aibj", transform, found, transform)
-    return jnp.clip(_round(found.reshape(h, w)) + 128, 0, 255)
+    return jnp.clip(filters.rounded(found.reshape(h, w)) + 128, 0, 255)
 
 
 def _dithered(plane, bias):
     """Rounds as libjpeg does where chroma changes size: odd columns have a bias of their own."""
-    return jnp.floor(plane + np.resize(bias, plane.shape[1]) + _MARGIN)
+    return jnp.floor(plane + np.resize(bias, plane.shape[1]) + filters.MARGIN)
 
 
 def _chroma_upsampling(size):
