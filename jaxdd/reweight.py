@@ -240,7 +240,7 @@ def shared(labels: ArrayLike, memberships: ArrayLike, *, num_classes: int) -> ja
 
     w_i = Σ_g p_ig / max(N_g, 1), normalised within the class, where N_g = Σ p_ig over the class. A
     group that is expected to have less than one sample has less mass. With memberships of zero and
-    one these are the weights of `oracle`.
+    one these are the weights of `oracle`. A class without memberships is weighed uniformly.
 
     Args:
         labels: `[n]` integers in [0, num_classes).
@@ -266,7 +266,9 @@ def shared(labels: ArrayLike, memberships: ArrayLike, *, num_classes: int) -> ja
         )
     expected = _class_sum(memberships, labels, num_classes)
     mass = (memberships / jnp.maximum(expected, 1)[labels]).sum(1)
-    return mass / _class_sum(mass, labels, num_classes)[labels]
+    total = _class_sum(mass, labels, num_classes)[labels]
+    alike = uniform(labels, num_classes=num_classes)
+    return jnp.where(total > 0, mass / jnp.where(total > 0, total, 1), alike)
 
 
 def effective_sample_size(weights: ArrayLike, labels: ArrayLike, *, num_classes: int) -> jax.Array:

@@ -34,6 +34,7 @@ import numpy as np
 import optax
 
 from jaxdd import (
+    _checks,
     augment,
     contrastive,
     evaluate,
@@ -211,6 +212,7 @@ def by_density(
         temperature: as in `from_density`.
         clip: as in `from_density`.
     """
+    _check_clip(clip)
     encoded = encode(key, pool, strategy=strategy, encoder=encoder, steps=steps, layer=layer)
     found = density(encoded.embeddings, pool, bandwidth=bandwidth)
     weights = from_density(found.log_density, pool, temperature=temperature, clip=clip)
@@ -231,6 +233,13 @@ def oracle(pool: sampling.Pool, attributes: jax.Array, *, num_attributes: int) -
         num_classes=pool.num_classes,
         num_attributes=num_attributes,
     )
+
+
+def _check_clip(clip):
+    """Refuses a limit that `reweight.clip` would refuse once all else is computed."""
+    known = None if clip is None else _checks.values(clip)
+    if known is not None and not known >= 1:
+        raise ValueError(f"clip must be at least 1, found {known}")
 
 
 class Seen(NamedTuple):
@@ -270,9 +279,23 @@ def by_view(
         conflict: share of samples that is taken to conflict before looking. Shares of .02 to .2
             lead to about the same weights.
         clip: as in `from_density`.
+
+    Raises:
+        TypeError: blocks are not integers.
+        ValueError: images are too small for a view or fewer than three, blocks are not those of
+            the classes or leave numbers out, conflict is not between 0 and 1, clip is less than 1.
     """
     k, labels = pool.num_classes, pool.labels
+    _check_clip(clip)
+    known = _checks.values(conflict)
+    if known is not None and not 0 < known < 1:
+        raise ValueError(f"conflict must lie between 0 and 1, found {known}")
+    if len(labels) < 3:
+        raise ValueError(f"weights of a view need at least 3 samples, found {len(labels)}")
     block = np.arange(k) if blocks is None else np.asarray(blocks)
+    _checks.integers("blocks", block, k, length=k)
+    if (np.bincount(block) == 0).any():
+        raise ValueError(f"blocks must be 0 to b - 1 without gaps, found {block.tolist()}")
     own, count = jnp.asarray(block)[labels], int(block.max()) + 1
     told = probes.crossfit(key, views.of(pool.images, view), own, num_classes=count, power=0.7)
     likelihood = told / jnp.maximum(jnp.bincount(own, length=count), 1)
@@ -448,6 +471,7 @@ def choose(
         report: called as `report(done, total)`.
     """
     k, labels = pool.num_classes, pool.labels
+    _check_clip(clip)
     key_judge, key_views = (jax.random.fold_in(key, _LARGE - i) for i in range(2))
     if judge is None:
         judge = functools.partial(judge_by_subsets, key_judge, strategy=strategy)

@@ -465,6 +465,17 @@ def test_weights_by_a_named_view_are_kept_for_their_row(tmp_path, monkeypatch):
     assert again["tone"]["accuracy"] == found["tone"]["accuracy"]
 
 
+def test_images_too_few_or_small_for_a_view_are_refused_before_other_rows(tmp_path):
+    small = datasets.from_arrays(np.zeros((12, 3, 5, 1), np.uint8), np.arange(12) % 2)
+    few = shades()
+    few = few._replace(train=jax.tree.map(lambda array: array[[0, -1]], few.train))
+    for data, found in ((small, r"of 3×5"), (few, "2 of 8×8")):
+        with pytest.raises(ValueError, match=f"ring needs at least 3 images.*found .*{found}"):
+            asked = dataclasses.replace(TINY, depth=1)
+            pipeline.compare(data, tmp_path / "out", asked, rows=("none", "ring"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_comparison_keeps_the_choice_of_its_row(tmp_path, monkeypatch):
     """In a folder of its own, beside the weights with the options' own values."""
     monkeypatch.setattr(weights, "choose", lambda key, pool, **_: chosen(pool, None))

@@ -393,6 +393,14 @@ def test_uncertain_memberships_by_hand():
     close(same, np.full(4, 0.25))
 
 
+@pytest.mark.parametrize("groups", [0, 2])
+def test_a_class_without_memberships_is_weighed_uniformly(groups):
+    memberships = np.zeros((3, groups), np.float32)
+    memberships[2:] = 1
+    found = reweight.shared(np.array([0, 0, 1]), memberships, num_classes=2)
+    close(found, np.array([0.5, 0.5, 1]))
+
+
 def test_known_values_are_checked_inside_a_trace():
     """A constant that a jitted function closes over is no tracer; operations on it would be."""
     labels, wrong = jnp.asarray(y), jnp.asarray(y + 1)

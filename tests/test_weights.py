@@ -277,6 +277,35 @@ def test_classes_that_share_an_attribute_are_one_block():
     np.testing.assert_allclose(one, reweight.uniform(labels, num_classes=4), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        (dict(blocks=(0, 1, 1)), ValueError, r"blocks must have the shape \(2,\), found \(3,\)"),
+        (dict(blocks=(0, -1)), ValueError, r"blocks must lie in 0\.\.1, found -1\.\.0"),
+        (dict(blocks=(1, 1)), ValueError, r"without gaps, found \[1, 1\]"),
+        (dict(blocks=(0.0, 1.0)), TypeError, "blocks must be integers"),
+        (dict(conflict=0), ValueError, "conflict must lie between 0 and 1, found 0"),
+        (dict(conflict=2), ValueError, "conflict must lie between 0 and 1, found 2"),
+        (dict(clip=0.5), ValueError, "clip must be at least 1, found 0.5"),
+    ],
+)
+def test_bad_input_of_a_view_is_refused_before_it_looks(change, error, message):
+    with pytest.raises(error, match=message):
+        weights.by_view(KEY, small_pool(), never, **change)
+
+
+def test_a_view_needs_a_sample_in_each_fold():
+    with pytest.raises(ValueError, match="at least 3 samples, found 2"):
+        weights.by_view(KEY, small_pool((1, 1)), never)
+
+
+def test_a_clip_below_one_is_refused_before_an_encoder_is_trained(monkeypatch):
+    monkeypatch.setattr(weights, "encode", never)
+    for made in (weights.choose, weights.by_density):
+        with pytest.raises(ValueError, match="clip must be at least 1, found 0.5"):
+            made(KEY, small_pool(), strategy=(), clip=0.5)
+
+
 def never(*_):
     raise AssertionError("judged")
 

@@ -230,6 +230,12 @@ class _Work:
             raise ValueError("given weights need weights, found none")
         if debias == "auto":
             _check_choice(self.options)
+        n, h, w, _ = self.pool.images.shape
+        if debias in views.NAMED and (n < 3 or min(h, w) < 4):
+            raise ValueError(
+                f"{debias} needs at least 3 images with sides of 4 pixels or more, "
+                f"found {n} of {h}×{w}"
+            )
         if debias in ("oracle", "fairdd") and self.data.train.attributes is None:
             raise ValueError(f"{debias} needs bias attributes, {self.data.name} has none")
         if debias == "fairdd" and (self.options.method == "mtt" or self.own_method):
