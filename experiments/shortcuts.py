@@ -14,7 +14,8 @@ For each data set and seed, and for each view of `views.NAMED`:
 
 Fixed on 2026-11-22 on these nine sets, all of which had been looked at before: tone and texture as
 the views that are asked, the threshold of three standard errors, blocks of at most three quarters
-of the samples and at least half as sure as the best, 15,000 samples for the comparison; and of the
+of the samples and at least half as sure as the best, on one half of 15,000 samples, and the other
+half for the comparison; and of the
 weights the power .7 of the loss, and a tenth of the samples as the share that is taken to conflict
 before looking. No other data set had been opened then.
 

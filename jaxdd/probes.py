@@ -155,8 +155,10 @@ def shortcut(blind: ArrayLike, seeing: ArrayLike, labels: ArrayLike) -> Shortcut
     An attribute that several classes share, such as grey images, tells blocks of classes apart.
     Classes that the blind probe takes for each other are joined one after the other (average
     linkage), down to two blocks; blocks of which one has more than three quarters of the samples
-    are passed over, since little is to be told there. Of the others the smallest blocks are
-    returned that the blind probe tells at least half as surely as those that it tells best.
+    are passed over, since little is to be told there. Of the others the smallest blocks are taken
+    that the blind probe tells at least half as surely as those that it tells best. Every other
+    sample of a class decides about the blocks and the rest about the numbers, or many classes would
+    always have blocks that chance favours.
 
     Args:
         blind: `[n, k]` probabilities by a view that cannot see the object.
@@ -164,20 +166,27 @@ def shortcut(blind: ArrayLike, seeing: ArrayLike, labels: ArrayLike) -> Shortcut
         labels: `[n]` integers in [0, k).
     """
     blind, seeing, labels = (np.asarray(each) for each in (blind, seeing, labels))
+    decides = np.zeros(len(labels), bool)
+    decides[np.argsort(labels, kind="stable")[::2]] = True
+    sides = [[each[part] for each in (blind, seeing, labels)] for part in (decides, ~decides)]
     found = []
-    for blocks in _joined(blind, labels):
-        own, of = blocks[labels], np.eye(blocks.max() + 1)[blocks]
-        if np.bincount(own).max() <= 0.75 * len(own):
-            wrong = [(each @ of).argmax(1) != own for each in (blind, seeing)]
-            differ = wrong[1].astype(float) - wrong[0]
-            error = np.sqrt(np.maximum(np.mean(differ**2), 1 / len(own)) / len(own))
-            first, second = (float(each.mean()) for each in wrong)
-            deviations = float(differ.mean() / error)
-            found.append(Shortcut(tuple(blocks.tolist()), first, second, deviations))
-    if not found:
+    for blocks in _joined(sides[0][0], sides[0][2]):
+        if np.bincount(blocks[labels]).max() <= 0.75 * len(labels):
+            found.append((blocks, _compared(blocks, *sides[0]).deviations))
+    if not found or not len(sides[1][2]):
         return Shortcut((0,) * blind.shape[1], 0.0, 0.0, 0.0)
-    best = max(each.deviations for each in found)
-    return next(each for each in found if each.deviations >= min(best, best / 2))
+    best = max(deviations for _, deviations in found)
+    least = min(best, best / 2)
+    return _compared(next(blocks for blocks, each in found if each >= least), *sides[1])
+
+
+def _compared(blocks, blind, seeing, labels):
+    own, of = blocks[labels], np.eye(blocks.max() + 1)[blocks]
+    wrong = [(each @ of).argmax(1) != own for each in (blind, seeing)]
+    differ = wrong[1].astype(float) - wrong[0]
+    error = np.sqrt(np.maximum(np.mean(differ**2), 1 / len(own)) / len(own))
+    first, second = (float(each.mean()) for each in wrong)
+    return Shortcut(tuple(blocks.tolist()), first, second, float(differ.mean() / error))
 
 
 def _joined(probabilities, labels):

@@ -287,9 +287,8 @@ def by_view(
     """
     k, labels = pool.num_classes, pool.labels
     _check_clip(clip)
-    known = _checks.values(conflict)
-    if known is not None and not 0 < known < 1:
-        raise ValueError(f"conflict must lie between 0 and 1, found {known}")
+    if not 0 < conflict < 1:
+        raise ValueError(f"conflict must lie between 0 and 1, found {conflict}")
     if len(labels) < 3:
         raise ValueError(f"weights of a view need at least 3 samples, found {len(labels)}")
     block = np.arange(k) if blocks is None else np.asarray(blocks)

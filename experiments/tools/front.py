@@ -36,8 +36,8 @@ CLAIMS = (
           make(conflict=0.05, ipc=50), "main_table.jsonl"),
     Claim("MNIST without a bias: `auto` keeps uniform weights", "mnist", "auto",
           make(), "no_bias.jsonl"),
-    Claim("clothes, biased by natural backgrounds: no help", "bgfmnist", "kde",
-          make(conflict=0.05), "amplification.jsonl"),
+    Claim("clothes, biased by natural backgrounds; told that the border is no object", "bgfmnist",
+          "ring", make(conflict=0.05), "by_view.jsonl"),
 )  # fmt: skip
 
 

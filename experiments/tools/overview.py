@@ -132,9 +132,23 @@ CLAIMS = (
     ),
     Claim(
         "ours: a view of the texture finds corruption without labels",
-        "yes, a third of what labels are worth",
+        "yes, two thirds of what labels are worth",
         rows("ccifar10", CMNIST, "none", "auto", "oracle"),
-        "Views that cannot see the object",
+        "What weights by views are worth",
+        score="conflicting",
+    ),
+    Claim(
+        "ours: a view of the tone finds grey images without labels",
+        "yes, nearly all that labels are worth",
+        rows("cifar10-s", CMNIST, "none", "auto", "oracle"),
+        "What weights by views are worth",
+        score="conflicting",
+    ),
+    Claim(
+        "ours: who says that the border is no object undoes backgrounds",
+        "half of them",
+        rows("bgfmnist", CMNIST, "none", "ring", "oracle"),
+        "What weights by views are worth",
         score="conflicting",
     ),
     Claim(
