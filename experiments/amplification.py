@@ -9,9 +9,9 @@ of images of the same data. Ten images per class, 5 % bias-conflicting samples; 
 quiet cores.
 
 Colour is amplified, corruption is not, and natural backgrounds are not either, against the paper,
-whose recipe for them is not public. Where the bias is no colour density weights do not pay, and
-auto keeps uniform ones; `experiments.recognition` measures how well either bias can be seen. The
-oracle would gain there, so there is something to gain.
+whose recipe for them is not public. Where the bias is no colour density weights do not pay. Auto
+finds corruptions in the texture and keeps uniform weights against backgrounds, where the oracle
+would gain; `experiments.recognition` measures how well either bias can be seen.
 """
 
 from experiments.tools import grid
