@@ -146,7 +146,7 @@ CLAIMS = (
     ),
     Claim(
         "ours: who says that the border is no object undoes backgrounds",
-        "half of them",
+        "yes, more than half of what labels are worth",
         rows("bgfmnist", CMNIST, "none", "ring", "oracle"),
         "What weights by views are worth",
         score="conflicting",
