@@ -432,13 +432,11 @@ def _contact_sheet(path, benchmark, *, columns=8):
     if benchmark.aligned is not None:
         aligned = train.attributes == np.array(benchmark.aligned)[train.labels]
         sets = {"aligned": aligned, "conflicting": ~aligned}
-    drawn = {}
-    for name, kept in sets.items():
-        shape = (benchmark.num_classes, columns, *train.images.shape[1:])
-        drawn[name] = np.ones(shape, np.float32)
-        for k in range(benchmark.num_classes):
-            rows = np.flatnonzero(kept & (train.labels == k))[:columns]
-            drawn[name][k, : len(rows)] = train.images[rows] / np.float32(255)
+    sizes = dict(num_classes=benchmark.num_classes, columns=columns)
+    drawn = {
+        name: plot.by_class(train.images, train.labels, np.flatnonzero(kept), **sizes)
+        for name, kept in sets.items()
+    }
     zero, one = ((value,) * train.images.shape[3] for value in (0.0, 1.0))
     plot.comparison(path, drawn, mean=zero, std=one)
 

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from jaxdd import reweight, weights
-from jaxdd.data import bias, datasets, files
-from jaxdd.runs import pages
+from jaxdd.data import bias, datasets
+from jaxdd.runs import pages, plot
 
 _CLASSES, _COLUMNS = 20, 8  # of the pictures, at most
 
@@ -74,7 +75,7 @@ def _doubt(choice, labels):
 def _auc(doubt, train, data):
     if doubt is None or train.attributes is None or data.aligned is None:
         return None
-    ranks = np.argsort(np.argsort(doubt)) + 1.0
+    ranks = stats.rankdata(doubt)  # weights may not be negative
     known = map(jnp.asarray, (ranks, train.labels, train.attributes, data.aligned))
     sizes = dict(num_classes=data.num_classes, num_attributes=data.num_attributes)
     return float(reweight.diagnose(*known, **sizes).conflict_auc)
@@ -98,8 +99,7 @@ def write(path: str | os.PathLike, found: Finding, data: datasets.Benchmark) -> 
     Raises:
         OSError: the disk is full, or the folder cannot be written to.
     """
-    with files.atomic_path(path) as temporary:
-        temporary.write_text(render(found, data), encoding="utf-8")
+    pages.write(path, render(found, data))
 
 
 def render(found: Finding, data: datasets.Benchmark) -> str:
@@ -133,10 +133,7 @@ def _grids(found, data):
 def _surest(samples, doubt, data):
     """Of each class the images of largest doubt; white where there are fewer."""
     order = samples[np.argsort(-doubt, kind="stable")]
-    shape = (min(data.num_classes, _CLASSES), _COLUMNS, *data.train.images.shape[1:])
-    drawn = np.ones(shape, np.float32)
-    for k in range(len(drawn)):
-        chosen = order[data.train.labels[order] == k][:_COLUMNS]
-        drawn[k, : len(chosen)] = data.train.images[chosen] / np.float32(255)
+    sizes = dict(num_classes=min(data.num_classes, _CLASSES), columns=_COLUMNS)
+    drawn = plot.by_class(data.train.images, data.train.labels, order, **sizes)
     channels = drawn.shape[-1]
     return pages.tiles(drawn, mean=np.zeros(channels), std=np.ones(channels))

@@ -6,6 +6,7 @@ templates/*.j2, the look is that of templates/style.css.
 
 import base64
 import io
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from jaxdd.data import files
 from jaxdd.runs import plot, results
 
 
@@ -45,6 +47,20 @@ class Grid(NamedTuple):
     names: list[str]
     columns: int
     cut: list[tuple[str, int, int]]
+
+
+def write(path: str | os.PathLike, page: str) -> None:
+    """Writes a page, whole or not at all.
+
+    Args:
+        path: the HTML file.
+        page: what it holds.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    with files.atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def tiles(images: np.ndarray, *, mean: Any, std: Any) -> Picture:

@@ -151,6 +151,25 @@ def comparison(
     _panels(path, list(pixels.values()), texts, columns, cell=64)
 
 
+def by_class(
+    images: np.ndarray, labels: np.ndarray, order: np.ndarray, *, num_classes: int, columns: int
+) -> np.ndarray:
+    """Returns the first images of each class, `[k, columns, h, w, c]` in [0, 1].
+
+    Args:
+        images: uint8 `[n, h, w, c]`.
+        labels: `[n]`; those from num_classes on are left out.
+        order: `[m]` indices of the images, the first to be drawn first.
+        num_classes: k.
+        columns: images of each class; white where there are fewer.
+    """
+    drawn = np.ones((num_classes, columns, *images.shape[1:]), np.float32)
+    for k in range(num_classes):
+        rows = order[labels[order] == k][:columns]
+        drawn[k, : len(rows)] = images[rows] / np.float32(255)
+    return drawn
+
+
 def tiles(images: Any, *, mean: Any, std: Any) -> np.ndarray:
     """Returns a synthetic set as one picture without text, for pages that scale it themselves.
 

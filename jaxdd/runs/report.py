@@ -144,8 +144,7 @@ def write(path: str | os.PathLike, report: Report) -> None:
     Raises:
         OSError: the disk is full, or the folder cannot be written to.
     """
-    with files.atomic_path(path) as temporary:
-        temporary.write_text(render(report), encoding="utf-8")
+    pages.write(path, render(report))
 
 
 def render(report: Report) -> str:
