@@ -1,5 +1,6 @@
 """How good a synthetic set is: networks trained on it from scratch, scored by bias group."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -111,16 +112,18 @@ def evaluate(
     """Trains one fresh network for each key on a labelled set and scores it on a task.
 
     Networks come one after another (`lax.map`): a vmap over weights would turn every convolution
-    into a grouped one, which is slower on CPU and GPU alike.
+    into a grouped one, which is slower on CPU and GPU alike. It is one program, compiled once for
+    equal networks, shapes and options.
 
     Args:
         keys: `[s]`, one per network.
-        network: a `networks.Network` with the logits of the task's classes.
+        network: a hashable `networks.Network` with the logits of the task's classes.
         images: `[k, ipc, h, w, c]`, class by class, or `[m, h, w, c]` with `labels`; normalised.
         task: from `tasks.task`, or `jaxdd.data.datasets.task`.
         labels: `[m]`, or `[k, ipc]` if they are not 0, 1, … class by class.
         train: `training.train`, or what stands in for it, such as those of `debiased`.
-        **protocol: its options; the strategy is the task's unless it is among them.
+        **protocol: its options, arrays or hashable; the strategy is the task's unless it is among
+            them.
 
     Returns:
         `Scores` with a leading axis `[s]`.
@@ -138,9 +141,17 @@ def evaluate(
     images, labels = images.reshape(-1, *images.shape[-3:]), jnp.reshape(labels, -1)
     networks.check_classes(network, images[:1], task.num_classes)
     protocol = {"strategy": task.strategy, **protocol}
+    if not callable(protocol["strategy"]):
+        protocol["strategy"] = tuple(protocol["strategy"])
+    values = {name: option for name, option in protocol.items() if isinstance(option, jax.Array)}
+    options = tuple((name, option) for name, option in protocol.items() if name not in values)
+    return _evaluated(keys, images, labels, task, values, network, train, options)
 
+
+@functools.partial(jax.jit, static_argnames=("network", "train", "options"))
+def _evaluated(keys, images, labels, task, values, network, train, options):
     def one(key):
-        params = train(key, network, images, labels, **protocol)
+        params = train(key, network, images, labels, **dict(options), **values)
         predictions = predict(network, params, task.images, mean=task.mean, std=task.std)
         return score(
             predictions,

@@ -111,18 +111,36 @@ def test_classes_in_turn_need_no_labels_and_the_strategy_is_that_of_the_task():
     given = []
 
     def train(key, network, images, labels, **protocol):
-        given.append((np.asarray(images), labels.tolist(), protocol))
+        jax.debug.callback(lambda *sent: given.append((*sent, protocol)), images, labels)
         return network.init(key, images[:1])
 
     score = functools.partial(evaluate.evaluate, KEY[None], NETWORK, train=train)
     score(by_class, task)
-    score(by_class, task, labels=jnp.array([[0, 0, 0], [1, 1, 1]]), strategy=("flip",), epochs=3)
+    score(by_class, task, labels=jnp.array([[0, 0, 0], [1, 1, 1]]), strategy=["flip"], epochs=3)
+    jax.effects_barrier()
     flat = np.asarray(by_class).reshape(6, 8, 8, 1)
     for found, protocol in zip(
         given, ({"strategy": ("crop",)}, {"strategy": ("flip",), "epochs": 3}), strict=True
     ):
         np.testing.assert_array_equal(found[0], flat)
-        assert found[1:] == ([0, 0, 0, 1, 1, 1], protocol)
+        assert (found[1].tolist(), found[2]) == ([0, 0, 0, 1, 1, 1], protocol)
+
+
+def test_equal_options_and_new_values_are_one_program():
+    """A learning rate that is an array is a value; a number is part of the program."""
+    images, labels = stripes(6)
+    task = tasks.task(images, labels, num_classes=2, strategy=(), **STATISTICS)
+    programs = []
+
+    def train(key, network, images, labels, *, learning_rate, strategy, epochs):
+        programs.append(epochs)
+        return jax.tree.map(lambda x: learning_rate * x, network.init(key, images[:1]))
+
+    for rate, epochs in ((0.1, 1), (0.2, 1), (0.1, 2), (0.2, 2)):
+        network = networks.ConvNet(2, width=4, depth=1)
+        options = dict(learning_rate=jnp.float32(rate), epochs=epochs, train=train, labels=labels)
+        evaluate.evaluate(KEY[None], network, images / 255.0, task, **options)
+    assert programs == [1, 2]
 
 
 def test_a_set_or_network_of_other_classes_is_refused():

@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jaxdd.data import filters
 
@@ -41,7 +41,7 @@ def shot_noise(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     """Counts photons, of which there are few: a Poisson number for each of 256 levels."""
     photons = SHOT_NOISE[severity - 1]
     most = int(photons + 10 * photons**0.5)
-    below = stats.poisson.cdf(np.arange(most), np.arange(256)[:, None] * photons / 255)
+    below = special.pdtr(np.arange(most), np.arange(256)[:, None] * photons / 255)
     table = jnp.asarray(below, image.dtype)
     levels = filters.rounded(jnp.clip(image, 0, 1) * 255).astype(int)
     drawn = filters.uniform(key, image.shape)
