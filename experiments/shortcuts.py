@@ -1,6 +1,7 @@
-"""What do views that cannot see the object see? Tone and texture on nine data sets.
+"""What do views that cannot see the object see? Tone and texture on nine data sets, and on others.
 
     python -m experiments.shortcuts --data-dir DIR
+    python -m experiments.shortcuts --held-out --seeds 5 --data-dir DIR
 
 For each data set and seed, and for each view of `views.NAMED`:
 
@@ -25,9 +26,11 @@ where no bias is. Coloured digits and clothes are told by patches as well as by 
 goes by its search there. A minute for each set and seed on two cores.
 """
 
+import functools
 import itertools
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,14 +38,60 @@ import numpy as np
 import tyro
 from sklearn import metrics
 
+from experiments import auto_rules
 from experiments.tools import grid
 from jaxdd import reweight, sampling, views, weights
 from jaxdd.data import datasets, files
 from jaxdd.runs import parts, results, timing
 from jaxdd.runs.options import make
 
-BIASED = "cmnist", "cfmnist", "cfmnist-bg", "ccifar10", "cifar10-s", "bgfmnist"
-UNBIASED = "mnist", "fashion_mnist", "cifar10"
+
+class Look(NamedTuple):
+    """A data set to look at.
+
+    Attributes:
+        name: of the benchmark.
+        conflict: share of conflicting samples, None without a bias.
+        severity: of the corruptions, where it is not the default.
+        change: what is done to it besides.
+    """
+
+    name: str
+    conflict: float | None = None
+    severity: int | None = None
+    change: Callable[[datasets.Benchmark], datasets.Benchmark] = lambda data: data
+
+
+def mislabelled(data: datasets.Benchmark, *, share: float) -> datasets.Benchmark:
+    """Gives a share of the training samples the label of another class, each as likely."""
+    train, rng = data.train, np.random.default_rng(0)
+    n, k = len(train.labels), data.num_classes
+    wrong = rng.permutation(n) < round(share * n)
+    others = (train.labels + rng.integers(1, k, n)) % k
+    labels = np.where(wrong, others, train.labels).astype(train.labels.dtype)
+    return data._replace(train=train._replace(labels=labels))
+
+
+_BIASED = "cmnist", "cfmnist", "cfmnist-bg", "ccifar10", "cifar10-s", "bgfmnist"
+_UNBIASED = "mnist", "fashion_mnist", "cifar10"
+DEVELOPMENT = {
+    **{name: Look(name, 0.05) for name in _BIASED},
+    **{name: Look(name) for name in _UNBIASED},
+}
+HELD_OUT = {
+    "ccifar10-noise": Look("ccifar10-noise", 0.05),
+    "ccifar10-noise 1 %": Look("ccifar10-noise", 0.01),
+    "ccifar10-noise severity 2": Look("ccifar10-noise", 0.05, 2),
+    "cifar10-s 1 %": Look("cifar10-s", 0.01),
+    "cifar10-mark": Look("cifar10-mark", 0.05),
+    "fmnist-place": Look("fmnist-place", 0.05),
+    "digits": Look("digits"),
+    "cifar10 unequal classes": Look("cifar10", change=auto_rules.unequal),
+    **{
+        f"{name} 5 % wrong labels": Look(name, change=functools.partial(mislabelled, share=0.05))
+        for name in _UNBIASED
+    },
+}
 
 
 def seen(key: jax.Array, pool: sampling.Pool, data: datasets.Benchmark) -> dict[str, Any]:
@@ -92,32 +141,36 @@ def judged(
 
 def main(
     *,
+    held_out: bool = False,
     seeds: int = 1,
     data_dir: pathlib.Path | None = None,
-    out: pathlib.Path = grid.RESULTS / "shortcuts.json",
+    out: pathlib.Path | None = None,
     only: str | None = None,
 ) -> None:
     """Looks at every data set and seed that `out` does not hold yet.
 
     Args:
+        held_out: look at `HELD_OUT` instead of `DEVELOPMENT`.
         seeds: of data, comparison and folds.
         data_dir: folder with the original files.
         out: JSON file.
-        only: names of benchmarks, separated by commas.
+        only: titles of data sets, separated by commas.
     """
-    out = out.expanduser()
+    looks = HELD_OUT if held_out else DEVELOPMENT
+    name = "shortcuts-held-out.json" if held_out else "shortcuts.json"
+    out = (grid.RESULTS / name if out is None else out).expanduser()
     report = files.read_json(out) if out.exists() else {"judged": {}}
-    names = (*BIASED, *UNBIASED) if only is None else only.split(",")
-    for seed, name in itertools.product(range(seeds), names):
-        title = f"{name}, seed {seed}"
-        if title in report["judged"]:
+    asked = looks if only is None else only.split(",")
+    for seed, title in itertools.product(range(seeds), asked):
+        line, look = f"{title}, seed {seed}", looks[title]
+        if line in report["judged"]:
             continue
-        options = make(conflict=0.05 if name in BIASED else None, seed=seed).resolved()
-        data = grid.load(name, options, data_dir=data_dir)
+        options = make(conflict=look.conflict, severity=look.severity, seed=seed).resolved()
+        data = look.change(grid.load(look.name, options, data_dir=data_dir))
         found = seen(parts.key(options, "encoder"), datasets.pool(data), data)
-        report["judged"][title] = {**found, **results.circumstances()}
+        report["judged"][line] = {**found, **results.circumstances()}
         files.write_json(out, report)
-        print(title, {view: round(each["deviations"], 1) for view, each in found["views"].items()})
+        print(line, {view: round(each["deviations"], 1) for view, each in found["views"].items()})
 
 
 if __name__ == "__main__":

@@ -301,6 +301,47 @@ def test_opacity_of_the_foreground():
     assert found == [200, round((128 * 32 + 127 * 200) / 255), 64, 255]
 
 
+# ------------------------------------------------------------------ places
+
+
+def test_ten_places_are_apart_and_touch_the_border():
+    assert len(set(bias.PLACES)) == 10
+    assert all(0 in place or 6 in place for place in bias.PLACES)
+
+
+def test_half_an_image_lies_in_its_place():
+    """5 × 6 pixels: means of 2 × 2 rounded half up, the fifth row cut; 3 rows and columns free."""
+    grey = np.zeros((10, 5, 6), np.uint8)
+    grey[:, :4] = np.arange(24).reshape(4, 6)
+    expected = np.array([[4, 6, 8], [16, 18, 20]])  # 3.5 and 15.5, 5.5 and 17.5, …
+    found = np.asarray(jax.jit(bias.placed)(grey[..., None], np.arange(10)))
+    assert found.shape == (10, 5, 6, 3) and (found == found[..., :1]).all()
+    for image, (down, right) in zip(found[..., 0], bias.PLACES, strict=True):
+        top, left = int(down / 2 + 0.5), int(right / 2 + 0.5)
+        assert image[top : top + 2, left : left + 3].tolist() == expected.tolist()
+        assert image.sum() == expected.sum()
+
+
+def test_a_mark_covers_its_square_and_nothing_else():
+    """16 × 24 pixels: squares of 2 × 3; their colours have nothing to do with their places."""
+    images = np.random.default_rng(0).integers(1, 255, (500, 16, 24, 3), dtype=np.uint8)
+    attributes = np.arange(500) % 10
+    found = np.array(bias.marked(KEY, images, attributes))
+    colours = []
+    for image, before, place in zip(found, images, attributes, strict=True):
+        down, right = bias.PLACES[place]
+        top, left = int(down * 14 / 6 + 0.5), int(right * 21 / 6 + 0.5)
+        square = image[top : top + 2, left : left + 3].reshape(-1, 3)
+        assert (square == square[0]).all()
+        colours.append(bias.SOLID_COLORS.index(tuple(square[0].tolist())))
+        image[top : top + 2, left : left + 3] = before[top : top + 2, left : left + 3]
+    assert (found == images).all()
+    counts = table(attributes, colours, 10, 10)
+    assert (counts.sum(0) > 25).all() and stats.chi2_contingency(counts).pvalue > 1e-3
+    jitted = jax.jit(bias.marked)(KEY, images, attributes)
+    assert (jitted == bias.marked(KEY, images, attributes)).all()
+
+
 RGB = np.zeros((2, 4, 4, 3), np.uint8)
 
 
@@ -314,6 +355,10 @@ RGB = np.zeros((2, 4, 4, 3), np.uint8)
             ValueError,
             "must lie in 0..1, found 0..2",
         ),
+        (lambda: bias.placed(RGB[:, :1, :, 0], jnp.zeros(2, int)), ValueError, "at least 2"),
+        (lambda: bias.placed(RGB[..., 0], jnp.full(2, 10)), ValueError, "must lie in 0..9"),
+        (lambda: bias.marked(KEY, RGB, jnp.zeros(3, int)), ValueError, r"\(2,\), found \(3,\)"),
+        (lambda: bias.marked(KEY, RGB[..., :1], jnp.zeros(2, int)), ValueError, r"\[n, h, w, 3\]"),
         (lambda: bias.natural_background(RGB[..., 0], RGB[:1]), ValueError, "differ: found"),
         (lambda: bias.natural_background(RGB[..., 0], RGB / 1), TypeError, "scenes must be uint8"),
         (

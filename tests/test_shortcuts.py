@@ -17,7 +17,7 @@ def cheap(monkeypatch):
 
 def test_colours_of_digits_are_found(cheap, tmp_path, monkeypatch):
     """Tone tells the colour: nearly all conflicting samples stand out. The record is complete."""
-    monkeypatch.setattr(shortcuts, "BIASED", ("cdigits",))
+    monkeypatch.setitem(shortcuts.DEVELOPMENT, "cdigits", shortcuts.Look("cdigits", 0.05))
     out = tmp_path / "out.json"
     shortcuts.main(out=out, only="cdigits")
     row = files.read_json(out)["judged"]["cdigits, seed 0"]
@@ -35,3 +35,18 @@ def test_without_attributes_nothing_is_judged(cheap):
     found = shortcuts.seen(jax.random.key(0), datasets.pool(data), data)
     assert set(found["views"]["tone"]) == {"blocks", "blind", "seeing", "deviations", "weigh"}
     assert np.isfinite(found["views"]["tone"]["deviations"])
+
+
+def test_a_share_of_the_labels_is_wrong():
+    """72 of 1,437 to the sample; no other array changes, and every wrong class takes part."""
+    data = benchmarks.load("digits")
+    found = shortcuts.mislabelled(data, share=0.05)
+    wrong = found.train.labels != data.train.labels
+    assert wrong.sum() == 72 and found.train.labels.dtype == data.train.labels.dtype
+    assert (found.train.images is data.train.images) and found.test is data.test
+    assert set((found.train.labels - data.train.labels)[wrong] % 10) == set(range(1, 10))
+
+
+def test_no_set_is_both_for_development_and_held_out():
+    looks = [*shortcuts.DEVELOPMENT.values(), *shortcuts.HELD_OUT.values()]
+    assert len(set(looks)) == len(looks)

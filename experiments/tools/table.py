@@ -250,7 +250,7 @@ def blocks() -> Iterator[list[str]]:
         yield list(transferred(path))
     for path in sorted(RESULTS.glob("recognition.json")):
         yield list(recognised(path))
-    for path in sorted(RESULTS.glob("shortcuts.json")):
+    for path in sorted(RESULTS.glob("shortcuts*.json")):
         yield list(sighted(path))
     for path in sorted(RESULTS.glob("auto_rules.json")):
         yield list(principled(path, "balance"))

@@ -115,6 +115,10 @@ def _shades(key, data, attributes, options):
     return jax.jit(bias.foreground)(key, data.images, attributes, severity=options.severity)
 
 
+def _marked(key, data, attributes, options):
+    return jax.jit(bias.marked)(key, data.images, attributes)
+
+
 def _solid(rendering):
     return lambda key, data, attributes, options: jax.jit(rendering)(data.images, attributes)
 
@@ -178,6 +182,14 @@ RECIPES = {
         "cifar10", functools.partial(_corrupted, tuple(degradations.DEGRADATIONS)),
         tuple(degradations.DEGRADATIONS), 0.05, 4, about="noise and blur (LfF, second ten)",
     ),
+    "cifar10-mark": Recipe(
+        "cifar10", _marked, tuple(map(str, range(10))), 0.05,
+        about="a small square in one of ten places",
+    ),
+    "fmnist-place": Recipe(
+        "fashion_mnist", _solid(bias.placed), tuple(map(str, range(10))), 0.05,
+        about="half as large, in one of ten places",
+    ),
     "cifar10-s": Recipe(
         "cifar10", _solid(bias.greyscale), ("grey", "colour"), 0.1, aligned=(0,) * 5 + (1,) * 5,
         paired=True, about="classes 0–4 mostly grey (FairDD)",
@@ -219,6 +231,8 @@ def load(
     | bgfmnist | clothes in front of natural images, one category per class |
     | ccifar10 | Corrupted CIFAR-10, one corruption per class (LfF) |
     | ccifar10-noise | the same with LfF's second ten: noise, blur and none |
+    | cifar10-mark | a small square of any colour in one of ten places, one per class |
+    | fmnist-place | clothes half as large, in one of ten places, one per class |
     | cmnist-dd, ccifar10-dd | the same at conflicts of 0, .05, .2, .5, .9, 1 |
     | cifar10-s | classes 0 to 4 mostly grey, 5 to 9 mostly in colour (FairDD) |
     | bffhq | faces: young or old, biased by gender; `conflict` names one of its folders |

@@ -47,6 +47,9 @@ SOLID_COLORS = (
 )
 """Colour (RGB, 0..255) of attributes 0..9 in FairDD's C-MNIST and C-FMNIST."""
 
+PLACES = ((0, 0), (0, 2), (0, 4), (0, 6), (3, 6), (6, 6), (6, 4), (6, 2), (6, 0), (3, 0))
+"""Where the thing of attributes 0..9 lies: sixths of the way down and to the right."""
+
 SEVERITIES = (0.05, 0.02, 0.01, 0.005)
 """Standard deviation s of the LfF colours at severity 1, 2, 3, 4: the smaller, the purer."""
 
@@ -269,6 +272,67 @@ def greyscale(images: jax.Array, attributes: jax.Array) -> jax.Array:
     return jnp.where(attributes[:, None, None, None] == 0, grey, images)
 
 
+def placed(images: jax.Array, attributes: jax.Array) -> jax.Array:
+    """Halves the sides of grey images on black and puts them where their attribute says.
+
+    Args:
+        images: grey images, uint8 [n, h, w] or [n, h, w, 1]; of an odd side the last row is cut.
+        attributes: place of each image, integers [n] in 0..9, a row of `PLACES`.
+
+    Returns:
+        RGB images, uint8 [n, h, w, 3], black where the small image, means of 2×2 pixels, is not.
+
+    Raises:
+        TypeError: images that are not uint8, attributes that are not integers.
+        ValueError: wrong shapes, an attribute without a place, or sides below 2.
+
+    >>> image = jnp.array([[[1, 2], [3, 4]]], jnp.uint8)
+    >>> placed(image, jnp.array([5]))[0, :, :, 0].tolist()
+    [[0, 0], [0, 3]]
+    """
+    grey = _grey(images)
+    n, h, w = grey.shape
+    if min(h, w) < 2:
+        raise ValueError(f"images must have sides of at least 2, found {grey.shape}")
+    cells = grey[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2)
+    small = ((cells.astype(jnp.uint32).sum((2, 4)) + 2) // 4).astype(jnp.uint8)
+    small = jnp.pad(small, ((0, 0), (0, h - h // 2), (0, w - w // 2)))
+    corner = _corner(attributes, (n, h, w), (h // 2, w // 2))
+    moved = jax.vmap(lambda image, at: jnp.roll(image, at, (0, 1)))(small, corner)
+    return jnp.repeat(moved[..., None], 3, axis=-1)
+
+
+def marked(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.Array:
+    """Draws a small square near the border, where the attribute says, in any colour.
+
+    Args:
+        key: draws the colour of each square out of `SOLID_COLORS`.
+        images: RGB images, uint8 [n, h, w, 3].
+        attributes: place of each square, integers [n] in 0..9, a row of `PLACES`.
+
+    Returns:
+        RGB images, uint8 [n, h, w, 3]; the sides of a square are an eighth of the image's, and one
+        pixel at least.
+
+    Raises:
+        TypeError: images that are not uint8, attributes that are not integers.
+        ValueError: wrong shapes or an attribute without a place.
+
+    >>> image = jnp.full((1, 3, 3, 3), 7, jnp.uint8)
+    >>> (marked(jax.random.key(0), image, jnp.array([3])) != image).any(-1)[0].tolist()
+    [[False, False, True], [False, False, False], [False, False, False]]
+    """
+    images = _rgb("images", images)
+    n, h, w, _ = images.shape
+    sides = max(h // 8, 1), max(w // 8, 1)
+    corner = _corner(attributes, (n, h, w), sides)
+    color = jnp.asarray(SOLID_COLORS, jnp.uint8)[jax.random.bits(key, (n,), jnp.uint32) % 10]
+    down, right = jnp.arange(h) - corner[:, :1], jnp.arange(w) - corner[:, 1:]
+    rows, columns = (down >= 0) & (down < sides[0]), (right >= 0) & (right < sides[1])
+    inside = rows[:, :, None, None] & columns[:, None, :, None]
+    return jnp.where(inside, color[:, None, None], images)
+
+
 def draw_scenes(
     key: jax.Array, attributes: jax.Array, categories: jax.Array, *, num_attributes: int
 ) -> jax.Array:
@@ -339,6 +403,13 @@ def _bright_and_color(images, attributes):
     attributes = _checks.integers("attributes", attributes, len(SOLID_COLORS), length=grey.shape[0])
     color = jnp.asarray(SOLID_COLORS, jnp.uint8)[attributes]
     return grey[..., None] >= 128, color[:, None, None]
+
+
+def _corner(attributes, shape, sides):
+    """Row and column [n, 2] of the first pixel of a thing with these sides in images [n, h, w]."""
+    attributes = _checks.integers("attributes", attributes, len(PLACES), length=shape[0])
+    free = jnp.array(shape[1:]) - jnp.array(sides)
+    return (jnp.asarray(PLACES)[attributes] * free + 3) // 6
 
 
 def rank_in_class(draws: Any, labels: Any, *, xp: Any = jnp) -> Any:

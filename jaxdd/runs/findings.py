@@ -74,7 +74,7 @@ def _doubt(choice, labels):
 def _auc(doubt, train, data):
     if doubt is None or train.attributes is None or data.aligned is None:
         return None
-    ranks = np.unique(doubt, return_inverse=True)[1]  # weights may not be negative
+    ranks = np.unique(doubt, return_inverse=True)[1].astype(np.float32)  # no negative weights
     known = map(jnp.asarray, (ranks, train.labels, train.attributes, data.aligned))
     sizes = dict(num_classes=data.num_classes, num_attributes=data.num_attributes)
     return float(reweight.diagnose(*known, **sizes).conflict_auc)
