@@ -71,10 +71,9 @@ def moments(mean: Any, std: Any, channels: int) -> tuple[jax.Array, jax.Array]:
             f"mean and std must have one entry for each of the {channels} channels, "
             f"found shapes {mean.shape} and {std.shape}"
         )
-    known = [found for found in map(values, (mean, std)) if found is not None]
-    if not (np.isfinite(known).all() and (np.asarray(known[1:]) > 0).all()):
-        raise ValueError(f"mean must be finite and std positive, found {mean} and {std}")
-    return mean, std
+    if (found := values(mean)) is not None and not np.isfinite(found).all():
+        raise ValueError(f"mean must be finite, found {found}")
+    return mean, positive("std", std)
 
 
 def positive(name: str, array: jax.Array) -> jax.Array:

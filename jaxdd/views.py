@@ -25,6 +25,7 @@ of at least four pixels, to finite numbers `[n, d]`.
 ((5, 19), (5, 71))
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -54,8 +55,12 @@ def of(images: jax.Array, view: View) -> jax.Array:
         raise ValueError(
             f"images must be [n, h, w, c] with sides of at least 4 pixels, found {images.shape}"
         )
-    see = lambda part: view(_unit(part))
-    return jax.jit(lambda images: microbatch.apply(see, images))(images)
+    return _seen(images, view)
+
+
+@functools.partial(jax.jit, static_argnames="view")
+def _seen(images, view):
+    return microbatch.apply(lambda part: view(_unit(part)), images)
 
 
 def tone(images: jax.Array) -> jax.Array:
