@@ -80,7 +80,7 @@ def unequal(data: datasets.Benchmark) -> datasets.Benchmark:
         own = np.flatnonzero(train.labels == k)
         place[own] = np.random.default_rng(k).permutation(len(own))
     kept = place * (1 + train.labels) < np.bincount(train.labels)[train.labels]
-    return data._replace(train=datasets.Dataset(*(array[kept] for array in train)))
+    return data._replace(train=datasets.select(train, kept))
 
 
 def defaults(options: Options) -> Values:

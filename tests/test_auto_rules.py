@@ -33,6 +33,8 @@ def test_unequal_classes(data):
     assert all(
         rows[image.tobytes()] == attribute for image, attribute in zip(*few.train[::2], strict=True)
     )
+    plain = auto_rules.unequal(benchmarks.load("digits"))
+    assert plain.train.attributes is None and len(plain.train.labels) < len(data.train.labels) / 2
 
 
 def test_rules_choose_what_they_may(data):
