@@ -9,12 +9,11 @@ KEY = jax.random.key(0)
 
 
 def make_pool(counts, weights=None, shape=(2, 2, 1)):
-    """A pool whose image i has the value i everywhere, classes shuffled."""
+    """A pool whose image i is i everywhere once it is normalised, classes shuffled."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
-    images = np.broadcast_to(
-        np.arange(len(labels), dtype=np.float32)[:, None, None, None], (len(labels), *shape)
-    )
-    statistics = dict(mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1])
+    values = np.arange(len(labels), dtype=np.float32) / 2**16
+    images = np.broadcast_to(values[:, None, None, None], (len(labels), *shape))
+    statistics = dict(mean=(0.0,) * shape[-1], std=(2.0**-16,) * shape[-1])
     classes = len(counts)
     return labels, sampling.pool(images, labels, num_classes=classes, weights=weights, **statistics)
 
@@ -77,11 +76,11 @@ def test_both_batches_have_the_expectation_of_the_weighted_mean(draw):
     """Self-normalised means of 4 of 6 samples are biased by O(1/b); a whole class is exact."""
     weights = np.array([1.0, 2, 3, 4, 5, 6])
     pool = sampling.pool(
-        np.arange(6.0)[:, None, None, None],
+        np.arange(6.0)[:, None, None, None] / 8,
         np.zeros(6, int),
         num_classes=1,
         mean=(0,),
-        std=(1,),
+        std=(1 / 8,),
         weights=weights,
     )
 
@@ -168,7 +167,7 @@ IMAGES, LABELS = np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 0, 1, 1])
         (dict(weights=np.array([1, -1, 1, 1.0])), "non-negative"),
         (dict(weights=np.array([1, np.nan, 1, 1.0])), "finite"),
         (dict(weights=np.array([0, 0, 1, 1.0])), "positive sum in each class"),
-        (dict(std=(0,)), "std positive"),
+        (dict(std=(0,)), "std must be positive"),
         (dict(mean=(np.nan,)), "mean must be finite"),
         (dict(images=np.full((4, 2, 2, 1), np.nan)), "images must be finite"),
         (dict(images=IMAGES[:0], labels=LABELS[:0]), "with n ≥ 1"),

@@ -43,7 +43,7 @@ def test_what_is_not_known_is_none():
         (dict(images=IMAGES[0]), ValueError, r"\[n, h, w, c\] with n ≥ 1, found \(2, 2, 1\)"),
         (dict(images=IMAGES[:0]), ValueError, r"n ≥ 1, found \(0, 2, 2, 1\)"),
         (dict(mean=(0.5, 0.5)), ValueError, "one entry for each of the 1 channels"),
-        (dict(std=(0.0,)), ValueError, "std positive"),
+        (dict(std=(0.0,)), ValueError, "std must be positive"),
         (dict(labels=LABELS[:3]), ValueError, r"labels must have the shape \(4,\), found \(3,\)"),
         (dict(labels=LABELS * 1.0), TypeError, "test labels must be integers, found float64"),
         (dict(labels=LABELS + 1), ValueError, r"test labels must lie in 0\.\.1, found 1\.\.2"),
