@@ -169,6 +169,14 @@ IMAGES, LABELS = np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 0, 1, 1])
         (dict(weights=np.array([0, 0, 1, 1.0])), "positive sum in each class"),
         (dict(std=(0,)), "std must be positive"),
         (dict(mean=(np.nan,)), "mean must be finite"),
+        (dict(mean=(127.0,)), r"mean must be .* scale \[0, 1\], found \[127"),
+        (dict(std=(60.0,)), r"std must be .* scale \[0, 1\], found \[60"),
+        (dict(images=IMAGES + 128.0), r"lie in \[0, 1\] .* found 128.0..128.0"),
+        (dict(images=IMAGES - 0.5), r"lie in \[0, 1\] .* found -0.5..-0.5"),
+        (dict(labels=LABELS[:, None]), r"found shapes \(4, 2, 2, 1\) and \(4, 1\)"),
+        (dict(weights=np.full(4, 1e-40)), "positive sum in each class, .* down to 0"),
+        (dict(weights=np.full(4, 3e38)), "finite"),
+        (dict(num_classes=0), "at least 1, found 0"),
         (dict(images=np.full((4, 2, 2, 1), np.nan)), "images must be finite"),
         (dict(images=IMAGES[:0], labels=LABELS[:0]), "with n ≥ 1"),
     ],
@@ -239,6 +247,17 @@ def test_unusable_weights_are_refused(weights, message):
     pool = sampling.pool(IMAGES, LABELS, num_classes=2, mean=(0,), std=(1,))
     with pytest.raises(ValueError, match=message):
         sampling.reweighted(pool, weights)
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_nothing_is_not_drawn(number):
+    _, pool = make_pool([2, 2])
+    for draw in (sampling.weighted_batch, sampling.uniform_batch):
+        with pytest.raises(ValueError, match=f"size must be at least 1, found {number}"):
+            draw(KEY, pool, number)
+    for start in (sampling.initial_real, sampling.initial_noise):
+        with pytest.raises(ValueError, match=f"ipc must be at least 1, found {number}"):
+            start(KEY, pool, ipc=number)
 
 
 def test_initial_images():

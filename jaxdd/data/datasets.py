@@ -111,9 +111,9 @@ def from_arrays(
 
     Raises:
         TypeError: images or labels of the wrong type, or a strategy that is a string.
-        ValueError: shapes that do not fit, values out of range or of black images only but for 1 of
-            255, an unknown augmentation operation, a name that is a path out of a folder, a class without
-            training images, or with fewer than two when splitting.
+        ValueError: shapes that do not fit, values out of range or none beyond 1 of 255, an unknown
+            augmentation operation, a name that is a path out of a folder, a class without training
+            images, or with fewer than two when splitting.
 
     >>> made = from_arrays(np.zeros((10, 8, 8), np.uint8), np.arange(10) % 2, np.arange(10) % 2)
     >>> made.train.images.shape, made.test.images.shape, made.num_classes, made.aligned
