@@ -546,7 +546,7 @@ BAD = [
     (lambda: kde.scott(x44[0]), ValueError, "points"),
     (lambda: kde.log_density(odd(np.nan), x44, 1.0), ValueError, "queries must be finite.*nan"),
     (lambda: kde.log_density(x44, odd(-np.inf), 1.0), ValueError, "points must be .*-inf"),
-    (lambda: kde.log_density(x44, odd(1e30), 1.0), ValueError, "squared distances, .*1e[+]30"),
+    (lambda: kde.log_density(x44, odd(1e30), 1.0), ValueError, "squared distances, .*e[+]30"),
     (lambda: by_class(odd(np.nan), y4, 1.0), ValueError, "embeddings must be finite"),
     (lambda: sampled(odd(np.nan), x44, samples=2), ValueError, "queries must be finite"),
     (lambda: kde.scott(odd(np.nan)), ValueError, "points must be finite"),
