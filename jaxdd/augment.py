@@ -346,6 +346,22 @@ def _cutout_mask(augmentation, height, width):
     return within_rows & (columns >= start[1]) & (columns < start[1] + size[1])
 
 
+def as_strategy(strategy: Strategy) -> tuple[str, ...] | Callable[..., Any]:
+    """Returns names as a tuple, which can be compared and hashed, and a function as it is.
+
+    Raises:
+        ValueError: a name is not an operation.
+        TypeError: the strategy is a string.
+
+    >>> as_strategy(["crop", "flip"])
+    ('crop', 'flip')
+    """
+    if callable(strategy):
+        return strategy
+    check_strategy(strategy)
+    return tuple(strategy)
+
+
 def check_strategy(strategy: Sequence[str]) -> None:
     """Refuses what is no sequence of names out of `OPERATIONS`.
 

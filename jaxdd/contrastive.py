@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
-from jaxdd import augment, microbatch, networks, sampling
+from jaxdd import _checks, augment, microbatch, networks, sampling
 
 
 def supervised_contrastive(
@@ -27,22 +28,41 @@ def supervised_contrastive(
 
     Args:
         embeddings: `[n, d]` of unit length, two views of a batch stacked.
-        labels: `[n]`.
-        temperature: τ.
+        labels: `[n]` integers.
+        temperature: τ > 0.
 
     Raises:
-        ValueError: for shapes that disagree.
+        TypeError: for embeddings that are not floating, or labels that are not integers.
+        ValueError: for shapes that disagree and (where they are concrete) negative labels, a
+            temperature that is not positive and finite, or embeddings that are not of unit length.
     """
     if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
         raise ValueError(
             f"embeddings must be [n, d] and labels [n], found {embeddings.shape} and {labels.shape}"
         )
+    labels = _checks.integers("labels", labels, 2**31 - 1)
+    temperature = _checks.positive("temperature", temperature)
+    embeddings = _unit(embeddings)
     similarity = embeddings @ embeddings.T / temperature
     itself = jnp.eye(len(labels), dtype=bool)
     positive = (labels[:, None] == labels) & ~itself
     log_total = jax.nn.logsumexp(similarity, axis=1, where=~itself, keepdims=True)
     log_share = jnp.where(positive, similarity - log_total, 0)
     return -jnp.mean(log_share.sum(1) / jnp.maximum(positive.sum(1), 1))
+
+
+def _unit(embeddings):
+    """The embeddings, whose lengths may be off by what rounding and differences leave."""
+    if not jnp.issubdtype(embeddings.dtype, jnp.floating):
+        raise TypeError(f"embeddings must be floating, found {embeddings.dtype}")
+    known = _checks.values(_checks.finite("embeddings", embeddings))
+    if known is not None and known.size:
+        length = np.sqrt(np.square(known.astype(np.float64)).sum(1))
+        if np.abs(length - 1).max() > 0.1:
+            raise ValueError(
+                f"embeddings must be of unit length, found {length.min():.3g}..{length.max():.3g}"
+            )
+    return embeddings
 
 
 class Embedding(NamedTuple):
@@ -105,7 +125,13 @@ def trainer(
 
     Returns:
         The pair of pure functions; `step` takes a `sampling.Batch` and reports `{"loss"}`.
+
+    Raises:
+        TypeError: for a strategy that is a string.
+        ValueError: for an unknown operation in it, or a temperature that is not positive.
     """
+    strategy = augment.as_strategy(strategy)
+    temperature = _checks.positive("temperature", temperature)
 
     def init(key, images):
         params = networks.fresh(key, encoder, images[:1])
@@ -152,7 +178,12 @@ def train(
 
     Returns:
         The final state, and the info of every step `[steps]`.
+
+    Raises:
+        ValueError: for a negative number of steps, or a batch of no samples.
     """
+    steps = _checks.count("steps", steps, least=0)
+    batch_size = _checks.count("batch_size", batch_size)
     each = max(2, batch_size // len(pool.count))
 
     def body(state, i):
@@ -179,7 +210,11 @@ def embed(
 
     Returns:
         Features `[n, f]` and projections `[n, d]`.
+
+    Raises:
+        ValueError: for a batch of no images.
     """
+    batch_size = _checks.count("batch_size", batch_size)
     normalise = functools.partial(sampling.normalise, mean=pool.mean, std=pool.std)
     one = lambda image: jax.tree.map(lambda x: x[0], encoder.apply(params, normalise(image[None])))
     return jax.lax.map(one, pool.images, batch_size=batch_size)

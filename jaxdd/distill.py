@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdd import augment, microbatch, networks, sampling, training
+from jaxdd import _checks, augment, microbatch, networks, sampling, training
 from jaxdd.matching import cosine_rows, distribution, trajectory
 
 Decode = Callable[[jax.Array], jax.Array]
@@ -70,6 +70,10 @@ def matching(
             as classes of their own, which share the class's synthetic features; a group without
             weight has weights of zero.
 
+    Raises:
+        TypeError: for a strategy that is a string.
+        ValueError: for an unknown operation in it, or less than one group.
+
     >>> from jaxdd import networks
     >>> def means_and_variances(real, synthetic, weights):
     ...     target = (weights[..., None] * real).sum(1)
@@ -79,6 +83,7 @@ def matching(
     >>> network = networks.ConvNet(num_classes=3, width=8)
     >>> method = matching(network, optax.sgd(1.0, 0.5), loss=means_and_variances)
     """
+    strategy, groups = augment.as_strategy(strategy), _checks.count("groups", groups)
 
     def init(images):
         _check_images(images)
@@ -132,6 +137,10 @@ def distribution_matching(
         strategy: as in `matching`.
         decode: as in `matching`.
         groups: as in `matching`.
+
+    Raises:
+        TypeError: as in `matching`.
+        ValueError: as in `matching`.
     """
     return matching(network, optimizer, strategy=strategy, decode=decode, groups=groups)
 
@@ -188,13 +197,16 @@ def gradient_matching(
         groups: as in `matching`; the distance is summed over groups.
 
     Raises:
-        ValueError: for loops shorter than one.
+        TypeError: as in `matching`.
+        ValueError: as in `matching`, or for loops or batches shorter than one.
 
     Sources: Zhao, Mopuri and Bilen, "Dataset Condensation with Gradient Matching" (ICLR 2021); Zhao
     and Bilen, "Dataset Condensation with Differentiable Siamese Augmentation" (ICML 2021).
     """
     if outer < 1 or inner < 1:
         raise ValueError(f"outer and inner must be at least 1, found {outer} and {inner}")
+    strategy, groups = augment.as_strategy(strategy), _checks.count("groups", groups)
+    batch_size = _checks.count("batch_size", batch_size)
     network_optimizer = optax.sgd(0.01) if network_optimizer is None else network_optimizer
 
     def init(images):
@@ -310,13 +322,15 @@ def trajectory_matching(
             constant with respect to earlier images, which makes it an approximation.)
 
     Raises:
-        ValueError: for less than one inner step.
+        TypeError: for a strategy that is a string.
+        ValueError: for an unknown operation in it, less than one inner step or image of a batch, or
+            a rate that is not positive and finite.
 
     Source: Cazenavette et al., "Dataset Distillation by Matching Training Trajectories" (CVPR
     2022).
     """
-    if inner < 1:
-        raise ValueError(f"inner must be at least 1, found {inner}")
+    strategy, inner = augment.as_strategy(strategy), _checks.count("inner", inner)
+    batch_size, rate = _checks.count("batch_size", batch_size), _checks.positive("rate", rate)
     if rate_optimizer is None:
         rate_optimizer = optax.sgd(0.1, momentum=0.5)
 
@@ -365,6 +379,7 @@ def trajectory_matching(
 def _check_images(images):
     if images.ndim != 5 or 0 in images.shape:
         raise ValueError(f"images must be [k, ipc, h, w, c], found shape {images.shape}")
+    _checks.normalised("images", images)
 
 
 def _descend(optimizer, slope, state, values) -> tuple[Any, Any]:
@@ -469,10 +484,13 @@ def run(
     goes on to the same bits, since chunks start at the same steps.
 
     Raises:
-        ValueError: for a loss that is not finite, or a chunk of no steps.
+        ValueError: for a loss that is not finite, a chunk of no steps, a negative number of them,
+            or a first step beyond the last.
     """
-    if chunk_length < 1:
-        raise ValueError(f"chunk_length must be at least 1, found {chunk_length}")
+    chunk_length = _checks.count("chunk_length", chunk_length)
+    steps, first = (_checks.count(n, x, least=0) for n, x in (("steps", steps), ("first", first)))
+    if first > steps:
+        raise ValueError(f"first must not be beyond the {steps} steps, found {first}")
     state = jax.tree.map(jnp.copy, state)
     for start in range(first, steps, chunk_length):
         length = min(chunk_length, steps - start)

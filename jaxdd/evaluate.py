@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdd import networks, sampling, training
+from jaxdd import _checks, augment, networks, sampling, training
 from jaxdd.tasks import Task
 
 
@@ -44,7 +44,24 @@ def predict(
     std: jax.Array,
     batch_size: int = 500,
 ) -> jax.Array:
-    """Predicts classes `[n]` for uint8 images `[n, h, w, c]`, one batch in memory at a time."""
+    """Predicts classes `[n]`, one batch in memory at a time.
+
+    Args:
+        network: a `networks.Network`.
+        params: of the network.
+        images: `[n, h, w, c]`, uint8 or floating in [0, 1], as a pool holds them.
+        mean: per channel, on the scale [0, 1].
+        std: per channel, on the scale [0, 1], positive.
+        batch_size: images at a time.
+
+    Raises:
+        TypeError: for images that are neither uint8 nor floating.
+        ValueError: for another number of channels, an empty batch, or (where they are concrete)
+            values out of range.
+    """
+    images = _checks.pixels("images", images)
+    mean, std = _checks.moments(mean, std, images.shape[3])
+    batch_size = _checks.count("batch_size", batch_size)
 
     def one(image):
         normalised = sampling.normalise(image[None], mean, std)
@@ -65,13 +82,25 @@ def score(
     """Scores predictions overall and by bias group.
 
     Args:
-        predictions: `[n]` classes.
-        labels: `[n]`.
-        attributes: `[n]` or None.
+        predictions: `[n]` integers in [0, k).
+        labels: `[n]` integers in [0, k).
+        attributes: `[n]` integers in [0, a), or None.
         aligned: `[k]`, the aligned attribute of each class; None without attributes.
         num_classes: k.
         num_attributes: a.
+
+    Raises:
+        TypeError: for codes that are not integers.
+        ValueError: for shapes that disagree, no samples, or (where they are concrete) codes out of
+            range.
     """
+    labels = _checks.integers("labels", labels, num_classes)
+    n = _checks.count("the number of labels", len(labels))
+    predictions = _checks.integers("predictions", predictions, num_classes, length=n)
+    if attributes is not None:
+        attributes = _checks.integers("attributes", attributes, num_attributes, length=n)
+    if aligned is not None:
+        aligned = _checks.integers("aligned", aligned, num_attributes, length=num_classes)
     correct = (predictions == labels).astype(jnp.float32)
     nan = jnp.full((), jnp.nan)
     if attributes is None or aligned is None:
@@ -81,8 +110,8 @@ def score(
     def share(where):
         return jnp.sum(correct * where) / jnp.sum(where)
 
-    conflicting = attributes != jnp.asarray(aligned)[labels]
-    group = jnp.asarray(labels, int) * num_attributes + attributes
+    conflicting = attributes != aligned[labels]
+    group = labels * num_attributes + attributes
     total = num_classes * num_attributes
     hits = jax.ops.segment_sum(correct, group, total)
     groups = hits / jax.ops.segment_sum(jnp.ones_like(correct), group, total)
@@ -129,8 +158,13 @@ def evaluate(
         `Scores` with a leading axis `[s]`.
 
     Raises:
-        ValueError: for labels that are missing, or a network of another number of classes.
+        TypeError: for images that are not floating, or labels that are not integers.
+        ValueError: for keys that are not `[s]`, labels that are missing or (where they are
+            concrete) of no class, images of another shape than the task's or (where they are
+            concrete) that are not finite or not normalised, or a network of another number of
+            classes.
     """
+    keys, images = _checks.keys("keys", keys), jnp.asarray(images)
     if labels is None:
         if images.ndim != 5 or len(images) != task.num_classes:
             raise ValueError(
@@ -138,11 +172,15 @@ def evaluate(
                 f"with labels, found shape {images.shape}"
             )
         labels = jnp.arange(len(images)).repeat(images.shape[1])
-    images, labels = images.reshape(-1, *images.shape[-3:]), jnp.reshape(labels, -1)
+    images, labels = images.reshape(-1, *images.shape[-3:]), np.reshape(labels, -1)
+    if images.shape[1:] != task.images.shape[1:]:
+        raise ValueError(
+            f"images must be of the task's shape {task.images.shape[1:]}, found {images.shape[1:]}"
+        )
+    images, labels = training.as_labelled(images, labels, num_classes=task.num_classes)
     networks.check_classes(network, images[:1], task.num_classes)
     protocol = {"strategy": task.strategy, **protocol}
-    if not callable(protocol["strategy"]):
-        protocol["strategy"] = tuple(protocol["strategy"])
+    protocol["strategy"] = augment.as_strategy(protocol["strategy"])
     values = {name: option for name, option in protocol.items() if isinstance(option, jax.Array)}
     options = tuple((name, option) for name, option in protocol.items() if name not in values)
     return _evaluated(keys, images, labels, task, values, network, train, options)

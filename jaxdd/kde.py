@@ -62,8 +62,9 @@ def log_density(
 
     Raises:
         TypeError: queries or points are not floating.
-        ValueError: shapes do not fit, tile < 1, and (where the values are concrete) a bandwidth
-            that is not positive and finite or a negative or non-finite weight.
+        ValueError: shapes do not fit, tile < 1, and (where the values are concrete) queries or
+            points that are not finite, a bandwidth that is not positive and finite or a negative or
+            non-finite weight.
 
     >>> x = jnp.array([[0.0], [1.0]])
     >>> print(log_density(x[:1], x[:1], 1.0))  # -log(2 pi) / 2
@@ -130,8 +131,9 @@ def class_log_density(
 
     Raises:
         TypeError: embeddings are not floating or labels not integers.
-        ValueError: shapes do not fit, tile < 1, and (where the values are concrete) labels out of
-            range, a bandwidth that is not positive and finite or a negative or non-finite weight.
+        ValueError: shapes do not fit, tile < 1, and (where the values are concrete) embeddings that
+            are not finite, labels out of range, a bandwidth that is not positive and finite or a
+            negative or non-finite weight.
 
     Source: the f of Cui et al., "Mitigating Bias in Dataset Distillation", ICML 2024, there within
     a batch, here over the whole class.
@@ -208,8 +210,8 @@ def log_density_sampled(
 
     Raises:
         TypeError: queries or points are not floating.
-        ValueError: shapes do not fit, samples out of range, tile < 1, and (where the value is
-            concrete) a bandwidth that is not positive and finite.
+        ValueError: shapes do not fit, samples out of range, tile < 1, and (where the values are
+            concrete) queries or points that are not finite or a bandwidth that is not positive.
     """
     queries, points = _as_points("queries", queries), _as_points("points", points)
     (n, d), m = queries.shape, points.shape[0]
@@ -292,18 +294,20 @@ def scott(
     Args:
         points: `[n, d]` floating.
         weights: `[n]`, at least 0, or a 0/1 mask; equal where omitted.
-        factor: multiplies the result.
+        factor: at least 0; multiplies the result.
 
     Returns:
         The bandwidth, a scalar of at least `FLOOR`.
 
     Raises:
         TypeError: points are not floating.
-        ValueError: shapes do not fit or a weight is negative or not finite.
+        ValueError: shapes do not fit and (where the values are concrete) points that are not
+            finite or a negative or non-finite weight or factor.
 
     Source: Scott, "Multivariate Density Estimation", 1992, as in scipy's `gaussian_kde`.
     """
     size, variance = _moments(points, weights)
+    factor = _as_factor(factor)
     return _floored((factor * size ** (-1 / (variance.size + 4))) ** 2 * variance.mean())
 
 
@@ -317,19 +321,20 @@ def silverman(
     Args:
         points: `[n, d]` floating.
         weights: `[n]`, at least 0, or a 0/1 mask; equal where omitted.
-        factor: multiplies the result.
+        factor: at least 0; multiplies the result.
 
     Returns:
         The bandwidth, a scalar of at least `FLOOR`.
 
     Raises:
         TypeError: points are not floating.
-        ValueError: shapes do not fit or a weight is negative or not finite.
+        ValueError: shapes do not fit and (where the values are concrete) points that are not
+            finite or a negative or non-finite weight or factor.
 
     Source: Silverman, "Density Estimation for Statistics and Data Analysis", 1986.
     """
     size, variance = _moments(points, weights)
-    d = variance.size
+    d, factor = variance.size, _as_factor(factor)
     return _floored((factor * (size * (d + 2) / 4) ** (-1 / (d + 4))) ** 2 * variance.mean())
 
 
@@ -350,13 +355,14 @@ def mean_distance(
 
     Raises:
         TypeError: points are not floating.
-        ValueError: shapes do not fit or a weight is negative or not finite.
+        ValueError: shapes do not fit and (where the values are concrete) points that are not
+            finite or a negative or non-finite weight or factor.
 
     >>> print(mean_distance(jnp.array([[0.0], [2.0]]), factor=1.0))
     1.0
     """
     _, variance = _moments(points, weights)
-    return _floored(factor * variance.sum())
+    return _floored(_as_factor(factor) * variance.sum())
 
 
 def median_distance(
@@ -383,10 +389,10 @@ def median_distance(
 
     Raises:
         TypeError: points are not floating.
-        ValueError: shapes do not fit, pairs < 1 or a weight is negative or not finite.
+        ValueError: shapes do not fit, pairs < 1 and (where the values are concrete) points that
+            are not finite or a negative or non-finite weight or factor.
     """
-    if pairs < 1:
-        raise ValueError(f"pairs must be at least 1, found {pairs}")
+    pairs, factor = _checks.count("pairs", pairs), _as_factor(factor)
     points = _as_points("points", points)
     weights = _as_weights(weights, points)
     i, j = jax.random.choice(key, weights.size, (2, pairs), p=weights)
@@ -413,7 +419,8 @@ def class_bandwidth(
 
     Raises:
         TypeError: embeddings are not floating or labels not integers.
-        ValueError: shapes do not fit or (where concrete) labels are out of range.
+        ValueError: shapes do not fit or (where concrete) embeddings are not finite or labels out of
+            range.
 
     >>> x = jnp.array([[0.0], [2.0], [0.0], [6.0]])
     >>> import functools
@@ -453,8 +460,8 @@ def likelihood(
 
     Raises:
         TypeError: embeddings are not floating or labels not integers.
-        ValueError: shapes do not fit and (where the values are concrete) labels out of range or a
-            candidate that is not positive and finite.
+        ValueError: shapes do not fit and (where the values are concrete) embeddings that are not
+            finite, labels out of range or a candidate that is not positive and finite.
 
     Source: Duin, "On the choice of smoothing parameters for Parzen estimators", 1976.
     """
@@ -486,15 +493,34 @@ def _moments(points: ArrayLike, weights: ArrayLike | None) -> tuple[jax.Array, j
     return 1 / jnp.where(total > 0, (share**2).sum(), 1), variance
 
 
-def _floored(squared: ArrayLike) -> jax.Array:
-    return jnp.sqrt(jnp.maximum(squared, FLOOR**2))
+def _floored(squared: jax.Array) -> jax.Array:
+    """The square root, at least `FLOOR` and finite."""
+    return jnp.sqrt(jnp.clip(squared, FLOOR**2, jnp.finfo(squared.dtype).max))
+
+
+def _as_factor(factor: ArrayLike) -> ArrayLike:
+    if jnp.shape(factor):
+        raise ValueError(f"factor must be a scalar, found shape {jnp.shape(factor)}")
+    return _checks.nonnegative("factor", factor)
 
 
 def _as_points(name: str, points: ArrayLike) -> jax.Array:
     points = jnp.asarray(points)
     if points.ndim != 2 or 0 in points.shape:
         raise ValueError(f"{name} must be a non-empty [n, d] array, found shape {points.shape}")
-    return _checks.floating(name, points)
+    points = _checks.floating(name, points)
+    known, limit = _checks.values(points), _largest(points)
+    if known is not None and not (-limit <= known.min() <= known.max() <= limit):
+        raise ValueError(
+            f"{name} must be finite, and so must their squared distances, found "
+            f"{known.min()}..{known.max()}"
+        )
+    return points
+
+
+def _largest(points: jax.Array) -> float:
+    """The coordinates up to which every sum of squared distances is finite."""
+    return (float(jnp.finfo(points.dtype).max) / (16 * points.size)) ** 0.5
 
 
 def _as_weights(weights: ArrayLike | None, points: jax.Array) -> jax.Array:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdd import _checks
+
 TILE = {"cpu": 512}
 """Tile for each backend, and 2,048 for those not named.
 
@@ -180,9 +182,7 @@ def _rate(bandwidth: jax.Array) -> jax.Array:
 
 def _tile(tile: int | None) -> int:
     tile = TILE.get(jax.default_backend(), 2048) if tile is None else tile
-    if tile < 1:
-        raise ValueError(f"tile must be at least 1, found {tile}")
-    return tile
+    return _checks.count("tile", tile)
 
 
 def _joined(one: Sums, other: Sums) -> Sums:

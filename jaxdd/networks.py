@@ -23,6 +23,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxdd import _checks
+
 Module = Callable[..., Any]
 
 
@@ -122,10 +124,26 @@ def check_classes(network: Network, images: jax.Array, num_classes: int) -> None
         ValueError: names both numbers.
         TypeError: as in `outputs`.
     """
+    found = count_classes(network, images)
+    if found != num_classes:
+        raise ValueError(f"there are {num_classes} classes, found a network of {found}")
+
+
+def count_classes(network: Network, images: jax.Array) -> int:
+    """Returns, by shapes alone, how many logits a network has.
+
+    Args:
+        network: any `Network`.
+        images: `[n, h, w, c]` like those to come.
+
+    Raises:
+        TypeError: as in `outputs`.
+
+    >>> count_classes(MLP(num_classes=7), jnp.zeros((1, 4, 4, 3)))
+    7
+    """
     params = jax.eval_shape(network.init, jax.random.key(0), images)
-    logits = jax.eval_shape(functools.partial(outputs, network), params, images).logits
-    if logits.shape[1] != num_classes:
-        raise ValueError(f"there are {num_classes} classes, found a network of {logits.shape[1]}")
+    return jax.eval_shape(functools.partial(outputs, network), params, images).logits.shape[1]
 
 
 def _inside_shard_map():
@@ -341,6 +359,24 @@ def no_pool(images: jax.Array) -> jax.Array:
     return images
 
 
+def _check(module, images):
+    """Refuses images that are none, and fields of a network that it cannot be made of."""
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"images must be [n, h, w, c] and not empty, found {images.shape}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            f"images must be floating, as sampling.normalise makes them, found {images.dtype}"
+        )
+    for name, least in (("num_classes", 1), ("width", 1), ("depth", 0)):
+        _checks.count(name, getattr(module, name, least), least=least)
+    for name in ("norm", "activation", "pool"):
+        found = getattr(module, name, None)
+        if found is not None and not callable(found):
+            raise TypeError(f"{name} must be a function or a class of modules, found {found!r}")
+    if not jnp.issubdtype(module.dtype, jnp.floating):
+        raise TypeError(f"dtype must be floating, found {module.dtype}")
+
+
 def _classify(module, images):
     """Flattens `images` to features and adds the linear head of `module`."""
     features = images.reshape(images.shape[0], -1)
@@ -375,6 +411,7 @@ class ConvNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> Output:
         """Returns the features and logits of images `[n, h, w, c]`."""
+        _check(self, images)
         for _ in range(self.depth):
             images = Conv(self.width, dtype=self.dtype)(images)
             if self.norm is not None:
@@ -393,6 +430,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> Output:
         """Returns the features and logits of images `[n, h, w, c]`."""
+        _check(self, images)
         hidden = images.reshape(images.shape[0], -1)
         for _ in range(2):
             hidden = nn.relu(Dense(self.width, dtype=self.dtype)(hidden))
@@ -408,6 +446,7 @@ class LeNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> Output:
         """Returns the features and logits of images `[n, h, w, c]`."""
+        _check(self, images)
         for features in (6, 16):
             images = max_pool(nn.relu(Conv(features, 5, 0, dtype=self.dtype)(images)))
         hidden = images.reshape(images.shape[0], -1)
@@ -425,6 +464,7 @@ class AlexNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> Output:
         """Returns the features and logits of images `[n, h, w, c]`."""
+        _check(self, images)
         layers = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (192, 3, True))
         for features, window, pooled in layers:
             images = nn.relu(Conv(features, window, window // 2, dtype=self.dtype)(images))
@@ -444,6 +484,7 @@ class VGG11(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> Output:
         """Returns the features and logits of images `[n, h, w, c]`."""
+        _check(self, images)
         for stage in self.stages:
             for features in stage:
                 images = Conv(features, dtype=self.dtype)(images)
@@ -484,6 +525,7 @@ class ResNet18(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> Output:
         """Returns the features and logits of images `[n, h, w, c]`."""
+        _check(self, images)
         images = Conv(self.widths[0], dtype=self.dtype)(images)
         images = nn.relu(self.norm(dtype=self.dtype)(images))
         for stage, features in enumerate(self.widths):

@@ -75,7 +75,8 @@ def crossfit(
     Raises:
         TypeError: features are not floating or labels not integers.
         ValueError: shapes do not fit, features are not finite, labels are out of range, or folds
-            are less than two or more than the samples, or the power is not in [0, 1].
+            are less than two or more than the samples, the penalty is not positive, there are no
+            steps or the power is not in [0, 1].
     """
     features = _checks.floating("features", features)
     labels = _checks.integers("labels", labels, num_classes)
@@ -83,13 +84,13 @@ def crossfit(
         raise ValueError(
             f"features must be [n, d] and labels [n], found {features.shape} and {labels.shape}"
         )
+    folds, steps = _checks.count("folds", folds), _checks.count("steps", steps)
     if not 2 <= folds <= len(labels):
         raise ValueError(f"folds must lie in [2, {len(labels)}], the samples, found {folds}")
     if not 0 <= power <= 1:
         raise ValueError(f"power must lie in [0, 1], found {power}")
-    found = _checks.values(features)
-    if found is not None and not np.isfinite(found).all():
-        raise ValueError("features must be finite, found nan or infinite ones")
+    _checks.finite("features", features)
+    _checks.positive("penalty", penalty)
     options = dict(num_classes=num_classes, folds=folds, penalty=penalty, steps=steps, power=power)
     return _crossfit(key, features, labels, **options)
 
@@ -164,8 +165,17 @@ def shortcut(blind: ArrayLike, seeing: ArrayLike, labels: ArrayLike) -> Shortcut
         blind: `[n, k]` probabilities by a view that cannot see the object.
         seeing: `[n, k]` by one that can, of the same samples.
         labels: `[n]` integers in [0, k).
+
+    Raises:
+        TypeError: labels are not integers or probabilities not floating.
+        ValueError: shapes do not fit, labels are out of range or probabilities not finite.
     """
     blind, seeing, labels = (np.asarray(each) for each in (blind, seeing, labels))
+    if blind.ndim != 2 or seeing.shape != blind.shape:
+        raise ValueError(f"blind and seeing must be [n, k], found {blind.shape}, {seeing.shape}")
+    _checks.integers("labels", labels, blind.shape[1], length=len(blind))
+    for name, each in (("blind", blind), ("seeing", seeing)):
+        _checks.finite(name, _checks.floating(name, each))
     decides = np.zeros(len(labels), bool)
     decides[np.argsort(labels, kind="stable")[::2]] = True
     sides = [[each[part] for each in (blind, seeing, labels)] for part in (decides, ~decides)]

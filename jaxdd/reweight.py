@@ -155,7 +155,7 @@ def clip(weights: ArrayLike, labels: ArrayLike, *, num_classes: int, limit: Arra
     Raises:
         TypeError: weights are not floating or labels not integers.
         ValueError: shapes do not fit and (where the values are concrete) labels out of range,
-            negative or non-finite weights or a limit below 1.
+            negative or non-finite weights, a class without any weight or a limit below 1.
 
     >>> weights, labels = jnp.array([0.7, 0.2, 0.1]), jnp.zeros(3, int)
     >>> print(clip(weights, labels, num_classes=1, limit=1.2).round(3))
@@ -163,6 +163,7 @@ def clip(weights: ArrayLike, labels: ArrayLike, *, num_classes: int, limit: Arra
     """
     labels = _as_codes("labels", labels, num_classes)
     weights = _as_weights(weights, labels)
+    _checks.class_weights(weights, labels, num_classes)
     limit = _as_scalar("limit", limit)
     values = _checks.values(limit)
     if values is not None and not values >= 1:
@@ -383,11 +384,13 @@ def diagnose(
     Raises:
         TypeError: weights are not floating or labels, attributes or aligned not integers.
         ValueError: shapes do not fit and (where the values are concrete) labels, attributes or
-            aligned out of range or negative or non-finite weights.
+            aligned out of range, negative or non-finite weights, or weights that are all 0.
     """
     labels = _as_codes("labels", labels, num_classes)
     attributes = _as_codes("attributes", attributes, num_attributes, labels)
     weights = _as_weights(weights, labels)
+    if (known := _checks.values(weights)) is not None and not known.any():
+        raise ValueError("weights must not all be 0 to be diagnosed")
     aligned = _as_codes("aligned", aligned, num_attributes)
     if aligned.shape != (num_classes,):
         raise ValueError(f"aligned must be one per class, found {aligned.size} for {num_classes}")

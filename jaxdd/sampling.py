@@ -21,7 +21,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxdd import _checks
@@ -124,18 +123,15 @@ def pool(
             values.
         TypeError: for images that are neither uint8 nor floating, or labels that are not integers.
     """
-    images = jnp.asarray(images)
-    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"images must be uint8 or floating, found {images.dtype}")
-    if images.ndim != 4 or np.shape(labels) != images.shape[:1] or not images.size:
+    images = _checks.pixels("images", images)
+    if np.shape(labels) != images.shape[:1]:
         raise ValueError(
-            "images must be [n, h, w, c] and labels [n] with n ≥ 1, "
+            "images must be [n, h, w, c] and labels [n], "
             f"found shapes {images.shape} and {np.shape(labels)}"
         )
     mean, std = _checks.moments(mean, std, images.shape[3])
     labels = _checks.integers("labels", labels, num_classes)
-    if not any(isinstance(x, Tracer) for x in (images, labels)):
-        _check(images, labels, num_classes, empty)
+    _check_classes(labels, num_classes, empty)
     order, start, count = _index(labels, num_classes)
     unweighed = jnp.zeros(labels.shape)
     bare = Pool(images, labels, unweighed, order, start, count, unweighed, mean, std)
@@ -162,30 +158,15 @@ def reweighted(pool: Pool, weights: Values) -> Pool:
         raise ValueError(
             f"weights must be [n] like labels {pool.labels.shape}, found {weights.shape}"
         )
-    if not any(isinstance(x, Tracer) for x in (weights, pool.labels)):
-        _check_weights(pool.labels, weights, pool.num_classes)
+    _checks.class_weights(weights, pool.labels, pool.num_classes)
     weights, cumulative = _shares(weights, pool.labels, pool.order, pool.start)
     return pool._replace(weights=weights, cumulative=cumulative)
 
 
-def _check(images, labels, num_classes, empty):
-    """Refuses values, on the host, since inside `jit` any jnp operation would be traced."""
-    if images.dtype != jnp.uint8 and not np.isfinite(jax.device_get(images)).all():
-        raise ValueError("images must be finite, found NaN or infinite pixels")
-    count = np.bincount(jax.device_get(labels), minlength=num_classes)
-    if not (count.all() or empty):
+def _check_classes(labels, num_classes, empty):
+    known = None if empty else _checks.values(labels)
+    if known is not None and not (count := np.bincount(known, minlength=num_classes)).all():
         raise ValueError(f"every class needs a sample, class {count.argmin()} has none")
-
-
-def _check_weights(labels, weights, num_classes):
-    labels, weights = jax.device_get((labels, weights))
-    count = np.bincount(labels, minlength=num_classes)
-    total = np.bincount(labels, weights, minlength=num_classes)
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and (total[count > 0] > 0).all()):
-        raise ValueError(
-            "weights must be finite and non-negative with a positive sum in each class, found "
-            f"{weights.min()}..{weights.max()} and class sums down to {total[count > 0].min()}"
-        )
 
 
 def without_replacement(
@@ -196,7 +177,11 @@ def without_replacement(
     `weighted` draws one after another with probability proportional to the weights of what is
     left, as a sort by Gumbel noise plus log weight (Efraimidis & Spirakis, 2006); what weighs
     nothing is not drawn. A class with fewer than `size` to draw is repeated from its first draw on.
+
+    Raises:
+        ValueError: for a size below 1.
     """
+    size = _checks.count("size", size)
     score, count = jax.random.gumbel(key, pool.order.shape), pool.count
     labels = pool.labels[pool.order]
     if weighted:
@@ -212,7 +197,11 @@ def with_replacement(key: jax.Array, pool: Pool, size: int) -> jax.Array:
 
     One draw from each of `size` strata of equal weight: every sample is expected `size · weight`
     times as with independent draws, with less variance.
+
+    Raises:
+        ValueError: for a size below 1.
     """
+    size = _checks.count("size", size)
     shape = (len(pool.count), size)
     target = (jnp.arange(size) + jax.random.uniform(key, shape)) / size
     low = jnp.broadcast_to(pool.start[:, None], shape)
@@ -236,6 +225,9 @@ def uniform_batch(key: jax.Array, pool: Pool, size: int) -> Batch:
     """Draws `size` samples of each class without replacement, with their weights.
 
     A class smaller than `size` is in the batch as a whole, and weight zero fills the rest.
+
+    Raises:
+        ValueError: for a size below 1.
     """
     indices = without_replacement(key, pool, size)
     weights = pool.weights[indices] * (jnp.arange(size) < pool.count[:, None])
@@ -244,13 +236,22 @@ def uniform_batch(key: jax.Array, pool: Pool, size: int) -> Batch:
 
 
 def weighted_batch(key: jax.Array, pool: Pool, size: int) -> Batch:
-    """Draws `size` samples of each class by their weights, each then weighing `1 / size`."""
+    """Draws `size` samples of each class by their weights, each then weighing `1 / size`.
+
+    Raises:
+        ValueError: for a size below 1.
+    """
     indices = with_replacement(key, pool, size)
     return Batch(take(pool, indices), jnp.full(indices.shape, 1 / size))
 
 
 def initial_noise(key: jax.Array, pool: Pool, *, ipc: int) -> jax.Array:
-    """Starts from standard normal pixels, `[k, ipc, h, w, c]`."""
+    """Starts from standard normal pixels, `[k, ipc, h, w, c]`.
+
+    Raises:
+        ValueError: for an ipc below 1.
+    """
+    ipc = _checks.count("ipc", ipc)
     return jax.random.normal(key, (pool.num_classes, ipc, *pool.images.shape[1:]))
 
 
@@ -259,5 +260,9 @@ def initial_real(key: jax.Array, pool: Pool, *, ipc: int, weighted: bool = False
 
     No image is taken twice, unless `ipc` exceeds the class. This is also the baseline that a
     distilled set has to beat.
+
+    Raises:
+        ValueError: for an ipc below 1.
     """
+    ipc = _checks.count("ipc", ipc)
     return take(pool, without_replacement(key, pool, ipc, weighted=weighted))

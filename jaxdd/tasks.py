@@ -78,15 +78,11 @@ def task(
     images = jnp.asarray(images)
     if images.dtype != jnp.uint8:
         raise TypeError(f"test images must be uint8, 0..255, found {images.dtype}")
-    if images.ndim != 4 or not images.size:
-        raise ValueError(f"test images must be [n, h, w, c] with n ≥ 1, found {images.shape}")
+    images = _checks.pixels("test images", images)
     mean, std = _checks.moments(mean, std, images.shape[3])
-    if (attributes is not None or aligned is not None) and num_attributes < 1:
-        raise ValueError(f"attributes need num_attributes of at least 1, found {num_attributes}")
-    if not callable(strategy):
-        augment.check_strategy(strategy)
-        strategy = tuple(strategy)
-    n = len(images)
+    known = attributes is not None or aligned is not None
+    num_attributes = _checks.count("num_attributes", num_attributes, least=int(known))
+    strategy, n = augment.as_strategy(strategy), len(images)
     labels = _checks.integers("test labels", labels, num_classes, length=n)
     if attributes is not None:
         attributes = _checks.integers("test attributes", attributes, num_attributes, length=n)

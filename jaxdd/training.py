@@ -11,9 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.typing import ArrayLike
 
-from jaxdd import augment, microbatch, networks
+from jaxdd import _checks, augment, microbatch, networks
 
 
 def cross_entropy(
@@ -82,9 +84,12 @@ def train(
         **schedule: learning rate, momentum and weight decay of `optimizer`.
 
     Raises:
-        ValueError: for shapes that disagree or an empty set.
+        TypeError: for images that are not floating, or labels that are not integers.
+        ValueError: for shapes that disagree, an empty set, less than one epoch or sample per
+            update, and (where they are concrete) labels that the network has no logit for, images
+            that are not finite or not normalised, or a negative or non-finite rate.
     """
-    images, labels = as_labelled(images, labels)
+    images, labels = _labelled(network, images, labels)
     descent = optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     key_init, key_train = jax.random.split(key)
     params = networks.fresh(key_init, network, images[:1])
@@ -119,7 +124,15 @@ def optimizer(
         learning_rate: of the first half.
         momentum: of SGD.
         weight_decay: added to the gradient.
+
+    Raises:
+        ValueError: for less than one epoch or sample per update, or (where they are concrete) a
+            rate, a momentum or a decay that is negative or not finite.
     """
+    epochs = _checks.count("epochs", epochs)
+    _checks.nonnegative("learning_rate", learning_rate)
+    _checks.nonnegative("momentum", momentum)
+    _checks.nonnegative("weight_decay", weight_decay)
     halfway = epochs * num_updates(num_samples, batch_size) // 2
     schedule = optax.piecewise_constant_schedule(learning_rate, {halfway: 0.1})
     return optax.chain(
@@ -154,9 +167,10 @@ def fit(
         strategy: of augmentation, drawn for each image; () for none.
 
     Raises:
-        ValueError: for shapes that disagree or an empty set.
+        TypeError: as in `train`.
+        ValueError: as in `train`.
     """
-    images, labels = as_labelled(images, labels)
+    images, labels = _labelled(network, images, labels)
 
     def update(carry, key, indices, present):
         params, state = carry
@@ -198,7 +212,11 @@ def loop(
 
     Returns:
         The last carry.
+
+    Raises:
+        ValueError: for less than one epoch or sample, or a batch of none.
     """
+    epochs = _checks.count("epochs", epochs)
     updates = num_updates(num_samples, batch_size)
     size = -(-num_samples // updates)
 
@@ -214,20 +232,42 @@ def loop(
 
 
 def num_updates(num_samples: int, batch_size: int) -> int:
-    """Returns how many updates an epoch takes."""
-    return -(-num_samples // batch_size)
-
-
-def as_labelled(images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns a labelled set as arrays if it is one.
+    """Returns how many updates an epoch takes.
 
     Raises:
-        ValueError: for shapes that disagree or an empty set.
+        ValueError: for no samples, or a batch of none.
     """
-    images, labels = jnp.asarray(images), jnp.asarray(labels)
-    if images.ndim != 4 or labels.shape != images.shape[:1] or not len(labels):
+    samples = _checks.count("num_samples", num_samples)
+    return -(-samples // _checks.count("batch_size", batch_size))
+
+
+def _labelled(network, images, labels):
+    """A labelled set of the network's classes, as far as its labels can be looked at."""
+    images, labels = as_labelled(images, labels)
+    if _checks.values(labels) is not None:
+        _checks.integers("labels", labels, networks.count_classes(network, images[:1]))
+    return images, labels
+
+
+def as_labelled(
+    images: ArrayLike, labels: ArrayLike, *, num_classes: int = 2**31 - 1
+) -> tuple[jax.Array, jax.Array]:
+    """Returns a labelled set as arrays if it is one.
+
+    Args:
+        images: `[m, h, w, c]`, normalised.
+        labels: `[m]` integers in [0, num_classes).
+        num_classes: number of classes, where it is known.
+
+    Raises:
+        TypeError: for images that are not floating, or labels that are not integers.
+        ValueError: for shapes that disagree, an empty set, and (where they are concrete) labels out
+            of range or images that are not finite or not normalised.
+    """
+    if np.ndim(images) != 4 or np.shape(labels) != np.shape(images)[:1] or not len(images):
         raise ValueError(
             "images must be [m, h, w, c] and labels [m] with m ≥ 1, "
-            f"found {images.shape} and {labels.shape}"
+            f"found {np.shape(images)} and {np.shape(labels)}"
         )
-    return images, labels
+    labels = _checks.integers("labels", labels, num_classes)
+    return _checks.normalised("images", images), labels

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdd import microbatch
+from jaxdd import _checks, microbatch
 
 View = Callable[[jax.Array], jax.Array]
 """From images `[n, h, w, c]` in [0, 1] to numbers `[n, d]`."""
@@ -49,8 +49,10 @@ def of(images: jax.Array, view: View) -> jax.Array:
         view: called with floating images.
 
     Raises:
+        TypeError: images that are neither uint8 nor floating.
         ValueError: a side of the images is less than four pixels.
     """
+    _check_dtype(images)
     if images.ndim != 4 or min(images.shape[1:3]) < 4:
         raise ValueError(
             f"images must be [n, h, w, c] with sides of at least 4 pixels, found {images.shape}"
@@ -188,7 +190,13 @@ def patches(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 
         images: `[n, h, w, c]`, as in `of`.
         count: filters.
         side: of a patch in pixels; less where the images are smaller.
+
+    Raises:
+        TypeError: images that are neither uint8 nor floating.
+        ValueError: no filters, or patches of no pixels.
     """
+    _check_dtype(images)
+    count, side = _checks.count("count", count), _checks.count("side", side)
     n, h, w, c = images.shape
     side = min(side, h // 2, w // 2)
     key_image, key_row, key_column = jax.random.split(key, 3)
@@ -235,6 +243,11 @@ def _whitened(images, which, row, column, *, side, count):
     filters = whiten @ chosen.T
     threshold = jnp.sort(jnp.abs(centred[:2000] @ filters).ravel())[int(0.7 * 2000 * count)]
     return filters, found.mean(0) @ filters, threshold
+
+
+def _check_dtype(images):
+    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images must be uint8 or floating, found {images.dtype}")
 
 
 def _unit(images):

@@ -124,7 +124,15 @@ def encode(
         encoder: `default_encoder` where omitted.
         steps: of training. Few, since the bias is learned first.
         layer: whose embeddings are returned.
+
+    Raises:
+        TypeError: for a strategy that is a string.
+        ValueError: for an unknown operation in it, a layer that is none, or a negative number of
+            steps.
     """
+    strategy, steps = augment.as_strategy(strategy), _checks.count("steps", steps, least=0)
+    if layer not in contrastive.Embedding._fields[::-1]:
+        raise ValueError(f"layer must be projection or features, found {layer!r}")
     encoder = default_encoder(pool) if encoder is None else encoder
     if not callable(strategy):
         strategy = tuple(name for name in strategy if name != "color")
@@ -154,11 +162,17 @@ def density(
         pool: the samples.
         bandwidth: h of the kernel: a number, one for each class `[k]`, or a rule that is called for
             each class as `rule(points, weights=mask)`, such as `kde.scott`.
+
+    Raises:
+        TypeError: for embeddings that are not floating.
+        ValueError: for shapes that disagree, embeddings that are not finite, or a bandwidth that is
+            not positive and finite.
     """
-    k = pool.num_classes
+    k, embeddings = pool.num_classes, _checks.floating("embeddings", embeddings)
+    _checks.finite("embeddings", embeddings)
     if callable(bandwidth):
         bandwidth = kde.class_bandwidth(bandwidth, embeddings, pool.labels, num_classes=k)
-    bandwidth = jnp.broadcast_to(jnp.asarray(bandwidth), (k,))
+    bandwidth = jnp.broadcast_to(_checks.positive("bandwidth", jnp.asarray(bandwidth)), (k,))
     estimate = jax.jit(kde.class_log_density, static_argnames="num_classes")
     return Density(estimate(embeddings, pool.labels, bandwidth, num_classes=k), bandwidth)
 
@@ -326,13 +340,14 @@ def shortcuts(
         key: of the samples, the patches and the folds.
         pool: the samples; their weights play no part.
         blind: views by name.
-        most: samples that are looked at.
+        most: samples that are looked at, at least 1.
 
     Returns:
         What is found of each view; nothing where there are fewer than `FEWEST` samples, one class
         or images with a side of less than four pixels.
     """
     k, n, side = pool.num_classes, len(pool.labels), min(pool.images.shape[1:3])
+    most = _checks.count("most", most)
     if k < 2 or n < FEWEST or side < 4 or not blind:
         return {}
     key_samples, key_patches, key_folds = jax.random.split(key, 3)
@@ -355,6 +370,17 @@ class Search(NamedTuple):
     encoder_steps: tuple[int, ...] = (30, 90)
     bandwidth: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8)
     temperature: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4, 2.0)
+
+
+def _check_search(search):
+    """Refuses values that would fail once an encoder has been trained."""
+    for name, tried in search._asdict().items():
+        if not len(tried):
+            raise ValueError(f"{name} of a search must have at least one value, found none")
+    for steps in search.encoder_steps:
+        _checks.count("encoder_steps", steps, least=0)
+    for name in ("bandwidth", "temperature"):
+        _checks.positive(name, np.asarray(getattr(search, name), float))
 
 
 class Trial(NamedTuple):
@@ -468,9 +494,14 @@ def choose(
         blind: views that cannot see the object, by name, as in `shortcuts`; {} for none.
         judge: says what weights of the search are worth; `judge_by_subsets` where omitted.
         report: called as `report(done, total)`.
+
+    Raises:
+        TypeError: as in `encode`.
+        ValueError: as in `encode`, or for a clip below 1 or a search without values.
     """
     k, labels = pool.num_classes, pool.labels
     _check_clip(clip)
+    _check_search(search)
     key_judge, key_views = (jax.random.fold_in(key, _LARGE - i) for i in range(2))
     if judge is None:
         judge = functools.partial(judge_by_subsets, key_judge, strategy=strategy)
@@ -595,7 +626,16 @@ def judge_by_subsets(
         ipc: images per class of a set.
         epochs: of training.
         most: samples of either kind that are held out.
+
+    Raises:
+        TypeError: for a strategy that is a string.
+        ValueError: for an unknown operation in it, groups that are not `[n]` classes, or numbers
+            below 1.
     """
+    strategy = augment.as_strategy(strategy)
+    _checks.integers("groups", groups, pool.num_classes, length=len(pool.labels))
+    for name, number in dict(sets=sets, ipc=ipc, epochs=epochs, most=most).items():
+        _checks.count(name, number)
     k, agrees = pool.num_classes, np.asarray(groups == pool.labels)
     if network is None:
         network = networks.ConvNet(k, 32, _depth(pool))

@@ -468,6 +468,9 @@ def test_unknown_operations_name_the_nearest():
 def test_a_string_is_no_strategy():
     with pytest.raises(TypeError, match="sequence of names, found the string 'flip'"):
         augment.siamese(jax.random.key(0), jnp.ones((2, 8, 8, 3)), strategy="flip")
+    with pytest.raises(TypeError, match="sequence of names, found the string 'flip'"):
+        augment.as_strategy("flip")
+    assert augment.as_strategy(augment.apply) is augment.apply
 
 
 @pytest.mark.parametrize(

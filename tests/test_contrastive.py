@@ -66,6 +66,24 @@ def test_shapes_are_checked():
         contrastive.supervised_contrastive(unit((6, 4)), jnp.zeros(5, int))
 
 
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        (dict(temperature=0.0), ValueError, "temperature must be positive and finite, found 0.0"),
+        (dict(temperature=-1.0), ValueError, "temperature must be positive and finite, found -1.0"),
+        (dict(temperature=1e-40), ValueError, "temperature must be positive and finite"),
+        (dict(labels=np.zeros(4)), TypeError, "labels must be integers, found float64"),
+        (dict(embeddings=3 * np.eye(4)), ValueError, r"of unit length, found 3\.\.3"),
+        (dict(embeddings=np.full((4, 4), np.inf)), ValueError, "embeddings must be finite"),
+        (dict(embeddings=np.eye(4, dtype=int)), TypeError, "embeddings must be floating"),
+    ],
+)
+def test_what_has_no_loss_is_refused(change, error, message):
+    sound = dict(embeddings=np.eye(4), labels=np.zeros(4, int))
+    with pytest.raises(error, match=message):
+        contrastive.supervised_contrastive(**(sound | change))
+
+
 @pytest.fixture(scope="module")
 def trained():
     """Two classes told apart by brightness; each has a brighter quarter that conflicts."""

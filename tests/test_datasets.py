@@ -61,6 +61,9 @@ def test_images_of_a_folder_are_augmented_likewise():
 def test_channels_come_last():
     with pytest.raises(ValueError, match=r"found shape \(6, 3, 16, 16\).*transpose"):
         datasets.from_arrays(np.zeros((6, 3, 16, 16), np.uint8), np.arange(6) % 2)
+    for shape in ((6, 3, 4, 4), (6, 2, 8, 8), (6, 7, 8, 8)):
+        with pytest.raises(ValueError, match="looks like .*transpose"):
+            datasets.from_arrays(np.zeros(shape, np.uint8), np.arange(6) % 2)
     unusual = datasets.from_arrays(np.zeros((6, 3, 16, 13), np.uint8), np.arange(6) % 2)
     assert unusual.train.images.shape[1:] == (3, 16, 13)
 
@@ -108,6 +111,12 @@ IMAGES, CLASSES, ATTRIBUTES = own()
         (dict(images=IMAGES[:0]), ValueError, r"not empty, found shape \(0, 6, 5, 3\)"),
         (dict(images=IMAGES.astype(int)), TypeError, "images must be uint8, or floats.*int64"),
         (dict(images=IMAGES / 1.0), ValueError, r"must lie in \[0, 1\].*found 0.0..255.0"),
+        (dict(images=IMAGES // 128), ValueError, "multiply masks of 0 and 1 by 255"),
+        (dict(images=IMAGES / 255**2), ValueError, "divided by 255 twice"),
+        (dict(name="../x"), ValueError, "name must be no path out of a folder, found '../x'"),
+        (dict(name="/x"), ValueError, "no path out of a folder"),
+        (dict(name="..\\x"), ValueError, "no path out of a folder"),
+        (dict(name=3), TypeError, "name must be a string, found 3"),
         (dict(images=IMAGES * np.nan), ValueError, "found nan..nan"),
         (dict(images=IMAGES / -255), ValueError, "found -1.0..-0.0"),
         (dict(labels=CLASSES / 1), TypeError, "labels must be integers, found float64"),

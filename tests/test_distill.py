@@ -209,7 +209,40 @@ def test_a_chunk_has_steps():
         run(4, chunk_length=0)
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(steps=-1), "steps must be at least 0, found -1"),
+        (dict(steps=3, first=4), "first must not be beyond the 3 steps, found 4"),
+        (dict(steps=3, first=-1), "first must be at least 0, found -1"),
+    ],
+)
+def test_a_run_has_steps(change, message):
+    with pytest.raises(ValueError, match=message):
+        run(state=(), **change)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        distill.matching,
+        distill.distribution_matching,
+        functools.partial(distill.gradient_matching, outer=1, inner=1),
+        functools.partial(distill.trajectory_matching, inner=1),
+    ],
+)
+def test_what_no_method_can_be_made_of_is_refused(make):
+    with pytest.raises(TypeError, match="sequence of names, found the string 'flip'"):
+        make(NETWORK, OPTIMIZER, strategy="flip")
+    with pytest.raises(ValueError, match="found 'flop'; did you mean 'flip'"):
+        make(NETWORK, OPTIMIZER, strategy=["flop"])
+
+
 def test_bad_initial_images():
+    with pytest.raises(ValueError, match="images must be finite"):
+        METHOD.init(np.full((3, 1, 8, 8, 3), np.nan))
+    with pytest.raises(TypeError, match="images must be floating, .* found uint8"):
+        METHOD.init(np.zeros((3, 1, 8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match=r"\[k, ipc, h, w, c\], found shape \(3, 8, 8, 3\)"):
         METHOD.init(jnp.zeros((3, 8, 8, 3)))
     with pytest.raises(ValueError, match=r"found shape \(3, 0, 8, 8, 3\)"):
@@ -631,5 +664,7 @@ def test_trajectory_matching_resumes_to_the_same_bits_and_follows():
 def test_trajectory_matching_refuses():
     with pytest.raises(ValueError, match="inner must be at least 1, found 0"):
         mtt(0)
+    with pytest.raises(ValueError, match="rate must be positive and finite, found 0.0"):
+        distill.trajectory_matching(NETWORK, OPTIMIZER, inner=1, rate=0.0)
     with pytest.raises(ValueError, match="there are 2 classes, found a network of 3"):
         mtt().init(jnp.zeros((2, 1, 8, 8, 3)))

@@ -154,6 +154,70 @@ def test_a_set_or_network_of_other_classes_is_refused():
         evaluate.evaluate(KEY[None], networks.MLP(5), jnp.zeros((2, 3, 8, 8, 1)), task)
 
 
+LABELS, FLAT = np.arange(6) % 2, np.zeros((6, 8, 8, 1), np.float32)
+ATTRIBUTES = dict(attributes=LABELS, aligned=[0, 1], num_attributes=2)
+
+
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        (dict(predictions=LABELS[:, None]), ValueError, r"predictions .* \(6,\), found \(6, 1\)"),
+        (dict(predictions=LABELS[:1]), ValueError, r"predictions .* \(6,\), found \(1,\)"),
+        (dict(predictions=LABELS / 1), TypeError, "predictions must be integers, found float64"),
+        (dict(labels=LABELS + 9), ValueError, r"labels must lie in 0\.\.1, found 9\.\.10"),
+        (dict(labels=LABELS - 1), ValueError, r"labels must lie in 0\.\.1, found -1\.\.0"),
+        (dict(labels=LABELS[:0]), ValueError, "number of labels must be at least 1, found 0"),
+        (dict(num_attributes=1), ValueError, r"attributes must lie in 0\.\.0, found 0\.\.1"),
+        (dict(attributes=LABELS[:, None]), ValueError, r"attributes .* found \(6, 1\)"),
+        (dict(attributes=LABELS - 1), ValueError, r"attributes must lie in .* found -1\.\.0"),
+        (dict(aligned=[0]), ValueError, r"aligned must have the shape \(2,\), found \(1,\)"),
+        (dict(num_attributes=0), ValueError, "attributes must be at least 1, found 0"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(change, error, message):
+    sound = dict(predictions=LABELS, labels=LABELS, num_classes=2, **ATTRIBUTES)
+    with pytest.raises(error, match=message):
+        evaluate.score(**(sound | change))
+
+
+@pytest.mark.parametrize(
+    "images, change, error, message",
+    [
+        (FLAT + 255, {}, ValueError, r"images must .* lie in \[0, 1\] .* found 255.0\.\.255.0"),
+        (FLAT.astype(int), {}, TypeError, "images must be uint8 or floating, found int"),
+        (FLAT[0], {}, ValueError, r"\[n, h, w, c\] with n ≥ 1, found \(8, 8, 1\)"),
+        (FLAT, dict(mean=np.full(3, 0.5), std=np.full(3, 0.5)), ValueError, "the 1 channels"),
+        (FLAT, dict(mean=np.array([127.0])), ValueError, r"mean must be .* scale \[0, 1\]"),
+        (FLAT, dict(batch_size=0), ValueError, "batch_size must be at least 1, found 0"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused(images, change, error, message):
+    with pytest.raises(error, match=message):
+        evaluate.predict(NETWORK, {}, images, **(STATISTICS | change))
+
+
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        (dict(keys=KEY), ValueError, r"keys must be \[s\] .* found shape \(\)"),
+        (dict(keys=jax.random.PRNGKey(0)), ValueError, r"keys must be \[s\] .* found shape \(2,\)"),
+        (dict(labels=LABELS + 9), ValueError, r"labels must lie in 0\.\.1, found 9\.\.10"),
+        (dict(labels=LABELS / 1), TypeError, "labels must be integers"),
+        (dict(labels=LABELS[:3]), ValueError, r"found \(6, 8, 8, 1\) and \(3,\)"),
+        (dict(images=FLAT * np.nan), ValueError, "images must be finite"),
+        (dict(images=FLAT + 200), ValueError, "must be normalised, .* whole numbers 200.0"),
+        (dict(images=FLAT.astype(np.uint8)), TypeError, "must be floating, .* found uint8"),
+        (dict(images=FLAT.repeat(3, 3)), ValueError, r"shape \(8, 8, 1\), found \(8, 8, 3\)"),
+        (dict(strategy="flip"), TypeError, "sequence of names, found the string 'flip'"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(change, error, message):
+    task = tasks.task(FLAT.astype(np.uint8), LABELS, num_classes=2, **STATISTICS)
+    sound = dict(keys=KEY[None], network=NETWORK, images=FLAT, task=task, labels=LABELS)
+    with pytest.raises(error, match=message):
+        evaluate.evaluate(**(sound | change))
+
+
 def test_a_summary_is_mean_deviation_and_number():
     scores = evaluate.Scores(*(jnp.array([0.1, 0.2, 0.6]) for _ in evaluate.Scores._fields))
     found = evaluate.summary(scores)["accuracy"]

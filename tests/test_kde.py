@@ -513,6 +513,11 @@ x44, x43 = jnp.zeros((4, 4)), jnp.zeros((4, 3))
 y4 = jnp.array([0, 1, 1, 0])
 
 
+def odd(value):
+    """Points of which one coordinate has a value."""
+    return np.where(np.arange(16.0, dtype=np.float32) == 5, value, 0.5).reshape(4, 4)
+
+
 def sampled(queries, points, **options):
     return kde.log_density_sampled(jax.random.key(0), queries, points, 1.0, **options)
 
@@ -539,6 +544,30 @@ BAD = [
     (lambda: by_class(x44, y4 - 1, 1.0), ValueError, r"found -1\.\.0"),
     (lambda: by_class(x44, y4, jnp.ones(4)), ValueError, r"\(\) or \(5,\), found \(4,\)"),
     (lambda: kde.scott(x44[0]), ValueError, "points"),
+    (lambda: kde.log_density(odd(np.nan), x44, 1.0), ValueError, "queries must be finite.*nan"),
+    (lambda: kde.log_density(x44, odd(-np.inf), 1.0), ValueError, "points must be .*-inf"),
+    (lambda: kde.log_density(x44, odd(1e30), 1.0), ValueError, "squared distances, .*e[+]30"),
+    (lambda: by_class(odd(np.nan), y4, 1.0), ValueError, "embeddings must be finite"),
+    (lambda: sampled(odd(np.nan), x44, samples=2), ValueError, "queries must be finite"),
+    (lambda: kde.scott(odd(np.nan)), ValueError, "points must be finite"),
+    (lambda: kde.silverman(odd(np.inf)), ValueError, "points must be finite"),
+    (lambda: kde.mean_distance(odd(np.nan)), ValueError, "points must be finite"),
+    (lambda: kde.median_distance(jax.random.key(0), odd(np.nan)), ValueError, "must be finite"),
+    (
+        lambda: kde.class_bandwidth(kde.scott, odd(np.nan), y4, num_classes=2),
+        ValueError,
+        "embeddings must be finite",
+    ),
+    (lambda: kde.scott(x44, factor=np.nan), ValueError, "factor must be at least 0 .*nan"),
+    (lambda: kde.mean_distance(x44, factor=np.ones(2)), ValueError, r"factor .*scalar.*\(2,\)"),
+    (lambda: kde.log_density(x44, x44, 1e-45), ValueError, "bandwidth must be positive"),
+    (lambda: kde.log_density(x44, x44, 1.0, tile=1.5), TypeError, "tile .* integer, found 1.5"),
+    (
+        lambda: kde.log_density(x44, x44, 1.0, weights=np.full(4, 3e38)),
+        ValueError,
+        "weights .* their sum",
+    ),
+    (lambda: kde.class_bandwidth(kde.scott, x44, y4, num_classes=0), ValueError, "at least 1"),
     (lambda: kde.median_distance(jax.random.key(0), x44, pairs=0), ValueError, "found 0"),
     (lambda: kde.class_bandwidth(kde.scott, x44, y4, num_classes=1), ValueError, r"found 0\.\.1"),
     (lambda: kde.likelihood(x44, y4, 1.0, num_classes=2), ValueError, "candidates"),

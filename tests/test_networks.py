@@ -217,6 +217,29 @@ def test_too_small_an_image_is_named():
         networks.LeNet(10).init(KEY, jnp.zeros((1, 4, 4, 1)))
 
 
+IMAGES = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+BYTES, SINGLE = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.uint8), jax.ShapeDtypeStruct((8, 8, 3), "f4")
+
+
+@pytest.mark.parametrize(
+    "network, images, error, message",
+    [
+        (networks.ConvNet(2, 4, 1), BYTES, TypeError, "must be floating, .* found uint8"),
+        (networks.MLP(2), SINGLE, ValueError, r"\[n, h, w, c\] .* found \(8, 8, 3\)"),
+        (networks.LeNet(0), IMAGES, ValueError, "num_classes must be at least 1, found 0"),
+        (networks.AlexNet(-1), IMAGES, ValueError, "num_classes must be at least 1, found -1"),
+        (networks.VGG11(2.5), IMAGES, TypeError, "num_classes must be an integer, found 2.5"),
+        (networks.ConvNet(2, 0, 1), IMAGES, ValueError, "width must be at least 1, found 0"),
+        (networks.ConvNet(2, 4, -1), IMAGES, ValueError, "depth must be at least 0, found -1"),
+        (networks.ConvNet(2, 4, 1, norm="x"), IMAGES, TypeError, "norm must be .* found 'x'"),
+        (networks.ResNet18(2, dtype=jnp.int8), IMAGES, TypeError, "dtype must be floating"),
+    ],
+)
+def test_what_no_network_can_be_made_of_is_refused(network, images, error, message):
+    with pytest.raises(error, match=message):
+        jax.eval_shape(network.init, KEY, images)
+
+
 # ------------------------------------------------------------------ networks of one's own
 
 

@@ -133,6 +133,16 @@ def test_bad_input(change, error, message):
         probes.crossfit(KEY, **(good | change))
 
 
+def test_probabilities_of_different_classes_are_not_compared():
+    sure, labels = np.eye(2), np.arange(2)
+    with pytest.raises(ValueError, match=r"must be \[n, k\], found \(2, 2\), \(2, 3\)"):
+        probes.shortcut(sure, np.ones((2, 3)), labels)
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.1, found 1\.\.2"):
+        probes.shortcut(sure, sure, labels + 1)
+    with pytest.raises(ValueError, match="blind must be finite"):
+        probes.shortcut(sure * np.nan, sure, labels)
+
+
 # ------------------------------------------------------------------ shortcuts
 
 

@@ -350,6 +350,7 @@ BAD = [
     (lambda: inverse(w, y, temperature=np.inf), ValueError, "temperature .* found inf"),
     (lambda: inverse(w, y, temperature=np.nan), ValueError, "temperature .* found nan"),
     (lambda: inverse(w, y, temperature=w), ValueError, r"scalar, found shape \(3,\)"),
+    (lambda: inverse(w, y, temperature=1e-40), ValueError, "temperature .* found .*e-41"),
     (lambda: literal(w, y, temperature=-1.0), ValueError, "temperature .* found -1.0"),
     (lambda: literal(w, y + 2), ValueError, r"found 2\.\.3"),
     (lambda: cut(w, y, limit=0.5), ValueError, "limit must be at least 1, found 0.5"),
@@ -357,6 +358,9 @@ BAD = [
     (lambda: cut(w, y, limit=w), ValueError, "limit must be a scalar"),
     (lambda: cut(-w, y), ValueError, "weights .* found -1.0"),
     (lambda: cut(w * np.nan, y), ValueError, "weights .* found nan"),
+    (lambda: cut(w * (y == 1), y), ValueError, "positive sum in each class, .* down to 0"),
+    (lambda: best(y, a[:, None]), ValueError, r"attributes .* found shape \(3, 1\)"),
+    (lambda: reweight.uniform(y, num_classes=0), ValueError, "at least 1, found 0"),
     (lambda: best(y, a[:2]), ValueError, "same length, found 2 and 3"),
     (lambda: best(y, a + 1), ValueError, r"attributes must lie in 0\.\.2, found 1\.\.3"),
     (
@@ -367,6 +371,7 @@ BAD = [
     (lambda: report(w, y, a, a), ValueError, "aligned must be one per class, found 3 for 2"),
     (lambda: report(w, y, a, a[:2] + 2), ValueError, r"aligned must lie in 0\.\.2"),
     (lambda: report(-w, y, a, a[:2]), ValueError, "weights"),
+    (lambda: report(0 * w, y, a, a[:2]), ValueError, "weights must not all be 0"),
 ]
 
 

@@ -9,12 +9,11 @@ KEY = jax.random.key(0)
 
 
 def make_pool(counts, weights=None, shape=(2, 2, 1)):
-    """A pool whose image i has the value i everywhere, classes shuffled."""
+    """A pool whose image i is i everywhere once it is normalised, classes shuffled."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
-    images = np.broadcast_to(
-        np.arange(len(labels), dtype=np.float32)[:, None, None, None], (len(labels), *shape)
-    )
-    statistics = dict(mean=(0.0,) * shape[-1], std=(1.0,) * shape[-1])
+    values = np.arange(len(labels), dtype=np.float32) / 2**16
+    images = np.broadcast_to(values[:, None, None, None], (len(labels), *shape))
+    statistics = dict(mean=(0.0,) * shape[-1], std=(2.0**-16,) * shape[-1])
     classes = len(counts)
     return labels, sampling.pool(images, labels, num_classes=classes, weights=weights, **statistics)
 
@@ -77,11 +76,11 @@ def test_both_batches_have_the_expectation_of_the_weighted_mean(draw):
     """Self-normalised means of 4 of 6 samples are biased by O(1/b); a whole class is exact."""
     weights = np.array([1.0, 2, 3, 4, 5, 6])
     pool = sampling.pool(
-        np.arange(6.0)[:, None, None, None],
+        np.arange(6.0)[:, None, None, None] / 8,
         np.zeros(6, int),
         num_classes=1,
         mean=(0,),
-        std=(1,),
+        std=(1 / 8,),
         weights=weights,
     )
 
@@ -168,8 +167,16 @@ IMAGES, LABELS = np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 0, 1, 1])
         (dict(weights=np.array([1, -1, 1, 1.0])), "non-negative"),
         (dict(weights=np.array([1, np.nan, 1, 1.0])), "finite"),
         (dict(weights=np.array([0, 0, 1, 1.0])), "positive sum in each class"),
-        (dict(std=(0,)), "std positive"),
+        (dict(std=(0,)), "std must be positive"),
         (dict(mean=(np.nan,)), "mean must be finite"),
+        (dict(mean=(127.0,)), r"mean must be .* scale \[0, 1\], found \[127"),
+        (dict(std=(60.0,)), r"std must be .* scale \[0, 1\], found \[60"),
+        (dict(images=IMAGES + 128.0), r"lie in \[0, 1\] .* found 128.0..128.0"),
+        (dict(images=IMAGES - 0.5), r"lie in \[0, 1\] .* found -0.5..-0.5"),
+        (dict(labels=LABELS[:, None]), r"found shapes \(4, 2, 2, 1\) and \(4, 1\)"),
+        (dict(weights=np.full(4, 1e-40)), "positive sum in each class, .* down to 0"),
+        (dict(weights=np.full(4, 3e38)), "finite"),
+        (dict(num_classes=0), "at least 1, found 0"),
         (dict(images=np.full((4, 2, 2, 1), np.nan)), "images must be finite"),
         (dict(images=IMAGES[:0], labels=LABELS[:0]), "with n ≥ 1"),
     ],
@@ -240,6 +247,17 @@ def test_unusable_weights_are_refused(weights, message):
     pool = sampling.pool(IMAGES, LABELS, num_classes=2, mean=(0,), std=(1,))
     with pytest.raises(ValueError, match=message):
         sampling.reweighted(pool, weights)
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_nothing_is_not_drawn(number):
+    _, pool = make_pool([2, 2])
+    for draw in (sampling.weighted_batch, sampling.uniform_batch):
+        with pytest.raises(ValueError, match=f"size must be at least 1, found {number}"):
+            draw(KEY, pool, number)
+    for start in (sampling.initial_real, sampling.initial_noise):
+        with pytest.raises(ValueError, match=f"ipc must be at least 1, found {number}"):
+            start(KEY, pool, ipc=number)
 
 
 def test_initial_images():

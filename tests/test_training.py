@@ -114,6 +114,31 @@ def test_bad_input(images, labels):
         training.train(KEY, NETWORK, images, labels)
 
 
+SET = dict(images=np.zeros((2, 8, 8, 1), np.float32), labels=np.arange(2))
+
+
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        (dict(labels=np.arange(2) + 1), ValueError, r"labels must lie in 0\.\.1, found 1\.\.2"),
+        (dict(labels=np.arange(2) - 1), ValueError, r"labels must lie in .* found -1\.\.0"),
+        (dict(labels=np.arange(2) / 1), TypeError, "labels must be integers, found float64"),
+        (dict(images=SET["images"] * np.nan), ValueError, "images must be finite"),
+        (dict(images=SET["images"] + 255), ValueError, "normalised, .* whole numbers 255.0"),
+        (dict(images=SET["images"].astype(np.uint8)), TypeError, "floating, .* found uint8"),
+        (dict(epochs=0), ValueError, "epochs must be at least 1, found 0"),
+        (dict(epochs=-1), ValueError, "epochs must be at least 1, found -1"),
+        (dict(epochs=1.5), TypeError, "epochs must be an integer, found 1.5"),
+        (dict(batch_size=0), ValueError, "batch_size must be at least 1, found 0"),
+        (dict(learning_rate=np.nan), ValueError, "learning_rate must be at least 0 .*found nan"),
+        (dict(momentum=-1.0), ValueError, "momentum must be at least 0 .*found -1"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(change, error, message):
+    with pytest.raises(error, match=message):
+        training.train(KEY, NETWORK, **(SET | change))
+
+
 def test_the_loop_sees_every_sample_once_in_an_epoch():
     """Seven samples in batches of at most three: three updates of three, two of them filled up."""
 

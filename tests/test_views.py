@@ -161,3 +161,5 @@ def test_images_that_are_too_small_or_none_are_refused():
     for shape in ((2, 3, 8, 1), (2, 8, 8)):
         with pytest.raises(ValueError, match=r"at least 4 pixels, found \(2, "):
             views.of(jnp.zeros(shape), views.tone)
+    with pytest.raises(TypeError, match="images must be uint8 or floating, found int32"):
+        views.of(jnp.zeros((2, 8, 8, 1), int), views.tone)

@@ -306,6 +306,46 @@ def test_a_clip_below_one_is_refused_before_an_encoder_is_trained(monkeypatch):
             made(KEY, small_pool(), strategy=(), clip=0.5)
 
 
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (
+            lambda pool: weights.encode(KEY, pool, strategy="flip"),
+            TypeError,
+            "sequence of names, found the string 'flip'",
+        ),
+        (
+            lambda pool: weights.encode(KEY, pool, strategy=(), layer="zz"),
+            ValueError,
+            "layer must be projection or features, found 'zz'",
+        ),
+        (
+            lambda pool: weights.density(np.full((4, 2), np.nan), pool, bandwidth=1.0),
+            ValueError,
+            "embeddings must be finite",
+        ),
+        (
+            lambda pool: weights.density(np.zeros((4, 2)), pool, bandwidth=0.0),
+            ValueError,
+            "bandwidth must be positive",
+        ),
+        (
+            lambda pool: weights.choose(KEY, pool, strategy=(), search=weights.Search((), (), ())),
+            ValueError,
+            "encoder_steps of a search must have at least one value",
+        ),
+        (
+            lambda pool: weights.judge_by_subsets(KEY, pool, pool.labels, strategy=(), ipc=0),
+            ValueError,
+            "ipc must be at least 1, found 0",
+        ),
+    ],
+)
+def test_what_gives_no_weights_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call(small_pool((2, 2)))
+
+
 def never(*_):
     raise AssertionError("judged")
 

@@ -8,6 +8,7 @@ score them. Attributes travel along for scoring only.
 
 import math
 import numbers
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -102,7 +103,7 @@ def from_arrays(
             traffic signs are of another class. Give `jaxdd.augment.OPERATIONS` where mirrored
             images keep theirs.
         seed: draws the split; 0 <= seed < 2**32.
-        name: what to call it.
+        name: what to call it; no path out of a folder.
 
     Returns:
         The benchmark. Mean and std are those of the training images (std 1 for a constant channel);
@@ -110,14 +111,16 @@ def from_arrays(
 
     Raises:
         TypeError: images or labels of the wrong type, or a strategy that is a string.
-        ValueError: shapes that do not fit, values out of range, an unknown augmentation operation,
-            a class without training images, or with fewer than two when splitting.
+        ValueError: shapes that do not fit, values out of range or none beyond 1 of 255, an unknown
+            augmentation operation, a name that is a path out of a folder, a class without training
+            images, or with fewer than two when splitting.
 
     >>> made = from_arrays(np.zeros((10, 8, 8), np.uint8), np.arange(10) % 2, np.arange(10) % 2)
     >>> made.train.images.shape, made.test.images.shape, made.num_classes, made.aligned
     ((8, 8, 8, 1), (2, 8, 8, 1), 2, (0, 1))
     """
     strategy = check_strategy(strategy)
+    _check_name(name)
     most = 2**31 - 1
     k = most if num_classes is None else check_integer("num_classes", num_classes, 1, most)
     train = _dataset("", images, labels, attributes, k)
@@ -342,19 +345,38 @@ def _images(name, images):
         raise ValueError(
             f"{name} must be [n, h, w] or [n, h, w, c] and not empty, found shape {shape}"
         )
-    if images.shape[1] in (1, 3, 4) and images.shape[2] == images.shape[3] > 4:
+    if images.shape[1] < images.shape[2] == images.shape[3] > 3:
         raise ValueError(
             f"{name} must be [n, h, w, c], found shape {shape}, which looks like [n, c, h, w]; "
             "transpose it by (0, 2, 3, 1)"
         )
     if images.dtype == np.uint8:
+        if images.max() == 1:
+            raise ValueError(
+                f"{name} must reach beyond 1 of 0..255 when they are uint8, or all are black; "
+                "multiply masks of 0 and 1 by 255, or give them as floats"
+            )
         return images
     if not np.issubdtype(images.dtype, np.floating):
         raise TypeError(f"{name} must be uint8, or floats in [0, 1], found {images.dtype}")
     low, high = images.min(), images.max()
     if not (low >= 0 and high <= 1):
         raise ValueError(f"{name} must lie in [0, 1] when they are floats, found {low}..{high}")
+    if 0 < high <= 1 / 255:
+        raise ValueError(
+            f"{name} must reach beyond 1/255 when they are floats, or all are black, found "
+            f"{low}..{high}; were they divided by 255 twice?"
+        )
     return np.rint(images * 255).astype(np.uint8)
+
+
+def _check_name(name):
+    """Refuses a path out of the folder it is in; sets of tensorflow-datasets may be called a/b."""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, found {name!r}")
+    for path in (pathlib.PurePosixPath(name), pathlib.PureWindowsPath(name)):
+        if path.anchor or ".." in path.parts or not name.isprintable():
+            raise ValueError(f"name must be no path out of a folder, found {name!r}")
 
 
 def _check_classes(labels, num_classes, *, at_least):

@@ -111,6 +111,7 @@ class DM:
         ipc=1, steps=0, batch_size=1, width=1, depth=1, encoder_steps=0, encoder_width=1, epochs=1,
         eval_seeds=1, chunk=1, seed=0, formation=1, candidates=1, outer=1, inner=1, syn_steps=1,
         num_experts=1, train_epochs=1, expert_updates=1, expert_epochs=1, max_start_epoch=0,
+        resize=1,
     )  # fmt: skip
 
     def preset_values(self) -> dict[str, Any]:
@@ -363,5 +364,9 @@ def _check_numbers(options, least):
         positive = name in ("temperature", "bandwidth", "learning_rate", "lr_teacher")
         if positive and not 1e-30 < value < 1e30:  # what float32 can calculate with
             raise ValueError(f"{name} must be positive and finite, found {value}")
+    for name, (low, high) in dict(conflict=(0, 1), severity=(1, 4)).items():
+        value = getattr(options, name)
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{name} must lie in [{low}, {high}], found {value}")
     if not 0 <= options.save_every < float("inf"):
         raise ValueError(f"save_every must be at least 0 and finite, found {options.save_every}")
