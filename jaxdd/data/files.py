@@ -87,10 +87,10 @@ def advice(remedy: str) -> Iterator[None]:
     Raises:
         ValueError: as the block, with the remedy.
 
-    >>> with advice("delete it"):
-    ...     read_json(os.devnull)
+    >>> with advice("delete it and resume"):
+    ...     raise ValueError("result.json holds no result")
     Traceback (most recent call last):
-    ValueError: /dev/null is not readable as JSON: Expecting value: line 1 column 1 (char 0); delete it
+    ValueError: result.json holds no result; delete it and resume
     """
     try:
         yield
