@@ -43,6 +43,8 @@ from jaxdd.runs.options import read as options_of
 # In a configuration beside the options.
 _SAID = ("command", "dataset", "data", "debias", "row", "own_method", "weights")
 
+_FIGURES = ("synthetic.png", "accuracy.png")
+
 # Weights that are kept in a folder.
 _ESTIMATED = ("kde", "auto", *views.NAMED, "given")
 
@@ -207,7 +209,7 @@ def compare(
         names += [name for name in table["rows"] if name in results.KINDS and name not in names]
         whole.keep_weights(name for name in names if name in made)
         finished = results.is_finished(folder / "compare.json") and whole.is_illustrated()
-        if finished and set(names) <= table["rows"].keys() & made.keys():
+        if finished and all(_same_set(table["rows"].get(name), made.get(name)) for name in names):
             return table
         for name in names:
             if name not in made:
@@ -456,14 +458,14 @@ class _Attempt:
         """Distils from the newest checkpoint of the folder on and returns the synthetic images."""
         work, steps = self.work, self.work.options.steps
         if self.result is not None and "synthetic.npz" not in self.lacking:
-            return store.read_synthetic(self.folder / "synthetic.npz").images
+            return jnp.asarray(store.read_synthetic(self.folder / "synthetic.npz").images)
         pool = sampling.reweighted(work.pool, source.weights)
         state = source.method.init(parts.initial(pool, work.options))
         saved = checkpoint.restore(self.folder, state)
         if saved is None and steps and self.result is not None:
             raise ValueError(
-                f"{self.folder / 'synthetic.npz'} is missing or damaged, and there is no checkpoint "
-                f"to make it from; delete {self.folder / 'result.json'} and resume to distil anew"
+                f"{self.folder / 'synthetic.npz'} is missing or damaged, without a checkpoint to "
+                f"make it from; delete {self.folder / 'result.json'} and resume to distil anew"
             )
         first, state = saved or (0, state)
         store.rewind(self.folder, first)
@@ -596,7 +598,7 @@ class _Attempt:
 
     def undrawn(self):
         """The figures of a finished run that are missing or damaged."""
-        names = {"synthetic.png", "accuracy.png"}
+        names = {*_FIGURES}
         if (self.folder / "weights.npz").exists():
             names.add("weights.png")
         _check_embedding(self.folder)
@@ -629,9 +631,7 @@ class _Attempt:
 
     def is_illustrated(self):
         """Whether the figures of a comparison are there and whole."""
-        return all(
-            store.is_drawn(self.folder / f"{name}.png") for name in ("accuracy", "synthetic")
-        )
+        return all(map(store.is_drawn, map(self.folder.joinpath, _FIGURES)))
 
     def keep_weights(self, names):
         """Checks the weights that finished rows share; makes those that are missing."""
@@ -766,6 +766,11 @@ def _catch_interrupt():
         yield stopped
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _same_set(told, made):
+    """Whether a row of compare.json tells of the set that is in the row's folder."""
+    return bool(told and made) and told.get("digests") == made[0].get("digests")
 
 
 def _check_embedding(folder):

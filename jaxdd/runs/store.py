@@ -62,9 +62,7 @@ def create(
     if not isinstance(config, dict):
         raise TypeError(f"config must be a dict, found {type(config).__name__}")
     if "\0" in os.fspath(folder):
-        raise ValueError(
-            f"a run folder must not hold a NUL character in its name, found {folder!r}"
-        )
+        raise ValueError(f"the name of a run folder must not hold NUL, found {folder!r}")
     folder, config = pathlib.Path(folder).expanduser(), files.plain(config)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file, expected the folder of a run")
@@ -166,6 +164,24 @@ def _check_same_run(folder, config, resume, translate) -> None:
         )
     if found:
         raise ValueError(f"cannot resume {folder} with another configuration: {found}")
+
+
+def check_set(folder: str | os.PathLike, recorded: Mapping[str, str] | None) -> None:
+    """Refuses a synthetic set that is not the one that a finished run wrote.
+
+    Args:
+        folder: the run folder.
+        recorded: as in `lacking`.
+
+    Raises:
+        ValueError: the set is missing or damaged.
+    """
+    path = pathlib.Path(folder) / "synthetic.npz"
+    with files.advice("resume the run, which makes it again"):
+        if recorded is None:
+            read_synthetic(path)
+        elif path.name in lacking(folder, recorded):
+            raise ValueError(f"{path} is missing, or not the set that the run wrote")
 
 
 def check_there(folder: str | os.PathLike) -> None:
