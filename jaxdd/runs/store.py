@@ -411,7 +411,7 @@ def _checked(
 
 
 def picture_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Returns width and height of a PNG file, which is read to its end.
+    """Returns width and height of a PNG file whose checksums are right.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -421,7 +421,7 @@ def picture_size(path: str | os.PathLike) -> tuple[int, int]:
         # A damaged file raises nearly anything, from SyntaxError to zlib.error.
         try:
             with Image.open(file, formats=["PNG"]) as image:
-                image.load()
+                image.verify()
                 return image.size
         except Exception as error:
             raise ValueError(f"{path} is not a readable PNG file") from error
