@@ -190,7 +190,7 @@ def test_a_folder_without_digests_is_believed_if_its_set_is_readable(finished, t
     assert [said(lambda c=c: c(folder)) for c in commands.values()] == [None, None, "made"]
     flipped(folder / "synthetic.npz")
     assert said(lambda: commands["resume"](folder)) == "made"
-    assert "resume the run, which makes it again" in said(lambda: commands["report"](folder))
+    assert "its command with --resume makes it again" in said(lambda: commands["report"](folder))
 
 
 def test_what_killed_writes_left_is_swept(finished, tmp_path, commands):
@@ -209,7 +209,7 @@ def test_what_killed_writes_left_is_swept(finished, tmp_path, commands):
     "change, match",
     [
         ({"accuracy": {"mean": "x"}}, "result.json: mean of accuracy is out of range, found 'x'"),
-        ({"accuracy": {"mean": None}}, "result.json: expected all of accuracy"),
+        ({"accuracy": {"mean": None}}, "result.json: the accuracy must have a mean, found none"),
         ({"random": None}, "result.json, random: expected an accuracy, found none"),
         ({"weights": {"conflict_mass": "x"}}, "result.json: conflict_mass must be a number, found"),
         ({"weights": None}, "result.json: weights must hold names and values, found None"),

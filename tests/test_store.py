@@ -326,6 +326,7 @@ def test_weights_of_anybodys_are_read(tmp_path, name, write):
         ("w.csv", b"1\n2\n3\n", "does not hold the weights of 2 samples, found shape"),
         ("w.csv", b"1\n-2\n", "w.csv: weights must be finite and at least 0, found -2.0..1.0"),
         ("w.csv", b"1\nnan\n", "w.csv: weights must be finite and at least 0"),
+        ("w.csv", b"3e38\n3e38\n", r"w.csv: weights must have a sum in float32, found 6e\+38"),
         ("w.csv", b"", "w.csv does not hold weights"),
         ("w.npy", b"", "w.npy does not hold weights"),
         ("w.npy", b"PK\x03\x04", "w.npy does not hold weights"),

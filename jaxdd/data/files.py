@@ -152,8 +152,10 @@ def read_json(path: str | os.PathLike) -> Any:
     """
     try:
         found = json.loads(pathlib.Path(path).read_bytes())
-        json.dumps(found, ensure_ascii=False).encode()  # which half a surrogate pair does not allow
+        json.dumps(found, ensure_ascii=False).encode()
         return found
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{path} is not readable as JSON: it holds half a character") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable as JSON: {error}") from error
 

@@ -137,8 +137,10 @@ def read_result(path: str | os.PathLike) -> dict[str, Any]:
             raise ValueError(f"{path} does not hold a result")
         for row, where in ((result, str(path)), (result["random"], f"{path}, random")):
             _check_row(row, where)
-            if not SCORES.keys() <= row.keys() or finite(row["accuracy"].get("mean")) is None:
-                raise ValueError(f"{where}: expected all of {', '.join(SCORES)}")
+            if absent := [name for name in SCORES if name not in row]:
+                raise ValueError(f"{where}: there is no {absent[0]}")
+            if finite(row["accuracy"].get("mean")) is None:
+                raise ValueError(f"{where}: the accuracy must have a mean, found none")
         weights = result["weights"]
         if not isinstance(weights, dict):
             raise ValueError(f"{path}: weights must hold names and values, found {weights!r}")

@@ -177,7 +177,7 @@ def check_set(folder: str | os.PathLike, recorded: Mapping[str, str] | None) -> 
         ValueError: the set is missing or damaged.
     """
     path = pathlib.Path(folder) / "synthetic.npz"
-    with files.advice("resume the run, which makes it again"):
+    with files.advice("its command with --resume makes it again"):
         if recorded is None:
             read_synthetic(path)
         elif path.name in lacking(folder, recorded):
@@ -278,6 +278,8 @@ def read_weights(path: str | os.PathLike, *, count: int) -> np.ndarray:
         raise ValueError(
             f"{path}: weights must be finite and at least 0, found {values.min()}..{values.max()}"
         )
+    if values.sum() > np.finfo(np.float32).max:
+        raise ValueError(f"{path}: weights must have a sum in float32, found {values.sum()}")
     return values
 
 
