@@ -498,13 +498,37 @@ def test_the_cache_is_keyed_by_content(cifar, tmp_path):
     assert len(cached(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "other"])
+def changed(path):
+    """The file with a label that is another one, well-formed."""
+    stored = files.read_arrays(path)
+    stored["train-labels"][0] += 50
+    with np.load(path) as whole:
+        np.savez(path, **(dict(whole) | stored))
+    return path.read_bytes()
+
+
+def unsealed(path):
+    """The file without the digests of its arrays."""
+    np.savez(path, **files.read_arrays(path))
+    return path.read_bytes()
+
+
+DAMAGES = {
+    "truncated": lambda path: path.read_bytes()[:-100],
+    "empty": lambda path: b"",
+    "other": lambda path: b"text",
+    "changed": changed,
+    "unsealed": unsealed,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_in_the_cache_is_built_again(small, tmp_path, damage):
     folder, _ = small
     first = benchmarks.load("cmnist", data_dir=folder)
     (path,) = cached(tmp_path)
     content = path.read_bytes()
-    path.write_bytes({"truncated": content[:-100], "empty": b"", "other": b"text"}[damage])
+    path.write_bytes(DAMAGES[damage](path))
     assert digest(benchmarks.load("cmnist", data_dir=folder)) == digest(first)
     assert path.read_bytes() == content
 

@@ -1,6 +1,7 @@
 """Tests of saved states: round trips bit for bit, and what a kill or a full disk leaves."""
 
 import errno
+import json
 import os
 import pathlib
 import signal
@@ -150,9 +151,37 @@ def test_damaged_state_is_passed_over(tmp_path, damage, capfd):
     step, restored = checkpoint.restore(tmp_path, make_state())
     assert step == 1 and same_bits(restored, make_state(1))
     damage(tmp_path / "checkpoint" / "1")
-    with pytest.raises(ValueError, match=r"no readable state in .*checkpoint.*\[2, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"no readable state in .*checkpoint.*\[2, 1\]; delete it and resume"
+    ):
         checkpoint.restore(tmp_path, make_state())
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_renamed_state_is_passed_over(tmp_path):
+    """Its manifest knows the step; that of the version before, which does not, is believed."""
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, make_state(step))
+    (tmp_path / "checkpoint" / "2").rename(tmp_path / "checkpoint" / "5")
+    assert checkpoint.restore(tmp_path, make_state())[0] == 1
+    path = tmp_path / "checkpoint" / "5" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest.pop("step") == 2
+    path.write_text(json.dumps(manifest))
+    assert checkpoint.restore(tmp_path, make_state())[0] == 5
+
+
+def test_what_orbax_says_of_a_folder_that_is_gone_is_one_line(tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    def fail(*_, **__):
+        raise ValueError(
+            "NOT_FOUND: Error opening driver: {'context': {'cache_pool': {}}} [tensor]"
+        )
+
+    monkeypatch.setattr(ocp.Checkpointer, "save", fail)
+    with pytest.raises(OSError, match=r"cannot save the state to .*: the folder is gone, or unwr"):
+        checkpoint.save(tmp_path, 1, make_state())
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,11 @@
 """Tests of files that appear whole or not at all."""
 
 import errno
+import io
 import pathlib
+import pickle
+import tracemalloc
+import zipfile
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -84,6 +88,97 @@ def test_file_keeps_the_usual_permissions(tmp_path):
     (tmp_path / "usual").touch()
     files.write_json(tmp_path / "a.json", 1)
     assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_half_a_character_in_json_is_named(tmp_path):
+    """A lone surrogate, which no file in UTF-8 can hold."""
+    (tmp_path / "a.json").write_text('{"a": "\\ud800"}')
+    with pytest.raises(ValueError, match="a.json is not .* JSON: it holds half a character"):
+        files.read_json(tmp_path / "a.json")
+
+
+# --- arrays ------------------------------------------------------------------------------------
+
+ARRAYS = {"x": np.arange(6.0).reshape(2, 3), "word": np.array("é"), "none": np.zeros((0, 3), bool)}
+
+
+def member(array, *, claimed=None):
+    """An array as .npy, under a header that may claim another shape."""
+    stream = io.BytesIO()
+    if claimed is None:
+        np.save(stream, array)
+    else:
+        head = dict(shape=claimed, fortran_order=False, descr=array.dtype.str)
+        np.lib.format.write_array_header_1_0(stream, head)
+        stream.write(array.tobytes())
+    return stream.getvalue()
+
+
+def test_arrays_that_were_asked_for(tmp_path):
+    path = tmp_path / "a.npz"
+    files.write_arrays(path, files.sealed(ARRAYS))
+    for found, names in (
+        (files.read_arrays(path), {*ARRAYS}),
+        (files.read_arrays(path, names=["x", "absent"], must_be_sealed=True), {"x"}),
+    ):
+        assert found.keys() == names
+        for name in names:
+            assert found[name].dtype == ARRAYS[name].dtype
+            np.testing.assert_array_equal(found[name], ARRAYS[name])
+
+
+@pytest.mark.parametrize("other", [np.zeros((2, 3)), ARRAYS["x"].T, ARRAYS["x"].astype(np.int64)])
+def test_other_arrays_than_those_that_were_sealed(tmp_path, other):
+    """Of other values, another shape or type, in a file that is whole."""
+    np.savez(tmp_path / "a.npz", **(files.sealed(ARRAYS) | {"x": other}))
+    with pytest.raises(ValueError, match="a.npz is not .*: x is not what its digest says"):
+        files.read_arrays(tmp_path / "a.npz")
+    assert files.read_arrays(tmp_path / "a.npz", names=["word"]) == {"word": ARRAYS["word"]}
+
+
+@pytest.mark.parametrize(
+    "members, match",
+    [
+        ({"x": member(np.zeros((9, 9)), claimed=(9, 8))}, "x has 776 bytes, .* says 704"),
+        ({"x": member(np.zeros(9), claimed=(-1,))}, "x has 200 bytes, but its header says"),
+        ({"x": member(np.array([print]))}, "Object arrays cannot be read .*: x is one"),
+        ({"x": member(np.zeros(400))}, "its arrays have 3,328 bytes, expected at most 2,000"),
+        ({"x": b"text"}, "a.npz is not a readable .npz file$"),
+        ({"x": member(np.zeros(9))[:70]}, "a.npz is not a readable .npz file$"),
+    ],
+    ids=["longer", "negative", "pickle", "bomb", "text", "cut"],
+)
+def test_archives_that_are_not_unpacked(tmp_path, monkeypatch, members, match):
+    monkeypatch.setattr(files, "UNPACKED", 2000)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    with pytest.raises(ValueError, match=match):
+        files.read_arrays(tmp_path / "a.npz")
+
+
+def test_what_is_not_asked_for_is_not_unpacked(tmp_path):
+    """A surplus member of 100 MB, and one whose header claims 12 GB."""
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", member(np.zeros(3)))
+        archive.writestr("surplus.npy", bytes(10**8))
+        archive.writestr("lie.npy", member(np.zeros(10**6), claimed=(1_600_000_000,)))
+    tracemalloc.start()
+    try:
+        assert files.read_arrays(tmp_path / "a.npz", names=["x"])["x"].tolist() == [0, 0, 0]
+        with pytest.raises(ValueError, match="lie has 8,000,128 bytes, .* says 12,800,000,128"):
+            files.read_arrays(tmp_path / "a.npz", names=["lie"])
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("read", [files.read_arrays, files.read_array])
+@pytest.mark.parametrize("content", [b"", b"PK", pickle.dumps([1])], ids=["empty", "cut", "pickle"])
+def test_what_holds_no_arrays_is_named_without_advice_to_unpickle(tmp_path, read, content):
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a is not a readable \.np[yz] file$"):
+        read(tmp_path / "a")
 
 
 # --- lines -------------------------------------------------------------------------------------

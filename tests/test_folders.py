@@ -83,11 +83,18 @@ def test_a_train_among_other_vehicles_is_a_class(tmp_path):
 
 
 def test_one_class_is_enough_and_links_are_followed(tmp_path):
-    save(tmp_path / "elsewhere" / "x.png", 7)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "cat").symlink_to(tmp_path / "elsewhere")
+    """To a place in the folder; where a class or an image leads elsewhere, nothing is read."""
+    save(tmp_path / "data" / ".kept" / "x.png", 7)
+    (tmp_path / "data" / "cat").symlink_to(tmp_path / "data" / ".kept")
+    (tmp_path / "data" / "cat" / "y.png").symlink_to("x.png")
     found = folders.read(tmp_path / "data")
-    assert found.class_names == ("cat",) and values(found) == [7]
+    assert found.class_names == ("cat",) and values(found) == [7, 7]
+    save(tmp_path / "elsewhere" / "x.png", 7)
+    for name, outside in (("cat/z.png", "elsewhere/x.png"), ("dog", "elsewhere")):
+        (tmp_path / "data" / name).symlink_to(tmp_path / outside)
+        with pytest.raises(ValueError, match=f"{name} leads to .*{outside}, expected a place in"):
+            folders.read(tmp_path / "data", skip_bad=True)
+        (tmp_path / "data" / name).unlink()
 
 
 @pytest.mark.parametrize(
@@ -192,6 +199,10 @@ def test_attribute_and_split_are_optional(tmp_path, text):
         ("file,label,split\na.png,x,val", "row 1 .*: split must be train or test, found 'val'"),
         ("file,label\na.png,x\nb.png,x\n./a.png,y", r"row 3 .*: \./a\.png is in row 1 already"),
         ("file,label\n../a.png,x", r"row 1 .*: expected a path relative to .*'\.\./a\.png'"),
+        ("file,label,label\na.png,x,y", "metadata.csv has 2 columns 'label', expected one"),
+        ("file,label\na.png,x\nb.png,y,z,1", "row 2 of .*metadata.csv has 4 cells under 2 columns"),
+        ("file,label\na.png,x\0", "row 1 of .*metadata.csv: label must not hold a NUL character"),
+        ("file,label\n\0,x", "row 1 of .*metadata.csv: file must not hold a NUL character"),
         ("file,label\n/etc/a.png,x", "row 1 .*: expected a path relative to .*'/etc/a.png'"),
         ("file,label\nlink.png,x", "row 1 .*: expected a path relative to .*, found 'link.png'"),
         (
@@ -442,7 +453,12 @@ def truncated(path):
     path.write_bytes(path.read_bytes()[:-60])
 
 
+def postscript(path):
+    Image.new("L", (12, 12)).save(path, "EPS")
+
+
 BAD = {
+    "postscript.png": postscript,
     "text.png": lambda path: path.write_text("no image"),
     "empty.jpg": lambda path: path.write_text(""),
     "truncated.png": truncated,
@@ -477,6 +493,22 @@ def test_a_large_image_is_no_bomb_and_pillow_does_not_warn(tmp_path, monkeypatch
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     save(tmp_path / "x" / "a.png", 5)
     assert values(folders.read(tmp_path)) == [5]
+
+
+def test_a_program_named_like_an_image_is_not_run(tmp_path):
+    """Pillow hands EPS to Ghostscript, where that is installed."""
+    save(tmp_path / "cat" / "a.png")
+    postscript(tmp_path / "cat" / "b.png")
+    with pytest.raises(ValueError, match=r"b\.png does not decode: it is none of PNG, JPEG, B"):
+        folders.read(tmp_path)
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "PIXELS", 143)
+    save(tmp_path / "cat" / "a.png")
+    monkeypatch.setattr(folders, "_header", None)
+    with pytest.raises(ValueError, match="a.png does .*expected at most 143 pixels, found 12 × 12"):
+        folders.read(tmp_path)
 
 
 def test_of_several_bad_images_the_first_is_named(tmp_path):

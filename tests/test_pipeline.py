@@ -6,6 +6,7 @@ step that adds one, and judged by a network of one matrix.
 
 import dataclasses
 import json
+import shutil
 import signal
 import types
 
@@ -194,6 +195,62 @@ def test_a_table_that_lacks_a_finished_row_is_made_again(tmp_path):
     assert list(found) == ["random", "none", "oracle"]
 
 
+@pytest.fixture
+def again(compared, tmp_path):
+    """A copy of the finished comparison, and a function that resumes it with some rows."""
+    folder = shutil.copytree(compared[0], tmp_path / "out")
+    return folder, lambda *rows: pipeline.compare(
+        shades(), folder, TINY, rows=rows, resume=True, **OWN
+    )
+
+
+def test_rows_whose_sets_are_damaged_are_made_again(again, compared):
+    """From the state, or from the data where there are only real images; the table loses none."""
+    folder, resume = again
+    (folder / "rows" / "kde" / "synthetic.npz").write_bytes(b"")
+    shutil.rmtree(folder / "rows" / "random-kde")
+    made = resume("none")["rows"]
+    assert list(made) == list(pipeline.ROWS)
+    for name, row in compared[1]["rows"].items():
+        assert made[name]["accuracy"] == row["accuracy"] and made[name]["digests"] == row["digests"]
+
+
+def test_a_row_without_a_state_to_make_it_from_leaves_the_table(again):
+    folder, resume = again
+    (folder / "rows" / "kde" / "synthetic.npz").unlink()
+    shutil.rmtree(folder / "rows" / "kde" / "checkpoint")
+    before = (folder / "compare.json").read_bytes()
+    with pytest.raises(ValueError, match="delete .*rows/kde/result.json and resume to distil anew"):
+        resume("none")
+    assert (folder / "compare.json").read_bytes() == before
+
+
+def test_weights_and_figures_that_rows_share_are_made_again(again, compared):
+    folder, resume = again
+    figures = [folder / f"{name}.png" for name in ("weights", "accuracy", "synthetic")]
+    for path in (folder / "weights.npz", *figures, folder / "rows" / "none" / "synthetic.png"):
+        path.unlink()
+    assert resume("none") == compared[1]
+    assert (folder / "weights.npz").read_bytes() == (compared[0] / "weights.npz").read_bytes()
+    assert all(map(store.is_drawn, [*figures, folder / "rows" / "none" / "synthetic.png"]))
+    for name in ("weights.npz", "embedding.png", "compare.json"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[:-60])
+        with pytest.raises(ValueError, match=f"{name} .*; delete it and resume"):
+            resume("none")
+        (folder / name).write_bytes(content)
+
+
+def test_a_folder_that_is_deleted_is_not_made_anew(tmp_path):
+    def delete(task, done, total, **fields):
+        if (task, done) == ("none", 2):
+            shutil.rmtree(tmp_path / "out")
+
+    with pytest.raises(FileNotFoundError, match="out is gone, expected the folder that the run"):
+        pipeline.run(shades(), tmp_path / "out", TINY, debias="none", report=delete, **OWN)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_method_of_ones_own_is_looked_at_before_there_is_a_folder(tmp_path):
     no_images = METHOD._replace(init=lambda images: {"pixels": images})
     with pytest.raises(TypeError, match="state must hold images of the shape .*, found None"):
@@ -240,8 +297,8 @@ def test_seconds_are_those_of_all_attempts(tmp_path):
     assert after["embed"] == before["embed"] and after["distill"] > before["distill"]
     (tmp_path / "result.json").unlink()
     (tmp_path / "seconds.json").write_text('{"embed": "long"}')
-    with pytest.raises(ValueError, match="seconds.json does not hold seconds by stage"):
-        pipeline.run(shades(), tmp_path, asked, resume=True, **OWN)
+    again = pipeline.run(shades(), tmp_path, asked, resume=True, **OWN)["seconds"]
+    assert "evaluate" in again and "embed" not in again
 
 
 @pytest.mark.parametrize(

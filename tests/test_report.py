@@ -345,7 +345,8 @@ def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path):
     with pytest.raises(
         ValueError,
         match=(
-            "unfinished run; continue it with: jaxdd compare cdigits .*--rows … --out .* --resume"
+            "unfinished run; continue its rows random, none, kde with: "
+            "jaxdd compare cdigits .*--rows random none kde --out .*/c --resume$"
         ),
     ):
         report.read(folder)

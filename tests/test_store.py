@@ -57,6 +57,11 @@ def test_create_writes_the_configuration(tmp_path):
     assert files.read_json(folder / "config.json") == config | {"rates": [1.0, 0.1]}
 
 
+def test_create_refuses_a_name_that_no_folder_may_have(tmp_path):
+    with pytest.raises(ValueError, match="name of a run folder must not hold NUL, found 'a.x00b'"):
+        store.create("a\0b", {})
+
+
 def test_create_refuses_a_folder_with_a_run(tmp_path):
     store.create(tmp_path, {"ipc": 1})
     message = r"holds another run \(ipc is 1 there and 10 here\); choose another --out"
@@ -131,6 +136,12 @@ def test_cut_last_line_is_ignored_and_replaced(tmp_path, cut):
     assert store.progress(tmp_path) == [{"step": 0}, {"step": 2}]
 
 
+def test_a_deleted_folder_is_not_made_anew(tmp_path):
+    with pytest.raises(FileNotFoundError, match="out is gone, expected the folder that the run be"):
+        store.append(tmp_path / "out", {"step": 0})
+    assert names(tmp_path) == []
+
+
 def test_cut_first_line_is_replaced(tmp_path):
     (tmp_path / "progress.jsonl").write_text('{"st')
     store.append(tmp_path, {"step": 0})
@@ -201,6 +212,17 @@ def test_same_set_gives_the_same_bytes(tmp_path):
         ({"labels": np.zeros((3, 2), np.int64)}, ValueError, "labels must be int32, found int64"),
         ({"labels": np.zeros(6, np.int32)}, ValueError, r"labels must have shape \(3, 2\), found"),
         ({"mean": (0.5,)}, ValueError, r"mean must have shape \(3,\), found \(1,\)"),
+        (
+            {"labels": np.full((3, 2), 3, np.int32)},
+            ValueError,
+            r"labels must lie in 0\.\.2, found 3",
+        ),
+        ({"labels": np.full((3, 2), -1, np.int32)}, ValueError, "labels must lie in .*found -1"),
+        (
+            {"images": np.zeros((3, 2, 0, 4, 3), np.float32)},
+            ValueError,
+            r"must have shape.*0, 4, 3",
+        ),
         ({"std": (0.5, 0.0, 0.5)}, ValueError, "std must be positive"),
         ({"std": (0.5, np.inf, 0.5)}, ValueError, "std must be finite"),
         ({"provenance": {"x": object()}}, TypeError, "expected values that JSON can hold"),
@@ -304,6 +326,7 @@ def test_weights_of_anybodys_are_read(tmp_path, name, write):
         ("w.csv", b"1\n2\n3\n", "does not hold the weights of 2 samples, found shape"),
         ("w.csv", b"1\n-2\n", "w.csv: weights must be finite and at least 0, found -2.0..1.0"),
         ("w.csv", b"1\nnan\n", "w.csv: weights must be finite and at least 0"),
+        ("w.csv", b"3e38\n3e38\n", r"w.csv: weights must have a sum in float32, found 6e\+38"),
         ("w.csv", b"", "w.csv does not hold weights"),
         ("w.npy", b"", "w.npy does not hold weights"),
         ("w.npy", b"PK\x03\x04", "w.npy does not hold weights"),

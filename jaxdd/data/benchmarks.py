@@ -542,7 +542,7 @@ def _photographs(folder):
     photographs = []
     for path in paths:
         try:
-            photograph = Image.open(path).convert("RGB")
+            photograph = Image.open(path, formats=folders.FORMATS).convert("RGB")
         except Exception as error:  # pillow raises OSError, SyntaxError, struct.error and more
             raise ValueError(f"{path} does not decode: {error!r}") from error
         if min(photograph.size) < 5 * 32:
@@ -591,7 +591,7 @@ def _keep(path, benchmark):
     arrays = {f"{p}-{f}": v for p in _CACHED for f, v in getattr(benchmark, p)._asdict().items()}
     try:
         files.prune(path.parent, CACHE_BYTES - sum(array.nbytes for array in arrays.values()))
-        files.write_arrays(path, arrays | {"fields": np.array(json.dumps(fields))})
+        files.write_arrays(path, files.sealed(arrays | {"fields": np.array(json.dumps(fields))}))
     except OSError as error:
         warnings.warn(
             f"{benchmark.name} could not be kept for the next time: {error}", stacklevel=3
@@ -601,7 +601,7 @@ def _keep(path, benchmark):
 def _stored(path):
     """The benchmark in a file of the cache, None if it is absent or damaged."""
     try:
-        arrays = files.read_arrays(path)
+        arrays = files.read_arrays(path, must_be_sealed=True)
         fields: dict[str, Any] = json.loads(str(arrays["fields"]))
         parts = {p: Dataset(*(arrays[f"{p}-{f}"] for f in Dataset._fields)) for p in _CACHED}
         os.utime(path)

@@ -6,13 +6,15 @@ by whole lines.
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
 import pathlib
 import secrets
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -21,7 +23,12 @@ import numpy as np
 TEMPORARY = ".tmp"
 """How the names of files and folders end while they are being written."""
 
+UNPACKED = 2**30
+"""Bytes that the arrays of an .npz file may unpack to, or as many as the file has."""
+
 _ABSENT = "absent"
+_SEAL = "blake2b"  # the array in an .npz file that holds the digests of the others
+_PREFIX = 6 + 2 + 4 + 10_000  # magic, version, length and header of an .npy file, at most
 
 
 @contextlib.contextmanager
@@ -71,6 +78,24 @@ def prune(folder: str | os.PathLike, budget: int) -> None:
         stale = path.name.endswith(TEMPORARY) and time.time() - status.st_mtime > 3600
         if budget < 0 or stale:
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def advice(remedy: str) -> Iterator[None]:
+    """Adds to what a block refuses what can be done about it.
+
+    Raises:
+        ValueError: as the block, with the remedy.
+
+    >>> with advice("delete it and resume"):
+    ...     raise ValueError("result.json holds no result")
+    Traceback (most recent call last):
+    ValueError: result.json holds no result; delete it and resume
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}; {remedy}") from error
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -126,7 +151,11 @@ def read_json(path: str | os.PathLike) -> Any:
         ValueError: the file is not JSON.
     """
     try:
-        return json.loads(pathlib.Path(path).read_bytes())
+        found = json.loads(pathlib.Path(path).read_bytes())
+        json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{path} is not readable as JSON: it holds half a character") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable as JSON: {error}") from error
 
@@ -208,20 +237,103 @@ def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Returns all arrays of an .npz file by name, without pickle.
+def sealed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns arrays with one more, the digests by which `read_arrays` knows them again."""
+    seal = json.dumps({name: _fingerprint(array) for name, array in arrays.items()})
+    return arrays | {_SEAL: np.array(seal)}
+
+
+def read_arrays(
+    path: str | os.PathLike, *, names: Iterable[str] | None = None, must_be_sealed: bool = False
+) -> dict[str, np.ndarray]:
+    """Returns arrays of an .npz file by name, without pickle.
+
+    Only what is asked for is unpacked, and nothing before the sizes are known: those in the headers
+    of the arrays must be those of the archive, together at most `UNPACKED`, or the size of the
+    file. Arrays that were `sealed` must have their digests.
+
+    Args:
+        path: the file.
+        names: of the arrays; those that the file lacks are left out. All by default.
+        must_be_sealed: whether arrays without a digest are refused.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or too large.
+    """
+    with open(path, "rb") as file:
+        # A damaged zip file raises nearly anything, from zlib.error to NotImplementedError.
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return _unpacked(archive, names, must_be_sealed, os.fstat(file.fileno()).st_size)
+        except _Refused as error:
+            raise ValueError(f"{path} is not a readable .npz file: {error}") from None
+        except Exception as error:
+            raise ValueError(f"{path} is not a readable .npz file") from error
+
+
+def read_array(path: str | os.PathLike) -> np.ndarray:
+    """Returns the array of an .npy file, without pickle.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged.
     """
     with open(path, "rb") as file:
-        # A damaged zip file raises nearly anything, from zlib.error to NotImplementedError.
         try:
-            with np.load(file, allow_pickle=False) as stored:
-                return dict(stored)
+            _check_header(file, "its array", os.fstat(file.fileno()).st_size)
+            return np.lib.format.read_array(file, allow_pickle=False)
+        except _Refused as error:
+            raise ValueError(f"{path} is not a readable .npy file: {error}") from None
         except Exception as error:
-            raise ValueError(f"{path} is not a readable .npz file: {error}") from error
+            raise ValueError(f"{path} is not a readable .npy file") from error
+
+
+class _Refused(ValueError):
+    """What can be said of a file; other errors are those of the libraries that read it."""
+
+
+def _unpacked(archive, names, must_be_sealed, size):
+    held = {name.removesuffix(".npy"): name for name in archive.namelist()}
+    seal = json.loads(str(_members(archive, held, [_SEAL], 2**20).get(_SEAL, "{}")))
+    asked = [name for name in held if name != _SEAL] if names is None else names
+    found = _members(archive, held, asked, max(UNPACKED, size))
+    for name, array in found.items():
+        if (name in seal or must_be_sealed) and seal.get(name) != _fingerprint(array):
+            raise _Refused(f"{name} is not what its digest says")
+    return found
+
+
+def _members(archive, held, names, limit):
+    """The arrays of these names that an archive holds, if they fit a number of bytes."""
+    infos = {name: archive.getinfo(held[name]) for name in names if name in held}
+    if (total := sum(info.file_size for info in infos.values())) > limit:
+        raise _Refused(f"its arrays have {total:,} bytes, expected at most {limit:,}")
+    found = {}
+    for name, info in infos.items():
+        with archive.open(info) as member:
+            _check_header(member, name, info.file_size)
+            found[name] = np.lib.format.read_array(member, allow_pickle=False)
+    return found
+
+
+def _check_header(file, name, size):
+    """Refuses an array that is not as long as its header says, and goes back to its beginning."""
+    head = io.BytesIO(file.read(_PREFIX))
+    version = np.lib.format.read_magic(head)
+    read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+    shape, _, dtype = read(head)
+    if dtype.hasobject:
+        raise _Refused(f"Object arrays cannot be read without running code: {name} is one")
+    expected = head.tell() + math.prod(shape) * dtype.itemsize
+    if size != expected or min(shape, default=0) < 0:
+        raise _Refused(f"{name} has {size:,} bytes, but its header says {expected:,}")
+    file.seek(0)
+
+
+def _fingerprint(array):
+    head = np.frombuffer(f"{array.dtype.str} {array.shape}".encode(), np.uint8)
+    return digest(head, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
 def digest(*arrays: np.ndarray | None) -> str:
@@ -230,6 +342,16 @@ def digest(*arrays: np.ndarray | None) -> str:
     for array in arrays:
         state.update(b"none" if array is None else np.ascontiguousarray(array).data)
     return state.hexdigest()
+
+
+def file_digest(path: str | os.PathLike) -> str | None:
+    """Returns 32 hexadecimal digits that tell a file from others, None if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            made = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+            return made.hexdigest()
+    except OSError:
+        return None
 
 
 def differences(stored: dict[str, Any], given: dict[str, Any]) -> str:

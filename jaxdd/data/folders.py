@@ -22,6 +22,12 @@ import numpy as np
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 """How the names of images end."""
 
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "PPM", "WEBP")
+"""What images are, whatever their names say; Pillow opens others only with programs of theirs."""
+
+PIXELS = 100_000_000
+"""Pixels that an image may have."""
+
 _TABLES = ("metadata.csv", "metadata.parquet")
 _FILE_NAME = "file_name"
 _SPLITS = ("train", "test")
@@ -76,7 +82,8 @@ def read(path: str | os.PathLike, *, resize: int | None = None, skip_bad: bool =
     Images of one size up to 256 stay as they are. Otherwise their central squares are resized to
     the median of the shorter sides, but at least 8 and at most 32. Images are turned upright as
     EXIF says and laid over black where transparent; 16 bits become 8; an animation is its first
-    frame.
+    frame. Images of more than `PIXELS` do not decode, and links that lead out of the folder are
+    refused.
 
     Args:
         path: the folder.
@@ -145,7 +152,7 @@ def bffhq(path: str | os.PathLike, *, conflict: float = 0.005, resize: int = 64)
         present = ", ".join(sorted(p.name for p in root.glob("*pct"))) or "no folder of that kind"
         raise FileNotFoundError(f"{train} does not exist, found {present}")
     folders = [(train / "align", "train"), (train / "conflict", "train"), (root / "test", "test")]
-    rows = [_bffhq_row(file, split) for folder, split in folders for file in _images(folder)]
+    rows = [_bffhq_row(file, split) for folder, split in folders for file in _images(root, folder)]
     return _load(root, rows, resize, skip_bad=False)
 
 
@@ -167,11 +174,11 @@ def _folder_rows(root):
     both = folders.keys() >= {*_SPLITS}
     if not (named_so or both):
         _check_no_wrapper(root, list(folders.values()))
-        return _class_rows(root, None)
+        return _class_rows(root, root, None)
     if not (named_so and both):
         found = ", ".join(sorted(folder.name for folder in folders.values()))
         raise ValueError(f"{root} holds {found}; expected train and test, maybe valid, or classes")
-    return [row for split in _SPLITS for row in _class_rows(folders[split], split)]
+    return [row for split in _SPLITS for row in _class_rows(root, folders[split], split)]
 
 
 def _check_no_wrapper(root, folders):
@@ -183,9 +190,12 @@ def _check_no_wrapper(root, folders):
             )
 
 
-def _class_rows(root, split):
-    folders = _folders(root)
-    return [_Row(file, folder.name, None, split) for folder in folders for file in _images(folder)]
+def _class_rows(root, above, split):
+    return [
+        _Row(file, folder.name, None, split)
+        for folder in _folders(above)
+        for file in _images(root, folder)
+    ]
 
 
 def _bffhq_row(file, split):
@@ -207,7 +217,8 @@ def _folders(root):
     return folders
 
 
-def _images(folder):
+def _images(root, folder):
+    _check_inside(root, folder)
     found = sorted(
         p
         for p in folder.rglob("*")
@@ -215,7 +226,18 @@ def _images(folder):
     )
     if not found:
         raise ValueError(f"no images in {folder}, expected names that end in {' '.join(ENDINGS)}")
+    for link in filter(pathlib.Path.is_symlink, found):
+        _check_inside(root, link)
     return found
+
+
+def _check_inside(root, path):
+    if not _is_inside(root, path):
+        raise ValueError(f"{path} leads to {os.path.realpath(path)}, expected a place in {root}")
+
+
+def _is_inside(root, path):
+    return pathlib.Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 def _is_hidden(name):
@@ -238,6 +260,10 @@ def _table_rows(root, table):
     rows, first = [], {}
     for number, record in enumerate(records, 1):
         where = f"row {number} of {table}"
+        if None in record:
+            raise ValueError(
+                f"{where} has {len(columns) + len(record[None])} cells under {len(columns)} columns"
+            )
         row = _table_row(root, where, *(_text(where, name, record) for name in _Row._fields))
         earlier = first.setdefault(os.path.realpath(row.file), number)
         if earlier != number:
@@ -254,7 +280,7 @@ def _read_csv(table):
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
-            return reader.fieldnames or (), list(reader)
+            return reader.fieldnames or (), list(reader)  # surplus cells are under None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{table} is not readable as CSV in UTF-8: {error}") from error
 
@@ -281,6 +307,9 @@ def _with_file(table, columns, records):
 
 
 def _check_columns(table, found):
+    for column in _Row._fields:
+        if (count := list(found).count(column)) > 1:
+            raise ValueError(f"{table} has {count} columns {column!r}, expected one")
     others = {name.strip().lower(): name for name in found if name not in _Row._fields}
     for column in (name for name in _Row._fields if name not in found):
         required = column in ("file", "label")
@@ -299,6 +328,8 @@ def _text(where, column, record):
     if value is not None and not isinstance(value, (str, int)):
         kind = type(value).__name__
         raise ValueError(f"{where}: {column} must be a string or an integer, found a {kind}")
+    if "\0" in str(value):
+        raise ValueError(f"{where}: {column} must not hold a NUL character, found {value!r}")
     return None if value is None else str(value).strip() or None
 
 
@@ -308,8 +339,7 @@ def _table_row(root, where, name, label, attribute, split):
     if split not in (*_SPLITS, None):
         raise ValueError(f"{where}: split must be train or test, found {split!r}")
     file = root / name
-    inside = pathlib.Path(os.path.realpath(file)).is_relative_to(os.path.realpath(root))
-    if os.path.isabs(name) or not inside:
+    if os.path.isabs(name) or not _is_inside(root, file):
         raise ValueError(f"{where}: expected a path relative to {root} and in it, found {name!r}")
     if not file.is_file():
         raise FileNotFoundError(f"{where}: there is no file {file}")
@@ -375,23 +405,32 @@ def _check_classes(root, names, rows):
 
 def _attempt(function, files, *others, skip_bad):
     """Returns function(image, *other) of every file, None where it fails and may be skipped."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     def attempt(file, *arguments):
         try:
             # By name, pillow garbles an uncompressed TIFF that EXIF says to turn.
-            with open(file, "rb") as stream, Image.open(stream) as image:
+            with open(file, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
+                _check_pixels(image)
                 return function(image, *arguments)
         except Exception as error:  # pillow raises OSError, SyntaxError, struct.error and more
             if skip_bad:
                 return None
-            raise ValueError(f"{file} does not decode: {error!r}") from error
+            unknown = isinstance(error, UnidentifiedImageError)
+            reason = f"it is none of {', '.join(FORMATS)}" if unknown else repr(error)
+            raise ValueError(f"{file} does not decode: {reason}") from error
 
     # All formats now: pillow would load the rarer ones when first met, unsafely among threads.
     Image.init()
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.filterwarnings("ignore", module="PIL")
         return list(pool.map(attempt, files, *others))
+
+
+def _check_pixels(image):
+    width, height = image.size
+    if width * height > PIXELS:
+        raise ValueError(f"expected at most {PIXELS:,} pixels, found {width} × {height}")
 
 
 def _header(image):

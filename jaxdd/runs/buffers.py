@@ -69,13 +69,15 @@ def _check_manifest(folder, manifest, translate):
     if not path.exists():
         if folder.exists() and any(folder.glob("expert-*.npz")):
             raise ValueError(
-                f"{folder} holds experts without a manifest.json, whose origin is unknown"
+                f"{folder} holds experts without a manifest.json, whose origin is unknown; "
+                "delete it and resume"
             )
         files.write_json(path, manifest)
         return
-    stored = files.read_json(path)
-    if not isinstance(stored, dict):
-        raise ValueError(f"{path} must hold an object, found {stored!r}")
+    with files.advice(f"delete {folder} and resume"):
+        stored = files.read_json(path)
+        if not isinstance(stored, dict):
+            raise ValueError(f"{path} must hold an object, found {stored!r}")
     differences = files.differences(translate(stored), manifest)
     if differences:
         raise ValueError(f"{folder} holds experts of something else: {differences}")
@@ -89,7 +91,8 @@ def _named(tree):
 
 
 def _read(path, like):
-    stored, expected = files.read_arrays(path), _named(like)
+    with files.advice("delete it and resume"):
+        stored, expected = files.read_arrays(path), _named(like)
     if stored.keys() != expected.keys():
         raise ValueError(
             f"{path} holds parameters of another network: expected {', '.join(sorted(expected))}, "

@@ -1,7 +1,7 @@
 """Disk: the state of a run, from which a killed one goes on to the same bits.
 
     checkpoint/<step>/state           the arrays, in Orbax's format
-    checkpoint/<step>/manifest.json   their shapes, and the checksum of every file
+    checkpoint/<step>/manifest.json   the step, their shapes, and the checksum of every file
 
 The newest two states are kept. Only this module knows Orbax.
 """
@@ -38,7 +38,7 @@ def save(folder: str | os.PathLike, step: int, state: Any) -> None:
     Raises:
         ValueError: `step` is negative.
         TypeError: a leaf that is not an array.
-        OSError: the disk is full; the states saved before are intact.
+        OSError: the disk is full, or the folder gone; the states saved before are intact.
     """
     if step < 0:
         raise ValueError(f"step must not be negative, found {step}")
@@ -51,7 +51,8 @@ def save(folder: str | os.PathLike, step: int, state: Any) -> None:
     try:
         _orbax_save(partial / "state", leaves)
         files.write_json(
-            partial / "manifest.json", {"arrays": arrays, "files": _checksums(partial)}
+            partial / "manifest.json",
+            {"step": int(step), "arrays": arrays, "files": _checksums(partial)},
         )
         if final.exists():
             os.replace(final, replaced)
@@ -68,7 +69,8 @@ def save(folder: str | os.PathLike, step: int, state: Any) -> None:
 def restore(folder: str | os.PathLike, like: Any) -> tuple[int, Any] | None:
     """Returns the newest state that is whole, or None if none was saved.
 
-    A damaged newest state, recognised by its checksums, is passed over for the one before.
+    A newest state that is damaged or in the folder of another step, recognised by its manifest, is
+    passed over for the one before.
 
     Args:
         folder: the run folder.
@@ -95,7 +97,10 @@ def restore(folder: str | os.PathLike, like: Any) -> tuple[int, Any] | None:
             leaves = _orbax_restore(checkpoints / str(step) / "state", leaves)
             return step, jax.tree.unflatten(structure, leaves)
     if steps:
-        raise ValueError(f"no readable state in {checkpoints}: found only damaged steps {steps}")
+        raise ValueError(
+            f"no readable state in {checkpoints}: found only damaged steps {steps}; "
+            "delete it and resume"
+        )
     return None
 
 
@@ -141,8 +146,10 @@ def _is_whole(checkpoint: pathlib.Path) -> bool:
     # Orbax returns wrong numbers for a flipped bit and floods the terminal over a missing file, so
     # it is only shown folders that are known to be good.
     try:
-        return files.read_json(checkpoint / "manifest.json")["files"] == _checksums(checkpoint)
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = files.read_json(checkpoint / "manifest.json")
+        step = manifest.get("step", int(checkpoint.name))  # which the version before did not keep
+        return step == int(checkpoint.name) and manifest["files"] == _checksums(checkpoint)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -168,8 +175,10 @@ def _orbax_save(path: pathlib.Path, leaves: list[Any]) -> None:
     with _quiet(), _checkpointer() as checkpointer:
         try:
             checkpointer.save(path.absolute(), args=ocp.args.StandardSave(state))
-        except ValueError as error:  # so TensorStore reports a full disk
-            raise OSError(f"cannot save the state to {path}: {error}") from error
+        except ValueError as error:  # so TensorStore reports a full disk, on a page of JSON
+            full = "No space left on device" in str(error)
+            reason = "No space left on device" if full else "the folder is gone, or unwritable"
+            raise OSError(f"cannot save the state to {path}: {reason}") from error
 
 
 def _orbax_restore(path: pathlib.Path, like: list[Any]) -> list[Any]:

@@ -43,6 +43,11 @@ from jaxdd.runs.options import read as options_of
 # In a configuration beside the options.
 _SAID = ("command", "dataset", "data", "debias", "row", "own_method", "weights")
 
+_FIGURES = ("synthetic.png", "accuracy.png")
+
+# Weights that are kept in a folder.
+_ESTIMATED = ("kde", "auto", *views.NAMED, "given")
+
 DEBIAS = ("none", "kde", "auto", *views.NAMED, "oracle", "fairdd", "given")
 """Ways to distil: kinds of weights, and the loss over bias groups of FairDD."""
 
@@ -99,14 +104,15 @@ def run(
         mesh: from `parallel.mesh`, to use its devices; None for one device.
         spent: seconds that earlier stages took, by stage.
         report: called as `report(task, done, total, **fields)`.
-        resume: continue what the folder holds.
+        resume: continue what the folder holds. Of a finished run what is missing or damaged is made
+            again.
 
     Returns:
         The content of result.json.
 
     Raises:
         ValueError: for what the options, the data or the folder do not allow, before anything is
-            written.
+            written; or for a damaged file that has to be deleted first.
         Interrupted: after Ctrl-C, once the state is saved.
     """
     if weights is not None:
@@ -126,10 +132,17 @@ def run(
     work.check(debias)
     config = work.config("run", debias=debias)
     folder = store.create(folder, config, resume=resume, translate=work.translated)
-    if (folder / "result.json").exists():
-        return results.read_result(folder / "result.json")
+    attempt = _Attempt(work, folder)
+    if attempt.result is not None and not (
+        attempt.lacking or attempt.undrawn() or store.litter(folder)
+    ):
+        return attempt.result
     with store.lock(folder):
-        attempt = _Attempt(work, folder)
+        store.sweep(folder)
+        attempt = _Attempt(work, folder)  # another process may have made it in the meantime
+        if attempt.result is not None and not attempt.lacking:
+            attempt.draw(attempt.undrawn())
+            return attempt.result
         with timing.compilation_counted(attempt.seconds):
             source = attempt.source(debias, folder)
             images = attempt.distil(source, debias)
@@ -166,7 +179,8 @@ def compare(
         method: as in `run`.
         spent: as in `run`.
         report: as in `run`.
-        resume: continue what the folder holds; finished rows are read back and kept.
+        resume: continue what the folder holds; finished rows are read back and kept, and made again
+            where their sets are missing or damaged.
 
     Returns:
         The content of compare.json.
@@ -187,13 +201,16 @@ def compare(
     config = work.config("compare")
     folder = store.create(folder, config, resume=resume, translate=work.translated)
     with store.lock(folder):
+        store.sweep(folder)
         whole = _Attempt(work, folder)
-        stored = [name for name in results.KINDS if whole.row_folder(name, "result.json").exists()]
-        made: dict[str, Any] = {name: whole.stored_row(name) for name in stored}
-        if results.is_finished(folder / "compare.json"):
-            table = files.read_json(folder / "compare.json")
-            if set(names) <= table["rows"].keys():
-                return table
+        table = results.read_comparison(folder / "compare.json")
+        stored = {name: whole.stored_row(name) for name in results.KINDS}
+        made: dict[str, Any] = {name: row for name, row in stored.items() if row is not None}
+        names += [name for name in table["rows"] if name in results.KINDS and name not in names]
+        whole.keep_weights(name for name in names if name in made)
+        finished = results.is_finished(folder / "compare.json") and whole.is_illustrated()
+        if finished and all(_same_set(table["rows"].get(name), made.get(name)) for name in names):
+            return table
         for name in names:
             if name not in made:
                 random = made["random"][0]["random"] if "random" in made else None
@@ -287,11 +304,21 @@ class _Attempt:
         self.work, self.folder, self.weighed = work, folder, None
         spent = work.spent if seconds is None else seconds
         self.seconds = spent | results.read_seconds(folder / "seconds.json")
+        path = folder / "result.json"
+        self.result = results.read_result(path) if path.exists() else None
+        self.lacking = set()
+        if self.result is not None:
+            self.lacking = set(store.lacking(folder, self.result.get("digests")))
 
     def save(self, step, state):
         """Saves the state of a distillation, and what was spent so far."""
+        store.check_there(self.folder)
         checkpoint.save(self.folder, step, jax.device_get(state))
         files.write_json(self.folder / "seconds.json", self.seconds)
+
+    def lacks(self, path):
+        """Whether a product is missing, or not the one that the finished run made."""
+        return not path.exists() or path.name in self.lacking
 
     # --- weights ---
 
@@ -310,7 +337,7 @@ class _Attempt:
         elif debias in views.NAMED:
             pool = sampling.reweighted(pool, self.view_weights(shared, debias))
         elif debias == "given":
-            if not (shared / "weights.npz").exists():
+            if self.lacks(shared / "weights.npz"):
                 self.write_weights(shared, work.given)
             pool = sampling.reweighted(pool, work.given)
         elif debias in ("oracle", "fairdd"):
@@ -329,7 +356,7 @@ class _Attempt:
     def density_weights(self, folder):
         """The KDE weights `[n]`, read from the folder if an earlier run got that far."""
         path = folder / "weights.npz"
-        if not path.exists():
+        if self.lacks(path):
             found = self.weigh()
             self.write_weights(folder, found.weights, found)
         return self.stored_weights(path)
@@ -372,7 +399,7 @@ class _Attempt:
         """The weights `[n]` of `weights.choose` and the record of it, kept in the folder."""
         work, options = self.work, self.work.options
         path, record = folder / "weights.npz", folder / "choice.json"
-        if not (path.exists() and record.exists()):
+        if self.lacks(path) or self.lacks(record):
             k, width, depth = work.pool.num_classes, options.encoder_width, options.depth
             judge = functools.partial(
                 weights.judge_by_subsets, parts.key(options, "auto"),
@@ -391,7 +418,7 @@ class _Attempt:
     def view_weights(self, folder, name):
         """The weights `[n]` by a view, read from the folder if an earlier run got that far."""
         work, path = self.work, folder / "weights.npz"
-        if not path.exists():
+        if self.lacks(path):
             with timing.timed(self.seconds, "choose"):
                 key, clip = parts.key(work.options, "encoder"), work.options.clip
                 found = weights.by_view(key, work.pool, views.NAMED[name], clip=clip)
@@ -401,35 +428,46 @@ class _Attempt:
 
     def stored_weights(self, path):
         """The weights in a file, if they are those of the training samples."""
-        try:
+        with files.advice("delete it and resume"):
             return store.read_weights(path, count=len(self.work.data.train.labels))
-        except ValueError as error:
-            raise ValueError(f"{error}; delete it and resume") from error
 
     def write_weights(self, folder, found, weighing=None):
         """Writes weights and what they follow from, which is nothing if they are uniform."""
-        data, train = self.work.data, self.work.data.train
+        train = self.work.data.train
         arrays = {"weights": np.asarray(found)}
         if weighing is not None:
             arrays["log_density"] = np.asarray(weighing.log_density)
             arrays["bandwidth"] = np.asarray(weighing.bandwidth)
             embeddings, path = np.asarray(weighing.embeddings), folder / "embedding.png"
             plot.embedding_map(path, embeddings, train.labels, train.attributes)
-        plot.weights_by_group(
-            folder / "weights.png", arrays["weights"], train.labels, train.attributes, data.aligned
-        )
+        self.draw_weights(folder, arrays["weights"])
         files.write_json(folder / "seconds.json", self.seconds)
         # Last, since its presence says that this stage is done.
-        files.write_arrays(folder / "weights.npz", arrays)
+        files.write_arrays(folder / "weights.npz", files.sealed(arrays))
+
+    def draw_weights(self, folder, found):
+        """Draws the weights by class and group."""
+        data, train = self.work.data, self.work.data.train
+        plot.weights_by_group(
+            folder / "weights.png", found, train.labels, train.attributes, data.aligned
+        )
 
     # --- distillation ---
 
     def distil(self, source, name):
         """Distils from the newest checkpoint of the folder on and returns the synthetic images."""
         work, steps = self.work, self.work.options.steps
+        if self.result is not None and "synthetic.npz" not in self.lacking:
+            return jnp.asarray(store.read_synthetic(self.folder / "synthetic.npz").images)
         pool = sampling.reweighted(work.pool, source.weights)
         state = source.method.init(parts.initial(pool, work.options))
-        first, state = checkpoint.restore(self.folder, state) or (0, state)
+        saved = checkpoint.restore(self.folder, state)
+        if saved is None and steps and self.result is not None:
+            raise ValueError(
+                f"{self.folder / 'synthetic.npz'} is missing or damaged, without a checkpoint to "
+                f"make it from; delete {self.folder / 'result.json'} and resume to distil anew"
+            )
+        first, state = saved or (0, state)
         store.rewind(self.folder, first)
         if first >= steps:
             return jax.device_get(state.images)
@@ -536,15 +574,45 @@ class _Attempt:
             np.asarray(data.mean, np.float32), np.asarray(data.std, np.float32), provenance,
         )  # fmt: skip
         store.write_synthetic(self.folder / "synthetic.npz", synthetic)
-        title = f"{data.name}: {100 * result['accuracy']['mean']:.1f} % on the test set"
-        plot.synthetic_grid(
-            self.folder / "synthetic.png", synthetic.images, mean=data.mean, std=data.std,
-            title=title,
-        )  # fmt: skip
+        self.draw_set(result, synthetic.images)
         if beside is not None:
-            _bars(self.folder, {**beside, result["config"]["debias"]: result})
+            self.draw_scores(result)
+        result["digests"] = store.digests(self.folder)
         files.write_json(self.folder / "result.json", result)
         return files.read_json(self.folder / "result.json")
+
+    def draw_set(self, result, images):
+        """Draws the synthetic set."""
+        data = self.work.data
+        title = f"{data.name}: {100 * result['accuracy']['mean']:.1f} % on the test set"
+        plot.synthetic_grid(
+            self.folder / "synthetic.png", images, mean=data.mean, std=data.std, title=title
+        )
+
+    def draw_scores(self, result):
+        """Draws the accuracies of a run beside those of a random subset."""
+        name = result["config"].get("debias", "distilled")
+        _bars(self.folder, {"random": result["random"], name: result})
+
+    # --- a finished run ---
+
+    def undrawn(self):
+        """The figures of a finished run that are missing or damaged."""
+        names = {*_FIGURES}
+        if (self.folder / "weights.npz").exists():
+            names.add("weights.png")
+        _check_embedding(self.folder)
+        return {name for name in names if not store.is_drawn(self.folder / name)}
+
+    def draw(self, names):
+        """Draws figures of a finished run again."""
+        if "synthetic.png" in names:
+            images = store.read_synthetic(self.folder / "synthetic.npz").images
+            self.draw_set(self.result, images)
+        if "accuracy.png" in names:
+            self.draw_scores(self.result)
+        if "weights.png" in names:
+            self.draw_weights(self.folder, self.stored_weights(self.folder / "weights.npz"))
 
     # --- rows of a comparison ---
 
@@ -553,9 +621,31 @@ class _Attempt:
         return self.folder.joinpath("rows", name, *path)
 
     def stored_row(self, name):
-        """The result and the images of a row that an earlier run finished."""
-        images = store.read_synthetic(self.row_folder(name, "synthetic.npz")).images
-        return results.read_result(self.row_folder(name, "result.json")), images
+        """The result and the images of a row that an earlier run finished, if they are whole."""
+        found = _Attempt(self.work, self.row_folder(name), self.seconds)
+        if found.result is None or found.lacking:
+            return None
+        if not store.is_drawn(found.folder / "synthetic.png"):
+            found.draw({"synthetic.png"})
+        return found.result, store.read_synthetic(found.folder / "synthetic.npz").images
+
+    def is_illustrated(self):
+        """Whether the figures of a comparison are there and whole."""
+        return all(map(store.is_drawn, map(self.folder.joinpath, _FIGURES)))
+
+    def keep_weights(self, names):
+        """Checks the weights that finished rows share; makes those that are missing."""
+        for kind in (results.KINDS[name] for name in names):
+            if kind.weights not in _ESTIMATED:
+                continue
+            shared = self.folder / kind.folder
+            if not (shared / "weights.npz").exists():
+                shared.mkdir(exist_ok=True)
+                _Attempt(self.work, shared, self.seconds).source(kind.weights, shared)
+            _check_embedding(shared)
+            found = self.stored_weights(shared / "weights.npz")
+            if not store.is_drawn(shared / "weights.png"):
+                self.draw_weights(shared, found)
 
     def row(self, name, random):
         """Makes a row and returns its result and its images; weights are shared by the rows."""
@@ -676,6 +766,18 @@ def _catch_interrupt():
         yield stopped
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _same_set(told, made):
+    """Whether a row of compare.json tells of the set that is in the row's folder."""
+    return bool(told and made) and told.get("digests") == made[0].get("digests")
+
+
+def _check_embedding(folder):
+    """Refuses a damaged figure that cannot be drawn again, for want of the embeddings."""
+    if (folder / "embedding.png").exists():
+        with files.advice("delete it and resume"):
+            store.picture_size(folder / "embedding.png")
 
 
 def _bars(folder, rows):

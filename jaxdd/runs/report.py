@@ -6,14 +6,11 @@ number on the page is one of the result, or follows from it by what is said besi
 """
 
 import dataclasses
-import io
 import os
 import pathlib
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
-
-from PIL import Image
 
 from jaxdd.data import benchmarks, files
 from jaxdd.runs import options, pages, results, store
@@ -63,8 +60,11 @@ def read(path: str | os.PathLike) -> Report:
     config = _config(path)
     several = config.get("command") == "compare" and "row" not in config
     _check_finished(path, config, several)
-    rows = results.read(path / ("compare.json" if several else "result.json"))
+    with files.advice("delete it and resume"):
+        rows = results.read(path / ("compare.json" if several else "result.json"))
     folders = {name: path / "rows" / name for name in rows} if several else {list(rows)[-1]: path}
+    for name, folder in folders.items():
+        store.check_set(folder, rows[name].get("digests"))
     grids = {name: _grid(folder / "synthetic.npz") for name, folder in folders.items()}
     pictures = {
         name: _picture(path / file) for name, file in _PICTURES.items() if (path / file).exists()
@@ -81,10 +81,7 @@ def _config(folder: pathlib.Path) -> dict[str, Any]:
         found = runs or sorted(file.name for file in folder.glob("*.json"))
         held = f"; it holds {', '.join(found[:5])}" if found else ""
         raise ValueError(f"{folder} is no run folder (no config.json){held}")
-    config = files.read_json(path)
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} must hold an object, found {config!r}")
-    return config
+    return results.read_config(path)[0]
 
 
 def _check_finished(folder: pathlib.Path, config: dict[str, Any], several: bool) -> None:
@@ -95,14 +92,17 @@ def _check_finished(folder: pathlib.Path, config: dict[str, Any], several: bool)
         else (folder / "result.json").exists()
     ):
         return
-    steps = [record.get("step") for record in store.progress(folder)]
+    with files.advice("delete it and resume"):
+        steps = [record.get("step") for record in store.progress(folder)]
     where = f", at step {steps[-1]} of {config.get('steps')}" if steps else ""
-    line = None if "row" in config else command(config)
-    if line is None:
-        line = "the command that began it, with"
+    begun = [name for name in results.KINDS if (folder / "rows" / name).is_dir()]
+    line = None if "row" in config else command(config, rows=begun or results.ROWS)
+    if line is None or config["dataset"] not in benchmarks.NAMES:
+        line = "the command that began it, and --resume"
     else:
-        line += f"{' --rows …' if several else ''} --out {shlex.quote(str(folder))}"
-    raise ValueError(f"{folder} holds an unfinished run{where}; continue it with: {line} --resume")
+        line += f" --out {shlex.quote(str(folder))} --resume"
+    which = f" its rows {', '.join(begun)}" if begun else " it"
+    raise ValueError(f"{folder} holds an unfinished run{where}; continue{which} with: {line}")
 
 
 def _grid(path: pathlib.Path) -> pages.Grid:
@@ -111,7 +111,9 @@ def _grid(path: pathlib.Path) -> pages.Grid:
     rows, columns = (min(limit, sizes[what]) for what, limit in _DRAWN.items())
     drawn = synthetic.images[:rows, :columns]
     picture = pages.tiles(drawn, mean=synthetic.mean, std=synthetic.std)
-    names = synthetic.provenance.get("class_names") or range(rows)
+    names = synthetic.provenance.get("class_names") or range(len(synthetic.images))
+    if not isinstance(names, (list, range)) or len(names) != len(synthetic.images):
+        raise ValueError(f"{path}: class_names must name {len(synthetic.images)}, found {names!r}")
     return pages.Grid(
         picture=picture,
         names=list(map(str, names))[:rows],
@@ -121,14 +123,8 @@ def _grid(path: pathlib.Path) -> pages.Grid:
 
 
 def _picture(path: pathlib.Path) -> pages.Picture:
-    content = path.read_bytes()
-    # A damaged file raises nearly anything, from SyntaxError to zlib.error.
-    try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            image.load()
-            return pages.Picture(content, *image.size)
-    except Exception as error:
-        raise ValueError(f"{path} is not a readable PNG file: {error}") from error
+    with files.advice("delete it, since a report needs none"):
+        return pages.Picture(path.read_bytes(), *store.picture_size(path))
 
 
 # --- the page ----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import scipy.special
 
 from jaxdd import __version__, views
 from jaxdd.data import files
+from jaxdd.runs import options
 
 SCORES = {
     "accuracy": "all",
@@ -128,12 +129,60 @@ def read_result(path: str | os.PathLike) -> dict[str, Any]:
     """Returns the result.json of a run.
 
     Raises:
-        ValueError: it does not hold a result.
+        ValueError: it does not hold a result, or scores that are none.
     """
-    result = files.read_json(path)
-    if not isinstance(result, dict) or not {"accuracy", "random", "weights"} <= result.keys():
-        raise ValueError(f"{path} does not hold a result; delete it and resume")
+    with files.advice("delete it and resume"):
+        result = files.read_json(path)
+        if not isinstance(result, dict) or not {"random", "weights", *SCORES} <= result.keys():
+            raise ValueError(f"{path} does not hold a result")
+        for row, where in ((result, str(path)), (result["random"], f"{path}, random")):
+            _check_row(row, where)
+            if absent := [name for name in SCORES if name not in row]:
+                raise ValueError(f"{where}: there is no {absent[0]}")
+            if finite(row["accuracy"].get("mean")) is None:
+                raise ValueError(f"{where}: the accuracy must have a mean, found none")
+        weights = result["weights"]
+        if not isinstance(weights, dict):
+            raise ValueError(f"{path}: weights must hold names and values, found {weights!r}")
+        if wrong := [name for name, x in weights.items() if x is not None and finite(x) is None]:
+            raise ValueError(f"{path}: {wrong[0]} must be a number, found {weights[wrong[0]]!r}")
     return result
+
+
+def read_comparison(path: str | os.PathLike) -> dict[str, Any]:
+    """Returns compare.json, without rows where there is none.
+
+    Raises:
+        ValueError: it does not hold rows of results.
+    """
+    if not pathlib.Path(path).exists():
+        return {"rows": {}, "finished": False}
+    with files.advice("delete it and resume"):
+        table = files.read_json(path)
+        if not isinstance(table, dict) or not isinstance(table.get("rows"), dict):
+            raise ValueError(f"{path} does not hold a comparison")
+        for name, row in table["rows"].items():
+            _check_row(row, f"{path}, row {name}")
+    return table
+
+
+def read_config(path: str | os.PathLike) -> tuple[dict[str, Any], options.Options]:
+    """Returns the config.json of a run or a comparison, and the options in it.
+
+    Raises:
+        ValueError: it does not hold a configuration, or options that none may have.
+    """
+    found = files.read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold an object, found {found!r}")
+    if not {"dataset", "data", "ipc"} <= found.keys():
+        raise ValueError(f"{path} does not hold the configuration of a run")
+    try:
+        asked = options.read(found)
+        asked.resolved()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds options that cannot be: {error}") from error
+    return found, asked
 
 
 def is_finished(path: str | os.PathLike) -> bool:
@@ -149,16 +198,16 @@ def is_finished(path: str | os.PathLike) -> bool:
 
 
 def read_seconds(path: str | os.PathLike) -> dict[str, float]:
-    """Returns the seconds of each stage that earlier attempts took; none without the file.
+    """Returns the seconds of each stage that earlier attempts took.
 
-    Raises:
-        ValueError: the file holds something else.
+    There are none where the file is missing or holds something else: no run fails for its timings.
     """
-    path = pathlib.Path(path)
-    found = files.read_json(path) if path.exists() else {}
-    if not isinstance(found, dict) or any(finite(x) is None for x in found.values()):
-        raise ValueError(f"{path} does not hold seconds by stage; delete it and resume")
-    return found
+    try:
+        found = files.read_json(path)
+    except (OSError, ValueError):
+        return {}
+    timings = isinstance(found, dict) and all(finite(x) is not None for x in found.values())
+    return found if timings else {}
 
 
 def read_choice(path: str | os.PathLike) -> dict[str, Any]:
@@ -203,12 +252,13 @@ def read_transfer(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
         FileNotFoundError: there is no such file.
         ValueError: the file is not JSON, or holds no such result.
     """
-    found = files.read_json(path)
-    if not isinstance(found, dict) or not all(isinstance(row, dict) for row in found.values()):
-        raise ValueError(f"{path} holds no results by network")
-    for network, row in found.items():
-        for name in TRANSFERRED:
-            _check_row(row.get(name), f"{path}, {network}, {name}")
+    with files.advice("delete it and transfer again"):
+        found = files.read_json(path)
+        if not isinstance(found, dict) or not all(isinstance(row, dict) for row in found.values()):
+            raise ValueError(f"{path} holds no results by network")
+        for network, row in found.items():
+            for name in TRANSFERRED:
+                _check_row(row.get(name), f"{path}, {network}, {name}")
     return found
 
 
@@ -226,7 +276,7 @@ def _check_row(row: Any, where: str) -> None:
                 or (value == value and not 0 <= value <= limit)
             ):
                 raise ValueError(f"{where}: {part} of {name} is out of range, found {value!r}")
-    for part in ("config", "weights", "seconds", "versions", "choice"):
+    for part in ("config", "weights", "seconds", "versions", "choice", "digests"):
         if not isinstance(row.get(part), dict | None):
             raise ValueError(f"{where}: {part} must hold names and values, found {row[part]!r}")
     if row.get("choice"):

@@ -16,14 +16,20 @@ import csv
 import json
 import os
 import pathlib
-import zipfile
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import filelock
 import numpy as np
+from PIL import Image
 
 from jaxdd.data import files
+
+PRODUCTS = ("synthetic.npz", "weights.npz", "choice.json")
+"""What a run makes, but for its scores and figures."""
+
+_LITTER = re.compile(r"\.(?!transfer\.json|report\.html).+\.[0-9a-f]{8}\.tmp")
 
 # --- the run -----------------------------------------------------------------------------------
 
@@ -49,11 +55,14 @@ def create(
 
     Raises:
         FileExistsError: the folder holds a run and `resume` is off, or holds other files.
-        ValueError: the run in the folder has another configuration, or its config.json is damaged.
+        ValueError: the run in the folder has another configuration, or its config.json is damaged;
+            or the folder's name holds a NUL character.
         TypeError: `config` is not a dict of JSON values.
     """
     if not isinstance(config, dict):
         raise TypeError(f"config must be a dict, found {type(config).__name__}")
+    if "\0" in os.fspath(folder):
+        raise ValueError(f"the name of a run folder must not hold NUL, found {folder!r}")
     folder, config = pathlib.Path(folder).expanduser(), files.plain(config)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file, expected the folder of a run")
@@ -91,6 +100,46 @@ def lock(folder: str | os.PathLike) -> Iterator[None]:
         lock.release()
 
 
+def litter(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """Returns what killed runs left half-written in a folder and those below it.
+
+    What other commands may be writing there is none of it.
+    """
+    found = pathlib.Path(folder).rglob(f".*{files.TEMPORARY}")
+    return [path for path in found if _LITTER.fullmatch(path.name) and path.is_file()]
+
+
+def sweep(folder: str | os.PathLike) -> None:
+    """Deletes the `litter` in a folder from `create`, which must be locked."""
+    for path in litter(folder):
+        path.unlink(missing_ok=True)
+
+
+def digests(folder: str | os.PathLike) -> dict[str, str]:
+    """Returns the digest of each of the `PRODUCTS` in a folder."""
+    found = {name: files.file_digest(pathlib.Path(folder) / name) for name in PRODUCTS}
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def lacking(folder: str | os.PathLike, recorded: Mapping[str, str] | None) -> list[str]:
+    """Returns the `PRODUCTS` of a finished run that are missing or damaged.
+
+    Args:
+        folder: the run folder.
+        recorded: what `digests` returned when the run was finished; None for one of an earlier
+            version, whose synthetic set must be readable.
+    """
+    folder = pathlib.Path(folder)
+    if recorded is not None:
+        found = digests(folder)
+        return [name for name in PRODUCTS if name in recorded and found.get(name) != recorded[name]]
+    try:
+        read_synthetic(folder / "synthetic.npz")
+    except (OSError, ValueError):
+        return ["synthetic.npz"]
+    return []
+
+
 def _check_empty(folder: pathlib.Path) -> None:
     # What a killed run left while writing its config.json is no reason to refuse.
     others = sorted(p.name for p in folder.iterdir() if not p.name.endswith(files.TEMPORARY))
@@ -102,9 +151,10 @@ def _check_empty(folder: pathlib.Path) -> None:
 
 
 def _check_same_run(folder, config, resume, translate) -> None:
-    stored = files.read_json(folder / "config.json")
-    if not isinstance(stored, dict):
-        raise ValueError(f"{folder / 'config.json'} must hold an object, found {stored!r}")
+    with files.advice("the run cannot be resumed without it, choose another --out"):
+        stored = files.read_json(folder / "config.json")
+        if not isinstance(stored, dict):
+            raise ValueError(f"{folder / 'config.json'} must hold an object, found {stored!r}")
     found = files.differences(translate(stored), config)
     if not resume:
         if found:
@@ -114,6 +164,34 @@ def _check_same_run(folder, config, resume, translate) -> None:
         )
     if found:
         raise ValueError(f"cannot resume {folder} with another configuration: {found}")
+
+
+def check_set(folder: str | os.PathLike, recorded: Mapping[str, str] | None) -> None:
+    """Refuses a synthetic set that is not the one that a finished run wrote.
+
+    Args:
+        folder: the run folder.
+        recorded: as in `lacking`.
+
+    Raises:
+        ValueError: the set is missing or damaged.
+    """
+    path = pathlib.Path(folder) / "synthetic.npz"
+    with files.advice("its command with --resume makes it again"):
+        if recorded is None:
+            read_synthetic(path)
+        elif path.name in lacking(folder, recorded):
+            raise ValueError(f"{path} is missing, or not the set that the run wrote")
+
+
+def check_there(folder: str | os.PathLike) -> None:
+    """Refuses to go on in a folder that was deleted, instead of making it anew.
+
+    Raises:
+        FileNotFoundError: the folder is gone.
+    """
+    if not pathlib.Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder} is gone, expected the folder that the run began in")
 
 
 # --- progress ----------------------------------------------------------------------------------
@@ -128,7 +206,9 @@ def append(folder: str | os.PathLike, record: dict[str, Any]) -> None:
 
     Raises:
         TypeError: a value that JSON cannot hold.
+        FileNotFoundError: the folder is gone.
     """
+    check_there(folder)
     files.append_line(pathlib.Path(folder) / "progress.jsonl", record)
 
 
@@ -154,10 +234,11 @@ def rewind(folder: str | os.PathLike, step: int) -> None:
     Raises:
         ValueError: progress.jsonl is damaged.
     """
-    records = progress(folder)
-    for record in records:
-        if not isinstance(record.get("step", step), int):
-            raise ValueError(f"{folder}/progress.jsonl: step must be a number, found {record}")
+    with files.advice("delete it and resume"):
+        records = progress(folder)
+        for record in records:
+            if not isinstance(record.get("step", step), int):
+                raise ValueError(f"{folder}/progress.jsonl: step must be a number, found {record}")
     kept = [record for record in records if record.get("step", step) <= step]
     with files.atomic_path(pathlib.Path(folder) / "progress.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
@@ -187,7 +268,7 @@ def read_weights(path: str | os.PathLike, *, count: int) -> np.ndarray:
         values = np.asarray(found, float)
     except KeyError as error:
         raise ValueError(f"weights must be in .npy, .npz or .csv, found {path}: {error}") from error
-    except (TypeError, ValueError, EOFError, IndexError, csv.Error, zipfile.BadZipFile) as error:
+    except (TypeError, ValueError, IndexError, csv.Error) as error:
         raise ValueError(f"{path} does not hold weights: {error}") from error
     if values.shape != (count,):
         raise ValueError(
@@ -197,16 +278,13 @@ def read_weights(path: str | os.PathLike, *, count: int) -> np.ndarray:
         raise ValueError(
             f"{path}: weights must be finite and at least 0, found {values.min()}..{values.max()}"
         )
+    if values.sum() > np.finfo(np.float32).max:
+        raise ValueError(f"{path}: weights must have a sum in float32, found {values.sum()}")
     return values
 
 
-def _from_npy(path):
-    with open(path, "rb") as file:
-        return np.load(file, allow_pickle=False)
-
-
 def _from_npz(path):
-    arrays = files.read_arrays(path)
+    arrays = files.read_arrays(path, names=["weights"]) or files.read_arrays(path)
     if "weights" not in arrays and len(arrays) != 1:
         raise ValueError(f'no array "weights" among {", ".join(arrays) or "none"}')
     return arrays.get("weights", next(iter(arrays.values())))
@@ -231,7 +309,7 @@ def _is_number(cell):
     return True
 
 
-_READERS = {".npy": _from_npy, ".npz": _from_npz, ".csv": _from_csv}
+_READERS = {".npy": files.read_array, ".npz": _from_npz, ".csv": _from_csv}
 
 
 # --- the synthetic set -------------------------------------------------------------------------
@@ -265,7 +343,7 @@ def write_synthetic(path: str | os.PathLike, synthetic: Synthetic) -> None:
         synthetic: the set.
 
     Raises:
-        ValueError: wrong shapes or dtypes, NaN or infinite values.
+        ValueError: wrong shapes or dtypes, NaN or infinite values, labels that are no class.
         TypeError: provenance that is not a dict of JSON values.
         OSError: the disk is full; the old file is intact.
     """
@@ -289,10 +367,11 @@ def read_synthetic(path: str | os.PathLike) -> Synthetic:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, lacks an array, or holds one of wrong shape or dtype.
+        ValueError: the file is damaged, lacks an array, or holds one of wrong shape or dtype, or
+            other values than it may.
     """
     try:
-        stored = files.read_arrays(path)
+        stored = files.read_arrays(path, names=Synthetic._fields)
         arrays = _checked(*(stored[name] for name in Synthetic._fields[:4]))
         provenance = json.loads(str(stored["provenance"]))
         if not isinstance(provenance, dict):
@@ -306,7 +385,7 @@ def _checked(
     images: np.ndarray, labels: np.ndarray, mean: np.ndarray, std: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Returns the arrays by name if they make a synthetic set."""
-    if images.ndim != 5:
+    if images.ndim != 5 or not images.size:
         raise ValueError(f"images must have shape [k, ipc, h, w, c], found {images.shape}")
     expected = {
         "images": (images, np.float32, images.shape),
@@ -321,6 +400,38 @@ def _checked(
             raise ValueError(f"{name} must be {np.dtype(dtype).name}, found {array.dtype.name}")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite, found NaN or infinite values")
+    k = len(images)
+    if not 0 <= labels.min() <= labels.max() < k:
+        found = f"{labels.min()}..{labels.max()}"
+        raise ValueError(f"labels must lie in 0..{k - 1}, found {found}")
     if (std <= 0).any():
         raise ValueError(f"std must be positive, found {std}")
     return {name: array for name, (array, _, _) in expected.items()}
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+def picture_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Returns width and height of a PNG file whose checksums are right.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or no PNG file.
+    """
+    with open(path, "rb") as file:
+        # A damaged file raises nearly anything, from SyntaxError to zlib.error.
+        try:
+            with Image.open(file, formats=["PNG"]) as image:
+                image.verify()
+                return image.size
+        except Exception as error:
+            raise ValueError(f"{path} is not a readable PNG file") from error
+
+
+def is_drawn(path: str | os.PathLike) -> bool:
+    """Returns whether a figure is there and whole."""
+    try:
+        return bool(picture_size(path))
+    except (OSError, ValueError):
+        return False

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdd import augment, evaluate, networks
 from jaxdd.data import benchmarks, datasets, files
@@ -31,10 +32,7 @@ def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.Op
             if (folder / "rows").is_dir():
                 found += f"; the runs of a comparison are in {folder / 'rows'}"
             raise FileNotFoundError(found)
-    config = files.read_json(folder / "config.json")
-    if not isinstance(config, dict) or not {"dataset", "data", "ipc"} <= config.keys():
-        raise ValueError(f"{folder / 'config.json'} does not hold the configuration of a run")
-    asked = options.read(config)
+    config, asked = results.read_config(folder / "config.json")
     before = None if config["dataset"] in benchmarks.NAMES else list(augment.OPERATIONS)
     augmentation = config.get("augmentation", before)  # which the version before did not keep
     if isinstance(augmentation, list):
@@ -85,13 +83,12 @@ def transfer(
     given = {"epochs": epochs, "eval_seeds": eval_seeds}
     asked = dataclasses.replace(asked, **{k: v for k, v in given.items() if v is not None})
     asked = asked.resolved()
-    stored = store.read_synthetic(folder / "synthetic.npz")
-    images = parts.decode(asked)(jnp.asarray(stored.images))
     pool, path = datasets.pool(benchmark), folder / "transfer.json"
+    images = parts.decode(asked)(jnp.asarray(_images(folder, pool, asked)))
     rows = results.read_transfer(path) if path.exists() else {}
     settings = {"epochs": asked.epochs, "eval_seeds": asked.eval_seeds}
     for name in names:
-        if all(rows.get(name, {}).get(key) == value for key, value in settings.items()):
+        if _is_evaluated(rows.get(name, {}), settings):
             continue
         made = parts.build(benchmark, dataclasses.replace(asked, network=name))
         sets = {"synthetic": images, "random": parts.subset(pool, asked, weighted=False)}
@@ -103,3 +100,22 @@ def transfer(
         rows[name] = {**scores, **settings, **results.circumstances()}
         files.write_json(path, rows)
     return {name: files.read_json(path)[name] for name in names}
+
+
+def _is_evaluated(row, settings):
+    scored = all(results.SCORES.keys() <= row.get(each, {}).keys() for each in results.TRANSFERRED)
+    return scored and all(row.get(key) == value for key, value in settings.items())
+
+
+def _images(folder, pool, asked):
+    """The images of a run, if they are those that it wrote and fit its data."""
+    path = folder / "synthetic.npz"
+    if (folder / "result.json").exists():
+        store.check_set(folder, results.read_result(folder / "result.json").get("digests"))
+    stored = store.read_synthetic(path)
+    expected = (pool.num_classes, asked.ipc, *pool.images.shape[1:])
+    if stored.images.shape != expected:
+        raise ValueError(f"{path} must hold images {expected}, found {stored.images.shape}")
+    if (stored.labels != np.arange(pool.num_classes)[:, None]).any():
+        raise ValueError(f"{path} must hold class by class, found labels in another order")
+    return stored.images
