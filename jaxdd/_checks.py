@@ -5,7 +5,7 @@ Under jit, vmap and grad there are no values to see, and only shapes and dtypes 
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,10 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+T = TypeVar("T")
 
-def values(array: ArrayLike) -> np.ndarray | None:
+
+def values(array: Any) -> np.ndarray | None:
     """Returns the values as a NumPy array, or None where an array is traced."""
     # On the host, because under a trace even an operation on known values gives a tracer.
     return None if isinstance(array, Tracer) else np.asarray(jax.device_get(array))
@@ -63,7 +65,7 @@ def floating(name: str, array: ArrayLike) -> jax.Array:
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
-def finite(name: str, array: jax.Array) -> jax.Array:
+def finite(name: str, array: T) -> T:
     """Returns an array as it is.
 
     Raises:
@@ -166,7 +168,7 @@ def moments(mean: Any, std: Any, channels: int) -> tuple[jax.Array, jax.Array]:
     return mean, std
 
 
-def positive(name: str, array: ArrayLike) -> Any:
+def positive(name: str, array: T) -> T:
     """Returns a floating array, or a number, as it is.
 
     Raises:
@@ -178,7 +180,7 @@ def positive(name: str, array: ArrayLike) -> Any:
     return array
 
 
-def nonnegative(name: str, array: ArrayLike) -> Any:
+def nonnegative(name: str, array: T) -> T:
     """Returns an array, or a number, as it is.
 
     Raises:

@@ -172,12 +172,13 @@ def evaluate(
                 f"with labels, found shape {images.shape}"
             )
         labels = jnp.arange(len(images)).repeat(images.shape[1])
-    images, labels = images.reshape(-1, *images.shape[-3:]), np.reshape(labels, -1)
+    images = images.reshape(-1, *images.shape[-3:])
     if images.shape[1:] != task.images.shape[1:]:
         raise ValueError(
             f"images must be of the task's shape {task.images.shape[1:]}, found {images.shape[1:]}"
         )
-    images, labels = training.as_labelled(images, labels, num_classes=task.num_classes)
+    codes: Any = np.reshape(labels, -1)  # of JAX's, too
+    images, labels = training.as_labelled(images, codes, num_classes=task.num_classes)
     networks.check_classes(network, images[:1], task.num_classes)
     protocol = {"strategy": task.strategy, **protocol}
     protocol["strategy"] = augment.as_strategy(protocol["strategy"])

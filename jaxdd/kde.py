@@ -493,8 +493,9 @@ def _moments(points: ArrayLike, weights: ArrayLike | None) -> tuple[jax.Array, j
     return 1 / jnp.where(total > 0, (share**2).sum(), 1), variance
 
 
-def _floored(squared: jax.Array) -> jax.Array:
+def _floored(squared: ArrayLike) -> jax.Array:
     """The square root, at least `FLOOR` and finite."""
+    squared = jnp.asarray(squared)
     return jnp.sqrt(jnp.clip(squared, FLOOR**2, jnp.finfo(squared.dtype).max))
 
 

@@ -264,7 +264,7 @@ def as_labelled(
         ValueError: for shapes that disagree, an empty set, and (where they are concrete) labels out
             of range or images that are not finite or not normalised.
     """
-    if np.ndim(images) != 4 or np.shape(labels) != np.shape(images)[:1] or not len(images):
+    if np.ndim(images) != 4 or np.shape(labels) != np.shape(images)[:1] or 0 in np.shape(images):
         raise ValueError(
             "images must be [m, h, w, c] and labels [m] with m ≥ 1, "
             f"found {np.shape(images)} and {np.shape(labels)}"
