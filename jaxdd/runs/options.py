@@ -7,12 +7,14 @@ was stored.
 
 import dataclasses
 import functools
+import os
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 from jaxdd import augment, networks
+from jaxdd.data import files
 
 Resolved = Any
 """Options of any method that are filled, with None only where None means something."""
@@ -370,3 +372,22 @@ def _check_numbers(options, least):
             raise ValueError(f"{name} must lie in [{low}, {high}], found {value}")
     if not 0 <= options.save_every < float("inf"):
         raise ValueError(f"save_every must be at least 0 and finite, found {options.save_every}")
+
+
+def read_config(path: str | os.PathLike) -> tuple[dict[str, Any], Options]:
+    """Returns the config.json of a run or a comparison, and the options in it.
+
+    Raises:
+        ValueError: it does not hold a configuration, or options that none may have.
+    """
+    found = files.read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold an object, found {found!r}")
+    if not {"dataset", "data", "ipc"} <= found.keys():
+        raise ValueError(f"{path} does not hold the configuration of a run")
+    try:
+        asked = read(found)
+        asked.resolved()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds options that cannot be: {error}") from error
+    return found, asked

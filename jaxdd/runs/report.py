@@ -81,7 +81,7 @@ def _config(folder: pathlib.Path) -> dict[str, Any]:
         found = runs or sorted(file.name for file in folder.glob("*.json"))
         held = f"; it holds {', '.join(found[:5])}" if found else ""
         raise ValueError(f"{folder} is no run folder (no config.json){held}")
-    return results.read_config(path)[0]
+    return options.read_config(path)[0]
 
 
 def _check_finished(folder: pathlib.Path, config: dict[str, Any], several: bool) -> None:

@@ -18,7 +18,6 @@ import scipy.special
 
 from jaxdd import __version__, views
 from jaxdd.data import files
-from jaxdd.runs import options
 
 SCORES = {
     "accuracy": "all",
@@ -164,25 +163,6 @@ def read_comparison(path: str | os.PathLike) -> dict[str, Any]:
         for name, row in table["rows"].items():
             _check_row(row, f"{path}, row {name}")
     return table
-
-
-def read_config(path: str | os.PathLike) -> tuple[dict[str, Any], options.Options]:
-    """Returns the config.json of a run or a comparison, and the options in it.
-
-    Raises:
-        ValueError: it does not hold a configuration, or options that none may have.
-    """
-    found = files.read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold an object, found {found!r}")
-    if not {"dataset", "data", "ipc"} <= found.keys():
-        raise ValueError(f"{path} does not hold the configuration of a run")
-    try:
-        asked = options.read(found)
-        asked.resolved()
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} holds options that cannot be: {error}") from error
-    return found, asked
 
 
 def is_finished(path: str | os.PathLike) -> bool:

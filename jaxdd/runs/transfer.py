@@ -32,7 +32,7 @@ def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.Op
             if (folder / "rows").is_dir():
                 found += f"; the runs of a comparison are in {folder / 'rows'}"
             raise FileNotFoundError(found)
-    config, asked = results.read_config(folder / "config.json")
+    config, asked = options.read_config(folder / "config.json")
     before = None if config["dataset"] in benchmarks.NAMES else list(augment.OPERATIONS)
     augmentation = config.get("augmentation", before)  # which the version before did not keep
     if isinstance(augmentation, list):
