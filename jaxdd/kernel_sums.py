@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdd import _checks
-
 TILE = {"cpu": 512}
 """Tile for each backend, and 2,048 for those not named.
 
@@ -182,7 +180,9 @@ def _rate(bandwidth: jax.Array) -> jax.Array:
 
 def _tile(tile: int | None) -> int:
     tile = TILE.get(jax.default_backend(), 2048) if tile is None else tile
-    return _checks.count("tile", tile)
+    if tile < 1:
+        raise ValueError(f"tile must be at least 1, found {tile}")
+    return tile
 
 
 def _joined(one: Sums, other: Sums) -> Sums:

@@ -16,14 +16,13 @@ distilled with; the others measure how a set transfers.
 
 import functools
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-
-from jaxdd import _checks
 
 Module = Callable[..., Any]
 
@@ -368,7 +367,9 @@ def _check(module, images):
             f"images must be floating, as sampling.normalise makes them, found {images.dtype}"
         )
     for name, least in (("num_classes", 1), ("width", 1), ("depth", 0)):
-        _checks.count(name, getattr(module, name, least), least=least)
+        found = getattr(module, name, least)
+        if not isinstance(found, numbers.Integral) or found < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, found {found!r}")
     for name in ("norm", "activation", "pool"):
         found = getattr(module, name, None)
         if found is not None and not callable(found):
