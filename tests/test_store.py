@@ -136,10 +136,12 @@ def test_cut_last_line_is_ignored_and_replaced(tmp_path, cut):
     assert store.progress(tmp_path) == [{"step": 0}, {"step": 2}]
 
 
-def test_a_deleted_folder_is_not_made_anew(tmp_path):
+def test_a_deleted_folder_is_refused(tmp_path):
+    folder = store.create(tmp_path / "out", {})
+    store.check_there(folder)
+    (folder / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="out is gone, expected the folder that the run be"):
-        store.append(tmp_path / "out", {"step": 0})
-    assert names(tmp_path) == []
+        store.check_there(folder)
 
 
 def test_cut_first_line_is_replaced(tmp_path):

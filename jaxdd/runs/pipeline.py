@@ -312,7 +312,6 @@ class _Attempt:
 
     def save(self, step, state):
         """Saves the state of a distillation, and what was spent so far."""
-        store.check_there(self.folder)
         checkpoint.save(self.folder, step, jax.device_get(state))
         files.write_json(self.folder / "seconds.json", self.seconds)
 
@@ -492,6 +491,7 @@ class _Attempt:
                 now = time.perf_counter()
                 speed = (step - first) / (now - begun)
                 self.work.report(name, step, steps, loss=means["loss"], speed=speed)
+                store.check_there(self.folder)
                 store.append(self.folder, {"step": step, **means, "steps_per_second": speed})
                 self.seconds["distill"] = spent + now - begun
                 due = now - saved > options.save_every or step == steps

@@ -62,7 +62,7 @@ def create(
     if not isinstance(config, dict):
         raise TypeError(f"config must be a dict, found {type(config).__name__}")
     if "\0" in os.fspath(folder):
-        raise ValueError(f"the name of a run folder must not hold NUL, found {folder!r}")
+        raise ValueError(f"the name of a run folder must not hold NUL, found {os.fspath(folder)!r}")
     folder, config = pathlib.Path(folder).expanduser(), files.plain(config)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file, expected the folder of a run")
@@ -185,12 +185,12 @@ def check_set(folder: str | os.PathLike, recorded: Mapping[str, str] | None) -> 
 
 
 def check_there(folder: str | os.PathLike) -> None:
-    """Refuses to go on in a folder that was deleted, instead of making it anew.
+    """Refuses to go on in a folder that was deleted, or half of it, instead of making it anew.
 
     Raises:
-        FileNotFoundError: the folder is gone.
+        FileNotFoundError: there is no configuration in the folder any more.
     """
-    if not pathlib.Path(folder).is_dir():
+    if not (pathlib.Path(folder) / "config.json").exists():
         raise FileNotFoundError(f"{folder} is gone, expected the folder that the run began in")
 
 
@@ -206,9 +206,7 @@ def append(folder: str | os.PathLike, record: dict[str, Any]) -> None:
 
     Raises:
         TypeError: a value that JSON cannot hold.
-        FileNotFoundError: the folder is gone.
     """
-    check_there(folder)
     files.append_line(pathlib.Path(folder) / "progress.jsonl", record)
 
 
