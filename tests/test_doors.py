@@ -97,8 +97,11 @@ DOORS = {
         dict(predictions=LABELS, labels=LABELS, attributes=ATTRIBUTES, aligned=[0, 1], **GROUPS),
     ),
 }
-FLOATS = [np.nan, np.inf, -np.inf, -1.0, 0.0, 1e-45, 1e-38, 1e-20, 1e10, 1e30, 3e38]
-CODES = [-1, 1, K, 2**31, 2**40]
+WRONG = {
+    "f": (np.float64, [np.nan, np.inf, -np.inf, -1.0, 0.0, 1e-45, 1e-38, 1e-20, 1e10, 1e30, 3e38]),
+    "i": (np.int64, [-1, 1, K, 2**31, 2**40]),
+    "u": (np.uint8, [0, 1, 255]),
+}
 
 
 @st.composite
@@ -112,12 +115,10 @@ def changed(draw, argument):
         return array.astype(draw(st.sampled_from([bool, np.int64, np.float64])))
     if how == "shape":
         return draw(st.sampled_from([array[None], array[..., None], np.stack([array] * 2)]))
-    codes = np.issubdtype(array.dtype, np.integer)
-    array = array.astype(np.int64 if codes else np.float64)
-    value = draw(st.sampled_from(CODES if codes else FLOATS))
-    array[draw(st.integers(0, N - 1)) % len(array) if array.ndim and how == "value" else ...] = (
-        value
-    )
+    dtype, values = WRONG[array.dtype.kind]
+    array = array.astype(dtype)
+    where = draw(st.integers(0, len(array) - 1)) if array.ndim and how == "value" else ...
+    array[where] = draw(st.sampled_from(values))
     return array if array.ndim else array.item()
 
 
