@@ -173,7 +173,7 @@ def _receive(coordinator, num_processes, said, deadline):
     return fault
 
 
-def _listening(coordinator):
+def _listening(coordinator: str) -> socket.socket:
     # XLA listens on all interfaces, too, unless this says otherwise.
     bound = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", coordinator)
     port, both = _address(bound)[1], socket.has_dualstack_ipv6()
@@ -182,7 +182,7 @@ def _listening(coordinator):
         return socket.create_server(("", port), family=family, dualstack_ipv6=both)
     except OSError as error:
         raise ValueError(
-            f"process 0 cannot listen on port {port}: {error.strerror}; "
+            f"process 0 cannot listen on port {port}: {os.strerror(error.errno or 0)}; "
             "is there another process 0, or another run?"
         ) from None
 
