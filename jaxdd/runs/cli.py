@@ -14,7 +14,9 @@ import pathlib
 import platform
 import re
 import shlex
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -543,12 +545,32 @@ def _check_for_nan(arguments):
         )
 
 
+@contextlib.contextmanager
+def _quiet_interrupts():
+    """Has Ctrl-C silence the threads that it tears from their work, where it would stop them."""
+
+    def stop(*_):
+        threading.excepthook = sys.unraisablehook = lambda _: None
+        logging.disable(logging.CRITICAL)
+        raise KeyboardInterrupt
+
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _without_device():
     """The platforms in JAX_PLATFORMS, if there is no device of theirs here."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError):
-        return getattr(jax.config, "jax_platforms")  # noqa: B009
+        return getattr(jax.config, "jax_platforms") or "any"  # noqa: B009
     return None
 
 
@@ -573,7 +595,8 @@ def main(arguments: list[str] | None = None) -> None:
         command = _parse(arguments)
         _check_for_nan(arguments)
         keep_programs()
-        command()
+        with _quiet_interrupts():
+            command()
     except (pipeline.Interrupted, processes.Lost, KeyboardInterrupt) as stopped:
         print(f"jaxdd: {str(stopped) or 'stopped'}", file=sys.stderr)
         if arguments[:1] in (["run"], ["compare"], ["demo"]):
