@@ -1,4 +1,5 @@
 import errno
+import io
 import os
 import platform
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -302,6 +304,37 @@ def test_what_was_chosen_and_why_is_said(capsys):
     printed = capsys.readouterr().out
     assert "seen found a bias in the texture of the images" in printed
     assert "auto kept uniform weights: could not be judged: 1 held-out samples" in printed
+
+
+def test_a_stream_that_is_not_utf8_gets_other_characters(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    cli.main(["datasets", "list"])
+    stream.flush()
+    assert b"16?16" in stream.buffer.getvalue()
+
+
+def test_environments_that_cannot_be_used_are_one_line(tmp_path, monkeypatch, capsys):
+    command = ["run", "cdigits", *TINY, "--out", tmp_path / "out"]
+    with monkeypatch.context() as patched, jax.debug_nans(True):
+        patched.setattr(cli, "keep_programs", None)
+        assert "JAX_DEBUG_NANS cannot be on" in fails(command, capsys)
+
+    def absent(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(jax, "devices", absent)
+    monkeypatch.setattr(pipeline, "run", absent)
+    assert "found no device of JAX_PLATFORMS=" in fails(command, capsys)
+
+
+def test_a_mistake_of_the_program_is_not_hidden(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "run", lambda **_: {}["gone"])
+    with pytest.raises(KeyError):
+        cli.main(["run", "cdigits", *TINY, "--out", str(tmp_path / "out")])
+    monkeypatch.setattr(pipeline, "run", lambda **_: np.testing.assert_array_equal(0, 1))
+    with pytest.raises(AssertionError):
+        cli.main(["run", "cdigits", *TINY, "--out", str(tmp_path / "out")])
 
 
 def test_version(capsys):

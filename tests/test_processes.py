@@ -6,8 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent import futures
 
+import jax
 import numpy as np
 import pytest
 
@@ -27,14 +30,24 @@ def alone(tmp_path_factory):
     return folder
 
 
-def start(folder, process, port, patience):
+def start(folder, process, port, patience, *more):
     """One of two processes with one device each, which writes what it says to a file."""
     code = (
         "import functools; from jaxdd.runs import cli, processes; "
         f"processes.joined = functools.partial(processes.joined, patience={patience}); cli.main()"
     )
     where = f"--coordinator localhost:{port} --num-processes 2 --process-id {process}".split()
-    command = [sys.executable, "-c", code, *RUN, "--out", str(folder), "--distributed", *where]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        *RUN,
+        "--out",
+        str(folder),
+        "--distributed",
+        *where,
+        *more,
+    ]
     root = str(pathlib.Path(cli.__file__).parents[2])
     flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=1")
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
@@ -94,6 +107,116 @@ def test_a_lost_process_ends_the_run_and_another_can_go_on(together, alone, tmp_
     assert not (folder / "result.json").exists()
     cli.main([*RUN, "--out", str(folder), "--resume"])
     assert_same_set(folder, alone)
+
+
+@pytest.mark.slow
+def test_processes_with_different_seeds_refuse(tmp_path):
+    """Both of them, before anything is written."""
+    port = free_port()
+    both = [start(tmp_path / "out", i, port, 30, "--seed", str(i)) for i in range(2)]
+    try:
+        for i, process in enumerate(both):
+            assert process.wait(timeout=400) == 2
+            said = (tmp_path / f"said{i}").read_text()
+            assert "processes 0 (there) and 1 (here) differ: seed is 0 there and 1 here" in said
+            who = ("1 more of 2 processes", "process 0")[i]
+            assert f"process {i} waits up to 60 s for {who} at localhost:{port}" in said
+        assert not (tmp_path / "out").exists()
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+
+
+def meet(port, *numbers, wait=30.0):
+    """What comes of processes that meet, each with (num_processes, process_id)."""
+
+    def join(number):
+        with processes.joined(f"localhost:{port}", *number, wait=wait):
+            raise AssertionError("they have been joined")
+
+    with futures.ThreadPoolExecutor() as pool:
+        return [future.exception() for future in [pool.submit(join, n) for n in numbers]]
+
+
+@pytest.mark.parametrize(
+    "numbers, part",
+    [
+        ([(2, 0), (3, 1)], "num_processes is 2 there and 3 here"),
+        ([(3, 0), (3, 1), (3, 1)], "process-id must differ between processes, found 1 twice"),
+    ],
+    ids=["counts", "ids"],
+)
+def test_processes_that_do_not_fit_are_told(numbers, part):
+    for error in meet(free_port(), *numbers):
+        assert isinstance(error, ValueError) and part in str(error)
+
+
+def test_waiting_ends(capsys):
+    port = free_port()
+    (first,) = meet(port, (3, 0), wait=0.2)
+    (second,) = meet(port, (3, 1), wait=0.2)
+    assert isinstance(first, processes.Absent) and "only 0 did" in str(first)
+    assert isinstance(second, processes.Absent) and f"not at localhost:{port}" in str(second)
+    assert "process 0 waits up to 0.2 s for 2 more of 3" in capsys.readouterr().err
+
+
+def test_who_left_before_all_came_may_come_again():
+    port = free_port()
+    with futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(meet, port, (3, 0))
+        with processes._reached(("localhost", port), time.monotonic() + 30) as gone:
+            processes._say(gone, {"process_id": 1, "num_processes": 3, **processes._versions()})
+        with processes._reached(("localhost", port), time.monotonic() + 30) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n")
+        meet(port, (3, 1), (4, 2))  # ends the meeting by another fault than number 1
+        (error,) = first.result()
+    assert "num_processes is 3 there and 4 here" in str(error)
+
+
+def test_the_end_of_the_coordinator_is_noticed():
+    """What is said passes in both directions until it closes; XLA's connection stays open."""
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = processes._relayed(f"127.0.0.1:{listener.getsockname()[1]}", ended.set)
+        with socket.create_connection(processes._address(address)) as near:
+            far = listener.accept()[0]
+            near.sendall(b"to")
+            assert far.recv(2) == b"to"
+            far.sendall(b"fro")
+            assert near.recv(3) == b"fro" and not ended.is_set()
+            far.close()
+            assert ended.wait(10)
+            near.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                near.recv(1)
+
+
+@pytest.mark.parametrize(
+    "where, part",
+    [
+        ("--coordinator foo", "must be HOST:PORT, a port in 1..65535, found 'foo'"),
+        ("--coordinator :80", "found ':80'"),
+        ("--coordinator host:abc", "found 'host:abc'"),
+        ("--coordinator host:0", "found 'host:0'"),
+        ("--coordinator host:99999", "found 'host:99999'"),
+        ("--num-processes 0", "num-processes must be at least 1, found 0"),
+        ("--process-id -1", "process-id must be at least 0, found -1"),
+        ("--num-processes 2 --process-id 2", "and below num-processes, 2, found 2"),
+        ("--process-id 1 --num-processes 2", "--distributed needs --coordinator HOST:PORT: no"),
+    ],
+    ids=str,
+)
+def test_bad_places_are_refused(where, part, tmp_path, capsys, monkeypatch):
+    def nowhere(*_, **__):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
+    monkeypatch.setattr(jax.distributed, "initialize", nowhere)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*RUN, "--out", str(tmp_path / "out"), "--distributed", *where.split()])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.count("\n") == 1 and part in said
 
 
 def test_all_devices_of_one_process(alone, tmp_path):

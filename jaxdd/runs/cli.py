@@ -14,7 +14,9 @@ import pathlib
 import platform
 import re
 import shlex
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -196,13 +198,22 @@ def run(
     out = _folder(out, _short(dataset), options.method, how, ipc, seed)
     with processes.joined(*joining) if distributed else contextlib.nullcontext():
         mesh = parallel.mesh() if distributed else None
+        processes.agree({"debias": how, "resume": resume, **dataclasses.asdict(options)})
         with processes.own_folder(out) as folder:
             with _prepared(dataset, options, data_dir, weights) as given:
+                _agree_on_data(**given)
                 result = pipeline.run(
                     folder=folder, debias=debias, mesh=mesh, resume=resume, **given
                 )
         if processes.is_first():
             _show({"random": result["random"], how: result}, out)
+
+
+def _agree_on_data(data, weights, **_):
+    """Refuses data and weights that differ between the processes, which hashes them."""
+    if jax.distributed.is_initialized():
+        told = {"dataset": data.name, "data": datasets.digest(data)}
+        processes.agree(told | {"weights": None if weights is None else files.digest(weights)})
 
 
 def compare(
@@ -441,6 +452,8 @@ def _contact_sheet(path, benchmark, *, columns=8):
     plot.comparison(path, drawn, mean=zero, std=one)
 
 
+_SCORING = (["demo"], ["run"], ["compare"], ["transfer"], ["bias"])
+
 COMMANDS = {
     "demo": demo,
     "run": run,
@@ -525,9 +538,47 @@ def _method(arguments):
     return method
 
 
+def _check_for_nan(arguments):
+    if getattr(jax.config, "jax_debug_nans") and arguments[:1] in _SCORING:  # noqa: B009
+        raise ValueError(
+            "JAX_DEBUG_NANS cannot be on: the score of a bias group without samples is NaN"
+        )
+
+
+@contextlib.contextmanager
+def _quiet_interrupts():
+    """Has Ctrl-C silence the threads that it tears from their work, where it would stop them."""
+
+    def stop(*_):
+        threading.excepthook = sys.unraisablehook = lambda _: None
+        logging.disable(logging.CRITICAL)
+        raise KeyboardInterrupt
+
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _without_device():
+    """The platforms in JAX_PLATFORMS, if there is no device of theirs here."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        return getattr(jax.config, "jax_platforms") or "any"  # noqa: B009
+    return None
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; `arguments` default to those of the process."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8
     expected = (
         ValueError,
         TypeError,
@@ -542,14 +593,24 @@ def main(arguments: list[str] | None = None) -> None:
         return
     try:
         command = _parse(arguments)
+        _check_for_nan(arguments)
         keep_programs()
-        command()
+        with _quiet_interrupts():
+            command()
     except (pipeline.Interrupted, processes.Lost, KeyboardInterrupt) as stopped:
         print(f"jaxdd: {str(stopped) or 'stopped'}", file=sys.stderr)
         if arguments[:1] in (["run"], ["compare"], ["demo"]):
             again = arguments if "--resume" in arguments else [*arguments, "--resume"]
             print(f"continue with: jaxdd {shlex.join(again)}", file=sys.stderr)
         processes.leave(3 if isinstance(stopped, processes.Lost) else 130)
+    except processes.Absent as absent:
+        print(f"jaxdd: {absent}", file=sys.stderr)
+        sys.exit(3)
     except expected as error:
         print(f"jaxdd: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         processes.leave(2)
+    except (RuntimeError, AssertionError):
+        if (platforms := _without_device()) is None:
+            raise
+        print(f"jaxdd: found no device of JAX_PLATFORMS={platforms}", file=sys.stderr)
+        sys.exit(2)

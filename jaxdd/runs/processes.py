@@ -1,26 +1,43 @@
 """Several processes: joined for one run, of which the first one writes.
 
 Every process runs the same program on the same data; its devices are part of one mesh. What they
-must not differ in, such as when to stop, the first decides and `broadcast` tells the others. All of
-them see the run folder, but only the first works in it: the others work in a copy of their own,
-which nobody keeps.
+must not differ in, such as when to stop, the first decides and `broadcast` tells the others; what
+the user tells each of them is compared by `agree`. All of them see the run folder, but only the
+first works in it: the others work in a copy of their own, which nobody keeps.
+
+Before XLA joins them, which ends a process by SIGABRT where it fails, they meet at the port of the
+coordinator in plain TCP: the first listens, the others say who they are and hear if all is well.
 """
 
 import contextlib
+import functools
+import json
 import os
 import pathlib
 import shutil
+import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import jax
+import jaxlib
+import numpy as np
 from jax.experimental import multihost_utils
+
+import jaxdd
+from jaxdd.data import files
 
 
 class Lost(Exception):
     """Another process of the run is gone; the state that was last saved is in the folder."""
+
+
+class Absent(Exception):
+    """The processes of a run did not come together in time."""
 
 
 @contextlib.contextmanager
@@ -30,6 +47,7 @@ def joined(
     process_id: int | None,
     *,
     patience: int = 30,
+    wait: float = 60,
 ) -> Iterator[None]:
     """Joins the processes of a run by `jax.distributed` while a block runs.
 
@@ -40,17 +58,35 @@ def joined(
             `jax.distributed.initialize` finds it: the coordinator in $JAX_COORDINATOR_ADDRESS, and
             all three under Slurm, Open MPI, Kubernetes and on TPUs.
         patience: seconds without a sign of life after which a process counts as lost.
+        wait: seconds within which all processes must have come.
 
     Raises:
-        ValueError: for what is None and not found.
+        ValueError: for what is None and not found, for an address or a number out of range, and
+            when processes were told different numbers or have different versions.
+        Absent: when not all processes come in time.
         Lost: when another process fails or is killed.
     """
     if num_processes == 1:
         yield
         return
-    jax.distributed.initialize(
-        coordinator, num_processes, process_id, heartbeat_timeout_seconds=patience
-    )
+    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    where = (coordinator, num_processes, process_id)
+    done = threading.Event()
+    _check(*where)
+    if coordinator and num_processes is not None and process_id is not None:
+        _meet(coordinator, num_processes, process_id, wait)
+        if process_id:
+            coordinator = _relayed(coordinator, functools.partial(_end, process_id, done))
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            initialization_timeout=round(wait),
+            heartbeat_timeout_seconds=patience,
+        )
+    except ValueError as error:
+        raise _not_told(*where) or error from None
     try:
         yield
         multihost_utils.sync_global_devices("the run is done")
@@ -59,12 +95,219 @@ def joined(
         raise Lost(
             f"process {jax.process_index()} lost touch with another one: {reason}"
         ) from error
+    done.set()
     jax.distributed.shutdown()
+
+
+# --- where the processes meet ------------------------------------------------------------------
+
+
+def _check(coordinator, num_processes, process_id):
+    if coordinator is not None:
+        _address(coordinator)
+    if num_processes is not None and num_processes < 1:
+        raise ValueError(f"num-processes must be at least 1, found {num_processes}")
+    if process_id is not None and not 0 <= process_id < (num_processes or process_id + 1):
+        last = "" if num_processes is None else f" and below num-processes, {num_processes}"
+        raise ValueError(f"process-id must be at least 0{last}, found {process_id}")
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Returns host and port."""
+    host, _, port = text.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
+        raise ValueError(f"coordinator must be HOST:PORT, a port in 1..65535, found {text!r}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _not_told(coordinator, num_processes, process_id):
+    """Returns an error about the options that no cluster stands in for, if there are any."""
+    given = {
+        "--coordinator HOST:PORT": coordinator,
+        "--num-processes": num_processes,
+        "--process-id": process_id,
+    }
+    absent = [name for name, value in given.items() if value is None]
+    found = "no cluster was found that tells"
+    return ValueError(f"--distributed needs {', '.join(absent)}: {found}") if absent else None
+
+
+def _meet(coordinator: str, num_processes: int, process_id: int, wait: float) -> None:
+    """Returns once all processes have come and were told the same."""
+    deadline = time.monotonic() + wait
+    who = "process 0" if process_id else f"{num_processes - 1} more of {num_processes} processes"
+    what = f"process {process_id} waits up to {wait:g} s for {who} at {coordinator}"
+    print(f"jaxdd: {what}", file=sys.stderr, flush=True)
+    said = {"num_processes": num_processes, **_versions()}
+    if process_id:
+        fault = _call(_address(coordinator), {"process_id": process_id, **said}, deadline)
+    else:
+        fault = _receive(coordinator, num_processes, said, deadline)
+    if fault:
+        raise ValueError(fault)
+
+
+def _versions() -> dict[str, str]:
+    return {module.__name__: module.__version__ for module in (jax, jaxlib, jaxdd)}
+
+
+def _receive(coordinator, num_processes, said, deadline):
+    """The first process: hears all others, tells them what is wrong, and returns it ("" if none).
+
+    Whoever says nothing that makes sense is none of them.
+    """
+    fault, came = "", {}
+    with contextlib.ExitStack() as stack:
+        with _listening(coordinator) as listener:
+            while len(came) < num_processes - 1 and not fault:
+                connection = stack.enter_context(_accepted(listener, deadline, came, coordinator))
+                caller = _heard(connection)
+                if caller is not None:
+                    came = {i: other for i, other in came.items() if not _has_left(other)}
+                    number = caller.pop("process_id")
+                    fault = _fault(number, caller, came, said)
+                    came[f"{number} again" if number in came else number] = connection
+        for connection in came.values():  # once the port is free for XLA
+            with contextlib.suppress(OSError):
+                _say(connection, fault)
+    return fault
+
+
+def _listening(coordinator: str) -> socket.socket:
+    # XLA listens on all interfaces, too, unless this says otherwise.
+    bound = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", coordinator)
+    port, both = _address(bound)[1], socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        return socket.create_server(("", port), family=family, dualstack_ipv6=both)
+    except OSError as error:
+        raise ValueError(
+            f"process 0 cannot listen on port {port}: {os.strerror(error.errno or 0)}; "
+            "is there another process 0, or another run?"
+        ) from None
+
+
+def _accepted(listener, deadline, came, coordinator):
+    listener.settimeout(max(deadline - time.monotonic(), 0.01))
+    try:
+        return listener.accept()[0]
+    except TimeoutError:
+        here = ", ".join(map(str, [0, *sorted(came)]))
+        raise Absent(f"not all processes came to {coordinator} in time: only {here} did") from None
+
+
+def _heard(connection):
+    """What a caller says, None if it makes no sense."""
+    connection.settimeout(5)
+    try:
+        with connection.makefile("rb") as lines:
+            caller = json.loads(lines.readline(2**16))
+    except (OSError, ValueError):
+        return None
+    return caller if isinstance(caller, dict) and "process_id" in caller else None
+
+
+def _has_left(connection):
+    """Whether a caller, who has nothing more to say, is gone."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _fault(number, caller, came, said):
+    if found := files.differences(said, caller):
+        return f"processes 0 (there) and {number} (here) differ: {found}"
+    return f"process-id must differ between processes, found {number} twice" * (number in came)
+
+
+def _call(address, said, deadline):
+    """Every other process: returns what the first one says is wrong."""
+    with _reached(address, deadline) as connection:
+        _say(connection, said)
+        connection.settimeout(max(deadline - time.monotonic(), 0.01) + 5)  # the first ends it
+        try:
+            with connection.makefile("rb") as lines:
+                return json.loads(lines.readline())
+        except (OSError, ValueError):
+            raise Absent("process 0 ended before all processes had come") from None
+
+
+def _say(connection, what):
+    connection.settimeout(5)
+    connection.sendall(json.dumps(what).encode() + b"\n")
+
+
+def _reached(address, deadline):
+    """A connection to host and port, where somebody may have to start listening first."""
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return socket.create_connection(address, timeout=max(min(left, 5), 0.1))
+        except OSError as error:
+            if left <= 0:
+                where = "{}:{}".format(*address)
+                raise Absent(f"process 0 is not at {where}: {error.strerror or error}") from None
+        time.sleep(0.1)
+
+
+# --- the way to the coordinator ----------------------------------------------------------------
+
+
+def _relayed(coordinator: str, end: Callable[[], None]) -> str:
+    """Returns an address here that leads to the coordinator's; `end` is called when that is gone.
+
+    XLA would end the process by SIGABRT if it saw its connection break. It only sees this one.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        while True:
+            near = listener.accept()[0]
+            try:
+                far = _reached(_address(coordinator), time.monotonic() + 10)
+            except Absent:
+                return end()
+            far.settimeout(None)
+            for pair in (near, far), (far, near):
+                threading.Thread(
+                    target=_relay, args=(*pair, pair[0] is far, end), daemon=True
+                ).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def _relay(source, sink, is_far, end):
+    with contextlib.suppress(OSError):
+        while data := source.recv(2**16):
+            sink.sendall(data)
+    if is_far:
+        end()
+
+
+def _end(process_id, done):
+    """Ends this process, unless the run is done or it comes to its end by itself."""
+    if done.wait(2):  # where it talks to the first process, it notices and says more
+        return
+    print(
+        f"jaxdd: process {process_id} lost touch with process 0; "
+        "go on with the same command and --resume",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(3)
+
+
+# --- what they share ---------------------------------------------------------------------------
 
 
 def leave(code: int) -> NoReturn:
     """Ends this process; one that was joined to others does not wait for them any more."""
-    if jax.process_count() == 1:
+    if not jax.distributed.is_initialized():
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -79,6 +322,27 @@ def is_first() -> bool:
 def broadcast(tree: Any) -> Any:
     """Returns the arrays of the first process in every process, of the same shapes everywhere."""
     return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
+
+
+def agree(told: dict[str, Any]) -> None:
+    """Compares what the processes were told, and their versions.
+
+    Args:
+        told: values as in `files.write_json`, by name.
+
+    Raises:
+        ValueError: in every process, with the values of the first one and of one that differs.
+    """
+    if not jax.distributed.is_initialized():
+        return
+    text = json.dumps(files.plain(_versions() | told)).encode()
+    longest = int(multihost_utils.process_allgather(np.int32(len(text))).max())
+    padded = np.frombuffer(text.ljust(longest), np.uint8)
+    first, *others = (json.loads(bytes(row)) for row in multihost_utils.process_allgather(padded))
+    for i, other in enumerate(others, 1):
+        if found := files.differences(first, other):
+            jax.distributed.shutdown()
+            raise ValueError(f"processes 0 (there) and {i} (here) differ: {found}")
 
 
 @contextlib.contextmanager
