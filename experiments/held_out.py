@@ -1,0 +1,29 @@
+"""What is auto worth on biases that it was not made on?
+
+    python -m experiments.held_out --preset quick --data-dir DIR
+
+Three held-out sets of `experiments.shortcuts` with 5 % bias-conflicting samples, at ten images per
+class: the second ten corruptions of Learning from Failure, a mark in a place of its class, and the
+place of the object itself. They were run once, after views, threshold and weights had been fixed.
+"""
+
+import itertools
+
+from experiments.tools import grid
+from jaxdd.runs.options import make
+
+BENCHMARKS = "ccifar10-noise", "cifar10-mark", "fmnist-place"
+
+
+def cells(preset: str) -> list[grid.Cell]:
+    """Plain, chosen without and made with bias labels."""
+    return [
+        grid.Cell(name, row, make(preset=preset, conflict=0.05))
+        for name, row in itertools.product(BENCHMARKS, ("none", "auto", "oracle"))
+    ]
+
+
+GRID = grid.Grid("held_out", cells, down=("dataset",), scores=("accuracy", "conflicting"))
+
+if __name__ == "__main__":
+    grid.main(GRID)
