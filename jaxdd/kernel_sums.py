@@ -9,6 +9,7 @@ device has seen every piece, and no device ever holds more than one of them.
 """
 
 import functools
+import numbers
 from typing import Any, NamedTuple
 
 import jax
@@ -180,6 +181,8 @@ def _rate(bandwidth: jax.Array) -> jax.Array:
 
 def _tile(tile: int | None) -> int:
     tile = TILE.get(jax.default_backend(), 2048) if tile is None else tile
+    if not isinstance(tile, numbers.Integral):
+        raise TypeError(f"tile must be an integer, found {tile!r}")
     if tile < 1:
         raise ValueError(f"tile must be at least 1, found {tile}")
     return tile
