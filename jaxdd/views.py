@@ -2,7 +2,7 @@
 
 A network of the classes learns what is easiest, and nobody can tell from its embedding whether that
 was the object. A view cannot see the object: it holds the tone of an image, its texture or its
-border, whatever stands where. How well a class is told from it is suspicious by itself, see
+border, or just where it is. How well a class is told from it is suspicious by itself, see
 `probes`. Which views there are is a prior of what a bias may be; without one, nothing can be said
 (Lin et al., "ZIN: When and How to Learn Invariance Without Environment Partition?", 2022).
 
@@ -15,7 +15,11 @@ border, whatever stands where. How well a class is told from it is suspicious by
 | `noise` | 24 | noise, compression, sharpness | anything larger than three pixels |
 | `blocks` | 226 | compression, resolution, fine texture | where, and what is larger than a block |
 | `texture` | 321 | all that `tone`, `noise` and `blocks` see | where anything is |
-| `layout` | 32 | position, size, coarse shape: much of the object | colour, detail |
+| `layout` | 48 | where anything is: position, size, coarse shape | detail |
+
+A suspect is compared with a rival that sees the object (`BLIND`): tone with `toneless`, to which
+all images are equally bright and have no colour; texture with `patches`; layout with `anywhere`, to
+which an image is the same wherever it is moved.
 
 A view is a pure function of images `[n, h, w, c]`, floating in [0, 1], of any n, channels and sides
 of at least four pixels, to finite numbers `[n, d]`.
@@ -27,6 +31,7 @@ of at least four pixels, to finite numbers `[n, d]`.
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +44,7 @@ View = Callable[[jax.Array], jax.Array]
 
 _LEVELS = np.arange(1, 16, dtype=np.float32) / 16
 _BLOCK = 8
+_PATCHES = 20_000  # that filters are whitened by
 
 
 def of(images: jax.Array, view: View) -> jax.Array:
@@ -164,18 +170,14 @@ def texture(images: jax.Array) -> jax.Array:
 
 
 def layout(images: jax.Array) -> jax.Array:
-    """Mean and deviation of the luminance in a grid of 4×4 cells."""
-    n, h, w, _ = images.shape
-    cells = images.mean(-1)[:, : h // 4 * 4, : w // 4 * 4].reshape(n, 4, h // 4, 4, w // 4)
-    parts = cells.mean((2, 4)), cells.std((2, 4))
+    """Mean and deviation of the luminance in a grid of 4×4 cells, and in colour mean saturation."""
+    n, h, w, c = images.shape
+    cells = images[:, : h // 4 * 4, : w // 4 * 4].reshape(n, 4, h // 4, 4, w // 4, c)
+    grey = cells.mean(-1)
+    parts = [grey.mean((2, 4)), grey.std((2, 4))]
+    if c > 1:
+        parts.append((cells.max(-1) - cells.min(-1)).mean((2, 4)))
     return jnp.concatenate([part.reshape(n, -1) for part in parts], 1)
-
-
-BLIND: dict[str, View] = {"tone": tone, "texture": texture}
-"""Views that are told nothing of where anything is, from the poorest on."""
-
-NAMED: dict[str, View] = {**BLIND, "ring": ring}
-"""Views that one can ask for by name; ring where the object stands in the middle."""
 
 
 def patches(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 6) -> View:
@@ -195,31 +197,11 @@ def patches(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 
         TypeError: images that are neither uint8 nor floating.
         ValueError: no filters, or patches of no pixels.
     """
-    _check_dtype(images)
-    count, side = _checks.count("count", count), _checks.count("side", side)
-    n, h, w, c = images.shape
-    side = min(side, h // 2, w // 2)
-    key_image, key_row, key_column = jax.random.split(key, 3)
-    drawn = 20_000
-    where = (
-        jax.random.randint(key_image, (drawn,), 0, n),
-        jax.random.randint(key_row, (drawn,), 0, h - side + 1),
-        jax.random.randint(key_column, (drawn,), 0, w - side + 1),
-    )
-    whitened = jax.jit(_whitened, static_argnames=("side", "count"))
-    filters, offset, threshold = whitened(images, *where, side=side, count=count)
-    stride = 2 if min(h, w) >= 4 * side else 1
+    respond = _filtered(key, images, count, side)
+    stride = 2 if min(images.shape[1:3]) >= 4 * side else 1
 
     def view(images):
-        kernel = filters.reshape(side, side, c, -1)
-        dimensions = ("NHWC", "HWIO", "NHWC")
-        found = jax.lax.conv_general_dilated(
-            images, kernel, (stride, stride), "VALID", dimension_numbers=dimensions
-        )
-        found = found - offset
-        found = jnp.concatenate(
-            [jax.nn.relu(found - threshold), jax.nn.relu(-found - threshold)], -1
-        )
+        found = respond(images, stride)
         rows, columns = (np.array_split(np.arange(x), 2) for x in found.shape[1:3])
         quarters = [
             found[:, a[0] : a[-1] + 1, b[0] : b[-1] + 1].mean((1, 2)) for a in rows for b in columns
@@ -227,6 +209,121 @@ def patches(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 
         return jnp.concatenate(quarters, 1)
 
     return view
+
+
+def anywhere(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 6) -> View:
+    """Returns a view that sees the object and not where it is: the same for images that are rolled.
+
+    Responses of whitened patches as in `patches`, their mean and root mean square over an image
+    whose borders meet; its tone; and the log amplitude of the luminance's low frequencies, up to
+    six periods, which coarse shapes differ in.
+
+    Args:
+        key: as in `patches`.
+        images: as in `patches`.
+        count: as in `patches`.
+        side: as in `patches`.
+
+    Raises:
+        TypeError: as in `patches`.
+        ValueError: as in `patches`.
+    """
+    respond = _filtered(key, images, count, side)
+
+    def view(images):
+        h, w = images.shape[1:3]
+        reach = min(side, h // 2, w // 2) - 1
+        found = respond(jnp.pad(images, ((0, 0), (0, reach), (0, reach), (0, 0)), "wrap"), 1)
+        waves = jnp.abs(jnp.fft.rfft2(images.mean(-1))) / np.sqrt(h * w)
+        low = np.flatnonzero(np.abs(np.fft.fftfreq(h) * h) <= 6)
+        waves = jnp.log(waves[:, low, :7] + 1e-2).reshape(len(images), -1)
+        typical = jnp.sqrt((found**2).mean((1, 2)) + 1e-12)
+        return jnp.concatenate([found.mean((1, 2)), typical, tone(images), waves], 1)
+
+    return view
+
+
+def toneless(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 6) -> View:
+    """Returns a view that sees the object and its texture, but no colour, brightness or contrast.
+
+    `patches`, `noise` and `blocks` of the luminance, standardised image by image.
+
+    Args:
+        key: as in `patches`.
+        images: as in `patches`.
+        count: as in `patches`.
+        side: as in `patches`.
+
+    Raises:
+        TypeError: as in `patches`.
+        ValueError: as in `patches`.
+    """
+    _check_dtype(images)
+    shape = patches(key, _standard(_unit(images[:_PATCHES])), count=count, side=side)
+
+    def view(images):
+        grey = _standard(images)
+        return jnp.concatenate([shape(grey), noise(grey), blocks(grey)], 1)
+
+    return view
+
+
+def _standard(images):
+    """Luminance of mean a half and deviation a quarter, `[n, h, w, 1]`."""
+    grey = images.mean(-1, keepdims=True)
+    mean, deviation = (each((1, 2, 3), keepdims=True) for each in (grey.mean, grey.std))
+    return 0.5 + 0.25 * (grey - mean) / (deviation + 1e-2)
+
+
+class Suspect(NamedTuple):
+    """A view that cannot see the object, and what it is compared with.
+
+    Attributes:
+        view: the view.
+        rival: from a key and images to a view that sees the object.
+    """
+
+    view: View
+    rival: Callable[[jax.Array, jax.Array], View] = patches
+
+
+BLIND: dict[str, Suspect] = {
+    "tone": Suspect(tone, toneless),
+    "texture": Suspect(texture),
+    "layout": Suspect(layout, anywhere),
+}
+"""Views that cannot see the object, and their rivals."""
+
+NAMED: dict[str, View] = {name: each.view for name, each in BLIND.items()} | {"ring": ring}
+"""Views that one can ask for by name; ring where the object stands in the middle."""
+
+
+def _filtered(key, images, count, side):
+    """From images and a stride to the responses of patches of the data above and below a bound."""
+    _check_dtype(images)
+    count, side = _checks.count("count", count), _checks.count("side", side)
+    n, h, w, c = images.shape
+    side = min(side, h // 2, w // 2)
+    key_image, key_row, key_column = jax.random.split(key, 3)
+    where = (
+        jax.random.randint(key_image, (_PATCHES,), 0, n),
+        jax.random.randint(key_row, (_PATCHES,), 0, h - side + 1),
+        jax.random.randint(key_column, (_PATCHES,), 0, w - side + 1),
+    )
+    whitened = jax.jit(_whitened, static_argnames=("side", "count"))
+    filters, offset, threshold = whitened(images, *where, side=side, count=count)
+    kernel = filters.reshape(side, side, c, -1)
+
+    def respond(images, stride):
+        found = jax.lax.conv_general_dilated(
+            images, kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        found = found - offset
+        return jnp.concatenate(
+            [jax.nn.relu(found - threshold), jax.nn.relu(-found - threshold)], -1
+        )
+
+    return respond
 
 
 def _whitened(images, which, row, column, *, side, count):

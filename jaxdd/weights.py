@@ -2,14 +2,14 @@
 
 `by_density` is the paper's way: embed the samples with a supervised contrastive encoder, estimate
 their density within the class, weigh by its inverse. `encode`, `density` and `from_density` are its
-three steps. `by_view` weighs by what numbers of the images say that cannot draw the object: tone
-and texture (`jaxdd.views`). `oracle` is what bias labels would give.
+three steps. `by_view` weighs by what numbers of the images say that cannot draw the object: tone,
+texture and layout (`jaxdd.views`). `oracle` is what bias labels would give.
 
 `choose` finds the way for the data at hand. First it asks for a shortcut: where a head on such
 numbers tells the classes, or blocks of them, better than one that sees the object does, it is the
 bias that both of them learn, and the groups that follow from the numbers get equal mass. That finds
-corruptions and grey images, of which the encoder sees little. It rests on the view alone: classes
-that *are* textures look like a bias.
+corruptions, grey images and places, of which the encoder sees little. It rests on the view alone:
+classes that *are* textures look like a bias.
 
 Elsewhere encoder length, bandwidth and temperature are searched. Good weights give every bias group
 of a class the same mass, and nobody knows the groups. But a classifier that has
@@ -326,20 +326,23 @@ def by_view(
 CERTAIN = 3.0
 """Standard errors by which a view has to tell the classes better than what sees the object."""
 
+WORTH = 0.01
+"""Share of samples that it has to put into the right block besides, or little is to be undone."""
+
 
 def shortcuts(
     key: jax.Array,
     pool: sampling.Pool,
     *,
-    blind: Mapping[str, views.View] = views.BLIND,
+    blind: Mapping[str, views.Suspect] = views.BLIND,
     most: int = 15_000,
 ) -> dict[str, probes.Shortcut]:
-    """Compares heads on views that cannot see the object with one on patches, which can.
+    """Compares heads on views that cannot see the object with heads on rivals, which can.
 
     Args:
         key: of the samples, the patches and the folds.
         pool: the samples; their weights play no part.
-        blind: views by name.
+        blind: views and their rivals by name.
         most: samples that are looked at, at least 1.
 
     Returns:
@@ -354,8 +357,21 @@ def shortcuts(
     chosen = jnp.sort(jax.random.permutation(key_samples, n)[:most])
     images, labels = pool.images[chosen], pool.labels[chosen]
     told = lambda view: probes.crossfit(key_folds, views.of(images, view), labels, num_classes=k)
-    seeing = told(views.patches(key_patches, images))
-    return {name: probes.shortcut(told(view), seeing, labels) for name, view in blind.items()}
+    rivals = dict.fromkeys(suspect.rival for suspect in blind.values())
+    seeing = {rival: told(rival(key_patches, images)) for rival in rivals}
+    return {
+        name: probes.shortcut(told(suspect.view), seeing[suspect.rival], labels)
+        for name, suspect in blind.items()
+    }
+
+
+def is_bias(found: probes.Shortcut) -> bool:
+    """Whether a view tells the classes better than its rival, by `CERTAIN` and by `WORTH`.
+
+    >>> is_bias(probes.Shortcut((0, 1), blind=0.05, seeing=0.07, deviations=4.0))
+    True
+    """
+    return found.deviations > CERTAIN and found.seeing - found.blind > WORTH
 
 
 class Search(NamedTuple):
@@ -473,7 +489,7 @@ def choose(
     layer: Layer = "projection",
     rule: Callable[..., jax.Array] = kde.mean_distance,
     clip: float | None = None,
-    blind: Mapping[str, views.View] = views.BLIND,
+    blind: Mapping[str, views.Suspect] = views.BLIND,
     judge: Judge | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Choice:
@@ -507,9 +523,10 @@ def choose(
         judge = functools.partial(judge_by_subsets, key_judge, strategy=strategy)
     report(0, 3)
     told = shortcuts(key_views, pool, blind=blind)
-    view = max(told, key=lambda name: told[name].deviations, default=None)
-    if view is not None and told[view].deviations > CERTAIN:
-        found = by_view(key_views, pool, blind[view], blocks=told[view].blocks, clip=clip)
+    passed = [name for name, found in told.items() if is_bias(found)]
+    view = max(passed, key=lambda name: told[name].deviations, default=None)
+    if view is not None:
+        found = by_view(key_views, pool, blind[view].view, blocks=told[view].blocks, clip=clip)
         report(3, 3)
         return Choice(found.weights, None, [], 0, {}, None, view, told, found)
     report(1, 3)

@@ -342,6 +342,27 @@ def test_a_mark_covers_its_square_and_nothing_else():
     assert (jitted == bias.marked(KEY, images, attributes)).all()
 
 
+def test_a_bar_crosses_the_image():
+    """16 × 24 pixels: rows of 2 at 0, 3.5, 7, …, rounded half up, then columns of 3."""
+    images = np.random.default_rng(0).integers(1, 255, (50, 16, 24, 3), dtype=np.uint8)
+    attributes = np.arange(50) % 10
+    found = np.array(bias.barred(KEY, images, attributes))
+    for image, before, bar in zip(found, images, attributes, strict=True):
+        top, left = (0, 4, 7, 11, 14)[bar % 5], (0, 5, 11, 16, 21)[bar % 5]
+        where = np.s_[top : top + 2] if bar < 5 else np.s_[:, left : left + 3]
+        assert len(np.unique(image[where].reshape(-1, 3), axis=0)) == 1
+        assert tuple(image[where][0, 0].tolist()) in bias.SOLID_COLORS
+        image[where] = before[where]
+    assert (found == images).all()
+
+
+def test_quarter_turns():
+    grey = np.random.default_rng(0).integers(0, 255, (8, 5, 5), dtype=np.uint8)
+    found = np.asarray(jax.jit(bias.turned)(grey[..., None], np.arange(8) % 4))
+    for i, image in enumerate(found):
+        assert (image == np.rot90(grey[i], i % 4)[..., None]).all()
+
+
 RGB = np.zeros((2, 4, 4, 3), np.uint8)
 
 
@@ -359,6 +380,9 @@ RGB = np.zeros((2, 4, 4, 3), np.uint8)
         (lambda: bias.placed(RGB[..., 0], jnp.full(2, 10)), ValueError, "must lie in 0..9"),
         (lambda: bias.marked(KEY, RGB, jnp.zeros(3, int)), ValueError, r"\(2,\), found \(3,\)"),
         (lambda: bias.marked(KEY, RGB[..., :1], jnp.zeros(2, int)), ValueError, r"\[n, h, w, 3\]"),
+        (lambda: bias.barred(KEY, RGB, jnp.full(2, 10)), ValueError, "must lie in 0..9"),
+        (lambda: bias.turned(RGB[:, :3, :, 0], jnp.zeros(2, int)), ValueError, "square, found"),
+        (lambda: bias.turned(RGB[..., 0], jnp.full(2, 4)), ValueError, "must lie in 0..3"),
         (lambda: bias.natural_background(RGB[..., 0], RGB[:1]), ValueError, "differ: found"),
         (lambda: bias.natural_background(RGB[..., 0], RGB / 1), TypeError, "scenes must be uint8"),
         (

@@ -1,4 +1,4 @@
-"""What views see of real digits, with one view and one pixel in the place of patches."""
+"""What views see of real digits, with one view and one pixel in the place of its rival."""
 
 import jax
 import numpy as np
@@ -11,8 +11,8 @@ from jaxdd.data import benchmarks, datasets, files
 
 @pytest.fixture
 def cheap(monkeypatch):
-    monkeypatch.setattr(views, "NAMED", {"tone": views.tone})
-    monkeypatch.setattr(views, "patches", lambda key, images: lambda seen: seen[:, 8, 8])
+    pixel = lambda key, images: lambda seen: seen[:, 8, 8]
+    monkeypatch.setattr(shortcuts, "ASKED", {"tone": views.Suspect(views.tone, pixel)})
 
 
 def test_colours_of_digits_are_found(cheap, tmp_path, monkeypatch):

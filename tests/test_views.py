@@ -38,7 +38,7 @@ def test_any_images_give_finite_numbers(name, shape):
 
 
 def test_sizes_are_those_of_the_table():
-    sizes = dict(zip(EVERY, (71, 71, 33, 24, 226, 32), strict=True))
+    sizes = dict(zip(EVERY, (71, 71, 33, 24, 226, 48), strict=True))
     table = sizes | {"texture": 321, "chroma": 32}
     for name, size in table.items():
         assert jax.eval_shape(getattr(views, name), COLOUR).shape == (6, size)
@@ -120,6 +120,8 @@ def test_layout_by_hand():
     assert mean[0, 0] == 1 and mean.sum() == 1.25 and mean[3, 3] == 0.25
     close(deviation[3, 3], np.sqrt(0.25 * 0.75))
     assert deviation[0, 0] == 0
+    red = np.concatenate([images, np.zeros((1, 8, 8, 2), np.float32)], -1)
+    close(seen("layout", red)[0, 32:].reshape(4, 4), mean)
 
 
 def test_texture_is_all_that_does_not_ask_where():
@@ -147,6 +149,36 @@ def test_patches_see_where():
     spot = images.at[:, 1:4, 1:4].set(0)
     changed = (np.asarray(view(spot)) != np.asarray(view(images))).reshape(50, 4, 8).any((0, 2))
     assert changed.tolist() == [True, False, False, False]
+
+
+def test_anywhere_does_not_see_where():
+    """Rolled images are the same; with their pixels shuffled they are not."""
+    images = jnp.asarray(np.random.default_rng(0).uniform(size=(50, 8, 12, 3)), jnp.float32)
+    view = jax.jit(views.anywhere(jax.random.key(0), images, count=4, side=3))
+    found = np.asarray(view(images))
+    assert found.shape == (50, 2 * 8 + 71 + 8 * 7) and np.isfinite(found).all()
+    close(view(jnp.roll(images, (3, 5), (1, 2))), found, rtol=1e-3)
+    shuffled = np.random.default_rng(1).permutation(images.reshape(50, -1, 3), axis=1)
+    assert np.abs(view(shuffled.reshape(images.shape)) - found).max(1).min() > 0.1
+    assert np.isfinite(view(jnp.zeros((50, 8, 12, 3)))).all()
+
+
+def test_toneless_does_not_see_the_tone():
+    """Other contrast, brightness and colour of the same luminance are the same; grey is too."""
+    images = jnp.asarray(np.random.default_rng(0).uniform(size=(50, 8, 12, 3)), jnp.float32)
+    view = jax.jit(views.toneless(jax.random.key(0), images, count=4, side=3))
+    found = np.asarray(view(images))
+    assert (
+        found.shape[1]
+        == 4 * 8
+        + jax.eval_shape(views.noise, images[..., :1]).shape[1]
+        + (jax.eval_shape(views.blocks, images[..., :1]).shape[1])
+    )
+    dark = 100 * (0.2 + 0.5 * images)  # the floor of the deviation is 1 %
+    close(view(dark), view(100 * images), rtol=1e-2, atol=1e-2)
+    grey = jnp.broadcast_to(images.mean(-1, keepdims=True), images.shape)
+    close(view(grey), found, rtol=1e-3, atol=1e-3)
+    assert np.isfinite(view(jnp.zeros((50, 8, 12, 3)))).all()
 
 
 def test_a_pool_is_seen_in_micro_batches():

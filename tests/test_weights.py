@@ -350,11 +350,15 @@ def never(*_):
     raise AssertionError("judged")
 
 
-def test_a_shortcut_is_chosen_before_anything_is_searched(monkeypatch):
+def test_a_shortcut_is_chosen_before_anything_is_searched():
     """One pixel says less than the brightness of all does; coins for labels are told by neither."""
-    monkeypatch.setattr(weights.views, "patches", lambda key, images: lambda seen: seen[:, 0, 0])
+    pixel = lambda key, images: lambda seen: seen[:, 0, 0]
     (pool, groups), reports = lit(), []
-    options = dict(strategy=(), blind={"light": brightness}, report=lambda *at: reports.append(at))
+    options = dict(
+        strategy=(),
+        blind={"light": views.Suspect(brightness, pixel)},
+        report=lambda *at: reports.append(at),
+    )
     choice = weights.choose(KEY, pool, **options, judge=never)
     assert choice.view == "light" and choice.objection is choice.weighed is None
     assert choice.shortcuts["light"].deviations > weights.CERTAIN
@@ -366,7 +370,12 @@ def test_a_shortcut_is_chosen_before_anything_is_searched(monkeypatch):
     np.testing.assert_allclose(choice.weights, oracle, rtol=0.1)
     assert reports == [(0, 3), (3, 3)]
     coins, _ = lit(dark=0.5)
-    assert weights.shortcuts(KEY, coins, blind={"light": brightness})["light"].deviations < 2
+    assert (
+        weights.shortcuts(KEY, coins, blind={"light": views.Suspect(brightness, pixel)})[
+            "light"
+        ].deviations
+        < 2
+    )
 
 
 def test_nothing_is_compared_where_nothing_can_be_seen():
@@ -473,7 +482,7 @@ def test_weights_for_coloured_digits_and_none_for_grey_ones(name, conflict):
         strategy=("crop",),
         encoder=encoder,
         search=weights.Search(encoder_steps=(60,), bandwidth=(0.2,), temperature=(0.7, 1.0)),
-        blind={"tone": views.tone},
+        blind={"tone": views.Suspect(views.tone)},
         judge=functools.partial(weights.judge_by_subsets, KEY, **judging),
     )
     assert (choice.weighed is None) == (conflict is None) == (choice.objection is not None)

@@ -115,8 +115,8 @@ def _shades(key, data, attributes, options):
     return jax.jit(bias.foreground)(key, data.images, attributes, severity=options.severity)
 
 
-def _marked(key, data, attributes, options):
-    return jax.jit(bias.marked)(key, data.images, attributes)
+def _drawn(rendering):
+    return lambda key, data, attributes, options: jax.jit(rendering)(key, data.images, attributes)
 
 
 def _solid(rendering):
@@ -183,12 +183,20 @@ RECIPES = {
         tuple(degradations.DEGRADATIONS), 0.05, 4, about="noise and blur (LfF, second ten)",
     ),
     "cifar10-mark": Recipe(
-        "cifar10", _marked, tuple(map(str, range(10))), 0.05,
+        "cifar10", _drawn(bias.marked), tuple(map(str, range(10))), 0.05,
         about="a small square in one of ten places",
     ),
     "fmnist-place": Recipe(
         "fashion_mnist", _solid(bias.placed), tuple(map(str, range(10))), 0.05,
         about="half as large, in one of ten places",
+    ),
+    "cifar10-bar": Recipe(
+        "cifar10", _drawn(bias.barred), tuple(map(str, range(10))), 0.05,
+        about="a bar across, one of ten",
+    ),
+    "fmnist-turn": Recipe(
+        "fashion_mnist", _solid(bias.turned), ("0°", "90°", "180°", "270°"), 0.05,
+        aligned=tuple(i % 4 for i in range(10)), about="turned by quarters",
     ),
     "cifar10-s": Recipe(
         "cifar10", _solid(bias.greyscale), ("grey", "colour"), 0.1, aligned=(0,) * 5 + (1,) * 5,
@@ -233,6 +241,8 @@ def load(
     | ccifar10-noise | the same with LfF's second ten: noise, blur and none |
     | cifar10-mark | a small square of any colour in one of ten places, one per class |
     | fmnist-place | clothes half as large, in one of ten places, one per class |
+    | cifar10-bar | a bar across the image, in one of ten places, in any colour, one per class |
+    | fmnist-turn | clothes turned by 0 to 3 quarters; classes 0, 4 and 8 share a turn, and so on |
     | cmnist-dd, ccifar10-dd | the same at conflicts of 0, .05, .2, .5, .9, 1 |
     | cifar10-s | classes 0 to 4 mostly grey, 5 to 9 mostly in colour (FairDD) |
     | bffhq | faces: young or old, biased by gender; `conflict` names one of its folders |

@@ -333,6 +333,70 @@ def marked(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.Arra
     return jnp.where(inside, color[:, None, None], images)
 
 
+def barred(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.Array:
+    """Draws a bar across the image, where and along which side the attribute says, in any colour.
+
+    Args:
+        key: draws the colour of each bar out of `SOLID_COLORS`.
+        images: RGB images, uint8 [n, h, w, 3].
+        attributes: bar of each image, integers [n] in 0..9: five rows from the top down, then five
+            columns from the left.
+
+    Returns:
+        RGB images, uint8 [n, h, w, 3]; a bar is as wide as an eighth of the side that it crosses,
+        and one pixel at least.
+
+    Raises:
+        TypeError: images that are not uint8, attributes that are not integers.
+        ValueError: wrong shapes or an attribute without a bar.
+
+    >>> image = jnp.full((1, 5, 5, 3), 7, jnp.uint8)
+    >>> (barred(jax.random.key(0), image, jnp.array([9])) != image).any(-1)[0, 0].tolist()
+    [False, False, False, False, True]
+    """
+    images = _rgb("images", images)
+    n, h, w, _ = images.shape
+    attributes = _checks.integers("attributes", attributes, 10, length=n)
+    across = (attributes < 5)[:, None, None]
+    inside = jnp.where(across, _bar(h, attributes)[:, :, None], _bar(w, attributes)[:, None])
+    color = jnp.asarray(SOLID_COLORS, jnp.uint8)[jax.random.bits(key, (n,), jnp.uint32) % 10]
+    return jnp.where(inside[..., None], color[:, None, None], images)
+
+
+def _bar(side, attributes):
+    """Which of the rows or columns of a side a bar covers, [n, side]."""
+    wide = max(side // 8, 1)
+    start = (attributes % 5 * (side - wide) + 2) // 4
+    from_start = jnp.arange(side) - start[:, None]
+    return (from_start >= 0) & (from_start < wide)
+
+
+def turned(images: jax.Array, attributes: jax.Array) -> jax.Array:
+    """Turns square grey images by a quarter, to the left, as often as their attribute says.
+
+    Args:
+        images: grey images, uint8 [n, s, s] or [n, s, s, 1].
+        attributes: quarter turns of each image, integers [n] in 0..3.
+
+    Returns:
+        RGB images, uint8 [n, s, s, 3].
+
+    Raises:
+        TypeError: images that are not uint8, attributes that are not integers.
+        ValueError: wrong shapes, images that are not square, or an attribute outside of 0..3.
+
+    >>> turned(jnp.array([[[1, 2], [3, 4]]], jnp.uint8), jnp.array([1]))[0, :, :, 0].tolist()
+    [[2, 4], [1, 3]]
+    """
+    grey = _grey(images)
+    if grey.shape[1] != grey.shape[2]:
+        raise ValueError(f"images must be square, found {grey.shape}")
+    attributes = _checks.integers("attributes", attributes, 4, length=grey.shape[0])
+    turns = jnp.stack([jnp.rot90(grey, i, (1, 2)) for i in range(4)])
+    chosen = turns[attributes, jnp.arange(len(grey))]
+    return jnp.repeat(chosen[..., None], 3, axis=-1)
+
+
 def draw_scenes(
     key: jax.Array, attributes: jax.Array, categories: jax.Array, *, num_attributes: int
 ) -> jax.Array:

@@ -49,7 +49,7 @@ DEMO = options.DM(ipc=10, conflict=0.1)
 
 _TFDS = "tfds:"
 
-Debias = Literal["none", "kde", "auto", "tone", "texture", "ring", "oracle", "fairdd"]
+Debias = Literal["none", "kde", "auto", "tone", "texture", "layout", "ring", "oracle", "fairdd"]
 Row = Literal["random", "random-kde", Debias]
 Network = Literal["convnet", "mlp", "lenet", "alexnet", "vgg11", "resnet18"]
 
@@ -178,8 +178,9 @@ def run(
     Args:
         dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         options: of the run.
-        debias: weights from density (kde), by tone, texture or the outer ring of the images, chosen
-            without bias labels (auto) or made from these (oracle), or the groups' losses (fairdd).
+        debias: weights from density (kde), by tone, texture, layout or the outer ring of the images,
+            chosen without bias labels (auto) or made from these (oracle), or the groups' losses
+            (fairdd).
         weights: instead of these, .npy, .npz or .csv with a weight for each training sample.
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: run folder; by default runs/DATASET-METHOD-DEBIAS-ipcIPC-seedSEED.
@@ -231,8 +232,8 @@ def compare(
     Args:
         dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         options: of every row.
-        rows: of the table; auto chooses how to weigh, tone, texture and ring are weights by these,
-            fairdd is the loss over the bias groups.
+        rows: of the table; auto chooses how to weigh, tone, texture, layout and ring are weights by
+            these, fairdd is the loss over the bias groups.
         weights: .npy, .npz or .csv with a weight for each training sample, for a row "given".
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: folder of the comparison; by default runs/compare-DATASET-METHOD-ipcIPC-seedSEED.
