@@ -23,11 +23,14 @@ class WorkingLikelihoodSVR(RegressorMixin, BaseEstimator):
 
     It starts with a tenth of the robust standard deviation of the targets, then alternates: fit,
     tube of the residuals, fit. With residuals="leave-one-out" the tube comes from residuals of
-    kernel ridge regression instead and there is one fit, since those of a small sample's own fit
-    are too small. Where the residuals are all equal, as those of constant targets, the tube stays.
+    kernel ridge regression instead and there is one fit. Where the residuals are all equal, as
+    those of constant targets, the tube stays.
 
     The alternation descends no common objective and need not converge; three passes are what
-    `experiments.svr` measured, which says where it pays and where not.
+    `experiments.svr` measured. In its simulations, by either kind of residuals, it was never worse
+    than five-fold cross-validation with n of 100 or 300, and gained most with bounded noise; with n
+    of 20 or 50 it was more often worse than better, most of all with leave-one-out residuals, which
+    also take O(n³). On real data there was little to choose.
 
     Args:
         kernel: "linear" or "rbf".
