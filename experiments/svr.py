@@ -20,8 +20,8 @@ half-width is a tenth of a standard deviation.
 
 100 repeats with new samples, the same for all five. A cell wins or loses where the mean of the
 paired differences is more than two standard errors from zero. Seconds are those of one processor,
-medians of the repeats. Twenty minutes beside other work; what `out` holds is not computed again, and exit code
-3 says that the budget left some.
+medians of the repeats. Twenty minutes beside other work; what `out` holds is not computed again,
+and exit code 3 says that the budget left some.
 """
 
 import functools
