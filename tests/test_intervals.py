@@ -10,6 +10,9 @@ KEY = jax.random.key(0)
 SCORES = np.random.default_rng(0).normal(0.8, 0.05, (6, 4)).astype(np.float32)
 
 
+bootstrap = jax.jit(intervals.bootstrap)
+
+
 def half(interval):
     return float(interval.high - interval.low) / 2
 
@@ -22,31 +25,32 @@ def test_the_width_is_that_of_both_levels():
     """
     s, n = SCORES.shape
     variance = SCORES.mean(axis=1).var() / s + SCORES.var(axis=1).mean() / (s * n)
-    found = intervals.bootstrap(KEY, SCORES)
+    found = bootstrap(KEY, SCORES)
     assert half(found) == pytest.approx(1.96 * variance**0.5, rel=0.05)
     assert float(found.mean) == pytest.approx(SCORES.mean()) and found.low < found.mean < found.high
-    narrow = intervals.bootstrap(KEY, SCORES, level=0.68)
+    narrow = jax.jit(lambda: intervals.bootstrap(KEY, SCORES, level=0.68))()
     assert half(narrow) == pytest.approx(variance**0.5, rel=0.08)
 
 
 def test_networks_of_one_set_do_not_stand_in_for_sets():
     """Scores that differ between sets alone: more networks make the interval no narrower."""
     sets = SCORES[:, :1]
-    few, many = (intervals.bootstrap(KEY, np.repeat(sets, n, axis=1)) for n in (1, 4))
+    few, many = (bootstrap(KEY, np.repeat(sets, n, axis=1)) for n in (1, 4))
     assert half(few) == pytest.approx(half(many), rel=0.1)
     assert half(many) == pytest.approx(1.96 * (sets.var() / len(sets)) ** 0.5, rel=0.15)
 
 
 def test_what_seeds_have_in_common_cancels():
     """A row that is .1 better for every seed is .1 better for certain."""
-    found = intervals.difference(KEY, SCORES + np.float32(0.1), SCORES)
+    difference = jax.jit(intervals.difference)
+    found = difference(KEY, SCORES + np.float32(0.1), SCORES)
     np.testing.assert_allclose(found, 0.1, atol=1e-6)
-    direct = intervals.bootstrap(KEY, SCORES - SCORES[::-1])
-    np.testing.assert_array_equal(intervals.difference(KEY, SCORES, SCORES[::-1]), direct)
+    direct = bootstrap(KEY, SCORES - SCORES[::-1])
+    np.testing.assert_allclose(difference(KEY, SCORES, SCORES[::-1]), direct, atol=1e-7)
 
 
 def test_the_same_key_gives_the_same_interval():
-    first, same, other = (intervals.bootstrap(jax.random.key(k), SCORES) for k in (1, 1, 2))
+    first, same, other = (bootstrap(jax.random.key(k), SCORES) for k in (1, 1, 2))
     assert first == same and first != other and first.mean == other.mean
 
 
