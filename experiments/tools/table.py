@@ -4,8 +4,8 @@
 
 Prints the claims with their numbers, then a row for every comparison: accuracy in % as mean ±
 standard deviation, the number of networks, and the minutes that data, weights, distillation and
-evaluation took together. The tables of the claims, of transfers, of the benchmark and of the whole
-way against PyTorch follow. Takes seconds; tests hold the pages to it.
+evaluation took together. The tables of the claims, of transfers, of the benchmark, of the whole way
+against PyTorch and of the tube of regression follow. Takes seconds; tests hold the pages to it.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments import no_bias
+from experiments import no_bias, svr
 from experiments.tools import front, grid, overview
 from jaxdd import kde
 from jaxdd.data import files
@@ -262,6 +262,8 @@ def blocks() -> Iterator[list[str]]:
             yield list(swept(path))
     for path in sorted(RESULTS.glob("end-to-end-*.json")):
         yield list(ended(path))
+    for path in sorted(RESULTS.glob("svr.json")):
+        yield from svr.tables(path)
 
 
 def main() -> None:
