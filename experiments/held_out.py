@@ -6,6 +6,10 @@ Sets of `experiments.shortcuts` with 5 % bias-conflicting samples, at ten images
 second ten corruptions of Learning from Failure were run once, after the views of tone and texture
 had been fixed; so were a mark and the place of the object, which auto failed on and which led to
 layout. A bar and quarter turns were run once after that.
+
+The rule for making auto the default, written down before: on the sets that were held out (the first
+three of the table) it gains on average at least 40 % of what the oracle gains on conflicting
+samples, loses nowhere more than a point of all, and without a bias nowhere more than half of one.
 """
 
 import itertools
