@@ -1,4 +1,4 @@
-"""The command line: `jaxdd demo`, `run`, `compare`, `transfer`, `report`, `bias`, `datasets`.
+"""The command line: `jaxdd demo`, `run`, `compare`, `export` and what else `COMMANDS` lists.
 
 Bad input ends with one line on stderr and exit code 2, Ctrl-C with the state saved and exit code
 130.
@@ -33,12 +33,15 @@ from jaxdd import __version__, parallel
 from jaxdd.data import archives, benchmarks, datasets, files, folders
 from jaxdd.runs import (
     findings,
+    manifest,
     options,
     pipeline,
     plot,
     processes,
+    publication,
     report,
     results,
+    signature,
     store,
     transfer,
 )
@@ -357,6 +360,77 @@ def write_report(
     print(f"wrote {out}")
 
 
+def export_set(
+    source: tyro.conf.Positional[pathlib.Path],
+    folder: tyro.conf.Positional[pathlib.Path],
+    *,
+    format: Literal["npz", "png"] = "npz",
+) -> None:
+    """Write the set of a run for others: its files, a data set card, a manifest of its own.
+
+    PNG files hold eight bits: pixels are rounded to multiples of 1/255 and cut to [0, 1].
+
+    Args:
+        source: folder of a finished run, or of an exported set.
+        folder: to write to; absent or empty.
+        format: npz is the file of the run, png a folder of images with metadata.csv.
+    """
+    made = publication.export(source, folder, format=format)
+    if rounding := made.get("rounding"):
+        print(
+            f"rounded to eight bits; {100 * rounding['cut']:.1f} % of the values were outside of "
+            f"[0, 1], by at most {rounding['furthest']:.3f}, and were cut"
+        )
+    print(f"wrote {folder}")
+    print(f"root {made['root']}")
+
+
+def sign_set(source: tyro.conf.Positional[pathlib.Path], *, key: pathlib.Path) -> None:
+    """Sign the root of a set, with a key from: openssl genpkey -algorithm ed25519 -out FILE.
+
+    It proves who signed these very files, to who has the public key from elsewhere; not that a
+    malicious distiller did not make them, nor that they are the newest.
+
+    Args:
+        source: folder of a finished run, or of an exported set.
+        key: PEM file of the private key.
+    """
+    print(f"signed the root {signature.sign(source, key)}")
+
+
+def verify_set(
+    source: tyro.conf.Positional[pathlib.Path],
+    *,
+    key: pathlib.Path | None = None,
+    expect: str | None = None,
+) -> None:
+    """Verify a set by the hashes in its manifest, its signature and its root.
+
+    A signature proves who signed these very files; not that a malicious distiller did not make
+    them, nor that they are the newest (give the root for that). A key or a root from beside the set
+    proves nothing.
+
+    Args:
+        source: folder of a finished run, or of an exported set.
+        key: PEM file of the public key (openssl pkey -in FILE -pubout) of who vouches for it.
+        expect: the root that it must have.
+    """
+    if key is None:
+        checked = manifest.check(source, expect=expect)
+    else:
+        checked = signature.verify(source, key, expect=expect)
+    found = publication.load(source, expect=checked.manifest["root"])
+    k, ipc = found.labels.shape
+    print(f"{source} has the {len(checked.contents)} files of its manifest, {k} × {ipc} images")
+    if checked.uncovered:
+        print(f"not covered: {', '.join(checked.uncovered)}")
+    print(f"root {checked.manifest['root']}")
+    if key is not None:
+        print(f"signed by the key {key}")
+    elif expect is None:
+        print("nobody vouches for this root: compare it, or give --expect or --key")
+
+
 def list_datasets() -> None:
     """List the benchmarks, with sizes and licences."""
     table = rich.table.Table(box=None, padding=(0, 2, 0, 0))
@@ -461,6 +535,9 @@ COMMANDS = {
     "transfer": transfer_set,
     "report": write_report,
     "bias": find_bias,
+    "export": export_set,
+    "sign": sign_set,
+    "verify": verify_set,
     "datasets": {"list": list_datasets, "show": show_dataset, "build": build_dataset},
 }
 
