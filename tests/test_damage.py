@@ -116,7 +116,8 @@ def commands(data, monkeypatch):
 
 FILES = (
     "config.json", "progress.jsonl", "seconds.json", "weights.npz", "weights.png", "embedding.png",
-    "synthetic.npz", "synthetic.png", "accuracy.png", "result.json", "checkpoint/2/manifest.json",
+    "synthetic.npz", "synthetic.png", "accuracy.png", "result.json", "manifest.json",
+    "checkpoint/2/manifest.json",
 )  # fmt: skip
 
 
@@ -145,6 +146,7 @@ def test_damage(finished, tmp_path, commands, name, damage):
         elif command == "resume":
             assert name not in READ["resume"]
             assert contents(folder) | {path: b""} == before | {path: b""}
+            assert name != "manifest.json" or contents(folder) == before
             drawn = name.endswith(".png") and (name, damage) != ("embedding.png", "missing")
             assert not drawn or store.is_drawn(path)
         else:

@@ -52,6 +52,8 @@ DEMO = options.DM(ipc=10, conflict=0.1)
 
 _TFDS = "tfds:"
 
+_KEY = tyro.conf.arg(name="key")
+
 Debias = Literal["none", "kde", "auto", "tone", "texture", "ring", "oracle", "fairdd"]
 Row = Literal["random", "random-kde", Debias]
 Network = Literal["convnet", "mlp", "lenet", "alexnet", "vgg11", "resnet18"]
@@ -385,7 +387,9 @@ def export_set(
     print(f"root {made['root']}")
 
 
-def sign_set(source: tyro.conf.Positional[pathlib.Path], *, key: pathlib.Path) -> None:
+def sign_set(
+    source: tyro.conf.Positional[pathlib.Path], *, private: Annotated[pathlib.Path, _KEY]
+) -> None:
     """Sign the root of a set, with a key from: openssl genpkey -algorithm ed25519 -out FILE.
 
     It proves who signed these very files, to who has the public key from elsewhere; not that a
@@ -393,15 +397,15 @@ def sign_set(source: tyro.conf.Positional[pathlib.Path], *, key: pathlib.Path) -
 
     Args:
         source: folder of a finished run, or of an exported set.
-        key: PEM file of the private key.
+        private: PEM file of the private key.
     """
-    print(f"signed the root {signature.sign(source, key)}")
+    print(f"signed the root {signature.sign(source, private)}")
 
 
 def verify_set(
     source: tyro.conf.Positional[pathlib.Path],
     *,
-    key: pathlib.Path | None = None,
+    public: Annotated[pathlib.Path | None, _KEY] = None,
     expect: str | None = None,
 ) -> None:
     """Verify a set by the hashes in its manifest, its signature and its root.
@@ -412,21 +416,21 @@ def verify_set(
 
     Args:
         source: folder of a finished run, or of an exported set.
-        key: PEM file of the public key (openssl pkey -in FILE -pubout) of who vouches for it.
+        public: PEM file of the public key (openssl pkey -in FILE -pubout) of who vouches for it.
         expect: the root that it must have.
     """
-    if key is None:
+    if public is None:
         checked = manifest.check(source, expect=expect)
     else:
-        checked = signature.verify(source, key, expect=expect)
+        checked = signature.verify(source, public, expect=expect)
     found = publication.load(source, expect=checked.manifest["root"])
     k, ipc = found.labels.shape
     print(f"{source} has the {len(checked.contents)} files of its manifest, {k} × {ipc} images")
     if checked.uncovered:
         print(f"not covered: {', '.join(checked.uncovered)}")
     print(f"root {checked.manifest['root']}")
-    if key is not None:
-        print(f"signed by the key {key}")
+    if public is not None:
+        print(f"signed by the key {public}")
     elif expect is None:
         print("nobody vouches for this root: compare it, or give --expect or --key")
 

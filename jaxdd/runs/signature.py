@@ -20,12 +20,12 @@ from jaxdd.data import files
 from jaxdd.runs import manifest
 
 
-def sign(folder: str | os.PathLike, key: str | os.PathLike) -> str:
+def sign(folder: str | os.PathLike, private: str | os.PathLike) -> str:
     """Signs the root of a set, once the set is verified, and writes manifest.sig.
 
     Args:
         folder: of a run or of an exported set.
-        key: PEM file of an Ed25519 private key, without a password.
+        private: PEM file of an Ed25519 key, without a password.
 
     Returns:
         The root.
@@ -35,21 +35,21 @@ def sign(folder: str | os.PathLike, key: str | os.PathLike) -> str:
         ValueError: the set is not what its manifest says, or the file holds no such key.
         ImportError: cryptography is not installed.
     """
-    private = _key(key, private=True)
+    key = _key(private, is_private=True)
     root = manifest.check(folder).manifest["root"]
     with files.atomic_path(pathlib.Path(folder) / manifest.SIGNATURE) as temporary:
-        temporary.write_bytes(private.sign(_message(root)))
+        temporary.write_bytes(key.sign(_message(root)))
     return root
 
 
 def verify(
-    folder: str | os.PathLike, key: str | os.PathLike, *, expect: str | None = None
+    folder: str | os.PathLike, public: str | os.PathLike, *, expect: str | None = None
 ) -> manifest.Checked:
     """Verifies a set and the signature of its root.
 
     Args:
         folder: of a run or of an exported set.
-        key: PEM file of the Ed25519 public key of who vouches for it.
+        public: PEM file of the Ed25519 key of who vouches for it.
         expect: the root that it must have.
 
     Returns:
@@ -61,16 +61,16 @@ def verify(
             in `manifest.check`.
         ImportError: cryptography is not installed.
     """
-    public, path = _key(key, private=False), pathlib.Path(folder) / manifest.SIGNATURE
+    key, path = _key(public, is_private=False), pathlib.Path(folder) / manifest.SIGNATURE
     root = manifest.read(folder, expect=expect)["root"]
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not signed: there is no {manifest.SIGNATURE}")
     from cryptography.exceptions import InvalidSignature
 
     try:
-        public.verify(path.read_bytes(), _message(root))
+        key.verify(path.read_bytes(), _message(root))
     except InvalidSignature:
-        raise ValueError(f"{path} is no signature of the root {root} by the key {key}") from None
+        raise ValueError(f"{path} is no signature of the root {root} by the key {public}") from None
     return manifest.check(folder, expect=root)
 
 
@@ -78,17 +78,17 @@ def _message(root):
     return f"jaxdd root {root}\n".encode()
 
 
-def _key(path, *, private: bool) -> Any:
+def _key(path, *, is_private: bool) -> Any:
     try:
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
         raise ImportError("signatures need cryptography: pip install 'jaxdd[sign]'") from error
-    what = f"an Ed25519 {'private' if private else 'public'} key in PEM"
+    what = f"an Ed25519 {'private' if is_private else 'public'} key in PEM"
     content = pathlib.Path(path).expanduser().read_bytes()
     try:
-        if private:
+        if is_private:
             found = serialization.load_pem_private_key(content, password=None)
         else:
             found = serialization.load_pem_public_key(content)
@@ -96,7 +96,7 @@ def _key(path, *, private: bool) -> Any:
         raise ValueError(f"{path} is locked by a password, expected {what} without one") from None
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError(f"{path} does not hold {what}") from None
-    kind = ed25519.Ed25519PrivateKey if private else ed25519.Ed25519PublicKey
+    kind = ed25519.Ed25519PrivateKey if is_private else ed25519.Ed25519PublicKey
     if not isinstance(found, kind):
         raise ValueError(f"{path} holds another kind of key, expected {what}")
     return found
