@@ -392,8 +392,8 @@ def sign_set(
 ) -> None:
     """Sign the root of a set, with a key from: openssl genpkey -algorithm ed25519 -out FILE.
 
-    It proves who signed these very files, to who has the public key from elsewhere; not that a
-    malicious distiller did not make them, nor that they are the newest.
+    It proves who signed these very files, to whoever has the public key from elsewhere than the
+    set; not that a malicious distiller did not make them, nor that they are the newest.
 
     Args:
         source: folder of a finished run, or of an exported set.
@@ -411,8 +411,8 @@ def verify_set(
     """Verify a set by the hashes in its manifest, its signature and its root.
 
     A signature proves who signed these very files; not that a malicious distiller did not make
-    them, nor that they are the newest (give the root for that). A key or a root from beside the set
-    proves nothing.
+    them, nor that they are the newest (give the root for that). Key and root must come from
+    elsewhere than the set, or they prove nothing.
 
     Args:
         source: folder of a finished run, or of an exported set.

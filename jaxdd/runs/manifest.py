@@ -250,10 +250,10 @@ def read(folder: str | os.PathLike, *, expect: str | None = None) -> dict[str, A
 
 def _check_root(path, found, expect):
     try:
-        made, text = root(found), _text(found)
+        made = root(found)
     except ValueError as error:
         raise ValueError(f"{path} is no manifest: {error}") from error
-    if made != found.get("root") or text != path.read_bytes():
+    if made != found.get("root") or _text(found) != path.read_bytes():
         raise ValueError(f"{path} was changed: it has the root {made} and states another, or form")
     if expect not in (None, made):
         raise ValueError(f"{path} has the root {made}, expected {expect}")

@@ -373,7 +373,7 @@ def read_synthetic(path: str | os.PathLike, *, content: bytes | None = None) -> 
     try:
         stored = files.read_arrays(path, names=names, no_others=True, content=content)
         arrays = checked(*(_native(stored[name]) for name in names[:4]))
-        provenance = json.loads(str(stored["provenance"]))
+        provenance = json.loads(str(stored["provenance"].item()))
         if not isinstance(provenance, dict):
             raise ValueError(f"provenance must be an object, found {provenance!r}")
     except (KeyError, ValueError) as error:
