@@ -254,6 +254,10 @@ BAD = {
     "classes": (lambda f: reseal(f, classes=["owl", "dog", "cat"]), "classes is .'owl', 'dog', "),
     "root": (rewrite('"root": "', '"root": "0'), "was changed: it has the root"),
     "spaces": (rewrite('"schema": 1', '"schema":  1'), "was changed: .* or form"),
+    "nested": (
+        rewrite('"schema": 1', f'"deep": {"[" * 400}{"]" * 400},\n "schema": 1'),
+        "was changed|is no manifest: maximum recursion",
+    ),
     "twice": (rewrite('"schema": 1', '"schema": 1,\n "schema": 1'), "was changed: .* or form"),
     "NaN": (rewrite('"outside": 0.', '"outside": NaN, "o": 0.'), "is no manifest: Out of range"),
 }  # fmt: skip

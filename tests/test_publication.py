@@ -70,6 +70,19 @@ def test_what_rounding_does_is_stated(run, exported):
     assert f"{100 * told['cut']:.1f} % of the" in text and f"by {told['furthest']:.3f}" in text
 
 
+def test_what_rounding_costs_is_on_the_card_where_it_was_measured(run, tmp_path):
+    """The images that are measured are those that come back from the files."""
+    score, seen = {"mean": 0.5, "std": 0.02, "n": 3}, []
+    measure = lambda images: seen.append(images) or {"accuracy": score, "aligned": score}
+    publication.export(run, tmp_path / "out", format="png", measure=measure)
+    found = jaxdd.load(tmp_path / "out")
+    np.testing.assert_array_equal(*seen, found.images)
+    assert found.manifest["rounding"]["scores"]["accuracy"] == score
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "| this set, as PNG files | 50.0 ± 2.0 | 50.0 ± 2.0 | – | – |\n" in text
+    assert "| before rounding | 75.0 ± 1.0 |" in text and "was not measured" not in text
+
+
 def test_png_files_are_a_folder_of_images_of_ones_own(exported):
     folder, found = folders.read(exported / "png"), jaxdd.load(exported / "png")
     pixels = np.rint(255 * publication.to_pixels(found)).astype(np.uint8)
@@ -124,6 +137,13 @@ def test_what_cannot_be_exported(make_run, exported, tmp_path):
         publication.export(exported / "png", tmp_path / "out")
     with pytest.raises(FileExistsError, match="run is not an empty folder; choose another"):
         publication.export(exported / "npz", tmp_path / "run")
+    with pytest.raises(ValueError, match="npz is not rounded, and has the scores of the run"):
+        publication.export(run, tmp_path / "out", measure=lambda _: pytest.fail("measured"))
+    bare = shutil.copytree(exported / "npz", tmp_path / "bare")
+    relist(bare, provenance={}, scores={})
+    with pytest.raises(ValueError, match="bare has a manifest without what a card says"):
+        publication.export(bare, tmp_path / "out")
+    shutil.rmtree(bare)
     (tmp_path / "cmp" / "rows").mkdir(parents=True)
     with pytest.raises(ValueError, match="the runs of a comparison are in .*rows"):
         publication.export(tmp_path / "cmp", tmp_path / "out")

@@ -281,8 +281,19 @@ def transfer_set(
         dataset: the folder of images or tfds:NAME that the run was made from, if it was.
         data_dir: folder with the original files.
     """
-    config, asked = transfer.configuration(folder)
     progress = _Progress()
+    with progress.bar:
+        benchmark = _data_of(folder, dataset, data_dir)
+        rows = transfer.transfer(
+            folder, benchmark, names=networks, epochs=epochs, eval_seeds=eval_seeds, report=progress
+        )
+    sets = {f"{name} {x}": row[x] for name, row in rows.items() for x in results.TRANSFERRED}
+    _show(sets, folder / "transfer.json")
+
+
+def _data_of(folder, dataset, data_dir):
+    """The data that a run was made from."""
+    config, asked = transfer.configuration(folder)
     dataset = str(config["dataset"] if dataset is None else dataset)
     if dataset not in benchmarks.NAMES and not dataset.startswith(_TFDS):
         if not pathlib.Path(dataset).is_dir():
@@ -290,13 +301,7 @@ def transfer_set(
                 f"{folder} was made from {dataset}, which is no folder here; say with --dataset "
                 "where its images are, or tfds:NAME; for arrays there is jaxdd.runs.transfer"
             )
-    with progress.bar:
-        benchmark = _load(dataset, asked, data_dir)
-        rows = transfer.transfer(
-            folder, benchmark, names=networks, epochs=epochs, eval_seeds=eval_seeds, report=progress
-        )
-    sets = {f"{name} {x}": row[x] for name, row in rows.items() for x in results.TRANSFERRED}
-    _show(sets, folder / "transfer.json")
+    return _load(dataset, asked, data_dir)
 
 
 def find_bias(
@@ -367,24 +372,28 @@ def export_set(
     folder: tyro.conf.Positional[pathlib.Path],
     *,
     format: Literal["npz", "png"] = "npz",
+    score: bool = False,
+    dataset: str | None = None,
+    data_dir: pathlib.Path | None = None,
 ) -> None:
     """Write the set of a run for others: its files, a data set card, a manifest of its own.
 
     PNG files hold eight bits: pixels are rounded to multiples of 1/255 and cut to [0, 1].
 
     Args:
-        source: folder of a finished run, or of an exported set.
+        source: folder of a finished run; without --score also of an exported set.
         folder: to write to; absent or empty.
         format: npz is the file of the run, png a folder of images with metadata.csv.
+        score: evaluate what the PNG files hold, as the run did its images.
+        dataset: for --score, the folder of images or tfds:NAME that the run was made from.
+        data_dir: for --score, folder with the original files.
     """
-    made = publication.export(source, folder, format=format)
-    if rounding := made.get("rounding"):
-        print(
-            f"rounded to eight bits; {100 * rounding['cut']:.1f} % of the values were outside of "
-            f"[0, 1], by at most {rounding['furthest']:.3f}, and were cut"
-        )
-    print(f"wrote {folder}")
-    print(f"root {made['root']}")
+    measure = lambda images: transfer.score(source, _data_of(source, dataset, data_dir), images)
+    made = publication.export(source, folder, format=format, measure=measure if score else None)
+    if lost := made.get("rounding"):
+        cut, by = f"{100 * lost['cut']:.1f} %", f"{lost['furthest']:.3f}"
+        print(f"rounded to eight bits, and {cut} cut to [0, 1], from outside by {by} at most")
+    print(f"wrote {folder}\nroot {made['root']}")
 
 
 def sign_set(
@@ -423,12 +432,12 @@ def verify_set(
         checked = manifest.check(source, expect=expect)
     else:
         checked = signature.verify(source, public, expect=expect)
-    found = publication.load(source, expect=checked.manifest["root"])
-    k, ipc = found.labels.shape
-    print(f"{source} has the {len(checked.contents)} files of its manifest, {k} × {ipc} images")
+    root = checked.manifest["root"]
+    publication.load(source, expect=root)
+    print(f"{source} holds the set and the {len(checked.contents)} files of its manifest")
     if checked.uncovered:
         print(f"not covered: {', '.join(checked.uncovered)}")
-    print(f"root {checked.manifest['root']}")
+    print(f"root {root}")
     if public is not None:
         print(f"signed by the key {public}")
     elif expect is None:

@@ -19,9 +19,10 @@ import pathlib
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jinja2
 import numpy as np
 from PIL import Image
 
@@ -197,7 +198,7 @@ def export(
     folder: str | os.PathLike,
     *,
     format: str = "npz",
-    scores: Mapping[str, Any] | None = None,
+    measure: Callable[[np.ndarray], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Writes a set for others, whole or not at all: its files, a card and a manifest.
 
@@ -206,7 +207,8 @@ def export(
         folder: where to; absent or empty.
         format: one of `FORMATS`. PNG files hold eight bits, which rounds, and cuts pixels outside
             of [0, 1].
-        scores: of the set as PNG files, as `evaluate.summary` has them, where they were measured.
+        measure: from the images of the PNG files, normalised, to their scores, as
+            `jaxdd.runs.transfer.score` finds them; they are not measured without it.
 
     Returns:
         The manifest, whose parent is the root of the source.
@@ -218,6 +220,8 @@ def export(
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, found {format!r}")
+    if measure is not None and format != "png":
+        raise ValueError(f"{format} is not rounded, and has the scores of the run")
     source, folder = (pathlib.Path(path).expanduser() for path in (source, folder))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is not an empty folder; choose another")
@@ -227,10 +231,13 @@ def export(
         if format == "npz":
             about = _write_npz(temporary, found, checked)
         else:
-            about = _write_png(temporary, found, scores)
-        told = {name: checked.manifest[name] for name in ("provenance", "scores", "root")}
-        content = {"kind": format, "parent": told.pop("root"), **told, **about}
-        (temporary / _CARD).write_text(card(found, content), encoding="utf-8")
+            about = _write_png(temporary, found, measure)
+        told = {name: checked.manifest.get(name) for name in ("provenance", "scores")}
+        content = {"kind": format, "parent": checked.manifest["root"], **told, **about}
+        try:
+            (temporary / _CARD).write_text(card(found, content), encoding="utf-8")
+        except (KeyError, TypeError, AttributeError, jinja2.TemplateError) as error:
+            raise ValueError(f"{source} has a manifest without what a card says") from error
         names = (path.relative_to(temporary).as_posix() for path in temporary.rglob("*"))
         manifest.write(
             temporary, content | {"files": manifest.described_files(temporary, sorted(names))}
@@ -269,12 +276,12 @@ def _write_npz(folder, found, checked):
     return {name: found.manifest[name] for name in ("arrays", "classes", "normalisation", "range")}
 
 
-def _write_png(folder, found, scores):
+def _write_png(folder, found, measure):
     k, ipc, *_, channels = found.images.shape
     if channels not in _MODES:
         raise ValueError(f"PNG files hold 1 or 3 channels, found {channels}; export as npz")
-    pixels = to_pixels(found)
-    rounded = np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
+    kept, pixels, lost = _rounded(found)
+    scores = None if measure is None else measure(kept.images)
     wide, long = (len(str(count - 1)) for count in (k, ipc))
     with open(folder / _TABLE, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -282,17 +289,20 @@ def _write_png(folder, found, scores):
         for i, j in np.ndindex(k, ipc):
             name = f"images/{i:0{wide}}/{j:0{long}}.png"
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            image = Image.fromarray(rounded[i, j] if channels == 3 else rounded[i, j, ..., 0])
+            image = Image.fromarray(pixels[i, j] if channels == 3 else pixels[i, j, ..., 0])
             image.save(folder / name, "PNG", optimize=True)
             table.writerow((name, int(found.labels[i, j]), found.classes[found.labels[i, j]]))
-    images = (rounded / np.float32(255) - found.mean) / found.std
-    kept = store.Synthetic(images, *found[1:4], provenance={"class_names": list(found.classes)})
-    rounding = {"cut": ((pixels < 0) | (pixels > 1)).mean(), "furthest": _furthest(pixels)}
-    return {**manifest.describe(kept, pixels=rounded), "rounding": {**rounding, "scores": scores}}
+    return {**manifest.describe(kept, pixels=pixels), "rounding": {**lost, "scores": scores}}
 
 
-def _furthest(pixels):
-    return max(0.0, float(-pixels.min()), float(pixels.max() - 1))
+def _rounded(found):
+    """A set of eight bits, its pixels as uint8, and what the others lost."""
+    exact = to_pixels(found)
+    pixels = np.rint(255 * np.clip(exact, 0, 1)).astype(np.uint8)
+    images = (pixels / np.float32(255) - found.mean) / found.std
+    made = store.Synthetic(images, *found[1:4], provenance={"class_names": list(found.classes)})
+    furthest = max(0.0, float(-exact.min()), float(exact.max() - 1))
+    return made, pixels, {"cut": ((exact < 0) | (exact > 1)).mean(), "furthest": furthest}
 
 
 def card(found: Published, content: Mapping[str, Any]) -> str:
