@@ -142,7 +142,9 @@ def test_a_run_of_the_version_before_gets_one(copy):
     row = dict.fromkeys(("accuracy", "aligned", "conflicting", "worst_group"), score)
     result = {**row, "random": row, "weights": {}, "digests": digests, "config": scores}
     files.write_json(copy / "result.json", result)
-    with pytest.warns(UserWarning, match="has no manifest, thus no provenance, and nothing says"):
+    with pytest.warns(
+        UserWarning, match="has no manifest, thus no provenance, and nothing says whose"
+    ):
         assert jaxdd.load(copy).manifest is None
     manifest.keep(copy)
     told = jaxdd.load(copy).manifest

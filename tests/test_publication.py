@@ -17,7 +17,7 @@ from PIL import Image
 import jaxdd
 from jaxdd import evaluate, networks, tasks
 from jaxdd.data import datasets, files, folders
-from jaxdd.runs import manifest, publication
+from jaxdd.runs import manifest, publication, store
 
 
 @pytest.fixture(scope="module")
@@ -240,8 +240,8 @@ HAZARDS = {
     "bomb": (bomb, "its arrays have 1,00.,... bytes, expected at most 100,000"),
     "NaN": (other(images=IMAGES * np.nan), "images must be finite, found NaN"),
     "infinite": (other(images=IMAGES - np.inf), "images must be finite, found NaN or infinite"),
-    "too bright": (other(images=IMAGES + 10), r"pixels must lie in -1..2, found 2.5..3.4"),
-    "too dark": (other(images=IMAGES - 10), "without a manifest pixels must lie in -1..2, found"),
+    "too bright": (other(images=IMAGES + 10), r"pixels must lie in -1..2 unless .*found 2.5..3.4"),
+    "too dark": (other(images=IMAGES - 10), "pixels must lie in -1..2 unless a root is expec"),
     "no class": (other(labels=np.full((3, 2), 3, np.int32)), r"labels must lie in 0..2, found 3"),
     "float64": (other(images=IMAGES.astype(float)), "images must be float32, found float64"),
     "flat": (other(images=IMAGES[0]), r"images must have shape \[k, ipc, h, w, c\], found \(2, 4"),
@@ -269,6 +269,23 @@ def test_a_manifest_is_no_excuse(exported, tmp_path, monkeypatch, hazard):
     relist(folder)
     with pytest.raises(ValueError, match=match):
         jaxdd.load(folder)
+
+
+def test_pixels_out_of_range_need_somebody_who_vouches(make_run, exported, tmp_path):
+    """A value of 10, a common trigger, is no pixel; a range that is understated never passes."""
+    images = store.read_synthetic(exported / "npz" / "synthetic.npz").images.copy()
+    images[0, 0, -1, -1] = 10
+    folder = make_run(tmp_path / "run", images)
+    with pytest.raises(ValueError, match="run: pixels must lie in -1..2 unless .*found .*3.4"):
+        jaxdd.load(folder)
+    told = files.read_json(folder / "manifest.json")
+    assert told["range"]["high"] == [10, 10, 10]
+    found = jaxdd.load(folder, expect=told["root"])
+    assert found.images.max() == 10 and 0 < told["range"]["outside"] < 1
+    honest = files.read_json(exported / "npz" / "manifest.json")["range"]
+    root = manifest.write(folder, told | {"range": honest})
+    with pytest.raises(ValueError, match=r"range.high is \[.* there and \[10.0, 10.0, 10.0\] here"):
+        jaxdd.load(folder, expect=root)
 
 
 def test_a_bare_file_is_known_by_its_hash(run):

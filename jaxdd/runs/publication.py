@@ -33,7 +33,7 @@ FORMATS = ("npz", "png")
 """What a set can be exported as."""
 
 MARGIN = 1.0
-"""How far from [0, 1] pixels may lie where no manifest says how far."""
+"""How far from [0, 1] pixels may lie in a set whose root nobody expected."""
 
 _SET, _TABLE, _CARD = "synthetic.npz", "metadata.csv", "README.md"
 _COLUMNS = ("file_name", "label", "class")
@@ -69,7 +69,8 @@ def load(path: str | os.PathLike, *, expect: str | None = None) -> Published:
     The hashes of all files are compared with the manifest's before any of them is parsed, and what
     is parsed are the bytes that were hashed. Arrays must then be those that the manifest tells of.
     Pickles, object arrays, arrays that are surplus, missing, twice there or larger than
-    `files.UNPACKED` are refused, and so are NaN and infinite values, and pixels out of range.
+    `files.UNPACKED` are refused, and so are NaN and infinite values, and those out of the range
+    that the manifest states; without `expect` also pixels beyond `MARGIN`.
 
     Args:
         path: the folder of a run or of an exported set, or a bare synthetic.npz.
@@ -87,7 +88,8 @@ def load(path: str | os.PathLike, *, expect: str | None = None) -> Published:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist, expected a run, an exported set or .npz")
     if path.is_dir() and os.path.lexists(path / manifest.NAME):
-        return _verified(path, manifest.check(path, expect=expect))
+        found = _verified(path, manifest.check(path, expect=expect))
+        return found if expect is not None else _checked_pixels(path, found)
     if path.is_dir() and expect is not None:
         raise ValueError(f"{path} has no {manifest.NAME}, expected one with the root {expect}")
     return _bare(path / _SET if path.is_dir() else path, expect)
@@ -119,23 +121,27 @@ def _bare(path, expect):
             "expected of its folder"
         )
     synthetic = store.read_synthetic(path, content=content)
-    _check_pixels(path, synthetic)
-    known = "it is the file expected" if expect else "nothing says whose it is, nor whether changed"
+    found = Published(*synthetic[:4], tuple(manifest.classes(synthetic)), None)
+    if expect is None:
+        _checked_pixels(path, found)
+    known = "it is the file expected" if expect else "nothing says whose it is or if it was changed"
     warnings.warn(
         f"{path} has no manifest, thus no provenance, and {known}; checked were its arrays, their "
         "shapes and types, labels, finite values and the range of pixels",
         stacklevel=3,
     )
-    return Published(*synthetic[:4], tuple(manifest.classes(synthetic)), None)
+    return found
 
 
-def _check_pixels(path, synthetic):
-    pixels = to_pixels(synthetic)
+def _checked_pixels(path, found):
+    """A set that nobody vouches for, unless its pixels are far from any."""
+    pixels = to_pixels(found)
     if not -MARGIN <= pixels.min() <= pixels.max() <= 1 + MARGIN:
         raise ValueError(
-            f"{path}: without a manifest pixels must lie in {-MARGIN:g}..{1 + MARGIN:g}, found "
-            f"{pixels.min():.4g}..{pixels.max():.4g}"
+            f"{path}: pixels must lie in {-MARGIN:g}..{1 + MARGIN:g} unless a root is expected, "
+            f"found {pixels.min():.4g}..{pixels.max():.4g}"
         )
+    return found
 
 
 def _content(folder, checked, name):
