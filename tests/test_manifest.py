@@ -126,6 +126,15 @@ def test_a_sound_manifest_is_left_alone(copy):
     assert (copy / "manifest.json").read_bytes() == before
 
 
+def test_a_run_that_was_scored_again_gets_another(run, copy):
+    """As after a set was made again by other versions."""
+    tell(copy)
+    manifest.keep(copy)
+    told, before = (files.read_json(folder / "manifest.json") for folder in (copy, run))
+    assert told["scores"]["accuracy"] == {"mean": 0.99} and told["root"] != before["root"]
+    assert jaxdd.load(copy).manifest == told
+
+
 def test_a_run_of_the_version_before_gets_one(copy):
     """Its digests are shorter, and its set does not know the hash of its weights."""
     for name in ("manifest.json", "result.json"):

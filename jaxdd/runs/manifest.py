@@ -175,7 +175,7 @@ def _text(content):
 
 
 def keep(folder: str | os.PathLike) -> None:
-    """Writes the manifest of a finished run, unless one is there that its files agree with.
+    """Writes the manifest of a finished run, unless one is there that it agrees with.
 
     Args:
         folder: of a finished run, whose products are those that it made.
@@ -192,14 +192,16 @@ def keep(folder: str | os.PathLike) -> None:
 
 
 def is_kept(folder: str | os.PathLike) -> bool:
-    """Returns whether a folder has a manifest, and the files that it lists."""
+    """Returns whether a run has a manifest, and the files and the result that it tells of."""
+    folder = pathlib.Path(folder)
     try:
         found = read(folder)
-        return all(
-            _verified(folder, name, told) is not None for name, told in _files(found, folder)
-        )
+        for name, told in _files(found, folder):
+            _verified(folder, name, told)
+        _check_result(folder, found)
     except (OSError, ValueError):
         return False
+    return True
 
 
 def _told(folder, weights):
@@ -304,7 +306,6 @@ def _files(found, folder):
 
 def _verified(folder, name, told):
     """The bytes of a file, if they are those that a manifest tells of."""
-    folder = pathlib.Path(folder)
     path = folder / name
     if os.path.realpath(path) != os.path.join(os.path.realpath(folder), *name.split("/")):
         raise ValueError(f"{path} is a link, expected a file")
