@@ -13,7 +13,7 @@ import jaxdd
 from jaxdd.data import files
 from jaxdd.runs import manifest, publication, store
 
-CHANGED = "has the SHA-256|bytes, its manifest says|is not readable as JSON|was changed: it has the"
+CHANGED = "has the SHA-256|bytes, its manifest says|is not readable as JSON|was changed: it does not state"
 
 
 @pytest.fixture(scope="module")
@@ -263,13 +263,13 @@ BAD = {
     "mean": (replaced("normalisation", mean=[0.5, 0.5, 0.5]), "normalisation.mean is .0.5, 0.5"),
     "range": (replaced("range", high=[1.0, 1.0, 1.0]), "range.high is .1.0, 1.0, 1.0. there and"),
     "classes": (lambda f: reseal(f, classes=["owl", "dog", "cat"]), "classes is .'owl', 'dog', "),
-    "root": (rewrite('"root": "', '"root": "0'), "was changed: it has the root"),
-    "spaces": (rewrite('"schema": 1', '"schema":  1'), "was changed: .* or form"),
+    "root": (rewrite('"root": "', '"root": "0'), "was changed: it does not state its root"),
+    "spaces": (rewrite('"schema": 1', '"schema":  1'), "was changed: .* not as written"),
     "nested": (
         rewrite('"schema": 1', f'"deep": {"[" * 400}{"]" * 400},\n "schema": 1'),
         "was changed|is no manifest: maximum recursion",
     ),
-    "twice": (rewrite('"schema": 1', '"schema": 1,\n "schema": 1'), "was changed: .* or form"),
+    "twice": (rewrite('"schema": 1', '"schema": 1,\n "schema": 1'), "was changed: .* not as written"),
     "NaN": (rewrite('"outside": 0.', '"outside": NaN, "o": 0.'), "is no manifest: Out of range"),
 }  # fmt: skip
 
@@ -312,5 +312,7 @@ def test_a_folder_without_manifest(copy):
     with pytest.warns(UserWarning, match="has no manifest.*checked were its arrays, their shapes"):
         found = jaxdd.load(copy)
     assert found.manifest is None and found.classes == ("cat", "dog", "owl")
-    with pytest.raises(ValueError, match="has no manifest.json; a finished run gets one by its"):
+    with pytest.raises(
+        FileNotFoundError, match="has no manifest.json; a finished run gets one by its"
+    ):
         publication.export(copy, copy.parent / "export")

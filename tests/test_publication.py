@@ -145,7 +145,7 @@ def test_what_cannot_be_exported(make_run, exported, tmp_path):
         publication.export(bare, tmp_path / "out")
     shutil.rmtree(bare)
     (tmp_path / "cmp" / "rows").mkdir(parents=True)
-    with pytest.raises(ValueError, match="the runs of a comparison are in .*rows"):
+    with pytest.raises(FileNotFoundError, match="the runs of a comparison are in .*rows"):
         publication.export(tmp_path / "cmp", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cmp", "run"]
 

@@ -235,6 +235,8 @@ def read(folder: str | os.PathLike, *, expect: str | None = None) -> dict[str, A
     path = pathlib.Path(folder) / NAME
     if expect is not None and not (isinstance(expect, str) and _HASH.fullmatch(expect)):
         raise ValueError(f"expect must be 64 hexadecimal digits in lower case, found {expect!r}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no {NAME}; {_advice(path.parent)}")
     if (size := path.stat().st_size) > _LARGEST:
         raise ValueError(f"{path} has {size:,} bytes, expected at most {_LARGEST:,}")
     found = files.read_json(path)
@@ -250,6 +252,12 @@ def read(folder: str | os.PathLike, *, expect: str | None = None) -> dict[str, A
     return found
 
 
+def _advice(folder):
+    if (folder / "rows").is_dir():
+        return f"the runs of a comparison are in {folder / 'rows'}"
+    return "a finished run gets one by its command with --resume"
+
+
 def _check_root(path, found, expect):
     try:
         made = root(found)
@@ -257,7 +265,9 @@ def _check_root(path, found, expect):
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no manifest: {error}") from error
     if not sound:
-        raise ValueError(f"{path} was changed: it has the root {made} and states another, or form")
+        raise ValueError(
+            f"{path} was changed: it does not state its root, {made}, or not as written"
+        )
     if expect not in (None, made):
         raise ValueError(f"{path} has the root {made}, expected {expect}")
     if found.get("kind") not in KINDS:

@@ -221,8 +221,9 @@ def export(
 
     Raises:
         FileExistsError: there are files in the folder.
-        ValueError: the source has no manifest or is damaged, or its images have a number of
-            channels that PNG files do not have.
+        FileNotFoundError: the source has no manifest.
+        ValueError: the source is damaged, or its images have a number of channels that PNG files do
+            not have.
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, found {format!r}")
@@ -231,7 +232,7 @@ def export(
     source, folder = (pathlib.Path(path).expanduser() for path in (source, folder))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is not an empty folder; choose another")
-    checked = manifest.check(_with_manifest(source))
+    checked = manifest.check(source)
     found = _verified(source, checked)
     with _whole(folder) as temporary:
         if format == "npz":
@@ -249,15 +250,6 @@ def export(
             temporary, content | {"files": manifest.described_files(temporary, sorted(names))}
         )
     return manifest.read(folder)
-
-
-def _with_manifest(source):
-    if not (source / manifest.NAME).exists():
-        found = f"{source} has no {manifest.NAME}"
-        if (source / "rows").is_dir():
-            raise ValueError(f"{found}; the runs of a comparison are in {source / 'rows'}")
-        raise ValueError(f"{found}; a finished run gets one by its command with --resume")
-    return source
 
 
 @contextlib.contextmanager
