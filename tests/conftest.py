@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import dataclasses
 import errno
 import gc
 import importlib.metadata
@@ -39,10 +40,13 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(OWN_PROGRAMS))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import sklearn.datasets  # noqa: E402
 from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
 from jaxdd.data import files  # noqa: E402
+from jaxdd.runs import manifest, options, publication, results, store  # noqa: E402
 
 # Tracing makes millions of objects that stay, and a collection visits all of them.
 gc.set_threshold(50_000, 20, 100)
@@ -112,3 +116,51 @@ def full_disk(monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.fixture(scope="session")
+def make_run():
+    """A maker of folders as `jaxdd run` leaves them, without a run."""
+
+    def make(folder, images=None, *, names=("cat", "dog", "owl"), mean=None, std=None, **result):
+        if images is None:
+            images = np.random.default_rng(0).uniform(-1.5, 1.6, (3, 2, 4, 5, 3))
+        k, ipc, *_, channels = images.shape
+        mean = np.linspace(0.4, 0.5, channels) if mean is None else mean
+        std = np.linspace(0.3, 0.2, channels) if std is None else std
+        labels = np.repeat(np.arange(k, dtype=np.int32)[:, None], ipc, axis=1)
+        options_of = options.DM(ipc=ipc).resolved()
+        config = {"command": "run", "dataset": "arrays", "data": "0" * 32, "debias": "kde"}
+        config |= {"augmentation": [], **dataclasses.asdict(options_of)}
+        provenance = {"config": config, "class_names": names[:k], "weights": "1" * 64}
+        store.create(folder, config)
+        made = store.Synthetic(np.float32(images), labels, np.float32(mean), np.float32(std), {})
+        store.write_synthetic(folder / "synthetic.npz", made._replace(provenance=provenance))
+        files.write_arrays(folder / "weights.npz", {"weights": np.ones(7) / 7})
+        score = {"mean": 0.75, "std": 0.01, "n": 3}
+        scores = dict.fromkeys(results.SCORES, score)
+        told = {"device": "cpu", "versions": {"jax": "0.10"}, "seed": 0, "config": config}
+        told |= {"seconds": {"data": 1.5}, "date": "2026-01-01", "weights": {"balance": 0.5}}
+        told |= {"random": scores, "digests": store.digests(folder), **scores, **result}
+        files.write_json(folder / "result.json", told)
+        manifest.keep(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def digits(make_run, tmp_path_factory):
+    """Digits of 8 × 8 pixels, five of each class exported as npz and png, and others to score on.
+
+    The set is moved a little outside of [0, 1], as distillation does; mean is 0.3 and std 0.4.
+    """
+    found = sklearn.datasets.load_digits()
+    pixels, labels = found.images[..., None] / 16, found.target
+    chosen = np.stack([pixels[labels == k][:5] for k in range(10)])
+    chosen = 0.5 + 1.04 * (chosen - 0.5) + np.random.default_rng(0).normal(0, 0.01, chosen.shape)
+    folder, mean, std = tmp_path_factory.mktemp("digits"), np.full(1, 0.3), np.full(1, 0.4)
+    make_run(folder / "run", (chosen - mean) / std, names=(), mean=mean, std=std)
+    for form in publication.FORMATS:
+        publication.export(folder / "run", folder / form, format=form)
+    return folder, np.rint(255 * pixels[500:]).astype(np.uint8), labels[500:]

@@ -143,6 +143,18 @@ def test_the_synthetic_set_is_published_without_pickle(finished):
         assert stored["images"].dtype == np.float32 and stored["labels"].dtype == np.int32
 
 
+def test_what_rounding_costs_is_measured_as_the_run_was(finished, tmp_path, capsys):
+    cli.main(["export", str(finished), str(tmp_path / "out"), "--format", "png", "--score"])
+    assert "rounded to eight bits, and " in capsys.readouterr().out
+    told = jaxdd.load(tmp_path / "out").manifest
+    measured, result = told["rounding"]["scores"], files.read_json(finished / "result.json")
+    assert measured["accuracy"]["n"] == result["accuracy"]["n"]
+    assert measured["accuracy"]["mean"] == pytest.approx(result["accuracy"]["mean"], abs=0.05)
+    again = ["export", finished, tmp_path / "out", "--score", "--format"]
+    assert "out is not an empty folder; choose another" in fails([*again, "png"], capsys)
+    assert "npz is not rounded, and has the scores of the run" in fails([*again, "npz"], capsys)
+
+
 def test_an_occupied_folder_is_refused_before_any_work(finished, tmp_path, capsys):
     again = ["run", "cdigits", *TINY, "--steps", "2", "--debias", "none"]
     assert "this very run; pass --resume" in fails([*again, "--out", finished], capsys)

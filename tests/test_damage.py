@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdd.data import benchmarks, files
-from jaxdd.runs import options, parts, pipeline, plot, report, results, store, transfer
+import jaxdd
+from jaxdd import sampling
+from jaxdd.data import benchmarks, datasets, files
+from jaxdd.runs import manifest, options, parts, pipeline, plot, report, results, store, transfer
 
 TINY = options.DM(
     ipc=2, batch_size=8, network="mlp", depth=2, epochs=1, eval_seeds=1, chunk=2, steps=2,
@@ -116,7 +118,8 @@ def commands(data, monkeypatch):
 
 FILES = (
     "config.json", "progress.jsonl", "seconds.json", "weights.npz", "weights.png", "embedding.png",
-    "synthetic.npz", "synthetic.png", "accuracy.png", "result.json", "checkpoint/2/manifest.json",
+    "synthetic.npz", "synthetic.png", "accuracy.png", "result.json", "manifest.json",
+    "checkpoint/2/manifest.json",
 )  # fmt: skip
 
 
@@ -124,6 +127,17 @@ def test_all_files_of_a_run_are_looked_at(finished):
     assert {path.name for path in finished.iterdir()} == {
         ".lock", "checkpoint", *(name for name in FILES if "/" not in name)
     }  # fmt: skip
+
+
+def test_the_manifest_of_a_run_knows_data_weights_and_scores(finished, data):
+    found = jaxdd.load(finished)
+    made, scores = found.manifest["provenance"], found.manifest["scores"]
+    weights = files.read_arrays(finished / "weights.npz")["weights"]
+    drawn = sampling.reweighted(datasets.pool(data), weights).weights
+    assert made["weights"] == manifest.array_digest(np.asarray(drawn))
+    assert made["source"] == {"name": "cdigits", "blake2b": datasets.digest(data)}
+    assert made["config"] == files.read_json(finished / "config.json")
+    assert scores["conflicting"] == files.read_json(finished / "result.json")["conflicting"]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -145,6 +159,7 @@ def test_damage(finished, tmp_path, commands, name, damage):
         elif command == "resume":
             assert name not in READ["resume"]
             assert contents(folder) | {path: b""} == before | {path: b""}
+            assert name != "manifest.json" or contents(folder) == before
             drawn = name.endswith(".png") and (name, damage) != ("embedding.png", "missing")
             assert not drawn or store.is_drawn(path)
         else:

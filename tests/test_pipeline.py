@@ -27,7 +27,7 @@ from jaxdd import (
     weights,
 )
 from jaxdd.data import datasets, files
-from jaxdd.runs import checkpoint, options, parts, pipeline, report, results, store
+from jaxdd.runs import checkpoint, manifest, options, parts, pipeline, report, results, store
 
 TINY = options.DM(
     ipc=2, steps=6, batch_size=8, depth=2, epochs=2, eval_seeds=2, chunk=2, encoder_steps=2,
@@ -213,6 +213,7 @@ def test_rows_whose_sets_are_damaged_are_made_again(again, compared):
     assert list(made) == list(pipeline.ROWS)
     for name, row in compared[1]["rows"].items():
         assert made[name]["accuracy"] == row["accuracy"] and made[name]["digests"] == row["digests"]
+        assert manifest.check(folder / "rows" / name).manifest["provenance"]["debias"] == name
 
 
 def test_a_row_without_a_state_to_make_it_from_leaves_the_table(again):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxdd.data import datasets, files
-from jaxdd.runs import options, parts, pipeline, transfer
+from jaxdd.runs import options, parts, pipeline, store, transfer
 
 OPTIONS = options.DM(
     ipc=2,
@@ -39,6 +39,14 @@ def test_the_network_of_the_run_scores_as_in_the_run(finished):
     assert found["synthetic"]["accuracy"] == result["accuracy"]
     assert found["random"]["accuracy"] == result["random"]["accuracy"]
     assert found["epochs"] == 2 and found["versions"] == result["versions"]
+
+
+def test_other_images_score_as_those_of_the_run(finished):
+    folder, result = finished
+    images = store.read_synthetic(folder / "synthetic.npz").images
+    assert transfer.score(folder, squares(), images)["accuracy"] == result["accuracy"]
+    with pytest.raises(ValueError, match="made from other data than arrays is now: digest"):
+        transfer.score(folder, squares(seed=1), images)
 
 
 def test_what_was_evaluated_is_read_back(finished, monkeypatch):

@@ -244,7 +244,12 @@ def sealed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def read_arrays(
-    path: str | os.PathLike, *, names: Iterable[str] | None = None, must_be_sealed: bool = False
+    path: str | os.PathLike,
+    *,
+    names: Iterable[str] | None = None,
+    no_others: bool = False,
+    must_be_sealed: bool = False,
+    content: bytes | None = None,
 ) -> dict[str, np.ndarray]:
     """Returns arrays of an .npz file by name, without pickle.
 
@@ -255,17 +260,24 @@ def read_arrays(
     Args:
         path: the file.
         names: of the arrays; those that the file lacks are left out. All by default.
+        no_others: whether a file that holds anything beside them is refused.
         must_be_sealed: whether arrays without a digest are refused.
+        content: of the file, where it was read and verified before; the path only names it then.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or too large.
+        ValueError: the file is damaged or too large, or holds an array twice.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb") if content is None else io.BytesIO(content) as file:
         # A damaged zip file raises nearly anything, from zlib.error to NotImplementedError.
         try:
+            limit = max(UNPACKED, file.seek(0, os.SEEK_END))
             with zipfile.ZipFile(file) as archive:
-                return _unpacked(archive, names, must_be_sealed, os.fstat(file.fileno()).st_size)
+                held = _held(archive)
+                asked = list(held if names is None else names)
+                if no_others and (surplus := held.keys() - asked):
+                    raise _Refused(f"it holds {min(surplus)}, expected {', '.join(asked)} alone")
+                return _unpacked(archive, held, asked, must_be_sealed, limit)
         except _Refused as error:
             raise ValueError(f"{path} is not a readable .npz file: {error}") from None
         except Exception as error:
@@ -293,11 +305,18 @@ class _Refused(ValueError):
     """What can be said of a file; other errors are those of the libraries that read it."""
 
 
-def _unpacked(archive, names, must_be_sealed, size):
-    held = {name.removesuffix(".npy"): name for name in archive.namelist()}
+def _held(archive):
+    """The members of an archive by the names of their arrays."""
+    names = archive.namelist()
+    held = {name.removesuffix(".npy"): name for name in names}
+    if len(held) < len(names):
+        raise _Refused("it holds an array twice")
+    return held
+
+
+def _unpacked(archive, held, asked, must_be_sealed, limit):
     seal = json.loads(str(_members(archive, held, [_SEAL], 2**20).get(_SEAL, "{}")))
-    asked = [name for name in held if name != _SEAL] if names is None else names
-    found = _members(archive, held, asked, max(UNPACKED, size))
+    found = _members(archive, held, [name for name in asked if name != _SEAL], limit)
     for name, array in found.items():
         if (name in seal or must_be_sealed) and seal.get(name) != _fingerprint(array):
             raise _Refused(f"{name} is not what its digest says")
@@ -344,12 +363,17 @@ def digest(*arrays: np.ndarray | None) -> str:
     return state.hexdigest()
 
 
-def file_digest(path: str | os.PathLike) -> str | None:
-    """Returns 32 hexadecimal digits that tell a file from others, None if it cannot be read."""
+def file_digest(path: str | os.PathLike, *, like: str = "") -> str | None:
+    """Returns the SHA-256 of a file in hexadecimal digits, None if it cannot be read.
+
+    Args:
+        path: the file.
+        like: what it will be compared with; 32 digits are BLAKE2b's, as they were kept before.
+    """
+    short = lambda: hashlib.blake2b(digest_size=16)
     try:
         with open(path, "rb") as file:
-            made = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
-            return made.hexdigest()
+            return hashlib.file_digest(file, short if len(like) == 32 else "sha256").hexdigest()
     except OSError:
         return None
 

@@ -1,4 +1,4 @@
-"""The command line: `jaxdd demo`, `run`, `compare`, `transfer`, `report`, `bias`, `datasets`.
+"""The command line: `jaxdd demo`, `run`, `compare`, `export` and what else `COMMANDS` lists.
 
 Bad input ends with one line on stderr and exit code 2, Ctrl-C with the state saved and exit code
 130.
@@ -33,12 +33,15 @@ from jaxdd import __version__, parallel
 from jaxdd.data import archives, benchmarks, datasets, files, folders
 from jaxdd.runs import (
     findings,
+    manifest,
     options,
     pipeline,
     plot,
     processes,
+    publication,
     report,
     results,
+    signature,
     store,
     transfer,
 )
@@ -48,6 +51,8 @@ Options = Annotated[options.Options, tyro.conf.arg(name="")]
 DEMO = options.DM(ipc=10, conflict=0.1)
 
 _TFDS = "tfds:"
+
+_KEY = tyro.conf.arg(name="key")
 
 Debias = Literal["none", "kde", "auto", "tone", "texture", "layout", "ring", "oracle", "fairdd"]
 Row = Literal["random", "random-kde", Debias]
@@ -277,8 +282,19 @@ def transfer_set(
         dataset: the folder of images or tfds:NAME that the run was made from, if it was.
         data_dir: folder with the original files.
     """
-    config, asked = transfer.configuration(folder)
     progress = _Progress()
+    with progress.bar:
+        benchmark = _data_of(folder, dataset, data_dir)
+        rows = transfer.transfer(
+            folder, benchmark, names=networks, epochs=epochs, eval_seeds=eval_seeds, report=progress
+        )
+    sets = {f"{name} {x}": row[x] for name, row in rows.items() for x in results.TRANSFERRED}
+    _show(sets, folder / "transfer.json")
+
+
+def _data_of(folder, dataset, data_dir):
+    """The data that a run was made from."""
+    config, asked = transfer.configuration(folder)
     dataset = str(config["dataset"] if dataset is None else dataset)
     if dataset not in benchmarks.NAMES and not dataset.startswith(_TFDS):
         if not pathlib.Path(dataset).is_dir():
@@ -286,13 +302,7 @@ def transfer_set(
                 f"{folder} was made from {dataset}, which is no folder here; say with --dataset "
                 "where its images are, or tfds:NAME; for arrays there is jaxdd.runs.transfer"
             )
-    with progress.bar:
-        benchmark = _load(dataset, asked, data_dir)
-        rows = transfer.transfer(
-            folder, benchmark, names=networks, epochs=epochs, eval_seeds=eval_seeds, report=progress
-        )
-    sets = {f"{name} {x}": row[x] for name, row in rows.items() for x in results.TRANSFERRED}
-    _show(sets, folder / "transfer.json")
+    return _load(dataset, asked, data_dir)
 
 
 def find_bias(
@@ -356,6 +366,83 @@ def write_report(
     _check_page(out)
     report.write(out, report.read(source))
     print(f"wrote {out}")
+
+
+def export_set(
+    source: tyro.conf.Positional[pathlib.Path],
+    folder: tyro.conf.Positional[pathlib.Path],
+    *,
+    format: Literal["npz", "png"] = "npz",
+    score: bool = False,
+    dataset: str | None = None,
+    data_dir: pathlib.Path | None = None,
+) -> None:
+    """Write the set of a run for others: its files, a data set card, a manifest of its own.
+
+    PNG files hold eight bits: pixels are rounded to multiples of 1/255 and cut to [0, 1].
+
+    Args:
+        source: folder of a finished run; without --score also of an exported set.
+        folder: to write to; absent or empty.
+        format: npz is the file of the run, png a folder of images with metadata.csv.
+        score: evaluate what the PNG files hold, as the run did its images.
+        dataset: for --score, the folder of images or tfds:NAME that the run was made from.
+        data_dir: for --score, folder with the original files.
+    """
+    measure = lambda images: transfer.score(source, _data_of(source, dataset, data_dir), images)
+    made = publication.export(source, folder, format=format, measure=measure if score else None)
+    if lost := made.get("rounding"):
+        cut, by = f"{100 * lost['cut']:.1f} %", f"{lost['furthest']:.3f}"
+        print(f"rounded to eight bits, and {cut} cut to [0, 1], from outside by {by} at most")
+    print(f"wrote {folder}\nroot {made['root']}")
+
+
+def sign_set(
+    source: tyro.conf.Positional[pathlib.Path], *, private: Annotated[pathlib.Path, _KEY]
+) -> None:
+    """Sign the root of a set, with a key from: openssl genpkey -algorithm ed25519 -out FILE.
+
+    It proves who signed these very files, to whoever has the public key from elsewhere than the
+    set; not that a malicious distiller did not make them, nor that they are the newest.
+
+    Args:
+        source: folder of a finished run, or of an exported set.
+        private: PEM file of the private key.
+    """
+    print(f"signed the root {signature.sign(source, private)}")
+
+
+def verify_set(
+    source: tyro.conf.Positional[pathlib.Path],
+    *,
+    public: Annotated[pathlib.Path | None, _KEY] = None,
+    expect: str | None = None,
+) -> None:
+    """Verify a set by the hashes in its manifest, its signature and its root.
+
+    A signature proves who signed these very files; not that a malicious distiller did not make
+    them, nor that they are the newest (give the root for that). Key and root must come from
+    elsewhere than the set, or they prove nothing.
+
+    Args:
+        source: folder of a finished run, or of an exported set.
+        public: PEM file of the public key (openssl pkey -in FILE -pubout) of who vouches for it.
+        expect: the root that it must have.
+    """
+    if public is None:
+        checked = manifest.check(source, expect=expect)
+    else:
+        checked = signature.verify(source, public, expect=expect)
+    root = checked.manifest["root"]
+    publication.load(source, expect=root)
+    print(f"{source} holds the set and the {len(checked.contents)} files of its manifest")
+    if checked.uncovered:
+        print(f"not covered: {', '.join(checked.uncovered)}")
+    print(f"root {root}")
+    if public is not None:
+        print(f"signed by the key {public}")
+    elif expect is None:
+        print("nobody vouches for this root: compare it, or give --expect or --key")
 
 
 def list_datasets() -> None:
@@ -462,6 +549,9 @@ COMMANDS = {
     "transfer": transfer_set,
     "report": write_report,
     "bias": find_bias,
+    "export": export_set,
+    "sign": sign_set,
+    "verify": verify_set,
     "datasets": {"list": list_datasets, "show": show_dataset, "build": build_dataset},
 }
 

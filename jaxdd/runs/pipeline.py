@@ -36,7 +36,17 @@ from jaxdd import (
     weights,
 )
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import buffers, checkpoint, parts, plot, processes, results, store, timing
+from jaxdd.runs import (
+    buffers,
+    checkpoint,
+    manifest,
+    parts,
+    plot,
+    processes,
+    results,
+    store,
+    timing,
+)
 from jaxdd.runs.options import Options
 from jaxdd.runs.options import read as options_of
 
@@ -90,7 +100,7 @@ def run(
     report: Callable[..., None] = silent,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Distils one set into a folder: weights, synthetic set, pictures, result.json.
+    """Distils one set into a folder: weights, synthetic set, pictures, result.json, manifest.json.
 
     Args:
         data: what `jaxdd.data` makes of any data.
@@ -134,7 +144,7 @@ def run(
     folder = store.create(folder, config, resume=resume, translate=work.translated)
     attempt = _Attempt(work, folder)
     if attempt.result is not None and not (
-        attempt.lacking or attempt.undrawn() or store.litter(folder)
+        attempt.lacking or attempt.undrawn() or store.litter(folder) or not manifest.is_kept(folder)
     ):
         return attempt.result
     with store.lock(folder):
@@ -142,6 +152,7 @@ def run(
         attempt = _Attempt(work, folder)  # another process may have made it in the meantime
         if attempt.result is not None and not attempt.lacking:
             attempt.draw(attempt.undrawn())
+            manifest.keep(folder)
             return attempt.result
         with timing.compilation_counted(attempt.seconds):
             source = attempt.source(debias, folder)
@@ -555,7 +566,7 @@ class _Attempt:
         return scores
 
     def finish(self, images, scores, source, random, beside=None):
-        """Writes the synthetic set, its picture and, last, result.json; returns the latter."""
+        """Writes the set, its picture, result.json and what follows from it; returns the result."""
         work, data = self.work, self.work.data
         result = {
             **evaluate.summary(scores),
@@ -569,6 +580,7 @@ class _Attempt:
         labels = np.broadcast_to(np.arange(images.shape[0])[:, None], images.shape[:2])
         provenance = {name: result[name] for name in ("config", "device", "versions")}
         provenance["class_names"] = data.class_names
+        provenance["weights"] = manifest.array_digest(np.asarray(source.weights, np.float32))
         synthetic = store.Synthetic(
             np.asarray(images, np.float32), labels.astype(np.int32),
             np.asarray(data.mean, np.float32), np.asarray(data.std, np.float32), provenance,
@@ -579,6 +591,7 @@ class _Attempt:
             self.draw_scores(result)
         result["digests"] = store.digests(self.folder)
         files.write_json(self.folder / "result.json", result)
+        manifest.keep(self.folder)
         return files.read_json(self.folder / "result.json")
 
     def draw_set(self, result, images):
@@ -627,6 +640,7 @@ class _Attempt:
             return None
         if not store.is_drawn(found.folder / "synthetic.png"):
             found.draw({"synthetic.png"})
+        manifest.keep(found.folder)
         return found.result, store.read_synthetic(found.folder / "synthetic.npz").images
 
     def is_illustrated(self):

@@ -116,7 +116,7 @@ def sweep(folder: str | os.PathLike) -> None:
 
 
 def digests(folder: str | os.PathLike) -> dict[str, str]:
-    """Returns the digest of each of the `PRODUCTS` in a folder."""
+    """Returns the SHA-256 of each of the `PRODUCTS` in a folder."""
     found = {name: files.file_digest(pathlib.Path(folder) / name) for name in PRODUCTS}
     return {name: digest for name, digest in found.items() if digest is not None}
 
@@ -126,13 +126,13 @@ def lacking(folder: str | os.PathLike, recorded: Mapping[str, str] | None) -> li
 
     Args:
         folder: the run folder.
-        recorded: what `digests` returned when the run was finished; None for one of an earlier
-            version, whose synthetic set must be readable.
+        recorded: what `digests` returned when the run was finished, maybe in shorter digests; None
+            for one of an earlier version, whose synthetic set must be readable.
     """
     folder = pathlib.Path(folder)
     if recorded is not None:
-        found = digests(folder)
-        return [name for name in PRODUCTS if name in recorded and found.get(name) != recorded[name]]
+        found = lambda name: files.file_digest(folder / name, like=str(recorded[name]))
+        return [name for name in PRODUCTS if name in recorded and found(name) != recorded[name]]
     try:
         read_synthetic(folder / "synthetic.npz")
     except (OSError, ValueError):
@@ -350,28 +350,30 @@ def write_synthetic(path: str | os.PathLike, synthetic: Synthetic) -> None:
     provenance = np.array(json.dumps(files.plain(synthetic.provenance)))
     images, labels = np.asarray(synthetic.images), np.asarray(synthetic.labels)
     mean, std = (np.asarray(value, np.float32) for value in (synthetic.mean, synthetic.std))
-    arrays = _checked(images, labels, mean, std)
+    arrays = checked(images, labels, mean, std)
     files.write_arrays(path, {**arrays, "provenance": provenance})
 
 
-def read_synthetic(path: str | os.PathLike) -> Synthetic:
+def read_synthetic(path: str | os.PathLike, *, content: bytes | None = None) -> Synthetic:
     """Returns the synthetic set in an .npz file.
 
     Args:
         path: the file.
+        content: of the file, where it was read before, as in `files.read_arrays`.
 
     Returns:
         The set, in NumPy arrays.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, lacks an array, or holds one of wrong shape or dtype, or
-            other values than it may.
+        ValueError: the file is damaged, lacks an array, holds another, or one of wrong shape or
+            dtype, or other values than it may.
     """
+    names = Synthetic._fields
     try:
-        stored = files.read_arrays(path, names=Synthetic._fields)
-        arrays = _checked(*(stored[name] for name in Synthetic._fields[:4]))
-        provenance = json.loads(str(stored["provenance"]))
+        stored = files.read_arrays(path, names=names, no_others=True, content=content)
+        arrays = checked(*(_native(stored[name]) for name in names[:4]))
+        provenance = json.loads(str(stored["provenance"].item()))
         if not isinstance(provenance, dict):
             raise ValueError(f"provenance must be an object, found {provenance!r}")
     except (KeyError, ValueError) as error:
@@ -379,10 +381,19 @@ def read_synthetic(path: str | os.PathLike) -> Synthetic:
     return Synthetic(**arrays, provenance=provenance)
 
 
-def _checked(
+def _native(array):
+    """An array in the byte order of this machine."""
+    return np.asarray(array, array.dtype.newbyteorder("="))
+
+
+def checked(
     images: np.ndarray, labels: np.ndarray, mean: np.ndarray, std: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Returns the arrays by name if they make a synthetic set."""
+    """Returns the arrays of a `Synthetic` by name, if they make one.
+
+    Raises:
+        ValueError: wrong shapes or dtypes, NaN or infinite values, labels that are no class.
+    """
     if images.ndim != 5 or not images.size:
         raise ValueError(f"images must have shape [k, ipc, h, w, c], found {images.shape}")
     expected = {

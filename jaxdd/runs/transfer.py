@@ -71,15 +71,7 @@ def transfer(
         raise ValueError(
             f"unknown network {min(unknown)!r}; known are {', '.join(networks.NETWORKS)}"
         )
-    config, asked = configuration(folder)
-    if (digest := datasets.digest(benchmark)) != config["data"]:
-        raise ValueError(
-            f"{folder} was made from other data than {benchmark.name} is now: "
-            f"digest {config['data']} there and {digest} here"
-        )
-    own = config.get("augmentation")
-    if isinstance(own, str) and own != parts.name_of(benchmark.strategy):
-        raise ValueError(f"{folder} was made with the augmentation {own}; give data that have it")
+    asked = _options(folder, benchmark)
     given = {"epochs": epochs, "eval_seeds": eval_seeds}
     asked = dataclasses.replace(asked, **{k: v for k, v in given.items() if v is not None})
     asked = asked.resolved()
@@ -100,6 +92,41 @@ def transfer(
         rows[name] = {**scores, **settings, **results.circumstances()}
         files.write_json(path, rows)
     return {name: files.read_json(path)[name] for name in names}
+
+
+def score(
+    folder: str | os.PathLike, benchmark: datasets.Benchmark, images: np.ndarray
+) -> dict[str, Any]:
+    """Evaluates other images than those of a run as the run did its own.
+
+    Args:
+        folder: of a finished run.
+        benchmark: the data that the run was made from.
+        images: `[k, ipc, h, w, c]`, normalised.
+
+    Returns:
+        Scores as in result.json.
+
+    Raises:
+        ValueError: for other data than the run's, or a damaged folder.
+    """
+    asked = _options(folder, benchmark).resolved()
+    made = parts.build(benchmark, asked)
+    return evaluate.summary(made.score(parts.decode(asked)(jnp.asarray(images))))
+
+
+def _options(folder, benchmark):
+    """The options of a run, if these are its data."""
+    config, asked = configuration(folder)
+    if (digest := datasets.digest(benchmark)) != config["data"]:
+        raise ValueError(
+            f"{folder} was made from other data than {benchmark.name} is now: "
+            f"digest {config['data']} there and {digest} here"
+        )
+    own = config.get("augmentation")
+    if isinstance(own, str) and own != parts.name_of(benchmark.strategy):
+        raise ValueError(f"{folder} was made with the augmentation {own}; give data that have it")
+    return asked
 
 
 def _is_evaluated(row, settings):
