@@ -183,7 +183,7 @@ def run(
     Args:
         dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         options: of the run.
-        debias: weights from density (kde), by tone, texture, layout or the outer ring of the images,
+        debias: weights from density (kde), by tone, texture, layout or outer ring of the images,
             chosen without bias labels (auto) or made from these (oracle), or the groups' losses
             (fairdd).
         weights: instead of these, .npy, .npz or .csv with a weight for each training sample.
