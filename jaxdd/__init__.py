@@ -1,26 +1,30 @@
 """Dataset distillation in JAX that does not amplify the bias of the data it distils."""
 
-from jaxdd import (
-    augment,
-    contrastive,
-    debiased,
-    distill,
-    draws,
-    evaluate,
-    formation,
-    kde,
-    matching,
-    networks,
-    parallel,
-    probes,
-    reweight,
-    sampling,
-    tasks,
-    training,
-    trajectories,
-    views,
-    weights,
-)
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxdd import (
+        augment,
+        contrastive,
+        debiased,
+        distill,
+        draws,
+        evaluate,
+        formation,
+        kde,
+        matching,
+        networks,
+        parallel,
+        probes,
+        reweight,
+        sampling,
+        tasks,
+        training,
+        trajectories,
+        views,
+        weights,
+    )
 
 __version__ = "0.1.0"
 
@@ -45,3 +49,15 @@ __all__ = [
     "views",
     "weights",
 ]
+
+
+def __getattr__(name: str):
+    """Imports a module when it is asked for, so that the command line begins at once."""
+    if name in __all__:
+        return importlib.import_module(f"jaxdd.{name}")
+    raise AttributeError(f"module 'jaxdd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Lists the modules that may be asked for, too."""
+    return sorted({*globals(), *__all__})

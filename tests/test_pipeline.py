@@ -484,8 +484,9 @@ def test_chosen_weights_and_why_are_kept(tmp_path, monkeypatch, objection):
     again = pipeline.run(shades(), tmp_path, asked, **resumed)
     assert again["choice"] == result["choice"] and len(calls) == 1
     record = tmp_path / "choice.json"
-    assert files.read_json(record) == result["choice"]
-    for damage in ("", "[1]", "{}", "null"):
+    assert results.read_choice(record) == result["choice"]
+    changed = record.read_text().replace("0.5", "0.6")
+    for damage in ("", "[1]", "{}", "null", changed):
         (tmp_path / "result.json").unlink(missing_ok=True)
         record.write_text(damage)
         with pytest.raises(ValueError, match="choice.json does not hold.*delete it and resume"):

@@ -45,7 +45,7 @@ def test_what_was_evaluated_is_read_back(finished, monkeypatch):
     """With as many epochs and seeds; the other networks stay in the file."""
     folder, _ = finished
     first = transfer.transfer(folder, squares(), names=("mlp",))["mlp"]
-    known = {**first, "eval_seeds": 1}
+    known = results.sealed({**first, "eval_seeds": 1})
     files.write_json(folder / "transfer.json", {"mlp": first, "lenet": known})
     found = transfer.transfer(folder, squares(), names=("mlp", "lenet"), eval_seeds=1)
     assert found["mlp"]["synthetic"]["accuracy"]["n"] == 1 and found["lenet"] == known

@@ -296,6 +296,8 @@ class _Refused(ValueError):
 def _unpacked(archive, names, must_be_sealed, size):
     held = {name.removesuffix(".npy"): name for name in archive.namelist()}
     seal = json.loads(str(_members(archive, held, [_SEAL], 2**20).get(_SEAL, "{}")))
+    if lacking := seal.keys() - held.keys():
+        raise _Refused(f"{min(lacking)} is missing")
     asked = [name for name in held if name != _SEAL] if names is None else names
     found = _members(archive, held, asked, max(UNPACKED, size))
     for name, array in found.items():

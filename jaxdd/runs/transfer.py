@@ -97,7 +97,7 @@ def transfer(
             report(f"evaluate {name} {label}", 0, 1)
             scores[label] = evaluate.summary(made.score(each))
             report(f"evaluate {name} {label}", 1, 1)
-        rows[name] = {**scores, **settings, **results.circumstances()}
+        rows[name] = results.sealed({**scores, **settings, **results.circumstances()})
         files.write_json(path, rows)
     return {name: files.read_json(path)[name] for name in names}
 
@@ -111,7 +111,9 @@ def _images(folder, pool, asked):
     """The images of a run, if they are those that it wrote and fit its data."""
     path = folder / "synthetic.npz"
     if (folder / "result.json").exists():
-        store.check_set(folder, results.read_result(folder / "result.json").get("digests"))
+        result = results.read_result(folder / "result.json")
+        results.check_config(folder / "config.json", {"": result})
+        store.check_set(folder, result.get("digests"))
     stored = store.read_synthetic(path)
     expected = (pool.num_classes, asked.ipc, *pool.images.shape[1:])
     if stored.images.shape != expected:
