@@ -88,12 +88,16 @@ def limit_memory() -> None:
 
 
 def keep_programs(folder: pathlib.Path) -> None:
-    """Has this process and those that it starts keep what they compile."""
+    """Has this process and those that it starts keep all that they compile."""
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    kept = dict(
+        jax_compilation_cache_dir=str(folder),
+        jax_persistent_cache_min_compile_time_secs=0.0,
+        jax_persistent_cache_min_entry_size_bytes=-1,
+    )
+    for name, value in kept.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
 
 
 def pursue(out: pathlib.Path, group: str, attack: lab.Attack) -> None:

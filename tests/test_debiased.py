@@ -33,7 +33,7 @@ def test_a_small_q_is_the_cross_entropy_and_one_is_the_share_that_is_wrong():
     )
 
 
-@pytest.mark.parametrize("q", [0.0, -0.5, float("inf"), float("nan")])
+@pytest.mark.parametrize("q", [0.0, -0.5, 1e-45, 1e-38, float("inf"), float("nan")])
 def test_q_is_positive(q):
     with pytest.raises(ValueError, match=f"q must be positive and finite, found {q}"):
         debiased.generalised_cross_entropy(jnp.zeros((1, 4)), jnp.array([0]), q=q)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxdd.data import datasets, files
-from jaxdd.runs import options, parts, pipeline, transfer
+from jaxdd.runs import options, parts, pipeline, results, transfer
 
 OPTIONS = options.DM(
     ipc=2,

@@ -71,10 +71,10 @@ class Undisturbed(NamedTuple):
 
 
 def attacks(laboratory: lab.Laboratory, round_: int) -> Iterator[lab.Attack]:
-    """Yields the attacks of a round, which decides when a command is killed."""
+    """Yields the attacks of a round, two for each command; the round decides on the moments."""
     undisturbed = functools.cache(functools.partial(_undisturbed, laboratory))
-    for name, work in works(laboratory).items():
-        for kind in MOMENTS:
+    for i, (name, work) in enumerate(works(laboratory).items()):
+        for kind in (MOMENTS[(i + round_) % 4], MOMENTS[(i + round_ + 2) % 4]):
             title = f"{name}, {kind}, round {round_}"
             run = functools.partial(_killed, laboratory, work, undisturbed, kind, title)
             yield lab.Attack(title, run)

@@ -636,7 +636,7 @@ class _Attempt:
 
     def keep_config(self):
         """Writes config.json as the result has it, if it is missing or damaged."""
-        path, told = self.folder / "config.json", self.result.get("config")
+        path, told = self.folder / "config.json", (self.result or {}).get("config")
         with contextlib.suppress(OSError, ValueError):
             if told is None or files.read_json(path) == told:
                 return
