@@ -6,6 +6,7 @@ lost is resumed by one process or by two, to the set of one process alone.
 """
 
 import functools
+import os
 import pathlib
 import re
 import socket
@@ -20,7 +21,8 @@ from experiments.attacks import laboratory as lab
 from jaxdd.runs import store
 
 WAIT, PATIENCE, REFUSAL = 20, 5, 10
-"""Seconds to wait for others, without a sign of life, and from meeting to a refusal."""
+"""Seconds to wait for others, without a sign of life, and from meeting to a refusal; the last on a
+machine that is not busy."""
 
 CHILD = f"""
 import functools, sys
@@ -131,8 +133,13 @@ def _both(
         for n, m in zip(numbers, mores, strict=False)
     )
     met = _met(started)
-    outcomes = [_refused(*each, met + limit, command, codes, folder) for each in started]
+    outcomes = [_refused(*each, met + _patience(limit), command, codes, folder) for each in started]
     return max(outcomes, key=lambda outcome: lab.VERDICTS.index(outcome.verdict))
+
+
+def _patience(seconds):
+    """As many seconds, times the processes that share a core."""
+    return seconds * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _met(started):
@@ -187,7 +194,7 @@ def _commands(folder, commands):
         said = folder.with_name(f"said{i}")
         started.append((lab.start(CHILD, ["", *command], said), said))
     text, met = "; ".join(map(lab.line, commands)), _met(started)
-    outcomes = [_refused(*each, met + REFUSAL, text, (2,), folder) for each in started]
+    outcomes = [_refused(*each, met + _patience(REFUSAL), text, (2,), folder) for each in started]
     return max(outcomes, key=lambda outcome: lab.VERDICTS.index(outcome.verdict))
 
 
@@ -236,7 +243,7 @@ def _lost(laboratory, folder, count, victim, rng, command):
     if count == 1:
         return lab.Outcome("refused", command)
     process, said = started[1 - victim]
-    ended = lab.wait(process, said, limit=PATIENCE + REFUSAL)
+    ended = lab.wait(process, said, limit=_patience(PATIENCE + REFUSAL))
     ended = ended._replace(err=LINES.sub("", ended.err))
     if ended.code == 0:  # it was done, or the other one lives from now on by what is in the folder
         return lab.Outcome("refused", command)

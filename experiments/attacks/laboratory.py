@@ -145,18 +145,15 @@ RECORDS = {"seconds.json", ".lock"}
 
 
 def content(folder: pathlib.Path) -> dict[str, Any]:
-    """What the files of a folder say, by their path, without times; states count by their step."""
+    """What the files of a folder say, by their path, without times; of states the newest step."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_dir() or path.name in RECORDS:
-            continue
-        if "checkpoint" in path.relative_to(folder).parts:
-            *_, step = name.partition("checkpoint/")
-            name, said = f"{name.removesuffix(step)}{step.split('/')[0]}", "a state"
-        else:
-            said = said_by(path)
-        found[name] = said
+        name = path.relative_to(folder)
+        if path.name == "checkpoint":
+            steps = [int(state.name) for state in path.iterdir() if state.name.isdecimal()]
+            found[name.as_posix()] = max(steps, default=None)
+        elif path.is_file() and path.name not in RECORDS and "checkpoint" not in name.parts:
+            found[name.as_posix()] = said_by(path)
     return found
 
 

@@ -83,18 +83,21 @@ def _arguments(laboratory, command, method, name, value, round_):
         rows = ["--rows", "random"] if command == "compare" and name != "rows" else []
         out = [] if name == "out" else ["--out", "out"]
         return [*start, *rows, *given, *out]
-    first = {"transfer": laboratory.finished(*laboratory.command("run"))}
-    first["report"] = first["transfer"]
-    first["datasets build"] = "cdigits"
-    subject = [] if len(given) == 1 else [first.get(command, laboratory.images)]
+    subject = [] if len(given) == 1 else [_subject(laboratory, command)]
     own = ["--dataset", laboratory.images] if command == "transfer" and name != "dataset" else []
     own += ["--networks", "mlp"] if command == "transfer" and name != "networks" else []
     if command in ("report", "bias") and name != "out":
         own += ["--out", "page.html"]
     if command == "transfer" and name == "dataset":
-        given = [option, value]
-        subject = [first["transfer"]]
+        given, subject = [option, value], [_subject(laboratory, command)]
     return [*command.split(), *subject, *own, *given]
+
+
+def _subject(laboratory, command):
+    """What a command is called for, if not for an odd value."""
+    if command in ("transfer", "report"):
+        return laboratory.finished(*laboratory.command("run"))
+    return "cdigits" if command == "datasets build" else laboratory.images
 
 
 def _wrong(folder: pathlib.Path, name: str, value: Any) -> str:
