@@ -228,9 +228,12 @@ def test_a_row_without_a_state_to_make_it_from_leaves_the_table(again):
 def test_weights_and_figures_that_rows_share_are_made_again(again, compared):
     folder, resume = again
     figures = [folder / f"{name}.png" for name in ("weights", "accuracy", "synthetic")]
+    config = folder / "rows" / "kde" / "config.json"
     for path in (folder / "weights.npz", *figures, folder / "rows" / "none" / "synthetic.png"):
         path.unlink()
+    config.write_text("[")
     assert resume("none") == compared[1]
+    assert config.read_bytes() == (compared[0] / "rows" / "kde" / "config.json").read_bytes()
     assert (folder / "weights.npz").read_bytes() == (compared[0] / "weights.npz").read_bytes()
     assert all(map(store.is_drawn, [*figures, folder / "rows" / "none" / "synthetic.png"]))
     for name in ("weights.npz", "embedding.png", "compare.json"):
