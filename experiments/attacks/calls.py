@@ -13,12 +13,10 @@ import numpy as np
 
 from experiments.attacks import laboratory as lab
 from jaxdd import (
-    augment,
     contrastive,
     debiased,
     draws,
     evaluate,
-    formation,
     kde,
     matching,
     networks,
@@ -89,10 +87,9 @@ def _from_arrays(images, labels, attributes):
 
 def _weighed_draw(bandwidth, temperature):
     encode = lambda images: images.reshape(len(images), -1)[:, :2]
-    draw = draws.density_weighted(
-        sampling.uniform_batch, encode, bandwidth=bandwidth, temperature=temperature
-    )
-    return draw(KEY, _pool(), 3).weights
+    batch = functools.partial(sampling.uniform_batch, size=3)
+    draw = draws.density_weighted(batch, encode, bandwidth=bandwidth, temperature=temperature)
+    return draw(KEY, _pool()).weights
 
 
 def _written(images, labels, mean, std):
@@ -197,20 +194,6 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "matching.distribution": (
         matching.distribution,
         dict(real=POINTS, synthetic=POINTS[:4], weights=WEIGHTS),
-    ),
-    "formation.split": (
-        lambda images, factor: formation.split(images, factor=factor),
-        dict(images=SEEN.reshape(K, 4, 8, 8, 3), factor=2),
-    ),
-    "augment.siamese": (
-        lambda images: augment.per_image(KEY, images, strategy=("color", "crop")),
-        dict(images=SEEN),
-    ),
-    "networks.ConvNet": (
-        lambda images: (
-            networks.outputs(NETWORK, networks.fresh(KEY, NETWORK, SEEN[:1]), images).logits
-        ),
-        dict(images=SEEN),
     ),
     "datasets.from_arrays": (
         _from_arrays,

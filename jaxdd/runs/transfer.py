@@ -65,6 +65,7 @@ def transfer(
 
     Raises:
         ValueError: for an unknown network, other data than the run's, or a damaged folder.
+        BlockingIOError: another process is at work in the folder.
     """
     folder = pathlib.Path(folder)
     if unknown := set(names) - networks.NETWORKS.keys():
@@ -85,20 +86,23 @@ def transfer(
     asked = asked.resolved()
     pool, path = datasets.pool(benchmark), folder / "transfer.json"
     images = parts.decode(asked)(jnp.asarray(_images(folder, pool, asked)))
-    rows = results.read_transfer(path) if path.exists() else {}
-    settings = {"epochs": asked.epochs, "eval_seeds": asked.eval_seeds}
-    for name in names:
-        if _is_evaluated(rows.get(name, {}), settings):
-            continue
-        made = parts.build(benchmark, dataclasses.replace(asked, network=name))
-        sets = {"synthetic": images, "random": parts.subset(pool, asked, weighted=False)}
-        scores = {}
-        for label, each in sets.items():
-            report(f"evaluate {name} {label}", 0, 1)
-            scores[label] = evaluate.summary(made.score(each))
-            report(f"evaluate {name} {label}", 1, 1)
-        rows[name] = results.sealed({**scores, **settings, **results.circumstances()})
-        files.write_json(path, rows)
+    with store.lock(folder):
+        for left in folder.glob(f".{path.name}.*{files.TEMPORARY}"):  # by one that was killed
+            left.unlink(missing_ok=True)
+        rows = results.read_transfer(path) if path.exists() else {}
+        settings = {"epochs": asked.epochs, "eval_seeds": asked.eval_seeds}
+        for name in names:
+            if _is_evaluated(rows.get(name, {}), settings):
+                continue
+            made = parts.build(benchmark, dataclasses.replace(asked, network=name))
+            sets = {"synthetic": images, "random": parts.subset(pool, asked, weighted=False)}
+            scores = {}
+            for label, each in sets.items():
+                report(f"evaluate {name} {label}", 0, 1)
+                scores[label] = evaluate.summary(made.score(each))
+                report(f"evaluate {name} {label}", 1, 1)
+            rows[name] = results.sealed({**scores, **settings, **results.circumstances()})
+            files.write_json(path, rows)
     return {name: files.read_json(path)[name] for name in names}
 
 
