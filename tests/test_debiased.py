@@ -39,6 +39,22 @@ def test_q_is_positive(q):
         debiased.generalised_cross_entropy(jnp.zeros((1, 4)), jnp.array([0]), q=q)
 
 
+@pytest.mark.parametrize(
+    "logits, labels, error, match",
+    [
+        (np.zeros(4), [0], ValueError, r"logits must be floating \[n, k\], found float64 \(4,\)"),
+        (np.zeros((1, 4), int), [0], ValueError, "found int64"),
+        (np.full((1, 4), np.nan), [0], ValueError, "logits must be finite"),
+        (np.zeros((1, 4)), [4], ValueError, r"labels must lie in 0\.\.3, found 4\.\.4"),
+        (np.zeros((2, 4)), [0], ValueError, r"labels must have the shape \(2,\)"),
+        (np.zeros((1, 4)), [0.5], TypeError, "labels must be integers"),
+    ],
+)
+def test_what_is_no_loss(logits, labels, error, match):
+    with pytest.raises(error, match=match):
+        debiased.generalised_cross_entropy(logits, np.asarray(labels))
+
+
 def partners(features, labels, present=None):
     """Everyone that `contradicting` finds for each sample, over many keys."""
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels)
