@@ -175,7 +175,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "training.train": (
         functools.partial(_trained, training.train),
-        dict(images=SEEN, labels=LABELS, epochs=1, batch_size=4, learning_rate=0.1),
+        dict(images=SEEN, labels=LABELS, epochs=1, batch_size=4),
     ),
     "debiased.learning_from_failure": (
         functools.partial(_trained, debiased.learning_from_failure),

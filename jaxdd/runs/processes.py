@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import sys
@@ -30,6 +31,10 @@ from jax.experimental import multihost_utils
 
 import jaxdd
 from jaxdd.data import files
+
+
+# What XLA says, which JAX raises as a ValueError where it calls a program that it has called before.
+_OF_XLA = re.compile(r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
 
 
 class Lost(Exception):
@@ -95,7 +100,9 @@ def joined(
     try:
         yield
         multihost_utils.sync_global_devices("the run is done")
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if isinstance(error, ValueError) and not _OF_XLA.match(str(error)):
+            raise
         done.set()
         reason = " ".join(str(error).split())
         raise Lost(
