@@ -32,8 +32,7 @@ from jax.experimental import multihost_utils
 import jaxdd
 from jaxdd.data import files
 
-
-# What XLA says, which JAX raises as a ValueError where it calls a program that it has called before.
+# What XLA says, which JAX raises as a ValueError where it has called the program before.
 _OF_XLA = re.compile(r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
 
 
