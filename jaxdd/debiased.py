@@ -107,7 +107,7 @@ def learning_from_failure(
         total = jnp.sum((trap + weights * each[1]) * present) / present.sum()
         return total, averages
 
-    images, labels = training.as_labelled(images, labels)
+    images, labels = training.labelled_for(network, images, labels)
     return _two_networks(
         key,
         network,
@@ -169,7 +169,7 @@ def selective_mixup(
         ours = share * each[0] + (1 - share) * each[1]
         return jnp.sum((trap + ours) * present) / present.sum(), None
 
-    images, labels = training.as_labelled(images, labels)
+    images, labels = training.labelled_for(network, images, labels)
     return _two_networks(
         key,
         network,

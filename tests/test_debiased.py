@@ -55,6 +55,16 @@ def test_what_is_no_loss(logits, labels, error, match):
         debiased.generalised_cross_entropy(logits, np.asarray(labels))
 
 
+@pytest.mark.parametrize("train", TRAININGS)
+@pytest.mark.parametrize(
+    "value, label, match", [(0, 3, "labels must lie in 0..2"), (1e20, 0, "sq")]
+)
+def test_what_is_no_labelled_set_of_the_network(train, value, label, match):
+    images = np.full((2, 4, 4, 1), value, np.float32)
+    with pytest.raises(ValueError, match=match):
+        train(KEY, networks.MLP(3, 4), images, np.array([0, label]), epochs=1)
+
+
 def partners(features, labels, present=None):
     """Everyone that `contradicting` finds for each sample, over many keys."""
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels)
