@@ -1,34 +1,34 @@
 """Dataset distillation in JAX that does not amplify the bias of the data it distils."""
 
+import importlib
 from typing import TYPE_CHECKING
-
-from jaxdd import (
-    augment,
-    contrastive,
-    debiased,
-    distill,
-    draws,
-    evaluate,
-    formation,
-    intervals,
-    kde,
-    matching,
-    networks,
-    parallel,
-    probes,
-    reweight,
-    sampling,
-    svr,
-    tasks,
-    training,
-    trajectories,
-    views,
-    weights,
-)
 
 if TYPE_CHECKING:
     import os
 
+    from jaxdd import (
+        augment,
+        contrastive,
+        debiased,
+        distill,
+        draws,
+        evaluate,
+        formation,
+        intervals,
+        kde,
+        matching,
+        networks,
+        parallel,
+        probes,
+        reweight,
+        sampling,
+        svr,
+        tasks,
+        training,
+        trajectories,
+        views,
+        weights,
+    )
     from jaxdd.runs import publication
 
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 
 def load(path: "str | os.PathLike[str]", *, expect: str | None = None) -> "publication.Published":
     """Reads a published synthetic set, after it was verified; see `jaxdd.runs.publication.load`."""
-    from jaxdd.runs import publication  # which imports all of this
+    from jaxdd.runs import publication
 
     return publication.load(path, expect=expect)
 
@@ -65,3 +65,15 @@ __all__ = [
     "views",
     "weights",
 ]
+
+
+def __getattr__(name: str):
+    """Imports a module when it is asked for, so that the command line begins at once."""
+    if name in __all__:
+        return importlib.import_module(f"jaxdd.{name}")
+    raise AttributeError(f"module 'jaxdd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Lists the modules that may be asked for, too."""
+    return sorted({*globals(), *__all__})

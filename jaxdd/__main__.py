@@ -1,6 +1,20 @@
-"""`python -m jaxdd` equals `jaxdd`."""
+"""`jaxdd` and `python -m jaxdd`: the command line, which Ctrl-C ends quietly from the beginning."""
 
-from jaxdd.runs.cli import main
+import os
+import signal
+
+
+def main() -> None:
+    """Imports the command line, which takes seconds, and runs it."""
+    heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heeded:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # nothing has begun
+    from jaxdd.runs import cli
+
+    if heeded:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -132,7 +132,8 @@ def normalised(name: str, images: ArrayLike) -> jax.Array:
 
     Raises:
         TypeError: they are not floating.
-        ValueError: a value is not finite, or all are whole numbers up to those of bytes.
+        ValueError: a value or its square is not finite, or all are whole numbers up to those of
+            bytes.
     """
     images = jnp.asarray(images)
     if not jnp.issubdtype(images.dtype, jnp.floating):
@@ -144,6 +145,10 @@ def normalised(name: str, images: ArrayLike) -> jax.Array:
         raise ValueError(
             f"{name} must be normalised, as sampling.normalise does, found the whole numbers "
             f"{found.min()}..{found.max()}"
+        )
+    if found is not None and np.abs(found).max(initial=0) > 1e19:
+        raise ValueError(
+            f"{name} must be normalised, with finite squares, found {found.min()}..{found.max()}"
         )
     return images
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdd import augment, networks, training
+from jaxdd import _checks, augment, networks, training
 
 
 def generalised_cross_entropy(logits: jax.Array, labels: jax.Array, *, q: float = 0.7) -> jax.Array:
@@ -30,15 +30,21 @@ def generalised_cross_entropy(logits: jax.Array, labels: jax.Array, *, q: float 
     Its gradient is that of the cross-entropy times p_y^q. q → 0 is the cross-entropy.
 
     Raises:
-        ValueError: q that is not positive and finite.
+        TypeError: labels that are not integers.
+        ValueError: q that is not positive and finite, as float32 calculates, shapes that disagree,
+            and (where they are concrete) logits that are not finite or labels out of range.
 
     Source: Zhang and Sabuncu, "Generalized Cross Entropy Loss" (NeurIPS 2018).
 
     >>> round(float(generalised_cross_entropy(jnp.zeros((1, 4)), jnp.array([0]), q=1.0)[0]), 6)
     0.75
     """
-    if not 0 < q < float("inf"):
+    if not 1e-30 < q < float("inf"):  # below, q log p is lost in float32
         raise ValueError(f"q must be positive and finite, found {q}")
+    if logits.ndim != 2 or not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise ValueError(f"logits must be floating [n, k], found {logits.dtype} {logits.shape}")
+    n, k = _checks.finite("logits", logits).shape
+    labels = _checks.integers("labels", labels, k, length=n)
     log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
     return -jnp.expm1(q * log_p) / q
 
@@ -101,7 +107,7 @@ def learning_from_failure(
         total = jnp.sum((trap + weights * each[1]) * present) / present.sum()
         return total, averages
 
-    images, labels = training.as_labelled(images, labels)
+    images, labels = training.labelled_for(network, images, labels)
     return _two_networks(
         key,
         network,
@@ -163,7 +169,7 @@ def selective_mixup(
         ours = share * each[0] + (1 - share) * each[1]
         return jnp.sum((trap + ours) * present) / present.sum(), None
 
-    images, labels = training.as_labelled(images, labels)
+    images, labels = training.labelled_for(network, images, labels)
     return _two_networks(
         key,
         network,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxdd import kde, sampling
+from jaxdd import _checks, kde, sampling
 from jaxdd.sampling import Draw
 
 
@@ -25,11 +25,22 @@ def density_weighted(
         embed: normalised images `[n, h, w, c]` to embeddings `[n, d]`, parameters closed over.
         bandwidth: h of the kernel, scalar or `[k]`.
         temperature: τ.
+
+    Raises:
+        ValueError: a bandwidth or a temperature that is not positive and finite or, for the
+            bandwidth in the first draw, of another shape.
     """
+    _checks.positive("bandwidth", bandwidth)
+    if jnp.ndim(_checks.positive("temperature", temperature)):
+        raise ValueError(f"temperature must be a scalar, found shape {jnp.shape(temperature)}")
 
     def reweighted(key, pool):
         batch = draw(key, pool)
         k, b = batch.weights.shape
+        if jnp.shape(bandwidth) not in ((), (k,)):
+            raise ValueError(
+                f"bandwidth must be a scalar or one per class, {k}, found {jnp.shape(bandwidth)}"
+            )
         flat = batch.images.reshape(k * b, *batch.images.shape[2:])
         embeddings = embed(flat).reshape(k, b, -1)
         density = jax.vmap(lambda x, v, h: kde.log_density(x, x, h, weights=v))

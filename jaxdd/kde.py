@@ -206,7 +206,7 @@ def log_density_sampled(
         tile: as in `log_density`.
 
     Returns:
-        The estimate; the error is 0 if all points are drawn.
+        The estimate, -inf where no drawn point is near; the error is 0 if all points are drawn.
 
     Raises:
         TypeError: queries or points are not floating.
@@ -242,7 +242,8 @@ def log_density_sampled(
 
     both = jax.vmap(sums)(bandwidth * jnp.array([1, 0.5**0.5]))
     (log_sum, log_square), count, others = both.log_sum, both.mass[0], m - itself
-    spread = jnp.maximum(count * jnp.exp(log_square - 2 * log_sum) - 1, 0)
+    share = jnp.where(log_sum > -jnp.inf, jnp.minimum(log_square - 2 * log_sum, 0), 0)
+    spread = jnp.maximum(count * jnp.exp(share) - 1, 0)
     error = jnp.sqrt(spread * (1 - count / others) / (count - 1))
     log_total = jnp.log(others / count) + log_sum
     if itself and not leave_one_out:

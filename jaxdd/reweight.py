@@ -331,7 +331,7 @@ def group_balance(
     Raises:
         TypeError: weights are not floating or labels or attributes not integers.
         ValueError: shapes do not fit and (where the values are concrete) labels or attributes out
-            of range or negative or non-finite weights.
+            of range, negative or non-finite weights, or weights that are all 0.
 
     >>> labels, attributes = jnp.zeros(3, int), jnp.array([0, 0, 1])
     >>> weights = jnp.array([0.25, 0.25, 0.5])
@@ -341,6 +341,7 @@ def group_balance(
     labels = _as_codes("labels", labels, num_classes)
     attributes = _as_codes("attributes", attributes, num_attributes, labels)
     weights = _as_weights(weights, labels)
+    _check_mass(weights)
     sums = (labels, attributes, num_classes, num_attributes)
     total = _class_sum(weights, labels, num_classes)
     mass = _group_sum(weights / jnp.where(total > 0, total, 1)[labels], *sums)
@@ -389,8 +390,7 @@ def diagnose(
     labels = _as_codes("labels", labels, num_classes)
     attributes = _as_codes("attributes", attributes, num_attributes, labels)
     weights = _as_weights(weights, labels)
-    if (known := _checks.values(weights)) is not None and not known.any():
-        raise ValueError("weights must not all be 0 to be diagnosed")
+    _check_mass(weights)
     aligned = _as_codes("aligned", aligned, num_attributes)
     if aligned.shape != (num_classes,):
         raise ValueError(f"aligned must be one per class, found {aligned.size} for {num_classes}")
@@ -493,6 +493,12 @@ def _as_log_density(log_density: ArrayLike, labels: jax.Array) -> jax.Array:
 
 def _as_weights(weights: ArrayLike, labels: jax.Array) -> jax.Array:
     return _checks.nonnegative("weights", _as_floating("weights", weights, labels))
+
+
+def _check_mass(weights: jax.Array) -> None:
+    known = _checks.values(weights)
+    if known is not None and not (known >= jnp.finfo(known.dtype).tiny).any():  # else 0 to XLA
+        raise ValueError(f"weights must not all be 0 to be diagnosed, found up to {known.max()}")
 
 
 def _as_scalar(name: str, number: ArrayLike) -> jax.Array:

@@ -89,7 +89,7 @@ def train(
             update, and (where they are concrete) labels that the network has no logit for, images
             that are not finite or not normalised, or a negative or non-finite rate.
     """
-    images, labels = _labelled(network, images, labels)
+    images, labels = labelled_for(network, images, labels)
     descent = optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     key_init, key_train = jax.random.split(key)
     params = networks.fresh(key_init, network, images[:1])
@@ -170,7 +170,7 @@ def fit(
         TypeError: as in `train`.
         ValueError: as in `train`.
     """
-    images, labels = _labelled(network, images, labels)
+    images, labels = labelled_for(network, images, labels)
 
     def update(carry, key, indices, present):
         params, state = carry
@@ -241,8 +241,16 @@ def num_updates(num_samples: int, batch_size: int) -> int:
     return -(-samples // _checks.count("batch_size", batch_size))
 
 
-def _labelled(network, images, labels):
-    """A labelled set of the network's classes, as far as its labels can be looked at."""
+def labelled_for(
+    network: networks.Network, images: ArrayLike, labels: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """Returns a labelled set as arrays if it is one of the network's classes.
+
+    Raises:
+        TypeError: as in `as_labelled`.
+        ValueError: as in `as_labelled`; and (where they are concrete) labels that the network has
+            no logits for.
+    """
     images, labels = as_labelled(images, labels)
     if _checks.values(labels) is not None:
         _checks.integers("labels", labels, networks.count_classes(network, images[:1]))

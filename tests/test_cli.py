@@ -336,8 +336,21 @@ def test_environments_that_cannot_be_used_are_one_line(tmp_path, monkeypatch, ca
         raise AssertionError
 
     monkeypatch.setattr(jax, "devices", absent)
-    monkeypatch.setattr(pipeline, "run", absent)
+    monkeypatch.setattr(cli, "_load", absent)  # which is the first to need a device
     assert "found no device of JAX_PLATFORMS=" in fails(command, capsys)
+
+
+def test_an_interrupt_while_the_command_line_is_imported_is_quiet():
+    """Ctrl-C once jax is looked for; what is begun in the background may ignore it."""
+    code = (
+        "import os, signal, sys, types; stop = lambda name, *_: "
+        "os.kill(os.getpid(), signal.SIGINT) if name == 'jax' else None; "
+        "sys.meta_path.insert(0, types.SimpleNamespace(find_spec=stop)); "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from jaxdd import __main__; __main__.main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
 def test_a_mistake_of_the_program_is_not_hidden(tmp_path, monkeypatch):

@@ -200,12 +200,41 @@ def test_a_set_without_a_state_to_make_it_from(finished, data, tmp_path):
 def test_a_folder_without_digests_is_believed_if_its_set_is_readable(finished, tmp_path, commands):
     folder = shutil.copytree(finished, tmp_path / "out")
     result = files.read_json(folder / "result.json")
-    del result["digests"]
+    del result["digests"], result["digest"]
     files.write_json(folder / "result.json", result)
     assert [said(lambda c=c: c(folder)) for c in commands.values()] == [None, None, "made"]
     flipped(folder / "synthetic.npz")
     assert said(lambda: commands["resume"](folder)) == "made"
     assert "its command with --resume makes it again" in said(lambda: commands["report"](folder))
+
+
+@pytest.mark.parametrize("command", READ)
+def test_a_changed_score_is_no_result(finished, tmp_path, commands, command):
+    """One figure of one number, in a file that is as well-formed as before."""
+    folder = shutil.copytree(finished, tmp_path / "out")
+    path = folder / "result.json"
+    text = path.read_text()
+    at = text.index('"mean": 0.') + len('"mean": 0.')
+    path.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
+    line = said(lambda: commands[command](folder))
+    assert f"{path}" in line and "it is not what its digest says" in line
+
+
+@pytest.mark.parametrize("command", ["report", "transfer"])
+def test_a_changed_configuration_is_not_that_of_the_result(finished, tmp_path, commands, command):
+    folder = shutil.copytree(finished, tmp_path / "out")
+    config = files.read_json(folder / "config.json")
+    files.write_json(folder / "config.json", config | {"epochs": 7})
+    line = said(lambda: commands[command](folder))
+    assert "config.json is not what the result was made with: epochs is 7 there and 1 here" in line
+
+
+def test_a_damaged_figure_of_an_unfinished_run_is_drawn_again(finished, tmp_path, commands):
+    folder = shutil.copytree(finished, tmp_path / "out")
+    (folder / "result.json").unlink()
+    (folder / "weights.png").write_bytes(b"")
+    assert said(lambda: commands["resume"](folder)) == "made"
+    assert store.is_drawn(folder / "weights.png")
 
 
 def test_what_killed_writes_left_is_swept(finished, tmp_path, commands):

@@ -33,10 +33,37 @@ def test_a_small_q_is_the_cross_entropy_and_one_is_the_share_that_is_wrong():
     )
 
 
-@pytest.mark.parametrize("q", [0.0, -0.5, float("inf"), float("nan")])
+@pytest.mark.parametrize("q", [0.0, -0.5, 1e-45, 1e-38, float("inf"), float("nan")])
 def test_q_is_positive(q):
     with pytest.raises(ValueError, match=f"q must be positive and finite, found {q}"):
         debiased.generalised_cross_entropy(jnp.zeros((1, 4)), jnp.array([0]), q=q)
+
+
+@pytest.mark.parametrize(
+    "logits, labels, error, match",
+    [
+        (np.zeros(4), [0], ValueError, r"logits must be floating \[n, k\], found float64 \(4,\)"),
+        (np.zeros((1, 4), int), [0], ValueError, "found int64"),
+        (np.full((1, 4), np.nan), [0], ValueError, "logits must be finite"),
+        (np.zeros((1, 4)), [4], ValueError, r"labels must lie in 0\.\.3, found 4\.\.4"),
+        (np.zeros((2, 4)), [0], ValueError, r"labels must have the shape \(2,\)"),
+        (np.zeros((1, 4)), [0.5], TypeError, "labels must be integers"),
+    ],
+)
+def test_what_is_no_loss(logits, labels, error, match):
+    with pytest.raises(error, match=match):
+        debiased.generalised_cross_entropy(logits, np.asarray(labels))
+
+
+@pytest.mark.parametrize("train", TRAININGS)
+@pytest.mark.parametrize(
+    "value, label, match", [(0, 3, "labels must lie in 0..2"), (1e20, 0, "with finite squares")]
+)
+def test_what_is_no_labelled_set_of_the_network(train, value, label, match):
+    images = np.full((2, 4, 4, 1), 0.5, np.float32)
+    images[0] = value
+    with pytest.raises(ValueError, match=match):
+        train(KEY, networks.MLP(3, 4), images, np.array([0, label]), epochs=1)
 
 
 def partners(features, labels, present=None):

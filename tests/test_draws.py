@@ -48,6 +48,22 @@ def test_batch_weights_work_inside_the_compiled_loop():
     assert np.isfinite(batches(jax.random.split(KEY, 3))).all()
 
 
+@pytest.mark.parametrize(
+    "given, match",
+    [
+        (dict(bandwidth=0.0), "bandwidth must be positive and finite, found 0.0"),
+        (dict(bandwidth=[1.0, np.nan, 1.0]), "bandwidth must be positive and finite"),
+        (dict(bandwidth=1.0, temperature=np.nan), "temperature must be positive and finite"),
+        (dict(bandwidth=1.0, temperature=np.ones(3)), "temperature must be a scalar"),
+        (dict(bandwidth=np.ones(2)), r"bandwidth must be a scalar or one per class, 3, found \(2,"),
+    ],
+    ids=str,
+)
+def test_what_density_weights_cannot_mean(given, match):
+    with pytest.raises(ValueError, match=match):
+        draws.density_weighted(DRAW, embed, **given)(KEY, POOL)
+
+
 def test_representatives_are_the_nearest_to_the_centres_of_kmeans():
     """scikit-learn's Lloyd from the same start, weighted alike."""
     candidates = DRAW(KEY, POOL)

@@ -136,6 +136,14 @@ def test_other_arrays_than_those_that_were_sealed(tmp_path, other):
     assert files.read_arrays(tmp_path / "a.npz", names=["word"]) == {"word": ARRAYS["word"]}
 
 
+def test_an_array_that_was_sealed_must_be_there(tmp_path):
+    arrays = files.sealed(ARRAYS)
+    del arrays["x"]
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match="a.npz is not .*: x is missing"):
+        files.read_arrays(tmp_path / "a.npz", names=["word"])
+
+
 @pytest.mark.parametrize(
     "members, match",
     [

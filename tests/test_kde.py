@@ -325,6 +325,9 @@ def test_sampled_by_hand():
     np.testing.assert_allclose(found.error, [(1 - a) / (1 + a) / 3**0.5], rtol=1e-5)
     expected = np.log((1 + a) / 2) - np.log(2 * np.pi) / 2
     np.testing.assert_allclose(found.log_density, [expected], rtol=1e-5)
+    for seed in range(3):  # a kernel that no other point is in, of no points or of one
+        found = kde.log_density_sampled(jax.random.key(seed), x[:1], x, 1e-20, samples=2)
+        np.testing.assert_allclose(found.error, 3**-0.5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)

@@ -229,9 +229,12 @@ def test_a_row_without_a_state_to_make_it_from_leaves_the_table(again):
 def test_weights_and_figures_that_rows_share_are_made_again(again, compared):
     folder, resume = again
     figures = [folder / f"{name}.png" for name in ("weights", "accuracy", "synthetic")]
+    config = folder / "rows" / "kde" / "config.json"
     for path in (folder / "weights.npz", *figures, folder / "rows" / "none" / "synthetic.png"):
         path.unlink()
+    config.write_text("[")
     assert resume("none") == compared[1]
+    assert config.read_bytes() == (compared[0] / "rows" / "kde" / "config.json").read_bytes()
     assert (folder / "weights.npz").read_bytes() == (compared[0] / "weights.npz").read_bytes()
     assert all(map(store.is_drawn, [*figures, folder / "rows" / "none" / "synthetic.png"]))
     for name in ("weights.npz", "embedding.png", "compare.json"):
@@ -485,8 +488,9 @@ def test_chosen_weights_and_why_are_kept(tmp_path, monkeypatch, objection):
     again = pipeline.run(shades(), tmp_path, asked, **resumed)
     assert again["choice"] == result["choice"] and len(calls) == 1
     record = tmp_path / "choice.json"
-    assert files.read_json(record) == result["choice"]
-    for damage in ("", "[1]", "{}", "null"):
+    assert results.read_choice(record) == result["choice"]
+    changed = record.read_text().replace("0.5", "0.6")
+    for damage in ("", "[1]", "{}", "null", changed):
         (tmp_path / "result.json").unlink(missing_ok=True)
         record.write_text(damage)
         with pytest.raises(ValueError, match="choice.json does not hold.*delete it and resume"):

@@ -174,6 +174,35 @@ def test_who_left_before_all_came_may_come_again():
     assert "num_processes is 3 there and 4 here" in str(error)
 
 
+def test_the_end_of_another_process_is_noticed():
+    """They stay connected once they have met; the first one sees when that ends."""
+    port, ended = free_port(), threading.Event()
+    with futures.ThreadPoolExecutor() as pool:
+        met = [pool.submit(processes._meet, f"localhost:{port}", 2, i, 30) for i in range(2)]
+        first, second = (future.result() for future in met)
+        assert (first.keys(), second.keys()) == ({1}, {0})
+        pool.submit(processes._watch, first[1], ended.set)
+        assert not ended.wait(0.05)
+        processes._close(second)
+        assert ended.wait(10)
+
+
+@pytest.mark.parametrize(
+    "error, kind",
+    [
+        (ValueError("UNKNOWN: Gloo all-reduce failed"), processes.Lost),
+        (jax.errors.JaxRuntimeError("Connection reset"), processes.Lost),
+        (ValueError("ipc must be at least 1"), ValueError),
+    ],
+    ids=str,
+)
+def test_what_xla_says_of_others_is_told_from_what_is_refused(error, kind, monkeypatch):
+    """JAX raises the same failure as either, by whether it called the program before."""
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: None)
+    with pytest.raises(kind, match=str(error)), processes.joined(None, None, None):
+        raise error
+
+
 def test_the_end_of_the_coordinator_is_noticed():
     """What is said passes in both directions until it closes; XLA's connection stays open."""
     ended = threading.Event()

@@ -372,6 +372,7 @@ BAD = [
     (lambda: report(w, y, a, a[:2] + 2), ValueError, r"aligned must lie in 0\.\.2"),
     (lambda: report(-w, y, a, a[:2]), ValueError, "weights"),
     (lambda: report(0 * w, y, a, a[:2]), ValueError, "weights must not all be 0"),
+    (lambda: report(w * np.float32(1e-45), y, a, a[:2]), ValueError, "must not all be 0"),
 ]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxdd.data import datasets, files
-from jaxdd.runs import options, parts, pipeline, store, transfer
+from jaxdd.runs import options, parts, pipeline, results, store, transfer
 
 OPTIONS = options.DM(
     ipc=2,
@@ -53,7 +53,7 @@ def test_what_was_evaluated_is_read_back(finished, monkeypatch):
     """With as many epochs and seeds; the other networks stay in the file."""
     folder, _ = finished
     first = transfer.transfer(folder, squares(), names=("mlp",))["mlp"]
-    known = {**first, "eval_seeds": 1}
+    known = results.sealed({**first, "eval_seeds": 1})
     files.write_json(folder / "transfer.json", {"mlp": first, "lenet": known})
     found = transfer.transfer(folder, squares(), names=("mlp", "lenet"), eval_seeds=1)
     assert found["mlp"]["synthetic"]["accuracy"]["n"] == 1 and found["lenet"] == known
@@ -61,6 +61,17 @@ def test_what_was_evaluated_is_read_back(finished, monkeypatch):
     again = transfer.transfer(folder, squares(), names=("mlp",), eval_seeds=1)
     assert again == {"mlp": found["mlp"]} and again["mlp"] != first
     assert files.read_json(folder / "transfer.json").keys() == {"mlp", "lenet"}
+
+
+def test_what_a_killed_transfer_left_is_swept_unless_one_is_at_work(finished):
+    folder, _ = finished
+    left = folder / ".transfer.json.01234567.tmp"
+    left.write_bytes(b"half")
+    with store.lock(folder), pytest.raises(BlockingIOError, match="another process is at work"):
+        transfer.transfer(folder, squares(), names=())
+    assert left.exists()
+    (folder / "transfer.json").write_text("{}")
+    assert transfer.transfer(folder, squares(), names=()) == {} and not left.exists()
 
 
 def test_refuses(finished, tmp_path):

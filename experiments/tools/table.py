@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments import no_bias, svr
+from experiments.attacks import laboratory
 from experiments.tools import front, grid, overview
 from jaxdd import kde
 from jaxdd.data import files
@@ -180,6 +181,16 @@ def disagreeing(path: pathlib.Path) -> Iterator[str]:
         yield f"| {name} | {' | '.join(shares)} | {'yes' if row['pays'] else 'no'} |"
 
 
+def attacked(path: pathlib.Path) -> Iterator[str]:
+    """Yields the lines of a table of what came of the attacks of `experiments.reliability`."""
+    counts, titles = files.read_json(path)["counts"], ("attacks", *laboratory.VERDICTS)
+    yield f"| [group](experiments/results/{path.name}) | {' | '.join(titles)} |"
+    yield f"|---|{'--:|' * len(titles)}"
+    for group, found in counts.items():
+        numbers = [sum(found.values()), *(found[verdict] for verdict in laboratory.VERDICTS)]
+        yield f"| {group} | {' | '.join(map(str, numbers))} |"
+
+
 def transferred(path: pathlib.Path) -> Iterator[str]:
     """Yields the lines of a table of what `jaxdd transfer` measured."""
     sets, scores = results.TRANSFERRED, ("accuracy", "conflicting")
@@ -256,6 +267,8 @@ def blocks() -> Iterator[list[str]]:
         yield list(principled(path, "balance"))
         yield list(principled(path, "conflicting"))
         yield list(disagreeing(path))
+    for path in sorted(RESULTS.glob("reliability.json")):
+        yield list(attacked(path))
     for path in sorted(RESULTS.glob("benchmark-*.json")):
         yield list(timed(path))
         if files.read_json(path)["sweeps"]:

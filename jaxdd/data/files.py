@@ -316,6 +316,8 @@ def _held(archive):
 
 def _unpacked(archive, held, asked, must_be_sealed, limit):
     seal = json.loads(str(_members(archive, held, [_SEAL], 2**20).get(_SEAL, "{}")))
+    if lacking := seal.keys() - held.keys():
+        raise _Refused(f"{min(lacking)} is missing")
     found = _members(archive, held, [name for name in asked if name != _SEAL], limit)
     for name, array in found.items():
         if (name in seal or must_be_sealed) and seal.get(name) != _fingerprint(array):

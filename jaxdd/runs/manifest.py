@@ -48,7 +48,7 @@ _BESIDE = {  # what a run needs or draws, and what other commands write, without
     ".lock", "checkpoint", "experts", "progress.jsonl", "seconds.json",
     "synthetic.png", "accuracy.png", "weights.png", "embedding.png", "transfer.json", "report.html",
 }  # fmt: skip
-_UNSTABLE = ("seconds", "date", "digests")  # in a result, and not in its manifest
+_UNSTABLE = ("seconds", "date", "digests", "digest")  # in a result, and not in its manifest
 _MADE = ("config", "device", "versions", "seed")
 
 

@@ -150,10 +150,13 @@ def run(
     with store.lock(folder):
         store.sweep(folder)
         attempt = _Attempt(work, folder)  # another process may have made it in the meantime
+        undrawn = attempt.undrawn()
         if attempt.result is not None and not attempt.lacking:
-            attempt.draw(attempt.undrawn())
+            attempt.draw(undrawn)
             manifest.keep(folder)
             return attempt.result
+        if "weights.png" in undrawn and not attempt.lacks(folder / "weights.npz"):
+            attempt.draw({"weights.png"})
         with timing.compilation_counted(attempt.seconds):
             source = attempt.source(debias, folder)
             images = attempt.distil(source, debias)
@@ -421,7 +424,7 @@ class _Attempt:
                     rule=_rule(options), clip=options.clip, judge=judge, **_encoding(work),
                     report=functools.partial(work.report, "choosing weights"),
                 )  # fmt: skip
-            files.write_json(record, choice.record())
+            files.write_json(record, results.sealed(choice.record()))
             self.write_weights(folder, processes.broadcast(choice.weights), choice.weighed)
         return self.stored_weights(path), results.read_choice(record)
 
@@ -437,8 +440,9 @@ class _Attempt:
         return self.stored_weights(path)
 
     def stored_weights(self, path):
-        """The weights in a file, if they are those of the training samples."""
+        """The weights in a file, if they are those of the training samples and it is whole."""
         with files.advice("delete it and resume"):
+            files.read_arrays(path)
             return store.read_weights(path, count=len(self.work.data.train.labels))
 
     def write_weights(self, folder, found, weighing=None):
@@ -590,7 +594,7 @@ class _Attempt:
         if beside is not None:
             self.draw_scores(result)
         result["digests"] = store.digests(self.folder)
-        files.write_json(self.folder / "result.json", result)
+        files.write_json(self.folder / "result.json", results.sealed(result))
         manifest.keep(self.folder)
         return files.read_json(self.folder / "result.json")
 
@@ -640,8 +644,17 @@ class _Attempt:
             return None
         if not store.is_drawn(found.folder / "synthetic.png"):
             found.draw({"synthetic.png"})
+        found.keep_config()
         manifest.keep(found.folder)
         return found.result, store.read_synthetic(found.folder / "synthetic.npz").images
+
+    def keep_config(self):
+        """Writes config.json as the result has it, if it is missing or damaged."""
+        path, told = self.folder / "config.json", (self.result or {}).get("config")
+        with contextlib.suppress(OSError, ValueError):
+            if told is None or files.read_json(path) == told:
+                return
+        files.write_json(path, told)
 
     def is_illustrated(self):
         """Whether the figures of a comparison are there and whole."""

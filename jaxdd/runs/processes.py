@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import sys
@@ -30,6 +31,9 @@ from jax.experimental import multihost_utils
 
 import jaxdd
 from jaxdd.data import files
+
+# What XLA says, which JAX raises as a ValueError where it has called the program before.
+_OF_XLA = re.compile(r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
 
 
 class Lost(Exception):
@@ -71,12 +75,17 @@ def joined(
         return
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
     where = (coordinator, num_processes, process_id)
-    done = threading.Event()
+    done, others = threading.Event(), {}
     _check(*where)
     if coordinator and num_processes is not None and process_id is not None:
-        _meet(coordinator, num_processes, process_id, wait)
+        lost = functools.partial(_end, process_id, done)
+        others = _meet(coordinator, num_processes, process_id, wait)  # open until the block ends
         if process_id:
-            coordinator = _relayed(coordinator, functools.partial(_end, process_id, done))
+            coordinator = _relayed(coordinator, functools.partial(lost, 0))
+        for number, connection in others.items():
+            if not process_id:
+                watch = functools.partial(_watch, connection, functools.partial(lost, number))
+                threading.Thread(target=watch, daemon=True).start()
     try:
         jax.distributed.initialize(
             coordinator,
@@ -90,13 +99,17 @@ def joined(
     try:
         yield
         multihost_utils.sync_global_devices("the run is done")
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if isinstance(error, ValueError) and not _OF_XLA.match(str(error)):
+            raise
+        done.set()
         reason = " ".join(str(error).split())
         raise Lost(
             f"process {jax.process_index()} lost touch with another one: {reason}"
         ) from error
     done.set()
     jax.distributed.shutdown()
+    _close(others)
 
 
 # --- where the processes meet ------------------------------------------------------------------
@@ -132,19 +145,30 @@ def _not_told(coordinator, num_processes, process_id):
     return ValueError(f"--distributed needs {', '.join(absent)}: {found}") if absent else None
 
 
-def _meet(coordinator: str, num_processes: int, process_id: int, wait: float) -> None:
-    """Returns once all processes have come and were told the same."""
+def _meet(
+    coordinator: str, num_processes: int, process_id: int, wait: float
+) -> dict[int, socket.socket]:
+    """Returns connections to others by number once all have come and were told the same."""
     deadline = time.monotonic() + wait
     who = "process 0" if process_id else f"{num_processes - 1} more of {num_processes} processes"
     what = f"process {process_id} waits up to {wait:g} s for {who} at {coordinator}"
     print(f"jaxdd: {what}", file=sys.stderr, flush=True)
     said = {"num_processes": num_processes, **_versions()}
     if process_id:
-        fault = _call(_address(coordinator), {"process_id": process_id, **said}, deadline)
+        own = {"process_id": process_id, **said}
+        connection, fault = _call(_address(coordinator), own, deadline)
+        others = {0: connection}
     else:
-        fault = _receive(coordinator, num_processes, said, deadline)
+        others, fault = _receive(coordinator, num_processes, said, deadline)
     if fault:
+        _close(others)
         raise ValueError(fault)
+    return others
+
+
+def _close(connections):
+    for connection in connections.values():
+        connection.close()
 
 
 def _versions() -> dict[str, str]:
@@ -152,9 +176,9 @@ def _versions() -> dict[str, str]:
 
 
 def _receive(coordinator, num_processes, said, deadline):
-    """The first process: hears all others, tells them what is wrong, and returns it ("" if none).
+    """The first process: returns connections to all others by number, and what is wrong with them.
 
-    Whoever says nothing that makes sense is none of them.
+    They are told, "" if nothing is. Whoever says nothing that makes sense is none of them.
     """
     fault, came = "", {}
     with contextlib.ExitStack() as stack:
@@ -170,7 +194,8 @@ def _receive(coordinator, num_processes, said, deadline):
         for connection in came.values():  # once the port is free for XLA
             with contextlib.suppress(OSError):
                 _say(connection, fault)
-    return fault
+        others = {} if fault else {number: own.dup() for number, own in came.items()}
+    return others, fault
 
 
 def _listening(coordinator: str) -> socket.socket:
@@ -225,15 +250,16 @@ def _fault(number, caller, came, said):
 
 
 def _call(address, said, deadline):
-    """Every other process: returns what the first one says is wrong."""
-    with _reached(address, deadline) as connection:
+    """Every other process: returns a connection to the first one, and what it says is wrong."""
+    connection = _reached(address, deadline)
+    try:
         _say(connection, said)
         connection.settimeout(max(deadline - time.monotonic(), 0.01) + 5)  # the first ends it
-        try:
-            with connection.makefile("rb") as lines:
-                return json.loads(lines.readline())
-        except (OSError, ValueError):
-            raise Absent("process 0 ended before all processes had come") from None
+        with connection.makefile("rb") as lines:
+            return connection, json.loads(lines.readline())
+    except (OSError, ValueError):
+        connection.close()
+        raise Absent("process 0 ended before all processes had come") from None
 
 
 def _say(connection, what):
@@ -289,12 +315,23 @@ def _relay(source, sink, is_far, end):
         end()
 
 
-def _end(process_id, done):
+def _watch(connection, end):
+    """Calls `end` when the process at the other end, which says no more, is gone.
+
+    XLA would notice later, and end this process by SIGABRT unless it is talking to that one.
+    """
+    with contextlib.suppress(OSError), connection:
+        connection.settimeout(None)
+        connection.recv(1)
+    end()
+
+
+def _end(process_id, done, other):
     """Ends this process, unless the run is done or it comes to its end by itself."""
-    if done.wait(2):  # where it talks to the first process, it notices and says more
+    if done.wait(2):  # where it talks to the other process, it notices and says more
         return
     print(
-        f"jaxdd: process {process_id} lost touch with process 0; "
+        f"jaxdd: process {process_id} lost touch with process {other}; "
         "go on with the same command and --resume",
         file=sys.stderr,
         flush=True,

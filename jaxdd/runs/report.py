@@ -62,6 +62,7 @@ def read(path: str | os.PathLike) -> Report:
     _check_finished(path, config, several)
     with files.advice("delete it and resume"):
         rows = results.read(path / ("compare.json" if several else "result.json"))
+    results.check_config(path / "config.json", rows)
     folders = {name: path / "rows" / name for name in rows} if several else {list(rows)[-1]: path}
     for name, folder in folders.items():
         store.check_set(folder, rows[name].get("digests"))

@@ -6,6 +6,8 @@ and configuration. `read` checks that a file holds some; the other functions mak
 
 import contextlib
 import datetime
+import hashlib
+import json
 import os
 import pathlib
 import platform
@@ -94,6 +96,22 @@ TRIED = {"encoder_steps", "bandwidth", "temperature", "balance"}
 """Names in its best values and in each of its balances."""
 
 
+def sealed(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a result with a digest of itself, by which readers know that it is unchanged."""
+    return {**result, "digest": _digest(result)}
+
+
+def _digest(result):
+    rest = {name: value for name, value in files.plain(result).items() if name != "digest"}
+    text = json.dumps(rest, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _check_seal(result, where):
+    if result.get("digest", digest := _digest(result)) != digest:
+        raise ValueError(f"{where}: it is not what its digest says, so it was changed or damaged")
+
+
 def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     """Reads the results in a JSON file.
 
@@ -121,6 +139,7 @@ def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
         raise ValueError(f"{path} holds no result of a run or a comparison")
     for name, row in rows.items():
         _check_row(row, f"{path}, row {name}")
+        _check_seal(row, f"{path}, row {name}")
     return {name: {"config": {}, **row} for name, row in rows.items()}
 
 
@@ -145,6 +164,7 @@ def read_result(path: str | os.PathLike) -> dict[str, Any]:
             raise ValueError(f"{path}: weights must hold names and values, found {weights!r}")
         if wrong := [name for name, x in weights.items() if x is not None and finite(x) is None]:
             raise ValueError(f"{path}: {wrong[0]} must be a number, found {weights[wrong[0]]!r}")
+        _check_seal(result, str(path))
     return result
 
 
@@ -162,6 +182,7 @@ def read_comparison(path: str | os.PathLike) -> dict[str, Any]:
             raise ValueError(f"{path} does not hold a comparison")
         for name, row in table["rows"].items():
             _check_row(row, f"{path}, row {name}")
+            _check_seal(row, f"{path}, row {name}")
     return table
 
 
@@ -199,10 +220,12 @@ def read_choice(path: str | os.PathLike) -> dict[str, Any]:
     try:
         choice = files.read_json(path)
         check_choice(choice, str(path))
+        _check_seal(choice, str(path))
     except ValueError as error:
         raise ValueError(
             f"{path} does not hold the record of a choice; delete it and resume"
         ) from error
+    choice.pop("digest", None)
     return choice
 
 
@@ -239,6 +262,7 @@ def read_transfer(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
         for network, row in found.items():
             for name in TRANSFERRED:
                 _check_row(row.get(name), f"{path}, {network}, {name}")
+            _check_seal(row, f"{path}, {network}")
     return found
 
 
@@ -273,7 +297,7 @@ def check_choice(choice: Any, where: str) -> None:
     Raises:
         ValueError: names are missing, in it or in its shortcuts, trials or balances.
     """
-    later = {"objection", "view", "shortcuts"}
+    later = {"objection", "view", "shortcuts", "digest"}
     if not isinstance(choice, dict) or choice.keys() - later != CHOICE:
         found = ", ".join(sorted(choice)) if isinstance(choice, dict) else repr(choice)
         raise ValueError(f"{where}: choice must hold {', '.join(sorted(CHOICE))}, found {found}")
@@ -307,6 +331,20 @@ def config(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         for name, value in first.items()
         if all(name in other and other[name] == value for other in others)
     }
+
+
+def check_config(path: str | os.PathLike, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuses a config.json that is not the one that finished rows were made with.
+
+    That of a version before this one, which later rows were added to, is believed.
+
+    Raises:
+        ValueError: names what differs.
+    """
+    found, told = files.read_json(path), config(rows)
+    told = {name: value for name, value in told.items() if name != "row" or name in found}
+    if told and "augmentation" in found and (text := files.differences(found, told)):
+        raise ValueError(f"{path} is not what the result was made with: {text}")
 
 
 def finite(value: Any) -> float | None:

@@ -65,6 +65,7 @@ def transfer(
 
     Raises:
         ValueError: for an unknown network, other data than the run's, or a damaged folder.
+        BlockingIOError: another process is at work in the folder.
     """
     folder = pathlib.Path(folder)
     if unknown := set(names) - networks.NETWORKS.keys():
@@ -77,20 +78,23 @@ def transfer(
     asked = asked.resolved()
     pool, path = datasets.pool(benchmark), folder / "transfer.json"
     images = parts.decode(asked)(jnp.asarray(_images(folder, pool, asked)))
-    rows = results.read_transfer(path) if path.exists() else {}
-    settings = {"epochs": asked.epochs, "eval_seeds": asked.eval_seeds}
-    for name in names:
-        if _is_evaluated(rows.get(name, {}), settings):
-            continue
-        made = parts.build(benchmark, dataclasses.replace(asked, network=name))
-        sets = {"synthetic": images, "random": parts.subset(pool, asked, weighted=False)}
-        scores = {}
-        for label, each in sets.items():
-            report(f"evaluate {name} {label}", 0, 1)
-            scores[label] = evaluate.summary(made.score(each))
-            report(f"evaluate {name} {label}", 1, 1)
-        rows[name] = {**scores, **settings, **results.circumstances()}
-        files.write_json(path, rows)
+    with store.lock(folder):
+        for left in folder.glob(f".{path.name}.*{files.TEMPORARY}"):  # by one that was killed
+            left.unlink(missing_ok=True)
+        rows = results.read_transfer(path) if path.exists() else {}
+        settings = {"epochs": asked.epochs, "eval_seeds": asked.eval_seeds}
+        for name in names:
+            if _is_evaluated(rows.get(name, {}), settings):
+                continue
+            made = parts.build(benchmark, dataclasses.replace(asked, network=name))
+            sets = {"synthetic": images, "random": parts.subset(pool, asked, weighted=False)}
+            scores = {}
+            for label, each in sets.items():
+                report(f"evaluate {name} {label}", 0, 1)
+                scores[label] = evaluate.summary(made.score(each))
+                report(f"evaluate {name} {label}", 1, 1)
+            rows[name] = results.sealed({**scores, **settings, **results.circumstances()})
+            files.write_json(path, rows)
     return {name: files.read_json(path)[name] for name in names}
 
 
@@ -138,7 +142,9 @@ def _images(folder, pool, asked):
     """The images of a run, if they are those that it wrote and fit its data."""
     path = folder / "synthetic.npz"
     if (folder / "result.json").exists():
-        store.check_set(folder, results.read_result(folder / "result.json").get("digests"))
+        result = results.read_result(folder / "result.json")
+        results.check_config(folder / "config.json", {"": result})
+        store.check_set(folder, result.get("digests"))
     stored = store.read_synthetic(path)
     expected = (pool.num_classes, asked.ipc, *pool.images.shape[1:])
     if stored.images.shape != expected:

@@ -1,0 +1,1 @@
+"""What `experiments.reliability` tries: one module for each group of attacks."""
