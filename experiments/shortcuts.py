@@ -19,7 +19,8 @@ at least half as sure as the best, on one half of 15,000 samples, and the other 
 comparison; three standard errors. Tone and texture were asked then, beside patches, and the
 held-out sets were opened, once. Neither saw a mark or a place, so that these two became development
 sets. Fixed on 2026-11-23 on the eleven: layout beside `views.anywhere`, tone beside
-`views.toneless`, and a hundredth of the samples that have to be told better besides. Then two
+`views.toneless`, a hundredth of the samples that have to be told better besides, and blocks at
+least three quarters as sure as the best. Then two
 biases were made that nobody had looked at, a bar across photographs and clothes turned by quarters,
 the latter also where the turns say nothing of the class.
 

@@ -157,7 +157,7 @@ def shortcut(blind: ArrayLike, seeing: ArrayLike, labels: ArrayLike) -> Shortcut
     Classes that the blind probe takes for each other are joined one after the other (average
     linkage), down to two blocks; blocks of which one has more than three quarters of the samples
     are passed over, since little is to be told there. Of the others the smallest blocks are taken
-    that the blind probe tells at least half as surely as those that it tells best. Every other
+    that the blind probe tells at least three quarters as surely as those that it tells best. Every other
     sample of a class decides about the blocks and the rest about the numbers, or many classes would
     always have blocks that chance favours.
 
@@ -186,7 +186,7 @@ def shortcut(blind: ArrayLike, seeing: ArrayLike, labels: ArrayLike) -> Shortcut
     if not found or not len(sides[1][2]):
         return Shortcut((0,) * blind.shape[1], 0.0, 0.0, 0.0)
     best = max(deviations for _, deviations in found)
-    least = min(best, best / 2)
+    least = min(best, 0.75 * best)
     return _compared(next(blocks for blocks, each in found if each >= least), *sides[1])
 
 
