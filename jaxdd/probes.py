@@ -157,9 +157,9 @@ def shortcut(blind: ArrayLike, seeing: ArrayLike, labels: ArrayLike) -> Shortcut
     Classes that the blind probe takes for each other are joined one after the other (average
     linkage), down to two blocks; blocks of which one has more than three quarters of the samples
     are passed over, since little is to be told there. Of the others the smallest blocks are taken
-    that the blind probe tells at least three quarters as surely as those that it tells best. Every other
-    sample of a class decides about the blocks and the rest about the numbers, or many classes would
-    always have blocks that chance favours.
+    that the blind probe tells at least three quarters as surely as those that it tells best. Every
+    other sample of a class decides about the blocks and the rest about the numbers, or many classes
+    would always have blocks that chance favours.
 
     Args:
         blind: `[n, k]` probabilities by a view that cannot see the object.
