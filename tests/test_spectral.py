@@ -1,0 +1,125 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdd import spectral
+
+RNG = np.random.default_rng(0)
+X, Z = RNG.normal(3, 1, (40, 5)), RNG.normal(3, 1, (4, 5))
+Y, YZ = RNG.integers(0, 2, 40), np.array([0, 1, 0, 1])
+W = RNG.uniform(0.1, 2, 40)
+FILTERS = {
+    "identity": spectral.identity(),
+    "linear": spectral.linear(),
+    "descent": spectral.descent(0.02, 7),
+    "landweber": spectral.landweber(0.02, 7),
+    "ridge": spectral.ridge(0.01),
+}
+
+
+def second(x):
+    return x.T @ x / len(x), x.T @ np.eye(3)[Y[: len(x)]] / len(x)
+
+
+@jax.jit
+def program(x, w, z):
+    whole = spectral.statistics(x, Y, 3, w)
+    streamed = spectral.statistics(x, Y, 3, w, size=7)
+    halves = [spectral.statistics(x[s], Y[s], 3, w[s]) for s in (slice(25), slice(25, 40))]
+    plain, turned = spectral.statistics(x, Y, 3), spectral.statistics(x[::-1], Y[::-1], 3)
+    flat = spectral.statistics(x, Y, 3, jnp.full(40, 0.5))
+
+    def ridged(z):
+        state = spectral.statistics(z, YZ, 3)
+        return spectral.loss(plain, state, spectral.ridge(0.01), squared=False)
+
+    psi, phi = spectral.covariance(plain, centred=False), spectral.signal_of(plain, "class")
+    applied = {name: f.apply(psi, phi) for name, f in FILTERS.items()}
+    states = whole, streamed, spectral.merge(*halves), plain, turned, flat
+    profile = spectral.profile(plain, spectral.statistics(z, YZ, 3))
+    return states, applied, profile, jax.value_and_grad(ridged)(z)
+
+
+@pytest.fixture(scope="module")
+def result():
+    with jax.enable_x64(True):
+        return jax.device_get(program(X, W, Z))
+
+
+def test_moments_are_those_of_numpy(result):
+    whole, streamed, merged, plain, turned, flat = result[0]
+    for state in (whole, streamed, merged):
+        np.testing.assert_allclose(state.mean, np.average(X, 0, W), rtol=1e-10)
+        np.testing.assert_allclose(
+            state.scatter / state.mass, np.cov(X.T, aweights=W, ddof=0), rtol=1e-9
+        )
+        for k in range(2):
+            mean = np.average(X[Y == k], 0, W[Y == k])
+            np.testing.assert_allclose(state.class_means[k], mean, rtol=1e-10)
+        assert not state.class_means[2].any()
+    for state in (turned, flat):
+        np.testing.assert_allclose(state.scatter / state.mass, plain.scatter / 40, rtol=1e-9)
+        np.testing.assert_allclose(state.class_means, plain.class_means, rtol=1e-9)
+
+
+def test_filters_are_their_gains_and_what_they_are_named_after(result):
+    applied, (psi, phi) = result[1], second(X)
+    spectrum, vectors = np.linalg.eigh(psi)
+    for name, f in FILTERS.items():
+        gain = np.asarray(jax.device_get(f.gain(spectrum)))
+        expected = vectors * gain @ vectors.T @ phi
+        np.testing.assert_allclose(applied[name], expected, rtol=1e-3, atol=1e-5, err_msg=name)
+        side = np.sign(np.round(gain[-1] - gain[0], 6))
+        assert side == {"identity": 0, "linear": 1}.get(name, -1), name
+    head = np.zeros_like(phi)
+    for _ in range(7):
+        head -= 0.02 * (psi @ head - phi)
+    np.testing.assert_allclose(applied["landweber"], head, rtol=1e-6)
+    onehot = np.eye(3)[Y]
+    dual = X.T @ np.linalg.solve(X @ X.T / 40 + 0.01 * np.eye(40), onehot) / 40
+    np.testing.assert_allclose(applied["ridge"], dual, atol=1e-6)
+
+
+def numpy_loss(z):
+    def part(x, y):
+        psi = np.cov(x.T, ddof=0) + 0.01 * np.eye(5)
+        return np.linalg.solve(psi, x.T @ np.eye(3)[y] / len(x))
+
+    return np.linalg.norm(part(X, Y) - part(z, YZ))
+
+
+def test_loss_and_gradient_without_full_rank(result):
+    value, gradient = result[3]
+    np.testing.assert_allclose(value, numpy_loss(Z), rtol=1e-6)
+    step = 1e-6 * np.eye(20).reshape(20, 4, 5)
+    expected = [(numpy_loss(Z + e) - numpy_loss(Z - e)) / 2e-6 for e in step]
+    np.testing.assert_allclose(gradient.ravel(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_profile_against_numpy(result):
+    spectrum, vectors = np.linalg.eigh(np.cov(X.T, ddof=0))
+    kept = np.diag(vectors.T @ np.cov(Z.T, ddof=0) @ vectors) / spectrum
+    phi, other = second(X)[1], Z.T @ np.eye(3)[YZ] / 4
+    error = np.linalg.norm(vectors.T @ (phi - other), axis=1)
+    error /= np.linalg.norm(vectors.T @ phi, axis=1)
+    for found, expected in zip(result[2], (spectrum, kept, error), strict=True):
+        np.testing.assert_allclose(found, expected[::-1], rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: spectral.ridge(0.0), "beta must be positive.*0.0"),
+        (lambda: spectral.descent(-1.0, 2), "rate must be positive.*-1.0"),
+        (lambda: spectral.statistics(X[0], Y, 3), r"features must be \[n, d\].*\(5,\)"),
+        (lambda: spectral.statistics(X * np.nan, Y, 3), "features must be finite"),
+        (lambda: spectral.statistics(X, Y, 3, -W), "weights must be at least 0.*-"),
+        (lambda: spectral.statistics(X, Y, 3, 0 * W), "positive sum, found 0"),
+        (lambda: spectral.statistics(X, Y, 3, W[1:]), r"weights must be \[n\].*39"),
+        (lambda: spectral.statistics(X, Y[1:], 3), "labels must have the shape.*39"),
+    ],
+)
+def test_bad_inputs_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
