@@ -15,7 +15,8 @@ Source: Bo, Liu and Wang, "Understanding Dataset Distillation via Spectral Filte
 The theorem is about a linear head under the squared error and a linear kernel. Where it gives a
 bound, equal spectra do not imply equal gradients or trajectories. Its Ψ is the second moment,
 `centred=False` here, and only with that are the relations above equalities; its code takes the
-centred covariance, which is the default.
+centred covariance, which is the default. Ψ and Φ are per sample: kernel ridge regression on n
+samples adds nβ to its kernel.
 """
 
 from collections.abc import Callable
@@ -180,7 +181,7 @@ def descent(rate: float, steps: int) -> Filter:
     def apply(psi, signal):
         return jax.lax.fori_loop(0, steps, lambda _, g: g - rate * _product(psi, g), signal)
 
-    return Filter(apply, lambda spectrum: (1 - rate * spectrum) ** steps)
+    return Filter(apply, lambda spectrum: jnp.power(1 - rate * spectrum, steps))
 
 
 def landweber(rate: float, steps: int) -> Filter:
@@ -192,7 +193,8 @@ def landweber(rate: float, steps: int) -> Filter:
         return jax.lax.fori_loop(0, steps, step, jnp.zeros_like(signal))
 
     def gain(spectrum):
-        return rate * sum((1 - rate * spectrum) ** i for i in range(steps))
+        powers = (jnp.power(1 - rate * spectrum, i) for i in range(steps))
+        return rate * sum(powers, jnp.zeros_like(spectrum))
 
     return Filter(apply, gain)
 
@@ -218,8 +220,8 @@ def loss(
     real: Statistics,
     synthetic: Statistics,
     filter: Filter,
-    signal: Signal = "class",
     *,
+    signal: Signal = "class",
     synthetic_filter: Filter | None = None,
     centred: bool = True,
     squared: bool = True,

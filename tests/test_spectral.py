@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,8 +38,18 @@ def program(x, w, z):
 
     psi, phi = spectral.covariance(plain, centred=False), spectral.signal_of(plain, "class")
     applied = {name: f.apply(psi, phi) for name, f in FILTERS.items()}
-    states = whole, streamed, spectral.merge(*halves), plain, turned, flat
-    profile = spectral.profile(plain, spectral.statistics(z, YZ, 3))
+
+    def device(x, y, w):
+        return spectral.join(jax.lax.all_gather(spectral.statistics(x, y, 3, w), "devices"))
+
+    parts = jax.vmap(device, axis_name="devices")(
+        *(a.reshape(2, 20, *a.shape[1:]) for a in (x, Y, w))
+    )
+    gathered = jax.tree.map(lambda a: a[0], parts)
+    states = whole, streamed, spectral.merge(*halves), gathered, plain, turned, flat
+    synthetic = spectral.statistics(z, YZ, 3)
+    profile = spectral.profile(plain, synthetic)
+    applied["means"] = spectral.loss(plain, synthetic, FILTERS["identity"])
     return states, applied, profile, jax.value_and_grad(ridged)(z)
 
 
@@ -48,8 +60,8 @@ def result():
 
 
 def test_moments_are_those_of_numpy(result):
-    whole, streamed, merged, plain, turned, flat = result[0]
-    for state in (whole, streamed, merged):
+    whole, streamed, merged, gathered, plain, turned, flat = result[0]
+    for state in (whole, streamed, merged, gathered):
         np.testing.assert_allclose(state.mean, np.average(X, 0, W), rtol=1e-10)
         np.testing.assert_allclose(
             state.scatter / state.mass, np.cov(X.T, aweights=W, ddof=0), rtol=1e-9
@@ -63,19 +75,24 @@ def test_moments_are_those_of_numpy(result):
         np.testing.assert_allclose(state.class_means, plain.class_means, rtol=1e-9)
 
 
+@jax.enable_x64(True)
 def test_filters_are_their_gains_and_what_they_are_named_after(result):
     applied, (psi, phi) = result[1], second(X)
     spectrum, vectors = np.linalg.eigh(psi)
     for name, f in FILTERS.items():
-        gain = np.asarray(jax.device_get(f.gain(spectrum)))
+        gain = np.asarray(jax.device_get(f.gain(jnp.asarray(spectrum))))
         expected = vectors * gain @ vectors.T @ phi
-        np.testing.assert_allclose(applied[name], expected, rtol=1e-3, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(applied[name], expected, rtol=1e-7, atol=1e-8, err_msg=name)
         side = np.sign(np.round(gain[-1] - gain[0], 6))
         assert side == {"identity": 0, "linear": 1}.get(name, -1), name
-    head = np.zeros_like(phi)
+    head, start = np.zeros_like(phi), phi.copy()
     for _ in range(7):
         head -= 0.02 * (psi @ head - phi)
-    np.testing.assert_allclose(applied["landweber"], head, rtol=1e-6)
+        start -= 0.02 * (psi @ start - phi)
+    np.testing.assert_allclose(applied["landweber"], head, atol=1e-8)
+    np.testing.assert_allclose(applied["descent"] + head, start, atol=1e-8)
+    distance = np.square(phi - Z.T @ np.eye(3)[YZ] / 4).sum()
+    np.testing.assert_allclose(applied["means"], distance, rtol=1e-8)
     onehot = np.eye(3)[Y]
     dual = X.T @ np.linalg.solve(X @ X.T / 40 + 0.01 * np.eye(40), onehot) / 40
     np.testing.assert_allclose(applied["ridge"], dual, atol=1e-6)
@@ -123,3 +140,31 @@ def test_profile_against_numpy(result):
 def test_bad_inputs_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_float32_keeps_digits_of_one_class_without_rank():
+    features = np.float32(1000 + X[:4])
+
+    @jax.jit
+    def filtered(features):
+        state = spectral.statistics(features, np.zeros(4, int), 1, size=3)
+        shape = spectral.profile(state, state)
+        return state, shape, spectral.loss(state, state, spectral.ridge(1e-3))
+
+    state, shape, same = filtered(features)
+    expected = np.cov(features.T.astype(float), ddof=0)
+    np.testing.assert_allclose(spectral.covariance(state), expected, atol=1e-4)
+    np.testing.assert_allclose(shape.variance, [1, 1, 1, 0, 0], atol=1e-4)
+    assert same == 0 and not np.asarray(shape.error).any()
+
+
+def test_sets_of_other_classes_and_unknown_signals_are_named():
+    with pytest.raises(TypeError, match="features must be floating, found int32"):
+        spectral.statistics(np.ones((2, 2), np.int32), np.zeros(2, int), 1)
+    state = spectral.Statistics(*map(jnp.zeros, ((), 2, (2, 2), 3, (3, 2))))
+    other = state._replace(class_means=jnp.zeros((4, 2)))
+    with pytest.raises(ValueError, match=r"\(3, 2\) and \(4, 2\)"):
+        spectral.loss(state, other, spectral.identity())
+    mix: Any = "mix"
+    with pytest.raises(ValueError, match="none, mean or class, found 'mix'"):
+        spectral.loss(state, state, spectral.identity(), signal=mix)
