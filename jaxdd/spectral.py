@@ -1,0 +1,303 @@
+"""Spectral matching: filtered feature covariances and class signals of two sets, compared.
+
+With features of a *fixed* extractor, Ψ `[d, d]` their covariance and Φ `[d, k]` the sum of each
+class's features over the mass of all, a set is `f(Ψ) G`, where f acts on the eigenvalues of Ψ:
+
+| method | filter | signal | gain | relation |
+| --- | --- | --- | --- | --- |
+| distribution matching | `identity` | class | 1 | equal, up to class shares |
+| gradient matching, linear head | `linear` and `identity` | none and class | λ and 1 | bound |
+| p steps of training from W_0 | `descent` | none | (1 − αλ)^p | bound |
+| p steps of training from zero | `landweber` | class | (1 − (1 − αλ)^p) / λ | equal |
+| kernel ridge, linear kernel | `ridge` | class | 1 / (λ + β) | equal weights W |
+
+Source: Bo, Liu and Wang, "Understanding Dataset Distillation via Spectral Filtering" (ICLR 2026).
+The theorem is about a linear head under the squared error and a linear kernel. Where it gives a
+bound, equal spectra do not imply equal gradients or trajectories. Its Ψ is the second moment,
+`centred=False` here, and only with that are the relations above equalities; its code takes the
+centred covariance, which is the default. Ψ and Φ are per sample: kernel ridge regression on n
+samples adds nβ to its kernel.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxdd import _checks
+
+Signal = Literal["none", "mean", "class"]
+"""What a filter is applied to: the identity, the mean feature, or Φ."""
+
+
+class Statistics(NamedTuple):
+    """Moments of the features of one layer.
+
+    Attributes:
+        mass: sum of the weights.
+        mean: `[d]`, zero without mass.
+        scatter: weighted sum of the outer products of centred features, `[d, d]`.
+        class_mass: `[k]`.
+        class_means: `[k, d]`, zero for a class without mass.
+    """
+
+    mass: jax.Array
+    mean: jax.Array
+    scatter: jax.Array
+    class_mass: jax.Array
+    class_means: jax.Array
+
+
+class Filter(NamedTuple):
+    """A function of a spectrum.
+
+    Attributes:
+        apply: of Ψ `[d, d]` and G `[d, m]`, gives `f(Ψ) G`, without an eigendecomposition.
+        gain: f itself, of eigenvalues of any shape.
+    """
+
+    apply: Callable[[jax.Array, jax.Array], jax.Array]
+    gain: Callable[[jax.Array], jax.Array]
+
+
+class Profile(NamedTuple):
+    """What a set keeps along each eigenvector of the real Ψ, the largest eigenvalue first, `[d]`.
+
+    Attributes:
+        eigenvalues: of the real Ψ.
+        variance: `vᵀ Ψ_s v / λ`; 0 where the real features do not vary.
+        error: `‖vᵀ(Φ − Φ_s)‖ / ‖vᵀΦ‖`; 0 where the real classes give no signal.
+    """
+
+    eigenvalues: jax.Array
+    variance: jax.Array
+    error: jax.Array
+
+
+def statistics(
+    features: ArrayLike,
+    labels: ArrayLike,
+    num_classes: int,
+    weights: ArrayLike | None = None,
+    *,
+    size: int = 2048,
+) -> Statistics:
+    """Moments of features, micro-batch by micro-batch, centred before they are multiplied.
+
+    Args:
+        features: `[n, d]`, floating; of one layer (`jax.tree.map` serves several).
+        labels: `[n]` integers.
+        num_classes: k; classes may be empty.
+        weights: `[n]`, non-negative; None weighs all alike.
+        size: samples at a time.
+
+    Raises:
+        TypeError: features that are not floating, labels that are no integers.
+        ValueError: other shapes, values that are not finite, negative weights, or no mass.
+    """
+    features = _checks.finite("features", _checks.floating("features", features))
+    if features.ndim != 2 or not features.size:
+        raise ValueError(f"features must be [n, d] with n, d ≥ 1, found {features.shape}")
+    n, size = len(features), _checks.count("size", size)
+    labels = _checks.integers("labels", labels, num_classes, length=n)
+    weights = jnp.ones(n) if weights is None else _checks.floating("weights", weights)
+    if weights.shape != (n,):
+        raise ValueError(f"weights must be [n] = {(n,)}, found {weights.shape}")
+    found = _checks.values(_checks.nonnegative("weights", weights))
+    if found is not None and not found.sum() > 0:
+        raise ValueError(f"weights must have a positive sum, found {found.sum()}")
+    classes = jax.nn.one_hot(labels, num_classes, dtype=features.dtype)
+    rows = classes * weights.astype(features.dtype)[:, None]
+    if n <= size:
+        return _moments(features, rows)
+
+    def cut(array):
+        return jnp.pad(array, ((0, -n % size), (0, 0))).reshape(-1, size, array.shape[1])
+
+    def add(state, batch):
+        return merge(state, _moments(*batch)), None
+
+    batches = cut(features), cut(rows)
+    first = _moments(*(batch[0] for batch in batches))
+    return jax.lax.scan(add, first, tuple(batch[1:] for batch in batches))[0]
+
+
+def join(states: Statistics) -> Statistics:
+    """The moments of all parts together, from those of each, stacked along a first axis.
+
+    On several devices: `join(jax.lax.all_gather(state, axis))`.
+    """
+    mass, class_mass = states.mass.sum(0), states.class_mass.sum(0)
+    mean = _ratio(jnp.einsum("s,sd->d", states.mass, states.mean, precision="highest"), mass)
+    sums = jnp.einsum("sk,skd->kd", states.class_mass, states.class_means, precision="highest")
+    apart = states.mean - mean
+    between = jnp.einsum("s,sd,se->de", states.mass, apart, apart, precision="highest")
+    class_means = _ratio(sums, class_mass[:, None])
+    return Statistics(mass, mean, states.scatter.sum(0) + between, class_mass, class_means)
+
+
+def merge(one: Statistics, other: Statistics) -> Statistics:
+    """The moments of two parts together (Chan, Golub and LeVeque, 1983)."""
+    return join(jax.tree.map(lambda *pair: jnp.stack(pair), one, other))
+
+
+def covariance(state: Statistics, *, centred: bool = True) -> jax.Array:
+    """Ψ `[d, d]` over the mass: the covariance, or the second moment where not centred."""
+    psi = _ratio(state.scatter, state.mass)
+    return psi if centred else psi + jnp.outer(state.mean, state.mean)
+
+
+def signal_of(state: Statistics, signal: Signal) -> jax.Array:
+    """G `[d, m]`: the identity, the mean feature (m = 1) or Φ (m = k).
+
+    Raises:
+        ValueError: another signal.
+    """
+    if signal == "none":
+        return jnp.eye(len(state.mean), dtype=state.mean.dtype)
+    if signal == "mean":
+        return state.mean[:, None]
+    if signal != "class":
+        raise ValueError(f"signal must be none, mean or class, found {signal!r}")
+    return state.class_means.T * _ratio(state.class_mass, state.mass)
+
+
+def identity() -> Filter:
+    """f(λ) = 1, all pass."""
+    return Filter(lambda psi, signal: signal, jnp.ones_like)
+
+
+def linear() -> Filter:
+    """f(λ) = λ, low pass."""
+    return Filter(_product, lambda spectrum: spectrum)
+
+
+def descent(rate: float, steps: int) -> Filter:
+    """f(λ) = (1 − αλ)^p, what p steps of gradient descent leave; high pass while αλ < 1."""
+    rate, steps = _checks.positive("rate", rate), _checks.count("steps", steps, least=0)
+
+    def apply(psi, signal):
+        return jax.lax.fori_loop(0, steps, lambda _, g: g - rate * _product(psi, g), signal)
+
+    return Filter(apply, lambda spectrum: jnp.power(1 - rate * spectrum, steps))
+
+
+def landweber(rate: float, steps: int) -> Filter:
+    """f(λ) = α Σ_{i<p} (1 − αλ)^i, the head after p steps from zero; high pass while αλ < 1."""
+    rate, steps = _checks.positive("rate", rate), _checks.count("steps", steps)
+
+    def apply(psi, signal):
+        step = lambda _, head: head + rate * (signal - _product(psi, head))
+        return jax.lax.fori_loop(0, steps, step, jnp.zeros_like(signal))
+
+    def gain(spectrum):
+        powers = (jnp.power(1 - rate * spectrum, i) for i in range(steps))
+        return rate * sum(powers, jnp.zeros_like(spectrum))
+
+    return Filter(apply, gain)
+
+
+def ridge(beta: ArrayLike) -> Filter:
+    """f(λ) = 1 / (λ + β), high pass, the more the smaller β; by Cholesky.
+
+    Where Ψ lacks rank the gain is 1 / β.
+
+    Raises:
+        ValueError: β is not positive and finite.
+    """
+    beta = _checks.positive("beta", beta)
+
+    def apply(psi, signal):
+        factor = jax.scipy.linalg.cho_factor(psi + beta * jnp.eye(len(psi), dtype=psi.dtype))
+        return jax.scipy.linalg.cho_solve(factor, signal)
+
+    return Filter(apply, lambda spectrum: 1 / (spectrum + beta))
+
+
+def loss(
+    real: Statistics,
+    synthetic: Statistics,
+    filter: Filter,
+    *,
+    signal: Signal = "class",
+    synthetic_filter: Filter | None = None,
+    centred: bool = True,
+    squared: bool = True,
+) -> jax.Array:
+    """Distance `‖f(Ψ) G − f(Ψ_s) G_s‖²` between two sets, in the Frobenius norm.
+
+    Args:
+        real: moments of the real features.
+        synthetic: moments of the synthetic ones.
+        filter: f.
+        signal: what G is.
+        synthetic_filter: f of the synthetic set where it differs, as with other numbers of steps.
+        centred: whether Ψ is the covariance or the second moment.
+        squared: the norm itself where False, as curriculum frequency matching takes it; its
+            gradient at zero is zero.
+
+    Raises:
+        ValueError: moments of other sizes, or another signal.
+    """
+    _same(real, synthetic)
+    one, other = (
+        f.apply(covariance(state, centred=centred), signal_of(state, signal))
+        for f, state in ((filter, real), (synthetic_filter or filter, synthetic))
+    )
+    square = jnp.sum(jnp.square(one - other))
+    return square if squared else _root(square)
+
+
+def profile(real: Statistics, synthetic: Statistics, *, centred: bool = True) -> Profile:
+    """What a set keeps of the real variance and class signal, eigenvector by eigenvector.
+
+    Not to be differentiated: eigenvectors have no gradient where eigenvalues meet.
+
+    Raises:
+        ValueError: moments of other sizes.
+    """
+    _same(real, synthetic)
+    psi, reached = (covariance(state, centred=centred) for state in (real, synthetic))
+    spectrum, vectors = jnp.linalg.eigh(psi)
+    spectrum, vectors = spectrum[::-1], vectors[:, ::-1]
+    least = len(psi) * jnp.finfo(psi.dtype).eps * spectrum[0]
+    kept = jnp.sum(vectors * _product(reached, vectors), 0)
+    signal, there = signal_of(real, "class"), signal_of(synthetic, "class")
+    lengths = [_root(jnp.square(_product(vectors.T, x)).sum(1)) for x in (signal - there, signal)]
+    return Profile(
+        spectrum, _ratio(kept, jnp.where(spectrum > least, spectrum, 0)), _ratio(*lengths)
+    )
+
+
+def _moments(features, rows):
+    """Moments of one batch, `rows` `[n, k]` being each sample's weight in its class's column."""
+    weights, class_mass = rows.sum(1), rows.sum(0)
+    mass = weights.sum()
+    mean = _ratio(_product(weights, features), mass)
+    centred = features - mean
+    scatter = _product((weights[:, None] * centred).T, centred)
+    means = mean + _ratio(_product(rows.T, centred), class_mass[:, None])
+    return Statistics(mass, mean, scatter, class_mass, means * (class_mass > 0)[:, None])
+
+
+def _same(real, synthetic):
+    if real.class_means.shape != synthetic.class_means.shape:
+        raise ValueError(
+            "real and synthetic must have the same [classes, features], found "
+            f"{real.class_means.shape} and {synthetic.class_means.shape}"
+        )
+
+
+def _product(a, b):
+    return jnp.matmul(a, b, precision="highest")
+
+
+def _ratio(a, b):
+    """The quotient, and 0 where the divisor is 0, also for gradients."""
+    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+
+
+def _root(square):
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
