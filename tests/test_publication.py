@@ -150,6 +150,21 @@ def test_what_cannot_be_exported(make_run, exported, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cmp", "run"]
 
 
+def test_a_set_is_exported_neither_into_a_set_nor_onto_a_link(exported, tmp_path):
+    source = shutil.copytree(exported / "npz", tmp_path / "set")
+    for place in (source / "out", source / "new" / "out"):
+        with pytest.raises(ValueError, match="out is inside of the set .*set, which would not"):
+            publication.export(source, place)
+    (tmp_path / "empty").mkdir()
+    for target in ("nowhere", "empty", "set"):
+        (tmp_path / f"to {target}").symlink_to(target)
+        with pytest.raises(FileExistsError, match=f"to {target} is not an empty folder"):
+            publication.export(source, tmp_path / f"to {target}")
+    with pytest.raises(ValueError, match="is inside of the set"):
+        publication.export(source, tmp_path / "to set" / "out")
+    manifest.check(source)
+
+
 def test_a_full_disk_leaves_no_half_set(run, tmp_path, full_disk):
     with pytest.raises(OSError, match="No space left"):
         publication.export(run, tmp_path / "out", format="png")
