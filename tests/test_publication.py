@@ -303,6 +303,28 @@ def test_pixels_out_of_range_need_somebody_who_vouches(make_run, exported, tmp_p
         jaxdd.load(folder, expect=root)
 
 
+@pytest.mark.parametrize("home", ("~nobody-of-this-name", "~nobody-of-this-name/set"))
+def test_homes_of_nobody_are_refused(run, home):
+    for call in (
+        lambda: jaxdd.load(home),
+        lambda: publication.export(run, home),
+        lambda: store.create(home, {}, resume=False),
+        lambda: folders.read(home),
+    ):
+        with pytest.raises(ValueError, match="~nobody.* is in a home folder that is not known"):
+            call()
+
+
+def test_places_without_a_set_are_refused_at_once(tmp_path):
+    (tmp_path / "cmp" / "rows").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="cmp holds no synthetic.npz; the runs of a compar"):
+        jaxdd.load(tmp_path / "cmp")
+    os.mkfifo(tmp_path / "synthetic.npz")
+    for place in (tmp_path, tmp_path / "synthetic.npz"):
+        with pytest.raises(ValueError, match="synthetic.npz is no file"):
+            jaxdd.load(place)
+
+
 def test_a_bare_file_is_known_by_its_hash(run):
     path, told = run / "synthetic.npz", files.read_json(run / "manifest.json")
     with pytest.warns(
