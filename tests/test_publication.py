@@ -150,6 +150,21 @@ def test_what_cannot_be_exported(make_run, exported, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cmp", "run"]
 
 
+def test_a_set_is_exported_neither_into_a_set_nor_onto_a_link(exported, tmp_path):
+    source = shutil.copytree(exported / "npz", tmp_path / "set")
+    for place in (source / "out", source / "new" / "out"):
+        with pytest.raises(ValueError, match="out is inside of the set .*set, which would not"):
+            publication.export(source, place)
+    (tmp_path / "empty").mkdir()
+    for target in ("nowhere", "empty", "set"):
+        (tmp_path / f"to {target}").symlink_to(target)
+        with pytest.raises(FileExistsError, match=f"to {target} is not an empty folder"):
+            publication.export(source, tmp_path / f"to {target}")
+    with pytest.raises(ValueError, match="is inside of the set"):
+        publication.export(source, tmp_path / "to set" / "out")
+    manifest.check(source)
+
+
 def test_a_full_disk_leaves_no_half_set(run, tmp_path, full_disk):
     with pytest.raises(OSError, match="No space left"):
         publication.export(run, tmp_path / "out", format="png")
@@ -286,6 +301,28 @@ def test_pixels_out_of_range_need_somebody_who_vouches(make_run, exported, tmp_p
     root = manifest.write(folder, told | {"range": honest})
     with pytest.raises(ValueError, match=r"range.high is \[.* there and \[10.0, 10.0, 10.0\] here"):
         jaxdd.load(folder, expect=root)
+
+
+@pytest.mark.parametrize("home", ("~nobody-of-this-name", "~nobody-of-this-name/set"))
+def test_homes_of_nobody_are_refused(run, home):
+    for call in (
+        lambda: jaxdd.load(home),
+        lambda: publication.export(run, home),
+        lambda: store.create(home, {}, resume=False),
+        lambda: folders.read(home),
+    ):
+        with pytest.raises(ValueError, match="~nobody.* is in a home folder that is not known"):
+            call()
+
+
+def test_places_without_a_set_are_refused_at_once(tmp_path):
+    (tmp_path / "cmp" / "rows").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="cmp holds no synthetic.npz; the runs of a compar"):
+        jaxdd.load(tmp_path / "cmp")
+    os.mkfifo(tmp_path / "synthetic.npz")
+    for place in (tmp_path, tmp_path / "synthetic.npz"):
+        with pytest.raises(ValueError, match="synthetic.npz is no file"):
+            jaxdd.load(place)
 
 
 def test_a_bare_file_is_known_by_its_hash(run):

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdd.data import files
+
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "jaxdd"
 """Where downloads are kept, one folder per archive, and the benchmarks made of them."""
 
@@ -156,7 +158,7 @@ def _folders(name, data_dir):
     """Where files may lie, the cache last."""
     folders = [CACHE.expanduser() / name]
     if data_dir is not None:
-        data_dir = pathlib.Path(data_dir).expanduser()
+        data_dir = files.expanded(data_dir)
         folders = [data_dir / name, data_dir, *folders]
     return folders
 

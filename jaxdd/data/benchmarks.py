@@ -277,7 +277,7 @@ def load(
         OSError: files that are absent and cannot be downloaded.
     """
     _check_name(name)
-    if data_dir is not None and not pathlib.Path(data_dir).expanduser().is_dir():
+    if data_dir is not None and not files.expanded(data_dir).is_dir():
         raise FileNotFoundError(f"data_dir must be a folder, found none at {data_dir}")
     if scenes is not None and not isinstance(scenes, Benchmark):
         raise TypeError(f"scenes must be a Benchmark, found {type(scenes).__name__}")

@@ -31,6 +31,18 @@ _SEAL = "blake2b"  # the array in an .npz file that holds the digests of the oth
 _PREFIX = 6 + 2 + 4 + 10_000  # magic, version, length and header of an .npy file, at most
 
 
+def expanded(path: str | os.PathLike) -> pathlib.Path:
+    """Returns a path whose leading ~ or ~NAME is a home folder.
+
+    Raises:
+        ValueError: there is no such home.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path} is in a home folder that is not known here") from error
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path` that takes its place when the block succeeds.

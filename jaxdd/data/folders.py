@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxdd.data import files
+
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 """How the names of images end."""
 
@@ -160,7 +162,7 @@ def bffhq(path: str | os.PathLike, *, conflict: float = 0.005, resize: int = 64)
 
 
 def _existing(path):
-    root = pathlib.Path(path).expanduser()
+    root = files.expanded(path)
     if not root.exists():
         raise FileNotFoundError(f"{root} does not exist, expected a folder of images")
     if not root.is_dir():

@@ -236,7 +236,7 @@ def read(folder: str | os.PathLike, *, expect: str | None = None) -> dict[str, A
     if expect is not None and not (isinstance(expect, str) and _HASH.fullmatch(expect)):
         raise ValueError(f"expect must be 64 hexadecimal digits in lower case, found {expect!r}")
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no {NAME}; {_advice(path.parent)}")
+        raise FileNotFoundError(f"{folder} has no {NAME}; {advice(path.parent)}")
     if (size := path.stat().st_size) > _LARGEST:
         raise ValueError(f"{path} has {size:,} bytes, expected at most {_LARGEST:,}")
     found = files.read_json(path)
@@ -252,7 +252,8 @@ def read(folder: str | os.PathLike, *, expect: str | None = None) -> dict[str, A
     return found
 
 
-def _advice(folder):
+def advice(folder: pathlib.Path) -> str:
+    """Returns where else a set is that a folder does not hold, or how it gets its manifest."""
     if (folder / "rows").is_dir():
         return f"the runs of a comparison are in {folder / 'rows'}"
     return "a finished run gets one by its command with --resume"

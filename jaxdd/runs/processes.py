@@ -385,7 +385,7 @@ def agree(told: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def own_folder(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields the folder to the first process, and to every other one a copy for the time being."""
-    folder = pathlib.Path(folder).expanduser()
+    folder = files.expanded(folder)
     if jax.process_count() == 1:
         yield folder
         return

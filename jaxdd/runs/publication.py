@@ -84,7 +84,7 @@ def load(path: str | os.PathLike, *, expect: str | None = None) -> Published:
         FileNotFoundError: there is nothing.
         ValueError: anything in it is not as it should be; nothing of it was used.
     """
-    path = pathlib.Path(path).expanduser()
+    path = files.expanded(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist, expected a run, an exported set or .npz")
     if path.is_dir() and os.path.lexists(path / manifest.NAME):
@@ -92,6 +92,8 @@ def load(path: str | os.PathLike, *, expect: str | None = None) -> Published:
         return found if expect is not None else _checked_pixels(path, found)
     if path.is_dir() and expect is not None:
         raise ValueError(f"{path} has no {manifest.NAME}, expected one with the root {expect}")
+    if path.is_dir() and not (path / _SET).exists():
+        raise FileNotFoundError(f"{path} holds no {_SET}; {manifest.advice(path)}")
     return _bare(path / _SET if path.is_dir() else path, expect)
 
 
@@ -113,6 +115,8 @@ def _bare(path, expect):
             f"{path} must be a folder or an .npz file; pickles (.pt, .pkl) run code when they are "
             "read, and are not"
         )
+    if not path.is_file():
+        raise ValueError(f"{path} is no file")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if expect not in (None, digest):
@@ -220,18 +224,17 @@ def export(
         The manifest, whose parent is the root of the source.
 
     Raises:
-        FileExistsError: there are files in the folder.
+        FileExistsError: there are files in the folder, or it is a file or a link.
         FileNotFoundError: the source has no manifest.
-        ValueError: the source is damaged, or its images have a number of channels that PNG files do
-            not have.
+        ValueError: the source is damaged, the folder is inside of a set, or the images have a
+            number of channels that PNG files do not have.
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, found {format!r}")
     if measure is not None and format != "png":
         raise ValueError(f"{format} is not rounded, and has the scores of the run")
-    source, folder = (pathlib.Path(path).expanduser() for path in (source, folder))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is not an empty folder; choose another")
+    source, folder = (files.expanded(path) for path in (source, folder))
+    _check_place(folder)
     checked = manifest.check(source)
     found = _verified(source, checked)
     with _whole(folder) as temporary:
@@ -250,6 +253,16 @@ def export(
             temporary, content | {"files": manifest.described_files(temporary, sorted(names))}
         )
     return manifest.read(folder)
+
+
+def _check_place(folder):
+    """Raises for a place that is taken, and for one where a set would be no longer what it is."""
+    is_empty = folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
+    if os.path.lexists(folder) and not is_empty:
+        raise FileExistsError(f"{folder} is not an empty folder; choose another")
+    for parent in folder.resolve().parents:
+        if (parent / manifest.NAME).is_file():
+            raise ValueError(f"{folder} is inside of the set {parent}, which would not list it")
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ def create(
         raise TypeError(f"config must be a dict, found {type(config).__name__}")
     if "\0" in os.fspath(folder):
         raise ValueError(f"the name of a run folder must not hold NUL, found {os.fspath(folder)!r}")
-    folder, config = pathlib.Path(folder).expanduser(), files.plain(config)
+    folder, config = files.expanded(folder), files.plain(config)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file, expected the folder of a run")
     folder.mkdir(parents=True, exist_ok=True)
