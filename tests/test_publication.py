@@ -256,7 +256,7 @@ HAZARDS = {
     "NaN": (other(images=IMAGES * np.nan), "images must be finite, found NaN"),
     "infinite": (other(images=IMAGES - np.inf), "images must be finite, found NaN or infinite"),
     "too bright": (other(images=IMAGES + 10), r"pixels must lie in -1..2 unless .*found 2.5..3.4"),
-    "too dark": (other(images=IMAGES - 10), "pixels must lie in -1..2 unless a root is expec"),
+    "too dark": (other(images=IMAGES - 10), "pixels must lie in -1..2 unless expect=ROOT"),
     "no class": (other(labels=np.full((3, 2), 3, np.int32)), r"labels must lie in 0..2, found 3"),
     "float64": (other(images=IMAGES.astype(float)), "images must be float32, found float64"),
     "flat": (other(images=IMAGES[0]), r"images must have shape \[k, ipc, h, w, c\], found \(2, 4"),

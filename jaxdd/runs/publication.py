@@ -142,8 +142,8 @@ def _checked_pixels(path, found):
     pixels = to_pixels(found)
     if not -MARGIN <= pixels.min() <= pixels.max() <= 1 + MARGIN:
         raise ValueError(
-            f"{path}: pixels must lie in {-MARGIN:g}..{1 + MARGIN:g} unless you vouch for the set by "
-            f"expect=ROOT, found {pixels.min():.4g}..{pixels.max():.4g}"
+            f"{path}: pixels must lie in {-MARGIN:g}..{1 + MARGIN:g} unless expect=ROOT says that "
+            f"they may not, found {pixels.min():.4g}..{pixels.max():.4g}"
         )
     return found
 
