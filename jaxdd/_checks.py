@@ -106,6 +106,17 @@ def integers(
     return jnp.asarray(array, jnp.int32)
 
 
+def kept(name: str, images: jax.Array) -> jax.Array:
+    """Returns images as they are, in a type that pixels are kept in.
+
+    Raises:
+        TypeError: they are neither uint8 nor floating.
+    """
+    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"{name} must be uint8 or floating, found {images.dtype}")
+    return images
+
+
 def pixels(name: str, images: ArrayLike) -> jax.Array:
     """Returns images as they are kept, `[n, h, w, c]`, uint8 or floating in [0, 1].
 
@@ -113,9 +124,7 @@ def pixels(name: str, images: ArrayLike) -> jax.Array:
         TypeError: they are neither uint8 nor floating.
         ValueError: another shape, no image, or floating values that are no share of 255.
     """
-    images = jnp.asarray(images)
-    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"{name} must be uint8 or floating, found {images.dtype}")
+    images = kept(name, jnp.asarray(images))
     if images.ndim != 4 or not images.size:
         raise ValueError(f"{name} must be [n, h, w, c] with n ≥ 1, found {images.shape}")
     found = None if images.dtype == jnp.uint8 else values(images)

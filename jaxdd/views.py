@@ -58,7 +58,7 @@ def of(images: jax.Array, view: View) -> jax.Array:
         TypeError: images that are neither uint8 nor floating.
         ValueError: a side of the images is less than four pixels.
     """
-    _check_dtype(images)
+    _checks.kept("images", images)
     if images.ndim != 4 or min(images.shape[1:3]) < 4:
         raise ValueError(
             f"images must be [n, h, w, c] with sides of at least 4 pixels, found {images.shape}"
@@ -201,7 +201,7 @@ def patches(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 
     stride = 2 if min(images.shape[1:3]) >= 4 * side else 1
 
     def view(images):
-        found = respond(images, stride)
+        found = respond(images, stride=stride)
         rows, columns = (np.array_split(np.arange(x), 2) for x in found.shape[1:3])
         quarters = [
             found[:, a[0] : a[-1] + 1, b[0] : b[-1] + 1].mean((1, 2)) for a in rows for b in columns
@@ -232,8 +232,7 @@ def anywhere(key: jax.Array, images: jax.Array, *, count: int = 128, side: int =
 
     def view(images):
         h, w = images.shape[1:3]
-        reach = min(side, h // 2, w // 2) - 1
-        found = respond(jnp.pad(images, ((0, 0), (0, reach), (0, reach), (0, 0)), "wrap"), 1)
+        found = respond(images, around=True)
         waves = jnp.abs(jnp.fft.rfft2(images.mean(-1))) / np.sqrt(h * w)
         low = np.flatnonzero(np.abs(np.fft.fftfreq(h) * h) <= 6)
         waves = jnp.log(waves[:, low, :7] + 1e-2).reshape(len(images), -1)
@@ -258,7 +257,7 @@ def toneless(key: jax.Array, images: jax.Array, *, count: int = 128, side: int =
         TypeError: as in `patches`.
         ValueError: as in `patches`.
     """
-    _check_dtype(images)
+    _checks.kept("images", images)
     shape = patches(key, _standard(_unit(images[:_PATCHES])), count=count, side=side)
 
     def view(images):
@@ -299,8 +298,8 @@ NAMED: dict[str, View] = {name: each.view for name, each in BLIND.items()} | {"r
 
 
 def _filtered(key, images, count, side):
-    """From images and a stride to the responses of patches of the data above and below a bound."""
-    _check_dtype(images)
+    """From images to the responses of patches of the data above and below a bound."""
+    _checks.kept("images", images)
     count, side = _checks.count("count", count), _checks.count("side", side)
     n, h, w, c = images.shape
     side = min(side, h // 2, w // 2)
@@ -314,7 +313,9 @@ def _filtered(key, images, count, side):
     filters, offset, threshold = whitened(images, *where, side=side, count=count)
     kernel = filters.reshape(side, side, c, -1)
 
-    def respond(images, stride):
+    def respond(images, *, stride=1, around=False):
+        if around:
+            images = jnp.pad(images, ((0, 0), (0, side - 1), (0, side - 1), (0, 0)), "wrap")
         found = jax.lax.conv_general_dilated(
             images, kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
@@ -340,11 +341,6 @@ def _whitened(images, which, row, column, *, side, count):
     filters = whiten @ chosen.T
     threshold = jnp.sort(jnp.abs(centred[:2000] @ filters).ravel())[int(0.7 * 2000 * count)]
     return filters, found.mean(0) @ filters, threshold
-
-
-def _check_dtype(images):
-    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"images must be uint8 or floating, found {images.dtype}")
 
 
 def _unit(images):
