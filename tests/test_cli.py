@@ -16,7 +16,7 @@ from PIL import Image
 import jaxdd
 from jaxdd import weights
 from jaxdd.data import files
-from jaxdd.runs import cli, findings, pipeline, store
+from jaxdd.runs import catalogue, cli, findings, pipeline, screen, store
 
 TINY = (
     "--ipc 2 --batch-size 8 --network mlp --depth 2 --epochs 1 --eval-seeds 1 --chunk 2 "
@@ -312,7 +312,7 @@ def test_what_was_chosen_and_why_is_said(capsys):
     row = dict.fromkeys(("accuracy", "aligned", "conflicting", "worst_group"), score)
     auto = {**row, "choice": {"objection": "could not be judged: 1 held-out samples disagree"}}
     seen = {**row, "choice": {"objection": None, "view": "texture"}}
-    cli._show({"random": row, "auto": auto, "seen": seen}, "out")
+    screen.show({"random": row, "auto": auto, "seen": seen}, "out")
     printed = capsys.readouterr().out
     assert "seen found a bias in the texture of the images" in printed
     assert "auto kept uniform weights: could not be judged: 1 held-out samples" in printed
@@ -336,7 +336,7 @@ def test_environments_that_cannot_be_used_are_one_line(tmp_path, monkeypatch, ca
         raise AssertionError
 
     monkeypatch.setattr(jax, "devices", absent)
-    monkeypatch.setattr(cli, "_load", absent)  # which is the first to need a device
+    monkeypatch.setattr(catalogue, "load", absent)  # which is the first to need a device
     assert "found no device of JAX_PLATFORMS=" in fails(command, capsys)
 
 

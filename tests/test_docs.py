@@ -69,11 +69,11 @@ def test_a_command_makes_what_its_results_are_of(claim, monkeypatch):
     def load(dataset, chosen, data_dir):
         loaded.append(dataset)
 
-    monkeypatch.setattr(cli, "_load", load)
+    monkeypatch.setattr(cli.catalogue, "load", load)
     monkeypatch.setattr(
         cli.pipeline, "compare", lambda **given: compared.append(given) or {"rows": {}}
     )
-    monkeypatch.setattr(cli, "_show", lambda rows, out: None)
+    monkeypatch.setattr(cli.screen, "show", lambda rows, out: None)
     cli._parse(shlex.split(front.command(claim))[1:])()
     (given,) = compared
     assert loaded == [claim.dataset] and {"none", claim.weighted} <= set(given["rows"])

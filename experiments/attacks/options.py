@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments.attacks import laboratory as lab
 from jaxdd.data import files
-from jaxdd.runs import cli, options, results
+from jaxdd.runs import catalogue, cli, options, results
 
 WORDS = {
     "0": "0", "-1": "-1", "1.5": "1.5", "nan": "nan", "inf": "inf", "1e400": "1e400",
@@ -27,9 +27,9 @@ WORDS = {
 _OTHERS = {
     "transfer": cli.transfer_set,
     "report": cli.write_report,
-    "bias": cli.find_bias,
-    "datasets show": cli.show_dataset,
-    "datasets build": cli.build_dataset,
+    "bias": catalogue.find_bias,
+    "datasets show": catalogue.show_dataset,
+    "datasets build": catalogue.build_dataset,
 }
 
 

@@ -23,24 +23,20 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 
 import jax
-import numpy as np
-import rich.console
-import rich.progress
-import rich.table
 import tyro
 
 from jaxdd import __version__, parallel
-from jaxdd.data import archives, benchmarks, datasets, files, folders
+from jaxdd.data import archives, benchmarks, datasets, files
 from jaxdd.runs import (
-    findings,
+    catalogue,
     manifest,
     options,
     pipeline,
-    plot,
     processes,
     publication,
     report,
     results,
+    screen,
     signature,
     store,
     transfer,
@@ -50,8 +46,6 @@ Options = Annotated[options.Options, tyro.conf.arg(name="")]
 
 DEMO = options.DM(ipc=10, conflict=0.1)
 
-_TFDS = "tfds:"
-
 _KEY = tyro.conf.arg(name="key")
 
 Debias = Literal["none", "kde", "auto", "tone", "texture", "layout", "ring", "oracle", "fairdd"]
@@ -59,105 +53,19 @@ Row = Literal["random", "random-kde", Debias]
 Network = Literal["convnet", "mlp", "lenet", "alexnet", "vgg11", "resnet18"]
 
 
-class _Progress:
-    """A rich progress bar for each task, fed by the pipeline's reports."""
-
-    def __init__(self):
-        self.bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description:<16}"),
-            rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TimeElapsedColumn(),
-            rich.progress.TimeRemainingColumn(),
-            rich.progress.TextColumn("{task.fields[note]}"),
-            disable=not processes.is_first(),
-        )
-        self.tasks = {}
-
-    def __call__(self, task, done, total, loss=None, speed=None):
-        if task not in self.tasks:
-            self.tasks[task] = self.bar.add_task(task, total=total, note="")
-        note = "" if loss is None else f"loss {loss:.3f}  {speed:.2f} steps/s"
-        self.bar.update(self.tasks[task], completed=done, note=note)
-
-
-def _show(rows, folder):
-    """Prints accuracies in percent, and the share of the weight on conflicting samples."""
-    table = rich.table.Table()
-    for column in ("row", "accuracy %", "aligned", "conflicting", "worst group", "mass"):
-        table.add_column(column, justify="left" if column == "row" else "right", no_wrap=True)
-    for name, row in rows.items():
-        scores = [row[score] for score in ("accuracy", "aligned", "conflicting", "worst_group")]
-        mass = row.get("weights", {}).get("conflict_mass")
-        table.add_row(name, *map(results.percent, scores), "–" if mass is None else f"{mass:.2f}")
-    console = rich.console.Console()
-    console.print(table)
-    if all(results.percent(row["worst_group"]) == results.percent(None) for row in rows.values()):
-        console.print("no bias attributes: what concerns groups was skipped")
-    for name, row in rows.items():
-        choice = row.get("choice") or {}
-        if objection := choice.get("objection"):
-            console.print(f"{name} kept uniform weights: {objection}", soft_wrap=True)
-        if view := choice.get("view"):
-            console.print(f"{name} found a bias in the {view} of the images", soft_wrap=True)
-    console.print(f"wrote {folder}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _load(dataset, options, data_dir):
-    """The benchmark of that name, the images in that folder, or a tensorflow-datasets set."""
-    given = pathlib.Path(dataset).exists() or "/" in dataset or dataset.startswith(_TFDS)
-    if dataset in benchmarks.NAMES or not given:
-        if options.resize is not None or options.skip_bad:
-            raise ValueError(f"resize and skip-bad are for folders of images, {dataset} is none")
-        return benchmarks.load(
-            dataset,
-            data_dir=data_dir,
-            conflict=options.conflict,
-            severity=options.severity,
-            seed=options.seed,
-            test=options.test,
-        )
-    if (options.conflict, options.severity, options.test) != (None, None, "uniform"):
-        raise ValueError(f"conflict, severity and test are for benchmarks, {dataset} is none")
-    if dataset.startswith(_TFDS):
-        if options.skip_bad:
-            raise ValueError(f"skip-bad is for folders of images, {dataset} is none")
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        from jaxdd.data import builders  # which imports tensorflow-datasets
-
-        return builders.load(dataset.removeprefix(_TFDS), data_dir=data_dir, resize=options.resize)
-    if data_dir is not None:
-        raise ValueError(f"data-dir is for benchmarks and tfds:NAME, {dataset} is a folder")
-    folder = folders.read(dataset, resize=options.resize, skip_bad=options.skip_bad)
-    if folder.skipped:
-        names = ", ".join(folder.skipped[:5]) + (", …" if folder.skipped[5:] else "")
-        images = (
-            "1 image that does"
-            if len(folder.skipped) == 1
-            else f"{len(folder.skipped)} images that do"
-        )
-        print(f"jaxdd: left out {images} not decode: {names}", file=sys.stderr)
-    name = pathlib.Path(dataset).resolve().name
-    return datasets.from_folder(folder, name=name, seed=options.seed)
-
-
 @contextlib.contextmanager
 def _prepared(dataset, options, data_dir, weights=None):
     """What a run and a comparison are called with, under progress bars; no folder is touched."""
-    start, progress = time.perf_counter(), _Progress()
+    start, progress = time.perf_counter(), screen.Progress()
     with progress.bar:
         options = options.resolved()
-        data = _load(dataset, options, data_dir)
+        data = catalogue.load(dataset, options, data_dir)
         if weights is not None:
             weights = store.read_weights(weights, count=len(data.train.labels))
         spent = {"data": time.perf_counter() - start}
         given: dict[str, Any] = dict(data=data, options=options, weights=weights)
         given |= dict(report=progress, spent=spent)
         yield given
-
-
-def _short(dataset):
-    return pathlib.Path(dataset.removeprefix(_TFDS)).name or "folder"
 
 
 def _folder(out, *parts):
@@ -201,7 +109,7 @@ def run(
         raise ValueError("coordinator, num-processes and process-id are for --distributed")
     how = debias if weights is None else "given"
     ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
-    out = _folder(out, _short(dataset), options.method, how, ipc, seed)
+    out = _folder(out, catalogue.short(dataset), options.method, how, ipc, seed)
     with processes.joined(*joining) if distributed else contextlib.nullcontext():
         mesh = parallel.mesh() if distributed else None
         processes.agree({"debias": how, "resume": resume, **dataclasses.asdict(options)})
@@ -212,7 +120,7 @@ def run(
                     folder=folder, debias=debias, mesh=mesh, resume=resume, **given
                 )
         if processes.is_first():
-            _show({"random": result["random"], how: result}, out)
+            screen.show({"random": result["random"], how: result}, out)
 
 
 def _agree_on_data(data, weights, **_):
@@ -245,10 +153,10 @@ def compare(
         resume: continue the comparison that the folder holds.
     """
     ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
-    out = _folder(out, "compare", _short(dataset), options.method, ipc, seed)
+    out = _folder(out, "compare", catalogue.short(dataset), options.method, ipc, seed)
     with _prepared(dataset, options, data_dir, weights) as given:
         table = pipeline.compare(folder=out, rows=rows, resume=resume, **given)["rows"]
-    _show(table, out)
+    screen.show(table, out)
     if absent := [name for name in rows if name not in table]:
         print(f"jaxdd: left out {', '.join(absent)}: they need bias attributes", file=sys.stderr)
 
@@ -282,72 +190,27 @@ def transfer_set(
         dataset: the folder of images or tfds:NAME that the run was made from, if it was.
         data_dir: folder with the original files.
     """
-    progress = _Progress()
+    progress = screen.Progress()
     with progress.bar:
         benchmark = _data_of(folder, dataset, data_dir)
         rows = transfer.transfer(
             folder, benchmark, names=networks, epochs=epochs, eval_seeds=eval_seeds, report=progress
         )
     sets = {f"{name} {x}": row[x] for name, row in rows.items() for x in results.TRANSFERRED}
-    _show(sets, folder / "transfer.json")
+    screen.show(sets, folder / "transfer.json")
 
 
 def _data_of(folder, dataset, data_dir):
     """The data that a run was made from."""
     config, asked = transfer.configuration(folder)
     dataset = str(config["dataset"] if dataset is None else dataset)
-    if dataset not in benchmarks.NAMES and not dataset.startswith(_TFDS):
+    if dataset not in benchmarks.NAMES and not dataset.startswith(catalogue.TFDS):
         if not pathlib.Path(dataset).is_dir():
             raise ValueError(
                 f"{folder} was made from {dataset}, which is no folder here; say with --dataset "
                 "where its images are, or tfds:NAME; for arrays there is jaxdd.runs.transfer"
             )
-    return _load(dataset, asked, data_dir)
-
-
-def find_bias(
-    dataset: tyro.conf.Positional[str],
-    *,
-    conflict: float | None = None,
-    severity: int | None = None,
-    resize: int | None = None,
-    skip_bad: bool = False,
-    seed: int = 0,
-    data_dir: pathlib.Path | None = None,
-    out: pathlib.Path | None = None,
-) -> None:
-    """Say whether a data set has a bias, and show it on one HTML page; nothing is distilled.
-
-    Args:
-        dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
-        conflict: share of bias-conflicting samples in each class of a benchmark, 0 to 1.
-        severity: of the benchmark's bias, 1 to 4.
-        resize: height and width in pixels that the images of a folder are resized to.
-        skip_bad: leave out images of a folder that do not decode.
-        seed: of the benchmark, and of all that is drawn.
-        data_dir: folder with the original files (of tfds:NAME, where it is prepared).
-        out: the HTML file; by default bias-DATASET.html.
-    """
-    out = pathlib.Path(f"bias-{_short(dataset)}.html") if out is None else out
-    _check_page(out)
-    asked = options.DM(
-        conflict=conflict, severity=severity, resize=resize, skip_bad=skip_bad, seed=seed
-    )
-    data = _load(dataset, asked, data_dir)
-    progress = _Progress()
-    with progress.bar:
-        report_to = functools.partial(progress, "looking for a bias")
-        found = findings.find(data, seed=seed, progress=report_to)
-    findings.write(out, found, data)
-    print(f"{data.name}: {findings.headline(found)}")
-    print(f"wrote {out}")
-
-
-def _check_page(out):
-    if out.is_dir() or not out.name:
-        raise ValueError(f"out must be a file for the page, found the folder {out}")
-    if out.suffix not in (".html", ".htm"):
-        raise ValueError(f"out must end in .html, found {out}")
+    return catalogue.load(dataset, asked, data_dir)
 
 
 def write_report(
@@ -363,7 +226,7 @@ def write_report(
     """
     if out is None:
         out = source / "report.html" if source.is_dir() else source.with_suffix(".html")
-    _check_page(out)
+    catalogue.check_page(out)
     report.write(out, report.read(source))
     print(f"wrote {out}")
 
@@ -445,101 +308,6 @@ def verify_set(
         print("nobody vouches for this root: compare it, or give --expect or --key")
 
 
-def list_datasets() -> None:
-    """List the benchmarks, with sizes and licences."""
-    table = rich.table.Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("name", "train", "test", "image", "conflict", "what", "licence"):
-        table.add_column(column, no_wrap=column not in ("what", "licence"))
-    for name in benchmarks.NAMES:
-        train, test, size, _, conflict, licence, about = benchmarks.describe(name)
-        table.add_row(name, train, test, size, conflict, about, licence)
-    rich.console.Console().print(table)
-
-
-def show_dataset(
-    dataset: tyro.conf.Positional[str],
-    *,
-    conflict: float | None = None,
-    severity: int | None = None,
-    test: Literal["uniform", "conflicting"] = "uniform",
-    resize: int | None = None,
-    skip_bad: bool = False,
-    seed: int = 0,
-    data_dir: pathlib.Path | None = None,
-    out: pathlib.Path | None = None,
-) -> None:
-    """Count what a data set is made of, and draw aligned and conflicting images of each class.
-
-    Args:
-        dataset: name of a benchmark, a folder of images, or tfds:NAME.
-        conflict: share of bias-conflicting samples in each class of a benchmark, 0 to 1.
-        severity: of the benchmark's bias, 1 to 4.
-        test: test set of a benchmark, unbiased or bias-conflicting only.
-        resize: height and width in pixels that the images of a folder are resized to.
-        skip_bad: leave out images of a folder that do not decode.
-        seed: of the benchmark.
-        data_dir: folder with the original files (of tfds:NAME, where it is prepared).
-        out: PNG file for the contact sheet; none is drawn without it.
-    """
-    if out is not None and (out.is_dir() or not out.name):
-        raise ValueError(f"out must be a file for the picture, found the folder {out}")
-    asked = options.DM(
-        conflict=conflict, severity=severity, test=test, resize=resize, skip_bad=skip_bad, seed=seed
-    )
-    start = time.perf_counter()
-    benchmark = _load(dataset, asked, data_dir)
-    seconds = time.perf_counter() - start
-    for name, value in benchmarks.statistics(benchmark).items():
-        print(f"{name:<16}{value:.4g}" if isinstance(value, float) else f"{name:<16}{value}")
-    print(f"{'seconds':<16}{seconds:.2f}")
-    if out is not None:
-        _contact_sheet(out, benchmark)
-        print(f"wrote {out}")
-
-
-def build_dataset(
-    dataset: tyro.conf.Positional[str],
-    *,
-    conflict: float | None = None,
-    severity: int | None = None,
-    test: Literal["uniform", "conflicting"] = "uniform",
-    seed: int = 0,
-    data_dir: pathlib.Path | None = None,
-) -> None:
-    """Make a benchmark and keep it in the cache (~/.cache/jaxdd), where later runs find it.
-
-    Args:
-        dataset: name of a benchmark.
-        conflict: share of bias-conflicting samples in each class, 0 to 1.
-        severity: of the bias, 1 to 4.
-        test: test set, unbiased or bias-conflicting only.
-        seed: of the benchmark.
-        data_dir: folder with the original files; without it they are downloaded.
-    """
-    if dataset not in benchmarks.RECIPES:
-        known = ", ".join(benchmarks.RECIPES)
-        raise ValueError(f"what is made and kept are {known}; {dataset} is read as it is")
-    show_dataset(
-        dataset, conflict=conflict, severity=severity, test=test, seed=seed, data_dir=data_dir
-    )
-
-
-def _contact_sheet(path, benchmark, *, columns=8):
-    """Draws the first training images of each class; white where there are fewer."""
-    train = benchmark.train
-    sets = {"training images": np.ones(len(train.labels), bool)}
-    if benchmark.aligned is not None:
-        aligned = train.attributes == np.array(benchmark.aligned)[train.labels]
-        sets = {"aligned": aligned, "conflicting": ~aligned}
-    sizes = dict(num_classes=benchmark.num_classes, columns=columns)
-    drawn = {
-        name: plot.by_class(train.images, train.labels, np.flatnonzero(kept), **sizes)
-        for name, kept in sets.items()
-    }
-    zero, one = ((value,) * train.images.shape[3] for value in (0.0, 1.0))
-    plot.comparison(path, drawn, mean=zero, std=one)
-
-
 _SCORING = (["demo"], ["run"], ["compare"], ["transfer"], ["bias"])
 
 COMMANDS = {
@@ -548,11 +316,15 @@ COMMANDS = {
     "compare": compare,
     "transfer": transfer_set,
     "report": write_report,
-    "bias": find_bias,
+    "bias": catalogue.find_bias,
     "export": export_set,
     "sign": sign_set,
     "verify": verify_set,
-    "datasets": {"list": list_datasets, "show": show_dataset, "build": build_dataset},
+    "datasets": {
+        "list": catalogue.list_datasets,
+        "show": catalogue.show_dataset,
+        "build": catalogue.build_dataset,
+    },
 }
 
 

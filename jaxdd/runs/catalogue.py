@@ -1,0 +1,203 @@
+"""The commands about data: what there is, what is in it, and whether it is biased."""
+
+import functools
+import logging
+import pathlib
+import sys
+import time
+from typing import Literal
+
+import numpy as np
+import rich.console
+import rich.table
+import tyro
+
+from jaxdd.data import benchmarks, datasets, folders
+from jaxdd.runs import findings, options, plot, screen
+
+TFDS = "tfds:"
+"""What the name of a tensorflow-datasets set begins with."""
+
+
+def short(dataset):
+    """A word for a data set, as it stands in the names of folders and files."""
+    return pathlib.Path(dataset.removeprefix(TFDS)).name or "folder"
+
+
+def load(dataset, options, data_dir):
+    """The benchmark of that name, the images in that folder, or a tensorflow-datasets set."""
+    given = pathlib.Path(dataset).exists() or "/" in dataset or dataset.startswith(TFDS)
+    if dataset in benchmarks.NAMES or not given:
+        if options.resize is not None or options.skip_bad:
+            raise ValueError(f"resize and skip-bad are for folders of images, {dataset} is none")
+        return benchmarks.load(
+            dataset,
+            data_dir=data_dir,
+            conflict=options.conflict,
+            severity=options.severity,
+            seed=options.seed,
+            test=options.test,
+        )
+    if (options.conflict, options.severity, options.test) != (None, None, "uniform"):
+        raise ValueError(f"conflict, severity and test are for benchmarks, {dataset} is none")
+    if dataset.startswith(TFDS):
+        if options.skip_bad:
+            raise ValueError(f"skip-bad is for folders of images, {dataset} is none")
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        from jaxdd.data import builders  # which imports tensorflow-datasets
+
+        return builders.load(dataset.removeprefix(TFDS), data_dir=data_dir, resize=options.resize)
+    if data_dir is not None:
+        raise ValueError(f"data-dir is for benchmarks and tfds:NAME, {dataset} is a folder")
+    folder = folders.read(dataset, resize=options.resize, skip_bad=options.skip_bad)
+    if folder.skipped:
+        names = ", ".join(folder.skipped[:5]) + (", …" if folder.skipped[5:] else "")
+        images = (
+            "1 image that does"
+            if len(folder.skipped) == 1
+            else f"{len(folder.skipped)} images that do"
+        )
+        print(f"jaxdd: left out {images} not decode: {names}", file=sys.stderr)
+    name = pathlib.Path(dataset).resolve().name
+    return datasets.from_folder(folder, name=name, seed=options.seed)
+
+
+def find_bias(
+    dataset: tyro.conf.Positional[str],
+    *,
+    conflict: float | None = None,
+    severity: int | None = None,
+    resize: int | None = None,
+    skip_bad: bool = False,
+    seed: int = 0,
+    data_dir: pathlib.Path | None = None,
+    out: pathlib.Path | None = None,
+) -> None:
+    """Say whether a data set has a bias, and show it on one HTML page; nothing is distilled.
+
+    Args:
+        dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
+        conflict: share of bias-conflicting samples in each class of a benchmark, 0 to 1.
+        severity: of the benchmark's bias, 1 to 4.
+        resize: height and width in pixels that the images of a folder are resized to.
+        skip_bad: leave out images of a folder that do not decode.
+        seed: of the benchmark, and of all that is drawn.
+        data_dir: folder with the original files (of tfds:NAME, where it is prepared).
+        out: the HTML file; by default bias-DATASET.html.
+    """
+    out = pathlib.Path(f"bias-{short(dataset)}.html") if out is None else out
+    check_page(out)
+    asked = options.DM(
+        conflict=conflict, severity=severity, resize=resize, skip_bad=skip_bad, seed=seed
+    )
+    data = load(dataset, asked, data_dir)
+    progress = screen.Progress()
+    with progress.bar:
+        report_to = functools.partial(progress, "looking for a bias")
+        found = findings.find(data, seed=seed, progress=report_to)
+    findings.write(out, found, data)
+    print(f"{data.name}: {findings.headline(found)}")
+    print(f"wrote {out}")
+
+
+def check_page(out):
+    """Refuses a path that is not one for an HTML page, before any work is done for it."""
+    if out.is_dir() or not out.name:
+        raise ValueError(f"out must be a file for the page, found the folder {out}")
+    if out.suffix not in (".html", ".htm"):
+        raise ValueError(f"out must end in .html, found {out}")
+
+
+def list_datasets() -> None:
+    """List the benchmarks, with sizes and licences."""
+    table = rich.table.Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("name", "train", "test", "image", "conflict", "what", "licence"):
+        table.add_column(column, no_wrap=column not in ("what", "licence"))
+    for name in benchmarks.NAMES:
+        train, test, size, _, conflict, licence, about = benchmarks.describe(name)
+        table.add_row(name, train, test, size, conflict, about, licence)
+    rich.console.Console().print(table)
+
+
+def show_dataset(
+    dataset: tyro.conf.Positional[str],
+    *,
+    conflict: float | None = None,
+    severity: int | None = None,
+    test: Literal["uniform", "conflicting"] = "uniform",
+    resize: int | None = None,
+    skip_bad: bool = False,
+    seed: int = 0,
+    data_dir: pathlib.Path | None = None,
+    out: pathlib.Path | None = None,
+) -> None:
+    """Count what a data set is made of, and draw aligned and conflicting images of each class.
+
+    Args:
+        dataset: name of a benchmark, a folder of images, or tfds:NAME.
+        conflict: share of bias-conflicting samples in each class of a benchmark, 0 to 1.
+        severity: of the benchmark's bias, 1 to 4.
+        test: test set of a benchmark, unbiased or bias-conflicting only.
+        resize: height and width in pixels that the images of a folder are resized to.
+        skip_bad: leave out images of a folder that do not decode.
+        seed: of the benchmark.
+        data_dir: folder with the original files (of tfds:NAME, where it is prepared).
+        out: PNG file for the contact sheet; none is drawn without it.
+    """
+    if out is not None and (out.is_dir() or not out.name):
+        raise ValueError(f"out must be a file for the picture, found the folder {out}")
+    asked = options.DM(
+        conflict=conflict, severity=severity, test=test, resize=resize, skip_bad=skip_bad, seed=seed
+    )
+    start = time.perf_counter()
+    benchmark = load(dataset, asked, data_dir)
+    seconds = time.perf_counter() - start
+    for name, value in benchmarks.statistics(benchmark).items():
+        print(f"{name:<16}{value:.4g}" if isinstance(value, float) else f"{name:<16}{value}")
+    print(f"{'seconds':<16}{seconds:.2f}")
+    if out is not None:
+        _contact_sheet(out, benchmark)
+        print(f"wrote {out}")
+
+
+def build_dataset(
+    dataset: tyro.conf.Positional[str],
+    *,
+    conflict: float | None = None,
+    severity: int | None = None,
+    test: Literal["uniform", "conflicting"] = "uniform",
+    seed: int = 0,
+    data_dir: pathlib.Path | None = None,
+) -> None:
+    """Make a benchmark and keep it in the cache (~/.cache/jaxdd), where later runs find it.
+
+    Args:
+        dataset: name of a benchmark.
+        conflict: share of bias-conflicting samples in each class, 0 to 1.
+        severity: of the bias, 1 to 4.
+        test: test set, unbiased or bias-conflicting only.
+        seed: of the benchmark.
+        data_dir: folder with the original files; without it they are downloaded.
+    """
+    if dataset not in benchmarks.RECIPES:
+        known = ", ".join(benchmarks.RECIPES)
+        raise ValueError(f"what is made and kept are {known}; {dataset} is read as it is")
+    show_dataset(
+        dataset, conflict=conflict, severity=severity, test=test, seed=seed, data_dir=data_dir
+    )
+
+
+def _contact_sheet(path, benchmark, *, columns=8):
+    """Draws the first training images of each class; white where there are fewer."""
+    train = benchmark.train
+    sets = {"training images": np.ones(len(train.labels), bool)}
+    if benchmark.aligned is not None:
+        aligned = train.attributes == np.array(benchmark.aligned)[train.labels]
+        sets = {"aligned": aligned, "conflicting": ~aligned}
+    sizes = dict(num_classes=benchmark.num_classes, columns=columns)
+    drawn = {
+        name: plot.by_class(train.images, train.labels, np.flatnonzero(kept), **sizes)
+        for name, kept in sets.items()
+    }
+    zero, one = ((value,) * train.images.shape[3] for value in (0.0, 1.0))
+    plot.comparison(path, drawn, mean=zero, std=one)
