@@ -10,6 +10,7 @@ that it does not, and what they cost where it does, on Fashion-MNIST and CIFAR-1
 hour on two cores.
 """
 
+import functools
 import itertools
 
 from experiments.tools import grid
@@ -20,10 +21,16 @@ ROWS = {"ccifar10": "auto", "cifar10-s": "auto", "bgfmnist": "ring"}
 
 def cells(preset: str) -> list[grid.Cell]:
     """Plain, by view and by bias labels, for every bias and seed; then the price without one."""
+    biased = functools.partial(make, preset=preset, conflict=0.05)
+    asked = [
+        *((name, biased(seed=seed)) for seed, name in itertools.product(range(3), ROWS)),
+        *(("ccifar10", biased(method=method)) for method in ("dsa", "dc")),
+        *((name, biased(ipc=50)) for name in ("ccifar10", "bgfmnist")),
+    ]
     return [
-        grid.Cell(name, row, make(preset=preset, conflict=0.05, seed=seed))
-        for seed, (name, ours) in itertools.product(range(2), ROWS.items())
-        for row in ("none", ours, "oracle")
+        grid.Cell(name, row, options)
+        for name, options in asked
+        for row in ("none", ROWS[name], "oracle")
     ] + [
         grid.Cell(name, row, make(preset=preset))
         for name in ("fashion_mnist", "cifar10")
@@ -31,7 +38,9 @@ def cells(preset: str) -> list[grid.Cell]:
     ]
 
 
-GRID = grid.Grid("by_view", cells, down=("dataset", "seed"), scores=("accuracy", "conflicting"))
+GRID = grid.Grid(
+    "by_view", cells, down=("dataset", "method", "ipc", "seed"), scores=("accuracy", "conflicting")
+)
 
 if __name__ == "__main__":
     grid.main(GRID)

@@ -24,7 +24,7 @@ def cells(preset: str) -> list[grid.Cell]:
     return [
         grid.Cell(name, row, make(preset=preset, conflict=0.1))
         for name in ("cmnist-fg", "cmnist-bg")
-        for row in ("random", "random-kde", "none", "kde", "oracle", "fairdd")
+        for row in ("random", "random-kde", "none", "kde", "auto", "oracle", "fairdd")
     ]
 
 

@@ -22,10 +22,14 @@ def cells(preset: str) -> list[grid.Cell]:
     shares = (0.05, 0.02, 0.01)
     at_fifty = shares[:1] if preset == "quick" else shares
     sizes = [*((10, share) for share in shares), *((50, share) for share in at_fifty)]
+    rows = ("random", "random-kde", "none", "kde", "auto", "oracle", "fairdd")
     return [
         grid.Cell("cmnist", row, make(preset=preset, conflict=conflict, ipc=ipc))
         for ipc, conflict in sizes
-        for row in ("random", "random-kde", "none", "kde", "auto", "oracle", "fairdd")
+        for row in rows
+    ] + [
+        grid.Cell("cmnist", row, make(preset=preset, conflict=0.005))
+        for row in ("none", "kde", "auto", "oracle")
     ]
 
 
