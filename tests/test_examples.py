@@ -8,7 +8,7 @@ from experiments.examples import own_data, own_method, own_network, own_weights
 
 EXAMPLES = sorted(pathlib.Path(own_data.__file__).parent.glob("own_*.py"))
 TINY = dict(
-    ipc=1, steps=2, batch_size=8, width=8, depth=2, epochs=2, eval_seeds=1, encoder_steps=2,
+    ipc=1, steps=2, batch_size=8, width=8, depth=1, epochs=2, eval_seeds=1, encoder_steps=2,
     encoder_width=8, strategy=(),
 )  # fmt: skip
 

@@ -30,7 +30,7 @@ from jaxdd.data import datasets, files
 from jaxdd.runs import checkpoint, manifest, options, parts, pipeline, report, results, store
 
 TINY = options.DM(
-    ipc=2, steps=6, batch_size=8, depth=2, epochs=2, eval_seeds=2, chunk=2, encoder_steps=2,
+    ipc=2, steps=6, batch_size=8, depth=1, epochs=2, eval_seeds=2, chunk=2, encoder_steps=2,
     encoder_width=4,
     temperature=0.3,
 )  # fmt: skip
@@ -446,7 +446,7 @@ def test_the_encoder_and_the_clip_are_those_of_the_options(tmp_path):
     pool = datasets.pool(data)
     by_hand = weights.by_density(
         parts.key(asked, "encoder"), pool, strategy=(), steps=2, layer="features",
-        encoder=weights.default_encoder(pool, width=4, depth=2), temperature=0.1, clip=1.5,
+        encoder=weights.default_encoder(pool, width=4, depth=1), temperature=0.1, clip=1.5,
     )  # fmt: skip
     np.testing.assert_allclose(stored["log_density"], by_hand.log_density, rtol=1e-5)
     np.testing.assert_allclose(stored["weights"], by_hand.weights, rtol=1e-5)
@@ -533,8 +533,7 @@ def test_images_too_few_or_small_for_a_view_are_refused_before_other_rows(tmp_pa
     few = few._replace(train=jax.tree.map(lambda array: array[[0, -1]], few.train))
     for data, found in ((small, r"of 3×5"), (few, "2 of 8×8")):
         with pytest.raises(ValueError, match=f"ring needs at least 3 images.*found .*{found}"):
-            asked = dataclasses.replace(TINY, depth=1)
-            pipeline.compare(data, tmp_path / "out", asked, rows=("none", "ring"))
+            pipeline.compare(data, tmp_path / "out", TINY, rows=("none", "ring"))
     assert not (tmp_path / "out").exists()
 
 
@@ -563,7 +562,7 @@ def test_options_that_leave_nothing_to_choose(tmp_path, change, message):
 
 
 MTT = options.MTT(
-    ipc=2, batch_size=8, depth=2, epochs=2, chunk=2, network="mlp", steps=2, eval_seeds=1,
+    ipc=2, batch_size=8, depth=1, epochs=2, chunk=2, network="mlp", steps=2, eval_seeds=1,
     syn_steps=2, num_experts=2, train_epochs=2, expert_updates=2, expert_epochs=1,
     max_start_epoch=1,
 )  # fmt: skip
@@ -598,7 +597,7 @@ def test_trajectory_matching_keeps_its_experts_for_other_runs(tmp_path):
 def test_gradient_matching_runs(tmp_path):
     asked = options.DC(
         ipc=1, batch_size=1, candidates=16, formation=3, steps=2, outer=2, inner=1, epochs=1,
-        eval_seeds=1, network="mlp", depth=2, chunk=2,
+        eval_seeds=1, network="mlp", depth=1, chunk=2,
     )  # fmt: skip
     result = pipeline.run(shades(), tmp_path / "out", asked, debias="oracle")
     assert 0 <= result["accuracy"]["mean"] <= 1
