@@ -24,6 +24,7 @@ Where `objection` has one, the choice is uniform weights.
 """
 
 import functools
+import math
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -262,10 +263,17 @@ class Seen(NamedTuple):
     Attributes:
         weights: `[n]`, each class sums to one.
         groups: `[n, b]` probabilities of the bias groups, by the view and the label.
+        own: `[n]` the group that most samples of the class belong to.
     """
 
     weights: jax.Array
     groups: jax.Array
+    own: jax.Array
+
+    @property
+    def doubt(self) -> jax.Array:
+        """Probability `[n]` that a sample conflicts: that its group is not that of its class."""
+        return 1 - jnp.take_along_axis(self.groups, self.own[:, None], 1)[:, 0]
 
 
 def by_view(
@@ -315,10 +323,34 @@ def by_view(
     same = jnp.arange(count) == own[:, None]
     groups = likelihood * jnp.where(same, 1 - conflict, conflict / max(count - 1, 1))
     groups = groups / groups.sum(1, keepdims=True)
-    found = reweight.shared(labels, groups, num_classes=k)
-    if clip is not None:
-        found = reweight.clip(found, labels, limit=clip, num_classes=k)
-    return Seen(found, groups)
+    return Seen(_by_groups(groups, pool, clip), groups, own)
+
+
+def _by_groups(groups, pool, clip):
+    classes = dict(num_classes=pool.num_classes)
+    found = reweight.shared(pool.labels, groups, **classes)
+    return found if clip is None else reweight.clip(found, pool.labels, limit=clip, **classes)
+
+
+def by_views(pool: sampling.Pool, seen: Sequence[Seen], *, clip: float | None = None) -> jax.Array:
+    """Weights `[n]` that give every combination of the groups of some views the same mass.
+
+    Where several biases are at once, each of them seen by another view. As in `reweight.shared`,
+    combinations that are expected to have less than one sample have less mass.
+
+    Args:
+        pool: the samples.
+        seen: of each view, from `by_view`; at least one.
+        clip: as in `from_density`.
+
+    Raises:
+        ValueError: no views, or a clip below 1.
+    """
+    _check_clip(clip)
+    if not seen:
+        raise ValueError("by_views needs what at least one view shows, found none")
+    pairs = lambda one, other: (one[:, :, None] * other[:, None]).reshape(len(one), -1)
+    return _by_groups(functools.reduce(pairs, [each.groups for each in seen]), pool, clip)
 
 
 # --- the choice --------------------------------------------------------------------------------
@@ -328,6 +360,11 @@ CERTAIN = 3.0
 
 WORTH = 0.01
 """Share of samples that it has to put into the right block besides, or little is to be undone."""
+
+ALIKE = 0.5
+"""Correlation within the classes from which on what two views doubt is the same bias."""
+
+_COMBINED = 2**28  # probabilities of combined groups, beyond which the surest view has to do
 
 
 def shortcuts(
@@ -426,9 +463,9 @@ class Choice(NamedTuple):
         best: place of the best among these.
         trials: of "uniform" weights and of the "best"; empty where a view was found.
         objection: why uniform weights were kept, None where they were not.
-        view: the one whose groups have equal mass, None for others and uniform weights.
         shortcuts: what was found of each view.
-        seen: what that one shows; None without one.
+        seen: what the views show whose groups have equal mass, the surest first; empty for density
+            and uniform weights.
     """
 
     weights: jax.Array
@@ -437,9 +474,13 @@ class Choice(NamedTuple):
     best: int
     trials: dict[str, Trial]
     objection: str | None
-    view: str | None = None
     shortcuts: Mapping[str, probes.Shortcut] = types.MappingProxyType({})
-    seen: Seen | None = None
+    seen: Mapping[str, Seen] = types.MappingProxyType({})
+
+    @property
+    def view(self) -> str | None:
+        """The view whose groups have equal mass, as "tone" or "layout and tone"."""
+        return " and ".join(self.seen) or None
 
     def record(self) -> dict[str, Any]:
         """Returns what JSON can hold of it: all but weights, density and groups."""
@@ -523,12 +564,12 @@ def choose(
         judge = functools.partial(judge_by_subsets, key_judge, strategy=strategy)
     report(0, 3)
     told = shortcuts(key_views, pool, blind=blind)
-    passed = [name for name, found in told.items() if is_bias(found)]
-    view = max(passed, key=lambda name: told[name].deviations, default=None)
-    if view is not None:
-        found = by_view(key_views, pool, blind[view].view, blocks=told[view].blocks, clip=clip)
+    passed = {name: blind[name].view for name, found in told.items() if is_bias(found)}
+    if passed:
+        seen = _apart(key_views, pool, passed, told, clip)
         report(3, 3)
-        return Choice(found.weights, None, [], 0, {}, None, view, told, found)
+        found = by_views(pool, list(seen.values()), clip=clip)
+        return Choice(found, None, [], 0, {}, None, told, seen)
     report(1, 3)
     found = candidates(
         key,
@@ -555,7 +596,27 @@ def choose(
     objected = objection(trials["uniform"], trials["best"])
     found = tried[best][1] if objected is None else None
     weights = uniform if found is None else found.weights
-    return Choice(weights, found, balances, best, trials, objected, None, told)
+    return Choice(weights, found, balances, best, trials, objected, told)
+
+
+def _apart(key, pool, passed, told, clip):
+    """What views show that see another bias than those before, the surest first."""
+    seen = {}
+    for name in sorted(passed, key=lambda name: -told[name].deviations):
+        found = by_view(key, pool, passed[name], blocks=told[name].blocks, clip=clip)
+        size = math.prod(each.groups.shape[1] for each in (found, *seen.values()))
+        apart = all(_correlation(found, other, pool) < ALIKE for other in seen.values())
+        if not seen or (apart and size * len(pool.labels) <= _COMBINED):
+            seen[name] = found
+    return seen
+
+
+def _correlation(one, other, pool):
+    """Of the doubts of two views, within the classes."""
+    count = jnp.maximum(pool.count, 1)
+    total = lambda doubt: jax.ops.segment_sum(doubt, pool.labels, pool.num_classes)
+    first, second = (each.doubt - (total(each.doubt) / count)[pool.labels] for each in (one, other))
+    return (first @ second) / jnp.maximum(jnp.sqrt((first @ first) * (second @ second)), 1e-12)
 
 
 def candidates(

@@ -378,6 +378,28 @@ def test_cifar10_s_is_grey_where_it_says(cifar):
     assert (conflicting.test.attributes == (plain.test.labels < 5)).all()
 
 
+def test_two_biases_are_drawn_one_by_one(cifar):
+    """Of each factor 3 of the 30 images of a class conflict; both are seen in the image."""
+    plain = benchmarks.load("cifar10", data_dir=cifar)
+    found = benchmarks.load("cifar10-two", data_dir=cifar, conflict=0.1)
+    train, labels = found.train, found.train.labels
+    assert found.aligned == tuple(10 * (k >= 5) + k for k in range(10))
+    assert found.attribute_names[13] == "colour, 3"
+    halves, places = np.divmod(train.attributes, 10)
+    for conflicts in (halves != (labels >= 5), places != labels):
+        assert np.bincount(labels[conflicts], minlength=10).tolist() == [3] * 10
+    luma = plain.train.images @ np.array([0.299, 0.587, 0.114])
+    kept = np.abs(train.images - luma[..., None]).max(-1) <= 0.51
+    grey = halves == 0
+    assert (
+        kept[grey].mean((1, 2)) == 1 - 16 / 1024
+    ).all()  # all but the mark, where it is in colour
+    assert (train.images[~grey] != plain.train.images[~grey]).any(-1).sum((1, 2)).max() <= 16
+    biased = benchmarks.load("cifar10-two", data_dir=cifar, test="conflicting").test
+    halves, places = np.divmod(biased.attributes, 10)
+    assert (places != biased.labels).all() and (halves != (biased.labels >= 5)).all()
+
+
 def test_clothes_stand_before_a_scene_of_their_category(cifar, monkeypatch, small):
     """Where the cloth is black the scene shows, which is a training image of category a."""
     folder, _ = small

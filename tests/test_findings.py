@@ -36,8 +36,13 @@ def by_view(pool):
     dark = np.asarray(pool.images).mean((1, 2, 3))
     darkest = [np.where(np.asarray(pool.labels) == k, dark, 999).argmin() for k in range(K)]
     blocks[darkest] = 1 - blocks[darkest]
-    seen = weights.Seen(pool.weights, np.eye(2)[blocks])
-    return weights.Choice(pool.weights, None, [], 0, {}, None, "tone", TOLD, seen)
+    return seeing(pool, np.eye(2)[blocks])
+
+
+def seeing(pool, groups):
+    own = np.array(TOLD["tone"].blocks)[np.asarray(pool.labels)]
+    seen = {"tone": weights.Seen(pool.weights, groups, own)}
+    return weights.Choice(pool.weights, None, [], 0, {}, None, TOLD, seen)
 
 
 def by_density(pool):
@@ -90,9 +95,7 @@ def test_the_area_under_the_curve_is_that_of_the_attributes(data, monkeypatch):
     def told(pool):
         conflicts = np.isin(np.asarray(pool.images)[:, 0, 0, 0], np.arange(0, N, 10))
         own = np.array(TOLD["tone"].blocks)[np.asarray(pool.labels)]
-        groups = np.eye(2)[np.where(conflicts, 1 - own, own)]
-        seen = weights.Seen(pool.weights, groups)
-        return weights.Choice(pool.weights, None, [], 0, {}, None, "tone", TOLD, seen)
+        return seeing(pool, np.eye(2)[np.where(conflicts, 1 - own, own)])
 
     choosing(monkeypatch, told)
     assert findings.find(data).auc == 1

@@ -504,7 +504,7 @@ def test_the_view_that_was_chosen_is_in_the_record(tmp_path, monkeypatch):
     told = {"tone": probes.Shortcut((0, 1), 0.1, 0.2, 5.0)}
 
     def choose(key, pool, **_):
-        return weights.Choice(pool.weights, None, [], 0, {}, None, "tone", told)
+        return weights.Choice(pool.weights, None, [], 0, {}, None, told, {"tone": None})
 
     monkeypatch.setattr(weights, "choose", choose)
     choice = pipeline.run(shades(), tmp_path, TINY, debias="auto", **OWN)["choice"]

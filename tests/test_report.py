@@ -244,7 +244,7 @@ def test_the_view_that_shows_a_bias_is_told(tmp_path):
     "part, value, message",
     [
         ("shortcuts", {"tone": {}}, "shortcuts must hold blind, blocks, deviations"),
-        ("view", "tone", "view must be one of shortcuts, found 'tone'"),
+        ("view", "tone", "view must be of shortcuts, found 'tone'"),
         ("trials", {}, "trials must hold best"),
         ("balances", [{}], "best and balances must hold balance, bandwidth"),
         ("best", 3, "best and balances must hold balance, bandwidth"),

@@ -378,6 +378,36 @@ def test_a_shortcut_is_chosen_before_anything_is_searched():
     )
 
 
+def test_two_biases_at_once_are_undone_together():
+    """Light and side each conflict in a tenth; rows see the light again, and are left out.
+
+    Two views that see different things give the four groups of a class the mass of an oracle that
+    knows both attributes; doubts of light and rows agree, those of light and side do not.
+    """
+    side = lambda images: images[:, :, :4].mean((1, 2)) - images[:, :, 4:].mean((1, 2))
+    rows = lambda images: images[:, ::2].mean((1, 2))
+    step = lambda key, images: lambda seen: seen[:, 0, 0] - seen[:, 1, 0]
+    pool, light = lit((200, 160))
+    labels = np.asarray(pool.labels)
+    left = np.where(np.arange(len(labels)) % 10 == 3, 1 - labels, labels)
+    brighter = (np.arange(8) < 4) == (left[:, None] == 0)
+    images = np.asarray(pool.images) * 0.6 + 90 * brighter[:, None, :, None]
+    pool = pool._replace(images=jnp.asarray(images.astype(np.uint8)))
+    blind = {"light": brightness, "rows": rows, "side": side}
+    blind = {name: views.Suspect(view, step) for name, view in blind.items()}
+    choice = weights.choose(KEY, pool, strategy=(), blind=blind, judge=never)
+    (first, second), both = choice.seen, weights.oracle(pool, 2 * left + light, num_attributes=4)
+    assert {first, second} in ({"light", "side"}, {"rows", "side"})
+    assert choice.view == choice.record()["view"] == f"{first} and {second}"
+    np.testing.assert_allclose(choice.weights, both, rtol=0.25)
+    alone = weights.by_views(pool, [choice.seen["side"]])
+    np.testing.assert_allclose(alone, choice.seen["side"].weights, rtol=1e-5)
+    clipped = weights.by_views(pool, list(choice.seen.values()), clip=2.0) * pool.count[labels]
+    assert clipped.max() == pytest.approx(2)
+    with pytest.raises(ValueError, match="at least one view shows, found none"):
+        weights.by_views(pool, [])
+
+
 def test_nothing_is_compared_where_nothing_can_be_seen():
     """Too few samples, one class, images of three pixels, no views."""
     images = lambda side: np.zeros((40, side, side, 1), np.uint8)

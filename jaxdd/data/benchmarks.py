@@ -59,6 +59,8 @@ class Recipe(NamedTuple):
         aligned: attribute of each class; the class index where empty.
         ratios: conflicts that may be asked for; all where empty.
         paired: the uniform test set holds every image with every attribute.
+        factors: numbers of attributes that are drawn one by one and make up one together, the last
+            of them counting fastest; one where empty.
         licence: of the images, where it is not that of the source alone.
         about: one line for the table.
     """
@@ -71,6 +73,7 @@ class Recipe(NamedTuple):
     aligned: tuple[int, ...] = ()
     ratios: tuple[float, ...] = ()
     paired: bool = False
+    factors: tuple[int, ...] = ()
     licence: str = ""
     about: str = ""
 
@@ -127,6 +130,11 @@ def _in_front(key, data, attributes, options):
     draw = functools.partial(bias.draw_scenes, num_attributes=10)
     chosen = np.asarray(draw(key, attributes, options.scenes.labels))
     return jax.jit(bias.natural_background)(data.images, options.scenes.images[chosen])
+
+
+def _grey_and_marked(key, data, attributes, options):
+    halves, places = np.divmod(attributes, len(bias.PLACES))
+    return jax.jit(bias.marked)(key, jax.jit(bias.greyscale)(data.images, halves), places)
 
 
 _assign = jax.jit(bias.assign, static_argnames=("num_classes", "num_attributes"))
@@ -202,6 +210,12 @@ RECIPES = {
         "cifar10", _solid(bias.greyscale), ("grey", "colour"), 0.1, aligned=(0,) * 5 + (1,) * 5,
         paired=True, about="classes 0–4 mostly grey (FairDD)",
     ),
+    "cifar10-two": Recipe(
+        "cifar10", _grey_and_marked,
+        tuple(f"{shade}, {place}" for shade in ("grey", "colour") for place in range(10)), 0.05,
+        aligned=tuple(10 * (i >= 5) + i for i in range(10)), factors=(2, 10),
+        about="two biases: grey halves, and a mark",
+    ),
 }  # fmt: skip
 """Biased benchmarks by name."""
 
@@ -245,6 +259,7 @@ def load(
     | fmnist-turn | clothes turned by 0 to 3 quarters; classes 0, 4 and 8 share a turn, and so on |
     | cmnist-dd, ccifar10-dd | the same at conflicts of 0, .05, .2, .5, .9, 1 |
     | cifar10-s | classes 0 to 4 mostly grey, 5 to 9 mostly in colour (FairDD) |
+    | cifar10-two | two biases at once: grey halves as in cifar10-s, and the mark of cifar10-mark |
     | bffhq | faces: young or old, biased by gender; `conflict` names one of its folders |
 
     Args:
@@ -484,27 +499,26 @@ def _biased(name, recipe, data_dir, options):
         _check_scenes(scenes, plain)
     k, num_attributes = plain.num_classes, len(recipe.attributes)
     aligned = recipe.aligned or tuple(range(k))
-    sizes = dict(num_classes=k, num_attributes=num_attributes)
 
     def dressed(key, data, share, scenes):
         key_attributes, key_look = jax.random.split(key)
         if share is None:
             data, attributes = _paired(data, num_attributes)
         else:
-            asked = dict(conflict=share, aligned=np.array(aligned))
-            attributes = np.array(_assign(key_attributes, data.labels, **sizes, **asked))
+            factors = recipe.factors or (num_attributes,)
+            attributes = _attributes(key_attributes, data.labels, aligned, factors, share)
         images = recipe.render(key_look, data, attributes, options._replace(scenes=scenes))
         # A copy, because a view of a jax array can be neither written nor handed to torch.
         return Dataset(np.array(images), data.labels, attributes)
 
     # Named, because another default generator (rbg) would draw another benchmark.
     key_train, key_test = jax.random.split(jax.random.key(options.seed, impl="threefry2x32"))
-    uniform = None if recipe.paired else 1 - 1 / num_attributes
-    share = uniform if options.test == "uniform" else 1.0
+    share = lambda count: 1 - 1 / count if options.test == "uniform" else 1.0
+    share = None if recipe.paired and options.test == "uniform" else share
     behind = (None, None) if scenes is None else (scenes.train, scenes.test)
     made = plain._replace(
         name=name,
-        train=dressed(key_train, plain.train, options.conflict, behind[0]),
+        train=dressed(key_train, plain.train, lambda count: options.conflict, behind[0]),
         test=dressed(key_test, plain.test, share, behind[1]),
         num_attributes=num_attributes,
         aligned=aligned,
@@ -512,6 +526,26 @@ def _biased(name, recipe, data_dir, options):
     )
     grey = plain.train.images.shape[3] == 1
     return made._replace(mean=(0.5,) * 3, std=(0.5,) * 3) if grey else made
+
+
+def _attributes(key, labels, aligned, factors, share):
+    """Those of every factor by its share of conflicting samples, made one."""
+    own = np.unravel_index(np.array(aligned), factors)
+    keys = [key] if len(factors) == 1 else jax.random.split(key, len(factors))
+    drawn = [
+        np.array(
+            _assign(
+                key_factor,
+                labels,
+                num_classes=len(aligned),
+                num_attributes=count,
+                conflict=share(count),
+                aligned=own_factor,
+            )
+        )
+        for key_factor, count, own_factor in zip(keys, factors, own, strict=True)
+    ]
+    return np.ravel_multi_index(drawn, factors).astype(np.int32)
 
 
 def _paired(data, num_attributes):

@@ -60,14 +60,13 @@ def find(
     train = datasets.select(data.train, samples)
     pool = datasets.pool(data._replace(train=train))
     choice = weights.choose(key, pool, strategy=data.strategy, report=progress)
-    doubt = _doubt(choice, train.labels)
+    doubt = _doubt(choice)
     return Finding(choice, samples, doubt, _auc(doubt, train, data))
 
 
-def _doubt(choice, labels):
+def _doubt(choice):
     if choice.view is not None:
-        own = np.asarray(choice.shortcuts[choice.view].blocks)[labels]
-        return 1 - np.asarray(choice.seen.groups)[np.arange(len(labels)), own]
+        return 1 - np.prod([1 - np.asarray(each.doubt) for each in choice.seen.values()], 0)
     return None if choice.weighed is None else -np.asarray(choice.weighed.log_density)
 
 

@@ -307,8 +307,8 @@ def check_choice(choice: Any, where: str) -> None:
     if not isinstance(told, dict) or not all(named(found, SHORTCUT) for found in told.values()):
         raise ValueError(f"{where}: shortcuts must hold {', '.join(sorted(SHORTCUT))}")
     if choice.get("view") is not None:
-        if choice["view"] not in told:
-            raise ValueError(f"{where}: view must be one of shortcuts, found {choice['view']!r}")
+        if not set(str(choice["view"]).split(" and ")) <= told.keys():
+            raise ValueError(f"{where}: view must be of shortcuts, found {choice['view']!r}")
         return
     if not named(trials, {"best"}) or not all(named(trial, TRIAL) for trial in trials.values()):
         raise ValueError(f"{where}: trials must hold best, and each {', '.join(sorted(TRIAL))}")
