@@ -183,18 +183,46 @@ def train(
         ValueError: for a negative number of steps, or a batch of no samples.
     """
     steps = _checks.count("steps", steps, least=0)
-    batch_size = _checks.count("batch_size", batch_size)
-    each = max(2, batch_size // len(pool.count))
+    body = lambda state, i: update(key, trainer, pool, state, i, batch_size=batch_size)
+    return jax.lax.scan(body, start(key, trainer, pool), jnp.arange(steps))
 
-    def body(state, i):
-        draw, step = jax.random.split(jax.random.fold_in(key, i + 1))
-        indices = sampling.without_replacement(draw, pool, each)
-        weights = jnp.full(indices.shape, 1 / each)
-        return trainer.step(step, state, sampling.Batch(sampling.take(pool, indices), weights))
 
+def start(key: jax.Array, trainer: Trainer, pool: sampling.Pool) -> State:
+    """Returns the state that `train` starts from; the arguments are those of `train`."""
     first = sampling.take(pool, pool.order[:1])
-    state = trainer.init(jax.random.fold_in(key, 0), first)
-    return jax.lax.scan(body, state, jnp.arange(steps))
+    return trainer.init(jax.random.fold_in(key, 0), first)
+
+
+def update(
+    key: jax.Array,
+    trainer: Trainer,
+    pool: sampling.Pool,
+    state: State,
+    number: jax.Array | int,
+    *,
+    batch_size: int = 256,
+) -> tuple[State, dict[str, jax.Array]]:
+    """One step of `train`, for a loop of one's own.
+
+    Args:
+        key: as in `train`.
+        trainer: as in `train`.
+        pool: as in `train`.
+        state: after the step before.
+        number: of the step, from 0 on.
+        batch_size: as in `train`.
+
+    Returns:
+        The state after it, and its info.
+
+    Raises:
+        ValueError: a batch of no samples.
+    """
+    each = max(2, _checks.count("batch_size", batch_size) // len(pool.count))
+    draw, step = jax.random.split(jax.random.fold_in(key, number + 1))
+    indices = sampling.without_replacement(draw, pool, each)
+    weights = jnp.full(indices.shape, 1 / each)
+    return trainer.step(step, state, sampling.Batch(sampling.take(pool, indices), weights))
 
 
 def embed(

@@ -131,20 +131,41 @@ def encode(
         ValueError: for an unknown operation in it, a layer that is none, or a negative number of
             steps.
     """
-    strategy, steps = augment.as_strategy(strategy), _checks.count("steps", steps, least=0)
+    (found,) = _encoders(key, pool, strategy, encoder, [steps], layer)
+    return found
+
+
+def _encoders(key, pool, strategy, encoder, lengths, layer):
+    """Yields what one encoder makes of the samples after so many steps each, shortest first."""
+    strategy = augment.as_strategy(strategy)
+    lengths = [_checks.count("steps", steps, least=0) for steps in lengths]
     if layer not in contrastive.Embedding._fields[::-1]:
         raise ValueError(f"layer must be projection or features, found {layer!r}")
     encoder = default_encoder(pool) if encoder is None else encoder
     if not callable(strategy):
         strategy = tuple(name for name in strategy if name != "color")
-    params = _trained(key, pool, strategy, encoder, steps)
-    return Encoded(params, getattr(_embed(encoder, params, pool), layer))
+    state, done = _untrained(key, pool, strategy, encoder), 0
+    for steps in lengths:
+        state, done = _trained(key, pool, strategy, encoder, state, done, steps), steps
+        embedded = _embed(encoder, state.params, pool)
+        yield Encoded(state.params, getattr(embedded, layer))
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def _trained(key, pool, strategy, encoder, steps):
-    trainer = contrastive.trainer(encoder, optax.adam(1e-3), strategy=strategy)
-    return contrastive.train(key, trainer, pool, steps=steps)[0].params
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _untrained(key, pool, strategy, encoder):
+    return contrastive.start(key, _trainer(strategy, encoder), pool)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _trained(key, pool, strategy, encoder, state, done, steps):
+    """The state after so many steps; the numbers are traced, so that one program does them all."""
+    trainer = _trainer(strategy, encoder)
+    body = lambda i, state: contrastive.update(key, trainer, pool, state, i)[0]
+    return jax.lax.fori_loop(done, steps, body, state)
+
+
+def _trainer(strategy, encoder):
+    return contrastive.trainer(encoder, optax.adam(1e-3), strategy=strategy)
 
 
 _embed = jax.jit(contrastive.embed, static_argnums=0)
@@ -634,8 +655,9 @@ def candidates(
 
     The arguments are those of `choose`.
     """
-    for steps in sorted(set(search.encoder_steps)):
-        encoded = encode(key, pool, strategy=strategy, encoder=encoder, steps=steps, layer=layer)
+    lengths = sorted(set(search.encoder_steps))
+    encoders = _encoders(key, pool, strategy, encoder, lengths, layer)
+    for steps, encoded in zip(lengths, encoders, strict=True):
         for factor in search.bandwidth:
             kernel = functools.partial(rule, factor=factor)
             found = density(encoded.embeddings, pool, bandwidth=kernel)
