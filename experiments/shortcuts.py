@@ -22,8 +22,8 @@ sets. Fixed on 2026-11-23 on the eleven: layout beside `views.anywhere`, tone be
 `views.toneless`, a hundredth of the samples that have to be told better besides, and blocks at
 least three quarters as sure as the best. Then two biases were made that nobody had looked at, a bar
 across photographs and clothes turned by quarters, the latter also where the turns say nothing of
-the class. After these, on cifar10-two and cifar10-s: a correlation of a half (they have .19 and
-.99) from which on the doubts of two views are about the same bias; it changes nothing where one
+the class. After these, on cifar10-two, cifar10-s and ccifar10-noise: a correlation of a half (.19, .99 and
+.66) from which on the doubts of two views are about the same bias; it changes nothing where one
 view is a shortcut.
 
 Colour and brightness are seen by tone, corruptions by texture, grey images by either, places by
