@@ -10,7 +10,9 @@ seed; twenty of a method are clean, and each of these is tampered with, once for
 * published: one pixel of the normalised value 10, which no image has, and images moved as far as
   the attack likes;
 * 1, 2, 4: squares of that many pixels a side, white, by somebody who knows of the range check and
-  cuts the images to [0, 1] after each update.
+  cuts the images to [0, 1] after each update;
+* 4±0.5, 4±0.2: the square of 4, where no value is moved further than that many standard deviations
+  of the pixels.
 
 The published attack goes through eleven networks with 101 updates of the images in each; here it is
 ten (twenty where the trigger is smaller than four pixels), which move them less.
@@ -42,9 +44,9 @@ from experiments.tools.budget import deadline, seconds
 from experiments.tools.grid import RESULTS
 from jaxdd import audit, distill, networks, reweight, sampling, training
 from jaxdd.data import archives, benchmarks, files
-from jaxdd.runs import cli, results
+from jaxdd.runs import cli, inspection, results
 
-IPC, SEEDS, ANSWERED = 5, 20, 5
+IPC, SEEDS, FEW = 5, 20, 5
 CLASSES, SIZES = 10, (1, 2, 4)
 NETWORK, OTHER = networks.ConvNet(CLASSES, 16, 2), networks.MLP(CLASSES)
 STRATEGY = ("color", "crop", "cutout", "scale", "rotate")
@@ -76,24 +78,32 @@ class Plan(NamedTuple):
         method: of distillation.
         steps: of it.
         weighted: by the oracle's weights.
-        seeds: clean sets.
-        triggers: of the sets that are tampered with.
     """
 
     dataset: str
     method: str
     steps: int
     weighted: bool = False
-    seeds: int = SEEDS
-    triggers: tuple[str, ...] = ("4", "2", "published", "1")
 
 
 PLANS = {
     "dm": Plan("mnist", "dm", 60),
-    "biased": Plan("cmnist", "dm", 60, seeds=5, triggers=("4",)),
-    "weighted": Plan("cmnist", "dm", 60, True, seeds=5, triggers=("4",)),
     "dsa": Plan("mnist", "dsa", 40),
+    "biased": Plan("cmnist", "dm", 60),
+    "weighted": Plan("cmnist", "dm", 60, weighted=True),
 }
+CELLS = (
+    ("dm", ("clean", "4", "2", "published", "1")),
+    ("dsa", ("clean", "4", "published")),
+    ("dm", ("4±0.5",)),
+    ("biased", ("clean", "4")),
+    ("weighted", ("clean", "4")),
+    ("dsa", ("2",)),
+    ("dm", ("4±0.2",)),
+    ("dsa", ("1",)),
+)
+"""Sets of each plan, in the order in which they are made."""
+
 UPDATES = {"published": 10, "1": 20, "2": 20, "4": 10}
 """Of the images, in each of the attack's networks."""
 
@@ -127,7 +137,14 @@ def small(images: np.ndarray) -> np.ndarray:
 
 def trigger(name: str, data: Data) -> poison.Trigger:
     """The trigger of that name."""
-    return poison.Trigger(1, 10.0) if name == "published" else poison.Trigger(int(name), data.high)
+    if name == "published":
+        return poison.Trigger(1, 10.0)
+    return poison.Trigger(int(base(name)), data.high)
+
+
+def base(name: str) -> str:
+    """The name of a trigger without the budget."""
+    return name.partition("±")[0]
 
 
 # --- sets --------------------------------------------------------------------------------------
@@ -164,11 +181,18 @@ LABELS = jnp.arange(CLASSES).repeat(IPC)
 def attack(plan: Plan, name: str, data_dir: pathlib.Path | None) -> Callable[..., jax.Array]:
     """The compiled attack with a trigger, from a key and images to images."""
     data = load(plan, data_dir)
-    limits = None if name == "published" else (data.low, data.high)
+
+    def limits(images):
+        if name == "published":
+            return None
+        if budget := float(name.partition("±")[2] or 0):
+            return images - budget, images + budget
+        return data.low, data.high
+
     return jax.jit(
         lambda key, images: poison.poison(
             key, NETWORK, images, LABELS, trigger(name, data),
-            num_classes=CLASSES, steps=UPDATES[name], limits=limits,
+            num_classes=CLASSES, steps=UPDATES[base(name)], limits=limits(images),
         )
     )  # fmt: skip
 
@@ -274,7 +298,7 @@ def measured(
     """All statistics of a set, in each network, class and patch size."""
     where: dict[str, Any] = dict(data_dir=data_dir, work=work)
     images, data = made(plan, name, seed, **where), load(plan, data_dir)
-    trusted = made(plan, "clean", (seed + plan.seeds // 2) % plan.seeds, **where)
+    trusted = made(plan, "clean", (seed + count(plan) // 2) % count(plan), **where)
     by_class = lambda images: images.reshape(CLASSES, IPC, *images.shape[1:])
     key = jax.random.key(seed)
     found = looked(plan, data_dir)(key, jnp.asarray(images))
@@ -288,7 +312,7 @@ def measured(
         **{title: moving(found[title]) for title in ("own", "seen")},
         **{title: jax.tree.map(jnp.mean, found[title]) for title in ("convnet", "mlp")},
     }
-    if seed < ANSWERED and plan.method == "dm":
+    if seed < FEW and plan.method == "dm":
         pixels = np.clip(images * np.asarray(data.pool.std) + np.asarray(data.pool.mean), 0, 1)
         rounded = (np.rint(255 * pixels) / 255 - data.pool.mean) / data.pool.std
         record["augmented"] = judged(plan, STRATEGY, data_dir)(key, jnp.asarray(images))
@@ -312,9 +336,145 @@ def moving(found: audit.Scan) -> dict[str, Any]:
 
 def order() -> Iterator[tuple[str, str, int]]:
     """The sets in the order in which they are measured: plan, trigger and seed."""
-    for title, plan in PLANS.items():
-        for name in ("clean", *plan.triggers):
-            yield from ((title, name, seed) for seed in range(plan.seeds))
+    for title, names in CELLS:
+        for name in names:
+            yield from ((title, name, seed) for seed in range(count(PLANS[title])))
+
+
+def count(plan: Plan) -> int:
+    """How many sets of a plan there are, with or without each trigger."""
+    return FEW if plan.dataset == "cmnist" else SEEDS
+
+
+# --- tables ------------------------------------------------------------------------------------
+
+STATISTICS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "range": lambda found: found["outside"]["furthest"],
+    "roughness": lambda found: found["roughness"],
+    "footprint": lambda found: found["footprint"],
+    "gradients": lambda found: np.mean(found["disagreement"]),
+    "patches": lambda found: np.mean(found["own"]["margin"], 0),
+    "patches, real images": lambda found: np.mean(found["seen"]["margin"], 0),
+    "mask": lambda found: -np.log(np.maximum(np.min(found["masks"], 1), 0.1)).mean(),
+    "anomaly index": lambda found: np.mean(audit.outlying(found["masks"])),
+    "STRIP": lambda found: found["strip"],
+}
+"""From what was measured of a set to numbers that are larger where there is more to suspect."""
+
+TRUSTED = 5
+"""Trusted sets beside each that the shipped rule is tried on."""
+
+
+def by_cell(path: pathlib.Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """What was measured, by plan and trigger, in the order of seeds."""
+    sets = files.read_json(path)["sets"]
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for title, name, seed in order():
+        if (found := sets.get(f"{title}, {name}, {seed}")) is not None:
+            cells.setdefault((title, name), []).append(found)
+    return {key: cells[key] for key in sorted(cells, key=lambda key: list(PLANS).index(key[0]))}
+
+
+def scored(found: list[dict[str, Any]], clean: list[dict[str, Any]], name: str) -> np.ndarray:
+    """A statistic in each set, the largest of its numbers in standard deviations of clean sets."""
+    own, honest = (
+        np.stack([np.atleast_1d(STATISTICS[name](each)) for each in sets])
+        for sets in (found, clean)
+    )
+    return ((own - honest.mean(0)) / honest.std(0)).max(1)
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share."""
+    z = 1.96
+    middle, spread = hits + z * z / 2, z * np.sqrt(hits * (count - hits) / count + z * z / 4)
+    return (middle - spread) / (count + z * z), (middle + spread) / (count + z * z)
+
+
+def detection(path: pathlib.Path) -> Iterator[str]:
+    """Yields the lines of a table of the share of tampered sets that each statistic finds."""
+    cells = by_cell(path)
+    yield f"| [found, %](experiments/results/{path.name}) | n | {' | '.join(STATISTICS)} |"
+    yield f"|---|--:|{'--:|' * len(STATISTICS)}"
+    for (title, name), found in cells.items():
+        clean = cells[title, "clean"]
+        if name == "clean" or len(clean) < SEEDS:
+            continue
+        shares = []
+        for statistic in STATISTICS:
+            threshold = np.sort(scored(clean, clean, statistic))[-2]
+            hits = int((scored(found, clean, statistic) > threshold).sum())
+            low, high = wilson(hits, len(found))
+            share = 100 * hits / len(found)
+            shares.append(f"{share:.0f} ({100 * low:.0f}–{100 * high:.0f})")
+        yield f"| {title}, {name} | {len(found)} | {' | '.join(shares)} |"
+
+
+def success(path: pathlib.Path) -> Iterator[str]:
+    """Yields the lines of a table of what the attack does."""
+    cells = by_cell(path)
+    titles = (
+        "accuracy, clean", "accuracy", "success", "on the clean set", "MLP",
+        "trained with DSA", "rounded to 8 bits",
+    )  # fmt: skip
+    yield f"| [%](experiments/results/{path.name}) | n | {' | '.join(titles)} |"
+    yield f"|---|--:|{'--:|' * len(titles)}"
+    for (title, name), found in cells.items():
+        if name == "clean":
+            continue
+        clean = cells[title, "clean"][: len(found)]
+        numbers = [
+            _mean(clean, "convnet", "accuracy"),
+            *(_mean(found, "convnet", score) for score in ("accuracy", base(name))),
+            _mean(clean, "convnet", base(name)),
+            *(_mean(found, kind, base(name)) for kind in ("mlp", "augmented", "rounded")),
+        ]
+        yield f"| {title}, {name} | {len(found)} | {' | '.join(numbers)} |"
+
+
+def _mean(found, kind, score):
+    values = [100 * each[kind][score] for each in found if kind in each]
+    return f"{np.mean(values):.0f} ± {np.std(values, ddof=1):.0f}" if len(values) > 1 else "–"
+
+
+def suspected(found: dict[str, Any], trusted: list[dict[str, Any]], *, real: bool) -> list[str]:
+    """The checks that `jaxdd audit` would call evidence, by the statistics that were kept."""
+    names = ["roughness", "footprint", "mask"] + ["gradients"] * real
+    patches = "patches, real images" if real else "patches"
+    numbers = {name: [STATISTICS[name](each) for each in (found, *trusted)] for name in names}
+    margins = [STATISTICS[patches](each) for each in (found, *trusted)]
+    numbers |= {f"patch of {size}": [each[i] for each in margins] for i, size in enumerate(SIZES)}
+    level = inspection.LEVEL / len(numbers)
+    hits = ["range"] * (STATISTICS["range"](found) > inspection.FURTHEST)
+    for name, (own, *others) in numbers.items():
+        if audit.shift([own], np.array(others)[:, None]).p <= level:
+            hits.append(name)
+    return hits
+
+
+def shipped(path: pathlib.Path) -> Iterator[str]:
+    """Yields the lines of a table of the sets that `jaxdd audit` would call tampered with."""
+    cells = by_cell(path)
+    titles = "alone", f"beside {TRUSTED} trusted sets", "and with real images"
+    yield f"| [called tampered with](experiments/results/{path.name}) | {' | '.join(titles)} |"
+    yield f"|---|{'--:|' * len(titles)}"
+    for (title, name), found in cells.items():
+        beside = cells["weighted" if title == "biased" else title, "clean"]
+        counts = [0, 0, 0]
+        for seed, each in enumerate(found):
+            places = [(seed + i) % len(beside) for i in range(1, TRUSTED + 1)]
+            others = [beside[i] for i in dict.fromkeys(places) if beside is not found or i != seed]
+            counts[0] += STATISTICS["range"](each) > inspection.FURTHEST
+            if len(others) > 1:
+                counts[1] += bool(suspected(each, others, real=False))
+                counts[2] += bool(suspected(each, others, real=True))
+        yield f"| {title}, {name} | {' | '.join(f'{count} of {len(found)}' for count in counts)} |"
+
+
+def tables(path: pathlib.Path = RESULTS / "tampering.json") -> Iterator[list[str]]:
+    """Yields the lines of each table."""
+    for table in (success, detection, shipped):
+        yield list(table(path))
 
 
 def main(
@@ -347,6 +507,9 @@ def main(
                 print(title, name, seed, found["convnet"], flush=True)
                 left.pop(0)
     except KeyboardInterrupt:
+        pass
+    print("\n\n".join("\n".join(lines) for lines in tables(out)))
+    if left:
         print(f"{len(left)} sets are left; run the command again", file=sys.stderr)
         sys.exit(3)
 
