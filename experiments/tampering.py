@@ -94,13 +94,12 @@ PLANS = {
 }
 CELLS = (
     ("dm", ("clean", "4", "2", "published", "1")),
-    ("dsa", ("clean", "4", "published")),
-    ("dm", ("4±0.5",)),
+    ("dsa", ("clean", "4")),
     ("biased", ("clean", "4")),
     ("weighted", ("clean", "4")),
-    ("dsa", ("2",)),
+    ("dm", ("4±0.5",)),
+    ("dsa", ("published", "2", "1")),
     ("dm", ("4±0.2",)),
-    ("dsa", ("1",)),
 )
 """Sets of each plan, in the order in which they are made."""
 

@@ -108,12 +108,12 @@ def roughness(images: ArrayLike) -> jax.Array:
     something beside that of a set by the same method only.
 
     Args:
-        images: `[n, h, w, c]`, of at least two pixels.
+        images: `[n, h, w, c]`; 0 for those of a single pixel.
     """
     images = jnp.asarray(images)
     steps = [jnp.square(jnp.diff(images, axis=axis)).sum() for axis in (1, 2)]
     count = sum(jnp.diff(images, axis=axis).size for axis in (1, 2))
-    return sum(steps) / count / 2 / jnp.maximum(images.var(), 1e-12)
+    return sum(steps) / max(count, 1) / 2 / jnp.maximum(images.var(), 1e-12)
 
 
 def footprint(images: ArrayLike, trusted: ArrayLike) -> jax.Array:

@@ -341,10 +341,11 @@ def audit_set(
     """
     out = pathlib.Path("audit.html") if out is None else out
     catalogue.check_page(out)
+    publication.check_outside(out)
     found = publication.load_to_audit(source, expect=expect)
     sets = [inspection.Images(*publication.load(path)[:5]) for path in trusted]
     told, own = found.manifest, inspection.Images(*found[:5])
-    config = ((told or {}).get("provenance") or {}).get("config") or {}
+    config = rederivation.configuration(told)
     real = None
     if data is not None or (again and config.get("dataset") in benchmarks.NAMES):
         asked = options.read(config) if config else options.DM()

@@ -38,6 +38,8 @@ _ABOUT = {
     "footprint": "how surely one place is changed alike in all classes",
     "mask": "minus the logarithm of the smallest mask that leads to a class, in pixels (Neural "
     "Cleanse)",
+    "STRIP": "how well blends tell real images with the best patch from those without (area under "
+    "the curve)",
     "gradients": "one minus the cosine of the gradients that the set and real images cause",
 }
 
@@ -133,7 +135,7 @@ def inspect(
         progress: called as `progress(done, total)`, once for each set.
 
     Raises:
-        ValueError: trusted sets or data of other classes or shapes.
+        ValueError: trusted sets of another shape, or data of other classes or images.
     """
     for number, other in enumerate(trusted, 1):
         _check_alike(f"trusted set {number}", other, found)
@@ -151,7 +153,6 @@ def inspect(
     progress(count, count)
     checks += [_patches(told[0], found.classes, on_real=data is not None), _cleansed(told[0])]
     checks += _against([each["statistics"] for each in told], found, trusted, data)
-    checks.append(_strip(told[0]))
     return checks + _not_applicable()
 
 
@@ -187,12 +188,10 @@ def write(
 
 
 def _check_alike(name, other, found):
-    ours, theirs = (each.images.shape[:1] + each.images.shape[2:] for each in (found, other))
-    if ours != theirs:
-        k, *size = ours
+    if other.images.shape != found.images.shape:
         raise ValueError(
-            f"{name} must hold {k} classes of images {tuple(size)} as the set does, "
-            f"found {theirs[0]} of {theirs[1:]}"
+            f"{name} must hold images [k, ipc, h, w, c] {found.images.shape} as the set does, "
+            f"found {other.images.shape}"
         )
 
 
@@ -245,7 +244,7 @@ def _told(found, real, effort, kinds, seed):
         statistics[f"patch of {size}"] = margin
     statistics["mask"] = -np.log(np.maximum(told["masks"].min(-1), 0.1))
     if real is not None:
-        statistics["gradients"] = told["gradients"]
+        statistics |= {"gradients": told["gradients"], "STRIP": told["strip"][None]}
     return {**told, "statistics": statistics}
 
 
@@ -357,7 +356,7 @@ def _against(statistics, found, trusted, data):
     """One check for each statistic, against those of the trusted sets."""
     names = list(statistics[0])
     if data is None:
-        yield Check("gradients", SKIPPED, "it needs real images; give --data")
+        yield Check("gradients, STRIP", SKIPPED, "they need real images; give --data")
     if not trusted:
         why = "there is no trusted set to compare with; make the set again from other seeds"
         yield Check(", ".join((*names, "footprint")), SKIPPED, why)
@@ -412,17 +411,6 @@ def _by_class(found):
     if len(set(counts)) > 1:
         return None
     return images.reshape(len(counts), -1, *images.shape[1:])
-
-
-def _strip(told):
-    if "strip" not in told:
-        return Check("STRIP", SKIPPED, "it needs real images; give --data")
-    area = float(told["strip"])
-    why = (
-        f"blends tell real images with the best patch from those without with an area under the "
-        f"curve of {area:.2f}, which says how images could be screened for it"
-    )
-    return Check("STRIP", NONE, why, {"area": area})
 
 
 def _not_applicable():

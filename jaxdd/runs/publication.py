@@ -280,9 +280,18 @@ def _check_place(folder):
     is_empty = folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
     if os.path.lexists(folder) and not is_empty:
         raise FileExistsError(f"{folder} is not an empty folder; choose another")
-    for parent in folder.resolve().parents:
+    check_outside(folder)
+
+
+def check_outside(path: pathlib.Path) -> None:
+    """Refuses a place inside of a set, which would no longer be what its manifest says.
+
+    Raises:
+        ValueError: names the set.
+    """
+    for parent in path.resolve().parents:
         if (parent / manifest.NAME).is_file():
-            raise ValueError(f"{folder} is inside of the set {parent}, which would not list it")
+            raise ValueError(f"{path} is inside of the set {parent}, which would not list it")
 
 
 @contextlib.contextmanager

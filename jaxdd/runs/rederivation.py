@@ -34,33 +34,51 @@ def again(
         Evidence where the images differ by more than `TOLERANCE`. Not run where the manifest does
         not say enough, or the data are others.
     """
+    config = configuration(told)
     skipped = lambda why: inspection.Check("made again", inspection.SKIPPED, why)
     if told is None:
         return skipped("the set has no manifest that says how it was made")
-    config = (told.get("provenance") or {}).get("config")
-    if not isinstance(config, Mapping):
-        return skipped("its manifest has no configuration")
-    debias = str(results.KINDS[row].weights if (row := config.get("row")) else config.get("debias"))
     if data is None:
         return skipped(f"the data, {config.get('dataset')}, are not here; give --data")
-    if objection := _objection(config, debias, data):
+    if objection := _objection(config, data):
         return skipped(objection)
     asked = dataclasses.replace(options.read(config), epochs=1, eval_seeds=1)
+    if isinstance(asked, options.MTT):
+        asked = dataclasses.replace(asked, buffer_path=None)  # somebody else's path
     with tempfile.TemporaryDirectory() as folder:
-        pipeline.run(data, f"{folder}/run", asked, debias=debias, report=report)
+        pipeline.run(data, f"{folder}/run", asked, debias=_debias(config), report=report)
         made = store.read_synthetic(f"{folder}/run/synthetic.npz")
     return _compared(found, made, told.get("kind") == "png")
 
 
-def _objection(config, debias, data):
+def configuration(told: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns the configuration in a manifest, which is empty where there is none.
+
+    Args:
+        told: a manifest, of whom one cannot tell who wrote it.
+    """
+    provenance = (told or {}).get("provenance")
+    config = provenance.get("config") if isinstance(provenance, dict) else None
+    return config if isinstance(config, dict) else {}
+
+
+def _debias(config):
+    row = str(config.get("row"))
+    return results.KINDS[row].weights if row in results.KINDS else str(config.get("debias"))
+
+
+def _objection(config, data):
     """Why a set cannot be made again, None if it can."""
+    if not config:
+        return "its manifest has no configuration"
     if (digest := datasets.digest(data)) != config.get("data"):
         return f"{data.name} has the digest {digest}, the set was made from {config.get('data')}"
-    if config.get("own_method") or ":" in str(config.get("network")):
-        return "it was made by a method or a network of somebody's own"
+    named = config.get("network"), config.get("augmentation"), config.get("strategy")
+    if config.get("own_method") or ":" in str(named):  # MODULE:ATTRIBUTE, which would be imported
+        return "it was made by a method, a network or an augmentation of somebody's own"
     if config.get("row") in ("random", "random-kde"):
         return "its images are real ones, and nothing was distilled"
-    return "its weights were given by hand" if debias == "given" else None
+    return "its weights were given by hand" if _debias(config) == "given" else None
 
 
 def _compared(found, made, rounded):
