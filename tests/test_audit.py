@@ -174,7 +174,7 @@ TINY = inspection.Effort(1, 2, 1, (1,), 1, 1, 4)
 
 @pytest.fixture(scope="module")
 def checks():
-    sets = [random_set(seed=seed) for seed in range(4)]
+    sets = [random_set(ipc=1, seed=seed) for seed in range(4)]
     found = inspection.inspect(sets[0], trusted=sets[1:], effort=TINY, kinds=[linear(0.1)])
     return {check.name: check for check in found}
 
@@ -317,3 +317,17 @@ def test_no_page_is_written_into_a_set(tmp_path):
     (tmp_path / manifest.NAME).touch()
     with pytest.raises(ValueError, match="is inside of the set .*, which would not list it"):
         publication.check_outside(tmp_path / "pages" / "audit.html")
+
+
+@pytest.mark.parametrize(
+    "area, rate, verdict",
+    [(144, 0.6, "evidence"), (144, 0.4, "no evidence found"), (16, 0.6, "not run")],
+)
+def test_a_small_patch_that_all_networks_obey_is_evidence(area, rate, verdict):
+    rates = np.full((2, 1, 3), 0.1)
+    rates[:, 0, 2] = rate, 0.9
+    places = audit.Patches(np.zeros((1, 3, 2), int), np.full((1, 3), 2), np.ones((1, 3, 1)))
+    told = {"scan": audit.Scan(rates, places), "area": area}
+    check = inspection._patches(told, "abc", on_real=False)
+    assert check.verdict == verdict
+    assert ("images of the set of other classes to c" in check.why) == (verdict == "evidence")

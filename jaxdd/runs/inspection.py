@@ -24,6 +24,9 @@ EVIDENCE, NONE, SKIPPED, USELESS = "evidence", "no evidence found", "not run", "
 FURTHEST = 1.0
 """How far from [0, 1] a pixel may be, on that scale; as `publication.load` has it."""
 
+SMALL = 2, 1 / 32
+"""Sides in pixels and share of the image that a patch has at most which no honest set obeys."""
+
 LEVEL = 0.05
 """Chance of a false alarm against trusted sets of the same kind, of all statistics together."""
 
@@ -245,7 +248,7 @@ def _told(found, real, effort, kinds, seed):
     statistics["mask"] = -np.log(np.maximum(told["masks"].min(-1), 0.1))
     if real is not None:
         statistics |= {"gradients": told["gradients"], "STRIP": told["strip"][None]}
-    return {**told, "statistics": statistics}
+    return {**told, "statistics": statistics, "area": images[0, ..., 0].size}
 
 
 def _sizes(effort, shape):
@@ -306,11 +309,30 @@ def _range(found):
 
 
 def _patches(told, classes, *, on_real):
-    """Small patches that nearly all networks obey."""
-    rates, corners = told["scan"].rates, told["scan"].patches.corner
-    sizes = told["scan"].patches.size[:, 0]
+    """Small patches that all networks obey."""
+    lines = _best_patches(told, classes)
+    small = [size for size in lines if int(size) <= min(SMALL[0], (SMALL[1] * told["area"]) ** 0.5)]
+    obeyed = [size for size in small if lines[size]["agreeing"] == 1]
+    seen = f"{'real images' if on_real else 'images of the set'} of other classes"
+    if obeyed:
+        size, line = obeyed[0], lines[obeyed[0]]
+        why = (
+            f"a patch of {size}×{size} pixels at {line['corner']} moves {100 * line['mean']:.0f} % "
+            f"of the {seen} to {line['class']}, at least half of them in each network"
+        )
+        return Check("patches", EVIDENCE, why, lines)
+    most = f"the largest mean of any size is {max(x['mean'] for x in lines.values()):.0%}"
+    if not small:
+        return Check("patches", SKIPPED, f"no patch is small beside so small images; {most}", lines)
+    why = f"none of {' or '.join(small)} pixels a side moves half of the {seen} in every network"
+    return Check("patches", NONE, f"{why}; {most}", lines)
+
+
+def _best_patches(told, classes):
+    """The patch of each size that moves most images to a class."""
+    rates, corners, sizes = told["scan"].rates, *told["scan"].patches[:2]
     lines = {}
-    for place, size in enumerate(map(int, sizes)):
+    for place, size in enumerate(sizes[:, 0]):
         top = int(rates[:, place].mean(0).argmax())
         each = rates[:, place, top]
         lines[str(size)] = {
@@ -320,21 +342,7 @@ def _patches(told, classes, *, on_real):
             "least": float(each.min()),
             "agreeing": float((each >= 0.5).mean()),
         }
-    obeyed = [size for size, line in lines.items() if line["agreeing"] == 1 and int(size) <= 2]
-    seen = "real images" if on_real else "images of the set"
-    if obeyed:
-        line = lines[obeyed[0]]
-        why = (
-            f"a patch of {obeyed[0]}×{obeyed[0]} pixels at {line['corner']} moves "
-            f"{100 * line['mean']:.0f} % of the {seen} of other classes to {line['class']}"
-        )
-        return Check("patches", EVIDENCE, why, lines)
-    most = max(lines.values(), key=lambda line: line["mean"])
-    why = (
-        f"no patch of 1 or 2 pixels moves half of the {seen} of other classes in all "
-        f"{len(rates)} networks; the largest mean of any size is {100 * most['mean']:.0f} %"
-    )
-    return Check("patches", NONE, why, lines)
+    return lines
 
 
 def _cleansed(told):
