@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments import no_bias, svr
+from experiments import no_bias, svr, tampering
 from experiments.attacks import laboratory
 from experiments.tools import front, grid, overview
 from jaxdd import kde
@@ -269,6 +269,8 @@ def blocks() -> Iterator[list[str]]:
         yield list(disagreeing(path))
     for path in sorted(RESULTS.glob("reliability.json")):
         yield list(attacked(path))
+    for path in sorted(RESULTS.glob("tampering.json")):
+        yield from tampering.tables(path)
     for path in sorted(RESULTS.glob("benchmark-*.json")):
         yield list(timed(path))
         if files.read_json(path)["sweeps"]:

@@ -29,11 +29,13 @@ from jaxdd import __version__, parallel
 from jaxdd.data import archives, benchmarks, datasets, files
 from jaxdd.runs import (
     catalogue,
+    inspection,
     manifest,
     options,
     pipeline,
     processes,
     publication,
+    rederivation,
     report,
     results,
     screen,
@@ -308,6 +310,75 @@ def verify_set(
         print("nobody vouches for this root: compare it, or give --expect or --key")
 
 
+def audit_set(
+    source: tyro.conf.Positional[pathlib.Path],
+    *,
+    trusted: tuple[pathlib.Path, ...] = (),
+    data: str | None = None,
+    data_dir: pathlib.Path | None = None,
+    again: bool = False,
+    expect: str | None = None,
+    preset: Literal["quick", "paper"] = "quick",
+    seed: int = 0,
+    out: pathlib.Path | None = None,
+) -> None:
+    """Look for traces of tampering in a set; that none is found does not mean that it is clean.
+
+    Writes a page, and JSON beside it. Exit code 1 where there is evidence of tampering.
+
+    Args:
+        source: folder of a finished run or of an exported set, or a synthetic.npz.
+        trusted: sets of the same kind that are known to be sound, such as some that were made again
+            from other seeds; with three or more, statistics have a null distribution of sets.
+        data: the data set that it was made from: name of a benchmark, folder of images, or
+            tfds:NAME.
+        data_dir: folder with the original files.
+        again: distil it again from its configuration and seed, and compare; needs the data.
+        expect: the root that it must have, or the SHA-256 of a bare file.
+        preset: quick fits two CPU cores, paper one GPU.
+        seed: of the networks that are trained on it, and of the real images.
+        out: the HTML file; by default audit.html in the working directory.
+    """
+    out = pathlib.Path("audit.html") if out is None else out
+    catalogue.check_page(out)
+    publication.check_outside(out)
+    found = publication.load_to_audit(source, expect=expect)
+    sets = [inspection.Images(*publication.load(path)[:5]) for path in trusted]
+    told, own = found.manifest, inspection.Images(*found[:5])
+    config = rederivation.configuration(told)
+    real = None
+    if data is not None or (again and config.get("dataset") in benchmarks.NAMES):
+        asked = options.read(config) if config else options.DM()
+        real = catalogue.load(str(config["dataset"]) if data is None else data, asked, data_dir)
+    progress = screen.Progress()
+    with progress.bar:
+        checks = inspection.inspect(
+            own,
+            trusted=sets,
+            data=real,
+            effort=inspection.EFFORTS[preset],
+            seed=seed,
+            tiles=int(config.get("formation") or 1),
+            progress=functools.partial(progress, "networks"),
+        )
+        if again:
+            checks.append(rederivation.again(own, told, real, report=progress))
+    about = {
+        "root": told["root"] if told else "none: the set has no manifest, and nobody's word",
+        "images": f"{own.images.shape[0]} classes of {own.images.shape[1]}",
+        "trusted sets": len(sets),
+        "real images": "none" if real is None else real.name,
+        "preset": preset,
+        "seed": seed,
+    }
+    inspection.write(out, source.name or str(source), checks, about=about)
+    for check in checks:
+        print(f"{check.name}: {check.verdict}; {check.why}")
+    print(f"{source}: {inspection.headline(checks)}\nwrote {out} and {out.with_suffix('.json')}")
+    if any(check.verdict == inspection.EVIDENCE for check in checks):
+        sys.exit(1)
+
+
 _SCORING = (["demo"], ["run"], ["compare"], ["transfer"], ["bias"])
 
 COMMANDS = {
@@ -320,6 +391,7 @@ COMMANDS = {
     "export": export_set,
     "sign": sign_set,
     "verify": verify_set,
+    "audit": audit_set,
     "datasets": {
         "list": catalogue.list_datasets,
         "show": catalogue.show_dataset,
