@@ -130,7 +130,7 @@ def test_result(finished):
     result = files.read_json(finished / "result.json")
     for part in (result, result["random"]):
         for name in ("accuracy", "aligned", "conflicting", "worst_group"):
-            assert set(part[name]) == {"mean", "std", "n"}
+            assert set(part[name]) == {"mean", "std", "n", "each"}
     assert set(result["seconds"]) >= {"data", "compile", "distill", "evaluate"}
     assert result["weights"]["conflict_mass"] == pytest.approx(0.1, abs=0.01)
     assert result["config"]["dataset"] == "cdigits" and result["seed"] == 0
