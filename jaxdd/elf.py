@@ -18,7 +18,7 @@ Source: Zhao et al., arXiv 2312.05598.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -60,9 +60,7 @@ def split_point(network: networks.Network) -> int:
     )
 
 
-def shape_of(
-    network: networks.Network, images: jax.Array, *, split: int | None = None
-) -> tuple[int, ...]:
+def shape_of(network: Any, images: jax.Array, *, split: int | None = None) -> tuple[int, ...]:
     """Returns the shape `(h, w, c)` that a network's front gives, without computing anything.
 
     Args:
@@ -102,8 +100,8 @@ def features(
     """
     split = networks.parts(teacher.network) if split is None else split
     split = _checked_split(teacher.network, split)
-    images = _checks.normalised("images", images)
-    return teacher.network.apply(teacher.params, images, stop=split)
+    images, network = _checks.normalised("images", images), cast(Any, teacher.network)
+    return network.apply(teacher.params, images, stop=split)
 
 
 def channel_entropies(found: jax.Array, target: jax.Array) -> jax.Array:
@@ -175,10 +173,10 @@ def train(
             network, params, views, labels[indices], features[indices], split=split,
             terms=terms, matching=matching,
         )  # fmt: skip
-        return training.weighted_mean(sum(each.values()), present), params
+        return training.weighted_mean(jnp.stack([*each.values()]).sum(0), present), params
 
-    size = dict(epochs=epochs, batch_size=batch_size)
-    descent = training.optimizer(len(labels), **size, **schedule)
+    size: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size)
+    descent = training.optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     key_init, key_train = jax.random.split(key)
     params = networks.fresh(key_init, network, images[:1])
     size |= dict(num_samples=len(labels))

@@ -113,7 +113,7 @@ def parted(params: Any) -> tuple[Any, dict[str, Any]]:
     return learned, {"batch_stats": params["batch_stats"]}
 
 
-def learning(network: Network, params: Any, images: jax.Array, **part: int) -> tuple[Any, Any]:
+def learning(network: Any, params: Any, images: jax.Array, **part: int) -> tuple[Any, Any]:
     """Applies a network as it trains: batch norm goes by the batch, and its statistics move.
 
     Args:
@@ -138,7 +138,7 @@ def learning(network: Network, params: Any, images: jax.Array, **part: int) -> t
     return found if "stop" in part else _as_output(found, len(images)), params
 
 
-def parts(network: Network) -> int:
+def parts(network: Any) -> int:
     """Returns the number of parts that a network can be applied in, one after another.
 
     `apply(params, images, stop=i)` gives the images `[n, h, w, c]` after i parts,

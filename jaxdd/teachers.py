@@ -160,8 +160,8 @@ def distilled(
         each += temperature**2 * divergences(told, found.logits, temperature=temperature)
         return training.weighted_mean(each, present), params
 
-    size = dict(epochs=epochs, batch_size=batch_size)
-    descent = training.optimizer(len(labels), **size, **schedule)
+    size: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size)
+    descent = training.optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     return _trained(key, network, images, loss, optimizer=descent, **size)
 
 
@@ -218,7 +218,7 @@ def soft(
         each = divergences(told, found.logits, temperature=temperature)
         return training.weighted_mean(each, present), params
 
-    size = dict(epochs=epochs, batch_size=batch_size)
+    size: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size)
     total = epochs * training.num_updates(len(labels), batch_size)
     rate = lambda step: learning_rate * 0.5 * (1 + jnp.cos(math.pi * step / (2 * total)))
     descent = optax.adamw(rate, weight_decay=weight_decay)

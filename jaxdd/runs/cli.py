@@ -26,9 +26,10 @@ import jax
 import tyro
 
 from jaxdd import __version__, parallel
-from jaxdd.data import archives, benchmarks, datasets, files
+from jaxdd.data import archives, datasets, files
 from jaxdd.runs import (
     catalogue,
+    judging,
     manifest,
     options,
     pipeline,
@@ -192,25 +193,12 @@ def transfer_set(
     """
     progress = screen.Progress()
     with progress.bar:
-        benchmark = _data_of(folder, dataset, data_dir)
+        benchmark = judging.data_of(folder, dataset, data_dir)
         rows = transfer.transfer(
             folder, benchmark, names=networks, epochs=epochs, eval_seeds=eval_seeds, report=progress
         )
     sets = {f"{name} {x}": row[x] for name, row in rows.items() for x in results.TRANSFERRED}
     screen.show(sets, folder / "transfer.json")
-
-
-def _data_of(folder, dataset, data_dir):
-    """The data that a run was made from."""
-    config, asked = transfer.configuration(folder)
-    dataset = str(config["dataset"] if dataset is None else dataset)
-    if dataset not in benchmarks.NAMES and not dataset.startswith(catalogue.TFDS):
-        if not pathlib.Path(dataset).is_dir():
-            raise ValueError(
-                f"{folder} was made from {dataset}, which is no folder here; say with --dataset "
-                "where its images are, or tfds:NAME; for arrays there is jaxdd.runs.transfer"
-            )
-    return catalogue.load(dataset, asked, data_dir)
 
 
 def write_report(
@@ -252,7 +240,9 @@ def export_set(
         dataset: for --score, the folder of images or tfds:NAME that the run was made from.
         data_dir: for --score, folder with the original files.
     """
-    measure = lambda images: transfer.score(source, _data_of(source, dataset, data_dir), images)
+    measure = lambda images: transfer.score(
+        source, judging.data_of(source, dataset, data_dir), images
+    )
     made = publication.export(source, folder, format=format, measure=measure if score else None)
     if lost := made.get("rounding"):
         cut, by = f"{100 * lost['cut']:.1f} %", f"{lost['furthest']:.3f}"
@@ -308,13 +298,14 @@ def verify_set(
         print("nobody vouches for this root: compare it, or give --expect or --key")
 
 
-_SCORING = (["demo"], ["run"], ["compare"], ["transfer"], ["bias"])
+_SCORING = (["demo"], ["run"], ["compare"], ["transfer"], ["evaluate"], ["bias"])
 
 COMMANDS = {
     "demo": demo,
     "run": run,
     "compare": compare,
     "transfer": transfer_set,
+    "evaluate": judging.evaluate_set,
     "report": write_report,
     "bias": catalogue.find_bias,
     "export": export_set,
