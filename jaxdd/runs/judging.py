@@ -9,7 +9,8 @@ import rich.table
 import tyro
 
 from jaxdd.data import benchmarks
-from jaxdd.runs import catalogue, matrix, options, results, screen, sets, store, transfer
+from jaxdd.runs import cells, matrix, options, results, screen, sources, store, transfer
+from jaxdd.runs import sets as stored_sets
 
 Protocol = Literal["plain", "soft", "kd", "elf"]
 Which = Literal["set", "random", "noise"]
@@ -19,13 +20,13 @@ def data_of(folder, dataset, data_dir):
     """The data that a run was made from."""
     config, asked = transfer.configuration(folder)
     dataset = str(config["dataset"] if dataset is None else dataset)
-    if dataset not in benchmarks.NAMES and not dataset.startswith(catalogue.TFDS):
+    if dataset not in benchmarks.NAMES and not dataset.startswith(sources.TFDS):
         if not pathlib.Path(dataset).is_dir():
             raise ValueError(
                 f"{folder} was made from {dataset}, which is no folder here; say with --dataset "
                 "where its images are, or tfds:NAME; for arrays there is jaxdd.runs.transfer"
             )
-    return catalogue.load(dataset, asked, data_dir)
+    return sources.load(dataset, asked, data_dir)
 
 
 def evaluate_set(
@@ -89,16 +90,21 @@ def evaluate_set(
     teaching = matrix.Teaching(steps=teacher_steps, weights=weights)
     progress = screen.Progress()
     with progress.bar:
-        cells = matrix.evaluations(
-            _read(source, benchmark, asked), benchmark, asked, names=networks,
-            protocols=protocol, which=sets, teaching=teaching, report=progress,
-        )  # fmt: skip
-        rows = matrix.fill(out, cells)
+        found = stored_sets.read(source, benchmark, factor=asked.formation)
+        wanted = matrix.evaluations(
+            found.images,
+            found.labels,
+            benchmark,
+            asked,
+            names=networks,
+            protocols=protocol,
+            which=sets,
+            stored=found.about,
+            teaching=teaching,
+            report=progress,
+        )
+        rows = cells.fill(out, wanted)
     _show(rows, out)
-
-
-def _read(source, benchmark, asked):
-    return sets.read(source, benchmark, factor=asked.formation)
 
 
 def _asked(source, given, about, dataset, data_dir):
@@ -112,7 +118,7 @@ def _asked(source, given, about, dataset, data_dir):
     if dataset is None:
         raise ValueError(f"{source} is no run; say with --dataset what it stands for")
     asked = options.DM(**{**given, **about}).resolved()
-    return asked, catalogue.load(dataset, asked, data_dir)
+    return asked, sources.load(dataset, asked, data_dir)
 
 
 def _show(rows, out):

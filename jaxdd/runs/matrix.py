@@ -14,9 +14,7 @@ the set say how much of a score is the teacher's.
 
 import dataclasses
 import functools
-import os
-import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +23,7 @@ import numpy as np
 
 from jaxdd import elf, evaluate, networks, sampling, teachers, training
 from jaxdd.data import datasets, files
-from jaxdd.runs import options, parts, results, sets
+from jaxdd.runs import cells, options, parts
 
 PROTOCOLS = {
     "plain": training.train,
@@ -37,59 +35,6 @@ PROTOCOLS = {
 
 SETS = ("set", "random", "noise")
 """What can stand in a row: the set, or as many real images of each class, or noise."""
-
-
-class Cell(NamedTuple):
-    """A row of results to be.
-
-    Attributes:
-        name: of the row.
-        settings: that it depends on; where a stored row has others, it is computed anew.
-        score: what computes its results by name.
-        within: names that hold scores each; () for a row that holds them itself.
-    """
-
-    name: str
-    settings: dict[str, Any]
-    score: Callable[[], dict[str, Any]]
-    within: Sequence[str] = ()
-
-
-def fill(
-    path: str | os.PathLike,
-    cells: Iterable[Cell],
-    *,
-    read: Callable[[pathlib.Path], dict[str, Any]] = results.read_evaluation,
-) -> dict[str, Any]:
-    """Computes the cells that a file lacks, writes it after each, and returns all that were asked.
-
-    Args:
-        path: JSON file, name of the row -> its results, settings and circumstances.
-        cells: that are asked for; other rows in the file stay.
-        read: that checks the file.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    path, cells = pathlib.Path(path), list(cells)
-    rows = read(path) if path.exists() else {}
-    for cell in cells:
-        if _is_filled(rows.get(cell.name, {}), cell):
-            continue
-        rows[cell.name] = results.sealed(
-            {**cell.score(), **cell.settings, **results.circumstances()}
-        )
-        files.write_json(path, rows)
-    if not cells:
-        return {}
-    stored = files.read_json(path)
-    return {cell.name: stored[cell.name] for cell in cells}
-
-
-def _is_filled(row, cell):
-    held = [row.get(each, {}) for each in cell.within] or [row]
-    scored = all(results.SCORES.keys() <= each.keys() for each in held)
-    return scored and all(row.get(key) == value for key, value in cell.settings.items())
 
 
 class Teaching(NamedTuple):
@@ -107,25 +52,29 @@ class Teaching(NamedTuple):
 
 
 def evaluations(
-    found: sets.Labelled,
+    images: np.ndarray,
+    labels: np.ndarray,
     benchmark: datasets.Benchmark,
     asked: options.Resolved,
     *,
     names: Sequence[str] = ("convnet",),
     protocols: Sequence[str] = ("plain",),
     which: Sequence[str] = ("set",),
+    stored: Mapping[str, str] | None = None,
     teaching: Teaching = Teaching(),
     report: Callable[..., None] = lambda task, done, total: None,
-) -> list[Cell]:
+) -> list[cells.Cell]:
     """Returns the cells of all networks, protocols and sets; nothing is computed yet.
 
     Args:
-        found: the set.
+        images: of the set, `[m, h, w, c]`, normalised.
+        labels: `[m]` of it.
         benchmark: the data that it stands for.
         asked: options, of which epochs, eval_seeds, width, depth, strategy and seed count.
         names: of networks, out of `parts.JUDGES`, or MODULE:ATTRIBUTE.
         protocols: out of `PROTOCOLS`.
         which: out of `SETS`.
+        stored: how the set was stored, in words by name.
         teaching: of the teachers that protocols ask.
         report: called as `report(task, done, total)`.
 
@@ -141,8 +90,8 @@ def evaluations(
             raise ValueError(f"unknown {what} {unknown[0]!r}; known are {', '.join(known)}")
     weights = None if teaching.weights is None else jnp.asarray(teaching.weights)
     pool = datasets.pool(benchmark, weights)
-    arrays = _sets(found, pool, asked, which)
-    cells = []
+    arrays = _sets(images, labels, pool, asked, which)
+    found = []
     for name in names:
         options_of = dataclasses.replace(asked, network=name)
         teach = functools.cache(functools.partial(_taught, pool, benchmark, options_of, teaching))
@@ -155,21 +104,21 @@ def evaluations(
                 settings = {
                     **dict(network=name, protocol=protocol, set=each),
                     **_switches(protocol, made, options_of, teaching),
-                    **dict(stored=found.about, data=datasets.digest(benchmark)),
+                    **dict(stored=dict(stored or {}), data=datasets.digest(benchmark)),
                     "images": files.digest(*map(np.asarray, arrays[each])),
                 }
                 score = functools.partial(
                     _scored, made, protocol, arrays[each], teach, report, f"evaluate {task}"
                 )
-                cells.append(Cell(task, files.plain(settings), score))
-    return cells
+                found.append(cells.Cell(task, files.plain(settings), score))
+    return found
 
 
-def _sets(found, pool, asked, which):
+def _sets(images, labels, pool, asked, which):
     """Images `[m, h, w, c]` and labels `[m]` of each set, the others as many as the set's."""
-    labels, k = np.asarray(found.labels), pool.num_classes
+    k = pool.num_classes
     counts = np.bincount(labels, minlength=k)
-    made = {"set": (jnp.asarray(found.images), jnp.asarray(labels))}
+    made = {"set": (jnp.asarray(images), jnp.asarray(labels))}
     kept = np.concatenate([np.arange(n) + i * counts.max() for i, n in enumerate(counts)])
     others = jnp.arange(k).repeat(counts.max())[kept]
     start = parts.key(asked, "init")

@@ -14,7 +14,6 @@ that no code in them runs; that needs PyTorch.
 """
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ import numpy as np
 
 from jaxdd import formation
 from jaxdd.data import datasets, files, folders
-from jaxdd.runs import publication
+from jaxdd.runs import manifest, store
 
 _NAMES = {"images": ("images", "x", "data"), "labels": ("labels", "y", "targets")}
 
@@ -81,7 +80,7 @@ class _Stored(NamedTuple):
 def _stored(path):
     suffix = path.suffix.lower()
     if path.is_dir():
-        if (path / "manifest.json").exists() or (path / "synthetic.npz").exists():
+        if (path / manifest.NAME).exists() or (path / "synthetic.npz").exists():
             return _published(path)
         if (path / "config.json").exists():
             raise FileNotFoundError(f"{path} holds no finished run: there is no synthetic.npz")
@@ -93,10 +92,18 @@ def _stored(path):
     raise ValueError(f"{path} must be a folder, .npz or .pt, found {suffix or 'no ending'}")
 
 
-def _published(path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that nobody vouches for a bare file
-        found = publication.load(path)
+def _published(folder):
+    """A set whose manifest, if it has one, lists what is there: nothing is read unverified."""
+    if not os.path.lexists(folder / manifest.NAME):
+        return _synthetic(folder / "synthetic.npz")
+    contents = manifest.check(folder).contents
+    if "synthetic.npz" not in contents:
+        return _folder(folder)
+    return _synthetic(folder / "synthetic.npz", content=contents["synthetic.npz"])
+
+
+def _synthetic(path, content=None):
+    found = store.read_synthetic(path, content=content)
     return _Stored("jaxdd", found.images, found.labels, (found.mean, found.std))
 
 
@@ -109,7 +116,7 @@ def _folder(path):
 def _npz(path):
     stored = files.read_arrays(path)
     if {"images", "labels", "mean", "std", "provenance"} <= stored.keys():
-        return _published(path)
+        return _synthetic(path)
     named = {
         k: next((stored[n] for n in names if n in stored), None) for k, names in _NAMES.items()
     }
@@ -130,6 +137,8 @@ def _torch(path):
         if beside != path and beside.exists():
             labels = torch.load(beside, map_location="cpu", weights_only=True)
         images, labels = _tensors(found, labels)
+        if not isinstance(images, torch.Tensor):
+            raise TypeError(f"found {type(images).__name__} for the images")
         arrays = [None if x is None else x.detach().numpy() for x in (images, labels)]
     except Exception as error:  # a file that is none raises nearly anything
         reason = " ".join(str(error).split())[:200]

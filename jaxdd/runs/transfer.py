@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxdd import augment, evaluate, networks
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import matrix, options, parts, results, store
+from jaxdd.runs import cells, options, parts, results, store
 
 
 def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.Options]:
@@ -93,11 +93,11 @@ def transfer(
                 report(f"evaluate {name} {label}", 1, 1)
             return found
 
-        cells = [
-            matrix.Cell(name, settings, functools.partial(scores, name), results.TRANSFERRED)
+        wanted = [
+            cells.Cell(name, settings, functools.partial(scores, name), results.TRANSFERRED)
             for name in names
         ]
-        return matrix.fill(path, cells, read=results.read_transfer)
+        return cells.fill(path, wanted, read=results.read_transfer)
 
 
 def score(
