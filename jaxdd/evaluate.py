@@ -151,8 +151,8 @@ def evaluate(
         task: from `tasks.task`, or `jaxdd.data.datasets.task`.
         labels: `[m]`, or `[k, ipc]` if they are not 0, 1, … class by class.
         train: `training.train`, or what stands in for it, such as those of `debiased`.
-        **protocol: its options, arrays or hashable; the strategy is the task's unless it is among
-            them.
+        **protocol: its options, arrays, trees of them, or hashable; the strategy is the task's
+            unless it is among them.
 
     Returns:
         `Scores` with a leading axis `[s]`.
@@ -182,9 +182,14 @@ def evaluate(
     networks.check_classes(network, images[:1], task.num_classes)
     protocol = {"strategy": task.strategy, **protocol}
     protocol["strategy"] = augment.as_strategy(protocol["strategy"])
-    values = {name: option for name, option in protocol.items() if isinstance(option, jax.Array)}
+    values = {name: option for name, option in protocol.items() if _is_arrays(option)}
     options = tuple((name, option) for name, option in protocol.items() if name not in values)
     return _evaluated(keys, images, labels, task, values, network, train, options)
+
+
+def _is_arrays(option):
+    leaves = jax.tree.leaves(option)
+    return bool(leaves) and all(isinstance(leaf, jax.Array) for leaf in leaves)
 
 
 @functools.partial(jax.jit, static_argnames=("network", "train", "options"))
@@ -204,13 +209,18 @@ def _evaluated(keys, images, labels, task, values, network, train, options):
     return jax.lax.map(one, keys)
 
 
-def summary(scores: Scores) -> dict[str, dict[str, float]]:
-    """Returns mean, standard deviation (n − 1) and number of networks of each score."""
+def summary(scores: Scores) -> dict[str, dict[str, Any]]:
+    """Returns mean, standard deviation (n − 1) and number of networks of each score, and "each".
+
+    The deviation is that of networks trained on one set. What another distillation would have
+    given, it does not tell; `intervals.bootstrap` does, from "each" of several sets.
+    """
 
     def one(values):
         values = np.asarray(values, float)
         std = values.std(ddof=1) if len(values) > 1 else 0.0
-        return {"mean": float(values.mean()), "std": float(std), "n": len(values)}
+        found = {"mean": float(values.mean()), "std": float(std), "n": len(values)}
+        return {**found, "each": values.tolist()}
 
     names = ("accuracy", "aligned", "conflicting", "worst_group", "deo_max", "deo_mean")
     return {name: one(getattr(scores, name)) for name in names}

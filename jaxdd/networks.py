@@ -15,9 +15,10 @@ distilled with; the others measure how a set transfers.
 """
 
 import functools
+import itertools
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -38,8 +39,12 @@ class Network(Protocol):
     """What distillation and evaluation ask of a network: two pure functions.
 
     Any object with these is a network: a Flax Linen module, `Functions` around a Flax NNX or
-    Equinox one, a class of one's own. It must be stateless and treat images one by one: instance or
-    group norm, not batch norm with running statistics; no dropout.
+    Equinox one, a class of one's own. It must be stateless and treat images one by one; no dropout.
+
+    Batch norm keeps to that, because running statistics are a part of the parameters, the
+    collection "batch_stats" of Flax, and `apply` goes by them. A network that has them is a Linen
+    module, or takes `mutable=["batch_stats"]` as one does. Only where it is trained (`learning`)
+    do a batch's own statistics count.
     """
 
     def init(self, key: jax.Array, images: jax.Array, /) -> Any:
@@ -81,7 +86,10 @@ def outputs(network: Network, params: Any, images: jax.Array) -> Output:
     Raises:
         TypeError: it does not return a pair of arrays `[n, ...]` and `[n, k]`.
     """
-    found, n = network.apply(params, images), len(images)
+    return _as_output(network.apply(params, images), len(images))
+
+
+def _as_output(found, n):
     match jax.tree.map(jnp.shape, found):
         case ((rows, *_), (others, _)) if rows == others == n:
             features, logits = found
@@ -91,6 +99,64 @@ def outputs(network: Network, params: Any, images: jax.Array) -> Output:
                 f"a network must return (features [n, ...], logits [n, k]) for n = {n} images, "
                 f"found shapes {shapes}"
             )
+
+
+def parted(params: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns the parameters that are learned, and the running statistics, {} where none are kept.
+
+    >>> parted({"params": 1, "batch_stats": 2}), parted([3])
+    (({'params': 1}, {'batch_stats': 2}), ([3], {}))
+    """
+    if not (isinstance(params, Mapping) and "batch_stats" in params):
+        return params, {}
+    learned = {name: value for name, value in params.items() if name != "batch_stats"}
+    return learned, {"batch_stats": params["batch_stats"]}
+
+
+def learning(network: Any, params: Any, images: jax.Array, **part: int) -> tuple[Any, Any]:
+    """Applies a network as it trains: batch norm goes by the batch, and its statistics move.
+
+    Args:
+        network: any `Network`.
+        params: from its `init`.
+        images: `[n, h, w, c]`, or what enters the part.
+        **part: start and stop, of a network that can be applied in `parts`.
+
+    Returns:
+        What the network returns, an `Output` where it is applied to the end, and the parameters
+        with the statistics moved.
+
+    Raises:
+        TypeError: as in `outputs`.
+    """
+    learned, statistics = parted(params)
+    if statistics:
+        found, moved = network.apply(params, images, mutable=["batch_stats"], **part)
+        params = {**learned, **moved}
+    else:
+        found = network.apply(params, images, **part)
+    return found if "stop" in part else _as_output(found, len(images)), params
+
+
+def parts(network: Any) -> int:
+    """Returns the number of parts that a network can be applied in, one after another.
+
+    `apply(params, images, stop=i)` gives the images `[n, h, w, c]` after i parts,
+    `apply(params, those, start=i)` goes on to the `Output`.
+
+    Raises:
+        ValueError: the network is of one piece.
+
+    >>> parts(ConvNet(10)), parts(VGG11(10)), parts(ResNet18(10))
+    (3, 8, 9)
+    """
+    found = getattr(network, "parts", None)
+    if found is None:
+        raise ValueError(
+            "a network that is split must be a ConvNet, a VGG11, a ResNet18 or another with parts, "
+            f"found {type(network).__name__}"
+        )
+    return found
 
 
 def fresh(key: jax.Array, network: Network, images: jax.Array) -> Any:
@@ -328,6 +394,45 @@ class InstanceNorm(nn.Module):
         return (normal * scale + bias).astype(self.dtype)
 
 
+class BatchNorm(nn.Module):
+    """Normalises every channel over all pixels of a batch, then scales and shifts it, as in torch.
+
+    In `learning` by the mean and variance of the batch, which move the running ones towards them
+    (the variance over n − 1); in `apply` by the running ones. No gradient reaches these.
+
+    Attributes:
+        momentum: share of the old running statistics in the new ones.
+        epsilon: added to the variance.
+        dtype: of the result.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Returns the normalised images, `[n, h, w, c]`."""
+        channels = images.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        running = [
+            self.variable("batch_stats", name, start, channels)
+            for name, start in (("mean", jnp.zeros), ("var", jnp.ones))
+        ]
+        images = images.astype(jnp.float32)
+        mean, variance = (jax.lax.stop_gradient(each.value) for each in running)
+        if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+            mean = images.mean((0, 1, 2))
+            variance = jnp.square(images - mean).mean((0, 1, 2))
+            count = images.size // channels[0]
+            unbiased = variance * (count / max(count - 1, 1))
+            for each, now in zip(running, (mean, unbiased), strict=True):
+                each.value = self.momentum * each.value + (1 - self.momentum) * now
+        normal = (images - mean) * jax.lax.rsqrt(variance + self.epsilon)
+        return (normal * scale + bias).astype(self.dtype)
+
+
 def _corners(images):
     """The four pixels of every 2×2 window, each `[n, h // 2, w // 2, c]`, without an odd last row.
 
@@ -385,6 +490,11 @@ def _classify(module, images):
     return Output(features.astype(jnp.float32), logits.astype(jnp.float32))
 
 
+def _is_asked(i, start, stop):
+    """Whether part i is applied. All are made all the same: Flax counts them to name them."""
+    return start <= i and (stop is None or i < stop)
+
+
 class ConvNet(nn.Module):
     """Blocks of 3×3 convolution, norm, activation and 2×2 pooling, then a linear head.
 
@@ -409,16 +519,21 @@ class ConvNet(nn.Module):
     pool: Callable = average_pool
     dtype: Any = jnp.float32
 
+    @property
+    def parts(self) -> int:
+        """The blocks."""
+        return self.depth
+
     @nn.compact
-    def __call__(self, images: jax.Array) -> Output:
-        """Returns the features and logits of images `[n, h, w, c]`."""
+    def __call__(self, images: jax.Array, *, start: int = 0, stop: int | None = None) -> Any:
+        """Returns the features and logits of images `[n, h, w, c]`, or see `parts`."""
         _check(self, images)
-        for _ in range(self.depth):
-            images = Conv(self.width, dtype=self.dtype)(images)
-            if self.norm is not None:
-                images = self.norm(dtype=self.dtype)(images)
-            images = self.pool(self.activation(images))
-        return _classify(self, images)
+        for i in range(self.depth):
+            conv = Conv(self.width, dtype=self.dtype)
+            norm = no_pool if self.norm is None else self.norm(dtype=self.dtype)
+            if _is_asked(i, start, stop):
+                images = self.pool(self.activation(norm(conv(images))))
+        return _classify(self, images) if stop is None else images
 
 
 class MLP(nn.Module):
@@ -482,16 +597,22 @@ class VGG11(nn.Module):
     stages: Sequence[Sequence[int]] = ((64,), (128,), (256, 256), (512, 512), (512, 512))
     dtype: Any = jnp.float32
 
+    @property
+    def parts(self) -> int:
+        """The convolutions; a pooling belongs to the one before."""
+        return sum(map(len, self.stages))
+
     @nn.compact
-    def __call__(self, images: jax.Array) -> Output:
-        """Returns the features and logits of images `[n, h, w, c]`."""
+    def __call__(self, images: jax.Array, *, start: int = 0, stop: int | None = None) -> Any:
+        """Returns the features and logits of images `[n, h, w, c]`, or see `parts`."""
         _check(self, images)
-        for stage in self.stages:
-            for features in stage:
-                images = Conv(features, dtype=self.dtype)(images)
-                images = nn.relu(self.norm(dtype=self.dtype)(images))
-            images = self.pool(images)
-        return _classify(self, images)
+        last = set(itertools.accumulate(map(len, self.stages)))
+        for i, features in enumerate(itertools.chain(*self.stages)):
+            conv, norm = Conv(features, dtype=self.dtype), self.norm(dtype=self.dtype)
+            if _is_asked(i, start, stop):
+                images = nn.relu(norm(conv(images)))
+                images = self.pool(images) if i + 1 in last else images
+        return _classify(self, images) if stop is None else images
 
 
 class ResidualBlock(nn.Module):
@@ -523,17 +644,24 @@ class ResNet18(nn.Module):
     widths: Sequence[int] = (64, 128, 256, 512)
     dtype: Any = jnp.float32
 
+    @property
+    def parts(self) -> int:
+        """The first convolution, of 3×3 without pooling, and two blocks for each width."""
+        return 1 + 2 * len(self.widths)
+
     @nn.compact
-    def __call__(self, images: jax.Array) -> Output:
-        """Returns the features and logits of images `[n, h, w, c]`."""
+    def __call__(self, images: jax.Array, *, start: int = 0, stop: int | None = None) -> Any:
+        """Returns the features and logits of images `[n, h, w, c]`, or see `parts`."""
         _check(self, images)
-        images = Conv(self.widths[0], dtype=self.dtype)(images)
-        images = nn.relu(self.norm(dtype=self.dtype)(images))
-        for stage, features in enumerate(self.widths):
-            for block in range(2):
-                halve = stage > 0 and block == 0
-                images = ResidualBlock(features, halve, self.norm, dtype=self.dtype)(images)
-        return _classify(self, images.mean((1, 2)))
+        conv, norm = Conv(self.widths[0], dtype=self.dtype), self.norm(dtype=self.dtype)
+        if _is_asked(0, start, stop):
+            images = nn.relu(norm(conv(images)))
+        for i, features in enumerate(width for width in self.widths for _ in range(2)):
+            halve = i > 1 and i % 2 == 0
+            block = ResidualBlock(features, halve, self.norm, dtype=self.dtype)
+            if _is_asked(1 + i, start, stop):
+                images = block(images)
+        return _classify(self, images.mean((1, 2))) if stop is None else images
 
 
 NETWORKS = {

@@ -7,7 +7,7 @@ differ in optimizer, length and augmentation.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,15 @@ def cross_entropy(
     """
     logits = networks.outputs(network, params, images).logits
     labels = jnp.broadcast_to(labels, logits.shape[:1])
-    each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return weighted_mean(entropies(logits, labels), weights)
+
+
+entropies = optax.softmax_cross_entropy_with_integer_labels
+"""The cross-entropy of each sample `[n]`, from logits `[n, k]` and labels `[n]`."""
+
+
+def weighted_mean(each: jax.Array, weights: jax.Array) -> jax.Array:
+    """Returns `Σ w_i x_i / Σ w_i`, 0 where all weights are."""
     total = weights.sum()
     return jnp.sum(each * weights) / jnp.where(total > 0, total, 1)
 
@@ -171,6 +179,15 @@ def fit(
         ValueError: as in `train`.
     """
     images, labels = labelled_for(network, images, labels)
+    if networks.parted(params)[1]:
+
+        def loss(params, key, indices, present):
+            views = augment.per_image(key, images[indices], strategy=strategy)
+            found, params = networks.learning(network, params, views)
+            return weighted_mean(entropies(found.logits, labels[indices]), present), params
+
+        size = dict(num_samples=len(labels), epochs=epochs, batch_size=batch_size)
+        return descend(key, params, loss, optimizer=optimizer, **size)
 
     def update(carry, key, indices, present):
         params, state = carry
@@ -188,6 +205,86 @@ def fit(
         batch_size=batch_size,
     )
     return params
+
+
+class Descent(NamedTuple):
+    """Where a descent stands.
+
+    Attributes:
+        params: that are learned.
+        statistics: of batch norm, {} where there are none.
+        state: of the optimizer.
+    """
+
+    params: Any
+    statistics: dict[str, Any]
+    state: Any
+
+
+def begin(params: Any, optimizer: optax.GradientTransformation) -> Descent:
+    """Returns the start of a descent from parameters."""
+    learned, statistics = networks.parted(params)
+    return Descent(learned, statistics, optimizer.init(learned))
+
+
+def advance(
+    descent: Descent,
+    loss: Callable[[Any], tuple[jax.Array, Any]],
+    optimizer: optax.GradientTransformation,
+) -> Descent:
+    """Takes one step down a loss.
+
+    Args:
+        descent: where it stands.
+        loss: from parameters to a number and the parameters with their statistics moved, as
+            `networks.learning` gives them.
+        optimizer: that it began with.
+    """
+
+    def value(learned):
+        total, moved = loss(joined(descent._replace(params=learned)))
+        return total, networks.parted(moved)[1]
+
+    slope, statistics = jax.grad(value, has_aux=True)(descent.params)
+    step, state = optimizer.update(slope, descent.state, descent.params)
+    return Descent(optax.apply_updates(descent.params, step), statistics, state)
+
+
+def joined(descent: Descent) -> Any:
+    """Returns the parameters that a descent has come to, with their statistics."""
+    return {**descent.params, **descent.statistics} if descent.statistics else descent.params
+
+
+def descend(
+    key: jax.Array,
+    params: Any,
+    loss: Callable[..., tuple[jax.Array, Any]],
+    *,
+    optimizer: optax.GradientTransformation,
+    num_samples: int,
+    epochs: int,
+    batch_size: int,
+) -> Any:
+    """Goes down any loss over the samples of a set, in `loop`, and returns the new parameters.
+
+    Samples that fill up a batch are seen by batch norm, though their `present` is 0.
+
+    Args:
+        key: order, and what the loss draws.
+        params: where to start.
+        loss: `loss(params, key, indices, present) -> (number, params)`, the latter with their
+            statistics moved.
+        optimizer: of the parameters that are learned.
+        num_samples: as in `loop`.
+        epochs: as in `loop`.
+        batch_size: as in `loop`.
+    """
+
+    def update(descent, key, indices, present):
+        return advance(descent, lambda params: loss(params, key, indices, present), optimizer)
+
+    size = dict(num_samples=num_samples, epochs=epochs, batch_size=batch_size)
+    return joined(loop(key, update, begin(params, optimizer), **size))
 
 
 def loop(

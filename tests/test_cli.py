@@ -16,7 +16,7 @@ from PIL import Image
 import jaxdd
 from jaxdd import weights
 from jaxdd.data import files
-from jaxdd.runs import catalogue, cli, findings, pipeline, screen, store
+from jaxdd.runs import cli, findings, pipeline, screen, sources, store
 
 TINY = (
     "--ipc 2 --batch-size 8 --network mlp --depth 2 --epochs 1 --eval-seeds 1 --chunk 2 "
@@ -130,7 +130,7 @@ def test_result(finished):
     result = files.read_json(finished / "result.json")
     for part in (result, result["random"]):
         for name in ("accuracy", "aligned", "conflicting", "worst_group"):
-            assert set(part[name]) == {"mean", "std", "n"}
+            assert set(part[name]) == {"mean", "std", "n", "each"}
     assert set(result["seconds"]) >= {"data", "compile", "distill", "evaluate"}
     assert result["weights"]["conflict_mass"] == pytest.approx(0.1, abs=0.01)
     assert result["config"]["dataset"] == "cdigits" and result["seed"] == 0
@@ -336,7 +336,7 @@ def test_environments_that_cannot_be_used_are_one_line(tmp_path, monkeypatch, ca
         raise AssertionError
 
     monkeypatch.setattr(jax, "devices", absent)
-    monkeypatch.setattr(catalogue, "load", absent)  # which is the first to need a device
+    monkeypatch.setattr(sources, "load", absent)  # which is the first to need a device
     assert "found no device of JAX_PLATFORMS=" in fails(command, capsys)
 
 

@@ -69,7 +69,7 @@ def test_a_command_makes_what_its_results_are_of(claim, monkeypatch):
     def load(dataset, chosen, data_dir):
         loaded.append(dataset)
 
-    monkeypatch.setattr(cli.catalogue, "load", load)
+    monkeypatch.setattr(cli.sources, "load", load)
     monkeypatch.setattr(
         cli.pipeline, "compare", lambda **given: compared.append(given) or {"rows": {}}
     )

@@ -221,6 +221,9 @@ def test_what_cannot_be_evaluated_is_refused(change, error, message):
 def test_a_summary_is_mean_deviation_and_number():
     scores = evaluate.Scores(*(jnp.array([0.1, 0.2, 0.6]) for _ in evaluate.Scores._fields))
     found = evaluate.summary(scores)["accuracy"]
+    each = found.pop("each")
     assert found == {"mean": pytest.approx(0.3), "std": pytest.approx(0.07**0.5), "n": 3}
+    assert each == np.asarray(scores.accuracy).tolist()
     one = evaluate.summary(jax.tree.map(lambda each: each[:1], scores))
-    assert one["conflicting"] == {"mean": pytest.approx(0.1), "std": 0.0, "n": 1}
+    alone = {"mean": pytest.approx(0.1), "std": 0.0, "n": 1, "each": [pytest.approx(0.1)]}
+    assert one["conflicting"] == alone

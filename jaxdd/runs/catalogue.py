@@ -1,9 +1,7 @@
 """The commands about data: what there is, what is in it, and whether it is biased."""
 
 import functools
-import logging
 import pathlib
-import sys
 import time
 from typing import Literal
 
@@ -12,54 +10,8 @@ import rich.console
 import rich.table
 import tyro
 
-from jaxdd.data import benchmarks, datasets, folders
-from jaxdd.runs import findings, options, plot, screen
-
-TFDS = "tfds:"
-"""What the name of a tensorflow-datasets set begins with."""
-
-
-def short(dataset):
-    """A word for a data set, as it stands in the names of folders and files."""
-    return pathlib.Path(dataset.removeprefix(TFDS)).name or "folder"
-
-
-def load(dataset, options, data_dir):
-    """The benchmark of that name, the images in that folder, or a tensorflow-datasets set."""
-    given = pathlib.Path(dataset).exists() or "/" in dataset or dataset.startswith(TFDS)
-    if dataset in benchmarks.NAMES or not given:
-        if options.resize is not None or options.skip_bad:
-            raise ValueError(f"resize and skip-bad are for folders of images, {dataset} is none")
-        return benchmarks.load(
-            dataset,
-            data_dir=data_dir,
-            conflict=options.conflict,
-            severity=options.severity,
-            seed=options.seed,
-            test=options.test,
-        )
-    if (options.conflict, options.severity, options.test) != (None, None, "uniform"):
-        raise ValueError(f"conflict, severity and test are for benchmarks, {dataset} is none")
-    if dataset.startswith(TFDS):
-        if options.skip_bad:
-            raise ValueError(f"skip-bad is for folders of images, {dataset} is none")
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        from jaxdd.data import builders  # which imports tensorflow-datasets
-
-        return builders.load(dataset.removeprefix(TFDS), data_dir=data_dir, resize=options.resize)
-    if data_dir is not None:
-        raise ValueError(f"data-dir is for benchmarks and tfds:NAME, {dataset} is a folder")
-    folder = folders.read(dataset, resize=options.resize, skip_bad=options.skip_bad)
-    if folder.skipped:
-        names = ", ".join(folder.skipped[:5]) + (", …" if folder.skipped[5:] else "")
-        images = (
-            "1 image that does"
-            if len(folder.skipped) == 1
-            else f"{len(folder.skipped)} images that do"
-        )
-        print(f"jaxdd: left out {images} not decode: {names}", file=sys.stderr)
-    name = pathlib.Path(dataset).resolve().name
-    return datasets.from_folder(folder, name=name, seed=options.seed)
+from jaxdd.data import benchmarks
+from jaxdd.runs import findings, options, plot, screen, sources
 
 
 def find_bias(
@@ -85,12 +37,12 @@ def find_bias(
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: the HTML file; by default bias-DATASET.html.
     """
-    out = pathlib.Path(f"bias-{short(dataset)}.html") if out is None else out
+    out = pathlib.Path(f"bias-{sources.short(dataset)}.html") if out is None else out
     check_page(out)
     asked = options.DM(
         conflict=conflict, severity=severity, resize=resize, skip_bad=skip_bad, seed=seed
     )
-    data = load(dataset, asked, data_dir)
+    data = sources.load(dataset, asked, data_dir)
     progress = screen.Progress()
     with progress.bar:
         report_to = functools.partial(progress, "looking for a bias")
@@ -150,7 +102,7 @@ def show_dataset(
         conflict=conflict, severity=severity, test=test, resize=resize, skip_bad=skip_bad, seed=seed
     )
     start = time.perf_counter()
-    benchmark = load(dataset, asked, data_dir)
+    benchmark = sources.load(dataset, asked, data_dir)
     seconds = time.perf_counter() - start
     for name, value in benchmarks.statistics(benchmark).items():
         print(f"{name:<16}{value:.4g}" if isinstance(value, float) else f"{name:<16}{value}")

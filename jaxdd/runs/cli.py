@@ -30,6 +30,7 @@ from jaxdd.data import archives, benchmarks, datasets, files
 from jaxdd.runs import (
     catalogue,
     inspection,
+    judging,
     manifest,
     options,
     pipeline,
@@ -40,6 +41,7 @@ from jaxdd.runs import (
     results,
     screen,
     signature,
+    sources,
     store,
     transfer,
 )
@@ -61,7 +63,7 @@ def _prepared(dataset, options, data_dir, weights=None):
     start, progress = time.perf_counter(), screen.Progress()
     with progress.bar:
         options = options.resolved()
-        data = catalogue.load(dataset, options, data_dir)
+        data = sources.load(dataset, options, data_dir)
         if weights is not None:
             weights = store.read_weights(weights, count=len(data.train.labels))
         spent = {"data": time.perf_counter() - start}
@@ -111,7 +113,7 @@ def run(
         raise ValueError("coordinator, num-processes and process-id are for --distributed")
     how = debias if weights is None else "given"
     ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
-    out = _folder(out, catalogue.short(dataset), options.method, how, ipc, seed)
+    out = _folder(out, sources.short(dataset), options.method, how, ipc, seed)
     with processes.joined(*joining) if distributed else contextlib.nullcontext():
         mesh = parallel.mesh() if distributed else None
         processes.agree({"debias": how, "resume": resume, **dataclasses.asdict(options)})
@@ -155,7 +157,7 @@ def compare(
         resume: continue the comparison that the folder holds.
     """
     ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
-    out = _folder(out, "compare", catalogue.short(dataset), options.method, ipc, seed)
+    out = _folder(out, "compare", sources.short(dataset), options.method, ipc, seed)
     with _prepared(dataset, options, data_dir, weights) as given:
         table = pipeline.compare(folder=out, rows=rows, resume=resume, **given)["rows"]
     screen.show(table, out)
@@ -194,25 +196,12 @@ def transfer_set(
     """
     progress = screen.Progress()
     with progress.bar:
-        benchmark = _data_of(folder, dataset, data_dir)
+        benchmark = judging.data_of(folder, dataset, data_dir)
         rows = transfer.transfer(
             folder, benchmark, names=networks, epochs=epochs, eval_seeds=eval_seeds, report=progress
         )
     sets = {f"{name} {x}": row[x] for name, row in rows.items() for x in results.TRANSFERRED}
     screen.show(sets, folder / "transfer.json")
-
-
-def _data_of(folder, dataset, data_dir):
-    """The data that a run was made from."""
-    config, asked = transfer.configuration(folder)
-    dataset = str(config["dataset"] if dataset is None else dataset)
-    if dataset not in benchmarks.NAMES and not dataset.startswith(catalogue.TFDS):
-        if not pathlib.Path(dataset).is_dir():
-            raise ValueError(
-                f"{folder} was made from {dataset}, which is no folder here; say with --dataset "
-                "where its images are, or tfds:NAME; for arrays there is jaxdd.runs.transfer"
-            )
-    return catalogue.load(dataset, asked, data_dir)
 
 
 def write_report(
@@ -254,7 +243,9 @@ def export_set(
         dataset: for --score, the folder of images or tfds:NAME that the run was made from.
         data_dir: for --score, folder with the original files.
     """
-    measure = lambda images: transfer.score(source, _data_of(source, dataset, data_dir), images)
+    measure = lambda images: transfer.score(
+        source, judging.data_of(source, dataset, data_dir), images
+    )
     made = publication.export(source, folder, format=format, measure=measure if score else None)
     if lost := made.get("rounding"):
         cut, by = f"{100 * lost['cut']:.1f} %", f"{lost['furthest']:.3f}"
@@ -349,7 +340,7 @@ def audit_set(
     real = None
     if data is not None or (again and config.get("dataset") in benchmarks.NAMES):
         asked = options.read(config) if config else options.DM()
-        real = catalogue.load(str(config["dataset"]) if data is None else data, asked, data_dir)
+        real = sources.load(str(config["dataset"]) if data is None else data, asked, data_dir)
     progress = screen.Progress()
     with progress.bar:
         checks = inspection.inspect(
@@ -379,13 +370,14 @@ def audit_set(
         sys.exit(1)
 
 
-_SCORING = (["demo"], ["run"], ["compare"], ["transfer"], ["bias"])
+_SCORING = (["demo"], ["run"], ["compare"], ["transfer"], ["evaluate"], ["bias"])
 
 COMMANDS = {
     "demo": demo,
     "run": run,
     "compare": compare,
     "transfer": transfer_set,
+    "evaluate": judging.evaluate_set,
     "report": write_report,
     "bias": catalogue.find_bias,
     "export": export_set,

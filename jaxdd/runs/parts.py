@@ -32,6 +32,10 @@ PURPOSES = (
 """What a run needs keys for. The order is a file format: one more at the end changes no other."""
 
 
+JUDGES = (*NETWORKS, "convnet-bn", "vgg11-bn", "resnet18-bn")
+"""Networks that sets can be scored with; those on -bn have batch norm."""
+
+
 class Parts(NamedTuple):
     """What sets are distilled and evaluated with; made by `build`, compiled at most once.
 
@@ -40,14 +44,15 @@ class Parts(NamedTuple):
         strategy: of augmentation.
         method: of distillation.
         draw: of real batches.
-        score: from images `[k, m, h, w, c]`, as networks see them, to their scores.
+        score: from images `[k, m, h, w, c]`, as networks see them, to their scores; what `train`
+            takes besides is given by name.
     """
 
     network: networks.Network
     strategy: augment.Strategy
     method: distill.Method
     draw: sampling.Draw
-    score: Callable[[jax.Array], evaluate.Scores]
+    score: Callable[..., evaluate.Scores]
 
 
 def build(
@@ -57,6 +62,7 @@ def build(
     network: networks.Network | None = None,
     method: distill.Method | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    train: Callable[..., Any] | None = None,
 ) -> Parts:
     """Builds the parts of a run, without computing anything.
 
@@ -66,6 +72,8 @@ def build(
         network: one's own, instead of that of the options.
         method: one's own, instead of that of the options.
         mesh: from `parallel.mesh`, to distil and evaluate on its devices; None for one device.
+        train: of the networks that score, instead of that of the options; what it takes besides
+            is given to `score` by name.
 
     Raises:
         ValueError: for options that the images are too small for, a network of other classes, or a
@@ -73,7 +81,7 @@ def build(
         TypeError: for a network that does not keep the protocol or cannot be hashed.
     """
     _check_sides(options, min(data.train.images.shape[1:3]))
-    if network is None and options.network in NETWORKS:
+    if network is None and options.network in JUDGES:
         network = named_network(options, data.num_classes)
     else:
         network = load(options.network, data.num_classes) if network is None else network
@@ -88,13 +96,13 @@ def build(
         _check_method(method, data, options)
     draw = _batches(options, network)
     draw = draw if mesh is None else parallel.split_draw(draw, mesh)
-    return Parts(
-        network, strategy, method, draw, _evaluation(data, options, network, strategy, mesh)
-    )
+    train = debiased.TRAININGS[options.training] if train is None else train
+    score = _evaluation(data, options, network, strategy, mesh, train)
+    return Parts(network, strategy, method, draw, score)
 
 
 def _check_sides(options, side):
-    if options.network == "convnet" and side < 2**options.depth:
+    if options.network.startswith("convnet") and side < 2**options.depth:
         raise ValueError(
             f"images must have sides of {2**options.depth} pixels or more for a ConvNet of depth "
             f"{options.depth}, found {side}; choose a smaller depth or larger images"
@@ -139,9 +147,11 @@ def _check_method(method, data, options):
 def named_network(options: Resolved, num_classes: int) -> networks.Network:
     """The network of the library that options name."""
     dtype = jnp.dtype(options.dtype)
-    if options.network == "convnet":
-        return networks.ConvNet(num_classes, options.width, options.depth, dtype=dtype)
-    return networks.NETWORKS[options.network](num_classes, dtype=dtype)
+    name, _, norm = options.network.partition("-")
+    given: dict[str, Any] = {"norm": networks.BatchNorm} if norm else {}
+    if name == "convnet":
+        given |= dict(width=options.width, depth=options.depth)
+    return networks.NETWORKS[name](num_classes, dtype=dtype, **given)
 
 
 def load(name: str, num_classes: int) -> networks.Network:
@@ -235,14 +245,13 @@ def group_draw(options: Resolved, *, groups: int) -> sampling.Draw:
     return draws.grouped(functools.partial(sampling.uniform_batch, size=size), groups=groups)
 
 
-def _evaluation(data, options, network, strategy, mesh):
-    task = replicated(datasets.task(data._replace(strategy=strategy)), mesh)
-    train = debiased.TRAININGS[options.training]
+def _evaluation(data, options, network, strategy, mesh, train):
+    task = datasets.task(data._replace(strategy=strategy))
     compiled = _evaluator(network, train, options.epochs, mesh)
     keys = jax.random.split(key(options, "evaluate"), options.eval_seeds)
 
-    def score(images):
-        found = compiled(keys, replicated(jnp.asarray(images), mesh), task)
+    def score(images, **given):
+        found = compiled(keys, *replicated((jnp.asarray(images), task, given), mesh))
         return jax.tree.map(np.asarray, found)
 
     return score
@@ -252,7 +261,7 @@ def _evaluation(data, options, network, strategy, mesh):
 def _evaluator(network, train, epochs, mesh):
     """The program that scores images, for all tasks."""
     protocol = functools.partial(evaluate.evaluate, train=train, epochs=epochs)
-    evaluation = lambda keys, images, task: protocol(keys, network, images, task)
+    evaluation = lambda keys, images, task, given: protocol(keys, network, images, task, **given)
     if mesh is None:
         return parallel.thread_rows(evaluation)
     return jax.jit(parallel.map_rows(evaluation, mesh))

@@ -544,7 +544,7 @@ def _scores(name: str, row: Mapping[str, Mapping[str, float] | None]) -> dict[st
     for group, score in row.items():
         if score is None or score.get("mean") is None or np.isnan(score["mean"]):
             continue
-        if unknown := sorted(set(score) - {"mean", "std", "n"}):
+        if unknown := sorted(set(score) - {"mean", "std", "n", "each"}):
             raise ValueError(f"{group} of {name} has unknown statistics {unknown}")
         if not 0 <= score["mean"] <= 1:
             raise ValueError(f"{group} of {name} must be in [0, 1], found {score['mean']}")

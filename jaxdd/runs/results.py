@@ -266,6 +266,29 @@ def read_transfer(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     return found
 
 
+def read_evaluation(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """Reads the results of `jaxdd evaluate`.
+
+    Args:
+        path: the JSON file that it wrote.
+
+    Returns:
+        Name of the row -> result.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not JSON, or holds no such result.
+    """
+    with files.advice("delete it and evaluate again"):
+        found = files.read_json(path)
+        if not isinstance(found, dict):
+            raise ValueError(f"{path} holds no evaluations by name")
+        for name, row in found.items():
+            _check_row(row, f"{path}, {name}")
+            _check_seal(row, f"{path}, {name}")
+    return found
+
+
 def _check_row(row: Any, where: str) -> None:
     if not isinstance(row, dict) or not isinstance(row.get("accuracy"), dict):
         raise ValueError(f"{where}: expected an accuracy, found none")

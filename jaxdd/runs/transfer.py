@@ -5,6 +5,7 @@ with the next.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 
 from jaxdd import augment, evaluate, networks
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import options, parts, results, store
+from jaxdd.runs import cells, options, parts, results, store
 
 
 def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.Options]:
@@ -72,7 +73,7 @@ def transfer(
         raise ValueError(
             f"unknown network {min(unknown)!r}; known are {', '.join(networks.NETWORKS)}"
         )
-    asked = _options(folder, benchmark)
+    asked = options_for(folder, benchmark)
     given = {"epochs": epochs, "eval_seeds": eval_seeds}
     asked = dataclasses.replace(asked, **{k: v for k, v in given.items() if v is not None})
     asked = asked.resolved()
@@ -81,21 +82,22 @@ def transfer(
     with store.lock(folder):
         for left in folder.glob(f".{path.name}.*{files.TEMPORARY}"):  # by one that was killed
             left.unlink(missing_ok=True)
-        rows = results.read_transfer(path) if path.exists() else {}
         settings = {"epochs": asked.epochs, "eval_seeds": asked.eval_seeds}
-        for name in names:
-            if _is_evaluated(rows.get(name, {}), settings):
-                continue
-            made = parts.build(benchmark, dataclasses.replace(asked, network=name))
-            sets = {"synthetic": images, "random": parts.subset(pool, asked, weighted=False)}
-            scores = {}
+        sets = {"synthetic": images, "random": parts.subset(pool, asked, weighted=False)}
+
+        def scores(name):
+            made, found = parts.build(benchmark, dataclasses.replace(asked, network=name)), {}
             for label, each in sets.items():
                 report(f"evaluate {name} {label}", 0, 1)
-                scores[label] = evaluate.summary(made.score(each))
+                found[label] = evaluate.summary(made.score(each))
                 report(f"evaluate {name} {label}", 1, 1)
-            rows[name] = results.sealed({**scores, **settings, **results.circumstances()})
-            files.write_json(path, rows)
-    return {name: files.read_json(path)[name] for name in names}
+            return found
+
+        wanted = [
+            cells.Cell(name, settings, functools.partial(scores, name), results.TRANSFERRED)
+            for name in names
+        ]
+        return cells.fill(path, wanted, read=results.read_transfer)
 
 
 def score(
@@ -114,13 +116,17 @@ def score(
     Raises:
         ValueError: for other data than the run's, or a damaged folder.
     """
-    asked = _options(folder, benchmark).resolved()
+    asked = options_for(folder, benchmark).resolved()
     made = parts.build(benchmark, asked)
     return evaluate.summary(made.score(parts.decode(asked)(jnp.asarray(images))))
 
 
-def _options(folder, benchmark):
-    """The options of a run, if these are its data."""
+def options_for(folder: str | os.PathLike, benchmark: datasets.Benchmark) -> options.Options:
+    """Returns the options of a run, if these are its data.
+
+    Raises:
+        ValueError: for other data than the run's, or another augmentation of one's own.
+    """
     config, asked = configuration(folder)
     if (digest := datasets.digest(benchmark)) != config["data"]:
         raise ValueError(
@@ -131,11 +137,6 @@ def _options(folder, benchmark):
     if isinstance(own, str) and own != parts.name_of(benchmark.strategy):
         raise ValueError(f"{folder} was made with the augmentation {own}; give data that have it")
     return asked
-
-
-def _is_evaluated(row, settings):
-    scored = all(results.SCORES.keys() <= row.get(each, {}).keys() for each in results.TRANSFERRED)
-    return scored and all(row.get(key) == value for key, value in settings.items())
 
 
 def _images(folder, pool, asked):

@@ -1,0 +1,150 @@
+"""The command that scores any set: networks × protocols, each row with its switches."""
+
+import dataclasses
+import pathlib
+from typing import Literal
+
+import rich.console
+import rich.table
+import tyro
+
+from jaxdd.data import benchmarks
+from jaxdd.runs import cells, matrix, options, results, screen, sources, store, transfer
+from jaxdd.runs import sets as stored_sets
+
+Protocol = Literal["plain", "soft", "kd", "elf"]
+Which = Literal["set", "random", "noise"]
+
+
+def data_of(folder, dataset, data_dir):
+    """The data that a run was made from."""
+    config, asked = transfer.configuration(folder)
+    dataset = str(config["dataset"] if dataset is None else dataset)
+    if dataset not in benchmarks.NAMES and not dataset.startswith(sources.TFDS):
+        if not pathlib.Path(dataset).is_dir():
+            raise ValueError(
+                f"{folder} was made from {dataset}, which is no folder here; say with --dataset "
+                "where its images are, or tfds:NAME; for arrays there is jaxdd.runs.transfer"
+            )
+    return sources.load(dataset, asked, data_dir)
+
+
+def evaluate_set(
+    source: tyro.conf.Positional[pathlib.Path],
+    *,
+    networks: tuple[str, ...] = ("convnet",),
+    protocol: tuple[Protocol, ...] = ("plain",),
+    sets: tuple[Which, ...] = ("set",),
+    seeds: int | None = None,
+    epochs: int | None = None,
+    width: int | None = None,
+    depth: int | None = None,
+    seed: int | None = None,
+    teacher_steps: int = matrix.Teaching().steps,
+    teacher_weights: pathlib.Path | None = None,
+    dataset: str | None = None,
+    conflict: float | None = None,
+    severity: int | None = None,
+    resize: int | None = None,
+    data_dir: pathlib.Path | None = None,
+    out: pathlib.Path | None = None,
+) -> None:
+    """Score any set with networks of several kinds, trained in several ways.
+
+    Rows that the output holds already, with the same switches, are not computed again. soft, kd and
+    elf ask a teacher that saw all training data: compare with --sets random noise.
+
+    Args:
+        source: folder of a finished run, an exported set, .npz, a folder of images, or .pt.
+        networks: convnet, mlp, lenet, alexnet, vgg11, resnet18, the first and last two also with
+            batch norm as convnet-bn, or MODULE:ATTRIBUTE.
+        protocol: plain, soft labels, logit distillation (kd), or distillation features (elf).
+        sets: the set, as many random real images, noise images.
+        seeds: networks of each kind; those of the run, or 3.
+        epochs: of each; those of the run, or 300.
+        width: channels of the ConvNet; that of the run, or 32.
+        depth: blocks of the ConvNet; that of the run, or 3.
+        seed: of the networks, and of a benchmark; that of the run, or 0.
+        teacher_steps: updates that a teacher is trained for.
+        teacher_weights: .npy, .npz or .csv with a weight for each training sample, by which a
+            teacher draws them; it sees the data as they are without.
+        dataset: what the set stands for, a benchmark, a folder of images or tfds:NAME; that of a
+            run is known.
+        conflict: share of bias-conflicting samples of a benchmark, 0 to 1.
+        severity: of a benchmark, 1 to 4.
+        resize: height and width in pixels that the images of a folder dataset are resized to.
+        data_dir: folder with the original files.
+        out: JSON file; by default evaluation-SOURCE.json.
+    """
+    out = pathlib.Path(f"evaluation-{source.resolve().stem}.json") if out is None else out
+    if out.is_dir() or out.suffix != ".json":
+        raise ValueError(f"out must be a file that ends in .json, found {out}")
+    given = dict(eval_seeds=seeds, epochs=epochs, width=width, depth=depth, seed=seed)
+    given = {name: value for name, value in given.items() if value is not None}
+    about = dict(conflict=conflict, severity=severity, resize=resize)
+    about = {name: value for name, value in about.items() if value is not None}
+    asked, benchmark = _asked(source, given, about, dataset, data_dir)
+    weights = None
+    if teacher_weights is not None:
+        weights = store.read_weights(teacher_weights, count=len(benchmark.train.labels))
+    teaching = matrix.Teaching(steps=teacher_steps, weights=weights)
+    progress = screen.Progress()
+    with progress.bar:
+        found = stored_sets.read(source, benchmark, factor=asked.formation)
+        wanted = matrix.evaluations(
+            found.images,
+            found.labels,
+            benchmark,
+            asked,
+            names=networks,
+            protocols=protocol,
+            which=sets,
+            stored=found.about,
+            teaching=teaching,
+            report=progress,
+        )
+        rows = cells.fill(out, wanted)
+    _show(rows, out)
+
+
+def _asked(source, given, about, dataset, data_dir):
+    """The options and the data of a run, or those that are given."""
+    if (source / "config.json").exists():
+        if about:
+            raise ValueError(f"{source} knows its data; leave out {', '.join(about)}")
+        benchmark = data_of(source, dataset, data_dir)
+        asked = transfer.options_for(source, benchmark)
+        return dataclasses.replace(asked, **given).resolved(), benchmark
+    if dataset is None:
+        raise ValueError(f"{source} is no run; say with --dataset what it stands for")
+    asked = options.DM(**{**given, **about}).resolved()
+    return asked, sources.load(dataset, asked, data_dir)
+
+
+def _show(rows, out):
+    """Prints the accuracies of each row, the level of their spread, and what flatters them."""
+    table = rich.table.Table(
+        caption="± over networks on one set, which tells nothing of other sets"
+    )
+    for column in ("network", "protocol", "set", "accuracy %", "conflicting", "bytes beside set"):
+        table.add_column(column, no_wrap=True)
+    for row in rows.values():
+        scores = [results.percent(row[score]) for score in ("accuracy", "conflicting")]
+        table.add_row(row["network"], row["protocol"], row["set"], *scores, _beside(row))
+    console = rich.console.Console()
+    console.print(table)
+    if any(row["extra_bytes"] for row in rows.values()):
+        console.print(
+            "soft, kd and elf use a teacher that saw all training data; what they add is the set's "
+            "own only as far as random and noise rows do without it",
+            soft_wrap=True,
+        )
+    console.print(f"wrote {out}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _beside(row):
+    extra = row["extra_bytes"]
+    if not extra:
+        return "none"
+    told = " or ".join(f"{size:,} {name.replace('_', ' ')}" for name, size in extra.items())
+    return f"{told}; set {row['set_bytes']:,}"

@@ -1,0 +1,215 @@
+"""One matrix of evaluations: sets × networks × protocols, each cell computed once and kept.
+
+| protocol | what the networks learn from, besides images and labels |
+| --- | --- |
+| `plain` | nothing: hard labels, SGD, last epoch |
+| `soft` | a teacher's opinion of mixed images, instead of the labels (`teachers.soft`) |
+| `kd` | a teacher's logits (`teachers.distilled`) |
+| `elf` | a teacher's features (`elf.train`) |
+
+The teacher saw all real data, which flatters any set. So each row lists its switches and the bytes
+that it needs beside those of the set; rows of real images (`random`) and of noise in the place of
+the set say how much of a score is the teacher's.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdd import elf, evaluate, networks, sampling, teachers, training
+from jaxdd.data import datasets, files
+from jaxdd.runs import cells, options, parts
+
+PROTOCOLS = {
+    "plain": training.train,
+    "soft": teachers.soft,
+    "kd": teachers.distilled,
+    "elf": elf.train,
+}
+"""How the networks that score are trained."""
+
+SETS = ("set", "random", "noise")
+"""What can stand in a row: the set, or as many real images of each class, or noise."""
+
+
+class Teaching(NamedTuple):
+    """How teachers are made.
+
+    Attributes:
+        steps: updates.
+        batch_size: real images of each class in one.
+        weights: of the training samples `[n]`; None trains on the data as they are.
+    """
+
+    steps: int = 2000
+    batch_size: int = 26
+    weights: np.ndarray | None = None
+
+
+def evaluations(
+    images: np.ndarray,
+    labels: np.ndarray,
+    benchmark: datasets.Benchmark,
+    asked: options.Resolved,
+    *,
+    names: Sequence[str] = ("convnet",),
+    protocols: Sequence[str] = ("plain",),
+    which: Sequence[str] = ("set",),
+    stored: Mapping[str, str] | None = None,
+    teaching: Teaching = Teaching(),
+    report: Callable[..., None] = lambda task, done, total: None,
+) -> list[cells.Cell]:
+    """Returns the cells of all networks, protocols and sets; nothing is computed yet.
+
+    Args:
+        images: of the set, `[m, h, w, c]`, normalised.
+        labels: `[m]` of it.
+        benchmark: the data that it stands for.
+        asked: options, of which epochs, eval_seeds, width, depth, strategy and seed count.
+        names: of networks, out of `parts.JUDGES`, or MODULE:ATTRIBUTE.
+        protocols: out of `PROTOCOLS`.
+        which: out of `SETS`.
+        stored: how the set was stored, in words by name.
+        teaching: of the teachers that protocols ask.
+        report: called as `report(task, done, total)`.
+
+    Raises:
+        ValueError: an unknown name, or a network that cannot be split for elf.
+    """
+    for what, given, known in (
+        ("network", [n for n in names if ":" not in n], parts.JUDGES),
+        ("protocol", protocols, PROTOCOLS),
+        ("set", which, SETS),
+    ):
+        if unknown := sorted(set(given) - set(known)):
+            raise ValueError(f"unknown {what} {unknown[0]!r}; known are {', '.join(known)}")
+    weights = None if teaching.weights is None else jnp.asarray(teaching.weights)
+    pool = datasets.pool(benchmark, weights)
+    arrays = _sets(images, labels, pool, asked, which)
+    found = []
+    for name in names:
+        options_of = dataclasses.replace(asked, network=name)
+        teach = functools.cache(functools.partial(_taught, pool, benchmark, options_of, teaching))
+        for protocol in protocols:
+            made = parts.build(benchmark, options_of, train=PROTOCOLS[protocol])
+            if protocol == "elf":
+                _check_fits(made.network, pool, options_of)
+            for each in which:
+                task = f"{name} {protocol} {each}"
+                settings = {
+                    **dict(network=name, protocol=protocol, set=each),
+                    **_switches(protocol, made, options_of, teaching),
+                    **dict(stored=dict(stored or {}), data=datasets.digest(benchmark)),
+                    "images": files.digest(*map(np.asarray, arrays[each])),
+                }
+                score = functools.partial(
+                    _scored, made, protocol, arrays[each], teach, report, f"evaluate {task}"
+                )
+                found.append(cells.Cell(task, files.plain(settings), score))
+    return found
+
+
+def _sets(images, labels, pool, asked, which):
+    """Images `[m, h, w, c]` and labels `[m]` of each set, the others as many as the set's."""
+    k = pool.num_classes
+    counts = np.bincount(labels, minlength=k)
+    made = {"set": (jnp.asarray(images), jnp.asarray(labels))}
+    kept = np.concatenate([np.arange(n) + i * counts.max() for i, n in enumerate(counts)])
+    others = jnp.arange(k).repeat(counts.max())[kept]
+    start = parts.key(asked, "init")
+    uniform = sampling.reweighted(pool, jnp.ones(len(pool.images)))
+    if "random" in which:
+        images = sampling.initial_real(start, uniform, ipc=int(counts.max()))
+        made["random"] = images.reshape(-1, *images.shape[2:])[kept], others
+    if "noise" in which:
+        images = sampling.initial_noise(start, pool, ipc=int(counts.max()))
+        made["noise"] = images.reshape(-1, *images.shape[2:])[kept], others
+    return made
+
+
+def teacher_network(
+    network: networks.Network, images: jax.Array, options: options.Resolved
+) -> networks.ConvNet:
+    """Returns the ConvNet, instance norm, whose features have the shape of a network's front.
+
+    Args:
+        network: that is taught.
+        images: `[n, h, w, c]` of the data.
+        options: whose width and depth count for a network of one piece.
+
+    Raises:
+        ValueError: no depth gives features as small as the front's.
+    """
+    classes = networks.count_classes(network, images[:1])
+    if getattr(network, "parts", None) is None:
+        return networks.ConvNet(classes, options.width, options.depth)
+    *sides, width = elf.shape_of(network, images)
+    for depth in range(1, 9):
+        found = networks.ConvNet(classes, width, depth)
+        if elf.shape_of(found, images) == (*sides, width):
+            return found
+    raise ValueError(
+        f"no ConvNet has features of {sides} pixels, as the front of {type(network).__name__}"
+    )
+
+
+def _check_fits(network, pool, asked):
+    networks.parts(network)
+    teacher_network(network, sampling.take(pool, jnp.zeros(1, int)), asked)
+
+
+def _taught(pool, benchmark, asked, teaching):
+    network = parts.build(benchmark, asked).network
+    network = teacher_network(network, sampling.take(pool, jnp.zeros(1, int)), asked)
+    draw = functools.partial(sampling.weighted_batch, size=teaching.batch_size)
+    strategy = benchmark.strategy if asked.strategy is None else asked.strategy
+    given: dict[str, Any] = dict(draw=draw, steps=teaching.steps, strategy=strategy)
+    teach = jax.jit(lambda key, pool: teachers.teach(key, network, pool, **given))
+    return teach(parts.key(asked, "experts"), pool)
+
+
+def _switches(protocol, made, asked, teaching):
+    """All that may flatter a row, and what it was trained by."""
+    weighed = "by weights" if teaching.weights is not None else "as they are"
+    teacher = {"data": weighed, "steps": teaching.steps, "batch_size": teaching.batch_size}
+    if teaching.weights is not None:
+        teacher["weights"] = files.digest(np.asarray(teaching.weights))
+    strategy = made.strategy if isinstance(made.strategy, tuple) else parts.name_of(made.strategy)
+    return {
+        "epochs": asked.epochs,
+        "eval_seeds": asked.eval_seeds,
+        "seed": asked.seed,
+        "width": asked.width,
+        "depth": asked.depth,
+        "augmentation": strategy,
+        "labels": "soft" if protocol == "soft" else "hard",
+        "epoch": "last",
+        "teacher": None if protocol == "plain" else teacher,
+        "level": "networks on one set",
+    }
+
+
+def _scored(made, protocol, arrays, teach, report, task):
+    """The scores of a cell, and the bytes that it needs beside those of the set."""
+    images, labels = arrays
+    given: dict[str, Any] = {"labels": labels}
+    size: dict[str, Any] = {"set_bytes": images.size * images.dtype.itemsize, "extra_bytes": None}
+    report(task, 0, 1)
+    if protocol != "plain":
+        teacher = teach()
+        features = jax.jit(elf.features)(teacher, images)
+        extra = elf.extra_bytes(features, teacher)
+        if protocol == "elf":
+            given["features"] = features
+        else:
+            given["teacher"] = teacher
+            del extra["features"]
+        size["extra_bytes"] = extra
+    found = evaluate.summary(made.score(images, **given))
+    report(task, 1, 1)
+    return found | size
