@@ -22,9 +22,9 @@ sets. Fixed on 2026-11-23 on the eleven: layout beside `views.anywhere`, tone be
 `views.toneless`, a hundredth of the samples that have to be told better besides, and blocks at
 least three quarters as sure as the best. Then two biases were made that nobody had looked at, a bar
 across photographs and clothes turned by quarters, the latter also where the turns say nothing of
-the class. After these, on cifar10-two, cifar10-s and ccifar10-noise: a correlation of a half (.19, .99 and
-.66) from which on the doubts of two views are about the same bias; it changes nothing where one
-view is a shortcut.
+the class. After these, on cifar10-two, cifar10-s and ccifar10-noise (.19, .99 and .66): a
+correlation of a half, from which on the doubts of two views are about the same bias. It changes
+nothing where one view is a shortcut.
 
 Colour and brightness are seen by tone, corruptions by texture, grey images by either, places by
 layout. Among natural backgrounds all see clothes rather than scenes, and none is a shortcut; nor is
