@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.scipy import special
 from jax.typing import ArrayLike
 
 from jaxdd import matching, networks, training
@@ -467,5 +468,5 @@ def shift(found: ArrayLike, trusted: ArrayLike) -> Shift:
 
 def _upper_tail(t, degrees):
     """The chance that Student's t is larger."""
-    both = float(jax.scipy.special.betainc(degrees / 2, 0.5, degrees / (degrees + t * t)))
+    both = float(special.betainc(degrees / 2, 0.5, degrees / (degrees + t * t)))
     return both / 2 if t > 0 else 1 - both / 2

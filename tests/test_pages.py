@@ -21,7 +21,7 @@ def test_templates_are_installed_with_the_package():
         for path in root.joinpath(*package.split(".")).glob(glob)
     }
     held = {path for path in (root / "jaxdd").rglob("*.*") if path.suffix in (".j2", ".css")}
-    assert len(held) == 7 and held <= listed
+    assert len(held) == 8 and held <= listed
 
 
 def test_a_picture_of_images_has_their_size_and_colours():

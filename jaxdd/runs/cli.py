@@ -337,9 +337,9 @@ def audit_set(
     sets = [inspection.Images(*publication.load(path)[:5]) for path in trusted]
     told, own = found.manifest, inspection.Images(*found[:5])
     config = rederivation.configuration(told)
+    asked = (options.read(config) if config else options.DM()).resolved()
     real = None
     if data is not None or (again and config.get("dataset") in benchmarks.NAMES):
-        asked = options.read(config) if config else options.DM()
         real = sources.load(str(config["dataset"]) if data is None else data, asked, data_dir)
     progress = screen.Progress()
     with progress.bar:
@@ -349,7 +349,7 @@ def audit_set(
             data=real,
             effort=inspection.EFFORTS[preset],
             seed=seed,
-            tiles=int(config.get("formation") or 1),
+            tiles=asked.formation,
             progress=functools.partial(progress, "networks"),
         )
         if again:

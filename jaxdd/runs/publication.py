@@ -100,6 +100,8 @@ def load(path: str | os.PathLike, *, expect: str | None = None) -> Published:
 def load_to_audit(path: str | os.PathLike, *, expect: str | None = None) -> Published:
     """Reads a set as `load` does, also one whose pixels are far from any: an audit says so.
 
+    It also says what a set without a manifest lacks, of which there is no warning.
+
     Args:
         path: as for `load`.
         expect: as for `load`.
@@ -114,7 +116,9 @@ def load_to_audit(path: str | os.PathLike, *, expect: str | None = None) -> Publ
         expect = manifest.read(path)["root"]
     elif expect is None and bare.suffix.lower() == ".npz" and bare.is_file():
         path, expect = bare, hashlib.sha256(bare.read_bytes()).hexdigest()
-    return load(path, expect=expect)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*has no manifest", UserWarning)
+        return load(path, expect=expect)
 
 
 def _verified(folder, checked):
