@@ -21,7 +21,7 @@ import functools
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -107,12 +107,19 @@ def halved(split: datasets.Dataset, count: int) -> datasets.Dataset:
 
 
 def scored(
-    task: Any, known: dict[str, Any], sets: dict[str, jax.Array]
+    task: Any,
+    known: dict[str, Any],
+    sets: dict[str, jax.Array],
+    done: Sequence[dict[str, Any]] = (),
 ) -> Iterator[dict[str, Any]]:
-    """Yields the row of every network, protocol, teacher and set."""
+    """Yields the row of every network, protocol, teacher and set, but those that are done."""
+    names = ("network", "protocol", "teacher", "set")
+    have = {tuple(row[each] for each in names) for row in done}
     keys = jax.random.split(jax.random.key(1), NETWORKS)
     for name, judge in JUDGES.items():
         for protocol, teacher, which in ROWS:
+            if (name, protocol, teacher, which) in have:
+                continue
             images, given, extra = sets[which], {}, None
             train: Callable[..., Any] = training.train
             if protocol == "kd":
@@ -126,7 +133,7 @@ def scored(
                 keys, judge, images, task, train=train, epochs=EPOCHS, **given
             )
             _log(f"{name} {protocol} {teacher} {which}")
-            about = {"network": name, "protocol": protocol, "teacher": teacher, "set": which}
+            about = dict(zip(names, (name, protocol, teacher, which), strict=True))
             size = {"set_bytes": images.size * images.dtype.itemsize, "extra_bytes": extra}
             yield about | size | evaluate.summary(found)
 
@@ -169,7 +176,9 @@ def main(
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path = grid.RESULTS / "elf.json",
 ) -> None:
-    """Trains the teachers, makes the sets and scores them, and writes after every row.
+    """Trains the teachers, makes the sets and scores them.
+
+    It writes after every row, and keeps rows that the file has.
 
     Args:
         data_dir: folder with the original files.
@@ -181,8 +190,8 @@ def main(
     size = elf.extra_bytes(jnp.zeros(0), known["weights"])["feature_model"]
     about = results.circumstances() | {"teachers": judged, "teacher_bytes": size}
     _log(f"teachers {judged}")
-    rows = []
-    for row in scored(task, known, sets):
+    rows = files.read_json(out)["rows"] if out.exists() else []
+    for row in scored(task, known, sets, rows):
         rows.append(row)
         files.write_json(out, about | {"rows": rows})
     print("\n".join(lines(out)))

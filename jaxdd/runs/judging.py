@@ -126,11 +126,14 @@ def _show(rows, out):
     table = rich.table.Table(
         caption="± over networks on one set, which tells nothing of other sets"
     )
-    for column in ("network", "protocol", "set", "accuracy %", "conflicting", "bytes beside set"):
+    titles = ("network", "protocol", "set", "accuracy %", "conflicting", "bytes beside/of set")
+    for column in titles:
         table.add_column(column, no_wrap=True)
     for row in rows.values():
         scores = [results.percent(row[score]) for score in ("accuracy", "conflicting")]
-        table.add_row(row["network"], row["protocol"], row["set"], *scores, _beside(row))
+        least = min(row["extra_bytes"].values()) if row["extra_bytes"] else 0
+        size = f"{least:,}/{row['set_bytes']:,}"
+        table.add_row(row["network"], row["protocol"], row["set"], *scores, size)
     console = rich.console.Console()
     console.print(table)
     if any(row["extra_bytes"] for row in rows.values()):
@@ -140,11 +143,3 @@ def _show(rows, out):
             soft_wrap=True,
         )
     console.print(f"wrote {out}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _beside(row):
-    extra = row["extra_bytes"]
-    if not extra:
-        return "none"
-    told = " or ".join(f"{size:,} {name.replace('_', ' ')}" for name, size in extra.items())
-    return f"{told}; set {row['set_bytes']:,}"
