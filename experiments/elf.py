@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
@@ -187,7 +186,7 @@ def main(
     cli.keep_programs()
     task, known, sets = prepared(data_dir)
     judged = _teachers(task, known)
-    size = elf.extra_bytes(jnp.zeros(0), known["weights"])["feature_model"]
+    size = teachers.num_bytes(known["weights"])
     about = results.circumstances() | {"teachers": judged, "teacher_bytes": size}
     _log(f"teachers {judged}")
     rows = files.read_json(out)["rows"] if out.exists() else []

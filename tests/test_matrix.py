@@ -107,6 +107,7 @@ def test_a_row_with_a_teacher_counts_its_bytes(tmp_path):
     [
         (dict(names=("lenet5",)), "unknown network 'lenet5'; known are convnet, mlp"),
         (dict(protocols=("fast",)), "unknown protocol 'fast'; known are plain, soft, kd, elf"),
+        (dict(teaching=matrix.Teaching(0)), "at least 1 step, found 0"),
         (dict(which=("test",)), "unknown set 'test'; known are set, random, noise"),
         (dict(names=("mlp",), protocols=("elf",)), "must be a ConvNet, a VGG11, .* found MLP"),
     ],
@@ -121,6 +122,10 @@ def test_the_command_refuses_before_any_work(tmp_path):
     np.savez(source, images=SET, labels=LABELS)
     with pytest.raises(ValueError, match="is no run; say with --dataset what it stands for"):
         judging.evaluate_set(source)
+    with pytest.raises(FileNotFoundError, match="out must be in a folder that is there"):
+        judging.evaluate_set(source, dataset="cdigits", out=tmp_path / "none" / "out.json")
+    with pytest.raises(FileNotFoundError, match="none does not exist, expected a run"):
+        judging.evaluate_set(tmp_path / "none", dataset="cdigits")
     with pytest.raises(ValueError, match="out must be a file that ends in .json"):
         judging.evaluate_set(source, dataset="cdigits", out=tmp_path)
     with pytest.raises(ValueError, match=r"images must be \[m, 16, 16, 3\]"):

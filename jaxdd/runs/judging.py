@@ -79,6 +79,10 @@ def evaluate_set(
     out = pathlib.Path(f"evaluation-{source.resolve().stem}.json") if out is None else out
     if out.is_dir() or out.suffix != ".json":
         raise ValueError(f"out must be a file that ends in .json, found {out}")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"out must be in a folder that is there, found {out}")
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist, expected a run, a folder, .npz or .pt")
     given = dict(eval_seeds=seeds, epochs=epochs, width=width, depth=depth, seed=seed)
     given = {name: value for name, value in given.items() if value is not None}
     about = dict(conflict=conflict, severity=severity, resize=resize)
