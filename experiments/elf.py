@@ -2,9 +2,9 @@
 
     python -m experiments.elf --data-dir DIR
 
-Coloured MNIST with 5 % bias-conflicting samples, halved to 14 pixels, 10,000 training and 2,000
+Coloured MNIST with 5 % bias-conflicting samples, halved to 16 pixels, 10,000 training and 2,000
 test images, ten images per class, distilled with density weights for 200 steps. A ConvNet of width
-16 and depth 2, and ResNet18 and VGG11 with a sixteenth of their channels, split where they have 3×3
+16 and depth 2, and ResNet18 and VGG11 with a sixteenth of their channels, split where they have 4×4
 pixels; three networks each, 150 epochs. Two teachers (the same ConvNet, 300 updates) saw the same
 data, as they are and drawn by the density weights. ELF and logit distillation (kd) use either, on
 the set, and on a random subset of real images and on noise in its place. Ten minutes of one core,
@@ -45,7 +45,7 @@ ELF = {
     name: functools.partial(elf.train, split=split)
     for name, split in {"convnet": 2, "resnet18": 7, "vgg11": 3}.items()
 }
-"""Each front gives 16 channels of 3×3 pixels, as the teacher. One object each, as a program."""
+"""Each front gives 16 channels of 4×4 pixels, as the teacher. One object each, as a program."""
 
 ROWS = (
     ("plain", "none", "distilled"),
