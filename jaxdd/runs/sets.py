@@ -206,6 +206,8 @@ def _normalised(images, moments, benchmark):
         raise ValueError(f"images must be uint8 or floating, found {images.dtype}")
     if not np.isfinite(images).all():
         raise ValueError("images must be finite, found NaN or infinite values")
+    if moments is not None and np.array_equal(moments, (mean, std)):
+        return images, "normalised"
     if moments is not None:
         return ((images * moments[1] + moments[0] - mean) / std).astype(np.float32), "normalised"
     if images.dtype == np.uint8:
