@@ -2,9 +2,9 @@
 
     python -m experiments.elf --data-dir DIR
 
-Coloured MNIST with 5 % bias-conflicting samples, halved to 14 pixels, 10,000 training and 2,000
+Coloured MNIST with 5 % bias-conflicting samples, halved to 16 pixels, 10,000 training and 2,000
 test images, ten images per class, distilled with density weights for 200 steps. A ConvNet of width
-16 and depth 2, and ResNet18 and VGG11 with a sixteenth of their channels, split where they have 3×3
+16 and depth 2, and ResNet18 and VGG11 with a sixteenth of their channels, split where they have 4×4
 pixels; three networks each, 150 epochs. Two teachers (the same ConvNet, 300 updates) saw the same
 data, as they are and drawn by the density weights. ELF and logit distillation (kd) use either, on
 the set, and on a random subset of real images and on noise in its place. Ten minutes of one core,
@@ -21,11 +21,10 @@ import functools
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
@@ -46,7 +45,7 @@ ELF = {
     name: functools.partial(elf.train, split=split)
     for name, split in {"convnet": 2, "resnet18": 7, "vgg11": 3}.items()
 }
-"""Each front gives 16 channels of 3×3 pixels, as the teacher. One object each, as a program."""
+"""Each front gives 16 channels of 4×4 pixels, as the teacher. One object each, as a program."""
 
 ROWS = (
     ("plain", "none", "distilled"),
@@ -107,12 +106,19 @@ def halved(split: datasets.Dataset, count: int) -> datasets.Dataset:
 
 
 def scored(
-    task: Any, known: dict[str, Any], sets: dict[str, jax.Array]
+    task: Any,
+    known: dict[str, Any],
+    sets: dict[str, jax.Array],
+    done: Sequence[dict[str, Any]] = (),
 ) -> Iterator[dict[str, Any]]:
-    """Yields the row of every network, protocol, teacher and set."""
+    """Yields the row of every network, protocol, teacher and set, but those that are done."""
+    names = ("network", "protocol", "teacher", "set")
+    have = {tuple(row[each] for each in names) for row in done}
     keys = jax.random.split(jax.random.key(1), NETWORKS)
     for name, judge in JUDGES.items():
         for protocol, teacher, which in ROWS:
+            if (name, protocol, teacher, which) in have:
+                continue
             images, given, extra = sets[which], {}, None
             train: Callable[..., Any] = training.train
             if protocol == "kd":
@@ -126,7 +132,7 @@ def scored(
                 keys, judge, images, task, train=train, epochs=EPOCHS, **given
             )
             _log(f"{name} {protocol} {teacher} {which}")
-            about = {"network": name, "protocol": protocol, "teacher": teacher, "set": which}
+            about = dict(zip(names, (name, protocol, teacher, which), strict=True))
             size = {"set_bytes": images.size * images.dtype.itemsize, "extra_bytes": extra}
             yield about | size | evaluate.summary(found)
 
@@ -169,7 +175,9 @@ def main(
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path = grid.RESULTS / "elf.json",
 ) -> None:
-    """Trains the teachers, makes the sets and scores them, and writes after every row.
+    """Trains the teachers, makes the sets and scores them.
+
+    It writes after every row, and keeps rows that the file has.
 
     Args:
         data_dir: folder with the original files.
@@ -178,11 +186,11 @@ def main(
     cli.keep_programs()
     task, known, sets = prepared(data_dir)
     judged = _teachers(task, known)
-    size = elf.extra_bytes(jnp.zeros(0), known["weights"])["feature_model"]
+    size = teachers.num_bytes(known["weights"])
     about = results.circumstances() | {"teachers": judged, "teacher_bytes": size}
     _log(f"teachers {judged}")
-    rows = []
-    for row in scored(task, known, sets):
+    rows = files.read_json(out)["rows"] if out.exists() else []
+    for row in scored(task, known, sets, rows):
         rows.append(row)
         files.write_json(out, about | {"rows": rows})
     print("\n".join(lines(out)))

@@ -66,7 +66,8 @@ def lines(
         "95 % over sets",
         "by way of",
     )
-    yield f"| [row](experiments/results/seeds.jsonl) ({results.SCORES[score]} test samples) | {' | '.join(titles)} |"
+    what = f"[row](experiments/results/seeds.jsonl) ({results.SCORES[score]} test samples)"
+    yield f"| {what} | {' | '.join(titles)} |"
     yield f"|---|{'--:|' * 3}---|{'--:|' * 2}---|"
     for row, found in rows.items():
         if len(found) < 2:

@@ -16,7 +16,6 @@ the same features give with real images or noise in the place of the set, and th
 Source: Zhao et al., arXiv 2312.05598.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -229,5 +228,5 @@ def extra_bytes(features: jax.Array, teacher: teachers.Teacher) -> dict[str, int
     >>> extra_bytes(jnp.zeros((3, 1, 1, 1)), teacher)  # 3 floats; 9 + 1 and 2 + 2 weights
     {'features': 12, 'feature_model': 56}
     """
-    model = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(teacher))
-    return {"features": features.size * features.dtype.itemsize, "feature_model": model}
+    size = features.size * features.dtype.itemsize
+    return {"features": size, "feature_model": teachers.num_bytes(teacher)}

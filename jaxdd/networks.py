@@ -398,7 +398,8 @@ class BatchNorm(nn.Module):
     """Normalises every channel over all pixels of a batch, then scales and shifts it, as in torch.
 
     In `learning` by the mean and variance of the batch, which move the running ones towards them
-    (the variance over n − 1); in `apply` by the running ones. No gradient reaches these.
+    (the variance over n − 1); in `apply` by the running ones. No gradient reaches these. They move
+    in `training`, `teachers` and `elf`, not in distillation, experts and `debiased`.
 
     Attributes:
         momentum: share of the old running statistics in the new ones.

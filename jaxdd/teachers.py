@@ -91,6 +91,12 @@ def teach(
     return Teacher(training.joined(descent), network)
 
 
+def num_bytes(teacher: Teacher) -> int:
+    """Returns the bytes of a teacher's parameters and statistics."""
+    leaves = jax.tree.leaves(teacher)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+
+
 def divergences(teacher: jax.Array, student: jax.Array, *, temperature: float) -> jax.Array:
     """Returns `Σ_k p_k (log p_k − log q_k)` of each sample, `[n]`.
 

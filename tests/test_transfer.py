@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxdd.data import datasets, files
-from jaxdd.runs import options, parts, pipeline, results, store, transfer
+from jaxdd.runs import matrix, options, parts, pipeline, results, sets, store, transfer
 
 OPTIONS = options.DM(
     ipc=2,
@@ -47,6 +47,14 @@ def test_other_images_score_as_those_of_the_run(finished):
     assert transfer.score(folder, squares(), images)["accuracy"] == result["accuracy"]
     with pytest.raises(ValueError, match="made from other data than arrays is now: digest"):
         transfer.score(folder, squares(seed=1), images)
+
+
+def test_any_evaluation_scores_the_set_of_a_run_as_the_run_did(finished):
+    folder, result = finished
+    asked = transfer.options_for(folder, squares()).resolved()
+    found = sets.read(folder, squares(), factor=asked.formation)
+    (cell,) = matrix.evaluations(found.images, found.labels, squares(), asked, names=("mlp",))
+    assert cell.score()["accuracy"] == result["accuracy"]
 
 
 def test_what_was_evaluated_is_read_back(finished, monkeypatch):

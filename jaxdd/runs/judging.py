@@ -79,6 +79,10 @@ def evaluate_set(
     out = pathlib.Path(f"evaluation-{source.resolve().stem}.json") if out is None else out
     if out.is_dir() or out.suffix != ".json":
         raise ValueError(f"out must be a file that ends in .json, found {out}")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"out must be in a folder that is there, found {out}")
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist, expected a run, a folder, .npz or .pt")
     given = dict(eval_seeds=seeds, epochs=epochs, width=width, depth=depth, seed=seed)
     given = {name: value for name, value in given.items() if value is not None}
     about = dict(conflict=conflict, severity=severity, resize=resize)
@@ -126,11 +130,14 @@ def _show(rows, out):
     table = rich.table.Table(
         caption="± over networks on one set, which tells nothing of other sets"
     )
-    for column in ("network", "protocol", "set", "accuracy %", "conflicting", "bytes beside set"):
+    titles = ("network", "protocol", "set", "accuracy %", "conflicting", "bytes beside/of set")
+    for column in titles:
         table.add_column(column, no_wrap=True)
     for row in rows.values():
         scores = [results.percent(row[score]) for score in ("accuracy", "conflicting")]
-        table.add_row(row["network"], row["protocol"], row["set"], *scores, _beside(row))
+        least = min(row["extra_bytes"].values()) if row["extra_bytes"] else 0
+        size = f"{least:,}/{row['set_bytes']:,}"
+        table.add_row(row["network"], row["protocol"], row["set"], *scores, size)
     console = rich.console.Console()
     console.print(table)
     if any(row["extra_bytes"] for row in rows.values()):
@@ -140,11 +147,3 @@ def _show(rows, out):
             soft_wrap=True,
         )
     console.print(f"wrote {out}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _beside(row):
-    extra = row["extra_bytes"]
-    if not extra:
-        return "none"
-    told = " or ".join(f"{size:,} {name.replace('_', ' ')}" for name, size in extra.items())
-    return f"{told}; set {row['set_bytes']:,}"

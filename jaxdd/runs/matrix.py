@@ -88,10 +88,12 @@ def evaluations(
     ):
         if unknown := sorted(set(given) - set(known)):
             raise ValueError(f"unknown {what} {unknown[0]!r}; known are {', '.join(known)}")
+    if teaching.steps < 1:
+        raise ValueError(f"a teacher must be trained for at least 1 step, found {teaching.steps}")
     weights = None if teaching.weights is None else jnp.asarray(teaching.weights)
     pool = datasets.pool(benchmark, weights)
     arrays = _sets(images, labels, pool, asked, which)
-    found = []
+    digest, found = datasets.digest(benchmark), []
     for name in names:
         options_of = dataclasses.replace(asked, network=name)
         teach = functools.cache(functools.partial(_taught, pool, benchmark, options_of, teaching))
@@ -104,7 +106,7 @@ def evaluations(
                 settings = {
                     **dict(network=name, protocol=protocol, set=each),
                     **_switches(protocol, made, options_of, teaching),
-                    **dict(stored=dict(stored or {}), data=datasets.digest(benchmark)),
+                    **dict(stored=dict(stored or {}), data=digest),
                     "images": files.digest(*map(np.asarray, arrays[each])),
                 }
                 score = functools.partial(
@@ -186,6 +188,7 @@ def _switches(protocol, made, asked, teaching):
         "seed": asked.seed,
         "width": asked.width,
         "depth": asked.depth,
+        "dtype": asked.dtype,
         "augmentation": strategy,
         "labels": "soft" if protocol == "soft" else "hard",
         "epoch": "last",
@@ -200,16 +203,12 @@ def _scored(made, protocol, arrays, teach, report, task):
     given: dict[str, Any] = {"labels": labels}
     size: dict[str, Any] = {"set_bytes": images.size * images.dtype.itemsize, "extra_bytes": None}
     report(task, 0, 1)
-    if protocol != "plain":
-        teacher = teach()
-        features = jax.jit(elf.features)(teacher, images)
-        extra = elf.extra_bytes(features, teacher)
-        if protocol == "elf":
-            given["features"] = features
-        else:
-            given["teacher"] = teacher
-            del extra["features"]
-        size["extra_bytes"] = extra
+    if protocol == "elf":
+        given["features"] = jax.jit(elf.features)(teach(), images)
+        size["extra_bytes"] = elf.extra_bytes(given["features"], teach())
+    elif protocol != "plain":
+        given["teacher"] = teach()
+        size["extra_bytes"] = {"teacher": teachers.num_bytes(teach())}
     found = evaluate.summary(made.score(images, **given))
     report(task, 1, 1)
     return found | size

@@ -139,13 +139,13 @@ def _torch(path):
         images, labels = _tensors(found, labels)
         if not isinstance(images, torch.Tensor):
             raise TypeError(f"found {type(images).__name__} for the images")
-        arrays = [None if x is None else x.detach().numpy() for x in (images, labels)]
+        images, labels = (None if x is None else x.detach().numpy() for x in (images, labels))
     except Exception as error:  # a file that is none raises nearly anything
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{path} must hold images and labels as tensors alone: {reason}"
         ) from error
-    return _Stored("pt", *arrays)
+    return _Stored("pt", images, labels)
 
 
 def _tensors(found: Any, labels: Any) -> tuple[Any, Any]:
@@ -206,6 +206,8 @@ def _normalised(images, moments, benchmark):
         raise ValueError(f"images must be uint8 or floating, found {images.dtype}")
     if not np.isfinite(images).all():
         raise ValueError("images must be finite, found NaN or infinite values")
+    if moments is not None and np.array_equal(moments, (mean, std)):
+        return images, "normalised"
     if moments is not None:
         return ((images * moments[1] + moments[0] - mean) / std).astype(np.float32), "normalised"
     if images.dtype == np.uint8:
