@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import rich.console
 import rich.table
+import rich.text
 import tyro
 
 from jaxdd.data import benchmarks, datasets, folders
@@ -28,8 +29,6 @@ def load(dataset, options, data_dir):
     """The benchmark of that name, the images in that folder, or a tensorflow-datasets set."""
     given = pathlib.Path(dataset).exists() or "/" in dataset or dataset.startswith(TFDS)
     if dataset in benchmarks.NAMES or not given:
-        if options.resize is not None or options.skip_bad:
-            raise ValueError(f"resize and skip-bad are for folders of images, {dataset} is none")
         return benchmarks.load(
             dataset,
             data_dir=data_dir,
@@ -37,19 +36,31 @@ def load(dataset, options, data_dir):
             severity=options.severity,
             seed=options.seed,
             test=options.test,
+            label=options.label,
+            attribute=options.attribute,
+            resize=options.resize,
+            skip_bad=options.skip_bad,
         )
     if (options.conflict, options.severity, options.test) != (None, None, "uniform"):
         raise ValueError(f"conflict, severity and test are for benchmarks, {dataset} is none")
     if dataset.startswith(TFDS):
-        if options.skip_bad:
-            raise ValueError(f"skip-bad is for folders of images, {dataset} is none")
+        if options.skip_bad or (options.label, options.attribute) != (None, None):
+            raise ValueError(
+                f"skip-bad, label and attribute are for folders of images, {dataset} is none"
+            )
         logging.getLogger("absl").setLevel(logging.ERROR)
         from jaxdd.data import builders  # which imports tensorflow-datasets
 
         return builders.load(dataset.removeprefix(TFDS), data_dir=data_dir, resize=options.resize)
     if data_dir is not None:
         raise ValueError(f"data-dir is for benchmarks and tfds:NAME, {dataset} is a folder")
-    folder = folders.read(dataset, resize=options.resize, skip_bad=options.skip_bad)
+    folder = folders.read(
+        dataset,
+        resize=options.resize,
+        skip_bad=options.skip_bad,
+        label=options.label,
+        attribute=options.attribute,
+    )
     if folder.skipped:
         names = ", ".join(folder.skipped[:5]) + (", …" if folder.skipped[5:] else "")
         images = (
@@ -69,6 +80,8 @@ def find_bias(
     severity: int | None = None,
     resize: int | None = None,
     skip_bad: bool = False,
+    label: str | None = None,
+    attribute: str | None = None,
     seed: int = 0,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
@@ -81,6 +94,8 @@ def find_bias(
         severity: of the benchmark's bias, 1 to 4.
         resize: height and width in pixels that the images of a folder are resized to.
         skip_bad: leave out images of a folder that do not decode.
+        label: column that is the class, of an annotated set or of metadata.csv.
+        attribute: column that is the bias attribute, likewise.
         seed: of the benchmark, and of all that is drawn.
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: the HTML file; by default bias-DATASET.html.
@@ -88,7 +103,13 @@ def find_bias(
     out = pathlib.Path(f"bias-{short(dataset)}.html") if out is None else out
     check_page(out)
     asked = options.DM(
-        conflict=conflict, severity=severity, resize=resize, skip_bad=skip_bad, seed=seed
+        conflict=conflict,
+        severity=severity,
+        resize=resize,
+        skip_bad=skip_bad,
+        label=label,
+        attribute=attribute,
+        seed=seed,
     )
     data = load(dataset, asked, data_dir)
     progress = screen.Progress()
@@ -127,6 +148,8 @@ def show_dataset(
     test: Literal["uniform", "conflicting"] = "uniform",
     resize: int | None = None,
     skip_bad: bool = False,
+    label: str | None = None,
+    attribute: str | None = None,
     seed: int = 0,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
@@ -140,6 +163,8 @@ def show_dataset(
         test: test set of a benchmark, unbiased or bias-conflicting only.
         resize: height and width in pixels that the images of a folder are resized to.
         skip_bad: leave out images of a folder that do not decode.
+        label: column that is the class, of an annotated set or of metadata.csv.
+        attribute: column that is the bias attribute, likewise.
         seed: of the benchmark.
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: PNG file for the contact sheet; none is drawn without it.
@@ -147,7 +172,14 @@ def show_dataset(
     if out is not None and (out.is_dir() or not out.name):
         raise ValueError(f"out must be a file for the picture, found the folder {out}")
     asked = options.DM(
-        conflict=conflict, severity=severity, test=test, resize=resize, skip_bad=skip_bad, seed=seed
+        conflict=conflict,
+        severity=severity,
+        test=test,
+        resize=resize,
+        skip_bad=skip_bad,
+        label=label,
+        attribute=attribute,
+        seed=seed,
     )
     start = time.perf_counter()
     benchmark = load(dataset, asked, data_dir)
@@ -155,9 +187,35 @@ def show_dataset(
     for name, value in benchmarks.statistics(benchmark).items():
         print(f"{name:<16}{value:.4g}" if isinstance(value, float) else f"{name:<16}{value}")
     print(f"{'seconds':<16}{seconds:.2f}")
+    if benchmark.train.attributes is not None:
+        _groups(benchmark)
     if out is not None:
         _contact_sheet(out, benchmark)
         print(f"wrote {out}")
+
+
+def _groups(benchmark, *, most=20):
+    """Prints how many training images each group has; that of the aligned attribute is bold."""
+    counts = benchmarks.group_counts(benchmark, benchmark.train)
+    names = benchmark.attribute_names or tuple(map(str, range(benchmark.num_attributes)))
+    classes = benchmark.class_names or tuple(map(str, range(benchmark.num_classes)))
+    if max(counts.shape) > most:
+        print(f"groups          {counts.size}, of which {(counts == 0).sum()} are empty")
+        return
+    print("training images of each group; bold is what most of a class have, its aligned one")
+    table = rich.table.Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("class")
+    for name in names:
+        table.add_column(rich.text.Text(name), justify="right")
+    for name, row, aligned in zip(classes, counts, benchmark.aligned, strict=True):
+        cells = [f"[bold]{n}[/bold]" if i == aligned else str(n) for i, n in enumerate(row)]
+        table.add_row(rich.text.Text(name), *cells)
+    rich.console.Console().print(table)
+    if len(set(benchmark.aligned)) == 1 < benchmark.num_classes:
+        print(
+            f"every class is aligned with {names[benchmark.aligned[0]]}: aligned and conflicting "
+            "say which attribute is rare, not which class goes with it; compare the groups"
+        )
 
 
 def build_dataset(
