@@ -1,4 +1,4 @@
-"""Disk: the original files of MNIST, Fashion-MNIST and CIFAR-10, found and verified.
+"""Disk: original files of data sets that come as archives, found and verified.
 
 No archive is read whose checksum is not the official one. Downloads go through pooch, which puts
 a file into the cache only once its checksum is right.
@@ -58,7 +58,45 @@ ARCHIVES = {
         "https://www.cs.toronto.edu/~kriz/",
         {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
     ),
+    "kmnist": Archive(
+        "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+        {
+            TRAIN[0]: "bdb82020997e1d708af4cf47b453dcf7",
+            TRAIN[1]: "e144d726b3acfaa3e44228e80efcd344",
+            TEST[0]: "5c965bf0a639b31b8f53240b1b52f4d7",
+            TEST[1]: "7320c461ea6c1c855c0b718fb2a4b134",
+        },
+    ),
+    "svhn": Archive(
+        "http://ufldl.stanford.edu/housenumbers/",
+        {
+            "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+            "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+        },
+    ),
+    "cifar100": Archive(
+        "https://www.cs.toronto.edu/~kriz/",
+        {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
+    ),
+    "stl10": Archive(
+        "http://ai.stanford.edu/~acoates/stl10/",
+        {"stl10_binary.tar.gz": "91f7769df0f17e558f3565bffb0c7dfb"},
+    ),
 }
+
+UNPACKED = {
+    "cifar100": {
+        "cifar-100-binary/train.bin": "6172c7755cfe09b2fe270c85cebc1b15",
+        "cifar-100-binary/test.bin": "4499cfba6c016c1be1438163640a0898",
+    },
+    "stl10": {
+        "stl10_binary/train_X.bin": "918c2871b30a85fa023e0c44e0bee87f",
+        "stl10_binary/train_y.bin": "5a34089d4802c674881badbb80307741",
+        "stl10_binary/test_X.bin": "7f263ba9f9e0b06b93213547f721ac82",
+        "stl10_binary/test_y.bin": "36f9794fa4beb8a2c72628de14fa638e",
+    },
+}
+"""What is read of archives, and the md5 checksum of each file where somebody unpacked them."""
 
 _CIFAR10_FOLDER = "cifar-10-batches-bin"
 _CIFAR10_PYTHON = "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
@@ -138,6 +176,70 @@ def cifar10(data_dir: str | os.PathLike | None = None) -> list[tuple[np.ndarray,
     ]
 
 
+def svhn(data_dir: str | os.PathLike | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Reads the cropped digits of SVHN from `train_32x32.mat` and `test_32x32.mat`.
+
+    Args:
+        data_dir: folder that holds them, or a folder `svhn` that does.
+
+    Returns:
+        Images [n, 32, 32, 3] and labels [n], both uint8, for training and for testing; the zero,
+        which the files call 10, is 0.
+
+    Raises:
+        ValueError, FileNotFoundError, OSError: as `find` and `read`.
+    """
+    from scipy.io import loadmat
+
+    parts = []
+    for name, path in find("svhn", data_dir).items():
+        content = _read_verified("svhn", path, ARCHIVES["svhn"].md5[name])
+        found = loadmat(io.BytesIO(content))
+        parts.append((found["X"].transpose(3, 0, 1, 2), np.uint8(found["y"].ravel() % 10)))
+    return parts
+
+
+def cifar100(data_dir: str | os.PathLike | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Reads CIFAR-100 from the official binary archive, or the folder that it unpacks to.
+
+    Args:
+        data_dir: folder that holds `cifar-100-binary.tar.gz` or `cifar-100-binary`, or a folder
+            `cifar100` that does.
+
+    Returns:
+        Images [n, 32, 32, 3] and fine labels [n], both uint8, for training and for testing.
+
+    Raises:
+        ValueError, FileNotFoundError, OSError: as `find` and `read`.
+    """
+    records = [
+        np.frombuffer(content, np.uint8).reshape(-1, 3074)
+        for content in _contents("cifar100", data_dir)
+    ]
+    return [(r[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), r[:, 1]) for r in records]
+
+
+def stl10(data_dir: str | os.PathLike | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Reads the labelled images of STL-10 from the binary archive, or the folder it unpacks to.
+
+    Args:
+        data_dir: folder that holds `stl10_binary.tar.gz` or `stl10_binary`, or a folder `stl10`
+            that does.
+
+    Returns:
+        Images [n, 96, 96, 3] and labels [n] from 0, both uint8, for training and for testing.
+
+    Raises:
+        ValueError, FileNotFoundError, OSError: as `find` and `read`.
+    """
+    contents = [np.frombuffer(content, np.uint8) for content in _contents("stl10", data_dir)]
+    # The files hold columns first.
+    return [
+        (images.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1), labels - np.uint8(1))
+        for images, labels in (contents[:2], contents[2:])
+    ]
+
+
 def fingerprint(name: str, data_dir: str | os.PathLike | None = None) -> str:
     """Returns a digest of the content that reading the archive gives, without unpacking it.
 
@@ -161,6 +263,17 @@ def _folders(name, data_dir):
         data_dir = files.expanded(data_dir)
         folders = [data_dir / name, data_dir, *folders]
     return folders
+
+
+def _contents(name, data_dir):
+    """The files of `UNPACKED`, verified, from a folder that holds them or from the archive."""
+    expected = UNPACKED[name]
+    for folder in _folders(name, data_dir):
+        if all((folder / file).is_file() for file in expected):
+            return [_read_verified(name, folder / file, md5) for file, md5 in expected.items()]
+    ((archive, path),) = find(name, data_dir).items()
+    content = _read_verified(name, path, ARCHIVES[name].md5[archive])
+    return list(_members(content, list(expected)).values())
 
 
 def _cifar10_source(data_dir):

@@ -19,7 +19,16 @@ import jax
 import numpy as np
 
 from jaxdd import augment
-from jaxdd.data import archives, bias, corruptions, datasets, degradations, files, folders
+from jaxdd.data import (
+    archives,
+    bias,
+    corruptions,
+    datasets,
+    degradations,
+    files,
+    folders,
+    published,
+)
 from jaxdd.data.datasets import Benchmark, Dataset
 
 
@@ -97,6 +106,18 @@ _THINGS = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 _DIGITS = tuple("0123456789")
+_KANA = tuple("o ki su tsu na ha ma ya re wo".split())
+_STL = tuple("airplane bird car cat deer dog horse monkey ship truck".split())
+_HUNDRED = tuple(
+    """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab
+    crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard
+    lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom
+    oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+    possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake
+    spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor
+    train trout tulip turtle wardrobe whale willow_tree wolf woman worm""".split()
+)
 
 SOURCES = {
     "digits": Source(1_437, 360, (16, 16, 1), "CC BY 4.0", _DIGITS, flips=False),
@@ -110,6 +131,16 @@ SOURCES = {
         50_000, 10_000, (32, 32, 3), "not stated", _THINGS, True,
         (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010),
     ),
+    "cifar100": Source(
+        50_000, 10_000, (32, 32, 3), "not stated", _HUNDRED, True,
+        (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762),
+    ),
+    "svhn": Source(
+        73_257, 26_032, (32, 32, 3), "research only", _DIGITS, False,
+        (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970),
+    ),
+    "kmnist": Source(60_000, 10_000, (32, 32, 1), "CC BY-SA 4.0", _KANA, flips=False),
+    "stl10": Source(5_000, 8_000, (96, 96, 3), "not stated", _STL),
 }  # fmt: skip
 """Unbiased sets by name."""
 
@@ -224,7 +255,7 @@ RECIPES |= {
     for name, label in (("cmnist", "CMNIST-DD"), ("ccifar10", "CCIFAR10-DD"))
 }
 
-NAMES = (*SOURCES, *RECIPES, "bffhq")
+NAMES = (*SOURCES, *RECIPES, "bffhq", *published.LAYOUTS)
 """Every name that `load` knows."""
 
 TESTS = ("uniform", "conflicting")
@@ -241,12 +272,18 @@ def load(
     placement: str = "centre",
     scenes: Benchmark | None = None,
     frost: str | os.PathLike | None = None,
+    label: str | None = None,
+    attribute: str | None = None,
+    resize: int | None = None,
+    skip_bad: bool = False,
 ) -> Benchmark:
     """Loads a benchmark by its name.
 
     | name | what |
     |---|---|
-    | digits, mnist, fashion_mnist, cifar10 | unbiased; `seed` has no effect |
+    | digits, mnist, fashion_mnist, kmnist | unbiased; `seed` has no effect |
+    | cifar10, cifar100, svhn, stl10 | likewise |
+    | tiny_imagenet, imagenette | unbiased, from the published folder |
     | cdigits, cmnist, cfmnist | shades of ten colours on black (LfF) |
     | cmnist-fg, cfmnist-fg | solid colours on black (FairDD) |
     | cmnist-bg, cfmnist-bg | black on solid colours (FairDD) |
@@ -261,6 +298,7 @@ def load(
     | cifar10-s | classes 0 to 4 mostly grey, 5 to 9 mostly in colour (FairDD) |
     | cifar10-two | two biases at once: grey halves as in cifar10-s, and the mark of cifar10-mark |
     | bffhq | faces: young or old, biased by gender; `conflict` names one of its folders |
+    | celeba, utkface, waterbirds | annotated; `label` and `attribute` name two of the columns |
 
     Args:
         name: one of `NAMES`.
@@ -281,6 +319,10 @@ def load(
             go behind training images. CIFAR-10 by default.
         frost: folder of photographs of frost for ccifar10, which are used at a fifth of their size;
             by default frost is drawn, see `jaxdd.data.corruptions.frost_texture`.
+        label: of an annotated set, the column that is the class.
+        attribute: of an annotated set, the column that is the bias attribute.
+        resize: of a published folder, height and width that its images are resized to, 1..256.
+        skip_bad: of a published folder, leave out images that do not decode.
 
     Returns:
         The benchmark; equal arguments give equal bytes on every machine.
@@ -296,11 +338,15 @@ def load(
         raise FileNotFoundError(f"data_dir must be a folder, found none at {data_dir}")
     if scenes is not None and not isinstance(scenes, Benchmark):
         raise TypeError(f"scenes must be a Benchmark, found {type(scenes).__name__}")
+    columns: dict[str, Any] = dict(label=label, attribute=attribute, resize=resize)
     options = dict(conflict=conflict, severity=severity, scenes=scenes, frost=frost, test=test)
+    options |= columns | {"skip_bad": skip_bad or None}
     _refuse_absent_options(name, options, placement)
     seed = datasets.check_integer("seed", seed, 0, 2**32 - 1)
     if name in SOURCES:
         return _unbiased(name, data_dir, placement)
+    if name in published.LAYOUTS:
+        return _published(name, data_dir, test, seed=seed, skip_bad=skip_bad, **columns)
     recipe = RECIPES.get(name)
     default = 0.005 if recipe is None else recipe.conflict
     conflict = datasets.check_share("conflict", default if conflict is None else conflict)
@@ -373,7 +419,7 @@ def statistics(benchmark: Benchmark) -> dict[str, float | int | str | None]:
     }  # fmt: skip
     if train.attributes is None or benchmark.aligned is None:
         return found
-    counts = _group_counts(benchmark, train)
+    counts = group_counts(benchmark, train)
     aligned = np.eye(benchmark.num_attributes, dtype=bool)[list(benchmark.aligned)]
     others = counts[~aligned].reshape(benchmark.num_classes, -1)
     found |= {
@@ -382,7 +428,7 @@ def statistics(benchmark: Benchmark) -> dict[str, float | int | str | None]:
         "spread": int(np.ptp(others, axis=1).max()) if others.size else 0,
     }
     if test.attributes is not None:
-        found["independence p"] = _independence(_group_counts(benchmark, test))
+        found["independence p"] = _independence(group_counts(benchmark, test))
     return found
 
 
@@ -406,6 +452,10 @@ def describe(name: str) -> tuple[str, ...]:
     if name == "bffhq":
         licence = "CC BY-NC-SA 4.0"
         return "19,200", "1,000", "64×64×3", "2", "0.005", licence, "young or old, by gender"
+    if layout := published.LAYOUTS.get(name):
+        sizes = (f"{count:,}" for count in layout.count)
+        size, values = f"{layout.size}×{layout.size}×3", str(layout.attributes or "–")
+        return *sizes, size, values, "–", layout.licence, layout.about
     recipe = RECIPES.get(name)
     source = SOURCES[name if recipe is None else recipe.source]
     h, w, c = source.shape
@@ -419,7 +469,13 @@ def describe(name: str) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _group_counts(benchmark, data):
+def group_counts(benchmark: Benchmark, data: Dataset) -> np.ndarray:
+    """Returns how many samples each group has, integers [classes, attributes].
+
+    Args:
+        benchmark: with attributes.
+        data: its training or its test set.
+    """
     counts = np.zeros((benchmark.num_classes, benchmark.num_attributes), int)
     np.add.at(counts, (data.labels, data.attributes), 1)
     return counts
@@ -444,18 +500,23 @@ def _check_name(name):
 
 def _refuse_absent_options(name, options, placement):
     recipe = RECIPES.get(name)
+    annotated = name in published.LAYOUTS and published.LAYOUTS[name].attribute is not None
     has = {
-        "conflict": name not in SOURCES,
+        "conflict": recipe is not None or name == "bffhq",
         "severity": recipe is not None and recipe.severity is not None,
         "scenes": name == "bgfmnist",
         "frost": recipe is not None and "frost" in recipe.attributes,
+        "label": annotated,
+        "attribute": annotated,
+        "resize": name in published.LAYOUTS,
+        "skip_bad": name in published.LAYOUTS,
     }
     for option, present in has.items():
         if options[option] is not None and not present:
             raise ValueError(f"{name} takes no {option}, found {_briefly(options[option])}")
     if options["test"] not in TESTS:
         raise ValueError(f"test must be {' or '.join(TESTS)}, found {options['test']!r}")
-    if options["test"] != "uniform" and name in SOURCES:
+    if options["test"] != "uniform" and not (annotated or has["conflict"]):
         raise ValueError(f"{name} is unbiased and has no {options['test']} test set")
     if placement not in ("centre", "corner"):
         raise ValueError(f"placement must be 'centre' or 'corner', found {placement!r}")
@@ -469,12 +530,20 @@ def _strategy(source):
     return augment.OPERATIONS if source.flips else datasets.UNFLIPPED
 
 
+_READERS = {
+    "cifar10": archives.cifar10,
+    "cifar100": archives.cifar100,
+    "svhn": archives.svhn,
+    "stl10": archives.stl10,
+}
+
+
 def _unbiased(name, data_dir, placement):
     if name == "digits":
         return digits()
     source = SOURCES[name]
-    if name == "cifar10":
-        parts = archives.cifar10(data_dir)
+    if name in _READERS:
+        parts = _READERS[name](data_dir)
     else:
         files = archives.find(name, data_dir)
         pads = (2, 2) if placement == "centre" else (4, 0)
@@ -486,8 +555,12 @@ def _unbiased(name, data_dir, placement):
             for images, labels in (archives.TRAIN, archives.TEST)
         ]
     train, test = (Dataset(images, labels.astype(np.int32)) for images, labels in parts)
+    k, strategy = len(source.classes), _strategy(source)
+    if not source.mean:
+        made = datasets.from_arrays(*train, test=test, num_classes=k, strategy=strategy, name=name)
+        return made._replace(class_names=source.classes)
     return Benchmark(
-        name, train, test, 10, 0, None, source.mean, source.std, _strategy(source), source.classes
+        name, train, test, k, 0, None, source.mean, source.std, strategy, source.classes
     )
 
 
@@ -569,10 +642,25 @@ def _bffhq(data_dir, conflict, test):
         raise ValueError("bffhq must be downloaded by hand; give the folder as data_dir")
     faces = folders.bffhq(data_dir, conflict=conflict)
     benchmark = datasets.from_folder(faces, strategy=augment.OPERATIONS, name="bffhq")
-    if test == "uniform":
-        return benchmark
+    return benchmark if test == "uniform" else _conflicting(benchmark)
+
+
+def _published(name, data_dir, test, *, seed, **asked):
+    if data_dir is None:
+        raise ValueError(f"{name} must be downloaded by hand; give the folder as data_dir")
+    layout = published.LAYOUTS[name]
+    strategy = augment.OPERATIONS if layout.flips else datasets.UNFLIPPED
+    found = published.read(name, data_dir, **asked)
+    benchmark = datasets.from_folder(found, strategy=strategy, name=name, seed=seed)
+    return benchmark if test == "uniform" else _conflicting(benchmark)
+
+
+def _conflicting(benchmark):
+    """The same with the conflicting test images only."""
     scored = benchmark.test
     kept = scored.attributes != np.array(benchmark.aligned)[scored.labels]
+    if not kept.any():
+        raise ValueError(f"{benchmark.name} has no conflicting test images with these columns")
     return benchmark._replace(test=datasets.select(scored, kept))
 
 

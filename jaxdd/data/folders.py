@@ -13,9 +13,11 @@ import numbers
 import os
 import pathlib
 import re
+import unicodedata
 import warnings
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +37,7 @@ _FILE_NAME = "file_name"
 _SPLITS = ("train", "test")
 _GREY = ("1", "L", "LA", "F", "I", "I;16", "I;16B", "I;16L", "I;16N")
 _LARGEST = 256
+_FEW = 8  # images that may all differ in their attribute
 
 
 class Folder(NamedTuple):
@@ -60,14 +63,30 @@ class Folder(NamedTuple):
     skipped: tuple[str, ...]
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """An image of a folder, and what its name or its table says about it.
+
+    Attributes:
+        file: the image.
+        label: its class.
+        attribute: its bias attribute, where known.
+        split: train or test, where known.
+    """
+
     file: pathlib.Path
     label: str
     attribute: str | None = None
     split: str | None = None
 
 
-def read(path: str | os.PathLike, *, resize: int | None = None, skip_bad: bool = False) -> Folder:
+def read(
+    path: str | os.PathLike,
+    *,
+    resize: int | None = None,
+    skip_bad: bool = False,
+    label: str | None = None,
+    attribute: str | None = None,
+) -> Folder:
     """Reads a folder of images.
 
     | layout | what is read |
@@ -91,6 +110,9 @@ def read(path: str | os.PathLike, *, resize: int | None = None, skip_bad: bool =
         path: the folder.
         resize: height and width to resize the central squares to, 1..256.
         skip_bad: leave out images that do not decode, instead of raising.
+        label: column of the table that holds the class; "label" by default.
+        attribute: column that holds the bias attribute, of however many; "attribute" by default,
+            where there is one of that name.
 
     Returns:
         The images in the order of the table, or of their paths with those for training first.
@@ -118,8 +140,12 @@ def read(path: str | os.PathLike, *, resize: int | None = None, skip_bad: bool =
     tables = [root / name for name in _TABLES if (root / name).is_file()]
     if len(tables) > 1:
         raise ValueError(f"{root} holds both {' and '.join(_TABLES)}, expected one of them")
-    rows = _table_rows(root, tables[0]) if tables else _folder_rows(root)
-    return _load(root, rows, resize, skip_bad)
+    chosen = {"label": label, "attribute": attribute}
+    if not tables and {*chosen.values()} != {None}:
+        named = " and ".join(f"{use} {name!r}" for use, name in chosen.items() if name is not None)
+        raise ValueError(f"{root} has no {_TABLES[0]} with columns; found no use for {named}")
+    rows = _table_rows(root, tables[0], chosen) if tables else _folder_rows(root)
+    return load(root, rows, resize=resize, skip_bad=skip_bad)
 
 
 def bffhq(path: str | os.PathLike, *, conflict: float = 0.005, resize: int = 64) -> Folder:
@@ -155,7 +181,7 @@ def bffhq(path: str | os.PathLike, *, conflict: float = 0.005, resize: int = 64)
         raise FileNotFoundError(f"{train} does not exist, found {present}")
     folders = [(train / "align", "train"), (train / "conflict", "train"), (root / "test", "test")]
     rows = [_bffhq_row(file, split) for folder, split in folders for file in _images(root, folder)]
-    return _load(root, rows, resize, skip_bad=False)
+    return load(root, rows, resize=resize)
 
 
 # --- rows from names ---------------------------------------------------------------------------
@@ -194,7 +220,7 @@ def _check_no_wrapper(root, folders):
 
 def _class_rows(root, above, split):
     return [
-        _Row(file, folder.name, None, split)
+        Row(file, folder.name, None, split)
         for folder in _folders(above)
         for file in _images(root, folder)
     ]
@@ -204,7 +230,7 @@ def _bffhq_row(file, split):
     match = re.fullmatch(r".*_([01])_([01])", file.stem)
     if match is None:
         raise ValueError(f"{file}: expected a name that ends in _y_b, with y and b either 0 or 1")
-    return _Row(file, match[1], match[2], split)
+    return Row(file, match[1], match[2], split)
 
 
 def _folders(root):
@@ -254,10 +280,14 @@ def _is_image(path):
 # --- rows from a table -------------------------------------------------------------------------
 
 
-def _table_rows(root, table):
-    columns, records = (_read_csv if table.suffix == ".csv" else _read_parquet)(table)
+def _table_rows(root, table, chosen):
+    if table.suffix == ".csv":
+        columns, records = read_csv(table)
+    else:
+        columns, records = _read_parquet(table, [*Row._fields, _FILE_NAME, *chosen.values()])
     if _FILE_NAME in columns:
         columns, records = _with_file(table, columns, records)
+    columns, records = with_columns(table, columns, records, chosen)
     _check_columns(table, columns)
     rows, first = [], {}
     for number, record in enumerate(records, 1):
@@ -266,7 +296,7 @@ def _table_rows(root, table):
             raise ValueError(
                 f"{where} has {len(columns) + len(record[None])} cells under {len(columns)} columns"
             )
-        row = _table_row(root, where, *(_text(where, name, record) for name in _Row._fields))
+        row = _table_row(root, where, *(_text(where, name, record) for name in Row._fields))
         earlier = first.setdefault(os.path.realpath(row.file), number)
         if earlier != number:
             raise ValueError(f"{where}: {record['file']} is in row {earlier} already")
@@ -278,16 +308,56 @@ def _table_rows(root, table):
     return rows
 
 
-def _read_csv(table):
+def with_columns(
+    table: pathlib.Path,
+    columns: Sequence[str],
+    records: list[dict[str, Any]],
+    chosen: Mapping[str, str | None],
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Renames columns of a table to what they are used for.
+
+    Args:
+        table: where it comes from, for errors.
+        columns: its columns.
+        records: its rows.
+        chosen: the column for each use, None to leave the table as it is.
+
+    Returns:
+        Columns and rows; a column that had the name of a use and is not chosen is dropped.
+
+    Raises:
+        ValueError: a column that is not there, or one with two uses.
+    """
+    uses = {name: use for use, name in chosen.items() if name is not None}
+    if len(uses) < sum(name is not None for name in chosen.values()):
+        raise ValueError(f"{' and '.join(chosen)} must be two columns, found {[*uses][0]!r} twice")
+    for name, use in uses.items():
+        if name not in columns:
+            near = difflib.get_close_matches(name, columns, 1)
+            hint = f" (is {near[0]!r} meant?)" if near else ""
+            found = ", ".join(columns) or "none"
+            raise ValueError(f"{table} has no column {name!r} to be the {use}{hint}, found {found}")
+    dropped = {*uses.values()} - uses.keys()
+    renamed = [uses.get(name, name) for name in columns if name not in dropped]
+    kept = [[(uses.get(k, k), v) for k, v in r.items() if k not in dropped] for r in records]
+    return renamed, [dict(record) for record in kept]
+
+
+def read_csv(table: pathlib.Path) -> tuple[Sequence[str], list[dict[str, Any]]]:
+    """Returns the columns and the rows of a CSV file; surplus cells of a row are under None.
+
+    Raises:
+        ValueError: a file that is not CSV in UTF-8.
+    """
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
-            return reader.fieldnames or (), list(reader)  # surplus cells are under None
+            return reader.fieldnames or (), list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{table} is not readable as CSV in UTF-8: {error}") from error
 
 
-def _read_parquet(table):
+def _read_parquet(table, wanted):
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
@@ -295,8 +365,7 @@ def _read_parquet(table):
     try:
         with parquet.ParquetFile(table) as file:
             names = file.schema_arrow.names
-            read = [name for name in (*_Row._fields, _FILE_NAME) if name in names]
-            return names, file.read(read).to_pylist()
+            return names, file.read([name for name in names if name in wanted]).to_pylist()
     except (ValueError, OSError) as error:
         raise ValueError(f"{table} is not readable as parquet: {error!r}") from error
 
@@ -309,11 +378,11 @@ def _with_file(table, columns, records):
 
 
 def _check_columns(table, found):
-    for column in _Row._fields:
+    for column in Row._fields:
         if (count := list(found).count(column)) > 1:
             raise ValueError(f"{table} has {count} columns {column!r}, expected one")
-    others = {name.strip().lower(): name for name in found if name not in _Row._fields}
-    for column in (name for name in _Row._fields if name not in found):
+    others = {name.strip().lower(): name for name in found if name not in Row._fields}
+    for column in (name for name in Row._fields if name not in found):
         required = column in ("file", "label")
         # To be meant, an optional column must be all but the same: "attributes", not "attractive".
         near = difflib.get_close_matches(column, others, 1, 0.6 if required else 0.85)
@@ -345,7 +414,7 @@ def _table_row(root, where, name, label, attribute, split):
         raise ValueError(f"{where}: expected a path relative to {root} and in it, found {name!r}")
     if not file.is_file():
         raise FileNotFoundError(f"{where}: there is no file {file}")
-    return _Row(file, label, attribute, split)
+    return Row(file, label, attribute, split)
 
 
 def _check_all_or_none(table, column, values):
@@ -360,8 +429,30 @@ def _check_all_or_none(table, column, values):
 # --- arrays from rows --------------------------------------------------------------------------
 
 
-def _load(root, rows, resize, skip_bad):
+def load(
+    root: pathlib.Path, rows: Sequence[Row], *, resize: int | None = None, skip_bad: bool = False
+) -> Folder:
+    """Decodes the images of a folder, once it is known what each of them is.
+
+    Args:
+        root: the folder, relative to which skipped images are told.
+        rows: the images; all or none have an attribute, and a split.
+        resize: height and width to resize the central squares to, as in `read`.
+        skip_bad: leave out images that do not decode, instead of raising.
+
+    Returns:
+        The images in the order of the rows.
+
+    Raises:
+        TypeError: a size that is no integer.
+        ValueError: an attribute that can be none, classes whose names are hard to tell apart, an
+            image that does not decode, or a class without training images.
+    """
+    if resize is not None:
+        _check_size(resize)
     class_names = _names(row.label for row in rows)
+    _check_spelling(root, class_names)
+    _check_attribute(root, rows)
     _check_classes(root, class_names, rows)
     files = [row.file for row in rows]
     headers = list(filter(None, _attempt(_header, files, skip_bad=skip_bad)))
@@ -394,6 +485,34 @@ def _names(values):
 def _indices(names, values):
     index = {name: i for i, name in enumerate(names)}
     return np.array([index[value] for value in values], np.int32)
+
+
+def _check_spelling(root, names):
+    """Refuses names that look alike wherever they are shown."""
+    shown = {}
+    for name in names:
+        other = shown.setdefault(" ".join(unicodedata.normalize("NFKC", name).split()), name)
+        if other != name:
+            raise ValueError(
+                f"{root}: the classes {other!r} and {name!r} are the same once blanks and accents "
+                "are written alike; rename or join them"
+            )
+
+
+def _check_attribute(root, rows):
+    values = {row.attribute for row in rows} - {None}
+    if not values:
+        return
+    if len(values) == 1:
+        raise ValueError(
+            f"{root}: all {len(rows)} images have the attribute {values.pop()!r}, expected at "
+            "least two values; without the column, nothing is scored by group"
+        )
+    if len(values) == len(rows) > _FEW:
+        raise ValueError(
+            f"{root}: the attribute has a value of its own for each of the {len(rows)} images, "
+            "expected one that images share; is it a name or a number of the image?"
+        )
 
 
 def _check_classes(root, names, rows):

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import rich.console
 import rich.table
+import rich.text
 import tyro
 
 from jaxdd.data import benchmarks
@@ -21,6 +22,8 @@ def find_bias(
     severity: int | None = None,
     resize: int | None = None,
     skip_bad: bool = False,
+    label: str | None = None,
+    attribute: str | None = None,
     seed: int = 0,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
@@ -33,6 +36,8 @@ def find_bias(
         severity: of the benchmark's bias, 1 to 4.
         resize: height and width in pixels that the images of a folder are resized to.
         skip_bad: leave out images of a folder that do not decode.
+        label: column that is the class, of an annotated set or of metadata.csv.
+        attribute: column that is the bias attribute, likewise.
         seed: of the benchmark, and of all that is drawn.
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: the HTML file; by default bias-DATASET.html.
@@ -40,7 +45,13 @@ def find_bias(
     out = pathlib.Path(f"bias-{sources.short(dataset)}.html") if out is None else out
     check_page(out)
     asked = options.DM(
-        conflict=conflict, severity=severity, resize=resize, skip_bad=skip_bad, seed=seed
+        conflict=conflict,
+        severity=severity,
+        resize=resize,
+        skip_bad=skip_bad,
+        label=label,
+        attribute=attribute,
+        seed=seed,
     )
     data = sources.load(dataset, asked, data_dir)
     progress = screen.Progress()
@@ -79,6 +90,8 @@ def show_dataset(
     test: Literal["uniform", "conflicting"] = "uniform",
     resize: int | None = None,
     skip_bad: bool = False,
+    label: str | None = None,
+    attribute: str | None = None,
     seed: int = 0,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
@@ -92,6 +105,8 @@ def show_dataset(
         test: test set of a benchmark, unbiased or bias-conflicting only.
         resize: height and width in pixels that the images of a folder are resized to.
         skip_bad: leave out images of a folder that do not decode.
+        label: column that is the class, of an annotated set or of metadata.csv.
+        attribute: column that is the bias attribute, likewise.
         seed: of the benchmark.
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
         out: PNG file for the contact sheet; none is drawn without it.
@@ -99,7 +114,14 @@ def show_dataset(
     if out is not None and (out.is_dir() or not out.name):
         raise ValueError(f"out must be a file for the picture, found the folder {out}")
     asked = options.DM(
-        conflict=conflict, severity=severity, test=test, resize=resize, skip_bad=skip_bad, seed=seed
+        conflict=conflict,
+        severity=severity,
+        test=test,
+        resize=resize,
+        skip_bad=skip_bad,
+        label=label,
+        attribute=attribute,
+        seed=seed,
     )
     start = time.perf_counter()
     benchmark = sources.load(dataset, asked, data_dir)
@@ -107,9 +129,35 @@ def show_dataset(
     for name, value in benchmarks.statistics(benchmark).items():
         print(f"{name:<16}{value:.4g}" if isinstance(value, float) else f"{name:<16}{value}")
     print(f"{'seconds':<16}{seconds:.2f}")
+    if benchmark.train.attributes is not None:
+        _groups(benchmark)
     if out is not None:
         _contact_sheet(out, benchmark)
         print(f"wrote {out}")
+
+
+def _groups(benchmark, *, most=20):
+    """Prints how many training images each group has; that of the aligned attribute is bold."""
+    counts = benchmarks.group_counts(benchmark, benchmark.train)
+    names = benchmark.attribute_names or tuple(map(str, range(benchmark.num_attributes)))
+    classes = benchmark.class_names or tuple(map(str, range(benchmark.num_classes)))
+    if max(counts.shape) > most:
+        print(f"groups          {counts.size}, of which {(counts == 0).sum()} are empty")
+        return
+    print("training images of each group; bold is what most of a class have, its aligned one")
+    table = rich.table.Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("class")
+    for name in names:
+        table.add_column(rich.text.Text(name), justify="right")
+    for name, row, aligned in zip(classes, counts, benchmark.aligned, strict=True):
+        cells = [f"[bold]{n}[/bold]" if i == aligned else str(n) for i, n in enumerate(row)]
+        table.add_row(rich.text.Text(name), *cells)
+    rich.console.Console().print(table)
+    if len(set(benchmark.aligned)) == 1 < benchmark.num_classes:
+        print(
+            f"every class is aligned with {names[benchmark.aligned[0]]}: aligned and conflicting "
+            "say which attribute is rare, not which class goes with it; compare the groups"
+        )
 
 
 def build_dataset(

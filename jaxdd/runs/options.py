@@ -48,6 +48,10 @@ class DM:
     """Height and width in pixels that the images of a folder are resized to."""
     skip_bad: bool = False
     """Leave out images of a folder that do not decode."""
+    label: str | None = None
+    """Column that is the class, of an annotated set or of metadata.csv."""
+    attribute: str | None = None
+    """Column that is the bias attribute, likewise."""
     strategy: tuple[str, ...] | None = None
     """Augmentation: some of color crop cutout flip scale rotate, or none; by default that of the
     benchmark, for images of your own all but flip."""

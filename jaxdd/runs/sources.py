@@ -20,8 +20,6 @@ def load(dataset, options, data_dir):
     """The benchmark of that name, the images in that folder, or a tensorflow-datasets set."""
     given = pathlib.Path(dataset).exists() or "/" in dataset or dataset.startswith(TFDS)
     if dataset in benchmarks.NAMES or not given:
-        if options.resize is not None or options.skip_bad:
-            raise ValueError(f"resize and skip-bad are for folders of images, {dataset} is none")
         return benchmarks.load(
             dataset,
             data_dir=data_dir,
@@ -29,19 +27,31 @@ def load(dataset, options, data_dir):
             severity=options.severity,
             seed=options.seed,
             test=options.test,
+            label=options.label,
+            attribute=options.attribute,
+            resize=options.resize,
+            skip_bad=options.skip_bad,
         )
     if (options.conflict, options.severity, options.test) != (None, None, "uniform"):
         raise ValueError(f"conflict, severity and test are for benchmarks, {dataset} is none")
     if dataset.startswith(TFDS):
-        if options.skip_bad:
-            raise ValueError(f"skip-bad is for folders of images, {dataset} is none")
+        if options.skip_bad or (options.label, options.attribute) != (None, None):
+            raise ValueError(
+                f"skip-bad, label and attribute are for folders of images, {dataset} is none"
+            )
         logging.getLogger("absl").setLevel(logging.ERROR)
         # By its name: it imports tensorflow-datasets, which nothing else should wait for.
         builders = importlib.import_module("jaxdd.data.builders")
         return builders.load(dataset.removeprefix(TFDS), data_dir=data_dir, resize=options.resize)
     if data_dir is not None:
         raise ValueError(f"data-dir is for benchmarks and tfds:NAME, {dataset} is a folder")
-    folder = folders.read(dataset, resize=options.resize, skip_bad=options.skip_bad)
+    folder = folders.read(
+        dataset,
+        resize=options.resize,
+        skip_bad=options.skip_bad,
+        label=options.label,
+        attribute=options.attribute,
+    )
     if folder.skipped:
         names = ", ".join(folder.skipped[:5]) + (", …" if folder.skipped[5:] else "")
         images = (
