@@ -465,16 +465,23 @@ def shipped(path: pathlib.Path) -> Iterator[str]:
     yield f"| [called tampered with](experiments/results/{path.name}) | {' | '.join(titles)} |"
     yield f"|---|{'--:|' * len(titles)}"
     for (title, name), found in cells.items():
-        beside = cells["weighted" if title == "biased" else title, "clean"]
-        counts = [0, 0, 0]
-        for seed, each in enumerate(found):
-            places = [(seed + i) % len(beside) for i in range(1, TRUSTED + 1)]
-            others = [beside[i] for i in dict.fromkeys(places) if beside is not found or i != seed]
-            counts[0] += STATISTICS["range"](each) > inspection.FURTHEST
-            if len(others) > 1:
-                counts[1] += bool(suspected(each, others, real=False))
-                counts[2] += bool(suspected(each, others, real=True))
-        yield f"| {title}, {name} | {' | '.join(f'{count} of {len(found)}' for count in counts)} |"
+        beside = cells.get(("weighted" if title == "biased" else title, "clean"), [])
+        alone = sum(STATISTICS["range"](each) > inspection.FURTHEST for each in found)
+        counts = [f"{alone} of {len(found)}"]
+        for real in (False, True):
+            hits = [
+                bool(suspected(each, others, real=real))
+                for seed, each in enumerate(found)
+                if len(others := _others(beside, seed, found)) > 1
+            ]
+            counts.append(f"{sum(hits)} of {len(hits)}" if hits else "–")
+        yield f"| {title}, {name} | {' | '.join(counts)} |"
+
+
+def _others(beside, seed, found):
+    """The trusted sets of the next seeds, without the one that is looked at."""
+    places = dict.fromkeys((seed + i) % len(beside) for i in range(1, TRUSTED + 1) if beside)
+    return [beside[place] for place in places if beside is not found or place != seed]
 
 
 def tables(path: pathlib.Path = RESULTS / "tampering.json") -> Iterator[list[str]]:
