@@ -15,16 +15,22 @@ seed; twenty of a method are clean, and each of these is tampered with, once for
   of the pixels.
 
 The published attack goes through eleven networks with 101 updates of the images in each; here it is
-ten (twenty where the trigger is smaller than four pixels), which move them less.
+ten, and twenty for 1 and 2, which move them less. The plans biased and weighted are sets of
+coloured digits, distilled plainly and by the oracle's weights, five each: does the audit call a set
+tampered with that is honest and biased, and do weights weaken the attack?
 
 A statistic finds a tampered set if it is larger there than in all but one of the twenty clean ones,
-5 % false alarms; statistics against a trusted set take the clean set of another seed for it.
-Intervals are percentiles of 2,000 bootstraps over clean and tampered sets.
+5 % false alarms; footprints are against the clean set of another seed. Intervals are Wilson's.
 
 Attack success is the share of 300 test images, of other classes than the target's, that networks
 trained on the set take for it once they bear the trigger; next to it that of the same trigger with
-networks trained on the clean set. About 40 minutes on two cores beside other work. What `out` holds
+networks trained on the clean set. 260 sets of six to seven processor seconds each. What `out` holds
 is not computed again, and exit code 3 says that the budget left some.
+
+Range finds the published trigger every time. Of somebody who cuts to [0, 1] it sees nothing, but
+roughness and footprint do, in each set, beside trusted sets; the scan for the trigger finds 30 to
+90 %. Beside five trusted sets four of forty honest ones are called tampered with, twice as many as
+asked for.
 """
 
 import functools
@@ -95,8 +101,9 @@ PLANS = {
 CELLS = (
     ("dm", ("clean", "4", "2", "published", "1")),
     ("dsa", ("clean", "4")),
-    ("biased", ("clean", "4")),
+    ("biased", ("clean",)),
     ("weighted", ("clean", "4")),
+    ("biased", ("4",)),
     ("dm", ("4±0.5",)),
     ("dsa", ("published", "2", "1")),
     ("dm", ("4±0.2",)),
@@ -458,16 +465,23 @@ def shipped(path: pathlib.Path) -> Iterator[str]:
     yield f"| [called tampered with](experiments/results/{path.name}) | {' | '.join(titles)} |"
     yield f"|---|{'--:|' * len(titles)}"
     for (title, name), found in cells.items():
-        beside = cells["weighted" if title == "biased" else title, "clean"]
-        counts = [0, 0, 0]
-        for seed, each in enumerate(found):
-            places = [(seed + i) % len(beside) for i in range(1, TRUSTED + 1)]
-            others = [beside[i] for i in dict.fromkeys(places) if beside is not found or i != seed]
-            counts[0] += STATISTICS["range"](each) > inspection.FURTHEST
-            if len(others) > 1:
-                counts[1] += bool(suspected(each, others, real=False))
-                counts[2] += bool(suspected(each, others, real=True))
-        yield f"| {title}, {name} | {' | '.join(f'{count} of {len(found)}' for count in counts)} |"
+        beside = cells.get(("weighted" if title == "biased" else title, "clean"), [])
+        alone = sum(STATISTICS["range"](each) > inspection.FURTHEST for each in found)
+        counts = [f"{alone} of {len(found)}"]
+        for real in (False, True):
+            hits = [
+                bool(suspected(each, others, real=real))
+                for seed, each in enumerate(found)
+                if len(others := _others(beside, seed, found)) > 1
+            ]
+            counts.append(f"{sum(hits)} of {len(hits)}" if hits else "–")
+        yield f"| {title}, {name} | {' | '.join(counts)} |"
+
+
+def _others(beside, seed, found):
+    """The trusted sets of the next seeds, without the one that is looked at."""
+    places = dict.fromkeys((seed + i) % len(beside) for i in range(1, TRUSTED + 1) if beside)
+    return [beside[place] for place in places if beside is not found or place != seed]
 
 
 def tables(path: pathlib.Path = RESULTS / "tampering.json") -> Iterator[list[str]]:
