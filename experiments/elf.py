@@ -23,7 +23,7 @@ the hypothesis about ELF. With the teacher of the weights, kd gains more than EL
 times as much on a random, biased subset, which has more to gain, and most of that score is the
 teacher's. Noise stays below chance, against the hypothesis. ResNet18, whose networks differ
 by far more, does not lose by the biased logits, but by the biased features, as supposed. All of
-this is one set; VGG11 has not been run, nor ResNet18 on a random subset and on noise.
+this is one set; VGG11 has not been run, nor the last four rows of ResNet18.
 """
 
 import functools
