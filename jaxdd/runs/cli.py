@@ -29,6 +29,7 @@ from jaxdd import __version__, parallel
 from jaxdd.data import archives, benchmarks, datasets, files
 from jaxdd.runs import (
     catalogue,
+    citing,
     manifest,
     options,
     pipeline,
@@ -321,6 +322,7 @@ COMMANDS = {
     "export": export_set,
     "sign": sign_set,
     "verify": verify_set,
+    "cite": citing.cite,
     "datasets": {
         "list": catalogue.list_datasets,
         "show": catalogue.show_dataset,
