@@ -7,8 +7,9 @@ import rich.table
 from jaxdd.runs import processes, results
 
 MEANING = (
-    "aligned: has the attribute that most of its class have; conflicting: has another; worst group: "
-    "class and attribute that are recognised least; mass: share of the weight on conflicting samples"
+    "aligned: has the attribute that most of its class have; conflicting: has another; "
+    "worst group: class and attribute that are recognised least; "
+    "mass: share of the weight on conflicting samples"
 )
 """What the words of the table mean."""
 
@@ -76,7 +77,7 @@ def show(rows, folder):
     console = rich.console.Console()
     console.print(table)
     if any(row.get("weights", {}).get("conflict_mass") is not None for row in rows.values()):
-        console.print(MEANING, highlight=False)
+        console.print(MEANING, highlight=False, soft_wrap=True)
     if all(results.percent(row["worst_group"]) == results.percent(None) for row in rows.values()):
         console.print("no bias attributes: what concerns groups was skipped")
     for name, row in rows.items():
