@@ -460,7 +460,12 @@ def group_counts(benchmark: Benchmark, data: Dataset) -> np.ndarray:
     Args:
         benchmark: with attributes.
         data: its training or its test set.
+
+    Raises:
+        ValueError: data without attributes.
     """
+    if data.attributes is None:
+        raise ValueError(f"groups need bias attributes, {benchmark.name} has none")
     counts = np.zeros((benchmark.num_classes, benchmark.num_attributes), int)
     np.add.at(counts, (data.labels, data.attributes), 1)
     return counts
