@@ -23,7 +23,9 @@ def test_what_was_used_is_cited(config, rows, expected):
 
 
 def test_every_entry_is_one():
-    keys = [re.match(r"@\w+\{(\w+),\n  title=", text)[1] for text in citations.SOURCES.values()]
+    text = "\n".join(citations.SOURCES.values())
+    keys = re.findall(r"^@\w+\{(\w+),\n  title=", text, re.M)
+    assert len(keys) == len(citations.SOURCES)
     assert len(set(keys)) == len(keys)
     for text in citations.SOURCES.values():
         assert text.count("{") == text.count("}") and text.endswith("}")
