@@ -131,7 +131,7 @@ def test_what_cannot_be_exported(make_run, exported, tmp_path):
     run = make_run(tmp_path / "run", np.zeros((2, 1, 4, 4, 2)))
     with pytest.raises(ValueError, match="PNG files hold 1 or 3 channels, found 2; export as npz"):
         publication.export(run, tmp_path / "out", format="png")
-    with pytest.raises(ValueError, match="format must be one of npz, png, found 'jpg'"):
+    with pytest.raises(ValueError, match="format must be one of npz, png, pt, found 'jpg'"):
         publication.export(run, tmp_path / "out", format="jpg")
     with pytest.raises(ValueError, match="has eight bits; export the run that it came from"):
         publication.export(exported / "png", tmp_path / "out")

@@ -3,6 +3,8 @@
 import csv
 import functools
 import json
+import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jaxdd
 from experiments.speed import workloads
 from experiments.tools import table
-from jaxdd import augment, contrastive, kde, matching, networks, training
+from jaxdd import augment, contrastive, evaluate, kde, matching, networks, tasks, training
 from jaxdd.data import benchmarks
-from jaxdd.runs import options
+from jaxdd.runs import options, publication
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+from experiments.examples import train_in_torch  # noqa: E402
 from experiments.speed import torch_peers as peers  # noqa: E402
 
 KEY = jax.random.key(0)
@@ -234,3 +238,27 @@ def test_png_files_score_as_the_arrays_do_in_torch(digits):
     images = torch.tensor((pixels.reshape(50, 64) / 255 - 0.3) / 0.4).float()
     rounded = accuracy(images, torch.tensor([int(row["label"]) for row in rows]), *test)
     assert exact > 0.6 and abs(exact - rounded) < 0.005
+
+
+def test_a_pt_file_trains_in_thirty_lines_as_here(digits, tmp_path):
+    """Within a point of jaxdd's own evaluation, six networks each."""
+    folder, images, labels = digits
+    made = publication.export(folder / "run", tmp_path / "out", format="pt")
+    assert made["kind"] == "npz" and "synthetic.pt" in made["files"]
+    found = jaxdd.load(tmp_path / "out", expect=made["root"])
+    script = pathlib.Path(train_in_torch.__file__).read_text(encoding="utf-8")
+    assert len(script.splitlines()) <= 30
+    there = train_in_torch.main(
+        tmp_path / "out" / "synthetic.pt", images / 255, labels, seeds=6, epochs=200
+    )
+    task = tasks.task(images, labels, num_classes=10, mean=found.mean, std=found.std, strategy=())
+    keys, network = jax.random.split(KEY, 6), networks.MLP(10)
+    here = evaluate.evaluate(keys, network, found.images, task, epochs=200).accuracy.mean()
+    assert here > 0.6 and abs(here - there) < 0.01
+
+
+def test_a_pt_file_needs_pytorch_and_leaves_nothing(digits, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match="the format pt needs PyTorch: pip install torch"):
+        publication.export(digits[0] / "run", tmp_path / "out", format="pt")
+    assert not any(tmp_path.iterdir())

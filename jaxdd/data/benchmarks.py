@@ -475,7 +475,12 @@ def group_counts(benchmark: Benchmark, data: Dataset) -> np.ndarray:
     Args:
         benchmark: with attributes.
         data: its training or its test set.
+
+    Raises:
+        ValueError: data without attributes.
     """
+    if data.attributes is None:
+        raise ValueError(f"groups need bias attributes, {benchmark.name} has none")
     counts = np.zeros((benchmark.num_classes, benchmark.num_attributes), int)
     np.add.at(counts, (data.labels, data.attributes), 1)
     return counts
@@ -652,15 +657,17 @@ def _published(name, data_dir, test, *, seed, **asked):
     strategy = augment.OPERATIONS if layout.flips else datasets.UNFLIPPED
     found = published.read(name, data_dir, **asked)
     benchmark = datasets.from_folder(found, strategy=strategy, name=name, seed=seed)
-    return benchmark if test == "uniform" else _conflicting(benchmark)
+    if test == "conflicting":
+        benchmark = _conflicting(benchmark)
+    if not len(benchmark.test.labels):
+        raise ValueError(f"{name} has no conflicting test images with these columns")
+    return benchmark
 
 
 def _conflicting(benchmark):
     """The same with the conflicting test images only."""
     scored = benchmark.test
     kept = scored.attributes != np.array(benchmark.aligned)[scored.labels]
-    if not kept.any():
-        raise ValueError(f"{benchmark.name} has no conflicting test images with these columns")
     return benchmark._replace(test=datasets.select(scored, kept))
 
 

@@ -28,7 +28,7 @@ import numpy as np
 import pooch
 import requests
 
-from jaxdd.data import archives, benchmarks, datasets
+from jaxdd.data import archives, benchmarks, citations, datasets
 
 try:
     import tensorflow_datasets as tfds
@@ -40,35 +40,7 @@ except ImportError as error:
         f"pip install tensorflow-datasets importlib_resources pillow ({error})"
     ) from error
 
-_CITATIONS = {
-    "lff": """@inproceedings{nam2020learning,
-  title={Learning from Failure: De-biasing Classifier from Biased Classifier},
-  author={Nam, Junhyun and Cha, Hyuntak and Ahn, Sungsoo and Lee, Jaeho and Shin, Jinwoo},
-  booktitle={Advances in Neural Information Processing Systems}, year={2020}}""",
-    "fairdd": """@inproceedings{zhou2025fairdd,
-  title={{FairDD}: Fair Dataset Distillation},
-  author={Zhou, Qihang and Fang, Shenhao and He, Shibo and Meng, Wenchao and Chen, Jiming},
-  booktitle={Advances in Neural Information Processing Systems}, year={2025}}""",
-    "digits": """@misc{alpaydin1998optical,
-  title={Optical Recognition of Handwritten Digits},
-  author={Alpaydin, Ethem and Kaynak, Cenk},
-  howpublished={UCI Machine Learning Repository}, year={1998}, doi={10.24432/C50P49}}""",
-    "mnist": """@article{lecun1998gradient,
-  title={Gradient-Based Learning Applied to Document Recognition},
-  author={LeCun, Yann and Bottou, Leon and Bengio, Yoshua and Haffner, Patrick},
-  journal={Proceedings of the IEEE}, volume={86}, number={11}, pages={2278--2324}, year={1998}}""",
-    "fashion_mnist": """@misc{xiao2017fashion,
-  title={Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms},
-  author={Xiao, Han and Rasul, Kashif and Vollgraf, Roland},
-  archivePrefix={arXiv}, eprint={1708.07747}, year={2017}}""",
-    "cifar10": """@techreport{krizhevsky2009learning,
-  title={Learning Multiple Layers of Features from Tiny Images},
-  author={Krizhevsky, Alex}, institution={University of Toronto}, year={2009}}""",
-    "bgfmnist": """@inproceedings{cui2024mitigating,
-  title={Mitigating Bias in Dataset Distillation},
-  author={Cui, Justin and Wang, Ruochen and Xiong, Yuanhao and Hsieh, Cho-Jui},
-  booktitle={International Conference on Machine Learning}, year={2024}}""",
-}
+_CITATIONS = citations.SOURCES | {"bgfmnist": citations.SOURCES["weights"]}
 
 
 @dataclasses.dataclass(eq=False)

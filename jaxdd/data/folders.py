@@ -311,9 +311,9 @@ def _table_rows(root, table, chosen):
 def with_columns(
     table: pathlib.Path,
     columns: Sequence[str],
-    records: list[dict[str, Any]],
+    records: list[dict[Any, Any]],
     chosen: Mapping[str, str | None],
-) -> tuple[list[str], list[dict[str, Any]]]:
+) -> tuple[list[str], list[dict[Any, Any]]]:
     """Renames columns of a table to what they are used for.
 
     Args:
@@ -343,7 +343,7 @@ def with_columns(
     return renamed, [dict(record) for record in kept]
 
 
-def read_csv(table: pathlib.Path) -> tuple[Sequence[str], list[dict[str, Any]]]:
+def read_csv(table: pathlib.Path) -> tuple[Sequence[str], list[dict[Any, Any]]]:
     """Returns the columns and the rows of a CSV file; surplus cells of a row are under None.
 
     Raises:
@@ -464,7 +464,7 @@ def load(
     _check_classes(root, class_names, kept)
     attribute_names = attributes = test = None
     if rows[0].attribute is not None:
-        attribute_names = _names(row.attribute for row in rows)
+        attribute_names = _names(str(row.attribute) for row in rows)
         attributes = _indices(attribute_names, [row.attribute for row in kept])
     if rows[0].split is not None:
         test = np.array([row.split == "test" for row in kept])

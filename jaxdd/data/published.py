@@ -80,15 +80,14 @@ def read(
     """
     layout = LAYOUTS[name]
     root = _root(name, path)
-    chosen = _columns(name, layout, label, attribute)
+    usual, biased = chosen = _columns(name, layout, label, attribute)
     records = layout.records(root)
     _check_columns(root, records, chosen)
-    label, attribute = chosen
     rows = [
         folders.Row(
             _inside(root, record["file"]),
-            record[label],
-            record[attribute] if attribute else None,
+            record[usual],
+            record[biased] if biased else None,
             record.get("split"),
         )
         for record in records
@@ -97,8 +96,8 @@ def read(
     found = folders.load(root, rows, resize=size, skip_bad=skip_bad)
     names = layout.names(root)
     return found._replace(
-        class_names=_named(names, label, found.class_names),
-        attribute_names=found.attribute_names and _named(names, attribute, found.attribute_names),
+        class_names=_named(names, usual, found.class_names),
+        attribute_names=found.attribute_names and _named(names, biased, found.attribute_names),
     )
 
 

@@ -29,6 +29,7 @@ from jaxdd import __version__, parallel
 from jaxdd.data import archives, benchmarks, datasets, files
 from jaxdd.runs import (
     catalogue,
+    citing,
     inspection,
     judging,
     manifest,
@@ -226,7 +227,7 @@ def export_set(
     source: tyro.conf.Positional[pathlib.Path],
     folder: tyro.conf.Positional[pathlib.Path],
     *,
-    format: Literal["npz", "png"] = "npz",
+    format: Literal["npz", "png", "pt"] = "npz",
     score: bool = False,
     dataset: str | None = None,
     data_dir: pathlib.Path | None = None,
@@ -238,7 +239,8 @@ def export_set(
     Args:
         source: folder of a finished run; without --score also of an exported set.
         folder: to write to; absent or empty.
-        format: npz is the file of the run, png a folder of images with metadata.csv.
+        format: npz is the file of the run, png a folder of images with metadata.csv; pt has the
+            file of the run and the list that PyTorch scripts load.
         score: evaluate what the PNG files hold, as the run did its images.
         dataset: for --score, the folder of images or tfds:NAME that the run was made from.
         data_dir: for --score, folder with the original files.
@@ -384,6 +386,7 @@ COMMANDS = {
     "sign": sign_set,
     "verify": verify_set,
     "audit": audit_set,
+    "cite": citing.cite,
     "datasets": {
         "list": catalogue.list_datasets,
         "show": catalogue.show_dataset,

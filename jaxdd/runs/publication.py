@@ -5,8 +5,9 @@ one that holds only what others need.
 
     npz    synthetic.npz as the run wrote it
     png    images/CLASS/NUMBER.png and metadata.csv, which `jaxdd.data.folders` reads
+    pt     as npz, and synthetic.pt, the list that PyTorch scripts of the field load
 
-Both have README.md, a data set card.
+All have README.md, a data set card. A .pt file is a pickle: it is written for others, never read.
 """
 
 import contextlib
@@ -30,6 +31,9 @@ from jaxdd.data import benchmarks, files
 from jaxdd.runs import manifest, pages, report, results, store
 
 FORMATS = ("npz", "png")
+"""What a set is read from."""
+
+EXPORTS = (*FORMATS, "pt")
 """What a set can be exported as."""
 
 MARGIN = 1.0
@@ -239,7 +243,7 @@ def export(
     Args:
         source: a run, or an exported set; it is verified first.
         folder: where to; absent or empty.
-        format: one of `FORMATS`. PNG files hold eight bits, which rounds, and cuts pixels outside
+        format: one of `EXPORTS`. PNG files hold eight bits, which rounds, and cuts pixels outside
             of [0, 1].
         measure: from the images of the PNG files, normalised, to their scores, as
             `jaxdd.runs.transfer.score` finds them; they are not measured without it.
@@ -250,11 +254,12 @@ def export(
     Raises:
         FileExistsError: there are files in the folder, or it is a file or a link.
         FileNotFoundError: the source has no manifest.
+        ImportError: pt without PyTorch.
         ValueError: the source is damaged, the folder is inside of a set, or the images have a
             number of channels that PNG files do not have.
     """
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, found {format!r}")
+    if format not in EXPORTS:
+        raise ValueError(f"format must be one of {', '.join(EXPORTS)}, found {format!r}")
     if measure is not None and format != "png":
         raise ValueError(f"{format} is not rounded, and has the scores of the run")
     source, folder = (files.expanded(path) for path in (source, folder))
@@ -262,12 +267,15 @@ def export(
     checked = manifest.check(source)
     found = _verified(source, checked)
     with _whole(folder) as temporary:
-        if format == "npz":
-            about = _write_npz(temporary, found, checked)
-        else:
+        if format == "png":
             about = _write_png(temporary, found, measure)
+        else:
+            about = _write_npz(temporary, found, checked)
+        if format == "pt":
+            _write_pt(temporary, found)
         told = {name: checked.manifest.get(name) for name in ("provenance", "scores")}
-        content = {"kind": format, "parent": checked.manifest["root"], **told, **about}
+        kind = "png" if format == "png" else "npz"
+        content = {"kind": kind, "parent": checked.manifest["root"], **told, **about}
         try:
             (temporary / _CARD).write_text(card(found, content), encoding="utf-8")
         except (KeyError, TypeError, AttributeError, jinja2.TemplateError) as error:
@@ -318,6 +326,21 @@ def _write_npz(folder, found, checked):
         raise ValueError("the source has eight bits; export the run that it came from")
     (folder / _SET).write_bytes(checked.contents[_SET])
     return {name: found.manifest[name] for name in ("arrays", "classes", "normalisation", "range")}
+
+
+def _write_pt(folder, found):
+    """`{"data": [[images, labels]]}`, images float32 [n, c, h, w] and labels int64 [n]."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError("the format pt needs PyTorch: pip install torch") from error
+    images = found.images.reshape(-1, *found.images.shape[2:]).transpose(0, 3, 1, 2)
+    pair = [
+        torch.tensor(np.ascontiguousarray(images)),
+        torch.tensor(found.labels.reshape(-1)).long(),
+    ]
+    told = {"mean": found.mean.tolist(), "std": found.std.tolist(), "classes": list(found.classes)}
+    torch.save({"data": [pair], **told}, folder / "synthetic.pt")
 
 
 def _write_png(folder, found, measure):

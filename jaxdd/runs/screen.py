@@ -6,6 +6,41 @@ import rich.table
 
 from jaxdd.runs import processes, results
 
+MEANING = (
+    "aligned: has the attribute that most of its class have; conflicting: has another; "
+    "worst group: class and attribute that are recognised least; "
+    "mass: share of the weight on conflicting samples"
+)
+"""What the words of the table mean."""
+
+
+class Printer:
+    """Prints a line for each stage and for each tenth of it: `pipeline.run(…, report=Printer())`.
+
+    >>> tell = Printer()
+    >>> for step in range(101):
+    ...     tell("none", step, 100, loss=2.0 if step > 50 else None)
+    ...     if step == 60:
+    ...         break
+    none: 0 of 100
+    none: 10 of 100
+    none: 20 of 100
+    none: 30 of 100
+    none: 40 of 100
+    none: 50 of 100
+    none: 60 of 100, loss 2.000
+    """
+
+    def __init__(self):
+        self.told = {}
+
+    def __call__(self, task, done, total, loss=None, speed=None):
+        """Prints how far a stage is, where that is a tenth further than what was printed."""
+        part = 10 * done // max(total, 1)
+        if self.told.get(task) != part:
+            self.told[task] = part
+            print(f"{task}: {done} of {total}" + ("" if loss is None else f", loss {loss:.3f}"))
+
 
 class Progress:
     """A rich progress bar for each task, fed by the pipeline's reports."""
@@ -41,6 +76,8 @@ def show(rows, folder):
         table.add_row(name, *map(results.percent, scores), "–" if mass is None else f"{mass:.2f}")
     console = rich.console.Console()
     console.print(table)
+    if any(row.get("weights", {}).get("conflict_mass") is not None for row in rows.values()):
+        console.print(MEANING, highlight=False, soft_wrap=True)
     if all(results.percent(row["worst_group"]) == results.percent(None) for row in rows.values()):
         console.print("no bias attributes: what concerns groups was skipped")
     for name, row in rows.items():
