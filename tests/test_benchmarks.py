@@ -639,7 +639,7 @@ IMAGE = np.zeros((1, 4, 4), np.uint8)
     [
         ("cmist", {}, ValueError, "'cmist'; did you mean 'cmnist'.* known are digits, mnist"),
         ("Fashion-MNIST", {}, ValueError, "did you mean 'fashion_mnist'"),
-        ("imagenet", {}, ValueError, "unknown data set 'imagenet'; known are digits"),
+        ("nonsense", {}, ValueError, "unknown data set 'nonsense'; known are digits"),
         (3, {}, TypeError, "name must be a string, found int"),
         ("cdigits", dict(conflict=1.2), ValueError, r"conflict must lie in \[0, 1\], found 1.2"),
         ("cdigits", dict(conflict=float("nan")), ValueError, "found nan"),
