@@ -331,7 +331,7 @@ def _write_npz(folder, found, checked):
 def _write_pt(folder, found):
     """`{"data": [[images, labels]]}`, images float32 [n, c, h, w] and labels int64 [n]."""
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("the format pt needs PyTorch: pip install torch") from error
     images = found.images.reshape(-1, *found.images.shape[2:]).transpose(0, 3, 1, 2)

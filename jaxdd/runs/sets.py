@@ -127,7 +127,7 @@ def _npz(path):
 
 def _torch(path):
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(f"{path} needs PyTorch to be read: pip install torch") from error
     try:
