@@ -48,11 +48,11 @@ import tyro
 from experiments.attacks import poison
 from experiments.tools.budget import deadline, seconds
 from experiments.tools.grid import RESULTS
-from jaxdd import audit, distill, networks, reweight, sampling, training
+from jaxdd import audit, distill, networks, reweight, sampling, training, trajectories
 from jaxdd.data import archives, benchmarks, files
 from jaxdd.runs import cli, inspection, results
 
-IPC, SEEDS, FEW = 5, 20, 5
+IPC, SEEDS, FEW, EXPERTS = 5, 20, 5, 10
 CLASSES, SIZES = 10, (1, 2, 4)
 NETWORK, OTHER = networks.ConvNet(CLASSES, 16, 2), networks.MLP(CLASSES)
 STRATEGY = ("color", "crop", "cutout", "scale", "rotate")
@@ -95,6 +95,7 @@ class Plan(NamedTuple):
 PLANS = {
     "dm": Plan("mnist", "dm", 60),
     "dsa": Plan("mnist", "dsa", 40),
+    "mtt": Plan("mnist", "mtt", 60),
     "biased": Plan("cmnist", "dm", 60),
     "weighted": Plan("cmnist", "dm", 60, weighted=True),
 }
@@ -107,6 +108,7 @@ CELLS = (
     ("dm", ("4±0.5",)),
     ("dsa", ("published", "2", "1")),
     ("dm", ("4±0.2",)),
+    ("mtt", ("clean", "published", "4", "2", "1")),
 )
 """Sets of each plan, in the order in which they are made."""
 
@@ -156,8 +158,11 @@ def base(name: str) -> str:
 # --- sets --------------------------------------------------------------------------------------
 
 
-@functools.cache
 def _method(name):
+    if name == "mtt":
+        return distill.trajectory_matching(
+            NETWORK, optax.sgd(100.0, 0.5), inner=10, rate=0.05, strategy=STRATEGY
+        )
     rate = 1.0 if name == "dm" else 0.1
     given = NETWORK, optax.sgd(rate, 0.5)
     if name == "dm":
@@ -168,15 +173,31 @@ def _method(name):
 _DRAW = functools.partial(sampling.weighted_batch, size=32)
 
 
-def distilled(plan: Plan, data: Data, seed: int) -> np.ndarray:
+@functools.cache
+def _parts(plan, data_dir):
+    """The method, what it draws and where from: images, or experts that learned from them."""
+    pool = load(plan, data_dir).pool
+    if plan.method != "mtt":
+        return _method(plan.method), _DRAW, pool
+    expert = lambda key: trajectories.train(
+        key, NETWORK, pool, draw=_DRAW, epochs=10, updates=20,
+        optimizer=optax.sgd(0.05), strategy=STRATEGY,
+    )  # fmt: skip
+    experts = jax.jit(lambda keys: jax.lax.map(expert, keys))(
+        jax.random.split(jax.random.key(2000), EXPERTS)
+    )
+    return _method("mtt"), functools.partial(trajectories.segment, span=2, latest=5), experts
+
+
+def distilled(plan: Plan, data_dir: pathlib.Path | None, seed: int) -> np.ndarray:
     """Distils the clean set of a seed, `[m, h, w, c]`, class by class."""
     key_init, key = jax.random.split(jax.random.key(seed))
-    method = _method(plan.method)
-    state = method.init(sampling.initial_real(key_init, data.pool, ipc=IPC, weighted=True))
+    (method, draw, source), pool = _parts(plan, data_dir), load(plan, data_dir).pool
+    state = method.init(sampling.initial_real(key_init, pool, ipc=IPC, weighted=True))
     given: dict[str, Any] = dict(
-        method=method, draw=_DRAW, steps=plan.steps, chunk_length=plan.steps
+        method=method, draw=draw, steps=plan.steps, chunk_length=plan.steps
     )
-    *_, (_, state, _) = distill.run(key, state, data.pool, **given)
+    *_, (_, state, _) = distill.run(key, state, source, **given)
     return np.asarray(state.images).reshape(-1, *state.images.shape[2:])
 
 
@@ -211,7 +232,7 @@ def made(
     if path.exists():
         return files.read_arrays(path, names=("images",))["images"]
     if name == "clean":
-        images = distilled(plan, load(plan, data_dir), seed)
+        images = distilled(plan, data_dir, seed)
     else:
         clean = made(plan, "clean", seed, data_dir=data_dir, work=work)
         images = attack(plan, name, data_dir)(jax.random.key(1000 + seed), jnp.asarray(clean))

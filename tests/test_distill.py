@@ -150,7 +150,7 @@ def test_unequal_classes_and_more_images_than_a_class_holds(draw):
 def test_other_class_counts_and_image_shapes(classes, shape):
     pool = make_pool((5,) * classes, shape=shape)
     network = networks.ConvNet(classes, width=4, depth=1)
-    method = distill.distribution_matching(network, OPTIMIZER)
+    method = distill.distribution_matching(network, OPTIMIZER, strategy=("crop", "color"))
     chunks = distill.run(
         KEY, start(pool, method), pool, method=method, draw=DRAW, steps=2, chunk_length=2
     )
@@ -462,7 +462,7 @@ def test_weights_of_gradient_matching():
 def test_gradient_matching_on_other_shapes(classes, ipc, shape):
     pool = make_pool((5,) * classes, shape=shape)
     network = networks.ConvNet(classes, width=4, depth=1)
-    method = distill.gradient_matching(network, OPTIMIZER, outer=2, inner=1, strategy=("crop",))
+    method = distill.gradient_matching(network, OPTIMIZER, outer=2, inner=1, strategy=())
     chunks = distill.run(
         KEY, start(pool, method, ipc=ipc), pool, method=method, draw=DRAW, steps=3, chunk_length=3
     )

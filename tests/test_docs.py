@@ -7,7 +7,8 @@ import shlex
 
 import pytest
 
-from experiments.tools import front, overview, table
+from experiments import claims
+from experiments.tools import grid, overview, table
 from jaxdd.runs import cli, options
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -58,10 +59,10 @@ def test_from_data_to_scores_in_twelve_lines():
 def test_the_table_of_the_readme_is_generated():
     tables = re.findall(r"(?:^\|.*\n)+", README, re.M)
     shown = [block for block in tables if "±" in block or "](experiments/results/" in block]
-    assert shown == ["\n".join(front.lines()) + "\n"]
+    assert shown == ["\n".join(claims.lines()) + "\n"]
 
 
-@pytest.mark.parametrize("claim", front.CLAIMS, ids=lambda claim: claim.said)
+@pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: claim.said)
 def test_a_command_makes_what_its_results_are_of(claim, monkeypatch):
     """What the command would do is the configuration of both rows, and it makes both."""
     loaded, compared = [], []
@@ -74,12 +75,12 @@ def test_a_command_makes_what_its_results_are_of(claim, monkeypatch):
         cli.pipeline, "compare", lambda **given: compared.append(given) or {"rows": {}}
     )
     monkeypatch.setattr(cli.screen, "show", lambda rows, out: None)
-    cli._parse(shlex.split(front.command(claim))[1:])()
+    cli._parse(shlex.split(claims.command(claim))[1:])()
     (given,) = compared
     assert loaded == [claim.dataset] and {"none", claim.weighted} <= set(given["rows"])
-    for name, row in front.pair(claim).items():
-        config = row["config"]
-        assert (config["dataset"], config["row"]) == (claim.dataset, name)
+    for cell in claims.pair(claim):
+        config = grid.depends(cell)
+        assert (config["dataset"], config["row"]) == (claim.dataset, cell.row)
         assert dataclasses.asdict(options.read(config).resolved()) == dataclasses.asdict(
             given["options"]
         )

@@ -14,9 +14,9 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments import elf, no_bias, seeds, svr, tampering
+from experiments import claims, elf, no_bias, seeds, svr, tampering
 from experiments.attacks import laboratory
-from experiments.tools import front, grid, overview
+from experiments.tools import grid, overview
 from jaxdd import kde
 from jaxdd.data import files
 from jaxdd.runs import cli, options, report, results
@@ -250,7 +250,7 @@ def computed() -> Iterator[tuple[grid.Grid, Sequence[grid.Cell]]]:
 
 def blocks() -> Iterator[list[str]]:
     """Every table that the pages may hold, as lines of Markdown."""
-    yield list(front.lines())
+    yield list(claims.lines())
     yield list(overview.lines())
     yield list(compared())
     for found, cells in computed():
