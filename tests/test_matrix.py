@@ -38,6 +38,17 @@ def test_a_cell_is_computed_once_for_its_settings(tmp_path):
     assert files.read_json(path).keys() == {"a", "b"} and found.keys() == {"b"}
 
 
+def test_what_another_process_wrote_meanwhile_stays(tmp_path):
+    path = tmp_path / "rows.json"
+
+    def slow():
+        cells.fill(path, [counting("b", {}, [])])
+        return SCORE
+
+    cells.fill(path, [cells.Cell("a", {}, slow)])
+    assert files.read_json(path).keys() == {"a", "b"}
+
+
 def test_a_number_that_was_changed_is_refused(tmp_path):
     path = tmp_path / "rows.json"
     cells.fill(path, [counting("a", {}, [])])
