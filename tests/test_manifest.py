@@ -188,10 +188,15 @@ def rename(folder):
     (folder / "weights.npz").rename(folder / "weight.npz")
 
 
-def link(folder):
+def link(folder, name="weights.npz"):
     """The very bytes, but what is behind a link can be changed elsewhere."""
-    shutil.move(folder / "weights.npz", folder.parent / "weights.npz")
-    (folder / "weights.npz").symlink_to(folder.parent / "weights.npz")
+    shutil.move(folder / name, folder.parent / name)
+    (folder / name).symlink_to(folder.parent / name)
+
+
+def cover(folder):
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json").mkdir()
 
 
 def tell(folder):
@@ -210,6 +215,11 @@ TAMPERED = {
     "removed": (lambda folder: (folder / "config.json").unlink(), "lacks config.json, which its"),
     "renamed": (rename, "lacks weights.npz, which its manifest lists"),
     "linked": (link, "weights.npz is a link, expected a file"),
+    "linked manifest": (
+        lambda folder: link(folder, "manifest.json"),
+        "manifest.json is a link, expected a file",
+    ),
+    "folder for a manifest": (cover, "manifest.json is no file, expected a file"),
     "other scores": (tell, "result.json is not what the manifest says: scores.accuracy.mean is 0."),
     "no scores": (lambda folder: (folder / "result.json").unlink(), "result.json"),
 }

@@ -230,13 +230,16 @@ def read(folder: str | os.PathLike, *, expect: str | None = None) -> dict[str, A
 
     Raises:
         FileNotFoundError: there is no manifest.
-        ValueError: it is damaged, of a newer version, or has another root.
+        ValueError: it is a link, damaged, of a newer version, or has another root.
     """
     path = pathlib.Path(folder) / NAME
     if expect is not None and not (isinstance(expect, str) and _HASH.fullmatch(expect)):
         raise ValueError(f"expect must be 64 hexadecimal digits in lower case, found {expect!r}")
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise FileNotFoundError(f"{folder} has no {NAME}; {advice(path.parent)}")
+    if path.is_symlink() or not path.is_file():
+        kind = "a link" if path.is_symlink() else "no file"
+        raise ValueError(f"{path} is {kind}, expected a file")
     if (size := path.stat().st_size) > _LARGEST:
         raise ValueError(f"{path} has {size:,} bytes, expected at most {_LARGEST:,}")
     found = files.read_json(path)
