@@ -48,11 +48,11 @@ STAGES = tuple(tuple(n // 16 for n in stage) for stage in networks.VGG11(10).sta
 JUDGES = {
     "convnet": networks.ConvNet(10, 16, 2),
     "resnet18": networks.ResNet18(10, widths=(4, 8, 16, 32)),
-    "vgg11": networks.VGG11(10, stages=STAGES),
+    "vgg11-bn": networks.VGG11(10, networks.BatchNorm, stages=STAGES),
 }
 ELF = {
     name: functools.partial(elf.train, split=split)
-    for name, split in {"convnet": 2, "resnet18": 7, "vgg11": 3}.items()
+    for name, split in {"convnet": 2, "resnet18": 7, "vgg11-bn": 3}.items()
 }
 """Each front gives 16 channels of 4×4 pixels, as the teacher. One object each, as a program."""
 

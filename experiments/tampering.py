@@ -95,7 +95,7 @@ class Plan(NamedTuple):
 PLANS = {
     "dm": Plan("mnist", "dm", 60),
     "dsa": Plan("mnist", "dsa", 40),
-    "mtt": Plan("mnist", "mtt", 60),
+    "mtt": Plan("mnist", "mtt", 100),
     "biased": Plan("cmnist", "dm", 60),
     "weighted": Plan("cmnist", "dm", 60, weighted=True),
 }
@@ -161,7 +161,7 @@ def base(name: str) -> str:
 def _method(name):
     if name == "mtt":
         return distill.trajectory_matching(
-            NETWORK, optax.sgd(100.0, 0.5), inner=10, rate=0.05, strategy=STRATEGY
+            NETWORK, optax.sgd(10.0, 0.5), inner=10, rate=0.05, strategy=STRATEGY
         )
     rate = 1.0 if name == "dm" else 0.1
     given = NETWORK, optax.sgd(rate, 0.5)

@@ -383,7 +383,16 @@ class InstanceNorm(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Returns the normalised images, `[n, h, w, c]`."""
+        """Returns the normalised images, `[n, h, w, c]`.
+
+        Raises:
+            ValueError: of one pixel nothing but the shift would be left.
+        """
+        if images.shape[1:3] == (1, 1):
+            raise ValueError(
+                "instance norm needs more than one pixel, found 1×1: the images are too small for "
+                "so deep a network; take larger ones, fewer blocks, or batch norm"
+            )
         channels = images.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)

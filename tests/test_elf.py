@@ -78,11 +78,11 @@ def test_the_rear_after_the_front_is_the_network():
 def test_every_network_is_split_where_the_literature_does(kind, norm):
     """A ConvNet before its head, the others in their fourth stage, by shapes alone."""
     network, expected = KINDS[kind]
-    network = network.clone(norm=norm)
+    network, images = network.clone(norm=norm), jnp.zeros((4, 32, 32, 1))
     split = elf.split_point(network)
-    shape = elf.shape_of(network, IMAGES)
+    shape = elf.shape_of(network, images)
     assert split == expected and shape[-1] == (4 if kind == "convnet" else 8)
-    params = jax.eval_shape(network.init, KEY, IMAGES)
+    params = jax.eval_shape(network.init, KEY, images)
     front = jax.ShapeDtypeStruct((4, *shape), jnp.float32)
     rear = jax.eval_shape(functools.partial(network.apply, start=split), params, front)
     assert rear.logits.shape == (4, 2)
@@ -91,12 +91,12 @@ def test_every_network_is_split_where_the_literature_does(kind, norm):
 def test_parts_in_turn_have_the_parameters_of_the_whole():
     """Names do not depend on the part that is applied, so one tree serves all."""
     network, _ = KINDS["resnet18"]
-    params = jax.eval_shape(network.init, KEY, IMAGES)
-    shape = IMAGES
+    shape = images = jnp.zeros((4, 32, 32, 1))
+    params = jax.eval_shape(network.init, KEY, images)
     for i in range(networks.parts(network)):
         apply = functools.partial(network.apply, start=i, stop=i + 1)
         shape = jax.eval_shape(apply, params, shape)
-    assert shape.shape == (4, 1, 1, 8)
+    assert shape.shape == (4, 4, 4, 8)
 
 
 def test_the_features_are_those_before_the_head():

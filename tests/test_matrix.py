@@ -93,9 +93,9 @@ def test_real_images_and_noise_are_as_many_of_each_class_as_the_set():
 
 @pytest.mark.parametrize("name", parts.JUDGES)
 def test_the_teacher_has_the_features_that_the_network_needs(name):
-    """ConvNets of instance norm, as wide as the front, on images of 28 pixels; by shapes alone."""
+    """ConvNets of instance norm, as wide as the front, on images of 32 pixels; by shapes alone."""
     network = parts.named_network(dataclasses.replace(OPTIONS, network=name, depth=3), 10)
-    images = jnp.zeros((1, 28, 28, 3))
+    images = jnp.zeros((1, 32, 32, 3))
     found = matrix.teacher_network(network, images, OPTIONS)
     width = {"vgg11": 512, "resnet18": 512}.get(name.partition("-")[0], OPTIONS.width)
     assert found.width == width and found.norm is networks.InstanceNorm

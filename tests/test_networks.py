@@ -119,7 +119,7 @@ def test_the_kernel_gradient_off_the_cpu_is_the_same_number():
 @functools.cache
 def applied(name):
     """Images that are no squares, parameters, and what the network makes of them."""
-    images = random((2, 28, 20, 1))
+    images = random((2, 36, 32, 1))
     params = jax.jit(SMALL[name]().init)(KEY, images)
     return images, params, jax.jit(SMALL[name]().apply)(params, images)
 
@@ -131,6 +131,14 @@ def test_features_and_logits(name):
     head = params["params"]["classifier"]
     np.testing.assert_allclose(logits, features @ head["kernel"] + head["bias"], atol=1e-4)
     assert logits.shape == (2, 3) and features.shape == (2, head["kernel"].shape[0])
+
+
+def test_images_that_leave_one_pixel_to_instance_norm_are_refused():
+    """VGG11 on MNIST: its last stage would give the same whatever the image is."""
+    images = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
+    with pytest.raises(ValueError, match="needs more than one pixel, found 1×1"):
+        networks.count_classes(networks.VGG11(10), images)
+    assert networks.count_classes(networks.VGG11(10, networks.BatchNorm), images) == 10
 
 
 @pytest.mark.parametrize(
