@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxdd import _checks
@@ -69,11 +70,29 @@ class Profile(NamedTuple):
         eigenvalues: of the real Ψ.
         variance: `vᵀ Ψ_s v / λ`; 0 where the real features do not vary.
         error: `‖vᵀ(Φ − Φ_s)‖ / ‖vᵀΦ‖`; 0 where the real classes give no signal.
+        signal: `‖vᵀΦ‖`.
     """
 
     eigenvalues: jax.Array
     variance: jax.Array
     error: jax.Array
+    signal: jax.Array
+
+
+class Band(NamedTuple):
+    """What a set keeps in several neighbouring directions.
+
+    Attributes:
+        directions: how many.
+        share: of the real variance that is in them.
+        variance: what the set has of it, 1 for as much as the real images.
+        error: of the class signal in them, 0 for none.
+    """
+
+    directions: int
+    share: float
+    variance: float
+    error: float
 
 
 def statistics(
@@ -180,6 +199,13 @@ def join(states: Statistics) -> Statistics:
 def merge(one: Statistics, other: Statistics) -> Statistics:
     """The moments of two parts together (Chan, Golub and LeVeque, 1983)."""
     return join(jax.tree.map(lambda *pair: jnp.stack(pair), one, other))
+
+
+def shifted(state: Statistics, origin: jax.Array) -> Statistics:
+    """The moments of the features less a vector `[d]`; Φ is then that of the differences to it."""
+    there = (state.class_mass > 0)[:, None]
+    means = jnp.where(there, state.class_means - origin, 0)
+    return state._replace(mean=state.mean - origin, class_means=means)
 
 
 def covariance(state: Statistics, *, centred: bool = True) -> jax.Array:
@@ -339,9 +365,43 @@ def profile(real: Statistics, synthetic: Statistics, *, centred: bool = True) ->
     kept = jnp.sum(vectors * _product(reached, vectors), 0)
     signal, there = signal_of(real, "class"), signal_of(synthetic, "class")
     lengths = [_root(jnp.square(_product(vectors.T, x)).sum(1)) for x in (signal - there, signal)]
-    return Profile(
-        spectrum, _ratio(kept, jnp.where(spectrum > least, spectrum, 0)), _ratio(*lengths)
-    )
+    varying = jnp.where(spectrum > least, spectrum, 0)
+    return Profile(spectrum, _ratio(kept, varying), _ratio(*lengths), lengths[1])
+
+
+def bands(
+    profile: Profile, *, shares: Sequence[float] = (0.5, 0.9, 0.99, 0.999)
+) -> tuple[Band, ...]:
+    """Sums a profile up: the directions that hold the first half of the real variance, and so on.
+
+    Args:
+        profile: known values, not traced ones.
+        shares: of the variance at which bands end, rising; what is left is not shown.
+
+    Raises:
+        ValueError: shares that do not rise within (0, 1].
+
+    >>> flat = Profile(*(jnp.ones(4),) * 4)
+    >>> [(band.directions, band.variance) for band in bands(flat, shares=(0.5, 0.75))]
+    [(2, 1.0), (1, 1.0)]
+    """
+    edges = np.array([0.0, *shares])
+    if not (np.diff(edges) > 0).all() or edges[-1] > 1:
+        raise ValueError(f"shares must rise within (0, 1], found {tuple(shares)}")
+    found = (np.asarray(jax.device_get(each), float) for each in profile)
+    spectrum, variance, error, signal = (np.maximum(each, 0) for each in found)
+    ends = np.searchsorted(np.cumsum(spectrum) / spectrum.sum(), edges[1:] - 1e-9) + 1
+    made = []
+    for first, end in zip([0, *ends[:-1]], ends, strict=True):
+        if first == end:  # a single direction fills several bands
+            continue
+        part = slice(first, end)
+        mass, energy = spectrum[part].sum(), np.square(signal[part]).sum()
+        kept = (spectrum * variance)[part].sum() / (mass or 1)
+        missed = np.sqrt(np.square(error * signal)[part].sum() / (energy or 1))
+        share = mass / spectrum.sum()
+        made.append(Band(len(spectrum[part]), float(share), float(kept), float(missed)))
+    return tuple(made)
 
 
 def _moments(features, rows):

@@ -54,14 +54,14 @@ def fill(
         ValueError: as in `buffers.fill`, or a teacher whose loss is not finite.
     """
     folder = pathlib.Path(folder)
-    measure = jax.jit(functools.partial(cfm.guide, network))
+    start, measure = _programs(network)
     signals = None if pools["signal"] is pools["covariance"] else pools["signal"]
     first = sampling.take(pools["teacher"], jnp.zeros(1, int))
     shapes = jax.eval_shape(network.init, key, first)
     how = dict(draw=draw, steps=steps, chunk=chunk, save_every=save_every, report=report)
 
     def made(_):
-        params = _taught(key, folder, network, pools["teacher"], first, teach, **how)
+        params = _taught(key, folder, start, pools["teacher"], first, teach, **how)
         return measure(params, pools["covariance"], signals=signals)
 
     found = buffers.fill(
@@ -76,10 +76,16 @@ def fill(
     return jax.tree.map(lambda x: jnp.asarray(x[0]), found)
 
 
-def _taught(key, folder, network, pool, first, teach, *, draw, steps, chunk, save_every, report):
+@functools.cache
+def _programs(network):
+    """What makes fresh parameters, and what measures real images; one each for all rows."""
+    return jax.jit(network.init), jax.jit(functools.partial(cfm.guide, network))
+
+
+def _taught(key, folder, start, pool, first, teach, *, draw, steps, chunk, save_every, report):
     """The parameters of the teacher, trained from its newest state on."""
     key_network, key_train = jax.random.split(key)
-    fresh = teach.init(jax.jit(network.init)(key_network, first))
+    fresh = teach.init(start(key_network, first))
     begun, descent = newest = checkpoint.restore(folder, fresh) or (0, fresh)
     given: dict[str, Any] = dict(method=teach, draw=draw, steps=steps, chunk_length=chunk)
     saved = time.perf_counter()
@@ -95,6 +101,7 @@ def _taught(key, folder, network, pool, first, teach, *, draw, steps, chunk, sav
     return training.joined(descent)
 
 
+@functools.cache
 def course(network: networks.Network, *, steps: int, rate: float, strategy: Any) -> methods.Method:
     """The training of a teacher as the literature does it: SGD along a cosine to zero.
 
