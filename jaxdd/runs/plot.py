@@ -548,9 +548,10 @@ def spectra(
                     rank = np.arange(1, len(values) + 1)
                     axes.plot(rank, np.maximum(values, 1e-4), color=colour, lw=1.2, label=each)
                 axes.axhline(1, color=_GREY, lw=0.8, ls=":")
-                axes.set(xscale="log", yscale="log", ylabel=label, title=name)
+                axes.set(xscale="log", yscale="log", ylabel=label)
                 axes.set_xlabel("direction, by real variance")
                 axes.grid()
+            row[0].set_title(name)
             row[0].legend()
         _foot(figure, "Means over networks; 1 left is as much as the real images vary.")
 

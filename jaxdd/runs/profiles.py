@@ -58,9 +58,8 @@ def measure(
     made = parts.build(benchmark, parts_of(asked))
     pool = datasets.pool(benchmark, None if weights is None else jnp.asarray(weights))
     sets = matrix.sets(images, labels, pool, asked, ("set", "random"))
-    program = jax.jit(functools.partial(_profiles, made.network))
+    start, program = _programs(made.network)
     first = sampling.take(pool, jnp.zeros(1, int))
-    start = jax.jit(made.network.init)
     found: dict[str, list[Any]] = {"random": [], "trained": []}
     for i in range(count):
         report("random networks", i, count)
@@ -86,6 +85,12 @@ def parts_of(asked: options.Resolved) -> options.Resolved:
     """The options that build the network of a run, without the teacher that only some have."""
     fields = ("network", "width", "depth", "dtype", "strategy", "seed", "epochs", "eval_seeds")
     return options.DM(**{name: getattr(asked, name) for name in fields}).resolved()
+
+
+@functools.cache
+def _programs(network):
+    """What makes fresh parameters, and what profiles sets; compiled once for equal networks."""
+    return jax.jit(network.init), jax.jit(functools.partial(_profiles, network))
 
 
 def _profiles(network, params, pool, sets):
@@ -132,7 +137,11 @@ def _joined(found):
 def write(path: str | os.PathLike, figure: str | os.PathLike, found: dict[str, Any]) -> None:
     """Writes profiles as JSON, and as a figure in SVG or PNG."""
     title = f"{found['data']}: {found['per_set']} images"
-    panels = {f"features of {FEATURES[name]}": p["sets"] for name, p in found["profiles"].items()}
+    names = {"set": "the set", "random": "random real images"}
+    panels = {
+        f"features of {FEATURES[each]}": {said: p["sets"][name] for name, said in names.items()}
+        for each, p in found["profiles"].items()
+    }
     plot.spectra(figure, panels, title=title)
     files.write_json(path, found)
 
