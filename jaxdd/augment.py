@@ -234,6 +234,65 @@ def per_image(key: jax.Array, images: jax.Array, *, strategy: Strategy = OPERATI
     return jax.vmap(augment)(jax.random.split(key, len(images)), images)
 
 
+def resized_crop(
+    key: jax.Array, image: jax.Array, *, least: float = 0.08, flip: bool = True, shift: int = 4
+) -> jax.Array:
+    """Cuts a random part out, resizes it to the whole, flips it half of the time, and rolls it.
+
+    The part has a share of the area in U[`least`, 1] and sides whose ratio is the exponential of
+    U[-log 4/3, log 4/3], both cut at the image. It is rolled by 0 … `shift` pixels down and to the
+    right, what leaves on one side coming back on the other. One bilinear resampling does it all, as
+    a product with a matrix for the rows and one for the columns. As a `Strategy`:
+    `functools.partial(resized_crop, flip=False)`.
+
+    Args:
+        key: random key.
+        image: `[h, w, c]` floating point.
+        least: smallest share of the area, in (0, 1].
+        flip: whether left and right may change places; not for digits.
+        shift: pixels.
+
+    Returns:
+        `[h, w, c]`, differentiable in the image.
+
+    Raises:
+        ValueError: the image has not three axes, a share outside of (0, 1], or a negative shift.
+        TypeError: the image is not of a floating dtype.
+
+    >>> image = jnp.arange(4.0).reshape(2, 2, 1)
+    >>> same = resized_crop(jax.random.key(0), image, least=1.0, flip=False, shift=0)
+    >>> bool(jnp.all((same >= 0) & (same <= 3)))
+    True
+    """
+    image = jnp.asarray(image)
+    _check_images("image", image, "h, w, c")
+    if not 0 < least <= 1 or shift < 0:
+        raise ValueError(
+            f"least must lie in (0, 1] and shift be at least 0, found {least} and {shift}"
+        )
+    key_part, key_flip, key_roll = jax.random.split(key, 3)
+    area, ratio, *places = jax.random.uniform(key_part, (4,))
+    area = least + (1 - least) * area
+    ratio = (4 / 3) ** (2 * ratio - 1)
+    sides = jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)
+    rolls = jax.random.randint(key_roll, (2,), 0, shift + 1)
+    rows, columns = (
+        jnp.roll(_part(size, jnp.minimum(side, 1), place), roll, axis=0)
+        for size, side, place, roll in zip(image.shape[:2], sides, places, rolls, strict=True)
+    )
+    columns = jnp.where(flip & jax.random.bernoulli(key_flip), columns[::-1], columns)
+    values = image.astype(jnp.promote_types(image.dtype, jnp.float32))
+    found = jnp.einsum("ih,hwc,jw->ijc", rows, values, columns, precision="highest")
+    return found.astype(image.dtype)
+
+
+def _part(size, side, place):
+    """The matrix `[size, size]` that resizes a part of a line, `side` being its share."""
+    points = (jnp.arange(size) + 0.5) * side + place * (1 - side) * size - 0.5
+    points = jnp.clip(points, 0, size - 1)
+    return jax.nn.relu(1 - jnp.abs(points[:, None] - jnp.arange(size)))
+
+
 def _transform(key, shape, strategy):
     """The function of one image that a strategy and a key stand for."""
     if not callable(strategy):

@@ -16,13 +16,7 @@ import optax
 
 from jaxdd import _checks, augment, microbatch, networks, sampling, training
 from jaxdd.matching import cosine_rows, distribution, trajectory
-
-Decode = Callable[[jax.Array], jax.Array]
-
-
-def identity(images: jax.Array) -> jax.Array:
-    """The decoding of images that are stored as networks see them: none."""
-    return images
+from jaxdd.methods import Decode, Method, check_images, descend, identity
 
 
 class State(NamedTuple):
@@ -30,16 +24,6 @@ class State(NamedTuple):
 
     images: jax.Array
     optimizer: optax.OptState
-
-
-class Method(NamedTuple):
-    """`init(images) -> state` and `step(key, state, batch) -> (state, info)`, both pure.
-
-    `info` is a dict of scalars, always with "loss".
-    """
-
-    init: Callable[[jax.Array], Any]
-    step: Callable[[jax.Array, Any, sampling.Batch], tuple[Any, dict[str, jax.Array]]]
 
 
 def matching(
@@ -86,7 +70,7 @@ def matching(
     strategy, groups = augment.as_strategy(strategy), _checks.count("groups", groups)
 
     def init(images):
-        _check_images(images)
+        check_images(images)
         return State(images, optimizer.init(images))
 
     def features(params, images):
@@ -112,7 +96,7 @@ def matching(
             return loss(real, synthetic.repeat(groups, axis=0), weights)
 
         value, gradient = jax.value_and_grad(objective)(state.images)
-        return State(*_descend(optimizer, gradient, state.optimizer, state.images)), {"loss": value}
+        return State(*descend(optimizer, gradient, state.optimizer, state.images)), {"loss": value}
 
     return Method(init, step)
 
@@ -210,7 +194,7 @@ def gradient_matching(
     network_optimizer = optax.sgd(0.01) if network_optimizer is None else network_optimizer
 
     def init(images):
-        _check_images(images)
+        check_images(images)
         networks.check_classes(network, images[0, :1], len(images))
         params = network.init(jax.random.key(0), images[0, :1])
         return GradientState(images, optimizer.init(images), params, jnp.zeros((), jnp.int32))
@@ -261,7 +245,7 @@ def gradient_matching(
         values, slopes = jax.lax.map(
             functools.partial(match, params), (keys, jnp.arange(k), batch, state.images)
         )
-        images, optimizer_state = _descend(optimizer, slopes, state.optimizer, state.images)
+        images, optimizer_state = descend(optimizer, slopes, state.optimizer, state.images)
         count = state.count + 1
         params = jax.lax.cond(
             count % outer == 0, lambda: params, lambda: trained(key_train, params, images)
@@ -335,7 +319,7 @@ def trajectory_matching(
         rate_optimizer = optax.sgd(0.1, momentum=0.5)
 
     def init(images):
-        _check_images(images)
+        check_images(images)
         networks.check_classes(network, images[0, :1], len(images))
         first = jnp.log(jnp.asarray(rate, jnp.float32))
         return TrajectoryState(images, first, (optimizer.init(images), rate_optimizer.init(first)))
@@ -369,23 +353,11 @@ def trajectory_matching(
         optimizers = zip(
             (optimizer, rate_optimizer), slopes, state.optimizer, state[:2], strict=True
         )
-        (images, images_state), (log_rate, rate_state) = (_descend(*each) for each in optimizers)
+        (images, images_state), (log_rate, rate_state) = (descend(*each) for each in optimizers)
         state = TrajectoryState(images, log_rate, (images_state, rate_state))
         return state, {"loss": value, "rate": jnp.exp(log_rate)}
 
     return Method(init, step)
-
-
-def _check_images(images):
-    if images.ndim != 5 or 0 in images.shape:
-        raise ValueError(f"images must be [k, ipc, h, w, c], found shape {images.shape}")
-    _checks.normalised("images", images)
-
-
-def _descend(optimizer, slope, state, values) -> tuple[Any, Any]:
-    """Returns values and the optimizer's state after one update."""
-    update, state = optimizer.update(slope, state, values)
-    return optax.apply_updates(values, update), state
 
 
 def _labelled(images):

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 Module = Callable[..., Any]
@@ -136,6 +137,52 @@ def learning(network: Any, params: Any, images: jax.Array, **part: int) -> tuple
     else:
         found = network.apply(params, images, **part)
     return found if "stop" in part else _as_output(found, len(images)), params
+
+
+def traced(network: Any, params: Any, images: jax.Array) -> tuple[Output, tuple[jax.Array, ...]]:
+    """Applies a Linen network, and returns also what entered each of its convolutions.
+
+    Convolutions of one pixel, as in the shortcuts of a ResNet, do not count.
+
+    Args:
+        network: a Flax Linen module with convolutions of this module, or of Flax.
+        params: from its `init`.
+        images: `[n, h, w, c]`.
+
+    Returns:
+        What it returns, and the inputs `[n, h', w', c']` in the order of the convolutions.
+
+    Raises:
+        TypeError: as in `outputs`.
+        ValueError: no convolution was met.
+
+    >>> network, images = ConvNet(10, width=4, depth=2), jnp.zeros((2, 8, 8, 3))
+    >>> _, inputs = traced(network, network.init(jax.random.key(0), images), images)
+    >>> [each.shape for each in inputs]
+    [(2, 8, 8, 3), (2, 4, 4, 4)]
+    """
+    inputs = []
+
+    def tap(apply, arguments, options, context):
+        if _window(context.module) > 1 and context.method_name == "__call__":
+            inputs.append(arguments[0])
+        return apply(*arguments, **options)
+
+    with nn.intercept_methods(tap):
+        found = outputs(network, params, images)
+    if not inputs:
+        raise ValueError(
+            "a network whose layers are looked at must be a Linen module with convolutions, "
+            f"found {type(network).__name__} without"
+        )
+    return found, tuple(inputs)
+
+
+def _window(module):
+    """The side of a convolution in pixels, 0 of other modules."""
+    if isinstance(module, nn.Conv):
+        return max(np.atleast_1d(module.kernel_size))
+    return module.window if isinstance(module, Conv) else 0
 
 
 def parts(network: Any) -> int:

@@ -19,11 +19,12 @@ centred covariance, which is the default. Ψ and Φ are per sample: kernel ridge
 samples adds nβ to its kernel.
 """
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxdd import _checks
@@ -69,11 +70,29 @@ class Profile(NamedTuple):
         eigenvalues: of the real Ψ.
         variance: `vᵀ Ψ_s v / λ`; 0 where the real features do not vary.
         error: `‖vᵀ(Φ − Φ_s)‖ / ‖vᵀΦ‖`; 0 where the real classes give no signal.
+        signal: `‖vᵀΦ‖`.
     """
 
     eigenvalues: jax.Array
     variance: jax.Array
     error: jax.Array
+    signal: jax.Array
+
+
+class Band(NamedTuple):
+    """What a set keeps in several neighbouring directions.
+
+    Attributes:
+        directions: how many.
+        share: of the real variance that is in them.
+        variance: what the set has of it, 1 for as much as the real images.
+        error: of the class signal in them, 0 for none.
+    """
+
+    directions: int
+    share: float
+    variance: float
+    error: float
 
 
 def statistics(
@@ -87,7 +106,8 @@ def statistics(
     """Moments of features, micro-batch by micro-batch, centred before they are multiplied.
 
     Args:
-        features: `[n, d]`, floating; of one layer (`jax.tree.map` serves several).
+        features: `[n, d]`, floating; of one layer (`jax.tree.map` serves several). Of maps
+            `[n, h, w, d]` every position counts, and those of a sample share its weight.
         labels: `[n]` integers.
         num_classes: k; classes may be empty.
         weights: `[n]`, non-negative; None weighs all alike.
@@ -98,9 +118,41 @@ def statistics(
         ValueError: other shapes, values that are not finite, negative weights, or no mass.
     """
     features = _checks.finite("features", _checks.floating("features", features))
-    if features.ndim != 2 or not features.size:
-        raise ValueError(f"features must be [n, d] with n, d ≥ 1, found {features.shape}")
-    n, size = len(features), _checks.count("size", size)
+    if features.ndim not in (2, 4) or not features.size:
+        raise ValueError(
+            f"features must be [n, d] or [n, h, w, d] with all of them ≥ 1, found {features.shape}"
+        )
+    return streamed(lambda part: part, features, labels, num_classes, weights, size=size)
+
+
+def streamed(
+    extract: Callable[[jax.Array], Any],
+    samples: ArrayLike,
+    labels: ArrayLike,
+    num_classes: int,
+    weights: ArrayLike | None = None,
+    *,
+    size: int = 256,
+) -> Any:
+    """Moments of the features of samples that are extracted, and forgotten, `size` at a time.
+
+    Args:
+        extract: from samples `[b, ...]` to a tree of features `[b, d]` and `[b, h, w, d]`.
+        samples: `[n, ...]`, of any type that `extract` takes.
+        labels: as in `statistics`.
+        num_classes: as in `statistics`.
+        weights: as in `statistics`.
+        size: samples at a time.
+
+    Returns:
+        A tree like that of the features, of `Statistics`.
+
+    Raises:
+        TypeError: as in `statistics`.
+        ValueError: as in `statistics`.
+    """
+    samples = jnp.asarray(samples)
+    n, size = len(samples), _checks.count("size", size)
     labels = _checks.integers("labels", labels, num_classes, length=n)
     weights = jnp.ones(n) if weights is None else _checks.floating("weights", weights)
     if weights.shape != (n,):
@@ -108,20 +160,26 @@ def statistics(
     found = _checks.values(_checks.nonnegative("weights", weights))
     if found is not None and not found.sum() > 0:
         raise ValueError(f"weights must have a positive sum, found {found.sum()}")
-    classes = jax.nn.one_hot(labels, num_classes, dtype=features.dtype)
-    rows = classes * weights.astype(features.dtype)[:, None]
+    rows = jax.nn.one_hot(labels, num_classes, dtype=weights.dtype) * weights[:, None]
+
+    def moments(part, rows):
+        return jax.tree.map(lambda features: _moments(features, rows), extract(part))
+
     if n <= size:
-        return _moments(features, rows)
+        return moments(samples, rows)
 
     def cut(array):
-        return jnp.pad(array, ((0, -n % size), (0, 0))).reshape(-1, size, array.shape[1])
+        padded = jnp.pad(array, ((0, -n % size), *((0, 0),) * (array.ndim - 1)))
+        return padded.reshape(-1, size, *array.shape[1:])
 
     def add(state, batch):
-        return merge(state, _moments(*batch)), None
+        pairs = state, moments(*batch)
+        return jax.tree.map(merge, *pairs, is_leaf=_is_statistics), None
 
-    batches = cut(features), cut(rows)
-    first = _moments(*(batch[0] for batch in batches))
-    return jax.lax.scan(add, first, tuple(batch[1:] for batch in batches))[0]
+    batches = cut(samples), cut(rows)
+    shapes = jax.eval_shape(moments, *(batch[0] for batch in batches))
+    nothing = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    return jax.lax.scan(add, nothing, batches)[0]
 
 
 def join(states: Statistics) -> Statistics:
@@ -141,6 +199,13 @@ def join(states: Statistics) -> Statistics:
 def merge(one: Statistics, other: Statistics) -> Statistics:
     """The moments of two parts together (Chan, Golub and LeVeque, 1983)."""
     return join(jax.tree.map(lambda *pair: jnp.stack(pair), one, other))
+
+
+def shifted(state: Statistics, origin: jax.Array) -> Statistics:
+    """The moments of the features less a vector `[d]`; Φ is then that of the differences to it."""
+    there = (state.class_mass > 0)[:, None]
+    means = jnp.where(there, state.class_means - origin, 0)
+    return state._replace(mean=state.mean - origin, class_means=means)
 
 
 def covariance(state: Statistics, *, centred: bool = True) -> jax.Array:
@@ -241,13 +306,47 @@ def loss(
     Raises:
         ValueError: moments of other sizes, or another signal.
     """
+    given: dict[str, Any] = dict(synthetic_filter=synthetic_filter, centred=centred)
+    return losses(real, synthetic, filter, signals=(signal,), squared=squared, **given)[0]
+
+
+def losses(
+    real: Statistics,
+    synthetic: Statistics,
+    filter: Filter,
+    *,
+    signals: Sequence[Signal],
+    synthetic_filter: Filter | None = None,
+    centred: bool = True,
+    squared: bool = True,
+) -> tuple[jax.Array, ...]:
+    """The `loss` of each signal, at the price of one.
+
+    Args:
+        real: as in `loss`.
+        synthetic: as in `loss`.
+        filter: as in `loss`.
+        signals: what G is, one after another.
+        synthetic_filter: as in `loss`.
+        centred: as in `loss`.
+        squared: as in `loss`.
+
+    Raises:
+        ValueError: as in `loss`.
+    """
     _same(real, synthetic)
-    one, other = (
-        f.apply(covariance(state, centred=centred), signal_of(state, signal))
-        for f, state in ((filter, real), (synthetic_filter or filter, synthetic))
+
+    def filtered(state, by):
+        found = [signal_of(state, signal) for signal in signals]
+        ends = [sum(g.shape[1] for g in found[: i + 1]) for i in range(len(found) - 1)]
+        psi = covariance(state, centred=centred)
+        return jnp.split(by.apply(psi, jnp.concatenate(found, 1)), ends, axis=1)
+
+    pairs = zip(
+        filtered(real, filter), filtered(synthetic, synthetic_filter or filter), strict=True
     )
-    square = jnp.sum(jnp.square(one - other))
-    return square if squared else _root(square)
+    squares = [jnp.sum(jnp.square(one - other)) for one, other in pairs]
+    return tuple(squares if squared else map(_root, squares))
 
 
 def profile(real: Statistics, synthetic: Statistics, *, centred: bool = True) -> Profile:
@@ -266,20 +365,63 @@ def profile(real: Statistics, synthetic: Statistics, *, centred: bool = True) ->
     kept = jnp.sum(vectors * _product(reached, vectors), 0)
     signal, there = signal_of(real, "class"), signal_of(synthetic, "class")
     lengths = [_root(jnp.square(_product(vectors.T, x)).sum(1)) for x in (signal - there, signal)]
-    return Profile(
-        spectrum, _ratio(kept, jnp.where(spectrum > least, spectrum, 0)), _ratio(*lengths)
-    )
+    varying = jnp.where(spectrum > least, spectrum, 0)
+    return Profile(spectrum, _ratio(kept, varying), _ratio(*lengths), lengths[1])
+
+
+def bands(
+    profile: Profile, *, shares: Sequence[float] = (0.5, 0.9, 0.99, 0.999)
+) -> tuple[Band, ...]:
+    """Sums a profile up: the directions that hold the first half of the real variance, and so on.
+
+    Args:
+        profile: known values, not traced ones.
+        shares: of the variance at which bands end, rising; what is left is not shown.
+
+    Raises:
+        ValueError: shares that do not rise within (0, 1].
+
+    >>> flat = Profile(*(jnp.ones(4),) * 4)
+    >>> [(band.directions, band.variance) for band in bands(flat, shares=(0.5, 0.75))]
+    [(2, 1.0), (1, 1.0)]
+    """
+    edges = np.array([0.0, *shares])
+    if not (np.diff(edges) > 0).all() or edges[-1] > 1:
+        raise ValueError(f"shares must rise within (0, 1], found {tuple(shares)}")
+    found = (np.asarray(jax.device_get(each), float) for each in profile)
+    spectrum, variance, error, signal = (np.maximum(each, 0) for each in found)
+    ends = np.searchsorted(np.cumsum(spectrum) / spectrum.sum(), edges[1:] - 1e-9) + 1
+    made = []
+    for first, end in zip([0, *ends[:-1]], ends, strict=True):
+        if first == end:  # a single direction fills several bands
+            continue
+        part = slice(first, end)
+        mass, energy = spectrum[part].sum(), np.square(signal[part]).sum()
+        kept = (spectrum * variance)[part].sum() / (mass or 1)
+        missed = np.sqrt(np.square(error * signal)[part].sum() / (energy or 1))
+        share = mass / spectrum.sum()
+        made.append(Band(len(spectrum[part]), float(share), float(kept), float(missed)))
+    return tuple(made)
 
 
 def _moments(features, rows):
     """Moments of one batch, `rows` `[n, k]` being each sample's weight in its class's column."""
+    features = _checks.floating("features", features)
+    features = features.reshape(len(features), -1, features.shape[-1])
+    rows = rows.astype(features.dtype)
     weights, class_mass = rows.sum(1), rows.sum(0)
     mass = weights.sum()
-    mean = _ratio(_product(weights, features), mass)
+    mean = _ratio(_product(weights, features.mean(1)), mass)
     centred = features - mean
-    scatter = _product((weights[:, None] * centred).T, centred)
-    means = mean + _ratio(_product(rows.T, centred), class_mass[:, None])
+    means = mean + _ratio(_product(rows.T, centred.mean(1)), class_mass[:, None])
+    weighted = centred * (weights / features.shape[1])[:, None, None]
+    flat = (-1, features.shape[2])
+    scatter = _product(weighted.reshape(flat).T, centred.reshape(flat))
     return Statistics(mass, mean, scatter, class_mass, means * (class_mass > 0)[:, None])
+
+
+def _is_statistics(tree):
+    return isinstance(tree, Statistics)
 
 
 def _same(real, synthetic):

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdd import _checks, augment, networks, sampling, training
+from jaxdd import _checks, augment, methods, networks, sampling, training
 
 
 @functools.partial(
@@ -71,24 +71,58 @@ def teach(
     key_network, key_train = jax.random.split(key)
     first = sampling.take(pool, jnp.zeros(1, int))
     networks.check_classes(network, first, pool.num_classes)
+    lesson = _lesson(network, optimizer, strategy)
 
     def update(descent, key):
         key_draw, key_augment = jax.random.split(key)
-        batch = draw(key_draw, pool)
+        return lesson(key_augment, descent, draw(key_draw, pool))[0], None
+
+    descent = training.begin(networks.fresh(key_network, network, first), optimizer)
+    descent, _ = jax.lax.scan(update, descent, jax.random.split(key_train, steps))
+    return Teacher(training.joined(descent), network)
+
+
+def course(
+    network: networks.Network,
+    optimizer: optax.GradientTransformation,
+    *,
+    strategy: augment.Strategy = augment.OPERATIONS,
+) -> methods.Method:
+    """The training of a teacher as a method, for `distill.run`, which can stop and go on.
+
+    Its `init` takes fresh parameters in the place of images, its state is a `training.Descent`, and
+    `training.joined` gives the parameters that it came to.
+
+    Args:
+        network: of the teacher.
+        optimizer: of its parameters.
+        strategy: as in `teach`.
+    """
+    lesson = _lesson(network, optimizer, augment.as_strategy(strategy))
+
+    def step(key, descent, batch):
+        descent, loss = lesson(key, descent, batch)
+        return descent, {"loss": loss}
+
+    return methods.Method(lambda params: training.begin(params, optimizer), step)
+
+
+def _lesson(network, optimizer, strategy):
+    """One update on a batch of real images, and the loss before it."""
+
+    def lesson(key, descent, batch):
         k, b = batch.weights.shape
         images = batch.images.reshape(k * b, *batch.images.shape[2:])
-        views = augment.per_image(key_augment, images, strategy=strategy)
+        views = augment.per_image(key, images, strategy=strategy)
 
         def loss(params):
             found, params = networks.learning(network, params, views)
             each = training.entropies(found.logits, jnp.arange(k).repeat(b))
             return training.weighted_mean(each, batch.weights.ravel()), params
 
-        return training.advance(descent, loss, optimizer), None
+        return training.advance(descent, loss, optimizer)
 
-    descent = training.begin(networks.fresh(key_network, network, first), optimizer)
-    descent, _ = jax.lax.scan(update, descent, jax.random.split(key_train, steps))
-    return Teacher(training.joined(descent), network)
+    return lesson
 
 
 def num_bytes(teacher: Teacher) -> int:

@@ -231,8 +231,8 @@ def advance(
     descent: Descent,
     loss: Callable[[Any], tuple[jax.Array, Any]],
     optimizer: optax.GradientTransformation,
-) -> Descent:
-    """Takes one step down a loss.
+) -> tuple[Descent, jax.Array]:
+    """Takes one step down a loss, and returns what it was before.
 
     Args:
         descent: where it stands.
@@ -245,9 +245,10 @@ def advance(
         total, moved = loss(joined(descent._replace(params=learned)))
         return total, networks.parted(moved)[1]
 
-    slope, statistics = jax.grad(value, has_aux=True)(descent.params)
+    found, slope = jax.value_and_grad(value, has_aux=True)(descent.params)
+    total, statistics = found
     step, state = optimizer.update(slope, descent.state, descent.params)
-    return Descent(optax.apply_updates(descent.params, step), statistics, state)
+    return Descent(optax.apply_updates(descent.params, step), statistics, state), total
 
 
 def joined(descent: Descent) -> Any:
@@ -281,7 +282,7 @@ def descend(
     """
 
     def update(descent, key, indices, present):
-        return advance(descent, lambda params: loss(params, key, indices, present), optimizer)
+        return advance(descent, lambda params: loss(params, key, indices, present), optimizer)[0]
 
     size = dict(num_samples=num_samples, epochs=epochs, batch_size=batch_size)
     return joined(loop(key, update, begin(params, optimizer), **size))

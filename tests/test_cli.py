@@ -443,11 +443,15 @@ def test_weights_and_a_network_of_ones_own(tmp_path, capsys, monkeypatch):
     [
         (["--inner", "3"], "inner is an option of dc and dsa, found it with dm"),
         (
+            ["--method", "cfm", "--beta", "0.0001"],
+            "beta must be at least its beta_floor of 0.001, found 0.0001",
+        ),
+        (
             ["--method", "dsa", "--num-experts", "3"],
             "num_experts is an option of mtt, found it with",
         ),
         (["--method=mtt", "--outer=3"], "outer is an option of dc and dsa, found it with mtt"),
-        (["--method", "magic"], "method must be one of dm, dc, dsa, mtt, found 'magic'"),
+        (["--method", "magic"], "method must be one of dm, dc, dsa, mtt, cfm, found 'magic'"),
         (["--strategy", "crop", "flop"], "found 'flop'; did you mean 'flip'"),
         (["--network", "lenet5"], "or MODULE:ATTRIBUTE, found 'lenet5'"),
         (["--network", "nowhere:net"], "network nowhere:net cannot be imported"),
@@ -464,6 +468,7 @@ def test_each_method_has_a_help_page_of_its_own(capsys):
     for method, has, lacks in (
         ("dm", "--candidates", "--outer"),
         ("mtt", "--syn-steps", "--outer"),
+        ("cfm", "--beta-floor", "--syn-steps"),
     ):
         with pytest.raises(SystemExit) as stopped:
             cli.main(["run", "--method", method, "--help"])

@@ -46,7 +46,7 @@ def test_an_option_of_another_method_is_refused_with_its_owner():
         options.make(num_experts=2)
     with pytest.raises(ValueError, match="^expert_rate is no option, found it with mtt$"):
         options.make(method="mtt", expert_rate=0.1)
-    with pytest.raises(ValueError, match="method must be one of dm, dc, dsa, mtt, found 'xx'"):
+    with pytest.raises(ValueError, match="method must be one of dm, dc, dsa, mtt, cfm, found 'xx'"):
         options.make(method="xx")
 
 
@@ -128,6 +128,12 @@ def test_bad_options(change, message):
         ("mtt", dict(lr_teacher=0.0), "lr_teacher must be positive"),
         ("mtt", dict(max_start_epoch=9), r"beyond the 10 train_epochs, found 9 \+ 2"),
         ("dsa", dict(ipc=0), "ipc must be at least 1"),
+        ("cfm", dict(beta=0.0), "beta must be positive and finite, found 0.0"),
+        ("cfm", dict(beta=0.1, beta_floor=0.2), "beta must be at least its beta_floor of 0.2"),
+        ("cfm", dict(ipc=4, steps=10), "steps must be a multiple of the 4 images .*found 10"),
+        ("cfm", dict(crop=0.0), r"crop must lie in \(0, 1\].*found 0.0 and 0.1"),
+        ("cfm", dict(weighted=("all",)), "weighted must be of teacher, covariance, signal, found"),
+        ("cfm", dict(teacher="convnet"), "teacher must be one of convnet-bn, .*found 'convnet'"),
     ],
 )
 def test_bad_options_of_other_methods(method, change, message):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import debiased, distill, draws, formation, networks, parallel, sampling
+from jaxdd import cfm, debiased, distill, draws, formation, networks, parallel, sampling
 from jaxdd.data import datasets
 from jaxdd.runs import options, parts
 
@@ -54,7 +54,7 @@ def test_each_method_is_its_own():
     """By what their states carry: images, a network in training, the student's learning rate."""
     images = jnp.zeros((2, 1, 8, 8, 1))
     kinds = {"dm": distill.State, "dc": distill.GradientState, "dsa": distill.GradientState,
-             "mtt": distill.TrajectoryState}  # fmt: skip
+             "mtt": distill.TrajectoryState, "cfm": cfm.State}  # fmt: skip
     for name, kind in kinds.items():
         asked = options.make(method=name, network="mlp", depth=2).resolved()
         method = parts.build(squares(), asked).method
@@ -160,6 +160,11 @@ def test_what_cannot_be_built():
     unhashable = dataclasses.make_dataclass("Own", [], namespace=dict(init=None, apply=None))
     with pytest.raises(TypeError, match="hashable, as a frozen dataclass is, found Own"):
         parts.build(squares(), TINY, network=unhashable())
+    few = options.make(method="cfm", depth=2, ipc=16).resolved()
+    with pytest.raises(ValueError, match="16 real images of each class, class 0 has 12"):
+        parts.build(squares(), few)
+    with pytest.warns(UserWarning, match="one image per class has no curriculum: beta stays 0.1"):
+        parts.build(squares(), options.make(method="cfm", depth=2, ipc=1).resolved())
     mesh = parallel.mesh(devices=jax.devices()[:2])
     trajectories = options.make(method="mtt", depth=2).resolved()
     with pytest.raises(ValueError, match="dm, dc and dsa can be split over devices, found mtt"):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from jaxdd import (
+    cfm,
     distill,
     draws,
     evaluate,
@@ -23,11 +24,22 @@ from jaxdd import (
     probes,
     reweight,
     sampling,
+    spectral,
     views,
     weights,
 )
 from jaxdd.data import datasets, files
-from jaxdd.runs import checkpoint, manifest, options, parts, pipeline, report, results, store
+from jaxdd.runs import (
+    checkpoint,
+    guides,
+    manifest,
+    options,
+    parts,
+    pipeline,
+    report,
+    results,
+    store,
+)
 
 TINY = options.DM(
     ipc=2, steps=6, batch_size=8, depth=1, epochs=2, eval_seeds=2, chunk=2, encoder_steps=2,
@@ -592,6 +604,37 @@ def test_trajectory_matching_keeps_its_experts_for_other_runs(tmp_path):
     with pytest.raises(ValueError, match="fairdd needs a loss of groups: dm, dc or dsa, found mtt"):
         pipeline.run(shades(), tmp_path / "d", other, debias="fairdd")
     assert not (tmp_path / "d").exists()
+
+
+def test_weights_enter_curriculum_matching_where_they_are_asked_to(tmp_path, monkeypatch):
+    """The oracle's in Φ alone, of a teacher whose parameters are all zero."""
+    seen = {}
+
+    def fill(key, folder, manifest, network, pools, **given):
+        seen.update(pools, folder=folder, told=manifest)
+        shapes = jax.eval_shape(network.init, key, jnp.zeros((1, 8, 8, 1)))
+        params = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
+        moments = spectral.Statistics(*map(jnp.ones, ((), 1, (1, 1), 2, (2, 1))))
+        return cfm.Guide(params, (moments,), -jnp.ones(1), jnp.ones(1))
+
+    monkeypatch.setattr(guides, "fill", fill)
+    asked = options.CFM(
+        ipc=2, batch_size=4, width=2, depth=1, epochs=1, chunk=2, steps=4, eval_seeds=1,
+        weighted=("signal",), buffer_path=str(tmp_path / "buffer"),
+    )  # fmt: skip
+    result = pipeline.run(shades(), tmp_path / "a", asked, debias="oracle", network=NETWORK)
+    assert result["config"]["weighted"] == ["signal"] and "experts" in result["seconds"]
+    assert seen["teacher"] is seen["covariance"] and seen["folder"] == tmp_path / "buffer/oracle"
+    found, flat = (np.asarray(seen[part].weights) for part in ("signal", "teacher"))
+    assert len(set(flat[flat > flat.min()])) <= 1 and np.ptp(found) > np.ptp(flat)
+    told = seen["told"]["weights"]
+    assert told["teacher"] == told["covariance"] != told["signal"]
+    steps = store.progress(tmp_path / "a")
+    assert [row["step"] for row in steps] == [2, 4] and steps[0]["beta"] > steps[1]["beta"]
+    images = store.read_synthetic(tmp_path / "a" / "synthetic.npz").images
+    assert np.abs(images).max() <= 1
+    with pytest.raises(ValueError, match="fairdd needs a loss of groups: dm, dc or dsa, found cfm"):
+        pipeline.run(shades(), tmp_path / "c", asked, debias="fairdd")
 
 
 def test_gradient_matching_runs(tmp_path):

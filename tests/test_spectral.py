@@ -120,7 +120,8 @@ def test_profile_against_numpy(result):
     phi, other = second(X)[1], Z.T @ np.eye(3)[YZ] / 4
     error = np.linalg.norm(vectors.T @ (phi - other), axis=1)
     error /= np.linalg.norm(vectors.T @ phi, axis=1)
-    for found, expected in zip(result[2], (spectrum, kept, error), strict=True):
+    length = np.linalg.norm(vectors.T @ phi, axis=1)
+    for found, expected in zip(result[2], (spectrum, kept, error, length), strict=True):
         np.testing.assert_allclose(found, expected[::-1], rtol=1e-7)
 
 

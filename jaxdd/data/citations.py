@@ -29,6 +29,10 @@ SOURCES = {
   author={Cazenavette, George and Wang, Tongzhou and Torralba, Antonio and Efros, Alexei A. and
     Zhu, Jun-Yan},
   booktitle={IEEE/CVF Conference on Computer Vision and Pattern Recognition}, year={2022}}""",
+    "cfm": """@inproceedings{bo2026spectral,
+  title={Understanding Dataset Distillation via Spectral Filtering},
+  author={Bo, Deyu and Liu, Songhua and Wang, Xinchao},
+  booktitle={International Conference on Learning Representations}, year={2026}}""",
     "idc": """@inproceedings{kim2022dataset,
   title={Dataset Condensation via Efficient Synthetic-Data Parameterization},
   author={Kim, Jang-Hyun and Kim, Jinuk and Oh, Seong Joon and Yun, Sangdoo and Song, Hwanjun and

@@ -24,6 +24,7 @@ def fill(
     *,
     count: int,
     like: Any,
+    kind: str = "expert",
     report: Callable[[int], None] = lambda done: None,
     translate: Callable[[dict[str, Any]], dict[str, Any]] = lambda stored: stored,
 ) -> Any:
@@ -35,6 +36,7 @@ def fill(
         expert: trains expert number i; its parameters have a leading axis of moments.
         count: number of experts.
         like: arrays or shapes of one trajectory.
+        kind: what the files are called, and one of them in messages.
         report: called with the number of experts that are there.
         translate: from the manifest in the folder to what is compared; for those of an earlier
             version.
@@ -48,15 +50,15 @@ def fill(
         OSError: the disk is full; finished experts are kept.
     """
     folder = pathlib.Path(folder)
-    _check_manifest(folder, manifest, translate)
+    _check_manifest(folder, manifest, kind, translate)
     found = []
     for i in range(count):
         report(i)
-        path = folder / f"expert-{i:03d}.npz"
+        path = folder / f"{kind}-{i:03d}.npz"
         if not path.exists():
             trained = jax.device_get(expert(i))
             _check_finite(
-                trained, f"expert {i} diverged; try a smaller lr_teacher, or more epochs:"
+                trained, f"{kind} {i} diverged; try a smaller lr_teacher, or more epochs:"
             )
             files.write_arrays(path, _named(trained))
         found.append(_read(path, like))
@@ -64,12 +66,12 @@ def fill(
     return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
 
 
-def _check_manifest(folder, manifest, translate):
+def _check_manifest(folder, manifest, kind, translate):
     path = folder / "manifest.json"
     if not path.exists():
-        if folder.exists() and any(folder.glob("expert-*.npz")):
+        if folder.exists() and any(folder.glob(f"{kind}-*.npz")):
             raise ValueError(
-                f"{folder} holds experts without a manifest.json, whose origin is unknown; "
+                f"{folder} holds {kind}s without a manifest.json, whose origin is unknown; "
                 "delete it and resume"
             )
         files.write_json(path, manifest)
@@ -80,7 +82,7 @@ def _check_manifest(folder, manifest, translate):
             raise ValueError(f"{path} must hold an object, found {stored!r}")
     differences = files.differences(translate(stored), manifest)
     if differences:
-        raise ValueError(f"{folder} holds experts of something else: {differences}")
+        raise ValueError(f"{folder} holds {kind}s of something else: {differences}")
 
 
 def _named(tree):
@@ -104,7 +106,7 @@ def _read(path, like):
                 f"{path}: {name} must be {leaf.dtype} {leaf.shape}, "
                 f"found {stored[name].dtype} {stored[name].shape}"
             )
-    _check_finite(stored, f"{path} is damaged or from a diverged expert, delete it and resume:")
+    _check_finite(stored, f"{path} is damaged or diverged, delete it and resume:")
     return jax.tree.unflatten(jax.tree.structure(like), [stored[name] for name in expected])
 
 

@@ -380,6 +380,7 @@ COMMANDS = {
     "compare": compare,
     "transfer": transfer_set,
     "evaluate": judging.evaluate_set,
+    "profile": judging.profile_set,
     "report": write_report,
     "bias": catalogue.find_bias,
     "export": export_set,

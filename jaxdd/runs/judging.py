@@ -1,4 +1,4 @@
-"""The command that scores any set: networks × protocols, each row with its switches."""
+"""The commands that look at any set: its scores by networks × protocols, and its spectrum."""
 
 import dataclasses
 import pathlib
@@ -9,7 +9,17 @@ import rich.table
 import tyro
 
 from jaxdd.data import benchmarks
-from jaxdd.runs import cells, matrix, options, results, screen, sources, store, transfer
+from jaxdd.runs import (
+    cells,
+    matrix,
+    options,
+    profiles,
+    results,
+    screen,
+    sources,
+    store,
+    transfer,
+)
 from jaxdd.runs import sets as stored_sets
 
 Protocol = Literal["plain", "soft", "kd", "elf"]
@@ -77,12 +87,7 @@ def evaluate_set(
         out: JSON file; by default evaluation-SOURCE.json.
     """
     out = pathlib.Path(f"evaluation-{source.resolve().stem}.json") if out is None else out
-    if out.is_dir() or out.suffix != ".json":
-        raise ValueError(f"out must be a file that ends in .json, found {out}")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"out must be in a folder that is there, found {out}")
-    if not source.exists():
-        raise FileNotFoundError(f"{source} does not exist, expected a run, a folder, .npz or .pt")
+    _check_paths(source, out)
     given = dict(eval_seeds=seeds, epochs=epochs, width=width, depth=depth, seed=seed)
     given = {name: value for name, value in given.items() if value is not None}
     about = dict(conflict=conflict, severity=severity, resize=resize)
@@ -109,6 +114,80 @@ def evaluate_set(
         )
         rows = cells.fill(out, wanted)
     _show(rows, out)
+
+
+def profile_set(
+    source: tyro.conf.Positional[pathlib.Path],
+    *,
+    networks: int = 3,
+    teacher_steps: int = 0,
+    weights: pathlib.Path | None = None,
+    dataset: str | None = None,
+    conflict: float | None = None,
+    severity: int | None = None,
+    resize: int | None = None,
+    data_dir: pathlib.Path | None = None,
+    out: pathlib.Path | None = None,
+    figure: pathlib.Path | None = None,
+) -> None:
+    """Say how much of the real variance and class signal a set keeps, direction by direction.
+
+    Directions are the eigenvectors of the real features' covariance, of random networks like that
+    of the run; the set stands beside as many random real images. No bias label is used.
+
+    Args:
+        source: folder of a finished run, an exported set, .npz, a folder of images, or .pt.
+        networks: random ones, which profiles are means over.
+        teacher_steps: updates of networks trained on the real images, for a second profile; none
+            are trained by default.
+        weights: .npy, .npz or .csv with a weight for each training sample, by which the real images
+            count; all count alike without. A run has its own in weights.npz.
+        dataset: what the set stands for, a benchmark, a folder of images or tfds:NAME; that of a
+            run is known.
+        conflict: share of bias-conflicting samples of a benchmark, 0 to 1.
+        severity: of a benchmark, 1 to 4.
+        resize: height and width in pixels that the images of a folder dataset are resized to.
+        data_dir: folder with the original files.
+        out: JSON file; by default profile-SOURCE.json.
+        figure: SVG or PNG file; by default that of the JSON with .svg.
+    """
+    out = pathlib.Path(f"profile-{source.resolve().stem}.json") if out is None else out
+    figure = out.with_suffix(".svg") if figure is None else figure
+    _check_paths(source, out)
+    if figure.suffix not in (".svg", ".png") or not figure.parent.is_dir():
+        raise ValueError(f"figure must be a file that ends in .svg or .png, found {figure}")
+    about = dict(conflict=conflict, severity=severity, resize=resize)
+    about = {name: value for name, value in about.items() if value is not None}
+    asked, benchmark = _asked(source, {}, about, dataset, data_dir)
+    counted = None
+    if weights is not None:
+        counted = store.read_weights(weights, count=len(benchmark.train.labels))
+    progress = screen.Progress()
+    with progress.bar:
+        found = stored_sets.read(source, benchmark, factor=asked.formation)
+        made = profiles.measure(
+            found.images,
+            found.labels,
+            benchmark,
+            asked,
+            networks=networks,
+            teacher_steps=teacher_steps,
+            weights=counted,
+            report=progress,
+        )
+    profiles.write(out, figure, made)
+    print("\n".join(profiles.lines(made)))
+    print(f"wrote {out} and {figure}")
+
+
+def _check_paths(source, out):
+    """Refuses a source that is not there, and an output that cannot be written."""
+    if out.is_dir() or out.suffix != ".json":
+        raise ValueError(f"out must be a file that ends in .json, found {out}")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"out must be in a folder that is there, found {out}")
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist, expected a run, a folder, .npz or .pt")
 
 
 def _asked(source, given, about, dataset, data_dir):

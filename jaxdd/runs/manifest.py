@@ -45,7 +45,7 @@ _FILE = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{64}")
 _HOSTED = {".cache", ".git", ".gitattributes"}  # what those that host data sets put beside them
 _BESIDE = {  # what a run needs or draws, and what other commands write, without being published
-    ".lock", "checkpoint", "experts", "progress.jsonl", "seconds.json",
+    ".lock", "checkpoint", "experts", "progress.jsonl", "seconds.json", "teacher",
     "synthetic.png", "accuracy.png", "weights.png", "embedding.png", "transfer.json", "report.html",
 }  # fmt: skip
 _UNSTABLE = ("seconds", "date", "digests", "digest")  # in a result, and not in its manifest

@@ -1,8 +1,8 @@
 """What a run depends on: the options of every method, and presets for what is not said.
 
-Each method has a dataclass of its own, `DM`, `DC`, `DSA` or `MTT`, so that an option that a method
-does not have is an error; `make` finds it by the name of the method, `read` by a configuration that
-was stored.
+Each method has a dataclass of its own, such as `DM` or `MTT`, so that an option that a method does
+not have is an error; `make` finds it by the name of the method, `read` by a configuration that was
+stored.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class DM:
 
     method: Literal["dm"] = "dm"
     """dm: distribution matching; dc, dsa: gradient matching without, with augmentation; mtt:
-    trajectory matching."""
+    trajectory matching; cfm: curriculum frequency matching."""
     ipc: int = 10
     """Synthetic images per class."""
     conflict: float | None = None
@@ -58,9 +58,11 @@ class DM:
     preset: Literal["quick", "paper"] = "quick"
     """quick fits two CPU cores, paper is the literature's scale for one GPU."""
     steps: int | None = None
-    """Distillation steps; of dc and dsa, updates of the images."""
+    """Distillation steps; of dc and dsa, updates of the images; of cfm, updates of all images of a
+    class together, as many of each."""
     batch_size: int | None = None
-    """Real images per class and step; of mtt, per class and update of an expert."""
+    """Real images per class and step; of mtt and cfm, per class and update of an expert or
+    a teacher."""
     candidates: int | None = None
     """Real images per class, out of which k-means picks the batch (DREAM); without it all are."""
     formation: int = 1
@@ -76,7 +78,7 @@ class DM:
     """Arithmetic inside the networks."""
     learning_rate: float | None = None
     """Of the synthetic images; for dm 1 below IPC 100 and 10 from there on, for dc and dsa 0.1, for
-    mtt 100."""
+    mtt 100, for cfm 0.25."""
     init: Literal["weighted", "real", "noise"] = "weighted"
     """Initial images: real ones drawn by the weights, real ones drawn uniformly, or noise."""
     weighting: Literal["draw", "mean", "batch"] = "draw"
@@ -117,7 +119,7 @@ class DM:
         ipc=1, steps=0, batch_size=1, width=1, depth=1, encoder_steps=0, encoder_width=1, epochs=1,
         eval_seeds=1, chunk=1, seed=0, formation=1, candidates=1, outer=1, inner=1, syn_steps=1,
         num_experts=1, train_epochs=1, expert_updates=1, expert_epochs=1, max_start_epoch=0,
-        resize=1,
+        resize=1, teacher_steps=1,
     )  # fmt: skip
 
     def preset_values(self) -> dict[str, Any]:
@@ -231,14 +233,82 @@ class MTT(DM):
             )
 
 
-Options = DM | DC | DSA | MTT
+WEIGHTED = ("teacher", "covariance", "signal")
+"""Where weights can enter curriculum frequency matching."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CFM(DM):
+    """Options of curriculum frequency matching."""
+
+    method: Literal["cfm"] = "cfm"
+    """Curriculum frequency matching."""
+    teacher: str = "convnet-bn"
+    """Network of the teacher: convnet-bn, vgg11-bn, resnet18-bn, or MODULE:ATTRIBUTE."""
+    teacher_steps: int | None = None
+    """Updates of its training."""
+    lr_teacher: float = 0.1
+    """Learning rate of its first update, which falls along a cosine."""
+    beta: float = 0.1
+    """Ridge β of the first image of a class, which falls from image to image."""
+    beta_floor: float = 1e-3
+    """Smallest β."""
+    eta: float = 0.1
+    """Share η of the matched spectra beside the teacher's cross-entropy."""
+    signal: Literal["class", "mean"] = "class"
+    """What the filter is applied to: the class means, or the mean of all."""
+    crop: float = 0.08
+    """Smallest share of an image that a random crop keeps."""
+    weighted: tuple[str, ...] = WEIGHTED
+    """What goes by the weights: some of teacher, covariance and signal, or none."""
+    buffer_path: str | None = None
+    """Folder of teachers, a sub-folder for each kind of weights; the run's by default."""
+
+    def preset_values(self) -> dict[str, Any]:
+        """Returns what the preset says: in the literature, 200 epochs of CIFAR-10."""
+        updates, teacher_steps = {"quick": (100, 600), "paper": (1000, 78000)}[self.preset]
+        common = dict(batch_size=13, learning_rate=0.25, teacher_steps=teacher_steps)
+        return PRESETS[self.preset] | common | dict(steps=updates * self.ipc, chunk=updates // 2)
+
+    @staticmethod
+    def check_together(options: Resolved) -> None:
+        """Raises ValueError for values that do not go with each other."""
+        DM.check_together(options)
+        if options.steps % options.ipc:
+            raise ValueError(
+                f"steps must be a multiple of the {options.ipc} images per class, which are made "
+                f"one after another, found {options.steps}"
+            )
+        if options.beta < options.beta_floor:
+            raise ValueError(
+                f"beta must be at least its beta_floor of {options.beta_floor}, "
+                f"found {options.beta}"
+            )
+        if not (0 < options.crop <= 1 and 0 <= options.eta < 1e30):
+            raise ValueError(
+                "crop must lie in (0, 1], and eta be at least 0 and finite, found "
+                f"{options.crop} and {options.eta}"
+            )
+        if unknown := set(options.weighted) - {*WEIGHTED}:
+            raise ValueError(f"weighted must be of {', '.join(WEIGHTED)}, found {min(unknown)!r}")
+        if options.teacher not in TEACHERS and ":" not in options.teacher:
+            raise ValueError(
+                f"teacher must be one of {', '.join(TEACHERS)}, or MODULE:ATTRIBUTE, "
+                f"found {options.teacher!r}"
+            )
+
+
+Options = DM | DC | DSA | MTT | CFM
 """The options of a run, of whatever method."""
 
-METHODS = {"dm": DM, "dc": DC, "dsa": DSA, "mtt": MTT}
+METHODS = {"dm": DM, "dc": DC, "dsa": DSA, "mtt": MTT, "cfm": CFM}
 """The options of each method."""
 
 NETWORKS = tuple(networks.NETWORKS)
 """Networks that have names."""
+
+TEACHERS = ("convnet-bn", "vgg11-bn", "resnet18-bn")
+"""Networks that have names, and batch norm."""
 
 _RENAMED = {
     "inner": "syn_steps",
@@ -359,6 +429,11 @@ def _check_type(name, value, kind):
         raise TypeError(f"{name} must be {kind.__name__}, found {value!r}")
 
 
+_POSITIVE = {
+    "temperature", "bandwidth", "learning_rate", "lr_teacher", "beta", "beta_floor",
+}  # fmt: skip
+
+
 def _check_numbers(options, least):
     for name, value in dataclasses.asdict(options).items():
         if value is None:
@@ -367,7 +442,7 @@ def _check_numbers(options, least):
             raise ValueError(
                 f"{name} must be at least {least[name]} and fit 32 bits, found {value}"
             )
-        positive = name in ("temperature", "bandwidth", "learning_rate", "lr_teacher")
+        positive = name in _POSITIVE
         if positive and not 1e-30 < value < 1e30:  # what float32 can calculate with
             raise ValueError(f"{name} must be positive and finite, found {value}")
     for name, (low, high) in dict(conflict=(0, 1), severity=(1, 4)).items():

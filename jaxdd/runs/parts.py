@@ -1,9 +1,11 @@
 """From options to the network, the method, the draw and the evaluation that they ask for."""
 
+import dataclasses
 import functools
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ import optax
 
 from jaxdd import (
     augment,
+    cfm,
     debiased,
     distill,
     draws,
@@ -24,7 +27,7 @@ from jaxdd import (
     sampling,
 )
 from jaxdd.data import datasets
-from jaxdd.runs.options import NETWORKS, Resolved
+from jaxdd.runs.options import NETWORKS, TEACHERS, Resolved
 
 PURPOSES = (
     "encoder", "init", "distill", "evaluate", "median", "experts", "representative", "auto",
@@ -32,8 +35,12 @@ PURPOSES = (
 """What a run needs keys for. The order is a file format: one more at the end changes no other."""
 
 
-JUDGES = (*NETWORKS, "convnet-bn", "vgg11-bn", "resnet18-bn")
+JUDGES = (*NETWORKS, *TEACHERS)
 """Networks that sets can be scored with; those on -bn have batch norm."""
+
+
+GUIDED = ("mtt", "cfm")
+"""Methods that follow networks which were trained before."""
 
 
 class Parts(NamedTuple):
@@ -87,13 +94,18 @@ def build(
         network = load(options.network, data.num_classes) if network is None else network
         _check_network(network, data)
     strategy = data.strategy if options.strategy is None else options.strategy
-    if mesh is not None and (method is not None or options.method == "mtt"):
-        found = "mtt" if method is None else "a method of your own"
+    if mesh is not None and (method is not None or options.method in GUIDED):
+        found = options.method if method is None else "a method of your own"
         raise ValueError(f"dm, dc and dsa can be split over devices, found {found}")
-    if method is None:
-        method = named_method(options, network, strategy, mesh=mesh)
-    else:
+    if method is not None:
         _check_method(method, data, options)
+    elif options.method == "cfm":
+        teacher = named_teacher(data, options)
+        method = named_method(options, teacher, strategy)
+        _check_method(method, data, options)
+        _check_curriculum(data, options)
+    else:
+        method = named_method(options, network, strategy, mesh=mesh)
     draw = _batches(options, network)
     draw = draw if mesh is None else parallel.split_draw(draw, mesh)
     train = debiased.TRAININGS[options.training] if train is None else train
@@ -110,6 +122,20 @@ def _check_sides(options, side):
     if side < options.formation:
         raise ValueError(
             f"formation must be at most the images' side {side}, found {options.formation}"
+        )
+
+
+def _check_curriculum(data, options):
+    """Refuses classes of fewer images than are to be made of them; says where one is all."""
+    counts = np.bincount(data.train.labels, minlength=data.num_classes)
+    if options.init != "noise" and counts.min() < options.ipc * options.formation**2:
+        raise ValueError(
+            f"cfm starts from {options.ipc * options.formation**2} real images of each class, "
+            f"class {counts.argmin()} has {counts.min()}; choose a smaller ipc, or init noise"
+        )
+    if options.ipc == 1:
+        warnings.warn(
+            f"one image per class has no curriculum: beta stays {options.beta}", stacklevel=3
         )
 
 
@@ -152,6 +178,22 @@ def named_network(options: Resolved, num_classes: int) -> networks.Network:
     if name == "convnet":
         given |= dict(width=options.width, depth=options.depth)
     return networks.NETWORKS[name](num_classes, dtype=dtype, **given)
+
+
+def named_teacher(data: datasets.Benchmark, options: Resolved) -> networks.Network:
+    """The network of the teacher that options of `cfm` name.
+
+    Raises:
+        ValueError: images that are too small for it, a network of other classes, or none there.
+        TypeError: as in `build`.
+    """
+    asked = dataclasses.replace(options, network=options.teacher)
+    _check_sides(asked, min(data.train.images.shape[1:3]))
+    if options.teacher in TEACHERS:
+        return named_network(asked, data.num_classes)
+    network = load(options.teacher, data.num_classes)
+    _check_network(network, data)
+    return network
 
 
 def load(name: str, num_classes: int) -> networks.Network:
@@ -204,12 +246,23 @@ def named_method(
     groups: int = 1,
     mesh: jax.sharding.Mesh | None = None,
 ) -> distill.Method:
-    """The method of the library that options name, with a loss for each of `groups` bias groups."""
+    """The method of the library that options name, with a loss for each of `groups` bias groups.
+
+    The network is that of the teacher for `cfm`.
+    """
     if mesh is not None:
         split = parallel.split_network(network, mesh)
         return parallel.replicate_state(named_method(options, split, strategy, groups=groups), mesh)
-    given = network, optax.sgd(options.learning_rate, momentum=0.5)
     common: dict[str, Any] = dict(decode=decode(options))
+    if options.method == "cfm":
+        length = max(options.steps // options.ipc, 1)
+        rate = optax.cosine_decay_schedule(options.learning_rate, length)
+        common |= dict(
+            length=length, beta=options.beta, floor=options.beta_floor, matching=options.eta,
+            signal=options.signal, strategy=_cropping(options, strategy),
+        )  # fmt: skip
+        return cfm.curriculum_matching(network, optax.adam(rate, b1=0.5, b2=0.9), **common)
+    given = network, optax.sgd(options.learning_rate, momentum=0.5)
     if options.method == "dm":
         return distill.distribution_matching(*given, strategy=strategy, groups=groups, **common)
     if options.method == "mtt":
@@ -221,6 +274,13 @@ def named_method(
     return distill.gradient_matching(
         *given, strategy=strategy if options.method == "dsa" else (), **common
     )
+
+
+def _cropping(options, strategy):
+    """The augmentation of `cfm` in the place of operations, flips where these have them."""
+    if callable(strategy) or not strategy:
+        return strategy
+    return functools.partial(augment.resized_crop, least=options.crop, flip="flip" in strategy)
 
 
 @functools.cache

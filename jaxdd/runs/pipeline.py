@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 
 from jaxdd import (
     augment,
+    cfm,
     distill,
     draws,
     evaluate,
@@ -39,6 +40,7 @@ from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import (
     buffers,
     checkpoint,
+    guides,
     manifest,
     parts,
     plot,
@@ -47,7 +49,7 @@ from jaxdd.runs import (
     store,
     timing,
 )
-from jaxdd.runs.options import Options
+from jaxdd.runs.options import WEIGHTED, Options
 from jaxdd.runs.options import read as options_of
 
 # In a configuration beside the options.
@@ -269,8 +271,8 @@ class _Work:
             )
         if debias in ("oracle", "fairdd") and self.data.train.attributes is None:
             raise ValueError(f"{debias} needs bias attributes, {self.data.name} has none")
-        if debias == "fairdd" and (self.options.method == "mtt" or self.own_method):
-            found = self.own_method or "mtt"
+        if debias == "fairdd" and (self.options.method in parts.GUIDED or self.own_method):
+            found = self.own_method or self.options.method
             raise ValueError(f"fairdd needs a loss of groups: dm, dc or dsa, found {found}")
 
     def config(self, command, **more):
@@ -485,8 +487,9 @@ class _Attempt:
         store.rewind(self.folder, first)
         if first >= steps:
             return jax.device_get(state.images)
-        if work.options.method == "mtt" and work.own_method is None:
-            source = self.experts(source, name)
+        if work.options.method in parts.GUIDED and work.own_method is None:
+            guided = {"mtt": self.experts, "cfm": self.guide}[work.options.method]
+            source = guided(source, name)
         state, pool = parts.replicated((state, source.pool), work.mesh)
         chunks = distill.run(
             parts.key(work.options, "distill"), state, pool, method=source.method,
@@ -530,12 +533,11 @@ class _Attempt:
         ))  # fmt: skip
         key = parts.key(options, "experts")
         expert = lambda i: train(jax.random.fold_in(key, i), pool=source.pool)
-        path = self.folder / "experts"
-        if options.buffer_path is not None:
-            path = pathlib.Path(options.buffer_path) / name
+        told = "train_epochs", "expert_updates"
+        manifest = self.expert_manifest(*told, weights=files.digest(np.asarray(source.weights)))
         with timing.timed(self.seconds, "experts"):
             found = buffers.fill(
-                path, self.expert_manifest(source), expert, count=options.num_experts,
+                self.buffer("experts", name), manifest, expert, count=options.num_experts,
                 like=jax.eval_shape(train, key, pool=source.pool),
                 report=lambda done: work.report(f"{name} experts", done, options.num_experts),
                 translate=work.translated_experts,
@@ -545,17 +547,43 @@ class _Attempt:
         )
         return source._replace(pool=jax.tree.map(jnp.asarray, found), draw=draw)
 
-    def expert_manifest(self, source):
-        """What experts depend on."""
-        fields = (
+    def guide(self, source, name):
+        """The source of curriculum frequency matching: a teacher, and moments of what it sees."""
+        work, options = self.work, self.work.options
+        pools = {part: source.pool if part in options.weighted else work.pool for part in WEIGHTED}
+        network = parts.named_teacher(work.data, options)
+        weights = {part: files.digest(np.asarray(pool.weights)) for part, pool in pools.items()}
+        manifest = self.expert_manifest("teacher", "teacher_steps", weights=weights)
+        teach = guides.course(
+            network, steps=options.teacher_steps, rate=options.lr_teacher,
+            strategy=work.parts.strategy,
+        )  # fmt: skip
+        with timing.timed(self.seconds, "experts"):
+            found = guides.fill(
+                parts.key(options, "experts"), self.buffer("teacher", name), manifest, network,
+                pools, teach=teach, steps=options.teacher_steps, chunk=options.chunk,
+                draw=source.draw if "teacher" in options.weighted else work.parts.draw,
+                save_every=options.save_every,
+                report=functools.partial(work.report, f"{name} teacher"),
+            )  # fmt: skip
+        return source._replace(pool=found, draw=cfm.draw)
+
+    def buffer(self, kind, name):
+        """The folder of the networks that a row of a name follows."""
+        path = self.work.options.buffer_path
+        return self.folder / kind if path is None else pathlib.Path(path) / name
+
+    def expert_manifest(self, *fields, weights):
+        """What experts and teachers depend on."""
+        fields += (
             "network", "width", "depth", "dtype", "batch_size", "candidates", "weighting",
-            "train_epochs", "expert_updates", "lr_teacher", "seed",
+            "lr_teacher", "seed",
         )  # fmt: skip
         config = self.work.config("experts")
         return {
             "dataset": self.work.data.name, "data": self.work.digest,
             "classes": self.work.data.num_classes, "augmentation": config["augmentation"],
-            "weights": files.digest(np.asarray(source.weights)),
+            "weights": weights,
             **{name: config[name] for name in fields},
         }  # fmt: skip
 

@@ -63,7 +63,7 @@ def _figure(path: str | os.PathLike, width: float, height: float, **options: Any
     with matplotlib.rc_context(_STYLE), atomic_path(path) as temporary:
         figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, **options)
         yield figure
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="svg" if os.fspath(path).endswith(".svg") else "png")
 
 
 def _head(axes: Any, title: str) -> None:
@@ -518,6 +518,42 @@ def heat_maps(
                 if np.isfinite(value):
                     color = "white" if value < middle else "black"
                     axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=color)
+
+
+def spectra(
+    path: str | os.PathLike, panels: Mapping[str, Mapping[str, Any]], *, title: str = ""
+) -> None:
+    """Draws what sets keep of the real variance and class signal, direction by direction.
+
+    Args:
+        path: the file, SVG where it ends in .svg and PNG otherwise.
+        panels: title -> name of the set -> {"variance": `[d]`, "error": `[d]`}, the direction of
+            the largest real variance first.
+        title: text above all.
+
+    Raises:
+        ValueError: no panels.
+    """
+    if not panels:
+        raise ValueError("panels must hold at least one spectrum, found none")
+    words = {"variance": "variance of the set / real variance", "error": "error of class signal"}
+    height = 480 * len(panels) + 90
+    with _figure(path, 1300, height, layout="constrained") as figure:
+        figure.suptitle(title, x=0.013, ha="left", fontweight="bold")
+        rows = figure.subplots(len(panels), 2, squeeze=False)
+        for row, (name, sets) in zip(rows, panels.items(), strict=True):
+            for axes, (field, label) in zip(row, words.items(), strict=True):
+                for each, colour in zip(sets, _CATEGORIES, strict=False):
+                    values = np.asarray(sets[each][field], float)
+                    rank = np.arange(1, len(values) + 1)
+                    axes.plot(rank, np.maximum(values, 1e-4), color=colour, lw=1.2, label=each)
+                axes.axhline(1, color=_GREY, lw=0.8, ls=":")
+                axes.set(xscale="log", yscale="log", ylabel=label)
+                axes.set_xlabel("direction, by real variance")
+                axes.grid()
+            row[0].set_title(name)
+            row[0].legend()
+        _foot(figure, "Means over networks; 1 left is as much as the real images vary.")
 
 
 def _tick(value: float | str) -> str:
