@@ -45,7 +45,7 @@ def test_candidates_are_thinned_to_representatives():
      ({"network": "lenet"}, networks.LeNet)],
 )  # fmt: skip
 def test_networks_by_name(change, kind):
-    found = build(**change, dtype="bfloat16").network
+    found = build(squares(side=16), **change, dtype="bfloat16").network
     assert isinstance(found, kind) and found.dtype == jnp.bfloat16 and found.num_classes == 2
     assert getattr(build().network, "width", 4) == 4 and build().network.depth == 2
 
@@ -155,6 +155,8 @@ def test_what_cannot_be_built():
         build(squares(side=3))
     with pytest.raises(ValueError, match="formation must be at most the images' side 8, found 9"):
         build(formation=9)
+    with pytest.raises(ValueError, match="instance norm needs more than one pixel, found 1×1"):
+        build(network="vgg11")
     with pytest.raises(TypeError, match="init.*and apply.*, found str"):
         parts.build(squares(), TINY, network="mlp")
     unhashable = dataclasses.make_dataclass("Own", [], namespace=dict(init=None, apply=None))

@@ -92,7 +92,7 @@ def build(
         network = named_network(options, data.num_classes)
     else:
         network = load(options.network, data.num_classes) if network is None else network
-        _check_network(network, data)
+    _check_network(network, data)
     strategy = data.strategy if options.strategy is None else options.strategy
     if mesh is not None and (method is not None or options.method in GUIDED):
         found = options.method if method is None else "a method of your own"
@@ -190,8 +190,9 @@ def named_teacher(data: datasets.Benchmark, options: Resolved) -> networks.Netwo
     asked = dataclasses.replace(options, network=options.teacher)
     _check_sides(asked, min(data.train.images.shape[1:3]))
     if options.teacher in TEACHERS:
-        return named_network(asked, data.num_classes)
-    network = load(options.teacher, data.num_classes)
+        network = named_network(asked, data.num_classes)
+    else:
+        network = load(options.teacher, data.num_classes)
     _check_network(network, data)
     return network
 
