@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.scipy import special
 from jax.typing import ArrayLike
+from scipy import special
 
 from jaxdd import matching, networks, training
 
@@ -458,15 +458,9 @@ def shift(found: ArrayLike, trusted: ArrayLike) -> Shift:
     if sets > 1:
         null = (means - means.mean()) * sets / (sets - 1)
         spread = max(means.std(ddof=1), 1e-3 * abs(means.mean()), 1e-9) * np.sqrt(1 + 1 / sets)
-        return Shift(difference, null, _upper_tail(difference / spread, sets - 1))
+        return Shift(difference, null, float(special.stdtr(sets - 1, -difference / spread)))
     if len(found) > 16:
         raise ValueError(f"beside one trusted set there may be 16 networks, found {len(found)}")
     signs = 1 - 2 * (np.arange(2 ** len(found))[:, None] >> np.arange(len(found)) & 1)
     null = (signs * (found - trusted[0])).mean(1)
     return Shift(difference, null, np.mean(null >= difference - 1e-12))
-
-
-def _upper_tail(t, degrees):
-    """The chance that Student's t is larger."""
-    both = float(special.betainc(degrees / 2, 0.5, degrees / (degrees + t * t)))
-    return both / 2 if t > 0 else 1 - both / 2

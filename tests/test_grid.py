@@ -156,6 +156,7 @@ def found(cells):
 
 def changed(monkeypatch, **fields):
     """Gives the options of every method other fields, as the whole library reads them."""
+    monkeypatch.setattr(grid, "_read", grid._read.__wrapped__)
     fields = [(name, type(value), value) for name, value in fields.items()]
     for method, kind in options.METHODS.items():
         wider = dataclasses.make_dataclass(

@@ -112,8 +112,14 @@ def stored(folder: pathlib.Path = RESULTS) -> Stored:
     Raises:
         ValueError: a line is damaged, or is no result of a cell.
     """
-    paths = sorted(folder.glob("*.jsonl"))
-    return [_depending(record, path) for path in paths for record in files.read_lines(path)]
+    found = [(path, path.stat()) for path in sorted(folder.glob("*.jsonl"))]
+    return [each for path, told in found for each in _read(path, told.st_mtime_ns, told.st_size)]
+
+
+@functools.lru_cache(64)
+def _read(path, *_):
+    """The results of a claim, again where the file has changed."""
+    return [_depending(record, path) for record in files.read_lines(path)]
 
 
 def _depending(record, path):
