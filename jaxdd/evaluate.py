@@ -24,6 +24,7 @@ class Scores(NamedTuple):
             (equalised odds, as FairDD reports it).
         deo_mean: the mean of that gap over classes.
         groups: `[k, a]`, nan for an empty group.
+        classes: `[k]`, nan for a class without samples.
     """
 
     accuracy: jax.Array
@@ -33,6 +34,7 @@ class Scores(NamedTuple):
     deo_max: jax.Array
     deo_mean: jax.Array
     groups: jax.Array
+    classes: jax.Array
 
 
 def predict(
@@ -103,18 +105,17 @@ def score(
         aligned = _checks.integers("aligned", aligned, num_attributes, length=num_classes)
     correct = (predictions == labels).astype(jnp.float32)
     nan = jnp.full((), jnp.nan)
+    classes = _shares(correct, labels, num_classes)
     if attributes is None or aligned is None:
         groups = jnp.full((num_classes, num_attributes), jnp.nan)
-        return Scores(correct.mean(), nan, nan, nan, nan, nan, groups)
+        return Scores(correct.mean(), nan, nan, nan, nan, nan, groups, classes)
 
     def share(where):
         return jnp.sum(correct * where) / jnp.sum(where)
 
     conflicting = attributes != aligned[labels]
     group = labels * num_attributes + attributes
-    total = num_classes * num_attributes
-    hits = jax.ops.segment_sum(correct, group, total)
-    groups = hits / jax.ops.segment_sum(jnp.ones_like(correct), group, total)
+    groups = _shares(correct, group, num_classes * num_attributes)
     groups = groups.reshape(num_classes, num_attributes)
     gaps = jnp.nanmax(groups, axis=1) - jnp.nanmin(groups, axis=1)
     return Scores(
@@ -125,7 +126,14 @@ def score(
         jnp.nanmax(gaps),
         jnp.nanmean(gaps),
         groups,
+        classes,
     )
+
+
+def _shares(correct, codes, count):
+    """The share of correct predictions among the samples of each code."""
+    hits = jax.ops.segment_sum(correct, codes, count)
+    return hits / jax.ops.segment_sum(jnp.ones_like(correct), codes, count)
 
 
 def evaluate(

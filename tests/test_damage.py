@@ -48,7 +48,14 @@ DAMAGES = {
 }
 READ = {
     "resume": {"config.json", "result.json", *store.PRODUCTS},
-    "report": {"config.json", "result.json", "synthetic.npz", "weights.png", "embedding.png"},
+    "report": {
+        "config.json",
+        "result.json",
+        "synthetic.npz",
+        "weights.png",
+        "embedding.png",
+        "figures.npz",
+    },
     "transfer": {"config.json", "result.json", "synthetic.npz"},
 }
 """What each command needs whole; the other files are figures that are drawn again, or records."""
@@ -118,7 +125,7 @@ def commands(data, monkeypatch):
 
 FILES = (
     "config.json", "progress.jsonl", "seconds.json", "weights.npz", "weights.png", "embedding.png",
-    "synthetic.npz", "synthetic.png", "accuracy.png", "result.json", "manifest.json",
+    "figures.npz", "synthetic.npz", "synthetic.png", "accuracy.png", "result.json", "manifest.json",
     "checkpoint/2/manifest.json",
 )  # fmt: skip
 
@@ -167,6 +174,7 @@ def test_damage(finished, tmp_path, commands, name, damage):
                 "result.json",
                 "weights.png",
                 "embedding.png",
+                "figures.npz",
             )
             assert optional or name not in READ[command]
             assert contents(folder) == damaged

@@ -35,6 +35,7 @@ def test_scores_by_hand():
         predictions, labels, attributes, jnp.array([0, 1]), num_classes=2, num_attributes=2
     )
     np.testing.assert_allclose(scores.groups, [[1, 0.5], [0, 1]])
+    np.testing.assert_allclose(scores.classes, [0.75, 0.75])
     np.testing.assert_allclose(scores[:6], [0.75, 1, 1 / 3, 0, 1, 0.75], rtol=1e-6)
 
 

@@ -427,6 +427,68 @@ def test_bars_refuse_bad_input(tmp_path, rows, match):
         plot.accuracy_bars(tmp_path / "a.png", rows)
 
 
+def test_curves_are_drawn_in_their_colours(tmp_path):
+    lines = {"none": ([1, 2, 3], [9.0, 2.0, 0.5]), "kde": ([1, 2, 3], [8.0, 1.0, 0.4])}
+    plot.curves(tmp_path / "a.png", {"loss": lines, "accuracy, %": {"kde": ([2, 3], [50, 60])}})
+    colors = [tuple(bytes.fromhex(color[1:])) for color in plot._CATEGORIES]
+    assert min(share(tmp_path / "a.png", color) for color in colors[:2]) > 1e-4
+    assert share(tmp_path / "a.png", colors[2]) == 0
+    for panels in ({}, {"loss": {}}, {"loss": {"kde": ([1, 2], [1.0])}}):
+        with pytest.raises(ValueError, match="as many x as y"):
+            plot.curves(tmp_path / "b.png", panels)
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
+BLINDNESS = {
+    "none": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+               [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+               [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+               [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_colours_stay_apart_for_colour_blind_readers(kind):
+    """Distances in CIELAB (D65); 2.3 is just noticed, 10 is seen at a glance."""
+    to_xyz = np.array(
+        [[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]]
+    )
+    srgb = np.array([list(bytes.fromhex(color[1:])) for color in plot._CATEGORIES]) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(BLINDNESS[kind]).T, 0, 1)
+    xyz = seen @ to_xyz.T / to_xyz.sum(1)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    lab = np.stack([116 * f[:, 1], 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
+    distances = np.linalg.norm(lab[:, None] - lab, axis=-1) + 1e3 * np.eye(len(lab))
+    assert distances.min() > 30
+
+
+@pytest.mark.parametrize("form", ["svg", "pdf"])
+def test_vector_figures_are_always_the_same_and_hold_the_pictures(tmp_path, form):
+    for name in ("a", "b"):
+        grid(tmp_path / f"{name}.{form}")
+    first, second = ((tmp_path / f"{name}.{form}").read_bytes() for name in ("a", "b"))
+    assert first == second and (b"<image" if form == "svg" else b"/Image") in first
+    assert first.startswith(b"%PDF" if form == "pdf" else b"<?xml")
+
+
+def test_names_stand_where_numbers_would(tmp_path):
+    """Class names in the margin, which is as wide as they need; what TeX would read is shown."""
+    names = ["$a$ cat", "a dog with a name that is too long for any margin"]
+    sets = dict(mean=MEAN, std=STD)
+    plot.synthetic_grid(tmp_path / "a.svg", constant((1, 0, 0)), class_names=names, **sets)
+    text = (tmp_path / "a.svg").read_text()
+    assert "<!-- a dog with a … -->" in text and "cat -->" in text
+    plot.synthetic_grid(tmp_path / "a.png", constant((1, 0, 0)), class_names=names, **sets)
+    plot.synthetic_grid(tmp_path / "b.png", constant((1, 0, 0)), **sets)
+    assert pixels(tmp_path / "a.png").shape[1] > pixels(tmp_path / "b.png").shape[1] + 100
+    with pytest.raises(ValueError, match="there are 1 names, found the code 1"):
+        plot.synthetic_grid(tmp_path / "c.png", constant((1, 0, 0)), class_names=["x"], **sets)
+
+
 def test_heat_maps_colour_values_by_their_place_in_the_limits(tmp_path):
     """Zero is the darkest colour of viridis, one the brightest; NaN is left white."""
     matrix = [[0.0, 1.0], [np.nan, 1.0]]

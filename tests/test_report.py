@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from experiments.tools import table
-from jaxdd.data import files
-from jaxdd.runs import cli, plot, report, results, store
+from jaxdd.data import datasets, files
+from jaxdd.runs import cli, evidence, plot, report, results, screen, store
 
 RESULTS = table.comparisons()
 SCORES = ("accuracy", "aligned", "conflicting", "worst_group")
@@ -581,3 +581,91 @@ def test_the_command_parses_to_the_same_configuration():
     again = cli._parse(line.split()[1:]).keywords
     assert line.startswith("jaxdd run cdigits --debias none") and len(line) < 100
     assert again["debias"] == "none" and dataclasses.asdict(again["options"].resolved()) == options
+
+
+# --- classes, groups, curves and figures -------------------------------------------------------
+
+
+def shares(test, mean, names=()):
+    zero = [[0.0] * len(row) for row in mean] if isinstance(mean[0], list) else [0.0] * len(mean)
+    return dict(names=list(names), train=test, test=test, mean=mean, std=zero)
+
+
+def texts_of(tmp_path, result):
+    files.write_json(tmp_path / "result.json", result)
+    return Page(report.render(report.read(tmp_path / "result.json"))).texts
+
+
+def test_classes_and_groups_are_told_with_their_sizes(tmp_path):
+    parts = {
+        "by_class": shares([1012, 52], [0.875, 0.25], ["cat", "dog"]),
+        "by_group": shares([[1003, 9], [40, 12]], [[0.9, 0.5], [0.222, 0.333]], ["red", "blue"]),
+    }
+    texts = texts_of(tmp_path, row(0.9) | parts)
+    assert {"Accuracy by class", "87.5 ± 0.0", "1,012", "cat", "red", "blue"} <= set(texts)
+    assert {"22.2", "33.3", "1,003 / 1,003", "9 / 9"} <= set(texts)
+    assert "50.0" not in texts  # nine images
+    assert "worst group" not in texts
+    assert any("the smallest group has 9 test images" in text for text in texts)
+    parts["by_group"] = shares([[3, 4], [4, 3]], [[0.9, 0.5], [0.2, 0.3]])
+    texts = texts_of(tmp_path, row(0.9) | parts)
+    assert "Groups" in texts and "3 / 3" in texts and "90.0" not in texts
+
+
+def test_columns_without_a_number_are_left_out(tmp_path):
+    unknown = dict.fromkeys(("aligned", "conflicting", "worst_group"))
+    weights = dict.fromkeys(row(0.5)["weights"]) | {"effective_sample_size": 12.0}
+    texts = texts_of(tmp_path, row(0.5) | unknown | {"weights": weights})
+    assert not {"aligned", "conflicting", "worst group", "balance of the groups"} & set(texts)
+    assert {"all", "effective samples per class", "12"} <= set(texts)
+
+
+def test_a_run_that_did_not_learn_says_so(tmp_path, capsys):
+    poor = row(0.1) | {"by_class": shares([500, 500], [0.5, 0.5]), "learnt": False}
+    assert any("its networks did not learn" in text for text in texts_of(tmp_path, poor))
+    screen.show({"kde": poor, "none": row(0.9)}, tmp_path)
+    error = capsys.readouterr().err
+    assert error.startswith("jaxdd: kde: its networks did not learn: ") and error.count("\n") == 1
+    assert "naming one class throughout gets 50.0 %" in error
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run with all that its page can show."""
+    folder = make_run(tmp_path_factory.mktemp("report") / "run")
+    labels = np.arange(30) % 3
+    images = np.random.default_rng(0).integers(0, 255, (30, 4, 4, 3), np.uint8)
+    part = datasets.Dataset(images, labels, labels[::-1])
+    data = datasets.Benchmark(
+        "made", part, part, 3, 3, (0, 1, 2), (0.5,) * 3, (0.5,) * 3, (), (EVIL, "$b_", "c"), ()
+    )
+    weights = np.linspace(1, 3, 30)
+    evidence.keep(folder / evidence.FILE, data, weights, plot.plane(images[:, 0, :, 0]))
+    files.write_arrays(folder / "weights.npz", files.sealed({"weights": weights}))
+    for step in (10, 20):
+        store.append(folder, {"step": step, "loss": 1 / step, "accuracy": 0.5, "x": EVIL})
+    store.append(folder, {"note": "no step"})
+    return folder
+
+
+def test_the_page_shows_curves_and_what_has_weight(whole):
+    found = Page(report.render(report.read(whole)))
+    assert {"Along the way", "What has weight: kde", "heaviest real images"} <= set(found.texts)
+    assert all("onerror" not in attributes for _, attributes in found.found)
+    alts = [image["alt"] for image in found.all("img")]
+    assert sum("Curves" in alt for alt in alts) == 1 and any("lightest real" in a for a in alts)
+
+
+def test_figures_and_tables_are_written_beside_the_page(whole, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    cli.main(["report", str(whole), "--out", str(out), "--figures", "--csv", "--latex"])
+    found = {path.name for path in (tmp_path / "page").iterdir()}
+    figures = ("accuracy", "along-the-way", "synthetic-kde", "weights-kde", "real-kde")
+    drawn = {f"{name}.{form}" for name in (*figures, "embedding-kde") for form in ("svg", "pdf")}
+    assert drawn | {"accuracy.csv", "accuracy.tex", "weights.csv", "seconds.tex"} <= found
+    assert f"and {len(found)} files in {tmp_path / 'page'}" in capsys.readouterr().out
+    assert (tmp_path / "page" / "accuracy.csv").read_text().startswith("row,all,all std,all low,")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit):
+        cli.main(["report", str(whole), "--out", str(tmp_path / "file.html"), "--csv"])
+    assert "file is a file, expected a folder" in capsys.readouterr().err

@@ -34,6 +34,7 @@ from jaxdd.runs import (
     judging,
     manifest,
     options,
+    pages,
     pipeline,
     processes,
     publication,
@@ -209,18 +210,31 @@ def write_report(
     source: tyro.conf.Positional[pathlib.Path],
     *,
     out: pathlib.Path | None = None,
+    figures: bool = False,
+    csv: bool = False,
+    latex: bool = False,
 ) -> None:
     """Write one HTML page about a finished run or comparison, with its pictures inside.
 
     Args:
         source: folder of a run or a comparison, or a result of one in JSON.
         out: the HTML file; by default report.html in the folder, or the result's name with .html.
+        figures: also write each figure as SVG and as PDF, into a folder named as the page.
+        csv: also write each table as CSV, likewise.
+        latex: also write each table as LaTeX (for booktabs), likewise.
     """
     if out is None:
         out = source / "report.html" if source.is_dir() else source.with_suffix(".html")
     catalogue.check_page(out)
-    report.write(out, report.read(source))
-    print(f"wrote {out}")
+    found, beside = report.read(source), out.with_suffix("")
+    if beside.exists() and not beside.is_dir() and (figures or csv or latex):
+        raise ValueError(f"{beside} is a file, expected a folder for figures and tables")
+    page = report.render(found)
+    pages.write(out, page)
+    suffixes = [".csv"] * csv + [".tex"] * latex
+    written = report.write_tables(beside, page, suffixes=suffixes)
+    written += report.write_figures(beside, found) if figures else []
+    print(f"wrote {out}" + (f" and {len(written)} files in {beside}" if written else ""))
 
 
 def export_set(

@@ -105,6 +105,9 @@ class DM:
     """Number of networks a set is evaluated with."""
     training: Literal["plain", "lff", "selecmix"] = "plain"
     """How they train: as usual, or unlearning a bias by LfF or SelecMix."""
+    score_every: int | None = None
+    """Steps after which the set is scored on the way, for the report; by default only at the end.
+    Each time takes as long as an evaluation, and changes nothing of the set."""
     chunk: int | None = None
     """Steps compiled into one call; a run is saved and logged between calls."""
     save_every: float = 15.0
@@ -112,14 +115,14 @@ class DM:
     seed: int = 0
     """Seed of the benchmark, the encoder, the distillation and the evaluation."""
 
-    INCIDENTAL: ClassVar = ("preset", "chunk", "save_every", "buffer_path")
+    INCIDENTAL: ClassVar = ("preset", "chunk", "save_every", "score_every", "buffer_path")
     """Fields that no result depends on, once the others are resolved."""
 
     _LEAST: ClassVar = dict(
         ipc=1, steps=0, batch_size=1, width=1, depth=1, encoder_steps=0, encoder_width=1, epochs=1,
         eval_seeds=1, chunk=1, seed=0, formation=1, candidates=1, outer=1, inner=1, syn_steps=1,
         num_experts=1, train_epochs=1, expert_updates=1, expert_epochs=1, max_start_epoch=0,
-        resize=1, teacher_steps=1,
+        resize=1, teacher_steps=1, score_every=1,
     )  # fmt: skip
 
     def preset_values(self) -> dict[str, Any]:

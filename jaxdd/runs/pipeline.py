@@ -40,6 +40,7 @@ from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import (
     buffers,
     checkpoint,
+    evidence,
     guides,
     manifest,
     parts,
@@ -162,7 +163,7 @@ def run(
         with timing.compilation_counted(attempt.seconds):
             source = attempt.source(debias, folder)
             images = attempt.distil(source, debias)
-            random = evaluate.summary(attempt.score(work.subset(), "random"))
+            random = work.summary(attempt.score(work.subset(), "random"))
             scores = attempt.score(parts.decode(work.options)(images), debias)
         return attempt.finish(images, scores, source, random, beside={"random": random})
 
@@ -289,6 +290,10 @@ class _Work:
     def subset(self):
         """A random subset of the real images, as many as the synthetic set has."""
         return parts.subset(self.pool, self.options, weighted=False)
+
+    def summary(self, scores):
+        """What a result says of networks: their scores, by class and by group, too."""
+        return evaluate.summary(scores) | evidence.breakdown(self.data, scores)
 
     def translated(self, stored):
         """Returns a stored configuration, one of the version before this in today's terms."""
@@ -449,14 +454,18 @@ class _Attempt:
 
     def write_weights(self, folder, found, weighing=None):
         """Writes weights and what they follow from, which is nothing if they are uniform."""
-        train = self.work.data.train
-        arrays = {"weights": np.asarray(found)}
+        data, train = self.work.data, self.work.data.train
+        arrays, plane = {"weights": np.asarray(found)}, None
         if weighing is not None:
             arrays["log_density"] = np.asarray(weighing.log_density)
             arrays["bandwidth"] = np.asarray(weighing.bandwidth)
-            embeddings, path = np.asarray(weighing.embeddings), folder / "embedding.png"
-            plot.embedding_map(path, embeddings, train.labels, train.attributes)
+            plane = plot.plane(np.asarray(weighing.embeddings))
+            plot.embedding_map(
+                folder / "embedding.png", plane, train.labels, train.attributes,
+                class_names=data.class_names, attribute_names=data.attribute_names,
+            )  # fmt: skip
         self.draw_weights(folder, arrays["weights"])
+        evidence.keep(folder / evidence.FILE, data, arrays["weights"], plane)
         files.write_json(folder / "seconds.json", self.seconds)
         # Last, since its presence says that this stage is done.
         files.write_arrays(folder / "weights.npz", files.sealed(arrays))
@@ -502,7 +511,7 @@ class _Attempt:
         """Logs and saves a distillation chunk by chunk, and stops it after Ctrl-C."""
         options, steps = self.work.options, self.work.options.steps
         spent, begun = self.seconds.get("distill", 0.0), time.perf_counter()
-        saved, images = begun, None
+        saved, images, before = begun, None, first
         with _catch_interrupt() as stopped:
             for step, state, info in chunks:
                 means = {name: float(x.mean()) for name, x in info.items()}
@@ -510,8 +519,11 @@ class _Attempt:
                 speed = (step - first) / (now - begun)
                 self.work.report(name, step, steps, loss=means["loss"], speed=speed)
                 store.check_there(self.folder)
-                store.append(self.folder, {"step": step, **means, "steps_per_second": speed})
                 self.seconds["distill"] = spent + now - begun
+                scores = self.score_on_the_way(before, step, state, name)
+                begun, before = begun + time.perf_counter() - now, step
+                record = {"step": step, **means, **scores, "steps_per_second": speed}
+                store.append(self.folder, record)
                 due = now - saved > options.save_every or step == steps
                 if due:
                     self.save(step, state)
@@ -522,6 +534,15 @@ class _Attempt:
                     raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")
                 images = state.images
         return jax.device_get(images)
+
+    def score_on_the_way(self, before, step, state, name):
+        """Mean accuracies of the set so far, if they are due, for a line of progress.jsonl."""
+        every = self.work.options.score_every
+        if every is None or before // every == step // every or step >= self.work.options.steps:
+            return {}
+        seen = parts.decode(self.work.options)(state.images)
+        found = evaluate.summary(self.score(seen, f"{name} on the way"))
+        return {score: found[score]["mean"] for score in ("accuracy", "conflicting")}
 
     def experts(self, source, name):
         """The source of trajectory matching: experts, read from their folder or trained into it."""
@@ -601,7 +622,7 @@ class _Attempt:
         """Writes the set, its picture, result.json and what follows from it; returns the result."""
         work, data = self.work, self.work.data
         result = {
-            **evaluate.summary(scores),
+            **work.summary(scores),
             "random": random,
             "weights": _diagnosis(data, work.pool, source.weights),
             "seconds": dict(self.seconds),
@@ -631,8 +652,9 @@ class _Attempt:
         data = self.work.data
         title = f"{data.name}: {100 * result['accuracy']['mean']:.1f} % on the test set"
         plot.synthetic_grid(
-            self.folder / "synthetic.png", images, mean=data.mean, std=data.std, title=title
-        )
+            self.folder / "synthetic.png", images, mean=data.mean, std=data.std, title=title,
+            class_names=data.class_names,
+        )  # fmt: skip
 
     def draw_scores(self, result):
         """Draws the accuracies of a run beside those of a random subset."""
@@ -848,4 +870,5 @@ def _comparison(work, folder, rows, images):
     plot.comparison(
         folder / "synthetic.png", shown, mean=work.data.mean, std=work.data.std,
         titles={name: f"{titles.get(name, name)}: {accuracies[name]}" for name in shown},
+        class_names=work.data.class_names,
     )  # fmt: skip

@@ -1,22 +1,25 @@
-"""Screen: pictures of a run. Image grids, weights, embeddings and accuracies as PNG files.
+"""Screen: pictures of a run. Image grids, weights, embeddings, accuracies and curves.
 
 Every function draws on a figure of its own, without pyplot or a display, and writes the file whole
-or not at all. Matplotlib is imported when the first picture is drawn. Colours are those of Okabe
-and Ito and of Paul Tol, which stay apart for colour-blind readers; blue is always the
-aligned group and vermilion the conflicting one.
+or not at all: PNG, or SVG or PDF if its name ends so. Matplotlib is imported when the first picture
+is drawn. Blue is always the aligned group and vermilion the conflicting one, as Okabe and Ito have
+them. The ten colours of classes came out of a search: under each simulated colour blindness any
+two are at least 30 units of CIELAB apart.
 """
 
 import contextlib
 import os
+import pathlib
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdd.data.files import atomic_path
 
 _DPI = 150
+_VECTOR = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # no times: the same bytes again
 _STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
@@ -36,6 +39,8 @@ _STYLE: dict[Any, Any] = {
     "savefig.facecolor": "white",
     "savefig.bbox": "standard",
     "savefig.dpi": "figure",
+    "svg.hashsalt": "jaxdd",
+    "pdf.fonttype": 42,
 }
 _GREY = "#666666"
 _GROUPS = {
@@ -45,8 +50,8 @@ _GROUPS = {
     "worst_group": ("worst group", "#cc79a7"),
 }
 _CATEGORIES = (
-    "#332288", "#ee7733", "#44aa99", "#cc6677", "#88ccee",
-    "#117733", "#ddcc77", "#aa4499", "#882255", "#777777",
+    "#28228c", "#f8c01d", "#21deeb", "#e31d06", "#3f7cb7",
+    "#aed793", "#b61cfd", "#927d7d", "#4d2045", "#72020f",
 )  # fmt: skip
 _ROWS, _COLUMNS = 20, 10
 _CELL, _GAP, _MARGIN = 96, 6, 48  # of a grid, in pixels, as are all sizes below
@@ -60,10 +65,13 @@ def _figure(path: str | os.PathLike, width: float, height: float, **options: Any
     import matplotlib
     from matplotlib.figure import Figure
 
+    suffix = pathlib.Path(path).suffix
+    form = suffix[1:] if suffix in _VECTOR else "png"
+
     with matplotlib.rc_context(_STYLE), atomic_path(path) as temporary:
         figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, **options)
         yield figure
-        figure.savefig(temporary, format="svg" if os.fspath(path).endswith(".svg") else "png")
+        figure.savefig(temporary, format=form, metadata=_VECTOR.get(suffix))
 
 
 def _head(axes: Any, title: str) -> None:
@@ -88,6 +96,7 @@ def synthetic_grid(
     std: Any,
     title: str = "",
     columns: int | None = None,
+    class_names: Sequence[str] = (),
 ) -> None:
     """Draws a synthetic set, one row per class.
 
@@ -101,16 +110,18 @@ def synthetic_grid(
         std: standard deviation of each channel that was divided by, [c].
         title: text above the grid.
         columns: images per class, the first ten by default.
+        class_names: beside the rows, instead of their numbers.
 
     Raises:
-        ValueError: images, mean or std of other shapes, or fewer than one column.
+        ValueError: images, mean or std of other shapes, names of another number of classes, or
+            fewer than one column.
         TypeError: images of integers, which are not normalised.
     """
     pixels = _pixels(images, mean, std)
     columns = _COLUMNS if columns is None else columns
     if columns < 1:
         raise ValueError(f"columns must be at least 1, found {columns}")
-    _panels(path, [pixels], [title], columns, cell=_CELL)
+    _panels(path, [pixels], [title], columns, _CELL, class_names)
 
 
 def comparison(
@@ -120,6 +131,7 @@ def comparison(
     mean: Any,
     std: Any,
     titles: Mapping[str, str] | None = None,
+    class_names: Sequence[str] = (),
 ) -> None:
     """Draws several synthetic sets of the same classes side by side.
 
@@ -131,10 +143,11 @@ def comparison(
         mean: mean of each channel that was subtracted, [c].
         std: standard deviation of each channel that was divided by, [c].
         titles: name -> text above the set, such as "plain DM: 31 %"; the name by default.
+        class_names: beside the rows, instead of their numbers.
 
     Raises:
-        ValueError: no sets, sets of different numbers of classes, titles of unknown sets, or
-            images, mean or std of other shapes.
+        ValueError: no sets, sets of different numbers of classes, titles of unknown sets, names of
+            another number of classes, or images, mean or std of other shapes.
         TypeError: images of integers, which are not normalised.
     """
     if not sets:
@@ -148,7 +161,7 @@ def comparison(
         raise ValueError(f"sets must have the same number of classes, found {classes}")
     columns = min(_COLUMNS, max(2, 24 // len(sets)))
     texts = [titles.get(name, name) for name in pixels]
-    _panels(path, list(pixels.values()), texts, columns, cell=64)
+    _panels(path, list(pixels.values()), texts, columns, 64, class_names)
 
 
 def by_class(
@@ -188,15 +201,26 @@ def tiles(images: Any, *, mean: Any, std: Any) -> np.ndarray:
         ValueError: images, mean or std of other shapes.
         TypeError: images of integers, which are not normalised.
     """
-    pixels = _pixels(images, mean, std)
-    side = max(pixels.shape[2:4])
-    pixels = _shrink(pixels, round(side / _CELL)) if side > _CELL else pixels
+    pixels = thumbnails(images, mean=mean, std=std)
     gap = max(1, max(pixels.shape[2:4]) // 16)
     pixels = np.pad(pixels, ((0, 0),) * 4 + ((0, 1),), constant_values=255)
     pixels = np.pad(pixels, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)))
     rows, columns, height, width, _ = pixels.shape
     whole = pixels.swapaxes(1, 2).reshape(rows * height, columns * width, 4)
     return whole[:-gap, :-gap]
+
+
+def thumbnails(images: Any, *, mean: Any, std: Any) -> np.ndarray:
+    """Returns images as RGB pixels, uint8 [k, ipc, h, w, 3], those of more than 96 made smaller.
+
+    Args:
+        images: as in `tiles`.
+        mean: as in `tiles`.
+        std: as in `tiles`.
+    """
+    pixels = _pixels(images, mean, std)
+    side = max(pixels.shape[2:4])
+    return _shrink(pixels, -(-side // _CELL)) if side > _CELL else pixels
 
 
 def _pixels(images: Any, mean: Any, std: Any) -> np.ndarray:
@@ -221,8 +245,10 @@ def _panels(
     titles: list[str],
     columns: int,
     cell: int,
+    class_names: Sequence[str],
 ) -> None:
     """Draws sets side by side, image pixels on screen pixels, so that nothing is blurred."""
+    names = [_short(name) for name in _names(class_names, range(len(sets[0])))][:_ROWS]
     mosaics = [_mosaic(pixels[:_ROWS, :columns], cell) for pixels in sets]
     roomy = (min(300, _CHARACTER * (len(text) + 1)) for text in titles)
     widths = [max(mosaic.shape[1], least) for mosaic, least in zip(mosaics, roomy, strict=True)]
@@ -230,7 +256,8 @@ def _panels(
         textwrap.wrap(text, width // _CHARACTER) for text, width in zip(titles, widths, strict=True)
     ]
     top = _LINE * max(len(lines) for lines in wrapped) + _MARGIN
-    left, bottom = np.cumsum([_MARGIN + 12, *(width + _MARGIN for width in widths)]), _MARGIN
+    side = max(_MARGIN, _LETTER * max(map(len, names)) + 24)
+    left, bottom = np.cumsum([side + 12, *(width + side for width in widths)]), _MARGIN
     height = top + max(mosaic.shape[0] for mosaic in mosaics) + bottom
     with _figure(path, left[-1], height) as figure:
 
@@ -240,11 +267,22 @@ def _panels(
         for start, mosaic, lines in zip(left, mosaics, wrapped, strict=False):
             figure.figimage(mosaic, start, height - top - mosaic.shape[0])
             write(start, top - 14, "\n".join(lines), va="bottom", weight="bold", size=11)
-            rows = min(len(sets[0]), _ROWS)
-            for row in range(rows):
-                middle = top + (row + 0.5) * (mosaic.shape[0] + _GAP) / rows - _GAP / 2
-                write(start - 12, middle, str(row), ha="right", va="center", color=_GREY)
+            for row, name in enumerate(names):
+                middle = top + (row + 0.5) * (mosaic.shape[0] + _GAP) / len(names) - _GAP / 2
+                write(start - 12, middle, name, ha="right", va="center", color=_GREY)
         write(left[0], height - 14, _note(sets, columns), color=_GREY, size=8)
+
+
+def _names(names: Sequence[str], codes: Any) -> list[str]:
+    """Returns the names of codes, which are their own where there are no names."""
+    if names and max(codes, default=0) >= len(names):
+        raise ValueError(f"there are {len(names)} names, found the code {max(codes)}")
+    return [str(names[code] if names else code) for code in codes]
+
+
+def _short(name: str, most: int = 14) -> str:
+    """Returns a name that fits a margin, and that matplotlib does not take for a formula."""
+    return (name if len(name) <= most else f"{name[: most - 1]}…").replace("$", r"\$")
 
 
 def _mosaic(pixels: np.ndarray, cell: int) -> np.ndarray:
@@ -353,33 +391,74 @@ def _split(labels: np.ndarray, attributes: Any, aligned: Any) -> list[tuple[str,
     return [(*_GROUPS[name], members) for name, members in masks.items()]
 
 
+class Plane(NamedTuple):
+    """Samples in the plane of the two largest principal components of their embeddings.
+
+    Attributes:
+        points: `[m, 2]`.
+        shares: `[2]` of the variance.
+        shown: `[m]` indices of the samples, drawn at random where there are more.
+        total: number of samples.
+    """
+
+    points: np.ndarray
+    shares: np.ndarray
+    shown: np.ndarray
+    total: int
+
+
+def plane(embeddings: Any) -> Plane:
+    """Projects embeddings, at most 3,000 that are drawn at random but always the same.
+
+    Args:
+        embeddings: [n, d].
+
+    Raises:
+        ValueError: an array of another shape, or that is not finite.
+    """
+    (embeddings,) = _rows(ndims=(2,), embeddings=embeddings)
+    if not np.isfinite(embeddings.astype(np.float64)).all():
+        raise ValueError("embeddings must be finite, found NaN or infinite values")
+    n = len(embeddings)
+    shown = np.random.default_rng(0).permutation(n)[:3000]
+    return Plane(*_principal(embeddings[shown].astype(np.float64)), shown, n)
+
+
 def embedding_map(
-    path: str | os.PathLike, embeddings: Any, labels: Any, attributes: Any = None
+    path: str | os.PathLike,
+    embeddings: Any,
+    labels: Any,
+    attributes: Any = None,
+    *,
+    class_names: Sequence[str] = (),
+    attribute_names: Sequence[str] = (),
 ) -> None:
     """Draws embeddings in the plane of their two largest principal components.
 
     At most 3,000 samples, drawn at random but always the same, are analysed.
 
     Args:
-        path: the PNG file.
-        embeddings: [n, d].
+        path: the file.
+        embeddings: [n, d], or the `Plane` of them.
         labels: class of each sample [n], the colour of the left map.
         attributes: bias attribute of each sample [n], the colour of the right map, or None.
+        class_names: in the legend, instead of numbers.
+        attribute_names: likewise.
 
     Raises:
-        ValueError: arrays of other shapes, or embeddings that are not finite.
+        ValueError: arrays of other shapes, names of another number, or embeddings that are not
+            finite.
     """
     maps = {"class": labels} | ({} if attributes is None else {"bias attribute": attributes})
-    embeddings, *groups = _rows(ndims=(2, 1, 1), embeddings=embeddings, **maps)
-    if not np.isfinite(embeddings.astype(np.float64)).all():
-        raise ValueError("embeddings must be finite, found NaN or infinite values")
-    n = len(embeddings)
-    shown = np.random.default_rng(0).permutation(n)[:3000]
-    points, shares = _principal(embeddings[shown].astype(np.float64))
+    names = {"class": class_names, "bias attribute": attribute_names}
+    if not isinstance(embeddings, Plane):
+        embeddings = _rows(ndims=(2, 1, 1), embeddings=embeddings, **maps)[0]
+        embeddings = plane(embeddings)
+    points, shares, shown, n = embeddings
     with _figure(path, 120 + 860 * len(maps), 840, layout="constrained") as figure:
         panels = figure.subplots(1, len(maps), squeeze=False, sharex=True, sharey=True)[0]
-        for axes, name, values in zip(panels, maps, groups, strict=True):
-            _scatter(axes, points, values[shown], name)
+        for axes, (name, values) in zip(panels, maps.items(), strict=True):
+            _scatter(axes, points, np.asarray(values)[shown], name, names[name])
             axes.set_title(f"Embeddings by {name}")
             axes.set_xlabel(f"first component ({100 * shares[0]:.0f} % of the variance)")
         panels[0].set_ylabel(f"second component ({100 * shares[1]:.0f} %)")
@@ -397,7 +476,9 @@ def _principal(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return points, variances[:2] / max(variances.sum(), np.finfo(float).tiny)
 
 
-def _scatter(axes: Any, points: np.ndarray, values: np.ndarray, name: str) -> None:
+def _scatter(
+    axes: Any, points: np.ndarray, values: np.ndarray, name: str, names: Sequence[str]
+) -> None:
     categories = np.unique(values)
     style = dict(s=11, linewidths=0, alpha=0.8)
     if len(categories) > len(_CATEGORIES):
@@ -407,8 +488,8 @@ def _scatter(axes: Any, points: np.ndarray, values: np.ndarray, name: str) -> No
         # All in one call, in random order, so that no group is painted over by a later one.
         colors = np.array(_CATEGORIES)[np.searchsorted(categories, values)]
         axes.scatter(*points.T, c=colors, **style)
-        for category, color in zip(categories, _CATEGORIES, strict=False):
-            axes.scatter([], [], c=color, s=30, label=str(category))
+        for category, color in zip(_names(names, categories), _CATEGORIES, strict=False):
+            axes.scatter([], [], c=color, s=30, label=_short(category))
         axes.legend(title=name, loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2)
     axes.set(xticks=[], yticks=[])
 
@@ -471,6 +552,46 @@ def accuracy_bars(
         if None not in counts:
             ends = dict.fromkeys((min(counts), max(counts)))
             _foot(figure, f"Mean and standard deviation, n = {' to '.join(map(str, ends))}.")
+
+
+def curves(
+    path: str | os.PathLike,
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    *,
+    xlabel: str = "step",
+) -> None:
+    """Draws what changes along the way, panels above each other with a line for each name.
+
+    Args:
+        path: the file.
+        panels: what is drawn, such as "loss" -> name -> (x, y). A panel whose values are all
+            positive and span more than a factor of ten has a logarithmic scale.
+        xlabel: what x is.
+
+    Raises:
+        ValueError: nothing to draw, or x and y of different lengths.
+    """
+    lengths = {(len(x), len(y)) for lines in panels.values() for x, y in lines.values()}
+    if not lengths or any(x != y or not x for x, y in lengths):
+        raise ValueError(f"curves must have as many x as y, at least one, found {sorted(lengths)}")
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    with _figure(path, 1050, 170 + 430 * len(panels), layout="constrained") as figure:
+        rows = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+        for axes, (title, lines) in zip(rows, panels.items(), strict=True):
+            for name, (x, y) in lines.items():
+                which = names.index(name)
+                style = dict(color=_CATEGORIES[which % len(_CATEGORIES)], linewidth=1.8)
+                dash = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))[which % 4]
+                axes.plot(x, y, label=_short(name), linestyle=dash, marker=".", **style)
+            drawn = np.concatenate([y for _, y in lines.values()])
+            if drawn.min() > 0 and drawn.max() > 10 * drawn.min():
+                axes.set_yscale("log")
+            axes.set_ylabel(title)
+            axes.grid(axis="y")
+        rows[-1].set_xlabel(xlabel)
+        rows[0].legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(names), 6), borderpad=0
+        )
 
 
 def heat_maps(

@@ -6,14 +6,22 @@ number on the page is one of the result, or follows from it by what is said besi
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
+import re
 import shlex
+import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxdd.data import benchmarks, files
-from jaxdd.runs import options, pages, results, store
+from jaxdd.runs import evidence, options, pages, plot, results, store, tables
+
+FORMATS = (".svg", ".pdf")
+"""What figures are written as."""
 
 _DRAWN = {"classes": 20, "images per class": 10}  # of a grid, at most
 _PICTURES = {"weights": "weights.png", "embedding": "embedding.png"}
@@ -28,6 +36,9 @@ class Report(NamedTuple):
         grids: name -> synthetic set, of the rows that have one.
         pictures: "weights" and "embedding" -> picture, if there is one.
         transfer: network -> results, of a run that `jaxdd transfer` was called for.
+        sets: name -> the whole synthetic set, of the rows that have one.
+        kept: row -> what the figures of its weights are drawn from, where it was kept.
+        progress: row -> lines of its progress.jsonl.
     """
 
     rows: dict[str, dict[str, Any]]
@@ -35,6 +46,9 @@ class Report(NamedTuple):
     grids: dict[str, pages.Grid]
     pictures: dict[str, pages.Picture]
     transfer: dict[str, dict[str, Any]]
+    sets: dict[str, store.Synthetic] = {}
+    kept: dict[str, evidence.Evidence] = {}
+    progress: dict[str, list[dict[str, Any]]] = {}
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -66,13 +80,41 @@ def read(path: str | os.PathLike) -> Report:
     folders = {name: path / "rows" / name for name in rows} if several else {list(rows)[-1]: path}
     for name, folder in folders.items():
         store.check_set(folder, rows[name].get("digests"))
-    grids = {name: _grid(folder / "synthetic.npz") for name, folder in folders.items()}
+    sets = {
+        name: store.read_synthetic(folder / "synthetic.npz") for name, folder in folders.items()
+    }
+    grids = {name: _grid(folders[name] / "synthetic.npz", found) for name, found in sets.items()}
     pictures = {
         name: _picture(path / file) for name, file in _PICTURES.items() if (path / file).exists()
     }
     others = path / "transfer.json"
     transfer = results.read_transfer(others) if others.exists() else {}
-    return Report(rows, config, grids, pictures, transfer)
+    return Report(
+        rows, config, grids, pictures, transfer, sets, _evidence(path, rows, several),
+        {name: found for name, folder in folders.items() if (found := _progress(folder))},
+    )  # fmt: skip
+
+
+def _evidence(path, rows, several):
+    """What was kept beside the weights of each row, where they are not uniform; once for each."""
+    kept = {name: kind for name, kind in results.KINDS.items() if name in rows}
+    labels = ("none", "oracle", "fairdd")  # which keep no weights
+    folders = {kind.folder: name for name, kind in kept.items() if kind.weights not in labels}
+    folders = folders if several else {"": list(rows)[-1]}
+    found = {name: evidence.read(path / folder) for folder, name in folders.items()}
+    return {
+        name: each
+        for name, each in found.items()
+        if each is not None and np.ptp(each.relative()) > 1e-3
+    }
+
+
+def _progress(folder):
+    """The lines of progress.jsonl that hold a step and numbers, and nothing of them else."""
+    with files.advice("delete it, since a report needs none"):
+        lines = store.progress(folder)
+    numbers = [{k: v for k, v in line.items() if results.finite(v) is not None} for line in lines]
+    return [line for line in numbers if "step" in line]
 
 
 def _config(folder: pathlib.Path) -> dict[str, Any]:
@@ -106,8 +148,7 @@ def _check_finished(folder: pathlib.Path, config: dict[str, Any], several: bool)
     raise ValueError(f"{folder} holds an unfinished run{where}; continue{which} with: {line}")
 
 
-def _grid(path: pathlib.Path) -> pages.Grid:
-    synthetic = store.read_synthetic(path)
+def _grid(path: pathlib.Path, synthetic: store.Synthetic) -> pages.Grid:
     sizes = dict(zip(_DRAWN, synthetic.labels.shape, strict=True))
     rows, columns = (min(limit, sizes[what]) for what, limit in _DRAWN.items())
     drawn = synthetic.images[:rows, :columns]
@@ -150,9 +191,142 @@ def render(report: Report) -> str:
     Args:
         report: from `read`.
     """
+    report = report._replace(rows={name: _shown(row) for name, row in report.rows.items()})
     values = report._asdict() | _accuracies(report) | _records(report) | _repetition(report)
-    values |= {"kinds": results.KINDS}
+    values |= {"kinds": results.KINDS, "least": results.LEAST, "curves": _drawn_curves(report)}
+    values |= {"extremes": {name: _extremes(found) for name, found in report.kept.items()}}
     return pages.TEMPLATES.get_template("report.html.j2").render(values)
+
+
+def write_tables(
+    folder: str | os.PathLike, page: str, *, suffixes: Iterable[str]
+) -> list[pathlib.Path]:
+    """Writes every table of a page.
+
+    Args:
+        folder: to write to.
+        page: from `render`.
+        suffixes: some of .csv and .tex.
+
+    Returns:
+        The files.
+    """
+    forms = {".csv": tables.as_csv, ".tex": tables.as_latex}
+    texts = {
+        pathlib.Path(folder, table.name + suffix): forms[suffix](table)
+        for table in tables.read(page)
+        for suffix in suffixes
+    }
+    for path, text in texts.items():
+        pages.write(path, text)
+    return list(texts)
+
+
+def write_figures(folder: str | os.PathLike, report: Report) -> list[pathlib.Path]:
+    """Draws every figure of a report again, as SVG and as PDF.
+
+    Args:
+        folder: to write to.
+        report: from `read`.
+
+    Returns:
+        The files. Figures of weights are drawn where what they show was kept, which earlier
+        versions did not.
+    """
+    figures = _figures(report)
+    paths = {
+        pathlib.Path(folder, re.sub(r"[^\w-]+", "-", name) + form): draw
+        for name, draw in figures.items()
+        for form in FORMATS
+    }
+    for path, draw in paths.items():
+        draw(path)
+    return list(paths)
+
+
+def _figures(report):
+    """What draws each figure into a path."""
+    bars = {
+        name: {score: row.get(score) for score in results.SCORES}
+        for name, row in map(lambda item: (item[0], _shown(item[1])), report.rows.items())
+    }
+    found: dict[str, Any] = {"accuracy": functools.partial(plot.accuracy_bars, rows=bars)}
+    if panels := _curves(report):
+        found["along-the-way"] = functools.partial(plot.curves, panels=panels)
+    for name, each in report.sets.items():
+        names = report.grids[name].names if not report.grids[name].cut else ()
+        found[f"synthetic-{name}"] = functools.partial(
+            plot.synthetic_grid, images=each.images, mean=each.mean, std=each.std, class_names=names
+        )
+    for name, each in report.kept.items():
+        found[f"weights-{name}"] = functools.partial(
+            plot.weights_by_group, weights=each.weights, labels=each.labels,
+            attributes=each.attributes, aligned=each.aligned,
+        )  # fmt: skip
+        found[f"real-{name}"] = functools.partial(
+            plot.comparison, mean=np.zeros(3), std=np.ones(3), class_names=each.class_names,
+            sets={
+                "heaviest": each.heaviest / np.float32(255),
+                "lightest": each.lightest / np.float32(255),
+            },
+        )  # fmt: skip
+        if each.plane is not None:
+            found[f"embedding-{name}"] = functools.partial(
+                plot.embedding_map, embeddings=each.plane, labels=each.labels,
+                attributes=each.attributes, class_names=each.class_names,
+                attribute_names=each.attribute_names,
+            )  # fmt: skip
+    return found
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a row without what too few test images say."""
+    smallest = results.smallest_group(row)
+    return {**row, "worst_group": None} if smallest and smallest < results.LEAST else {**row}
+
+
+def _extremes(found: evidence.Evidence) -> dict[str, pages.Grid]:
+    """The heaviest and the lightest real images, by what they are called."""
+    draw = functools.partial(pages.tiles, mean=np.zeros(3), std=np.ones(3))
+    k, columns = found.heaviest.shape[:2]
+    names = list(found.class_names or map(str, range(k)))[:k]
+    total = int(found.labels.max()) + 1
+    cut = [("classes", k, total)] if total > k else []
+    return {
+        f"{name} real images": pages.Grid(draw(images / np.float32(255)), names, columns, cut)
+        for name, images in (("heaviest", found.heaviest), ("lightest", found.lightest))
+    }
+
+
+def _curves(report: Report) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
+    """Returns "loss" and accuracies -> row -> (steps, values), of rows with two points or more."""
+    panels = {}
+    for key, title in (
+        ("loss", "loss"),
+        ("accuracy", "accuracy, %"),
+        ("conflicting", "conflicting, %"),
+    ):
+        lines = {}
+        for name, records in report.progress.items():
+            points = [(record["step"], record[key]) for record in records if key in record]
+            end = results.finite((report.rows[name].get(key) or {}).get("mean"))
+            if points and key != "loss" and end is not None:
+                points.append((records[-1]["step"], end))
+            times = 1 if key == "loss" else 100
+            if len(points) > 1:
+                lines[name] = [x for x, _ in points], [times * y for _, y in points]
+        if lines:
+            panels[title] = lines
+    return panels
+
+
+def _drawn_curves(report: Report) -> pages.Picture | None:
+    if not (panels := _curves(report)):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "curves.png")
+        plot.curves(path, panels)
+        return _picture(path)
 
 
 def _accuracies(report: Report) -> dict[str, Any]:
@@ -160,15 +334,36 @@ def _accuracies(report: Report) -> dict[str, Any]:
     rows = report.rows
     main = next(name for name in ("kde", *reversed(rows)) if name in rows)
     found = {score: [row.get(score) for row in rows.values()] for score in results.SCORES}
+    plain = next((name for name in ("none", "random") if name in rows.keys() - {main}), None)
     return {
         "main": main,
-        "plain": next((name for name in ("none", "random") if name in rows.keys() - {main}), None),
-        "scores": results.SCORES,
+        "plain": plain,
+        "scores": {
+            score: word
+            for score, word in results.SCORES.items()
+            if score == "accuracy" or any(pages.mean(each) != "–" for each in found[score])
+        },
+        "remarks": {name: text for name, row in rows.items() if (text := results.remark(row))},
+        "smallest": next(filter(None, map(results.smallest_group, rows.values())), None),
+        "by_class": {name: row["by_class"] for name, row in rows.items() if row.get("by_class")},
+        "by_group": _groups(rows, main, plain),
         "charts": [
             name for name, each in found.items() if any(pages.mean(score) != "–" for score in each)
         ],
         "intervals": any(results.interval(score) for each in found.values() for score in each),
     }
+
+
+def _groups(rows, main, plain):
+    """What is known by group of the two rows, of one alone where there are only sizes to tell."""
+    kept = {name: rows[name].get("by_group") for name in (main, plain) if name is not None}
+    kept = {
+        name: found | {"scored": max(map(max, found["test"])) >= results.LEAST}
+        for name, found in kept.items()
+        if found
+    }
+    scored = any(found["scored"] for found in kept.values())
+    return kept if scored else dict(list(kept.items())[:1])
 
 
 def _records(report: Report) -> dict[str, Any]:
@@ -183,6 +378,11 @@ def _records(report: Report) -> dict[str, Any]:
         "grouped": any(each.get("conflict_mass") is not None for each in weights.values()),
         "choices": choices,
         "balances": {name: pages.by_temperature(choice) for name, choice in choices.items()},
+        "split": any(
+            pages.mean(row[part].get("conflicting")) != "–"
+            for row in report.transfer.values()
+            for part in results.TRANSFERRED
+        ),
         "seconds": seconds,
         "stages": [stage for stage in stages if any(stage in each for each in seconds.values())],
         "total": results.seconds(report.rows),

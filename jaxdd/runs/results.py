@@ -16,6 +16,7 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import scipy.special
 
 from jaxdd import __version__, views
@@ -94,6 +95,10 @@ TRIAL = {"overall", "agreeing", "disagreeing", "counted"}
 
 TRIED = {"encoder_steps", "bandwidth", "temperature", "balance"}
 """Names in its best values and in each of its balances."""
+
+
+LEAST = 10
+"""Test images that a group must have for its accuracy to be shown."""
 
 
 def sealed(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,6 +313,31 @@ def _check_row(row: Any, where: str) -> None:
             raise ValueError(f"{where}: {part} must hold names and values, found {row[part]!r}")
     if row.get("choice"):
         check_choice(row["choice"], where)
+    for part, depth in (("by_class", 1), ("by_group", 2)):
+        if row.get(part) is not None:
+            _check_parts(row[part], depth, f"{where}: {part}")
+
+
+def _check_parts(found, depth, where):
+    """Refuses sizes and accuracies by class or group that are not of the same shape."""
+    names = ("train", "test", "mean", "std")
+    if not isinstance(found, dict) or not {"names", *names} <= found.keys():
+        raise ValueError(f"{where} must hold names, {', '.join(names)}")
+    if not isinstance(found["names"], list) or not all(isinstance(n, str) for n in found["names"]):
+        raise ValueError(f"{where}: names must be words, found {found['names']!r}")
+    shapes = set()
+    for name in names:
+        try:
+            values = np.array(found[name], float)  # None is NaN
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: {name} must hold numbers") from error
+        shapes.add(values.shape)
+        counted = name in ("train", "test")
+        if values.ndim != depth or not values.size or not _are(values, counted):
+            kind = "sizes" if counted else "shares in [0, 1]"
+            raise ValueError(f"{where}: {name} must be {kind} in {depth} dimensions")
+    if len(shapes) > 1 or len(found["names"]) not in (0, next(iter(shapes))[-1]):
+        raise ValueError(f"{where} must be of one shape, found {sorted(shapes)}")
 
 
 def check_choice(choice: Any, where: str) -> None:
@@ -418,6 +448,69 @@ def interval(score: Mapping[str, Any] | None) -> tuple[float, float] | None:
         return None
     half = float(scipy.special.stdtrit(n - 1, 0.975)) * std / n**0.5
     return max(mean - half, 0.0), min(mean + half, 1.0)
+
+
+def _are(values, counted):
+    """Whether an array holds sizes, or else shares, which may be unknown."""
+    if counted:
+        return np.isfinite(values).all() and (values >= 0).all() and not (values % 1).any()
+    return not ((values < 0) | (values > 1)).any()
+
+
+def chance(row: Mapping[str, Any]) -> float | None:
+    """Returns the share of the largest class in the test set, None where it is not known."""
+    counts = (row.get("by_class") or {}).get("test")
+    return max(counts) / sum(counts) if counts and sum(counts) else None
+
+
+def learnt(row: Mapping[str, Any]) -> bool | None:
+    """Returns whether networks do better than to name one class throughout.
+
+    Their accuracy, or that on aligned samples, must exceed chance by three standard errors of the
+    test set and by a tenth of what is rarer, a hit or a miss. A network that learnt nothing but the
+    bias has learnt something.
+
+    Args:
+        row: a result; None follows where its test set is not known.
+
+    >>> test = {"by_class": {"test": [1000] * 10}}
+    >>> learnt({**test, "accuracy": {"mean": 0.105}}), learnt({**test, "accuracy": {"mean": 0.15}})
+    (False, True)
+    """
+    share = chance(row)
+    if share is None:
+        return None
+    count = sum(row["by_class"]["test"])
+    error = (share * (1 - share) / count) ** 0.5
+    least = share + max(3 * error, min(share, 1 - share) / 10)
+    found = [finite((row.get(name) or {}).get("mean")) for name in ("accuracy", "aligned")]
+    return any(mean is not None and mean > least for mean in found)
+
+
+def remark(row: Mapping[str, Any]) -> str | None:
+    """Returns a sentence about a row whose networks did not learn, None about another.
+
+    >>> remark({"learnt": False, "accuracy": {"mean": 0.105}, "by_class": {"test": [1000] * 10}})
+    'its networks did not learn: 10.5 % right, and naming one class throughout gets 10.0 %'
+    """
+    if row.get("learnt") is not False or (share := chance(row)) is None:
+        return None
+    conflicting = (row.get("config") or {}).get("test") == "conflicting"
+    return (
+        f"its networks did not learn{' more than the bias' if conflicting else ''}: "
+        f"{percent({'mean': (row.get('accuracy') or {}).get('mean')})} % right, and naming one "
+        f"class throughout gets {100 * share:.1f} %"
+    )
+
+
+def smallest_group(row: Mapping[str, Any]) -> int | None:
+    """Returns the test images of the smallest group that has some, None where it is not known.
+
+    >>> smallest_group({"by_group": {"test": [[40, 3], [0, 40]]}})
+    3
+    """
+    counts = (row.get("by_group") or {}).get("test") or []
+    return min((int(n) for line in counts for n in line if n), default=None)
 
 
 def seconds(rows: Mapping[str, Mapping[str, Any]]) -> float:

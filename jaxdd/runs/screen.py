@@ -1,5 +1,7 @@
 """What a command shows on the terminal: progress while it works, a table when it is done."""
 
+import sys
+
 import rich.console
 import rich.progress
 import rich.table
@@ -80,7 +82,13 @@ def show(rows, folder):
         console.print(MEANING, highlight=False, soft_wrap=True)
     if all(results.percent(row["worst_group"]) == results.percent(None) for row in rows.values()):
         console.print("no bias attributes: what concerns groups was skipped")
+    smallest = min(filter(None, map(results.smallest_group, rows.values())), default=results.LEAST)
+    if smallest < results.LEAST:
+        told = f"the smallest group has {smallest} test image{'s' if smallest > 1 else ''}"
+        console.print(f"{told}: the worst group says little", highlight=False)
     for name, row in rows.items():
+        if text := results.remark(row):
+            print(f"jaxdd: {name}: {text}", file=sys.stderr)
         choice = row.get("choice") or {}
         if objection := choice.get("objection"):
             console.print(f"{name} kept uniform weights: {objection}", soft_wrap=True)
