@@ -61,6 +61,7 @@ NONE, ALL = (), ("init", "teacher", "covariance", "signal")
 SETS = {
     "cmnist": {
         "random": None,
+        "random-kde": None,
         "none": ("oracle", NONE),
         "kde": ("kde", ALL),
         "oracle": ("oracle", ALL),
@@ -75,9 +76,10 @@ SETS = {
 
 ROWS = [
     *(("cmnist", name, "plain") for name in SETS["cmnist"]),
+    *(("cmnist", name, "soft") for name in ("random-kde", "kde")),
     *(("cifar10", name, protocol) for protocol in ("plain", "soft") for name in SETS["cifar10"]),
 ]
-"""Data set, set and protocol."""
+"""Data set, set and protocol; the teacher of soft labels saw the data by the set's weights."""
 
 
 @functools.cache
@@ -133,6 +135,8 @@ class Bench:
         """A set `[k, ipc, h, w, c]`."""
         if name == "random":
             return sampling.initial_real(self.keys[4], self.pool, ipc=IPC)
+        if name == "random-kde":
+            return sampling.initial_real(self.keys[3], self.weighted("kde"), ipc=IPC, weighted=True)
         if name == "dm":
             return self.matched()
         kind, where = SETS[self.name][name]
@@ -157,13 +161,14 @@ class Bench:
         log(f"{self.name} dm distilled")
         return state.images
 
-    def scores(self, images: jax.Array, protocol: str) -> dict[str, Any]:
+    def scores(self, name: str, images: jax.Array, protocol: str) -> dict[str, Any]:
         """The scores of a set, as in a result."""
         keys = jax.random.split(jax.random.key(1), NETWORKS)
         given: dict[str, Any] = dict(epochs=EPOCHS)
         if protocol == "plain":
             return evaluate.summary(evaluate.evaluate(keys, STUDENT, images, self.task, **given))
-        given |= dict(train=teachers.soft, teacher=teachers.Teacher(self.teacher(None), TEACHER))
+        params = self.teacher("kde" if "kde" in name else None)
+        given |= dict(train=teachers.soft, teacher=teachers.Teacher(params, TEACHER))
         return evaluate.summary(evaluate.evaluate(keys, TEACHER, images, self.task, **given))
 
     def judged(self) -> dict[str, dict[str, float]]:
@@ -196,7 +201,7 @@ def made(
         bench = Bench(name, data_dir)
         images = functools.cache(bench.images)
         for row in (row for row in missing if row[0] == name):
-            found = bench.scores(images(row[1]), row[2])
+            found = bench.scores(row[1], images(row[1]), row[2])
             log(" ".join(row))
             about = dict(zip(("data", "set", "protocol"), row, strict=True))
             size = {"set_bytes": images(row[1]).size * 4}
@@ -208,9 +213,10 @@ def lines(path: pathlib.Path) -> Iterator[str]:
     titles = ("labels", "accuracy", "conflicting", "n, one set")
     yield f"| [data](experiments/results/{path.name}) | set | {' | '.join(titles)} |"
     yield "|---|---|---|--:|--:|--:|"
-    for row in files.read_json(path)["rows"]:
-        words = {"none": "CFM", "dm": "DM"} if row["data"] == "cifar10" else {"none": "CFM, none"}
-        name = words.get(row["set"], row["set"])
+    place = lambda row: ROWS.index((row["data"], row["set"], row["protocol"]))
+    for row in sorted(files.read_json(path)["rows"], key=place):
+        name = {"random": "random", "random-kde": "random-kde", "dm": "DM"}.get(row["set"])
+        name = name or f"CFM, {row['set']}"
         labels = "soft" if row["protocol"] == "soft" else "hard"
         numbers = [results.percent(row[score]) for score in ("accuracy", "conflicting")]
         yield f"| {' | '.join([row['data'], name, labels, *numbers, str(row['accuracy']['n'])])} |"
