@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
     from jaxdd import (
         augment,
+        cfm,
         contrastive,
         debiased,
         distill,
@@ -44,6 +45,7 @@ def load(path: "str | os.PathLike[str]", *, expect: str | None = None) -> "publi
 
 __all__ = [
     "augment",
+    "cfm",
     "contrastive",
     "debiased",
     "distill",

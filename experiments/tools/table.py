@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments import claims, elf, no_bias, seeds, svr, tampering
+from experiments import cfm, claims, elf, no_bias, seeds, svr, tampering
 from experiments.attacks import laboratory
 from experiments.tools import grid, overview
 from jaxdd import kde
@@ -281,6 +281,8 @@ def blocks() -> Iterator[list[str]]:
         yield list(seeds.lines(seeds.cells("quick"), score))
     for path in sorted(RESULTS.glob("elf.json")):
         yield list(elf.lines(path))
+    for path in sorted(RESULTS.glob("cfm.json")):
+        yield list(cfm.lines(path))
     for path in sorted(RESULTS.glob("svr.json")):
         yield from svr.tables(path)
 

@@ -92,7 +92,7 @@ def evaluations(
         raise ValueError(f"a teacher must be trained for at least 1 step, found {teaching.steps}")
     weights = None if teaching.weights is None else jnp.asarray(teaching.weights)
     pool = datasets.pool(benchmark, weights)
-    arrays = sets(images, labels, pool, asked, which)
+    arrays = parts.beside(images, labels, pool, asked, which)
     digest, found = datasets.digest(benchmark), []
     for name in names:
         options_of = dataclasses.replace(asked, network=name)
@@ -114,39 +114,6 @@ def evaluations(
                 )
                 found.append(cells.Cell(task, files.plain(settings), score))
     return found
-
-
-def sets(
-    images: np.ndarray,
-    labels: np.ndarray,
-    pool: sampling.Pool,
-    asked: options.Resolved,
-    which: Sequence[str],
-) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Returns images `[m, h, w, c]` and labels `[m]` of each set, the others as many as the set's.
-
-    Args:
-        images: of the set, `[m, h, w, c]`, normalised.
-        labels: `[m]` of it.
-        pool: of the data that it stands for.
-        asked: options, whose seed counts.
-        which: out of `SETS`.
-    """
-    k = pool.num_classes
-    counts = np.bincount(labels, minlength=k)
-    made = {"set": (jnp.asarray(images), jnp.asarray(labels))}
-    kept = np.concatenate([np.arange(n) + i * counts.max() for i, n in enumerate(counts)])
-    others = jnp.arange(k).repeat(counts.max())[kept]
-    start = parts.key(asked, "init")
-    uniform = sampling.reweighted(pool, jnp.ones(len(pool.images)))
-    drawn = {
-        "random": lambda ipc: sampling.initial_real(start, uniform, ipc=ipc),
-        "noise": lambda ipc: sampling.initial_noise(start, pool, ipc=ipc),
-    }
-    for name in [name for name in drawn if name in which]:
-        found = drawn[name](int(counts.max()))
-        made[name] = found.reshape(-1, *found.shape[2:])[kept], others
-    return made
 
 
 def teacher_network(

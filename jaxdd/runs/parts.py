@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -354,3 +354,36 @@ def initial(pool: sampling.Pool, options: Resolved) -> jax.Array:
     ipc = options.ipc * options.formation**2
     images = subset(pool, options, weighted=options.init == "weighted", ipc=ipc)
     return formation.join(images, factor=options.formation)
+
+
+def beside(
+    images: np.ndarray,
+    labels: np.ndarray,
+    pool: sampling.Pool,
+    options: Resolved,
+    which: Sequence[str],
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """A set and what stands beside it: images `[m, h, w, c]` and labels `[m]`, as many in each.
+
+    Args:
+        images: of the set, `[m, h, w, c]`, normalised.
+        labels: `[m]` of it.
+        pool: of the data that it stands for.
+        options: whose seed counts.
+        which: set, random, noise.
+    """
+    k = pool.num_classes
+    counts = np.bincount(labels, minlength=k)
+    made = {"set": (jnp.asarray(images), jnp.asarray(labels))}
+    kept = np.concatenate([np.arange(n) + i * counts.max() for i, n in enumerate(counts)])
+    others = jnp.arange(k).repeat(counts.max())[kept]
+    start = key(options, "init")
+    uniform = sampling.reweighted(pool, jnp.ones(len(pool.images)))
+    drawn = {
+        "random": lambda ipc: sampling.initial_real(start, uniform, ipc=ipc),
+        "noise": lambda ipc: sampling.initial_noise(start, pool, ipc=ipc),
+    }
+    for name in [name for name in drawn if name in which]:
+        found = drawn[name](int(counts.max()))
+        made[name] = found.reshape(-1, *found.shape[2:])[kept], others
+    return made

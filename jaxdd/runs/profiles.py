@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxdd import _checks, networks, sampling, spectral, teachers
 from jaxdd.data import datasets, files
-from jaxdd.runs import matrix, options, parts, plot, results
+from jaxdd.runs import options, parts, plot, results
 
 FEATURES = {"random": "random networks", "trained": "a network trained on the real images"}
 """Whose features profiles are of, in words."""
@@ -57,7 +57,7 @@ def measure(
     teacher_steps = _checks.count("teacher_steps", teacher_steps, least=0)
     made = parts.build(benchmark, parts_of(asked))
     pool = datasets.pool(benchmark, None if weights is None else jnp.asarray(weights))
-    sets = matrix.sets(images, labels, pool, asked, ("set", "random"))
+    sets = parts.beside(images, labels, pool, asked, ("set", "random"))
     start, program = _programs(made.network)
     first = sampling.take(pool, jnp.zeros(1, int))
     found: dict[str, list[Any]] = {"random": [], "trained": []}
@@ -113,7 +113,7 @@ def _profiles(network, params, pool, sets):
 
 
 def _taught(made, pool, asked, steps):
-    draw = functools.partial(sampling.weighted_batch, size=matrix.Teaching().batch_size)
+    draw = functools.partial(sampling.weighted_batch, size=26)
     given: dict[str, Any] = dict(draw=draw, steps=steps, strategy=made.strategy)
     teach = jax.jit(lambda key, pool: teachers.teach(key, made.network, pool, **given))
     return teach(parts.key(asked, "experts"), pool)
