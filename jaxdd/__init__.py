@@ -43,6 +43,13 @@ def load(path: "str | os.PathLike[str]", *, expect: str | None = None) -> "publi
     return publication.load(path, expect=expect)
 
 
+def keep_programs(*, folder: "str | os.PathLike[str] | None" = None) -> None:
+    """Keeps compiled programs for the next process; see `jaxdd.runs.programs.keep_programs`."""
+    from jaxdd.runs import programs
+
+    programs.keep_programs(folder=folder)
+
+
 __all__ = [
     "augment",
     "cfm",
@@ -54,6 +61,7 @@ __all__ = [
     "formation",
     "intervals",
     "kde",
+    "keep_programs",
     "load",
     "matching",
     "networks",

@@ -105,7 +105,7 @@ def test_damaged_sizes_are_named(change, message):
 def folder(data, tmp_path):
     weights = np.arange(20) / np.array([90, 100])[np.arange(20) % 2]
     plane = plot.plane(np.random.default_rng(0).normal(size=(20, 4)))
-    evidence.keep(tmp_path / evidence.FILE, data, weights, plane)
+    evidence.keep(tmp_path / evidence.FILE, data, weights, plane=plane)
     files.write_arrays(tmp_path / "weights.npz", files.sealed({"weights": weights}))
     return tmp_path
 

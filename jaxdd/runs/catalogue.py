@@ -14,6 +14,13 @@ import tyro
 from jaxdd.data import benchmarks
 from jaxdd.runs import findings, options, plot, screen, sources
 
+MEANING = (
+    "conflict: share of the training images without the attribute of most of their class; spread: "
+    "by how many images the other attributes of a class differ at most; independence p: of the "
+    "test that attribute and class of the test images have nothing to do with each other"
+)
+"""What the words of `show_dataset` mean."""
+
 
 def find_bias(
     dataset: tyro.conf.Positional[str],
@@ -129,6 +136,8 @@ def show_dataset(
     for name, value in benchmarks.statistics(benchmark).items():
         print(f"{name:<16}{value:.4g}" if isinstance(value, float) else f"{name:<16}{value}")
     print(f"{'seconds':<16}{seconds:.2f}")
+    if benchmark.train.attributes is not None:
+        print(MEANING)
     if benchmark.train.attributes is not None:
         _groups(benchmark)
     if out is not None:

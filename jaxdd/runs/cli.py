@@ -11,14 +11,12 @@ import inspect
 import io
 import logging
 import pathlib
-import platform
 import re
 import shlex
 import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 
@@ -26,10 +24,11 @@ import jax
 import tyro
 
 from jaxdd import __version__, parallel
-from jaxdd.data import archives, benchmarks, datasets, files
+from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import (
     catalogue,
     citing,
+    grouping,
     inspection,
     judging,
     manifest,
@@ -47,6 +46,7 @@ from jaxdd.runs import (
     store,
     transfer,
 )
+from jaxdd.runs.programs import keep_programs
 
 Options = Annotated[options.Options, tyro.conf.arg(name="")]
 
@@ -427,31 +427,20 @@ def _later(command: Callable[..., None], kind: type) -> Any:
         lambda *arguments, **options: functools.partial(command, *arguments, **options)
     )
     if "options" in command.__annotations__:
+        collect = functools.wraps(command)(
+            lambda *arguments, options, **given: functools.partial(
+                command, *arguments, options=grouping.joined(kind, options), **given
+            )
+        )
         collect.__annotations__ = command.__annotations__ | {
-            "options": Annotated[kind, tyro.conf.arg(name="")]
+            "options": Annotated[grouping.grouped(kind), tyro.conf.arg(name="")]
         }
         parameters = inspect.signature(command).parameters
         named = [p.replace(annotation=collect.__annotations__[n]) for n, p in parameters.items()]
         collect.__signature__ = inspect.Signature(named)
         del collect.__wrapped__  # whose options are those of any method
+        return tyro.conf.configure(tyro.conf.OmitArgPrefixes)(collect)
     return collect
-
-
-PROGRAM_BYTES = 2 * 2**30
-"""Size of the cache of compiled programs."""
-
-
-def keep_programs():
-    """Has XLA keep what it compiles for the next command, unless the user said where already."""
-    if getattr(jax.config, "jax_compilation_cache_dir") is not None:  # noqa: B009
-        return
-    # A program for the CPU is one for the CPU that it was compiled on.
-    folder = archives.CACHE.expanduser() / "programs" / (platform.node() or "here")
-    files.prune(folder, PROGRAM_BYTES)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    # What another command is writing, or was killed while it wrote, is compiled again.
-    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
 
 
 def _parse(arguments):

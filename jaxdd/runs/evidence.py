@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdd import evaluate
-from jaxdd.data import benchmarks, datasets, files
+from jaxdd.data import datasets, files
 from jaxdd.runs import plot, results, store
 
 FILE = "figures.npz"
@@ -68,7 +68,10 @@ def breakdown(data: datasets.Benchmark, scores: evaluate.Scores) -> dict[str, An
     }
     known = data.aligned is not None and data.test.attributes is not None
     if known and data.train.attributes is not None:
-        groups = lambda part: benchmarks.group_counts(data, part)
+        shape = data.num_classes, data.num_attributes
+        groups = lambda part: np.histogram2d(
+            part.labels, part.attributes, [np.arange(n + 1) for n in shape]
+        )[0].astype(int)
         found["by_group"] = _by(data, groups, scores.groups, data.attribute_names)
     summary = evaluate.summary(scores)
     return found | {"learnt": results.learnt({**summary, **found})}
@@ -88,6 +91,7 @@ def keep(
     path: str | os.PathLike,
     data: datasets.Benchmark,
     weights: np.ndarray,
+    *,
     plane: plot.Plane | None = None,
 ) -> None:
     """Writes what figures of weights are drawn from, whole or not at all.
@@ -139,12 +143,20 @@ def read(folder: str | os.PathLike) -> Evidence | None:
     with files.advice("delete it, since a report needs none"):
         found = files.read_arrays(path, must_be_sealed=True)
         try:
-            arrays = {name: found.get(name) for name in ("attributes", "aligned")}
-            plane = [found[name] for name in plot.Plane._fields] if "points" in found else None
-            names = [tuple(map(str, found[x])) for x in ("class_names", "attribute_names")]
-            labels, pictures = found["labels"], (found["heaviest"], found["lightest"])
+            attributes, aligned = found.get("attributes"), found.get("aligned")
+            plane = None
+            if "points" in found:
+                drawn = found["points"], found["shares"], found["shown"]
+                plane = plot.Plane(*drawn, int(found["total"]))
+            classes, groups = (
+                tuple(map(str, found[name])) for name in ("class_names", "attribute_names")
+            )
+            labels, heaviest, lightest = (
+                found[name] for name in ("labels", "heaviest", "lightest")
+            )
         except KeyError as error:
             raise ValueError(f"{path} lacks {error}") from error
     weights = store.read_weights(kept, count=len(labels))
-    plane = None if plane is None else plot.Plane(*plane[:3], int(plane[3]))
-    return Evidence(weights, labels, *arrays.values(), plane, *pictures, *names)
+    return Evidence(
+        weights, labels, attributes, aligned, plane, heaviest, lightest, classes, groups
+    )

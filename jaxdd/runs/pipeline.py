@@ -465,7 +465,7 @@ class _Attempt:
                 class_names=data.class_names, attribute_names=data.attribute_names,
             )  # fmt: skip
         self.draw_weights(folder, arrays["weights"])
-        evidence.keep(folder / evidence.FILE, data, arrays["weights"], plane)
+        evidence.keep(folder / evidence.FILE, data, arrays["weights"], plane=plane)
         files.write_json(folder / "seconds.json", self.seconds)
         # Last, since its presence says that this stage is done.
         files.write_arrays(folder / "weights.npz", files.sealed(arrays))

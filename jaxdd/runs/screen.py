@@ -11,7 +11,8 @@ from jaxdd.runs import processes, results
 MEANING = (
     "aligned: has the attribute that most of its class have; conflicting: has another; "
     "worst group: class and attribute that are recognised least; "
-    "mass: share of the weight on conflicting samples"
+    "mass: share of the weight on conflicting samples, which is their share of all samples where "
+    "weights are uniform"
 )
 """What the words of the table mean."""
 

@@ -168,4 +168,4 @@ def as_latex(table: Table) -> str:
 
 
 def _escaped(text):
-    return " ".join("".join(_TEX.get(letter, letter) for letter in text).split())
+    return " ".join(text.translate(str.maketrans(_TEX)).split())

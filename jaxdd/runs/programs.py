@@ -1,0 +1,41 @@
+"""Compiled programs, kept on disk for the next process."""
+
+import os
+import platform
+import warnings
+
+import jax
+
+from jaxdd.data import archives, files
+
+PROGRAM_BYTES = 2 * 2**30
+"""Size of the cache of compiled programs."""
+
+
+def keep_programs(*, folder: str | os.PathLike | None = None) -> None:
+    """Has XLA keep what it compiles for the next process.
+
+    Nothing changes where JAX was told a folder already, by `JAX_COMPILATION_CACHE_DIR` or in the
+    program. Call it before the first computation.
+
+    Args:
+        folder: for the programs; by default one for this machine in `~/.cache/jaxdd/programs`,
+            which the command line uses, too, and where what was touched first is deleted beyond
+            2 GB.
+
+    Raises:
+        ValueError: the folder is a file.
+    """
+    if getattr(jax.config, "jax_compilation_cache_dir") is not None:  # noqa: B009
+        return
+    # A program for the CPU is one for the CPU that it was compiled on.
+    default = archives.CACHE.expanduser() / "programs" / (platform.node() or "here")
+    kept = default if folder is None else files.expanded(folder)
+    if kept.exists() and not kept.is_dir():
+        raise ValueError(f"{kept} is a file, expected a folder for compiled programs")
+    if folder is None:  # another folder may hold what is not ours to delete
+        files.prune(kept, PROGRAM_BYTES)
+    jax.config.update("jax_compilation_cache_dir", str(kept))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    # What another process is writing, or was killed while it wrote, is compiled again.
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
