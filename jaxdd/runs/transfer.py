@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxdd import augment, evaluate, networks
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import cells, options, parts, results, store
+from jaxdd.runs import cells, evidence, options, parts, results, store
 
 
 def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.Options]:
@@ -89,7 +89,8 @@ def transfer(
             made, found = parts.build(benchmark, dataclasses.replace(asked, network=name)), {}
             for label, each in sets.items():
                 report(f"evaluate {name} {label}", 0, 1)
-                found[label] = evaluate.summary(made.score(each))
+                scored = made.score(each)
+                found[label] = evaluate.summary(scored) | evidence.breakdown(benchmark, scored)
                 report(f"evaluate {name} {label}", 1, 1)
             return found
 
