@@ -16,14 +16,14 @@ GROUPS = {
         "conflict", "severity", "test", "resize", "skip_bad", "label", "attribute", "strategy",
     ),
     "weights": (
-        "weighting", "bandwidth_rule", "bandwidth", "temperature", "clip", "embedding",
-        "encoder_steps", "encoder_width",
+        "weighting", "weighted", "bandwidth_rule", "bandwidth", "temperature", "clip",
+        "embedding", "encoder_steps", "encoder_width",
     ),
     "distillation": (
         "method", "ipc", "preset", "steps", "batch_size", "candidates", "formation",
         "learning_rate", "init", "outer", "inner", "syn_steps", "expert_epochs",
         "max_start_epoch", "lr_teacher", "num_experts", "train_epochs", "expert_updates",
-        "buffer_path",
+        "teacher", "teacher_steps", "beta", "beta_floor", "eta", "signal", "crop", "buffer_path",
     ),
     "network_and_evaluation": (
         "network", "width", "depth", "dtype", "epochs", "eval_seeds", "training", "score_every",
