@@ -103,7 +103,7 @@ def lines() -> Iterator[str]:
             continue
         plain, weighted = 100 * found.mean(0)
         gain, *ends = seeds.over_sets(found[:, 1] - found[:, 0])
-        numbers = [f"{plain:.1f}", f"**{weighted:.1f}**", f"{100 * gain:+.1f}"]
+        numbers = [f"{plain:.1f}", f"**{weighted:.1f}**", f"{round(100 * gain, 1) + 0:+.1f}"]
         numbers += [seeds.between(ends, "+.1f"), f"{len(found)} × {networks}"]
         yield f"| {claim.said} | {' | '.join(numbers)} | `{command(claim)}` |"
 
