@@ -130,7 +130,9 @@ def test_the_map_holds_what_the_weights_do(data, tmp_path, monkeypatch):
 
 def test_recognition_looks_at_what_cells_left(tmp_path, monkeypatch):
     """Real images come back in [0, 1]; of a row that was not computed it says so."""
-    small = dataclasses.replace(TINY, ipc=1, steps=2, batch_size=4, epochs=1, eval_seeds=1)
+    small = dataclasses.replace(
+        TINY, ipc=1, steps=2, batch_size=4, epochs=1, eval_seeds=1, network="mlp", strategy=()
+    )
     cells = [grid.Cell("cdigits", row, small) for row in ("random", "none")]
     monkeypatch.setattr(recognition.amplification, "cells", lambda preset: cells)
     looked = lambda data, options, sets: {
@@ -159,7 +161,7 @@ def test_the_attribute_is_recognised(data):
         / np.float32(255)
     )
     sets = {"aligned": chosen(agrees), "conflicting": chosen(~agrees)}
-    found = recognition.measured(data, TINY, sets)
+    found = recognition.measured(data._replace(strategy=()), TINY, sets)
     assert agrees.mean() == pytest.approx(0.9, abs=0.01)
     assert found["showing"]["training set"] == pytest.approx(0.9, abs=0.05)
     assert found["showing"]["aligned"] > 0.5 > found["showing"]["conflicting"]
