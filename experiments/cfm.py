@@ -129,9 +129,9 @@ def matching(flip: bool) -> distill.Method:
 class Bench:
     """A data set at this size, and what is made of it: pools by weights, teachers, sets."""
 
-    def __init__(self, name: str, data_dir: pathlib.Path | None):
-        conflict = {"conflict": 0.05} if name == "cmnist" else {}
-        data = benchmarks.load(name, data_dir=data_dir, **conflict)
+    def __init__(self, name: str, data_dir: pathlib.Path | None, *, conflict: float = 0.05):
+        asked = {} if name == "cifar10" else {"conflict": conflict}
+        data = benchmarks.load(name, data_dir=data_dir, **asked)
         data = data._replace(train=halved(data.train, 10_000), test=halved(data.test, 2_000))
         self.name, self.data = name, data
         self.task, self.pool = datasets.task(data), datasets.pool(data)
@@ -176,7 +176,10 @@ class Bench:
             given: dict[str, Any] = dict(ipc=IPC, least=0.5, stratified=stratified)
             select = jax.jit(functools.partial(anchors.select, **given))
             return select(self.keys[6], self.weighted(kind), teacher).images
-        kind, where = SETS[self.name][name]
+        return self.descended(*SETS[self.name][name])
+
+    def descended(self, kind: str, where: Sequence[str]) -> jax.Array:
+        """The set of CFM by a kind of weights, out of `ALL` where these enter."""
         of = {part: self.weighted(kind if part in where else None) for part in ALL}
         params = self.teacher(kind if "teacher" in where else None)
         guide = measure(params, of["covariance"], signals=of["signal"])
@@ -184,7 +187,7 @@ class Bench:
         method, steps = matching("flip" in self.task.strategy), IPC * UPDATES
         given: dict[str, Any] = dict(method=method, draw=cfm.draw, steps=steps, chunk_length=100)
         *_, (_, state, _) = distill.run(self.keys[5], method.init(start), guide, **given)
-        log(f"{self.name} {name} distilled")
+        log(f"{self.name} cfm {kind} {where} distilled")
         return state.images
 
     def matched(self) -> jax.Array:

@@ -51,7 +51,7 @@ class State(NamedTuple):
 
     Attributes:
         images: synthetic, `[k, ipc, h, w, c]`, normalised and cut to what pixels can be.
-        optimizer: state for the images `[k, h, w, c]` that are being made.
+        optimizer: state for the images that are being made, one of each class of a part.
         finished: `spectral.Statistics` of those before, at the input of each convolution.
         count: steps done, scalar.
     """
@@ -137,6 +137,7 @@ def curriculum_matching(
     matching: float = 0.1,
     signal: spectral.Signal = "class",
     cumulative: bool = True,
+    parts: int = 1,
     strategy: augment.Strategy = augment.resized_crop,
     decode: Decode = identity,
 ) -> Method:
@@ -144,12 +145,13 @@ def curriculum_matching(
 
     `step` takes a `Guide` for its batch, so the draw of the loop is `draw` and its pool the guide.
     After `length` steps the next image of each class has its turn; steps beyond the last image go
-    on with it. Memory is that of one image per class, and of Ψ.
+    on with it. Memory is that of one image per class of a part, and of Ψ. Where not all classes
+    have images yet, Φ is that of those that have.
 
     Args:
         network: of the teacher, a Linen module with batch norm, whose parameters are the guide's.
-        optimizer: acts on the images `[k, h, w, c]` and begins afresh with each; the reference has
-            Adam(0.5, 0.9) with rates from 0.25 along a cosine to 0 over 1,000 steps.
+        optimizer: acts on the images `[k / parts, h, w, c]` and begins afresh with each; the
+            reference has Adam(0.5, 0.9) with rates from 0.25 along a cosine to 0 over 1,000 steps.
         length: steps for each image.
         beta: β of the first image, see `curriculum`.
         floor: smallest β.
@@ -157,14 +159,18 @@ def curriculum_matching(
         signal: G of `spectral.loss`, "mean" or "class".
         cumulative: Ψ_s and Φ_s are those of all images so far, the finished ones held constant,
             instead of those in the making alone.
+        parts: groups of k / parts classes that take turns, `length` steps each, before the next
+            image has its own; the reference has 200 classes at a time on ImageNet.
         strategy: of augmentation, drawn for each image.
         decode: as in `distill.matching`.
 
     Raises:
         TypeError: for a strategy that is a string.
-        ValueError: as in `curriculum`, no steps for an image, a negative η, or another signal.
+        ValueError: as in `curriculum`, no steps for an image, a negative η, another signal, or
+            parts that do not divide the classes.
     """
     length, strategy = _checks.count("length", length), augment.as_strategy(strategy)
+    parts = _checks.count("parts", parts)
     _checks.nonnegative("matching", matching)
     curriculum(beta, 1, floor=floor)
     if signal not in ("mean", "class"):
@@ -172,51 +178,56 @@ def curriculum_matching(
 
     def init(images):
         check_images(images)
-        _check_teacher(network, images[0, :1], len(images))
+        k = len(images)
+        _check_teacher(network, images[0, :1], k)
+        if k % parts:
+            raise ValueError(f"parts must divide the {k} classes, found {parts}")
         shapes = jax.eval_shape(functools.partial(_seen, network), images[:, 0])
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         count = jnp.zeros((), jnp.int32)
-        return State(images, optimizer.init(images[:, 0]), nothing, count)
+        return State(images, optimizer.init(images[: k // parts, 0]), nothing, count)
 
-    def look(key, params, images):
+    def look(key, params, images, classes, k):
         """The teacher's logits of augmented images, their classes and moments."""
         shown = decode(images[:, None])
-        labels = jnp.arange(len(shown)).repeat(shown.shape[1])
+        labels = classes.repeat(shown.shape[1])
         views = shown.reshape(-1, *shown.shape[2:])
         views = augment.per_image(key, views, strategy=strategy)
         found, layers = networks.traced(network, params, views)
-        return found.logits, labels, _moments(layers, labels, len(shown))
+        return found.logits, labels, _moments(layers, labels, k)
 
     def step(key, state, guide):
         k, ipc = state.images.shape[:2]
         _check_params(network, guide.params, state.images[0, :1])
-        turn = jnp.minimum(state.count // length, ipc - 1)
+        stage = jnp.minimum(state.count // length, ipc * parts - 1)
+        turn, classes = stage // parts, stage % parts * (k // parts) + jnp.arange(k // parts)
         frequency = curriculum(beta, ipc, floor=floor)[turn]
         filter = spectral.ridge(frequency)
 
         def objective(images):
-            logits, labels, own = look(key, guide.params, images)
+            logits, labels, own = look(key, guide.params, images, classes, k)
             entropy = training.entropies(logits, labels).mean()
             before = jax.lax.stop_gradient(state.finished)
             reached = tuple(map(spectral.merge, before, own)) if cumulative else own
+            real = guide.real if parts == 1 else tuple(map(_present, guide.real, reached))
             distance = sum(
                 sum(spectral.losses(*pair, filter, signals=("none", signal), squared=False))
-                for pair in zip(guide.real, reached, strict=True)
+                for pair in zip(real, reached, strict=True)
             )
-            parts = {"cross_entropy": entropy, "distance": distance}
-            return entropy + matching * distance, (parts, own)
+            terms = {"cross_entropy": entropy, "distance": distance}
+            return entropy + matching * distance, (terms, own)
 
-        current = jax.lax.dynamic_index_in_dim(state.images, turn, 1, keepdims=False)
+        current = state.images[classes, turn]
         grown = jax.value_and_grad(objective, has_aux=True)(current)
-        (value, (parts, own)), slope = grown
+        (value, (terms, own)), slope = grown
         begun = _where(state.count % length == 0, optimizer.init(current), state.optimizer)
         current, begun = descend(optimizer, slope, begun, current)
         current = jnp.clip(current, guide.low, guide.high)
-        images = jax.lax.dynamic_update_index_in_dim(state.images, current, turn, 1)
+        images = state.images.at[classes, turn].set(current)
         count = state.count + 1
         joined = tuple(map(spectral.merge, state.finished, own))
         finished = _where(count % length == 0, joined, state.finished)
-        info = {"loss": value, **parts, "beta": frequency}
+        info = {"loss": value, **terms, "beta": frequency}
         return State(images, begun, finished, count), info
 
     return Method(init, step)
@@ -238,6 +249,12 @@ def _moments(layers, labels, num_classes):
     return tuple(
         spectral.statistics(layer.astype(jnp.float32), labels, num_classes) for layer in layers
     )
+
+
+def _present(real, reached):
+    """The real moments with the classes alone that the set has, in their shares among these."""
+    kept = real.class_mass * (reached.class_mass > 0)
+    return real._replace(class_mass=kept * (real.class_mass.sum() / kept.sum()))
 
 
 def _signalled(one, other):

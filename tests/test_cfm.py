@@ -1,6 +1,7 @@
 """Curriculum frequency matching: what guides it, its step, its order, and its teacher on disk."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -140,6 +141,27 @@ def test_images_are_made_in_turn_cut_to_pixels_and_resumed_to_the_same_bits(guid
     assert len(TRACES) == 1
 
 
+def test_classes_take_turns_in_parts(guided):
+    """One class at a time; in the end Φ_s is of all, and each part begins its optimizer afresh."""
+    parted = method(parts=2, length=2)
+    chunks = distill.run(
+        KEY, parted.init(30 * IMAGES), guided[1], method=parted, draw=cfm.draw, steps=8,
+        chunk_length=2,
+    )  # fmt: skip
+    states = [30 * IMAGES, *(np.array(state.images) for _, state, _ in chunks)]
+    changed = [(one != other).any((2, 3, 4)) for one, other in itertools.pairwise(states)]
+    for found, (label, turn) in zip(changed, ((0, 0), (1, 0), (0, 1), (1, 1)), strict=True):
+        assert np.argwhere(found).tolist() == [[label, turn]]
+
+
+def test_the_signal_of_a_part_is_that_of_its_classes(guided):
+    """With what the real images have of class 0 alone, its Φ over a mass of one is its mean."""
+    real = guided[1].real[0]
+    some = real._replace(class_mass=jnp.array([1.0, 0.0]))
+    signal = spectral.signal_of(cfm._present(real, some), "class")
+    np.testing.assert_allclose(signal, jnp.stack([real.class_means[0], jnp.zeros(1)], 1), rtol=1e-5)
+
+
 def test_a_crop_is_a_resampled_part():
     """Rows and columns of a ramp are ramps, of a slope of at most one, or cut at the border."""
     ramp = jnp.stack(jnp.meshgrid(jnp.arange(6.0), jnp.arange(6.0), indexing="ij"), -1)
@@ -179,6 +201,7 @@ LINEAR = networks.Functions(NETWORK.init, NETWORK.apply)
         (lambda: method(length=0), "length must be at least 1, found 0"),
         (lambda: method(matching=-0.1), "matching must be at least 0"),
         (lambda: method(signal="none"), "signal must be mean or class, found 'none'"),
+        (lambda: method(parts=3).init(IMAGES), "parts must divide the 2 classes, found 3"),
         (lambda: METHOD.init(IMAGES[:1]), "there are 1 classes, found a network of 2"),
         (lambda: METHOD.init(IMAGES[0]), r"\[k, ipc, h, w, c\], found shape"),
         (lambda: cfm.guide(PLAIN, PARAMS, POOL), "batch norm.*found a ConvNet without"),
@@ -227,3 +250,24 @@ def test_a_killed_teacher_goes_on_to_the_same_bits_and_is_not_trained_again(tmp_
     jax.tree.map(np.testing.assert_array_equal, found, again)
     with pytest.raises(ValueError, match="holds guides of something else: seed is 0"):
         fill(tmp_path / "cut", seed=1)
+
+
+def test_the_teacher_of_a_run_can_be_asked_again(tmp_path):
+    """By the network that the manifest names; of other data, damaged or absent it is refused."""
+    teach = guides.course(NETWORK, steps=1, rate=0.1, strategy=())
+    draw = functools.partial(sampling.weighted_batch, size=2)
+    pools = dict.fromkeys(("teacher", "covariance", "signal"), WEIGHTED)
+    manifest = {"data": "abc", "width": 7}
+    made = guides.fill(KEY, tmp_path, manifest, NETWORK, pools, teach=teach, draw=draw, steps=1)
+    asked = []
+    named = lambda manifest: asked.append(manifest["width"]) or NETWORK
+    found = guides.read(tmp_path, WEIGHTED, named, data="abc")
+    jax.tree.map(np.testing.assert_array_equal, found.params, made.params)
+    assert asked == [7] and found.network == NETWORK
+    with pytest.raises(ValueError, match="saw other data: digest abc there, xyz here"):
+        guides.read(tmp_path, WEIGHTED, named, data="xyz")
+    with pytest.raises(FileNotFoundError, match="holds no guide-000.npz, expected teacher/ of"):
+        guides.read(tmp_path / "none", WEIGHTED, named, data="abc")
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(ValueError, match="must say what the teacher saw; delete .* distil again"):
+        guides.read(tmp_path, WEIGHTED, named, data="abc")

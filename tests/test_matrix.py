@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import networks
+from jaxdd import networks, teachers
 from jaxdd.data import datasets, files
 from jaxdd.runs import cells, judging, matrix, options, parts, results
 
@@ -83,6 +84,22 @@ def test_every_row_lists_its_switches():
     weighed = matrix.Teaching(weights=np.arange(1.0, len(DATA.train.labels) + 1))
     (other,) = wanted(protocols=("kd",), teaching=weighed)
     assert {name for name in row if row[name] != other.settings[name]} == {"teacher"}
+
+
+def test_a_teacher_that_is_given_is_asked_instead_of_a_new_one():
+    network = networks.ConvNet(2, 2, 1)
+    given = teachers.Teacher(network.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1))), network)
+    teaching = matrix.Teaching(teacher=given)
+    (cell,) = wanted(protocols=("soft",), teaching=teaching)
+    told = cell.settings["teacher"]
+    assert told.keys() == {"network", "parameters"} and told["network"] == repr(network)
+    row = cell.score()
+    assert (
+        row["extra_bytes"] == {"teacher": teachers.num_bytes(given)}
+        and 0 <= row["accuracy"]["mean"]
+    )
+    with pytest.raises(ValueError, match="elf trains a teacher that fits each network, found one"):
+        wanted(protocols=("elf",), teaching=teaching)
 
 
 def test_real_images_and_noise_are_as_many_of_each_class_as_the_set():

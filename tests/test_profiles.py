@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxdd import spectral
-from jaxdd.data import datasets, files
-from jaxdd.runs import judging, options, profiles
+from jaxdd.data import datasets
+from jaxdd.runs import judging, options, profiles, results
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 4, 4, 1), dtype=np.uint8)
@@ -30,7 +30,7 @@ def test_the_real_images_keep_their_spectrum_and_a_grey_set_nothing(tmp_path):
     assert sum(band["directions"] for band in whole["bands"]) <= kept.sum()
     assert all(abs(band["variance"] - 1) < 1e-3 for band in whole["bands"])
     profiles.write(tmp_path / "p.json", tmp_path / "p.svg", made[0])
-    assert files.read_json(tmp_path / "p.json") == made[0]
+    assert results.read_profile(tmp_path / "p.json") == results.sealed(made[0])
     assert "<svg" in (tmp_path / "p.svg").read_text()[:500]
     assert "random networks" in next(profiles.lines(made[0]))
 

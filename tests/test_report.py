@@ -277,6 +277,49 @@ def test_other_networks_are_told(tmp_path):
     assert cells == ["12.3 ± 0.4", "–", "45.6", "32.1", "3", "40"]
 
 
+def profiled(folder, **given):
+    """What `jaxdd profile` writes into the folder of a run, of two directions."""
+    curves = {"variance": [1.0, 0.5], "error": [0.1, 0.9]}
+    bands = [{"directions": 2, "share": 0.99, "variance": 0.75, "error": 0.25}]
+    sets = {name: {**curves, "bands": bands} for name in ("set", "random")}
+    profiles = {"random": {"eigenvalues": [2.0, 1.0], "signal": [1.0, 1.0], "sets": sets}}
+    found = {"data": "cdigits", "per_set": 36, "profiles": profiles}
+    found |= {"set": store.digests(folder)["synthetic.npz"], **given}
+    files.write_json(folder / "profile.json", results.sealed(found))
+
+
+def test_what_the_set_keeps_is_told(tmp_path):
+    folder = make_run(tmp_path / "run")
+    assert "What the set keeps" not in report.render(report.read(folder))
+    profiled(folder)
+    found = report.read(folder)
+    page = report.render(found)
+    (line,) = re.findall(r"<tr><th[^>]*>2</th>.*?</tr>", page, re.S)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", line)
+    assert cells == ["99.0 %", "0.75", "0.75", "0.25", "0.25"]
+    assert "In features of random networks." in Page(page).texts
+    names = {path.name for path in report.write_figures(tmp_path, found)}
+    assert {"profile.svg", "profile.pdf"} <= names
+
+
+def test_the_profile_of_another_set_or_a_changed_one_is_refused(tmp_path):
+    folder = make_run(tmp_path / "run")
+    profiled(folder, set="abc")
+    with pytest.raises(ValueError, match="profile.json is of another set; delete it and profile"):
+        report.read(folder)
+    profiled(folder)
+    path = folder / "profile.json"
+    whole = path.read_text()
+    for text, message in (
+        (whole.replace("0.75", "0.95"), "changed or damaged; delete it and profile again"),
+        ("{}", "holds no profiles; delete it"),
+        (whole.replace('"digest"', '"x"'), "has no digest, as one of an earlier version"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            report.read(folder)
+
+
 def test_bars_have_the_length_of_their_numbers(tmp_path):
     """The interval of 3 networks is 4.3027 * 0.01 / sqrt(3) = 0.02484 on either side of 0.5."""
     known = {"mean": 0.5, "std": 0.01, "n": 3}

@@ -61,7 +61,7 @@ def fill(
                 trained, f"{kind} {i} diverged; try a smaller lr_teacher, or more epochs:"
             )
             files.write_arrays(path, _named(trained))
-        found.append(_read(path, like))
+        found.append(read(path, like))
     report(count)
     return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
 
@@ -92,7 +92,12 @@ def _named(tree):
     }
 
 
-def _read(path, like):
+def read(path: str | os.PathLike, like: Any) -> Any:
+    """Returns the parameters in a file, arrays like `like`.
+
+    Raises:
+        ValueError: the file is damaged, does not fit, or holds values that are not finite.
+    """
     with files.advice("delete it and resume"):
         stored, expected = files.read_arrays(path), _named(like)
     if stored.keys() != expected.keys():

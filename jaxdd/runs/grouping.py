@@ -24,7 +24,8 @@ GROUPS = {
         "method", "ipc", "preset", "steps", "batch_size", "candidates", "formation",
         "learning_rate", "init", "outer", "inner", "syn_steps", "expert_epochs",
         "max_start_epoch", "lr_teacher", "num_experts", "train_epochs", "expert_updates",
-        "teacher", "teacher_steps", "beta", "beta_floor", "eta", "signal", "crop", "buffer_path",
+        "teacher", "teacher_steps", "beta", "beta_floor", "eta", "signal", "crop", "class_parts",
+        "buffer_path",
     ),
     "network_and_evaluation": (
         "network", "width", "depth", "dtype", "epochs", "eval_seeds", "training", "score_every",

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxdd import cfm, distill, methods, networks, sampling, teachers, training
+from jaxdd.data import files
 from jaxdd.runs import buffers, checkpoint
 
 
@@ -74,6 +75,46 @@ def fill(
     )
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return jax.tree.map(lambda x: jnp.asarray(x[0]), found)
+
+
+def read(
+    folder: str | os.PathLike,
+    pool: sampling.Pool,
+    network: Callable[[dict[str, Any]], networks.Network],
+    *,
+    data: str,
+) -> teachers.Teacher:
+    """Returns the teacher in a folder that `fill` filled.
+
+    Args:
+        folder: of the teacher.
+        pool: real images like those that it saw.
+        network: from the manifest to the network of the teacher.
+        data: digest of what it must have seen.
+
+    Raises:
+        FileNotFoundError: the folder holds no teacher that is finished.
+        ValueError: other data, another network, or a file that is damaged.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / "guide-000.npz"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{folder} holds no {path.name}, expected teacher/ of a finished run by cfm"
+        )
+    with files.advice(f"delete {folder} and distil again"):
+        manifest = files.read_json(folder / "manifest.json")
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("data"), str):
+            raise ValueError(f"{folder / 'manifest.json'} must say what the teacher saw")
+    if manifest["data"] != data:
+        raise ValueError(
+            f"the teacher in {folder} saw other data: digest {manifest['data']} there, {data} here"
+        )
+    known = network(manifest)
+    start, measure = _programs(known)
+    shapes = jax.eval_shape(start, jax.random.key(0), sampling.take(pool, jnp.zeros(1, int)))
+    found = buffers.read(path, jax.eval_shape(measure, shapes, pool))
+    return teachers.Teacher(jax.tree.map(jnp.asarray, found.params), known)
 
 
 @functools.cache

@@ -8,11 +8,14 @@ import rich.console
 import rich.table
 import tyro
 
-from jaxdd.data import benchmarks
+from jaxdd import teachers
+from jaxdd.data import benchmarks, datasets
 from jaxdd.runs import (
     cells,
+    guides,
     matrix,
     options,
+    parts,
     profiles,
     results,
     screen,
@@ -53,6 +56,7 @@ def evaluate_set(
     zca: bool = False,
     teacher_steps: int = matrix.Teaching().steps,
     teacher_weights: pathlib.Path | None = None,
+    teacher: pathlib.Path | None = None,
     dataset: str | None = None,
     conflict: float | None = None,
     severity: int | None = None,
@@ -81,6 +85,7 @@ def evaluate_set(
         teacher_steps: updates that a teacher is trained for.
         teacher_weights: .npy, .npz or .csv with a weight for each training sample, by which a
             teacher draws them; it sees the data as they are without.
+        teacher: folder of a teacher that is asked instead, such as RUN/teacher of a run by cfm.
         dataset: what the set stands for, a benchmark, a folder of images or tfds:NAME; that of a
             run is known.
         conflict: share of bias-conflicting samples of a benchmark, 0 to 1.
@@ -99,7 +104,8 @@ def evaluate_set(
     weights = None
     if teacher_weights is not None:
         weights = store.read_weights(teacher_weights, count=len(benchmark.train.labels))
-    teaching = matrix.Teaching(steps=teacher_steps, weights=weights)
+    known = None if teacher is None else teacher_in(teacher, benchmark)
+    teaching = matrix.Teaching(steps=teacher_steps, weights=weights, teacher=known)
     progress = screen.Progress()
     with progress.bar:
         found = stored_sets.read(source, benchmark, factor=asked.formation)
@@ -154,10 +160,17 @@ def profile_set(
         severity: of a benchmark, 1 to 4.
         resize: height and width in pixels that the images of a folder dataset are resized to.
         data_dir: folder with the original files.
-        out: JSON file; by default profile-SOURCE.json.
+        out: JSON file; by default profile.json in the folder of a run, where its report finds it,
+            and profile-SOURCE.json for others.
         figure: SVG or PNG file; by default that of the JSON with .svg.
     """
-    out = pathlib.Path(f"profile-{source.resolve().stem}.json") if out is None else out
+    run = (source / "config.json").exists()
+    if out is None:
+        out = (
+            source / "profile.json"
+            if run
+            else pathlib.Path(f"profile-{source.resolve().stem}.json")
+        )
     figure = out.with_suffix(".svg") if figure is None else figure
     _check_paths(source, out)
     if figure.suffix not in (".svg", ".png") or not figure.parent.is_dir():
@@ -181,9 +194,30 @@ def profile_set(
             weights=counted,
             report=progress,
         )
+    if run:
+        made["set"] = store.digests(source)["synthetic.npz"]
     profiles.write(out, figure, made)
     print("\n".join(profiles.lines(made)))
     print(f"wrote {out} and {figure}")
+
+
+def teacher_in(folder: pathlib.Path, benchmark: datasets.Benchmark) -> teachers.Teacher:
+    """Returns the teacher that a run by cfm left in a folder, its data being these.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it saw other data, or a file in the folder is damaged.
+    """
+
+    def network(manifest):
+        names = ("teacher", "width", "depth", "dtype")
+        if missing := [name for name in names if name not in manifest]:
+            raise ValueError(f"the manifest in {folder} must name a network; it lacks {missing[0]}")
+        asked = options.make(method="cfm", **{name: manifest[name] for name in names})
+        return parts.named_teacher(benchmark, asked.resolved())
+
+    digest = datasets.digest(benchmark)
+    return guides.read(folder, datasets.pool(benchmark), network, data=digest)
 
 
 def _check_paths(source, out):

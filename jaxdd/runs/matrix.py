@@ -44,11 +44,13 @@ class Teaching(NamedTuple):
         steps: updates.
         batch_size: real images of each class in one.
         weights: of the training samples `[n]`; None trains on the data as they are.
+        teacher: that is asked in place of new ones, whatever the three above are.
     """
 
     steps: int = 2000
     batch_size: int = 26
     weights: np.ndarray | None = None
+    teacher: teachers.Teacher | None = None
 
 
 def evaluations(
@@ -81,7 +83,8 @@ def evaluations(
         report: called as `report(task, done, total)`.
 
     Raises:
-        ValueError: an unknown name, or a network that cannot be split for elf.
+        ValueError: an unknown name, a network that cannot be split for elf, or a teacher that is
+            given for elf, whose features must have the shape of the network's front.
     """
     for what, given, known in (
         ("network", [n for n in names if ":" not in n], parts.JUDGES),
@@ -92,6 +95,8 @@ def evaluations(
             raise ValueError(f"unknown {what} {unknown[0]!r}; known are {', '.join(known)}")
     if teaching.steps < 1:
         raise ValueError(f"a teacher must be trained for at least 1 step, found {teaching.steps}")
+    if teaching.teacher is not None and "elf" in protocols:
+        raise ValueError("elf trains a teacher that fits each network, found one that is given")
     weights = None if teaching.weights is None else jnp.asarray(teaching.weights)
     pool = zca.whitened_pool(datasets.pool(benchmark, weights), whitening)
     seen = zca.whiten(jnp.asarray(images), whitening)
@@ -152,6 +157,8 @@ def _check_fits(network, pool, asked):
 
 
 def _taught(pool, benchmark, asked, teaching):
+    if teaching.teacher is not None:
+        return teaching.teacher
     network = parts.build(benchmark, asked).network
     network = teacher_network(network, sampling.take(pool, jnp.zeros(1, int)), asked)
     draw = functools.partial(sampling.weighted_batch, size=teaching.batch_size)
@@ -163,10 +170,6 @@ def _taught(pool, benchmark, asked, teaching):
 
 def _switches(protocol, made, asked, teaching):
     """All that may flatter a row, and what it was trained by."""
-    weighed = "by weights" if teaching.weights is not None else "as they are"
-    teacher = {"data": weighed, "steps": teaching.steps, "batch_size": teaching.batch_size}
-    if teaching.weights is not None:
-        teacher["weights"] = files.digest(np.asarray(teaching.weights))
     strategy = made.strategy if isinstance(made.strategy, tuple) else parts.name_of(made.strategy)
     return {
         "epochs": asked.epochs,
@@ -178,9 +181,21 @@ def _switches(protocol, made, asked, teaching):
         "augmentation": strategy,
         "labels": "soft" if protocol == "soft" else "hard",
         "epoch": "last",
-        "teacher": None if protocol == "plain" else teacher,
+        "teacher": None if protocol == "plain" else _told(teaching),
         "level": "networks on one set",
     }
+
+
+def _told(teaching):
+    """What teachers saw, or which one it is."""
+    if teaching.teacher is not None:
+        arrays = map(np.asarray, jax.tree.leaves(teaching.teacher.params))
+        return {"network": repr(teaching.teacher.network), "parameters": files.digest(*arrays)}
+    if teaching.weights is None:
+        seen = {"data": "as they are"}
+    else:
+        seen = {"data": "by weights", "weights": files.digest(np.asarray(teaching.weights))}
+    return {**seen, "steps": teaching.steps, "batch_size": teaching.batch_size}
 
 
 def _scored(made, protocol, arrays, teach, report, task):

@@ -62,7 +62,7 @@ class DM:
     """quick fits two CPU cores, paper is the literature's scale for one GPU."""
     steps: int | None = None
     """Distillation steps; of dc and dsa, updates of the images; of cfm, updates of all images of a
-    class together, as many of each."""
+    class together, as many of each, times class_parts."""
     batch_size: int | None = None
     """Real images per class and step; of mtt and cfm, per class and update of an expert or
     a teacher."""
@@ -125,7 +125,7 @@ class DM:
         ipc=1, steps=0, batch_size=1, width=1, depth=1, encoder_steps=0, encoder_width=1, epochs=1,
         eval_seeds=1, chunk=1, seed=0, formation=1, candidates=1, outer=1, inner=1, syn_steps=1,
         num_experts=1, train_epochs=1, expert_updates=1, expert_epochs=1, max_start_epoch=0,
-        resize=1, teacher_steps=1, score_every=1,
+        resize=1, teacher_steps=1, score_every=1, class_parts=1,
     )  # fmt: skip
 
     def preset_values(self) -> dict[str, Any]:
@@ -268,6 +268,8 @@ class CFM(DM):
     """What the filter is applied to: the class means, or the mean of all."""
     crop: float = 0.08
     """Smallest share of an image that a random crop keeps."""
+    class_parts: int = 1
+    """Equal groups of classes that take turns with each image, for less memory."""
     weighted: tuple[str, ...] = WEIGHTED
     """What goes by the weights: some of teacher, covariance and signal, or none."""
     buffer_path: str | None = None
@@ -277,7 +279,8 @@ class CFM(DM):
         """Returns what the preset says: in the literature, 200 epochs of CIFAR-10."""
         updates, teacher_steps = {"quick": (100, 600), "paper": (1000, 78000)}[self.preset]
         common = dict(batch_size=13, learning_rate=0.25, teacher_steps=teacher_steps)
-        return PRESETS[self.preset] | common | dict(steps=updates * self.ipc, chunk=updates // 2)
+        steps = updates * self.ipc * self.class_parts
+        return PRESETS[self.preset] | common | dict(steps=steps, chunk=updates // 2)
 
     @staticmethod
     def check_together(options: Resolved) -> None:
@@ -285,10 +288,10 @@ class CFM(DM):
         DM.check_together(options)
         if options.zca != "none":
             raise ValueError("cfm keeps images within the range of pixels, found zca, too")
-        if options.steps % options.ipc:
+        if options.steps % (options.ipc * options.class_parts):
             raise ValueError(
                 f"steps must be a multiple of the {options.ipc} images per class, which are made "
-                f"one after another, found {options.steps}"
+                f"one after another in class_parts = {options.class_parts}, found {options.steps}"
             )
         if options.beta < options.beta_floor:
             raise ValueError(

@@ -258,11 +258,12 @@ def named_method(
         return parallel.replicate_state(named_method(options, split, strategy, groups=groups), mesh)
     common: dict[str, Any] = dict(decode=decode(options))
     if options.method == "cfm":
-        length = max(options.steps // options.ipc, 1)
+        length = max(options.steps // (options.ipc * options.class_parts), 1)
         rate = optax.cosine_decay_schedule(options.learning_rate, length)
         common |= dict(
             length=length, beta=options.beta, floor=options.beta_floor, matching=options.eta,
-            signal=options.signal, strategy=_cropping(options, strategy),
+            signal=options.signal, parts=options.class_parts,
+            strategy=_cropping(options, strategy),
         )  # fmt: skip
         return cfm.curriculum_matching(network, optax.adam(rate, b1=0.5, b2=0.9), **common)
     given = network, optax.sgd(options.learning_rate, momentum=0.5)

@@ -711,6 +711,28 @@ def spectra(
         _foot(figure, "Means over networks; 1 left is as much as the real images vary.")
 
 
+FEATURES = {"random": "random networks", "trained": "a network trained on the real images"}
+"""Whose features profiles are of, in words."""
+
+
+def profile(path: str | os.PathLike, found: Mapping[str, Any]) -> None:
+    """Draws what `profiles.measure` found of a set.
+
+    Args:
+        path: as in `spectra`.
+        found: as in profile.json.
+
+    Raises:
+        ValueError: as in `spectra`.
+    """
+    names = {"set": "the set", "random": "random real images"}
+    panels = {
+        f"features of {FEATURES[each]}": {said: p["sets"][name] for name, said in names.items()}
+        for each, p in found["profiles"].items()
+    }
+    spectra(path, panels, title=f"{found['data']}: {found['per_set']} images")
+
+
 def _tick(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 

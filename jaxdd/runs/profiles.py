@@ -19,9 +19,6 @@ from jaxdd import _checks, networks, sampling, spectral, teachers
 from jaxdd.data import datasets, files
 from jaxdd.runs import options, parts, plot, results
 
-FEATURES = {"random": "random networks", "trained": "a network trained on the real images"}
-"""Whose features profiles are of, in words."""
-
 
 def measure(
     images: np.ndarray,
@@ -72,7 +69,7 @@ def measure(
         found["trained"].append(jax.device_get(program(teacher.params, pool, sets)))
         report("trained network", 1, 1)
     return files.plain({
-        "data": benchmark.name, "digest": datasets.digest(benchmark),
+        "data": benchmark.name, "data_digest": datasets.digest(benchmark),
         "weights": None if weights is None else files.digest(np.asarray(weights, np.float32)),
         "images": files.digest(*map(np.asarray, sets["set"])), "per_set": len(labels),
         "network": asked.network, "width": asked.width, "depth": asked.depth, "seed": asked.seed,
@@ -136,20 +133,14 @@ def _joined(found):
 
 def write(path: str | os.PathLike, figure: str | os.PathLike, found: dict[str, Any]) -> None:
     """Writes profiles as JSON, and as a figure in SVG or PNG."""
-    title = f"{found['data']}: {found['per_set']} images"
-    names = {"set": "the set", "random": "random real images"}
-    panels = {
-        f"features of {FEATURES[each]}": {said: p["sets"][name] for name, said in names.items()}
-        for each, p in found["profiles"].items()
-    }
-    plot.spectra(figure, panels, title=title)
-    files.write_json(path, found)
+    plot.profile(figure, found)
+    files.write_json(path, results.sealed(found))
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """Yields the bands of the spectrum as text, those of random real images in parentheses."""
     for name, profile in found["profiles"].items():
-        yield f"features of {FEATURES[name]}:"
+        yield f"features of {plot.FEATURES[name]}:"
         own, random = (profile["sets"][each]["bands"] for each in ("set", "random"))
         for mine, theirs in zip(own, random, strict=True):
             where = f"{mine['directions']:>5} directions with {100 * mine['share']:.1f} %"

@@ -12,7 +12,7 @@ import pathlib
 import re
 import shlex
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +39,7 @@ class Report(NamedTuple):
         sets: name -> the whole synthetic set, of the rows that have one.
         kept: row -> what the figures of its weights are drawn from, where it was kept.
         progress: row -> lines of its progress.jsonl.
+        profile: as `jaxdd profile` wrote it, of a run that it was called for.
     """
 
     rows: dict[str, dict[str, Any]]
@@ -49,6 +50,7 @@ class Report(NamedTuple):
     sets: dict[str, store.Synthetic] = {}
     kept: dict[str, evidence.Evidence] = {}
     progress: dict[str, list[dict[str, Any]]] = {}
+    profile: dict[str, Any] | None = None
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -92,6 +94,7 @@ def read(path: str | os.PathLike) -> Report:
     return Report(
         rows, config, grids, pictures, transfer, sets, _evidence(path, rows, several),
         {name: found for name, folder in folders.items() if (found := _progress(folder))},
+        None if several else _profile(path),
     )  # fmt: skip
 
 
@@ -107,6 +110,17 @@ def _evidence(path, rows, several):
         for name, each in found.items()
         if each is not None and np.ptp(each.relative()) > 1e-3
     }
+
+
+def _profile(folder):
+    """The profile in the folder of a run, None where there is none."""
+    path = folder / "profile.json"
+    if not path.exists():
+        return None
+    found, expected = results.read_profile(path), store.digests(folder)["synthetic.npz"]
+    if found.get("set") != expected:
+        raise ValueError(f"{path} is of another set; delete it and profile again")
+    return found
 
 
 def _progress(folder):
@@ -193,6 +207,7 @@ def render(report: Report) -> str:
     report = report._replace(rows={name: _shown(row) for name, row in report.rows.items()})
     values = report._asdict() | _accuracies(report) | _records(report) | _repetition(report)
     values |= {"kinds": results.KINDS, "least": results.LEAST, "curves": _drawn_curves(report)}
+    values |= {"features": plot.FEATURES, "spectra": _drawn_profile(report)}
     values |= {"extremes": {name: _extremes(found) for name, found in report.kept.items()}}
     return pages.TEMPLATES.get_template("report.html.j2").render(values)
 
@@ -252,6 +267,8 @@ def _figures(report):
     found: dict[str, Any] = {"accuracy": functools.partial(plot.accuracy_bars, rows=bars)}
     if panels := _curves(report):
         found["along-the-way"] = functools.partial(plot.curves, panels=panels)
+    if report.profile is not None:
+        found["profile"] = functools.partial(plot.profile, found=report.profile)
     for name, each in report.sets.items():
         names = report.grids[name].names if not report.grids[name].cut else ()
         found[f"synthetic-{name}"] = functools.partial(
@@ -320,11 +337,19 @@ def _curves(report: Report) -> dict[str, dict[str, tuple[list[float], list[float
 
 
 def _drawn_curves(report: Report) -> pages.Picture | None:
-    if not (panels := _curves(report)):
-        return None
+    panels = _curves(report)
+    return _drawn(functools.partial(plot.curves, panels=panels)) if panels else None
+
+
+def _drawn_profile(report: Report) -> pages.Picture | None:
+    found = report.profile
+    return None if found is None else _drawn(functools.partial(plot.profile, found=found))
+
+
+def _drawn(draw: Callable[[pathlib.Path], None]) -> pages.Picture:
     with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "curves.png")
-        plot.curves(path, panels)
+        path = pathlib.Path(folder, "figure.png")
+        draw(path)
         return _picture(path)
 
 

@@ -271,6 +271,29 @@ def read_transfer(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     return found
 
 
+def read_profile(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads the result of `jaxdd profile`.
+
+    Args:
+        path: a file like profile.json.
+
+    Returns:
+        As `jaxdd.runs.profiles.measure`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not JSON, holds no profile, or was changed.
+    """
+    with files.advice("delete it and profile again"):
+        found = files.read_json(path)
+        if not isinstance(found, dict) or not isinstance(found.get("profiles"), dict):
+            raise ValueError(f"{path} holds no profiles")
+        _check_seal(found, path)
+        if "digest" not in found:
+            raise ValueError(f"{path} has no digest, as one of an earlier version")
+    return found
+
+
 def read_evaluation(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     """Reads the results of `jaxdd evaluate`.
 
