@@ -1,4 +1,5 @@
 import errno
+import inspect
 import io
 import os
 import platform
@@ -16,7 +17,7 @@ from PIL import Image
 import jaxdd
 from jaxdd import weights
 from jaxdd.data import files
-from jaxdd.runs import cli, findings, pipeline, screen, sources, store
+from jaxdd.runs import cli, findings, options, pipeline, screen, sources, store
 
 TINY = (
     "--ipc 2 --batch-size 8 --network mlp --depth 2 --epochs 1 --eval-seeds 1 --chunk 2 "
@@ -294,10 +295,15 @@ def test_damaged_weights_and_progress_are_named(tmp_path, capsys):
     assert "progress.jsonl: step must be a number" in fails([*command, "--resume"], capsys)
 
 
-def test_compare_prints_the_table(tmp_path, capsys):
-    cli.main(["compare", "cdigits", *TINY, "--steps", "2", "--out", str(tmp_path / "out")])
+def test_the_demo_prints_the_table(tmp_path, capsys, monkeypatch):
+    """At a tiny size; a comparison has auto besides, unless it is told its rows."""
+    small = dict(ipc=2, steps=2, batch_size=8, network="mlp", depth=2, epochs=1, eval_seeds=1)
+    demo = options.DM(**small, encoder_steps=2, encoder_width=4, strategy=())
+    monkeypatch.setattr(cli, "DEMO", demo)
+    cli.main(["demo", "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
-    assert all(name in printed for name in pipeline.ROWS)
+    assert all(name in printed for name in cli.DEMO_ROWS)
+    assert {*inspect.signature(cli.compare).parameters["rows"].default} == {*cli.DEMO_ROWS, "auto"}
 
 
 def test_compiled_programs_are_kept_for_the_next_command(tmp_path):

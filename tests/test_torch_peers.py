@@ -15,7 +15,7 @@ from PIL import Image
 import jaxdd
 from experiments.speed import workloads
 from experiments.tools import table
-from jaxdd import augment, contrastive, evaluate, kde, matching, networks, tasks, training
+from jaxdd import augment, contrastive, evaluate, kde, matching, networks, spectral, tasks, training
 from jaxdd.data import benchmarks
 from jaxdd.runs import options, publication
 
@@ -47,7 +47,10 @@ def setting(norm=networks.InstanceNorm):
         jax.random.normal(jax.random.key(i), (2, n, 16, 16, 3)) for i, n in enumerate((5, 3))
     )
     params = jax.jit(network.init)(jax.random.key(2), real[0])
-    twin = peers.ConvNet(3, 2, 4, 16, norm=norm is not None)
+    if norm is networks.BatchNorm:
+        params["batch_stats"] = jax.tree.map(lambda x: x + 0.3, params["batch_stats"])
+    kinds = {networks.InstanceNorm: True, networks.BatchNorm: torch.nn.BatchNorm2d, None: None}
+    twin = peers.ConvNet(3, 2, 4, 16, norm=kinds[norm])
     peers.load(twin, jax.device_get(params))
     return network, params, twin, real, synthetic
 
@@ -102,6 +105,39 @@ def test_peer_distribution_matching():
     found.backward()
     np.testing.assert_allclose(found.item(), expected, rtol=1e-4)
     np.testing.assert_allclose(jax_images(images.grad), slope, atol=1e-4 * jnp.abs(slope).max())
+
+
+def test_peer_curriculum_matching():
+    """A teacher with running statistics that are not those of a fresh one; one image each."""
+    network, params, twin, real, synthetic = setting(networks.BatchNorm)
+    labels = np.arange(2)
+    shown, images = real.reshape(-1, 16, 16, 3), synthetic[:, 0]
+
+    @jax.jit
+    def layers(images):
+        return networks.traced(network, params, images)[1]
+
+    def loss(images):
+        found, own = networks.traced(network, params, images)
+        total = training.entropies(found.logits, labels).mean()
+        for one, other in zip(layers(shown), own, strict=True):
+            pair = (
+                spectral.statistics(x, y, 2) for x, y in ((one, labels.repeat(5)), (other, labels))
+            )
+            signals: dict = dict(signals=("none", "class"), squared=False)
+            total += 0.1 * sum(spectral.losses(*pair, spectral.ridge(0.1), **signals))
+        return total
+
+    expected, slope = jax.jit(jax.value_and_grad(loss))(images)
+    known = torch.tensor(labels.repeat(5))
+    moments = [peers.moments(torch_images(layer), known, 2) for layer in layers(shown)]
+    found_images = torch_images(images).requires_grad_()
+    found = peers.frequency_loss(twin.eval(), found_images, torch.tensor(labels), moments, 0.1, 0.1)
+    found.backward()
+    np.testing.assert_allclose(found.item(), expected, rtol=1e-3)
+    np.testing.assert_allclose(
+        jax_images(found_images.grad), slope, atol=1e-3 * jnp.abs(slope).max()
+    )
 
 
 def test_peer_gradient_matching():

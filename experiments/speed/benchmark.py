@@ -147,6 +147,7 @@ def cases(only: list[str], sizes: workloads.Sizes) -> dict[str, Callable[[], wor
     named = {
         "dm": ("DM step", sizes),
         "dsa": ("DSA match step", sizes),
+        "cfm": ("CFM step", sizes),
         "kde": ("KDE per class", sizes),
         "evaluate": ("evaluation of five seeds", sizes),
         "contrastive": ("contrastive step", sizes),
@@ -190,7 +191,7 @@ def main(
     """Prints the table, and writes it to `out` as JSON.
 
     Args:
-        only: what to measure, of dm, dsa, kde, evaluate and contrastive, separated by commas.
+        only: what to measure, of dm, dsa, cfm, kde, evaluate and contrastive, separated by commas.
         out: JSON file.
         preset: sizes for a CPU or a GPU.
         rounds: how often everything is timed.

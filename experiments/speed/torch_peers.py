@@ -110,7 +110,10 @@ def per_image(images: torch.Tensor, strategy) -> torch.Tensor:
 
 
 class ConvNet(nn.Module):
-    """The literature's ConvNet; returns flattened features and logits."""
+    """The literature's ConvNet; returns flattened features and logits.
+
+    `norm` is True for instance norm, a module such as nn.BatchNorm2d, or None.
+    """
 
     def __init__(self, channels, num_classes, width, side, *, depth=3, norm=True):
         super().__init__()
@@ -118,7 +121,7 @@ class ConvNet(nn.Module):
         blocks = []
         for i, o in itertools.pairwise(widths):
             blocks += [nn.Conv2d(i, o, 3, padding=1)]
-            blocks += [nn.GroupNorm(o, o)] if norm else []
+            blocks += [nn.GroupNorm(o, o) if norm is True else norm(o)] if norm else []
             blocks += [nn.ReLU(), nn.AvgPool2d(2)]
         self.blocks = nn.Sequential(*blocks)
         self.classifier = nn.Linear(width * (side // 2**depth) ** 2, num_classes)
@@ -137,8 +140,8 @@ def reset(network: nn.Module) -> None:
 
 def load(network: ConvNet, params) -> None:
     """Copies the parameters of a `jaxdd.networks.ConvNet` (as NumPy arrays)."""
-    params = params["params"]
-    layers = {"Conv": nn.Conv2d, "InstanceNorm": nn.GroupNorm}
+    statistics, params = params.get("batch_stats", {}), params["params"]
+    layers = {"Conv": nn.Conv2d, "InstanceNorm": nn.GroupNorm, "BatchNorm": nn.BatchNorm2d}
     with torch.no_grad():
         for name, kind in layers.items():
             found = [layer for layer in network.blocks if isinstance(layer, kind)]
@@ -149,7 +152,11 @@ def load(network: ConvNet, params) -> None:
                 )
                 layer.weight.copy_(torch.tensor(weight))
                 layer.bias.copy_(torch.tensor(values["bias"]))
-        kernel, width = params["classifier"]["kernel"], network.blocks[-3].num_channels
+                if name == "BatchNorm":
+                    layer.running_mean.copy_(torch.tensor(statistics[f"{name}_{i}"]["mean"]))
+                    layer.running_var.copy_(torch.tensor(statistics[f"{name}_{i}"]["var"]))
+        kernel = params["classifier"]["kernel"]
+        width = next(x for x in reversed(network.blocks) if isinstance(x, nn.Conv2d)).out_channels
         side = math.isqrt(len(kernel) // width)
         kernel = kernel.reshape(side, side, width, -1).transpose(3, 2, 0, 1)
         network.classifier.weight.copy_(torch.tensor(kernel.reshape(len(kernel), -1)))
@@ -185,6 +192,33 @@ def gradient_loss(network, transform, real, synthetic, label):
         lengths = target.norm(dim=1) * found.norm(dim=1)
         distance = distance + (1 - (target * found).sum(1) / (lengths + 1e-6)).sum()
     return distance
+
+
+def moments(images, labels, num_classes):
+    """The covariance of what enters a convolution, every pixel counting, and Φ."""
+    flat = images.flatten(2).transpose(1, 2)
+    centred = flat.reshape(-1, flat.shape[2])
+    centred = centred - centred.mean(0)
+    classes = functional.one_hot(labels, num_classes).to(flat.dtype)
+    return centred.T @ centred / len(centred), flat.mean(1).T @ classes / len(flat)
+
+
+def frequency_loss(network, images, labels, real, beta, eta):
+    """The loss of curriculum frequency matching; `real` are moments at each convolution's input."""
+    seen, hooks = [], []
+    for layer in network.blocks:
+        if isinstance(layer, nn.Conv2d):
+            hooks.append(layer.register_forward_pre_hook(lambda _, given: seen.append(given[0])))
+    logits = network(images)[1]
+    for hook in hooks:
+        hook.remove()
+    loss = functional.cross_entropy(logits, labels)
+    for given, (psi, phi) in zip(seen, real, strict=True):
+        own, signal = moments(given, labels, phi.shape[1])
+        ridge = beta * torch.eye(len(psi), device=psi.device)
+        one, other = (torch.linalg.inv(each + ridge) for each in (psi, own))
+        loss = loss + eta * ((one - other).norm() + (one @ phi - other @ signal).norm())
+    return loss
 
 
 def contrastive_loss(embeddings, labels, temperature=0.1):
@@ -283,6 +317,38 @@ def gradient_matching(pool: Pool, *, width, real, ipc) -> Callable[[], float]:
             batch = pool.batch(label, real)
             gradient_loss(network, transform, batch, images[label], label).backward(inputs=[images])
         optimizer.step()
+
+    return step
+
+
+def curriculum_matching(pool: Pool, *, width, ipc) -> Callable[[], float]:
+    """Returns a function that does one CFM step: an update of one image of each class.
+
+    The teacher is one that was never trained, which takes as long; `ipc` changes nothing.
+    """
+    shape, device = pool.images.shape[1:], pool.images.device
+    with torch.device(device):
+        network = ConvNet(shape[0], pool.num_classes, width, shape[1], norm=nn.BatchNorm2d).eval()
+    network.requires_grad_(False)
+    labels = torch.arange(pool.num_classes, device=device)
+    images = torch.randn(pool.num_classes, *shape, device=device, requires_grad=True)
+    optimizer = torch.optim.Adam([images], lr=0.25, betas=(0.5, 0.9))
+    batch, inputs = normalise(pool.images[: 4 * len(labels)]), []
+    for layer in network.blocks:
+        if isinstance(layer, nn.Conv2d):
+            inputs.append(moments(batch, labels.repeat(4), len(labels)))
+        batch = layer(batch)
+
+    def step():
+        rolls = [random.randint(0, 4) for _ in range(2)]
+        views = torch.roll(per_image(images, ("scale", "flip")), rolls, (2, 3))
+        loss = frequency_loss(network, views, labels, inputs, 0.1, 0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            images.clamp_(-1, 1)
+        return loss.detach()
 
     return step
 

@@ -18,7 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdd import augment, contrastive, distill, evaluate, kde, networks, parallel, sampling, tasks
+from jaxdd import (
+    augment,
+    cfm,
+    contrastive,
+    distill,
+    evaluate,
+    kde,
+    networks,
+    parallel,
+    sampling,
+    tasks,
+)
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 HAS_SKLEARN = importlib.util.find_spec("sklearn") is not None
@@ -154,6 +165,37 @@ def gradient_matching(sizes: Sizes) -> Work:
     return _distillation(sizes, method, "gradient_matching", options, flops, moved)
 
 
+def curriculum_matching(sizes: Sizes) -> Work:
+    """One CFM step: augmentation, the teacher forward and back to the pixels, moments and filters.
+
+    A covariance of p pixels and d channels costs 2 p d² forward and as much for each of its two
+    factors back; a factorisation d³ / 3, and its solution for d + k columns 2 d² (d + k), the real
+    and the synthetic one, the latter differentiated at the price of two more.
+    """
+    k, widths = sizes.classes, [3, sizes.width, sizes.width]
+    network = networks.ConvNet(k, sizes.width, norm=networks.BatchNorm)
+    method = cfm.curriculum_matching(network, optax.adam(0.25, 0.5, 0.9), length=sizes.steps)
+    pool = _pool(sizes._replace(real=2))
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, *_shape(sizes))))
+    guide = jax.jit(functools.partial(cfm.guide, network))(params, pool)
+    images = sampling.initial_noise(jax.random.key(1), pool, ipc=sizes.ipc)
+    function = functools.partial(distill.steps, method=method, draw=cfm.draw, length=sizes.steps)
+    cost, pixels = convnet_cost(sizes.width, sizes.side), [sizes.side >> i for i in range(3)]
+    moments = sum(6 * k * p**2 * d**2 for p, d in zip(pixels, widths, strict=True))
+    filters = sum(4 * (d**3 / 3 + 2 * d**2 * (d + k)) for d in widths)
+    peer = lambda module, _: module.curriculum_matching(
+        _torch_pool(module, sizes._replace(real=2)), width=sizes.width, ipc=sizes.ipc
+    )
+    return _work(
+        jax.jit(function),
+        (jax.random.key(2), method.init(images), guide, jnp.asarray(0)),
+        _torch_peers(peer, may_compile=False),
+        2 * k * cost.flops + moments + filters,
+        2 * k * cost.bytes,
+        pieces=sizes.steps,
+    )
+
+
 def evaluation(sizes: Sizes) -> Work:
     """Five networks trained on the synthetic set from scratch, and tested.
 
@@ -265,6 +307,7 @@ def density(sizes: Sizes) -> Work:
 WORK = {
     "dm": distribution_matching,
     "dsa": gradient_matching,
+    "cfm": curriculum_matching,
     "kde": density,
     "evaluate": evaluation,
     "contrastive": contrastive_step,

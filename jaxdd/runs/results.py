@@ -78,7 +78,7 @@ KINDS = {
 }  # fmt: skip
 """All rows that there are."""
 
-ROWS = ("random", "random-kde", "none", "kde", "oracle")
+ROWS = ("random", "random-kde", "none", "kde", "auto", "oracle")
 """Rows of a comparison, unless others are asked for."""
 
 TRANSFERRED = ("random", "synthetic")
