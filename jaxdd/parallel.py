@@ -6,6 +6,8 @@ small is on every device (`replicate`), what is large is split along its rows:
 * `split_draw` splits the batches that a method draws, `split_network` whatever a network is applied
   to, and `replicate_state` puts the state together again after each step: `jit` adds the sums over
   the devices that the losses need. The result is that of one device up to the order of additions.
+* `split_pool` gives each device some of the images to hold, where one cannot hold them all. Those
+  that are drawn are the same to the bit. `by_rows` and `rows` are how all of it is gone through.
 * `map_rows` gives each device some rows of an array, such as the keys of an evaluation;
   `thread_rows` gives them to the threads of one CPU.
 * `log_density` and `class_log_density` send the points of a kernel density round a ring.
@@ -21,8 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
-from jaxdd import kde, networks, sampling
+from jaxdd import _checks, kde, networks, sampling
 
 AXIS = "devices"
 """Name of the mesh axis."""
@@ -41,7 +44,7 @@ def mesh(*, devices: Sequence[Any] | None = None) -> Mesh:
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Puts a copy of every array of a tree on every device.
 
-    Every process must come with the same values.
+    Every process must come with the same values. The images of `split_pool` stay where they are.
     """
     return _place(tree, NamedSharding(mesh, PartitionSpec()))
 
@@ -62,6 +65,8 @@ def split(tree: Any, mesh: Mesh) -> Any:
 
 def _place(tree, sharding):
     def place(x):
+        if mesh_of(x) == sharding.mesh:
+            return x
         if sharding.is_fully_addressable:
             # A donated argument must not take the caller's array along, which could be aliased.
             return jax.device_put(x, sharding, may_alias=False)
@@ -72,11 +77,122 @@ def _place(tree, sharding):
     return jax.tree.map(place, tree)
 
 
+def split_pool(
+    images: Any,
+    labels: ArrayLike,
+    *,
+    num_classes: int,
+    mean: sampling.Values,
+    std: sampling.Values,
+    mesh: Mesh,
+    weights: sampling.Values | None = None,
+    empty: bool = False,
+) -> sampling.Pool:
+    """Indexes a training set like `sampling.pool`, but each device holds some of the images only.
+
+    The images drawn are the same to the bit: every device looks up the rows that it has, and they
+    add up bytes. So what travels in a step is one batch as it is kept, never the pool. All but the
+    images, 16 bytes for each, stays with the process, until `replicate` puts it beside them.
+
+    Args:
+        images: `[n, h, w, c]`, uint8 or floating in [0, 1]; an array, or anything with a shape and
+            a dtype whose slices of rows are arrays, such as a memory map. A process reads the rows
+            of its own devices alone.
+        labels: as in `sampling.pool`.
+        num_classes: as in `sampling.pool`.
+        mean: as in `sampling.pool`.
+        std: as in `sampling.pool`.
+        mesh: from `mesh`.
+        weights: as in `sampling.pool`.
+        empty: as in `sampling.pool`.
+
+    Returns:
+        A pool whose images have up to one row less than devices too many, black ones, so that the
+        devices divide their number. No index points to them.
+
+    Raises:
+        ValueError: as in `sampling.pool`.
+        TypeError: as in `sampling.pool`.
+    """
+    n, *shape = images.shape
+    pixel = np.zeros((n, *(1 for _ in shape[:-1]), *shape[-1:]), images.dtype)
+    given: dict[str, Any] = dict(num_classes=num_classes, mean=mean, std=std)
+    index = sampling.pool(pixel, labels, weights=weights, empty=empty, **given)
+    filled = n + -n % mesh.size
+
+    def held(where):
+        first, last, _ = where[0].indices(filled)
+        part = np.asarray(images[first : min(last, n)])
+        if len(part) and part.dtype != np.uint8:
+            _checks.pixels("images", part)
+        return np.pad(part, [(0, last - first - len(part))] + [(0, 0)] * len(shape))
+
+    rows = NamedSharding(mesh, PartitionSpec(AXIS))
+    return index._replace(images=jax.make_array_from_callback((filled, *shape), rows, held))
+
+
+def mesh_of(array: Any) -> Mesh | None:
+    """Returns the mesh whose devices share the rows of an array; None where they do not."""
+    if isinstance(array, jax.core.Tracer) or not isinstance(array, jax.Array):
+        return None
+    sharding = array.sharding
+    if not isinstance(sharding, NamedSharding) or sharding.spec[:1] != (AXIS,):
+        return None
+    return sharding.mesh if isinstance(sharding.mesh, Mesh) else None
+
+
+def local(tree: Any) -> Any:
+    """Brings what is whole on every device of a mesh to the default device of this process.
+
+    Other arrays are returned as they are.
+    """
+
+    def bring(x):
+        spread = isinstance(x, jax.Array) and isinstance(x.sharding, NamedSharding)
+        return jnp.asarray(np.asarray(x)) if spread and mesh_of(x) is None else x
+
+    return jax.tree.map(bring, tree)
+
+
+def rows(array: jax.Array, indices: ArrayLike) -> jax.Array:
+    """Returns some rows of an array that devices may share, on the default device.
+
+    Args:
+        array: `[n, …]`, such as the images of `split_pool`.
+        indices: of any shape.
+    """
+    mesh, indices = mesh_of(array), jnp.asarray(indices)
+    if mesh is None:
+        return array[indices]
+    whole = NamedSharding(mesh, PartitionSpec())
+    found = jax.jit(lambda array, indices: array[indices], out_shardings=whole)
+    return local(found(array, indices))
+
+
+def by_rows(function: Callable, array: jax.Array, *others: Any, n: int) -> Any:
+    """Applies a function of rows to all of them, each device to those that it holds.
+
+    Args:
+        function: as in `map_rows`; where devices share no rows it is called as it is.
+        array: such as the images of `split_pool`.
+        others: its other arguments.
+        n: rows that count; those that devices share may be more.
+
+    Returns:
+        What it makes of the first n rows, on the default device.
+    """
+    mesh = mesh_of(array)
+    if mesh is None:
+        return function(array, *others)
+    found = jax.jit(map_rows(function, mesh))(array, *replicate(others, mesh))
+    return jax.tree.map(lambda x: x[:n], local(found))
+
+
 def split_draw(draw: sampling.Draw, mesh: Mesh) -> sampling.Draw:
     """Splits the samples of each class of a batch over the devices.
 
     The batch is the one that `draw` draws; each device takes its part of it out of its own copy of
-    the pool, so that no image travels.
+    the pool, so that no image travels. Of a `split_pool`, the images of the batch do.
 
     Args:
         draw: `draw(key, pool) -> batch`.

@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jaxdd import (
     _checks,
@@ -168,7 +169,15 @@ def _trainer(strategy, encoder):
     return contrastive.trainer(encoder, optax.adam(1e-3), strategy=strategy)
 
 
-_embed = jax.jit(contrastive.embed, static_argnums=0)
+def _embed(encoder, params, pool):
+    images, index = pool.images, pool._replace(images=pool.mean)
+    embed = functools.partial(_embedded, encoder)
+    return parallel.by_rows(embed, images, params, index, n=len(pool.labels))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _embedded(encoder, images, params, index):
+    return contrastive.embed(encoder, params, index._replace(images=images))
 
 
 def density(
@@ -176,6 +185,7 @@ def density(
     pool: sampling.Pool,
     *,
     bandwidth: Callable[..., jax.Array] | jax.Array | float = kde.mean_distance,
+    mesh: Mesh | None = None,
 ) -> Density:
     """Estimates the density of every sample within its class.
 
@@ -184,6 +194,8 @@ def density(
         pool: the samples.
         bandwidth: h of the kernel: a number, one for each class `[k]`, or a rule that is called for
             each class as `rule(points, weights=mask)`, such as `kde.scott`.
+        mesh: from `parallel.mesh`, whose devices share the work; those of a `parallel.split_pool`
+            do where omitted.
 
     Raises:
         TypeError: for embeddings that are not floating.
@@ -195,8 +207,14 @@ def density(
     if callable(bandwidth):
         bandwidth = kde.class_bandwidth(bandwidth, embeddings, pool.labels, num_classes=k)
     bandwidth = jnp.broadcast_to(_checks.positive("bandwidth", jnp.asarray(bandwidth)), (k,))
-    estimate = jax.jit(kde.class_log_density, static_argnames="num_classes")
-    return Density(estimate(embeddings, pool.labels, bandwidth, num_classes=k), bandwidth)
+    mesh = parallel.mesh_of(pool.images) if mesh is None else mesh
+    estimate = kde.class_log_density
+    if mesh is not None:
+        estimate = functools.partial(parallel.class_log_density, mesh=mesh)
+    found = jax.jit(estimate, static_argnames="num_classes")(
+        embeddings, pool.labels, bandwidth, num_classes=k
+    )
+    return Density(parallel.local(found), bandwidth)
 
 
 def from_density(
@@ -339,7 +357,8 @@ def by_view(
     if (np.bincount(block) == 0).any():
         raise ValueError(f"blocks must be 0 to b - 1 without gaps, found {block.tolist()}")
     own, count = jnp.asarray(block)[labels], int(block.max()) + 1
-    told = probes.crossfit(key, views.of(pool.images, view), own, num_classes=count, power=0.7)
+    seen = parallel.by_rows(functools.partial(views.of, view=view), pool.images, n=len(labels))
+    told = probes.crossfit(key, seen, own, num_classes=count, power=0.7)
     likelihood = told / jnp.maximum(jnp.bincount(own, length=count), 1)
     same = jnp.arange(count) == own[:, None]
     groups = likelihood * jnp.where(same, 1 - conflict, conflict / max(count - 1, 1))
@@ -413,7 +432,7 @@ def shortcuts(
         return {}
     key_samples, key_patches, key_folds = jax.random.split(key, 3)
     chosen = jnp.sort(jax.random.permutation(key_samples, n)[:most])
-    images, labels = pool.images[chosen], pool.labels[chosen]
+    images, labels = parallel.rows(pool.images, chosen), pool.labels[chosen]
     told = lambda view: probes.crossfit(key_folds, views.of(images, view), labels, num_classes=k)
     rivals = dict.fromkeys(suspect.rival for suspect in blind.values())
     seeing = {rival: told(rival(key_patches, images)) for rival in rivals}
@@ -741,7 +760,8 @@ def judge_by_subsets(
         network = networks.ConvNet(k, 32, _depth(pool))
     key, key_held = jax.random.split(key)
     held = _held_out(key_held, np.asarray(pool.labels), agrees, most=most)
-    test = (pool.images[held], pool.labels[held], jnp.asarray(groups)[held], jnp.arange(k))
+    images, groups = parallel.rows(pool.images, held), jnp.asarray(groups)
+    test = (images, pool.labels[held], groups[held], jnp.arange(k))
     task = tasks.Task(*test, pool.mean, pool.std, k, k, strategy)
 
     def one(row):
@@ -757,7 +777,8 @@ def judge_by_subsets(
         left = (jnp.asarray(weights) + 1e-30).at[held].set(0)  # a class's only weight may be held
         rest = sampling.reweighted(pool, left)
         draw = functools.partial(sampling.initial_real, pool=rest, ipc=ipc, weighted=True)
-        images = jnp.stack([draw(jax.random.fold_in(key, i)) for i in range(sets)])
+        drawn = [draw(jax.random.fold_in(key, i)) for i in range(sets)]
+        images = jnp.stack(parallel.local(drawn))
         found = scored((jax.random.split(key, sets), images))
         agreeing, disagreeing = (float(each.mean()) for each in found)
         overall = share * agreeing + (1 - share) * disagreeing

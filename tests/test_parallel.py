@@ -9,8 +9,21 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec
+from scipy import stats
 
-from jaxdd import contrastive, distill, evaluate, kde, networks, parallel, sampling, tasks, training
+from jaxdd import (
+    contrastive,
+    distill,
+    evaluate,
+    kde,
+    networks,
+    parallel,
+    sampling,
+    tasks,
+    training,
+    views,
+    weights,
+)
 
 K, SIZE, STRATEGY = 3, 8, ("color", "crop")
 NETWORK = networks.ConvNet(K, width=4, depth=1)
@@ -294,3 +307,117 @@ def test_placing(mesh):
         parallel.split(jnp.arange(3), mesh)
     with pytest.raises(ValueError, match=r"shape \(\)"):
         parallel.split(jnp.zeros(()), mesh)
+
+
+@pytest.fixture(scope="module")
+def shared(mesh, pool):
+    """The pool with two samples less, so that four devices hold 15 rows each, two of them black."""
+    return parallel.split_pool(**fewer(pool), mesh=mesh)
+
+
+def fewer(pool):
+    kept = {name: np.asarray(getattr(pool, name))[:58] for name in ("images", "labels", "weights")}
+    return kept | dict(num_classes=K, mean=pool.mean, std=pool.std)
+
+
+def test_a_split_pool_holds_every_image_once(mesh, pool, shared):
+    held = [np.asarray(each.data) for each in shared.images.addressable_shards]
+    assert [len(rows) for rows in held] == [15] * 4
+    np.testing.assert_array_equal(np.concatenate(held)[:58], pool.images[:58])
+    assert not np.concatenate(held)[58:].any()
+    placed = parallel.replicate(shared, mesh)
+    assert placed.images is shared.images and placed.weights.is_fully_replicated
+    whole = sampling.pool(**fewer(pool))._replace(images=shared.images)
+    for one, other in zip(shared, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("draw", [sampling.uniform_batch, sampling.weighted_batch])
+def test_a_split_pool_gives_the_same_batches(mesh, pool, shared, draw):
+    """What travels is a batch of bytes: 3 × 32 images of 8 × 8 × 3, of 58."""
+    draw = functools.partial(draw, size=32)
+    drawn = jax.jit(parallel.split_draw(draw, mesh))
+    placed = parallel.replicate(shared, mesh)
+    for i in range(5):
+        key = jax.random.fold_in(KEY, i)
+        expected = jax.jit(draw)(key, sampling.pool(**fewer(pool)))
+        found = drawn(key, placed)
+        np.testing.assert_array_equal(found.images, expected.images)
+        np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-6)
+    compiled = drawn.lower(KEY, placed).compile()
+    assert {kind for kind, size in collectives(compiled) if size > 3 * 32} == {"all-reduce"}
+    assert max(size for _, size in collectives(compiled)) == 3 * 32 * SIZE * SIZE * 3
+    pieces = re.findall(r"= u8\[([\d,]+)\]", compiled.as_text())
+    assert "58,8,8,3" not in pieces and "60,8,8,3" not in pieces
+
+
+def test_a_split_pool_is_drawn_by_its_weights(mesh, pool, shared):
+    """Pearson's chi-square over 400 batches; strata vary less than it allows."""
+    draw = functools.partial(sampling.weighted_batch, size=8)
+    index = jnp.arange(60, dtype=jnp.float32)[:, None, None, None] / 60
+    marked = shared._replace(images=parallel.split(index, mesh), mean=jnp.zeros(1), std=jnp.ones(1))
+    drawn = jax.jit(jax.vmap(draw, in_axes=(0, None)))
+    found = drawn(jax.random.split(KEY, 400), parallel.replicate(marked, mesh)).images
+    counts = np.bincount(np.rint(60 * np.asarray(found).ravel()).astype(int), minlength=60)
+    expected = 400 * 8 * np.asarray(shared.weights)
+    assert counts[58:].sum() == 0
+    assert stats.chi2.sf(((counts[:58] - expected) ** 2 / expected).sum(), 58 - K) > 0.01
+
+
+def test_distilling_from_a_split_pool_is_the_same(mesh, pool, shared):
+    draw = functools.partial(sampling.uniform_batch, size=16)
+    one, on_one = chunk("dm", draw, sampling.pool(**fewer(pool)), 3)
+    many, on_many = chunk("dm", draw, shared, 3, mesh)
+    np.testing.assert_allclose(many(*on_many)[0].images, one(*on_one)[0].images, atol=1e-4)
+
+
+def test_weights_of_a_split_pool_are_the_same(mesh, pool, shared):
+    """By density, by a view, and what a judge says of weights; with the search nothing is left."""
+    whole = sampling.pool(**fewer(pool))
+    encoder = weights.default_encoder(whole, width=4, depth=1)
+    by_density = functools.partial(weights.by_density, KEY, strategy=(), encoder=encoder, steps=2)
+    one, other = by_density(whole), by_density(shared)
+    np.testing.assert_allclose(other.log_density, one.log_density, atol=1e-5)
+    np.testing.assert_allclose(other.embeddings, one.embeddings, atol=1e-5)
+    one, other = (weights.by_view(KEY, each, views.tone) for each in (whole, shared))
+    np.testing.assert_allclose(other.weights, one.weights, atol=1e-4)
+    groups = jnp.where(jnp.arange(58) % 4 == 0, (shared.labels + 1) % K, shared.labels)
+    judge = functools.partial(
+        weights.judge_by_subsets, KEY, strategy=(), network=NETWORK, sets=2, ipc=2, epochs=2
+    )
+    one, other = (judge(each, groups)(whole.weights) for each in (whole, shared))
+    assert one == other
+    assert len(by_density(shared).weights.sharding.device_set) == 1
+
+
+def test_a_process_reads_the_rows_of_its_devices_alone(mesh, tmp_path):
+    """What is asked of a memory map, of which four devices hold three rows each."""
+    asked = []
+
+    class Map(np.memmap):
+        def __getitem__(self, where):
+            asked.append(where)
+            return super().__getitem__(where)
+
+    images = Map(tmp_path / "rows", np.uint8, "w+", shape=(11, 4, 4, 1))
+    found = parallel.split_pool(
+        images, np.arange(11) % 2, num_classes=2, mean=(0.5,), std=(0.5,), mesh=mesh
+    )
+    assert asked == [slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 11)]
+    assert found.images.shape == (12, 4, 4, 1)
+
+
+def test_bad_pools_are_refused_before_they_are_split(mesh):
+    given = dict(num_classes=2, mean=(0.5,), std=(0.5,), mesh=mesh)
+    with pytest.raises(ValueError, match="class 1 has none"):
+        parallel.split_pool(np.zeros((8, 4, 4, 1), np.uint8), np.zeros(8, int), **given)
+    with pytest.raises(ValueError, match=r"lie in \[0, 1\].*0.0..2.0"):
+        parallel.split_pool(2 * np.eye(8)[:, :, None, None], np.arange(8) % 2, **given)
+    with pytest.raises(TypeError, match="uint8 or floating, found int32"):
+        parallel.split_pool(np.zeros((8, 4, 4, 1), int), np.arange(8) % 2, **given)
+
+
+def test_rows_of_what_is_not_split(pool):
+    np.testing.assert_array_equal(parallel.rows(pool.images, [3, 1]), pool.images[np.array([3, 1])])
+    assert parallel.mesh_of(pool.images) is None and parallel.mesh_of(np.zeros(3)) is None
+    assert parallel.local(pool) is not None and parallel.local(pool).images is pool.images

@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments import cfm, claims, elf, no_bias, seeds, svr, tampering
+from experiments import cfm, claims, curriculum, elf, no_bias, seeds, spectrum, svr, tampering
 from experiments.attacks import laboratory
 from experiments.tools import grid, overview
 from jaxdd import kde
@@ -283,6 +283,10 @@ def blocks() -> Iterator[list[str]]:
         yield list(elf.lines(path))
     for path in sorted(RESULTS.glob("cfm.json")):
         yield list(cfm.lines(path))
+    for path in sorted(RESULTS.glob("curriculum-*.json")):
+        yield list(curriculum.lines(path))
+    for path in sorted(RESULTS.glob("spectrum.json")):
+        yield from spectrum.tables(path)
     for path in sorted(RESULTS.glob("svr.json")):
         yield from svr.tables(path)
 

@@ -93,6 +93,7 @@ def run(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    split_from: int = pipeline.SPLIT_FROM,
 ) -> None:
     """Distil one synthetic set, and score it beside a random subset.
 
@@ -111,6 +112,8 @@ def run(
         coordinator: HOST:PORT of process 0; by default $JAX_COORDINATOR_ADDRESS.
         num_processes: number of processes; 1 for all devices of this process alone.
         process_id: number of this process, from 0 on.
+        split_from: bytes of training images from which on the devices of a distributed run share
+            them; of less each has a copy.
     """
     joining = (coordinator, num_processes, process_id)
     if not distributed and joining != (None, None, None):
@@ -120,13 +123,15 @@ def run(
     out = _folder(out, sources.short(dataset), options.method, how, ipc, seed)
     with processes.joined(*joining) if distributed else contextlib.nullcontext():
         mesh = parallel.mesh() if distributed else None
-        processes.agree({"debias": how, "resume": resume, **dataclasses.asdict(options)})
+        told = {"debias": how, "resume": resume, "split_from": split_from}
+        processes.agree(told | dataclasses.asdict(options))
         with processes.own_folder(out) as folder:
             with _prepared(dataset, options, data_dir, weights) as given:
                 _agree_on_data(**given)
                 result = pipeline.run(
-                    folder=folder, debias=debias, mesh=mesh, resume=resume, **given
-                )
+                    folder=folder, debias=debias, mesh=mesh, split_from=split_from, resume=resume,
+                    **given,
+                )  # fmt: skip
         if processes.is_first():
             screen.show({"random": result["random"], how: result}, out)
 

@@ -69,6 +69,9 @@ DEBIAS = ("none", "kde", "auto", *views.NAMED, "oracle", "fairdd", "given")
 ROWS = results.ROWS
 """What `compare` makes, unless told otherwise."""
 
+SPLIT_FROM = 2**30
+"""Bytes of training images from which on the devices of a run share them."""
+
 
 class Interrupted(Exception):
     """The user stopped the run; its state is saved."""
@@ -103,6 +106,7 @@ def run(
     network: networks.Network | None = None,
     method: distill.Method | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    split_from: int = SPLIT_FROM,
     spent: Mapping[str, float] = {},
     report: Callable[..., None] = silent,
     resume: bool = False,
@@ -119,6 +123,8 @@ def run(
         network: one's own, see `networks.Network`.
         method: one's own, see `distill.Method`; it has its network, optimizer and augmentation.
         mesh: from `parallel.mesh`, to use its devices; None for one device.
+        split_from: bytes of training images from which on the devices of the mesh share them,
+            unless they are to be whitened; of less each has a copy.
         spent: seconds that earlier stages took, by stage.
         report: called as `report(task, done, total, **fields)`.
         resume: continue what the folder holds. Of a finished run what is missing or damaged is made
@@ -143,6 +149,7 @@ def run(
         network=network,
         method=method,
         mesh=mesh,
+        split_from=split_from,
         report=report,
         spent=spent,
     )
@@ -250,7 +257,10 @@ def compare(
 class _Work:
     """What the rows of a comparison share: data, options, parts, and the whole pool."""
 
-    def __init__(self, data, options, given, *, network, method, report, spent, mesh=None):
+    def __init__(
+        self, data, options, given, *, network, method, report, spent, mesh=None,
+        split_from=SPLIT_FROM,
+    ):  # fmt: skip
         self.options = options.resolved()
         if network is not None:
             self.options = dataclasses.replace(self.options, network=parts.name_of(network))
@@ -258,7 +268,9 @@ class _Work:
         self.own_method = None if method is None else parts.name_of(method.step)
         self.data, self.mesh, self.report, self.spent = data, mesh, report, dict(spent)
         self.digest = datasets.digest(data)
-        self.pool = datasets.pool(data)
+        large = data.train.images.nbytes >= split_from and self.options.zca == "none"
+        self.shared = mesh if large else None
+        self.pool = datasets.pool(data, mesh=self.shared)
         self.given = None if given is None else sampling.reweighted(self.pool, given).weights
         self.given_digest = None if given is None else files.digest(np.asarray(given, np.float32))
 
@@ -270,7 +282,7 @@ class _Work:
             raise ValueError("given weights need weights, found none")
         if debias == "auto":
             _check_choice(self.options)
-        n, h, w, c = self.pool.images.shape
+        n, h, w, c = self.data.train.images.shape
         if self.options.zca != "none":
             zca.check_size((h, w, c))
         if debias in views.NAMED and (n < 3 or min(h, w) < 4):
@@ -379,7 +391,8 @@ class _Attempt:
         method = parts.named_method(
             work.options, work.parts.network, work.parts.strategy, groups=groups, mesh=work.mesh
         )
-        return Source(pool.weights, datasets.group_pool(work.data), draw, method)
+        groups = datasets.group_pool(work.data, mesh=work.shared)
+        return Source(pool.weights, groups, draw, method)
 
     def whitened(self, source):
         """The source with its images whitened, if the options ask for it."""
