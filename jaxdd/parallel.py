@@ -7,12 +7,13 @@ small is on every device (`replicate`), what is large is split along its rows:
   to, and `replicate_state` puts the state together again after each step: `jit` adds the sums over
   the devices that the losses need. The result is that of one device up to the order of additions.
 * `split_pool` gives each device some of the images to hold, where one cannot hold them all. Those
-  that are drawn are the same to the bit. `by_rows` and `rows` are how all of it is gone through.
+  that are drawn are the same to the bit. `by_rows` goes through all of them.
 * `map_rows` gives each device some rows of an array, such as the keys of an evaluation;
   `thread_rows` gives them to the threads of one CPU.
 * `log_density` and `class_log_density` send the points of a kernel density round a ring.
 """
 
+import dataclasses
 import functools
 import multiprocessing
 from collections.abc import Callable, Sequence
@@ -65,7 +66,7 @@ def split(tree: Any, mesh: Mesh) -> Any:
 
 def _place(tree, sharding):
     def place(x):
-        if mesh_of(x) == sharding.mesh:
+        if _is_shared(x):
             return x
         if sharding.is_fully_addressable:
             # A donated argument must not take the caller's array along, which could be aliased.
@@ -74,7 +75,7 @@ def _place(tree, sharding):
         host = np.asarray(x)
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
-    return jax.tree.map(place, tree)
+    return jax.tree.map(place, tree, is_leaf=_is_shared)
 
 
 def split_pool(
@@ -107,8 +108,7 @@ def split_pool(
         empty: as in `sampling.pool`.
 
     Returns:
-        A pool whose images have up to one row less than devices too many, black ones, so that the
-        devices divide their number. No index points to them.
+        A pool whose images are `Rows`.
 
     Raises:
         ValueError: as in `sampling.pool`.
@@ -127,18 +127,68 @@ def split_pool(
             _checks.pixels("images", part)
         return np.pad(part, [(0, last - first - len(part))] + [(0, 0)] * len(shape))
 
-    rows = NamedSharding(mesh, PartitionSpec(AXIS))
-    return index._replace(images=jax.make_array_from_callback((filled, *shape), rows, held))
+    split = NamedSharding(mesh, PartitionSpec(AXIS))
+    rows = jax.make_array_from_callback((filled, *shape), split, held)
+    return index._replace(images=Rows(rows, n, mesh))
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("held",), meta_fields=("count", "mesh")
+)
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """An array `[n, …]` whose rows the devices of a mesh share, from `split_pool`.
+
+    Attributes:
+        held: the rows, and black ones after them, so that the devices divide their number.
+        count: n.
+        mesh: the devices.
+    """
+
+    held: Any
+    count: int
+    mesh: Mesh
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the array."""
+        return self.count, *self.held.shape[1:]
+
+    @property
+    def dtype(self) -> Any:
+        """That of the array."""
+        return self.held.dtype
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, indices: ArrayLike) -> jax.Array:
+        """Looks up rows at indices `[…]` from 0 to n - 1; whole on every device."""
+        return _looked_up(self.held, indices, mesh=self.mesh)
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _looked_up(held, indices, *, mesh):
+    """Each device looks up what it has, and they add it up: 0 but for one of them."""
+
+    def add(held, indices):
+        own = indices - jax.lax.axis_index(AXIS) * len(held)
+        has = (own >= 0) & (own < len(held))
+        zeroed = jax.vmap(lambda i, has: held[i] * has.astype(held.dtype))
+        found = zeroed(jnp.where(has, own, 0).ravel(), has.ravel())
+        return jax.lax.psum(found.reshape(*indices.shape, *held.shape[1:]), AXIS)
+
+    whole, part = PartitionSpec(), PartitionSpec(AXIS)
+    return jax.shard_map(add, mesh=mesh, in_specs=(part, whole), out_specs=whole)(held, indices)
 
 
 def mesh_of(array: Any) -> Mesh | None:
     """Returns the mesh whose devices share the rows of an array; None where they do not."""
-    if isinstance(array, jax.core.Tracer) or not isinstance(array, jax.Array):
-        return None
-    sharding = array.sharding
-    if not isinstance(sharding, NamedSharding) or sharding.spec[:1] != (AXIS,):
-        return None
-    return sharding.mesh if isinstance(sharding.mesh, Mesh) else None
+    return array.mesh if isinstance(array, Rows) else None
+
+
+def _is_shared(x):
+    return isinstance(x, Rows)
 
 
 def local(tree: Any) -> Any:
@@ -149,43 +199,27 @@ def local(tree: Any) -> Any:
 
     def bring(x):
         spread = isinstance(x, jax.Array) and isinstance(x.sharding, NamedSharding)
-        return jnp.asarray(np.asarray(x)) if spread and mesh_of(x) is None else x
+        return jnp.asarray(np.asarray(x)) if spread else x
 
-    return jax.tree.map(bring, tree)
-
-
-def rows(array: jax.Array, indices: ArrayLike) -> jax.Array:
-    """Returns some rows of an array that devices may share, on the default device.
-
-    Args:
-        array: `[n, …]`, such as the images of `split_pool`.
-        indices: of any shape.
-    """
-    mesh, indices = mesh_of(array), jnp.asarray(indices)
-    if mesh is None:
-        return array[indices]
-    whole = NamedSharding(mesh, PartitionSpec())
-    found = jax.jit(lambda array, indices: array[indices], out_shardings=whole)
-    return local(found(array, indices))
+    return jax.tree.map(bring, tree, is_leaf=_is_shared)
 
 
-def by_rows(function: Callable, array: jax.Array, *others: Any, n: int) -> Any:
+def by_rows(function: Callable, array: Any, *others: Any) -> Any:
     """Applies a function of rows to all of them, each device to those that it holds.
 
     Args:
         function: as in `map_rows`; where devices share no rows it is called as it is.
         array: such as the images of `split_pool`.
         others: its other arguments.
-        n: rows that count; those that devices share may be more.
 
     Returns:
-        What it makes of the first n rows, on the default device.
+        What it makes of the rows, on the default device.
     """
     mesh = mesh_of(array)
     if mesh is None:
         return function(array, *others)
-    found = jax.jit(map_rows(function, mesh))(array, *replicate(others, mesh))
-    return jax.tree.map(lambda x: x[:n], local(found))
+    found = jax.jit(map_rows(function, mesh))(array.held, *replicate(others, mesh))
+    return jax.tree.map(lambda x: x[: len(array)], local(found))
 
 
 def split_draw(draw: sampling.Draw, mesh: Mesh) -> sampling.Draw:

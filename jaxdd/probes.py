@@ -97,7 +97,7 @@ def crossfit(
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "folds", "steps", "power"))
 def _crossfit(key, features, labels, *, num_classes, folds, penalty, steps, power):
-    fold, x = _dealt(key, labels, folds), _standardised(features)
+    fold, x = dealt(key, labels, folds=folds), _standardised(features)
     head = functools.partial(
         _scores, x, jax.nn.one_hot(labels, num_classes), penalty=penalty, steps=steps, power=power
     )
@@ -114,8 +114,14 @@ def _temperature(scores, labels):
     return tried[jax.vmap(lambda t: own(scores * t))(tried).argmax()]
 
 
-def _dealt(key, labels, folds):
-    """Fold of each sample, `[n]`: those of a class are dealt out in turn."""
+def dealt(key: jax.Array, labels: jax.Array, *, folds: int) -> jax.Array:
+    """Returns the fold of each sample, `[n]`: those of a class are dealt out in turn.
+
+    Args:
+        key: of the order in which they are.
+        labels: `[n]`.
+        folds: number of them.
+    """
     order = jax.random.permutation(key, len(labels))
     order = order[jnp.argsort(labels[order], stable=True)]
     return jnp.zeros(len(labels), int).at[order].set(jnp.arange(len(labels)) % folds)

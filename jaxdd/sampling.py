@@ -33,8 +33,8 @@ class Pool(NamedTuple):
     """A training set indexed by class; build it with `pool`.
 
     Attributes:
-        images: `[n, h, w, c]`, uint8 (0–255) or floating in [0, 1]; `parallel.split_pool` adds rows
-            that no index points to.
+        images: `[n, h, w, c]`, uint8 (0–255) or floating in [0, 1]; those of `parallel.split_pool`
+            can be looked up only.
         labels: `[n]` classes, int32.
         weights: `[n]`, each class sums to one.
         order: `[n]` indices of the samples, sorted by class.

@@ -14,6 +14,7 @@ Both take what `training.train` takes, besides the teacher, and stand in for it.
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -87,6 +88,7 @@ def course(
     optimizer: optax.GradientTransformation,
     *,
     strategy: augment.Strategy = augment.OPERATIONS,
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = training.entropies,
 ) -> methods.Method:
     """The training of a teacher as a method, for `distill.run`, which can stop and go on.
 
@@ -97,8 +99,9 @@ def course(
         network: of the teacher.
         optimizer: of its parameters.
         strategy: as in `teach`.
+        loss: of each sample `[n]`, from logits `[n, k]` and labels `[n]`.
     """
-    lesson = _lesson(network, optimizer, augment.as_strategy(strategy))
+    lesson = _lesson(network, optimizer, augment.as_strategy(strategy), loss)
 
     def step(key, descent, batch):
         descent, loss = lesson(key, descent, batch)
@@ -107,7 +110,7 @@ def course(
     return methods.Method(lambda params: training.begin(params, optimizer), step)
 
 
-def _lesson(network, optimizer, strategy):
+def _lesson(network, optimizer, strategy, loss=training.entropies):
     """One update on a batch of real images, and the loss before it."""
 
     def lesson(key, descent, batch):
@@ -115,12 +118,12 @@ def _lesson(network, optimizer, strategy):
         images = batch.images.reshape(k * b, *batch.images.shape[2:])
         views = augment.per_image(key, images, strategy=strategy)
 
-        def loss(params):
+        def mean(params):
             found, params = networks.learning(network, params, views)
-            each = training.entropies(found.logits, jnp.arange(k).repeat(b))
+            each = loss(found.logits, jnp.arange(k).repeat(b))
             return training.weighted_mean(each, batch.weights.ravel()), params
 
-        return training.advance(descent, loss, optimizer)
+        return training.advance(descent, mean, optimizer)
 
     return lesson
 

@@ -3,7 +3,8 @@
 `by_density` is the paper's way: embed the samples with a supervised contrastive encoder, estimate
 their density within the class, weigh by its inverse. `encode`, `density` and `from_density` are its
 three steps. `by_view` weighs by what numbers of the images say that cannot draw the object: tone,
-texture and layout (`jaxdd.views`). `oracle` is what bias labels would give.
+texture and layout (`jaxdd.views`), `from_probabilities` by what any other probe says. `oracle` is
+what bias labels would give.
 
 `choose` finds the way for the data at hand. First it asks for a shortcut: where a head on such
 numbers tells the classes, or blocks of them, better than one that sees the object does, it is the
@@ -172,7 +173,7 @@ def _trainer(strategy, encoder):
 def _embed(encoder, params, pool):
     images, index = pool.images, pool._replace(images=pool.mean)
     embed = functools.partial(_embedded, encoder)
-    return parallel.by_rows(embed, images, params, index, n=len(pool.labels))
+    return parallel.by_rows(embed, images, params, index)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -347,23 +348,66 @@ def by_view(
             the classes or leave numbers out, conflict is not between 0 and 1, clip is less than 1.
     """
     k, labels = pool.num_classes, pool.labels
-    _check_clip(clip)
-    if not 0 < conflict < 1:
-        raise ValueError(f"conflict must lie between 0 and 1, found {conflict}")
+    _check_conflict(conflict, clip)
     if len(labels) < 3:
         raise ValueError(f"weights of a view need at least 3 samples, found {len(labels)}")
-    block = np.arange(k) if blocks is None else np.asarray(blocks)
-    _checks.integers("blocks", block, k, length=k)
-    if (np.bincount(block) == 0).any():
-        raise ValueError(f"blocks must be 0 to b - 1 without gaps, found {block.tolist()}")
+    block = _blocks(blocks, k)
     own, count = jnp.asarray(block)[labels], int(block.max()) + 1
-    seen = parallel.by_rows(functools.partial(views.of, view=view), pool.images, n=len(labels))
+    seen = parallel.by_rows(functools.partial(views.of, view=view), pool.images)
     told = probes.crossfit(key, seen, own, num_classes=count, power=0.7)
+    return from_probabilities(told, pool, blocks=blocks, conflict=conflict, clip=clip)
+
+
+def from_probabilities(
+    probabilities: jax.Array,
+    pool: sampling.Pool,
+    *,
+    blocks: Sequence[int] | None = None,
+    conflict: float = 0.1,
+    clip: float | None = None,
+) -> Seen:
+    """Gives the bias groups of a class equal mass, as far as somebody's probabilities tell them.
+
+    Args:
+        probabilities: `[n, b]` of the classes or blocks, by a probe that has not seen the sample,
+            such as `probes.crossfit` and `truncated.crossfit`.
+        pool: the samples; their weights play no part.
+        blocks: as in `by_view`; the probabilities of the classes of a block are to be added up.
+        conflict: as in `by_view`.
+        clip: as in `from_density`.
+
+    Raises:
+        TypeError: probabilities are not floating, or blocks no integers.
+        ValueError: shapes do not fit, probabilities are not finite, or as in `by_view`.
+    """
+    _check_conflict(conflict, clip)
+    block = _blocks(blocks, pool.num_classes)
+    own, count = jnp.asarray(block)[pool.labels], int(block.max()) + 1
+    told = _checks.finite("probabilities", _checks.floating("probabilities", probabilities))
+    if told.shape != (len(own), count):
+        raise ValueError(
+            f"probabilities must be [n, b], {(len(own), count)} here, found {told.shape}"
+        )
     likelihood = told / jnp.maximum(jnp.bincount(own, length=count), 1)
     same = jnp.arange(count) == own[:, None]
     groups = likelihood * jnp.where(same, 1 - conflict, conflict / max(count - 1, 1))
     groups = groups / groups.sum(1, keepdims=True)
     return Seen(_by_groups(groups, pool, clip), groups, own)
+
+
+def _blocks(blocks, k):
+    """Block of each class; the class itself where there are none."""
+    block = np.arange(k) if blocks is None else np.asarray(blocks)
+    _checks.integers("blocks", block, k, length=k)
+    if (np.bincount(block) == 0).any():
+        raise ValueError(f"blocks must be 0 to b - 1 without gaps, found {block.tolist()}")
+    return block
+
+
+def _check_conflict(conflict, clip):
+    _check_clip(clip)
+    if not 0 < conflict < 1:
+        raise ValueError(f"conflict must lie between 0 and 1, found {conflict}")
 
 
 def _by_groups(groups, pool, clip):
@@ -432,7 +476,7 @@ def shortcuts(
         return {}
     key_samples, key_patches, key_folds = jax.random.split(key, 3)
     chosen = jnp.sort(jax.random.permutation(key_samples, n)[:most])
-    images, labels = parallel.rows(pool.images, chosen), pool.labels[chosen]
+    images, labels = parallel.local(pool.images[chosen]), pool.labels[chosen]
     told = lambda view: probes.crossfit(key_folds, views.of(images, view), labels, num_classes=k)
     rivals = dict.fromkeys(suspect.rival for suspect in blind.values())
     seeing = {rival: told(rival(key_patches, images)) for rival in rivals}
@@ -760,7 +804,7 @@ def judge_by_subsets(
         network = networks.ConvNet(k, 32, _depth(pool))
     key, key_held = jax.random.split(key)
     held = _held_out(key_held, np.asarray(pool.labels), agrees, most=most)
-    images, groups = parallel.rows(pool.images, held), jnp.asarray(groups)
+    images, groups = parallel.local(pool.images[held]), jnp.asarray(groups)
     test = (images, pool.labels[held], groups[held], jnp.arange(k))
     task = tasks.Task(*test, pool.mean, pool.std, k, k, strategy)
 

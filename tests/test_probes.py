@@ -89,7 +89,7 @@ def test_folds_one_by_one_are_the_same(monkeypatch):
 
 def test_every_fold_has_its_share_of_every_class():
     labels = jnp.asarray(np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [31, 1, 8])))
-    fold = probes._dealt(KEY, labels, 3)
+    fold = probes.dealt(KEY, labels, folds=3)
     for c in range(3):
         sizes = np.bincount(fold[labels == c], minlength=3)
         assert sizes.max() - sizes.min() <= 1

@@ -19,8 +19,9 @@ from jaxdd.runs import cli, processes, store
 
 RUN = (
     "run cdigits --ipc 2 --batch-size 8 --network mlp --epochs 1 --eval-seeds 3 --steps 6 "
-    "--chunk 2 --save-every 0 --debias none --strategy"
+    "--chunk 2 --save-every 0 --debias kde --encoder-steps 2 --encoder-width 4 --strategy"
 ).split()
+SPLIT = "--split-from", "0"
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +33,23 @@ def alone(tmp_path_factory):
 
 def start(folder, process, port, patience, *more):
     """One of two processes with one device each, which writes what it says to a file."""
-    code = (
-        "import functools; from jaxdd.runs import cli, processes; "
-        f"processes.joined = functools.partial(processes.joined, patience={patience}); cli.main()"
-    )
+    code = f"""
+import functools
+from jaxdd import parallel
+from jaxdd.runs import cli, processes
+
+made = parallel.split_pool
+
+def told(*args, **given):
+    pool = made(*args, **given)
+    held = [shard.data.shape for shard in pool.images.held.addressable_shards]
+    print("held:", *held, "of", len(pool.images))
+    return pool
+
+parallel.split_pool = told
+processes.joined = functools.partial(processes.joined, patience={patience})
+cli.main()
+"""
     where = f"--coordinator localhost:{port} --num-processes 2 --process-id {process}".split()
     command = [
         sys.executable,
@@ -45,6 +59,7 @@ def start(folder, process, port, patience, *more):
         "--out",
         str(folder),
         "--distributed",
+        *SPLIT,
         *where,
         *more,
     ]
@@ -88,6 +103,12 @@ def test_two_processes_make_the_set_of_one(together, alone, tmp_path):
     assert written == {path.name for path in alone.iterdir()}
     assert f"wrote {tmp_path / 'out'}" in said[0].read_text()
     assert "wrote" not in said[1].read_text()
+    for text in said:  # 1,437 rows and a black one
+        assert text.read_text().count("held: (719, 16, 16, 3) of 1437") == 1
+    kept = [store.read_weights(f / "weights.npz", count=1437) for f in (tmp_path / "out", alone)]
+    np.testing.assert_allclose(*kept, rtol=1e-4)
+    logs = [files.read_arrays(f / "weights.npz")["log_density"] for f in (tmp_path / "out", alone)]
+    np.testing.assert_allclose(*logs, atol=1e-5)
     results = [files.read_json(folder / "result.json") for folder in (tmp_path / "out", alone)]
     assert results[0]["accuracy"]["n"] == results[1]["accuracy"]["n"] == 3
 
@@ -248,9 +269,10 @@ def test_bad_places_are_refused(where, part, tmp_path, capsys, monkeypatch):
     assert stopped.value.code == 2 and said.count("\n") == 1 and part in said
 
 
-def test_all_devices_of_one_process(alone, tmp_path):
+@pytest.mark.parametrize("split", [(), SPLIT], ids=["copies", "split"])
+def test_all_devices_of_one_process(alone, tmp_path, split):
     folder = tmp_path / "out"
-    cli.main([*RUN, "--out", str(folder), "--distributed", "--num-processes", "1"])
+    cli.main([*RUN, "--out", str(folder), "--distributed", "--num-processes", "1", *split])
     assert_same_set(folder, alone)
 
 

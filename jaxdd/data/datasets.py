@@ -6,7 +6,6 @@ as they are on disk (grey or RGB, 0..255), and beside them what one needs to nor
 score them. Attributes travel along for scoring only.
 """
 
-import functools
 import math
 import numbers
 import pathlib
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdd import _checks, augment, parallel, sampling, tasks
+from jaxdd import _checks, augment, sampling, tasks
 from jaxdd.data import bias, files, folders
 
 _MOST_ATTRIBUTES = 2**16  # tables have a column for each
@@ -205,14 +204,15 @@ def pool(
     benchmark: Benchmark,
     weights: jax.Array | None = None,
     *,
-    mesh: jax.sharding.Mesh | None = None,
+    index: Callable[..., sampling.Pool] = sampling.pool,
 ) -> sampling.Pool:
     """Puts the training set on the device, ready for drawing from it.
 
     Args:
         benchmark: the data.
         weights: of the training samples [n], at least 0; uniform when None.
-        mesh: from `parallel.mesh`, whose devices share the images (`parallel.split_pool`).
+        index: makes the pool; `functools.partial(parallel.split_pool, mesh=mesh)` has the devices
+            of a mesh share the images.
 
     Returns:
         The pool, with the images as uint8.
@@ -220,7 +220,7 @@ def pool(
     Raises:
         ValueError: unusable weights, see `jaxdd.sampling.pool`.
     """
-    return _indexing(mesh)(
+    return index(
         benchmark.train.images,
         benchmark.train.labels,
         num_classes=benchmark.num_classes,
@@ -228,12 +228,6 @@ def pool(
         std=benchmark.std,
         weights=weights,
     )
-
-
-def _indexing(mesh):
-    if mesh is None:
-        return sampling.pool
-    return functools.partial(parallel.split_pool, mesh=mesh)
 
 
 def task(benchmark: Benchmark) -> tasks.Task:
@@ -253,7 +247,9 @@ def task(benchmark: Benchmark) -> tasks.Task:
     )
 
 
-def group_pool(benchmark: Benchmark, *, mesh: jax.sharding.Mesh | None = None) -> sampling.Pool:
+def group_pool(
+    benchmark: Benchmark, *, index: Callable[..., sampling.Pool] = sampling.pool
+) -> sampling.Pool:
     """Puts the training set on the device, indexed by bias group for `draws.grouped`.
 
     The classes of this pool are the groups, number `class · num_attributes + attribute`; those
@@ -261,7 +257,7 @@ def group_pool(benchmark: Benchmark, *, mesh: jax.sharding.Mesh | None = None) -
 
     Args:
         benchmark: the data.
-        mesh: as in `pool`.
+        index: as in `pool`.
 
     Raises:
         ValueError: the training set has no attributes.
@@ -269,7 +265,7 @@ def group_pool(benchmark: Benchmark, *, mesh: jax.sharding.Mesh | None = None) -
     train, groups = benchmark.train, benchmark.num_attributes
     if train.attributes is None:
         raise ValueError(f"groups need bias attributes, {benchmark.name} has none")
-    return _indexing(mesh)(
+    return index(
         train.images,
         train.labels * groups + train.attributes,
         num_classes=benchmark.num_classes * groups,

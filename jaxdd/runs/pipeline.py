@@ -30,6 +30,7 @@ from jaxdd import (
     evaluate,
     kde,
     networks,
+    parallel,
     reweight,
     sampling,
     trajectories,
@@ -268,9 +269,11 @@ class _Work:
         self.own_method = None if method is None else parts.name_of(method.step)
         self.data, self.mesh, self.report, self.spent = data, mesh, report, dict(spent)
         self.digest = datasets.digest(data)
-        large = data.train.images.nbytes >= split_from and self.options.zca == "none"
-        self.shared = mesh if large else None
-        self.pool = datasets.pool(data, mesh=self.shared)
+        self.index = sampling.pool
+        large = data.train.images.nbytes >= split_from
+        if mesh is not None and large and self.options.zca == "none":
+            self.index = functools.partial(parallel.split_pool, mesh=mesh)
+        self.pool = datasets.pool(data, index=self.index)
         self.given = None if given is None else sampling.reweighted(self.pool, given).weights
         self.given_digest = None if given is None else files.digest(np.asarray(given, np.float32))
 
@@ -391,7 +394,7 @@ class _Attempt:
         method = parts.named_method(
             work.options, work.parts.network, work.parts.strategy, groups=groups, mesh=work.mesh
         )
-        groups = datasets.group_pool(work.data, mesh=work.shared)
+        groups = datasets.group_pool(work.data, index=work.index)
         return Source(pool.weights, groups, draw, method)
 
     def whitened(self, source):

@@ -1,0 +1,120 @@
+"""Networks that learn what most samples of a class have in common, and what they say of the others.
+
+Trained for a short time along a loss that lets go of exceptions, a network tells the classes by
+whatever most samples of each show: with a bias that is learnt before the object, by the bias (Nam
+et al., "Learning from Failure", NeurIPS 2020). What it says of samples that it has not seen is what
+`weights.from_probabilities` takes. `experiments.detectors` compares it with what views show.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxdd import _checks, augment, debiased, networks, probes, sampling, teachers, training
+
+ADAM = optax.adam(1e-3)
+
+
+def default_network(pool: sampling.Pool, *, width: int = 32) -> networks.ConvNet:
+    """Returns a ConvNet with batch norm: instance norm would take contrast and brightness away.
+
+    Args:
+        pool: the samples.
+        width: channels.
+    """
+    depth = min(3, min(pool.images.shape[1:3]).bit_length() - 1)
+    return networks.ConvNet(pool.num_classes, width, depth, norm=networks.BatchNorm)
+
+
+def crossfit(
+    key: jax.Array,
+    pool: sampling.Pool,
+    *,
+    network: networks.Network | None = None,
+    folds: int = 2,
+    steps: int = 200,
+    checkpoints: int = 3,
+    batch_size: int = 256,
+    q: float = 0.7,
+    strategy: augment.Strategy = (),
+    optimizer: optax.GradientTransformation = ADAM,
+) -> jax.Array:
+    """Returns probabilities of the classes by networks that have not seen the sample, `[n, k]`.
+
+    The samples of each class are dealt out to the folds, and for each fold a network is trained on
+    the others. Its log-probabilities are averaged over some states on the way, since nobody knows
+    when the bias is learnt and the object is not.
+
+    Args:
+        key: of the folds, the networks and their batches.
+        pool: the samples; their weights play no part.
+        network: hashable; `default_network` where omitted.
+        folds: two or more. Every class needs two samples.
+        steps: updates of each network.
+        checkpoints: states whose log-probabilities are averaged, evenly over the steps.
+        batch_size: samples of all classes together, as many of each.
+        q: of `debiased.generalised_cross_entropy`.
+        strategy: of augmentation. One that changes colours or hides parts hides a bias as well.
+        optimizer: of the parameters.
+
+    Raises:
+        TypeError: for a strategy that is a string.
+        ValueError: numbers that are too small, a class of one sample, a network of other classes,
+            or q that is not positive.
+    """
+    for name, number in dict(steps=steps, checkpoints=checkpoints, batch_size=batch_size).items():
+        _checks.count(name, number)
+    _checks.count("folds", folds, least=2)
+    least = int(pool.count.argmin())
+    if pool.count[least] < 2:
+        raise ValueError(f"every class needs two samples, class {least} has {pool.count[least]}")
+    network = default_network(pool) if network is None else network
+    networks.check_classes(network, sampling.take(pool, pool.order[:1]), pool.num_classes)
+    loss = functools.partial(debiased.generalised_cross_entropy, q=q)
+    method = teachers.course(network, optimizer, strategy=strategy, loss=loss)
+    draw = functools.partial(sampling.weighted_batch, size=max(1, batch_size // pool.num_classes))
+    stages = tuple(steps * (i + 1) // checkpoints for i in range(checkpoints))
+    return _crossfit(key, pool, network, method, draw, folds, stages)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
+def _crossfit(key, pool, network, method, draw, folds, stages):
+    key_folds, key_networks = jax.random.split(key)
+    fold = probes.dealt(key_folds, pool.labels, folds=folds)
+
+    def held_out(told, i):
+        rest = sampling.reweighted(pool, (fold != i).astype(jnp.float32))
+        scores = _scores(jax.random.fold_in(key_networks, i), pool, rest, network, method, draw)
+        return jnp.where((fold == i)[:, None], scores(stages), told), None
+
+    start = jnp.zeros((len(pool.labels), pool.num_classes))
+    told, _ = jax.lax.scan(held_out, start, jnp.arange(folds))
+    return jax.nn.softmax(told)
+
+
+def _scores(key, pool, rest, network, method, draw):
+    """From steps to mean log-probabilities `[n, k]` after so many on the rest."""
+    key_network, key_steps = jax.random.split(key)
+
+    def step(i, descent):
+        key_draw, key_step = jax.random.split(jax.random.fold_in(key_steps, i))
+        return method.step(key_step, descent, draw(key_draw, rest))[0]
+
+    def says(descent):
+        params = training.joined(descent)
+        logits = lambda i: networks.outputs(network, params, sampling.take(pool, i[None])).logits[0]
+        indices = jnp.arange(len(pool.labels))
+        return jax.nn.log_softmax(jax.lax.map(logits, indices, batch_size=500))
+
+    def scores(stages):
+        first = sampling.take(pool, pool.order[:1])
+        descent = method.init(networks.fresh(key_network, network, first))
+        total, done = 0.0, 0
+        for stage in stages:
+            descent, done = jax.lax.fori_loop(done, stage, step, descent), stage
+            total = total + says(descent)
+        return total / len(stages)
+
+    return scores
