@@ -121,22 +121,18 @@ def seen(key: jax.Array, pool: sampling.Pool, data: datasets.Benchmark) -> dict[
             by_view = jax.block_until_ready(weights.by_view(key, pool, view, blocks=blocks))
         told[name] = {**found[name]._asdict(), **took}
         if data.train.attributes is not None:
-            told[name] |= judged(by_view, blocks, data)
+            told[name] |= judged(by_view.weights, by_view.doubt, data)
     return {"views": told, "seconds": seconds["compare"], "samples": len(pool.labels)}
 
 
-def judged(
-    found: weights.Seen, blocks: tuple[int, ...], data: datasets.Benchmark
-) -> dict[str, float]:
-    """How well a view finds the conflicting samples, by the attributes."""
+def judged(found: jax.Array, doubt: jax.Array, data: datasets.Benchmark) -> dict[str, float]:
+    """How well weights and doubts `[n]` find the conflicting samples, by the attributes."""
     labels, attributes = data.train.labels, data.train.attributes
-    conflicts = attributes != np.asarray(data.aligned)[labels]
-    own = np.asarray(blocks)[labels]
-    doubt = 1 - np.asarray(found.groups)[np.arange(len(labels)), own]
+    conflicts, doubt = attributes != np.asarray(data.aligned)[labels], np.asarray(doubt)
     classes = [np.flatnonzero(labels == k) for k in np.unique(labels[conflicts])]
     known = labels, attributes, np.asarray(data.aligned)
     sizes = dict(num_classes=data.num_classes, num_attributes=data.num_attributes)
-    diagnosis = reweight.diagnose(found.weights, *map(jnp.asarray, known), **sizes)
+    diagnosis = reweight.diagnose(found, *map(jnp.asarray, known), **sizes)
     return {
         "auc": float(
             np.mean([metrics.roc_auc_score(conflicts[own], doubt[own]) for own in classes])

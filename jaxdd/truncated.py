@@ -84,37 +84,38 @@ def _crossfit(key, pool, network, method, draw, folds, stages):
     key_folds, key_networks = jax.random.split(key)
     fold = probes.dealt(key_folds, pool.labels, folds=folds)
 
+    n, k = len(pool.labels), pool.num_classes
+
     def held_out(told, i):
         rest = sampling.reweighted(pool, (fold != i).astype(jnp.float32))
+        indices = jnp.nonzero(fold == i, size=-(-n // folds), fill_value=n)[0]
         scores = _scores(jax.random.fold_in(key_networks, i), pool, rest, network, method, draw)
-        return jnp.where((fold == i)[:, None], scores(stages), told), None
+        return told.at[indices].set(scores(stages, indices), mode="drop"), None
 
-    start = jnp.zeros((len(pool.labels), pool.num_classes))
-    told, _ = jax.lax.scan(held_out, start, jnp.arange(folds))
+    told, _ = jax.lax.scan(held_out, jnp.zeros((n, k)), jnp.arange(folds))
     return jax.nn.softmax(told)
 
 
 def _scores(key, pool, rest, network, method, draw):
-    """From steps to mean log-probabilities `[n, k]` after so many on the rest."""
+    """From steps and indices to mean log-probabilities after so many steps on the rest."""
     key_network, key_steps = jax.random.split(key)
 
     def step(i, descent):
         key_draw, key_step = jax.random.split(jax.random.fold_in(key_steps, i))
         return method.step(key_step, descent, draw(key_draw, rest))[0]
 
-    def says(descent):
+    def says(descent, indices):
         params = training.joined(descent)
         logits = lambda i: networks.outputs(network, params, sampling.take(pool, i[None])).logits[0]
-        indices = jnp.arange(len(pool.labels))
         return jax.nn.log_softmax(jax.lax.map(logits, indices, batch_size=500))
 
-    def scores(stages):
+    def scores(stages, indices):
         first = sampling.take(pool, pool.order[:1])
         descent = method.init(networks.fresh(key_network, network, first))
         total, done = 0.0, 0
         for stage in stages:
             descent, done = jax.lax.fori_loop(done, stage, step, descent), stage
-            total = total + says(descent)
+            total = total + says(descent, indices)
         return total / len(stages)
 
     return scores

@@ -14,7 +14,18 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments import cfm, claims, curriculum, elf, no_bias, seeds, spectrum, svr, tampering
+from experiments import (
+    cfm,
+    claims,
+    curriculum,
+    detectors,
+    elf,
+    no_bias,
+    seeds,
+    spectrum,
+    svr,
+    tampering,
+)
 from experiments.attacks import laboratory
 from experiments.tools import grid, overview
 from jaxdd import kde
@@ -263,6 +274,8 @@ def blocks() -> Iterator[list[str]]:
         yield list(recognised(path))
     for path in sorted(RESULTS.glob("shortcuts*.json")):
         yield list(sighted(path))
+    for path in sorted(RESULTS.glob("detectors.json")):
+        yield list(detectors.lines(path))
     for path in sorted(RESULTS.glob("auto_rules.json")):
         yield list(principled(path, "balance"))
         yield list(principled(path, "conflicting"))
