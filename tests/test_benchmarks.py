@@ -400,22 +400,113 @@ def test_two_biases_are_drawn_one_by_one(cifar):
     assert (places != biased.labels).all() and (halves != (biased.labels >= 5)).all()
 
 
-def test_clothes_stand_before_a_scene_of_their_category(cifar, monkeypatch, small):
-    """Where the cloth is black the scene shows, which is a training image of category a."""
+@pytest.fixture
+def clothes(cifar, monkeypatch, small):
+    """A data_dir with a made-up Fashion-MNIST beside the made-up CIFAR-10."""
     folder, _ = small
     shutil.copytree(folder, cifar / "fashion_mnist")
     monkeypatch.setitem(archives.ARCHIVES, "fashion_mnist", archives.ARCHIVES["mnist"])
-    scenes = benchmarks.load("cifar10", data_dir=cifar)
-    found = benchmarks.load("bgfmnist", data_dir=cifar, conflict=0.25)
+    return cifar
+
+
+def test_clothes_stand_before_a_scene_of_their_category(clothes):
+    """Where the cloth is black the scene shows, which is a training image of category a."""
+    scenes = benchmarks.load("cifar10", data_dir=clothes)
+    found = benchmarks.load("bgfmnist", data_dir=clothes, conflict=0.25)
     for data, behind in ((found.train, scenes.train), (found.test, scenes.test)):
         known = {i[0].tobytes(): label for i, label in zip(*behind[:2], strict=True)}
         shown = [known[image[0].tobytes()] for image in data.images]  # row 0 is padding
         assert shown == data.attributes.tolist()
     own = scenes._replace(train=scenes.train._replace(images=255 - scenes.train.images))
-    other = benchmarks.load("bgfmnist", data_dir=cifar, conflict=0.25, scenes=own)
+    other = benchmarks.load("bgfmnist", data_dir=clothes, conflict=0.25, scenes=own)
     assert (other.train.images[:, 0] == 255 - found.train.images[:, 0]).all()
     with pytest.raises(ValueError, match=r"ten classes of images \(32, 32, 3\), found 10 of \(16"):
-        benchmarks.load("bgfmnist", data_dir=cifar, scenes=benchmarks.digits())
+        benchmarks.load("bgfmnist", data_dir=clothes, scenes=benchmarks.digits())
+
+
+def test_few_scenes_are_those_of_training_and_test_set(clothes):
+    """Row 0, which is padding, shows one of the first five training images of category a."""
+    scenes = benchmarks.load("cifar10", data_dir=clothes)
+    found = benchmarks.load("bgfmnist-few", data_dir=clothes, conflict=0.25)
+    known = {}
+    for category in range(10):
+        rows = np.flatnonzero(scenes.train.labels == category)[:5]
+        known |= {scenes.train.images[row, 0].tobytes(): category for row in rows}
+    for data in (found.train, found.test):
+        shown = [image[0].tobytes() for image in data.images]
+        assert [known[row] for row in shown] == data.attributes.tolist()
+        assert 20 < len(set(shown)) < 40
+    own = scenes._replace(train=scenes.train._replace(images=255 - scenes.train.images))
+    other = benchmarks.load("bgfmnist-few", data_dir=clothes, conflict=0.25, scenes=own)
+    assert (other.test.images[:, 0] == 255 - found.test.images[:, 0]).all()
+
+
+def test_coloured_clothes_stand_before_scenes(clothes):
+    """Pixels of level 64 and more are opaque, and level times colour; the colour is any."""
+    grey = benchmarks.load("fashion_mnist", data_dir=clothes)
+    scenes = benchmarks.load("cifar10", data_dir=clothes)
+    found = benchmarks.load("cbgfmnist", data_dir=clothes, conflict=0.25)
+    for data, plain, behind in (
+        (found.train, grey.train, scenes.train),
+        (found.test, grey.test, scenes.test),
+    ):
+        known = {i[0].tobytes(): label for i, label in zip(*behind[:2], strict=True)}
+        assert [known[i[0].tobytes()] for i in data.images] == data.attributes.tolist()
+        colours = set()
+        for image, cloth in zip(data.images, plain.images[..., 0], strict=True):
+            at = np.unravel_index(cloth.argmax(), cloth.shape)
+            colour = np.rint(image[at] * (255 / cloth[at]))
+            opaque = cloth >= 64
+            expected = cloth[opaque, None] * (colour / 255)
+            assert np.abs(image[opaque] - expected).max() <= 1
+            colours.add(tuple(colour.tolist()))
+        assert len(colours) > 5
+
+
+@pytest.mark.parametrize("name", ["cmnist-pairs", "fmnist-scale"])
+def test_two_classes_share_one_of_five_values(clothes, small, name):
+    """One of four images of a class conflicts, and the test set has each value equally often."""
+    folder, _ = small
+    found = benchmarks.load(name, data_dir=clothes if name[0] == "f" else folder, conflict=0.25)
+    assert found.aligned == (0, 1, 2, 3, 4) * 2 and found.num_attributes == 5
+    conflicts = found.train.attributes != found.train.labels % 5
+    assert np.bincount(found.train.labels[conflicts], minlength=10).tolist() == [1] * 10
+    groups = benchmarks.group_counts(found, found.test)
+    assert groups.max() == 1 and groups.sum(1).tolist() == [4] * 10
+
+
+def test_looks_of_made_up_files(clothes, small):
+    """A pair has the colours of two; sizes are those asked for; a texture darkens half."""
+    folder, _ = small
+    pairs = benchmarks.load("cmnist-pairs", data_dir=folder).train
+    brightest = pairs.images.reshape(40, -1, 3).max(1).astype(int)
+    distance = np.abs(brightest[:, None] - bias.LFF_COLORS).sum(-1)
+    assert (distance.argmin(1) % 5 == pairs.attributes).all()
+    sizes = benchmarks.load("fmnist-scale", data_dir=clothes).train
+    height = sizes.images.any((2, 3)).sum(1)  # padded by a sixteenth on either side
+    assert (np.abs(height - 3.5 * (4 + sizes.attributes)) < 2).all()
+    grey = benchmarks.load("fashion_mnist", data_dir=clothes).train.images
+    looks = benchmarks.load("fmnist-texture", data_dir=clothes).train.images
+    dark = (looks == grey // 4)[grey[..., 0] > 0]
+    assert dark.mean() == pytest.approx(0.5, abs=0.02)
+    assert ((looks == grey // 4) | (looks == grey)).all()
+
+
+LOOKS = {
+    "cmnist-pairs": "617b160179498215db75cf51ed99dd277a629dbe15801226774610cca67347cd",
+    "bgfmnist-few": "d68b72217991b3c0a45b0afff32f8bed4560a1663e50e0c9f6ed2d8bb1a25c8a",
+    "cbgfmnist": "d5bd30573173df8b28d71dd49339f8920280c5b9e157328f8f2df079766e2c40",
+    "fmnist-scale": "3cf8978a19bbb2b81d8743f4d6d29638f965e16940e2ef4a0e89b3bf238c8033",
+    "fmnist-texture": "baa10a7fbd08b6e35c0df2b770c5b84ddad1cd71744a02fa74933f6fd771bf97",
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_made_up_files_have_the_same_looks_everywhere(clothes, small, name):
+    """Written down from jax 0.10 on Python 3.11, met by jax 0.12 on Python 3.13."""
+    folder, _ = small
+    found = benchmarks.load(name, data_dir=folder if name[1] == "m" else clothes)
+    assert digest(found) == LOOKS[name]
 
 
 def test_dd_sets_are_named_configurations(small):

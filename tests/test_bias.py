@@ -302,6 +302,135 @@ def test_opacity_of_the_foreground():
     assert found == [200, round((128 * 32 + 127 * 200) / 255), 64, 255]
 
 
+def test_coloured_objects_before_a_scene():
+    """Levels 0, 32, 200 in (255, 128, 0): 32·128/255 = 16.1, 200·128/255 = 100.4, and no blue.
+
+    Half covered, 128/255 of 32, 16 and 0 and 127/255 of 200: 115.7, 107.6 and 99.6.
+    """
+    grey = np.array([[[0, 32, 200]]], np.uint8)
+    scene = np.full((1, 1, 3, 3), 200, np.uint8)
+    orange = np.array([[255, 128, 0]], np.uint8)
+    found = jax.jit(bias.natural_background)(grey, scene, colors=orange)[0, 0]
+    assert found.tolist() == [[200, 200, 200], [116, 108, 100], [200, 100, 0]]
+    white = np.full((1, 3), 255, np.uint8)
+    plain = bias.natural_background(grey, scene)
+    assert (bias.natural_background(grey, scene, colors=white) == plain).all()
+
+
+def test_colours_are_drawn_evenly():
+    """5,000 of ten: each within five deviations of 500."""
+    colours = list(map(tuple, bias.draw_colors(KEY, 5000).tolist()))
+    counts = np.array([colours.count(colour) for colour in bias.SOLID_COLORS])
+    assert counts.sum() == 5000 and (np.abs(counts - 500) < 5 * np.sqrt(500)).all()
+
+
+def test_an_attribute_is_either_of_two_colours():
+    """White pixels are nearest to colour a or a + 5, half of them each, whatever the attribute."""
+    images, attributes = np.full((4000, 1, 1), 255, np.uint8), np.arange(4000) % 5
+    found = np.asarray(jax.jit(bias.either_foreground)(KEY, images, attributes))[:, 0, 0]
+    distance = np.abs(found[:, None].astype(int) - np.array(bias.LFF_COLORS)).sum(-1)
+    second, own = np.divmod(distance.argmin(1), 5)
+    assert (own == attributes).all()
+    counts = table(attributes, second, 5, 2)
+    assert (np.abs(counts - 400) < 5 * np.sqrt(200)).all()
+    assert stats.chi2_contingency(counts).pvalue > 1e-3
+
+
+# ------------------------------------------------------------------ sizes and textures
+
+
+def test_sizes_by_hand():
+    """8 pixels of 0, 8, …, 56, all rows alike: sides of 4, 5, 6, 7, 8.
+
+    Halved, means of two. Of five each is 1.6 wide: (0 + .6·8)/1.6 = 3, (.4·8 + 16 + .2·24)/1.6 =
+    15, then 28, 41 and 53. Of six, 4/3 wide: (0 + 8/3)·3/4 = 2, 2/3·8 + 2/3·16 → 12, and so on.
+    """
+    image = np.tile(np.arange(0, 64, 8, dtype=np.uint8), (8, 1))
+    rows = {
+        4: [4, 20, 36, 52],
+        5: [3, 15, 28, 41, 53],
+        6: [2, 12, 22, 34, 44, 54],
+        8: image[0].tolist(),
+    }
+    attributes = np.array([0, 1, 2, 4])
+    found = jax.jit(bias.scaled)(KEY, np.stack([image + 1] * 4), attributes)
+    assert (found == found[..., :1]).all()
+    for shown, (side, row) in zip(np.asarray(found[..., 0], int), rows.items(), strict=True):
+        inside = shown[shown.any(1)][:, shown.any(0)]
+        assert inside.tolist() == [[level + 1 for level in row]] * side
+
+
+def test_small_images_lie_anywhere_inside():
+    """12 × 16 pixels of one level: 8 + a eighths, 7.5 and 10.5 pixels are 8 and 11.
+
+    Of the smallest all 7 × 9 places occur, each within five deviations.
+    """
+    images, attributes = np.full((5000, 12, 16, 1), 9, np.uint8), np.arange(5000) % 5
+    found = np.asarray(jax.jit(bias.scaled)(KEY, images, attributes))[..., 0] == 9
+    height, width = found.any(2).sum(1), found.any(1).sum(1)
+    assert (found.sum((1, 2)) == height * width).all()
+    assert (height == np.array([6, 8, 9, 11, 12])[attributes]).all()
+    assert (width == np.array([8, 10, 12, 14, 16])[attributes]).all()
+    half = found[attributes == 0]
+    counts = table(half.any(2).argmax(1), half.any(1).argmax(1), 7, 9)
+    assert (np.abs(counts - 1000 / 63) < 5 * np.sqrt(1000 / 63)).all()
+    plain = np.asarray(bias.scaled(KEY, images[:50], attributes[:50]))
+    assert (jax.jit(bias.scaled)(KEY, images[:50], attributes[:50]) == plain).all()
+
+
+def test_patterns_go_their_way():
+    """One step along its stripes a pattern is the same, half a period across it is the reverse.
+
+    Sides of 16 and 24 pixels are whole periods, of which one half is dark.
+    """
+    images, attributes = np.full((100, 16, 24), 203, np.uint8), np.arange(100) % 10
+    found = np.asarray(jax.jit(bias.textured)(KEY, images, attributes))
+    assert set(np.unique(found).tolist()) == {50, 203} and (found == found[..., :1]).all()
+    for dark, attribute in zip(found[..., 0] == 50, attributes, strict=True):
+        kind, wide = attribute % 5, 2 if attribute < 5 else 4
+        along = [(0, 1), (1, 0), (-1, 1), (1, 1), (wide, wide)][kind]
+        across = [(wide, 0), (0, wide), (wide, 0), (wide, 0), (wide, 0)][kind]
+        assert (np.roll(dark, along, (0, 1)) == dark).all()
+        assert (np.roll(dark, across, (0, 1)) != dark).all()
+        assert dark.mean() == 0.5
+    assert (bias.textured(KEY, images, attributes) == found).all()
+
+
+def test_no_pixel_tells_a_pattern():
+    """Of 20,000 looks of every pattern a pixel is dark in half, within five deviations of .0035."""
+    images, attributes = np.full((200_000, 2, 2), 255, np.uint8), np.arange(200_000) % 10
+    dark = np.asarray(jax.jit(bias.textured)(KEY, images, attributes)[..., 0]) < 255
+    for attribute in range(10):
+        assert np.abs(dark[attributes == attribute].mean(0) - 0.5).max() < 5 * 0.0036
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def test_looks_have_the_same_bytes_everywhere(wrap):
+    """Written down from jax 0.10 on Python 3.11, met by jax 0.12 on Python 3.13."""
+    images = (np.arange(500 * 64, dtype=np.uint32) * 97 % 251).astype(np.uint8)
+    images, attributes, key = images.reshape(500, 8, 8), np.arange(500) % 5, jax.random.key(7)
+    scenes, colors = np.stack([images[::-1]] * 3, -1), wrap(lambda key: bias.draw_colors(key, 500))
+    found = [
+        wrap(bias.either_foreground)(key, images, attributes),
+        wrap(bias.scaled)(key, images, attributes),
+        wrap(bias.textured)(key, images, np.arange(500) % 10),
+        wrap(bias.natural_background)(images, scenes, colors=colors(key)),
+    ]
+    digest = hashlib.sha256(b"".join(np.asarray(each).tobytes() for each in found))
+    assert digest.hexdigest() == "3f2a8f479611df11b23807859b1246d21fcd4a94ec87ea430bec717768b32566"
+
+
+@pytest.mark.parametrize("render", [bias.scaled, bias.textured])
+def test_looks_need_little_memory_besides_their_result(render):
+    """180 MB out; 4 MB for each thousand small images within, or a byte for every pixel."""
+    shapes = (
+        jax.ShapeDtypeStruct((60_000, 32, 32), jnp.uint8),
+        jax.ShapeDtypeStruct((60_000,), jnp.int32),
+    )
+    compiled = jax.jit(lambda i, a: render(KEY, i, a)).lower(*shapes).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 100e6
+
+
 # ------------------------------------------------------------------ places
 
 
@@ -384,6 +513,22 @@ RGB = np.zeros((2, 4, 4, 3), np.uint8)
         (lambda: bias.barred(KEY, RGB, jnp.full(2, 10)), ValueError, "must lie in 0..9"),
         (lambda: bias.turned(RGB[:, :3, :, 0], jnp.zeros(2, int)), ValueError, "square, found"),
         (lambda: bias.turned(RGB[..., 0], jnp.full(2, 4)), ValueError, "must lie in 0..3"),
+        (lambda: bias.scaled(KEY, RGB[..., 0], jnp.full(2, 5)), ValueError, "must lie in 0..4"),
+        (lambda: bias.scaled(KEY, RGB, jnp.zeros(2, int)), ValueError, "grey images must be"),
+        (lambda: bias.textured(KEY, RGB[..., 0], jnp.full(2, 10)), ValueError, "lie in 0..9"),
+        (lambda: bias.textured(KEY, RGB[..., 0] / 1, LABELS[:2]), TypeError, "must be uint8"),
+        (lambda: bias.either_foreground(KEY, GREY, LABELS + 3), ValueError, "lie in 0..4"),
+        (lambda: bias.either_foreground(KEY, GREY, LABELS[:2]), ValueError, r"\(3,\), found"),
+        (
+            lambda: bias.natural_background(RGB[..., 0], RGB, colors=jnp.ones((2, 3))),
+            TypeError,
+            "colors must be uint8",
+        ),
+        (
+            lambda: bias.natural_background(RGB[..., 0], RGB, colors=RGB[0, 0]),
+            ValueError,
+            r"colors must have the shape \(2, 3\), found \(4, 3\)",
+        ),
         (lambda: bias.natural_background(RGB[..., 0], RGB[:1]), ValueError, "differ: found"),
         (lambda: bias.natural_background(RGB[..., 0], RGB / 1), TypeError, "scenes must be uint8"),
         (

@@ -22,6 +22,7 @@ from PIL import Image
 from jaxdd.data import archives, benchmarks, builders, datasets
 
 NAMES = ("cdigits", "cmnist", "cfmnist", "cmnist_fg", "cmnist_bg", "cfmnist_fg", "cfmnist_bg")
+HARDER = ("cmnist_pairs", "bgfmnist_few", "cbgfmnist", "fmnist_scale", "fmnist_texture")
 FIELDS = ("image", "label", "attribute")
 
 
@@ -168,21 +169,22 @@ def test_original_mnist_in_a_manual_dir(data_dir, tmp_path):
     assert_same(list(train), expected.train, expected.aligned, all_of_them=False)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + HARDER)
 def test_what_is_known_before_preparing(name, tmp_path):
     builder = tfds.builder(name, data_dir=tmp_path)
     info = builder.info
     assert set(info.features) == {"image", "label", "attribute", "aligned", "index"}
     assert info.supervised_keys == ("image", "label")
     assert info.features["image"].shape == ((16, 16, 3) if name == "cdigits" else (32, 32, 3))
-    assert info.features["label"].num_classes == info.features["attribute"].num_classes == 10
+    recipe = benchmarks.RECIPES[name.replace("_", "-")]
+    assert info.features["label"].num_classes == 10
+    assert info.features["attribute"].num_classes == len(recipe.attributes)
     assert info.homepage.startswith("https://") and info.citation.count("author={") == 2
-    severities = 0 if name[-2:] in ("fg", "bg") else 4
+    severities = 0 if recipe.severity is None else 4
     assert len(builder.builder_configs) == 7 * (1 + severities)
     addresses = 0 if name == "cdigits" else 4
     assert len(builder.url_infos) == addresses
     assert name in tfds.list_builders(with_community_datasets=False)
-    recipe = benchmarks.RECIPES[name.replace("_", "-")]
     config = builder.builder_config
     assert (config.conflict, config.severity) == (recipe.conflict, None)
     assert builder.SOURCE == recipe.source

@@ -13,6 +13,8 @@ USED = [
     (dict(dataset="cifar100", formation=2), ("none",), "dm idc cifar10 jaxdd"),
     (dict(dataset="imagenette", training="lff"), ("ring",), "dm weights lff imagenet jaxdd"),
     (dict(dataset="bgfmnist"), ("none",), "dm fashion_mnist weights cifar10 jaxdd"),
+    (dict(dataset="cbgfmnist"), ("none",), "dm fashion_mnist weights cifar10 jaxdd"),
+    (dict(dataset="cmnist-pairs"), ("none",), "dm mnist lff jaxdd"),
     (dict(dataset="my folder", candidates=256), ("oracle",), "dm weights dream jaxdd"),
 ]
 

@@ -70,6 +70,8 @@ class Recipe(NamedTuple):
         paired: the uniform test set holds every image with every attribute.
         factors: numbers of attributes that are drawn one by one and make up one together, the last
             of them counting fastest; one where empty.
+        behind: which of a benchmark of scenes lie behind the training and behind the test images;
+            None where nothing does.
         licence: of the images, where it is not that of the source alone.
         about: one line for the table.
     """
@@ -83,6 +85,7 @@ class Recipe(NamedTuple):
     ratios: tuple[float, ...] = ()
     paired: bool = False
     factors: tuple[int, ...] = ()
+    behind: Callable[[Benchmark], tuple[Dataset, Dataset]] | None = None
     licence: str = ""
     about: str = ""
 
@@ -145,8 +148,10 @@ SOURCES = {
 """Unbiased sets by name."""
 
 
-def _shades(key, data, attributes, options):
-    return jax.jit(bias.foreground)(key, data.images, attributes, severity=options.severity)
+def _shaded(rendering):
+    return lambda key, data, attributes, options: jax.jit(rendering)(
+        key, data.images, attributes, severity=options.severity
+    )
 
 
 def _drawn(rendering):
@@ -157,10 +162,30 @@ def _solid(rendering):
     return lambda key, data, attributes, options: jax.jit(rendering)(data.images, attributes)
 
 
-def _in_front(key, data, attributes, options):
+def _in_front(key, data, attributes, options, *, colors=None):
     draw = functools.partial(bias.draw_scenes, num_attributes=10)
     chosen = np.asarray(draw(key, attributes, options.scenes.labels))
-    return jax.jit(bias.natural_background)(data.images, options.scenes.images[chosen])
+    scenes = options.scenes.images[chosen]
+    return jax.jit(bias.natural_background)(data.images, scenes, colors=colors)
+
+
+def _colored_in_front(key, data, attributes, options):
+    key_scenes, key_colors = jax.random.split(key)
+    colors = bias.draw_colors(key_colors, len(attributes))
+    return _in_front(key_scenes, data, attributes, options, colors=colors)
+
+
+def _of_their_own(scenes):
+    """Training images behind training images, test images behind test images."""
+    return scenes.train, scenes.test
+
+
+def _the_first(scenes, *, count=5):
+    """The first training images of each category, behind both."""
+    places = np.arange(len(scenes.train.labels))
+    first = bias.rank_in_class(places, scenes.train.labels, xp=np) < count
+    few = datasets.select(scenes.train, first)
+    return few, few
 
 
 def _grey_and_marked(key, data, attributes, options):
@@ -191,12 +216,29 @@ def _corrupted(names, key, data, attributes, options, *, chunk=250):
 
 _LFF = tuple("red yellow mauve lime cyan green blue violet olive crimson".split())
 _FAIR = tuple("red orange yellow cream green cyan blue violet magenta white".split())
+_PAIRS = tuple(f"{one} or {other}" for one, other in zip(_LFF[:5], _LFF[5:], strict=True))
+_PATTERNS = tuple(
+    f"{kind}, {period}"
+    for period in (4, 8)
+    for kind in ("rows", "columns", "rising", "falling", "checks")
+)
+_BY_FIVES = tuple(i % 5 for i in range(10))
 _DD = (0.0, 0.05, 0.2, 0.5, 0.9, 1.0)
 
 RECIPES = {
-    "cdigits": Recipe("digits", _shades, _LFF, 0.1, 4, about="digits in shades of ten colours"),
-    "cmnist": Recipe("mnist", _shades, _LFF, 0.05, 4, about="shades of ten colours (LfF)"),
-    "cfmnist": Recipe("fashion_mnist", _shades, _LFF, 0.05, 4, about="shades of ten colours"),
+    "cdigits": Recipe(
+        "digits", _shaded(bias.foreground), _LFF, 0.1, 4, about="digits in shades of ten colours"
+    ),
+    "cmnist": Recipe(
+        "mnist", _shaded(bias.foreground), _LFF, 0.05, 4, about="shades of ten colours (LfF)"
+    ),
+    "cfmnist": Recipe(
+        "fashion_mnist", _shaded(bias.foreground), _LFF, 0.05, 4, about="shades of ten colours"
+    ),
+    "cmnist-pairs": Recipe(
+        "mnist", _shaded(bias.either_foreground), _PAIRS, 0.05, 4, aligned=_BY_FIVES,
+        about="shades of either of two colours (LfF)",
+    ),
     "cmnist-fg": Recipe(
         "mnist", _solid(bias.solid_foreground), _FAIR, 0.1, about="solid colours (FairDD)"
     ),
@@ -210,8 +252,16 @@ RECIPES = {
         "fashion_mnist", _solid(bias.solid_background), _FAIR, 0.1, about="black on colour (FairDD)"
     ),
     "bgfmnist": Recipe(
-        "fashion_mnist", _in_front, _THINGS, 0.05, licence="MIT; scenes not stated",
-        about="in front of CIFAR-10 images",
+        "fashion_mnist", _in_front, _THINGS, 0.05, behind=_of_their_own,
+        licence="MIT; scenes not stated", about="in front of CIFAR-10 images",
+    ),
+    "bgfmnist-few": Recipe(
+        "fashion_mnist", _in_front, _THINGS, 0.05, behind=_the_first,
+        licence="MIT; scenes not stated", about="in front of the same few CIFAR-10 images",
+    ),
+    "cbgfmnist": Recipe(
+        "fashion_mnist", _colored_in_front, _THINGS, 0.05, behind=_of_their_own,
+        licence="MIT; scenes not stated", about="in any colour, in front of CIFAR-10 images",
     ),
     "ccifar10": Recipe(
         "cifar10", functools.partial(_corrupted, tuple(corruptions.CORRUPTIONS)),
@@ -236,6 +286,13 @@ RECIPES = {
     "fmnist-turn": Recipe(
         "fashion_mnist", _solid(bias.turned), ("0°", "90°", "180°", "270°"), 0.05,
         aligned=tuple(i % 4 for i in range(10)), about="turned by quarters",
+    ),
+    "fmnist-scale": Recipe(
+        "fashion_mnist", _drawn(bias.scaled), ("1/2", "5/8", "3/4", "7/8", "1"), 0.05,
+        aligned=_BY_FIVES, about="in one of five sizes, anywhere",
+    ),
+    "fmnist-texture": Recipe(
+        "fashion_mnist", _drawn(bias.textured), _PATTERNS, 0.05, about="in one of ten patterns",
     ),
     "cifar10-s": Recipe(
         "cifar10", _solid(bias.greyscale), ("grey", "colour"), 0.1, aligned=(0,) * 5 + (1,) * 5,
@@ -287,13 +344,18 @@ def load(
     | cdigits, cmnist, cfmnist | shades of ten colours on black (LfF) |
     | cmnist-fg, cfmnist-fg | solid colours on black (FairDD) |
     | cmnist-bg, cfmnist-bg | black on solid colours (FairDD) |
+    | cmnist-pairs | shades of either of two colours; classes 0 and 5 share a pair, and so on |
     | bgfmnist | clothes in front of natural images, one category per class |
+    | cbgfmnist | the same with clothes in any colour |
+    | bgfmnist-few | as bgfmnist, with the same five images of each category for training and test |
     | ccifar10 | Corrupted CIFAR-10, one corruption per class (LfF) |
     | ccifar10-noise | the same with LfF's second ten: noise, blur and none |
     | cifar10-mark | a small square of any colour in one of ten places, one per class |
     | fmnist-place | clothes half as large, in one of ten places, one per class |
     | cifar10-bar | a bar across the image, in one of ten places, in any colour, one per class |
     | fmnist-turn | clothes turned by 0 to 3 quarters; classes 0, 4 and 8 share a turn, and so on |
+    | fmnist-scale | clothes in one of five sizes, anywhere; classes 0 and 5 share a size, … |
+    | fmnist-texture | clothes in one of ten patterns of light and dark, one per class |
     | cmnist-dd, ccifar10-dd | the same at conflicts of 0, .05, .2, .5, .9, 1 |
     | cifar10-s | classes 0 to 4 mostly grey, 5 to 9 mostly in colour (FairDD) |
     | cifar10-two | two biases at once: grey halves as in cifar10-s, and the mark of cifar10-mark |
@@ -315,8 +377,9 @@ def load(
             made it.
         placement: "centre" pads 28x28 images by two pixels on all sides, "corner" by four at the
             top and the left, as FairDD does. Digits are not padded.
-        scenes: backgrounds for bgfmnist, RGB, of the same size and ten classes; its training images
-            go behind training images. CIFAR-10 by default.
+        scenes: backgrounds for bgfmnist, bgfmnist-few and cbgfmnist, RGB, of the same size and ten
+            classes; its training images go behind training images, and those of bgfmnist-few, the
+            first five of each class, behind test images, too. CIFAR-10 by default.
         frost: folder of photographs of frost for ccifar10, which are used at a fifth of their size;
             by default frost is drawn, see `jaxdd.data.corruptions.frost_texture`.
         label: of an annotated set, the column that is the class.
@@ -509,7 +572,7 @@ def _refuse_absent_options(name, options, placement):
     has = {
         "conflict": recipe is not None or name == "bffhq",
         "severity": recipe is not None and recipe.severity is not None,
-        "scenes": name == "bgfmnist",
+        "scenes": recipe is not None and recipe.behind is not None,
         "frost": recipe is not None and "frost" in recipe.attributes,
         "label": annotated,
         "attribute": annotated,
@@ -571,10 +634,11 @@ def _unbiased(name, data_dir, placement):
 
 def _biased(name, recipe, data_dir, options):
     plain = _unbiased(recipe.source, data_dir, options.placement)
-    scenes = options.scenes
-    if recipe.render is _in_front:
+    scenes, behind = options.scenes, (None, None)
+    if recipe.behind is not None:
         scenes = _unbiased("cifar10", data_dir, options.placement) if scenes is None else scenes
         _check_scenes(scenes, plain)
+        behind = recipe.behind(scenes)
     k, num_attributes = plain.num_classes, len(recipe.attributes)
     aligned = recipe.aligned or tuple(range(k))
 
@@ -593,7 +657,6 @@ def _biased(name, recipe, data_dir, options):
     key_train, key_test = jax.random.split(jax.random.key(options.seed, impl="threefry2x32"))
     share = lambda count: 1 - 1 / count if options.test == "uniform" else 1.0
     share = None if recipe.paired and options.test == "uniform" else share
-    behind = (None, None) if scenes is None else (scenes.train, scenes.test)
     made = plain._replace(
         name=name,
         train=dressed(key_train, plain.train, lambda count: options.conflict, behind[0]),
@@ -707,7 +770,7 @@ def _cache_path(name, recipe, data_dir, options):
     is killed leaves nothing that is read.
     """
     sources = [recipe.source]
-    if recipe.render is _in_front and options.scenes is None:
+    if recipe.behind is not None and options.scenes is None:
         sources.append("cifar10")
     content = [archives.fingerprint(source, data_dir) for source in sources]
     asked = options._replace(scenes=_digest(options.scenes), frost=_digest(options.frost))

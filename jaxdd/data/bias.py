@@ -197,6 +197,42 @@ def foreground(
     return ((product + 65535 // 2) // 65535).astype(jnp.uint8)
 
 
+def either_foreground(
+    key: jax.Array,
+    images: jax.Array,
+    attributes: jax.Array,
+    *,
+    severity: int | jax.Array = 4,
+) -> jax.Array:
+    """Colours grey images on black in shades of either of two colours of their attribute.
+
+    Attribute a shows as colour a or a + 5 of `LFF_COLORS`, each as likely, so that no one colour
+    stands for it.
+
+    Args:
+        key: draws which of the two, and the shades.
+        images: grey images, uint8 [n, h, w] or [n, h, w, 1].
+        attributes: attribute of each image, integers [n] in 0..4.
+        severity: 1, 2, 3 or 4, as of `foreground`; may be traced.
+
+    Returns:
+        RGB images, uint8 [n, h, w, 3].
+
+    Raises:
+        TypeError: images that are not uint8, attributes that are not integers.
+        ValueError: wrong shapes, an attribute without colours or a severity outside 1..4.
+
+    >>> image = jnp.full((1, 1, 1), 255, jnp.uint8)
+    >>> either_foreground(jax.random.key(0), image, jnp.array([4])).shape
+    (1, 1, 1, 3)
+    """
+    half = len(LFF_COLORS) // 2
+    attributes = _checks.integers("attributes", attributes, half)
+    key_either, key_shades = jax.random.split(key)
+    second = (jax.random.bits(key_either, attributes.shape, jnp.uint32) % 2).astype(jnp.int32)
+    return foreground(key_shades, images, attributes + half * second, severity=severity)
+
+
 def solid_foreground(images: jax.Array, attributes: jax.Array) -> jax.Array:
     """Paints the bright pixels in the attribute's solid colour and the others black.
 
@@ -302,6 +338,96 @@ def placed(images: jax.Array, attributes: jax.Array) -> jax.Array:
     return jnp.repeat(moved[..., None], 3, axis=-1)
 
 
+def scaled(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.Array:
+    """Shrinks grey images on black to the size that their attribute says, somewhere in the image.
+
+    Attribute a has sides of (4 + a) / 8 of the image's, to the nearest pixel. A pixel is the mean
+    of what it covers, pixels that it covers in part by that part.
+
+    Args:
+        key: draws where each small image lies, every place inside the image as likely.
+        images: grey images, uint8 [n, h, w] or [n, h, w, 1].
+        attributes: size of each image, integers [n] in 0..4.
+
+    Returns:
+        RGB images, uint8 [n, h, w, 3], black where the small image is not.
+
+    Raises:
+        TypeError: images that are not uint8, attributes that are not integers.
+        ValueError: wrong shapes or an attribute without a size.
+
+    >>> image = jnp.full((1, 2, 2), 6, jnp.uint8)
+    >>> (scaled(jax.random.key(0), image, jnp.array([0]))[..., 0] == 6).sum().tolist()
+    1
+    """
+    grey = _grey(images)
+    n, h, w = grey.shape
+    attributes = _checks.integers("attributes", attributes, 5, length=n)
+    sides = (jnp.array([h, w]) * (4 + attributes[:, None]) + 4) // 8
+    free = (jnp.array([h, w]) - sides + 1).astype(jnp.uint32)
+    corner = (jax.random.bits(key, (n, 2), jnp.uint32) % free).astype(jnp.int32)
+
+    def shrunk(each):
+        image, side, at = each
+        rows, columns = _overlaps(h, side[0], at[0]), _overlaps(w, side[1], at[1])
+        total = rows @ image.astype(jnp.int32) @ columns.T
+        return ((total + h * w // 2) // (h * w)).astype(jnp.uint8)
+
+    small = jax.lax.map(shrunk, (grey, sides, corner), batch_size=1000)
+    return jnp.repeat(small[..., None], 3, axis=-1)
+
+
+def _overlaps(side, small, start):
+    """How much of each pixel of a side (second axis) lies in each one, once shrunk and moved.
+
+    In units that are so small that all are whole: `small` are one pixel before, `side` one after.
+    """
+    edges = jnp.arange(side + 1)
+    before, after = small * edges, side * (edges - start)
+    first = jnp.maximum(after[:-1, None], before[:-1])
+    last = jnp.minimum(after[1:, None], before[1:])
+    return jnp.maximum(last - first, 0)
+
+
+def textured(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.Array:
+    """Darkens half of the pixels of grey images on black, in the pattern of their attribute.
+
+    The patterns repeat every four pixels and those of attributes 5..9 every eight: rows, columns,
+    both diagonals and checks, as wide as half a period. Where a pattern begins is drawn, so that
+    each pixel is dark half of the time whatever the attribute.
+
+    Args:
+        key: draws where each pattern begins.
+        images: grey images, uint8 [n, h, w] or [n, h, w, 1].
+        attributes: pattern of each image, integers [n] in 0..9.
+
+    Returns:
+        RGB images, uint8 [n, h, w, 3]; dark pixels keep a quarter of their level, rounded down.
+
+    Raises:
+        TypeError: images that are not uint8, attributes that are not integers.
+        ValueError: wrong shapes or an attribute without a pattern.
+
+    >>> image = jnp.full((1, 4, 4), 200, jnp.uint8)
+    >>> textured(jax.random.key(0), image, jnp.array([0]))[0, :, :, 0].tolist()
+    [[50, 50, 50, 50], [200, 200, 200, 200], [200, 200, 200, 200], [50, 50, 50, 50]]
+    """
+    grey = _grey(images)
+    n, h, w = grey.shape
+    attributes = _checks.integers("attributes", attributes, 10, length=n)
+    start = (jax.random.bits(key, (n, 2), jnp.uint32) % 8).astype(jnp.int32)
+    down, right = (start[:, :1] + jnp.arange(h)) % 8, (start[:, 1:] + jnp.arange(w)) % 8
+    dark = _patterns()[attributes[:, None, None], down[:, :, None], right[:, None]]
+    return jnp.repeat(jnp.where(dark, grey // 4, grey)[..., None], 3, axis=-1)
+
+
+def _patterns():
+    """Where each of ten patterns is dark, [10, 8, 8]."""
+    y, x = jnp.indices((8, 8))
+    kinds = lambda wide: (y, x, y + x, y - x, wide * (y // wide + x // wide))
+    return jnp.stack([along // wide % 2 == 1 for wide in (2, 4) for along in kinds(wide)])
+
+
 def marked(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.Array:
     """Draws a small square near the border, where the attribute says, in any colour.
 
@@ -326,7 +452,7 @@ def marked(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.Arra
     n, h, w, _ = images.shape
     sides = max(h // 8, 1), max(w // 8, 1)
     corner = _corner(attributes, (n, h, w), sides)
-    color = jnp.asarray(SOLID_COLORS, jnp.uint8)[jax.random.bits(key, (n,), jnp.uint32) % 10]
+    color = draw_colors(key, n)
     down, right = jnp.arange(h) - corner[:, :1], jnp.arange(w) - corner[:, 1:]
     rows, columns = (down >= 0) & (down < sides[0]), (right >= 0) & (right < sides[1])
     inside = rows[:, :, None, None] & columns[:, None, :, None]
@@ -359,7 +485,7 @@ def barred(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.Arra
     attributes = _checks.integers("attributes", attributes, 10, length=n)
     across = (attributes < 5)[:, None, None]
     inside = jnp.where(across, _bar(h, attributes)[:, :, None], _bar(w, attributes)[:, None])
-    color = jnp.asarray(SOLID_COLORS, jnp.uint8)[jax.random.bits(key, (n,), jnp.uint32) % 10]
+    color = draw_colors(key, n)
     return jnp.where(inside[..., None], color[:, None, None], images)
 
 
@@ -397,6 +523,23 @@ def turned(images: jax.Array, attributes: jax.Array) -> jax.Array:
     return jnp.repeat(chosen[..., None], 3, axis=-1)
 
 
+def draw_colors(key: jax.Array, count: int) -> jax.Array:
+    """Draws some of `SOLID_COLORS`, each as likely, with replacement.
+
+    Args:
+        key: random key.
+        count: how many, n.
+
+    Returns:
+        Colours, uint8 [n, 3].
+
+    >>> draw_colors(jax.random.key(0), 2).tolist()
+    [[128, 0, 255], [255, 255, 0]]
+    """
+    draws = jax.random.bits(key, (count,), jnp.uint32)
+    return jnp.asarray(SOLID_COLORS, jnp.uint8)[draws % len(SOLID_COLORS)]
+
+
 def draw_scenes(
     key: jax.Array, attributes: jax.Array, categories: jax.Array, *, num_attributes: int
 ) -> jax.Array:
@@ -431,35 +574,53 @@ def draw_scenes(
     return jnp.argsort(categories, stable=True)[start[attributes] + place].astype(jnp.int32)
 
 
-def natural_background(images: jax.Array, scenes: jax.Array) -> jax.Array:
-    """Puts grey objects on black in front of scenes.
+def natural_background(
+    images: jax.Array, scenes: jax.Array, *, colors: jax.Array | None = None
+) -> jax.Array:
+    """Puts grey objects on black in front of scenes, coloured if one likes.
 
-    A pixel of level g covers the scene with opacity min(4·g, 255) / 255: objects are opaque from
-    level 64 on and have soft edges.
+    A pixel of level g has the colour times g / 255 and covers the scene with opacity
+    min(4·g, 255) / 255: objects are opaque from level 64 on and have soft edges.
 
     Args:
         images: grey images, uint8 [n, h, w] or [n, h, w, 1].
         scenes: RGB images, uint8 [n, h, w, 3].
+        colors: of each object, uint8 [n, 3]; white where absent.
 
     Returns:
         RGB images, uint8 [n, h, w, 3].
 
     Raises:
-        TypeError: images or scenes that are not uint8.
+        TypeError: images, scenes or colours that are not uint8.
         ValueError: shapes that differ.
 
-    Our reading of BG-FMNIST (Cui et al. 2024), whose exact recipe is not published.
+    Our reading of BG-FMNIST (Cui et al. 2024), whose exact recipe is not published; the colours
+    are ours.
 
     >>> scene = jnp.array([10, 20, 30], jnp.uint8).reshape(1, 1, 1, 3)
     >>> natural_background(jnp.array([[[200]]], jnp.uint8), scene).ravel().tolist()
     [200, 200, 200]
+    >>> red = jnp.array([[255, 0, 0]], jnp.uint8)
+    >>> natural_background(jnp.array([[[200]]], jnp.uint8), scene, colors=red).ravel().tolist()
+    [200, 0, 0]
     """
     grey, scenes = _grey(images), _rgb("scenes", scenes)
     if grey.shape != scenes.shape[:3]:
         raise ValueError(f"images and scenes differ: found {grey.shape} and {scenes.shape[:3]}")
     grey = grey.astype(jnp.int32)[..., None]
     opacity = jnp.minimum(4 * grey, 255)
-    return ((opacity * grey + (255 - opacity) * scenes + 127) // 255).astype(jnp.uint8)
+    front = grey if colors is None else (grey * _colors(colors, len(grey)) + 127) // 255
+    return ((opacity * front + (255 - opacity) * scenes + 127) // 255).astype(jnp.uint8)
+
+
+def _colors(colors, count):
+    """Colours as they are multiplied with images, [n, 1, 1, 3]."""
+    colors = jnp.asarray(colors)
+    if colors.dtype != jnp.uint8:
+        raise TypeError(f"colors must be uint8, found {colors.dtype}")
+    if colors.shape != (count, 3):
+        raise ValueError(f"colors must have the shape {(count, 3)}, found {colors.shape}")
+    return colors[:, None, None].astype(jnp.int32)
 
 
 def _bright_and_color(images, attributes):

@@ -41,6 +41,7 @@ except ImportError as error:
     ) from error
 
 _CITATIONS = citations.SOURCES | {"bgfmnist": citations.SOURCES["weights"]}
+_CLOTHES = "https://github.com/zalandoresearch/fashion-mnist"
 
 
 @dataclasses.dataclass(eq=False)
@@ -183,6 +184,12 @@ class Cfmnist(_Shaded):
     SOURCE = "fashion_mnist"
 
 
+class CmnistPairs(_Shaded):
+    """MNIST in shades of either of two colours on black, one pair of them for two classes."""
+
+    SOURCE, NUM_ATTRIBUTES = "mnist", 5
+
+
 class CmnistFg(_Solid):
     """MNIST in ten solid colours on black."""
 
@@ -218,6 +225,28 @@ class Bgfmnist(_Biased):
     """Fashion-MNIST in front of CIFAR-10 images, one category of them for each class."""
 
     SOURCE, PAPER, HOMEPAGE = "fashion_mnist", "bgfmnist", "https://arxiv.org/abs/2406.06609"
+    BUILDER_CONFIGS, DEFAULT_BUILDER_CONFIG_NAME = _configs(), "conflict_0.05"
+
+
+class Cbgfmnist(Bgfmnist):
+    """Fashion-MNIST in any colour in front of CIFAR-10 images of one category for each class."""
+
+
+class BgfmnistFew(Bgfmnist):
+    """Fashion-MNIST in front of five CIFAR-10 images of one category for each class."""
+
+
+class FmnistScale(_Biased):
+    """Fashion-MNIST in one of five sizes anywhere in the image, one size for two classes."""
+
+    SOURCE, PAPER, HOMEPAGE, NUM_ATTRIBUTES = "fashion_mnist", "jaxdd", _CLOTHES, 5
+    BUILDER_CONFIGS, DEFAULT_BUILDER_CONFIG_NAME = _configs(), "conflict_0.05"
+
+
+class FmnistTexture(_Biased):
+    """Fashion-MNIST in one of ten patterns of light and dark, one for each class."""
+
+    SOURCE, PAPER, HOMEPAGE = "fashion_mnist", "jaxdd", _CLOTHES
     BUILDER_CONFIGS, DEFAULT_BUILDER_CONFIG_NAME = _configs(), "conflict_0.05"
 
 

@@ -39,7 +39,7 @@ def _of_data(name):
     if recipe is None:
         name = _SHARED.get(name, name)
         return [name] if name in benchmarks.NAMES or name == "imagenet" else []
-    scenes = ["weights", "cifar10"] if name == "bgfmnist" else []
+    scenes = [] if recipe.behind is None else ["weights", "cifar10"]
     looks = [
         paper for word, paper in (("LfF", "lff"), ("FairDD", "fairdd")) if word in recipe.about
     ]
