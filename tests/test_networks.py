@@ -98,8 +98,9 @@ def test_gradients_of_conv2d_are_those_of_lax(size, window, padding):
 
 
 @pytest.mark.parametrize("side", [4, 2])
-def test_second_order_gradients_of_conv2d(side):
-    images, kernel = random((1, side, side, 2)), random((3, 3, 2, 2), 1)
+@pytest.mark.parametrize("channels", [2, networks._FEW])
+def test_second_order_gradients_of_conv2d(side, channels):
+    images, kernel = random((1, side, side, channels)), random((3, 3, channels, 2), 1)
 
     def gradient_norm(images, kernel):
         loss = lambda kernel: jnp.sum(jnp.sin(networks.conv2d(images, kernel, (1, 1))))
@@ -108,12 +109,14 @@ def test_second_order_gradients_of_conv2d(side):
     check_grads(jax.jit(gradient_norm), (images, kernel), order=1, modes=["rev"], rtol=2e-2)
 
 
-def test_the_kernel_gradient_off_the_cpu_is_the_same_number():
-    images, cotangent = random((2, 5, 5, 3)), random((2, 5, 5, 4), 1)
-    options = dict(padding=(1, 1), window=(3, 3))
-    found = networks._kernel_gradient(images, cotangent, **options)
-    expected = networks._kernel_gradient_by_product(images, cotangent, **options)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("padding, window", [((1, 1), (3, 3)), ((0, 1), (2, 3)), ((2, 0), (5, 1))])
+def test_all_kernel_gradients_are_the_same_number(padding, window):
+    images = random((2, 6, 5, 3))
+    height, width = (n + 2 * p - k + 1 for n, p, k in zip((6, 5), padding, window, strict=True))
+    given = images, random((2, height, width, 4), 1), padding, window
+    expected = networks._kernel_gradient_by_convolution(*given)
+    for other in (networks._kernel_gradient_by_product, networks._kernel_gradient_by_rows):
+        np.testing.assert_allclose(other(*given), expected, rtol=1e-4, atol=1e-4)
 
 
 @functools.cache
