@@ -2,8 +2,8 @@
 
 Optional: nothing in jaxdd needs it. Images are [n, channels, height, width] here. Networks are
 functions of a list of parameters, so that a fresh one costs an initialisation and nothing else, and
-`compiled=True` puts `torch.compile` around them. `tests/test_benchmark.py` holds that losses and
-gradients equal jaxdd's.
+`around` puts `torch.compile` or `channels_last` around them. `tests/test_torch_peers.py` holds that
+losses and gradients equal jaxdd's.
 """
 
 import itertools
@@ -129,6 +129,25 @@ class ConvNet(nn.Module):
     def forward(self, images):
         features = self.blocks(images).flatten(1)
         return features, self.classifier(features)
+
+
+def eager(network: nn.Module) -> Callable:
+    """Leaves a network as it is."""
+    return network
+
+
+def channels_last(network: nn.Module) -> Callable:
+    """Lays a network and its images out with the channels last."""
+    last = torch.channels_last
+    network.to(memory_format=last)
+    return lambda images: network(images.contiguous(memory_format=last))
+
+
+AROUND = {
+    "torch eager": eager,
+    "torch channels-last": channels_last,
+    "torch.compile": torch.compile,
+}
 
 
 def reset(network: nn.Module) -> None:
@@ -265,7 +284,7 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 
 def distribution_matching(
-    pool: Pool | WeightedPool, *, width, real, ipc, compiled=False, images=None, strategy=OPERATIONS
+    pool: Pool | WeightedPool, *, width, real, ipc, around=eager, images=None, strategy=OPERATIONS
 ) -> Callable[[], float]:
     """Returns a function that does one DM step, drawing and initialising included.
 
@@ -274,7 +293,7 @@ def distribution_matching(
     num_classes, (channels, side, _), device = described(pool)
     with torch.device(device):
         network = ConvNet(channels, num_classes, width, side)
-    features = torch.compile(network) if compiled else network
+    features = around(network)
     if images is None:
         shape = num_classes, ipc, channels, side, side
         images = torch.randn(shape, device=device, requires_grad=True)
@@ -353,7 +372,7 @@ def curriculum_matching(pool: Pool, *, width, ipc) -> Callable[[], float]:
     return step
 
 
-def evaluation(pool: Pool, images, labels, *, width, seeds, epochs, compiled=False):
+def evaluation(pool: Pool, images, labels, *, width, seeds, epochs, around=eager):
     """Returns a function that trains `seeds` networks on a set and gives their test accuracies.
 
     The test set is all of the pool's, labelled by class. The set must fit one batch.
@@ -363,7 +382,7 @@ def evaluation(pool: Pool, images, labels, *, width, seeds, epochs, compiled=Fal
     test_labels = torch.arange(pool.num_classes, device=device).repeat_interleave(each)
     with torch.device(device):
         network = ConvNet(channels, pool.num_classes, width, side)
-    logits = torch.compile(network) if compiled else network
+    logits = around(network)
 
     def train():
         reset(network)
@@ -393,7 +412,7 @@ def evaluation(pool: Pool, images, labels, *, width, seeds, epochs, compiled=Fal
     return run
 
 
-def contrastive(pool: Pool | WeightedPool, *, width, batch, compiled=False, strategy=OPERATIONS):
+def contrastive(pool: Pool | WeightedPool, *, width, batch, around=eager, strategy=OPERATIONS):
     """Returns a function that does one step of supervised contrastive training, and the encoder."""
     num_classes, (channels, side, _), device = described(pool)
     each = batch // num_classes
@@ -402,7 +421,7 @@ def contrastive(pool: Pool | WeightedPool, *, width, batch, compiled=False, stra
         network = ConvNet(channels, num_classes, width, side, norm=False)
         size = network.classifier.in_features
         head = nn.Sequential(nn.Linear(size, 128), nn.ReLU(), nn.Linear(128, 128))
-    features = torch.compile(network) if compiled else network
+    features = around(network)
     params = [*network.blocks.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(params, lr=1e-3)
     encoder = lambda images: functional.normalize(head(features(images)[0]))

@@ -137,7 +137,7 @@ def distribution_matching(sizes: Sizes) -> Work:
         options,
         forward * cost.flops,
         forward * cost.bytes,
-        may_compile=True,
+        choose=True,
     )
 
 
@@ -189,7 +189,7 @@ def curriculum_matching(sizes: Sizes) -> Work:
     return _work(
         jax.jit(function),
         (jax.random.key(2), method.init(images), guide, jnp.asarray(0)),
-        _torch_peers(peer, may_compile=False),
+        _torch_peers(peer, choose=False),
         2 * k * cost.flops + moments + filters,
         2 * k * cost.bytes,
         pieces=sizes.steps,
@@ -211,7 +211,7 @@ def evaluation(sizes: Sizes) -> Work:
     def run(keys, images, task):
         return evaluate.evaluate(keys, network, images, task, epochs=sizes.epochs).accuracy
 
-    def peer(module, compiled):
+    def peer(module, around):
         tensor = _torch(images.reshape(-1, *_shape(sizes)).transpose(0, 3, 1, 2))
         return module.evaluation(
             _torch_pool(module, sizes, sizes.test),
@@ -220,7 +220,7 @@ def evaluation(sizes: Sizes) -> Work:
             width=sizes.width,
             seeds=5,
             epochs=sizes.epochs,
-            compiled=compiled,
+            around=around,
         )
 
     cost = convnet_cost(sizes.width, sizes.side)
@@ -229,7 +229,7 @@ def evaluation(sizes: Sizes) -> Work:
     moved = 5 * (3 * train + sizes.test) * cost.bytes
     keys = jax.random.split(jax.random.key(0), 5)
     arguments = keys, images, task
-    work = _work(jax.jit(run), arguments, _torch_peers(peer, True), flops, moved)
+    work = _work(jax.jit(run), arguments, _torch_peers(peer), flops, moved)
     threaded = parallel.thread_rows(run)
     return work._replace(ours=Timed(lambda: jax.block_until_ready(threaded(*arguments)), 1))
 
@@ -248,12 +248,12 @@ def contrastive_step(sizes: Sizes) -> Work:
 
         return jax.lax.scan(body, state, jax.random.split(key, sizes.steps))
 
-    def peer(module, compiled):
+    def peer(module, around):
         step, _ = module.contrastive(
             _torch_pool(module, sizes),
             width=sizes.encoder_width,
             batch=sizes.batch,
-            compiled=compiled,
+            around=around,
         )
         return step
 
@@ -264,7 +264,7 @@ def contrastive_step(sizes: Sizes) -> Work:
     return _work(
         jax.jit(steps),
         (jax.random.key(1), state, pool),
-        _torch_peers(peer, True),
+        _torch_peers(peer),
         flops,
         3 * views * cost.bytes,
         pieces=sizes.steps,
@@ -282,7 +282,7 @@ def density(sizes: Sizes) -> Work:
     bandwidth = 0.45
     run = functools.partial(kde.class_log_density, num_classes=k)
 
-    def torch_peer(module, compiled):
+    def torch_peer(module, around):
         tensor = _torch(embeddings)
         return lambda: module.class_log_density(tensor, k, bandwidth)
 
@@ -291,7 +291,7 @@ def density(sizes: Sizes) -> Work:
         points = np.asarray(embeddings[: n // k])
         return Timed(functools.partial(run, points[:queries], points, bandwidth), n / queries)
 
-    peers = _torch_peers(torch_peer, False) | {"numpy": lambda: extrapolated(_numpy_density)}
+    peers = _torch_peers(torch_peer, choose=False) | {"numpy": lambda: extrapolated(_numpy_density)}
     if HAS_SKLEARN:
         peers["scikit-learn"] = lambda: extrapolated(_sklearn_density)
     if HAS_KEOPS:
@@ -354,7 +354,7 @@ def _pool(sizes, n=None):
     )
 
 
-def _distillation(sizes, method, name, options, flops, moved, may_compile=False):
+def _distillation(sizes, method, name, options, flops, moved, choose=False):
     """`sizes.steps` steps of a method as one compiled chunk, and the peer of that name."""
     pool = _pool(sizes)
     draw = functools.partial(sampling.weighted_batch, size=sizes.real)
@@ -362,14 +362,14 @@ def _distillation(sizes, method, name, options, flops, moved, may_compile=False)
     state = method.init(images)
     function = functools.partial(distill.steps, method=method, draw=draw, length=sizes.steps)
 
-    def peer(module, compiled):
-        extra = {"compiled": True} if compiled else {}
+    def peer(module, around):
+        extra = {"around": around} if choose else {}
         return getattr(module, name)(_torch_pool(module, sizes), **options, **extra)
 
     return _work(
         jax.jit(function),
         (jax.random.key(2), state, pool, jnp.asarray(0)),
-        _torch_peers(peer, may_compile),
+        _torch_peers(peer, choose),
         flops,
         moved,
         pieces=sizes.steps,
@@ -392,16 +392,16 @@ def _work(function, arguments, peers, flops, moved, *, pieces=1, precision="defa
     return Work(Timed(run, 1 / pieces), peers, flops, moved, peak, seconds, precision)
 
 
-def _torch_peers(make, may_compile):
-    """Set-ups of the eager peer and, where there is CUDA, of the compiled one."""
+def _torch_peers(make, choose=True):
+    """Set-ups of the eager peer and, if there is a choice, of what else may make PyTorch fast."""
     if not HAS_TORCH:
         return {}
     import torch
 
     from experiments.speed import torch_peers
 
-    def timed(compiled):
-        run = make(torch_peers, compiled)
+    def timed(around):
+        run = make(torch_peers, around)
 
         def finished():
             run()
@@ -410,10 +410,8 @@ def _torch_peers(make, may_compile):
 
         return Timed(finished)
 
-    names = {"torch eager": False} | (
-        {"torch.compile": True} if may_compile and torch.cuda.is_available() else {}
-    )
-    return {name: functools.partial(timed, compiled) for name, compiled in names.items()}
+    ways = dict(list(torch_peers.AROUND.items())[: None if choose else 1])
+    return {name: functools.partial(timed, around) for name, around in ways.items()}
 
 
 def _torch(array):
