@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdd.data import datasets, folders
+from jaxdd.data import datasets, decoding, folders
 
 
 def save(path, value=0, *, mode="L", size=(12, 12), **options):
@@ -504,9 +504,9 @@ def test_a_program_named_like_an_image_is_not_run(tmp_path):
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "PIXELS", 143)
+    monkeypatch.setattr(decoding, "PIXELS", 143)
     save(tmp_path / "cat" / "a.png")
-    monkeypatch.setattr(folders, "_header", None)
+    monkeypatch.setattr(decoding, "_fill", None)
     with pytest.raises(ValueError, match="a.png does .*expected at most 143 pixels, found 12 × 12"):
         folders.read(tmp_path)
 
