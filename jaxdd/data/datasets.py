@@ -319,7 +319,7 @@ def _together(rows):
 def _statistics(images):
     # Sums of whole numbers are exact, so that blocks of rows change no bit. uint16 holds 255².
     total = square = 0
-    rows = max(1, 2**22 // images[0].size)
+    rows = max(1, 2**20 // images[0].size)
     for block in (images[first : first + rows] for first in range(0, len(images), rows)):
         total = total + block.sum(axis=(0, 1, 2), dtype=np.float64)
         squares = np.square(block, dtype=np.uint16)

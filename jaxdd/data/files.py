@@ -366,6 +366,7 @@ def row_writer(
         file.seek(0)
         _write_header(file, (sum(count for count, _ in parts), *shape))
     write_json(_beside(path), {"shape": shape, "parts": parts, "facts": facts})
+    touch_rows(path)
 
 
 def read_rows(path: str | os.PathLike) -> tuple[np.memmap, dict[str, Any]]:
@@ -407,9 +408,9 @@ def read_rows(path: str | os.PathLike) -> tuple[np.memmap, dict[str, Any]]:
 
 
 def touch_rows(path: str | os.PathLike) -> None:
-    """Marks rows as used last, for `prune`."""
-    for part in (path, _beside(path)):
-        os.utime(part)
+    """Marks rows as used last, for `prune`, and their digests just before, so that both go."""
+    os.utime(_beside(path))
+    os.utime(path)
 
 
 def sweep(folder: str | os.PathLike, name: str) -> None:
