@@ -10,9 +10,9 @@ that of pairs of runs over a few thousand of the files, one after the other: the
 distance between the quartiles. Files come from the page cache of the system. Needs 8 GB of disk and
 ten minutes on two cores.
 
-`anonymous` is what the process holds and the system cannot drop (RssAnon), until the training and
-the test set are there. `resident` is all that reading has touched (VmHWM); what is done with a map
-later counts there, too, as long as nobody else needs the memory.
+`anonymous` is what the process holds and the system cannot take back (RssAnon), until the training
+and the test set are there. `resident` is all that it has touched (VmHWM): their statistics read the
+map once, and its pages count as long as nobody else needs the memory.
 """
 
 import io
@@ -75,7 +75,7 @@ def read(root: pathlib.Path, cache: pathlib.Path, side: int, threads: int) -> di
     watcher.start()
     start = time.perf_counter()
     folder = folders.read(root, resize=side, seed=0, cache=cache, threads=threads)
-    seconds, resident = time.perf_counter() - start, _memory("VmHWM") - before
+    seconds = time.perf_counter() - start
     datasets.from_folder(folder)
     done.set()
     watcher.join()
@@ -84,7 +84,7 @@ def read(root: pathlib.Path, cache: pathlib.Path, side: int, threads: int) -> di
         "images": len(folder.labels),
         "anonymous": max(most) - most[0],
         "anonymous_before": most[0],
-        "resident": resident,
+        "resident": _memory("VmHWM") - before,
     }
 
 
