@@ -57,8 +57,8 @@ def survey(
         ValueError: a file that is no image, or none that is one.
     """
     first = _attempt(_header, files[0], skip_bad=True)
-    known = resize is not None and first is not None and not first.grey
-    function = _check_beginning if known else _header
+    side = None if first is None or first.grey else resize
+    function = _header if side is None else _check_beginning
     found = []
 
     def block(part):
@@ -66,8 +66,8 @@ def survey(
 
     _in_turn(block, files, _ROWS, found.extend, threads)
     fine = np.array([each is not None for each in found])
-    if known:
-        return fine, (resize, resize, 3)
+    if side is not None:
+        return fine, (side, side, 3)
     if not fine.any():
         raise ValueError(f"none of {len(files)} images decodes, such as {files[0]}")
     return fine, _shape([each for each in found if each is not None], resize)
