@@ -189,6 +189,89 @@ def test_what_holds_no_arrays_is_named_without_advice_to_unpickle(tmp_path, read
         read(tmp_path / "a")
 
 
+# --- rows that are mapped ----------------------------------------------------------------------
+
+
+def write_rows(path, *blocks, **facts):
+    with files.row_writer(path, (2, 3), facts) as add:
+        for block in blocks:
+            add(block)
+
+
+BLOCKS = [np.full((n, 2, 3), n % 256, np.uint8) for n in (4, 1, 0, 300)]
+
+
+def test_rows_are_a_map_of_numpys(tmp_path):
+    """Of 305 rows, a number with more digits than the header had when it was begun."""
+    write_rows(tmp_path / "a.npy", *BLOCKS, of="x")
+    rows, facts = files.read_rows(tmp_path / "a.npy")
+    assert isinstance(rows, np.memmap) and not rows.flags.writeable and facts == {"of": "x"}
+    np.testing.assert_array_equal(rows, np.concatenate(BLOCKS))
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), rows)
+    assert names(tmp_path) == ["a.json", "a.npy"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda rows, told: rows.write_bytes(rows.read_bytes()[:-1] + b"x"),
+        lambda rows, told: rows.write_bytes(rows.read_bytes()[:-6]),
+        lambda rows, told: np.save(rows, np.concatenate(BLOCKS)[:, :1]),
+        lambda rows, told: np.save(rows, np.concatenate(BLOCKS).astype(np.int8)),
+        lambda rows, told: told.write_text("{}"),
+        lambda rows, told: told.write_text("text"),
+    ],
+    ids=["byte", "cut", "shape", "type", "empty", "text"],
+)
+def test_rows_that_were_not_written_so(tmp_path, damage):
+    write_rows(tmp_path / "a.npy", *BLOCKS)
+    damage(tmp_path / "a.npy", tmp_path / "a.json")
+    with pytest.raises(ValueError, match=r"a\.(npy is not a readable|json is not readable)"):
+        files.read_rows(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("missing", ["a.npy", "a.json"])
+def test_rows_that_are_not_there(tmp_path, missing):
+    write_rows(tmp_path / "a.npy", *BLOCKS)
+    (tmp_path / missing).unlink()
+    with pytest.raises(FileNotFoundError):
+        files.read_rows(tmp_path / "a.npy")
+
+
+def test_rows_that_were_not_finished_leave_the_old_ones(tmp_path):
+    write_rows(tmp_path / "a.npy", BLOCKS[0])
+    with pytest.raises(ZeroDivisionError):
+        with files.row_writer(tmp_path / "a.npy", (2, 3), {}) as add:
+            add(BLOCKS[1])
+            raise ZeroDivisionError
+    assert files.read_rows(tmp_path / "a.npy")[0].tolist() == BLOCKS[0].tolist()
+    assert names(tmp_path) == ["a.json", "a.npy"]
+
+
+def test_rows_are_not_held_in_memory(tmp_path):
+    """Twelve megabytes in blocks of a quarter."""
+    block = np.zeros((100, 50, 50), np.uint8)
+    tracemalloc.start()
+    try:
+        with files.row_writer(tmp_path / "a.npy", (50, 50), {}) as add:
+            for _ in range(48):
+                add(block)
+        rows, _ = files.read_rows(tmp_path / "a.npy")
+        assert rows.shape == (4800, 50, 50)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 10**6
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_was_left_is_swept_up_and_locks_stay(tmp_path):
+    for name in (".a-1.npy.ff.tmp", ".a-2.json.ff.tmp", ".b-1.npy.ff.tmp", "a-1.npy", "a.lock"):
+        (tmp_path / name).write_text("text")
+    files.sweep(tmp_path, "a")
+    assert names(tmp_path) == [".b-1.npy.ff.tmp", "a-1.npy", "a.lock"]
+    files.prune(tmp_path, -1)
+    assert names(tmp_path) == ["a.lock"]
+
+
 # --- lines -------------------------------------------------------------------------------------
 
 

@@ -5,14 +5,19 @@ All images are made here, mostly of a single value, which says which one it is.
 
 import os
 import pathlib
+import shutil
+import signal
 import subprocess
 import sys
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdd.data import datasets, folders
+from jaxdd.data import datasets, decoding, files, folders
 
 
 def save(path, value=0, *, mode="L", size=(12, 12), **options):
@@ -504,9 +509,9 @@ def test_a_program_named_like_an_image_is_not_run(tmp_path):
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "PIXELS", 143)
+    monkeypatch.setattr(decoding, "PIXELS", 143)
     save(tmp_path / "cat" / "a.png")
-    monkeypatch.setattr(folders, "_header", None)
+    monkeypatch.setattr(decoding, "_fill", None)
     with pytest.raises(ValueError, match="a.png does .*expected at most 143 pixels, found 12 × 12"):
         folders.read(tmp_path)
 
@@ -592,6 +597,286 @@ print(peak() - before)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert int(run.stdout) < 150_000
+
+
+# ------------------------------------------------------------------ a map
+
+
+def shaded(folder, *, bad=(), side=12):
+    """Two classes of 11 images, each of one shade of red; some of them are cut off."""
+    for number in range(22):
+        path = folder / "ab"[number % 2] / f"{number:02}.png"
+        save(path, (10 * number, 0, 7), mode="RGB", size=(side, side))
+        if number in bad:
+            path.write_bytes(path.read_bytes()[:-30])
+    return folder
+
+
+def same(one, other):
+    """Whether two benchmarks hold the same bytes, under the same statistics."""
+    same = [one.mean, one.std, one.aligned] == [other.mean, other.std, other.aligned]
+    return same and datasets.digest(one) == datasets.digest(other)
+
+
+def maps(cache):
+    return sorted(path.name for path in pathlib.Path(cache).iterdir() if path.suffix != ".lock")
+
+
+@pytest.mark.parametrize("resize", [None, 8])
+@pytest.mark.parametrize("bad", [(), (3, 4, 17)])
+@pytest.mark.parametrize("layout", ["classes", "splits", "table"])
+def test_a_map_holds_what_memory_would(tmp_path, layout, bad, resize):
+    """Each split is a slice of the map, its rows those that are drawn or given otherwise."""
+    if layout == "splits":
+        for split in ("train", "test"):
+            shaded(tmp_path / "data" / split, bad=bad)
+    else:
+        shaded(tmp_path / "data", bad=bad)
+    if layout == "table":
+        rows = [f"{'ab'[n % 2]}/{n:02}.png,{n % 2},{n % 3},{'train test'.split()[n % 5 == 0]}"
+                for n in range(22)]  # fmt: skip
+        text = "\n".join(["file,label,attribute,split", *rows])
+        (tmp_path / "data" / "metadata.csv").write_text(text)
+    how = dict(skip_bad=True, resize=resize)
+    plain = folders.read(tmp_path / "data", **how)
+    made = datasets.from_folder(plain, seed=3)
+    for _ in range(2):  # made, and found
+        found = folders.read(tmp_path / "data", seed=3, cache=tmp_path / "cache", **how)
+        assert isinstance(found.images, np.memmap) and isinstance(plain.images, np.ndarray)
+        assert found.skipped == plain.skipped and len(found.skipped) == len(bad) * (
+            1 + (layout == "splits")
+        )
+        other = datasets.from_folder(found, seed=5)
+        assert same(made, other)
+        for part in (other.train, other.test):
+            assert np.shares_memory(part.images, found.images)
+    assert same(made, datasets.from_folder(folders.read(tmp_path / "data", seed=3, **how)))
+
+
+def test_a_map_begins_at_a_size(tmp_path):
+    shaded(tmp_path / "data")
+    size = 22 * 12 * 12 * 3
+    found = folders.read(tmp_path / "data", map_from=size + 1)
+    assert not isinstance(found.images, np.memmap)
+
+
+def test_the_default_cache_is_that_of_jaxdd(tmp_path, monkeypatch):
+    """It is cut to its budget before another map is made; a named one is not."""
+    monkeypatch.setattr(files, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(folders, "MAP_BYTES", 21_000)
+    shaded(tmp_path / "data")
+    for resize in (12, 12, 11):
+        found = folders.read(tmp_path / "data", resize=resize, map_from=1)
+        assert isinstance(found.images, np.memmap) and not found.images.flags.writeable
+    assert len(maps(tmp_path / "cache" / "folders")) == 4
+    folders.read(tmp_path / "data", resize=13, map_from=1)
+    left = maps(tmp_path / "cache" / "folders")
+    assert [pathlib.Path(name).suffix for name in left] == [".json", ".npy"] * 2
+    for resize in (12, 11):
+        folders.read(tmp_path / "data", resize=resize, cache=tmp_path / "own")
+    assert len(maps(tmp_path / "own")) == 4
+
+
+def decoded(monkeypatch):
+    """Counts the images that are decoded from now on."""
+    count, fill = [], decoding._fill
+
+    def counted(file, out):
+        count.append(pathlib.Path(file).name)
+        return fill(file, out)
+
+    monkeypatch.setattr(decoding, "_fill", counted)
+    return count
+
+
+def test_images_of_a_map_are_decoded_once(tmp_path, monkeypatch):
+    shaded(tmp_path / "data")
+    count, read = (
+        decoded(monkeypatch),
+        lambda **how: folders.read(
+            **(dict(path=tmp_path / "data", seed=0, cache=tmp_path / "cache") | how)
+        ),
+    )
+    first = read()
+    assert len(count) == 22
+    monkeypatch.chdir(tmp_path)
+    assert values(read(path="data")) == values(first) and len(count) == 22
+    for changed in (dict(seed=1), dict(resize=9), dict(skip_bad=True)):
+        read(**changed)
+        read(**changed)
+    assert len(count) == 4 * 22
+
+
+@pytest.mark.parametrize("change", ["content", "time", "more", "fewer", "name"])
+def test_other_files_are_another_map(tmp_path, change):
+    path = shaded(tmp_path / "data") / "a" / "04.png"
+    before = folders.read(tmp_path / "data", cache=tmp_path / "cache")
+    status = path.stat()
+    if change == "content":
+        save(path, (99, 0, 7), mode="RGB")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 10))
+    elif change == "time":
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 10))
+    elif change == "more":
+        save(path.with_name("98.png"), (98, 0, 7), mode="RGB")
+    elif change == "fewer":
+        path.unlink()
+    else:
+        path.rename(path.with_name("97.png"))
+    after = folders.read(tmp_path / "data", cache=tmp_path / "cache")
+    assert len(maps(tmp_path / "cache")) == 4
+    assert (values(after) == values(before)) == (change == "time")
+    assert values(after) == values(folders.read(tmp_path / "data"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda rows, told: rows.write_bytes(rows.read_bytes()[:-1] + b"x"),
+        lambda rows, told: rows.write_bytes(rows.read_bytes()[:-1]),
+        lambda rows, told: rows.unlink(),
+        lambda rows, told: told.unlink(),
+        lambda rows, told: told.write_text("{"),
+        lambda rows, told: told.write_text("[]"),
+        lambda rows, told: told.write_text(told.read_text().replace("/a/02.png", "/a/06.png")),
+    ],
+    ids=["byte", "cut", "no rows", "no digests", "no JSON", "list", "another skipped"],
+)
+def test_a_damaged_map_is_made_anew(tmp_path, damage, monkeypatch):
+    shaded(tmp_path / "data", bad=[2])
+    how = dict(cache=tmp_path / "cache", skip_bad=True)
+    expected = values(folders.read(tmp_path / "data", **how))
+    told, rows = (tmp_path / "cache" / name for name in maps(tmp_path / "cache"))
+    damage(rows, told)
+    count = decoded(monkeypatch)
+    for _ in range(2):
+        found = folders.read(tmp_path / "data", **how)
+        assert values(found) == expected and found.skipped == ("a/02.png",)
+    assert len(count) == 22
+
+
+def test_an_image_that_does_not_decode_leaves_no_map(tmp_path):
+    shaded(tmp_path / "data", bad=[5])
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"b/05\.png does not decode"):
+            folders.read(tmp_path / "data", cache=tmp_path / "cache")
+        assert maps(tmp_path / "cache") == []
+
+
+def test_what_is_no_image_is_named_before_one_is_decoded(tmp_path, monkeypatch):
+    """Even where the size is given and the first image in colour, so that no header is needed."""
+    shaded(tmp_path / "data")
+    count, last = decoded(monkeypatch), tmp_path / "data" / "b" / "21.png"
+    for content in (b"", b"no image"):
+        last.write_bytes(content)
+        with pytest.raises(ValueError, match=r"b/21\.png does not decode: it is none of PNG, JPEG"):
+            folders.read(tmp_path / "data", resize=8)
+    last.unlink()
+    last.symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"b/21\.png does not decode: FileNotFoundError"):
+        folders.read(tmp_path / "data", resize=8)
+    assert count == []
+
+
+def test_a_killed_build_leaves_nothing_that_is_read_and_is_swept_up(tmp_path):
+    """Killed after the eighth of 22 images, when some of them are on the disk."""
+    shaded(tmp_path / "data")
+    code = f"""
+import os, signal
+from jaxdd.data import decoding, folders
+fill, count = decoding._fill, []
+def killing(file, out):
+    count.append(file)
+    if len(count) == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return fill(file, out)
+decoding._fill = killing
+folders.read({str(tmp_path / "data")!r}, cache={str(tmp_path / "cache")!r}, threads=1)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    (left,) = maps(tmp_path / "cache")
+    assert left.startswith(".data-") and left.endswith(files.TEMPORARY)
+    found = folders.read(tmp_path / "data", cache=tmp_path / "cache")
+    assert values(found) == values(folders.read(tmp_path / "data"))
+    assert len(maps(tmp_path / "cache")) == 2 and left not in maps(tmp_path / "cache")
+
+
+def test_a_disk_that_fills_up_is_an_error_and_leaves_nothing(tmp_path, full_disk):
+    shaded(tmp_path / "data")
+    with pytest.raises(OSError, match="No space left"):
+        folders.read(tmp_path / "data", cache=tmp_path / "cache")
+    assert maps(tmp_path / "cache") == []
+
+
+def test_a_disk_without_room_is_told_before_the_first_image(tmp_path, monkeypatch):
+    shaded(tmp_path / "data")
+    count = decoded(monkeypatch)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 0, 9_503))
+    with pytest.raises(OSError, match="9,504 bytes of images, room for 9,503; name another folder"):
+        folders.read(tmp_path / "data", cache=tmp_path / "cache")
+    assert count == []
+
+
+def test_two_that_build_at_once_decode_once(tmp_path, monkeypatch):
+    shaded(tmp_path / "data")
+    count = decoded(monkeypatch)
+    read = lambda _: folders.read(tmp_path / "data", cache=tmp_path / "cache", threads=1)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(read, range(2))
+    assert len(count) == 22 and values(one) == values(other)
+
+
+def test_too_few_to_draw_from_are_told_before_the_first_image(tmp_path, monkeypatch):
+    shaded(tmp_path / "data")
+    save(tmp_path / "data" / "c" / "x.png", (1, 2, 3), mode="RGB")
+    count = decoded(monkeypatch)
+    with pytest.raises(ValueError, match="class 'c' needs at least 2 images, .* found 1"):
+        folders.read(tmp_path / "data", seed=0, cache=tmp_path / "cache")
+    assert count == []
+
+
+def test_few_blocks_are_in_memory_whatever_their_number(tmp_path, monkeypatch):
+    """Four thousand images of 3 KB are 12 MB: two threads hold at most six blocks of 64."""
+    save(tmp_path / "data" / "a" / "0.png", (1, 2, 3), mode="RGB")
+    names = [str(tmp_path / "data" / "a" / "0.png")] * 4_000
+    waiting, most, lock = [0], [0], threading.Lock()
+
+    def counted(file, out):
+        with lock:
+            waiting[0] += 1
+            most[0] = max(most[0], waiting[0])
+        return True
+
+    def add(block):
+        with lock:
+            waiting[0] -= len(block)
+
+    monkeypatch.setattr(decoding, "_fill", counted)
+    tracemalloc.start()
+    try:
+        good = decoding.decode(names, (32, 32, 3), add, threads=2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert good.all() and len(good) == 4_000 and waiting == [0]
+    assert most[0] <= 6 * 64 and peak < 8 * 64 * 32 * 32 * 3 + 500_000
+
+
+def test_statistics_need_no_second_copy(tmp_path):
+    """Twelve million bytes, whose squares would be twice as many."""
+    images = np.random.default_rng(0).integers(0, 256, (4_000, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(4_000) % 2
+    test = images[:2], labels[:2]
+    tracemalloc.start()
+    try:
+        made = datasets.from_arrays(images, labels, test=test)
+        assert tracemalloc.get_traced_memory()[1] < images.nbytes
+    finally:
+        tracemalloc.stop()
+    flat = images.reshape(-1, 3).astype(np.float64)
+    mean, square = flat.mean(axis=0), np.square(flat).mean(axis=0)
+    assert made.mean == tuple(mean / 255) and made.std == tuple(np.sqrt(square - mean**2) / 255)
 
 
 # ------------------------------------------------------------------ from here on

@@ -132,6 +132,19 @@ def ended(path: pathlib.Path) -> Iterator[str]:
         yield f"| {name} | {' | '.join(numbers)} |"
 
 
+def mapped_folders(path: pathlib.Path) -> Iterator[str]:
+    """Yields the lines of a table of what `experiments.speed.folders` measured."""
+    titles = ("images", "one thread, per s", "two threads, per s", "ratio", "anonymous", "resident")
+    titles = (*titles, "map", "found again")
+    yield f"| [resized to](experiments/results/{path.name}) | {' | '.join(titles)} |"
+    yield f"|---|{'--:|' * len(titles)}"
+    for row in files.read_json(path)["rows"]:
+        numbers = [f"{row[name]:,.0f}" for name in ("images", "one_thread_per_second")]
+        numbers += [f"{row['per_second']:,.0f}", f"{row['ratio']:.2f} ± {row['ratio_spread']:.2f}"]
+        numbers += [f"{row[name] / 1e6:,.0f} MB" for name in ("anonymous", "resident", "map_bytes")]
+        yield f"| {row['side']} | {' | '.join(numbers)} | {row['seconds_again']:.1f} s |"
+
+
 def recognised(path: pathlib.Path) -> Iterator[str]:
     """Yields the lines of a table of what `experiments.recognition` measured."""
     found = files.read_json(path)["found"]
@@ -288,6 +301,8 @@ def blocks() -> Iterator[list[str]]:
         yield list(timed(path))
         if files.read_json(path)["sweeps"]:
             yield list(swept(path))
+    for path in sorted(RESULTS.glob("folders-*.json")):
+        yield list(mapped_folders(path))
     for path in sorted(RESULTS.glob("end-to-end-*.json")):
         yield list(ended(path))
     for score in seeds.GRID.scores:

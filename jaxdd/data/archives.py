@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxdd.data import files
 
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "jaxdd"
+CACHE = files.CACHE
 """Where downloads are kept, one folder per archive, and the benchmarks made of them."""
 
 TIMEOUT = 3, 30

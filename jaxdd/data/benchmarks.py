@@ -24,9 +24,11 @@ from jaxdd.data import (
     bias,
     corruptions,
     datasets,
+    decoding,
     degradations,
     files,
     folders,
+    layouts,
     published,
 )
 from jaxdd.data.datasets import Benchmark, Dataset
@@ -718,8 +720,8 @@ def _published(name, data_dir, test, *, seed, **asked):
         raise ValueError(f"{name} must be downloaded by hand; give the folder as data_dir")
     layout = published.LAYOUTS[name]
     strategy = augment.OPERATIONS if layout.flips else datasets.UNFLIPPED
-    found = published.read(name, data_dir, **asked)
-    benchmark = datasets.from_folder(found, strategy=strategy, name=name, seed=seed)
+    found = published.read(name, data_dir, seed=seed, **asked)
+    benchmark = datasets.from_folder(found, strategy=strategy, name=name)
     if test == "conflicting":
         benchmark = _conflicting(benchmark)
     if not len(benchmark.test.labels):
@@ -738,13 +740,13 @@ def _photographs(folder):
     """The photographs in a folder at a fifth of their size, cut to that of the smallest."""
     from PIL import Image
 
-    paths = sorted(p for p in pathlib.Path(folder).iterdir() if p.suffix.lower() in folders.ENDINGS)
+    paths = sorted(p for p in pathlib.Path(folder).iterdir() if p.suffix.lower() in layouts.ENDINGS)
     if not paths:
         raise FileNotFoundError(f"no photographs of frost in {folder}")
     photographs = []
     for path in paths:
         try:
-            photograph = Image.open(path, formats=folders.FORMATS).convert("RGB")
+            photograph = Image.open(path, formats=decoding.FORMATS).convert("RGB")
         except Exception as error:  # pillow raises OSError, SyntaxError, struct.error and more
             raise ValueError(f"{path} does not decode: {error!r}") from error
         if min(photograph.size) < 5 * 32:

@@ -6,7 +6,6 @@ as they are on disk (grey or RGB, 0..255), and beside them what one needs to nor
 score them. Attributes travel along for scoring only.
 """
 
-import math
 import numbers
 import pathlib
 from collections.abc import Callable, Sequence
@@ -160,28 +159,24 @@ def from_folder(
         seed: draws the test images where the folder does not say which they are.
 
     Returns:
-        The benchmark; a stratified fifth is split off unless the folder has a test set.
+        The benchmark; a stratified fifth is split off unless the folder has a test set. Splits that
+        lie together in the folder's images, as they do in a map, are views of them.
 
     Raises:
         TypeError: a strategy that is a string.
         ValueError: an unknown augmentation operation, a class without training images, or with
             fewer than two when splitting.
     """
-    data, test = Dataset(folder.images, folder.labels, folder.attributes), None
-    counts = np.bincount(folder.labels, minlength=len(folder.class_names))
-    if folder.test is None and counts.min() < 2:
-        raise ValueError(
-            f"class {folder.class_names[counts.argmin()]!r} needs at least 2 images, to train and "
-            f"to test on, found {counts.min()}"
-        )
-    if folder.test is not None:
-        data, test = select(data, ~folder.test), select(data, folder.test)
+    test = folder.test
+    if test is None:
+        seed = check_integer("seed", seed, 0, 2**32 - 1)
+        test = folders.held_out(folder.labels, seed=seed, names=folder.class_names)
+    data = Dataset(folder.images, folder.labels, folder.attributes)
     made = from_arrays(
-        *data,
-        test=test,
+        *select(data, _together(~test)),
+        test=select(data, _together(test)),
         num_classes=len(folder.class_names),
         strategy=strategy,
-        seed=seed,
         name=name,
     )
     return made._replace(
@@ -189,8 +184,8 @@ def from_folder(
     )
 
 
-def select(data: Dataset, rows: np.ndarray) -> Dataset:
-    """Returns some of the samples; rows are their indices [m], or a mask [n]."""
+def select(data: Dataset, rows: np.ndarray | slice) -> Dataset:
+    """Returns some of the samples; rows are indices [m], a mask [n], or a slice, for views."""
     attributes = None if data.attributes is None else data.attributes[rows]
     return Dataset(data.images[rows], data.labels[rows], attributes)
 
@@ -305,24 +300,29 @@ def check_integer(name: str, value: int, low: int, high: int) -> int:
 
 
 def _split(data, fraction, *, seed):
-    """Sends ceil(n · fraction) samples to the test side, of each class its share within one."""
-    counts = np.bincount(data.labels)
-    quota = counts * fraction
-    taken = np.floor(quota).astype(int)
-    short = math.ceil(round(len(data.labels) * fraction, 6)) - taken.sum()
-    taken[np.argsort(taken - quota, kind="stable")[:short]] += 1
-    taken = np.clip(taken, 1, counts - 1)
-    # A stream of its own: people make their arrays with default_rng(0), too.
-    draws = np.random.default_rng((seed, 0x5011)).random(len(data.labels))
-    held = bias.rank_in_class(draws, data.labels, xp=np) < taken[data.labels]
+    held = folders.held_out(data.labels, seed=seed, fraction=fraction)
     return select(data, ~held), select(data, held)
 
 
+def _together(rows):
+    """A slice where the rows of a mask are neighbours, which copies nothing."""
+    (found,) = np.nonzero(rows)
+    if len(found) and found[-1] - found[0] + 1 == len(found):
+        return slice(found[0], found[-1] + 1)
+    return rows
+
+
 def _statistics(images):
-    # uint16 holds 255², and keeps the temporary at twice the images.
-    mean = images.mean(axis=(0, 1, 2), dtype=np.float64)
-    square = np.square(images, dtype=np.uint16).mean(axis=(0, 1, 2), dtype=np.float64)
-    std = np.sqrt(np.maximum(square - mean**2, 0)) / 255
+    # Sums of whole numbers are exact, so that blocks of rows change no bit. uint16 holds 255².
+    total = square = 0
+    rows = max(1, 2**20 // images[0].size)
+    for block in (images[first : first + rows] for first in range(0, len(images), rows)):
+        total = total + block.sum(axis=(0, 1, 2), dtype=np.float64)
+        squares = np.square(block, dtype=np.uint16)
+        square = square + squares.sum(axis=(0, 1, 2), dtype=np.float64)
+    n = images[..., 0].size
+    mean = total / n
+    std = np.sqrt(np.maximum(square / n - mean**2, 0)) / 255
     return tuple((mean / 255).tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 
@@ -364,7 +364,7 @@ def _images(name, images):
             "transpose it by (0, 2, 3, 1)"
         )
     if images.dtype == np.uint8:
-        if images.max() == 1:
+        if images[:1].max() < 2 and images.max() == 1:  # most often the first one tells
             raise ValueError(
                 f"{name} must reach beyond 1 of 0..255 when they are uint8, or all are black; "
                 "multiply masks of 0 and 1 by 255, or give them as floats"

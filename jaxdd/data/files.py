@@ -1,12 +1,15 @@
 """Files that appear whole or not at all: JSON, arrays, and anything else written by a path.
 
 They are written beside their destination, flushed to the disk and renamed; files of JSON lines grow
-by whole lines.
+by whole lines. Rows that need not fit memory are NumPy's .npy, which is mapped, with digests beside
+it in JSON.
 """
 
 import contextlib
+import glob
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -14,14 +17,21 @@ import pathlib
 import secrets
 import time
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "jaxdd"
+"""Where downloads are kept, and what was made of them or took long to read."""
+
 TEMPORARY = ".tmp"
 """How the names of files and folders end while they are being written."""
+
+LOCK = ".lock"
+"""How the names of locks end."""
 
 UNPACKED = 2**30
 """Bytes that the arrays of an .npz file may unpack to, or as many as the file has."""
@@ -78,13 +88,14 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 def prune(folder: str | os.PathLike, budget: int) -> None:
     """Deletes the files of a cache that were touched first, until the others fit a budget.
 
-    What killed processes left half-written is deleted as well, after an hour.
+    What killed processes left half-written is deleted as well, after an hour. Locks stay.
 
     Args:
         folder: of the files; those in folders below it stay. It may be absent.
         budget: in bytes.
     """
-    files = [(path.stat(), path) for path in pathlib.Path(folder).glob("*") if path.is_file()]
+    found = [path for path in pathlib.Path(folder).glob("*") if path.suffix != LOCK]
+    files = [(path.stat(), path) for path in found if path.is_file()]
     for status, path in sorted(files, key=lambda entry: -entry[0].st_mtime):
         budget -= status.st_size
         stale = path.name.endswith(TEMPORARY) and time.time() - status.st_mtime > 3600
@@ -311,6 +322,114 @@ def read_array(path: str | os.PathLike) -> np.ndarray:
             raise ValueError(f"{path} is not a readable .npy file: {error}") from None
         except Exception as error:
             raise ValueError(f"{path} is not a readable .npy file") from error
+
+
+@contextlib.contextmanager
+def row_writer(
+    path: str | os.PathLike, shape: tuple[int, ...], facts: dict[str, Any]
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yields a function that adds rows to an .npy file, which appears when the block succeeds.
+
+    Rows are written, not mapped, so that memory holds none of them and a full disk is an error and
+    no signal. The digests of what was added appear last, in a file of JSON beside it; rows without
+    them are those of a writer that was killed.
+
+    Args:
+        path: the file, whose name ends in .npy.
+        shape: of a row.
+        facts: what else is kept beside the digests, as in `write_json`; the block may add some.
+
+    Yields:
+        add(rows), of uint8 [b, *shape], any number of times.
+
+    Raises:
+        OSError: the disk is full; the old files are intact.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with row_writer(f"{folder}/a.npy", (2,), {"of": "a"}) as add:
+    ...         add(np.uint8([[1, 2]]))
+    ...         add(np.uint8([[3, 4], [5, 6]]))
+    ...     rows, facts = read_rows(f"{folder}/a.npy")
+    >>> type(rows).__name__, rows.tolist(), facts
+    ('memmap', [[1, 2], [3, 4], [5, 6]], {'of': 'a'})
+    """
+    parts = []
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+
+        def add(rows):
+            file.write(np.ascontiguousarray(rows, np.uint8).data)
+            parts.append((len(rows), digest(rows)))
+
+        _write_header(file, (0, *shape))
+        yield add
+        file.seek(0)
+        _write_header(file, (sum(count for count, _ in parts), *shape))
+    write_json(_beside(path), {"shape": shape, "parts": parts, "facts": facts})
+    touch_rows(path)
+
+
+def read_rows(path: str | os.PathLike) -> tuple[np.memmap, dict[str, Any]]:
+    """Maps the rows that a `row_writer` wrote into memory, once they have their digests.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The rows, read-only, and what was kept with them.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no digests beside it.
+        ValueError: the rows or the digests are damaged.
+    """
+    told = read_json(_beside(path))
+    try:
+        rows = np.lib.format.open_memmap(path, mode="r")
+        counts, digests = zip(*told["parts"], strict=True)
+        if rows.dtype != np.uint8 or rows.shape != (sum(counts), *told["shape"]):
+            raise _Refused(f"it holds {rows.dtype} {rows.shape}, which was not written")
+        size = math.prod(rows.shape[1:])
+        starts = [rows.offset + size * first for first in itertools.accumulate(counts, initial=0)]
+
+        def is_whole(start, end, expected):
+            # Not by the map, whose pages would count as memory of this process.
+            return digest(np.fromfile(path, np.uint8, end - start, offset=start)) == expected
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            if not all(pool.map(is_whole, starts, starts[1:], digests)):
+                raise _Refused("its rows are not what their digests say")
+        return rows, told["facts"]
+    except FileNotFoundError:
+        raise
+    except _Refused as error:
+        raise ValueError(f"{path} is not a readable .npy file: {error}") from None
+    except Exception as error:
+        raise ValueError(f"{path} is not a readable .npy file") from error
+
+
+def touch_rows(path: str | os.PathLike) -> None:
+    """Marks rows as used last, for `prune`, and their digests just before, so that both go."""
+    os.utime(_beside(path))
+    os.utime(path)
+
+
+def sweep(folder: str | os.PathLike, name: str) -> None:
+    """Deletes what killed processes left of files whose names begin with `name`.
+
+    Only for who holds a lock against those that write such files now.
+    """
+    for path in pathlib.Path(folder).glob(f".{glob.escape(name)}*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def _write_header(file, shape):
+    """Of the same length for any number of rows, for which NumPy leaves room."""
+    head = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, head)
+
+
+def _beside(path):
+    return pathlib.Path(path).with_suffix(".json")
 
 
 class _Refused(ValueError):

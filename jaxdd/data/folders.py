@@ -1,42 +1,46 @@
 """Disk: a folder of images, one's own data, as arrays.
 
-A folder per class, a table beside the images, or BFFHQ: each layout becomes rows of file, label,
-attribute and split, and from there on they are one. Names, the table and the headers of all files
-are checked before the first image is decoded. Images are decoded a few at a time, each straight
-into its place, so that originals of any size fit.
+A folder per class, a table beside the images, or BFFHQ: `jaxdd.data.layouts` makes each of them
+rows of file, label, attribute and split, and from there on they are one. Names, the table and the
+headers of all files are checked before the first image is decoded. `jaxdd.data.decoding` decodes a
+few at a time, so that originals of any size fit.
+
+Decoded images that are too many for memory go to an .npy file, which is mapped: those to train on,
+then those to test on, so that each split is a slice that nobody copies. The file appears whole,
+under a name that says all it depends on, and is verified by its digests when it is read. Grain and
+array_record keep *encoded* records, which are decoded whenever they are drawn; here each image is
+decoded once, and a pool on devices takes rows from any place, for which NumPy's map is enough.
 """
 
-import csv
-import difflib
+import contextlib
+import errno
+import functools
+import hashlib
 import itertools
-import numbers
+import json
+import math
 import os
 import pathlib
-import re
+import shutil
 import unicodedata
-import warnings
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from importlib import metadata
+from typing import NamedTuple
 
+import filelock
 import numpy as np
 
-from jaxdd.data import files
+from jaxdd.data import decoding, files, layouts
+from jaxdd.data.layouts import Row
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-"""How the names of images end."""
+MAP_FROM = 2**28
+"""Bytes of decoded images from which on they are mapped instead of held in memory."""
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "PPM", "WEBP")
-"""What images are, whatever their names say; Pillow opens others only with programs of theirs."""
+MAP_BYTES = 64 * 2**30
+"""Size of the cache of maps, of which the least recently used are deleted beyond it."""
 
-PIXELS = 100_000_000
-"""Pixels that an image may have."""
-
-_TABLES = ("metadata.csv", "metadata.parquet")
-_FILE_NAME = "file_name"
-_SPLITS = ("train", "test")
-_GREY = ("1", "L", "LA", "F", "I", "I;16", "I;16B", "I;16L", "I;16N")
-_LARGEST = 256
+_VERSION = 1  # counts changes of the bytes that a file decodes to
+_DRAWN = ("train", "test")
 _FEW = 8  # images that may all differ in their attribute
 
 
@@ -44,7 +48,8 @@ class Folder(NamedTuple):
     """Images of a folder, with what its names or its table say about them.
 
     Attributes:
-        images: uint8 [n, h, w, c]; c is 1 if every file is grey, otherwise 3.
+        images: uint8 [n, h, w, c]; c is 1 if every file is grey, otherwise 3. A read-only
+            `np.memmap` where they are mapped.
         labels: class of each image, int32 [n], an index into `class_names`.
         attributes: bias attribute of each image, int32 [n], an index into `attribute_names`, or
             None.
@@ -63,22 +68,6 @@ class Folder(NamedTuple):
     skipped: tuple[str, ...]
 
 
-class Row(NamedTuple):
-    """An image of a folder, and what its name or its table says about it.
-
-    Attributes:
-        file: the image.
-        label: its class.
-        attribute: its bias attribute, where known.
-        split: train or test, where known.
-    """
-
-    file: pathlib.Path
-    label: str
-    attribute: str | None = None
-    split: str | None = None
-
-
 def read(
     path: str | os.PathLike,
     *,
@@ -86,6 +75,10 @@ def read(
     skip_bad: bool = False,
     label: str | None = None,
     attribute: str | None = None,
+    seed: int | None = None,
+    cache: str | os.PathLike | None = None,
+    map_from: int = MAP_FROM,
+    threads: int | None = None,
 ) -> Folder:
     """Reads a folder of images.
 
@@ -103,8 +96,12 @@ def read(
     Images of one size up to 256 stay as they are. Otherwise their central squares are resized to
     the median of the shorter sides, but at least 8 and at most 32. Images are turned upright as
     EXIF says and laid over black where transparent; 16 bits become 8; an animation is its first
-    frame. Images of more than `PIXELS` do not decode, and links that lead out of the folder are
-    refused.
+    frame. Images of more than `decoding.PIXELS` do not decode, and links that lead out of the
+    folder are refused.
+
+    Images that are mapped are decoded once and kept, under a name that says all they depend on: the
+    names, sizes and times of the files, and how they are read. A file of the cache that is damaged
+    is made anew; one that is half-written, since its process was killed, is never read.
 
     Args:
         path: the folder.
@@ -113,16 +110,25 @@ def read(
         label: column of the table that holds the class; "label" by default.
         attribute: column that holds the bias attribute, of however many; "attribute" by default,
             where there is one of that name.
+        seed: draws the images to test on, as `held_out` does, where the folder does not say
+            which they are; None leaves that to `datasets.from_folder`, which then copies both
+            parts.
+        cache: folder to keep decoded images in; images are mapped whatever their size if it is
+            given. By default `~/.cache/jaxdd/folders`, where what was used first is deleted beyond
+            `MAP_BYTES`.
+        map_from: bytes of decoded images from which on they are mapped.
+        threads: as in `decoding.decode`.
 
     Returns:
-        The images in the order of the table, or of their paths with those for training first.
+        The images in the order of the table or of their paths, those for training first.
 
     Raises:
         TypeError: a size that is no integer.
         FileNotFoundError: the folder, or a file named in the table, does not exist.
         ImportError: metadata.parquet without pyarrow.
         ValueError: a layout or table that is not as above, an image that does not decode, or a
-            class without training images.
+            class without training images, or with one if it is to be tested on, too.
+        OSError: the cache cannot be written to, or has no room for the images.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -135,17 +141,57 @@ def read(
     ((2, 16, 16, 3), [0, 1], ('day', 'night'))
     """
     if resize is not None:
-        _check_size(resize)
+        decoding.check_size(resize)
     root = _existing(path)
-    tables = [root / name for name in _TABLES if (root / name).is_file()]
-    if len(tables) > 1:
-        raise ValueError(f"{root} holds both {' and '.join(_TABLES)}, expected one of them")
-    chosen = {"label": label, "attribute": attribute}
-    if not tables and {*chosen.values()} != {None}:
-        named = " and ".join(f"{use} {name!r}" for use, name in chosen.items() if name is not None)
-        raise ValueError(f"{root} has no {_TABLES[0]} with columns; found no use for {named}")
-    rows = _table_rows(root, tables[0], chosen) if tables else _folder_rows(root)
-    return load(root, rows, resize=resize, skip_bad=skip_bad)
+    rows = layouts.rows(root, label=label, attribute=attribute)
+    return load(
+        root,
+        rows,
+        resize=resize,
+        skip_bad=skip_bad,
+        seed=seed,
+        cache=cache,
+        map_from=map_from,
+        threads=threads,
+    )
+
+
+def held_out(
+    labels: np.ndarray, *, seed: int, fraction: float = 0.2, names: Sequence[str] | None = None
+) -> np.ndarray:
+    """Draws ceil(n · fraction) images to test on, of each class its share within one.
+
+    Args:
+        labels: class of each image, integers [n] of which none is left out.
+        seed: of the draw.
+        fraction: share to draw, in (0, 1); at least one image of each class goes to either side.
+        names: of the classes, for errors.
+
+    Returns:
+        Which images are drawn, bool [n].
+
+    Raises:
+        ValueError: a class with fewer than two images.
+
+    >>> held_out(np.array([0, 1, 0, 1]), seed=0).tolist().count(True)
+    2
+    """
+    counts = np.bincount(labels, minlength=len(names or ()))
+    if counts.min() < 2:
+        name = int(counts.argmin()) if names is None else names[int(counts.argmin())]
+        raise ValueError(
+            f"class {name!r} needs at least 2 images, to train and to test on, found {counts.min()}"
+        )
+    quota = counts * fraction
+    taken = np.floor(quota).astype(int)
+    short = math.ceil(round(len(labels) * fraction, 6)) - taken.sum()
+    taken[np.argsort(taken - quota, kind="stable")[:short]] += 1
+    taken = np.clip(taken, 1, counts - 1)
+    # A stream of its own: people make their arrays with default_rng(0), too.
+    draws = np.random.default_rng((seed, 0x5011)).random(len(labels))
+    order = np.lexsort((draws, labels))
+    rank = np.argsort(order) - np.searchsorted(labels[order], labels)
+    return rank < taken[labels]
 
 
 def bffhq(path: str | os.PathLike, *, conflict: float = 0.005, resize: int = 64) -> Folder:
@@ -172,19 +218,11 @@ def bffhq(path: str | os.PathLike, *, conflict: float = 0.005, resize: int = 64)
     Source: Lee et al., Learning Debiased Representation via Disentangled Feature Augmentation,
     NeurIPS 2021.
     """
-    _check_size(resize)
+    decoding.check_size(resize)
     root = _existing(path)
     root = root / "bffhq" if (root / "bffhq").is_dir() else root
-    train = root / f"{100 * conflict:g}pct"
-    if not train.is_dir():
-        present = ", ".join(sorted(p.name for p in root.glob("*pct"))) or "no folder of that kind"
-        raise FileNotFoundError(f"{train} does not exist, found {present}")
-    folders = [(train / "align", "train"), (train / "conflict", "train"), (root / "test", "test")]
-    rows = [_bffhq_row(file, split) for folder, split in folders for file in _images(root, folder)]
+    rows = layouts.bffhq(root, conflict)
     return load(root, rows, resize=resize)
-
-
-# --- rows from names ---------------------------------------------------------------------------
 
 
 def _existing(path):
@@ -196,241 +234,19 @@ def _existing(path):
     return root
 
 
-def _folder_rows(root):
-    folders = {folder.name.lower(): folder for folder in _folders(root)}
-    named_so = folders.keys() <= {*_SPLITS, "valid", "val", "validation"}
-    both = folders.keys() >= {*_SPLITS}
-    if not (named_so or both):
-        _check_no_wrapper(root, list(folders.values()))
-        return _class_rows(root, root, None)
-    if not (named_so and both):
-        found = ", ".join(sorted(folder.name for folder in folders.values()))
-        raise ValueError(f"{root} holds {found}; expected train and test, maybe valid, or classes")
-    return [row for split in _SPLITS for row in _class_rows(root, folders[split], split)]
-
-
-def _check_no_wrapper(root, folders):
-    if len(folders) == 1:
-        inside = [p for p in folders[0].iterdir() if not _is_hidden(p.name)]
-        if len(inside) > 1 and all(p.is_dir() for p in inside):
-            raise ValueError(
-                f"{root} holds {folders[0].name} alone, whose folders may be the classes"
-            )
-
-
-def _class_rows(root, above, split):
-    return [
-        Row(file, folder.name, None, split)
-        for folder in _folders(above)
-        for file in _images(root, folder)
-    ]
-
-
-def _bffhq_row(file, split):
-    match = re.fullmatch(r".*_([01])_([01])", file.stem)
-    if match is None:
-        raise ValueError(f"{file}: expected a name that ends in _y_b, with y and b either 0 or 1")
-    return Row(file, match[1], match[2], split)
-
-
-def _folders(root):
-    entries = sorted(p for p in root.iterdir() if not _is_hidden(p.name))
-    expected = f"expected a folder for each class, or {_TABLES[0]}"
-    stray = next(filter(_is_image, entries), None)
-    if stray:
-        raise ValueError(f"{stray} is in no class, {expected}")
-    folders = [p for p in entries if p.is_dir()]
-    if not folders:
-        raise ValueError(f"no images in {root}, {expected}")
-    return folders
-
-
-def _images(root, folder):
-    _check_inside(root, folder)
-    found = sorted(
-        p
-        for p in folder.rglob("*")
-        if _is_image(p) and not any(map(_is_hidden, p.relative_to(folder).parts))
-    )
-    if not found:
-        raise ValueError(f"no images in {folder}, expected names that end in {' '.join(ENDINGS)}")
-    for link in filter(pathlib.Path.is_symlink, found):
-        _check_inside(root, link)
-    return found
-
-
-def _check_inside(root, path):
-    if not _is_inside(root, path):
-        raise ValueError(f"{path} leads to {os.path.realpath(path)}, expected a place in {root}")
-
-
-def _is_inside(root, path):
-    return pathlib.Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
-
-
-def _is_hidden(name):
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _is_image(path):
-    # Not is_file: a dangling link must fail to decode, not be passed over.
-    return path.suffix.lower() in ENDINGS and not path.is_dir()
-
-
-# --- rows from a table -------------------------------------------------------------------------
-
-
-def _table_rows(root, table, chosen):
-    if table.suffix == ".csv":
-        columns, records = read_csv(table)
-    else:
-        columns, records = _read_parquet(table, [*Row._fields, _FILE_NAME, *chosen.values()])
-    if _FILE_NAME in columns:
-        columns, records = _with_file(table, columns, records)
-    columns, records = with_columns(table, columns, records, chosen)
-    _check_columns(table, columns)
-    rows, first = [], {}
-    for number, record in enumerate(records, 1):
-        where = f"row {number} of {table}"
-        if None in record:
-            raise ValueError(
-                f"{where} has {len(columns) + len(record[None])} cells under {len(columns)} columns"
-            )
-        row = _table_row(root, where, *(_text(where, name, record) for name in Row._fields))
-        earlier = first.setdefault(os.path.realpath(row.file), number)
-        if earlier != number:
-            raise ValueError(f"{where}: {record['file']} is in row {earlier} already")
-        rows.append(row)
-    if not rows:
-        raise ValueError(f"{table} has no rows, expected one for each image")
-    _check_all_or_none(table, "attribute", [row.attribute for row in rows])
-    _check_all_or_none(table, "split", [row.split for row in rows])
-    return rows
-
-
-def with_columns(
-    table: pathlib.Path,
-    columns: Sequence[str],
-    records: list[dict[Any, Any]],
-    chosen: Mapping[str, str | None],
-) -> tuple[list[str], list[dict[Any, Any]]]:
-    """Renames columns of a table to what they are used for.
-
-    Args:
-        table: where it comes from, for errors.
-        columns: its columns.
-        records: its rows.
-        chosen: the column for each use, None to leave the table as it is.
-
-    Returns:
-        Columns and rows; a column that had the name of a use and is not chosen is dropped.
-
-    Raises:
-        ValueError: a column that is not there, or one with two uses.
-    """
-    uses = {name: use for use, name in chosen.items() if name is not None}
-    if len(uses) < sum(name is not None for name in chosen.values()):
-        raise ValueError(f"{' and '.join(chosen)} must be two columns, found {[*uses][0]!r} twice")
-    for name, use in uses.items():
-        if name not in columns:
-            near = difflib.get_close_matches(name, columns, 1)
-            hint = f" (is {near[0]!r} meant?)" if near else ""
-            found = ", ".join(columns) or "none"
-            raise ValueError(f"{table} has no column {name!r} to be the {use}{hint}, found {found}")
-    dropped = {*uses.values()} - uses.keys()
-    renamed = [uses.get(name, name) for name in columns if name not in dropped]
-    kept = [[(uses.get(k, k), v) for k, v in r.items() if k not in dropped] for r in records]
-    return renamed, [dict(record) for record in kept]
-
-
-def read_csv(table: pathlib.Path) -> tuple[Sequence[str], list[dict[Any, Any]]]:
-    """Returns the columns and the rows of a CSV file; surplus cells of a row are under None.
-
-    Raises:
-        ValueError: a file that is not CSV in UTF-8.
-    """
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            return reader.fieldnames or (), list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table} is not readable as CSV in UTF-8: {error}") from error
-
-
-def _read_parquet(table, wanted):
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise ImportError(f"reading {table} needs pyarrow: pip install pyarrow") from error
-    try:
-        with parquet.ParquetFile(table) as file:
-            names = file.schema_arrow.names
-            return names, file.read([name for name in names if name in wanted]).to_pylist()
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{table} is not readable as parquet: {error!r}") from error
-
-
-def _with_file(table, columns, records):
-    if "file" in columns:
-        raise ValueError(f"{table} has the columns file and {_FILE_NAME}, expected one of them")
-    columns = ["file" if name == _FILE_NAME else name for name in columns]
-    return columns, [record | {"file": record[_FILE_NAME]} for record in records]
-
-
-def _check_columns(table, found):
-    for column in Row._fields:
-        if (count := list(found).count(column)) > 1:
-            raise ValueError(f"{table} has {count} columns {column!r}, expected one")
-    others = {name.strip().lower(): name for name in found if name not in Row._fields}
-    for column in (name for name in Row._fields if name not in found):
-        required = column in ("file", "label")
-        # To be meant, an optional column must be all but the same: "attributes", not "attractive".
-        near = difflib.get_close_matches(column, others, 1, 0.6 if required else 0.85)
-        if required or near:
-            hint = f" (is {others[near[0]]!r} meant?)" if near else ""
-            raise ValueError(
-                f"{table} has no column {column!r}{hint}: expected file, label and maybe "
-                f"attribute, split, found {', '.join(found) or 'none'}"
-            )
-
-
-def _text(where, column, record):
-    value = record.get(column)
-    if value is not None and not isinstance(value, (str, int)):
-        kind = type(value).__name__
-        raise ValueError(f"{where}: {column} must be a string or an integer, found a {kind}")
-    if "\0" in str(value):
-        raise ValueError(f"{where}: {column} must not hold a NUL character, found {value!r}")
-    return None if value is None else str(value).strip() or None
-
-
-def _table_row(root, where, name, label, attribute, split):
-    if name is None or label is None:
-        raise ValueError(f"{where} has no {'file' if name is None else 'label'}")
-    if split not in (*_SPLITS, None):
-        raise ValueError(f"{where}: split must be train or test, found {split!r}")
-    file = root / name
-    if os.path.isabs(name) or not _is_inside(root, file):
-        raise ValueError(f"{where}: expected a path relative to {root} and in it, found {name!r}")
-    if not file.is_file():
-        raise FileNotFoundError(f"{where}: there is no file {file}")
-    return Row(file, label, attribute, split)
-
-
-def _check_all_or_none(table, column, values):
-    given = sum(value is not None for value in values)
-    if 0 < given < len(values):
-        raise ValueError(
-            f"{table} gives the {column} of {given} of {len(values)} rows, expected all or none; "
-            f"the first without is row {values.index(None) + 1}"
-        )
-
-
 # --- arrays from rows --------------------------------------------------------------------------
 
 
 def load(
-    root: pathlib.Path, rows: Sequence[Row], *, resize: int | None = None, skip_bad: bool = False
+    root: pathlib.Path,
+    rows: Sequence[Row],
+    *,
+    resize: int | None = None,
+    skip_bad: bool = False,
+    seed: int | None = None,
+    cache: str | os.PathLike | None = None,
+    map_from: int = MAP_FROM,
+    threads: int | None = None,
 ) -> Folder:
     """Decodes the images of a folder, once it is known what each of them is.
 
@@ -439,38 +255,37 @@ def load(
         rows: the images; all or none have an attribute, and a split.
         resize: height and width to resize the central squares to, as in `read`.
         skip_bad: leave out images that do not decode, instead of raising.
+        seed: as in `read`.
+        cache: as in `read`.
+        map_from: as in `read`.
+        threads: as in `read`.
 
     Returns:
-        The images in the order of the rows.
+        The images in the order of the rows, those for training first.
 
     Raises:
         TypeError: a size that is no integer.
         ValueError: an attribute that can be none, classes whose names are hard to tell apart, an
             image that does not decode, or a class without training images.
+        OSError: the cache cannot be written to, or has no room for the images.
     """
     if resize is not None:
-        _check_size(resize)
+        decoding.check_size(resize)
     class_names = _names(row.label for row in rows)
     _check_spelling(root, class_names)
     _check_attribute(root, rows)
     _check_classes(root, class_names, rows)
-    files = [row.file for row in rows]
-    headers = list(filter(None, _attempt(_header, files, skip_bad=skip_bad)))
-    if not headers:
-        raise ValueError(f"{root}: none of {len(rows)} images decodes")
-    images = np.empty((len(rows), *_shape(headers, resize)), np.uint8)
-    good = np.array(_attempt(_fill, files, images, skip_bad=skip_bad), bool)
-    kept = list(itertools.compress(rows, good))
+    asked = _Asked(root, rows, class_names, resize, skip_bad, seed, threads)
+    images, kept = _read(asked, cache, map_from)
     _check_classes(root, class_names, kept)
     attribute_names = attributes = test = None
     if rows[0].attribute is not None:
         attribute_names = _names(str(row.attribute) for row in rows)
         attributes = _indices(attribute_names, [row.attribute for row in kept])
-    if rows[0].split is not None:
+    if kept[0].split is not None:
         test = np.array([row.split == "test" for row in kept])
     labels = _indices(class_names, [row.label for row in kept])
-    skipped = tuple(f.relative_to(root).as_posix() for f in itertools.compress(files, ~good))
-    images = images if good.all() else images[good]
+    skipped = tuple(pathlib.PurePath(name[1:]).as_posix() for name in asked.names_without(kept))
     return Folder(images, labels, attributes, test, class_names, attribute_names, skipped)
 
 
@@ -524,90 +339,152 @@ def _check_classes(root, names, rows):
         raise ValueError(f"{root}: the test split has no image that decodes")
 
 
-def _attempt(function, files, *others, skip_bad):
-    """Returns function(image, *other) of every file, None where it fails and may be skipped."""
-    from PIL import Image, UnidentifiedImageError
-
-    def attempt(file, *arguments):
-        try:
-            # By name, pillow garbles an uncompressed TIFF that EXIF says to turn.
-            with open(file, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
-                _check_pixels(image)
-                return function(image, *arguments)
-        except Exception as error:  # pillow raises OSError, SyntaxError, struct.error and more
-            if skip_bad:
-                return None
-            unknown = isinstance(error, UnidentifiedImageError)
-            reason = f"it is none of {', '.join(FORMATS)}" if unknown else repr(error)
-            raise ValueError(f"{file} does not decode: {reason}") from error
-
-    # All formats now: pillow would load the rarer ones when first met, unsafely among threads.
-    Image.init()
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        warnings.filterwarnings("ignore", module="PIL")
-        return list(pool.map(attempt, files, *others))
+# --- images of rows ----------------------------------------------------------------------------
 
 
-def _check_pixels(image):
-    width, height = image.size
-    if width * height > PIXELS:
-        raise ValueError(f"expected at most {PIXELS:,} pixels, found {width} × {height}")
+class _Asked(NamedTuple):
+    """What images are read from, and how.
+
+    Attributes:
+        root: the folder.
+        rows: of image files in it, each with `file`, `label` and `split`, all or none with a split.
+        class_names: the classes in the order of their index.
+        resize: height and width, or None, as in `decoding.shape`.
+        skip_bad: leave out images that do not decode, instead of raising.
+        seed: as in `held_out`, by which those to test on are drawn where no row has a split.
+        threads: as in `decoding.decode`.
+    """
+
+    root: pathlib.Path
+    rows: Sequence[Row]
+    class_names: tuple[str, ...]
+    resize: int | None
+    skip_bad: bool
+    seed: int | None
+    threads: int | None
+
+    @property
+    def draws(self) -> bool:
+        """Whether the images to test on are drawn."""
+        return self.seed is not None and self.rows[0].split is None
+
+    def name(self, row: Row) -> str:
+        """Of a file, whichever way its folder is written."""
+        return row.file.removeprefix(str(self.root))
+
+    def names_without(self, rows: Sequence[Row]) -> list[str]:
+        """Of the files that are not in these rows."""
+        present = {row.file for row in rows}
+        return [self.name(row) for row in self.rows if row.file not in present]
 
 
-def _header(image):
-    # Asked for EXIF that `info` has not, pillow decodes a PNG. A TIFF gives its upright size.
-    turned = "exif" in image.info and image.getexif().get(0x0112) in (5, 6, 7, 8)
-    return image.size[::-1] if turned else image.size, image.mode in _GREY
+def _read(asked, cache, map_from):
+    """Images, from the cache or decoded, and the rows that they are of."""
+    most = len(asked.rows) * 3 * (asked.resize or decoding.LARGEST) ** 2
+    path = None if cache is None and most < map_from else _map_path(asked, cache)
+    if path is not None and (found := _kept(path, asked)) is not None:
+        return found
+    how = {"skip_bad": asked.skip_bad, "threads": asked.threads}
+    fine, shape = decoding.survey([row.file for row in asked.rows], asked.resize, **how)
+    rows = list(itertools.compress(asked.rows, fine))
+    size = len(rows) * int(np.prod(shape))
+    if path is None or (cache is None and size < map_from):
+        return _decoded(asked, rows, functools.partial(_to_memory, shape, how))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place, _ = path.name.rsplit("-", 1)
+    with filelock.FileLock(path.with_name(place + files.LOCK)):
+        if (found := _kept(path, asked)) is not None:  # by who had the lock
+            return found
+        files.sweep(path.parent, place)
+        if cache is None:
+            files.prune(path.parent, MAP_BYTES - size)
+        _check_room(path, size)
+        return _decoded(asked, rows, functools.partial(_to_map, path, asked, shape, how))
 
 
-def _shape(headers, resize):
-    sizes, grey = zip(*headers, strict=True)
-    channels = 1 if all(grey) else 3
-    if resize is None and len(set(sizes)) == 1 and max(sizes[0]) <= _LARGEST:
-        return *sizes[0][::-1], channels
-    median = round(np.median([min(size) for size in sizes]))
-    side = resize or min(max(median, 8), 32)
-    return side, side, channels
+def _decoded(asked, rows, store):
+    ordered = _in_order(asked, rows)
+    images, good = store(ordered)
+    kept = list(itertools.compress(ordered, good))
+    if good.all() or not asked.draws:
+        return images, kept
+    # The draw is from what decodes, which is known now.
+    bad = {row.file for row in itertools.compress(ordered, ~good)}
+    return _decoded(asked, [row for row in rows if row.file not in bad], store)
 
 
-def _fill(image, out):
-    from PIL import Image, ImageOps
-
-    height, width, channels = out.shape
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode[0] in "FI":
-        image = _eight_bits(image)
-    if image.has_transparency_data:
-        black = Image.new("RGBA", image.size, "black")
-        image = Image.alpha_composite(black, image.convert("RGBA"))
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        image = _resize_square(image, width)
-    out[...] = np.asarray(image).reshape(out.shape)
-    return True
+def _in_order(asked, rows):
+    """Rows with those for training first, drawn where none says what it is for."""
+    if asked.draws:
+        labels = _indices(asked.class_names, [row.label for row in rows])
+        test = held_out(labels, seed=asked.seed, names=asked.class_names)
+        rows = [row._replace(split=_DRAWN[int(t)]) for row, t in zip(rows, test, strict=True)]
+    return sorted(rows, key=lambda row: row.split == "test")
 
 
-def _eight_bits(image):
-    from PIL import Image
+def _to_memory(shape, how, rows):
+    images, filled = np.empty((len(rows), *shape), np.uint8), 0
 
-    levels = np.asarray(image)
-    if levels.dtype.kind == "f" or levels.min() < 0 or levels.max() > 65535:
-        found = f"{levels.dtype} {levels.min()}..{levels.max()}"
-        raise ValueError(f"expected integers of at most 16 bits, found {found}")
-    return Image.fromarray(((levels.astype(np.int32) + 128) // 257).astype(np.uint8))
+    def add(block):
+        nonlocal filled
+        images[filled : filled + len(block)] = block
+        filled += len(block)
 
-
-def _resize_square(image, side):
-    from PIL.Image import Resampling
-
-    short = min(image.size)
-    left, top = ((length - short) // 2 for length in image.size)
-    square = image.crop((left, top, left + short, top + short))
-    return square.resize((side, side), Resampling.LANCZOS if short > side else Resampling.BICUBIC)
+    good = decoding.decode([row.file for row in rows], shape, add, **how)
+    return images[:filled], good
 
 
-def _check_size(resize: int):
-    if isinstance(resize, bool) or not isinstance(resize, numbers.Integral):
-        raise TypeError(f"resize must be an integer, found {resize!r}")
-    if not 1 <= resize <= _LARGEST:
-        raise ValueError(f"resize must lie in 1..{_LARGEST}, found {resize}")
+def _to_map(path, asked, shape, how, rows):
+    facts = {}
+    with files.row_writer(path, shape, facts) as add:
+        good = decoding.decode([row.file for row in rows], shape, add, **how)
+        kept = list(itertools.compress(rows, good))
+        facts.update(skipped=asked.names_without(kept), order=_order(asked, kept))
+    return np.lib.format.open_memmap(path, mode="r"), good
+
+
+def _kept(path, asked):
+    """Images in the cache and the rows that they are of, None if they are absent or damaged."""
+    try:
+        images, facts = files.read_rows(path)
+        skipped = set(facts["skipped"])
+        rows = _in_order(asked, [row for row in asked.rows if asked.name(row) not in skipped])
+        if facts["order"] != _order(asked, rows):
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    with contextlib.suppress(OSError):  # a cache that others filled, to be read only
+        files.touch_rows(path)
+    return images, rows
+
+
+def _order(asked, rows):
+    names = "\0".join(map(asked.name, rows))
+    return hashlib.sha256(os.fsencode(names)).hexdigest()
+
+
+def _map_path(asked, cache):
+    """A file named by all that the images depend on."""
+    folder = files.CACHE.expanduser() / "folders" if cache is None else files.expanded(cache)
+    root = os.path.realpath(asked.root)
+    how = [asked.resize, asked.skip_bad, asked.seed if asked.draws else None]
+    key = hashlib.sha256(json.dumps([_VERSION, metadata.version("pillow"), root, how]).encode())
+    for row in asked.rows:
+        drawn_by = row.label if asked.draws else row.split
+        key.update(json.dumps([asked.name(row), drawn_by, _status(row.file)]).encode())
+    place = f"{os.path.basename(root)[:64]}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
+    return folder / f"{place}-{key.hexdigest()[:24]}.npy"
+
+
+def _status(file):
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None  # a link that leads nowhere does not decode
+    return found.st_size, found.st_mtime_ns
+
+
+def _check_room(path, size):
+    if (free := shutil.disk_usage(path.parent).free) < size:
+        reason = f"{size:,} bytes of images, room for {free:,}; name another folder for the cache"
+        raise OSError(errno.ENOSPC, reason, str(path))

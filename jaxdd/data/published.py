@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxdd.data import files, folders
+from jaxdd.data import files, folders, layouts
 
 Records = list[dict[str, Any]]
 """One dict for each image: "file" relative to the folder, "split", and the annotated columns."""
@@ -59,6 +59,7 @@ def read(
     attribute: str | None = None,
     resize: int | None = None,
     skip_bad: bool = False,
+    seed: int | None = None,
 ) -> folders.Folder:
     """Reads a published set of image files.
 
@@ -69,6 +70,7 @@ def read(
         attribute: the column that is the bias attribute; that of the layout by default.
         resize: height and width to resize the central squares to, 1..256.
         skip_bad: leave out images that do not decode, instead of raising.
+        seed: as in `folders.read`.
 
     Returns:
         The images, with the names that their authors give to classes and attributes.
@@ -84,8 +86,8 @@ def read(
     records = layout.records(root)
     _check_columns(root, records, chosen)
     rows = [
-        folders.Row(
-            _inside(root, record["file"]),
+        layouts.Row(
+            os.fspath(_inside(root, record["file"])),
             record[usual],
             record[biased] if biased else None,
             record.get("split"),
@@ -93,7 +95,7 @@ def read(
         for record in records
     ]
     size = layout.size if resize is None else resize
-    found = folders.load(root, rows, resize=size, skip_bad=skip_bad)
+    found = folders.load(root, rows, resize=size, skip_bad=skip_bad, seed=seed)
     names = layout.names(root)
     return found._replace(
         class_names=_named(names, usual, found.class_names),
@@ -162,10 +164,10 @@ def _celeba(root):
         table = {row[0]: row[1:] for row in map(str.split, lines[1:])}
         parts = dict(map(str.split, _lines(_existing(root / "list_eval_partition.txt"))))
     else:
-        columns, rows = folders.read_csv(root / "list_attr_celeba.csv")
+        columns, rows = layouts.read_csv(root / "list_attr_celeba.csv")
         columns = columns[1:]
         table = {row["image_id"]: [row[name] for name in columns] for row in rows}
-        rows = folders.read_csv(_existing(root / "list_eval_partition.csv"))[1]
+        rows = layouts.read_csv(_existing(root / "list_eval_partition.csv"))[1]
         parts = {row["image_id"]: row["partition"] for row in rows}
     split = {"0": "train", "2": "test"}
     kept = [file for file in table if parts.get(file) in split]
@@ -181,7 +183,7 @@ def _utkface(root):
     named = ((file, re.match(r"(\d+)_([01])_([0-4])_\d", file.name)) for file in root.iterdir())
     records = []
     for file, match in sorted(named, key=lambda pair: pair[0].name):
-        if match and file.suffix.lower() in folders.ENDINGS:
+        if match and file.suffix.lower() in layouts.ENDINGS:
             age, gender, race = match.groups()
             adult = str(int(int(age) >= 18))
             told = {"age": age, "adult": adult, "gender": gender, "race": race}
@@ -190,7 +192,7 @@ def _utkface(root):
 
 
 def _waterbirds(root):
-    columns, rows = folders.read_csv(root / "metadata.csv")
+    columns, rows = layouts.read_csv(root / "metadata.csv")
     wanted = ("img_filename", "y", "place", "split")
     if missing := [name for name in wanted if name not in columns]:
         raise ValueError(f"{root / 'metadata.csv'} has no column {', '.join(missing)}")

@@ -51,6 +51,7 @@ def load(dataset, options, data_dir):
         skip_bad=options.skip_bad,
         label=options.label,
         attribute=options.attribute,
+        seed=options.seed,
     )
     if folder.skipped:
         names = ", ".join(folder.skipped[:5]) + (", …" if folder.skipped[5:] else "")
@@ -61,4 +62,4 @@ def load(dataset, options, data_dir):
         )
         print(f"jaxdd: left out {images} not decode: {names}", file=sys.stderr)
     name = pathlib.Path(dataset).resolve().name
-    return datasets.from_folder(folder, name=name, seed=options.seed)
+    return datasets.from_folder(folder, name=name)
