@@ -234,7 +234,7 @@ def embed(
         encoder: the module.
         params: its parameters, `State.params`.
         pool: `n` images.
-        batch_size: images embedded at once.
+        batch_size: images embedded at once, at most.
 
     Returns:
         Features `[n, f]` and projections `[n, d]`.
@@ -244,5 +244,5 @@ def embed(
     """
     batch_size = _checks.count("batch_size", batch_size)
     normalise = functools.partial(sampling.normalise, mean=pool.mean, std=pool.std)
-    one = lambda image: jax.tree.map(lambda x: x[0], encoder.apply(params, normalise(image[None])))
-    return jax.lax.map(one, pool.images, batch_size=batch_size)
+    apply = lambda images: encoder.apply(params, normalise(images))
+    return microbatch.apply(apply, pool.images, most=batch_size)

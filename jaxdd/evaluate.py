@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdd import _checks, augment, networks, sampling, training
+from jaxdd import _checks, augment, microbatch, networks, sampling, training
 from jaxdd.tasks import Task
 
 
@@ -54,7 +54,7 @@ def predict(
         images: `[n, h, w, c]`, uint8 or floating in [0, 1], as a pool holds them.
         mean: per channel, on the scale [0, 1].
         std: per channel, on the scale [0, 1], positive.
-        batch_size: images at a time.
+        batch_size: images at a time, at most.
 
     Raises:
         TypeError: for images that are neither uint8 nor floating.
@@ -65,11 +65,12 @@ def predict(
     mean, std = _checks.moments(mean, std, images.shape[3])
     batch_size = _checks.count("batch_size", batch_size)
 
-    def one(image):
-        normalised = sampling.normalise(image[None], mean, std)
-        return jnp.argmax(networks.outputs(network, params, normalised).logits[0])
+    def classes(images):
+        normalised = sampling.normalise(images, mean, std)
+        return jnp.argmax(networks.outputs(network, params, normalised).logits, -1)
 
-    return jax.lax.map(one, images, batch_size=batch_size)
+    # As in training, each core may have a network of its own.
+    return microbatch.apply(classes, images, cache=microbatch.BACKWARD, most=batch_size)
 
 
 def score(

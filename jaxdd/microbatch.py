@@ -3,9 +3,11 @@
 On a CPU a few images at a time keep a layer's activations in the cache until the next layer reads
 them. Forward, as many as have activations of `FORWARD` bytes: with a ConvNet and images of 32×32×3,
 128 at width 32 (a DM step of 10 × 128 real ones takes 0.19 s, and 0.29 with 32) and 32 at width 128
-(10 × 256: 2.7 s, and 3.1 with 128, on two cores). With gradients of the weights, as many as have
-`BACKWARD` bytes, 32 and 8: on one core a gradient takes 0.53 ms an image at width 32, 0.77 with 64,
-5.7 at width 128, 7.3 with 32. Elsewhere `LARGE` images bound the memory, whatever a batch holds.
+(10 × 256: 2.7 s, and 3.1 with 128, on two cores). With gradients of the weights, and where each
+core has a network of its own, as many as have `BACKWARD` bytes, 32 and 8: on one core a gradient
+takes 0.53 ms an image at width 32, 0.77 with 64, and 5.7 at width 128, 7.3 with 32; a prediction
+0.15 and 1.7 ms, 0.31 and 3.1 with 500. Elsewhere `LARGE` images bound the memory, whatever a batch
+holds.
 """
 
 from collections.abc import Callable
@@ -24,12 +26,20 @@ LARGE = 2048
 """Most images at a time on other devices."""
 
 
-def apply(function: Callable[[jax.Array], Any], images: jax.Array) -> Any:
+def apply(
+    function: Callable[[jax.Array], Any],
+    images: jax.Array,
+    *,
+    cache: int | None = None,
+    most: int = LARGE,
+) -> Any:
     """Applies a function that treats images one by one, `[n, …]` to arrays `[n, …]`.
 
     Args:
         function: of `[m, …]` for any m; may close over traced values.
         images: `[n, …]`.
+        cache: bytes of the largest array on the CPU, `FORWARD` where omitted.
+        most: images at a time on any device.
 
     >>> apply(lambda x: 2 * x, jnp.arange(3.0)).tolist()
     [0.0, 2.0, 4.0]
@@ -40,8 +50,8 @@ def apply(function: Callable[[jax.Array], Any], images: jax.Array) -> Any:
         flat = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[: len(images)]
         return jax.tree.map(flat, parts)
 
-    most = max(1, FORWARD // _largest(function, images))
-    return _per_device(joined, len(images), most, lambda: function(images))
+    fitting = max(1, (cache or FORWARD) // _largest(function, images))
+    return _per_device(joined, len(images), fitting, lambda: function(images), most)
 
 
 def total(function: Callable[..., Any], *arrays: jax.Array) -> Any:
@@ -65,8 +75,8 @@ def total(function: Callable[..., Any], *arrays: jax.Array) -> Any:
         zero = jax.tree.map(jnp.zeros_like, like)
         return jax.lax.scan(add, zero, batches)[0]
 
-    most = max(1, BACKWARD // _largest(function, *arrays))
-    return _per_device(added, len(arrays[0]), most, lambda: function(*arrays))
+    fitting = max(1, BACKWARD // _largest(function, *arrays))
+    return _per_device(added, len(arrays[0]), fitting, lambda: function(*arrays), LARGE)
 
 
 _ROWS = 13  # a size that no other axis is likely to have
@@ -81,12 +91,12 @@ def _largest(function, *arrays):
     return max(1, *(array.size * array.dtype.itemsize // _ROWS for array in by_rows))
 
 
-def _per_device(cut, n, most, whole):
-    """Runs `cut(size)` where `n` exceeds the device's size, on the CPU `most`, else `whole()`."""
-    if n <= most:
+def _per_device(cut, n, fitting, whole, most):
+    """Runs `cut(size)` where n exceeds the size of the device, which on the CPU is `fitting`."""
+    if n <= min(fitting, most):
         return whole()
-    large = whole if n <= LARGE else lambda: cut(LARGE)
-    return jax.lax.platform_dependent(cpu=lambda: cut(most), default=large)
+    large = whole if n <= most else lambda: cut(most)
+    return jax.lax.platform_dependent(cpu=lambda: cut(min(fitting, most)), default=large)
 
 
 def _split(array, most):

@@ -12,7 +12,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdd import _checks, augment, debiased, networks, probes, sampling, teachers, training
+from jaxdd import (
+    _checks,
+    augment,
+    debiased,
+    microbatch,
+    networks,
+    probes,
+    sampling,
+    teachers,
+    training,
+)
 
 ADAM = optax.adam(1e-3)
 
@@ -106,8 +116,8 @@ def _scores(key, pool, rest, network, method, draw):
 
     def says(descent, indices):
         params = training.joined(descent)
-        logits = lambda i: networks.outputs(network, params, sampling.take(pool, i[None])).logits[0]
-        return jax.nn.log_softmax(jax.lax.map(logits, indices, batch_size=500))
+        logits = lambda i: networks.outputs(network, params, sampling.take(pool, i)).logits
+        return jax.nn.log_softmax(microbatch.apply(logits, indices, most=500))
 
     def scores(stages, indices):
         first = sampling.take(pool, pool.order[:1])
