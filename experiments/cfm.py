@@ -12,8 +12,8 @@ of CFM at its own scale. What stopped runs left is kept; a table without all row
 stopped.
 
 On coloured MNIST weights enter the initial images, the teacher, Ψ and Φ. All four follow density
-weights or the bias labels (oracle); with the latter also each of teacher, Ψ and Φ alone, and all
-three, from initial images that are drawn uniformly.
+weights, those that are chosen (auto) or the bias labels (oracle); with the latter also each of
+teacher, Ψ and Φ alone, and all three, from initial images that are drawn uniformly.
 
 Hypotheses, written before the run. Without weights CFM copies the colour, as DM does: its first
 images match the directions of most variance, and colour is one. The teacher is worth most of the
@@ -85,6 +85,7 @@ SETS = {
         "random-kde": None,
         "none": ("oracle", NONE),
         "kde": ("kde", ALL),
+        "auto": ("auto", ALL),
         "oracle": ("oracle", ALL),
         "oracle: teacher": ("oracle", ("teacher",)),
         "oracle: Ψ": ("oracle", ("covariance",)),
@@ -145,6 +146,8 @@ class Bench:
             return self.pool
         if kind == "kde":
             found = weights.by_density(self.keys[0], self.pool, strategy=self.task.strategy).weights
+        elif kind == "auto":
+            found = weights.choose(self.keys[0], self.pool, strategy=self.task.strategy).weights
         else:
             count = self.data.num_attributes
             found = weights.oracle(self.pool, self.data.train.attributes, num_attributes=count)

@@ -16,7 +16,10 @@ random subset under the same labels says how much is the teacher's.
 Expected before the run, after `experiments.cfm` had shown the same at a quarter of the pixels: by
 hard labels CFM is above random images and below DM; by soft ones the three are within a point.
 
-FOUND
+Found with the quick preset (24 November 2026, sixteen minutes of one core): by hard labels as
+expected, 30.2 % against 28.6 of random images and 36.6 of DM. By soft ones random images and DM are
+half a point apart, and CFM is one and a half below the first: not within a point, and not above
+random under both. What soft labels give, 26 points to random images, is the teacher's.
 """
 
 import dataclasses

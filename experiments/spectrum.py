@@ -45,8 +45,9 @@ What came of them, in `experiments/results/spectrum.json`:
    high pass gains on one of five sets only: either loses what DM learns of the classes.
 4. Refuted. Trajectory matching amplifies the colour of digits more than anything else, lies between
    DM and DC with the colour behind them, and has larger doses than DM, DC and DSA everywhere.
-5. The dose stays. The rest is refuted on the sets where it was run: images that have gone 20,000
-   steps are better than those of 200, on conflicting samples as well.
+5. The dose stays. The rest is refuted by the colours, where it was run: images that have gone
+   20,000 steps are better than those of 200, on conflicting samples as well. The other three were
+   left for want of time.
 """
 
 import functools
@@ -305,16 +306,16 @@ def _score(row, score):
 def draw(path: pathlib.Path) -> None:
     """Draws where biases lie, and what networks make of the sets, as two PNG files beside it."""
     found = _begun(path)
-    energy = lambda each, kind, what: each["spectrum"][kind]["cumulated"][what][:40]
+    energy = lambda each, kind, what: [0.0, *each["spectrum"][kind]["cumulated"][what][:40]]
     lines = lambda kind, what: {
-        name: (list(range(1, 41)), energy(each, kind, what)) for name, each in found.items()
+        name: (list(range(41)), energy(each, kind, what)) for name, each in found.items()
     }
     panels = {
         f"{what}, {kind}": lines(kind, what)
         for kind in ("random", "trained")
         for what in ("bias", "class")
     }
-    plot.curves(path.with_suffix(".png"), panels, xlabel="direction, by real variance")
+    plot.curves(path.with_suffix(".png"), panels, xlabel="directions, by real variance")
     mean = lambda each, of: each.get(of, {}).get("conflicting", {}).get("mean", np.nan)
     plot.heat_maps(
         path.with_name(f"{path.stem}-sets.png"),
