@@ -17,7 +17,8 @@ CLAIMS = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize("path", sorted(table.RESULTS.rglob("*.json")), ids=lambda path: path.name)
 def test_results_say_how_they_were_made(path):
     found = json.loads(path.read_text())
-    rows = found if path.name.startswith("transfer") else found.get("rows", found.get("judged"))
+    by_name = path.name.startswith(("transfer", "curriculum"))
+    rows = found if by_name else found.get("rows", found.get("judged"))
     for row in rows.values() if isinstance(rows, dict) else [found]:
         assert row["device"] and row["versions"]["jax"] and row["date"]
         assert "config" not in row or row["config"]["dataset"]
