@@ -38,7 +38,7 @@ from jaxdd.data import datasets, files
 from jaxdd.runs import cli, parts, results, timing
 from jaxdd.runs.options import make
 
-LOOKED_AT = ("cmnist", "cfmnist-bg", "ccifar10", "cifar10-s", "bgfmnist")
+LOOKED_AT = ("ccifar10", "cifar10-s", "bgfmnist", "cmnist", "cfmnist-bg")
 SCORES = {
     "auc": ("AUC", ".3f"),
     "precision": ("precision", ".2f"),

@@ -108,7 +108,7 @@ def test_two_processes_make_the_set_of_one(together, alone, tmp_path):
     kept = [store.read_weights(f / "weights.npz", count=1437) for f in (tmp_path / "out", alone)]
     np.testing.assert_allclose(*kept, rtol=1e-4)
     logs = [files.read_arrays(f / "weights.npz")["log_density"] for f in (tmp_path / "out", alone)]
-    np.testing.assert_allclose(*logs, atol=1e-5)
+    np.testing.assert_allclose(*logs, rtol=1e-6)
     results = [files.read_json(folder / "result.json") for folder in (tmp_path / "out", alone)]
     assert results[0]["accuracy"]["n"] == results[1]["accuracy"]["n"] == 3
 

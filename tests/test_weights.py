@@ -430,15 +430,15 @@ def numbered(counts):
     return labels, sampling.pool(images.astype(np.uint8), labels, **options)
 
 
-def knowing(answers, k, trained, tested):
+def knowing(answers, k, trained, tested, *, ipc=10):
     """A network with an answer to every image, which notes what it is trained and tested on.
 
-    It is tested on one image at a time. Its only parameter changes nothing.
+    It is trained on sets of that many images per class. Its only parameter changes nothing.
     """
 
     def apply(param, images):
         numbers = jnp.rint(images[:, 0, 0, 0]).astype(int)
-        notes = tested if len(images) == 1 else trained
+        notes = trained if len(images) == k * ipc else tested
         jax.debug.callback(lambda numbers: notes.append(np.asarray(numbers)), numbers)
         return images, jax.nn.one_hot(jnp.asarray(answers)[numbers], k) + param
 
@@ -481,7 +481,8 @@ def test_no_class_is_held_out_whole():
     groups = np.where(np.arange(46) % 2, (labels + 1) % 4, labels)
     heavy = jnp.asarray((np.arange(46) == 20) | (labels != 3), jnp.float32)
     trained, tested = [], []
-    judged = judge(pool, groups, knowing(labels, 4, trained, tested), sets=2, ipc=8)
+    network = knowing(labels, 4, trained, tested, ipc=8)
+    judged = judge(pool, groups, network, sets=2, ipc=8)
     for values in (jnp.ones(46), heavy):
         trained.clear(), tested.clear()
         trial = judged(values)
