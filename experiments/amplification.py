@@ -19,12 +19,12 @@ from jaxdd.runs.options import make
 
 
 def cells(preset: str) -> list[grid.Cell]:
-    """Colour, background and corruption; then few scenes, that can be known again."""
-    rows = "random", "random-kde", "none", "kde", "auto", "oracle"
-    asked = [(name, row) for name in ("cmnist", "bgfmnist", "ccifar10") for row in rows]
-    asked += [("bgfmnist-few", row) for row in ("random", "none", "oracle")]
-    biased = make(preset=preset, conflict=0.05)
-    return [grid.Cell(name, row, biased) for name, row in asked]
+    """Colour, background and corruption."""
+    return [
+        grid.Cell(name, row, make(preset=preset, conflict=0.05))
+        for name in ("cmnist", "bgfmnist", "ccifar10")
+        for row in ("random", "random-kde", "none", "kde", "auto", "oracle")
+    ]
 
 
 GRID = grid.Grid("amplification", cells, down=("dataset",), scores=("accuracy", "conflicting"))
