@@ -19,12 +19,12 @@ from jaxdd.runs.options import make
 
 
 def cells(preset: str) -> list[grid.Cell]:
-    """Colour, background and corruption."""
-    return [
-        grid.Cell(name, row, make(preset=preset, conflict=0.05))
-        for name in ("cmnist", "bgfmnist", "ccifar10")
-        for row in ("random", "random-kde", "none", "kde", "auto", "oracle")
-    ]
+    """Colour, background and corruption; few scenes beside many."""
+    biased = make(preset=preset, conflict=0.05)
+    rows = ("random", "random-kde", "none", "kde", "auto", "oracle")
+    asked = [(name, row) for name in ("cmnist", "bgfmnist", "ccifar10") for row in rows]
+    asked += [("bgfmnist-few", row) for row in ("random", "none", "oracle")]
+    return [grid.Cell(name, row, biased) for name, row in asked]
 
 
 GRID = grid.Grid("amplification", cells, down=("dataset",), scores=("accuracy", "conflicting"))

@@ -25,7 +25,7 @@ def cells(preset: str) -> list[grid.Cell]:
     asked = [
         *((name, biased(seed=seed)) for seed, name in itertools.product(range(3), ROWS)),
         *(("ccifar10", biased(method=method)) for method in ("dsa", "dc")),
-        ("ccifar10", biased(ipc=50)),
+        *((name, biased(ipc=50)) for name in ("ccifar10", "bgfmnist")),
     ]
     return [
         grid.Cell(name, row, options)

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from jax.sharding import Mesh
 
-from jaxdd import _checks, augment, microbatch, networks, sampling
+from jaxdd import _checks, augment, microbatch, networks, parallel, sampling
 
 
 def supervised_contrastive(
@@ -114,6 +115,7 @@ def trainer(
     *,
     strategy: augment.Strategy = augment.OPERATIONS,
     temperature: float = 0.1,
+    mesh: Mesh | None = None,
 ) -> Trainer:
     """Supervised contrastive training on two augmented views of class-balanced batches.
 
@@ -122,6 +124,7 @@ def trainer(
         optimizer: an optax transformation.
         strategy: of augmentation, drawn for each image of the two views.
         temperature: of `supervised_contrastive`.
+        mesh: from `parallel.mesh`, whose devices share the views of a batch; None for one device.
 
     Returns:
         The pair of pure functions; `step` takes a `sampling.Batch` and reports `{"loss"}`.
@@ -132,6 +135,21 @@ def trainer(
     """
     strategy = augment.as_strategy(strategy)
     temperature = _checks.positive("temperature", temperature)
+
+    def project(views, params):
+        return encoder.apply(params, views)[1]
+
+    def forth(views, params):
+        return microbatch.apply(lambda views: project(views, params), views)
+
+    def back(rows, params):
+        def gradient_of(views, slope):
+            return jax.vjp(functools.partial(project, views), params)[1](slope)[0]
+
+        return microbatch.total(gradient_of, *rows)
+
+    if mesh is not None:
+        forth, back = parallel.map_rows(forth, mesh), parallel.add_rows(back, mesh)
 
     def init(key, images):
         params = networks.fresh(key, encoder, images[:1])
@@ -145,19 +163,11 @@ def trainer(
         )
         labels = jnp.tile(jnp.repeat(jnp.arange(k), b), 2)
 
-        def project(params, views):
-            _, projection = encoder.apply(params, views)
-            return projection
-
         # The loss compares all views, but a few at a time go through the encoder there and back.
-        projection = microbatch.apply(functools.partial(project, state.params), views)
+        projection = forth(views, state.params)
         loss = functools.partial(supervised_contrastive, labels=labels, temperature=temperature)
         value, slope = jax.value_and_grad(loss)(projection)
-
-        def gradient_of(views, slope):
-            return jax.vjp(lambda params: project(params, views), state.params)[1](slope)[0]
-
-        gradient = microbatch.total(gradient_of, views, slope)
+        gradient = back((views, slope), state.params)
         update, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         return State(optax.apply_updates(state.params, update), optimizer_state), {"loss": value}
 

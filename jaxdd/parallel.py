@@ -15,7 +15,7 @@ small is on every device (`replicate`), what is large is split along its rows:
 
 import dataclasses
 import functools
-import multiprocessing
+import os
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any
@@ -40,6 +40,41 @@ def mesh(*, devices: Sequence[Any] | None = None) -> Mesh:
     """
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), (AXIS,), devices=devices, axis_types=(AxisType.Auto,))
+
+
+MOST_CORES = 8
+"""Cores that are devices of their own; more would have too little of a batch each."""
+
+
+def use_cores() -> None:
+    """Makes each core a device, where there is no other kind and JAX was told of none.
+
+    The operations of a small network do not fill two cores, two halves of a batch do: a step of
+    distribution matching takes two thirds of the time. Call it before the first computation.
+    """
+    told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if getattr(jax.config, "jax_num_cpu_devices") < 1 and not told:  # noqa: B009
+        jax.config.update("jax_num_cpu_devices", min(MOST_CORES, count_cores()))
+
+
+def cores() -> Mesh | None:
+    """Returns the mesh of the cores that are devices by `use_cores`; None without them."""
+    if getattr(jax.config, "jax_num_cpu_devices") < 2 or jax.default_backend() != "cpu":  # noqa: B009
+        return None
+    return mesh()
+
+
+def is_one_cpu(mesh: Mesh) -> bool:
+    """Whether all devices of a mesh are parts of the CPU of this process."""
+    here = jax.process_index()
+    return all(each.platform == "cpu" and each.process_index == here for each in mesh.devices.flat)
+
+
+def count_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
@@ -167,6 +202,13 @@ class Rows:
         return _looked_up(self.held, indices, mesh=self.mesh)
 
 
+def rows(array: jax.Array, mesh: Mesh | None) -> Any:
+    """Returns an array as `Rows` that the devices of a mesh share; as it is without a mesh."""
+    if mesh is None:
+        return array
+    return Rows(split(_filled(array, mesh.size), mesh), len(array), mesh)
+
+
 @functools.partial(jax.jit, static_argnames="mesh")
 def _looked_up(held, indices, *, mesh):
     """Each device looks up what it has, and they add it up: 0 but for one of them."""
@@ -269,13 +311,18 @@ def replicate_state(method: Any, mesh: Mesh) -> Any:
         method: a `distill.Method` or `contrastive.Trainer`, of a split network.
         mesh: from `mesh`.
     """
-    whole = NamedSharding(mesh, PartitionSpec())
 
     def step(key, state, batch):
-        state = jax.lax.with_sharding_constraint(state, whole)
-        return jax.lax.with_sharding_constraint(method.step(key, state, batch), whole)
+        return everywhere(method.step(key, everywhere(state, mesh), batch), mesh)
 
     return method._replace(step=step)
+
+
+def everywhere(tree: Any, mesh: Mesh | None) -> Any:
+    """Has what a program computes end up as a whole on every device of a mesh, if there is one."""
+    if mesh is None:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def map_rows(function: Callable, mesh: Mesh) -> Callable:
@@ -303,9 +350,35 @@ def map_rows(function: Callable, mesh: Mesh) -> Callable:
         )
         n = len(jax.tree.leaves(rows)[0])
         found = jax.tree.map(lambda x: x[:n], each(_filled(rows, mesh.size), *others))
-        return jax.lax.with_sharding_constraint(found, NamedSharding(mesh, whole))
+        return everywhere(found, mesh)
 
     return mapped
+
+
+def add_rows(function: Callable, mesh: Mesh) -> Callable:
+    """Gives every device some of the rows of an array, and adds up what it makes of them.
+
+    Args:
+        function: as in `map_rows`, but for its result, which is a sum over rows; rows of zeros,
+            which fill up the last device's, must add nothing.
+        mesh: from `mesh`.
+
+    Returns:
+        The function of all rows; `jit` it. Its result is whole on every device.
+    """
+
+    def added(rows, *others):
+        whole, part = PartitionSpec(), PartitionSpec(AXIS)
+        each = jax.shard_map(
+            lambda rows, *others: jax.lax.psum(function(rows, *others), AXIS),
+            mesh=mesh,
+            in_specs=(part, *[whole] * len(others)),
+            out_specs=whole,
+            check_vma=False,
+        )
+        return each(jax.tree.map(lambda x: _absent(x, mesh), rows), *others)
+
+    return added
 
 
 def thread_rows(function: Callable, *, threads: int | None = None) -> Callable:
@@ -320,7 +393,7 @@ def thread_rows(function: Callable, *, threads: int | None = None) -> Callable:
         threads: at most as many rows at once; the number of cores where omitted.
     """
     compiled = jax.jit(function)
-    threads = multiprocessing.cpu_count() if threads is None else threads
+    threads = count_cores() if threads is None else threads
 
     def mapped(rows, *others):
         if jax.default_backend() != "cpu":
@@ -451,7 +524,7 @@ def _filled(tree, devices):
     return jax.tree.map(fill, tree)
 
 
-def _absent(weights, mesh):
-    """Weighs what `_filled` adds at nothing."""
-    weights = jnp.asarray(weights)
-    return jnp.pad(weights, (0, -len(weights) % mesh.size))
+def _absent(array, mesh):
+    """Fills an array with rows of zeros until the devices divide their number."""
+    array = jnp.asarray(array)
+    return jnp.pad(array, [(0, -len(array) % mesh.size)] + [(0, 0)] * (array.ndim - 1))

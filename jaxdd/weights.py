@@ -146,28 +146,31 @@ def _encoders(key, pool, strategy, encoder, lengths, layer):
     encoder = default_encoder(pool) if encoder is None else encoder
     if not callable(strategy):
         strategy = tuple(name for name in strategy if name != "color")
-    state, done = _untrained(key, pool, strategy, encoder), 0
+    mesh = parallel.mesh_of(pool.images)
+    state, done = _untrained(key, pool, strategy, encoder, mesh), 0
     for steps in lengths:
-        state, done = _trained(key, pool, strategy, encoder, state, done, steps), steps
+        state, done = _trained(key, pool, strategy, encoder, mesh, state, done, steps), steps
         embedded = _embed(encoder, state.params, pool)
         yield Encoded(state.params, getattr(embedded, layer))
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _untrained(key, pool, strategy, encoder):
-    return contrastive.start(key, _trainer(strategy, encoder), pool)
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _untrained(key, pool, strategy, encoder, mesh):
+    return parallel.everywhere(
+        contrastive.start(key, _trainer(strategy, encoder, mesh), pool), mesh
+    )
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _trained(key, pool, strategy, encoder, state, done, steps):
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _trained(key, pool, strategy, encoder, mesh, state, done, steps):
     """The state after so many steps; the numbers are traced, so that one program does them all."""
-    trainer = _trainer(strategy, encoder)
+    trainer = _trainer(strategy, encoder, mesh)
     body = lambda i, state: contrastive.update(key, trainer, pool, state, i)[0]
-    return jax.lax.fori_loop(done, steps, body, state)
+    return parallel.everywhere(jax.lax.fori_loop(done, steps, body, state), mesh)
 
 
-def _trainer(strategy, encoder):
-    return contrastive.trainer(encoder, optax.adam(1e-3), strategy=strategy)
+def _trainer(strategy, encoder, mesh):
+    return contrastive.trainer(encoder, optax.adam(1e-3), strategy=strategy, mesh=mesh)
 
 
 def _embed(encoder, params, pool):
@@ -210,7 +213,7 @@ def density(
     bandwidth = jnp.broadcast_to(_checks.positive("bandwidth", jnp.asarray(bandwidth)), (k,))
     mesh = parallel.mesh_of(pool.images) if mesh is None else mesh
     estimate = kde.class_log_density
-    if mesh is not None:
+    if mesh is not None and not parallel.is_one_cpu(mesh):  # which fills its cores without a ring
         estimate = functools.partial(parallel.class_log_density, mesh=mesh)
     found = jax.jit(estimate, static_argnames="num_classes")(
         embeddings, pool.labels, bandwidth, num_classes=k
@@ -477,7 +480,12 @@ def shortcuts(
     key_samples, key_patches, key_folds = jax.random.split(key, 3)
     chosen = jnp.sort(jax.random.permutation(key_samples, n)[:most])
     images, labels = parallel.local(pool.images[chosen]), pool.labels[chosen]
-    told = lambda view: probes.crossfit(key_folds, views.of(images, view), labels, num_classes=k)
+    rows = parallel.rows(images, parallel.mesh_of(pool.images))
+
+    def told(view):
+        seen = parallel.by_rows(functools.partial(views.of, view=view), rows)
+        return probes.crossfit(key_folds, seen, labels, num_classes=k)
+
     rivals = dict.fromkeys(suspect.rival for suspect in blind.values())
     seeing = {rival: told(rival(key_patches, images)) for rival in rivals}
     return {

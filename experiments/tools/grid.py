@@ -28,8 +28,9 @@ import numpy as np
 import tyro
 
 from experiments.tools.budget import deadline, seconds
+from jaxdd import parallel
 from jaxdd.data import archives, benchmarks, datasets, files
-from jaxdd.runs import cli, options, pipeline, plot, results, timing
+from jaxdd.runs import cli, options, parts, pipeline, plot, results, timing
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
@@ -165,10 +166,25 @@ def compute(
         for cell in missing:
             whole = workplace(cell, work)
             rows = pipeline.compare(
-                data, whole, chosen, rows=[cell.row], spent=spent, report=report, resume=True
-            )["rows"]
+                data, whole, chosen, rows=[cell.row], mesh=parts.cores(chosen), split_from=0,
+                spent=spent, report=report, resume=True,
+            )["rows"]  # fmt: skip
             record = {"cell": title(cell), **rows[cell.row]}
+            if chosen.score_every is not None:
+                record["way"] = way(whole / "rows" / cell.row / "progress.jsonl")
             files.append_line(folder / f"{grid.name}.jsonl", record)
+
+
+def way(path: pathlib.Path) -> list[dict[str, float]]:
+    """Reads the accuracies along the way of a distillation, with the mean loss since the last."""
+    found, losses = [], []
+    for line in files.read_lines(path):
+        losses.append(line["loss"])
+        if "accuracy" in line:
+            scores = {score: line[score] for score in ("accuracy", "conflicting")}
+            found.append({"step": line["step"], "loss": float(np.mean(losses)), **scores})
+            losses = []
+    return found
 
 
 def load(
@@ -285,6 +301,7 @@ def _main(
     """
     cells = grid.cells(preset)
     cli.keep_programs()
+    parallel.use_cores()
     try:
         with deadline(None if budget is None else seconds(budget)):
             grid.besides(data_dir)

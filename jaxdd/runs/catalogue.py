@@ -11,6 +11,7 @@ import rich.table
 import rich.text
 import tyro
 
+from jaxdd import parallel
 from jaxdd.data import benchmarks
 from jaxdd.runs import findings, options, plot, screen, sources
 
@@ -64,7 +65,7 @@ def find_bias(
     progress = screen.Progress()
     with progress.bar:
         report_to = functools.partial(progress, "looking for a bias")
-        found = findings.find(data, seed=seed, progress=report_to)
+        found = findings.find(data, seed=seed, mesh=parallel.cores(), progress=report_to)
     findings.write(out, found, data)
     print(f"{data.name}: {findings.headline(found)}")
     print(f"wrote {out}")

@@ -34,6 +34,7 @@ from jaxdd.runs import (
     manifest,
     options,
     pages,
+    parts,
     pipeline,
     processes,
     publication,
@@ -122,15 +123,15 @@ def run(
     ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
     out = _folder(out, sources.short(dataset), options.method, how, ipc, seed)
     with processes.joined(*joining) if distributed else contextlib.nullcontext():
-        mesh = parallel.mesh() if distributed else None
+        mesh = parallel.mesh() if distributed else parts.cores(options)
         told = {"debias": how, "resume": resume, "split_from": split_from}
         processes.agree(told | dataclasses.asdict(options))
         with processes.own_folder(out) as folder:
             with _prepared(dataset, options, data_dir, weights) as given:
                 _agree_on_data(**given)
                 result = pipeline.run(
-                    folder=folder, debias=debias, mesh=mesh, split_from=split_from, resume=resume,
-                    **given,
+                    folder=folder, debias=debias, mesh=mesh, resume=resume,
+                    split_from=split_from if distributed else 0, **given,
                 )  # fmt: skip
         if processes.is_first():
             screen.show({"random": result["random"], how: result}, out)
@@ -168,7 +169,14 @@ def compare(
     ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
     out = _folder(out, "compare", sources.short(dataset), options.method, ipc, seed)
     with _prepared(dataset, options, data_dir, weights) as given:
-        table = pipeline.compare(folder=out, rows=rows, resume=resume, **given)["rows"]
+        table = pipeline.compare(
+            folder=out,
+            rows=rows,
+            mesh=parts.cores(options),
+            split_from=0,
+            resume=resume,
+            **given,
+        )["rows"]
     screen.show(table, out)
     if absent := [name for name in rows if name not in table]:
         print(f"jaxdd: left out {', '.join(absent)}: they need bias attributes", file=sys.stderr)
@@ -536,6 +544,7 @@ def main(arguments: list[str] | None = None) -> None:
         command = _parse(arguments)
         _check_for_nan(arguments)
         keep_programs()
+        parallel.use_cores()
         with _quiet_interrupts():
             command()
     except (pipeline.Interrupted, processes.Lost, KeyboardInterrupt) as stopped:

@@ -5,6 +5,7 @@ of them conflict most surely with the bias that the weights undo. `render` makes
 attributes score what was found and do nothing else.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdd import reweight, weights
+from jaxdd import parallel, reweight, sampling, weights
 from jaxdd.data import bias, datasets
 from jaxdd.runs import pages, plot
 
@@ -41,6 +42,7 @@ def find(
     *,
     seed: int = 0,
     most: int = 15_000,
+    mesh: jax.sharding.Mesh | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     **choosing: Any,
 ) -> Finding:
@@ -50,6 +52,7 @@ def find(
         data: from `benchmarks.load`, `datasets.from_arrays` or `datasets.from_folder`.
         seed: of the samples, the views, the encoders and the networks that judge.
         most: samples that are looked at, of each class its share.
+        mesh: from `parallel.mesh`, whose devices share the images; None for one device.
         progress: called as `progress(done, total)`.
         **choosing: options of `weights.choose`, such as a shorter `search`.
     """
@@ -60,7 +63,8 @@ def find(
     draws = np.asarray(jax.random.uniform(key_samples, labels.shape))
     samples = np.flatnonzero(bias.rank_in_class(draws, labels, xp=np) < kept[labels])
     train = datasets.select(data.train, samples)
-    pool = datasets.pool(data._replace(train=train))
+    index = functools.partial(parallel.split_pool, mesh=mesh) if mesh else sampling.pool
+    pool = datasets.pool(data._replace(train=train), index=index)
     choice = weights.choose(key, pool, strategy=data.strategy, report=progress, **choosing)
     doubt = _doubt(choice)
     return Finding(choice, samples, doubt, _auc(doubt, train, data))

@@ -29,7 +29,7 @@ from jaxdd import (
     zca,
 )
 from jaxdd.data import datasets
-from jaxdd.runs.options import NETWORKS, TEACHERS, Resolved
+from jaxdd.runs.options import NETWORKS, TEACHERS, Options, Resolved
 
 PURPOSES = (
     "encoder", "init", "distill", "evaluate", "median", "experts", "representative", "auto",
@@ -111,8 +111,15 @@ def build(
     draw = _batches(options, network)
     draw = draw if mesh is None else parallel.split_draw(draw, mesh)
     train = debiased.TRAININGS[options.training] if train is None else train
-    score = _evaluation(data, options, network, strategy, mesh, train)
+    # A network is trained on a device as a whole; on a core of this CPU it is by a thread.
+    apart = None if mesh is None or parallel.is_one_cpu(mesh) else mesh
+    score = _evaluation(data, options, network, strategy, apart, train)
     return Parts(network, strategy, method, draw, score)
+
+
+def cores(options: Options) -> jax.sharding.Mesh | None:
+    """The cores to share the work, where they are devices and the method can be split."""
+    return None if options.method in GUIDED else parallel.cores()
 
 
 def _check_sides(options, side):

@@ -191,6 +191,8 @@ def compare(
     weights: ArrayLike | None = None,
     network: networks.Network | None = None,
     method: distill.Method | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    split_from: int = SPLIT_FROM,
     spent: Mapping[str, float] = {},
     report: Callable[..., None] = silent,
     resume: bool = False,
@@ -208,6 +210,8 @@ def compare(
         weights: as in `run`.
         network: as in `run`.
         method: as in `run`.
+        mesh: as in `run`.
+        split_from: as in `run`.
         spent: as in `run`.
         report: as in `run`.
         resume: continue what the folder holds; finished rows are read back and kept, and made again
@@ -226,7 +230,17 @@ def compare(
         raise ValueError(f"unknown row {min(unknown)!r}; known are {', '.join(results.KINDS)}")
     if data.train.attributes is None:
         names = [name for name in names if name not in ("oracle", "fairdd")]
-    work = _Work(data, options, weights, network=network, method=method, report=report, spent=spent)
+    work = _Work(
+        data,
+        options,
+        weights,
+        network=network,
+        method=method,
+        mesh=mesh,
+        split_from=split_from,
+        report=report,
+        spent=spent,
+    )
     for name in names:
         work.check(results.KINDS[name].weights)
     config = work.config("compare")
