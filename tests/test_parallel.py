@@ -1,7 +1,10 @@
 """Four simulated devices against one: the same numbers, and no more traffic than they need."""
 
 import functools
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -118,14 +121,13 @@ def test_contrastive_training_and_embedding_are_the_same(mesh, pool):
     """Seven of each class in two views: 42 images, which four devices share unevenly."""
     encoder = contrastive.Encoder(networks.ConvNet(K, width=4, depth=1, norm=None), 8, 8)
 
-    def train(encoder, finish):
-        trainer = finish(contrastive.trainer(encoder, optax.adam(1e-3), strategy=("crop",)))
+    def train(mesh):
+        given = dict(strategy=("crop",), mesh=mesh)
+        trainer = contrastive.trainer(encoder, optax.adam(1e-3), **given)
         run = functools.partial(contrastive.train, trainer=trainer, steps=4, batch_size=21)
         return jax.jit(run)(KEY, pool=pool)
 
-    expected, losses = train(encoder, lambda trainer: trainer)
-    split = parallel.split_network(encoder, mesh)
-    found, found_losses = train(split, functools.partial(parallel.replicate_state, mesh=mesh))
+    (expected, losses), (found, found_losses) = train(None), train(mesh)
     np.testing.assert_allclose(found_losses["loss"], losses["loss"], rtol=1e-5)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), found, expected)
 
@@ -162,6 +164,64 @@ def test_evaluation_is_the_same(mesh, pool):
     for _ in range(2):
         np.testing.assert_array_equal(threaded(keys, images).accuracy, expected)
     assert len(traces) == 1
+
+
+def test_sums_over_rows(mesh):
+    """Ten rows on four devices: 3, 3, 3 and 1, and rows of zeros, which add nothing."""
+    rows = jnp.arange(20.0).reshape(10, 2)
+    product = lambda rows, factor: {"sum": factor * rows.sum(0), "squares": (rows**2).sum()}
+    found = jax.jit(parallel.add_rows(product, mesh))(rows, jnp.float32(3))
+    np.testing.assert_allclose(found["sum"], 3 * np.arange(20.0).reshape(10, 2).sum(0))
+    np.testing.assert_allclose(found["squares"], (np.arange(20.0) ** 2).sum())
+    assert found["sum"].is_fully_replicated
+
+
+def test_rows_are_the_array(mesh):
+    array = jnp.arange(20).reshape(10, 2)
+    found = parallel.rows(array, mesh)
+    np.testing.assert_array_equal(found[jnp.array([[9, 0], [3, 3]])], array[[[9, 0], [3, 3]]])
+    np.testing.assert_array_equal(parallel.by_rows(jnp.square, found), np.square(array))
+    assert parallel.rows(array, None) is array
+
+
+CORES = """
+import os, sys, jax
+from jaxdd import parallel
+if sys.argv[1:]:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+parallel.use_cores()
+mesh = parallel.cores()
+print(parallel.count_cores(), jax.device_count(), mesh and mesh.size)
+"""
+
+
+@pytest.mark.parametrize(
+    "told, expected",
+    [
+        ({}, "{cores} {devices} {mesh}"),
+        ({"JAX_NUM_CPU_DEVICES": "3"}, "{cores} 3 3"),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, "{cores} 3 None"),
+    ],
+)
+def test_cores_are_devices_unless_jax_was_told_of_others(told, expected):
+    cores = parallel.count_cores()
+    devices = min(cores, parallel.MOST_CORES)
+    found = in_a_process(CORES, told)
+    mesh = devices if devices > 1 else None
+    assert found == expected.format(cores=cores, devices=devices, mesh=mesh)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be taken away here")
+def test_one_core_is_no_mesh():
+    assert in_a_process(CORES, {}, "one") == "1 1 None"
+
+
+def in_a_process(script, told, *arguments):
+    kept = {name: x for name, x in os.environ.items() if name not in ("XLA_FLAGS",)}
+    environment = kept | {"JAX_PLATFORMS": "cpu"} | told
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def on_every_device(function, mesh, *per_device):

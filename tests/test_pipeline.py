@@ -22,6 +22,7 @@ from jaxdd import (
     draws,
     evaluate,
     networks,
+    parallel,
     probes,
     reweight,
     sampling,
@@ -111,6 +112,23 @@ def test_compare_writes_every_row_with_every_field(compared):
         assert row["config"]["own_method"] == f"{__name__}:add_one"
     for name in ("kde", "random-kde"):
         assert {"embed", "density"} <= set(found["rows"][name]["seconds"])
+
+
+def test_cores_that_share_the_images_make_the_same_rows(tmp_path):
+    """Four devices, two samples more than they can share evenly; networks are trained by threads."""
+    options = dataclasses.replace(TINY, steps=2, width=4, temperature=0.3)
+    given = dict(rows=("random-kde", "kde", "fairdd"))
+    data, mesh = shades(), parallel.mesh()
+    pipeline.compare(data, tmp_path / "one", options, **given)
+    pipeline.compare(data, tmp_path / "many", options, mesh=mesh, split_from=0, **given)
+    for name in ("random", *given["rows"]):
+        one, many = (
+            store.read_synthetic(tmp_path / side / "rows" / name / "synthetic.npz").images
+            for side in ("one", "many")
+        )
+        np.testing.assert_allclose(many, one, atol=1e-4)
+    one, many = (np.load(tmp_path / side / "weights.npz")["weights"] for side in ("one", "many"))
+    np.testing.assert_allclose(many, one, rtol=1e-3)
 
 
 def test_compare_writes_the_figures(compared):
