@@ -115,7 +115,7 @@ def test_compare_writes_every_row_with_every_field(compared):
 
 
 def test_cores_that_share_the_images_make_the_same_rows(tmp_path):
-    """Four devices, two samples more than they can share evenly; networks are trained by threads."""
+    """Four devices, and two samples more than they can share evenly."""
     options = dataclasses.replace(TINY, steps=2, width=4, temperature=0.3)
     given = dict(rows=("random-kde", "kde", "fairdd"))
     data, mesh = shades(), parallel.mesh()

@@ -64,8 +64,8 @@ CLAIMS = (
     ),
     Claim(
         "distillation amplifies backgrounds",
-        "not natural ones",
-        rows("bgfmnist", CMNIST, "random", "none"),
+        "few that recur; not many",
+        rows("bgfmnist-few", CMNIST, "random", "none"),
         "Which biases are amplified",
         score="conflicting",
     ),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxdd.data import datasets
-from jaxdd.runs import inspection, options, pipeline, results, store
+from jaxdd.runs import inspection, options, parts, pipeline, results, store
 
 TOLERANCE = {"mean": 0.02, "furthest": 0.5}
 """Differences of normalised values that rounding on another platform may lead to; between two
@@ -46,7 +46,10 @@ def again(
     if isinstance(asked, options.MTT):
         asked = dataclasses.replace(asked, buffer_path=None)  # somebody else's path
     with tempfile.TemporaryDirectory() as folder:
-        pipeline.run(data, f"{folder}/run", asked, debias=_debias(config), report=report)
+        pipeline.run(
+            data, f"{folder}/run", asked, debias=_debias(config), mesh=parts.cores(asked),
+            split_from=0, report=report,
+        )  # fmt: skip
         made = store.read_synthetic(f"{folder}/run/synthetic.npz")
     return _compared(found, made, told.get("kind") == "png")
 
