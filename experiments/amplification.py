@@ -8,12 +8,12 @@ amplified where a network does worse on conflicting samples after training on th
 of images of the same data. Ten images per class, 5 % bias-conflicting samples; 25 minutes on two
 quiet cores.
 
-Colour is amplified, corruption is not. Whether natural backgrounds are is a matter of how many there
+Colour is amplified, corruption is not. Whether natural backgrounds are depends on how many there
 are: where every image has one of its own (bgfmnist) they are not, where each class has a few that
-recur (bgfmnist-few) they are. The paper has them amplified, by a recipe that is not public.
-Where the bias is no colour density weights do not pay. Auto
-finds corruptions in the texture and keeps uniform weights against backgrounds, where the oracle
-would gain; `experiments.recognition` measures how well either bias can be seen.
+recur (bgfmnist-few) they are. The paper has them amplified, by a recipe that is not public. Where
+the bias is no colour density weights do not pay. Auto finds corruptions in the texture and keeps
+uniform weights against many backgrounds, where the oracle would gain; `experiments.recognition`
+measures how well either bias can be seen.
 """
 
 from experiments.tools import grid
