@@ -5,10 +5,11 @@ import json
 import pathlib
 import time
 
+import numpy as np
 import pytest
 
 from experiments.tools import budget, grid, table
-from jaxdd.data import files
+from jaxdd.data import benchmarks, files
 from jaxdd.runs import options, pipeline, results
 
 TINY = options.make(
@@ -77,6 +78,39 @@ def test_a_stopped_cell_goes_on(tmp_path):
     grid.compute(GRID, cells, report=cut, **where)
     assert len(written(where["folder"])) == 1
     assert steps == [0, 2, 4, 2, 4]
+
+
+def test_accuracies_on_the_way_are_kept(tmp_path):
+    """Of six steps, scored after the second and the fourth; losses are means since the last."""
+    asked = dataclasses.replace(TINY, steps=6, chunk=1, score_every=2)
+    cell = CELLS[1]._replace(options=asked)
+    where = dict(work=tmp_path / "work", folder=tmp_path / "results")
+    grid.compute(GRID, [cell], **where)
+    (found,) = written(where["folder"])
+    progress = grid.workplace(cell, where["work"]) / "rows" / "none" / "progress.jsonl"
+    losses = [line["loss"] for line in files.read_lines(progress)]
+    assert [each["step"] for each in found["way"]] == [2, 4]
+    expected = [np.mean(losses[:2]), np.mean(losses[2:4])]
+    np.testing.assert_allclose([each["loss"] for each in found["way"]], expected)
+    assert all(0 <= each["accuracy"] <= 1 for each in found["way"])
+
+
+@pytest.mark.parametrize("name", ["main_table", "amplification"])
+def test_what_a_gpu_is_asked_for_runs_dry(name, tmp_path, monkeypatch, capsys):
+    """The paper's preset with tiny numbers, so that no time on a GPU is lost to a mistake."""
+    tiny = dict(steps=2, batch_size=4, width=4, epochs=1, eval_seeds=1, chunk=1)
+    monkeypatch.setitem(options.PRESETS, "paper", tiny)
+    digits = benchmarks.load("cdigits", conflict=0.2)
+    monkeypatch.setattr(grid, "load", lambda name, *_, **__: digits._replace(name=name))
+    claim = CLAIMS[name]
+    cells = [cell for cell in claim.cells("paper") if cell.row in ("random", "none")]
+    chosen = {cell.options.ipc: cell for cell in cells}.values()
+    claim = claim._replace(cells=lambda _: list(chosen), besides=lambda _: None)
+    where = dict(work=tmp_path / "work", folder=tmp_path / "results")
+    grid._main(claim, preset="paper", budget="9m", **where)
+    assert "; paper)" in capsys.readouterr().out
+    assert (where["folder"] / f"{name}-paper.png").exists()
+    assert len(files.read_lines(where["folder"] / f"{name}.jsonl")) == len(chosen)
 
 
 @pytest.mark.parametrize("content", ["", '{"accuracy": {"mean"', "{}", "[1]"])

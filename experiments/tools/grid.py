@@ -289,8 +289,9 @@ def _main(
     data_dir: pathlib.Path | None = None,
     budget: str | None = None,
     work: pathlib.Path = archives.CACHE / "experiments",
+    folder: pathlib.Path = RESULTS,
 ) -> None:
-    """Computes what is missing of a claim into experiments/results, prints its tables, draws them.
+    """Computes what is missing of a claim, prints its tables and draws them.
 
     Args:
         grid: of cells.
@@ -298,6 +299,7 @@ def _main(
         data_dir: folder with the original files.
         budget: time after which to stop, such as 90s, 20m or 1h.
         work: folder for checkpoints, from which a stopped cell goes on.
+        folder: of the results.
     """
     cells = grid.cells(preset)
     cli.keep_programs()
@@ -305,16 +307,17 @@ def _main(
     try:
         with deadline(None if budget is None else seconds(budget)):
             grid.besides(data_dir)
-            compute(grid, cells, data_dir=data_dir, work=work.expanduser(), report=_log)
+            where = dict(data_dir=data_dir, work=work.expanduser(), folder=folder)
+            compute(grid, cells, report=_log, **where)
     except (KeyboardInterrupt, pipeline.Interrupted):
         pass
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    print("\n\n".join("\n".join(lines) for lines in tables(grid, cells)))
-    found = stored()
+    print("\n\n".join("\n".join(lines) for lines in tables(grid, cells, folder)))
+    found = stored(folder)
     left = sum(result(cell, found) is None for cell in cells)
     if left < len(cells):
-        draw(grid, cells)
+        draw(grid, cells, folder)
     if left:
         print(f"{left} of {len(cells)} cells are missing; run the command again", file=sys.stderr)
         sys.exit(3)
