@@ -54,7 +54,7 @@ def log_density(
         tile: largest number of queries and of points whose distances are in memory together; by
             default what `kernel_sums.TILE` says.
         axis: inside `shard_map`, the mesh axis over which the points (and the queries that are
-            they) are split; m then counts the points of one device. `parallel.log_density` is the
+            they) are split; m then counts the points of one device. `spread.log_density` is the
             door from outside.
 
     Returns:
@@ -124,7 +124,7 @@ def class_log_density(
             has log density -inf.
         tile: largest number of samples on either side of a tile of distances.
         axis: as in `log_density`; n then counts the samples of one device, which may be of any
-            class. `parallel.class_log_density` is the door from outside.
+            class. `spread.class_log_density` is the door from outside.
 
     Returns:
         `[n]` log densities in nats, in the order of the input, float32 or wider.

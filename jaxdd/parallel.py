@@ -6,16 +6,18 @@ small is on every device (`replicate`), what is large is split along its rows:
 * `split_draw` splits the batches that a method draws, `split_network` whatever a network is applied
   to, and `replicate_state` puts the state together again after each step: `jit` adds the sums over
   the devices that the losses need. The result is that of one device up to the order of additions.
-* `split_pool` gives each device some of the images to hold, where one cannot hold them all. Those
-  that are drawn are the same to the bit. `by_rows` goes through all of them.
-* `map_rows` gives each device some rows of an array, such as the keys of an evaluation;
-  `thread_rows` gives them to the threads of one CPU.
-* `log_density` and `class_log_density` send the points of a kernel density round a ring.
+* `Rows` are an array of which each device holds some, looked up by index; `by_rows` goes through
+  all of them.
+* `map_rows` gives each device some rows of an array, such as the keys of an evaluation, and
+  `add_rows` adds up what they make of them; `thread_rows` gives them to the threads of one CPU.
+
+A training set that devices share, and densities of its samples, are in `spread`; how the cores of a
+CPU come to be devices is in `runs.programs`.
 """
 
 import dataclasses
 import functools
-import os
+import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any
@@ -26,7 +28,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from jaxdd import _checks, kde, networks, sampling
+from jaxdd import networks
 
 AXIS = "devices"
 """Name of the mesh axis."""
@@ -42,23 +44,8 @@ def mesh(*, devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), devices=devices, axis_types=(AxisType.Auto,))
 
 
-MOST_CORES = 8
-"""Cores that are devices of their own; more would have too little of a batch each."""
-
-
-def use_cores() -> None:
-    """Makes each core a device, where there is no other kind and JAX was told of none.
-
-    The operations of a small network do not fill two cores, two halves of a batch do: a step of
-    distribution matching takes two thirds of the time. Call it before the first computation.
-    """
-    told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if getattr(jax.config, "jax_num_cpu_devices") < 1 and not told:  # noqa: B009
-        jax.config.update("jax_num_cpu_devices", min(MOST_CORES, count_cores()))
-
-
 def cores() -> Mesh | None:
-    """Returns the mesh of the cores that are devices by `use_cores`; None without them."""
+    """Returns the mesh of the cores that are devices by `runs.programs.use_cores`; None without."""
     if getattr(jax.config, "jax_num_cpu_devices") < 2 or jax.default_backend() != "cpu":  # noqa: B009
         return None
     return mesh()
@@ -70,17 +57,10 @@ def is_one_cpu(mesh: Mesh) -> bool:
     return all(each.platform == "cpu" and each.process_index == here for each in mesh.devices.flat)
 
 
-def count_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Puts a copy of every array of a tree on every device.
 
-    Every process must come with the same values. The images of `split_pool` stay where they are.
+    Every process must come with the same values. The images of `spread.pool` stay where they are.
     """
     return _place(tree, NamedSharding(mesh, PartitionSpec()))
 
@@ -113,66 +93,12 @@ def _place(tree, sharding):
     return jax.tree.map(place, tree, is_leaf=_is_shared)
 
 
-def split_pool(
-    images: Any,
-    labels: ArrayLike,
-    *,
-    num_classes: int,
-    mean: sampling.Values,
-    std: sampling.Values,
-    mesh: Mesh,
-    weights: sampling.Values | None = None,
-    empty: bool = False,
-) -> sampling.Pool:
-    """Indexes a training set like `sampling.pool`, but each device holds some of the images only.
-
-    The images drawn are the same to the bit: every device looks up the rows that it has, and they
-    add up bytes. So what travels in a step is one batch as it is kept, never the pool. All but the
-    images, 16 bytes for each, stays with the process, until `replicate` puts it beside them.
-
-    Args:
-        images: `[n, h, w, c]`, uint8 or floating in [0, 1]; an array, or anything with a shape and
-            a dtype whose slices of rows are arrays, such as a memory map. A process reads the rows
-            of its own devices alone.
-        labels: as in `sampling.pool`.
-        num_classes: as in `sampling.pool`.
-        mean: as in `sampling.pool`.
-        std: as in `sampling.pool`.
-        mesh: from `mesh`.
-        weights: as in `sampling.pool`.
-        empty: as in `sampling.pool`.
-
-    Returns:
-        A pool whose images are `Rows`.
-
-    Raises:
-        ValueError: as in `sampling.pool`.
-        TypeError: as in `sampling.pool`.
-    """
-    n, *shape = images.shape
-    pixel = np.zeros((n, *(1 for _ in shape[:-1]), *shape[-1:]), images.dtype)
-    given: dict[str, Any] = dict(num_classes=num_classes, mean=mean, std=std)
-    index = sampling.pool(pixel, labels, weights=weights, empty=empty, **given)
-    filled = n + -n % mesh.size
-
-    def held(where):
-        first, last, _ = where[0].indices(filled)
-        part = np.asarray(images[first : min(last, n)])
-        if len(part) and part.dtype != np.uint8:
-            _checks.pixels("images", part)
-        return np.pad(part, [(0, last - first - len(part))] + [(0, 0)] * len(shape))
-
-    split = NamedSharding(mesh, PartitionSpec(AXIS))
-    rows = jax.make_array_from_callback((filled, *shape), split, held)
-    return index._replace(images=Rows(rows, n, mesh))
-
-
 @functools.partial(
     jax.tree_util.register_dataclass, data_fields=("held",), meta_fields=("count", "mesh")
 )
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """An array `[n, …]` whose rows the devices of a mesh share, from `split_pool`.
+    """An array `[n, …]` whose rows the devices of a mesh share, from `spread.pool`.
 
     Attributes:
         held: the rows, and black ones after them, so that the devices divide their number.
@@ -206,7 +132,7 @@ def rows(array: jax.Array, mesh: Mesh | None) -> Any:
     """Returns an array as `Rows` that the devices of a mesh share; as it is without a mesh."""
     if mesh is None:
         return array
-    return Rows(split(_filled(array, mesh.size), mesh), len(array), mesh)
+    return Rows(split(filled(array, mesh.size), mesh), len(array), mesh)
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
@@ -251,7 +177,7 @@ def by_rows(function: Callable, array: Any, *others: Any) -> Any:
 
     Args:
         function: as in `map_rows`; where devices share no rows it is called as it is.
-        array: such as the images of `split_pool`.
+        array: such as the images of `spread.pool`.
         others: its other arguments.
 
     Returns:
@@ -264,11 +190,11 @@ def by_rows(function: Callable, array: Any, *others: Any) -> Any:
     return jax.tree.map(lambda x: x[: len(array)], local(found))
 
 
-def split_draw(draw: sampling.Draw, mesh: Mesh) -> sampling.Draw:
+def split_draw(draw: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """Splits the samples of each class of a batch over the devices.
 
     The batch is the one that `draw` draws; each device takes its part of it out of its own copy of
-    the pool, so that no image travels. Of a `split_pool`, the images of the batch do.
+    the pool, so that no image travels. Of a `spread.pool`, the images of the batch do.
 
     Args:
         draw: `draw(key, pool) -> batch`.
@@ -349,7 +275,7 @@ def map_rows(function: Callable, mesh: Mesh) -> Callable:
             check_vma=False,
         )
         n = len(jax.tree.leaves(rows)[0])
-        found = jax.tree.map(lambda x: x[:n], each(_filled(rows, mesh.size), *others))
+        found = jax.tree.map(lambda x: x[:n], each(filled(rows, mesh.size), *others))
         return everywhere(found, mesh)
 
     return mapped
@@ -376,7 +302,7 @@ def add_rows(function: Callable, mesh: Mesh) -> Callable:
             out_specs=whole,
             check_vma=False,
         )
-        return each(jax.tree.map(lambda x: _absent(x, mesh), rows), *others)
+        return each(jax.tree.map(lambda x: zero_filled(x, mesh.size), rows), *others)
 
     return added
 
@@ -393,7 +319,7 @@ def thread_rows(function: Callable, *, threads: int | None = None) -> Callable:
         threads: at most as many rows at once; the number of cores where omitted.
     """
     compiled = jax.jit(function)
-    threads = count_cores() if threads is None else threads
+    threads = multiprocessing.cpu_count() if threads is None else threads
 
     def mapped(rows, *others):
         if jax.default_backend() != "cpu":
@@ -421,7 +347,7 @@ def pmap_rows(function: Callable, *, devices: Sequence[Any] | None = None) -> Ca
 
     def mapped(rows, *others):
         cut = lambda x: x.reshape(len(devices), -1, *x.shape[1:])
-        parts = jax.tree.map(cut, _filled(rows, len(devices)))
+        parts = jax.tree.map(cut, filled(rows, len(devices)))
         found = compiled(len(others))(parts, *others)
         n = len(jax.tree.leaves(rows)[0])
         return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])[:n], found)
@@ -433,87 +359,7 @@ def pmap_rows(function: Callable, *, devices: Sequence[Any] | None = None) -> Ca
     return mapped
 
 
-def log_density(
-    queries: jax.Array,
-    points: jax.Array,
-    bandwidth: jax.Array | float,
-    *,
-    mesh: Mesh,
-    weights: jax.Array | None = None,
-    leave_one_out: bool = False,
-    tile: int | None = None,
-) -> jax.Array:
-    """Computes `kde.log_density` with queries and points split over the devices.
-
-    The points go round a ring: one of D devices holds n / D queries and two pieces of m / D points
-    at a time, and the density of no other queries.
-
-    Args:
-        queries: [n, d] floating.
-        points: [m, d] floating.
-        bandwidth: h > 0, a scalar in the unit of the coordinates.
-        mesh: from `mesh`.
-        weights: [m], at least 0; equal where omitted.
-        leave_one_out: point i takes no part in the density of query i.
-        tile: largest number of queries and of points whose distances are in memory together.
-
-    Returns:
-        [n] log densities in nats.
-    """
-    density = functools.partial(kde.log_density, leave_one_out=leave_one_out, tile=tile, axis=AXIS)
-    ring = _ring(lambda q, x, w, h: density(q, x, h, weights=w), mesh)
-    weights = jnp.ones(len(points)) if weights is None else weights
-    found = ring(*_filled((queries, points), mesh.size), _absent(weights, mesh), bandwidth)
-    return found[: len(queries)]
-
-
-def class_log_density(
-    embeddings: jax.Array,
-    labels: jax.Array,
-    bandwidth: jax.Array | float,
-    *,
-    num_classes: int,
-    mesh: Mesh,
-    weights: jax.Array | None = None,
-    leave_one_out: bool = False,
-    tile: int | None = None,
-) -> jax.Array:
-    """Computes `kde.class_log_density` with the samples split over the devices.
-
-    Args:
-        embeddings: [n, d] floating.
-        labels: [n] integers in [0, num_classes), in any order.
-        bandwidth: h > 0, a scalar or one per class [num_classes].
-        num_classes: number of classes, static.
-        mesh: from `mesh`.
-        weights: [n], at least 0; equal where omitted.
-        leave_one_out: a sample takes no part in its own density.
-        tile: largest number of samples on either side of a tile of distances.
-
-    Returns:
-        [n] log densities in nats.
-    """
-    density = functools.partial(
-        kde.class_log_density,
-        num_classes=num_classes,
-        leave_one_out=leave_one_out,
-        tile=tile,
-        axis=AXIS,
-    )
-    ring = _ring(lambda x, y, w, h: density(x, y, h, weights=w), mesh)
-    weights = jnp.ones(len(embeddings)) if weights is None else weights
-    found = ring(*_filled((embeddings, labels), mesh.size), _absent(weights, mesh), bandwidth)
-    return found[: len(embeddings)]
-
-
-def _ring(density, mesh):
-    part = PartitionSpec(AXIS)
-    return jax.shard_map(
-        density, mesh=mesh, in_specs=(part, part, part, PartitionSpec()), out_specs=part
-    )
-
-
-def _filled(tree, devices):
+def filled(tree: Any, devices: int) -> Any:
     """Repeats the last row of each array until the devices divide their number."""
 
     def fill(x):
@@ -524,7 +370,7 @@ def _filled(tree, devices):
     return jax.tree.map(fill, tree)
 
 
-def _absent(array, mesh):
-    """Fills an array with rows of zeros until the devices divide their number."""
+def zero_filled(array: Any, devices: int) -> jax.Array:
+    """Adds rows of zeros until the devices divide their number."""
     array = jnp.asarray(array)
-    return jnp.pad(array, [(0, -len(array) % mesh.size)] + [(0, 0)] * (array.ndim - 1))
+    return jnp.pad(array, [(0, -len(array) % devices)] + [(0, 0)] * (array.ndim - 1))

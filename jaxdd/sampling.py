@@ -33,7 +33,7 @@ class Pool(NamedTuple):
     """A training set indexed by class; build it with `pool`.
 
     Attributes:
-        images: `[n, h, w, c]`, uint8 (0–255) or floating in [0, 1]; those of `parallel.split_pool`
+        images: `[n, h, w, c]`, uint8 (0–255) or floating in [0, 1]; those of `spread.pool`
             can be looked up only.
         labels: `[n]` classes, int32.
         weights: `[n]`, each class sums to one.

@@ -47,6 +47,7 @@ from jaxdd import (
     probes,
     reweight,
     sampling,
+    spread,
     tasks,
     views,
 )
@@ -198,7 +199,7 @@ def density(
         pool: the samples.
         bandwidth: h of the kernel: a number, one for each class `[k]`, or a rule that is called for
             each class as `rule(points, weights=mask)`, such as `kde.scott`.
-        mesh: from `parallel.mesh`, whose devices share the work; those of a `parallel.split_pool`
+        mesh: from `parallel.mesh`, whose devices share the work; those of a `spread.pool`
             do where omitted.
 
     Raises:
@@ -214,7 +215,7 @@ def density(
     mesh = parallel.mesh_of(pool.images) if mesh is None else mesh
     estimate = kde.class_log_density
     if mesh is not None and not parallel.is_one_cpu(mesh):  # which fills its cores without a ring
-        estimate = functools.partial(parallel.class_log_density, mesh=mesh)
+        estimate = functools.partial(spread.class_log_density, mesh=mesh)
     found = jax.jit(estimate, static_argnames="num_classes")(
         embeddings, pool.labels, bandwidth, num_classes=k
     )

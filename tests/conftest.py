@@ -8,6 +8,7 @@ import gc
 import importlib.metadata
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 
@@ -40,11 +41,13 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(OWN_PROGRAMS))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import sklearn.datasets  # noqa: E402
 from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
+from jaxdd import parallel  # noqa: E402
 from jaxdd.data import files  # noqa: E402
 from jaxdd.runs import manifest, options, publication, results, store  # noqa: E402
 
@@ -52,7 +55,16 @@ from jaxdd.runs import manifest, options, publication, results, store  # noqa: E
 gc.set_threshold(50_000, 20, 100)
 
 LONGEST = (
-    *("cli", "pipeline", "distill", "processes", "parallel", "weights", "kde", "auto_rules"),
+    *(
+        "cli",
+        "pipeline",
+        "distill",
+        "processes",
+        "parallel",
+        "weights",
+        "kde",
+        "auto_rules",
+    ),
     *(
         "README",
         "torch_peers",
@@ -107,6 +119,30 @@ def data_dir():
     if not path.exists():
         pytest.skip(f"needs the data files in {path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def mesh():
+    """Four of the simulated devices."""
+    if jax.device_count() < 4:
+        pytest.skip("needs four (simulated) devices, which XLA_FLAGS are set for above")
+    return parallel.mesh(devices=jax.devices()[:4])
+
+
+@pytest.fixture(scope="session")
+def collectives():
+    """Kind and number of elements of all that travels between the devices."""
+    kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+
+    def found(compiled):
+        for shapes, kind in re.findall(rf"= (.*?) ({kinds})[\w-]*\(", compiled.as_text()):
+            sizes = [
+                np.prod([int(n) for n in size.split(",") if n], initial=1)
+                for size in re.findall(r"\[([\d,]*)\]", shapes)
+            ]
+            yield kind, max(sizes)
+
+    return found
 
 
 @pytest.fixture

@@ -565,7 +565,7 @@ def test_bias_of_a_data_set_is_told(tmp_path, monkeypatch, capsys):
     """What is found is faked; the data set is the one that was asked for."""
     asked = []
 
-    def find(data, *, seed, progress):
+    def find(data, *, seed, mesh, progress):
         asked.append((data.name, data.num_attributes, seed))
         uniform = weights.Trial(0.9, 0.9, 0.5, 0)
         trials = {"uniform": uniform, "best": uniform}

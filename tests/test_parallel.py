@@ -1,10 +1,7 @@
 """Four simulated devices against one: the same numbers, and no more traffic than they need."""
 
 import functools
-import os
 import re
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +15,10 @@ from jaxdd import (
     contrastive,
     distill,
     evaluate,
-    kde,
     networks,
     parallel,
     sampling,
+    spread,
     tasks,
     training,
     views,
@@ -32,13 +29,6 @@ K, SIZE, STRATEGY = 3, 8, ("color", "crop")
 NETWORK = networks.ConvNet(K, width=4, depth=1)
 KEY = jax.random.key(0)
 INITIAL = jax.jit(sampling.initial_real, static_argnames="ipc")
-
-
-@pytest.fixture(scope="module")
-def mesh():
-    if jax.device_count() < 4:
-        pytest.skip("needs four (simulated) devices: XLA_FLAGS set in conftest.py")
-    return parallel.mesh(devices=jax.devices()[:4])
 
 
 @pytest.fixture(scope="module")
@@ -96,20 +86,7 @@ def test_distilling_is_the_same(mesh, pool, name, ipc):
     assert found.images.is_fully_replicated and len(found.images.sharding.device_set) == 4
 
 
-def collectives(compiled):
-    """Kind and number of elements of all that travels between the devices."""
-    pattern = (
-        r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)[\w-]*\("
-    )
-    for shapes, kind in re.findall(pattern, compiled.as_text()):
-        sizes = [
-            np.prod([int(n) for n in size.split(",") if n], initial=1)
-            for size in re.findall(r"\[([\d,]*)\]", shapes)
-        ]
-        yield kind, max(sizes)
-
-
-def test_no_real_image_travels(mesh, pool):
+def test_no_real_image_travels(mesh, pool, collectives):
     """The 3 × 64 real images have 36,864 values, the 3 × 4 synthetic ones 2,304."""
     draw = functools.partial(sampling.weighted_batch, size=64)
     found = list(collectives(chunk("dm", draw, pool, 4, mesh)[0]))
@@ -179,49 +156,11 @@ def test_sums_over_rows(mesh):
 def test_rows_are_the_array(mesh):
     array = jnp.arange(20).reshape(10, 2)
     found = parallel.rows(array, mesh)
-    np.testing.assert_array_equal(found[jnp.array([[9, 0], [3, 3]])], array[[[9, 0], [3, 3]]])
+    np.testing.assert_array_equal(
+        found[jnp.array([[9, 0], [3, 3]])], array[jnp.array([[9, 0], [3, 3]])]
+    )
     np.testing.assert_array_equal(parallel.by_rows(jnp.square, found), np.square(array))
     assert parallel.rows(array, None) is array
-
-
-CORES = """
-import os, sys, jax
-from jaxdd import parallel
-if sys.argv[1:]:
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-parallel.use_cores()
-mesh = parallel.cores()
-print(parallel.count_cores(), jax.device_count(), mesh and mesh.size)
-"""
-
-
-@pytest.mark.parametrize(
-    "told, expected",
-    [
-        ({}, "{cores} {devices} {mesh}"),
-        ({"JAX_NUM_CPU_DEVICES": "3"}, "{cores} 3 3"),
-        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, "{cores} 3 None"),
-    ],
-)
-def test_cores_are_devices_unless_jax_was_told_of_others(told, expected):
-    cores = parallel.count_cores()
-    devices = min(cores, parallel.MOST_CORES)
-    found = in_a_process(CORES, told)
-    mesh = devices if devices > 1 else None
-    assert found == expected.format(cores=cores, devices=devices, mesh=mesh)
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be taken away here")
-def test_one_core_is_no_mesh():
-    assert in_a_process(CORES, {}, "one") == "1 1 None"
-
-
-def in_a_process(script, told, *arguments):
-    kept = {name: x for name, x in os.environ.items() if name not in ("XLA_FLAGS",)}
-    environment = kept | {"JAX_PLATFORMS": "cpu"} | told
-    command = [sys.executable, "-c", script, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 def on_every_device(function, mesh, *per_device):
@@ -287,78 +226,6 @@ def test_a_shared_set_descends_the_sum_over_the_devices(mesh, pool):
         np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-4)
 
 
-exact = jax.jit(kde.log_density, static_argnames="leave_one_out")
-
-
-def normal(seed, *shape):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-@pytest.mark.parametrize("n, m", [(20, 32), (21, 30), (3, 5)])
-@pytest.mark.parametrize("d", [3, 12])
-def test_density_around_the_ring(mesh, n, m, d):
-    q, x = normal(0, n, d) + 5, normal(1, m, d) + 5
-    weights = np.random.default_rng(2).uniform(0, 2, m).astype(np.float32)
-    found = jax.jit(functools.partial(parallel.log_density, mesh=mesh, tile=4))
-    expected = exact(q, x, 0.8, weights=weights)
-    np.testing.assert_allclose(found(q, x, 0.8, weights=weights), expected, rtol=1e-5)
-    np.testing.assert_allclose(found(q, x, 0.8), exact(q, x, 0.8), rtol=1e-5)
-
-
-@pytest.mark.parametrize("m", [24, 27])
-def test_leaving_one_out_around_the_ring(mesh, m):
-    x, weights = normal(0, m, 12), np.arange(m, dtype=np.float32)
-    ring = functools.partial(parallel.log_density, mesh=mesh, leave_one_out=True, tile=4)
-    found = jax.jit(ring)(x, x, 0.8, weights=weights)
-    expected = exact(x, x, 0.8, weights=weights, leave_one_out=True)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("leave_one_out", [False, True])
-@pytest.mark.parametrize("n", [40, 43])
-def test_classes_around_the_ring(mesh, n, leave_one_out):
-    """Classes of uneven sizes in random order; class 1 is a single sample, class 2 empty."""
-    rng = np.random.default_rng(0)
-    labels = rng.permutation(np.concatenate([[1], rng.choice([0, 0, 3, 4], n - 1)]))
-    x = normal(1, n, 12) + 5 * labels[:, None].astype(np.float32)
-    weights = rng.uniform(0, 2, n).astype(np.float32)
-    h = np.array([0.5, 1, 2, 0.7, 1.5])
-    options = dict(num_classes=5, leave_one_out=leave_one_out, tile=4)
-    ring = functools.partial(parallel.class_log_density, mesh=mesh, **options)
-    found = jax.jit(ring)(x, labels, h, weights=weights)
-    every = jax.jit(functools.partial(kde.class_log_density, **options))
-    expected = every(x, labels, h, weights=weights)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert (np.isneginf(found) == (leave_one_out & (labels == 1))).all()
-
-
-def test_gradient_around_the_ring(mesh):
-    x, weights = normal(0, 10, 3), np.ones(10, np.float32)
-
-    def total(density):
-        return lambda x, h: density(x, x, h, weights=weights, leave_one_out=True).sum()
-
-    ring = functools.partial(parallel.log_density, mesh=mesh, tile=4)
-    found, expected = (
-        jax.jit(jax.grad(total(density), (0, 1)))(x, 0.8) for density in (ring, kde.log_density)
-    )
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, expected
-    )
-
-
-def test_the_ring_gathers_nothing(mesh):
-    """Nothing of the size of all 4,000 points: their pieces of 1,000 pass from hand to hand."""
-    n, d = 4000, 16
-    split = parallel.split(jnp.zeros((n, d)), mesh)
-    density = functools.partial(parallel.log_density, mesh=mesh, leave_one_out=True, tile=128)
-    compiled = jax.jit(density).lower(split, split, 1.0).compile()
-    found = list(collectives(compiled))
-    assert "collective-permute" in {kind for kind, _ in found}
-    assert max(size for _, size in found) <= n // 4 * d
-    assert compiled.memory_analysis().temp_size_in_bytes < 4 * n * d * 4
-
-
 def test_placing(mesh):
     rows, whole = parallel.split(jnp.arange(8), mesh), parallel.replicate(jnp.arange(3), mesh)
     assert rows.sharding.spec == PartitionSpec(parallel.AXIS)
@@ -372,7 +239,7 @@ def test_placing(mesh):
 @pytest.fixture(scope="module")
 def shared(mesh, pool):
     """The pool with two samples less, so that four devices hold 15 rows each, two of them black."""
-    return parallel.split_pool(**fewer(pool), mesh=mesh)
+    return spread.pool(**fewer(pool), mesh=mesh)
 
 
 def fewer(pool):
@@ -394,7 +261,7 @@ def test_a_split_pool_holds_every_image_once(mesh, pool, shared):
 
 
 @pytest.mark.parametrize("draw", [sampling.uniform_batch, sampling.weighted_batch])
-def test_a_split_pool_gives_the_same_batches(mesh, pool, shared, draw):
+def test_a_split_pool_gives_the_same_batches(mesh, pool, shared, collectives, draw):
     """What travels is a batch of bytes: 3 × 8 images of 8 × 8 × 3, of 58."""
     draw = functools.partial(draw, size=8)
     drawn = jax.jit(parallel.split_draw(draw, mesh))
@@ -415,7 +282,7 @@ def test_a_split_pool_is_drawn_by_its_weights(mesh, pool, shared):
     """Pearson's chi-square over 400 batches; strata vary less than it allows."""
     draw = functools.partial(sampling.weighted_batch, size=8)
     index = jnp.arange(60, dtype=jnp.float32)[:, None, None, None] / 60
-    marked = parallel.split_pool(
+    marked = spread.pool(
         index[:58],
         shared.labels,
         num_classes=K,
@@ -468,7 +335,7 @@ def test_a_process_reads_the_rows_of_its_devices_alone(mesh, tmp_path):
             return super().__getitem__(where)
 
     images = Map(tmp_path / "rows", np.uint8, "w+", shape=(11, 4, 4, 1))
-    found = parallel.split_pool(
+    found = spread.pool(
         images, np.arange(11) % 2, num_classes=2, mean=(0.5,), std=(0.5,), mesh=mesh
     )
     assert asked == [slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 11)]
@@ -478,11 +345,11 @@ def test_a_process_reads_the_rows_of_its_devices_alone(mesh, tmp_path):
 def test_bad_pools_are_refused_before_they_are_split(mesh):
     given = dict(num_classes=2, mean=(0.5,), std=(0.5,), mesh=mesh)
     with pytest.raises(ValueError, match="class 1 has none"):
-        parallel.split_pool(np.zeros((8, 4, 4, 1), np.uint8), np.zeros(8, int), **given)
+        spread.pool(np.zeros((8, 4, 4, 1), np.uint8), np.zeros(8, int), **given)
     with pytest.raises(ValueError, match=r"lie in \[0, 1\].*0.0..2.0"):
-        parallel.split_pool(2 * np.eye(8)[:, :, None, None], np.arange(8) % 2, **given)
+        spread.pool(2 * np.eye(8)[:, :, None, None], np.arange(8) % 2, **given)
     with pytest.raises(TypeError, match="uint8 or floating, found int32"):
-        parallel.split_pool(np.zeros((8, 4, 4, 1), int), np.arange(8) % 2, **given)
+        spread.pool(np.zeros((8, 4, 4, 1), int), np.arange(8) % 2, **given)
 
 
 def test_what_is_not_split_stays_as_it_is(pool):

@@ -22,7 +22,6 @@ from jaxdd import (
     draws,
     evaluate,
     networks,
-    parallel,
     probes,
     reweight,
     sampling,
@@ -114,11 +113,11 @@ def test_compare_writes_every_row_with_every_field(compared):
         assert {"embed", "density"} <= set(found["rows"][name]["seconds"])
 
 
-def test_cores_that_share_the_images_make_the_same_rows(tmp_path):
+def test_cores_that_share_the_images_make_the_same_rows(tmp_path, mesh):
     """Four devices, and two samples more than they can share evenly."""
     options = dataclasses.replace(TINY, steps=2, width=4, temperature=0.3)
     given = dict(rows=("random-kde", "kde", "fairdd"))
-    data, mesh = shades(), parallel.mesh()
+    data = shades()
     pipeline.compare(data, tmp_path / "one", options, **given)
     pipeline.compare(data, tmp_path / "many", options, mesh=mesh, split_from=0, **given)
     for name in ("random", *given["rows"]):

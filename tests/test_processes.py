@@ -38,7 +38,7 @@ import functools
 from jaxdd import parallel
 from jaxdd.runs import cli, processes
 
-made = parallel.split_pool
+made = spread.pool
 
 def told(*args, **given):
     pool = made(*args, **given)
@@ -46,7 +46,7 @@ def told(*args, **given):
     print("held:", *held, "of", len(pool.images))
     return pool
 
-parallel.split_pool = told
+spread.pool = told
 processes.joined = functools.partial(processes.joined, patience={patience})
 cli.main()
 """

@@ -28,9 +28,8 @@ import numpy as np
 import tyro
 
 from experiments.tools.budget import deadline, seconds
-from jaxdd import parallel
 from jaxdd.data import archives, benchmarks, datasets, files
-from jaxdd.runs import cli, options, parts, pipeline, plot, results, timing
+from jaxdd.runs import cli, options, parts, pipeline, plot, programs, results, timing
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
@@ -303,7 +302,7 @@ def _main(
     """
     cells = grid.cells(preset)
     cli.keep_programs()
-    parallel.use_cores()
+    programs.use_cores()
     try:
         with deadline(None if budget is None else seconds(budget)):
             grid.besides(data_dir)

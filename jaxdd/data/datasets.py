@@ -206,7 +206,7 @@ def pool(
     Args:
         benchmark: the data.
         weights: of the training samples [n], at least 0; uniform when None.
-        index: makes the pool; `functools.partial(parallel.split_pool, mesh=mesh)` has the devices
+        index: makes the pool; `functools.partial(spread.pool, mesh=mesh)` has the devices
             of a mesh share the images.
 
     Returns:

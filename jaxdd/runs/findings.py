@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdd import parallel, reweight, sampling, weights
+from jaxdd import reweight, sampling, spread, weights
 from jaxdd.data import bias, datasets
 from jaxdd.runs import pages, plot
 
@@ -63,7 +63,7 @@ def find(
     draws = np.asarray(jax.random.uniform(key_samples, labels.shape))
     samples = np.flatnonzero(bias.rank_in_class(draws, labels, xp=np) < kept[labels])
     train = datasets.select(data.train, samples)
-    index = functools.partial(parallel.split_pool, mesh=mesh) if mesh else sampling.pool
+    index = functools.partial(spread.pool, mesh=mesh) if mesh else sampling.pool
     pool = datasets.pool(data._replace(train=train), index=index)
     choice = weights.choose(key, pool, strategy=data.strategy, report=progress, **choosing)
     doubt = _doubt(choice)

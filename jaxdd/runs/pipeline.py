@@ -30,9 +30,9 @@ from jaxdd import (
     evaluate,
     kde,
     networks,
-    parallel,
     reweight,
     sampling,
+    spread,
     trajectories,
     views,
     weights,
@@ -286,7 +286,7 @@ class _Work:
         self.index = sampling.pool
         large = data.train.images.nbytes >= split_from
         if mesh is not None and large and self.options.zca == "none":
-            self.index = functools.partial(parallel.split_pool, mesh=mesh)
+            self.index = functools.partial(spread.pool, mesh=mesh)
         self.pool = datasets.pool(data, index=self.index)
         self.given = None if given is None else sampling.reweighted(self.pool, given).weights
         self.given_digest = None if given is None else files.digest(np.asarray(given, np.float32))

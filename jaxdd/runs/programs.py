@@ -1,4 +1,4 @@
-"""Compiled programs, kept on disk for the next process."""
+"""Compiled programs, kept on disk for the next process; cores as devices that run them."""
 
 import os
 import platform
@@ -39,3 +39,26 @@ def keep_programs(*, folder: str | os.PathLike | None = None) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     # What another process is writing, or was killed while it wrote, is compiled again.
     warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
+
+
+MOST_CORES = 8
+"""Cores that are devices of their own; more would have too little of a batch each."""
+
+
+def use_cores() -> None:
+    """Makes each core a device, where there is no other kind and JAX was told of none.
+
+    The operations of a small network do not fill two cores, two halves of a batch do: a step of
+    distribution matching takes two thirds of the time. `parallel.cores` is their mesh. Call it
+    before the first computation.
+    """
+    told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if getattr(jax.config, "jax_num_cpu_devices") < 1 and not told:  # noqa: B009
+        jax.config.update("jax_num_cpu_devices", min(MOST_CORES, count_cores()))
+
+
+def count_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
