@@ -41,6 +41,16 @@ def test_one_core_is_no_mesh():
     assert in_a_process(CORES, {}, "one") == "1 1 None"
 
 
+def test_a_comparison_on_all_cores(tmp_path):
+    """The command line with devices of its own, weights by density and views among its rows."""
+    options = "--ipc 2 --steps 4 --chunk 2 --batch-size 8 --width 8 --depth 2 --epochs 2"
+    options += " --eval-seeds 2 --encoder-steps 2 --encoder-width 8 --conflict 0.1"
+    command = ["compare", "cdigits", *options.split(), "--rows", "none", "kde", "tone"]
+    script = "import sys; from jaxdd.runs.cli import main; main(sys.argv[1:])"
+    shown = in_a_process(script, {}, *command, "--out", str(tmp_path / "out"))
+    assert "tone" in shown and (tmp_path / "out" / "compare.json").exists()
+
+
 def in_a_process(script, told, *arguments):
     kept = {name: x for name, x in os.environ.items() if name not in ("XLA_FLAGS",)}
     environment = kept | {"JAX_PLATFORMS": "cpu"} | told

@@ -50,11 +50,21 @@ def use_cores() -> None:
 
     The operations of a small network do not fill two cores, two halves of a batch do: a step of
     distribution matching takes two thirds of the time. `parallel.cores` is their mesh. Call it
-    before the first computation.
+    before the first computation. `JAX_NUM_CPU_DEVICES=1` has everything on one device.
     """
     told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if getattr(jax.config, "jax_num_cpu_devices") < 1 and not told:  # noqa: B009
-        jax.config.update("jax_num_cpu_devices", min(MOST_CORES, count_cores()))
+    if getattr(jax.config, "jax_num_cpu_devices") >= 1 or told:  # noqa: B009
+        return
+    cores = count_cores()
+    devices = min(MOST_CORES, cores)
+    if devices == 1:
+        return
+    jax.config.update("jax_num_cpu_devices", devices)
+    # A device that waits for the others holds a thread of the pool that all compute with. XLA ends
+    # the process where none is left for what they wait for: so there are more threads than devices
+    # (NPROC is where XLA looks for their number), and no device has other work before it.
+    os.environ.setdefault("NPROC", str(cores + devices))
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def count_cores() -> int:
