@@ -53,11 +53,9 @@ def use_cores() -> None:
     before the first computation. `JAX_NUM_CPU_DEVICES=1` has everything on one device.
     """
     told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if getattr(jax.config, "jax_num_cpu_devices") >= 1 or told:  # noqa: B009
-        return
-    cores = count_cores()
-    devices = min(MOST_CORES, cores)
-    if devices == 1:
+    asked, cores = getattr(jax.config, "jax_num_cpu_devices"), count_cores()  # noqa: B009
+    devices = asked if asked > 0 else min(MOST_CORES, cores)
+    if told or devices == 1:
         return
     jax.config.update("jax_num_cpu_devices", devices)
     # A device that waits for the others holds a thread of the pool that all compute with. XLA ends
