@@ -45,7 +45,7 @@ def mesh(*, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def cores() -> Mesh | None:
-    """Returns the mesh of the cores that are devices by `runs.programs.use_cores`; None without."""
+    """Returns the mesh of the devices that `JAX_NUM_CPU_DEVICES` made of a CPU; None without it."""
     if getattr(jax.config, "jax_num_cpu_devices") < 2 or jax.default_backend() != "cpu":  # noqa: B009
         return None
     return mesh()
@@ -177,7 +177,7 @@ def by_rows(function: Callable, array: Any, *others: Any) -> Any:
 
     Args:
         function: as in `map_rows`; where devices share no rows it is called as it is.
-        array: such as the images of `spread.pool`.
+        array: such as the images of `spread.pool`. Of others a CPU takes a block in each thread.
         others: its other arguments.
 
     Returns:
@@ -185,9 +185,30 @@ def by_rows(function: Callable, array: Any, *others: Any) -> Any:
     """
     mesh = mesh_of(array)
     if mesh is None:
-        return function(array, *others)
+        return _by_threads(function, array, *others)
     found = jax.jit(map_rows(function, mesh))(array.held, *replicate(others, mesh))
     return jax.tree.map(lambda x: x[: len(array)], local(found))
+
+
+_FEW = 4096  # rows that are not worth threads
+
+
+def _by_threads(function, array, *others):
+    """Applies a function of rows to a block of them in each thread of a CPU.
+
+    Of 15,000 images of 32×32×3 whitened patches take 7 s on two cores, and 12 one block after the
+    other, whose operations are too small for both.
+    """
+    threads, n = multiprocessing.cpu_count(), len(array)
+    if n < _FEW or isinstance(array, jax.core.Tracer) or jax.default_backend() != "cpu":
+        return function(array, *others)
+    whole = filled(array, threads)
+    size = len(whole) // threads
+    blocks = [whole[i * size : (i + 1) * size] for i in range(threads)]
+    with futures.ThreadPoolExecutor(threads) as pool:
+        each = lambda block: jax.block_until_ready(function(block, *others))
+        found = list(pool.map(each, blocks))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:n], *found)
 
 
 def split_draw(draw: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

@@ -485,7 +485,8 @@ def shortcuts(
 
     def told(view):
         seen = parallel.by_rows(functools.partial(views.of, view=view), rows)
-        return probes.crossfit(key_folds, seen, labels, num_classes=k)
+        # No device begins with the next view while another has heads to fit.
+        return jax.block_until_ready(probes.crossfit(key_folds, seen, labels, num_classes=k))
 
     rivals = dict.fromkeys(suspect.rival for suspect in blind.values())
     seeing = {rival: told(rival(key_patches, images)) for rival in rivals}

@@ -1,6 +1,7 @@
 """Four simulated devices against one: the same numbers, and no more traffic than they need."""
 
 import functools
+import multiprocessing
 import re
 
 import jax
@@ -350,6 +351,23 @@ def test_bad_pools_are_refused_before_they_are_split(mesh):
         spread.pool(2 * np.eye(8)[:, :, None, None], np.arange(8) % 2, **given)
     with pytest.raises(TypeError, match="uint8 or floating, found int32"):
         spread.pool(np.zeros((8, 4, 4, 1), int), np.arange(8) % 2, **given)
+
+
+@pytest.mark.parametrize("n", [parallel._FEW, parallel._FEW + 1])
+def test_threads_take_a_block_each(n):
+    blocks = []
+
+    def doubled(rows, factor):
+        blocks.append(len(rows))
+        return {"rows": factor * rows, "place": rows + 1}
+
+    rows = jnp.arange(n)
+    found = parallel.by_rows(doubled, rows, 2)
+    np.testing.assert_array_equal(found["rows"], 2 * np.arange(n))
+    np.testing.assert_array_equal(found["place"], 1 + np.arange(n))
+    cores = multiprocessing.cpu_count()
+    assert blocks == [-(-n // cores)] * cores
+    np.testing.assert_array_equal(parallel.by_rows(jnp.square, rows[:5]), [0, 1, 4, 9, 16])
 
 
 def test_what_is_not_split_stays_as_it_is(pool):

@@ -544,8 +544,7 @@ def main(arguments: list[str] | None = None) -> None:
         command = _parse(arguments)
         _check_for_nan(arguments)
         keep_programs()
-        if "--distributed" not in arguments:  # where a process is told of its devices
-            use_cores()
+        use_cores()
         with _quiet_interrupts():
             command()
     except (pipeline.Interrupted, processes.Lost, KeyboardInterrupt) as stopped:

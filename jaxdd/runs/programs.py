@@ -41,32 +41,13 @@ def keep_programs(*, folder: str | os.PathLike | None = None) -> None:
     warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
 
 
-MOST_CORES = 8
-"""Cores that are devices of their own; more would have too little of a batch each."""
-
-
 def use_cores() -> None:
-    """Makes each core a device, where there is no other kind and JAX was told of none.
+    """Prepares for the CPU devices that `JAX_NUM_CPU_DEVICES` asks for; `parallel.cores` has them.
 
-    The operations of a small network do not fill two cores, two halves of a batch do: a step of
-    distribution matching takes two thirds of the time. `parallel.cores` is their mesh. Call it
-    before the first computation. `JAX_NUM_CPU_DEVICES=1` has everything on one device.
+    A device that waits for the others holds a thread of the pool that all compute with, and XLA
+    ends the process where none is left for what they wait for. So there are more threads than
+    devices: NPROC is where XLA looks for their number. Call it before the first computation.
     """
-    told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    asked, cores = getattr(jax.config, "jax_num_cpu_devices"), count_cores()  # noqa: B009
-    devices = asked if asked > 0 else min(MOST_CORES, cores)
-    if told or devices == 1:
-        return
-    jax.config.update("jax_num_cpu_devices", devices)
-    # A device that waits for the others holds a thread of the pool that all compute with. XLA ends
-    # the process where none is left for what they wait for: so there are more threads than devices
-    # (NPROC is where XLA looks for their number), and no device has other work before it.
-    os.environ.setdefault("NPROC", str(cores + devices))
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-
-
-def count_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    devices = getattr(jax.config, "jax_num_cpu_devices")  # noqa: B009
+    if devices > 1:
+        os.environ.setdefault("NPROC", str((os.cpu_count() or 1) + devices))
