@@ -25,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
@@ -200,7 +201,8 @@ def _by_threads(function, array, *others):
     other, whose operations are too small for both.
     """
     threads, n = multiprocessing.cpu_count(), len(array)
-    if n < _FEW or isinstance(array, jax.core.Tracer) or jax.default_backend() != "cpu":
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((array, others)))
+    if n < _FEW or traced or jax.default_backend() != "cpu":
         return function(array, *others)
     whole = filled(array, threads)
     size = len(whole) // threads
