@@ -206,6 +206,15 @@ def parts(network: Any) -> int:
     return found
 
 
+def most_blocks(shape: Sequence[int], *, most: int = 3) -> int:
+    """Returns how many blocks, each of which halves the sides, images of a shape allow, or `most`.
+
+    >>> most_blocks((60_000, 28, 28, 1)), most_blocks((100, 4, 6, 3))
+    (3, 2)
+    """
+    return min(most, min(shape[1:3]).bit_length() - 1)
+
+
 def fresh(key: jax.Array, network: Network, images: jax.Array) -> Any:
     """Returns fresh parameters of a network, all of them of the device that the key belongs to.
 

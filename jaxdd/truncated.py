@@ -34,7 +34,7 @@ def default_network(pool: sampling.Pool, *, width: int = 32) -> networks.ConvNet
         pool: the samples.
         width: channels.
     """
-    depth = min(3, min(pool.images.shape[1:3]).bit_length() - 1)
+    depth = networks.most_blocks(pool.images.shape)
     return networks.ConvNet(pool.num_classes, width, depth, norm=networks.BatchNorm)
 
 

@@ -100,12 +100,8 @@ def default_encoder(
         width: channels.
         depth: blocks, each of which halves the sides; three, or as many as the images allow.
     """
-    depth = _depth(pool) if depth is None else depth
+    depth = networks.most_blocks(pool.images.shape) if depth is None else depth
     return contrastive.Encoder(networks.ConvNet(pool.num_classes, width, depth, norm=None))
-
-
-def _depth(pool):
-    return min(3, min(pool.images.shape[1:3]).bit_length() - 1)
 
 
 def encode(
@@ -811,7 +807,7 @@ def judge_by_subsets(
         _checks.count(name, number)
     k, agrees = pool.num_classes, np.asarray(groups == pool.labels)
     if network is None:
-        network = networks.ConvNet(k, 32, _depth(pool))
+        network = networks.ConvNet(k, 32, networks.most_blocks(pool.images.shape))
     key, key_held = jax.random.split(key)
     held = _held_out(key_held, np.asarray(pool.labels), agrees, most=most)
     images, groups = parallel.local(pool.images[held]), jnp.asarray(groups)
