@@ -35,7 +35,7 @@ def start(folder, process, port, patience, *more):
     """One of two processes with one device each, which writes what it says to a file."""
     code = f"""
 import functools
-from jaxdd import parallel, spread
+from jaxdd import spread
 from jaxdd.runs import cli, processes
 
 made = spread.pool
