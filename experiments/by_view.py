@@ -4,10 +4,11 @@
 
 Corrupted CIFAR-10, CIFAR-10 whose halves are grey or coloured, and Fashion-MNIST on natural
 backgrounds, with 5 % bias-conflicting samples at ten images per class, the first by DSA and DC,
-too, and the first and the last at fifty images. Auto finds the first two in texture and tone by itself
-(`experiments.shortcuts`). Whether the border of an image belongs to the object nobody can tell who
-knows no bias label. Ring is what weights are worth to somebody who says that it does not, and what
-they cost where it does, on Fashion-MNIST and CIFAR-10 as they are. Four hours on two cores.
+too, and the first and the last at fifty images. Auto finds the first two in texture and tone by
+itself (`experiments.shortcuts`). Whether the border of an image belongs to the object nobody can
+tell who knows no bias label. Ring is what weights are worth to somebody who says that it does not,
+and what they cost where it does, on Fashion-MNIST and CIFAR-10 as they are. Four hours on two
+cores.
 """
 
 import functools
