@@ -293,7 +293,7 @@ def test_what_cannot_be_made_again_is_said_to_be_so(change, given, why):
     [(0, "no evidence found", True), (0.01, "no evidence found", False), (0.1, "evidence", False)],
 )
 def test_a_set_made_again_has_the_same_bits_or_is_compared(monkeypatch, moved, verdict, same):
-    def run(data, folder, asked, *, debias, report):
+    def run(data, folder, asked, *, debias, mesh, split_from, report):
         assert (asked.epochs, asked.eval_seeds, debias) == (1, 1, "none")
         path = pathlib.Path(folder)
         path.mkdir()
