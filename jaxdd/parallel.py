@@ -11,8 +11,8 @@ small is on every device (`replicate`), what is large is split along its rows:
 * `map_rows` gives each device some rows of an array, such as the keys of an evaluation, and
   `add_rows` adds up what they make of them; `thread_rows` gives them to the threads of one CPU.
 
-A training set that devices share, and densities of its samples, are in `spread`; how the cores of a
-CPU come to be devices is in `runs.programs`.
+A training set that devices share, and densities of its samples, are in `spread`; what several
+devices of one CPU need beforehand is in `runs.programs`.
 """
 
 import dataclasses
@@ -177,8 +177,9 @@ def by_rows(function: Callable, array: Any, *others: Any) -> Any:
     """Applies a function of rows to all of them, each device to those that it holds.
 
     Args:
-        function: as in `map_rows`; where devices share no rows it is called as it is.
-        array: such as the images of `spread.pool`. Of others a CPU takes a block in each thread.
+        function: as in `map_rows`; where devices share no rows it is called as it is, by a CPU for
+            a block of rows in each thread.
+        array: such as the images of `spread.pool`.
         others: its other arguments.
 
     Returns:
@@ -197,8 +198,8 @@ _FEW = 4096  # rows that are not worth threads
 def _by_threads(function, array, *others):
     """Applies a function of rows to a block of them in each thread of a CPU.
 
-    Of 15,000 images of 32×32×3 whitened patches take 7 s on two cores, and 12 one block after the
-    other, whose operations are too small for both.
+    Of 15,000 images of 32×32×3 whitened patches take 8 s on two cores, and 12 all at once, since
+    the operations of a micro-batch are too small for both.
     """
     threads, n = multiprocessing.cpu_count(), len(array)
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((array, others)))

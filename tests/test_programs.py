@@ -43,7 +43,8 @@ def test_a_comparison_on_two_devices_of_a_cpu(tmp_path):
 
 
 def in_a_process(script, told, *arguments):
-    kept = {name: x for name, x in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")}
+    untold = ("XLA_FLAGS", "NPROC", "JAX_NUM_CPU_DEVICES")
+    kept = {name: x for name, x in os.environ.items() if name not in untold}
     environment = kept | {"JAX_PLATFORMS": "cpu"} | told
     command = [sys.executable, "-c", script, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -165,8 +165,8 @@ def compute(
         for cell in missing:
             whole = workplace(cell, work)
             rows = pipeline.compare(
-                data, whole, chosen, rows=[cell.row], mesh=parts.cores(chosen), split_from=0,
-                spent=spent, report=report, resume=True,
+                data, whole, chosen, rows=[cell.row], spent=spent,
+                report=report, resume=True, **parts.cores(chosen),
             )["rows"]  # fmt: skip
             record = {"cell": title(cell), **rows[cell.row]}
             if chosen.score_every is not None:

@@ -123,15 +123,15 @@ def run(
     ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
     out = _folder(out, sources.short(dataset), options.method, how, ipc, seed)
     with processes.joined(*joining) if distributed else contextlib.nullcontext():
-        mesh = parallel.mesh() if distributed else parts.cores(options)
+        everywhere = dict(mesh=parallel.mesh(), split_from=split_from) if distributed else None
         told = {"debias": how, "resume": resume, "split_from": split_from}
         processes.agree(told | dataclasses.asdict(options))
         with processes.own_folder(out) as folder:
             with _prepared(dataset, options, data_dir, weights) as given:
                 _agree_on_data(**given)
                 result = pipeline.run(
-                    folder=folder, debias=debias, mesh=mesh, resume=resume,
-                    split_from=split_from if distributed else 0, **given,
+                    folder=folder, debias=debias, resume=resume,
+                    **(everywhere or parts.cores(options)), **given,
                 )  # fmt: skip
         if processes.is_first():
             screen.show({"random": result["random"], how: result}, out)
@@ -169,14 +169,8 @@ def compare(
     ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
     out = _folder(out, "compare", sources.short(dataset), options.method, ipc, seed)
     with _prepared(dataset, options, data_dir, weights) as given:
-        table = pipeline.compare(
-            folder=out,
-            rows=rows,
-            mesh=parts.cores(options),
-            split_from=0,
-            resume=resume,
-            **given,
-        )["rows"]
+        shared = parts.cores(options)
+        table = pipeline.compare(folder=out, rows=rows, resume=resume, **shared, **given)["rows"]
     screen.show(table, out)
     if absent := [name for name in rows if name not in table]:
         print(f"jaxdd: left out {', '.join(absent)}: they need bias attributes", file=sys.stderr)

@@ -117,9 +117,9 @@ def build(
     return Parts(network, strategy, method, draw, score)
 
 
-def cores(options: Options) -> jax.sharding.Mesh | None:
-    """The cores to share the work, where they are devices and the method can be split."""
-    return None if options.method in GUIDED else parallel.cores()
+def cores(options: Options) -> dict[str, Any]:
+    """What a run is told of the devices of a CPU, which share images and work if they can."""
+    return dict(mesh=None if options.method in GUIDED else parallel.cores(), split_from=0)
 
 
 def _check_sides(options, side):

@@ -1,4 +1,4 @@
-"""Compiled programs, kept on disk for the next process; cores as devices that run them."""
+"""Compiled programs, kept on disk for the next process, and the CPU devices that run them."""
 
 import os
 import platform

@@ -46,10 +46,8 @@ def again(
     if isinstance(asked, options.MTT):
         asked = dataclasses.replace(asked, buffer_path=None)  # somebody else's path
     with tempfile.TemporaryDirectory() as folder:
-        pipeline.run(
-            data, f"{folder}/run", asked, debias=_debias(config), mesh=parts.cores(asked),
-            split_from=0, report=report,
-        )  # fmt: skip
+        how = dict(debias=_debias(config), report=report)
+        pipeline.run(data, f"{folder}/run", asked, **how, **parts.cores(asked))
         made = store.read_synthetic(f"{folder}/run/synthetic.npz")
     return _compared(found, made, told.get("kind") == "png")
 
