@@ -34,6 +34,7 @@ def matching(
     strategy: augment.Strategy = augment.OPERATIONS,
     decode: Decode = identity,
     groups: int = 1,
+    cache: int | None = None,
 ) -> Method:
     """Matches real and synthetic features of random networks along any loss.
 
@@ -53,6 +54,7 @@ def matching(
         groups: number of groups that a class's batch consists of, see `draws.grouped`. They count
             as classes of their own, which share the class's synthetic features; a group without
             weight has weights of zero.
+        cache: bytes of micro-batches on the CPU, as in `microbatch.apply`.
 
     Raises:
         TypeError: for a strategy that is a string.
@@ -78,7 +80,7 @@ def matching(
         k, b = images.shape[:2]
         flat = images.swapaxes(0, 1).reshape(b * k, *images.shape[2:])
         found = microbatch.apply(
-            lambda images: networks.outputs(network, params, images).features, flat
+            lambda images: networks.outputs(network, params, images).features, flat, cache=cache
         )
         return found.reshape(b, k, -1).swapaxes(0, 1)
 
@@ -108,6 +110,7 @@ def distribution_matching(
     strategy: augment.Strategy = augment.OPERATIONS,
     decode: Decode = identity,
     groups: int = 1,
+    cache: int | None = None,
 ) -> Method:
     """Distribution matching (DM; Zhao & Bilen, WACV 2023) with weighted real means.
 
@@ -121,12 +124,15 @@ def distribution_matching(
         strategy: as in `matching`.
         decode: as in `matching`.
         groups: as in `matching`.
+        cache: as in `matching`.
 
     Raises:
         TypeError: as in `matching`.
         ValueError: as in `matching`.
     """
-    return matching(network, optimizer, strategy=strategy, decode=decode, groups=groups)
+    return matching(
+        network, optimizer, strategy=strategy, decode=decode, groups=groups, cache=cache
+    )
 
 
 class GradientState(NamedTuple):

@@ -23,6 +23,7 @@ from jaxdd import (
     draws,
     evaluate,
     formation,
+    microbatch,
     networks,
     parallel,
     sampling,
@@ -72,6 +73,7 @@ def build(
     method: distill.Method | None = None,
     mesh: jax.sharding.Mesh | None = None,
     train: Callable[..., Any] | None = None,
+    threads: int | None = None,
 ) -> Parts:
     """Builds the parts of a run, without computing anything.
 
@@ -83,6 +85,7 @@ def build(
         mesh: from `parallel.mesh`, to distil and evaluate on its devices; None for one device.
         train: of the networks that score, instead of that of the options; what it takes besides
             is given to `score` by name.
+        threads: of a CPU that are left for it; one for each core where omitted.
 
     Raises:
         ValueError: for options that the images are too small for, a network of other classes, or a
@@ -107,13 +110,13 @@ def build(
         _check_method(method, data, options)
         _check_curriculum(data, options)
     else:
-        method = named_method(options, network, strategy, mesh=mesh)
+        method = named_method(options, network, strategy, mesh=mesh, threads=threads)
     draw = _batches(options, network)
     draw = draw if mesh is None else parallel.split_draw(draw, mesh)
     train = debiased.TRAININGS[options.training] if train is None else train
     # A network is trained on a device as a whole; on a core of this CPU it is by a thread.
     apart = None if mesh is None or parallel.is_one_cpu(mesh) else mesh
-    score = _evaluation(data, options, network, strategy, apart, train)
+    score = _evaluation(data, options, network, strategy, apart, train, threads)
     return Parts(network, strategy, method, draw, score)
 
 
@@ -255,6 +258,7 @@ def named_method(
     *,
     groups: int = 1,
     mesh: jax.sharding.Mesh | None = None,
+    threads: int | None = None,
 ) -> distill.Method:
     """The method of the library that options name, with a loss for each of `groups` bias groups.
 
@@ -275,6 +279,8 @@ def named_method(
         return cfm.curriculum_matching(network, optax.adam(rate, b1=0.5, b2=0.9), **common)
     given = network, optax.sgd(options.learning_rate, momentum=0.5)
     if options.method == "dm":
+        # The activations of a core that has a program of its own fit its own cache.
+        common |= dict(cache=microbatch.BACKWARD if threads == 1 else None)
         return distill.distribution_matching(*given, strategy=strategy, groups=groups, **common)
     if options.method == "mtt":
         steps, rate = options.syn_steps, options.lr_teacher
@@ -316,9 +322,9 @@ def group_draw(options: Resolved, *, groups: int) -> sampling.Draw:
     return draws.grouped(functools.partial(sampling.uniform_batch, size=size), groups=groups)
 
 
-def _evaluation(data, options, network, strategy, mesh, train):
+def _evaluation(data, options, network, strategy, mesh, train, threads):
     task = datasets.task(data._replace(strategy=strategy))
-    compiled = _evaluator(network, train, options.epochs, mesh)
+    compiled = _evaluator(network, train, options.epochs, mesh, threads)
     keys = jax.random.split(key(options, "evaluate"), options.eval_seeds)
 
     def score(images, whitening=None, **given):
@@ -330,12 +336,12 @@ def _evaluation(data, options, network, strategy, mesh, train):
 
 
 @functools.cache
-def _evaluator(network, train, epochs, mesh):
+def _evaluator(network, train, epochs, mesh, threads):
     """The program that scores images, for all tasks."""
     protocol = functools.partial(evaluate.evaluate, train=train, epochs=epochs)
     evaluation = lambda keys, images, task, given: protocol(keys, network, images, task, **given)
     if mesh is None:
-        return parallel.thread_rows(evaluation)
+        return parallel.thread_rows(evaluation, threads=threads)
     return jax.jit(parallel.map_rows(evaluation, mesh))
 
 

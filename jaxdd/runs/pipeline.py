@@ -9,11 +9,13 @@ seconds.
 import contextlib
 import dataclasses
 import functools
+import multiprocessing
 import pathlib
 import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
@@ -240,6 +242,7 @@ def compare(
         split_from=split_from,
         report=report,
         spent=spent,
+        side_by_side=True,
     )
     for name in names:
         work.check(results.KINDS[name].weights)
@@ -256,10 +259,7 @@ def compare(
         finished = results.is_finished(folder / "compare.json") and whole.is_illustrated()
         if finished and all(_same_set(table["rows"].get(name), made.get(name)) for name in names):
             return table
-        for name in names:
-            if name not in made:
-                random = made["random"][0]["random"] if "random" in made else None
-                made[name] = whole.row(name, random)
+        made |= whole.rows([name for name in names if name not in made], made.get("random"))
         ordered = {name: made[name] for name in results.KINDS if name in made}
         found = {name: row for name, (row, _) in ordered.items()}
         _bars(folder, found)
@@ -274,22 +274,55 @@ class _Work:
 
     def __init__(
         self, data, options, given, *, network, method, report, spent, mesh=None,
-        split_from=SPLIT_FROM,
+        split_from=SPLIT_FROM, side_by_side=False,
     ):  # fmt: skip
         self.options = options.resolved()
         if network is not None:
             self.options = dataclasses.replace(self.options, network=parts.name_of(network))
-        self.parts = parts.build(data, self.options, network=network, method=method, mesh=mesh)
+        one_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1 and mesh is None
+        cores = multiprocessing.cpu_count()
+        self.at_once = cores if side_by_side and one_cpu else 1
+        self.threads = max(1, cores // len(ROWS)) if self.at_once > 1 else None
+        self.parts = parts.build(
+            data, self.options, network=network, method=method, mesh=mesh, threads=self.threads
+        )
         self.own_method = None if method is None else parts.name_of(method.step)
-        self.data, self.mesh, self.report, self.spent = data, mesh, report, dict(spent)
+        self.data, self.mesh, self.spent = data, mesh, dict(spent)
+        self.report = _one_at_a_time(report)
         self.digest = datasets.digest(data)
         self.index = sampling.pool
         large = data.train.images.nbytes >= split_from
         if mesh is not None and large and self.options.zca == "none":
             self.index = functools.partial(spread.pool, mesh=mesh)
         self.pool = datasets.pool(data, index=self.index)
+        self.stopped, self.following = threading.Event(), set()
         self.given = None if given is None else sampling.reweighted(self.pool, given).weights
         self.given_digest = None if given is None else files.digest(np.asarray(given, np.float32))
+
+    @contextlib.contextmanager
+    def heeding(self, *rows):
+        """Has the first Ctrl-C stop at the end of a chunk what is distilled: `rows`, from now on.
+
+        The second Ctrl-C is immediate, as is one while nothing is distilled.
+        """
+        before = signal.getsignal(signal.SIGINT)
+        here = threading.current_thread() is threading.main_thread()
+
+        def stop(*_):
+            self.stopped.set()
+            signal.signal(signal.SIGINT, before)
+            if not self.following:
+                raise KeyboardInterrupt
+
+        if here:
+            signal.signal(signal.SIGINT, stop)
+        self.following.update(rows)
+        try:
+            yield
+        finally:
+            self.following.difference_update(rows)
+            if here:
+                signal.signal(signal.SIGINT, before)
 
     def check(self, debias):
         """Refuses what the data or the method cannot do, before any folder is touched."""
@@ -406,7 +439,12 @@ class _Attempt:
         groups = work.data.num_attributes
         draw = parts.group_draw(work.options, groups=groups)
         method = parts.named_method(
-            work.options, work.parts.network, work.parts.strategy, groups=groups, mesh=work.mesh
+            work.options,
+            work.parts.network,
+            work.parts.strategy,
+            groups=groups,
+            mesh=work.mesh,
+            threads=work.threads,
         )
         groups = datasets.group_pool(work.data, index=work.index)
         return Source(pool.weights, groups, draw, method)
@@ -567,7 +605,7 @@ class _Attempt:
         options, steps = self.work.options, self.work.options.steps
         spent, begun = self.seconds.get("distill", 0.0), time.perf_counter()
         saved, images, before = begun, None, first
-        with _catch_interrupt() as stopped:
+        with self.work.heeding(name):
             for step, state, info in chunks:
                 means = {name: float(x.mean()) for name, x in info.items()}
                 now = time.perf_counter()
@@ -583,7 +621,7 @@ class _Attempt:
                 if due:
                     self.save(step, state)
                     saved = now
-                if processes.broadcast(np.int32(stopped.is_set())):
+                if processes.broadcast(np.int32(self.work.stopped.is_set())):
                     if not due:
                         self.save(step, state)
                     raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")
@@ -673,6 +711,8 @@ class _Attempt:
         with timing.timed(self.seconds, "evaluate"):
             scores = self.work.parts.score(zca.whiten(images, whitening), whitening)
         self.work.report(f"evaluate {name}", 1, 1)
+        if self.work.stopped.is_set():  # by another row
+            raise Interrupted("stopped; finished rows are kept")
         return scores
 
     def finish(self, images, scores, source, random, beside=None):
@@ -781,22 +821,62 @@ class _Attempt:
             if not store.is_drawn(shared / "weights.png"):
                 self.draw_weights(shared, found)
 
-    def row(self, name, random):
-        """Makes a row and returns its result and its images; weights are shared by the rows."""
+    def rows(self, names, first):
+        """Makes rows and returns them by name; `first` is the random one, if it is there.
+
+        Weights are made one after the other, for all rows that share them: each estimate keeps all
+        cores busy.
+        """
+        work, made = self.work, {"random": first}
+        kinds = dict.fromkeys(results.KINDS[name] for name in names)
+        sources = {kind.weights: self.shared_source(kind) for kind in kinds}
+        make = lambda name, random: self.row(name, sources[results.KINDS[name].weights], random)
+        if work.at_once == 1:
+            for name in names:
+                made[name] = make(name, lambda: made["random"])
+            return {name: made[name] for name in names}
+        begun = {}
+        random = lambda: first or begun["random"].result()
+        pool = futures.ThreadPoolExecutor(work.at_once, thread_name_prefix=processes.ROW)
+        try:
+            with work.heeding():
+                # Real images last, since they take less; but all rows need the random ones.
+                for name in sorted(names, key=lambda name: name == "random-kde"):
+                    begun[name] = pool.submit(make, name, random)
+                for row in futures.as_completed(begun.values()):
+                    row.result()
+        except BaseException:
+            work.stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            while work.following:
+                time.sleep(0.02)
+            raise
+        return {name: row.result() for name, row in begun.items()}
+
+    def shared_source(self, kind):
+        """What rows of a kind of weights are distilled from, and the seconds that it took."""
+        shared = self.folder / kind.folder
+        shared.mkdir(exist_ok=True)
+        attempt = _Attempt(self.work, shared)
+        with timing.compilation_counted(attempt.seconds):
+            source = attempt.source(kind.weights, shared)
+        return source, attempt.seconds if kind.weights in _ESTIMATED else None
+
+    def row(self, name, shared, random):
+        """Makes a row of a shared source and returns its result and its images.
+
+        Args:
+            name: of `results.KINDS`.
+            shared: from `shared_source`.
+            random: returns the random row, as soon as it is there.
+        """
         work, kind = self.work, results.KINDS[name]
         folder = self.row_folder(name)
         config = work.config("compare", row=name)
         store.create(folder, config, resume=True, translate=work.translated)
-        shared = self.folder / kind.folder
-        shared.mkdir(exist_ok=True)
-        weighing = self if shared == self.folder else _Attempt(work, shared, self.seconds)
-        if kind.weights in ("kde", "auto"):  # made once, for all rows
-            with timing.compilation_counted(weighing.seconds):
-                source = weighing.source(kind.weights, shared)
-        attempt = _Attempt(work, folder, weighing.seconds)
+        source, spent = shared
+        attempt = _Attempt(work, folder, spent)
         with timing.compilation_counted(attempt.seconds):
-            if kind.weights not in ("kde", "auto"):
-                source = weighing.source(kind.weights, shared)
             source = attempt.whitened(source)
             if kind.distilled:
                 images = attempt.distil(source, name)
@@ -806,7 +886,7 @@ class _Attempt:
                 weighted = kind.weights != "none"
                 images = decoded = parts.subset(pool, work.options, weighted=weighted)
             scores = attempt.score(decoded, name, source.whitening)
-        random = evaluate.summary(scores) if random is None else random
+        random = evaluate.summary(scores) if name == "random" else random()[0]["random"]
         return attempt.finish(images, scores, source, random), np.asarray(images)
 
 
@@ -886,24 +966,15 @@ def _diagnosis(data, pool, found):
 # --- while it goes on --------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _catch_interrupt():
-    """Turns the first Ctrl-C into an event, so that a chunk can end; the second is immediate."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = signal.getsignal(signal.SIGINT)
+def _one_at_a_time(function):
+    """A function that threads call one after the other."""
+    lock = threading.Lock()
 
-    def stop(*_):
-        stopped.set()
-        signal.signal(signal.SIGINT, before)
+    def called(*arguments, **options):
+        with lock:
+            function(*arguments, **options)
 
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return called
 
 
 def _same_set(told, made):

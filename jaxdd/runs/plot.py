@@ -11,6 +11,7 @@ import contextlib
 import os
 import pathlib
 import textwrap
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -57,6 +58,7 @@ _ROWS, _COLUMNS = 20, 10
 _CELL, _GAP, _MARGIN = 96, 6, 48  # of a grid, in pixels, as are all sizes below
 _LINE, _CHARACTER = 27, 15  # height of a title's line, width of its characters
 _LETTER = 12  # width of the characters of other text
+_DRAWING = threading.Lock()  # Matplotlib has one style for all threads.
 
 
 @contextlib.contextmanager
@@ -68,7 +70,7 @@ def _figure(path: str | os.PathLike, width: float, height: float, **options: Any
     suffix = pathlib.Path(path).suffix
     form = suffix[1:] if suffix in _VECTOR else "png"
 
-    with matplotlib.rc_context(_STYLE), atomic_path(path) as temporary:
+    with _DRAWING, matplotlib.rc_context(_STYLE), atomic_path(path) as temporary:
         figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, **options)
         yield figure
         figure.savefig(temporary, format=form, metadata=_VECTOR.get(suffix))

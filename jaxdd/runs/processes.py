@@ -35,6 +35,9 @@ from jaxdd.data import files
 # What XLA says, which JAX raises as a ValueError where it has called the program before.
 _OF_XLA = re.compile(r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
 
+ROW = "jaxdd row"
+"""Beginning of the names of threads that make rows of a comparison side by side."""
+
 
 class Lost(Exception):
     """Another process of the run is gone; the state that was last saved is in the folder."""
@@ -343,8 +346,9 @@ def _end(process_id, done, other):
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process; one that was joined to others does not wait for them any more."""
-    if not jax.distributed.is_initialized():
+    """Ends this process; neither other processes nor threads of `ROW` are waited for any more."""
+    rows = any(thread.name.startswith(ROW) for thread in threading.enumerate())
+    if not jax.distributed.is_initialized() and not rows:
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
