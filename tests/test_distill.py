@@ -306,6 +306,18 @@ def test_distribution_matching_is_matching_along_the_distribution_to_the_bit():
     equal(jax.jit(one.step)(KEY, start(), batch), jax.jit(other.step)(KEY, start(), batch))
 
 
+def test_smaller_micro_batches_give_the_same_step():
+    """Eight images of 3 × 6 × 6 × 1 float32 at once, or one."""
+    batch, given = DRAW(KEY, POOL), dict(strategy=("crop",))
+    one, other = (
+        jax.jit(distill.distribution_matching(LINEAR, OPTIMIZER, cache=cache, **given).step)
+        for cache in (None, 1)
+    )
+    assert "while" in other.lower(KEY, start(), batch).as_text()
+    for a, b in zip(*map(jax.tree.leaves, (f(KEY, start(), batch) for f in (one, other)))):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_an_augmentation_of_ones_own_gives_the_bits_of_the_names_it_stands_for():
     def own(key, image):
         return augment.apply(augment.draw(key, image.shape, strategy=("crop", "cutout")), image)

@@ -130,6 +130,70 @@ def test_cores_that_share_the_images_make_the_same_rows(tmp_path, mesh):
     np.testing.assert_allclose(many, one, rtol=1e-3)
 
 
+def sets(folder):
+    """The images of the rows in the folder of a comparison."""
+    return {
+        path.parent.name: store.read_synthetic(path).images
+        for path in folder.glob("rows/*/synthetic.npz")
+    }
+
+
+def test_rows_side_by_side_are_those_of_one_core(compared, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline.multiprocessing, "cpu_count", lambda: 1)
+    found = pipeline.compare(shades(), tmp_path, TINY, rows=ROWS, **OWN)["rows"]
+    for name, row in compared[1]["rows"].items():
+        assert [found[name][score] for score in GROUPS] == [row[score] for score in GROUPS]
+    jax.tree.map(np.testing.assert_array_equal, sets(tmp_path), sets(compared[0]))
+
+
+def interrupted(task, at):
+    """A report that is as Ctrl-C when a task gets there, in whatever thread."""
+
+    def report(name, done, total, **fields):
+        if (name, done) == (task, at):
+            signal.raise_signal(signal.SIGINT)
+
+    return report
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    """Two cores, whatever the machine has."""
+    monkeypatch.setattr(pipeline.multiprocessing, "cpu_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("cores")
+def test_a_comparison_that_is_stopped_while_it_distils_goes_on_to_the_same_bits(compared, tmp_path):
+    heeded = signal.getsignal(signal.SIGINT)
+    with pytest.raises(pipeline.Interrupted):
+        pipeline.compare(shades(), tmp_path, TINY, rows=ROWS, report=interrupted("none", 2), **OWN)
+    assert signal.getsignal(signal.SIGINT) is heeded
+    assert (tmp_path / "rows" / "none" / "checkpoint").exists()
+    assert not (tmp_path / "rows" / "oracle").exists() and not (tmp_path / "compare.json").exists()
+    pipeline.compare(shades(), tmp_path, TINY, rows=ROWS, resume=True, **OWN)
+    jax.tree.map(np.testing.assert_array_equal, sets(tmp_path), sets(compared[0]))
+
+
+@pytest.mark.usefixtures("cores")
+def test_a_comparison_is_stopped_at_once_while_nothing_is_distilled(tmp_path):
+    for when in (("embedding", 0), ("evaluate random", 0)):
+        with pytest.raises(KeyboardInterrupt):
+            given = dict(rows=["random-kde"], report=interrupted(*when), resume=True)
+            pipeline.compare(shades(), tmp_path, TINY, **given, **OWN)
+
+
+@pytest.mark.usefixtures("cores")
+def test_a_row_that_fails_stops_the_others_which_keep_their_states(tmp_path):
+    def report(task, done, total, **fields):
+        if (task, done) == ("none", 4):
+            raise OSError("No space left on device")
+
+    asked = dataclasses.replace(TINY, steps=4000, save_every=1000.0)
+    with pytest.raises(OSError, match="No space"):
+        pipeline.compare(shades(), tmp_path, asked, rows=["none", "oracle"], report=report, **OWN)
+    assert (tmp_path / "rows" / "oracle" / "checkpoint").exists()
+
+
 def test_compare_writes_the_figures(compared):
     folder, *_ = compared
     for name in ("accuracy", "synthetic", "weights", "embedding"):

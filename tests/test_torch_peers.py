@@ -218,9 +218,11 @@ def test_both_ends_of_the_way_are_scored_alike(tmp_path, monkeypatch):
     data = benchmarks.load("cdigits", conflict=0.1)
     monkeypatch.setattr(end_to_end.grid, "load", lambda *_, **__: data)
     monkeypatch.setattr(end_to_end.jax.config, "update", lambda *_: None)  # nor after the test
+    monkeypatch.setitem(peers.AROUND, "torch.compile", peers.eager)  # which takes minutes
     end_to_end.main(out=tmp_path / "out.json")
     both = json.loads((tmp_path / "out.json").read_text())["both"]
-    sides = ["jaxdd", "jaxdd, compiled before", "torch eager"]
+    sides = ["jaxdd", *peers.AROUND]
+    sides += [f"{side}, compiled before" for side in ("jaxdd", "torch.compile")]
     assert list(both) == sides
     for row in both.values():
         assert row["accuracy"]["n"] == 2 and 0 < row["accuracy"]["mean"] < 1

@@ -4,14 +4,18 @@
 
 Both train the encoder, embed the 60,000 images, estimate their density, weigh them and distil ten
 images per class by as many steps of distribution matching, each with the random numbers of its own
-library. `torch_peers` is straightforward eager code. jaxdd runs twice: first with everything to be
-compiled, then with the programs of the first time, which the command line keeps. The sets are then
-judged by the same networks, jaxdd's, whose time is not counted. About ten minutes on two cores.
+library. `torch_peers` is straightforward code: eager, with the channels last, and by torch.compile.
+jaxdd and torch.compile run twice: first with everything to be compiled, then with what the first
+time left on disk, which jaxdd's command line keeps, too. With JAX_NUM_CPU_DEVICES=2 jaxdd has the
+two devices of a CPU share the work. The sets are then judged by the same networks, jaxdd's, whose
+time is not counted. About twelve minutes on two cores.
 """
 
 import dataclasses
+import functools
 import pathlib
 import tempfile
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -24,7 +28,7 @@ from experiments.speed import benchmark, torch_peers
 from experiments.tools import grid
 from jaxdd import evaluate, kde
 from jaxdd.data import datasets, files
-from jaxdd.runs import parts, pipeline, timing
+from jaxdd.runs import parts, pipeline, programs, timing
 from jaxdd.runs.options import Options, make
 
 STAGES = ("embed", "density", "distill")
@@ -33,7 +37,8 @@ STAGES = ("embed", "density", "distill")
 def with_jaxdd(data: datasets.Benchmark, options: Options) -> dict[str, Any]:
     """Distils with density weights; seconds of every stage and accuracy."""
     with tempfile.TemporaryDirectory() as folder:
-        result = pipeline.run(data, pathlib.Path(folder) / "run", options, debias="kde")
+        where = parts.cores(options)
+        result = pipeline.run(data, pathlib.Path(folder) / "run", options, debias="kde", **where)
     return {
         "seconds": {name: result["seconds"][name] for name in (*STAGES, "compile")},
         "accuracy": result["accuracy"],
@@ -41,8 +46,10 @@ def with_jaxdd(data: datasets.Benchmark, options: Options) -> dict[str, Any]:
     }
 
 
-def with_torch(data: datasets.Benchmark, options: Options) -> dict[str, Any]:
-    """Does the same by `torch_peers`."""
+def with_torch(
+    data: datasets.Benchmark, options: Options, around: Callable[..., Any]
+) -> dict[str, Any]:
+    """Does the same by `torch_peers`, with one of its `AROUND` around the networks."""
     train, strategy = data.train, data.strategy
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(options.seed)
@@ -60,6 +67,7 @@ def with_torch(data: datasets.Benchmark, options: Options) -> dict[str, Any]:
             batch=256,
             steps=options.encoder_steps,
             strategy=tuple(name for name in strategy if name != "color"),
+            around=around,
         )
         _finished()
     with timing.timed(seconds, "density"):
@@ -76,6 +84,7 @@ def with_torch(data: datasets.Benchmark, options: Options) -> dict[str, Any]:
             ipc=options.ipc,
             images=synthetic,
             strategy=strategy,
+            around=around,
         )
         for _ in range(options.steps):
             step()
@@ -107,10 +116,16 @@ def main(
     """
     options = make(preset=preset, conflict=conflict).resolved()
     data = grid.load("cmnist", options, data_dir=data_dir)
-    sides = {"jaxdd": with_jaxdd, "jaxdd, compiled before": with_jaxdd, "torch eager": with_torch}
+    sides: dict[str, Callable[..., dict[str, Any]]] = {
+        name: functools.partial(with_torch, around=around)
+        for name, around in torch_peers.AROUND.items()
+    }
+    sides = {"jaxdd": with_jaxdd} | sides
+    sides |= {f"{name}, compiled before": sides[name] for name in ("jaxdd", "torch.compile")}
+    programs.use_cores()
     rows = {}
-    with tempfile.TemporaryDirectory() as programs:
-        jax.config.update("jax_compilation_cache_dir", programs)
+    with tempfile.TemporaryDirectory() as kept:
+        jax.config.update("jax_compilation_cache_dir", kept)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         for name, side in sides.items():
             jax.clear_caches()

@@ -438,9 +438,11 @@ def contrastive(pool: Pool | WeightedPool, *, width, batch, around=eager, strate
     return step, encoder
 
 
-def embeddings(pool: WeightedPool, *, width, batch, steps, strategy) -> list[torch.Tensor]:
+def embeddings(
+    pool: WeightedPool, *, width, batch, steps, strategy, around=eager
+) -> list[torch.Tensor]:
     """Trains an encoder and embeds the images of every class."""
-    step, encoder = contrastive(pool, width=width, batch=batch, strategy=strategy)
+    step, encoder = contrastive(pool, width=width, batch=batch, strategy=strategy, around=around)
     for _ in range(steps):
         step()
     with torch.no_grad():

@@ -202,7 +202,8 @@ def compare(
     """Makes rows under one protocol: compare.json, figures, one run folder a row.
 
     random and random-kde are real images, drawn uniformly and by the KDE weights; the others are
-    distilled as `DEBIAS` says. Without bias labels there is no oracle row and no fairdd row.
+    distilled as `DEBIAS` says. Without bias labels there is no oracle row and no fairdd row. One CPU
+    without a mesh makes the rows side by side, a core each, once their weights are there.
 
     Args:
         data: as in `run`.

@@ -17,7 +17,10 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def compilation_counted(seconds: dict[str, float]) -> Iterator[None]:
-    """Adds the time XLA compiles to `seconds["compile"]`; the stages' own times contain it."""
+    """Adds the time XLA compiles, in any thread, to `seconds["compile"]`.
+
+    The stages' own times contain it.
+    """
     seconds.setdefault("compile", 0.0)
 
     def listen(event: str, duration_secs: float, **_: str | int) -> None:
