@@ -314,8 +314,9 @@ def test_smaller_micro_batches_give_the_same_step():
         for cache in (None, 1)
     )
     assert "while" in other.lower(KEY, start(), batch).as_text()
-    for a, b in zip(*map(jax.tree.leaves, (f(KEY, start(), batch) for f in (one, other)))):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(
+        one(KEY, start(), batch), other(KEY, start(), batch), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_an_augmentation_of_ones_own_gives_the_bits_of_the_names_it_stands_for():

@@ -203,7 +203,7 @@ def compare(
 
     random and random-kde are real images, drawn uniformly and by the KDE weights; the others are
     distilled as `DEBIAS` says. Without bias labels there is no oracle row and no fairdd row. One CPU
-    without a mesh makes the rows side by side, a core each, once their weights are there.
+    makes the rows side by side, a core each, unless a mesh has them share all.
 
     Args:
         data: as in `run`.
