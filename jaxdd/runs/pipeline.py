@@ -202,7 +202,7 @@ def compare(
     """Makes rows under one protocol: compare.json, figures, one run folder a row.
 
     random and random-kde are real images, drawn uniformly and by the KDE weights; the others are
-    distilled as `DEBIAS` says. Without bias labels there is no oracle row and no fairdd row. One CPU
+    distilled as `DEBIAS` says. Without bias labels there is no oracle row and no fairdd row. A CPU
     makes the rows side by side, a core each, unless a mesh has them share all.
 
     Args:
