@@ -286,3 +286,16 @@ def test_where_the_others_are_is_for_distributed_runs(tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main([*RUN, "--out", str(tmp_path / "out"), "--num-processes", "2"])
     assert "are for --distributed" in capsys.readouterr().err
+
+
+def test_rows_at_work_are_not_waited_for(monkeypatch):
+    left, stop = [], threading.Event()
+    monkeypatch.setattr(processes.os, "_exit", left.append)
+    with pytest.raises(SystemExit, match="130"):
+        processes.leave(130)
+    row = threading.Thread(target=stop.wait, name=f"{processes.ROW}_0")
+    row.start()
+    processes.leave(130)
+    stop.set()
+    row.join()
+    assert left == [130]

@@ -162,16 +162,25 @@ def compute(
         spent = {}
         with timing.timed(spent, "data"):
             data = load(dataset, chosen, data_dir=data_dir)
-        for cell in missing:
-            whole = workplace(cell, work)
-            rows = pipeline.compare(
-                data, whole, chosen, rows=[cell.row], spent=spent,
-                report=report, resume=True, **parts.cores(chosen),
-            )["rows"]  # fmt: skip
-            record = {"cell": title(cell), **rows[cell.row]}
-            if chosen.score_every is not None:
-                record["way"] = way(whole / "rows" / cell.row / "progress.jsonl")
-            files.append_line(folder / f"{grid.name}.jsonl", record)
+        whole, rows = workplace(missing[0], work), [cell.row for cell in missing]
+        try:
+            pipeline.compare(
+                data, whole, chosen, rows=rows, spent=spent, report=report, resume=True,
+                **parts.cores(chosen),
+            )  # fmt: skip
+        finally:  # of a comparison that is stopped, the rows that are finished
+            for cell in missing:
+                _keep(cell, whole / "rows" / cell.row, folder / f"{grid.name}.jsonl")
+
+
+def _keep(cell, made, path):
+    """Adds the result of a cell to those of its claim, if its row is finished."""
+    if not (made / "result.json").exists():
+        return
+    record = {"cell": title(cell), **files.read_json(made / "result.json")}
+    if cell.options.score_every is not None:
+        record["way"] = way(made / "progress.jsonl")
+    files.append_line(path, record)
 
 
 def way(path: pathlib.Path) -> list[dict[str, float]]:
