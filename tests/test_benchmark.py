@@ -66,15 +66,19 @@ def test_the_step_counts_are_xlas_to_fifteen_per_cent():
     assert found == pytest.approx(2 * (7 * cost.flops - 2 * cost.first_flops), rel=0.15)
 
 
-def test_rows_hold_what_the_readme_promises(tmp_path, monkeypatch):
-    monkeypatch.setitem(benchmark.PRESETS, "quick", TINY)
+def test_rows_hold_what_the_readme_promises_for_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setitem(benchmark.PRESETS, "paper", TINY)
     monkeypatch.setattr(workloads, "HAS_TORCH", False)
-    benchmark.main(only="kde", out=tmp_path / "out.json", rounds=1, sweep=True)
+    benchmark.main(only="kde", preset="paper", out=tmp_path / "out.json", rounds=1, sweep=True)
     report = json.loads((tmp_path / "out.json").read_text())
     assert {"device", "versions", "date", "rows"} <= set(report)
+    rows = {(row["name"], row["peer"]) for row in report["rows"]}
+    names = "KDE per class", "KDE, all in one class"
+    assert rows == {(name, peer) for name in names for peer in ("numpy", "scikit-learn")}
     for row in report["rows"]:
-        assert row["peer"] in {"numpy", "scikit-learn"} and row["ratio"] > 0
-        assert row["flops"] == 12 * 40 * 20  # two per product, half of n · n/k pairs
+        assert row["ratio"] > 0
+        # Two per product, half of n · n/k pairs.
+        assert row["flops"] == 12 * 40 * (20 if row["name"] == "KDE per class" else 40)
         assert 0 < row["share_of_peak"] and row["peak_bytes"] >= 40 * 12 * 4
     assert [s["values"] for s in report["sweeps"]] == [[10, 20, 40], [3, 6, 12], [1, 1, 2]]
 

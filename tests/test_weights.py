@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,6 +84,14 @@ def test_a_rule_for_the_bandwidth_sees_one_class():
     found = weights.density(embeddings, pool, bandwidth=kde.scott).bandwidth
     expected = [kde.scott(embeddings[:11]), kde.scott(embeddings[11:])]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_several_bandwidths_are_one_after_the_other():
+    pool, embeddings = small_pool(), jax.random.normal(KEY, (16, 3))
+    asked = [kde.scott, 0.5, jnp.array([0.3, 2.0])]
+    together = weights.densities(embeddings, pool, bandwidths=asked)
+    alone = [weights.density(embeddings, pool, bandwidth=each) for each in asked]
+    chex.assert_trees_all_close(together, alone, rtol=1e-5)
 
 
 def test_colours_are_not_augmented_away():
