@@ -192,14 +192,6 @@ def by_rows(function: Callable, array: Any, *others: Any) -> Any:
     return jax.tree.map(lambda x: x[: len(array)], local(found))
 
 
-def at_once(function: Callable[[Any], Any], things: Sequence[Any]) -> list[Any]:
-    """Calls a function of each of some things, on a CPU in as many threads as it has cores."""
-    if jax.default_backend() != "cpu":
-        return list(map(function, things))
-    with futures.ThreadPoolExecutor(multiprocessing.cpu_count()) as pool:
-        return list(pool.map(function, things))
-
-
 _FEW = 4096  # rows that are not worth threads
 
 
@@ -216,7 +208,9 @@ def _by_threads(function, array, *others):
     whole = filled(array, threads)
     size = len(whole) // threads
     blocks = [whole[i * size : (i + 1) * size] for i in range(threads)]
-    found = at_once(lambda block: jax.block_until_ready(function(block, *others)), blocks)
+    with futures.ThreadPoolExecutor(threads) as pool:
+        each = lambda block: jax.block_until_ready(function(block, *others))
+        found = list(pool.map(each, blocks))
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:n], *found)
 
 

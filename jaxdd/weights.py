@@ -230,7 +230,7 @@ def densities(
     k, embeddings = pool.num_classes, _checks.floating("embeddings", embeddings)
     _checks.finite("embeddings", embeddings)
 
-    def values(bandwidth):
+    def values(bandwidth: Callable[..., jax.Array] | jax.Array | float) -> jax.Array:
         if callable(bandwidth):
             bandwidth = kde.class_bandwidth(bandwidth, embeddings, pool.labels, num_classes=k)
         return jnp.broadcast_to(_checks.positive("bandwidth", jnp.asarray(bandwidth)), (k,))
@@ -519,10 +519,8 @@ def shortcuts(
     rivals = list(dict.fromkeys(suspect.rival for suspect in blind.values()))
     every = [rival(key_patches, images) for rival in rivals]
     every += [suspect.view for suspect in blind.values()]
-    if rows is images:  # heads do not fill the cores of a CPU
-        found = parallel.at_once(told, every)
-    else:
-        found = list(map(told, every))
+    # One after the other: XLA's threads would wait for each other in factorisations at once.
+    found = list(map(told, every))
     seeing = dict(zip(rivals, found, strict=False))
     return {
         name: probes.shortcut(seen, seeing[suspect.rival], labels)

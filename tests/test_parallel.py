@@ -3,7 +3,6 @@
 import functools
 import multiprocessing
 import re
-import threading
 
 import jax
 import jax.numpy as jnp
@@ -352,17 +351,6 @@ def test_bad_pools_are_refused_before_they_are_split(mesh):
         spread.pool(2 * np.eye(8)[:, :, None, None], np.arange(8) % 2, **given)
     with pytest.raises(TypeError, match="uint8 or floating, found int32"):
         spread.pool(np.zeros((8, 4, 4, 1), int), np.arange(8) % 2, **given)
-
-
-def test_things_at_once_keep_their_order():
-    barrier = threading.Barrier(multiprocessing.cpu_count())  # which all threads have to reach
-
-    def waited(number):
-        barrier.wait(60)
-        return -number
-
-    numbers = list(range(multiprocessing.cpu_count()))
-    assert parallel.at_once(waited, numbers) == [-number for number in numbers]
 
 
 @pytest.mark.parametrize("n", [parallel._FEW, parallel._FEW + 1])

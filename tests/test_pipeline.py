@@ -9,6 +9,7 @@ import functools
 import json
 import shutil
 import signal
+import time
 import types
 
 import jax
@@ -138,12 +139,21 @@ def sets(folder):
     }
 
 
-def test_rows_side_by_side_are_those_of_one_core(compared, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory):
+    """Two rows at once, whatever the machine has."""
+    folder = tmp_path_factory.mktemp("beside") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.multiprocessing, "cpu_count", lambda: 2)
+        return folder, pipeline.compare(shades(), folder, TINY, rows=ROWS, network=NETWORK)
+
+
+def test_rows_side_by_side_are_those_of_one_core(beside, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline.multiprocessing, "cpu_count", lambda: 1)
-    found = pipeline.compare(shades(), tmp_path, TINY, rows=ROWS, **OWN)["rows"]
-    for name, row in compared[1]["rows"].items():
+    found = pipeline.compare(shades(), tmp_path, TINY, rows=ROWS, network=NETWORK)["rows"]
+    for name, row in beside[1]["rows"].items():
         assert [found[name][score] for score in GROUPS] == [row[score] for score in GROUPS]
-    jax.tree.map(np.testing.assert_array_equal, sets(tmp_path), sets(compared[0]))
+    jax.tree.map(np.testing.assert_array_equal, sets(tmp_path), sets(beside[0]))
 
 
 def interrupted(task, at):
@@ -152,6 +162,7 @@ def interrupted(task, at):
     def report(name, done, total, **fields):
         if (name, done) == (task, at):
             signal.raise_signal(signal.SIGINT)
+            time.sleep(0.5)  # until the main thread has heeded it
 
     return report
 
@@ -163,15 +174,17 @@ def cores(monkeypatch):
 
 
 @pytest.mark.usefixtures("cores")
-def test_a_comparison_that_is_stopped_while_it_distils_goes_on_to_the_same_bits(compared, tmp_path):
+def test_a_comparison_that_is_stopped_while_it_distils_goes_on_to_the_same_bits(beside, tmp_path):
     heeded = signal.getsignal(signal.SIGINT)
     with pytest.raises(pipeline.Interrupted):
-        pipeline.compare(shades(), tmp_path, TINY, rows=ROWS, report=interrupted("none", 2), **OWN)
+        pipeline.compare(
+            shades(), tmp_path, TINY, rows=ROWS, report=interrupted("none", 2), network=NETWORK
+        )
     assert signal.getsignal(signal.SIGINT) is heeded
     assert (tmp_path / "rows" / "none" / "checkpoint").exists()
-    assert not (tmp_path / "rows" / "oracle").exists() and not (tmp_path / "compare.json").exists()
-    pipeline.compare(shades(), tmp_path, TINY, rows=ROWS, resume=True, **OWN)
-    jax.tree.map(np.testing.assert_array_equal, sets(tmp_path), sets(compared[0]))
+    assert not (tmp_path / "compare.json").exists()
+    pipeline.compare(shades(), tmp_path, TINY, rows=ROWS, resume=True, network=NETWORK)
+    jax.tree.map(np.testing.assert_array_equal, sets(tmp_path), sets(beside[0]))
 
 
 @pytest.mark.usefixtures("cores")
@@ -179,7 +192,7 @@ def test_a_comparison_is_stopped_at_once_while_nothing_is_distilled(tmp_path):
     for when in (("embedding", 0), ("evaluate random", 0)):
         with pytest.raises(KeyboardInterrupt):
             given = dict(rows=["random-kde"], report=interrupted(*when), resume=True)
-            pipeline.compare(shades(), tmp_path, TINY, **given, **OWN)
+            pipeline.compare(shades(), tmp_path, TINY, **given, network=NETWORK)
 
 
 @pytest.mark.usefixtures("cores")
@@ -190,7 +203,9 @@ def test_a_row_that_fails_stops_the_others_which_keep_their_states(tmp_path):
 
     asked = dataclasses.replace(TINY, steps=4000, save_every=1000.0)
     with pytest.raises(OSError, match="No space"):
-        pipeline.compare(shades(), tmp_path, asked, rows=["none", "oracle"], report=report, **OWN)
+        pipeline.compare(
+            shades(), tmp_path, asked, rows=["none", "oracle"], report=report, network=NETWORK
+        )
     assert (tmp_path / "rows" / "oracle" / "checkpoint").exists()
 
 

@@ -203,7 +203,7 @@ def compare(
 
     random and random-kde are real images, drawn uniformly and by the KDE weights; the others are
     distilled as `DEBIAS` says. Without bias labels there is no oracle row and no fairdd row. A CPU
-    makes the rows side by side, a core each, unless a mesh has them share all.
+    makes the rows of dm, dc and dsa side by side, a core each, unless a mesh has them share all.
 
     Args:
         data: as in `run`.
@@ -282,7 +282,10 @@ class _Work:
             self.options = dataclasses.replace(self.options, network=parts.name_of(network))
         one_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1 and mesh is None
         cores = multiprocessing.cpu_count()
-        self.at_once = cores if side_by_side and one_cpu else 1
+        # XLA's threads may wait for each other where two programs factorise matrices at once.
+        plain = method is None and self.options.method not in parts.GUIDED
+        plain = plain and self.options.zca == "none"
+        self.at_once = cores if side_by_side and one_cpu and plain else 1
         self.threads = max(1, cores // len(ROWS)) if self.at_once > 1 else None
         self.parts = parts.build(
             data, self.options, network=network, method=method, mesh=mesh, threads=self.threads
