@@ -8,7 +8,7 @@ library. `torch_peers` is straightforward code: eager, with the channels last, a
 jaxdd and torch.compile run twice: first with everything to be compiled, then with what the first
 time left on disk, which jaxdd's command line keeps, too. With JAX_NUM_CPU_DEVICES=2 jaxdd has the
 two devices of a CPU share the work. The sets are then judged by the same networks, jaxdd's, whose
-time is not counted. About twelve minutes on two cores.
+time is not counted. About sixteen minutes on two cores.
 """
 
 import dataclasses
