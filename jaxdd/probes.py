@@ -102,7 +102,11 @@ def _crossfit(key, features, labels, *, num_classes, folds, penalty, steps, powe
         _scores, x, jax.nn.one_hot(labels, num_classes), penalty=penalty, steps=steps, power=power
     )
     at_once = min(folds, max(1, _LARGEST // (len(labels) * num_classes)))
-    scores = jax.lax.map(lambda i: head(fold != i), jnp.arange(folds), batch_size=at_once)
+    used = fold != jnp.arange(folds)[:, None]
+    # One matrix after the other: programs at once that factorise several at once wait for each
+    # other for good in jaxlib 0.10, whose LAPACK waits in a thread of XLA for XLA's threads.
+    bounds = jax.lax.map(functools.partial(_inverse_bound, x, penalty=penalty), used)
+    scores = jax.lax.map(lambda own: head(*own), (used, bounds), batch_size=at_once)
     scores = jnp.take_along_axis(scores, fold[None, :, None], 0)[0]
     return jax.nn.softmax(scores if power else scores * _temperature(scores, labels))
 
@@ -133,18 +137,26 @@ def _standardised(features):
     return jnp.concatenate([jnp.clip(x, -8, 8), jnp.ones((len(x), 1))], 1)
 
 
-def _scores(x, onehot, used, *, penalty, steps, power):
+def _shrinkage(x, penalty):
+    return jnp.full(x.shape[1], penalty).at[-1].set(1e-6)
+
+
+def _inverse_bound(x, used, *, penalty):
+    """The inverse of what bounds the curvature of the loss of some samples, `[d, d]`."""
+    bound = 0.5 * (x * (used / used.sum())[:, None]).T @ x + jnp.diag(_shrinkage(x, penalty))
+    return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(bound), jnp.eye(len(bound)))
+
+
+def _scores(x, onehot, used, inverse_bound, *, penalty, steps, power):
     """Scores of all samples by a head that is fitted to some, `[n, k]`."""
-    share = used / used.sum()
-    shrink = jnp.full(x.shape[1], penalty).at[-1].set(1e-6)[:, None]
-    bound = jax.scipy.linalg.cho_factor(0.5 * (x * share[:, None]).T @ x + jnp.diag(shrink[:, 0]))
+    share, shrink = used / used.sum(), _shrinkage(x, penalty)[:, None]
 
     def step(carry, count):
         old, ahead, pace = carry
         told = jax.nn.softmax(x @ ahead)
         pull = share * jnp.where(count < steps, 1.0, (told * onehot).sum(1) ** power)
         slope = x.T @ (pull[:, None] * (told - onehot)) + shrink * ahead
-        new = ahead - jax.scipy.linalg.cho_solve(bound, slope)
+        new = ahead - inverse_bound @ slope
         turned = jnp.vdot(ahead - new, new - old) > 0  # O'Donoghue and Candès (2015)
         faster = jnp.where(turned, 1.0, (1 + jnp.sqrt(1 + 4 * pace**2)) / 2)
         ahead = new + jnp.where(turned, 0.0, (pace - 1) / faster) * (new - old)

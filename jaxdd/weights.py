@@ -514,7 +514,6 @@ def shortcuts(
         # No device begins with the next view while another has heads to fit.
         return jax.block_until_ready(probes.crossfit(key_folds, seen, labels, num_classes=k))
 
-    # One after the other: two threads that fit heads at once wait for each other in XLA for good.
     rivals = dict.fromkeys(suspect.rival for suspect in blind.values())
     seeing = {rival: told(rival(key_patches, images)) for rival in rivals}
     return {

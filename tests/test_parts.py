@@ -32,6 +32,17 @@ def test_weights_draw_the_batch_or_weigh_a_uniform_one():
         assert build(weighting=weighting).draw.func is sampling.uniform_batch
 
 
+def test_rows_are_made_side_by_side_where_they_share_nothing_that_cannot_be(monkeypatch, mesh):
+    monkeypatch.setattr(parts.multiprocessing, "cpu_count", lambda: 3)
+    for name, of in (("dm", options.DM), ("dc", options.DC), ("dsa", options.DSA)):
+        assert parts.rows_at_once(of(ipc=2)) == 3, name
+    own = build().method
+    alone = [parts.rows_at_once(of(ipc=2)) for of in (options.MTT, options.CFM)]
+    alone += [parts.rows_at_once(TINY, method=own), parts.rows_at_once(TINY, mesh=mesh)]
+    alone += [parts.rows_at_once(options.DM(ipc=2, zca=zca)) for zca in ("plain", "weighted")]
+    assert alone == [1] * 6
+
+
 def test_candidates_are_thinned_to_representatives():
     pool, draw = datasets.pool(squares()), build(candidates=12, network="mlp").draw
     batch = jax.jit(draw)(jax.random.key(0), pool)

@@ -144,12 +144,12 @@ def beside(tmp_path_factory):
     """Two rows at once, whatever the machine has."""
     folder = tmp_path_factory.mktemp("beside") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.multiprocessing, "cpu_count", lambda: 2)
+        patch.setattr(parts.multiprocessing, "cpu_count", lambda: 2)
         return folder, pipeline.compare(shades(), folder, TINY, rows=ROWS, network=NETWORK)
 
 
 def test_rows_side_by_side_are_those_of_one_core(beside, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline.multiprocessing, "cpu_count", lambda: 1)
+    monkeypatch.setattr(parts.multiprocessing, "cpu_count", lambda: 1)
     found = pipeline.compare(shades(), tmp_path, TINY, rows=ROWS, network=NETWORK)["rows"]
     for name, row in beside[1]["rows"].items():
         assert [found[name][score] for score in GROUPS] == [row[score] for score in GROUPS]
@@ -170,7 +170,7 @@ def interrupted(task, at):
 @pytest.fixture
 def cores(monkeypatch):
     """Two cores, whatever the machine has."""
-    monkeypatch.setattr(pipeline.multiprocessing, "cpu_count", lambda: 2)
+    monkeypatch.setattr(parts.multiprocessing, "cpu_count", lambda: 2)
 
 
 @pytest.mark.usefixtures("cores")

@@ -20,6 +20,7 @@ from experiments import (
     curriculum,
     detectors,
     elf,
+    long,
     no_bias,
     seeds,
     spectrum,
@@ -315,6 +316,8 @@ def blocks() -> Iterator[list[str]]:
         yield list(curriculum.lines(path))
     for path in sorted(RESULTS.glob("spectrum.json")):
         yield from spectrum.tables(path)
+    for path in sorted(RESULTS.glob("long-*.json")):
+        yield list(long.lines(path))
     for path in sorted(RESULTS.glob("svr.json")):
         yield from svr.tables(path)
 

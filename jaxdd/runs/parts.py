@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import multiprocessing
 import os
 import sys
 import warnings
@@ -123,6 +124,24 @@ def build(
 def cores(options: Options) -> dict[str, Any]:
     """What a run is told of the devices of a CPU, which share images and work if they can."""
     return dict(mesh=None if options.method in GUIDED else parallel.cores(), split_from=0)
+
+
+def rows_at_once(options: Options, *, method: Any = None, mesh: Any = None) -> int:
+    """How many rows of a comparison are made side by side: one for each core of a lone CPU.
+
+    One after the other go those that share a mesh or a trained network; whitened ones, since each
+    has a pool of its own; and those of a method of one's own, which might factorise several
+    matrices at once: LAPACK of jaxlib 0.10 then holds a thread of XLA until others have done their
+    part, and two programs that do so wait for each other for good.
+
+    Args:
+        options: of the comparison.
+        method: one's own, if any.
+        mesh: whose devices share the work, if any.
+    """
+    alone = jax.default_backend() == "cpu" and jax.process_count() == 1 and mesh is None
+    plain = method is None and options.method not in GUIDED and options.zca in (None, "none")
+    return multiprocessing.cpu_count() if alone and plain else 1
 
 
 def _check_sides(options, side):

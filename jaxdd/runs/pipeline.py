@@ -9,7 +9,6 @@ seconds.
 import contextlib
 import dataclasses
 import functools
-import multiprocessing
 import pathlib
 import signal
 import threading
@@ -203,7 +202,7 @@ def compare(
 
     random and random-kde are real images, drawn uniformly and by the KDE weights; the others are
     distilled as `DEBIAS` says. Without bias labels there is no oracle row and no fairdd row. A CPU
-    makes the rows of dm, dc and dsa side by side, a core each, unless a mesh has them share all.
+    makes the rows of dm, dc and dsa side by side (`parts.rows_at_once`), unless they are whitened.
 
     Args:
         data: as in `run`.
@@ -243,7 +242,7 @@ def compare(
         split_from=split_from,
         report=report,
         spent=spent,
-        side_by_side=True,
+        at_once=parts.rows_at_once(options, method=method, mesh=mesh),
     )
     for name in names:
         work.check(results.KINDS[name].weights)
@@ -275,18 +274,13 @@ class _Work:
 
     def __init__(
         self, data, options, given, *, network, method, report, spent, mesh=None,
-        split_from=SPLIT_FROM, side_by_side=False,
+        split_from=SPLIT_FROM, at_once=1,
     ):  # fmt: skip
         self.options = options.resolved()
         if network is not None:
             self.options = dataclasses.replace(self.options, network=parts.name_of(network))
-        one_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1 and mesh is None
-        cores = multiprocessing.cpu_count()
-        # XLA's threads may wait for each other where two programs factorise matrices at once.
-        plain = method is None and self.options.method not in parts.GUIDED
-        plain = plain and self.options.zca == "none"
-        self.at_once = cores if side_by_side and one_cpu and plain else 1
-        self.threads = max(1, cores // len(ROWS)) if self.at_once > 1 else None
+        self.at_once = at_once
+        self.threads = max(1, at_once // len(ROWS)) if at_once > 1 else None
         self.parts = parts.build(
             data, self.options, network=network, method=method, mesh=mesh, threads=self.threads
         )

@@ -1,0 +1,172 @@
+"""Is what 200 steps say still true after 20,000, the literature's number?
+
+    python -m experiments.long --data-dir DIR
+
+Coloured MNIST, 5 % bias-conflicting samples, distribution matching by ConvNets of width 32 without
+weights, with density weights, with those that are chosen (auto) and with the bias labels (oracle).
+Synthetic sets begin as real images, and after 200 steps they nearly are these: whether distillation
+amplifies a bias, and whether weights undo that, has to be seen where they have left them behind.
+Three networks judge every set on the way.
+
+The four sets are distilled by one program: `vmap` over sets and weights, so that what depends on
+neither, the features of the real images, is computed once. They have to draw the same images for
+that. So a batch of 64 in each class is drawn by the mean of the four weights, and weighs what a
+row's own are of it in the loss: the mean that a row matches is its own, and no sample counts more
+than four times what it would by a draw of the row's own. An hour and a half on one core with ten
+images per class; a stopped run goes on.
+"""
+
+import functools
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+
+from experiments.cfm import log
+from experiments.tools import grid
+from jaxdd import distill, evaluate, methods, networks, sampling, weights
+from jaxdd.data import benchmarks, datasets, files
+from jaxdd.runs import checkpoint, cli, plot, results
+
+ROWS = ("none", "kde", "auto", "oracle")
+STEPS = (0, 200, 2000, 8000, 20_000)
+STUDENT = networks.ConvNet(10, 32, 3)
+BATCH, CHUNK, SAVED, EPOCHS, NETWORKS = 64, 20, 500, 300, 3
+
+
+def weightings(data: datasets.Benchmark, pool: sampling.Pool, key: jax.Array) -> np.ndarray:
+    """The weights of the rows, `[rows, n]`."""
+    by = dict(strategy=data.strategy)
+    count = data.num_attributes
+    found = {
+        "none": pool.weights,
+        "kde": weights.by_density(key, pool, **by).weights,
+        "auto": weights.choose(key, pool, **by).weights,
+        "oracle": weights.oracle(pool, data.train.attributes, num_attributes=count),
+    }
+    return np.stack([found[row] for row in ROWS])
+
+
+def joint(method: methods.Method) -> methods.Method:
+    """A method of several sets at once, that see the same images with weights of their own."""
+    see = sampling.Batch(images=None, weights=0)
+    step = jax.vmap(method.step, in_axes=(None, 0, see), out_axes=0)
+
+    def together(key, state, batch):
+        state, info = step(key, state, batch)
+        return state, {"loss": info["loss"].mean()} | dict(zip(ROWS, info["loss"], strict=True))
+
+    return methods.Method(jax.vmap(method.init), together)
+
+
+def draw(key: jax.Array, pools: tuple[sampling.Pool, jax.Array]) -> sampling.Batch:
+    """Images by a pool's weights, and what each row's weigh of these, `[rows, k, b]`."""
+    pool, each = pools
+    indices = sampling.with_replacement(key, pool, BATCH)
+    return sampling.Batch(sampling.take(pool, indices), each[:, indices] / pool.weights[indices])
+
+
+def distilled(
+    data: datasets.Benchmark, work: pathlib.Path, ipc: int
+) -> Iterator[tuple[int, jax.Array, dict[str, float]]]:
+    """Yields the step, the sets `[rows, k, ipc, h, w, c]` and the rows' mean losses since."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    pool, kept = datasets.pool(data), work / "weights.npz"
+    if not kept.exists():
+        files.write_arrays(kept, files.sealed({"weights": weightings(data, pool, keys[0])}))
+        log("weights")
+    each = jnp.asarray(files.read_arrays(kept)["weights"])
+    mixed = sampling.reweighted(pool, each.mean(0))
+    first = [
+        sampling.initial_real(keys[1], sampling.reweighted(pool, one), ipc=ipc, weighted=True)
+        for one in each
+    ]
+    optimizer = optax.sgd(1.0, momentum=0.5)
+    method = distill.distribution_matching(STUDENT, optimizer, strategy=data.strategy)
+    method = joint(method)
+    state = method.init(jnp.stack(first))
+    begun, state = checkpoint.restore(work, state) or (0, state)
+    yield begun, state.images, {}
+    chunks = distill.run(
+        keys[2], state, (mixed, each), method=method, draw=draw, steps=STEPS[-1], first=begun,
+        chunk_length=CHUNK,
+    )  # fmt: skip
+    losses = []
+    for step, state, info in chunks:
+        losses.append({row: float(info[row].mean()) for row in ROWS})
+        if step % SAVED and step not in STEPS:
+            continue
+        checkpoint.save(work, step, jax.device_get(state))
+        log(f"step {step}")
+        yield step, state.images, {row: np.mean([e[row] for e in losses]) for row in ROWS}
+        losses = []
+
+
+def lines(path: pathlib.Path) -> Iterator[str]:
+    """Yields the lines of the table: accuracies on conflicting test samples."""
+    way = files.read_json(path)["way"]
+    yield f"| [step](experiments/results/{path.name}), conflicting | {' | '.join(ROWS)} |"
+    yield f"|---|{'--:|' * len(ROWS)}"
+    for point in (point for point in way if point["scores"]):
+        told = [results.percent(point["scores"][row]["conflicting"]) for row in ROWS]
+        yield f"| {' | '.join([str(point['step']), *told])} |"
+
+
+def draw_curves(path: pathlib.Path) -> None:
+    """Draws losses and accuracies along the way, beside the file of results."""
+    way = files.read_json(path)["way"]
+    pulled, judged = ([point for point in way if point[kind]] for kind in ("loss", "scores"))
+    steps = lambda points: [point["step"] for point in points]
+    conflicting = lambda row: [point["scores"][row]["conflicting"]["mean"] for point in judged]
+    panels = {
+        "conflicting": {row: (steps(judged), conflicting(row)) for row in ROWS},
+        "loss": {row: (steps(pulled), [point["loss"][row] for point in pulled]) for row in ROWS},
+    }
+    plot.curves(path.with_suffix(".png"), panels)
+
+
+def scored(images: jax.Array, data: datasets.Benchmark) -> dict[str, Any]:
+    """The scores of the sets, as in a result."""
+    keys, task = jax.random.split(jax.random.key(1), NETWORKS), datasets.task(data)
+    judge = functools.partial(evaluate.evaluate, keys, STUDENT, task=task, epochs=EPOCHS)
+    return {row: evaluate.summary(judge(each)) for row, each in zip(ROWS, images, strict=True)}
+
+
+def main(
+    *,
+    ipc: int = 10,
+    data_dir: pathlib.Path | None = None,
+    work: pathlib.Path,
+    out: pathlib.Path = grid.RESULTS,
+) -> None:
+    """Distils the sets and scores them on the way.
+
+    Args:
+        ipc: images per class.
+        data_dir: folder with the original files.
+        work: folder for weights and states, from which a stopped run goes on.
+        out: folder of long-IPC.json and of its figure.
+    """
+    cli.keep_programs()
+    out, work = out / f"long-{ipc}.json", work / str(ipc)
+    work.mkdir(parents=True, exist_ok=True)
+    data = benchmarks.load("cmnist", data_dir=data_dir, conflict=0.05)
+    way: list[dict[str, Any]] = files.read_json(out)["way"] if out.exists() else []
+    for step, images, losses in distilled(data, work, ipc):
+        if step in (point["step"] for point in way):
+            continue
+        scores = scored(images, data) if step in STEPS else {}
+        way.append({"step": step, "loss": losses, "scores": scores})
+        files.write_json(out, results.circumstances() | {"ipc": ipc, "way": files.plain(way)})
+        log(f"scored {step}" if scores else f"went {step}")
+    draw_curves(out)
+    print("\n".join(lines(out)))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
