@@ -1,10 +1,13 @@
-"""How many devices there are is said once, before the first computation."""
+"""How many devices there are, and how XLA compiles, is said once, before the first computation."""
 
 import os
 import subprocess
 import sys
+import types
 
 import pytest
+
+from jaxdd.runs import programs
 
 CORES = """
 import os, jax
@@ -28,6 +31,31 @@ print(jax.device_count(), mesh and mesh.size, os.environ.get("NPROC"))
 )
 def test_devices_that_were_asked_for_share_the_work(told, expected):
     assert in_a_process(CORES, told) == expected
+
+
+LEVEL = "--xla_backend_optimization_level"
+
+
+@pytest.mark.parametrize(
+    "flags, others, platforms, expected",
+    [
+        (None, (), None, f"{LEVEL}=1"),
+        ("--xla_cpu_use_xnnpack=false", (), None, f"--xla_cpu_use_xnnpack=false {LEVEL}=1"),
+        (f"{LEVEL}=3", (), None, f"{LEVEL}=3"),
+        ("", ("xla_cuda12",), None, ""),
+        ("", ("xla_cuda12",), "cuda", ""),
+        ("", ("xla_cuda12",), "cpu", f"{LEVEL}=1"),
+    ],
+)
+def test_cpus_compile_quickly(flags, others, platforms, expected, monkeypatch):
+    monkeypatch.setattr(programs.importlib.metadata, "entry_points", lambda group: others)
+    config = types.SimpleNamespace(jax_platforms=platforms)
+    monkeypatch.setattr(programs, "jax", types.SimpleNamespace(config=config))
+    monkeypatch.delenv("XLA_FLAGS")
+    if flags is not None:
+        monkeypatch.setenv("XLA_FLAGS", flags)
+    programs.compile_quickly()
+    assert os.environ["XLA_FLAGS"] == expected
 
 
 def test_a_comparison_on_two_devices_of_a_cpu(tmp_path):

@@ -311,6 +311,7 @@ def _main(
     """
     cells = grid.cells(preset)
     cli.keep_programs()
+    programs.compile_quickly()
     programs.use_cores()
     try:
         with deadline(None if budget is None else seconds(budget)):

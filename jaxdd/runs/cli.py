@@ -47,7 +47,7 @@ from jaxdd.runs import (
     store,
     transfer,
 )
-from jaxdd.runs.programs import keep_programs, use_cores
+from jaxdd.runs.programs import compile_quickly, keep_programs, use_cores
 
 Options = Annotated[options.Options, tyro.conf.arg(name="")]
 
@@ -538,6 +538,7 @@ def main(arguments: list[str] | None = None) -> None:
         command = _parse(arguments)
         _check_for_nan(arguments)
         keep_programs()
+        compile_quickly()
         use_cores()
         with _quiet_interrupts():
             command()

@@ -1,5 +1,7 @@
 """Compiled programs, kept on disk for the next process, and the CPU devices that run them."""
 
+import importlib.metadata
+import importlib.util
 import os
 import platform
 import warnings
@@ -39,6 +41,23 @@ def keep_programs(*, folder: str | os.PathLike | None = None) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     # What another process is writing, or was killed while it wrote, is compiled again.
     warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
+
+
+_LEVEL = "--xla_backend_optimization_level"
+
+
+def compile_quickly() -> None:
+    """Has XLA compile for CPUs at optimisation level 1, about twice as fast as at its own, 3.
+
+    What comes out is as fast and may differ by rounding: at width 32 a DM step compiles in 4.4 s
+    instead of 8.3, a DSA step in 12 instead of 22. Nothing changes where `XLA_FLAGS` has a level,
+    or where JAX has other devices than CPUs. Call it before the first computation.
+    """
+    others = importlib.metadata.entry_points(group="jax_plugins")
+    found = bool(others) or importlib.util.find_spec("libtpu") is not None
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _LEVEL not in flags and (not found or getattr(jax.config, "jax_platforms") == "cpu"):  # noqa: B009
+        os.environ["XLA_FLAGS"] = f"{flags} {_LEVEL}=1".strip()
 
 
 def use_cores() -> None:
