@@ -140,7 +140,7 @@ def rows_at_once(options: Options, *, method: Any = None, mesh: Any = None) -> i
         mesh: whose devices share the work, if any.
     """
     alone = jax.default_backend() == "cpu" and jax.process_count() == 1 and mesh is None
-    plain = method is None and options.method not in GUIDED and options.zca in (None, "none")
+    plain = method is None and options.method not in GUIDED and options.zca == "none"
     return multiprocessing.cpu_count() if alone and plain else 1
 
 
