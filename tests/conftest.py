@@ -31,7 +31,7 @@ FLAGS = ["--xla_force_host_platform_device_count=4"]
 FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")  # so compiles in a sixth less
 if [int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2]] <= [0, 10]:
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # so compiles in half the time
-# The level that JAX_DISABLE_MOST_OPTIMIZATIONS means: the command line adds none where one is named.
+# As JAX_DISABLE_MOST_OPTIMIZATIONS has it: the command line adds none where one is named.
 FLAGS.append("--xla_backend_optimization_level=0")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 # Most of the suite's time is XLA compiling small programs, and half of that is optimising them.
