@@ -43,6 +43,7 @@ def crossfit(
     pool: sampling.Pool,
     *,
     network: networks.Network | None = None,
+    asked: networks.Network | None = None,
     folds: int = 2,
     steps: int = 200,
     checkpoints: int = 3,
@@ -61,18 +62,19 @@ def crossfit(
         key: of the folds, the networks and their batches.
         pool: the samples; their weights play no part.
         network: hashable; `default_network` where omitted.
+        asked: what is applied with the trained parameters in its place, such as a part of it.
         folds: two or more. Every class needs two samples.
         steps: updates of each network.
         checkpoints: states whose log-probabilities are averaged, evenly over the steps.
         batch_size: samples of all classes together, as many of each.
-        q: of `debiased.generalised_cross_entropy`.
+        q: of `debiased.generalised_cross_entropy`; 0 is the cross-entropy.
         strategy: of augmentation. One that changes colours or hides parts hides a bias as well.
         optimizer: of the parameters.
 
     Raises:
         TypeError: for a strategy that is a string.
         ValueError: numbers that are too small, a class of one sample, a network of other classes,
-            or q that is not positive.
+            or q that is negative.
     """
     for name, number in dict(steps=steps, checkpoints=checkpoints, batch_size=batch_size).items():
         _checks.count(name, number)
@@ -81,16 +83,19 @@ def crossfit(
     if pool.count[least] < 2:
         raise ValueError(f"every class needs two samples, class {least} has {pool.count[least]}")
     network = default_network(pool) if network is None else network
-    networks.check_classes(network, sampling.take(pool, pool.order[:1]), pool.num_classes)
-    loss = functools.partial(debiased.generalised_cross_entropy, q=q)
+    asked = network if asked is None else asked
+    for each in (network, asked):
+        networks.check_classes(each, sampling.take(pool, pool.order[:1]), pool.num_classes)
+    truncate = functools.partial(debiased.generalised_cross_entropy, q=q)
+    loss = training.entropies if q == 0 else truncate
     method = teachers.course(network, optimizer, strategy=strategy, loss=loss)
     draw = functools.partial(sampling.weighted_batch, size=max(1, batch_size // pool.num_classes))
     stages = tuple(steps * (i + 1) // checkpoints for i in range(checkpoints))
-    return _crossfit(key, pool, network, method, draw, folds, stages)
+    return _crossfit(key, pool, (network, asked), method, draw, folds, stages)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
-def _crossfit(key, pool, network, method, draw, folds, stages):
+def _crossfit(key, pool, pair, method, draw, folds, stages):
     key_folds, key_networks = jax.random.split(key)
     fold = probes.dealt(key_folds, pool.labels, folds=folds)
 
@@ -99,15 +104,16 @@ def _crossfit(key, pool, network, method, draw, folds, stages):
     def held_out(told, i):
         rest = sampling.reweighted(pool, (fold != i).astype(jnp.float32))
         indices = jnp.nonzero(fold == i, size=-(-n // folds), fill_value=n)[0]
-        scores = _scores(jax.random.fold_in(key_networks, i), pool, rest, network, method, draw)
+        scores = _scores(jax.random.fold_in(key_networks, i), pool, rest, pair, method, draw)
         return told.at[indices].set(scores(stages, indices), mode="drop"), None
 
     told, _ = jax.lax.scan(held_out, jnp.zeros((n, k)), jnp.arange(folds))
     return jax.nn.softmax(told)
 
 
-def _scores(key, pool, rest, network, method, draw):
+def _scores(key, pool, rest, pair, method, draw):
     """From steps and indices to mean log-probabilities after so many steps on the rest."""
+    network, asked = pair
     key_network, key_steps = jax.random.split(key)
 
     def step(i, descent):
@@ -116,7 +122,7 @@ def _scores(key, pool, rest, network, method, draw):
 
     def says(descent, indices):
         params = training.joined(descent)
-        logits = lambda i: networks.outputs(network, params, sampling.take(pool, i)).logits
+        logits = lambda i: networks.outputs(asked, params, sampling.take(pool, i)).logits
         return jax.nn.log_softmax(microbatch.apply(logits, indices, most=500))
 
     def scores(stages, indices):

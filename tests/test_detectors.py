@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import detectors
-from jaxdd import networks, truncated, weights
+from jaxdd import depths, networks, truncated, weights
 from jaxdd.data import benchmarks, datasets, files
 
 SHORTCUTS = {"blocks": [0, 0, 1], "blind": 0.1, "seeing": 0.2}
@@ -20,6 +20,7 @@ def small(monkeypatch):
     monkeypatch.setattr(weights, "default_encoder", encoder)
     monkeypatch.setattr(weights, "encode", functools.partial(weights.encode, steps=2))
     monkeypatch.setattr(truncated, "crossfit", functools.partial(truncated.crossfit, **given))
+    monkeypatch.setattr(depths, "crossfit", lambda key, pool, **_: truncated.crossfit(key, pool))
     monkeypatch.setattr(detectors, "blocks_of", lambda name, path, k: tuple(range(k)))
 
 
@@ -27,14 +28,19 @@ def test_every_detector_is_judged_once(small, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out.json"
     detectors.main(only="cdigits", out=out)
     row = files.read_json(out)["judged"]["cdigits, seed 0"]
-    assert row["device"] and list(row["detectors"]) == ["density", "encoder", "networks"]
+    assert row["device"] and list(row["detectors"]) == ["density", "encoder", "networks", "deep"]
     for name, found in row["detectors"].items():
         assert 0 <= found["auc"] <= 1 and found["seconds"] > 0
         assert ("share_error" in found) == (name != "density")
     header, _, *lines = detectors.lines(out)
-    assert len(lines) == 3 and all(line.count("|") == header.count("|") for line in lines)
-    monkeypatch.delattr(detectors, "measured")
-    detectors.main(only="cdigits", out=out)  # nothing is left to do
+    assert len(lines) == 4 and all(line.count("|") == header.count("|") for line in lines)
+    whole = files.read_json(out)
+    del whole["judged"]["cdigits, seed 0"]["detectors"]["encoder"]
+    files.write_json(out, whole)
+    asked = []
+    monkeypatch.setattr(detectors, "measured", lambda detect, *_: asked.append(detect) or found)
+    detectors.main(only="cdigits", out=out)
+    assert len(asked) == 1  # what was missing
 
 
 @pytest.mark.parametrize("deviations, expected", [(9.0, (0, 0, 1)), (2.0, (0, 1, 2))])

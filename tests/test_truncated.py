@@ -17,6 +17,7 @@ IMAGES = (60 + 120 * BRIGHT)[:, None, None, None] + RNG.integers(0, 40, (N, 8, 8
 GIVEN = dict(num_classes=K, mean=(0.5,), std=(0.25,))
 POOL = sampling.pool(IMAGES.astype(np.uint8), LABELS, **GIVEN)
 NETWORK = networks.ConvNet(K, width=4, depth=1, norm=networks.BatchNorm)
+LINEAR = networks.ConvNet(K, depth=0)
 crossfit = functools.partial(truncated.crossfit, network=NETWORK, steps=80, batch_size=16)
 
 
@@ -52,6 +53,23 @@ def test_the_same_key_says_the_same_and_states_on_the_way_count(told):
     assert not np.allclose(crossfit(KEY, POOL, checkpoints=1), told)
 
 
+def test_without_truncation_the_loss_is_the_cross_entropy():
+    """Which is what q → 0 comes to."""
+    plain, nearly, cut = (crossfit(KEY, POOL, network=LINEAR, q=q) for q in (0.0, 1e-5, 0.7))
+    np.testing.assert_allclose(plain, nearly, atol=1e-3)
+    assert not np.allclose(plain, cut, atol=1e-2)
+
+
+def test_another_network_can_be_asked_with_the_parameters():
+    def contrary(params, images):
+        features, logits = LINEAR.apply(params, images)
+        return features, -logits
+
+    asked = networks.Functions(LINEAR.init, contrary)
+    said = crossfit(KEY, POOL, network=LINEAR, asked=asked)
+    np.testing.assert_allclose(said[:, ::-1], crossfit(KEY, POOL, network=LINEAR), rtol=1e-4)
+
+
 def test_the_default_network_fits_the_images():
     network = truncated.default_network(POOL, width=4)
     assert network.depth == 3 and network.norm is networks.BatchNorm and network.num_classes == K
@@ -64,7 +82,8 @@ def test_the_default_network_fits_the_images():
         (dict(steps=0), "steps must be at least 1, found 0"),
         (dict(checkpoints=0), "checkpoints must be at least 1"),
         (dict(batch_size=0), "batch_size must be at least 1"),
-        (dict(q=0.0), "q must be positive"),
+        (dict(q=-1.0), "q must be positive"),
+        (dict(asked=networks.ConvNet(3, 4, 1)), "3"),
         (dict(network=networks.ConvNet(3, 4, 1)), "3"),
     ],
     ids=str,
