@@ -71,7 +71,7 @@ from jaxdd import (
     weights,
 )
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import cli, guides, results
+from jaxdd.runs import guides, programs, results
 
 IPC, UPDATES, LESSONS, EPOCHS, NETWORKS = 10, 200, 600, 150, 3
 STUDENT = networks.ConvNet(10, 16, 2)
@@ -278,7 +278,7 @@ def main(
         data_dir: folder with the original files.
         out: JSON file.
     """
-    cli.keep_programs()
+    programs.prepare()
     before = files.read_json(out) if out.exists() else {"rows": [], "teachers": {}}
     rows, judged = before["rows"], before["teachers"]
     for row, teacher in made(data_dir, rows, judged):

@@ -36,7 +36,7 @@ import tyro
 from experiments.tools import grid
 from experiments.tools.budget import deadline, seconds
 from jaxdd.data import archives, benchmarks, datasets, files
-from jaxdd.runs import cells, cli, judging, matrix, options, parts, pipeline, results, store
+from jaxdd.runs import cells, judging, matrix, options, parts, pipeline, programs, results, store
 
 
 class Plan(NamedTuple):
@@ -171,7 +171,7 @@ def main(
     """
     out = grid.RESULTS / f"curriculum-{preset}.json" if out is None else out
     plan, where = PLANS[preset], work.expanduser() / preset
-    cli.keep_programs()
+    programs.prepare()
     try:
         with deadline(None if budget is None else seconds(budget)):
             for name in plan.data:

@@ -46,7 +46,7 @@ from experiments import shortcuts
 from experiments.tools import grid
 from jaxdd import depths, probes, sampling, truncated, weights
 from jaxdd.data import datasets, files
-from jaxdd.runs import cli, parts, results, timing
+from jaxdd.runs import parts, programs, results, timing
 from jaxdd.runs.options import make
 
 LOOKED_AT = ("ccifar10", "cifar10-s", "bgfmnist", "cmnist", "cfmnist-bg")
@@ -137,7 +137,7 @@ def main(
         only: names of data sets, separated by commas.
         out: JSON file.
     """
-    cli.keep_programs()
+    programs.prepare()
     report: dict[str, Any] = files.read_json(out) if out.exists() else {"judged": {}}
     for name in LOOKED_AT if only is None else only.split(","):
         line = f"{name}, seed 0"

@@ -44,7 +44,7 @@ import tyro
 from experiments.tools import grid
 from jaxdd import distill, elf, evaluate, networks, sampling, teachers, training, weights
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import cli, results
+from jaxdd.runs import programs, results
 
 IPC, EPOCHS, NETWORKS = 10, 150, 3
 STAGES = tuple(tuple(n // 16 for n in stage) for stage in networks.VGG11(10).stages)
@@ -195,7 +195,7 @@ def main(
         data_dir: folder with the original files.
         out: JSON file.
     """
-    cli.keep_programs()
+    programs.prepare()
     task, known, sets = prepared(data_dir)
     judged = _teachers(task, known)
     size = teachers.num_bytes(known["weights"])

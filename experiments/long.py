@@ -12,17 +12,22 @@ The four sets are distilled by one program: `vmap` over sets and weights, so tha
 neither, the features of the real images, is computed once. They have to draw the same images for
 that. So a batch of 64 in each class is drawn by the mean of the four weights, and weighs what a
 row's own are of it in the loss: the mean that a row matches is its own, and no sample counts more
-than four times what it would by a draw of the row's own. Two and a half hours on two cores with
-ten images per class; a stopped run goes on.
+than four times what it would by a draw of the row's own. A stopped run goes on.
 
-From step 10,000 on the committed numbers come from two processes, which each went on with two of
-the rows, by the same weights and batches.
+A step of four sets leaves one of two cores idle half of the time, so that two processes with a core
+and two sets each need a third less:
+
+    taskset -c 0 python -m experiments.long --data-dir DIR --work WORK --rows none kde &
+    taskset -c 1 python -m experiments.long --data-dir DIR --work WORK --rows auto oracle
+
+They see the same images, and whichever ends last writes the table. Two and a half hours on two
+cores with ten images per class, of which the first half was made by one process.
 """
 
 import functools
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -34,9 +39,10 @@ from experiments.cfm import log
 from experiments.tools import grid
 from jaxdd import distill, evaluate, methods, networks, sampling, weights
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import checkpoint, cli, plot, results
+from jaxdd.runs import checkpoint, plot, programs, results
 
-ROWS = ("none", "kde", "auto", "oracle")
+Row = Literal["none", "kde", "auto", "oracle"]
+ROWS: tuple[Row, ...] = get_args(Row)
 STEPS = (0, 200, 2000, 8000, 20_000)
 STUDENT = networks.ConvNet(10, 32, 3)
 BATCH, CHUNK, SAVED, EPOCHS, NETWORKS = 64, 20, 500, 300, 3
@@ -55,14 +61,14 @@ def weightings(data: datasets.Benchmark, pool: sampling.Pool, key: jax.Array) ->
     return np.stack([found[row] for row in ROWS])
 
 
-def joint(method: methods.Method) -> methods.Method:
+def joint(method: methods.Method, rows: Sequence[str]) -> methods.Method:
     """A method of several sets at once, that see the same images with weights of their own."""
     see = sampling.Batch(images=None, weights=0)
     step = jax.vmap(method.step, in_axes=(None, 0, see), out_axes=0)
 
     def together(key, state, batch):
         state, info = step(key, state, batch)
-        return state, {"loss": info["loss"].mean()} | dict(zip(ROWS, info["loss"], strict=True))
+        return state, {"loss": info["loss"].mean()} | dict(zip(rows, info["loss"], strict=True))
 
     return methods.Method(jax.vmap(method.init), together)
 
@@ -75,23 +81,27 @@ def draw(key: jax.Array, pools: tuple[sampling.Pool, jax.Array]) -> sampling.Bat
 
 
 def distilled(
-    data: datasets.Benchmark, work: pathlib.Path, ipc: int
+    data: datasets.Benchmark, work: pathlib.Path, ipc: int, rows: Sequence[str]
 ) -> Iterator[tuple[int, jax.Array, dict[str, float]]]:
-    """Yields the step, the sets `[rows, k, ipc, h, w, c]` and the rows' mean losses since."""
+    """Yields the step, the sets `[rows, k, ipc, h, w, c]` and the rows' mean losses since.
+
+    The state of a step is saved once the caller asks for more.
+    """
     keys = jax.random.split(jax.random.key(0), 3)
-    pool, kept = datasets.pool(data), work / "weights.npz"
+    pool, kept = datasets.pool(data), work.parent / "weights.npz"
     if not kept.exists():
         files.write_arrays(kept, files.sealed({"weights": weightings(data, pool, keys[0])}))
         log("weights")
     each = jnp.asarray(files.read_arrays(kept)["weights"])
     mixed = sampling.reweighted(pool, each.mean(0))
+    each = each[jnp.array([ROWS.index(row) for row in rows])]
     first = [
         sampling.initial_real(keys[1], sampling.reweighted(pool, one), ipc=ipc, weighted=True)
         for one in each
     ]
     optimizer = optax.sgd(1.0, momentum=0.5)
     method = distill.distribution_matching(STUDENT, optimizer, strategy=data.strategy)
-    method = joint(method)
+    method = joint(method, rows)
     state = method.init(jnp.stack(first))
     begun, state = checkpoint.restore(work, state) or (0, state)
     yield begun, state.images, {}
@@ -101,12 +111,11 @@ def distilled(
     )  # fmt: skip
     losses = []
     for step, state, info in chunks:
-        losses.append({row: float(info[row].mean()) for row in ROWS})
+        losses.append({row: float(info[row].mean()) for row in rows})
         if step % SAVED and step not in STEPS:
             continue
+        yield step, state.images, {row: np.mean([e[row] for e in losses]) for row in rows}
         checkpoint.save(work, step, jax.device_get(state))
-        log(f"step {step}")
-        yield step, state.images, {row: np.mean([e[row] for e in losses]) for row in ROWS}
         losses = []
 
 
@@ -133,16 +142,30 @@ def draw_curves(path: pathlib.Path) -> None:
     plot.curves(path.with_suffix(".png"), panels)
 
 
-def scored(images: jax.Array, data: datasets.Benchmark) -> dict[str, Any]:
+def scored(
+    images: jax.Array, data: datasets.Benchmark, rows: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     """The scores of the sets, as in a result."""
     keys, task = jax.random.split(jax.random.key(1), NETWORKS), datasets.task(data)
     judge = functools.partial(evaluate.evaluate, keys, STUDENT, task=task, epochs=EPOCHS)
-    return {row: evaluate.summary(judge(each)) for row, each in zip(ROWS, images, strict=True)}
+    return {row: evaluate.summary(judge(each)) for row, each in zip(rows, images, strict=True)}
+
+
+def joined(ways: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The way of all rows, as far as each has come, from those of some."""
+    both = lambda points, kind: {
+        name: each for point in points for name, each in point[kind].items()
+    }
+    return [
+        {"step": points[0]["step"], "loss": both(points, "loss"), "scores": both(points, "scores")}
+        for points in zip(*ways, strict=False)
+    ]
 
 
 def main(
     *,
     ipc: int = 10,
+    rows: tuple[Row, ...] = ROWS,
     data_dir: pathlib.Path | None = None,
     work: pathlib.Path,
     out: pathlib.Path = grid.RESULTS,
@@ -151,24 +174,28 @@ def main(
 
     Args:
         ipc: images per class.
+        rows: that this process makes.
         data_dir: folder with the original files.
         work: folder for weights and states, from which a stopped run goes on.
         out: folder of long-IPC.json and of its figure.
     """
-    cli.keep_programs()
-    out, work = out / f"long-{ipc}.json", work / str(ipc)
-    work.mkdir(parents=True, exist_ok=True)
+    programs.prepare()
+    out, own = out / f"long-{ipc}.json", work / str(ipc) / "-".join(rows)
+    own.mkdir(parents=True, exist_ok=True)
     data = benchmarks.load("cmnist", data_dir=data_dir, conflict=0.05)
-    way: list[dict[str, Any]] = files.read_json(out)["way"] if out.exists() else []
-    for step, images, losses in distilled(data, work, ipc):
+    way = files.read_json(own / "way.json")["way"] if (own / "way.json").exists() else []
+    for step, images, losses in distilled(data, own, ipc, rows):
         if step in (point["step"] for point in way):
             continue
-        scores = scored(images, data) if step in STEPS else {}
+        scores = scored(images, data, rows) if step in STEPS else {}
         way.append({"step": step, "loss": losses, "scores": scores})
-        files.write_json(out, results.circumstances() | {"ipc": ipc, "way": files.plain(way)})
+        files.write_json(own / "way.json", {"way": files.plain(way)})
         log(f"scored {step}" if scores else f"went {step}")
-    draw_curves(out)
-    print("\n".join(lines(out)))
+    ways = [files.read_json(path)["way"] for path in sorted(own.parent.glob("*/way.json"))]
+    files.write_json(out, results.circumstances() | {"ipc": ipc, "way": joined(ways)})
+    if set(joined(ways)[-1]["loss"]) == set(ROWS):
+        draw_curves(out)
+        print("\n".join(lines(out)))
 
 
 if __name__ == "__main__":

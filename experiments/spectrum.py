@@ -75,7 +75,7 @@ from jaxdd import (
     weights,
 )
 from jaxdd.data import files
-from jaxdd.runs import cli, plot, results
+from jaxdd.runs import plot, programs, results
 
 CONFLICT = 0.2
 BIASES = {
@@ -340,7 +340,7 @@ def main(
         data_dir: folder with the original files.
         out: JSON file.
     """
-    cli.keep_programs()
+    programs.prepare()
     found: dict[str, Any] = files.read_json(out)["biases"] if out.exists() else {}
     found = {name: found.get(name, {}) for name in BIASES}
     for name, each, row in measured(data_dir, found):

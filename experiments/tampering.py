@@ -55,7 +55,7 @@ from experiments.tools.budget import deadline, seconds
 from experiments.tools.grid import RESULTS
 from jaxdd import audit, distill, networks, reweight, sampling, training, trajectories
 from jaxdd.data import archives, benchmarks, files
-from jaxdd.runs import cli, inspection, results
+from jaxdd.runs import inspection, programs, results
 
 IPC, SEEDS, FEW, EXPERTS = 5, 20, 5, 10
 CLASSES, SIZES = 10, (1, 2, 4)
@@ -531,7 +531,7 @@ def main(
         work: folder for sets.
         out: JSON file.
     """
-    cli.keep_programs()
+    programs.prepare()
     work = work.expanduser()
     work.mkdir(parents=True, exist_ok=True)
     report = files.read_json(out) if out.exists() else {"sets": {}}

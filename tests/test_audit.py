@@ -219,7 +219,7 @@ def written(folder, found, **provenance):
 def test_one_class_without_a_manifest_gets_the_audit_that_it_allows(
     tmp_path, capsys, monkeypatch, value, code
 ):
-    monkeypatch.setattr(cli, "keep_programs", lambda: None)
+    monkeypatch.setattr(cli, "prepare", lambda: None)
     one = random_set(k=1)
     one.images[0, 0, 3, 3] = value
     arguments = ["audit", str(written(tmp_path / "set", one)), "--out", str(tmp_path / "a.html")]

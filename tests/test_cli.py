@@ -311,7 +311,7 @@ def test_compiled_programs_are_kept_for_the_next_command(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     environment["XDG_CACHE_HOME"] = str(tmp_path)
     code = (
-        "import jax; from jaxdd.runs import cli; cli.keep_programs(); "
+        "import jax; from jaxdd.runs import programs; programs.keep_programs(); "
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); "
         "jax.jit(lambda x: x @ x)(jax.numpy.eye(3))"
     )
@@ -343,7 +343,7 @@ def test_a_stream_that_is_not_utf8_gets_other_characters(monkeypatch):
 def test_environments_that_cannot_be_used_are_one_line(tmp_path, monkeypatch, capsys):
     command = ["run", "cdigits", *TINY, "--out", tmp_path / "out"]
     with monkeypatch.context() as patched, jax.debug_nans(True):
-        patched.setattr(cli, "keep_programs", None)
+        patched.setattr(cli, "prepare", None)
         assert "JAX_DEBUG_NANS cannot be on" in fails(command, capsys)
 
     def absent(*_, **__):

@@ -36,7 +36,7 @@ def test_sets_together_go_where_each_would_alone(data, each):
     mixed = sampling.reweighted(pool, weights.mean(0))
     batch = long.draw(KEY, (mixed, weights))
     first = jax.random.normal(KEY, (4, 2, 3, 8, 8, 3))
-    together = long.joint(METHOD)
+    together = long.joint(METHOD, long.ROWS)
     found, info = together.step(KEY, together.init(first), batch)
     for i, row in enumerate(long.ROWS):
         alone = sampling.Batch(batch.images, batch.weights[i])
@@ -64,7 +64,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(data, each, tmp_path, monkeyp
     for name, value in small.items():
         monkeypatch.setattr(long, name, value)
     monkeypatch.setattr(long.benchmarks, "load", lambda *_, **__: data)
-    monkeypatch.setattr(long.cli, "keep_programs", lambda: None)
+    monkeypatch.setattr(long.programs, "prepare", lambda: None)
     share = lambda pool: np.stack([sampling.reweighted(pool, one).weights for one in each])
     monkeypatch.setattr(long, "weightings", lambda data, pool, key: share(pool))
     long.main(ipc=2, work=tmp_path / "one", out=tmp_path)
@@ -74,15 +74,33 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(data, each, tmp_path, monkeyp
     table = list(long.lines(tmp_path / "long-2.json"))
     assert [line.split(" | ")[0] for line in table[2:]] == ["| 0", "| 2", "| 4"]
 
-    def stop(path, value):
-        files_written(path, value)
-        if len(value.get("way", ())) == 2:
-            raise KeyboardInterrupt
+    def stop(*_):
+        raise KeyboardInterrupt
 
-    files_written = files.write_json
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(long.files, "write_json", stop)
-        long.main(ipc=2, work=tmp_path / "two", out=tmp_path / "again")
+    for stopped in ((long.checkpoint, "save"), (long, "scored")):  # after a line, and before one
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(*stopped, stop)
+            long.main(ipc=2, work=tmp_path / "two", out=tmp_path / "again")
     long.main(ipc=2, work=tmp_path / "two", out=tmp_path / "again")
     again = files.read_json(tmp_path / "again" / "long-2.json")
     assert again["way"] == whole["way"]
+
+
+def test_rows_of_two_processes_are_joined(tmp_path, monkeypatch):
+    def distilled(data, work, ipc, rows):
+        for step in (0, 200, 500):
+            yield step, None, {row: 1.0 + long.ROWS.index(row) for row in rows} if step else {}
+
+    score = {"conflicting": {"mean": 0.5, "std": 0.1, "n": 3}}
+    monkeypatch.setattr(long, "distilled", distilled)
+    monkeypatch.setattr(long, "scored", lambda images, data, rows: dict.fromkeys(rows, score))
+    monkeypatch.setattr(long.benchmarks, "load", lambda *_, **__: None)
+    monkeypatch.setattr(long.programs, "prepare", lambda: None)
+    for rows in (("none", "kde"), ("auto", "oracle")):
+        assert not (tmp_path / "long-2.png").exists()
+        long.main(ipc=2, rows=rows, work=tmp_path / "work", out=tmp_path)
+    way = files.read_json(tmp_path / "long-2.json")["way"]
+    assert [point["step"] for point in way] == [0, 200, 500]
+    assert way[2]["loss"] == {"none": 1.0, "kde": 2.0, "auto": 3.0, "oracle": 4.0}
+    assert set(way[1]["scores"]) == set(long.ROWS) and way[2]["scores"] == {}
+    assert (tmp_path / "long-2.png").exists()

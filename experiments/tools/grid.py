@@ -29,7 +29,7 @@ import tyro
 
 from experiments.tools.budget import deadline, seconds
 from jaxdd.data import archives, benchmarks, datasets, files
-from jaxdd.runs import cli, options, parts, pipeline, plot, programs, results, timing
+from jaxdd.runs import options, parts, pipeline, plot, programs, results, timing
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
@@ -310,8 +310,7 @@ def _main(
         folder: of the results.
     """
     cells = grid.cells(preset)
-    cli.keep_programs()
-    programs.compile_quickly()
+    programs.prepare()
     programs.use_cores()
     try:
         with deadline(None if budget is None else seconds(budget)):

@@ -47,7 +47,7 @@ from jaxdd.runs import (
     store,
     transfer,
 )
-from jaxdd.runs.programs import compile_quickly, keep_programs, use_cores
+from jaxdd.runs.programs import prepare, use_cores
 
 Options = Annotated[options.Options, tyro.conf.arg(name="")]
 
@@ -537,8 +537,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         command = _parse(arguments)
         _check_for_nan(arguments)
-        keep_programs()
-        compile_quickly()
+        prepare()
         use_cores()
         with _quiet_interrupts():
             command()

@@ -43,6 +43,12 @@ def keep_programs(*, folder: str | os.PathLike | None = None) -> None:
     warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
 
 
+def prepare() -> None:
+    """Prepares a process as the command line does, before its first computation."""
+    keep_programs()
+    compile_quickly()
+
+
 _LEVEL = "--xla_backend_optimization_level"
 
 
