@@ -5,10 +5,10 @@
 Both train the encoder, embed the 60,000 images, estimate their density, weigh them and distil ten
 images per class by as many steps of distribution matching, each with the random numbers of its own
 library. `torch_peers` is straightforward code: eager, with the channels last, and by torch.compile.
-jaxdd compiles as its command line does, and it and torch.compile run twice: first with everything to be compiled, then with what the first
-time left on disk, which jaxdd's command line keeps, too. With JAX_NUM_CPU_DEVICES=2 jaxdd has the
-two devices of a CPU share the work. The sets are then judged by the same networks, jaxdd's, whose
-time is not counted. About sixteen minutes on two cores.
+jaxdd compiles as its command line does. It and torch.compile run twice: first with everything to be
+compiled, then with what the first time left on disk, which jaxdd's command line keeps, too. With
+JAX_NUM_CPU_DEVICES=2 jaxdd has the two devices of a CPU share the work. The sets are then judged by
+the same networks, jaxdd's, whose time is not counted. About sixteen minutes on two cores.
 """
 
 import dataclasses
