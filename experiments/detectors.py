@@ -33,8 +33,8 @@ than its density, with the same AUC among corruptions and colours. What networks
 conflicting samples is right to half a hundredth on corrupted and grey images, to two with colours.
 The seconds are those of a machine with other work. Deep branches find corruptions better than the
 encoder and, against what was expected, worse than networks along a truncated loss (AUC .894), at
-four times their price and a thirtieth of the paper's images; natural backgrounds worse than all
-others (.619). A GPU would say whether the rest of the way changes that.
+four times their price and after a fortieth of the paper's images; they find natural backgrounds
+worst of all (.619). A GPU would say whether the rest of the way changes that.
 """
 
 import functools

@@ -59,7 +59,7 @@ class TwoDepths(nn.Module):
         images = nn.relu(self.norm(**given)(images))
         for stage in range(3):
             for block in range(self.blocks):
-                halve = stage > 0 and block == 0 and min(images.shape[1:3]) > 1
+                halve = stage > 0 and block == 0
                 features = self.width * 2**stage
                 images = networks.ResidualBlock(features, halve, self.norm, **given)(images)
         return images.mean((1, 2))
