@@ -1,6 +1,6 @@
 """Is what 200 steps say still true after 20,000, the literature's number?
 
-    python -m experiments.long --data-dir DIR
+    python -m experiments.long --data-dir DIR --work WORK
 
 Coloured MNIST, 5 % bias-conflicting samples, distribution matching by ConvNets of width 32 without
 weights, with density weights, with those that are chosen (auto) and with the bias labels (oracle).
@@ -15,7 +15,7 @@ row's own are of it in the loss: the mean that a row matches is its own, and no 
 than four times what it would by a draw of the row's own. A stopped run goes on.
 
 A step of four sets leaves one of two cores idle half of the time, so that two processes with a core
-and two sets each need a third less:
+and two sets each need three tenths less:
 
     taskset -c 0 python -m experiments.long --data-dir DIR --work WORK --rows none kde &
     taskset -c 1 python -m experiments.long --data-dir DIR --work WORK --rows auto oracle
