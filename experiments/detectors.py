@@ -53,6 +53,7 @@ from jaxdd.data import datasets, files
 from jaxdd.runs import parts, programs, results, timing
 from jaxdd.runs.options import make
 
+DETECTORS = ("density", "encoder", "networks", "deep")
 LOOKED_AT = ("ccifar10", "cifar10-s", "bgfmnist", "cmnist", "cfmnist-bg")
 DEEP = dict(steps=1000, batch_size=128)
 SCORES = {
@@ -69,7 +70,7 @@ SCORES = {
 def detectors(
     key: jax.Array, pool: sampling.Pool, data: datasets.Benchmark, blocks: tuple[int, ...]
 ) -> dict[str, Callable[[], tuple[jax.Array, jax.Array]]]:
-    """Functions to weights and doubts `[n]`, by the name of the detector."""
+    """Functions to weights and doubts `[n]`, in the order of `DETECTORS`."""
     k = pool.num_classes
     encode = functools.cache(lambda: weights.encode(key, pool, strategy=data.strategy))
 
@@ -89,7 +90,7 @@ def detectors(
 
     networks = lambda: grouped(truncated.crossfit(key, pool))
     deep = lambda: grouped(depths.crossfit(key, pool, **DEEP))
-    return {"density": density, "encoder": encoder, "networks": networks, "deep": deep}
+    return dict(zip(DETECTORS, (density, encoder, networks, deep), strict=True))
 
 
 def blocks_of(name: str, path: pathlib.Path, num_classes: int) -> tuple[int, ...]:
@@ -146,15 +147,18 @@ def main(
     for name in LOOKED_AT if only is None else only.split(","):
         line = f"{name}, seed 0"
         row = report["judged"].setdefault(line, {"detectors": {}})
+        missing = [each for each in DETECTORS if each not in row["detectors"]]
+        if not missing:
+            continue
         options = make(conflict=0.05).resolved()
         data = grid.load(name, options, data_dir=data_dir)
         pool = datasets.pool(data)
         blocks = blocks_of(name, grid.RESULTS / "shortcuts.json", pool.num_classes)
-        for each, detect in detectors(parts.key(options, "encoder"), pool, data, blocks).items():
-            if each not in row["detectors"]:
-                row["detectors"][each] = measured(detect, data, each != "density")
-                row.update(results.circumstances())
-                files.write_json(out, report)
+        detect = detectors(parts.key(options, "encoder"), pool, data, blocks)
+        for each in missing:
+            row["detectors"][each] = measured(detect[each], data, each != "density")
+            row.update(results.circumstances())
+            files.write_json(out, report)
     print("\n".join(lines(out)))
 
 

@@ -47,11 +47,9 @@ class TwoDepths(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> networks.Output:
         """Returns the features `[n, 4 · width]` and logits of images `[n, h, w, c]`."""
-        features = self._deep(images)
-        shallow = self._shallow(images)
-        features = features if self.alone else features + shallow
-        logits = networks.Dense(self.num_classes, dtype=self.dtype, name="classifier")(features)
-        return networks.Output(features.astype(jnp.float32), logits.astype(jnp.float32))
+        networks.check(self, images)
+        deep, shallow = self._deep(images), self._shallow(images)  # whose parameters are always made
+        return networks.classify(self, deep if self.alone else deep + shallow)
 
     def _deep(self, images):
         given = dict(dtype=self.dtype)

@@ -575,8 +575,17 @@ def no_pool(images: jax.Array) -> jax.Array:
     return images
 
 
-def _check(module, images):
-    """Refuses images that are none, and fields of a network that it cannot be made of."""
+def check(module: nn.Module, images: jax.Array) -> None:
+    """Refuses images that are none, and fields of a network that it cannot be made of.
+
+    Args:
+        module: a network of this kind, with `num_classes`, `dtype` and maybe others of its fields.
+        images: what it was given.
+
+    Raises:
+        ValueError: images that are not `[n, h, w, c]` or empty; a size that is no positive integer.
+        TypeError: images or a `dtype` that are not floating; a layer that cannot be called.
+    """
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"images must be [n, h, w, c] and not empty, found {images.shape}")
     if not jnp.issubdtype(images.dtype, jnp.floating):
@@ -595,8 +604,8 @@ def _check(module, images):
         raise TypeError(f"dtype must be floating, found {module.dtype}")
 
 
-def _classify(module, images):
-    """Flattens `images` to features and adds the linear head of `module`."""
+def classify(module: nn.Module, images: jax.Array) -> Output:
+    """Flattens images `[n, ...]` to features and adds the linear head of `module`, in its setup."""
     features = images.reshape(images.shape[0], -1)
     logits = Dense(module.num_classes, dtype=module.dtype, name="classifier")(features)
     return Output(features.astype(jnp.float32), logits.astype(jnp.float32))
@@ -639,13 +648,13 @@ class ConvNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, start: int = 0, stop: int | None = None) -> Any:
         """Returns the features and logits of images `[n, h, w, c]`, or see `parts`."""
-        _check(self, images)
+        check(self, images)
         for i in range(self.depth):
             conv = Conv(self.width, dtype=self.dtype)
             norm = no_pool if self.norm is None else self.norm(dtype=self.dtype)
             if _is_asked(i, start, stop):
                 images = self.pool(self.activation(norm(conv(images))))
-        return _classify(self, images) if stop is None else images
+        return classify(self, images) if stop is None else images
 
 
 class MLP(nn.Module):
@@ -658,11 +667,11 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> Output:
         """Returns the features and logits of images `[n, h, w, c]`."""
-        _check(self, images)
+        check(self, images)
         hidden = images.reshape(images.shape[0], -1)
         for _ in range(2):
             hidden = nn.relu(Dense(self.width, dtype=self.dtype)(hidden))
-        return _classify(self, hidden)
+        return classify(self, hidden)
 
 
 class LeNet(nn.Module):
@@ -674,13 +683,13 @@ class LeNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> Output:
         """Returns the features and logits of images `[n, h, w, c]`."""
-        _check(self, images)
+        check(self, images)
         for features in (6, 16):
             images = max_pool(nn.relu(Conv(features, 5, 0, dtype=self.dtype)(images)))
         hidden = images.reshape(images.shape[0], -1)
         for width in (120, 84):
             hidden = nn.relu(Dense(width, dtype=self.dtype)(hidden))
-        return _classify(self, hidden)
+        return classify(self, hidden)
 
 
 class AlexNet(nn.Module):
@@ -692,12 +701,12 @@ class AlexNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> Output:
         """Returns the features and logits of images `[n, h, w, c]`."""
-        _check(self, images)
+        check(self, images)
         layers = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (192, 3, True))
         for features, window, pooled in layers:
             images = nn.relu(Conv(features, window, window // 2, dtype=self.dtype)(images))
             images = max_pool(images) if pooled else images
-        return _classify(self, images)
+        return classify(self, images)
 
 
 class VGG11(nn.Module):
@@ -717,14 +726,14 @@ class VGG11(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, start: int = 0, stop: int | None = None) -> Any:
         """Returns the features and logits of images `[n, h, w, c]`, or see `parts`."""
-        _check(self, images)
+        check(self, images)
         last = set(itertools.accumulate(map(len, self.stages)))
         for i, features in enumerate(itertools.chain(*self.stages)):
             conv, norm = Conv(features, dtype=self.dtype), self.norm(dtype=self.dtype)
             if _is_asked(i, start, stop):
                 images = nn.relu(norm(conv(images)))
                 images = self.pool(images) if i + 1 in last else images
-        return _classify(self, images) if stop is None else images
+        return classify(self, images) if stop is None else images
 
 
 class ResidualBlock(nn.Module):
@@ -764,7 +773,7 @@ class ResNet18(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, start: int = 0, stop: int | None = None) -> Any:
         """Returns the features and logits of images `[n, h, w, c]`, or see `parts`."""
-        _check(self, images)
+        check(self, images)
         conv, norm = Conv(self.widths[0], dtype=self.dtype), self.norm(dtype=self.dtype)
         if _is_asked(0, start, stop):
             images = nn.relu(norm(conv(images)))
@@ -773,7 +782,7 @@ class ResNet18(nn.Module):
             block = ResidualBlock(features, halve, self.norm, dtype=self.dtype)
             if _is_asked(1 + i, start, stop):
                 images = block(images)
-        return _classify(self, images.mean((1, 2))) if stop is None else images
+        return classify(self, images.mean((1, 2))) if stop is None else images
 
 
 NETWORKS = {

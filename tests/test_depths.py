@@ -57,6 +57,13 @@ def test_any_size_will_do(shape):
     assert found.features.shape == (shape[0], 8) and found.logits.dtype == jnp.float32
 
 
+def test_images_and_fields_are_checked_as_those_of_other_networks():
+    with pytest.raises(TypeError, match="images must be floating.*found uint8"):
+        SMALL.init(KEY, jnp.zeros((1, 8, 8, 1), jnp.uint8))
+    with pytest.raises(ValueError, match="width must be an integer of at least 1, found 0"):
+        depths.TwoDepths(K, width=0).init(KEY, jnp.zeros((1, 8, 8, 1)))
+
+
 def test_both_are_trained_and_the_deep_one_is_asked(monkeypatch):
     def crossfit(key, pool, *, network, asked, q, steps, **others):
         return network, asked, q, steps, sorted(others)

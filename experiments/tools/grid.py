@@ -311,7 +311,6 @@ def _main(
     """
     cells = grid.cells(preset)
     programs.prepare()
-    programs.use_cores()
     try:
         with deadline(None if budget is None else seconds(budget)):
             grid.besides(data_dir)

@@ -47,7 +47,7 @@ from jaxdd.runs import (
     store,
     transfer,
 )
-from jaxdd.runs.programs import prepare, use_cores
+from jaxdd.runs.programs import prepare
 
 Options = Annotated[options.Options, tyro.conf.arg(name="")]
 
@@ -538,7 +538,6 @@ def main(arguments: list[str] | None = None) -> None:
         command = _parse(arguments)
         _check_for_nan(arguments)
         prepare()
-        use_cores()
         with _quiet_interrupts():
             command()
     except (pipeline.Interrupted, processes.Lost, KeyboardInterrupt) as stopped:

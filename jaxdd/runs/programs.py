@@ -47,6 +47,7 @@ def prepare() -> None:
     """Prepares a process as the command line does, before its first computation."""
     keep_programs()
     compile_quickly()
+    use_cores()
 
 
 _LEVEL = "--xla_backend_optimization_level"
