@@ -81,7 +81,7 @@ def draw(key: jax.Array, pools: tuple[sampling.Pool, jax.Array]) -> sampling.Bat
 
 
 def distilled(
-    data: datasets.Benchmark, work: pathlib.Path, ipc: int, rows: Sequence[str]
+    data: datasets.Benchmark, work: pathlib.Path, ipc: int, rows: Sequence[str], steps: int
 ) -> Iterator[tuple[int, jax.Array, dict[str, float]]]:
     """Yields the step, the sets `[rows, k, ipc, h, w, c]` and the rows' mean losses since.
 
@@ -106,8 +106,8 @@ def distilled(
     begun, state = checkpoint.restore(work, state) or (0, state)
     yield begun, state.images, {}
     chunks = distill.run(
-        keys[2], state, (mixed, each), method=method, draw=draw, steps=STEPS[-1], first=begun,
-        chunk_length=CHUNK,
+        keys[2], state, (mixed, each), method=method, draw=draw, steps=max(steps, begun),
+        first=begun, chunk_length=CHUNK,
     )  # fmt: skip
     losses = []
     for step, state, info in chunks:
@@ -166,6 +166,7 @@ def main(
     *,
     ipc: int = 10,
     rows: tuple[Row, ...] = ROWS,
+    steps: int = STEPS[-1],
     data_dir: pathlib.Path | None = None,
     work: pathlib.Path,
     out: pathlib.Path = grid.RESULTS,
@@ -175,6 +176,7 @@ def main(
     Args:
         ipc: images per class.
         rows: that this process makes.
+        steps: where it stops; with more of them it goes on later.
         data_dir: folder with the original files.
         work: folder for weights and states, from which a stopped run goes on.
         out: folder of long-IPC.json and of its figure.
@@ -184,7 +186,7 @@ def main(
     own.mkdir(parents=True, exist_ok=True)
     data = benchmarks.load("cmnist", data_dir=data_dir, conflict=0.05)
     way = files.read_json(own / "way.json")["way"] if (own / "way.json").exists() else []
-    for step, images, losses in distilled(data, own, ipc, rows):
+    for step, images, losses in distilled(data, own, ipc, rows, steps):
         if step in (point["step"] for point in way):
             continue
         scores = scored(images, data, rows) if step in STEPS else {}

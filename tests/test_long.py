@@ -1,6 +1,9 @@
 """Sets that are distilled together: each by its own weights, and stopped on the way."""
 
+import functools
+
 import jax
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -61,15 +64,19 @@ def test_a_row_sees_the_mean_of_its_own_weights(data, each):
 
 def test_a_stopped_run_goes_on_to_the_same_numbers(data, each, tmp_path, monkeypatch):
     small = dict(STUDENT=STUDENT, STEPS=(0, 2, 4), CHUNK=2, SAVED=2, EPOCHS=1, NETWORKS=2)
+    run = functools.partial(long.main, ipc=2, steps=4)
     for name, value in small.items():
         monkeypatch.setattr(long, name, value)
     monkeypatch.setattr(long.benchmarks, "load", lambda *_, **__: data)
     monkeypatch.setattr(long.programs, "prepare", lambda: None)
     share = lambda pool: np.stack([sampling.reweighted(pool, one).weights for one in each])
     monkeypatch.setattr(long, "weightings", lambda data, pool, key: share(pool))
-    long.main(ipc=2, work=tmp_path / "one", out=tmp_path)
+    run(steps=2, work=tmp_path / "one", out=tmp_path)
+    half = files.read_json(tmp_path / "long-2.json")
+    run(work=tmp_path / "one", out=tmp_path)
     whole = files.read_json(tmp_path / "long-2.json")
     assert [point["step"] for point in whole["way"]] == [0, 2, 4]
+    assert half["way"] == whole["way"][:2]
     assert (tmp_path / "long-2.png").exists()
     table = list(long.lines(tmp_path / "long-2.json"))
     assert [line.split(" | ")[0] for line in table[2:]] == ["| 0", "| 2", "| 4"]
@@ -80,14 +87,14 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(data, each, tmp_path, monkeyp
     for stopped in ((long.checkpoint, "save"), (long, "scored")):  # after a line, and before one
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(*stopped, stop)
-            long.main(ipc=2, work=tmp_path / "two", out=tmp_path / "again")
-    long.main(ipc=2, work=tmp_path / "two", out=tmp_path / "again")
+            run(work=tmp_path / "two", out=tmp_path / "again")
+    run(work=tmp_path / "two", out=tmp_path / "again")
     again = files.read_json(tmp_path / "again" / "long-2.json")
     assert again["way"] == whole["way"]
 
 
 def test_rows_of_two_processes_are_joined(tmp_path, monkeypatch):
-    def distilled(data, work, ipc, rows):
+    def distilled(data, work, ipc, rows, steps):
         for step in (0, 200, 500):
             yield step, None, {row: 1.0 + long.ROWS.index(row) for row in rows} if step else {}
 
