@@ -62,6 +62,15 @@ def test_conv2d_is_a_convolution(size, window, padding):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
+def test_conv2d_of_other_channels(channels):
+    """Some of which go with channels of zeros on the CPU, so that they are a multiple of four."""
+    images, kernel = random((2, 5, 4, channels)), random((3, 3, channels, 2), 1)
+    found = networks.conv2d(images, kernel, (1, 1))
+    expected = convolve_by_loops(np.asarray(images), kernel, (1, 1))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "size, window, padding",
     [

@@ -7,7 +7,7 @@ jaxdd, its peers and a matrix product take turns in one run: `seconds` are media
 `spread` is the distance between the quartiles, and `ratio` the median of peer / jaxdd round by
 round. `share_of_peak` is the FLOPs counted by hand in `experiments.speed.workloads` over the time
 and the rate of that matrix product; `roofline_seconds` is the larger of FLOPs / rate and bytes /
-copy rate. The PyTorch peers are in `experiments.speed.torch_peers`; what is not installed is left
+copy rate. jaxdd compiles as its command line does. The PyTorch peers are in `experiments.speed.torch_peers`; what is not installed is left
 out with a note.
 
 Run it on a quiet machine. `load` is the load average after the row; where it is well above the
@@ -30,7 +30,7 @@ import tyro
 
 from experiments.speed import workloads
 from jaxdd.data import files
-from jaxdd.runs import results
+from jaxdd.runs import programs, results
 
 PRESETS = {
     "quick": workloads.Sizes(),
@@ -197,6 +197,7 @@ def main(
         rounds: how often everything is timed.
         sweep: fit how the time grows with every size.
     """
+    programs.compile_quickly()
     chosen, sizes = only.split(","), PRESETS[preset]
     unknown = set(chosen) - set(workloads.WORK)
     if unknown:

@@ -13,6 +13,7 @@ the same networks, jaxdd's, whose time is not counted. About sixteen minutes on 
 
 import dataclasses
 import functools
+import os
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -126,6 +127,7 @@ def main(
     sides |= {f"{name}, compiled before": sides[name] for name in ("jaxdd", "torch.compile")}
     rows = {}
     with tempfile.TemporaryDirectory() as kept:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = kept
         jax.config.update("jax_compilation_cache_dir", kept)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         for name, side in sides.items():
