@@ -218,6 +218,7 @@ def test_both_ends_of_the_way_are_scored_alike(tmp_path, monkeypatch):
     data = benchmarks.load("cdigits", conflict=0.1)
     monkeypatch.setattr(end_to_end.grid, "load", lambda *_, **__: data)
     monkeypatch.setattr(end_to_end.jax.config, "update", lambda *_: None)  # nor after the test
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # likewise
     around = {"torch eager": peers.eager, "torch.compile": peers.eager}  # which takes minutes
     monkeypatch.setattr(peers, "AROUND", around)
     end_to_end.main(out=tmp_path / "out.json")

@@ -7,8 +7,8 @@ jaxdd, its peers and a matrix product take turns in one run: `seconds` are media
 `spread` is the distance between the quartiles, and `ratio` the median of peer / jaxdd round by
 round. `share_of_peak` is the FLOPs counted by hand in `experiments.speed.workloads` over the time
 and the rate of that matrix product; `roofline_seconds` is the larger of FLOPs / rate and bytes /
-copy rate. jaxdd compiles as its command line does. The PyTorch peers are in `experiments.speed.torch_peers`; what is not installed is left
-out with a note.
+copy rate. jaxdd compiles as its command line does. The PyTorch peers are in
+`experiments.speed.torch_peers`; what is not installed is left out with a note.
 
 Run it on a quiet machine. `load` is the load average after the row; where it is well above the
 number of cores, taking turns does not help, since PyTorch's threads wait for each other and lose
