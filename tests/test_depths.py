@@ -20,13 +20,14 @@ ALONE = SMALL.clone(alone=True)
 
 def test_the_branches_add_up_before_the_head():
     """Without the deep branch's part the rest is the shallow one's, whatever the parameters."""
-    params = SMALL.init(KEY, jnp.zeros((1, 8, 8, 1)))
+    params = jax.jit(SMALL.init)(KEY, jnp.zeros((1, 8, 8, 1)))
     images = sampling.take(POOL, jnp.arange(5))
-    both, deep = (networks.outputs(each, params, images) for each in (SMALL, ALONE))
+    apply = jax.jit(networks.outputs, static_argnums=0)
+    both, deep = (apply(each, params, images) for each in (SMALL, ALONE))
     dumb = jax.tree_util.tree_map_with_path(
         lambda path, x: x * 0 if "ResidualBlock" in str(path) else x, params
     )
-    shallow = networks.outputs(SMALL, dumb, images)
+    shallow = apply(SMALL, dumb, images)
     np.testing.assert_allclose(both.features, deep.features + shallow.features, atol=1e-5)
     head = params["params"]["classifier"]
     np.testing.assert_allclose(
@@ -36,13 +37,14 @@ def test_the_branches_add_up_before_the_head():
 
 def test_alone_or_not_the_parameters_are_the_same():
     images = jnp.zeros((2, 8, 8, 3))
-    made = [each.init(KEY, images) for each in (SMALL, ALONE)]
+    made = [jax.jit(each.init)(KEY, images) for each in (SMALL, ALONE)]
     for one, other in zip(*map(jax.tree.leaves, made), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_the_default_is_a_resnet_20_beside_three_convolutions():
-    params = depths.TwoDepths(10).init(KEY, jnp.zeros((1, 32, 32, 3)))["params"]
+    network = depths.TwoDepths(10)
+    params = jax.eval_shape(network.init, KEY, jnp.zeros((1, 32, 32, 3)))["params"]
     deep = [name for name in params if name.startswith("ResidualBlock")]
     assert len(deep) == 9 and 2 * len(deep) + 2 == 20
     shallow = [params[f"Conv_{i}"]["kernel"].shape for i in (1, 2, 3)]

@@ -39,10 +39,11 @@ def test_sets_together_go_where_each_would_alone(data, each):
     batch = long.draw(KEY, (mixed, weights))
     first = jax.random.normal(KEY, (4, 2, 3, 8, 8, 3))
     together = long.joint(METHOD, long.ROWS)
-    found, info = together.step(KEY, together.init(first), batch)
+    found, info = jax.jit(together.step)(KEY, together.init(first), batch)
+    step = jax.jit(METHOD.step)
     for i, row in enumerate(long.ROWS):
         alone = sampling.Batch(batch.images, batch.weights[i])
-        expected, told = METHOD.step(KEY, METHOD.init(first[i]), alone)
+        expected, told = step(KEY, METHOD.init(first[i]), alone)
         np.testing.assert_allclose(found.images[i], expected.images, atol=1e-5)
         assert info[row] == pytest.approx(float(told["loss"]), rel=1e-4)
 
