@@ -607,7 +607,7 @@ def check(module: nn.Module, images: jax.Array) -> None:
         raise TypeError(
             f"images must be floating, as sampling.normalise makes them, found {images.dtype}"
         )
-    for name, least in (("num_classes", 1), ("width", 1), ("depth", 0)):
+    for name, least in (("num_classes", 1), ("width", 1), ("blocks", 1), ("depth", 0)):
         found = getattr(module, name, least)
         if not isinstance(found, numbers.Integral) or found < least:
             raise ValueError(f"{name} must be an integer of at least {least}, found {found!r}")

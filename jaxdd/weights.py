@@ -408,7 +408,8 @@ def from_probabilities(
 
     Raises:
         TypeError: probabilities are not floating, or blocks no integers.
-        ValueError: shapes do not fit, probabilities are not finite, or as in `by_view`.
+        ValueError: shapes do not fit, probabilities are negative or do not sum to one, or as in
+            `by_view`.
     """
     _check_conflict(conflict, clip)
     block = _blocks(blocks, pool.num_classes)
@@ -418,6 +419,10 @@ def from_probabilities(
         raise ValueError(
             f"probabilities must be [n, b], {(len(own), count)} here, found {told.shape}"
         )
+    _checks.nonnegative("probabilities", told)
+    sums = _checks.values(told.sum(1))
+    if sums is not None and len(off := sums[abs(sums - 1) > 0.01]):
+        raise ValueError(f"a sample's probabilities must sum to 1, found {off[0]}")
     likelihood = told / jnp.maximum(jnp.bincount(own, length=count), 1)
     same = jnp.arange(count) == own[:, None]
     groups = likelihood * jnp.where(same, 1 - conflict, conflict / max(count - 1, 1))
@@ -436,7 +441,7 @@ def _blocks(blocks, k):
 
 def _check_conflict(conflict, clip):
     _check_clip(clip)
-    if not 0 < conflict < 1:
+    if not np.finfo(np.float32).tiny <= conflict < 1:
         raise ValueError(f"conflict must lie between 0 and 1, found {conflict}")
 
 

@@ -62,8 +62,9 @@ def test_any_size_will_do(shape):
 def test_images_and_fields_are_checked_as_those_of_other_networks():
     with pytest.raises(TypeError, match="images must be floating.*found uint8"):
         SMALL.init(KEY, jnp.zeros((1, 8, 8, 1), jnp.uint8))
-    with pytest.raises(ValueError, match="width must be an integer of at least 1, found 0"):
-        depths.TwoDepths(K, width=0).init(KEY, jnp.zeros((1, 8, 8, 1)))
+    for field in ("width", "blocks"):
+        with pytest.raises(ValueError, match=f"{field} must be an integer of at least 1, found 0"):
+            depths.TwoDepths(K, **{field: 0}).init(KEY, jnp.zeros((1, 8, 8, 1)))
 
 
 def test_both_are_trained_and_the_deep_one_is_asked(monkeypatch):

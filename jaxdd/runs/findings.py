@@ -89,7 +89,10 @@ def headline(found: Finding) -> str:
     """Returns what was found in a few words."""
     if found.choice.view is not None:
         return f"a bias in the {found.choice.view} of the images"
-    return "no bias found" if found.doubt is None else "a bias that is learnt before the classes"
+    if found.doubt is not None:
+        return "a bias that is learnt before the classes"
+    unseen = "" if found.choice.shortcuts else ", though no view of the images was compared"
+    return f"no bias found{unseen}"
 
 
 def write(path: str | os.PathLike, found: Finding, data: datasets.Benchmark) -> None:

@@ -849,6 +849,7 @@ class _Attempt:
             while work.following:
                 time.sleep(0.02)
             raise
+        pool.shutdown()
         return {name: row.result() for name, row in begun.items()}
 
     def shared_source(self, kind):
