@@ -176,7 +176,7 @@ def main(
     Args:
         ipc: images per class.
         rows: that this process makes.
-        steps: where it stops; with more of them it goes on later.
+        steps: where it stops, one of `STEPS` or a multiple of `SAVED`; with more it goes on later.
         data_dir: folder with the original files.
         work: folder for weights and states, from which a stopped run goes on.
         out: folder of long-IPC.json and of its figure.

@@ -414,12 +414,11 @@ def from_probabilities(
     _check_conflict(conflict, clip)
     block = _blocks(blocks, pool.num_classes)
     own, count = jnp.asarray(block)[pool.labels], int(block.max()) + 1
-    told = _checks.finite("probabilities", _checks.floating("probabilities", probabilities))
+    told = _checks.nonnegative("probabilities", _checks.floating("probabilities", probabilities))
     if told.shape != (len(own), count):
         raise ValueError(
             f"probabilities must be [n, b], {(len(own), count)} here, found {told.shape}"
         )
-    _checks.nonnegative("probabilities", told)
     sums = _checks.values(told.sum(1))
     if sums is not None and len(off := sums[abs(sums - 1) > 0.01]):
         raise ValueError(f"a sample's probabilities must sum to 1, found {off[0]}")
