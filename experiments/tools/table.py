@@ -135,13 +135,15 @@ def ended(path: pathlib.Path) -> Iterator[str]:
 
 def mapped_folders(path: pathlib.Path) -> Iterator[str]:
     """Yields the lines of a table of what `experiments.speed.folders` measured."""
-    titles = ("images", "one thread, per s", "two threads, per s", "ratio", "anonymous", "resident")
-    titles = (*titles, "map", "found again")
+    titles = ("images", "one thread, per s", "two threads, per s", "ratio", "of two processes")
+    titles = (*titles, "anonymous", "resident", "map", "found again")
     yield f"| [resized to](experiments/results/{path.name}) | {' | '.join(titles)} |"
     yield f"|---|{'--:|' * len(titles)}"
     for row in files.read_json(path)["rows"]:
         numbers = [f"{row[name]:,.0f}" for name in ("images", "one_thread_per_second")]
-        numbers += [f"{row['per_second']:,.0f}", f"{row['ratio']:.2f} ± {row['ratio_spread']:.2f}"]
+        numbers += [f"{row['per_second']:,.0f}"]
+        ratios = (row["threads_ratio"], row["processes_ratio"])
+        numbers += [f"{each['median']:.2f} ± {each['spread']:.2f}" for each in ratios]
         numbers += [f"{row[name] / 1e6:,.0f} MB" for name in ("anonymous", "resident", "map_bytes")]
         yield f"| {row['side']} | {' | '.join(numbers)} | {row['seconds_again']:.1f} s |"
 
