@@ -128,6 +128,25 @@ def test_all_kernel_gradients_are_the_same_number(padding, window):
         np.testing.assert_allclose(other(*given), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("padding", [(1, 1), (0, 1), (2, 0)])
+@pytest.mark.parametrize("size", [(8, 8), (7, 6), (4, 9)])
+def test_winograds_kernel_gradient_is_the_sum_over_pixels(size, padding):
+    """Places of the window one by one, in float64; odd sides end in half a tile."""
+    images = random((3, *size, 5))
+    cotangent = random((3, *(n + 2 * p - 2 for n, p in zip(size, padding, strict=True)), 4), 1)
+    padded = np.pad(np.asarray(images, float), ((0, 0), *((p, p) for p in padding), (0, 0)))
+    height, width = cotangent.shape[1:3]
+    expected = [
+        [
+            np.einsum("nhwi,nhwo->io", padded[:, i : i + height, j : j + width], cotangent)
+            for j in range(3)
+        ]
+        for i in range(3)
+    ]
+    found = networks._kernel_gradient_by_tiles(images, cotangent, padding)
+    np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max())
+
+
 @functools.cache
 def applied(name):
     """Images that are no squares, parameters, and what the network makes of them."""
