@@ -37,7 +37,7 @@ import tyro
 
 from experiments.cfm import log
 from experiments.tools import grid
-from jaxdd import distill, evaluate, methods, networks, sampling, weights
+from jaxdd import distill, evaluate, methods, microbatch, networks, sampling, weights
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import checkpoint, plot, programs, results
 
@@ -100,8 +100,8 @@ def distilled(
         for one in each
     ]
     optimizer = optax.sgd(1.0, momentum=0.5)
-    method = distill.distribution_matching(STUDENT, optimizer, strategy=data.strategy)
-    method = joint(method, rows)
+    given = dict(strategy=data.strategy, cache=microbatch.CORE)
+    method = joint(distill.distribution_matching(STUDENT, optimizer, **given), rows)
     state = method.init(jnp.stack(first))
     begun, state = checkpoint.restore(work, state) or (0, state)
     yield begun, state.images, {}

@@ -1,13 +1,15 @@
 """Micro-batches: as many images at a time as suit the device, with the same result.
 
 On a CPU a few images at a time keep a layer's activations in the cache until the next layer reads
-them. Forward, as many as have activations of `FORWARD` bytes: with a ConvNet and images of 32×32×3,
-128 at width 32 (a DM step of 10 × 128 real ones takes 0.19 s, and 0.29 with 32) and 32 at width 128
-(10 × 256: 2.7 s, and 3.1 with 128, on two cores). With gradients of the weights, and where each
-core has a network of its own, as many as have `BACKWARD` bytes, 32 and 8: on one core a gradient
-takes 0.53 ms an image at width 32, 0.77 with 64, and 5.7 at width 128, 7.3 with 32; a prediction
-0.15 and 1.7 ms, 0.31 and 3.1 with 500. Elsewhere `LARGE` images bound the memory, whatever a batch
-holds.
+them. Forward, where one program has all the cores, as many as have activations of `FORWARD` bytes:
+with a ConvNet and images of 32×32×3, 128 at width 32 (a DM step of 10 × 128 real ones takes 0.13 s,
+0.17 with 32 and with 4) and 32 at width 128 (10 × 256: 1.5 s, 1.7 with 8, and 2.4 with 1, on two
+cores). Where each core has a program of its own, as many as have `CORE` bytes, 4 and 1: of two such
+steps at once each takes 0.16 s, 0.20 with 32 and 0.24 with 128 (2.4 s, 2.4 with 8, 2.8 with 32).
+With gradients of the weights, as many as have `BACKWARD` bytes, 32 and 8: an evaluation of five
+networks takes 0.37 s at width 32, 0.45 with half as many, and at width 128 2.9 s, with half as
+many, too, and 3.2 with half as many again. Elsewhere `LARGE` images bound the memory, whatever a
+batch holds.
 """
 
 from collections.abc import Callable
@@ -18,6 +20,9 @@ import jax.numpy as jnp
 
 FORWARD = 16 * 2**20
 """Bytes of the largest array on the way forward on the CPU, where one image has no larger one."""
+
+CORE = 2**19
+"""Likewise where the program has one core, and others have theirs."""
 
 BACKWARD = 4 * 2**20
 """Bytes of the largest array on the CPU where gradients are summed, likewise."""

@@ -299,7 +299,7 @@ def named_method(
     given = network, optax.sgd(options.learning_rate, momentum=0.5)
     if options.method == "dm":
         # The activations of a core that has a program of its own fit its own cache.
-        common |= dict(cache=microbatch.BACKWARD if threads == 1 else None)
+        common |= dict(cache=microbatch.CORE if threads == 1 else None)
         return distill.distribution_matching(*given, strategy=strategy, groups=groups, **common)
     if options.method == "mtt":
         steps, rate = options.syn_steps, options.lr_teacher
