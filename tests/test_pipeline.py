@@ -187,7 +187,15 @@ def test_a_comparison_that_is_stopped_while_it_distils_goes_on_to_the_same_bits(
     jax.tree.map(np.testing.assert_array_equal, sets(tmp_path), sets(beside[0]))
 
 
-@pytest.mark.usefixtures("cores")
+@pytest.fixture
+def heeding():
+    """Ctrl-C as in a terminal, also where the tests were started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("cores", "heeding")
 def test_a_comparison_is_stopped_at_once_while_nothing_is_distilled(tmp_path):
     for when in (("embedding", 0), ("evaluate random", 0)):
         with pytest.raises(KeyboardInterrupt):
