@@ -68,7 +68,7 @@ def of(images: jax.Array, view: View) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="view")
 def _seen(images, view):
-    return microbatch.apply(lambda part: view(_unit(part)), images, cache=microbatch.BACKWARD)
+    return microbatch.apply(lambda part: view(_unit(part)), images, cache=microbatch.CORE)
 
 
 def tone(images: jax.Array) -> jax.Array:
