@@ -21,8 +21,8 @@ and two sets each need three tenths less:
     taskset -c 1 python -m experiments.long --data-dir DIR --work WORK --rows auto oracle
 
 They see the same images, and whichever ends last writes the table. Two and a half hours on two
-cores with ten images per class, of which the first half was made by one process; with fifty some
-four, of which 2,000 steps are there, the first half in larger micro-batches.
+cores with ten images per class, of which the first half was made by one process; three with fifty,
+on cores that nothing else used.
 """
 
 import functools
@@ -120,13 +120,14 @@ def distilled(
         losses = []
 
 
-def lines(path: pathlib.Path) -> Iterator[str]:
-    """Yields the lines of the table: accuracies on conflicting test samples."""
+def lines(path: pathlib.Path, score: str) -> Iterator[str]:
+    """Yields the lines of a table: a score along the way, such as conflicting or accuracy."""
     way = files.read_json(path)["way"]
-    yield f"| [step](experiments/results/{path.name}), conflicting | {' | '.join(ROWS)} |"
+    told = "all test samples" if score == "accuracy" else score
+    yield f"| [step](experiments/results/{path.name}), {told} | {' | '.join(ROWS)} |"
     yield f"|---|{'--:|' * len(ROWS)}"
     for point in (point for point in way if point["scores"]):
-        told = [results.percent(point["scores"][row]["conflicting"]) for row in ROWS]
+        told = [results.percent(point["scores"][row][score]) for row in ROWS]
         yield f"| {' | '.join([str(point['step']), *told])} |"
 
 
@@ -198,7 +199,7 @@ def main(
     files.write_json(out, results.circumstances() | {"ipc": ipc, "way": joined(ways)})
     if set(joined(ways)[-1]["loss"]) == set(ROWS):
         draw_curves(out)
-        print("\n".join(lines(out)))
+        print("\n".join(lines(out, "conflicting")))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(data, each, tmp_path, monkeyp
     assert [point["step"] for point in whole["way"]] == [0, 2, 4]
     assert half["way"] == whole["way"][:2]
     assert (tmp_path / "long-2.png").exists()
-    table = list(long.lines(tmp_path / "long-2.json"))
+    table = list(long.lines(tmp_path / "long-2.json", "conflicting"))
     assert [line.split(" | ")[0] for line in table[2:]] == ["| 0", "| 2", "| 4"]
 
     def stop(*_):

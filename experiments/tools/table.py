@@ -319,7 +319,7 @@ def blocks() -> Iterator[list[str]]:
     for path in sorted(RESULTS.glob("spectrum.json")):
         yield from spectrum.tables(path)
     for path in sorted(RESULTS.glob("long-*.json")):
-        yield list(long.lines(path))
+        yield from (list(long.lines(path, score)) for score in ("conflicting", "accuracy"))
     for path in sorted(RESULTS.glob("svr.json")):
         yield from svr.tables(path)
 
