@@ -44,10 +44,11 @@ import tyro
 from scipy import stats
 
 from experiments.tools import grid
-from jaxdd import kde, networks, reweight, sampling, weights
+from jaxdd import kde, networks, sampling, weights
 from jaxdd.data import datasets, files
 from jaxdd.runs import parts, results, timing
 from jaxdd.runs.options import Options, make
+from jaxdd.weights import formulas
 
 BENCHMARKS = {
     "cmnist-bg": ("cmnist-bg", 0.05),
@@ -143,7 +144,7 @@ def worst(tried: Tried, judge: Callable[[jax.Array], weights.Trial], default: Va
 def balanced(pool: sampling.Pool, tried: Tried, groups: jax.Array) -> int:
     """Place of the weights under which the groups of every class weigh most alike."""
     sizes = dict(num_classes=pool.num_classes, num_attributes=pool.num_classes)
-    balance = functools.partial(reweight.group_balance, labels=pool.labels, **sizes)
+    balance = functools.partial(formulas.group_balance, labels=pool.labels, **sizes)
     return int(np.argmax([balance(found.weights, attributes=groups) for _, found in tried]))
 
 
@@ -197,7 +198,7 @@ def judged(
         "worst": worst(tried, by_early, default),
         "balance": balanced(pool, tried, early),
     }
-    uniform = reweight.uniform(pool.labels, num_classes=classes)
+    uniform = formulas.uniform(pool.labels, num_classes=classes)
     best = tried[places["balance"]][1].weights
     conflicts = data.train.attributes != np.asarray(data.aligned)[labels]
     disagrees = np.asarray(early) != labels
@@ -239,7 +240,7 @@ def rows(
         }
 
     attributes, count = data.train.attributes, data.num_attributes
-    uniform = reweight.uniform(pool.labels, num_classes=data.num_classes)
+    uniform = formulas.uniform(pool.labels, num_classes=data.num_classes)
     oracle = weights.oracle(pool, attributes, num_attributes=count)
     chosen = {place: row(tried[place][0], tried[place][1].weights) for place in places.values()}
     return {
@@ -249,11 +250,11 @@ def rows(
     }
 
 
-def diagnosed(data: datasets.Benchmark, found: jax.Array) -> reweight.Diagnostics:
+def diagnosed(data: datasets.Benchmark, found: jax.Array) -> formulas.Diagnostics:
     """What weights did to the bias."""
     known = data.train.labels, data.train.attributes, np.asarray(data.aligned)
     sizes = dict(num_classes=data.num_classes, num_attributes=data.num_attributes)
-    return reweight.diagnose(found, *known, **sizes)
+    return formulas.diagnose(found, *known, **sizes)
 
 
 def main(

@@ -29,10 +29,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.tools import grid
-from jaxdd import kde, reweight, weights
+from jaxdd import kde, weights
 from jaxdd.data import datasets, files
-from jaxdd.runs import parts, plot, results
+from jaxdd.runs import parts, results
 from jaxdd.runs.options import Options, make
+from jaxdd.runs.reports import plot
+from jaxdd.weights import formulas
 
 SWEPT = "cfmnist", "ccifar10", "bgfmnist"
 FACTORS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
@@ -51,7 +53,7 @@ def sweep(data: datasets.Benchmark, options: Options) -> list[dict[str, Any]]:
         layer=options.embedding,
     )
     diagnose = functools.partial(
-        reweight.diagnose, num_classes=data.num_classes, num_attributes=data.num_attributes
+        formulas.diagnose, num_classes=data.num_classes, num_attributes=data.num_attributes
     )
     known = jnp.asarray(data.train.attributes), jnp.asarray(data.aligned)
 

@@ -23,7 +23,7 @@ Density weights come within two points of the oracle. On CIFAR-10 CFM beats rand
 labels, but by less than DM does, as published; with soft labels random images gain most, and the
 order of the three is no longer that of hard labels.
 
-Anchors (RDED, `jaxdd.anchors`) stand beside them: four patches of real images side by side, of
+Anchors (RDED, `experiments.tools.anchors`) stand beside them: four patches of real images side by side, of
 which the same teacher is surest, without any descent. Supposed before their run: without weights
 the surest patches are those with the colour of the class, and networks do worse on conflicting
 samples than with random images; where each place is taken by the surest of its own candidates
@@ -57,21 +57,13 @@ import optax
 import tyro
 
 from experiments.elf import halved
-from experiments.tools import grid
-from jaxdd import (
-    anchors,
-    augment,
-    cfm,
-    distill,
-    evaluate,
-    networks,
-    sampling,
-    teachers,
-    training,
-    weights,
-)
+from experiments.tools import anchors, grid
+from jaxdd import augment, evaluate, networks, sampling, training, weights
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import guides, programs, results
+from jaxdd.methods import cfm, distill
+from jaxdd.runs import programs, results
+from jaxdd.runs.folder import guides
+from jaxdd.training import teachers
 
 IPC, UPDATES, LESSONS, EPOCHS, NETWORKS = 10, 200, 600, 150, 3
 STUDENT = networks.ConvNet(10, 16, 2)

@@ -16,8 +16,8 @@ import numpy as np
 
 from experiments import seeds
 from experiments.tools import grid
-from jaxdd.runs import report
 from jaxdd.runs.options import make
+from jaxdd.runs.reports import report
 
 SEEDS = 3
 

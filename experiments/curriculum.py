@@ -35,8 +35,11 @@ import tyro
 
 from experiments.tools import grid
 from experiments.tools.budget import deadline, seconds
+from jaxdd.commands import scoring
 from jaxdd.data import archives, benchmarks, datasets, files
-from jaxdd.runs import cells, judging, matrix, options, parts, pipeline, programs, results, store
+from jaxdd.runs import options, parts, pipeline, programs, results
+from jaxdd.runs.folder import store
+from jaxdd.runs.scoring import cells, matrix
 
 
 class Plan(NamedTuple):
@@ -113,7 +116,7 @@ class Bench:
             _, folder = self.compared(name)
             images = store.read_synthetic(folder / "synthetic.npz").images
         labels = np.arange(len(images)).repeat(images.shape[1])
-        teacher = judging.teacher_in(self.teachers / "none", self.data)
+        teacher = scoring.teacher_in(self.teachers / "none", self.data)
         (cell,) = matrix.evaluations(
             np.asarray(images).reshape(-1, *images.shape[2:]),
             labels,

@@ -47,11 +47,12 @@ import numpy as np
 import tyro
 
 from experiments import shortcuts
-from experiments.tools import grid
-from jaxdd import depths, probes, sampling, truncated, weights
+from experiments.tools import depths, grid, truncated
+from jaxdd import sampling, weights
 from jaxdd.data import datasets, files
 from jaxdd.runs import parts, programs, results, timing
 from jaxdd.runs.options import make
+from jaxdd.weights import probes
 
 DETECTORS = ("density", "encoder", "networks", "deep")
 LOOKED_AT = ("ccifar10", "cifar10-s", "bgfmnist", "cmnist", "cfmnist-bg")

@@ -42,9 +42,11 @@ import optax
 import tyro
 
 from experiments.tools import grid
-from jaxdd import distill, elf, evaluate, networks, sampling, teachers, training, weights
+from jaxdd import evaluate, networks, sampling, training, weights
 from jaxdd.data import benchmarks, datasets, files
+from jaxdd.methods import distill
 from jaxdd.runs import programs, results
+from jaxdd.training import elf, teachers
 
 IPC, EPOCHS, NETWORKS = 10, 150, 3
 STAGES = tuple(tuple(n // 16 for n in stage) for stage in networks.VGG11(10).stages)

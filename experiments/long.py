@@ -38,9 +38,13 @@ import tyro
 
 from experiments.cfm import log
 from experiments.tools import grid
-from jaxdd import distill, evaluate, methods, microbatch, networks, sampling, weights
+from jaxdd import evaluate, networks, sampling, weights
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import checkpoint, plot, programs, results
+from jaxdd.devices import microbatch
+from jaxdd.methods import distill, protocol
+from jaxdd.runs import programs, results
+from jaxdd.runs.folder import checkpoint
+from jaxdd.runs.reports import plot
 
 Row = Literal["none", "kde", "auto", "oracle"]
 ROWS: tuple[Row, ...] = get_args(Row)
@@ -62,7 +66,7 @@ def weightings(data: datasets.Benchmark, pool: sampling.Pool, key: jax.Array) ->
     return np.stack([found[row] for row in ROWS])
 
 
-def joint(method: methods.Method, rows: Sequence[str]) -> methods.Method:
+def joint(method: protocol.Method, rows: Sequence[str]) -> protocol.Method:
     """A method of several sets at once, that see the same images with weights of their own."""
     see = sampling.Batch(images=None, weights=0)
     step = jax.vmap(method.step, in_axes=(None, 0, see), out_axes=0)
@@ -71,7 +75,7 @@ def joint(method: methods.Method, rows: Sequence[str]) -> methods.Method:
         state, info = step(key, state, batch)
         return state, {"loss": info["loss"].mean()} | dict(zip(rows, info["loss"], strict=True))
 
-    return methods.Method(jax.vmap(method.init), together)
+    return protocol.Method(jax.vmap(method.init), together)
 
 
 def draw(key: jax.Array, pools: tuple[sampling.Pool, jax.Array]) -> sampling.Batch:

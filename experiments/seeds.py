@@ -7,7 +7,7 @@ standard deviation behind ± is that of networks trained on one set; lines diffe
 30 minutes on two cores.
 
 Of *sets* it says the mean over seeds of distillation, and an interval over these, by Student's t
-from the means of the sets: three are too few for the bootstrap of `jaxdd.intervals`. Differences
+from the means of the sets: three are too few for the bootstrap of `experiments.tools.intervals`. Differences
 are paired by the seed.
 
 An interval over three sets is wide. By it density weights differ from none and from real images

@@ -48,10 +48,11 @@ from sklearn import metrics
 
 from experiments import auto_rules
 from experiments.tools import grid
-from jaxdd import reweight, sampling, views, weights
+from jaxdd import sampling, weights
 from jaxdd.data import datasets, files
 from jaxdd.runs import parts, results, timing
 from jaxdd.runs.options import make
+from jaxdd.weights import blind_features, formulas
 
 
 class Look(NamedTuple):
@@ -105,7 +106,7 @@ HELD_OUT = {
     },
 }
 
-ASKED = views.BLIND | {"ring": views.Suspect(views.ring)}
+ASKED = blind_features.BLIND | {"ring": blind_features.Suspect(blind_features.ring)}
 
 
 def seen(key: jax.Array, pool: sampling.Pool, data: datasets.Benchmark) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def judged(found: jax.Array, doubt: jax.Array, data: datasets.Benchmark) -> dict
     classes = [np.flatnonzero(labels == k) for k in np.unique(labels[conflicts])]
     known = labels, attributes, np.asarray(data.aligned)
     sizes = dict(num_classes=data.num_classes, num_attributes=data.num_attributes)
-    diagnosis = reweight.diagnose(found, *map(jnp.asarray, known), **sizes)
+    diagnosis = formulas.diagnose(found, *map(jnp.asarray, known), **sizes)
     return {
         "auc": float(
             np.mean([metrics.roc_auc_score(conflicts[own], doubt[own]) for own in classes])

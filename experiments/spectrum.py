@@ -64,18 +64,12 @@ import tyro
 
 from experiments import cfm
 from experiments.tools import grid
-from jaxdd import (
-    distill,
-    methods,
-    networks,
-    sampling,
-    spectral,
-    teachers,
-    trajectories,
-    weights,
-)
+from jaxdd import networks, sampling, weights
 from jaxdd.data import files
-from jaxdd.runs import plot, programs, results
+from jaxdd.methods import distill, experts, protocol, spectral
+from jaxdd.runs import programs, results
+from jaxdd.runs.reports import plot
+from jaxdd.training import teachers
 
 CONFLICT = 0.2
 BIASES = {
@@ -113,7 +107,7 @@ def filtered(name: str) -> Any:
 
 
 @functools.cache
-def method(name: str, strategy: tuple[str, ...]) -> methods.Method:
+def method(name: str, strategy: tuple[str, ...]) -> protocol.Method:
     """A method by name, one object for all data with the same augmentation."""
     given: dict[str, Any] = dict(network=cfm.STUDENT, strategy=strategy)
     if name == "dm":
@@ -130,7 +124,7 @@ def method(name: str, strategy: tuple[str, ...]) -> methods.Method:
 STEPS = {"dm": 200, "low": 200, "high": 200, "dc": 100, "dsa": 100, "mtt": 100}
 BATCH = functools.partial(sampling.weighted_batch, size=64)
 LESSON = functools.partial(sampling.weighted_batch, size=26)
-SEGMENT = functools.partial(trajectories.segment, span=2, latest=5)
+SEGMENT = functools.partial(experts.segment, span=2, latest=5)
 
 
 def made(bench: cfm.Bench, name: str) -> jax.Array:
@@ -153,7 +147,7 @@ def made(bench: cfm.Bench, name: str) -> jax.Array:
 def experts(bench: cfm.Bench) -> Any:
     """Three trajectories of ten epochs."""
     given: dict[str, Any] = dict(draw=LESSON, epochs=10, updates=20, strategy=bench.task.strategy)
-    train = jax.jit(functools.partial(trajectories.train, network=cfm.STUDENT, **given))
+    train = jax.jit(functools.partial(experts.train, network=cfm.STUDENT, **given))
     each = [train(key, pool=bench.pool) for key in jax.random.split(bench.keys[6], 3)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 

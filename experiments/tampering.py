@@ -53,9 +53,12 @@ import tyro
 from experiments.attacks import poison
 from experiments.tools.budget import deadline, seconds
 from experiments.tools.grid import RESULTS
-from jaxdd import audit, distill, networks, reweight, sampling, training, trajectories
+from jaxdd import audit, networks, sampling, training
 from jaxdd.data import archives, benchmarks, files
-from jaxdd.runs import inspection, programs, results
+from jaxdd.methods import distill
+from jaxdd.runs import programs, results
+from jaxdd.runs.trust import inspection
+from jaxdd.weights import formulas
 
 IPC, SEEDS, FEW, EXPERTS = 5, 20, 5, 10
 CLASSES, SIZES = 10, (1, 2, 4)
@@ -132,7 +135,7 @@ def load(plan: Plan, data_dir: pathlib.Path | None) -> Data:
     weights = None
     if plan.weighted:
         attributes = jnp.asarray(data.train.attributes)[:n]
-        weights = reweight.oracle(
+        weights = formulas.oracle(
             jnp.asarray(labels), attributes, num_classes=CLASSES, num_attributes=data.num_attributes
         )
     pool = sampling.pool(train, labels, num_classes=CLASSES, mean=mean, std=std, weights=weights)
@@ -184,14 +187,14 @@ def _parts(plan, data_dir):
     pool = load(plan, data_dir).pool
     if plan.method != "mtt":
         return _method(plan.method), _DRAW, pool
-    expert = lambda key: trajectories.train(
+    expert = lambda key: experts.train(
         key, NETWORK, pool, draw=_DRAW, epochs=10, updates=20,
         optimizer=optax.sgd(0.05), strategy=STRATEGY,
     )  # fmt: skip
     experts = jax.jit(lambda keys: jax.lax.map(expert, keys))(
         jax.random.split(jax.random.key(2000), EXPERTS)
     )
-    return _method("mtt"), functools.partial(trajectories.segment, span=2, latest=5), experts
+    return _method("mtt"), functools.partial(experts.segment, span=2, latest=5), experts
 
 
 def distilled(plan: Plan, data_dir: pathlib.Path | None, seed: int) -> np.ndarray:

@@ -7,40 +7,27 @@ if TYPE_CHECKING:
     import os
 
     from jaxdd import (
-        anchors,
+        audit,
         augment,
-        cfm,
-        contrastive,
-        debiased,
-        distill,
-        draws,
+        devices,
         evaluate,
-        formation,
-        intervals,
         kde,
         matching,
+        methods,
         networks,
-        parallel,
-        probes,
-        reweight,
         sampling,
-        spectral,
         svr,
-        tasks,
         training,
-        trajectories,
-        views,
         weights,
-        zca,
     )
-    from jaxdd.runs import publication
+    from jaxdd.runs.trust import publication
 
 __version__ = "0.1.0"
 
 
 def load(path: "str | os.PathLike[str]", *, expect: str | None = None) -> "publication.Published":
-    """Reads a published synthetic set, after it was verified; see `jaxdd.runs.publication.load`."""
-    from jaxdd.runs import publication
+    """Read and verify a published synthetic set; see `jaxdd.runs.trust.publication.load`."""
+    from jaxdd.runs.trust import publication
 
     return publication.load(path, expect=expect)
 
@@ -53,33 +40,20 @@ def keep_programs(*, folder: "str | os.PathLike[str] | None" = None) -> None:
 
 
 __all__ = [
-    "anchors",
+    "audit",
     "augment",
-    "cfm",
-    "contrastive",
-    "debiased",
-    "distill",
-    "draws",
+    "devices",
     "evaluate",
-    "formation",
-    "intervals",
     "kde",
     "keep_programs",
     "load",
     "matching",
+    "methods",
     "networks",
-    "parallel",
-    "probes",
-    "reweight",
     "sampling",
-    "spectral",
     "svr",
-    "tasks",
     "training",
-    "trajectories",
-    "views",
     "weights",
-    "zca",
 ]
 
 

@@ -9,7 +9,7 @@ def main() -> None:
     heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if heeded:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # nothing has begun
-    from jaxdd.runs import cli
+    from jaxdd.commands import cli
 
     if heeded:
         signal.signal(signal.SIGINT, signal.default_int_handler)

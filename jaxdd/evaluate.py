@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdd import _checks, augment, microbatch, networks, sampling, training
+from jaxdd import _checks, augment, networks, sampling, training
+from jaxdd.devices import microbatch
 from jaxdd.tasks import Task
 
 

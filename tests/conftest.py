@@ -49,9 +49,11 @@ import pytest  # noqa: E402
 import sklearn.datasets  # noqa: E402
 from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
-from jaxdd import parallel  # noqa: E402
 from jaxdd.data import files  # noqa: E402
-from jaxdd.runs import manifest, options, publication, results, store  # noqa: E402
+from jaxdd.devices import parallel  # noqa: E402
+from jaxdd.runs import options, results  # noqa: E402
+from jaxdd.runs.folder import manifest, store  # noqa: E402
+from jaxdd.runs.trust import publication  # noqa: E402
 
 # Tracing makes millions of objects that stay, and a collection visits all of them.
 gc.set_threshold(50_000, 20, 100)
@@ -122,8 +124,8 @@ def room():
 
 @pytest.fixture(scope="session")
 def vectors():
-    """What the reference PyTorch implementation returns; tests/data/README.md describes it."""
-    return files.read_arrays(TESTS / "data" / "vectors.npz")
+    """What the reference PyTorch implementation returns; tests/reference/README.md describes it."""
+    return files.read_arrays(TESTS / "reference" / "vectors.npz")
 
 
 @pytest.fixture(scope="session")

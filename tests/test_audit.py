@@ -10,8 +10,11 @@ import pytest
 from scipy import stats
 
 from jaxdd import audit, networks
+from jaxdd.commands import cli, rederivation
 from jaxdd.data import datasets
-from jaxdd.runs import cli, inspection, manifest, pipeline, publication, rederivation, store
+from jaxdd.runs import pipeline
+from jaxdd.runs.folder import manifest, store
+from jaxdd.runs.trust import inspection, publication
 
 SIDE, K = 4, 3
 

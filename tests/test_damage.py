@@ -10,7 +10,10 @@ from PIL import Image
 import jaxdd
 from jaxdd import sampling
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import manifest, options, parts, pipeline, plot, report, results, store, transfer
+from jaxdd.runs import options, parts, pipeline, results
+from jaxdd.runs.folder import manifest, store
+from jaxdd.runs.reports import plot, report
+from jaxdd.runs.scoring import transfer
 
 TINY = options.DM(
     ipc=2, batch_size=8, network="mlp", depth=2, epochs=1, eval_seeds=1, chunk=2, steps=2,

@@ -9,7 +9,8 @@ import pytest
 
 from experiments import claims
 from experiments.tools import grid, overview, table
-from jaxdd.runs import cli, options
+from jaxdd.commands import cli
+from jaxdd.runs import options
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

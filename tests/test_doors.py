@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxdd import evaluate, kde, kernel_sums, reweight, sampling, tasks
+from jaxdd import evaluate, kde, kernel_sums, sampling, tasks
 from jaxdd.data import datasets
+from jaxdd.weights import formulas
 
 N, K = 6, 2
 RNG = np.random.default_rng(0)
@@ -30,7 +31,7 @@ def compiled(monkeypatch):
     """Loops that would be compiled anew in every call."""
     for module, name, static in (
         (kernel_sums, "own_sums", "tile"),
-        (reweight, "_overflowing", "num_classes"),
+        (formulas, "_overflowing", "num_classes"),
     ):
         monkeypatch.setattr(module, name, program(getattr(module, name), static))
 
@@ -78,9 +79,9 @@ DOORS = {
         dict(embeddings=POINTS, labels=LABELS, bandwidth=1.0, num_classes=K),
     ),
     "bandwidth": (kde.mean_distance, dict(points=POINTS, weights=WEIGHTS, factor=0.2)),
-    "inverse": (functools.partial(weighed, reweight.inverse_density), DENSITY),
+    "inverse": (functools.partial(weighed, formulas.inverse_density), DENSITY),
     "clip": (
-        functools.partial(weighed, reweight.clip),
+        functools.partial(weighed, formulas.clip),
         dict(weights=WEIGHTS, labels=LABELS, num_classes=K, limit=2.0),
     ),
     "arrays": (made, dict(images=IMAGES, labels=LABELS, attributes=ATTRIBUTES)),

@@ -12,20 +12,11 @@ import jax
 import numpy as np
 
 from experiments.attacks import laboratory as lab
-from jaxdd import (
-    contrastive,
-    debiased,
-    draws,
-    evaluate,
-    kde,
-    networks,
-    reweight,
-    sampling,
-    tasks,
-    training,
-)
+from jaxdd import draws, evaluate, kde, networks, sampling, tasks, training
 from jaxdd.data import datasets
-from jaxdd.runs import store
+from jaxdd.runs.folder import store
+from jaxdd.training import debiased
+from jaxdd.weights import contrastive, formulas
 
 N, K = 12, 3
 KEY = jax.random.key(0)
@@ -116,22 +107,22 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         kde.likelihood,
         dict(candidates=np.full((2, K), [[0.5], [1.0]], np.float32), **ESTIMATE),
     ),
-    "reweight.uniform": (reweight.uniform, dict(labels=LABELS, **CLASSES)),
-    "reweight.inverse_density": (reweight.inverse_density, DENSITY),
-    "reweight.softmax_inverse": (reweight.softmax_inverse, DENSITY),
-    "reweight.clip": (reweight.clip, dict(limit=2.0, **WEIGHED)),
-    "reweight.oracle": (reweight.oracle, dict(labels=LABELS, attributes=ATTRIBUTES, **GROUPS)),
+    "reweight.uniform": (formulas.uniform, dict(labels=LABELS, **CLASSES)),
+    "reweight.inverse_density": (formulas.inverse_density, DENSITY),
+    "reweight.softmax_inverse": (formulas.softmax_inverse, DENSITY),
+    "reweight.clip": (formulas.clip, dict(limit=2.0, **WEIGHED)),
+    "reweight.oracle": (formulas.oracle, dict(labels=LABELS, attributes=ATTRIBUTES, **GROUPS)),
     "reweight.shared": (
-        reweight.shared,
+        formulas.shared,
         dict(labels=LABELS, memberships=np.full((N, 2), 0.5, np.float32), **CLASSES),
     ),
-    "reweight.effective_sample_size": (reweight.effective_sample_size, WEIGHED),
+    "reweight.effective_sample_size": (formulas.effective_sample_size, WEIGHED),
     "reweight.group_balance": (
-        reweight.group_balance,
+        formulas.group_balance,
         dict(attributes=ATTRIBUTES, num_attributes=2, **WEIGHED),
     ),
     "reweight.diagnose": (
-        reweight.diagnose,
+        formulas.diagnose,
         dict(attributes=ATTRIBUTES, aligned=ALIGNED, num_attributes=2, **WEIGHED),
     ),
     "sampling.pool": (

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from experiments.attacks import laboratory as lab
-from jaxdd.runs import store
+from jaxdd.runs.folder import store
 
 WAIT, PATIENCE, REFUSAL = 20, 5, 10
 """Seconds to wait for others, without a sign of life, and from meeting to a refusal; the last on a

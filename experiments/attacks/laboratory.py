@@ -26,8 +26,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from jaxdd.commands import cli
 from jaxdd.data import files
-from jaxdd.runs import cli, store
+from jaxdd.runs.folder import store
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from experiments.attacks import laboratory as lab
+from jaxdd.commands import cli, data_sets
 from jaxdd.data import files
-from jaxdd.runs import catalogue, cli, options, results
+from jaxdd.runs import options, results
 
 WORDS = {
     "0": "0", "-1": "-1", "1.5": "1.5", "nan": "nan", "inf": "inf", "1e400": "1e400",
@@ -27,9 +28,9 @@ WORDS = {
 _OTHERS = {
     "transfer": cli.transfer_set,
     "report": cli.write_report,
-    "bias": catalogue.find_bias,
-    "datasets show": catalogue.show_dataset,
-    "datasets build": catalogue.build_dataset,
+    "bias": data_sets.find_bias,
+    "datasets show": data_sets.show_dataset,
+    "datasets build": data_sets.build_dataset,
 }
 
 

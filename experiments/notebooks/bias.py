@@ -27,7 +27,7 @@ import functools
 import numpy as np
 
 from jaxdd.data import benchmarks
-from jaxdd.runs import findings, plot
+from jaxdd.runs.reports import bias_page, plot
 
 sets = {
     "one": benchmarks.load("cdigits", conflict=0.9),
@@ -55,9 +55,9 @@ sheet(sets["other"], np.arange(1000))
 # pay. If not, weights stay uniform, with a reason.
 
 # %% find
-found = {name: findings.find(data, **CHOOSING) for name, data in sets.items()}
+found = {name: bias_page.find(data, **CHOOSING) for name, data in sets.items()}
 for name, finding in found.items():
-    print(f"{name}: {findings.headline(finding)}")
+    print(f"{name}: {bias_page.headline(finding)}")
 
 # %% why-text [markdown]
 # Early samples are those that a classifier gets right which has hardly been trained. Where they are
@@ -113,7 +113,7 @@ for name, finding in found.items():
 
 # %% page
 for name, finding in found.items():
-    findings.write(WORK / f"bias-{name}.html", finding, sets[name])
+    bias_page.write(WORK / f"bias-{name}.html", finding, sets[name])
 print(*sorted(path.name for path in WORK.glob("*.html")), sep="\n")
 
 # %% next [markdown]

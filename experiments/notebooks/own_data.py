@@ -53,7 +53,7 @@ print(*(folder / "metadata.csv").read_text().splitlines()[:4], sep="\n")
 import numpy as np
 
 from jaxdd.data import datasets, folders
-from jaxdd.runs import plot
+from jaxdd.runs.reports import plot
 
 data = datasets.from_folder(folders.read(folder), name="my-digits")
 print(f"{len(data.train.labels):,} images to distil, {len(data.test.labels)} to score on")
@@ -96,7 +96,7 @@ print(f"Samples in another colour have {mass:.0%} of the weight.")
 # Left plain, right weighted:
 
 # %% images
-from jaxdd.runs import store
+from jaxdd.runs.folder import store
 
 sets = [store.read_synthetic(WORK / "compared" / "rows" / row / "synthetic.npz") for row in rows]
 plot.picture(*(made.images for made in sets), mean=data.mean, std=data.std)
@@ -110,7 +110,8 @@ plot.picture(*(made.images for made in sets), mean=data.mean, std=data.std)
 
 # %% report
 import jaxdd
-from jaxdd.runs import publication, report
+from jaxdd.runs.reports import report
+from jaxdd.runs.trust import publication
 
 report.write(WORK / "report.html", report.read(WORK / "compared"))
 publication.export(WORK / "compared" / "rows" / "kde", WORK / "set", format="png")

@@ -29,8 +29,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdd import distill, evaluate, weights
+from jaxdd import evaluate, weights
 from jaxdd.data import benchmarks, datasets
+from jaxdd.methods import distill
 
 data = benchmarks.load("cdigits", conflict=0.1)
 pool, task = datasets.pool(data), datasets.task(data)
@@ -135,7 +136,7 @@ for name, score in scores.items():
 # the methods made of them, in the order of the table.
 
 # %% pictures
-from jaxdd.runs import plot
+from jaxdd.runs.reports import plot
 
 plot.picture(*(images[:, :4] for images in sets.values()), mean=data.mean, std=data.std)
 

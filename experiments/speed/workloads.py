@@ -18,18 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdd import (
-    augment,
-    cfm,
-    contrastive,
-    distill,
-    evaluate,
-    kde,
-    networks,
-    parallel,
-    sampling,
-    tasks,
-)
+from jaxdd import augment, evaluate, kde, networks, sampling, tasks
+from jaxdd.devices import parallel
+from jaxdd.methods import cfm, distill
+from jaxdd.weights import contrastive
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 HAS_SKLEARN = importlib.util.find_spec("sklearn") is not None

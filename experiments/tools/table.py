@@ -30,8 +30,10 @@ from experiments import (
 from experiments.attacks import laboratory
 from experiments.tools import grid, overview
 from jaxdd import kde
+from jaxdd.commands import cli
 from jaxdd.data import files
-from jaxdd.runs import cli, options, report, results
+from jaxdd.runs import options, results
+from jaxdd.runs.reports import report
 
 RESULTS = grid.RESULTS
 SETS = results.ROWS

@@ -16,22 +16,12 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxdd import (
-    augment,
-    cfm,
-    debiased,
-    distill,
-    draws,
-    evaluate,
-    formation,
-    microbatch,
-    networks,
-    parallel,
-    sampling,
-    zca,
-)
+from jaxdd import augment, draws, evaluate, networks, sampling
 from jaxdd.data import datasets
+from jaxdd.devices import microbatch, parallel
+from jaxdd.methods import cfm, distill, formation, zca
 from jaxdd.runs.options import NETWORKS, TEACHERS, Options, Resolved
+from jaxdd.training import debiased
 
 PURPOSES = (
     "encoder", "init", "distill", "evaluate", "median", "experts", "representative", "auto",

@@ -23,39 +23,16 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxdd import (
-    augment,
-    cfm,
-    distill,
-    draws,
-    evaluate,
-    kde,
-    networks,
-    reweight,
-    sampling,
-    spread,
-    trajectories,
-    views,
-    weights,
-    zca,
-)
+from jaxdd import augment, draws, evaluate, kde, networks, sampling, weights
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import (
-    buffers,
-    checkpoint,
-    evidence,
-    guides,
-    manifest,
-    parts,
-    plot,
-    processes,
-    results,
-    store,
-    timing,
-    whitenings,
-)
+from jaxdd.devices import split_pool
+from jaxdd.methods import cfm, distill, experts, zca
+from jaxdd.runs import parts, processes, results, timing
+from jaxdd.runs.folder import buffers, checkpoint, guides, manifest, store, whitenings
 from jaxdd.runs.options import WEIGHTED, Options
 from jaxdd.runs.options import read as options_of
+from jaxdd.runs.reports import evidence, plot
+from jaxdd.weights import blind_features, formulas
 
 # In a configuration beside the options.
 _SAID = ("command", "dataset", "data", "debias", "row", "own_method", "weights")
@@ -63,9 +40,9 @@ _SAID = ("command", "dataset", "data", "debias", "row", "own_method", "weights")
 _FIGURES = ("synthetic.png", "accuracy.png")
 
 # Weights that are kept in a folder.
-_ESTIMATED = ("kde", "auto", *views.NAMED, "given")
+_ESTIMATED = ("kde", "auto", *blind_features.NAMED, "given")
 
-DEBIAS = ("none", "kde", "auto", *views.NAMED, "oracle", "fairdd", "given")
+DEBIAS = ("none", "kde", "auto", *blind_features.NAMED, "oracle", "fairdd", "given")
 """Ways to distil: kinds of weights, and the loss over bias groups of FairDD."""
 
 ROWS = results.ROWS
@@ -291,7 +268,7 @@ class _Work:
         self.index = sampling.pool
         large = data.train.images.nbytes >= split_from
         if mesh is not None and large and self.options.zca == "none":
-            self.index = functools.partial(spread.pool, mesh=mesh)
+            self.index = functools.partial(split_pool.pool, mesh=mesh)
         self.pool = datasets.pool(data, index=self.index)
         self.stopped, self.following = threading.Event(), set()
         self.given = None if given is None else sampling.reweighted(self.pool, given).weights
@@ -333,7 +310,7 @@ class _Work:
         n, h, w, c = self.data.train.images.shape
         if self.options.zca != "none":
             zca.check_size((h, w, c))
-        if debias in views.NAMED and (n < 3 or min(h, w) < 4):
+        if debias in blind_features.NAMED and (n < 3 or min(h, w) < 4):
             raise ValueError(
                 f"{debias} needs at least 3 images with sides of 4 pixels or more, "
                 f"found {n} of {h}×{w}"
@@ -422,7 +399,7 @@ class _Attempt:
             pool = sampling.reweighted(pool, self.stored_weights(shared / "weights.npz"))
         elif debias == "kde":
             pool = sampling.reweighted(pool, self.density_weights(shared))
-        elif debias in views.NAMED:
+        elif debias in blind_features.NAMED:
             pool = sampling.reweighted(pool, self.view_weights(shared, debias))
         elif debias == "given":
             if self.lacks(shared / "weights.npz"):
@@ -531,7 +508,7 @@ class _Attempt:
         if self.lacks(path):
             with timing.timed(self.seconds, "choose"):
                 key, clip = parts.key(work.options, "encoder"), work.options.clip
-                found = weights.by_view(key, work.pool, views.NAMED[name], clip=clip)
+                found = weights.by_view(key, work.pool, blind_features.NAMED[name], clip=clip)
                 found = processes.broadcast(found.weights)
             self.write_weights(folder, found)
         return self.stored_weights(path)
@@ -639,7 +616,7 @@ class _Attempt:
         """The source of trajectory matching: experts, read from their folder or trained into it."""
         work, options = self.work, self.work.options
         train = jax.jit(functools.partial(
-            trajectories.train, network=work.parts.network, draw=source.draw,
+            experts.train, network=work.parts.network, draw=source.draw,
             epochs=options.train_epochs, updates=options.expert_updates,
             optimizer=optax.sgd(options.lr_teacher), strategy=work.parts.strategy,
         ))  # fmt: skip
@@ -657,7 +634,7 @@ class _Attempt:
                 translate=work.translated_experts,
             )  # fmt: skip
         draw = functools.partial(
-            trajectories.segment, span=options.expert_epochs, latest=options.max_start_epoch
+            experts.segment, span=options.expert_epochs, latest=options.max_start_epoch
         )
         return source._replace(pool=jax.tree.map(jnp.asarray, found), draw=draw)
 
@@ -952,10 +929,10 @@ def _check_choice(options):
 def _diagnosis(data, pool, found):
     """What weights did to the bias, as far as the attributes are known."""
     if data.train.attributes is None:
-        size = reweight.effective_sample_size(found, pool.labels, num_classes=data.num_classes)
+        size = formulas.effective_sample_size(found, pool.labels, num_classes=data.num_classes)
         unknown = dict.fromkeys(("conflict_auc", "conflict_mass", "group_balance"))
         return {"effective_sample_size": float(size.mean()), **unknown}
-    diagnose = jax.jit(reweight.diagnose, static_argnames=("num_classes", "num_attributes"))
+    diagnose = jax.jit(formulas.diagnose, static_argnames=("num_classes", "num_attributes"))
     attributes, aligned = jnp.asarray(data.train.attributes), jnp.asarray(data.aligned)
     sizes = dict(num_classes=data.num_classes, num_attributes=data.num_attributes)
     diagnosed = diagnose(found, pool.labels, attributes, aligned, **sizes)

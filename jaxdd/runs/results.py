@@ -19,8 +19,9 @@ import jax
 import numpy as np
 import scipy.special
 
-from jaxdd import __version__, views
+from jaxdd import __version__
 from jaxdd.data import files
+from jaxdd.weights import blind_features
 
 SCORES = {
     "accuracy": "all",
@@ -68,7 +69,7 @@ KINDS = {
             name, True, name,
             f"distilled with weights by the {name} of the images, which know no bias label",
         )
-        for name in views.NAMED
+        for name in blind_features.NAMED
     },
     "oracle": Kind("oracle", True, "", "distilled with weights made from the bias labels"),
     "fairdd": Kind(
@@ -278,7 +279,7 @@ def read_profile(path: str | os.PathLike) -> dict[str, Any]:
         path: a file like profile.json.
 
     Returns:
-        As `jaxdd.runs.profiles.measure`.
+        As `jaxdd.runs.scoring.profiles.measure`.
 
     Raises:
         FileNotFoundError: there is no such file.

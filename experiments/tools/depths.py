@@ -1,0 +1,101 @@
+"""A deep and a shallow network that share a class's evidence, and what the deep one says alone.
+
+A product of experts: the features of both are added up before one linear head, so that each learns
+what the other leaves. On corrupted photographs the deep branch takes the bias and the shallow one
+the object; what the deep one says of a sample that it has not seen is then the bias attribute
+(DeNetDM, Sreelatha et al., "DeNetDM: Debiasing by Network Depth Modulation", NeurIPS 2024). Meant
+for a GPU: `experiments.detectors` says what it finds, and how long that takes.
+
+>>> import jax, jax.numpy as jnp
+>>> network, images = TwoDepths(10, width=4, blocks=1), jnp.zeros((2, 16, 16, 3))
+>>> params = network.init(jax.random.key(0), images)
+>>> network.clone(alone=True).apply(params, images).features.shape
+(2, 16)
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from experiments.tools import truncated
+from jaxdd import networks, sampling
+
+MOMENTUM = optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(1e-2, momentum=0.9))
+
+
+class TwoDepths(nn.Module):
+    """A ResNet and three convolutions of 5×5, whose features are added before a linear head.
+
+    Attributes:
+        num_classes: number of logits.
+        width: channels of the first of three stages; each next one has twice as many.
+        blocks: of two convolutions in each stage of the deep branch; 3 make a ResNet-20.
+        alone: the deep branch alone reaches the head, with the same parameters.
+        norm: factory of a normalisation module.
+        dtype: of the computation; parameters, features and logits stay float32.
+    """
+
+    num_classes: int
+    width: int = 16
+    blocks: int = 3
+    alone: bool = False
+    norm: networks.Module = networks.BatchNorm
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> networks.Output:
+        """Returns the features `[n, 4 · width]` and logits of images `[n, h, w, c]`."""
+        networks.check(self, images)
+        deep, shallow = self._deep(images), self._shallow(images)  # both, for their parameters
+        return networks.classify(self, deep if self.alone else deep + shallow)
+
+    def _deep(self, images):
+        given = dict(dtype=self.dtype)
+        images = networks.Conv(self.width, **given)(images)
+        images = nn.relu(self.norm(**given)(images))
+        for stage in range(3):
+            for block in range(self.blocks):
+                halve = stage > 0 and block == 0
+                features = self.width * 2**stage
+                images = networks.ResidualBlock(features, halve, self.norm, **given)(images)
+        return images.mean((1, 2))
+
+    def _shallow(self, images):
+        for factor in (2, 4, 4):
+            images = networks.Conv(self.width * factor, 5, 2, dtype=self.dtype)(images)
+            images = networks.max_pool(nn.relu(self.norm(dtype=self.dtype)(images)))
+        return images.mean((1, 2))
+
+
+def crossfit(
+    key: jax.Array,
+    pool: sampling.Pool,
+    *,
+    network: TwoDepths | None = None,
+    steps: int = 2000,
+    optimizer: optax.GradientTransformation = MOMENTUM,
+    **training: Any,
+) -> jax.Array:
+    """Returns what deep branches say of samples that they have not seen, probabilities `[n, k]`.
+
+    Both branches are trained together along the cross-entropy, and the deep one is asked alone.
+
+    Args:
+        key: of the folds, the networks and their batches.
+        pool: the samples; their weights play no part.
+        network: `TwoDepths` of the pool's classes where omitted.
+        steps: updates of each network.
+        optimizer: of the parameters.
+        **training: `folds`, `checkpoints`, `batch_size` and `strategy` of `truncated.crossfit`.
+
+    Raises:
+        TypeError, ValueError: as `truncated.crossfit`.
+    """
+    network = TwoDepths(pool.num_classes) if network is None else network
+    asked = network.clone(alone=True)
+    return truncated.crossfit(
+        key, pool, network=network, asked=asked, steps=steps, optimizer=optimizer, q=0.0, **training
+    )

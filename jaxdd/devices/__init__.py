@@ -1,0 +1,1 @@
+"""Devices: meshes, micro-batches and pools split over several of them."""

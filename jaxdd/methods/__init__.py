@@ -1,0 +1,1 @@
+"""Distillation methods: how synthetic images are computed from real ones."""

@@ -1,0 +1,1 @@
+"""Reports: HTML pages, tables and figures of finished runs."""

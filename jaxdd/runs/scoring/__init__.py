@@ -1,0 +1,1 @@
+"""Scoring of synthetic sets, including sets made by other tools."""

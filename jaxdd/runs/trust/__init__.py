@@ -1,0 +1,1 @@
+"""Publishing, signing and auditing synthetic sets."""

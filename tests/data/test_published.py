@@ -1,0 +1,354 @@
+"""Sets by name are read from folders of the published layout, which are made here, tiny."""
+
+import hashlib
+import io
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from jaxdd.commands import cli
+from jaxdd.data import archives, benchmarks, datasets, folders, published
+
+RNG = np.random.default_rng(0)
+
+
+def save(path, value=0, size=(8, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, value, value)).save(path)
+
+
+def md5(content):
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def firsts(data):
+    return data.images[:, 0, 0, 0].tolist()
+
+
+# --- archives ----------------------------------------------------------------------------------
+
+
+def records(name, part):
+    """The files of a set, with images of one value for each row and column, and their labels."""
+    n = {"train": 4, "test": 2}[part]
+    if name == "cifar100":
+        pixels = np.arange(n * 3072, dtype=np.uint32).reshape(n, 3072).astype(np.uint8)
+        heads = np.stack([np.full(n, 7), np.arange(n) * 33], 1).astype(np.uint8)
+        return {f"cifar-100-binary/{part}.bin": np.hstack([heads, pixels]).tobytes()}
+    pixels = np.arange(n * 3 * 96 * 96, dtype=np.uint32).astype(np.uint8)
+    labels = (np.arange(n) % 10 + 1).astype(np.uint8)
+    files = {"X": pixels.tobytes(), "y": labels.tobytes()}
+    return {f"stl10_binary/{part}_{kind}.bin": content for kind, content in files.items()}
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+@pytest.mark.parametrize("name", ["cifar100", "stl10"])
+def test_binary_sets(tmp_path, monkeypatch, name, packed):
+    """Pixels are read in the order of the files: channels, then rows (of STL-10, columns)."""
+    contents = records(name, "train") | records(name, "test")
+    if packed:
+        (archive,) = archives.ARCHIVES[name].md5
+        with tarfile.open(tmp_path / archive, "w:gz") as tar:
+            for file, content in contents.items():
+                member = tarfile.TarInfo(file)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        sums = {archive: md5((tmp_path / archive).read_bytes())}
+        monkeypatch.setitem(archives.ARCHIVES, name, archives.Archive("", sums))
+    else:
+        for file, content in contents.items():
+            write(tmp_path / name / file, content)
+        sums = {file: md5(content) for file, content in contents.items()}
+        monkeypatch.setitem(archives.UNPACKED, name, sums)
+    (images, labels), (scored, _) = getattr(archives, name)(tmp_path)
+    side = images.shape[1]
+    assert images.shape == (4, side, side, 3) and len(scored) == 2
+    assert labels.tolist() == ([0, 33, 66, 99] if name == "cifar100" else [0, 1, 2, 3])
+    second, first = (1, 2) if name == "cifar100" else (2, 1)
+    one = images[0].astype(int)
+    assert one.take(1, first - 1)[0, 0] == 1 and one.take(1, second - 1)[0, 0] == side
+    assert one[0, 0].tolist() == [0, side * side % 256, 2 * side * side % 256]
+
+
+def test_a_binary_set_that_was_changed_is_refused(tmp_path):
+    for file, content in (records("stl10", "train") | records("stl10", "test")).items():
+        write(tmp_path / file, content)
+    with pytest.raises(ValueError, match="train_X.bin is not the original file of stl10"):
+        benchmarks.load("stl10", data_dir=tmp_path)
+
+
+def test_svhn(tmp_path, monkeypatch):
+    """[h, w, c, n] with the digit zero called 10."""
+    sums = {}
+    for part, labels in (("train", [10, 1, 9]), ("test", [2, 10])):
+        images = RNG.integers(0, 256, (32, 32, 3, len(labels)), np.uint8)
+        images[0, 1, 2] = np.arange(len(labels))
+        path = tmp_path / f"{part}_32x32.mat"
+        savemat(path, {"X": images, "y": np.array(labels, np.uint8)[:, None]})
+        sums[path.name] = md5(path.read_bytes())
+    monkeypatch.setitem(archives.ARCHIVES, "svhn", archives.Archive("", sums))
+    data = benchmarks.load("svhn", data_dir=tmp_path)
+    assert data.train.labels.tolist() == [0, 1, 9] and data.test.labels.tolist() == [2, 0]
+    assert data.train.images[:, 0, 1, 2].tolist() == [0, 1, 2]
+    assert data.num_classes == 10 and data.strategy == datasets.UNFLIPPED and len(data.mean) == 3
+
+
+def test_sources_have_as_many_names_as_classes():
+    found = {name: len(source.classes) for name, source in benchmarks.SOURCES.items()}
+    assert found == dict.fromkeys(found, 10) | {"cifar100": 100}
+    for source in benchmarks.SOURCES.values():
+        assert len(set(source.classes)) == len(source.classes)
+
+
+# --- folders -----------------------------------------------------------------------------------
+
+
+def tiny_imagenet(root):
+    root = root / "tiny-imagenet-200"
+    for i, y in enumerate(("n02", "n01", "n03")):
+        for j in range(2):
+            save(root / "train" / y / "images" / f"{y}_{j}.JPEG", 20 * i)
+        save(root / "val" / "images" / f"val_{i}.JPEG", 20 * i + 100)
+    save(root / "test" / "images" / "test_0.JPEG")
+    (root / "wnids.txt").write_text("n02\nn01\nn03\n")
+    (root / "words.txt").write_text("n01\tcrane, bird\nn02\tegg\nn03\tcrane\nn04\tother\n")
+    lines = [f"val_{i}.JPEG\t{y}\t0\t0\t9\t9\n" for i, y in enumerate(("n02", "n01", "n03"))]
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+
+
+def imagenette(root):
+    for part in ("train", "val"):
+        for y in published._NOUNS:
+            save(root / "imagenette2-160" / part / y / f"{part}_{y}.JPEG", size=(20, 30))
+    (root / "imagenette2-160" / "noisy_imagenette.csv").write_text("path\n")
+
+
+CELEBRITIES = [  # file, blond, male, smiling, partition
+    (f"{i:06}.jpg", *row)
+    for i, row in enumerate(
+        [(1, -1, 1, 0)] * 3
+        + [(1, 1, -1, 0)]
+        + [(-1, 1, 1, 0)] * 3
+        + [(-1, -1, -1, 0)]
+        + [(1, 1, 1, 1)]
+        + [(1, -1, 1, 2), (1, 1, 1, 2), (-1, 1, 1, 2)]
+    )
+]
+
+
+def celeba(root, kaggle=False):
+    root = root / "celeba"
+    names = ["Blond_Hair", "Male", "Smiling"]
+    inside = root / "img_align_celeba" / ("img_align_celeba" if kaggle else "")
+    for value, (file, *_) in enumerate(CELEBRITIES):
+        save(inside / file, 10 * value, (12, 14))
+    attributes = [[file, *map(str, told)] for file, *told, _ in CELEBRITIES]
+    parts = [[file, str(part)] for file, *_, part in CELEBRITIES]
+    if kaggle:
+        lines = [",".join(row) for row in [["image_id", *names], *attributes]]
+        (root / "list_attr_celeba.csv").write_text("\n".join(lines))
+        lines = [",".join(row) for row in [["image_id", "partition"], *parts]]
+        (root / "list_eval_partition.csv").write_text("\n".join(lines))
+        return
+    lines = [str(len(attributes)), " ".join(names), *("  ".join(row) for row in attributes)]
+    (root / "list_attr_celeba.txt").write_text("\n".join(lines))
+    lines = [" ".join(row) for row in parts]
+    (root / "list_eval_partition.txt").write_text("\n".join(lines))
+
+
+def utkface(root):
+    """Twelve faces, and one whose name lacks the race."""
+    for i in range(12):
+        age, gender, race = (7, 40)[i % 2], i // 6, (0, 0, 0, 3)[i % 4]
+        save(root / "UTKFace" / f"{age}_{gender}_{race}_2017{i:02}.jpg.chip.jpg")
+    save(root / "UTKFace" / "61_1_20170109142408075.jpg.chip.jpg")
+
+
+def waterbirds(root):
+    root = root / "waterbird_complete95_forest2water2"
+    rows = ["img_id,img_filename,y,split,place,place_filename"]
+    told = [(0, 0, 0)] * 3 + [(0, 1, 0), (1, 0, 1), (0, 0, 2), (0, 1, 2), (1, 1, 2)]
+    told += [(1, 1, 0)] * 3
+    for i, (y, place, split) in enumerate(told):
+        save(root / f"{y}.Bird" / f"{i}.jpg", 10 * i, (20, 12))
+        rows.append(f"{i},{y}.Bird/{i}.jpg,{y},{split},{place},/l/lake/{i}.jpg")
+    (root / "metadata.csv").write_text("\n".join(rows))
+
+
+MADE = dict(
+    tiny_imagenet=tiny_imagenet,
+    imagenette=imagenette,
+    celeba=celeba,
+    utkface=utkface,
+    waterbirds=waterbirds,
+)
+
+
+def test_every_layout_is_made_here():
+    assert MADE.keys() == published.LAYOUTS.keys()
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_show_counts_each_of_them(tmp_path, name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    MADE[name](tmp_path)
+    cli.main(["datasets", "show", name, "--data-dir", str(tmp_path), "--resize", "8"])
+    lines = capsys.readouterr().out.splitlines()
+    found = dict(line.split(maxsplit=1) for line in lines if len(line.split()) == 2)
+    expected = dict(
+        tiny_imagenet=("6", "3", "3"),
+        imagenette=("10", "10", "10"),
+        celeba=("8", "3", "2"),
+        utkface=("9", "3", "2"),
+        waterbirds=("7", "3", "2"),
+    )
+    assert (found["train"], found["test"], found["classes"]) == expected[name]
+    assert found["shape"] == "8×8×3"
+    annotated = published.LAYOUTS[name].attribute is not None
+    assert annotated == ("training images of each group" in "\n".join(lines))
+
+
+def test_classes_of_tiny_imagenet_have_words(tmp_path):
+    """Two classes are called crane; the order is that of the numbers."""
+    tiny_imagenet(tmp_path)
+    data = benchmarks.load("tiny_imagenet", data_dir=tmp_path)
+    assert data.class_names == ("crane (n01)", "egg", "crane (n03)")
+    assert data.train.images.shape == (6, 64, 64, 3)
+    assert data.test.labels.tolist() == [1, 0, 2]
+    np.testing.assert_allclose(firsts(data.test), [100, 120, 140], atol=2)
+
+
+@pytest.mark.parametrize("kaggle", [False, True])
+def test_columns_of_celeba_are_class_and_attribute(tmp_path, kaggle):
+    celeba(tmp_path, kaggle)
+    data = benchmarks.load("celeba", data_dir=tmp_path, resize=8)
+    assert data.class_names == ("not Blond_Hair", "Blond_Hair")
+    assert data.attribute_names == ("not Male", "Male")
+    assert data.aligned == (1, 0)
+    assert benchmarks.group_counts(data, data.train).tolist() == [[1, 3], [3, 1]]
+    other = benchmarks.load("celeba", data_dir=tmp_path, label="Male", attribute="Smiling")
+    assert other.class_names == ("not Male", "Male") and other.train.images.shape[1] == 64
+    swapped = benchmarks.load("celeba", data_dir=tmp_path, label="Male", resize=8)
+    assert swapped.attribute_names == data.class_names
+
+
+def test_an_attribute_may_have_more_values_than_classes_and_groups_may_be_missing(tmp_path):
+    utkface(tmp_path)
+    data = benchmarks.load("utkface", data_dir=tmp_path, label="adult", resize=8)
+    assert data.class_names == ("minor", "adult") and data.attribute_names == ("White", "Indian")
+    counts = benchmarks.group_counts(data, data.train)
+    assert counts[0, 1] == 0 < counts[1, 1]
+
+
+def test_a_test_set_of_conflicting_images(tmp_path):
+    waterbirds(tmp_path)
+    data = benchmarks.load("waterbirds", data_dir=tmp_path, resize=8, test="conflicting")
+    assert data.class_names == ("landbird", "waterbird") and data.aligned == (0, 1)
+    np.testing.assert_array_equal(data.test.attributes, [1])
+
+
+BAD = [
+    ("celeba", {"label": "Blond"}, r"no column 'Blond' \(is 'Blond_Hair' meant\?\), found Blond_H"),
+    ("celeba", {"attribute": "Blond_Hair"}, "must be two columns, found 'Blond_Hair' twice"),
+    ("celeba", {"conflict": 0.1}, "celeba takes no conflict, found 0.1"),
+    ("tiny_imagenet", {"label": "class"}, "tiny_imagenet takes no label, found class"),
+    ("mnist", {"attribute": "x"}, "mnist takes no attribute, found x"),
+    ("cifar10", {"resize": 8}, "cifar10 takes no resize, found 8"),
+    ("imagenette", {"test": "conflicting"}, "imagenette is unbiased and has no conflicting test"),
+]
+
+
+@pytest.mark.parametrize("name, asked, message", BAD)
+def test_columns_that_cannot_be(tmp_path, name, asked, message):
+    if name in MADE:
+        MADE[name](tmp_path)
+    with pytest.raises(ValueError, match=message):
+        benchmarks.load(name, data_dir=tmp_path, **asked)
+
+
+def test_sets_that_are_not_there(tmp_path):
+    with pytest.raises(ValueError, match="celeba must be downloaded by hand; give the folder"):
+        benchmarks.load("celeba")
+    with pytest.raises(FileNotFoundError, match="celeba is not in .* with list_attr_celeba"):
+        benchmarks.load("celeba", data_dir=tmp_path)
+    waterbirds(tmp_path)
+    table = tmp_path / "waterbird_complete95_forest2water2" / "metadata.csv"
+    text = table.read_text()
+    table.write_text(text.replace("0.Bird/0.jpg", "../../x.jpg"))
+    with pytest.raises(ValueError, match="expected a path relative to it and in it"):
+        benchmarks.load("waterbirds", data_dir=tmp_path)
+    table.write_text(text.replace("place,", "where,", 1))
+    with pytest.raises(ValueError, match="metadata.csv has no column place"):
+        benchmarks.load("waterbirds", data_dir=tmp_path)
+
+
+# --- folders with several columns --------------------------------------------------------------
+
+
+def photographs(folder):
+    """Two classes, three columns of attributes, one group missing: no dog in the rain."""
+    rows = ["file,kind,place,weather,camera"]
+    for i in range(16):
+        kind, weather = ("cat", "dog")[i % 2], ("sun", "rain")[i % 4 == 2]
+        save(folder / f"{i}.png", 10 * i)
+        rows.append(f"{i}.png,{kind},{('in', 'out', 'else')[i % 3]},{weather},only")
+    (folder / "metadata.csv").write_text("\n".join(rows))
+    return folder
+
+
+def test_columns_of_a_table_are_chosen(tmp_path):
+    photographs(tmp_path)
+    found = folders.read(tmp_path, label="kind", attribute="weather")
+    assert (found.class_names, found.attribute_names) == (("cat", "dog"), ("rain", "sun"))
+    np.testing.assert_array_equal(found.attributes, [1, 1, 0, 1] * 4)
+    assert folders.read(tmp_path, label="kind").attributes is None
+    assert folders.read(tmp_path, label="weather", attribute="kind").class_names[0] == "rain"
+
+
+@pytest.mark.parametrize(
+    "asked, message",
+    [
+        ({"attribute": "place"}, "has no column 'label'"),
+        ({"label": "kind", "attribute": "wether"}, r"'wether' to be the attribute \(is 'weather'"),
+        ({"label": "kind", "attribute": "kind"}, "must be two columns, found 'kind' twice"),
+        ({"label": "kind", "attribute": "camera"}, "all 16 images have the attribute 'only'"),
+        ({"label": "kind", "attribute": "file"}, "has no column 'file'"),
+    ],
+)
+def test_columns_of_a_table_that_cannot_be(tmp_path, asked, message):
+    with pytest.raises(ValueError, match=message):
+        folders.read(photographs(tmp_path), **asked)
+
+
+def test_an_attribute_that_names_the_image_is_refused(tmp_path):
+    photographs(tmp_path)
+    table = tmp_path / "metadata.csv"
+    lines = table.read_text().splitlines()
+    numbered = [f"{lines[0]},id", *(f"{line},{i}" for i, line in enumerate(lines[1:]))]
+    table.write_text("\n".join(numbered))
+    with pytest.raises(ValueError, match="a value of its own for each of the 16 images"):
+        folders.read(tmp_path, label="kind", attribute="id")
+
+
+def test_folders_without_a_table_have_no_columns(tmp_path):
+    save(tmp_path / "cat" / "x.png")
+    with pytest.raises(
+        ValueError, match="no metadata.csv with columns; found no use for attribute"
+    ):
+        folders.read(tmp_path, attribute="place")
+
+
+def test_classes_that_look_alike_are_refused(tmp_path):
+    """e with an accent, written in one character and in two."""
+    for name in ("caf\u00e9", "cafe\u0301"):
+        save(tmp_path / name / "x.png")
+    with pytest.raises(ValueError, match="the same once blanks and accents are written alike"):
+        folders.read(tmp_path)

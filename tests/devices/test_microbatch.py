@@ -1,0 +1,86 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdd import networks, training
+from jaxdd.devices import microbatch
+
+SIZES = [1, 32, 33, 64, 128, 129, 300]
+
+
+@pytest.fixture(autouse=True)
+def few_bytes(monkeypatch):
+    monkeypatch.setattr(microbatch, "FORWARD", 4 * 128)
+    monkeypatch.setattr(microbatch, "BACKWARD", 4 * 32)
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+def test_apply_keeps_the_order_of_any_number_of_rows(n, transform):
+    rows = jnp.arange(2.0 * n).reshape(n, 2)
+    found = transform(lambda x: microbatch.apply(lambda x: (x + 1, x.sum(1)), x))(rows)
+    np.testing.assert_array_equal(found[0], rows + 1)
+    np.testing.assert_array_equal(found[1], rows.sum(1))
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_total_is_the_sum_over_all_rows(n):
+    """Σ_{i<n} i = n (n − 1) / 2, and as many ones as rows; the zeros that fill up add nothing."""
+    sums = lambda i, w: {"i": (i * w).sum(), "w": w.sum()}
+    found = jax.jit(lambda i, w: microbatch.total(sums, i, w))(jnp.arange(n), jnp.ones(n))
+    assert found["i"] == n * (n - 1) / 2 and found["w"] == n
+
+
+@pytest.mark.parametrize("pad", [1, 10])
+def test_no_batch_is_larger_than_the_limit_nor_needlessly_small(pad):
+    """300 rows that grow to 4 · pad bytes, 128 / pad at a time: 3 of 100, 25 of 12."""
+    seen = []
+    grown = lambda x: jnp.pad(x[:, None], ((0, 0), (0, pad - 1))).sum(1)
+    microbatch.apply(lambda x: seen.append(len(x)) or grown(x), jnp.arange(300.0))
+    size = {1: 100, 10: 12}[pad]
+    assert size in seen and set(seen) <= {microbatch._ROWS, size, 300}
+
+
+def test_differentiable_and_vmappable_with_closed_over_values():
+    rows = jnp.arange(290.0)
+    loss = lambda a, x: (microbatch.apply(lambda x: a * jnp.sin(x), x) ** 2).sum()
+    plain = lambda a, x: ((a * jnp.sin(x)) ** 2).sum()
+    factors = jnp.array([1.0, 3.0])
+    for argument in (0, 1):
+        found, expected = (
+            jax.jit(jax.vmap(jax.grad(f, argument), (0, None)))(factors, rows)
+            for f in (loss, plain)
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_training_gradient_is_that_of_the_cross_entropy(monkeypatch):
+    """Over 70 images in micro-batches of 24, whose largest arrays are 8×8×4."""
+    monkeypatch.setattr(microbatch, "BACKWARD", 24 * 8 * 8 * 4 * 4)
+    network = networks.ConvNet(num_classes=3, width=4, depth=2)
+    images = jax.random.normal(jax.random.key(0), (70, 8, 8, 1))
+    labels, weights = jnp.arange(70) % 3, jnp.arange(70) % 3 * 1.0
+    params = jax.jit(network.init)(jax.random.key(1), images[:1])
+    gradient = jax.jit(lambda p, weights: training.gradient(network, p, images, labels, weights))
+    found = gradient(params, weights)
+    loss = lambda p: training.cross_entropy(network, p, images, labels, weights)
+    expected = jax.jit(jax.grad(loss))(params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), found, expected)
+    nothing = gradient(params, 0 * weights)
+    assert all((x == 0).all() for x in jax.tree.leaves(nothing))
+
+
+def test_memory_does_not_grow_with_the_batch(monkeypatch):
+    """Forward through 2 and 16 micro-batches: temporaries are those of one, and the input."""
+    monkeypatch.setattr(microbatch, "FORWARD", 128 * 16 * 16 * 16 * 4)
+    network = networks.ConvNet(num_classes=3, width=16, depth=2)
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+
+    def temporary(n):
+        run = lambda x: microbatch.apply(lambda x: network.apply(params, x).logits, x)
+        compiled = jax.jit(run).lower(jnp.zeros((n, 16, 16, 1))).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    pixels = 16 * 16 * 4
+    assert temporary(2048) - temporary(256) < 3 * (2048 - 256) * pixels

@@ -1,0 +1,96 @@
+"""The benchmark's counts and peers: what is compared is the same work."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from experiments.speed import benchmark, workloads
+from jaxdd import matching, networks, sampling, training
+from jaxdd.methods import distill
+
+KEY = jax.random.key(0)
+TINY = workloads.Sizes(
+    classes=2,
+    real=4,
+    ipc=2,
+    side=8,
+    width=4,
+    steps=1,
+    epochs=1,
+    test=4,
+    batch=4,
+    encoder_width=4,
+    points=40,
+    dimension=12,
+)
+
+
+def xla_flops(function, *arguments):
+    return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
+
+
+def test_the_forward_count_is_xlas_to_five_per_cent():
+    """XLA also counts what is done element by element."""
+    network = networks.ConvNet(10, width=128, norm=None)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    params = jax.eval_shape(network.init, KEY, images)
+    ratio = xla_flops(network.apply, params, images) / workloads.convnet_cost(128, 32).flops
+    assert 1 <= ratio < 1.05
+
+
+def test_the_step_counts_are_xlas_to_fifteen_per_cent():
+    """With norms, losses and augmentation, which are element by element and not counted by hand.
+
+    Real batches of one micro-batch at most, so that no loop hides work from XLA's analysis.
+    """
+    network, sizes = networks.ConvNet(2, width=128), TINY._replace(width=128, side=32, real=8)
+    cost = workloads.convnet_cost(128, 32)
+    images = jnp.zeros((2, 2, 32, 32, 3))
+    batch = sampling.Batch(jnp.zeros((2, 8, 32, 32, 3)), jnp.ones((2, 8)))
+    method = distill.distribution_matching(network, optax.sgd(1.0))
+    found = xla_flops(method.step, KEY, method.init(images), batch)
+    counted = sizes.classes * (sizes.real + 2 * sizes.ipc) * cost.flops
+    assert counted < found < 1.15 * counted
+    params = network.init(KEY, images[0])
+    slope = lambda params, x: training.gradient(network, params, x, 0, jnp.ones(len(x)))
+    found = xla_flops(slope, params, batch.images[0])
+    assert found == pytest.approx(8 * (3 * cost.flops - cost.first_flops), rel=0.15)
+
+    def distance(x, params, target):
+        loss = lambda params: training.cross_entropy(network, params, x, 0, jnp.ones(len(x)))
+        return matching.cosine_rows(target, jax.grad(loss)(params))
+
+    found = xla_flops(jax.grad(distance), images[0], params, params)
+    assert found == pytest.approx(2 * (7 * cost.flops - 2 * cost.first_flops), rel=0.15)
+
+
+def test_rows_hold_what_the_readme_promises_for_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setitem(benchmark.PRESETS, "paper", TINY)
+    monkeypatch.setattr(workloads, "HAS_TORCH", False)
+    benchmark.main(only="kde", preset="paper", out=tmp_path / "out.json", rounds=1, sweep=True)
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert {"device", "versions", "date", "rows"} <= set(report)
+    rows = {(row["name"], row["peer"]) for row in report["rows"]}
+    names = "KDE per class", "KDE, all in one class"
+    assert rows == {(name, peer) for name in names for peer in ("numpy", "scikit-learn")}
+    for row in report["rows"]:
+        assert row["ratio"] > 0
+        # Two per product, half of n · n/k pairs.
+        assert row["flops"] == 12 * 40 * (20 if row["name"] == "KDE per class" else 40)
+        assert 0 < row["share_of_peak"] and row["peak_bytes"] >= 40 * 12 * 4
+    assert [s["values"] for s in report["sweeps"]] == [[10, 20, 40], [3, 6, 12], [1, 1, 2]]
+
+
+def test_an_unknown_piece_of_work_is_named():
+    with pytest.raises(SystemExit, match="found nonsense"):
+        benchmark.main(only="dm,nonsense")
+
+
+def test_candidates_take_turns():
+    order = []
+    note = lambda name: workloads.Timed(lambda: order.append(name), 0.5)
+    found = benchmark.interleaved({"a": note("a"), "b": note("b")}, rounds=2, least=0.0)
+    assert order[-4:] == ["a", "b", "a", "b"] and len(found["a"]) == 2

@@ -1,0 +1,60 @@
+"""The comparison of detectors, dry: real digits in colours, each detector at its smallest."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from experiments import detectors
+from experiments.tools import depths, truncated
+from jaxdd import networks, weights
+from jaxdd.data import benchmarks, datasets, files
+
+SHORTCUTS = {"blocks": [0, 0, 1], "blind": 0.1, "seeing": 0.2}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    network = networks.ConvNet(10, 4, 2, norm=networks.BatchNorm)
+    given = dict(network=network, steps=4, checkpoints=1, batch_size=20)
+    encoder = functools.partial(weights.default_encoder, width=4, depth=1)
+    monkeypatch.setattr(weights, "default_encoder", encoder)
+    monkeypatch.setattr(weights, "encode", functools.partial(weights.encode, steps=2))
+    monkeypatch.setattr(truncated, "crossfit", functools.partial(truncated.crossfit, **given))
+    monkeypatch.setattr(depths, "crossfit", lambda key, pool, **_: truncated.crossfit(key, pool))
+    monkeypatch.setattr(detectors, "blocks_of", lambda name, path, k: tuple(range(k)))
+
+
+def test_every_detector_is_judged_once(small, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out.json"
+    detectors.main(only="cdigits", out=out)
+    row = files.read_json(out)["judged"]["cdigits, seed 0"]
+    assert row["device"] and list(row["detectors"]) == ["density", "encoder", "networks", "deep"]
+    for name, found in row["detectors"].items():
+        assert 0 <= found["auc"] <= 1 and found["seconds"] > 0
+        assert ("share_error" in found) == (name != "density")
+    header, _, *lines = detectors.lines(out)
+    assert len(lines) == 4 and all(line.count("|") == header.count("|") for line in lines)
+    whole = files.read_json(out)
+    del whole["judged"]["cdigits, seed 0"]["detectors"]["encoder"]
+    files.write_json(out, whole)
+    asked = []
+    monkeypatch.setattr(detectors, "measured", lambda detect, *_: asked.append(detect) or found)
+    detectors.main(only="cdigits", out=out)
+    assert len(asked) == 1  # what was missing
+
+
+@pytest.mark.parametrize("deviations, expected", [(9.0, (0, 0, 1)), (2.0, (0, 1, 2))])
+def test_blocks_are_those_of_a_view_that_is_a_shortcut(tmp_path, deviations, expected):
+    seen = {"tone": SHORTCUTS | {"deviations": deviations}, "ring": SHORTCUTS | {"deviations": 0.0}}
+    files.write_json(tmp_path / "found.json", {"judged": {"any, seed 0": {"views": seen}}})
+    assert detectors.blocks_of("any", tmp_path / "found.json", 3) == expected
+
+
+def test_blocks_add_up_the_probabilities_of_their_classes(monkeypatch):
+    data = benchmarks.load("cdigits", conflict=0.05)
+    told = np.eye(10, dtype=np.float32)[(data.train.labels + 5) % 10]
+    monkeypatch.setattr(truncated, "crossfit", lambda key, pool: told)
+    pairs = tuple(i % 5 for i in range(10))
+    _, doubt = detectors.detectors(None, datasets.pool(data), data, pairs)["networks"]()
+    assert float(doubt.max()) < 1e-5

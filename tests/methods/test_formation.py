@@ -1,0 +1,64 @@
+"""Splitting against pillow's bilinear enlargement, joining as its inverse."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxdd.methods import formation
+
+KEY = jax.random.key(0)
+
+
+def test_factor_one_changes_nothing():
+    images = jax.random.normal(KEY, (2, 3, 8, 6, 1))
+    np.testing.assert_array_equal(formation.split(images, factor=1), images)
+    np.testing.assert_array_equal(formation.join(images, factor=1), images)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_pieces_are_enlarged_bilinearly(factor):
+    """Row by row, from the top left; 28 and 20 do not divide by three."""
+    images = np.asarray(jax.random.uniform(KEY, (2, 28, 20, 1)))
+    found = formation.split(jnp.asarray(images), factor=factor)
+    assert found.shape == (2 * factor**2, 28, 20, 1)
+    edges = lambda side: [i * side // factor for i in range(factor + 1)]
+    number = 0
+    for image in images:
+        for top, bottom in itertools.pairwise(edges(28)):
+            for left, right in itertools.pairwise(edges(20)):
+                piece = Image.fromarray(image[top:bottom, left:right, 0])
+                expected = np.asarray(piece.resize((20, 28), Image.Resampling.BILINEAR))
+                np.testing.assert_allclose(found[number, ..., 0], expected, atol=1e-5)
+                number += 1
+
+
+def test_join_is_undone_by_split_for_smooth_images():
+    ramp = jnp.linspace(0, 1, 16)
+    images = jnp.broadcast_to(
+        jnp.stack([ramp, 1 - ramp, ramp**2, ramp * 0])[None, :, :, None, None], (3, 4, 16, 16, 2)
+    )
+    joined = formation.join(images, factor=2)
+    assert joined.shape == (3, 1, 16, 16, 2)
+    again = formation.split(joined, factor=2)
+    np.testing.assert_allclose(again[:, :, 2:-2], images[:, :, 2:-2], atol=0.02)
+
+
+def test_the_gradient_reaches_every_pixel():
+    total = lambda x: formation.split(x, factor=2).sum()
+    gradient = jax.jit(jax.grad(total))(jnp.zeros((1, 9, 9, 1)))
+    assert (gradient > 0).all()
+
+
+def test_refuses():
+    with pytest.raises(
+        ValueError, match=r"factor must lie in 1..4, the side of the images, found 5"
+    ):
+        formation.split(jnp.zeros((1, 4, 4, 1)), factor=5)
+    with pytest.raises(ValueError, match="found 0"):
+        formation.join(jnp.zeros((1, 4, 4, 1)), factor=0)
+    with pytest.raises(ValueError, match="multiple of 4, found 3"):
+        formation.join(jnp.zeros((3, 4, 4, 1)), factor=2)

@@ -1,0 +1,171 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdd.methods import spectral
+
+RNG = np.random.default_rng(0)
+X, Z = RNG.normal(3, 1, (40, 5)), RNG.normal(3, 1, (4, 5))
+Y, YZ = RNG.integers(0, 2, 40), np.array([0, 1, 0, 1])
+W = RNG.uniform(0.1, 2, 40)
+FILTERS = {
+    "identity": spectral.identity(),
+    "linear": spectral.linear(),
+    "descent": spectral.descent(0.02, 7),
+    "landweber": spectral.landweber(0.02, 7),
+    "ridge": spectral.ridge(0.01),
+}
+
+
+def second(x):
+    return x.T @ x / len(x), x.T @ np.eye(3)[Y[: len(x)]] / len(x)
+
+
+@jax.jit
+def program(x, w, z):
+    whole = spectral.statistics(x, Y, 3, w)
+    streamed = spectral.statistics(x, Y, 3, w, size=7)
+    halves = [spectral.statistics(x[s], Y[s], 3, w[s]) for s in (slice(25), slice(25, 40))]
+    plain, turned = spectral.statistics(x, Y, 3), spectral.statistics(x[::-1], Y[::-1], 3)
+    flat = spectral.statistics(x, Y, 3, jnp.full(40, 0.5))
+
+    def ridged(z):
+        state = spectral.statistics(z, YZ, 3)
+        return spectral.loss(plain, state, spectral.ridge(0.01), squared=False)
+
+    psi, phi = spectral.covariance(plain, centred=False), spectral.signal_of(plain, "class")
+    applied = {name: f.apply(psi, phi) for name, f in FILTERS.items()}
+
+    def device(x, y, w):
+        return spectral.join(jax.lax.all_gather(spectral.statistics(x, y, 3, w), "devices"))
+
+    parts = jax.vmap(device, axis_name="devices")(
+        *(a.reshape(2, 20, *a.shape[1:]) for a in (x, Y, w))
+    )
+    gathered = jax.tree.map(lambda a: a[0], parts)
+    states = whole, streamed, spectral.merge(*halves), gathered, plain, turned, flat
+    synthetic = spectral.statistics(z, YZ, 3)
+    profile = spectral.profile(plain, synthetic)
+    applied["means"] = spectral.loss(plain, synthetic, FILTERS["identity"])
+    return states, applied, profile, jax.value_and_grad(ridged)(z)
+
+
+@pytest.fixture(scope="module")
+def result():
+    with jax.enable_x64(True):
+        return jax.device_get(program(X, W, Z))
+
+
+def test_moments_are_those_of_numpy(result):
+    whole, streamed, merged, gathered, plain, turned, flat = result[0]
+    for state in (whole, streamed, merged, gathered):
+        np.testing.assert_allclose(state.mean, np.average(X, 0, W), rtol=1e-10)
+        np.testing.assert_allclose(
+            state.scatter / state.mass, np.cov(X.T, aweights=W, ddof=0), rtol=1e-9
+        )
+        for k in range(2):
+            mean = np.average(X[Y == k], 0, W[Y == k])
+            np.testing.assert_allclose(state.class_means[k], mean, rtol=1e-10)
+        assert not state.class_means[2].any()
+    for state in (turned, flat):
+        np.testing.assert_allclose(state.scatter / state.mass, plain.scatter / 40, rtol=1e-9)
+        np.testing.assert_allclose(state.class_means, plain.class_means, rtol=1e-9)
+
+
+@jax.enable_x64(True)
+def test_filters_are_their_gains_and_what_they_are_named_after(result):
+    applied, (psi, phi) = result[1], second(X)
+    spectrum, vectors = np.linalg.eigh(psi)
+    for name, f in FILTERS.items():
+        gain = np.asarray(jax.device_get(f.gain(jnp.asarray(spectrum))))
+        expected = vectors * gain @ vectors.T @ phi
+        np.testing.assert_allclose(applied[name], expected, rtol=1e-7, atol=1e-8, err_msg=name)
+        side = np.sign(np.round(gain[-1] - gain[0], 6))
+        assert side == {"identity": 0, "linear": 1}.get(name, -1), name
+    head, start = np.zeros_like(phi), phi.copy()
+    for _ in range(7):
+        head -= 0.02 * (psi @ head - phi)
+        start -= 0.02 * (psi @ start - phi)
+    np.testing.assert_allclose(applied["landweber"], head, atol=1e-8)
+    np.testing.assert_allclose(applied["descent"] + head, start, atol=1e-8)
+    distance = np.square(phi - Z.T @ np.eye(3)[YZ] / 4).sum()
+    np.testing.assert_allclose(applied["means"], distance, rtol=1e-8)
+    onehot = np.eye(3)[Y]
+    dual = X.T @ np.linalg.solve(X @ X.T / 40 + 0.01 * np.eye(40), onehot) / 40
+    np.testing.assert_allclose(applied["ridge"], dual, atol=1e-6)
+
+
+def numpy_loss(z):
+    def part(x, y):
+        psi = np.cov(x.T, ddof=0) + 0.01 * np.eye(5)
+        return np.linalg.solve(psi, x.T @ np.eye(3)[y] / len(x))
+
+    return np.linalg.norm(part(X, Y) - part(z, YZ))
+
+
+def test_loss_and_gradient_without_full_rank(result):
+    value, gradient = result[3]
+    np.testing.assert_allclose(value, numpy_loss(Z), rtol=1e-6)
+    step = 1e-6 * np.eye(20).reshape(20, 4, 5)
+    expected = [(numpy_loss(Z + e) - numpy_loss(Z - e)) / 2e-6 for e in step]
+    np.testing.assert_allclose(gradient.ravel(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_profile_against_numpy(result):
+    spectrum, vectors = np.linalg.eigh(np.cov(X.T, ddof=0))
+    kept = np.diag(vectors.T @ np.cov(Z.T, ddof=0) @ vectors) / spectrum
+    phi, other = second(X)[1], Z.T @ np.eye(3)[YZ] / 4
+    error = np.linalg.norm(vectors.T @ (phi - other), axis=1)
+    error /= np.linalg.norm(vectors.T @ phi, axis=1)
+    length = np.linalg.norm(vectors.T @ phi, axis=1)
+    for found, expected in zip(result[2], (spectrum, kept, error, length), strict=True):
+        np.testing.assert_allclose(found, expected[::-1], rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: spectral.ridge(0.0), "beta must be positive.*0.0"),
+        (lambda: spectral.descent(-1.0, 2), "rate must be positive.*-1.0"),
+        (lambda: spectral.statistics(X[0], Y, 3), r"features must be \[n, d\].*\(5,\)"),
+        (lambda: spectral.statistics(X * np.nan, Y, 3), "features must be finite"),
+        (lambda: spectral.statistics(X, Y, 3, -W), "weights must be at least 0.*-"),
+        (lambda: spectral.statistics(X, Y, 3, 0 * W), "positive sum, found 0"),
+        (lambda: spectral.statistics(X, Y, 3, W[1:]), r"weights must be \[n\].*39"),
+        (lambda: spectral.statistics(X, Y[1:], 3), "labels must have the shape.*39"),
+    ],
+)
+def test_bad_inputs_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_float32_keeps_digits_of_one_class_without_rank():
+    features = np.float32(1000 + X[:4])
+
+    @jax.jit
+    def filtered(features):
+        state = spectral.statistics(features, np.zeros(4, int), 1, size=3)
+        shape = spectral.profile(state, state)
+        return state, shape, spectral.loss(state, state, spectral.ridge(1e-3))
+
+    state, shape, same = filtered(features)
+    expected = np.cov(features.T.astype(float), ddof=0)
+    np.testing.assert_allclose(spectral.covariance(state), expected, atol=1e-4)
+    np.testing.assert_allclose(shape.variance, [1, 1, 1, 0, 0], atol=1e-4)
+    assert same == 0 and not np.asarray(shape.error).any()
+
+
+def test_sets_of_other_classes_and_unknown_signals_are_named():
+    with pytest.raises(TypeError, match="features must be floating, found int32"):
+        spectral.statistics(np.ones((2, 2), np.int32), np.zeros(2, int), 1)
+    state = spectral.Statistics(*map(jnp.zeros, ((), 2, (2, 2), 3, (3, 2))))
+    other = state._replace(class_means=jnp.zeros((4, 2)))
+    with pytest.raises(ValueError, match=r"\(3, 2\) and \(4, 2\)"):
+        spectral.loss(state, other, spectral.identity())
+    mix: Any = "mix"
+    with pytest.raises(ValueError, match="none, mean or class, found 'mix'"):
+        spectral.loss(state, state, spectral.identity(), signal=mix)

@@ -1,0 +1,341 @@
+"""Tests of the run folder: round trips bit for bit, and what a kill or a full disk leaves."""
+
+import errno
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdd.data import files
+from jaxdd.runs.folder import store
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+def make_synthetic(**changes):
+    images = np.random.default_rng(0).normal(size=(3, 2, 4, 4, 3)).astype(np.float32)
+    labels = np.repeat(np.arange(3, dtype=np.int32)[:, None], 2, axis=1)
+    values = dict(images=images, labels=labels, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1))
+    return store.Synthetic(**(values | dict(provenance={"seed": 1, "ipc": 2}) | changes))
+
+
+def same_bits(one, other):
+    """Whether two pytrees agree in structure, dtypes and every bit (so that NaN equals NaN)."""
+    leaves, structure = jax.tree.flatten(one)
+    others, other_structure = jax.tree.flatten(other)
+    one, other = (
+        [(leaf.dtype, leaf.shape, np.asarray(leaf).tobytes()) for leaf in each]
+        for each in (leaves, others)
+    )
+    return structure == other_structure and one == other
+
+
+def names(folder):
+    return sorted(path.name for path in pathlib.Path(folder).iterdir())
+
+
+def run_python(script, **environment):
+    """Returns what a fresh interpreter prints, and what it complains about."""
+    command, environment = [sys.executable, "-W", "error", "-c", script], os.environ | environment
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return result.stdout, result.stderr
+
+
+# --- the run -----------------------------------------------------------------------------------
+
+
+def test_create_writes_the_configuration(tmp_path):
+    config = {"method": "dm", "rates": (1.0, 0.1), "kde": {"temperature": 0.5}}
+    folder = store.create(tmp_path / "deep" / "run", config)
+    assert folder == tmp_path / "deep" / "run" and names(folder) == ["config.json"]
+    assert files.read_json(folder / "config.json") == config | {"rates": [1.0, 0.1]}
+
+
+def test_create_refuses_a_name_that_no_folder_may_have(tmp_path):
+    with pytest.raises(ValueError, match="name of a run folder must not hold NUL, found 'a.x00b'"):
+        store.create("a\0b", {})
+
+
+def test_create_refuses_a_folder_with_a_run(tmp_path):
+    store.create(tmp_path, {"ipc": 1})
+    message = r"holds another run \(ipc is 1 there and 10 here\); choose another --out"
+    with pytest.raises(FileExistsError, match=message):
+        store.create(tmp_path, {"ipc": 10})
+    with pytest.raises(FileExistsError, match="this very run; pass --resume to continue it or"):
+        store.create(tmp_path, {"ipc": 1})
+
+
+def test_resume_continues_the_same_run_only(tmp_path):
+    config = {"ipc": 1, "kde": {"temperature": 0.5, "rule": "relative"}, "sizes": (1, 2)}
+    store.create(tmp_path, config, resume=True)
+    assert store.create(tmp_path, config, resume=True) == tmp_path
+    other = {"ipc": 1, "kde": {"temperature": 0.7, "rule": "relative"}, "seed": 3}
+    with pytest.raises(ValueError, match="cannot resume .* with another configuration") as error:
+        store.create(tmp_path, other, resume=True)
+    for part in (
+        "kde.temperature is 0.5 there and 0.7 here",
+        "seed is 'absent' there and 3 here",
+        "sizes is [1, 2] there and 'absent' here",
+    ):
+        assert part in str(error.value)
+    assert str(error.value).count(";") == 2, "what is the same is not named"
+    assert files.read_json(tmp_path / "config.json")["kde"]["temperature"] == 0.5
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_create_spares_other_peoples_folders(tmp_path, resume):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(FileExistsError, match=r"other files \(thesis.tex\)"):
+        store.create(tmp_path, {}, resume=resume)
+    assert names(tmp_path) == ["thesis.tex"]
+
+
+def test_create_starts_over_what_was_killed_at_birth(tmp_path):
+    (tmp_path / ".config.json.1234.tmp").write_text('{"ip')
+    assert store.create(tmp_path, {"ipc": 1}) == tmp_path
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("content, match", [('{"ip', "not readable as JSON"), ("3", "an object")])
+def test_create_names_a_corrupt_configuration(tmp_path, content, match, resume):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=f"config.json.*{match}"):
+        store.create(tmp_path, {}, resume=resume)
+
+
+def test_create_needs_a_dict(tmp_path):
+    with pytest.raises(TypeError, match="config must be a dict, found list"):
+        store.create(tmp_path / "run", [1])
+    assert not (tmp_path / "run").exists()
+
+
+# --- progress ----------------------------------------------------------------------------------
+
+
+def test_progress_returns_what_was_appended(tmp_path):
+    assert store.progress(tmp_path) == []
+    for step in range(3):
+        store.append(tmp_path, {"step": step, "loss": jnp.float32(step / 2)})
+        assert store.progress(tmp_path)[-1] == {"step": step, "loss": step / 2}
+    assert len(store.progress(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("cut", [b'{"step": 1, "lo', b"{", b'{"step": 1}', b"\xff"])
+def test_cut_last_line_is_ignored_and_replaced(tmp_path, cut):
+    store.append(tmp_path, {"step": 0})
+    with open(tmp_path / "progress.jsonl", "ab") as file:
+        file.write(cut)
+    assert store.progress(tmp_path) == [{"step": 0}]
+    store.append(tmp_path, {"step": 2})
+    assert store.progress(tmp_path) == [{"step": 0}, {"step": 2}]
+
+
+def test_a_deleted_folder_is_refused(tmp_path):
+    folder = store.create(tmp_path / "out", {})
+    store.check_there(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="out is gone, expected the folder that the run be"):
+        store.check_there(folder)
+
+
+def test_cut_first_line_is_replaced(tmp_path):
+    (tmp_path / "progress.jsonl").write_text('{"st')
+    store.append(tmp_path, {"step": 0})
+    assert store.progress(tmp_path) == [{"step": 0}]
+
+
+@pytest.mark.parametrize("line, match", [("{oops", "line 2 is not readable"), ("7", "line 2 must")])
+def test_corrupt_progress_is_named(tmp_path, line, match):
+    (tmp_path / "progress.jsonl").write_text('{"step": 0}\n' + line + '\n{"step": 1}\n')
+    with pytest.raises(ValueError, match=f"progress.jsonl, {match}"):
+        store.progress(tmp_path)
+
+
+def test_rewind_drops_later_records(tmp_path):
+    for step in (0, 10, 20, 30):
+        store.append(tmp_path, {"step": step})
+    store.append(tmp_path, {"note": "no step"})
+    store.rewind(tmp_path, 10)
+    assert store.progress(tmp_path) == [{"step": 0}, {"step": 10}, {"note": "no step"}]
+    store.append(tmp_path, {"step": 11})
+    assert store.progress(tmp_path)[-1] == {"step": 11}
+
+
+def test_rewind_on_a_full_disk_loses_nothing(tmp_path, full_disk):
+    for step in (0, 10):
+        store.append(tmp_path, {"step": step})
+    with pytest.raises(OSError, match="No space left"):
+        store.rewind(tmp_path, 0)
+    assert len(store.progress(tmp_path)) == 2 and names(tmp_path) == ["progress.jsonl"]
+
+
+# --- the synthetic set -------------------------------------------------------------------------
+
+
+def test_synthetic_round_trip(tmp_path):
+    synthetic = make_synthetic(provenance={"accuracy": np.float32(0.5), "loss": np.nan, "π": [1]})
+    store.write_synthetic(tmp_path / "a.npz", jax.tree.map(lambda x: x, synthetic))
+    found = store.read_synthetic(tmp_path / "a.npz")
+    np.testing.assert_array_equal(found.images, synthetic.images)
+    np.testing.assert_array_equal(found.labels, synthetic.labels)
+    np.testing.assert_array_equal(found.mean, np.float32([0.5, 0.4, 0.3]))
+    np.testing.assert_array_equal(found.std, np.float32([0.2, 0.2, 0.1]))
+    assert found.provenance == {"accuracy": 0.5, "loss": None, "π": [1]}
+    dtypes = [array.dtype.name for array in found[:4]]
+    assert dtypes == ["float32", "int32", "float32", "float32"]
+
+
+def test_synthetic_needs_neither_pickle_nor_jaxdd(tmp_path):
+    store.write_synthetic(tmp_path / "a.npz", make_synthetic(images=jnp.ones((3, 2, 4, 4, 3))))
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        assert set(arrays) == {"images", "labels", "mean", "std", "provenance"}
+        assert arrays["images"].shape == (3, 2, 4, 4, 3)
+        assert json.loads(str(arrays["provenance"])) == {"seed": 1, "ipc": 2}
+
+
+def test_same_set_gives_the_same_bytes(tmp_path):
+    for name in "ab":
+        store.write_synthetic(tmp_path / name, make_synthetic())
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "changes, error, match",
+    [
+        ({"images": np.zeros((3, 4, 4, 3), np.float32)}, ValueError, r"\[k, ipc, h, w, c\], found"),
+        ({"images": np.zeros((3, 2, 4, 4, 3))}, ValueError, "must be float32, found float64"),
+        ({"images": np.full((3, 2, 4, 4, 3), np.nan, np.float32)}, ValueError, "images .* NaN"),
+        ({"labels": np.zeros((3, 2), np.int64)}, ValueError, "labels must be int32, found int64"),
+        ({"labels": np.zeros(6, np.int32)}, ValueError, r"labels must have shape \(3, 2\), found"),
+        ({"mean": (0.5,)}, ValueError, r"mean must have shape \(3,\), found \(1,\)"),
+        (
+            {"labels": np.full((3, 2), 3, np.int32)},
+            ValueError,
+            r"labels must lie in 0\.\.2, found 3",
+        ),
+        ({"labels": np.full((3, 2), -1, np.int32)}, ValueError, "labels must lie in .*found -1"),
+        (
+            {"images": np.zeros((3, 2, 0, 4, 3), np.float32)},
+            ValueError,
+            r"must have shape.*0, 4, 3",
+        ),
+        ({"std": (0.5, 0.0, 0.5)}, ValueError, "std must be positive"),
+        ({"std": (0.5, np.inf, 0.5)}, ValueError, "std must be finite"),
+        ({"provenance": {"x": object()}}, TypeError, "expected values that JSON can hold"),
+        ({"provenance": None}, TypeError, "provenance must be a dict, found NoneType"),
+    ],
+)
+def test_bad_synthetic_is_not_written(tmp_path, changes, error, match):
+    with pytest.raises(error, match=match):
+        store.write_synthetic(tmp_path / "a.npz", make_synthetic(**changes))
+    assert names(tmp_path) == []
+
+
+def test_synthetic_on_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
+    store.write_synthetic(tmp_path / "a.npz", make_synthetic())
+
+    def savez(file, **_):
+        file.write(b"PK half a file")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", savez)
+    with pytest.raises(OSError, match="No space left"):
+        store.write_synthetic(tmp_path / "a.npz", make_synthetic(provenance={}))
+    assert names(tmp_path) == ["a.npz"]
+    assert store.read_synthetic(tmp_path / "a.npz").provenance == {"seed": 1, "ipc": 2}
+
+
+def test_damaged_synthetic_is_named_or_harmless(tmp_path):
+    """Cut anywhere the file is refused; a flipped byte is refused or (unused fields) harmless."""
+    path = tmp_path / "a.npz"
+    store.write_synthetic(path, make_synthetic())
+    good, data = store.read_synthetic(path), path.read_bytes()
+    for at in range(0, len(data), 17):
+        path.write_bytes(data[:at])
+        with pytest.raises(ValueError, match="a.npz is not a readable synthetic set"):
+            store.read_synthetic(path)
+        path.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
+        try:
+            found = store.read_synthetic(path)
+        except ValueError as error:
+            assert "a.npz" in str(error)
+        else:
+            assert same_bits(found[:4], good[:4]) and found.provenance == good.provenance
+
+
+@pytest.mark.parametrize("missing", store.Synthetic._fields)
+def test_missing_array_is_named(tmp_path, missing):
+    store.write_synthetic(tmp_path / "a.npz", make_synthetic())
+    with np.load(tmp_path / "a.npz") as stored:
+        np.savez(tmp_path / "b.npz", **{name: stored[name] for name in stored if name != missing})
+    with pytest.raises(ValueError, match=f"b.npz is not a readable synthetic set: .*{missing}"):
+        store.read_synthetic(tmp_path / "b.npz")
+
+
+def test_pickles_are_refused(tmp_path):
+    """An object array would run code when read."""
+    store.write_synthetic(tmp_path / "a.npz", make_synthetic())
+    with np.load(tmp_path / "a.npz") as stored:
+        arrays = dict(stored) | {"provenance": np.array({"seed": 1}, dtype=object)}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match="a.npz is not a readable .*: Object arrays cannot"):
+        store.read_synthetic(tmp_path / "a.npz")
+
+
+def test_absent_synthetic_is_simply_absent(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        store.read_synthetic(tmp_path / "a.npz")
+
+
+# --- weights -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, write",
+    [
+        ("w.npy", lambda path, w: np.save(path, w)),
+        ("w.npz", lambda path, w: np.savez(path, weights=w, log_density=w[1:])),
+        ("w.npz", lambda path, w: np.savez(path, mine=w)),
+        ("w.csv", lambda path, w: path.write_text("\n".join(map(str, w)))),
+        ("w.csv", lambda path, w: path.write_text("mine\n" + "\n".join(map(str, w)))),
+        ("w.csv", np.savetxt),
+        ("w.CSV", lambda path, w: path.write_text(
+            "\ufefffile, Weight\r\n" + "".join(f"a.png,{x}\r\n" for x in w)
+        )),
+    ],
+    ids=["npy", "npz", "npz of one", "csv", "csv with a heading", "savetxt", "csv with columns"],
+)  # fmt: skip
+def test_weights_of_anybodys_are_read(tmp_path, name, write):
+    expected = np.array([0.5, 2, 0, 1e-3])
+    write(tmp_path / name, expected)
+    np.testing.assert_array_equal(store.read_weights(tmp_path / name, count=4), expected)
+
+
+@pytest.mark.parametrize(
+    "name, content, match",
+    [
+        ("w.txt", b"1\n2\n", "weights must be in .npy, .npz or .csv, found"),
+        ("w.npy", b"not an array", "w.npy does not hold weights"),
+        ("w.npz", b"not arrays", "w.npz does not hold weights"),
+        ("w.csv", b"a,b\n1,2\n", "w.csv does not hold weights: no column weight or weights among"),
+        ("w.csv", b"weight\n1\nx\n", "w.csv does not hold weights: could not convert .*'x'"),
+        ("w.csv", b"1\n2\n3\n", "does not hold the weights of 2 samples, found shape"),
+        ("w.csv", b"1\n-2\n", "w.csv: weights must be finite and at least 0, found -2.0..1.0"),
+        ("w.csv", b"1\nnan\n", "w.csv: weights must be finite and at least 0"),
+        ("w.csv", b"3e38\n3e38\n", r"w.csv: weights must have a sum in float32, found 6e\+38"),
+        ("w.csv", b"", "w.csv does not hold weights"),
+        ("w.npy", b"", "w.npy does not hold weights"),
+        ("w.npy", b"PK\x03\x04", "w.npy does not hold weights"),
+        ("w.csv", b"file,weight\na.png\n", "w.csv does not hold weights"),
+    ],
+)
+def test_what_holds_no_weights_is_named(tmp_path, name, content, match):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=match):
+        store.read_weights(tmp_path / name, count=2)

@@ -1,0 +1,570 @@
+"""Tests of the pictures: valid files, the pixels that they must show, and nothing left behind."""
+
+import contextlib
+import errno
+import pathlib
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.text import Text
+from PIL import Image
+
+from jaxdd.runs.reports import plot
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.1, 0.5)
+BLUE, VERMILION, GREY = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x4D, 0x4D, 0x4D)
+
+
+def constant(color, *, k=2, ipc=3, size=8):
+    """Returns normalised images of one colour, pixels in [0, 1]."""
+    pixels = np.broadcast_to(np.float32(color), (k, ipc, size, size, len(color)))
+    return (pixels - np.float32(MEAN)) / np.float32(STD)
+
+
+def pixels(path):
+    """Returns the RGB pixels of a PNG file, after a look at its format, background and size."""
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        image.load()
+        array = np.asarray(image.convert("RGB"))
+    assert (array[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all(), "the corners are white"
+    assert 150 <= array.shape[0] <= 4000 and 150 <= array.shape[1] <= 4000
+    return array
+
+
+def share(path, color):
+    """Returns the share of the pixels that have exactly this colour."""
+    return (pixels(path) == np.array(color)).all(-1).mean()
+
+
+def data(n=60, k=3):
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % k
+    attributes = np.where(rng.random(n) < 0.2, (labels + 1) % k, labels)
+    weights = np.where(attributes == labels, 1.0, 5.0)
+    for label in range(k):
+        weights[labels == label] /= weights[labels == label].sum()
+    embeddings = rng.normal(size=(n, 16)) + 5 * np.eye(16)[labels]
+    return weights, labels, attributes, embeddings
+
+
+ROWS = {
+    "random": {
+        "accuracy": {"mean": 0.5, "std": 0.1, "n": 5},
+        "aligned": {"mean": 0.9, "std": 0.0, "n": 5},
+        "conflicting": {"mean": 0.4, "std": 0.1, "n": 5},
+        "worst_group": None,
+    },
+    "DM with a name that is too long for one line": {
+        "accuracy": {"mean": 1.0, "std": 0.2, "n": 3},
+        "conflicting": {"mean": float("nan"), "std": float("nan"), "n": 0},
+    },
+}
+
+
+def grid(path):
+    plot.synthetic_grid(path, constant((1, 0, 0)), mean=MEAN, std=STD, title="red")
+
+
+def comparison(path):
+    sets = {"red": constant((1, 0, 0)), "green": constant((0, 1, 0))}
+    plot.comparison(path, sets, mean=MEAN, std=STD, titles={"red": "all red: 31 %"})
+
+
+def weights(path):
+    plot.weights_by_group(path, *data()[:3], [0, 1, 2])
+
+
+def embeddings(path):
+    plot.embedding_map(path, data()[3], data()[1], data()[2])
+
+
+def bars(path):
+    plot.accuracy_bars(path, ROWS)
+
+
+ALL = [grid, comparison, weights, embeddings, bars]
+
+
+@pytest.mark.parametrize("draw", ALL)
+def test_picture_is_a_png_and_always_the_same(tmp_path, draw):
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / "figures" / name)
+    array = pixels(tmp_path / "figures" / "a.png")
+    assert len(np.unique(array.reshape(-1, 3), axis=0)) > 2
+    first, second = ((tmp_path / "figures" / name).read_bytes() for name in ("a.png", "b.png"))
+    assert first == second
+
+
+@pytest.mark.parametrize("draw", ALL)
+def test_failing_to_write_leaves_the_old_file(tmp_path, draw, monkeypatch):
+    from matplotlib.figure import Figure
+
+    def savefig(self, path, **_):
+        pathlib.Path(path).write_bytes(b"half a picture")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a.png").write_bytes(b"old")
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    with pytest.raises(OSError, match="No space left"):
+        draw(tmp_path / "a.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == b"old"
+
+
+def test_matplotlib_is_imported_late_and_left_as_it_was(tmp_path):
+    """Neither pyplot nor changed settings (but the backend, whose look-up imports pyplot)."""
+    script = f"""
+import sys
+import jaxdd.runs.reports.plot
+assert "matplotlib" not in sys.modules
+import matplotlib
+matplotlib.rcParams["savefig.bbox"] = "tight"
+settings = lambda: {{k: matplotlib.rcParams[k] for k in matplotlib.rcParams if k != "backend"}}
+before = settings()
+rows = {{"random": {{"accuracy": {{"mean": 0.5, "std": 0.1, "n": 5}}}}}}
+jaxdd.runs.reports.plot.accuracy_bars({str(tmp_path / "a.png")!r}, rows)
+assert "matplotlib.pyplot" not in sys.modules
+assert settings() == before
+"""
+    command = [sys.executable, "-W", "error", "-c", script]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert pixels(tmp_path / "a.png").shape == (690, 1000, 3)
+
+
+# --- images ------------------------------------------------------------------------------------
+
+
+def test_grid_shows_denormalised_pixels(tmp_path):
+    """Six red images of 8 pixels, each enlarged twelve times: 6 (8 * 12)^2 red pixels."""
+    grid(tmp_path / "a.png")
+    found = pixels(tmp_path / "a.png")
+    assert (found == (255, 0, 0)).all(-1).sum() == 6 * 96**2
+
+
+@pytest.mark.parametrize("value, shown", [(-0.5, 0), (0.2, 51), (2.0, 255), (np.nan, 0)])
+def test_pixels_are_scaled_and_clipped(tmp_path, value, shown):
+    """0.2 of full brightness is 0.2 * 255 = 51; what lies outside is clipped."""
+    plot.synthetic_grid(tmp_path / "a.png", constant((value, 1, 0)), mean=MEAN, std=STD)
+    assert share(tmp_path / "a.png", (shown, 255, 0)) > 0.3
+
+
+def test_rows_are_classes_and_columns_are_images(tmp_path):
+    """Class 0 is red then blue, class 1 green then black; the quarters must lie in that order."""
+    colors = np.float32([[(1, 0, 0), (0, 0, 1)], [(0, 1, 0), (0, 0, 0)]])
+    images = np.broadcast_to(colors[:, :, None, None], (2, 2, 8, 8, 3))
+    images = (images - np.float32(MEAN)) / np.float32(STD)
+    plot.synthetic_grid(tmp_path / "a.png", images, mean=MEAN, std=STD)
+    found = pixels(tmp_path / "a.png")
+
+    def centre(color):
+        return np.argwhere((found == color).all(-1)).mean(0)
+
+    red, blue, green = centre((255, 0, 0)), centre((0, 0, 255)), centre((0, 255, 0))
+    np.testing.assert_allclose(blue - red, (0, 102), atol=1e-6)
+    np.testing.assert_allclose(green - red, (102, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "channels, shown",
+    [(1, (255, 255, 255)), (2, (128, 128, 128)), (3, (255, 0, 255)), (5, (255, 0, 255))],
+)
+def test_any_number_of_channels(tmp_path, channels, shown):
+    """Channels 1, 0, 1, 0, 1: one is grey, two are averaged to 0.5, of more the first three."""
+    value = np.array([1, 0, 1, 0, 1][:channels], np.float32)
+    images = np.broadcast_to((value - 0.5) / 0.5, (2, 3, 8, 8, channels))
+    half = (0.5,) * channels
+    plot.synthetic_grid(tmp_path / "a.png", images, mean=half, std=half)
+    assert share(tmp_path / "a.png", shown) > 0.3
+
+
+def test_jax_and_low_precision_images(tmp_path):
+    images = jnp.asarray(constant((1, 0, 0)), jnp.bfloat16)
+    plot.synthetic_grid(tmp_path / "a.png", images, mean=jnp.array(MEAN), std=jnp.array(STD))
+    found = pixels(tmp_path / "a.png")
+    assert ((found[..., 0] > 250) & (found[..., 1:] < 5).all(-1)).mean() > 0.3
+
+
+@pytest.mark.parametrize(
+    "k, ipc, columns, rows_drawn, columns_drawn",
+    [(2, 50, None, 2, 10), (30, 1, None, 20, 1), (2, 50, 12, 2, 12), (2, 3, 12, 2, 3)],
+)
+def test_large_sets_are_capped(tmp_path, k, ipc, columns, rows_drawn, columns_drawn):
+    images = constant((1, 0, 0), k=k, ipc=ipc)
+    plot.synthetic_grid(tmp_path / "a.png", images, mean=MEAN, std=STD, columns=columns)
+    found = pixels(tmp_path / "a.png")
+    assert (found == (255, 0, 0)).all(-1).sum() == rows_drawn * columns_drawn * 96**2
+    noted = (found[-40:] != 255).any()
+    assert noted == (rows_drawn < k or columns_drawn < ipc), "a note says what is left out"
+
+
+def test_large_images_are_averaged(tmp_path):
+    """A chessboard of 200 x 200 single pixels is mean grey when drawn at half of its size."""
+    board = np.indices((200, 200)).sum(0) % 2
+    images = np.broadcast_to((board[..., None] - 0.5) / 0.5, (1, 2, 200, 200, 1))
+    plot.synthetic_grid(tmp_path / "a.png", images, mean=(0.5,), std=(0.5,))
+    found = pixels(tmp_path / "a.png")[:, 60:]
+    assert (found == 128).all(-1).sum() == 2 * 100**2
+
+
+def test_a_long_title_takes_more_lines_not_more_width(tmp_path):
+    images = constant((1, 0, 0))
+    plot.synthetic_grid(tmp_path / "a.png", images, mean=MEAN, std=STD, title="short")
+    plot.synthetic_grid(tmp_path / "b.png", images, mean=MEAN, std=STD, title="long words " * 9)
+    short, long = pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png")
+    assert long.shape[1] == short.shape[1] and long.shape[0] > short.shape[0] + 50
+    assert (long[:, -20:] == 255).all(), "nothing is cut off at the right"
+
+
+def test_a_picture_for_a_notebook_has_the_sets_side_by_side():
+    """Red, a white gap of 6 pixels, green; two classes of 8 pixels with a gap of one, doubled."""
+    red, green = constant((1, 0, 0), ipc=1), constant((0, 1, 0), ipc=2)
+    found = np.asarray(plot.picture(red, green, mean=MEAN, std=STD))
+    assert found.shape == (2 * 17, 2 * (8 + 6 + 17), 3)
+    assert (found[0, :16] == (255, 0, 0)).all() and (found[0, 28:44] == (0, 255, 0)).all()
+    assert (found[:, 16:28] == 255).all() and (found[16:18] == 255).all()
+    assert (np.asarray(plot.picture(np.ones((1, 1, 4, 4, 3)), scale=1)) == 255).all()
+
+
+@pytest.mark.parametrize("sets", [(), (constant((1, 0, 0)), constant((1, 0, 0), k=3))])
+def test_a_picture_needs_sets_of_one_height(sets):
+    with pytest.raises(ValueError, match="equally many classes"):
+        plot.picture(*sets, mean=MEAN, std=STD)
+
+
+def test_comparison_shows_the_sets_side_by_side(tmp_path):
+    comparison(tmp_path / "a.png")
+    found = pixels(tmp_path / "a.png")
+    red, green = ((found == color).all(-1).nonzero() for color in ((255, 0, 0), (0, 255, 0)))
+    assert len(red[0]) == len(green[0]) == 6 * 64**2
+    assert red[1].max() < green[1].min() and red[0].min() == green[0].min()
+
+
+@pytest.mark.parametrize("number", [1, 4, 9])
+def test_comparison_of_many_sets_stays_readable(tmp_path, number):
+    sets = {f"set {i}": constant((1, 0, 0), ipc=10) for i in range(number)}
+    plot.comparison(tmp_path / "a.png", sets, mean=MEAN, std=STD)
+    drawn = {1: 10, 4: 6, 9: 2}[number]
+    red = (pixels(tmp_path / "a.png") == (255, 0, 0)).all(-1).sum()
+    assert red == number * 2 * drawn * 64**2
+
+
+@pytest.mark.parametrize(
+    "changes, error, match",
+    [
+        ({"images": np.zeros((3, 8, 8, 3))}, ValueError, r"h, w, c\], found \(3, 8, 8, 3\)"),
+        ({"images": np.zeros((2, 0, 8, 8, 3))}, ValueError, r"found \(2, 0, 8, 8, 3\)"),
+        ({"images": np.zeros((2, 1, 8, 8, 3), np.uint8)}, TypeError, "not integers: found uint8"),
+        ({"mean": 0.5}, ValueError, r"mean must have shape \(3,\), found \(\)"),
+        ({"std": (1.0, 1.0)}, ValueError, r"std must have shape \(3,\), found \(2,\)"),
+        ({"columns": 0}, ValueError, "columns must be at least 1, found 0"),
+    ],
+)
+def test_grid_refuses_bad_input(tmp_path, changes, error, match):
+    values = {"images": constant((1, 0, 0)), "mean": MEAN, "std": STD} | changes
+    with pytest.raises(error, match=match):
+        plot.synthetic_grid(tmp_path / "a.png", values.pop("images"), **values)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "sets, titles, match",
+    [
+        ({}, None, "at least one synthetic set"),
+        ({"a": constant((1, 0, 0))}, {"b": "B"}, r"unknown sets \['b'\], expected .* \['a'\]"),
+        ({"a": constant((1, 0, 0)), "b": constant((1, 0, 0), k=3)}, None, "{'a': 2, 'b': 3}"),
+    ],
+)
+def test_comparison_refuses_bad_input(tmp_path, sets, titles, match):
+    with pytest.raises(ValueError, match=match):
+        plot.comparison(tmp_path / "a.png", sets, mean=MEAN, std=STD, titles=titles)
+
+
+# --- data --------------------------------------------------------------------------------------
+
+
+def blend(color, alpha=0.65):
+    """Returns the colour of a bar of that opacity on white."""
+    return tuple(round(255 * (1 - alpha) + alpha * value) for value in color)
+
+
+def near(path, color):
+    return (np.abs(pixels(path).astype(int) - blend(color)).max(-1) <= 1).mean()
+
+
+def test_weights_tell_the_groups_apart(tmp_path):
+    """Conflicting samples weigh five times as much: their bars lie to the right."""
+    weights(tmp_path / "a.png")
+    found = pixels(tmp_path / "a.png").astype(int)[120:]
+    blue, vermilion = (
+        np.nonzero(np.abs(found - blend(color)).max(-1) <= 1)[1] for color in (BLUE, VERMILION)
+    )
+    assert len(blue) > 1000 and len(vermilion) > 1000
+    assert np.median(blue) < np.median(vermilion)
+
+
+def test_weights_without_attributes_are_one_histogram(tmp_path):
+    plot.weights_by_group(tmp_path / "a.png", *data()[:2])
+    assert near(tmp_path / "a.png", GREY) > 0.01
+    assert near(tmp_path / "a.png", BLUE) == near(tmp_path / "a.png", VERMILION) == 0
+
+
+@pytest.mark.parametrize("case", ["uniform", "zeros", "no conflict", "one class missing", "tiny"])
+def test_weights_of_special_cases(tmp_path, case):
+    weights, labels, attributes, _ = data()
+    if case == "uniform":
+        weights = np.full(60, 1 / 20)
+    if case == "zeros":
+        weights[:30] = 0
+    if case == "no conflict":
+        attributes = labels
+    if case == "one class missing":
+        keep = labels != 1
+        weights, labels, attributes = weights[keep], labels[keep], attributes[keep]
+    if case == "tiny":
+        weights[5] = 1e-300
+    plot.weights_by_group(tmp_path / "a.png", jnp.asarray(weights), labels, attributes, (0, 1, 2))
+    assert pixels(tmp_path / "a.png").shape == (660, 1050, 3)
+
+
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"labels": np.zeros(59, int)}, "weights and labels .* found 60 and 59"),
+        ({"attributes": np.zeros(59, int)}, "labels and attributes .* found 60 and 59"),
+        ({"weights": np.ones((60, 1))}, r"weights must have shape \[n\], found \(60, 1\)"),
+        ({"weights": np.full(60, np.nan)}, "weights must be finite"),
+        ({"weights": np.full(60, -1.0)}, "not negative"),
+        ({"weights": np.zeros(60)}, "not all zero"),
+        ({"attributes": None}, "together, found only one"),
+        ({"aligned": None}, "together, found only one"),
+        ({"aligned": (0, 1)}, r"aligned must have shape .* found shape \(2,\).* from 0 to 2"),
+    ],
+)
+def test_weights_refuse_bad_input(tmp_path, changes, match):
+    weights, labels, attributes, _ = data()
+    values = dict(weights=weights, labels=labels, attributes=attributes, aligned=(0, 1, 2))
+    with pytest.raises(ValueError, match=match):
+        plot.weights_by_group(tmp_path / "a.png", **(values | changes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_principal_components_are_those_of_the_covariance():
+    """Variance along and share of each axis: the eigenvalues of the covariance matrix."""
+    embeddings = np.random.default_rng(0).normal(size=(50, 6)) * [5, 3, 1, 1, 1, 1] + 100
+    points, shares = plot._principal(embeddings)
+    values = np.linalg.eigvalsh(np.cov(embeddings.T, bias=True))[::-1]
+    np.testing.assert_allclose(points.var(0), values[:2])
+    np.testing.assert_allclose(shares, values[:2] / values.sum())
+    np.testing.assert_allclose(points.T @ points / 50, np.diag(values[:2]), atol=1e-9)
+
+
+def test_map_has_one_panel_for_each_known_group(tmp_path):
+    _, labels, attributes, embeddings = data()
+    plot.embedding_map(tmp_path / "one.png", embeddings, labels)
+    plot.embedding_map(tmp_path / "two.png", embeddings, labels, attributes)
+    assert pixels(tmp_path / "one.png").shape == (840, 980, 3)
+    assert pixels(tmp_path / "two.png").shape == (840, 1840, 3)
+
+
+def test_map_samples_large_sets(tmp_path, monkeypatch):
+    sizes = []
+
+    def principal(embeddings):
+        sizes.append(embeddings.shape)
+        return embeddings[:, :2], (0.5, 0.5)
+
+    monkeypatch.setattr(plot, "_principal", principal)
+    embeddings = np.random.default_rng(0).normal(size=(4000, 8))
+    plot.embedding_map(tmp_path / "a.png", embeddings, np.arange(4000) % 100)
+    assert sizes == [(3000, 8)]
+
+
+@pytest.mark.parametrize("embeddings", [np.ones((60, 4)), np.arange(60.0)[:, None]])
+def test_map_of_flat_embeddings(tmp_path, embeddings):
+    """All samples at one point, or on a line: no variance to share, no second component."""
+    plot.embedding_map(tmp_path / "a.png", jnp.asarray(embeddings), data()[1])
+    assert pixels(tmp_path / "a.png").shape == (840, 980, 3)
+
+
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"embeddings": np.zeros(60)}, r"embeddings must have shape \[n, d\], found \(60,\)"),
+        ({"embeddings": np.full((60, 2), np.inf)}, "embeddings must be finite"),
+        ({"labels": np.zeros(12, int)}, "found 60, 12 and 60"),
+        ({"attributes": np.zeros(12, int)}, "found 60, 60 and 12"),
+        ({"attributes": np.zeros((60, 1))}, r"bias attribute must have shape \[n\]"),
+    ],
+)
+def test_map_refuses_bad_input(tmp_path, changes, match):
+    _, labels, attributes, embeddings = data()
+    values = dict(embeddings=embeddings, labels=labels, attributes=attributes) | changes
+    with pytest.raises(ValueError, match=match):
+        plot.embedding_map(tmp_path / "a.png", **values)
+
+
+# --- results -----------------------------------------------------------------------------------
+
+
+def test_bars_have_the_height_of_their_means(tmp_path):
+    """Aligned 0.9 against 0.45 of conflicting: bars of twice the height, on the same floor."""
+    rows = {"DM": {"aligned": {"mean": 0.9}, "conflicting": {"mean": 0.45, "std": 0.0, "n": 1}}}
+    plot.accuracy_bars(tmp_path / "a.png", rows)
+    found = pixels(tmp_path / "a.png")[100:]
+    heights = [(found == color).all(-1).sum(0).max() for color in (BLUE, VERMILION)]
+    assert heights[0] > 300 and abs(heights[0] / heights[1] - 2) < 0.02
+
+
+def test_bars_leave_out_what_is_not_known(tmp_path):
+    """The worst group is None or missing in all rows: its colour does not even reach the legend."""
+    bars(tmp_path / "a.png")
+    assert share(tmp_path / "a.png", (0xCC, 0x79, 0xA7)) == 0
+    assert min(share(tmp_path / "a.png", color) for color in (GREY, BLUE, VERMILION)) > 0.01
+
+
+@pytest.mark.parametrize(
+    "rows, match",
+    [
+        ({}, "at least one accuracy"),
+        ({"DM": {"aligned": None}}, "at least one accuracy"),
+        ({"DM": {"best_group": None}}, r"DM has unknown groups \['best_group'\], expected some of"),
+        ({"DM": {"aligned": {"mean": 0.5, "sd": 1}}}, r"aligned of DM has unknown .* \['sd'\]"),
+        ({"DM": {"aligned": {"mean": 50.0}}}, r"aligned of DM must be in \[0, 1\], found 50.0"),
+    ],
+)
+def test_bars_refuse_bad_input(tmp_path, rows, match):
+    with pytest.raises(ValueError, match=match):
+        plot.accuracy_bars(tmp_path / "a.png", rows)
+
+
+def test_curves_are_drawn_in_their_colours(tmp_path):
+    lines = {"none": ([1, 2, 3], [9.0, 2.0, 0.5]), "kde": ([1, 2, 3], [8.0, 1.0, 0.4])}
+    plot.curves(tmp_path / "a.png", {"loss": lines, "accuracy, %": {"kde": ([2, 3], [50, 60])}})
+    colors = [tuple(bytes.fromhex(color[1:])) for color in plot._CATEGORIES]
+    assert min(share(tmp_path / "a.png", color) for color in colors[:2]) > 1e-4
+    assert share(tmp_path / "a.png", colors[2]) == 0
+    for panels in ({}, {"loss": {}}, {"loss": {"kde": ([1, 2], [1.0])}}):
+        with pytest.raises(ValueError, match="as many x as y"):
+            plot.curves(tmp_path / "b.png", panels)
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
+BLINDNESS = {
+    "none": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+               [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+               [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+               [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_colours_stay_apart_for_colour_blind_readers(kind):
+    """Distances in CIELAB (D65); 2.3 is just noticed, 10 is seen at a glance."""
+    to_xyz = np.array(
+        [[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]]
+    )
+    srgb = np.array([list(bytes.fromhex(color[1:])) for color in plot._CATEGORIES]) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(BLINDNESS[kind]).T, 0, 1)
+    xyz = seen @ to_xyz.T / to_xyz.sum(1)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    lab = np.stack([116 * f[:, 1], 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
+    distances = np.linalg.norm(lab[:, None] - lab, axis=-1) + 1e3 * np.eye(len(lab))
+    assert distances.min() > 30
+
+
+@pytest.mark.parametrize("form", ["svg", "pdf"])
+def test_vector_figures_are_always_the_same_and_hold_the_pictures(tmp_path, form):
+    for name in ("a", "b"):
+        grid(tmp_path / f"{name}.{form}")
+    first, second = ((tmp_path / f"{name}.{form}").read_bytes() for name in ("a", "b"))
+    assert first == second and (b"<image" if form == "svg" else b"/Image") in first
+    assert first.startswith(b"%PDF" if form == "pdf" else b"<?xml")
+
+
+def test_names_stand_where_numbers_would(tmp_path):
+    """Class names in the margin, which is as wide as they need; what TeX would read is shown."""
+    names = ["$a$ cat", "a dog with a name that is too long for any margin"]
+    sets = dict(mean=MEAN, std=STD)
+    plot.synthetic_grid(tmp_path / "a.svg", constant((1, 0, 0)), class_names=names, **sets)
+    text = (tmp_path / "a.svg").read_text()
+    assert "<!-- a dog with a … -->" in text and "cat -->" in text
+    plot.synthetic_grid(tmp_path / "a.png", constant((1, 0, 0)), class_names=names, **sets)
+    plot.synthetic_grid(tmp_path / "b.png", constant((1, 0, 0)), **sets)
+    assert pixels(tmp_path / "a.png").shape[1] > pixels(tmp_path / "b.png").shape[1] + 100
+    with pytest.raises(ValueError, match="there are 1 names, found the code 1"):
+        plot.synthetic_grid(tmp_path / "c.png", constant((1, 0, 0)), class_names=["x"], **sets)
+
+
+def test_heat_maps_colour_values_by_their_place_in_the_limits(tmp_path):
+    """Zero is the darkest colour of viridis, one the brightest; NaN is left white."""
+    matrix = [[0.0, 1.0], [np.nan, 1.0]]
+    sides = dict(rows={"h": (0.1, 0.2)}, columns={"set": ("none", "kde")})
+    plot.heat_maps(tmp_path / "a.png", {"mass": matrix, "balance": matrix}, **sides)
+    dark, bright = share(tmp_path / "a.png", (68, 1, 84)), share(tmp_path / "a.png", (253, 231, 36))
+    assert dark > 0.05 and 1.6 < bright / dark < 2.4
+    plot.heat_maps(tmp_path / "b.png", {"mass": matrix}, **sides, limits=(1.0, 3.0))
+    assert share(tmp_path / "b.png", (253, 231, 36)) == 0
+
+
+@pytest.mark.parametrize(
+    "down, along",
+    [
+        (["bgfmnist, dsa, 1, 0.05", "ccifar10, dsa, 1, 0.05"], ["none", "kde"]),
+        ([0.05], [1.0]),
+        ([str(n) for n in range(7)], ["random-kde and more"] * 5),
+    ],
+    ids=["long", "one", "many"],
+)
+def test_heat_maps_have_room_for_their_texts(tmp_path, monkeypatch, down, along):
+    """Nothing is cut off, nothing is written over another."""
+    figures, original = [], plot._figure
+
+    @contextlib.contextmanager
+    def kept(*args, **options):
+        with original(*args, **options) as figure:
+            figures.append(figure)
+            yield figure
+
+    monkeypatch.setattr(plot, "_figure", kept)
+    panels = {
+        f"Accuracy, {kind} test samples": np.zeros((len(down), len(along)))
+        for kind in ("all", "conflicting")
+    }
+    sides = dict(rows={"dataset, method, ipc, conflict": down}, columns={"synthetic set": along})
+    plot.heat_maps(tmp_path / "a.png", panels, **sides)
+    (figure,) = figures
+    drawn = [
+        text
+        for axes in figure.axes
+        for text in axes.findobj(Text)
+        if text.get_text() and text.get_visible()
+    ]
+    places = [text.get_window_extent() for text in drawn]
+    assert len(drawn) >= len(down) + 2 * len(along) + 5
+    for i, place in enumerate(places):
+        assert figure.bbox.x0 <= place.x0 and place.x1 <= figure.bbox.x1, drawn[i]
+        assert figure.bbox.y0 <= place.y0 and place.y1 <= figure.bbox.y1, drawn[i]
+        assert not any(place.overlaps(other) for other in places[:i]), drawn[i]
+
+
+@pytest.mark.parametrize("panels", [{}, {"mass": np.zeros((2, 3))}])
+def test_heat_maps_refuse_bad_input(tmp_path, panels):
+    with pytest.raises(ValueError, match=r"must be matrices of shape \(2, 2\), found"):
+        plot.heat_maps(tmp_path / "a.png", panels, rows={"h": (1, 2)}, columns={"τ": (1, 2)})
+
+
+def test_first_images_of_each_class_white_where_there_are_fewer():
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((2, 2, 1), np.uint8)
+    labels, order = np.array([1, 0, 1, 1, 2]), np.array([3, 4, 1, 0, 2])
+    found = plot.by_class(images, labels, order, num_classes=2, columns=2)[..., 0, 0, 0]
+    np.testing.assert_allclose(found * 255, [[1, 255], [3, 0]], rtol=1e-6)

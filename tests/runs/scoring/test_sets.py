@@ -1,0 +1,159 @@
+"""Sets of anybody: every form gives the same images, and what is none is refused."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxdd.data import datasets
+from jaxdd.methods import zca
+from jaxdd.runs.folder import store
+from jaxdd.runs.scoring import sets
+
+K, IPC, SIZE = 2, 3, (4, 6, 3)
+PIXELS = np.random.default_rng(0).integers(0, 256, (K * IPC, *SIZE), dtype=np.uint8)
+LABELS = np.arange(K).repeat(IPC)
+DATA = datasets.from_arrays(
+    np.random.default_rng(1).integers(0, 256, (20, *SIZE), dtype=np.uint8), np.arange(20) % K
+)
+MEAN, STD = np.float32(DATA.mean), np.float32(DATA.std)
+NORMAL = (PIXELS / np.float32(255) - MEAN) / STD
+CHANNELS_FIRST = NORMAL.transpose(0, 3, 1, 2)
+
+
+def ours(path):
+    """Normalised by other moments than those of the data."""
+    mean, std = np.float32((0.5, 0.4, 0.3)), np.float32((0.2, 0.3, 0.4))
+    images = ((PIXELS / np.float32(255) - mean) / std).reshape(K, IPC, *SIZE)
+    labels = LABELS.reshape(K, IPC).astype(np.int32)
+    store.write_synthetic(path / "set.npz", store.Synthetic(images, labels, mean, std, {}))
+    return path / "set.npz"
+
+
+def npz(**arrays):
+    def write(path):
+        np.savez(path / "set.npz", **arrays)
+        return path / "set.npz"
+
+    return write
+
+
+def png(path):
+    for i, (image, label) in enumerate(zip(PIXELS, LABELS, strict=True)):
+        (path / "set" / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path / "set" / str(label) / f"{i}.png")
+    return path / "set"
+
+
+def pt(found, name="set.pt"):
+    def write(path):
+        torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+        tensors = lambda x: (
+            torch.tensor(x)
+            if isinstance(x, np.ndarray)
+            else {k: tensors(v) for k, v in x.items()}
+            if isinstance(x, dict)
+            else [tensors(v) for v in x]
+            if isinstance(x, list)
+            else x
+        )
+        for file, content in found.items() if name is None else [(name, found)]:
+            torch.save(tensors(content), path / file)
+        return path / (name or "images_best.pt")
+
+    return write
+
+
+FORMS = {
+    "jaxdd": (ours, "normalised"),
+    "uint8": (npz(images=PIXELS, labels=LABELS), "uint8"),
+    "x and y, channels first": (npz(x=PIXELS.transpose(0, 3, 1, 2), y=LABELS), "uint8"),
+    "pixels in [0, 1]": (npz(images=PIXELS / 255, labels=LABELS), "in [0, 1]"),
+    "normalised, class by class": (npz(images=NORMAL.reshape(K, IPC, *SIZE)), "normalised"),
+    "png": (png, "uint8"),
+    "DC": (
+        pt({"data": [[CHANNELS_FIRST, LABELS]], "accs_all_exps": {"ConvNet": [np.float64(0.5)]}}),
+        "normalised",
+    ),
+    "pair": (pt([CHANNELS_FIRST, LABELS]), "normalised"),
+    "MTT": (pt({"images_best.pt": CHANNELS_FIRST, "labels_best.pt": LABELS}, None), "normalised"),
+    "MTT without labels": (pt(CHANNELS_FIRST), "normalised"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_images(form, tmp_path):
+    write, pixels = FORMS[form]
+    found = sets.read(write(tmp_path), DATA)
+    np.testing.assert_allclose(found.images, NORMAL, atol=2e-6)
+    np.testing.assert_array_equal(found.labels, LABELS)
+    assert found.images.dtype == np.float32 and found.labels.dtype == np.int32
+    assert found.about["pixels"] == pixels
+    first = form in ("x and y, channels first", "DC", "pair", "MTT", "MTT without labels")
+    assert found.about["layout"] == ("nchw" if first else "nhwc")
+
+
+def test_a_set_of_other_code_is_seen_through_a_whitening_of_the_data(tmp_path):
+    found = sets.read(ours(tmp_path), DATA)
+    with pytest.warns(UserWarning, match="ZCA of .* is regularised"):
+        seen = sets.whitened(found, DATA)
+        expected = zca.fit(datasets.pool(DATA))
+    np.testing.assert_array_equal(seen.whitening.matrix, expected.matrix)
+    assert found.whitening is None and seen.about.keys() == {*found.about, "whitening"}
+
+
+def test_images_in_images_are_taken_apart(tmp_path):
+    data = DATA._replace(train=DATA.train._replace(images=DATA.train.images[:, :4, :4]))
+    path = npz(images=PIXELS[:, :4, :4], labels=LABELS)(tmp_path)
+    found = sets.read(path, data, factor=2)
+    assert found.images.shape == (4 * K * IPC, 4, 4, 3)
+    np.testing.assert_array_equal(found.labels, LABELS.repeat(4))
+
+
+BAD = {
+    "other shape": (npz(images=PIXELS[:, :3], labels=LABELS), r"\[m, 4, 6, 3\] or \[m, 3, 4, 6\]"),
+    "no images": (npz(y=LABELS), "must hold images and labels, found y"),
+    "float labels": (npz(images=PIXELS, labels=LABELS / 1), "labels must be 6 integers.*float64"),
+    "labels too few": (npz(images=PIXELS, labels=LABELS[:2]), r"6 integers.*\(2,\)"),
+    "another class": (
+        npz(images=PIXELS, labels=LABELS + 1),
+        r"labels must lie in 0..1, found 1..2",
+    ),
+    "no labels, uneven": (npz(images=PIXELS[:5]), "class by class, as many for each of 2 classes"),
+    "nan": (npz(images=NORMAL * np.nan, labels=LABELS), "finite, found NaN"),
+    "0..255 as floats": (npz(images=PIXELS / 1.0, labels=LABELS), r"\[0, 1\] or be normalised"),
+    "int64": (npz(images=PIXELS.astype(int), labels=LABELS), "uint8 or floating, found int64"),
+    "a pickle": (pt({"data": DATA}), "tensors alone"),
+    "no tensor": (pt({"accs": 3}), "tensors alone: found NoneType for the images"),
+    "an empty list": (pt([]), "tensors alone"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_no_set_is_refused(case, tmp_path):
+    write, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        sets.read(write(tmp_path), DATA)
+
+
+def test_code_in_a_pickle_is_not_run(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+    class Harm:
+        def __reduce__(self):
+            return (tmp_path / "harm").touch, ()
+
+    torch.save(Harm(), tmp_path / "set.pt")
+    with pytest.raises(ValueError, match="tensors alone"):
+        sets.read(tmp_path / "set.pt", DATA)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_what_is_absent_or_of_another_kind_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist, expected a run"):
+        sets.read(tmp_path / "none", DATA)
+    (tmp_path / "set.txt").touch()
+    with pytest.raises(ValueError, match="must be a folder, .npz or .pt, found .txt"):
+        sets.read(tmp_path / "set.txt", DATA)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="holds no finished run"):
+        sets.read(tmp_path, DATA)

@@ -1,0 +1,424 @@
+"""Sets as strangers send them, and as they are sent to strangers."""
+
+import csv
+import io
+import os
+import pickle
+import re
+import shutil
+import warnings
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxdd
+from jaxdd import evaluate, networks, tasks
+from jaxdd.data import datasets, files, folders
+from jaxdd.runs.folder import manifest, store
+from jaxdd.runs.trust import publication
+
+
+@pytest.fixture(scope="module")
+def run(make_run, tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("run") / "out")
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    for name in publication.FORMATS:
+        publication.export(run, folder / name, format=name)
+    return folder
+
+
+def relist(folder, **changes):
+    """A manifest as a stranger may write it: of the files that are there, with a right root."""
+    told = files.read_json(folder / "manifest.json") | changes
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    told["files"] = manifest.described_files(folder, sorted({*names} - {"manifest.json"}))
+    manifest.write(folder, told)
+
+
+# --- what is exported --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", publication.FORMATS)
+def test_an_exported_set_is_that_of_the_run(run, exported, form):
+    parent, found = jaxdd.load(run), jaxdd.load(exported / form)
+    root = files.read_json(exported / form / "manifest.json")["root"]
+    assert jaxdd.load(exported / form, expect=root).manifest == found.manifest
+    assert found.manifest["parent"] == parent.manifest["root"] != root
+    assert (found.manifest["kind"], found.classes) == (form, ("cat", "dog", "owl"))
+    for part in ("provenance", "scores"):
+        assert found.manifest[part] == parent.manifest[part]
+    for part in ("labels", "mean", "std"):
+        np.testing.assert_array_equal(getattr(found, part), getattr(parent, part))
+    pixels = np.clip(publication.to_pixels(parent), 0, 1)
+    difference = np.abs(np.clip(publication.to_pixels(found), 0, 1) - pixels).max()
+    assert difference < 1e-7 if form == "npz" else 1 / 1020 < difference < 1 / 510 + 1e-7
+    assert form == "png" or (found.images == parent.images).all()
+
+
+def test_what_rounding_does_is_stated(run, exported):
+    pixels = publication.to_pixels(jaxdd.load(run))
+    told = files.read_json(exported / "png" / "manifest.json")["rounding"]
+    assert told["cut"] == ((pixels < 0) | (pixels > 1)).mean() > 0
+    assert told["furthest"] == max(-pixels.min(), pixels.max() - 1) > 0
+    text = (exported / "png" / "README.md").read_text()
+    assert f"{100 * told['cut']:.1f} % of the" in text and f"by {told['furthest']:.3f}" in text
+
+
+def test_what_rounding_costs_is_on_the_card_where_it_was_measured(run, tmp_path):
+    """The images that are measured are those that come back from the files."""
+    score, seen = {"mean": 0.5, "std": 0.02, "n": 3}, []
+    measure = lambda images: seen.append(images) or {"accuracy": score, "aligned": score}
+    publication.export(run, tmp_path / "out", format="png", measure=measure)
+    found = jaxdd.load(tmp_path / "out")
+    np.testing.assert_array_equal(*seen, found.images)
+    assert found.manifest["rounding"]["scores"]["accuracy"] == score
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "| this set, as PNG files | 50.0 ± 2.0 | 50.0 ± 2.0 | – | – |\n" in text
+    assert "| before rounding | 75.0 ± 1.0 |" in text and "was not measured" not in text
+
+
+def test_png_files_are_a_folder_of_images_of_ones_own(exported):
+    folder, found = folders.read(exported / "png"), jaxdd.load(exported / "png")
+    pixels = np.rint(255 * publication.to_pixels(found)).astype(np.uint8)
+    np.testing.assert_array_equal(folder.images, pixels.reshape(folder.images.shape))
+    np.testing.assert_array_equal(folder.labels, found.labels.reshape(-1))
+    assert datasets.from_folder(folder).num_classes == 3
+
+
+@pytest.mark.parametrize("form", publication.FORMATS)
+def test_the_code_on_the_card_reads_the_set(exported, form, monkeypatch):
+    monkeypatch.chdir(exported / form)
+    told, found = files.read_json("manifest.json"), {}
+    text = (exported / form / "README.md").read_text()
+    plain, verified = re.findall(r"```python\n(.*?)```", text, re.S)
+    exec(plain, found)
+    exec(verified.replace("ROOT", told["root"]), with_jaxdd := {})
+    one, other = found["images"], with_jaxdd["found"].images
+    np.testing.assert_allclose(one, other.reshape(one.shape), atol=1e-6)
+    assert found["labels"].reshape(-1).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_the_card_has_a_head_scores_and_hashes(exported):
+    text = (exported / "npz" / "README.md").read_text()
+    told = files.read_json(exported / "npz" / "manifest.json")
+    head = text.split("---\n")[1]
+    assert 'pretty_name: "arrays, distilled to 2 per class"\n' in head and "\n- n<1K\n" in head
+    assert "| this set | 75.0 ± 1.0 | 75.0 ± 1.0 | 75.0 ± 1.0 | 75.0 ± 1.0 |\n" in text
+    assert f"`{told['parent']}`" in text and told["arrays"]["images"]["sha256"] in text
+    assert "Rounding" not in text and "6 synthetic images, 2 for each of 3 classes" in text
+
+
+@pytest.mark.parametrize("form", publication.FORMATS)
+@pytest.mark.parametrize("k, ipc, channels", [(1, 1, 1), (1, 12, 3), (11, 1, 1)])
+def test_one_class_and_one_image_per_class(make_run, tmp_path, form, k, ipc, channels):
+    images = np.random.default_rng(1).normal(size=(k, ipc, 3, 2, channels)) / 4
+    names = [f'a "{i}",\nb' for i in range(k)]
+    run = make_run(tmp_path / "run", images, names=names)
+    publication.export(run, tmp_path / "out", format=form)
+    found = jaxdd.load(tmp_path / "out")
+    assert found.images.shape == images.shape and found.classes == tuple(names)
+    np.testing.assert_allclose(found.images, images, atol=1 / 255 / 0.2)
+    assert found.labels.tolist() == [[i] * ipc for i in range(k)]
+
+
+def test_what_cannot_be_exported(make_run, exported, tmp_path):
+    run = make_run(tmp_path / "run", np.zeros((2, 1, 4, 4, 2)))
+    with pytest.raises(ValueError, match="PNG files hold 1 or 3 channels, found 2; export as npz"):
+        publication.export(run, tmp_path / "out", format="png")
+    with pytest.raises(ValueError, match="format must be one of npz, png, pt, found 'jpg'"):
+        publication.export(run, tmp_path / "out", format="jpg")
+    with pytest.raises(ValueError, match="has eight bits; export the run that it came from"):
+        publication.export(exported / "png", tmp_path / "out")
+    with pytest.raises(FileExistsError, match="run is not an empty folder; choose another"):
+        publication.export(exported / "npz", tmp_path / "run")
+    with pytest.raises(ValueError, match="npz is not rounded, and has the scores of the run"):
+        publication.export(run, tmp_path / "out", measure=lambda _: pytest.fail("measured"))
+    bare = shutil.copytree(exported / "npz", tmp_path / "bare")
+    relist(bare, provenance={}, scores={})
+    with pytest.raises(ValueError, match="bare has a manifest without what a card says"):
+        publication.export(bare, tmp_path / "out")
+    shutil.rmtree(bare)
+    (tmp_path / "cmp" / "rows").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="the runs of a comparison are in .*rows"):
+        publication.export(tmp_path / "cmp", tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cmp", "run"]
+
+
+def test_a_set_is_exported_neither_into_a_set_nor_onto_a_link(exported, tmp_path):
+    source = shutil.copytree(exported / "npz", tmp_path / "set")
+    for place in (source / "out", source / "new" / "out"):
+        with pytest.raises(ValueError, match="out is inside of the set .*set, which would not"):
+            publication.export(source, place)
+    (tmp_path / "empty").mkdir()
+    for target in ("nowhere", "empty", "set"):
+        (tmp_path / f"to {target}").symlink_to(target)
+        with pytest.raises(FileExistsError, match=f"to {target} is not an empty folder"):
+            publication.export(source, tmp_path / f"to {target}")
+    with pytest.raises(ValueError, match="is inside of the set"):
+        publication.export(source, tmp_path / "to set" / "out")
+    manifest.check(source)
+
+
+def test_a_full_disk_leaves_no_half_set(run, tmp_path, full_disk):
+    with pytest.raises(OSError, match="No space left"):
+        publication.export(run, tmp_path / "out", format="png")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- sets of strangers -------------------------------------------------------------------------
+
+
+class Payload:
+    """What runs when it is unpickled, to make a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def as_pickle(path, payload):
+    path.write_bytes(pickle.dumps({"data": payload}))
+
+
+def as_torch(path, payload):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(payload))
+
+
+def as_object(path, payload):
+    np.savez(path, **(files.read_arrays(path) | {"labels": np.array([payload], object)}))
+
+
+@pytest.mark.parametrize("name", ["synthetic.npz", "set.pt"])
+@pytest.mark.parametrize("write", [as_pickle, as_torch, as_object])
+def test_pickles_are_refused_without_being_run(run, exported, tmp_path, write, name):
+    """Bare, and in a folder whose manifest lists them with their hashes."""
+    folder = shutil.copytree(exported / "npz", tmp_path / "set")
+    payload = Payload(tmp_path / "was run")
+    write(folder / "synthetic.npz", payload)
+    (folder / "synthetic.npz").rename(folder / name)
+    relist(folder)
+    with pytest.raises(ValueError, match=r"\.npz") as refused:
+        jaxdd.load(folder)
+    with pytest.raises(ValueError, match="pickles|not a readable synthetic set"):
+        jaxdd.load(folder / name)
+    assert "\n" not in str(refused.value) and not (tmp_path / "was run").exists()
+    pickle.loads(pickle.dumps(payload))
+    assert (tmp_path / "was run").exists(), "the payload works"
+
+
+def member(array):
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def twice(path, arrays):
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+        warnings.simplefilter("ignore")
+        for name in (*arrays, "labels"):
+            archive.writestr(f"{name}.npy", member(arrays[name]))
+
+
+def without_ending(path, arrays):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in (*arrays, "labels"):
+            ending = "" if f"{name}.npy" in archive.namelist() else ".npy"
+            archive.writestr(name + ending, member(arrays[name]))
+
+
+def bomb(path, arrays):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in arrays:
+            big = np.zeros(10**6, np.int8) if name == "images" else arrays[name]
+            archive.writestr(f"{name}.npy", member(big))
+
+
+def other(**changes):
+    return lambda path, arrays: np.savez(path, **(arrays | changes))
+
+
+IMAGES = np.zeros((3, 2, 4, 5, 3), np.float32)
+HAZARDS = {
+    "twice": (twice, "it holds an array twice"),
+    "twice under two names": (without_ending, "it holds an array twice"),
+    "surplus": (other(more=np.zeros(1)), "it holds more, expected images, labels, mean, std, prov"),
+    "missing": (lambda p, a: np.savez(p, **{n: a[n] for n in a if n != "std"}), "set: 'std'"),
+    "bomb": (bomb, "its arrays have 1,00.,... bytes, expected at most 100,000"),
+    "NaN": (other(images=IMAGES * np.nan), "images must be finite, found NaN"),
+    "infinite": (other(images=IMAGES - np.inf), "images must be finite, found NaN or infinite"),
+    "too bright": (other(images=IMAGES + 10), r"pixels must lie in -1..2 unless .*found 2.5..3.4"),
+    "too dark": (other(images=IMAGES - 10), "pixels must lie in -1..2 unless expect=ROOT"),
+    "no class": (other(labels=np.full((3, 2), 3, np.int32)), r"labels must lie in 0..2, found 3"),
+    "float64": (other(images=IMAGES.astype(float)), "images must be float32, found float64"),
+    "flat": (other(images=IMAGES[0]), r"images must have shape \[k, ipc, h, w, c\], found \(2, 4"),
+    "text": (lambda path, _: path.write_text("text"), "not a readable .npz file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("hazard", HAZARDS)
+def test_bare_files_that_are_no_set(run, tmp_path, monkeypatch, hazard):
+    monkeypatch.setattr(files, "UNPACKED", 100_000)
+    write, match = HAZARDS[hazard]
+    write(tmp_path / "a.npz", files.read_arrays(run / "synthetic.npz"))
+    with pytest.raises(ValueError, match=match) as refused:
+        jaxdd.load(tmp_path / "a.npz")
+    assert "\n" not in str(refused.value) and "a.npz" in str(refused.value)
+
+
+@pytest.mark.parametrize("hazard", ["twice", "surplus", "missing", "bomb", "NaN", "no class"])
+def test_a_manifest_is_no_excuse(exported, tmp_path, monkeypatch, hazard):
+    """It lists the very bytes, but they are no set."""
+    folder = shutil.copytree(exported / "npz", tmp_path / "set")
+    monkeypatch.setattr(files, "UNPACKED", 100_000)
+    write, match = HAZARDS[hazard]
+    write(folder / "synthetic.npz", files.read_arrays(folder / "synthetic.npz"))
+    relist(folder)
+    with pytest.raises(ValueError, match=match):
+        jaxdd.load(folder)
+
+
+def test_pixels_out_of_range_need_somebody_who_vouches(make_run, exported, tmp_path):
+    """A value of 10, a common trigger, is no pixel; a range that is understated never passes."""
+    images = store.read_synthetic(exported / "npz" / "synthetic.npz").images.copy()
+    images[0, 0, -1, -1] = 10
+    folder = make_run(tmp_path / "run", images)
+    with pytest.raises(ValueError, match="run: pixels must lie in -1..2 unless .*found .*3.4"):
+        jaxdd.load(folder)
+    told = files.read_json(folder / "manifest.json")
+    assert told["range"]["high"] == [10, 10, 10]
+    found = jaxdd.load(folder, expect=told["root"])
+    assert found.images.max() == 10 and 0 < told["range"]["outside"] < 1
+    honest = files.read_json(exported / "npz" / "manifest.json")["range"]
+    root = manifest.write(folder, told | {"range": honest})
+    with pytest.raises(ValueError, match=r"range.high is \[.* there and \[10.0, 10.0, 10.0\] here"):
+        jaxdd.load(folder, expect=root)
+
+
+@pytest.mark.parametrize("home", ("~nobody-of-this-name", "~nobody-of-this-name/set"))
+def test_homes_of_nobody_are_refused(run, home):
+    for call in (
+        lambda: jaxdd.load(home),
+        lambda: publication.export(run, home),
+        lambda: store.create(home, {}, resume=False),
+        lambda: folders.read(home),
+    ):
+        with pytest.raises(ValueError, match="~nobody.* is in a home folder that is not known"):
+            call()
+
+
+def test_places_without_a_set_are_refused_at_once(tmp_path):
+    (tmp_path / "cmp" / "rows").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="cmp holds no synthetic.npz; the runs of a compar"):
+        jaxdd.load(tmp_path / "cmp")
+    os.mkfifo(tmp_path / "synthetic.npz")
+    for place in (tmp_path, tmp_path / "synthetic.npz"):
+        with pytest.raises(ValueError, match="synthetic.npz is no file"):
+            jaxdd.load(place)
+
+
+def test_a_bare_file_is_known_by_its_hash(run):
+    path, told = run / "synthetic.npz", files.read_json(run / "manifest.json")
+    with pytest.warns(
+        UserWarning, match="has no manifest, .* and it is the file expected; checked"
+    ):
+        found = jaxdd.load(path, expect=told["files"]["synthetic.npz"]["sha256"])
+    assert found.manifest is None and found.classes == ("cat", "dog", "owl")
+    with pytest.raises(ValueError, match="the root of a manifest is expected of its folder"):
+        jaxdd.load(path, expect=told["root"])
+    with pytest.raises(FileNotFoundError, match="does not exist, expected a run"):
+        jaxdd.load(run / "absent")
+
+
+def recoded(form):
+    def write(folder):
+        with Image.open(folder / "images/0/0.png") as image:
+            image.convert("RGB").save(folder / "images/0/0.png", form)
+
+    return write
+
+
+def resized(folder):
+    Image.new("RGB", (4, 5)).save(folder / "images/0/0.png")
+
+
+def table(change):
+    def write(folder):
+        with open(folder / "metadata.csv", newline="") as file:
+            rows = change(list(csv.reader(file)))
+        with open(folder / "metadata.csv", "w", newline="") as file:
+            csv.writer(file).writerows(rows)
+
+    return write
+
+
+PNGS = {
+    "JPEG": (recoded("JPEG"), "is not a readable set of PNG files: cannot identify image"),
+    "size": (resized, r"expected images \(4, 5, 3\), found RGB of \(4, 5\)"),
+    "grey": (
+        lambda folder: Image.new("L", (5, 4)).save(folder / "images/0/0.png"),
+        r"expected images \(4, 5, 3\), found L of \(5, 4\)",
+    ),
+    "other pixels": (
+        lambda folder: Image.new("RGB", (5, 4)).save(folder / "images/0/0.png"),
+        "does not hold the set of its manifest: arrays.pixels.sha256 is",
+    ),
+    "other labels": (
+        table(lambda rows: [rows[0], *([name, "0", kind] for name, _, kind in rows[1:])]),
+        "arrays.labels.sha256 is",
+    ),
+    "fewer": (table(lambda rows: rows[:-1]), "metadata.csv must have 6 rows of file_name, label"),
+    "columns": (table(lambda rows: [row[:2] for row in rows]), "metadata.csv must have 6 rows of"),
+    "elsewhere": (
+        table(lambda rows: [*rows[:-1], ["../secret.png", *rows[-1][1:]]]),
+        r"is not a readable set of PNG files: '\.\./secret.png'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", PNGS)
+def test_png_folders_that_are_no_set(exported, tmp_path, reason):
+    """Under a manifest that lists the very files."""
+    folder = shutil.copytree(exported / "png", tmp_path / "set")
+    change, match = PNGS[reason]
+    change(folder)
+    relist(folder)
+    with pytest.raises(ValueError, match=match) as refused:
+        jaxdd.load(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_pixels_are_not_decoded_beyond_the_limit(exported, tmp_path, monkeypatch):
+    folder = shutil.copytree(exported / "png", tmp_path / "set")
+    arrays = files.read_json(folder / "manifest.json")["arrays"]
+    arrays["pixels"]["shape"] = [3, 2, 40_000, 50_000, 3]
+    relist(folder, arrays=arrays)
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match="expected at most 1,073,741,824 bytes of pixels, found"):
+        jaxdd.load(folder)
+
+
+# --- what rounding costs -----------------------------------------------------------------------
+
+
+def test_png_files_score_as_the_arrays_do(digits):
+    """Within half a point; the same for PyTorch is in test_torch_peers."""
+    folder, images, labels = digits
+    task = tasks.task(
+        images, labels, num_classes=10, mean=np.float32([0.3]), std=np.float32([0.4]), strategy=()
+    )
+    network, keys = networks.MLP(10, width=64), jax.random.split(jax.random.key(0), 3)
+    score = jax.jit(lambda images: evaluate.evaluate(keys, network, images, task, epochs=400))
+    exact, rounded = (
+        float(score(jaxdd.load(folder / form).images).accuracy.mean()) for form in ("npz", "png")
+    )
+    assert exact > 0.6 and abs(exact - rounded) < 0.005

@@ -1,0 +1,198 @@
+"""Who vouches for a set: keys made as the page says, and what is no signature."""
+
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxdd.commands import cli
+from jaxdd.data import files
+from jaxdd.runs.folder import manifest
+from jaxdd.runs.trust import publication, signature
+
+PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs" / "trust.md"
+
+serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519  # noqa: E402
+
+
+def commands(heading):
+    """The lines of the block below a heading of the page."""
+    text = PAGE.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    lines = [
+        line
+        for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S)
+        for line in block.splitlines()
+    ]
+    return [line for line in lines if line.startswith(("openssl", "jaxdd", "python"))]
+
+
+def write_keys(folder, name, private):
+    """PEM files of a key, NAME.key and NAME.pub."""
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    form = serialization.PrivateFormat.PKCS8
+    (folder / f"{name}.key").write_bytes(private.private_bytes(pem, form, plain))
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    (folder / f"{name}.pub").write_bytes(private.public_key().public_bytes(pem, form))
+
+
+@pytest.fixture(scope="module")
+def signed(make_run, tmp_path_factory):
+    """A folder with keys, a signed run, and signed sets in both formats."""
+    folder = tmp_path_factory.mktemp("signed")
+    for name in ("mine", "other"):
+        write_keys(folder, name, ed25519.Ed25519PrivateKey.generate())
+    make_run(folder / "run")
+    for form in publication.FORMATS:
+        publication.export(folder / "run", folder / form, format=form)
+    for name in ("run", *publication.FORMATS):
+        signature.sign(folder / name, folder / "mine.key")
+    return folder
+
+
+@pytest.fixture
+def copy(signed, tmp_path):
+    return shutil.copytree(signed, tmp_path / "copy")
+
+
+def refused(arguments, capsys):
+    """The line that a command ends with, beside exit code 2."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(list(map(str, arguments)))
+    said = capsys.readouterr()
+    assert stopped.value.code == 2 and said.err.count("\n") == 1 and not said.out
+    return said.err
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_the_commands_of_the_page(make_run, tmp_path, monkeypatch, capsys):
+    """From making a key to verifying without jaxdd, and a set that was changed then."""
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "run")
+    cli.main(["export", "run", "SET", "--format", "png"])
+    root = re.search(r"^root (\w{64})$", capsys.readouterr().out, re.M)[1]
+    for line in commands("Sign"):
+        line = line.partition("#")[0]
+        if line.startswith("jaxdd"):
+            cli.main(shlex.split(line)[1:])
+        else:
+            subprocess.run(shlex.split(line), check=True, capture_output=True)
+    assert f"signed the root {root}" in capsys.readouterr().out
+    verify, plain, openssl = commands("Verify")
+    verify = shlex.split(verify.replace("ROOT", root))[1:]
+    cli.main(verify)
+    said = capsys.readouterr().out
+    assert f"root {root}\n" in said and "signed by the key jaxdd.pub" in said
+    code = shlex.split(plain.partition(" > ")[0])[2]
+    with open("root.txt", "wb") as file:
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=file)
+    done = subprocess.run(shlex.split(openssl), check=True, capture_output=True, text=True)
+    assert "Signature Verified Successfully" in done.stdout
+    (tmp_path / "SET" / "metadata.csv").write_text("file_name,label,class\n")
+    assert "metadata.csv has 22 bytes, its manifest says" in refused(verify, capsys)
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 1
+
+
+def change(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def resealed(folder):
+    """By who changes a set and its manifest, but has no key."""
+    told = files.read_json(folder / "manifest.json")
+    files.write_arrays(folder / "weights.npz", {"weights": np.ones(7)})
+    told["files"] = manifest.described_files(folder, told["files"])
+    manifest.write(folder, told)
+
+
+TAMPERED = {
+    "changed": (lambda f: change(f / "synthetic.npz"), "synthetic.npz has the SHA-256"),
+    "changed manifest": (lambda f: change(f / "manifest.json"), "manifest.json"),
+    "changed both": (resealed, "manifest.sig is no signature of the root"),
+    "changed signature": (lambda f: change(f / "manifest.sig"), "is no signature of the root"),
+    "cut signature": (lambda f: (f / "manifest.sig").write_bytes(b""), "is no signature of"),
+    "unsigned": (lambda f: (f / "manifest.sig").unlink(), "is not signed: there is no"),
+    "added": (lambda f: (f / "extra.npz").touch(), "holds 'extra.npz', which its"),
+    "removed": (lambda f: (f / "config.json").unlink(), "lacks config.json, which its manifest"),
+    "renamed": (lambda f: (f / "weights.npz").rename(f / "w.npz"), "lacks weights.npz, which its"),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), "manifest.json"),
+    "signature of another": (
+        lambda f: shutil.copy(f.parent / "npz" / "manifest.sig", f), "is no signature of the root",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tampering", TAMPERED)
+def test_what_is_not_what_was_signed(copy, capsys, tampering):
+    damage, match = TAMPERED[tampering]
+    damage(copy / "run")
+    command = ["verify", copy / "run", "--key", copy / "mine.pub"]
+    assert match in refused(command, capsys)
+
+
+@pytest.mark.parametrize("name", ["run", *publication.FORMATS])
+def test_verified_by_its_key_and_root_alone(signed, capsys, name):
+    root = manifest.read(signed / name)["root"]
+    command = ["verify", str(signed / name)]
+    cli.main(command)
+    said = capsys.readouterr().out
+    assert f"root {root}\n" in said and "nobody vouches for this root" in said
+    cli.main([*command, "--key", str(signed / "mine.pub"), "--expect", root])
+    assert "nobody" not in capsys.readouterr().out
+    line = refused([*command, "--key", signed / "other.pub"], capsys)
+    assert f"is no signature of the root {root} by the key {signed / 'other.pub'}" in line
+    other = "0" * 64
+    for key in ([], ["--key", signed / "mine.pub"]):  # an older set that the same key has signed
+        line = refused([*command, *key, "--expect", other], capsys)
+        assert f"has the root {root}, expected {other}" in line
+
+
+def test_a_changed_set_is_not_signed(copy, capsys):
+    before = (copy / "run" / "manifest.sig").read_bytes()
+    change(copy / "run" / "weights.npz")
+    assert "weights.npz has the SHA-256" in refused(
+        ["sign", copy / "run", "--key", copy / "mine.key"], capsys
+    )
+    assert (copy / "run" / "manifest.sig").read_bytes() == before
+
+
+def test_files_that_hold_no_key(copy, capsys):
+    write_keys(copy, "ec", ec.generate_private_key(ec.SECP256R1()))
+    locked = ed25519.Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"word"),
+    )
+    (copy / "locked.key").write_bytes(locked)
+    (copy / "text.key").write_text("text")
+    for command, name, match in (
+        ("sign", "mine.pub", "mine.pub does not hold an Ed25519 private key in PEM"),
+        ("sign", "ec.key", "ec.key holds another kind of key, expected an Ed25519 private key"),
+        ("sign", "locked.key", "locked.key is locked by a password, expected an Ed25519 private"),
+        ("sign", "text.key", "text.key does not hold an Ed25519 private key"),
+        ("sign", "absent.key", "No such file"),
+        ("verify", "mine.key", "mine.key does not hold an Ed25519 public key in PEM"),
+        ("verify", "ec.pub", "ec.pub holds another kind of key, expected an Ed25519 public key"),
+    ):
+        assert match in refused([command, copy / "run", "--key", copy / name], capsys)
+
+
+def test_without_cryptography_it_says_what_to_install(signed, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
+    line = refused(["sign", signed / "run", "--key", signed / "mine.key"], capsys)
+    assert "signatures need cryptography: pip install 'jaxdd[sign]'" in line
+
+
+@pytest.mark.parametrize("command", ["sign", "verify"])
+def test_help_says_what_a_signature_does_not_prove(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "malicious distiller" in said and "newest" in said and "elsewhere" in said

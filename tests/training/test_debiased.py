@@ -1,0 +1,169 @@
+"""Trainings that unlearn a bias: their losses by hand, and what they are good for."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxdd import evaluate, networks, tasks, training
+from jaxdd.training import debiased
+
+KEY = jax.random.key(0)
+TRAININGS = [debiased.learning_from_failure, debiased.selective_mixup]
+
+
+def test_the_gradient_is_that_of_the_cross_entropy_times_p_to_the_q():
+    logits, label = jnp.array([[1.0, -0.5, 2.0]]), jnp.array([1])
+    ours = jax.grad(lambda x: debiased.generalised_cross_entropy(x, label)[0])(logits)
+    p = np.exp(np.float64(logits[0])) / np.exp(np.float64(logits[0])).sum()
+    expected = p[1] ** 0.7 * (p - np.array([0, 1, 0]))
+    np.testing.assert_allclose(ours[0], expected, rtol=1e-5)
+
+
+def test_a_small_q_is_the_cross_entropy_and_one_is_the_share_that_is_wrong():
+    logits, labels = jax.random.normal(KEY, (5, 3)), jnp.array([0, 1, 2, 0, 1])
+    small = debiased.generalised_cross_entropy(logits, labels, q=1e-4)
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    np.testing.assert_allclose(small, cross_entropy, rtol=1e-3)
+    wrong = 1 - jax.nn.softmax(logits)[jnp.arange(5), labels]
+    np.testing.assert_allclose(
+        debiased.generalised_cross_entropy(logits, labels, q=1.0), wrong, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("q", [0.0, -0.5, 1e-45, 1e-38, float("inf"), float("nan")])
+def test_q_is_positive(q):
+    with pytest.raises(ValueError, match=f"q must be positive and finite, found {q}"):
+        debiased.generalised_cross_entropy(jnp.zeros((1, 4)), jnp.array([0]), q=q)
+
+
+@pytest.mark.parametrize(
+    "logits, labels, error, match",
+    [
+        (np.zeros(4), [0], ValueError, r"logits must be floating \[n, k\], found float64 \(4,\)"),
+        (np.zeros((1, 4), int), [0], ValueError, "found int64"),
+        (np.full((1, 4), np.nan), [0], ValueError, "logits must be finite"),
+        (np.zeros((1, 4)), [4], ValueError, r"labels must lie in 0\.\.3, found 4\.\.4"),
+        (np.zeros((2, 4)), [0], ValueError, r"labels must have the shape \(2,\)"),
+        (np.zeros((1, 4)), [0.5], TypeError, "labels must be integers"),
+    ],
+)
+def test_what_is_no_loss(logits, labels, error, match):
+    with pytest.raises(error, match=match):
+        debiased.generalised_cross_entropy(logits, np.asarray(labels))
+
+
+@pytest.mark.parametrize("train", TRAININGS)
+@pytest.mark.parametrize(
+    "value, label, match", [(0, 3, "labels must lie in 0..2"), (1e20, 0, "with finite squares")]
+)
+def test_what_is_no_labelled_set_of_the_network(train, value, label, match):
+    images = np.full((2, 4, 4, 1), 0.5, np.float32)
+    images[0] = value
+    with pytest.raises(ValueError, match=match):
+        train(KEY, networks.MLP(3, 4), images, np.array([0, label]), epochs=1)
+
+
+def partners(features, labels, present=None):
+    """Everyone that `contradicting` finds for each sample, over many keys."""
+    features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels)
+    present = jnp.ones(len(labels)) if present is None else jnp.asarray(present)
+    keys = jax.random.split(KEY, 32)
+    found = jax.jit(jax.vmap(debiased.contradicting, (0, None, None, None)))(
+        keys, features, labels, present
+    )
+    return [set(column.tolist()) for column in np.asarray(found).T]
+
+
+def test_partners_contradict_the_bias():
+    """Angles 0, 30, 80 of class 0 and 40, 170 of class 1, in degrees."""
+    angles = np.deg2rad([0, 30, 80, 40, 170])
+    features = 3 * np.stack([np.cos(angles), np.sin(angles)], 1)  # lengths do not count
+    assert partners(features, [0, 0, 0, 1, 1]) == [{2, 3}, {2, 3}, {0, 3}, {4, 1}, {3, 2}]
+
+
+def test_partners_where_there_is_a_choice_no_more():
+    """Angles 0, 30 and 80 degrees: without others of the class the most similar, or the least."""
+    angles = np.deg2rad([0, 30, 80])
+    features = np.stack([np.cos(angles), np.sin(angles)], 1)
+    assert partners(features[:1], [0]) == [{0}]  # alone
+    assert partners(features, [0, 1, 2]) == [{1}, {0}, {1}]  # no other of the class
+    assert partners(features, [0, 0, 0]) == [{2}, {2}, {0}]  # no other class
+    # What fills up the batch is nobody's partner.
+    assert partners(np.ones((3, 2)), [0, 0, 1], [1, 1, 0])[:2] == [{1}, {0}]
+
+
+def marked(n, conflict):
+    """Grey 8×8 images: the class is a faint pattern, a bright corner agrees with it mostly."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 2
+    corner = np.where(rng.random(n) < conflict, 1 - labels, labels)
+    images = rng.normal(0, 0.3, (n, 8, 8, 1))
+    images[:, :, ::2] += np.where(labels, 0.1, -0.1)[:, None, None, None]
+    images[:, :2, :2] += np.where(corner, 3, -3)[:, None, None, None]
+    return jnp.asarray(images, jnp.float32), jnp.asarray(labels)
+
+
+@pytest.mark.parametrize("train", TRAININGS)
+def test_it_unlearns_what_plain_training_learns(train):
+    """Every test image conflicts; with 5 % of them in training a plain network sees the corner."""
+    network = networks.MLP(2, width=32)
+    images, labels = marked(400, 0.05)
+    test_images, test_labels = marked(200, 1.0)
+
+    def accuracy(train):
+        params = jax.jit(
+            functools.partial(
+                train, network=network, epochs=40, batch_size=100, strategy=(), learning_rate=0.05
+            )
+        )(KEY, images=images, labels=labels)
+        return float((network.apply(params, test_images).logits.argmax(1) == test_labels).mean())
+
+    assert accuracy(train) > 0.3 > 0.1 > accuracy(training.train)
+
+
+@pytest.mark.parametrize("train", TRAININGS)
+@pytest.mark.parametrize("m, classes, batch_size", [(1, 1, 4), (5, 3, 2)])
+def test_any_size_gives_finite_parameters_and_the_key_says_which(train, m, classes, batch_size):
+    images = jax.random.normal(KEY, (m, 8, 8, 3))
+    labels = jnp.arange(m) % classes
+    run = jax.jit(
+        functools.partial(
+            train,
+            network=networks.MLP(classes, width=4),
+            images=images,
+            labels=labels,
+            epochs=2,
+            batch_size=batch_size,
+            strategy=("crop",),
+        )
+    )
+    one, again, other = run(KEY), run(KEY), run(jax.random.key(1))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(one))
+    np.testing.assert_array_equal(*(jax.flatten_util.ravel_pytree(x)[0] for x in (one, again)))
+    assert (jax.tree.leaves(one)[0] != jax.tree.leaves(other)[0]).any()
+
+
+@pytest.mark.parametrize("train", TRAININGS)
+def test_shapes_that_disagree_are_refused(train):
+    with pytest.raises(ValueError, match=r"images must be \[m, h, w, c\] and labels \[m\]"):
+        train(KEY, networks.MLP(2), jnp.zeros((3, 8, 8, 1)), jnp.zeros(2, jnp.int32))
+
+
+def test_an_evaluation_takes_it_in_place_of_plain_training():
+    images, labels = marked(20, 0.2)
+    pixels = np.zeros((6, 8, 8, 1), np.uint8)
+    statistics = dict(num_classes=2, mean=(0,), std=(1,))
+    task = tasks.task(pixels, np.arange(6) % 2, **statistics, strategy=())
+    score = functools.partial(
+        evaluate.evaluate,
+        network=networks.MLP(2, width=4),
+        task=task,
+        train=debiased.learning_from_failure,
+        epochs=1,
+    )
+    scores = jax.jit(score)(jax.random.split(KEY, 2), images=images, labels=labels)
+    assert scores.accuracy.shape == (2,)

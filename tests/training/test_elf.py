@@ -1,0 +1,146 @@
+"""Distillation features: the loss against NumPy and PyTorch, the split, what is refused."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdd import networks
+from jaxdd.training import elf, teachers
+
+KEY = jax.random.key(0)
+IMAGES = jax.random.normal(KEY, (4, 8, 8, 1))
+LABELS = jnp.array([0, 1, 0, 1])
+NETWORK = networks.ConvNet(2, width=3, depth=2, norm=networks.BatchNorm)
+PARAMS = jax.jit(NETWORK.init)(KEY, IMAGES)
+FEATURES = jnp.abs(jax.random.normal(jax.random.key(1), (4, 2, 2, 3)))
+KINDS = {
+    "convnet": (networks.ConvNet(2, 4, 2), 2),
+    "vgg11": (networks.VGG11(2, stages=((4,), (4,), (6, 6), (8, 8), (8, 8))), 5),
+    "resnet18": (networks.ResNet18(2, widths=(4, 4, 6, 8)), 8),
+}
+
+
+def entropies(logits, labels):
+    """Softmax cross-entropy in float64."""
+    logits = np.asarray(logits, float)
+    top = logits.max(-1, keepdims=True)
+    log_p = logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
+    return -np.take_along_axis(log_p, np.asarray(labels)[:, None], 1)[:, 0]
+
+
+@functools.cache
+def computed():
+    """The terms of the loss, what the front saw, and the logits of front and rear in training."""
+
+    def all_of(params, views):
+        found, _ = elf.losses(NETWORK, params, views, LABELS, FEATURES, split=2)
+        seen, moved = networks.learning(NETWORK, params, views, stop=2)
+        rear, _ = networks.learning(NETWORK, moved, FEATURES, start=2)
+        task, _ = networks.learning(NETWORK, moved, seen, start=2)
+        whole, _ = networks.learning(NETWORK, params, views)
+        return found, seen, rear.logits, task.logits, whole.logits
+
+    return jax.device_get(jax.jit(all_of)(PARAMS, IMAGES))
+
+
+def test_the_terms_are_those_of_numpy_in_float64():
+    """−mean_{h,w} Σ_c z_c log softmax_c(f), and two cross-entropies with the labels."""
+    found, seen, rear, task, _ = computed()
+    f, z = np.asarray(seen, float), np.asarray(FEATURES, float)
+    log_p = f - f.max(-1, keepdims=True)
+    log_p -= np.log(np.exp(log_p).sum(-1, keepdims=True))
+    np.testing.assert_allclose(found["front"], -(z * log_p).sum(-1).mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found["rear"], entropies(rear, LABELS), rtol=1e-5)
+    np.testing.assert_allclose(found["task"], entropies(task, LABELS), rtol=1e-5)
+
+
+def test_the_terms_are_those_of_pytorch():
+    """Whose cross-entropy takes probabilities over dimension 1, and divides by n, h and w."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    found, seen, rear, task, _ = computed()
+    tensor = lambda x: torch.tensor(np.asarray(x))
+    channels = [tensor(x).permute(0, 3, 1, 2) for x in (seen, FEATURES)]
+    entropy, labels = torch.nn.functional.cross_entropy, tensor(LABELS).long()
+    expected = [entropy(*channels), entropy(tensor(rear), labels), entropy(tensor(task), labels)]
+    for name, value in zip(("front", "rear", "task"), expected, strict=True):
+        np.testing.assert_allclose(found[name].mean(), value, rtol=1e-5)
+
+
+def test_the_rear_after_the_front_is_the_network():
+    *_, task, whole = computed()
+    np.testing.assert_allclose(task, whole, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("norm", [networks.InstanceNorm, networks.BatchNorm])
+def test_every_network_is_split_where_the_literature_does(kind, norm):
+    """A ConvNet before its head, the others in their fourth stage, by shapes alone."""
+    network, expected = KINDS[kind]
+    network, images = network.clone(norm=norm), jnp.zeros((4, 32, 32, 1))
+    split = elf.split_point(network)
+    shape = elf.shape_of(network, images)
+    assert split == expected and shape[-1] == (4 if kind == "convnet" else 8)
+    params = jax.eval_shape(network.init, KEY, images)
+    front = jax.ShapeDtypeStruct((4, *shape), jnp.float32)
+    rear = jax.eval_shape(functools.partial(network.apply, start=split), params, front)
+    assert rear.logits.shape == (4, 2)
+
+
+def test_parts_in_turn_have_the_parameters_of_the_whole():
+    """Names do not depend on the part that is applied, so one tree serves all."""
+    network, _ = KINDS["resnet18"]
+    shape = images = jnp.zeros((4, 32, 32, 1))
+    params = jax.eval_shape(network.init, KEY, images)
+    for i in range(networks.parts(network)):
+        apply = functools.partial(network.apply, start=i, stop=i + 1)
+        shape = jax.eval_shape(apply, params, shape)
+    assert shape.shape == (4, 4, 4, 8)
+
+
+def test_the_features_are_those_before_the_head():
+    network, _ = KINDS["convnet"]
+    params = jax.jit(network.init)(KEY, IMAGES)
+    found = elf.features(teachers.Teacher(params, network), IMAGES)
+    whole = network.apply(params, IMAGES).features
+    assert found.shape == (4, 2, 2, 4)
+    np.testing.assert_allclose(found.reshape(4, -1), whole, rtol=1e-6)
+
+
+def test_training_uses_the_terms_that_are_asked_for():
+    """Of the rear alone, nothing reaches the front; weight decay is off."""
+    given = dict(features=FEATURES, epochs=2, strategy=(), weight_decay=0.0)
+    train = functools.partial(elf.train, KEY, NETWORK, IMAGES, LABELS, **given)
+    start = jax.jit(NETWORK.init)(jax.random.split(KEY)[0], IMAGES[:1])["params"]
+    kept = jax.jit(lambda: train(terms=("rear",)))()["params"]
+    np.testing.assert_array_equal(kept["Conv_0"]["kernel"], start["Conv_0"]["kernel"])
+    assert (kept["classifier"]["kernel"] != start["classifier"]["kernel"]).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            dict(features=FEATURES[:3]),
+            r"features must be \(4, 2, 2, 3\), those of this set .* \(3, 2, 2, 3\)",
+        ),
+        (dict(features=FEATURES[:, :1]), r"features must be \(4, 2, 2, 3\)"),
+        (dict(features=FEATURES * jnp.nan), "features must be finite"),
+        (dict(split=3), r"split must lie in 1..2 for ConvNet, found 3"),
+        (dict(split=0), r"split must lie in 1..2 for ConvNet, found 0"),
+        (dict(terms=()), "terms must be some of front, rear and task"),
+        (dict(terms=("back",)), "terms must be some of front, rear and task, found .'back'"),
+        (dict(network=networks.MLP(2)), "must be a ConvNet, a VGG11, a ResNet18 .* found MLP"),
+    ],
+)
+def test_what_cannot_be_is_refused(change, message):
+    sound = dict(key=KEY, network=NETWORK, images=IMAGES, labels=LABELS, features=FEATURES)
+    with pytest.raises(ValueError, match=message):
+        elf.train(**(sound | change))
+
+
+def test_a_teacher_without_that_split_is_refused():
+    with pytest.raises(ValueError, match=r"split must lie in 1..2 for ConvNet, found 5"):
+        elf.features(teachers.Teacher(PARAMS, NETWORK), IMAGES, split=5)

@@ -1,0 +1,116 @@
+"""Teachers and the trainings that ask them; batch norm that moves its statistics."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdd import evaluate, networks, sampling, tasks, training
+from jaxdd.training import teachers
+
+KEY = jax.random.key(0)
+NETWORK = networks.ConvNet(2, width=4, depth=1, norm=networks.BatchNorm)
+PLAIN = networks.ConvNet(2, width=4, depth=1)
+IMAGES = jnp.where(jnp.arange(8)[:, None, None, None] < 4, 1.0, -1.0) + 0.1 * jax.random.normal(
+    KEY, (8, 4, 4, 1)
+)
+LABELS = jnp.arange(8) // 4
+POOL = sampling.pool(
+    np.asarray(jnp.clip(128 + 60 * IMAGES, 0, 255), np.uint8),
+    np.asarray(LABELS),
+    num_classes=2,
+    mean=(0.5,),
+    std=(0.25,),
+)
+
+
+def test_batch_norm_is_that_of_torch():
+    """In training by the batch, whose unbiased variance moves the running one; then by these."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    network, peer = networks.BatchNorm(), torch.nn.BatchNorm2d(3)
+    images = jax.random.normal(KEY, (5, 2, 2, 3)) * 2 + 1
+    tensor = torch.tensor(np.asarray(images)).permute(0, 3, 1, 2)
+    params = network.init(KEY, images)
+    found, moved = network.apply(params, images, mutable=["batch_stats"])
+    expected = peer(tensor).permute(0, 2, 3, 1).detach()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for name, running in (("mean", peer.running_mean), ("var", peer.running_var)):
+        np.testing.assert_allclose(moved["batch_stats"][name], running, rtol=1e-5)
+    after = network.apply({**params, **moved}, images)
+    np.testing.assert_allclose(after, peer.eval()(tensor).permute(0, 2, 3, 1).detach(), atol=1e-5)
+
+
+def test_training_moves_statistics_and_decays_none_of_them():
+    """After two steps of momentum 0.9 from (0, 1); a decay of 0.5 would halve them."""
+    train = functools.partial(training.train, strategy=(), epochs=2, learning_rate=0.0)
+    params = jax.jit(lambda key: train(key, NETWORK, IMAGES, LABELS, weight_decay=0.5))(KEY)
+    start = networks.fresh(jax.random.split(KEY)[0], NETWORK, IMAGES[:1])
+    conv = start["params"]["Conv_0"]
+    seen = networks.conv2d(IMAGES, conv["kernel"], (1, 1)) + conv["bias"]
+    expected = (1 - 0.9**2) * seen.mean((0, 1, 2))
+    found = params["batch_stats"]["BatchNorm_0"]["mean"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(params["params"]["Conv_0"]["kernel"], conv["kernel"])
+
+
+def test_divergences_are_those_of_numpy():
+    a, b = (np.asarray(jax.random.normal(jax.random.key(i), (3, 4)), float) for i in range(2))
+    softmax = lambda x: np.exp(x / 20) / np.exp(x / 20).sum(1, keepdims=True)
+    p, q = softmax(a), softmax(b)
+    expected = (p * np.log(p / q)).sum(1)
+    found = teachers.divergences(jnp.asarray(a), jnp.asarray(b), temperature=20.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-7)
+
+
+def test_cut_mixed_takes_one_box_of_others():
+    """Images of one value each: a mixture has at most two, and the others' pixels are a box."""
+    images = jnp.arange(6.0)[:, None, None, None] * jnp.ones((6, 5, 7, 1))
+    mix = jax.jit(teachers.cut_mixed)
+    for i in range(5):
+        mixed = np.asarray(mix(jax.random.key(i), images))[..., 0]
+        changed = (mixed != np.arange(6)[:, None, None]).any(0)
+        rows, columns = changed.any(1), changed.any(0)
+        assert (changed == rows[:, None] & columns).all()
+        assert all(len(np.unique(image)) <= 2 for image in mixed)
+
+
+@functools.cache
+def taught():
+    teach = functools.partial(
+        teachers.teach,
+        network=NETWORK,
+        draw=functools.partial(sampling.uniform_batch, size=4),
+        steps=30,
+        strategy=(),
+        learning_rate=0.1,
+    )
+    return jax.jit(lambda key: teach(key, pool=POOL))(KEY)
+
+
+def test_a_teacher_learns_the_real_data():
+    images = sampling.take(POOL, jnp.arange(8))
+    found = jax.jit(taught().network.apply)(taught().params, images).logits.argmax(1)
+    np.testing.assert_array_equal(found, LABELS)
+
+
+@pytest.mark.parametrize("train", [teachers.soft, teachers.distilled])
+def test_students_learn_from_a_teacher(train):
+    """Also through `evaluate`, which takes the teacher as a tree of arrays."""
+    task = tasks.task(
+        POOL.images, POOL.labels, num_classes=2, mean=(0.5,), std=(0.25,), strategy=()
+    )
+    rate = 0.05 if train is teachers.soft else 0.1
+    images = sampling.take(POOL, jnp.arange(8)).reshape(2, 4, 4, 4, 1)
+    given = dict(teacher=taught(), epochs=40, learning_rate=rate, train=train)
+    found = evaluate.evaluate(jax.random.split(KEY, 1), PLAIN, images, task, **given)
+    assert found.accuracy[0] == 1
+
+
+@pytest.mark.parametrize("train", [teachers.soft, teachers.distilled])
+def test_a_teacher_of_other_classes_is_refused(train):
+    other = networks.ConvNet(3, width=4, depth=1)
+    teacher = teachers.Teacher(jax.eval_shape(other.init, KEY, IMAGES), other)
+    with pytest.raises(ValueError, match="the network has 2 classes, found a teacher of 3"):
+        train(KEY, PLAIN, IMAGES, LABELS, teacher=teacher)

@@ -1,0 +1,420 @@
+"""Weights against values derived by hand, their limits, and diagnostics against scikit-learn."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from jaxdd import kde
+from jaxdd.weights import formulas
+
+SIZES = [6, 0, 1, 20, 3]  # Class sizes: one class is empty, one a single sample.
+K = len(SIZES)
+LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(K), SIZES))
+LOG_DENSITY = np.random.default_rng(1).normal(0, 3, LABELS.size).astype(np.float32)
+close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
+clip = jax.jit(formulas.clip, static_argnames="num_classes")
+class_log_density = jax.jit(kde.class_log_density, static_argnames="num_classes")
+oracle = jax.jit(formulas.oracle, static_argnames=("num_classes", "num_attributes"))
+shared = jax.jit(formulas.shared, static_argnames="num_classes")
+uniform = jax.jit(formulas.uniform, static_argnames="num_classes")
+DENSITY_WEIGHTS = [formulas.inverse_density, formulas.softmax_inverse]
+
+
+def class_sums(weights, labels=LABELS):
+    return np.bincount(labels, np.asarray(weights, float), minlength=labels.max() + 1)
+
+
+def random_weights(seed=0, labels=LABELS):
+    weights = np.random.default_rng(seed).exponential(size=labels.size) ** 2
+    return (weights / class_sums(weights, labels)[labels]).astype(np.float32)
+
+
+def test_uniform():
+    close(formulas.uniform(LABELS, num_classes=K), 1 / np.array(SIZES)[LABELS])
+
+
+def test_inverse_density_by_hand():
+    """f = 1, 2, 4: 1/f in proportion 4:2:1; with t = 1/2 the squares 16:4:1; the other class is
+    a single sample and has all of its own mass, however small its density."""
+    log_f, labels = jnp.log(jnp.array([1.0, 2.0, 4.0, 1e-30])), jnp.array([0, 0, 0, 1])
+    weigh = functools.partial(formulas.inverse_density, log_f, labels, num_classes=2)
+    close(weigh(), [4 / 7, 2 / 7, 1 / 7, 1])
+    close(weigh(temperature=0.5), [16 / 21, 4 / 21, 1 / 21, 1])
+
+
+def test_softmax_inverse_by_hand():
+    """f = 1, 1/3: 1/f = 1, 3 with mean 2, so r = 1/2, 3/2 and the odds are e^(1/t)."""
+    log_f = jnp.log(jnp.array([1.0, 1 / 3]))
+    for t in (0.5, 1.0, 4.0):
+        odds = np.exp(1 / t)
+        found = formulas.softmax_inverse(log_f, jnp.zeros(2, int), num_classes=1, temperature=t)
+        close(found, [1 / (1 + odds), odds / (1 + odds)])
+
+
+@pytest.mark.parametrize("weigh", DENSITY_WEIGHTS)
+def test_density_weights(weigh):
+    """Sum one, sparser is heavier, units cancel, order and class names do not matter."""
+    weigh = functools.partial(weigh, num_classes=K, temperature=2.0)
+    weights = weigh(LOG_DENSITY, LABELS)
+    close(class_sums(weights), np.array(SIZES) > 0)
+    mine = LABELS == 3
+    ranks = np.argsort(LOG_DENSITY[mine])
+    assert (np.diff(weights[mine][ranks]) <= 0).all()
+    close(weigh(LOG_DENSITY + 300 * LABELS.astype(np.float32), LABELS), weights, rtol=1e-3)
+    order = np.random.default_rng(2).permutation(LABELS.size)
+    close(weigh(LOG_DENSITY[order], LABELS[order]), weights[order])
+    close(weigh(LOG_DENSITY, np.array([4, 2, 0, 1, 3])[LABELS]), weights)
+
+
+@pytest.mark.parametrize("weigh", DENSITY_WEIGHTS)
+def test_temperature_limits(weigh):
+    """Large: uniform. Small: all mass on the sparsest sample. Neither overflows."""
+    weigh = functools.partial(weigh, LOG_DENSITY, LABELS, num_classes=K)
+    close(weigh(temperature=1e6), formulas.uniform(LABELS, num_classes=K), rtol=1e-4)
+    sparsest = [LOG_DENSITY[LABELS == k].min(initial=np.inf) for k in range(K)]
+    collapsed = (LOG_DENSITY == np.array(sparsest)[LABELS]).astype(float)
+    for t in (1e-3, 1e-37):
+        close(weigh(temperature=t), collapsed, atol=1e-6)
+
+
+@pytest.mark.parametrize("weigh", DENSITY_WEIGHTS)
+def test_transformations(weigh):
+    def weights(log_f, t):
+        return weigh(log_f, LABELS, num_classes=K, temperature=t)
+
+    temperatures = jnp.array([0.5, 1.0, 7.0])
+    loop = jnp.stack([weights(LOG_DENSITY, t) for t in temperatures])
+    close(jax.jit(weights)(LOG_DENSITY, 1.0), loop[1])
+    close(jax.jit(jax.vmap(weights, (None, 0)))(LOG_DENSITY, temperatures), loop)
+    over_labels = jax.vmap(lambda labels: weigh(LOG_DENSITY, labels, num_classes=K))
+    close(jax.jit(over_labels)(LABELS[None]), loop[1:2])
+
+
+@pytest.mark.parametrize("weigh", DENSITY_WEIGHTS)
+def test_infinite_densities(weigh):
+    """-inf counts as the lowest finite log density of the class (here 1), +inf as the highest (2);
+    a class without any finite one is uniform. No gradient is nan."""
+    inf, weigh = jnp.inf, jax.jit(weigh, static_argnames="num_classes")
+    log_f = jnp.array([1.0, -inf, 2.0, inf, -inf, -inf, inf])
+    labels = jnp.array([0, 0, 0, 0, 1, 1, 2])
+    found = weigh(log_f, labels, num_classes=4)
+    same = weigh(jnp.array([1.0, 1, 2, 2, 0, 0, 0]), labels, num_classes=4)
+    close(found, same)
+    close(found[4:], [0.5, 0.5, 1])
+    gradient = jax.grad(lambda x: (weigh(x, labels, num_classes=4) ** 2).sum())(log_f)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("weigh", DENSITY_WEIGHTS)
+def test_extreme_densities(weigh):
+    """Log densities at d = 2048 span thousands of nats, and exp of them is 0 or inf."""
+    log_f = np.linspace(-9000, 9000, LABELS.size, dtype=np.float32)
+    weights = weigh(log_f, LABELS, num_classes=K)
+    assert np.isfinite(weights).all()
+    close(class_sums(weights), np.array(SIZES) > 0)
+
+
+def test_nan_is_not_spread_over_other_classes():
+    log_f = jnp.where(LABELS == 0, jnp.nan, LOG_DENSITY)
+    found = jax.jit(functools.partial(formulas.inverse_density, num_classes=K))(log_f, LABELS)
+    np.testing.assert_array_equal(np.isnan(found), LABELS == 0)
+
+
+@pytest.mark.parametrize("weigh", DENSITY_WEIGHTS)
+def test_density_gradients(weigh):
+    def weights(log_f, t):
+        return weigh(log_f, LABELS, num_classes=K, temperature=t)
+
+    args = jnp.asarray(LOG_DENSITY) / 3, jnp.array(2.0)
+    check_grads(jax.jit(weights), args, order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
+
+
+def two_clusters():
+    """90 samples around 0 and 10 around (30, 0), the same shape at both ends, one class."""
+    ring = np.linspace(0, 2 * np.pi, 10, endpoint=False)
+    shape = np.stack([np.cos(ring), np.sin(ring)], 1)
+    points = np.concatenate([np.tile(shape, (9, 1)), shape + [30, 0]])
+    return points.astype(np.float32), np.arange(100) >= 90
+
+
+def kde_weights(x, bandwidth):
+    labels = np.zeros(len(x), int)
+    log_f = class_log_density(x, labels, bandwidth, num_classes=1)
+    weigh = jax.jit(formulas.inverse_density, static_argnames="num_classes")
+    return weigh(log_f, labels, num_classes=1)
+
+
+def test_separated_clusters_get_equal_mass():
+    """The density of the small cluster is a ninth of that of the big one and so is its size."""
+    x, small = two_clusters()
+    weights = kde_weights(x, 2.0)
+    close(weights[small].sum(), 0.5, rtol=1e-4)
+    groups = oracle(np.zeros(100, int), small.astype(int), num_classes=1, num_attributes=2)
+    close(weights, groups, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bandwidth", [1e-3, 1e4])
+def test_extreme_bandwidths_are_vanilla(bandwidth):
+    x, _ = two_clusters()
+    x = x + np.random.default_rng(0).normal(0, 0.3, x.shape).astype(np.float32)
+    close(kde_weights(x, bandwidth), np.full(100, 0.01), rtol=1e-3)
+    assert np.ptp(kde_weights(x, 2.0)) > 0.01
+
+
+def clip_reference(weights, limit):
+    """Water filling by sorting, in float64: fill the largest until the rest fits."""
+    weights, cap = np.asarray(weights, float), limit / len(weights)
+    order = np.argsort(-weights)
+    for filled in range(len(weights)):
+        rest = weights[order[filled:]]
+        scaled = rest * (1 - filled * cap) / rest.sum()
+        if scaled[0] <= cap * (1 + 1e-12):
+            break
+    result = np.full(len(weights), cap)
+    result[order[filled:]] = scaled
+    return result
+
+
+def test_clip_by_hand():
+    """Cap 1.2/3 = .4: .7 is cut to .4, the other .6 goes 2:1, and .4 just fits."""
+    found = clip(jnp.array([0.7, 0.2, 0.1]), jnp.zeros(3, int), num_classes=1, limit=1.2)
+    close(found, [0.4, 0.4, 0.2])
+
+
+@pytest.mark.parametrize("limit", [1.0, 1.3, 2.0, 4.5, 1e9, np.inf])
+def test_clip(limit):
+    weights = random_weights()
+    found = clip(weights, LABELS, num_classes=K, limit=limit)
+    for k in (0, 2, 3, 4):
+        mine = LABELS == k
+        capped = min(limit, mine.sum())
+        close(found[mine], clip_reference(weights[mine], capped), rtol=1e-4)
+        assert found[mine].max() <= capped / mine.sum() * (1 + 1e-6)
+    close(class_sums(found), np.array(SIZES) > 0)
+    ess = formulas.effective_sample_size(found, LABELS, num_classes=K)
+    assert (ess >= np.array(SIZES) / limit * (1 - 1e-5)).all()
+    again = clip(found, LABELS, num_classes=K, limit=limit)
+    close(again, found, rtol=1e-4)
+    close(clip(7 * weights, LABELS, num_classes=K, limit=limit), found, rtol=1e-4)
+
+
+def test_clip_in_a_large_class():
+    """60,000 samples whose weights span 20 nats: float32 rounding must not leak mass."""
+    labels = np.repeat([0, 1], [59_000, 1000])
+    weights = np.exp(np.random.default_rng(0).uniform(-20, 0, labels.size)).astype(np.float32)
+    for limit in (1.0, 1.5, 10.0):
+        found = np.asarray(clip(weights, labels, num_classes=2, limit=limit))
+        close(class_sums(found, labels), [1, 1], rtol=1e-4)  # A float32 sum of 59,000 terms.
+        relative = found * np.array([59_000, 1000])[labels]
+        assert relative.max() <= limit * (1 + 1e-5)
+        if limit == 1:
+            close(relative, 1, rtol=1e-3)
+
+
+def test_clip_spreads_what_no_positive_weight_can_take():
+    """Cap 2/4: the one positive sample takes .5, three without weight share the other .5."""
+    found = clip(jnp.array([1.0, 0, 0, 0]), jnp.zeros(4, int), num_classes=1, limit=2)
+    close(found, [1 / 2, 1 / 6, 1 / 6, 1 / 6])
+    nothing = clip(jnp.zeros(4), jnp.zeros(4, int), num_classes=1, limit=3)
+    close(nothing, [0.25] * 4)
+
+
+def test_clip_transformations():
+    weights = random_weights()
+
+    def to(weights, limit):
+        return formulas.clip(weights, LABELS, num_classes=K, limit=limit)
+
+    limits = jnp.array([1.0, 1.7, 3.0])
+    loop = jnp.stack([clip(weights, LABELS, num_classes=K, limit=limit) for limit in limits])
+    close(to(weights, 1.7), loop[1])
+    close(jax.jit(jax.vmap(to, (None, 0)))(weights, limits), loop)
+    args = jnp.asarray(weights) + 0.01, jnp.array(1.7)
+    check_grads(jax.jit(to), args, order=1, modes=["rev"], atol=1e-2, rtol=1e-2, eps=1e-3)
+
+
+def test_oracle():
+    """Class 0 holds groups of 3, 1 and 0 samples: mass 1/2 to each that is there."""
+    labels = jnp.array([0, 0, 0, 0, 2])
+    attributes = jnp.array([1, 1, 0, 1, 2])
+    found = formulas.oracle(labels, attributes, num_classes=3, num_attributes=3)
+    close(found, [1 / 6, 1 / 6, 1 / 2, 1 / 6, 1])
+
+
+def test_narrow_integers_do_not_overflow():
+    """30 classes of 10 attributes are 300 groups, more than a byte counts."""
+    labels = np.arange(30).repeat(4).astype(np.uint8)
+    attributes = np.tile([0, 0, 0, 9], 30).astype(np.int8)
+    found = oracle(labels, attributes, num_classes=30, num_attributes=10)
+    close(found, np.tile([1 / 6, 1 / 6, 1 / 6, 1 / 2], 30))
+    balance = formulas.group_balance(found, labels, attributes, num_classes=30, num_attributes=10)
+    close(balance, 1)
+
+
+def test_effective_sample_size():
+    """Uniform: n_k. One sample: 1. Weights 3:1: 16/10. Empty: 0. No underflow at 1e-25."""
+    labels = jnp.array([0, 0, 0, 1, 1, 2, 2])
+    weights = jnp.array([0.2, 0.2, 0.2, 0, 5, 3e-25, 1e-25])
+    close(formulas.effective_sample_size(weights, labels, num_classes=4), [3, 1, 1.6, 0])
+
+
+fast = jax.jit(formulas.diagnose, static_argnames=("num_classes", "num_attributes"))
+
+
+def diagnose(weights, labels, attributes, aligned, groups=3, call=fast):
+    arrays = map(jnp.asarray, (weights, labels, attributes, aligned))
+    return call(*arrays, num_classes=len(aligned), num_attributes=groups)
+
+
+def test_diagnose_by_hand():
+    """Class 0 (aligned 0): aligned .1 .2, conflicting .2 .5. Of the four pairs the conflicting one
+    is heavier in three and one is a tie: auc 3.5/4, conflicting mass .7. Its groups 0, 1, 2 have
+    masses .3 .2 .5. Class 1 (aligned 1) is one aligned sample: auc and balance undefined, mass 0,
+    ess 1. Class 2 is empty."""
+    found = diagnose([0.1, 0.2, 0.2, 0.5, 1.0], [0, 0, 0, 0, 1], [0, 0, 1, 2, 1], aligned=[0, 1, 2])
+    entropy = -sum(p * np.log(p) for p in (0.3, 0.2, 0.5)) / np.log(3)
+    ess = (1 / (0.01 + 0.04 + 0.04 + 0.25) + 1) / 2
+    close(found, [3.5 / 4, 0.7 / 2, entropy, ess])
+
+
+def test_diagnose_known_weights():
+    """Uniform weights say nothing (auc 1/2) and leave the masses as they are; the oracle balances
+    the groups of every class and gives all but one of ten to the conflicting ones."""
+    n, k = 20_000, 10
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, k, n)
+    attributes = np.where(rng.uniform(size=n) < 0.2, rng.integers(0, k, n), labels)
+    plain = uniform(labels, num_classes=k)
+    found = diagnose(plain, labels, attributes, np.arange(k), k)
+    share = np.mean([(attributes != labels)[labels == c].mean() for c in range(k)])
+    close(found.conflict_auc, 0.5)
+    close(found.conflict_mass, share, rtol=1e-4)
+    close(found.effective_sample_size, n / k, rtol=1e-4)
+    best = oracle(labels, attributes, num_classes=k, num_attributes=k)
+    found = diagnose(best, labels, attributes, np.arange(k), k)
+    close(found[:3], [1, 0.9, 1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_auc_is_that_of_scikit_learn(ties):
+    metrics = pytest.importorskip("sklearn.metrics")
+    n, k = 60_000, 100
+    rng = np.random.default_rng(0)
+    labels, attributes = rng.integers(0, k, n), rng.integers(0, 3, n)
+    weights = rng.exponential(1 + attributes).astype(np.float32)
+    weights = np.ceil(weights * 2) if ties else weights
+    aligned = np.arange(k) % 3
+    conflicts = attributes != aligned[labels]
+    expected = [
+        metrics.roc_auc_score(conflicts[labels == c], weights[labels == c]) for c in range(k)
+    ]
+    found = diagnose(weights, labels, attributes, aligned)
+    close(found.conflict_auc, np.mean(expected))
+
+
+def test_diagnose_is_nan_where_undefined():
+    found = diagnose([0.5, 0.5], [0, 0], [1, 1], aligned=[1, 0])
+    np.testing.assert_array_equal(np.isnan(found), [True, False, True, False])
+    close(found.conflict_mass, 0)
+    assert np.isnan(diagnose([0.0, 0.0], [0, 0], [1, 0], aligned=[1, 0])).all()
+
+
+def test_diagnose_invariances_and_jit():
+    rng = np.random.default_rng(3)
+    attributes, weights = rng.integers(0, 3, LABELS.size), random_weights()
+    aligned = np.arange(K) % 3
+    found = np.asarray(diagnose(weights, LABELS, attributes, aligned))
+    order = rng.permutation(LABELS.size)
+    close(diagnose(weights[order], LABELS[order], attributes[order], aligned), found)
+    close(diagnose(100 * weights, LABELS, attributes, aligned), found)
+    close(diagnose(weights, LABELS, attributes, aligned, call=formulas.diagnose), found)
+    each = jax.jit(jax.vmap(diagnose, (0, None, None, None)))
+    batch = each(np.stack([weights, weights[::-1]]), LABELS, attributes, aligned)
+    close([b[0] for b in batch], found)
+
+
+y, w, a = np.array([0, 1, 1]), np.ones(3, np.float32), np.array([2, 0, 1])
+inverse = functools.partial(formulas.inverse_density, num_classes=2)
+literal = functools.partial(formulas.softmax_inverse, num_classes=2)
+cut = functools.partial(formulas.clip, num_classes=2, limit=2.0)
+best = functools.partial(formulas.oracle, num_classes=2, num_attributes=3)
+report = functools.partial(formulas.diagnose, num_classes=2, num_attributes=3)
+BAD = [
+    (lambda: formulas.uniform(y, num_classes=1), ValueError, r"labels .* 0\.\.0, found 0\.\.1"),
+    (lambda: formulas.uniform(y - 1, num_classes=1), ValueError, r"found -1\.\.0"),
+    (lambda: formulas.uniform(w, num_classes=2), TypeError, "integers, found float32"),
+    (lambda: formulas.uniform(y[None], num_classes=2), ValueError, r"found shape \(1, 3\)"),
+    (lambda: inverse(w[:2], y), ValueError, r"log_density .* found \(2,\) and \(3,\)"),
+    (lambda: inverse(y, y), TypeError, "log_density must be floating, found int32"),
+    (lambda: inverse(w * np.nan, y), ValueError, "must not be nan, found 3"),
+    (lambda: inverse(w, y, temperature=0.0), ValueError, "temperature .* found 0.0"),
+    (lambda: inverse(w, y, temperature=np.inf), ValueError, "temperature .* found inf"),
+    (lambda: inverse(w, y, temperature=np.nan), ValueError, "temperature .* found nan"),
+    (lambda: inverse(w, y, temperature=w), ValueError, r"scalar, found shape \(3,\)"),
+    (lambda: inverse(w, y, temperature=1e-40), ValueError, "temperature .* found .*e-41"),
+    (lambda: literal(w, y, temperature=-1.0), ValueError, "temperature .* found -1.0"),
+    (lambda: literal(w, y + 2), ValueError, r"found 2\.\.3"),
+    (lambda: cut(w, y, limit=0.5), ValueError, "limit must be at least 1, found 0.5"),
+    (lambda: cut(w, y, limit=np.nan), ValueError, "limit .* found nan"),
+    (lambda: cut(w, y, limit=w), ValueError, "limit must be a scalar"),
+    (lambda: cut(-w, y), ValueError, "weights .* found -1.0"),
+    (lambda: cut(w * np.nan, y), ValueError, "weights .* found nan"),
+    (lambda: cut(w * (y == 1), y), ValueError, "positive sum in each class, .* down to 0"),
+    (lambda: best(y, a[:, None]), ValueError, r"attributes .* found shape \(3, 1\)"),
+    (lambda: formulas.uniform(y, num_classes=0), ValueError, "at least 1, found 0"),
+    (lambda: best(y, a[:2]), ValueError, "same length, found 2 and 3"),
+    (lambda: best(y, a + 1), ValueError, r"attributes must lie in 0\.\.2, found 1\.\.3"),
+    (
+        lambda: formulas.effective_sample_size(w[:2], y, num_classes=2),
+        ValueError,
+        r"weights and labels .* \(2,\)",
+    ),
+    (lambda: report(w, y, a, a), ValueError, "aligned must be one per class, found 3 for 2"),
+    (lambda: report(w, y, a, a[:2] + 2), ValueError, r"aligned must lie in 0\.\.2"),
+    (lambda: report(-w, y, a, a[:2]), ValueError, "weights"),
+    (lambda: report(0 * w, y, a, a[:2]), ValueError, "weights must not all be 0"),
+    (lambda: report(w * np.float32(1e-45), y, a, a[:2]), ValueError, "must not all be 0"),
+]
+
+
+@pytest.mark.parametrize("call, error, match", BAD)
+def test_bad_input(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
+def test_memberships_of_zero_and_one_give_the_oracle():
+    labels = np.array([0, 0, 0, 1, 1, 1, 1])
+    groups = np.array([0, 0, 2, 1, 1, 1, 0])
+    found = shared(labels, np.eye(3)[groups], num_classes=2)
+    close(found, oracle(labels, groups, num_classes=2, num_attributes=3))
+
+
+def test_uncertain_memberships_by_hand():
+    """N is (1.5, .5) in the class: the second group has half the mass of the first."""
+    memberships = np.array([[1.0, 0.0], [0.5, 0.5]])
+    found = shared(np.zeros(2, int), memberships, num_classes=1)
+    first, second = 1 / 1.5, 0.5 / 1.5 + 0.5 / 1
+    close(found, np.array([first, second]) / (first + second))
+    same = shared(np.zeros(4, int), np.full((4, 3), 1 / 3), num_classes=1)
+    close(same, np.full(4, 0.25))
+
+
+@pytest.mark.parametrize("groups", [0, 2])
+def test_a_class_without_memberships_is_weighed_uniformly(groups):
+    memberships = np.zeros((3, groups), np.float32)
+    memberships[2:] = 1
+    found = formulas.shared(np.array([0, 0, 1]), memberships, num_classes=2)
+    close(found, np.array([0.5, 0.5, 1]))
+
+
+def test_known_values_are_checked_inside_a_trace():
+    """A constant that a jitted function closes over is no tracer; operations on it would be."""
+    labels, wrong = jnp.asarray(y), jnp.asarray(y + 1)
+    close(jax.jit(lambda x: inverse(x, labels))(w), [1, 0.5, 0.5])
+    with pytest.raises(ValueError, match=r"found 1\.\.2"):
+        jax.jit(lambda x: inverse(x, wrong))(w)
