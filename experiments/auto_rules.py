@@ -46,7 +46,8 @@ from scipy import stats
 from experiments.tools import grid
 from jaxdd import kde, networks, sampling, weights
 from jaxdd.data import datasets, files
-from jaxdd.runs import parts, results, timing
+from jaxdd.runs import old_results as results
+from jaxdd.runs import parts, timing
 from jaxdd.runs.options import Options, make
 from jaxdd.weights import formulas
 

@@ -31,7 +31,8 @@ import numpy as np
 from experiments.tools import grid
 from jaxdd import kde, weights
 from jaxdd.data import datasets, files
-from jaxdd.runs import parts, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import parts
 from jaxdd.runs.options import Options, make
 from jaxdd.runs.reports import plot
 from jaxdd.weights import formulas

@@ -61,7 +61,8 @@ from experiments.tools import anchors, grid
 from jaxdd import augment, evaluate, networks, sampling, training, weights
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.methods import cfm, distill
-from jaxdd.runs import programs, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import programs
 from jaxdd.runs.folder import guides
 from jaxdd.training import teachers
 

@@ -37,7 +37,8 @@ from experiments.tools import grid
 from experiments.tools.budget import deadline, seconds
 from jaxdd.commands import scoring
 from jaxdd.data import archives, benchmarks, datasets, files
-from jaxdd.runs import options, parts, pipeline, programs, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import options, parts, pipeline, programs
 from jaxdd.runs.folder import store
 from jaxdd.runs.scoring import cells, matrix
 

@@ -50,7 +50,8 @@ from experiments import shortcuts
 from experiments.tools import depths, grid, truncated
 from jaxdd import sampling, weights
 from jaxdd.data import datasets, files
-from jaxdd.runs import parts, programs, results, timing
+from jaxdd.runs import old_results as results
+from jaxdd.runs import parts, programs, timing
 from jaxdd.runs.options import make
 from jaxdd.weights import probes
 

@@ -45,7 +45,8 @@ from experiments.tools import grid
 from jaxdd import evaluate, networks, sampling, training, weights
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.methods import distill
-from jaxdd.runs import programs, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import programs
 from jaxdd.training import elf, teachers
 
 IPC, EPOCHS, NETWORKS = 10, 150, 3

@@ -42,7 +42,8 @@ from jaxdd import evaluate, networks, sampling, weights
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.devices import microbatch
 from jaxdd.methods import distill, protocol
-from jaxdd.runs import programs, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import programs
 from jaxdd.runs.folder import checkpoint
 from jaxdd.runs.reports import plot
 

@@ -32,7 +32,8 @@ from experiments import amplification
 from experiments.tools import grid
 from jaxdd import augment, evaluate, sampling, training
 from jaxdd.data import archives, datasets, files
-from jaxdd.runs import parts, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import parts
 from jaxdd.runs.folder import store
 from jaxdd.runs.options import Options
 

@@ -37,7 +37,7 @@ from experiments.attacks import laboratory as lab
 from experiments.tools import budget as budgets
 from experiments.tools import grid
 from jaxdd.data import files
-from jaxdd.runs import results
+from jaxdd.runs import old_results as results
 
 Group = Literal["damage", "options", "calls", "kills", "distributed"]
 

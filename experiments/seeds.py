@@ -26,7 +26,7 @@ import numpy as np
 import scipy.special
 
 from experiments.tools import grid
-from jaxdd.runs import results
+from jaxdd.runs import old_results as results
 from jaxdd.runs.options import make
 
 

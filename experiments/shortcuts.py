@@ -50,7 +50,8 @@ from experiments import auto_rules
 from experiments.tools import grid
 from jaxdd import sampling, weights
 from jaxdd.data import datasets, files
-from jaxdd.runs import parts, results, timing
+from jaxdd.runs import old_results as results
+from jaxdd.runs import parts, timing
 from jaxdd.runs.options import make
 from jaxdd.weights import blind_features, formulas
 

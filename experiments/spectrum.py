@@ -67,7 +67,8 @@ from experiments.tools import grid
 from jaxdd import networks, sampling, weights
 from jaxdd.data import files
 from jaxdd.methods import distill, experts, protocol, spectral
-from jaxdd.runs import programs, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import programs
 from jaxdd.runs.reports import plot
 from jaxdd.training import teachers
 

@@ -43,7 +43,8 @@ from sklearn import datasets, linear_model, model_selection, neighbors, svm
 from experiments.tools.budget import deadline, seconds
 from experiments.tools.grid import RESULTS
 from jaxdd.data import files
-from jaxdd.runs import regression, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import regression
 
 METHODS = ("likelihood", "leave-one-out", "cherkassky-ma", "cross-validation", "fixed")
 OURS = METHODS[:2]

@@ -56,7 +56,8 @@ from experiments.tools.grid import RESULTS
 from jaxdd import audit, networks, sampling, training
 from jaxdd.data import archives, benchmarks, files
 from jaxdd.methods import distill
-from jaxdd.runs import programs, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import programs
 from jaxdd.runs.trust import inspection
 from jaxdd.weights import formulas
 

@@ -10,7 +10,8 @@ from PIL import Image
 import jaxdd
 from jaxdd import sampling
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import options, parts, pipeline, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import options, parts, pipeline
 from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.reports import plot, report
 from jaxdd.runs.scoring import transfer

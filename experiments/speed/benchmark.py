@@ -30,7 +30,8 @@ import tyro
 
 from experiments.speed import workloads
 from jaxdd.data import files
-from jaxdd.runs import programs, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import programs
 
 PRESETS = {
     "quick": workloads.Sizes(),

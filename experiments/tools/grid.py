@@ -29,7 +29,8 @@ import tyro
 
 from experiments.tools.budget import deadline, seconds
 from jaxdd.data import archives, benchmarks, datasets, files
-from jaxdd.runs import options, parts, pipeline, programs, results, timing
+from jaxdd.runs import old_results as results
+from jaxdd.runs import options, parts, pipeline, programs, timing
 from jaxdd.runs.reports import plot
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"

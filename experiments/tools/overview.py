@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from experiments.tools import grid
-from jaxdd.runs import results
+from jaxdd.runs import old_results as results
 from jaxdd.runs.options import Options, make
 
 CMNIST = make(conflict=0.05)

@@ -32,7 +32,8 @@ from experiments.tools import grid, overview
 from jaxdd import kde
 from jaxdd.commands import cli
 from jaxdd.data import files
-from jaxdd.runs import options, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import options
 from jaxdd.runs.reports import report
 
 RESULTS = grid.RESULTS

@@ -27,7 +27,8 @@ from jaxdd import __version__
 from jaxdd.commands import citing, data_sets, grouping, rederivation, scoring, screen, sources
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.devices import parallel
-from jaxdd.runs import options, parts, pipeline, processes, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import options, parts, pipeline, processes
 from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.programs import prepare
 from jaxdd.runs.reports import pages, report

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxdd.data import datasets
-from jaxdd.runs import options, parts, pipeline, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import options, parts, pipeline
 from jaxdd.runs.folder import store
 from jaxdd.runs.trust import inspection
 

@@ -10,7 +10,8 @@ import tyro
 
 from jaxdd.commands import screen, sources
 from jaxdd.data import benchmarks, datasets
-from jaxdd.runs import options, parts, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import options, parts
 from jaxdd.runs.folder import guides, store
 from jaxdd.runs.scoring import cells, matrix, profiles, transfer
 from jaxdd.runs.scoring import sets as stored_sets

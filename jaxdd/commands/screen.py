@@ -6,7 +6,8 @@ import rich.console
 import rich.progress
 import rich.table
 
-from jaxdd.runs import processes, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import processes
 
 MEANING = (
     "aligned: has the attribute that most of its class have; conflicting: has another; "

@@ -27,7 +27,8 @@ from jaxdd import augment, draws, evaluate, kde, networks, sampling, weights
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.devices import split_pool
 from jaxdd.methods import cfm, distill, experts, zca
-from jaxdd.runs import parts, processes, results, timing
+from jaxdd.runs import old_results as results
+from jaxdd.runs import parts, processes, timing
 from jaxdd.runs.folder import buffers, checkpoint, guides, manifest, store, whitenings
 from jaxdd.runs.options import WEIGHTED, Options
 from jaxdd.runs.options import read as options_of

@@ -20,7 +20,8 @@ import pytest
 from jaxdd import draws, evaluate, networks, sampling, weights
 from jaxdd.data import datasets, files
 from jaxdd.methods import cfm, distill, spectral, zca
-from jaxdd.runs import options, parts, pipeline, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import options, parts, pipeline
 from jaxdd.runs.folder import checkpoint, guides, manifest, store, whitenings
 from jaxdd.runs.reports import report
 from jaxdd.weights import blind_features, formulas, probes

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.tools import overview, table
 from jaxdd.data import files
-from jaxdd.runs import results
+from jaxdd.runs import old_results as results
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CLAIMS = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdd.data import files
-from jaxdd.runs import results
+from jaxdd.runs import old_results as results
 from jaxdd.runs.folder import store
 
 SCHEMA = 1

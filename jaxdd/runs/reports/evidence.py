@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdd import evaluate
 from jaxdd.data import datasets, files
-from jaxdd.runs import results
+from jaxdd.runs import old_results as results
 from jaxdd.runs.folder import store
 from jaxdd.runs.reports import plot
 

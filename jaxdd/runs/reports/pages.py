@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from jaxdd.data import files
-from jaxdd.runs import results
+from jaxdd.runs import old_results as results
 from jaxdd.runs.reports import plot
 
 

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdd.data import benchmarks, files
-from jaxdd.runs import options, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import options
 from jaxdd.runs.folder import store
 from jaxdd.runs.reports import evidence, pages, plot, tables
 

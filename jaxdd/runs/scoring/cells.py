@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import filelock
 
 from jaxdd.data import files
-from jaxdd.runs import results
+from jaxdd.runs import old_results as results
 
 
 class Cell(NamedTuple):

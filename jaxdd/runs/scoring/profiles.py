@@ -18,7 +18,8 @@ import numpy as np
 from jaxdd import _checks, networks, sampling
 from jaxdd.data import datasets, files
 from jaxdd.methods import spectral
-from jaxdd.runs import options, parts, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import options, parts
 from jaxdd.runs.reports import plot
 from jaxdd.training import teachers
 

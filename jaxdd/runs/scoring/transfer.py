@@ -17,7 +17,8 @@ import numpy as np
 from jaxdd import augment, evaluate, networks
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.methods import zca
-from jaxdd.runs import options, parts, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import options, parts
 from jaxdd.runs.folder import store, whitenings
 from jaxdd.runs.reports import evidence
 from jaxdd.runs.scoring import cells

@@ -17,7 +17,7 @@ import numpy as np
 from jaxdd import audit, networks, training
 from jaxdd.data import datasets, files
 from jaxdd.methods import formation
-from jaxdd.runs import results
+from jaxdd.runs import old_results as results
 from jaxdd.runs.reports import pages
 
 EVIDENCE, NONE, SKIPPED, USELESS = "evidence", "no evidence found", "not run", "not applicable"

@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from jaxdd.data import benchmarks, files
-from jaxdd.runs import results
+from jaxdd.runs import old_results as results
 from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.reports import pages, report
 

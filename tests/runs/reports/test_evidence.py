@@ -9,7 +9,8 @@ import pytest
 
 from jaxdd import evaluate
 from jaxdd.data import datasets, files
-from jaxdd.runs import pipeline, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import pipeline
 from jaxdd.runs.folder import store
 from jaxdd.runs.reports import evidence, plot
 

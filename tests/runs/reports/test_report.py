@@ -20,7 +20,7 @@ from PIL import Image
 from experiments.tools import table
 from jaxdd.commands import cli, screen
 from jaxdd.data import datasets, files
-from jaxdd.runs import results
+from jaxdd.runs import old_results as results
 from jaxdd.runs.folder import store
 from jaxdd.runs.reports import evidence, plot, report
 

@@ -10,7 +10,8 @@ import pytest
 from jaxdd import networks
 from jaxdd.commands import scoring
 from jaxdd.data import datasets, files
-from jaxdd.runs import options, parts, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import options, parts
 from jaxdd.runs.scoring import cells, matrix
 from jaxdd.training import teachers
 

@@ -8,7 +8,8 @@ import pytest
 from jaxdd.commands import scoring
 from jaxdd.data import datasets
 from jaxdd.methods import spectral
-from jaxdd.runs import options, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import options
 from jaxdd.runs.scoring import profiles
 
 RNG = np.random.default_rng(0)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jaxdd.data import datasets, files
-from jaxdd.runs import options, parts, pipeline, results
+from jaxdd.runs import old_results as results
+from jaxdd.runs import options, parts, pipeline
 from jaxdd.runs.folder import store, whitenings
 from jaxdd.runs.scoring import matrix, sets, transfer
 from jaxdd.runs.trust import publication
