@@ -36,7 +36,7 @@ import tyro
 from experiments.tools import grid
 from experiments.tools.budget import deadline, seconds
 from jaxdd.commands import scoring
-from jaxdd.data import archives, benchmarks, datasets, files
+from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import old_results as results
 from jaxdd.runs import options, parts, pipeline, programs
 from jaxdd.runs.folder import store
@@ -88,9 +88,9 @@ class Bench:
             told = {"data": self.data.name, "ipc": self.ipc, "set": name, "options": asked}
             title = f"{self.data.name} {self.ipc} {name}"
             hard = functools.partial(self.hard, name)
-            yield cells.Cell(f"{title} hard", files.plain(told | {"labels": "hard"}), hard)
+            yield cells.Cell(f"{title} hard", files.to_json(told | {"labels": "hard"}), hard)
             for seed in range(NETWORKS):
-                settings = files.plain(told | {"labels": "soft", "seed": seed})
+                settings = files.to_json(told | {"labels": "soft", "seed": seed})
                 soft = functools.partial(self.soft, name, seed)
                 yield cells.Cell(f"{title} soft {seed}", settings, soft)
 
@@ -161,7 +161,7 @@ def main(
     preset: Literal["quick", "paper"] = "quick",
     data_dir: pathlib.Path | None = None,
     budget: str | None = None,
-    work: pathlib.Path = archives.CACHE / "experiments" / "curriculum",
+    work: pathlib.Path = files.CACHE / "experiments" / "curriculum",
     out: pathlib.Path | None = None,
 ) -> None:
     """Makes the sets and scores them, and goes on where it stopped.

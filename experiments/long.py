@@ -198,7 +198,7 @@ def main(
             continue
         scores = scored(images, data, rows) if step in STEPS else {}
         way.append({"step": step, "loss": losses, "scores": scores})
-        files.write_json(own / "way.json", {"way": files.plain(way)})
+        files.write_json(own / "way.json", {"way": files.to_json(way)})
         log(f"scored {step}" if scores else f"went {step}")
     ways = [files.read_json(path)["way"] for path in sorted(own.parent.glob("*/way.json"))]
     files.write_json(out, results.circumstances() | {"ipc": ipc, "way": joined(ways)})

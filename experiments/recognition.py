@@ -31,7 +31,7 @@ import tyro
 from experiments import amplification
 from experiments.tools import grid
 from jaxdd import augment, evaluate, sampling, training
-from jaxdd.data import archives, datasets, files
+from jaxdd.data import datasets, files
 from jaxdd.runs import old_results as results
 from jaxdd.runs import parts
 from jaxdd.runs.folder import store
@@ -94,7 +94,7 @@ def main(
     *,
     preset: Literal["quick", "paper"] = "quick",
     data_dir: pathlib.Path | None = None,
-    work: pathlib.Path = archives.CACHE / "experiments",
+    work: pathlib.Path = files.CACHE / "experiments",
     out: pathlib.Path = grid.RESULTS / "recognition.json",
 ) -> None:
     """Looks at every set of the grid that has been distilled.

@@ -224,7 +224,7 @@ def located(sights: dict[str, list[Sight]]) -> dict[str, Any]:
     """What networks of a kind show, on average."""
     average = lambda *each: np.mean(each, axis=0)
     return {
-        kind: files.plain(jax.tree.map(average, *(sight.found() for sight in each)))
+        kind: files.to_json(jax.tree.map(average, *(sight.found() for sight in each)))
         for kind, each in sights.items()
     }
 

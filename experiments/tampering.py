@@ -54,7 +54,7 @@ from experiments.attacks import poison
 from experiments.tools.budget import deadline, seconds
 from experiments.tools.grid import RESULTS
 from jaxdd import audit, networks, sampling, training
-from jaxdd.data import archives, benchmarks, files
+from jaxdd.data import benchmarks, files
 from jaxdd.methods import distill
 from jaxdd.runs import old_results as results
 from jaxdd.runs import programs
@@ -524,7 +524,7 @@ def main(
     *,
     data_dir: pathlib.Path | None = None,
     budget: str | None = None,
-    work: pathlib.Path = archives.CACHE / "experiments" / "tampering",
+    work: pathlib.Path = files.CACHE / "experiments" / "tampering",
     out: pathlib.Path = RESULTS / "tampering.json",
 ) -> None:
     """Measures every set that `out` does not hold yet.

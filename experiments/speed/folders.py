@@ -195,7 +195,7 @@ def main(
     found = results.circumstances()
     found["versions"]["pillow"] = metadata.version("pillow")
     if out is not None:
-        files.write_json(out, files.plain(found | {"cores": os.cpu_count(), "rows": rows}))
+        files.write_json(out, files.to_json(found | {"cores": os.cpu_count(), "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import numpy as np
 import tyro
 
 from experiments.tools.budget import deadline, seconds
-from jaxdd.data import archives, benchmarks, datasets, files
+from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import old_results as results
 from jaxdd.runs import options, parts, pipeline, programs, timing
 from jaxdd.runs.reports import plot
@@ -98,7 +98,7 @@ def depends(cell: Cell) -> dict[str, Any]:
     """
     resolved = dataclasses.asdict(cell.options.resolved())
     found = {name: value for name, value in resolved.items() if name not in cell.options.INCIDENTAL}
-    return files.plain({"dataset": cell.dataset, "row": cell.row, **found})
+    return files.to_json({"dataset": cell.dataset, "row": cell.row, **found})
 
 
 def workplace(cell: Cell, work: pathlib.Path) -> pathlib.Path:
@@ -298,7 +298,7 @@ def _main(
     preset: Literal["quick", "paper"] = "quick",
     data_dir: pathlib.Path | None = None,
     budget: str | None = None,
-    work: pathlib.Path = archives.CACHE / "experiments",
+    work: pathlib.Path = files.CACHE / "experiments",
     folder: pathlib.Path = RESULTS,
 ) -> None:
     """Computes what is missing of a claim, prints its tables and draws them.

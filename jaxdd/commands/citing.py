@@ -56,7 +56,7 @@ def bibtex(folder: str | os.PathLike) -> str:
         FileNotFoundError: the folder has no config.json.
         ValueError: a config.json that is none.
     """
-    folder = files.expanded(pathlib.Path(folder))
+    folder = files.expand(pathlib.Path(folder))
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json, expected a run or a comparison")
     config, _ = options.read_config(folder / "config.json")

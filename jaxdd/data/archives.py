@@ -18,9 +18,6 @@ import numpy as np
 
 from jaxdd.data import files
 
-CACHE = files.CACHE
-"""Where downloads are kept, one folder per archive, and the benchmarks made of them."""
-
 TIMEOUT = 3, 30
 """Seconds that a server may take to accept a connection, and to send anything at all."""
 
@@ -105,7 +102,7 @@ _CIFAR10_BYTES = 10_000 * 3_073
 
 
 def find(name: str, data_dir: str | os.PathLike | None = None) -> dict[str, pathlib.Path]:
-    """Finds the files of an archive, or downloads what is missing into `CACHE`.
+    """Finds the files of an archive, or downloads what is missing into `files.CACHE`.
 
     Args:
         name: of the archive.
@@ -152,7 +149,7 @@ def cifar10(data_dir: str | os.PathLike | None = None) -> list[tuple[np.ndarray,
     Args:
         data_dir: folder that holds `cifar-10-batches-bin`, `cifar-10-binary.tar.gz` or
             `cifar-10-python.tar.gz`, or a folder `cifar10` that does. Without any of them, the
-            binary archive is looked for in `CACHE` and downloaded there.
+            binary archive is looked for in `files.CACHE` and downloaded there.
 
     Returns:
         Images [n, 32, 32, 3] and labels [n], both uint8, of the 50,000 training and the 10,000 test
@@ -258,9 +255,9 @@ def fingerprint(name: str, data_dir: str | os.PathLike | None = None) -> str:
 
 def _folders(name, data_dir):
     """Where files may lie, the cache last."""
-    folders = [CACHE.expanduser() / name]
+    folders = [files.CACHE.expanduser() / name]
     if data_dir is not None:
-        data_dir = files.expanded(data_dir)
+        data_dir = files.expand(data_dir)
         folders = [data_dir / name, data_dir, *folders]
     return folders
 

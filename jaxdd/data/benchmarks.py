@@ -2,7 +2,7 @@
 
 `load` makes a biased benchmark of an unbiased set in two steps (`jaxdd.data.bias`): who carries
 which attribute, and how it looks. Equal arguments give equal bytes on every machine and with every
-version of jax. What is made of downloaded files is kept under `archives.CACHE` for the next time.
+version of jax. What is made of downloaded files is kept under `files.CACHE` for the next time.
 """
 
 import difflib
@@ -368,7 +368,7 @@ def load(
         name: one of `NAMES`.
         data_dir: folder that holds the original files, in a sub-folder with the name of the set
             (`data_dir/mnist`, `fashion_mnist`, `cifar10`) or directly; files in neither nor in
-            `archives.CACHE` are downloaded there. The digits need none.
+            `files.CACHE` are downloaded there. The digits need none.
         conflict: share of each training class that conflicts, in [0, 1]; by default .1 for cdigits,
             the solid colours and cifar10-s, .005 for bffhq and .05 for the others.
         severity: 1..4, how pure the shades or how strong the corruptions are; 4 by default.
@@ -399,7 +399,7 @@ def load(
         OSError: files that are absent and cannot be downloaded.
     """
     _check_name(name)
-    if data_dir is not None and not files.expanded(data_dir).is_dir():
+    if data_dir is not None and not files.expand(data_dir).is_dir():
         raise FileNotFoundError(f"data_dir must be a folder, found none at {data_dir}")
     if scenes is not None and not isinstance(scenes, Benchmark):
         raise TypeError(f"scenes must be a Benchmark, found {type(scenes).__name__}")
@@ -778,7 +778,7 @@ def _cache_path(name, recipe, data_dir, options):
     asked = options._replace(scenes=_digest(options.scenes), frost=_digest(options.frost))
     key = json.dumps([_RECIPES_VERSION, name, asked._asdict(), content])
     file = f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
-    return archives.CACHE.expanduser() / "benchmarks" / file
+    return files.CACHE.expanduser() / "benchmarks" / file
 
 
 def _digest(value):

@@ -33,7 +33,7 @@ TEMPORARY = ".tmp"
 LOCK = ".lock"
 """How the names of locks end."""
 
-UNPACKED = 2**30
+MAX_UNPACKED_BYTES = 2**30
 """Bytes that the arrays of an .npz file may unpack to, or as many as the file has."""
 
 _ABSENT = "absent"
@@ -41,7 +41,7 @@ _SEAL = "blake2b"  # the array in an .npz file that holds the digests of the oth
 _PREFIX = 6 + 2 + 4 + 10_000  # magic, version, length and header of an .npy file, at most
 
 
-def expanded(path: str | os.PathLike) -> pathlib.Path:
+def expand(path: str | os.PathLike) -> pathlib.Path:
     """Returns a path whose leading ~ or ~NAME is a home folder.
 
     Raises:
@@ -104,13 +104,13 @@ def prune(folder: str | os.PathLike, budget: int) -> None:
 
 
 @contextlib.contextmanager
-def advice(remedy: str) -> Iterator[None]:
+def hint(remedy: str) -> Iterator[None]:
     """Adds to what a block refuses what can be done about it.
 
     Raises:
         ValueError: as the block, with the remedy.
 
-    >>> with advice("delete it and resume"):
+    >>> with hint("delete it and resume"):
     ...     raise ValueError("result.json holds no result")
     Traceback (most recent call last):
     ValueError: result.json holds no result; delete it and resume
@@ -139,21 +139,21 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     ...     read_json(f"{folder}/result.json")
     {'accuracy': [0.5, None]}
     """
-    text = json.dumps(plain(value), indent=2) + "\n"
+    text = json.dumps(to_json(value), indent=2) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def plain(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """Returns `value` in the types of JSON; NaN and infinities, which JSON lacks, become None."""
     if isinstance(value, dict):
-        return {str(name): plain(item) for name, item in value.items()}
+        return {str(name): to_json(item) for name, item in value.items()}
     if hasattr(value, "_asdict"):
-        return plain(value._asdict())
+        return to_json(value._asdict())
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [to_json(item) for item in value]
     if isinstance(value, (jax.Array, np.ndarray, np.generic)):
-        return plain(np.asarray(value).tolist())
+        return to_json(np.asarray(value).tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, os.PathLike):
@@ -203,7 +203,7 @@ def append_line(path: str | os.PathLike, record: dict[str, Any]) -> None:
     ...     read_lines(f"{folder}/progress.jsonl")
     [{'step': 0}, {'step': 1}]
     """
-    line, path = json.dumps(plain(record)) + "\n", pathlib.Path(path)
+    line, path = json.dumps(to_json(record)) + "\n", pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+") as file:
         file.truncate(_end_of_lines(file))
@@ -277,7 +277,7 @@ def read_arrays(
     """Returns arrays of an .npz file by name, without pickle.
 
     Only what is asked for is unpacked, and nothing before the sizes are known: those in the headers
-    of the arrays must be those of the archive, together at most `UNPACKED`, or the size of the
+    of the arrays must be those of the archive, together at most `MAX_UNPACKED_BYTES`, or the size of the
     file. Arrays that were `sealed` must have their digests.
 
     Args:
@@ -294,7 +294,7 @@ def read_arrays(
     with open(path, "rb") if content is None else io.BytesIO(content) as file:
         # A damaged zip file raises nearly anything, from zlib.error to NotImplementedError.
         try:
-            limit = max(UNPACKED, file.seek(0, os.SEEK_END))
+            limit = max(MAX_UNPACKED_BYTES, file.seek(0, os.SEEK_END))
             with zipfile.ZipFile(file) as archive:
                 held = _held(archive)
                 asked = list(held if names is None else names)

@@ -226,7 +226,7 @@ def bffhq(path: str | os.PathLike, *, conflict: float = 0.005, resize: int = 64)
 
 
 def _existing(path):
-    root = files.expanded(path)
+    root = files.expand(path)
     if not root.exists():
         raise FileNotFoundError(f"{root} does not exist, expected a folder of images")
     if not root.is_dir():
@@ -465,7 +465,7 @@ def _order(asked, rows):
 
 def _map_path(asked, cache):
     """A file named by all that the images depend on."""
-    folder = files.CACHE.expanduser() / "folders" if cache is None else files.expanded(cache)
+    folder = files.CACHE.expanduser() / "folders" if cache is None else files.expand(cache)
     root = os.path.realpath(asked.root)
     how = [asked.resize, asked.skip_bad, asked.seed if asked.draws else None]
     key = hashlib.sha256(json.dumps([_VERSION, metadata.version("pillow"), root, how]).encode())

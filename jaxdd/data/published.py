@@ -104,7 +104,7 @@ def read(
 
 
 def _root(name, path):
-    above, layout = files.expanded(path), LAYOUTS[name]
+    above, layout = files.expand(path), LAYOUTS[name]
     below = ("", name, *layout.inside, *(f"{name}/{inside}" for inside in layout.inside))
     for folder in (above / part for part in below):
         if any(folder.glob(layout.has)):

@@ -108,7 +108,7 @@ def sealed(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digest(result):
-    rest = {name: value for name, value in files.plain(result).items() if name != "digest"}
+    rest = {name: value for name, value in files.to_json(result).items() if name != "digest"}
     text = json.dumps(rest, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -155,7 +155,7 @@ def read_result(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         ValueError: it does not hold a result, or scores that are none.
     """
-    with files.advice("delete it and resume"):
+    with files.hint("delete it and resume"):
         result = files.read_json(path)
         if not isinstance(result, dict) or not {"random", "weights", *SCORES} <= result.keys():
             raise ValueError(f"{path} does not hold a result")
@@ -182,7 +182,7 @@ def read_comparison(path: str | os.PathLike) -> dict[str, Any]:
     """
     if not pathlib.Path(path).exists():
         return {"rows": {}, "finished": False}
-    with files.advice("delete it and resume"):
+    with files.hint("delete it and resume"):
         table = files.read_json(path)
         if not isinstance(table, dict) or not isinstance(table.get("rows"), dict):
             raise ValueError(f"{path} does not hold a comparison")
@@ -261,7 +261,7 @@ def read_transfer(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
         FileNotFoundError: there is no such file.
         ValueError: the file is not JSON, or holds no such result.
     """
-    with files.advice("delete it and transfer again"):
+    with files.hint("delete it and transfer again"):
         found = files.read_json(path)
         if not isinstance(found, dict) or not all(isinstance(row, dict) for row in found.values()):
             raise ValueError(f"{path} holds no results by network")
@@ -285,7 +285,7 @@ def read_profile(path: str | os.PathLike) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is not JSON, holds no profile, or was changed.
     """
-    with files.advice("delete it and profile again"):
+    with files.hint("delete it and profile again"):
         found = files.read_json(path)
         if not isinstance(found, dict) or not isinstance(found.get("profiles"), dict):
             raise ValueError(f"{path} holds no profiles")
@@ -308,7 +308,7 @@ def read_evaluation(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
         FileNotFoundError: there is no such file.
         ValueError: the file is not JSON, or holds no such result.
     """
-    with files.advice("delete it and evaluate again"):
+    with files.hint("delete it and evaluate again"):
         found = files.read_json(path)
         if not isinstance(found, dict):
             raise ValueError(f"{path} holds no evaluations by name")

@@ -348,7 +348,7 @@ class _Work:
         kept = {name: stored[name] for name in _SAID if name in stored}
         options = dataclasses.asdict(options_of(stored))
         options["strategy"] = self.options.strategy  # which was the data's; augmentation decides
-        return files.plain(kept | {"augmentation": self.augmentation_before()} | options)
+        return files.to_json(kept | {"augmentation": self.augmentation_before()} | options)
 
     def translated_experts(self, stored):
         """Returns the stored manifest of experts, one of the version before in today's terms."""
@@ -437,7 +437,7 @@ class _Attempt:
                 found = zca.fit(pool, weighted=work.options.zca == "weighted")
                 whitenings.write(path, processes.broadcast(found))
             work.report("whitening", 1, 1)
-        with files.advice("delete it and resume"):
+        with files.hint("delete it and resume"):
             found = whitenings.read(path)
         return source._replace(pool=zca.whitened_pool(source.pool, found), whitening=found)
 
@@ -516,7 +516,7 @@ class _Attempt:
 
     def stored_weights(self, path):
         """The weights in a file, if they are those of the training samples and it is whole."""
-        with files.advice("delete it and resume"):
+        with files.hint("delete it and resume"):
             files.read_arrays(path)
             return store.read_weights(path, count=len(self.work.data.train.labels))
 
@@ -962,7 +962,7 @@ def _same_set(told, made):
 def _check_embedding(folder):
     """Refuses a damaged figure that cannot be drawn again, for want of the embeddings."""
     if (folder / "embedding.png").exists():
-        with files.advice("delete it and resume"):
+        with files.hint("delete it and resume"):
             store.picture_size(folder / "embedding.png")
 
 

@@ -376,7 +376,7 @@ def agree(told: dict[str, Any]) -> None:
     """
     if not jax.distributed.is_initialized():
         return
-    text = json.dumps(files.plain(_versions() | told)).encode()
+    text = json.dumps(files.to_json(_versions() | told)).encode()
     longest = int(multihost_utils.process_allgather(np.int32(len(text))).max())
     padded = np.frombuffer(text.ljust(longest), np.uint8)
     first, *others = (json.loads(bytes(row)) for row in multihost_utils.process_allgather(padded))
@@ -389,7 +389,7 @@ def agree(told: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def own_folder(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields the folder to the first process, and to every other one a copy for the time being."""
-    folder = files.expanded(folder)
+    folder = files.expand(folder)
     if jax.process_count() == 1:
         yield folder
         return

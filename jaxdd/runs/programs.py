@@ -8,7 +8,7 @@ import warnings
 
 import jax
 
-from jaxdd.data import archives, files
+from jaxdd.data import files
 
 PROGRAM_BYTES = 2 * 2**30
 """Size of the cache of compiled programs."""
@@ -31,8 +31,8 @@ def keep_programs(*, folder: str | os.PathLike | None = None) -> None:
     if getattr(jax.config, "jax_compilation_cache_dir") is not None:  # noqa: B009
         return
     # A program for the CPU is one for the CPU that it was compiled on.
-    default = archives.CACHE.expanduser() / "programs" / (platform.node() or "here")
-    kept = default if folder is None else files.expanded(folder)
+    default = files.CACHE.expanduser() / "programs" / (platform.node() or "here")
+    kept = default if folder is None else files.expand(folder)
     if kept.exists() and not kept.is_dir():
         raise ValueError(f"{kept} is a file, expected a folder for compiled programs")
     if folder is None:  # another folder may hold what is not ours to delete

@@ -137,7 +137,7 @@ class Scores:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, without fields that are None."""
         content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return files.plain({name: _json(x) for name, x in content.items() if x is not None})
+        return files.to_json({name: _json(x) for name, x in content.items() if x is not None})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

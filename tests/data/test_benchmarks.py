@@ -46,7 +46,7 @@ def unreachable(*_, **__):
 def offline(monkeypatch, tmp_path):
     """No network, and an empty cache."""
     monkeypatch.setattr(pooch.HTTPDownloader, "__call__", unreachable)
-    monkeypatch.setattr(archives, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(files, "CACHE", tmp_path / "cache")
 
 
 def idx(array):
@@ -690,7 +690,7 @@ archive = archives.ARCHIVES["mnist"]
 import hashlib
 md5 = {f: hashlib.md5((folder / f).read_bytes()).hexdigest() for f in archive.md5}
 archives.ARCHIVES["mnist"] = archive._replace(md5=md5)
-archives.CACHE = pathlib.Path(sys.argv[2])
+files.CACHE = pathlib.Path(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
 found = benchmarks.load("cmnist", data_dir=folder)

@@ -19,7 +19,7 @@ import requests
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxdd.data import archives, benchmarks, builders, datasets
+from jaxdd.data import archives, benchmarks, builders, datasets, files
 
 NAMES = ("cdigits", "cmnist", "cfmnist", "cmnist_fg", "cmnist_bg", "cfmnist_fg", "cfmnist_bg")
 HARDER = ("cmnist_pairs", "bgfmnist_few", "cbgfmnist", "fmnist_scale", "fmnist_texture")
@@ -34,7 +34,7 @@ def unreachable(*_, **__):
 def offline(monkeypatch, tmp_path):
     """No network, and an empty cache."""
     monkeypatch.setattr(pooch.HTTPDownloader, "__call__", unreachable)
-    monkeypatch.setattr(archives, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(files, "CACHE", tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +53,10 @@ def manual(monkeypatch, tmp_path):
         md5 = {}
         folder = tmp_path / "manual" / name
         folder.mkdir(parents=True)
-        for files in (archives.TRAIN, archives.TEST):
+        for names in (archives.TRAIN, archives.TEST):
             images = rng.integers(0, 256, (40, 28, 28), dtype=np.uint8)
             labels = rng.permutation(np.arange(40, dtype=np.uint8) % 10)
-            for file, array in zip(files, (images, labels), strict=True):
+            for file, array in zip(names, (images, labels), strict=True):
                 header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
                 content = gzip.compress(header + array.tobytes(), mtime=0)
                 (folder / file).write_bytes(content)

@@ -157,7 +157,7 @@ def test_an_array_that_was_sealed_must_be_there(tmp_path):
     ids=["longer", "negative", "pickle", "bomb", "text", "cut"],
 )
 def test_archives_that_are_not_unpacked(tmp_path, monkeypatch, members, match):
-    monkeypatch.setattr(files, "UNPACKED", 2000)
+    monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 2000)
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(f"{name}.npy", content)

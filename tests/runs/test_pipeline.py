@@ -246,7 +246,7 @@ def test_what_the_options_ask_for_is_distilled_and_judged(tmp_path):
     images = store.read_synthetic(tmp_path / "out" / "synthetic.npz").images
     np.testing.assert_array_equal(images, state.images)
     scores = evaluate.summary(made.score(state.images))
-    assert {name: found[name] for name in scores} == files.plain(scores)
+    assert {name: found[name] for name in scores} == files.to_json(scores)
     assert found["config"]["augmentation"] == ["crop"]
     assert found["weights"]["group_balance"] == pytest.approx(1, abs=1e-4)
 
@@ -874,4 +874,4 @@ def test_diagnoses_are_those_of_the_weights():
         pool.weights, pool.labels, jnp.asarray(data.train.attributes), jnp.asarray(data.aligned),
         num_classes=2, num_attributes=2,
     )  # fmt: skip
-    assert found == pytest.approx(files.plain(expected._asdict()))
+    assert found == pytest.approx(files.to_json(expected._asdict()))

@@ -76,7 +76,7 @@ def _check_manifest(folder, manifest, kind, translate):
             )
         files.write_json(path, manifest)
         return
-    with files.advice(f"delete {folder} and resume"):
+    with files.hint(f"delete {folder} and resume"):
         stored = files.read_json(path)
         if not isinstance(stored, dict):
             raise ValueError(f"{path} must hold an object, found {stored!r}")
@@ -98,7 +98,7 @@ def read(path: str | os.PathLike, like: Any) -> Any:
     Raises:
         ValueError: the file is damaged, does not fit, or holds values that are not finite.
     """
-    with files.advice("delete it and resume"):
+    with files.hint("delete it and resume"):
         stored, expected = files.read_arrays(path), _named(like)
     if stored.keys() != expected.keys():
         raise ValueError(

@@ -104,7 +104,7 @@ def read(
         raise FileNotFoundError(
             f"{folder} holds no {path.name}, expected teacher/ of a finished run by cfm"
         )
-    with files.advice(f"delete {folder} and distil again"):
+    with files.hint(f"delete {folder} and distil again"):
         manifest = files.read_json(folder / "manifest.json")
         if not isinstance(manifest, dict) or not isinstance(manifest.get("data"), str):
             raise ValueError(f"{folder / 'manifest.json'} must say what the teacher saw")

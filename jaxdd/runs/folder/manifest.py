@@ -115,7 +115,7 @@ def describe(synthetic: store.Synthetic, *, pixels: np.ndarray | None = None) ->
         name: {"dtype": array.dtype.name, "shape": array.shape, "sha256": array_digest(array)}
         for name, array in kept.items()
     }
-    return files.plain({
+    return files.to_json({
         "arrays": arrays,
         "classes": classes(synthetic),
         "normalisation": {"mean": synthetic.mean, "std": synthetic.std},
@@ -162,7 +162,7 @@ def write(folder: str | os.PathLike, content: Mapping[str, Any]) -> str:
     Raises:
         OSError: the disk is full; the old file is intact.
     """
-    made = files.plain({**content, "schema": SCHEMA})
+    made = files.to_json({**content, "schema": SCHEMA})
     made["root"] = root(made)
     with files.atomic_path(pathlib.Path(folder) / NAME) as temporary:
         temporary.write_bytes(_text(made))
@@ -208,7 +208,7 @@ def is_kept(folder: str | os.PathLike) -> bool:
 
 def _told(folder, weights):
     """What a manifest takes from result.json, and the hash of the weights."""
-    result = files.plain(results.read_result(pathlib.Path(folder) / "result.json"))
+    result = files.to_json(results.read_result(pathlib.Path(folder) / "result.json"))
     config = result.get("config") or {}
     made = {name: result.get(name) for name in _MADE} | {
         "source": {"name": config.get("dataset"), "blake2b": config.get("data")},

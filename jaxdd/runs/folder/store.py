@@ -67,7 +67,7 @@ def create(
         raise TypeError(f"config must be a dict, found {type(config).__name__}")
     if "\0" in os.fspath(folder):
         raise ValueError(f"the name of a run folder must not hold NUL, found {os.fspath(folder)!r}")
-    folder, config = files.expanded(folder), files.plain(config)
+    folder, config = files.expand(folder), files.to_json(config)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file, expected the folder of a run")
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ def _check_empty(folder: pathlib.Path) -> None:
 
 
 def _check_same_run(folder, config, resume, translate) -> None:
-    with files.advice("the run cannot be resumed without it, choose another --out"):
+    with files.hint("the run cannot be resumed without it, choose another --out"):
         stored = files.read_json(folder / "config.json")
         if not isinstance(stored, dict):
             raise ValueError(f"{folder / 'config.json'} must hold an object, found {stored!r}")
@@ -181,7 +181,7 @@ def check_set(folder: str | os.PathLike, recorded: Mapping[str, str] | None) -> 
         ValueError: the set is missing or damaged.
     """
     path = pathlib.Path(folder) / "synthetic.npz"
-    with files.advice("its command with --resume makes it again"):
+    with files.hint("its command with --resume makes it again"):
         if recorded is None:
             read_synthetic(path)
         elif wrong := {path.name, WHITENING} & {*lacking(folder, recorded)}:
@@ -237,7 +237,7 @@ def rewind(folder: str | os.PathLike, step: int) -> None:
     Raises:
         ValueError: progress.jsonl is damaged.
     """
-    with files.advice("delete it and resume"):
+    with files.hint("delete it and resume"):
         records = progress(folder)
         for record in records:
             if not isinstance(record.get("step", step), int):
@@ -352,7 +352,7 @@ def write_synthetic(path: str | os.PathLike, synthetic: Synthetic) -> None:
     """
     if not isinstance(synthetic.provenance, dict):
         raise TypeError(f"provenance must be a dict, found {type(synthetic.provenance).__name__}")
-    provenance = np.array(json.dumps(files.plain(synthetic.provenance)))
+    provenance = np.array(json.dumps(files.to_json(synthetic.provenance)))
     images, labels = np.asarray(synthetic.images), np.asarray(synthetic.labels)
     mean, std = (np.asarray(value, np.float32) for value in (synthetic.mean, synthetic.std))
     arrays = checked(images, labels, mean, std)

@@ -83,7 +83,7 @@ def _by(data, counts, shares, names):
     shares = np.asarray(shares, float)
     std = shares.std(axis=0, ddof=1) if len(shares) > 1 else np.zeros(shares.shape[1:])
     sizes = {"train": counts(data.train), "test": counts(data.test)}
-    return files.plain({"names": list(names), **sizes, "mean": shares.mean(0), "std": std})
+    return files.to_json({"names": list(names), **sizes, "mean": shares.mean(0), "std": std})
 
 
 # --- what figures are drawn from ---------------------------------------------------------------
@@ -142,7 +142,7 @@ def read(folder: str | os.PathLike) -> Evidence | None:
     path, kept = (os.path.join(folder, name) for name in (FILE, "weights.npz"))
     if not (os.path.exists(path) and os.path.exists(kept)):
         return None
-    with files.advice("delete it, since a report needs none"):
+    with files.hint("delete it, since a report needs none"):
         found = files.read_arrays(path, must_be_sealed=True)
         try:
             attributes, aligned = found.get("attributes"), found.get("aligned")

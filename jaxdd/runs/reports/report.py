@@ -79,7 +79,7 @@ def read(path: str | os.PathLike) -> Report:
     config = _config(path)
     several = config.get("command") == "compare" and "row" not in config
     _check_finished(path, config, several)
-    with files.advice("delete it and resume"):
+    with files.hint("delete it and resume"):
         rows = results.read(path / ("compare.json" if several else "result.json"))
     results.check_config(path / "config.json", rows)
     folders = {name: path / "rows" / name for name in rows} if several else {list(rows)[-1]: path}
@@ -128,7 +128,7 @@ def _profile(folder):
 
 def _progress(folder):
     """The lines of progress.jsonl that hold a step and numbers, and nothing of them else."""
-    with files.advice("delete it, since a report needs none"):
+    with files.hint("delete it, since a report needs none"):
         lines = store.progress(folder)
     numbers = [{k: v for k, v in line.items() if results.finite(v) is not None} for line in lines]
     return [line for line in numbers if "step" in line]
@@ -152,7 +152,7 @@ def _check_finished(folder: pathlib.Path, config: dict[str, Any], several: bool)
         else (folder / "result.json").exists()
     ):
         return
-    with files.advice("delete it and resume"):
+    with files.hint("delete it and resume"):
         steps = [record.get("step") for record in store.progress(folder)]
     where = f", at step {steps[-1]} of {config.get('steps')}" if steps else ""
     begun = [name for name in results.KINDS if (folder / "rows" / name).is_dir()]
@@ -181,7 +181,7 @@ def _grid(path: pathlib.Path, synthetic: store.Synthetic) -> pages.Grid:
 
 
 def _picture(path: pathlib.Path) -> pages.Picture:
-    with files.advice("delete it, since a report needs none"):
+    with files.hint("delete it, since a report needs none"):
         return pages.Picture(path.read_bytes(), *store.picture_size(path))
 
 

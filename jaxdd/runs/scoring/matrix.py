@@ -124,7 +124,7 @@ def evaluations(
                 score = functools.partial(
                     _scored, made, protocol, arrays[each], teach, report, f"evaluate {task}"
                 )
-                found.append(cells.Cell(task, files.plain(settings), score))
+                found.append(cells.Cell(task, files.to_json(settings), score))
     return found
 
 

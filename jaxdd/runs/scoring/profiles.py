@@ -72,7 +72,7 @@ def measure(
         teacher = _taught(made, pool, asked, teacher_steps)
         found["trained"].append(jax.device_get(program(teacher.params, pool, sets)))
         report("trained network", 1, 1)
-    return files.plain({
+    return files.to_json({
         "data": benchmark.name, "data_digest": datasets.digest(benchmark),
         "weights": None if weights is None else files.digest(np.asarray(weights, np.float32)),
         "images": files.digest(*map(np.asarray, sets["set"])), "per_set": len(labels),

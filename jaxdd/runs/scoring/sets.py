@@ -56,7 +56,7 @@ def read(path: str | os.PathLike, benchmark: datasets.Benchmark, *, factor: int 
         ImportError: a .pt file without PyTorch.
         ValueError: what is there is no set, or one of other shapes or classes.
     """
-    path = files.expanded(path)
+    path = files.expand(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist, expected a run, a folder, .npz or .pt")
     found = _stored(path)

@@ -185,7 +185,7 @@ def write(
     Raises:
         OSError: the disk is full, or the folder cannot be written to.
     """
-    path = files.expanded(path)
+    path = files.expand(path)
     values = {"name": name, "headline": headline(checks), "checks": checks, "about": dict(about)}
     pages.write(path, pages.TEMPLATES.get_template("audit.html.j2").render(values))
     told = [check._asdict() for check in checks]

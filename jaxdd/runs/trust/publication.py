@@ -76,7 +76,7 @@ def load(path: str | os.PathLike, *, expect: str | None = None) -> Published:
     The hashes of all files are compared with the manifest's before any of them is parsed, and what
     is parsed are the bytes that were hashed. Arrays must then be those that the manifest tells of.
     Pickles, object arrays, arrays that are surplus, missing, twice there or larger than
-    `files.UNPACKED` are refused, and so are NaN and infinite values, and those out of the range
+    `files.MAX_UNPACKED_BYTES` are refused, and so are NaN and infinite values, and those out of the range
     that the manifest states; without `expect` also pixels beyond `MARGIN`.
 
     Args:
@@ -91,7 +91,7 @@ def load(path: str | os.PathLike, *, expect: str | None = None) -> Published:
         FileNotFoundError: there is nothing.
         ValueError: anything in it is not as it should be; nothing of it was used.
     """
-    path = files.expanded(path)
+    path = files.expand(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist, expected a run, an exported set or .npz")
     if path.is_dir() and os.path.lexists(path / manifest.NAME):
@@ -117,7 +117,7 @@ def load_to_audit(path: str | os.PathLike, *, expect: str | None = None) -> Publ
         FileNotFoundError: as `load`.
         ValueError: as `load`, but for pixels beyond `MARGIN`.
     """
-    path = files.expanded(path)
+    path = files.expand(path)
     bare = path / _SET if path.is_dir() else path
     if expect is None and path.is_dir() and os.path.lexists(path / manifest.NAME):
         expect = manifest.read(path)["root"]
@@ -208,8 +208,10 @@ def _from_png(folder, checked):
 def _from_table(table, contents, shape):
     """Pixels `[k, ipc, h, w, c]`, labels `[k, ipc]` and names `[k]`, ordered by metadata.csv."""
     k, ipc, *size = shape
-    if math.prod(shape) > files.UNPACKED:
-        raise ValueError(f"expected at most {files.UNPACKED:,} bytes of pixels, found {shape}")
+    if math.prod(shape) > files.MAX_UNPACKED_BYTES:
+        raise ValueError(
+            f"expected at most {files.MAX_UNPACKED_BYTES:,} bytes of pixels, found {shape}"
+        )
     rows = list(csv.DictReader(io.StringIO(table.decode(), newline=""), strict=True))
     if len(rows) != k * ipc or any(tuple(row) != _COLUMNS for row in rows):
         raise ValueError(f"{_TABLE} must have {k * ipc} rows of {', '.join(_COLUMNS)}")
@@ -265,7 +267,7 @@ def export(
         raise ValueError(f"format must be one of {', '.join(EXPORTS)}, found {format!r}")
     if measure is not None and format != "png":
         raise ValueError(f"{format} is not rounded, and has the scores of the run")
-    source, folder = (files.expanded(path) for path in (source, folder))
+    source, folder = (files.expand(path) for path in (source, folder))
     _check_place(folder)
     checked = manifest.check(source)
     found = _verified(source, checked)

@@ -86,7 +86,7 @@ def _key(path, *, is_private: bool) -> Any:
     except ImportError as error:
         raise ImportError("signatures need cryptography: pip install 'jaxdd[sign]'") from error
     what = f"an Ed25519 {'private' if is_private else 'public'} key in PEM"
-    content = files.expanded(path).read_bytes()
+    content = files.expand(path).read_bytes()
     try:
         if is_private:
             found = serialization.load_pem_private_key(content, password=None)

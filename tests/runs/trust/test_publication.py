@@ -267,7 +267,7 @@ HAZARDS = {
 
 @pytest.mark.parametrize("hazard", HAZARDS)
 def test_bare_files_that_are_no_set(run, tmp_path, monkeypatch, hazard):
-    monkeypatch.setattr(files, "UNPACKED", 100_000)
+    monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 100_000)
     write, match = HAZARDS[hazard]
     write(tmp_path / "a.npz", files.read_arrays(run / "synthetic.npz"))
     with pytest.raises(ValueError, match=match) as refused:
@@ -279,7 +279,7 @@ def test_bare_files_that_are_no_set(run, tmp_path, monkeypatch, hazard):
 def test_a_manifest_is_no_excuse(exported, tmp_path, monkeypatch, hazard):
     """It lists the very bytes, but they are no set."""
     folder = shutil.copytree(exported / "npz", tmp_path / "set")
-    monkeypatch.setattr(files, "UNPACKED", 100_000)
+    monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 100_000)
     write, match = HAZARDS[hazard]
     write(folder / "synthetic.npz", files.read_arrays(folder / "synthetic.npz"))
     relist(folder)
