@@ -381,7 +381,7 @@ def disagreement(
     """
 
     def one(key):
-        params = networks.fresh(key, network, images[:1])
+        params = networks.init_params(key, network, images[:1])
         slopes = [
             training.gradient(network, params, *each, jnp.ones(len(each[1])))
             for each in ((images, labels), (real, real_labels))

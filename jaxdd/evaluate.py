@@ -71,7 +71,9 @@ def predict(
         return jnp.argmax(networks.outputs(network, params, normalised).logits, -1)
 
     # As in training, each core may have a network of its own.
-    return microbatch.apply(classes, images, cache=microbatch.CORE, most=batch_size)
+    return microbatch.apply(
+        classes, images, activation_bytes=microbatch.CORE_BYTES, max_images=batch_size
+    )
 
 
 def score(

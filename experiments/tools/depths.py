@@ -48,7 +48,7 @@ class TwoDepths(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> networks.Output:
         """Returns the features `[n, 4 · width]` and logits of images `[n, h, w, c]`."""
-        networks.check(self, images)
+        networks.check_module(self, images)
         deep, shallow = self._deep(images), self._shallow(images)  # both, for their parameters
         return networks.classify(self, deep if self.alone else deep + shallow)
 

@@ -27,7 +27,7 @@ def default_network(pool: sampling.Pool, *, width: int = 32) -> networks.ConvNet
         pool: the samples.
         width: channels.
     """
-    depth = networks.most_blocks(pool.images.shape)
+    depth = networks.max_blocks(pool.images.shape)
     return networks.ConvNet(pool.num_classes, width, depth, norm=networks.BatchNorm)
 
 
@@ -117,11 +117,11 @@ def _scores(key, pool, rest, pair, method, draw):
     def says(descent, indices):
         params = training.joined(descent)
         logits = lambda i: networks.outputs(asked, params, sampling.take(pool, i)).logits
-        return jax.nn.log_softmax(microbatch.apply(logits, indices, most=500))
+        return jax.nn.log_softmax(microbatch.apply(logits, indices, max_images=500))
 
     def scores(stages, indices):
         first = sampling.take(pool, pool.order[:1])
-        descent = method.init(networks.fresh(key_network, network, first))
+        descent = method.init(networks.init_params(key_network, network, first))
         total, done = 0.0, 0
         for stage in stages:
             descent, done = jax.lax.fori_loop(done, stage, step, descent), stage

@@ -67,7 +67,7 @@ def find_bias(
     progress = screen.Progress()
     with progress.bar:
         report_to = functools.partial(progress, "looking for a bias")
-        found = bias_page.find(data, seed=seed, mesh=parallel.cores(), progress=report_to)
+        found = bias_page.find(data, seed=seed, mesh=parallel.cpu_mesh(), progress=report_to)
     bias_page.write(out, found, data)
     print(f"{data.name}: {bias_page.headline(found)}")
     print(f"wrote {out}")

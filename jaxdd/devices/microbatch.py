@@ -1,12 +1,12 @@
 """Micro-batches: as many images at a time as suit the device, with the same result.
 
 On a CPU a few images at a time keep a layer's activations in the cache until the next layer reads
-them. Forward, where one program has all the cores, as many as have activations of `FORWARD` bytes:
+them. Forward, where one program has all the cores, as many as have `FORWARD_BYTES`:
 with a ConvNet and images of 32×32×3, 128 at width 32 (a DM step of 10 × 128 real ones takes 0.13 s,
 0.17 with 32 and with 4) and 32 at width 128 (10 × 256: 1.5 s, 1.7 with 8, and 2.4 with 1, on two
-cores). Where each core has a program of its own, as many as have `CORE` bytes, 4 and 1: of two such
+cores). Where each core has a program of its own, as many as have `CORE_BYTES` bytes, 4 and 1: of two such
 steps at once each takes 0.16 s, 0.20 with 32 and 0.24 with 128 (2.4 s, 2.4 with 8, 2.8 with 32).
-With gradients of the weights, as many as have `BACKWARD` bytes, 32 and 8: an evaluation of five
+With gradients of the weights, as many as have `BACKWARD_BYTES` bytes, 32 and 8: an evaluation of five
 networks takes 0.37 s at width 32, 0.45 with half as many, and at width 128 2.9 s, with half as
 many, too, and 3.2 with half as many again. Elsewhere `LARGE` images bound the memory, whatever a
 batch holds.
@@ -18,13 +18,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-FORWARD = 16 * 2**20
+FORWARD_BYTES = 16 * 2**20
 """Bytes of the largest array on the way forward on the CPU, where one image has no larger one."""
 
-CORE = 2**19
+CORE_BYTES = 2**19
 """Likewise where the program has one core, and others have theirs."""
 
-BACKWARD = 4 * 2**20
+BACKWARD_BYTES = 4 * 2**20
 """Bytes of the largest array on the CPU where gradients are summed, likewise."""
 
 LARGE = 2048
@@ -35,16 +35,16 @@ def apply(
     function: Callable[[jax.Array], Any],
     images: jax.Array,
     *,
-    cache: int | None = None,
-    most: int = LARGE,
+    activation_bytes: int | None = None,
+    max_images: int = LARGE,
 ) -> Any:
     """Applies a function that treats images one by one, `[n, …]` to arrays `[n, …]`.
 
     Args:
         function: of `[m, …]` for any m; may close over traced values.
         images: `[n, …]`.
-        cache: bytes of the largest array on the CPU, `FORWARD` where omitted.
-        most: images at a time on any device.
+        activation_bytes: bytes of the largest array on the CPU, `FORWARD_BYTES` where omitted.
+        max_images: images at a time on any device.
 
     >>> apply(lambda x: 2 * x, jnp.arange(3.0)).tolist()
     [0.0, 2.0, 4.0]
@@ -55,8 +55,8 @@ def apply(
         flat = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[: len(images)]
         return jax.tree.map(flat, parts)
 
-    fitting = max(1, (cache or FORWARD) // _largest(function, images))
-    return _per_device(joined, len(images), fitting, lambda: function(images), most)
+    fitting = max(1, (activation_bytes or FORWARD_BYTES) // _largest(function, images))
+    return _per_device(joined, len(images), fitting, lambda: function(images), max_images)
 
 
 def total(function: Callable[..., Any], *arrays: jax.Array) -> Any:
@@ -80,7 +80,7 @@ def total(function: Callable[..., Any], *arrays: jax.Array) -> Any:
         zero = jax.tree.map(jnp.zeros_like, like)
         return jax.lax.scan(add, zero, batches)[0]
 
-    fitting = max(1, BACKWARD // _largest(function, *arrays))
+    fitting = max(1, BACKWARD_BYTES // _largest(function, *arrays))
     return _per_device(added, len(arrays[0]), fitting, lambda: function(*arrays), LARGE)
 
 

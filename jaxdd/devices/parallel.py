@@ -3,13 +3,13 @@
 A one-dimensional mesh is all there is: `mesh()` lays it over the devices of all processes. What is
 small is on every device (`replicate`), what is large is split along its rows:
 
-* `split_draw` splits the batches that a method draws, `split_network` whatever a network is applied
+* `split_sampler` splits the batches that a method draws, `split_network` whatever a network is applied
   to, and `replicate_state` puts the state together again after each step: `jit` adds the sums over
   the devices that the losses need. The result is that of one device up to the order of additions.
-* `Rows` are an array of which each device holds some, looked up by index; `by_rows` goes through
+* `Rows` are an array of which each device holds some, looked up by index; `apply_by_rows` goes through
   all of them.
 * `map_rows` gives each device some rows of an array, such as the keys of an evaluation, and
-  `add_rows` adds up what they make of them; `thread_rows` gives them to the threads of one CPU.
+  `sum_rows` adds up what they make of them; `thread_rows` gives them to the threads of one CPU.
 
 A training set that devices share, and densities of its samples, are in `spread`; what several
 devices of one CPU need beforehand is in `runs.programs`.
@@ -45,7 +45,7 @@ def mesh(*, devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), devices=devices, axis_types=(AxisType.Auto,))
 
 
-def cores() -> Mesh | None:
+def cpu_mesh() -> Mesh | None:
     """Returns the mesh of the devices that `JAX_NUM_CPU_DEVICES` made of a CPU; None without it."""
     if getattr(jax.config, "jax_num_cpu_devices") < 2 or jax.default_backend() != "cpu":  # noqa: B009
         return None
@@ -95,45 +95,45 @@ def _place(tree, sharding):
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("held",), meta_fields=("count", "mesh")
+    jax.tree_util.register_dataclass, data_fields=("array",), meta_fields=("count", "mesh")
 )
 @dataclasses.dataclass(frozen=True)
 class Rows:
     """An array `[n, …]` whose rows the devices of a mesh share, from `spread.pool`.
 
     Attributes:
-        held: the rows, and black ones after them, so that the devices divide their number.
+        array: the rows, and black ones after them, so that the devices divide their number.
         count: n.
         mesh: the devices.
     """
 
-    held: Any
+    array: Any
     count: int
     mesh: Mesh
 
     @property
     def shape(self) -> tuple[int, ...]:
         """That of the array."""
-        return self.count, *self.held.shape[1:]
+        return self.count, *self.array.shape[1:]
 
     @property
     def dtype(self) -> Any:
         """That of the array."""
-        return self.held.dtype
+        return self.array.dtype
 
     def __len__(self):
         return self.count
 
     def __getitem__(self, indices: ArrayLike) -> jax.Array:
         """Looks up rows at indices `[…]` from 0 to n - 1; whole on every device."""
-        return _looked_up(self.held, indices, mesh=self.mesh)
+        return _looked_up(self.array, indices, mesh=self.mesh)
 
 
-def rows(array: jax.Array, mesh: Mesh | None) -> Any:
+def split_rows(array: jax.Array, mesh: Mesh | None) -> Any:
     """Returns an array as `Rows` that the devices of a mesh share; as it is without a mesh."""
     if mesh is None:
         return array
-    return Rows(split(filled(array, mesh.size), mesh), len(array), mesh)
+    return Rows(split(pad_rows(array, mesh.size), mesh), len(array), mesh)
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
@@ -160,7 +160,7 @@ def _is_shared(x):
     return isinstance(x, Rows)
 
 
-def local(tree: Any) -> Any:
+def to_local(tree: Any) -> Any:
     """Brings what is whole on every device of a mesh to the default device of this process.
 
     Other arrays are returned as they are.
@@ -173,7 +173,7 @@ def local(tree: Any) -> Any:
     return jax.tree.map(bring, tree, is_leaf=_is_shared)
 
 
-def by_rows(function: Callable, array: Any, *others: Any) -> Any:
+def apply_by_rows(function: Callable, array: Any, *others: Any) -> Any:
     """Applies a function of rows to all of them, each device to those that it holds.
 
     Args:
@@ -188,8 +188,8 @@ def by_rows(function: Callable, array: Any, *others: Any) -> Any:
     mesh = mesh_of(array)
     if mesh is None:
         return _by_threads(function, array, *others)
-    found = jax.jit(map_rows(function, mesh))(array.held, *replicate(others, mesh))
-    return jax.tree.map(lambda x: x[: len(array)], local(found))
+    found = jax.jit(map_rows(function, mesh))(array.array, *replicate(others, mesh))
+    return jax.tree.map(lambda x: x[: len(array)], to_local(found))
 
 
 _FEW = 4096  # rows that are not worth threads
@@ -205,7 +205,7 @@ def _by_threads(function, array, *others):
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((array, others)))
     if n < _FEW or traced or jax.default_backend() != "cpu":
         return function(array, *others)
-    whole = filled(array, threads)
+    whole = pad_rows(array, threads)
     size = len(whole) // threads
     blocks = [whole[i * size : (i + 1) * size] for i in range(threads)]
     with futures.ThreadPoolExecutor(threads) as pool:
@@ -214,7 +214,7 @@ def _by_threads(function, array, *others):
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:n], *found)
 
 
-def split_draw(draw: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+def split_sampler(draw: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """Splits the samples of each class of a batch over the devices.
 
     The batch is the one that `draw` draws; each device takes its part of it out of its own copy of
@@ -263,12 +263,14 @@ def replicate_state(method: Any, mesh: Mesh) -> Any:
     """
 
     def step(key, state, batch):
-        return everywhere(method.step(key, everywhere(state, mesh), batch), mesh)
+        return constrain_replicated(
+            method.step(key, constrain_replicated(state, mesh), batch), mesh
+        )
 
     return method._replace(step=step)
 
 
-def everywhere(tree: Any, mesh: Mesh | None) -> Any:
+def constrain_replicated(tree: Any, mesh: Mesh | None) -> Any:
     """Has what a program computes end up as a whole on every device of a mesh, if there is one."""
     if mesh is None:
         return tree
@@ -299,13 +301,13 @@ def map_rows(function: Callable, mesh: Mesh) -> Callable:
             check_vma=False,
         )
         n = len(jax.tree.leaves(rows)[0])
-        found = jax.tree.map(lambda x: x[:n], each(filled(rows, mesh.size), *others))
-        return everywhere(found, mesh)
+        found = jax.tree.map(lambda x: x[:n], each(pad_rows(rows, mesh.size), *others))
+        return constrain_replicated(found, mesh)
 
     return mapped
 
 
-def add_rows(function: Callable, mesh: Mesh) -> Callable:
+def sum_rows(function: Callable, mesh: Mesh) -> Callable:
     """Gives every device some of the rows of an array, and adds up what it makes of them.
 
     Args:
@@ -326,7 +328,7 @@ def add_rows(function: Callable, mesh: Mesh) -> Callable:
             out_specs=whole,
             check_vma=False,
         )
-        return each(jax.tree.map(lambda x: zero_filled(x, mesh.size), rows), *others)
+        return each(jax.tree.map(lambda x: pad_rows_with_zeros(x, mesh.size), rows), *others)
 
     return added
 
@@ -371,7 +373,7 @@ def pmap_rows(function: Callable, *, devices: Sequence[Any] | None = None) -> Ca
 
     def mapped(rows, *others):
         cut = lambda x: x.reshape(len(devices), -1, *x.shape[1:])
-        parts = jax.tree.map(cut, filled(rows, len(devices)))
+        parts = jax.tree.map(cut, pad_rows(rows, len(devices)))
         found = compiled(len(others))(parts, *others)
         n = len(jax.tree.leaves(rows)[0])
         return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])[:n], found)
@@ -383,7 +385,7 @@ def pmap_rows(function: Callable, *, devices: Sequence[Any] | None = None) -> Ca
     return mapped
 
 
-def filled(tree: Any, devices: int) -> Any:
+def pad_rows(tree: Any, devices: int) -> Any:
     """Repeats the last row of each array until the devices divide their number."""
 
     def fill(x):
@@ -394,7 +396,7 @@ def filled(tree: Any, devices: int) -> Any:
     return jax.tree.map(fill, tree)
 
 
-def zero_filled(array: Any, devices: int) -> jax.Array:
+def pad_rows_with_zeros(array: Any, devices: int) -> jax.Array:
     """Adds rows of zeros until the devices divide their number."""
     array = jnp.asarray(array)
     return jnp.pad(array, [(0, -len(array) % devices)] + [(0, 0)] * (array.ndim - 1))

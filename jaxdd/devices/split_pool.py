@@ -147,8 +147,8 @@ def class_log_density(
 def _split(beside, points, weights, devices):
     """Fills up points, what goes with them, and weights, by points that weigh nothing."""
     weights = jnp.ones(len(points)) if weights is None else weights
-    filled = parallel.filled((beside, points), devices)
-    return *filled, parallel.zero_filled(weights, devices)
+    filled = parallel.pad_rows((beside, points), devices)
+    return *filled, parallel.pad_rows_with_zeros(weights, devices)
 
 
 def _ring(density, mesh):

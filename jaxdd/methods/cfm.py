@@ -81,7 +81,7 @@ def guide(
         size: images at a time.
 
     Raises:
-        TypeError: as in `networks.traced`.
+        TypeError: as in `networks.trace_convolutions`.
         ValueError: a teacher without running statistics, of other classes or shapes, or one whose
             convolutions cannot be seen.
     """
@@ -91,7 +91,7 @@ def guide(
 
     def extract(images):
         images = sampling.normalise(images, pool.mean, pool.std)
-        return networks.traced(network, params, images)[1]
+        return networks.trace_convolutions(network, params, images)[1]
 
     def measured(pool):
         given = pool.images, pool.labels, pool.num_classes, pool.weights
@@ -194,7 +194,7 @@ def curriculum_matching(
         labels = classes.repeat(shown.shape[1])
         views = shown.reshape(-1, *shown.shape[2:])
         views = augment.per_image(key, views, strategy=strategy)
-        found, layers = networks.traced(network, params, views)
+        found, layers = networks.trace_convolutions(network, params, views)
         return found.logits, labels, _moments(layers, labels, k)
 
     def step(key, state, guide):
@@ -242,7 +242,7 @@ def draw(key: jax.Array, guide: Guide) -> Guide:
 def _seen(network, images):
     """The moments of images `[k, h, w, c]` in a fresh teacher, for their shapes."""
     params = network.init(jax.random.key(0), images)
-    layers = networks.traced(network, params, images)[1]
+    layers = networks.trace_convolutions(network, params, images)[1]
     return _moments(layers, jnp.arange(len(images)), len(images))
 
 
@@ -273,7 +273,7 @@ def _shapes(network, images):
 
 def _check_teacher(network, images, num_classes):
     networks.check_classes(network, images, num_classes)
-    if not networks.parted(_shapes(network, images))[1]:
+    if not networks.split_batch_stats(_shapes(network, images))[1]:
         raise ValueError(
             "a teacher must have batch norm, whose running statistics keep what tells images "
             f"apart, found a {type(network).__name__} without"

@@ -81,13 +81,15 @@ def matching(
         k, b = images.shape[:2]
         flat = images.swapaxes(0, 1).reshape(b * k, *images.shape[2:])
         found = microbatch.apply(
-            lambda images: networks.outputs(network, params, images).features, flat, cache=cache
+            lambda images: networks.outputs(network, params, images).features,
+            flat,
+            activation_bytes=cache,
         )
         return found.reshape(b, k, -1).swapaxes(0, 1)
 
     def step(key, state, batch):
         key_network, key_augment = jax.random.split(key)
-        params = networks.fresh(key_network, network, state.images[0, :1])
+        params = networks.init_params(key_network, network, state.images[0, :1])
         keys = jax.random.split(key_augment, len(state.images))
         transform = functools.partial(_siamese, keys, strategy)
         real = features(params, transform(batch.images))
@@ -244,7 +246,7 @@ def gradient_matching(
         key_network, key_augment, key_train = jax.random.split(key, 3)
         params = jax.lax.cond(
             state.count % outer == 0,
-            lambda: networks.fresh(key_network, network, state.images[0, :1]),
+            lambda: networks.init_params(key_network, network, state.images[0, :1]),
             lambda: state.params,
         )
         k = len(state.images)

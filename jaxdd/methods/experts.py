@@ -76,7 +76,7 @@ def train(
         carry, _ = jax.lax.scan(update, carry, jax.random.split(key, updates))
         return carry, carry[0]
 
-    first = networks.fresh(key_network, network, sampling.take(pool, jnp.zeros(1, int)))
+    first = networks.init_params(key_network, network, sampling.take(pool, jnp.zeros(1, int)))
     carry = first, optimizer.init(first)
     _, later = jax.lax.scan(epoch, carry, jax.random.split(key_train, epochs))
     return jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), first, later)

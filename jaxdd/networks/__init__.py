@@ -44,7 +44,7 @@ class Network(Protocol):
 
     Batch norm keeps to that, because running statistics are a part of the parameters, the
     collection "batch_stats" of Flax, and `apply` goes by them. A network that has them is a Linen
-    module, or takes `mutable=["batch_stats"]` as one does. Only where it is trained (`learning`)
+    module, or takes `mutable=["batch_stats"]` as one does. Only where it is trained (`apply_in_training`)
     do a batch's own statistics count.
     """
 
@@ -102,10 +102,10 @@ def _as_output(found, n):
             )
 
 
-def parted(params: Any) -> tuple[Any, dict[str, Any]]:
+def split_batch_stats(params: Any) -> tuple[Any, dict[str, Any]]:
     """Returns the parameters that are learned, and the running statistics, {} where none are kept.
 
-    >>> parted({"params": 1, "batch_stats": 2}), parted([3])
+    >>> split_batch_stats({"params": 1, "batch_stats": 2}), split_batch_stats([3])
     (({'params': 1}, {'batch_stats': 2}), ([3], {}))
     """
     if not (isinstance(params, Mapping) and "batch_stats" in params):
@@ -114,7 +114,7 @@ def parted(params: Any) -> tuple[Any, dict[str, Any]]:
     return learned, {"batch_stats": params["batch_stats"]}
 
 
-def learning(network: Any, params: Any, images: jax.Array, **part: int) -> tuple[Any, Any]:
+def apply_in_training(network: Any, params: Any, images: jax.Array, **part: int) -> tuple[Any, Any]:
     """Applies a network as it trains: batch norm goes by the batch, and its statistics move.
 
     Args:
@@ -130,7 +130,7 @@ def learning(network: Any, params: Any, images: jax.Array, **part: int) -> tuple
     Raises:
         TypeError: as in `outputs`.
     """
-    learned, statistics = parted(params)
+    learned, statistics = split_batch_stats(params)
     if statistics:
         found, moved = network.apply(params, images, mutable=["batch_stats"], **part)
         params = {**learned, **moved}
@@ -139,7 +139,9 @@ def learning(network: Any, params: Any, images: jax.Array, **part: int) -> tuple
     return found if "stop" in part else _as_output(found, len(images)), params
 
 
-def traced(network: Any, params: Any, images: jax.Array) -> tuple[Output, tuple[jax.Array, ...]]:
+def trace_convolutions(
+    network: Any, params: Any, images: jax.Array
+) -> tuple[Output, tuple[jax.Array, ...]]:
     """Applies a Linen network, and returns also what entered each of its convolutions.
 
     Convolutions of one pixel, as in the shortcuts of a ResNet, do not count.
@@ -157,7 +159,7 @@ def traced(network: Any, params: Any, images: jax.Array) -> tuple[Output, tuple[
         ValueError: no convolution was met.
 
     >>> network, images = ConvNet(10, width=4, depth=2), jnp.zeros((2, 8, 8, 3))
-    >>> _, inputs = traced(network, network.init(jax.random.key(0), images), images)
+    >>> _, inputs = trace_convolutions(network, network.init(jax.random.key(0), images), images)
     >>> [each.shape for each in inputs]
     [(2, 8, 8, 3), (2, 4, 4, 4)]
     """
@@ -185,7 +187,7 @@ def _window(module):
     return module.window if isinstance(module, Conv) else 0
 
 
-def parts(network: Any) -> int:
+def count_parts(network: Any) -> int:
     """Returns the number of parts that a network can be applied in, one after another.
 
     `apply(params, images, stop=i)` gives the images `[n, h, w, c]` after i parts,
@@ -194,7 +196,7 @@ def parts(network: Any) -> int:
     Raises:
         ValueError: the network is of one piece.
 
-    >>> parts(ConvNet(10)), parts(VGG11(10)), parts(ResNet18(10))
+    >>> count_parts(ConvNet(10)), count_parts(VGG11(10)), count_parts(ResNet18(10))
     (3, 8, 9)
     """
     found = getattr(network, "parts", None)
@@ -206,16 +208,16 @@ def parts(network: Any) -> int:
     return found
 
 
-def most_blocks(shape: Sequence[int], *, most: int = 3) -> int:
-    """Returns how many blocks, each of which halves the sides, images of a shape allow, or `most`.
+def max_blocks(shape: Sequence[int], *, limit: int = 3) -> int:
+    """Returns how many blocks, each of which halves the sides, images of a shape allow, or `limit`.
 
-    >>> most_blocks((60_000, 28, 28, 1)), most_blocks((100, 4, 6, 3))
+    >>> max_blocks((60_000, 28, 28, 1)), max_blocks((100, 4, 6, 3))
     (3, 2)
     """
-    return min(most, min(shape[1:3]).bit_length() - 1)
+    return min(limit, min(shape[1:3]).bit_length() - 1)
 
 
-def fresh(key: jax.Array, network: Network, images: jax.Array) -> Any:
+def init_params(key: jax.Array, network: Network, images: jax.Array) -> Any:
     """Returns fresh parameters of a network, all of them of the device that the key belongs to.
 
     A scale that starts at one is the same on every device. Where parameters are trained inside of
@@ -555,7 +557,7 @@ class InstanceNorm(nn.Module):
 class BatchNorm(nn.Module):
     """Normalises every channel over all pixels of a batch, then scales and shifts it, as in torch.
 
-    In `learning` by the mean and variance of the batch, which move the running ones towards them
+    In `apply_in_training` by the mean and variance of the batch, which move the running ones towards them
     (the variance over n − 1); in `apply` by the running ones. No gradient reaches these. They move
     in `training`, `teachers` and `elf`, not in distillation, experts and `debiased`.
 
@@ -622,7 +624,7 @@ def no_pool(images: jax.Array) -> jax.Array:
     return images
 
 
-def check(module: nn.Module, images: jax.Array) -> None:
+def check_module(module: nn.Module, images: jax.Array) -> None:
     """Refuses images that are none, and fields of a network that it cannot be made of.
 
     Args:
@@ -695,7 +697,7 @@ class ConvNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, start: int = 0, stop: int | None = None) -> Any:
         """Returns the features and logits of images `[n, h, w, c]`, or see `parts`."""
-        check(self, images)
+        check_module(self, images)
         for i in range(self.depth):
             conv = Conv(self.width, dtype=self.dtype)
             norm = no_pool if self.norm is None else self.norm(dtype=self.dtype)
@@ -714,7 +716,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> Output:
         """Returns the features and logits of images `[n, h, w, c]`."""
-        check(self, images)
+        check_module(self, images)
         hidden = images.reshape(images.shape[0], -1)
         for _ in range(2):
             hidden = nn.relu(Dense(self.width, dtype=self.dtype)(hidden))
@@ -730,7 +732,7 @@ class LeNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> Output:
         """Returns the features and logits of images `[n, h, w, c]`."""
-        check(self, images)
+        check_module(self, images)
         for features in (6, 16):
             images = max_pool(nn.relu(Conv(features, 5, 0, dtype=self.dtype)(images)))
         hidden = images.reshape(images.shape[0], -1)
@@ -748,7 +750,7 @@ class AlexNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> Output:
         """Returns the features and logits of images `[n, h, w, c]`."""
-        check(self, images)
+        check_module(self, images)
         layers = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (192, 3, True))
         for features, window, pooled in layers:
             images = nn.relu(Conv(features, window, window // 2, dtype=self.dtype)(images))
@@ -773,7 +775,7 @@ class VGG11(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, start: int = 0, stop: int | None = None) -> Any:
         """Returns the features and logits of images `[n, h, w, c]`, or see `parts`."""
-        check(self, images)
+        check_module(self, images)
         last = set(itertools.accumulate(map(len, self.stages)))
         for i, features in enumerate(itertools.chain(*self.stages)):
             conv, norm = Conv(features, dtype=self.dtype), self.norm(dtype=self.dtype)
@@ -820,7 +822,7 @@ class ResNet18(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, start: int = 0, stop: int | None = None) -> Any:
         """Returns the features and logits of images `[n, h, w, c]`, or see `parts`."""
-        check(self, images)
+        check_module(self, images)
         conv, norm = Conv(self.widths[0], dtype=self.dtype), self.norm(dtype=self.dtype)
         if _is_asked(0, start, stop):
             images = nn.relu(norm(conv(images)))

@@ -103,7 +103,7 @@ def build(
     else:
         method = named_method(options, network, strategy, mesh=mesh, threads=threads)
     draw = _batches(options, network)
-    draw = draw if mesh is None else parallel.split_draw(draw, mesh)
+    draw = draw if mesh is None else parallel.split_sampler(draw, mesh)
     train = debiased.TRAININGS[options.training] if train is None else train
     # A network is trained on a device as a whole; on a core of this CPU it is by a thread.
     apart = None if mesh is None or parallel.is_one_cpu(mesh) else mesh
@@ -113,7 +113,7 @@ def build(
 
 def cores(options: Options) -> dict[str, Any]:
     """What a run is told of the devices of a CPU, which share images and work if they can."""
-    return dict(mesh=None if options.method in GUIDED else parallel.cores(), split_from=0)
+    return dict(mesh=None if options.method in GUIDED else parallel.cpu_mesh(), split_from=0)
 
 
 def rows_at_once(options: Options, *, method: Any = None, mesh: Any = None) -> int:
@@ -289,7 +289,7 @@ def named_method(
     given = network, optax.sgd(options.learning_rate, momentum=0.5)
     if options.method == "dm":
         # The activations of a core that has a program of its own fit its own cache.
-        common |= dict(cache=microbatch.CORE if threads == 1 else None)
+        common |= dict(cache=microbatch.CORE_BYTES if threads == 1 else None)
         return distill.distribution_matching(*given, strategy=strategy, groups=groups, **common)
     if options.method == "mtt":
         steps, rate = options.syn_steps, options.lr_teacher

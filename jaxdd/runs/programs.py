@@ -68,7 +68,7 @@ def compile_quickly() -> None:
 
 
 def use_cores() -> None:
-    """Prepares for the CPU devices that `JAX_NUM_CPU_DEVICES` asks for; `parallel.cores` has them.
+    """Prepares for the CPU devices that `JAX_NUM_CPU_DEVICES` asks for; `parallel.cpu_mesh` has them.
 
     A device that waits for the others holds a thread of the pool that all compute with, and XLA
     ends the process where none is left for what they wait for. So there are more threads than

@@ -101,7 +101,7 @@ def train(
     images, labels = labelled_for(network, images, labels)
     descent = optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     key_init, key_train = jax.random.split(key)
-    params = networks.fresh(key_init, network, images[:1])
+    params = networks.init_params(key_init, network, images[:1])
     return fit(
         key_train,
         network,
@@ -180,11 +180,11 @@ def fit(
         ValueError: as in `train`.
     """
     images, labels = labelled_for(network, images, labels)
-    if networks.parted(params)[1]:
+    if networks.split_batch_stats(params)[1]:
 
         def loss(params, key, indices, present):
             views = augment.per_image(key, images[indices], strategy=strategy)
-            found, params = networks.learning(network, params, views)
+            found, params = networks.apply_in_training(network, params, views)
             return weighted_mean(entropies(found.logits, labels[indices]), present), params
 
         size = dict(num_samples=len(labels), epochs=epochs, batch_size=batch_size)
@@ -224,7 +224,7 @@ class Descent(NamedTuple):
 
 def begin(params: Any, optimizer: optax.GradientTransformation) -> Descent:
     """Returns the start of a descent from parameters."""
-    learned, statistics = networks.parted(params)
+    learned, statistics = networks.split_batch_stats(params)
     return Descent(learned, statistics, optimizer.init(learned))
 
 
@@ -238,13 +238,13 @@ def advance(
     Args:
         descent: where it stands.
         loss: from parameters to a number and the parameters with their statistics moved, as
-            `networks.learning` gives them.
+            `networks.apply_in_training` gives them.
         optimizer: that it began with.
     """
 
     def value(learned):
         total, moved = loss(joined(descent._replace(params=learned)))
-        return total, networks.parted(moved)[1]
+        return total, networks.split_batch_stats(moved)[1]
 
     found, slope = jax.value_and_grad(value, has_aux=True)(descent.params)
     total, statistics = found

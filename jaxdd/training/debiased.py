@@ -221,7 +221,7 @@ def _two_networks(
     """Trains (biased, ours) by `loss(params, batch) -> (loss, memory)` and returns ours."""
     optimizer = training.optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     key_init, key_train = jax.random.split(key)
-    params = tuple(networks.fresh(k, network, images[:1]) for k in jax.random.split(key_init))
+    params = tuple(networks.init_params(k, network, images[:1]) for k in jax.random.split(key_init))
 
     def update(carry, key, indices, present):
         params, state, memory = carry

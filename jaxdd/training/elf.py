@@ -37,7 +37,7 @@ TERMS = {
 
 
 def split_point(network: networks.Network) -> int:
-    """Returns after how many of its `networks.parts` the literature splits a network.
+    """Returns after how many of its `networks.count_parts` the literature splits a network.
 
     A ConvNet before its head, ResNet18 between the blocks of its last stage, VGG11 between the
     convolutions of its fourth, where all have few pixels.
@@ -52,11 +52,11 @@ def split_point(network: networks.Network) -> int:
         case networks.ConvNet():
             return network.depth
         case networks.ResNet18():
-            return networks.parts(network) - 1
+            return networks.count_parts(network) - 1
         case networks.VGG11():
             return sum(map(len, network.stages[:3])) + 1
     raise ValueError(
-        f"split must be given, 1 to {networks.parts(network)}, for {type(network).__name__}"
+        f"split must be given, 1 to {networks.count_parts(network)}, for {type(network).__name__}"
     )
 
 
@@ -78,7 +78,7 @@ def shape_of(network: Any, images: jax.Array, *, split: int | None = None) -> tu
 
 
 def _checked_split(network, split):
-    last = networks.parts(network)
+    last = networks.count_parts(network)
     split = split_point(network) if split is None else _checks.count("split", split, least=0)
     if not 1 <= split <= last:
         raise ValueError(f"split must lie in 1..{last} for {type(network).__name__}, found {split}")
@@ -98,7 +98,7 @@ def features(
     Raises:
         ValueError: a split that the teacher does not have.
     """
-    split = networks.parts(teacher.network) if split is None else split
+    split = networks.count_parts(teacher.network) if split is None else split
     split = _checked_split(teacher.network, split)
     images, network = _checks.normalised("images", images), cast(Any, teacher.network)
     return network.apply(teacher.params, images, stop=split)
@@ -137,7 +137,7 @@ def train(
 
     Args:
         key: initialisation, order and augmentation.
-        network: that can be applied in `networks.parts`.
+        network: that can be applied in `networks.count_parts`.
         images: `[m, h, w, c]`, normalised.
         labels: `[m]`.
         features: `[m, h', w', c']` of the same images in the same order, from `features`.
@@ -178,7 +178,7 @@ def train(
     size: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size)
     descent = training.optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     key_init, key_train = jax.random.split(key)
-    params = networks.fresh(key_init, network, images[:1])
+    params = networks.init_params(key_init, network, images[:1])
     size |= dict(num_samples=len(labels))
     return training.descend(key_train, params, loss, optimizer=descent, **size)
 
@@ -208,12 +208,12 @@ def losses(
     """
     found = {}
     if {"front", "task"} & set(terms):
-        seen, params = networks.learning(network, params, views, stop=split)
+        seen, params = networks.apply_in_training(network, params, views, stop=split)
     if "front" in terms:
         found["front"] = matching(seen, features)
     for name, entering in (("rear", lambda: features), ("task", lambda: seen)):
         if name in terms:
-            output, params = networks.learning(network, params, entering(), start=split)
+            output, params = networks.apply_in_training(network, params, entering(), start=split)
             found[name] = training.entropies(output.logits, labels)
     return found, params
 

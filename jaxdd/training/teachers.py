@@ -79,7 +79,7 @@ def teach(
         key_draw, key_augment = jax.random.split(key)
         return lesson(key_augment, descent, draw(key_draw, pool))[0], None
 
-    descent = training.begin(networks.fresh(key_network, network, first), optimizer)
+    descent = training.begin(networks.init_params(key_network, network, first), optimizer)
     descent, _ = jax.lax.scan(update, descent, jax.random.split(key_train, steps))
     return Teacher(training.joined(descent), network)
 
@@ -120,7 +120,7 @@ def _lesson(network, optimizer, strategy, loss=training.entropies):
         views = augment.per_image(key, images, strategy=strategy)
 
         def mean(params):
-            found, params = networks.learning(network, params, views)
+            found, params = networks.apply_in_training(network, params, views)
             each = loss(found.logits, jnp.arange(k).repeat(b))
             return training.weighted_mean(each, batch.weights.ravel()), params
 
@@ -198,7 +198,7 @@ def distilled(
 
     def loss(params, key, indices, present):
         views = augment.per_image(key, images[indices], strategy=strategy)
-        found, params = networks.learning(network, params, views)
+        found, params = networks.apply_in_training(network, params, views)
         told = networks.outputs(teacher.network, teacher.params, views).logits
         each = training.entropies(found.logits, labels[indices])
         each += temperature**2 * divergences(told, found.logits, temperature=temperature)
@@ -257,7 +257,7 @@ def soft(
         key_augment, key_mix = jax.random.split(key)
         views = augment.per_image(key_augment, images[indices], strategy=strategy)
         views = cut_mixed(key_mix, views)
-        found, params = networks.learning(network, params, views)
+        found, params = networks.apply_in_training(network, params, views)
         told = networks.outputs(teacher.network, teacher.params, views).logits
         each = divergences(told, found.logits, temperature=temperature)
         return training.weighted_mean(each, present), params
@@ -308,5 +308,5 @@ def check_teacher(teacher: Teacher, network: networks.Network, images: jax.Array
 
 def _trained(key, network, images, loss, **descent):
     key_init, key_train = jax.random.split(key)
-    params = networks.fresh(key_init, network, images[:1])
+    params = networks.init_params(key_init, network, images[:1])
     return training.descend(key_train, params, loss, num_samples=len(images), **descent)

@@ -88,7 +88,7 @@ def default_encoder(
         width: channels.
         depth: blocks, each of which halves the sides; three, or as many as the images allow.
     """
-    depth = networks.most_blocks(pool.images.shape) if depth is None else depth
+    depth = networks.max_blocks(pool.images.shape) if depth is None else depth
     return contrastive.Encoder(networks.ConvNet(pool.num_classes, width, depth, norm=None))
 
 
@@ -141,7 +141,7 @@ def _encoders(key, pool, strategy, encoder, lengths, layer):
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _untrained(key, pool, strategy, encoder, mesh):
-    return parallel.everywhere(
+    return parallel.constrain_replicated(
         contrastive.start(key, _trainer(strategy, encoder, mesh), pool), mesh
     )
 
@@ -151,7 +151,7 @@ def _trained(key, pool, strategy, encoder, mesh, state, done, steps):
     """The state after so many steps; the numbers are traced, so that one program does them all."""
     trainer = _trainer(strategy, encoder, mesh)
     body = lambda i, state: contrastive.update(key, trainer, pool, state, i)[0]
-    return parallel.everywhere(jax.lax.fori_loop(done, steps, body, state), mesh)
+    return parallel.constrain_replicated(jax.lax.fori_loop(done, steps, body, state), mesh)
 
 
 def _trainer(strategy, encoder, mesh):
@@ -161,7 +161,7 @@ def _trainer(strategy, encoder, mesh):
 def _embed(encoder, params, pool):
     images, index = pool.images, pool._replace(images=pool.mean)
     embed = functools.partial(_embedded, encoder)
-    return parallel.by_rows(embed, images, params, index)
+    return parallel.apply_by_rows(embed, images, params, index)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -226,7 +226,7 @@ def densities(
     estimate = kde.class_log_density
     if mesh is not None and not parallel.is_one_cpu(mesh):  # which fills its cores without a ring
         estimate = functools.partial(split_pool.class_log_density, mesh=mesh)
-    found = parallel.local(_log_densities(estimate, embeddings, pool.labels, each, k))
+    found = parallel.to_local(_log_densities(estimate, embeddings, pool.labels, each, k))
     return [Density(*pair) for pair in zip(found, each, strict=True)]
 
 
@@ -371,7 +371,7 @@ def by_view(
         raise ValueError(f"weights of a view need at least 3 samples, found {len(labels)}")
     block = _blocks(blocks, k)
     own, count = jnp.asarray(block)[labels], int(block.max()) + 1
-    seen = parallel.by_rows(functools.partial(blind_features.of, view=view), pool.images)
+    seen = parallel.apply_by_rows(functools.partial(blind_features.of, view=view), pool.images)
     told = probes.crossfit(key, seen, own, num_classes=count, power=0.7)
     return from_probabilities(told, pool, blocks=blocks, conflict=conflict, clip=clip)
 
@@ -498,11 +498,11 @@ def shortcuts(
         return {}
     key_samples, key_patches, key_folds = jax.random.split(key, 3)
     chosen = jnp.sort(jax.random.permutation(key_samples, n)[:most])
-    images, labels = parallel.local(pool.images[chosen]), pool.labels[chosen]
-    rows = parallel.rows(images, parallel.mesh_of(pool.images))
+    images, labels = parallel.to_local(pool.images[chosen]), pool.labels[chosen]
+    rows = parallel.split_rows(images, parallel.mesh_of(pool.images))
 
     def told(view):
-        seen = parallel.by_rows(functools.partial(blind_features.of, view=view), rows)
+        seen = parallel.apply_by_rows(functools.partial(blind_features.of, view=view), rows)
         # No device begins with the next view while another has heads to fit.
         return jax.block_until_ready(probes.crossfit(key_folds, seen, labels, num_classes=k))
 
@@ -829,10 +829,10 @@ def judge_by_subsets(
         _checks.count(name, number)
     k, agrees = pool.num_classes, np.asarray(groups == pool.labels)
     if network is None:
-        network = networks.ConvNet(k, 32, networks.most_blocks(pool.images.shape))
+        network = networks.ConvNet(k, 32, networks.max_blocks(pool.images.shape))
     key, key_held = jax.random.split(key)
     held = _held_out(key_held, np.asarray(pool.labels), agrees, most=most)
-    images, groups = parallel.local(pool.images[held]), jnp.asarray(groups)
+    images, groups = parallel.to_local(pool.images[held]), jnp.asarray(groups)
     test = (images, pool.labels[held], groups[held], jnp.arange(k))
     task = tasks.Task(*test, pool.mean, pool.std, k, k, strategy)
 
@@ -850,7 +850,7 @@ def judge_by_subsets(
         rest = sampling.reweighted(pool, left)
         draw = functools.partial(sampling.initial_real, pool=rest, ipc=ipc, weighted=True)
         drawn = [draw(jax.random.fold_in(key, i)) for i in range(sets)]
-        images = jnp.stack(parallel.local(drawn))
+        images = jnp.stack(parallel.to_local(drawn))
         found = scored((jax.random.split(key, sets), images))
         agreeing, disagreeing = (float(each.mean()) for each in found)
         overall = share * agreeing + (1 - share) * disagreeing

@@ -69,7 +69,9 @@ def of(images: jax.Array, view: View) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="view")
 def _seen(images, view):
-    return microbatch.apply(lambda part: view(_unit(part)), images, cache=microbatch.CORE)
+    return microbatch.apply(
+        lambda part: view(_unit(part)), images, activation_bytes=microbatch.CORE_BYTES
+    )
 
 
 def tone(images: jax.Array) -> jax.Array:

@@ -150,10 +150,10 @@ def trainer(
         return microbatch.total(gradient_of, *rows)
 
     if mesh is not None:
-        forth, back = parallel.map_rows(forth, mesh), parallel.add_rows(back, mesh)
+        forth, back = parallel.map_rows(forth, mesh), parallel.sum_rows(back, mesh)
 
     def init(key, images):
-        params = networks.fresh(key, encoder, images[:1])
+        params = networks.init_params(key, encoder, images[:1])
         return State(params, optimizer.init(params))
 
     def step(key, state, batch):
@@ -256,4 +256,4 @@ def embed(
     batch_size = _checks.count("batch_size", batch_size)
     normalise = functools.partial(sampling.normalise, mean=pool.mean, std=pool.std)
     apply = lambda images: encoder.apply(params, normalise(images))
-    return microbatch.apply(apply, pool.images, most=batch_size)
+    return microbatch.apply(apply, pool.images, max_images=batch_size)

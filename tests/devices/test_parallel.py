@@ -55,7 +55,7 @@ def chunk(name, draw, pool, ipc, mesh=None):
         method, place = METHODS[name](NETWORK), lambda tree: tree
     else:
         draw, place = (
-            parallel.split_draw(draw, mesh),
+            parallel.split_sampler(draw, mesh),
             functools.partial(parallel.replicate, mesh=mesh),
         )
         method = parallel.replicate_state(
@@ -139,7 +139,7 @@ def test_sums_over_rows(mesh):
     """Ten rows on four devices: 3, 3, 3 and 1, and rows of zeros, which add nothing."""
     rows = jnp.arange(20.0).reshape(10, 2)
     product = lambda rows, factor: {"sum": factor * rows.sum(0), "squares": (rows**2).sum()}
-    found = jax.jit(parallel.add_rows(product, mesh))(rows, jnp.float32(3))
+    found = jax.jit(parallel.sum_rows(product, mesh))(rows, jnp.float32(3))
     np.testing.assert_allclose(found["sum"], 3 * np.arange(20.0).reshape(10, 2).sum(0))
     np.testing.assert_allclose(found["squares"], (np.arange(20.0) ** 2).sum())
     assert found["sum"].is_fully_replicated
@@ -147,12 +147,12 @@ def test_sums_over_rows(mesh):
 
 def test_rows_are_the_array(mesh):
     array = jnp.arange(20).reshape(10, 2)
-    found = parallel.rows(array, mesh)
+    found = parallel.split_rows(array, mesh)
     np.testing.assert_array_equal(
         found[jnp.array([[9, 0], [3, 3]])], array[jnp.array([[9, 0], [3, 3]])]
     )
-    np.testing.assert_array_equal(parallel.by_rows(jnp.square, found), np.square(array))
-    assert parallel.rows(array, None) is array
+    np.testing.assert_array_equal(parallel.apply_by_rows(jnp.square, found), np.square(array))
+    assert parallel.split_rows(array, None) is array
 
 
 def on_every_device(function, mesh, *per_device):
@@ -240,7 +240,7 @@ def fewer(pool):
 
 
 def test_a_split_pool_holds_every_image_once(mesh, pool, shared):
-    held = [np.asarray(each.data) for each in shared.images.held.addressable_shards]
+    held = [np.asarray(each.data) for each in shared.images.array.addressable_shards]
     assert [len(rows) for rows in held] == [15] * 4
     np.testing.assert_array_equal(np.concatenate(held)[:58], pool.images[:58])
     assert not np.concatenate(held)[58:].any()
@@ -256,7 +256,7 @@ def test_a_split_pool_holds_every_image_once(mesh, pool, shared):
 def test_a_split_pool_gives_the_same_batches(mesh, pool, shared, collectives, draw):
     """What travels is a batch of bytes: 3 × 8 images of 8 × 8 × 3, of 58."""
     draw = functools.partial(draw, size=8)
-    drawn = jax.jit(parallel.split_draw(draw, mesh))
+    drawn = jax.jit(parallel.split_sampler(draw, mesh))
     placed = parallel.replicate(shared, mesh)
     for i in range(5):
         key = jax.random.fold_in(KEY, i)
@@ -331,7 +331,7 @@ def test_a_process_reads_the_rows_of_its_devices_alone(mesh, tmp_path):
         images, np.arange(11) % 2, num_classes=2, mean=(0.5,), std=(0.5,), mesh=mesh
     )
     assert asked == [slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 11)]
-    assert found.images.shape == (11, 4, 4, 1) and found.images.held.shape == (12, 4, 4, 1)
+    assert found.images.shape == (11, 4, 4, 1) and found.images.array.shape == (12, 4, 4, 1)
 
 
 def test_bad_pools_are_refused_before_they_are_split(mesh):
@@ -353,15 +353,15 @@ def test_threads_take_a_block_each(n):
         return {"rows": factor * rows, "place": rows + 1}
 
     rows = jnp.arange(n)
-    found = parallel.by_rows(doubled, rows, 2)
+    found = parallel.apply_by_rows(doubled, rows, 2)
     np.testing.assert_array_equal(found["rows"], 2 * np.arange(n))
     np.testing.assert_array_equal(found["place"], 1 + np.arange(n))
     cores = multiprocessing.cpu_count()
     assert blocks == [-(-n // cores)] * cores
-    np.testing.assert_array_equal(parallel.by_rows(jnp.square, rows[:5]), [0, 1, 4, 9, 16])
+    np.testing.assert_array_equal(parallel.apply_by_rows(jnp.square, rows[:5]), [0, 1, 4, 9, 16])
 
 
 def test_what_is_not_split_stays_as_it_is(pool):
     assert parallel.mesh_of(pool.images) is None and parallel.mesh_of(np.zeros(3)) is None
-    assert parallel.local(pool).images is pool.images
-    np.testing.assert_array_equal(parallel.by_rows(jnp.square, jnp.arange(4.0)), [0, 1, 4, 9])
+    assert parallel.to_local(pool).images is pool.images
+    np.testing.assert_array_equal(parallel.apply_by_rows(jnp.square, jnp.arange(4.0)), [0, 1, 4, 9])

@@ -118,10 +118,10 @@ def test_peer_curriculum_matching():
 
     @jax.jit
     def layers(images):
-        return networks.traced(network, params, images)[1]
+        return networks.trace_convolutions(network, params, images)[1]
 
     def loss(images):
-        found, own = networks.traced(network, params, images)
+        found, own = networks.trace_convolutions(network, params, images)
         total = training.entropies(found.logits, labels).mean()
         for one, other in zip(layers(shown), own, strict=True):
             pair = (

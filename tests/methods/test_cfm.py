@@ -53,7 +53,7 @@ def guided():
     @jax.jit
     def program(params):
         images = sampling.take(POOL, jnp.arange(9))
-        layers = networks.traced(NETWORK, params, images)[1]
+        layers = networks.trace_convolutions(NETWORK, params, images)[1]
         guide = functools.partial(cfm.guide, NETWORK, params, size=4)
         return guide(POOL), guide(WEIGHTED), guide(POOL, signals=WEIGHTED), layers
 
@@ -116,7 +116,9 @@ def test_a_step_is_the_written_out_formula(guided):
         logits = NETWORK.apply(PARAMS, current).logits
         entropy = -jax.nn.log_softmax(logits)[jnp.arange(2), jnp.arange(2)].mean()
         finished = states[1][:, 0]  # as the last step on them saw them, and held constant
-        layers = networks.traced(NETWORK, PARAMS, jnp.concatenate([finished, current]))[1]
+        layers = networks.trace_convolutions(NETWORK, PARAMS, jnp.concatenate([finished, current]))[
+            1
+        ]
         return entropy + 0.1 * sum(norms(x, *of) for x, of in zip(layers, real, strict=True))
 
     value, slope = loss(jnp.asarray(states[2][:, 1]))
@@ -199,7 +201,9 @@ def test_a_crop_is_a_resampled_part():
 def test_a_network_shows_what_enters_its_convolutions_but_shortcuts():
     network, images = networks.ResNet18(10, norm=networks.BatchNorm), jnp.zeros((2, 16, 16, 3))
     shapes = jax.eval_shape(network.init, KEY, images)
-    _, inputs = jax.eval_shape(functools.partial(networks.traced, network), shapes, images)
+    _, inputs = jax.eval_shape(
+        functools.partial(networks.trace_convolutions, network), shapes, images
+    )
     assert [x.shape[-1] for x in inputs] == [3, *[64] * 5, *[128] * 4, *[256] * 4, *[512] * 3]
     assert inputs[-1].shape == (2, 2, 2, 512)
 

@@ -44,7 +44,7 @@ made = spread.pool
 
 def told(*args, **given):
     pool = made(*args, **given)
-    held = [shard.data.shape for shard in pool.images.held.addressable_shards]
+    held = [shard.data.shape for shard in pool.images.array.addressable_shards]
     print("held:", *held, "of", len(pool.images))
     return pool
 

@@ -14,7 +14,7 @@ import os, jax
 from jaxdd import parallel
 from jaxdd.runs import programs
 programs.use_cores()
-mesh = parallel.cores()
+mesh = parallel.cpu_mesh()
 print(jax.device_count(), mesh and mesh.size, os.environ.get("NPROC"))
 """
 

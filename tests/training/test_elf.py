@@ -37,10 +37,10 @@ def computed():
 
     def all_of(params, views):
         found, _ = elf.losses(NETWORK, params, views, LABELS, FEATURES, split=2)
-        seen, moved = networks.learning(NETWORK, params, views, stop=2)
-        rear, _ = networks.learning(NETWORK, moved, FEATURES, start=2)
-        task, _ = networks.learning(NETWORK, moved, seen, start=2)
-        whole, _ = networks.learning(NETWORK, params, views)
+        seen, moved = networks.apply_in_training(NETWORK, params, views, stop=2)
+        rear, _ = networks.apply_in_training(NETWORK, moved, FEATURES, start=2)
+        task, _ = networks.apply_in_training(NETWORK, moved, seen, start=2)
+        whole, _ = networks.apply_in_training(NETWORK, params, views)
         return found, seen, rear.logits, task.logits, whole.logits
 
     return jax.device_get(jax.jit(all_of)(PARAMS, IMAGES))
@@ -94,7 +94,7 @@ def test_parts_in_turn_have_the_parameters_of_the_whole():
     network, _ = KINDS["resnet18"]
     shape = images = jnp.zeros((4, 32, 32, 1))
     params = jax.eval_shape(network.init, KEY, images)
-    for i in range(networks.parts(network)):
+    for i in range(networks.count_parts(network)):
         apply = functools.partial(network.apply, start=i, stop=i + 1)
         shape = jax.eval_shape(apply, params, shape)
     assert shape.shape == (4, 4, 4, 8)

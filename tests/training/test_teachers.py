@@ -46,7 +46,7 @@ def test_training_moves_statistics_and_decays_none_of_them():
     """After two steps of momentum 0.9 from (0, 1); a decay of 0.5 would halve them."""
     train = functools.partial(training.train, strategy=(), epochs=2, learning_rate=0.0)
     params = jax.jit(lambda key: train(key, NETWORK, IMAGES, LABELS, weight_decay=0.5))(KEY)
-    start = networks.fresh(jax.random.split(KEY)[0], NETWORK, IMAGES[:1])
+    start = networks.init_params(jax.random.split(KEY)[0], NETWORK, IMAGES[:1])
     conv = start["params"]["Conv_0"]
     seen = networks.conv2d(IMAGES, conv["kernel"], (1, 1)) + conv["bias"]
     expected = (1 - 0.9**2) * seen.mean((0, 1, 2))

@@ -155,7 +155,7 @@ def teacher_network(
 
 
 def _check_fits(network, pool, asked):
-    networks.parts(network)
+    networks.count_parts(network)
     teacher_network(network, sampling.take(pool, jnp.zeros(1, int)), asked)
 
 
