@@ -58,9 +58,9 @@ import tyro
 
 from experiments.elf import halved
 from experiments.tools import anchors, grid
-from jaxdd import augment, evaluate, networks, sampling, training, weights
+from jaxdd import augment, evaluate, methods, networks, sampling, training, weights
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.methods import cfm, distill
+from jaxdd.methods import cfm
 from jaxdd.runs import old_results as results
 from jaxdd.runs import programs
 from jaxdd.runs.folder import guides
@@ -69,7 +69,7 @@ from jaxdd.training import teachers
 IPC, UPDATES, LESSONS, EPOCHS, NETWORKS = 10, 200, 600, 150, 3
 STUDENT = networks.ConvNet(10, 16, 2)
 TEACHER = networks.ConvNet(10, 16, 2, norm=networks.BatchNorm)
-DRAW = functools.partial(sampling.weighted_batch, size=13)
+SAMPLER = functools.partial(sampling.weighted_batch, size=13)
 NONE, ALL = (), ("init", "teacher", "covariance", "signal")
 
 SETS = {
@@ -114,10 +114,10 @@ def cropping(flip: bool) -> Any:
 
 
 @functools.cache
-def matching(flip: bool) -> distill.Method:
+def matching(flip: bool) -> methods.Method:
     """CFM, one object for all sets of a data set, whose program is compiled once."""
     optimizer = optax.adam(optax.cosine_decay_schedule(0.25, UPDATES), 0.5, 0.9)
-    return cfm.curriculum_matching(TEACHER, optimizer, length=UPDATES, strategy=cropping(flip))
+    return methods.curriculum_matching(TEACHER, optimizer, length=UPDATES, strategy=cropping(flip))
 
 
 class Bench:
@@ -153,8 +153,8 @@ class Bench:
         pool = self.weighted(kind)
         first = sampling.take(pool, jnp.zeros(1, int))
         state = course.init(jax.jit(TEACHER.init)(self.keys[1], first))
-        given: dict[str, Any] = dict(method=course, draw=DRAW, steps=LESSONS, chunk_length=50)
-        *_, (_, state, _) = distill.run(self.keys[2], state, pool, **given)
+        given: dict[str, Any] = dict(method=course, sampler=SAMPLER, steps=LESSONS, chunk_length=50)
+        *_, (_, state, _) = methods.run(self.keys[2], state, pool, **given)
         log(f"{self.name} teacher {kind}")
         return training.joined(state)
 
@@ -181,19 +181,21 @@ class Bench:
         guide = measure(params, of["covariance"], signals=of["signal"])
         start = sampling.initial_real(self.keys[3], of["init"], ipc=IPC, weighted=True)
         method, steps = matching("flip" in self.task.strategy), IPC * UPDATES
-        given: dict[str, Any] = dict(method=method, draw=cfm.draw, steps=steps, chunk_length=100)
-        *_, (_, state, _) = distill.run(self.keys[5], method.init(start), guide, **given)
+        given: dict[str, Any] = dict(
+            method=method, sampler=cfm.guide_sampler, steps=steps, chunk_length=100
+        )
+        *_, (_, state, _) = methods.run(self.keys[5], method.init(start), guide, **given)
         log(f"{self.name} cfm {kind} {where} distilled")
         return state.images
 
     def matched(self) -> jax.Array:
         """The set of distribution matching, from the same initial images."""
         strategy = self.task.strategy
-        method = distill.distribution_matching(STUDENT, optax.sgd(1.0, 0.5), strategy=strategy)
+        method = methods.distribution_matching(STUDENT, optax.sgd(1.0, 0.5), strategy=strategy)
         state = method.init(sampling.initial_real(self.keys[3], self.pool, ipc=IPC, weighted=True))
-        draw = functools.partial(sampling.weighted_batch, size=64)
-        given: dict[str, Any] = dict(method=method, draw=draw, steps=400)
-        *_, (_, state, _) = distill.run(self.keys[5], state, self.pool, **given)
+        sampler = functools.partial(sampling.weighted_batch, size=64)
+        given: dict[str, Any] = dict(method=method, sampler=sampler, steps=400)
+        *_, (_, state, _) = methods.run(self.keys[5], state, self.pool, **given)
         log(f"{self.name} dm distilled")
         return state.images
 

@@ -42,9 +42,8 @@ import optax
 import tyro
 
 from experiments.tools import grid
-from jaxdd import evaluate, networks, sampling, training, weights
+from jaxdd import evaluate, methods, networks, sampling, training, weights
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.methods import distill
 from jaxdd.runs import old_results as results
 from jaxdd.runs import programs
 from jaxdd.training import elf, teachers
@@ -84,17 +83,17 @@ def prepared(data_dir: pathlib.Path | None) -> tuple[Any, dict[str, Any], dict[s
     found = weights.by_density(keys[0], pool, strategy=task.strategy)
     weighted = sampling.reweighted(pool, found.weights)
     judge = JUDGES["convnet"]
-    method = distill.distribution_matching(judge, optax.sgd(1.0, 0.5), strategy=task.strategy)
-    draw = functools.partial(sampling.weighted_batch, size=64)
+    method = methods.distribution_matching(judge, optax.sgd(1.0, 0.5), strategy=task.strategy)
+    sampler = functools.partial(sampling.weighted_batch, size=64)
     state = method.init(sampling.initial_real(keys[1], weighted, ipc=IPC, weighted=True))
-    run = distill.run(keys[2], state, weighted, method=method, draw=draw, steps=200)
+    run = methods.run(keys[2], state, weighted, method=method, sampler=sampler, steps=200)
     *_, (_, state, _) = run
     _log("distilled")
     teach = jax.jit(
         functools.partial(
             teachers.teach,
             network=judge,
-            draw=functools.partial(sampling.weighted_batch, size=20),
+            sampler=functools.partial(sampling.weighted_batch, size=20),
             steps=300,
             strategy=task.strategy,
             learning_rate=0.05,

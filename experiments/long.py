@@ -38,10 +38,9 @@ import tyro
 
 from experiments.cfm import log
 from experiments.tools import grid
-from jaxdd import evaluate, networks, sampling, weights
+from jaxdd import evaluate, methods, networks, sampling, weights
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.devices import microbatch
-from jaxdd.methods import distill, protocol
 from jaxdd.runs import old_results as results
 from jaxdd.runs import programs
 from jaxdd.runs.folder import checkpoint
@@ -67,7 +66,7 @@ def weightings(data: datasets.Benchmark, pool: sampling.Pool, key: jax.Array) ->
     return np.stack([found[row] for row in ROWS])
 
 
-def joint(method: protocol.Method, rows: Sequence[str]) -> protocol.Method:
+def joint(method: methods.Method, rows: Sequence[str]) -> methods.Method:
     """A method of several sets at once, that see the same images with weights of their own."""
     see = sampling.Batch(images=None, weights=0)
     step = jax.vmap(method.step, in_axes=(None, 0, see), out_axes=0)
@@ -76,10 +75,10 @@ def joint(method: protocol.Method, rows: Sequence[str]) -> protocol.Method:
         state, info = step(key, state, batch)
         return state, {"loss": info["loss"].mean()} | dict(zip(rows, info["loss"], strict=True))
 
-    return protocol.Method(jax.vmap(method.init), together)
+    return methods.Method(jax.vmap(method.init), together)
 
 
-def draw(key: jax.Array, pools: tuple[sampling.Pool, jax.Array]) -> sampling.Batch:
+def sampler(key: jax.Array, pools: tuple[sampling.Pool, jax.Array]) -> sampling.Batch:
     """Images by a pool's weights, and what each row's weigh of these, `[rows, k, b]`."""
     pool, each = pools
     indices = sampling.with_replacement(key, pool, BATCH)
@@ -107,12 +106,12 @@ def distilled(
     ]
     optimizer = optax.sgd(1.0, momentum=0.5)
     given = dict(strategy=data.strategy, cache=microbatch.CORE_BYTES)
-    method = joint(distill.distribution_matching(STUDENT, optimizer, **given), rows)
+    method = joint(methods.distribution_matching(STUDENT, optimizer, **given), rows)
     state = method.init(jnp.stack(first))
     begun, state = checkpoint.restore(work, state) or (0, state)
     yield begun, state.images, {}
-    chunks = distill.run(
-        keys[2], state, (mixed, each), method=method, draw=draw, steps=max(steps, begun),
+    chunks = methods.run(
+        keys[2], state, (mixed, each), method=method, sampler=sampler, steps=max(steps, begun),
         first=begun, chunk_length=CHUNK,
     )  # fmt: skip
     losses = []

@@ -64,9 +64,9 @@ import tyro
 
 from experiments import cfm
 from experiments.tools import grid
-from jaxdd import networks, sampling, weights
+from jaxdd import methods, networks, sampling, weights
 from jaxdd.data import files
-from jaxdd.methods import distill, experts, protocol, spectral
+from jaxdd.methods import experts, spectral
 from jaxdd.runs import old_results as results
 from jaxdd.runs import programs
 from jaxdd.runs.reports import plot
@@ -108,18 +108,18 @@ def filtered(name: str) -> Any:
 
 
 @functools.cache
-def method(name: str, strategy: tuple[str, ...]) -> protocol.Method:
+def method(name: str, strategy: tuple[str, ...]) -> methods.Method:
     """A method by name, one object for all data with the same augmentation."""
     given: dict[str, Any] = dict(network=cfm.STUDENT, strategy=strategy)
     if name == "dm":
-        return distill.distribution_matching(optimizer=optax.sgd(1.0, 0.5), **given)
+        return methods.distribution_matching(optimizer=optax.sgd(1.0, 0.5), **given)
     if name in FILTERS:
-        return distill.matching(optimizer=optax.adam(0.01), loss=filtered(name), **given)
+        return methods.feature_matching(optimizer=optax.adam(0.01), loss=filtered(name), **given)
     if name == "mtt":
-        return distill.trajectory_matching(optimizer=optax.sgd(10.0, 0.5), inner=10, **given)
+        return methods.trajectory_matching(optimizer=optax.sgd(10.0, 0.5), inner=10, **given)
     if name == "dc":
         given |= dict(strategy=())
-    return distill.gradient_matching(optimizer=optax.sgd(0.1, 0.5), outer=10, inner=5, **given)
+    return methods.gradient_matching(optimizer=optax.sgd(0.1, 0.5), outer=10, inner=5, **given)
 
 
 STEPS = {"dm": 200, "low": 200, "high": 200, "dc": 100, "dsa": 100, "mtt": 100}
@@ -135,19 +135,21 @@ def made(bench: cfm.Bench, name: str) -> jax.Array:
     if name == "cfm":
         return bench.descended("oracle", cfm.NONE)
     name, _, steps = name.partition(" ")
-    strategy, pool, draw = bench.task.strategy, bench.pool, BATCH
+    strategy, pool, sampler = bench.task.strategy, bench.pool, BATCH
     if name == "mtt":
-        pool, draw = experts(bench), SEGMENT
+        pool, sampler = experts(bench), SEGMENT
     used = method(name, strategy)
     start = sampling.initial_real(bench.keys[3], bench.pool, ipc=cfm.IPC)
-    given: dict[str, Any] = dict(method=used, draw=draw, steps=int(steps or STEPS[name]))
-    *_, (_, state, _) = distill.run(bench.keys[5], used.init(start), pool, **given)
+    given: dict[str, Any] = dict(method=used, sampler=sampler, steps=int(steps or STEPS[name]))
+    *_, (_, state, _) = methods.run(bench.keys[5], used.init(start), pool, **given)
     return state.images
 
 
 def experts(bench: cfm.Bench) -> Any:
     """Three trajectories of ten epochs."""
-    given: dict[str, Any] = dict(draw=LESSON, epochs=10, updates=20, strategy=bench.task.strategy)
+    given: dict[str, Any] = dict(
+        sampler=LESSON, epochs=10, updates=20, strategy=bench.task.strategy
+    )
     train = jax.jit(functools.partial(experts.train, network=cfm.STUDENT, **given))
     each = [train(key, pool=bench.pool) for key in jax.random.split(bench.keys[6], 3)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
@@ -157,7 +159,7 @@ def extractors(bench: cfm.Bench) -> dict[str, list[Any]]:
     """Parameters of networks whose features are looked at."""
     first = sampling.take(bench.pool, jnp.zeros(1, int))
     keys = jax.random.split(bench.keys[2], 3)
-    given: dict[str, Any] = dict(draw=LESSON, steps=300, strategy=bench.task.strategy)
+    given: dict[str, Any] = dict(sampler=LESSON, steps=300, strategy=bench.task.strategy)
     teach = jax.jit(lambda key, pool: teachers.teach(key, cfm.STUDENT, pool, **given))
     return {
         "random": [cfm.STUDENT.init(key, first) for key in keys],

@@ -53,9 +53,8 @@ import tyro
 from experiments.attacks import poison
 from experiments.tools.budget import deadline, seconds
 from experiments.tools.grid import RESULTS
-from jaxdd import audit, networks, sampling, training
+from jaxdd import audit, methods, networks, sampling, training
 from jaxdd.data import benchmarks, files
-from jaxdd.methods import distill
 from jaxdd.runs import old_results as results
 from jaxdd.runs import programs
 from jaxdd.runs.trust import inspection
@@ -169,17 +168,17 @@ def base(name: str) -> str:
 
 def _method(name):
     if name == "mtt":
-        return distill.trajectory_matching(
+        return methods.trajectory_matching(
             NETWORK, optax.sgd(10.0, 0.5), inner=10, rate=0.05, strategy=STRATEGY
         )
     rate = 1.0 if name == "dm" else 0.1
     given = NETWORK, optax.sgd(rate, 0.5)
     if name == "dm":
-        return distill.distribution_matching(*given, strategy=STRATEGY)
-    return distill.gradient_matching(*given, outer=10, inner=5, strategy=STRATEGY)
+        return methods.distribution_matching(*given, strategy=STRATEGY)
+    return methods.gradient_matching(*given, outer=10, inner=5, strategy=STRATEGY)
 
 
-_DRAW = functools.partial(sampling.weighted_batch, size=32)
+_SAMPLER = functools.partial(sampling.weighted_batch, size=32)
 
 
 @functools.cache
@@ -187,9 +186,9 @@ def _parts(plan, data_dir):
     """The method, what it draws and where from: images, or experts that learned from them."""
     pool = load(plan, data_dir).pool
     if plan.method != "mtt":
-        return _method(plan.method), _DRAW, pool
+        return _method(plan.method), _SAMPLER, pool
     expert = lambda key: experts.train(
-        key, NETWORK, pool, draw=_DRAW, epochs=10, updates=20,
+        key, NETWORK, pool, sampler=_SAMPLER, epochs=10, updates=20,
         optimizer=optax.sgd(0.05), strategy=STRATEGY,
     )  # fmt: skip
     experts = jax.jit(lambda keys: jax.lax.map(expert, keys))(
@@ -201,12 +200,12 @@ def _parts(plan, data_dir):
 def distilled(plan: Plan, data_dir: pathlib.Path | None, seed: int) -> np.ndarray:
     """Distils the clean set of a seed, `[m, h, w, c]`, class by class."""
     key_init, key = jax.random.split(jax.random.key(seed))
-    (method, draw, source), pool = _parts(plan, data_dir), load(plan, data_dir).pool
+    (method, sampler, source), pool = _parts(plan, data_dir), load(plan, data_dir).pool
     state = method.init(sampling.initial_real(key_init, pool, ipc=IPC, weighted=True))
     given: dict[str, Any] = dict(
-        method=method, draw=draw, steps=plan.steps, chunk_length=plan.steps
+        method=method, sampler=sampler, steps=plan.steps, chunk_length=plan.steps
     )
-    *_, (_, state, _) = distill.run(key, state, source, **given)
+    *_, (_, state, _) = methods.run(key, state, source, **given)
     return np.asarray(state.images).reshape(-1, *state.images.shape[2:])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import cluster
 
-from jaxdd import draws, kde, sampling
+from jaxdd import kde, sampling
 
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).integers(0, 256, (59, 8, 8, 3), dtype=np.uint8)
@@ -20,7 +20,7 @@ POOL = sampling.pool(
     std=(0.5,) * 3,
     weights=np.random.default_rng(1).uniform(0.1, 1, 59),
 )
-DRAW = jax.jit(functools.partial(sampling.uniform_batch, size=8))
+SAMPLER = jax.jit(functools.partial(sampling.uniform_batch, size=8))
 
 
 def equal(one, other):
@@ -32,9 +32,9 @@ def embed(images):
 
 
 def test_batch_weights_are_the_inverse_density_of_the_batch():
-    draw = jax.jit(draws.density_weighted(DRAW, embed, bandwidth=0.1, temperature=0.7))
+    sampler = jax.jit(sampling.density_weighted(SAMPLER, embed, bandwidth=0.1, temperature=0.7))
     density = jax.jit(kde.log_density)
-    plain, batch = DRAW(KEY, POOL), draw(KEY, POOL)
+    plain, batch = SAMPLER(KEY, POOL), sampler(KEY, POOL)
     equal(plain.images, batch.images)
     for c in range(3):
         points = embed(plain.images[c])
@@ -44,8 +44,8 @@ def test_batch_weights_are_the_inverse_density_of_the_batch():
 
 
 def test_batch_weights_work_inside_the_compiled_loop():
-    draw = draws.density_weighted(DRAW, embed, bandwidth=0.1)
-    batches = jax.jit(lambda keys: jax.lax.map(lambda key: draw(key, POOL).weights, keys))
+    sampler = sampling.density_weighted(SAMPLER, embed, bandwidth=0.1)
+    batches = jax.jit(lambda keys: jax.lax.map(lambda key: sampler(key, POOL).weights, keys))
     assert np.isfinite(batches(jax.random.split(KEY, 3))).all()
 
 
@@ -62,13 +62,13 @@ def test_batch_weights_work_inside_the_compiled_loop():
 )
 def test_what_density_weights_cannot_mean(given, match):
     with pytest.raises(ValueError, match=match):
-        draws.density_weighted(DRAW, embed, **given)(KEY, POOL)
+        sampling.density_weighted(SAMPLER, embed, **given)(KEY, POOL)
 
 
 def test_representatives_are_the_nearest_to_the_centres_of_kmeans():
     """scikit-learn's Lloyd from the same start, weighted alike."""
-    candidates = DRAW(KEY, POOL)
-    found = draws.representative(DRAW, embed, size=3, iterations=20)(KEY, POOL)
+    candidates = SAMPLER(KEY, POOL)
+    found = sampling.representative(SAMPLER, embed, size=3, iterations=20)(KEY, POOL)
     for c in range(3):
         points, weights = np.asarray(embed(candidates.images[c])), np.asarray(candidates.weights[c])
         centres = (
@@ -86,15 +86,17 @@ def test_representatives_are_the_nearest_to_the_centres_of_kmeans():
 
 def test_padding_is_no_representative():
     """Nine samples and seven fillers of weight zero: the fillers are copies, and never chosen."""
-    draw = draws.representative(functools.partial(sampling.uniform_batch, size=16), embed, size=9)
-    weights = jax.jit(draw)(KEY, POOL).weights
+    sampler = sampling.representative(
+        functools.partial(sampling.uniform_batch, size=16), embed, size=9
+    )
+    weights = jax.jit(sampler)(KEY, POOL).weights
     assert (weights[1] > 0).all()
     np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
 
 
 def test_too_few_candidates():
     with pytest.raises(ValueError, match="9 samples of a class or more, found 8"):
-        draws.representative(DRAW, embed, size=9)(KEY, POOL)
+        sampling.representative(SAMPLER, embed, size=9)(KEY, POOL)
 
 
 def test_groups_of_a_class_stand_side_by_side_and_empty_ones_weigh_nothing():
@@ -102,8 +104,8 @@ def test_groups_of_a_class_stand_side_by_side_and_empty_ones_weigh_nothing():
     groups = np.repeat([0, 1, 2], [2, 3, 4])
     images = np.broadcast_to(groups[:, None, None, None], (9, 2, 2, 1)).astype(np.uint8)
     pool = sampling.pool(images, groups, num_classes=4, mean=(0.0,), std=(1 / 255,), empty=True)
-    draw = draws.grouped(functools.partial(sampling.uniform_batch, size=3), groups=2)
-    batch = jax.jit(draw)(KEY, pool)
+    sampler = sampling.grouped(functools.partial(sampling.uniform_batch, size=3), groups=2)
+    batch = jax.jit(sampler)(KEY, pool)
     assert batch.images.shape == (2, 6, 2, 2, 1)
     third = 1 / 3
     expected = [[0.5, 0.5, 0, third, third, third], [third, third, third, 0, 0, 0]]

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from experiments.attacks import laboratory as lab
-from jaxdd import draws, evaluate, kde, networks, sampling, tasks, training
+from jaxdd import evaluate, kde, networks, sampling, tasks, training
 from jaxdd.data import datasets
 from jaxdd.runs.folder import store
 from jaxdd.training import debiased
@@ -78,8 +78,8 @@ def _from_arrays(images, labels, attributes):
 def _weighed_draw(bandwidth, temperature):
     encode = lambda images: images.reshape(len(images), -1)[:, :2]
     batch = functools.partial(sampling.uniform_batch, size=3)
-    draw = draws.density_weighted(batch, encode, bandwidth=bandwidth, temperature=temperature)
-    return draw(KEY, _pool()).weights
+    sampler = sampling.density_weighted(batch, encode, bandwidth=bandwidth, temperature=temperature)
+    return sampler(KEY, _pool()).weights
 
 
 def _written(images, labels, mean, std):
@@ -180,7 +180,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         contrastive.supervised_contrastive,
         dict(embeddings=UNIT, labels=LABELS, temperature=0.1),
     ),
-    "draws.density_weighted": (_weighed_draw, dict(bandwidth=np.float32(1.0), temperature=1.0)),
+    "sampling.density_weighted": (_weighed_draw, dict(bandwidth=np.float32(1.0), temperature=1.0)),
     "datasets.from_arrays": (
         _from_arrays,
         dict(images=IMAGES, labels=LABELS, attributes=ATTRIBUTES),

@@ -19,9 +19,9 @@ ENCODER_STEPS, EPOCHS, SEEDS = 30, 100, 2
 JUDGE = networks.ConvNet(num_classes=10, width=16, depth=2)  # which scores the sets
 
 # %% data-text [markdown]
-# ## Data, weights and draw
+# ## Data, weights and sampler
 #
-# Digits, nine tenths of them in the colour of their class. The weights see no colour; the draw
+# Digits, nine tenths of them in the colour of their class. The weights see no colour; the sampler
 # takes each sample as often as its weight says.
 
 # %% data
@@ -29,16 +29,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdd import evaluate, weights
+from jaxdd import evaluate, methods, weights
 from jaxdd.data import benchmarks, datasets
-from jaxdd.methods import distill
 
 data = benchmarks.load("cdigits", conflict=0.1)
 pool, task = datasets.pool(data), datasets.task(data)
 keys = jax.random.split(jax.random.key(0), 4)
 found = weights.by_density(keys[0], pool, strategy=task.strategy, steps=ENCODER_STEPS)
 pool = sampling.reweighted(pool, found.weights)
-draw = functools.partial(sampling.weighted_batch, size=SIZE)
+sampler = functools.partial(sampling.weighted_batch, size=SIZE)
 
 # %% network-text [markdown]
 # ## A network
@@ -76,8 +75,8 @@ def moments(real, synthetic, weights):
 
 
 optimizer = optax.sgd(2.0, 0.5)
-means = distill.distribution_matching(network, optimizer, strategy=STRATEGY)
-both = distill.matching(network, optimizer, loss=moments, strategy=STRATEGY)
+means = methods.distribution_matching(network, optimizer, strategy=STRATEGY)
+both = methods.feature_matching(network, optimizer, loss=moments, strategy=STRATEGY)
 
 # %% method-text [markdown]
 # ## A method
@@ -96,23 +95,25 @@ def within_pixels(method):
         state, info = method.step(key, state, batch)
         return state._replace(images=jnp.clip(state.images, darkest, brightest)), info
 
-    return distill.Method(method.init, step)
+    return methods.Method(method.init, step)
 
 
-methods = {"means (DM)": means, "moments": both, "moments, within": within_pixels(both)}
+candidates = {"means (DM)": means, "moments": both, "moments, within": within_pixels(both)}
 
 # %% run-text [markdown]
 # ## All of them
 #
-# The same start, the same steps, the same networks that judge. `distill.run` compiles ten steps
+# The same start, the same steps, the same networks that judge. `methods.run` compiles ten steps
 # into one program.
 
 # %% run
 start = START(keys[1], pool, ipc=IPC)
 sets, losses = {"start": start}, {}
-for name, method in methods.items():
+for name, method in candidates.items():
     parts = []
-    run = distill.run(keys[2], method.init(start), pool, method=method, draw=draw, steps=STEPS)
+    run = methods.run(
+        keys[2], method.init(start), pool, method=method, sampler=sampler, steps=STEPS
+    )
     for _, state, info in run:
         sets[name] = state.images
         parts.append(info["loss"])

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdd import augment, evaluate, kde, networks, sampling, tasks
+from jaxdd import augment, evaluate, kde, methods, networks, sampling, tasks
 from jaxdd.devices import parallel
-from jaxdd.methods import cfm, distill
+from jaxdd.methods import cfm
 from jaxdd.weights import contrastive
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -118,7 +118,7 @@ def distribution_matching(sizes: Sizes) -> Work:
     Real images go forward; synthetic ones go forward and back to their pixels, which needs no
     gradient of the weights.
     """
-    method = distill.distribution_matching(networks.ConvNet(sizes.classes, sizes.width), _sgd(1.0))
+    method = methods.distribution_matching(networks.ConvNet(sizes.classes, sizes.width), _sgd(1.0))
     cost = convnet_cost(sizes.width, sizes.side)
     forward = sizes.classes * (sizes.real + 2 * sizes.ipc)
     options = dict(width=sizes.width, real=sizes.real, ipc=sizes.ipc)
@@ -141,7 +141,7 @@ def gradient_matching(sizes: Sizes) -> Work:
     layer). A synthetic one needs seven: these three, two from differentiating the gradient of the
     weights, one from that of the input, and one back to the pixels; the first layer five.
     """
-    method = distill.gradient_matching(
+    method = methods.gradient_matching(
         networks.ConvNet(sizes.classes, sizes.width),
         _sgd(0.1),
         outer=1,
@@ -166,12 +166,14 @@ def curriculum_matching(sizes: Sizes) -> Work:
     """
     k, widths = sizes.classes, [3, sizes.width, sizes.width]
     network = networks.ConvNet(k, sizes.width, norm=networks.BatchNorm)
-    method = cfm.curriculum_matching(network, optax.adam(0.25, 0.5, 0.9), length=sizes.steps)
+    method = methods.curriculum_matching(network, optax.adam(0.25, 0.5, 0.9), length=sizes.steps)
     pool = _pool(sizes._replace(real=2))
     params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, *_shape(sizes))))
     guide = jax.jit(functools.partial(cfm.guide, network))(params, pool)
     images = sampling.initial_noise(jax.random.key(1), pool, ipc=sizes.ipc)
-    function = functools.partial(distill.steps, method=method, draw=cfm.draw, length=sizes.steps)
+    function = functools.partial(
+        methods.steps, method=method, sampler=cfm.guide_sampler, length=sizes.steps
+    )
     cost, pixels = convnet_cost(sizes.width, sizes.side), [sizes.side >> i for i in range(3)]
     moments = sum(6 * k * p**2 * d**2 for p, d in zip(pixels, widths, strict=True))
     filters = sum(4 * (d**3 / 3 + 2 * d**2 * (d + k)) for d in widths)
@@ -349,10 +351,10 @@ def _pool(sizes, n=None):
 def _distillation(sizes, method, name, options, flops, moved, choose=False):
     """`sizes.steps` steps of a method as one compiled chunk, and the peer of that name."""
     pool = _pool(sizes)
-    draw = functools.partial(sampling.weighted_batch, size=sizes.real)
+    sampler = functools.partial(sampling.weighted_batch, size=sizes.real)
     images = jax.random.normal(jax.random.key(1), (sizes.classes, sizes.ipc, *_shape(sizes)))
     state = method.init(images)
-    function = functools.partial(distill.steps, method=method, draw=draw, length=sizes.steps)
+    function = functools.partial(methods.steps, method=method, sampler=sampler, length=sizes.steps)
 
     def peer(module, around):
         extra = {"around": around} if choose else {}

@@ -14,7 +14,8 @@ import optax
 
 from jaxdd import _checks, augment, networks, sampling, training
 from jaxdd.devices import microbatch
-from jaxdd.training import debiased, teachers
+from jaxdd.methods import experts
+from jaxdd.training import debiased
 from jaxdd.weights import probes
 
 ADAM = optax.adam(1e-3)
@@ -82,14 +83,16 @@ def crossfit(
         networks.check_classes(each, sampling.take(pool, pool.order[:1]), pool.num_classes)
     truncate = functools.partial(debiased.generalised_cross_entropy, q=q)
     loss = training.entropies if q == 0 else truncate
-    method = teachers.course(network, optimizer, strategy=strategy, loss=loss)
-    draw = functools.partial(sampling.weighted_batch, size=max(1, batch_size // pool.num_classes))
+    method = experts.supervised_training(network, optimizer, strategy=strategy, loss=loss)
+    sampler = functools.partial(
+        sampling.weighted_batch, size=max(1, batch_size // pool.num_classes)
+    )
     stages = tuple(steps * (i + 1) // checkpoints for i in range(checkpoints))
-    return _crossfit(key, pool, (network, asked), method, draw, folds, stages)
+    return _crossfit(key, pool, (network, asked), method, sampler, folds, stages)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
-def _crossfit(key, pool, pair, method, draw, folds, stages):
+def _crossfit(key, pool, pair, method, sampler, folds, stages):
     key_folds, key_networks = jax.random.split(key)
     fold = probes.dealt(key_folds, pool.labels, folds=folds)
 
@@ -98,21 +101,21 @@ def _crossfit(key, pool, pair, method, draw, folds, stages):
     def held_out(told, i):
         rest = sampling.reweighted(pool, (fold != i).astype(jnp.float32))
         indices = jnp.nonzero(fold == i, size=-(-n // folds), fill_value=n)[0]
-        scores = _scores(jax.random.fold_in(key_networks, i), pool, rest, pair, method, draw)
+        scores = _scores(jax.random.fold_in(key_networks, i), pool, rest, pair, method, sampler)
         return told.at[indices].set(scores(stages, indices), mode="drop"), None
 
     told, _ = jax.lax.scan(held_out, jnp.zeros((n, k)), jnp.arange(folds))
     return jax.nn.softmax(told)
 
 
-def _scores(key, pool, rest, pair, method, draw):
+def _scores(key, pool, rest, pair, method, sampler):
     """From steps and indices to mean log-probabilities after so many steps on the rest."""
     network, asked = pair
     key_network, key_steps = jax.random.split(key)
 
     def step(i, descent):
         key_draw, key_step = jax.random.split(jax.random.fold_in(key_steps, i))
-        return method.step(key_step, descent, draw(key_draw, rest))[0]
+        return method.step(key_step, descent, sampler(key_draw, rest))[0]
 
     def says(descent, indices):
         params = training.joined(descent)

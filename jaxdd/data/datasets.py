@@ -245,7 +245,7 @@ def task(benchmark: Benchmark) -> tasks.Task:
 def group_pool(
     benchmark: Benchmark, *, index: Callable[..., sampling.Pool] = sampling.pool
 ) -> sampling.Pool:
-    """Puts the training set on the device, indexed by bias group for `draws.grouped`.
+    """Puts the training set on the device, indexed by bias group for `sampling.grouped`.
 
     The classes of this pool are the groups, number `class · num_attributes + attribute`; those
     without samples are empty.

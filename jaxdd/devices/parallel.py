@@ -3,9 +3,9 @@
 A one-dimensional mesh is all there is: `mesh()` lays it over the devices of all processes. What is
 small is on every device (`replicate`), what is large is split along its rows:
 
-* `split_sampler` splits the batches that a method draws, `split_network` whatever a network is applied
-  to, and `replicate_state` puts the state together again after each step: `jit` adds the sums over
-  the devices that the losses need. The result is that of one device up to the order of additions.
+* `split_sampler` splits the batches that a method draws, `split_network` whatever a network is
+  applied to, and `replicate_state` puts the state together again after each step: `jit` adds the
+  sums over the devices that the losses need. The result is that of one device up to the order of additions.
 * `Rows` are an array of which each device holds some, looked up by index; `apply_by_rows` goes through
   all of them.
 * `map_rows` gives each device some rows of an array, such as the keys of an evaluation, and
@@ -214,20 +214,20 @@ def _by_threads(function, array, *others):
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:n], *found)
 
 
-def split_sampler(draw: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+def split_sampler(sampler: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """Splits the samples of each class of a batch over the devices.
 
-    The batch is the one that `draw` draws; each device takes its part of it out of its own copy of
-    the pool, so that no image travels. Of a `spread.pool`, the images of the batch do.
+    The batch is the one that `sampler` draws; each device takes its part of it out of its own copy
+    of the pool, so that no image travels. Of a `spread.pool`, the images of the batch do.
 
     Args:
-        draw: `draw(key, pool) -> batch`.
+        sampler: `sampler(key, pool) -> batch`.
         mesh: from `mesh`.
     """
     samples = NamedSharding(mesh, PartitionSpec(None, AXIS))
 
     def drawn(key, pool):
-        batch = draw(key, pool)
+        batch = sampler(key, pool)
         return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, samples), batch)
 
     return drawn
@@ -241,7 +241,7 @@ def split_network(network: Any, mesh: Mesh) -> Any:
         mesh: from `mesh`.
 
     Returns:
-        What `distill`, `contrastive`, `training` and `evaluate` take in its place.
+        What `methods`, `contrastive`, `training` and `evaluate` take in its place.
     """
     rows = NamedSharding(mesh, PartitionSpec(AXIS))
 
@@ -258,7 +258,7 @@ def replicate_state(method: Any, mesh: Mesh) -> Any:
     compile the next chunk anew for what it finds there.
 
     Args:
-        method: a `distill.Method` or `contrastive.Trainer`, of a split network.
+        method: a `methods.Method` or `contrastive.Trainer`, of a split network.
         mesh: from `mesh`.
     """
 

@@ -1,1 +1,32 @@
 """Distillation methods: how synthetic images are computed from real ones."""
+
+from jaxdd.methods import cfm, experts, formation, spectral, zca
+from jaxdd.methods.cfm import CurriculumState, curriculum_matching
+from jaxdd.methods.distribution import State, distribution_matching, feature_matching
+from jaxdd.methods.gradient import GradientState, gradient_matching
+from jaxdd.methods.loop import chunk, run, steps
+from jaxdd.methods.protocol import Decode, Method, identity
+from jaxdd.methods.trajectory import TrajectoryState, trajectory_matching
+
+__all__ = [
+    "CurriculumState",
+    "Decode",
+    "GradientState",
+    "Method",
+    "State",
+    "TrajectoryState",
+    "cfm",
+    "chunk",
+    "curriculum_matching",
+    "distribution_matching",
+    "experts",
+    "feature_matching",
+    "formation",
+    "gradient_matching",
+    "identity",
+    "run",
+    "spectral",
+    "steps",
+    "trajectory_matching",
+    "zca",
+]

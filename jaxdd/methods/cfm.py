@@ -47,7 +47,7 @@ class Guide(NamedTuple):
     high: jax.Array
 
 
-class State(NamedTuple):
+class CurriculumState(NamedTuple):
     """What curriculum frequency matching carries from step to step.
 
     Attributes:
@@ -144,7 +144,7 @@ def curriculum_matching(
 ) -> Method:
     """Curriculum frequency matching (CFM), a step of which is an update of one image of each class.
 
-    `step` takes a `Guide` for its batch, so the draw of the loop is `draw` and its pool the guide.
+    `step` takes a `Guide` for its batch: use `guide_sampler` as the sampler and the guide as the pool.
     After `length` steps the next image of each class has its turn; steps beyond the last image go
     on with it. Memory is that of one image per class of a part, and of Ψ. Where not all classes
     have images yet, Φ is that of those that have.
@@ -163,7 +163,7 @@ def curriculum_matching(
         parts: groups of k / parts classes that take turns, `length` steps each, before the next
             image has its own; the reference has 200 classes at a time on ImageNet.
         strategy: of augmentation, drawn for each image.
-        decode: as in `distill.matching`.
+        decode: as in `distribution.feature_matching`.
 
     Raises:
         TypeError: for a strategy that is a string.
@@ -186,7 +186,7 @@ def curriculum_matching(
         shapes = jax.eval_shape(functools.partial(_seen, network), images[:, 0])
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         count = jnp.zeros((), jnp.int32)
-        return State(images, optimizer.init(images[: k // parts, 0]), nothing, count)
+        return CurriculumState(images, optimizer.init(images[: k // parts, 0]), nothing, count)
 
     def look(key, params, images, classes, k):
         """The teacher's logits of augmented images, their classes and moments."""
@@ -229,13 +229,13 @@ def curriculum_matching(
         joined = tuple(map(spectral.merge, state.finished, own))
         finished = _where(count % length == 0, joined, state.finished)
         info = {"loss": value, **terms, "beta": frequency}
-        return State(images, begun, finished, count), info
+        return CurriculumState(images, begun, finished, count), info
 
     return Method(init, step)
 
 
-def draw(key: jax.Array, guide: Guide) -> Guide:
-    """The draw of `distill.run`, which has nothing to choose: the guide as it is."""
+def guide_sampler(key: jax.Array, guide: Guide) -> Guide:
+    """The sampler of `methods.run`, which has nothing to choose: the guide as it is."""
     return guide
 
 

@@ -3,10 +3,11 @@
 Trajectory matching asks that a network trained on the synthetic set moves as these experts do.
 Density weights enter here, where the real data do: the experts are trained on batches drawn by the
 weights, so that they follow the descent of the reweighted risk. (The matching loss itself has no
-term for a real sample that could be weighed. A weighted loss on uniform batches, `draw` =
+term for a real sample that could be weighed. A weighted loss on uniform batches, `sampler` =
 `sampling.uniform_batch`, has the same expectation and more variance.)
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxdd import augment, networks, sampling, training
+from jaxdd.methods import protocol
+from jaxdd.training import teachers
 
 
 class Segment(NamedTuple):
@@ -28,7 +31,7 @@ def train(
     network: networks.Network,
     pool: sampling.Pool,
     *,
-    draw: sampling.Draw,
+    sampler: sampling.Sampler,
     epochs: int,
     updates: int,
     optimizer: optax.GradientTransformation | None = None,
@@ -40,7 +43,7 @@ def train(
         key: initialisation, batches and augmentation.
         network: a `networks.Network`.
         pool: the real data.
-        draw: class-balanced batches with weights, which the cross-entropy is weighed by.
+        sampler: class-balanced batches with weights, which the cross-entropy is weighed by.
         epochs: moments that are kept, besides the first.
         updates: updates in an epoch.
         optimizer: SGD with rate 0.01, as in the reference, by default.
@@ -63,7 +66,7 @@ def train(
     def update(carry, key):
         params, state = carry
         key_draw, key_augment = jax.random.split(key)
-        batch = draw(key_draw, pool)
+        batch = sampler(key_draw, pool)
         k, b = batch.weights.shape
         images = batch.images.reshape(k * b, *batch.images.shape[2:])
         images = augment.per_image(key_augment, images, strategy=strategy)
@@ -105,3 +108,30 @@ def segment(key: jax.Array, experts: Any, *, span: int, latest: int) -> Segment:
     start = jax.random.randint(key_start, (), 0, latest + 1)
     moment = lambda i: jax.tree.map(lambda x: x[expert, i], experts)
     return Segment(moment(start), moment(start + span))
+
+
+def supervised_training(
+    network: networks.Network,
+    optimizer: optax.GradientTransformation,
+    *,
+    strategy: augment.Strategy = augment.OPERATIONS,
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = training.entropies,
+) -> protocol.Method:
+    """The training of a teacher as a method, for `methods.run`, which can stop and go on.
+
+    Its `init` takes fresh parameters in the place of images, its state is a `training.Descent`, and
+    `training.joined` gives the parameters that it came to.
+
+    Args:
+        network: of the teacher.
+        optimizer: of its parameters.
+        strategy: of augmentation, drawn for each image; () for none.
+        loss: of each sample `[n]`, from logits `[n, k]` and labels `[n]`.
+    """
+    update = teachers.batch_update(network, optimizer, augment.as_strategy(strategy), loss)
+
+    def step(key, descent, batch):
+        descent, loss = update(key, descent, batch)
+        return descent, {"loss": loss}
+
+    return protocol.Method(lambda params: training.begin(params, optimizer), step)

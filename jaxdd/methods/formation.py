@@ -3,7 +3,7 @@
 IDC (Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameterization", ICML 2022)
 spends the pixels of one image on factor² coarser ones. `split` makes the images that networks see,
 differentiably, and `join` their inverse for the start: give `functools.partial(split, factor=2)` to
-a method of `jaxdd.methods.distill` as its `decode`.
+a method of `jaxdd.methods` as its `decode`.
 """
 
 import itertools

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxdd import _checks
@@ -45,3 +46,8 @@ def descend(
     """Returns values and the optimizer's state after one update."""
     update, state = optimizer.update(slope, state, values)
     return optax.apply_updates(values, update), state
+
+
+def labelled(images):
+    """Flattens `[k, m, h, w, c]` to images `[k·m, h, w, c]` and their classes."""
+    return images.reshape(-1, *images.shape[2:]), jnp.arange(len(images)).repeat(images.shape[1])

@@ -1,4 +1,4 @@
-"""From options to the network, the method, the draw and the evaluation that they ask for."""
+"""From options to the network, the method, the sampler and the evaluation that they ask for."""
 
 import dataclasses
 import functools
@@ -16,10 +16,10 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxdd import augment, draws, evaluate, networks, sampling
+from jaxdd import augment, evaluate, methods, networks, sampling
 from jaxdd.data import datasets
 from jaxdd.devices import microbatch, parallel
-from jaxdd.methods import cfm, distill, formation, zca
+from jaxdd.methods import formation, zca
 from jaxdd.runs.options import NETWORKS, TEACHERS, Options, Resolved
 from jaxdd.training import debiased
 
@@ -44,15 +44,15 @@ class Parts(NamedTuple):
         network: that sets are distilled with and evaluated on.
         strategy: of augmentation.
         method: of distillation.
-        draw: of real batches.
+        sampler: of real batches.
         score: from images `[k, m, h, w, c]`, as networks see them, to their scores, by test images
             with the same `whitening`; what `train` takes besides is given by name.
     """
 
     network: networks.Network
     strategy: augment.Strategy
-    method: distill.Method
-    draw: sampling.Draw
+    method: methods.Method
+    sampler: sampling.Sampler
     score: Callable[..., evaluate.Scores]
 
 
@@ -61,7 +61,7 @@ def build(
     options: Resolved,
     *,
     network: networks.Network | None = None,
-    method: distill.Method | None = None,
+    method: methods.Method | None = None,
     mesh: jax.sharding.Mesh | None = None,
     train: Callable[..., Any] | None = None,
     threads: int | None = None,
@@ -102,13 +102,13 @@ def build(
         _check_curriculum(data, options)
     else:
         method = named_method(options, network, strategy, mesh=mesh, threads=threads)
-    draw = _batches(options, network)
-    draw = draw if mesh is None else parallel.split_sampler(draw, mesh)
+    sampler = _batches(options, network)
+    sampler = sampler if mesh is None else parallel.split_sampler(sampler, mesh)
     train = debiased.TRAININGS[options.training] if train is None else train
     # A network is trained on a device as a whole; on a core of this CPU it is by a thread.
     apart = None if mesh is None or parallel.is_one_cpu(mesh) else mesh
     score = _evaluation(data, options, network, strategy, apart, train, threads)
-    return Parts(network, strategy, method, draw, score)
+    return Parts(network, strategy, method, sampler, score)
 
 
 def cores(options: Options) -> dict[str, Any]:
@@ -252,10 +252,10 @@ def name_of(thing: Any) -> str:
     return f"{type(thing).__module__}:{type(thing).__qualname__}()"
 
 
-def decode(options: Resolved) -> distill.Decode:
+def decode(options: Resolved) -> methods.Decode:
     """From stored images to those that networks see; one object, so that programs compile once."""
     if options.formation == 1:
-        return distill.identity
+        return methods.identity
     return functools.partial(formation.split, factor=options.formation)
 
 
@@ -268,7 +268,7 @@ def named_method(
     groups: int = 1,
     mesh: jax.sharding.Mesh | None = None,
     threads: int | None = None,
-) -> distill.Method:
+) -> methods.Method:
     """The method of the library that options name, with a loss for each of `groups` bias groups.
 
     The network is that of the teacher for `cfm`.
@@ -285,19 +285,19 @@ def named_method(
             signal=options.signal, parts=options.class_parts,
             strategy=_cropping(options, strategy),
         )  # fmt: skip
-        return cfm.curriculum_matching(network, optax.adam(rate, b1=0.5, b2=0.9), **common)
+        return methods.curriculum_matching(network, optax.adam(rate, b1=0.5, b2=0.9), **common)
     given = network, optax.sgd(options.learning_rate, momentum=0.5)
     if options.method == "dm":
         # The activations of a core that has a program of its own fit its own cache.
         common |= dict(cache=microbatch.CORE_BYTES if threads == 1 else None)
-        return distill.distribution_matching(*given, strategy=strategy, groups=groups, **common)
+        return methods.distribution_matching(*given, strategy=strategy, groups=groups, **common)
     if options.method == "mtt":
         steps, rate = options.syn_steps, options.lr_teacher
-        return distill.trajectory_matching(
+        return methods.trajectory_matching(
             *given, inner=steps, rate=rate, strategy=strategy, **common
         )
     common |= dict(outer=options.outer, inner=options.inner, groups=groups)
-    return distill.gradient_matching(
+    return methods.gradient_matching(
         *given, strategy=strategy if options.method == "dsa" else (), **common
     )
 
@@ -311,7 +311,7 @@ def _cropping(options, strategy):
 
 @functools.cache
 def _batches(options, network):
-    """The draw of batches, of representatives if candidates are asked for."""
+    """The sampler of batches, of representatives if candidates are asked for."""
     batch = sampling.weighted_batch if options.weighting == "draw" else sampling.uniform_batch
     if options.candidates is None:
         return functools.partial(batch, size=options.batch_size)
@@ -321,14 +321,14 @@ def _batches(options, network):
         return networks.outputs(network, params, images).features
 
     candidates = functools.partial(batch, size=options.candidates)
-    return draws.representative(candidates, embed, size=options.batch_size)
+    return sampling.representative(candidates, embed, size=options.batch_size)
 
 
 @functools.cache
-def group_draw(options: Resolved, *, groups: int) -> sampling.Draw:
-    """The draw from a pool of bias groups, for methods with a loss of each."""
+def group_sampler(options: Resolved, *, groups: int) -> sampling.Sampler:
+    """The sampler of a pool of bias groups, for methods with a loss of each."""
     size = -(-options.batch_size // groups)
-    return draws.grouped(functools.partial(sampling.uniform_batch, size=size), groups=groups)
+    return sampling.grouped(functools.partial(sampling.uniform_batch, size=size), groups=groups)
 
 
 def _evaluation(data, options, network, strategy, mesh, train, threads):

@@ -23,10 +23,10 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxdd import augment, draws, evaluate, kde, networks, sampling, weights
+from jaxdd import augment, evaluate, kde, methods, networks, sampling, weights
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.devices import split_pool
-from jaxdd.methods import cfm, distill, experts, zca
+from jaxdd.methods import cfm, experts, zca
 from jaxdd.runs import old_results as results
 from jaxdd.runs import parts, processes, timing
 from jaxdd.runs.folder import buffers, checkpoint, guides, manifest, store, whitenings
@@ -58,7 +58,7 @@ class Interrupted(Exception):
 
 
 class Source(NamedTuple):
-    """What a set is distilled from and how: weights `[n]`, the pool to draw from, draw and method.
+    """What a set is distilled from and how: weights `[n]`, the pool, its sampler and method.
 
     `choice` is the record of a choice of weights, `whitening` that of the pool's images, if there
     was one.
@@ -66,8 +66,8 @@ class Source(NamedTuple):
 
     weights: jax.Array
     pool: sampling.Pool
-    draw: sampling.Draw
-    method: distill.Method
+    sampler: sampling.Sampler
+    method: methods.Method
     choice: dict[str, Any] | None = None
     whitening: zca.Whitening | None = None
 
@@ -84,7 +84,7 @@ def run(
     debias: str = "auto",
     weights: ArrayLike | None = None,
     network: networks.Network | None = None,
-    method: distill.Method | None = None,
+    method: methods.Method | None = None,
     mesh: jax.sharding.Mesh | None = None,
     split_from: int = SPLIT_FROM,
     spent: Mapping[str, float] = {},
@@ -101,7 +101,7 @@ def run(
             names of views weigh by these.
         weights: `[n]` of the training samples, non-negative, anybody's; debias is "given" then.
         network: one's own, see `networks.Network`.
-        method: one's own, see `distill.Method`; it has its network, optimizer and augmentation.
+        method: one's own, see `methods.Method`; it has its network, optimizer and augmentation.
         mesh: from `parallel.mesh`, to use its devices; None for one device.
         split_from: bytes of training images from which on the devices of the mesh share them,
             unless they are to be whitened; of less each has a copy.
@@ -169,7 +169,7 @@ def compare(
     rows: Sequence[str] = ROWS,
     weights: ArrayLike | None = None,
     network: networks.Network | None = None,
-    method: distill.Method | None = None,
+    method: methods.Method | None = None,
     mesh: jax.sharding.Mesh | None = None,
     split_from: int = SPLIT_FROM,
     spent: Mapping[str, float] = {},
@@ -391,12 +391,12 @@ class _Attempt:
     def source(self, debias, shared):
         """What to distil from; weights are estimated, or read from the `shared` folder."""
         work = self.work
-        pool, draw, method, choice = work.pool, work.parts.draw, work.parts.method, None
+        pool, sampler, method, choice = work.pool, work.parts.sampler, work.parts.method, None
         if debias == "auto":
             found, choice = self.chosen_weights(shared)
             pool = sampling.reweighted(pool, found)
         elif debias == "kde" and work.options.weighting == "batch":
-            draw = self.weighed_batches(shared)
+            sampler = self.weighed_batches(shared)
             pool = sampling.reweighted(pool, self.stored_weights(shared / "weights.npz"))
         elif debias == "kde":
             pool = sampling.reweighted(pool, self.density_weights(shared))
@@ -411,9 +411,9 @@ class _Attempt:
             found = weights.oracle(pool, attributes, num_attributes=count)
             pool = sampling.reweighted(pool, found)
         if debias != "fairdd":
-            return Source(pool.weights, pool, draw, method, choice)
+            return Source(pool.weights, pool, sampler, method, choice)
         groups = work.data.num_attributes
-        draw = parts.group_draw(work.options, groups=groups)
+        sampler = parts.group_sampler(work.options, groups=groups)
         method = parts.named_method(
             work.options,
             work.parts.network,
@@ -423,7 +423,7 @@ class _Attempt:
             threads=work.threads,
         )
         groups = datasets.group_pool(work.data, index=work.index)
-        return Source(pool.weights, groups, draw, method)
+        return Source(pool.weights, groups, sampler, method)
 
     def whitened(self, source):
         """The source with its images whitened, if the options ask for it."""
@@ -469,15 +469,15 @@ class _Attempt:
         return processes.broadcast(weights.Weighing(weighed, *found, *encoded))
 
     def weighed_batches(self, folder):
-        """The draw whose batches are weighed by the density of their own samples."""
+        """The sampler whose batches are weighed by the density of their own samples."""
         if self.weighed is None:
             self.weighed = self.weigh()
             self.write_weights(folder, self.weighed.weights, self.weighed)
         work, found = self.work, self.weighed
         how = _encoding(work)
         encode = lambda images: getattr(how["encoder"].apply(found.params, images), how["layer"])
-        return draws.density_weighted(
-            work.parts.draw,
+        return sampling.density_weighted(
+            work.parts.sampler,
             encode,
             bandwidth=found.bandwidth,
             temperature=work.options.temperature,
@@ -568,9 +568,9 @@ class _Attempt:
             guided = {"mtt": self.experts, "cfm": self.guide}[work.options.method]
             source = guided(source, name)
         state, pool = parts.replicated((state, source.pool), work.mesh)
-        chunks = distill.run(
+        chunks = methods.run(
             parts.key(work.options, "distill"), state, pool, method=source.method,
-            draw=source.draw, steps=steps, first=first, chunk_length=work.options.chunk,
+            sampler=source.sampler, steps=steps, first=first, chunk_length=work.options.chunk,
         )  # fmt: skip
         work.report(name, first, steps)
         images = self.follow(chunks, name, first, source.whitening)
@@ -617,7 +617,7 @@ class _Attempt:
         """The source of trajectory matching: experts, read from their folder or trained into it."""
         work, options = self.work, self.work.options
         train = jax.jit(functools.partial(
-            experts.train, network=work.parts.network, draw=source.draw,
+            experts.train, network=work.parts.network, sampler=source.sampler,
             epochs=options.train_epochs, updates=options.expert_updates,
             optimizer=optax.sgd(options.lr_teacher), strategy=work.parts.strategy,
         ))  # fmt: skip
@@ -634,10 +634,10 @@ class _Attempt:
                 report=lambda done: work.report(f"{name} experts", done, options.num_experts),
                 translate=work.translated_experts,
             )  # fmt: skip
-        draw = functools.partial(
+        sampler = functools.partial(
             experts.segment, span=options.expert_epochs, latest=options.max_start_epoch
         )
-        return source._replace(pool=jax.tree.map(jnp.asarray, found), draw=draw)
+        return source._replace(pool=jax.tree.map(jnp.asarray, found), sampler=sampler)
 
     def guide(self, source, name):
         """The source of curriculum frequency matching: a teacher, and moments of what it sees."""
@@ -654,11 +654,11 @@ class _Attempt:
             found = guides.fill(
                 parts.key(options, "experts"), self.buffer("teacher", name), manifest, network,
                 pools, teach=teach, steps=options.teacher_steps, chunk=options.chunk,
-                draw=source.draw if "teacher" in options.weighted else work.parts.draw,
+                sampler=source.sampler if "teacher" in options.weighted else work.parts.sampler,
                 save_every=options.save_every,
                 report=functools.partial(work.report, f"{name} teacher"),
             )  # fmt: skip
-        return source._replace(pool=found, draw=cfm.draw)
+        return source._replace(pool=found, sampler=cfm.guide_sampler)
 
     def buffer(self, kind, name):
         """The folder of the networks that a row of a name follows."""

@@ -14,7 +14,6 @@ Both take what `training.train` takes, besides the teacher, and stand in for it.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,7 +21,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxdd import _checks, augment, networks, sampling, training
-from jaxdd.methods import protocol
 
 
 @functools.partial(
@@ -46,7 +44,7 @@ def teach(
     network: networks.Network,
     pool: sampling.Pool,
     *,
-    draw: sampling.Draw,
+    sampler: sampling.Sampler,
     steps: int,
     strategy: augment.Strategy = augment.OPERATIONS,
     **schedule: float,
@@ -60,7 +58,7 @@ def teach(
         key: initialisation, batches and augmentation.
         network: of the teacher.
         pool: the real data.
-        draw: class-balanced batches with weights, which the cross-entropy is weighed by.
+        sampler: class-balanced batches with weights, which the cross-entropy is weighed by.
         steps: updates; the learning rate is divided by ten halfway.
         strategy: of augmentation, drawn for each image; () for none.
         **schedule: learning rate, momentum and weight decay of `training.optimizer`.
@@ -73,48 +71,21 @@ def teach(
     key_network, key_train = jax.random.split(key)
     first = sampling.take(pool, jnp.zeros(1, int))
     networks.check_classes(network, first, pool.num_classes)
-    lesson = _lesson(network, optimizer, strategy)
+    advance = batch_update(network, optimizer, strategy)
 
     def update(descent, key):
         key_draw, key_augment = jax.random.split(key)
-        return lesson(key_augment, descent, draw(key_draw, pool))[0], None
+        return advance(key_augment, descent, sampler(key_draw, pool))[0], None
 
     descent = training.begin(networks.init_params(key_network, network, first), optimizer)
     descent, _ = jax.lax.scan(update, descent, jax.random.split(key_train, steps))
     return Teacher(training.joined(descent), network)
 
 
-def course(
-    network: networks.Network,
-    optimizer: optax.GradientTransformation,
-    *,
-    strategy: augment.Strategy = augment.OPERATIONS,
-    loss: Callable[[jax.Array, jax.Array], jax.Array] = training.entropies,
-) -> protocol.Method:
-    """The training of a teacher as a method, for `distill.run`, which can stop and go on.
-
-    Its `init` takes fresh parameters in the place of images, its state is a `training.Descent`, and
-    `training.joined` gives the parameters that it came to.
-
-    Args:
-        network: of the teacher.
-        optimizer: of its parameters.
-        strategy: as in `teach`.
-        loss: of each sample `[n]`, from logits `[n, k]` and labels `[n]`.
-    """
-    lesson = _lesson(network, optimizer, augment.as_strategy(strategy), loss)
-
-    def step(key, descent, batch):
-        descent, loss = lesson(key, descent, batch)
-        return descent, {"loss": loss}
-
-    return protocol.Method(lambda params: training.begin(params, optimizer), step)
-
-
-def _lesson(network, optimizer, strategy, loss=training.entropies):
+def batch_update(network, optimizer, strategy, loss=training.entropies):
     """One update on a batch of real images, and the loss before it."""
 
-    def lesson(key, descent, batch):
+    def update(key, descent, batch):
         k, b = batch.weights.shape
         images = batch.images.reshape(k * b, *batch.images.shape[2:])
         views = augment.per_image(key, images, strategy=strategy)
@@ -126,7 +97,7 @@ def _lesson(network, optimizer, strategy, loss=training.entropies):
 
         return training.advance(descent, mean, optimizer)
 
-    return lesson
+    return update
 
 
 def num_bytes(teacher: Teacher) -> int:

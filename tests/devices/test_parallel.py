@@ -12,9 +12,8 @@ import pytest
 from jax.sharding import PartitionSpec
 from scipy import stats
 
-from jaxdd import evaluate, networks, sampling, tasks, training, weights
+from jaxdd import evaluate, methods, networks, sampling, tasks, training, weights
 from jaxdd.devices import parallel, split_pool
-from jaxdd.methods import distill
 from jaxdd.weights import blind_features, contrastive
 
 K, SIZE, STRATEGY = 3, 8, ("color", "crop")
@@ -40,22 +39,22 @@ def pool():
 
 
 METHODS = {
-    "dm": lambda network: distill.distribution_matching(
+    "dm": lambda network: methods.distribution_matching(
         network, optax.sgd(1.0, 0.5), strategy=STRATEGY
     ),
-    "dsa": lambda network: distill.gradient_matching(
+    "dsa": lambda network: methods.gradient_matching(
         network, optax.sgd(0.1, 0.5), outer=2, inner=2, strategy=STRATEGY
     ),
 }
 
 
-def chunk(name, draw, pool, ipc, mesh=None):
+def chunk(name, sampler, pool, ipc, mesh=None):
     """A compiled chunk of three steps, the state it starts from, and its arguments."""
     if mesh is None:
         method, place = METHODS[name](NETWORK), lambda tree: tree
     else:
-        draw, place = (
-            parallel.split_sampler(draw, mesh),
+        sampler, place = (
+            parallel.split_sampler(sampler, mesh),
             functools.partial(parallel.replicate, mesh=mesh),
         )
         method = parallel.replicate_state(
@@ -63,15 +62,15 @@ def chunk(name, draw, pool, ipc, mesh=None):
         )
     state = place(jax.jit(method.init)(INITIAL(KEY, pool, ipc=ipc)))
     arguments = (KEY, state, place(pool), jnp.asarray(0))
-    lowered = distill.chunk.lower(*arguments, method=method, draw=draw, length=3)
+    lowered = methods.chunk.lower(*arguments, method=method, sampler=sampler, length=3)
     return lowered.compile(), arguments
 
 
 @pytest.mark.parametrize("name, ipc", [("dm", 3), ("dsa", 3)])
 def test_distilling_is_the_same(mesh, pool, name, ipc):
     """ipc 3 in 3 classes makes nine synthetic images, which four devices share unevenly."""
-    draw = functools.partial(sampling.uniform_batch, size=16)
-    (one, on_one), (many, on_many) = (chunk(name, draw, pool, ipc, m) for m in (None, mesh))
+    sampler = functools.partial(sampling.uniform_batch, size=16)
+    (one, on_one), (many, on_many) = (chunk(name, sampler, pool, ipc, m) for m in (None, mesh))
     (expected, losses), (found, found_losses) = one(*on_one), many(*on_many)
     np.testing.assert_allclose(found_losses["loss"], losses["loss"], rtol=1e-4)
     np.testing.assert_allclose(found.images, expected.images, atol=1e-4)
@@ -80,8 +79,8 @@ def test_distilling_is_the_same(mesh, pool, name, ipc):
 
 def test_no_real_image_travels(mesh, pool, collectives):
     """The 3 × 64 real images have 36,864 values, the 3 × 4 synthetic ones 2,304."""
-    draw = functools.partial(sampling.weighted_batch, size=64)
-    found = list(collectives(chunk("dm", draw, pool, 4, mesh)[0]))
+    sampler = functools.partial(sampling.weighted_batch, size=64)
+    found = list(collectives(chunk("dm", sampler, pool, 4, mesh)[0]))
     assert "all-reduce" in {kind for kind, _ in found}
     assert max(size for _, size in found) <= 2304, found
 
@@ -170,9 +169,9 @@ def on_every_device(function, mesh, *per_device):
 
 def dm_steps(key, images, pool):
     method = METHODS["dm"](NETWORK)
-    draw = functools.partial(sampling.weighted_batch, size=40)  # several micro-batches
+    sampler = functools.partial(sampling.weighted_batch, size=40)  # several micro-batches
     state = method.init(images)
-    return distill.steps(key, state, pool, 0, method=method, draw=draw, length=2)
+    return methods.steps(key, state, pool, 0, method=method, sampler=sampler, length=2)
 
 
 def trained(key, images, pool):
@@ -205,7 +204,7 @@ def test_what_runs_on_one_device_runs_on_each_of_a_shard_map(mesh, pool, functio
 
 def test_a_shared_set_descends_the_sum_over_the_devices(mesh, pool):
     """Inside of `shard_map` the gradient of what all devices share is the sum of theirs."""
-    method = distill.distribution_matching(NETWORK, optax.sgd(1.0), strategy=())
+    method = methods.distribution_matching(NETWORK, optax.sgd(1.0), strategy=())
     keys, images = jax.random.split(KEY, 4), INITIAL(KEY, pool, ipc=2)
 
     def moved(key, pool):
@@ -252,15 +251,15 @@ def test_a_split_pool_holds_every_image_once(mesh, pool, shared):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("draw", [sampling.uniform_batch, sampling.weighted_batch])
-def test_a_split_pool_gives_the_same_batches(mesh, pool, shared, collectives, draw):
+@pytest.mark.parametrize("batch", [sampling.uniform_batch, sampling.weighted_batch])
+def test_a_split_pool_gives_the_same_batches(mesh, pool, shared, collectives, batch):
     """What travels is a batch of bytes: 3 × 8 images of 8 × 8 × 3, of 58."""
-    draw = functools.partial(draw, size=8)
-    drawn = jax.jit(parallel.split_sampler(draw, mesh))
+    sampler = functools.partial(batch, size=8)
+    drawn = jax.jit(parallel.split_sampler(sampler, mesh))
     placed = parallel.replicate(shared, mesh)
     for i in range(5):
         key = jax.random.fold_in(KEY, i)
-        expected = jax.jit(draw)(key, sampling.pool(**fewer(pool)))
+        expected = jax.jit(sampler)(key, sampling.pool(**fewer(pool)))
         found = drawn(key, placed)
         np.testing.assert_array_equal(found.images, expected.images)
         np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-6)
@@ -272,7 +271,7 @@ def test_a_split_pool_gives_the_same_batches(mesh, pool, shared, collectives, dr
 
 def test_a_split_pool_is_drawn_by_its_weights(mesh, pool, shared):
     """Pearson's chi-square over 400 batches; strata vary less than it allows."""
-    draw = functools.partial(sampling.weighted_batch, size=8)
+    sampler = functools.partial(sampling.weighted_batch, size=8)
     index = jnp.arange(60, dtype=jnp.float32)[:, None, None, None] / 60
     marked = split_pool.pool(
         index[:58],
@@ -283,7 +282,7 @@ def test_a_split_pool_is_drawn_by_its_weights(mesh, pool, shared):
         mesh=mesh,
         weights=shared.weights,
     )
-    drawn = jax.jit(jax.vmap(draw, in_axes=(0, None)))
+    drawn = jax.jit(jax.vmap(sampler, in_axes=(0, None)))
     found = drawn(jax.random.split(KEY, 400), parallel.replicate(marked, mesh)).images
     counts = np.bincount(np.rint(60 * np.asarray(found).ravel()).astype(int), minlength=60)
     expected = 400 * 8 * np.asarray(shared.weights)
@@ -292,9 +291,9 @@ def test_a_split_pool_is_drawn_by_its_weights(mesh, pool, shared):
 
 
 def test_distilling_from_a_split_pool_is_the_same(mesh, pool, shared):
-    draw = functools.partial(sampling.uniform_batch, size=16)
-    one, on_one = chunk("dm", draw, sampling.pool(**fewer(pool)), 3)
-    many, on_many = chunk("dm", draw, shared, 3, mesh)
+    sampler = functools.partial(sampling.uniform_batch, size=16)
+    one, on_one = chunk("dm", sampler, sampling.pool(**fewer(pool)), 3)
+    many, on_many = chunk("dm", sampler, shared, 3, mesh)
     np.testing.assert_allclose(many(*on_many)[0].images, one(*on_one)[0].images, atol=1e-4)
 
 

@@ -8,8 +8,7 @@ import optax
 import pytest
 
 from experiments.speed import benchmark, workloads
-from jaxdd import matching, networks, sampling, training
-from jaxdd.methods import distill
+from jaxdd import matching, methods, networks, sampling, training
 
 KEY = jax.random.key(0)
 TINY = workloads.Sizes(
@@ -50,7 +49,7 @@ def test_the_step_counts_are_xlas_to_fifteen_per_cent():
     cost = workloads.convnet_cost(128, 32)
     images = jnp.zeros((2, 2, 32, 32, 3))
     batch = sampling.Batch(jnp.zeros((2, 8, 32, 32, 3)), jnp.ones((2, 8)))
-    method = distill.distribution_matching(network, optax.sgd(1.0))
+    method = methods.distribution_matching(network, optax.sgd(1.0))
     found = xla_flops(method.step, KEY, method.init(images), batch)
     counted = sizes.classes * (sizes.real + 2 * sizes.ipc) * cost.flops
     assert counted < found < 1.15 * counted

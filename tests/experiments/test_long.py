@@ -9,13 +9,12 @@ import optax
 import pytest
 
 from experiments import long
-from jaxdd import networks, sampling
+from jaxdd import methods, networks, sampling
 from jaxdd.data import datasets, files
-from jaxdd.methods import distill
 
 KEY = jax.random.key(0)
 STUDENT = networks.ConvNet(2, 4, 2)
-METHOD = distill.distribution_matching(STUDENT, optax.sgd(1.0), strategy=("color",))
+METHOD = methods.distribution_matching(STUDENT, optax.sgd(1.0), strategy=("color",))
 LABELS = np.arange(40) % 2
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxdd import augment, networks, sampling
-from jaxdd.methods import cfm, distill, protocol, spectral
+from jaxdd import augment, methods, networks, sampling
+from jaxdd.methods import cfm, spectral
 from jaxdd.runs.folder import guides
 
 KEY = jax.random.key(0)
@@ -30,7 +30,7 @@ LENGTH, BETA, FLOOR = 3, 0.1, 0.06
 
 def method(**given):
     given = dict(length=LENGTH, beta=BETA, floor=FLOOR, strategy=()) | given
-    return cfm.curriculum_matching(NETWORK, optax.sgd(1.0), **given)
+    return methods.curriculum_matching(NETWORK, optax.sgd(1.0), **given)
 
 
 TRACES = []
@@ -42,7 +42,7 @@ def counted(key, state, guide):
     return PROGRAM.step(key, state, guide)
 
 
-METHOD = protocol.Method(PROGRAM.init, counted)
+METHOD = methods.Method(PROGRAM.init, counted)
 IMAGES = 0.1 * jax.random.normal(KEY, (2, 2, 8, 8, 1))
 
 
@@ -89,8 +89,15 @@ def test_a_guide_has_the_weighted_moments_of_what_enters_each_convolution(guided
 def run(images, guide, first=0, state=None):
     """The state and the info after each step, by step; two images of each class, three steps."""
     state = METHOD.init(images) if state is None else jax.tree.map(jnp.asarray, state)
-    chunks = distill.run(
-        KEY, state, guide, method=METHOD, draw=cfm.draw, steps=6, first=first, chunk_length=1
+    chunks = methods.run(
+        KEY,
+        state,
+        guide,
+        method=METHOD,
+        sampler=cfm.guide_sampler,
+        steps=6,
+        first=first,
+        chunk_length=1,
     )
     return {i: (jax.tree.map(np.array, state), info) for i, state, info in chunks}
 
@@ -147,8 +154,8 @@ def test_images_are_made_in_turn_cut_to_pixels_and_resumed_to_the_same_bits(guid
 def test_classes_take_turns_in_parts(guided):
     """One class at a time; in the end Φ_s is of all, and each part begins its optimizer afresh."""
     parted = method(parts=2, length=2)
-    chunks = distill.run(
-        KEY, parted.init(30 * IMAGES), guided[1], method=parted, draw=cfm.draw, steps=8,
+    chunks = methods.run(
+        KEY, parted.init(30 * IMAGES), guided[1], method=parted, sampler=cfm.guide_sampler, steps=8,
         chunk_length=2,
     )  # fmt: skip
     states = [30 * IMAGES, *(np.array(state.images) for _, state, _ in chunks)]
@@ -172,7 +179,7 @@ def test_memory_is_that_of_a_part():
     params = jax.eval_shape(network.init, KEY, images.update(shape=(1, 16, 16, 3)))
 
     def temporary(parts):
-        made = cfm.curriculum_matching(network, optax.sgd(1.0), length=1, parts=parts)
+        made = methods.curriculum_matching(network, optax.sgd(1.0), length=1, parts=parts)
         state = jax.eval_shape(made.init, images)
         guide = cfm.Guide(params, state.finished, jnp.zeros(3), jnp.ones(3))
         compiled = jax.jit(made.step).lower(KEY, state, guide).compile()
@@ -246,8 +253,8 @@ def test_one_image_has_no_curriculum():
 def test_a_killed_teacher_goes_on_to_the_same_bits_and_is_not_trained_again(tmp_path):
     """Killed at the fourth of six updates, with states of each second one."""
     teach = guides.course(NETWORK, steps=6, rate=0.1, strategy=())
-    draw = functools.partial(sampling.weighted_batch, size=2)
-    given = dict(draw=draw, steps=6, chunk=2, save_every=0.0)
+    sampler = functools.partial(sampling.weighted_batch, size=2)
+    given = dict(sampler=sampler, steps=6, chunk=2, save_every=0.0)
 
     def fill(folder, report=lambda done, total: None, teach=teach, **manifest):
         pools = dict.fromkeys(("teacher", "covariance", "signal"), WEIGHTED)
@@ -276,10 +283,12 @@ def test_a_killed_teacher_goes_on_to_the_same_bits_and_is_not_trained_again(tmp_
 def test_the_teacher_of_a_run_can_be_asked_again(tmp_path):
     """By the network that the manifest names; of other data, damaged or absent it is refused."""
     teach = guides.course(NETWORK, steps=1, rate=0.1, strategy=())
-    draw = functools.partial(sampling.weighted_batch, size=2)
+    sampler = functools.partial(sampling.weighted_batch, size=2)
     pools = dict.fromkeys(("teacher", "covariance", "signal"), WEIGHTED)
     manifest = {"data": "abc", "width": 7}
-    made = guides.fill(KEY, tmp_path, manifest, NETWORK, pools, teach=teach, draw=draw, steps=1)
+    made = guides.fill(
+        KEY, tmp_path, manifest, NETWORK, pools, teach=teach, sampler=sampler, steps=1
+    )
     asked = []
     named = lambda manifest: asked.append(manifest["width"]) or NETWORK
     found = guides.read(tmp_path, WEIGHTED, named, data="abc")

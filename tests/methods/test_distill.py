@@ -8,12 +8,12 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxdd import augment, draws, matching, networks, sampling
-from jaxdd.methods import distill, experts, formation
+from jaxdd import augment, matching, methods, networks, sampling
+from jaxdd.methods import experts, formation
 
 NETWORK = networks.ConvNet(num_classes=3, width=4, depth=1)
 OPTIMIZER = optax.sgd(0.5, momentum=0.5)
-METHOD = distill.distribution_matching(NETWORK, OPTIMIZER, strategy=("crop",))
+METHOD = methods.distribution_matching(NETWORK, OPTIMIZER, strategy=("crop",))
 STEP, INIT = jax.jit(METHOD.step), jax.jit(NETWORK.init)
 INITIAL = jax.jit(sampling.initial_real, static_argnames="ipc")
 KEY = jax.random.key(0)
@@ -29,7 +29,7 @@ def linear_apply(params, images):
 
 
 LINEAR = networks.Functions(linear_init, linear_apply)
-CHEAP = distill.matching(LINEAR, OPTIMIZER, strategy=())
+CHEAP = methods.feature_matching(LINEAR, OPTIMIZER, strategy=())
 
 
 def make_pool(counts=(20, 9, 30), weights=None, shape=(8, 8, 3)):
@@ -47,22 +47,22 @@ def make_pool(counts=(20, 9, 30), weights=None, shape=(8, 8, 3)):
 
 
 POOL = make_pool(weights=np.random.default_rng(1).uniform(0.1, 1, 59))
-DRAW = jax.jit(functools.partial(sampling.uniform_batch, size=8))
+SAMPLER = jax.jit(functools.partial(sampling.uniform_batch, size=8))
 
 
 def start(pool=POOL, method=METHOD, ipc=2):
     return jax.jit(method.init)(INITIAL(jax.random.key(7), pool, ipc=ipc))
 
 
-def run(steps, *, state=None, first=0, chunk_length=4, draw=DRAW, pool=POOL, key=KEY):
+def run(steps, *, state=None, first=0, chunk_length=4, sampler=SAMPLER, pool=POOL, key=KEY):
     """The images after each chunk, by step."""
     state = start(pool, CHEAP) if state is None else state
-    chunks = distill.run(
+    chunks = methods.run(
         key,
         state,
         pool,
         method=CHEAP,
-        draw=draw,
+        sampler=sampler,
         steps=steps,
         first=first,
         chunk_length=chunk_length,
@@ -76,7 +76,7 @@ def equal(one, other):
 
 def test_a_step_is_the_written_out_formula():
     """By hand: network, one augmentation a class, weighted mean, SGD with momentum."""
-    state, batch = start(), DRAW(jax.random.key(1), POOL)
+    state, batch = start(), SAMPLER(jax.random.key(1), POOL)
     key_network, key_augment = jax.random.split(KEY)
     params = INIT(key_network, state.images[0, :1])
     keys = jax.random.split(key_augment, 3)
@@ -98,7 +98,7 @@ def test_a_step_is_the_written_out_formula():
 
 
 def test_constant_weights_are_plain_distribution_matching_to_the_bit():
-    batch = DRAW(KEY, make_pool())
+    batch = SAMPLER(KEY, make_pool())
     plain = batch._replace(weights=jnp.ones_like(batch.weights) / 8)
     equal(STEP(KEY, start(), batch), STEP(KEY, start(), plain))
 
@@ -107,11 +107,11 @@ def test_one_trace_serves_many_steps():
     step = jax.jit(chex.assert_max_traces(METHOD.step, n=1))
     state = start()
     for i in range(3):
-        state, _ = step(jax.random.fold_in(KEY, i), state, DRAW(jax.random.key(i), POOL))
+        state, _ = step(jax.random.fold_in(KEY, i), state, SAMPLER(jax.random.key(i), POOL))
 
 
 def test_a_chunk_moves_nothing_between_host_and_device():
-    chunk = functools.partial(distill.chunk, method=METHOD, draw=DRAW, length=4)
+    chunk = functools.partial(methods.chunk, method=METHOD, sampler=SAMPLER, length=4)
     chunk(KEY, start(), POOL, jnp.asarray(0))
     state, first = start(), jnp.asarray(4)
     with jax.transfer_guard("disallow"):
@@ -121,14 +121,14 @@ def test_a_chunk_moves_nothing_between_host_and_device():
 
 def test_the_state_is_donated():
     state = start()
-    distill.chunk(KEY, state, POOL, jnp.asarray(0), method=METHOD, draw=DRAW, length=4)
+    methods.chunk(KEY, state, POOL, jnp.asarray(0), method=METHOD, sampler=SAMPLER, length=4)
     assert state.images.is_deleted()
 
 
 def test_the_loss_falls():
     state, losses = start(), []
-    for _, _, info in distill.run(
-        KEY, state, POOL, method=METHOD, draw=DRAW, steps=60, chunk_length=4
+    for _, _, info in methods.run(
+        KEY, state, POOL, method=METHOD, sampler=SAMPLER, steps=60, chunk_length=4
     ):
         losses.extend(info["loss"].tolist())
     assert np.mean(losses[-20:]) < np.mean(losses[:20])
@@ -149,10 +149,12 @@ def test_the_chunk_length_changes_nothing_but_rounding():
     np.testing.assert_allclose(run(6, chunk_length=1)[6].images, run(6)[6].images, atol=1e-4)
 
 
-@pytest.mark.parametrize("draw", [sampling.uniform_batch, sampling.weighted_batch])
-def test_unequal_classes_and_more_images_than_a_class_holds(draw):
+@pytest.mark.parametrize("batch", [sampling.uniform_batch, sampling.weighted_batch])
+def test_unequal_classes_and_more_images_than_a_class_holds(batch):
     pool = make_pool((1, 5, 40))
-    images = run(4, state=start(pool, CHEAP, 7), pool=pool, draw=functools.partial(draw, size=16))
+    images = run(
+        4, state=start(pool, CHEAP, 7), pool=pool, sampler=functools.partial(batch, size=16)
+    )
     assert images[4].images.shape == (3, 7, 8, 8, 3) and np.isfinite(images[4].images).all()
 
 
@@ -160,9 +162,9 @@ def test_unequal_classes_and_more_images_than_a_class_holds(draw):
 def test_other_class_counts_and_image_shapes(classes, shape):
     pool = make_pool((5,) * classes, shape=shape)
     network = networks.ConvNet(classes, width=4, depth=1)
-    method = distill.distribution_matching(network, OPTIMIZER, strategy=("crop", "color"))
-    chunks = distill.run(
-        KEY, start(pool, method), pool, method=method, draw=DRAW, steps=2, chunk_length=2
+    method = methods.distribution_matching(network, OPTIMIZER, strategy=("crop", "color"))
+    chunks = methods.run(
+        KEY, start(pool, method), pool, method=method, sampler=SAMPLER, steps=2, chunk_length=2
     )
     ((_, state, _),) = chunks
     assert state.images.shape == (classes, 2, *shape) and jnp.isfinite(state.images).all()
@@ -170,8 +172,8 @@ def test_other_class_counts_and_image_shapes(classes, shape):
 
 def test_bfloat16_follows_float32():
     network = networks.ConvNet(num_classes=3, width=4, depth=1, dtype=jnp.bfloat16)
-    method = distill.distribution_matching(network, OPTIMIZER, strategy=("crop",))
-    batch = DRAW(KEY, POOL)
+    method = methods.distribution_matching(network, OPTIMIZER, strategy=("crop",))
+    batch = SAMPLER(KEY, POOL)
     found, _ = jax.jit(method.step)(KEY, start(), batch)
     expected, _ = STEP(KEY, start(), batch)
     assert found.images.dtype == jnp.float32
@@ -182,7 +184,7 @@ def test_bfloat16_follows_float32():
 def test_four_devices_give_the_step_of_one():
     """The real batch is split over the devices, weights included; XLA adds the partial sums."""
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-    batch, state = DRAW(KEY, POOL), start()
+    batch, state = SAMPLER(KEY, POOL), start()
     expected = STEP(KEY, state, batch)
     split = NamedSharding(mesh, PartitionSpec(None, "data"))
     everywhere = NamedSharding(mesh, PartitionSpec())
@@ -196,7 +198,7 @@ def test_four_devices_give_the_step_of_one():
 
 
 def test_pmap_over_seeds():
-    keys, batch = jax.random.split(KEY, 4), DRAW(KEY, POOL)
+    keys, batch = jax.random.split(KEY, 4), SAMPLER(KEY, POOL)
     states = jax.tree.map(lambda x: jnp.stack([x] * 4), start())
     found, info = jax.pmap(METHOD.step, in_axes=(0, 0, None))(keys, states, batch)
     for i in range(4):
@@ -206,9 +208,9 @@ def test_pmap_over_seeds():
 
 
 def test_a_diverging_run_stops_with_the_step():
-    method = distill.distribution_matching(LINEAR, optax.sgd(jnp.inf), strategy=())
-    chunks = distill.run(
-        KEY, start(method=method), POOL, method=method, draw=DRAW, steps=4, chunk_length=4
+    method = methods.distribution_matching(LINEAR, optax.sgd(jnp.inf), strategy=())
+    chunks = methods.run(
+        KEY, start(method=method), POOL, method=method, sampler=SAMPLER, steps=4, chunk_length=4
     )
     with pytest.raises(ValueError, match="loss is not finite at step 1"):
         list(chunks)
@@ -235,10 +237,10 @@ def test_a_run_has_steps(change, message):
 @pytest.mark.parametrize(
     "make",
     [
-        distill.matching,
-        distill.distribution_matching,
-        functools.partial(distill.gradient_matching, outer=1, inner=1),
-        functools.partial(distill.trajectory_matching, inner=1),
+        methods.feature_matching,
+        methods.distribution_matching,
+        functools.partial(methods.gradient_matching, outer=1, inner=1),
+        functools.partial(methods.trajectory_matching, inner=1),
     ],
 )
 def test_what_no_method_can_be_made_of_is_refused(make):
@@ -272,8 +274,8 @@ def means_and_variances(real, synthetic, weights):
 
 def test_a_loss_of_ones_own_is_descended():
     """Mean and weighted variance of sin(x W), class by class, by hand; SGD with rate 0.5."""
-    method = distill.matching(LINEAR, optax.sgd(0.5), loss=means_and_variances, strategy=())
-    state, batch = start(method=method), DRAW(jax.random.key(1), POOL)
+    method = methods.feature_matching(LINEAR, optax.sgd(0.5), loss=means_and_variances, strategy=())
+    state, batch = start(method=method), SAMPLER(jax.random.key(1), POOL)
     params = linear_init(jax.random.split(KEY)[0], state.images[0])
 
     @jax.jit
@@ -296,12 +298,12 @@ def test_a_loss_of_ones_own_is_descended():
 
 
 def test_distribution_matching_is_matching_along_the_distribution_to_the_bit():
-    batch = DRAW(KEY, POOL)
+    batch = SAMPLER(KEY, POOL)
     one, other = (
         make(LINEAR, OPTIMIZER, strategy=("crop",), **options)
         for make, options in (
-            (distill.distribution_matching, {}),
-            (distill.matching, {"loss": matching.distribution}),
+            (methods.distribution_matching, {}),
+            (methods.feature_matching, {"loss": matching.distribution}),
         )
     )
     equal(jax.jit(one.step)(KEY, start(), batch), jax.jit(other.step)(KEY, start(), batch))
@@ -309,9 +311,9 @@ def test_distribution_matching_is_matching_along_the_distribution_to_the_bit():
 
 def test_smaller_micro_batches_give_the_same_step():
     """Eight images of 3 × 6 × 6 × 1 float32 at once, or one."""
-    batch, given = DRAW(KEY, POOL), dict(strategy=("crop",))
+    batch, given = SAMPLER(KEY, POOL), dict(strategy=("crop",))
     one, other = (
-        jax.jit(distill.distribution_matching(LINEAR, OPTIMIZER, cache=cache, **given).step)
+        jax.jit(methods.distribution_matching(LINEAR, OPTIMIZER, cache=cache, **given).step)
         for cache in (None, 1)
     )
     assert "while" in other.lower(KEY, start(), batch).as_text()
@@ -324,10 +326,10 @@ def test_an_augmentation_of_ones_own_gives_the_bits_of_the_names_it_stands_for()
     def own(key, image):
         return augment.apply(augment.draw(key, image.shape, strategy=("crop", "cutout")), image)
 
-    batch = DRAW(KEY, POOL)
+    batch = SAMPLER(KEY, POOL)
     for make in (
-        lambda strategy: distill.matching(LINEAR, OPTIMIZER, strategy=strategy),
-        lambda strategy: distill.gradient_matching(
+        lambda strategy: methods.feature_matching(LINEAR, OPTIMIZER, strategy=strategy),
+        lambda strategy: methods.gradient_matching(
             LINEAR, OPTIMIZER, outer=2, inner=1, strategy=strategy
         ),
     ):
@@ -339,19 +341,19 @@ def test_an_augmentation_of_ones_own_gives_the_bits_of_the_names_it_stands_for()
 # ------------------------------------------------------------------ the loop
 
 
-LOOP = dict(method=CHEAP, draw=DRAW, length=3)
+LOOP = dict(method=CHEAP, sampler=SAMPLER, length=3)
 
 
 def test_steps_are_the_bits_of_a_chunk_and_keep_their_state():
     state = start(method=CHEAP)
-    found = jax.jit(functools.partial(distill.steps, **LOOP))(KEY, state, POOL, 5)
+    found = jax.jit(functools.partial(methods.steps, **LOOP))(KEY, state, POOL, 5)
     assert not state.images.is_deleted()
-    equal(found, distill.chunk(KEY, state, POOL, jnp.asarray(5), **LOOP))
+    equal(found, methods.chunk(KEY, state, POOL, jnp.asarray(5), **LOOP))
 
 
 def test_seeds_are_a_vmap_of_steps():
     state, keys = start(method=CHEAP), jax.random.split(KEY, 2)
-    run = functools.partial(distill.steps, **LOOP)
+    run = functools.partial(methods.steps, **LOOP)
     images = jax.jit(jax.vmap(lambda key: run(key, state, POOL, 0)[0].images))(keys)
     for key, found in zip(keys, images, strict=True):
         np.testing.assert_allclose(found, run(key, state, POOL, 0)[0].images, atol=1e-5)
@@ -362,7 +364,7 @@ def test_a_run_leaves_what_it_was_given():
     images = INITIAL(KEY, POOL, ipc=2)
     state = CHEAP.init(images)
     before = np.array(images)
-    for _ in distill.run(KEY, state, POOL, method=CHEAP, draw=DRAW, steps=4, chunk_length=2):
+    for _ in methods.run(KEY, state, POOL, method=CHEAP, sampler=SAMPLER, steps=4, chunk_length=2):
         pass
     np.testing.assert_array_equal(images, before)
     np.testing.assert_array_equal(state.images, before)
@@ -375,9 +377,9 @@ def test_chunks_of_one_length_are_traced_once():
         traces.append(0)
         return CHEAP.step(key, state, batch)
 
-    method = distill.Method(CHEAP.init, step)
-    chunks = distill.run(
-        KEY, start(method=CHEAP), POOL, method=method, draw=DRAW, steps=7, chunk_length=2
+    method = methods.Method(CHEAP.init, step)
+    chunks = methods.run(
+        KEY, start(method=CHEAP), POOL, method=method, sampler=SAMPLER, steps=7, chunk_length=2
     )
     assert [step for step, *_ in chunks] == [2, 4, 6, 7]
     assert len(traces) == 2  # chunks of two and, at the end, one of one
@@ -396,15 +398,15 @@ def test_chunks_of_one_length_are_traced_once():
     ],
 )
 def test_a_step_that_keeps_no_protocol_is_refused(step, message):
-    method, images = distill.Method(lambda images: images, step), start().images
+    method, images = methods.Method(lambda images: images, step), start().images
     with pytest.raises(TypeError, match=message):
-        distill.steps(KEY, images, POOL, 0, method=method, draw=DRAW, length=1)
+        methods.steps(KEY, images, POOL, 0, method=method, sampler=SAMPLER, length=1)
 
 
 # ------------------------------------------------------------------ gradient matching
 
 
-DSA = distill.gradient_matching(NETWORK, OPTIMIZER, outer=2, inner=1, strategy=("crop", "scale"))
+DSA = methods.gradient_matching(NETWORK, OPTIMIZER, outer=2, inner=1, strategy=("crop", "scale"))
 DSA_STEP = jax.jit(DSA.step)
 
 
@@ -414,7 +416,7 @@ def fresh_network(key, images):
 
 def test_a_gradient_matching_step_is_the_written_out_formula():
     """By hand: one class after the other, one draw for both sides, then SGD on the images."""
-    state, batch = start(method=DSA), DRAW(jax.random.key(1), POOL)
+    state, batch = start(method=DSA), SAMPLER(jax.random.key(1), POOL)
     params = fresh_network(KEY, state.images)
     keys = jax.random.split(jax.random.split(KEY, 3)[1], 3)
 
@@ -443,7 +445,7 @@ def test_the_network_is_fresh_every_outer_steps_and_trained_in_between():
     """With outer = 2: steps 0 and 2 draw one and train it, 1 and 3 use and keep it."""
     states, state = [], start(method=DSA)
     for i in range(4):
-        state, _ = DSA_STEP(jax.random.key(i), state, DRAW(jax.random.key(i), POOL))
+        state, _ = DSA_STEP(jax.random.key(i), state, SAMPLER(jax.random.key(i), POOL))
         states.append(state)
     kernel = [np.array(s.params["params"]["classifier"]["kernel"]) for s in states]
     for i in (0, 2):
@@ -455,7 +457,7 @@ def test_the_network_is_fresh_every_outer_steps_and_trained_in_between():
 
 def test_weights_of_gradient_matching():
     """All weight on one sample is a batch of it alone; on the synthetic images, no distance."""
-    batch, state = DRAW(jax.random.key(1), POOL), start(method=DSA)
+    batch, state = SAMPLER(jax.random.key(1), POOL), start(method=DSA)
     one = jnp.zeros((3, 8)).at[:, 5].set(1.0)
     alone = sampling.Batch(batch.images[:, [5] * 8], jnp.full_like(batch.weights, 1 / 8))
     found, expected = (DSA_STEP(KEY, state, b)[0] for b in (batch._replace(weights=one), alone))
@@ -472,9 +474,15 @@ def test_weights_of_gradient_matching():
 def test_gradient_matching_on_other_shapes(classes, ipc, shape):
     pool = make_pool((5,) * classes, shape=shape)
     network = networks.ConvNet(classes, width=4, depth=1)
-    method = distill.gradient_matching(network, OPTIMIZER, outer=2, inner=1, strategy=())
-    chunks = distill.run(
-        KEY, start(pool, method, ipc=ipc), pool, method=method, draw=DRAW, steps=3, chunk_length=3
+    method = methods.gradient_matching(network, OPTIMIZER, outer=2, inner=1, strategy=())
+    chunks = methods.run(
+        KEY,
+        start(pool, method, ipc=ipc),
+        pool,
+        method=method,
+        sampler=SAMPLER,
+        steps=3,
+        chunk_length=3,
     )
     ((_, state, info),) = chunks
     assert state.images.shape == (classes, ipc, *shape) and jnp.isfinite(state.images).all()
@@ -482,11 +490,11 @@ def test_gradient_matching_on_other_shapes(classes, ipc, shape):
 
 
 def test_gradient_matching_resumes_to_the_same_bits():
-    method = distill.gradient_matching(LINEAR, OPTIMIZER, outer=2, inner=1)
+    method = methods.gradient_matching(LINEAR, OPTIMIZER, outer=2, inner=1)
 
     def images(state, first=0):
-        chunks = distill.run(
-            KEY, state, POOL, method=method, draw=DRAW, steps=6, first=first, chunk_length=1
+        chunks = methods.run(
+            KEY, state, POOL, method=method, sampler=SAMPLER, steps=6, first=first, chunk_length=1
         )
         return {step: jax.tree.map(np.array, state) for step, state, _ in chunks}
 
@@ -499,8 +507,8 @@ def test_ten_and_a_hundred_classes_make_programs_of_one_size():
     def operations(classes):
         network = networks.ConvNet(classes, width=4, depth=1)
         pool = make_pool((2,) * classes)
-        method = distill.gradient_matching(network, OPTIMIZER, outer=2, inner=1)
-        shapes = jax.eval_shape(lambda: (KEY, start(pool, method), DRAW(KEY, pool)))
+        method = methods.gradient_matching(network, OPTIMIZER, outer=2, inner=1)
+        shapes = jax.eval_shape(lambda: (KEY, start(pool, method), SAMPLER(KEY, pool)))
         lowered = jax.jit(method.step).lower(*shapes)
         return lowered.as_text().count("\n")
 
@@ -509,7 +517,7 @@ def test_ten_and_a_hundred_classes_make_programs_of_one_size():
 
 def test_gradient_matching_refuses():
     with pytest.raises(ValueError, match="at least 1, found 0 and 1"):
-        distill.gradient_matching(NETWORK, OPTIMIZER, outer=0, inner=1)
+        methods.gradient_matching(NETWORK, OPTIMIZER, outer=0, inner=1)
     with pytest.raises(ValueError, match="there are 2 classes, found a network of 3"):
         DSA.init(jnp.zeros((2, 1, 8, 8, 3)))
     with pytest.raises(ValueError, match=r"\[k, ipc, h, w, c\], found shape \(2, 8, 8, 3\)"):
@@ -528,16 +536,16 @@ GROUP_POOL = sampling.pool(  # class 1 has no sample of group 1
     std=(0.5,) * 3,
     empty=True,
 )
-GROUP_DRAW = draws.grouped(functools.partial(sampling.uniform_batch, size=6), groups=GROUPS)
+GROUP_SAMPLER = sampling.grouped(functools.partial(sampling.uniform_batch, size=6), groups=GROUPS)
 
 
 def test_the_loss_over_groups_pulls_to_their_barycentre():
     """Σ_g ‖μ_g − s‖² has the gradient 2 G (s − mean of μ_g) for the G groups of a class."""
-    batch = GROUP_DRAW(KEY, GROUP_POOL)
+    batch = GROUP_SAMPLER(KEY, GROUP_POOL)
     assert batch.images.shape == (3, 12, 8, 8, 3)
     options = dict(network=LINEAR, optimizer=optax.sgd(1.0), strategy=())
-    fair = distill.distribution_matching(**options, groups=GROUPS)
-    plain = distill.distribution_matching(**options)
+    fair = methods.distribution_matching(**options, groups=GROUPS)
+    plain = methods.distribution_matching(**options)
     first = start(method=plain).images
     by_groups = jax.jit(fair.step)(KEY, start(method=fair), batch)[0].images - first
     barycentre = jax.jit(plain.step)(KEY, start(method=plain), batch)[0].images - first
@@ -548,10 +556,10 @@ def test_the_loss_over_groups_pulls_to_their_barycentre():
 
 def test_gradient_matching_by_groups():
     """Groups that are the same count as often as they are there, and an empty one not at all."""
-    batch = DRAW(jax.random.key(1), POOL)
+    batch = SAMPLER(jax.random.key(1), POOL)
     options = dict(outer=2, inner=1, strategy=("crop",))
     fair, plain = (
-        distill.gradient_matching(LINEAR, OPTIMIZER, groups=g, **options) for g in (2, 1)
+        methods.gradient_matching(LINEAR, OPTIMIZER, groups=g, **options) for g in (2, 1)
     )
     twice = sampling.Batch(*(jnp.concatenate([x, x], 1) for x in batch))
     once = twice._replace(weights=twice.weights.at[:, 8:].set(0))
@@ -564,8 +572,8 @@ def test_gradient_matching_by_groups():
 def test_formation_is_seen_by_the_network_alone():
     """With factor 1 nothing changes; with 2 the network sees what `split` makes."""
     split = functools.partial(formation.split, factor=2)
-    method = distill.distribution_matching(LINEAR, OPTIMIZER, strategy=(), decode=split)
-    batch, state = DRAW(KEY, POOL), start()
+    method = methods.distribution_matching(LINEAR, OPTIMIZER, strategy=(), decode=split)
+    batch, state = SAMPLER(KEY, POOL), start()
     found, info = jax.jit(method.step)(KEY, state, batch)
     assert found.images.shape == state.images.shape
     large = state._replace(images=split(state.images))
@@ -588,7 +596,7 @@ def segment(spread=0.02):
 
 
 def mtt(inner=3, **options):
-    return distill.trajectory_matching(NETWORK, optax.sgd(1.0), inner=inner, strategy=(), **options)
+    return methods.trajectory_matching(NETWORK, optax.sgd(1.0), inner=inner, strategy=(), **options)
 
 
 def test_a_trajectory_matching_step_is_the_written_out_formula():
@@ -644,7 +652,7 @@ def test_the_student_sees_all_images_in_turn():
     pool = make_pool((9, 9), shape=(8, 8, 3))
     network = networks.Functions(linear_init, lambda *x: tuple(y[:, :2] for y in linear_apply(*x)))
     for inner, touched in ((1, 2), (2, 4)):
-        method = distill.trajectory_matching(
+        method = methods.trajectory_matching(
             network, optax.sgd(1.0), inner=inner, strategy=(), batch_size=2
         )
         state, params = start(pool, method), linear_init(KEY, jnp.zeros((1, 8, 8, 3)))
@@ -656,11 +664,18 @@ def test_the_student_sees_all_images_in_turn():
 def test_trajectory_matching_resumes_to_the_same_bits_and_follows():
     """The loss falls on the one segment there is, in the loop that serves all methods."""
     method = mtt(2)
-    draw = lambda key, way: way
+    sampler = lambda key, way: way
 
     def images(state, first=0):
-        chunks = distill.run(
-            KEY, state, segment(), method=method, draw=draw, steps=6, first=first, chunk_length=2
+        chunks = methods.run(
+            KEY,
+            state,
+            segment(),
+            method=method,
+            sampler=sampler,
+            steps=6,
+            first=first,
+            chunk_length=2,
         )
         return {step: (jax.tree.map(np.array, state), info["loss"]) for step, state, info in chunks}
 
@@ -674,6 +689,6 @@ def test_trajectory_matching_refuses():
     with pytest.raises(ValueError, match="inner must be at least 1, found 0"):
         mtt(0)
     with pytest.raises(ValueError, match="rate must be positive and finite, found 0.0"):
-        distill.trajectory_matching(NETWORK, OPTIMIZER, inner=1, rate=0.0)
+        methods.trajectory_matching(NETWORK, OPTIMIZER, inner=1, rate=0.0)
     with pytest.raises(ValueError, match="there are 2 classes, found a network of 3"):
         mtt().init(jnp.zeros((2, 1, 8, 8, 3)))

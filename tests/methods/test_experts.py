@@ -22,12 +22,12 @@ def pool(weights=None):
 
 
 @functools.cache
-def trainer(draw=sampling.uniform_batch, size=6):
+def trainer(sampler=sampling.uniform_batch, size=6):
     return jax.jit(
         functools.partial(
             experts.train,
             network=NETWORK,
-            draw=functools.partial(draw, size=size),
+            sampler=functools.partial(sampler, size=size),
             epochs=2,
             updates=2,
             optimizer=optax.sgd(0.1),
@@ -93,4 +93,4 @@ def test_segments_beyond_the_trajectory(span, latest):
 
 def test_no_epochs():
     with pytest.raises(ValueError, match="at least 1, found 0 and 2"):
-        experts.train(KEY, NETWORK, pool(), draw=sampling.uniform_batch, epochs=0, updates=2)
+        experts.train(KEY, NETWORK, pool(), sampler=sampling.uniform_batch, epochs=0, updates=2)

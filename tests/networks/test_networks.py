@@ -10,8 +10,7 @@ import pytest
 from flax import nnx
 from jax.test_util import check_grads
 
-from jaxdd import evaluate, networks, sampling, tasks
-from jaxdd.methods import distill
+from jaxdd import evaluate, methods, networks, sampling, tasks
 
 KEY = jax.random.key(0)
 SMALL = {
@@ -352,11 +351,11 @@ def test_any_network_distils_and_is_evaluated(network):
     images[np.arange(30), :, :, labels] += 150
     statistics = dict(num_classes=3, mean=(0.4,) * 3, std=(0.3,) * 3)
     pool = sampling.pool(images, labels, **statistics)
-    method = distill.distribution_matching(network, optax.adam(0.1), strategy=())
+    method = methods.distribution_matching(network, optax.adam(0.1), strategy=())
     state = method.init(sampling.initial_noise(KEY, pool, ipc=2))
-    draw = lambda key, pool: sampling.uniform_batch(key, pool, 10)
-    ((_, state, info),) = distill.run(
-        KEY, state, pool, method=method, draw=draw, steps=40, chunk_length=40
+    sampler = lambda key, pool: sampling.uniform_batch(key, pool, 10)
+    ((_, state, info),) = methods.run(
+        KEY, state, pool, method=method, sampler=sampler, steps=40, chunk_length=40
     )
     assert info["loss"][-10:].mean() < info["loss"][:10].mean()
     task = tasks.task(images, labels, **statistics, strategy=())

@@ -1,4 +1,4 @@
-"""Options reach the network, the method, the draw and the evaluation that they are about."""
+"""Options reach the network, the method, the sampler and the evaluation that they are about."""
 
 import dataclasses
 import functools
@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import draws, networks, sampling
+from jaxdd import methods, networks, sampling
 from jaxdd.data import datasets
 from jaxdd.devices import parallel
-from jaxdd.methods import cfm, distill, formation
+from jaxdd.methods import formation
 from jaxdd.runs import options, parts
 from jaxdd.training import debiased
 
@@ -30,9 +30,11 @@ def build(data=None, **change):
 
 
 def test_weights_draw_the_batch_or_weigh_a_uniform_one():
-    assert build().draw.func is sampling.weighted_batch and build().draw.keywords == {"size": 8}
+    assert build().sampler.func is sampling.weighted_batch and build().sampler.keywords == {
+        "size": 8
+    }
     for weighting in ("mean", "batch"):
-        assert build(weighting=weighting).draw.func is sampling.uniform_batch
+        assert build(weighting=weighting).sampler.func is sampling.uniform_batch
 
 
 def test_rows_are_made_side_by_side_where_they_share_nothing_that_cannot_be(monkeypatch, mesh):
@@ -47,10 +49,10 @@ def test_rows_are_made_side_by_side_where_they_share_nothing_that_cannot_be(monk
 
 
 def test_candidates_are_thinned_to_representatives():
-    pool, draw = datasets.pool(squares()), build(candidates=12, network="mlp").draw
-    batch = jax.jit(draw)(jax.random.key(0), pool)
+    pool, sampler = datasets.pool(squares()), build(candidates=12, network="mlp").sampler
+    batch = jax.jit(sampler)(jax.random.key(0), pool)
     assert batch.images.shape == (2, 8, 8, 8, 1)
-    assert draw.__qualname__.startswith(draws.representative.__name__)
+    assert sampler.__qualname__.startswith(sampling.representative.__name__)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +69,8 @@ def test_networks_by_name(change, kind):
 def test_each_method_is_its_own():
     """By what their states carry: images, a network in training, the student's learning rate."""
     images = jnp.zeros((2, 1, 8, 8, 1))
-    kinds = {"dm": distill.State, "dc": distill.GradientState, "dsa": distill.GradientState,
-             "mtt": distill.TrajectoryState, "cfm": cfm.State}  # fmt: skip
+    kinds = {"dm": methods.State, "dc": methods.GradientState, "dsa": methods.GradientState,
+             "mtt": methods.TrajectoryState, "cfm": methods.CurriculumState}  # fmt: skip
     for name, kind in kinds.items():
         asked = options.make(method=name, network="mlp", depth=2).resolved()
         method = parts.build(squares(), asked).method
@@ -128,7 +130,7 @@ def test_initial_images():
 
 
 def test_decoding_is_one_object_for_plain_images():
-    assert parts.decode(TINY) is distill.identity
+    assert parts.decode(TINY) is methods.identity
     found = parts.decode(dataclasses.replace(TINY, formation=3))
     assert found(jnp.zeros((2, 1, 9, 9, 1))).shape == (2, 9, 9, 9, 1)
 
@@ -185,6 +187,6 @@ def test_what_cannot_be_built():
     trajectories = options.make(method="mtt", depth=2).resolved()
     with pytest.raises(ValueError, match="dm, dc and dsa can be split over devices, found mtt"):
         parts.build(squares(), trajectories, mesh=mesh)
-    own = distill.Method(None, None)
+    own = methods.Method(None, None)
     with pytest.raises(ValueError, match="split over devices, found a method of your own"):
         parts.build(squares(), TINY, method=own, mesh=mesh)

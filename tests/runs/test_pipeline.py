@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import draws, evaluate, networks, sampling, weights
+from jaxdd import evaluate, methods, networks, sampling, weights
 from jaxdd.data import datasets, files
-from jaxdd.methods import cfm, distill, spectral, zca
+from jaxdd.methods import cfm, spectral, zca
 from jaxdd.runs import old_results as results
 from jaxdd.runs import options, parts, pipeline
 from jaxdd.runs.folder import checkpoint, guides, manifest, store, whitenings
@@ -59,10 +59,10 @@ NETWORK = networks.Functions(matrix, apply)
 
 def add_one(key, state, batch):
     images = state.images + 1
-    return distill.State(images, ()), {"loss": batch.weights.sum() + jax.random.uniform(key)}
+    return methods.State(images, ()), {"loss": batch.weights.sum() + jax.random.uniform(key)}
 
 
-METHOD = distill.Method(lambda images: distill.State(images, ()), add_one)
+METHOD = methods.Method(lambda images: methods.State(images, ()), add_one)
 OWN = dict(network=NETWORK, method=METHOD)
 ROWS = ("random", "random-kde", "none", "kde", "oracle")
 
@@ -241,8 +241,8 @@ def test_what_the_options_ask_for_is_distilled_and_judged(tmp_path):
     made, pool = parts.build(data, asked), datasets.pool(data)
     pool = sampling.reweighted(pool, weights.oracle(pool, data.train.attributes, num_attributes=2))
     state = made.method.init(parts.subset(pool, asked, weighted=True))
-    key, kwargs = parts.key(asked, "distill"), dict(method=made.method, draw=made.draw)
-    *_, (_, state, _) = distill.run(key, state, pool, steps=2, chunk_length=2, **kwargs)
+    key, kwargs = parts.key(asked, "distill"), dict(method=made.method, sampler=made.sampler)
+    *_, (_, state, _) = methods.run(key, state, pool, steps=2, chunk_length=2, **kwargs)
     images = store.read_synthetic(tmp_path / "out" / "synthetic.npz").images
     np.testing.assert_array_equal(images, state.images)
     scores = evaluate.summary(made.score(state.images))
@@ -267,13 +267,13 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
         pipeline.run(data, tmp_path / "b", asked, report=cut, debias="kde", **OWN)
     assert not (tmp_path / "b" / "result.json").exists()
     steps = []
-    original = distill.run
+    original = methods.run
 
     def spied(*arguments, **options):
         steps.append(options["first"])
         return original(*arguments, **options)
 
-    monkeypatch.setattr(distill, "run", spied)
+    monkeypatch.setattr(methods, "run", spied)
     pipeline.run(data, tmp_path / "b", asked, resume=True, debias="kde", **OWN)
     one, other = (store.read_synthetic(tmp_path / x / "synthetic.npz") for x in "ab")
     np.testing.assert_array_equal(one.images, other.images)
@@ -559,15 +559,15 @@ def test_weights_of_ones_own(tmp_path):
 
 
 def test_weights_estimated_from_each_batch(tmp_path, monkeypatch):
-    """The draw weighs by density in the trained encoder's space; resumed, it is made again."""
+    """The sampler weighs by density in the trained encoder's space; resumed, it is made again."""
     seen = []
-    weighed = draws.density_weighted
+    weighed = sampling.density_weighted
 
-    def spied(draw, embed, **options):
+    def spied(sampler, embed, **options):
         seen.append((embed(jnp.zeros((3, 8, 8, 1))).shape, options["temperature"]))
-        return weighed(draw, embed, **options)
+        return weighed(sampler, embed, **options)
 
-    monkeypatch.setattr(draws, "density_weighted", spied)
+    monkeypatch.setattr(sampling, "density_weighted", spied)
     asked = dataclasses.replace(TINY, weighting="batch", temperature=0.7, init="real")
     pipeline.run(shades(), tmp_path, asked, debias="kde", **OWN)
     assert seen == [((3, 128), 0.7)]

@@ -81,7 +81,7 @@ def taught():
     teach = functools.partial(
         teachers.teach,
         network=NETWORK,
-        draw=functools.partial(sampling.uniform_batch, size=4),
+        sampler=functools.partial(sampling.uniform_batch, size=4),
         steps=30,
         strategy=(),
         learning_rate=0.1,

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdd import networks, sampling, training
+from jaxdd import methods, networks, sampling, training
 from jaxdd.data import files
-from jaxdd.methods import cfm, distill, protocol
+from jaxdd.methods import cfm, experts
 from jaxdd.runs.folder import buffers, checkpoint
 from jaxdd.training import teachers
 
@@ -31,8 +31,8 @@ def fill(
     network: networks.Network,
     pools: Mapping[str, sampling.Pool],
     *,
-    teach: protocol.Method,
-    draw: sampling.Draw,
+    teach: methods.Method,
+    sampler: sampling.Sampler,
     steps: int,
     chunk: int = 10,
     save_every: float = 15.0,
@@ -46,8 +46,8 @@ def fill(
         manifest: as in `buffers.fill`.
         network: of the teacher.
         pools: the same images with the weights of the "teacher", Ψ ("covariance") and Φ ("signal").
-        teach: from `teachers.course`.
-        draw: of the teacher's batches.
+        teach: from `experts.supervised_training`.
+        sampler: of the teacher's batches.
         steps: updates of the teacher.
         chunk: updates compiled into one call.
         save_every: seconds after which the teacher is saved, when the current chunk ends.
@@ -61,7 +61,7 @@ def fill(
     signals = None if pools["signal"] is pools["covariance"] else pools["signal"]
     first = sampling.take(pools["teacher"], jnp.zeros(1, int))
     shapes = jax.eval_shape(network.init, key, first)
-    how = dict(draw=draw, steps=steps, chunk=chunk, save_every=save_every, report=report)
+    how = dict(sampler=sampler, steps=steps, chunk=chunk, save_every=save_every, report=report)
 
     def made(_):
         params = _taught(key, folder, start, pools["teacher"], first, teach, **how)
@@ -125,16 +125,16 @@ def _programs(network):
     return jax.jit(network.init), jax.jit(functools.partial(cfm.guide, network))
 
 
-def _taught(key, folder, start, pool, first, teach, *, draw, steps, chunk, save_every, report):
+def _taught(key, folder, start, pool, first, teach, *, sampler, steps, chunk, save_every, report):
     """The parameters of the teacher, trained from its newest state on."""
     key_network, key_train = jax.random.split(key)
     fresh = teach.init(start(key_network, first))
     begun, descent = newest = checkpoint.restore(folder, fresh) or (0, fresh)
-    given: dict[str, Any] = dict(method=teach, draw=draw, steps=steps, chunk_length=chunk)
+    given: dict[str, Any] = dict(method=teach, sampler=sampler, steps=steps, chunk_length=chunk)
     saved = time.perf_counter()
     report(begun, steps)
     try:
-        for step, descent, _ in distill.run(key_train, newest[1], pool, first=begun, **given):
+        for step, descent, _ in methods.run(key_train, newest[1], pool, first=begun, **given):
             report(step, steps)
             if time.perf_counter() - saved > save_every and step < steps:
                 checkpoint.save(folder, step, jax.device_get(descent))
@@ -145,7 +145,7 @@ def _taught(key, folder, start, pool, first, teach, *, draw, steps, chunk, save_
 
 
 @functools.cache
-def course(network: networks.Network, *, steps: int, rate: float, strategy: Any) -> protocol.Method:
+def course(network: networks.Network, *, steps: int, rate: float, strategy: Any) -> methods.Method:
     """The training of a teacher as the literature does it: SGD along a cosine to zero.
 
     Args:
@@ -156,4 +156,4 @@ def course(network: networks.Network, *, steps: int, rate: float, strategy: Any)
     """
     schedule = optax.cosine_decay_schedule(rate, steps)
     optimizer = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(schedule, momentum=0.9))
-    return teachers.course(network, optimizer, strategy=strategy)
+    return experts.supervised_training(network, optimizer, strategy=strategy)

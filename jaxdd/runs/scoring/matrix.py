@@ -164,9 +164,9 @@ def _taught(pool, benchmark, asked, teaching):
         return teaching.teacher
     network = parts.build(benchmark, asked).network
     network = teacher_network(network, sampling.take(pool, jnp.zeros(1, int)), asked)
-    draw = functools.partial(sampling.weighted_batch, size=teaching.batch_size)
+    sampler = functools.partial(sampling.weighted_batch, size=teaching.batch_size)
     strategy = benchmark.strategy if asked.strategy is None else asked.strategy
-    given: dict[str, Any] = dict(draw=draw, steps=teaching.steps, strategy=strategy)
+    given: dict[str, Any] = dict(sampler=sampler, steps=teaching.steps, strategy=strategy)
     teach = jax.jit(lambda key, pool: teachers.teach(key, network, pool, **given))
     return teach(parts.key(asked, "experts"), pool)
 
