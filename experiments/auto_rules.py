@@ -70,8 +70,8 @@ either, while the last two were looked at; cfmnist-bg led to how it decides whet
 QUICK = "cmnist-bg", "cmnist .5 % conflict", "ccifar10"
 
 Values = dict[str, float]
-Tried = Sequence[tuple[Values, weights.Weighing]]
-"""What `weights.candidates` yields."""
+Tried = Sequence[tuple[Values, weights.DensityWeights]]
+"""What `weights.density_candidates` yields."""
 
 
 def unequal(data: datasets.Benchmark) -> datasets.Benchmark:
@@ -132,7 +132,7 @@ def worst(tried: Tried, judge: Callable[[jax.Array], weights.Trial], default: Va
     @functools.cache
     def score(place):
         trial = judge(tried[place][1].weights)
-        return min(trial.agreeing, trial.disagreeing)
+        return min(trial.aligned, trial.conflicting)
 
     at_default = [
         i for i, (values, _) in enumerate(tried) if _agree(values, default, "temperature")
@@ -145,7 +145,7 @@ def worst(tried: Tried, judge: Callable[[jax.Array], weights.Trial], default: Va
 def balanced(pool: sampling.Pool, tried: Tried, groups: jax.Array) -> int:
     """Place of the weights under which the groups of every class weigh most alike."""
     sizes = dict(num_classes=pool.num_classes, num_attributes=pool.num_classes)
-    balance = functools.partial(formulas.group_balance, labels=pool.labels, **sizes)
+    balance = functools.partial(formulas.group_evenness, labels=pool.labels, **sizes)
     return int(np.argmax([balance(found.weights, attributes=groups) for _, found in tried]))
 
 
@@ -159,7 +159,7 @@ def candidates(
     """What the rules choose among."""
     encoder = weights.default_encoder(pool, width=options.encoder_width, depth=options.depth)
     how = dict(strategy=data.strategy, encoder=encoder, search=search)
-    return list(weights.candidates(parts.key(options, "encoder"), pool, **how))
+    return list(weights.density_candidates(parts.key(options, "encoder"), pool, **how))
 
 
 def judged(
@@ -175,11 +175,11 @@ def judged(
         data: with attributes.
         options: resolved.
         search: what the rules choose among, `defaults` included.
-        **judging: options of `weights.judge_by_subsets`.
+        **judging: options of `weights.check_with_probe_networks`.
     """
     pool, classes, labels = datasets.pool(data), data.num_classes, data.train.labels
     judge = functools.partial(
-        weights.judge_by_subsets,
+        weights.check_with_probe_networks,
         parts.key(options, "auto"),
         pool,
         strategy=data.strategy,
@@ -206,8 +206,8 @@ def judged(
     by_attributes = judge(jnp.asarray((labels + conflicts) % classes))
     return {
         "rules": rows(data, pool, tried, places, by_attributes),
-        "best": max(float(diagnosed(data, found.weights).group_balance) for _, found in tried),
-        "pays": weights.objection(by_early(uniform), by_early(best)) is None,
+        "best": max(float(diagnosed(data, found.weights).group_evenness) for _, found in tried),
+        "pays": weights.rejection(by_early(uniform), by_early(best)) is None,
         "purity": float(conflicts[disagrees].mean()),
         "coverage": float(disagrees[conflicts].mean()),
         "samples": len(labels),
@@ -235,9 +235,9 @@ def rows(
         diagnosis = diagnosed(data, found)
         return {
             "values": values,
-            "conflicting": judge(found).disagreeing,
-            "balance": float(diagnosis.group_balance),
-            "conflict_mass": float(diagnosis.conflict_mass),
+            "conflicting": judge(found).conflicting,
+            "balance": float(diagnosis.group_evenness),
+            "conflict_weight_share": float(diagnosis.conflict_weight_share),
         }
 
     attributes, count = data.train.attributes, data.num_attributes

@@ -91,8 +91,8 @@ def maps(data_dir: pathlib.Path | None) -> None:
 def draw(path: pathlib.Path, table: list[dict[str, Any]]) -> None:
     """Draws heat maps of what `sweep` returned."""
     titles = {
-        "conflict_mass": "Weight on the conflicting samples",
-        "group_balance": "Balance of the bias groups",
+        "conflict_weight_share": "Weight on the conflicting samples",
+        "group_evenness": "Balance of the bias groups",
     }
     shape = len(FACTORS), len(TEMPERATURES)
     plot.heat_maps(

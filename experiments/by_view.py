@@ -17,7 +17,7 @@ import itertools
 from experiments.tools import grid
 from jaxdd.runs.options import make
 
-ROWS = {"ccifar10": "auto", "cifar10-s": "auto", "bgfmnist": "ring"}
+ROWS = {"ccifar10": "auto", "cifar10-s": "auto", "bgfmnist": "border"}
 
 
 def cells(preset: str) -> list[grid.Cell]:
@@ -35,7 +35,7 @@ def cells(preset: str) -> list[grid.Cell]:
     ] + [
         grid.Cell(name, row, make(preset=preset))
         for name in ("fashion_mnist", "cifar10")
-        for row in ("none", "ring")
+        for row in ("none", "border")
     ]
 
 

@@ -48,7 +48,7 @@ CLAIMS = (
     Claim("MNIST without a bias: `auto` keeps uniform weights", "mnist", "auto", {}),
     Claim(
         "clothes, biased by natural backgrounds; told that the border is no object",
-        "bgfmnist", "ring", dict(conflict=0.05),
+        "bgfmnist", "border", dict(conflict=0.05),
     ),
 )  # fmt: skip
 

@@ -61,7 +61,7 @@ DEEP = dict(steps=1000, batch_size=128)
 SCORES = {
     "auc": ("AUC", ".3f"),
     "precision": ("precision", ".2f"),
-    "conflict_mass": ("mass", ".2f"),
+    "conflict_weight_share": ("mass", ".2f"),
     "balance": ("balance", ".2f"),
     "effective_sample_size": ("effective sample size", ".0f"),
     "share_error": ("error of the share", ".3f"),
@@ -83,7 +83,7 @@ def detectors(
     def grouped(told):
         of = np.eye(max(blocks) + 1, dtype=np.float32)[list(blocks)]
         seen = weights.from_probabilities(told @ of, pool, blocks=blocks)
-        return seen.weights, seen.doubt
+        return seen.weights, seen.conflict_score
 
     def encoder():
         embeddings = encode().embeddings
@@ -98,9 +98,9 @@ def detectors(
 def blocks_of(name: str, path: pathlib.Path, num_classes: int) -> tuple[int, ...]:
     """Blocks of classes by the surest view that is a shortcut; the classes where none is."""
     found = files.read_json(path)["judged"][f"{name}, seed 0"]["views"]
-    best = max((each for each in found.values()), key=lambda each: each["deviations"])
+    best = max((each for each in found.values()), key=lambda each: each["z_score"])
     seen = probes.Shortcut(*(best[field] for field in probes.Shortcut._fields))
-    return tuple(seen.blocks) if weights.is_bias(seen) else tuple(range(num_classes))
+    return tuple(seen.blocks) if weights.is_shortcut(seen) else tuple(range(num_classes))
 
 
 def measured(

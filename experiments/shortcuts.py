@@ -18,8 +18,8 @@ share that is taken to conflict before looking; blocks of at most three quarters
 at least half as sure as the best, on one half of 15,000 samples, and the other half for the
 comparison; three standard errors. Tone and texture were asked then, beside patches, and the
 held-out sets were opened, once. Neither saw a mark or a place, so that these two became development
-sets. Fixed on 2026-11-23 on the eleven: layout beside `views.anywhere`, tone beside
-`views.toneless`, a hundredth of the samples that have to be told better besides, and blocks at
+sets. Fixed on 2026-11-23 on the eleven: layout beside `blind_features.anywhere`, tone beside
+`blind_features.toneless`, a hundredth of the samples that have to be told better besides, and blocks at
 least three quarters as sure as the best. Then two biases were made that nobody had looked at, a bar
 across photographs and clothes turned by quarters, the latter also where the turns say nothing of
 the class. After these, on cifar10-two, cifar10-s and ccifar10-noise (.19, .99 and .66): a
@@ -107,7 +107,7 @@ HELD_OUT = {
     },
 }
 
-ASKED = blind_features.BLIND | {"ring": blind_features.Suspect(blind_features.ring)}
+ASKED = blind_features.COMPARISONS | {"border": blind_features.Comparison(blind_features.border)}
 
 
 def seen(key: jax.Array, pool: sampling.Pool, data: datasets.Benchmark) -> dict[str, Any]:
@@ -119,15 +119,15 @@ def seen(key: jax.Array, pool: sampling.Pool, data: datasets.Benchmark) -> dict[
         data: what they are; what it knows of attributes judges and is used for nothing else.
     """
     with timing.timed(seconds := {}, "compare"):
-        found = weights.shortcuts(key, pool, blind=ASKED)
+        found = weights.shortcuts(key, pool, comparisons=ASKED)
     told, every = {}, tuple(range(data.num_classes))
     for name, (view, _) in ASKED.items():
-        blocks = found[name].blocks if weights.is_bias(found[name]) else every
+        blocks = found[name].blocks if weights.is_shortcut(found[name]) else every
         with timing.timed(took := {}, "weigh"):
-            by_view = jax.block_until_ready(weights.by_view(key, pool, view, blocks=blocks))
+            by_view = jax.block_until_ready(weights.by_features(key, pool, view, blocks=blocks))
         told[name] = {**found[name]._asdict(), **took}
         if data.train.attributes is not None:
-            told[name] |= judged(by_view.weights, by_view.doubt, data)
+            told[name] |= judged(by_view.weights, by_view.conflict_score, data)
     return {"views": told, "seconds": seconds["compare"], "samples": len(pool.labels)}
 
 
@@ -144,8 +144,8 @@ def judged(found: jax.Array, doubt: jax.Array, data: datasets.Benchmark) -> dict
             np.mean([metrics.roc_auc_score(conflicts[own], doubt[own]) for own in classes])
         ),
         "precision": float(conflicts[np.argsort(-doubt)[: conflicts.sum()]].mean()),
-        "balance": float(diagnosis.group_balance),
-        "conflict_mass": float(diagnosis.conflict_mass),
+        "balance": float(diagnosis.group_evenness),
+        "conflict_weight_share": float(diagnosis.conflict_weight_share),
         "effective_sample_size": float(diagnosis.effective_sample_size),
     }
 
@@ -181,7 +181,7 @@ def main(
         found = seen(parts.key(options, "encoder"), datasets.pool(data), data)
         report["judged"][line] = {**found, **results.circumstances()}
         files.write_json(out, report)
-        print(line, {view: round(each["deviations"], 1) for view, each in found["views"].items()})
+        print(line, {view: round(each["z_score"], 1) for view, each in found["views"].items()})
 
 
 if __name__ == "__main__":

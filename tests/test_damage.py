@@ -267,7 +267,10 @@ def test_what_killed_writes_left_is_swept(finished, tmp_path, commands):
         ({"accuracy": {"mean": "x"}}, "result.json: mean of accuracy is out of range, found 'x'"),
         ({"accuracy": {"mean": None}}, "result.json: the accuracy must have a mean, found none"),
         ({"random": None}, "result.json, random: expected an accuracy, found none"),
-        ({"weights": {"conflict_mass": "x"}}, "result.json: conflict_mass must be a number, found"),
+        (
+            {"weights": {"conflict_weight_share": "x"}},
+            "result.json: conflict_weight_share must be a number, found",
+        ),
         ({"weights": None}, "result.json: weights must hold names and values, found None"),
         ({"digests": [1]}, "result.json: digests must hold names and values"),
     ],

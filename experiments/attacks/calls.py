@@ -107,21 +107,20 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         kde.likelihood,
         dict(candidates=np.full((2, K), [[0.5], [1.0]], np.float32), **ESTIMATE),
     ),
-    "reweight.uniform": (formulas.uniform, dict(labels=LABELS, **CLASSES)),
-    "reweight.inverse_density": (formulas.inverse_density, DENSITY),
-    "reweight.softmax_inverse": (formulas.softmax_inverse, DENSITY),
-    "reweight.clip": (formulas.clip, dict(limit=2.0, **WEIGHED)),
-    "reweight.oracle": (formulas.oracle, dict(labels=LABELS, attributes=ATTRIBUTES, **GROUPS)),
-    "reweight.shared": (
-        formulas.shared,
+    "formulas.uniform": (formulas.uniform, dict(labels=LABELS, **CLASSES)),
+    "formulas.inverse_density": (formulas.inverse_density, DENSITY),
+    "formulas.clip": (formulas.clip, dict(limit=2.0, **WEIGHED)),
+    "formulas.oracle": (formulas.oracle, dict(labels=LABELS, attributes=ATTRIBUTES, **GROUPS)),
+    "formulas.balance_groups": (
+        formulas.balance_groups,
         dict(labels=LABELS, memberships=np.full((N, 2), 0.5, np.float32), **CLASSES),
     ),
-    "reweight.effective_sample_size": (formulas.effective_sample_size, WEIGHED),
-    "reweight.group_balance": (
-        formulas.group_balance,
+    "formulas.effective_sample_size": (formulas.effective_sample_size, WEIGHED),
+    "formulas.group_evenness": (
+        formulas.group_evenness,
         dict(attributes=ATTRIBUTES, num_attributes=2, **WEIGHED),
     ),
-    "reweight.diagnose": (
+    "formulas.diagnose": (
         formulas.diagnose,
         dict(attributes=ATTRIBUTES, aligned=ALIGNED, num_attributes=2, **WEIGHED),
     ),

@@ -83,7 +83,7 @@ def attacks(laboratory: lab.Laboratory, round_: int) -> Iterator[lab.Attack]:
 def works(laboratory: lab.Laboratory) -> dict[str, Work]:
     """The commands by name."""
     ways = {
-        "dm": ("none", "kde", "auto", "ring", "tone", "oracle", "fairdd"),
+        "dm": ("none", "kde", "auto", "border", "tone", "oracle", "fairdd"),
         "dc": ("none", "kde", "fairdd"),
         "dsa": ("none", "kde", "oracle"),
         "mtt": ("none", "kde", "auto"),
@@ -94,7 +94,7 @@ def works(laboratory: lab.Laboratory) -> dict[str, Work]:
             start = laboratory.command("run", "--debias", debias, method=method)
             found[f"run {method} {debias}"] = _made(start)
     found["run dm batch"] = _made(laboratory.command("run", "--weighting", "batch"))
-    rows = {"few": ["random", "none", "kde"], "many": ["random-kde", "auto", "ring", "fairdd"]}
+    rows = {"few": ["random", "none", "kde"], "many": ["random-kde", "auto", "border", "fairdd"]}
     for name, chosen in rows.items():
         found[f"compare {name} rows"] = _made(laboratory.command("compare", "--rows", *chosen))
     return found | _continued(laboratory, laboratory.command("compare", "--rows", *rows["few"]))

@@ -33,5 +33,5 @@ def main(
 
 if __name__ == "__main__":
     for name, row in main().items():
-        mass = row["weights"]["conflict_mass"]
+        mass = row["weights"]["conflict_weight_share"]
         print(f"{name:<8} accuracy {row['accuracy']['mean']:.3f}, weight on conflict {mass:.2f}")

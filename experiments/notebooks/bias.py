@@ -66,11 +66,11 @@ for name, finding in found.items():
 # %% why
 for name, finding in found.items():
     choice = finding.choice
-    print(f"\n{name}: {choice.objection or 'weights pay'}")
+    print(f"\n{name}: {choice.rejection or 'weights pay'}")
     for view, told in choice.shortcuts.items():
-        print(f"  head on {view:<7}: {told.blind:5.1%} errors, its rival {told.seeing:.1%}")
+        print(f"  head on {view:<7}: {told.blind:5.1%} errors, its rival {told.baseline:.1%}")
     for kind, trial in choice.trials.items():
-        on = f"{trial.agreeing:.2f} on early samples, {trial.disagreeing:.2f} on late ones"
+        on = f"{trial.aligned:.2f} on early samples, {trial.conflicting:.2f} on late ones"
         print(f"  {kind:<7} weights: accuracy {on}")
 
 # %% pictures-text [markdown]
@@ -121,6 +121,6 @@ print(*sorted(path.name for path in WORK.glob("*.html")), sep="\n")
 #
 # `choice.weights` are what `sampling.reweighted(pool, weights)` takes; `--debias auto` does all of
 # this before it distils. If you know that a bias lies in the colours, the texture, the place or the
-# border, `weights.by_view(key, pool, views.tone)` [weighs by
+# border, `weights.by_features(key, pool, weights.blind_features.tone)` [weighs by
 # it](../../docs/auto.md#you-know-what-is-no-object) without asking. "No bias found" excludes none
 # that shows only where the object is, such as a background.

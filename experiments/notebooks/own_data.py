@@ -89,7 +89,7 @@ print(f"{'':<8} accuracy  aligned  conflicting")
 for name, row in found.items():
     score = [row[group]["mean"] for group in ("accuracy", "aligned", "conflicting")]
     print(f"{name:<8} {score[0]:8.3f}  {score[1]:7.3f}  {score[2]:11.3f}")
-mass = found["kde"]["weights"]["conflict_mass"]
+mass = found["kde"]["weights"]["conflict_weight_share"]
 print(f"Samples in another colour have {mass:.0%} of the weight.")
 
 # %% images-text [markdown]

@@ -147,7 +147,7 @@ CLAIMS = (
     Claim(
         "ours: who says that the border is no object undoes backgrounds",
         "yes, more than half of what labels are worth",
-        rows("bgfmnist", CMNIST, "none", "ring", "oracle"),
+        rows("bgfmnist", CMNIST, "none", "border", "oracle"),
         "What weights by views are worth",
         score="conflicting",
     ),

@@ -169,10 +169,10 @@ def sighted(path: pathlib.Path) -> Iterator[str]:
     for title, row in files.read_json(path)["judged"].items():
         seeds.setdefault(title.split(",")[0], []).append(row["views"])
     scores = {
-        "deviations": "+.1f",
+        "z_score": "+.1f",
         "auc": ".3f",
         "precision": ".2f",
-        "conflict_mass": ".2f",
+        "conflict_weight_share": ".2f",
         "balance": ".2f",
         "effective_sample_size": ".0f",
     }
@@ -242,15 +242,15 @@ def mapped() -> Iterator[str]:
         found = files.read_json(path)["table"]
         default = (kde.FACTOR, 1.0)
         (own,) = [row for row in found if (row["factor"], row["temperature"]) == default]
-        best = [max(row[score] for row in found) for score in ("conflict_auc", "group_balance")]
-        numbers = best[0], own["group_balance"], best[1]
+        best = [max(row[score] for row in found) for score in ("conflict_auc", "group_evenness")]
+        numbers = best[0], own["group_evenness"], best[1]
         link = f"[{path.stem.removeprefix('bandwidth-')}](experiments/results/{path.name})"
         yield f"| {link} | {' | '.join(f'{number:.3f}' for number in numbers)} |"
 
 
 def tried(cells: Sequence[grid.Cell]) -> Iterator[str]:
     """Yields the lines of a table of the networks that told auto whether its weights pay."""
-    titles = "overall", "agreeing", "disagreeing"
+    titles = "overall", "aligned", "conflicting"
     yield f"| dataset, weights (held-out training samples) | {' | '.join(titles)} |"
     yield f"|---|{'--:|' * len(titles)}"
     known = grid.stored()

@@ -94,7 +94,7 @@ def crossfit(
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
 def _crossfit(key, pool, pair, method, sampler, folds, stages):
     key_folds, key_networks = jax.random.split(key)
-    fold = probes.dealt(key_folds, pool.labels, folds=folds)
+    fold = probes.assign_folds(key_folds, pool.labels, folds=folds)
 
     n, k = len(pool.labels), pool.num_classes
 

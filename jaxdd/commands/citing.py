@@ -11,7 +11,7 @@ from jaxdd.data import benchmarks, citations, files
 from jaxdd.runs import options
 
 _SHARED = {"cifar100": "cifar10", "tiny_imagenet": "imagenet", "imagenette": "imagenet"}
-_WEIGHTED = {"kde", "auto", "tone", "texture", "layout", "ring", "oracle", "random-kde"}
+_WEIGHTED = {"kde", "auto", "tone", "texture", "layout", "border", "oracle", "random-kde"}
 _ENCODED = {"kde", "auto", "random-kde"}
 
 

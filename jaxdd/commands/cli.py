@@ -41,7 +41,7 @@ DEMO = options.DM(ipc=10, conflict=0.1)
 
 _KEY = tyro.conf.arg(name="key")
 
-Debias = Literal["none", "kde", "auto", "tone", "texture", "layout", "ring", "oracle", "fairdd"]
+Debias = Literal["none", "kde", "auto", "tone", "texture", "layout", "border", "oracle", "fairdd"]
 Row = Literal["random", "random-kde", Debias]
 DEMO_ROWS: tuple[Row, ...] = ("random", "random-kde", "none", "kde", "oracle")
 """All but auto, whose search would take as long as the others together."""
@@ -88,7 +88,7 @@ def run(
         dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         options: of the run.
         debias: weights that are chosen without bias labels (auto), from density (kde), by tone,
-            texture, layout or outer ring of the images, or from bias labels (oracle), or the
+            texture, layout or border of the images, or from bias labels (oracle), or the
             groups' losses (fairdd).
         weights: instead of these, .npy, .npz or .csv with a weight for each training sample.
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).
@@ -145,7 +145,7 @@ def compare(
     Args:
         dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         options: of every row.
-        rows: of the table; auto chooses how to weigh, tone, texture, layout and ring are weights by
+        rows: of the table; auto chooses how to weigh, tone, texture, layout and border are weights by
             these, fairdd is the loss over the bias groups.
         weights: .npy, .npz or .csv with a weight for each training sample, for a row "given".
         data_dir: folder with the original files (of tfds:NAME, where it is prepared).

@@ -76,11 +76,13 @@ def show(rows, folder):
         table.add_column(column, justify="left" if column == "row" else "right", no_wrap=True)
     for name, row in rows.items():
         scores = [row[score] for score in ("accuracy", "aligned", "conflicting", "worst_group")]
-        mass = row.get("weights", {}).get("conflict_mass")
+        mass = row.get("weights", {}).get("conflict_weight_share")
         table.add_row(name, *map(results.percent, scores), "–" if mass is None else f"{mass:.2f}")
     console = rich.console.Console()
     console.print(table)
-    if any(row.get("weights", {}).get("conflict_mass") is not None for row in rows.values()):
+    if any(
+        row.get("weights", {}).get("conflict_weight_share") is not None for row in rows.values()
+    ):
         console.print(MEANING, highlight=False, soft_wrap=True)
     if all(results.percent(row["worst_group"]) == results.percent(None) for row in rows.values()):
         console.print("no bias attributes: what concerns groups was skipped")
@@ -92,8 +94,8 @@ def show(rows, folder):
         if text := results.remark(row):
             print(f"jaxdd: {name}: {text}", file=sys.stderr)
         choice = row.get("choice") or {}
-        if objection := choice.get("objection"):
+        if objection := choice.get("rejection"):
             console.print(f"{name} kept uniform weights: {objection}", soft_wrap=True)
-        if view := choice.get("view"):
+        if view := choice.get("features"):
             console.print(f"{name} found a bias in the {view} of the images", soft_wrap=True)
     console.print(f"wrote {folder}", markup=False, highlight=False, soft_wrap=True)

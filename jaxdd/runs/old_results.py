@@ -85,16 +85,16 @@ ROWS = ("random", "random-kde", "none", "kde", "auto", "oracle")
 TRANSFERRED = ("random", "synthetic")
 """The sets that other networks are trained on."""
 
-CHOICE = {"uniform", "best", "trials", "balances"}
+CHOICE = {"uniform", "best", "trials", "candidates"}
 """Names in the record of a choice of weights."""
 
-SHORTCUT = {"blocks", "blind", "seeing", "deviations"}
+SHORTCUT = {"blocks", "blind", "baseline", "z_score"}
 """Names in what it says of each view."""
 
-TRIAL = {"overall", "agreeing", "disagreeing", "counted"}
+TRIAL = {"overall", "aligned", "conflicting", "count"}
 """Names in each of its trials."""
 
-TRIED = {"encoder_steps", "bandwidth", "temperature", "balance"}
+TRIED = {"encoder_steps", "bandwidth", "temperature", "evenness"}
 """Names in its best values and in each of its balances."""
 
 
@@ -374,17 +374,17 @@ def check_choice(choice: Any, where: str) -> None:
     Raises:
         ValueError: names are missing, in it or in its shortcuts, trials or balances.
     """
-    later = {"objection", "view", "shortcuts", "digest"}
+    later = {"rejection", "features", "shortcuts", "digest"}
     if not isinstance(choice, dict) or choice.keys() - later != CHOICE:
         found = ", ".join(sorted(choice)) if isinstance(choice, dict) else repr(choice)
         raise ValueError(f"{where}: choice must hold {', '.join(sorted(CHOICE))}, found {found}")
-    trials, balances = choice["trials"], choice["balances"]
+    trials, balances = choice["trials"], choice["candidates"]
     named = lambda found, names: isinstance(found, dict) and names <= found.keys()
     told = choice.get("shortcuts", {})
     if not isinstance(told, dict) or not all(named(found, SHORTCUT) for found in told.values()):
         raise ValueError(f"{where}: shortcuts must hold {', '.join(sorted(SHORTCUT))}")
-    if choice.get("view") is not None:
-        if not set(str(choice["view"]).split(" and ")) <= told.keys():
+    if choice.get("features") is not None:
+        if not set(str(choice["features"]).split(" and ")) <= told.keys():
             raise ValueError(f"{where}: view must be of shortcuts, found {choice['view']!r}")
         return
     if not named(trials, {"best"}) or not all(named(trial, TRIAL) for trial in trials.values()):

@@ -466,7 +466,7 @@ class _Attempt:
         weighed = weights.from_density(
             found.log_density, work.pool, temperature=options.temperature, clip=options.clip
         )
-        return processes.broadcast(weights.Weighing(weighed, *found, *encoded))
+        return processes.broadcast(weights.DensityWeights(weighed, *found, *encoded))
 
     def weighed_batches(self, folder):
         """The sampler whose batches are weighed by the density of their own samples."""
@@ -489,18 +489,18 @@ class _Attempt:
         path, record = folder / "weights.npz", folder / "choice.json"
         if self.lacks(path) or self.lacks(record):
             k, width, depth = work.pool.num_classes, options.encoder_width, options.depth
-            judge = functools.partial(
-                weights.judge_by_subsets, parts.key(options, "auto"),
+            check = functools.partial(
+                weights.check_with_probe_networks, parts.key(options, "auto"),
                 strategy=work.parts.strategy, network=networks.ConvNet(k, width, depth),
             )  # fmt: skip
             with timing.timed(self.seconds, "choose"):
                 choice = weights.choose(
                     parts.key(options, "encoder"), work.pool, search=_search(options),
-                    rule=_rule(options), clip=options.clip, judge=judge, **_encoding(work),
+                    rule=_rule(options), clip=options.clip, check=check, **_encoding(work),
                     report=functools.partial(work.report, "choosing weights"),
                 )  # fmt: skip
             files.write_json(record, results.sealed(choice.record()))
-            self.write_weights(folder, processes.broadcast(choice.weights), choice.weighed)
+            self.write_weights(folder, processes.broadcast(choice.weights), choice.density)
         return self.stored_weights(path), results.read_choice(record)
 
     def view_weights(self, folder, name):
@@ -509,7 +509,7 @@ class _Attempt:
         if self.lacks(path):
             with timing.timed(self.seconds, "choose"):
                 key, clip = parts.key(work.options, "encoder"), work.options.clip
-                found = weights.by_view(key, work.pool, blind_features.NAMED[name], clip=clip)
+                found = weights.by_features(key, work.pool, blind_features.NAMED[name], clip=clip)
                 found = processes.broadcast(found.weights)
             self.write_weights(folder, found)
         return self.stored_weights(path)
@@ -931,7 +931,7 @@ def _diagnosis(data, pool, found):
     """What weights did to the bias, as far as the attributes are known."""
     if data.train.attributes is None:
         size = formulas.effective_sample_size(found, pool.labels, num_classes=data.num_classes)
-        unknown = dict.fromkeys(("conflict_auc", "conflict_mass", "group_balance"))
+        unknown = dict.fromkeys(("conflict_auc", "conflict_weight_share", "group_evenness"))
         return {"effective_sample_size": float(size.mean()), **unknown}
     diagnose = jax.jit(formulas.diagnose, static_argnames=("num_classes", "num_attributes"))
     attributes, aligned = jnp.asarray(data.train.attributes), jnp.asarray(data.aligned)

@@ -2,7 +2,7 @@
 
 `by_density` is the paper's way: embed the samples with a supervised contrastive encoder, estimate
 their density within the class, weigh by its inverse. `encode`, `density` and `from_density` are its
-three steps. `by_view` weighs by what numbers of the images say that cannot draw the object: tone,
+three steps. `by_features` weighs by what numbers of the images say that cannot draw the object: tone,
 texture and layout (`jaxdd.weights.blind_features`), `from_probabilities` by what any other probe says. `oracle` is
 what bias labels would give.
 
@@ -21,7 +21,7 @@ for the bias groups, and the weights that balance them best are chosen.
 Where no bias is, the samples that disagree are those that are hard to tell. Which of both it is
 shows in networks trained on a few real images drawn by the weights, as a distilled set would be
 judged: conflicting samples are no harder than others once the bias is gone, hard ones remain hard.
-Where `objection` has one, the choice is uniform weights.
+Where `rejection` gives a reason, the choice is uniform weights.
 """
 
 import functools
@@ -60,7 +60,7 @@ class Density(NamedTuple):
     bandwidth: jax.Array
 
 
-class Weighing(NamedTuple):
+class DensityWeights(NamedTuple):
     """Weights, and all that they follow from.
 
     Attributes:
@@ -248,7 +248,7 @@ def from_density(
     Args:
         log_density: within the class.
         pool: the samples.
-        temperature: of `reweight.inverse_density`.
+        temperature: of `formulas.inverse_density`.
         clip: largest weight, as a multiple of the uniform one.
     """
     classes = dict(num_classes=pool.num_classes)
@@ -267,7 +267,7 @@ def by_density(
     bandwidth: Callable[..., jax.Array] | jax.Array | float = kde.mean_distance,
     temperature: jax.Array | float = 1.0,
     clip: float | None = None,
-) -> Weighing:
+) -> DensityWeights:
     """Weighs every sample by the inverse density of its neighbourhood, without bias labels.
 
     The way of Cui et al., "Mitigating Bias in Dataset Distillation" (ICML 2024), for the whole set.
@@ -289,7 +289,7 @@ def by_density(
     encoded = encode(key, pool, strategy=strategy, encoder=encoder, steps=steps, layer=layer)
     found = density(encoded.embeddings, pool, bandwidth=bandwidth)
     weights = from_density(found.log_density, pool, temperature=temperature, clip=clip)
-    return Weighing(weights, *found, *encoded)
+    return DensityWeights(weights, *found, *encoded)
 
 
 def oracle(pool: sampling.Pool, attributes: jax.Array, *, num_attributes: int) -> jax.Array:
@@ -309,40 +309,40 @@ def oracle(pool: sampling.Pool, attributes: jax.Array, *, num_attributes: int) -
 
 
 def _check_clip(clip):
-    """Refuses a limit that `reweight.clip` would refuse once all else is computed."""
+    """Refuses a limit that `formulas.clip` would refuse once all else is computed."""
     known = None if clip is None else _checks.values(clip)
     if known is not None and not known >= 1:
         raise ValueError(f"clip must be at least 1, found {known}")
 
 
-class Seen(NamedTuple):
+class FeatureWeights(NamedTuple):
     """Weights by what a view shows.
 
     Attributes:
         weights: `[n]`, each class sums to one.
         groups: `[n, b]` probabilities of the bias groups, by the view and the label.
-        own: `[n]` the group that most samples of the class belong to.
+        own_group: `[n]` the group that most samples of the class belong to.
     """
 
     weights: jax.Array
     groups: jax.Array
-    own: jax.Array
+    own_group: jax.Array
 
     @property
-    def doubt(self) -> jax.Array:
+    def conflict_score(self) -> jax.Array:
         """Probability `[n]` that a sample conflicts: that its group is not that of its class."""
-        return 1 - jnp.take_along_axis(self.groups, self.own[:, None], 1)[:, 0]
+        return 1 - jnp.take_along_axis(self.groups, self.own_group[:, None], 1)[:, 0]
 
 
-def by_view(
+def by_features(
     key: jax.Array,
     pool: sampling.Pool,
-    view: blind_features.View,
+    features: blind_features.Features,
     *,
     blocks: Sequence[int] | None = None,
     conflict: float = 0.1,
     clip: float | None = None,
-) -> Seen:
+) -> FeatureWeights:
     """Gives the bias groups of a class equal mass, as far as a view of the samples shows them.
 
     A cross-fitted head tells the classes from numbers that cannot draw the object, along a loss
@@ -353,7 +353,7 @@ def by_view(
     Args:
         key: of the folds.
         pool: the samples; their weights play no part.
-        view: numbers of images, such as `views.tone`.
+        features: numbers of images, such as `weights.blind_features.tone`.
         blocks: `[k]` block of each class, 0 to b - 1, where several classes share an attribute, as
             `probes.shortcut` finds them; each class is one where omitted.
         conflict: share of samples that is taken to conflict before looking. Shares of .02 to .2
@@ -371,7 +371,7 @@ def by_view(
         raise ValueError(f"weights of a view need at least 3 samples, found {len(labels)}")
     block = _blocks(blocks, k)
     own, count = jnp.asarray(block)[labels], int(block.max()) + 1
-    seen = parallel.apply_by_rows(functools.partial(blind_features.of, view=view), pool.images)
+    seen = parallel.apply_by_rows(functools.partial(blind_features.of, view=features), pool.images)
     told = probes.crossfit(key, seen, own, num_classes=count, power=0.7)
     return from_probabilities(told, pool, blocks=blocks, conflict=conflict, clip=clip)
 
@@ -383,21 +383,21 @@ def from_probabilities(
     blocks: Sequence[int] | None = None,
     conflict: float = 0.1,
     clip: float | None = None,
-) -> Seen:
+) -> FeatureWeights:
     """Gives the bias groups of a class equal mass, as far as somebody's probabilities tell them.
 
     Args:
         probabilities: `[n, b]` of the classes or blocks, by a probe that has not seen the sample,
             such as `probes.crossfit` and `truncated.crossfit`.
         pool: the samples; their weights play no part.
-        blocks: as in `by_view`; the probabilities of the classes of a block are to be added up.
-        conflict: as in `by_view`.
+        blocks: as in `by_features`; the probabilities of the classes of a block are to be added up.
+        conflict: as in `by_features`.
         clip: as in `from_density`.
 
     Raises:
         TypeError: probabilities are not floating, or blocks no integers.
         ValueError: shapes do not fit, probabilities are negative or do not sum to one, or as in
-            `by_view`.
+            `by_features`.
     """
     _check_conflict(conflict, clip)
     block = _blocks(blocks, pool.num_classes)
@@ -414,7 +414,7 @@ def from_probabilities(
     same = jnp.arange(count) == own[:, None]
     groups = likelihood * jnp.where(same, 1 - conflict, conflict / max(count - 1, 1))
     groups = groups / groups.sum(1, keepdims=True)
-    return Seen(_by_groups(groups, pool, clip), groups, own)
+    return FeatureWeights(_by_groups(groups, pool, clip), groups, own)
 
 
 def _blocks(blocks, k):
@@ -434,19 +434,21 @@ def _check_conflict(conflict, clip):
 
 def _by_groups(groups, pool, clip):
     classes = dict(num_classes=pool.num_classes)
-    found = formulas.shared(pool.labels, groups, **classes)
+    found = formulas.balance_groups(pool.labels, groups, **classes)
     return found if clip is None else formulas.clip(found, pool.labels, limit=clip, **classes)
 
 
-def by_views(pool: sampling.Pool, seen: Sequence[Seen], *, clip: float | None = None) -> jax.Array:
+def by_feature_sets(
+    pool: sampling.Pool, seen: Sequence[FeatureWeights], *, clip: float | None = None
+) -> jax.Array:
     """Weights `[n]` that give every combination of the groups of some views the same mass.
 
-    Where several biases are at once, each of them seen by another view. As in `reweight.shared`,
+    Where several biases are at once, each of them seen by another view. As in `formulas.balance_groups`,
     combinations that are expected to have less than one sample have less mass.
 
     Args:
         pool: the samples.
-        seen: of each view, from `by_view`; at least one.
+        seen: of each view, from `by_features`; at least one.
         clip: as in `from_density`.
 
     Raises:
@@ -454,7 +456,7 @@ def by_views(pool: sampling.Pool, seen: Sequence[Seen], *, clip: float | None = 
     """
     _check_clip(clip)
     if not seen:
-        raise ValueError("by_views needs what at least one view shows, found none")
+        raise ValueError("by_feature_sets needs what at least one view shows, found none")
     pairs = lambda one, other: (one[:, :, None] * other[:, None]).reshape(len(one), -1)
     return _by_groups(functools.reduce(pairs, [each.groups for each in seen]), pool, clip)
 
@@ -477,7 +479,7 @@ def shortcuts(
     key: jax.Array,
     pool: sampling.Pool,
     *,
-    blind: Mapping[str, blind_features.Suspect] = blind_features.BLIND,
+    comparisons: Mapping[str, blind_features.Comparison] = blind_features.COMPARISONS,
     most: int = 15_000,
 ) -> dict[str, probes.Shortcut]:
     """Compares heads on views that cannot see the object with heads on rivals, which can.
@@ -485,7 +487,7 @@ def shortcuts(
     Args:
         key: of the samples, the patches and the folds.
         pool: the samples; their weights play no part.
-        blind: views and their rivals by name.
+        comparisons: views and their rivals by name.
         most: samples that are looked at, at least 1.
 
     Returns:
@@ -494,7 +496,7 @@ def shortcuts(
     """
     k, n, side = pool.num_classes, len(pool.labels), min(pool.images.shape[1:3])
     most = _checks.count("most", most)
-    if k < 2 or n < FEWEST or side < 4 or not blind:
+    if k < 2 or n < FEWEST or side < 4 or not comparisons:
         return {}
     key_samples, key_patches, key_folds = jax.random.split(key, 3)
     chosen = jnp.sort(jax.random.permutation(key_samples, n)[:most])
@@ -506,21 +508,21 @@ def shortcuts(
         # No device begins with the next view while another has heads to fit.
         return jax.block_until_ready(probes.crossfit(key_folds, seen, labels, num_classes=k))
 
-    rivals = dict.fromkeys(suspect.rival for suspect in blind.values())
+    rivals = dict.fromkeys(suspect.baseline for suspect in comparisons.values())
     seeing = {rival: told(rival(key_patches, images)) for rival in rivals}
     return {
-        name: probes.shortcut(told(suspect.view), seeing[suspect.rival], labels)
-        for name, suspect in blind.items()
+        name: probes.shortcut(told(suspect.features), seeing[suspect.baseline], labels)
+        for name, suspect in comparisons.items()
     }
 
 
-def is_bias(found: probes.Shortcut) -> bool:
+def is_shortcut(found: probes.Shortcut) -> bool:
     """Whether a view tells the classes better than its rival, by `CERTAIN` and by `WORTH`.
 
-    >>> is_bias(probes.Shortcut((0, 1), blind=0.05, seeing=0.07, deviations=4.0))
+    >>> is_shortcut(probes.Shortcut((0, 1), blind=0.05, baseline=0.07, z_score=4.0))
     True
     """
-    return found.deviations > CERTAIN and found.seeing - found.blind > WORTH
+    return found.z_score > CERTAIN and found.baseline - found.blind > WORTH
 
 
 class Search(NamedTuple):
@@ -553,15 +555,15 @@ class Trial(NamedTuple):
 
     Attributes:
         overall: of the two below, by their shares of the training set; nan if there is none of one.
-        agreeing: where the early classifier agrees with the label.
-        disagreeing: where it does not.
-        counted: number of disagreeing samples.
+        aligned: where the early classifier agrees with the label.
+        conflicting: where it does not.
+        count: number of disagreeing samples.
     """
 
     overall: float
-    agreeing: float
-    disagreeing: float
-    counted: int
+    aligned: float
+    conflicting: float
+    count: int
 
 
 class Choice(NamedTuple):
@@ -569,45 +571,45 @@ class Choice(NamedTuple):
 
     Attributes:
         weights: `[n]`.
-        weighed: the density that they follow from; None for groups of a view and uniform weights.
-        balances: the values that were tried, and the "balance" of the pseudo-groups with them;
+        density: the density that they follow from; None for groups of a view and uniform weights.
+        candidates: the values that were tried, and the "evenness" of the pseudo-groups with them;
             empty where a view was found.
         best: place of the best among these.
         trials: of "uniform" weights and of the "best"; empty where a view was found.
-        objection: why uniform weights were kept, None where they were not.
+        rejection: why uniform weights were kept, None where they were not.
         shortcuts: what was found of each view.
-        seen: what the views show whose groups have equal mass, the surest first; empty for density
+        features: what the views show whose groups have equal mass, the surest first; empty for density
             and uniform weights.
     """
 
     weights: jax.Array
-    weighed: Weighing | None
-    balances: list[dict[str, float]]
+    density: DensityWeights | None
+    candidates: list[dict[str, float]]
     best: int
     trials: dict[str, Trial]
-    objection: str | None
+    rejection: str | None
     shortcuts: Mapping[str, probes.Shortcut] = types.MappingProxyType({})
-    seen: Mapping[str, Seen] = types.MappingProxyType({})
+    features: Mapping[str, FeatureWeights] = types.MappingProxyType({})
 
     @property
-    def view(self) -> str | None:
+    def feature_names(self) -> str | None:
         """The view whose groups have equal mass, as "tone" or "layout and tone"."""
-        return " and ".join(self.seen) or None
+        return " and ".join(self.features) or None
 
     def record(self) -> dict[str, Any]:
         """Returns what JSON can hold of it: all but weights, density and groups."""
         return {
-            "uniform": self.objection is not None,
-            "objection": self.objection,
-            "view": self.view,
+            "uniform": self.rejection is not None,
+            "rejection": self.rejection,
+            "features": self.feature_names,
             "shortcuts": {name: found._asdict() for name, found in self.shortcuts.items()},
-            "best": self.balances[self.best] if self.balances else None,
+            "best": self.candidates[self.best] if self.candidates else None,
             "trials": {name: trial._asdict() for name, trial in self.trials.items()},
-            "balances": self.balances,
+            "candidates": self.candidates,
         }
 
 
-Judge = Callable[[sampling.Pool, jax.Array], Callable[[jax.Array], Trial]]
+ProbeCheck = Callable[[sampling.Pool, jax.Array], Callable[[jax.Array], Trial]]
 """From a pool and its pseudo-groups `[n]` to the function from weights `[n]` to their `Trial`."""
 
 FEWEST = 20
@@ -642,8 +644,8 @@ def choose(
     layer: Layer = "projection",
     rule: Callable[..., jax.Array] = kde.mean_distance,
     clip: float | None = None,
-    blind: Mapping[str, blind_features.Suspect] = blind_features.BLIND,
-    judge: Judge | None = None,
+    comparisons: Mapping[str, blind_features.Comparison] = blind_features.COMPARISONS,
+    check: ProbeCheck | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Choice:
     """Returns the weights of a view that is a shortcut, else the best of a search, or uniform ones.
@@ -660,8 +662,8 @@ def choose(
         layer: as in `encode`.
         rule: of the bandwidth, called for each class as `rule(points, weights=mask, factor=…)`.
         clip: as in `from_density`.
-        blind: views that cannot see the object, by name, as in `shortcuts`; {} for none.
-        judge: says what weights of the search are worth; `judge_by_subsets` where omitted.
+        comparisons: views that cannot see the object, by name, as in `shortcuts`; {} for none.
+        check: says what weights of the search are worth; `check_with_probe_networks` where omitted.
         report: called as `report(done, total)`.
 
     Raises:
@@ -672,18 +674,20 @@ def choose(
     _check_clip(clip)
     _check_search(search)
     key_judge, key_views = (jax.random.fold_in(key, _LARGE - i) for i in range(2))
-    if judge is None:
-        judge = functools.partial(judge_by_subsets, key_judge, strategy=strategy)
+    if check is None:
+        check = functools.partial(check_with_probe_networks, key_judge, strategy=strategy)
     report(0, 3)
-    told = shortcuts(key_views, pool, blind=blind)
-    passed = {name: blind[name].view for name, found in told.items() if is_bias(found)}
+    told = shortcuts(key_views, pool, comparisons=comparisons)
+    passed = {
+        name: comparisons[name].features for name, found in told.items() if is_shortcut(found)
+    }
     if passed:
         seen = _apart(key_views, pool, passed, told, clip)
         report(3, 3)
-        found = by_views(pool, list(seen.values()), clip=clip)
+        found = by_feature_sets(pool, list(seen.values()), clip=clip)
         return Choice(found, None, [], 0, {}, None, told, seen)
     report(1, 3)
-    found = candidates(
+    found = density_candidates(
         key,
         pool,
         strategy=strategy,
@@ -697,15 +701,18 @@ def choose(
     groups = pseudo_groups(tried[-1][1].embeddings, labels, num_classes=k)
     sizes = dict(num_classes=k, num_attributes=k)
     balances = [
-        {**values, "balance": float(formulas.group_balance(found.weights, labels, groups, **sizes))}
+        {
+            **values,
+            "evenness": float(formulas.group_evenness(found.weights, labels, groups, **sizes)),
+        }
         for values, found in tried
     ]
-    best = int(np.argmax([each["balance"] for each in balances]))
+    best = int(np.argmax([each["evenness"] for each in balances]))
     report(2, 3)
-    uniform, judged = formulas.uniform(labels, num_classes=k), judge(pool, groups)
+    uniform, judged = formulas.uniform(labels, num_classes=k), check(pool, groups)
     trials = {"uniform": judged(uniform), "best": judged(tried[best][1].weights)}
     report(3, 3)
-    objected = objection(trials["uniform"], trials["best"])
+    objected = rejection(trials["uniform"], trials["best"])
     found = tried[best][1] if objected is None else None
     weights = uniform if found is None else found.weights
     return Choice(weights, found, balances, best, trials, objected, told)
@@ -714,8 +721,8 @@ def choose(
 def _apart(key, pool, passed, told, clip):
     """What views show that see another bias than those before, the surest first."""
     seen = {}
-    for name in sorted(passed, key=lambda name: -told[name].deviations):
-        found = by_view(key, pool, passed[name], blocks=told[name].blocks, clip=clip)
+    for name in sorted(passed, key=lambda name: -told[name].z_score):
+        found = by_features(key, pool, passed[name], blocks=told[name].blocks, clip=clip)
         size = math.prod(each.groups.shape[1] for each in (found, *seen.values()))
         apart = all(_correlation(found, other, pool) < ALIKE for other in seen.values())
         if not seen or (apart and size * len(pool.labels) <= _COMBINED):
@@ -727,11 +734,14 @@ def _correlation(one, other, pool):
     """Of the doubts of two views, within the classes."""
     count = jnp.maximum(pool.count, 1)
     total = lambda doubt: jax.ops.segment_sum(doubt, pool.labels, pool.num_classes)
-    first, second = (each.doubt - (total(each.doubt) / count)[pool.labels] for each in (one, other))
+    first, second = (
+        each.conflict_score - (total(each.conflict_score) / count)[pool.labels]
+        for each in (one, other)
+    )
     return (first @ second) / jnp.maximum(jnp.sqrt((first @ first) * (second @ second)), 1e-12)
 
 
-def candidates(
+def density_candidates(
     key: jax.Array,
     pool: sampling.Pool,
     *,
@@ -741,7 +751,7 @@ def candidates(
     layer: Layer = "projection",
     rule: Callable[..., jax.Array] = kde.mean_distance,
     clip: float | None = None,
-) -> Iterator[tuple[dict[str, float], Weighing]]:
+) -> Iterator[tuple[dict[str, float], DensityWeights]]:
     """Yields all combinations of a search with the weights that follow, the shortest encoder first.
 
     The arguments are those of `choose`.
@@ -755,10 +765,10 @@ def candidates(
             for temperature in search.temperature:
                 values = dict(encoder_steps=steps, bandwidth=factor, temperature=temperature)
                 weights = from_density(found.log_density, pool, temperature=temperature, clip=clip)
-                yield values, Weighing(weights, *found, *encoded)
+                yield values, DensityWeights(weights, *found, *encoded)
 
 
-def objection(plain: Trial, weighed: Trial) -> str | None:
+def rejection(plain: Trial, weighed: Trial) -> str | None:
     """Returns what speaks against weights, or None where they pay.
 
     They have to bring the disagreeing samples near the agreeing ones, at a bearable price. What
@@ -768,28 +778,28 @@ def objection(plain: Trial, weighed: Trial) -> str | None:
     √(2 / m) for m disagreeing samples.
 
     >>> biased, hard = Trial(0.95, 0.99, 0.1, 400), Trial(0.9, 0.91, 0.3, 400)
-    >>> objection(biased, Trial(0.7, 0.7, 0.7, 400))
-    >>> objection(hard, Trial(0.8, 0.82, 0.4, 400))
-    'disagreeing samples gain less (0.100) than they still lie behind (0.420)'
+    >>> rejection(biased, Trial(0.7, 0.7, 0.7, 400))
+    >>> rejection(hard, Trial(0.8, 0.82, 0.4, 400))
+    'bias-conflicting samples gain less (0.100) than they still lie behind (0.420)'
     """
-    few = plain.counted
+    few = plain.count
     if not few:
         return "no held-out sample disagrees with the early classifier"
     if few < FEWEST:
         return f"could not be judged: {few} held-out samples disagree, at least {FEWEST} are needed"
-    gain, loss = weighed.disagreeing - plain.disagreeing, plain.overall - weighed.overall
+    gain, loss = weighed.conflicting - plain.conflicting, plain.overall - weighed.overall
     limits = {
         "chance allows": (2 / few) ** 0.5,
-        "they still lie behind": weighed.agreeing - weighed.disagreeing,
+        "they still lie behind": weighed.aligned - weighed.conflicting,
         "half of what all lose": loss / 2,
     }
     what, limit = max(limits.items(), key=lambda entry: entry[1])
     if gain > limit:
         return None
-    return f"disagreeing samples gain less ({gain:.3f}) than {what} ({limit:.3f})"
+    return f"bias-conflicting samples gain less ({gain:.3f}) than {what} ({limit:.3f})"
 
 
-def judge_by_subsets(
+def check_with_probe_networks(
     key: jax.Array,
     pool: sampling.Pool,
     groups: jax.Array,

@@ -10,14 +10,14 @@ border, or just where it is. How well a class is told from it is suspicious by i
 |---|--:|---|---|
 | `tone` | 71 | colour, brightness, contrast | where, and what is near what |
 | `chroma` | 32 | colour beside the luminance | brightness; nothing of grey images |
-| `ring` | 71 | tone of the border | the middle |
+| `border` | 71 | tone of the border | the middle |
 | `spectrum` | 33 | blur, noise, orientation | colour, phase |
 | `noise` | 24 | noise, compression, sharpness | anything larger than three pixels |
 | `blocks` | 226 | compression, resolution, fine texture | where, and what is larger than a block |
 | `texture` | 321 | all that `tone`, `noise` and `blocks` see | where anything is |
 | `layout` | 48 | where anything is: position, size, coarse shape | detail |
 
-A suspect is compared with a rival that sees the object (`BLIND`): tone with `toneless`, to which
+A suspect is compared with a rival that sees the object (`COMPARISONS`): tone with `toneless`, to which
 all images are equally bright and have no colour; texture with `patches`; layout with `anywhere`, to
 which an image is the same wherever it is moved.
 
@@ -40,7 +40,7 @@ import numpy as np
 from jaxdd import _checks
 from jaxdd.devices import microbatch
 
-View = Callable[[jax.Array], jax.Array]
+Features = Callable[[jax.Array], jax.Array]
 """From images `[n, h, w, c]` in [0, 1] to numbers `[n, d]`."""
 
 _LEVELS = np.arange(1, 16, dtype=np.float32) / 16
@@ -48,7 +48,7 @@ _BLOCK = 8
 _PATCHES = 20_000  # that filters are whitened by
 
 
-def of(images: jax.Array, view: View) -> jax.Array:
+def of(images: jax.Array, view: Features) -> jax.Array:
     """Returns a view of many images, `[n, d]`, in micro-batches as one program.
 
     Args:
@@ -80,11 +80,11 @@ def tone(images: jax.Array) -> jax.Array:
     return _tone(images.reshape(n, -1, c))
 
 
-def ring(images: jax.Array) -> jax.Array:
+def border(images: jax.Array) -> jax.Array:
     """Tone of a border of three sixteenths of the shorter side, in 32×32 pixels six."""
     n, _, _, c = images.shape
-    border = _border(*images.shape[1:3])
-    return _tone(images.reshape(n, -1, c)[:, np.flatnonzero(border)])
+    inside = _border(*images.shape[1:3])
+    return _tone(images.reshape(n, -1, c)[:, np.flatnonzero(inside)])
 
 
 def chroma(images: jax.Array) -> jax.Array:
@@ -183,7 +183,7 @@ def layout(images: jax.Array) -> jax.Array:
     return jnp.concatenate([part.reshape(n, -1) for part in parts], 1)
 
 
-def patches(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 6) -> View:
+def patches(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 6) -> Features:
     """Returns a view that does see the object, to compare with: whitened patches of the data.
 
     Each patch is a filter; its responses above and below a threshold are averaged in the four
@@ -214,7 +214,7 @@ def patches(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 
     return view
 
 
-def anywhere(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 6) -> View:
+def anywhere(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 6) -> Features:
     """Returns a view that sees the object and not where it is: the same for images that are rolled.
 
     Responses of whitened patches as in `patches`, their mean and root mean square over an image
@@ -245,7 +245,7 @@ def anywhere(key: jax.Array, images: jax.Array, *, count: int = 128, side: int =
     return view
 
 
-def toneless(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 6) -> View:
+def toneless(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 6) -> Features:
     """Returns a view that sees the object and its texture, but no colour, brightness or contrast.
 
     `patches`, `noise` and `blocks` of the luminance, standardised image by image.
@@ -277,27 +277,29 @@ def _standard(images):
     return 0.5 + 0.25 * (grey - mean) / (deviation + 1e-2)
 
 
-class Suspect(NamedTuple):
+class Comparison(NamedTuple):
     """A view that cannot see the object, and what it is compared with.
 
     Attributes:
-        view: the view.
-        rival: from a key and images to a view that sees the object.
+        features: the view.
+        baseline: from a key and images to a view that sees the object.
     """
 
-    view: View
-    rival: Callable[[jax.Array, jax.Array], View] = patches
+    features: Features
+    baseline: Callable[[jax.Array, jax.Array], Features] = patches
 
 
-BLIND: dict[str, Suspect] = {
-    "tone": Suspect(tone, toneless),
-    "texture": Suspect(texture),
-    "layout": Suspect(layout, anywhere),
+COMPARISONS: dict[str, Comparison] = {
+    "tone": Comparison(tone, toneless),
+    "texture": Comparison(texture),
+    "layout": Comparison(layout, anywhere),
 }
 """Views that cannot see the object, and their rivals."""
 
-NAMED: dict[str, View] = {name: each.view for name, each in BLIND.items()} | {"ring": ring}
-"""Views that one can ask for by name; ring where the object stands in the middle."""
+NAMED: dict[str, Features] = {name: each.features for name, each in COMPARISONS.items()} | {
+    "border": border
+}
+"""Views that one can ask for by name: border where the object stands in the middle."""
 
 
 def _filtered(key, images, count, side):

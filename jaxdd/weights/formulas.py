@@ -1,7 +1,7 @@
 """Reweighting: from the density of the samples to the weights of a class mean.
 
 Weights `[n]` are at least 0 and sum to one within each class. `inverse_density` is the method,
-`uniform` switches it off, `oracle` is the target that bias labels would give, `shared` comes near
+`uniform` switches it off, `oracle` is the target that bias labels would give, `balance_groups` comes near
 it where groups are known by probabilities, `clip` bounds the variance. `diagnose` says what weights
 did to the bias; it needs the attributes, so it is for reporting only and must never feed back into
 the choice of weights.
@@ -23,8 +23,8 @@ class Diagnostics(NamedTuple):
     """What weights did to the bias: scalars, nan where undefined; see `diagnose`."""
 
     conflict_auc: jax.Array
-    conflict_mass: jax.Array
-    group_balance: jax.Array
+    conflict_weight_share: jax.Array
+    group_evenness: jax.Array
     effective_sample_size: jax.Array
 
 
@@ -236,7 +236,7 @@ def oracle(
     return 1 / (present[labels] * count[labels, attributes])
 
 
-def shared(labels: ArrayLike, memberships: ArrayLike, *, num_classes: int) -> jax.Array:
+def balance_groups(labels: ArrayLike, memberships: ArrayLike, *, num_classes: int) -> jax.Array:
     """Give every bias group of a class the same mass where memberships are known by probabilities.
 
     w_i = Σ_g p_ig / max(N_g, 1), normalised within the class, where N_g = Σ p_ig over the class. A
@@ -256,7 +256,7 @@ def shared(labels: ArrayLike, memberships: ArrayLike, *, num_classes: int) -> ja
         ValueError: shapes do not fit or (where concrete) labels are out of range or memberships
             negative or not finite.
 
-    >>> print(shared(jnp.zeros(3, int), jnp.array([[1.0, 0], [1, 0], [0, 1]]), num_classes=1))
+    >>> print(balance_groups(jnp.zeros(3, int), jnp.array([[1.0, 0], [1, 0], [0, 1]]), num_classes=1))
     [0.25 0.25 0.5 ]
     """
     labels = _as_codes("labels", labels, num_classes)
@@ -305,7 +305,7 @@ def effective_sample_size(weights: ArrayLike, labels: ArrayLike, *, num_classes:
     return jnp.where(squares > 0, 1 / jnp.where(squares > 0, squares, 1), 0)
 
 
-def group_balance(
+def group_evenness(
     weights: ArrayLike,
     labels: ArrayLike,
     attributes: ArrayLike,
@@ -335,7 +335,7 @@ def group_balance(
 
     >>> labels, attributes = jnp.zeros(3, int), jnp.array([0, 0, 1])
     >>> weights = jnp.array([0.25, 0.25, 0.5])
-    >>> float(group_balance(weights, labels, attributes, num_classes=1, num_attributes=2))
+    >>> float(group_evenness(weights, labels, attributes, num_classes=1, num_attributes=2))
     1.0
     """
     labels = _as_codes("labels", labels, num_classes)
@@ -366,8 +366,8 @@ def diagnose(
 
     * conflict_auc: probability that a conflicting sample outweighs an aligned one of its class,
       ties counted half; mean over the classes that have both.
-    * conflict_mass: share of the mass of a class on conflicting samples; mean over the classes.
-    * group_balance: see the function of this name.
+    * conflict_weight_share: share of the mass of a class on conflicting samples; mean over the classes.
+    * group_evenness: see the function of this name.
     * effective_sample_size: mean over the classes.
 
     Args:
@@ -398,16 +398,16 @@ def diagnose(
     total = _class_sum(weights, labels, num_classes)
     share = weights / jnp.where(total > 0, total, 1)[labels]
     conflicts = attributes != aligned[labels]
-    conflict_mass = _class_sum(jnp.where(conflicts, share, 0), labels, num_classes)
+    conflict_weight_share = _class_sum(jnp.where(conflicts, share, 0), labels, num_classes)
 
-    balance = group_balance(
+    balance = group_evenness(
         weights, labels, attributes, num_classes=num_classes, num_attributes=num_attributes
     )
     auc, both = _conflict_auc(share, labels, conflicts, num_classes)
     ess = effective_sample_size(weights, labels, num_classes=num_classes)
     return Diagnostics(
         _mean_over(auc, both & (total > 0)),
-        _mean_over(conflict_mass, total > 0),
+        _mean_over(conflict_weight_share, total > 0),
         balance,
         _mean_over(ess, total > 0),
     )

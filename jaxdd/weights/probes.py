@@ -28,14 +28,14 @@ class Shortcut(NamedTuple):
     Attributes:
         blocks: block of each class, `[k]`.
         blind: share of samples that the probe which cannot see the object puts into a wrong block.
-        seeing: the same of the probe that can.
-        deviations: standard errors by which the first is the smaller one.
+        baseline: the same of the probe that can.
+        z_score: standard errors by which the first is the smaller one.
     """
 
     blocks: tuple[int, ...]
     blind: float
-    seeing: float
-    deviations: float
+    baseline: float
+    z_score: float
 
 
 def crossfit(
@@ -97,7 +97,7 @@ def crossfit(
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "folds", "steps", "power"))
 def _crossfit(key, features, labels, *, num_classes, folds, penalty, steps, power):
-    fold, x = dealt(key, labels, folds=folds), _standardised(features)
+    fold, x = assign_folds(key, labels, folds=folds), _standardised(features)
     head = functools.partial(
         _scores, x, jax.nn.one_hot(labels, num_classes), penalty=penalty, steps=steps, power=power
     )
@@ -118,7 +118,7 @@ def _temperature(scores, labels):
     return tried[jax.vmap(lambda t: own(scores * t))(tried).argmax()]
 
 
-def dealt(key: jax.Array, labels: jax.Array, *, folds: int) -> jax.Array:
+def assign_folds(key: jax.Array, labels: jax.Array, *, folds: int) -> jax.Array:
     """Returns the fold of each sample, `[n]`: those of a class are dealt out in turn.
 
     Args:
@@ -200,7 +200,7 @@ def shortcut(blind: ArrayLike, seeing: ArrayLike, labels: ArrayLike) -> Shortcut
     found = []
     for blocks in _joined(sides[0][0], sides[0][2]):
         if np.bincount(blocks[labels]).max() <= 0.75 * len(labels):
-            found.append((blocks, _compared(blocks, *sides[0]).deviations))
+            found.append((blocks, _compared(blocks, *sides[0]).z_score))
     if not found or not len(sides[1][2]):
         return Shortcut((0,) * blind.shape[1], 0.0, 0.0, 0.0)
     best = max(deviations for _, deviations in found)

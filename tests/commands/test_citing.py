@@ -11,7 +11,7 @@ USED = [
     (dict(dataset="cmnist"), ("kde",), "dm weights encoder mnist lff jaxdd"),
     (dict(dataset="cmnist-fg", method="dc"), ("fairdd",), "dc fairdd mnist jaxdd"),
     (dict(dataset="cifar100", formation=2), ("none",), "dm idc cifar10 jaxdd"),
-    (dict(dataset="imagenette", training="lff"), ("ring",), "dm weights lff imagenet jaxdd"),
+    (dict(dataset="imagenette", training="lff"), ("border",), "dm weights lff imagenet jaxdd"),
     (dict(dataset="bgfmnist"), ("none",), "dm fashion_mnist weights cifar10 jaxdd"),
     (dict(dataset="cbgfmnist"), ("none",), "dm fashion_mnist weights cifar10 jaxdd"),
     (dict(dataset="cmnist-pairs"), ("none",), "dm mnist lff jaxdd"),

@@ -131,7 +131,7 @@ def test_result(finished):
         for name in ("accuracy", "aligned", "conflicting", "worst_group"):
             assert set(part[name]) == {"mean", "std", "n", "each"}
     assert set(result["seconds"]) >= {"data", "compile", "distill", "evaluate"}
-    assert result["weights"]["conflict_mass"] == pytest.approx(0.1, abs=0.01)
+    assert result["weights"]["conflict_weight_share"] == pytest.approx(0.1, abs=0.01)
     assert result["config"]["dataset"] == "cdigits" and result["seed"] == 0
     assert result["device"] and result["versions"]["jax"]
 
@@ -330,8 +330,8 @@ def test_compiled_programs_are_kept_for_the_next_command(tmp_path):
 def test_what_was_chosen_and_why_is_said(capsys):
     score = {"mean": 0.5, "std": 0.1, "n": 2}
     row = dict.fromkeys(("accuracy", "aligned", "conflicting", "worst_group"), score)
-    auto = {**row, "choice": {"objection": "could not be judged: 1 held-out samples disagree"}}
-    seen = {**row, "choice": {"objection": None, "view": "texture"}}
+    auto = {**row, "choice": {"rejection": "could not be judged: 1 held-out samples disagree"}}
+    seen = {**row, "choice": {"rejection": None, "features": "texture"}}
     screen.show({"random": row, "auto": auto, "seen": seen}, "out")
     printed = capsys.readouterr().out
     assert "seen found a bias in the texture of the images" in printed
@@ -417,7 +417,7 @@ def test_run_on_a_folder_of_images(photographs, tmp_path, capsys):
     cli.main(command)
     assert "no bias attributes: what concerns groups was skipped" in capsys.readouterr().out
     result = files.read_json(tmp_path / "out" / "result.json")
-    assert result["accuracy"]["n"] == 1 and result["weights"]["conflict_mass"] is None
+    assert result["accuracy"]["n"] == 1 and result["weights"]["conflict_weight_share"] is None
     synthetic = store.read_synthetic(tmp_path / "out" / "synthetic.npz")
     assert synthetic.images.shape == (2, 2, 16, 16, 3)
     assert synthetic.provenance["class_names"] == ["day", "night"]

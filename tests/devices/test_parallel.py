@@ -305,11 +305,17 @@ def test_weights_of_a_split_pool_are_the_same(mesh, pool, shared):
     one, other = by_density(whole), by_density(shared)
     np.testing.assert_allclose(other.log_density, one.log_density, atol=1e-5)
     np.testing.assert_allclose(other.embeddings, one.embeddings, atol=1e-5)
-    one, other = (weights.by_view(KEY, each, blind_features.tone) for each in (whole, shared))
+    one, other = (weights.by_features(KEY, each, blind_features.tone) for each in (whole, shared))
     np.testing.assert_allclose(other.weights, one.weights, atol=1e-4)
     groups = jnp.where(jnp.arange(58) % 4 == 0, (shared.labels + 1) % K, shared.labels)
     judge = functools.partial(
-        weights.judge_by_subsets, KEY, strategy=(), network=NETWORK, sets=2, ipc=2, epochs=2
+        weights.check_with_probe_networks,
+        KEY,
+        strategy=(),
+        network=NETWORK,
+        sets=2,
+        ipc=2,
+        epochs=2,
     )
     one, other = (judge(each, groups)(whole.weights) for each in (whole, shared))
     assert one == other

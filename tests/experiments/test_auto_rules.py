@@ -52,10 +52,10 @@ def test_rules_choose_what_they_may(data):
         assert {name for name in start if values[name] != start[name]} <= free
         assert rules[rule]["balance"] <= found["best"]
     assert rules["oracle"]["balance"] == pytest.approx(1, abs=1e-5)
-    assert rules["uniform"]["conflict_mass"] == pytest.approx(0.1, abs=0.01)
+    assert rules["uniform"]["conflict_weight_share"] == pytest.approx(0.1, abs=0.01)
     pool = datasets.pool(data)
     judge = functools.partial(
-        weights.judge_by_subsets,
+        weights.check_with_probe_networks,
         parts.key(TINY, "auto"),
         strategy=data.strategy,
         network=networks.ConvNet(10, 4, 1),
@@ -68,10 +68,10 @@ def test_rules_choose_what_they_may(data):
         encoder=weights.default_encoder(pool, width=4, depth=1),
         search=SEARCH,
         blind={},
-        judge=judge,
+        check=judge,
     )
-    assert rules["balance"]["values"].items() <= choice.balances[choice.best].items()
-    assert found["pays"] == (choice.weighed is not None)
+    assert rules["balance"]["values"].items() <= choice.candidates[choice.best].items()
+    assert found["pays"] == (choice.density is not None)
 
 
 def test_what_is_tried_are_the_values_of_auto():

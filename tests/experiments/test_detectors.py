@@ -10,7 +10,7 @@ from experiments.tools import depths, truncated
 from jaxdd import networks, weights
 from jaxdd.data import benchmarks, datasets, files
 
-SHORTCUTS = {"blocks": [0, 0, 1], "blind": 0.1, "seeing": 0.2}
+SHORTCUTS = {"blocks": [0, 0, 1], "blind": 0.1, "baseline": 0.2}
 
 
 @pytest.fixture
@@ -44,9 +44,9 @@ def test_every_detector_is_judged_once(small, tmp_path, monkeypatch, capsys):
     assert len(asked) == 1  # what was missing
 
 
-@pytest.mark.parametrize("deviations, expected", [(9.0, (0, 0, 1)), (2.0, (0, 1, 2))])
-def test_blocks_are_those_of_a_view_that_is_a_shortcut(tmp_path, deviations, expected):
-    seen = {"tone": SHORTCUTS | {"deviations": deviations}, "ring": SHORTCUTS | {"deviations": 0.0}}
+@pytest.mark.parametrize("z_score, expected", [(9.0, (0, 0, 1)), (2.0, (0, 1, 2))])
+def test_blocks_are_those_of_a_view_that_is_a_shortcut(tmp_path, z_score, expected):
+    seen = {"tone": SHORTCUTS | {"z_score": z_score}, "border": SHORTCUTS | {"z_score": 0.0}}
     files.write_json(tmp_path / "found.json", {"judged": {"any, seed 0": {"views": seen}}})
     assert detectors.blocks_of("any", tmp_path / "found.json", 3) == expected
 

@@ -29,5 +29,5 @@ def test_own_network_makes_a_run(tmp_path):
 def test_own_weights_find_the_conflict_and_have_a_row(tmp_path):
     rows = own_weights.main(tmp_path / "compared", rows=("none",), **TINY)
     assert list(rows) == ["random", "none", "given"]
-    mass = {name: row["weights"]["conflict_mass"] for name, row in rows.items()}
+    mass = {name: row["weights"]["conflict_weight_share"] for name, row in rows.items()}
     assert mass["none"] == pytest.approx(0.1, abs=0.01) and mass["given"] > 0.5

@@ -282,10 +282,15 @@ def test_own_method(monkeypatch):
 
 def test_bias(tmp_path, capsys):
     judge = functools.partial(
-        weights.judge_by_subsets, jax.random.key(3), strategy=(), network=SMALL, sets=2, epochs=30
+        weights.check_with_probe_networks,
+        jax.random.key(3),
+        strategy=(),
+        network=SMALL,
+        sets=2,
+        epochs=30,
     )
     search = weights.Search(encoder_steps=(15,), bandwidth=(0.2,), temperature=(1.0,))
-    choosing = dict(encoder=ENCODER, search=search, blind={}, judge=judge)
+    choosing = dict(encoder=ENCODER, search=search, comparisons={}, check=judge)
     found, shown = execute("bias", dict(WORK=tmp_path, CHOOSING=choosing))
     told = capsys.readouterr().out
     assert (
@@ -293,7 +298,7 @@ def test_bias(tmp_path, capsys):
     )
     one, other = (found.found[name].choice for name in ("one", "other"))
     assert one.weighed is None and one.objection is not None and other.objection is None
-    assert other.trials["best"].disagreeing > other.trials["uniform"].disagreeing + 0.2
+    assert other.trials["best"].conflicting > other.trials["uniform"].conflicting + 0.2
     assert found.found["other"].auc > 0.9 and found.found["one"].auc is None
     assert shown["pictures"].width > 2 * shown["other"].width and found.surest("one") is None
     assert {path.name for path in tmp_path.iterdir()} == {"bias-one.html", "bias-other.html"}

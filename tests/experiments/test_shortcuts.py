@@ -13,7 +13,7 @@ from jaxdd.weights import blind_features
 def cheap(monkeypatch):
     pixel = lambda key, images: lambda seen: seen[:, 8, 8]
     monkeypatch.setattr(
-        shortcuts, "ASKED", {"tone": blind_features.Suspect(blind_features.tone, pixel)}
+        shortcuts, "ASKED", {"tone": blind_features.Comparison(blind_features.tone, pixel)}
     )
 
 
@@ -26,7 +26,7 @@ def test_colours_of_digits_are_found(cheap, tmp_path, monkeypatch):
     found = row["views"]["tone"]
     assert row["samples"] == 1437 and row["device"] and found["weigh"] > 0
     assert found["auc"] > 0.98 and found["precision"] > 0.9 and found["balance"] > 0.9
-    assert found["conflict_mass"] > 0.7 and found["deviations"] > 0
+    assert found["conflict_weight_share"] > 0.7 and found["z_score"] > 0
     before = out.read_bytes()
     shortcuts.main(out=out, only="cdigits")
     assert out.read_bytes() == before
@@ -35,8 +35,8 @@ def test_colours_of_digits_are_found(cheap, tmp_path, monkeypatch):
 def test_without_attributes_nothing_is_judged(cheap):
     data = benchmarks.load("digits")
     found = shortcuts.seen(jax.random.key(0), datasets.pool(data), data)
-    assert set(found["views"]["tone"]) == {"blocks", "blind", "seeing", "deviations", "weigh"}
-    assert np.isfinite(found["views"]["tone"]["deviations"])
+    assert set(found["views"]["tone"]) == {"blocks", "blind", "baseline", "z_score", "weigh"}
+    assert np.isfinite(found["views"]["tone"]["z_score"])
 
 
 def test_a_share_of_the_labels_is_wrong():

@@ -38,7 +38,7 @@ def test_their_groups_share_the_mass(told):
     found = weights.from_probabilities(told, POOL)
     mass = np.asarray(found.weights)[CONFLICTS].sum() / K
     assert 0.3 < mass < 0.6  # 0.5 where they are told for sure, 0.1 where they are not
-    doubt = np.asarray(found.doubt)
+    doubt = np.asarray(found.conflict_score)
     assert doubt[CONFLICTS].mean() > 0.5 > doubt[~CONFLICTS].mean()
 
 

@@ -85,7 +85,7 @@ def test_compare_writes_every_row_with_every_field(compared):
         for group in GROUPS:
             assert row[group]["n"] == 2 and row["random"][group]["n"] == 2
         assert set(row["weights"]) == {
-            "conflict_auc", "conflict_mass", "group_balance", "effective_sample_size",
+            "conflict_auc", "conflict_weight_share", "group_evenness", "effective_sample_size",
         }  # fmt: skip
         assert {"seed", "device", "versions", "config"} <= set(row)
         assert row["seconds"]["data"] == 3.0 and {"compile", "evaluate"} <= set(row["seconds"])
@@ -248,7 +248,7 @@ def test_what_the_options_ask_for_is_distilled_and_judged(tmp_path):
     scores = evaluate.summary(made.score(state.images))
     assert {name: found[name] for name in scores} == files.to_json(scores)
     assert found["config"]["augmentation"] == ["crop"]
-    assert found["weights"]["group_balance"] == pytest.approx(1, abs=1e-4)
+    assert found["weights"]["group_evenness"] == pytest.approx(1, abs=1e-4)
 
 
 def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
@@ -626,11 +626,11 @@ def test_the_encoder_and_the_clip_are_those_of_the_options(tmp_path):
 def chosen(pool, objection):
     """What a choice looks like, with an objection or without."""
     trial = weights.Trial(0.9, 0.9, 0.8, 99)
-    values = [dict(encoder_steps=2, bandwidth=0.2, temperature=1.0, balance=0.5)]
+    values = [dict(encoder_steps=2, bandwidth=0.2, temperature=1.0, evenness=0.5)]
     weighed = (
         None
         if objection
-        else weights.Weighing(
+        else weights.DensityWeights(
             pool.weights, pool.weights, jnp.ones(2), {}, jnp.ones((len(pool.labels), 3))
         )
     )
@@ -650,7 +650,7 @@ def test_chosen_weights_and_why_are_kept(tmp_path, monkeypatch, objection):
     monkeypatch.setattr(weights, "choose", choose)
     asked = dataclasses.replace(TINY, encoder_steps=4, bandwidth=0.4, temperature=2.0)
     result = pipeline.run(shades(), tmp_path, asked, debias="auto", **OWN)
-    assert result["choice"]["objection"] == objection
+    assert result["choice"]["rejection"] == objection
     assert result["choice"]["uniform"] is (objection is not None)
     assert result["seconds"]["choose"] > 0
     assert calls == [weights.Search((4, 12), (0.2, 0.4, 0.8, 1.6), (1.0, 1.4, 2.0, 2.8, 4.0))]
@@ -679,7 +679,7 @@ def test_the_view_that_was_chosen_is_in_the_record(tmp_path, monkeypatch):
 
     monkeypatch.setattr(weights, "choose", choose)
     choice = pipeline.run(shades(), tmp_path, TINY, debias="auto", **OWN)["choice"]
-    assert choice["view"] == "tone" and choice["uniform"] is False
+    assert choice["features"] == "tone" and choice["uniform"] is False
     assert choice["shortcuts"]["tone"] == told["tone"]._asdict() | {"blocks": [0, 1]}
     assert results.read_choice(tmp_path / "choice.json") == choice
     assert set(files.read_arrays(tmp_path / "weights.npz")) == {"weights"}
@@ -691,10 +691,10 @@ def test_weights_by_a_named_view_are_kept_for_their_row(tmp_path, monkeypatch):
     kept = files.read_arrays(tmp_path / "tone" / "weights.npz")["weights"]
     pool, key = datasets.pool(shades()), parts.key(TINY.resolved(), "encoder")
     np.testing.assert_allclose(
-        kept, weights.by_view(key, pool, blind_features.tone).weights, rtol=1e-4
+        kept, weights.by_features(key, pool, blind_features.tone).weights, rtol=1e-4
     )
     assert found["tone"]["weights"] != found["none"]["weights"] and "choice" not in found["tone"]
-    monkeypatch.setattr(weights, "by_view", None)
+    monkeypatch.setattr(weights, "by_features", None)
     (tmp_path / "rows" / "tone" / "result.json").unlink()
     again = pipeline.compare(shades(), tmp_path, TINY, rows=("tone",), resume=True, **OWN)["rows"]
     assert again["tone"]["accuracy"] == found["tone"]["accuracy"]
@@ -705,8 +705,8 @@ def test_images_too_few_or_small_for_a_view_are_refused_before_other_rows(tmp_pa
     few = shades()
     few = few._replace(train=jax.tree.map(lambda array: array[[0, -1]], few.train))
     for data, found in ((small, r"of 3×5"), (few, "2 of 8×8")):
-        with pytest.raises(ValueError, match=f"ring needs at least 3 images.*found .*{found}"):
-            pipeline.compare(data, tmp_path / "out", TINY, rows=("none", "ring"))
+        with pytest.raises(ValueError, match=f"border needs at least 3 images.*found .*{found}"):
+            pipeline.compare(data, tmp_path / "out", TINY, rows=("none", "border"))
     assert not (tmp_path / "out").exists()
 
 
@@ -814,7 +814,7 @@ def test_the_row_over_groups(tmp_path):
     own = dict(rows=("fairdd",), network=NETWORK)
     rows = pipeline.compare(shades(), tmp_path / "out", asked, **own)["rows"]
     assert list(rows) == ["random", "fairdd"]
-    assert rows["fairdd"]["weights"]["group_balance"] == pytest.approx(1, abs=1e-4)
+    assert rows["fairdd"]["weights"]["group_evenness"] == pytest.approx(1, abs=1e-4)
     with pytest.raises(ValueError, match="unknown row 'magic'; known are random, random-kde, none"):
         pipeline.compare(shades(), tmp_path / "new", asked, rows=("magic",))
     with pytest.raises(ValueError, match="fairdd needs a loss of groups: .*found .*:add_one"):

@@ -12,7 +12,7 @@ from jaxdd.weights import blind_features
 
 COLOUR = np.random.default_rng(0).uniform(size=(6, 32, 32, 3)).astype(np.float32)
 GREY = COLOUR[..., :1]
-EVERY = ("tone", "ring", "spectrum", "noise", "blocks", "layout")
+EVERY = ("tone", "border", "spectrum", "noise", "blocks", "layout")
 close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
 
 
@@ -62,8 +62,8 @@ def test_a_ring_is_the_tone_of_the_border():
     inside, border = COLOUR.copy(), COLOUR.copy()
     inside[:, 6:-6, 6:-6] = 0
     border[:, 5, 5] = 0
-    close(seen("ring", inside), seen("ring", COLOUR))
-    assert (seen("ring", border) != seen("ring", COLOUR)).any(1).all()
+    close(seen("border", inside), seen("border", COLOUR))
+    assert (seen("border", border) != seen("border", COLOUR)).any(1).all()
 
 
 def test_chroma_does_not_see_brightness():

@@ -19,7 +19,7 @@ close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
 clip = jax.jit(formulas.clip, static_argnames="num_classes")
 class_log_density = jax.jit(kde.class_log_density, static_argnames="num_classes")
 oracle = jax.jit(formulas.oracle, static_argnames=("num_classes", "num_attributes"))
-shared = jax.jit(formulas.shared, static_argnames="num_classes")
+shared = jax.jit(formulas.balance_groups, static_argnames="num_classes")
 uniform = jax.jit(formulas.uniform, static_argnames="num_classes")
 DENSITY_WEIGHTS = [formulas.inverse_density, formulas.softmax_inverse]
 
@@ -251,7 +251,7 @@ def test_narrow_integers_do_not_overflow():
     attributes = np.tile([0, 0, 0, 9], 30).astype(np.int8)
     found = oracle(labels, attributes, num_classes=30, num_attributes=10)
     close(found, np.tile([1 / 6, 1 / 6, 1 / 6, 1 / 2], 30))
-    balance = formulas.group_balance(found, labels, attributes, num_classes=30, num_attributes=10)
+    balance = formulas.group_evenness(found, labels, attributes, num_classes=30, num_attributes=10)
     close(balance, 1)
 
 
@@ -292,7 +292,7 @@ def test_diagnose_known_weights():
     found = diagnose(plain, labels, attributes, np.arange(k), k)
     share = np.mean([(attributes != labels)[labels == c].mean() for c in range(k)])
     close(found.conflict_auc, 0.5)
-    close(found.conflict_mass, share, rtol=1e-4)
+    close(found.conflict_weight_share, share, rtol=1e-4)
     close(found.effective_sample_size, n / k, rtol=1e-4)
     best = oracle(labels, attributes, num_classes=k, num_attributes=k)
     found = diagnose(best, labels, attributes, np.arange(k), k)
@@ -319,7 +319,7 @@ def test_auc_is_that_of_scikit_learn(ties):
 def test_diagnose_is_nan_where_undefined():
     found = diagnose([0.5, 0.5], [0, 0], [1, 1], aligned=[1, 0])
     np.testing.assert_array_equal(np.isnan(found), [True, False, True, False])
-    close(found.conflict_mass, 0)
+    close(found.conflict_weight_share, 0)
     assert np.isnan(diagnose([0.0, 0.0], [0, 0], [1, 0], aligned=[1, 0])).all()
 
 
@@ -408,7 +408,7 @@ def test_uncertain_memberships_by_hand():
 def test_a_class_without_memberships_is_weighed_uniformly(groups):
     memberships = np.zeros((3, groups), np.float32)
     memberships[2:] = 1
-    found = formulas.shared(np.array([0, 0, 1]), memberships, num_classes=2)
+    found = formulas.balance_groups(np.array([0, 0, 1]), memberships, num_classes=2)
     close(found, np.array([0.5, 0.5, 1]))
 
 

@@ -105,7 +105,7 @@ def test_folds_one_by_one_are_the_same(monkeypatch):
 
 def test_every_fold_has_its_share_of_every_class():
     labels = jnp.asarray(np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [31, 1, 8])))
-    fold = probes.dealt(KEY, labels, folds=3)
+    fold = probes.assign_folds(KEY, labels, folds=3)
     for c in range(3):
         sizes = np.bincount(fold[labels == c], minlength=3)
         assert sizes.max() - sizes.min() <= 1
@@ -174,10 +174,10 @@ def test_a_shortcut_through_blocks_of_classes():
     seeing = said(np.where(np.arange(400) % 32 < 24, labels, (labels + 2) % 4))
     found = probes.shortcut(blind, seeing, labels)
     assert found.blocks in ((0, 0, 1, 1), (1, 1, 0, 0))
-    assert (found.blind, found.seeing) == (0, 0.24)
-    assert found.deviations == pytest.approx(np.sqrt(0.24 * 200))
+    assert (found.blind, found.baseline) == (0, 0.24)
+    assert found.z_score == pytest.approx(np.sqrt(0.24 * 200))
     nothing = np.full((400, 4), 0.25)
-    assert probes.shortcut(nothing, seeing, labels).deviations < -3
+    assert probes.shortcut(nothing, seeing, labels).z_score < -3
 
 
 def test_the_smallest_blocks_that_are_told_well_are_returned():
@@ -204,16 +204,16 @@ def test_what_the_same_samples_show_is_compared_pairwise():
     labels = np.arange(400) % 2
     wrong = lambda n: said(np.where(np.arange(400) < n, 1 - labels, labels), 2)
     found = probes.shortcut(wrong(40), wrong(50), labels)
-    assert (found.blind, found.seeing) == (0.1, 0.12)
-    assert found.deviations == pytest.approx(2)
-    assert probes.shortcut(wrong(50), wrong(40), labels).deviations == pytest.approx(-2)
+    assert (found.blind, found.baseline) == (0.1, 0.12)
+    assert found.z_score == pytest.approx(2)
+    assert probes.shortcut(wrong(50), wrong(40), labels).z_score == pytest.approx(-2)
 
 
 def test_chance_favours_no_blocks_of_many_classes():
     """Two probes that know nothing; blocks that follow from the confusions of one win nothing."""
     rng = np.random.default_rng(0)
     blind, seeing = (rng.dirichlet(np.ones(200), 4000) for _ in range(2))
-    assert abs(probes.shortcut(blind, seeing, np.arange(4000) % 200).deviations) < 3
+    assert abs(probes.shortcut(blind, seeing, np.arange(4000) % 200).z_score) < 3
 
 
 def test_blocks_that_hold_nearly_all_are_passed_over():

@@ -48,7 +48,7 @@ def test_by_density_is_its_three_steps():
     encoded = weights.encode(KEY, pool, **OPTIONS, **options)
     density = weights.density(encoded.embeddings, pool, bandwidth=kde.scott)
     values = weights.from_density(density.log_density, pool, temperature=0.7, clip=1.5)
-    equal(found, weights.Weighing(values, *density, *encoded))
+    equal(found, weights.DensityWeights(values, *density, *encoded))
     assert found.embeddings.shape == (16, 64)  # 4 channels of 4 × 4
 
 
@@ -163,15 +163,15 @@ EVEN = small_pool((8, 8))
 def test_the_weights_that_balance_the_pseudo_groups_best_are_chosen():
     judge, reports = judged((0.9, 0.9, 0.1, 99), (0.8, 0.8, 0.8, 99)), []
     report = lambda *done: reports.append(done)
-    choice = weights.choose(KEY, EVEN, **OPTIONS, search=SEARCH, judge=judge, report=report)
-    balances = [each["balance"] for each in choice.balances]
+    choice = weights.choose(KEY, EVEN, **OPTIONS, search=SEARCH, check=judge, report=report)
+    balances = [each["evenness"] for each in choice.candidates]
     assert len(balances) == 2 * 2 * 2 and choice.best == np.argmax(balances)
-    assert [each["encoder_steps"] for each in choice.balances] == 4 * [1] + 4 * [3]
-    assert {each["bandwidth"] for each in choice.balances} == {0.2, 0.8}
-    assert {each["temperature"] for each in choice.balances} == {0.5, 1.0}
-    assert choice.objection is None and reports == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    assert choice.trials["best"].disagreeing == 0.8 and choice.trials["uniform"].counted == 99
-    best = choice.balances[choice.best]
+    assert [each["encoder_steps"] for each in choice.candidates] == 4 * [1] + 4 * [3]
+    assert {each["bandwidth"] for each in choice.candidates} == {0.2, 0.8}
+    assert {each["temperature"] for each in choice.candidates} == {0.5, 1.0}
+    assert choice.rejection is None and reports == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert choice.trials["best"].conflicting == 0.8 and choice.trials["uniform"].count == 99
+    best = choice.candidates[choice.best]
     again = weights.by_density(
         KEY,
         EVEN,
@@ -180,18 +180,18 @@ def test_the_weights_that_balance_the_pseudo_groups_best_are_chosen():
         bandwidth=functools.partial(kde.mean_distance, factor=best["bandwidth"]),
         temperature=best["temperature"],
     )
-    equal(again, choice.weighed)
+    equal(again, choice.density)
     equal(again.weights, choice.weights)
     longest = weights.encode(KEY, EVEN, **OPTIONS, steps=3)
     groups = weights.pseudo_groups(longest.embeddings, EVEN.labels, num_classes=2)
     sizes = dict(num_classes=2, num_attributes=2)
-    balance = formulas.group_balance(choice.weights, EVEN.labels, groups, **sizes)
+    balance = formulas.group_evenness(choice.weights, EVEN.labels, groups, **sizes)
     assert float(balance) == max(balances)
 
 
 def test_the_first_candidate_is_by_density_with_the_same_key():
     options = dict(layer="features", clip=1.5)
-    values, found = next(weights.candidates(KEY, EVEN, **OPTIONS, **options, search=SEARCH))
+    values, found = next(weights.density_candidates(KEY, EVEN, **OPTIONS, **options, search=SEARCH))
     assert values == dict(encoder_steps=1, bandwidth=0.2, temperature=0.5)
     bandwidth = functools.partial(kde.mean_distance, factor=0.2)
     density = dict(bandwidth=bandwidth, temperature=0.5)
@@ -212,14 +212,14 @@ def test_the_first_candidate_is_by_density_with_the_same_key():
     ],
 )
 def test_what_speaks_against_weights(plain, weighed, reason):
-    assert reason in weights.objection(weights.Trial(*plain), weights.Trial(*weighed))
+    assert reason in weights.rejection(weights.Trial(*plain), weights.Trial(*weighed))
 
 
 def test_uniform_weights_where_something_speaks_against_others():
     few = weights.Search((1,), (0.2,), (1.0,))
     judge = judged((0.9, 0.95, 0.4, 999), (0.7, 0.75, 0.55, 999))
-    choice = weights.choose(KEY, EVEN, **OPTIONS, search=few, judge=judge)
-    assert choice.weighed is None and "still lie behind" in choice.objection
+    choice = weights.choose(KEY, EVEN, **OPTIONS, search=few, check=judge)
+    assert choice.density is None and "still lie behind" in choice.rejection
     np.testing.assert_allclose(choice.weights, 1 / 8, rtol=1e-6)
 
 
@@ -235,7 +235,7 @@ def test_uniform_weights_where_something_speaks_against_others():
     ],
 )
 def test_weights_where_they_pay(plain, weighed):
-    assert weights.objection(weights.Trial(*plain), weights.Trial(*weighed)) is None
+    assert weights.rejection(weights.Trial(*plain), weights.Trial(*weighed)) is None
 
 
 # ------------------------------------------------------------------ views
@@ -258,18 +258,18 @@ def brightness(images):
 def test_groups_of_a_view_have_equal_mass():
     """Light and dark are told from each other without an error, so that the oracle is found."""
     pool, groups = lit()
-    found = weights.by_view(KEY, pool, brightness)
+    found = weights.by_features(KEY, pool, brightness)
     np.testing.assert_array_equal(found.groups.argmax(1), groups)
     np.testing.assert_allclose(found.groups.sum(1), 1, rtol=1e-5)
     oracle = weights.oracle(pool, groups, num_attributes=2)
     np.testing.assert_allclose(found.weights, oracle, rtol=0.1)
-    clipped = weights.by_view(KEY, pool, brightness, clip=1.5).weights
+    clipped = weights.by_features(KEY, pool, brightness, clip=1.5).weights
     assert float(clipped.max() * 60) <= 1.5 * (1 + 1e-5) < float(found.weights.max() * 60)
 
 
 def test_a_view_that_says_nothing_leaves_weights_alone():
     pool, _ = lit((300, 200))
-    found = weights.by_view(KEY, pool, lambda images: images[:, 0, 0] * 0)
+    found = weights.by_features(KEY, pool, lambda images: images[:, 0, 0] * 0)
     uniform = formulas.uniform(pool.labels, num_classes=2)
     np.testing.assert_allclose(found.weights, uniform, rtol=0.02)  # folds differ a little
 
@@ -279,11 +279,11 @@ def test_classes_that_share_an_attribute_are_one_block():
     pool, groups = lit((90, 60))
     labels = 2 * pool.labels + jnp.arange(150) % 2
     four = sampling.pool(pool.images, labels, num_classes=4, mean=(0.5,), std=(0.25,))
-    found = weights.by_view(KEY, four, brightness, blocks=(0, 0, 1, 1))
+    found = weights.by_features(KEY, four, brightness, blocks=(0, 0, 1, 1))
     assert found.groups.shape == (150, 2)
     oracle = weights.oracle(four, groups, num_attributes=2)
     np.testing.assert_allclose(found.weights, oracle, rtol=0.1)
-    one = weights.by_view(KEY, four, brightness, blocks=(0, 0, 0, 0)).weights
+    one = weights.by_features(KEY, four, brightness, blocks=(0, 0, 0, 0)).weights
     np.testing.assert_allclose(one, formulas.uniform(labels, num_classes=4), rtol=1e-5)
 
 
@@ -301,12 +301,12 @@ def test_classes_that_share_an_attribute_are_one_block():
 )
 def test_bad_input_of_a_view_is_refused_before_it_looks(change, error, message):
     with pytest.raises(error, match=message):
-        weights.by_view(KEY, small_pool(), never, **change)
+        weights.by_features(KEY, small_pool(), never, **change)
 
 
 def test_a_view_needs_a_sample_in_each_fold():
     with pytest.raises(ValueError, match="at least 3 samples, found 2"):
-        weights.by_view(KEY, small_pool((1, 1)), never)
+        weights.by_features(KEY, small_pool((1, 1)), never)
 
 
 def test_a_clip_below_one_is_refused_before_an_encoder_is_trained(monkeypatch):
@@ -345,7 +345,9 @@ def test_a_clip_below_one_is_refused_before_an_encoder_is_trained(monkeypatch):
             "encoder_steps of a search must have at least one value",
         ),
         (
-            lambda pool: weights.judge_by_subsets(KEY, pool, pool.labels, strategy=(), ipc=0),
+            lambda pool: weights.check_with_probe_networks(
+                KEY, pool, pool.labels, strategy=(), ipc=0
+            ),
             ValueError,
             "ipc must be at least 1, found 0",
         ),
@@ -366,12 +368,12 @@ def test_a_shortcut_is_chosen_before_anything_is_searched():
     (pool, groups), reports = lit(), []
     options = dict(
         strategy=(),
-        blind={"light": blind_features.Suspect(brightness, pixel)},
+        comparisons={"light": blind_features.Comparison(brightness, pixel)},
         report=lambda *at: reports.append(at),
     )
-    choice = weights.choose(KEY, pool, **options, judge=never)
-    assert choice.view == "light" and choice.objection is choice.weighed is None
-    assert choice.shortcuts["light"].deviations > weights.CERTAIN
+    choice = weights.choose(KEY, pool, **options, check=never)
+    assert choice.feature_names == "light" and choice.rejection is choice.density is None
+    assert choice.shortcuts["light"].z_score > weights.CERTAIN
     judged = np.argsort(np.asarray(pool.labels), kind="stable")[1::2]
     assert choice.shortcuts["light"].blind == pytest.approx(
         np.mean((groups != pool.labels)[judged])
@@ -381,9 +383,9 @@ def test_a_shortcut_is_chosen_before_anything_is_searched():
     assert reports == [(0, 3), (3, 3)]
     coins, _ = lit(dark=0.5)
     assert (
-        weights.shortcuts(KEY, coins, blind={"light": blind_features.Suspect(brightness, pixel)})[
-            "light"
-        ].deviations
+        weights.shortcuts(
+            KEY, coins, comparisons={"light": blind_features.Comparison(brightness, pixel)}
+        )["light"].z_score
         < 2
     )
 
@@ -404,18 +406,23 @@ def test_two_biases_at_once_are_undone_together():
     images = np.asarray(pool.images) * 0.6 + 90 * brighter[:, None, :, None]
     pool = pool._replace(images=jnp.asarray(images.astype(np.uint8)))
     blind = {"light": brightness, "rows": rows, "side": side}
-    blind = {name: blind_features.Suspect(view, step) for name, view in blind.items()}
-    choice = weights.choose(KEY, pool, strategy=(), blind=blind, judge=never)
-    (first, second), both = choice.seen, weights.oracle(pool, 2 * left + light, num_attributes=4)
+    blind = {name: blind_features.Comparison(view, step) for name, view in blind.items()}
+    choice = weights.choose(KEY, pool, strategy=(), comparisons=blind, check=never)
+    (first, second), both = (
+        choice.features,
+        weights.oracle(pool, 2 * left + light, num_attributes=4),
+    )
     assert {first, second} in ({"light", "side"}, {"rows", "side"})
-    assert choice.view == choice.record()["view"] == f"{first} and {second}"
+    assert choice.feature_names == choice.record()["features"] == f"{first} and {second}"
     np.testing.assert_allclose(choice.weights, both, rtol=0.25)
-    alone = weights.by_views(pool, [choice.seen["side"]])
-    np.testing.assert_allclose(alone, choice.seen["side"].weights, rtol=1e-5)
-    clipped = weights.by_views(pool, list(choice.seen.values()), clip=2.0) * pool.count[labels]
+    alone = weights.by_feature_sets(pool, [choice.features["side"]])
+    np.testing.assert_allclose(alone, choice.features["side"].weights, rtol=1e-5)
+    clipped = (
+        weights.by_feature_sets(pool, list(choice.features.values()), clip=2.0) * pool.count[labels]
+    )
     assert clipped.max() == pytest.approx(2)
     with pytest.raises(ValueError, match="at least one view shows, found none"):
-        weights.by_views(pool, [])
+        weights.by_feature_sets(pool, [])
 
 
 def test_nothing_is_compared_where_nothing_can_be_seen():
@@ -426,7 +433,7 @@ def test_nothing_is_compared_where_nothing_can_be_seen():
     )
     for pool in (one(images(8)[:19], 2), one(images(8), 1), one(images(3), 2)):
         assert weights.shortcuts(KEY, pool) == {}
-    assert weights.shortcuts(KEY, one(images(8), 2), blind={}) == {}
+    assert weights.shortcuts(KEY, one(images(8), 2), comparisons={}) == {}
 
 
 # ------------------------------------------------------------------ the judge
@@ -457,7 +464,9 @@ def knowing(answers, k, trained, tested, *, ipc=10):
 
 def judge(pool, groups, network, **options):
     options = dict(strategy=(), epochs=1) | options
-    return weights.judge_by_subsets(KEY, pool, jnp.asarray(groups), network=network, **options)
+    return weights.check_with_probe_networks(
+        KEY, pool, jnp.asarray(groups), network=network, **options
+    )
 
 
 def test_held_out_samples_are_in_no_set():
@@ -469,7 +478,7 @@ def test_held_out_samples_are_in_no_set():
     trial = judge(pool, groups, network, sets=3)(jnp.ones(240))
     jax.effects_barrier()
     held = np.unique(np.concatenate(tested))
-    assert (held < 100).sum() == 20 and len(held) == 48 and trial.counted == 20
+    assert (held < 100).sum() == 20 and len(held) == 48 and trial.count == 20
     assert len(trained) == 3 and not np.isin(np.concatenate(trained), held).any()
     assert len({tuple(sorted(each)) for each in trained}) == 3
     disagreeing = np.mean(held[held < 100] % 2)
@@ -481,7 +490,7 @@ def test_held_out_samples_are_in_no_set():
     jax.effects_barrier()
     held = np.unique(np.concatenate(tested))
     assert (held < 100).sum() == 20 and len(held) == 40  # the shares are not those of training
-    assert trial.overall == pytest.approx((140 + 100 * trial.disagreeing) / 240)
+    assert trial.overall == pytest.approx((140 + 100 * trial.conflicting) / 240)
 
 
 def test_no_class_is_held_out_whole():
@@ -499,7 +508,7 @@ def test_no_class_is_held_out_whole():
         jax.effects_barrier()
         held = np.unique(np.concatenate(tested))
         assert (np.bincount(labels[held], minlength=4) <= [0, 1, 1, 20]).all()
-        assert trial.counted >= 1
+        assert trial.count >= 1
         for one in trained:
             assert not np.isin(one, held).any()
             assert np.bincount(labels[one]).tolist() == [8] * 4
@@ -509,7 +518,7 @@ def test_nothing_is_trained_where_nobody_disagrees():
     labels, pool = numbered((5, 5))
     for network in (networks.Functions(never, never), None):
         trial = judge(pool, labels, network)(jnp.ones(10))
-        assert trial.counted == 0 and "no held-out sample" in weights.objection(trial, trial)
+        assert trial.count == 0 and "no held-out sample" in weights.rejection(trial, trial)
 
 
 @pytest.mark.parametrize("name, conflict", [("cdigits", 0.1), ("digits", None)])
@@ -528,9 +537,9 @@ def test_weights_for_coloured_digits_and_none_for_grey_ones(name, conflict):
         strategy=("crop",),
         encoder=encoder,
         search=weights.Search(encoder_steps=(60,), bandwidth=(0.2,), temperature=(0.7, 1.0)),
-        blind={"tone": blind_features.Suspect(blind_features.tone, rival)},
-        judge=functools.partial(weights.judge_by_subsets, KEY, **judging),
+        comparisons={"tone": blind_features.Comparison(blind_features.tone, rival)},
+        check=functools.partial(weights.check_with_probe_networks, KEY, **judging),
     )
-    assert (choice.weighed is None) == (conflict is None) == (choice.objection is not None)
+    assert (choice.density is None) == (conflict is None) == (choice.rejection is not None)
     if conflict is not None:
-        assert choice.trials["best"].disagreeing > choice.trials["uniform"].disagreeing + 0.2
+        assert choice.trials["best"].conflicting > choice.trials["uniform"].conflicting + 0.2

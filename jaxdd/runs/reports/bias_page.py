@@ -27,7 +27,7 @@ class Finding(NamedTuple):
     """What was found.
 
     Attributes:
-        choice: of weights for the samples; its objection is None where there is a bias.
+        choice: of weights for the samples; its rejection is None where there is a bias.
         samples: `[m]` indices of the training samples that were looked at.
         doubt: `[m]`, larger where a sample conflicts more surely; None where there is no bias.
         auc: of finding the conflicting samples by it, None where attributes are not known.
@@ -73,9 +73,11 @@ def find(
 
 
 def _doubt(choice):
-    if choice.view is not None:
-        return 1 - np.prod([1 - np.asarray(each.doubt) for each in choice.seen.values()], 0)
-    return None if choice.weighed is None else -np.asarray(choice.weighed.log_density)
+    if choice.feature_names is not None:
+        return 1 - np.prod(
+            [1 - np.asarray(each.conflict_score) for each in choice.features.values()], 0
+        )
+    return None if choice.density is None else -np.asarray(choice.density.log_density)
 
 
 def _auc(doubt, train, data):
@@ -89,8 +91,8 @@ def _auc(doubt, train, data):
 
 def headline(found: Finding) -> str:
     """Returns what was found in a few words."""
-    if found.choice.view is not None:
-        return f"a bias in the {found.choice.view} of the images"
+    if found.choice.feature_names is not None:
+        return f"a bias in the {found.choice.feature_names} of the images"
     if found.doubt is not None:
         return "a bias that is learnt before the classes"
     unseen = "" if found.choice.shortcuts else ", though no view of the images was compared"

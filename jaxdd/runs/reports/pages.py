@@ -87,9 +87,9 @@ def by_temperature(choice: Mapping[str, Any]) -> dict[str, list[float]]:
         choice: as `weights.Choice.record` has it.
     """
     lines: dict[str, list[float]] = {}
-    for each in choice["balances"]:
+    for each in choice["candidates"]:
         name = ", ".join(results.number(each[part], "g") for part in ("encoder_steps", "bandwidth"))
-        lines.setdefault(name, []).append(each["balance"])
+        lines.setdefault(name, []).append(each["evenness"])
     return lines
 
 

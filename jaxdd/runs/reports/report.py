@@ -402,7 +402,7 @@ def _records(report: Report) -> dict[str, Any]:
     stages = (*results.STAGES, "compile")
     return {
         "weights": weights,
-        "grouped": any(each.get("conflict_mass") is not None for each in weights.values()),
+        "grouped": any(each.get("conflict_weight_share") is not None for each in weights.values()),
         "choices": choices,
         "balances": {name: pages.by_temperature(choice) for name, choice in choices.items()},
         "split": any(

@@ -42,14 +42,14 @@ def by_view(pool):
 
 def seeing(pool, groups):
     own = np.array(TOLD["tone"].blocks)[np.asarray(pool.labels)]
-    seen = {"tone": weights.Seen(pool.weights, groups, own)}
+    seen = {"tone": weights.FeatureWeights(pool.weights, groups, own)}
     return weights.Choice(pool.weights, None, [], 0, {}, None, TOLD, seen)
 
 
 def by_density(pool):
-    values = dict(encoder_steps=30, bandwidth=0.2, temperature=1.0, balance=0.9)
+    values = dict(encoder_steps=30, bandwidth=0.2, temperature=1.0, evenness=0.9)
     log_density = np.asarray(pool.images).mean((1, 2, 3)) / 255
-    weighed = weights.Weighing(pool.weights, log_density, None, None, None)
+    weighed = weights.DensityWeights(pool.weights, log_density, None, None, None)
     trials = {name: weights.Trial(0.9, 0.9, 0.5, 40) for name in ("uniform", "best")}
     return weights.Choice(pool.weights, weighed, [values], 0, trials, None)
 
@@ -59,7 +59,7 @@ def unseen(pool):
 
 
 def nothing(pool):
-    return by_density(pool)._replace(weighed=None, objection="chance", shortcuts=TOLD)
+    return by_density(pool)._replace(density=None, rejection="chance", shortcuts=TOLD)
 
 
 @pytest.mark.parametrize(

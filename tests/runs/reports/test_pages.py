@@ -36,10 +36,10 @@ def test_a_picture_of_images_has_their_size_and_colours():
 
 def test_a_search_has_a_line_for_each_encoder_and_bandwidth():
     tried = [
-        dict(encoder_steps=steps, bandwidth=0.2, temperature=t, balance=balance)
+        dict(encoder_steps=steps, bandwidth=0.2, temperature=t, evenness=balance)
         for steps, t, balance in [(30, 1.0, 0.5), (30, 2.0, 0.6), (90, 1.0, 0.7)]
     ]
-    assert pages.by_temperature({"balances": tried}) == {"30, 0.2": [0.5, 0.6], "90, 0.2": [0.7]}
+    assert pages.by_temperature({"candidates": tried}) == {"30, 0.2": [0.5, 0.6], "90, 0.2": [0.7]}
 
 
 def test_means_of_scores():

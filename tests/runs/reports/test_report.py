@@ -80,8 +80,8 @@ def row(mean, seed=0, name="kde"):
         **scores,
         "weights": {
             "conflict_auc": 0.987,
-            "conflict_mass": 0.854,
-            "group_balance": 0.91,
+            "conflict_weight_share": 0.854,
+            "group_evenness": 0.91,
             "effective_sample_size": 1218.4,
         },
         "seconds": {"data": 4.25, "compile": 16.0, "embed": 9.5, "density": 2.0, "evaluate": 22.75},
@@ -204,17 +204,17 @@ def test_every_accuracy_of_the_result_is_shown(path):
     for each in json.loads(path.read_text())["rows"].values():
         for score in SCORES:
             assert f"{100 * each[score]['mean']:.1f} ± {100 * each[score]['std']:.1f}" in texts
-        assert f"{each['weights']['conflict_mass']:.2f}" in texts
+        assert f"{each['weights']['conflict_weight_share']:.2f}" in texts
 
 
 @pytest.mark.parametrize("uniform", [True, False])
 def test_a_choice_of_weights_is_told(tmp_path, uniform):
     values = [
-        dict(encoder_steps=30, bandwidth=0.2, temperature=t, balance=b)
+        dict(encoder_steps=30, bandwidth=0.2, temperature=t, evenness=b)
         for t, b in ((0.7, 0.62), (1.0, 0.93))
     ]
-    trial = dict(overall=0.953, agreeing=0.991, disagreeing=0.127, counted=641)
-    chosen = dict(uniform=uniform, best=values[1], balances=values, trials={"best": trial})
+    trial = dict(overall=0.953, aligned=0.991, conflicting=0.127, count=641)
+    chosen = dict(uniform=uniform, best=values[1], candidates=values, trials={"best": trial})
     rows = {"none": row(0.3), "auto": {**row(0.9), "choice": chosen}}
     files.write_json(tmp_path / "result.json", {"rows": rows})
     texts = Page(report.render(report.read(tmp_path / "result.json"))).texts
@@ -222,7 +222,7 @@ def test_a_choice_of_weights_is_told(tmp_path, uniform):
     (told,) = (text for text in texts if text.startswith("The pseudo-groups"))
     assert "30 steps" in told and "temperature 1." in told
     assert ("Uniform weights were kept" in told) == uniform
-    chosen["objection"] = "could not be judged: 1 held-out samples disagree"
+    chosen["rejection"] = "could not be judged: 1 held-out samples disagree"
     files.write_json(tmp_path / "result.json", {"rows": rows})
     page = Page(report.render(report.read(tmp_path / "result.json"))).texts
     assert any("were kept: could not be judged: 1" in text for text in page) == uniform
@@ -233,23 +233,23 @@ def test_a_choice_of_weights_is_told(tmp_path, uniform):
 
 def test_the_view_that_shows_a_bias_is_told(tmp_path):
     """What it and the patches got wrong; no search and no trials, for there were none."""
-    found = {"tone": dict(blocks=[0, 1, 1], blind=0.053, seeing=0.104, deviations=22.31)}
-    chosen = dict(uniform=False, best=None, balances=[], trials={}, objection=None)
-    rows = {"auto": {**row(0.9), "choice": chosen | dict(view="tone", shortcuts=found)}}
+    found = {"tone": dict(blocks=[0, 1, 1], blind=0.053, baseline=0.104, z_score=22.31)}
+    chosen = dict(uniform=False, best=None, candidates=[], trials={}, rejection=None)
+    rows = {"auto": {**row(0.9), "choice": chosen | dict(features="tone", shortcuts=found)}}
     files.write_json(tmp_path / "result.json", {"rows": rows})
     texts = Page(report.render(report.read(tmp_path / "result.json"))).texts
     assert {"tone", "2", "5.3", "10.4", "+22.3"} <= set(texts)
     assert any(text.startswith("Tone, which cannot draw the object") for text in texts)
-    assert not any("pseudo-groups" in text or "disagreeing" in text for text in texts)
+    assert not any("pseudo-groups" in text or "conflicting" in text for text in texts)
 
 
 @pytest.mark.parametrize(
     "part, value, message",
     [
         ("shortcuts", {"tone": {}}, "shortcuts must hold blind, blocks, deviations"),
-        ("view", "tone", "view must be of shortcuts, found 'tone'"),
+        ("features", "tone", "view must be of shortcuts, found 'tone'"),
         ("trials", {}, "trials must hold best"),
-        ("balances", [{}], "best and balances must hold balance, bandwidth"),
+        ("candidates", [{}], "best and balances must hold balance, bandwidth"),
         ("best", 3, "best and balances must hold balance, bandwidth"),
     ],
 )
@@ -258,7 +258,7 @@ def test_a_damaged_choice_is_named(tmp_path, part, value, message):
     choice = {
         "uniform": False,
         "best": tried,
-        "balances": [tried],
+        "candidates": [tried],
         "trials": {"best": dict.fromkeys(results.TRIAL, 1)},
     }
     for changed in ({}, {part: value}):
@@ -343,7 +343,7 @@ def test_no_string_of_a_result_is_markup(tmp_path):
     """Whatever a result names, in text and in attributes, is shown letter by letter."""
     trial = dict.fromkeys(results.TRIAL, 0.5)
     tried = dict.fromkeys(results.TRIED, EVIL)
-    choice = dict(uniform=True, best=tried, balances=[tried], trials={"best": trial, EVIL: trial})
+    choice = dict(uniform=True, best=tried, candidates=[tried], trials={"best": trial, EVIL: trial})
     hostile = {"device": EVIL, "date": EVIL, "versions": {EVIL: EVIL}, "seconds": {"data": EVIL}}
     config = {"dataset": EVIL, "command": EVIL, EVIL: EVIL, "ipc": EVIL, "seed": [EVIL]}
     rows = {EVIL: {**row(0.5), **hostile, "config": config, "choice": choice}}
