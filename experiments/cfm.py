@@ -156,7 +156,7 @@ class Bench:
         given: dict[str, Any] = dict(method=course, sampler=SAMPLER, steps=LESSONS, chunk_length=50)
         *_, (_, state, _) = methods.run(self.keys[2], state, pool, **given)
         log(f"{self.name} teacher {kind}")
-        return training.joined(state)
+        return training.merge_params(state)
 
     def images(self, name: str) -> jax.Array:
         """A set `[k, ipc, h, w, c]`."""
@@ -206,7 +206,9 @@ class Bench:
         if protocol == "plain":
             return evaluate.summary(evaluate.evaluate(keys, STUDENT, images, self.task, **given))
         params = self.teacher("kde" if "kde" in name else None)
-        given |= dict(train=teachers.soft, teacher=teachers.Teacher(params, TEACHER))
+        given |= dict(
+            train=teachers.train_on_soft_labels, teacher=teachers.Teacher(params, TEACHER)
+        )
         return evaluate.summary(evaluate.evaluate(keys, TEACHER, images, self.task, **given))
 
     def judged(self) -> dict[str, dict[str, float]]:

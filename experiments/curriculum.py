@@ -10,7 +10,7 @@ best epoch by the test set, where this has the last. With `--budget 9m` it stops
 and goes on when it is run again, until it ends with exit code 0.
 
 Networks that learn hard labels are ConvNets with instance norm; those of soft labels are that of
-the teacher, which is the same for all sets (`teachers.soft`). Three networks each, one set; the
+the teacher, which is the same for all sets (`teachers.train_on_soft_labels`). Three networks each, one set; the
 random subset under the same labels says how much is the teacher's.
 
 Expected before the run, after `experiments.cfm` had shown the same at a quarter of the pixels: by

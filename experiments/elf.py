@@ -91,7 +91,7 @@ def prepared(data_dir: pathlib.Path | None) -> tuple[Any, dict[str, Any], dict[s
     _log("distilled")
     teach = jax.jit(
         functools.partial(
-            teachers.teach,
+            teachers.train_teacher,
             network=judge,
             sampler=functools.partial(sampling.weighted_batch, size=20),
             steps=300,
@@ -136,11 +136,11 @@ def scored(
             images, given, extra = sets[which], {}, None
             train: Callable[..., Any] = training.train
             if protocol == "kd":
-                train, given = teachers.distilled, {"teacher": known[teacher]}
+                train, given = teachers.train_on_logits, {"teacher": known[teacher]}
             if protocol == "elf":
                 flat = images.reshape(-1, *images.shape[2:])
                 train = ELF[name]
-                given = {"features": jax.jit(elf.features)(known[teacher], flat)}
+                given = {"features": jax.jit(elf.teacher_features)(known[teacher], flat)}
                 extra = elf.extra_bytes(given["features"], known[teacher])
             found = evaluate.evaluate(
                 keys, judge, images, task, train=train, epochs=EPOCHS, **given

@@ -160,7 +160,7 @@ def extractors(bench: cfm.Bench) -> dict[str, list[Any]]:
     first = sampling.take(bench.pool, jnp.zeros(1, int))
     keys = jax.random.split(bench.keys[2], 3)
     given: dict[str, Any] = dict(sampler=LESSON, steps=300, strategy=bench.task.strategy)
-    teach = jax.jit(lambda key, pool: teachers.teach(key, cfm.STUDENT, pool, **given))
+    teach = jax.jit(lambda key, pool: teachers.train_teacher(key, cfm.STUDENT, pool, **given))
     return {
         "random": [cfm.STUDENT.init(key, first) for key in keys],
         "trained": [teach(bench.keys[1], bench.pool).params],

@@ -4,7 +4,7 @@
 
 Five ways to the half-width of the insensitive tube, all else (kernel, box, samples) the same:
 
-* likelihood: `jaxdd.runs.regression.WorkingLikelihoodSVR`, three passes over training residuals;
+* likelihood: `jaxdd.svr.WorkingLikelihoodSVR`, three passes over training residuals;
 * leave-one-out: the same from leave-one-out residuals of kernel ridge regression;
 * cherkassky-ma: 3 s √(log n / n), with the noise s from residuals of three nearest neighbours (of
   least squares where the kernel is linear), corrected for their degrees of freedom;
@@ -42,9 +42,9 @@ from sklearn import datasets, linear_model, model_selection, neighbors, svm
 
 from experiments.tools.budget import deadline, seconds
 from experiments.tools.grid import RESULTS
+from jaxdd import svr
 from jaxdd.data import files
 from jaxdd.runs import old_results as results
-from jaxdd.runs import regression
 
 METHODS = ("likelihood", "leave-one-out", "cherkassky-ma", "cross-validation", "fixed")
 OURS = METHODS[:2]
@@ -147,7 +147,7 @@ def fitted(method: str, features: np.ndarray, targets: np.ndarray, **options: An
     """The regression with the half-width of a method."""
     if method in OURS:
         kind = "training" if method == "likelihood" else method
-        known = regression.WorkingLikelihoodSVR(residuals=kind, **options)
+        known = svr.WorkingLikelihoodSVR(residuals=kind, **options)
         return known.fit(features, targets).svr_
     box = float(np.quantile(np.abs(targets - np.median(targets)), 0.95))
     model = svm.SVR(C=box, **options)

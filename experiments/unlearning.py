@@ -22,9 +22,9 @@ def cells(preset: str) -> list[grid.Cell]:
     return [
         grid.Cell("cmnist", row, make(preset=preset, conflict=0.05, ipc=ipc, training=training))
         for ipc in (10, 50)
-        for training in ("plain", "lff", "selecmix")
+        for training in ("standard", "lff", "selecmix")
         for row in ("random", "none", "kde", "oracle")
-        if ipc == 10 or training == "plain" or row in ("random", "none")
+        if ipc == 10 or training == "standard" or row in ("random", "none")
     ]
 
 

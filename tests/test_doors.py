@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxdd import evaluate, kde, kernel_sums, sampling, tasks
+from jaxdd import evaluate, kde, kernel_sums, sampling
 from jaxdd.data import datasets
 from jaxdd.weights import formulas
 
@@ -61,7 +61,7 @@ def drawn(**given):
 
 
 def asked(**given):
-    found = tasks.task(**given)
+    found = evaluate.task(**given)
     return found.mean, found.std, found.labels
 
 

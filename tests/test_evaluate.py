@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -5,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import evaluate, networks, tasks
+from jaxdd import augment, evaluate, networks
 
 KEY = jax.random.key(0)
 NETWORK = networks.ConvNet(num_classes=2, width=4, depth=1)
@@ -63,7 +64,7 @@ def test_without_attributes_only_accuracy_is_known():
 def test_a_network_learns_the_stripes_and_the_random_labels_it_is_given():
     images, labels = stripes(16)
     test_images, test_labels = stripes(40, seed=1)
-    task = tasks.task(test_images, test_labels, num_classes=2, strategy=(), **STATISTICS)
+    task = evaluate.task(test_images, test_labels, num_classes=2, strategy=(), **STATISTICS)
     images = jnp.asarray((images / 255.0 - 0.5) / 0.25)
     scores = jax.jit(
         lambda keys, labels: evaluate.evaluate(
@@ -78,7 +79,9 @@ def test_a_network_learns_the_stripes_and_the_random_labels_it_is_given():
 
 def test_seeds_are_those_of_single_runs():
     images, labels = stripes(8)
-    task = tasks.task(images, labels, labels, [0, 1], num_classes=2, num_attributes=2, **STATISTICS)
+    task = evaluate.task(
+        images, labels, labels, [0, 1], num_classes=2, num_attributes=2, **STATISTICS
+    )
     score = functools.partial(
         evaluate.evaluate,
         network=NETWORK,
@@ -111,7 +114,7 @@ def test_prediction_does_not_depend_on_its_batch():
 def test_classes_in_turn_need_no_labels_and_the_strategy_is_that_of_the_task():
     """`[k, ipc, …]` is `[k · ipc, …]` with labels 0, 0, 0, 1, 1, 1, whatever these are called."""
     images, labels = stripes(6)
-    task = tasks.task(images, labels, num_classes=2, strategy=("crop",), **STATISTICS)
+    task = evaluate.task(images, labels, num_classes=2, strategy=("crop",), **STATISTICS)
     by_class = jnp.asarray(images[np.argsort(labels, kind="stable")] / 255.0).reshape(2, 3, 8, 8, 1)
     given = []
 
@@ -134,7 +137,7 @@ def test_classes_in_turn_need_no_labels_and_the_strategy_is_that_of_the_task():
 def test_equal_options_and_new_values_are_one_program():
     """A learning rate that is an array is a value; a number is part of the program."""
     images, labels = stripes(6)
-    task = tasks.task(images, labels, num_classes=2, strategy=(), **STATISTICS)
+    task = evaluate.task(images, labels, num_classes=2, strategy=(), **STATISTICS)
     programs = []
 
     def train(key, network, images, labels, *, learning_rate, strategy, epochs):
@@ -150,7 +153,7 @@ def test_equal_options_and_new_values_are_one_program():
 
 def test_a_set_or_network_of_other_classes_is_refused():
     images, labels = stripes(6)
-    task = tasks.task(images, labels, num_classes=2, **STATISTICS)
+    task = evaluate.task(images, labels, num_classes=2, **STATISTICS)
     with pytest.raises(ValueError, match=r"k = 2 classes, or come with labels.*\(6, 8, 8, 1\)"):
         evaluate.evaluate(KEY[None], NETWORK, jnp.zeros((6, 8, 8, 1)), task)
     with pytest.raises(ValueError, match=r"k = 2 classes.*\(3, 2, 8, 8, 1\)"):
@@ -217,7 +220,7 @@ def test_what_cannot_be_predicted_is_refused(images, change, error, message):
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(change, error, message):
-    task = tasks.task(FLAT.astype(np.uint8), LABELS, num_classes=2, **STATISTICS)
+    task = evaluate.task(FLAT.astype(np.uint8), LABELS, num_classes=2, **STATISTICS)
     sound = dict(keys=KEY[None], network=NETWORK, images=FLAT, task=task, labels=LABELS)
     with pytest.raises(error, match=message):
         evaluate.evaluate(**(sound | change))
@@ -232,3 +235,66 @@ def test_a_summary_is_mean_deviation_and_number():
     one = evaluate.summary(jax.tree.map(lambda each: each[:1], scores))
     alone = {"mean": pytest.approx(0.1), "std": 0.0, "n": 1, "each": [pytest.approx(0.1)]}
     assert one["conflicting"] == alone
+
+
+TEST_IMAGES, TEST_LABELS = np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 1, 1, 0])
+TASK_OPTIONS = dict(num_classes=2, num_attributes=3, mean=(0.5,), std=(0.25,))
+
+
+def test_a_task_is_a_tree_of_arrays_whose_sizes_are_static():
+    task = evaluate.task(
+        TEST_IMAGES, TEST_LABELS, [2, 0, 1, 1], [2, 0], strategy=["crop"], **TASK_OPTIONS
+    )
+    traces = []
+
+    @jax.jit
+    def same(task):
+        traces.append((task.num_classes, task.num_attributes, task.strategy))
+        return task
+
+    for _ in range(2):
+        found = same(task)
+    assert traces == [(2, 3, ("crop",))]
+    for field in ("images", "labels", "attributes", "aligned", "mean", "std"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(task, field))
+    assert found.labels.dtype == np.int32 and found.images.dtype == np.uint8
+
+
+def test_what_is_not_known_is_none():
+    task = evaluate.task(TEST_IMAGES, TEST_LABELS, num_classes=2, mean=(0.5,), std=(0.25,))
+    assert task.attributes is None and task.aligned is None and task.num_attributes == 0
+    assert task.strategy == augment.OPERATIONS
+    assert dataclasses.replace(task, strategy=()).strategy == ()
+
+
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        (
+            dict(images=TEST_IMAGES / 255),
+            TypeError,
+            "test images must be uint8, 0..255, found float",
+        ),
+        (dict(images=TEST_IMAGES[0]), ValueError, r"\[n, h, w, c\] with n ≥ 1, found \(2, 2, 1\)"),
+        (dict(images=TEST_IMAGES[:0]), ValueError, r"n ≥ 1, found \(0, 2, 2, 1\)"),
+        (dict(mean=(0.5, 0.5)), ValueError, "one entry for each of the 1 channels"),
+        (dict(std=(0.0,)), ValueError, "std must be positive"),
+        (
+            dict(labels=TEST_LABELS[:3]),
+            ValueError,
+            r"labels must have the shape \(4,\), found \(3,\)",
+        ),
+        (dict(labels=TEST_LABELS * 1.0), TypeError, "test labels must be integers, found float64"),
+        (dict(labels=TEST_LABELS + 1), ValueError, r"test labels must lie in 0\.\.1, found 1\.\.2"),
+        (dict(attributes=TEST_LABELS - 1), ValueError, r"attributes must lie in 0\.\.2, found -1"),
+        (dict(labels=TEST_LABELS[:, None]), ValueError, r"labels must have .* found \(4, 1\)"),
+        (dict(mean=(127.0,)), ValueError, r"mean must be that of pixels on the scale \[0, 1\]"),
+        (dict(attributes=TEST_LABELS, num_attributes=0), ValueError, "num_attributes .* found 0"),
+        (dict(strategy="flip"), TypeError, "sequence of names, found the string 'flip'"),
+        (dict(aligned=[0, 3]), ValueError, r"aligned must lie in 0\.\.2, found 0\.\.3"),
+        (dict(aligned=[0, 1, 2]), ValueError, r"aligned must have the shape \(2,\), found \(3,\)"),
+    ],
+)
+def test_task_checks_its_arguments(change, error, message):
+    with pytest.raises(error, match=message):
+        evaluate.task(**(dict(images=TEST_IMAGES, labels=TEST_LABELS) | TASK_OPTIONS | change))

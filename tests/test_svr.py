@@ -13,7 +13,7 @@ from sklearn.utils import estimator_checks
 from experiments import svr as experiment
 from jaxdd import svr
 from jaxdd.data import files
-from jaxdd.runs.regression import WorkingLikelihoodSVR
+from jaxdd.svr import WorkingLikelihoodSVR
 
 SETS = np.random.default_rng(0).standard_t(4, (1000, 30)).astype(np.float32)
 many = jax.jit(jax.vmap(svr.fit))

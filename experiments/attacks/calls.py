@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from experiments.attacks import laboratory as lab
-from jaxdd import evaluate, kde, networks, sampling, tasks, training
+from jaxdd import evaluate, kde, networks, sampling, training
 from jaxdd.data import datasets
 from jaxdd.runs.folder import store
 from jaxdd.training import debiased
@@ -59,7 +59,7 @@ def _trained(train, images, labels, **schedule):
 
 
 def _evaluated(images, test, labels, attributes):
-    task = tasks.task(test, labels, attributes, aligned=ALIGNED, **GROUPS, **MOMENTS)
+    task = evaluate.task(test, labels, attributes, aligned=ALIGNED, **GROUPS, **MOMENTS)
     keys = jax.random.split(KEY, 1)
     found = evaluate.evaluate(keys, NETWORK, images, task, epochs=1)
     return found.accuracy
@@ -144,8 +144,8 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         functools.partial(_initial, sampling.initial_real),
         dict(weights=WEIGHTS, ipc=2),
     ),
-    "tasks.task": (
-        lambda **given: tasks.task(**given).std,
+    "evaluate.task": (
+        lambda **given: evaluate.task(**given).std,
         dict(
             images=IMAGES,
             labels=LABELS,

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdd import augment, evaluate, kde, methods, networks, sampling, tasks
+from jaxdd import augment, evaluate, kde, methods, networks, sampling
 from jaxdd.devices import parallel
 from jaxdd.methods import cfm
 from jaxdd.weights import contrastive
@@ -198,7 +198,7 @@ def evaluation(sizes: Sizes) -> Work:
     images = jax.random.normal(jax.random.key(1), (sizes.classes, sizes.ipc, *_shape(sizes)))
     labels = jnp.arange(sizes.classes).repeat(sizes.ipc)
     pool, network = _pool(sizes, sizes.test), networks.ConvNet(sizes.classes, sizes.width)
-    task = tasks.task(
+    task = evaluate.task(
         pool.images, pool.labels, num_classes=sizes.classes, mean=pool.mean, std=pool.std
     )
 

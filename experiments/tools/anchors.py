@@ -104,7 +104,7 @@ def _surest(key, index, label, pool, teacher, crops, least, size):
     image = sampling.take(pool, index)
     patches = jax.vmap(lambda key: _crop(key, image, least, size))(jax.random.split(key, crops))
     logits = networks.outputs(teacher.network, teacher.params, _amid_zeros(patches, image)).logits
-    losses = training.entropies(logits, jnp.full(crops, label))
+    losses = training.cross_entropies(logits, jnp.full(crops, label))
     return patches[losses.argmin()], losses.min()
 
 

@@ -82,7 +82,7 @@ def crossfit(
     for each in (network, asked):
         networks.check_classes(each, sampling.take(pool, pool.order[:1]), pool.num_classes)
     truncate = functools.partial(debiased.generalised_cross_entropy, q=q)
-    loss = training.entropies if q == 0 else truncate
+    loss = training.cross_entropies if q == 0 else truncate
     method = experts.supervised_training(network, optimizer, strategy=strategy, loss=loss)
     sampler = functools.partial(
         sampling.weighted_batch, size=max(1, batch_size // pool.num_classes)
@@ -118,7 +118,7 @@ def _scores(key, pool, rest, pair, method, sampler):
         return method.step(key_step, descent, sampler(key_draw, rest))[0]
 
     def says(descent, indices):
-        params = training.joined(descent)
+        params = training.merge_params(descent)
         logits = lambda i: networks.outputs(asked, params, sampling.take(pool, i)).logits
         return jax.nn.log_softmax(microbatch.apply(logits, indices, max_images=500))
 

@@ -30,7 +30,7 @@ def used(config: Mapping[str, Any], rows: tuple[str, ...]) -> list[str]:
     found += ["weights"] * bool(_WEIGHTED & {*rows}) + ["encoder"] * bool(_ENCODED & {*rows})
     found += ["fairdd"] * ("fairdd" in rows)
     found += ["idc"] * (asked.formation > 1) + ["dream"] * (asked.candidates is not None)
-    found += [] if asked.training == "plain" else [asked.training]
+    found += [] if asked.training == "standard" else [asked.training]
     return list(dict.fromkeys([*found, *_of_data(config["dataset"]), "jaxdd"]))
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdd import _checks, augment, sampling, tasks
+from jaxdd import _checks, augment, evaluate, sampling
 from jaxdd.data import bias, files, folders
 
 _MOST_ATTRIBUTES = 2**16  # tables have a column for each
@@ -225,13 +225,13 @@ def pool(
     )
 
 
-def task(benchmark: Benchmark) -> tasks.Task:
+def task(benchmark: Benchmark) -> evaluate.Task:
     """Puts the test set on the device, with what networks need to be trained for it and scored.
 
     Args:
         benchmark: the data.
     """
-    return tasks.task(
+    return evaluate.task(
         *benchmark.test,
         benchmark.aligned,
         num_classes=benchmark.num_classes,

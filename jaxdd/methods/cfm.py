@@ -207,7 +207,7 @@ def curriculum_matching(
 
         def objective(images):
             logits, labels, own = look(key, guide.params, images, classes, k)
-            entropy = training.entropies(logits, labels).mean()
+            entropy = training.cross_entropies(logits, labels).mean()
             before = jax.lax.stop_gradient(state.finished)
             reached = tuple(map(spectral.merge, before, own)) if cumulative else own
             real = guide.real if parts == 1 else tuple(map(_present, guide.real, reached))

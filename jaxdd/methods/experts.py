@@ -115,12 +115,12 @@ def supervised_training(
     optimizer: optax.GradientTransformation,
     *,
     strategy: augment.Strategy = augment.OPERATIONS,
-    loss: Callable[[jax.Array, jax.Array], jax.Array] = training.entropies,
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = training.cross_entropies,
 ) -> protocol.Method:
     """The training of a teacher as a method, for `methods.run`, which can stop and go on.
 
-    Its `init` takes fresh parameters in the place of images, its state is a `training.Descent`, and
-    `training.joined` gives the parameters that it came to.
+    Its `init` takes fresh parameters in the place of images, its state is a `training.TrainState`, and
+    `training.merge_params` gives the parameters that it came to.
 
     Args:
         network: of the teacher.
@@ -134,4 +134,4 @@ def supervised_training(
         descent, loss = update(key, descent, batch)
         return descent, {"loss": loss}
 
-    return protocol.Method(lambda params: training.begin(params, optimizer), step)
+    return protocol.Method(lambda params: training.init_state(params, optimizer), step)

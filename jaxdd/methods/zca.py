@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdd import _checks, sampling, tasks
+from jaxdd import _checks, evaluate, sampling
 from jaxdd.methods import spectral
 
 LARGEST = 4096
@@ -145,7 +145,7 @@ def whitened_pool(pool: sampling.Pool, whitening: Whitening | None) -> sampling.
     return pool._replace(images=images, **moments)
 
 
-def whitened_task(task: tasks.Task, whitening: Whitening | None) -> tasks.Task:
+def whitened_task(task: evaluate.Task, whitening: Whitening | None) -> evaluate.Task:
     """Returns a task whose test images are whitened, in float32.
 
     Raises:

@@ -106,7 +106,7 @@ class DM:
     """Epochs of each evaluation network."""
     eval_seeds: int | None = None
     """Number of networks a set is evaluated with."""
-    training: Literal["plain", "lff", "selecmix"] = "plain"
+    training: Literal["standard", "lff", "selecmix"] = "standard"
     """How they train: as usual, or unlearning a bias by LfF or SelecMix."""
     score_every: int | None = None
     """Steps after which the set is scored on the way, for the report; by default only at the end.

@@ -86,7 +86,7 @@ def learning_from_failure(
         strategy: of augmentation; () for none.
         batch_size: as in `training.train`.
         epochs: as in `training.train`.
-        **schedule: of `training.optimizer`.
+        **schedule: of `training.sgd`.
 
     Source: Nam et al., "Learning from Failure" (NeurIPS 2020).
     """
@@ -107,7 +107,7 @@ def learning_from_failure(
         total = jnp.sum((trap + weights * each[1]) * present) / present.sum()
         return total, averages
 
-    images, labels = training.labelled_for(network, images, labels)
+    images, labels = training.check_labelled(images, labels, network=network)
     return _two_networks(
         key,
         network,
@@ -148,7 +148,7 @@ def selective_mixup(
         strategy: of augmentation; () for none.
         batch_size: as in `training.train`.
         epochs: as in `training.train`.
-        **schedule: of `training.optimizer`.
+        **schedule: of `training.sgd`.
 
     Source: Hwang et al., "SelecMix: Debiased Learning by Contradicting-pair Sampling" (NeurIPS
     2022), without the contrastive loss of its biased network.
@@ -158,7 +158,7 @@ def selective_mixup(
         views, own, present = batch.views, batch.labels, batch.present
         features, logits = networks.outputs(network, params[0], views)
         trap = generalised_cross_entropy(logits, own)
-        partner = contradicting(batch.key, jax.lax.stop_gradient(features), own, present)
+        partner = contradicting_partners(batch.key, jax.lax.stop_gradient(features), own, present)
         share = jax.random.uniform(jax.random.fold_in(batch.key, 1), own.shape)
         column = share[:, None, None, None]
         mixture = column * views + (1 - column) * views[partner]
@@ -169,7 +169,7 @@ def selective_mixup(
         ours = share * each[0] + (1 - share) * each[1]
         return jnp.sum((trap + ours) * present) / present.sum(), None
 
-    images, labels = training.labelled_for(network, images, labels)
+    images, labels = training.check_labelled(images, labels, network=network)
     return _two_networks(
         key,
         network,
@@ -184,7 +184,7 @@ def selective_mixup(
     )
 
 
-def contradicting(
+def contradicting_partners(
     key: jax.Array, features: jax.Array, labels: jax.Array, present: jax.Array
 ) -> jax.Array:
     """Returns for each sample the index `[n]` of one that contradicts the bias in `features`.
@@ -200,7 +200,7 @@ def contradicting(
 
     >>> features = jnp.array([[1., 0.], [.8, .6], [0., 1.], [.6, .8]])
     >>> labels, present = jnp.array([0, 0, 0, 1]), jnp.ones(4)
-    >>> found = lambda i: contradicting(jax.random.key(i), features, labels, present)
+    >>> found = lambda i: contradicting_partners(jax.random.key(i), features, labels, present)
     >>> sorted({int(found(i)[0]) for i in range(9)})
     [2, 3]
     """
@@ -219,7 +219,7 @@ def _two_networks(
     key, network, images, labels, loss, memory, *, strategy, batch_size, epochs, **schedule
 ):
     """Trains (biased, ours) by `loss(params, batch) -> (loss, memory)` and returns ours."""
-    optimizer = training.optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
+    optimizer = training.sgd(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     key_init, key_train = jax.random.split(key)
     params = tuple(networks.init_params(k, network, images[:1]) for k in jax.random.split(key_init))
 
@@ -232,7 +232,7 @@ def _two_networks(
         step, state = optimizer.update(slope, state, params)
         return optax.apply_updates(params, step), state, memory
 
-    carry = training.loop(
+    carry = training.run_epochs(
         key_train,
         update,
         (params, optimizer.init(params), memory),
@@ -244,7 +244,7 @@ def _two_networks(
 
 
 TRAININGS = {
-    "plain": training.train,
+    "standard": training.train,
     "lff": learning_from_failure,
     "selecmix": selective_mixup,
 }

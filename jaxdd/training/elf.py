@@ -11,7 +11,7 @@ where CE_c is over the channels of every pixel. The test is `h(f(x))`, without a
 The features come from a ConvNet that saw *all* real data. They are information beside the set,
 usually more than it: `extra_bytes` counts it, and belongs next to every score, with the scores that
 the same features give with real images or noise in the place of the set, and those of
-`teachers.distilled`.
+`teachers.train_on_logits`.
 
 Source: Zhao et al., arXiv 2312.05598.
 """
@@ -60,7 +60,7 @@ def split_point(network: networks.Network) -> int:
     )
 
 
-def shape_of(network: Any, images: jax.Array, *, split: int | None = None) -> tuple[int, ...]:
+def front_shape(network: Any, images: jax.Array, *, split: int | None = None) -> tuple[int, ...]:
     """Returns the shape `(h, w, c)` that a network's front gives, without computing anything.
 
     Args:
@@ -85,7 +85,7 @@ def _checked_split(network, split):
     return split
 
 
-def features(
+def teacher_features(
     teacher: teachers.Teacher, images: jax.Array, *, split: int | None = None
 ) -> jax.Array:
     """Returns the teacher's features `[m, h, w, c]` of images as they are, not augmented.
@@ -140,14 +140,14 @@ def train(
         network: that can be applied in `networks.count_parts`.
         images: `[m, h, w, c]`, normalised.
         labels: `[m]`.
-        features: `[m, h', w', c']` of the same images in the same order, from `features`.
+        features: `[m, h', w', c']` of the same images in the same order, from `teacher_features`.
         split: parts of the front; `split_point` by default.
         terms: of the loss, out of front, rear and task.
         matching: distance of the front to the features, of each image.
         epochs: as in `training.train`.
         batch_size: as in `training.train`.
         strategy: of augmentation; () for none.
-        **schedule: of `training.optimizer`.
+        **schedule: of `training.sgd`.
 
     Raises:
         TypeError: as in `training.train`.
@@ -155,12 +155,12 @@ def train(
             another number of images, another shape than that of the front, or (where they are
             concrete) not finite.
     """
-    images, labels = training.labelled_for(network, images, labels)
+    images, labels = training.check_labelled(images, labels, network=network)
     split = _checked_split(network, split)
     if not terms or set(terms) - set(TERMS["front-rear-task"]):
         raise ValueError(f"terms must be some of front, rear and task, found {terms}")
     features = _checks.finite("features", _checks.floating("features", features))
-    expected = (len(images), *shape_of(network, images, split=split))
+    expected = (len(images), *front_shape(network, images, split=split))
     if features.shape != expected:
         raise ValueError(
             f"features must be {expected}, those of this set as the network's front gives them, "
@@ -176,11 +176,11 @@ def train(
         return training.weighted_mean(jnp.stack([*each.values()]).sum(0), present), params
 
     size: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size)
-    descent = training.optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
+    descent = training.sgd(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     key_init, key_train = jax.random.split(key)
     params = networks.init_params(key_init, network, images[:1])
     size |= dict(num_samples=len(labels))
-    return training.descend(key_train, params, loss, optimizer=descent, **size)
+    return training.minimize(key_train, params, loss, optimizer=descent, **size)
 
 
 def losses(
@@ -214,7 +214,7 @@ def losses(
     for name, entering in (("rear", lambda: features), ("task", lambda: seen)):
         if name in terms:
             output, params = networks.apply_in_training(network, params, entering(), start=split)
-            found[name] = training.entropies(output.logits, labels)
+            found[name] = training.cross_entropies(output.logits, labels)
     return found, params
 
 

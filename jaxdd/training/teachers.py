@@ -5,8 +5,8 @@ of the plain one, and the same training on real images or noise, beside it.
 
 | training | loss on a view x of a sample | source |
 | --- | --- | --- |
-| `distilled` | cross-entropy + T² KL(teacher(x), student(x)), T = 4 | Hinton et al., 2015 |
-| `soft` | KL(teacher(x), student(x)) at T = 20, x mixed by CutMix; no labels | Bo et al., 2025 |
+| `train_on_logits` | cross-entropy + T² KL(teacher(x), student(x)), T = 4 | Hinton et al., 2015 |
+| `train_on_soft_labels` | KL(teacher(x), student(x)) at T = 20, x mixed by CutMix; no labels | Bo et al., 2025 |
 
 Both take what `training.train` takes, besides the teacher, and stand in for it.
 """
@@ -39,7 +39,7 @@ class Teacher:
     network: networks.Network
 
 
-def teach(
+def train_teacher(
     key: jax.Array,
     network: networks.Network,
     pool: sampling.Pool,
@@ -61,13 +61,13 @@ def teach(
         sampler: class-balanced batches with weights, which the cross-entropy is weighed by.
         steps: updates; the learning rate is divided by ten halfway.
         strategy: of augmentation, drawn for each image; () for none.
-        **schedule: learning rate, momentum and weight decay of `training.optimizer`.
+        **schedule: learning rate, momentum and weight decay of `training.sgd`.
 
     Raises:
         ValueError: less than one step, or a network of other classes.
     """
     steps = _checks.count("steps", steps)
-    optimizer = training.optimizer(1, epochs=steps, batch_size=1, **schedule)
+    optimizer = training.sgd(1, epochs=steps, batch_size=1, **schedule)
     key_network, key_train = jax.random.split(key)
     first = sampling.take(pool, jnp.zeros(1, int))
     networks.check_classes(network, first, pool.num_classes)
@@ -77,12 +77,12 @@ def teach(
         key_draw, key_augment = jax.random.split(key)
         return advance(key_augment, descent, sampler(key_draw, pool))[0], None
 
-    descent = training.begin(networks.init_params(key_network, network, first), optimizer)
+    descent = training.init_state(networks.init_params(key_network, network, first), optimizer)
     descent, _ = jax.lax.scan(update, descent, jax.random.split(key_train, steps))
-    return Teacher(training.joined(descent), network)
+    return Teacher(training.merge_params(descent), network)
 
 
-def batch_update(network, optimizer, strategy, loss=training.entropies):
+def batch_update(network, optimizer, strategy, loss=training.cross_entropies):
     """One update on a batch of real images, and the loss before it."""
 
     def update(key, descent, batch):
@@ -95,7 +95,7 @@ def batch_update(network, optimizer, strategy, loss=training.entropies):
             each = loss(found.logits, jnp.arange(k).repeat(b))
             return training.weighted_mean(each, batch.weights.ravel()), params
 
-        return training.advance(descent, mean, optimizer)
+        return training.update_state(descent, mean, optimizer)
 
     return update
 
@@ -106,7 +106,7 @@ def num_bytes(teacher: Teacher) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
-def divergences(teacher: jax.Array, student: jax.Array, *, temperature: float) -> jax.Array:
+def kl_divergences(teacher: jax.Array, student: jax.Array, *, temperature: float) -> jax.Array:
     """Returns `Σ_k p_k (log p_k − log q_k)` of each sample, `[n]`.
 
     Args:
@@ -118,7 +118,7 @@ def divergences(teacher: jax.Array, student: jax.Array, *, temperature: float) -
         ValueError: shapes that differ, or a temperature that is not positive.
 
     >>> same = jnp.ones((2, 3))
-    >>> divergences(same, same, temperature=4.0).tolist()
+    >>> kl_divergences(same, same, temperature=4.0).tolist()
     [0.0, 0.0]
     """
     if teacher.shape != student.shape:
@@ -131,7 +131,7 @@ def divergences(teacher: jax.Array, student: jax.Array, *, temperature: float) -
     return jnp.sum(jnp.exp(p) * (p - q), -1)
 
 
-def distilled(
+def train_on_logits(
     key: jax.Array,
     network: networks.Network,
     images: jax.Array,
@@ -156,7 +156,7 @@ def distilled(
         epochs: as in `training.train`.
         batch_size: as in `training.train`.
         strategy: of augmentation; () for none.
-        **schedule: of `training.optimizer`.
+        **schedule: of `training.sgd`.
 
     Raises:
         TypeError: as in `training.train`.
@@ -164,23 +164,23 @@ def distilled(
 
     Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
     """
-    images, labels = training.labelled_for(network, images, labels)
+    images, labels = training.check_labelled(images, labels, network=network)
     check_teacher(teacher, network, images)
 
     def loss(params, key, indices, present):
         views = augment.per_image(key, images[indices], strategy=strategy)
         found, params = networks.apply_in_training(network, params, views)
         told = networks.outputs(teacher.network, teacher.params, views).logits
-        each = training.entropies(found.logits, labels[indices])
-        each += temperature**2 * divergences(told, found.logits, temperature=temperature)
+        each = training.cross_entropies(found.logits, labels[indices])
+        each += temperature**2 * kl_divergences(told, found.logits, temperature=temperature)
         return training.weighted_mean(each, present), params
 
     size: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size)
-    descent = training.optimizer(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
+    descent = training.sgd(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     return _trained(key, network, images, loss, optimizer=descent, **size)
 
 
-def soft(
+def train_on_soft_labels(
     key: jax.Array,
     network: networks.Network,
     images: jax.Array,
@@ -219,7 +219,7 @@ def soft(
     Source: Bo, Liu and Wang (arXiv 2503.01212), whose code reports the best of several epochs by
     the test set, and crops at random where this augments by the strategy.
     """
-    images, labels = training.labelled_for(network, images, labels)
+    images, labels = training.check_labelled(images, labels, network=network)
     check_teacher(teacher, network, images)
     _checks.nonnegative("learning_rate", learning_rate)
     _checks.nonnegative("weight_decay", weight_decay)
@@ -227,10 +227,10 @@ def soft(
     def loss(params, key, indices, present):
         key_augment, key_mix = jax.random.split(key)
         views = augment.per_image(key_augment, images[indices], strategy=strategy)
-        views = cut_mixed(key_mix, views)
+        views = cutmix(key_mix, views)
         found, params = networks.apply_in_training(network, params, views)
         told = networks.outputs(teacher.network, teacher.params, views).logits
-        each = divergences(told, found.logits, temperature=temperature)
+        each = kl_divergences(told, found.logits, temperature=temperature)
         return training.weighted_mean(each, present), params
 
     size: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size)
@@ -240,7 +240,7 @@ def soft(
     return _trained(key, network, images, loss, optimizer=descent, **size)
 
 
-def cut_mixed(key: jax.Array, images: jax.Array) -> jax.Array:
+def cutmix(key: jax.Array, images: jax.Array) -> jax.Array:
     """Replaces one box of all images `[n, h, w, c]` by that of other images of the batch.
 
     The box keeps a share of the pixels that is uniform in [0, 1], about a centre anywhere, and is
@@ -280,4 +280,4 @@ def check_teacher(teacher: Teacher, network: networks.Network, images: jax.Array
 def _trained(key, network, images, loss, **descent):
     key_init, key_train = jax.random.split(key)
     params = networks.init_params(key_init, network, images[:1])
-    return training.descend(key_train, params, loss, num_samples=len(images), **descent)
+    return training.minimize(key_train, params, loss, num_samples=len(images), **descent)

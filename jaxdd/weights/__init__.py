@@ -36,7 +36,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxdd import _checks, augment, evaluate, kde, networks, sampling, tasks
+from jaxdd import _checks, augment, evaluate, kde, networks, sampling
 from jaxdd.devices import parallel, split_pool
 from jaxdd.weights import blind_features, contrastive, formulas, probes
 
@@ -844,7 +844,7 @@ def check_with_probe_networks(
     held = _held_out(key_held, np.asarray(pool.labels), agrees, most=most)
     images, groups = parallel.to_local(pool.images[held]), jnp.asarray(groups)
     test = (images, pool.labels[held], groups[held], jnp.arange(k))
-    task = tasks.Task(*test, pool.mean, pool.std, k, k, strategy)
+    task = evaluate.Task(*test, pool.mean, pool.std, k, k, strategy)
 
     def one(row):
         scores = evaluate.evaluate(row[0][None], network, row[1], task, epochs=epochs)

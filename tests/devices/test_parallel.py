@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import PartitionSpec
 from scipy import stats
 
-from jaxdd import evaluate, methods, networks, sampling, tasks, training, weights
+from jaxdd import evaluate, methods, networks, sampling, training, weights
 from jaxdd.devices import parallel, split_pool
 from jaxdd.weights import blind_features, contrastive
 
@@ -112,7 +112,7 @@ def test_evaluation_is_the_same(mesh, pool):
     """Seeds over devices, by shard_map, by pmap and by threads; five leave devices without work."""
     images = sampling.take(pool, pool.order[: 6 * K])
     labels = jnp.repeat(jnp.arange(K), 6)
-    task = tasks.Task(pool.images, pool.labels, None, None, pool.mean, pool.std, K)
+    task = evaluate.Task(pool.images, pool.labels, None, None, pool.mean, pool.std, K)
 
     def score(keys, images):
         return evaluate.evaluate(

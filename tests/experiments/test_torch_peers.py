@@ -15,7 +15,7 @@ from PIL import Image
 import jaxdd
 from experiments.speed import workloads
 from experiments.tools import table
-from jaxdd import augment, evaluate, kde, matching, networks, tasks, training
+from jaxdd import augment, evaluate, kde, matching, networks, training
 from jaxdd.data import benchmarks
 from jaxdd.methods import spectral
 from jaxdd.runs import options
@@ -122,7 +122,7 @@ def test_peer_curriculum_matching():
 
     def loss(images):
         found, own = networks.trace_convolutions(network, params, images)
-        total = training.entropies(found.logits, labels).mean()
+        total = training.cross_entropies(found.logits, labels).mean()
         for one, other in zip(layers(shown), own, strict=True):
             pair = (
                 spectral.statistics(x, y, 2) for x, y in ((one, labels.repeat(5)), (other, labels))
@@ -295,7 +295,9 @@ def test_a_pt_file_trains_in_thirty_lines_as_here(digits, tmp_path):
     there = train_in_torch.main(
         tmp_path / "out" / "synthetic.pt", images / 255, labels, seeds=6, epochs=200
     )
-    task = tasks.task(images, labels, num_classes=10, mean=found.mean, std=found.std, strategy=())
+    task = evaluate.task(
+        images, labels, num_classes=10, mean=found.mean, std=found.std, strategy=()
+    )
     keys, network = jax.random.split(KEY, 6), networks.MLP(10)
     here = evaluate.evaluate(keys, network, found.images, task, epochs=200).accuracy.mean()
     assert here > 0.6 and abs(here - there) < 0.01

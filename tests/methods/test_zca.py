@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import sampling, tasks
+from jaxdd import evaluate, sampling
 from jaxdd.methods import zca
 
 MEAN, STD = (0.4, 0.5), (0.2, 0.3)
@@ -65,7 +65,7 @@ def test_is_one_map_for_images_pools_and_tasks():
     seen = zca.whiten(sampling.take(pool(), jnp.arange(40)), fitted())
     drawn = sampling.take(zca.whitened_pool(pool(), fitted()), jnp.arange(40))
     np.testing.assert_allclose(drawn, seen, atol=1e-5)
-    task = tasks.task(IMAGES, LABELS, num_classes=3, mean=MEAN, std=STD)
+    task = evaluate.task(IMAGES, LABELS, num_classes=3, mean=MEAN, std=STD)
     scored = zca.whitened_task(task, fitted())
     np.testing.assert_allclose(scored.images, seen, atol=1e-5)
     assert (scored.mean.tolist(), scored.std.tolist()) == ([0, 0], [1, 1])

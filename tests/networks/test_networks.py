@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from jax.test_util import check_grads
 
-from jaxdd import evaluate, methods, networks, sampling, tasks
+from jaxdd import evaluate, methods, networks, sampling
 
 KEY = jax.random.key(0)
 SMALL = {
@@ -358,7 +358,7 @@ def test_any_network_distils_and_is_evaluated(network):
         KEY, state, pool, method=method, sampler=sampler, steps=40, chunk_length=40
     )
     assert info["loss"][-10:].mean() < info["loss"][:10].mean()
-    task = tasks.task(images, labels, **statistics, strategy=())
+    task = evaluate.task(images, labels, **statistics, strategy=())
     score = jax.jit(
         lambda images: evaluate.evaluate(
             KEY[None], network, images, task, epochs=60, learning_rate=0.1

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxdd import evaluate, networks, tasks, training
+from jaxdd import evaluate, networks, training
 from jaxdd.training import debiased
 
 KEY = jax.random.key(0)
@@ -72,7 +72,7 @@ def partners(features, labels, present=None):
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels)
     present = jnp.ones(len(labels)) if present is None else jnp.asarray(present)
     keys = jax.random.split(KEY, 32)
-    found = jax.jit(jax.vmap(debiased.contradicting, (0, None, None, None)))(
+    found = jax.jit(jax.vmap(debiased.contradicting_partners, (0, None, None, None)))(
         keys, features, labels, present
     )
     return [set(column.tolist()) for column in np.asarray(found).T]
@@ -157,7 +157,7 @@ def test_an_evaluation_takes_it_in_place_of_plain_training():
     images, labels = marked(20, 0.2)
     pixels = np.zeros((6, 8, 8, 1), np.uint8)
     statistics = dict(num_classes=2, mean=(0,), std=(1,))
-    task = tasks.task(pixels, np.arange(6) % 2, **statistics, strategy=())
+    task = evaluate.task(pixels, np.arange(6) % 2, **statistics, strategy=())
     score = functools.partial(
         evaluate.evaluate,
         network=networks.MLP(2, width=4),

@@ -81,7 +81,7 @@ def test_every_network_is_split_where_the_literature_does(kind, norm):
     network, expected = KINDS[kind]
     network, images = network.clone(norm=norm), jnp.zeros((4, 32, 32, 1))
     split = elf.split_point(network)
-    shape = elf.shape_of(network, images)
+    shape = elf.front_shape(network, images)
     assert split == expected and shape[-1] == (4 if kind == "convnet" else 8)
     params = jax.eval_shape(network.init, KEY, images)
     front = jax.ShapeDtypeStruct((4, *shape), jnp.float32)
@@ -103,7 +103,7 @@ def test_parts_in_turn_have_the_parameters_of_the_whole():
 def test_the_features_are_those_before_the_head():
     network, _ = KINDS["convnet"]
     params = jax.jit(network.init)(KEY, IMAGES)
-    found = elf.features(teachers.Teacher(params, network), IMAGES)
+    found = elf.teacher_features(teachers.Teacher(params, network), IMAGES)
     whole = network.apply(params, IMAGES).features
     assert found.shape == (4, 2, 2, 4)
     np.testing.assert_allclose(found.reshape(4, -1), whole, rtol=1e-6)
@@ -143,4 +143,4 @@ def test_what_cannot_be_is_refused(change, message):
 
 def test_a_teacher_without_that_split_is_refused():
     with pytest.raises(ValueError, match=r"split must lie in 1..2 for ConvNet, found 5"):
-        elf.features(teachers.Teacher(PARAMS, NETWORK), IMAGES, split=5)
+        elf.teacher_features(teachers.Teacher(PARAMS, NETWORK), IMAGES, split=5)

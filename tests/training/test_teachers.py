@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import evaluate, networks, sampling, tasks, training
+from jaxdd import evaluate, networks, sampling, training
 from jaxdd.training import teachers
 
 KEY = jax.random.key(0)
@@ -60,14 +60,14 @@ def test_divergences_are_those_of_numpy():
     softmax = lambda x: np.exp(x / 20) / np.exp(x / 20).sum(1, keepdims=True)
     p, q = softmax(a), softmax(b)
     expected = (p * np.log(p / q)).sum(1)
-    found = teachers.divergences(jnp.asarray(a), jnp.asarray(b), temperature=20.0)
+    found = teachers.kl_divergences(jnp.asarray(a), jnp.asarray(b), temperature=20.0)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-7)
 
 
 def test_cut_mixed_takes_one_box_of_others():
     """Images of one value each: a mixture has at most two, and the others' pixels are a box."""
     images = jnp.arange(6.0)[:, None, None, None] * jnp.ones((6, 5, 7, 1))
-    mix = jax.jit(teachers.cut_mixed)
+    mix = jax.jit(teachers.cutmix)
     for i in range(5):
         mixed = np.asarray(mix(jax.random.key(i), images))[..., 0]
         changed = (mixed != np.arange(6)[:, None, None]).any(0)
@@ -79,7 +79,7 @@ def test_cut_mixed_takes_one_box_of_others():
 @functools.cache
 def taught():
     teach = functools.partial(
-        teachers.teach,
+        teachers.train_teacher,
         network=NETWORK,
         sampler=functools.partial(sampling.uniform_batch, size=4),
         steps=30,
@@ -95,20 +95,20 @@ def test_a_teacher_learns_the_real_data():
     np.testing.assert_array_equal(found, LABELS)
 
 
-@pytest.mark.parametrize("train", [teachers.soft, teachers.distilled])
+@pytest.mark.parametrize("train", [teachers.train_on_soft_labels, teachers.train_on_logits])
 def test_students_learn_from_a_teacher(train):
     """Also through `evaluate`, which takes the teacher as a tree of arrays."""
-    task = tasks.task(
+    task = evaluate.task(
         POOL.images, POOL.labels, num_classes=2, mean=(0.5,), std=(0.25,), strategy=()
     )
-    rate = 0.05 if train is teachers.soft else 0.1
+    rate = 0.05 if train is teachers.train_on_soft_labels else 0.1
     images = sampling.take(POOL, jnp.arange(8)).reshape(2, 4, 4, 4, 1)
     given = dict(teacher=taught(), epochs=40, learning_rate=rate, train=train)
     found = evaluate.evaluate(jax.random.split(KEY, 1), PLAIN, images, task, **given)
     assert found.accuracy[0] == 1
 
 
-@pytest.mark.parametrize("train", [teachers.soft, teachers.distilled])
+@pytest.mark.parametrize("train", [teachers.train_on_soft_labels, teachers.train_on_logits])
 def test_a_teacher_of_other_classes_is_refused(train):
     other = networks.ConvNet(3, width=4, depth=1)
     teacher = teachers.Teacher(jax.eval_shape(other.init, KEY, IMAGES), other)

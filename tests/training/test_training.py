@@ -146,7 +146,7 @@ def test_the_loop_sees_every_sample_once_in_an_epoch():
     def count(carry, key, indices, present):
         return carry.at[indices].add(present)
 
-    seen = training.loop(KEY, count, jnp.zeros(7), num_samples=7, epochs=4, batch_size=3)
+    seen = training.run_epochs(KEY, count, jnp.zeros(7), num_samples=7, epochs=4, batch_size=3)
     np.testing.assert_array_equal(seen, np.full(7, 4.0))
 
 

@@ -141,7 +141,7 @@ def _taught(key, folder, start, pool, first, teach, *, sampler, steps, chunk, sa
                 saved = time.perf_counter()
     except ValueError as error:
         raise ValueError(f"the teacher diverged; try a smaller lr_teacher: {error}") from error
-    return training.joined(descent)
+    return training.merge_params(descent)
 
 
 @functools.cache

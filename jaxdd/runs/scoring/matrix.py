@@ -3,8 +3,8 @@
 | protocol | what the networks learn from, besides images and labels |
 | --- | --- |
 | `plain` | nothing: hard labels, SGD, last epoch |
-| `soft` | a teacher's opinion of mixed images, instead of the labels (`teachers.soft`) |
-| `kd` | a teacher's logits (`teachers.distilled`) |
+| `soft` | a teacher's opinion of mixed images, instead of the labels (`teachers.train_on_soft_labels`) |
+| `kd` | a teacher's logits (`teachers.train_on_logits`) |
 | `elf` | a teacher's features (`elf.train`) |
 
 The teacher saw all real data, which flatters any set. So each row lists its switches and the bytes
@@ -30,8 +30,8 @@ from jaxdd.training import elf, teachers
 
 PROTOCOLS = {
     "plain": training.train,
-    "soft": teachers.soft,
-    "kd": teachers.distilled,
+    "soft": teachers.train_on_soft_labels,
+    "kd": teachers.train_on_logits,
     "elf": elf.train,
 }
 """How the networks that score are trained."""
@@ -144,10 +144,10 @@ def teacher_network(
     classes = networks.count_classes(network, images[:1])
     if getattr(network, "parts", None) is None:
         return networks.ConvNet(classes, options.width, options.depth)
-    *sides, width = elf.shape_of(network, images)
+    *sides, width = elf.front_shape(network, images)
     for depth in range(1, 9):
         found = networks.ConvNet(classes, width, depth)
-        if elf.shape_of(found, images) == (*sides, width):
+        if elf.front_shape(found, images) == (*sides, width):
             return found
     raise ValueError(
         f"no ConvNet has features of {sides} pixels, as the front of {type(network).__name__}"
@@ -167,7 +167,7 @@ def _taught(pool, benchmark, asked, teaching):
     sampler = functools.partial(sampling.weighted_batch, size=teaching.batch_size)
     strategy = benchmark.strategy if asked.strategy is None else asked.strategy
     given: dict[str, Any] = dict(sampler=sampler, steps=teaching.steps, strategy=strategy)
-    teach = jax.jit(lambda key, pool: teachers.teach(key, network, pool, **given))
+    teach = jax.jit(lambda key, pool: teachers.train_teacher(key, network, pool, **given))
     return teach(parts.key(asked, "experts"), pool)
 
 
@@ -208,7 +208,7 @@ def _scored(made, protocol, arrays, teach, report, task):
     size: dict[str, Any] = {"set_bytes": images.size * images.dtype.itemsize, "extra_bytes": None}
     report(task, 0, 1)
     if protocol == "elf":
-        given["features"] = jax.jit(elf.features)(teach(), images)
+        given["features"] = jax.jit(elf.teacher_features)(teach(), images)
         size["extra_bytes"] = elf.extra_bytes(given["features"], teach())
     elif protocol != "plain":
         given["teacher"] = teach()

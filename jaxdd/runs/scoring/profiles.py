@@ -116,7 +116,7 @@ def _profiles(network, params, pool, sets):
 def _taught(made, pool, asked, steps):
     sampler = functools.partial(sampling.weighted_batch, size=26)
     given: dict[str, Any] = dict(sampler=sampler, steps=steps, strategy=made.strategy)
-    teach = jax.jit(lambda key, pool: teachers.teach(key, made.network, pool, **given))
+    teach = jax.jit(lambda key, pool: teachers.train_teacher(key, made.network, pool, **given))
     return teach(parts.key(asked, "experts"), pool)
 
 

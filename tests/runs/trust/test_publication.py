@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import jaxdd
-from jaxdd import evaluate, networks, tasks
+from jaxdd import evaluate, networks
 from jaxdd.data import datasets, files, folders
 from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.trust import publication
@@ -413,7 +413,7 @@ def test_pixels_are_not_decoded_beyond_the_limit(exported, tmp_path, monkeypatch
 def test_png_files_score_as_the_arrays_do(digits):
     """Within half a point; the same for PyTorch is in test_torch_peers."""
     folder, images, labels = digits
-    task = tasks.task(
+    task = evaluate.task(
         images, labels, num_classes=10, mean=np.float32([0.3]), std=np.float32([0.4]), strategy=()
     )
     network, keys = networks.MLP(10, width=64), jax.random.split(jax.random.key(0), 3)
