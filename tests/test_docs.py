@@ -35,7 +35,7 @@ def without_code(text):
 
 def test_the_readme_can_be_read_in_five_minutes():
     lines = [line for line in without_code(README).splitlines() if not line.startswith("|")]
-    assert 0 < len(" ".join(lines).split()) <= 900
+    assert 0 < len(" ".join(lines).split()) <= 720
 
 
 def test_the_first_commands_show_and_test():
