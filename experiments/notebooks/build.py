@@ -101,11 +101,11 @@ plot.picture(shown / 255)
 SHOW_WEIGHTS = """\
 import matplotlib.pyplot as plt
 
-relative = np.asarray(found.weights) * np.bincount(labels)[labels]
+relative = np.asarray(density.weights) * np.bincount(labels)[labels]
 bins = np.geomspace(relative.min(), relative.max(), 40)
 plt.figure(figsize=(6, 3), layout="constrained")
 for name, members in {"aligned": ~conflicting, "conflicting": conflicting}.items():
-    share = np.asarray(found.weights)[members].sum() / data.num_classes
+    share = np.asarray(density.weights)[members].sum() / data.num_classes
     plt.hist(relative[members], bins, alpha=0.7, label=f"{name}: {share:.0%} of the weight")
 plt.xscale("log")
 plt.xlabel("weight, relative to a uniform one")
