@@ -1,6 +1,8 @@
-"""What arrays must be: dtypes always, values where they are known.
+"""Checks of arguments at the public boundary: dtypes always, values where they are concrete.
 
-Under jit, vmap and grad there are no values to see, and only shapes and dtypes are checked.
+Under jit, vmap and grad an array has no values, so only its shape and dtype are checked. A check
+returns its argument. It raises TypeError for a wrong dtype and ValueError for wrong shapes and
+values; the message states the name, the requirement and the value.
 """
 
 import operator
@@ -15,215 +17,171 @@ from jax.typing import ArrayLike
 
 T = TypeVar("T")
 
+_FLOAT32 = np.finfo(np.float32)
+
 
 def values(array: Any) -> np.ndarray | None:
-    """Returns the values as a NumPy array, or None where an array is traced."""
-    # On the host, because under a trace even an operation on known values gives a tracer.
+    """Return the values as a NumPy array, or None for a traced array."""
+    # Read on the host: under a trace, even an operation on concrete values returns a tracer.
     return None if isinstance(array, Tracer) else np.asarray(jax.device_get(array))
 
 
-def count(name: str, number: Any, *, least: int = 1) -> int:
-    """Returns a whole number that sizes are made of.
-
-    Raises:
-        TypeError: it is no integer.
-        ValueError: it is less than the least.
-    """
+def count(name: str, number: Any, *, minimum: int = 1) -> int:
+    """Return an integer that is at least `minimum`."""
+    required = {0: "a non-negative integer", 1: "a positive integer"}
+    message = (
+        f"{name} must be {required.get(minimum, f'an integer of at least {minimum}')}, "
+        f"got {number!r}."
+    )
     try:
-        found = operator.index(number)
+        integer = operator.index(number)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, found {number!r}") from None
-    if found < least:
-        raise ValueError(f"{name} must be at least {least}, found {found}")
-    return found
+        raise TypeError(message) from None
+    if integer < minimum:
+        raise ValueError(message)
+    return integer
 
 
 def keys(name: str, keys: jax.Array) -> jax.Array:
-    """Returns random keys `[s]`, typed or raw, as they are.
-
-    Raises:
-        ValueError: a single key, or none.
-    """
+    """Return a non-empty array of random keys `[s]`, typed or raw."""
     typed = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     if keys.ndim != (1 if typed else 2) or not len(keys):
         raise ValueError(
-            f"{name} must be [s] with s ≥ 1, as jax.random.split gives them, found shape "
-            f"{keys.shape}"
+            f"{name} must be an array [s] of random keys, got shape {keys.shape}; "
+            "make one with jax.random.split(key, s)."
         )
     return keys
 
 
 def floating(name: str, array: ArrayLike) -> jax.Array:
-    """Returns an array in float32 or wider.
-
-    Raises:
-        TypeError: it is not floating.
-    """
+    """Return a floating array in float32 or wider."""
     array = jnp.asarray(array)
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating, found {array.dtype}")
+        raise TypeError(f"{name} must be floating, got {array.dtype}.")
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def finite(name: str, array: T) -> T:
-    """Returns an array as it is.
-
-    Raises:
-        ValueError: a value is nan or infinite.
-    """
-    found = values(array)
-    if found is not None and not np.isfinite(found).all():
-        raise ValueError(f"{name} must be finite, found nan or infinite ones")
+    """Return an array without nan and infinity."""
+    known = values(array)
+    if known is not None and not np.isfinite(known).all():
+        raise ValueError(f"{name} must be finite, got {known[~np.isfinite(known)].flat[0]}.")
     return array
 
 
 def integers(
     name: str, array: ArrayLike | Sequence[int], size: int, *, length: int | None = None
 ) -> jax.Array:
-    """Returns integers in [0, size) as int32 `[n]`.
+    """Return a vector of integers in [0, size) as int32.
 
     Args:
-        name: what the message calls them.
-        array: `[n]`.
-        size: number of codes.
-        length: n, where it must be a certain one.
-
-    Raises:
-        TypeError: they are not integers.
-        ValueError: another shape, or an integer out of range.
+        name: of the argument, for the message.
+        array: `[n]` integers.
+        size: number of codes, at least 1.
+        length: required n. Defaults to any.
     """
     size = count(f"the number of different {name}", size)
-    # Not by JAX, which would cut 64 bits to 32 before they are looked at.
+    # JAX would cut 64-bit integers to 32 bits before they are checked.
     array = array if isinstance(array, jax.Array) else np.asarray(array)
     if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"{name} must be integers, found {array.dtype}")
+        raise TypeError(f"{name} must be integers, got {array.dtype}.")
     if array.ndim != 1 or length not in (None, len(array)):
-        expected = "[n]" if length is None else f"({length},)"
-        raise ValueError(f"{name} must have the shape {expected}, found {array.shape}")
-    found = values(array)
-    if found is not None and found.size and not 0 <= found.min() <= found.max() < size:
-        raise ValueError(f"{name} must lie in 0..{size - 1}, found {found.min()}..{found.max()}")
+        required = "[n]" if length is None else f"({length},)"
+        raise ValueError(f"{name} must have shape {required}, got {array.shape}.")
+    known = values(array)
+    if known is not None and known.size and not 0 <= known.min() <= known.max() < size:
+        raise ValueError(f"{name} must lie in 0..{size - 1}, got {known.min()}..{known.max()}.")
     return jnp.asarray(array, jnp.int32)
 
 
-def kept(name: str, images: jax.Array) -> jax.Array:
-    """Returns images as they are, in a type that pixels are kept in.
-
-    Raises:
-        TypeError: they are neither uint8 nor floating.
-    """
+def pixel_dtype(name: str, images: jax.Array) -> jax.Array:
+    """Return images that are uint8 or floating."""
     if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"{name} must be uint8 or floating, found {images.dtype}")
+        raise TypeError(f"{name} must be uint8 or floating, got {images.dtype}.")
     return images
 
 
 def pixels(name: str, images: ArrayLike) -> jax.Array:
-    """Returns images as they are kept, `[n, h, w, c]`, uint8 or floating in [0, 1].
-
-    Raises:
-        TypeError: they are neither uint8 nor floating.
-        ValueError: another shape, no image, or floating values that are no share of 255.
-    """
-    images = kept(name, jnp.asarray(images))
+    """Return non-empty images `[n, h, w, c]`, uint8 or floating in [0, 1]."""
+    images = pixel_dtype(name, jnp.asarray(images))
     if images.ndim != 4 or not images.size:
-        raise ValueError(f"{name} must be [n, h, w, c] with n ≥ 1, found {images.shape}")
-    found = None if images.dtype == jnp.uint8 else values(images)
-    if found is not None and not 0 <= found.min() <= found.max() <= 1:
         raise ValueError(
-            f"{name} must be finite and lie in [0, 1] where they are floating, "
-            f"found {found.min()}..{found.max()}"
+            f"Expected {name} of shape [n, h, w, c] with n of at least 1, got {images.shape}."
+        )
+    known = None if images.dtype == jnp.uint8 else values(images)
+    if known is not None and not 0 <= known.min() <= known.max() <= 1:
+        raise ValueError(
+            f"Floating {name} must lie in [0, 1], got {known.min()}..{known.max()}; "
+            "divide by 255 or pass uint8."
         )
     return images
 
 
 def normalised(name: str, images: ArrayLike) -> jax.Array:
-    """Returns images as networks see them, of any shape.
+    """Return floating images whose values look normalised, of any shape.
 
-    Raises:
-        TypeError: they are not floating.
-        ValueError: a value or its square is not finite, or all are whole numbers up to those of
-            bytes.
+    Whole numbers above 16 are taken for bytes that nobody has normalised. Values above 1e19 are
+    rejected because their squares overflow float32.
     """
     images = jnp.asarray(images)
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(
-            f"{name} must be floating, as sampling.normalise makes them, found {images.dtype}"
-        )
-    found = values(finite(name, images))
-    if found is not None and found.max(initial=0) > 16 and (found == np.rint(found)).all():
-        raise ValueError(
-            f"{name} must be normalised, as sampling.normalise does, found the whole numbers "
-            f"{found.min()}..{found.max()}"
-        )
-    if found is not None and np.abs(found).max(initial=0) > 1e19:
-        raise ValueError(
-            f"{name} must be normalised, with finite squares, found {found.min()}..{found.max()}"
-        )
+        raise TypeError(f"{name} must be floating, got {images.dtype}; use sampling.normalise.")
+    known = values(finite(name, images))
+    if known is not None and known.size:
+        bytes_like = known.max() > 16 and (known == np.rint(known)).all()
+        if bytes_like or np.abs(known).max() > 1e19:
+            raise ValueError(
+                f"{name} must be normalised, got values in {known.min()}..{known.max()}; "
+                "use sampling.normalise."
+            )
     return images
 
 
 def moments(mean: Any, std: Any, channels: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the mean and the standard deviation of each channel in float32, `[c]`.
-
-    Raises:
-        ValueError: another number of channels, or values that are not on the scale [0, 1] of
-            pixels, the deviations positive.
-    """
+    """Return mean and standard deviation `[c]` of pixels on the scale [0, 1], in float32."""
     mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
     if mean.shape != (channels,) or std.shape != (channels,):
         raise ValueError(
-            f"mean and std must have one entry for each of the {channels} channels, "
-            f"found shapes {mean.shape} and {std.shape}"
+            f"mean and std must have shape ({channels},), one entry per channel, "
+            f"got {mean.shape} and {std.shape}."
         )
     for name, array in (("mean", finite("mean", mean)), ("std", positive("std", std))):
-        found = values(array)
-        if found is not None and not 0 <= found.min() <= found.max() <= 1:
-            raise ValueError(f"{name} must be that of pixels on the scale [0, 1], found {found}")
+        known = values(array)
+        if known is not None and not 0 <= known.min() <= known.max() <= 1:
+            raise ValueError(f"{name} must lie in [0, 1], the scale of pixels, got {known}.")
     return mean, std
 
 
 def positive(name: str, array: T) -> T:
-    """Returns a floating array, or a number, as it is.
-
-    Raises:
-        ValueError: a value is not positive and finite in float32, or too small to divide by.
-    """
-    found, float32 = values(array), np.finfo(np.float32)
-    if found is not None and not ((found >= float32.tiny) & (found <= float32.max)).all():
-        raise ValueError(f"{name} must be positive and finite, found {found}")
+    """Return a floating array, or a number, that is a positive normal number in float32."""
+    known = values(array)
+    if known is not None and not ((known >= _FLOAT32.tiny) & (known <= _FLOAT32.max)).all():
+        raise ValueError(f"{name} must be positive and finite, got {known}.")
     return array
 
 
 def nonnegative(name: str, array: T) -> T:
-    """Returns an array, or a number, as it is.
-
-    Raises:
-        ValueError: a value is negative, or the sum is not finite in float32.
-    """
-    found = values(array)
-    if found is None or not found.size:
+    """Return an array, or a number, that is at least 0 and whose sum is finite in float32."""
+    known = values(array)
+    if known is None or not known.size:
         return array
-    if not (found >= 0).all():
-        raise ValueError(f"{name} must be at least 0 and finite, found {found.min()}")
-    if not float(found.max()) * found.size <= float(np.finfo(np.float32).max):
-        raise ValueError(f"{name} must be finite, and so must their sum, found {found.max()}")
+    if not (known >= 0).all():
+        raise ValueError(f"{name} must be at least 0 and finite, got {known.min()}.")
+    if not float(known.max()) * known.size <= float(_FLOAT32.max):
+        raise ValueError(f"{name} and their sum must be finite, got {known.max()}.")
     return array
 
 
 def class_weights(weights: ArrayLike, labels: ArrayLike, num_classes: int) -> None:
-    """Refuses weights `[n]` that cannot be brought to sum one in each class with samples.
-
-    Raises:
-        ValueError: a weight is negative or not finite, or a class weighs nothing.
-    """
-    found, of = values(weights), values(labels)
-    if found is None or of is None:
+    """Raise ValueError for weights `[n]` that cannot be scaled to sum to one in each class."""
+    known, classes = values(weights), values(labels)
+    if known is None or classes is None:
         return
-    float32 = np.finfo(np.float32)
-    felt = np.where(found >= float32.tiny, found, 0)  # XLA takes what is smaller for 0
-    total = np.bincount(of, felt, num_classes)[np.bincount(of, minlength=num_classes) > 0]
-    if not ((found >= 0).all() and (total > 0).all() and (total <= float32.max).all()):
+    flushed = np.where(known >= _FLOAT32.tiny, known, 0)  # XLA flushes subnormal numbers to 0.
+    total = np.bincount(classes, flushed, num_classes)
+    total = total[np.bincount(classes, minlength=num_classes) > 0]
+    if not ((known >= 0).all() and (total > 0).all() and (total <= _FLOAT32.max).all()):
         raise ValueError(
-            "weights must be finite and non-negative with a positive sum in each class, found "
-            f"{found.min()}..{found.max()} and class sums down to {total.min()}"
+            "weights must be finite and non-negative with a positive sum in each class, "
+            f"got {known.min()}..{known.max()} and a class sum of {total.min()}."
         )

@@ -84,7 +84,7 @@ def task(
     images = _checks.pixels("test images", images)
     mean, std = _checks.moments(mean, std, images.shape[3])
     known = attributes is not None or aligned is not None
-    num_attributes = _checks.count("num_attributes", num_attributes, least=int(known))
+    num_attributes = _checks.count("num_attributes", num_attributes, minimum=int(known))
     strategy, n = augment.as_strategy(strategy), len(images)
     labels = _checks.integers("test labels", labels, num_classes, length=n)
     if attributes is not None:

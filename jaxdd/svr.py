@@ -160,7 +160,7 @@ def leave_one_out(gram: ArrayLike, targets: ArrayLike) -> Any:
     """
     xp, known = _array("targets", targets)
     kernel = _array("gram", gram)[1]
-    n = _checks.count("the number of targets", known.size, least=3)
+    n = _checks.count("the number of targets", known.size, minimum=3)
     if known.shape != (n,) or kernel.shape != (n, n):
         raise ValueError(
             "targets and gram must be [n] and [n, n], found shapes "

@@ -59,7 +59,7 @@ def bootstrap(
         raise ValueError(
             f"scores must be [sets, networks] with at least two sets, found shape {scores.shape}"
         )
-    samples = _checks.count("samples", samples, least=2)
+    samples = _checks.count("samples", samples, minimum=2)
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, found {level}")
     sets, networks = scores.shape

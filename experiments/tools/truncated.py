@@ -72,7 +72,7 @@ def crossfit(
     """
     for name, number in dict(steps=steps, checkpoints=checkpoints, batch_size=batch_size).items():
         _checks.count(name, number)
-    _checks.count("folds", folds, least=2)
+    _checks.count("folds", folds, minimum=2)
     q = float(_checks.nonnegative("q", q))
     least = int(pool.count.argmin())
     if pool.count[least] < 2:

@@ -99,7 +99,7 @@ def run(
             or a first step beyond the last.
     """
     chunk_length = _checks.count("chunk_length", chunk_length)
-    steps, first = (_checks.count(n, x, least=0) for n, x in (("steps", steps), ("first", first)))
+    steps, first = (_checks.count(n, x, minimum=0) for n, x in (("steps", steps), ("first", first)))
     if first > steps:
         raise ValueError(f"first must not be beyond the {steps} steps, found {first}")
     state = jax.tree.map(jnp.copy, state)

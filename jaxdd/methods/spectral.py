@@ -241,7 +241,7 @@ def linear() -> Filter:
 
 def descent(rate: float, steps: int) -> Filter:
     """f(λ) = (1 − αλ)^p, what p steps of gradient descent leave; high pass while αλ < 1."""
-    rate, steps = _checks.positive("rate", rate), _checks.count("steps", steps, least=0)
+    rate, steps = _checks.positive("rate", rate), _checks.count("steps", steps, minimum=0)
 
     def apply(psi, signal):
         return jax.lax.fori_loop(0, steps, lambda _, g: g - rate * _product(psi, g), signal)

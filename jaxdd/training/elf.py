@@ -79,7 +79,7 @@ def front_shape(network: Any, images: jax.Array, *, split: int | None = None) ->
 
 def _checked_split(network, split):
     last = networks.count_parts(network)
-    split = split_point(network) if split is None else _checks.count("split", split, least=0)
+    split = split_point(network) if split is None else _checks.count("split", split, minimum=0)
     if not 1 <= split <= last:
         raise ValueError(f"split must lie in 1..{last} for {type(network).__name__}, found {split}")
     return split

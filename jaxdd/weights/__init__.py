@@ -125,7 +125,7 @@ def encode(
 def _encoders(key, pool, strategy, encoder, lengths, layer):
     """Yields what one encoder makes of the samples after so many steps each, shortest first."""
     strategy = augment.as_strategy(strategy)
-    lengths = [_checks.count("steps", steps, least=0) for steps in lengths]
+    lengths = [_checks.count("steps", steps, minimum=0) for steps in lengths]
     if layer not in contrastive.Embedding._fields[::-1]:
         raise ValueError(f"layer must be projection or features, found {layer!r}")
     encoder = default_encoder(pool) if encoder is None else encoder
@@ -545,7 +545,7 @@ def _check_search(search):
         if not len(tried):
             raise ValueError(f"{name} of a search must have at least one value, found none")
     for steps in search.encoder_steps:
-        _checks.count("encoder_steps", steps, least=0)
+        _checks.count("encoder_steps", steps, minimum=0)
     for name in ("bandwidth", "temperature"):
         _checks.positive(name, np.asarray(getattr(search, name), float))
 

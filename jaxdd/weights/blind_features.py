@@ -59,7 +59,7 @@ def of(images: jax.Array, view: Features) -> jax.Array:
         TypeError: images that are neither uint8 nor floating.
         ValueError: a side of the images is less than four pixels.
     """
-    _checks.kept("images", images)
+    _checks.pixel_dtype("images", images)
     if images.ndim != 4 or min(images.shape[1:3]) < 4:
         raise ValueError(
             f"images must be [n, h, w, c] with sides of at least 4 pixels, found {images.shape}"
@@ -260,7 +260,7 @@ def toneless(key: jax.Array, images: jax.Array, *, count: int = 128, side: int =
         TypeError: as in `patches`.
         ValueError: as in `patches`.
     """
-    _checks.kept("images", images)
+    _checks.pixel_dtype("images", images)
     shape = patches(key, _standard(_unit(images[:_PATCHES])), count=count, side=side)
 
     def view(images):
@@ -304,7 +304,7 @@ NAMED: dict[str, Features] = {name: each.features for name, each in COMPARISONS.
 
 def _filtered(key, images, count, side):
     """From images to the responses of patches of the data above and below a bound."""
-    _checks.kept("images", images)
+    _checks.pixel_dtype("images", images)
     count, side = _checks.count("count", count), _checks.count("side", side)
     n, h, w, c = images.shape
     side = min(side, h // 2, w // 2)

@@ -193,7 +193,7 @@ def train(
     Raises:
         ValueError: for a negative number of steps, or a batch of no samples.
     """
-    steps = _checks.count("steps", steps, least=0)
+    steps = _checks.count("steps", steps, minimum=0)
     body = lambda state, i: update(key, trainer, pool, state, i, batch_size=batch_size)
     return jax.lax.scan(body, start(key, trainer, pool), jnp.arange(steps))
 

@@ -55,7 +55,7 @@ def measure(
         ValueError: no network, a negative number of updates, or weights that are none.
     """
     count = _checks.count("networks", networks)
-    teacher_steps = _checks.count("teacher_steps", teacher_steps, least=0)
+    teacher_steps = _checks.count("teacher_steps", teacher_steps, minimum=0)
     made = parts.build(benchmark, parts_of(asked))
     pool = datasets.pool(benchmark, None if weights is None else jnp.asarray(weights))
     sets = parts.beside(images, labels, pool, asked, ("set", "random"))
