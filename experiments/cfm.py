@@ -144,7 +144,7 @@ class Bench:
         else:
             count = self.data.num_attributes
             found = weights.oracle(self.pool, self.data.train.attributes, num_attributes=count)
-        return sampling.reweighted(self.pool, found)
+        return sampling.reweight(self.pool, found)
 
     def teacher(self, kind: str | None) -> Any:
         """The parameters of a teacher of the data by a kind of weights."""

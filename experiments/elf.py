@@ -81,7 +81,7 @@ def prepared(data_dir: pathlib.Path | None) -> tuple[Any, dict[str, Any], dict[s
     pool, task = datasets.pool(data), datasets.task(data)
     keys = jax.random.split(jax.random.key(0), 7)
     found = weights.by_density(keys[0], pool, strategy=task.strategy)
-    weighted = sampling.reweighted(pool, found.weights)
+    weighted = sampling.reweight(pool, found.weights)
     judge = JUDGES["convnet"]
     method = methods.distribution_matching(judge, optax.sgd(1.0, 0.5), strategy=task.strategy)
     sampler = functools.partial(sampling.weighted_batch, size=64)

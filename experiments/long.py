@@ -98,10 +98,10 @@ def distilled(
         files.write_arrays(kept, files.sealed({"weights": weightings(data, pool, keys[0])}))
         log("weights")
     each = jnp.asarray(files.read_arrays(kept)["weights"])
-    mixed = sampling.reweighted(pool, each.mean(0))
+    mixed = sampling.reweight(pool, each.mean(0))
     each = each[jnp.array([ROWS.index(row) for row in rows])]
     first = [
-        sampling.initial_real(keys[1], sampling.reweighted(pool, one), ipc=ipc, weighted=True)
+        sampling.initial_real(keys[1], sampling.reweight(pool, one), ipc=ipc, weighted=True)
         for one in each
     ]
     optimizer = optax.sgd(1.0, momentum=0.5)

@@ -101,7 +101,7 @@ def filtered(name: str) -> Any:
         ]
         scale = jnp.trace(spectral.covariance(moments[0])) / width
         passed, origin = FILTERS[name](scale), moments[0].mean
-        one, other = (spectral.shifted(each, origin) for each in moments)
+        one, other = (spectral.shift(each, origin) for each in moments)
         return spectral.loss(one, other, passed) / passed.gain(scale) ** 2
 
     return loss
@@ -182,7 +182,7 @@ class Sight:
         even = weights.oracle(pool, attributes, num_attributes=count)
         self.params, k = params, pool.num_classes
         see = lambda images: features(params, sampling.normalise(images, pool.mean, pool.std))
-        look = functools.partial(spectral.streamed, see, pool.images)
+        look = functools.partial(spectral.stream_statistics, see, pool.images)
         real, fair = (look(pool.labels, k, by) for by in (pool.weights, even))
         values = look(attributes, count, even)
         self.origin = real.mean

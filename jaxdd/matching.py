@@ -1,7 +1,7 @@
 """Distances along which a synthetic set is pulled towards the real one.
 
 `distribution` is the loss of distribution matching with the density weights of Cui et al.;
-`GRADIENT` holds the distances between the gradients that real and synthetic images cause;
+`GRADIENT_DISTANCES` holds the distances between the gradients that real and synthetic images cause;
 `trajectory` compares where training on synthetic images leads with where an expert went.
 """
 
@@ -109,7 +109,7 @@ def trajectory(reached: Any, start: Any, target: Any) -> jax.Array:
     return squared(reached, target) / squared(start, target)
 
 
-GRADIENT = {"cosine-rows": cosine_rows, "mse": squared, "cosine": cosine}
+GRADIENT_DISTANCES = {"cosine-rows": cosine_rows, "mse": squared, "cosine": cosine}
 """Distances between gradients by name."""
 
 

@@ -136,10 +136,10 @@ def pool(
     order, start, count = _index(labels, num_classes)
     unweighed = jnp.zeros(labels.shape)
     bare = Pool(images, labels, unweighed, order, start, count, unweighed, mean, std)
-    return reweighted(bare, jnp.ones(labels.shape) if weights is None else weights)
+    return reweight(bare, jnp.ones(labels.shape) if weights is None else weights)
 
 
-def reweighted(pool: Pool, weights: Values) -> Pool:
+def reweight(pool: Pool, weights: Values) -> Pool:
     """Returns the pool with other weights; images and index are shared with the old one.
 
     Args:
@@ -151,7 +151,7 @@ def reweighted(pool: Pool, weights: Values) -> Pool:
 
     >>> training = pool(np.zeros((3, 4, 4, 1), np.uint8), np.array([0, 0, 1]), num_classes=2,
     ...                 mean=(0.5,), std=(0.5,))
-    >>> reweighted(training, np.array([3, 1, 7])).weights.tolist()
+    >>> reweight(training, np.array([3, 1, 7])).weights.tolist()
     [0.75, 0.25, 1.0]
     """
     weights = jnp.asarray(weights, jnp.float32)

@@ -144,7 +144,7 @@ def test_the_manifest_of_a_run_knows_data_weights_and_scores(finished, data):
     found = jaxdd.load(finished)
     made, scores = found.manifest["provenance"], found.manifest["scores"]
     weights = files.read_arrays(finished / "weights.npz")["weights"]
-    drawn = sampling.reweighted(datasets.pool(data), weights).weights
+    drawn = sampling.reweight(datasets.pool(data), weights).weights
     assert made["weights"] == manifest.array_digest(np.asarray(drawn))
     assert made["source"] == {"name": "cdigits", "blake2b": datasets.digest(data)}
     assert made["config"] == files.read_json(finished / "config.json")

@@ -178,18 +178,18 @@ def written_out(name, one, other):
     return total
 
 
-@pytest.mark.parametrize("name", matching.GRADIENT)
+@pytest.mark.parametrize("name", matching.GRADIENT_DISTANCES)
 def test_gradient_distances_in_float64_numpy(name):
-    found = matching.GRADIENT[name](tree(0), tree(1))
+    found = matching.GRADIENT_DISTANCES[name](tree(0), tree(1))
     assert found == pytest.approx(written_out(name, tree(0), tree(1)), rel=1e-5)
-    assert matching.GRADIENT[name](tree(0), tree(0)) == pytest.approx(0, abs=1e-5)
+    assert matching.GRADIENT_DISTANCES[name](tree(0), tree(0)) == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", matching.GRADIENT)
+@pytest.mark.parametrize("name", matching.GRADIENT_DISTANCES)
 def test_zero_gradients_give_finite_slopes(name):
     """Nine rows of zeros are nine times 1; the slope towards them is zero, not nan."""
     zero = jax.tree.map(jnp.zeros_like, tree(0))
-    slopes = jax.jit(jax.value_and_grad(matching.GRADIENT[name], 1))
+    slopes = jax.jit(jax.value_and_grad(matching.GRADIENT_DISTANCES[name], 1))
     for one, other in ((tree(0), zero), (zero, tree(0)), (zero, zero)):
         value, slope = slopes(one, other)
         assert jnp.isfinite(value) and all(jnp.isfinite(x).all() for x in jax.tree.leaves(slope))
@@ -220,7 +220,7 @@ def test_gradient_matching_is_the_reference(name, kind, reference, vectors):
         return jax.grad(loss)(params)
 
     def one(label, real, images):
-        return matching.GRADIENT[name](gradient(real, label), gradient(images, label))
+        return matching.GRADIENT_DISTANCES[name](gradient(real, label), gradient(images, label))
 
     slopes = jax.jit(jax.vmap(jax.value_and_grad(one, 2)))
     values, found = slopes(jnp.arange(3), real, synthetic)

@@ -208,7 +208,7 @@ def test_reweighting_is_the_pool_with_these_weights_to_the_bit():
     weights = np.random.default_rng(1).uniform(0.1, 5, 12)
     _, plain = make_pool([7, 5])
     _, weighed = make_pool([7, 5], weights)
-    found = sampling.reweighted(plain, weights)
+    found = sampling.reweight(plain, weights)
     equal(found, weighed)
     assert found.images is plain.images and found.order is plain.order
 
@@ -220,7 +220,7 @@ def test_any_array_is_weights(weights):
     """Classes 0, 1, 0: weights 1 and 5 of six, and 3 alone."""
     statistics = dict(num_classes=2, mean=(0,), std=(1,))
     pool = sampling.pool(np.zeros((3, 1, 1, 1)), np.array([0, 1, 0]), **statistics)
-    np.testing.assert_allclose(sampling.reweighted(pool, weights).weights, [1 / 6, 1, 5 / 6])
+    np.testing.assert_allclose(sampling.reweight(pool, weights).weights, [1 / 6, 1, 5 / 6])
 
 
 def test_weights_of_a_vmap():
@@ -229,7 +229,7 @@ def test_weights_of_a_vmap():
     weights = jnp.asarray(np.random.default_rng(1).uniform(0.1, 5, (2, 12)), jnp.float32)
 
     def drawn(weights):
-        return sampling.with_replacement(KEY, sampling.reweighted(pool, weights), 4)
+        return sampling.with_replacement(KEY, sampling.reweight(pool, weights), 4)
 
     equal(jax.vmap(drawn)(weights), jnp.stack([drawn(each) for each in weights]))
 
@@ -247,7 +247,7 @@ def test_weights_of_a_vmap():
 def test_unusable_weights_are_refused(weights, message):
     pool = sampling.pool(IMAGES, LABELS, num_classes=2, mean=(0,), std=(1,))
     with pytest.raises(ValueError, match=message):
-        sampling.reweighted(pool, weights)
+        sampling.reweight(pool, weights)
 
 
 @pytest.mark.parametrize("number", [0, -1])
@@ -267,7 +267,7 @@ def test_initial_images():
     one = np.zeros(59)
     chosen = [np.flatnonzero(labels == label)[1] for label in range(3)]
     one[chosen] = 1
-    weighted = sampling.initial_real(KEY, sampling.reweighted(pool, one), ipc=1, weighted=True)
+    weighted = sampling.initial_real(KEY, sampling.reweight(pool, one), ipc=1, weighted=True)
     equal(weighted[:, 0], sampling.take(pool, jnp.array(chosen)))
     real = np.asarray(sampling.initial_real(KEY, pool, ipc=2))[:, :, 0, 0, 0].astype(int)
     assert (labels[real] == np.arange(3)[:, None]).all() and (real[:, 0] != real[:, 1]).all()

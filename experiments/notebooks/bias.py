@@ -119,7 +119,7 @@ print(*sorted(path.name for path in WORK.glob("*.html")), sep="\n")
 # %% next [markdown]
 # ## What to do about it
 #
-# `choice.weights` are what `sampling.reweighted(pool, weights)` takes; `--debias auto` does all of
+# `choice.weights` are what `sampling.reweight(pool, weights)` takes; `--debias auto` does all of
 # this before it distils. If you know that a bias lies in the colours, the texture, the place or the
 # border, `weights.by_features(key, pool, weights.blind_features.tone)` [weighs by
 # it](../../docs/auto.md#you-know-what-is-no-object) without asking. "No bias found" excludes none

@@ -130,7 +130,7 @@ NEXT = """\
   names the others.
 * [Your own data](own_data.ipynb), [your own method](own_method.ipynb), and
   [what your data are biased by](bias.ipynb).
-* Without the line that makes the pool `reweighted` this is plain distillation.
+* Without the line that makes the pool reweighted this is plain distillation.
 """
 
 DATA = """\
@@ -162,7 +162,7 @@ colour.
 
 PARTS = {
     "data": (DATA, "pool, task =", SHOW_DATA),
-    "weights": (WEIGHTS, "pool = sampling.reweighted", SHOW_WEIGHTS),
+    "weights": (WEIGHTS, "pool = sampling.reweight", SHOW_WEIGHTS),
     "distil": (IMAGES, "for step", SHOW_IMAGES),
     "scores": (SCORES, "bool", SHOW_SCORES),
 }

@@ -36,7 +36,7 @@ data = benchmarks.load("cdigits", conflict=0.1)
 pool, task = datasets.pool(data), datasets.task(data)
 keys = jax.random.split(jax.random.key(0), 4)
 found = weights.by_density(keys[0], pool, strategy=task.strategy, steps=ENCODER_STEPS)
-pool = sampling.reweighted(pool, found.weights)
+pool = sampling.reweight(pool, found.weights)
 sampler = functools.partial(sampling.weighted_batch, size=SIZE)
 
 # %% network-text [markdown]

@@ -99,7 +99,7 @@ def _crossfit(key, pool, pair, method, sampler, folds, stages):
     n, k = len(pool.labels), pool.num_classes
 
     def held_out(told, i):
-        rest = sampling.reweighted(pool, (fold != i).astype(jnp.float32))
+        rest = sampling.reweight(pool, (fold != i).astype(jnp.float32))
         indices = jnp.nonzero(fold == i, size=-(-n // folds), fill_value=n)[0]
         scores = _scores(jax.random.fold_in(key_networks, i), pool, rest, pair, method, sampler)
         return told.at[indices].set(scores(stages, indices), mode="drop"), None

@@ -5,12 +5,11 @@ from jaxdd.methods.cfm import CurriculumState, curriculum_matching
 from jaxdd.methods.distribution import State, distribution_matching, feature_matching
 from jaxdd.methods.gradient import GradientState, gradient_matching
 from jaxdd.methods.loop import chunk, run, steps
-from jaxdd.methods.protocol import Decode, Method, identity
+from jaxdd.methods.protocol import Method
 from jaxdd.methods.trajectory import TrajectoryState, trajectory_matching
 
 __all__ = [
     "CurriculumState",
-    "Decode",
     "GradientState",
     "Method",
     "State",
@@ -23,7 +22,6 @@ __all__ = [
     "feature_matching",
     "formation",
     "gradient_matching",
-    "identity",
     "run",
     "spectral",
     "steps",

@@ -95,7 +95,7 @@ def guide(
 
     def measured(pool):
         given = pool.images, pool.labels, pool.num_classes, pool.weights
-        return spectral.streamed(extract, *given, size=size)
+        return spectral.stream_statistics(extract, *given, size=size)
 
     real = measured(pool)
     if signals is not None:

@@ -56,7 +56,7 @@ def gradient_matching(
         optimizer: acts on the images; the reference uses SGD with rate 0.1 and momentum 0.5.
         outer: steps that a network lives for.
         inner: epochs of training between two of them.
-        distance: of two gradients, one of `matching.GRADIENT`.
+        distance: of two gradients, one of `matching.GRADIENT_DISTANCES`.
         strategy: of augmentation, one draw for each class that real and synthetic images share; ()
             for DC.
         network_optimizer: of the network; SGD with rate 0.01 by default.

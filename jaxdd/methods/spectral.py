@@ -7,8 +7,6 @@ class's features over the mass of all, a set is `f(Ψ) G`, where f acts on the e
 | --- | --- | --- | --- | --- |
 | distribution matching | `identity` | class | 1 | equal, up to class shares |
 | gradient matching, linear head | `linear` and `identity` | none and class | λ and 1 | bound |
-| p steps of training from W_0 | `descent` | none | (1 − αλ)^p | bound |
-| p steps of training from zero | `landweber` | class | (1 − (1 − αλ)^p) / λ | equal |
 | kernel ridge, linear kernel | `ridge` | class | 1 / (λ + β) | equal weights W |
 
 Source: Bo, Liu and Wang, "Understanding Dataset Distillation via Spectral Filtering" (ICLR 2026).
@@ -122,10 +120,10 @@ def statistics(
         raise ValueError(
             f"features must be [n, d] or [n, h, w, d] with all of them ≥ 1, found {features.shape}"
         )
-    return streamed(lambda part: part, features, labels, num_classes, weights, size=size)
+    return stream_statistics(lambda part: part, features, labels, num_classes, weights, size=size)
 
 
-def streamed(
+def stream_statistics(
     extract: Callable[[jax.Array], Any],
     samples: ArrayLike,
     labels: ArrayLike,
@@ -182,26 +180,20 @@ def streamed(
     return jax.lax.scan(add, nothing, batches)[0]
 
 
-def join(states: Statistics) -> Statistics:
-    """The moments of all parts together, from those of each, stacked along a first axis.
-
-    On several devices: `join(jax.lax.all_gather(state, axis))`.
-    """
-    mass, class_mass = states.mass.sum(0), states.class_mass.sum(0)
-    mean = _ratio(jnp.einsum("s,sd->d", states.mass, states.mean, precision="highest"), mass)
-    sums = jnp.einsum("sk,skd->kd", states.class_mass, states.class_means, precision="highest")
-    apart = states.mean - mean
-    between = jnp.einsum("s,sd,se->de", states.mass, apart, apart, precision="highest")
-    class_means = _ratio(sums, class_mass[:, None])
-    return Statistics(mass, mean, states.scatter.sum(0) + between, class_mass, class_means)
-
-
 def merge(one: Statistics, other: Statistics) -> Statistics:
-    """The moments of two parts together (Chan, Golub and LeVeque, 1983)."""
-    return join(jax.tree.map(lambda *pair: jnp.stack(pair), one, other))
+    """Returns the moments of two parts together (Chan, Golub and LeVeque, 1983)."""
+    parts = jax.tree.map(lambda *pair: jnp.stack(pair), one, other)
+    mass, class_mass = parts.mass.sum(0), parts.class_mass.sum(0)
+    mean = _ratio(jnp.einsum("s,sd->d", parts.mass, parts.mean, precision="highest"), mass)
+    sums = jnp.einsum("sk,skd->kd", parts.class_mass, parts.class_means, precision="highest")
+    # Scatter around the common mean = scatter within the parts + that of their means around it.
+    offset = parts.mean - mean
+    between = jnp.einsum("s,sd,se->de", parts.mass, offset, offset, precision="highest")
+    class_means = _ratio(sums, class_mass[:, None])
+    return Statistics(mass, mean, parts.scatter.sum(0) + between, class_mass, class_means)
 
 
-def shifted(state: Statistics, origin: jax.Array) -> Statistics:
+def shift(state: Statistics, origin: jax.Array) -> Statistics:
     """The moments of the features less a vector `[d]`; Φ is then that of the differences to it."""
     there = (state.class_mass > 0)[:, None]
     means = jnp.where(there, state.class_means - origin, 0)
@@ -214,7 +206,7 @@ def covariance(state: Statistics, *, centred: bool = True) -> jax.Array:
     return psi if centred else psi + jnp.outer(state.mean, state.mean)
 
 
-def signal_of(state: Statistics, signal: Signal) -> jax.Array:
+def signal_matrix(state: Statistics, signal: Signal) -> jax.Array:
     """G `[d, m]`: the identity, the mean feature (m = 1) or Φ (m = k).
 
     Raises:
@@ -237,31 +229,6 @@ def identity() -> Filter:
 def linear() -> Filter:
     """f(λ) = λ, low pass."""
     return Filter(_product, lambda spectrum: spectrum)
-
-
-def descent(rate: float, steps: int) -> Filter:
-    """f(λ) = (1 − αλ)^p, what p steps of gradient descent leave; high pass while αλ < 1."""
-    rate, steps = _checks.positive("rate", rate), _checks.count("steps", steps, minimum=0)
-
-    def apply(psi, signal):
-        return jax.lax.fori_loop(0, steps, lambda _, g: g - rate * _product(psi, g), signal)
-
-    return Filter(apply, lambda spectrum: jnp.power(1 - rate * spectrum, steps))
-
-
-def landweber(rate: float, steps: int) -> Filter:
-    """f(λ) = α Σ_{i<p} (1 − αλ)^i, the head after p steps from zero; high pass while αλ < 1."""
-    rate, steps = _checks.positive("rate", rate), _checks.count("steps", steps)
-
-    def apply(psi, signal):
-        step = lambda _, head: head + rate * (signal - _product(psi, head))
-        return jax.lax.fori_loop(0, steps, step, jnp.zeros_like(signal))
-
-    def gain(spectrum):
-        powers = (jnp.power(1 - rate * spectrum, i) for i in range(steps))
-        return rate * sum(powers, jnp.zeros_like(spectrum))
-
-    return Filter(apply, gain)
 
 
 def ridge(beta: ArrayLike) -> Filter:
@@ -337,7 +304,7 @@ def losses(
     _same(real, synthetic)
 
     def filtered(state, by):
-        found = [signal_of(state, signal) for signal in signals]
+        found = [signal_matrix(state, signal) for signal in signals]
         ends = [sum(g.shape[1] for g in found[: i + 1]) for i in range(len(found) - 1)]
         psi = covariance(state, centred=centred)
         return jnp.split(by.apply(psi, jnp.concatenate(found, 1)), ends, axis=1)
@@ -363,7 +330,7 @@ def profile(real: Statistics, synthetic: Statistics, *, centred: bool = True) ->
     spectrum, vectors = spectrum[::-1], vectors[:, ::-1]
     least = len(psi) * jnp.finfo(psi.dtype).eps * spectrum[0]
     kept = jnp.sum(vectors * _product(reached, vectors), 0)
-    signal, there = signal_of(real, "class"), signal_of(synthetic, "class")
+    signal, there = signal_matrix(real, "class"), signal_matrix(synthetic, "class")
     lengths = [_root(jnp.square(_product(vectors.T, x)).sum(1)) for x in (signal - there, signal)]
     varying = jnp.where(spectrum > least, spectrum, 0)
     return Profile(spectrum, _ratio(kept, varying), _ratio(*lengths), lengths[1])

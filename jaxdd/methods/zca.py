@@ -6,7 +6,7 @@ what varies much, light and large areas; ε bounds by how much it can grow, to 1
 
 Networks see whitened images on both sides, in the distillation and when they are scored; the
 literature whitens CIFAR so, with ε = 0.1 (MTT, KIP). Between the two a set is kept as pixels, which
-`restore` gives.
+`unwhiten` gives.
 
 Source: Bell and Sejnowski, "The independent components of natural scenes are edge filters" (Vision
 Research 37, 1997); ε and the order, after normalisation and before augmentation, are those of MTT
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxdd import _checks, evaluate, sampling
 from jaxdd.methods import spectral
 
-LARGEST = 4096
+MAX_VALUES = 4096
 """Most values of an image: Ψ has their square, its eigenvectors take their cube."""
 
 EPSILON = 0.1
@@ -54,7 +54,7 @@ def fit(pool: sampling.Pool, *, weighted: bool = False, epsilon: float = EPSILON
         epsilon: ε, positive, on the scale of normalised pixels' variance.
 
     Raises:
-        ValueError: images of more than `LARGEST` values, or an ε that is not positive.
+        ValueError: images of more than `MAX_VALUES` values, or an ε that is not positive.
 
     Where n is no more than d, a warning says that ε alone decides in which way the directions
     without variance are scaled.
@@ -76,11 +76,11 @@ def check_size(shape: "tuple[int, ...] | list[int]") -> None:
     """Refuses images `[h, w, c]` with too many values to be whitened.
 
     Raises:
-        ValueError: more than `LARGEST`.
+        ValueError: more than `MAX_VALUES`.
     """
-    if (d := math.prod(shape)) > LARGEST:
+    if (d := math.prod(shape)) > MAX_VALUES:
         raise ValueError(
-            f"ZCA takes images of at most {LARGEST:,} values, whose covariance has their square, "
+            f"ZCA takes images of at most {MAX_VALUES:,} values, whose covariance has their square, "
             f"found {' × '.join(map(str, shape))} = {d:,}; choose smaller images"
         )
 
@@ -89,7 +89,7 @@ def check_size(shape: "tuple[int, ...] | list[int]") -> None:
 def _fitted(pool, weights, epsilon):
     flat = lambda images: sampling.normalise(images, pool.mean, pool.std).reshape(len(images), -1)
     given = pool.images, pool.labels, pool.num_classes, weights
-    state = spectral.streamed(flat, *given, size=_BATCH)
+    state = spectral.stream_statistics(flat, *given, size=_BATCH)
     values, vectors = jnp.linalg.eigh(spectral.covariance(state))
     scaled = vectors * jax.lax.rsqrt(jnp.maximum(values, 0) + epsilon)
     return Whitening(state.mean.reshape(pool.images.shape[1:]), _product(scaled, vectors.T))
@@ -113,7 +113,7 @@ def _applied(images, whitening):
     return found.reshape(images.shape)
 
 
-def restore(images: jax.Array, whitening: Whitening | None) -> jax.Array:
+def unwhiten(images: jax.Array, whitening: Whitening | None) -> jax.Array:
     """Returns whitened images `[..., h, w, c]` as normalised ones, the inverse of `whiten`.
 
     Raises:
@@ -132,7 +132,7 @@ def _restored(images, whitening):
     return found.reshape(images.shape) + whitening.mean
 
 
-def whitened_pool(pool: sampling.Pool, whitening: Whitening | None) -> sampling.Pool:
+def whiten_pool(pool: sampling.Pool, whitening: Whitening | None) -> sampling.Pool:
     """Returns a pool of whitened images, in float32, which are drawn as they are.
 
     Raises:
@@ -145,7 +145,7 @@ def whitened_pool(pool: sampling.Pool, whitening: Whitening | None) -> sampling.
     return pool._replace(images=images, **moments)
 
 
-def whitened_task(task: evaluate.Task, whitening: Whitening | None) -> evaluate.Task:
+def whiten_task(task: evaluate.Task, whitening: Whitening | None) -> evaluate.Task:
     """Returns a task whose test images are whitened, in float32.
 
     Raises:

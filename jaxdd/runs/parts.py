@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 from jaxdd import augment, evaluate, methods, networks, sampling
 from jaxdd.data import datasets
 from jaxdd.devices import microbatch, parallel
-from jaxdd.methods import formation, zca
+from jaxdd.methods import formation, protocol, zca
 from jaxdd.runs.options import NETWORKS, TEACHERS, Options, Resolved
 from jaxdd.training import debiased
 
@@ -252,10 +252,10 @@ def name_of(thing: Any) -> str:
     return f"{type(thing).__module__}:{type(thing).__qualname__}()"
 
 
-def decode(options: Resolved) -> methods.Decode:
+def decode(options: Resolved) -> protocol.Decode:
     """From stored images to those that networks see; one object, so that programs compile once."""
     if options.formation == 1:
-        return methods.identity
+        return protocol.identity
     return functools.partial(formation.split, factor=options.formation)
 
 
@@ -337,7 +337,7 @@ def _evaluation(data, options, network, strategy, mesh, train, threads):
     keys = jax.random.split(key(options, "evaluate"), options.eval_seeds)
 
     def score(images, whitening=None, **given):
-        seen = zca.whitened_task(task, whitening)
+        seen = zca.whiten_task(task, whitening)
         found = compiled(keys, *replicated((jnp.asarray(images), seen, given), mesh))
         return jax.tree.map(np.asarray, found)
 
@@ -406,7 +406,7 @@ def beside(
     kept = np.concatenate([np.arange(n) + i * counts.max() for i, n in enumerate(counts)])
     others = jnp.arange(k).repeat(counts.max())[kept]
     start = key(options, "init")
-    uniform = sampling.reweighted(pool, jnp.ones(len(pool.images)))
+    uniform = sampling.reweight(pool, jnp.ones(len(pool.images)))
     drawn = {
         "random": lambda ipc: sampling.initial_real(start, uniform, ipc=ipc),
         "noise": lambda ipc: sampling.initial_noise(start, pool, ipc=ipc),

@@ -272,7 +272,7 @@ class _Work:
             self.index = functools.partial(split_pool.pool, mesh=mesh)
         self.pool = datasets.pool(data, index=self.index)
         self.stopped, self.following = threading.Event(), set()
-        self.given = None if given is None else sampling.reweighted(self.pool, given).weights
+        self.given = None if given is None else sampling.reweight(self.pool, given).weights
         self.given_digest = None if given is None else files.digest(np.asarray(given, np.float32))
 
     @contextlib.contextmanager
@@ -394,22 +394,22 @@ class _Attempt:
         pool, sampler, method, choice = work.pool, work.parts.sampler, work.parts.method, None
         if debias == "auto":
             found, choice = self.chosen_weights(shared)
-            pool = sampling.reweighted(pool, found)
+            pool = sampling.reweight(pool, found)
         elif debias == "kde" and work.options.weighting == "batch":
             sampler = self.weighed_batches(shared)
-            pool = sampling.reweighted(pool, self.stored_weights(shared / "weights.npz"))
+            pool = sampling.reweight(pool, self.stored_weights(shared / "weights.npz"))
         elif debias == "kde":
-            pool = sampling.reweighted(pool, self.density_weights(shared))
+            pool = sampling.reweight(pool, self.density_weights(shared))
         elif debias in blind_features.NAMED:
-            pool = sampling.reweighted(pool, self.view_weights(shared, debias))
+            pool = sampling.reweight(pool, self.view_weights(shared, debias))
         elif debias == "given":
             if self.lacks(shared / "weights.npz"):
                 self.write_weights(shared, work.given)
-            pool = sampling.reweighted(pool, work.given)
+            pool = sampling.reweight(pool, work.given)
         elif debias in ("oracle", "fairdd"):
             attributes, count = work.data.train.attributes, work.data.num_attributes
             found = weights.oracle(pool, attributes, num_attributes=count)
-            pool = sampling.reweighted(pool, found)
+            pool = sampling.reweight(pool, found)
         if debias != "fairdd":
             return Source(pool.weights, pool, sampler, method, choice)
         groups = work.data.num_attributes
@@ -433,13 +433,13 @@ class _Attempt:
         if self.lacks(path):
             work.report("whitening", 0, 1)
             with timing.timed(self.seconds, "whiten"):
-                pool = sampling.reweighted(work.pool, source.weights)
+                pool = sampling.reweight(work.pool, source.weights)
                 found = zca.fit(pool, weighted=work.options.zca == "weighted")
                 whitenings.write(path, processes.broadcast(found))
             work.report("whitening", 1, 1)
         with files.hint("delete it and resume"):
             found = whitenings.read(path)
-        return source._replace(pool=zca.whitened_pool(source.pool, found), whitening=found)
+        return source._replace(pool=zca.whiten_pool(source.pool, found), whitening=found)
 
     def density_weights(self, folder):
         """The KDE weights `[n]`, read from the folder if an earlier run got that far."""
@@ -552,7 +552,7 @@ class _Attempt:
         work, steps = self.work, self.work.options.steps
         if self.result is not None and "synthetic.npz" not in self.lacking:
             return jnp.asarray(store.read_synthetic(self.folder / "synthetic.npz").images)
-        pool = sampling.reweighted(work.pool, source.weights)
+        pool = sampling.reweight(work.pool, source.weights)
         state = source.method.init(parts.initial(pool, work.options, whitening=source.whitening))
         saved = checkpoint.restore(self.folder, state)
         if saved is None and steps and self.result is not None:
@@ -563,7 +563,7 @@ class _Attempt:
         first, state = saved or (0, state)
         store.rewind(self.folder, first)
         if first >= steps:
-            return jax.device_get(zca.restore(state.images, source.whitening))
+            return jax.device_get(zca.unwhiten(state.images, source.whitening))
         if work.options.method in parts.GUIDED and work.own_method is None:
             guided = {"mtt": self.experts, "cfm": self.guide}[work.options.method]
             source = guided(source, name)
@@ -574,7 +574,7 @@ class _Attempt:
         )  # fmt: skip
         work.report(name, first, steps)
         images = self.follow(chunks, name, first, source.whitening)
-        return jax.device_get(zca.restore(images, source.whitening))
+        return jax.device_get(zca.unwhiten(images, source.whitening))
 
     def follow(self, chunks, name, first, whitening):
         """Logs and saves a distillation chunk by chunk, and stops it after Ctrl-C."""
@@ -609,7 +609,7 @@ class _Attempt:
         every = self.work.options.score_every
         if every is None or before // every == step // every or step >= self.work.options.steps:
             return {}
-        decoded = parts.decode(self.work.options)(zca.restore(state.images, whitening))
+        decoded = parts.decode(self.work.options)(zca.unwhiten(state.images, whitening))
         found = evaluate.summary(self.score(decoded, f"{name} on the way", whitening))
         return {score: found[score]["mean"] for score in ("accuracy", "conflicting")}
 
@@ -859,7 +859,7 @@ class _Attempt:
                 images = attempt.distil(source, name)
                 decoded = parts.decode(work.options)(images)
             else:
-                pool = sampling.reweighted(work.pool, source.weights)
+                pool = sampling.reweight(work.pool, source.weights)
                 weighted = kind.weights != "none"
                 images = decoded = parts.subset(pool, work.options, weighted=weighted)
             scores = attempt.score(decoded, name, source.whitening)

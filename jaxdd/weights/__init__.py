@@ -857,7 +857,7 @@ def check_with_probe_networks(
         if not counted:
             return Trial(float("nan"), float("nan"), float("nan"), 0)
         left = (jnp.asarray(weights) + 1e-30).at[held].set(0)  # a class's only weight may be held
-        rest = sampling.reweighted(pool, left)
+        rest = sampling.reweight(pool, left)
         draw = functools.partial(sampling.initial_real, pool=rest, ipc=ipc, weighted=True)
         drawn = [draw(jax.random.fold_in(key, i)) for i in range(sets)]
         images = jnp.stack(parallel.to_local(drawn))

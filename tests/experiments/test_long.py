@@ -34,8 +34,8 @@ def each():
 
 def test_sets_together_go_where_each_would_alone(data, each):
     pool = datasets.pool(data)
-    weights = jnp.stack([sampling.reweighted(pool, one).weights for one in each])
-    mixed = sampling.reweighted(pool, weights.mean(0))
+    weights = jnp.stack([sampling.reweight(pool, one).weights for one in each])
+    mixed = sampling.reweight(pool, weights.mean(0))
     batch = long.draw(KEY, (mixed, weights))
     first = jax.random.normal(KEY, (4, 2, 3, 8, 8, 3))
     together = long.joint(METHOD, long.ROWS)
@@ -51,8 +51,8 @@ def test_sets_together_go_where_each_would_alone(data, each):
 def test_a_row_sees_the_mean_of_its_own_weights(data, each):
     """Of many batches the weighted mean of a class is that of all its samples; none counts most."""
     pool = datasets.pool(data)
-    weights = jnp.stack([sampling.reweighted(pool, one).weights for one in each])
-    mixed = sampling.reweighted(pool, weights.mean(0))
+    weights = jnp.stack([sampling.reweight(pool, one).weights for one in each])
+    mixed = sampling.reweight(pool, weights.mean(0))
     batch = jax.vmap(lambda key: long.draw(key, (mixed, weights)))(jax.random.split(KEY, 50))
     assert float(batch.weights.max()) <= 4 + 1e-5
     means = jnp.einsum("skbhwc,srkb->rkhwc", batch.images, batch.weights) / (50 * long.BATCH)
@@ -69,7 +69,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(data, each, tmp_path, monkeyp
         monkeypatch.setattr(long, name, value)
     monkeypatch.setattr(long.benchmarks, "load", lambda *_, **__: data)
     monkeypatch.setattr(long.programs, "prepare", lambda: None)
-    share = lambda pool: np.stack([sampling.reweighted(pool, one).weights for one in each])
+    share = lambda pool: np.stack([sampling.reweight(pool, one).weights for one in each])
     monkeypatch.setattr(long, "weightings", lambda data, pool, key: share(pool))
     run(steps=2, work=tmp_path / "one", out=tmp_path)
     half = files.read_json(tmp_path / "long-2.json")

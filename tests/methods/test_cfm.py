@@ -23,7 +23,7 @@ POOL = sampling.pool(
     mean=(0.5,),
     std=(0.25,),
 )
-WEIGHTED = sampling.reweighted(POOL, RNG.uniform(0.1, 1, 9))
+WEIGHTED = sampling.reweight(POOL, RNG.uniform(0.1, 1, 9))
 PARAMS = jax.jit(NETWORK.init)(KEY, jnp.zeros((1, 8, 8, 1)))
 LENGTH, BETA, FLOOR = 3, 0.1, 0.06
 
@@ -82,7 +82,7 @@ def test_a_guide_has_the_weighted_moments_of_what_enters_each_convolution(guided
             psi, _ = moments(layer, POOL.labels, of_psi)
             _, phi = moments(layer, POOL.labels, of_phi)
             np.testing.assert_allclose(spectral.covariance(state), psi, rtol=1e-4, atol=1e-6)
-            np.testing.assert_allclose(spectral.signal_of(state, "class"), phi, atol=1e-5)
+            np.testing.assert_allclose(spectral.signal_matrix(state, "class"), phi, atol=1e-5)
     np.testing.assert_allclose((guide.low, guide.high), [[-2], [2]])
 
 
@@ -168,7 +168,7 @@ def test_the_signal_of_a_part_is_that_of_its_classes(guided):
     """With what the real images have of class 0 alone, its Φ over a mass of one is its mean."""
     real = guided[1].real[0]
     some = real._replace(class_mass=jnp.array([1.0, 0.0]))
-    signal = spectral.signal_of(cfm._present(real, some), "class")
+    signal = spectral.signal_matrix(cfm._present(real, some), "class")
     np.testing.assert_allclose(signal, jnp.stack([real.class_means[0], jnp.zeros(1)], 1), rtol=1e-5)
 
 

@@ -76,8 +76,8 @@ def test_weights_that_leave_one_sample_are_an_expert_of_it():
 
 def test_segments_are_of_one_expert_and_span_apart():
     """Expert e has the value 10 e + t after epoch t."""
-    experts = {"x": 10 * jnp.arange(3)[:, None] + jnp.arange(6)}
-    draw = jax.jit(jax.vmap(lambda key: experts.segment(key, experts, span=2, latest=3)))
+    trajectories = {"x": 10 * jnp.arange(3)[:, None] + jnp.arange(6)}
+    draw = jax.jit(jax.vmap(lambda key: experts.segment(key, trajectories, span=2, latest=3)))
     start, target = (x["x"] for x in draw(jax.random.split(KEY, 400)))
     assert (target == start + 2).all()
     values, counts = np.unique(start, return_counts=True)

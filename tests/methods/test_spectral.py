@@ -14,8 +14,6 @@ W = RNG.uniform(0.1, 2, 40)
 FILTERS = {
     "identity": spectral.identity(),
     "linear": spectral.linear(),
-    "descent": spectral.descent(0.02, 7),
-    "landweber": spectral.landweber(0.02, 7),
     "ridge": spectral.ridge(0.01),
 }
 
@@ -36,17 +34,10 @@ def program(x, w, z):
         state = spectral.statistics(z, YZ, 3)
         return spectral.loss(plain, state, spectral.ridge(0.01), squared=False)
 
-    psi, phi = spectral.covariance(plain, centred=False), spectral.signal_of(plain, "class")
+    psi, phi = spectral.covariance(plain, centred=False), spectral.signal_matrix(plain, "class")
     applied = {name: f.apply(psi, phi) for name, f in FILTERS.items()}
 
-    def device(x, y, w):
-        return spectral.join(jax.lax.all_gather(spectral.statistics(x, y, 3, w), "devices"))
-
-    parts = jax.vmap(device, axis_name="devices")(
-        *(a.reshape(2, 20, *a.shape[1:]) for a in (x, Y, w))
-    )
-    gathered = jax.tree.map(lambda a: a[0], parts)
-    states = whole, streamed, spectral.merge(*halves), gathered, plain, turned, flat
+    states = whole, streamed, spectral.merge(*halves), plain, turned, flat
     synthetic = spectral.statistics(z, YZ, 3)
     profile = spectral.profile(plain, synthetic)
     applied["means"] = spectral.loss(plain, synthetic, FILTERS["identity"])
@@ -60,8 +51,8 @@ def result():
 
 
 def test_moments_are_those_of_numpy(result):
-    whole, streamed, merged, gathered, plain, turned, flat = result[0]
-    for state in (whole, streamed, merged, gathered):
+    whole, streamed, merged, plain, turned, flat = result[0]
+    for state in (whole, streamed, merged):
         np.testing.assert_allclose(state.mean, np.average(X, 0, W), rtol=1e-10)
         np.testing.assert_allclose(
             state.scatter / state.mass, np.cov(X.T, aweights=W, ddof=0), rtol=1e-9
@@ -85,12 +76,6 @@ def test_filters_are_their_gains_and_what_they_are_named_after(result):
         np.testing.assert_allclose(applied[name], expected, rtol=1e-7, atol=1e-8, err_msg=name)
         side = np.sign(np.round(gain[-1] - gain[0], 6))
         assert side == {"identity": 0, "linear": 1}.get(name, -1), name
-    head, start = np.zeros_like(phi), phi.copy()
-    for _ in range(7):
-        head -= 0.02 * (psi @ head - phi)
-        start -= 0.02 * (psi @ start - phi)
-    np.testing.assert_allclose(applied["landweber"], head, atol=1e-8)
-    np.testing.assert_allclose(applied["descent"] + head, start, atol=1e-8)
     distance = np.square(phi - Z.T @ np.eye(3)[YZ] / 4).sum()
     np.testing.assert_allclose(applied["means"], distance, rtol=1e-8)
     onehot = np.eye(3)[Y]
@@ -129,7 +114,6 @@ def test_profile_against_numpy(result):
     ("call", "message"),
     [
         (lambda: spectral.ridge(0.0), "beta must be positive.*0.0"),
-        (lambda: spectral.descent(-1.0, 2), "rate must be positive.*-1.0"),
         (lambda: spectral.statistics(X[0], Y, 3), r"features must be \[n, d\].*\(5,\)"),
         (lambda: spectral.statistics(X * np.nan, Y, 3), "features must be finite"),
         (lambda: spectral.statistics(X, Y, 3, -W), "weights must be at least 0.*-"),

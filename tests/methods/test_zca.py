@@ -58,15 +58,15 @@ def test_restores_what_it_whitened_in_any_leading_shape():
     images = jnp.asarray(NORMAL, jnp.float32).reshape(2, 4, 5, 3, 2, 2)
     seen = zca.whiten(images, fitted())
     assert float(jnp.abs(seen - images).max()) > 0.1
-    np.testing.assert_allclose(zca.restore(seen, fitted()), images, atol=2e-5)
+    np.testing.assert_allclose(zca.unwhiten(seen, fitted()), images, atol=2e-5)
 
 
 def test_is_one_map_for_images_pools_and_tasks():
     seen = zca.whiten(sampling.take(pool(), jnp.arange(40)), fitted())
-    drawn = sampling.take(zca.whitened_pool(pool(), fitted()), jnp.arange(40))
+    drawn = sampling.take(zca.whiten_pool(pool(), fitted()), jnp.arange(40))
     np.testing.assert_allclose(drawn, seen, atol=1e-5)
     task = evaluate.task(IMAGES, LABELS, num_classes=3, mean=MEAN, std=STD)
-    scored = zca.whitened_task(task, fitted())
+    scored = zca.whiten_task(task, fitted())
     np.testing.assert_allclose(scored.images, seen, atol=1e-5)
     assert (scored.mean.tolist(), scored.std.tolist()) == ([0, 0], [1, 1])
     np.testing.assert_array_equal(scored.labels, task.labels)
@@ -74,8 +74,8 @@ def test_is_one_map_for_images_pools_and_tasks():
 
 def test_none_leaves_everything_as_it_is():
     images, task = jnp.ones((1, 3, 2, 2)), object()
-    assert zca.whiten(images, None) is images and zca.restore(images, None) is images
-    assert zca.whitened_pool(pool(), None) is pool() and zca.whitened_task(task, None) is task
+    assert zca.whiten(images, None) is images and zca.unwhiten(images, None) is images
+    assert zca.whiten_pool(pool(), None) is pool() and zca.whiten_task(task, None) is task
 
 
 def test_does_not_depend_on_the_order_of_the_samples():
@@ -97,7 +97,7 @@ def test_fewer_images_than_values_are_regularised_and_it_says_so():
 
 def test_constant_images_stay_finite():
     same = sampling.pool(IMAGES[:1].repeat(20, 0), LABELS[:20], num_classes=3, mean=MEAN, std=STD)
-    seen = sampling.take(zca.whitened_pool(same, zca.fit(same)), jnp.arange(20))
+    seen = sampling.take(zca.whiten_pool(same, zca.fit(same)), jnp.arange(20))
     np.testing.assert_allclose(seen, 0, atol=1e-5)
 
 
@@ -110,7 +110,7 @@ def test_gradients_pass_through_it():
 
 def test_refuses_images_of_another_size_too_large_ones_and_a_bad_epsilon():
     other = jnp.zeros((4, 2, 2, 2))
-    for refused in (zca.whiten, zca.restore):
+    for refused in (zca.whiten, zca.unwhiten):
         with pytest.raises(ValueError, match=r"must be \(3, 2, 2\).* found \(2, 2, 2\)"):
             refused(other, fitted())
     with pytest.raises(ValueError, match="at most 4,096 values.* 64 × 64 × 3 = 12,288"):

@@ -12,7 +12,7 @@ import pytest
 from jaxdd import methods, networks, sampling
 from jaxdd.data import datasets
 from jaxdd.devices import parallel
-from jaxdd.methods import formation
+from jaxdd.methods import formation, protocol
 from jaxdd.runs import options, parts
 from jaxdd.training import debiased
 
@@ -116,7 +116,7 @@ def test_initial_images():
     """Real ones uniformly or by the weights, noise, or several real ones joined into one."""
     data = squares()
     weights = (np.arange(24) < 6).astype(float)
-    pool = sampling.reweighted(datasets.pool(data), weights)
+    pool = sampling.reweight(datasets.pool(data), weights)
     known = {np.asarray(image).tobytes() for image in sampling.take(pool, jnp.arange(24))}
     heavy = {np.asarray(image).tobytes() for image in sampling.take(pool, jnp.arange(6))}
     start = lambda **change: parts.initial(pool, dataclasses.replace(TINY, **change))
@@ -130,7 +130,7 @@ def test_initial_images():
 
 
 def test_decoding_is_one_object_for_plain_images():
-    assert parts.decode(TINY) is methods.identity
+    assert parts.decode(TINY) is protocol.identity
     found = parts.decode(dataclasses.replace(TINY, formation=3))
     assert found(jnp.zeros((2, 1, 9, 9, 1))).shape == (2, 9, 9, 9, 1)
 

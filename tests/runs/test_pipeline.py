@@ -239,7 +239,7 @@ def test_what_the_options_ask_for_is_distilled_and_judged(tmp_path):
     found = pipeline.run(shades(), tmp_path / "out", asked, debias="oracle")
     data, asked = shades(), asked.resolved()
     made, pool = parts.build(data, asked), datasets.pool(data)
-    pool = sampling.reweighted(pool, weights.oracle(pool, data.train.attributes, num_attributes=2))
+    pool = sampling.reweight(pool, weights.oracle(pool, data.train.attributes, num_attributes=2))
     state = made.method.init(parts.subset(pool, asked, weighted=True))
     key, kwargs = parts.key(asked, "distill"), dict(method=made.method, sampler=made.sampler)
     *_, (_, state, _) = methods.run(key, state, pool, steps=2, chunk_length=2, **kwargs)
@@ -289,7 +289,7 @@ def test_networks_see_the_set_whitened_and_it_is_kept_as_pixels(tmp_path):
     with pytest.warns(UserWarning, match="64 values by .* images is regularised"):
         result = pipeline.run(shades(), tmp_path, WHITENED, debias="oracle", **OWN)
     pool, made = datasets.pool(shades()), whitenings.of(tmp_path)
-    pool = sampling.reweighted(
+    pool = sampling.reweight(
         pool, weights.oracle(pool, shades().train.attributes, num_attributes=2)
     )
     with pytest.warns(UserWarning, match="regularised"):
@@ -298,9 +298,9 @@ def test_networks_see_the_set_whitened_and_it_is_kept_as_pixels(tmp_path):
         np.testing.assert_array_equal(one, other)
     seen = zca.whiten(parts.subset(pool, WHITENED, weighted=True), made) + 6
     images = store.read_synthetic(tmp_path / "synthetic.npz").images
-    np.testing.assert_allclose(images, zca.restore(seen, made), atol=1e-4)
+    np.testing.assert_allclose(images, zca.unwhiten(seen, made), atol=1e-4)
     assert "whiten" in result["seconds"] and "whitening.npz" in result["digests"]
-    task = zca.whitened_task(datasets.task(shades()), made)
+    task = zca.whiten_task(datasets.task(shades()), made)
     scores = evaluate.evaluate(
         jax.random.split(parts.key(WHITENED, "evaluate"), 2), NETWORK, seen, task, epochs=2
     )
@@ -538,7 +538,7 @@ def test_weights_of_ones_own(tmp_path):
     mine[:2] = 7  # a class without weight is refused
     found = pipeline.run(data, tmp_path / "run", TINY, weights=mine, **OWN)
     kept = files.read_arrays(tmp_path / "run" / "weights.npz")["weights"]
-    expected = sampling.reweighted(datasets.pool(data), mine).weights
+    expected = sampling.reweight(datasets.pool(data), mine).weights
     np.testing.assert_array_equal(kept, expected)
     assert found["config"]["debias"] == "given"
     rows = pipeline.compare(data, tmp_path / "all", TINY, rows=["none"], weights=mine, **OWN)[

@@ -101,7 +101,7 @@ def evaluations(
     if teaching.teacher is not None and "elf" in protocols:
         raise ValueError("elf trains a teacher that fits each network, found one that is given")
     weights = None if teaching.weights is None else jnp.asarray(teaching.weights)
-    pool = zca.whitened_pool(datasets.pool(benchmark, weights), whitening)
+    pool = zca.whiten_pool(datasets.pool(benchmark, weights), whitening)
     seen = zca.whiten(jnp.asarray(images), whitening)
     arrays = parts.beside(seen, labels, pool, asked, which)
     digest, found = datasets.digest(benchmark), []

@@ -104,10 +104,10 @@ def _profiles(network, params, pool, sets):
         return features(sampling.normalise(images, pool.mean, pool.std))
 
     k = pool.num_classes
-    whole = spectral.streamed(real, pool.images, pool.labels, k, pool.weights)
-    centre = functools.partial(spectral.shifted, origin=whole.mean)
+    whole = spectral.stream_statistics(real, pool.images, pool.labels, k, pool.weights)
+    centre = functools.partial(spectral.shift, origin=whole.mean)
     found = {
-        name: spectral.streamed(features, images, labels, k)
+        name: spectral.stream_statistics(features, images, labels, k)
         for name, (images, labels) in sets.items()
     }
     return {name: spectral.profile(centre(whole), centre(each)) for name, each in found.items()}
