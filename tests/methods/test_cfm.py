@@ -230,7 +230,7 @@ LINEAR = networks.Functions(NETWORK.init, NETWORK.apply)
         (lambda: method(matching=-0.1), "matching must be at least 0"),
         (lambda: method(signal="none"), "signal must be mean or class, found 'none'"),
         (lambda: method(parts=3).init(IMAGES), "parts must divide the 2 classes, found 3"),
-        (lambda: METHOD.init(IMAGES[:1]), "there are 1 classes, found a network of 2"),
+        (lambda: METHOD.init(IMAGES[:1]), "1 logits.*got 2"),
         (lambda: METHOD.init(IMAGES[0]), r"\[k, ipc, h, w, c\], found shape"),
         (lambda: cfm.guide(PLAIN, PARAMS, POOL), "batch norm.*found a ConvNet without"),
         (lambda: cfm.guide(NETWORK, PARAMS["params"], POOL), "must be those of its network"),
