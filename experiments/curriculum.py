@@ -10,8 +10,8 @@ best epoch by the test set, where this has the last. With `--budget 9m` it stops
 and goes on when it is run again, until it ends with exit code 0.
 
 Networks that learn hard labels are ConvNets with instance norm; those of soft labels are that of
-the teacher, which is the same for all sets (`teachers.train_on_soft_labels`). Three networks each, one set; the
-random subset under the same labels says how much is the teacher's.
+the teacher, which is the same for all sets (`teachers.train_on_soft_labels`). Three networks each,
+one set; the random subset under the same labels says how much is the teacher's.
 
 Expected before the run, after `experiments.cfm` had shown the same at a quarter of the pixels: by
 hard labels CFM is above random images and below DM; by soft ones the three are within a point.
@@ -40,7 +40,7 @@ from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import old_results as results
 from jaxdd.runs import options, parts, pipeline, programs
 from jaxdd.runs.folder import store
-from jaxdd.runs.scoring import cells, matrix
+from jaxdd.runs.scoring import matrix
 
 
 class Plan(NamedTuple):
@@ -81,18 +81,18 @@ class Bench:
         }
         self.compared = functools.cache(self.compared)
 
-    def cells(self) -> Iterator[cells.Cell]:
+    def cells(self) -> Iterator[matrix.Cell]:
         """Every set by hard labels, and by soft ones with each network."""
         for name in SETS:
             asked = dataclasses.asdict(self.asked["cfm"].resolved()) | {"buffer_path": None}
             told = {"data": self.data.name, "ipc": self.ipc, "set": name, "options": asked}
             title = f"{self.data.name} {self.ipc} {name}"
             hard = functools.partial(self.hard, name)
-            yield cells.Cell(f"{title} hard", files.to_json(told | {"labels": "hard"}), hard)
+            yield matrix.Cell(f"{title} hard", files.to_json(told | {"labels": "hard"}), hard)
             for seed in range(NETWORKS):
                 settings = files.to_json(told | {"labels": "soft", "seed": seed})
                 soft = functools.partial(self.soft, name, seed)
-                yield cells.Cell(f"{title} soft {seed}", settings, soft)
+                yield matrix.Cell(f"{title} soft {seed}", settings, soft)
 
     def compared(self, name: str) -> tuple[dict[str, Any], pathlib.Path]:
         """The rows of a comparison, by hard labels, and the folder of its set."""
@@ -117,15 +117,15 @@ class Bench:
             _, folder = self.compared(name)
             images = store.read_synthetic(folder / "synthetic.npz").images
         labels = np.arange(len(images)).repeat(images.shape[1])
-        teacher = scoring.teacher_in(self.teachers / "none", self.data)
-        (cell,) = matrix.evaluations(
+        teacher = scoring.read_teacher(self.teachers / "none", self.data)
+        (cell,) = matrix.cells(
             np.asarray(images).reshape(-1, *images.shape[2:]),
             labels,
             self.data,
             dataclasses.replace(asked, eval_seeds=1, seed=seed),
             names=(self.teacher,),
             protocols=("soft",),
-            teaching=matrix.Teaching(teacher=teacher),
+            teacher=matrix.TeacherOptions(teacher=teacher),
             report=log,
         )
         return cell.score()
@@ -182,7 +182,7 @@ def main(
                 data = benchmarks.load(name, data_dir=data_dir)
                 for ipc in plan.ipcs:
                     bench = Bench(data, where, ipc=ipc, teacher=plan.teacher, preset=preset)
-                    cells.fill(out, bench.cells())
+                    matrix.fill(out, bench.cells())
     except (KeyboardInterrupt, pipeline.Interrupted):
         print("stopped; run the command again", file=sys.stderr)
         sys.exit(3)

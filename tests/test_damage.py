@@ -11,10 +11,9 @@ import jaxdd
 from jaxdd import sampling
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import old_results as results
-from jaxdd.runs import options, parts, pipeline
+from jaxdd.runs import options, pipeline
 from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.reports import plot, report
-from jaxdd.runs.scoring import transfer
 
 TINY = options.DM(
     ipc=2, batch_size=8, network="mlp", depth=2, epochs=1, eval_seeds=1, chunk=2, steps=2,
@@ -60,7 +59,6 @@ READ = {
         "embedding.png",
         "figures.npz",
     },
-    "transfer": {"config.json", "result.json", "synthetic.npz"},
 }
 """What each command needs whole; the other files are figures that are drawn again, or records."""
 
@@ -115,15 +113,9 @@ def commands(data, monkeypatch):
 
     monkeypatch.setattr(pipeline._Attempt, "source", made)
 
-    def transferred(folder):
-        with monkeypatch.context() as patched:
-            patched.setattr(parts, "build", made)
-            transfer.transfer(folder, data, names=("mlp",))
-
     return {
         "resume": lambda folder: pipeline.run(data, folder, TINY, debias="kde", resume=True),
         "report": report.read,
-        "transfer": transferred,
     }
 
 
@@ -159,7 +151,7 @@ def test_damage(finished, tmp_path, commands, name, damage):
     path, before = folder / name, contents(folder)
     DAMAGES[damage](path)
     damaged = contents(folder)
-    for command in ("transfer", "report", "resume"):
+    for command in ("report", "resume"):
         line = said(lambda command=command: commands[command](folder))
         if line is not None and line != "made":
             assert str(path) in line or (damage == "missing" and str(folder) in line)
@@ -214,7 +206,7 @@ def test_a_folder_without_digests_is_believed_if_its_set_is_readable(finished, t
     result = files.read_json(folder / "result.json")
     del result["digests"], result["digest"]
     files.write_json(folder / "result.json", result)
-    assert [said(lambda c=c: c(folder)) for c in commands.values()] == [None, None, "made"]
+    assert [said(lambda c=c: c(folder)) for c in commands.values()] == [None, None]
     flipped(folder / "synthetic.npz")
     assert said(lambda: commands["resume"](folder)) == "made"
     assert "its command with --resume makes it again" in said(lambda: commands["report"](folder))
@@ -232,7 +224,7 @@ def test_a_changed_score_is_no_result(finished, tmp_path, commands, command):
     assert f"{path}" in line and "it is not what its digest says" in line
 
 
-@pytest.mark.parametrize("command", ["report", "transfer"])
+@pytest.mark.parametrize("command", ["report"])
 def test_a_changed_configuration_is_not_that_of_the_result(finished, tmp_path, commands, command):
     folder = shutil.copytree(finished, tmp_path / "out")
     config = files.read_json(folder / "config.json")
@@ -250,10 +242,10 @@ def test_a_damaged_figure_of_an_unfinished_run_is_drawn_again(finished, tmp_path
 
 
 def test_what_killed_writes_left_is_swept(finished, tmp_path, commands):
-    """But not what a transfer may be writing at the time, nor what is no temporary file."""
+    """But not what an evaluation may be writing at the time, nor what is no temporary file."""
     folder = shutil.copytree(finished, tmp_path / "out")
     swept = [folder / ".synthetic.npz.01234567.tmp", folder / "experts" / ".a.npz.89abcdef.tmp"]
-    kept = [folder / ".transfer.json.01234567.tmp", folder / ".mine.tmp"]
+    kept = [folder / ".evaluation.json.01234567.tmp", folder / ".mine.tmp"]
     (folder / "experts").mkdir()
     for path in swept + kept:
         path.write_bytes(b"half")
@@ -283,33 +275,9 @@ def test_results_that_are_none(finished, tmp_path, change, match):
 
 
 @pytest.mark.parametrize(
-    "changes, match",
-    [
-        (dict(images=np.zeros((10, 2, 16, 16, 7)), mean=np.zeros(7), std=np.ones(7)), "found .*7"),
-        (
-            dict(images=np.zeros((10, 1, 16, 16, 3)), labels=np.zeros((10, 1), int)),
-            r"found \(10, 1",
-        ),
-        (dict(labels=np.zeros((10, 2), int)), "class by class"),
-    ],
-    ids=["channels", "ipc", "labels"],
-)
-def test_a_set_that_is_not_of_the_data(finished, tmp_path, commands, changes, match):
-    """Well-formed, in a folder that has no digests."""
-    folder = shutil.copytree(finished, tmp_path / "out")
-    (folder / "result.json").unlink()
-    types = dict(images=np.float32, labels=np.int32, mean=np.float32, std=np.float32)
-    changes = {name: np.asarray(value, types[name]) for name, value in changes.items()}
-    stored = store.read_synthetic(folder / "synthetic.npz")
-    store.write_synthetic(folder / "synthetic.npz", stored._replace(**changes))
-    with pytest.raises(ValueError, match=f"synthetic.npz must hold .*{match}"):
-        commands["transfer"](folder)
-
-
-@pytest.mark.parametrize(
     "change", [{"ipc": -7}, {"preset": "zz"}, {"ipc": "x"}, {"ipc": float("nan")}]
 )
-@pytest.mark.parametrize("command", ["report", "transfer"])
+@pytest.mark.parametrize("command", ["report"])
 def test_options_that_cannot_be(finished, tmp_path, commands, command, change):
     folder = shutil.copytree(finished, tmp_path / "out")
     config = files.read_json(folder / "config.json")

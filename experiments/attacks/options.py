@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments.attacks import laboratory as lab
-from jaxdd.commands import cli, data_sets
+from jaxdd.commands import cli, data_sets, scoring
 from jaxdd.data import files
 from jaxdd.runs import old_results as results
 from jaxdd.runs import options
@@ -27,7 +27,7 @@ WORDS = {
 """Values by what the record calls them."""
 
 _OTHERS = {
-    "transfer": cli.transfer_set,
+    "evaluate": scoring.evaluate_set,
     "report": cli.write_report,
     "bias": data_sets.find_bias,
     "datasets show": data_sets.show_dataset,
@@ -62,7 +62,9 @@ def _of_runs():
 def _of_others():
     for command, function in _OTHERS.items():
         for name in inspect.signature(function).parameters:
-            yield command, "", name
+            fields = dataclasses.fields(data_sets.DataArguments)
+            for option in [field.name for field in fields] if name == "data" else [name]:
+                yield command, "", option
 
 
 def _tried(laboratory, command, method, name, value, round_):
@@ -87,18 +89,18 @@ def _arguments(laboratory, command, method, name, value, round_):
         out = [] if name == "out" else ["--out", "out"]
         return [*start, *rows, *given, *out]
     subject = [] if len(given) == 1 else [_subject(laboratory, command)]
-    own = ["--dataset", laboratory.images] if command == "transfer" and name != "dataset" else []
-    own += ["--networks", "mlp"] if command == "transfer" and name != "networks" else []
+    own = ["--dataset", laboratory.images] if command == "evaluate" and name != "dataset" else []
+    own += ["--networks", "mlp"] if command == "evaluate" and name != "networks" else []
     if command in ("report", "bias") and name != "out":
         own += ["--out", "page.html"]
-    if command == "transfer" and name == "dataset":
+    if command == "evaluate" and name == "dataset":
         given, subject = [option, value], [_subject(laboratory, command)]
     return [*command.split(), *subject, *own, *given]
 
 
 def _subject(laboratory, command):
     """What a command is called for, if not for an odd value."""
-    if command in ("transfer", "report"):
+    if command in ("evaluate", "report"):
         return laboratory.finished(*laboratory.command("run"))
     return "cdigits" if command == "datasets build" else laboratory.images
 

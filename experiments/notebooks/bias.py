@@ -37,7 +37,7 @@ sets = {
 
 def sheet(data, *orders):
     """Of each class the first eight images by each order."""
-    of_classes = functools.partial(plot.by_class, num_classes=data.num_classes, columns=8)
+    of_classes = functools.partial(plot.first_images, num_classes=data.num_classes, columns=8)
     return plot.picture(*(of_classes(*data.train[:2], order) for order in orders))
 
 

@@ -60,7 +60,7 @@ print(f"{len(data.train.labels):,} images to distil, {len(data.test.labels)} to 
 print(f"classes {', '.join(data.class_names)}; attributes {', '.join(data.attribute_names)}")
 
 order = np.arange(len(data.train.labels))
-first = plot.by_class(*data.train[:2], order, num_classes=data.num_classes, columns=10)
+first = plot.first_images(*data.train[:2], order, num_classes=data.num_classes, columns=10)
 plot.picture(first)
 
 # %% arrays-text [markdown]

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
@@ -27,12 +27,11 @@ from jaxdd import __version__
 from jaxdd.commands import citing, data_sets, grouping, rederivation, scoring, screen, sources
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.devices import parallel
-from jaxdd.runs import old_results as results
 from jaxdd.runs import options, parts, pipeline, processes
 from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.programs import prepare
 from jaxdd.runs.reports import pages, report
-from jaxdd.runs.scoring import transfer
+from jaxdd.runs.scoring import finished_run
 from jaxdd.runs.trust import inspection, publication, signature
 
 Options = Annotated[options.Options, tyro.conf.arg(name="")]
@@ -172,35 +171,6 @@ def demo(*, out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> N
     compare("cdigits", options=DEMO, rows=DEMO_ROWS, out=out, resume=resume)
 
 
-def transfer_set(
-    folder: tyro.conf.Positional[pathlib.Path],
-    *,
-    networks: tuple[Network, ...] = get_args(Network),
-    epochs: int | None = None,
-    eval_seeds: int | None = None,
-    dataset: str | None = None,
-    data_dir: pathlib.Path | None = None,
-) -> None:
-    """Evaluate the synthetic set of a run, and a random subset, with other networks.
-
-    Args:
-        folder: of a finished run.
-        networks: to train on the set.
-        epochs: of each evaluation; those of the run by default.
-        eval_seeds: number of networks of each kind; that of the run by default.
-        dataset: the folder of images or tfds:NAME that the run was made from, if it was.
-        data_dir: folder with the original files.
-    """
-    progress = screen.Progress()
-    with progress.bar:
-        benchmark = scoring.data_of(folder, dataset, data_dir)
-        rows = transfer.transfer(
-            folder, benchmark, names=networks, epochs=epochs, eval_seeds=eval_seeds, report=progress
-        )
-    sets = {f"{name} {x}": row[x] for name, row in rows.items() for x in results.TRANSFERRED}
-    screen.show(sets, folder / "transfer.json")
-
-
 def write_report(
     source: tyro.conf.Positional[pathlib.Path],
     *,
@@ -254,8 +224,8 @@ def export_set(
         dataset: for --score, the folder of images or tfds:NAME that the run was made from.
         data_dir: for --score, folder with the original files.
     """
-    measure = lambda images: transfer.score(
-        source, scoring.data_of(source, dataset, data_dir), images
+    measure = lambda images: finished_run.score(
+        source, scoring.load_run_data(source, dataset, data_dir), images
     )
     made = publication.export(source, folder, format=format, measure=measure if score else None)
     if lost := made.get("rounding"):
@@ -381,13 +351,12 @@ def audit_set(
         sys.exit(1)
 
 
-_SCORING = (["demo"], ["run"], ["compare"], ["transfer"], ["evaluate"], ["bias"])
+_SCORING = (["demo"], ["run"], ["compare"], ["evaluate"], ["bias"])
 
 COMMANDS = {
     "demo": demo,
     "run": run,
     "compare": compare,
-    "transfer": transfer_set,
     "evaluate": scoring.evaluate_set,
     "profile": scoring.profile_set,
     "report": write_report,

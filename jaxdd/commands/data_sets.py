@@ -1,9 +1,10 @@
-"""The commands about data: what there is, what is in it, and whether it is biased."""
+"""Commands about data: list the benchmarks, describe a data set, and look for a bias in it."""
 
+import dataclasses
 import functools
 import pathlib
 import time
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import rich.console
@@ -17,75 +18,99 @@ from jaxdd.devices import parallel
 from jaxdd.runs import options
 from jaxdd.runs.reports import bias_page, plot
 
-MEANING = (
-    "conflict: share of the training images without the attribute of most of their class; spread: "
-    "by how many images the other attributes of a class differ at most; independence p: of the "
-    "test that attribute and class of the test images have nothing to do with each other"
+LEGEND = (
+    "conflict: share of training images without the majority attribute of their class; "
+    "spread: largest difference in size between the other groups of a class; "
+    "independence p: p-value of the test that attribute and class of the test images are "
+    "independent"
 )
-"""What the words of `show_dataset` mean."""
+"""Explanation of what `show_dataset` prints."""
+
+_MAX_GROUPS = 20  # larger tables of group sizes are not printed
+
+
+@dataclasses.dataclass(frozen=True)
+class DataArguments:
+    """Options of a data set that several commands share."""
+
+    conflict: float | None = None
+    """Share of bias-conflicting samples in each class of a benchmark, 0 to 1."""
+
+    severity: int | None = None
+    """Severity of the bias of a benchmark, 1 to 4."""
+
+    resize: int | None = None
+    """Height and width in pixels to which images of a folder or of tfds:NAME are resized."""
+
+    skip_bad: bool = False
+    """Skip images of a folder that cannot be decoded."""
+
+    label: str | None = None
+    """Column with the class, of an annotated data set or of metadata.csv."""
+
+    attribute: str | None = None
+    """Column with the bias attribute, of an annotated data set or of metadata.csv."""
+
+    data_dir: pathlib.Path | None = None
+    """Folder with the original files; for tfds:NAME, the folder in which it is prepared."""
+
+    def values(self) -> dict[str, Any]:
+        """Return the options of the data by name."""
+        return {name: x for name, x in vars(self).items() if name != "data_dir"}
+
+    def changed(self) -> list[str]:
+        """Return the names of options that differ from their defaults, without data_dir."""
+        defaults = type(self)().values()
+        return [name for name, value in self.values().items() if value != defaults[name]]
+
+    def make_options(self, **others: Any) -> options.Resolved:
+        """Return the options of a run with these options of the data."""
+        return options.DM(**self.values(), **others).resolved()
+
+
+Data = Annotated[DataArguments, tyro.conf.arg(name="")]
 
 
 def find_bias(
     dataset: tyro.conf.Positional[str],
     *,
-    conflict: float | None = None,
-    severity: int | None = None,
-    resize: int | None = None,
-    skip_bad: bool = False,
-    label: str | None = None,
-    attribute: str | None = None,
+    data: Data = DataArguments(),
     seed: int = 0,
-    data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
 ) -> None:
-    """Say whether a data set has a bias, and show it on one HTML page; nothing is distilled.
+    """Look for a bias in a data set and write an HTML page about it, without distillation.
 
     Args:
-        dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
-        conflict: share of bias-conflicting samples in each class of a benchmark, 0 to 1.
-        severity: of the benchmark's bias, 1 to 4.
-        resize: height and width in pixels that the images of a folder are resized to.
-        skip_bad: leave out images of a folder that do not decode.
-        label: column that is the class, of an annotated set or of metadata.csv.
-        attribute: column that is the bias attribute, likewise.
-        seed: of the benchmark, and of all that is drawn.
-        data_dir: folder with the original files (of tfds:NAME, where it is prepared).
-        out: the HTML file; by default bias-DATASET.html.
+        dataset: Name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
+        data: Options of the data set.
+        seed: Random seed of the benchmark and of the analysis.
+        out: HTML file. Defaults to bias-DATASET.html.
     """
     out = pathlib.Path(f"bias-{sources.short(dataset)}.html") if out is None else out
     check_page(out)
-    asked = options.DM(
-        conflict=conflict,
-        severity=severity,
-        resize=resize,
-        skip_bad=skip_bad,
-        label=label,
-        attribute=attribute,
-        seed=seed,
-    )
-    data = sources.load(dataset, asked, data_dir)
+    benchmark = sources.load(dataset, data.make_options(seed=seed), data.data_dir)
     progress = screen.Progress()
     with progress.bar:
-        report_to = functools.partial(progress, "looking for a bias")
-        found = bias_page.find(data, seed=seed, mesh=parallel.cpu_mesh(), progress=report_to)
-    bias_page.write(out, found, data)
-    print(f"{data.name}: {bias_page.headline(found)}")
+        report = functools.partial(progress, "looking for a bias")
+        finding = bias_page.find(benchmark, seed=seed, mesh=parallel.cpu_mesh(), progress=report)
+    bias_page.write(out, finding, benchmark)
+    print(f"{benchmark.name}: {bias_page.headline(finding)}")
     print(f"wrote {out}")
 
 
-def check_page(out):
-    """Refuses a path that is not one for an HTML page, before any work is done for it."""
+def check_page(out: pathlib.Path) -> None:
+    """Raise before any work if a path cannot be that of an HTML page."""
     if out.is_dir() or not out.name:
-        raise ValueError(f"out must be a file for the page, found the folder {out}")
+        raise ValueError(f"out must be an HTML file, got the folder {out}")
     if out.suffix not in (".html", ".htm"):
-        raise ValueError(f"out must end in .html, found {out}")
+        raise ValueError(f"out must end in .html, got {out}")
 
 
 def list_datasets() -> None:
-    """List the benchmarks, with sizes and licences."""
+    """List the benchmarks with their sizes and licences."""
     table = rich.table.Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("name", "train", "test", "image", "conflict", "what", "licence"):
-        table.add_column(column, no_wrap=column not in ("what", "licence"))
+    for column in ("name", "train", "test", "image", "conflict", "description", "licence"):
+        table.add_column(column, no_wrap=column not in ("description", "licence"))
     for name in benchmarks.NAMES:
         train, test, size, _, conflict, licence, about = benchmarks.describe(name)
         table.add_row(name, train, test, size, conflict, about, licence)
@@ -95,68 +120,45 @@ def list_datasets() -> None:
 def show_dataset(
     dataset: tyro.conf.Positional[str],
     *,
-    conflict: float | None = None,
-    severity: int | None = None,
+    data: Data = DataArguments(),
     test: Literal["uniform", "conflicting"] = "uniform",
-    resize: int | None = None,
-    skip_bad: bool = False,
-    label: str | None = None,
-    attribute: str | None = None,
     seed: int = 0,
-    data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
 ) -> None:
-    """Count what a data set is made of, and draw aligned and conflicting images of each class.
+    """Print the sizes of a data set, and draw aligned and conflicting images of each class.
 
     Args:
-        dataset: name of a benchmark, a folder of images, or tfds:NAME.
-        conflict: share of bias-conflicting samples in each class of a benchmark, 0 to 1.
-        severity: of the benchmark's bias, 1 to 4.
-        test: test set of a benchmark, unbiased or bias-conflicting only.
-        resize: height and width in pixels that the images of a folder are resized to.
-        skip_bad: leave out images of a folder that do not decode.
-        label: column that is the class, of an annotated set or of metadata.csv.
-        attribute: column that is the bias attribute, likewise.
-        seed: of the benchmark.
-        data_dir: folder with the original files (of tfds:NAME, where it is prepared).
-        out: PNG file for the contact sheet; none is drawn without it.
+        dataset: Name of a benchmark, a folder of images, or tfds:NAME.
+        data: Options of the data set.
+        test: Test set of a benchmark: unbiased, or bias-conflicting images only.
+        seed: Random seed of the benchmark.
+        out: PNG file for a contact sheet. Defaults to none.
     """
     if out is not None and (out.is_dir() or not out.name):
-        raise ValueError(f"out must be a file for the picture, found the folder {out}")
-    asked = options.DM(
-        conflict=conflict,
-        severity=severity,
-        test=test,
-        resize=resize,
-        skip_bad=skip_bad,
-        label=label,
-        attribute=attribute,
-        seed=seed,
-    )
+        raise ValueError(f"out must be a PNG file, got the folder {out}")
     start = time.perf_counter()
-    benchmark = sources.load(dataset, asked, data_dir)
+    benchmark = sources.load(dataset, data.make_options(test=test, seed=seed), data.data_dir)
     seconds = time.perf_counter() - start
     for name, value in benchmarks.statistics(benchmark).items():
         print(f"{name:<16}{value:.4g}" if isinstance(value, float) else f"{name:<16}{value}")
     print(f"{'seconds':<16}{seconds:.2f}")
     if benchmark.train.attributes is not None:
-        print(MEANING)
-    if benchmark.train.attributes is not None:
-        _groups(benchmark)
+        print(LEGEND)
+        _print_groups(benchmark)
     if out is not None:
-        _contact_sheet(out, benchmark)
+        _write_contact_sheet(out, benchmark)
         print(f"wrote {out}")
 
 
-def _groups(benchmark, *, most=20):
-    """Prints how many training images each group has; that of the aligned attribute is bold."""
+def _print_groups(benchmark):
+    """Print the training images of each group, the aligned group of each class in bold."""
     counts = benchmarks.group_counts(benchmark, benchmark.train)
     names = benchmark.attribute_names or tuple(map(str, range(benchmark.num_attributes)))
     classes = benchmark.class_names or tuple(map(str, range(benchmark.num_classes)))
-    if max(counts.shape) > most:
+    if max(counts.shape) > _MAX_GROUPS:
         print(f"groups          {counts.size}, of which {(counts == 0).sum()} are empty")
         return
-    print("training images of each group; bold is what most of a class have, its aligned one")
+    print("training images of each group; the bias-aligned group of a class is bold")
     table = rich.table.Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("class")
     for name in names:
@@ -167,49 +169,47 @@ def _groups(benchmark, *, most=20):
     rich.console.Console().print(table)
     if len(set(benchmark.aligned)) == 1 < benchmark.num_classes:
         print(
-            f"every class is aligned with {names[benchmark.aligned[0]]}: aligned and conflicting "
-            "say which attribute is rare, not which class goes with it; compare the groups"
+            f"{names[benchmark.aligned[0]]} is the majority attribute of every class: aligned and "
+            "conflicting say which attribute is rare, not which class has it; compare the groups"
         )
 
 
 def build_dataset(
     dataset: tyro.conf.Positional[str],
     *,
-    conflict: float | None = None,
-    severity: int | None = None,
+    data: Data = DataArguments(),
     test: Literal["uniform", "conflicting"] = "uniform",
     seed: int = 0,
-    data_dir: pathlib.Path | None = None,
 ) -> None:
-    """Make a benchmark and keep it in the cache (~/.cache/jaxdd), where later runs find it.
+    """Generate a benchmark and store it in the cache (~/.cache/jaxdd) for later runs.
 
     Args:
-        dataset: name of a benchmark.
-        conflict: share of bias-conflicting samples in each class, 0 to 1.
-        severity: of the bias, 1 to 4.
-        test: test set, unbiased or bias-conflicting only.
-        seed: of the benchmark.
-        data_dir: folder with the original files; without it they are downloaded.
+        dataset: Name of a generated benchmark.
+        data: Options of the data set.
+        test: Test set: unbiased, or bias-conflicting images only.
+        seed: Random seed of the benchmark.
     """
     if dataset not in benchmarks.RECIPES:
         known = ", ".join(benchmarks.RECIPES)
-        raise ValueError(f"what is made and kept are {known}; {dataset} is read as it is")
-    show_dataset(
-        dataset, conflict=conflict, severity=severity, test=test, seed=seed, data_dir=data_dir
-    )
+        raise ValueError(f"dataset must be a generated benchmark ({known}), got {dataset}")
+    show_dataset(dataset, data=data, test=test, seed=seed)
 
 
-def _contact_sheet(path, benchmark, *, columns=8):
-    """Draws the first training images of each class; white where there are fewer."""
+def _write_contact_sheet(path, benchmark, *, columns=8):
+    """Draw the first training images of each class, by group if bias labels are known."""
     train = benchmark.train
     sets = {"training images": np.ones(len(train.labels), bool)}
     if benchmark.aligned is not None:
         aligned = train.attributes == np.array(benchmark.aligned)[train.labels]
         sets = {"aligned": aligned, "conflicting": ~aligned}
-    sizes = dict(num_classes=benchmark.num_classes, columns=columns)
-    drawn = {
-        name: plot.by_class(train.images, train.labels, np.flatnonzero(kept), **sizes)
-        for name, kept in sets.items()
+    images = {
+        name: plot.first_images(
+            train.images,
+            train.labels,
+            np.flatnonzero(members),
+            num_classes=benchmark.num_classes,
+            columns=columns,
+        )
+        for name, members in sets.items()
     }
-    zero, one = ((value,) * train.images.shape[3] for value in (0.0, 1.0))
-    plot.comparison(path, drawn, mean=zero, std=one)
+    plot.comparison(path, images)

@@ -1,122 +1,102 @@
-"""The commands that look at any set: its scores by networks × protocols, and its spectrum."""
+"""Commands that measure any set: its scores by network and protocol, and its spectral profile."""
 
 import dataclasses
 import pathlib
-from typing import Literal
+from typing import Any, Literal
 
 import rich.console
 import rich.table
 import tyro
 
-from jaxdd.commands import screen, sources
+from jaxdd.commands import data_sets, screen, sources
 from jaxdd.data import benchmarks, datasets
-from jaxdd.runs import old_results as results
-from jaxdd.runs import options, parts
+from jaxdd.runs import options, parts, results
 from jaxdd.runs.folder import guides, store
-from jaxdd.runs.scoring import cells, matrix, profiles, transfer
-from jaxdd.runs.scoring import sets as stored_sets
+from jaxdd.runs.scoring import finished_run, matrix, profiles
+from jaxdd.runs.scoring import sets as labelled_sets
 from jaxdd.training import teachers
 
-Protocol = Literal["plain", "soft", "kd", "elf"]
-Which = Literal["set", "random", "noise"]
-
-
-def data_of(folder, dataset, data_dir):
-    """The data that a run was made from."""
-    config, asked = transfer.configuration(folder)
-    dataset = str(config["dataset"] if dataset is None else dataset)
-    if dataset not in benchmarks.NAMES and not dataset.startswith(sources.TFDS):
-        if not pathlib.Path(dataset).is_dir():
-            raise ValueError(
-                f"{folder} was made from {dataset}, which is no folder here; say with --dataset "
-                "where its images are, or tfds:NAME; for arrays there is jaxdd.runs.scoring.transfer"
-            )
-    return sources.load(dataset, asked, data_dir)
+Protocol = Literal["standard", "soft", "kd", "elf"]
+SetName = Literal["set", "random", "noise"]
 
 
 def evaluate_set(
     source: tyro.conf.Positional[pathlib.Path],
     *,
     networks: tuple[str, ...] = ("convnet",),
-    protocol: tuple[Protocol, ...] = ("plain",),
-    sets: tuple[Which, ...] = ("set",),
+    protocol: tuple[Protocol, ...] = ("standard",),
+    sets: tuple[SetName, ...] = ("set",),
     seeds: int | None = None,
     epochs: int | None = None,
     width: int | None = None,
     depth: int | None = None,
     seed: int | None = None,
     zca: bool = False,
-    teacher_steps: int = matrix.Teaching().steps,
+    teacher_steps: int = matrix.TeacherOptions().steps,
     teacher_weights: pathlib.Path | None = None,
     teacher: pathlib.Path | None = None,
     dataset: str | None = None,
-    conflict: float | None = None,
-    severity: int | None = None,
-    resize: int | None = None,
-    data_dir: pathlib.Path | None = None,
+    data: data_sets.Data = data_sets.DataArguments(),
     out: pathlib.Path | None = None,
 ) -> None:
-    """Score any set with networks of several kinds, trained in several ways.
+    """Score any set with several networks and training protocols.
 
-    Rows that the output holds already, with the same switches, are not computed again. soft, kd and
-    elf ask a teacher that saw all training data: compare with --sets random noise.
+    Rows that the output file already holds with the same settings are not computed again. The
+    protocols soft, kd and elf use a teacher that has seen all training data: compare their scores
+    with --sets random noise.
 
     Args:
-        source: folder of a finished run, an exported set, .npz, a folder of images, or .pt.
-        networks: convnet, mlp, lenet, alexnet, vgg11, resnet18, the first and last two also with
-            batch norm as convnet-bn, or MODULE:ATTRIBUTE.
-        protocol: plain, soft labels, logit distillation (kd), or distillation features (elf).
-        sets: the set, as many random real images, noise images.
-        seeds: networks of each kind; those of the run, or 3.
-        epochs: of each; those of the run, or 300.
-        width: channels of the ConvNet; that of the run, or 32.
-        depth: blocks of the ConvNet; that of the run, or 3.
-        seed: of the networks, and of a benchmark; that of the run, or 0.
-        zca: whiten what networks see, fitted on all training images; sets of a run that did so have
-            their whitening.
-        teacher_steps: updates that a teacher is trained for.
-        teacher_weights: .npy, .npz or .csv with a weight for each training sample, by which a
-            teacher draws them; it sees the data as they are without.
-        teacher: folder of a teacher that is asked instead, such as RUN/teacher of a run by cfm.
-        dataset: what the set stands for, a benchmark, a folder of images or tfds:NAME; that of a
-            run is known.
-        conflict: share of bias-conflicting samples of a benchmark, 0 to 1.
-        severity: of a benchmark, 1 to 4.
-        resize: height and width in pixels that the images of a folder dataset are resized to.
-        data_dir: folder with the original files.
-        out: JSON file; by default evaluation-SOURCE.json.
+        source: Folder of a finished run, an exported set, .npz, a folder of images, or .pt.
+        networks: convnet, mlp, lenet, alexnet, vgg11 or resnet18; convnet-bn, vgg11-bn or
+            resnet18-bn with batch norm; or MODULE:ATTRIBUTE.
+        protocol: Hard labels (standard), soft labels (soft), logit distillation (kd), or feature
+            distillation (elf).
+        sets: The set, as many random real images, or as many noise images.
+        seeds: Number of networks of each kind. Defaults to that of the run, or 3.
+        epochs: Training epochs. Defaults to those of the run, or 300.
+        width: Channels of the ConvNet. Defaults to those of the run, or 32.
+        depth: Blocks of the ConvNet. Defaults to those of the run, or 3.
+        seed: Random seed of the networks and of a benchmark. Defaults to that of the run, or 0.
+        zca: Whiten images with a ZCA fitted on all training images. Sets of runs with --zca already
+            have their whitening.
+        teacher_steps: Updates of a teacher.
+        teacher_weights: .npy, .npz or .csv with a weight for each training sample, by which the
+            batches of a teacher are drawn. Defaults to uniform.
+        teacher: Folder of a trained teacher to use instead, such as RUN/teacher of a cfm run.
+        dataset: Name of the benchmark that the set replaces, a folder of images, or tfds:NAME. Not
+            needed for a run on a benchmark.
+        data: Options of the data set.
+        out: JSON file. Defaults to evaluation.json in the folder of a run, where `jaxdd report`
+            finds it, and to evaluation-SOURCE.json for other sets.
     """
-    out = pathlib.Path(f"evaluation-{source.resolve().stem}.json") if out is None else out
+    out = _output("evaluation", source) if out is None else out
     _check_paths(source, out)
-    given = dict(eval_seeds=seeds, epochs=epochs, width=width, depth=depth, seed=seed)
-    given = {name: value for name, value in given.items() if value is not None}
-    about = dict(conflict=conflict, severity=severity, resize=resize)
-    about = {name: value for name, value in about.items() if value is not None}
-    asked, benchmark = _asked(source, given, about, dataset, data_dir)
-    weights = None
-    if teacher_weights is not None:
-        weights = store.read_weights(teacher_weights, count=len(benchmark.train.labels))
-    known = None if teacher is None else teacher_in(teacher, benchmark)
-    teaching = matrix.Teaching(steps=teacher_steps, weights=weights, teacher=known)
+    network_options = dict(eval_seeds=seeds, epochs=epochs, width=width, depth=depth, seed=seed)
+    run_options, benchmark = _load(source, dataset, data, **network_options)
+    teacher_options = matrix.TeacherOptions(
+        steps=teacher_steps,
+        weights=_read_weights(teacher_weights, benchmark),
+        teacher=None if teacher is None else read_teacher(teacher, benchmark),
+    )
     progress = screen.Progress()
     with progress.bar:
-        found = stored_sets.read(source, benchmark, factor=asked.formation)
-        if zca and found.whitening is None:
-            found = stored_sets.whitened(found, benchmark)
-        wanted = matrix.evaluations(
-            found.images,
-            found.labels,
+        labelled = labelled_sets.read(source, benchmark, factor=run_options.formation)
+        if zca and labelled.whitening is None:
+            labelled = labelled_sets.whiten(labelled, benchmark)
+        cells = matrix.cells(
+            labelled.images,
+            labelled.labels,
             benchmark,
-            asked,
+            run_options,
             names=networks,
             protocols=protocol,
-            which=sets,
-            stored=found.about,
-            whitening=found.whitening,
-            teaching=teaching,
+            sets=sets,
+            storage=labelled.storage,
+            whitening=labelled.whitening,
+            teacher=teacher_options,
             report=progress,
         )
-        rows = cells.fill(out, wanted)
+        rows = matrix.fill(out, cells)
     _show(rows, out)
 
 
@@ -127,134 +107,158 @@ def profile_set(
     teacher_steps: int = 0,
     weights: pathlib.Path | None = None,
     dataset: str | None = None,
-    conflict: float | None = None,
-    severity: int | None = None,
-    resize: int | None = None,
-    data_dir: pathlib.Path | None = None,
+    data: data_sets.Data = data_sets.DataArguments(),
     out: pathlib.Path | None = None,
     figure: pathlib.Path | None = None,
 ) -> None:
-    """Say how much of the real variance and class signal a set keeps, direction by direction.
+    """Measure how much of the variance and class signal of the real images a set keeps.
 
-    Directions are the eigenvectors of the real features' covariance, of random networks like that
-    of the run; the set stands beside as many random real images. No bias label is used.
+    Directions are the eigenvectors of the covariance of the real features, computed with random
+    networks like that of the run. As many random real images are measured for comparison. No bias
+    labels are used.
 
     Args:
-        source: folder of a finished run, an exported set, .npz, a folder of images, or .pt.
-        networks: random ones, which profiles are means over.
-        teacher_steps: updates of networks trained on the real images, for a second profile; none
-            are trained by default.
-        weights: .npy, .npz or .csv with a weight for each training sample, by which the real images
-            count; all count alike without. A run has its own in weights.npz.
-        dataset: what the set stands for, a benchmark, a folder of images or tfds:NAME; that of a
-            run is known.
-        conflict: share of bias-conflicting samples of a benchmark, 0 to 1.
-        severity: of a benchmark, 1 to 4.
-        resize: height and width in pixels that the images of a folder dataset are resized to.
-        data_dir: folder with the original files.
-        out: JSON file; by default profile.json in the folder of a run, where its report finds it,
-            and profile-SOURCE.json for others.
-        figure: SVG or PNG file; by default that of the JSON with .svg.
+        source: Folder of a finished run, an exported set, .npz, a folder of images, or .pt.
+        networks: Number of random networks; profiles are means over them.
+        teacher_steps: Updates of a network trained on the real images, for a second profile.
+            Defaults to none.
+        weights: .npy, .npz or .csv with a weight for each training sample. Defaults to uniform. A
+            run stores its own in weights.npz.
+        dataset: Name of the benchmark that the set replaces, a folder of images, or tfds:NAME. Not
+            needed for a run on a benchmark.
+        data: Options of the data set.
+        out: JSON file. Defaults to profile.json in the folder of a run, where `jaxdd report` finds
+            it, and to profile-SOURCE.json for other sets.
+        figure: SVG or PNG file. Defaults to the name of the JSON file with .svg.
     """
-    run = (source / "config.json").exists()
-    if out is None:
-        out = (
-            source / "profile.json"
-            if run
-            else pathlib.Path(f"profile-{source.resolve().stem}.json")
-        )
+    out = _output("profile", source) if out is None else out
     figure = out.with_suffix(".svg") if figure is None else figure
     _check_paths(source, out)
     if figure.suffix not in (".svg", ".png") or not figure.parent.is_dir():
-        raise ValueError(f"figure must be a file that ends in .svg or .png, found {figure}")
-    about = dict(conflict=conflict, severity=severity, resize=resize)
-    about = {name: value for name, value in about.items() if value is not None}
-    asked, benchmark = _asked(source, {}, about, dataset, data_dir)
-    counted = None
-    if weights is not None:
-        counted = store.read_weights(weights, count=len(benchmark.train.labels))
+        raise ValueError(f"figure must be an .svg or .png file in an existing folder, got {figure}")
+    run_options, benchmark = _load(source, dataset, data)
+    sample_weights = _read_weights(weights, benchmark)
     progress = screen.Progress()
     with progress.bar:
-        found = stored_sets.read(source, benchmark, factor=asked.formation)
-        made = profiles.measure(
-            found.images,
-            found.labels,
+        labelled = labelled_sets.read(source, benchmark, factor=run_options.formation)
+        profile = profiles.measure(
+            labelled.images,
+            labelled.labels,
             benchmark,
-            asked,
-            networks=networks,
+            run_options,
+            num_networks=networks,
             teacher_steps=teacher_steps,
-            weights=counted,
+            weights=sample_weights,
             report=progress,
         )
-    if run:
-        made["set"] = store.digests(source)["synthetic.npz"]
-    profiles.write(out, figure, made)
-    print("\n".join(profiles.lines(made)))
+    if _is_run(source):
+        profile["set"] = store.digests(source)["synthetic.npz"]
+    profiles.write(out, figure, profile)
+    print("\n".join(profiles.lines(profile)))
     print(f"wrote {out} and {figure}")
 
 
-def teacher_in(folder: pathlib.Path, benchmark: datasets.Benchmark) -> teachers.Teacher:
-    """Returns the teacher that a run by cfm left in a folder, its data being these.
+def load_run_data(
+    folder: pathlib.Path, dataset: str | None, data_dir: pathlib.Path | None
+) -> datasets.Benchmark:
+    """Load the data that a run was made from.
+
+    Args:
+        folder: Folder of the run.
+        dataset: Where a folder of images is now, or tfds:NAME. Defaults to the name in config.json.
+        data_dir: Folder with the original files.
+    """
+    config, run_options = finished_run.configuration(folder)
+    dataset = str(config["dataset"] if dataset is None else dataset)
+    if dataset not in benchmarks.NAMES and not dataset.startswith(sources.TFDS):
+        if not pathlib.Path(dataset).is_dir():
+            raise ValueError(
+                f"{folder} was made from {dataset}, which is not a folder here; pass its images "
+                "or tfds:NAME as --dataset, or use jaxdd.runs.scoring for arrays"
+            )
+    return sources.load(dataset, run_options, data_dir)
+
+
+def read_teacher(folder: pathlib.Path, benchmark: datasets.Benchmark) -> teachers.Teacher:
+    """Read the teacher that a cfm run on the same data stored in a folder.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it saw other data, or a file in the folder is damaged.
+        FileNotFoundError: The folder holds no teacher.
+        ValueError: The teacher was trained on other data, or a file is damaged.
     """
 
     def network(manifest):
         names = ("teacher", "width", "depth", "dtype")
         if missing := [name for name in names if name not in manifest]:
-            raise ValueError(f"the manifest in {folder} must name a network; it lacks {missing[0]}")
-        asked = options.make(method="cfm", **{name: manifest[name] for name in names})
-        return parts.named_teacher(benchmark, asked.resolved())
+            raise ValueError(f"the manifest in {folder} lacks {missing[0]} of the network")
+        teacher_options = options.make(method="cfm", **{name: manifest[name] for name in names})
+        return parts.named_teacher(benchmark, teacher_options.resolved())
 
     digest = datasets.digest(benchmark)
     return guides.read(folder, datasets.pool(benchmark), network, data=digest)
 
 
+def _read_weights(path, benchmark):
+    return None if path is None else store.read_weights(path, count=len(benchmark.train.labels))
+
+
+def _is_run(source):
+    return (source / "config.json").exists()
+
+
+def _output(kind, source):
+    if _is_run(source):
+        return source / f"{kind}.json"
+    return pathlib.Path(f"{kind}-{source.resolve().stem}.json")
+
+
 def _check_paths(source, out):
-    """Refuses a source that is not there, and an output that cannot be written."""
+    """Raise before any work if the source does not exist or the output cannot be written."""
     if out.is_dir() or out.suffix != ".json":
-        raise ValueError(f"out must be a file that ends in .json, found {out}")
+        raise ValueError(f"out must be a file that ends in .json, got {out}")
     if not out.parent.is_dir():
-        raise FileNotFoundError(f"out must be in a folder that is there, found {out}")
+        raise FileNotFoundError(f"out must be in an existing folder, got {out}")
     if not source.exists():
-        raise FileNotFoundError(f"{source} does not exist, expected a run, a folder, .npz or .pt")
+        raise FileNotFoundError(f"{source} does not exist; expected a run, a folder, .npz or .pt")
 
 
-def _asked(source, given, about, dataset, data_dir):
-    """The options and the data of a run, or those that are given."""
-    if (source / "config.json").exists():
-        if about:
-            raise ValueError(f"{source} knows its data; leave out {', '.join(about)}")
-        benchmark = data_of(source, dataset, data_dir)
-        asked = transfer.options_for(source, benchmark)
-        return dataclasses.replace(asked, **given).resolved(), benchmark
+def _load(source, dataset, data, **network_options):
+    """Return options and data: those of a run, or those on the command line."""
+    changed: dict[str, Any] = {k: v for k, v in network_options.items() if v is not None}
+    if _is_run(source):
+        if names := data.changed():
+            raise ValueError(f"a run has its own data options; leave out {', '.join(names)}")
+        benchmark = load_run_data(source, dataset, data.data_dir)
+        run_options = finished_run.options_for(source, benchmark)
+        return dataclasses.replace(run_options, **changed).resolved(), benchmark
     if dataset is None:
-        raise ValueError(f"{source} is no run; say with --dataset what it stands for")
-    asked = options.DM(**{**given, **about}).resolved()
-    return asked, sources.load(dataset, asked, data_dir)
+        raise ValueError(f"{source} is not a run; pass --dataset with the data that it replaces")
+    run_options = data.make_options(**changed)
+    return run_options, sources.load(dataset, run_options, data.data_dir)
 
 
 def _show(rows, out):
-    """Prints the accuracies of each row, the level of their spread, and what flatters them."""
-    table = rich.table.Table(
-        caption="± over networks on one set, which tells nothing of other sets"
-    )
-    titles = ("network", "protocol", "set", "accuracy %", "conflicting", "bytes beside/of set")
-    for column in titles:
+    """Print the scores of each row and the bytes that its protocol needs."""
+    table = rich.table.Table(caption="± standard deviation over networks trained on one set")
+    for column in ("network", "protocol", "set", "accuracy %", "conflicting", "extra/set bytes"):
         table.add_column(column, no_wrap=True)
     for row in rows.values():
-        scores = [results.percent(row[score]) for score in ("accuracy", "conflicting")]
-        least = min(row["extra_bytes"].values()) if row["extra_bytes"] else 0
-        size = f"{least:,}/{row['set_bytes']:,}"
-        table.add_row(row["network"], row["protocol"], row["set"], *scores, size)
+        scores = results.Scores.from_dict(row)
+        extra = min(row["extra_bytes"].values()) if row["extra_bytes"] else 0
+        table.add_row(
+            row["network"],
+            row["protocol"],
+            row["set"],
+            results.percent(scores.accuracy),
+            results.percent(scores.conflicting),
+            f"{extra:,}/{row['set_bytes']:,}",
+        )
     console = rich.console.Console()
     console.print(table)
     if any(row["extra_bytes"] for row in rows.values()):
         console.print(
-            "soft, kd and elf use a teacher that saw all training data; what they add is the set's "
-            "own only as far as random and noise rows do without it",
+            "soft, kd and elf use a teacher that has seen all training data; compare with the rows "
+            "of random images and noise to see what the set contributes",
             soft_wrap=True,
         )
     console.print(f"wrote {out}", markup=False, highlight=False, soft_wrap=True)

@@ -32,7 +32,7 @@ from jaxdd.runs import parts, processes, timing
 from jaxdd.runs.folder import buffers, checkpoint, guides, manifest, store, whitenings
 from jaxdd.runs.options import WEIGHTED, Options
 from jaxdd.runs.options import read as options_of
-from jaxdd.runs.reports import evidence, plot
+from jaxdd.runs.reports import figure_data, plot
 from jaxdd.weights import blind_features, formulas
 
 # In a configuration beside the options.
@@ -339,7 +339,7 @@ class _Work:
 
     def summary(self, scores):
         """What a result says of networks: their scores, by class and by group, too."""
-        return evaluate.summary(scores) | evidence.breakdown(self.data, scores)
+        return evaluate.summary(scores) | figure_data.breakdown(self.data, scores)
 
     def translated(self, stored):
         """Returns a stored configuration, one of the version before this in today's terms."""
@@ -533,7 +533,7 @@ class _Attempt:
                 class_names=data.class_names, attribute_names=data.attribute_names,
             )  # fmt: skip
         self.draw_weights(folder, arrays["weights"])
-        evidence.keep(folder / evidence.FILE, data, arrays["weights"], plane=plane)
+        figure_data.write(folder / figure_data.FILE, data, arrays["weights"], plane=plane)
         files.write_json(folder / "seconds.json", self.seconds)
         # Last, since its presence says that this stage is done.
         files.write_arrays(folder / "weights.npz", files.sealed(arrays))

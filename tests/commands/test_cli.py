@@ -427,7 +427,7 @@ def test_run_on_a_folder_of_images(photographs, tmp_path, capsys):
 
 
 def test_without_attributes(photographs, tmp_path, capsys, monkeypatch):
-    """Rows that need them are named, a report goes beside the run, a transfer asks for images."""
+    """Rows that need bias labels are named; evaluating a run on a folder needs the images."""
     out = tmp_path / "out"
     small = [*TINY, "--steps", "2", "--resize", "16", "--out", str(out)]
     cli.main(["compare", str(photographs), *small, "--rows", "random", "oracle", "fairdd"])
@@ -437,13 +437,12 @@ def test_without_attributes(photographs, tmp_path, capsys, monkeypatch):
     )
     cli.main(["report", str(out)])
     assert "--rows random</code>" in (out / "report.html").read_text()
-    assert f"are in {out / 'rows'}" in fails(["transfer", out], capsys)
+    assert f"are in {out / 'rows'}" in fails(["evaluate", out], capsys)
     monkeypatch.chdir(tmp_path / "out")
     run = out / "rows" / "random"
-    assert "which is no folder here; say with --dataset" in fails(["transfer", run], capsys)
-    transfer = ["transfer", str(run), "--networks", "mlp", "--dataset", str(photographs)]
-    cli.main(transfer)
-    assert "no bias attributes" in capsys.readouterr().out
+    assert "which is not a folder here" in fails(["evaluate", run], capsys)
+    cli.main(["evaluate", str(run), "--networks", "mlp", "--dataset", str(photographs)])
+    assert "–" in capsys.readouterr().out
 
 
 def test_weights_and_a_network_of_ones_own(tmp_path, capsys, monkeypatch):
@@ -500,13 +499,6 @@ def test_each_method_has_a_help_page_of_its_own(capsys):
             cli.main(["run", "--method", method, "--help"])
         printed = capsys.readouterr().out
         assert stopped.value.code == 0 and has in printed and lacks not in printed
-
-
-def test_transfer_of_a_biased_set_tells_of_groups(tmp_path, capsys):
-    out = str(tmp_path / "out")
-    cli.main(["run", "cdigits", *TINY, "--steps", "2", "--debias", "none", "--out", out])
-    cli.main(["transfer", out, "--networks", "mlp"])
-    assert "no bias attributes" not in capsys.readouterr().out
 
 
 def test_a_conflicting_test_set_has_groups(tmp_path, capsys):

@@ -6,7 +6,7 @@ import pytest
 from experiments import curriculum
 from jaxdd.data import datasets, files
 from jaxdd.runs import options
-from jaxdd.runs.scoring import cells
+from jaxdd.runs.scoring import matrix
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
 DATA = datasets.from_arrays(IMAGES, np.arange(40) % 2, name="tiny", strategy=())
@@ -19,7 +19,7 @@ def bench(work, **given):
 
 def test_every_set_is_scored_by_hard_and_by_soft_labels_and_only_once(tmp_path, monkeypatch):
     work, out = tmp_path / "work", tmp_path / "out.json"
-    found = cells.fill(out, bench(work).cells())
+    found = matrix.fill(out, bench(work).cells())
     assert len(found) == 3 * (1 + curriculum.NETWORKS)
     soft = [found[f"tiny 2 {name} soft 0"] for name in curriculum.SETS]
     assert all(row["extra_bytes"]["teacher"] for row in soft) and soft[0]["labels"] == "soft"
@@ -28,9 +28,9 @@ def test_every_set_is_scored_by_hard_and_by_soft_labels_and_only_once(tmp_path, 
     assert [line.split(" | ")[2] for line in lines] == list(curriculum.SETS)
     assert not any("–" in line for line in lines)
     monkeypatch.delattr(curriculum.pipeline, "compare")
-    cells.fill(out, bench(work).cells())
+    matrix.fill(out, bench(work).cells())
     with pytest.raises(AttributeError):  # other options are other cells
-        cells.fill(out, bench(work, epochs=2).cells())
+        matrix.fill(out, bench(work, epochs=2).cells())
 
 
 def test_what_was_stopped_is_kept(tmp_path, monkeypatch):
@@ -38,7 +38,7 @@ def test_what_was_stopped_is_kept(tmp_path, monkeypatch):
     made = bench(work)
     monkeypatch.setattr(made, "soft", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        cells.fill(out, made.cells())
+        matrix.fill(out, made.cells())
     assert files.read_json(out).keys() == {"tiny 2 random hard"}
     assert list(curriculum.lines(out))[-1].endswith("– |")
 

@@ -47,7 +47,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _HOSTED = {".cache", ".git", ".gitattributes"}  # what those that host data sets put beside them
 _BESIDE = {  # what a run needs or draws, and what other commands write, without being published
     ".lock", "checkpoint", "experts", "progress.jsonl", "seconds.json", "teacher",
-    "synthetic.png", "accuracy.png", "weights.png", "embedding.png", "figures.npz", "transfer.json",
+    "synthetic.png", "accuracy.png", "weights.png", "embedding.png", "figures.npz", "evaluation.json",
     "profile.json", "profile.svg", "profile.png", "report.html", "report",
 }  # fmt: skip
 _UNSTABLE = ("seconds", "date", "digests", "digest")  # in a result, and not in its manifest

@@ -33,7 +33,7 @@ PRODUCTS = ("synthetic.npz", "weights.npz", "choice.json", "whitening.npz")
 WHITENING = "whitening.npz"
 """What networks see the set through, where it was asked for."""
 
-_LITTER = re.compile(r"\.(?!transfer\.json|profile\.|report\.html).+\.[0-9a-f]{8}\.tmp")
+_LITTER = re.compile(r"\.(?!evaluation\.json|profile\.|report\.html).+\.[0-9a-f]{8}\.tmp")
 
 # --- the run -----------------------------------------------------------------------------------
 

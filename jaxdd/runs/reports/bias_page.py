@@ -150,4 +150,4 @@ def _surest(samples, doubt, data):
     """Of each class the images of largest doubt; white where there are fewer."""
     order = samples[np.argsort(-doubt, kind="stable")]
     sizes = dict(num_classes=min(data.num_classes, _CLASSES), columns=_COLUMNS)
-    return plot.by_class(data.train.images, data.train.labels, order, **sizes)
+    return plot.first_images(data.train.images, data.train.labels, order, **sizes)

@@ -130,8 +130,8 @@ def comparison(
     path: str | os.PathLike,
     sets: Mapping[str, Any],
     *,
-    mean: Any,
-    std: Any,
+    mean: Any = 0.0,
+    std: Any = 1.0,
     titles: Mapping[str, str] | None = None,
     class_names: Sequence[str] = (),
 ) -> None:
@@ -166,7 +166,7 @@ def comparison(
     _panels(path, list(pixels.values()), texts, columns, 64, class_names)
 
 
-def by_class(
+def first_images(
     images: np.ndarray, labels: np.ndarray, order: np.ndarray, *, num_classes: int, columns: int
 ) -> np.ndarray:
     """Returns the first images of each class, `[k, columns, h, w, c]` in [0, 1].
@@ -268,7 +268,7 @@ def _pixels(images: Any, mean: Any, std: Any) -> np.ndarray:
         raise TypeError(f"images must be normalised, not integers: found {images.dtype}")
     mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
     for name, value in (("mean", mean), ("std", std)):
-        if value.shape != images.shape[-1:]:
+        if value.shape not in ((), images.shape[-1:]):
             raise ValueError(f"{name} must have shape {images.shape[-1:]}, found {value.shape}")
     images = np.nan_to_num(np.clip(images.astype(np.float32) * std + mean, 0, 1))
     images = images[..., :3] if images.shape[-1] >= 3 else images.mean(-1, keepdims=True)

@@ -21,7 +21,8 @@ from jaxdd.data import benchmarks, files
 from jaxdd.runs import old_results as results
 from jaxdd.runs import options
 from jaxdd.runs.folder import store
-from jaxdd.runs.reports import evidence, pages, plot, tables
+from jaxdd.runs.reports import figure_data, pages, plot, tables
+from jaxdd.runs.scoring import matrix, profiles
 
 FORMATS = (".svg", ".pdf")
 """What figures are written as."""
@@ -38,7 +39,7 @@ class Report(NamedTuple):
         config: the configuration that all rows share.
         grids: name -> synthetic set, of the rows that have one.
         pictures: "weights" and "embedding" -> picture, if there is one.
-        transfer: network -> results, of a run that `jaxdd transfer` was called for.
+        evaluations: rows of evaluation.json, of a run that `jaxdd evaluate` was called for.
         sets: name -> the whole synthetic set, of the rows that have one.
         kept: row -> what the figures of its weights are drawn from, where it was kept.
         progress: row -> lines of its progress.jsonl.
@@ -49,9 +50,9 @@ class Report(NamedTuple):
     config: dict[str, Any]
     grids: dict[str, pages.Grid]
     pictures: dict[str, pages.Picture]
-    transfer: dict[str, dict[str, Any]]
+    evaluations: dict[str, dict[str, Any]]
     sets: dict[str, store.Synthetic] = {}
-    kept: dict[str, evidence.Evidence] = {}
+    kept: dict[str, figure_data.FigureData] = {}
     progress: dict[str, list[dict[str, Any]]] = {}
     profile: dict[str, Any] | None = None
 
@@ -92,10 +93,10 @@ def read(path: str | os.PathLike) -> Report:
     pictures = {
         name: _picture(path / file) for name, file in _PICTURES.items() if (path / file).exists()
     }
-    others = path / "transfer.json"
-    transfer = results.read_transfer(others) if others.exists() else {}
+    others = path / "evaluation.json"
+    evaluations = matrix.read(others) if others.exists() else {}
     return Report(
-        rows, config, grids, pictures, transfer, sets, _evidence(path, rows, several),
+        rows, config, grids, pictures, evaluations, sets, _evidence(path, rows, several),
         {name: found for name, folder in folders.items() if (found := _progress(folder))},
         None if several else _profile(path),
     )  # fmt: skip
@@ -107,7 +108,7 @@ def _evidence(path, rows, several):
     labels = ("none", "oracle", "fairdd")  # which keep no weights
     folders = {kind.folder: name for name, kind in kept.items() if kind.weights not in labels}
     folders = folders if several else {"": list(rows)[-1]}
-    found = {name: evidence.read(path / folder) for folder, name in folders.items()}
+    found = {name: figure_data.read(path / folder) for folder, name in folders.items()}
     return {
         name: each
         for name, each in found.items()
@@ -120,7 +121,7 @@ def _profile(folder):
     path = folder / "profile.json"
     if not path.exists():
         return None
-    found, expected = results.read_profile(path), store.digests(folder)["synthetic.npz"]
+    found, expected = profiles.read(path), store.digests(folder)["synthetic.npz"]
     if found.get("set") != expected:
         raise ValueError(f"{path} is of another set; delete it and profile again")
     return found
@@ -304,7 +305,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "worst_group": None} if smallest and smallest < results.LEAST else {**row}
 
 
-def _extremes(found: evidence.Evidence) -> dict[str, pages.Grid]:
+def _extremes(found: figure_data.FigureData) -> dict[str, pages.Grid]:
     """The heaviest and the lightest real images, by what they are called."""
     k = len(found.heaviest)
     names = list(found.class_names or map(str, range(k)))[:k]
@@ -405,11 +406,6 @@ def _records(report: Report) -> dict[str, Any]:
         "grouped": any(each.get("conflict_weight_share") is not None for each in weights.values()),
         "choices": choices,
         "balances": {name: pages.by_temperature(choice) for name, choice in choices.items()},
-        "split": any(
-            pages.mean(row[part].get("conflicting")) != "–"
-            for row in report.transfer.values()
-            for part in results.TRANSFERRED
-        ),
         "seconds": seconds,
         "stages": [stage for stage in stages if any(stage in each for each in seconds.values())],
         "total": results.seconds(report.rows),

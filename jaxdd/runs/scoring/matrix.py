@@ -1,218 +1,337 @@
-"""One matrix of evaluations: sets × networks × protocols, each cell computed once and kept.
+"""Score sets with many networks and training protocols; every cell of the matrix is computed once.
 
-| protocol | what the networks learn from, besides images and labels |
+| protocol | what networks learn from, in addition to images and labels |
 | --- | --- |
-| `plain` | nothing: hard labels, SGD, last epoch |
-| `soft` | a teacher's opinion of mixed images, instead of the labels (`teachers.train_on_soft_labels`) |
+| `standard` | nothing: hard labels, SGD, last epoch |
+| `soft` | a teacher's predictions for mixed images (`teachers.train_on_soft_labels`) |
 | `kd` | a teacher's logits (`teachers.train_on_logits`) |
 | `elf` | a teacher's features (`elf.train`) |
 
-The teacher saw all real data, which flatters any set. So each row lists its switches and the bytes
-that it needs beside those of the set; rows of real images (`random`) and of noise in the place of
-the set say how much of a score is the teacher's.
+A teacher has seen all real data, which improves the score of any set. Each row therefore lists the
+settings that affect it and the bytes needed in addition to the set. Rows of random real images and
+of noise show how much of a score comes from the teacher.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdd import evaluate, networks, sampling, training
+from jaxdd import augment, evaluate, networks, sampling, training
 from jaxdd.data import datasets, files
 from jaxdd.methods import zca
-from jaxdd.runs import options, parts
-from jaxdd.runs.scoring import cells
+from jaxdd.runs import options, parts, results
 from jaxdd.training import elf, teachers
 
 PROTOCOLS = {
-    "plain": training.train,
+    "standard": training.train,
     "soft": teachers.train_on_soft_labels,
     "kd": teachers.train_on_logits,
     "elf": elf.train,
 }
-"""How the networks that score are trained."""
+"""Functions that train the scored networks."""
 
 SETS = ("set", "random", "noise")
-"""What can stand in a row: the set, or as many real images of each class, or noise."""
+"""What a row can score: the set itself, as many random real images per class, or noise."""
+
+TEACHER_BATCH_SIZE = 26
+"""Real images per class in a batch of a teacher."""
 
 
-class Teaching(NamedTuple):
-    """How teachers are made.
+class TeacherOptions(NamedTuple):
+    """How teachers are trained.
 
     Attributes:
-        steps: updates.
-        batch_size: real images of each class in one.
-        weights: of the training samples `[n]`; None trains on the data as they are.
-        teacher: that is asked in place of new ones, whatever the three above are.
+        steps: Number of updates.
+        batch_size: Real images per class in a batch.
+        weights: Sample weights of the training set `[n]`, or None for uniform weights.
+        teacher: A trained teacher to use instead; the other fields are ignored then.
     """
 
     steps: int = 2000
-    batch_size: int = 26
+    batch_size: int = TEACHER_BATCH_SIZE
     weights: np.ndarray | None = None
     teacher: teachers.Teacher | None = None
 
 
-def evaluations(
+class Cell(NamedTuple):
+    """One row of results that may have to be computed.
+
+    Attributes:
+        name: Name of the row.
+        settings: What the row depends on; a stored row with other settings is computed again.
+        score: Compute the row.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    score: Callable[[], dict[str, Any]]
+
+
+# --- the file of results -----------------------------------------------------------------------
+
+
+def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """Read the rows that `fill` wrote, by name.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged.
+    """
+    with files.hint("delete it and evaluate again"):
+        rows = files.read_json(path)
+        if not isinstance(rows, dict):
+            raise ValueError(f"{path} must hold rows by name, got {type(rows).__name__}")
+        for name, row in rows.items():
+            try:
+                results.Scores.from_dict(row)
+            except (AttributeError, ValueError) as error:
+                raise ValueError(f"{path}, {name}: {error}") from error
+    return rows
+
+
+def fill(path: str | os.PathLike, cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
+    """Compute the cells that a file lacks, write the file after each, and return their rows.
+
+    Several processes on one machine may fill the same file.
+
+    Args:
+        path: JSON file: row name -> scores, settings, device and versions.
+        cells: The cells to compute. Other rows in the file stay.
+    """
+    path, cells = pathlib.Path(path), list(cells)
+    stored = lambda: read(path) if path.exists() else {}
+    rows = stored()
+    for cell in cells:
+        if _is_filled(rows.get(cell.name, {}), cell):
+            continue
+        row = {**cell.score(), **cell.settings, **results.circumstances()}
+        with _lock(path):  # another process may have written rows in the meantime
+            files.write_json(path, rows := stored() | {cell.name: row})
+    rows = stored()
+    return {cell.name: rows[cell.name] for cell in cells}
+
+
+def _lock(path):
+    """Return a lock for a file. It lies in the temporary folder, not beside the file."""
+    name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=8).hexdigest()
+    return filelock.FileLock(pathlib.Path(tempfile.gettempdir(), f"jaxdd-{name}.lock"))
+
+
+def _is_filled(row, cell):
+    same_settings = all(row.get(name) == value for name, value in cell.settings.items())
+    return same_settings and results.SCORES.keys() <= row.keys()
+
+
+# --- the cells ---------------------------------------------------------------------------------
+
+
+def cells(
     images: np.ndarray,
     labels: np.ndarray,
     benchmark: datasets.Benchmark,
-    asked: options.Resolved,
+    run_options: options.Resolved,
     *,
     names: Sequence[str] = ("convnet",),
-    protocols: Sequence[str] = ("plain",),
-    which: Sequence[str] = ("set",),
-    stored: Mapping[str, str] | None = None,
+    protocols: Sequence[str] = ("standard",),
+    sets: Sequence[str] = ("set",),
+    storage: Mapping[str, str] | None = None,
     whitening: zca.Whitening | None = None,
-    teaching: Teaching = Teaching(),
+    teacher: TeacherOptions = TeacherOptions(),
     report: Callable[..., None] = lambda task, done, total: None,
-) -> list[cells.Cell]:
-    """Returns the cells of all networks, protocols and sets; nothing is computed yet.
+) -> list[Cell]:
+    """Return the cells of all networks, protocols and sets, without computing them.
 
     Args:
-        images: of the set, `[m, h, w, c]`, normalised.
-        labels: `[m]` of it.
-        benchmark: the data that it stands for.
-        asked: options, of which epochs, eval_seeds, width, depth, strategy and seed count.
-        names: of networks, out of `parts.JUDGES`, or MODULE:ATTRIBUTE.
-        protocols: out of `PROTOCOLS`.
-        which: out of `SETS`.
-        stored: how the set was stored, in words by name.
-        whitening: what all networks, teachers too, see images through.
-        teaching: of the teachers that protocols ask.
-        report: called as `report(task, done, total)`.
+        images: Normalised images of the set, `[m, h, w, c]`.
+        labels: Their labels, `[m]`.
+        benchmark: The data that the set replaces.
+        run_options: Options, of which epochs, eval_seeds, width, depth, strategy and seed count.
+        names: Networks from `parts.JUDGES`, or MODULE:ATTRIBUTE.
+        protocols: Names from `PROTOCOLS`.
+        sets: Names from `SETS`.
+        storage: How the set was stored, for the record.
+        whitening: ZCA whitening for all networks and teachers, or None.
+        teacher: How teachers are trained.
+        report: Called as `report(task, done, total)`.
 
     Raises:
-        ValueError: an unknown name, a network that cannot be split for elf, or a teacher that is
-            given for elf, whose features must have the shape of the network's front.
+        ValueError: An unknown name, a network that cannot be split for elf, or elf with a trained
+            teacher, whose features need not have the shape that the network expects.
     """
-    for what, given, known in (
-        ("network", [n for n in names if ":" not in n], parts.JUDGES),
-        ("protocol", protocols, PROTOCOLS),
-        ("set", which, SETS),
-    ):
-        if unknown := sorted(set(given) - set(known)):
-            raise ValueError(f"unknown {what} {unknown[0]!r}; known are {', '.join(known)}")
-    if teaching.steps < 1:
-        raise ValueError(f"a teacher must be trained for at least 1 step, found {teaching.steps}")
-    if teaching.teacher is not None and "elf" in protocols:
-        raise ValueError("elf trains a teacher that fits each network, found one that is given")
-    weights = None if teaching.weights is None else jnp.asarray(teaching.weights)
+    _check(names, protocols, sets, teacher)
+    weights = None if teacher.weights is None else jnp.asarray(teacher.weights)
     pool = zca.whiten_pool(datasets.pool(benchmark, weights), whitening)
-    seen = zca.whiten(jnp.asarray(images), whitening)
-    arrays = parts.beside(seen, labels, pool, asked, which)
-    digest, found = datasets.digest(benchmark), []
+    whitened = zca.whiten(jnp.asarray(images), whitening)
+    arrays = parts.beside(whitened, labels, pool, run_options, sets)
+    digest = datasets.digest(benchmark)
+    rows = []
     for name in names:
-        options_of = dataclasses.replace(asked, network=name)
-        teach = functools.cache(functools.partial(_taught, pool, benchmark, options_of, teaching))
+        network_options = dataclasses.replace(run_options, network=name)
+        make_teacher = functools.cache(
+            functools.partial(_teacher, pool, benchmark, network_options, teacher)
+        )
         for protocol in protocols:
-            made = parts.build(benchmark, options_of, train=PROTOCOLS[protocol])
-            made = made._replace(score=functools.partial(made.score, whitening=whitening))
-            if protocol == "elf":
-                _check_fits(made.network, pool, options_of)
-            for each in which:
-                task = f"{name} {protocol} {each}"
+            built = parts.build(benchmark, network_options, train=PROTOCOLS[protocol])
+            if protocol == "elf":  # raises before any work if the network cannot be split
+                networks.count_parts(built.network)
+                teacher_network(built.network, _one_image(pool), network_options)
+            score = functools.partial(built.score, whitening=whitening)
+            for set_name in sets:
+                task = f"{name} {protocol} {set_name}"
                 settings = {
-                    **dict(network=name, protocol=protocol, set=each),
-                    **_switches(protocol, made, options_of, teaching),
-                    **dict(stored=dict(stored or {}), data=digest),
-                    "images": files.digest(*map(np.asarray, arrays[each])),
+                    **dict(network=name, protocol=protocol, set=set_name),
+                    **_settings(protocol, built, network_options, teacher),
+                    **dict(storage=dict(storage or {}), data=digest),
+                    "images": files.digest(*map(np.asarray, arrays[set_name])),
                 }
-                score = functools.partial(
-                    _scored, made, protocol, arrays[each], teach, report, f"evaluate {task}"
+                compute = functools.partial(
+                    _score, score, protocol, arrays[set_name], make_teacher, report, task
                 )
-                found.append(cells.Cell(task, files.to_json(settings), score))
-    return found
+                rows.append(Cell(task, files.to_json(settings), compute))
+    return rows
+
+
+def _check(names, protocols, sets, teacher):
+    for kind, values, known in (
+        ("network", [name for name in names if ":" not in name], parts.JUDGES),
+        ("protocol", protocols, PROTOCOLS),
+        ("set", sets, SETS),
+    ):
+        if unknown := sorted(set(values) - set(known)):
+            raise ValueError(f"unknown {kind} {unknown[0]!r}; choose from {', '.join(known)}")
+    if teacher.steps < 1:
+        raise ValueError(f"teacher steps must be at least 1, got {teacher.steps}")
+    if teacher.teacher is not None and "elf" in protocols:
+        raise ValueError("elf trains its own teacher for each network; leave out the teacher")
+
+
+def _one_image(pool):
+    return sampling.take(pool, jnp.zeros(1, int))
+
+
+def _settings(protocol, built, run_options, teacher):
+    """Return everything that affects a score, apart from the images."""
+    strategy = built.strategy
+    return {
+        "epochs": run_options.epochs,
+        "eval_seeds": run_options.eval_seeds,
+        "seed": run_options.seed,
+        "width": run_options.width,
+        "depth": run_options.depth,
+        "dtype": run_options.dtype,
+        "augmentation": strategy if isinstance(strategy, tuple) else parts.name_of(strategy),
+        "labels": "soft" if protocol == "soft" else "hard",
+        "epoch": "last",
+        "teacher": None if protocol == "standard" else _teacher_settings(teacher),
+        "level": "networks on one set",
+    }
+
+
+def _teacher_settings(teacher):
+    if teacher.teacher is not None:
+        arrays = map(np.asarray, jax.tree.leaves(teacher.teacher.params))
+        return {"network": repr(teacher.teacher.network), "parameters": files.digest(*arrays)}
+    if teacher.weights is None:
+        data = {"data": "uniform weights"}
+    else:
+        data = {"data": "sample weights", "weights": files.digest(np.asarray(teacher.weights))}
+    return {**data, "steps": teacher.steps, "batch_size": teacher.batch_size}
+
+
+def _score(score, protocol, arrays, make_teacher, report, task):
+    """Return the scores of a cell, and the bytes that it needs in addition to the set."""
+    images, labels = arrays
+    training_data: dict[str, Any] = {"labels": labels}
+    extra_bytes = None
+    report(f"evaluate {task}", 0, 1)
+    if protocol == "elf":
+        training_data["features"] = jax.jit(elf.teacher_features)(make_teacher(), images)
+        extra_bytes = elf.extra_bytes(training_data["features"], make_teacher())
+    elif protocol != "standard":
+        training_data["teacher"] = make_teacher()
+        extra_bytes = {"teacher": teachers.num_bytes(make_teacher())}
+    scores = evaluate.summary(score(images, **training_data))
+    report(f"evaluate {task}", 1, 1)
+    size = {"set_bytes": images.size * images.dtype.itemsize, "extra_bytes": extra_bytes}
+    return scores | size
+
+
+# --- teachers ----------------------------------------------------------------------------------
+
+
+def train_teacher(
+    network: networks.Network,
+    pool: sampling.Pool,
+    run_options: options.Resolved,
+    *,
+    strategy: augment.Strategy,
+    steps: int,
+    batch_size: int = TEACHER_BATCH_SIZE,
+) -> teachers.Teacher:
+    """Train a teacher on batches drawn by the weights of a pool.
+
+    Args:
+        network: Network of the teacher.
+        pool: Real images.
+        run_options: Options, whose seed counts.
+        strategy: Augmentation.
+        steps: Number of updates.
+        batch_size: Images per class in a batch.
+    """
+    sampler = functools.partial(sampling.weighted_batch, size=batch_size)
+    train = functools.partial(
+        teachers.train_teacher, network=network, steps=steps, strategy=strategy
+    )
+    teach = jax.jit(lambda key, pool: train(key, pool=pool, sampler=sampler))
+    return teach(parts.key(run_options, "experts"), pool)
 
 
 def teacher_network(
-    network: networks.Network, images: jax.Array, options: options.Resolved
+    network: networks.Network, images: jax.Array, run_options: options.Resolved
 ) -> networks.ConvNet:
-    """Returns the ConvNet, instance norm, whose features have the shape of a network's front.
+    """Return the ConvNet with instance norm whose features fit behind the front of a network.
 
     Args:
-        network: that is taught.
-        images: `[n, h, w, c]` of the data.
-        options: whose width and depth count for a network of one piece.
+        network: The network that is trained with the teacher's features.
+        images: Images of the data, `[n, h, w, c]`.
+        run_options: Options, whose width and depth count for a network that cannot be split.
 
     Raises:
-        ValueError: no depth gives features as small as the front's.
+        ValueError: No depth gives features as small as those of the front.
     """
     classes = networks.count_classes(network, images[:1])
     if getattr(network, "parts", None) is None:
-        return networks.ConvNet(classes, options.width, options.depth)
+        return networks.ConvNet(classes, run_options.width, run_options.depth)
     *sides, width = elf.front_shape(network, images)
     for depth in range(1, 9):
-        found = networks.ConvNet(classes, width, depth)
-        if elf.front_shape(found, images) == (*sides, width):
-            return found
+        convnet = networks.ConvNet(classes, width, depth)
+        if elf.front_shape(convnet, images) == (*sides, width):
+            return convnet
     raise ValueError(
         f"no ConvNet has features of {sides} pixels, as the front of {type(network).__name__}"
     )
 
 
-def _check_fits(network, pool, asked):
-    networks.count_parts(network)
-    teacher_network(network, sampling.take(pool, jnp.zeros(1, int)), asked)
-
-
-def _taught(pool, benchmark, asked, teaching):
-    if teaching.teacher is not None:
-        return teaching.teacher
-    network = parts.build(benchmark, asked).network
-    network = teacher_network(network, sampling.take(pool, jnp.zeros(1, int)), asked)
-    sampler = functools.partial(sampling.weighted_batch, size=teaching.batch_size)
-    strategy = benchmark.strategy if asked.strategy is None else asked.strategy
-    given: dict[str, Any] = dict(sampler=sampler, steps=teaching.steps, strategy=strategy)
-    teach = jax.jit(lambda key, pool: teachers.train_teacher(key, network, pool, **given))
-    return teach(parts.key(asked, "experts"), pool)
-
-
-def _switches(protocol, made, asked, teaching):
-    """All that may flatter a row, and what it was trained by."""
-    strategy = made.strategy if isinstance(made.strategy, tuple) else parts.name_of(made.strategy)
-    return {
-        "epochs": asked.epochs,
-        "eval_seeds": asked.eval_seeds,
-        "seed": asked.seed,
-        "width": asked.width,
-        "depth": asked.depth,
-        "dtype": asked.dtype,
-        "augmentation": strategy,
-        "labels": "soft" if protocol == "soft" else "hard",
-        "epoch": "last",
-        "teacher": None if protocol == "plain" else _told(teaching),
-        "level": "networks on one set",
-    }
-
-
-def _told(teaching):
-    """What teachers saw, or which one it is."""
-    if teaching.teacher is not None:
-        arrays = map(np.asarray, jax.tree.leaves(teaching.teacher.params))
-        return {"network": repr(teaching.teacher.network), "parameters": files.digest(*arrays)}
-    if teaching.weights is None:
-        seen = {"data": "as they are"}
-    else:
-        seen = {"data": "by weights", "weights": files.digest(np.asarray(teaching.weights))}
-    return {**seen, "steps": teaching.steps, "batch_size": teaching.batch_size}
-
-
-def _scored(made, protocol, arrays, teach, report, task):
-    """The scores of a cell, and the bytes that it needs beside those of the set."""
-    images, labels = arrays
-    given: dict[str, Any] = {"labels": labels}
-    size: dict[str, Any] = {"set_bytes": images.size * images.dtype.itemsize, "extra_bytes": None}
-    report(task, 0, 1)
-    if protocol == "elf":
-        given["features"] = jax.jit(elf.teacher_features)(teach(), images)
-        size["extra_bytes"] = elf.extra_bytes(given["features"], teach())
-    elif protocol != "plain":
-        given["teacher"] = teach()
-        size["extra_bytes"] = {"teacher": teachers.num_bytes(teach())}
-    found = evaluate.summary(made.score(images, **given))
-    report(task, 1, 1)
-    return found | size
+def _teacher(pool, benchmark, run_options, teacher):
+    if teacher.teacher is not None:
+        return teacher.teacher
+    network = parts.build(benchmark, run_options).network
+    strategy = benchmark.strategy if run_options.strategy is None else run_options.strategy
+    return train_teacher(
+        teacher_network(network, _one_image(pool), run_options),
+        pool,
+        run_options,
+        strategy=strategy,
+        steps=teacher.steps,
+        batch_size=teacher.batch_size,
+    )

@@ -251,7 +251,7 @@ def export(
         format: one of `EXPORTS`. PNG files hold eight bits, which rounds, and cuts pixels outside
             of [0, 1].
         measure: from the images of the PNG files, normalised, to their scores, as
-            `jaxdd.runs.scoring.transfer.score` finds them; they are not measured without it.
+            `jaxdd.runs.scoring.finished_run.score` finds them; they are not measured without it.
 
     Returns:
         The manifest, whose parent is the root of the source.

@@ -566,5 +566,5 @@ def test_heat_maps_refuse_bad_input(tmp_path, panels):
 def test_first_images_of_each_class_white_where_there_are_fewer():
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((2, 2, 1), np.uint8)
     labels, order = np.array([1, 0, 1, 1, 2]), np.array([3, 4, 1, 0, 2])
-    found = plot.by_class(images, labels, order, num_classes=2, columns=2)[..., 0, 0, 0]
+    found = plot.first_images(images, labels, order, num_classes=2, columns=2)[..., 0, 0, 0]
     np.testing.assert_allclose(found * 255, [[1, 255], [3, 0]], rtol=1e-6)

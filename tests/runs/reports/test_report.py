@@ -22,7 +22,7 @@ from jaxdd.commands import cli, screen
 from jaxdd.data import datasets, files
 from jaxdd.runs import old_results as results
 from jaxdd.runs.folder import store
-from jaxdd.runs.reports import evidence, plot, report
+from jaxdd.runs.reports import figure_data, plot, report
 
 RESULTS = table.comparisons()
 SCORES = ("accuracy", "aligned", "conflicting", "worst_group")
@@ -689,7 +689,9 @@ def whole(tmp_path_factory):
         "made", part, part, 3, 3, (0, 1, 2), (0.5,) * 3, (0.5,) * 3, (), (EVIL, "$b_", "c"), ()
     )
     weights = np.linspace(1, 3, 30)
-    evidence.keep(folder / evidence.FILE, data, weights, plane=plot.plane(images[:, 0, :, 0]))
+    figure_data.write(
+        folder / figure_data.FILE, data, weights, plane=plot.plane(images[:, 0, :, 0])
+    )
     files.write_arrays(folder / "weights.npz", files.sealed({"weights": weights}))
     for step in (10, 20):
         store.append(folder, {"step": step, "loss": 1 / step, "accuracy": 0.5, "x": EVIL})

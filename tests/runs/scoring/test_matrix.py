@@ -1,4 +1,4 @@
-"""Rows that are computed once, with all their switches; teachers of the right shape."""
+"""Tests of the evaluation matrix: rows computed once, their settings, teachers and their bytes."""
 
 import dataclasses
 
@@ -10,9 +10,8 @@ import pytest
 from jaxdd import networks
 from jaxdd.commands import scoring
 from jaxdd.data import datasets, files
-from jaxdd.runs import old_results as results
-from jaxdd.runs import options, parts
-from jaxdd.runs.scoring import cells, matrix
+from jaxdd.runs import options, parts, results
+from jaxdd.runs.scoring import matrix
 from jaxdd.training import teachers
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 1), dtype=np.uint8)
@@ -20,145 +19,143 @@ DATA = datasets.from_arrays(IMAGES, np.arange(12) % 2, strategy=())
 SET = np.random.default_rng(1).normal(size=(3, 4, 4, 1)).astype(np.float32)
 LABELS = np.array([0, 1, 1])
 OPTIONS = options.DM(width=2, depth=1, epochs=1, eval_seeds=1).resolved()
-SCORE = {name: {"mean": 0.5, "std": 0.0, "n": 1, "each": [0.5]} for name in results.SCORES}
+SCORES = {name: {"mean": 0.5, "std": 0.0, "n": 1, "each": [0.5]} for name in results.SCORES}
 
 
-def wanted(**given):
-    return matrix.evaluations(SET, LABELS, DATA, OPTIONS, **given)
+def make_cells(**arguments):
+    return matrix.cells(SET, LABELS, DATA, OPTIONS, **arguments)
 
 
-def counting(name, settings, calls):
-    return cells.Cell(name, settings, lambda: calls.append(name) or SCORE)
+def counting_cell(name, settings, calls):
+    return matrix.Cell(name, settings, lambda: calls.append(name) or SCORES)
 
 
 def test_a_cell_is_computed_once_for_its_settings(tmp_path):
-    """Another number of epochs computes it anew; other rows in the file stay."""
+    """Another number of epochs computes it again; other rows in the file stay."""
     calls, path = [], tmp_path / "rows.json"
-    first = [counting(name, {"epochs": 1}, calls) for name in "ab"]
-    assert cells.fill(path, first).keys() == {"a", "b"}
-    cells.fill(path, first)
+    first = [counting_cell(name, {"epochs": 1}, calls) for name in "ab"]
+    assert matrix.fill(path, first).keys() == {"a", "b"}
+    matrix.fill(path, first)
     assert calls == ["a", "b"]
-    found = cells.fill(path, [counting("b", {"epochs": 2}, calls)])
-    assert calls == ["a", "b", "b"] and found["b"]["epochs"] == 2
-    assert files.read_json(path).keys() == {"a", "b"} and found.keys() == {"b"}
+    rows = matrix.fill(path, [counting_cell("b", {"epochs": 2}, calls)])
+    assert calls == ["a", "b", "b"] and rows["b"]["epochs"] == 2
+    assert matrix.read(path).keys() == {"a", "b"} and rows.keys() == {"b"}
 
 
-def test_what_another_process_wrote_meanwhile_stays(tmp_path):
+def test_rows_that_another_process_wrote_in_the_meantime_stay(tmp_path):
     path = tmp_path / "rows.json"
 
     def slow():
-        cells.fill(path, [counting("b", {}, [])])
-        return SCORE
+        matrix.fill(path, [counting_cell("b", {}, [])])
+        return SCORES
 
-    cells.fill(path, [cells.Cell("a", {}, slow)])
+    matrix.fill(path, [matrix.Cell("a", {}, slow)])
     assert files.read_json(path).keys() == {"a", "b"}
 
 
-def test_a_number_that_was_changed_is_refused(tmp_path):
-    path = tmp_path / "rows.json"
-    cells.fill(path, [counting("a", {}, [])])
-    path.write_text(path.read_text().replace("0.5", "0.9"))
-    with pytest.raises(ValueError, match="changed or damaged; delete it and evaluate again"):
-        cells.fill(path, [])
-
-
-def test_a_stopped_evaluation_keeps_what_it_had(tmp_path):
+def test_a_stopped_evaluation_keeps_finished_rows(tmp_path):
     def stop():
         raise KeyboardInterrupt
 
     path = tmp_path / "rows.json"
     with pytest.raises(KeyboardInterrupt):
-        cells.fill(path, [counting("a", {}, []), cells.Cell("b", {}, stop)])
+        matrix.fill(path, [counting_cell("a", {}, []), matrix.Cell("b", {}, stop)])
     assert files.read_json(path).keys() == {"a"}
 
 
-def test_every_row_lists_its_switches():
-    """Sets differ in their images alone, teachers in what they saw."""
-    found = {
+@pytest.mark.parametrize("content", ["[]", '{"a": 3}', '{"a": {"accuracy": 1}}', '{"a": '])
+def test_a_damaged_file_is_named(tmp_path, content):
+    path = tmp_path / "rows.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="rows.json.*; delete it and evaluate again"):
+        matrix.fill(path, [])
+
+
+def test_rows_list_the_settings_that_affect_them():
+    """Sets differ in their images only, teachers in their training data."""
+    settings = {
         cell.name: cell.settings
-        for cell in wanted(protocols=("plain", "kd"), which=("set", "noise"))
+        for cell in make_cells(protocols=("standard", "kd"), sets=("set", "noise"))
     }
-    assert found.keys() == {f"convnet {p} {s}" for p in ("plain", "kd") for s in ("set", "noise")}
-    row = found["convnet kd set"]
-    assert row["teacher"] == {"data": "as they are", "steps": 2000, "batch_size": 26}
+    assert settings.keys() == {
+        f"convnet {protocol} {name}" for protocol in ("standard", "kd") for name in ("set", "noise")
+    }
+    row = settings["convnet kd set"]
+    assert row["teacher"] == {"data": "uniform weights", "steps": 2000, "batch_size": 26}
     assert (row["labels"], row["epoch"], row["level"]) == ("hard", "last", "networks on one set")
-    assert found["convnet plain set"]["teacher"] is None
-    noise = found["convnet kd noise"]
+    assert settings["convnet standard set"]["teacher"] is None
+    noise = settings["convnet kd noise"]
     assert {name for name in row if row[name] != noise[name]} == {"set", "images"}
-    weighed = matrix.Teaching(weights=np.arange(1.0, len(DATA.train.labels) + 1))
-    (other,) = wanted(protocols=("kd",), teaching=weighed)
+    weights = np.arange(1.0, len(DATA.train.labels) + 1)
+    (other,) = make_cells(protocols=("kd",), teacher=matrix.TeacherOptions(weights=weights))
     assert {name for name in row if row[name] != other.settings[name]} == {"teacher"}
 
 
-def test_a_teacher_that_is_given_is_asked_instead_of_a_new_one():
+def test_a_trained_teacher_can_be_passed():
     network = networks.ConvNet(2, 2, 1)
-    given = teachers.Teacher(network.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1))), network)
-    teaching = matrix.Teaching(teacher=given)
-    (cell,) = wanted(protocols=("soft",), teaching=teaching)
-    told = cell.settings["teacher"]
-    assert told.keys() == {"network", "parameters"} and told["network"] == repr(network)
+    params = network.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
+    teacher = teachers.Teacher(params, network)
+    teacher_options = matrix.TeacherOptions(teacher=teacher)
+    (cell,) = make_cells(protocols=("soft",), teacher=teacher_options)
+    record = cell.settings["teacher"]
+    assert record.keys() == {"network", "parameters"} and record["network"] == repr(network)
     row = cell.score()
-    assert (
-        row["extra_bytes"] == {"teacher": teachers.num_bytes(given)}
-        and 0 <= row["accuracy"]["mean"]
-    )
-    with pytest.raises(ValueError, match="elf trains a teacher that fits each network, found one"):
-        wanted(protocols=("elf",), teaching=teaching)
+    assert row["extra_bytes"] == {"teacher": teachers.num_bytes(teacher)}
+    assert 0 <= row["accuracy"]["mean"] <= 1
+    with pytest.raises(ValueError, match="elf"):
+        make_cells(protocols=("elf",), teacher=teacher_options)
 
 
-def test_real_images_and_noise_are_as_many_of_each_class_as_the_set():
-    cell = wanted(which=("random",))[0]
+def test_random_real_images_have_the_class_sizes_of_the_set():
+    (cell,) = make_cells(sets=("random",))
     images, labels = cell.score.args[2]
     assert images.shape == SET.shape and labels.tolist() == [0, 1, 1]
 
 
 @pytest.mark.parametrize("name", parts.JUDGES)
 def test_the_teacher_has_the_features_that_the_network_needs(name):
-    """ConvNets of instance norm, as wide as the front, on images of 32 pixels; by shapes alone."""
+    """ConvNets with instance norm, as wide as the front, on images of 32 pixels; shapes only."""
     network = parts.named_network(dataclasses.replace(OPTIONS, network=name, depth=3), 10)
-    images = jnp.zeros((1, 32, 32, 3))
-    found = matrix.teacher_network(network, images, OPTIONS)
+    teacher = matrix.teacher_network(network, jnp.zeros((1, 32, 32, 3)), OPTIONS)
     width = {"vgg11": 512, "resnet18": 512}.get(name.partition("-")[0], OPTIONS.width)
-    assert found.width == width and found.norm is networks.InstanceNorm
+    assert teacher.width == width and teacher.norm is networks.InstanceNorm
     if getattr(network, "parts", None) is not None:
-        assert found.depth == 3
+        assert teacher.depth == 3
 
 
 def test_a_row_with_a_teacher_counts_its_bytes(tmp_path):
     """Features are 3 images of 2×2 pixels and 2 channels; the model 9·2+2, 4 and 8·2+2 floats."""
-    found = cells.fill(
-        tmp_path / "rows.json", wanted(protocols=("elf",), teaching=matrix.Teaching(1, 2))
-    )
-    row = found["convnet elf set"]
+    cells = make_cells(protocols=("elf",), teacher=matrix.TeacherOptions(1, 2))
+    row = matrix.fill(tmp_path / "rows.json", cells)["convnet elf set"]
     assert row["extra_bytes"] == {"features": 4 * 3 * 2 * 2 * 2, "feature_model": 4 * (20 + 4 + 18)}
     assert row["set_bytes"] == 4 * SET.size and 0 <= row["accuracy"]["mean"] <= 1
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
-        (dict(names=("lenet5",)), "unknown network 'lenet5'; known are convnet, mlp"),
-        (dict(protocols=("fast",)), "unknown protocol 'fast'; known are plain, soft, kd, elf"),
-        (dict(teaching=matrix.Teaching(0)), "at least 1 step, found 0"),
-        (dict(which=("test",)), "unknown set 'test'; known are set, random, noise"),
-        (dict(names=("mlp",), protocols=("elf",)), "must be a ConvNet, a VGG11, .* found MLP"),
+        (dict(names=("lenet5",)), "'lenet5'"),
+        (dict(protocols=("fast",)), "'fast'"),
+        (dict(teacher=matrix.TeacherOptions(0)), "got 0"),
+        (dict(sets=("test",)), "'test'"),
+        (dict(names=("mlp",), protocols=("elf",)), "MLP"),
     ],
 )
-def test_what_there_is_not_is_refused_before_any_work(given, message):
+def test_unknown_names_are_rejected_before_any_work(arguments, message):
     with pytest.raises(ValueError, match=message):
-        wanted(**given)
+        make_cells(**arguments)
 
 
-def test_the_command_refuses_before_any_work(tmp_path):
-    source = tmp_path / "set.npz"
+def test_the_command_rejects_bad_paths_before_any_work(tmp_path):
+    source, absent = tmp_path / "set.npz", tmp_path / "absent"
     np.savez(source, images=SET, labels=LABELS)
-    with pytest.raises(ValueError, match="is no run; say with --dataset what it stands for"):
-        scoring.evaluate_set(source)
-    with pytest.raises(FileNotFoundError, match="out must be in a folder that is there"):
-        scoring.evaluate_set(source, dataset="cdigits", out=tmp_path / "none" / "out.json")
-    with pytest.raises(FileNotFoundError, match="none does not exist, expected a run"):
-        scoring.evaluate_set(tmp_path / "none", dataset="cdigits")
-    with pytest.raises(ValueError, match="out must be a file that ends in .json"):
-        scoring.evaluate_set(source, dataset="cdigits", out=tmp_path)
-    with pytest.raises(ValueError, match=r"images must be \[m, 16, 16, 3\]"):
-        scoring.evaluate_set(source, dataset="cdigits", out=tmp_path / "out.json")
+    cdigits = dict(dataset="cdigits")
+    for path, arguments, error, message in (
+        (source, {}, ValueError, "--dataset"),
+        (source, cdigits | {"out": absent / "out.json"}, FileNotFoundError, "absent/out.json"),
+        (absent, cdigits, FileNotFoundError, "absent does not exist"),
+        (source, cdigits | {"out": tmp_path}, ValueError, str(tmp_path)),
+        (source, cdigits | {"out": tmp_path / "out.json"}, ValueError, r"\(3, 4, 4, 1\)"),
+    ):
+        with pytest.raises(error, match=message):
+            scoring.evaluate_set(path, **arguments)

@@ -1,4 +1,4 @@
-"""Sets of anybody: every form gives the same images, and what is none is refused."""
+"""Tests of reading labelled sets: every format gives the same images; others are rejected."""
 
 import numpy as np
 import pytest
@@ -81,55 +81,52 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_gives_the_same_images(form, tmp_path):
+def test_every_format_gives_the_same_images(form, tmp_path):
     write, pixels = FORMS[form]
-    found = sets.read(write(tmp_path), DATA)
-    np.testing.assert_allclose(found.images, NORMAL, atol=2e-6)
-    np.testing.assert_array_equal(found.labels, LABELS)
-    assert found.images.dtype == np.float32 and found.labels.dtype == np.int32
-    assert found.about["pixels"] == pixels
+    labelled = sets.read(write(tmp_path), DATA)
+    np.testing.assert_allclose(labelled.images, NORMAL, atol=2e-6)
+    np.testing.assert_array_equal(labelled.labels, LABELS)
+    assert labelled.images.dtype == np.float32 and labelled.labels.dtype == np.int32
+    assert labelled.storage["pixels"] == pixels
     first = form in ("x and y, channels first", "DC", "pair", "MTT", "MTT without labels")
-    assert found.about["layout"] == ("nchw" if first else "nhwc")
+    assert labelled.storage["layout"] == ("nchw" if first else "nhwc")
 
 
-def test_a_set_of_other_code_is_seen_through_a_whitening_of_the_data(tmp_path):
-    found = sets.read(ours(tmp_path), DATA)
+def test_a_whitening_can_be_fitted_on_the_data(tmp_path):
+    labelled = sets.read(ours(tmp_path), DATA)
     with pytest.warns(UserWarning, match="ZCA of .* is regularised"):
-        seen = sets.whitened(found, DATA)
+        seen = sets.whiten(labelled, DATA)
         expected = zca.fit(datasets.pool(DATA))
     np.testing.assert_array_equal(seen.whitening.matrix, expected.matrix)
-    assert found.whitening is None and seen.about.keys() == {*found.about, "whitening"}
+    assert labelled.whitening is None and seen.storage.keys() == {*labelled.storage, "whitening"}
 
 
-def test_images_in_images_are_taken_apart(tmp_path):
+def test_images_that_hold_smaller_images_are_split(tmp_path):
     data = DATA._replace(train=DATA.train._replace(images=DATA.train.images[:, :4, :4]))
     path = npz(images=PIXELS[:, :4, :4], labels=LABELS)(tmp_path)
-    found = sets.read(path, data, factor=2)
-    assert found.images.shape == (4 * K * IPC, 4, 4, 3)
-    np.testing.assert_array_equal(found.labels, LABELS.repeat(4))
+    labelled = sets.read(path, data, factor=2)
+    assert labelled.images.shape == (4 * K * IPC, 4, 4, 3)
+    np.testing.assert_array_equal(labelled.labels, LABELS.repeat(4))
 
 
 BAD = {
-    "other shape": (npz(images=PIXELS[:, :3], labels=LABELS), r"\[m, 4, 6, 3\] or \[m, 3, 4, 6\]"),
-    "no images": (npz(y=LABELS), "must hold images and labels, found y"),
-    "float labels": (npz(images=PIXELS, labels=LABELS / 1), "labels must be 6 integers.*float64"),
-    "labels too few": (npz(images=PIXELS, labels=LABELS[:2]), r"6 integers.*\(2,\)"),
-    "another class": (
-        npz(images=PIXELS, labels=LABELS + 1),
-        r"labels must lie in 0..1, found 1..2",
-    ),
-    "no labels, uneven": (npz(images=PIXELS[:5]), "class by class, as many for each of 2 classes"),
-    "nan": (npz(images=NORMAL * np.nan, labels=LABELS), "finite, found NaN"),
-    "0..255 as floats": (npz(images=PIXELS / 1.0, labels=LABELS), r"\[0, 1\] or be normalised"),
-    "int64": (npz(images=PIXELS.astype(int), labels=LABELS), "uint8 or floating, found int64"),
-    "a pickle": (pt({"data": DATA}), "tensors alone"),
-    "no tensor": (pt({"accs": 3}), "tensors alone: found NoneType for the images"),
-    "an empty list": (pt([]), "tensors alone"),
+    "other shape": (npz(images=PIXELS[:, :3], labels=LABELS), r"\(6, 3, 6, 3\)"),
+    "no images": (npz(y=LABELS), "got y"),
+    "float labels": (npz(images=PIXELS, labels=LABELS / 1), "float64"),
+    "labels too few": (npz(images=PIXELS, labels=LABELS[:2]), r"\(2,\)"),
+    "another class": (npz(images=PIXELS, labels=LABELS + 1), "got 1..2"),
+    "no labels, uneven": (npz(images=PIXELS[:5]), "2 classes, got 5"),
+    "nan": (npz(images=NORMAL * np.nan, labels=LABELS), "NaN"),
+    "0..255 as floats": (npz(images=PIXELS / 1.0, labels=LABELS), "0..255|[0-9]..2"),
+    "int64": (npz(images=PIXELS.astype(int), labels=LABELS), "got int64"),
+    "a pickle": (pt({"data": DATA}), "set.pt"),
+    "no tensor": (pt({"accs": 3}), "got NoneType"),
+    "an empty list": (pt([]), "set.pt"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_no_set_is_refused(case, tmp_path):
+def test_other_content_is_rejected(case, tmp_path):
     write, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         sets.read(write(tmp_path), DATA)
@@ -143,17 +140,17 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
             return (tmp_path / "harm").touch, ()
 
     torch.save(Harm(), tmp_path / "set.pt")
-    with pytest.raises(ValueError, match="tensors alone"):
+    with pytest.raises(ValueError, match="set.pt"):
         sets.read(tmp_path / "set.pt", DATA)
     assert not (tmp_path / "harm").exists()
 
 
-def test_what_is_absent_or_of_another_kind_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match="does not exist, expected a run"):
+def test_missing_files_and_other_formats_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none does not exist"):
         sets.read(tmp_path / "none", DATA)
     (tmp_path / "set.txt").touch()
-    with pytest.raises(ValueError, match="must be a folder, .npz or .pt, found .txt"):
+    with pytest.raises(ValueError, match="got .txt"):
         sets.read(tmp_path / "set.txt", DATA)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match="holds no finished run"):
+    with pytest.raises(FileNotFoundError, match="synthetic.npz"):
         sets.read(tmp_path, DATA)

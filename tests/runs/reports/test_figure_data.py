@@ -12,7 +12,7 @@ from jaxdd.data import datasets, files
 from jaxdd.runs import old_results as results
 from jaxdd.runs import pipeline
 from jaxdd.runs.folder import store
-from jaxdd.runs.reports import evidence, plot
+from jaxdd.runs.reports import figure_data, plot
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def scores(classes, groups):
 
 def test_classes_and_groups_are_counted_and_averaged(data):
     """Two networks, 0.8 and 1.0 right in class 0: 0.9 ± 0.2 / √2."""
-    found = evidence.breakdown(
+    found = figure_data.breakdown(
         data, scores([[0.8, 1.0], [1.0, 1.0]], [[[0.8, 0.8], [1, 1]], [[1.0, 1.0], [1, np.nan]]])
     )
     assert found["by_class"]["train"] == found["by_class"]["test"] == [10, 10]
@@ -55,7 +55,7 @@ def test_without_attributes_there_are_classes_alone(data):
         train=data.train._replace(attributes=None), test=data.test._replace(attributes=None),
         aligned=None, num_attributes=0, class_names=(),
     )  # fmt: skip
-    found = evidence.breakdown(plain, scores([[0.5, 0.5]], np.zeros((1, 2, 0))))
+    found = figure_data.breakdown(plain, scores([[0.5, 0.5]], np.zeros((1, 2, 0))))
     assert found["by_group"] is None and found["by_class"]["names"] == []
     assert found["by_class"]["std"] == [0, 0] and found["learnt"] is False
 
@@ -108,14 +108,14 @@ def test_damaged_sizes_are_named(change, message):
 def folder(data, tmp_path):
     weights = np.arange(20) / np.array([90, 100])[np.arange(20) % 2]
     plane = plot.plane(np.random.default_rng(0).normal(size=(20, 4)))
-    evidence.keep(tmp_path / evidence.FILE, data, weights, plane=plane)
+    figure_data.write(tmp_path / figure_data.FILE, data, weights, plane=plane)
     files.write_arrays(tmp_path / "weights.npz", files.sealed({"weights": weights}))
     return tmp_path
 
 
 def test_heaviest_and_lightest_images_are_those_of_the_weights(folder):
     """Image i weighs i, so that class 0 is led by 18, 16, … and 0, 2, …; brightness i is kept."""
-    found = evidence.read(folder)
+    found = figure_data.read(folder)
     assert found.heaviest[:, :3, 0, 0, 0].tolist() == [[18, 16, 14], [19, 17, 15]]
     assert found.lightest[:, :3, 0, 0, 2].tolist() == [[0, 2, 4], [1, 3, 5]]
     assert found.class_names == ("cat", "dog") and found.attribute_names == ("red", "blue")
@@ -125,17 +125,17 @@ def test_heaviest_and_lightest_images_are_those_of_the_weights(folder):
 
 
 def test_what_is_missing_is_no_evidence_and_what_is_damaged_is_named(folder):
-    path = folder / evidence.FILE
+    path = folder / figure_data.FILE
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 2] ^= 255
     path.write_bytes(whole)
     with pytest.raises(ValueError, match="figures.npz is not .*delete it, since a report needs"):
-        evidence.read(folder)
+        figure_data.read(folder)
     files.write_arrays(path, files.sealed({"labels": np.zeros(20, np.int32)}))
     with pytest.raises(ValueError, match="figures.npz lacks"):
-        evidence.read(folder)
+        figure_data.read(folder)
     path.unlink()
-    assert evidence.read(folder) is None
+    assert figure_data.read(folder) is None
 
 
 def test_a_set_is_scored_on_the_way_where_a_multiple_is_passed():
@@ -164,4 +164,4 @@ def test_a_set_is_scored_on_the_way_where_a_multiple_is_passed():
 def test_evidence_is_read_in_no_published_set(folder):
     from jaxdd.runs.folder import manifest
 
-    assert evidence.FILE in manifest._BESIDE and evidence.FILE not in store.PRODUCTS
+    assert figure_data.FILE in manifest._BESIDE and figure_data.FILE not in store.PRODUCTS

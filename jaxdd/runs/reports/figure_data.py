@@ -22,7 +22,7 @@ FILE = "figures.npz"
 _CLASSES, _COLUMNS = 20, 8  # of the heaviest and the lightest images, at most
 
 
-class Evidence(NamedTuple):
+class FigureData(NamedTuple):
     """What figures of weights are drawn from.
 
     Attributes:
@@ -89,7 +89,7 @@ def _by(data, counts, shares, names):
 # --- what figures are drawn from ---------------------------------------------------------------
 
 
-def keep(
+def write(
     path: str | os.PathLike,
     data: datasets.Benchmark,
     weights: np.ndarray,
@@ -122,13 +122,13 @@ def keep(
 
 def _first(data, order):
     sizes = dict(num_classes=min(data.num_classes, _CLASSES), columns=_COLUMNS)
-    drawn = plot.by_class(data.train.images, data.train.labels, order, **sizes)
+    drawn = plot.first_images(data.train.images, data.train.labels, order, **sizes)
     channels = drawn.shape[-1]
     return plot.thumbnails(drawn, mean=np.zeros(channels), std=np.ones(channels))
 
 
-def read(folder: str | os.PathLike) -> Evidence | None:
-    """Reads what `keep` wrote beside the weights of a run.
+def read(folder: str | os.PathLike) -> FigureData | None:
+    """Reads what `write` wrote beside the weights of a run.
 
     Args:
         folder: with weights.npz.
@@ -159,6 +159,6 @@ def read(folder: str | os.PathLike) -> Evidence | None:
         except KeyError as error:
             raise ValueError(f"{path} lacks {error}") from error
     weights = store.read_weights(kept, count=len(labels))
-    return Evidence(
+    return FigureData(
         weights, labels, attributes, aligned, plane, heaviest, lightest, classes, groups
     )

@@ -1,0 +1,81 @@
+"""Read the options of a finished run, and score other images exactly as the run scored its own.
+
+`jaxdd evaluate RUN` and `jaxdd export RUN --score` use it.
+"""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdd import evaluate
+from jaxdd.data import datasets
+from jaxdd.methods import zca
+from jaxdd.runs import options, parts
+from jaxdd.runs.folder import store, whitenings
+
+
+def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.Options]:
+    """Return the config.json of a finished run and its options, including its augmentation.
+
+    Raises:
+        FileNotFoundError: The folder holds no finished run.
+        ValueError: config.json is damaged.
+    """
+    folder = pathlib.Path(folder)
+    for name, missing in (("config.json", "no run"), ("synthetic.npz", "no finished run")):
+        if not (folder / name).exists():
+            message = f"{folder} holds {missing}: there is no {name}"
+            if (folder / "rows").is_dir():
+                message += f"; the runs of a comparison are in {folder / 'rows'}"
+            raise FileNotFoundError(message)
+    config, run_options = options.read_config(folder / "config.json")
+    if isinstance(config.get("augmentation"), list):
+        run_options = dataclasses.replace(run_options, strategy=tuple(config["augmentation"]))
+    return config, run_options
+
+
+def options_for(folder: str | os.PathLike, benchmark: datasets.Benchmark) -> options.Options:
+    """Return the options of a run, after checking that `benchmark` is the data it was made from.
+
+    Args:
+        folder: Folder of a finished run.
+        benchmark: The data that the run was made from.
+
+    Raises:
+        ValueError: The data or their own augmentation function differ from those of the run.
+    """
+    config, run_options = configuration(folder)
+    if (digest := datasets.digest(benchmark)) != config["data"]:
+        raise ValueError(
+            f"{folder} was made from other data than {benchmark.name}: "
+            f"digest {config['data']} there, got {digest}"
+        )
+    function = config.get("augmentation")
+    if isinstance(function, str) and function != parts.name_of(benchmark.strategy):
+        raise ValueError(f"{folder} used the augmentation {function}; pass data with that strategy")
+    return run_options
+
+
+def score(
+    folder: str | os.PathLike, benchmark: datasets.Benchmark, images: np.ndarray
+) -> dict[str, Any]:
+    """Score images with the networks, seeds and whitening of a finished run.
+
+    Args:
+        folder: Folder of a finished run.
+        benchmark: The data that the run was made from.
+        images: Normalised images `[classes, ipc, h, w, c]`.
+
+    Returns:
+        Scores, as in result.json.
+    """
+    run_options = options_for(folder, benchmark).resolved()
+    whitening = None
+    if run_options.zca != "none":
+        whitening = whitenings.read(pathlib.Path(folder, store.WHITENING))
+    seen = zca.whiten(parts.decode(run_options)(jnp.asarray(images)), whitening)
+    return evaluate.summary(parts.build(benchmark, run_options).score(seen, whitening))
