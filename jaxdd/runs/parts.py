@@ -244,7 +244,7 @@ def name_of(thing: Any) -> str:
     """Returns the name by which a configuration tells a function or an object of one's own.
 
     >>> name_of(name_of), name_of(networks.Functions(None, None))
-    ('jaxdd.runs.parts:name_of', 'jaxdd.networks:Functions()')
+    ('jaxdd.runs.parts:name_of', 'jaxdd.networks.protocol:Functions()')
     """
     thing = getattr(thing, "func", thing)  # of a functools.partial
     if hasattr(thing, "__qualname__"):

@@ -21,7 +21,7 @@ def test_is_short(path):
 @pytest.mark.slow
 def test_own_network_makes_a_run(tmp_path):
     result = own_network.main(tmp_path / "run", **TINY)
-    assert result["config"]["network"] == "jaxdd.networks:Functions()"
+    assert result["config"]["network"] == "jaxdd.networks.protocol:Functions()"
     assert result["accuracy"]["n"] == 1 and (tmp_path / "run" / "synthetic.npz").exists()
 
 

@@ -161,7 +161,7 @@ def test_a_network_of_ones_own_by_name(tmp_path, monkeypatch):
 
 def test_names_of_ones_own():
     assert parts.name_of(functools.partial(squares, 3)) == f"{__name__}:squares"
-    assert parts.name_of(networks.MLP(2)) == "jaxdd.networks:MLP()"
+    assert parts.name_of(networks.MLP(2)) == "jaxdd.networks.models:MLP()"
 
 
 def test_what_cannot_be_built():

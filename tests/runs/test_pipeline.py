@@ -89,7 +89,7 @@ def test_compare_writes_every_row_with_every_field(compared):
         }  # fmt: skip
         assert {"seed", "device", "versions", "config"} <= set(row)
         assert row["seconds"]["data"] == 3.0 and {"compile", "evaluate"} <= set(row["seconds"])
-        assert row["config"]["network"] == "jaxdd.networks:Functions()"
+        assert row["config"]["network"] == "jaxdd.networks.protocol:Functions()"
         assert row["config"]["own_method"] == f"{__name__}:add_one"
     for name in ("kde", "random-kde"):
         assert {"embed", "density"} <= set(found["rows"][name]["seconds"])
@@ -217,7 +217,7 @@ def test_a_report_tells_of_networks_and_methods_of_ones_own(compared):
     """They are in the configuration, and there is no command that would repeat them."""
     folder, *_ = compared
     page = report.render(report.read(folder))
-    assert "jaxdd.networks:Functions()" in page and f"{__name__}:add_one" in page
+    assert "jaxdd.networks.protocol:Functions()" in page and f"{__name__}:add_one" in page
     assert "How to repeat it" in page and "jaxdd compare arrays" not in page
 
 
@@ -856,7 +856,7 @@ def test_a_folder_of_the_version_before_is_read(tmp_path):
     """With the augmentation that it had, which for images of one's own included flips."""
     mixed = ("color", "crop", "cutout", "flip", "scale", "rotate")
     result = pipeline.run(shades(strategy=mixed), tmp_path, TINY, debias="none", **OWN)
-    before(tmp_path, network="jaxdd.networks:Functions()", own_method=f"{__name__}:add_one")
+    before(tmp_path, network="jaxdd.networks.protocol:Functions()", own_method=f"{__name__}:add_one")
     again = pipeline.run(shades(strategy=mixed), tmp_path, TINY, debias="none", resume=True, **OWN)
     assert again == result
     with pytest.raises(ValueError, match="augmentation is .*'flip'.* there and"):

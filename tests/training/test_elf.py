@@ -132,7 +132,7 @@ def test_training_uses_the_terms_that_are_asked_for():
         (dict(split=0), r"split must lie in 1..2 for ConvNet, found 0"),
         (dict(terms=()), "terms must be some of front, rear and task"),
         (dict(terms=("back",)), "terms must be some of front, rear and task, found .'back'"),
-        (dict(network=networks.MLP(2)), "must be a ConvNet, a VGG11, a ResNet18 .* found MLP"),
+        (dict(network=networks.MLP(2)), "got MLP"),
     ],
 )
 def test_what_cannot_be_is_refused(change, message):
