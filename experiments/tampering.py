@@ -479,8 +479,8 @@ def suspected(found: dict[str, Any], trusted: list[dict[str, Any]], *, real: boo
     numbers = {name: [STATISTICS[name](each) for each in (found, *trusted)] for name in names}
     margins = [STATISTICS[patches](each) for each in (found, *trusted)]
     numbers |= {f"patch of {size}": [each[i] for each in margins] for i, size in enumerate(SIZES)}
-    level = inspection.LEVEL / len(numbers)
-    hits = ["range"] * (STATISTICS["range"](found) > inspection.FURTHEST)
+    level = inspection.SIGNIFICANCE / len(numbers)
+    hits = ["range"] * (STATISTICS["range"](found) > inspection.MAX_OVERSHOOT)
     for name, (own, *others) in numbers.items():
         if audit.shift([own], np.array(others)[:, None]).p <= level:
             hits.append(name)
@@ -495,7 +495,7 @@ def shipped(path: pathlib.Path) -> Iterator[str]:
     yield f"|---|{'--:|' * len(titles)}"
     for (title, name), found in cells.items():
         beside = cells.get(("weighted" if title == "biased" else title, "clean"), [])
-        alone = sum(STATISTICS["range"](each) > inspection.FURTHEST for each in found)
+        alone = sum(STATISTICS["range"](each) > inspection.MAX_OVERSHOOT for each in found)
         counts = [f"{alone} of {len(found)}"]
         for real in (False, True):
             hits = [

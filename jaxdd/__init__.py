@@ -20,12 +20,12 @@ if TYPE_CHECKING:
         training,
         weights,
     )
-    from jaxdd.runs.trust import publication
+    from jaxdd.runs.folder import store
 
 __version__ = "0.1.0"
 
 
-def load(path: "str | os.PathLike[str]", *, expect: str | None = None) -> "publication.Published":
+def load(path: "str | os.PathLike[str]", *, expect: str | None = None) -> "store.Synthetic":
     """Read and verify a published synthetic set; see `jaxdd.runs.trust.publication.load`."""
     from jaxdd.runs.trust import publication
 

@@ -176,7 +176,10 @@ def full_disk(monkeypatch):
 def make_run():
     """A maker of folders as `jaxdd run` leaves them, without a run."""
 
-    def make(folder, images=None, *, names=("cat", "dog", "owl"), mean=None, std=None, **result):
+    def make(
+        folder, images=None, *, names=("cat", "dog", "owl"), mean=None, std=None,
+        date="2026-01-01", **result,
+    ):  # fmt: skip
         if images is None:
             images = np.random.default_rng(0).uniform(-1.5, 1.6, (3, 2, 4, 5, 3))
         k, ipc, *_, channels = images.shape
@@ -194,10 +197,13 @@ def make_run():
         score = {"mean": 0.75, "std": 0.01, "n": 3}
         scores = dict.fromkeys(results.SCORES, score)
         told = {"device": "cpu", "versions": {"jax": "0.10"}, "seed": 0, "config": config}
-        told |= {"seconds": {"data": 1.5}, "date": "2026-01-01", "weights": {"balance": 0.5}}
+        told |= {"weights": {"group_evenness": 0.5}}
         told |= {"random": scores, "digests": store.digests(folder), **scores, **result}
         files.write_json(folder / "result.json", told)
-        manifest.keep(folder)
+        files.write_json(folder / "timing.json", {"seconds": {"data": 1.5}, "date": date})
+        names = "config.json", "result.json", "synthetic.npz", "weights.npz"
+        manifest.record(folder, names)
+        manifest.seal(folder, manifest.describe(store.read_synthetic(folder / "synthetic.npz")))
         return folder
 
     return make

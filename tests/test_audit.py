@@ -31,7 +31,7 @@ def random_set(ipc=2, k=K, side=SIDE, seed=0):
     images = rng.uniform(0, 1, (k, ipc, side, side, 1)).astype(np.float32)
     labels = np.arange(k, dtype=np.int32).repeat(ipc).reshape(k, ipc)
     moments = np.zeros(1, np.float32), np.ones(1, np.float32)
-    return inspection.Images(images, labels, *moments, tuple(map(str, range(k))))
+    return store.Synthetic(images, labels, *moments, {})
 
 
 # --- pixels ------------------------------------------------------------------------------------

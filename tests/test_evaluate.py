@@ -211,7 +211,7 @@ def test_what_cannot_be_predicted_is_refused(images, change, error, message):
         (dict(keys=jax.random.PRNGKey(0)), ValueError, r"keys must be \[s\] .* found shape \(2,\)"),
         (dict(labels=LABELS + 9), ValueError, r"labels must lie in 0\.\.1, found 9\.\.10"),
         (dict(labels=LABELS / 1), TypeError, "labels must be integers"),
-        (dict(labels=LABELS[:3]), ValueError, r"found \(6, 8, 8, 1\) and \(3,\)"),
+        (dict(labels=LABELS[:3]), ValueError, r"got \(6, 8, 8, 1\) and \(3,\)"),
         (dict(images=FLAT * np.nan), ValueError, "images must be finite"),
         (dict(images=FLAT + 200), ValueError, "must be normalised, .* whole numbers 200.0"),
         (dict(images=FLAT.astype(np.uint8)), TypeError, "must be floating, .* found uint8"),

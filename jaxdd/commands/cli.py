@@ -314,10 +314,10 @@ def audit_set(
     out = pathlib.Path("audit.html") if out is None else out
     data_sets.check_page(out)
     publication.check_outside(out)
-    found = publication.load_to_audit(source, expect=expect)
-    sets = [inspection.Images(*publication.load(path)[:5]) for path in trusted]
-    told, own = found.manifest, inspection.Images(*found[:5])
-    config = rederivation.configuration(told)
+    published = publication.read(source, expect=expect)
+    own, told = published.synthetic, published.manifest
+    sets = [publication.load(path) for path in trusted]
+    config = rederivation.configuration(published)
     asked = (options.read(config) if config else options.DM()).resolved()
     real = None
     if data is not None or (again and config.get("dataset") in benchmarks.NAMES):
@@ -334,7 +334,7 @@ def audit_set(
             progress=functools.partial(progress, "networks"),
         )
         if again:
-            checks.append(rederivation.again(own, told, real, report=progress))
+            checks.append(rederivation.distil_again(published, real, report=progress))
     about = {
         "root": told["root"] if told else "none: the set has no manifest, and nobody's word",
         "images": f"{own.images.shape[0]} classes of {own.images.shape[1]}",

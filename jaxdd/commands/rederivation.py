@@ -1,8 +1,8 @@
-"""A synthetic set made again from what its manifest says, and compared."""
+"""Distil a published set again from its configuration, and compare the images."""
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,58 +11,48 @@ from jaxdd.data import datasets
 from jaxdd.runs import old_results as results
 from jaxdd.runs import options, parts, pipeline
 from jaxdd.runs.folder import store
-from jaxdd.runs.trust import inspection
+from jaxdd.runs.trust import inspection, publication
 
 TOLERANCE = {"mean": 0.02, "furthest": 0.5}
-"""Differences of normalised values that rounding on another platform may lead to; between two
-versions of Python and JAX on one machine 0.0007 and 0.054 were measured."""
+"""Largest differences of normalised values that rounding on another platform may explain. Between
+two versions of Python and JAX on one machine, 0.0007 and 0.054 were measured."""
 
 
-def again(
-    found: inspection.Images,
-    told: Mapping[str, Any] | None,
+def distil_again(
+    published: publication.Published,
     data: datasets.Benchmark | None,
     *,
     report: Callable[..., None] = pipeline.silent,
 ) -> inspection.Check:
-    """Distils a set again from its configuration and seed, and compares the images.
+    """Distil a set again from its configuration and seed, and compare the images.
 
     Args:
-        found: the set.
-        told: its manifest, None where there is none.
-        data: what it was made from, as its manifest says, None where they are not here.
-        report: called as `report(task, done, total, **fields)`.
+        published: the set.
+        data: the data that it was distilled from, or None if they are not available.
+        report: progress, called as `report(task, done, total, **fields)`.
 
     Returns:
-        Evidence where the images differ by more than `TOLERANCE`. Not run where the manifest does
-        not say enough, or the data are others.
+        A check whose verdict is evidence of tampering if the images differ by more than
+        `TOLERANCE`. It is skipped if the configuration is incomplete or the data are others.
     """
-    config = configuration(told)
-    skipped = lambda why: inspection.Check("made again", inspection.SKIPPED, why)
-    if told is None:
-        return skipped("the set has no manifest that says how it was made")
-    if data is None:
-        return skipped(f"the data, {config.get('dataset')}, are not here; give --data")
-    if objection := _objection(config, data):
-        return skipped(objection)
-    asked = dataclasses.replace(options.read(config), epochs=1, eval_seeds=1)
-    if isinstance(asked, options.MTT):
-        asked = dataclasses.replace(asked, buffer_path=None)  # somebody else's path
+    config = configuration(published)
+    if reason := _obstacle(config, data):
+        return inspection.Check("distil again", inspection.SKIPPED, reason)
+    assert data is not None
+    chosen = dataclasses.replace(options.read(config), epochs=1, eval_seeds=1)
+    if isinstance(chosen, options.MTT):
+        chosen = dataclasses.replace(chosen, buffer_path=None)  # a path on another machine
     with tempfile.TemporaryDirectory() as folder:
-        how = dict(debias=_debias(config), report=report)
-        pipeline.run(data, f"{folder}/run", asked, **how, **parts.cores(asked))
-        made = store.read_synthetic(f"{folder}/run/synthetic.npz")
-    return _compared(found, made, told.get("kind") == "png")
+        path, debias = f"{folder}/run", _debias(config)
+        pipeline.run(data, path, chosen, debias=debias, report=report, **parts.cores(chosen))
+        again = store.read_synthetic(f"{path}/synthetic.npz")
+    is_png = published.manifest is not None and published.manifest["kind"] == "png"
+    return _compare(published.synthetic, again, is_rounded=is_png)
 
 
-def configuration(told: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns the configuration in a manifest, which is empty where there is none.
-
-    Args:
-        told: a manifest, of whom one cannot tell who wrote it.
-    """
-    provenance = (told or {}).get("provenance")
-    config = provenance.get("config") if isinstance(provenance, dict) else None
+def configuration(published: publication.Published) -> dict[str, Any]:
+    """Return the configuration that a set states, or {} if it states none. It may be forged."""
+    config = published.synthetic.provenance.get("config")
     return config if isinstance(config, dict) else {}
 
 
@@ -71,40 +61,44 @@ def _debias(config):
     return results.KINDS[row].weights if row in results.KINDS else str(config.get("debias"))
 
 
-def _objection(config, data):
-    """Why a set cannot be made again, None if it can."""
+def _obstacle(config, data):
+    """The reason why a set cannot be distilled again, or None."""
     if not config:
-        return "its manifest has no configuration"
+        return "the set does not state its configuration"
+    if data is None:
+        return f"the data, {config.get('dataset')}, are not available; pass --data"
     if (digest := datasets.digest(data)) != config.get("data"):
-        return f"{data.name} has the digest {digest}, the set was made from {config.get('data')}"
-    named = config.get("network"), config.get("augmentation"), config.get("strategy")
-    if config.get("own_method") or ":" in str(named):  # MODULE:ATTRIBUTE, which would be imported
-        return "it was made by a method, a network or an augmentation of somebody's own"
+        return f"{data.name} has the hash {digest}, the set was made from {config.get('data')}"
+    # A name of the form MODULE:ATTRIBUTE would be imported, and thus run code of a stranger.
+    components = config.get("network"), config.get("augmentation"), config.get("strategy")
+    if config.get("own_method") or ":" in str(components):
+        return "it was made by a method, network or augmentation that is not part of jaxdd"
     if config.get("row") in ("random", "random-kde"):
-        return "its images are real ones, and nothing was distilled"
-    return "its weights were given by hand" if _debias(config) == "given" else None
+        return "it holds real images, nothing was distilled"
+    return "its weights were supplied by the user" if _debias(config) == "given" else None
 
 
-def _compared(found, made, rounded):
-    if made.images.shape != found.images.shape:
+def _compare(synthetic, again, *, is_rounded):
+    if again.images.shape != synthetic.images.shape:
         raise ValueError(
-            f"the set holds images {found.images.shape}, "
-            f"its configuration makes {made.images.shape}"
+            f"the set has images {synthetic.images.shape}, "
+            f"but its configuration yields {again.images.shape}"
         )
-    if np.array_equal(found.images, made.images):
-        why = "its configuration and seed give the same bits here"
-        return inspection.Check("made again", inspection.NONE, why, {"same bits": True})
-    images = made.images
-    if rounded:
-        pixels = np.clip(images * made.std + made.mean, 0, 1)
-        images = (np.rint(255 * pixels) / 255 - made.mean) / made.std
-    apart = np.abs(images - found.images)
-    numbers = {"same bits": False, "mean": float(apart.mean()), "furthest": float(apart.max())}
-    beyond = any(numbers[name] > most for name, most in TOLERANCE.items())
+    if np.array_equal(synthetic.images, again.images):
+        why = "its configuration and seed yield identical images"
+        return inspection.Check("distil again", inspection.NONE, why, {"identical": True})
+    images = again.images
+    if is_rounded:
+        pixels = np.clip(publication.to_pixels(again), 0, 1)
+        images = (np.rint(255 * pixels) / 255 - again.mean) / again.std
+    difference = np.abs(images - synthetic.images)
+    numbers = {"mean": float(difference.mean()), "furthest": float(difference.max())}
+    exceeds = any(numbers[name] > limit for name, limit in TOLERANCE.items())
     why = (
-        f"its configuration and seed give images that differ by {numbers['mean']:.2g} on average "
-        f"and {numbers['furthest']:.2g} at most, {'more' if beyond else 'no more'} than other "
+        f"its configuration and seed yield images that differ by {numbers['mean']:.2g} on average "
+        f"and {numbers['furthest']:.2g} at most, {'more' if exceeds else 'not more'} than other "
         "versions or machines explain"
     )
-    verdict = inspection.EVIDENCE if beyond else inspection.NONE
-    return inspection.Check("made again", verdict, why, numbers | {"may": TOLERANCE})
+    verdict = inspection.EVIDENCE if exceeds else inspection.NONE
+    numbers = {"identical": False, **numbers, "tolerance": TOLERANCE}
+    return inspection.Check("distil again", verdict, why, numbers)

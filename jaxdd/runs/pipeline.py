@@ -138,7 +138,7 @@ def run(
     folder = store.create(folder, config, resume=resume, translate=work.translated)
     attempt = _Attempt(work, folder)
     if attempt.result is not None and not (
-        attempt.lacking or attempt.undrawn() or store.litter(folder) or not manifest.is_kept(folder)
+        attempt.lacking or attempt.undrawn() or store.litter(folder) or not manifest.is_sealed(folder)
     ):
         return attempt.result
     with store.lock(folder):
@@ -147,7 +147,7 @@ def run(
         undrawn = attempt.undrawn()
         if attempt.result is not None and not attempt.lacking:
             attempt.draw(undrawn)
-            manifest.keep(folder)
+            _seal(folder)
             return attempt.result
         if "weights.png" in undrawn and not attempt.lacks(folder / "weights.npz"):
             attempt.draw({"weights.png"})
@@ -717,7 +717,7 @@ class _Attempt:
             self.draw_scores(result)
         result["digests"] = store.digests(self.folder)
         files.write_json(self.folder / "result.json", results.sealed(result))
-        manifest.keep(self.folder)
+        _seal(self.folder)
         return files.read_json(self.folder / "result.json")
 
     def draw_set(self, result, images):
@@ -768,7 +768,7 @@ class _Attempt:
         if not store.is_drawn(found.folder / "synthetic.png"):
             found.draw({"synthetic.png"})
         found.keep_config()
-        manifest.keep(found.folder)
+        _seal(found.folder)
         return found.result, store.read_synthetic(found.folder / "synthetic.npz").images
 
     def keep_config(self):
@@ -981,3 +981,13 @@ def _comparison(work, folder, rows, images):
         titles={name: f"{titles.get(name, name)}: {accuracies[name]}" for name in shown},
         class_names=work.data.class_names,
     )  # fmt: skip
+
+
+def _seal(folder):
+    """Record the files of a finished run and seal its manifest."""
+    folder = pathlib.Path(folder)
+    present = lambda names: [name for name in names if (folder / name).is_file()]
+    figures = present((*_FIGURES, "weights.png", "embedding.png", "figures.npz"))
+    manifest.record(folder, present(("config.json", "result.json", *store.PRODUCTS)))
+    manifest.record(folder, figures, section="figures")
+    manifest.seal(folder, manifest.describe(store.read_synthetic(folder / "synthetic.npz")))

@@ -1,21 +1,26 @@
-"""Disk: the manifest of a synthetic set. What it is, where it comes from, and the hashes of it all.
+"""The manifest of a run folder: what every file in it must contain.
+
+manifest.json is the one integrity record of a folder. A run records each product when it is
+written, and seals the manifest when it is finished:
 
     schema          version of this format
     kind            run, npz or png: what the folder is
     parent          root of the set that this one was exported from, or null
-    arrays          name -> dtype, shape, SHA-256 of the canonical bytes
-    files           name -> size and SHA-256
-    classes         their names
+    files           name -> size and SHA-256 of everything that belongs to the set
+    arrays          name -> dtype, shape and SHA-256 of the canonical bytes
+    classes         names of the classes
     normalisation   mean and std of each channel
     range           lowest and highest normalised value of each channel that the set may have, and
                     the share of its values outside of pixels in [0, 1]
-    provenance      source data, weights, method, configuration, seed, device, versions
-    scores          what was measured, as in result.json
     root            SHA-256 of all of the above in canonical JSON
+    figures         name -> size and SHA-256 of pictures, which the root does not cover
 
-Canonical bytes are those of the array in C order and little-endian, whatever file holds it.
-Canonical JSON has sorted keys, no white space, ASCII only and floats as Python writes them. Neither
-times nor places are in it, so that the same run on the same machine has the same root.
+A manifest without a root is unfinished. Provenance and scores are in config.json and result.json,
+which are listed files.
+
+Canonical bytes are those of the array in C order and little-endian, whatever file it is stored in.
+Canonical JSON has sorted keys, no white space, ASCII only, and floats as Python writes them. No
+times or paths are recorded, so the same run on the same machine has the same root.
 """
 
 import hashlib
@@ -24,43 +29,47 @@ import os
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from jaxdd.data import files
-from jaxdd.runs import old_results as results
 from jaxdd.runs.folder import store
 
 SCHEMA = 1
-"""The version of the format that is written, and the newest that is read."""
+"""Version of the format that is written, and the newest that is read."""
 
 NAME, SIGNATURE = "manifest.json", "manifest.sig"
-"""The files of a manifest and of a signature of its root."""
+"""File names of a manifest and of the signature of its root."""
 
 KINDS = ("run", "npz", "png")
-"""What a folder with a manifest may be."""
+"""Kinds of folders that have a sealed manifest."""
 
-_LARGEST = 2**26  # bytes of a manifest
-_FILE = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)
-_HASH = re.compile(r"[0-9a-f]{64}")
-_HOSTED = {".cache", ".git", ".gitattributes"}  # what those that host data sets put beside them
-_BESIDE = {  # what a run needs or draws, and what other commands write, without being published
-    ".lock", "checkpoint", "experts", "progress.jsonl", "seconds.json", "teacher",
-    "synthetic.png", "accuracy.png", "weights.png", "embedding.png", "figures.npz", "evaluation.json",
-    "profile.json", "profile.svg", "profile.png", "report.html", "report",
+Section = Literal["files", "figures"]
+
+_MAX_BYTES = 2**26  # of a manifest
+_FILE_NAME = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)
+_FIGURE_NAME = re.compile(r"[\w-]+\.(?:png|svg)|figures\.npz", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_UNCOVERED_BY_ROOT = ("root", "figures")
+
+# Names that may be in a folder without being listed: files of hosting services, and what a run
+# needs while it works or other commands write. Loading a set never reads them.
+_OF_HOSTS = {".cache", ".git", ".gitattributes"}
+_OF_RUNS = {
+    ".lock", "checkpoint", "experts", "progress.jsonl", "teacher", "timing.json",
+    "evaluation.json", "profile.json", "profile.svg", "profile.png", "report", "report.html",
+    "seconds.json",
 }  # fmt: skip
-_UNSTABLE = ("seconds", "date", "digests", "digest")  # in a result, and not in its manifest
-_MADE = ("config", "device", "versions", "seed")
 
 
-class Checked(NamedTuple):
-    """A folder whose files are those of its manifest.
+class Verified(NamedTuple):
+    """A folder whose files agree with its manifest.
 
     Attributes:
-        manifest: its content.
-        contents: of the files that it lists, by name; these very bytes were verified.
-        uncovered: names in the folder that it says nothing about.
+        manifest: content of manifest.json.
+        contents: the verified bytes of every listed file, by name.
+        uncovered: names in the folder that the root does not cover.
     """
 
     manifest: dict[str, Any]
@@ -68,11 +77,129 @@ class Checked(NamedTuple):
     uncovered: tuple[str, ...]
 
 
+# --- recording ---------------------------------------------------------------------------------
+
+
+def record(folder: str | os.PathLike, names: Iterable[str], *, section: Section = "files") -> None:
+    """Add or update the entries of files, in a manifest that is created if there is none.
+
+    If an entry of `files` changes, the manifest is unfinished until the next `seal`.
+
+    Args:
+        folder: of a run.
+        names: of existing files relative to the folder, such as "auto/weights.npz".
+        section: "files" for what belongs to the set, "figures" for pictures.
+
+    Raises:
+        FileNotFoundError: a file does not exist.
+        OSError: the disk is full; the old manifest is intact.
+    """
+    entries = {name: _entry(pathlib.Path(folder) / name) for name in names}
+    content = _read_or_empty(folder)
+    _update(folder, content, section, {**content.get(section, {}), **entries})
+
+
+def forget(folder: str | os.PathLike, names: Iterable[str]) -> None:
+    """Remove the entries of files, whether or not they exist.
+
+    Args:
+        folder: of a run.
+        names: of files, relative to the folder.
+    """
+    content, removed = _read_or_empty(folder), set(names)
+    for section in ("files", "figures"):
+        entries = content.get(section, {})
+        rest = {name: entry for name, entry in entries.items() if name not in removed}
+        if rest != entries:
+            _update(folder, content, section, rest)
+
+
+def is_intact(folder: str | os.PathLike, name: str) -> bool:
+    """Return whether a file is listed, exists and has the recorded checksum.
+
+    Args:
+        folder: of a run.
+        name: of the file, relative to the folder.
+    """
+    content, path = _read_or_empty(folder), pathlib.Path(folder) / name
+    entry = content.get("files", {}).get(name) or content.get("figures", {}).get(name)
+    return bool(entry) and not path.is_symlink() and path.is_file() and _entry(path) == entry
+
+
+def seal(
+    folder: str | os.PathLike,
+    content: Mapping[str, Any],
+    *,
+    kind: str = "run",
+    parent: str | None = None,
+) -> str:
+    """Complete the manifest of a folder whose files are all recorded, and return its root.
+
+    Args:
+        folder: of a finished run or of an exported set.
+        content: from `describe`, and anything else that the root is to cover.
+        kind: of the folder, one of `KINDS`.
+        parent: root of the set that this one was exported from.
+    """
+    recorded = _read_or_empty(folder)
+    sections = {name: recorded[name] for name in ("files", "figures") if name in recorded}
+    of_folder = {"schema": SCHEMA, "kind": kind, "parent": parent}
+    sealed = files.to_json({**content, **sections, **of_folder})
+    sealed["root"] = root(sealed)
+    _write(folder, sealed)
+    return sealed["root"]
+
+
+def is_sealed(folder: str | os.PathLike) -> bool:
+    """Return whether a folder has a sealed manifest. Its files are not checked."""
+    try:
+        return bool(read(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _entry(path):
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"size": file.tell(), "sha256": digest}
+
+
+def _read_or_empty(folder):
+    """Content of a manifest; {} if there is none, or if it is damaged and thus records nothing."""
+    try:
+        content = files.read_json(pathlib.Path(folder) / NAME)
+    except (FileNotFoundError, ValueError):
+        return {}
+    sections = isinstance(content, dict) and [content.get(x, {}) for x in ("files", "figures")]
+    is_manifest = sections and all(isinstance(section, dict) for section in sections)
+    return content if is_manifest and content.get("schema") == SCHEMA else {}
+
+
+def _update(folder, content, section, entries):
+    """Replace a section of a manifest, which loses its root if that covers the section."""
+    if entries == content.get(section):
+        return
+    if section == "files":
+        figures = {"figures": content["figures"]} if "figures" in content else {}
+        content = {"schema": SCHEMA, **figures}
+    content = {"schema": SCHEMA, **content, section: entries}
+    _write(folder, content)
+
+
+def _write(folder, content):
+    with files.atomic_path(pathlib.Path(folder) / NAME) as temporary:
+        temporary.write_bytes(_text(content))
+
+
+def _text(content):
+    return (json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n").encode("ascii")
+
+
 # --- hashes ------------------------------------------------------------------------------------
 
 
 def array_digest(array: np.ndarray) -> str:
-    """Returns the SHA-256 of an array's canonical bytes: C order, little-endian.
+    """Return the SHA-256 of an array's canonical bytes: C order, little-endian.
 
     >>> array_digest(np.float32([[1, 2]])) == array_digest(np.array([[1, 2]], ">f4", order="F"))
     True
@@ -83,7 +210,7 @@ def array_digest(array: np.ndarray) -> str:
 
 
 def canonical(value: Any) -> bytes:
-    """Returns a value of JSON in the one form that is hashed.
+    """Return a JSON value in the form that is hashed.
 
     >>> canonical({"b": [1.5, None], "a": "x"})
     b'{"a":"x","b":[1.5,null]}'
@@ -93,42 +220,30 @@ def canonical(value: Any) -> bytes:
 
 
 def root(content: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of a manifest's content, but for the root that it states."""
-    return hashlib.sha256(
-        canonical({name: value for name, value in content.items() if name != "root"})
-    ).hexdigest()
-
-
-# --- what a manifest says ----------------------------------------------------------------------
+    """Return the SHA-256 of the content of a manifest without `root` and `figures`."""
+    covered = {name: x for name, x in content.items() if name not in _UNCOVERED_BY_ROOT}
+    return hashlib.sha256(canonical(covered)).hexdigest()
 
 
 def describe(synthetic: store.Synthetic, *, pixels: np.ndarray | None = None) -> dict[str, Any]:
-    """Returns what a manifest says of a set itself: arrays, classes, normalisation and range.
+    """Return what a manifest states about a set: arrays, classes, normalisation and range.
 
     Args:
         synthetic: the set.
-        pixels: uint8 [k, ipc, h, w, c], where these are kept instead of its images.
+        pixels: uint8 `[k, ipc, h, w, c]`, if the folder holds these instead of its images.
     """
-    kept = {"images": synthetic.images} if pixels is None else {"pixels": pixels}
-    kept |= {name: getattr(synthetic, name) for name in ("labels", "mean", "std")}
+    stored = {"images": synthetic.images} if pixels is None else {"pixels": pixels}
+    stored |= {name: getattr(synthetic, name) for name in ("labels", "mean", "std")}
     arrays = {
         name: {"dtype": array.dtype.name, "shape": array.shape, "sha256": array_digest(array)}
-        for name, array in kept.items()
+        for name, array in stored.items()
     }
     return files.to_json({
         "arrays": arrays,
-        "classes": classes(synthetic),
+        "classes": synthetic.classes,
         "normalisation": {"mean": synthetic.mean, "std": synthetic.std},
         "range": _range(synthetic),
     })  # fmt: skip
-
-
-def classes(synthetic: store.Synthetic) -> list[str]:
-    """Returns the names of the classes, their numbers where they have none."""
-    count = len(synthetic.images)
-    names = synthetic.provenance.get("class_names") or ()
-    named = isinstance(names, (list, tuple)) and len(names) == count
-    return [str(name) for name in (names if named else range(count))]
 
 
 def _range(synthetic):
@@ -142,220 +257,129 @@ def _range(synthetic):
     }
 
 
-def described_files(folder: str | os.PathLike, names: Iterable[str]) -> dict[str, Any]:
-    """Returns the size and the SHA-256 of those of the named files that are in a folder."""
-    paths = {name: pathlib.Path(folder) / name for name in names}
-    return {
-        name: {"size": path.stat().st_size, "sha256": files.file_digest(path)}
-        for name, path in paths.items()
-        if path.is_file()
-    }
-
-
-def write(folder: str | os.PathLike, content: Mapping[str, Any]) -> str:
-    """Writes manifest.json, whole or not at all, and returns its root.
-
-    Args:
-        folder: of the set.
-        content: all but schema and root.
-
-    Raises:
-        OSError: the disk is full; the old file is intact.
-    """
-    made = files.to_json({**content, "schema": SCHEMA})
-    made["root"] = root(made)
-    with files.atomic_path(pathlib.Path(folder) / NAME) as temporary:
-        temporary.write_bytes(_text(made))
-    return made["root"]
-
-
-def _text(content):
-    return (json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n").encode("ascii")
-
-
-# --- the manifest of a run ---------------------------------------------------------------------
-
-
-def keep(folder: str | os.PathLike) -> None:
-    """Writes the manifest of a finished run, unless one is there that it agrees with.
-
-    Args:
-        folder: of a finished run, whose products are those that it made.
-
-    Raises:
-        ValueError: the set or the result is damaged.
-    """
-    if is_kept(folder):
-        return
-    synthetic = store.read_synthetic(pathlib.Path(folder) / "synthetic.npz")
-    listed = described_files(folder, ("config.json", *store.PRODUCTS))
-    told = _told(folder, synthetic.provenance.get("weights"))
-    write(folder, {"kind": "run", "parent": None, "files": listed, **describe(synthetic), **told})
-
-
-def is_kept(folder: str | os.PathLike) -> bool:
-    """Returns whether a run has a manifest, and the files and the result that it tells of."""
-    folder = pathlib.Path(folder)
-    try:
-        found = read(folder)
-        for name, told in _files(found, folder):
-            _verified(folder, name, told)
-        _check_result(folder, found)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def _told(folder, weights):
-    """What a manifest takes from result.json, and the hash of the weights."""
-    result = files.to_json(results.read_result(pathlib.Path(folder) / "result.json"))
-    config = result.get("config") or {}
-    made = {name: result.get(name) for name in _MADE} | {
-        "source": {"name": config.get("dataset"), "blake2b": config.get("data")},
-        "method": config.get("own_method") or config.get("method"),
-        "debias": config.get("row") or config.get("debias"),
-        "weights": weights,
-    }
-    scores = {name: x for name, x in result.items() if name not in (*_UNSTABLE, *_MADE)}
-    return {"provenance": made, "scores": scores}
-
-
 # --- verification ------------------------------------------------------------------------------
+# A published folder may come from an attacker. Nothing but the JSON of the manifest is parsed
+# before every listed file has been hashed, and the bytes that were hashed are returned, so that
+# a file cannot be exchanged between its verification and its use.
 
 
 def read(folder: str | os.PathLike, *, expect: str | None = None) -> dict[str, Any]:
-    """Returns the content of a manifest that has the root that it states.
+    """Return the content of a sealed manifest after checking its root.
 
     Args:
-        folder: of the set.
+        folder: of a run or of an exported set.
         expect: the root that it must have.
 
     Raises:
         FileNotFoundError: there is no manifest.
-        ValueError: it is a link, damaged, of a newer version, or has another root.
+        ValueError: the manifest is unfinished, damaged, a link, of a newer version, or has another
+            root.
     """
     path = pathlib.Path(folder) / NAME
-    if expect is not None and not (isinstance(expect, str) and _HASH.fullmatch(expect)):
-        raise ValueError(f"expect must be 64 hexadecimal digits in lower case, found {expect!r}")
+    if expect is not None and not (isinstance(expect, str) and _SHA256.fullmatch(expect)):
+        raise ValueError(f"expect must be 64 lower-case hexadecimal digits, got {expect!r}")
     if not os.path.lexists(path):
         raise FileNotFoundError(f"{folder} has no {NAME}; {advice(path.parent)}")
     if path.is_symlink() or not path.is_file():
-        kind = "a link" if path.is_symlink() else "no file"
-        raise ValueError(f"{path} is {kind}, expected a file")
-    if (size := path.stat().st_size) > _LARGEST:
-        raise ValueError(f"{path} has {size:,} bytes, expected at most {_LARGEST:,}")
-    found = files.read_json(path)
-    version = found.get("schema") if isinstance(found, dict) else None
+        raise ValueError(f"{path} must be a regular file")
+    if (size := path.stat().st_size) > _MAX_BYTES:
+        raise ValueError(f"{path} must have at most {_MAX_BYTES:,} bytes, got {size:,}")
+    content = files.read_json(path)
+    version = content.get("schema") if isinstance(content, dict) else None
     if type(version) is not int or version < 1:
-        raise ValueError(f"{path} is no manifest: schema must be a version, found {version!r}")
+        raise ValueError(f"{path} is not a manifest: schema must be a version, got {version!r}")
     if version > SCHEMA:
         raise ValueError(
-            f"{path} is of version {version}, newer than version {SCHEMA}, which this jaxdd reads; "
+            f"{path} has version {version}, but this jaxdd reads up to version {SCHEMA}; "
             "use a newer jaxdd"
         )
-    _check_root(path, found, expect)
-    return found
-
-
-def advice(folder: pathlib.Path) -> str:
-    """Returns where else a set is that a folder does not hold, or how it gets its manifest."""
-    if (folder / "rows").is_dir():
-        return f"the runs of a comparison are in {folder / 'rows'}"
-    return "a finished run gets one by its command with --resume"
-
-
-def _check_root(path, found, expect):
-    try:
-        made = root(found)
-        sound = made == found.get("root") and _text(found) == path.read_bytes()
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no manifest: {error}") from error
-    if not sound:
-        raise ValueError(
-            f"{path} was changed: it does not state its root, {made}, or not as written"
-        )
-    if expect not in (None, made):
-        raise ValueError(f"{path} has the root {made}, expected {expect}")
-    if found.get("kind") not in KINDS:
-        raise ValueError(f"{path} must be of a kind out of {', '.join(KINDS)}")
-
-
-def check(folder: str | os.PathLike, *, expect: str | None = None) -> Checked:
-    """Verifies a folder by its manifest; nothing but JSON is parsed.
-
-    Args:
-        folder: of a run or of an exported set.
-        expect: the root that it must have, from somewhere else than the folder.
-
-    Returns:
-        The manifest, and the bytes that were verified.
-
-    Raises:
-        FileNotFoundError: there is no manifest.
-        ValueError: the manifest is damaged, newer or another; a file is changed, missing, a link
-            or not in it; or the result of a run is not what it says.
-    """
-    folder = pathlib.Path(folder)
-    found = read(folder, expect=expect)
-    listed = dict(_files(found, folder))
-    if missing := [name for name in listed if not os.path.lexists(folder / name)]:
-        raise ValueError(f"{folder} lacks {min(missing)}, which its manifest lists")
-    uncovered = _others(folder, found["kind"], listed)
-    contents = {name: _verified(folder, name, told) for name, told in listed.items()}
-    if found["kind"] == "run":
-        _check_result(folder, found)
-    return Checked(found, contents, uncovered)
-
-
-def _files(found, folder):
-    """The files that a manifest lists, if it may list them."""
-    listed = found.get("files")
-    if not isinstance(listed, dict) or not listed:
-        raise ValueError(f"{folder}/{NAME} must list files, found {listed!r:.80}")
-    for name, told in listed.items():
-        if not _FILE.fullmatch(name) or name in (NAME, SIGNATURE):
-            raise ValueError(f"{folder}/{NAME} lists {name!r}, which is no name of a file of a set")
-        if not isinstance(told, dict) or told.keys() != {"size", "sha256"}:
-            raise ValueError(f"{folder}/{NAME} must give size and sha256 of {name}")
-    return listed.items()
-
-
-def _verified(folder, name, told):
-    """The bytes of a file, if they are those that a manifest tells of."""
-    path = folder / name
-    if os.path.realpath(path) != os.path.join(os.path.realpath(folder), *name.split("/")):
-        raise ValueError(f"{path} is a link, expected a file")
-    if not path.is_file():
-        raise ValueError(f"{path} is no file")
-    if (size := path.stat().st_size) != told["size"]:
-        raise ValueError(f"{path} has {size} bytes, its manifest says {told['size']}")
-    content = path.read_bytes()
-    if (digest := hashlib.sha256(content).hexdigest()) != told["sha256"]:
-        raise ValueError(f"{path} has the SHA-256 {digest}, its manifest says {told['sha256']}")
+    if "root" not in content:
+        raise ValueError(f"{path} is unfinished, it has no root; {advice(path.parent)}")
+    _check_root(path, content, expect)
     return content
 
 
-def _others(folder, kind, listed):
-    """The names in a folder that may be beside the files of a set; raises for others."""
-    of_run = kind == "run"
-    beside, uncovered = _HOSTED | (_BESIDE if of_run else set()), set()
-    known = {*listed, NAME, SIGNATURE} | ({"result.json"} if of_run else set())
+def _check_root(path, content, expect):
+    try:
+        computed = root(content)
+        is_intact = computed == content["root"] and _text(content) == path.read_bytes()
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a manifest: {error}") from error
+    if not is_intact:
+        raise ValueError(f"{path} was changed: its content has the root {computed}")
+    if expect not in (None, computed):
+        raise ValueError(f"{path} has the root {computed}, expected {expect}")
+    if content.get("kind") not in KINDS:
+        raise ValueError(f"{path} must have one of the kinds {', '.join(KINDS)}")
+
+
+def advice(folder: pathlib.Path) -> str:
+    """Return how to get from a folder without a sealed manifest to one with."""
+    if (folder / "rows").is_dir():
+        return f"the runs of a comparison are in {folder / 'rows'}"
+    return "repeat the command of the run with --resume to finish it"
+
+
+def check(folder: str | os.PathLike, *, expect: str | None = None) -> Verified:
+    """Verify every file of a run or of an exported set.
+
+    Args:
+        folder: of the set.
+        expect: the root that it must have, from another source than the folder.
+
+    Raises:
+        FileNotFoundError: there is no manifest.
+        ValueError: the manifest is unfinished, damaged, newer or has another root; or a file is
+            changed, missing, a link or not listed.
+    """
+    folder = pathlib.Path(folder)
+    content = read(folder, expect=expect)
+    entries = _checked_entries(folder, content)
+    if missing := [name for name in entries if not os.path.lexists(folder / name)]:
+        raise ValueError(f"{folder / min(missing)} is missing, but {NAME} lists it")
+    uncovered = _check_names(folder, content, entries)
+    contents = {name: _verified_bytes(folder, name, entry) for name, entry in entries.items()}
+    return Verified(content, contents, uncovered)
+
+
+def _checked_entries(folder, content):
+    entries = content.get("files")
+    if not isinstance(entries, dict) or not entries:
+        raise ValueError(f"{folder / NAME} must list files, got {entries!r:.80}")
+    for name, entry in entries.items():
+        if not _FILE_NAME.fullmatch(name) or name in (NAME, SIGNATURE):
+            raise ValueError(f"{folder / NAME} must not list {name!r}")
+        if not isinstance(entry, dict) or entry.keys() != {"size", "sha256"}:
+            raise ValueError(f"{folder / NAME} must state size and sha256 of {name}")
+    return entries
+
+
+def _verified_bytes(folder, name, entry):
+    path = folder / name
+    # A link anywhere in the path, also in place of a parent folder, changes the resolved path.
+    if os.path.realpath(path) != os.path.join(os.path.realpath(folder), *name.split("/")):
+        raise ValueError(f"{path} must not be a link")
+    if not path.is_file():
+        raise ValueError(f"{path} must be a regular file")
+    if (size := path.stat().st_size) != entry["size"]:
+        raise ValueError(f"{path} was changed: expected {entry['size']} bytes, got {size}")
+    content = path.read_bytes()
+    if (digest := hashlib.sha256(content).hexdigest()) != entry["sha256"]:
+        raise ValueError(f"{path} was changed: expected SHA-256 {entry['sha256']}, got {digest}")
+    return content
+
+
+def _check_names(folder, content, entries):
+    """Names in a folder that the root does not cover; raises for names that are not allowed."""
+    is_run, figures = content["kind"] == "run", content.get("figures", {})
+    if not isinstance(figures, dict) or not all(map(_FIGURE_NAME.fullmatch, figures)):
+        raise ValueError(f"{folder / NAME} must list only pictures as figures, got {figures!r:.80}")
+    allowed = _OF_HOSTS | ({*_OF_RUNS, *figures} if is_run else set())
+    covered, uncovered = {*entries, NAME, SIGNATURE}, set()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if name.parts[0] in beside:
+        if name.parts[0] in allowed:
             uncovered.add(name.parts[0])
-        elif name.as_posix() not in known and (path.is_symlink() or not path.is_dir()):
-            raise ValueError(
-                f"{folder} holds {name.as_posix()!r}, which its manifest does not list"
-            )
+        elif name.as_posix() not in covered and (path.is_symlink() or not path.is_dir()):
+            raise ValueError(f"{path} is not listed in {NAME}")
     return tuple(sorted(uncovered))
-
-
-def _check_result(folder, found):
-    provenance = found.get("provenance")
-    weights = provenance.get("weights") if isinstance(provenance, dict) else None
-    told = _told(folder, weights)
-    stated = {name: found.get(name) for name in told}
-    if told != stated:
-        difference = files.differences(stated, told)
-        raise ValueError(f"{folder / 'result.json'} is not what the manifest says: {difference}")

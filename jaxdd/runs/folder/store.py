@@ -335,6 +335,14 @@ class Synthetic(NamedTuple):
     std: np.ndarray
     provenance: dict[str, Any]
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, or their numbers if they have no names."""
+        count = len(self.images)
+        names = self.provenance.get("class_names") or ()
+        is_complete = isinstance(names, (list, tuple)) and len(names) == count
+        return tuple(str(name) for name in (names if is_complete else range(count)))
+
 
 def write_synthetic(path: str | os.PathLike, synthetic: Synthetic) -> None:
     """Writes a synthetic set as an .npz file without pickle, whole or not at all.

@@ -18,18 +18,19 @@ from jaxdd import audit, networks, training
 from jaxdd.data import datasets, files
 from jaxdd.methods import formation
 from jaxdd.runs import old_results as results
+from jaxdd.runs.folder import store
 from jaxdd.runs.reports import pages
 
 EVIDENCE, NONE, SKIPPED, USELESS = "evidence", "no evidence found", "not run", "not applicable"
 """The verdicts."""
 
-FURTHEST = 1.0
-"""How far from [0, 1] a pixel may be, on that scale; as `publication.load` has it."""
+MAX_OVERSHOOT = 1.0
+"""How far from [0, 1] a pixel may be, on that scale; as in `publication.load`."""
 
 SMALL = 2, 1 / 32
 """Sides in pixels and share of the image that a patch has at most which no honest set obeys."""
 
-LEVEL = 0.03
+SIGNIFICANCE = 0.03
 """Chance of a false alarm against trusted sets of the same kind, of all statistics together.
 
 That is by Student's t, which is too sure of few sets: with .05 four of 40 honest sets were called
@@ -51,24 +52,6 @@ _ABOUT = {
     "the curve)",
     "gradients": "one minus the cosine of the gradients that the set and real images cause",
 }
-
-
-class Images(NamedTuple):
-    """A set to look at: `jaxdd.load(…)[:5]` are its fields.
-
-    Attributes:
-        images: float32 `[k, ipc, h, w, c]`, normalised.
-        labels: `[k, ipc]`.
-        mean: `[c]`, on the scale [0, 1].
-        std: `[c]`.
-        classes: k names.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-    classes: tuple[str, ...]
 
 
 class Effort(NamedTuple):
@@ -120,9 +103,9 @@ class Check(NamedTuple):
 
 
 def inspect(
-    found: Images,
+    found: store.Synthetic,
     *,
-    trusted: Sequence[Images] = (),
+    trusted: Sequence[store.Synthetic] = (),
     data: datasets.Benchmark | None = None,
     effort: Effort = EFFORTS["quick"],
     seed: int = 0,
@@ -310,8 +293,10 @@ def _range(found):
     why = (
         f"{100 * share:.1f} % of the values are no pixels in [0, 1], the furthest by {furthest:.3g}"
     )
-    verdict = EVIDENCE if furthest > FURTHEST else NONE
-    return Check("range", verdict, why, {"share": share, "furthest": furthest, "may": FURTHEST})
+    verdict = EVIDENCE if furthest > MAX_OVERSHOOT else NONE
+    return Check(
+        "range", verdict, why, {"share": share, "furthest": furthest, "may": MAX_OVERSHOOT}
+    )
 
 
 def _patches(told, classes, *, on_real):
@@ -402,7 +387,7 @@ def _compared(name, own, others, count):
     if len(others) == 1:
         why = f"{means}; this p is over networks: one trusted set does not tell how sets vary"
         return Check(name, SKIPPED, why, numbers)
-    verdict = EVIDENCE if shift.p <= LEVEL / count else NONE
+    verdict = EVIDENCE if shift.p <= SIGNIFICANCE / count else NONE
     return Check(name, verdict, means, numbers)
 
 

@@ -1,20 +1,21 @@
-"""Disk: synthetic sets as they are published. Verified before they are read, and exported.
+"""Published synthetic sets: verify and read them, and export them from runs.
 
-A published set is a folder with a manifest (`jaxdd.runs.folder.manifest`): that of a run, or an exported
-one that holds only what others need.
+A published set is a folder with a sealed manifest (`jaxdd.runs.folder.manifest`): that of a run, or
+an exported folder with only what others need.
 
     npz    synthetic.npz as the run wrote it
     png    images/CLASS/NUMBER.png and metadata.csv, which `jaxdd.data.folders` reads
     pt     as npz, and synthetic.pt, the list that PyTorch scripts of the field load
 
-All have README.md, a data set card, and whitening.npz where the run has one. A .pt file is a
-pickle: it is written for others, never read.
+All of them have README.md (a data set card), config.json, result.json, and whitening.npz if the run
+has one. A .pt file is a pickle: it is written for others and never read.
 """
 
 import contextlib
 import csv
 import hashlib
 import io
+import json
 import math
 import os
 import pathlib
@@ -29,207 +30,186 @@ import numpy as np
 from PIL import Image
 
 from jaxdd.data import benchmarks, files
-from jaxdd.runs import old_results as results
+from jaxdd.runs import results
 from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.reports import pages, report
 
 FORMATS = ("npz", "png")
-"""What a set is read from."""
+"""Formats that sets are read from."""
 
 EXPORTS = (*FORMATS, "pt")
-"""What a set can be exported as."""
+"""Formats that sets are exported to."""
 
-MARGIN = 1.0
-"""How far from [0, 1] pixels may lie in a set whose root nobody expected."""
+MAX_OVERSHOOT = 1.0
+"""How far from [0, 1] pixels may be in a set that was loaded without `expect`."""
 
 _SET, _TABLE, _CARD = "synthetic.npz", "metadata.csv", "README.md"
+_COPIED = ("config.json", "result.json", store.WHITENING)
 _COLUMNS = ("file_name", "label", "class")
-_MODES = {1: "L", 3: "RGB"}
+_PNG_MODES = {1: "L", 3: "RGB"}  # by number of channels
 
 
 class Published(NamedTuple):
-    """A synthetic set of k classes with ipc images each.
+    """A synthetic set and the manifest that it was verified by.
 
     Attributes:
-        images: float32 [k, ipc, h, w, c], normalised pixels: (pixel - mean) / std, pixel in [0, 1].
-        labels: int32 [k, ipc].
-        mean: float32 [c], what was subtracted from each channel.
-        std: float32 [c], what each channel was divided by.
-        classes: k names.
-        manifest: what `jaxdd.runs.folder.manifest` describes, None where there is none.
+        synthetic: the set.
+        manifest: content of manifest.json, None for a bare file.
+        contents: verified bytes of all listed files, by name.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-    classes: tuple[str, ...]
+    synthetic: store.Synthetic
     manifest: dict[str, Any] | None
+    contents: dict[str, bytes]
 
 
 # --- reading -----------------------------------------------------------------------------------
 
 
-def load(path: str | os.PathLike, *, expect: str | None = None) -> Published:
-    """Reads a published set, after it was verified.
+def load(path: str | os.PathLike, *, expect: str | None = None) -> store.Synthetic:
+    """Verify a published set, then read it.
 
-    The hashes of all files are compared with the manifest's before any of them is parsed, and what
-    is parsed are the bytes that were hashed. Arrays must then be those that the manifest tells of.
-    Pickles, object arrays, arrays that are surplus, missing, twice there or larger than
-    `files.MAX_UNPACKED_BYTES` are refused, and so are NaN and infinite values, and those out of the range
-    that the manifest states; without `expect` also pixels beyond `MARGIN`.
+    The hashes of all files are compared with the manifest before any of them is parsed, and the
+    bytes that were hashed are the ones that are parsed. The arrays must be those that the manifest
+    states. Pickles, object arrays, surplus, missing or duplicate arrays, and arrays larger than
+    `files.MAX_UNPACKED_BYTES` are rejected, and so are values that are not finite or outside the
+    stated range. Without `expect`, pixels must also lie within `MAX_OVERSHOOT` of [0, 1].
 
     Args:
-        path: the folder of a run or of an exported set, or a bare synthetic.npz.
-        expect: the root that the manifest must have; of a bare file, its SHA-256. It proves
-            something where it comes from somewhere else than the set.
+        path: folder of a run or of an exported set, or a bare synthetic.npz.
+        expect: root that the manifest must have, or SHA-256 of a bare file. It is evidence only if
+            it comes from another source than the set.
 
     Returns:
-        The set. Without a manifest, a warning says what could not be checked.
+        The set. If there is no manifest, a warning states what could not be checked.
 
     Raises:
-        FileNotFoundError: there is nothing.
-        ValueError: anything in it is not as it should be; nothing of it was used.
+        FileNotFoundError: there is no set.
+        ValueError: the set failed a check, and nothing of it was used.
+    """
+    published = read(path, expect=expect)
+    if expect is None:
+        pixels = to_pixels(published.synthetic)
+        if not -MAX_OVERSHOOT <= pixels.min() <= pixels.max() <= 1 + MAX_OVERSHOOT:
+            raise ValueError(
+                f"{path}: pixels must lie in {-MAX_OVERSHOOT:g}..{1 + MAX_OVERSHOOT:g} unless "
+                f"expect= is the root of the set, got {pixels.min():.4g}..{pixels.max():.4g}"
+            )
+    if published.manifest is None:
+        known = "its hash is the expected one" if expect else "it may have been changed by anyone"
+        warnings.warn(
+            f"{path} has no manifest: its origin is unknown, and {known}. Checked were its arrays, "
+            "their shapes and types, labels, finite values and the range of pixels.",
+            stacklevel=3,
+        )
+    return published.synthetic
+
+
+def read(path: str | os.PathLike, *, expect: str | None = None) -> Published:
+    """Verify and read a published set as `load` does, without a limit on its pixels.
+
+    Args:
+        path: folder of a run or of an exported set, or a bare synthetic.npz.
+        expect: root that the manifest must have, or SHA-256 of a bare file.
+
+    Raises:
+        FileNotFoundError: there is no set.
+        ValueError: the set failed a check.
     """
     path = files.expand(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist, expected a run, an exported set or .npz")
-    if path.is_dir() and os.path.lexists(path / manifest.NAME):
-        found = _verified(path, manifest.check(path, expect=expect))
-        return found if expect is not None else _checked_pixels(path, found)
-    if path.is_dir() and expect is not None:
+        raise FileNotFoundError(f"{path} does not exist; expected a run, an exported set or .npz")
+    if not path.is_dir():
+        return _read_bare(path, expect)
+    if os.path.lexists(path / manifest.NAME):
+        return _read_verified(path, manifest.check(path, expect=expect))
+    if expect is not None:
         raise ValueError(f"{path} has no {manifest.NAME}, expected one with the root {expect}")
-    if path.is_dir() and not (path / _SET).exists():
-        raise FileNotFoundError(f"{path} holds no {_SET}; {manifest.advice(path)}")
-    return _bare(path / _SET if path.is_dir() else path, expect)
+    if not (path / _SET).exists():
+        raise FileNotFoundError(f"{path} has no {_SET}; {manifest.advice(path)}")
+    return _read_bare(path / _SET, None)
 
 
-def load_to_audit(path: str | os.PathLike, *, expect: str | None = None) -> Published:
-    """Reads a set as `load` does, also one whose pixels are far from any: an audit says so.
-
-    It also says what a set without a manifest lacks, of which there is no warning.
-
-    Args:
-        path: as for `load`.
-        expect: as for `load`.
-
-    Raises:
-        FileNotFoundError: as `load`.
-        ValueError: as `load`, but for pixels beyond `MARGIN`.
-    """
-    path = files.expand(path)
-    bare = path / _SET if path.is_dir() else path
-    if expect is None and path.is_dir() and os.path.lexists(path / manifest.NAME):
-        expect = manifest.read(path)["root"]
-    elif expect is None and bare.suffix.lower() == ".npz" and bare.is_file():
-        path, expect = bare, hashlib.sha256(bare.read_bytes()).hexdigest()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*has no manifest", UserWarning)
-        return load(path, expect=expect)
+def _read_verified(folder, verified):
+    content = verified.manifest
+    reader = _from_png if content["kind"] == "png" else _from_npz
+    synthetic, pixels = reader(folder, verified)
+    description = manifest.describe(synthetic, pixels=pixels)
+    stated = {name: content.get(name) for name in description}
+    if description != stated:
+        difference = files.differences(stated, description)
+        raise ValueError(f"{folder} does not hold the set of its manifest: {difference}")
+    return Published(synthetic, content, verified.contents)
 
 
-def _verified(folder, checked):
-    told = checked.manifest
-    synthetic, pixels = (_from_png if told["kind"] == "png" else _from_npz)(folder, checked)
-    found = manifest.describe(synthetic, pixels=pixels)
-    stated = {name: told.get(name) for name in found}
-    if found != stated:
-        raise ValueError(
-            f"{folder} does not hold the set of its manifest: {files.differences(stated, found)}"
-        )
-    return Published(*synthetic[:4], tuple(found["classes"]), told)
-
-
-def _bare(path, expect):
+def _read_bare(path, expect):
     if path.suffix.lower() != ".npz":
         raise ValueError(
-            f"{path} must be a folder or an .npz file; pickles (.pt, .pkl) run code when they are "
-            "read, and are not"
+            f"{path} must be a folder or an .npz file; pickles (.pt, .pkl) are not read because "
+            "they can run code"
         )
     if not path.is_file():
-        raise ValueError(f"{path} is no file")
+        raise ValueError(f"{path} must be a regular file")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if expect not in (None, digest):
         raise ValueError(
-            f"{path} has the SHA-256 {digest}, expected {expect}; the root of a manifest is "
-            "expected of its folder"
+            f"{path} has the SHA-256 {digest}, expected {expect}; to check the root of a manifest, "
+            "load its folder"
         )
-    synthetic = store.read_synthetic(path, content=content)
-    found = Published(*synthetic[:4], tuple(manifest.classes(synthetic)), None)
-    if expect is None:
-        _checked_pixels(path, found)
-    known = "it is the file expected" if expect else "nothing says whose it is or if it was changed"
-    warnings.warn(
-        f"{path} has no manifest, thus no provenance, and {known}; checked were its arrays, their "
-        "shapes and types, labels, finite values and the range of pixels",
-        stacklevel=3,
-    )
-    return found
+    return Published(store.read_synthetic(path, content=content), None, {path.name: content})
 
 
-def _checked_pixels(path, found):
-    """A set that nobody vouches for, unless its pixels are far from any."""
-    pixels = to_pixels(found)
-    if not -MARGIN <= pixels.min() <= pixels.max() <= 1 + MARGIN:
-        raise ValueError(
-            f"{path}: pixels must lie in {-MARGIN:g}..{1 + MARGIN:g} unless expect=ROOT says that "
-            f"they may not, found {pixels.min():.4g}..{pixels.max():.4g}"
-        )
-    return found
-
-
-def _content(folder, checked, name):
-    if name not in checked.contents:
+def _listed(folder, verified, name):
+    if name not in verified.contents:
         raise ValueError(f"{folder} has a manifest that does not list {name}")
-    return checked.contents[name]
+    return verified.contents[name]
 
 
-def _from_npz(folder, checked):
-    content = _content(folder, checked, _SET)
+def _from_npz(folder, verified):
+    content = _listed(folder, verified, _SET)
     return store.read_synthetic(folder / _SET, content=content), None
 
 
-def _from_png(folder, checked):
-    table = _content(folder, checked, _TABLE)
+def _from_png(folder, verified):
+    table, config = (_listed(folder, verified, name) for name in (_TABLE, "config.json"))
     try:
-        told = checked.manifest["arrays"]["pixels"]["shape"]
-        moments = (checked.manifest["normalisation"][name] for name in ("mean", "std"))
-        pixels, labels, names = _from_table(table, checked.contents, told)
+        shape = verified.manifest["arrays"]["pixels"]["shape"]
+        moments = (verified.manifest["normalisation"][name] for name in ("mean", "std"))
+        pixels, labels, names = _from_table(table, verified.contents, shape)
         mean, std = (np.asarray(value, np.float32) for value in moments)
         images = (pixels / np.float32(255) - mean) / std
         arrays = store.checked(images, labels, mean, std)
-    except Exception as error:  # Pillow raises nearly anything
+        provenance = {"config": json.loads(config), "class_names": names}
+    except Exception as error:  # Pillow raises many kinds of errors for damaged files
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder} is not a readable set of PNG files: {reason}") from error
-    return store.Synthetic(**arrays, provenance={"class_names": names}), pixels
+    return store.Synthetic(**arrays, provenance=provenance), pixels
 
 
 def _from_table(table, contents, shape):
     """Pixels `[k, ipc, h, w, c]`, labels `[k, ipc]` and names `[k]`, ordered by metadata.csv."""
     k, ipc, *size = shape
     if math.prod(shape) > files.MAX_UNPACKED_BYTES:
-        raise ValueError(
-            f"expected at most {files.MAX_UNPACKED_BYTES:,} bytes of pixels, found {shape}"
-        )
+        raise ValueError(f"expected at most {files.MAX_UNPACKED_BYTES:,} bytes, got shape {shape}")
     rows = list(csv.DictReader(io.StringIO(table.decode(), newline=""), strict=True))
     if len(rows) != k * ipc or any(tuple(row) != _COLUMNS for row in rows):
         raise ValueError(f"{_TABLE} must have {k * ipc} rows of {', '.join(_COLUMNS)}")
-    pixels = np.stack([_decoded(contents[row["file_name"]], tuple(size)) for row in rows])
+    pixels = np.stack([_decode_png(contents[row["file_name"]], tuple(size)) for row in rows])
     labels = np.array([int(row["label"]) for row in rows], np.int32)
     return pixels.reshape(shape), labels.reshape(k, ipc), [row["class"] for row in rows[::ipc]]
 
 
-def _decoded(content, size):
+def _decode_png(content, size):
     with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
         height, width, channels = size
-        if (image.size, image.mode) != ((width, height), _MODES.get(channels)):
-            raise ValueError(f"expected images {size}, found {image.mode} of {image.size}")
+        if (image.size, image.mode) != ((width, height), _PNG_MODES.get(channels)):
+            raise ValueError(f"expected images {size}, got {image.mode} of {image.size}")
         return np.asarray(image).reshape(size)
 
 
-def to_pixels(synthetic: store.Synthetic | Published) -> np.ndarray:
-    """Returns pixels [k, ipc, h, w, c] in [0, 1], but for what distillation moved outside."""
+def to_pixels(synthetic: store.Synthetic) -> np.ndarray:
+    """Return pixels `[k, ipc, h, w, c]`. Distillation moves some of them outside [0, 1]."""
     return synthetic.images * np.float64(synthetic.std) + np.float64(synthetic.mean)
 
 
@@ -243,59 +223,56 @@ def export(
     format: str = "npz",
     measure: Callable[[np.ndarray], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Writes a set for others, whole or not at all: its files, a card and a manifest.
+    """Write a verified set for others: its files, a data set card and a manifest of its own.
 
     Args:
-        source: a run, or an exported set; it is verified first.
-        folder: where to; absent or empty.
-        format: one of `EXPORTS`. PNG files hold eight bits, which rounds, and cuts pixels outside
-            of [0, 1].
-        measure: from the images of the PNG files, normalised, to their scores, as
-            `jaxdd.runs.scoring.finished_run.score` finds them; they are not measured without it.
+        source: folder of a run or of an exported set.
+        folder: to write to, absent or empty. It appears complete or not at all.
+        format: one of `EXPORTS`. PNG files hold eight bits: pixels are rounded and clipped to
+            [0, 1].
+        measure: maps the normalised images of the PNG files to their scores. By default the effect
+            of rounding is not measured.
 
     Returns:
         The manifest, whose parent is the root of the source.
 
     Raises:
-        FileExistsError: there are files in the folder, or it is a file or a link.
+        FileExistsError: the folder has files, or is a file or a link.
         FileNotFoundError: the source has no manifest.
-        ImportError: pt without PyTorch.
-        ValueError: the source is damaged, the folder is inside of a set, or the images have a
-            number of channels that PNG files do not have.
+        ImportError: PyTorch is missing for the format pt.
+        ValueError: the source is damaged, the folder is inside of a set, or PNG files cannot hold
+            the number of channels.
     """
     if format not in EXPORTS:
-        raise ValueError(f"format must be one of {', '.join(EXPORTS)}, found {format!r}")
+        raise ValueError(f"format must be one of {', '.join(EXPORTS)}, got {format!r}")
     if measure is not None and format != "png":
-        raise ValueError(f"{format} is not rounded, and has the scores of the run")
+        raise ValueError(f"measure is for the format png, which rounds pixels; got {format}")
     source, folder = (files.expand(path) for path in (source, folder))
-    _check_place(folder)
-    checked = manifest.check(source)
-    found = _verified(source, checked)
-    with _whole(folder) as temporary:
-        if format == "png":
-            about = _write_png(temporary, found, measure)
+    _check_destination(folder)
+    published = _read_verified(source, manifest.check(source))
+    is_png = format == "png"
+    if not is_png and published.manifest["kind"] == "png":
+        raise ValueError(f"{source} has eight bits; export the run that it came from")
+    with _atomic_folder(folder) as temporary:
+        for name in _COPIED:
+            if name in published.contents:
+                (temporary / name).write_bytes(published.contents[name])
+        if is_png:
+            content = _write_png(temporary, published.synthetic, measure)
         else:
-            about = _write_npz(temporary, found, checked)
+            (temporary / _SET).write_bytes(published.contents[_SET])
+            content = manifest.describe(published.synthetic)
         if format == "pt":
-            _write_pt(temporary, found)
-        if store.WHITENING in checked.contents:
-            (temporary / store.WHITENING).write_bytes(checked.contents[store.WHITENING])
-        told = {name: checked.manifest.get(name) for name in ("provenance", "scores")}
-        kind = "png" if format == "png" else "npz"
-        content = {"kind": kind, "parent": checked.manifest["root"], **told, **about}
-        try:
-            (temporary / _CARD).write_text(card(found, content), encoding="utf-8")
-        except (KeyError, TypeError, AttributeError, jinja2.TemplateError) as error:
-            raise ValueError(f"{source} has a manifest without what a card says") from error
-        names = (path.relative_to(temporary).as_posix() for path in temporary.rglob("*"))
-        manifest.write(
-            temporary, content | {"files": manifest.described_files(temporary, sorted(names))}
-        )
+            _write_pt(temporary / "synthetic.pt", published.synthetic)
+        described = {"kind": "png" if is_png else "npz", "parent": published.manifest["root"]}
+        (temporary / _CARD).write_text(_card(source, published, content | described), "utf-8")
+        paths = (path for path in temporary.rglob("*") if path.is_file())
+        manifest.record(temporary, [path.relative_to(temporary).as_posix() for path in paths])
+        manifest.seal(temporary, content, **described)
     return manifest.read(folder)
 
 
-def _check_place(folder):
-    """Raises for a place that is taken, and for one where a set would be no longer what it is."""
+def _check_destination(folder):
     is_empty = folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
     if os.path.lexists(folder) and not is_empty:
         raise FileExistsError(f"{folder} is not an empty folder; choose another")
@@ -303,19 +280,19 @@ def _check_place(folder):
 
 
 def check_outside(path: pathlib.Path) -> None:
-    """Refuses a place inside of a set, which would no longer be what its manifest says.
+    """Reject a path inside of a set, whose manifest would not list it.
 
     Raises:
-        ValueError: names the set.
+        ValueError: the path is inside of a set.
     """
     for parent in path.resolve().parents:
         if (parent / manifest.NAME).is_file():
-            raise ValueError(f"{path} is inside of the set {parent}, which would not list it")
+            raise ValueError(f"{path} is inside of the set {parent}; choose another place")
 
 
 @contextlib.contextmanager
-def _whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder beside another, whose place it takes when the block succeeds."""
+def _atomic_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yield a temporary folder that takes the place of another when the block succeeds."""
     folder = folder.absolute()
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{files.TEMPORARY}")
     temporary.mkdir(parents=True)
@@ -328,78 +305,75 @@ def _whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_npz(folder, found, checked):
-    if found.manifest["kind"] == "png":
-        raise ValueError("the source has eight bits; export the run that it came from")
-    (folder / _SET).write_bytes(checked.contents[_SET])
-    return {name: found.manifest[name] for name in ("arrays", "classes", "normalisation", "range")}
-
-
-def _write_pt(folder, found):
-    """`{"data": [[images, labels]]}`, images float32 [n, c, h, w] and labels int64 [n]."""
+def _write_pt(path, synthetic):
+    """Write `{"data": [[images, labels]]}`, images float32 `[n, c, h, w]`, labels int64 `[n]`."""
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("the format pt needs PyTorch: pip install torch") from error
-    images = found.images.reshape(-1, *found.images.shape[2:]).transpose(0, 3, 1, 2)
-    pair = [
-        torch.tensor(np.ascontiguousarray(images)),
-        torch.tensor(found.labels.reshape(-1)).long(),
-    ]
-    told = {"mean": found.mean.tolist(), "std": found.std.tolist(), "classes": list(found.classes)}
-    torch.save({"data": [pair], **told}, folder / "synthetic.pt")
+    images = synthetic.images.reshape(-1, *synthetic.images.shape[2:]).transpose(0, 3, 1, 2)
+    images = torch.tensor(np.ascontiguousarray(images))
+    labels = torch.tensor(synthetic.labels.reshape(-1)).long()
+    moments = {"mean": synthetic.mean.tolist(), "std": synthetic.std.tolist()}
+    classes = {"classes": list(synthetic.classes)}
+    torch.save({"data": [[images, labels]], **moments, **classes}, path)
 
 
-def _write_png(folder, found, measure):
-    k, ipc, *_, channels = found.images.shape
-    if channels not in _MODES:
-        raise ValueError(f"PNG files hold 1 or 3 channels, found {channels}; export as npz")
-    kept, pixels, lost = _rounded(found)
-    scores = None if measure is None else measure(kept.images)
-    wide, long = (len(str(count - 1)) for count in (k, ipc))
+def _write_png(folder, synthetic, measure):
+    k, ipc, *_, channels = synthetic.images.shape
+    if channels not in _PNG_MODES:
+        raise ValueError(f"PNG files have 1 or 3 channels, got {channels}; export as npz")
+    rounded, pixels, loss = _round(synthetic)
+    scores = None if measure is None else measure(rounded.images)
+    class_digits, image_digits = (len(str(count - 1)) for count in (k, ipc))
     with open(folder / _TABLE, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_COLUMNS)
         for i, j in np.ndindex(k, ipc):
-            name = f"images/{i:0{wide}}/{j:0{long}}.png"
+            name = f"images/{i:0{class_digits}}/{j:0{image_digits}}.png"
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             image = Image.fromarray(pixels[i, j] if channels == 3 else pixels[i, j, ..., 0])
             image.save(folder / name, "PNG", optimize=True)
-            table.writerow((name, int(found.labels[i, j]), found.classes[found.labels[i, j]]))
-    return {**manifest.describe(kept, pixels=pixels), "rounding": {**lost, "scores": scores}}
+            label = int(synthetic.labels[i, j])
+            table.writerow((name, label, synthetic.classes[label]))
+    return {**manifest.describe(rounded, pixels=pixels), "rounding": {**loss, "scores": scores}}
 
 
-def _rounded(found):
-    """A set of eight bits, its pixels as uint8, and what the others lost."""
-    exact = to_pixels(found)
+def _round(synthetic):
+    """A set of eight bits, its pixels as uint8, and how many values were clipped by how much."""
+    exact = to_pixels(synthetic)
     pixels = np.rint(255 * np.clip(exact, 0, 1)).astype(np.uint8)
-    images = (pixels / np.float32(255) - found.mean) / found.std
-    made = store.Synthetic(images, *found[1:4], provenance={"class_names": list(found.classes)})
+    images = (pixels / np.float32(255) - synthetic.mean) / synthetic.std
     furthest = max(0.0, float(-exact.min()), float(exact.max() - 1))
-    return made, pixels, {"cut": ((exact < 0) | (exact > 1)).mean(), "furthest": furthest}
+    loss = {"cut": ((exact < 0) | (exact > 1)).mean(), "furthest": furthest}
+    return synthetic._replace(images=images), pixels, loss
 
 
-def card(found: Published, content: Mapping[str, Any]) -> str:
-    """Returns the data set card of an exported set, in Markdown under a head of YAML.
-
-    Args:
-        found: the set that is exported.
-        content: of the manifest of the export, but for its files.
-    """
-    made = content["provenance"]
-    name, config = made["source"]["name"], made["config"] or {}
-    licence = benchmarks.describe(name)[5] if name in benchmarks.NAMES else None
-    rows = {
-        "this set": content["scores"],
-        "as many random real images": content["scores"]["random"],
-    }
-    if measured := (content.get("rounding") or {}).get("scores"):
-        rows = {"this set, as PNG files": measured, "before rounding": rows.pop("this set"), **rows}
-    values = {
-        "found": found, "made": made, "rows": rows, "scores": results.SCORES, "licence": licence,
-        "name": name, "content": content, "formation": config.get("formation", 1),
-        "whitened": config.get("zca", "none") != "none",
-        "command": report.command(config, rows=[made["debias"]]),
-    }  # fmt: skip
-    page = pages.TEMPLATES.overlay(autoescape=False).get_template("card.md.j2")
-    return page.render(values)
+def _card(source, published, content):
+    """The data set card: Markdown with a head of YAML."""
+    try:
+        config, result = (json.loads(published.contents[name]) for name in _COPIED[:2])
+        scores = results.Result.from_dict(result)
+        rows = {"this set": scores, "a random subset of as many real images": scores.random}
+        if measured := (content.get("rounding") or {}).get("scores"):
+            rounded = results.Scores.from_dict(measured)
+            rows = {"this set, as PNG files": rounded, "before rounding": scores} | rows
+            del rows["this set"]
+        dataset, weighting = config["dataset"], config.get("row") or config["debias"]
+        table = {
+            row: [results.percent(getattr(of_row, name)) for name in results.SCORES]
+            for row, of_row in rows.items()
+        }
+        values = {
+            "synthetic": published.synthetic, "config": config, "result": scores, "table": table,
+            "scores": results.SCORES, "dataset": dataset, "content": content,
+            "licence": benchmarks.describe(dataset)[5] if dataset in benchmarks.NAMES else None,
+            "method": config.get("own_method") or config["method"], "weighting": weighting,
+            "command": report.command(config, rows=[weighting]),
+        }  # fmt: skip
+        template = pages.TEMPLATES.overlay(autoescape=False).get_template("card.md.j2")
+        return template.render(values)
+    except (KeyError, TypeError, AttributeError, ValueError, jinja2.TemplateError) as error:
+        raise ValueError(
+            f"{source} must list config.json and result.json of a run, which a card needs: {error!r}"
+        ) from error

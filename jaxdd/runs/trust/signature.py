@@ -1,15 +1,15 @@
-"""Disk: signatures of published sets. Who vouches for a root.
+"""Ed25519 signatures of published sets.
 
-A signature is Ed25519 over the line "jaxdd root ROOT", 64 bytes in manifest.sig beside the manifest
-whose root it is. Keys are PEM files as OpenSSL makes them:
+A signature covers the line "jaxdd root ROOT" and is stored as 64 bytes in manifest.sig, next to the
+manifest with that root. Keys are PEM files as OpenSSL writes them:
 
     openssl genpkey -algorithm ed25519 -out jaxdd.key
     openssl pkey -in jaxdd.key -pubout -out jaxdd.pub
 
-A signature says that the holder of the key has signed exactly these files. It does not say that the
-set is harmless (a malicious distiller signs, too), nor that it is the newest (an older set of the
-same key is as valid; say the root where that matters), and it is worth what the way is worth that
-the public key came by: one from beside the set proves nothing.
+A signature proves that the holder of the key has signed exactly these files. It does not prove that
+the set is harmless (its maker may be malicious) or the newest (state the root if that matters). It
+is worth as much as the source of the public key: a key from the same place as the set proves
+nothing.
 """
 
 import os
@@ -21,21 +21,18 @@ from jaxdd.runs.folder import manifest
 
 
 def sign(folder: str | os.PathLike, private: str | os.PathLike) -> str:
-    """Signs the root of a set, once the set is verified, and writes manifest.sig.
+    """Verify a set, sign its root, write manifest.sig and return the root.
 
     Args:
         folder: of a run or of an exported set.
-        private: PEM file of an Ed25519 key, without a password.
-
-    Returns:
-        The root.
+        private: PEM file of an Ed25519 key without a password.
 
     Raises:
         FileNotFoundError: there is no manifest or no key.
-        ValueError: the set is not what its manifest says, or the file holds no such key.
+        ValueError: the set does not agree with its manifest, or the file holds no such key.
         ImportError: cryptography is not installed.
     """
-    key = _key(private, is_private=True)
+    key = _read_key(private, is_private=True)
     root = manifest.check(folder).manifest["root"]
     with files.atomic_path(pathlib.Path(folder) / manifest.SIGNATURE) as temporary:
         temporary.write_bytes(key.sign(_message(root)))
@@ -44,24 +41,21 @@ def sign(folder: str | os.PathLike, private: str | os.PathLike) -> str:
 
 def verify(
     folder: str | os.PathLike, public: str | os.PathLike, *, expect: str | None = None
-) -> manifest.Checked:
-    """Verifies a set and the signature of its root.
+) -> manifest.Verified:
+    """Verify the signature of a root, then all files of the set.
 
     Args:
         folder: of a run or of an exported set.
-        public: PEM file of the Ed25519 key of who vouches for it.
-        expect: the root that it must have.
-
-    Returns:
-        What was verified.
+        public: PEM file of the publisher's Ed25519 key.
+        expect: the root that the set must have.
 
     Raises:
         FileNotFoundError: there is no manifest, no signature or no key.
-        ValueError: the signature is not of this root by this key, the file holds no such key, or as
-            in `manifest.check`.
+        ValueError: the signature does not belong to this root and key, the file holds no such key,
+            or the set does not agree with its manifest.
         ImportError: cryptography is not installed.
     """
-    key, path = _key(public, is_private=False), pathlib.Path(folder) / manifest.SIGNATURE
+    key, path = _read_key(public, is_private=False), pathlib.Path(folder) / manifest.SIGNATURE
     root = manifest.read(folder, expect=expect)["root"]
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not signed: there is no {manifest.SIGNATURE}")
@@ -70,7 +64,7 @@ def verify(
     try:
         key.verify(path.read_bytes(), _message(root))
     except InvalidSignature:
-        raise ValueError(f"{path} is no signature of the root {root} by the key {public}") from None
+        raise ValueError(f"{path} is not a signature of the root {root} by {public}") from None
     return manifest.check(folder, expect=root)
 
 
@@ -78,7 +72,7 @@ def _message(root):
     return f"jaxdd root {root}\n".encode()
 
 
-def _key(path, *, is_private: bool) -> Any:
+def _read_key(path, *, is_private: bool) -> Any:
     try:
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
@@ -89,14 +83,13 @@ def _key(path, *, is_private: bool) -> Any:
     content = files.expand(path).read_bytes()
     try:
         if is_private:
-            found = serialization.load_pem_private_key(content, password=None)
+            key = serialization.load_pem_private_key(content, password=None)
         else:
-            found = serialization.load_pem_public_key(content)
+            key = serialization.load_pem_public_key(content)
     except TypeError:
-        raise ValueError(f"{path} is locked by a password, expected {what} without one") from None
+        raise ValueError(f"{path} has a password; expected {what} without one") from None
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError(f"{path} does not hold {what}") from None
-    kind = ed25519.Ed25519PrivateKey if is_private else ed25519.Ed25519PublicKey
-    if not isinstance(found, kind):
-        raise ValueError(f"{path} holds another kind of key, expected {what}")
-    return found
+    if not isinstance(key, ed25519.Ed25519PrivateKey if is_private else ed25519.Ed25519PublicKey):
+        raise ValueError(f"{path} holds another kind of key; expected {what}")
+    return key
