@@ -46,8 +46,8 @@ from scipy import stats
 from experiments.tools import grid
 from jaxdd import kde, networks, sampling, weights
 from jaxdd.data import datasets, files
+from jaxdd.runs import components, timing
 from jaxdd.runs import old_results as results
-from jaxdd.runs import parts, timing
 from jaxdd.runs.options import Options, make
 from jaxdd.weights import formulas
 
@@ -159,7 +159,7 @@ def candidates(
     """What the rules choose among."""
     encoder = weights.default_encoder(pool, width=options.encoder_width, depth=options.depth)
     how = dict(strategy=data.strategy, encoder=encoder, search=search)
-    return list(weights.density_candidates(parts.key(options, "encoder"), pool, **how))
+    return list(weights.density_candidates(components.key(options, "encoder"), pool, **how))
 
 
 def judged(
@@ -180,7 +180,7 @@ def judged(
     pool, classes, labels = datasets.pool(data), data.num_classes, data.train.labels
     judge = functools.partial(
         weights.check_with_probe_networks,
-        parts.key(options, "auto"),
+        components.key(options, "auto"),
         pool,
         strategy=data.strategy,
         network=networks.ConvNet(classes, options.encoder_width, options.depth),
@@ -283,7 +283,7 @@ def main(
         if name in report["judged"]:
             continue
         dataset, conflict = BENCHMARKS[name]
-        options = make(conflict=conflict).resolved()
+        options = make(conflict=conflict)
         data = grid.load(dataset, options, data_dir=data_dir)
         data = unequal(data) if "unequal" in name else data
         with timing.timed(seconds := {}, "all"):

@@ -31,8 +31,8 @@ import numpy as np
 from experiments.tools import grid
 from jaxdd import kde, weights
 from jaxdd.data import datasets, files
+from jaxdd.runs import components
 from jaxdd.runs import old_results as results
-from jaxdd.runs import parts
 from jaxdd.runs.options import Options, make
 from jaxdd.runs.reports import plot
 from jaxdd.weights import formulas
@@ -46,7 +46,7 @@ def sweep(data: datasets.Benchmark, options: Options) -> list[dict[str, Any]]:
     """Diagnostics of the weights for every factor and temperature."""
     pool = datasets.pool(data)
     encoded = weights.encode(
-        parts.key(options, "encoder"),
+        components.key(options, "encoder"),
         pool,
         strategy=data.strategy,
         encoder=weights.default_encoder(pool, width=options.encoder_width, depth=options.depth),
@@ -76,7 +76,7 @@ def sweep(data: datasets.Benchmark, options: Options) -> list[dict[str, Any]]:
 
 def maps(data_dir: pathlib.Path | None) -> None:
     """Writes what the weights do with every data set in `SWEPT` that has no file yet."""
-    options = make().resolved()
+    options = make()
     for dataset in SWEPT:
         out = grid.RESULTS / f"bandwidth-{dataset}.json"
         if out.exists():

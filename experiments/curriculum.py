@@ -37,8 +37,8 @@ from experiments.tools import grid
 from experiments.tools.budget import deadline, seconds
 from jaxdd.commands import scoring
 from jaxdd.data import benchmarks, datasets, files
+from jaxdd.runs import components, options, pipeline, programs
 from jaxdd.runs import old_results as results
-from jaxdd.runs import options, parts, pipeline, programs
 from jaxdd.runs.folder import store
 from jaxdd.runs.scoring import matrix
 
@@ -84,7 +84,7 @@ class Bench:
     def cells(self) -> Iterator[matrix.Cell]:
         """Every set by hard labels, and by soft ones with each network."""
         for name in SETS:
-            asked = dataclasses.asdict(self.asked["cfm"].resolved()) | {"buffer_path": None}
+            asked = dataclasses.asdict(self.asked["cfm"]) | {"buffer_path": None}
             told = {"data": self.data.name, "ipc": self.ipc, "set": name, "options": asked}
             title = f"{self.data.name} {self.ipc} {name}"
             hard = functools.partial(self.hard, name)
@@ -110,9 +110,9 @@ class Bench:
     def soft(self, name: str, seed: int) -> dict[str, Any]:
         """The scores of a set by the opinion of the teacher, with one network."""
         self.compared("cfm")  # which trains the teacher
-        asked = self.asked["dm"].resolved()
+        asked = self.asked["dm"]
         if name == "random":
-            images = parts.subset(datasets.pool(self.data), asked, weighted=False)
+            images = components.subset(datasets.pool(self.data), asked, weighted=False)
         else:
             _, folder = self.compared(name)
             images = store.read_synthetic(folder / "synthetic.npz").images

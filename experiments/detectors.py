@@ -50,8 +50,8 @@ from experiments import shortcuts
 from experiments.tools import depths, grid, truncated
 from jaxdd import sampling, weights
 from jaxdd.data import datasets, files
+from jaxdd.runs import components, programs, timing
 from jaxdd.runs import old_results as results
-from jaxdd.runs import parts, programs, timing
 from jaxdd.runs.options import make
 from jaxdd.weights import probes
 
@@ -152,11 +152,11 @@ def main(
         missing = [each for each in DETECTORS if each not in row["detectors"]]
         if not missing:
             continue
-        options = make(conflict=0.05).resolved()
+        options = make(conflict=0.05)
         data = grid.load(name, options, data_dir=data_dir)
         pool = datasets.pool(data)
         blocks = blocks_of(name, grid.RESULTS / "shortcuts.json", pool.num_classes)
-        detect = detectors(parts.key(options, "encoder"), pool, data, blocks)
+        detect = detectors(components.key(options, "encoder"), pool, data, blocks)
         for each in missing:
             row["detectors"][each] = measured(detect[each], data, each != "density")
             row.update(results.circumstances())

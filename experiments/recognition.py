@@ -32,8 +32,9 @@ from experiments import amplification
 from experiments.tools import grid
 from jaxdd import augment, evaluate, sampling, training
 from jaxdd.data import datasets, files
+from jaxdd.runs import components
+from jaxdd.runs import networks as named_networks
 from jaxdd.runs import old_results as results
-from jaxdd.runs import parts
 from jaxdd.runs.folder import store
 from jaxdd.runs.options import Options
 
@@ -51,12 +52,12 @@ def learned(
     strategy: augment.Strategy,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Trains a network on uint8 images and returns the function from images to its predictions."""
-    network = parts.named_network(options, classes)
+    network = named_networks.from_options(options, classes)
     pixels = dict(mean=jnp.asarray(data.mean), std=jnp.asarray(data.std))
     protocol = dict(network=network, epochs=epochs, strategy=strategy, **PROTOCOL)
     fit = jax.jit(functools.partial(training.train, **protocol))
     normal = sampling.normalise(jnp.asarray(images), **pixels)
-    params = fit(parts.key(options, "evaluate"), images=normal, labels=jnp.asarray(targets))
+    params = fit(components.key(options, "evaluate"), images=normal, labels=jnp.asarray(targets))
     predict = jax.jit(functools.partial(evaluate.predict, network, params, **pixels))
     return lambda images: np.asarray(predict(jnp.asarray(images)))
 
@@ -109,7 +110,7 @@ def main(
     cells = amplification.cells(preset)
     for dataset in dict.fromkeys(cell.dataset for cell in cells):
         own = [cell for cell in cells if cell.dataset == dataset]
-        options = own[0].options.resolved()
+        options = own[0].options
         data = grid.load(dataset, options, data_dir=data_dir)
         sets = {
             cell.row: distilled(grid.workplace(cell, work.expanduser()), cell.row) for cell in own

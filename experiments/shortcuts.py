@@ -50,8 +50,8 @@ from experiments import auto_rules
 from experiments.tools import grid
 from jaxdd import sampling, weights
 from jaxdd.data import datasets, files
+from jaxdd.runs import components, timing
 from jaxdd.runs import old_results as results
-from jaxdd.runs import parts, timing
 from jaxdd.runs.options import make
 from jaxdd.weights import blind_features, formulas
 
@@ -176,9 +176,9 @@ def main(
         line, look = f"{title}, seed {seed}", looks[title]
         if line in report["judged"]:
             continue
-        options = make(conflict=look.conflict, severity=look.severity, seed=seed).resolved()
+        options = make(conflict=look.conflict, severity=look.severity, seed=seed)
         data = look.change(grid.load(look.name, options, data_dir=data_dir))
-        found = seen(parts.key(options, "encoder"), datasets.pool(data), data)
+        found = seen(components.key(options, "encoder"), datasets.pool(data), data)
         report["judged"][line] = {**found, **results.circumstances()}
         files.write_json(out, report)
         print(line, {view: round(each["z_score"], 1) for view, each in found["views"].items()})

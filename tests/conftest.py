@@ -186,7 +186,7 @@ def make_run():
         mean = np.linspace(0.4, 0.5, channels) if mean is None else mean
         std = np.linspace(0.3, 0.2, channels) if std is None else std
         labels = np.repeat(np.arange(k, dtype=np.int32)[:, None], ipc, axis=1)
-        options_of = options.DM(ipc=ipc).resolved()
+        options_of = options.DM(ipc=ipc)
         config = {"command": "run", "dataset": "arrays", "data": "0" * 32, "debias": "kde"}
         config |= {"augmentation": [], **dataclasses.asdict(options_of)}
         provenance = {"config": config, "class_names": names[:k], "weights": "1" * 64}

@@ -82,7 +82,7 @@ def test_a_command_makes_what_its_results_are_of(claim, monkeypatch):
     for cell in claims.pair(claim):
         config = grid.depends(cell)
         assert (config["dataset"], config["row"]) == (claim.dataset, cell.row)
-        assert dataclasses.asdict(options.read(config).resolved()) == dataclasses.asdict(
+        assert dataclasses.asdict(options.from_config(config)) == dataclasses.asdict(
             given["options"]
         )
 
@@ -111,7 +111,7 @@ def test_tables_of_numbers_are_generated():
 def test_commands_names_every_option_of_a_method():
     own = {
         f"--{field.name.replace('_', '-')}"
-        for kind in options.METHODS.values()
+        for kind in options.OPTIONS.values()
         for field in dataclasses.fields(kind)
         if field.name not in {common.name for common in dataclasses.fields(options.DM)}
     }

@@ -48,7 +48,7 @@ def attacks(laboratory: lab.Laboratory, round_: int) -> Iterator[lab.Attack]:
 def _of_runs():
     """Options of run and compare, each once, with a method that has it."""
     taken = set()
-    for method, kind in options.METHODS.items():
+    for method, kind in options.OPTIONS.items():
         for field in dataclasses.fields(kind):
             if field.name not in taken:
                 taken.add(field.name)

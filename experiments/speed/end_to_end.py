@@ -29,7 +29,7 @@ from experiments.speed import benchmark, torch_peers
 from experiments.tools import grid
 from jaxdd import evaluate, kde
 from jaxdd.data import datasets, files
-from jaxdd.runs import parts, pipeline, programs, timing
+from jaxdd.runs import components, pipeline, programs, timing
 from jaxdd.runs.options import Options, make
 
 STAGES = ("embed", "density", "distill")
@@ -38,7 +38,7 @@ STAGES = ("embed", "density", "distill")
 def with_jaxdd(data: datasets.Benchmark, options: Options) -> dict[str, Any]:
     """Distils with density weights; seconds of every stage and accuracy."""
     with tempfile.TemporaryDirectory() as folder:
-        where = parts.cores(options)
+        where = components.cpu_devices(options)
         result = pipeline.run(data, pathlib.Path(folder) / "run", options, debias="kde", **where)
     return {
         "seconds": {name: result["seconds"][name] for name in (*STAGES, "compile")},
@@ -91,7 +91,7 @@ def with_torch(
             step()
         _finished()
     found = jnp.asarray(synthetic.detach().cpu().numpy().transpose(0, 1, 3, 4, 2))
-    scores = evaluate.summary(parts.build(data, options).score(found))
+    scores = evaluate.summary(components.build(data, options).score(found))
     return {"seconds": seconds, **{name: scores[name] for name in ("accuracy", "conflicting")}}
 
 
@@ -117,7 +117,7 @@ def main(
     """
     programs.compile_quickly()
     programs.use_cores()
-    options = make(preset=preset, conflict=conflict).resolved()
+    options = make(preset=preset, conflict=conflict)
     data = grid.load("cmnist", options, data_dir=data_dir)
     sides: dict[str, Callable[..., dict[str, Any]]] = {
         name: functools.partial(with_torch, around=around)

@@ -29,8 +29,8 @@ import tyro
 
 from experiments.tools.budget import deadline, seconds
 from jaxdd.data import benchmarks, datasets, files
+from jaxdd.runs import components, options, pipeline, programs, timing
 from jaxdd.runs import old_results as results
-from jaxdd.runs import options, parts, pipeline, programs, timing
 from jaxdd.runs.reports import plot
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
@@ -47,7 +47,7 @@ class Cell(NamedTuple):
 
     dataset: str
     row: str
-    options: options.Options
+    options: options.DM
 
 
 class Grid(NamedTuple):
@@ -80,7 +80,7 @@ def title(cell: Cell) -> str:
     return " ".join([cell.dataset, cell.row, *given])
 
 
-def said(chosen: options.Options) -> dict[str, Any]:
+def said(chosen: options.DM) -> dict[str, Any]:
     """Returns the options that differ from the defaults."""
     default = dataclasses.asdict(type(chosen)()) | {"method": "dm"}
     chosen = dataclasses.asdict(chosen)
@@ -96,14 +96,14 @@ def depends(cell: Cell) -> dict[str, Any]:
     >>> depends(quick) == depends(Cell("cmnist", "kde", options.make(ipc=1, steps=5)))
     False
     """
-    resolved = dataclasses.asdict(cell.options.resolved())
+    resolved = dataclasses.asdict(cell.options)
     found = {name: value for name, value in resolved.items() if name not in cell.options.INCIDENTAL}
     return files.to_json({"dataset": cell.dataset, "row": cell.row, **found})
 
 
 def workplace(cell: Cell, work: pathlib.Path) -> pathlib.Path:
     """Folder of the comparison that a cell is a row of, below `work`."""
-    value = [cell.dataset, dataclasses.asdict(cell.options.resolved())]
+    value = [cell.dataset, dataclasses.asdict(cell.options)]
     text = json.dumps(value, sort_keys=True, default=str)
     return work / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -128,7 +128,7 @@ def _depending(record, path):
     config = record.get("config")
     if not isinstance(config, dict) or not {"dataset", "row"} <= config.keys():
         raise ValueError(f"{path} must hold results of cells, found {str(record)[:80]}")
-    return depends(Cell(config["dataset"], config["row"], options.read(config))), record
+    return depends(Cell(config["dataset"], config["row"], options.from_config(config))), record
 
 
 def result(cell: Cell, found: Stored) -> dict[str, Any] | None:
@@ -168,7 +168,7 @@ def compute(
         try:
             pipeline.compare(
                 data, whole, chosen, rows=rows, spent=spent, report=report, resume=True,
-                **parts.cores(chosen),
+                **components.cpu_devices(chosen),
             )  # fmt: skip
         finally:  # of a comparison that is stopped, the rows that are finished
             for cell in missing:
@@ -198,7 +198,7 @@ def way(path: pathlib.Path) -> list[dict[str, float]]:
 
 
 def load(
-    name: str, chosen: options.Options, *, data_dir: pathlib.Path | None = None
+    name: str, chosen: options.DM, *, data_dir: pathlib.Path | None = None
 ) -> datasets.Benchmark:
     """Makes the benchmark that options ask for, or reads it from the cache."""
     asked = dict(conflict=chosen.conflict, severity=chosen.severity, test=chosen.test)
@@ -278,7 +278,7 @@ def _scored(score):
 
 
 def _values(cell, names):
-    values = {**cell._asdict(), **dataclasses.asdict(cell.options.resolved())}
+    values = {**cell._asdict(), **dataclasses.asdict(cell.options)}
     return ", ".join(str(values[name]) for name in names)
 
 

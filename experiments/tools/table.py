@@ -55,7 +55,7 @@ def _rows(path: pathlib.Path) -> dict[str, Any]:
 
 def command(config: Mapping[str, Any]) -> str:
     """What makes these rows: `jaxdd demo`, or the comparison with its options."""
-    demo = {"command": "compare", "dataset": "cdigits", **dataclasses.asdict(cli.DEMO.resolved())}
+    demo = {"command": "compare", "dataset": "cdigits", **dataclasses.asdict(cli.DEMO)}
     line = report.command(config)
     return "jaxdd demo" if line == report.command(demo) else str(line)
 

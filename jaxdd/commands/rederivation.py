@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxdd.data import datasets
-from jaxdd.runs import old_results as results
-from jaxdd.runs import options, parts, pipeline
+from jaxdd.runs import components, options, pipeline, weightings
 from jaxdd.runs.folder import store
 from jaxdd.runs.trust import inspection, publication
 
@@ -39,12 +38,14 @@ def distil_again(
     if reason := _obstacle(config, data):
         return inspection.Check("distil again", inspection.SKIPPED, reason)
     assert data is not None
-    chosen = dataclasses.replace(options.read(config), epochs=1, eval_seeds=1)
+    chosen = dataclasses.replace(options.from_config(config), epochs=1, eval_seeds=1)
     if isinstance(chosen, options.MTT):
         chosen = dataclasses.replace(chosen, buffer_path=None)  # a path on another machine
     with tempfile.TemporaryDirectory() as folder:
         path, debias = f"{folder}/run", _debias(config)
-        pipeline.run(data, path, chosen, debias=debias, report=report, **parts.cores(chosen))
+        pipeline.run(
+            data, path, chosen, debias=debias, report=report, **components.cpu_devices(chosen)
+        )
         again = store.read_synthetic(f"{path}/synthetic.npz")
     is_png = published.manifest is not None and published.manifest["kind"] == "png"
     return _compare(published.synthetic, again, is_rounded=is_png)
@@ -57,8 +58,8 @@ def configuration(published: publication.Published) -> dict[str, Any]:
 
 
 def _debias(config):
-    row = str(config.get("row"))
-    return results.KINDS[row].weights if row in results.KINDS else str(config.get("debias"))
+    row, rows = str(config.get("row")), weightings.rows()
+    return rows[row].weighting if row in rows else str(config.get("debias"))
 
 
 def _obstacle(config, data):
@@ -73,9 +74,9 @@ def _obstacle(config, data):
     components = config.get("network"), config.get("augmentation"), config.get("strategy")
     if config.get("own_method") or ":" in str(components):
         return "it was made by a method, network or augmentation that is not part of jaxdd"
-    if config.get("row") in ("random", "random-kde"):
+    if config.get("row") in ("random", "random-density"):
         return "it holds real images, nothing was distilled"
-    return "its weights were supplied by the user" if _debias(config) == "given" else None
+    return "its weights were supplied by the user" if _debias(config) == "custom" else None
 
 
 def _compare(synthetic, again, *, is_rounded):

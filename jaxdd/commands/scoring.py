@@ -9,12 +9,11 @@ import rich.table
 import tyro
 
 from jaxdd.commands import data_sets, screen, sources
-from jaxdd.data import benchmarks, datasets
-from jaxdd.runs import options, parts, results
-from jaxdd.runs.folder import guides, store
+from jaxdd.data import benchmarks, datasets, files
+from jaxdd.runs import experts, results
+from jaxdd.runs.folder import store
 from jaxdd.runs.scoring import finished_run, matrix, profiles
 from jaxdd.runs.scoring import sets as labelled_sets
-from jaxdd.training import teachers
 
 Protocol = Literal["standard", "soft", "kd", "elf"]
 SetName = Literal["set", "random", "noise"]
@@ -76,7 +75,7 @@ def evaluate_set(
     teacher_options = matrix.TeacherOptions(
         steps=teacher_steps,
         weights=_read_weights(teacher_weights, benchmark),
-        teacher=None if teacher is None else read_teacher(teacher, benchmark),
+        teacher=None if teacher is None else _read_teacher(teacher, benchmark),
     )
     progress = screen.Progress()
     with progress.bar:
@@ -152,7 +151,7 @@ def profile_set(
             report=progress,
         )
     if _is_run(source):
-        profile["set"] = store.digests(source)["synthetic.npz"]
+        profile["set"] = files.file_digest(source / store.SYNTHETIC)
     profiles.write(out, figure, profile)
     print("\n".join(profiles.lines(profile)))
     print(f"wrote {out} and {figure}")
@@ -179,23 +178,9 @@ def load_run_data(
     return sources.load(dataset, run_options, data_dir)
 
 
-def read_teacher(folder: pathlib.Path, benchmark: datasets.Benchmark) -> teachers.Teacher:
-    """Read the teacher that a cfm run on the same data stored in a folder.
-
-    Raises:
-        FileNotFoundError: The folder holds no teacher.
-        ValueError: The teacher was trained on other data, or a file is damaged.
-    """
-
-    def network(manifest):
-        names = ("teacher", "width", "depth", "dtype")
-        if missing := [name for name in names if name not in manifest]:
-            raise ValueError(f"the manifest in {folder} lacks {missing[0]} of the network")
-        teacher_options = options.make(method="cfm", **{name: manifest[name] for name in names})
-        return parts.named_teacher(benchmark, teacher_options.resolved())
-
-    digest = datasets.digest(benchmark)
-    return guides.read(folder, datasets.pool(benchmark), network, data=digest)
+def _read_teacher(folder, benchmark):
+    digest, pool = datasets.digest(benchmark), datasets.pool(benchmark)
+    return experts.read_teacher(folder, pool, benchmark.num_classes, data=digest)
 
 
 def _read_weights(path, benchmark):
@@ -230,7 +215,7 @@ def _load(source, dataset, data, **network_options):
             raise ValueError(f"a run has its own data options; leave out {', '.join(names)}")
         benchmark = load_run_data(source, dataset, data.data_dir)
         run_options = finished_run.options_for(source, benchmark)
-        return dataclasses.replace(run_options, **changed).resolved(), benchmark
+        return dataclasses.replace(run_options, **changed), benchmark
     if dataset is None:
         raise ValueError(f"{source} is not a run; pass --dataset with the data that it replaces")
     run_options = data.make_options(**changed)

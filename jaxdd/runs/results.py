@@ -87,7 +87,7 @@ class Breakdown(NamedTuple):
         return cls(tuple(content["names"]), *sizes, *shares)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
     """Scores of one set of images.
 
@@ -140,7 +140,7 @@ class Scores:
         return files.to_json({name: _json(x) for name, x in content.items() if x is not None})
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Result(Scores):
     """The result of a run, or of one row of a comparison.
 

@@ -10,9 +10,9 @@ from experiments import auto_rules, bandwidth, recognition
 from experiments.tools import grid
 from jaxdd import kde, networks, weights
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import options, parts
+from jaxdd.runs import components, options
 
-TINY = options.make(encoder_steps=2, encoder_width=4, width=4, depth=1, conflict=0.1).resolved()
+TINY = options.make(encoder_steps=2, encoder_width=4, width=4, depth=1, conflict=0.1)
 SEARCH = weights.Search((2, 6), (kde.FACTOR, 4 * kde.FACTOR), (1.0, 2.0))
 JUDGING = dict(epochs=2, sets=1)
 
@@ -56,13 +56,13 @@ def test_rules_choose_what_they_may(data):
     pool = datasets.pool(data)
     judge = functools.partial(
         weights.check_with_probe_networks,
-        parts.key(TINY, "auto"),
+        components.key(TINY, "auto"),
         strategy=data.strategy,
         network=networks.ConvNet(10, 4, 1),
         **JUDGING,
     )
     choice = weights.choose(
-        parts.key(TINY, "encoder"),
+        components.key(TINY, "encoder"),
         pool,
         strategy=data.strategy,
         encoder=weights.default_encoder(pool, width=4, depth=1),
@@ -119,7 +119,7 @@ def test_the_map_holds_what_the_weights_do(data, tmp_path, monkeypatch):
     assert cells == [(kde.FACTOR, 1.0), (kde.FACTOR, 2.0), (0.8, 1.0), (0.8, 2.0)]
     pool = datasets.pool(data)
     encoder = weights.default_encoder(pool, width=4, depth=1)
-    key = parts.key(TINY, "encoder")
+    key = components.key(TINY, "encoder")
     default = weights.by_density(key, pool, strategy=data.strategy, encoder=encoder, steps=2)
     expected = auto_rules.diagnosed(data, default.weights)._asdict()
     shown = {name: found["table"][0][name] for name in expected}

@@ -185,7 +185,7 @@ def said(claim):
 def found(cells):
     """What is stored of cells that say this; None where there is nothing."""
     stored = grid.stored()
-    asked = [grid.Cell(dataset, row, options.read(given)) for dataset, row, given in cells]
+    asked = [grid.Cell(dataset, row, options.from_config(given)) for dataset, row, given in cells]
     return [grid.result(cell, stored) for cell in asked]
 
 
@@ -193,11 +193,11 @@ def changed(monkeypatch, **fields):
     """Gives the options of every method other fields, as the whole library reads them."""
     monkeypatch.setattr(grid, "_read", grid._read.__wrapped__)
     fields = [(name, type(value), value) for name, value in fields.items()]
-    for method, kind in options.METHODS.items():
+    for method, kind in options.OPTIONS.items():
         wider = dataclasses.make_dataclass(
             kind.__name__, fields, bases=(kind,), frozen=True, kw_only=True
         )
-        monkeypatch.setitem(options.METHODS, method, wider)
+        monkeypatch.setitem(options.OPTIONS, method, wider)
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -293,5 +293,5 @@ def test_every_line_is_a_cell_of_its_claim_and_stands_once():
         titles = {grid.title(cell): grid.depends(cell) for cells in presets for cell in cells}
         for line in files.read_lines(path):
             config = line["config"]
-            own = grid.Cell(config["dataset"], config["row"], options.read(config))
+            own = grid.Cell(config["dataset"], config["row"], options.from_config(config))
             assert grid.depends(own) == titles[line["cell"]]

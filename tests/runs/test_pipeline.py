@@ -20,8 +20,8 @@ import pytest
 from jaxdd import evaluate, methods, networks, sampling, weights
 from jaxdd.data import datasets, files
 from jaxdd.methods import cfm, spectral, zca
+from jaxdd.runs import components, options, pipeline
 from jaxdd.runs import old_results as results
-from jaxdd.runs import options, parts, pipeline
 from jaxdd.runs.folder import checkpoint, guides, manifest, store, whitenings
 from jaxdd.runs.reports import report
 from jaxdd.weights import blind_features, formulas, probes
@@ -125,12 +125,12 @@ def beside(tmp_path_factory):
     """Two rows at once, whatever the machine has."""
     folder = tmp_path_factory.mktemp("beside") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts.multiprocessing, "cpu_count", lambda: 2)
+        patch.setattr(components.multiprocessing, "cpu_count", lambda: 2)
         return folder, pipeline.compare(shades(), folder, TINY, rows=ROWS, network=NETWORK)
 
 
 def test_rows_side_by_side_are_those_of_one_core(beside, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts.multiprocessing, "cpu_count", lambda: 1)
+    monkeypatch.setattr(components.multiprocessing, "cpu_count", lambda: 1)
     found = pipeline.compare(shades(), tmp_path, TINY, rows=ROWS, network=NETWORK)["rows"]
     for name, row in beside[1]["rows"].items():
         assert [found[name][score] for score in GROUPS] == [row[score] for score in GROUPS]
@@ -151,7 +151,7 @@ def interrupted(task, at):
 @pytest.fixture
 def cores(monkeypatch):
     """Two cores, whatever the machine has."""
-    monkeypatch.setattr(parts.multiprocessing, "cpu_count", lambda: 2)
+    monkeypatch.setattr(components.multiprocessing, "cpu_count", lambda: 2)
 
 
 @pytest.mark.usefixtures("cores")
@@ -237,11 +237,11 @@ def test_what_the_options_ask_for_is_distilled_and_judged(tmp_path):
     """A run with a method of the library has the numbers of the parts, put together by hand."""
     asked = dataclasses.replace(TINY, network="mlp", steps=2, strategy=("crop",))
     found = pipeline.run(shades(), tmp_path / "out", asked, debias="oracle")
-    data, asked = shades(), asked.resolved()
-    made, pool = parts.build(data, asked), datasets.pool(data)
+    data, asked = shades(), asked
+    made, pool = components.build(data, asked), datasets.pool(data)
     pool = sampling.reweight(pool, weights.oracle(pool, data.train.attributes, num_attributes=2))
-    state = made.method.init(parts.subset(pool, asked, weighted=True))
-    key, kwargs = parts.key(asked, "distill"), dict(method=made.method, sampler=made.sampler)
+    state = made.method.init(components.subset(pool, asked, weighted=True))
+    key, kwargs = components.key(asked, "distill"), dict(method=made.method, sampler=made.sampler)
     *_, (_, state, _) = methods.run(key, state, pool, steps=2, chunk_length=2, **kwargs)
     images = store.read_synthetic(tmp_path / "out" / "synthetic.npz").images
     np.testing.assert_array_equal(images, state.images)
@@ -296,13 +296,13 @@ def test_networks_see_the_set_whitened_and_it_is_kept_as_pixels(tmp_path):
         fitted = zca.fit(pool, weighted=True)
     for one, other in zip(made, fitted, strict=True):
         np.testing.assert_array_equal(one, other)
-    seen = zca.whiten(parts.subset(pool, WHITENED, weighted=True), made) + 6
+    seen = zca.whiten(components.subset(pool, WHITENED, weighted=True), made) + 6
     images = store.read_synthetic(tmp_path / "synthetic.npz").images
     np.testing.assert_allclose(images, zca.unwhiten(seen, made), atol=1e-4)
     assert "whiten" in result["seconds"] and "whitening.npz" in result["digests"]
     task = zca.whiten_task(datasets.task(shades()), made)
     scores = evaluate.evaluate(
-        jax.random.split(parts.key(WHITENED, "evaluate"), 2), NETWORK, seen, task, epochs=2
+        jax.random.split(components.key(WHITENED, "evaluate"), 2), NETWORK, seen, task, epochs=2
     )
     assert result["accuracy"]["each"] == pytest.approx(scores.accuracy.tolist())
 
@@ -341,7 +341,7 @@ def test_what_whitening_does_not_go_with_is_refused_before_any_work(tmp_path):
                 **OWN,
             )
     with pytest.raises(ValueError, match="cfm keeps images within the range of pixels"):
-        options.CFM(zca="plain").resolved()
+        options.CFM(zca="plain")
     large = datasets.from_arrays(
         np.arange(4 * 65 * 65).reshape(4, 65, 65) % 251 / 251, [0, 0, 1, 1]
     )
@@ -592,7 +592,7 @@ def test_rules_of_the_bandwidth(change, expected):
     asked = dataclasses.replace(TINY, **change)
     pool = types.SimpleNamespace(labels=jnp.zeros(40, int), num_classes=1)
     found = pipeline._bandwidth(asked, points, pool)(points)
-    rule, key = getattr(kde, expected["rule"]), parts.key(asked, "median")
+    rule, key = getattr(kde, expected["rule"]), components.key(asked, "median")
     arguments = (key, points) if "median" in expected["rule"] else (points,)
     assert found == rule(*arguments, factor=expected["factor"])
 
@@ -616,7 +616,7 @@ def test_the_encoder_and_the_clip_are_those_of_the_options(tmp_path):
     assert relative.max() <= 1.5 * (1 + 1e-4) and relative.min() < 0.9
     pool = datasets.pool(data)
     by_hand = weights.by_density(
-        parts.key(asked, "encoder"), pool, strategy=(), steps=2, layer="features",
+        components.key(asked, "encoder"), pool, strategy=(), steps=2, layer="features",
         encoder=weights.default_encoder(pool, width=4, depth=1), temperature=0.1, clip=1.5,
     )  # fmt: skip
     np.testing.assert_allclose(stored["log_density"], by_hand.log_density, rtol=1e-5)
@@ -689,7 +689,7 @@ def test_weights_by_a_named_view_are_kept_for_their_row(tmp_path, monkeypatch):
     """Those of `by_view` with the options' clip, in a folder of their own, made once."""
     found = pipeline.compare(shades(), tmp_path, TINY, rows=("none", "tone"), **OWN)["rows"]
     kept = files.read_arrays(tmp_path / "tone" / "weights.npz")["weights"]
-    pool, key = datasets.pool(shades()), parts.key(TINY.resolved(), "encoder")
+    pool, key = datasets.pool(shades()), components.key(TINY, "encoder")
     np.testing.assert_allclose(
         kept, weights.by_features(key, pool, blind_features.tone).weights, rtol=1e-4
     )
@@ -826,7 +826,7 @@ def test_no_steps_give_the_real_images(tmp_path):
     asked = dataclasses.replace(TINY, steps=0, ipc=40)
     pipeline.run(shades(), tmp_path, asked, debias="none", **OWN)
     images = store.read_synthetic(tmp_path / "synthetic.npz").images
-    expected = parts.subset(datasets.pool(shades()), asked, weighted=False)
+    expected = components.subset(datasets.pool(shades()), asked, weighted=False)
     np.testing.assert_array_equal(images, expected)
 
 
@@ -856,7 +856,9 @@ def test_a_folder_of_the_version_before_is_read(tmp_path):
     """With the augmentation that it had, which for images of one's own included flips."""
     mixed = ("color", "crop", "cutout", "flip", "scale", "rotate")
     result = pipeline.run(shades(strategy=mixed), tmp_path, TINY, debias="none", **OWN)
-    before(tmp_path, network="jaxdd.networks.protocol:Functions()", own_method=f"{__name__}:add_one")
+    before(
+        tmp_path, network="jaxdd.networks.protocol:Functions()", own_method=f"{__name__}:add_one"
+    )
     again = pipeline.run(shades(strategy=mixed), tmp_path, TINY, debias="none", resume=True, **OWN)
     assert again == result
     with pytest.raises(ValueError, match="augmentation is .*'flip'.* there and"):

@@ -1,15 +1,16 @@
-"""Disk: the run folder. What a run was asked, how it went, where it stands, what it made.
+"""The files of a run folder.
 
-    config.json      the configuration, compared when a run is resumed
-    seconds.json     the time spent on each stage so far
-    progress.jsonl   one record per line, appended while the run goes on
-    checkpoint/      the newest states, see `jaxdd.runs.folder.checkpoint`
+    config.json      configuration, compared when the run is resumed
+    timing.json      wall time by stage so far, and the date on which the run finished
+    progress.jsonl   one record per line, appended during the distillation
+    checkpoint/      newest states, see `jaxdd.runs.folder.checkpoint`
+    weights.npz      sample weights, and choice.json how they were chosen
+    whitening.npz    ZCA whitening through which networks see the set, if any
     synthetic.npz    the synthetic set, readable without pickle and without jaxdd
-    whitening.npz    what networks see it through, where it was asked for
-    result.json      the scores
+    result.json      scores and what they were measured with
+    manifest.json    checksums of the products, see `jaxdd.runs.folder.manifest`
 
-Every file appears whole or not at all: it is written beside its destination, flushed to the disk
-and renamed.
+Files are written atomically: next to their destination, flushed to disk and renamed.
 """
 
 import contextlib
@@ -18,85 +19,91 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import filelock
+import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from jaxdd.data import files
+from jaxdd.methods import zca
+from jaxdd.runs import results
 
-PRODUCTS = ("synthetic.npz", "weights.npz", "choice.json", "whitening.npz")
-"""What a run makes, but for its scores and figures."""
+SYNTHETIC, WHITENING, RESULT = "synthetic.npz", "whitening.npz", "result.json"
+"""Products of a run."""
 
-WHITENING = "whitening.npz"
-"""What networks see the set through, where it was asked for."""
-
-_LITTER = re.compile(r"\.(?!evaluation\.json|profile\.|report\.html).+\.[0-9a-f]{8}\.tmp")
+# Temporary files of killed runs; other commands may be writing a report, a profile or an evaluation.
+_LITTER = re.compile(r"\.(?!evaluation\.|profile\.|report\.html).+\.[0-9a-f]{8}\.tmp")
 
 # --- the run -----------------------------------------------------------------------------------
 
 
 def create(
-    folder: str | os.PathLike,
-    config: dict[str, Any],
-    *,
-    resume: bool = False,
-    translate: Callable[[dict[str, Any]], dict[str, Any]] = lambda stored: stored,
+    folder: str | os.PathLike, config: dict[str, Any], *, resume: bool = False
 ) -> pathlib.Path:
-    """Makes the folder of a run and writes config.json, or checks the folder of a resumed run.
+    """Create the folder of a run with its config.json, or check the folder of a resumed run.
 
     Args:
-        folder: the run folder; absent, empty, or (with `resume`) holding this very run.
-        config: the configuration, a dict of JSON values, nested at will.
-        resume: continue the run in the folder if there is one.
-        translate: from the configuration in the folder to what is compared; for folders of an
-            earlier version.
-
-    Returns:
-        The folder.
+        folder: absent, empty, or with `resume` the folder of this run.
+        config: the configuration, a (nested) dict of JSON values.
+        resume: continue the run in the folder, if there is one.
 
     Raises:
         FileExistsError: the folder holds a run and `resume` is off, or holds other files.
-        ValueError: the run in the folder has another configuration, or its config.json is damaged;
-            or the folder's name holds a NUL character.
-        TypeError: `config` is not a dict of JSON values.
+        ValueError: the run in the folder has another configuration.
     """
-    if not isinstance(config, dict):
-        raise TypeError(f"config must be a dict, found {type(config).__name__}")
     if "\0" in os.fspath(folder):
-        raise ValueError(f"the name of a run folder must not hold NUL, found {os.fspath(folder)!r}")
+        raise ValueError(f"the name of a run folder must not hold NUL, got {os.fspath(folder)!r}")
     folder, config = files.expand(folder), files.to_json(config)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file, expected the folder of a run")
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "config.json").exists():
-        _check_same_run(folder, config, resume, translate)
-    else:
-        _check_empty(folder)
-        files.write_json(folder / "config.json", config)
+        _check_same_run(folder, config, resume)
+        return folder
+    # Temporary files of a run that was killed while it wrote config.json do not count.
+    others = sorted(p.name for p in folder.iterdir() if not p.name.endswith(files.TEMPORARY))
+    if others:
+        raise FileExistsError(
+            f"{folder} holds no run (no config.json) but other files ({', '.join(others[:3])}); "
+            "choose another --out"
+        )
+    files.write_json(folder / "config.json", config)
     return folder
+
+
+def _check_same_run(folder, config, resume):
+    with files.hint("the run cannot be resumed without it; choose another --out"):
+        stored = files.read_json(folder / "config.json")
+        if not isinstance(stored, dict):
+            raise ValueError(f"{folder / 'config.json'} must hold an object, got {stored!r}")
+    differences = files.differences(stored, config)
+    if not resume and differences:
+        raise FileExistsError(f"{folder} holds another run ({differences}); choose another --out")
+    if not resume:
+        raise FileExistsError(
+            f"{folder} holds this run already; add --resume to continue it, or choose another --out"
+        )
+    if differences:
+        raise ValueError(f"cannot resume {folder} with another configuration: {differences}")
 
 
 @contextlib.contextmanager
 def lock(folder: str | os.PathLike) -> Iterator[None]:
-    """Keeps other processes out of the folder of a run while a block works in it.
+    """Lock a run folder against other processes while a block works in it.
 
-    A process that is killed leaves the folder free.
-
-    Args:
-        folder: from `create`.
+    The lock of a killed process is released.
 
     Raises:
-        BlockingIOError: another process is at work in the folder.
+        BlockingIOError: another process works in the folder.
     """
     lock = filelock.FileLock(pathlib.Path(folder) / ".lock", timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout:
         raise BlockingIOError(
-            f"another process is at work in {folder}; wait for it, or choose another --out"
+            f"another process works in {folder}; wait for it, or choose another --out"
         ) from None
     try:
         yield
@@ -104,185 +111,117 @@ def lock(folder: str | os.PathLike) -> Iterator[None]:
         lock.release()
 
 
-def litter(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """Returns what killed runs left half-written in a folder and those below it.
-
-    What other commands may be writing there is none of it.
-    """
-    found = pathlib.Path(folder).rglob(f".*{files.TEMPORARY}")
-    return [path for path in found if _LITTER.fullmatch(path.name) and path.is_file()]
-
-
 def sweep(folder: str | os.PathLike) -> None:
-    """Deletes the `litter` in a folder from `create`, which must be locked."""
-    for path in litter(folder):
-        path.unlink(missing_ok=True)
+    """Delete temporary files that killed runs left in a locked folder and its subfolders."""
+    for path in pathlib.Path(folder).rglob(f".*{files.TEMPORARY}"):
+        if _LITTER.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
-def digests(folder: str | os.PathLike) -> dict[str, str]:
-    """Returns the SHA-256 of each of the `PRODUCTS` in a folder."""
-    found = {name: files.file_digest(pathlib.Path(folder) / name) for name in PRODUCTS}
-    return {name: digest for name, digest in found.items() if digest is not None}
-
-
-def lacking(folder: str | os.PathLike, recorded: Mapping[str, str] | None) -> list[str]:
-    """Returns the `PRODUCTS` of a finished run that are missing or damaged.
-
-    Args:
-        folder: the run folder.
-        recorded: what `digests` returned when the run was finished, maybe in shorter digests; None
-            for one of an earlier version, whose synthetic set must be readable.
-    """
-    folder = pathlib.Path(folder)
-    if recorded is not None:
-        found = lambda name: files.file_digest(folder / name, like=str(recorded[name]))
-        return [name for name in PRODUCTS if name in recorded and found(name) != recorded[name]]
-    try:
-        read_synthetic(folder / "synthetic.npz")
-    except (OSError, ValueError):
-        return ["synthetic.npz"]
-    return []
-
-
-def _check_empty(folder: pathlib.Path) -> None:
-    # What a killed run left while writing its config.json is no reason to refuse.
-    others = sorted(p.name for p in folder.iterdir() if not p.name.endswith(files.TEMPORARY))
-    if others:
-        raise FileExistsError(
-            f"{folder} holds no run (no config.json) but other files ({', '.join(others[:3])}); "
-            "choose another --out"
-        )
-
-
-def _check_same_run(folder, config, resume, translate) -> None:
-    with files.hint("the run cannot be resumed without it, choose another --out"):
-        stored = files.read_json(folder / "config.json")
-        if not isinstance(stored, dict):
-            raise ValueError(f"{folder / 'config.json'} must hold an object, found {stored!r}")
-    found = files.differences(translate(stored), config)
-    if not resume:
-        if found:
-            raise FileExistsError(f"{folder} holds another run ({found}); choose another --out")
-        raise FileExistsError(
-            f"{folder} holds this very run; pass --resume to continue it or choose another --out"
-        )
-    if found:
-        raise ValueError(f"cannot resume {folder} with another configuration: {found}")
-
-
-def check_set(folder: str | os.PathLike, recorded: Mapping[str, str] | None) -> None:
-    """Refuses a synthetic set, or its whitening, that is not the one that a finished run wrote.
-
-    Args:
-        folder: the run folder.
-        recorded: as in `lacking`.
-
-    Raises:
-        ValueError: the set is missing or damaged.
-    """
-    path = pathlib.Path(folder) / "synthetic.npz"
-    with files.hint("its command with --resume makes it again"):
-        if recorded is None:
-            read_synthetic(path)
-        elif wrong := {path.name, WHITENING} & {*lacking(folder, recorded)}:
-            path = path.with_name(min(wrong))
-            raise ValueError(f"{path} is missing, or not the set that the run wrote")
-
-
-def check_there(folder: str | os.PathLike) -> None:
-    """Refuses to go on in a folder that was deleted, or half of it, instead of making it anew.
-
-    Raises:
-        FileNotFoundError: there is no configuration in the folder any more.
-    """
+def check_exists(folder: str | os.PathLike) -> None:
+    """Raise FileNotFoundError if the folder of a run was deleted during the run."""
     if not (pathlib.Path(folder) / "config.json").exists():
-        raise FileNotFoundError(f"{folder} is gone, expected the folder that the run began in")
+        raise FileNotFoundError(f"{folder} was deleted during the run")
 
 
-# --- progress ----------------------------------------------------------------------------------
+# --- timing, progress and result ---------------------------------------------------------------
+
+
+def write_timing(
+    folder: str | os.PathLike, seconds: Mapping[str, float], *, date: str | None = None
+) -> None:
+    """Write timing.json: wall time by stage, and the date of a finished run."""
+    content = {"seconds": dict(seconds)} | ({} if date is None else {"date": date})
+    files.write_json(pathlib.Path(folder) / "timing.json", content)
+
+
+def read_seconds(folder: str | os.PathLike) -> dict[str, float]:
+    """Return the wall time by stage of earlier attempts; empty if it cannot be read."""
+    return results.read_timing(folder).get("seconds", {})
 
 
 def append(folder: str | os.PathLike, record: dict[str, Any]) -> None:
-    """Adds a record to progress.jsonl, as `files.append_line` does.
-
-    Args:
-        folder: the run folder.
-        record: a dict of values as in `files.write_json`; those of a loop hold their "step".
-
-    Raises:
-        TypeError: a value that JSON cannot hold.
-    """
+    """Append a record to progress.jsonl; records of a distillation hold their "step"."""
     files.append_line(pathlib.Path(folder) / "progress.jsonl", record)
 
 
 def progress(folder: str | os.PathLike) -> list[dict[str, Any]]:
-    """Returns the records of progress.jsonl, oldest first; none if there is no such file.
-
-    Args:
-        folder: the run folder.
+    """Return the records of progress.jsonl, oldest first; an unfinished last line is ignored.
 
     Raises:
-        ValueError: a line other than an unfinished last one, which is ignored, is not a record.
+        ValueError: another line is not a record.
     """
     return files.read_lines(pathlib.Path(folder) / "progress.jsonl")
 
 
 def rewind(folder: str | os.PathLike, step: int) -> None:
-    """Drops the records after a step, which a run resumed there will write again.
+    """Drop the records after a step, which the resumed run will write again.
 
     Args:
-        folder: the run folder.
-        step: the last step to keep; records without a "step" are kept.
+        folder: of the run.
+        step: last step to keep; records without a step are kept.
 
     Raises:
         ValueError: progress.jsonl is damaged.
     """
     with files.hint("delete it and resume"):
         records = progress(folder)
-        for record in records:
-            if not isinstance(record.get("step", step), int):
-                raise ValueError(f"{folder}/progress.jsonl: step must be a number, found {record}")
+        if any(not isinstance(record.get("step", 0), int) for record in records):
+            raise ValueError(f"{folder}/progress.jsonl: steps must be numbers")
     kept = [record for record in records if record.get("step", step) <= step]
     with files.atomic_path(pathlib.Path(folder) / "progress.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+
+def read_result(folder: str | os.PathLike) -> results.Result:
+    """Return the result of a finished run, with its date and wall times.
+
+    Raises:
+        FileNotFoundError: the run is not finished.
+        ValueError: result.json holds no result.
+    """
+    path = pathlib.Path(folder) / RESULT
+    content = files.read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no result")
+    with files.hint(f"{path} is damaged; resume the run"):
+        return results.Result.from_dict(content | results.read_timing(folder))
 
 
 # --- weights -----------------------------------------------------------------------------------
 
 
 def read_weights(path: str | os.PathLike, *, count: int) -> np.ndarray:
-    """Reads the weights of samples, those of a run or anybody's.
+    """Read sample weights, those of a run or your own.
 
     Args:
-        path: .npy; .npz with an array "weights", or a single one; or .csv with a column of numbers,
-            under a heading or not, or else with one headed weight or weights.
+        path: .npy; .npz with an array "weights" or a single array; .csv with a single column, or
+            with a column headed weight or weights.
         count: number of samples.
 
     Returns:
-        `[count]`, floating.
+        `[count]` floats.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds no weights, or those of another number of samples.
+        ValueError: the file holds no weights, or those of another number of samples.
     """
     path = pathlib.Path(path)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"weights must be in .npy, .npz or .csv, got {path}")
     try:
-        found = _READERS[path.suffix.lower()](path)
-        values = np.asarray(found, float)
-    except KeyError as error:
-        raise ValueError(f"weights must be in .npy, .npz or .csv, found {path}: {error}") from error
+        values = np.asarray(reader(path), float)
     except (TypeError, ValueError, IndexError, csv.Error) as error:
         raise ValueError(f"{path} does not hold weights: {error}") from error
     if values.shape != (count,):
-        raise ValueError(
-            f"{path} does not hold the weights of {count} samples, found shape {values.shape}"
-        )
+        raise ValueError(f"{path}: expected weights of {count} samples, got shape {values.shape}")
     if not (np.isfinite(values) & (values >= 0)).all():
         raise ValueError(
-            f"{path}: weights must be finite and at least 0, found {values.min()}..{values.max()}"
+            f"{path}: weights must be finite and at least 0, got {values.min()}..{values.max()}"
         )
     if values.sum() > np.finfo(np.float32).max:
-        raise ValueError(f"{path}: weights must have a sum in float32, found {values.sum()}")
+        raise ValueError(f"{path}: the sum of weights must fit float32, got {values.sum()}")
     return values
 
 
@@ -345,70 +284,57 @@ class Synthetic(NamedTuple):
 
 
 def write_synthetic(path: str | os.PathLike, synthetic: Synthetic) -> None:
-    """Writes a synthetic set as an .npz file without pickle, whole or not at all.
-
-    The same set gives the same bytes. `provenance` is an array of one JSON string.
+    """Write a synthetic set as an .npz file without pickle; equal sets give equal bytes.
 
     Args:
-        path: the file.
-        synthetic: the set.
+        path: of the file.
+        synthetic: the set; its provenance is stored as one JSON string.
 
     Raises:
-        ValueError: wrong shapes or dtypes, NaN or infinite values, labels that are no class.
-        TypeError: provenance that is not a dict of JSON values.
+        ValueError: wrong shapes, dtypes, values or labels.
         OSError: the disk is full; the old file is intact.
     """
-    if not isinstance(synthetic.provenance, dict):
-        raise TypeError(f"provenance must be a dict, found {type(synthetic.provenance).__name__}")
-    provenance = np.array(json.dumps(files.to_json(synthetic.provenance)))
     images, labels = np.asarray(synthetic.images), np.asarray(synthetic.labels)
     mean, std = (np.asarray(value, np.float32) for value in (synthetic.mean, synthetic.std))
     arrays = checked(images, labels, mean, std)
+    provenance = np.array(json.dumps(files.to_json(synthetic.provenance)))
     files.write_arrays(path, {**arrays, "provenance": provenance})
 
 
 def read_synthetic(path: str | os.PathLike, *, content: bytes | None = None) -> Synthetic:
-    """Returns the synthetic set in an .npz file.
+    """Read a synthetic set.
 
     Args:
-        path: the file.
-        content: of the file, where it was read before, as in `files.read_arrays`.
-
-    Returns:
-        The set, in NumPy arrays.
+        path: of the .npz file.
+        content: of the file, if it was read before.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, lacks an array, holds another, or one of wrong shape or
-            dtype, or other values than it may.
+        ValueError: the file is damaged, or lacks an array, or holds another or a wrong one.
     """
     names = Synthetic._fields
     try:
         stored = files.read_arrays(path, names=names, no_others=True, content=content)
-        arrays = checked(*(_native(stored[name]) for name in names[:4]))
+        native = lambda array: np.asarray(array, array.dtype.newbyteorder("="))
+        arrays = checked(*(native(stored[name]) for name in names[:4]))
         provenance = json.loads(str(stored["provenance"].item()))
         if not isinstance(provenance, dict):
-            raise ValueError(f"provenance must be an object, found {provenance!r}")
+            raise ValueError(f"provenance must be an object, got {provenance!r}")
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is not a readable synthetic set: {error}") from error
     return Synthetic(**arrays, provenance=provenance)
 
 
-def _native(array):
-    """An array in the byte order of this machine."""
-    return np.asarray(array, array.dtype.newbyteorder("="))
-
-
 def checked(
     images: np.ndarray, labels: np.ndarray, mean: np.ndarray, std: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Returns the arrays of a `Synthetic` by name, if they make one.
+    """Return the arrays of a `Synthetic` by name.
 
     Raises:
-        ValueError: wrong shapes or dtypes, NaN or infinite values, labels that are no class.
+        ValueError: wrong shapes, dtypes, values or labels.
     """
     if images.ndim != 5 or not images.size:
-        raise ValueError(f"images must have shape [k, ipc, h, w, c], found {images.shape}")
+        raise ValueError(f"images must have shape [k, ipc, h, w, c], got {images.shape}")
     expected = {
         "images": (images, np.float32, images.shape),
         "labels": (labels, np.int32, images.shape[:2]),
@@ -416,44 +342,50 @@ def checked(
         "std": (std, np.float32, images.shape[-1:]),
     }
     for name, (array, dtype, shape) in expected.items():
-        if array.shape != shape:
-            raise ValueError(f"{name} must have shape {shape}, found {array.shape}")
-        if array.dtype != dtype:
-            raise ValueError(f"{name} must be {np.dtype(dtype).name}, found {array.dtype.name}")
+        if array.shape != shape or array.dtype != dtype:
+            form = f"{np.dtype(dtype).name} {shape}"
+            raise ValueError(f"{name} must be {form}, got {array.dtype.name} {array.shape}")
         if not np.isfinite(array).all():
-            raise ValueError(f"{name} must be finite, found NaN or infinite values")
+            raise ValueError(f"{name} must be finite, got NaN or infinite values")
     k = len(images)
     if not 0 <= labels.min() <= labels.max() < k:
-        found = f"{labels.min()}..{labels.max()}"
-        raise ValueError(f"labels must lie in 0..{k - 1}, found {found}")
+        raise ValueError(f"labels must lie in 0..{k - 1}, got {labels.min()}..{labels.max()}")
     if (std <= 0).any():
-        raise ValueError(f"std must be positive, found {std}")
+        raise ValueError(f"std must be positive, got {std}")
     return {name: array for name, (array, _, _) in expected.items()}
 
 
-# --- figures -----------------------------------------------------------------------------------
+# --- whitening ---------------------------------------------------------------------------------
 
 
-def picture_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Returns width and height of a PNG file whose checksums are right.
+def write_whitening(path: str | os.PathLike, whitening: zca.Whitening) -> None:
+    """Write the whitening through which networks see a set."""
+    files.write_arrays(path, {name: np.asarray(x) for name, x in whitening._asdict().items()})
+
+
+def read_whitening(path: str | os.PathLike, *, content: bytes | None = None) -> zca.Whitening:
+    """Read the whitening of a set.
+
+    Args:
+        path: of the .npz file.
+        content: of the file, if it was read before.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or no PNG file.
+        ValueError: the file is damaged or holds no whitening.
     """
-    with open(path, "rb") as file:
-        # A damaged file raises nearly anything, from SyntaxError to zlib.error.
-        try:
-            with Image.open(file, formats=["PNG"]) as image:
-                image.verify()
-                return image.size
-        except Exception as error:
-            raise ValueError(f"{path} is not a readable PNG file") from error
+    arrays = files.read_arrays(path, content=content)
+    size = arrays["mean"].size if "mean" in arrays else 0
+    for name, ndim, values in (("mean", 3, size), ("matrix", 2, size**2)):
+        array = arrays.get(name, np.empty(0))
+        if (array.ndim, array.size) != (ndim, values) or not values:
+            raise ValueError(f"{path} is no whitening: got {name} of shape {array.shape}")
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise ValueError(f"{path}: {name} must be finite float32, got {array.dtype}")
+    return zca.Whitening(*(jnp.asarray(arrays[name]) for name in zca.Whitening._fields))
 
 
-def is_drawn(path: str | os.PathLike) -> bool:
-    """Returns whether a figure is there and whole."""
-    try:
-        return bool(picture_size(path))
-    except (OSError, ValueError):
-        return False
+def whitening_of(folder: str | os.PathLike) -> zca.Whitening | None:
+    """Return the whitening of a run, None if it has none."""
+    path = pathlib.Path(folder) / WHITENING
+    return read_whitening(path) if path.exists() else None

@@ -6,13 +6,11 @@ set.
 """
 
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxdd import evaluate
 from jaxdd.data import datasets, files
-from jaxdd.runs import old_results as results
 from jaxdd.runs.folder import store
 from jaxdd.runs.reports import plot
 
@@ -53,39 +51,6 @@ class FigureData(NamedTuple):
         return self.weights * (counts / np.where(total > 0, total, 1))[self.labels]
 
 
-# --- by class and group ------------------------------------------------------------------------
-
-
-def breakdown(data: datasets.Benchmark, scores: evaluate.Scores) -> dict[str, Any]:
-    """Returns sizes and accuracies of classes and groups, and whether networks learnt at all.
-
-    Args:
-        data: that networks were scored on.
-        scores: of several networks.
-    """
-    counts = lambda part: np.bincount(part.labels, minlength=data.num_classes)
-    found: dict[str, Any] = {
-        "by_class": _by(data, counts, scores.classes, data.class_names),
-        "by_group": None,
-    }
-    known = data.aligned is not None and data.test.attributes is not None
-    if known and data.train.attributes is not None:
-        shape = data.num_classes, data.num_attributes
-        groups = lambda part: np.histogram2d(
-            part.labels, part.attributes, [np.arange(n + 1) for n in shape]
-        )[0].astype(int)
-        found["by_group"] = _by(data, groups, scores.groups, data.attribute_names)
-    summary = evaluate.summary(scores)
-    return found | {"learnt": results.learnt({**summary, **found})}
-
-
-def _by(data, counts, shares, names):
-    shares = np.asarray(shares, float)
-    std = shares.std(axis=0, ddof=1) if len(shares) > 1 else np.zeros(shares.shape[1:])
-    sizes = {"train": counts(data.train), "test": counts(data.test)}
-    return files.to_json({"names": list(names), **sizes, "mean": shares.mean(0), "std": std})
-
-
 # --- what figures are drawn from ---------------------------------------------------------------
 
 
@@ -117,7 +82,7 @@ def write(
         arrays["aligned"] = np.asarray(data.aligned, np.int32)
     if plane is not None:
         arrays |= {name: np.asarray(value) for name, value in plane._asdict().items()}
-    files.write_arrays(path, files.sealed(arrays))
+    files.write_arrays(path, arrays)
 
 
 def _first(data, order):
@@ -143,7 +108,7 @@ def read(folder: str | os.PathLike) -> FigureData | None:
     if not (os.path.exists(path) and os.path.exists(kept)):
         return None
     with files.hint("delete it, since a report needs none"):
-        found = files.read_arrays(path, must_be_sealed=True)
+        found = files.read_arrays(path)
         try:
             attributes, aligned = found.get("attributes"), found.get("aligned")
             plane = None

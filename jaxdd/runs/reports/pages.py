@@ -7,6 +7,7 @@ templates/*.j2, the look is that of templates/style.css.
 import base64
 import io
 import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -48,6 +49,31 @@ class Grid(NamedTuple):
     names: list[str]
     columns: int
     cut: list[tuple[str, int, int]]
+
+
+def check_path(path: pathlib.Path) -> None:
+    """Raise ValueError if a page cannot be written to a path, before any work."""
+    if path.is_dir() or not path.name:
+        raise ValueError(f"out must be a file, got the folder {path}")
+    if path.suffix not in (".html", ".htm"):
+        raise ValueError(f"out must end in .html, got {path}")
+
+
+def picture_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Return width and height of a PNG file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or no PNG file.
+    """
+    with open(path, "rb") as file:
+        # A damaged file raises nearly anything, from SyntaxError to zlib.error.
+        try:
+            with Image.open(file, formats=["PNG"]) as image:
+                image.verify()
+                return image.size
+        except Exception as error:
+            raise ValueError(f"{path} is not a readable PNG file") from error
 
 
 def write(path: str | os.PathLike, page: str) -> None:

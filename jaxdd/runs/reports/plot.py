@@ -564,7 +564,8 @@ def accuracy_bars(
         ValueError: no rows, unknown groups or statistics, a mean outside of [0, 1], or nothing
             left.
     """
-    table = {name: _scores(name, row) for name, row in rows.items()}
+    as_dict = lambda row: {group: getattr(row, group)._asdict() for group in _GROUPS}
+    table = {name: _scores(name, as_dict(row)) for name, row in rows.items()}
     groups = [group for group in _GROUPS if any(group in scores for scores in table.values())]
     if not groups:
         raise ValueError("rows must hold at least one accuracy, found none")

@@ -20,7 +20,7 @@ import numpy as np
 from jaxdd.data import benchmarks, files
 from jaxdd.runs import old_results as results
 from jaxdd.runs import options
-from jaxdd.runs.folder import store
+from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.reports import figure_data, pages, plot, tables
 from jaxdd.runs.scoring import matrix, profiles
 
@@ -84,8 +84,8 @@ def read(path: str | os.PathLike) -> Report:
         rows = results.read(path / ("compare.json" if several else "result.json"))
     results.check_config(path / "config.json", rows)
     folders = {name: path / "rows" / name for name in rows} if several else {list(rows)[-1]: path}
-    for name, folder in folders.items():
-        store.check_set(folder, rows[name].get("digests"))
+    for folder in folders.values():
+        _check_set(folder)
     sets = {
         name: store.read_synthetic(folder / "synthetic.npz") for name, folder in folders.items()
     }
@@ -116,12 +116,19 @@ def _evidence(path, rows, several):
     }
 
 
+def _check_set(folder):
+    """Raise ValueError for a set that is not the one that the run recorded."""
+    for name in (store.SYNTHETIC, store.WHITENING):
+        if (folder / name).exists() and not manifest.is_intact(folder, name):
+            raise ValueError(f"{folder / name} is not the file that the run wrote; resume the run")
+
+
 def _profile(folder):
     """The profile in the folder of a run, None where there is none."""
     path = folder / "profile.json"
     if not path.exists():
         return None
-    found, expected = profiles.read(path), store.digests(folder)["synthetic.npz"]
+    found, expected = profiles.read(path), files.file_digest(folder / store.SYNTHETIC)
     if found.get("set") != expected:
         raise ValueError(f"{path} is of another set; delete it and profile again")
     return found
@@ -183,7 +190,7 @@ def _grid(path: pathlib.Path, synthetic: store.Synthetic) -> pages.Grid:
 
 def _picture(path: pathlib.Path) -> pages.Picture:
     with files.hint("delete it, since a report needs none"):
-        return pages.Picture(path.read_bytes(), *store.picture_size(path))
+        return pages.Picture(path.read_bytes(), *pages.picture_size(path))
 
 
 # --- the page ----------------------------------------------------------------------------------
@@ -446,8 +453,8 @@ def command(config: Mapping[str, Any], *, rows: Iterable[str] = results.ROWS) ->
     'jaxdd run cdigits --debias none --ipc 2'
     """
     try:
-        asked = options.read(config)
-        chosen = options.make(method=asked.method, preset=asked.preset, ipc=asked.ipc).resolved()
+        asked = options.from_config(config)
+        chosen = options.make(method=asked.method, preset=asked.preset, ipc=asked.ipc)
         verb, dataset = config["command"], config["dataset"]
     except (KeyError, TypeError, ValueError):
         return None

@@ -14,11 +14,13 @@ import numpy as np
 from jaxdd import evaluate
 from jaxdd.data import datasets
 from jaxdd.methods import zca
-from jaxdd.runs import options, parts
-from jaxdd.runs.folder import store, whitenings
+from jaxdd.runs import components, options
+from jaxdd.runs import methods as run_methods
+from jaxdd.runs import networks as named_networks
+from jaxdd.runs.folder import store
 
 
-def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.Options]:
+def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.DM]:
     """Return the config.json of a finished run and its options, including its augmentation.
 
     Raises:
@@ -38,7 +40,7 @@ def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.Op
     return config, run_options
 
 
-def options_for(folder: str | os.PathLike, benchmark: datasets.Benchmark) -> options.Options:
+def options_for(folder: str | os.PathLike, benchmark: datasets.Benchmark) -> options.DM:
     """Return the options of a run, after checking that `benchmark` is the data it was made from.
 
     Args:
@@ -55,7 +57,7 @@ def options_for(folder: str | os.PathLike, benchmark: datasets.Benchmark) -> opt
             f"digest {config['data']} there, got {digest}"
         )
     function = config.get("augmentation")
-    if isinstance(function, str) and function != parts.name_of(benchmark.strategy):
+    if isinstance(function, str) and function != named_networks.qualified_name(benchmark.strategy):
         raise ValueError(f"{folder} used the augmentation {function}; pass data with that strategy")
     return run_options
 
@@ -73,9 +75,7 @@ def score(
     Returns:
         Scores, as in result.json.
     """
-    run_options = options_for(folder, benchmark).resolved()
-    whitening = None
-    if run_options.zca != "none":
-        whitening = whitenings.read(pathlib.Path(folder, store.WHITENING))
-    seen = zca.whiten(parts.decode(run_options)(jnp.asarray(images)), whitening)
-    return evaluate.summary(parts.build(benchmark, run_options).score(seen, whitening))
+    run_options = options_for(folder, benchmark)
+    whitening = store.whitening_of(folder)
+    seen = zca.whiten(run_methods.decode(run_options.formation)(jnp.asarray(images)), whitening)
+    return evaluate.summary(components.build(benchmark, run_options).score(seen, whitening))

@@ -29,7 +29,8 @@ import numpy as np
 from jaxdd import augment, evaluate, networks, sampling, training
 from jaxdd.data import datasets, files
 from jaxdd.methods import zca
-from jaxdd.runs import options, parts, results
+from jaxdd.runs import components, options, results
+from jaxdd.runs import networks as named_networks
 from jaxdd.training import elf, teachers
 
 PROTOCOLS = {
@@ -139,7 +140,7 @@ def cells(
     images: np.ndarray,
     labels: np.ndarray,
     benchmark: datasets.Benchmark,
-    run_options: options.Resolved,
+    run_options: options.DM,
     *,
     names: Sequence[str] = ("convnet",),
     protocols: Sequence[str] = ("standard",),
@@ -156,7 +157,7 @@ def cells(
         labels: Their labels, `[m]`.
         benchmark: The data that the set replaces.
         run_options: Options, of which epochs, eval_seeds, width, depth, strategy and seed count.
-        names: Networks from `parts.JUDGES`, or MODULE:ATTRIBUTE.
+        names: Networks from `named_networks.NAMES`, or MODULE:ATTRIBUTE.
         protocols: Names from `PROTOCOLS`.
         sets: Names from `SETS`.
         storage: How the set was stored, for the record.
@@ -172,7 +173,7 @@ def cells(
     weights = None if teacher.weights is None else jnp.asarray(teacher.weights)
     pool = zca.whiten_pool(datasets.pool(benchmark, weights), whitening)
     whitened = zca.whiten(jnp.asarray(images), whitening)
-    arrays = parts.beside(whitened, labels, pool, run_options, sets)
+    arrays = components.baselines(whitened, labels, pool, run_options, sets)
     digest = datasets.digest(benchmark)
     rows = []
     for name in names:
@@ -181,7 +182,7 @@ def cells(
             functools.partial(_teacher, pool, benchmark, network_options, teacher)
         )
         for protocol in protocols:
-            built = parts.build(benchmark, network_options, train=PROTOCOLS[protocol])
+            built = components.build(benchmark, network_options, train=PROTOCOLS[protocol])
             if protocol == "elf":  # raises before any work if the network cannot be split
                 networks.count_parts(built.network)
                 teacher_network(built.network, _one_image(pool), network_options)
@@ -203,7 +204,7 @@ def cells(
 
 def _check(names, protocols, sets, teacher):
     for kind, values, known in (
-        ("network", [name for name in names if ":" not in name], parts.JUDGES),
+        ("network", [name for name in names if ":" not in name], named_networks.NAMES),
         ("protocol", protocols, PROTOCOLS),
         ("set", sets, SETS),
     ):
@@ -229,7 +230,9 @@ def _settings(protocol, built, run_options, teacher):
         "width": run_options.width,
         "depth": run_options.depth,
         "dtype": run_options.dtype,
-        "augmentation": strategy if isinstance(strategy, tuple) else parts.name_of(strategy),
+        "augmentation": strategy
+        if isinstance(strategy, tuple)
+        else named_networks.qualified_name(strategy),
         "labels": "soft" if protocol == "soft" else "hard",
         "epoch": "last",
         "teacher": None if protocol == "standard" else _teacher_settings(teacher),
@@ -272,7 +275,7 @@ def _score(score, protocol, arrays, make_teacher, report, task):
 def train_teacher(
     network: networks.Network,
     pool: sampling.Pool,
-    run_options: options.Resolved,
+    run_options: options.DM,
     *,
     strategy: augment.Strategy,
     steps: int,
@@ -293,11 +296,11 @@ def train_teacher(
         teachers.train_teacher, network=network, steps=steps, strategy=strategy
     )
     teach = jax.jit(lambda key, pool: train(key, pool=pool, sampler=sampler))
-    return teach(parts.key(run_options, "experts"), pool)
+    return teach(components.key(run_options, "experts"), pool)
 
 
 def teacher_network(
-    network: networks.Network, images: jax.Array, run_options: options.Resolved
+    network: networks.Network, images: jax.Array, run_options: options.DM
 ) -> networks.ConvNet:
     """Return the ConvNet with instance norm whose features fit behind the front of a network.
 
@@ -325,7 +328,7 @@ def teacher_network(
 def _teacher(pool, benchmark, run_options, teacher):
     if teacher.teacher is not None:
         return teacher.teacher
-    network = parts.build(benchmark, run_options).network
+    network = components.build(benchmark, run_options).network
     strategy = benchmark.strategy if run_options.strategy is None else run_options.strategy
     return train_teacher(
         teacher_network(network, _one_image(pool), run_options),

@@ -18,7 +18,7 @@ import numpy as np
 from jaxdd import _checks, networks, sampling
 from jaxdd.data import datasets, files
 from jaxdd.methods import spectral
-from jaxdd.runs import options, parts, results
+from jaxdd.runs import components, options, results
 from jaxdd.runs.reports import plot
 from jaxdd.runs.scoring import matrix
 
@@ -27,7 +27,7 @@ def measure(
     images: np.ndarray,
     labels: np.ndarray,
     benchmark: datasets.Benchmark,
-    run_options: options.Resolved,
+    run_options: options.DM,
     *,
     num_networks: int = 3,
     teacher_steps: int = 0,
@@ -53,15 +53,15 @@ def measure(
     """
     num_networks = _checks.count("num_networks", num_networks)
     teacher_steps = _checks.count("teacher_steps", teacher_steps, minimum=0)
-    built = parts.build(benchmark, _network_options(run_options))
+    built = components.build(benchmark, _network_options(run_options))
     pool = datasets.pool(benchmark, None if weights is None else jnp.asarray(weights))
-    sets = parts.beside(images, labels, pool, run_options, ("set", "random"))
+    sets = components.baselines(images, labels, pool, run_options, ("set", "random"))
     init, profile = _programs(built.network)
     first = sampling.take(pool, jnp.zeros(1, int))
     profiles: dict[str, list[Any]] = {"random": [], "trained": []}
     for i in range(num_networks):
         report("random networks", i, num_networks)
-        key = jax.random.fold_in(parts.key(run_options, "evaluate"), i)
+        key = jax.random.fold_in(components.key(run_options, "evaluate"), i)
         profiles["random"].append(jax.device_get(profile(init(key, first), pool, sets)))
     report("random networks", num_networks, num_networks)
     if teacher_steps:
@@ -91,7 +91,7 @@ def measure(
 def _network_options(run_options):
     """Return options that build the network of a run, without the teacher that only some have."""
     fields = ("network", "width", "depth", "dtype", "strategy", "seed", "epochs", "eval_seeds")
-    return options.DM(**{name: getattr(run_options, name) for name in fields}).resolved()
+    return options.DM(**{name: getattr(run_options, name) for name in fields})
 
 
 @functools.cache

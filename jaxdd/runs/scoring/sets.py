@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxdd.data import datasets, files, folders
 from jaxdd.methods import formation, zca
-from jaxdd.runs.folder import manifest, store, whitenings
+from jaxdd.runs.folder import manifest, store
 
 _NAMES = {"images": ("images", "x", "data"), "labels": ("labels", "y", "targets")}
 _MAX_NORMALISED = 16  # larger values are pixels in [0, 255], stored as floating numbers
@@ -127,9 +127,9 @@ def _read_published(folder):
 
 def _read_whitening(folder, contents):
     if not contents:
-        return whitenings.of(folder)
+        return store.whitening_of(folder)
     content = contents.get(store.WHITENING)
-    return None if content is None else whitenings.read(store.WHITENING, content=content)
+    return None if content is None else store.read_whitening(store.WHITENING, content=content)
 
 
 def _read_synthetic(path, content=None):

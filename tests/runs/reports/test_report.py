@@ -622,11 +622,11 @@ def test_the_command_says_which_rows():
 def test_the_command_parses_to_the_same_configuration():
     asked = "run cdigits --debias none --ipc 3 --clip 2.5 --seed 4 --width 8 --bandwidth 0.25"
     called = cli._parse(asked.split()).keywords
-    options = dataclasses.asdict(called["options"].resolved())
+    options = dataclasses.asdict(called["options"])
     line = report.command({"command": "run", "dataset": "cdigits", "debias": "none", **options})
     again = cli._parse(line.split()[1:]).keywords
     assert line.startswith("jaxdd run cdigits --debias none") and len(line) < 100
-    assert again["debias"] == "none" and dataclasses.asdict(again["options"].resolved()) == options
+    assert again["debias"] == "none" and dataclasses.asdict(again["options"]) == options
 
 
 # --- classes, groups, curves and figures -------------------------------------------------------

@@ -24,7 +24,7 @@ def make_data(seed=0, strategy=()):
 
 def evaluate(source, folder, data, **arguments):
     """Score the set in `source` with the matrix and the options of the run in `folder`."""
-    run_options = finished_run.options_for(folder, data).resolved()
+    run_options = finished_run.options_for(folder, data)
     labelled = sets.read(source, data, factor=run_options.formation)
     (cell,) = matrix.cells(
         labelled.images, labelled.labels, data, run_options, names=("mlp",),

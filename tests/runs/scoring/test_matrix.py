@@ -10,7 +10,8 @@ import pytest
 from jaxdd import networks
 from jaxdd.commands import scoring
 from jaxdd.data import datasets, files
-from jaxdd.runs import options, parts, results
+from jaxdd.runs import networks as named_networks
+from jaxdd.runs import options, results
 from jaxdd.runs.scoring import matrix
 from jaxdd.training import teachers
 
@@ -18,7 +19,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 1), dtype=np.uint8
 DATA = datasets.from_arrays(IMAGES, np.arange(12) % 2, strategy=())
 SET = np.random.default_rng(1).normal(size=(3, 4, 4, 1)).astype(np.float32)
 LABELS = np.array([0, 1, 1])
-OPTIONS = options.DM(width=2, depth=1, epochs=1, eval_seeds=1).resolved()
+OPTIONS = options.DM(width=2, depth=1, epochs=1, eval_seeds=1)
 SCORES = {name: {"mean": 0.5, "std": 0.0, "n": 1, "each": [0.5]} for name in results.SCORES}
 
 
@@ -112,10 +113,10 @@ def test_random_real_images_have_the_class_sizes_of_the_set():
     assert images.shape == SET.shape and labels.tolist() == [0, 1, 1]
 
 
-@pytest.mark.parametrize("name", parts.JUDGES)
+@pytest.mark.parametrize("name", named_networks.NAMES)
 def test_the_teacher_has_the_features_that_the_network_needs(name):
     """ConvNets with instance norm, as wide as the front, on images of 32 pixels; shapes only."""
-    network = parts.named_network(dataclasses.replace(OPTIONS, network=name, depth=3), 10)
+    network = named_networks.from_options(dataclasses.replace(OPTIONS, network=name, depth=3), 10)
     teacher = matrix.teacher_network(network, jnp.zeros((1, 32, 32, 3)), OPTIONS)
     width = {"vgg11": 512, "resnet18": 512}.get(name.partition("-")[0], OPTIONS.width)
     assert teacher.width == width and teacher.norm is networks.InstanceNorm

@@ -14,7 +14,7 @@ from jaxdd.runs.scoring import profiles
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 4, 4, 1), dtype=np.uint8)
 DATA = datasets.from_arrays(IMAGES, np.arange(60) % 2, strategy=())
-OPTIONS = options.CFM(ipc=2, steps=2, width=2, depth=1, epochs=1, eval_seeds=1).resolved()
+OPTIONS = options.CFM(ipc=2, steps=2, width=2, depth=1, epochs=1, eval_seeds=1)
 
 
 def test_real_images_keep_their_spectrum_and_a_constant_set_nothing(tmp_path):

@@ -8,7 +8,7 @@ from jaxdd.commands import cli, grouping
 from jaxdd.runs import options
 
 
-@pytest.mark.parametrize("kind", options.METHODS.values(), ids=options.METHODS)
+@pytest.mark.parametrize("kind", options.OPTIONS.values(), ids=options.OPTIONS)
 def test_every_option_is_in_one_group_and_explained(kind):
     names = [name for group in grouping.MAIN for name in grouping.GROUPS[group]]
     fields = {field.name for field in dataclasses.fields(kind)}

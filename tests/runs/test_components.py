@@ -13,10 +13,12 @@ from jaxdd import methods, networks, sampling
 from jaxdd.data import datasets
 from jaxdd.devices import parallel
 from jaxdd.methods import formation, protocol
-from jaxdd.runs import options, parts
+from jaxdd.runs import components, options
+from jaxdd.runs import methods as run_methods
+from jaxdd.runs import networks as named_networks
 from jaxdd.training import debiased
 
-TINY = options.DM(ipc=2, batch_size=8, width=4, depth=2, epochs=1, eval_seeds=2).resolved()
+TINY = options.DM(ipc=2, batch_size=8, width=4, depth=2, epochs=1, eval_seeds=2)
 
 
 def squares(n=30, side=8, channels=1, strategy=()):
@@ -26,7 +28,9 @@ def squares(n=30, side=8, channels=1, strategy=()):
 
 
 def build(data=None, **change):
-    return parts.build(squares() if data is None else data, dataclasses.replace(TINY, **change))
+    return components.build(
+        squares() if data is None else data, dataclasses.replace(TINY, **change)
+    )
 
 
 def test_weights_draw_the_batch_or_weigh_a_uniform_one():
@@ -38,13 +42,13 @@ def test_weights_draw_the_batch_or_weigh_a_uniform_one():
 
 
 def test_rows_are_made_side_by_side_where_they_share_nothing_that_cannot_be(monkeypatch, mesh):
-    monkeypatch.setattr(parts.multiprocessing, "cpu_count", lambda: 3)
+    monkeypatch.setattr(components.multiprocessing, "cpu_count", lambda: 3)
     for name, of in (("dm", options.DM), ("dc", options.DC), ("dsa", options.DSA)):
-        assert parts.rows_at_once(of(ipc=2)) == 3, name
+        assert components.rows_at_once(of(ipc=2)) == 3, name
     own = build().method
-    alone = [parts.rows_at_once(of(ipc=2)) for of in (options.MTT, options.CFM)]
-    alone += [parts.rows_at_once(TINY, method=own), parts.rows_at_once(TINY, mesh=mesh)]
-    alone += [parts.rows_at_once(options.DM(ipc=2, zca=zca)) for zca in ("plain", "weighted")]
+    alone = [components.rows_at_once(of(ipc=2)) for of in (options.MTT, options.CFM)]
+    alone += [components.rows_at_once(TINY, method=own), components.rows_at_once(TINY, mesh=mesh)]
+    alone += [components.rows_at_once(options.DM(ipc=2, zca=zca)) for zca in ("plain", "weighted")]
     assert alone == [1] * 6
 
 
@@ -72,8 +76,8 @@ def test_each_method_is_its_own():
     kinds = {"dm": methods.State, "dc": methods.GradientState, "dsa": methods.GradientState,
              "mtt": methods.TrajectoryState, "cfm": methods.CurriculumState}  # fmt: skip
     for name, kind in kinds.items():
-        asked = options.make(method=name, network="mlp", depth=2).resolved()
-        method = parts.build(squares(), asked).method
+        asked = options.make(method=name, network="mlp", depth=2)
+        method = components.build(squares(), asked).method
         assert isinstance(jax.eval_shape(method.init, images), kind)
 
 
@@ -108,7 +112,7 @@ def test_keys_are_a_file_format():
         ("encoder", "init", "distill", "evaluate", "median", "experts", "representative", "auto")
     ):
         expected = jax.random.fold_in(jax.random.key(3), place)
-        found = parts.key(dataclasses.replace(TINY, seed=3), purpose)
+        found = components.key(dataclasses.replace(TINY, seed=3), purpose)
         assert (jax.random.key_data(found) == jax.random.key_data(expected)).all()
 
 
@@ -119,18 +123,18 @@ def test_initial_images():
     pool = sampling.reweight(datasets.pool(data), weights)
     known = {np.asarray(image).tobytes() for image in sampling.take(pool, jnp.arange(24))}
     heavy = {np.asarray(image).tobytes() for image in sampling.take(pool, jnp.arange(6))}
-    start = lambda **change: parts.initial(pool, dataclasses.replace(TINY, **change))
+    start = lambda **change: components.initial(pool, dataclasses.replace(TINY, **change))
     held = lambda images: {image.tobytes() for image in np.asarray(images).reshape(-1, 8, 8, 1)}
     assert held(start()) <= heavy and held(start(init="real", ipc=9)) <= known
     assert not held(start(init="real", ipc=9)) <= heavy
     noise = start(init="noise", ipc=400)
     assert abs(float(noise.mean())) < 0.02 and abs(float(noise.std()) - 1) < 0.02
-    four = parts.subset(pool, TINY, weighted=True, ipc=8)
+    four = components.subset(pool, TINY, weighted=True, ipc=8)
     np.testing.assert_array_equal(start(formation=2), formation.join(four, factor=2))
 
 
 def test_decoding_is_one_object_for_plain_images():
-    assert parts.decode(TINY) is protocol.identity
+    assert run_methods.decode(TINY.formation) is protocol.identity
     found = parts.decode(dataclasses.replace(TINY, formation=3))
     assert found(jnp.zeros((2, 1, 9, 9, 1))).shape == (2, 9, 9, 9, 1)
 
@@ -160,8 +164,8 @@ def test_a_network_of_ones_own_by_name(tmp_path, monkeypatch):
 
 
 def test_names_of_ones_own():
-    assert parts.name_of(functools.partial(squares, 3)) == f"{__name__}:squares"
-    assert parts.name_of(networks.MLP(2)) == "jaxdd.networks.models:MLP()"
+    assert named_networks.qualified_name(functools.partial(squares, 3)) == f"{__name__}:squares"
+    assert named_networks.qualified_name(networks.MLP(2)) == "jaxdd.networks.models:MLP()"
 
 
 def test_what_cannot_be_built():
@@ -174,19 +178,19 @@ def test_what_cannot_be_built():
     with pytest.raises(ValueError, match="got 1×1"):
         build(network="vgg11")
     with pytest.raises(TypeError, match="init.*and apply.*, found str"):
-        parts.build(squares(), TINY, network="mlp")
+        components.build(squares(), TINY, network="mlp")
     unhashable = dataclasses.make_dataclass("Own", [], namespace=dict(init=None, apply=None))
     with pytest.raises(TypeError, match="hashable, as a frozen dataclass is, found Own"):
-        parts.build(squares(), TINY, network=unhashable())
-    few = options.make(method="cfm", depth=2, ipc=16).resolved()
+        components.build(squares(), TINY, network=unhashable())
+    few = options.make(method="cfm", depth=2, ipc=16)
     with pytest.raises(ValueError, match="16 real images of each class, class 0 has 12"):
-        parts.build(squares(), few)
+        components.build(squares(), few)
     with pytest.warns(UserWarning, match="one image per class has no curriculum: beta stays 0.1"):
-        parts.build(squares(), options.make(method="cfm", depth=2, ipc=1).resolved())
+        components.build(squares(), options.make(method="cfm", depth=2, ipc=1))
     mesh = parallel.mesh(devices=jax.devices()[:2])
-    trajectories = options.make(method="mtt", depth=2).resolved()
+    trajectories = options.make(method="mtt", depth=2)
     with pytest.raises(ValueError, match="dm, dc and dsa can be split over devices, found mtt"):
-        parts.build(squares(), trajectories, mesh=mesh)
+        components.build(squares(), trajectories, mesh=mesh)
     own = methods.Method(None, None)
     with pytest.raises(ValueError, match="split over devices, found a method of your own"):
-        parts.build(squares(), TINY, method=own, mesh=mesh)
+        components.build(squares(), TINY, method=own, mesh=mesh)

@@ -1,0 +1,58 @@
+"""The command cite: what a run used, as BibTeX."""
+
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import tyro
+
+from jaxdd.data import benchmarks, citations, files
+from jaxdd.runs import options, weightings
+from jaxdd.runs.methods import METHODS
+
+
+def used(config: Mapping[str, Any], rows: Iterable[str]) -> list[str]:
+    """Return the keys of `citations.BIBTEX` that a configuration uses, the method first.
+
+    Args:
+        config: as in config.json.
+        rows: of a comparison, or the weighting of a run.
+
+    >>> used({"dataset": "cmnist", "method": "dsa"}, ["plain"])
+    ['dsa', 'mnist', 'lff', 'jaxdd']
+    """
+    run_options = options.from_config(config)
+    keys = [*METHODS[run_options.method].citations]
+    for row in rows:
+        if row in weightings.rows():
+            keys += weightings.WEIGHTINGS[weightings.rows()[row].weighting].citations
+    keys += ["idc"] * (run_options.formation > 1) + ["dream"] * (run_options.candidates is not None)
+    keys += [] if run_options.training == "standard" else [run_options.training]
+    return list(dict.fromkeys([*keys, *benchmarks.citations_of(config["dataset"]), "jaxdd"]))
+
+
+def bibtex(folder: str | os.PathLike) -> str:
+    """Return the BibTeX of what a run or a comparison used, finished or not.
+
+    Raises:
+        FileNotFoundError: the folder has no config.json.
+        ValueError: config.json holds no configuration of a run.
+    """
+    folder = files.expand(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json, expected a run or a comparison")
+    config, _ = options.read_config(folder / "config.json")
+    rows = [path.name for path in folder.glob("rows/*")] or [str(config.get("debias"))]
+    order = {name: i for i, name in enumerate(weightings.rows())}
+    rows.sort(key=lambda name: order.get(name, len(order)))
+    return "\n\n".join(citations.BIBTEX[key] for key in used(config, rows))
+
+
+def cite(folder: tyro.conf.Positional[pathlib.Path]) -> None:
+    """Print BibTeX of what a run or a comparison used: methods, data, this library.
+
+    Args:
+        folder: of a run or a comparison.
+    """
+    print(bibtex(folder))

@@ -1,0 +1,184 @@
+"""Commands that distill: run, compare, demo; and report, which shows what they made."""
+
+import contextlib
+import dataclasses
+import pathlib
+import sys
+import time
+from typing import Annotated, Any
+
+import jax
+import tyro
+
+from jaxdd.commands import screen, sources
+from jaxdd.data import datasets, files
+from jaxdd.devices import parallel
+from jaxdd.runs import components, pipeline, processes, weightings
+from jaxdd.runs.folder import store
+from jaxdd.runs.options import DM
+from jaxdd.runs.reports import pages
+from jaxdd.runs.reports import report as reports
+
+DEMO = DM(ipc=10, conflict=0.1)
+DEMO_ROWS = ("random", "random-density", "plain", "density", "oracle")
+"""Rows of the demo: all by default but auto, whose search takes as long as the others together."""
+
+Options = Annotated[DM, tyro.conf.arg(name="")]
+Dataset = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATASET")]
+Debias = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(weightings.WEIGHTINGS) + "}")]
+Rows = Annotated[
+    tuple[str, ...], tyro.conf.arg(metavar="[{" + ",".join(weightings.rows()) + "} ...]")
+]
+
+
+@contextlib.contextmanager
+def _loaded(dataset, options, data_dir, weights=None):
+    """Yield the arguments that `run` and `compare` share, under progress bars."""
+    start, progress = time.perf_counter(), screen.Progress()
+    with progress.bar:
+        data = sources.load(dataset, options, data_dir)
+        if weights is not None:
+            weights = store.read_weights(weights, count=len(data.train.labels))
+        spent = {"data": time.perf_counter() - start}
+        arguments: dict[str, Any] = dict(data=data, options=options, weights=weights)
+        yield arguments | dict(report=progress, spent=spent)
+
+
+def _folder(out, *parts):
+    return out or pathlib.Path("runs") / "-".join(map(str, parts))
+
+
+def run(
+    dataset: Dataset,
+    *,
+    options: Options,
+    debias: Debias = "auto",
+    weights: pathlib.Path | None = None,
+    data_dir: pathlib.Path | None = None,
+    out: pathlib.Path | None = None,
+    resume: bool = False,
+    distributed: bool = False,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    split_from: int = pipeline.SPLIT_FROM,
+) -> None:
+    """Distill a synthetic set and score it next to a random subset.
+
+    Args:
+        dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
+        options: of the run.
+        debias: weights of the samples: uniform (plain), by density, chosen without bias labels
+            (auto), by tone, texture, layout or border of the images, from bias labels (oracle); or
+            one loss per bias group (fairdd).
+        weights: .npy, .npz or .csv file with one weight per training sample, instead of --debias.
+        data_dir: folder with the original files, or with prepared data for tfds:NAME.
+        out: run folder; runs/DATASET-METHOD-DEBIAS-ipcIPC-seedSEED by default.
+        resume: continue the run in the folder.
+        distributed: use the devices of several processes. Start the same command in each of them,
+            with the three options below unless the cluster sets them; all must see the run folder.
+        coordinator: HOST:PORT of process 0; $JAX_COORDINATOR_ADDRESS by default.
+        num_processes: number of processes; 1 uses all devices of this process.
+        process_id: number of this process, from 0.
+        split_from: bytes of training images from which the devices of a distributed run split them;
+            smaller data are copied to each.
+    """
+    joining = (coordinator, num_processes, process_id)
+    if not distributed and joining != (None, None, None):
+        raise ValueError("--coordinator, --num-processes and --process-id require --distributed")
+    how = debias if weights is None else "custom"
+    ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
+    out = _folder(out, sources.short(dataset), options.method, how, ipc, seed)
+    with processes.joined(*joining) if distributed else contextlib.nullcontext():
+        devices = components.cpu_devices(options)
+        if distributed:
+            devices = dict(mesh=parallel.mesh(), split_from=split_from)
+        shared = {"debias": how, "resume": resume, "split_from": split_from}
+        processes.agree(shared | dataclasses.asdict(options))
+        with processes.own_folder(out) as folder:
+            with _loaded(dataset, options, data_dir, weights) as arguments:
+                _agree_on_data(**arguments)
+                result = pipeline.run(
+                    folder=folder, debias=debias, resume=resume, **devices, **arguments
+                )
+        if processes.is_first():
+            baseline = {} if result.random is None else {"random": result.random}
+            screen.show({**baseline, how: result}, out)
+
+
+def _agree_on_data(data, weights, **_):
+    """Raise ValueError if data or weights differ between the processes of a run."""
+    if jax.distributed.is_initialized():
+        digests = {"dataset": data.name, "data": datasets.digest(data)}
+        processes.agree(digests | {"weights": None if weights is None else files.digest(weights)})
+
+
+def compare(
+    dataset: Dataset,
+    *,
+    options: Options,
+    rows: Rows = weightings.DEFAULT_ROWS,
+    weights: pathlib.Path | None = None,
+    data_dir: pathlib.Path | None = None,
+    out: pathlib.Path | None = None,
+    resume: bool = False,
+) -> None:
+    """Compare weightings: one synthetic set each, next to random subsets of real images.
+
+    Args:
+        dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
+        options: of every row.
+        rows: of the table; `jaxdd run --help` describes the weightings.
+        weights: .npy, .npz or .csv file with one weight per training sample, for a row "custom".
+        data_dir: folder with the original files, or with prepared data for tfds:NAME.
+        out: folder of the comparison; runs/compare-DATASET-METHOD-ipcIPC-seedSEED by default.
+        resume: continue the comparison in the folder.
+    """
+    ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
+    out = _folder(out, "compare", sources.short(dataset), options.method, ipc, seed)
+    with _loaded(dataset, options, data_dir, weights) as arguments:
+        devices = components.cpu_devices(options)
+        table = pipeline.compare(folder=out, rows=rows, resume=resume, **devices, **arguments)
+    screen.show(table, out)
+    if absent := [name for name in rows if name not in table]:
+        print(f"jaxdd: left out {', '.join(absent)}: no bias attributes", file=sys.stderr)
+
+
+def demo(*, out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> None:
+    """Compare weightings on coloured handwritten digits that come with scikit-learn.
+
+    Args:
+        out: folder of the comparison.
+        resume: continue the comparison in the folder.
+    """
+    compare("cdigits", options=DEMO, rows=DEMO_ROWS, out=out, resume=resume)
+
+
+def write_report(
+    source: tyro.conf.Positional[pathlib.Path],
+    *,
+    out: pathlib.Path | None = None,
+    figures: bool = False,
+    csv: bool = False,
+    latex: bool = False,
+) -> None:
+    """Write one HTML page about a finished run or comparison.
+
+    Args:
+        source: folder of a run or a comparison, or a JSON file with results.
+        out: HTML file; by default report.html in the folder, or next to the JSON file.
+        figures: also write each figure as SVG and PDF, into a folder named like the page.
+        csv: also write each table as CSV.
+        latex: also write each table as LaTeX (booktabs).
+    """
+    if out is None:
+        out = source / "report.html" if source.is_dir() else source.with_suffix(".html")
+    pages.check_path(out)
+    folder = out.with_suffix("")
+    if folder.exists() and not folder.is_dir() and (figures or csv or latex):
+        raise ValueError(f"{folder} is a file, expected a folder for figures and tables")
+    report = reports.read(source)
+    pages.write(out, reports.render(report))
+    written = reports.write_tables(folder, report, suffixes=[".csv"] * csv + [".tex"] * latex)
+    written += reports.write_figures(folder, report) if figures else []
+    print(f"wrote {out}" + (f" and {len(written)} files in {folder}" if written else ""))

@@ -1,0 +1,160 @@
+"""Commands about published sets: export, sign, verify and audit."""
+
+import functools
+import pathlib
+import sys
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jaxdd.commands import rederivation, scoring, screen, sources
+from jaxdd.data import benchmarks
+from jaxdd.runs import options
+from jaxdd.runs.folder import manifest
+from jaxdd.runs.reports import pages
+from jaxdd.runs.scoring import finished_run
+from jaxdd.runs.trust import inspection, publication, signature
+
+_KEY = tyro.conf.arg(name="key")
+
+
+def export_set(
+    source: tyro.conf.Positional[pathlib.Path],
+    folder: tyro.conf.Positional[pathlib.Path],
+    *,
+    format: Literal["npz", "png", "pt"] = "npz",
+    score: bool = False,
+    dataset: str | None = None,
+    data_dir: pathlib.Path | None = None,
+) -> None:
+    """Export the set of a run: its files, a data set card and a manifest.
+
+    Args:
+        source: folder of a finished run, or of an exported set without --score.
+        folder: to write to; absent or empty.
+        format: npz: the file of the run; png: a folder of 8-bit images with metadata.csv, rounded
+            and clipped to [0, 1]; pt: the file of the run and a list that PyTorch scripts load.
+        score: evaluate the rounded images of the PNG files as the run evaluated its own.
+        dataset: folder of images or tfds:NAME that the run was made from, for --score.
+        data_dir: folder with the original files, for --score.
+    """
+    measure: Any = lambda images: finished_run.score(
+        source, scoring.load_run_data(source, dataset, data_dir), images
+    )
+    content = publication.export(source, folder, format=format, measure=measure if score else None)
+    if rounding := content.get("rounding"):
+        clipped, furthest = f"{100 * rounding['cut']:.1f} %", f"{rounding['furthest']:.3f}"
+        print(f"rounded to 8 bits; {clipped} of the values clipped, by {furthest} at most")
+    print(f"wrote {folder}\nroot {content['root']}")
+
+
+def sign_set(
+    source: tyro.conf.Positional[pathlib.Path], *, private: Annotated[pathlib.Path, _KEY]
+) -> None:
+    """Sign the root of a set, with a key from: openssl genpkey -algorithm ed25519 -out FILE.
+
+    A signature proves who signed exactly these files, to anyone who has the public key from another
+    source. It does not prove that the set is harmless or the newest one.
+
+    Args:
+        source: folder of a finished run or of an exported set.
+        private: PEM file of the private key.
+    """
+    print(f"signed the root {signature.sign(source, private)}")
+
+
+def verify_set(
+    source: tyro.conf.Positional[pathlib.Path],
+    *,
+    public: Annotated[pathlib.Path | None, _KEY] = None,
+    expect: str | None = None,
+) -> None:
+    """Verify a set: checksums in its manifest, and its signature or root.
+
+    Key and root prove something only if they come from another source than the set. A signature
+    does not prove that the set is harmless or the newest one.
+
+    Args:
+        source: folder of a finished run or of an exported set.
+        public: PEM file of the signer's public key (openssl pkey -in FILE -pubout).
+        expect: root that the set must have.
+    """
+    if public is None:
+        verified = manifest.check(source, expect=expect)
+    else:
+        verified = signature.verify(source, public, expect=expect)
+    root = verified.manifest["root"]
+    publication.load(source, expect=root)
+    print(f"{source}: all {len(verified.contents)} files agree with the manifest")
+    if verified.uncovered:
+        print(f"not covered by the root: {', '.join(verified.uncovered)}")
+    print(f"root {root}")
+    if public is not None:
+        print(f"signed by the key {public}")
+    elif expect is None:
+        print("the root itself is not verified: compare it, or pass --expect or --key")
+
+
+def audit_set(
+    source: tyro.conf.Positional[pathlib.Path],
+    *,
+    trusted: tuple[pathlib.Path, ...] = (),
+    data: str | None = None,
+    data_dir: pathlib.Path | None = None,
+    again: bool = False,
+    expect: str | None = None,
+    preset: Literal["quick", "paper"] = "quick",
+    seed: int = 0,
+    out: pathlib.Path | None = None,
+) -> None:
+    """Search a set for traces of tampering. A set without traces is not proven to be clean.
+
+    Writes an HTML page and JSON next to it. The exit code is 1 if there is evidence of tampering.
+
+    Args:
+        source: folder of a finished run or of an exported set, or a synthetic.npz.
+        trusted: sets of the same kind that are known to be sound, such as your own from other
+            seeds. With three or more, statistics are compared with their distribution; five are
+            better.
+        data: data set that the set was made from: a benchmark, a folder of images, or tfds:NAME.
+        data_dir: folder with the original files.
+        again: also distill the set again from its configuration and seed; needs the data.
+        expect: root that the set must have, or the SHA-256 of a single file.
+        preset: quick fits two CPU cores, paper one GPU.
+        seed: random seed of the networks and of the sampled real images.
+        out: HTML file; audit.html by default.
+    """
+    out = pathlib.Path("audit.html") if out is None else out
+    pages.check_path(out)
+    publication.check_outside(out)
+    published = publication.read(source, expect=expect)
+    trusted_sets = [publication.load(path) for path in trusted]
+    config = rederivation.configuration(published)
+    run_options = options.from_config(config) if config else options.DM()
+    real = None
+    if data is not None or (again and config.get("dataset") in benchmarks.NAMES):
+        real = sources.load(str(config["dataset"]) if data is None else data, run_options, data_dir)
+    progress = screen.Progress()
+    with progress.bar:
+        checks = inspection.inspect(
+            published.synthetic, trusted=trusted_sets, data=real,
+            effort=inspection.EFFORTS[preset], seed=seed, tiles=run_options.formation,
+            progress=functools.partial(progress, "networks"),
+        )  # fmt: skip
+        if again:
+            checks.append(rederivation.distil_again(published, real, report=progress))
+    k, ipc = published.synthetic.images.shape[:2]
+    about = {
+        "root": published.manifest["root"] if published.manifest else "none: no manifest",
+        "images": f"{k} classes of {ipc}",
+        "trusted sets": len(trusted_sets),
+        "real images": "none" if real is None else real.name,
+        "preset": preset,
+        "seed": seed,
+    }
+    inspection.write(out, source.name or str(source), checks, about=about)
+    for check in checks:
+        print(f"{check.name}: {check.verdict}; {check.why}")
+    print(f"{source}: {inspection.headline(checks)}\nwrote {out} and {out.with_suffix('.json')}")
+    if any(check.verdict == inspection.EVIDENCE for check in checks):
+        sys.exit(1)

@@ -1,0 +1,250 @@
+"""Components of a run: network, method, sampler and evaluation, built once from its options."""
+
+import functools
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxdd import augment, evaluate, methods, networks, sampling
+from jaxdd.data import datasets
+from jaxdd.devices import parallel
+from jaxdd.methods import formation, zca
+from jaxdd.runs import methods as run_methods
+from jaxdd.runs import networks as named_networks
+from jaxdd.runs.options import DM
+from jaxdd.training import debiased
+
+PURPOSES = (
+    "encoder", "init", "distill", "evaluate", "median", "experts", "representative", "auto",
+)  # fmt: skip
+"""What a run needs random keys for. A new purpose goes to the end, so that no other key changes."""
+
+
+class Components(NamedTuple):
+    """What sets are distilled and evaluated with.
+
+    Attributes:
+        network: for distillation and evaluation.
+        strategy: of augmentation.
+        method: of distillation.
+        sampler: of real batches.
+        score: `score(images, whitening=None, **arrays)` trains networks on decoded images
+            `[k, m, h, w, c]` and returns their `evaluate.Scores` on the test set, seen through the
+            same whitening; `arrays` are passed on to the training.
+    """
+
+    network: networks.Network
+    strategy: augment.Strategy
+    method: methods.Method
+    sampler: sampling.Sampler
+    score: Callable[..., evaluate.Scores]
+
+
+def build(
+    data: datasets.Benchmark,
+    options: DM,
+    *,
+    network: networks.Network | None = None,
+    method: methods.Method | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    train: Callable[..., Any] | None = None,
+    threads: int | None = None,
+) -> Components:
+    """Build and check the components of a run, without computing anything.
+
+    Args:
+        data: to distill and to evaluate on.
+        options: of the run.
+        network: your own, instead of that of the options.
+        method: your own, instead of that of the options.
+        mesh: from `parallel.mesh`, devices that share the work; None for one device.
+        train: training of the evaluation networks, instead of that of the options.
+        threads: CPU threads of the run; one per core by default.
+
+    Raises:
+        ValueError: images too small for the options, a network of other classes, or a method that
+            cannot be split over devices.
+        TypeError: a network or a method that does not follow the protocol.
+    """
+    shape, k = data.train.images.shape[1:], data.num_classes
+    _check_size(options, shape)
+    if network is None:
+        network = named_networks.from_options(options, k)
+    named_networks.check(network, shape, k)
+    strategy = data.strategy if options.strategy is None else options.strategy
+    follows = run_methods.follows(options)
+    if mesh is not None and (method is not None or follows):
+        name = options.method if method is None else "your own method"
+        raise ValueError(f"dm, dc and dsa can be split over devices, got {name}")
+    if method is None and follows == "teacher":
+        named_networks.check_size(options.teacher, options.depth, min(shape[:2]))
+        teacher = run_methods.teacher_network(options, k)
+        named_networks.check(teacher, shape, k)
+        run_methods.check_curriculum(options, data.train.labels, k)
+        method = run_methods.build(options, teacher, strategy)
+    elif method is None:
+        method = run_methods.build(options, network, strategy, mesh=mesh, threads=threads)
+    _check_method(method, (k, options.ipc, *shape))
+    sampler = _sampler(options, network)
+    sampler = sampler if mesh is None else parallel.split_sampler(sampler, mesh)
+    # A device trains whole networks; on the cores of one CPU, each network has a thread.
+    row_mesh = None if mesh is None or parallel.is_one_cpu(mesh) else mesh
+    train = debiased.TRAININGS[options.training] if train is None else train
+    evaluator = _evaluator(network, train, options.epochs, row_mesh, threads)
+    task = datasets.task(data._replace(strategy=strategy))
+    keys = jax.random.split(key(options, "evaluate"), options.eval_seeds)
+    score = functools.partial(_score, evaluator, keys, task, row_mesh)
+    return Components(network, strategy, method, sampler, score)
+
+
+def _check_size(options, shape):
+    side = min(shape[:2])
+    named_networks.check_size(options.network, options.depth, side)
+    if side < options.formation:
+        raise ValueError(
+            f"formation must be at most the image side of {side}, got {options.formation}"
+        )
+
+
+def _check_method(method, shape):
+    """Trace the initial state of a method, which must hold the images."""
+    if not (hasattr(method, "init") and hasattr(method, "step")):
+        raise TypeError(f"a method must have init and step, got {type(method).__name__}")
+    state = jax.eval_shape(method.init, jax.ShapeDtypeStruct(shape, jnp.float32))
+    state_shape = getattr(getattr(state, "images", None), "shape", None)
+    if state_shape != shape:
+        raise TypeError(f"state.images of a method must have shape {shape}, got {state_shape}")
+
+
+def _sampler(options, network):
+    seed = None if options.candidates is None else options.seed
+    return _cached_sampler(options.weighting, options.batch_size, options.candidates, network, seed)
+
+
+@functools.cache
+def _cached_sampler(weighting, batch_size, candidates, network, seed):
+    """Return the sampler of batches, or of the most representative of more candidates."""
+    batch = sampling.weighted_batch if weighting == "draw" else sampling.uniform_batch
+    if candidates is None:
+        return functools.partial(batch, size=batch_size)
+
+    def embed(images):
+        params = network.init(_key(seed, "representative"), images[:1])
+        return networks.outputs(network, params, images).features
+
+    candidates = functools.partial(batch, size=candidates)
+    return sampling.representative(candidates, embed, size=batch_size)
+
+
+@functools.cache
+def group_sampler(batch_size: int, groups: int) -> sampling.Sampler:
+    """Return the sampler for methods with a loss per bias group, `batch_size` images per class."""
+    size = -(-batch_size // groups)
+    return sampling.grouped(functools.partial(sampling.uniform_batch, size=size), groups=groups)
+
+
+@functools.cache
+def _evaluator(network, train, epochs, mesh, threads):
+    """Return the compiled evaluation of a set, for any task."""
+    protocol = functools.partial(evaluate.evaluate, train=train, epochs=epochs)
+    evaluation = lambda keys, images, task, arrays: protocol(keys, network, images, task, **arrays)
+    if mesh is None:
+        return parallel.thread_rows(evaluation, threads=threads)
+    return jax.jit(parallel.map_rows(evaluation, mesh))
+
+
+def _score(evaluator, keys, task, mesh, images, whitening=None, **arrays):
+    task = zca.whiten_task(task, whitening)
+    scores = evaluator(keys, *replicated((jnp.asarray(images), task, arrays), mesh))
+    return jax.tree.map(np.asarray, scores)
+
+
+# --- keys, devices and images ------------------------------------------------------------------
+
+
+def key(options: DM, purpose: str) -> jax.Array:
+    """Return the random key for one of `PURPOSES`."""
+    return _key(options.seed, purpose)
+
+
+def _key(seed, purpose):
+    return jax.random.fold_in(jax.random.key(seed), PURPOSES.index(purpose))
+
+
+def replicated(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
+    """Copy arrays to every device of a mesh, if there is one."""
+    return tree if mesh is None else parallel.replicate(tree, mesh)
+
+
+def cpu_devices(options: DM) -> dict[str, Any]:
+    """Return arguments of `pipeline.run` by which the devices of a CPU share images and work."""
+    return dict(mesh=None if run_methods.follows(options) else parallel.cpu_mesh(), split_from=0)
+
+
+def rows_at_once(options: DM, *, method: Any = None, mesh: Any = None) -> int:
+    """Return how many rows of a comparison run at once: one per core of a single CPU.
+
+    One at a time if rows share a mesh or a trained network, are whitened (each has its own pool),
+    or use a custom method: batched factorisations of two programs at once can deadlock in the
+    LAPACK of jaxlib 0.10, which waits inside an XLA thread for other threads of the same pool.
+    """
+    one_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1 and mesh is None
+    independent = method is None and not run_methods.follows(options) and options.zca == "none"
+    return multiprocessing.cpu_count() if one_cpu and independent else 1
+
+
+def subset(
+    pool: sampling.Pool, options: DM, *, weighted: bool, ipc: int | None = None
+) -> jax.Array:
+    """Return real images `[k, ipc, h, w, c]`, sampled uniformly or by the weights of the pool."""
+    ipc = options.ipc if ipc is None else ipc
+    return sampling.initial_real(key(options, "init"), pool, ipc=ipc, weighted=weighted)
+
+
+def initial(
+    pool: sampling.Pool, options: DM, *, whitening: zca.Whitening | None = None
+) -> jax.Array:
+    """Return the images `[k, ipc, h, w, c]` that a distillation starts from."""
+    if options.init == "noise":
+        return sampling.initial_noise(key(options, "init"), pool, ipc=options.ipc)
+    ipc = options.ipc * options.formation**2
+    images = subset(pool, options, weighted=options.init == "weighted", ipc=ipc)
+    return formation.join(zca.whiten(images, whitening), factor=options.formation)
+
+
+def baselines(
+    images: ArrayLike,
+    labels: np.ndarray,
+    pool: sampling.Pool,
+    options: DM,
+    names: Sequence[str],
+) -> Mapping[str, tuple[jax.Array, jax.Array]]:
+    """Return a set and baselines of the same size: images `[m, h, w, c]` and labels `[m]` each.
+
+    Args:
+        images: of the set, `[m, h, w, c]`, as networks see them.
+        labels: of the set, `[m]`.
+        pool: real images, as networks see them.
+        options: whose seed is used.
+        names: any of set, random (real images) and noise.
+    """
+    k = pool.num_classes
+    counts = np.bincount(labels, minlength=k)
+    # Baselines have as many images per class as the largest class of the set; keep its counts.
+    kept = np.concatenate([np.arange(n) + i * counts.max() for i, n in enumerate(counts)])
+    base_labels = jnp.arange(k).repeat(counts.max())[kept]
+    start, ipc = key(options, "init"), int(counts.max())
+    sets = {"set": (jnp.asarray(images), jnp.asarray(labels))}
+    if "random" in names:
+        uniform = sampling.reweight(pool, jnp.ones(len(pool.images)))
+        real = sampling.initial_real(start, uniform, ipc=ipc)
+        sets["random"] = real.reshape(-1, *real.shape[2:])[kept], base_labels
+    if "noise" in names:
+        noise = sampling.initial_noise(start, pool, ipc=ipc)
+        sets["noise"] = noise.reshape(-1, *noise.shape[2:])[kept], base_labels
+    return sets

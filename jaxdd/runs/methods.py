@@ -1,0 +1,194 @@
+"""Registry of distillation methods: options class, builder and citations of each.
+
+To add a method, define its options class (`options.DM` with other fields), write a builder and add
+one entry to `METHODS`. The command line, run folders and reports read this registry.
+
+Builders are cached on the options that they use. Runs that differ in other options, such as seed or
+steps, get the same `Method` object and therefore share compiled programs.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from jaxdd import augment, methods, networks
+from jaxdd.devices import microbatch, parallel
+from jaxdd.methods import formation, protocol
+from jaxdd.runs import networks as named_networks
+from jaxdd.runs.options import CFM, DC, DM, MTT
+
+
+class MethodEntry(NamedTuple):
+    """How runs use a distillation method.
+
+    Attributes:
+        title: in print.
+        build: `build(options, network, strategy, groups=1, threads=None)` returns the
+            `methods.Method`; for cfm the network is that of the teacher.
+        citations: keys of `data.citations.SOURCES`.
+        follows: kind of networks that are trained on real data first: "experts", "teacher" or None.
+            Such methods are not split over devices and have no loss per bias group.
+    """
+
+    title: str
+    build: Callable[..., methods.Method]
+    citations: tuple[str, ...] = ()
+    follows: str | None = None
+
+
+@functools.cache
+def decode(factor: int) -> Callable[[jax.Array], jax.Array]:
+    """Return the function from stored images to those that networks see.
+
+    Args:
+        factor: each stored image holds factor² images.
+    """
+    return protocol.identity if factor == 1 else functools.partial(formation.split, factor=factor)
+
+
+@functools.cache
+def _distribution(network, strategy, learning_rate, factor, groups, cache):
+    return methods.distribution_matching(
+        network, optax.sgd(learning_rate, momentum=0.5), strategy=strategy, groups=groups,
+        decode=decode(factor), cache=cache,
+    )  # fmt: skip
+
+
+@functools.cache
+def _gradient(network, strategy, learning_rate, factor, groups, outer, inner):
+    return methods.gradient_matching(
+        network, optax.sgd(learning_rate, momentum=0.5), strategy=strategy, groups=groups,
+        decode=decode(factor), outer=outer, inner=inner,
+    )  # fmt: skip
+
+
+@functools.cache
+def _trajectory(network, strategy, learning_rate, factor, inner, rate):
+    return methods.trajectory_matching(
+        network, optax.sgd(learning_rate, momentum=0.5), strategy=strategy,
+        decode=decode(factor), inner=inner, rate=rate,
+    )  # fmt: skip
+
+
+@functools.cache
+def _curriculum(network, strategy, learning_rate, factor, length, **fields):
+    rate = optax.cosine_decay_schedule(learning_rate, length)
+    optimizer = optax.adam(rate, b1=0.5, b2=0.9)
+    return methods.curriculum_matching(
+        network, optimizer, strategy=strategy, decode=decode(factor), length=length, **fields
+    )
+
+
+def _build_dm(options: DM, network, strategy, *, groups=1, threads=None):
+    # A row that runs on one core has its cache to itself: smaller micro-batches fit it.
+    cache = microbatch.CORE_BYTES if threads == 1 else None
+    return _distribution(network, strategy, options.learning_rate, options.formation, groups, cache)
+
+
+def _build_dc(options: DC, network, strategy, *, groups=1, threads=None):
+    strategy = strategy if options.method == "dsa" else ()
+    return _gradient(
+        network, strategy, options.learning_rate, options.formation, groups, options.outer,
+        options.inner,
+    )  # fmt: skip
+
+
+def _build_mtt(options: MTT, network, strategy, *, groups=1, threads=None):
+    return _trajectory(
+        network, strategy, options.learning_rate, options.formation, options.syn_steps,
+        options.lr_teacher,
+    )  # fmt: skip
+
+
+def _build_cfm(options: CFM, network, strategy, *, groups=1, threads=None):
+    length = max(options.steps // (options.ipc * options.class_parts), 1)
+    return _curriculum(
+        network, _cropping(strategy, options.crop), options.learning_rate, options.formation,
+        length, beta=options.beta, floor=options.beta_floor, matching=options.eta,
+        signal=options.signal, parts=options.class_parts,
+    )  # fmt: skip
+
+
+@functools.cache
+def _cropping(strategy, crop):
+    """Return random crops in place of named operations, with flips if these include them."""
+    if callable(strategy) or not strategy:
+        return strategy
+    return functools.partial(augment.resized_crop, least=crop, flip="flip" in strategy)
+
+
+METHODS: dict[str, MethodEntry] = {
+    "dm": MethodEntry("distribution matching", _build_dm, ("dm",)),
+    "dc": MethodEntry("gradient matching", _build_dc, ("dc",)),
+    "dsa": MethodEntry("gradient matching with augmentation", _build_dc, ("dsa",)),
+    "mtt": MethodEntry("trajectory matching", _build_mtt, ("mtt",), "experts"),
+    "cfm": MethodEntry("curriculum frequency matching", _build_cfm, ("cfm",), "teacher"),
+}
+"""All methods, by the value of `--method`."""
+
+
+def build(
+    options: DM,
+    network: networks.Network,
+    strategy: augment.Strategy,
+    *,
+    groups: int = 1,
+    mesh: jax.sharding.Mesh | None = None,
+    threads: int | None = None,
+) -> methods.Method:
+    """Build the method of a run.
+
+    Args:
+        options: of the run.
+        network: that the method uses.
+        strategy: of augmentation.
+        groups: number of bias groups with a loss of their own.
+        mesh: devices that share each step, None for one device.
+        threads: CPU threads of the run, None for all.
+    """
+    entry = METHODS[options.method]
+    if mesh is None:
+        return entry.build(options, network, strategy, groups=groups, threads=threads)
+    split = _split_network(network, mesh)
+    return _replicated(entry.build(options, split, strategy, groups=groups), mesh)
+
+
+_split_network = functools.cache(parallel.split_network)
+_replicated = functools.cache(parallel.replicate_state)
+
+
+def follows(options: DM) -> str | None:
+    """Return the kind of networks that a method follows, "experts" or "teacher", or None."""
+    return METHODS[options.method].follows
+
+
+def teacher_network(options: CFM, num_classes: int) -> networks.Network:
+    """Build the network of the teacher that options of cfm name."""
+    return named_networks.from_options(options, num_classes, name=options.teacher)
+
+
+def check_curriculum(options: CFM, labels: np.ndarray, num_classes: int) -> None:
+    """Check that cfm finds enough real images to start from.
+
+    Raises:
+        ValueError: a class has fewer real images than the set has parts of images.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    needed = options.ipc * options.formation**2
+    if options.init != "noise" and counts.min() < needed:
+        raise ValueError(
+            f"cfm starts from {needed} real images per class, class {counts.argmin()} has "
+            f"{counts.min()}; choose a smaller ipc, or init='noise'"
+        )
+    if options.ipc == 1:
+        warnings.warn(f"with ipc=1 there is no curriculum: beta stays {options.beta}", stacklevel=3)
+
+
+def title(name: Any) -> str:
+    """Return the title of a method, or the name of a custom one."""
+    return METHODS[name].title if name in METHODS else str(name)

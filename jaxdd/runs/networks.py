@@ -1,0 +1,124 @@
+"""Networks that options name: those of the library, and your own as MODULE:ATTRIBUTE."""
+
+import functools
+import importlib
+import os
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdd import networks
+from jaxdd.runs.options import DM, NETWORKS, TEACHERS
+
+NAMES = (*NETWORKS, *TEACHERS)
+"""Networks that a set can be scored with; names ending in -bn have batch norm."""
+
+
+def build(
+    name: str, num_classes: int, *, width: int, depth: int, dtype: str = "float32"
+) -> networks.Network:
+    """Build a network from its name.
+
+    Args:
+        name: one of `NAMES`, or MODULE:ATTRIBUTE.
+        num_classes: number of classes.
+        width: channels of a ConvNet.
+        depth: blocks of a ConvNet.
+        dtype: arithmetic inside the network.
+
+    Raises:
+        ValueError: MODULE:ATTRIBUTE cannot be imported.
+    """
+    if name not in NAMES:
+        return load(name, num_classes)
+    kind, _, norm = name.partition("-")
+    fields: dict[str, Any] = {"norm": networks.BatchNorm} if norm else {}
+    if kind == "convnet":
+        fields |= dict(width=width, depth=depth)
+    return networks.NETWORKS[kind](num_classes, dtype=jnp.dtype(dtype), **fields)
+
+
+def from_options(options: DM, num_classes: int, *, name: str | None = None) -> networks.Network:
+    """Build the network of a run, or another one with its width, depth and dtype.
+
+    Args:
+        options: of the run.
+        num_classes: number of classes.
+        name: as in `build`; the network of the options by default.
+    """
+    name = options.network if name is None else name
+    shape = dict(width=options.width, depth=options.depth)
+    return build(name, num_classes, dtype=options.dtype, **shape)
+
+
+def load(name: str, num_classes: int) -> networks.Network:
+    """Import a network, or call a function of the number of classes that returns one.
+
+    Args:
+        name: MODULE:ATTRIBUTE; modules in the working directory can be imported, too.
+        num_classes: number of classes.
+
+    Raises:
+        ValueError: there is no such module or attribute.
+    """
+    module, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        thing = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"network {name} cannot be imported: {error}") from error
+    if hasattr(thing, "apply") and hasattr(thing, "init") and not isinstance(thing, type):
+        return thing
+    return thing(num_classes)
+
+
+def check(network: networks.Network, shape: tuple[int, ...], num_classes: int) -> None:
+    """Apply a network to abstract images and check its outputs, before any work.
+
+    Args:
+        network: to check.
+        shape: of an image, `(h, w, c)`.
+        num_classes: number of classes that it must distinguish.
+
+    Raises:
+        TypeError: the object is not a network, or cannot be hashed.
+        ValueError: it has another number of classes.
+    """
+    if not (hasattr(network, "init") and hasattr(network, "apply")):
+        raise TypeError(
+            "a network must have init(key, images) and apply(params, images), "
+            f"got {type(network).__name__}"
+        )
+    if type(network).__hash__ is None:
+        raise TypeError(
+            f"a network must be hashable, such as a frozen dataclass, got {type(network).__name__}"
+        )
+    images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    params = jax.eval_shape(network.init, jax.random.key(0), images)
+    logits = jax.eval_shape(functools.partial(networks.outputs, network), params, images).logits
+    if logits.shape[1] != num_classes:
+        raise ValueError(f"expected a network of {num_classes} classes, got {logits.shape[1]}")
+
+
+def check_size(name: str, depth: int, side: int) -> None:
+    """Raise ValueError for images that are too small for a ConvNet of this depth."""
+    if name.startswith("convnet") and side < 2**depth:
+        raise ValueError(
+            f"a ConvNet of depth {depth} needs images with sides of at least {2**depth} pixels, "
+            f"got {side}; choose a smaller depth or larger images"
+        )
+
+
+def qualified_name(thing: Any) -> str:
+    """Return the name by which a configuration identifies a function or an object.
+
+    >>> qualified_name(qualified_name)
+    'jaxdd.runs.networks:qualified_name'
+    """
+    thing = getattr(thing, "func", thing)  # of a functools.partial
+    if hasattr(thing, "__qualname__"):
+        return f"{thing.__module__}:{thing.__qualname__}"
+    return f"{type(thing).__module__}:{type(thing).__qualname__}()"

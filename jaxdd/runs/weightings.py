@@ -1,0 +1,319 @@
+"""Registry of weightings: how a run weights the real samples.
+
+To add a weighting, write a function from a `Context` to `SampleWeights` and add one entry to
+`WEIGHTINGS`. The choices of the command line, the rows of a comparison, and the texts and citations
+of reports come from this registry.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdd import kde, networks, sampling, weights
+from jaxdd.runs import components, processes, timing
+from jaxdd.runs.options import DM
+from jaxdd.weights import blind_features
+
+if TYPE_CHECKING:
+    from jaxdd.runs.stages import Context
+
+
+class SampleWeights(NamedTuple):
+    """Weights of the training samples, with what they follow from.
+
+    Attributes:
+        weights: `[n]`, non-negative.
+        density: of density weights, with embeddings and encoder.
+        choice: JSON record of a choice, of `auto`.
+    """
+
+    weights: jax.Array
+    density: weights.DensityWeights | None = None
+    choice: dict[str, Any] | None = None
+
+
+class Weighting(NamedTuple):
+    """How runs use one kind of weights.
+
+    Attributes:
+        title: in print.
+        description: of a set distilled with these weights, for reports and help.
+        compute: `compute(context, seconds)` returns `SampleWeights` and adds to the wall time by
+            stage; None for uniform weights.
+        needs_bias_labels: whether the bias attributes of the training set must be known.
+        check: `check(context)` raises ValueError if options or data do not allow the weighting.
+        batch_sampler: `batch_sampler(context, sample_weights)` returns the sampler that weights
+            each batch by its own density, for the option weighting="batch".
+        grouped: whether the method has one loss per bias group (FairDD) instead of weights.
+        citations: keys of `data.citations.SOURCES`.
+    """
+
+    title: str
+    description: str
+    compute: "Callable[[Context, dict[str, float]], SampleWeights] | None" = None
+    needs_bias_labels: bool = False
+    check: "Callable[[Context], None] | None" = None
+    batch_sampler: "Callable[[Context, SampleWeights], sampling.Sampler] | None" = None
+    grouped: bool = False
+    citations: tuple[str, ...] = ()
+
+
+class Row(NamedTuple):
+    """A row of a comparison.
+
+    Attributes:
+        weighting: key of `WEIGHTINGS`.
+        distilled: whether its images are distilled; otherwise they are real.
+        description: in one sentence.
+    """
+
+    weighting: str
+    distilled: bool
+    description: str
+
+
+DEFAULT_ROWS = ("random", "random-density", "plain", "density", "auto", "oracle")
+"""Rows of a comparison by default."""
+
+
+def rows() -> dict[str, Row]:
+    """Return all rows that a comparison can have, in the order of its table."""
+    real = {
+        "random": Row("plain", False, "real images, sampled uniformly"),
+        "random-density": Row("density", False, "real images, sampled by density weights"),
+    }
+    return real | {name: Row(name, True, x.description) for name, x in WEIGHTINGS.items()}
+
+
+# --- density -----------------------------------------------------------------------------------
+
+
+def _encoding(context: "Context") -> dict[str, Any]:
+    """Return how the training set is embedded."""
+    options = context.options
+    encoder = weights.default_encoder(
+        context.pool, width=options.encoder_width, depth=options.depth
+    )
+    strategy = context.components.strategy
+    return dict(strategy=strategy, encoder=encoder, layer=options.embedding)
+
+
+def _bandwidth_rule(options: DM):
+    median = functools.partial(kde.median_distance, components.key(options, "median"))
+    return {
+        "mean-distance": kde.mean_distance,
+        "median-distance": median,
+        "scott": kde.scott,
+        "silverman": kde.silverman,
+    }[options.bandwidth_rule]
+
+
+def _bandwidth(options: DM, embeddings: jax.Array, pool: sampling.Pool):
+    """Return the bandwidth: a number, one per class, or the rule that computes it."""
+    if options.bandwidth_rule == "fixed":
+        return options.bandwidth
+    if options.bandwidth_rule == "likelihood":
+        # 13 candidates from a tenth of the mean distance within a class to the mean distance.
+        classes = dict(num_classes=pool.num_classes)
+        widest = functools.partial(kde.mean_distance, factor=1.0)
+        scale = kde.class_bandwidth(widest, embeddings, pool.labels, **classes)
+        bandwidths = jnp.geomspace(0.01, 1, 13)[:, None] ** 0.5 * scale
+        return kde.likelihood(embeddings, pool.labels, bandwidths, **classes)
+    factor = {} if options.bandwidth is None else dict(factor=options.bandwidth)
+    return functools.partial(_bandwidth_rule(options), **factor)
+
+
+def _by_density(context, seconds):
+    options, pool = context.options, context.pool
+    context.report("embedding", 0, 1)
+    with timing.timed(seconds, "embed"):
+        encoded = weights.encode(
+            components.key(options, "encoder"), pool, steps=options.encoder_steps,
+            **_encoding(context),
+        )  # fmt: skip
+        jax.block_until_ready(encoded)
+    with timing.timed(seconds, "density"):
+        bandwidth = _bandwidth(options, encoded.embeddings, pool)
+        density = weights.density(encoded.embeddings, pool, bandwidth=bandwidth)
+        jax.block_until_ready(density)
+    context.report("embedding", 1, 1)
+    values = weights.from_density(
+        density.log_density, pool, temperature=options.temperature, clip=options.clip
+    )
+    result = processes.broadcast(weights.DensityWeights(values, *density, *encoded))
+    return SampleWeights(result.weights, result)
+
+
+def _density_in_batches(context, sample_weights):
+    encoding, density = _encoding(context), sample_weights.density
+    encode = lambda images: getattr(
+        encoding["encoder"].apply(density.params, images), encoding["layer"]
+    )
+    return sampling.density_weighted(
+        context.components.sampler,
+        encode,
+        bandwidth=density.bandwidth,
+        temperature=context.options.temperature,
+    )
+
+
+# --- chosen, by features, by labels, custom -----------------------------------------------------
+
+
+def _search(options: DM) -> weights.Search:
+    """Return what `auto` tries: multiples of the values in the options."""
+    bandwidth = kde.FACTOR if options.bandwidth is None else options.bandwidth
+    default = weights.Search()
+    return weights.Search(
+        tuple(options.encoder_steps * steps // 30 for steps in default.encoder_steps),
+        tuple(bandwidth * factor for factor in (0.5, 1, 2, 4)),
+        tuple(options.temperature * factor for factor in default.temperature),
+    )
+
+
+def _check_auto(context):
+    options = context.options
+    searchable = "mean-distance", "median-distance"
+    if options.bandwidth_rule not in searchable:
+        raise ValueError(
+            f"auto searches the factor of the bandwidth rules {' and '.join(searchable)}, "
+            f"got {options.bandwidth_rule}; use debias='density'"
+        )
+    if options.weighting == "batch":
+        raise ValueError("auto chooses weights of the whole set, got weighting='batch'")
+
+
+def _chosen(context, seconds):
+    options, pool = context.options, context.pool
+    network = networks.ConvNet(pool.num_classes, options.encoder_width, options.depth)
+    check = functools.partial(
+        weights.check_with_probe_networks, components.key(options, "auto"),
+        strategy=context.components.strategy, network=network,
+    )  # fmt: skip
+    with timing.timed(seconds, "choose"):
+        choice = weights.choose(
+            components.key(options, "encoder"), pool, search=_search(options),
+            rule=_bandwidth_rule(options), clip=options.clip, check=check,
+            report=functools.partial(context.report, "choosing weights"), **_encoding(context),
+        )  # fmt: skip
+    return SampleWeights(processes.broadcast(choice.weights), choice.density, choice.record())
+
+
+def _check_features(context):
+    n, h, w, _ = context.data.train.images.shape
+    if n < 3 or min(h, w) < 4:
+        raise ValueError(
+            "weights by object-blind features need at least 3 images with sides of at least 4 "
+            f"pixels, got {n} of {h}×{w}"
+        )
+
+
+def _by_features(name, context, seconds):
+    with timing.timed(seconds, "choose"):
+        result = weights.by_features(
+            components.key(context.options, "encoder"), context.pool, blind_features.NAMED[name],
+            clip=context.options.clip,
+        )  # fmt: skip
+        return SampleWeights(processes.broadcast(result.weights))
+
+
+def _oracle(context, seconds):
+    attributes, count = context.data.train.attributes, context.data.num_attributes
+    return SampleWeights(weights.oracle(context.pool, attributes, num_attributes=count))
+
+
+def _custom(context, seconds):
+    return SampleWeights(sampling.reweight(context.pool, context.custom_weights).weights)
+
+
+def _check_custom(context):
+    if context.custom_weights is None:
+        raise ValueError("debias='custom' requires weights, got None")
+
+
+WEIGHTINGS: dict[str, Weighting] = {
+    "plain": Weighting("plain distillation", "distilled with uniform weights"),
+    "density": Weighting(
+        "density weights",
+        "distilled with density weights, without bias labels",
+        _by_density,
+        batch_sampler=_density_in_batches,
+        citations=("weights", "encoder"),
+    ),
+    "auto": Weighting(
+        "weights chosen without labels",
+        "distilled with weights chosen without bias labels; uniform if no others help",
+        _chosen,
+        check=_check_auto,
+        citations=("weights", "encoder"),
+    ),
+    **{
+        name: Weighting(
+            f"{name} weights",
+            f"distilled with weights by the {name} of the images, without bias labels",
+            functools.partial(_by_features, name),
+            check=_check_features,
+            citations=("weights",),
+        )
+        for name in blind_features.NAMED
+    },
+    "oracle": Weighting(
+        "oracle weights",
+        "distilled with weights computed from bias labels",
+        _oracle,
+        needs_bias_labels=True,
+        citations=("weights",),
+    ),
+    "fairdd": Weighting(
+        "FairDD",
+        "distilled with one loss per bias group, using bias labels",
+        _oracle,
+        needs_bias_labels=True,
+        grouped=True,
+        citations=("fairdd",),
+    ),
+    "custom": Weighting(
+        "custom weights", "distilled with weights of your own", _custom, check=_check_custom
+    ),
+}
+"""All weightings, by the value of `--debias`; each is also a row of a comparison."""
+
+
+def title(name: str) -> str:
+    """Return the title of a row."""
+    return WEIGHTINGS[name].title if name in WEIGHTINGS else name
+
+
+def check(context: "Context", name: str) -> None:
+    """Raise ValueError if data, options or method do not allow a weighting, before any work."""
+    if name not in WEIGHTINGS:
+        raise ValueError(f"debias must be one of {', '.join(WEIGHTINGS)}, got {name!r}")
+    weighting = WEIGHTINGS[name]
+    if weighting.needs_bias_labels and context.data.train.attributes is None:
+        raise ValueError(f"{name} needs bias attributes, got none for {context.data.name}")
+    if weighting.grouped and (context.own_method or context.follows):
+        method = context.own_method or context.options.method
+        raise ValueError(
+            f"{name} needs a method with a loss per group: dm, dc or dsa, got {method}"
+        )
+    if weighting.check is not None:
+        weighting.check(context)
+
+
+def diagnose(context: "Context", values: jax.Array) -> dict[str, float | None]:
+    """Return what weights do to the bias groups, as far as the attributes are known."""
+    data, labels = context.data, context.pool.labels
+    if data.train.attributes is None or data.aligned is None:
+        size = weights.formulas.effective_sample_size(values, labels, num_classes=data.num_classes)
+        unknown = dict.fromkeys(("conflict_auc", "conflict_weight_share", "group_evenness"))
+        return {"effective_sample_size": float(size.mean()), **unknown}
+    static = ("num_classes", "num_attributes")
+    diagnose = jax.jit(weights.formulas.diagnose, static_argnames=static)
+    attributes, aligned = jnp.asarray(data.train.attributes), jnp.asarray(data.aligned)
+    sizes = dict(num_classes=data.num_classes, num_attributes=data.num_attributes)
+    diagnostics = diagnose(values, labels, attributes, aligned, **sizes)
+    return {name: float(np.asarray(value)) for name, value in diagnostics._asdict().items()}
