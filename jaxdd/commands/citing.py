@@ -10,13 +10,12 @@ import tyro
 from jaxdd.data import benchmarks, citations, files
 from jaxdd.runs import options
 
-_SHARED = {"cifar100": "cifar10", "tiny_imagenet": "imagenet", "imagenette": "imagenet"}
 _WEIGHTED = {"kde", "auto", "tone", "texture", "layout", "border", "oracle", "random-kde"}
 _ENCODED = {"kde", "auto", "random-kde"}
 
 
 def used(config: Mapping[str, Any], rows: tuple[str, ...]) -> list[str]:
-    """Returns what a configuration uses, as names in `citations.SOURCES`, the method first.
+    """Returns what a configuration uses, as names in `citations.BIBTEX`, the method first.
 
     Args:
         config: as in config.json.
@@ -31,19 +30,7 @@ def used(config: Mapping[str, Any], rows: tuple[str, ...]) -> list[str]:
     found += ["fairdd"] * ("fairdd" in rows)
     found += ["idc"] * (asked.formation > 1) + ["dream"] * (asked.candidates is not None)
     found += [] if asked.training == "standard" else [asked.training]
-    return list(dict.fromkeys([*found, *_of_data(config["dataset"]), "jaxdd"]))
-
-
-def _of_data(name):
-    recipe = benchmarks.RECIPES.get(name)
-    if recipe is None:
-        name = _SHARED.get(name, name)
-        return [name] if name in benchmarks.NAMES or name == "imagenet" else []
-    scenes = [] if recipe.behind is None else ["weights", "cifar10"]
-    looks = [
-        paper for word, paper in (("LfF", "lff"), ("FairDD", "fairdd")) if word in recipe.about
-    ]
-    return [recipe.source, *scenes, *looks]
+    return list(dict.fromkeys([*found, *benchmarks.citations_of(config["dataset"]), "jaxdd"]))
 
 
 def bibtex(folder: str | os.PathLike) -> str:
@@ -62,7 +49,7 @@ def bibtex(folder: str | os.PathLike) -> str:
     config, _ = options.read_config(folder / "config.json")
     rows = config.get("rows") or [path.name for path in folder.glob("rows/*")]
     rows = tuple(rows) or (str(config.get("debias")),)
-    return "\n\n".join(citations.SOURCES[name] for name in used(config, rows))
+    return "\n\n".join(citations.BIBTEX[name] for name in used(config, rows))
 
 
 def cite(folder: tyro.conf.Positional[pathlib.Path]) -> None:
