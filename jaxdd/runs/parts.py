@@ -289,7 +289,7 @@ def named_method(
     given = network, optax.sgd(options.learning_rate, momentum=0.5)
     if options.method == "dm":
         # The activations of a core that has a program of its own fit its own cache.
-        common |= dict(cache=microbatch.CORE_BYTES if threads == 1 else None)
+        common |= dict(activation_bytes=microbatch.CORE_BYTES if threads == 1 else None)
         return methods.distribution_matching(*given, strategy=strategy, groups=groups, **common)
     if options.method == "mtt":
         steps, rate = options.syn_steps, options.lr_teacher

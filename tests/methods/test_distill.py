@@ -313,7 +313,7 @@ def test_smaller_micro_batches_give_the_same_step():
     """Eight images of 3 × 6 × 6 × 1 float32 at once, or one."""
     batch, given = SAMPLER(KEY, POOL), dict(strategy=("crop",))
     one, other = (
-        jax.jit(methods.distribution_matching(LINEAR, OPTIMIZER, cache=cache, **given).step)
+        jax.jit(methods.distribution_matching(LINEAR, OPTIMIZER, activation_bytes=cache, **given).step)
         for cache in (None, 1)
     )
     assert "while" in other.lower(KEY, start(), batch).as_text()
