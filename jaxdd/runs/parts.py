@@ -336,9 +336,9 @@ def _evaluation(data, options, network, strategy, mesh, train, threads):
     compiled = _evaluator(network, train, options.epochs, mesh, threads)
     keys = jax.random.split(key(options, "evaluate"), options.eval_seeds)
 
-    def score(images, whitening=None, **given):
+    def score(images, whitening=None, labels=None, **arrays):
         seen = zca.whiten_task(task, whitening)
-        found = compiled(keys, *replicated((jnp.asarray(images), seen, given), mesh))
+        found = compiled(keys, *replicated((jnp.asarray(images), seen, labels, arrays), mesh))
         return jax.tree.map(np.asarray, found)
 
     return score
@@ -348,7 +348,10 @@ def _evaluation(data, options, network, strategy, mesh, train, threads):
 def _evaluator(network, train, epochs, mesh, threads):
     """The program that scores images, for all tasks."""
     protocol = functools.partial(evaluate.evaluate, train=train, epochs=epochs)
-    evaluation = lambda keys, images, task, given: protocol(keys, network, images, task, **given)
+
+    def evaluation(keys, images, task, labels, arrays):
+        return protocol(keys, network, images, task, labels=labels, arrays=arrays)
+
     if mesh is None:
         return parallel.thread_rows(evaluation, threads=threads)
     return jax.jit(parallel.map_rows(evaluation, mesh))

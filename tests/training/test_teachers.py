@@ -103,7 +103,7 @@ def test_students_learn_from_a_teacher(train):
     )
     rate = 0.05 if train is teachers.train_on_soft_labels else 0.1
     images = sampling.take(POOL, jnp.arange(8)).reshape(2, 4, 4, 4, 1)
-    given = dict(teacher=taught(), epochs=40, learning_rate=rate, train=train)
+    given = dict(arrays={"teacher": taught()}, epochs=40, learning_rate=rate, train=train)
     found = evaluate.evaluate(jax.random.split(KEY, 1), PLAIN, images, task, **given)
     assert found.accuracy[0] == 1
 
