@@ -206,9 +206,8 @@ class Bench:
         if protocol == "plain":
             return evaluate.summary(evaluate.evaluate(keys, STUDENT, images, self.task, **given))
         params = self.teacher("kde" if "kde" in name else None)
-        given |= dict(
-            train=teachers.train_on_soft_labels, teacher=teachers.Teacher(params, TEACHER)
-        )
+        arrays = {"teacher": teachers.Teacher(params, TEACHER)}
+        given |= dict(train=teachers.train_on_soft_labels, arrays=arrays)
         return evaluate.summary(evaluate.evaluate(keys, TEACHER, images, self.task, **given))
 
     def judged(self) -> dict[str, dict[str, float]]:

@@ -143,7 +143,7 @@ def scored(
                 given = {"features": jax.jit(elf.teacher_features)(known[teacher], flat)}
                 extra = elf.extra_bytes(given["features"], known[teacher])
             found = evaluate.evaluate(
-                keys, judge, images, task, train=train, epochs=EPOCHS, **given
+                keys, judge, images, task, train=train, epochs=EPOCHS, arrays=given
             )
             _log(f"{name} {protocol} {teacher} {which}")
             about = dict(zip(names, (name, protocol, teacher, which), strict=True))

@@ -105,7 +105,7 @@ def distilled(
         for one in each
     ]
     optimizer = optax.sgd(1.0, momentum=0.5)
-    given = dict(strategy=data.strategy, cache=microbatch.CORE_BYTES)
+    given = dict(strategy=data.strategy, activation_bytes=microbatch.CORE_BYTES)
     method = joint(methods.distribution_matching(STUDENT, optimizer, **given), rows)
     state = method.init(jnp.stack(first))
     begun, state = checkpoint.restore(work, state) or (0, state)

@@ -1,4 +1,4 @@
-"""Dataset distillation in JAX that does not amplify the bias of the data it distils."""
+"""Dataset distillation in JAX with sample weights that counteract bias in the data."""
 
 import importlib
 from typing import TYPE_CHECKING

@@ -1,8 +1,8 @@
-"""How good a synthetic set is: networks trained on it from scratch, scored by bias group."""
+"""Evaluate a synthetic set: train networks on it and score them by bias group."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,21 +21,21 @@ from jaxdd.devices import microbatch
 )
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What networks are scored on, and how they train for it; build it with `task`.
+    """Test images, their labels and, if known, their bias groups. Build it with `task`.
 
-    It is a tree of arrays, so that it is an argument of compiled functions; the number of classes
-    and attributes and the strategy are static. `dataclasses.replace` changes one of its fields.
+    It is a pytree, so it can be an argument of compiled functions. The numbers of classes and
+    attributes and the augmentation are static.
 
     Attributes:
         images: test images `[n, h, w, c]`, uint8.
         labels: `[n]` classes.
-        attributes: `[n]` bias attributes, or None where they are not known.
-        aligned: `[k]` the attribute that each class is aligned with, or None.
+        attributes: `[n]` bias attributes, or None if unknown.
+        aligned: `[k]` majority attribute of each class, or None if unknown.
         mean: `[c]` of the training pixels, on the scale [0, 1].
-        std: `[c]` likewise.
+        std: `[c]` of the training pixels, on the scale [0, 1].
         num_classes: k.
-        num_attributes: a, 0 where none are known.
-        strategy: augmentation that leaves the class alone, names or a function.
+        num_attributes: a, 0 if unknown.
+        strategy: augmentation for training on this task, names or a function.
     """
 
     images: jax.Array
@@ -61,30 +61,31 @@ def task(
     std: ArrayLike | Sequence[float],
     strategy: augment.Strategy = augment.OPERATIONS,
 ) -> Task:
-    """Makes a task of test images, on the device.
+    """Return a task of test images, on the device.
 
     Args:
         images: `[n, h, w, c]`, uint8.
         labels: `[n]` integers in [0, num_classes).
-        attributes: `[n]` integers in [0, num_attributes), or None; scores by group need them.
-        aligned: `[k]` integers in [0, num_attributes), or None.
+        attributes: `[n]` integers in [0, num_attributes). Scores by group need them.
+        aligned: `[k]` integers in [0, num_attributes), the majority attribute of each class.
         num_classes: number of classes k.
         num_attributes: number of bias attributes a.
         mean: per channel, on the scale [0, 1].
         std: per channel, on the scale [0, 1], positive.
-        strategy: augmentation of the networks' training; digits must not be flipped.
+        strategy: augmentation for training. Leave out operations that change the class, such as
+            "flip" for digits.
 
     Raises:
-        ValueError: for shapes that disagree or values out of range.
-        TypeError: for images that are not uint8, or codes that are not integers.
+        ValueError: shapes disagree or values are out of range.
+        TypeError: images are not uint8, or labels or attributes are not integers.
     """
     images = jnp.asarray(images)
     if images.dtype != jnp.uint8:
-        raise TypeError(f"test images must be uint8, 0..255, found {images.dtype}")
+        raise TypeError(f"test images must be uint8, got {images.dtype}")
     images = _checks.pixels("test images", images)
     mean, std = _checks.moments(mean, std, images.shape[3])
-    known = attributes is not None or aligned is not None
-    num_attributes = _checks.count("num_attributes", num_attributes, minimum=int(known))
+    has_attributes = attributes is not None or aligned is not None
+    num_attributes = _checks.count("num_attributes", num_attributes, minimum=int(has_attributes))
     strategy, n = augment.as_strategy(strategy), len(images)
     labels = _checks.integers("test labels", labels, num_classes, length=n)
     if attributes is not None:
@@ -97,16 +98,16 @@ def task(
 
 
 class Scores(NamedTuple):
-    """Shares of correct predictions in [0, 1]; what needs attributes is nan without them.
+    """Accuracies in [0, 1]. Scores by group are nan without attributes.
 
     Attributes:
         accuracy: over all test samples.
-        aligned: over those whose attribute is the aligned one of their class.
-        conflicting: over the others.
-        worst_group: the smallest over the (class, attribute) groups present.
-        deo_max: the largest gap, over classes, between the best and the worst group of a class
-            (equalised odds, as FairDD reports it).
-        deo_mean: the mean of that gap over classes.
+        aligned: over bias-aligned samples, which have the majority attribute of their class.
+        conflicting: over bias-conflicting samples.
+        worst_group: minimum over groups, pairs of class and attribute that occur.
+        deo_max: largest gap between the groups of a class, maximum over classes (equalised odds as
+            in FairDD).
+        deo_mean: the mean of these gaps over classes.
         groups: `[k, a]`, nan for an empty group.
         classes: `[k]`, nan for a class without samples.
     """
@@ -130,20 +131,19 @@ def predict(
     std: jax.Array,
     batch_size: int = 500,
 ) -> jax.Array:
-    """Predicts classes `[n]`, one batch in memory at a time.
+    """Predict classes `[n]`, one batch in memory at a time.
 
     Args:
         network: a `networks.Network`.
         params: of the network.
-        images: `[n, h, w, c]`, uint8 or floating in [0, 1], as a pool holds them.
+        images: `[n, h, w, c]`, uint8 or floating in [0, 1], as in a pool.
         mean: per channel, on the scale [0, 1].
         std: per channel, on the scale [0, 1], positive.
-        batch_size: images at a time, at most.
+        batch_size: maximum number of images per batch.
 
     Raises:
-        TypeError: for images that are neither uint8 nor floating.
-        ValueError: for another number of channels, an empty batch, or (where they are concrete)
-            values out of range.
+        TypeError: images are neither uint8 nor floating.
+        ValueError: a shape is wrong, or values are out of range.
     """
     images = _checks.pixels("images", images)
     mean, std = _checks.moments(mean, std, images.shape[3])
@@ -153,7 +153,7 @@ def predict(
         normalised = sampling.normalise(images, mean, std)
         return jnp.argmax(networks.outputs(network, params, normalised).logits, -1)
 
-    # As in training, each core may have a network of its own.
+    # Each CPU core may evaluate a network of its own, so batches must fit the cache of one core.
     return microbatch.apply(
         classes, images, activation_bytes=microbatch.CORE_BYTES, max_images=batch_size
     )
@@ -168,20 +168,19 @@ def score(
     num_classes: int,
     num_attributes: int = 0,
 ) -> Scores:
-    """Scores predictions overall and by bias group.
+    """Score predictions overall and by bias group.
 
     Args:
         predictions: `[n]` integers in [0, k).
         labels: `[n]` integers in [0, k).
         attributes: `[n]` integers in [0, a), or None.
-        aligned: `[k]`, the aligned attribute of each class; None without attributes.
+        aligned: `[k]` majority attribute of each class; None without attributes.
         num_classes: k.
         num_attributes: a.
 
     Raises:
-        TypeError: for codes that are not integers.
-        ValueError: for shapes that disagree, no samples, or (where they are concrete) codes out of
-            range.
+        TypeError: an array does not hold integers.
+        ValueError: shapes disagree, there are no samples, or a value is out of range.
     """
     labels = _checks.integers("labels", labels, num_classes)
     n = _checks.count("the number of labels", len(labels))
@@ -192,23 +191,23 @@ def score(
         aligned = _checks.integers("aligned", aligned, num_attributes, length=num_classes)
     correct = (predictions == labels).astype(jnp.float32)
     nan = jnp.full((), jnp.nan)
-    classes = _shares(correct, labels, num_classes)
+    classes = _accuracies(correct, labels, num_classes)
     if attributes is None or aligned is None:
         groups = jnp.full((num_classes, num_attributes), jnp.nan)
         return Scores(correct.mean(), nan, nan, nan, nan, nan, groups, classes)
 
-    def share(where):
-        return jnp.sum(correct * where) / jnp.sum(where)
+    def accuracy_where(mask):
+        return jnp.sum(correct * mask) / jnp.sum(mask)
 
     conflicting = attributes != aligned[labels]
     group = labels * num_attributes + attributes
-    groups = _shares(correct, group, num_classes * num_attributes)
+    groups = _accuracies(correct, group, num_classes * num_attributes)
     groups = groups.reshape(num_classes, num_attributes)
     gaps = jnp.nanmax(groups, axis=1) - jnp.nanmin(groups, axis=1)
     return Scores(
         correct.mean(),
-        share(~conflicting),
-        share(conflicting),
+        accuracy_where(~conflicting),
+        accuracy_where(conflicting),
         jnp.nanmin(groups),
         jnp.nanmax(gaps),
         jnp.nanmean(gaps),
@@ -217,8 +216,8 @@ def score(
     )
 
 
-def _shares(correct, codes, count):
-    """The share of correct predictions among the samples of each code."""
+def _accuracies(correct, codes, count):
+    """Accuracy `[count]` over the samples of each code, nan for a code without samples."""
     hits = jax.ops.segment_sum(correct, codes, count)
     return hits / jax.ops.segment_sum(jnp.ones_like(correct), codes, count)
 
@@ -231,66 +230,76 @@ def evaluate(
     *,
     labels: jax.Array | None = None,
     train: Callable[..., Any] = training.train,
-    **protocol: Any,
+    arrays: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Scores:
-    """Trains one fresh network for each key on a labelled set and scores it on a task.
+    """Train one fresh network per key on a labelled set and score it on a task.
 
-    Networks come one after another (`lax.map`): a vmap over weights would turn every convolution
-    into a grouped one, which is slower on CPU and GPU alike. It is one program, compiled once for
-    equal networks, shapes and options.
+    This is one program, compiled once for equal networks, shapes and options. If it is called in a
+    function that is compiled itself, pass the task to that function as an argument: XLA stores and
+    folds test images that it finds in a closure as constants, which is slow.
 
     Args:
         keys: `[s]`, one per network.
-        network: a hashable `networks.Network` with the logits of the task's classes.
+        network: a hashable `networks.Network` with one logit per class of the task.
         images: `[k, ipc, h, w, c]`, class by class, or `[m, h, w, c]` with `labels`; normalised.
         task: from `task`, or `jaxdd.data.datasets.task`.
-        labels: `[m]`, or `[k, ipc]` if they are not 0, 1, … class by class.
-        train: `training.train`, or what stands in for it, such as those of `debiased`.
-        **protocol: its options, arrays, trees of them, or hashable; the strategy is the task's
-            unless it is among them.
+        labels: `[m]` or `[k, ipc]`. By default the images are sorted by class.
+        train: `training.train`, or a function with the same arguments, such as those of
+            `jaxdd.training.debiased`.
+        arrays: keyword arguments of `train` that are arrays or trees of arrays, such as a teacher.
+            They are traced, so other values of the same shapes do not compile again.
+        **options: keyword arguments of `train` that are numbers or other hashable values, such as
+            `epochs`. The default of `strategy` is that of the task.
 
     Returns:
         `Scores` with a leading axis `[s]`.
 
     Raises:
-        TypeError: for images that are not floating, or labels that are not integers.
-        ValueError: for keys that are not `[s]`, labels that are missing or (where they are
-            concrete) of no class, images of another shape than the task's or (where they are
-            concrete) that are not finite or not normalised, or a network of another number of
-            classes.
+        TypeError: images are not floating, labels are not integers, or an option is an array.
+        ValueError: a shape is wrong, labels are missing or no class of the task, images are not
+            finite or not normalised, or the network has another number of classes.
     """
     keys, images = _checks.keys("keys", keys), jnp.asarray(images)
     if labels is None:
         if images.ndim != 5 or len(images) != task.num_classes:
             raise ValueError(
                 f"images must be [k, ipc, h, w, c] for k = {task.num_classes} classes, or come "
-                f"with labels, found shape {images.shape}"
+                f"with labels, got shape {images.shape}"
             )
         labels = jnp.arange(len(images)).repeat(images.shape[1])
     images = images.reshape(-1, *images.shape[-3:])
     if images.shape[1:] != task.images.shape[1:]:
         raise ValueError(
-            f"images must be of the task's shape {task.images.shape[1:]}, found {images.shape[1:]}"
+            f"images must have the shape {task.images.shape[1:]} of the test images, "
+            f"got {images.shape[1:]}"
         )
-    codes: Any = np.reshape(labels, -1)  # of JAX's, too
-    images, labels = training.check_labelled(images, codes, num_classes=task.num_classes)
+    flat: Any = np.reshape(labels, -1)
+    images, labels = training.check_labelled(images, flat, num_classes=task.num_classes)
     networks.check_classes(network, images[:1], task.num_classes)
-    protocol = {"strategy": task.strategy, **protocol}
-    protocol["strategy"] = augment.as_strategy(protocol["strategy"])
-    values = {name: option for name, option in protocol.items() if _is_arrays(option)}
-    options = tuple((name, option) for name, option in protocol.items() if name not in values)
-    return _evaluated(keys, images, labels, task, values, network, train, options)
+    options["strategy"] = augment.as_strategy(options.get("strategy", task.strategy))
+    static = tuple((name, _as_static(name, option)) for name, option in options.items())
+    return _train_and_score(keys, images, labels, task, dict(arrays or {}), network, train, static)
 
 
-def _is_arrays(option):
-    leaves = jax.tree.leaves(option)
-    return bool(leaves) and all(isinstance(leaf, jax.Array) for leaf in leaves)
+def _as_static(name, option):
+    """An option as a hashable value. A NumPy scalar or array of one number becomes a number."""
+    if isinstance(option, (np.ndarray, np.generic)) and option.ndim == 0:
+        return option.item()
+    if any(isinstance(leaf, (np.ndarray, jax.Array)) for leaf in jax.tree.leaves(option)):
+        raise TypeError(
+            f"{name} must be a number or another hashable value, got {type(option).__name__}; "
+            f"pass arrays as arrays={{{name!r}: ...}}"
+        )
+    return option
 
 
+# Networks are trained one after another (`lax.map`). A vmap over parameters would turn each
+# convolution into a grouped one, which is slower on CPU and GPU.
 @functools.partial(jax.jit, static_argnames=("network", "train", "options"))
-def _evaluated(keys, images, labels, task, values, network, train, options):
-    def one(key):
-        params = train(key, network, images, labels, **dict(options), **values)
+def _train_and_score(keys, images, labels, task, arrays, network, train, options):
+    def train_one(key):
+        params = train(key, network, images, labels, **dict(options), **arrays)
         predictions = predict(network, params, task.images, mean=task.mean, std=task.std)
         return score(
             predictions,
@@ -301,21 +310,21 @@ def _evaluated(keys, images, labels, task, values, network, train, options):
             num_attributes=task.num_attributes,
         )
 
-    return jax.lax.map(one, keys)
+    return jax.lax.map(train_one, keys)
 
 
 def summary(scores: Scores) -> dict[str, dict[str, Any]]:
-    """Returns mean, standard deviation (n − 1) and number of networks of each score, and "each".
+    """Return mean, standard deviation (n − 1), number of networks and single values per score.
 
-    The deviation is that of networks trained on one set. What another distillation would have
-    given, it does not tell; `intervals.bootstrap` does, from "each" of several sets.
+    The standard deviation is over networks trained on one synthetic set. It does not include the
+    variation between sets that were distilled with different seeds.
     """
 
-    def one(values):
+    def summarise(values):
         values = np.asarray(values, float)
         std = values.std(ddof=1) if len(values) > 1 else 0.0
-        found = {"mean": float(values.mean()), "std": float(std), "n": len(values)}
-        return {**found, "each": values.tolist()}
+        statistics = {"mean": float(values.mean()), "std": float(std), "n": len(values)}
+        return {**statistics, "each": values.tolist()}
 
     names = ("accuracy", "aligned", "conflicting", "worst_group", "deo_max", "deo_mean")
-    return {name: one(getattr(scores, name)) for name in names}
+    return {name: summarise(getattr(scores, name)) for name in names}

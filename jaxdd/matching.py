@@ -1,8 +1,9 @@
-"""Distances along which a synthetic set is pulled towards the real one.
+"""Losses that compare a synthetic set with the real one.
 
-`distribution` is the loss of distribution matching with the density weights of Cui et al.;
-`GRADIENT_DISTANCES` holds the distances between the gradients that real and synthetic images cause;
-`trajectory` compares where training on synthetic images leads with where an expert went.
+* `distribution` compares class means of features: distribution matching with sample weights.
+* `cosine_rows`, `squared` and `cosine` compare two gradients of a network: gradient matching.
+  `GRADIENT_DISTANCES` lists them by name.
+* `trajectory` compares two trainings by the parameters they end at: trajectory matching.
 """
 
 from typing import Any
@@ -14,23 +15,23 @@ import jax.numpy as jnp
 def distribution(
     real: jax.Array, synthetic: jax.Array, weights: jax.Array | None = None
 ) -> jax.Array:
-    """Squared distance between weighted real and plain synthetic feature means, over all classes.
+    """Return the squared distance between weighted real and synthetic feature means.
 
-    `L = Σ_c ‖ Σ_i w_ci ψ(x_ci) / Σ_i w_ci − mean_s ψ(s_cs) ‖²`, a *sum* over the d features, as in
-    Zhao & Bilen, "Dataset Condensation with Distribution Matching" (WACV 2023), with the weighted
+    `L = Σ_c ‖ Σ_i w_ci ψ(x_ci) / Σ_i w_ci − mean_s ψ(s_cs) ‖²`, summed over classes and features
+    (Zhao & Bilen, "Dataset Condensation with Distribution Matching", WACV 2023) with the weighted
     mean of Cui et al., "Mitigating Bias in Dataset Distillation" (ICML 2024).
 
     Args:
         real: features `[k, b, d]`.
         synthetic: features `[k, ipc, d]`.
-        weights: `[k, b]` non-negative; None weighs all alike. A class whose weights are all zero
-            adds nothing.
+        weights: `[k, b]`, non-negative; uniform by default. A class whose weights are all zero
+            contributes nothing.
 
     Returns:
-        The scalar loss, float32.
+        The loss, a float32 scalar.
 
     Raises:
-        ValueError: for shapes that disagree.
+        ValueError: the shapes disagree.
 
     >>> real = jnp.array([[[0.0], [4.0]]])
     >>> float(distribution(real, jnp.array([[[1.0]]]))), float(
@@ -40,12 +41,12 @@ def distribution(
     if real.ndim != 3 or synthetic.ndim != 3 or real.shape[::2] != synthetic.shape[::2]:
         raise ValueError(
             "real [k, b, d] and synthetic [k, ipc, d] must agree in k and d, "
-            f"found {real.shape} and {synthetic.shape}"
+            f"got {real.shape} and {synthetic.shape}."
         )
     if weights is None:
         weights = jnp.ones(real.shape[:2])
     if weights.shape != real.shape[:2]:
-        raise ValueError(f"weights must be [k, b] = {real.shape[:2]}, found {weights.shape}")
+        raise ValueError(f"weights must be [k, b] = {real.shape[:2]}, got {weights.shape}.")
     total = weights.sum(1, keepdims=True)
     weights = weights / jnp.where(total > 0, total, 1)
     target = jnp.einsum("kb,kbd->kd", weights, real.astype(jnp.float32), precision="highest")
@@ -54,18 +55,15 @@ def distribution(
 
 
 def cosine_rows(real: Any, synthetic: Any) -> jax.Array:
-    """Layer-wise cosine distance between two gradients, the loss of DC and DSA.
+    """Return the layer-wise cosine distance between two gradients, the loss of DC and DSA.
 
-    `D = Σ_tensors Σ_rows (1 − ⟨g_r, g'_r⟩ / (|g_r| |g'_r| + 1e-6))`, where a row holds the weights
-    into one output unit; biases and the parameters of norms, which have one axis, contribute
-    nothing, and a row of zeros contributes 1 without a gradient that is not a number.
+    `D = Σ_tensors Σ_rows (1 − ⟨g_r, g'_r⟩ / (|g_r| |g'_r| + 1e-6))`. A row holds the weights into
+    one output unit. Biases and the parameters of normalisation layers, which have one axis,
+    contribute nothing. A row of zeros contributes 1, with gradient 0.
 
     Args:
         real: gradient of the parameters, a tree of arrays whose last axis counts outputs.
-        synthetic: likewise.
-
-    Returns:
-        The scalar distance.
+        synthetic: gradient with the same structure.
 
     Source: Zhao, Mopuri and Bilen, "Dataset Condensation with Gradient Matching" (ICLR 2021).
 
@@ -74,51 +72,50 @@ def cosine_rows(real: Any, synthetic: Any) -> jax.Array:
     >>> round(float(cosine_rows(one, other)), 5)
     1.0
     """
-
-    def rows(tensor):
-        return tensor.reshape(-1, tensor.shape[-1]).T
-
-    distances = [
-        jnp.sum(1 - _cosine(rows(one), rows(other)))
-        for one, other in zip(jax.tree.leaves(real), jax.tree.leaves(synthetic), strict=True)
-        if one.ndim > 1
-    ]
+    rows = lambda tensor: tensor.reshape(-1, tensor.shape[-1]).T
+    pairs = zip(jax.tree.leaves(real), jax.tree.leaves(synthetic), strict=True)
+    distances = [jnp.sum(1 - _cosine(rows(a), rows(b))) for a, b in pairs if a.ndim > 1]
     return jnp.asarray(sum(distances))
 
 
 def squared(real: Any, synthetic: Any) -> jax.Array:
-    """Squared distance between two gradients, `Σ (g − g')²` over all parameters, biases too."""
+    """Return the squared distance between two trees, `Σ (g − g')²` over all entries."""
     pairs = zip(jax.tree.leaves(real), jax.tree.leaves(synthetic), strict=True)
-    return jnp.asarray(sum(jnp.sum(jnp.square(one - other)) for one, other in pairs))
+    return jnp.asarray(sum(jnp.sum(jnp.square(a - b)) for a, b in pairs))
 
 
 def cosine(real: Any, synthetic: Any) -> jax.Array:
-    """One minus the cosine between two gradients as single vectors, biases too."""
-    one, other = (
-        jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
-        for tree in (real, synthetic)
-    )
-    return 1 - _cosine(one, other)
+    """Return one minus the cosine between two gradients, each flattened to a single vector."""
+    flatten = lambda tree: jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
+    return 1 - _cosine(flatten(real), flatten(synthetic))
 
 
-def trajectory(reached: Any, start: Any, target: Any) -> jax.Array:
-    """Squared distance still to go to `target`, as a share of that from `start`, over parameters.
+def trajectory(student: Any, start: Any, target: Any) -> jax.Array:
+    """Return the remaining squared distance to the target, relative to that of the start.
 
-    `‖θ_N − θ*‖² / ‖θ_0 − θ*‖²`, the loss of trajectory matching (Cazenavette et al., CVPR 2022).
+    `‖θ_N − θ*‖² / ‖θ_0 − θ*‖²` over all parameters, the loss of trajectory matching (Cazenavette
+    et al., CVPR 2022).
+
+    Args:
+        student: parameters θ_N after training on synthetic images.
+        start: parameters θ_0 that this training began with.
+        target: parameters θ* that the expert reached.
     """
-    return squared(reached, target) / squared(start, target)
+    return squared(student, target) / squared(start, target)
 
 
 GRADIENT_DISTANCES = {"cosine-rows": cosine_rows, "mse": squared, "cosine": cosine}
-"""Distances between gradients by name."""
+"""Distances between two gradients, by name."""
 
 
-def _cosine(one, other):
-    lengths = _length(one) * _length(other)
-    return jnp.sum(one * other, -1) / (lengths + 1e-6)
+def _cosine(a, b):
+    lengths = _length(a) * _length(b)
+    return jnp.sum(a * b, -1) / (lengths + 1e-6)
 
 
 def _length(vectors):
-    """Euclidean norm along the last axis, with gradient 0 where `jnp.linalg.norm` has none."""
+    """Return the norm along the last axis; its gradient at zero is 0 instead of nan."""
+    # The inner `where` keeps the square root away from 0. Masking its result alone would not do:
+    # the chain rule still multiplies the masked 0 by the infinite slope of the root, which is nan.
     square = jnp.sum(jnp.square(vectors), -1)
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)

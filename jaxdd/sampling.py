@@ -217,6 +217,12 @@ def with_replacement(key: jax.Array, pool: Pool, size: int) -> jax.Array:
     return pool.order[low]
 
 
+def flatten(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return images `[k, b, h, w, c]` as `[k · b, h, w, c]`, and their classes `[k · b]`."""
+    k, b = images.shape[:2]
+    return images.reshape(k * b, *images.shape[2:]), jnp.arange(k).repeat(b)
+
+
 def take(pool: Pool, indices: jax.Array) -> jax.Array:
     """Returns the normalised images at `indices` of any shape, `[*indices.shape, h, w, c]`."""
     return normalise(pool.images[indices], pool.mean, pool.std)

@@ -63,7 +63,8 @@ LONGEST = (
     *(
         "cli",
         "pipeline",
-        "distill",
+        "distribution",
+        "gradient",
         "processes",
         "parallel",
         "weights",

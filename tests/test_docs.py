@@ -1,4 +1,4 @@
-"""The README and the pages of docs: short, held to the results, without a broken link."""
+"""The README and the documentation pages agree with the code and with the results."""
 
 import dataclasses
 import pathlib
@@ -33,12 +33,12 @@ def without_code(text):
 # --- the README --------------------------------------------------------------------------------
 
 
-def test_the_readme_can_be_read_in_five_minutes():
+def test_readme_is_short():
     lines = [line for line in without_code(README).splitlines() if not line.startswith("|")]
     assert 0 < len(" ".join(lines).split()) <= 720
 
 
-def test_the_first_commands_show_and_test():
+def test_readme_begins_with_demo_and_test_commands():
     blocks = re.findall(r"^```\w*\n(.*?)^```", README, re.M | re.S)
     commands = [block.strip() for block in blocks if block.startswith("pip install")]
     assert commands[:2] == [
@@ -47,25 +47,25 @@ def test_the_first_commands_show_and_test():
     ]
 
 
-def test_a_picture_a_command_and_python_come_first():
+def test_readme_shows_picture_command_and_python_first():
     head = README[: README.index("\n## ")]
     assert "](experiments/results/demo.png)" in head and "jaxdd demo" in head and ">>> " in head
 
 
-def test_from_data_to_scores_in_few_lines():
+def test_readme_example_is_short():
     code = re.search(r"^>>> data = .*?^>>> scores = .*?$", README, re.M | re.S)[0]
     assert len(code.splitlines()) <= 13
 
 
-def test_the_table_of_the_readme_is_generated():
+def test_readme_table_is_generated():
     tables = re.findall(r"(?:^\|.*\n)+", README, re.M)
     shown = [block for block in tables if "±" in block or "](experiments/results/" in block]
     assert shown == ["\n".join(claims.lines()) + "\n"]
 
 
 @pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: claim.said)
-def test_a_command_makes_what_its_results_are_of(claim, monkeypatch):
-    """What the command would do is the configuration of both rows, and it makes both."""
+def test_commands_of_the_readme_match_the_results(claim, monkeypatch):
+    """Each command has the configuration of the results and makes both rows."""
     loaded, compared = [], []
 
     def load(dataset, chosen, data_dir):
@@ -91,12 +91,12 @@ def test_a_command_makes_what_its_results_are_of(claim, monkeypatch):
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_links_lead_to_files_and_headings(path):
+def test_links_resolve(path):
     for target, anchor in LINK.findall(without_code(read(path))):
-        found = (ROOT / path).parent / target if target else ROOT / path
-        assert found.exists(), target
+        file = (ROOT / path).parent / target if target else ROOT / path
+        assert file.exists(), target
         if anchor:
-            headings = re.findall(r"^#+ (.+)$", found.read_text(encoding="utf-8"), re.M)
+            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.M)
             assert anchor in {overview.anchor(heading) for heading in headings}, (target, anchor)
 
 
@@ -129,13 +129,13 @@ def test_contributing_names_every_package():
     assert {name for name in packages if f"`{name}/`" not in read("docs/contributing.md")} == set()
 
 
-def test_the_reference_has_every_module():
+def test_reference_lists_every_package_and_top_level_module():
+    """Pages show the modules of a package without listing them (`show_submodules`)."""
     pages = "".join(path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md"))
-    shown = re.findall(r"^::: (\S+)$", pages, re.M)
-    paths = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "jaxdd").rglob("*.py")]
-    modules = {".".join(path.parts) for path in paths if path.name[0] != "_"}
-    packages = {".".join(path.parent.parts) for path in paths if path.name == "__init__"}
-    assert modules - set(shown) == set() and set(shown) - modules - packages == set()
+    paths = [*(ROOT / "jaxdd").glob("*.py"), *(ROOT / "jaxdd").glob("*/__init__.py")]
+    names = {path.parent.name if path.name == "__init__.py" else path.stem for path in paths}
+    public = {f"jaxdd.{name}" for name in names if name[0] != "_"} - {"jaxdd.jaxdd"}
+    assert set(re.findall(r"^::: (\S+)$", pages, re.M)) == public
 
 
 def test_every_page_is_in_the_navigation():

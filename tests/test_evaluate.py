@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdd import augment, evaluate, networks
+from jaxdd import augment, evaluate, networks, training
 
 KEY = jax.random.key(0)
 NETWORK = networks.ConvNet(num_classes=2, width=4, depth=1)
@@ -61,7 +61,7 @@ def test_without_attributes_only_accuracy_is_known():
     assert all(jnp.isnan(value) for value in scores[1:6])
 
 
-def test_a_network_learns_the_stripes_and_the_random_labels_it_is_given():
+def test_a_network_learns_the_labels_it_is_trained_on():
     images, labels = stripes(16)
     test_images, test_labels = stripes(40, seed=1)
     task = evaluate.task(test_images, test_labels, num_classes=2, strategy=(), **STATISTICS)
@@ -77,7 +77,7 @@ def test_a_network_learns_the_stripes_and_the_random_labels_it_is_given():
     assert scores(keys, labels).groups.shape == (2, 2, 0)
 
 
-def test_seeds_are_those_of_single_runs():
+def test_several_keys_score_as_single_keys_do():
     images, labels = stripes(8)
     task = evaluate.task(
         images, labels, labels, [0, 1], num_classes=2, num_attributes=2, **STATISTICS
@@ -111,15 +111,15 @@ def test_prediction_does_not_depend_on_its_batch():
     np.testing.assert_array_equal(predict(batch_size=11), predict(batch_size=4))
 
 
-def test_classes_in_turn_need_no_labels_and_the_strategy_is_that_of_the_task():
-    """`[k, ipc, …]` is `[k · ipc, …]` with labels 0, 0, 0, 1, 1, 1, whatever these are called."""
+def test_train_receives_sorted_labels_and_the_strategy_of_the_task():
+    """`[k, ipc, …]` is `[k · ipc, …]` with labels 0, 0, 0, 1, 1, 1."""
     images, labels = stripes(6)
     task = evaluate.task(images, labels, num_classes=2, strategy=("crop",), **STATISTICS)
     by_class = jnp.asarray(images[np.argsort(labels, kind="stable")] / 255.0).reshape(2, 3, 8, 8, 1)
-    given = []
+    calls = []
 
-    def train(key, network, images, labels, **protocol):
-        jax.debug.callback(lambda *sent: given.append((*sent, protocol)), images, labels)
+    def train(key, network, images, labels, **options):
+        jax.debug.callback(lambda *values: calls.append((*values, options)), images, labels)
         return network.init(key, images[:1])
 
     score = functools.partial(evaluate.evaluate, KEY[None], NETWORK, train=train)
@@ -127,15 +127,13 @@ def test_classes_in_turn_need_no_labels_and_the_strategy_is_that_of_the_task():
     score(by_class, task, labels=jnp.array([[0, 0, 0], [1, 1, 1]]), strategy=["flip"], epochs=3)
     jax.effects_barrier()
     flat = np.asarray(by_class).reshape(6, 8, 8, 1)
-    for found, protocol in zip(
-        given, ({"strategy": ("crop",)}, {"strategy": ("flip",), "epochs": 3}), strict=True
-    ):
-        np.testing.assert_array_equal(found[0], flat)
-        assert (found[1].tolist(), found[2]) == ([0, 0, 0, 1, 1, 1], protocol)
+    expected = {"strategy": ("crop",)}, {"strategy": ("flip",), "epochs": 3}
+    for (images, labels, options), expected_options in zip(calls, expected, strict=True):
+        np.testing.assert_array_equal(images, flat)
+        assert labels.tolist() == [0, 0, 0, 1, 1, 1] and options == expected_options
 
 
-def test_equal_options_and_new_values_are_one_program():
-    """A learning rate that is an array is a value; a number is part of the program."""
+def test_arrays_are_traced_and_options_are_static():
     images, labels = stripes(6)
     task = evaluate.task(images, labels, num_classes=2, strategy=(), **STATISTICS)
     programs = []
@@ -144,14 +142,32 @@ def test_equal_options_and_new_values_are_one_program():
         programs.append(epochs)
         return jax.tree.map(lambda x: learning_rate * x, network.init(key, images[:1]))
 
-    for rate, epochs in ((0.1, 1), (0.2, 1), (0.1, 2), (0.2, 2)):
+    for rate, epochs in ((0.1, 1), (0.2, 1), (0.1, 2), (0.2, np.int64(2)), (0.1, np.array(2))):
         network = networks.ConvNet(2, width=4, depth=1)
-        options = dict(learning_rate=jnp.float32(rate), epochs=epochs, train=train, labels=labels)
+        options = dict(train=train, labels=labels, epochs=epochs, arrays={"learning_rate": rate})
         evaluate.evaluate(KEY[None], network, images / 255.0, task, **options)
     assert programs == [1, 2]
 
 
-def test_a_set_or_network_of_other_classes_is_refused():
+@pytest.mark.parametrize("option", [jnp.float32(0.1), np.zeros(3), {"params": jnp.zeros(2)}])
+def test_arrays_must_not_be_options(option):
+    task = evaluate.task(FLAT.astype(np.uint8), LABELS, num_classes=2, **STATISTICS)
+    with pytest.raises(TypeError, match="arrays={'teacher'"):
+        evaluate.evaluate(KEY[None], NETWORK, FLAT, task, labels=LABELS, teacher=option)
+
+
+def test_test_images_are_arguments_of_the_program():
+    """As constants, XLA would fold them at compile time."""
+    images = np.random.default_rng(0).integers(0, 256, (700, 8, 8, 1)).astype(np.uint8)
+    task = evaluate.task(images, np.arange(700) % 2, num_classes=2, **STATISTICS)
+    arguments = KEY[None], FLAT, LABELS, task, {}
+    program = evaluate._train_and_score.lower(
+        *arguments, NETWORK, training.train, (("epochs", 1), ("strategy", ()))
+    )
+    assert len(program.as_text()) < 200_000 and "tensor<700x8x8x1xui8>" in program.as_text()
+
+
+def test_a_set_or_network_with_other_classes_is_rejected():
     images, labels = stripes(6)
     task = evaluate.task(images, labels, num_classes=2, **STATISTICS)
     with pytest.raises(ValueError, match=r"k = 2 classes, or come with labels.*\(6, 8, 8, 1\)"):
@@ -169,20 +185,20 @@ ATTRIBUTES = dict(attributes=LABELS, aligned=[0, 1], num_attributes=2)
 @pytest.mark.parametrize(
     "change, error, message",
     [
-        (dict(predictions=LABELS[:, None]), ValueError, r"predictions .* \(6,\), found \(6, 1\)"),
-        (dict(predictions=LABELS[:1]), ValueError, r"predictions .* \(6,\), found \(1,\)"),
-        (dict(predictions=LABELS / 1), TypeError, "predictions must be integers, found float64"),
-        (dict(labels=LABELS + 9), ValueError, r"labels must lie in 0\.\.1, found 9\.\.10"),
-        (dict(labels=LABELS - 1), ValueError, r"labels must lie in 0\.\.1, found -1\.\.0"),
-        (dict(labels=LABELS[:0]), ValueError, "number of labels must be at least 1, found 0"),
-        (dict(num_attributes=1), ValueError, r"attributes must lie in 0\.\.0, found 0\.\.1"),
-        (dict(attributes=LABELS[:, None]), ValueError, r"attributes .* found \(6, 1\)"),
-        (dict(attributes=LABELS - 1), ValueError, r"attributes must lie in .* found -1\.\.0"),
-        (dict(aligned=[0]), ValueError, r"aligned must have the shape \(2,\), found \(1,\)"),
-        (dict(num_attributes=0), ValueError, "attributes must be at least 1, found 0"),
+        (dict(predictions=LABELS[:, None]), ValueError, r"predictions.*\(6, 1\)"),
+        (dict(predictions=LABELS[:1]), ValueError, r"predictions.*\(1,\)"),
+        (dict(predictions=LABELS / 1), TypeError, "predictions.*float64"),
+        (dict(labels=LABELS + 9), ValueError, r"labels.*9\.\.10"),
+        (dict(labels=LABELS - 1), ValueError, r"labels.*-1\.\.0"),
+        (dict(labels=LABELS[:0]), ValueError, "labels.*0"),
+        (dict(num_attributes=1), ValueError, r"attributes.*0\.\.1"),
+        (dict(attributes=LABELS[:, None]), ValueError, r"attributes.*\(6, 1\)"),
+        (dict(attributes=LABELS - 1), ValueError, r"attributes.*-1\.\.0"),
+        (dict(aligned=[0]), ValueError, r"aligned.*\(1,\)"),
+        (dict(num_attributes=0), ValueError, "attributes.*0"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(change, error, message):
+def test_score_checks_its_arguments(change, error, message):
     sound = dict(predictions=LABELS, labels=LABELS, num_classes=2, **ATTRIBUTES)
     with pytest.raises(error, match=message):
         evaluate.score(**(sound | change))
@@ -191,15 +207,15 @@ def test_what_cannot_be_scored_is_refused(change, error, message):
 @pytest.mark.parametrize(
     "images, change, error, message",
     [
-        (FLAT + 255, {}, ValueError, r"images must .* lie in \[0, 1\] .* found 255.0\.\.255.0"),
-        (FLAT.astype(int), {}, TypeError, "images must be uint8 or floating, found int"),
-        (FLAT[0], {}, ValueError, r"\[n, h, w, c\] with n ≥ 1, found \(8, 8, 1\)"),
-        (FLAT, dict(mean=np.full(3, 0.5), std=np.full(3, 0.5)), ValueError, "the 1 channels"),
-        (FLAT, dict(mean=np.array([127.0])), ValueError, r"mean must be .* scale \[0, 1\]"),
-        (FLAT, dict(batch_size=0), ValueError, "batch_size must be at least 1, found 0"),
+        (FLAT + 255, {}, ValueError, r"images.*255.0\.\.255.0"),
+        (FLAT.astype(int), {}, TypeError, "images.*int"),
+        (FLAT[0], {}, ValueError, r"\(8, 8, 1\)"),
+        (FLAT, dict(mean=np.full(3, 0.5), std=np.full(3, 0.5)), ValueError, r"\(3,\)"),
+        (FLAT, dict(mean=np.array([127.0])), ValueError, "mean.*127"),
+        (FLAT, dict(batch_size=0), ValueError, "batch_size.*0"),
     ],
 )
-def test_what_cannot_be_predicted_is_refused(images, change, error, message):
+def test_predict_checks_its_arguments(images, change, error, message):
     with pytest.raises(error, match=message):
         evaluate.predict(NETWORK, {}, images, **(STATISTICS | change))
 
@@ -207,19 +223,19 @@ def test_what_cannot_be_predicted_is_refused(images, change, error, message):
 @pytest.mark.parametrize(
     "change, error, message",
     [
-        (dict(keys=KEY), ValueError, r"keys must be \[s\] .* found shape \(\)"),
-        (dict(keys=jax.random.PRNGKey(0)), ValueError, r"keys must be \[s\] .* found shape \(2,\)"),
-        (dict(labels=LABELS + 9), ValueError, r"labels must lie in 0\.\.1, found 9\.\.10"),
-        (dict(labels=LABELS / 1), TypeError, "labels must be integers"),
+        (dict(keys=KEY), ValueError, r"keys.*\(\)"),
+        (dict(keys=jax.random.PRNGKey(0)), ValueError, r"keys.*\(2,\)"),
+        (dict(labels=LABELS + 9), ValueError, r"labels.*9\.\.10"),
+        (dict(labels=LABELS / 1), TypeError, "labels.*float64"),
         (dict(labels=LABELS[:3]), ValueError, r"got \(6, 8, 8, 1\) and \(3,\)"),
-        (dict(images=FLAT * np.nan), ValueError, "images must be finite"),
-        (dict(images=FLAT + 200), ValueError, "must be normalised, .* whole numbers 200.0"),
-        (dict(images=FLAT.astype(np.uint8)), TypeError, "must be floating, .* found uint8"),
-        (dict(images=FLAT.repeat(3, 3)), ValueError, r"shape \(8, 8, 1\), found \(8, 8, 3\)"),
-        (dict(strategy="flip"), TypeError, "sequence of names, found the string 'flip'"),
+        (dict(images=FLAT * np.nan), ValueError, "images.*nan"),
+        (dict(images=FLAT + 200), ValueError, "200.0"),
+        (dict(images=FLAT.astype(np.uint8)), TypeError, "uint8"),
+        (dict(images=FLAT.repeat(3, 3)), ValueError, r"got \(8, 8, 3\)"),
+        (dict(strategy="flip"), TypeError, "'flip'"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused(change, error, message):
+def test_evaluate_checks_its_arguments(change, error, message):
     task = evaluate.task(FLAT.astype(np.uint8), LABELS, num_classes=2, **STATISTICS)
     sound = dict(keys=KEY[None], network=NETWORK, images=FLAT, task=task, labels=LABELS)
     with pytest.raises(error, match=message):
@@ -228,20 +244,18 @@ def test_what_cannot_be_evaluated_is_refused(change, error, message):
 
 def test_a_summary_is_mean_deviation_and_number():
     scores = evaluate.Scores(*(jnp.array([0.1, 0.2, 0.6]) for _ in evaluate.Scores._fields))
-    found = evaluate.summary(scores)["accuracy"]
-    each = found.pop("each")
-    assert found == {"mean": pytest.approx(0.3), "std": pytest.approx(0.07**0.5), "n": 3}
-    assert each == np.asarray(scores.accuracy).tolist()
-    one = evaluate.summary(jax.tree.map(lambda each: each[:1], scores))
-    alone = {"mean": pytest.approx(0.1), "std": 0.0, "n": 1, "each": [pytest.approx(0.1)]}
-    assert one["conflicting"] == alone
+    accuracy = evaluate.summary(scores)["accuracy"]
+    assert accuracy.pop("each") == np.asarray(scores.accuracy).tolist()
+    assert accuracy == {"mean": pytest.approx(0.3), "std": pytest.approx(0.07**0.5), "n": 3}
+    single = evaluate.summary(jax.tree.map(lambda values: values[:1], scores))["conflicting"]
+    assert single == {"mean": pytest.approx(0.1), "std": 0.0, "n": 1, "each": [pytest.approx(0.1)]}
 
 
 TEST_IMAGES, TEST_LABELS = np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 1, 1, 0])
 TASK_OPTIONS = dict(num_classes=2, num_attributes=3, mean=(0.5,), std=(0.25,))
 
 
-def test_a_task_is_a_tree_of_arrays_whose_sizes_are_static():
+def test_a_task_is_a_pytree_with_static_sizes():
     task = evaluate.task(
         TEST_IMAGES, TEST_LABELS, [2, 0, 1, 1], [2, 0], strategy=["crop"], **TASK_OPTIONS
     )
@@ -253,14 +267,14 @@ def test_a_task_is_a_tree_of_arrays_whose_sizes_are_static():
         return task
 
     for _ in range(2):
-        found = same(task)
+        copy = same(task)
     assert traces == [(2, 3, ("crop",))]
     for field in ("images", "labels", "attributes", "aligned", "mean", "std"):
-        np.testing.assert_array_equal(getattr(found, field), getattr(task, field))
-    assert found.labels.dtype == np.int32 and found.images.dtype == np.uint8
+        np.testing.assert_array_equal(getattr(copy, field), getattr(task, field))
+    assert copy.labels.dtype == np.int32 and copy.images.dtype == np.uint8
 
 
-def test_what_is_not_known_is_none():
+def test_unknown_attributes_are_none():
     task = evaluate.task(TEST_IMAGES, TEST_LABELS, num_classes=2, mean=(0.5,), std=(0.25,))
     assert task.attributes is None and task.aligned is None and task.num_attributes == 0
     assert task.strategy == augment.OPERATIONS
@@ -270,29 +284,21 @@ def test_what_is_not_known_is_none():
 @pytest.mark.parametrize(
     "change, error, message",
     [
-        (
-            dict(images=TEST_IMAGES / 255),
-            TypeError,
-            "test images must be uint8, 0..255, found float",
-        ),
-        (dict(images=TEST_IMAGES[0]), ValueError, r"\[n, h, w, c\] with n ≥ 1, found \(2, 2, 1\)"),
-        (dict(images=TEST_IMAGES[:0]), ValueError, r"n ≥ 1, found \(0, 2, 2, 1\)"),
-        (dict(mean=(0.5, 0.5)), ValueError, "one entry for each of the 1 channels"),
-        (dict(std=(0.0,)), ValueError, "std must be positive"),
-        (
-            dict(labels=TEST_LABELS[:3]),
-            ValueError,
-            r"labels must have the shape \(4,\), found \(3,\)",
-        ),
-        (dict(labels=TEST_LABELS * 1.0), TypeError, "test labels must be integers, found float64"),
-        (dict(labels=TEST_LABELS + 1), ValueError, r"test labels must lie in 0\.\.1, found 1\.\.2"),
-        (dict(attributes=TEST_LABELS - 1), ValueError, r"attributes must lie in 0\.\.2, found -1"),
-        (dict(labels=TEST_LABELS[:, None]), ValueError, r"labels must have .* found \(4, 1\)"),
-        (dict(mean=(127.0,)), ValueError, r"mean must be that of pixels on the scale \[0, 1\]"),
-        (dict(attributes=TEST_LABELS, num_attributes=0), ValueError, "num_attributes .* found 0"),
-        (dict(strategy="flip"), TypeError, "sequence of names, found the string 'flip'"),
-        (dict(aligned=[0, 3]), ValueError, r"aligned must lie in 0\.\.2, found 0\.\.3"),
-        (dict(aligned=[0, 1, 2]), ValueError, r"aligned must have the shape \(2,\), found \(3,\)"),
+        (dict(images=TEST_IMAGES / 255), TypeError, "float"),
+        (dict(images=TEST_IMAGES[0]), ValueError, r"\(2, 2, 1\)"),
+        (dict(images=TEST_IMAGES[:0]), ValueError, r"\(0, 2, 2, 1\)"),
+        (dict(mean=(0.5, 0.5)), ValueError, r"\(2,\)"),
+        (dict(std=(0.0,)), ValueError, "std.*0"),
+        (dict(labels=TEST_LABELS[:3]), ValueError, r"labels.*\(3,\)"),
+        (dict(labels=TEST_LABELS * 1.0), TypeError, "test labels.*float64"),
+        (dict(labels=TEST_LABELS + 1), ValueError, r"test labels.*1\.\.2"),
+        (dict(attributes=TEST_LABELS - 1), ValueError, r"attributes.*-1"),
+        (dict(labels=TEST_LABELS[:, None]), ValueError, r"labels.*\(4, 1\)"),
+        (dict(mean=(127.0,)), ValueError, "mean.*127"),
+        (dict(attributes=TEST_LABELS, num_attributes=0), ValueError, "num_attributes.*0"),
+        (dict(strategy="flip"), TypeError, "'flip'"),
+        (dict(aligned=[0, 3]), ValueError, r"aligned.*0\.\.3"),
+        (dict(aligned=[0, 1, 2]), ValueError, r"aligned.*\(3,\)"),
     ],
 )
 def test_task_checks_its_arguments(change, error, message):

@@ -1,3 +1,5 @@
+"""Losses against the reference implementation, float64 and values by hand."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,9 +39,9 @@ def reference(vectors):
     return network, {"params": jax.tree.map(jnp.asarray, params)}
 
 
-def assert_close(found, expected):
+def assert_close(actual, expected):
     """To 1e-4 of the largest expected value, which is what float32 allows."""
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 def test_the_forward_pass_is_the_reference(reference, vectors):
@@ -89,8 +91,8 @@ def test_constant_weights_are_no_weights():
 def test_order_of_samples_and_classes_does_not_matter():
     expected = float(matching.distribution(REAL, SYNTHETIC, WEIGHTS))
     order = jnp.array([3, 1, 5, 0, 2, 4])
-    found = matching.distribution(REAL[::-1, order], SYNTHETIC[::-1], WEIGHTS[::-1, order])
-    assert found == pytest.approx(expected, rel=1e-5)
+    permuted = matching.distribution(REAL[::-1, order], SYNTHETIC[::-1], WEIGHTS[::-1, order])
+    assert permuted == pytest.approx(expected, rel=1e-5)
 
 
 def test_samples_without_weight_do_not_count():
@@ -104,8 +106,8 @@ def test_a_class_without_weight_adds_nothing():
     weights = WEIGHTS.at[1].set(0)
     rest = jnp.array([0, 2])
     expected = float(matching.distribution(REAL[rest], SYNTHETIC[rest], WEIGHTS[rest]))
-    slope = jax.jit(jax.value_and_grad(matching.distribution, argnums=1))
-    loss, gradient = slope(REAL, SYNTHETIC, weights)
+    value_and_grad = jax.jit(jax.value_and_grad(matching.distribution, argnums=1))
+    loss, gradient = value_and_grad(REAL, SYNTHETIC, weights)
     assert loss == pytest.approx(float(expected), rel=1e-6)
     assert not gradient[1].any() and jnp.isfinite(gradient).all()
 
@@ -119,9 +121,9 @@ def test_gradients_in_all_arguments():
 def test_transforms_agree_with_the_plain_call(transform):
     arguments = (REAL, SYNTHETIC, WEIGHTS)
     batched = transform is not jax.jit
-    given = [x[None] for x in arguments] if batched else arguments
+    inputs = [x[None] for x in arguments] if batched else arguments
     expected = float(matching.distribution(*arguments))
-    assert transform(matching.distribution)(*given) == pytest.approx(float(expected), rel=1e-6)
+    assert transform(matching.distribution)(*inputs) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_bfloat16_features_are_summed_in_float32():
@@ -131,16 +133,16 @@ def test_bfloat16_features_are_summed_in_float32():
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    "arguments, value",
     [
-        ((REAL[0], SYNTHETIC), r"agree in k and d, found \(6, 5\) and \(3, 2, 5\)"),
-        ((REAL, SYNTHETIC[:2]), r"found \(3, 6, 5\) and \(2, 2, 5\)"),
-        ((REAL, SYNTHETIC[..., :4]), r"found \(3, 6, 5\) and \(3, 2, 4\)"),
-        ((REAL, SYNTHETIC, WEIGHTS[:, :5]), r"weights must be \[k, b\] = \(3, 6\), found \(3, 5\)"),
+        ((REAL[0], SYNTHETIC), r"got \(6, 5\) and \(3, 2, 5\)"),
+        ((REAL, SYNTHETIC[:2]), r"got \(3, 6, 5\) and \(2, 2, 5\)"),
+        ((REAL, SYNTHETIC[..., :4]), r"got \(3, 6, 5\) and \(3, 2, 4\)"),
+        ((REAL, SYNTHETIC, WEIGHTS[:, :5]), r"\(3, 6\), got \(3, 5\)"),
     ],
 )
-def test_bad_input(arguments, message):
-    with pytest.raises(ValueError, match=message):
+def test_shapes_that_disagree_raise(arguments, value):
+    with pytest.raises(ValueError, match=value):
         matching.distribution(*arguments)
 
 
@@ -156,11 +158,11 @@ def tree(seed):
     }
     leaves, structure = jax.tree.flatten(shapes, is_leaf=lambda x: isinstance(x, tuple))
     keys = jax.random.split(jax.random.key(seed), len(leaves))
-    made = [jax.random.normal(k, shape) for k, shape in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, made)
+    arrays = [jax.random.normal(k, shape) for k, shape in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, arrays)
 
 
-def written_out(name, one, other):
+def in_float64(name, one, other):
     """The three distances in float64, row by row."""
     leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(one)]
     others = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(other)]
@@ -168,7 +170,7 @@ def written_out(name, one, other):
     if name == "mse":
         return sum(((a - b) ** 2).sum() for a, b in zip(leaves, others, strict=True))
     if name == "cosine":
-        a, b = (np.concatenate([leaf.ravel() for leaf in each]) for each in (leaves, others))
+        a, b = (np.concatenate([leaf.ravel() for leaf in side]) for side in (leaves, others))
         return 1 - a @ b / (length(a) * length(b) + 1e-6)
     total = 0.0
     for a, b in zip(leaves, others, strict=True):
@@ -180,18 +182,18 @@ def written_out(name, one, other):
 
 @pytest.mark.parametrize("name", matching.GRADIENT_DISTANCES)
 def test_gradient_distances_in_float64_numpy(name):
-    found = matching.GRADIENT_DISTANCES[name](tree(0), tree(1))
-    assert found == pytest.approx(written_out(name, tree(0), tree(1)), rel=1e-5)
+    distance = matching.GRADIENT_DISTANCES[name](tree(0), tree(1))
+    assert distance == pytest.approx(in_float64(name, tree(0), tree(1)), rel=1e-5)
     assert matching.GRADIENT_DISTANCES[name](tree(0), tree(0)) == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", matching.GRADIENT_DISTANCES)
-def test_zero_gradients_give_finite_slopes(name):
-    """Nine rows of zeros are nine times 1; the slope towards them is zero, not nan."""
+def test_the_gradient_at_zero_is_finite(name):
+    """Nine rows of zeros are nine times 1; the gradient at them is 0 instead of nan."""
     zero = jax.tree.map(jnp.zeros_like, tree(0))
-    slopes = jax.jit(jax.value_and_grad(matching.GRADIENT_DISTANCES[name], 1))
+    value_and_grad = jax.jit(jax.value_and_grad(matching.GRADIENT_DISTANCES[name], 1))
     for one, other in ((tree(0), zero), (zero, tree(0)), (zero, zero)):
-        value, slope = slopes(one, other)
+        value, slope = value_and_grad(one, other)
         assert jnp.isfinite(value) and all(jnp.isfinite(x).all() for x in jax.tree.leaves(slope))
     assert matching.cosine_rows(tree(0), zero) == 9 and matching.cosine(tree(0), zero) == 1
 
@@ -219,16 +221,16 @@ def test_gradient_matching_is_the_reference(name, kind, reference, vectors):
         )
         return jax.grad(loss)(params)
 
-    def one(label, real, images):
+    def distance(label, real, images):
         return matching.GRADIENT_DISTANCES[name](gradient(real, label), gradient(images, label))
 
-    slopes = jax.jit(jax.vmap(jax.value_and_grad(one, 2)))
-    values, found = slopes(jnp.arange(3), real, synthetic)
+    value_and_grad = jax.jit(jax.vmap(jax.value_and_grad(distance, 2)))
+    values, gradients = value_and_grad(jnp.arange(3), real, synthetic)
     assert_close(values.sum(), vectors[f"gm_{kind}_loss"])
-    assert_close(found, np.moveaxis(vectors[f"gm_{kind}_grad"], -3, -1))
+    assert_close(gradients, np.moveaxis(vectors[f"gm_{kind}_grad"], -3, -1))
 
 
-def test_the_way_left_by_hand():
+def test_the_remaining_distance_by_hand():
     """From (0, 0) to (3, 4), squared distance 25; from (3, 0) it is 16."""
     tree = lambda x, y: {"a": jnp.array([x]), "b": jnp.array([[y]])}
     assert matching.trajectory(tree(3.0, 0.0), tree(0.0, 0.0), tree(3.0, 4.0)) == pytest.approx(

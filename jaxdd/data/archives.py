@@ -1,7 +1,7 @@
-"""Disk: original files of data sets that come as archives, found and verified.
+"""Read the original files of data sets that come as archives.
 
-No archive is read whose checksum is not the official one. Downloads go through pooch, which puts
-a file into the cache only once its checksum is right.
+No file is read whose checksum is not the official one. Downloads go through pooch, which puts a
+file into the cache only if its checksum is right.
 """
 
 import functools
@@ -19,14 +19,14 @@ import numpy as np
 from jaxdd.data import files
 
 TIMEOUT = 3, 30
-"""Seconds that a server may take to accept a connection, and to send anything at all."""
+"""Seconds to wait for a server to accept a connection, and for data to arrive."""
 
-TRAIN = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
-TEST = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
+_TRAIN = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
+_TEST = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
 
 
 class Archive(NamedTuple):
-    """Where the files of a data set come from: address, and md5 checksum by file name."""
+    """Address of the original files of a data set, and the md5 checksum of each by file name."""
 
     url: str
     md5: dict[str, str]
@@ -36,19 +36,19 @@ ARCHIVES = {
     "mnist": Archive(
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
         {
-            TRAIN[0]: "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            TRAIN[1]: "d53e105ee54ea40749a09fcbcd1e9432",
-            TEST[0]: "9fb629c4189551a2d022fa330f9573f3",
-            TEST[1]: "ec29112dd5afa0611ce80d1b7f02629c",
+            _TRAIN[0]: "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            _TRAIN[1]: "d53e105ee54ea40749a09fcbcd1e9432",
+            _TEST[0]: "9fb629c4189551a2d022fa330f9573f3",
+            _TEST[1]: "ec29112dd5afa0611ce80d1b7f02629c",
         },
     ),
     "fashion_mnist": Archive(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         {
-            TRAIN[0]: "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            TRAIN[1]: "25c81989df183df01b3e8a0aad5dffbe",
-            TEST[0]: "bef4ecab320f06d8554ea6380940ec79",
-            TEST[1]: "bb300cfdad3c16e7a12a480ee83cd310",
+            _TRAIN[0]: "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            _TRAIN[1]: "25c81989df183df01b3e8a0aad5dffbe",
+            _TEST[0]: "bef4ecab320f06d8554ea6380940ec79",
+            _TEST[1]: "bb300cfdad3c16e7a12a480ee83cd310",
         },
     ),
     "cifar10": Archive(
@@ -58,10 +58,10 @@ ARCHIVES = {
     "kmnist": Archive(
         "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
         {
-            TRAIN[0]: "bdb82020997e1d708af4cf47b453dcf7",
-            TRAIN[1]: "e144d726b3acfaa3e44228e80efcd344",
-            TEST[0]: "5c965bf0a639b31b8f53240b1b52f4d7",
-            TEST[1]: "7320c461ea6c1c855c0b718fb2a4b134",
+            _TRAIN[0]: "bdb82020997e1d708af4cf47b453dcf7",
+            _TRAIN[1]: "e144d726b3acfaa3e44228e80efcd344",
+            _TEST[0]: "5c965bf0a639b31b8f53240b1b52f4d7",
+            _TEST[1]: "7320c461ea6c1c855c0b718fb2a4b134",
         },
     ),
     "svhn": Archive(
@@ -93,7 +93,7 @@ UNPACKED = {
         "stl10_binary/test_y.bin": "36f9794fa4beb8a2c72628de14fa638e",
     },
 }
-"""What is read of archives, and the md5 checksum of each file where somebody unpacked them."""
+"""Files that are read from archives, with their md5 checksums in case they were unpacked."""
 
 _CIFAR10_FOLDER = "cifar-10-batches-bin"
 _CIFAR10_PYTHON = "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
@@ -101,258 +101,234 @@ _CIFAR10_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 _CIFAR10_BYTES = 10_000 * 3_073
 
 
-def find(name: str, data_dir: str | os.PathLike | None = None) -> dict[str, pathlib.Path]:
-    """Finds the files of an archive, or downloads what is missing into `files.CACHE`.
+def read(
+    name: str, data_dir: str | os.PathLike | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Read an image set, after downloading what is missing into `files.CACHE`.
+
+    CIFAR-10 may be the official binary folder, or the binary or Python archive; CIFAR-100 and
+    STL-10 the binary archive or the folder that it unpacks to. The files of the binary folder of
+    CIFAR-10 have no official checksums, so only their size and the range of labels are checked.
 
     Args:
-        name: of the archive.
-        data_dir: folder that holds the files, or a folder with the archive's name that does.
+        name: one of `ARCHIVES`.
+        data_dir: folder that holds the original files, directly or in a sub-folder called `name`.
 
     Returns:
-        The path of each file, by its name; not yet verified unless downloaded.
+        Images and labels (from 0), both uint8, of the training and of the test set. Images are
+        [n, h, w] if they are grey and [n, h, w, 3] in colour.
 
     Raises:
         FileNotFoundError: files are missing, and their server cannot be reached within `TIMEOUT`.
-        ValueError: a download that is not the original file.
+        ValueError: a file that is not the original one.
         OSError: a download that failed.
     """
-    files, folders = ARCHIVES[name].md5, _folders(name, data_dir)
-    found = {
-        file: path
-        for folder in reversed(folders)  # the first one has the last word
-        for file in files
-        if (path := folder / file).is_file()
-    }
-    missing = [file for file in files if file not in found]
-    return found | _download(name, missing, folders) if missing else found
+    return _READERS.get(name, functools.partial(_read_idx, name))(data_dir)
 
 
-def read(name: str, path: pathlib.Path) -> np.ndarray:
-    """Returns the uint8 array in an idx-ubyte.gz file of an archive, once its checksum is right.
+def fingerprint(name: str, data_dir: str | os.PathLike | None = None) -> str:
+    """Return a string that identifies the content that `read` returns, without unpacking it."""
+    if name == "cifar10":
+        folder, archive = _cifar10_source(data_dir)
+        if archive is None:
+            digest = hashlib.md5(usedforsecurity=False)
+            for batch in _CIFAR10_BATCHES:
+                digest.update(_read_bytes(folder / f"{batch}.bin"))
+            return digest.hexdigest()
+    return "-".join(ARCHIVES[name].md5.values())
 
-    The format is two zero bytes, type 8, the rank, big-endian sizes, then the values.
 
-    Raises:
-        ValueError: the file is not the original one; its checksum and the expected one are named.
-    """
-    # Unpacked in memory: an extraction folder shared by both archives, whose files have the same
-    # names, hands out one for the other.
-    content = gzip.decompress(_read_verified(name, path, ARCHIVES[name].md5[path.name]))
+# --- formats -----------------------------------------------------------------------------------
+
+
+def _read_idx(name, data_dir):
+    """Read MNIST or a set in its format."""
+    paths = _find(name, data_dir)
+    images_and_labels = [
+        [_parse_idx(_read_verified(name, paths[file], ARCHIVES[name].md5[file])) for file in part]
+        for part in (_TRAIN, _TEST)
+    ]
+    return [tuple(part) for part in images_and_labels]
+
+
+def _parse_idx(content):
+    """Parse an idx-ubyte.gz file: two zero bytes, type 8, rank, big-endian sizes, values."""
+    # Unpacked in memory. MNIST and Fashion-MNIST have the same file names, so a shared folder for
+    # extracted files would confuse them.
+    content = gzip.decompress(content)
     rank = content[3]
     shape = np.frombuffer(content, ">i4", rank, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def cifar10(data_dir: str | os.PathLike | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Reads CIFAR-10 from the official binary folder, or the binary or Python archive.
-
-    Args:
-        data_dir: folder that holds `cifar-10-batches-bin`, `cifar-10-binary.tar.gz` or
-            `cifar-10-python.tar.gz`, or a folder `cifar10` that does. Without any of them, the
-            binary archive is looked for in `files.CACHE` and downloaded there.
-
-    Returns:
-        Images [n, 32, 32, 3] and labels [n], both uint8, of the 50,000 training and the 10,000 test
-        images. The files of the binary folder have no official checksums: their size and the range
-        of their labels are checked.
-
-    Raises:
-        ValueError: an archive that is not the official one, or a batch of another size or content.
-        FileNotFoundError, OSError: as `find`.
-    """
+def _read_cifar10(data_dir):
     folder, archive = _cifar10_source(data_dir)
     if archive is None:
-        batches = [_cifar10_batch(folder / f"{batch}.bin") for batch in _CIFAR10_BATCHES]
+        paths = [folder / f"{batch}.bin" for batch in _CIFAR10_BATCHES]
+        batches = [_parse_cifar10(path, _read_bytes(path)) for path in paths]
     else:
-        unpack = _cifar10_pickled if archive == _CIFAR10_PYTHON[0] else _cifar10_unpacked
-        expected = dict((_CIFAR10_PYTHON,)) | ARCHIVES["cifar10"].md5
-        batches = unpack(_read_verified("cifar10", folder / archive, expected[archive]))
+        parse = _unpickle_cifar10 if archive == _CIFAR10_PYTHON[0] else _unpack_cifar10
+        md5 = dict((_CIFAR10_PYTHON,)) | ARCHIVES["cifar10"].md5
+        batches = parse(_read_verified("cifar10", folder / archive, md5[archive]))
     return [
         (np.concatenate([images for images, _ in part]), np.concatenate([y for _, y in part]))
         for part in (batches[:5], batches[5:])
     ]
 
 
-def svhn(data_dir: str | os.PathLike | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Reads the cropped digits of SVHN from `train_32x32.mat` and `test_32x32.mat`.
-
-    Args:
-        data_dir: folder that holds them, or a folder `svhn` that does.
-
-    Returns:
-        Images [n, 32, 32, 3] and labels [n], both uint8, for training and for testing; the zero,
-        which the files call 10, is 0.
-
-    Raises:
-        ValueError, FileNotFoundError, OSError: as `find` and `read`.
-    """
-    from scipy.io import loadmat
-
-    parts = []
-    for name, path in find("svhn", data_dir).items():
-        content = _read_verified("svhn", path, ARCHIVES["svhn"].md5[name])
-        found = loadmat(io.BytesIO(content))
-        parts.append((found["X"].transpose(3, 0, 1, 2), np.uint8(found["y"].ravel() % 10)))
-    return parts
-
-
-def cifar100(data_dir: str | os.PathLike | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Reads CIFAR-100 from the official binary archive, or the folder that it unpacks to.
-
-    Args:
-        data_dir: folder that holds `cifar-100-binary.tar.gz` or `cifar-100-binary`, or a folder
-            `cifar100` that does.
-
-    Returns:
-        Images [n, 32, 32, 3] and fine labels [n], both uint8, for training and for testing.
-
-    Raises:
-        ValueError, FileNotFoundError, OSError: as `find` and `read`.
-    """
-    records = [
-        np.frombuffer(content, np.uint8).reshape(-1, 3074)
-        for content in _contents("cifar100", data_dir)
-    ]
-    return [(r[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), r[:, 1]) for r in records]
-
-
-def stl10(data_dir: str | os.PathLike | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Reads the labelled images of STL-10 from the binary archive, or the folder it unpacks to.
-
-    Args:
-        data_dir: folder that holds `stl10_binary.tar.gz` or `stl10_binary`, or a folder `stl10`
-            that does.
-
-    Returns:
-        Images [n, 96, 96, 3] and labels [n] from 0, both uint8, for training and for testing.
-
-    Raises:
-        ValueError, FileNotFoundError, OSError: as `find` and `read`.
-    """
-    contents = [np.frombuffer(content, np.uint8) for content in _contents("stl10", data_dir)]
-    # The files hold columns first.
-    return [
-        (images.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1), labels - np.uint8(1))
-        for images, labels in (contents[:2], contents[2:])
-    ]
-
-
-def fingerprint(name: str, data_dir: str | os.PathLike | None = None) -> str:
-    """Returns a digest of the content that reading the archive gives, without unpacking it.
-
-    Raises:
-        FileNotFoundError, OSError: as `find`.
-    """
-    if name == "cifar10":
-        folder, archive = _cifar10_source(data_dir)
-        if archive is None:
-            digest = hashlib.md5(usedforsecurity=False)
-            for batch in _CIFAR10_BATCHES:
-                digest.update(_existing(folder / f"{batch}.bin").read_bytes())
-            return digest.hexdigest()
-    return "-".join(ARCHIVES[name].md5.values())
-
-
-def _folders(name, data_dir):
-    """Where files may lie, the cache last."""
-    folders = [files.CACHE.expanduser() / name]
-    if data_dir is not None:
-        data_dir = files.expand(data_dir)
-        folders = [data_dir / name, data_dir, *folders]
-    return folders
-
-
-def _contents(name, data_dir):
-    """The files of `UNPACKED`, verified, from a folder that holds them or from the archive."""
-    expected = UNPACKED[name]
-    for folder in _folders(name, data_dir):
-        if all((folder / file).is_file() for file in expected):
-            return [_read_verified(name, folder / file, md5) for file, md5 in expected.items()]
-    ((archive, path),) = find(name, data_dir).items()
-    content = _read_verified(name, path, ARCHIVES[name].md5[archive])
-    return list(_members(content, list(expected)).values())
-
-
 def _cifar10_source(data_dir):
-    """A folder, and the archive in it, or None if the folder itself holds the batches."""
+    """Return a folder and the archive in it, or None if the folder itself holds the batches."""
     for folder in _folders("cifar10", data_dir):
         for batches in (folder / _CIFAR10_FOLDER, folder):
             if batches.name == _CIFAR10_FOLDER and batches.is_dir():
                 return batches, None
         if (folder / _CIFAR10_PYTHON[0]).is_file():
             return folder, _CIFAR10_PYTHON[0]
-    (path,) = find("cifar10", data_dir).values()
+    (path,) = _find("cifar10", data_dir).values()
     return path.parent, path.name
 
 
-def _cifar10_batch(path, content=None):
-    content = _existing(path).read_bytes() if content is None else content
+def _parse_cifar10(path, content):
     if len(content) != _CIFAR10_BYTES:
-        raise ValueError(f"{path} must have {_CIFAR10_BYTES:,} bytes, found {len(content):,}")
+        raise ValueError(f"{path} must have {_CIFAR10_BYTES:,} bytes, got {len(content):,}.")
     records = np.frombuffer(content, np.uint8).reshape(-1, 3073)
     images, labels = records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]
     if labels.max() > 9:
-        raise ValueError(f"{path} must have labels in 0..9, found {labels.max()}")
+        raise ValueError(f"{path} must have labels in 0..9, got {labels.max()}.")
     return images.transpose(0, 2, 3, 1), labels
 
 
-def _cifar10_unpacked(content):
+def _unpack_cifar10(content):
     members = _members(content, [f"{_CIFAR10_FOLDER}/{batch}.bin" for batch in _CIFAR10_BATCHES])
-    return [_cifar10_batch(name, member) for name, member in members.items()]
+    return [_parse_cifar10(name, member) for name, member in members.items()]
 
 
-def _cifar10_pickled(content):
-    # Unpickled only because the checksum says that this is the official file.
+def _unpickle_cifar10(content):
+    # Safe only because the checksum has shown that this is the official file.
     members = _members(content, [f"cifar-10-batches-py/{batch}" for batch in _CIFAR10_BATCHES])
-    stored = [pickle.loads(member, encoding="bytes") for member in members.values()]
+    batches = [pickle.loads(member, encoding="bytes") for member in members.values()]
     return [
         (batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.uint8(batch[b"labels"]))
-        for batch in stored
+        for batch in batches
     ]
+
+
+def _read_svhn(data_dir):
+    from scipy.io import loadmat
+
+    parts = []
+    for file, path in _find("svhn", data_dir).items():
+        content = _read_verified("svhn", path, ARCHIVES["svhn"].md5[file])
+        arrays = loadmat(io.BytesIO(content))
+        # The files call the digit zero 10.
+        parts.append((arrays["X"].transpose(3, 0, 1, 2), np.uint8(arrays["y"].ravel() % 10)))
+    return parts
+
+
+def _read_cifar100(data_dir):
+    records = [
+        np.frombuffer(content, np.uint8).reshape(-1, 3074)
+        for content in _unpacked("cifar100", data_dir)
+    ]
+    # A record is the coarse label, the fine label, and the pixels.
+    return [(r[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), r[:, 1]) for r in records]
+
+
+def _read_stl10(data_dir):
+    arrays = [np.frombuffer(content, np.uint8) for content in _unpacked("stl10", data_dir)]
+    # The files hold columns first.
+    return [
+        (images.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1), labels - np.uint8(1))
+        for images, labels in (arrays[:2], arrays[2:])
+    ]
+
+
+_READERS = {
+    "cifar10": _read_cifar10,
+    "cifar100": _read_cifar100,
+    "svhn": _read_svhn,
+    "stl10": _read_stl10,
+}
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def _folders(name, data_dir):
+    """Return the folders that files may be in; earlier folders take precedence."""
+    cache = files.CACHE.expanduser() / name
+    if data_dir is None:
+        return [cache]
+    data_dir = files.expand(data_dir)
+    return [data_dir / name, data_dir, cache]
+
+
+def _find(name, data_dir):
+    """Return the path of each file of an archive, after downloading the missing ones."""
+    folders = _folders(name, data_dir)
+    paths = {}
+    for file in ARCHIVES[name].md5:
+        path = next((f / file for f in folders if (f / file).is_file()), None)
+        if path is not None:
+            paths[file] = path
+    missing = [file for file in ARCHIVES[name].md5 if file not in paths]
+    paths |= _download(name, missing, folders) if missing else {}
+    return {file: paths[file] for file in ARCHIVES[name].md5}
+
+
+def _unpacked(name, data_dir):
+    """Read the files of `UNPACKED`, from a folder that holds them or from the archive."""
+    md5 = UNPACKED[name]
+    for folder in _folders(name, data_dir):
+        if all((folder / file).is_file() for file in md5):
+            return [_read_verified(name, folder / file, md5[file]) for file in md5]
+    ((archive, path),) = _find(name, data_dir).items()
+    content = _read_verified(name, path, ARCHIVES[name].md5[archive])
+    return list(_members(content, list(md5)).values())
 
 
 def _members(content, names):
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        files = {name: archive.extractfile(name) for name in names}
-        return {name: file.read() for name, file in files.items() if file is not None}
+        members = {name: archive.extractfile(name) for name in names}
+        return {name: member.read() for name, member in members.items() if member is not None}
 
 
-def _existing(path):
+def _read_bytes(path):
     if not path.is_file():
-        raise FileNotFoundError(f"{path.name} not found in {path.parent}")
-    return path
+        raise FileNotFoundError(f"{path.name} is not in {path.parent}")
+    return path.read_bytes()
 
 
-def _download(name, files, folders):
+def _read_verified(name, path, md5):
+    content = path.read_bytes()
+    actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if actual != md5:
+        raise ValueError(
+            f"{path} is not the original file of {name}: expected md5 {md5}, got {actual} "
+            f"({len(content):,} bytes); replace it or choose another data_dir."
+        )
+    return content
+
+
+def _download(name, missing, folders):
     import pooch
     import requests
 
     url, md5 = ARCHIVES[name]
-    downloader: Any = pooch.HTTPDownloader(timeout=TIMEOUT)  # which pooch's own protocol disowns
-    keep = functools.partial(pooch.retrieve, path=folders[-1], downloader=downloader)
-    found = {}
-    for file in files:
+    downloader: Any = pooch.HTTPDownloader(timeout=TIMEOUT)  # pooch's own protocol rejects it
+    retrieve = functools.partial(pooch.retrieve, path=folders[-1], downloader=downloader)
+    paths = {}
+    for file in missing:
         try:
-            found[file] = pathlib.Path(keep(url + file, f"md5:{md5[file]}", file))
+            paths[file] = pathlib.Path(retrieve(url + file, f"md5:{md5[file]}", file))
         except requests.ConnectionError as error:
             raise FileNotFoundError(
-                f"{name}: {', '.join(files)} not found in {' or '.join(map(str, folders))}, and "
-                f"{url} cannot be reached; put {'them' if files[1:] else 'it'} into one of these "
-                "folders, or give the folder above yours as data-dir"
+                f"{name}: {', '.join(missing)} not in {' or '.join(map(str, folders))}, and "
+                f"{url} cannot be reached; put {'them' if missing[1:] else 'it'} into one of these "
+                "folders, or pass another data_dir."
             ) from error
         except requests.RequestException as error:
             raise OSError(f"download of {url}{file} failed: {error}") from error
         except ValueError as error:
             raise ValueError(f"{url}{file} is not the original file: {error}") from error
-    return found
-
-
-def _read_verified(name, path, expected):
-    content = path.read_bytes()
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != expected:
-        raise ValueError(
-            f"{path} is not the original file of {name}: found md5 {found} "
-            f"({len(content):,} bytes), expected {expected}; replace it or choose another data_dir"
-        )
-    return content
+    return paths

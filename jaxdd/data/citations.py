@@ -1,8 +1,11 @@
-"""BibTeX of the methods, the data and this library."""
+"""BibTeX of methods, weightings, data sets and this library: the only table of citations.
+
+Recipes, methods and weightings name their entries by key.
+"""
 
 from jaxdd import __version__
 
-SOURCES = {
+BIBTEX = {
     "weights": """@inproceedings{cui2024mitigating,
   title={Mitigating Bias in Dataset Distillation},
   author={Cui, Justin and Wang, Ruochen and Xiong, Yuanhao and Hsieh, Cho-Jui},
@@ -55,6 +58,10 @@ SOURCES = {
   title={{FairDD}: Fair Dataset Distillation},
   author={Zhou, Qihang and Fang, Shenhao and He, Shibo and Meng, Wenchao and Chen, Jiming},
   booktitle={Advances in Neural Information Processing Systems}, year={2025}}""",
+    "corruptions": """@inproceedings{hendrycks2019benchmarking,
+  title={Benchmarking Neural Network Robustness to Common Corruptions and Perturbations},
+  author={Hendrycks, Dan and Dietterich, Thomas},
+  booktitle={International Conference on Learning Representations}, year={2019}}""",
     "digits": """@misc{alpaydin1998optical,
   title={Optical Recognition of Handwritten Digits},
   author={Alpaydin, Ethem and Kaynak, Cenk},
@@ -107,4 +114,4 @@ SOURCES = {
     "jaxdd": f"""@software{{jaxdd,
   title={{jaxdd}}, author={{{{The jaxdd authors}}}}, version={{{__version__}}}}}""",
 }
-"""BibTeX by what it is the source of."""
+"""BibTeX by key."""

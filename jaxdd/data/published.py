@@ -33,7 +33,8 @@ class Layout(NamedTuple):
         flips: whether a mirrored image keeps its class.
         licence: of the images.
         about: one line for the table.
-        count: number of training and test images; those of test are 0 where a share is split off.
+        count: number of training and test images.
+        citation: key in `citations.BIBTEX`.
         attributes: number of values of the attribute.
     """
 
@@ -47,6 +48,7 @@ class Layout(NamedTuple):
     licence: str
     about: str
     count: tuple[int, int]
+    citation: str
     attributes: int = 2
     flips: bool = True
 
@@ -258,16 +260,16 @@ _NOUNS = {
 LAYOUTS = {
     "tiny_imagenet": Layout(
         ("tiny-imagenet-200",), "wnids.txt", _tiny_imagenet, "class", None, _words, 64,
-        "not stated", "200 classes of ImageNet (unbiased)", (100_000, 10_000), 0,
+        "not stated", "200 classes of ImageNet (unbiased)", (100_000, 10_000), "imagenet", 0,
     ),
     "imagenette": Layout(
         ("imagenette2-160", "imagenette2-320", "imagenette2"), "train/n01440764", _imagenette,
         "class", None, lambda root: {"class": _NOUNS}, 128,
-        "not stated", "ten classes of ImageNet (unbiased)", (9_469, 3_925), 0,
+        "not stated", "ten classes of ImageNet (unbiased)", (9_469, 3_925), "imagenet", 0,
     ),
     "celeba": Layout(
         (), "list_attr_celeba.*", _celeba, "Blond_Hair", "Male", lambda root: {}, 64,
-        "research only", "faces with forty columns", (162_770, 19_962),
+        "research only", "faces with forty columns", (162_770, 19_962), "celeba",
     ),
     "utkface": Layout(
         ("UTKFace",), "*_*_*_*.jpg", _utkface, "gender", "race",
@@ -276,7 +278,7 @@ LAYOUTS = {
             "race": {"0": "White", "1": "Black", "2": "Asian", "3": "Indian", "4": "Others"},
             "adult": {"0": "minor", "1": "adult"},
         },
-        64, "research only", "faces: age, adult, gender, race", (18_966, 4_742), 5,
+        64, "research only", "faces: age, adult, gender, race", (18_966, 4_742), "utkface", 5,
     ),
     "waterbirds": Layout(
         ("waterbird_complete95_forest2water2",), "metadata.csv", _waterbirds, "y", "place",
@@ -284,7 +286,7 @@ LAYOUTS = {
             "y": {"0": "landbird", "1": "waterbird"},
             "place": {"0": "land", "1": "water"},
         },
-        64, "not stated", "birds in front of land or water", (4_795, 5_794),
+        64, "not stated", "birds in front of land or water", (4_795, 5_794), "waterbirds",
     ),
 }  # fmt: skip
 """Published sets by name."""

@@ -1,34 +1,43 @@
-"""Micro-batches: as many images at a time as suit the device, with the same result.
+"""Micro-batches: a large batch is processed a few images at a time, with the same result.
 
-On a CPU a few images at a time keep a layer's activations in the cache until the next layer reads
-them. Forward, where one program has all the cores, as many as have `FORWARD_BYTES`:
-with a ConvNet and images of 32×32×3, 128 at width 32 (a DM step of 10 × 128 real ones takes 0.13 s,
-0.17 with 32 and with 4) and 32 at width 128 (10 × 256: 1.5 s, 1.7 with 8, and 2.4 with 1, on two
-cores). Where each core has a program of its own, as many as have `CORE_BYTES` bytes, 4 and 1: of two such
-steps at once each takes 0.16 s, 0.20 with 32 and 0.24 with 128 (2.4 s, 2.4 with 8, 2.8 with 32).
-With gradients of the weights, as many as have `BACKWARD_BYTES` bytes, 32 and 8: an evaluation of five
-networks takes 0.37 s at width 32, 0.45 with half as many, and at width 128 2.9 s, with half as
-many, too, and 3.2 with half as many again. Elsewhere `LARGE` images bound the memory, whatever a
-batch holds.
+`apply` maps a function over the images of a batch; `total` sums a function, such as a gradient,
+over them. How many images are processed at a time is derived from the function itself: its largest
+array must fit a number of bytes on CPUs, and `LARGE` images bound the memory of other devices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+# On a CPU, layers are fast while the activations of one layer are still in the cache when the next
+# layer reads them. So a micro-batch is as large as its largest array fits a budget:
+#
+#     size = budget / (bytes of the largest array per image)
+#
+# Larger is slower because of the cache, smaller because of the overhead of each operation. The
+# budgets below were measured with ConvNets of width 32 and 128 on images of 32×32×3, on two cores:
+#
+# budget           size at width 32, 128   time of one step, and with other sizes
+# FORWARD_BYTES    128, 32 images          DM, 10 × 128 real images: 0.13 s (0.17 with 32 or 4);
+#                                          width 128, 10 × 256: 1.5 s (1.7 with 8, 2.4 with 1)
+# CORE_BYTES       4, 1 images             two such steps at once: each 0.16 s (0.20 with 32, 0.24
+#                                          with 128); width 128: 2.4 s (2.4 with 8, 2.8 with 32)
+# BACKWARD_BYTES   32, 8 images            evaluation of five networks: 0.37 s (0.45 with 16); width
+#                                          128: 2.9 s (2.9 with 4, 3.2 with 2)
+
 FORWARD_BYTES = 16 * 2**20
-"""Bytes of the largest array on the way forward on the CPU, where one image has no larger one."""
+"""Budget of forward passes on a CPU whose cores all work on this program."""
 
 CORE_BYTES = 2**19
-"""Likewise where the program has one core, and others have theirs."""
+"""Budget of forward passes on a CPU whose cores each work on a program of their own."""
 
 BACKWARD_BYTES = 4 * 2**20
-"""Bytes of the largest array on the CPU where gradients are summed, likewise."""
+"""Budget of sums of gradients on a CPU."""
 
 LARGE = 2048
-"""Most images at a time on other devices."""
+"""Maximum number of images at a time on other devices."""
 
 
 def apply(
@@ -38,78 +47,90 @@ def apply(
     activation_bytes: int | None = None,
     max_images: int = LARGE,
 ) -> Any:
-    """Applies a function that treats images one by one, `[n, …]` to arrays `[n, …]`.
+    """Apply a function that treats images independently, `[n, …]` to arrays `[n, …]`.
 
     Args:
-        function: of `[m, …]` for any m; may close over traced values.
+        function: of `[m, …]` for any m; it may close over traced values.
         images: `[n, …]`.
-        activation_bytes: bytes of the largest array on the CPU, `FORWARD_BYTES` where omitted.
-        max_images: images at a time on any device.
+        activation_bytes: budget for the largest array on a CPU; `FORWARD_BYTES` by default.
+        max_images: maximum number of images at a time on any device.
 
     >>> apply(lambda x: 2 * x, jnp.arange(3.0)).tolist()
     [0.0, 2.0, 4.0]
     """
 
-    def joined(size):
-        parts = jax.lax.map(function, _split(images, size))
-        flat = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[: len(images)]
-        return jax.tree.map(flat, parts)
+    def by_parts(size):
+        parts = jax.lax.map(function, _cut(images, size))
+        join = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[: len(images)]
+        return jax.tree.map(join, parts)
 
-    fitting = max(1, (activation_bytes or FORWARD_BYTES) // _largest(function, images))
-    return _per_device(joined, len(images), fitting, lambda: function(images), max_images)
+    size = max(1, (activation_bytes or FORWARD_BYTES) // _bytes_per_row(function, images))
+    return _choose(by_parts, len(images), size, lambda: function(images), max_images)
 
 
 def total(function: Callable[..., Any], *arrays: jax.Array) -> Any:
-    """Sums a function of samples over micro-batches.
+    """Sum a function of samples over micro-batches.
+
+    The last micro-batch is filled up with copies of the last row, except for the last array, which
+    is filled with zeros. So the function must be zero for samples whose last array is zero, such as
+    their weight. (Rows of zeros everywhere would give NaN gradients for functions that are not
+    differentiable at 0, such as features divided by their norm.)
 
     Args:
-        function: of the arrays, cut to the same samples; its value must be a sum over samples to
-            which rows of zeros contribute zero, since they fill up the last micro-batch.
-        *arrays: each `[n, …]`.
+        function: of the arrays, cut to the same samples; a sum over samples.
+        *arrays: `[n, …]` each, the last one being weights or another factor.
 
     >>> int(total(jnp.sum, jnp.arange(100)))
     4950
     """
 
-    def added(size):
+    def by_parts(size):
         def add(partial, batch):
             return jax.tree.map(jnp.add, partial, function(*batch)), None
 
-        batches = tuple(_split(array, size) for array in arrays)
-        like = jax.eval_shape(function, *(batch[0] for batch in batches))
-        zero = jax.tree.map(jnp.zeros_like, like)
+        *inputs, factor = arrays
+        batches = (*(_cut(x, size) for x in inputs), _cut(factor, size, mode="constant"))
+        shapes = jax.eval_shape(function, *(batch[0] for batch in batches))
+        zero = jax.tree.map(jnp.zeros_like, shapes)
         return jax.lax.scan(add, zero, batches)[0]
 
-    fitting = max(1, BACKWARD_BYTES // _largest(function, *arrays))
-    return _per_device(added, len(arrays[0]), fitting, lambda: function(*arrays), LARGE)
+    size = max(1, BACKWARD_BYTES // _bytes_per_row(function, *arrays))
+    return _choose(by_parts, len(arrays[0]), size, lambda: function(*arrays), LARGE)
 
 
-_ROWS = 13  # a size that no other axis is likely to have
+_ROWS = 13  # a number of rows that no other axis is likely to have
 
 
-def _largest(function, *arrays):
-    """Bytes for each row of the largest array that a function makes of rows."""
-    given = [jax.ShapeDtypeStruct((_ROWS, *x.shape[1:]), x.dtype) for x in arrays]
-    equations = jax.make_jaxpr(function)(*given).eqns
-    made = [variable.aval for equation in equations for variable in equation.outvars]
-    by_rows = [array for array in (*given, *made) if _ROWS in array.shape]
+def _bytes_per_row(function, *arrays):
+    """Return the bytes per row of the largest array that a function computes."""
+    inputs = [jax.ShapeDtypeStruct((_ROWS, *x.shape[1:]), x.dtype) for x in arrays]
+    intermediates = _intermediates(jax.make_jaxpr(function)(*inputs).jaxpr)
+    by_rows = [array for array in (*inputs, *intermediates) if _ROWS in array.shape]
     return max(1, *(array.size * array.dtype.itemsize // _ROWS for array in by_rows))
 
 
-def _per_device(cut, n, fitting, whole, most):
-    """Runs `cut(size)` where n exceeds the size of the device, which on the CPU is `fitting`."""
-    if n <= min(fitting, most):
+def _intermediates(jaxpr) -> Iterator[Any]:
+    """Yield the shapes of all results, including those inside jitted functions."""
+    for equation in jaxpr.eqns:
+        yield from (variable.aval for variable in equation.outvars)
+        if equation.primitive.name in ("jit", "pjit"):
+            yield from _intermediates(equation.params["jaxpr"].jaxpr)
+
+
+def _choose(by_parts, n, size_on_cpu, whole, max_images):
+    """Process n images as a whole where they fit the device, else by parts that do."""
+    if n <= min(size_on_cpu, max_images):
         return whole()
-    large = whole if n <= most else lambda: cut(most)
-    return jax.lax.platform_dependent(cpu=lambda: cut(min(fitting, most)), default=large)
+    elsewhere = whole if n <= max_images else lambda: by_parts(max_images)
+    on_cpu = lambda: by_parts(min(size_on_cpu, max_images))
+    return jax.lax.platform_dependent(cpu=on_cpu, default=elsewhere)
 
 
-def _split(array, most):
-    """Cuts `[n, …]` into the fewest parts of at most `most` rows, `[parts, size, …]`, zeros last.
-
-    Part i takes every parts-th row from the i-th on: of an array that is split over devices, each
-    part is split likewise.
-    """
-    parts = -(-len(array) // most)
-    array = jnp.pad(array, [(0, -len(array) % parts)] + [(0, 0)] * (array.ndim - 1))
+def _cut(array, max_rows, mode="edge"):
+    """Cut `[n, …]` into the fewest parts of at most `max_rows` rows, `[parts, rows, …]`."""
+    # Part i takes every parts-th row from the i-th on. Of an array that is split over devices, each
+    # device's rows are then split over the micro-batches, so that all devices work all the time.
+    parts = -(-len(array) // max_rows)
+    padding = [(0, -len(array) % parts)] + [(0, 0)] * (array.ndim - 1)
+    array = jnp.pad(array, padding, mode=mode) if padding[0][1] else array
     return array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)

@@ -28,46 +28,43 @@ def pool(
     weights: sampling.Values | None = None,
     empty: bool = False,
 ) -> sampling.Pool:
-    """Indexes a training set like `sampling.pool`, but each device holds some of the images only.
+    """Index a training set like `sampling.pool`, with its images split over the devices of a mesh.
 
-    The images drawn are the same to the bit: every device looks up the rows that it has, and they
-    add up bytes. So what travels in a step is one batch as it is kept, never the pool. All but the
-    images, 16 bytes for each, stays with the process, until `parallel.replicate` puts it there.
+    Sampled images are bit-identical to those of `sampling.pool`. Each device looks up the images it
+    has and the bytes are summed, so one batch of bytes travels per step and never the pool. The
+    rest of the pool, 16 bytes per image, stays on the host until `parallel.replicate` copies it.
 
     Args:
-        images: `[n, h, w, c]`, uint8 or floating in [0, 1]; an array, or anything with a shape and
-            a dtype whose slices of rows are arrays, such as a memory map. A process reads the rows
-            of its own devices alone.
-        labels: as in `sampling.pool`.
-        num_classes: as in `sampling.pool`.
-        mean: as in `sampling.pool`.
-        std: as in `sampling.pool`.
+        images: `[n, h, w, c]`, uint8 or floating in [0, 1]: an array, or anything with a shape and
+            a dtype whose slices of rows are arrays, such as a memory map. A process reads only the
+            rows of its own devices.
+        labels: `[n]` integers in [0, num_classes).
+        num_classes: number of classes.
+        mean: of the channels, `[c]`, on the scale [0, 1].
+        std: of the channels, `[c]`, on the scale [0, 1].
         mesh: from `parallel.mesh`.
-        weights: as in `sampling.pool`.
-        empty: as in `sampling.pool`.
+        weights: `[n]`, non-negative; uniform by default.
+        empty: allow classes without samples.
 
     Returns:
         A pool whose images are `parallel.Rows`.
-
-    Raises:
-        ValueError: as in `sampling.pool`.
-        TypeError: as in `sampling.pool`.
     """
     n, *shape = images.shape
-    pixel = np.zeros((n, *(1 for _ in shape[:-1]), *shape[-1:]), images.dtype)
-    given: dict[str, Any] = dict(num_classes=num_classes, mean=mean, std=std)
-    index = sampling.pool(pixel, labels, weights=weights, empty=empty, **given)
-    filled = n + -n % mesh.size
+    # Index the labels and weights with one pixel per image in place of the images.
+    pixels = np.zeros((n, *(1 for _ in shape[:-1]), *shape[-1:]), images.dtype)
+    statistics: dict[str, Any] = dict(num_classes=num_classes, mean=mean, std=std)
+    index = sampling.pool(pixels, labels, weights=weights, empty=empty, **statistics)
+    padded = n + -n % mesh.size
 
-    def held(where):
-        first, last, _ = where[0].indices(filled)
-        part = np.asarray(images[first : min(last, n)])
-        if len(part) and part.dtype != np.uint8:
-            _checks.pixels("images", part)
-        return np.pad(part, [(0, last - first - len(part))] + [(0, 0)] * len(shape))
+    def read(block):
+        start, stop, _ = block[0].indices(padded)
+        rows = np.asarray(images[start : min(stop, n)])
+        if len(rows) and rows.dtype != np.uint8:
+            _checks.pixels("images", rows)
+        return np.pad(rows, [(0, stop - start - len(rows))] + [(0, 0)] * len(shape))
 
-    split = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
-    rows = jax.make_array_from_callback((filled, *shape), split, held)
+    by_row = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
+    rows = jax.make_array_from_callback((padded, *shape), by_row, read)
     return index._replace(images=parallel.Rows(rows, n, mesh))
 
 

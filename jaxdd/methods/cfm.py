@@ -28,7 +28,7 @@ import optax
 
 from jaxdd import _checks, augment, networks, sampling, training
 from jaxdd.methods import spectral
-from jaxdd.methods.protocol import Decode, Method, check_images, descend, identity
+from jaxdd.methods.protocol import Decode, Method, check_images, identity, update
 
 
 class Guide(NamedTuple):
@@ -222,7 +222,7 @@ def curriculum_matching(
         grown = jax.value_and_grad(objective, has_aux=True)(current)
         (value, (terms, own)), slope = grown
         begun = _where(state.count % length == 0, optimizer.init(current), state.optimizer)
-        current, begun = descend(optimizer, slope, begun, current)
+        current, begun = update(optimizer, slope, begun, current)
         current = jnp.clip(current, guide.low, guide.high)
         images = state.images.at[classes, turn].set(current)
         count = state.count + 1

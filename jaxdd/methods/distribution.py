@@ -1,4 +1,7 @@
-"""Distribution matching: real and synthetic features of random networks are compared."""
+"""Distribution matching: real and synthetic images have similar features in random networks.
+
+Source: Zhao and Bilen, "Dataset Condensation with Distribution Matching" (WACV 2023).
+"""
 
 import functools
 from collections.abc import Callable
@@ -7,14 +10,18 @@ from typing import NamedTuple
 import jax
 import optax
 
-from jaxdd import _checks, augment, networks
+from jaxdd import _checks, augment, matching, networks
 from jaxdd.devices import microbatch
-from jaxdd.matching import distribution
-from jaxdd.methods.protocol import Decode, Method, check_images, descend, identity
+from jaxdd.methods.protocol import Decode, Method, check_images, identity, update
 
 
 class State(NamedTuple):
-    """Synthetic images `[k, ipc, h, w, c]`, normalised and never clipped; the optimizer's state."""
+    """Synthetic images and the state of their optimizer.
+
+    Attributes:
+        images: `[k, ipc, h, w, c]`, normalised and never clipped.
+        optimizer: state of the optimizer.
+    """
 
     images: jax.Array
     optimizer: optax.OptState
@@ -24,36 +31,36 @@ def feature_matching(
     network: networks.Network,
     optimizer: optax.GradientTransformation,
     *,
-    loss: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] = distribution,
+    loss: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     strategy: augment.Strategy = augment.OPERATIONS,
     decode: Decode = identity,
     groups: int = 1,
-    cache: int | None = None,
+    activation_bytes: int | None = None,
 ) -> Method:
-    """Matches real and synthetic features of random networks along any loss.
+    """Return a method that minimises any loss between features of random networks.
 
-    Every step draws a fresh random network, shared by all classes, and one augmentation for each
-    class, shared by its real and synthetic images, and descends the loss of the flattened features.
-    The real side carries no gradient.
+    Each step initialises a new random network, shared by all classes, and draws one augmentation
+    per class, shared by its real and synthetic images. It then updates the images by the gradient
+    of the loss of the flattened features. The real features carry no gradient.
 
     Args:
         network: a `networks.Network`.
-        optimizer: acts on the images `[k, ipc, h, w, c]`; the reference of distribution matching
-            uses SGD with learning rate 1 (10 from IPC 100 on) and momentum 0.5.
-        loss: of real features `[k, b, d]`, synthetic ones `[k, m, d]` and the real samples' weights
-            `[k, b]`, whose rows sum to one; a scalar.
-        strategy: of augmentation; () for none.
-        decode: from the images of the state to those the network sees, `[k, m, h, w, c]`, for
-            example `formation.split`.
-        groups: number of groups that a class's batch consists of, see `sampling.grouped`. They
-            count as classes of their own, which share the class's synthetic features; a group without
-            weight has weights of zero.
-        cache: bytes of micro-batches on the CPU, as in `microbatch.apply`.
+        optimizer: of the images `[k, ipc, h, w, c]`.
+        loss: `loss(real, synthetic, weights)` of real features `[k, b, d]`, synthetic features
+            `[k, m, d]` and real weights `[k, b]`, whose rows sum to one; returns a scalar.
+        strategy: augmentation, see `augment.siamese`; () for none.
+        decode: map from stored images to those the network sees, such as `formation.split`.
+        groups: bias groups in a class's batch, see `sampling.grouped`. The loss sees each group as
+            a class of its own, all with the synthetic features of the class. All weights of a
+            group without samples are zero.
+        activation_bytes: maximum size of a layer's activations on the CPU; a size that fits the
+            cache by default, see `microbatch.apply`.
 
     Raises:
-        TypeError: for a strategy that is a string.
-        ValueError: for an unknown operation in it, or less than one group.
+        TypeError: the strategy is a string.
+        ValueError: the strategy contains an unknown operation, or `groups` is not positive.
 
+    >>> import jax.numpy as jnp
     >>> from jaxdd import networks
     >>> def means_and_variances(real, synthetic, weights):
     ...     target = (weights[..., None] * real).sum(1)
@@ -63,40 +70,17 @@ def feature_matching(
     >>> network = networks.ConvNet(num_classes=3, width=8)
     >>> method = feature_matching(network, optax.sgd(1.0, 0.5), loss=means_and_variances)
     """
-    strategy, groups = augment.as_strategy(strategy), _checks.count("groups", groups)
-
-    def init(images):
-        check_images(images)
-        return State(images, optimizer.init(images))
-
-    def features(params, images):
-        # Samples before classes: split over devices, the samples of all classes are one axis still.
-        k, b = images.shape[:2]
-        flat = images.swapaxes(0, 1).reshape(b * k, *images.shape[2:])
-        found = microbatch.apply(
-            lambda images: networks.outputs(network, params, images).features,
-            flat,
-            activation_bytes=cache,
-        )
-        return found.reshape(b, k, -1).swapaxes(0, 1)
-
-    def step(key, state, batch):
-        key_network, key_augment = jax.random.split(key)
-        params = networks.init_params(key_network, network, state.images[0, :1])
-        keys = jax.random.split(key_augment, len(state.images))
-        transform = functools.partial(_siamese, keys, strategy)
-        real = features(params, transform(batch.images))
-        real = real.reshape(len(real) * groups, -1, real.shape[-1])
-        weights = batch.weights.reshape(len(real), -1)
-
-        def objective(images):
-            synthetic = features(params, transform(decode(images)))
-            return loss(real, synthetic.repeat(groups, axis=0), weights)
-
-        value, gradient = jax.value_and_grad(objective)(state.images)
-        return State(*descend(optimizer, gradient, state.optimizer, state.images)), {"loss": value}
-
-    return Method(init, step)
+    step = functools.partial(
+        _step,
+        network=network,
+        optimizer=optimizer,
+        loss=loss,
+        strategy=augment.as_strategy(strategy),
+        decode=decode,
+        groups=_checks.count("groups", groups),
+        activation_bytes=activation_bytes,
+    )
+    return Method(functools.partial(_init, optimizer=optimizer), step)
 
 
 def distribution_matching(
@@ -106,32 +90,81 @@ def distribution_matching(
     strategy: augment.Strategy = augment.OPERATIONS,
     decode: Decode = identity,
     groups: int = 1,
-    cache: int | None = None,
+    activation_bytes: int | None = None,
 ) -> Method:
-    """Distribution matching (DM; Zhao & Bilen, WACV 2023) with weighted real means.
+    """Return distribution matching (DM) with weighted real means.
 
-    It is `feature_matching` along `matching.distribution`. With `groups` the loss is a sum over
-    groups as well: FairDD (Zhou et al., 2025). For this squared distance its gradient is that of the groups'
-    barycentre, which `reweight.oracle` weights give, times the number of groups in the batch.
+    This is `feature_matching` with the loss `matching.distribution`. With several `groups` the loss
+    is a sum over bias groups: FairDD (Zhou et al., 2025). Because the distance is squared, the
+    gradient of that sum is the number of groups times that of the mean over groups, which the
+    weights of `formulas.oracle` give.
 
     Args:
-        network: as in `feature_matching`.
-        optimizer: as in `feature_matching`.
-        strategy: as in `feature_matching`.
-        decode: as in `feature_matching`.
-        groups: as in `feature_matching`.
-        cache: as in `feature_matching`.
+        network: a `networks.Network`.
+        optimizer: of the images `[k, ipc, h, w, c]`. The reference uses SGD with learning rate 1
+            (10 from 100 images per class) and momentum 0.5.
+        strategy: augmentation, see `augment.siamese`; () for none.
+        decode: map from stored images to those the network sees, such as `formation.split`.
+        groups: bias groups in a class's batch, see `sampling.grouped`.
+        activation_bytes: maximum size of a layer's activations on the CPU; a size that fits the
+            cache by default, see `microbatch.apply`.
 
     Raises:
-        TypeError: as in `feature_matching`.
-        ValueError: as in `feature_matching`.
+        TypeError: the strategy is a string.
+        ValueError: the strategy contains an unknown operation, or `groups` is not positive.
     """
     return feature_matching(
-        network, optimizer, strategy=strategy, decode=decode, groups=groups, cache=cache
+        network,
+        optimizer,
+        loss=matching.distribution,
+        strategy=strategy,
+        decode=decode,
+        groups=groups,
+        activation_bytes=activation_bytes,
     )
 
 
+def _init(images, *, optimizer):
+    check_images(images)
+    return State(images, optimizer.init(images))
+
+
+def _step(
+    key, state, batch, *, network, optimizer, loss, strategy, decode, groups, activation_bytes
+):
+    key_network, key_augment = jax.random.split(key)
+    params = networks.init_params(key_network, network, state.images[0, :1])
+    # The same keys for both sides: siamese augmentation, one draw per class.
+    keys = jax.random.split(key_augment, len(state.images))
+    augmented = functools.partial(_siamese, keys, strategy)
+    features = functools.partial(_features, network, params, activation_bytes)
+    real = features(augmented(batch.images))
+    real = real.reshape(len(real) * groups, -1, real.shape[-1])
+    weights = batch.weights.reshape(len(real), -1)
+
+    def objective(images):
+        synthetic = features(augmented(decode(images)))
+        return loss(real, synthetic.repeat(groups, axis=0), weights)
+
+    value, gradient = jax.value_and_grad(objective)(state.images)
+    return State(*update(optimizer, gradient, state.optimizer, state.images)), {"loss": value}
+
+
+def _features(network, params, activation_bytes, images):
+    """Return flattened features `[k, b, d]` of images `[k, b, h, w, c]`."""
+    # Samples become the leading axis. If they are split over devices, the flattened axis stays
+    # split evenly, because every device holds some samples of each class.
+    k, b = images.shape[:2]
+    flat = images.swapaxes(0, 1).reshape(b * k, *images.shape[2:])
+    features = microbatch.apply(
+        lambda images: networks.outputs(network, params, images).features,
+        flat,
+        activation_bytes=activation_bytes,
+    )
+    return features.reshape(b, k, -1).swapaxes(0, 1)
+
+
 def _siamese(keys, strategy, images):
-    """Augments `[k, b, h, w, c]`, one draw for each class."""
-    one = lambda key, batch: augment.siamese(key, batch, strategy=strategy)[0]
-    return jax.vmap(one)(keys, images)
+    """Augment images `[k, b, h, w, c]` with one draw per class."""
+    augment_class = lambda key, batch: augment.siamese(key, batch, strategy=strategy)[0]
+    return jax.vmap(augment_class)(keys, images)

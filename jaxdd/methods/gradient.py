@@ -1,4 +1,8 @@
-"""Gradient matching (DC, DSA): gradients that real and synthetic images cause are compared."""
+"""Gradient matching (DC and DSA): real and synthetic images cause similar gradients.
+
+Sources: Zhao, Mopuri and Bilen, "Dataset Condensation with Gradient Matching" (ICLR 2021), DC; Zhao
+and Bilen, "Dataset Condensation with Differentiable Siamese Augmentation" (ICML 2021), DSA.
+"""
 
 import functools
 from collections.abc import Callable
@@ -8,18 +12,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdd import _checks, augment, networks, training
+from jaxdd import _checks, augment, networks, sampling, training
 from jaxdd.matching import cosine_rows
-from jaxdd.methods.protocol import Decode, Method, check_images, descend, identity, labelled
+from jaxdd.methods.protocol import Decode, Method, check_images, identity, update
 
 
 class GradientState(NamedTuple):
-    """What gradient matching carries from step to step.
+    """State of gradient matching.
 
     Attributes:
-        images: synthetic, `[k, ipc, h, w, c]`, normalised and never clipped.
+        images: synthetic images `[k, ipc, h, w, c]`, normalised and never clipped.
         optimizer: state of the images' optimizer.
-        params: of the network that is being trained on the synthetic set.
+        params: of the network that is trained on the synthetic set.
         count: steps done, scalar.
     """
 
@@ -42,98 +46,115 @@ def gradient_matching(
     decode: Decode = identity,
     groups: int = 1,
 ) -> Method:
-    """Gradient matching: DC without augmentation, DSA with it, with weighted real gradients.
+    """Return gradient matching with weighted real gradients: DC, or DSA with augmentation.
 
-    A step is one pass of the reference's outer loop: for each class, the gradient of the weighted
-    cross-entropy of the real batch and that of the synthetic images; one update of the images on
-    the sum of their distances over the classes; then `inner` epochs of training the network on the
-    synthetic set. Every `outer` steps the network is a fresh one, and the training that would come
-    just before is left out. Classes follow one another in a loop, so that neither the program nor
-    its memory grows with their number.
+    A step compares, class by class, the gradient of the weighted cross-entropy of the real batch
+    with that of the synthetic images. It updates the images by the gradient of the summed
+    distances, then trains the network for `inner` epochs on the synthetic set.
 
     Args:
         network: a `networks.Network`.
-        optimizer: acts on the images; the reference uses SGD with rate 0.1 and momentum 0.5.
-        outer: steps that a network lives for.
-        inner: epochs of training between two of them.
-        distance: of two gradients, one of `matching.GRADIENT_DISTANCES`.
-        strategy: of augmentation, one draw for each class that real and synthetic images share; ()
-            for DC.
+        optimizer: of the images; the reference uses SGD with rate 0.1 and momentum 0.5.
+        outer: steps before the network is re-initialised.
+        inner: network epochs between two matching steps.
+        distance: between two gradients, see `matching.GRADIENT_DISTANCES`.
+        strategy: augmentation; one draw per class, shared by real and synthetic images. () for DC.
         network_optimizer: of the network; SGD with rate 0.01 by default.
         batch_size: of the network's training.
-        decode: as in `feature_matching`.
-        groups: as in `feature_matching`; the distance is summed over groups.
+        decode: map from stored images to those the network sees, such as `formation.split`.
+        groups: bias groups in a class's batch, see `sampling.grouped`. The distance is summed over
+            the groups.
 
     Raises:
-        TypeError: as in `feature_matching`.
-        ValueError: as in `feature_matching`, or for loops or batches shorter than one.
-
-    Sources: Zhao, Mopuri and Bilen, "Dataset Condensation with Gradient Matching" (ICLR 2021); Zhao
-    and Bilen, "Dataset Condensation with Differentiable Siamese Augmentation" (ICML 2021).
+        TypeError: the strategy is a string, or a count is not an integer.
+        ValueError: the strategy contains an unknown operation, or a count is not positive.
     """
-    if outer < 1 or inner < 1:
-        raise ValueError(f"outer and inner must be at least 1, found {outer} and {inner}")
+    outer, inner = _checks.count("outer", outer), _checks.count("inner", inner)
     strategy, groups = augment.as_strategy(strategy), _checks.count("groups", groups)
-    batch_size = _checks.count("batch_size", batch_size)
-    network_optimizer = optax.sgd(0.01) if network_optimizer is None else network_optimizer
-
-    def init(images):
-        check_images(images)
-        networks.check_classes(network, images[0, :1], len(images))
-        params = network.init(jax.random.key(0), images[0, :1])
-        return GradientState(images, optimizer.init(images), params, jnp.zeros((), jnp.int32))
-
-    def gradient(params, images, label, weights):
-        loss = functools.partial(training.cross_entropy, network)
-        return jax.grad(loss)(params, images, label, weights)
-
-    def match(params, one):
-        key, label, batch, images = one
-        transform = lambda images: augment.siamese(key, images, strategy=strategy)[0]
-        real, weights = jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), batch)
-        targets = jax.lax.map(
-            lambda group: training.gradient(network, params, transform(group[0]), label, group[1]),
-            (real, weights),
-        )
-        present = weights.sum(1) > 0
-
-        def loss(images):
-            images = transform(decode(images))
-            found = gradient(params, images, label, jnp.ones(len(images)))
-            distances = jax.vmap(lambda target: distance(target, found))(targets)
-            return jnp.sum(distances * present)
-
-        return jax.value_and_grad(loss)(images)
-
-    def trained(key, params, images):
-        return training.fit(
-            key,
-            network,
-            params,
-            *labelled(decode(images)),
-            optimizer=network_optimizer,
-            epochs=inner,
-            batch_size=batch_size,
-            strategy=strategy,
-        )
-
-    def step(key, state, batch):
-        key_network, key_augment, key_train = jax.random.split(key, 3)
-        params = jax.lax.cond(
-            state.count % outer == 0,
-            lambda: networks.init_params(key_network, network, state.images[0, :1]),
-            lambda: state.params,
-        )
-        k = len(state.images)
-        keys = jax.random.split(key_augment, k)
-        values, slopes = jax.lax.map(
-            functools.partial(match, params), (keys, jnp.arange(k), batch, state.images)
-        )
-        images, optimizer_state = descend(optimizer, slopes, state.optimizer, state.images)
-        count = state.count + 1
-        params = jax.lax.cond(
-            count % outer == 0, lambda: params, lambda: trained(key_train, params, images)
-        )
-        return GradientState(images, optimizer_state, params, count), {"loss": values.sum()}
-
+    match = functools.partial(
+        _match_class,
+        network=network,
+        distance=distance,
+        strategy=strategy,
+        decode=decode,
+        groups=groups,
+    )
+    train = functools.partial(
+        training.fit,
+        network=network,
+        optimizer=optax.sgd(0.01) if network_optimizer is None else network_optimizer,
+        epochs=inner,
+        batch_size=_checks.count("batch_size", batch_size),
+        strategy=strategy,
+    )
+    init = functools.partial(_init, network=network, optimizer=optimizer)
+    step = functools.partial(
+        _step,
+        network=network,
+        optimizer=optimizer,
+        match=match,
+        train=train,
+        decode=decode,
+        outer=outer,
+    )
     return Method(init, step)
+
+
+def _init(images, *, network, optimizer):
+    check_images(images)
+    networks.check_classes(network, images[0, :1], len(images))
+    params = network.init(jax.random.key(0), images[0, :1])  # replaced in the first step
+    return GradientState(images, optimizer.init(images), params, jnp.zeros((), jnp.int32))
+
+
+def _step(key, state, batch, *, network, optimizer, match, train, decode, outer):
+    # The reference has an outer loop over matching steps inside a loop over networks. Here both are
+    # one loop: the network of a step is in the state, and every `outer` steps a new one replaces
+    # it. So a run can stop and resume after any step.
+    key_network, key_augment, key_train = jax.random.split(key, 3)
+    params = jax.lax.cond(
+        state.count % outer == 0,
+        lambda: networks.init_params(key_network, network, state.images[0, :1]),
+        lambda: state.params,
+    )
+    # `lax.map` instead of `vmap`: neither the program nor its memory grows with the classes.
+    k = len(state.images)
+    keys = jax.random.split(key_augment, k)
+    values, gradients = jax.lax.map(
+        functools.partial(match, params), (keys, jnp.arange(k), batch, state.images)
+    )
+    images, optimizer_state = update(optimizer, gradients, state.optimizer, state.images)
+    count = state.count + 1
+    # Training just before a re-initialisation would be wasted, so that one is left out.
+    params = jax.lax.cond(
+        count % outer == 0,
+        lambda: params,
+        lambda: _train(train, key_train, params, decode(images)),
+    )
+    return GradientState(images, optimizer_state, params, count), {"loss": values.sum()}
+
+
+def _train(train, key, params, images):
+    images, labels = sampling.flatten(images)
+    return train(key, params=params, images=images, labels=labels)
+
+
+def _match_class(params, inputs, *, network, distance, strategy, decode, groups):
+    """Return the distance of one class and its gradient in the synthetic images."""
+    key, label, batch, images = inputs
+    augmented = lambda images: augment.siamese(key, images, strategy=strategy)[0]
+    real, weights = jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), batch)
+    targets = jax.lax.map(
+        lambda group: training.gradient(network, params, augmented(group[0]), label, group[1]),
+        (real, weights),
+    )
+    present = weights.sum(1) > 0  # a group without samples contributes nothing
+
+    def loss(images):
+        images = augmented(decode(images))
+        cross_entropy = functools.partial(training.cross_entropy, network)
+        own = jax.grad(cross_entropy)(params, images, label, jnp.ones(len(images)))
+        distances = jax.vmap(lambda target: distance(target, own))(targets)
+        return jnp.sum(distances * present)
+
+    return jax.value_and_grad(loss)(images)

@@ -1,4 +1,4 @@
-"""The loop that compiles the steps of a distillation method."""
+"""The loop that runs a distillation method in compiled chunks of steps."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdd import _checks, sampling
+from jaxdd import _checks
 from jaxdd.methods.protocol import Method
 
 
@@ -20,17 +20,17 @@ def steps(
     sampler: Callable[[jax.Array, Any], Any],
     length: int,
 ) -> tuple[Any, dict[str, jax.Array]]:
-    """Runs `length` steps as one loop: draw a batch, apply the method's step.
+    """Run `length` steps of a method as one loop.
 
-    Step i uses `fold_in(key, i)`, so (key, i) alone says what happens next. This is a pure function
-    to `jit`, `vmap` or differentiate; `chunk` is it compiled.
+    This is a pure function to `jit`, `vmap` over seeds or differentiate. Step i uses
+    `fold_in(key, i)`, so its randomness depends on the key and i alone.
 
     Args:
         key: of the whole run.
         state: from `method.init` or earlier steps.
-        pool: the real data, on the device.
+        pool: real data on the device.
         first: number of the first step.
-        method: what a step is.
+        method: see `Method`.
         sampler: `sampler(key, pool) -> batch`.
         length: number of steps, static.
 
@@ -38,77 +38,92 @@ def steps(
         The state, and the info of every step as `[length]` arrays.
 
     Raises:
-        TypeError: for a step that does not return a state like the one it got and a dict of scalars
-            with "loss".
+        TypeError: `method.step` does not return a state of the same type and a dict of scalars
+            that contains "loss".
     """
 
-    def body(state, i):
-        key_draw, key_step = jax.random.split(jax.random.fold_in(key, i))
-        found = method.step(key_step, state, sampler(key_draw, pool))
-        _check_step(found, state)
-        return found
+    def step(state, i):
+        key_batch, key_step = jax.random.split(jax.random.fold_in(key, i))
+        result = method.step(key_step, state, sampler(key_batch, pool))
+        _check_step(result, state)
+        return result
 
-    return jax.lax.scan(body, state, first + jnp.arange(length))
+    return jax.lax.scan(step, state, first + jnp.arange(length))
 
 
-def _check_step(found, state):
-    """Refuses, by shapes alone, what the protocol of a method does not allow."""
+def _check_step(result, state):
+    """Reject, by shapes alone, a step that does not follow the protocol."""
     shapes = lambda tree: jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
-    if not (isinstance(found, tuple) and len(found) == 2):
-        raise TypeError(f"a step must return the pair (state, info), found {shapes(found)}")
-    after, info = found
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise TypeError(f"A step must return the pair (state, info), got {shapes(result)}.")
+    after, info = result
     if jax.tree.structure(after) != jax.tree.structure(state) or shapes(after) != shapes(state):
         raise TypeError(
-            "a step must return a state of the structure, shapes and dtypes that it got, found "
-            f"{shapes(after)} for {shapes(state)}"
+            "A step must return a state of the structure, shapes and dtypes of its argument "
+            f"{shapes(state)}, got {shapes(after)}."
         )
     if not isinstance(info, dict) or "loss" not in info or any(map(jnp.shape, info.values())):
         raise TypeError(
-            f'a step must report a dict of scalars, "loss" among them, found {shapes(info)}'
+            f'The info of a step must be a dict of scalars with "loss", got {shapes(info)}.'
         )
 
 
 chunk = jax.jit(steps, static_argnames=("method", "sampler", "length"), donate_argnames=("state",))
-"""`steps` compiled, its state donated.
+"""`steps` compiled, with the state donated.
 
-Method and sampler are compared by identity: make them once, since another `functools.partial` of
-the same function compiles the steps again.
+Programs are cached by the identity of method and sampler, so create these once: a new
+`functools.partial` of the same function compiles the steps again.
 """
 
 
 def run(
     key: jax.Array,
     state: Any,
-    pool: sampling.Pool,
+    pool: Any,
     *,
     method: Method,
-    sampler: sampling.Sampler,
+    sampler: Callable[[jax.Array, Any], Any],
     steps: int,
     first: int = 0,
     chunk_length: int = 10,
 ) -> Iterator[tuple[int, Any, dict[str, jax.Array]]]:
-    """Yields `(step, state, info)` after each compiled chunk until `steps` steps are done.
+    """Yield `(step, state, info)` after each compiled chunk until `steps` steps are done.
 
-    `info` holds an array `[steps of the chunk]` for each scalar of the method. The yielded state is
-    given up to the next chunk: save or copy what you want to keep before you ask for more; the
-    state that was handed in stays. A run begun again with `first` = a yielded step and its state
-    goes on to the same bits, since chunks start at the same steps.
+    A run that is restarted with `first` = a yielded step and its state continues to the same bits,
+    because chunks begin at the same steps.
+
+    Args:
+        key: of the whole run.
+        state: from `method.init`, or yielded by an earlier run; it stays valid.
+        pool: real data on the device.
+        method: see `Method`.
+        sampler: `sampler(key, pool) -> batch`, such as
+            `functools.partial(sampling.weighted_batch, size=64)`.
+        steps: number of the last step.
+        first: steps already done.
+        chunk_length: steps compiled into one program.
+
+    Yields:
+        The number of steps done, the state, and an array `[steps of the chunk]` for each scalar of
+        the method. The next chunk overwrites the yielded state: copy what you want to keep.
 
     Raises:
-        ValueError: for a loss that is not finite, a chunk of no steps, a negative number of them,
-            or a first step beyond the last.
+        ValueError: the loss is not finite, or a number of steps is out of range.
     """
     chunk_length = _checks.count("chunk_length", chunk_length)
-    steps, first = (_checks.count(n, x, minimum=0) for n, x in (("steps", steps), ("first", first)))
+    steps = _checks.count("steps", steps, minimum=0)
+    first = _checks.count("first", first, minimum=0)
     if first > steps:
-        raise ValueError(f"first must not be beyond the {steps} steps, found {first}")
+        raise ValueError(f"first must not exceed steps = {steps}, got {first}.")
+    # `chunk` donates its state. The copy keeps the caller's arrays alive.
     state = jax.tree.map(jnp.copy, state)
     for start in range(first, steps, chunk_length):
         length = min(chunk_length, steps - start)
         state, info = chunk(
             key, state, pool, jnp.asarray(start), method=method, sampler=sampler, length=length
         )
-        if not jnp.isfinite(info["loss"]).all():
-            step = start + int(jnp.argmin(jnp.isfinite(info["loss"])))
-            raise ValueError(f"the loss is not finite at step {step}; try a smaller learning rate")
+        finite = jnp.isfinite(info["loss"])
+        if not finite.all():
+            step = start + int(jnp.argmin(finite))
+            raise ValueError(f"The loss is not finite at step {step}; lower the learning rate.")
         yield start + length, state, info

@@ -1,53 +1,45 @@
-"""What a distillation method is, and what the steps of all methods do."""
+"""The protocol of a distillation method, and what the methods of this package share."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from jaxdd import _checks
 
 Decode = Callable[[jax.Array], jax.Array]
-"""From the images of a state to those that networks see, `[k, m, h, w, c]` both."""
-
-
-def identity(images: jax.Array) -> jax.Array:
-    """The decoding of images that are stored as networks see them: none."""
-    return images
+"""A map from stored images `[k, ipc, h, w, c]` to those that networks see, `[k, m, h, w, c]`."""
 
 
 class Method(NamedTuple):
-    """`init(images) -> state` and `step(key, state, batch) -> (state, info)`, both pure.
+    """A distillation method: two pure functions.
 
-    `info` is a dict of scalars, always with "loss".
+    Attributes:
+        init: `init(images) -> state`, from initial images `[k, ipc, h, w, c]`.
+        step: `step(key, state, batch) -> (state, info)`. `info` is a dict of scalars that contains
+            "loss". The batch is whatever the sampler of `methods.run` returns.
     """
 
     init: Callable[[jax.Array], Any]
     step: Callable[[jax.Array, Any, Any], tuple[Any, dict[str, jax.Array]]]
 
 
-def check_images(images: jax.Array) -> None:
-    """Refuses what a set cannot start from.
+def identity(images: jax.Array) -> jax.Array:
+    """Return the images unchanged, the default decoding."""
+    return images
 
-    Raises:
-        TypeError: images that are not floating.
-        ValueError: another shape than `[k, ipc, h, w, c]`, or images that are not normalised.
-    """
+
+def check_images(images: jax.Array) -> None:
+    """Reject initial images that are not normalised or not `[k, ipc, h, w, c]`."""
     if images.ndim != 5 or 0 in images.shape:
-        raise ValueError(f"images must be [k, ipc, h, w, c], found shape {images.shape}")
+        raise ValueError(f"Expected images of shape [k, ipc, h, w, c], got {images.shape}.")
     _checks.normalised("images", images)
 
 
-def descend(
-    optimizer: optax.GradientTransformation, slope: Any, state: Any, values: Any
+def update(
+    optimizer: optax.GradientTransformation, gradient: Any, state: Any, values: Any
 ) -> tuple[Any, Any]:
-    """Returns values and the optimizer's state after one update."""
-    update, state = optimizer.update(slope, state, values)
-    return optax.apply_updates(values, update), state
-
-
-def labelled(images):
-    """Flattens `[k, m, h, w, c]` to images `[k·m, h, w, c]` and their classes."""
-    return images.reshape(-1, *images.shape[2:]), jnp.arange(len(images)).repeat(images.shape[1])
+    """Return the values and the optimizer's state after one update."""
+    updates, state = optimizer.update(gradient, state, values)
+    return optax.apply_updates(values, updates), state

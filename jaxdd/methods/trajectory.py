@@ -1,4 +1,7 @@
-"""Trajectory matching (MTT): training on synthetic images follows experts of real ones."""
+"""Trajectory matching (MTT): training on synthetic images follows experts of the real data.
+
+Source: Cazenavette et al., "Dataset Distillation by Matching Training Trajectories" (CVPR 2022).
+"""
 
 import functools
 from typing import NamedTuple
@@ -7,18 +10,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdd import _checks, augment, networks, training
-from jaxdd.matching import trajectory
-from jaxdd.methods import protocol
-from jaxdd.methods.protocol import Decode, Method, check_images, identity, labelled
+from jaxdd import _checks, augment, matching, networks, sampling, training
+from jaxdd.methods.protocol import Decode, Method, check_images, identity, update
 
 
 class TrajectoryState(NamedTuple):
-    """What trajectory matching carries from step to step.
+    """State of trajectory matching.
 
     Attributes:
-        images: synthetic, `[k, ipc, h, w, c]`, normalised and never clipped.
-        log_rate: logarithm of the student's learning rate, learned with the images; scalar.
+        images: synthetic images `[k, ipc, h, w, c]`, normalised and never clipped.
+        log_rate: logarithm of the student's learning rate, which is learned; scalar.
         optimizer: states of the images' optimizer and of the rate's.
     """
 
@@ -39,82 +40,98 @@ def trajectory_matching(
     decode: Decode = identity,
     recompute: bool = True,
 ) -> Method:
-    """Trajectory matching (MTT): a student trained on the synthetic set should follow an expert.
+    """Return trajectory matching (MTT).
 
-    The student starts where the expert stood, makes `inner` SGD steps on augmented synthetic
-    images at a learned rate, and is compared by `matching.trajectory` with where the expert stood
-    some epochs later; images and rate descend that loss. `step` takes a `experts.Segment` for
-    its batch, so the sampler of the loop is `functools.partial(experts.segment, …)` and its pool
-    the experts. Weights of the real data enter as they train the experts.
+    A student starts at parameters of an expert and makes `inner` SGD steps on augmented synthetic
+    images at a learned rate. `matching.trajectory` compares it with the expert some epochs later,
+    and images and rate are updated by the gradient of that loss.
+
+    The batch of a step is an `experts.Segment`: run the method with the experts as the pool and
+    `functools.partial(experts.segment, ...)` as the sampler. Sample weights act through the
+    training of the experts.
 
     Args:
         network: a `networks.Network`.
-        optimizer: acts on the images; the reference uses SGD with rate 1000 and momentum 0.5.
-        inner: N, steps of the student.
-        rate: its first learning rate.
-        rate_optimizer: acts on the rate's logarithm, which keeps the rate positive; SGD with rate
-            0.1 and momentum 0.5 by default. (At the rate 0.01 these are the steps of the
-            reference, which takes the rate itself and 1e-5.)
-        strategy: augmentation operations, one drawn for each image and inner step; () for none.
-        batch_size: synthetic images of an inner step at most, taken in turn from a random order.
-        decode: as in `feature_matching`.
-        recompute: keep the student's parameters of every inner step only, and run the step again
-            to differentiate it: memory is that of one step whatever `inner` is, for a third more
-            time. The gradient is the same. (TESLA, Cui et al., ICML 2023, also holds the parameters
-            constant with respect to earlier images, which makes it an approximation.)
+        optimizer: of the images; the reference uses SGD with rate 1000 and momentum 0.5.
+        inner: SGD steps of the student.
+        rate: initial learning rate of the student.
+        rate_optimizer: of the logarithm of the rate, which keeps the rate positive. SGD with rate
+            0.1 and momentum 0.5 by default: near a rate of 0.01 these are the steps of the
+            reference, which updates the rate itself with 1e-5.
+        strategy: augmentation, drawn per image and inner step; () for none.
+        batch_size: maximum number of synthetic images in an inner step.
+        decode: map from stored images to those the network sees, such as `formation.split`.
+        recompute: store only the student's parameters of each inner step and run the step again to
+            differentiate it. Memory is then that of one step for any `inner`, for a third more
+            time, and the gradient is the same.
 
     Raises:
-        TypeError: for a strategy that is a string.
-        ValueError: for an unknown operation in it, less than one inner step or image of a batch, or
-            a rate that is not positive and finite.
-
-    Source: Cazenavette et al., "Dataset Distillation by Matching Training Trajectories" (CVPR
-    2022).
+        TypeError: the strategy is a string, or a count is not an integer.
+        ValueError: the strategy contains an unknown operation, or a number is not positive.
     """
-    strategy, inner = augment.as_strategy(strategy), _checks.count("inner", inner)
-    batch_size, rate = _checks.count("batch_size", batch_size), _checks.positive("rate", rate)
     if rate_optimizer is None:
         rate_optimizer = optax.sgd(0.1, momentum=0.5)
-
-    def init(images):
-        check_images(images)
-        networks.check_classes(network, images[0, :1], len(images))
-        first = jnp.log(jnp.asarray(rate, jnp.float32))
-        return TrajectoryState(images, first, (optimizer.init(images), rate_optimizer.init(first)))
-
-    def student(key, params, images, rate):
-        images, labels = labelled(decode(images))
-        key_order, key_augment = jax.random.split(key)
-        size = min(batch_size, len(labels))
-        passes = -(-inner * size // len(labels))
-        orders = jax.random.split(key_order, passes)
-        order = jax.vmap(lambda key: jax.random.permutation(key, len(labels)))(orders).ravel()
-
-        def descend(params, one):
-            key, chosen = one
-            views = augment.per_image(key, images[chosen], strategy=strategy)
-            loss = functools.partial(training.cross_entropy, network)
-            slope = jax.grad(loss)(params, views, labels[chosen], jnp.ones(size))
-            return jax.tree.map(lambda p, g: p - rate * g, params, slope), None
-
-        if recompute:
-            descend = jax.checkpoint(descend, prevent_cse=False)
-        batches = order[: inner * size].reshape(inner, size)
-        return jax.lax.scan(descend, params, (jax.random.split(key_augment, inner), batches))[0]
-
-    def step(key, state, segment):
-        def loss(images, log_rate):
-            reached = student(key, segment.start, images, jnp.exp(log_rate))
-            return trajectory(reached, segment.start, segment.target)
-
-        value, slopes = jax.value_and_grad(loss, (0, 1))(state.images, state.log_rate)
-        optimizers = zip(
-            (optimizer, rate_optimizer), slopes, state.optimizer, state[:2], strict=True
-        )
-        (images, images_state), (log_rate, rate_state) = (
-            protocol.descend(*each) for each in optimizers
-        )
-        state = TrajectoryState(images, log_rate, (images_state, rate_state))
-        return state, {"loss": value, "rate": jnp.exp(log_rate)}
-
+    optimizers = optimizer, rate_optimizer
+    student = functools.partial(
+        _train_student,
+        network=network,
+        inner=_checks.count("inner", inner),
+        batch_size=_checks.count("batch_size", batch_size),
+        strategy=augment.as_strategy(strategy),
+        recompute=recompute,
+    )
+    init = functools.partial(
+        _init, network=network, optimizers=optimizers, rate=_checks.positive("rate", rate)
+    )
+    step = functools.partial(_step, optimizers=optimizers, student=student, decode=decode)
     return Method(init, step)
+
+
+def _init(images, *, network, optimizers, rate):
+    check_images(images)
+    networks.check_classes(network, images[0, :1], len(images))
+    log_rate = jnp.log(jnp.asarray(rate, jnp.float32))
+    optimizer, rate_optimizer = optimizers
+    return TrajectoryState(
+        images, log_rate, (optimizer.init(images), rate_optimizer.init(log_rate))
+    )
+
+
+def _step(key, state, segment, *, optimizers, student, decode):
+    def loss(images, log_rate):
+        params = student(key, segment.start, decode(images), jnp.exp(log_rate))
+        return matching.trajectory(params, segment.start, segment.target)
+
+    value, gradients = jax.value_and_grad(loss, (0, 1))(state.images, state.log_rate)
+    updates = zip(optimizers, gradients, state.optimizer, state[:2], strict=True)
+    (images, images_state), (log_rate, rate_state) = (update(*arguments) for arguments in updates)
+    state = TrajectoryState(images, log_rate, (images_state, rate_state))
+    return state, {"loss": value, "rate": jnp.exp(log_rate)}
+
+
+def _train_student(key, params, images, rate, *, network, inner, batch_size, strategy, recompute):
+    """Return the parameters after `inner` SGD steps on images `[k, m, h, w, c]`."""
+    # Batches are cut from one sequence of random permutations, so that every image is used equally
+    # often. A batch may span the end of one permutation and the start of the next.
+    images, labels = sampling.flatten(images)
+    key_order, key_augment = jax.random.split(key)
+    size = min(batch_size, len(labels))
+    passes = -(-inner * size // len(labels))
+    orders = jax.random.split(key_order, passes)
+    order = jax.vmap(lambda key: jax.random.permutation(key, len(labels)))(orders).ravel()
+    batches = order[: inner * size].reshape(inner, size)
+
+    def sgd(params, inputs):
+        key, batch = inputs
+        views = augment.per_image(key, images[batch], strategy=strategy)
+        loss = functools.partial(training.cross_entropy, network)
+        gradient = jax.grad(loss)(params, views, labels[batch], jnp.ones(size))
+        return jax.tree.map(lambda p, g: p - rate * g, params, gradient), None
+
+    # The gradient in the images runs back through all inner steps. Unrolled, it stores the
+    # activations of each: N steps need N times the memory. `jax.checkpoint` stores only the
+    # parameters between steps and recomputes the activations of one step at a time (as TESLA, Cui
+    # et al., ICML 2023; TESLA also drops terms of the gradient, which this does not).
+    if recompute:
+        sgd = jax.checkpoint(sgd, prevent_cse=False)  # inside `scan` CSE is no danger
+    return jax.lax.scan(sgd, params, (jax.random.split(key_augment, inner), batches))[0]

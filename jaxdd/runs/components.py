@@ -33,8 +33,8 @@ class Components(NamedTuple):
         strategy: of augmentation.
         method: of distillation.
         sampler: of real batches.
-        score: `score(images, whitening=None, **arrays)` trains networks on decoded images
-            `[k, m, h, w, c]` and returns their `evaluate.Scores` on the test set, seen through the
+        score: `score(images, whitening=None, labels=None, **arrays)` trains networks on decoded
+            images `[k, m, h, w, c]` and returns their `evaluate.Scores` on the test set, seen through the
             same whitening; `arrays` are passed on to the training.
     """
 
@@ -152,15 +152,18 @@ def group_sampler(batch_size: int, groups: int) -> sampling.Sampler:
 def _evaluator(network, train, epochs, mesh, threads):
     """Return the compiled evaluation of a set, for any task."""
     protocol = functools.partial(evaluate.evaluate, train=train, epochs=epochs)
-    evaluation = lambda keys, images, task, arrays: protocol(keys, network, images, task, **arrays)
+
+    def evaluation(keys, images, task, labels, arrays):
+        return protocol(keys, network, images, task, labels=labels, arrays=arrays)
+
     if mesh is None:
         return parallel.thread_rows(evaluation, threads=threads)
     return jax.jit(parallel.map_rows(evaluation, mesh))
 
 
-def _score(evaluator, keys, task, mesh, images, whitening=None, **arrays):
+def _score(evaluator, keys, task, mesh, images, whitening=None, labels=None, **arrays):
     task = zca.whiten_task(task, whitening)
-    scores = evaluator(keys, *replicated((jnp.asarray(images), task, arrays), mesh))
+    scores = evaluator(keys, *replicated((jnp.asarray(images), task, labels, arrays), mesh))
     return jax.tree.map(np.asarray, scores)
 
 

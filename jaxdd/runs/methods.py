@@ -52,10 +52,10 @@ def decode(factor: int) -> Callable[[jax.Array], jax.Array]:
 
 
 @functools.cache
-def _distribution(network, strategy, learning_rate, factor, groups, cache):
+def _distribution(network, strategy, learning_rate, factor, groups, activation_bytes):
     return methods.distribution_matching(
         network, optax.sgd(learning_rate, momentum=0.5), strategy=strategy, groups=groups,
-        decode=decode(factor), cache=cache,
+        decode=decode(factor), activation_bytes=activation_bytes,
     )  # fmt: skip
 
 
@@ -86,8 +86,10 @@ def _curriculum(network, strategy, learning_rate, factor, length, **fields):
 
 def _build_dm(options: DM, network, strategy, *, groups=1, threads=None):
     # A row that runs on one core has its cache to itself: smaller micro-batches fit it.
-    cache = microbatch.CORE_BYTES if threads == 1 else None
-    return _distribution(network, strategy, options.learning_rate, options.formation, groups, cache)
+    activation_bytes = microbatch.CORE_BYTES if threads == 1 else None
+    return _distribution(
+        network, strategy, options.learning_rate, options.formation, groups, activation_bytes
+    )
 
 
 def _build_dc(options: DC, network, strategy, *, groups=1, threads=None):

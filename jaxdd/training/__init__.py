@@ -19,6 +19,7 @@ from jaxdd.training.fit import (
     run_epochs,
     sgd,
     train,
+    train_with_loss,
     update_state,
     weighted_mean,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "run_epochs",
     "sgd",
     "train",
+    "train_with_loss",
     "update_state",
     "weighted_mean",
 ]

@@ -1,9 +1,10 @@
-"""Networks that try to unlearn a bias while they train on a labelled set, without bias labels.
+"""Train networks that try to unlearn a bias from a labelled set, without bias labels.
 
-They are what one would do about a biased synthetic set after it was made. Both train a second
-network beside the one that counts, which falls for the bias on purpose: by the generalised
-cross-entropy it learns most from what it knows already, so what is hard for it conflicts with the
-bias. The functions take what `training.train` takes and stand in for it.
+Use them to ask whether debiased training on a biased synthetic set would make weights unnecessary.
+Both methods train a second, biased network at the same time. Its loss is the generalised
+cross-entropy, which emphasises samples that it already classifies well; samples that remain hard
+for it conflict with the bias. The functions take the arguments of `training.train` and can replace
+it in an evaluation.
 
 >>> import jax, jax.numpy as jnp
 >>> from jaxdd import networks
@@ -25,32 +26,38 @@ from jaxdd import _checks, augment, networks, training
 
 
 def generalised_cross_entropy(logits: jax.Array, labels: jax.Array, *, q: float = 0.7) -> jax.Array:
-    """Returns `(1 − p_y^q) / q` for logits `[n, k]` and labels `[n]`.
+    """Return `(1 − p_y^q) / q` per sample `[n]`.
 
-    Its gradient is that of the cross-entropy times p_y^q. q → 0 is the cross-entropy.
+    Its gradient is that of the cross-entropy times p_y^q. It is the cross-entropy for q → 0.
+
+    Args:
+        logits: `[n, k]`.
+        labels: `[n]` integers in [0, k).
+        q: positive.
 
     Raises:
-        TypeError: labels that are not integers.
-        ValueError: q that is not positive and finite, as float32 calculates, shapes that disagree,
-            and (where they are concrete) logits that are not finite or labels out of range.
+        TypeError: labels are not integers.
+        ValueError: q is not positive and finite in float32, shapes disagree, logits are not finite
+            or labels are out of range.
 
     Source: Zhang and Sabuncu, "Generalized Cross Entropy Loss" (NeurIPS 2018).
 
     >>> round(float(generalised_cross_entropy(jnp.zeros((1, 4)), jnp.array([0]), q=1.0)[0]), 6)
     0.75
     """
-    if not 1e-30 < q < float("inf"):  # below, q log p is lost in float32
-        raise ValueError(f"q must be positive and finite, found {q}")
+    if not 1e-30 < q < float("inf"):  # q log p underflows in float32 below that
+        raise ValueError(f"q must be positive and finite, got {q}")
     if logits.ndim != 2 or not jnp.issubdtype(logits.dtype, jnp.floating):
-        raise ValueError(f"logits must be floating [n, k], found {logits.dtype} {logits.shape}")
+        raise ValueError(f"logits must be floating [n, k], got {logits.dtype} {logits.shape}")
     n, k = _checks.finite("logits", logits).shape
     labels = _checks.integers("labels", labels, k, length=n)
     log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+    # 1 − exp(q log p) cancels for small q; expm1 does not.
     return -jnp.expm1(q * log_p) / q
 
 
-class _Update(NamedTuple):
-    """What a loss sees of one update: augmented `[b]` samples, and `memory` from the last one."""
+class _Batch(NamedTuple):
+    """Augmented samples `[b]` of one update, and `memory` from the last one."""
 
     views: jax.Array
     labels: jax.Array
@@ -67,180 +74,149 @@ def learning_from_failure(
     labels: jax.Array,
     *,
     smoothing: float = 0.7,
-    strategy: augment.Strategy = augment.OPERATIONS,
-    batch_size: int = 256,
-    epochs: int = 1000,
-    **schedule: float,
+    **options: Any,
 ) -> Any:
-    """Trains a network on what a biased network gets wrong (LfF).
+    """Train a network with weights on what a biased network gets wrong (LfF).
 
-    A sample weighs `b / (b + d)`, where b and d are its losses under the biased network and this
-    one, averaged over updates with `smoothing` and divided by the largest of the class.
+    The weight of a sample is `b / (b + d)`. Here b and d are its losses under the biased network
+    and under this one, each an exponential moving average divided by its maximum over the class.
 
     Args:
-        key: initialisation, order and augmentation.
+        key: for initialisation, order and augmentation.
         network: a `networks.Network`.
         images: `[m, h, w, c]`, normalised.
-        labels: `[m]`.
-        smoothing: share of the old average in the new one.
-        strategy: of augmentation; () for none.
-        batch_size: as in `training.train`.
-        epochs: as in `training.train`.
-        **schedule: of `training.sgd`.
+        labels: `[m]` classes.
+        smoothing: weight of the previous average in the new one.
+        **options: `epochs`, `batch_size`, `strategy`, `learning_rate`, `momentum` and
+            `weight_decay`, with the defaults of `training.train`.
 
     Source: Nam et al., "Learning from Failure" (NeurIPS 2020).
     """
+    images, labels = training.check_labelled(images, labels, network=network)
 
     def loss(params, batch):
         own, present, indices, averages = batch.labels, batch.present, batch.indices, batch.memory
         logits = jnp.stack([networks.outputs(network, p, batch.views).logits for p in params])
-        each = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.stack([own, own]))
-        now = smoothing * averages[:, indices] + (1 - smoothing) * jax.lax.stop_gradient(each)
+        losses = training.cross_entropies(logits, jnp.stack([own, own]))
+        now = smoothing * averages[:, indices] + (1 - smoothing) * jax.lax.stop_gradient(losses)
         averages = averages.at[:, indices].set(jnp.where(present > 0, now, averages[:, indices]))
-        of_class = functools.partial(
-            jax.ops.segment_max, segment_ids=labels, num_segments=logits.shape[-1]
+        max_by_class = jax.vmap(
+            functools.partial(
+                jax.ops.segment_max, segment_ids=labels, num_segments=logits.shape[-1]
+            )
         )
-        largest = jax.vmap(of_class)(averages)
-        biased, ours = now / jnp.maximum(largest[:, own], 1e-8)
-        weights = biased / (biased + ours + 1e-8)
-        trap = generalised_cross_entropy(logits[0], own)
-        total = jnp.sum((trap + weights * each[1]) * present) / present.sum()
-        return total, averages
+        biased, debiased = now / jnp.maximum(max_by_class(averages)[:, own], 1e-8)
+        weights = biased / (biased + debiased + 1e-8)
+        biased_loss = generalised_cross_entropy(logits[0], own)
+        return jnp.sum((biased_loss + weights * losses[1]) * present) / present.sum(), averages
 
-    images, labels = training.check_labelled(images, labels, network=network)
-    return _two_networks(
-        key,
-        network,
-        images,
-        labels,
-        loss,
-        jnp.zeros((2, len(labels))),
-        strategy=strategy,
-        batch_size=batch_size,
-        epochs=epochs,
-        **schedule,
-    )
+    averages = jnp.zeros((2, len(labels)))
+    return _train_pair(key, network, images, labels, loss, averages, **options)
 
 
 def selective_mixup(
-    key: jax.Array,
-    network: networks.Network,
-    images: jax.Array,
-    labels: jax.Array,
-    *,
-    strategy: augment.Strategy = augment.OPERATIONS,
-    batch_size: int = 256,
-    epochs: int = 1000,
-    **schedule: float,
+    key: jax.Array, network: networks.Network, images: jax.Array, labels: jax.Array, **options: Any
 ) -> Any:
-    """Trains a network on mixtures of samples that contradict the bias (SelecMix).
+    """Train a network on mixtures of samples that contradict the bias (SelecMix).
 
-    Each sample is mixed with one of its batch, by chance either the sample of its class that the
-    biased network finds least similar, or that of another class which it finds most similar;
-    similarity is the cosine of features. The share of the sample is uniform in [0, 1], in the image
-    as in the label.
+    Each sample is mixed with another one of its batch: at random either the sample of its class
+    that is least similar to the biased network, or the most similar one of the other classes. The
+    similarity is the cosine of features. The share of the sample is uniform in [0, 1], for the
+    image and for the label.
 
     Args:
-        key: initialisation, order, augmentation and mixtures.
+        key: for initialisation, order, augmentation and mixtures.
         network: a `networks.Network`.
         images: `[m, h, w, c]`, normalised.
-        labels: `[m]`.
-        strategy: of augmentation; () for none.
-        batch_size: as in `training.train`.
-        epochs: as in `training.train`.
-        **schedule: of `training.sgd`.
+        labels: `[m]` classes.
+        **options: `epochs`, `batch_size`, `strategy`, `learning_rate`, `momentum` and
+            `weight_decay`, with the defaults of `training.train`.
 
     Source: Hwang et al., "SelecMix: Debiased Learning by Contradicting-pair Sampling" (NeurIPS
     2022), without the contrastive loss of its biased network.
     """
+    images, labels = training.check_labelled(images, labels, network=network)
 
     def loss(params, batch):
         views, own, present = batch.views, batch.labels, batch.present
         features, logits = networks.outputs(network, params[0], views)
-        trap = generalised_cross_entropy(logits, own)
-        partner = contradicting_partners(batch.key, jax.lax.stop_gradient(features), own, present)
+        biased_loss = generalised_cross_entropy(logits, own)
+        partners = contradicting_partners(batch.key, jax.lax.stop_gradient(features), own, present)
         share = jax.random.uniform(jax.random.fold_in(batch.key, 1), own.shape)
         column = share[:, None, None, None]
-        mixture = column * views + (1 - column) * views[partner]
+        mixture = column * views + (1 - column) * views[partners]
         mixed = networks.outputs(network, params[1], mixture).logits
-        each = [
-            optax.softmax_cross_entropy_with_integer_labels(mixed, y) for y in (own, own[partner])
-        ]
-        ours = share * each[0] + (1 - share) * each[1]
-        return jnp.sum((trap + ours) * present) / present.sum(), None
+        own_loss, partner_loss = (training.cross_entropies(mixed, y) for y in (own, own[partners]))
+        mixed_loss = share * own_loss + (1 - share) * partner_loss
+        return jnp.sum((biased_loss + mixed_loss) * present) / present.sum(), None
 
-    images, labels = training.check_labelled(images, labels, network=network)
-    return _two_networks(
-        key,
-        network,
-        images,
-        labels,
-        loss,
-        None,
-        strategy=strategy,
-        batch_size=batch_size,
-        epochs=epochs,
-        **schedule,
-    )
+    return _train_pair(key, network, images, labels, loss, None, **options)
 
 
 def contradicting_partners(
     key: jax.Array, features: jax.Array, labels: jax.Array, present: jax.Array
 ) -> jax.Array:
-    """Returns for each sample the index `[n]` of one that contradicts the bias in `features`.
+    """Return for every sample the index `[n]` of one that contradicts the bias in `features`.
 
-    By chance the least similar of the same class or the most similar of the others; a sample
-    without either is its own.
+    At random the least similar sample of the same class or the most similar one of the others. A
+    sample without either is its own partner.
 
     Args:
-        key: of the chance.
+        key: for the random choice.
         features: `[n, d]`.
         labels: `[n]`.
-        present: `[n]`, zero for what is not to be chosen.
+        present: `[n]`, zero for samples that must not be partners.
 
     >>> features = jnp.array([[1., 0.], [.8, .6], [0., 1.], [.6, .8]])
     >>> labels, present = jnp.array([0, 0, 0, 1]), jnp.ones(4)
-    >>> found = lambda i: contradicting_partners(jax.random.key(i), features, labels, present)
-    >>> sorted({int(found(i)[0]) for i in range(9)})
+    >>> partners = lambda i: contradicting_partners(jax.random.key(i), features, labels, present)
+    >>> sorted({int(partners(i)[0]) for i in range(9)})
     [2, 3]
     """
     unit = features / jnp.maximum(jnp.sqrt(jnp.square(features).sum(1, keepdims=True)), 1e-8)
-    similar = unit @ unit.T
-    chosen, own = present > 0, jnp.arange(len(labels))
-    same = (labels[:, None] == labels) & chosen & (own[:, None] != own)
-    other = (labels[:, None] != labels) & chosen
-    far = jnp.argmin(jnp.where(same, similar, jnp.inf), axis=1)
-    near = jnp.argmax(jnp.where(other, similar, -jnp.inf), axis=1)
-    take_far = jax.random.bernoulli(key, shape=labels.shape) | ~other.any(1)
-    return jnp.where(take_far & same.any(1), far, jnp.where(other.any(1), near, own))
+    similarity = unit @ unit.T
+    eligible, own = present > 0, jnp.arange(len(labels))
+    same = (labels[:, None] == labels) & eligible & (own[:, None] != own)
+    other = (labels[:, None] != labels) & eligible
+    farthest = jnp.argmin(jnp.where(same, similarity, jnp.inf), axis=1)
+    nearest = jnp.argmax(jnp.where(other, similarity, -jnp.inf), axis=1)
+    prefer_same = jax.random.bernoulli(key, shape=labels.shape) | ~other.any(1)
+    fallback = jnp.where(other.any(1), nearest, own)
+    return jnp.where(prefer_same & same.any(1), farthest, fallback)
 
 
-def _two_networks(
-    key, network, images, labels, loss, memory, *, strategy, batch_size, epochs, **schedule
+def _train_pair(
+    key,
+    network,
+    images,
+    labels,
+    loss,
+    memory,
+    *,
+    strategy=augment.OPERATIONS,
+    batch_size=256,
+    epochs=1000,
+    **schedule,
 ):
-    """Trains (biased, ours) by `loss(params, batch) -> (loss, memory)` and returns ours."""
+    """Train (biased, debiased) by `loss(params, batch) -> (loss, memory)`; return the latter."""
     optimizer = training.sgd(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     key_init, key_train = jax.random.split(key)
-    params = tuple(networks.init_params(k, network, images[:1]) for k in jax.random.split(key_init))
+    keys_init = jax.random.split(key_init)
+    params = tuple(networks.init_params(k, network, images[:1]) for k in keys_init)
 
     def update(carry, key, indices, present):
-        params, state, memory = carry
+        params, opt_state, memory = carry
         key_augment, key_loss = jax.random.split(key)
         views = augment.per_image(key_augment, images[indices], strategy=strategy)
-        batch = _Update(views, labels[indices], present, indices, memory, key_loss)
-        slope, memory = jax.grad(loss, has_aux=True)(params, batch)
-        step, state = optimizer.update(slope, state, params)
-        return optax.apply_updates(params, step), state, memory
+        batch = _Batch(views, labels[indices], present, indices, memory, key_loss)
+        grads, memory = jax.grad(loss, has_aux=True)(params, batch)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, memory
 
-    carry = training.run_epochs(
-        key_train,
-        update,
-        (params, optimizer.init(params), memory),
-        num_samples=len(labels),
-        epochs=epochs,
-        batch_size=batch_size,
-    )
-    return carry[0][1]
+    carry = params, optimizer.init(params), memory
+    size = dict(num_samples=len(labels), epochs=epochs, batch_size=batch_size)
+    (_, debiased), *_ = training.run_epochs(key_train, update, carry, **size)
+    return debiased
 
 
 TRAININGS = {

@@ -1,16 +1,16 @@
-"""ELF: networks of another kind that learn from a set with the features of a teacher.
+"""Evaluation with distillation features (ELF): train other networks with a teacher's features.
 
-A set that was distilled with one network serves that network best. Evaluation with distillation
-features (ELF) hands the features z of the un-augmented images to the others: with a network cut
-into a front f and a rear h, A the augmentation, y the labels and CE the cross-entropy, it descends
+A set that was distilled with one network serves that network best. ELF shows the features z of the
+un-augmented images to other networks as well. With a network cut into a front f and a rear h, the
+augmentation A, labels y and cross-entropy CE, it minimises
 
-    CE_c(f(A(x)), z) + CE(h(z), y) + CE(h(f(A(x))), y)
+    CE_c(f(A(x)), z) + CE(h(z), y) + CE(h(f(A(x))), y)        front + rear + task
 
-where CE_c is over the channels of every pixel. The test is `h(f(x))`, without a teacher.
+where CE_c is over the channels of every pixel. Prediction is `h(f(x))`, without a teacher.
 
-The features come from a ConvNet that saw *all* real data. They are information beside the set,
-usually more than it: `extra_bytes` counts it, and belongs next to every score, with the scores that
-the same features give with real images or noise in the place of the set, and those of
+The features come from a ConvNet that was trained on *all* real data. They carry information in
+addition to the set, usually more than the set itself. Report `extra_bytes` with every score,
+together with the scores of real images and noise with the same features, and those of
 `teachers.train_on_logits`.
 
 Source: Zhao et al., arXiv 2312.05598.
@@ -33,17 +33,17 @@ TERMS = {
     "front-rear": ("front", "rear"),
     "front-rear-task": ("front", "rear", "task"),
 }
-"""The combinations of losses; the last is the method, the first no ELF at all."""
+"""Combinations of loss terms. The last one is the method, the first one is standard training."""
 
 
 def split_point(network: networks.Network) -> int:
-    """Returns after how many of its `networks.count_parts` the literature splits a network.
+    """Return the number of `networks.count_parts` that the literature assigns to the front.
 
-    A ConvNet before its head, ResNet18 between the blocks of its last stage, VGG11 between the
-    convolutions of its fourth, where all have few pixels.
+    A ConvNet is split before its head, ResNet18 between the blocks of its last stage, and VGG11
+    between the convolutions of its fourth stage.
 
     Raises:
-        ValueError: the network is of one piece, or of another kind.
+        ValueError: the literature does not split this kind of network.
 
     >>> split_point(networks.ConvNet(10)), split_point(networks.VGG11(10))
     (3, 5)
@@ -56,64 +56,65 @@ def split_point(network: networks.Network) -> int:
         case networks.VGG11():
             return sum(map(len, network.stages[:3])) + 1
     raise ValueError(
-        f"split must be given, 1 to {networks.count_parts(network)}, for {type(network).__name__}"
+        f"{type(network).__name__} has no default split; "
+        f"set split to one of 1..{networks.count_parts(network)}"
     )
 
 
 def front_shape(network: Any, images: jax.Array, *, split: int | None = None) -> tuple[int, ...]:
-    """Returns the shape `(h, w, c)` that a network's front gives, without computing anything.
+    """Return the shape `(h, w, c)` of the front's output, without computing it.
 
     Args:
-        network: that is split.
-        images: `[n, h, w, c]` like those to come.
-        split: parts of the front; `split_point` by default.
+        network: the network to split.
+        images: `[n, h, w, c]`.
+        split: number of parts in the front. Defaults to `split_point`.
 
     Raises:
-        ValueError: a split that the network does not have.
+        ValueError: the network has no such split.
     """
-    split = _checked_split(network, split)
+    split = _check_split(network, split)
     front = lambda params, images: network.apply(params, images, stop=split)
     params = jax.eval_shape(network.init, jax.random.key(0), images[:1])
     return jax.eval_shape(front, params, images[:1]).shape[1:]
 
 
-def _checked_split(network, split):
+def _check_split(network, split):
     last = networks.count_parts(network)
     split = split_point(network) if split is None else _checks.count("split", split, minimum=0)
     if not 1 <= split <= last:
-        raise ValueError(f"split must lie in 1..{last} for {type(network).__name__}, found {split}")
+        raise ValueError(f"split must be in 1..{last} for {type(network).__name__}, got {split}")
     return split
 
 
 def teacher_features(
     teacher: teachers.Teacher, images: jax.Array, *, split: int | None = None
 ) -> jax.Array:
-    """Returns the teacher's features `[m, h, w, c]` of images as they are, not augmented.
+    """Return the teacher's features `[m, h, w, c]` of images without augmentation.
 
     Args:
-        teacher: a ConvNet, or another whose network has parts.
+        teacher: a ConvNet, or another network with parts.
         images: `[m, h, w, c]`, normalised.
-        split: parts of the teacher before them; all but its head by default.
+        split: number of the teacher's parts to apply. Defaults to all but the head.
 
     Raises:
-        ValueError: a split that the teacher does not have.
+        ValueError: the teacher has no such split.
     """
     split = networks.count_parts(teacher.network) if split is None else split
-    split = _checked_split(teacher.network, split)
+    split = _check_split(teacher.network, split)
     images, network = _checks.normalised("images", images), cast(Any, teacher.network)
     return network.apply(teacher.params, images, stop=split)
 
 
-def channel_entropies(found: jax.Array, target: jax.Array) -> jax.Array:
-    """Returns for each image `−Σ_c z_c log softmax_c(f)`, the mean over its pixels, `[n]`.
+def channel_entropies(features: jax.Array, target: jax.Array) -> jax.Array:
+    """Return `−Σ_c z_c log softmax_c(f)` per image, the mean over its pixels, `[n]`.
 
     The target is not normalised: a feature that is twice as large counts twice.
 
     Args:
-        found: f, `[n, h, w, c]`.
-        target: z likewise, non-negative.
+        features: f, `[n, h, w, c]`.
+        target: z, `[n, h, w, c]`, non-negative.
     """
-    return -jnp.sum(target * jax.nn.log_softmax(found, axis=-1), -1).mean((1, 2))
+    return -jnp.sum(target * jax.nn.log_softmax(features, axis=-1), -1).mean((1, 2))
 
 
 def train(
@@ -131,56 +132,51 @@ def train(
     strategy: augment.Strategy = augment.OPERATIONS,
     **schedule: float,
 ) -> Any:
-    """Trains a network on a set and its features, by the plain schedule; see the module.
-
-    It takes what `training.train` takes and stands in for it.
+    """Train a network on a set and its features. It can replace `training.train`.
 
     Args:
-        key: initialisation, order and augmentation.
-        network: that can be applied in `networks.count_parts`.
+        key: for initialisation, order and augmentation.
+        network: a network with parts, see `networks.count_parts`.
         images: `[m, h, w, c]`, normalised.
-        labels: `[m]`.
-        features: `[m, h', w', c']` of the same images in the same order, from `teacher_features`.
-        split: parts of the front; `split_point` by default.
-        terms: of the loss, out of front, rear and task.
-        matching: distance of the front to the features, of each image.
-        epochs: as in `training.train`.
-        batch_size: as in `training.train`.
-        strategy: of augmentation; () for none.
-        **schedule: of `training.sgd`.
+        labels: `[m]` classes.
+        features: `[m, h', w', c']` of these images in this order, from `teacher_features`.
+        split: number of parts in the front. Defaults to `split_point`.
+        terms: of the loss: some of front, rear and task.
+        matching: distance `[n]` between the front's output and the features of each image.
+        epochs: passes over the set.
+        batch_size: maximum number of samples per update, see `training.train`.
+        strategy: augmentation; () for none.
+        **schedule: `learning_rate`, `momentum` and `weight_decay` of `training.sgd`.
 
     Raises:
-        TypeError: as in `training.train`.
-        ValueError: as in `training.train`; a split or terms that there are not; features of
-            another number of images, another shape than that of the front, or (where they are
-            concrete) not finite.
+        TypeError: images are not floating, or labels are not integers.
+        ValueError: the set is invalid as in `training.train`, the network has no such split, a term
+            is unknown, or the features have another shape or are not finite.
     """
     images, labels = training.check_labelled(images, labels, network=network)
-    split = _checked_split(network, split)
+    split = _check_split(network, split)
     if not terms or set(terms) - set(TERMS["front-rear-task"]):
-        raise ValueError(f"terms must be some of front, rear and task, found {terms}")
+        raise ValueError(f"terms must be some of front, rear and task, got {terms}")
     features = _checks.finite("features", _checks.floating("features", features))
     expected = (len(images), *front_shape(network, images, split=split))
     if features.shape != expected:
         raise ValueError(
-            f"features must be {expected}, those of this set as the network's front gives them, "
-            f"found {features.shape}"
+            f"features must have the shape {expected} of the network's front, got {features.shape}"
         )
 
-    def loss(params, key, indices, present):
+    def sum_of_losses(params, key, indices):
         views = augment.per_image(key, images[indices], strategy=strategy)
-        each, params = losses(
+        values, params = losses(
             network, params, views, labels[indices], features[indices], split=split,
             terms=terms, matching=matching,
         )  # fmt: skip
-        return training.weighted_mean(jnp.stack([*each.values()]).sum(0), present), params
+        return jnp.stack([*values.values()]).sum(0), params
 
-    size: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size)
-    descent = training.sgd(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
-    key_init, key_train = jax.random.split(key)
-    params = networks.init_params(key_init, network, images[:1])
-    size |= dict(num_samples=len(labels))
-    return training.minimize(key_train, params, loss, optimizer=descent, **size)
+    optimizer = training.sgd(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
+    size = dict(epochs=epochs, batch_size=batch_size)
+    return training.train_with_loss(
+        key, network, images, sum_of_losses, optimizer=optimizer, **size
+    )
 
 
 def losses(
@@ -194,34 +190,34 @@ def losses(
     terms: tuple[str, ...] = TERMS["front-rear-task"],
     matching: Callable[[jax.Array, jax.Array], jax.Array] = channel_entropies,
 ) -> tuple[dict[str, jax.Array], Any]:
-    """Returns each term for each image `[n]` by name, and the parameters with statistics moved.
+    """Return every term per image `[n]`, and the parameters with updated batch-norm statistics.
 
     Args:
-        network: that is split.
-        params: of it.
+        network: the network to split.
+        params: of the network.
         views: augmented images `[n, h, w, c]`.
-        labels: `[n]`.
+        labels: `[n]` classes.
         features: `[n, h', w', c']` of the images without augmentation.
-        split: parts of the front.
-        terms: that are computed.
-        matching: as in `train`.
+        split: number of parts in the front.
+        terms: of the loss: some of front, rear and task.
+        matching: distance `[n]` between the front's output and the features of each image.
     """
-    found = {}
+    values, front = {}, None
     if {"front", "task"} & set(terms):
-        seen, params = networks.apply_in_training(network, params, views, stop=split)
+        front, params = networks.apply_in_training(network, params, views, stop=split)
     if "front" in terms:
-        found["front"] = matching(seen, features)
-    for name, entering in (("rear", lambda: features), ("task", lambda: seen)):
+        values["front"] = matching(front, features)
+    for name, rear_input in (("rear", features), ("task", front)):
         if name in terms:
-            output, params = networks.apply_in_training(network, params, entering(), start=split)
-            found[name] = training.cross_entropies(output.logits, labels)
-    return found, params
+            output, params = networks.apply_in_training(network, params, rear_input, start=split)
+            values[name] = training.cross_entropies(output.logits, labels)
+    return values, params
 
 
 def extra_bytes(features: jax.Array, teacher: teachers.Teacher) -> dict[str, int]:
-    """Returns the bytes that ELF needs beside a set: of its features, or of the feature model.
+    """Return the bytes that ELF needs in addition to a set, for either way to publish them.
 
-    Either is enough to repeat it; publish the smaller one, and count it.
+    Either the features or the teacher that computes them is sufficient.
 
     >>> network = networks.ConvNet(2, width=1, depth=1, norm=None)
     >>> params = network.init(jax.random.key(0), jnp.zeros((1, 2, 2, 1)))

@@ -60,8 +60,8 @@ def gradient(
     total = weights.sum()
     labels = jnp.broadcast_to(labels, weights.shape)
 
-    # The loss of a micro-batch is a mean over its own weights. Multiplying its gradient by their sum
-    # undoes that, so that the parts add up and one division by the total weight remains.
+    # The loss of a micro-batch is a mean over its own weights. Multiplying its gradient by their
+    # sum undoes that, so that the parts add up and one division by the total weight remains.
     def summed_gradient(images, labels, weights):
         loss = functools.partial(cross_entropy, network)
         grads = jax.grad(loss)(params, images, labels, weights)
@@ -282,6 +282,39 @@ def minimize(
 
     size = dict(num_samples=num_samples, epochs=epochs, batch_size=batch_size)
     return merge_params(run_epochs(key, update, init_state(params, optimizer), **size))
+
+
+def train_with_loss(
+    key: jax.Array,
+    network: networks.Network,
+    images: jax.Array,
+    losses: Callable[..., tuple[jax.Array, Any]],
+    *,
+    optimizer: optax.GradientTransformation,
+    epochs: int,
+    batch_size: int,
+) -> Any:
+    """Train a fresh network with any loss per sample and return its parameters.
+
+    Args:
+        key: for initialisation, order and the loss.
+        network: a `networks.Network`.
+        images: `[m, h, w, c]`, normalised.
+        losses: `losses(params, key, indices) -> (losses, params)`, the losses of the samples at
+            `indices`, and the parameters with updated batch-norm statistics.
+        optimizer: an optax optimizer.
+        epochs: passes over the set.
+        batch_size: maximum number of samples per update, see `train`.
+    """
+    key_init, key_train = jax.random.split(key)
+    params = networks.init_params(key_init, network, images[:1])
+
+    def loss(params, key, indices, present):
+        values, params = losses(params, key, indices)
+        return weighted_mean(values, present), params
+
+    size = dict(num_samples=len(images), epochs=epochs, batch_size=batch_size)
+    return minimize(key_train, params, loss, optimizer=optimizer, **size)
 
 
 def run_epochs(

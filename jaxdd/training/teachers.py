@@ -1,19 +1,20 @@
-"""Teachers: networks trained on the real data, and the trainings on a small set that ask them.
+"""Train networks on the real data (teachers), and train others with their predictions.
 
-What a network learns from a teacher is not the set's own. Every score of these trainings needs that
-of the plain one, and the same training on real images or noise, beside it.
+What a network learns from a teacher did not come from the set alone. Report such a score together
+with that of standard training, and with those of real images and noise under the same training.
 
-| training | loss on a view x of a sample | source |
+| training | loss on an augmented image x | source |
 | --- | --- | --- |
 | `train_on_logits` | cross-entropy + T² KL(teacher(x), student(x)), T = 4 | Hinton et al., 2015 |
-| `train_on_soft_labels` | KL(teacher(x), student(x)) at T = 20, x mixed by CutMix; no labels | Bo et al., 2025 |
+| `train_on_soft_labels` | KL(teacher(x), student(x)), T = 20, x mixed by CutMix | Bo et al., 2025 |
 
-Both take what `training.train` takes, besides the teacher, and stand in for it.
+Both take the arguments of `training.train` and a teacher, and can replace it in an evaluation.
 """
 
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,7 +32,7 @@ class Teacher:
     """A trained network, as one tree of arrays.
 
     Attributes:
-        params: of the network, with its statistics where it has any.
+        params: of the network, with its batch-norm statistics if it has any.
         network: a hashable `networks.Network`.
     """
 
@@ -49,83 +50,86 @@ def train_teacher(
     strategy: augment.Strategy = augment.OPERATIONS,
     **schedule: float,
 ) -> Teacher:
-    """Trains a teacher on the real data, class by class in equal shares.
+    """Train a teacher on class-balanced batches of real images.
 
-    `sampling.weighted_batch` follows the pool's weights; on data that are biased and weighed by
-    nothing the teacher learns the bias.
+    On biased data a teacher learns the bias, unless the sampler or the pool has weights against it.
 
     Args:
-        key: initialisation, batches and augmentation.
+        key: for initialisation, batches and augmentation.
         network: of the teacher.
         pool: the real data.
-        sampler: class-balanced batches with weights, which the cross-entropy is weighed by.
-        steps: updates; the learning rate is divided by ten halfway.
-        strategy: of augmentation, drawn for each image; () for none.
-        **schedule: learning rate, momentum and weight decay of `training.sgd`.
+        sampler: draws batches, whose weights multiply the cross-entropy.
+        steps: number of updates; the learning rate is divided by ten halfway.
+        strategy: augmentation, drawn per image; () for none.
+        **schedule: `learning_rate`, `momentum` and `weight_decay` of `training.sgd`.
 
     Raises:
-        ValueError: less than one step, or a network of other classes.
+        ValueError: steps is less than one, or the network has another number of classes.
     """
     steps = _checks.count("steps", steps)
     optimizer = training.sgd(1, epochs=steps, batch_size=1, **schedule)
     key_network, key_train = jax.random.split(key)
-    first = sampling.take(pool, jnp.zeros(1, int))
-    networks.check_classes(network, first, pool.num_classes)
-    advance = batch_update(network, optimizer, strategy)
+    example = sampling.take(pool, jnp.zeros(1, int))
+    networks.check_classes(network, example, pool.num_classes)
+    update = batch_update(network, optimizer, strategy)
 
-    def update(descent, key):
-        key_draw, key_augment = jax.random.split(key)
-        return advance(key_augment, descent, sampler(key_draw, pool))[0], None
+    def step(state, key):
+        key_batch, key_augment = jax.random.split(key)
+        return update(key_augment, state, sampler(key_batch, pool))[0], None
 
-    descent = training.init_state(networks.init_params(key_network, network, first), optimizer)
-    descent, _ = jax.lax.scan(update, descent, jax.random.split(key_train, steps))
-    return Teacher(training.merge_params(descent), network)
+    state = training.init_state(networks.init_params(key_network, network, example), optimizer)
+    state, _ = jax.lax.scan(step, state, jax.random.split(key_train, steps))
+    return Teacher(training.merge_params(state), network)
 
 
-def batch_update(network, optimizer, strategy, loss=training.cross_entropies):
-    """One update on a batch of real images, and the loss before it."""
+def batch_update(
+    network: networks.Network,
+    optimizer: optax.GradientTransformation,
+    strategy: augment.Strategy,
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = training.cross_entropies,
+) -> Callable[..., tuple[training.TrainState, jax.Array]]:
+    """Return an update `update(key, state, batch) -> (state, loss)` on a batch of real images.
 
-    def update(key, descent, batch):
+    Args:
+        network: of the teacher.
+        optimizer: an optax optimizer.
+        strategy: augmentation, drawn per image; () for none.
+        loss: of each sample `[n]`, from logits `[n, k]` and labels `[n]`.
+    """
+
+    def update(key, state, batch):
         k, b = batch.weights.shape
         images = batch.images.reshape(k * b, *batch.images.shape[2:])
         views = augment.per_image(key, images, strategy=strategy)
 
-        def mean(params):
-            found, params = networks.apply_in_training(network, params, views)
-            each = loss(found.logits, jnp.arange(k).repeat(b))
-            return training.weighted_mean(each, batch.weights.ravel()), params
+        def mean_loss(params):
+            output, params = networks.apply_in_training(network, params, views)
+            losses = loss(output.logits, jnp.arange(k).repeat(b))
+            return training.weighted_mean(losses, batch.weights.ravel()), params
 
-        return training.update_state(descent, mean, optimizer)
+        return training.update_state(state, mean_loss, optimizer)
 
     return update
 
 
 def num_bytes(teacher: Teacher) -> int:
-    """Returns the bytes of a teacher's parameters and statistics."""
+    """Return the size of a teacher's parameters and statistics in bytes."""
     leaves = jax.tree.leaves(teacher)
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def kl_divergences(teacher: jax.Array, student: jax.Array, *, temperature: float) -> jax.Array:
-    """Returns `Σ_k p_k (log p_k − log q_k)` of each sample, `[n]`.
+    """Return `Σ_k p_k (log p_k − log q_k)` per sample, `[n]`.
 
     Args:
-        teacher: logits `[n, k]`, p being their softmax at the temperature.
-        student: logits `[n, k]` likewise of q.
-        temperature: that logits are divided by.
+        teacher: logits `[n, k]`; p is the softmax of logits / temperature.
+        student: logits `[n, k]`; q is the softmax of logits / temperature.
+        temperature: T, positive.
 
-    Raises:
-        ValueError: shapes that differ, or a temperature that is not positive.
-
-    >>> same = jnp.ones((2, 3))
-    >>> kl_divergences(same, same, temperature=4.0).tolist()
+    >>> logits = jnp.ones((2, 3))
+    >>> kl_divergences(logits, logits, temperature=4.0).tolist()
     [0.0, 0.0]
     """
-    if teacher.shape != student.shape:
-        raise ValueError(
-            f"teacher and student must have the same logits, found {teacher.shape} and "
-            f"{student.shape}"
-        )
     temperature = _checks.positive("temperature", temperature)
     p, q = (jax.nn.log_softmax(logits / temperature) for logits in (teacher, student))
     return jnp.sum(jnp.exp(p) * (p - q), -1)
@@ -144,40 +148,42 @@ def train_on_logits(
     strategy: augment.Strategy = augment.OPERATIONS,
     **schedule: float,
 ) -> Any:
-    """Trains a network on a set and on the teacher's logits of its views, by the plain schedule.
+    """Train a network on labels and on the teacher's logits of the augmented images.
 
     Args:
-        key: initialisation, order and augmentation.
+        key: for initialisation, order and augmentation.
         network: a `networks.Network`.
         images: `[m, h, w, c]`, normalised.
-        labels: `[m]`.
-        teacher: of the same classes.
+        labels: `[m]` classes.
+        teacher: with the same number of classes.
         temperature: T.
-        epochs: as in `training.train`.
-        batch_size: as in `training.train`.
-        strategy: of augmentation; () for none.
-        **schedule: of `training.sgd`.
+        epochs: passes over the set.
+        batch_size: maximum number of samples per update, see `training.train`.
+        strategy: augmentation; () for none.
+        **schedule: `learning_rate`, `momentum` and `weight_decay` of `training.sgd`.
 
     Raises:
-        TypeError: as in `training.train`.
-        ValueError: as in `training.train`, or a teacher of other classes.
+        TypeError: images are not floating, or labels are not integers.
+        ValueError: the set is invalid as in `training.train`, or the teacher has other classes.
 
     Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
     """
     images, labels = training.check_labelled(images, labels, network=network)
     check_teacher(teacher, network, images)
 
-    def loss(params, key, indices, present):
+    def losses(params, key, indices):
         views = augment.per_image(key, images[indices], strategy=strategy)
-        found, params = networks.apply_in_training(network, params, views)
-        told = networks.outputs(teacher.network, teacher.params, views).logits
-        each = training.cross_entropies(found.logits, labels[indices])
-        each += temperature**2 * kl_divergences(told, found.logits, temperature=temperature)
-        return training.weighted_mean(each, present), params
+        output, params = networks.apply_in_training(network, params, views)
+        logits = networks.outputs(teacher.network, teacher.params, views).logits
+        divergences = kl_divergences(logits, output.logits, temperature=temperature)
+        # The gradient of the divergence falls with 1 / T². The factor T² keeps it at the scale of
+        # the cross-entropy.
+        values = training.cross_entropies(output.logits, labels[indices])
+        return values + temperature**2 * divergences, params
 
-    size: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size)
-    descent = training.sgd(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
-    return _trained(key, network, images, loss, optimizer=descent, **size)
+    optimizer = training.sgd(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
+    size = dict(epochs=epochs, batch_size=batch_size)
+    return training.train_with_loss(key, network, images, losses, optimizer=optimizer, **size)
 
 
 def train_on_soft_labels(
@@ -194,62 +200,62 @@ def train_on_soft_labels(
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
 ) -> Any:
-    """Trains a network on the teacher's opinion of mixed images alone.
+    """Train a network on the teacher's predictions for mixed images, without labels.
 
-    Each batch is mixed by CutMix, and the teacher is asked about the mixture. The learning rate
-    falls by half of a cosine to a half, by AdamW; what counts is the last epoch.
+    Each batch is mixed by CutMix and then shown to teacher and student. The optimizer is AdamW,
+    whose learning rate falls to zero along half a cosine in twice the number of epochs.
 
     Args:
-        key: initialisation, order, augmentation and mixtures.
+        key: for initialisation, order, augmentation and mixtures.
         network: a `networks.Network`.
         images: `[m, h, w, c]`, normalised.
-        labels: `[m]`; not used.
-        teacher: of the same classes.
-        temperature: of both softmaxes; no factor T² makes up for it.
+        labels: `[m]` classes, which are not used.
+        teacher: with the same number of classes.
+        temperature: of both softmaxes. There is no factor T².
         epochs: passes over the set.
-        batch_size: as in `training.fit`; 50 is that of ten images of each of ten classes.
-        strategy: of augmentation; () for none.
-        learning_rate: at the start.
+        batch_size: maximum number of samples per update, see `training.train`. The default is that
+            of the source for ten images of each of ten classes.
+        strategy: augmentation; () for none.
+        learning_rate: initial learning rate.
         weight_decay: of AdamW.
 
     Raises:
-        TypeError: as in `training.train`.
-        ValueError: as in `training.train`, or a teacher of other classes.
+        TypeError: images are not floating, or labels are not integers.
+        ValueError: the set is invalid as in `training.train`, or the teacher has other classes.
 
-    Source: Bo, Liu and Wang (arXiv 2503.01212), whose code reports the best of several epochs by
-    the test set, and crops at random where this augments by the strategy.
+    Source: Bo, Liu and Wang (arXiv 2503.01212). Their code reports the best of several epochs on
+    the test set, and crops at random; this trains to the last epoch, with augmentation `strategy`.
     """
     images, labels = training.check_labelled(images, labels, network=network)
     check_teacher(teacher, network, images)
     _checks.nonnegative("learning_rate", learning_rate)
     _checks.nonnegative("weight_decay", weight_decay)
 
-    def loss(params, key, indices, present):
+    def losses(params, key, indices):
         key_augment, key_mix = jax.random.split(key)
         views = augment.per_image(key_augment, images[indices], strategy=strategy)
         views = cutmix(key_mix, views)
-        found, params = networks.apply_in_training(network, params, views)
-        told = networks.outputs(teacher.network, teacher.params, views).logits
-        each = kl_divergences(told, found.logits, temperature=temperature)
-        return training.weighted_mean(each, present), params
+        output, params = networks.apply_in_training(network, params, views)
+        logits = networks.outputs(teacher.network, teacher.params, views).logits
+        return kl_divergences(logits, output.logits, temperature=temperature), params
 
-    size: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size)
     total = epochs * training.num_updates(len(labels), batch_size)
     rate = lambda step: learning_rate * 0.5 * (1 + jnp.cos(math.pi * step / (2 * total)))
-    descent = optax.adamw(rate, weight_decay=weight_decay)
-    return _trained(key, network, images, loss, optimizer=descent, **size)
+    optimizer = optax.adamw(rate, weight_decay=weight_decay)
+    size = dict(epochs=epochs, batch_size=batch_size)
+    return training.train_with_loss(key, network, images, losses, optimizer=optimizer, **size)
 
 
 def cutmix(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Replaces one box of all images `[n, h, w, c]` by that of other images of the batch.
+    """Replace one box of all images `[n, h, w, c]` by that of other images of the batch.
 
-    The box keeps a share of the pixels that is uniform in [0, 1], about a centre anywhere, and is
-    cut at the border.
+    The area of the box is uniform in [0, 1] as a share of the image, its centre is uniform, and it
+    is clipped at the border.
 
     Source: Yun et al., "CutMix" (ICCV 2019), with Beta(1, 1).
     """
-    key_share, key_centre, key_order = jax.random.split(key, 3)
-    side = jnp.sqrt(jax.random.uniform(key_share))
+    key_area, key_centre, key_order = jax.random.split(key, 3)
+    side = jnp.sqrt(jax.random.uniform(key_area))
     centres = jax.random.uniform(key_centre, (2,))
     rows, columns = (
         jnp.abs((jnp.arange(n) + 0.5) / n - centre) < side / 2
@@ -260,24 +266,18 @@ def cutmix(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def check_teacher(teacher: Teacher, network: networks.Network, images: jax.Array) -> None:
-    """Refuses a teacher of other classes than the network that it teaches, by shapes alone.
+    """Check that a teacher has as many classes as a network, without computing anything.
 
     Args:
         teacher: whose parameters must fit its network and the images.
-        network: that learns.
+        network: the student.
         images: `[m, h, w, c]`.
 
     Raises:
-        ValueError: names both numbers of classes.
+        ValueError: the numbers of classes differ.
     """
-    asked = functools.partial(networks.outputs, teacher.network)
-    found = jax.eval_shape(asked, teacher.params, images[:1]).logits.shape[1]
+    outputs = functools.partial(networks.outputs, teacher.network)
+    num_classes = jax.eval_shape(outputs, teacher.params, images[:1]).logits.shape[1]
     expected = networks.count_classes(network, images[:1])
-    if found != expected:
-        raise ValueError(f"the network has {expected} classes, found a teacher of {found}")
-
-
-def _trained(key, network, images, loss, **descent):
-    key_init, key_train = jax.random.split(key)
-    params = networks.init_params(key_init, network, images[:1])
-    return training.minimize(key_train, params, loss, num_samples=len(images), **descent)
+    if num_classes != expected:
+        raise ValueError(f"the teacher must have {expected} classes, got {num_classes}")

@@ -25,11 +25,11 @@ def test_what_was_used_is_cited(config, rows, expected):
 
 
 def test_every_entry_is_one():
-    text = "\n".join(citations.SOURCES.values())
+    text = "\n".join(citations.BIBTEX.values())
     keys = re.findall(r"^@\w+\{(\w+),\n  title=", text, re.M)
-    assert len(keys) == len(citations.SOURCES)
+    assert len(keys) == len(citations.BIBTEX)
     assert len(set(keys)) == len(keys)
-    for text in citations.SOURCES.values():
+    for text in citations.BIBTEX.values():
         assert text.count("{") == text.count("}") and text.endswith("}")
 
 

@@ -26,7 +26,7 @@ def test_apply_keeps_the_order_of_any_number_of_rows(n, transform):
 
 @pytest.mark.parametrize("n", SIZES)
 def test_total_is_the_sum_over_all_rows(n):
-    """Σ_{i<n} i = n (n − 1) / 2, and as many ones as rows; the zeros that fill up add nothing."""
+    """Σ_{i<n} i = n (n − 1) / 2, and as many ones as rows; padding has weight 0."""
     sums = lambda i, w: {"i": (i * w).sum(), "w": w.sum()}
     found = jax.jit(lambda i, w: microbatch.total(sums, i, w))(jnp.arange(n), jnp.ones(n))
     assert found["i"] == n * (n - 1) / 2 and found["w"] == n
@@ -40,6 +40,31 @@ def test_no_batch_is_larger_than_the_limit_nor_needlessly_small(pad):
     microbatch.apply(lambda x: seen.append(len(x)) or grown(x), jnp.arange(300.0))
     size = {1: 100, 10: 12}[pad]
     assert size in seen and set(seen) <= {microbatch._ROWS, size, 300}
+
+
+def test_the_limit_counts_arrays_inside_of_jit():
+    """The same with a function that is compiled: its rows of ten numbers are inside of `jit`."""
+    sizes = []
+    grown = jax.jit(lambda x: jnp.repeat(x[:, None], 10, 1).sum(1))
+    microbatch.apply(lambda x: sizes.append(len(x)) or grown(x), jnp.arange(300.0))
+    assert 12 in sizes and set(sizes) <= {microbatch._ROWS, 12, 300}
+
+
+def test_padding_keeps_gradients_finite():
+    """130 rows over their norm, which has no gradient at 0: 5 of 26, and 5 of 26 + 1 for 133."""
+    rows = jax.random.normal(jax.random.key(0), (133, 4))
+    unit = lambda x: x / jnp.sqrt(jnp.square(x).sum(-1, keepdims=True))
+    weights = jnp.arange(133.0)
+
+    def through_apply(rows):
+        return (microbatch.apply(unit, rows).sum(-1) * weights).sum()
+
+    def through_total(rows):
+        return microbatch.total(lambda x, w: (unit(x).sum(-1) * w).sum(), rows, weights)
+
+    expected = jax.jit(jax.grad(lambda rows: (unit(rows).sum(-1) * weights).sum()))(rows)
+    for loss in (through_apply, through_total):
+        np.testing.assert_allclose(jax.jit(jax.grad(loss))(rows), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_differentiable_and_vmappable_with_closed_over_values():

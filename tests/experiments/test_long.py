@@ -36,7 +36,7 @@ def test_sets_together_go_where_each_would_alone(data, each):
     pool = datasets.pool(data)
     weights = jnp.stack([sampling.reweight(pool, one).weights for one in each])
     mixed = sampling.reweight(pool, weights.mean(0))
-    batch = long.draw(KEY, (mixed, weights))
+    batch = long.sampler(KEY, (mixed, weights))
     first = jax.random.normal(KEY, (4, 2, 3, 8, 8, 3))
     together = long.joint(METHOD, long.ROWS)
     found, info = jax.jit(together.step)(KEY, together.init(first), batch)
@@ -53,7 +53,7 @@ def test_a_row_sees_the_mean_of_its_own_weights(data, each):
     pool = datasets.pool(data)
     weights = jnp.stack([sampling.reweight(pool, one).weights for one in each])
     mixed = sampling.reweight(pool, weights.mean(0))
-    batch = jax.vmap(lambda key: long.draw(key, (mixed, weights)))(jax.random.split(KEY, 50))
+    batch = jax.vmap(lambda key: long.sampler(key, (mixed, weights)))(jax.random.split(KEY, 50))
     assert float(batch.weights.max()) <= 4 + 1e-5
     means = jnp.einsum("skbhwc,srkb->rkhwc", batch.images, batch.weights) / (50 * long.BATCH)
     pixels = (data.train.images / 255 - np.asarray(data.mean)) / np.asarray(data.std)

@@ -1,4 +1,4 @@
-"""Experts against SGD written out, segments by hand."""
+"""Experts against SGD written out, and segments by hand."""
 
 import functools
 
@@ -17,68 +17,51 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 1), dtype=np.uint8
 LABELS = np.repeat([0, 1], 6)
 
 
-def pool(weights=None):
-    return sampling.pool(IMAGES, LABELS, num_classes=2, mean=(0.5,), std=(0.5,), weights=weights)
+def pool(weights, images=IMAGES):
+    return sampling.pool(images, LABELS, num_classes=2, mean=(0.5,), std=(0.5,), weights=weights)
 
 
-@functools.cache
-def trainer(sampler=sampling.uniform_batch, size=6):
-    return jax.jit(
-        functools.partial(
-            experts.train,
-            network=NETWORK,
-            sampler=functools.partial(sampler, size=size),
-            epochs=2,
-            updates=2,
-            optimizer=optax.sgd(0.1),
-            strategy=(),
-        )
-    )
+def train(sampler):
+    arguments = dict(epochs=2, updates=2, optimizer=optax.sgd(0.1), strategy=())
+    return jax.jit(functools.partial(experts.train, network=NETWORK, sampler=sampler, **arguments))
 
 
 def test_an_expert_is_sgd_on_the_weighted_risk():
-    """Batches of all samples, whatever their order: four updates, kept after two and four."""
+    """Batches of all samples, whatever their order: four updates, stored after two and four."""
     weights = np.random.default_rng(1).uniform(size=12)
-    found = trainer()(KEY, pool=pool(weights))
+    sampler = functools.partial(sampling.uniform_batch, size=6)
+    trajectory = train(sampler)(KEY, pool=pool(weights))
     for c in range(2):
         weights[LABELS == c] /= weights[LABELS == c].sum()
-    images = (IMAGES / 255 - 0.5) / 0.5
+    images = jnp.asarray((IMAGES / 255 - 0.5) / 0.5, jnp.float32)
 
     @jax.jit
     @jax.grad
-    def slope(params):
-        logits = NETWORK.apply(params, jnp.asarray(images, jnp.float32)).logits
+    def gradient(params):
+        logits = NETWORK.apply(params, images).logits
         return -weights @ jax.nn.log_softmax(logits)[jnp.arange(12), LABELS] / 2
 
-    first = jnp.asarray(images[:1], jnp.float32)
-    params = jax.jit(NETWORK.init)(jax.random.split(KEY)[0], first)
-    for moment in range(3):
-        kept = jax.tree.map(lambda x, moment=moment: x[moment], found)
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), kept, params)
+    params = jax.jit(NETWORK.init)(jax.random.split(KEY)[0], images[:1])
+    for epoch in range(3):
+        stored = jax.tree.map(lambda x, epoch=epoch: x[epoch], trajectory)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), stored, params)
         for _ in range(2):
-            params = jax.tree.map(lambda p, g: p - 0.1 * g, params, slope(params))
+            params = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient(params))
 
 
-def test_weights_that_leave_one_sample_are_an_expert_of_it():
-    """Drawn by weights that are zero elsewhere, the others may be anything."""
-    one = np.eye(12)[2] + np.eye(12)[9]
-    other = sampling.pool(
-        np.where(one[:, None, None, None] > 0, IMAGES, 7).astype(np.uint8),
-        LABELS,
-        num_classes=2,
-        mean=(0.5,),
-        std=(0.5,),
-        weights=one,
-    )
-    train = trainer(sampling.weighted_batch, 4)
-    jax.tree.map(np.testing.assert_array_equal, train(KEY, pool=pool(one)), train(KEY, pool=other))
+def test_samples_without_weight_do_not_affect_an_expert():
+    weights = np.eye(12)[2] + np.eye(12)[9]
+    other = np.where(weights[:, None, None, None] > 0, IMAGES, 7).astype(np.uint8)
+    trained = train(functools.partial(sampling.weighted_batch, size=4))
+    trajectories = (trained(KEY, pool=pool(weights, images)) for images in (IMAGES, other))
+    jax.tree.map(np.testing.assert_array_equal, *trajectories)
 
 
-def test_segments_are_of_one_expert_and_span_apart():
+def test_segments_are_of_one_expert_and_span_epochs_apart():
     """Expert e has the value 10 e + t after epoch t."""
     trajectories = {"x": 10 * jnp.arange(3)[:, None] + jnp.arange(6)}
-    draw = jax.jit(jax.vmap(lambda key: experts.segment(key, trajectories, span=2, latest=3)))
-    start, target = (x["x"] for x in draw(jax.random.split(KEY, 400)))
+    segment = lambda key: experts.segment(key, trajectories, span=2, latest=3)
+    start, target = (x["x"] for x in jax.jit(jax.vmap(segment))(jax.random.split(KEY, 400)))
     assert (target == start + 2).all()
     values, counts = np.unique(start, return_counts=True)
     assert values.tolist() == [0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23]
@@ -86,11 +69,11 @@ def test_segments_are_of_one_expert_and_span_apart():
 
 
 @pytest.mark.parametrize("span, latest", [(0, 1), (2, 4), (1, 5), (1, -1)])
-def test_segments_beyond_the_trajectory(span, latest):
-    with pytest.raises(ValueError, match=f"{span} epochs from epoch {latest} on .* of 5 epochs"):
+def test_a_segment_beyond_the_trajectory_raises(span, latest):
+    with pytest.raises(ValueError, match=rf"\({span}\).*\({latest}\).* 5 epochs"):
         experts.segment(KEY, {"x": jnp.zeros((3, 6))}, span=span, latest=latest)
 
 
-def test_no_epochs():
-    with pytest.raises(ValueError, match="at least 1, found 0 and 2"):
-        experts.train(KEY, NETWORK, pool(), sampler=sampling.uniform_batch, epochs=0, updates=2)
+def test_zero_epochs_raise():
+    with pytest.raises(ValueError, match="epochs.*got 0"):
+        experts.train(KEY, NETWORK, pool(None), sampler=None, epochs=0, updates=2)

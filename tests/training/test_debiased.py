@@ -1,4 +1,4 @@
-"""Trainings that unlearn a bias: their losses by hand, and what they are good for."""
+"""Debiased trainings: their losses by hand, and that they unlearn a bias."""
 
 import functools
 
@@ -36,31 +36,29 @@ def test_a_small_q_is_the_cross_entropy_and_one_is_the_share_that_is_wrong():
 
 @pytest.mark.parametrize("q", [0.0, -0.5, 1e-45, 1e-38, float("inf"), float("nan")])
 def test_q_is_positive(q):
-    with pytest.raises(ValueError, match=f"q must be positive and finite, found {q}"):
+    with pytest.raises(ValueError, match=f"q.*{q}"):
         debiased.generalised_cross_entropy(jnp.zeros((1, 4)), jnp.array([0]), q=q)
 
 
 @pytest.mark.parametrize(
     "logits, labels, error, match",
     [
-        (np.zeros(4), [0], ValueError, r"logits must be floating \[n, k\], found float64 \(4,\)"),
-        (np.zeros((1, 4), int), [0], ValueError, "found int64"),
-        (np.full((1, 4), np.nan), [0], ValueError, "logits must be finite"),
-        (np.zeros((1, 4)), [4], ValueError, r"labels must lie in 0\.\.3, found 4\.\.4"),
-        (np.zeros((2, 4)), [0], ValueError, r"labels must have the shape \(2,\)"),
-        (np.zeros((1, 4)), [0.5], TypeError, "labels must be integers"),
+        (np.zeros(4), [0], ValueError, r"float64 \(4,\)"),
+        (np.zeros((1, 4), int), [0], ValueError, "int64"),
+        (np.full((1, 4), np.nan), [0], ValueError, "logits.*nan"),
+        (np.zeros((1, 4)), [4], ValueError, r"labels.*4\.\.4"),
+        (np.zeros((2, 4)), [0], ValueError, r"labels.*\(1,\)"),
+        (np.zeros((1, 4)), [0.5], TypeError, "labels.*float64"),
     ],
 )
-def test_what_is_no_loss(logits, labels, error, match):
+def test_generalised_cross_entropy_checks_its_arguments(logits, labels, error, match):
     with pytest.raises(error, match=match):
         debiased.generalised_cross_entropy(logits, np.asarray(labels))
 
 
 @pytest.mark.parametrize("train", TRAININGS)
-@pytest.mark.parametrize(
-    "value, label, match", [(0, 3, "labels must lie in 0..2"), (1e20, 0, "with finite squares")]
-)
-def test_what_is_no_labelled_set_of_the_network(train, value, label, match):
+@pytest.mark.parametrize("value, label, match", [(0, 3, r"0\.\.3"), (1e20, 0, "squares|e.20")])
+def test_trainings_check_the_set(train, value, label, match):
     images = np.full((2, 4, 4, 1), 0.5, np.float32)
     images[0] = value
     with pytest.raises(ValueError, match=match):
@@ -68,7 +66,7 @@ def test_what_is_no_labelled_set_of_the_network(train, value, label, match):
 
 
 def partners(features, labels, present=None):
-    """Everyone that `contradicting` finds for each sample, over many keys."""
+    """Set of partners of each sample over many keys."""
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels)
     present = jnp.ones(len(labels)) if present is None else jnp.asarray(present)
     keys = jax.random.split(KEY, 32)
@@ -85,14 +83,14 @@ def test_partners_contradict_the_bias():
     assert partners(features, [0, 0, 0, 1, 1]) == [{2, 3}, {2, 3}, {0, 3}, {4, 1}, {3, 2}]
 
 
-def test_partners_where_there_is_a_choice_no_more():
+def test_partners_without_a_sample_of_the_same_or_of_another_class():
     """Angles 0, 30 and 80 degrees: without others of the class the most similar, or the least."""
     angles = np.deg2rad([0, 30, 80])
     features = np.stack([np.cos(angles), np.sin(angles)], 1)
     assert partners(features[:1], [0]) == [{0}]  # alone
     assert partners(features, [0, 1, 2]) == [{1}, {0}, {1}]  # no other of the class
     assert partners(features, [0, 0, 0]) == [{2}, {2}, {0}]  # no other class
-    # What fills up the batch is nobody's partner.
+    # Samples that only fill up the batch are never partners.
     assert partners(np.ones((3, 2)), [0, 0, 1], [1, 1, 0])[:2] == [{1}, {0}]
 
 
@@ -108,8 +106,8 @@ def marked(n, conflict):
 
 
 @pytest.mark.parametrize("train", TRAININGS)
-def test_it_unlearns_what_plain_training_learns(train):
-    """Every test image conflicts; with 5 % of them in training a plain network sees the corner."""
+def test_they_unlearn_a_bias_that_standard_training_learns(train):
+    """Every test image conflicts; with 5 % of them in training, a standard network relies on the corner."""
     network = networks.MLP(2, width=32)
     images, labels = marked(400, 0.05)
     test_images, test_labels = marked(200, 1.0)
@@ -127,7 +125,7 @@ def test_it_unlearns_what_plain_training_learns(train):
 
 @pytest.mark.parametrize("train", TRAININGS)
 @pytest.mark.parametrize("m, classes, batch_size", [(1, 1, 4), (5, 3, 2)])
-def test_any_size_gives_finite_parameters_and_the_key_says_which(train, m, classes, batch_size):
+def test_parameters_are_finite_and_depend_on_the_key(train, m, classes, batch_size):
     images = jax.random.normal(KEY, (m, 8, 8, 3))
     labels = jnp.arange(m) % classes
     run = jax.jit(
@@ -148,12 +146,12 @@ def test_any_size_gives_finite_parameters_and_the_key_says_which(train, m, class
 
 
 @pytest.mark.parametrize("train", TRAININGS)
-def test_shapes_that_disagree_are_refused(train):
-    with pytest.raises(ValueError, match=r"images must be \[m, h, w, c\] and labels \[m\]"):
+def test_shapes_must_agree(train):
+    with pytest.raises(ValueError, match=r"\(3, 8, 8, 1\) and \(2,\)"):
         train(KEY, networks.MLP(2), jnp.zeros((3, 8, 8, 1)), jnp.zeros(2, jnp.int32))
 
 
-def test_an_evaluation_takes_it_in_place_of_plain_training():
+def test_an_evaluation_can_use_them():
     images, labels = marked(20, 0.2)
     pixels = np.zeros((6, 8, 8, 1), np.uint8)
     statistics = dict(num_classes=2, mean=(0,), std=(1,))

@@ -1,4 +1,4 @@
-"""Distillation features: the loss against NumPy and PyTorch, the split, what is refused."""
+"""Distillation features: the loss against NumPy and PyTorch, and how networks are split."""
 
 import functools
 
@@ -109,8 +109,8 @@ def test_the_features_are_those_before_the_head():
     np.testing.assert_allclose(found.reshape(4, -1), whole, rtol=1e-6)
 
 
-def test_training_uses_the_terms_that_are_asked_for():
-    """Of the rear alone, nothing reaches the front; weight decay is off."""
+def test_a_term_that_is_left_out_has_no_gradient():
+    """The rear term does not reach the front; weight decay is off."""
     given = dict(features=FEATURES, epochs=2, strategy=(), weight_decay=0.0)
     train = functools.partial(elf.train, KEY, NETWORK, IMAGES, LABELS, **given)
     start = jax.jit(NETWORK.init)(jax.random.split(KEY)[0], IMAGES[:1])["params"]
@@ -122,25 +122,22 @@ def test_training_uses_the_terms_that_are_asked_for():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            dict(features=FEATURES[:3]),
-            r"features must be \(4, 2, 2, 3\), those of this set .* \(3, 2, 2, 3\)",
-        ),
-        (dict(features=FEATURES[:, :1]), r"features must be \(4, 2, 2, 3\)"),
-        (dict(features=FEATURES * jnp.nan), "features must be finite"),
-        (dict(split=3), r"split must lie in 1..2 for ConvNet, found 3"),
-        (dict(split=0), r"split must lie in 1..2 for ConvNet, found 0"),
-        (dict(terms=()), "terms must be some of front, rear and task"),
-        (dict(terms=("back",)), "terms must be some of front, rear and task, found .'back'"),
+        (dict(features=FEATURES[:3]), r"got \(3, 2, 2, 3\)"),
+        (dict(features=FEATURES[:, :1]), r"got \(4, 1, 2, 3\)"),
+        (dict(features=FEATURES * jnp.nan), "features.*nan"),
+        (dict(split=3), "got 3"),
+        (dict(split=0), "got 0"),
+        (dict(terms=()), r"got \(\)"),
+        (dict(terms=("back",)), "got .'back'"),
         (dict(network=networks.MLP(2)), "got MLP"),
     ],
 )
-def test_what_cannot_be_is_refused(change, message):
+def test_train_checks_its_arguments(change, message):
     sound = dict(key=KEY, network=NETWORK, images=IMAGES, labels=LABELS, features=FEATURES)
     with pytest.raises(ValueError, match=message):
         elf.train(**(sound | change))
 
 
-def test_a_teacher_without_that_split_is_refused():
-    with pytest.raises(ValueError, match=r"split must lie in 1..2 for ConvNet, found 5"):
+def test_teacher_features_need_a_split_of_the_teacher():
+    with pytest.raises(ValueError, match="got 5"):
         elf.teacher_features(teachers.Teacher(PARAMS, NETWORK), IMAGES, split=5)

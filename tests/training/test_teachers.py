@@ -1,4 +1,4 @@
-"""Teachers and the trainings that ask them; batch norm that moves its statistics."""
+"""Teachers, trainings with a teacher, and batch norm in training."""
 
 import functools
 
@@ -55,7 +55,7 @@ def test_training_moves_statistics_and_decays_none_of_them():
     np.testing.assert_array_equal(params["params"]["Conv_0"]["kernel"], conv["kernel"])
 
 
-def test_divergences_are_those_of_numpy():
+def test_kl_divergences_equal_those_of_numpy():
     a, b = (np.asarray(jax.random.normal(jax.random.key(i), (3, 4)), float) for i in range(2))
     softmax = lambda x: np.exp(x / 20) / np.exp(x / 20).sum(1, keepdims=True)
     p, q = softmax(a), softmax(b)
@@ -64,7 +64,7 @@ def test_divergences_are_those_of_numpy():
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-7)
 
 
-def test_cut_mixed_takes_one_box_of_others():
+def test_cutmix_replaces_one_box():
     """Images of one value each: a mixture has at most two, and the others' pixels are a box."""
     images = jnp.arange(6.0)[:, None, None, None] * jnp.ones((6, 5, 7, 1))
     mix = jax.jit(teachers.cutmix)
@@ -77,7 +77,7 @@ def test_cut_mixed_takes_one_box_of_others():
 
 
 @functools.cache
-def taught():
+def teacher():
     teach = functools.partial(
         teachers.train_teacher,
         network=NETWORK,
@@ -91,26 +91,26 @@ def taught():
 
 def test_a_teacher_learns_the_real_data():
     images = sampling.take(POOL, jnp.arange(8))
-    found = jax.jit(taught().network.apply)(taught().params, images).logits.argmax(1)
-    np.testing.assert_array_equal(found, LABELS)
+    logits = jax.jit(teacher().network.apply)(teacher().params, images).logits
+    np.testing.assert_array_equal(logits.argmax(1), LABELS)
 
 
 @pytest.mark.parametrize("train", [teachers.train_on_soft_labels, teachers.train_on_logits])
 def test_students_learn_from_a_teacher(train):
-    """Also through `evaluate`, which takes the teacher as a tree of arrays."""
+    """In an evaluation, which takes the teacher as a tree of arrays."""
     task = evaluate.task(
         POOL.images, POOL.labels, num_classes=2, mean=(0.5,), std=(0.25,), strategy=()
     )
     rate = 0.05 if train is teachers.train_on_soft_labels else 0.1
     images = sampling.take(POOL, jnp.arange(8)).reshape(2, 4, 4, 4, 1)
-    given = dict(teacher=taught(), epochs=40, learning_rate=rate, train=train)
+    given = dict(arrays={"teacher": teacher()}, epochs=40, learning_rate=rate, train=train)
     found = evaluate.evaluate(jax.random.split(KEY, 1), PLAIN, images, task, **given)
     assert found.accuracy[0] == 1
 
 
 @pytest.mark.parametrize("train", [teachers.train_on_soft_labels, teachers.train_on_logits])
-def test_a_teacher_of_other_classes_is_refused(train):
+def test_a_teacher_must_have_the_classes_of_the_student(train):
     other = networks.ConvNet(3, width=4, depth=1)
     teacher = teachers.Teacher(jax.eval_shape(other.init, KEY, IMAGES), other)
-    with pytest.raises(ValueError, match="the network has 2 classes, found a teacher of 3"):
+    with pytest.raises(ValueError, match="2 classes, got 3"):
         train(KEY, PLAIN, IMAGES, LABELS, teacher=teacher)

@@ -1,6 +1,7 @@
-"""Training against SGD written out, on images of stripes."""
+"""Training against SGD written out by hand, on images of stripes."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -110,8 +111,8 @@ def test_an_uneven_epoch_sees_every_sample_once():
         (np.zeros((2, 8, 8)), np.zeros(2, int)),
     ],
 )
-def test_bad_input(images, labels):
-    with pytest.raises(ValueError, match=r"images must be \[m, h, w, c\] and labels \[m\]"):
+def test_shapes_must_agree(images, labels):
+    with pytest.raises(ValueError, match=re.escape(str(images.shape))):
         training.train(KEY, NETWORK, images, labels)
 
 
@@ -121,27 +122,45 @@ SET = dict(images=np.zeros((2, 8, 8, 1), np.float32), labels=np.arange(2))
 @pytest.mark.parametrize(
     "change, error, message",
     [
-        (dict(labels=np.arange(2) + 1), ValueError, r"labels must lie in 0\.\.1, found 1\.\.2"),
-        (dict(labels=np.arange(2) - 1), ValueError, r"labels must lie in .* found -1\.\.0"),
-        (dict(labels=np.arange(2) / 1), TypeError, "labels must be integers, found float64"),
-        (dict(images=SET["images"] * np.nan), ValueError, "images must be finite"),
-        (dict(images=SET["images"] + 255), ValueError, "normalised, .* whole numbers 255.0"),
-        (dict(images=SET["images"].astype(np.uint8)), TypeError, "floating, .* found uint8"),
-        (dict(epochs=0), ValueError, "epochs must be at least 1, found 0"),
-        (dict(epochs=-1), ValueError, "epochs must be at least 1, found -1"),
-        (dict(epochs=1.5), TypeError, "epochs must be an integer, found 1.5"),
-        (dict(batch_size=0), ValueError, "batch_size must be at least 1, found 0"),
-        (dict(learning_rate=np.nan), ValueError, "learning_rate must be at least 0 .*found nan"),
-        (dict(momentum=-1.0), ValueError, "momentum must be at least 0 .*found -1"),
+        (dict(labels=np.arange(2) + 1), ValueError, r"labels.*1\.\.2"),
+        (dict(labels=np.arange(2) - 1), ValueError, r"labels.*-1\.\.0"),
+        (dict(labels=np.arange(2) / 1), TypeError, "labels.*float64"),
+        (dict(images=SET["images"] * np.nan), ValueError, "images.*nan"),
+        (dict(images=SET["images"] + 255), ValueError, "255.0"),
+        (dict(images=SET["images"].astype(np.uint8)), TypeError, "uint8"),
+        (dict(epochs=0), ValueError, "epochs.*0"),
+        (dict(epochs=-1), ValueError, "epochs.*-1"),
+        (dict(epochs=1.5), TypeError, "epochs.*1.5"),
+        (dict(batch_size=0), ValueError, "batch_size.*0"),
+        (dict(learning_rate=np.nan), ValueError, "learning_rate.*nan"),
+        (dict(momentum=-1.0), ValueError, "momentum.*-1"),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused(change, error, message):
+def test_train_checks_its_arguments(change, error, message):
     with pytest.raises(error, match=message):
         training.train(KEY, NETWORK, **(SET | change))
 
 
-def test_the_loop_sees_every_sample_once_in_an_epoch():
-    """Seven samples in batches of at most three: three updates of three, two of them filled up."""
+def test_a_single_update_has_the_full_learning_rate():
+    optimizer = training.sgd(
+        1, epochs=1, batch_size=1, learning_rate=0.5, momentum=0.0, weight_decay=0.0
+    )
+    updates, _ = optimizer.update(jnp.array(2.0), optimizer.init(jnp.array(0.0)), jnp.array(0.0))
+    assert updates == -1
+
+
+@pytest.mark.parametrize("total, full", [(2, 1), (3, 1), (4, 2), (5, 2)])
+def test_the_learning_rate_drops_halfway(total, full):
+    optimizer = training.sgd(1, epochs=total, batch_size=1, learning_rate=1.0, momentum=0.0)
+    state, steps = optimizer.init(0.0), []
+    for _ in range(total):
+        update, state = optimizer.update(1.0, state, 0.0)
+        steps.append(-float(update))
+    np.testing.assert_allclose(steps, [1] * full + [0.1] * (total - full), rtol=1e-6)
+
+
+def test_an_epoch_has_every_sample_once():
+    """Seven samples in batches of at most three: three updates of three, two samples repeated."""
 
     def count(carry, key, indices, present):
         return carry.at[indices].add(present)
@@ -150,7 +169,7 @@ def test_the_loop_sees_every_sample_once_in_an_epoch():
     np.testing.assert_array_equal(seen, np.full(7, 4.0))
 
 
-def test_an_augmentation_of_ones_own_gives_the_bits_of_the_names_it_stands_for():
+def test_a_custom_augmentation_equals_the_named_one():
     images, labels = stripes(6)
     names = ("crop", "cutout")
 
