@@ -75,7 +75,7 @@ def _from_arrays(images, labels, attributes):
     return found.mean, found.std
 
 
-def _weighed_draw(bandwidth, temperature):
+def _weighted_batch(bandwidth, temperature):
     encode = lambda images: images.reshape(len(images), -1)[:, :2]
     batch = functools.partial(sampling.uniform_batch, size=3)
     sampler = sampling.density_weighted(batch, encode, bandwidth=bandwidth, temperature=temperature)
@@ -179,7 +179,10 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         contrastive.supervised_contrastive,
         dict(embeddings=UNIT, labels=LABELS, temperature=0.1),
     ),
-    "sampling.density_weighted": (_weighed_draw, dict(bandwidth=np.float32(1.0), temperature=1.0)),
+    "sampling.density_weighted": (
+        _weighted_batch,
+        dict(bandwidth=np.float32(1.0), temperature=1.0),
+    ),
     "datasets.from_arrays": (
         _from_arrays,
         dict(images=IMAGES, labels=LABELS, attributes=ATTRIBUTES),

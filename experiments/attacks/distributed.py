@@ -29,7 +29,8 @@ import functools, sys
 said = sys.argv.pop(1)
 import jax, jaxdd
 exec(said)
-from jaxdd.runs import cli, processes
+from jaxdd.commands import cli
+from jaxdd.runs import processes
 processes.joined = functools.partial(processes.joined, patience={PATIENCE}, wait={WAIT})
 cli.main()
 """
@@ -38,7 +39,7 @@ OTHER = {
     "seed": ("--seed", 1), "ipc": ("--ipc", 2), "steps": ("--steps", 8), "chunk": ("--chunk", 3),
     "batch": ("--batch-size", 9), "epochs": ("--epochs", 3), "networks": ("--eval-seeds", 3),
     "network": ("--network", "lenet"), "rate": ("--learning-rate", 0.5),
-    "start": ("--init", "noise"), "weights": ("--debias", "kde"), "method": ("--method", "dc"),
+    "start": ("--init", "noise"), "weights": ("--debias", "density"), "method": ("--method", "dc"),
     "training": ("--training", "lff"), "type": ("--dtype", "bfloat16"), "resume": ("--resume",),
     "temperature": ("--temperature", 2),
 }  # fmt: skip
@@ -97,7 +98,7 @@ def free_port() -> int:
 def _command(laboratory, folder, number, address, more=()):
     count, process = number
     where = ["--coordinator", address, "--num-processes", count, "--process-id", process]
-    run = laboratory.command("run", "--debias", "none")
+    run = laboratory.command("run", "--debias", "plain")
     return [*run, *more, "--out", folder, "--distributed", *where]
 
 
@@ -159,7 +160,7 @@ def _refused(process, said, deadline, command, codes, folder):
     if ended.code == 0:
         return lab.Outcome("silent", command, f"exit 0: {ended.err}")
     there = lambda: "" if not folder.exists() else f"{folder} is there"
-    return lab.judged(ended, command, worse=there, codes=codes)
+    return lab.verdict(ended, command, worse=there, codes=codes)
 
 
 def _other_data(laboratory):
@@ -215,7 +216,7 @@ def _stranger(laboratory):
 
 def _killed(laboratory, first, victim, second, title):
     """One of the processes is killed, the other ends; the run is resumed to the set of one."""
-    whole = laboratory.finished(*laboratory.command("run", "--debias", "none"))
+    whole = laboratory.finished(*laboratory.command("run", "--debias", "plain"))
     folder, rng = laboratory.fresh(), np.random.default_rng(list(title.encode()))
     outcome = None
     if victim is not None:
@@ -247,7 +248,7 @@ def _lost(laboratory, folder, count, victim, rng, command):
     ended = ended._replace(err=LINES.sub("", ended.err))
     if ended.code == 0:  # it was done, or the other one lives from now on by what is in the folder
         return lab.Outcome("refused", command)
-    return lab.judged(ended, command, codes=(3,))
+    return lab.verdict(ended, command, codes=(3,))
 
 
 def _resumed(laboratory, folder, count, whole, command):
@@ -256,7 +257,7 @@ def _resumed(laboratory, folder, count, whole, command):
     started = _started(laboratory, folder, numbers, address, [["--resume"]] * count)
     ends = [lab.wait(*each, limit=180) for each in started]
     outcomes = [
-        lab.judged(
+        lab.verdict(
             end._replace(err=LINES.sub("", end.err)),
             command,
             wrong=lambda: _another_set(whole, folder),
