@@ -495,15 +495,12 @@ def main(arguments: list[str] | None = None) -> None:
         prepare()
         with _quiet_interrupts():
             command()
-    except (pipeline.Interrupted, processes.Lost, KeyboardInterrupt) as stopped:
+    except (pipeline.Interrupted, KeyboardInterrupt) as stopped:
         print(f"jaxdd: {str(stopped) or 'stopped'}", file=sys.stderr)
         if arguments[:1] in (["run"], ["compare"], ["demo"]):
             again = arguments if "--resume" in arguments else [*arguments, "--resume"]
             print(f"continue with: jaxdd {shlex.join(again)}", file=sys.stderr)
-        processes.leave(3 if isinstance(stopped, processes.Lost) else 130)
-    except processes.Absent as absent:
-        print(f"jaxdd: {absent}", file=sys.stderr)
-        sys.exit(3)
+        processes.leave(130)
     except expected as error:
         print(f"jaxdd: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         processes.leave(2)
