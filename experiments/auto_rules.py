@@ -186,8 +186,7 @@ def measure(
                 parts.key(dataclasses.replace(options, seed=seed), "encoder"),
                 pool,
                 strategy=data.strategy,
-                encoder=encoder,
-                search=search,
+                search=search._replace(encoder=encoder),
             )
         )
         for seed in (options.seed, options.seed + 1)

@@ -40,11 +40,6 @@ def _pool(weights=WEIGHTS):
     return sampling.pool(IMAGES, LABELS, weights=weights, **CLASSES, **MOMENTS)
 
 
-def _estimated(**given):
-    found = kde.log_density_sampled(KEY, **given)
-    return np.maximum(found.log_density, -1e38), found.error  # -inf where no drawn point is near
-
-
 def _drawn(draw, weights, size):
     return draw(KEY, _pool(weights), size).images
 
@@ -94,10 +89,6 @@ RULE = dict(points=POINTS, weights=WEIGHTS, factor=0.2)
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "kde.log_density": (kde.log_density, dict(queries=POINTS, points=POINTS, bandwidth=1.0)),
     "kde.class_log_density": (kde.class_log_density, dict(bandwidth=1.0, **ESTIMATE)),
-    "kde.log_density_sampled": (
-        _estimated,
-        dict(queries=POINTS, points=POINTS, bandwidth=1.0, samples=4),
-    ),
     "kde.scott": (kde.scott, RULE),
     "kde.silverman": (kde.silverman, RULE),
     "kde.mean_distance": (kde.mean_distance, RULE),

@@ -495,8 +495,8 @@ class _Attempt:
             )  # fmt: skip
             with timing.timed(self.seconds, "choose"):
                 choice = weights.choose(
-                    parts.key(options, "encoder"), work.pool, search=_search(options),
-                    rule=_rule(options), clip=options.clip, check=check, **_encoding(work),
+                    parts.key(options, "encoder"), work.pool, search=_search(work),
+                    clip=options.clip, check=check, strategy=work.parts.strategy,
                     report=functools.partial(work.report, "choosing weights"),
                 )  # fmt: skip
             files.write_json(record, results.sealed(choice.record()))
@@ -902,14 +902,18 @@ def _bandwidth(options, embeddings, pool):
     return functools.partial(_rule(options), **factor)
 
 
-def _search(options):
+def _search(work):
     """What auto tries: multiples of the options' own values."""
+    options, encoding = work.options, _encoding(work)
     bandwidth = kde.FACTOR if options.bandwidth is None else options.bandwidth
     usual = weights.Search()
     return weights.Search(
         tuple(options.encoder_steps * times // 30 for times in usual.encoder_steps),
         tuple(bandwidth * times for times in (0.5, 1, 2, 4)),
         tuple(options.temperature * times for times in usual.temperature),
+        _rule(options),
+        encoding["encoder"],
+        encoding["layer"],
     )
 
 

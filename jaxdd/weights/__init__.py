@@ -9,7 +9,7 @@ Weights `[n]` are at least 0 and sum to one within each class. Every function he
 * `from_density`, `from_probabilities`: weights from your own densities or classifier;
 * `oracle`: balanced bias groups by bias labels.
 
-The formulas are in `jaxdd.weights.formulas`. Use the weights with `sampling.reweighted(pool, w)`.
+The formulas are in `jaxdd.weights.formulas`. Use the weights with `sampling.reweight(pool, w)`.
 """
 
 from jaxdd.weights import blind_features, contrastive, formulas, probes

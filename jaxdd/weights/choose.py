@@ -404,7 +404,7 @@ def check_with_probe_networks(
             return Trial(float("nan"), float("nan"), float("nan"), 0)
         # Held-out samples get weight 0. The floor keeps a class whose only weight was held out.
         remaining = (jnp.asarray(weights) + 1e-30).at[held_out].set(0)
-        train_pool = sampling.reweighted(pool, remaining)
+        train_pool = sampling.reweight(pool, remaining)
         draw = functools.partial(sampling.initial_real, pool=train_pool, ipc=ipc, weighted=True)
         drawn = [draw(jax.random.fold_in(key, i)) for i in range(sets)]
         images = jnp.stack(parallel.to_local(drawn))
