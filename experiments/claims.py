@@ -17,7 +17,7 @@ import numpy as np
 from experiments import seeds
 from experiments.tools import grid, markdown
 from jaxdd.runs.options import make
-from jaxdd.runs.reports import report
+from jaxdd.runs.reports.command_line import command_line
 
 SEEDS = 3
 
@@ -70,7 +70,7 @@ def command(claim: Claim) -> str:
     if claim.dataset == "cdigits":
         return "jaxdd demo"
     config = {"command": "compare", **grid.configuration(pair(claim)[0])}
-    return str(report.command(config, rows=("plain", claim.weighted)))
+    return str(command_line(config, rows=("plain", claim.weighted)))
 
 
 def accuracies(claim: Claim) -> tuple[np.ndarray, str]:

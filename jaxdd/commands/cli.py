@@ -30,7 +30,7 @@ from jaxdd.devices import parallel
 from jaxdd.runs import options, parts, pipeline, processes
 from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.programs import prepare
-from jaxdd.runs.reports import pages, report
+from jaxdd.runs.reports import report
 from jaxdd.runs.scoring import finished_run
 from jaxdd.runs.trust import inspection, publication, signature
 
@@ -194,10 +194,9 @@ def write_report(
     found, beside = report.read(source), out.with_suffix("")
     if beside.exists() and not beside.is_dir() and (figures or csv or latex):
         raise ValueError(f"{beside} is a file, expected a folder for figures and tables")
-    page = report.render(found)
-    pages.write(out, page)
+    report.write(out, found)
     suffixes = [".csv"] * csv + [".tex"] * latex
-    written = report.write_tables(beside, page, suffixes=suffixes)
+    written = report.write_tables(beside, found, suffixes=suffixes)
     written += report.write_figures(beside, found) if figures else []
     print(f"wrote {out}" + (f" and {len(written)} files in {beside}" if written else ""))
 

@@ -29,6 +29,7 @@ from jaxdd.devices import split_pool
 from jaxdd.methods import cfm, experts, zca
 from jaxdd.runs import old_results as results
 from jaxdd.runs import parts, processes, timing
+from jaxdd.runs import results as typed_results
 from jaxdd.runs.folder import buffers, checkpoint, guides, manifest, store, whitenings
 from jaxdd.runs.options import WEIGHTED, Options
 from jaxdd.runs.options import read as options_of
@@ -138,7 +139,10 @@ def run(
     folder = store.create(folder, config, resume=resume, translate=work.translated)
     attempt = _Attempt(work, folder)
     if attempt.result is not None and not (
-        attempt.lacking or attempt.undrawn() or store.litter(folder) or not manifest.is_sealed(folder)
+        attempt.lacking
+        or attempt.undrawn()
+        or store.litter(folder)
+        or not manifest.is_sealed(folder)
     ):
         return attempt.result
     with store.lock(folder):
@@ -339,7 +343,9 @@ class _Work:
 
     def summary(self, scores):
         """What a result says of networks: their scores, by class and by group, too."""
-        return evaluate.summary(scores) | figure_data.breakdown(self.data, scores)
+        parts = files.to_json(figure_data.breakdown(self.data, scores))
+        summary = evaluate.summary(scores) | parts
+        return summary | {"learnt": results.learnt(summary)}
 
     def translated(self, stored):
         """Returns a stored configuration, one of the version before this in today's terms."""
@@ -971,8 +977,7 @@ def _check_embedding(folder):
 
 
 def _bars(folder, rows):
-    shown = ("accuracy", "aligned", "conflicting", "worst_group")
-    bars = {name: {score: row[score] for score in shown} for name, row in rows.items()}
+    bars = {name: typed_results.Scores.from_dict(files.to_json(row)) for name, row in rows.items()}
     plot.accuracy_bars(folder / "accuracy.png", bars)
 
 

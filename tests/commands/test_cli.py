@@ -550,7 +550,7 @@ def test_datasets_are_listed_shown_and_built(tmp_path, capsys):
     assert shown["train"] == "1437" and float(shown["conflict"]) == pytest.approx(0.1, abs=0.01)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 1000
-    assert "digits is read as it is" in fails(["datasets", "build", "digits"], capsys)
+    assert "got digits" in fails(["datasets", "build", "digits"], capsys)
     assert "found the folder" in fails(["datasets", "show", "cdigits", "--out", tmp_path], capsys)
     assert "cdigit" in fails(["datasets", "show", "cdigit"], capsys)
     assert "invent" in fails(["datasets", "invent"], capsys)

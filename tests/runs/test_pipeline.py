@@ -856,7 +856,9 @@ def test_a_folder_of_the_version_before_is_read(tmp_path):
     """With the augmentation that it had, which for images of one's own included flips."""
     mixed = ("color", "crop", "cutout", "flip", "scale", "rotate")
     result = pipeline.run(shades(strategy=mixed), tmp_path, TINY, debias="none", **OWN)
-    before(tmp_path, network="jaxdd.networks.protocol:Functions()", own_method=f"{__name__}:add_one")
+    before(
+        tmp_path, network="jaxdd.networks.protocol:Functions()", own_method=f"{__name__}:add_one"
+    )
     again = pipeline.run(shades(strategy=mixed), tmp_path, TINY, debias="none", resume=True, **OWN)
     assert again == result
     with pytest.raises(ValueError, match="augmentation is .*'flip'.* there and"):
