@@ -579,5 +579,5 @@ def test_bias_of_a_data_set_is_told(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.endswith(f"{found}\nwrote bias-cdigits.html\n")
     assert "3 of 1,437 training samples" in (tmp_path / "bias-cdigits.html").read_text()
     assert "out must end in .html" in fails(["bias", "digits", "--out", "page.txt"], capsys)
-    assert "found the folder" in fails(["bias", "digits", "--out", tmp_path], capsys)
+    assert "the folder" in fails(["bias", "digits", "--out", tmp_path], capsys)
     assert len(asked) == 1
