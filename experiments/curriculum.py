@@ -1,50 +1,46 @@
-"""Is curriculum frequency matching above real images and DM, by hard labels and by soft ones?
+"""Is curriculum frequency matching (CFM) better than real images and DM, by hard and soft labels?
 
-    python -m experiments.curriculum --preset quick --data-dir DIR
+    python -m experiments.curriculum --data-dir DIR
 
 The quick preset is CIFAR-10 at ten images per class: 100 updates of each image, a teacher of width
-32 and 600 updates, a quarter of an hour on two cores. The paper preset is CIFAR-10 and CIFAR-100
-at ten and fifty images, 1,000 updates of each image, a ResNet18 with batch norm for the teacher and
-for the networks that learn soft labels; published are 52.1 and 64.0 %, 58.3 and 67.1 %, with the
-best epoch by the test set, where this has the last. With `--budget 9m` it stops after nine minutes
-and goes on when it is run again, until it ends with exit code 0.
+32 and 600 updates. The paper preset is CIFAR-10 and CIFAR-100 at ten and fifty images, 1,000
+updates of each image, ResNet18 with batch norm as the teacher and for soft labels; published are
+52.1 and 64.0 %, 58.3 and 67.1 %, with the best epoch on the test set, while here the last counts.
+Networks that learn hard labels are ConvNets with instance norm; those of soft labels have the
+network of the teacher, which is the same for all sets. Three networks each, one set; the random
+subset with the same labels shows how much is the teacher's.
 
-Networks that learn hard labels are ConvNets with instance norm; those of soft labels are that of
-the teacher, which is the same for all sets (`teachers.train_on_soft_labels`). Three networks each,
-one set; the random subset under the same labels says how much is the teacher's.
+Hypothesis, written after `experiments.cfm` and before the run: with hard labels CFM is above random
+images and below DM; with soft labels the three are within a point.
 
-Expected before the run, after `experiments.cfm` had shown the same at a quarter of the pixels: by
-hard labels CFM is above random images and below DM; by soft ones the three are within a point.
-
-Found with the quick preset (24 November 2026, sixteen minutes of one core): by hard labels as
-expected, 30.2 % against 28.6 of random images and 36.6 of DM. By soft ones random images and DM are
-half a point apart, and CFM is one and a half below the first: not within a point, and not above
-random under both. What soft labels give, 26 points to random images, is the teacher's.
+Cost: sixteen minutes on one core for the quick preset; `--budget 9m` stops, and a repeated command
+continues, until it ends with exit code 0.
+Result (quick preset, 24 November 2026): with hard labels as expected, 30.2 % against 28.6 of random
+images and 36.6 of DM. With soft labels random images and DM are half a point apart, and CFM is one
+and a half points below the former: not above random with either. The 26 points that soft labels
+give to random images are the teacher's.
 """
 
 import dataclasses
 import functools
 import pathlib
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
 
-from experiments.tools import grid
-from experiments.tools.budget import deadline, seconds
+from experiments.tools import grid, markdown, record
 from jaxdd.commands import scoring
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import components, options, pipeline, programs
-from jaxdd.runs import old_results as results
+from jaxdd.runs import components, options, pipeline, programs, results
 from jaxdd.runs.folder import store
 from jaxdd.runs.scoring import matrix
 
 
 class Plan(NamedTuple):
-    """What a preset measures, and the network of teachers and of soft labels."""
+    """What a preset measures, and the network of teachers and soft labels."""
 
     data: tuple[str, ...]
     ipcs: tuple[int, ...]
@@ -60,100 +56,82 @@ NETWORKS = 3
 
 
 class Bench:
-    """A data set and a size: its sets, made in a folder when they are first asked for."""
+    """A data set and a size; its sets are made in a folder when they are first used."""
 
     def __init__(
-        self,
-        data: datasets.Benchmark,
-        work: pathlib.Path,
-        *,
-        ipc: int,
-        teacher: str,
-        **given: Any,
+        self, data: datasets.Benchmark, work: pathlib.Path, *, ipc: int, teacher: str, **fields: Any
     ):
         self.data, self.ipc, self.work = data, ipc, work / f"{data.name}-{ipc}"
         self.teachers, self.teacher = work / f"{data.name}-teachers", teacher
-        common: dict[str, Any] = dict(ipc=ipc, eval_seeds=NETWORKS, **given)
+        common: dict[str, Any] = dict(ipc=ipc, eval_seeds=NETWORKS, **fields)
         guided = dict(method="cfm", teacher=teacher, buffer_path=str(self.teachers))
-        self.asked: dict[str, Any] = {
-            "dm": options.make(**common),
-            "cfm": options.make(**guided, **common),
-        }
-        self.compared = functools.cache(self.compared)
+        self.options = {"dm": options.make(**common), "cfm": options.make(**guided, **common)}
+        self.compare = functools.cache(self.compare)
 
-    def cells(self) -> Iterator[matrix.Cell]:
-        """Every set by hard labels, and by soft ones with each network."""
+    def tasks(self) -> Iterator[tuple[str, Any]]:
+        """Yield names and functions for every set with hard labels, and with soft ones by seed."""
         for name in SETS:
-            asked = dataclasses.asdict(self.asked["cfm"]) | {"buffer_path": None}
-            told = {"data": self.data.name, "ipc": self.ipc, "set": name, "options": asked}
             title = f"{self.data.name} {self.ipc} {name}"
-            hard = functools.partial(self.hard, name)
-            yield matrix.Cell(f"{title} hard", files.to_json(told | {"labels": "hard"}), hard)
+            yield f"{title} hard", functools.partial(self.hard, name)
             for seed in range(NETWORKS):
-                settings = files.to_json(told | {"labels": "soft", "seed": seed})
-                soft = functools.partial(self.soft, name, seed)
-                yield matrix.Cell(f"{title} soft {seed}", settings, soft)
+                yield f"{title} soft {seed}", functools.partial(self.soft, name, seed)
 
-    def compared(self, name: str) -> tuple[dict[str, Any], pathlib.Path]:
-        """The rows of a comparison, by hard labels, and the folder of its set."""
+    def compare(self, name: str) -> tuple[dict[str, Any], pathlib.Path]:
+        """Return the rows of a comparison and the folder of its plain set."""
         folder = self.work / name
-        given: dict[str, Any] = dict(rows=["none"], report=log, resume=folder.exists())
-        table = pipeline.compare(self.data, folder, self.asked[name], **given)
-        return table["rows"], folder / "rows" / "none"
+        settings: Any = dict(rows=["plain"], report=record.log, resume=folder.exists())
+        table = pipeline.compare(self.data, folder, self.options[name], **settings)
+        return table["rows"], folder / "rows" / "plain"
 
     def hard(self, name: str) -> dict[str, Any]:
-        """The scores of a set by hard labels."""
-        rows, _ = self.compared("cfm" if name == "cfm" else "dm")
-        row = rows["random" if name == "random" else "none"]
-        return {score: row[score] for score in results.SCORES}
+        """Return the scores of a set with hard labels."""
+        rows, _ = self.compare("cfm" if name == "cfm" else "dm")
+        row = rows["random" if name == "random" else "plain"]
+        return self._about(name, "hard") | {score: row[score] for score in results.SCORES}
 
     def soft(self, name: str, seed: int) -> dict[str, Any]:
-        """The scores of a set by the opinion of the teacher, with one network."""
-        self.compared("cfm")  # which trains the teacher
-        asked = self.asked["dm"]
+        """Return the scores of one network trained on the predictions of the teacher."""
+        self.compare("cfm")  # which trains the teacher
         if name == "random":
-            images = components.subset(datasets.pool(self.data), asked, weighted=False)
+            images = components.subset(datasets.pool(self.data), self.options["dm"], weighted=False)
         else:
-            _, folder = self.compared(name)
-            images = store.read_synthetic(folder / "synthetic.npz").images
+            images = store.read_synthetic(self.compare(name)[1] / "synthetic.npz").images
         labels = np.arange(len(images)).repeat(images.shape[1])
-        teacher = scoring.read_teacher(self.teachers / "none", self.data)
+        teacher = scoring.read_teacher(self.teachers / "plain", self.data)
         (cell,) = matrix.cells(
             np.asarray(images).reshape(-1, *images.shape[2:]),
             labels,
             self.data,
-            dataclasses.replace(asked, eval_seeds=1, seed=seed),
+            dataclasses.replace(self.options["dm"], eval_seeds=1, seed=seed),
             names=(self.teacher,),
             protocols=("soft",),
             teacher=matrix.TeacherOptions(teacher=teacher),
-            report=log,
+            report=record.log,
         )
-        return cell.score()
+        return self._about(name, "soft") | cell.score()
+
+    def _about(self, name, labels):
+        return {"data": self.data.name, "ipc": self.ipc, "set": name, "labels": labels}
 
 
-def log(task: str, done: int, total: int, **_: Any) -> None:
-    """Says on stderr what is done, and when."""
-    if done in (0, total):
-        print(time.strftime("%H:%M:%S"), task, f"{done}/{total}", file=sys.stderr, flush=True)
+def tables(path: pathlib.Path = grid.RESULTS / "curriculum-quick.json") -> list[list[str]]:
+    """Return the table of the results."""
+    sets: dict[tuple, dict[str, list[float]]] = {}
+    for row in record.measured(path).values():
+        labels = sets.setdefault((row["data"], row["ipc"], row["set"]), {})
+        labels.setdefault(row["labels"], []).extend(row["accuracy"]["each"])
+    rows = [
+        [data, str(ipc), name, *(_percent(labels.get(kind)) for kind in ("hard", "soft"))]
+        for (data, ipc, name), labels in sets.items()
+    ]
+    titles = (markdown.link("data", path), "ipc", "set", "hard labels", "soft labels")
+    return [markdown.table(titles, rows, left=(0, 2))]
 
 
-def lines(path: pathlib.Path) -> Iterator[str]:
-    """Yields the lines of the table of what was measured."""
-    rows, found = files.read_json(path).values(), {}
-    for row in rows:
-        of = row["data"], row["ipc"], row["set"]
-        found.setdefault(of, {}).setdefault(row["labels"], []).extend(row["accuracy"]["each"])
-    yield f"| [data](experiments/results/{path.name}) | ipc | set | hard labels | soft labels |"
-    yield "|---|--:|---|--:|--:|"
-    for (data, ipc, name), labels in found.items():
-        numbers = (_percent(labels.get(each)) for each in ("hard", "soft"))
-        yield f"| {' | '.join([data, str(ipc), name, *numbers])} |"
-
-
-def _percent(each):
-    if not each:
+def _percent(values):
+    if not values:
         return "–"
-    return results.percent({"mean": np.mean(each), "std": np.std(each, ddof=1), "n": len(each)})
+    return results.percent(results.Score(np.mean(values), np.std(values, ddof=1), len(values)))
 
 
 def main(
@@ -164,7 +142,7 @@ def main(
     work: pathlib.Path = files.CACHE / "experiments" / "curriculum",
     out: pathlib.Path | None = None,
 ) -> None:
-    """Makes the sets and scores them, and goes on where it stopped.
+    """Make the sets and score them; a repeated command continues.
 
     Args:
         preset: quick fits two CPU cores, paper one GPU.
@@ -174,19 +152,19 @@ def main(
         out: JSON file; by default results/curriculum-PRESET.json.
     """
     out = grid.RESULTS / f"curriculum-{preset}.json" if out is None else out
-    plan, where = PLANS[preset], work.expanduser() / preset
+    plan, folder = PLANS[preset], work.expanduser() / preset
     programs.prepare()
     try:
-        with deadline(None if budget is None else seconds(budget)):
+        with record.deadline(budget):
             for name in plan.data:
                 data = benchmarks.load(name, data_dir=data_dir)
                 for ipc in plan.ipcs:
-                    bench = Bench(data, where, ipc=ipc, teacher=plan.teacher, preset=preset)
-                    matrix.fill(out, bench.cells())
+                    bench = Bench(data, folder, ipc=ipc, teacher=plan.teacher, preset=preset)
+                    record.fill(out, dict(bench.tasks()))
     except (KeyboardInterrupt, pipeline.Interrupted):
         print("stopped; run the command again", file=sys.stderr)
         sys.exit(3)
-    print("\n".join(lines(out)))
+    print("\n".join(tables(out)[0]))
 
 
 if __name__ == "__main__":

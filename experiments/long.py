@@ -1,28 +1,25 @@
-"""Is what 200 steps say still true after 20,000, the literature's number?
+"""Do the results of 200 steps still hold after 20,000, the literature's number?
 
     python -m experiments.long --data-dir DIR --work WORK
 
-Coloured MNIST, 5 % bias-conflicting samples, distribution matching by ConvNets of width 32 without
-weights, with density weights, with those that are chosen (auto) and with the bias labels (oracle).
-Synthetic sets begin as real images, and after 200 steps they nearly are these: whether distillation
-amplifies a bias, and whether weights undo that, has to be seen where they have left them behind.
-Three networks judge every set on the way.
+Coloured MNIST, 5 % bias-conflicting samples, distribution matching with ConvNets of width 32:
+without weights, with density weights, with auto and with the oracle. Synthetic images start as real
+ones and after 200 steps still nearly are, so amplification and its removal have to be checked after
+they have moved away. Three networks evaluate every set along the way.
 
-The four sets are distilled by one program: `vmap` over sets and weights, so that what depends on
-neither, the features of the real images, is computed once. They have to draw the same images for
-that. So a batch of 64 in each class is drawn by the mean of the four weights, and weighs what a
-row's own are of it in the loss: the mean that a row matches is its own, and no sample counts more
-than four times what it would by a draw of the row's own. A stopped run goes on.
+One program distils the four sets: `vmap` over sets and weights, so that the features of the real
+images are computed once. For that all sets must see the same images. A batch of 64 per class is
+drawn by the mean of the four weights, and each set weighs the images of the batch by its own
+weights relative to that mean: the mean that a set matches is its own, and no sample counts more
+than four times what it would if drawn by the set's weights. A stopped run continues.
 
-A step of four sets leaves one of two cores idle half of the time, so that two processes with a core
-and two sets each need three tenths less:
+A step of four sets leaves one of two cores idle half of the time. Two processes with one core and
+two sets each take 30 % less; they see the same images, and the last to end writes the table:
 
-    taskset -c 0 python -m experiments.long --data-dir DIR --work WORK --rows none kde &
+    taskset -c 0 python -m experiments.long --data-dir DIR --work WORK --rows plain density &
     taskset -c 1 python -m experiments.long --data-dir DIR --work WORK --rows auto oracle
 
-They see the same images, and whichever ends last writes the table. Two and a half hours on two
-cores with ten images per class, of which the first half was made by one process; three with fifty,
-at the speed of the last 18,000 steps; the first thousand were made in larger micro-batches.
+Cost: two and a half hours on two cores with ten images per class, three with fifty.
 """
 
 import functools
@@ -36,134 +33,144 @@ import numpy as np
 import optax
 import tyro
 
-from experiments.cfm import log
-from experiments.tools import grid
+from experiments.tools import grid, markdown, record
 from jaxdd import evaluate, methods, networks, sampling, weights
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.devices import microbatch
-from jaxdd.runs import old_results as results
 from jaxdd.runs import programs
 from jaxdd.runs.folder import checkpoint
 from jaxdd.runs.reports import plot
 
-Row = Literal["none", "kde", "auto", "oracle"]
+Row = Literal["plain", "density", "auto", "oracle"]
 ROWS: tuple[Row, ...] = get_args(Row)
 STEPS = (0, 200, 2000, 8000, 20_000)
 STUDENT = networks.ConvNet(10, 32, 3)
 BATCH, CHUNK, SAVED, EPOCHS, NETWORKS = 64, 20, 500, 300, 3
 
 
-def weightings(data: datasets.Benchmark, pool: sampling.Pool, key: jax.Array) -> np.ndarray:
-    """The weights of the rows, `[rows, n]`."""
-    by = dict(strategy=data.strategy)
-    count = data.num_attributes
-    found = {
-        "none": pool.weights,
-        "kde": weights.by_density(key, pool, **by).weights,
-        "auto": weights.choose(key, pool, **by).weights,
+def compute_weights(data: datasets.Benchmark, pool: sampling.Pool, key: jax.Array) -> np.ndarray:
+    """Return the weights of the rows, `[rows, n]`."""
+    strategy, count = data.strategy, data.num_attributes
+    by_row = {
+        "plain": pool.weights,
+        "density": weights.by_density(key, pool, strategy=strategy).weights,
+        "auto": weights.choose(key, pool, strategy=strategy).weights,
         "oracle": weights.oracle(pool, data.train.attributes, num_attributes=count),
     }
-    return np.stack([found[row] for row in ROWS])
+    return np.stack([by_row[row] for row in ROWS])
 
 
 def joint(method: methods.Method, rows: Sequence[str]) -> methods.Method:
-    """A method of several sets at once, that see the same images with weights of their own."""
-    see = sampling.Batch(images=None, weights=0)
-    step = jax.vmap(method.step, in_axes=(None, 0, see), out_axes=0)
+    """Return a method for several sets that see the same images with their own weights."""
+    shared_images = sampling.Batch(images=None, weights=0)
+    step = jax.vmap(method.step, in_axes=(None, 0, shared_images), out_axes=0)
 
-    def together(key, state, batch):
+    def joint_step(key, state, batch):
         state, info = step(key, state, batch)
         return state, {"loss": info["loss"].mean()} | dict(zip(rows, info["loss"], strict=True))
 
-    return methods.Method(jax.vmap(method.init), together)
+    return methods.Method(jax.vmap(method.init), joint_step)
 
 
-def sampler(key: jax.Array, pools: tuple[sampling.Pool, jax.Array]) -> sampling.Batch:
-    """Images by a pool's weights, and what each row's weigh of these, `[rows, k, b]`."""
-    pool, each = pools
+def sample(key: jax.Array, pools: tuple[sampling.Pool, jax.Array]) -> sampling.Batch:
+    """Draw images by the weights of a pool, with their relative weights by row, `[rows, k, b]`."""
+    pool, by_row = pools
     indices = sampling.with_replacement(key, pool, BATCH)
-    return sampling.Batch(sampling.take(pool, indices), each[:, indices] / pool.weights[indices])
+    relative = by_row[:, indices] / pool.weights[indices]
+    return sampling.Batch(sampling.take(pool, indices), relative)
 
 
-def distilled(
+def distil(
     data: datasets.Benchmark, work: pathlib.Path, ipc: int, rows: Sequence[str], steps: int
 ) -> Iterator[tuple[int, jax.Array, dict[str, float]]]:
-    """Yields the step, the sets `[rows, k, ipc, h, w, c]` and the rows' mean losses since.
+    """Yield the step, the sets `[rows, k, ipc, h, w, c]` and the mean losses since the last.
 
-    The state of a step is saved once the caller asks for more.
+    The state of a step is saved when the caller asks for the next.
     """
     keys = jax.random.split(jax.random.key(0), 3)
-    pool, kept = datasets.pool(data), work.parent / "weights.npz"
-    if not kept.exists():
-        files.write_arrays(kept, files.sealed({"weights": weightings(data, pool, keys[0])}))
-        log("weights")
-    each = jnp.asarray(files.read_arrays(kept)["weights"])
-    mixed = sampling.reweight(pool, each.mean(0))
-    each = each[jnp.array([ROWS.index(row) for row in rows])]
-    first = [
-        sampling.initial_real(keys[1], sampling.reweight(pool, one), ipc=ipc, weighted=True)
-        for one in each
-    ]
-    optimizer = optax.sgd(1.0, momentum=0.5)
-    given = dict(strategy=data.strategy, activation_bytes=microbatch.CORE_BYTES)
-    method = joint(methods.distribution_matching(STUDENT, optimizer, **given), rows)
-    state = method.init(jnp.stack(first))
-    begun, state = checkpoint.restore(work, state) or (0, state)
-    yield begun, state.images, {}
+    pool, path = datasets.pool(data), work.parent / "weights.npz"
+    if not path.exists():
+        files.write_arrays(path, {"weights": compute_weights(data, pool, keys[0])})
+        record.log("weights")
+    by_row = jnp.asarray(files.read_arrays(path)["weights"])
+    mixed = sampling.reweight(pool, by_row.mean(0))
+    by_row = by_row[jnp.array([ROWS.index(row) for row in rows])]
+    initial = functools.partial(sampling.initial_real, keys[1], ipc=ipc, weighted=True)
+    start = jnp.stack([initial(sampling.reweight(pool, row)) for row in by_row])
+    matching = methods.distribution_matching(
+        STUDENT,
+        optax.sgd(1.0, momentum=0.5),
+        strategy=data.strategy,
+        activation_bytes=microbatch.CORE_BYTES,
+    )
+    method = joint(matching, rows)
+    state = method.init(start)
+    first, state = checkpoint.restore(work, state) or (0, state)
+    yield first, state.images, {}
     chunks = methods.run(
-        keys[2], state, (mixed, each), method=method, sampler=sampler, steps=max(steps, begun),
-        first=begun, chunk_length=CHUNK,
+        keys[2], state, (mixed, by_row), method=method, sampler=sample, steps=max(steps, first),
+        first=first, chunk_length=CHUNK,
     )  # fmt: skip
     losses = []
     for step, state, info in chunks:
-        losses.append({row: float(info[row].mean()) for row in rows})
-        if step % SAVED and step not in STEPS:
-            continue
-        yield step, state.images, {row: np.mean([e[row] for e in losses]) for row in rows}
-        checkpoint.save(work, step, jax.device_get(state))
-        losses = []
+        losses.append([float(info[row].mean()) for row in rows])
+        if step % SAVED == 0 or step in STEPS:
+            yield step, state.images, dict(zip(rows, np.mean(losses, 0), strict=True))
+            checkpoint.save(work, step, jax.device_get(state))
+            losses = []
 
 
-def lines(path: pathlib.Path, score: str) -> Iterator[str]:
-    """Yields the lines of a table: a score of `results.SCORES` along the way."""
-    way = files.read_json(path)["way"]
-    what = f"[step](experiments/results/{path.name}) ({results.SCORES[score]} test samples)"
-    yield f"| {what} | {' | '.join(ROWS)} |"
-    yield f"|---|{'--:|' * len(ROWS)}"
-    for point in (point for point in way if point["scores"]):
-        told = [results.percent(point["scores"][row][score]) for row in ROWS]
-        yield f"| {' | '.join([str(point['step']), *told])} |"
+def tables() -> list[list[str]]:
+    """Return the tables of scores along the way, for both sizes."""
+    return [
+        table(path, score)
+        for path in sorted(grid.RESULTS.glob("long-*.json"))
+        for score in ("conflicting", "accuracy")
+    ]
+
+
+def table(path: pathlib.Path, score: str) -> list[str]:
+    """Return the table of a score along the way."""
+    points = [point for point in files.read_json(path)["way"] if point["scores"]]
+    rows = [
+        [str(point["step"]), *(record.percent(point["scores"][row][score]) for row in ROWS)]
+        for point in points
+    ]
+    corner = f"{markdown.link('step', path)} ({grid.score_title(score)})"
+    return markdown.table([corner, *ROWS], rows)
 
 
 def draw_curves(path: pathlib.Path) -> None:
-    """Draws losses and accuracies along the way, beside the file of results."""
+    """Draw losses and accuracies along the way next to the file of results."""
     way = files.read_json(path)["way"]
-    pulled, judged = ([point for point in way if point[kind]] for kind in ("loss", "scores"))
+    with_loss, with_scores = (
+        [point for point in way if point[kind]] for kind in ("loss", "scores")
+    )
     steps = lambda points: [point["step"] for point in points]
-    conflicting = lambda row: [point["scores"][row]["conflicting"]["mean"] for point in judged]
+    conflicting = lambda row: [p["scores"][row]["conflicting"]["mean"] for p in with_scores]
     panels = {
-        "conflicting": {row: (steps(judged), conflicting(row)) for row in ROWS},
-        "loss": {row: (steps(pulled), [point["loss"][row] for point in pulled]) for row in ROWS},
+        "conflicting": {row: (steps(with_scores), conflicting(row)) for row in ROWS},
+        "loss": {row: (steps(with_loss), [p["loss"][row] for p in with_loss]) for row in ROWS},
     }
     plot.curves(path.with_suffix(".png"), panels)
 
 
-def scored(
+def score_sets(
     images: jax.Array, data: datasets.Benchmark, rows: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """The scores of the sets, as in a result."""
+    """Return the scores of the sets, as in a result."""
     keys, task = jax.random.split(jax.random.key(1), NETWORKS), datasets.task(data)
-    judge = functools.partial(evaluate.evaluate, keys, STUDENT, task=task, epochs=EPOCHS)
-    return {row: evaluate.summary(judge(each)) for row, each in zip(rows, images, strict=True)}
+    score = functools.partial(evaluate.evaluate, keys, STUDENT, task=task, epochs=EPOCHS)
+    return {row: evaluate.summary(score(x)) for row, x in zip(rows, images, strict=True)}
 
 
-def joined(ways: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The way of all rows, as far as each has come, from those of some."""
-    both = lambda points, kind: {
-        name: each for point in points for name, each in point[kind].items()
+def merge(ways: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the points of all rows, as far as each has come, from those of some rows."""
+    union = lambda points, kind: {
+        name: value for point in points for name, value in point[kind].items()
     }
     return [
-        {"step": points[0]["step"], "loss": both(points, "loss"), "scores": both(points, "scores")}
+        {"step": points[0]["step"], **{kind: union(points, kind) for kind in ("loss", "scores")}}
         for points in zip(*ways, strict=False)
     ]
 
@@ -177,14 +184,14 @@ def main(
     work: pathlib.Path,
     out: pathlib.Path = grid.RESULTS,
 ) -> None:
-    """Distils the sets and scores them on the way.
+    """Distil the sets and score them along the way.
 
     Args:
         ipc: images per class.
         rows: that this process makes.
-        steps: where it stops, one of `STEPS` or a multiple of `SAVED`; with more it goes on later.
+        steps: where to stop, one of `STEPS` or a multiple of `SAVED`; a later run may continue.
         data_dir: folder with the original files.
-        work: folder for weights and states, from which a stopped run goes on.
+        work: folder for weights and states, from which a stopped run continues.
         out: folder of long-IPC.json and of its figure.
     """
     programs.prepare()
@@ -192,18 +199,18 @@ def main(
     own.mkdir(parents=True, exist_ok=True)
     data = benchmarks.load("cmnist", data_dir=data_dir, conflict=0.05)
     way = files.read_json(own / "way.json")["way"] if (own / "way.json").exists() else []
-    for step, images, losses in distilled(data, own, ipc, rows, steps):
+    for step, images, losses in distil(data, own, ipc, rows, steps):
         if step in (point["step"] for point in way):
             continue
-        scores = scored(images, data, rows) if step in STEPS else {}
+        scores = score_sets(images, data, rows) if step in STEPS else {}
         way.append({"step": step, "loss": losses, "scores": scores})
-        files.write_json(own / "way.json", {"way": files.to_json(way)})
-        log(f"scored {step}" if scores else f"went {step}")
+        files.write_json(own / "way.json", files.to_json({"way": way}))
+        record.log(f"step {step}")
     ways = [files.read_json(path)["way"] for path in sorted(own.parent.glob("*/way.json"))]
-    files.write_json(out, results.circumstances() | {"ipc": ipc, "way": joined(ways)})
-    if set(joined(ways)[-1]["loss"]) == set(ROWS):
+    files.write_json(out, record.circumstances() | {"ipc": ipc, "way": merge(ways)})
+    if set(merge(ways)[-1]["loss"]) == set(ROWS):
         draw_curves(out)
-        print("\n".join(lines(out, "conflicting")))
+        print("\n".join(table(out, "conflicting")))
 
 
 if __name__ == "__main__":

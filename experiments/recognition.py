@@ -1,21 +1,20 @@
-"""How much of the bias shows in synthetic images, and how much does a network take from all data?
+"""How much of the bias is visible in synthetic images?
 
-    python -m experiments.recognition --preset quick --data-dir DIR
+    python -m experiments.recognition --data-dir DIR
 
-Reads the synthetic sets that the cells of `experiments.amplification` leave in the work folder. For
-each of its data sets, one network learns to recognise the bias attribute from the unbiased test
-images, where the attribute says nothing of the class; a fifth of them say how well it does. Then it
-looks at the synthetic images: "showing" is the share in which it sees the attribute that their
-class is aligned with. 95 % of the training images have it, but how many show it depends on how well
-it is recognised, so compare with the column of the training set.
+Reads the synthetic sets that `experiments.amplification` leaves in its work folder. For each data
+set a network learns to recognise the bias attribute from the unbiased test images, where the
+attribute is independent of the class; a fifth of them measures how well ("recognised"). Each set is
+then scored by the share of its images that show the attribute with which their class is aligned. 95
+% of the training images have it, but how many show it depends on how well it is recognised, so
+compare with the column of the training set. "network trained on all" is the accuracy on
+bias-conflicting test samples of a network trained on the whole training set for three epochs: what
+the bias costs without distillation.
 
-"all images" is the accuracy, over conflicting test samples, of a network trained on the whole
-training set for three epochs: what the bias costs without any distillation. About two minutes for a
-data set on two cores.
-
-Colours are seen in every image; natural backgrounds of 32 pixels are hard to tell even for a
-network that is told what to look for. Plain distillation keeps the bias of the images that it
-starts from; density moves colours all of the way that the oracle does, the others a part of it.
+Cost: two minutes per data set on two cores.
+Result: colours are seen in every image; natural backgrounds of 32 pixels are hard to recognise even
+for a network trained to. Plain distillation keeps the bias of its initial images. Density weights
+change colours as much as the oracle, the other biases only in part.
 """
 
 import functools
@@ -29,32 +28,27 @@ import numpy as np
 import tyro
 
 from experiments import amplification
-from experiments.tools import grid
-from jaxdd import augment, evaluate, sampling, training
+from experiments.tools import grid, markdown, record
+from jaxdd import evaluate, sampling, training
 from jaxdd.data import datasets, files
 from jaxdd.runs import components
 from jaxdd.runs import networks as named_networks
-from jaxdd.runs import old_results as results
 from jaxdd.runs.folder import store
-from jaxdd.runs.options import Options
+from jaxdd.runs.options import DM
 
-PROTOCOL = dict(learning_rate=0.05, batch_size=128)
+OUT = grid.RESULTS / "recognition.json"
 
 
-def learned(
-    data: datasets.Benchmark,
-    options: Options,
-    images: np.ndarray,
-    targets: np.ndarray,
-    *,
-    classes: int,
-    epochs: int,
-    strategy: augment.Strategy,
+def train(
+    data: datasets.Benchmark, options: DM, images: np.ndarray, targets: np.ndarray, **protocol: Any
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Trains a network on uint8 images and returns the function from images to its predictions."""
-    network = named_networks.from_options(options, classes)
+    """Train a network on uint8 images and return the function from images to its predictions.
+
+    `protocol` is `classes`, `epochs` and `strategy`.
+    """
+    network = named_networks.from_options(options, protocol.pop("classes"))
     pixels = dict(mean=jnp.asarray(data.mean), std=jnp.asarray(data.std))
-    protocol = dict(network=network, epochs=epochs, strategy=strategy, **PROTOCOL)
+    protocol |= dict(network=network, learning_rate=0.05, batch_size=128)
     fit = jax.jit(functools.partial(training.train, **protocol))
     normal = sampling.normalise(jnp.asarray(images), **pixels)
     params = fit(components.key(options, "evaluate"), images=normal, labels=jnp.asarray(targets))
@@ -62,33 +56,55 @@ def learned(
     return lambda images: np.asarray(predict(jnp.asarray(images)))
 
 
-def measured(
-    data: datasets.Benchmark, options: Options, sets: dict[str, np.ndarray]
-) -> dict[str, Any]:
-    """Recognises the attribute in synthetic sets, see `distilled`."""
+def measure(data: datasets.Benchmark, options: DM, sets: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return how often the attribute is recognised in the data and in sets."""
     test, aligned = data.test, np.asarray(data.aligned)
-    held = np.arange(len(test.labels)) % 5 == 0
-    train = functools.partial(learned, data, options)
+    held_out = np.arange(len(test.labels)) % 5 == 0
     attribute = train(
-        test.images[~held],
-        test.attributes[~held],
-        classes=data.num_attributes,
-        epochs=20,
+        data, options, test.images[~held_out], test.attributes[~held_out],
+        classes=data.num_attributes, epochs=20,
         strategy=tuple(name for name in data.strategy if name != "color"),
-    )
-    shows = lambda images: np.mean(
+    )  # fmt: skip
+    classify = train(
+        data, options, data.train.images, data.train.labels,
+        classes=data.num_classes, epochs=3, strategy=data.strategy,
+    )  # fmt: skip
+    show = lambda images: np.mean(
         attribute(images.reshape(-1, *images.shape[2:])) == aligned.repeat(images.shape[1])
     )
     real = np.mean(attribute(data.train.images) == aligned[data.train.labels])
-    every = data.train.images, data.train.labels
-    known = train(*every, classes=data.num_classes, epochs=3, strategy=data.strategy)
-    conflicts = test.attributes != aligned[test.labels]
+    conflicting = test.attributes != aligned[test.labels]
+    recognised = attribute(test.images[held_out]) == test.attributes[held_out]
     return {
-        "recognised": float(np.mean(attribute(test.images[held]) == test.attributes[held])),
-        "all images": float(np.mean((known(test.images) == test.labels)[conflicts])),
+        "recognised": float(np.mean(recognised)),
+        "all images": float(np.mean((classify(test.images) == test.labels)[conflicting])),
         "showing": {"training set": float(real)}
-        | {name: float(shows(images)) for name, images in sets.items()},
+        | {name: float(show(images)) for name, images in sets.items()},
     }
+
+
+def synthetic_set(folder: pathlib.Path, row: str) -> np.ndarray:
+    """Return the images of a row, `[k, ipc, h, w, c]`, real ones in [0, 1]."""
+    path = folder / "rows" / row / "synthetic.npz"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist; delete the lines of the cells of experiments.amplification "
+            "from experiments/results/*.jsonl and compute them again"
+        )
+    stored = store.read_synthetic(path)
+    return stored.images * stored.std + stored.mean
+
+
+def tables() -> list[list[str]]:
+    """Return the table of the results."""
+    measured = record.measured(OUT)
+    sets = next(iter(measured.values()))["showing"]
+    rows = []
+    for name, row in measured.items():
+        shares = (row["recognised"], *row["showing"].values(), row["all images"])
+        rows.append([name, *(f"{100 * share:.1f}" for share in shares)])
+    titles = (markdown.link("data set", OUT), "recognised", *sets, "network trained on all")
+    return [markdown.table(titles, rows)]
 
 
 def main(
@@ -96,9 +112,9 @@ def main(
     preset: Literal["quick", "paper"] = "quick",
     data_dir: pathlib.Path | None = None,
     work: pathlib.Path = files.CACHE / "experiments",
-    out: pathlib.Path = grid.RESULTS / "recognition.json",
+    out: pathlib.Path = OUT,
 ) -> None:
-    """Looks at every set of the grid that has been distilled.
+    """Measure every set of the grid.
 
     Args:
         preset: of the grid.
@@ -106,30 +122,16 @@ def main(
         work: where the grid keeps its synthetic sets.
         out: JSON file.
     """
-    found = {}
     cells = amplification.cells(preset)
-    for dataset in dict.fromkeys(cell.dataset for cell in cells):
+
+    def task(dataset):
         own = [cell for cell in cells if cell.dataset == dataset]
-        options = own[0].options
+        folder, options = grid.workplace(own[0], work.expanduser()), own[0].options
         data = grid.load(dataset, options, data_dir=data_dir)
-        sets = {
-            cell.row: distilled(grid.workplace(cell, work.expanduser()), cell.row) for cell in own
-        }
-        found[dataset] = measured(data, options, sets)
-        print(dataset, found[dataset], flush=True)
-    files.write_json(out, results.circumstances() | {"found": found})
+        return measure(data, options, {c.row: synthetic_set(folder, c.row) for c in own})
 
-
-def distilled(folder: pathlib.Path, row: str) -> np.ndarray:
-    """The images of a row, `[k, ipc, h, w, c]`, the real ones among them in [0, 1]."""
-    path = folder / "rows" / row / "synthetic.npz"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"there is no {path}, which computing a cell leaves there; delete the lines of "
-            "the cells of experiments.amplification from experiments/results/*.jsonl and run it"
-        )
-    stored = store.read_synthetic(path)
-    return stored.images * stored.std + stored.mean
+    names = dict.fromkeys(cell.dataset for cell in cells)
+    record.fill(out, {name: functools.partial(task, name) for name in names})
 
 
 if __name__ == "__main__":

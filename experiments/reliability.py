@@ -1,23 +1,24 @@
-"""Nothing silently wrong: kills, damaged files, odd options, odd arrays, processes that do not fit.
+"""Does jaxdd fail loudly? Kills, damaged files, odd options, odd arrays, mismatched processes.
 
     python -m experiments.reliability --rounds 1
     python -m experiments.reliability --groups damage options --rounds 2 --budget 20m
 
-Attacks in five groups on a small folder of images, each judged by what it left behind:
+Attacks in five groups on a small folder of images, each scored by what it leaves behind:
 
 * damage: each file of each kind of folder (run, unfinished run, comparison, images, caches) is cut,
-  emptied, changed, replaced; then each command that reads it is called.
+  emptied, changed or replaced; then each command that reads it is called.
 * options: each option of each command gets bad and odd words and numbers.
 * calls: public functions get arrays with other values, types and shapes.
-* kills: SIGKILL in every command and method, at times of chance, before and after the renaming of
-  files, and at other operations on files; then the command with --resume.
-* distributed: two processes that were told different things, that do not come, or that are killed.
+* kills: SIGKILL in every command and method at random times, before and after files are renamed,
+  and at other operations on files; then the command with --resume.
+* distributed: two processes with different settings, that do not start, or that are killed.
 
-The verdict is right (the products are those of an undisturbed command), refused (one line, and
-nothing is worse), or one of four failures: traceback, silent (something wrong is believed), worse
-(a folder lost something), hang. The round decides all that is left to chance, so that an attack can
-be repeated. The record is written after each attack, and a stopped campaign goes on; what failed
-before is tried again. About 40 minutes a round on two cores.
+The verdict is right (the products equal those of an undisturbed command), refused (one line, and
+nothing is worse), or one of four failures: traceback, silent (a wrong result is accepted), worse (a
+folder lost something), hang. The round seeds everything random, so an attack can be repeated. The
+record is written after each attack; failures are tried again.
+
+Cost: 40 minutes per round on two cores.
 """
 
 import contextlib
@@ -25,28 +26,24 @@ import importlib
 import os
 import pathlib
 import resource
-import sys
 import tempfile
 from collections import Counter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import tyro
 
 from experiments.attacks import laboratory as lab
-from experiments.tools import budget as budgets
-from experiments.tools import grid
+from experiments.tools import markdown, record
 from jaxdd.data import files
-from jaxdd.runs import old_results as results
 
 Group = Literal["damage", "options", "calls", "kills", "distributed"]
 
-GROUPS: tuple[Group, ...] = ("damage", "options", "calls", "kills", "distributed")
+GROUPS: tuple[Group, ...] = get_args(Group)
+MAX_MEMORY = 8 * 2**30
+"""Bytes that the process of the campaign may allocate."""
 
-MEMORY = 8 * 2**30
-"""Bytes that a process of the campaign may have."""
-
-OUT = grid.RESULTS / "reliability.json"
+OUT = record.RESULTS / "reliability.json"
 
 
 def main(
@@ -58,94 +55,76 @@ def main(
     work: pathlib.Path = pathlib.Path(tempfile.gettempdir()) / "jaxdd-reliability",
     budget: str | None = None,
 ) -> None:
-    """Attacks, and adds what came of it to the record.
+    """Run the attacks and add the verdicts to the record.
 
     Args:
         rounds: of each group.
         groups: of attacks.
-        only: words that the name of an attack must hold.
+        only: text that the name of an attack must contain.
         out: the record, JSON.
-        work: folder for compiled programs, which stay.
-        budget: time after which it stops as after Ctrl-C, such as 20m.
+        work: folder for compiled programs.
+        budget: time after which to stop, such as 20m.
     """
-    limit_memory()
-    keep_programs(work / "programs")
-    limit = None if budget is None else budgets.seconds(budget)
-    with tempfile.TemporaryDirectory(dir=work) as folder, budgets.deadline(limit):
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
+    cache_programs(work / "programs")
+    with tempfile.TemporaryDirectory(dir=work) as folder, record.deadline(budget):
         laboratory = lab.Laboratory(pathlib.Path(folder))
         for group in groups:
             module = importlib.import_module(f"experiments.attacks.{group}")
             for round_ in range(rounds):
                 for attack in module.attacks(laboratory, round_):
                     if only in attack.name:
-                        pursue(out, group, attack)
-    print(summary(read(out)))
+                        run_attack(out, group, attack)
+    print("\n".join(tables(out)[0]))
 
 
-def limit_memory() -> None:
-    """Has this process fail, and no other one, should an attack make it ask for all memory."""
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-
-
-def keep_programs(folder: pathlib.Path) -> None:
-    """Has this process and those that it starts keep all that they compile."""
+def cache_programs(folder: pathlib.Path) -> None:
+    """Let this process and its children cache everything that they compile."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = dict(
+    settings = dict(
         jax_compilation_cache_dir=str(folder),
         jax_persistent_cache_min_compile_time_secs=0.0,
         jax_persistent_cache_min_entry_size_bytes=-1,
     )
-    for name, value in kept.items():
+    for name, value in settings.items():
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
 
 
-def pursue(out: pathlib.Path, group: str, attack: lab.Attack) -> None:
-    """Carries out an attack that the record does not have, or has as a failure."""
-    record = read(out)
-    before = record["attacks"].get(group, {}).get(attack.name, "absent")
-    if before in lab.VERDICTS and before not in lab.FAILURES:
+def run_attack(out: pathlib.Path, group: str, attack: lab.Attack) -> None:
+    """Run an attack that the record lacks or has as a failure, and record the verdict."""
+    content = files.read_json(out) if out.exists() else {"attacks": {}, "failures": []}
+    verdicts = content["attacks"].setdefault(group, {})
+    if verdicts.get(attack.name) in ("right", "refused"):
         return
     outcome = attack.run()
-    add(record, group, attack.name, outcome)
-    files.write_json(out, record)
+    verdicts[attack.name] = outcome.verdict
+    is_other = lambda failure: (failure["group"], failure["name"]) != (group, attack.name)
+    content["failures"] = list(filter(is_other, content["failures"]))
     if outcome.verdict in lab.FAILURES:
-        print(f"{group}: {attack.name}: {outcome.verdict}\n  {outcome.command}\n  {outcome.said}")
-        sys.stdout.flush()
+        content["failures"].append({"group": group, "name": attack.name, **outcome._asdict()})
+        command = f"{outcome.verdict}\n  {outcome.command}\n  {outcome.message}"
+        print(f"{group}: {attack.name}: {command}", flush=True)
+    content["counts"] = count(content["attacks"])
+    files.write_json(out, content | record.circumstances())
 
 
-def read(out: pathlib.Path) -> dict[str, Any]:
-    """The record so far."""
-    return files.read_json(out) if out.exists() else {"attacks": {}, "failures": []}
-
-
-def add(record: dict[str, Any], group: str, name: str, outcome: lab.Outcome) -> None:
-    """Adds what came of an attack to the record, in the place of what came of it before."""
-    record["attacks"].setdefault(group, {})[name] = outcome.verdict
-    record["failures"] = [
-        failure
-        for failure in record["failures"]
-        if (failure["group"], failure["name"]) != (group, name)
-    ]
-    if outcome.verdict in lab.FAILURES:
-        record["failures"].append({"group": group, "name": name, **outcome._asdict()})
-    record["counts"] = counted(record["attacks"])
-    record |= results.circumstances()
-
-
-def counted(attacks: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
-    """How many attacks of each group got which verdict."""
+def count(attacks: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
+    """Return the number of attacks by group and verdict."""
     return {
-        group: {verdict: Counter(found.values())[verdict] for verdict in lab.VERDICTS}
-        for group, found in attacks.items()
+        group: {verdict: Counter(verdicts.values())[verdict] for verdict in lab.VERDICTS}
+        for group, verdicts in attacks.items()
     }
 
 
-def summary(record: dict[str, Any]) -> str:
-    """The counts as text."""
-    rows = [("", *lab.VERDICTS)]
-    rows += [(group, *found.values()) for group, found in record.get("counts", {}).items()]
-    return "\n".join("".join(f"{cell:>12}" for cell in row) for row in rows)
+def tables(path: pathlib.Path = OUT) -> list[list[str]]:
+    """Return the table of verdicts by group."""
+    content: dict[str, Any] = files.read_json(path)
+    rows = [
+        [group, str(sum(counts.values())), *(str(counts[verdict]) for verdict in lab.VERDICTS)]
+        for group, counts in content["counts"].items()
+    ]
+    return [markdown.table([markdown.link("group", path), "attacks", *lab.VERDICTS], rows)]
 
 
 if __name__ == "__main__":

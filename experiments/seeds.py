@@ -1,91 +1,95 @@
-"""How much depends on the seed of the data, the encoder, the start and the distillation?
+"""How much depends on the seed of data, encoder, initial images and distillation?
 
-    python -m experiments.seeds --preset quick --data-dir DIR
+    python -m experiments.seeds --data-dir DIR
 
-Coloured MNIST with 5 % bias-conflicting samples at ten images per class, for three seeds. The
-standard deviation behind ± is that of networks trained on one set; lines differ by everything else.
-30 minutes on two cores.
+Coloured MNIST, 5 % bias-conflicting samples, ten images per class, three seeds. The standard
+deviation after ± is over networks trained on one set; lines differ in everything else. The second
+table has means over seeds of distillation with intervals by Student's t over the means of the sets
+(three sets are too few for the bootstrap of `experiments.tools.intervals`), and differences paired
+by seed.
 
-Of *sets* it says the mean over seeds of distillation, and an interval over these, by Student's t
-from the means of the sets: three are too few for the bootstrap of `experiments.tools.intervals`. Differences
-are paired by the seed.
-
-An interval over three sets is wide. By it density weights differ from none and from real images
-drawn by them, but not from auto and the oracle, nor plain distillation from a random subset.
-
-Density weights, auto and the oracle hardly differ, whatever the seed, nor do seeds by much. Real
-subsets differ more, and most if drawn by the weights.
+Cost: 30 minutes on two cores.
+Result: an interval over three sets is wide. Density weights differ significantly from plain
+distillation and from real images drawn by weight, but not from auto and the oracle; plain
+distillation does not differ significantly from a random subset. Seeds matter little for density
+weights, auto and the oracle; random subsets vary more, most of all if drawn by weight.
 """
 
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.special
 
-from experiments.tools import grid
-from jaxdd.runs import old_results as results
+from experiments.tools import grid, markdown
 from jaxdd.runs.options import make
+
+ROWS = ("random", "random-density", "plain", "density", "auto", "oracle")
+COMPARED_WITH = {
+    "random": "plain",
+    "random-density": "density",
+    "density": "plain",
+    "auto": "density",
+    "oracle": "density",
+}
 
 
 def cells(preset: str) -> list[grid.Cell]:
-    """Every way to make a set, for every seed."""
+    """Return every way to make a set, for every seed."""
     return [
         grid.Cell("cmnist", row, make(preset=preset, conflict=0.05, seed=seed))
-        for seed, row in itertools.product(
-            range(3), ("random", "random-kde", "none", "kde", "auto", "oracle")
-        )
+        for seed, row in itertools.product(range(3), ROWS)
     ]
 
 
 GRID = grid.Grid("seeds", cells, down=("seed",), scores=("accuracy", "conflicting"))
 
-PAIRS = {"random": "none", "random-kde": "kde", "kde": "none", "auto": "kde", "oracle": "kde"}
-"""What each row is compared with."""
 
-
-def lines(
+def interval_table(
     cells: Sequence[grid.Cell], score: str = "accuracy", folder: pathlib.Path = grid.RESULTS
-) -> Iterator[str]:
-    """Yields the lines of the table of intervals over sets, of rows with two seeds or more."""
-    known = grid.stored(folder)
-    rows: dict[str, dict[int, dict[str, Any]]] = {}
+) -> list[str]:
+    """Return the table of intervals over sets, of rows with at least two seeds."""
+    known, lines = grid.stored(folder), []
+    by_row = {cell.row: {} for cell in cells}
     for cell in cells:
-        if (found := grid.result(cell, known)) is not None:
-            rows.setdefault(cell.row, {})[cell.options.seed] = found[score]
-    titles = "sets × networks", "mean", "95 % over sets", "minus", "by", "95 % over sets"
-    what = f"[row](experiments/results/seeds.jsonl) ({results.SCORES[score]} test samples)"
-    yield f"| {what} | {' | '.join(titles)} |"
-    yield f"|---|{'--:|' * 3}---|{'--:|' * 2}"
-    for row, found in rows.items():
-        if len(found) < 2:
+        if (result := grid.result(cell, known)) is not None:
+            by_row[cell.row][cell.options.seed] = getattr(result, score)
+    for row, scores in by_row.items():
+        if len(scores) < 2:
             continue
-        own, by = _means(found.values()), PAIRS.get(row, "")
-        mean, *ends = over_sets(own)
-        other = {seed: rows.get(by, {}).get(seed) for seed in found}
-        differs = ["–"] * 3
-        if all(other.values()):
-            gain, *apart = over_sets(own - _means(other.values()))
-            differs = [by, f"{100 * gain:+.1f}", between(apart, "+.1f")]
-        size = f"{len(found)} × {min(each['n'] for each in found.values())}"
-        numbers = [size, f"{100 * mean:.1f}", between(ends, ".1f"), *differs]
-        yield f"| {row} | {' | '.join(numbers)} |"
+        means = _means(scores.values())
+        mean, *ends = student_interval(means)
+        other = COMPARED_WITH.get(row, "")
+        others = [by_row.get(other, {}).get(seed) for seed in scores]
+        difference = ["–"] * 3
+        if all(others):
+            gain, *gain_ends = student_interval(means - _means(others))
+            difference = [other, f"{100 * gain:+.1f}", format_ends(gain_ends, "+.1f")]
+        size = f"{len(scores)} × {min(score.n for score in scores.values())}"
+        lines.append([row, size, f"{100 * mean:.1f}", format_ends(ends, ".1f"), *difference])
+    titles = "sets × networks", "mean", "95 % over sets", "minus", "by", "95 % over sets"
+    corner = f"{markdown.link('row', grid.RESULTS / 'seeds.jsonl')} ({grid.score_title(score)})"
+    return markdown.table([corner, *titles], lines, left=(0, 4))
+
+
+def tables() -> list[list[str]]:
+    """Return the tables of intervals for both scores."""
+    return [interval_table(cells("quick"), score) for score in GRID.scores]
 
 
 def _means(scores):
-    return np.array([score["mean"] for score in scores])
+    return np.array([score.mean for score in scores])
 
 
-def over_sets(values: np.ndarray) -> tuple[float, float, float]:
-    """The mean of numbers of two sets or more, and the ends of its 95 % interval by Student's t."""
+def student_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean of two values or more and the ends of its 95 % interval by Student's t."""
     half = scipy.special.stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / len(values) ** 0.5
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
-def between(ends: Sequence[float], form: str) -> str:
-    """Both ends of an interval of shares, in %."""
+def format_ends(ends: Sequence[float], form: str) -> str:
+    """Return both ends of an interval of shares, in %."""
     return " to ".join(format(100 * end, form) for end in ends)
 
 

@@ -3,57 +3,49 @@
     python -m experiments.spectrum --data-dir DIR
 
 Five biases at a reduced size (14 and 16 pixels, 10,000 training and 2,000 test images, ConvNets of
-width 16 and depth 2): the colour of digits, solid colours behind them, natural backgrounds behind
-clothes, corruptions, grey or coloured photographs. A fifth of each class conflicts, instead of the
-twentieth of the other experiments, so that there is something above chance that a method can lose.
-Ten images per class, one set, three networks of 150 epochs.
+width 16 and depth 2): colour of digits, solid colours behind them, natural backgrounds behind
+clothes, corruptions, grey or coloured photographs. A fifth of each class is bias-conflicting
+instead of the twentieth of the other experiments, so that methods have something above chance to
+lose. Ten images per class, one set, three networks of 150 epochs.
 
-Measured without any distillation, in features of three random networks and of one trained on the
-data (300 updates): the directions are the eigenvectors of the real covariance Ψ, the one of most
-variance first. The *rank* of the bias is the number of directions that hold half of what tells its
-values apart (means of the attribute's values where each group of a class has the same mass), the
-rank of the class the same of the classes. The *share* of the bias is that of the energy in the
-class means as a method with the filter f sees them, `b / (b + c)` with `b = ‖f(Ψ)(Φ − Φ_even)‖²`
-and `c = ‖f(Ψ) Φ_even‖²`, where Φ_even are the class means if each group has the same mass.
+Without distillation, in features of three random networks and of one trained on the data (300
+updates): directions are the eigenvectors of the real covariance Ψ, largest variance first. The
+*rank* of the bias is the number of directions that hold half of the energy of the differences
+between attribute values (means with equal mass for each group of a class); the rank of the class is
+the same for classes. The *share* of the bias is its share of the energy in the class means as a
+method with the filter f sees them, b / (b + c) with b = ‖f(Ψ)(Φ − Φ_even)‖² and c = ‖f(Ψ) Φ_even‖²,
+where Φ_even are the class means if all groups have the same mass.
 
-Measured of each set: the accuracy on conflicting test samples, and the *dose*, the bias in its
-class means over that of the real ones, by random networks; 1 is as much as there is, 0 none. Random
-real images stand beside; a method amplifies a bias if networks do worse by it on conflicting
-samples. Low and high pass match class means around the real mean through f(λ) = λ and 1 / (λ + β),
-the latter being kernel ridge regression on features of random networks (β a tenth of the mean
-eigenvalue); their images follow Adam, since the scale of these losses is another at each step.
+Of each set: accuracy on bias-conflicting test samples, and the *dose*, the bias in its class means
+relative to that in the real ones, by random networks (1 is as much as in the data, 0 none). A
+method amplifies a bias if networks do worse than with random real images. Low and high pass match
+class means around the real mean with f(λ) = λ and 1 / (λ + β), the latter being kernel ridge
+regression on features of random networks (β a tenth of the mean eigenvalue); their images are
+updated by Adam, since the scale of these losses changes from step to step.
 
-Hypotheses, written on 23 November 2026 before the run:
+Hypotheses, written on 23 November 2026 before the run, and results:
 
-1. Colours and solid backgrounds have the lowest ranks, a handful of directions; corruptions and
-   natural backgrounds the highest; grey is between, since it is a matter of variances.
-2. The share of the bias in what DM matches is largest for colours and solid backgrounds. The order
-   of the biases by it is the order in which DM amplifies them.
-3. A low pass amplifies colours more than DM, a high pass less, and corruptions the other way round.
-4. Trajectory matching, a high pass by the theory, amplifies colours less than DM, DC and DSA.
-5. After 20,000 steps DM has a dose of 1 as after 200, and amplifies more, since images that began
-   as real ones are real no more, and what is left in them is the class mean.
-
-What came of them, in `experiments/results/spectrum.json`:
-
-1. Half. Two directions hold the colour of digits and the solid one behind them, but also natural
-   backgrounds; corruptions need six and grey photographs 22, the most.
-2. Holds. By share the order is colour behind, colour of, corruption, background, grey; DM loses
-   against random images on the first two and gains on the others, in the same order. In short: a
-   bias is amplified where it is more than half of what tells class means apart.
-3. Half. The low pass amplifies colours more than DM. But it does so with the others, too, and the
-   high pass gains on one of five sets only: either loses what DM learns of the classes.
-4. Refuted. Trajectory matching amplifies the colour of digits more than anything else, lies between
-   DM and DC with the colour behind them, and has larger doses than DM, DC and DSA everywhere.
-5. The dose stays. The rest is refuted by the colours, where it was run: images that have gone
-   20,000 steps are better than those of 200, on conflicting samples as well. The other three were
-   left for want of time.
+1. Colours and solid backgrounds have the lowest ranks; corruptions and natural backgrounds the
+   highest; grey is between. Half true: two directions hold the colour of digits, the solid one
+   behind them, and natural backgrounds; corruptions need six and grey photographs 22, the most.
+2. The share in what DM matches is largest for colours and solid backgrounds, and orders the biases
+   as DM amplifies them. True: colour behind, colour of, corruption, background, grey; DM loses
+   against random images on the first two and gains on the others, in this order. A bias is
+   amplified if it is more than half of what separates class means.
+3. A low pass amplifies colours more than DM, a high pass less, corruptions the other way round.
+   Half true: the low pass amplifies colours more than DM, but also the others, and the high pass
+   gains on one of five sets only. Either loses what DM learns of the classes.
+4. Trajectory matching, a high pass in theory, amplifies colours less than DM, DC and DSA. Refuted:
+   it amplifies the colour of digits most, is between DM and DC for the colour behind them, and has
+   larger doses than DM, DC and DSA everywhere.
+5. After 20,000 steps DM has the dose of 200 steps and amplifies more. The dose stays; the rest is
+   refuted for colours, where longer runs are better, also on bias-conflicting samples. The other
+   three biases were not run.
 """
 
 import functools
-import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -63,45 +55,43 @@ import optax
 import tyro
 
 from experiments import cfm
-from experiments.tools import grid
+from experiments.tools import grid, markdown, record, small
 from jaxdd import methods, networks, sampling, weights
-from jaxdd.data import files
 from jaxdd.methods import experts, spectral
-from jaxdd.runs import old_results as results
 from jaxdd.runs import programs
 from jaxdd.runs.reports import plot
 from jaxdd.training import teachers
 
+OUT = grid.RESULTS / "spectrum.json"
 CONFLICT = 0.2
-BIASES = {
-    "cmnist": "colour of the digit",
-    "cmnist-bg": "colour behind the digit",
-    "bgfmnist": "scene behind the garment",
-    "ccifar10": "corruption",
-    "cifar10-s": "grey or coloured",
-}
+BIASES = ("cmnist", "cmnist-bg", "bgfmnist", "ccifar10", "cifar10-s")
 LONG = 20_000
 FILTERS: dict[str, Callable[[Any], spectral.Filter]] = {
     "all": lambda scale: spectral.identity(),
     "low": lambda scale: spectral.linear(),
     "high": lambda scale: spectral.ridge(0.1 * scale),
 }
-"""Filters by the mean eigenvalue."""
+"""Functions from the mean eigenvalue to filters."""
 SETS = ("random", "dm", "low", "high", "dc", "dsa", "mtt", "cfm", f"dm {LONG}")
+STEPS = {"dm": 200, "low": 200, "high": 200, "dc": 100, "dsa": 100, "mtt": 100}
+BATCH = functools.partial(sampling.weighted_batch, size=64)
+EXPERT_BATCH = functools.partial(sampling.weighted_batch, size=26)
+SEGMENT = functools.partial(experts.segment, span=2, latest=5)
 
 
-def filtered(name: str) -> Any:
-    """A distance of features around the real mean by one of `FILTERS`, free of their scale."""
+def filtered_loss(name: str) -> Any:
+    """Return a distance of features around the real mean by a filter, independent of their
+    scale."""
 
     def loss(real, synthetic, _):
         k, *_, width = real.shape
-        moments = [
-            spectral.statistics(each.reshape(-1, width), jnp.arange(k).repeat(each.shape[1]), k)
-            for each in (real, synthetic)
-        ]
+        statistics = lambda x: spectral.statistics(
+            x.reshape(-1, width), jnp.arange(k).repeat(x.shape[1]), k
+        )
+        moments = [statistics(real), statistics(synthetic)]
         scale = jnp.trace(spectral.covariance(moments[0])) / width
         passed, origin = FILTERS[name](scale), moments[0].mean
-        one, other = (spectral.shift(each, origin) for each in moments)
+        one, other = (spectral.shift(x, origin) for x in moments)
         return spectral.loss(one, other, passed) / passed.gain(scale) ** 2
 
     return loss
@@ -109,71 +99,64 @@ def filtered(name: str) -> Any:
 
 @functools.cache
 def method(name: str, strategy: tuple[str, ...]) -> methods.Method:
-    """A method by name, one object for all data with the same augmentation."""
-    given: dict[str, Any] = dict(network=cfm.STUDENT, strategy=strategy)
+    """Return a method by name, one object for all data with the same augmentation."""
+    common: dict[str, Any] = dict(network=small.STUDENT, strategy=strategy)
     if name == "dm":
-        return methods.distribution_matching(optimizer=optax.sgd(1.0, 0.5), **given)
+        return methods.distribution_matching(optimizer=optax.sgd(1.0, 0.5), **common)
     if name in FILTERS:
-        return methods.feature_matching(optimizer=optax.adam(0.01), loss=filtered(name), **given)
+        loss = filtered_loss(name)
+        return methods.feature_matching(optimizer=optax.adam(0.01), loss=loss, **common)
     if name == "mtt":
-        return methods.trajectory_matching(optimizer=optax.sgd(10.0, 0.5), inner=10, **given)
+        return methods.trajectory_matching(optimizer=optax.sgd(10.0, 0.5), inner=10, **common)
     if name == "dc":
-        given |= dict(strategy=())
-    return methods.gradient_matching(optimizer=optax.sgd(0.1, 0.5), outer=10, inner=5, **given)
+        common["strategy"] = ()
+    return methods.gradient_matching(optimizer=optax.sgd(0.1, 0.5), outer=10, inner=5, **common)
 
 
-STEPS = {"dm": 200, "low": 200, "high": 200, "dc": 100, "dsa": 100, "mtt": 100}
-BATCH = functools.partial(sampling.weighted_batch, size=64)
-LESSON = functools.partial(sampling.weighted_batch, size=26)
-SEGMENT = functools.partial(experts.segment, span=2, latest=5)
-
-
-def made(bench: cfm.Bench, name: str) -> jax.Array:
-    """A set `[k, ipc, h, w, c]` by a method, without weights."""
+def make_set(bench: cfm.Bench, name: str) -> jax.Array:
+    """Return a set `[k, ipc, h, w, c]` of a method, without weights."""
     if name == "random":
         return bench.images("random")
     if name == "cfm":
-        return bench.descended("oracle", cfm.NONE)
+        return bench.match_curriculum("oracle", cfm.NONE)
     name, _, steps = name.partition(" ")
-    strategy, pool, sampler = bench.task.strategy, bench.pool, BATCH
-    if name == "mtt":
-        pool, sampler = experts(bench), SEGMENT
-    used = method(name, strategy)
-    start = sampling.initial_real(bench.keys[3], bench.pool, ipc=cfm.IPC)
-    given: dict[str, Any] = dict(method=used, sampler=sampler, steps=int(steps or STEPS[name]))
-    *_, (_, state, _) = methods.run(bench.keys[5], used.init(start), pool, **given)
+    pool, sampler = (bench.pool, BATCH) if name != "mtt" else (train_experts(bench), SEGMENT)
+    chosen = method(name, bench.task.strategy)
+    start = sampling.initial_real(bench.keys[3], bench.pool, ipc=small.IPC)
+    *_, (_, state, _) = methods.run(
+        bench.keys[5], chosen.init(start), pool, method=chosen, sampler=sampler,
+        steps=int(steps or STEPS[name]),
+    )  # fmt: skip
     return state.images
 
 
-def experts(bench: cfm.Bench) -> Any:
-    """Three trajectories of ten epochs."""
-    given: dict[str, Any] = dict(
-        sampler=LESSON, epochs=10, updates=20, strategy=bench.task.strategy
-    )
-    train = jax.jit(functools.partial(experts.train, network=cfm.STUDENT, **given))
-    each = [train(key, pool=bench.pool) for key in jax.random.split(bench.keys[6], 3)]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+def train_experts(bench: cfm.Bench) -> Any:
+    """Train three experts for ten epochs."""
+    settings: Any = dict(sampler=EXPERT_BATCH, epochs=10, updates=20, strategy=bench.task.strategy)
+    train = jax.jit(functools.partial(experts.train, network=small.STUDENT, **settings))
+    trajectories = [train(key, pool=bench.pool) for key in jax.random.split(bench.keys[6], 3)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trajectories)
 
 
 def extractors(bench: cfm.Bench) -> dict[str, list[Any]]:
-    """Parameters of networks whose features are looked at."""
+    """Return parameters of random networks and of a trained one."""
     first = sampling.take(bench.pool, jnp.zeros(1, int))
     keys = jax.random.split(bench.keys[2], 3)
-    given: dict[str, Any] = dict(sampler=LESSON, steps=300, strategy=bench.task.strategy)
-    teach = jax.jit(lambda key, pool: teachers.train_teacher(key, cfm.STUDENT, pool, **given))
+    settings: Any = dict(sampler=EXPERT_BATCH, steps=300, strategy=bench.task.strategy)
+    train = jax.jit(lambda key, pool: teachers.train_teacher(key, small.STUDENT, pool, **settings))
     return {
-        "random": [cfm.STUDENT.init(key, first) for key in keys],
-        "trained": [teach(bench.keys[1], bench.pool).params],
+        "random": [small.STUDENT.init(key, first) for key in keys],
+        "trained": [train(bench.keys[1], bench.pool).params],
     }
 
 
 @jax.jit
 def features(params: Any, images: jax.Array) -> jax.Array:
-    """The features of images as networks see them."""
-    return networks.outputs(cfm.STUDENT, params, images).features
+    """Return the features of images."""
+    return networks.outputs(small.STUDENT, params, images).features
 
 
-class Sight:
+class View:
     """What the features of one network show of the classes and of the bias."""
 
     def __init__(self, bench: cfm.Bench, params: Any):
@@ -181,168 +164,143 @@ class Sight:
         attributes, count = jnp.asarray(data.train.attributes), data.num_attributes
         even = weights.oracle(pool, attributes, num_attributes=count)
         self.params, k = params, pool.num_classes
-        see = lambda images: features(params, sampling.normalise(images, pool.mean, pool.std))
-        look = functools.partial(spectral.stream_statistics, see, pool.images)
-        real, fair = (look(pool.labels, k, by) for by in (pool.weights, even))
-        values = look(attributes, count, even)
-        self.origin = real.mean
+        extract = lambda images: features(params, sampling.normalise(images, pool.mean, pool.std))
+        statistics = functools.partial(spectral.stream_statistics, extract, pool.images)
+        real, fair = (statistics(pool.labels, k, values) for values in (pool.weights, even))
+        by_attribute = statistics(attributes, count, even)
         spectrum, vectors = jnp.linalg.eigh(spectral.covariance(real))
         self.spectrum = jnp.maximum(spectrum[::-1], 0)
-        self.bias = (real.class_means - real.mean) - (fair.class_means - fair.mean)
         self.fair = fair.class_means - fair.mean
-        along = lambda rows: rows @ vectors[:, ::-1]
+        self.bias = real.class_means - real.mean - self.fair
+        rotate = lambda rows: rows @ vectors[:, ::-1]
         self.signals = {
-            "class": along(self.fair),
-            "bias": along(values.class_means - values.mean),
+            "class": rotate(self.fair),
+            "bias": rotate(by_attribute.class_means - by_attribute.mean),
         }
-        self.parts = along(self.bias), along(self.fair)
+        self.rotated_bias = rotate(self.bias)
 
-    def found(self) -> dict[str, Any]:
-        """Ranks, variance up to them, cumulated energies, and the share of the bias by filter."""
+    def measure(self) -> dict[str, Any]:
+        """Return ranks, variance up to them, cumulated energies, and bias shares by filter."""
         energies = {name: jnp.square(rows).sum(0) for name, rows in self.signals.items()}
-        cumulated = {name: jnp.cumsum(each) / each.sum() for name, each in energies.items()}
-        ranks = {name: int(jnp.argmax(each >= 0.5)) + 1 for name, each in cumulated.items()}
+        cumulated = {name: jnp.cumsum(x) / x.sum() for name, x in energies.items()}
+        ranks = {name: int(jnp.argmax(x >= 0.5)) + 1 for name, x in cumulated.items()}
         variance = jnp.cumsum(self.spectrum) / self.spectrum.sum()
-        scale, share = self.spectrum.mean(), {}
-        for name, made_by in FILTERS.items():
-            gain = made_by(scale).gain(self.spectrum)
-            bias, classes = (jnp.sum(jnp.square(gain * rows)) for rows in self.parts)
-            share[name] = bias / (bias + classes)
+        shares = {}
+        for name, build in FILTERS.items():
+            gain = build(self.spectrum.mean()).gain(self.spectrum)
+            energy = lambda rows, gain=gain: jnp.sum(jnp.square(gain * rows))
+            bias, classes = energy(self.rotated_bias), energy(self.signals["class"])
+            shares[name] = bias / (bias + classes)
         return {
             "rank": ranks,
             "variance": {name: variance[rank - 1] for name, rank in ranks.items()},
             "cumulated": cumulated,
-            "share": share,
+            "share": shares,
         }
 
     def dose(self, images: jax.Array) -> jax.Array:
-        """The bias in the class means of a set, over that in the real ones."""
-        means = jnp.stack([features(self.params, each).mean(0) for each in images])
-        apart = means - means.mean(0) - self.fair
-        return jnp.sum(apart * self.bias) / jnp.sum(jnp.square(self.bias))
+        """Return the bias in the class means of a set, relative to that in the real ones."""
+        means = jnp.stack([features(self.params, x).mean(0) for x in images])
+        deviation = means - means.mean(0) - self.fair
+        return jnp.sum(deviation * self.bias) / jnp.sum(jnp.square(self.bias))
 
 
-def located(sights: dict[str, list[Sight]]) -> dict[str, Any]:
-    """What networks of a kind show, on average."""
-    average = lambda *each: np.mean(each, axis=0)
-    return {
-        kind: files.to_json(jax.tree.map(average, *(sight.found() for sight in each)))
-        for kind, each in sights.items()
-    }
+class Bias:
+    """A benchmark with the views of its networks, made when first used."""
+
+    def __init__(self, name: str, data_dir: pathlib.Path | None):
+        self.bench = cfm.Bench(name, data_dir, conflict=CONFLICT)
+        self.views = {
+            kind: [View(self.bench, params) for params in networks]
+            for kind, networks in extractors(self.bench).items()
+        }
+
+    def measure(self, what: str) -> dict[str, Any]:
+        """Return the spectrum, averaged over networks, or the scores and dose of a set."""
+        if what == "spectrum":
+            average = lambda *values: np.mean(values, axis=0)
+            return {
+                kind: jax.tree.map(average, *(view.measure() for view in views))
+                for kind, views in self.views.items()
+            }
+        images = make_set(self.bench, what)
+        dose = np.mean([view.dose(images) for view in self.views["random"]])
+        return small.score(images, self.bench.task) | {"dose": float(dose)}
 
 
-def measured(
-    data_dir: pathlib.Path | None, done: dict[str, Any]
-) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yields the bias, "spectrum" or the name of a set, and what is not in `done` yet.
-
-    What takes long is last.
-    """
-    for asked, name in itertools.product((("spectrum", *SETS[:-1]), SETS[-1:]), BIASES):
-        missing = [each for each in asked if each not in done.get(name, {})]
-        if not missing:
-            continue
-        bench = cfm.Bench(name, data_dir, conflict=CONFLICT)
-        kinds = extractors(bench).items()
-        sights = {kind: [Sight(bench, params) for params in each] for kind, each in kinds}
-        for each in missing:
-            if each == "spectrum":
-                found = located(sights)
-            else:
-                images = made(bench, each)
-                dose = np.mean([sight.dose(images) for sight in sights["random"]])
-                found = bench.scores(each, images, "plain") | {"dose": float(dose)}
-            cfm.log(f"{name} {each}")
-            yield name, each, found
+def by_bias(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Return the spectrum and the sets of each bias that was measured."""
+    biases: dict[str, dict[str, Any]] = {}
+    for title, row in record.measured(path).items():
+        name, what = title.split(", ")
+        biases.setdefault(name, {})[what] = row
+    return {name: biases[name] for name in BIASES if name in biases}
 
 
-def tables(path: pathlib.Path) -> Iterator[list[str]]:
-    """Yields the lines of the tables of what was measured: spectra, then sets by each score."""
-    found = _begun(path)
-    link = f"[bias](experiments/results/{path.name})"
-    titles = [
-        f"rank of {what}, {kind}" for kind in ("random", "trained") for what in ("bias", "class")
+def tables(path: pathlib.Path = OUT) -> list[list[str]]:
+    """Return the tables: spectra, then sets by each score."""
+    biases, link = by_bias(path), markdown.link("bias", path)
+    kinds = [(kind, what) for kind in ("random", "trained") for what in ("bias", "class")]
+    titles = [f"rank of {what}, {kind}" for kind, what in kinds]
+    titles += [f"share, {name} pass" for name in FILTERS]
+    rows = []
+    for name, bias in biases.items():
+        spectrum = bias["spectrum"]
+        ranks = [f"{spectrum[kind]['rank'][what]:.1f}" for kind, what in kinds]
+        shares = [f"{spectrum['random']['share'][name]:.2f}" for name in FILTERS]
+        rows.append([name, *ranks, *shares])
+    accuracy = lambda row: record.percent(row and row["conflicting"])
+    dose = lambda row: f"{row['dose']:.2f}" if row else "–"
+    return [markdown.table([link, *titles], rows)] + [
+        markdown.table(
+            [f"{link}, {title}", *SETS],
+            [[name, *(form(bias.get(s)) for s in SETS)] for name, bias in biases.items()],
+        )
+        for title, form in {"conflicting": accuracy, "dose": dose}.items()
     ]
-    titles += [f"share, {each} pass" for each in FILTERS]
-    yield [
-        f"| {link} | {' | '.join(titles)} |",
-        f"|---|{'--:|' * len(titles)}",
-        *(
-            f"| {' | '.join([name, *_spectrum(each['spectrum'])])} |"
-            for name, each in found.items()
-        ),
-    ]
-    for score in ("conflicting", "dose"):
-        yield [
-            f"| {link}, {score} | {' | '.join(SETS)} |",
-            f"|---|{'--:|' * len(SETS)}",
-            *(
-                f"| {' | '.join([name, *(_score(each.get(of), score) for of in SETS)])} |"
-                for name, each in found.items()
-            ),
-        ]
-
-
-def _begun(path):
-    """What was measured of each bias that has been looked at."""
-    return {name: each for name, each in files.read_json(path)["biases"].items() if each}
-
-
-def _spectrum(found):
-    ranks = [found[kind]["rank"][what] for kind in found for what in ("bias", "class")]
-    shares = [found["random"]["share"][each] for each in FILTERS]
-    return [*(f"{rank:.1f}" for rank in ranks), *(f"{share:.2f}" for share in shares)]
-
-
-def _score(row, score):
-    if row is None:
-        return "–"
-    return f"{row['dose']:.2f}" if score == "dose" else results.percent(row[score])
 
 
 def draw(path: pathlib.Path) -> None:
-    """Draws where biases lie, and what networks make of the sets, as two PNG files beside it."""
-    found = _begun(path)
-    energy = lambda each, kind, what: [0.0, *each["spectrum"][kind]["cumulated"][what][:40]]
-    lines = lambda kind, what: {
-        name: (list(range(41)), energy(each, kind, what)) for name, each in found.items()
-    }
+    """Draw the spectra and the scores of the sets as two PNG files next to the results."""
+    biases = by_bias(path)
     panels = {
-        f"{what}, {kind}": lines(kind, what)
+        f"{what}, {kind}": {
+            name: (list(range(41)), [0.0, *bias["spectrum"][kind]["cumulated"][what][:40]])
+            for name, bias in biases.items()
+        }
         for kind in ("random", "trained")
         for what in ("bias", "class")
     }
     plot.curves(path.with_suffix(".png"), panels, xlabel="directions, by real variance")
-    mean = lambda each, of: each.get(of, {}).get("conflicting", {}).get("mean", np.nan)
+    mean = lambda bias, name: bias.get(name, {}).get("conflicting", {}).get("mean", np.nan)
     plot.heat_maps(
         path.with_name(f"{path.stem}-sets.png"),
         {
             "Accuracy, conflicting test samples": [
-                [mean(each, of) for of in SETS] for each in found.values()
+                [mean(bias, name) for name in SETS] for bias in biases.values()
             ]
         },
-        rows={"bias": list(found)},
+        rows={"bias": list(biases)},
         columns={"synthetic set": SETS},
     )
 
 
-def main(
-    *, data_dir: pathlib.Path | None = None, out: pathlib.Path = grid.RESULTS / "spectrum.json"
-) -> None:
-    """Looks at the biases, makes the sets and scores them.
-
-    It writes after every one, and keeps what the file has.
+def main(*, data_dir: pathlib.Path | None = None, out: pathlib.Path = OUT) -> None:
+    """Measure the biases, then make and score the sets; the long runs come last.
 
     Args:
         data_dir: folder with the original files.
         out: JSON file.
     """
     programs.prepare()
-    found: dict[str, Any] = files.read_json(out)["biases"] if out.exists() else {}
-    found = {name: found.get(name, {}) for name in BIASES}
-    for name, each, row in measured(data_dir, found):
-        found[name][each] = row
-        files.write_json(out, results.circumstances() | {"conflict": CONFLICT, "biases": found})
+    bias = functools.lru_cache(1)(functools.partial(Bias, data_dir=data_dir))
+    pairs = [(name, what) for name in BIASES for what in ("spectrum", *SETS[:-1])]
+    pairs += [(name, SETS[-1]) for name in BIASES]
+    tasks = {
+        f"{name}, {what}": lambda name=name, what=what: bias(name).measure(what)
+        for name, what in pairs
+    }
+    record.fill(out, tasks)
     draw(out)
     print("\n\n".join("\n".join(lines) for lines in tables(out)))
 

@@ -1,27 +1,25 @@
-"""Does a tube estimated by likelihood serve support vector regression, and what does it cost?
+"""Does a tube estimated by likelihood help support vector regression, and what does it cost?
 
-    python -m experiments.svr [--budget 20m]
+    python -m experiments.svr
 
-Five ways to the half-width of the insensitive tube, all else (kernel, box, samples) the same:
+Five ways to choose the half-width of the insensitive tube; kernel, box and samples are the same:
 
 * likelihood: `jaxdd.svr.WorkingLikelihoodSVR`, three passes over training residuals;
 * leave-one-out: the same from leave-one-out residuals of kernel ridge regression;
 * cherkassky-ma: 3 s √(log n / n), with the noise s from residuals of three nearest neighbours (of
-  least squares where the kernel is linear), corrected for their degrees of freedom;
+  least squares for the linear kernel), corrected for their degrees of freedom;
 * cross-validation: the least squared error of five folds among eight half-widths;
 * fixed: 0.1, scikit-learn's default.
 
 Simulated: a linear target of three features and sin(x) / x on [-10, 10], with noise of standard
-deviation .2 (outliers: 5 % of normal noise times ten), scored by the root mean squared error to the
-target itself. Real: data sets that come with scikit-learn, those for classification as regressions
-of one column on the others; two thirds of the samples, 300 at most, are trained on and the others
-scored. Features and targets are standardised by the training samples, so that there the fixed
-half-width is a tenth of a standard deviation.
+deviation 0.2 (outliers: 5 % of normal noise times ten), scored by the root mean squared error to
+the target. Real: data sets of scikit-learn, those for classification as regressions of one column
+on the others; two thirds of the samples, at most 300, for training. Features and targets are
+standardised by the training samples. 100 repeats with new samples, the same for all five. A cell is
+won or lost if the mean paired difference exceeds two standard errors. Seconds are processor time,
+medians over repeats.
 
-100 repeats with new samples, the same for all five. A cell wins or loses where the mean of the
-paired differences is more than two standard errors from zero. Seconds are those of one processor,
-medians of the repeats. Twenty minutes beside other work; what `out` holds is not computed again,
-and exit code 3 says that the budget left some.
+Cost: twenty minutes; exit code 3 says that the budget left some cells.
 """
 
 import functools
@@ -35,22 +33,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import sklearn
 import threadpoolctl
 import tyro
 from sklearn import datasets, linear_model, model_selection, neighbors, svm
 
-from experiments.tools.budget import deadline, seconds
-from experiments.tools.grid import RESULTS
+from experiments.tools import markdown, record
 from jaxdd import svr
-from jaxdd.data import files
-from jaxdd.runs import old_results as results
 
+OUT = record.RESULTS / "svr.json"
 METHODS = ("likelihood", "leave-one-out", "cherkassky-ma", "cross-validation", "fixed")
 OURS = METHODS[:2]
 SIZES = (20, 50, 100, 300)
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5)
-"""Half-widths that cross-validation chooses among, in standard deviations of the targets."""
+"""Half-widths for cross-validation, in standard deviations of the targets."""
 
 NOISE = 0.2
 SLOPES = np.array([1.0, -1.0, 0.5])
@@ -61,14 +56,14 @@ COLUMNS = {
     "breast_cancer": "mean smoothness",
     "digits": "pixel_4_4",
 }
-"""The columns that are regressed on the others; None where the data set is a regression."""
+"""Columns that are regressed on the others; None if the data set is a regression."""
 
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Features and targets to train on, and to score."""
+"""Features and targets for training, then for scoring."""
 
 
 def epsilon_laplacian(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Draws from the density of `jaxdd.svr` with ε = σ."""
+    """Draw from the density of `jaxdd.svr` with ε = σ."""
     uniform = rng.uniform(0, 2, n)
     size = np.where(uniform < 1, uniform, 1 - np.log(np.maximum(2 - uniform, 1e-300)))
     return size * rng.choice((-1, 1), n) / math.sqrt(8 / 3)
@@ -83,8 +78,8 @@ NOISES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
 }
 
 
-def simulated(target: str, noise: str, n: int, rng: np.random.Generator) -> Sample:
-    """Draws n samples to train on and 500 without noise."""
+def simulate(target: str, noise: str, n: int, rng: np.random.Generator) -> Sample:
+    """Draw n training samples, and 500 without noise."""
     if target == "linear":
         features = rng.uniform(-1, 1, (n + 500, len(SLOPES)))
         truth = features @ SLOPES
@@ -96,21 +91,19 @@ def simulated(target: str, noise: str, n: int, rng: np.random.Generator) -> Samp
 
 
 @functools.cache
-def real(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The features and the targets of a data set that comes with scikit-learn."""
-    found = getattr(datasets, f"load_{name}")()
-    column = COLUMNS[name]
+def load(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features and targets of a data set of scikit-learn."""
+    data, column = getattr(datasets, f"load_{name}")(), COLUMNS[name]
     if column is None:
-        return found.data, found.target
-    place = list(found.feature_names).index(column)
-    return np.delete(found.data, place, axis=1), found.data[:, place]
+        return data.data, data.target
+    place = list(data.feature_names).index(column)
+    return np.delete(data.data, place, axis=1), data.data[:, place]
 
 
 def split(name: str, rng: np.random.Generator) -> Sample:
-    """Draws two thirds of a data set, 300 at most, to train on; all standardised by these."""
-    features, targets = real(name)
-    order = rng.permutation(len(targets))
-    train, test = np.split(order, [min(300, 2 * len(order) // 3)])
+    """Draw two thirds of a data set, at most 300, for training; standardise all by these."""
+    features, targets = load(name)
+    train, test = np.split(rng.permutation(len(targets)), [min(300, 2 * len(targets) // 3)])
     mean, std = features[train].mean(axis=0), features[train].std(axis=0)
     features = (features - mean) / np.where(std > 0, std, 1)
     targets = (targets - targets[train].mean()) / targets[train].std()
@@ -118,19 +111,18 @@ def split(name: str, rng: np.random.Generator) -> Sample:
 
 
 def cherkassky_ma(features: np.ndarray, targets: np.ndarray, kernel: str) -> float:
-    """The half-width 3 s √(log n / n)."""
+    """Return the half-width 3 s √(log n / n)."""
     n, d = features.shape
     if kernel == "linear":
-        known, freedom = linear_model.LinearRegression(), d + 1
+        model, freedom = linear_model.LinearRegression(), d + 1
     else:
-        known, freedom = neighbors.KNeighborsRegressor(3), n**0.8 / 3
-    left = targets - known.fit(features, targets).predict(features)
-    return 3 * math.sqrt((left**2).sum() / (n - freedom)) * math.sqrt(math.log(n) / n)
+        model, freedom = neighbors.KNeighborsRegressor(3), n**0.8 / 3
+    residuals = targets - model.fit(features, targets).predict(features)
+    return 3 * math.sqrt((residuals**2).sum() / (n - freedom)) * math.sqrt(math.log(n) / n)
 
 
-def cross_validated(model: svm.SVR, features: np.ndarray, targets: np.ndarray) -> float:
-    """The half-width with the least squared error of five folds."""
-    widths = [share * targets.std() for share in SHARES]
+def cross_validate(model: svm.SVR, features: np.ndarray, targets: np.ndarray) -> float:
+    """Return the half-width with the least squared error of five folds."""
     folds = list(model_selection.KFold(5, shuffle=True, random_state=0).split(features))
 
     def error(width):
@@ -140,76 +132,69 @@ def cross_validated(model: svm.SVR, features: np.ndarray, targets: np.ndarray) -
             for t, v in folds
         )
 
-    return min(widths, key=error)
+    return min((share * targets.std() for share in SHARES), key=error)
 
 
-def fitted(method: str, features: np.ndarray, targets: np.ndarray, **options: Any) -> Any:
-    """The regression with the half-width of a method."""
+def fit(method: str, features: np.ndarray, targets: np.ndarray, **options: Any) -> Any:
+    """Fit the regression with the half-width of a method."""
     if method in OURS:
-        kind = "training" if method == "likelihood" else method
-        known = svr.WorkingLikelihoodSVR(residuals=kind, **options)
-        return known.fit(features, targets).svr_
+        residuals = "training" if method == "likelihood" else method
+        estimator = svr.WorkingLikelihoodSVR(residuals=residuals, **options)
+        return estimator.fit(features, targets).svr_
     box = float(np.quantile(np.abs(targets - np.median(targets)), 0.95))
-    model = svm.SVR(C=box, **options)
-    width = 0.1
+    model, width = svm.SVR(C=box, **options), 0.1
     if method == "cherkassky-ma":
         width = cherkassky_ma(features, targets, options["kernel"])
     elif method == "cross-validation":
-        width = cross_validated(model, features, targets)
+        width = cross_validate(model, features, targets)
     return model.set_params(epsilon=width).fit(features, targets)
 
 
-def measured(
+def measure(
     name: str, draw: Callable[[np.random.Generator], Sample], repeats: int, **options: Any
 ) -> dict[str, Any]:
-    """Scores every method on the same draws.
+    """Score every method on the same samples.
 
     Returns:
-        For each method the mean and the standard error of the root mean squared error, the median
-        of half-widths and of seconds; and of our methods the paired difference to the others.
+        For each method the mean and standard error of the root mean squared error, and the medians
+        of half-widths and seconds; for our methods the paired differences to the others.
     """
     errors, widths, spent = (np.zeros((repeats, len(METHODS))) for _ in range(3))
     for repeat, (place, method) in itertools.product(range(repeats), enumerate(METHODS)):
         rng = np.random.default_rng([zlib.crc32(name.encode()), repeat])
         features, targets, unseen, truth = draw(rng)
         begin = time.process_time()
-        model = fitted(method, features, targets, **options)
+        model = fit(method, features, targets, **options)
         spent[repeat, place] = time.process_time() - begin
         widths[repeat, place] = model.epsilon
         errors[repeat, place] = np.sqrt(np.mean((model.predict(unseen) - truth) ** 2))
-
-    def mean(values):
-        return {"mean": values.mean(), "error": values.std(ddof=1) / math.sqrt(repeats)}
-
+    summary = lambda x: {"mean": x.mean(), "error": x.std(ddof=1) / math.sqrt(repeats)}
+    by_method = dict(zip(METHODS, errors.T, strict=True))
     return {
         "repeats": repeats,
         "methods": {
-            method: mean(errors[:, place])
-            | {"width": np.median(widths[:, place]), "seconds": np.median(spent[:, place])}
-            for place, method in enumerate(METHODS)
+            method: summary(by_method[method])
+            | {"width": np.median(widths[:, i]), "seconds": np.median(spent[:, i])}
+            for i, method in enumerate(METHODS)
         },
         "paired": {
-            own: {
-                other: mean(errors[:, METHODS.index(own)] - errors[:, place])
-                for place, other in enumerate(METHODS)
-                if other != own
-            }
+            own: {m: summary(by_method[own] - by_method[m]) for m in METHODS if m != own}
             for own in OURS
         },
     }
 
 
 def cells() -> Iterator[tuple[str, Callable[[np.random.Generator], Sample], dict[str, Any]]]:
-    """Yields names, draws and the options of the regression."""
+    """Yield names, samplers and the options of the regression."""
     for target, noise, n in itertools.product(("linear", "nonlinear"), NOISES, SIZES):
         options = {"kernel": "linear"} if target == "linear" else {"kernel": "rbf", "gamma": 0.2}
-        yield f"{target}, {noise}, {n}", functools.partial(simulated, target, noise, n), options
+        yield f"{target}, {noise}, {n}", functools.partial(simulate, target, noise, n), options
     for name in COLUMNS:
         yield name, functools.partial(split, name), {"kernel": "rbf", "gamma": "scale"}
 
 
 def verdict(difference: dict[str, float]) -> str:
-    """Returns won, even or lost.
+    """Return won, even or lost.
 
     >>> verdict({"mean": -0.2, "error": 0.05}), verdict({"mean": 0.2, "error": 0.2})
     ('won', 'even')
@@ -219,91 +204,73 @@ def verdict(difference: dict[str, float]) -> str:
     return "won" if difference["mean"] < 0 else "lost"
 
 
-def counted(found: dict[str, Any], path: pathlib.Path) -> Iterator[str]:
-    """Yields the lines of a table of cells won, even and lost."""
+def tables(path: pathlib.Path = OUT) -> list[list[str]]:
+    """Return the tables: counts of cells, errors on both kinds of data, and times."""
+    measured = record.measured(path)
+    few = [n for n in measured if n.startswith("nonlinear") and n.endswith(("20", "300"))]
+    return [
+        _counts(measured, path),
+        _errors(measured, few, markdown.link("root mean squared error to the target", path)),
+        _errors(measured, COLUMNS, markdown.link("on test samples", path)),
+        _times(measured, path),
+    ]
+
+
+def _counts(measured, path):
     pairs = [(own, other) for own in OURS for other in METHODS[2:]]
-    titles = " | ".join(f"{own} against {other}" for own, other in pairs)
-    yield f"| [won, even, lost](experiments/results/{path.name}) | {titles} |"
-    yield f"|---|{'--:|' * len(pairs)}"
-    rows = {noise: [name for name in found if f", {noise}, " in name] for noise in NOISES}
-    rows |= {f"n = {n}": [name for name in found if name.endswith(f", {n}")] for n in SIZES}
-    rows["real data"] = [name for name in found if name in COLUMNS]
-    for title, names in rows.items():
+    groups = {noise: [name for name in measured if f", {noise}, " in name] for noise in NOISES}
+    groups |= {f"n = {n}": [name for name in measured if name.endswith(f", {n}")] for n in SIZES}
+    groups["real data"] = list(COLUMNS)
+    rows = []
+    for title, names in groups.items():
         counts = []
         for own, other in pairs:
-            said = [verdict(found[name]["paired"][own][other]) for name in names]
-            counts.append(", ".join(str(said.count(word)) for word in ("won", "even", "lost")))
-        yield f"| {title} | {' | '.join(counts)} |"
+            verdicts = [verdict(measured[name]["paired"][own][other]) for name in names]
+            counts.append(", ".join(str(verdicts.count(v)) for v in ("won", "even", "lost")))
+        rows.append([title, *counts])
+    titles = [f"{own} against {other}" for own, other in pairs]
+    return markdown.table([markdown.link("won, even, lost", path), *titles], rows)
 
 
-def scored(found: dict[str, Any], path: pathlib.Path, title: str) -> Iterator[str]:
-    """Yields the lines of a table of errors, the least of each line in bold."""
-    yield f"| [{title}](experiments/results/{path.name}) | {' | '.join(METHODS)} |"
-    yield f"|---|{'--:|' * len(METHODS)}"
-    for name, row in found.items():
-        least = min(row["methods"][method]["mean"] for method in METHODS)
-        numbers = []
-        for score in (row["methods"][method] for method in METHODS):
-            number = f"{score['mean']:.3f} ± {score['error']:.3f}"
-            numbers.append(f"**{number}**" if score["mean"] == least else number)
-        yield f"| {name} | {' | '.join(numbers)} |"
+def _errors(measured, names, corner):
+    """The errors of each method, the least of each row in bold."""
+    rows = []
+    for name in names:
+        scores = [measured[name]["methods"][method] for method in METHODS]
+        least = min(score["mean"] for score in scores)
+        texts = [f"{score['mean']:.3f} ± {score['error']:.3f}" for score in scores]
+        bold = [score["mean"] == least for score in scores]
+        rows.append([name, *(f"**{t}**" if b else t for t, b in zip(texts, bold, strict=True))])
+    return markdown.table([corner, *METHODS], rows)
 
 
-def timed(found: dict[str, Any], path: pathlib.Path) -> Iterator[str]:
-    """Yields the lines of a table of milliseconds for a fit of the nonlinear target."""
-    titles = " | ".join([*METHODS, "cross-validation / likelihood"])
-    yield f"| [ms](experiments/results/{path.name}) | {titles} |"
-    yield f"|---|{'--:|' * (len(METHODS) + 1)}"
+def _times(measured, path):
+    """Milliseconds for a fit of the nonlinear target."""
+    rows = []
     for n in SIZES:
-        rows = [found[f"nonlinear, {noise}, {n}"]["methods"] for noise in NOISES]
-        spent = {method: np.mean([row[method]["seconds"] for row in rows]) for method in METHODS}
-        numbers = [f"{1000 * value:.1f}" for value in spent.values()]
-        numbers.append(f"{spent['cross-validation'] / spent['likelihood']:.1f}")
-        yield f"| n = {n} | {' | '.join(numbers)} |"
+        fits = [measured[f"nonlinear, {noise}, {n}"]["methods"] for noise in NOISES]
+        spent = {method: np.mean([row[method]["seconds"] for row in fits]) for method in METHODS}
+        ratio = spent["cross-validation"] / spent["likelihood"]
+        rows.append([f"n = {n}", *(f"{1000 * x:.1f}" for x in spent.values()), f"{ratio:.1f}"])
+    titles = [markdown.link("ms", path), *METHODS, "cross-validation / likelihood"]
+    return markdown.table(titles, rows)
 
 
-def tables(path: pathlib.Path) -> Iterator[list[str]]:
-    """Yields the tables of results, as lines of Markdown."""
-    found = files.read_json(path)["found"]
-    curved = {name: row for name, row in found.items() if name.startswith("nonlinear")}
-    yield list(counted(found, path))
-    yield list(
-        scored(
-            {n: row for n, row in curved.items() if n.endswith(("20", "300"))},
-            path,
-            "root mean squared error to the target",
-        )
-    )
-    yield list(scored({name: found[name] for name in COLUMNS}, path, "on test samples"))
-    yield list(timed(found, path))
-
-
-def main(
-    *,
-    repeats: int = 100,
-    budget: str | None = None,
-    out: pathlib.Path = RESULTS / "svr.json",
-) -> None:
-    """Measures every cell that `out` does not hold yet.
+def main(*, repeats: int = 100, budget: str | None = None, out: pathlib.Path = OUT) -> None:
+    """Measure every cell that `out` lacks.
 
     Args:
-        repeats: draws of each cell.
-        budget: time to stop after, such as 20m.
+        repeats: samples of each cell.
+        budget: time after which to stop, such as 20m.
         out: JSON file.
     """
-    out = out.expanduser()
-    report = files.read_json(out) if out.exists() else {"found": {}}
+    tasks = {
+        name: functools.partial(measure, name, draw, repeats, **options)
+        for name, draw, options in cells()
+    }
     try:
-        with deadline(seconds(budget) if budget else None), threadpoolctl.threadpool_limits(1):
-            for name, draw, options in cells():
-                if name in report["found"]:
-                    continue
-                report["found"][name] = measured(name, draw, repeats, **options)
-                known = results.circumstances()
-                known["versions"]["scikit-learn"] = sklearn.__version__
-                files.write_json(out, known | report)
-                scores = report["found"][name]["methods"]
-                print(name, {m: round(float(s["mean"]), 4) for m, s in scores.items()}, flush=True)
+        with record.deadline(budget), threadpoolctl.threadpool_limits(1):
+            record.fill(out.expanduser(), tasks)
     except KeyboardInterrupt:
         sys.exit(3)
 

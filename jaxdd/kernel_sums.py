@@ -1,42 +1,46 @@
-"""Kernel sums: what every density is made of.
+"""Exact Gaussian kernel sums in bounded memory: the computation behind every density.
 
     log_sum_i = log( sum_j w_j exp(-|x_i - y_j|^2 / 2 h_i^2) ),    mass_i = sum_j w_j
 
-over the points j that have the label of query i. The sums are exact, in log space and tiled:
-memory grows with the tile, never with the number of pairs. Where the points are split over a mesh
-axis they go round in a ring: each device sends the piece it has to its neighbour until every
-device has seen every piece, and no device ever holds more than one of them.
+where j runs over the points that share the label of query i. The pairs are processed in tiles, so
+that memory grows with the tile and not with the number of pairs. Everything stays in log space:
+in 128 dimensions the kernels of most pairs underflow, their logarithms do not.
+
+Points that are split over a mesh axis are passed around a ring. Each device computes with the
+piece it has, sends it to its neighbour and receives the next one, until it has seen all pieces. No
+device ever holds more than two pieces, and the points are never gathered.
 """
 
 import functools
-import numbers
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
-TILE = {"cpu": 512}
-"""Tile for each backend, and 2,048 for those not named.
+from jaxdd import _checks
 
-60,000 x 128 in 10 classes on one x86 core with tiles of 128, 256, 384, 512 and 1,024: 3.2, 2.7,
-2.5, 2.3 and 3.3 s. Small tiles pay for every pair that is skipped, large ones for pairs of one tile
-that share no label and for leaving the cache. At 512 the product alone takes 3.2 ns a pair, which
-is the rate of a large matrix product on that core (80 GFLOP/s), and all together 4.9 ns. The other
-backends' tile, which a launch of a kernel should not dominate, has not been measured.
+TILE = {"cpu": 512}
+"""Default tile by backend; 2,048 for backends that are not listed.
+
+Seconds for 60,000 x 128 in 10 classes on one x86 core with tiles of 128, 256, 384, 512 and 1,024:
+3.2, 2.7, 2.5, 2.3 and 3.3. Small tiles pay for every skipped pair of tiles. Large ones compute
+pairs that share no label, and leave the cache. The default of the other backends, where a tile
+must outweigh a kernel launch, has not been measured.
 """
 
-_DIRECT = 8  # Up to this many dimensions, subtracting is as cheap as expanding and loses no digits.
+_DIRECT_DIMENSIONS = 8  # Up to here, subtracting costs no more than expanding and loses no digits.
 
 
 class Queries(NamedTuple):
-    """Where the sums are wanted.
+    """Where the sums are evaluated.
 
     Attributes:
-        position: `[n, d]`, best with the points centred at 0.
+        position: `[n, d]`. Centre the points at 0 for accuracy.
         label: `[n]` integers, ascending.
-        sample: `[n]` integers, which sample of the data this is.
-        bandwidth: `[n]` h of the kernel. Apart from the position, so that a vmap over bandwidths
-            repeats no distance.
+        sample: `[n]` integers, the number of the sample in the data.
+        bandwidth: `[n]` h of the kernel. It is not divided into the position, so that a vmap over
+            bandwidths shares all distances.
     """
 
     position: jax.Array
@@ -46,13 +50,13 @@ class Queries(NamedTuple):
 
 
 class Points(NamedTuple):
-    """What the sums are over.
+    """What the sums run over.
 
     Attributes:
         position: `[m, d]`.
         label: `[m]` integers, ascending.
-        sample: `[m]` integers; a point with the number of a query is that query.
-        weight: `[m]`, at least 0; a point of weight 0 is absent.
+        sample: `[m]` integers. A point with the number of a query is that query.
+        weight: `[m]`, at least 0. A point of weight 0 is absent.
     """
 
     position: jax.Array
@@ -62,7 +66,7 @@ class Points(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Kernel sums of n queries, both `[n]`; `log_sum` is -inf where there is no point."""
+    """Kernel sums of n queries, both `[n]`; `log_sum` is -inf without points."""
 
     log_sum: jax.Array
     mass: jax.Array
@@ -76,78 +80,80 @@ def kernel_sums(
     tile: int | None = None,
     axis: str | None = None,
 ) -> Sums:
-    """Sums the kernels of all points of a query's label, for every query.
+    """Sum the kernels of all points that share the label of a query, for every query.
 
     Pairs of tiles without a common label are skipped.
 
     Args:
         queries: sorted by label.
-        points: sorted by label; this device's piece where `axis` is given.
-        leave_one_out: a point takes no part in the sum of the query that it is.
-        tile: largest number of queries and of points whose distances are in memory together; by
-            default that of `TILE`.
-        axis: mesh axis over which the points are split in pieces of one size (inside `shard_map`).
-            Only the reverse pass of a gradient keeps the pieces that came by.
-
-    Raises:
-        ValueError: tile < 1.
+        points: sorted by label; the piece of this device if `axis` is given.
+        leave_one_out: exclude the point that is the query itself.
+        tile: largest number of queries and of points whose distances are in memory together.
+            Defaults to `TILE` of the backend.
+        axis: mesh axis over which the points are split in pieces of equal size (in `shard_map`).
     """
     tile = _tile(tile)
-    here = functools.partial(_local, queries, leave_one_out=leave_one_out, tile=tile)
+    sums_over = functools.partial(_local_sums, queries, leave_one_out=leave_one_out, tile=tile)
     if axis is None:
-        return here(points)
+        return sums_over(points)
     size = jax.lax.axis_size(axis)
     neighbours = [(i, (i + 1) % size) for i in range(size)]
 
-    def passed(piece):
+    def send(piece):
         return jax.tree.map(lambda x: jax.lax.ppermute(x, axis, neighbours), piece)
 
+    # Each turn starts to send the current piece and sums over it, so that the transfer can overlap
+    # with the computation. Partial sums are combined in log space. Only the reverse pass of a
+    # gradient keeps the pieces that came by.
     def turn(carry, _):
-        piece, so_far = carry
-        return (passed(piece), _joined(so_far, here(piece))), None
+        piece, sums = carry
+        return (send(piece), _combine(sums, sums_over(piece))), None
 
-    (_, total), _ = jax.lax.scan(turn, (passed(points), here(points)), length=size - 1)
+    (_, total), _ = jax.lax.scan(turn, (send(points), sums_over(points)), length=size - 1)
     return total
 
 
 def own_sums(queries: Queries, *, tile: int | None = None) -> Sums:
-    """Sums the kernels of all queries of its label, its own included, for every query.
+    """Sum the kernels of all queries of a label, the query itself included, for every query.
 
-    What `kernel_sums` gives where the queries are the points and all weigh one, for half the work:
-    a pair of tiles is taken once for both of its sides. As no sum is below its own kernel of one,
-    none needs the largest exponent taken out. Derivatives are those of `kernel_sums`, whose memory
-    is bounded in the reverse pass, too.
+    The result is that of `kernel_sums` with the queries as points of weight one, at half the cost.
 
     Args:
-        queries: sorted by label; those of one label have one bandwidth.
-        tile: as in `kernel_sums`.
-
-    Raises:
-        ValueError: tile < 1.
+        queries: sorted by label, with one bandwidth per label.
+        tile: see `kernel_sums`.
     """
     return _own_sums(queries, _tile(tile))
 
 
+# The kernel of a pair is symmetric when both samples have the same bandwidth. So each pair of tiles
+# (i, j) with j >= i is computed once: its row sums belong to the queries of tile i, its column sums
+# to those of tile j. No logsumexp is needed either: a sum contains the query's own kernel, which
+# is 1, so it cannot underflow, and kernels are at most 1, so it cannot overflow.
+#
+# Differentiating the scan below would keep every tile of distances. The derivative is instead taken
+# from `kernel_sums`, whose memory is bounded in the reverse pass, too.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _own_sums(queries: Queries, tile: int) -> Sums:
     n = queries.label.size
+    chex.assert_shape([queries.label, queries.sample, queries.bandwidth], (n,))
     tiles = jax.tree.map(lambda array: _in_tiles(array, tile), queries)
     present = _in_tiles(jnp.ones(n, queries.position.dtype), tile, fill="constant")
-    numbers = jnp.arange(len(present))
+    tile_numbers = jnp.arange(len(present))
 
     def row(sums, i):
-        one = jax.tree.map(lambda array: array[i], (tiles, present))
+        first = jax.tree.map(lambda array: array[i], (tiles, present))
 
         def pair(sums, j):
-            other = jax.tree.map(lambda array: array[j], (tiles, present))
-            skipped = (j < i) | (one[0].label[-1] < other[0].label[0])
-            nothing = lambda *pair: _varying(jnp.zeros((2, *sums.shape[1:]), sums.dtype), pair)
-            rows, columns = jax.lax.cond(skipped, nothing, _symmetric_sums, one, other)
+            second = jax.tree.map(lambda array: array[j], (tiles, present))
+            skipped = (j < i) | (first[0].label[-1] < second[0].label[0])
+            zeros = lambda *pair: _match_axes(jnp.zeros((2, *sums.shape[1:]), sums.dtype), pair)
+            rows, columns = jax.lax.cond(skipped, zeros, _symmetric_sums, first, second)
             return sums.at[i].add(rows).at[j].add(jnp.where(i == j, 0, columns)), None
 
-        return jax.lax.scan(pair, sums, numbers)[0], None
+        return jax.lax.scan(pair, sums, tile_numbers)[0], None
 
-    sums, _ = jax.lax.scan(row, _varying(jnp.zeros_like(present), queries), numbers)
+    sums, _ = jax.lax.scan(row, _match_axes(jnp.zeros_like(present), queries), tile_numbers)
+    # Labels are sorted: the mass is the length of the run of equal labels.
     first, last = (
         jnp.searchsorted(queries.label, queries.label, side=side) for side in ("left", "right")
     )
@@ -164,56 +170,58 @@ def _own_sums_jvp(tile, primals, tangents):
     return _own_sums(*primals, tile), jax.jvp(sums, primals, tangents)[1]
 
 
-def _symmetric_sums(one: tuple[Queries, jax.Array], other: tuple[Queries, jax.Array]) -> jax.Array:
-    """Kernel sums over the pairs of two tiles, for either tile: `[2, tile]`."""
-    (query, here), (point, there) = one, other
+def _symmetric_sums(
+    first: tuple[Queries, jax.Array], second: tuple[Queries, jax.Array]
+) -> jax.Array:
+    """Return the kernel sums over the pairs of two tiles for either tile, `[2, tile]`."""
+    (query, query_present), (point, point_present) = first, second
     squared = _squared_distances(query.position, point.position)
     squared = jnp.where(query.sample[:, None] == point.sample, 0, squared)
-    both = (query.label[:, None] == point.label) * here[:, None] * there
+    same_class = query.label[:, None] == point.label
+    both = same_class * query_present[:, None] * point_present
     kernel = both * jnp.exp(-_rate(query.bandwidth)[:, None] * squared)
     return jnp.stack([kernel.sum(1), kernel.sum(0)])
 
 
 def _rate(bandwidth: jax.Array) -> jax.Array:
-    """1 / 2h², finite for every h: infinity times the distance 0 of a sample to itself is nan."""
+    """Return 1 / 2h², finite for every h, because infinity times a distance of 0 would be nan."""
     return jnp.minimum(0.5 / bandwidth**2, jnp.finfo(bandwidth.dtype).max)
 
 
 def _tile(tile: int | None) -> int:
     tile = TILE.get(jax.default_backend(), 2048) if tile is None else tile
-    if not isinstance(tile, numbers.Integral):
-        raise TypeError(f"tile must be an integer, found {tile!r}")
-    if tile < 1:
-        raise ValueError(f"tile must be at least 1, found {tile}")
-    return tile
+    return _checks.count("tile", tile)
 
 
-def _joined(one: Sums, other: Sums) -> Sums:
-    log_sum = _logsumexp(jnp.stack([one.log_sum, other.log_sum], -1))
-    return Sums(log_sum, one.mass + other.mass)
+def _combine(first: Sums, second: Sums) -> Sums:
+    log_sum = _logsumexp(jnp.stack([first.log_sum, second.log_sum], -1))
+    return Sums(log_sum, first.mass + second.mass)
 
 
-def _local(queries: Queries, points: Points, *, leave_one_out: bool, tile: int) -> Sums:
-    n = queries.label.size
+def _local_sums(queries: Queries, points: Points, *, leave_one_out: bool, tile: int) -> Sums:
+    """Return the sums over the points of this device."""
+    n, m = queries.label.size, points.label.size
+    chex.assert_shape([queries.sample, queries.bandwidth], (n,))
+    chex.assert_shape([points.sample, points.weight], (m,))
     query_tiles = jax.tree.map(lambda array: _in_tiles(array, tile), queries)
     point_tiles = jax.tree.map(lambda array: _in_tiles(array, tile), points)
     point_tiles = point_tiles._replace(weight=_in_tiles(points.weight, tile, fill="constant"))
 
     def row(query):
         def pair(point):
-            apart = (query.label[-1] < point.label[0]) | (point.label[-1] < query.label[0])
-            return jax.lax.cond(apart, _nothing, _kernel_sum, query, point, leave_one_out)
+            disjoint = (query.label[-1] < point.label[0]) | (point.label[-1] < query.label[0])
+            return jax.lax.cond(disjoint, _empty_sum, _kernel_sum, query, point, leave_one_out)
 
         # Without checkpoints the reverse pass would keep every tile of distances.
         parts = jax.lax.map(jax.checkpoint(pair, prevent_cse=False), point_tiles)
         return Sums(_logsumexp(parts[:, 0].T), parts[:, 1].sum(0))
 
-    found = jax.lax.map(jax.checkpoint(row, prevent_cse=False), query_tiles)
-    return jax.tree.map(lambda array: array.reshape(-1)[:n], found)
+    sums = jax.lax.map(jax.checkpoint(row, prevent_cse=False), query_tiles)
+    return jax.tree.map(lambda array: array.reshape(-1)[:n], sums)
 
 
 def _kernel_sum(query: Queries, point: Points, leave_one_out: bool) -> jax.Array:
-    """Log of the weighted kernel sum, and the mass: `[2, tile of queries]`."""
+    """Return the log of the weighted kernel sum, and the mass: `[2, tile of queries]`."""
     same = query.sample[:, None] == point.sample
     present = (query.label[:, None] == point.label) & (point.weight > 0)
     present &= ~(same & leave_one_out)
@@ -225,33 +233,40 @@ def _kernel_sum(query: Queries, point: Points, leave_one_out: bool) -> jax.Array
     return jnp.stack([log_sum, jnp.where(present, point.weight, 0).sum(-1)])
 
 
-def _nothing(query: Queries, point: Points, leave_one_out: bool) -> jax.Array:
-    """What `_kernel_sum` gives where no label is shared."""
+def _empty_sum(query: Queries, point: Points, leave_one_out: bool) -> jax.Array:
+    """Return what `_kernel_sum` returns if no label is shared."""
     log_sum_and_mass = jnp.array([[-jnp.inf], [0]], query.position.dtype)
-    return _varying(jnp.tile(log_sum_and_mass, query.sample.size), (query, point))
+    return _match_axes(jnp.tile(log_sum_and_mass, query.sample.size), (query, point))
 
 
-def _varying(constant: jax.Array, like: Any) -> jax.Array:
-    """The constant, varying over the mesh axes that some leaf of `like` varies over.
+def _match_axes(constant: jax.Array, like: Any) -> jax.Array:
+    """Return the constant, marked as varying over the same mesh axes as the leaves of `like`.
 
-    Under shard_map both branches of a cond and all carries of a scan must vary over the same ones.
+    Under shard_map both branches of a cond and all carries of a scan must vary over the same axes.
     """
     value = functools.reduce(jnp.add, [leaf.ravel()[0] for leaf in jax.tree.leaves(like)])
     return jnp.where(False, value.astype(constant.dtype), constant)
 
 
 def _squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
-    if x.shape[1] <= _DIRECT:
+    """Return |x_i - y_j|², `[n, m]`.
+
+    Above `_DIRECT_DIMENSIONS` as |x|² + |y|² - 2xy, whose matrix product runs at full speed. The
+    expansion cancels badly far from 0, therefore callers centre the points, and a product in
+    bfloat16 or TF32 would lose the small distances, therefore `precision="highest"`.
+    """
+    if x.shape[1] <= _DIRECT_DIMENSIONS:
         squares = [(a[:, None] - b) ** 2 for a, b in zip(x.T, y.T, strict=True)]
         return functools.reduce(jnp.add, squares)
     product = jnp.matmul(x, y.T, precision="highest")
     squared = (x * x).sum(-1)[:, None] + (y * y).sum(-1) - 2 * product
-    # Added, so that all derivatives at distance 0, where `maximum` bends, are those of squares.
+    # Rounding can make this negative. Adding a constant instead of taking a maximum keeps the
+    # derivatives at distance 0 those of a square, where `maximum` has a kink.
     return squared + jax.lax.stop_gradient(jnp.maximum(-squared, 0))
 
 
 def _logsumexp(x: jax.Array) -> jax.Array:
-    """Over the last axis; where all is -inf the result is -inf and the gradient 0, not NaN."""
+    """Reduce the last axis; a row of -inf gives -inf with gradient 0, where JAX's gives nan."""
     top = jax.lax.stop_gradient(x.max(-1))
     top = jnp.where(jnp.isneginf(top), 0, top)
     total = jnp.exp(x - top[..., None]).sum(-1)

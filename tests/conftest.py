@@ -1,4 +1,4 @@
-"""Four simulated devices, compiled programs kept between sessions, and numbers to compare with."""
+"""Session settings and fixtures: simulated devices, cached programs, data, run folders."""
 
 import atexit
 import contextlib
@@ -15,8 +15,8 @@ import tempfile
 TESTS = pathlib.Path(__file__).resolve().parent
 
 
-def programs():
-    """A folder for compiled programs that the next session finds, where one can be written."""
+def program_cache():
+    """Return a folder for compiled programs that later sessions read, if one can be written."""
     folder = TESTS.parent / ".pytest_cache" / "programs" / importlib.metadata.version("jax")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -27,19 +27,17 @@ def programs():
     return folder
 
 
-FLAGS = ["--xla_force_host_platform_device_count=4"]
-FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")  # so compiles in a sixth less
+# Most of the time of the suite is XLA compiling small programs, half of it optimising them.
+FLAGS = ["--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=0"]
+FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")  # compiles 15 % faster
 if [int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2]] <= [0, 10]:
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # so compiles in half the time
-# As JAX_DISABLE_MOST_OPTIMIZATIONS has it: the command line adds none where one is named.
-FLAGS.append("--xla_backend_optimization_level=0")
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # compiles twice as fast
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
-# Most of the suite's time is XLA compiling small programs, and half of that is optimising them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# The first process decides where all workers, which compile many of the same programs, keep them.
-OWN_PROGRAMS = None if "JAX_COMPILATION_CACHE_DIR" in os.environ else programs()
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(OWN_PROGRAMS))
-# To keep a program of one operation takes as long as to compile it.
+# The first process chooses the cache; workers inherit it, since they compile the same programs.
+OWN_CACHE = None if "JAX_COMPILATION_CACHE_DIR" in os.environ else program_cache()
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(OWN_CACHE))
+# Caching a program of a single operation takes as long as compiling it.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
@@ -56,67 +54,39 @@ from jaxdd.runs import options  # noqa: E402
 from jaxdd.runs.folder import manifest, store  # noqa: E402
 from jaxdd.runs.trust import publication  # noqa: E402
 
-# Tracing makes millions of objects that stay, and a collection visits all of them.
+# Tracing creates millions of objects that stay alive, and every collection visits all of them.
 gc.set_threshold(50_000, 20, 100)
-
-LONGEST = (
-    *(
-        "cli",
-        "pipeline",
-        "distribution",
-        "gradient",
-        "processes",
-        "parallel",
-        "weights",
-        "kde",
-        "auto_rules",
-    ),
-    *(
-        "README",
-        "torch_peers",
-        "examples",
-        "notebooks",
-        "grid",
-        "networks",
-        "corruptions",
-        "benchmarks",
-        "augment",
-    ),
-)
-"""Files that take longest come first, so that all workers end at about the same time."""
 
 
 def pytest_configure():
-    if OWN_PROGRAMS is not None:
-        with contextlib.suppress(OSError):  # another session prunes, too
-            files.prune(OWN_PROGRAMS, 2**30)
+    if OWN_CACHE is not None:
+        with contextlib.suppress(OSError):  # another session may prune at the same time
+            files.prune(OWN_CACHE, 2**30)
 
 
 def pytest_collection_modifyitems(items):
-    def place(item):
-        name = item.path.stem.removeprefix("test_")
-        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
-
-    items.sort(key=place)
+    """Start with the largest files, so that all workers end at about the same time."""
+    items.sort(key=lambda item: -item.path.stat().st_size)
 
 
-class Scheduling(LoadScopeScheduling):
-    """Hands out whole files, whose tests share programs, in the order of `LONGEST`."""
+class FileScheduling(LoadScopeScheduling):
+    """Hands out whole files, whose tests share programs, in the order of the items."""
 
     def _split_scope(self, nodeid):
         return nodeid.split("::")[0]
 
 
 def pytest_xdist_make_scheduler(config, log):
-    config.option.loadscopereorder = False  # by the number of tests
-    return Scheduling(config, log)
+    config.option.loadscopereorder = False  # otherwise files are ordered by number of tests
+    return FileScheduling(config, log)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def room():
-    """Drops compiled programs before a process has all mappings of memory that Linux grants it.
+def release_programs():
+    """Drop compiled programs before the process runs out of memory mappings.
 
-    A worker compiles thousands, each keeps several of the 65,530, and XLA ends where none is left.
+    A worker compiles thousands of programs, each of which holds several of the 65,530 mappings that
+    Linux grants a process; XLA aborts if none is left.
     """
     yield
     maps = pathlib.Path("/proc/self/maps")
@@ -126,13 +96,13 @@ def room():
 
 @pytest.fixture(scope="session")
 def vectors():
-    """What the reference PyTorch implementation returns; tests/reference/README.md describes it."""
+    """Outputs of the reference PyTorch implementation, see tests/reference/README.md."""
     return files.read_arrays(TESTS / "reference" / "vectors.npz")
 
 
 @pytest.fixture(scope="session")
 def data_dir():
-    """The original files of MNIST and Fashion-MNIST."""
+    """The folder with the original files of MNIST and Fashion-MNIST."""
     path = TESTS.parents[1] / "shared" / "data"
     if not path.exists():
         pytest.skip(f"needs the data files in {path}")
@@ -141,18 +111,18 @@ def data_dir():
 
 @pytest.fixture(scope="session")
 def mesh():
-    """Four of the simulated devices."""
+    """A mesh of four simulated devices."""
     if jax.device_count() < 4:
-        pytest.skip("needs four (simulated) devices, which XLA_FLAGS are set for above")
+        pytest.skip("needs four (simulated) devices")
     return parallel.mesh(devices=jax.devices()[:4])
 
 
 @pytest.fixture(scope="session")
 def collectives():
-    """Kind and number of elements of all that travels between the devices."""
+    """A function that yields kind and number of elements of transfers between devices."""
     kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 
-    def found(compiled):
+    def transfers(compiled):
         for shapes, kind in re.findall(rf"= (.*?) ({kinds})[\w-]*\(", compiled.as_text()):
             sizes = [
                 np.prod([int(n) for n in size.split(",") if n], initial=1)
@@ -160,12 +130,12 @@ def collectives():
             ]
             yield kind, max(sizes)
 
-    return found
+    return transfers
 
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """A disk that is found to be full when the data is flushed."""
+    """Make the disk appear full when data is flushed."""
 
     def fsync(_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -175,7 +145,7 @@ def full_disk(monkeypatch):
 
 @pytest.fixture(scope="session")
 def make_run():
-    """A maker of folders as `jaxdd run` leaves them, without a run."""
+    """A function that makes a folder as `jaxdd run` leaves it, without a run."""
 
     def make(
         folder, images=None, *, names=("cat", "dog", "owl"), mean=None, std=None,
@@ -212,12 +182,12 @@ def make_run():
 
 @pytest.fixture(scope="session")
 def digits(make_run, tmp_path_factory):
-    """Digits of 8 × 8 pixels, five of each class exported as npz and png, and others to score on.
+    """Five digits per class, exported in every format, and images and labels to score on.
 
-    The set is moved a little outside of [0, 1], as distillation does; mean is 0.3 and std 0.4.
+    Pixels exceed [0, 1] a little, as after distillation; the mean is 0.3 and the std 0.4.
     """
-    found = sklearn.datasets.load_digits()
-    pixels, labels = found.images[..., None] / 16, found.target
+    data = sklearn.datasets.load_digits()
+    pixels, labels = data.images[..., None] / 16, data.target
     chosen = np.stack([pixels[labels == k][:5] for k in range(10)])
     chosen = 0.5 + 1.04 * (chosen - 0.5) + np.random.default_rng(0).normal(0, 0.01, chosen.shape)
     folder, mean, std = tmp_path_factory.mktemp("digits"), np.full(1, 0.3), np.full(1, 0.4)

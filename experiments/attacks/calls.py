@@ -40,11 +40,6 @@ def _pool(weights=WEIGHTS):
     return sampling.pool(IMAGES, LABELS, weights=weights, **CLASSES, **MOMENTS)
 
 
-def _estimated(**given):
-    found = kde.log_density_sampled(KEY, **given)
-    return np.maximum(found.log_density, -1e38), found.error  # -inf where no drawn point is near
-
-
 def _drawn(draw, weights, size):
     return draw(KEY, _pool(weights), size).images
 
@@ -75,7 +70,7 @@ def _from_arrays(images, labels, attributes):
     return found.mean, found.std
 
 
-def _weighed_draw(bandwidth, temperature):
+def _weighted_batch(bandwidth, temperature):
     encode = lambda images: images.reshape(len(images), -1)[:, :2]
     batch = functools.partial(sampling.uniform_batch, size=3)
     sampler = sampling.density_weighted(batch, encode, bandwidth=bandwidth, temperature=temperature)
@@ -94,10 +89,6 @@ RULE = dict(points=POINTS, weights=WEIGHTS, factor=0.2)
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "kde.log_density": (kde.log_density, dict(queries=POINTS, points=POINTS, bandwidth=1.0)),
     "kde.class_log_density": (kde.class_log_density, dict(bandwidth=1.0, **ESTIMATE)),
-    "kde.log_density_sampled": (
-        _estimated,
-        dict(queries=POINTS, points=POINTS, bandwidth=1.0, samples=4),
-    ),
     "kde.scott": (kde.scott, RULE),
     "kde.silverman": (kde.silverman, RULE),
     "kde.mean_distance": (kde.mean_distance, RULE),
@@ -179,7 +170,10 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         contrastive.supervised_contrastive,
         dict(embeddings=UNIT, labels=LABELS, temperature=0.1),
     ),
-    "sampling.density_weighted": (_weighed_draw, dict(bandwidth=np.float32(1.0), temperature=1.0)),
+    "sampling.density_weighted": (
+        _weighted_batch,
+        dict(bandwidth=np.float32(1.0), temperature=1.0),
+    ),
     "datasets.from_arrays": (
         _from_arrays,
         dict(images=IMAGES, labels=LABELS, attributes=ATTRIBUTES),

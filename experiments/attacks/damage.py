@@ -1,7 +1,7 @@
 """Each file of each kind of folder, damaged in ten ways, and what each command makes of it.
 
-A refusal must leave the folder so that it is what it was once the file is put back. What does not
-refuse must have made, or kept, what an undisturbed command makes.
+A refusal must leave the folder so that it is as before once the file is restored. A command that
+does not refuse must make, or keep, what an undisturbed command makes.
 """
 
 import functools
@@ -21,35 +21,15 @@ from jaxdd.data import benchmarks, datasets, files, folders
 # --- ways to damage a file ---------------------------------------------------------------------
 
 
-def missing(path: pathlib.Path, rng: np.random.Generator) -> None:
-    path.unlink()
-
-
 def truncated(path: pathlib.Path, rng: np.random.Generator) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(rng.integers(1, max(len(content), 2)))])
-
-
-def empty(path: pathlib.Path, rng: np.random.Generator) -> None:
-    path.write_bytes(b"")
-
-
-def zeros(path: pathlib.Path, rng: np.random.Generator) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
 
 
 def flipped(path: pathlib.Path, rng: np.random.Generator) -> None:
     content = bytearray(path.read_bytes()) or bytearray(1)
     content[int(rng.integers(len(content)))] ^= int(rng.integers(1, 256))
     path.write_bytes(content)
-
-
-def garbage(path: pathlib.Path, rng: np.random.Generator) -> None:
-    path.write_bytes(rng.bytes(max(path.stat().st_size, 1)))
-
-
-def pickled(path: pathlib.Path, rng: np.random.Generator) -> None:
-    path.write_bytes(pickle.dumps({"images": print, "weights": print, "accuracy": print}))
 
 
 def a_folder(path: pathlib.Path, rng: np.random.Generator) -> None:
@@ -76,126 +56,103 @@ def wrong_shape(path: pathlib.Path, rng: np.random.Generator) -> None:
         rows = path.read_text().splitlines()
         path.write_text("\n".join(row.rpartition(",")[0] for row in rows) + "\n")
     elif path.suffix == ".json":
-        found = files.read_json(path)
-        name = list(found)[int(rng.integers(len(found)))]
-        files.write_json(path, found | {name: [found[name]]})
+        content = files.read_json(path)
+        name = list(content)[int(rng.integers(len(content)))]
+        files.write_json(path, content | {name: [content[name]]})
     else:
         path.write_text('{"step": [1]}\n')
 
 
+PICKLE = pickle.dumps({"images": print, "weights": print, "accuracy": print})
 DAMAGES = {
-    function.__name__.replace("_", " "): function
-    for function in (
-        missing,
-        truncated,
-        empty,
-        zeros,
-        flipped,
-        garbage,
-        pickled,
-        a_folder,
-        wrong_type,
-        wrong_shape,
-    )
+    "missing": lambda path, rng: path.unlink(),
+    "truncated": truncated,
+    "empty": lambda path, rng: path.write_bytes(b""),
+    "zeros": lambda path, rng: path.write_bytes(bytes(path.stat().st_size)),
+    "flipped": flipped,
+    "garbage": lambda path, rng: path.write_bytes(rng.bytes(max(path.stat().st_size, 1))),
+    "pickled": lambda path, rng: path.write_bytes(PICKLE),
+    "a folder": a_folder,
+    "wrong type": wrong_type,
+    "wrong shape": wrong_shape,
 }
 
 # --- kinds of folders --------------------------------------------------------------------------
 
 RUN = (
     "config.json", "result.json", "synthetic.npz", "synthetic.png", "accuracy.png", "weights.npz",
-    "weights.png", "embedding.png", "progress.jsonl", "seconds.json", "transfer.json",
-    "report.html", "checkpoint/6/manifest.json", "checkpoint/6/state",
+    "weights.png", "embedding.png", "progress.jsonl", "timing.json", "manifest.json", "report.html",
+    "checkpoint/6/manifest.json", "checkpoint/6/state",
 )  # fmt: skip
 TABLE = (
     "config.json", "compare.json", "synthetic.png", "accuracy.png", "weights.npz", "weights.png",
-    "embedding.png", "seconds.json", "rows/kde/config.json", "rows/kde/result.json",
-    "rows/kde/synthetic.npz", "rows/kde/synthetic.png", "rows/kde/progress.jsonl",
-    "rows/kde/checkpoint/6/manifest.json", "rows/random/result.json", "rows/random/synthetic.npz",
+    "embedding.png", "timing.json", "rows/density/config.json", "rows/density/result.json",
+    "rows/density/synthetic.npz", "rows/density/synthetic.png", "rows/density/progress.jsonl",
+    "rows/density/checkpoint/6/manifest.json", "rows/random/result.json",
+    "rows/random/synthetic.npz",
 )  # fmt: skip
 UNFINISHED = (
-    "config.json", "weights.npz", "weights.png", "embedding.png", "progress.jsonl",
-    "seconds.json", "checkpoint/4/manifest.json", "checkpoint/4/state",
-    "checkpoint/2/manifest.json",
+    "config.json", "weights.npz", "weights.png", "embedding.png", "progress.jsonl", "timing.json",
+    "checkpoint/4/manifest.json", "checkpoint/4/state", "checkpoint/2/manifest.json",
 )  # fmt: skip
 CHOSEN = ("choice.json", "weights.npz", "result.json", "synthetic.npz")
 EXPERTS = ("manifest.json", "expert-000.npz", "expert-001.npz")
-ROWS = ("--rows", "random", "kde")
-REMAIN = {"progress.jsonl", "transfer.json", "report.html", "checkpoint"}
-"""Records that may stay as they are, since a finished run does not need them."""
+IMAGES = ("000.png", "150.png", "metadata.csv")
+REMAIN = {"progress.jsonl", "report.html", "checkpoint"}
+"""Records that may stay damaged, since a finished run does not need them."""
 
 
 def attacks(laboratory: lab.Laboratory, round_: int) -> Iterator[lab.Attack]:
-    """Yields the attacks of a round, which decides where files are cut and which bytes change."""
-    for kind, (names, make, commands) in _kinds(laboratory).items():
-        for name in names:
-            for way in DAMAGES:
-                for command in commands:
-                    title = f"{kind}/{name} {way}: {command}, round {round_}"
-                    seed = list(title.encode())
-                    spoil = functools.partial(_spoiled, laboratory, make, name, way, seed)
-                    yield lab.Attack(title, functools.partial(commands[command], spoil, name))
-    for name in ("000.png", "150.png", "metadata.csv"):
-        for way in DAMAGES:
-            for command in ("resume", "transfer", "show"):
-                title = f"images/{name} {way}: {command}, round {round_}"
-                run = functools.partial(_on_images, laboratory, name, way, command, title)
-                yield lab.Attack(title, run)
+    """Yield the attacks of a round, which decides where files are cut and which bytes change."""
+    partial = functools.partial
     for way in DAMAGES:
+        for kind, (names, make, commands) in _kinds(laboratory).items():
+            for name in names:
+                for command, run in commands.items():
+                    title = f"{kind}/{name} {way}: {command}, round {round_}"
+                    damage = partial(_damage, laboratory, make, name, way, title)
+                    yield lab.Attack(title, partial(run, laboratory, damage, name))
+        for name in IMAGES:
+            for command in ("resume", "show"):
+                title = f"images/{name} {way}: {command}, round {round_}"
+                run = partial(_on_images, laboratory, name, way, command, title)
+                yield lab.Attack(title, run)
         title = f"cache/benchmark {way}: load, round {round_}"
-        yield lab.Attack(title, functools.partial(_on_cache, laboratory, way, title))
+        yield lab.Attack(title, partial(_on_cache, laboratory, way, title))
         for name in EXPERTS:
             title = f"cache/{name} {way}: run, round {round_}"
-            run = functools.partial(_on_experts, laboratory, name, way, title)
-            yield lab.Attack(title, run)
+            yield lab.Attack(title, partial(_on_experts, laboratory, name, way, title))
 
 
 def _kinds(laboratory):
-    """For each kind of folder its files, what makes it, and the commands on it."""
-    run, table = laboratory.command("run"), laboratory.command("compare", *ROWS)
+    """Return, for each kind of folder, its files, what makes it, and the commands on it."""
+    run = laboratory.command("run")
+    table = laboratory.command("compare", "--rows", "random", "density")
     auto = laboratory.command("run", "--debias", "auto")
-    resumed = {"resume": functools.partial(_resumed, laboratory, run)}
-    read = {
-        "report": functools.partial(_reported, laboratory),
-        "transfer": functools.partial(_transferred, laboratory),
-    }
+    resume = lambda command: {"resume": functools.partial(_resume, command)}
+    report = {"report": _report}
     return {
-        "run": (RUN, lambda: complete(laboratory, run), resumed | read),
+        "run": (RUN, lambda: complete(laboratory, run), resume(run) | report),
         "unfinished": (
             UNFINISHED,
             lambda: unfinished(laboratory, run),
-            {"resume": functools.partial(_completed, laboratory, run)},
+            {"resume": functools.partial(_complete, run)},
         ),
-        "compare": (
-            TABLE,
-            lambda: laboratory.finished(*table),
-            {
-                "resume": functools.partial(_resumed, laboratory, table),
-                "report": functools.partial(_reported, laboratory),
-            },
-        ),
-        "auto": (
-            CHOSEN,
-            lambda: laboratory.finished(*auto),
-            {
-                "resume": functools.partial(_resumed, laboratory, auto),
-                "report": functools.partial(_reported, laboratory),
-            },
-        ),
+        "compare": (TABLE, lambda: laboratory.finished(*table), resume(table) | report),
+        "auto": (CHOSEN, lambda: laboratory.finished(*auto), resume(auto) | report),
     }
 
 
 def complete(laboratory: lab.Laboratory, command: list[Any]) -> pathlib.Path:
-    """A finished run with a transfer and a report."""
+    """Return a finished run with a report."""
     folder = laboratory.finished(*command)
     if not (folder / "report.html").exists():
-        ended = lab.call(_transfer(laboratory, folder))
-        assert ended.code == 0, ended.err
         assert lab.call(["report", folder]).code == 0
     return folder
 
 
 def unfinished(laboratory: lab.Laboratory, command: list[Any]) -> pathlib.Path:
-    """The same run as it was after its second chunk."""
+    """Return the same run as it was after its second chunk."""
     folder = laboratory.folder / "unfinished"
     if not folder.exists():
         shutil.copytree(laboratory.finished(*command), folder)
@@ -205,133 +162,106 @@ def unfinished(laboratory: lab.Laboratory, command: list[Any]) -> pathlib.Path:
             "synthetic.npz",
             "synthetic.png",
             "report.html",
-            "transfer.json",
         ):
             (folder / name).unlink(missing_ok=True)
         lines = (folder / "progress.jsonl").read_text().splitlines(keepends=True)
         (folder / "progress.jsonl").write_text("".join(lines[:2]))
-        _step_back(laboratory, command, folder)
+        shutil.rmtree(folder / "checkpoint")
+        shorter = [*command]
+        shorter[shorter.index("--steps") + 1] = "4"  # has the checkpoints of steps 2 and 4
+        shutil.copytree(laboratory.finished(*shorter) / "checkpoint", folder / "checkpoint")
     return folder
 
 
-def _step_back(laboratory, command, folder):
-    """Puts the states of steps 2 and 4 in the place of those of 4 and 6."""
-    shutil.rmtree(folder / "checkpoint")
-    shorter = [*command]
-    shorter[shorter.index("--steps") + 1] = "4"
-    shutil.copytree(laboratory.finished(*shorter) / "checkpoint", folder / "checkpoint")
+class _Damaged:
+    """A copy of a folder with one damaged file, and the original."""
 
+    def __init__(self, before, folder, path, way):
+        self.before, self.folder, self.path = before, folder, path
+        self.title = f"{path.relative_to(folder)} {way}"
+        # Another picture in the place of a figure is no damage that a command has to notice.
+        self.is_other_picture = self.title.endswith(".png wrong shape")
 
-def _transfer(laboratory, folder, *more):
-    return ["transfer", folder, "--networks", "mlp", "--dataset", laboratory.images, *more]
-
-
-class _Spoiled:
-    """A copy of a folder with one damaged file, and what it was before."""
-
-    def __init__(self, before, folder, path, said):
-        self.before, self.folder, self.path, self.said = before, folder, path, said
-
-    def put_back(self):
-        """Puts the file back where it was."""
+    def restore(self):
+        """Restore the file."""
         if self.path.is_dir():
             shutil.rmtree(self.path)
         shutil.copy2(self.before / self.path.relative_to(self.folder), self.path)
 
+    def changes(self, *but):
+        """Return in which files the folder differs from the original."""
+        return lab.differences(lab.content(self.before), lab.content(self.folder), but=but)
 
-def _spoiled(laboratory, make, name, way, seed):
-    before = make()
-    folder, rng = laboratory.copied(before), np.random.default_rng(seed)
+    def changes_once_restored(self):
+        """Return in which other files the folder differs from the original."""
+        self.restore()
+        return self.changes()
+
+
+def _damage(laboratory, make, name, way, title):
+    before, rng = make(), np.random.default_rng(list(title.encode()))
+    folder = laboratory.copy(before)
     path = folder / name
     if path.is_dir():
         inside = sorted(p for p in path.rglob("*") if p.is_file())
         path = inside[int(rng.integers(len(inside)))]
     DAMAGES[way](path, rng)
-    return _Spoiled(before, folder, path, f"{path.relative_to(folder)} {way}")
+    return _Damaged(before, folder, path, way)
 
 
 # --- commands on a damaged folder --------------------------------------------------------------
 
 
-def _worse(spoiled):
-    """What a refusal changed beside the damaged file."""
-    spoiled.put_back()
-    return lab.differences(lab.content(spoiled.before), lab.content(spoiled.folder))
-
-
-def _resumed(laboratory, command, spoil, name):
-    """A finished run or comparison is what it was before, but for records."""
-    spoiled, again = spoil(), [*command, "--resume", "--out"]
-    ended = lab.call([*again, spoiled.folder])
-    remain = {name, "checkpoint"} if set(name.split("/")) & REMAIN else set()
-    if _pictured(spoiled) or (name == "embedding.png" and not spoiled.path.exists()):
-        remain = {name}  # nobody keeps the embeddings
-    return lab.judged(
+def _resume(command, laboratory, damage, name):
+    """Resume a finished run or comparison, which must be as before except for records."""
+    damaged, again = damage(), [*command, "--resume", "--out"]
+    ended = lab.call([*again, damaged.folder])
+    but = {name, "checkpoint"} if set(name.split("/")) & REMAIN else set()
+    if damaged.is_other_picture or (name == "embedding.png" and not damaged.path.exists()):
+        but = {name}  # embeddings are not stored
+    return lab.verdict(
         ended,
-        f"{spoiled.said}; {lab.line([*again, 'FOLDER'])}",
-        wrong=lambda: lab.differences(
-            lab.content(spoiled.before), lab.content(spoiled.folder), but=remain
-        ),
-        worse=lambda: _worse(spoiled),
+        f"{damaged.title}; {lab.line([*again, 'FOLDER'])}",
+        wrong=lambda: damaged.changes(*but),
+        worse=damaged.changes_once_restored,
     )
 
 
-def _completed(laboratory, command, spoil, name):
-    """An unfinished run becomes what the undisturbed one is, or does so with the file put back."""
-    spoiled, again = spoil(), [*command, "--resume", "--out"]
+def _complete(command, laboratory, damage, name):
+    """Resume an unfinished run, which must equal the undisturbed one, or do so once restored."""
+    damaged, again = damage(), [*command, "--resume", "--out"]
     whole = lab.content(complete(laboratory, command))
-    ended = lab.call([*again, spoiled.folder])
-    but = {"transfer.json", "report.html"} | ({name} & {"progress.jsonl", "embedding.png"})
-    but |= {name} if _pictured(spoiled) else set()
-    differing = lambda: lab.differences(whole, lab.content(spoiled.folder), but=but)
+    ended = lab.call([*again, damaged.folder])
+    but = {"report.html"} | ({name} & {"progress.jsonl", "embedding.png"})
+    but |= {name} if damaged.is_other_picture else set()
+    changes = lambda: lab.differences(whole, lab.content(damaged.folder), but=but)
 
     def worse():
-        spoiled.put_back()
-        second = lab.call([*again, spoiled.folder])
-        return second.err if second.code else differing()
+        damaged.restore()
+        second = lab.call([*again, damaged.folder])
+        return second.err if second.code else changes()
 
-    command = f"{spoiled.said}; {lab.line([*again, 'FOLDER'])}"
-    return lab.judged(ended, command, wrong=differing, worse=worse)
-
-
-def _pictured(spoiled):
-    """Whether there is another picture in the place of a figure, which is no damage."""
-    return spoiled.said.endswith(".png wrong shape")
+    command = f"{damaged.title}; {lab.line([*again, 'FOLDER'])}"
+    return lab.verdict(ended, command, wrong=changes, worse=worse)
 
 
-def _reported(laboratory, spoil, name):
-    """The page says what it said of the undamaged folder, maybe with a figure less."""
-    spoiled, out = spoil(), laboratory.folder / "page.html"
-    kept = lab.content(spoiled.folder)
-    ended = lab.call(["report", spoiled.folder, "--out", out])
+def _report(laboratory, damage, name):
+    """Write a report, whose text may have fewer lines than that of the undamaged folder."""
+    damaged, out = damage(), laboratory.folder / "page.html"
+    before = lab.content(damaged.folder)
+    ended = lab.call(["report", damaged.folder, "--out", out])
 
     def wrong():
         expected = laboratory.folder / "expected.html"
-        assert lab.call(["report", spoiled.before, "--out", expected]).code == 0
+        assert lab.call(["report", damaged.before, "--out", expected]).code == 0
         more = set(lab.page(out).splitlines()) - set(lab.page(expected).splitlines())
         return f"the page says {sorted(more)}" if more else ""
 
-    return lab.judged(
+    return lab.verdict(
         ended,
-        f"{spoiled.said}; jaxdd report FOLDER",
+        f"{damaged.title}; jaxdd report FOLDER",
         wrong=wrong,
-        worse=lambda: lab.differences(kept, lab.content(spoiled.folder)),
-    )
-
-
-def _transferred(laboratory, spoil, name):
-    """The scores are those of the undamaged folder, and nothing else changes."""
-    spoiled = spoil()
-    command = _transfer(laboratory, spoiled.folder)
-    ended = lab.call(command)
-    but = {name} - {"transfer.json"}
-    return lab.judged(
-        ended,
-        f"{spoiled.said}; {lab.line(_transfer(laboratory, 'FOLDER'))}",
-        wrong=lambda: lab.differences(
-            lab.content(spoiled.before), lab.content(spoiled.folder), but=but | {"checkpoint"}
-        ),
-        worse=lambda: _worse(spoiled),
+        worse=lambda: lab.differences(before, lab.content(damaged.folder)),
     )
 
 
@@ -339,68 +269,66 @@ def _transferred(laboratory, spoil, name):
 
 
 def _on_images(laboratory, name, way, command, title):
-    """Whoever read other images must refuse them, unless they are another sound data set."""
-    rng, run = np.random.default_rng(list(title.encode())), laboratory.command("run")
+    """Commands must refuse other images, unless these are another valid data set."""
+    run = laboratory.command("run")
     before = complete(laboratory, run)
-    folder = laboratory.copied(before)
+    folder = laboratory.copy(before)
     images = pathlib.Path(shutil.copytree(laboratory.images, folder.with_name("images")))
-    DAMAGES[way](images / name, rng)
+    DAMAGES[way](images / name, np.random.default_rng(list(title.encode())))
     run[1] = images
     arguments = {
         "resume": [*run, "--resume", "--out", folder],
-        "transfer": ["transfer", folder, "--networks", "mlp", "--dataset", images],
         "show": ["datasets", "show", images],
     }[command]
-    ended = lab.call(arguments)
     may_differ = command == "show" and way in ("wrong type", "wrong shape")
-    return lab.judged(
-        ended,
+
+    def wrong():
+        one, other = folders.read(laboratory.images), folders.read(images)
+        same = all(map(np.array_equal, one[:4], other[:4]))
+        return "" if may_differ or same else "other images were accepted"
+
+    return lab.verdict(
+        lab.call(arguments),
         f"{name} {way}; {lab.line(arguments)}",
-        wrong=lambda: "" if may_differ else _other_images(laboratory.images, images),
+        wrong=wrong,
         worse=lambda: lab.differences(lab.content(before), lab.content(folder)),
     )
 
 
-def _other_images(images, damaged):
-    one, other = folders.read(images), folders.read(damaged)
-    return "" if all(map(np.array_equal, one[:4], other[:4])) else "other images were believed"
-
-
 def _on_cache(laboratory, way, title):
-    """A damaged benchmark in the cache is not taken from there."""
+    """A damaged benchmark in the cache must not be used."""
     data = datasets.from_folder(folders.read(laboratory.images), name="images", seed=0)
     path = laboratory.fresh().with_name("images.npz")
     benchmarks._keep(path, data)
     DAMAGES[way](path, np.random.default_rng(list(title.encode())))
     command = f"{way}; benchmarks._stored(PATH)"
     try:
-        found = benchmarks._stored(path)
+        stored = benchmarks._stored(path)
     except Exception:
         return lab.Outcome("traceback", command, traceback.format_exc()[-600:])
-    if found is None:
+    if stored is None:
         return lab.Outcome("refused", command)
-    same = datasets.digest(found) == datasets.digest(data) and found[3:] == data[3:]
+    same = datasets.digest(stored) == datasets.digest(data) and stored[3:] == data[3:]
     return lab.Outcome("right" if same else "silent", command)
 
 
 def _on_experts(laboratory, name, way, title):
-    """Damaged experts are refused; a run that does not refuse makes the same set."""
+    """Damaged experts must be refused; a run that does not refuse must make the same set."""
     run = laboratory.command("run", method="mtt")
     buffer = laboratory.folder / "experts"
     whole = laboratory.finished(*run, "--buffer-path", buffer)
     folder = laboratory.fresh()
-    kept = shutil.copytree(buffer, folder.with_name("kept"))
-    path = buffer / "kde" / name
-    DAMAGES[way](path, np.random.default_rng(list(title.encode())))
+    copy = shutil.copytree(buffer, folder.with_name("copy"))
+    DAMAGES[way](buffer / "density" / name, np.random.default_rng(list(title.encode())))
     arguments = [*run, "--buffer-path", buffer, "--out", folder]
     try:
-        return lab.judged(
+        return lab.verdict(
             lab.call(arguments),
             f"{name} {way}; {lab.line(arguments)}",
             wrong=lambda: lab.differences(
-                lab.content(whole) | lab.content(kept), lab.content(folder) | lab.content(buffer)
+                lab.content(whole) | lab.content(copy), lab.content(folder) | lab.content(buffer)
             ),
         )
     finally:
         shutil.rmtree(buffer)
-        shutil.copytree(kept, buffer)
+        shutil.copytree(copy, buffer)

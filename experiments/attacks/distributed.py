@@ -1,14 +1,15 @@
-"""Two processes of one run that do not fit, do not come, are killed, or go on later.
+"""Two processes of one run that differ, do not start, are killed, or are resumed.
 
-What does not fit must be refused by both, in one line each, within ten seconds of meeting. Who
-waits in vain, or loses the other one, must end with 3 within the time that it was given. What was
-lost is resumed by one process or by two, to the set of one process alone.
+If their settings differ, both must end with an error of one line each. A process that waits in
+vain or loses the other one must end within the time limit, with an error or by SIGABRT. A lost run
+is resumed by one process or by two, to the set of one process alone.
 """
 
 import functools
 import os
 import pathlib
 import re
+import signal
 import socket
 import threading
 import time
@@ -20,17 +21,21 @@ import numpy as np
 from experiments.attacks import laboratory as lab
 from jaxdd.runs.folder import store
 
-WAIT, PATIENCE, REFUSAL = 20, 5, 10
-"""Seconds to wait for others, without a sign of life, and from meeting to a refusal; the last on a
+WAIT, PATIENCE, REFUSAL = 20, 10, 40
+"""Seconds to wait for others, without a sign of life, and from the start to an error; the last on a
 machine that is not busy."""
 
+LOST = (2, -signal.SIGABRT)
+"""Exit codes of a process that waits in vain or loses another one."""
+
 CHILD = f"""
-import functools, sys
+import sys
 said = sys.argv.pop(1)
 import jax, jaxdd
 exec(said)
-from jaxdd.runs import cli, processes
-processes.joined = functools.partial(processes.joined, patience={PATIENCE}, wait={WAIT})
+from jaxdd.commands import cli
+from jaxdd.runs import processes
+processes.INITIALIZATION_TIMEOUT, processes.HEARTBEAT_TIMEOUT = {WAIT}, {PATIENCE}
 cli.main()
 """
 
@@ -38,7 +43,7 @@ OTHER = {
     "seed": ("--seed", 1), "ipc": ("--ipc", 2), "steps": ("--steps", 8), "chunk": ("--chunk", 3),
     "batch": ("--batch-size", 9), "epochs": ("--epochs", 3), "networks": ("--eval-seeds", 3),
     "network": ("--network", "lenet"), "rate": ("--learning-rate", 0.5),
-    "start": ("--init", "noise"), "weights": ("--debias", "kde"), "method": ("--method", "dc"),
+    "start": ("--init", "noise"), "weights": ("--debias", "density"), "method": ("--method", "dc"),
     "training": ("--training", "lff"), "type": ("--dtype", "bfloat16"), "resume": ("--resume",),
     "temperature": ("--temperature", 2),
 }  # fmt: skip
@@ -65,9 +70,9 @@ def _faults(laboratory, round_) -> dict[str, Callable[[], lab.Outcome]]:
     for module in ("jax", "jaxdd"):
         old = f"{module}.__version__ = '0.0.1'"
         found[f"other {module}"] = functools.partial(both, [], [], setup=old)
-    found["another count"] = functools.partial(both, [], [], numbers=((2, 0), (3, 1)))
-    found["another count first"] = functools.partial(both, [], [], numbers=((3, 0), (2, 1)))
-    waiting = functools.partial(both, [], [], limit=WAIT + REFUSAL, codes=(2, 3))
+    waiting = functools.partial(both, [], [], limit=WAIT + REFUSAL, codes=LOST)
+    found["another count"] = functools.partial(waiting, numbers=((2, 0), (3, 1)))
+    found["another count first"] = functools.partial(waiting, numbers=((3, 0), (2, 1)))
     found["process 0 twice"] = functools.partial(waiting, numbers=((2, 0), (2, 0)))
     found["process 1 twice"] = functools.partial(waiting, numbers=((2, 1), (2, 1)))
     for address in ADDRESSES:
@@ -97,7 +102,7 @@ def free_port() -> int:
 def _command(laboratory, folder, number, address, more=()):
     count, process = number
     where = ["--coordinator", address, "--num-processes", count, "--process-id", process]
-    run = laboratory.command("run", "--debias", "none")
+    run = laboratory.command("run", "--debias", "plain")
     return [*run, *more, "--out", folder, "--distributed", *where]
 
 
@@ -132,8 +137,8 @@ def _both(
         lab.line(_command(laboratory, "FOLDER", n, address, m))
         for n, m in zip(numbers, mores, strict=False)
     )
-    met = _met(started)
-    outcomes = [_refused(*each, met + _patience(limit), command, codes, folder) for each in started]
+    deadline = time.monotonic() + _patience(limit)
+    outcomes = [_refused(*each, deadline, command, codes, folder) for each in started]
     return max(outcomes, key=lambda outcome: lab.VERDICTS.index(outcome.verdict))
 
 
@@ -142,24 +147,15 @@ def _patience(seconds):
     return seconds * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-def _met(started):
-    """When the last process began to wait for others, or ended."""
-    deadline = time.monotonic() + 120
-    for process, said in started:
-        while process.poll() is None and " waits up to " not in said.read_text():
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.02)
-    return time.monotonic()
-
-
 def _refused(process, said, deadline, command, codes, folder):
     ended = lab.wait(process, said, limit=max(deadline - time.monotonic(), 0.1))
     ended = ended._replace(err=LINES.sub("", ended.err))
     if ended.code == 0:
         return lab.Outcome("silent", command, f"exit 0: {ended.err}")
+    if ended.code == -signal.SIGABRT and ended.code in codes:
+        return lab.Outcome("refused", command)
     there = lambda: "" if not folder.exists() else f"{folder} is there"
-    return lab.judged(ended, command, worse=there, codes=codes)
+    return lab.verdict(ended, command, worse=there, codes=codes)
 
 
 def _other_data(laboratory):
@@ -193,8 +189,8 @@ def _commands(folder, commands):
     for i, command in enumerate(commands):
         said = folder.with_name(f"said{i}")
         started.append((lab.start(CHILD, ["", *command], said), said))
-    text, met = "; ".join(map(lab.line, commands)), _met(started)
-    outcomes = [_refused(*each, met + _patience(REFUSAL), text, (2,), folder) for each in started]
+    text, deadline = "; ".join(map(lab.line, commands)), time.monotonic() + _patience(REFUSAL)
+    outcomes = [_refused(*each, deadline, text, (2,), folder) for each in started]
     return max(outcomes, key=lambda outcome: lab.VERDICTS.index(outcome.verdict))
 
 
@@ -209,13 +205,13 @@ def _stranger(laboratory):
             [],
             address=f"localhost:{port}",
             limit=WAIT + REFUSAL,
-            codes=(2, 3),
+            codes=LOST,
         )
 
 
 def _killed(laboratory, first, victim, second, title):
     """One of the processes is killed, the other ends; the run is resumed to the set of one."""
-    whole = laboratory.finished(*laboratory.command("run", "--debias", "none"))
+    whole = laboratory.finished(*laboratory.command("run", "--debias", "plain"))
     folder, rng = laboratory.fresh(), np.random.default_rng(list(title.encode()))
     outcome = None
     if victim is not None:
@@ -245,9 +241,9 @@ def _lost(laboratory, folder, count, victim, rng, command):
     process, said = started[1 - victim]
     ended = lab.wait(process, said, limit=_patience(PATIENCE + REFUSAL))
     ended = ended._replace(err=LINES.sub("", ended.err))
-    if ended.code == 0:  # it was done, or the other one lives from now on by what is in the folder
+    if ended.code in (0, -signal.SIGABRT):  # with 0 the run was finished already
         return lab.Outcome("refused", command)
-    return lab.judged(ended, command, codes=(3,))
+    return lab.verdict(ended, command, codes=LOST)
 
 
 def _resumed(laboratory, folder, count, whole, command):
@@ -256,7 +252,7 @@ def _resumed(laboratory, folder, count, whole, command):
     started = _started(laboratory, folder, numbers, address, [["--resume"]] * count)
     ends = [lab.wait(*each, limit=180) for each in started]
     outcomes = [
-        lab.judged(
+        lab.verdict(
             end._replace(err=LINES.sub("", end.err)),
             command,
             wrong=lambda: _another_set(whole, folder),

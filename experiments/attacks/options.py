@@ -75,7 +75,7 @@ def _tried(laboratory, command, method, name, value, round_):
         ended = lab.call(arguments)
         wrong = lambda: _wrong(pathlib.Path(arguments[-1]), name, value)
         runs = command == "run" and name != "out"
-        return lab.judged(ended, lab.line(arguments)[:900], wrong=wrong if runs else str)
+        return lab.verdict(ended, lab.line(arguments)[:900], wrong=wrong if runs else str)
 
 
 def _arguments(laboratory, command, method, name, value, round_):

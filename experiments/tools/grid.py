@@ -1,17 +1,16 @@
-"""Grids of experiments: cells found by what they depend on, computed once, safe to stop.
+"""Grids of experiments: cells that are computed once, saved one by one, and printed as tables.
 
-A cell is one row of a comparison: data set, options, and how the set is made. Its result is a line
-of JSON in results/CLAIM.jsonl: a name for people, then all that the comparison said of the row. A
-cell is found by comparing the configuration in such a line, whichever claim computed it, with what
-is asked. Options that a line lacks have their defaults, and those that are no longer known are
-ignored, so a new option changes no cell, and a changed default is computed anew. Cells that differ
-in the row alone share their weights and compiled programs.
+A cell is one row of a comparison: a data set, options, and a way to make the set. Its result is a
+line of JSON in results/CLAIM.jsonl. A cell is looked up by its configuration in the files of all
+claims, so claims share cells. Options that a line lacks have their defaults, so a new option
+changes no cell, and a changed default is computed again. Cells that differ in the row only share
+weights and compiled programs.
 
 Every module of `experiments` with a grid is run as
 
     python -m experiments.NAME [--preset quick|paper] [--data-dir DIR] [--budget 20m]
 
-and run again for what is left. It ends with exit code 3 while cells are missing.
+and run again for what is missing. It ends with exit code 3 while cells are missing.
 """
 
 import dataclasses
@@ -20,30 +19,28 @@ import hashlib
 import json
 import pathlib
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
 
-from experiments.tools.budget import deadline, seconds
+from experiments.tools import markdown, record
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import components, options, pipeline, programs, timing
-from jaxdd.runs import old_results as results
+from jaxdd.runs import components, options, pipeline, programs, results, timing
 from jaxdd.runs.reports import plot
 
-RESULTS = pathlib.Path(__file__).parents[1] / "results"
+RESULTS = record.RESULTS
 
 GAPS = {"deo_max": "largest gap between groups", "deo_mean": "mean gap between groups"}
-"""The scores of `evaluate.Scores` that are not accuracies, and what they are called in print."""
+"""Scores that are not accuracies, with their titles."""
 
-Stored = Sequence[tuple[dict[str, Any], dict[str, Any]]]
-"""What results depend on, and the results."""
+Stored = Sequence[tuple[dict[str, Any], results.Result]]
+"""Configurations and their results."""
 
 
 class Cell(NamedTuple):
-    """A row of a comparison: one of `results.KINDS`, of a named benchmark."""
+    """One row of a comparison on a benchmark."""
 
     dataset: str
     row: str
@@ -51,15 +48,15 @@ class Cell(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """What a claim needs.
+    """The cells of a claim and the form of its tables.
 
     Attributes:
         name: of the claim.
         cells: from the preset to all cells, in the order in which they are computed.
-        down: the option names whose values begin a line of the table.
-        scores: of `results.SCORES` and `GAPS`, a table each.
-        across: the option name whose values are the columns; "row" for the rows of a comparison.
-        besides: computes what else the claim needs from the folder with the original files.
+        down: names of options whose values label the lines of a table.
+        scores: one table each; of `results.SCORES` and `GAPS`.
+        across: the option whose values are the columns, or "row".
+        extra: computes other results of the claim; gets the folder with the original files.
     """
 
     name: str
@@ -67,74 +64,71 @@ class Grid(NamedTuple):
     down: tuple[str, ...]
     scores: tuple[str, ...] = ("accuracy",)
     across: str = "row"
-    besides: Callable[[pathlib.Path | None], None] = lambda data_dir: None
+    extra: Callable[[pathlib.Path | None], None] = lambda data_dir: None
 
 
 def title(cell: Cell) -> str:
-    """What people call a cell: data set, row, and the options that differ from the defaults.
+    """Return the name of a cell: data set, row, and the options that differ from the defaults.
 
-    >>> title(Cell("cmnist", "kde", options.make(conflict=0.05, ipc=1)))
-    'cmnist kde conflict=0.05 ipc=1'
+    >>> title(Cell("cmnist", "density", options.make(conflict=0.05, ipc=1)))
+    'cmnist density conflict=0.05 ipc=1'
     """
-    given = [f"{name}={value}" for name, value in sorted(said(cell.options).items())]
-    return " ".join([cell.dataset, cell.row, *given])
+    # Defaults depend on the preset and on ipc, so both are compared with a constant instead.
+    chosen = cell.options
+    defaults = dataclasses.asdict(type(chosen)(preset=chosen.preset, ipc=chosen.ipc))
+    defaults |= {"method": "dm", "preset": "quick", "ipc": 10}
+    changed = {
+        name: value
+        for name, value in sorted(dataclasses.asdict(chosen).items())
+        if value != defaults[name]
+    }
+    return " ".join([cell.dataset, cell.row, *(f"{n}={value}" for n, value in changed.items())])
 
 
-def said(chosen: options.DM) -> dict[str, Any]:
-    """Returns the options that differ from the defaults."""
-    default = dataclasses.asdict(type(chosen)()) | {"method": "dm"}
-    chosen = dataclasses.asdict(chosen)
-    return {name: value for name, value in chosen.items() if value != default.get(name)}
+def configuration(cell: Cell) -> dict[str, Any]:
+    """Return everything that the result of a cell depends on.
 
-
-def depends(cell: Cell) -> dict[str, Any]:
-    """Returns all that the result of a cell depends on.
-
-    >>> quick = Cell("cmnist", "kde", options.make(ipc=1))
-    >>> depends(quick) == depends(Cell("cmnist", "kde", options.make(ipc=1, chunk=5)))
+    >>> quick = Cell("cmnist", "density", options.make(ipc=1))
+    >>> configuration(quick) == configuration(quick._replace(options=options.make(ipc=1, chunk=5)))
     True
-    >>> depends(quick) == depends(Cell("cmnist", "kde", options.make(ipc=1, steps=5)))
+    >>> configuration(quick) == configuration(quick._replace(options=options.make(ipc=1, steps=5)))
     False
     """
-    resolved = dataclasses.asdict(cell.options)
-    found = {name: value for name, value in resolved.items() if name not in cell.options.INCIDENTAL}
-    return files.to_json({"dataset": cell.dataset, "row": cell.row, **found})
+    fields = [f for f in dataclasses.fields(cell.options) if not f.metadata.get("incidental")]
+    values = {field.name: getattr(cell.options, field.name) for field in fields}
+    return files.to_json({"dataset": cell.dataset, "row": cell.row, **values})
 
 
 def workplace(cell: Cell, work: pathlib.Path) -> pathlib.Path:
-    """Folder of the comparison that a cell is a row of, below `work`."""
-    value = [cell.dataset, dataclasses.asdict(cell.options)]
-    text = json.dumps(value, sort_keys=True, default=str)
+    """Return the folder below `work` of the comparison that a cell belongs to."""
+    text = json.dumps([cell.dataset, dataclasses.asdict(cell.options)], sort_keys=True)
     return work / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def stored(folder: pathlib.Path = RESULTS) -> Stored:
-    """Reads the results of all claims.
-
-    Raises:
-        ValueError: a line is damaged, or is no result of a cell.
-    """
-    found = [(path, path.stat()) for path in sorted(folder.glob("*.jsonl"))]
-    return [each for path, told in found for each in _read(path, told.st_mtime_ns, told.st_size)]
+    """Read the results of all claims."""
+    paths = [(path, path.stat()) for path in sorted(folder.glob("*.jsonl"))]
+    return [entry for path, stat in paths for entry in _read(path, stat.st_mtime_ns, stat.st_size)]
 
 
 @functools.lru_cache(64)
 def _read(path, *_):
-    """The results of a claim, again where the file has changed."""
-    return [_depending(record, path) for record in files.read_lines(path)]
+    """Read one file; time and size of the file are arguments so that a change is noticed."""
+    return [_entry(line, path) for line in files.read_lines(path)]
 
 
-def _depending(record, path):
-    config = record.get("config")
+def _entry(line, path):
+    config = line.get("config")
     if not isinstance(config, dict) or not {"dataset", "row"} <= config.keys():
-        raise ValueError(f"{path} must hold results of cells, found {str(record)[:80]}")
-    return depends(Cell(config["dataset"], config["row"], options.from_config(config))), record
+        raise ValueError(f"{path} must hold results of cells, got {str(line)[:80]}")
+    cell = Cell(config["dataset"], config["row"], options.from_config(config))
+    return configuration(cell), results.Result.from_dict(line)
 
 
-def result(cell: Cell, found: Stored) -> dict[str, Any] | None:
-    """Returns the result of a cell, None if there is none."""
-    asked = depends(cell)
-    return next((record for known, record in found if known == asked), None)
+def result(cell: Cell, known: Stored) -> results.Result | None:
+    """Return the result of a cell, None if there is none."""
+    config = configuration(cell)
+    return next((result for other, result in known if other == config), None)
 
 
 def compute(
@@ -146,19 +140,19 @@ def compute(
     folder: pathlib.Path = RESULTS,
     report: Callable[..., None] = pipeline.silent,
 ) -> None:
-    """Computes the cells that have no result yet.
+    """Compute the cells that have no result yet.
 
     Args:
-        grid: that they belong to.
-        cells: of the grid.
+        grid: the grid of the cells.
+        cells: some or all of its cells.
         data_dir: folder with the original files.
-        work: folder for checkpoints and synthetic sets, from which a stopped cell goes on.
+        work: folder for checkpoints and synthetic sets, from which a stopped cell is resumed.
         folder: of the results.
         report: called as `report(task, done, total, **fields)`.
     """
-    found, comparisons = stored(folder), {}
+    known, comparisons = stored(folder), {}
     for cell in cells:
-        if result(cell, found) is None:
+        if result(cell, known) is None:
             comparisons.setdefault((cell.dataset, cell.options), []).append(cell)
     for (dataset, chosen), missing in comparisons.items():
         spent = {}
@@ -170,72 +164,56 @@ def compute(
                 data, whole, chosen, rows=rows, spent=spent, report=report, resume=True,
                 **components.cpu_devices(chosen),
             )  # fmt: skip
-        finally:  # of a comparison that is stopped, the rows that are finished
+        finally:  # a stopped comparison has finished rows, too
             for cell in missing:
-                _keep(cell, whole / "rows" / cell.row, folder / f"{grid.name}.jsonl")
-
-
-def _keep(cell, made, path):
-    """Adds the result of a cell to those of its claim, if its row is finished."""
-    if not (made / "result.json").exists():
-        return
-    record = {"cell": title(cell), **files.read_json(made / "result.json")}
-    if cell.options.score_every is not None:
-        record["way"] = way(made / "progress.jsonl")
-    files.append_line(path, record)
-
-
-def way(path: pathlib.Path) -> list[dict[str, float]]:
-    """Reads the accuracies along the way of a distillation, with the mean loss since the last."""
-    found, losses = [], []
-    for line in files.read_lines(path):
-        losses.append(line["loss"])
-        if "accuracy" in line:
-            scores = {score: line[score] for score in ("accuracy", "conflicting")}
-            found.append({"step": line["step"], "loss": float(np.mean(losses)), **scores})
-            losses = []
-    return found
+                path = whole / "rows" / cell.row / "result.json"
+                if path.exists():
+                    line = {"cell": title(cell)} | results.read(path)[cell.row].to_dict()
+                    files.append_line(folder / f"{grid.name}.jsonl", line)
 
 
 def load(
     name: str, chosen: options.DM, *, data_dir: pathlib.Path | None = None
 ) -> datasets.Benchmark:
-    """Makes the benchmark that options ask for, or reads it from the cache."""
-    asked = dict(conflict=chosen.conflict, severity=chosen.severity, test=chosen.test)
-    return benchmarks.load(name, data_dir=data_dir, seed=chosen.seed, **asked)
+    """Return the benchmark with the conflict share, severity, test set and seed of the options."""
+    fields = {field: getattr(chosen, field) for field in ("conflict", "severity", "test", "seed")}
+    return benchmarks.load(name, data_dir=data_dir, **fields)
 
 
-def tables(
-    grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS
-) -> Iterator[list[str]]:
-    """Yields the lines of a Markdown table for every score.
+def tables(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) -> list[list[str]]:
+    """Return a Markdown table for every score.
 
-    Cells without a result are dashes; lines whose results all lack the score are left out.
+    Cells without a result are dashes. Lines are left out if none of their results has the score.
     """
     columns, lines = _sides(grid, cells, folder)
     by = "" if grid.across == "row" else f" by {grid.across}"
     scale = "".join(f"; {preset}" for preset in _scale(cells))
-    for score in grid.scores:
-        shown = {line: found for line, found in lines.items() if _has(found, score)}
-        yield [
-            f"| {', '.join(grid.down)}{by} ({_scored(score)}{scale}) | {' | '.join(columns)} |",
-            f"|---|{'--:|' * len(columns)}",
-            *(
-                f"| {' | '.join([line, *(_percent(found, name, score) for name in columns)])} |"
-                for line, found in shown.items()
-            ),
-        ]
+    return [
+        markdown.table(
+            [f"{', '.join(grid.down)}{by} ({score_title(score)}{scale})", *columns],
+            [
+                [label, *(results.percent(_score(line.get(name), score)) for name in columns)]
+                for label, line in lines.items()
+                if not line
+                or any(_mean(result, score) == _mean(result, score) for result in line.values())
+            ],
+        )
+        for score in grid.scores
+    ]
+
+
+def score_title(score: str) -> str:
+    """Return the title of a score, such as "all test samples"."""
+    return GAPS.get(score) or f"{results.SCORES[score]} test samples"
 
 
 def draw(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) -> None:
-    """Draws the tables as NAME.png in the folder of all results, or as NAME-PRESET.png."""
+    """Draw the tables as NAME.png in the folder of the results, or as NAME-PRESET.png."""
     columns, lines = _sides(grid, cells, folder)
-    mean = lambda found, name, score: found.get(name, {}).get(score, {}).get("mean", np.nan)
-    heading = lambda score: (
-        GAPS[score].capitalize() if score in GAPS else f"Accuracy, {_scored(score)}"
-    )
     panels = {
-        heading(score): [[mean(found, name, score) for name in columns] for found in lines.values()]
+        score_title(score).capitalize() if score in GAPS else f"Accuracy, {score_title(score)}": [
+            [_mean(line.get(name), score) for name in columns] for line in lines.values()
+        ]
         for score in grid.scores
     }
     plot.heat_maps(
@@ -246,8 +224,16 @@ def draw(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) -> N
     )
 
 
+def _score(result, score):
+    return None if result is None else getattr(result, score)
+
+
+def _mean(result, score):
+    return np.nan if result is None else getattr(result, score).mean
+
+
 def _scale(cells):
-    """The preset in a list, which is empty for the default one."""
+    """The preset in a list, which is empty for the default preset."""
     preset = cells[0].options.preset
     return [] if preset == "quick" else [preset]
 
@@ -257,38 +243,18 @@ def _sides(grid, cells, folder):
     lines, known = {}, stored(folder)
     for cell in cells:
         line = lines.setdefault(_values(cell, grid.down), {})
-        if (found := result(cell, known)) is not None:
-            line[_values(cell, [grid.across])] = found
+        if (stored_result := result(cell, known)) is not None:
+            line[_values(cell, [grid.across])] = stored_result
     return list(dict.fromkeys(_values(cell, [grid.across]) for cell in cells)), lines
-
-
-def _has(found, score):
-    """Whether a line has a number, or no result yet."""
-    return not found or any(
-        (record.get(score) or {}).get("mean") is not None for record in found.values()
-    )
-
-
-def _percent(found, name, score):
-    return results.percent(found.get(name, {}).get(score))
-
-
-def _scored(score):
-    return GAPS.get(score) or f"{results.SCORES[score]} test samples"
 
 
 def _values(cell, names):
     values = {**cell._asdict(), **dataclasses.asdict(cell.options)}
-    return ", ".join(str(values[name]) for name in names)
-
-
-def _log(task: str, done: int, total: int, **_: Any) -> None:
-    if done in (0, total):
-        print(time.strftime("%H:%M:%S"), task, f"{done}/{total}", file=sys.stderr, flush=True)
+    return ", ".join(str(values.get(name)) for name in names)
 
 
 def main(grid: Grid) -> None:
-    """The command line of a grid: computes what is missing and prints the tables."""
+    """Run the command line of a grid: compute what is missing and print the tables."""
     tyro.cli(functools.partial(_main, grid), description=f"See the docstring of {grid.name}.")
 
 
@@ -301,32 +267,32 @@ def _main(
     work: pathlib.Path = files.CACHE / "experiments",
     folder: pathlib.Path = RESULTS,
 ) -> None:
-    """Computes what is missing of a claim, prints its tables and draws them.
+    """Compute what is missing of a claim, print its tables and draw them.
 
     Args:
         grid: of cells.
         preset: quick fits two CPU cores, paper one GPU.
         data_dir: folder with the original files.
         budget: time after which to stop, such as 90s, 20m or 1h.
-        work: folder for checkpoints, from which a stopped cell goes on.
+        work: folder for checkpoints, from which a stopped cell is resumed.
         folder: of the results.
     """
     cells = grid.cells(preset)
     programs.prepare()
     try:
-        with deadline(None if budget is None else seconds(budget)):
-            grid.besides(data_dir)
+        with record.deadline(budget):
+            grid.extra(data_dir)
             where = dict(data_dir=data_dir, work=work.expanduser(), folder=folder)
-            compute(grid, cells, report=_log, **where)
+            compute(grid, cells, report=record.log, **where)
     except (KeyboardInterrupt, pipeline.Interrupted):
         pass
     except (ValueError, OSError) as error:
         sys.exit(str(error))
     print("\n\n".join("\n".join(lines) for lines in tables(grid, cells, folder)))
-    found = stored(folder)
-    left = sum(result(cell, found) is None for cell in cells)
-    if left < len(cells):
+    known = stored(folder)
+    missing = sum(result(cell, known) is None for cell in cells)
+    if missing < len(cells):
         draw(grid, cells, folder)
-    if left:
-        print(f"{left} of {len(cells)} cells are missing; run the command again", file=sys.stderr)
+    if missing:
+        print(f"{missing} of {len(cells)} cells are missing; run again", file=sys.stderr)
         sys.exit(3)

@@ -1,200 +1,111 @@
-"""The claims on one page: what is said, whether it holds here, and the number that says so.
-
-    python -m experiments.tools.overview
-
-The first table of experiments/README.md, which `experiments.tools.table` prints as well.
-"""
+"""The first table of experiments/README.md: every claim, whether it holds here, and the numbers."""
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
-from experiments.tools import grid
-from jaxdd.runs import old_results as results
-from jaxdd.runs.options import Options, make
-
-CMNIST = make(conflict=0.05)
-AT_FIFTY = make(conflict=0.05, ipc=50)
-UNLEARNED = make(conflict=0.05, ipc=50, training="selecmix")
-BY_BATCH = make(conflict=0.05, weighting="batch", init="real")
+from experiments.tools import grid, markdown
+from jaxdd.runs import results
+from jaxdd.runs.options import DM, make
 
 
 class Claim(NamedTuple):
     """A line of the table.
 
     Attributes:
-        said: the claim.
-        holds: whether it does here.
-        number: cells by what they are called, from what is compared with to what is claimed.
+        text: the claim.
+        verdict: whether it holds here.
+        cells: by label, from the baseline to what is claimed.
         section: of experiments/README.md.
-        score: of `results.SCORES` and `grid.GAPS`.
+        score: of `results.SCORES`.
     """
 
-    said: str
-    holds: str
-    number: dict[str, grid.Cell]
+    text: str
+    verdict: str
+    cells: dict[str, grid.Cell]
     section: str
     score: str = "accuracy"
 
 
-def rows(dataset: str, options: Options, *names: str) -> dict[str, grid.Cell]:
-    """Cells that differ in the row alone, by row."""
-    return {name: grid.Cell(dataset, name, options) for name in names}
+def rows(names: str, dataset: str, options: DM) -> dict[str, grid.Cell]:
+    """Return cells that differ in the row only, by row."""
+    return {name: grid.Cell(dataset, name, options) for name in names.split()}
 
+
+BIASED = make(conflict=0.05)
+AT_FIFTY = make(conflict=0.05, ipc=50)
+UNLEARNED = make(conflict=0.05, ipc=50, training="selecmix")
+BY_BATCH = make(conflict=0.05, weighting="batch", init="real")
+AMPLIFIED, FEATURES = "Which biases are amplified", "Weights from object-blind features"
 
 CLAIMS = (
-    Claim(
-        "density weights undo the bias of a colour",
-        "yes",
-        rows("cmnist", AT_FIFTY, "none", "kde"),
-        "The main table",
-    ),
-    Claim(
-        "they hold where conflict is rare (1 %)",
-        "yes",
-        rows("cmnist", make(conflict=0.01), "none", "kde"),
-        "The main table",
-    ),
-    Claim(
-        "distillation amplifies colour",
-        "yes, by how much depends on the seed",
-        rows("cmnist", CMNIST, "random", "none"),
-        "Which biases are amplified",
-        score="conflicting",
-    ),
-    Claim(
-        "distillation amplifies backgrounds",
-        "few that recur; not many",
-        rows("bgfmnist-few", CMNIST, "random", "none"),
-        "Which biases are amplified",
-        score="conflicting",
-    ),
-    Claim(
-        "distillation suppresses corruption",
-        "yes",
-        rows("ccifar10", CMNIST, "random", "none"),
-        "Which biases are amplified",
-        score="conflicting",
-    ),
-    Claim(
-        "density weights help against backgrounds",
-        "no",
-        rows("bgfmnist", CMNIST, "none", "kde"),
-        "Which biases are amplified",
-    ),
-    Claim(
-        "density weights help against corruption",
-        "no",
-        rows("ccifar10", CMNIST, "none", "kde"),
-        "Which biases are amplified",
-    ),
-    Claim(
-        "they help with one image per class",
-        "against colour, less than with ten",
-        rows("cmnist", make(conflict=0.05, ipc=1), "none", "kde"),
-        "One image per class",
-    ),
-    Claim(
-        "unlearning the bias afterwards recovers a part",
-        "yes, with fifty images per class",
-        {
-            "plain": grid.Cell("cmnist", "none", AT_FIFTY),
-            "selecmix": grid.Cell("cmnist", "none", UNLEARNED),
-        },
-        "Unlearning the bias afterwards",
-    ),
-    Claim(
-        "DSA is helped as DM is",
-        "yes",
-        rows("cmnist", make(method="dsa", conflict=0.05), "none", "kde"),
-        "Every family of methods",
-    ),
-    Claim(
-        "left open: trajectory matching",
-        "helped as well",
-        rows("cmnist", make(method="mtt", conflict=0.05), "none", "kde"),
-        "Every family of methods",
-    ),
-    Claim(
-        "weights can be estimated from each batch",
-        "those of the whole data set are better",
-        {
-            "batch": grid.Cell("cmnist", "kde", BY_BATCH),
-            "data set": grid.Cell("cmnist", "kde", CMNIST),
-        },
-        "Weights of the data or of the batch",
-    ),
-    Claim(
-        "of FairDD: it is more accurate than density weights",
-        "no, but its gaps are smaller",
-        rows("cmnist-fg", make(conflict=0.1), "kde", "fairdd"),
-        "FairDD's cells",
-    ),
-    Claim(
-        "ours: a view of the texture finds corruption without labels",
-        "yes, two thirds of what labels are worth",
-        rows("ccifar10", CMNIST, "none", "auto", "oracle"),
-        "Weights from object-blind features",
-        score="conflicting",
-    ),
-    Claim(
-        "ours: a view of the tone finds grey images without labels",
-        "yes, nearly all that labels are worth",
-        rows("cifar10-s", CMNIST, "none", "auto", "oracle"),
-        "Weights from object-blind features",
-        score="conflicting",
-    ),
-    Claim(
-        "ours: who says that the border is no object undoes backgrounds",
-        "yes, more than half of what labels are worth",
-        rows("bgfmnist", CMNIST, "none", "border", "oracle"),
-        "Weights from object-blind features",
-        score="conflicting",
-    ),
-    Claim(
-        "ours: auto undoes biases that were held out",
-        "a bar nearly, corruptions by half, turns not at all",
-        rows("cifar10-bar", CMNIST, "none", "auto", "oracle"),
-        "Biases that were held out",
-        score="conflicting",
-    ),
-    Claim(
-        "ours: auto costs nothing without a bias",
-        "yes, where fixed defaults cost much",
-        rows("fashion_mnist", make(), "none", "kde", "auto"),
-        "Is there a bias?",
-    ),
-)
+    Claim("density weights remove the bias of a colour", "yes",
+          rows("plain density", "cmnist", AT_FIFTY), "The main table"),
+    Claim("they do so with rare conflict (1 %)", "yes",
+          rows("plain density", "cmnist", make(conflict=0.01)), "The main table"),
+    Claim("distillation amplifies colour", "yes, by how much depends on the seed",
+          rows("random plain", "cmnist", BIASED), AMPLIFIED, "conflicting"),
+    Claim("distillation amplifies backgrounds", "few that recur; not many",
+          rows("random plain", "bgfmnist-few", BIASED), AMPLIFIED, "conflicting"),
+    Claim("distillation suppresses corruption", "yes",
+          rows("random plain", "ccifar10", BIASED), AMPLIFIED, "conflicting"),
+    Claim("density weights help against backgrounds", "no",
+          rows("plain density", "bgfmnist", BIASED), AMPLIFIED),
+    Claim("density weights help against corruption", "no",
+          rows("plain density", "ccifar10", BIASED), AMPLIFIED),
+    Claim("they help with one image per class", "against colour, less than with ten",
+          rows("plain density", "cmnist", make(conflict=0.05, ipc=1)), "One image per class"),
+    Claim("unlearning the bias afterwards recovers a part", "yes, with fifty images per class",
+          {"standard": grid.Cell("cmnist", "plain", AT_FIFTY),
+           "selecmix": grid.Cell("cmnist", "plain", UNLEARNED)}, "Unlearning the bias afterwards"),
+    Claim("they help DSA like DM", "yes",
+          rows("plain density", "cmnist", make(method="dsa", conflict=0.05)),
+          "Every family of methods"),
+    Claim("left open: trajectory matching", "they help it as well",
+          rows("plain density", "cmnist", make(method="mtt", conflict=0.05)),
+          "Every family of methods"),
+    Claim("weights can be estimated from each batch", "those of the whole data set are better",
+          {"batch": grid.Cell("cmnist", "density", BY_BATCH),
+           "data set": grid.Cell("cmnist", "density", BIASED)},
+          "Weights of the data or of the batch"),
+    Claim("FairDD is more accurate than density weights", "no, but its gaps are smaller",
+          rows("density fairdd", "cmnist-fg", make(conflict=0.1)), "FairDD's cells"),
+    Claim("ours: texture detects corruption without labels",
+          "yes, two thirds of the gain with labels",
+          rows("plain auto oracle", "ccifar10", BIASED), FEATURES, "conflicting"),
+    Claim("ours: tone detects grey images without labels",
+          "yes, nearly all of the gain with labels",
+          rows("plain auto oracle", "cifar10-s", BIASED), FEATURES, "conflicting"),
+    Claim("ours: declaring the border a nuisance removes backgrounds",
+          "yes, more than half of the gain with labels",
+          rows("plain border oracle", "bgfmnist", BIASED), FEATURES, "conflicting"),
+    Claim("ours: auto removes held-out biases",
+          "a bar nearly, corruptions by half, turns not at all",
+          rows("plain auto oracle", "cifar10-bar", BIASED), "Biases that were held out",
+          "conflicting"),
+    Claim("ours: auto costs nothing without a bias", "yes, while density weights cost much",
+          rows("plain density auto", "fashion_mnist", make()), "Is there a bias?"),
+)  # fmt: skip
 
 
-def lines() -> Iterator[str]:
-    """Yields the lines of the table."""
-    known = grid.stored()
-    yield "| claim | holds here? | number | section |"
-    yield "|---|---|---|---|"
+def table() -> list[str]:
+    """Return the lines of the table."""
+    known, lines = grid.stored(), []
     for claim in CLAIMS:
-        found = {name: grid.result(cell, known) or {} for name, cell in claim.number.items()}
-        number = " → ".join(
-            f"{name} {results.percent(row.get(claim.score))}" for name, row in found.items()
-        )
+        numbers = []
+        for label, cell in claim.cells.items():
+            result = grid.result(cell, known)
+            numbers.append(f"{label} {results.percent(result and getattr(result, claim.score))}")
         scored = "" if claim.score == "accuracy" else f" ({results.SCORES[claim.score]})"
         link = f"[{claim.section}](#{anchor(claim.section)})"
-        yield f"| {claim.said} | {claim.holds} | {number}{scored} | {link} |"
+        lines.append([claim.text, claim.verdict, " → ".join(numbers) + scored, link])
+    titles = ["claim", "holds here?", "accuracy in %", "section"]
+    return markdown.table(titles, lines, left=range(4))
 
 
 def anchor(heading: str) -> str:
-    """Returns where a link to a heading of a page on GitHub leads.
+    """Return the anchor of a heading on GitHub.
 
     >>> anchor("FairDD's cells")
     'fairdds-cells'
     """
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-
-
-def main() -> None:
-    """Prints the table in Markdown."""
-    print("\n".join(lines()))
-
-
-if __name__ == "__main__":
-    main()

@@ -178,7 +178,7 @@ def write_report(
     if folder.exists() and not folder.is_dir() and (figures or csv or latex):
         raise ValueError(f"{folder} is a file, expected a folder for figures and tables")
     report = reports.read(source)
-    pages.write(out, reports.render(report))
+    reports.write(out, report)
     written = reports.write_tables(folder, report, suffixes=[".csv"] * csv + [".tex"] * latex)
     written += reports.write_figures(folder, report) if figures else []
     print(f"wrote {out}" + (f" and {len(written)} files in {folder}" if written else ""))

@@ -1,19 +1,16 @@
-"""A training set that is spread over devices: its images, and densities of its samples.
+"""A training set whose images are split over devices, if one device cannot hold all of them.
 
-Each device holds some of the images, where one cannot hold them all; those that are drawn are the
-same to the bit. The points of a kernel density go round a ring and are never gathered.
+The images that are drawn are the same to the bit as those of `sampling.pool`.
 """
 
-import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from jaxdd import _checks, kde, sampling
+from jaxdd import _checks, sampling
 from jaxdd.devices import parallel
 
 
@@ -66,90 +63,3 @@ def pool(
     by_row = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
     rows = jax.make_array_from_callback((padded, *shape), by_row, read)
     return index._replace(images=parallel.Rows(rows, n, mesh))
-
-
-def log_density(
-    queries: jax.Array,
-    points: jax.Array,
-    bandwidth: jax.Array | float,
-    *,
-    mesh: Mesh,
-    weights: jax.Array | None = None,
-    leave_one_out: bool = False,
-    tile: int | None = None,
-) -> jax.Array:
-    """Computes `kde.log_density` with queries and points split over the devices.
-
-    The points go round a ring: one of D devices holds n / D queries and two pieces of m / D points
-    at a time, and the density of no other queries.
-
-    Args:
-        queries: [n, d] floating.
-        points: [m, d] floating.
-        bandwidth: h > 0, a scalar in the unit of the coordinates.
-        mesh: from `parallel.mesh`.
-        weights: [m], at least 0; equal where omitted.
-        leave_one_out: point i takes no part in the density of query i.
-        tile: largest number of queries and of points whose distances are in memory together.
-
-    Returns:
-        [n] log densities in nats.
-    """
-    density = functools.partial(
-        kde.log_density, leave_one_out=leave_one_out, tile=tile, axis=parallel.AXIS
-    )
-    ring = _ring(lambda q, x, w, h: density(q, x, h, weights=w), mesh)
-    found = ring(*_split(queries, points, weights, mesh.size), bandwidth)
-    return found[: len(queries)]
-
-
-def class_log_density(
-    embeddings: jax.Array,
-    labels: jax.Array,
-    bandwidth: jax.Array | float,
-    *,
-    num_classes: int,
-    mesh: Mesh,
-    weights: jax.Array | None = None,
-    leave_one_out: bool = False,
-    tile: int | None = None,
-) -> jax.Array:
-    """Computes `kde.class_log_density` with the samples split over the devices.
-
-    Args:
-        embeddings: [n, d] floating.
-        labels: [n] integers in [0, num_classes), in any order.
-        bandwidth: h > 0, a scalar or one per class [num_classes].
-        num_classes: number of classes, static.
-        mesh: from `parallel.mesh`.
-        weights: [n], at least 0; equal where omitted.
-        leave_one_out: a sample takes no part in its own density.
-        tile: largest number of samples on either side of a tile of distances.
-
-    Returns:
-        [n] log densities in nats.
-    """
-    density = functools.partial(
-        kde.class_log_density,
-        num_classes=num_classes,
-        leave_one_out=leave_one_out,
-        tile=tile,
-        axis=parallel.AXIS,
-    )
-    ring = _ring(lambda y, x, w, h: density(x, y, h, weights=w), mesh)
-    found = ring(*_split(labels, embeddings, weights, mesh.size), bandwidth)
-    return found[: len(embeddings)]
-
-
-def _split(beside, points, weights, devices):
-    """Fills up points, what goes with them, and weights, by points that weigh nothing."""
-    weights = jnp.ones(len(points)) if weights is None else weights
-    filled = parallel.pad_rows((beside, points), devices)
-    return *filled, parallel.pad_rows_with_zeros(weights, devices)
-
-
-def _ring(density, mesh):
-    part = PartitionSpec(parallel.AXIS)
-    return jax.shard_map(
-        density, mesh=mesh, in_specs=(part, part, part, PartitionSpec()), out_specs=part
-    )

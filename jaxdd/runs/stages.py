@@ -497,23 +497,8 @@ def score(
 def summarize(data: datasets.Benchmark, scores: evaluate.Scores) -> results.Scores:
     """Return mean and deviation of scores over networks, in total, by class and by group."""
     summary = {name: results.Score(**x) for name, x in evaluate.summary(scores).items()}
-    count = lambda part: np.bincount(part.labels, minlength=data.num_classes)
-    by_class = _breakdown(data, count, scores.classes, data.class_names)
-    by_group, train = None, data.train.attributes
-    if data.aligned is not None and train is not None and data.test.attributes is not None:
-        shape = data.num_classes, data.num_attributes
-        edges = [np.arange(n + 1) for n in shape]
-        count = lambda part: np.histogram2d(part.labels, part.attributes, edges)[0].astype(int)
-        by_group = _breakdown(data, count, scores.groups, data.attribute_names)
-    summary = results.Scores(**summary, by_class=by_class, by_group=by_group)
+    summary = results.Scores(**summary, **figure_data.breakdown(data, scores))
     return dataclasses.replace(summary, learned=results.has_learned(summary))
-
-
-def _breakdown(data, count, shares, names):
-    shares = np.asarray(shares, float)
-    std = shares.std(axis=0, ddof=1) if len(shares) > 1 else np.zeros(shares.shape[1:])
-    sizes = count(data.train), count(data.test)
-    return results.Breakdown(tuple(names), *sizes, shares.mean(0), std)
 
 
 def evaluate_run(

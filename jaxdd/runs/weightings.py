@@ -164,14 +164,18 @@ def _density_in_batches(context, sample_weights):
 # --- chosen, by features, by labels, custom -----------------------------------------------------
 
 
-def _search(options: DM) -> weights.Search:
+def _search(context: "Context") -> weights.Search:
     """Return what `auto` tries: multiples of the values in the options."""
+    options, encoding = context.options, _encoding(context)
     bandwidth = kde.FACTOR if options.bandwidth is None else options.bandwidth
     default = weights.Search()
     return weights.Search(
         tuple(options.encoder_steps * steps // 30 for steps in default.encoder_steps),
         tuple(bandwidth * factor for factor in (0.5, 1, 2, 4)),
         tuple(options.temperature * factor for factor in default.temperature),
+        _bandwidth_rule(options),
+        encoding["encoder"],
+        encoding["layer"],
     )
 
 
@@ -196,9 +200,9 @@ def _chosen(context, seconds):
     )  # fmt: skip
     with timing.timed(seconds, "choose"):
         choice = weights.choose(
-            components.key(options, "encoder"), pool, search=_search(options),
-            rule=_bandwidth_rule(options), clip=options.clip, check=check,
-            report=functools.partial(context.report, "choosing weights"), **_encoding(context),
+            components.key(options, "encoder"), pool, search=_search(context), clip=options.clip,
+            check=check, strategy=context.components.strategy,
+            report=functools.partial(context.report, "choosing weights"),
         )  # fmt: skip
     return SampleWeights(processes.broadcast(choice.weights), choice.density, choice.record())
 

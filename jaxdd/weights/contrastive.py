@@ -1,13 +1,15 @@
-"""Supervised contrastive embedding of the biased data: where the density is estimated.
+"""Supervised contrastive encoder, whose embedding is where the density is estimated.
 
-The encoder sees class labels and no bias labels. Samples that share the bias attribute of their
-class end up close together, the conflicting ones apart, because a network learns the easy cue
-first; that is also why training longer is not better here.
+The encoder is trained on class labels and sees no bias labels. Networks learn the easy cue first,
+so after a short training the samples that share the bias attribute of their class are close
+together and the bias-conflicting ones apart. Longer training is not better here.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,29 +24,22 @@ from jaxdd.devices import microbatch, parallel
 def supervised_contrastive(
     embeddings: jax.Array, labels: jax.Array, *, temperature: float = 0.1
 ) -> jax.Array:
-    """Supervised contrastive loss, the form with the sum outside the logarithm.
+    """Return the supervised contrastive loss, in the form with the sum outside the logarithm.
 
     `mean_i −1/|P(i)| Σ_{p∈P(i)} log( exp(z_i·z_p/τ) / Σ_{a≠i} exp(z_i·z_a/τ) )`, where P(i) are the
     other samples of i's class; anchors without any contribute zero. L_out of Khosla et al.,
     "Supervised Contrastive Learning" (NeurIPS 2020), eq. 2. (`optax.losses.ntxent` is another.)
 
     Args:
-        embeddings: `[n, d]` of unit length, two views of a batch stacked.
+        embeddings: `[n, d]` of unit length, two augmented views of a batch stacked.
         labels: `[n]` integers.
         temperature: τ > 0.
-
-    Raises:
-        TypeError: for embeddings that are not floating, or labels that are not integers.
-        ValueError: for shapes that disagree and (where they are concrete) negative labels, a
-            temperature that is not positive and finite, or embeddings that are not of unit length.
     """
-    if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
-        raise ValueError(
-            f"embeddings must be [n, d] and labels [n], found {embeddings.shape} and {labels.shape}"
-        )
-    labels = _checks.integers("labels", labels, 2**31 - 1)
+    if embeddings.ndim != 2:
+        raise ValueError(f"embeddings must have shape [n, d], got {embeddings.shape}.")
+    labels = _checks.integers("labels", labels, 2**31 - 1, length=len(embeddings))
     temperature = _checks.positive("temperature", temperature)
-    embeddings = _unit(embeddings)
+    embeddings = _check_unit_length(embeddings)
     similarity = embeddings @ embeddings.T / temperature
     itself = jnp.eye(len(labels), dtype=bool)
     positive = (labels[:, None] == labels) & ~itself
@@ -53,33 +48,34 @@ def supervised_contrastive(
     return -jnp.mean(log_share.sum(1) / jnp.maximum(positive.sum(1), 1))
 
 
-def _unit(embeddings):
-    """The embeddings, whose lengths may be off by what rounding and differences leave."""
+def _check_unit_length(embeddings):
     if not jnp.issubdtype(embeddings.dtype, jnp.floating):
-        raise TypeError(f"embeddings must be floating, found {embeddings.dtype}")
+        raise TypeError(f"embeddings must be floating, got {embeddings.dtype}.")
     known = _checks.values(_checks.finite("embeddings", embeddings))
     if known is not None and known.size:
         length = np.sqrt(np.square(known.astype(np.float64)).sum(1))
+        # The tolerance admits rounding, and the steps of finite differences.
         if np.abs(length - 1).max() > 0.1:
             raise ValueError(
-                f"embeddings must be of unit length, found {length.min():.3g}..{length.max():.3g}"
+                "embeddings must have unit length, "
+                f"got lengths in {length.min():.3g}..{length.max():.3g}."
             )
     return embeddings
 
 
 class Embedding(NamedTuple):
-    """What an encoder returns: `features` `[n, f]` of the network, unit `projection` `[n, d]`."""
+    """Output of an encoder: unit-length `projection` `[n, d]` and network `features` `[n, f]`."""
 
     features: jax.Array
     projection: jax.Array
 
 
 class Encoder(nn.Module):
-    """A network's features and their projection through one hidden layer to the unit sphere.
+    """The features of a network, and their projection through a hidden layer to the unit sphere.
 
     Attributes:
         network: a module of `jaxdd.networks`; its classifier is not used.
-        hidden: units of the projection head's hidden layer.
+        hidden: units of the hidden layer of the projection head.
         dimension: of the projection.
     """
 
@@ -89,7 +85,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> Embedding:
-        """Embeds images `[n, h, w, c]`."""
+        """Embed images `[n, h, w, c]`."""
         features = self.network(images).features
         projection = networks.Dense(self.dimension)(nn.relu(networks.Dense(self.hidden)(features)))
         length = jnp.sqrt(jnp.square(projection).sum(-1, keepdims=True) + 1e-12)
@@ -97,17 +93,17 @@ class Encoder(nn.Module):
 
 
 class State(NamedTuple):
-    """Encoder parameters and the optimizer's state."""
+    """Encoder parameters and the state of the optimizer."""
 
     params: Any
     optimizer: optax.OptState
 
 
 class Trainer(NamedTuple):
-    """`init(key, images) -> state` and `step(key, state, batch) -> (state, info)`."""
+    """`init(key, images) -> state` and `step(key, state, batch) -> (state, {"loss": ...})`."""
 
-    init: Any
-    step: Any
+    init: Callable[..., State]
+    step: Callable[..., tuple[State, dict[str, jax.Array]]]
 
 
 def trainer(
@@ -118,21 +114,14 @@ def trainer(
     temperature: float = 0.1,
     mesh: Mesh | None = None,
 ) -> Trainer:
-    """Supervised contrastive training on two augmented views of class-balanced batches.
+    """Build supervised contrastive training on two augmented views of class-balanced batches.
 
     Args:
-        encoder: what is trained.
+        encoder: network to train.
         optimizer: an optax transformation.
-        strategy: of augmentation, drawn for each image of the two views.
-        temperature: of `supervised_contrastive`.
-        mesh: from `parallel.mesh`, whose devices share the views of a batch; None for one device.
-
-    Returns:
-        The pair of pure functions; `step` takes a `sampling.Batch` and reports `{"loss"}`.
-
-    Raises:
-        TypeError: for a strategy that is a string.
-        ValueError: for an unknown operation in it, or a temperature that is not positive.
+        strategy: augmentation, drawn anew for each image of the two views.
+        temperature: τ of `supervised_contrastive`.
+        mesh: devices that share the views of a batch, from `parallel.mesh`. Defaults to one device.
     """
     strategy = augment.as_strategy(strategy)
     temperature = _checks.positive("temperature", temperature)
@@ -140,23 +129,28 @@ def trainer(
     def project(views, params):
         return encoder.apply(params, views)[1]
 
-    def forth(views, params):
+    # The loss compares all views of a batch, but their activations need not be in memory at once:
+    # the projections are computed in micro-batches, the loss is differentiated with respect to the
+    # projections, and each micro-batch is computed again to carry its slope back to the parameters.
+    # The sum of these gradients is the gradient of the whole batch.
+    def forward(views, params):
         return microbatch.apply(lambda views: project(views, params), views)
 
-    def back(rows, params):
+    def backward(rows, params):
         def gradient_of(views, slope):
             return jax.vjp(functools.partial(project, views), params)[1](slope)[0]
 
         return microbatch.total(gradient_of, *rows)
 
     if mesh is not None:
-        forth, back = parallel.map_rows(forth, mesh), parallel.sum_rows(back, mesh)
+        forward, backward = parallel.map_rows(forward, mesh), parallel.sum_rows(backward, mesh)
 
     def init(key, images):
         params = networks.init_params(key, encoder, images[:1])
         return State(params, optimizer.init(params))
 
     def step(key, state, batch):
+        chex.assert_rank(batch.images, 5)  # [k, b, h, w, c]
         k, b = batch.images.shape[:2]
         images = batch.images.reshape(k * b, *batch.images.shape[2:])
         views = jnp.concatenate(
@@ -164,42 +158,18 @@ def trainer(
         )
         labels = jnp.tile(jnp.repeat(jnp.arange(k), b), 2)
 
-        # The loss compares all views, but a few at a time go through the encoder there and back.
-        projection = forth(views, state.params)
+        projection = forward(views, state.params)
         loss = functools.partial(supervised_contrastive, labels=labels, temperature=temperature)
         value, slope = jax.value_and_grad(loss)(projection)
-        gradient = back((views, slope), state.params)
+        gradient = backward((views, slope), state.params)
         update, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         return State(optax.apply_updates(state.params, update), optimizer_state), {"loss": value}
 
     return Trainer(init, step)
 
 
-def train(
-    key: jax.Array, trainer: Trainer, pool: sampling.Pool, *, steps: int, batch_size: int = 256
-) -> tuple[State, dict[str, jax.Array]]:
-    """Trains an encoder from scratch as one compiled loop.
-
-    Args:
-        key: folded with the step number.
-        trainer: from `trainer`.
-        pool: the training set; its weights play no part.
-        steps: number of updates.
-        batch_size: samples of all classes together, at least two of each class.
-
-    Returns:
-        The final state, and the info of every step `[steps]`.
-
-    Raises:
-        ValueError: for a negative number of steps, or a batch of no samples.
-    """
-    steps = _checks.count("steps", steps, minimum=0)
-    body = lambda state, i: update(key, trainer, pool, state, i, batch_size=batch_size)
-    return jax.lax.scan(body, start(key, trainer, pool), jnp.arange(steps))
-
-
-def start(key: jax.Array, trainer: Trainer, pool: sampling.Pool) -> State:
-    """Returns the state that `train` starts from; the arguments are those of `train`."""
+def init(key: jax.Array, trainer: Trainer, pool: sampling.Pool) -> State:
+    """Return the state before the first `update` with the same key."""
     first = sampling.take(pool, pool.order[:1])
     return trainer.init(jax.random.fold_in(key, 0), first)
 
@@ -213,45 +183,39 @@ def update(
     *,
     batch_size: int = 256,
 ) -> tuple[State, dict[str, jax.Array]]:
-    """One step of `train`, for a loop of one's own.
+    """Make one training step on a batch drawn from the pool.
 
     Args:
-        key: as in `train`.
-        trainer: as in `train`.
-        pool: as in `train`.
-        state: after the step before.
-        number: of the step, from 0 on.
-        batch_size: as in `train`.
+        key: random key of the training; it is folded with the number of the step.
+        trainer: from `trainer`.
+        pool: the training set; its weights are ignored.
+        state: from `init` or the previous step.
+        number: of the step, from 0.
+        batch_size: samples of all classes together, but at least two of each class.
 
     Returns:
-        The state after it, and its info.
-
-    Raises:
-        ValueError: a batch of no samples.
+        The new state, and the loss.
     """
-    each = max(2, _checks.count("batch_size", batch_size) // len(pool.count))
-    draw, step = jax.random.split(jax.random.fold_in(key, number + 1))
-    indices = sampling.without_replacement(draw, pool, each)
-    weights = jnp.full(indices.shape, 1 / each)
-    return trainer.step(step, state, sampling.Batch(sampling.take(pool, indices), weights))
+    size = max(2, _checks.count("batch_size", batch_size) // len(pool.count))
+    key_batch, key_step = jax.random.split(jax.random.fold_in(key, number + 1))
+    indices = sampling.without_replacement(key_batch, pool, size)
+    weights = jnp.full(indices.shape, 1 / size)
+    return trainer.step(key_step, state, sampling.Batch(sampling.take(pool, indices), weights))
 
 
 def embed(
     encoder: Encoder, params: Any, pool: sampling.Pool, *, batch_size: int = 500
 ) -> Embedding:
-    """Embeds all images of a pool, in its order, holding one batch of activations at a time.
+    """Embed all images of a pool, in its order, in micro-batches.
 
     Args:
         encoder: the module.
         params: its parameters, `State.params`.
         pool: `n` images.
-        batch_size: images embedded at once, at most.
+        batch_size: largest number of images embedded at once.
 
     Returns:
         Features `[n, f]` and projections `[n, d]`.
-
-    Raises:
-        ValueError: for a batch of no images.
     """
     batch_size = _checks.count("batch_size", batch_size)
     normalise = functools.partial(sampling.normalise, mean=pool.mean, std=pool.std)

@@ -96,8 +96,12 @@ def test_contrastive_training_and_embedding_are_the_same(mesh, pool):
     def train(mesh):
         given = dict(strategy=("crop",), mesh=mesh)
         trainer = contrastive.trainer(encoder, optax.adam(1e-3), **given)
-        run = functools.partial(contrastive.train, trainer=trainer, steps=4, batch_size=21)
-        return jax.jit(run)(KEY, pool=pool)
+
+        def run(pool):
+            step = lambda state, i: contrastive.update(KEY, trainer, pool, state, i, batch_size=21)
+            return jax.lax.scan(step, contrastive.init(KEY, trainer, pool), jnp.arange(4))
+
+        return jax.jit(run)(pool)
 
     (expected, losses), (found, found_losses) = train(None), train(mesh)
     np.testing.assert_allclose(found_losses["loss"], losses["loss"], rtol=1e-5)

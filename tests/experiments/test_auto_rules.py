@@ -65,9 +65,8 @@ def test_rules_choose_what_they_may(data):
         components.key(TINY, "encoder"),
         pool,
         strategy=data.strategy,
-        encoder=weights.default_encoder(pool, width=4, depth=1),
-        search=SEARCH,
-        blind={},
+        search=SEARCH._replace(encoder=weights.default_encoder(pool, width=4, depth=1)),
+        comparisons={},
         check=judge,
     )
     assert rules["balance"]["values"].items() <= choice.candidates[choice.best].items()

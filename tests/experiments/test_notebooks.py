@@ -289,15 +289,15 @@ def test_bias(tmp_path, capsys):
         sets=2,
         epochs=30,
     )
-    search = weights.Search(encoder_steps=(15,), bandwidth=(0.2,), temperature=(1.0,))
-    choosing = dict(encoder=ENCODER, search=search, comparisons={}, check=judge)
+    search = weights.Search((15,), (0.2,), (1.0,), encoder=ENCODER)
+    choosing = dict(search=search, comparisons={}, check=judge)
     found, shown = execute("bias", dict(WORK=tmp_path, CHOOSING=choosing))
     told = capsys.readouterr().out
     assert (
         "one: no bias found, though no view of the images was compared\nother: a bias that" in told
     )
     one, other = (found.found[name].choice for name in ("one", "other"))
-    assert one.weighed is None and one.objection is not None and other.objection is None
+    assert one.density is None and one.rejection is not None and other.rejection is None
     assert other.trials["best"].conflicting > other.trials["uniform"].conflicting + 0.2
     assert found.found["other"].auc > 0.9 and found.found["one"].auc is None
     assert shown["pictures"].width > 2 * shown["other"].width and found.surest("one") is None

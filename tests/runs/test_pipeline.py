@@ -644,7 +644,7 @@ def test_chosen_weights_and_why_are_kept(tmp_path, monkeypatch, objection):
     calls = []
 
     def choose(key, pool, **options):
-        calls.append(options["search"])
+        calls.append(options["search"][:3])
         return chosen(pool, objection)
 
     monkeypatch.setattr(weights, "choose", choose)
@@ -653,7 +653,7 @@ def test_chosen_weights_and_why_are_kept(tmp_path, monkeypatch, objection):
     assert result["choice"]["rejection"] == objection
     assert result["choice"]["uniform"] is (objection is not None)
     assert result["seconds"]["choose"] > 0
-    assert calls == [weights.Search((4, 12), (0.2, 0.4, 0.8, 1.6), (1.0, 1.4, 2.0, 2.8, 4.0))]
+    assert calls == [((4, 12), (0.2, 0.4, 0.8, 1.6), (1.0, 1.4, 2.0, 2.8, 4.0))]
     (tmp_path / "result.json").unlink()
     resumed = dict(debias="auto", resume=True, **OWN)
     again = pipeline.run(shades(), tmp_path, asked, **resumed)

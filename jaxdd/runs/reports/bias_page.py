@@ -1,8 +1,7 @@
-"""Is there a bias, and what does it look like? A page about a data set, without distilling it.
+"""Look for a bias in a data set, without distillation, and write a page about it.
 
-`find` chooses weights for a part of the training samples, as `weights.choose` does, and says which
-of them conflict most surely with the bias that the weights undo. `render` makes a page of it. Bias
-attributes score what was found and do nothing else.
+`find` chooses weights for a part of the training samples, as `weights.choose` does, and scores how
+likely each sample conflicts with the bias. Bias labels are used only to score that result.
 """
 
 import functools
@@ -17,25 +16,25 @@ import numpy as np
 from jaxdd import sampling, weights
 from jaxdd.data import bias, datasets
 from jaxdd.devices import split_pool
-from jaxdd.runs.reports import pages, plot
+from jaxdd.runs.reports import figure_data, pages, plot, report_tables
 from jaxdd.weights import formulas
-
-_CLASSES, _COLUMNS = 20, 8  # of the pictures, at most
 
 
 class Finding(NamedTuple):
-    """What was found.
+    """What was found in a data set.
 
     Attributes:
-        choice: of weights for the samples; its rejection is None where there is a bias.
-        samples: `[m]` indices of the training samples that were looked at.
-        doubt: `[m]`, larger where a sample conflicts more surely; None where there is no bias.
-        auc: of finding the conflicting samples by it, None where attributes are not known.
+        choice: The choice of weights; its rejection is None if a bias was detected.
+        samples: Indices of the training samples that were analysed, `[m]`.
+        conflict_score: Score of each sample, `[m]`, larger if it is more likely bias-conflicting;
+            None if no bias was detected.
+        auc: Area under the curve of the score for conflicting samples, or None if the bias labels
+            are unknown.
     """
 
     choice: weights.Choice
     samples: np.ndarray
-    doubt: np.ndarray | None
+    conflict_score: np.ndarray | None
     auc: float | None
 
 
@@ -43,111 +42,109 @@ def find(
     data: datasets.Benchmark,
     *,
     seed: int = 0,
-    most: int = 15_000,
+    max_samples: int = 15_000,
     mesh: jax.sharding.Mesh | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    **choosing: Any,
+    **options: Any,
 ) -> Finding:
-    """Looks for a bias in the training set.
+    """Look for a bias in the training set.
 
     Args:
-        data: from `benchmarks.load`, `datasets.from_arrays` or `datasets.from_folder`.
-        seed: of the samples, the views, the encoders and the networks that judge.
-        most: samples that are looked at, of each class its share.
-        mesh: from `parallel.mesh`, whose devices share the images; None for one device.
-        progress: called as `progress(done, total)`.
-        **choosing: options of `weights.choose`, such as a shorter `search`.
+        data: From `benchmarks.load`, `datasets.from_arrays` or `datasets.from_folder`.
+        seed: Random seed of the samples, features, encoders and probe networks.
+        max_samples: Number of samples to analyse at most; every class contributes its share.
+        mesh: Devices that share the images, from `parallel.mesh`. Defaults to one device.
+        progress: Called as `progress(done, total)`.
+        **options: Options of `weights.choose`, such as a shorter `search`.
     """
     key_samples, key = jax.random.split(jax.random.key(seed))
     labels = data.train.labels
-    share = min(1.0, most / len(labels))
-    kept = np.ceil(np.bincount(labels, minlength=data.num_classes) * share)
-    draws = np.asarray(jax.random.uniform(key_samples, labels.shape))
-    samples = np.flatnonzero(bias.rank_in_class(draws, labels, xp=np) < kept[labels])
+    share = min(1.0, max_samples / len(labels))
+    counts = np.ceil(np.bincount(labels, minlength=data.num_classes) * share)
+    order = np.asarray(jax.random.uniform(key_samples, labels.shape))
+    samples = np.flatnonzero(bias.rank_in_class(order, labels, xp=np) < counts[labels])
     train = datasets.select(data.train, samples)
     index = functools.partial(split_pool.pool, mesh=mesh) if mesh else sampling.pool
     pool = datasets.pool(data._replace(train=train), index=index)
-    choice = weights.choose(key, pool, strategy=data.strategy, report=progress, **choosing)
-    doubt = _doubt(choice)
-    return Finding(choice, samples, doubt, _auc(doubt, train, data))
+    choice = weights.choose(key, pool, strategy=data.strategy, report=progress, **options)
+    score = _conflict_score(choice)
+    return Finding(choice, samples, score, _auc(score, train, data))
 
 
-def _doubt(choice):
-    if choice.feature_names is not None:
-        return 1 - np.prod(
-            [1 - np.asarray(each.conflict_score) for each in choice.features.values()], 0
-        )
+def _conflict_score(choice):
+    if choice.features:
+        # Features are treated as independent: a sample is aligned if it is aligned with all of
+        # the biases, with probability Π(1 - p).
+        scores = [np.asarray(x.conflict_score) for x in choice.features.values()]
+        return 1 - np.prod([1 - score for score in scores], 0)
     return None if choice.density is None else -np.asarray(choice.density.log_density)
 
 
-def _auc(doubt, train, data):
-    if doubt is None or train.attributes is None or data.aligned is None:
+def _auc(score, train, data):
+    if score is None or train.attributes is None or data.aligned is None:
         return None
-    ranks = np.unique(doubt, return_inverse=True)[1].astype(np.float32)  # no negative weights
-    known = map(jnp.asarray, (ranks, train.labels, train.attributes, data.aligned))
+    # `diagnose` expects weights, which are not negative. Ranks have the same AUC.
+    ranks = np.unique(score, return_inverse=True)[1].astype(np.float32)
+    arrays = map(jnp.asarray, (ranks, train.labels, train.attributes, data.aligned))
     sizes = dict(num_classes=data.num_classes, num_attributes=data.num_attributes)
-    return float(formulas.diagnose(*known, **sizes).conflict_auc)
+    return float(formulas.diagnose(*arrays, **sizes).conflict_auc)
 
 
-def headline(found: Finding) -> str:
-    """Returns what was found in a few words."""
-    if found.choice.feature_names is not None:
-        return f"a bias in the {found.choice.feature_names} of the images"
-    if found.doubt is not None:
-        return "a bias that is learnt before the classes"
-    unseen = "" if found.choice.shortcuts else ", though no view of the images was compared"
-    return f"no bias found{unseen}"
+def headline(finding: Finding) -> str:
+    """Return the finding in a few words."""
+    if finding.choice.features:
+        return f"a bias in the {finding.choice.feature_names} of the images"
+    if finding.conflict_score is not None:
+        return "a bias that is learned before the classes"
+    untested = "" if finding.choice.shortcuts else ", but the shortcut test was not possible"
+    return f"no bias detected{untested}"
 
 
-def write(path: str | os.PathLike, found: Finding, data: datasets.Benchmark) -> None:
-    """Writes the page, whole or not at all.
-
-    Args:
-        path: the HTML file.
-        found: from `find`.
-        data: the same.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written to.
-    """
-    pages.write(path, render(found, data))
-
-
-def render(found: Finding, data: datasets.Benchmark) -> str:
-    """Returns the page as HTML.
+def write(path: str | os.PathLike, finding: Finding, data: datasets.Benchmark) -> None:
+    """Write the page atomically.
 
     Args:
-        found: from `find`.
-        data: the same.
+        path: The HTML file.
+        finding: From `find`.
+        data: The data that `find` analysed.
     """
-    choice = found.choice.record()
+    pages.write(path, render(finding, data))
+
+
+def render(finding: Finding, data: datasets.Benchmark) -> str:
+    """Return the page as HTML.
+
+    Args:
+        finding: From `find`.
+        data: The data that `find` analysed.
+    """
+    record, score = finding.choice.record(), finding.conflict_score
+    grids = {}
+    if score is not None:
+        grids = {
+            "aligned": _grid(finding.samples, -score, data),
+            "conflicting": _grid(finding.samples, score, data),
+        }
     values: dict[str, Any] = {
         "dataset": data.name,
-        "headline": headline(found),
-        "found": found,
-        "choice": choice,
-        "balances": pages.by_temperature(choice),
+        "headline": headline(finding),
+        "finding": finding,
+        "choice": record,
+        "tables": report_tables.choice(record),
         "total": len(data.train.labels),
-        "grids": {} if found.doubt is None else _grids(found, data),
+        "grids": grids,
     }
-    return pages.TEMPLATES.get_template("findings.html.j2").render(values)
+    return pages.TEMPLATES.get_template("bias.html.j2").render(values)
 
 
-def _grids(found, data):
-    """The images that agree with the bias most surely, and those that conflict."""
-    names = list(map(str, data.class_names or range(data.num_classes)))[:_CLASSES]
-    cut = [("classes", len(names), data.num_classes)] if data.num_classes > len(names) else []
-
-    def draw(doubt):
-        drawn = _surest(found.samples, doubt, data)
-        zero = np.zeros(drawn.shape[-1])
-        return pages.grid(drawn, mean=zero, std=zero + 1, names=names, cut=cut)
-
-    return {"agree": draw(-found.doubt), "conflict": draw(found.doubt)}
-
-
-def _surest(samples, doubt, data):
-    """Of each class the images of largest doubt; white where there are fewer."""
-    order = samples[np.argsort(-doubt, kind="stable")]
-    sizes = dict(num_classes=min(data.num_classes, _CLASSES), columns=_COLUMNS)
-    return plot.first_images(data.train.images, data.train.labels, order, **sizes)
+def _grid(samples, score, data):
+    """Return the images of each class with the largest scores."""
+    order = samples[np.argsort(-score, kind="stable")]
+    images = plot.first_images(
+        data.train.images,
+        data.train.labels,
+        order,
+        num_classes=min(data.num_classes, figure_data.MAX_CLASSES),
+        columns=figure_data.MAX_COLUMNS,
+    )
+    return pages.grid(images, data.class_names, num_classes=data.num_classes)

@@ -1,38 +1,41 @@
-"""What a run keeps for its page beside the scores: accuracies by class, and what figures show.
+"""Data of the figures of a run: weights, embedding and real images, and scores by class and group.
 
-`breakdown` counts and scores classes and groups. `figures.npz` holds some training
-images, the heaviest and the lightest of each class. It is in the run folder and in no published
-set.
+figures.npz holds what figures of sample weights are drawn from, among it some training images. It
+stays in the run folder and is not part of exported sets.
 """
 
 import os
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxdd import evaluate
 from jaxdd.data import datasets, files
+from jaxdd.runs import results
 from jaxdd.runs.folder import store
 from jaxdd.runs.reports import plot
 
 FILE = "figures.npz"
-"""The file beside the weights."""
+"""Name of the file, which lies beside weights.npz."""
 
-_CLASSES, _COLUMNS = 20, 8  # of the heaviest and the lightest images, at most
+MAX_CLASSES, MAX_COLUMNS = 20, 8
+"""Classes and images per class in pictures of real images."""
 
 
 class FigureData(NamedTuple):
-    """What figures of weights are drawn from.
+    """What figures of sample weights are drawn from.
 
     Attributes:
-        weights: `[n]` of the training samples.
-        labels: `[n]`.
-        attributes: `[n]`, or None where they are not known.
-        aligned: `[k]` the attribute of most of a class, or None.
-        plane: of the embeddings, None where the weights followed from none.
-        heaviest: uint8 `[k, m, h, w, 3]`, training images of largest weight, of 20 classes at most.
-        lightest: likewise, of smallest weight.
-        class_names: one per class, or empty.
-        attribute_names: one per attribute, or empty.
+        weights: Weights of the training samples, `[n]`.
+        labels: Their classes, `[n]`.
+        attributes: Their bias attributes, `[n]`, or None if unknown.
+        aligned: Majority attribute of each class, `[k]`, or None if unknown.
+        plane: Embeddings in the plane, or None if the weights do not follow from embeddings.
+        heaviest: Training images of largest weight, uint8 `[k, m, h, w, 3]`.
+        lightest: Training images of smallest weight, uint8 `[k, m, h, w, 3]`.
+        class_names: Names of all classes, or empty.
+        attribute_names: Names of all attributes, or empty.
     """
 
     weights: np.ndarray
@@ -45,13 +48,14 @@ class FigureData(NamedTuple):
     class_names: tuple[str, ...]
     attribute_names: tuple[str, ...]
 
-    def relative(self) -> np.ndarray:
-        """Returns the weights as multiples of uniform ones `[n]`."""
-        counts, total = (np.bincount(self.labels, each) for each in (None, self.weights))
-        return self.weights * (counts / np.where(total > 0, total, 1))[self.labels]
+    def relative_weights(self) -> np.ndarray:
+        """Return the weights as multiples of uniform weights, `[n]`."""
+        counts, totals = np.bincount(self.labels), np.bincount(self.labels, self.weights)
+        return self.weights * (counts / np.where(totals > 0, totals, 1))[self.labels]
 
-
-# --- what figures are drawn from ---------------------------------------------------------------
+    def is_uniform(self) -> bool:
+        """Return whether the weights are uniform, so that figures of them show nothing."""
+        return bool(np.ptp(self.relative_weights()) <= 1e-3)
 
 
 def write(
@@ -61,19 +65,19 @@ def write(
     *,
     plane: plot.Plane | None = None,
 ) -> None:
-    """Writes what figures of weights are drawn from, whole or not at all.
+    """Write what figures of weights are drawn from, except the weights themselves.
 
     Args:
-        path: of `FILE`.
-        data: whose training samples have the weights.
-        weights: `[n]`.
-        plane: of the embeddings that the weights followed from.
+        path: The file, named `FILE`.
+        data: The data whose training samples have the weights.
+        weights: Sample weights, `[n]`.
+        plane: Embeddings that the weights follow from, in the plane.
     """
     train, order = data.train, np.argsort(-weights, kind="stable")
     arrays: dict[str, np.ndarray] = {
         "labels": np.asarray(train.labels, np.int32),
-        "heaviest": _first(data, order),
-        "lightest": _first(data, order[::-1]),
+        "heaviest": _first_images(data, order),
+        "lightest": _first_images(data, order[::-1]),
         "class_names": np.array(data.class_names, str),
         "attribute_names": np.array(data.attribute_names, str),
     }
@@ -85,45 +89,85 @@ def write(
     files.write_arrays(path, arrays)
 
 
-def _first(data, order):
-    sizes = dict(num_classes=min(data.num_classes, _CLASSES), columns=_COLUMNS)
-    drawn = plot.first_images(data.train.images, data.train.labels, order, **sizes)
-    channels = drawn.shape[-1]
-    return plot.thumbnails(drawn, mean=np.zeros(channels), std=np.ones(channels))
+def _first_images(data, order):
+    sizes = dict(num_classes=min(data.num_classes, MAX_CLASSES), columns=MAX_COLUMNS)
+    return plot.thumbnails(plot.first_images(data.train.images, data.train.labels, order, **sizes))
 
 
 def read(folder: str | os.PathLike) -> FigureData | None:
-    """Reads what `write` wrote beside the weights of a run.
+    """Read what `write` wrote, and the weights beside it.
 
     Args:
-        folder: with weights.npz.
+        folder: Folder with weights.npz.
 
     Returns:
-        None where one of the two files is missing, as in folders of earlier versions.
+        The data, or None if one of the two files is missing.
 
     Raises:
-        ValueError: a file is damaged.
+        ValueError: A file is damaged.
     """
-    path, kept = (os.path.join(folder, name) for name in (FILE, "weights.npz"))
-    if not (os.path.exists(path) and os.path.exists(kept)):
+    path, weights_path = (pathlib.Path(folder, name) for name in (FILE, "weights.npz"))
+    if not (path.exists() and weights_path.exists()):
         return None
-    with files.hint("delete it, since a report needs none"):
-        found = files.read_arrays(path)
+    with files.hint("delete it; a report can be made without it"):
+        arrays = files.read_arrays(path)
         try:
-            attributes, aligned = found.get("attributes"), found.get("aligned")
             plane = None
-            if "points" in found:
-                drawn = found["points"], found["shares"], found["shown"]
-                plane = plot.Plane(*drawn, int(found["total"]))
-            classes, groups = (
-                tuple(map(str, found[name])) for name in ("class_names", "attribute_names")
-            )
-            labels, heaviest, lightest = (
-                found[name] for name in ("labels", "heaviest", "lightest")
+            if "points" in arrays:
+                fields = (arrays[name] for name in ("points", "shares", "shown"))
+                plane = plot.Plane(*fields, int(arrays["total"]))
+            labels, heaviest, lightest = (arrays[x] for x in ("labels", "heaviest", "lightest"))
+            class_names, attribute_names = (
+                tuple(map(str, arrays[x])) for x in ("class_names", "attribute_names")
             )
         except KeyError as error:
-            raise ValueError(f"{path} lacks {error}") from error
-    weights = store.read_weights(kept, count=len(labels))
+            raise ValueError(f"{path} lacks the array {error}") from error
     return FigureData(
-        weights, labels, attributes, aligned, plane, heaviest, lightest, classes, groups
+        store.read_weights(weights_path, count=len(labels)),
+        labels,
+        arrays.get("attributes"),
+        arrays.get("aligned"),
+        plane,
+        heaviest,
+        lightest,
+        class_names,
+        attribute_names,
     )
+
+
+# --- by class and group ------------------------------------------------------------------------
+
+
+def breakdown(
+    data: datasets.Benchmark, scores: evaluate.Scores
+) -> dict[str, results.Breakdown | None]:
+    """Return sizes and accuracies by class and by group.
+
+    Args:
+        data: The data that networks were scored on.
+        scores: Scores of several networks.
+
+    Returns:
+        {"by_class": ..., "by_group": ...}; the groups are None if bias labels are unknown.
+    """
+    sizes = [
+        np.bincount(part.labels, minlength=data.num_classes) for part in (data.train, data.test)
+    ]
+    by_class, by_group = _breakdown(data.class_names, sizes, scores.classes), None
+    parts = [part for part in (data.train, data.test) if part.attributes is not None]
+    if data.aligned is not None and len(parts) == 2:
+        shape = data.num_classes, data.num_attributes
+        bins = [np.arange(n + 1) for n in shape]
+        sizes = [
+            np.histogram2d(part.labels, part.attributes, bins)[0].astype(int) for part in parts
+        ]
+        by_group = _breakdown(data.attribute_names, sizes, scores.groups)
+    return {"by_class": by_class, "by_group": by_group}
+
+
+def _breakdown(names, sizes, accuracies):
+    accuracies = np.asarray(accuracies, float)
+    mean, std = accuracies.mean(0), np.zeros(accuracies.shape[1:])
+    if len(accuracies) > 1:
+        std = accuracies.std(axis=0, ddof=1)
+    return results.Breakdown(tuple(names), *sizes, mean, std)

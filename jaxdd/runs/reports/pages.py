@@ -1,14 +1,14 @@
-"""What all pages share: templates, pictures that they carry, and numbers as people read them.
+"""Templates and pictures that all HTML pages share.
 
-A page is one HTML file that carries its pictures and loads nothing. Words and elements are those of
-templates/*.j2, the look is that of templates/style.css.
+A page is one HTML file that contains its pictures and loads nothing else. Its text is in
+templates/*.j2, its look in templates/style.css.
 """
 
 import base64
 import io
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jinja2
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from jaxdd.data import files
-from jaxdd.runs import old_results as results
+from jaxdd.runs import results
 from jaxdd.runs.reports import plot
 
 
@@ -24,9 +24,9 @@ class Picture(NamedTuple):
     """A PNG file.
 
     Attributes:
-        png: its content.
-        width: in pixels.
-        height: in pixels.
+        png: Its content.
+        width: Width in pixels.
+        height: Height in pixels.
     """
 
     png: bytes
@@ -35,20 +35,20 @@ class Picture(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """A drawn synthetic set.
+    """Images of classes, ready for a page.
 
     Attributes:
-        pictures: one with a row per class, or one of each class that has a single image.
-        names: of the classes, those drawn and no others.
-        columns: images of each class, those drawn.
-        cut: what is not drawn whole, "classes" or "images per class": its name, how many are drawn
+        pictures: One picture with a row per class, or one per class with a single image.
+        names: Names of the classes that are shown.
+        columns: Number of images per class that are shown.
+        omitted: What is not shown completely: "classes" or "images per class", how many are shown,
             and how many there are.
     """
 
     pictures: list[Picture]
     names: list[str]
     columns: int
-    cut: list[tuple[str, int, int]]
+    omitted: list[tuple[str, int, int]]
 
 
 def check_path(path: pathlib.Path) -> None:
@@ -77,51 +77,50 @@ def picture_size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def write(path: str | os.PathLike, page: str) -> None:
-    """Writes a page, whole or not at all.
-
-    Args:
-        path: the HTML file.
-        page: what it holds.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written to.
-    """
+    """Write a page atomically."""
     with files.atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
-def tiles(images: np.ndarray, *, mean: Any, std: Any) -> Picture:
-    """Draws images `[k, m, h, w, c]`, a row for each class, as `plot.tiles` has them."""
+def tiles(images: np.ndarray, *, mean: Any = 0.0, std: Any = 1.0) -> Picture:
+    """Draw images `[k, m, h, w, c]` with one row per class, as `plot.tiles` does."""
     pixels, buffer = plot.tiles(images, mean=mean, std=std), io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     return Picture(buffer.getvalue(), pixels.shape[1], pixels.shape[0])
 
 
 def grid(
-    images: np.ndarray, *, mean: Any, std: Any, names: list[str], cut: list[tuple[str, int, int]]
+    images: np.ndarray,
+    names: Sequence[str],
+    *,
+    mean: Any = 0.0,
+    std: Any = 1.0,
+    max_classes: int = plot.MAX_ROWS,
+    max_columns: int = plot.MAX_COLUMNS,
+    num_classes: int | None = None,
 ) -> Grid:
-    """Draws images `[k, m, h, w, c]` of classes with their names, as `tiles` does."""
-    parts = np.split(images, len(images)) if images.shape[1] == 1 else [images]
-    pictures = [tiles(part, mean=mean, std=std) for part in parts]
-    return Grid(pictures, names, images.shape[1], cut)
-
-
-def by_temperature(choice: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Returns encoder steps and bandwidth factor -> balance at each temperature.
+    """Draw the first images of the first classes.
 
     Args:
-        choice: as `weights.Choice.record` has it.
+        images: Normalised images `[k, m, h, w, c]`.
+        names: Names of all classes, or empty for their numbers.
+        mean: Mean of each channel that was subtracted. Defaults to 0: images in [0, 1].
+        std: Standard deviation of each channel that was divided by. Defaults to 1.
+        max_classes: Number of classes to show at most.
+        max_columns: Number of images per class to show at most.
+        num_classes: Number of classes that there are. Defaults to k.
     """
-    lines: dict[str, list[float]] = {}
-    for each in choice["candidates"]:
-        name = ", ".join(results.number(each[part], "g") for part in ("encoder_steps", "bandwidth"))
-        lines.setdefault(name, []).append(each["evenness"])
-    return lines
-
-
-def mean(score: Mapping[str, Any] | None) -> str:
-    """Returns a mean in percent, without what follows it."""
-    return results.percent(score).partition(" ")[0]
+    totals = {"classes": num_classes or len(images), "images per class": images.shape[1]}
+    shown = images[:max_classes, :max_columns]
+    omitted = [
+        (what, n, total)
+        for (what, total), n in zip(totals.items(), shown.shape, strict=False)
+        if n < total
+    ]
+    parts = np.split(shown, len(shown)) if shown.shape[1] == 1 else [shown]
+    pictures = [tiles(part, mean=mean, std=std) for part in parts]
+    labels = list(map(str, names or range(len(shown))))[: len(shown)]
+    return Grid(pictures, labels, shown.shape[1], omitted)
 
 
 TEMPLATES = jinja2.Environment(
@@ -136,8 +135,8 @@ TEMPLATES.filters |= {
     "base64": lambda content: base64.b64encode(content).decode(),
     "finite": results.finite,
     "interval": results.interval,
-    "mean": mean,
+    "mean": lambda score: results.number(None if score is None else 100 * score.mean, ".1f"),
     "number": results.number,
     "percent": results.percent,
 }
-"""The templates of all pages, which they fill in by `get_template(name).render(values)`."""
+"""Templates of all pages: `TEMPLATES.get_template(name).render(values)`."""

@@ -1,8 +1,7 @@
-"""One page about a run: what it was, what came out, what it looks like and how to repeat it.
+"""Write one HTML page about a run or a comparison: settings, scores, images and how to repeat it.
 
-`read` takes the folder of `jaxdd run` or `jaxdd compare`, or a result as it is committed under
-experiments/results; `render` makes a page of it (`pages`), by templates/report.html.j2. Every
-number on the page is one of the result, or follows from it by what is said beside it.
+`read` takes the folder of `jaxdd run` or `jaxdd compare`, or a result in JSON. `render` turns it
+into a page with templates/report.html.j2.
 """
 
 import dataclasses
@@ -18,42 +17,35 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdd.data import benchmarks, files
-from jaxdd.runs import old_results as results
-from jaxdd.runs import options
+from jaxdd.runs import options, results, weightings
 from jaxdd.runs.folder import manifest, store
-from jaxdd.runs.reports import figure_data, pages, plot, tables
+from jaxdd.runs.reports import figure_data, pages, plot, report_tables, tables
+from jaxdd.runs.reports.command_line import command_line
 from jaxdd.runs.scoring import matrix, profiles
 
 FORMATS = (".svg", ".pdf")
-"""What figures are written as."""
-
-_DRAWN = {"classes": 20, "images per class": 10}  # of a grid, at most
-_PICTURES = {"weights": "weights.png", "embedding": "embedding.png"}
+"""Formats of exported figures."""
 
 
 class Report(NamedTuple):
     """What a page is made of.
 
     Attributes:
-        rows: name -> result, as in result.json.
-        config: the configuration that all rows share.
-        grids: name -> synthetic set, of the rows that have one.
-        pictures: "weights" and "embedding" -> picture, if there is one.
-        evaluations: rows of evaluation.json, of a run that `jaxdd evaluate` was called for.
-        sets: name -> the whole synthetic set, of the rows that have one.
-        kept: row -> what the figures of its weights are drawn from, where it was kept.
-        progress: row -> lines of its progress.jsonl.
-        profile: as `jaxdd profile` wrote it, of a run that it was called for.
+        rows: Results by row.
+        config: The configuration that all rows share.
+        sets: Synthetic set of every row that has one.
+        weights: Data of the figures of sample weights, by row.
+        progress: Lines of progress.jsonl, by row.
+        evaluations: Rows of evaluation.json of a run.
+        profile: Content of profile.json of a run, or None.
     """
 
-    rows: dict[str, dict[str, Any]]
+    rows: dict[str, results.Result]
     config: dict[str, Any]
-    grids: dict[str, pages.Grid]
-    pictures: dict[str, pages.Picture]
-    evaluations: dict[str, dict[str, Any]]
     sets: dict[str, store.Synthetic] = {}
-    kept: dict[str, figure_data.FigureData] = {}
+    weights: dict[str, figure_data.FigureData] = {}
     progress: dict[str, list[dict[str, Any]]] = {}
+    evaluations: dict[str, dict[str, Any]] = {}
     profile: dict[str, Any] | None = None
 
 
@@ -61,421 +53,348 @@ class Report(NamedTuple):
 
 
 def read(path: str | os.PathLike) -> Report:
-    """Reads a finished run or comparison from its folder, or its result from a JSON file.
+    """Read a finished run or comparison from its folder, or its result from a JSON file.
 
     Args:
-        path: folder of `jaxdd run` or `jaxdd compare`; or a file like result.json or compare.json,
-            which has no pictures.
+        path: Folder of `jaxdd run` or `jaxdd compare`, or a file like result.json or compare.json,
+            which has no images.
 
     Raises:
-        FileNotFoundError: there is nothing.
-        ValueError: a folder without a run, a run that is not finished, or a damaged file.
+        FileNotFoundError: There is no such file or folder.
+        ValueError: The folder holds no run, the run is not finished, or a file is damaged.
     """
     path = pathlib.Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist, expected a run folder or a result")
+        raise FileNotFoundError(f"{path} does not exist; expected a run folder or a result in JSON")
     if not path.is_dir():
         rows = results.read(path)
-        return Report(rows, results.config(rows), {}, {}, {})
-    config = _config(path)
-    several = config.get("command") == "compare" and "row" not in config
-    _check_finished(path, config, several)
+        return Report(_hide_small_groups(rows), results.shared_config(rows))
+    config = _read_config(path)
+    is_comparison = config.get("command") == "compare" and "row" not in config
+    file = path / ("compare.json" if is_comparison else "result.json")
+    if not file.exists():
+        raise ValueError(_unfinished(path, config))
     with files.hint("delete it and resume"):
-        rows = results.read(path / ("compare.json" if several else "result.json"))
-    results.check_config(path / "config.json", rows)
-    folders = {name: path / "rows" / name for name in rows} if several else {list(rows)[-1]: path}
+        rows = results.read(file)
+    folders = {list(rows)[-1]: path}
+    if is_comparison:
+        folders = {name: path / "rows" / name for name in rows}
     for folder in folders.values():
-        _check_set(folder)
-    sets = {
-        name: store.read_synthetic(folder / "synthetic.npz") for name, folder in folders.items()
-    }
-    grids = {name: _grid(folders[name] / "synthetic.npz", found) for name, found in sets.items()}
-    pictures = {
-        name: _picture(path / file) for name, file in _PICTURES.items() if (path / file).exists()
-    }
-    others = path / "evaluation.json"
-    evaluations = matrix.read(others) if others.exists() else {}
+        _check_intact(folder, ("config.json", "result.json", "synthetic.npz"))
     return Report(
-        rows, config, grids, pictures, evaluations, sets, _evidence(path, rows, several),
-        {name: found for name, folder in folders.items() if (found := _progress(folder))},
-        None if several else _profile(path),
-    )  # fmt: skip
+        _hide_small_groups(rows),
+        config,
+        {name: store.read_synthetic(folder / "synthetic.npz") for name, folder in folders.items()},
+        _read_weights(path, rows, is_comparison),
+        {name: lines for name, folder in folders.items() if (lines := _read_progress(folder))},
+        {} if is_comparison else _read_evaluations(path),
+        None if is_comparison else _read_profile(path),
+    )
 
 
-def _evidence(path, rows, several):
-    """What was kept beside the weights of each row, where they are not uniform; once for each."""
-    kept = {name: kind for name, kind in results.KINDS.items() if name in rows}
-    labels = ("none", "oracle", "fairdd")  # which keep no weights
-    folders = {kind.folder: name for name, kind in kept.items() if kind.weights not in labels}
-    folders = folders if several else {"": list(rows)[-1]}
-    found = {name: figure_data.read(path / folder) for folder, name in folders.items()}
-    return {
-        name: each
-        for name, each in found.items()
-        if each is not None and np.ptp(each.relative()) > 1e-3
-    }
-
-
-def _check_set(folder):
-    """Raise ValueError for a set that is not the one that the run recorded."""
-    for name in (store.SYNTHETIC, store.WHITENING):
-        if (folder / name).exists() and not manifest.is_intact(folder, name):
-            raise ValueError(f"{folder / name} is not the file that the run wrote; resume the run")
-
-
-def _profile(folder):
-    """The profile in the folder of a run, None where there is none."""
-    path = folder / "profile.json"
+def _read_config(folder):
+    path = folder / "config.json"
     if not path.exists():
-        return None
-    found, expected = profiles.read(path), files.file_digest(folder / store.SYNTHETIC)
-    if found.get("set") != expected:
-        raise ValueError(f"{path} is of another set; delete it and profile again")
-    return found
+        runs = sorted(config.parent.name for config in folder.glob("*/config.json"))
+        names = ", ".join(runs[:5] or sorted(file.name for file in folder.glob("*.json"))[:5])
+        content = f"; it holds {names}" if names else ""
+        raise ValueError(f"{folder} is not a run folder (no config.json){content}")
+    return options.read_config(path)[0]
 
 
-def _progress(folder):
-    """The lines of progress.jsonl that hold a step and numbers, and nothing of them else."""
-    with files.hint("delete it, since a report needs none"):
+def _unfinished(folder, config):
+    """Return a message that says how to resume an unfinished run or comparison."""
+    with files.hint("delete it and resume"):
+        steps = [record.get("step") for record in store.progress(folder)]
+    at_step = f", at step {steps[-1]} of {config.get('steps')}" if steps else ""
+    begun = [name for name in weightings.rows() if (folder / "rows" / name).is_dir()]
+    command = None
+    if "row" not in config and config["dataset"] in benchmarks.NAMES:
+        command = command_line(config, rows=begun or weightings.DEFAULT_ROWS)
+    if command is None:
+        command = "its first command and --resume"
+    else:
+        command += f" --out {shlex.quote(str(folder))} --resume"
+    return f"{folder} holds an unfinished run{at_step}; continue with: {command}"
+
+
+def _hide_small_groups(rows):
+    """Return results without the worst-group accuracy of rows with too small a group."""
+    sizes = {name: results.smallest_group(row) for name, row in rows.items()}
+    small = {name for name, n in sizes.items() if n is not None and n < results.MIN_GROUP_SIZE}
+    hide = lambda row: dataclasses.replace(row, worst_group=results.Score())
+    return {name: hide(row) if name in small else row for name, row in rows.items()}
+
+
+def _check_intact(folder, names):
+    for name in names:
+        if not manifest.is_intact(folder, name):
+            raise ValueError(f"{folder / name} is missing or damaged; resume the run to restore it")
+
+
+def _read_weights(folder, rows, is_comparison):
+    """Return the data of figures of weights, once for rows that share their weights."""
+    folders = {folder: list(rows)[-1]}
+    if is_comparison:
+        kinds = {n: row.weighting for n, row in weightings.rows().items() if n in rows}
+        folders = {folder / "weights" / kind: name for name, kind in kinds.items()}
+    data = {name: figure_data.read(path) for path, name in folders.items()}
+    return {name: x for name, x in data.items() if x is not None and not x.is_uniform()}
+
+
+def _read_progress(folder):
+    """Return the numbers in the lines of progress.jsonl that have a step."""
+    with files.hint("delete it; a report can be made without it"):
         lines = store.progress(folder)
     numbers = [{k: v for k, v in line.items() if results.finite(v) is not None} for line in lines]
     return [line for line in numbers if "step" in line]
 
 
-def _config(folder: pathlib.Path) -> dict[str, Any]:
-    path = folder / "config.json"
+def _read_evaluations(folder):
+    path = folder / "evaluation.json"
+    return matrix.read(path) if path.exists() else {}
+
+
+def _read_profile(folder):
+    path = folder / "profile.json"
     if not path.exists():
-        runs = sorted(found.parent.name for found in folder.glob("*/config.json"))
-        found = runs or sorted(file.name for file in folder.glob("*.json"))
-        held = f"; it holds {', '.join(found[:5])}" if found else ""
-        raise ValueError(f"{folder} is no run folder (no config.json){held}")
-    return options.read_config(path)[0]
-
-
-def _check_finished(folder: pathlib.Path, config: dict[str, Any], several: bool) -> None:
-    """Raises unless the command has written all that it writes."""
-    if (
-        results.is_finished(folder / "compare.json")
-        if several
-        else (folder / "result.json").exists()
-    ):
-        return
-    with files.hint("delete it and resume"):
-        steps = [record.get("step") for record in store.progress(folder)]
-    where = f", at step {steps[-1]} of {config.get('steps')}" if steps else ""
-    begun = [name for name in results.KINDS if (folder / "rows" / name).is_dir()]
-    line = None if "row" in config else command(config, rows=begun or results.ROWS)
-    if line is None or config["dataset"] not in benchmarks.NAMES:
-        line = "the command that began it, and --resume"
-    else:
-        line += f" --out {shlex.quote(str(folder))} --resume"
-    which = f" its rows {', '.join(begun)}" if begun else " it"
-    raise ValueError(f"{folder} holds an unfinished run{where}; continue{which} with: {line}")
-
-
-def _grid(path: pathlib.Path, synthetic: store.Synthetic) -> pages.Grid:
-    sizes = dict(zip(_DRAWN, synthetic.labels.shape, strict=True))
-    rows, columns = (min(limit, sizes[what]) for what, limit in _DRAWN.items())
-    names = synthetic.provenance.get("class_names") or range(len(synthetic.images))
-    if not isinstance(names, (list, range)) or len(names) != len(synthetic.images):
-        raise ValueError(f"{path}: class_names must name {len(synthetic.images)}, found {names!r}")
-    return pages.grid(
-        synthetic.images[:rows, :columns],
-        mean=synthetic.mean,
-        std=synthetic.std,
-        names=list(map(str, names))[:rows],
-        cut=[(what, n, sizes[what]) for what, n in _DRAWN.items() if sizes[what] > n],
-    )
-
-
-def _picture(path: pathlib.Path) -> pages.Picture:
-    with files.hint("delete it, since a report needs none"):
-        return pages.Picture(path.read_bytes(), *pages.picture_size(path))
+        return None
+    profile = profiles.read(path)
+    if profile.get("set") != files.file_digest(folder / "synthetic.npz"):
+        raise ValueError(f"{path} belongs to another set; delete it and profile again")
+    return profile
 
 
 # --- the page ----------------------------------------------------------------------------------
 
 
 def write(path: str | os.PathLike, report: Report) -> None:
-    """Writes the page, whole or not at all.
+    """Write the page atomically.
 
     Args:
-        path: the HTML file.
-        report: from `read`.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written to.
+        path: The HTML file.
+        report: From `read`.
     """
     pages.write(path, render(report))
 
 
 def render(report: Report) -> str:
-    """Returns the page as HTML.
-
-    Args:
-        report: from `read`.
-    """
-    report = report._replace(rows={name: _shown(row) for name, row in report.rows.items()})
-    values = report._asdict() | _accuracies(report) | _records(report) | _repetition(report)
-    values |= {"kinds": results.KINDS, "least": results.LEAST, "curves": _drawn_curves(report)}
-    values |= {"features": plot.FEATURES, "spectra": _drawn_profile(report)}
-    values |= {"extremes": {name: _extremes(found) for name, found in report.kept.items()}}
+    """Return the page as HTML."""
+    rows, profile, panels = report.rows, report.profile, _curves(report)
+    main, plain = _compared_rows(rows)
+    values = {
+        "config": report.config,
+        "rows": rows,
+        "main": main,
+        "plain": plain,
+        "scores": _known_scores(rows),
+        "remarks": {name: text for name, row in rows.items() if (text := results.remark(row))},
+        "descriptions": {
+            name: weightings.rows()[name].description for name in rows if name in weightings.rows()
+        },
+        "smallest": next(filter(None, map(results.smallest_group, rows.values())), None),
+        "min_size": results.MIN_GROUP_SIZE,
+        "tables": make_tables(report),
+        "curves": panels and _draw(plot.curves, panels=panels),
+        "spectra": None if profile is None else _draw(plot.profile, profile=profile),
+        "grids": {name: _synthetic_grid(x) for name, x in report.sets.items()},
+        "weights": {name: _weight_figures(data) for name, data in report.weights.items()},
+        "choices": {name: row.choice for name, row in rows.items() if row.choice},
+        "choice_tables": _choice_tables(rows),
+        "command": command_line(report.config, rows=rows),
+        "is_benchmark": report.config.get("dataset") in benchmarks.NAMES,
+        "environment": _environment(rows),
+    }
     return pages.TEMPLATES.get_template("report.html.j2").render(values)
 
 
+def make_tables(report: Report) -> dict[str, tables.Table]:
+    """Return all tables of a report by name."""
+    rows, built = report.rows, report_tables
+    groups = [built.by_group(name, rows[name]) for name in _compared_rows(rows) if name]
+    candidates = [
+        built.accuracy(rows, _known_scores(rows)),
+        built.by_class(rows),
+        *groups,
+        built.evaluations(report.evaluations) if report.evaluations else None,
+        *(built.spectra(report.profile) if report.profile is not None else ()),
+        built.weights(rows),
+        *(table for group in _choice_tables(rows).values() for table in group),
+        built.seconds(rows),
+    ]
+    return {table.name: table for table in candidates if table is not None}
+
+
+def _choice_tables(rows):
+    choices = {name: row.choice for name, row in rows.items() if row.choice}
+    return {
+        name: report_tables.choice(record, f"choice-{name}") for name, record in choices.items()
+    }
+
+
 def write_tables(
-    folder: str | os.PathLike, page: str, *, suffixes: Iterable[str]
+    folder: str | os.PathLike, report: Report, *, suffixes: Iterable[str]
 ) -> list[pathlib.Path]:
-    """Writes every table of a page.
+    """Write every table of a report and return the paths of the files.
 
     Args:
-        folder: to write to.
-        page: from `render`.
-        suffixes: some of .csv and .tex.
-
-    Returns:
-        The files.
+        folder: Folder to write to.
+        report: From `read`.
+        suffixes: Some of .csv and .tex.
     """
-    forms = {".csv": tables.as_csv, ".tex": tables.as_latex}
-    texts = {
-        pathlib.Path(folder, table.name + suffix): forms[suffix](table)
-        for table in tables.read(page)
-        for suffix in suffixes
-    }
-    for path, text in texts.items():
-        pages.write(path, text)
-    return list(texts)
+    formats = {".csv": tables.as_csv, ".tex": tables.as_latex}
+    paths = []
+    for name, table in make_tables(report).items():
+        for suffix in suffixes:
+            paths.append(pathlib.Path(folder, _file_name(name) + suffix))
+            pages.write(paths[-1], formats[suffix](table))
+    return paths
 
 
 def write_figures(folder: str | os.PathLike, report: Report) -> list[pathlib.Path]:
-    """Draws every figure of a report again, as SVG and as PDF.
+    """Draw every figure of a report as SVG and PDF and return the paths of the files.
 
     Args:
-        folder: to write to.
-        report: from `read`.
-
-    Returns:
-        The files. Figures of weights are drawn where what they show was kept, which earlier
-        versions did not.
+        folder: Folder to write to.
+        report: From `read`.
     """
-    figures = _figures(report)
-    paths = {
-        pathlib.Path(folder, re.sub(r"[^\w-]+", "-", name) + form): draw
-        for name, draw in figures.items()
-        for form in FORMATS
-    }
-    for path, draw in paths.items():
-        draw(path)
-    return list(paths)
+    paths = []
+    for name, draw in _figures(report).items():
+        for suffix in FORMATS:
+            paths.append(pathlib.Path(folder, _file_name(name) + suffix))
+            draw(paths[-1])
+    return paths
+
+
+def _file_name(name):
+    return re.sub(r"[^\w-]+", "-", name)
 
 
 def _figures(report):
-    """What draws each figure into a path."""
-    bars = {
-        name: {score: row.get(score) for score in results.SCORES}
-        for name, row in map(lambda item: (item[0], _shown(item[1])), report.rows.items())
-    }
-    found: dict[str, Any] = {"accuracy": functools.partial(plot.accuracy_bars, rows=bars)}
+    """Return functions that draw a figure into a path, by name."""
+    figures: dict[str, Any] = {"accuracy": functools.partial(plot.accuracy_bars, rows=report.rows)}
     if panels := _curves(report):
-        found["along-the-way"] = functools.partial(plot.curves, panels=panels)
+        figures["curves"] = functools.partial(plot.curves, panels=panels)
     if report.profile is not None:
-        found["profile"] = functools.partial(plot.profile, found=report.profile)
-    for name, each in report.sets.items():
-        names = report.grids[name].names if not report.grids[name].cut else ()
-        found[f"synthetic-{name}"] = functools.partial(
-            plot.synthetic_grid, images=each.images, mean=each.mean, std=each.std, class_names=names
+        figures["profile"] = functools.partial(plot.profile, profile=report.profile)
+    for name, synthetic in report.sets.items():
+        figures[f"synthetic-{name}"] = functools.partial(
+            plot.synthetic_grid,
+            images=synthetic.images,
+            mean=synthetic.mean,
+            std=synthetic.std,
+            class_names=synthetic.provenance.get("class_names") or (),
         )
-    for name, each in report.kept.items():
-        found[f"weights-{name}"] = functools.partial(
-            plot.weights_by_group, weights=each.weights, labels=each.labels,
-            attributes=each.attributes, aligned=each.aligned,
-        )  # fmt: skip
-        found[f"real-{name}"] = functools.partial(
-            plot.comparison, mean=np.zeros(3), std=np.ones(3), class_names=each.class_names,
-            sets={
-                "heaviest": each.heaviest / np.float32(255),
-                "lightest": each.lightest / np.float32(255),
-            },
-        )  # fmt: skip
-        if each.plane is not None:
-            found[f"embedding-{name}"] = functools.partial(
-                plot.embedding_map, embeddings=each.plane, labels=each.labels,
-                attributes=each.attributes, class_names=each.class_names,
-                attribute_names=each.attribute_names,
-            )  # fmt: skip
-    return found
+    for name, data in report.weights.items():
+        figures[f"weights-{name}"] = _draw_weights(data)
+        figures[f"real-{name}"] = functools.partial(
+            plot.comparison, sets=_extremes(data), class_names=data.class_names
+        )
+        if data.plane is not None:
+            figures[f"embedding-{name}"] = _draw_embedding(data)
+    return figures
 
 
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a row without what too few test images say."""
-    smallest = results.smallest_group(row)
-    return {**row, "worst_group": None} if smallest and smallest < results.LEAST else {**row}
+def _draw_weights(data):
+    return functools.partial(
+        plot.weights_by_group,
+        weights=data.weights,
+        labels=data.labels,
+        attributes=data.attributes,
+        aligned=data.aligned,
+    )
 
 
-def _extremes(found: figure_data.FigureData) -> dict[str, pages.Grid]:
-    """The heaviest and the lightest real images, by what they are called."""
-    k = len(found.heaviest)
-    names = list(found.class_names or map(str, range(k)))[:k]
-    total = int(found.labels.max()) + 1
-    cut = [("classes", k, total)] if total > k else []
-    draw = functools.partial(pages.grid, mean=np.zeros(3), std=np.ones(3), names=names, cut=cut)
-    return {
-        f"{name} real images": draw(images / np.float32(255))
-        for name, images in (("heaviest", found.heaviest), ("lightest", found.lightest))
-    }
+def _draw_embedding(data):
+    return functools.partial(
+        plot.embedding_map,
+        plane=data.plane,
+        labels=data.labels,
+        attributes=data.attributes,
+        class_names=data.class_names,
+        attribute_names=data.attribute_names,
+    )
+
+
+# --- parts of the page -------------------------------------------------------------------------
+
+
+def _compared_rows(rows: Mapping[str, results.Result]) -> tuple[str, str | None]:
+    """Return the row that the page is about, and a plain row to compare it with."""
+    main = next(name for name in ("kde", *reversed(rows)) if name in rows)
+    plain = next((name for name in ("none", "random") if name in rows.keys() - {main}), None)
+    return main, plain
+
+
+def _known_scores(rows):
+    """Return the titles of scores that at least one row has."""
+    known = lambda key: any(results.finite(getattr(x, key).mean) is not None for x in rows.values())
+    return {key: title for key, title in results.SCORES.items() if known(key)}
 
 
 def _curves(report: Report) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
-    """Returns "loss" and accuracies -> row -> (steps, values), of rows with two points or more."""
+    """Return loss and accuracies during distillation: label -> row -> (steps, values).
+
+    The final score of a row is the last point of its curve. Curves have at least two points.
+    """
     panels = {}
-    for key, title in (
-        ("loss", "loss"),
-        ("accuracy", "accuracy, %"),
-        ("conflicting", "conflicting, %"),
+    for key, title, scale in (
+        ("loss", "loss", 1),
+        ("accuracy", "accuracy, %", 100),
+        ("conflicting", "conflicting, %", 100),
     ):
         lines = {}
         for name, records in report.progress.items():
             points = [(record["step"], record[key]) for record in records if key in record]
-            end = results.finite((report.rows[name].get(key) or {}).get("mean"))
-            if points and key != "loss" and end is not None:
-                points.append((records[-1]["step"], end))
-            times = 1 if key == "loss" else 100
+            final = None if key == "loss" else getattr(report.rows[name], key).mean
+            if points and results.finite(final) is not None:
+                points.append((records[-1]["step"], final))
             if len(points) > 1:
-                lines[name] = [x for x, _ in points], [times * y for _, y in points]
+                lines[name] = [x for x, _ in points], [scale * y for _, y in points]
         if lines:
             panels[title] = lines
     return panels
 
 
-def _drawn_curves(report: Report) -> pages.Picture | None:
-    panels = _curves(report)
-    return _drawn(functools.partial(plot.curves, panels=panels)) if panels else None
+def _synthetic_grid(synthetic: store.Synthetic) -> pages.Grid:
+    names = synthetic.provenance.get("class_names") or ()
+    return pages.grid(synthetic.images, names, mean=synthetic.mean, std=synthetic.std)
 
 
-def _drawn_profile(report: Report) -> pages.Picture | None:
-    found = report.profile
-    return None if found is None else _drawn(functools.partial(plot.profile, found=found))
+def _extremes(data):
+    """Return the real images of largest and of smallest weight, in [0, 1]."""
+    return {
+        "heaviest": data.heaviest / np.float32(255),
+        "lightest": data.lightest / np.float32(255),
+    }
 
 
-def _drawn(draw: Callable[[pathlib.Path], None]) -> pages.Picture:
+def _weight_figures(data: figure_data.FigureData) -> dict[str, Any]:
+    num_classes = int(data.labels.max()) + 1
+    grids = {
+        f"{name} real images": pages.grid(images, data.class_names, num_classes=num_classes)
+        for name, images in _extremes(data).items()
+    }
+    embedding = None if data.plane is None else _draw(_draw_embedding(data))
+    histogram = _draw(_draw_weights(data))
+    is_grouped = data.attributes is not None
+    return dict(grids=grids, histogram=histogram, embedding=embedding, is_grouped=is_grouped)
+
+
+def _draw(draw: Callable[..., None], **arguments: Any) -> pages.Picture:
+    """Return a figure as a picture for the page."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "figure.png")
-        draw(path)
-        return _picture(path)
+        draw(path, **arguments)
+        return pages.Picture(path.read_bytes(), *pages.picture_size(path))
 
 
-def _accuracies(report: Report) -> dict[str, Any]:
-    """Returns the row the page is opened for, a plain one beside it, and what is known by group."""
-    rows = report.rows
-    main = next(name for name in ("kde", *reversed(rows)) if name in rows)
-    found = {score: [row.get(score) for row in rows.values()] for score in results.SCORES}
-    plain = next((name for name in ("none", "random") if name in rows.keys() - {main}), None)
-    return {
-        "main": main,
-        "plain": plain,
-        "scores": {
-            score: word
-            for score, word in results.SCORES.items()
-            if score == "accuracy" or any(pages.mean(each) != "–" for each in found[score])
-        },
-        "remarks": {name: text for name, row in rows.items() if (text := results.remark(row))},
-        "smallest": next(filter(None, map(results.smallest_group, rows.values())), None),
-        "by_class": {name: row["by_class"] for name, row in rows.items() if row.get("by_class")},
-        "by_group": _groups(rows, main, plain),
-        "charts": [
-            name for name, each in found.items() if any(pages.mean(score) != "–" for score in each)
-        ],
-        "intervals": any(results.interval(score) for each in found.values() for score in each),
-    }
+def _environment(rows: Mapping[str, results.Result]) -> dict[str, str]:
+    """Return device, date and versions of the rows; different values are joined."""
+    values = [{"device": row.device, "date": row.date} | row.versions for row in rows.values()]
+    names = dict.fromkeys(name for value in values for name in value)
+    return {name: _join(value.get(name) for value in values) for name in names}
 
 
-def _groups(rows, main, plain):
-    """What is known by group of the two rows, of one alone where there are only sizes to tell."""
-    kept = {name: rows[name].get("by_group") for name in (main, plain) if name is not None}
-    kept = {
-        name: found | {"scored": max(map(max, found["test"])) >= results.LEAST}
-        for name, found in kept.items()
-        if found
-    }
-    scored = any(found["scored"] for found in kept.values())
-    return kept if scored else dict(list(kept.items())[:1])
-
-
-def _records(report: Report) -> dict[str, Any]:
-    """Returns what some rows hold besides accuracies: weights, trials of weights, seconds."""
-    weights, choices, seconds = (
-        {name: row[part] for name, row in report.rows.items() if row.get(part)}
-        for part in ("weights", "choice", "seconds")
-    )
-    stages = (*results.STAGES, "compile")
-    return {
-        "weights": weights,
-        "grouped": any(each.get("conflict_weight_share") is not None for each in weights.values()),
-        "choices": choices,
-        "balances": {name: pages.by_temperature(choice) for name, choice in choices.items()},
-        "seconds": seconds,
-        "stages": [stage for stage in stages if any(stage in each for each in seconds.values())],
-        "total": results.seconds(report.rows),
-    }
-
-
-def _repetition(report: Report) -> dict[str, Any]:
-    """Returns the command line, and on what and by what the results were made."""
-    made = [
-        {"device": row.get("device"), "date": row.get("date")} | (row.get("versions") or {})
-        for row in report.rows.values()
-    ]
-    return {
-        "command": command(report.config, rows=report.rows),
-        "benchmark": report.config.get("dataset") in benchmarks.NAMES,
-        "made": {
-            name: _different(each.get(name) for each in made)
-            for name in dict.fromkeys(name for each in made for name in each)
-        },
-    }
-
-
-def _different(values: Iterable[Any]) -> str:
+def _join(values):
     return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or "–"
-
-
-def command(config: Mapping[str, Any], *, rows: Iterable[str] = results.ROWS) -> str | None:
-    """Returns the command line that makes a run, without the options that have their defaults.
-
-    Args:
-        config: as in config.json.
-        rows: of a comparison.
-
-    Returns:
-        The command, or None where the configuration is not one of `jaxdd run` or `jaxdd compare`.
-
-    >>> command({"command": "run", "dataset": "cdigits", "debias": "none", "ipc": 2, "seed": 0})
-    'jaxdd run cdigits --debias none --ipc 2'
-    """
-    try:
-        asked = options.from_config(config)
-        chosen = options.make(method=asked.method, preset=asked.preset, ipc=asked.ipc)
-        verb, dataset = config["command"], config["dataset"]
-    except (KeyError, TypeError, ValueError):
-        return None
-    if verb not in ("run", "compare"):
-        return None
-    own = "weights" in config or "own_method" in config or asked.network.endswith("()")
-    if own or isinstance(config.get("augmentation"), str):
-        return None  # made from Python, of what has no name there
-    words = ["jaxdd", verb, dataset if dataset in benchmarks.NAMES else f"path/to/{dataset}"]
-    if verb == "run":
-        words += ["--debias", str(config.get("debias"))]
-    defaults = dataclasses.asdict(chosen) | dict(preset="quick", method="dm", ipc=options.DM.ipc)
-    for name, value in dataclasses.asdict(asked).items():
-        if value is not None and value != defaults[name]:
-            words += _words(f"--{name.replace('_', '-')}", value)
-    if verb == "compare" and tuple(rows) != results.ROWS:
-        words += ["--rows", *rows]
-    return shlex.join(words)
-
-
-def _words(option, value):
-    if isinstance(value, bool):
-        return [option if value else option.replace("--", "--no-", 1)]
-    return [option, *map(str, value if isinstance(value, tuple) else [value])]

@@ -1,38 +1,45 @@
-r"""The tables of a page, as CSV for programs and as LaTeX for papers.
+r"""Tables of a report as data, written as HTML by the templates and as CSV or LaTeX here.
 
-They are read from the page itself, so that no number in them is another than the page's. A mean
-with its deviation takes two columns of CSV, its interval two more.
+A cell holds the text that readers see and the numbers that programs read. In CSV, a mean with its
+standard deviation takes two columns, and its confidence interval two more.
 """
 
 import csv
-import html.parser
 import io
-import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jaxdd.runs import results
 
 _TEX: dict[str, str] = {
     **{letter: "\\" + letter for letter in "&%$#_{}"},
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "±": r"$\pm$", "–": "--", "×": r"$\times$", "²": r"$^2$", "\u00a0": "~",
 }  # fmt: skip
-_PARTS = re.compile(r"(?P<mean>[-+\d.,]+) ± (?P<std>[\d.]+)")
 
 
 class Cell(NamedTuple):
-    """What stands in a cell, and what stands below it in small letters."""
+    """A cell of a table.
+
+    Attributes:
+        text: What is shown.
+        small: What is shown below it in small letters, or "".
+        values: Columns of CSV: suffix of the column name -> value.
+    """
 
     text: str
-    small: str = ""
+    small: str
+    values: Mapping[str, str]
 
 
 class Table(NamedTuple):
-    """A table of a page.
+    """A table of a report.
 
     Attributes:
-        name: for a file: the heading above it, with a number where there are several.
-        caption: above it.
-        header: a name for each column.
-        rows: as many cells each.
+        name: Name of its file, without a suffix.
+        caption: Text above it.
+        header: Column names.
+        rows: Rows, each with one cell per column.
     """
 
     name: str
@@ -41,101 +48,93 @@ class Table(NamedTuple):
     rows: list[list[Cell]]
 
 
-class _Reader(html.parser.HTMLParser):
-    """Collects tables; only `small` is told apart inside of cells."""
-
-    def __init__(self):
-        super().__init__()
-        self.tables, self.heading, self.into = [], "", None
-
-    def handle_starttag(self, tag, attrs):
-        if tag == "table":
-            self.tables.append((self.heading, dict(attrs).get("aria-label") or "", []))
-        elif tag == "tr":
-            self.tables[-1][2].append([])
-        elif tag in ("th", "td"):
-            self.tables[-1][2][-1].append({"text": "", "small": ""})
-            self.into = "text"
-        elif tag == "small" and self.into:
-            self.into = "small"
-        elif tag == "h2":
-            self.heading, self.into = "", "heading"
-
-    def handle_endtag(self, tag):
-        self.into = "text" if tag == "small" and self.into else self.into
-        self.into = None if tag in ("th", "td", "h2") else self.into
-
-    def handle_data(self, data):
-        if self.into == "heading":
-            self.heading += data
-        elif self.into:
-            self.tables[-1][2][-1][-1][self.into] += data
+def label(value: Any) -> Cell:
+    """Return a cell with text."""
+    return Cell(str(value), "", {"": str(value)})
 
 
-def read(page: str) -> list[Table]:
-    """Returns the tables of a page that `report.render` made."""
-    reader, names, tables = _Reader(), {}, []
-    reader.feed(page)
-    reader.close()
-    for heading, caption, lines in reader.tables:
-        slug = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-") or "table"
-        names[slug] = names.get(slug, 0) + 1
-        name = slug if names[slug] == 1 else f"{slug}-{names[slug]}"
-        cells = [
-            [Cell(*(part.strip() for part in cell.values())) for cell in line] for line in lines
-        ]
-        tables.append(Table(name, caption, [cell.text for cell in cells[0]], cells[1:]))
-    return tables
+def number(value: Any, form: str) -> Cell:
+    """Return a cell with a number, or a dash if the number is unknown.
+
+    >>> number(1234, ",.0f").text, dict(number(1234, ",.0f").values), number(None, ".1f").text
+    ('1,234', {'': '1234'}, '–')
+    """
+    text = results.number(value, form)
+    return Cell(text, "", {"": _plain(text)})
+
+
+def score(value: results.Score | None, *, interval: bool = False) -> Cell:
+    """Return a cell with mean ± standard deviation in percent.
+
+    Args:
+        value: The score, or None if it is unknown.
+        interval: Show the 95 % confidence interval of the mean below it.
+
+    >>> cell = score(results.Score(0.5, 0.01, 3), interval=True)
+    >>> cell.text, cell.small
+    ('50.0 ± 1.0', '47.5 to 52.5')
+    """
+    text = results.percent(value)
+    mean, _, std = text.partition(" ± ")
+    ends = results.interval(value) if interval else None
+    low, high = (f"{100 * end:.1f}" for end in ends) if ends else ("", "")
+    values = {"": _plain(mean), "std": std, "low": low, "high": high}
+    return Cell(text, f"{low} to {high}" if ends else "", {k: x for k, x in values.items() if x})
+
+
+def percent(share: float | None) -> Cell:
+    """Return a cell with a share in percent, without a unit."""
+    known = results.finite(share)
+    return number(None if known is None else 100 * known, ".1f")
+
+
+def sizes(train: int, test: int, *, below: Cell | None = None) -> Cell:
+    """Return a cell with numbers of training and test images, below another cell if there is one.
+
+    >>> sizes(1003, 9).text, sizes(1003, 9, below=percent(0.5)).small
+    ('1,003 / 9', '1,003 / 9')
+    """
+    text, values = f"{train:,} / {test:,}", {"training": str(train), "test": str(test)}
+    if below is None:
+        return Cell(text, "", values)
+    return Cell(below.text, text, {**below.values, **values})
+
+
+def _plain(text):
+    """Return a number as programs read it; unknown numbers are empty."""
+    return text.replace("–", "").replace(",", "")
+
+
+# --- formats -----------------------------------------------------------------------------------
 
 
 def as_csv(table: Table) -> str:
-    """Returns a table as CSV; what is not known is empty.
+    """Return a table as CSV; unknown numbers are empty.
 
-    >>> cells = [[Cell("kde"), Cell("91.6 ± 0.7", "90.1 to 93.1")]]
-    >>> print(as_csv(Table("accuracy", "", ["row", "all"], cells)), end="")
+    >>> rows = [[label("density"), score(results.Score(0.5, 0.01, 3), interval=True)]]
+    >>> print(as_csv(Table("accuracy", "", ["row", "all"], rows)), end="")
     row,all,all std,all low,all high
-    kde,91.6,0.7,90.1,93.1
+    density,50.0,1.0,47.5,52.5
     """
-    lines = [[_split(cell) for cell in row] for row in table.rows]
-    columns = [
-        list(dict.fromkeys(part for line in lines for part in line[i])) or [""]
+    suffixes = [
+        list(dict.fromkeys(suffix for row in table.rows for suffix in row[i].values)) or [""]
         for i in range(len(table.header))
     ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        f"{name} {part}".strip() for name, each in zip(table.header, columns, strict=True)
-        for part in each
-    )  # fmt: skip
-    for line in lines:
-        writer.writerow(
-            cell.get(part, "") for cell, each in zip(line, columns, strict=True) for part in each
-        )
+    columns = list(zip(table.header, suffixes, strict=True))
+    writer.writerow(f"{name} {suffix}".strip() for name, group in columns for suffix in group)
+    for row in table.rows:
+        cells = zip(row, suffixes, strict=True)
+        writer.writerow(cell.values.get(suffix, "") for cell, group in cells for suffix in group)
     return text.getvalue()
 
 
-def _split(cell: Cell) -> dict[str, str]:
-    """The parts of a cell by what their columns are called after the name of the cell's."""
-    found = _PARTS.fullmatch(cell.text)
-    parts = {"": found["mean"], "std": found["std"]} if found else {"": cell.text.replace("–", "")}
-    if not found and " / " in cell.text:
-        return _sizes(cell.text)
-    if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", parts[""]):
-        parts[""] = parts[""].replace(",", "")
-    if cell.small:
-        low, between, high = cell.small.partition(" to ")
-        parts |= {"low": low, "high": high} if between else _sizes(cell.small)
-    return parts
-
-
-def _sizes(text: str) -> dict[str, str]:
-    return dict(zip(("training", "test"), text.replace(",", "").split(" / "), strict=False))
-
-
 def as_latex(table: Table) -> str:
-    r"""Returns a table as LaTeX, for the package booktabs.
+    r"""Return a table as LaTeX, for the package booktabs.
 
-    >>> print(as_latex(Table("accuracy", "In %.", ["row", "all"], [[Cell("a_b"), Cell("9 ± 1")]])))
+    >>> rows = [[label("a_b"), label("9 ± 1")]]
+    >>> print(as_latex(Table("accuracy", "In %.", ["row", "all"], rows)))
     \begin{table}
       \centering
       \caption{In \%.}
@@ -149,23 +148,23 @@ def as_latex(table: Table) -> str:
       \end{tabular}
     \end{table}
     """
-    line = lambda texts: "    " + " & ".join(map(_escaped, texts)) + r" \\"
-    below = lambda cell: f"{cell.text} ({cell.small})" if cell.small else cell.text
+    line = lambda texts: "    " + " & ".join(map(_escape, texts)) + r" \\"
+    cell_text = lambda cell: f"{cell.text} ({cell.small})" if cell.small else cell.text
     return "\n".join([
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{_escaped(table.caption)}}}",
+        rf"  \caption{{{_escape(table.caption)}}}",
         rf"  \label{{tab:{table.name}}}",
         rf"  \begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
         r"    \toprule",
         line(table.header),
         r"    \midrule",
-        *(line(map(below, row)) for row in table.rows),
+        *(line(map(cell_text, row)) for row in table.rows),
         r"    \bottomrule",
         r"  \end{tabular}",
         r"\end{table}",
     ])  # fmt: skip
 
 
-def _escaped(text):
+def _escape(text):
     return " ".join(text.translate(str.maketrans(_TEX)).split())

@@ -32,7 +32,8 @@ from PIL import Image
 from jaxdd.data import benchmarks, files
 from jaxdd.runs import results
 from jaxdd.runs.folder import manifest, store
-from jaxdd.runs.reports import pages, report
+from jaxdd.runs.reports import pages
+from jaxdd.runs.reports.command_line import command_line
 
 FORMATS = ("npz", "png")
 """Formats that sets are read from."""
@@ -369,7 +370,7 @@ def _card(source, published, content):
             "scores": results.SCORES, "dataset": dataset, "content": content,
             "licence": benchmarks.describe(dataset)[5] if dataset in benchmarks.NAMES else None,
             "method": config.get("own_method") or config["method"], "weighting": weighting,
-            "command": report.command(config, rows=[weighting]),
+            "command": command_line(config, rows=[weighting]),
         }  # fmt: skip
         template = pages.TEMPLATES.overlay(autoescape=False).get_template("card.md.j2")
         return template.render(values)

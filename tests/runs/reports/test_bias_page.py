@@ -1,4 +1,4 @@
-"""What is said of a data set: by a view, by density, or nothing; the choice itself is faked."""
+"""Tests of the page about a data set: by features, by density, or no bias; the choice is a stub."""
 
 import numpy as np
 import pytest
@@ -9,111 +9,111 @@ from jaxdd.runs.reports import bias_page
 from jaxdd.weights import probes
 
 N, K = 60, 3
-TOLD = {"tone": probes.Shortcut((0, 0, 1), 0.1, 0.2, 5.0)}
+SHORTCUTS = {"tone": probes.Shortcut((0, 0, 1), 0.1, 0.2, 5.0)}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data():
-    """Image i is i everywhere; the attribute is the class but for every tenth sample."""
+    """Image i has brightness i; the attribute is the class except for every tenth sample."""
     labels = np.arange(N) % K
     attributes = np.where(np.arange(N) % 10 == 0, (labels + 1) % K, labels)
     images = np.broadcast_to(np.arange(N, dtype=np.uint8)[:, None, None, None], (N, 6, 6, 1))
     return datasets.from_arrays(images.copy(), labels, attributes, test_fraction=0.2)
 
 
-def choosing(monkeypatch, make):
-    """Has `choose` return what `make(pool)` does."""
+@pytest.fixture
+def find(data, monkeypatch):
+    """Return `find(make)`, in which `weights.choose` returns `make(pool)`."""
 
-    def choose(key, pool, *, strategy, report):
-        report(3, 3)
-        return make(pool)
+    def find(make, data=data, **options):
+        def choose(key, pool, *, strategy, report):
+            report(3, 3)
+            return make(pool)
 
-    monkeypatch.setattr(weights, "choose", choose)
+        monkeypatch.setattr(weights, "choose", choose)
+        return bias_page.find(data, **options)
 
-
-def by_view(pool):
-    """A head that is sure of the block for all but the darkest sample of each class."""
-    blocks = np.array(TOLD["tone"].blocks)[np.asarray(pool.labels)]
-    dark = np.asarray(pool.images).mean((1, 2, 3))
-    darkest = [np.where(np.asarray(pool.labels) == k, dark, 999).argmin() for k in range(K)]
-    blocks[darkest] = 1 - blocks[darkest]
-    return seeing(pool, np.eye(2)[blocks])
+    return find
 
 
-def seeing(pool, groups):
-    own = np.array(TOLD["tone"].blocks)[np.asarray(pool.labels)]
-    seen = {"tone": weights.FeatureWeights(pool.weights, groups, own)}
-    return weights.Choice(pool.weights, None, [], 0, {}, None, TOLD, seen)
+def by_features(pool):
+    """A classifier that is sure of the block for all but the darkest sample of each class."""
+    labels, brightness = np.asarray(pool.labels), np.asarray(pool.images).mean((1, 2, 3))
+    darkest = [np.where(labels == k, brightness, 999).argmin() for k in range(K)]
+    return with_conflicts(pool, np.isin(np.arange(len(labels)), darkest))
+
+
+def with_conflicts(pool, conflicts):
+    own = np.array(SHORTCUTS["tone"].blocks)[np.asarray(pool.labels)]
+    groups = np.eye(2)[np.where(conflicts, 1 - own, own)]
+    features = {"tone": weights.FeatureWeights(pool.weights, groups, own)}
+    return weights.Choice(pool.weights, None, [], 0, {}, None, SHORTCUTS, features)
 
 
 def by_density(pool):
-    values = dict(encoder_steps=30, bandwidth=0.2, temperature=1.0, evenness=0.9)
+    candidate = dict(encoder_steps=30, bandwidth=0.2, temperature=1.0, evenness=0.9)
     log_density = np.asarray(pool.images).mean((1, 2, 3)) / 255
-    weighed = weights.DensityWeights(pool.weights, log_density, None, None, None)
+    density = weights.DensityWeights(pool.weights, log_density, None, None, None)
     trials = {name: weights.Trial(0.9, 0.9, 0.5, 40) for name in ("uniform", "best")}
-    return weights.Choice(pool.weights, weighed, [values], 0, trials, None)
+    return weights.Choice(pool.weights, density, [candidate], 0, trials, None)
 
 
-def unseen(pool):
-    return nothing(pool)._replace(shortcuts={})
+def no_bias(pool):
+    return by_density(pool)._replace(density=None, rejection="no gain", shortcuts=SHORTCUTS)
 
 
-def nothing(pool):
-    return by_density(pool)._replace(density=None, rejection="chance", shortcuts=TOLD)
+def untested(pool):
+    return no_bias(pool)._replace(shortcuts={})
 
 
 @pytest.mark.parametrize(
     "make, headline, pictures",
     [
-        (by_view, "a bias in the tone of the images", 2),
-        (by_density, "a bias that is learnt before the classes", 2),
-        (nothing, "no bias found", 0),
-        (unseen, "no bias found, though no view of the images was compared", 0),
+        (by_features, "a bias in the tone of the images", 2),
+        (by_density, "a bias that is learned before the classes", 2),
+        (no_bias, "no bias detected", 0),
+        (untested, "no bias detected, but the shortcut test was not possible", 0),
     ],
 )
-def test_what_was_found_is_said_and_drawn(make, headline, pictures, data, monkeypatch, tmp_path):
-    choosing(monkeypatch, make)
+def test_the_page_shows_the_finding(make, headline, pictures, data, find, tmp_path):
     calls = []
-    found = bias_page.find(data, progress=lambda *at: calls.append(at))
-    assert calls == [(3, 3)] and bias_page.headline(found) == headline
-    bias_page.write(tmp_path / "page.html", found, data)
+    finding = find(make, progress=lambda *progress: calls.append(progress))
+    assert calls == [(3, 3)] and bias_page.headline(finding) == headline
+    bias_page.write(tmp_path / "page.html", finding, data)
     page = (tmp_path / "page.html").read_text()
     assert f"<h1>{data.name}: {headline}</h1>" in page and page.count("<img") == pictures
-    assert (found.auc is None) == (pictures == 0)
-    assert "standard errors" in page or make in (by_density, unseen)
+    assert (finding.auc is None) == (pictures == 0)
+    assert ("z-score" in page) == (make in (by_features, no_bias))
+    assert ("no gain" in page) == (make in (no_bias, untested))
 
 
-def test_the_surest_conflicts_come_first(data, monkeypatch):
-    """The darkest of each class conflict, by the view; by density the least dense."""
-    for make in (by_view, by_density):
-        choosing(monkeypatch, make)
-        found = bias_page.find(data)
-        labels = data.train.labels[found.samples]
-        for k in range(K):
-            own = np.flatnonzero(labels == k)
-            surest = found.samples[own[found.doubt[own].argmax()]]
-            darkest = np.flatnonzero(data.train.labels == k)
-            brightness = data.train.images[darkest].mean((1, 2, 3))
-            assert surest == darkest[brightness.argmin()]
+@pytest.mark.parametrize("make", [by_features, by_density])
+def test_the_largest_conflict_score_is_that_of_the_darkest_sample(make, data, find):
+    """By features, the darkest sample of a class conflicts; by density, it is the least dense."""
+    finding = find(make)
+    labels = data.train.labels[finding.samples]
+    for k in range(K):
+        members = np.flatnonzero(labels == k)
+        largest = finding.samples[members[finding.conflict_score[members].argmax()]]
+        of_class = np.flatnonzero(data.train.labels == k)
+        assert largest == of_class[data.train.images[of_class].mean((1, 2, 3)).argmin()]
 
 
-def test_the_area_under_the_curve_is_that_of_the_attributes(data, monkeypatch):
-    def told(pool):
+def test_the_area_under_the_curve_uses_the_bias_labels(data, find):
+    def perfect(pool):
         conflicts = np.isin(np.asarray(pool.images)[:, 0, 0, 0], np.arange(0, N, 10))
-        own = np.array(TOLD["tone"].blocks)[np.asarray(pool.labels)]
-        return seeing(pool, np.eye(2)[np.where(conflicts, 1 - own, own)])
+        return with_conflicts(pool, conflicts)
 
-    choosing(monkeypatch, told)
-    assert bias_page.find(data).auc == 1
-    unknown = datasets.from_arrays(*data.train[:2], test_fraction=0.2)
-    assert bias_page.find(unknown).auc is None
+    assert find(perfect).auc == 1
+    unlabelled = datasets.from_arrays(*data.train[:2], test_fraction=0.2)
+    assert find(perfect, unlabelled).auc is None
 
 
-def test_of_a_large_set_each_class_gives_its_share(data, monkeypatch):
-    choosing(monkeypatch, nothing)
-    found = bias_page.find(data, most=12)
-    counts = np.bincount(data.train.labels[found.samples])
+def test_every_class_contributes_its_share_of_samples(data, find):
+    finding = find(no_bias, max_samples=12)
+    counts = np.bincount(data.train.labels[finding.samples])
     expected = np.ceil(np.bincount(data.train.labels) * 12 / len(data.train.labels))
     np.testing.assert_array_equal(counts, expected)
-    assert not np.array_equal(found.samples, bias_page.find(data, most=12, seed=1).samples)
-    np.testing.assert_array_equal(found.samples, bias_page.find(data, most=12).samples)
+    again, other = (find(no_bias, max_samples=12, seed=seed).samples for seed in (0, 1))
+    np.testing.assert_array_equal(finding.samples, again)
+    assert not np.array_equal(finding.samples, other)

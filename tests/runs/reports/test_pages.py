@@ -1,4 +1,4 @@
-"""Templates are shipped, pictures are whole, tables of a search have a line for each encoder."""
+"""Tests of what pages share: templates are installed, pictures show the pixels of the images."""
 
 import configparser
 import io
@@ -20,27 +20,25 @@ def test_templates_are_installed_with_the_package():
         for glob in globs.split()
         for path in root.joinpath(*package.split(".")).glob(glob)
     }
-    held = {path for path in (root / "jaxdd").rglob("*.*") if path.suffix in (".j2", ".css")}
-    assert len(held) == 8 and held <= listed
+    templates = {path for path in (root / "jaxdd").rglob("*.*") if path.suffix in (".j2", ".css")}
+    assert len(templates) == 8 and templates <= listed
 
 
-def test_a_picture_of_images_has_their_size_and_colours():
+def test_a_picture_has_the_size_and_colours_of_the_images():
     images = np.zeros((2, 3, 4, 5, 3))
     images[1] = 1
-    found = pages.tiles(images, mean=np.zeros(3), std=np.ones(3))
-    pixels = np.asarray(Image.open(io.BytesIO(found.png)))
-    assert pixels.shape == (found.height, found.width, 4)
-    assert found.height >= 8 and found.width >= 15
+    picture = pages.tiles(images)
+    pixels = np.asarray(Image.open(io.BytesIO(picture.png)))
+    assert pixels.shape == (picture.height, picture.width, 4)
+    assert picture.height >= 8 and picture.width >= 15
     assert pixels[0, 0, :3].tolist() == [0, 0, 0] and pixels[-1, 0, :3].tolist() == [255] * 3
 
 
-def test_a_search_has_a_line_for_each_encoder_and_bandwidth():
-    tried = [
-        dict(encoder_steps=steps, bandwidth=0.2, temperature=t, evenness=balance)
-        for steps, t, balance in [(30, 1.0, 0.5), (30, 2.0, 0.6), (90, 1.0, 0.7)]
-    ]
-    assert pages.by_temperature({"candidates": tried}) == {"30, 0.2": [0.5, 0.6], "90, 0.2": [0.7]}
-
-
-def test_means_of_scores():
-    assert pages.mean({"mean": 0.123, "std": 0.01}) == "12.3" and pages.mean(None) == "–"
+def test_a_grid_states_what_it_omits():
+    images = np.zeros((3, 4, 2, 2, 1))
+    grid = pages.grid(images, "abc", max_classes=2, max_columns=3)
+    assert grid.names == ["a", "b"] and grid.columns == 3 and len(grid.pictures) == 1
+    assert grid.omitted == [("classes", 2, 3), ("images per class", 3, 4)]
+    single = pages.grid(images[:, :1], (), num_classes=30)
+    assert single.names == ["0", "1", "2"] and len(single.pictures) == 3
+    assert single.omitted == [("classes", 3, 30)]

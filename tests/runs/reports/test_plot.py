@@ -1,4 +1,4 @@
-"""Tests of the pictures: valid files, the pixels that they must show, and nothing left behind."""
+"""Tests of figures: valid files, the pixels that they must show, and no files left behind."""
 
 import contextlib
 import errno
@@ -13,6 +13,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from jaxdd.runs.reports import plot
+from jaxdd.runs.results import Score, Scores
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.1, 0.5)
@@ -53,16 +54,10 @@ def data(n=60, k=3):
 
 
 ROWS = {
-    "random": {
-        "accuracy": {"mean": 0.5, "std": 0.1, "n": 5},
-        "aligned": {"mean": 0.9, "std": 0.0, "n": 5},
-        "conflicting": {"mean": 0.4, "std": 0.1, "n": 5},
-        "worst_group": None,
-    },
-    "DM with a name that is too long for one line": {
-        "accuracy": {"mean": 1.0, "std": 0.2, "n": 3},
-        "conflicting": {"mean": float("nan"), "std": float("nan"), "n": 0},
-    },
+    "random": Scores(
+        accuracy=Score(0.5, 0.1, 5), aligned=Score(0.9, 0.0, 5), conflicting=Score(0.4, 0.1, 5)
+    ),
+    "DM with a name that is too long for one line": Scores(accuracy=Score(1.0, 0.2, 3)),
 }
 
 
@@ -80,7 +75,7 @@ def weights(path):
 
 
 def embeddings(path):
-    plot.embedding_map(path, data()[3], data()[1], data()[2])
+    plot.embedding_map(path, plot.plane(data()[3]), data()[1], data()[2])
 
 
 def bars(path):
@@ -101,7 +96,7 @@ def test_picture_is_a_png_and_always_the_same(tmp_path, draw):
 
 
 @pytest.mark.parametrize("draw", ALL)
-def test_failing_to_write_leaves_the_old_file(tmp_path, draw, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path, draw, monkeypatch):
     from matplotlib.figure import Figure
 
     def savefig(self, path, **_):
@@ -121,12 +116,13 @@ def test_matplotlib_is_imported_late_and_left_as_it_was(tmp_path):
     script = f"""
 import sys
 import jaxdd.runs.reports.plot
+from jaxdd.runs.results import Score, Scores
 assert "matplotlib" not in sys.modules
 import matplotlib
 matplotlib.rcParams["savefig.bbox"] = "tight"
 settings = lambda: {{k: matplotlib.rcParams[k] for k in matplotlib.rcParams if k != "backend"}}
 before = settings()
-rows = {{"random": {{"accuracy": {{"mean": 0.5, "std": 0.1, "n": 5}}}}}}
+rows = {{"random": Scores(accuracy=Score(0.5, 0.1, 5))}}
 jaxdd.runs.reports.plot.accuracy_bars({str(tmp_path / "a.png")!r}, rows)
 assert "matplotlib.pyplot" not in sys.modules
 assert settings() == before
@@ -192,7 +188,7 @@ def test_jax_and_low_precision_images(tmp_path):
 
 @pytest.mark.parametrize(
     "k, ipc, columns, rows_drawn, columns_drawn",
-    [(2, 50, None, 2, 10), (30, 1, None, 20, 1), (2, 50, 12, 2, 12), (2, 3, 12, 2, 3)],
+    [(2, 50, 10, 2, 10), (30, 1, 10, 20, 1), (2, 50, 12, 2, 12), (2, 3, 12, 2, 3)],
 )
 def test_large_sets_are_capped(tmp_path, k, ipc, columns, rows_drawn, columns_drawn):
     images = constant((1, 0, 0), k=k, ipc=ipc)
@@ -257,32 +253,25 @@ def test_comparison_of_many_sets_stays_readable(tmp_path, number):
 @pytest.mark.parametrize(
     "changes, error, match",
     [
-        ({"images": np.zeros((3, 8, 8, 3))}, ValueError, r"h, w, c\], found \(3, 8, 8, 3\)"),
-        ({"images": np.zeros((2, 0, 8, 8, 3))}, ValueError, r"found \(2, 0, 8, 8, 3\)"),
-        ({"images": np.zeros((2, 1, 8, 8, 3), np.uint8)}, TypeError, "not integers: found uint8"),
-        ({"mean": 0.5}, ValueError, r"mean must have shape \(3,\), found \(\)"),
-        ({"std": (1.0, 1.0)}, ValueError, r"std must have shape \(3,\), found \(2,\)"),
-        ({"columns": 0}, ValueError, "columns must be at least 1, found 0"),
+        ({"images": np.zeros((3, 8, 8, 3))}, ValueError, r"got \(3, 8, 8, 3\)"),
+        ({"images": np.zeros((2, 0, 8, 8, 3))}, ValueError, r"got \(2, 0, 8, 8, 3\)"),
+        ({"images": np.zeros((2, 1, 8, 8, 3), np.uint8)}, TypeError, "got uint8"),
+        ({"std": (1.0, 1.0)}, ValueError, r"got \(2,\)"),
+        ({"columns": 0}, ValueError, "got 0"),
     ],
 )
-def test_grid_refuses_bad_input(tmp_path, changes, error, match):
+def test_a_grid_rejects_bad_input(tmp_path, changes, error, match):
     values = {"images": constant((1, 0, 0)), "mean": MEAN, "std": STD} | changes
     with pytest.raises(error, match=match):
         plot.synthetic_grid(tmp_path / "a.png", values.pop("images"), **values)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "sets, titles, match",
-    [
-        ({}, None, "at least one synthetic set"),
-        ({"a": constant((1, 0, 0))}, {"b": "B"}, r"unknown sets \['b'\], expected .* \['a'\]"),
-        ({"a": constant((1, 0, 0)), "b": constant((1, 0, 0), k=3)}, None, "{'a': 2, 'b': 3}"),
-    ],
-)
-def test_comparison_refuses_bad_input(tmp_path, sets, titles, match):
-    with pytest.raises(ValueError, match=match):
-        plot.comparison(tmp_path / "a.png", sets, mean=MEAN, std=STD, titles=titles)
+def test_a_comparison_rejects_sets_of_different_classes(tmp_path):
+    sets = {"a": constant((1, 0, 0)), "b": constant((1, 0, 0), k=3)}
+    for wrong, match in ((sets, "{'a': 2, 'b': 3}"), ({}, "no sets")):
+        with pytest.raises(ValueError, match=match):
+            plot.comparison(tmp_path / "a.png", wrong, mean=MEAN, std=STD)
 
 
 # --- data --------------------------------------------------------------------------------------
@@ -297,7 +286,7 @@ def near(path, color):
     return (np.abs(pixels(path).astype(int) - blend(color)).max(-1) <= 1).mean()
 
 
-def test_weights_tell_the_groups_apart(tmp_path):
+def test_conflicting_samples_weigh_more(tmp_path):
     """Conflicting samples weigh five times as much: their bars lie to the right."""
     weights(tmp_path / "a.png")
     found = pixels(tmp_path / "a.png").astype(int)[120:]
@@ -332,81 +321,56 @@ def test_weights_of_special_cases(tmp_path, case):
     assert pixels(tmp_path / "a.png").shape == (660, 1050, 3)
 
 
-@pytest.mark.parametrize(
-    "changes, match",
-    [
-        ({"labels": np.zeros(59, int)}, "weights and labels .* found 60 and 59"),
-        ({"attributes": np.zeros(59, int)}, "labels and attributes .* found 60 and 59"),
-        ({"weights": np.ones((60, 1))}, r"weights must have shape \[n\], found \(60, 1\)"),
-        ({"weights": np.full(60, np.nan)}, "weights must be finite"),
-        ({"weights": np.full(60, -1.0)}, "not negative"),
-        ({"weights": np.zeros(60)}, "not all zero"),
-        ({"attributes": None}, "together, found only one"),
-        ({"aligned": None}, "together, found only one"),
-        ({"aligned": (0, 1)}, r"aligned must have shape .* found shape \(2,\).* from 0 to 2"),
-    ],
-)
-def test_weights_refuse_bad_input(tmp_path, changes, match):
-    weights, labels, attributes, _ = data()
-    values = dict(weights=weights, labels=labels, attributes=attributes, aligned=(0, 1, 2))
-    with pytest.raises(ValueError, match=match):
-        plot.weights_by_group(tmp_path / "a.png", **(values | changes))
+@pytest.mark.parametrize("value", [np.nan, -1.0, 0.0])
+def test_weights_out_of_range_are_rejected(tmp_path, value):
+    with pytest.raises(ValueError, match=str(value)):
+        plot.weights_by_group(tmp_path / "a.png", np.full(60, value), data()[1])
     assert not list(tmp_path.iterdir())
 
 
 def test_principal_components_are_those_of_the_covariance():
     """Variance along and share of each axis: the eigenvalues of the covariance matrix."""
     embeddings = np.random.default_rng(0).normal(size=(50, 6)) * [5, 3, 1, 1, 1, 1] + 100
-    points, shares = plot._principal(embeddings)
+    points, shares = plot._principal_components(embeddings)
     values = np.linalg.eigvalsh(np.cov(embeddings.T, bias=True))[::-1]
     np.testing.assert_allclose(points.var(0), values[:2])
     np.testing.assert_allclose(shares, values[:2] / values.sum())
     np.testing.assert_allclose(points.T @ points / 50, np.diag(values[:2]), atol=1e-9)
 
 
-def test_map_has_one_panel_for_each_known_group(tmp_path):
+def test_a_map_has_one_panel_for_each_known_group(tmp_path):
     _, labels, attributes, embeddings = data()
-    plot.embedding_map(tmp_path / "one.png", embeddings, labels)
-    plot.embedding_map(tmp_path / "two.png", embeddings, labels, attributes)
+    plane = plot.plane(embeddings)
+    plot.embedding_map(tmp_path / "one.png", plane, labels)
+    plot.embedding_map(tmp_path / "two.png", plane, labels, attributes)
     assert pixels(tmp_path / "one.png").shape == (840, 980, 3)
     assert pixels(tmp_path / "two.png").shape == (840, 1840, 3)
 
 
-def test_map_samples_large_sets(tmp_path, monkeypatch):
-    sizes = []
-
-    def principal(embeddings):
-        sizes.append(embeddings.shape)
-        return embeddings[:, :2], (0.5, 0.5)
-
-    monkeypatch.setattr(plot, "_principal", principal)
+def test_a_plane_has_a_random_subset_of_large_sets():
+    """The shown points are the projections of those samples, the same each time."""
     embeddings = np.random.default_rng(0).normal(size=(4000, 8))
-    plot.embedding_map(tmp_path / "a.png", embeddings, np.arange(4000) % 100)
-    assert sizes == [(3000, 8)]
+    plane = plot.plane(embeddings)
+    assert plane.total == 4000 and len(set(plane.shown)) == len(plane.points) == 3000
+    points, _ = plot._principal_components(embeddings[plane.shown])
+    np.testing.assert_array_equal(plane.points, points)
+    np.testing.assert_array_equal(plane.shown, plot.plane(embeddings).shown)
 
 
 @pytest.mark.parametrize("embeddings", [np.ones((60, 4)), np.arange(60.0)[:, None]])
-def test_map_of_flat_embeddings(tmp_path, embeddings):
+def test_a_map_of_flat_embeddings(tmp_path, embeddings):
     """All samples at one point, or on a line: no variance to share, no second component."""
-    plot.embedding_map(tmp_path / "a.png", jnp.asarray(embeddings), data()[1])
+    plane = plot.plane(jnp.asarray(embeddings))
+    plot.embedding_map(tmp_path / "a.png", plane, data()[1])
     assert pixels(tmp_path / "a.png").shape == (840, 980, 3)
 
 
 @pytest.mark.parametrize(
-    "changes, match",
-    [
-        ({"embeddings": np.zeros(60)}, r"embeddings must have shape \[n, d\], found \(60,\)"),
-        ({"embeddings": np.full((60, 2), np.inf)}, "embeddings must be finite"),
-        ({"labels": np.zeros(12, int)}, "found 60, 12 and 60"),
-        ({"attributes": np.zeros(12, int)}, "found 60, 60 and 12"),
-        ({"attributes": np.zeros((60, 1))}, r"bias attribute must have shape \[n\]"),
-    ],
+    "embeddings, match", [(np.zeros(60), r"got \(60,\)"), (np.full((60, 2), np.inf), "infinite")]
 )
-def test_map_refuses_bad_input(tmp_path, changes, match):
-    _, labels, attributes, embeddings = data()
-    values = dict(embeddings=embeddings, labels=labels, attributes=attributes) | changes
+def test_a_plane_rejects_bad_input(embeddings, match):
     with pytest.raises(ValueError, match=match):
-        plot.embedding_map(tmp_path / "a.png", **values)
+        plot.plane(embeddings)
 
 
 # --- results -----------------------------------------------------------------------------------
@@ -414,33 +378,24 @@ def test_map_refuses_bad_input(tmp_path, changes, match):
 
 def test_bars_have_the_height_of_their_means(tmp_path):
     """Aligned 0.9 against 0.45 of conflicting: bars of twice the height, on the same floor."""
-    rows = {"DM": {"aligned": {"mean": 0.9}, "conflicting": {"mean": 0.45, "std": 0.0, "n": 1}}}
+    rows = {"DM": Scores(aligned=Score(0.9), conflicting=Score(0.45, 0.0, 1))}
     plot.accuracy_bars(tmp_path / "a.png", rows)
     found = pixels(tmp_path / "a.png")[100:]
     heights = [(found == color).all(-1).sum(0).max() for color in (BLUE, VERMILION)]
     assert heights[0] > 300 and abs(heights[0] / heights[1] - 2) < 0.02
 
 
-def test_bars_leave_out_what_is_not_known(tmp_path):
+def test_unknown_scores_have_no_bars(tmp_path):
     """The worst group is None or missing in all rows: its colour does not even reach the legend."""
     bars(tmp_path / "a.png")
     assert share(tmp_path / "a.png", (0xCC, 0x79, 0xA7)) == 0
     assert min(share(tmp_path / "a.png", color) for color in (GREY, BLUE, VERMILION)) > 0.01
 
 
-@pytest.mark.parametrize(
-    "rows, match",
-    [
-        ({}, "at least one accuracy"),
-        ({"DM": {"aligned": None}}, "at least one accuracy"),
-        ({"DM": {"best_group": None}}, r"DM has unknown groups \['best_group'\], expected some of"),
-        ({"DM": {"aligned": {"mean": 0.5, "sd": 1}}}, r"aligned of DM has unknown .* \['sd'\]"),
-        ({"DM": {"aligned": {"mean": 50.0}}}, r"aligned of DM must be in \[0, 1\], found 50.0"),
-    ],
-)
-def test_bars_refuse_bad_input(tmp_path, rows, match):
-    with pytest.raises(ValueError, match=match):
-        plot.accuracy_bars(tmp_path / "a.png", rows)
+def test_bars_of_zero_are_drawn_and_rows_without_scores_rejected(tmp_path):
+    plot.accuracy_bars(tmp_path / "a.png", {"DM": Scores(accuracy=Score(0.0, 0.0, 2))})
+    with pytest.raises(ValueError, match="'DM'"):
+        plot.accuracy_bars(tmp_path / "b.png", {"DM": Scores()})
 
 
 def test_curves_are_drawn_in_their_colours(tmp_path):
@@ -491,7 +446,7 @@ def test_vector_figures_are_always_the_same_and_hold_the_pictures(tmp_path, form
     assert first.startswith(b"%PDF" if form == "pdf" else b"<?xml")
 
 
-def test_names_stand_where_numbers_would(tmp_path):
+def test_class_names_replace_numbers(tmp_path):
     """Class names in the margin, which is as wide as they need; what TeX would read is shown."""
     names = ["$a$ cat", "a dog with a name that is too long for any margin"]
     sets = dict(mean=MEAN, std=STD)
@@ -501,7 +456,7 @@ def test_names_stand_where_numbers_would(tmp_path):
     plot.synthetic_grid(tmp_path / "a.png", constant((1, 0, 0)), class_names=names, **sets)
     plot.synthetic_grid(tmp_path / "b.png", constant((1, 0, 0)), **sets)
     assert pixels(tmp_path / "a.png").shape[1] > pixels(tmp_path / "b.png").shape[1] + 100
-    with pytest.raises(ValueError, match="there are 1 names, found the code 1"):
+    with pytest.raises(ValueError, match="code 1, got 1"):
         plot.synthetic_grid(tmp_path / "c.png", constant((1, 0, 0)), class_names=["x"], **sets)
 
 
@@ -558,12 +513,12 @@ def test_heat_maps_have_room_for_their_texts(tmp_path, monkeypatch, down, along)
 
 
 @pytest.mark.parametrize("panels", [{}, {"mass": np.zeros((2, 3))}])
-def test_heat_maps_refuse_bad_input(tmp_path, panels):
-    with pytest.raises(ValueError, match=r"must be matrices of shape \(2, 2\), found"):
+def test_heat_maps_reject_other_shapes(tmp_path, panels):
+    with pytest.raises(ValueError, match=r"\(2, 2\)"):
         plot.heat_maps(tmp_path / "a.png", panels, rows={"h": (1, 2)}, columns={"τ": (1, 2)})
 
 
-def test_first_images_of_each_class_white_where_there_are_fewer():
+def test_missing_images_of_a_class_are_white():
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((2, 2, 1), np.uint8)
     labels, order = np.array([1, 0, 1, 1, 2]), np.array([3, 4, 1, 0, 2])
     found = plot.first_images(images, labels, order, num_classes=2, columns=2)[..., 0, 0, 0]

@@ -1,8 +1,6 @@
-"""The page about a run: whole, escaped, true to the result, and readable in a browser."""
+"""Tests of the page about a run: complete, escaped, true to the result, readable in a browser."""
 
 import base64
-import contextlib
-import dataclasses
 import errno
 import html
 import html.parser
@@ -18,44 +16,33 @@ import pytest
 from PIL import Image
 
 from experiments.tools import table
-from jaxdd.commands import cli, screen
+from jaxdd.commands import cli
 from jaxdd.data import datasets, files
-from jaxdd.runs import old_results as results
-from jaxdd.runs.folder import store
+from jaxdd.runs import results
+from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.reports import figure_data, plot, report
 
-RESULTS = table.comparisons()
-SCORES = ("accuracy", "aligned", "conflicting", "worst_group")
+RESULTS = [table.RESULTS / "demo.json"]
+EVIL = "</td></style><img src=x onerror=\"alert(1)\" title='{{ 7 * 7 }}'>&amp;"
 CONFIG = {
-    "command": "compare",
-    "dataset": "cdigits",
-    "data": "0f3a",
-    "method": "dm",
-    "ipc": 12,
-    "conflict": 0.1,
-    "severity": None,
-    "preset": "quick",
-    "steps": 40,
-    "batch_size": 128,
-    "width": 32,
-    "learning_rate": 1.0,
-    "skip_bad": False,
-    "seed": 7,
-}
+    "command": "compare", "dataset": "cdigits", "data": "0f3a", "method": "dm", "ipc": 12,
+    "conflict": 0.1, "severity": None, "preset": "quick", "steps": 40, "batch_size": 128,
+    "width": 32, "learning_rate": 1.0, "skip_bad": False, "seed": 7, "score_every": 10,
+}  # fmt: skip
 
 
 class Page(html.parser.HTMLParser):
-    """Every element with its attributes, the texts, and what was left open or closed twice."""
+    """The elements of a page with their attributes, and its texts. Every element must be closed."""
 
     def __init__(self, text):
         super().__init__()
-        self.found, self.texts, self.open = [], [], []
+        self.elements, self.texts, self.open = [], [], []
         self.feed(text)
         self.close()
         assert not self.open, f"left open: {self.open}"
 
-    def handle_starttag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
         if tag not in ("meta", "img"):
             self.open.append(tag)
 
@@ -67,416 +54,327 @@ class Page(html.parser.HTMLParser):
             self.texts.append(data)
 
     def all(self, tag):
-        return [attributes for name, attributes in self.found if name == tag]
+        return [attributes for name, attributes in self.elements if name == tag]
 
 
-def row(mean, seed=0, name="kde"):
-    rng = np.random.default_rng(seed)
-    scores = {
-        score: dict(mean=mean * rng.uniform(0.8, 1), std=rng.uniform(0.01, 0.02), n=5)
-        for score in SCORES
-    }
-    return {
+# --- folders -----------------------------------------------------------------------------------
+
+
+def make_result(mean, name, **fields):
+    scores = {score: results.Score(mean, 0.02, 5) for score in results.SCORES}
+    return results.Result(
         **scores,
-        "weights": {
-            "conflict_auc": 0.987,
-            "conflict_weight_share": 0.854,
-            "group_evenness": 0.91,
-            "effective_sample_size": 1218.4,
-        },
-        "seconds": {"data": 4.25, "compile": 16.0, "embed": 9.5, "density": 2.0, "evaluate": 22.75},
-        "device": "cpu",
-        "versions": {"python": "3.11.7", "jax": "0.10.2"},
-        "date": "2026-11-21",
-        "config": {**CONFIG, "row": name},
-    }
+        weights={"conflict_auc": 0.987, "effective_sample_size": 1218.4},
+        seconds={"data": 4.25, "compile": 16.0, "evaluate": 22.75},
+        device="cpu",
+        versions={"python": "3.11.7", "jax": "0.10.2"},
+        date="2026-11-21",
+        config={**CONFIG, "row": name},
+        **fields,
+    )
 
 
-def png(size=(30, 20)):
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (200, 30, 30)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def synthetic(path, names=None, k=3, ipc=12):
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(k, ipc, 8, 8, 3)).astype(np.float32)
-    labels = np.arange(k, dtype=np.int32)[:, None].repeat(ipc, 1)
-    one = np.full(3, 0.5, np.float32)
-    store.write_synthetic(path, store.Synthetic(images, labels, one, one, {"class_names": names}))
-
-
-def make_compare(folder, **names):
-    """A finished comparison, without the computing."""
-    store.create(folder, CONFIG)
-    rows = {name: row(0.5 + 0.1 * i, i, name) for i, name in enumerate(("random", "none", "kde"))}
-    for name, each in rows.items():
-        inner = store.create(folder / "rows" / name, {**CONFIG, "row": name})
-        files.write_json(inner / "result.json", each)
-        synthetic(inner / "synthetic.npz", **names)
-    files.write_json(folder / "compare.json", {"rows": rows})
-    for file in ("weights.png", "embedding.png", "synthetic.png", "accuracy.png"):
-        (folder / file).write_bytes(png())
-    return folder
-
-
-def make_run(folder):
-    config = {**CONFIG, "command": "run", "debias": "kde"}
+def write_run(folder, result, config, names):
+    """Write the folder of a finished run, without the computation."""
     store.create(folder, config)
-    files.write_json(folder / "result.json", {**row(0.9), "random": row(0.4, 3), "config": config})
-    synthetic(folder / "synthetic.npz", ["a", "b", "c"])
-    (folder / "weights.png").write_bytes(png())
+    files.write_json(folder / "result.json", result.to_dict())
+    images = np.random.default_rng(0).normal(size=(3, 12, 8, 8, 3)).astype(np.float32)
+    labels = np.arange(3, dtype=np.int32)[:, None].repeat(12, 1)
+    half = np.full(3, 0.5, np.float32)
+    synthetic = store.Synthetic(images, labels, half, half, {"class_names": names})
+    store.write_synthetic(folder / "synthetic.npz", synthetic)
+    manifest.record(folder, ("config.json", "result.json", "synthetic.npz"))
+
+
+def make_comparison(folder, names=("x", "y", "z")):
+    store.create(folder, CONFIG)
+    rows = {
+        name: make_result(0.5 + 0.1 * i, name) for i, name in enumerate(("random", "none", "kde"))
+    }
+    for name, row in rows.items():
+        write_run(folder / "rows" / name, row, {**CONFIG, "row": name}, list(names))
+    content = {name: row.to_dict() for name, row in rows.items()}
+    files.write_json(folder / "compare.json", {"rows": content})
     return folder
 
 
-@pytest.fixture(params=[make_compare, make_run, None], ids=["compare", "run", "json"])
-def source(request, tmp_path):
-    if request.param is None:
-        return RESULTS[0]
-    return request.param(tmp_path / "source")
+def make_run(folder, names=(EVIL, "$b_", "c")):
+    """A run whose page has every section; names are hostile."""
+    config = {**CONFIG, "command": "run", "debias": "kde"}
+    trial = dict(overall=0.5, aligned=0.75, conflicting=0.25, count=12)
+    candidate = dict(encoder_steps=30, bandwidth=0.2, temperature=1.0, evenness=EVIL)
+    choice = dict(
+        uniform=True, rejection=EVIL, features=None, shortcuts={}, best=candidate,
+        candidates=[candidate], trials={"best": trial, EVIL: trial},
+    )  # fmt: skip
+    sizes = np.array([30, 6, 24])
+    by_class = results.Breakdown(names, sizes, sizes, np.full(3, 0.5), np.zeros(3))
+    result = make_result(
+        0.9, "kde", random=results.Scores(accuracy=results.Score(0.4)), choice=choice,
+        by_class=by_class,
+    )  # fmt: skip
+    write_run(folder, result, config, list(names))
+    labels = np.arange(30) % 3
+    images = np.random.default_rng(0).integers(0, 255, (30, 4, 4, 3), np.uint8)
+    part, half = datasets.Dataset(images, labels, labels[::-1]), (0.5,) * 3
+    data = datasets.Benchmark("name", part, part, 3, 3, (0, 1, 2), half, half, (), names, ())
+    weights, plane = np.linspace(1, 3, 30), plot.plane(images[:, 0, :, 0])
+    figure_data.write(folder / figure_data.FILE, data, weights, plane=plane)
+    files.write_arrays(folder / "weights.npz", {"weights": weights})
+    for step in (10, 20):
+        store.append(folder, {"step": step, "loss": 1 / step, "accuracy": 0.5, "x": EVIL})
+    store.append(folder, {"note": "no step"})
+    row = dict(network=EVIL, protocol="standard", set="set", eval_seeds=3, epochs=40)
+    row["accuracy"] = dict(mean=0.123, std=0.004, n=3)
+    files.write_json(folder / "evaluation.json", {"mlp standard set": row})
+    write_profile(folder)
+    return folder
 
 
-def test_the_page_is_whole_and_carries_all_it_shows(source):
-    text = report.render(report.read(source))
-    found = Page(text)
+def write_profile(folder, **fields):
+    """Write a profile of two directions, as `jaxdd profile` does."""
+    bands = [{"directions": 2, "share": 0.99, "variance": 0.75, "error": 0.25}]
+    values = {"variance": [1.0, 0.5], "error": [0.1, 0.9], "bands": bands}
+    profiles = {"random": {"sets": {"set": values, "random": values}}}
+    content = {"data": "cdigits", "per_set": 36, "profiles": profiles}
+    content["set"] = files.file_digest(folder / "synthetic.npz")
+    files.write_json(folder / "profile.json", content | fields)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("report") / "run")
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    return make_comparison(tmp_path_factory.mktemp("report") / "comparison")
+
+
+@pytest.fixture(scope="module")
+def rendered(run, comparison):
+    """The page of a run, of a comparison and of a result in JSON; each is rendered once."""
+    sources = {"run": run, "comparison": comparison, "json": RESULTS[0]}
+    return {name: report.render(report.read(source)) for name, source in sources.items()}
+
+
+@pytest.fixture(params=["run", "comparison", "json"])
+def text(rendered, request):
+    return rendered[request.param]
+
+
+# --- the page ----------------------------------------------------------------------------------
+
+
+def test_the_page_is_complete_and_loads_nothing(text):
+    page = Page(text)
     assert text.startswith("<!doctype html>")
-    assert found.all("html")[0]["lang"] == "en" and len(found.all("h1")) == 1
-    assert not any(found.all(tag) for tag in ("script", "link", "iframe", "object", "base"))
-    for attributes in (attributes for _, attributes in found.found):
+    assert page.all("html")[0]["lang"] == "en" and len(page.all("h1")) == 1
+    assert not any(page.all(tag) for tag in ("script", "link", "iframe", "object", "base"))
+    for _, attributes in page.elements:
         assert not {"href", "srcset", "onload", "action"} & attributes.keys()
         assert attributes.get("src", "data:").startswith("data:")
-    policy = next(m["content"] for m in found.all("meta") if "http-equiv" in m)
+    policy = next(m["content"] for m in page.all("meta") if "http-equiv" in m)
     assert "default-src 'none'" in policy
     (style,) = re.findall(r"<style>(.*?)</style>", text, re.S)
     assert "--page" in style and not re.search(r"url\(|@import|//", style)
 
 
-def test_pictures_are_those_of_the_folder_and_are_described(tmp_path):
-    found = Page(report.render(report.read(make_compare(tmp_path / "a", names=["x", "y", "z"]))))
-    images = found.all("img")
-    contents = [base64.b64decode(image["src"].partition(",")[2]) for image in images]
-    assert len(images) == 5 and contents[3:] == [png(), png()]
-    for image, content in zip(images, contents, strict=True):
-        assert image["alt"]
+def test_tables_have_headers_and_pictures_descriptions(text):
+    page = Page(text)
+    assert {attributes.get("scope") for attributes in page.all("th")} == {"col", "row"}
+    assert all(attributes.get("aria-label") for attributes in page.all("table"))
+    for image in page.all("img"):
+        content = base64.b64decode(image["src"].partition(",")[2])
         with Image.open(io.BytesIO(content)) as opened:
             assert opened.size == (int(image["width"]), int(image["height"]))
-    assert "set kde" in images[2]["alt"] and "x, y, z" in images[2]["alt"]
-    assert "Drawn: the first 10 of 12 images per class." in found.texts
+        assert image["alt"]
 
 
-def test_tables_have_headers(source):
-    found = Page(report.render(report.read(source)))
-    scopes = [attributes.get("scope") for attributes in found.all("th")]
-    assert set(scopes) == {"col", "row"}
-    assert all(attributes.get("aria-label") for attributes in found.all("table"))
+def test_a_comparison_shows_the_set_of_every_row(rendered):
+    page = Page(rendered["comparison"])
+    alts = [image["alt"] for image in page.all("img")]
+    assert len(alts) == 3 and "set kde" in alts[2] and "x, y, z" in alts[2]
+    assert "Shown: the first 10 of 12 images per class." in page.texts
 
 
-def numbers(text):
-    """The numbers of a text, in the order they are read."""
-    return re.findall(r"\d[\d,]*(?:\.\d+)*", text)
+def test_a_run_shows_every_section(rendered):
+    page = Page(rendered["run"])
+    headings = {
+        "Accuracy", "During distillation", "Accuracy by group", "Accuracy by class",
+        "Other networks", "Spectral profile", "Synthetic images", "Sample weights",
+        "Sample weights: kde", "Choice of the weights: kde", "How to repeat it", "Configuration",
+        "Wall time",
+    }  # fmt: skip
+    assert headings <= set(page.texts)
+    assert {"90.0 ± 2.0", "12.3 ± 0.4", "0.75", "0.987", "1,218", "75.0"} <= set(page.texts)
+    alts = " ".join(image["alt"] for image in page.all("img"))
+    assert all(word in alts for word in ("Curves", "lightest real", "Histogram", "Scatter"))
 
 
-def spelled(value, name=""):
-    """Every way in which the page may show what stands in a result."""
+def test_strings_of_a_result_are_escaped(rendered):
+    page = Page(rendered["run"])
+    assert page.texts.count(EVIL) >= 4 and "49" not in " ".join(page.texts)
+    assert all("onerror" not in attributes for _, attributes in page.elements)
+    assert any(f"each of the classes {EVIL}, $b_, c." in x["alt"] for x in page.all("img"))
+
+
+def test_bars_have_the_length_of_their_numbers(tmp_path):
+    """The interval of 3 networks is 4.3027 · 0.01 / √3 = 0.02484 on either side of 0.5."""
+    score = {"mean": 0.5, "std": 0.01, "n": 3}
+    rows = {"kde": {"accuracy": score, "aligned": score}, "none": {"accuracy": {"mean": 0.25}}}
+    files.write_json(tmp_path / "result.json", {"rows": rows})
+    text = report.render(report.read(tmp_path / "result.json"))
+    bars = re.findall(r'<div class="bar">.*?</div>', text, re.S)
+    styles = [re.findall(r'class="(\w+)" style="(.*?)"', bar) for bar in bars]
+    half = [("fill", "width:50.00%"), ("interval", "left:47.52%;width:4.97%")]
+    assert styles == [half, [("fill", "width:25.00%")], half, []]
+
+
+def test_unknown_numbers_are_dashes(tmp_path):
+    content = make_result(0.5, "kde", choice=None).to_dict()
+    content |= {"aligned": {"mean": None, "std": None, "n": 1}, "weights": {"conflict_auc": None}}
+    files.write_json(tmp_path / "result.json", content)
+    words = " ".join(Page(report.render(report.read(tmp_path / "result.json"))).texts).lower()
+    assert "–" in words and not {"nan", "null", "inf"} & set(re.findall(r"[a-z]+", words))
+
+
+def test_a_worst_group_of_few_images_is_hidden_and_poor_networks_are_reported(tmp_path):
+    counts = np.array([[500, 9], [40, 451]])
+    group = results.Breakdown((), counts, counts, np.full((2, 2), 0.5), np.zeros((2, 2)))
+    classes = results.Breakdown((), *[counts.sum(1)] * 2, np.full(2, 0.5), np.zeros(2))
+    row = make_result(0.1, "kde", by_class=classes, by_group=group, learned=False)
+    files.write_json(tmp_path / "result.json", row.to_dict())
+    texts = Page(report.render(report.read(tmp_path / "result.json"))).texts
+    assert "worst group" not in texts and any("has 9 test images" in text for text in texts)
+    assert any("no sign of learning" in text for text in texts)
+
+
+NUMBER = r"\d[\d,]*(?:\.\d+)*"
+
+
+def spellings(value):
+    """Yield every way in which the page may write a value of a result."""
     if isinstance(value, dict):
         if {"mean", "std", "n"} <= value.keys():
-            ends = results.interval(value) or ()
+            ends = results.interval(results.Score.from_dict(value)) or ()
             yield from (f"{100 * x:.1f}" for x in (value["mean"], value["std"], *ends))
-        for key, item in value.items():
-            yield from spelled(item, key)
+        for name, item in value.items():
+            yield from (*re.findall(NUMBER, name), *spellings(item))
+    elif isinstance(value, list):
+        for item in value:
+            yield from spellings(item)
     elif isinstance(value, (str, bool)) or value is None:
-        yield from numbers(str(value))
+        yield from re.findall(NUMBER, str(value))
     else:
         yield from (str(value), f"{value:.2f}", f"{value:.3f}", f"{value:,.1f}", f"{value:,.0f}")
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_every_number_is_one_of_the_result(path):
-    known = {*spelled(json.loads(path.read_text())), "95", "5", "1", "0"}  # and those of the prose
-    known.add(f"{results.seconds(results.read(path)):,.0f}")
-    found = Page(report.render(report.read(path)))
-    assert found.texts and not [n for text in found.texts for n in numbers(text) if n not in known]
+    """Each accuracy of the result is shown, and no number that the result does not have."""
+    content, rows = json.loads(path.read_text()), results.read(path)
+    known = {*spellings(content), "95", "0.5", "1", f"{results.total_seconds(rows):,.0f}"}
+    texts = Page(report.render(report.read(path))).texts
+    assert texts and not [n for x in texts for n in re.findall(NUMBER, x) if n not in known]
+    for row in rows.values():
+        for name in results.SCORES:
+            assert results.percent(getattr(row, name)) in texts
 
 
-@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
-def test_every_accuracy_of_the_result_is_shown(path):
-    texts = set(Page(report.render(report.read(path))).texts)
-    for each in json.loads(path.read_text())["rows"].values():
-        for score in SCORES:
-            assert f"{100 * each[score]['mean']:.1f} ± {100 * each[score]['std']:.1f}" in texts
-        assert f"{each['weights']['conflict_weight_share']:.2f}" in texts
+# --- reading -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("uniform", [True, False])
-def test_a_choice_of_weights_is_told(tmp_path, uniform):
-    values = [
-        dict(encoder_steps=30, bandwidth=0.2, temperature=t, evenness=b)
-        for t, b in ((0.7, 0.62), (1.0, 0.93))
-    ]
-    trial = dict(overall=0.953, aligned=0.991, conflicting=0.127, count=641)
-    chosen = dict(uniform=uniform, best=values[1], candidates=values, trials={"best": trial})
-    rows = {"none": row(0.3), "auto": {**row(0.9), "choice": chosen}}
-    files.write_json(tmp_path / "result.json", {"rows": rows})
-    texts = Page(report.render(report.read(tmp_path / "result.json"))).texts
-    assert {"Choice of the weights: auto", "99.1", "12.7", "641", "0.62", "30, 0.2"} <= set(texts)
-    (told,) = (text for text in texts if text.startswith("The pseudo-groups"))
-    assert "30 steps" in told and "temperature 1." in told
-    assert ("Uniform weights were kept" in told) == uniform
-    chosen["rejection"] = "could not be judged: 1 held-out samples disagree"
-    files.write_json(tmp_path / "result.json", {"rows": rows})
-    page = Page(report.render(report.read(tmp_path / "result.json"))).texts
-    assert any("were kept: could not be judged: 1" in text for text in page) == uniform
-    files.write_json(tmp_path / "bad.json", {"rows": {"auto": {**row(0.9), "choice": {"best": 1}}}})
-    with pytest.raises(ValueError, match="row auto: choice must hold balances.*found best"):
-        report.read(tmp_path / "bad.json")
-
-
-def test_the_view_that_shows_a_bias_is_told(tmp_path):
-    """What it and the patches got wrong; no search and no trials, for there were none."""
-    found = {"tone": dict(blocks=[0, 1, 1], blind=0.053, baseline=0.104, z_score=22.31)}
-    chosen = dict(uniform=False, best=None, candidates=[], trials={}, rejection=None)
-    rows = {"auto": {**row(0.9), "choice": chosen | dict(features="tone", shortcuts=found)}}
-    files.write_json(tmp_path / "result.json", {"rows": rows})
-    texts = Page(report.render(report.read(tmp_path / "result.json"))).texts
-    assert {"tone", "2", "5.3", "10.4", "+22.3"} <= set(texts)
-    assert any(text.startswith("Tone, which cannot draw the object") for text in texts)
-    assert not any("pseudo-groups" in text or "conflicting" in text for text in texts)
-
-
-@pytest.mark.parametrize(
-    "part, value, message",
-    [
-        ("shortcuts", {"tone": {}}, "shortcuts must hold blind, blocks, deviations"),
-        ("features", "tone", "view must be of shortcuts, found 'tone'"),
-        ("trials", {}, "trials must hold best"),
-        ("candidates", [{}], "best and balances must hold balance, bandwidth"),
-        ("best", 3, "best and balances must hold balance, bandwidth"),
-    ],
-)
-def test_a_damaged_choice_is_named(tmp_path, part, value, message):
-    tried = dict.fromkeys(results.TRIED, 1)
-    choice = {
-        "uniform": False,
-        "best": tried,
-        "candidates": [tried],
-        "trials": {"best": dict.fromkeys(results.TRIAL, 1)},
-    }
-    for changed in ({}, {part: value}):
-        rows = {"auto": {**row(0.9), "choice": choice | changed}}
-        files.write_json(tmp_path / "result.json", {"rows": rows})
-        with pytest.raises(ValueError, match=message) if changed else contextlib.nullcontext():
-            report.read(tmp_path / "result.json")
-
-
-def test_other_networks_are_told(tmp_path):
-    folder = make_run(tmp_path / "run")
-    one = {"accuracy": {"mean": 0.123, "std": 0.004, "n": 3}}
-    two = {"accuracy": {"mean": 0.456, "std": 0.0, "n": 1}, "conflicting": {"mean": 0.321}}
-    rows = {"vgg11": {"random": one, "synthetic": two, "epochs": 40, "eval_seeds": 3}}
-    files.write_json(folder / "transfer.json", rows)
-    found = report.render(report.read(folder))
-    line = re.search(r"<tr><th[^>]*>vgg11.*?</tr>", found, re.S)[0]
-    cells = re.findall(r"<td[^>]*>(.*?)</td>", line)
-    assert cells == ["12.3 ± 0.4", "–", "45.6", "32.1", "3", "40"]
-
-
-def profiled(folder, **given):
-    """What `jaxdd profile` writes into the folder of a run, of two directions."""
-    curves = {"variance": [1.0, 0.5], "error": [0.1, 0.9]}
-    bands = [{"directions": 2, "share": 0.99, "variance": 0.75, "error": 0.25}]
-    sets = {name: {**curves, "bands": bands} for name in ("set", "random")}
-    profiles = {"random": {"eigenvalues": [2.0, 1.0], "signal": [1.0, 1.0], "sets": sets}}
-    found = {"data": "cdigits", "per_set": 36, "profiles": profiles}
-    found |= {"set": store.digests(folder)["synthetic.npz"], **given}
-    files.write_json(folder / "profile.json", results.sealed(found))
-
-
-def test_what_the_set_keeps_is_told(tmp_path):
-    folder = make_run(tmp_path / "run")
-    assert "What the set keeps" not in report.render(report.read(folder))
-    profiled(folder)
-    found = report.read(folder)
-    page = report.render(found)
-    (line,) = re.findall(r"<tr><th[^>]*>2</th>.*?</tr>", page, re.S)
-    cells = re.findall(r"<td[^>]*>(.*?)</td>", line)
-    assert cells == ["99.0 %", "0.75", "0.75", "0.25", "0.25"]
-    assert "In features of random networks." in Page(page).texts
-    names = {path.name for path in report.write_figures(tmp_path, found)}
-    assert {"profile.svg", "profile.pdf"} <= names
-
-
-def test_the_profile_of_another_set_or_a_changed_one_is_refused(tmp_path):
-    folder = make_run(tmp_path / "run")
-    profiled(folder, set="abc")
-    with pytest.raises(ValueError, match="profile.json is of another set; delete it and profile"):
-        report.read(folder)
-    profiled(folder)
-    path = folder / "profile.json"
-    whole = path.read_text()
-    for text, message in (
-        (whole.replace("0.75", "0.95"), "changed or damaged; delete it and profile again"),
-        ("{}", "holds no profiles; delete it"),
-        (whole.replace('"digest"', '"x"'), "has no digest, as one of an earlier version"),
-    ):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=message):
-            report.read(folder)
-
-
-def test_bars_have_the_length_of_their_numbers(tmp_path):
-    """The interval of 3 networks is 4.3027 * 0.01 / sqrt(3) = 0.02484 on either side of 0.5."""
-    known = {"mean": 0.5, "std": 0.01, "n": 3}
-    rows = {"kde": {"accuracy": known, "aligned": known}, "none": {"accuracy": {"mean": 0.25}}}
-    files.write_json(tmp_path / "result.json", {"rows": rows})
-    text = report.render(report.read(tmp_path / "result.json"))
-    bars = re.findall(r'<div class="bar">.*?</div>', text, re.S)
-    styles = [re.findall(r'class="(\w+)" style="(.*?)"', bar) for bar in bars]
-    whole = [("fill", "width:50.00%"), ("interval", "left:47.52%;width:4.97%")]
-    assert styles == [whole, [("fill", "width:25.00%")], whole, []]
-    assert [bar.count("<i") for bar in bars] == [2, 1, 2, 0]
-
-
-EVIL = "</td></style><img src=x onerror=\"alert(1)\" title='{{ 7 * 7 }}'>&amp;"
-
-
-def test_no_string_of_a_result_is_markup(tmp_path):
-    """Whatever a result names, in text and in attributes, is shown letter by letter."""
-    trial = dict.fromkeys(results.TRIAL, 0.5)
-    tried = dict.fromkeys(results.TRIED, EVIL)
-    choice = dict(uniform=True, best=tried, candidates=[tried], trials={"best": trial, EVIL: trial})
-    hostile = {"device": EVIL, "date": EVIL, "versions": {EVIL: EVIL}, "seconds": {"data": EVIL}}
-    config = {"dataset": EVIL, "command": EVIL, EVIL: EVIL, "ipc": EVIL, "seed": [EVIL]}
-    rows = {EVIL: {**row(0.5), **hostile, "config": config, "choice": choice}}
-    files.write_json(tmp_path / "result.json", {"rows": rows})
-    found = report.read(tmp_path / "result.json")
-    nets = {EVIL: dict.fromkeys(results.TRANSFERRED, row(0.5))}
-    page = Page(report.render(found._replace(transfer=nets)))
-    assert page.texts.count(EVIL) >= 12 and "49" not in " ".join(page.texts)
-    assert not page.all("img") and all("onerror" not in a for _, a in page.found)
-
-
-def test_names_are_text(tmp_path):
-    """A class, a data set or a row may be called like markup."""
-    folder = make_compare(tmp_path / "a", names=[EVIL, "y", "z"])
-    config = {**CONFIG, "dataset": EVIL}
-    files.write_json(folder / "config.json", config)
-    found = Page(report.render(report.read(folder)))
-    assert EVIL in found.texts and all("onerror" not in a for _, a in found.found)
-    assert EVIL in [attributes.get("title") for attributes in found.all("span")]
-    assert f"each of the classes {EVIL}, y, z." in found.all("img")[0]["alt"]
-    assert len(found.all("img")) == 5
-
-
-def test_what_is_not_a_number_is_a_dash(tmp_path):
-    path = tmp_path / "result.json"
-    nothing = {"mean": float("nan"), "std": None, "n": 1}
-    weights = dict.fromkeys(row(0.5)["weights"])
-    unknown = {"aligned": nothing, "worst_group": None, "weights": weights}
-    path.write_text(json.dumps(row(0.5) | unknown))
-    found = Page(report.render(report.read(path)))
-    words = " ".join(found.texts).lower()
-    assert "–" in found.texts
-    assert not {"nan", "none", "null", "inf"} & set(re.findall(r"[a-z]+", words))
-
-
-def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path):
-    folder = make_run(tmp_path / "a b")
+def test_an_unfinished_run_shows_how_to_resume_it(tmp_path):
+    folder = make_run(tmp_path / "a b", ("a", "b", "c"))
     (folder / "result.json").unlink()
     store.append(folder, {"step": 20})
-    message = r"unfinished run, at step 20 of 40; continue it with: jaxdd run .*'.*a b' --resume"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"step 20 of 40; .*jaxdd run .*'.*a b' --resume"):
         report.read(folder)
-    folder = make_compare(tmp_path / "c")
-    (folder / "synthetic.png").unlink()
-    with pytest.raises(
-        ValueError,
-        match=(
-            "unfinished run; continue its rows random, none, kde with: "
-            "jaxdd compare cdigits .*--rows random none kde --out .*/c --resume$"
-        ),
-    ):
+    folder = make_comparison(tmp_path / "c")
+    (folder / "compare.json").unlink()
+    with pytest.raises(ValueError, match=r"--rows random none kde --out .*/c --resume$"):
         report.read(folder)
 
 
-@pytest.mark.parametrize("picture", [True, False])
-@pytest.mark.parametrize("said", [True, False, None, "missing"], ids=str)
-def test_a_comparison_is_finished_when_it_says_so(tmp_path, said, picture):
-    """By its last picture only where compare.json has no word of it; without it, nothing is."""
-    folder = make_compare(tmp_path / "a")
-    rows = results.read(folder / "compare.json")
-    if said == "missing":
-        (folder / "compare.json").unlink()
-    elif said is not None:
-        files.write_json(folder / "compare.json", {"rows": rows, "finished": said})
-    if not picture:
-        (folder / "synthetic.png").unlink()
-    if said is True or (said is None and picture):
-        assert report.read(folder).rows == rows
-    else:
-        with pytest.raises(ValueError, match="holds an unfinished run"):
-            report.read(folder)
-
-
-def test_what_is_no_run_is_named(tmp_path):
+def test_other_folders_are_named(tmp_path, run):
     with pytest.raises(FileNotFoundError, match="nothing does not exist"):
         report.read(tmp_path / "nothing")
-    make_run(tmp_path / "one")
-    with pytest.raises(ValueError, match=r"no run folder \(no config.json\); it holds one"):
-        report.read(tmp_path)
+    with pytest.raises(ValueError, match=r"no config.json\); it holds run"):
+        report.read(run.parent)
 
 
 @pytest.mark.parametrize(
-    "file, content, message",
+    "name, content",
     [
-        ("result.json", b"{", "result.json is not readable as JSON"),
-        ("result.json", b"[1]", "result.json holds no result"),
-        ("result.json", b'{"accuracy": 3}', "expected an accuracy"),
-        ("result.json", b'{"accuracy": {"mean": 91.6}}', "out of range, found 91.6"),
-        ("result.json", b'{"accuracy": {"mean": "x"}}', "mean of accuracy is out of range"),
-        ("result.json", b'{"accuracy": {}, "aligned": 1}', "aligned must hold mean, std and n"),
-        ("result.json", b'{"accuracy": {}, "seconds": 1}', "seconds must hold names and values"),
-        ("config.json", b"[]", "config.json must hold an object"),
-        ("result.json", b"[" * 100_000, "result.json is not readable as JSON"),
-        ("transfer.json", b"[]", "transfer.json holds no results by network"),
-        ("transfer.json", b'{"vgg11": {"random": {}}}', "vgg11, random: expected an accuracy"),
-        ("weights.png", png()[:60], "weights.png is not a readable PNG file"),
-        ("weights.png", b"GIF89a", "weights.png is not a readable PNG file"),
-        ("synthetic.npz", b"PK", "synthetic.npz is not a readable synthetic set"),
+        ("result.json", "{"),
+        ("result.json", "[1]"),
+        ("result.json", '{"accuracy": 3}'),
+        ("result.json", '{"accuracy": {"mean": 0.9}}'),
+        ("config.json", "[]"),
+        ("config.json", '{"command": "run"}'),
+        ("evaluation.json", "[]"),
+        ("evaluation.json", '{"vgg11": {"random": {}}}'),
+        ("profile.json", "{}"),
+        ("profile.json", '{"profiles": {}, "set": "abc"}'),
+        ("figures.npz", "PK"),
+        ("synthetic.npz", "PK"),
+        ("progress.jsonl", "[]\n{}\n"),
     ],
-    ids=lambda value: str(value)[:30],
+    ids=str,
 )
-def test_damaged_files_are_named(tmp_path, file, content, message):
-    folder = make_run(tmp_path / "run")
-    (folder / file).write_bytes(content)
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_damaged_files_are_named(tmp_path, run, name, content):
+    """Also files that are valid but are not what the manifest lists."""
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=name):
         report.read(folder)
 
 
-def test_the_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    out, found = tmp_path / "report.html", report.read(RESULTS[0])
-    report.write(out, found)
+def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
+    out, known = tmp_path / "report.html", report.read(RESULTS[0])
+    report.write(out, known)
     before = out.read_bytes()
-    assert before.startswith(b"<!doctype html>")
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left"):
-            report.write(out, found._replace(config={}))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        report.write(out, known._replace(config={}))
     assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
 
 
-def test_tiles_keep_every_pixel_and_leave_transparent_gaps():
-    """Two classes of three 4 x 4 images: 4 + 1 + 4 pixels high and 4 + 1 + 4 + 1 + 4 wide."""
-    images = np.linspace(-1, 1, 2 * 3 * 16).reshape(2, 3, 4, 4, 1).astype(np.float32)
-    tiles = plot.tiles(images, mean=[0.5], std=[0.5])
-    assert tiles.shape == (9, 14, 4) and tiles.dtype == np.uint8
-    assert (tiles[4] == 0).all() and (tiles[:, [4, 9]] == 0).all()
-    grey = (images[1, 2, ..., 0] * 0.5 + 0.5) * 255
-    np.testing.assert_allclose(tiles[5:, 10:, 0], grey, atol=0.5)
-    assert (tiles[5:, 10:, 3] == 255).all()
+# --- the command -------------------------------------------------------------------------------
+
+
+def test_the_command_writes_page_figures_and_tables(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report, "FORMATS", (".svg",))  # tests of `plot` draw PDF
+    out = tmp_path / "page.html"
+    cli.main(["report", str(run), "--out", str(out), "--figures", "--csv", "--latex"])
+    assert Page(out.read_text(encoding="utf-8")).texts
+    names = {path.name for path in (tmp_path / "page").iterdir()}
+    figures = (
+        "accuracy", "curves", "profile", "synthetic-kde", "weights-kde", "real-kde",
+        "embedding-kde",
+    )  # fmt: skip
+    assert {f"{name}.svg" for name in figures} <= names
+    assert {"accuracy.csv", "accuracy.tex", "weights.csv", "seconds.tex"} <= names
+    assert f"and {len(names)} files in {tmp_path / 'page'}" in capsys.readouterr().out
+    assert (tmp_path / "page" / "accuracy.csv").read_text().startswith("row,all,all std,all low,")
+
+
+def test_the_command_rejects_bad_paths_in_one_line(run, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for arguments in (
+        [tmp_path],
+        [RESULTS[0], "--out", tmp_path],
+        [run, "--out", tmp_path / "page.json"],
+        [run, "--out", tmp_path / "file.html", "--csv"],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["report", *map(str, arguments)])
+        assert stopped.value.code == 2 and capsys.readouterr().err.count("\n") == 1
 
 
 # --- in a browser ------------------------------------------------------------------------------
@@ -504,220 +402,39 @@ document.body.append(frame);
 """
 
 
-def measured(text, width, tmp_path, *, scheme="light"):
-    """What a browser makes of the page in a window of that width."""
+def measure(text, width, tmp_path, *, scheme="light"):
+    """Return sizes and colours of the page in a window of that width."""
     outer = tmp_path / "outer.html"
-    given = json.dumps(text).replace("</", "<\\/")
-    outer.write_text(MEASURE.replace("WIDTH", str(width)).replace("PAGE", given), encoding="utf-8")
-    chosen = f"--blink-settings=preferredColorScheme={('dark', 'light').index(scheme)}"
+    page = json.dumps(text).replace("</", "<\\/")
+    outer.write_text(MEASURE.replace("WIDTH", str(width)).replace("PAGE", page), encoding="utf-8")
     command = [
         CHROMIUM,
         *FLAGS,
-        chosen,
+        f"--blink-settings=preferredColorScheme={('dark', 'light').index(scheme)}",
         f"--user-data-dir={tmp_path / scheme}",
         "--virtual-time-budget=5000",
         "--window-size=1300,900",
         "--dump-dom",
         outer.as_uri(),
     ]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    title = re.search(r"<title>(.*?)</title>", found.stdout, re.S)
-    assert title, found.stderr[-2000:]
+    output = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    title = re.search(r"<title>(.*?)</title>", output.stdout, re.S)
+    assert title, output.stderr[-2000:]
     return json.loads(html.unescape(title[1]))
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_a_browser_shows_all_pictures_and_nothing_sticks_out(tmp_path):
-    long = "a class with a name that is much too long for any screen" * 3
-    text = report.render(report.read(make_compare(tmp_path / "a", names=[long, "y", "z"])))
-    for width in (400, 1200):
-        found = measured(text, width, tmp_path)
-        assert found["width"] == width and found["content"] <= width
-        assert len(found["images"]) == 5
-        assert all(complete and min(sizes) > 0 for complete, *sizes in found["images"])
+@pytest.mark.parametrize("width", [400, 1200])
+def test_a_browser_shows_all_pictures_within_the_window(rendered, tmp_path, width):
+    sizes = measure(rendered["run"], width, tmp_path)
+    assert sizes["width"] == width and sizes["content"] <= width
+    assert len(sizes["images"]) == 7
+    assert all(complete and min(rest) > 0 for complete, *rest in sizes["images"])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_a_browser_set_to_dark_shows_a_dark_page(tmp_path):
-    text = report.render(report.read(RESULTS[0]))
-    colors = [measured(text, 800, tmp_path, scheme=scheme)["color"] for scheme in ("light", "dark")]
+def test_a_browser_set_to_dark_shows_a_dark_page(rendered, tmp_path):
+    schemes = ("light", "dark")
+    colors = [measure(rendered["json"], 800, tmp_path, scheme=x)["color"] for x in schemes]
     light, dark = (sum(map(int, re.findall(r"\d+", color))) for color in colors)
     assert light > 700 and dark < 100
-
-
-def test_the_command_line_writes_the_page(tmp_path, capsys):
-    out = tmp_path / "page.html"
-    cli.main(["report", str(make_run(tmp_path / "run")), "--out", str(out)])
-    assert f"wrote {out}" in capsys.readouterr().out
-    assert Page(out.read_text(encoding="utf-8")).texts
-    result = tmp_path / "run" / "result.json"
-    for arguments in ([tmp_path], [RESULTS[0], "--out", tmp_path], [result, "--out", result]):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(["report", *map(str, arguments)])
-        assert stopped.value.code == 2 and capsys.readouterr().err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    "config, line",
-    [
-        (
-            {
-                "command": "compare",
-                "dataset": "cmnist",
-                "conflict": 0.05,
-                "ipc": 10,
-                "preset": "quick",
-                "method": "dm",
-                "steps": 200,
-                "batch_size": 128,
-                "learning_rate": 1.0,
-            },
-            "jaxdd compare cmnist --conflict 0.05",
-        ),
-        (
-            {
-                "command": "run",
-                "dataset": "my cats",
-                "debias": "kde",
-                "skip_bad": True,
-                "ipc": 100,
-                "learning_rate": 10.0,
-            },
-            "jaxdd run 'path/to/my cats' --debias kde --ipc 100 --skip-bad",
-        ),
-        (
-            {
-                "command": "run",
-                "dataset": "cdigits",
-                "debias": "none",
-                "method": "dsa",
-                "preset": "quick",
-                "ipc": 10,
-                "clip": None,
-                "batch_size": 64,
-                "init": "noise",
-            },
-            "jaxdd run cdigits --debias none --method dsa --init noise",
-        ),
-        (
-            {"command": "compare", "dataset": "mnist", "preset": "paper", "width": 64},
-            "jaxdd compare mnist --preset paper --width 64",
-        ),
-        ({"command": "magic", "dataset": "mnist"}, None),
-        ({"command": "run", "dataset": "mnist", "preset": "huge"}, None),
-    ],
-    ids=str,
-)
-def test_the_command_says_what_differs_from_the_defaults(config, line):
-    assert report.command(config) == line
-
-
-def test_the_command_says_which_rows():
-    config = {"command": "compare", "dataset": "cdigits", "ipc": 1}
-    line = "jaxdd compare cdigits --ipc 1"
-    assert report.command(config, rows=results.ROWS) == line
-    assert report.command(config, rows=["random", "auto"]) == f"{line} --rows random auto"
-
-
-def test_the_command_parses_to_the_same_configuration():
-    asked = "run cdigits --debias none --ipc 3 --clip 2.5 --seed 4 --width 8 --bandwidth 0.25"
-    called = cli._parse(asked.split()).keywords
-    options = dataclasses.asdict(called["options"])
-    line = report.command({"command": "run", "dataset": "cdigits", "debias": "none", **options})
-    again = cli._parse(line.split()[1:]).keywords
-    assert line.startswith("jaxdd run cdigits --debias none") and len(line) < 100
-    assert again["debias"] == "none" and dataclasses.asdict(again["options"]) == options
-
-
-# --- classes, groups, curves and figures -------------------------------------------------------
-
-
-def shares(test, mean, names=()):
-    zero = [[0.0] * len(row) for row in mean] if isinstance(mean[0], list) else [0.0] * len(mean)
-    return dict(names=list(names), train=test, test=test, mean=mean, std=zero)
-
-
-def texts_of(tmp_path, result):
-    files.write_json(tmp_path / "result.json", result)
-    return Page(report.render(report.read(tmp_path / "result.json"))).texts
-
-
-def test_classes_and_groups_are_told_with_their_sizes(tmp_path):
-    parts = {
-        "by_class": shares([1012, 52], [0.875, 0.25], ["cat", "dog"]),
-        "by_group": shares([[1003, 9], [40, 12]], [[0.9, 0.5], [0.222, 0.333]], ["red", "blue"]),
-    }
-    texts = texts_of(tmp_path, row(0.9) | parts)
-    assert {"Accuracy by class", "87.5 ± 0.0", "1,012", "cat", "red", "blue"} <= set(texts)
-    assert {"22.2", "33.3", "1,003 / 1,003", "9 / 9"} <= set(texts)
-    assert "50.0" not in texts  # nine images
-    assert "worst group" not in texts
-    assert any("the smallest group has 9 test images" in text for text in texts)
-    parts["by_group"] = shares([[3, 4], [4, 3]], [[0.9, 0.5], [0.2, 0.3]])
-    texts = texts_of(tmp_path, row(0.9) | parts)
-    assert "Groups" in texts and "3 / 3" in texts and "90.0" not in texts
-
-
-def test_columns_without_a_number_are_left_out(tmp_path):
-    unknown = dict.fromkeys(("aligned", "conflicting", "worst_group"))
-    weights = dict.fromkeys(row(0.5)["weights"]) | {"effective_sample_size": 12.0}
-    texts = texts_of(tmp_path, row(0.5) | unknown | {"weights": weights})
-    assert not {"aligned", "conflicting", "worst group", "balance of the groups"} & set(texts)
-    assert {"all", "effective samples per class", "12"} <= set(texts)
-
-
-def test_a_run_that_did_not_learn_says_so(tmp_path, capsys):
-    poor = row(0.1) | {"by_class": shares([500, 500], [0.5, 0.5]), "learnt": False}
-    assert any("its networks show no sign of learning" in text for text in texts_of(tmp_path, poor))
-    screen.show({"kde": poor, "none": row(0.9)}, tmp_path)
-    error = capsys.readouterr().err
-    assert (
-        error.startswith("jaxdd: kde: its networks show no sign of learning in ")
-        and error.count("\n") == 1
-    )
-    assert "naming one class throughout gets 50.0 %" in error
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run with all that its page can show."""
-    folder = make_run(tmp_path_factory.mktemp("report") / "run")
-    labels = np.arange(30) % 3
-    images = np.random.default_rng(0).integers(0, 255, (30, 4, 4, 3), np.uint8)
-    part = datasets.Dataset(images, labels, labels[::-1])
-    data = datasets.Benchmark(
-        "made", part, part, 3, 3, (0, 1, 2), (0.5,) * 3, (0.5,) * 3, (), (EVIL, "$b_", "c"), ()
-    )
-    weights = np.linspace(1, 3, 30)
-    figure_data.write(
-        folder / figure_data.FILE, data, weights, plane=plot.plane(images[:, 0, :, 0])
-    )
-    files.write_arrays(folder / "weights.npz", files.sealed({"weights": weights}))
-    for step in (10, 20):
-        store.append(folder, {"step": step, "loss": 1 / step, "accuracy": 0.5, "x": EVIL})
-    store.append(folder, {"note": "no step"})
-    return folder
-
-
-def test_the_page_shows_curves_and_what_has_weight(whole):
-    found = Page(report.render(report.read(whole)))
-    assert {"Along the way", "What has weight: kde", "heaviest real images"} <= set(found.texts)
-    assert all("onerror" not in attributes for _, attributes in found.found)
-    alts = [image["alt"] for image in found.all("img")]
-    assert sum("Curves" in alt for alt in alts) == 1 and any("lightest real" in a for a in alts)
-
-
-def test_figures_and_tables_are_written_beside_the_page(whole, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(report, "FORMATS", (".svg",))  # tests of `plot` draw the other
-    out = tmp_path / "page.html"
-    cli.main(["report", str(whole), "--out", str(out), "--figures", "--csv", "--latex"])
-    found = {path.name for path in (tmp_path / "page").iterdir()}
-    figures = ("accuracy", "along-the-way", "synthetic-kde", "weights-kde", "real-kde")
-    drawn = {f"{name}.svg" for name in (*figures, "embedding-kde")}
-    assert drawn | {"accuracy.csv", "accuracy.tex", "weights.csv", "seconds.tex"} <= found
-    assert f"and {len(found)} files in {tmp_path / 'page'}" in capsys.readouterr().out
-    assert (tmp_path / "page" / "accuracy.csv").read_text().startswith("row,all,all std,all low,")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SystemExit):
-        cli.main(["report", str(whole), "--out", str(tmp_path / "file.html"), "--csv"])
-    assert "file is a file, expected a folder" in capsys.readouterr().err

@@ -1,0 +1,57 @@
+"""Write the command line that repeats a run."""
+
+import dataclasses
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jaxdd.data import benchmarks
+from jaxdd.runs import options, weightings
+
+
+def command_line(
+    config: Mapping[str, Any], *, rows: Iterable[str] = weightings.DEFAULT_ROWS
+) -> str | None:
+    """Return the command that repeats a run, without options that have their default values.
+
+    Args:
+        config: Content of config.json.
+        rows: Rows of a comparison.
+
+    Returns:
+        The command, or None if no command line gives this configuration.
+
+    >>> command_line({"command": "run", "dataset": "cdigits", "debias": "none", "ipc": 2})
+    'jaxdd run cdigits --debias none --ipc 2'
+    """
+    try:
+        run_options = options.from_config(config)
+        fixed = dict(method=run_options.method, preset=run_options.preset, ipc=run_options.ipc)
+        defaults = dataclasses.asdict(options.make(**fixed))
+        command, dataset = config["command"], config["dataset"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    if command not in ("run", "compare") or _needs_python(config, run_options):
+        return None
+    words = ["jaxdd", command, dataset if dataset in benchmarks.NAMES else f"path/to/{dataset}"]
+    if command == "run":
+        words += ["--debias", str(config.get("debias"))]
+    defaults |= dict(preset="quick", method="dm", ipc=options.DM.ipc)
+    for name, value in dataclasses.asdict(run_options).items():
+        if value is not None and value != defaults[name]:
+            words += _words(f"--{name.replace('_', '-')}", value)
+    if command == "compare" and tuple(rows) != tuple(weightings.DEFAULT_ROWS):
+        words += ["--rows", *rows]
+    return shlex.join(words)
+
+
+def _needs_python(config, run_options):
+    """Return whether a run used weights, a method, a network or augmentation passed in Python."""
+    own = "weights" in config or "own_method" in config or run_options.network.endswith("()")
+    return own or isinstance(config.get("augmentation"), str)
+
+
+def _words(option, value):
+    if isinstance(value, bool):
+        return [option if value else option.replace("--", "--no-", 1)]
+    return [option, *map(str, value if isinstance(value, tuple) else [value])]

@@ -1,0 +1,218 @@
+"""Weights from object-blind features: predict each sample's bias group, then balance the groups.
+
+`shortcuts` tests whether features that cannot show the object predict the classes better than
+features that can. `by_features` weights the samples by the groups that such features show,
+`from_probabilities` by those that any other out-of-fold classifier predicts.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdd import _checks, sampling
+from jaxdd.devices import parallel
+from jaxdd.weights import blind_features, formulas, probes
+
+MIN_Z_SCORE = 3.0
+"""Standard errors by which object-blind features must beat their baseline to be a shortcut."""
+
+MIN_ACCURACY_GAIN = 0.01
+"""Accuracy by which they must beat it; a smaller bias is not worth removing."""
+
+MIN_SAMPLES = 20
+"""Samples below which no shortcut test is made."""
+
+_MAX_SAMPLES = 15_000  # Samples that a shortcut test uses at most.
+_POWER = 0.7  # Of the generalised cross-entropy, see `probes.crossfit`.
+
+
+class FeatureWeights(NamedTuple):
+    """Weights from object-blind features.
+
+    Attributes:
+        weights: `[n]`, each class sums to one.
+        groups: `[n, b]` probabilities of the bias groups, given the features and the label.
+        own_group: `[n]` the bias group of most samples of the class.
+    """
+
+    weights: jax.Array
+    groups: jax.Array
+    own_group: jax.Array
+
+    @property
+    def conflict_score(self) -> jax.Array:
+        """Bias-conflict score `[n]`: probability that a sample is not in its class's own group."""
+        return 1 - jnp.take_along_axis(self.groups, self.own_group[:, None], 1)[:, 0]
+
+
+def by_features(
+    key: jax.Array,
+    pool: sampling.Pool,
+    features: blind_features.Features,
+    *,
+    blocks: Sequence[int] | None = None,
+    conflict: float = 0.1,
+    clip: float | None = None,
+) -> FeatureWeights:
+    """Balance the bias groups of each class as far as object-blind features show them.
+
+    A cross-fitted linear probe predicts the class from the features, with a loss that ignores
+    exceptions (`probes.crossfit`). The predicted class is a pseudo-label of the bias attribute:
+    the features cannot show the object, so the probe can only have learned what the bias and the
+    class have in common.
+
+    Args:
+        key: random key for the folds.
+        pool: at least three samples; their weights are ignored.
+        features: function from images to numbers, for example `blind_features.tone`.
+        blocks: `[k]` block of each class, 0 to b - 1, for biases whose attribute several classes
+            share; `probes.shortcut` detects them. Defaults to one block per class.
+        conflict: prior share of bias-conflicting samples, between 0 and 1. Values of 0.02 to 0.2
+            lead to similar weights.
+        clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
+    """
+    block = _check_groups(blocks, conflict, clip, pool.num_classes)
+    if len(pool.labels) < 3:
+        raise ValueError(f"by_features requires at least 3 samples, got {len(pool.labels)}.")
+    own_group = jnp.asarray(block)[pool.labels]
+    compute = functools.partial(blind_features.compute, features=features)
+    values = parallel.apply_by_rows(compute, pool.images)
+    num_groups = int(block.max()) + 1
+    probabilities = probes.crossfit(key, values, own_group, num_classes=num_groups, power=_POWER)
+    return from_probabilities(probabilities, pool, blocks=blocks, conflict=conflict, clip=clip)
+
+
+def from_probabilities(
+    probabilities: jax.Array,
+    pool: sampling.Pool,
+    *,
+    blocks: Sequence[int] | None = None,
+    conflict: float = 0.1,
+    clip: float | None = None,
+) -> FeatureWeights:
+    """Balance the bias groups of each class as far as out-of-fold probabilities show them.
+
+    Args:
+        probabilities: `[n, b]` of the classes or blocks, by a classifier that was not fitted to
+            the sample, for example `probes.crossfit`.
+        pool: the samples; their weights are ignored.
+        blocks: `[k]` block of each class, 0 to b - 1; add up the probabilities of the classes of a
+            block. Defaults to one block per class.
+        conflict: prior share of bias-conflicting samples, between 0 and 1.
+        clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
+
+    Raises:
+        TypeError: probabilities are not floating, or blocks are not integers.
+        ValueError: for shapes that do not match, probabilities that are negative or do not sum to
+            one, blocks with gaps, and a conflict or clip out of range.
+    """
+    block = _check_groups(blocks, conflict, clip, pool.num_classes)
+    own_group, count = jnp.asarray(block)[pool.labels], int(block.max()) + 1
+    posterior = _checks.floating("probabilities", probabilities)
+    _checks.nonnegative("probabilities", posterior)
+    if posterior.shape != (len(own_group), count):
+        raise ValueError(
+            f"probabilities must have shape {(len(own_group), count)}, got {posterior.shape}."
+        )
+    sums = _checks.values(posterior.sum(1))
+    if sums is not None and len(wrong := sums[abs(sums - 1) > 0.01]):
+        raise ValueError(f"The probabilities of a sample must sum to 1, got {wrong[0]}.")
+    # Bayes' rule with another prior. The prior of the classifier is the size of the blocks; divided
+    # by it, its probabilities are likelihoods of the groups. The new prior: a sample is in the
+    # group of its own class but for a share of `conflict`. Features that show little then leave
+    # the weights nearly uniform.
+    likelihood = posterior / jnp.maximum(jnp.bincount(own_group, length=count), 1)
+    is_own = jnp.arange(count) == own_group[:, None]
+    groups = likelihood * jnp.where(is_own, 1 - conflict, conflict / max(count - 1, 1))
+    groups = groups / groups.sum(1, keepdims=True)
+    return FeatureWeights(_balance(groups, pool, clip), groups, own_group)
+
+
+def by_feature_sets(
+    pool: sampling.Pool, sets: Sequence[FeatureWeights], *, clip: float | None = None
+) -> jax.Array:
+    """Return weights `[n]` that balance every combination of the groups of several feature sets.
+
+    Use it for data with several biases, each of which other features show. Combinations that are
+    expected to have less than one sample weigh less, see `formulas.balance_groups`.
+
+    Args:
+        pool: the samples.
+        sets: weights from `by_features`, at least one.
+        clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
+    """
+    formulas.check_limit("clip", clip)
+    if not sets:
+        raise ValueError("by_feature_sets requires at least one FeatureWeights, got none.")
+    pair = lambda a, b: (a[:, :, None] * b[:, None]).reshape(len(a), -1)
+    return _balance(functools.reduce(pair, [each.groups for each in sets]), pool, clip)
+
+
+def _balance(groups, pool, clip):
+    classes = dict(num_classes=pool.num_classes)
+    weights = formulas.balance_groups(pool.labels, groups, **classes)
+    return formulas.clip(weights, pool.labels, limit=clip, **classes)
+
+
+def _check_groups(blocks, conflict, clip, num_classes) -> np.ndarray:
+    """Return the block of each class after checking the options."""
+    formulas.check_limit("clip", clip)
+    if not np.finfo(np.float32).tiny <= conflict < 1:
+        raise ValueError(f"conflict must lie between 0 and 1, got {conflict}.")
+    block = np.arange(num_classes) if blocks is None else np.asarray(blocks)
+    _checks.integers("blocks", block, num_classes, length=num_classes)
+    if (np.bincount(block) == 0).any():
+        raise ValueError(f"blocks must be 0 to b - 1 without gaps, got {block.tolist()}.")
+    return block
+
+
+def shortcuts(
+    key: jax.Array,
+    pool: sampling.Pool,
+    *,
+    comparisons: Mapping[str, blind_features.Comparison] = blind_features.COMPARISONS,
+) -> dict[str, probes.Shortcut]:
+    """Test whether object-blind features predict the classes better than baseline features do.
+
+    Args:
+        key: random key for the samples, the baseline features and the folds.
+        pool: the samples, of which at most 15,000 are used; their weights are ignored.
+        comparisons: object-blind features and their baselines by name.
+
+    Returns:
+        The result of each test; empty for fewer than `MIN_SAMPLES` samples, one class, or images
+        with a side of less than four pixels.
+    """
+    k, n, side = pool.num_classes, len(pool.labels), min(pool.images.shape[1:3])
+    if k < 2 or n < MIN_SAMPLES or side < 4 or not comparisons:
+        return {}
+    key_samples, key_baseline, key_folds = jax.random.split(key, 3)
+    chosen = jnp.sort(jax.random.permutation(key_samples, n)[:_MAX_SAMPLES])
+    images, labels = parallel.to_local(pool.images[chosen]), pool.labels[chosen]
+    rows = parallel.split_rows(images, parallel.mesh_of(pool.images))
+
+    def predict(features):
+        compute = functools.partial(blind_features.compute, features=features)
+        values = parallel.apply_by_rows(compute, rows)
+        # Wait, so that no device starts on other features while another still fits probes.
+        return jax.block_until_ready(probes.crossfit(key_folds, values, labels, num_classes=k))
+
+    baselines = dict.fromkeys(comparison.baseline for comparison in comparisons.values())
+    predicted = {make: predict(make(key_baseline, images)) for make in baselines}
+    return {
+        name: probes.shortcut(predict(comparison.features), predicted[comparison.baseline], labels)
+        for name, comparison in comparisons.items()
+    }
+
+
+def is_shortcut(test: probes.Shortcut) -> bool:
+    """Return whether a test passes `MIN_Z_SCORE` and `MIN_ACCURACY_GAIN`.
+
+    >>> is_shortcut(probes.Shortcut((0, 1), blind=0.05, baseline=0.07, z_score=4.0))
+    True
+    """
+    return test.z_score > MIN_Z_SCORE and test.baseline - test.blind > MIN_ACCURACY_GAIN

@@ -1,0 +1,368 @@
+"""Density weights: embed, estimate the density within each class, weight by its inverse.
+
+`by_density` is the whole method; `encode`, `density` and `from_density` are its three steps.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxdd import _checks, augment, kde, networks, sampling
+from jaxdd.devices import parallel
+from jaxdd.weights import contrastive, formulas
+
+Layer = Literal["projection", "features"]
+"""Layer of an encoder whose embeddings are used."""
+
+Bandwidth = Callable[..., jax.Array] | jax.Array | float
+"""A number, one per class `[k]`, or a rule called per class as `rule(points, weights=mask)`."""
+
+
+class Encoded(NamedTuple):
+    """Parameters of a trained encoder, and its embeddings of the samples of a pool, `[n, d]`."""
+
+    params: Any
+    embeddings: jax.Array
+
+
+class Density(NamedTuple):
+    """Log density `[n]` of the samples within their class, and the bandwidths `[k]`."""
+
+    log_density: jax.Array
+    bandwidth: jax.Array
+
+
+class DensityWeights(NamedTuple):
+    """Density weights and the quantities they are computed from.
+
+    Attributes:
+        weights: `[n]`, each class sums to one.
+        log_density: `[n]`, within the class, in nats.
+        bandwidth: `[k]`, one per class.
+        params: parameters of the encoder.
+        embeddings: `[n, d]`.
+    """
+
+    weights: jax.Array
+    log_density: jax.Array
+    bandwidth: jax.Array
+    params: Any
+    embeddings: jax.Array
+
+
+def default_encoder(
+    pool: sampling.Pool, *, width: int = 32, depth: int | None = None
+) -> contrastive.Encoder:
+    """Return a ConvNet encoder without normalisation layers, which would remove colour cues.
+
+    Args:
+        pool: the samples.
+        width: channels.
+        depth: blocks, each of which halves the sides. Defaults to three, or to as many as the
+            images allow.
+    """
+    depth = networks.max_blocks(pool.images.shape) if depth is None else depth
+    return contrastive.Encoder(networks.ConvNet(pool.num_classes, width, depth, norm=None))
+
+
+def encode(
+    key: jax.Array,
+    pool: sampling.Pool,
+    *,
+    strategy: augment.Strategy,
+    encoder: contrastive.Encoder | None = None,
+    steps: int = 30,
+    layer: Layer = "projection",
+) -> Encoded:
+    """Train a supervised contrastive encoder on the class labels and embed all samples.
+
+    Args:
+        key: random key for the training.
+        pool: the samples; their weights are ignored.
+        strategy: augmentation that preserves the class. Of operation names, "color" is left out,
+            because it would train the encoder to ignore colours, which may be the bias. A function
+            should not change colours either.
+        encoder: network to train. Defaults to `default_encoder`.
+        steps: training steps. Few, because networks learn the bias first.
+        layer: layer whose embeddings are returned.
+    """
+    (encoded,) = encode_at(
+        key, pool, strategy=strategy, encoder=encoder, lengths=[steps], layer=layer
+    )
+    return encoded
+
+
+def encode_at(
+    key: jax.Array,
+    pool: sampling.Pool,
+    *,
+    strategy: augment.Strategy,
+    encoder: contrastive.Encoder | None,
+    lengths: Sequence[int],
+    layer: Layer,
+) -> Iterator[Encoded]:
+    """Yield the embeddings of one encoder after each of several training lengths, ascending.
+
+    Args:
+        key: random key for the training.
+        pool: the samples.
+        strategy: augmentation, see `encode`.
+        encoder: network to train, or None for `default_encoder`.
+        lengths: training steps, in ascending order.
+        layer: layer whose embeddings are returned.
+    """
+    strategy = augment.as_strategy(strategy)
+    lengths = [_checks.count("steps", steps, minimum=0) for steps in lengths]
+    if layer not in contrastive.Embedding._fields:
+        raise ValueError(f"layer must be projection or features, got {layer!r}.")
+    encoder = default_encoder(pool) if encoder is None else encoder
+    if not callable(strategy):
+        strategy = tuple(name for name in strategy if name != "color")
+    mesh = parallel.mesh_of(pool.images)
+    state, done = _init_training(key, pool, strategy, encoder, mesh), 0
+    for steps in lengths:
+        state, done = (
+            _continue_training(key, pool, strategy, encoder, mesh, state, done, steps),
+            steps,
+        )
+        embedding = _embed(encoder, state.params, pool)
+        yield Encoded(state.params, getattr(embedding, layer))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _init_training(key, pool, strategy, encoder, mesh):
+    state = contrastive.init(key, _trainer(strategy, encoder, mesh), pool)
+    return parallel.constrain_replicated(state, mesh)
+
+
+# The step numbers are traced, so that one program serves all training lengths.
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _continue_training(key, pool, strategy, encoder, mesh, state, done, steps):
+    trainer = _trainer(strategy, encoder, mesh)
+    body = lambda i, state: contrastive.update(key, trainer, pool, state, i)[0]
+    return parallel.constrain_replicated(jax.lax.fori_loop(done, steps, body, state), mesh)
+
+
+def _trainer(strategy, encoder, mesh):
+    return contrastive.trainer(encoder, optax.adam(1e-3), strategy=strategy, mesh=mesh)
+
+
+def _embed(encoder, params, pool):
+    # The images are passed on their own, so that devices that share them embed their own rows.
+    images, without_images = pool.images, pool._replace(images=pool.mean)
+    embed = functools.partial(_embed_images, encoder)
+    return parallel.apply_by_rows(embed, images, params, without_images)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _embed_images(encoder, images, params, pool):
+    return contrastive.embed(encoder, params, pool._replace(images=images))
+
+
+def density(
+    embeddings: jax.Array,
+    pool: sampling.Pool,
+    *,
+    bandwidth: Bandwidth = kde.mean_distance,
+    mesh: Mesh | None = None,
+) -> Density:
+    """Estimate the density of every sample within its class.
+
+    Args:
+        embeddings: `[n, d]` of the samples of the pool, from any encoder.
+        pool: the samples.
+        bandwidth: h of the kernel: a number, one per class `[k]`, or a rule that is called for
+            each class as `rule(points, weights=mask)`, for example `kde.scott`.
+        mesh: devices that share the work, from `parallel.mesh`. Defaults to the mesh of the pool.
+
+    Raises:
+        TypeError: embeddings are not floating.
+        ValueError: for shapes that do not match, embeddings that are not finite, or a bandwidth
+            that is not positive and finite.
+    """
+    return densities(embeddings, pool, bandwidths=[bandwidth], mesh=mesh)[0]
+
+
+def densities(
+    embeddings: jax.Array,
+    pool: sampling.Pool,
+    *,
+    bandwidths: Sequence[Bandwidth],
+    mesh: Mesh | None = None,
+) -> list[Density]:
+    """Estimate densities for several bandwidths, which share one pass over the distances.
+
+    Args:
+        embeddings: `[n, d]` of the samples of the pool, from any encoder.
+        pool: the samples.
+        bandwidths: see `density` for what each of them may be.
+        mesh: devices that share the work, from `parallel.mesh`. Defaults to the mesh of the pool.
+    """
+    embeddings = _checks.finite("embeddings", _checks.floating("embeddings", embeddings))
+    values = jnp.stack([_per_class(bandwidth, embeddings, pool) for bandwidth in bandwidths])
+    mesh = parallel.mesh_of(pool.images) if mesh is None else mesh
+    if mesh is not None and parallel.is_one_cpu(mesh):
+        mesh = None  # The program for one device already uses all cores of the CPU.
+    log_density = _log_densities(mesh, embeddings, pool.labels, values, pool.num_classes)
+    return [Density(*pair) for pair in zip(parallel.to_local(log_density), values, strict=True)]
+
+
+def _per_class(bandwidth: Bandwidth, embeddings: jax.Array, pool: sampling.Pool) -> jax.Array:
+    k = pool.num_classes
+    if callable(bandwidth):
+        bandwidth = kde.class_bandwidth(bandwidth, embeddings, pool.labels, num_classes=k)
+    return jnp.broadcast_to(_checks.positive("bandwidth", jnp.asarray(bandwidth)), (k,))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _log_densities(mesh, embeddings, labels, bandwidths, num_classes):
+    estimate = kde.class_log_density
+    if mesh is not None:
+        estimate = functools.partial(class_log_density_on_mesh, mesh=mesh)
+    at_bandwidth = lambda h: estimate(embeddings, labels, h, num_classes=num_classes)
+    return jax.vmap(at_bandwidth)(bandwidths)
+
+
+def class_log_density_on_mesh(
+    embeddings: jax.Array,
+    labels: jax.Array,
+    bandwidth: jax.Array | float,
+    *,
+    num_classes: int,
+    mesh: Mesh,
+    weights: jax.Array | None = None,
+    leave_one_out: bool = False,
+    tile: int | None = None,
+) -> jax.Array:
+    """Compute `kde.class_log_density` with the samples split over devices.
+
+    Each of D devices keeps n / D samples as queries. The samples are also the points, which are
+    passed around a ring (`jaxdd.kernel_sums`), so no device holds more than 3 n / D of them.
+
+    Args:
+        embeddings: `[n, d]` floating.
+        labels: `[n]` integers in [0, num_classes), in any order.
+        bandwidth: h > 0, a scalar or one per class `[num_classes]`.
+        num_classes: number of classes, static.
+        mesh: the devices, from `parallel.mesh`.
+        weights: `[n]`, at least 0. Defaults to uniform.
+        leave_one_out: no sample contributes to its own density.
+        tile: largest number of samples on either side of a tile of distances.
+
+    Returns:
+        `[n]` log densities in nats.
+    """
+    weights = jnp.ones(len(embeddings)) if weights is None else weights
+    # The devices must divide the number of rows. Samples of weight 0 make up the difference.
+    embeddings_and_labels = parallel.pad_rows((embeddings, labels), mesh.size)
+    weights = parallel.pad_rows_with_zeros(weights, mesh.size)
+    estimate = functools.partial(
+        kde.class_log_density,
+        num_classes=num_classes,
+        leave_one_out=leave_one_out,
+        tile=tile,
+        axis=parallel.AXIS,
+    )
+    split = PartitionSpec(parallel.AXIS)
+    on_mesh = jax.shard_map(
+        lambda x, labels, weights, h: estimate(x, labels, h, weights=weights),
+        mesh=mesh,
+        in_specs=(split, split, split, PartitionSpec()),
+        out_specs=split,
+    )
+    return on_mesh(*embeddings_and_labels, weights, bandwidth)[: len(embeddings)]
+
+
+def from_density(
+    log_density: jax.Array,
+    pool: sampling.Pool,
+    *,
+    temperature: jax.Array | float = 1.0,
+    clip: float | None = None,
+) -> jax.Array:
+    """Turn log densities `[n]` into weights `[n]`.
+
+    Args:
+        log_density: within the class, in nats.
+        pool: the samples.
+        temperature: t of the weights f^(-1/t); above 1 towards uniform, see
+            `formulas.inverse_density`.
+        clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
+    """
+    classes = dict(num_classes=pool.num_classes)
+    weights = formulas.inverse_density(log_density, pool.labels, temperature=temperature, **classes)
+    return formulas.clip(weights, pool.labels, limit=clip, **classes)
+
+
+def from_encoded(
+    encoded: Encoded,
+    pool: sampling.Pool,
+    *,
+    bandwidth: Bandwidth = kde.mean_distance,
+    temperature: jax.Array | float = 1.0,
+    clip: float | None = None,
+) -> DensityWeights:
+    """Compute density weights from the embeddings of a trained encoder.
+
+    Args:
+        encoded: from `encode`.
+        pool: the samples.
+        bandwidth: a number, one per class `[k]`, or a rule called for each class, see `density`.
+        temperature: t of the weights f^(-1/t), see `from_density`.
+        clip: largest weight as a multiple of the uniform one. Defaults to no limit.
+    """
+    estimate = density(encoded.embeddings, pool, bandwidth=bandwidth)
+    weights = from_density(estimate.log_density, pool, temperature=temperature, clip=clip)
+    return DensityWeights(weights, *estimate, *encoded)
+
+
+def by_density(
+    key: jax.Array,
+    pool: sampling.Pool,
+    *,
+    strategy: augment.Strategy,
+    encoder: contrastive.Encoder | None = None,
+    steps: int = 30,
+    layer: Layer = "projection",
+    bandwidth: Bandwidth = kde.mean_distance,
+    temperature: jax.Array | float = 1.0,
+    clip: float | None = None,
+) -> DensityWeights:
+    """Weight every sample by the inverse density of its neighbourhood, without bias labels.
+
+    The method of Cui et al., "Mitigating Bias in Dataset Distillation" (ICML 2024), for the whole
+    pool instead of each batch. It helps if the encoder sees the bias; on unbiased data it costs
+    accuracy, see `choose`.
+
+    Args:
+        key: random key for training the encoder.
+        pool: the samples, from `sampling.pool` or `jaxdd.data.datasets.pool`.
+        strategy: augmentation that preserves the class; "color" is left out, see `encode`.
+        encoder: network to train. Defaults to `default_encoder`.
+        steps: training steps of the encoder.
+        layer: layer of the encoder whose embeddings are used.
+        bandwidth: h of the kernel: a number, one per class `[k]`, or a rule that is called for
+            each class as `rule(points, weights=mask)`, for example `kde.scott`.
+        temperature: t of the weights f^(-1/t); above 1 towards uniform.
+        clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
+    """
+    formulas.check_limit("clip", clip)
+    encoded = encode(key, pool, strategy=strategy, encoder=encoder, steps=steps, layer=layer)
+    return from_encoded(encoded, pool, bandwidth=bandwidth, temperature=temperature, clip=clip)
+
+
+def oracle(pool: sampling.Pool, attributes: jax.Array, *, num_attributes: int) -> jax.Array:
+    """Return weights `[n]` under which all bias groups of a class weigh the same, by bias labels.
+
+    Args:
+        pool: the samples.
+        attributes: `[n]` integers in [0, num_attributes).
+        num_attributes: number of values of the bias attribute.
+    """
+    sizes = dict(num_classes=pool.num_classes, num_attributes=num_attributes)
+    return formulas.oracle(pool.labels, jnp.asarray(attributes), **sizes)

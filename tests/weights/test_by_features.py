@@ -1,0 +1,138 @@
+"""Weights from object-blind features, on noise whose brightness is the bias, and shortcut tests."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdd import sampling, weights
+from jaxdd.weights import blind_features, formulas
+
+KEY = jax.random.key(0)
+
+
+def bright_or_dark(counts=(90, 60), conflict=0.1, seed=0):
+    """Noise that is bright in the first class and dark in the second, a share the other way."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    groups = np.where(rng.random(len(labels)) < conflict, 1 - labels, labels)
+    images = rng.uniform(0, 160, (len(labels), 8, 8, 1)) + 80 * (1 - groups)[:, None, None, None]
+    statistics = dict(num_classes=len(counts), mean=(0.5,), std=(0.25,))
+    return sampling.pool(images.astype(np.uint8), labels, **statistics), groups
+
+
+def brightness(images):
+    return images.mean((1, 2))
+
+
+def one_pixel(key, images):
+    """Baseline features that show little."""
+    return lambda images: images[:, 0, 0]
+
+
+POOL, GROUPS = bright_or_dark()
+
+
+def test_groups_get_equal_weight():
+    """Brightness is predicted without error, so the weights are those of the oracle."""
+    result = weights.by_features(KEY, POOL, brightness)
+    np.testing.assert_array_equal(result.groups.argmax(1), GROUPS)
+    np.testing.assert_allclose(result.groups.sum(1), 1, rtol=1e-5)
+    oracle = weights.oracle(POOL, GROUPS, num_attributes=2)
+    np.testing.assert_allclose(result.weights, oracle, rtol=0.1)
+    conflicts = GROUPS != np.asarray(POOL.labels)
+    np.testing.assert_array_equal(result.conflict_score > 0.5, conflicts)
+    clipped = weights.by_features(KEY, POOL, brightness, clip=1.5).weights
+    assert float(clipped.max() * 60) <= 1.5 * (1 + 1e-5) < float(result.weights.max() * 60)
+
+
+def test_uninformative_features_leave_weights_uniform():
+    pool, _ = bright_or_dark((300, 200))
+    result = weights.by_features(KEY, pool, lambda images: images[:, 0, 0] * 0)
+    uniform = formulas.uniform(pool.labels, num_classes=2)
+    np.testing.assert_allclose(result.weights, uniform, rtol=0.02)  # folds differ a little
+
+
+def test_classes_that_share_an_attribute_form_one_block():
+    """Four classes, two of them bright: groups are bright and dark, within each class."""
+    labels = 2 * POOL.labels + jnp.arange(150) % 2
+    four = sampling.pool(POOL.images, labels, num_classes=4, mean=(0.5,), std=(0.25,))
+    result = weights.by_features(KEY, four, brightness, blocks=(0, 0, 1, 1))
+    assert result.groups.shape == (150, 2)
+    oracle = weights.oracle(four, GROUPS, num_attributes=2)
+    np.testing.assert_allclose(result.weights, oracle, rtol=0.1)
+    single = weights.by_features(KEY, four, brightness, blocks=(0, 0, 0, 0)).weights
+    np.testing.assert_allclose(single, formulas.uniform(labels, num_classes=4), rtol=1e-5)
+
+
+def test_probabilities_are_combined_with_the_prior_by_hand():
+    """Two samples per class; a probability of 0.8 for the other class, a prior of 0.1.
+
+    The likelihoods are 0.2 / 2 and 0.8 / 2, so the odds of a conflict are 0.8 · 0.1 : 0.2 · 0.9.
+    """
+    images = np.zeros((4, 8, 8, 1), np.uint8)
+    pool = sampling.pool(images, np.array([0, 0, 1, 1]), num_classes=2, mean=(0,), std=(1,))
+    probabilities = np.array([[0.2, 0.8], [1, 0], [0, 1], [0, 1]], np.float32)
+    result = weights.from_probabilities(probabilities, pool, conflict=0.1)
+    np.testing.assert_allclose(result.conflict_score, [0.08 / 0.26, 0, 0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change, error, value",
+    [
+        (dict(blocks=(0, 1, 1)), ValueError, r"got \(3,\)"),
+        (dict(blocks=(0, -1)), ValueError, r"got -1\.\.0"),
+        (dict(blocks=(1, 1)), ValueError, r"got \[1, 1\]"),
+        (dict(blocks=(0.0, 1.0)), TypeError, "float64"),
+        (dict(conflict=0), ValueError, "got 0"),
+        (dict(conflict=2), ValueError, "got 2"),
+        (dict(clip=0.5), ValueError, "0.5"),
+        (dict(pool=sampling.pool(POOL.images[:2], [0, 1], num_classes=2, mean=(0,), std=(1,))),
+         ValueError, "got 2"),
+    ],
+)  # fmt: skip
+def test_invalid_arguments_are_rejected_before_features_are_computed(change, error, value):
+    with pytest.raises(error, match=value):
+        weights.by_features(KEY, **(dict(pool=POOL, features=None) | change))
+
+
+@pytest.mark.parametrize(
+    "probabilities, error, value",
+    [
+        (np.ones((150, 2), int), TypeError, "int"),
+        (np.ones((150, 3), np.float32), ValueError, r"\(150, 3\)"),
+        (np.ones((150, 2), np.float32), ValueError, "got 2"),
+        (np.full((150, 2), -0.5, np.float32), ValueError, "-0.5"),
+    ],
+)
+def test_invalid_probabilities_are_rejected(probabilities, error, value):
+    with pytest.raises(error, match=value):
+        weights.from_probabilities(probabilities, POOL)
+
+
+def test_shortcut_test_compares_errors_on_the_testing_half():
+    comparisons = {"brightness": blind_features.Comparison(brightness, one_pixel)}
+    pool, groups = bright_or_dark((180, 120))
+    test = weights.shortcuts(KEY, pool, comparisons=comparisons)["brightness"]
+    assert weights.is_shortcut(test) and test.z_score > weights.MIN_Z_SCORE
+    testing = np.argsort(np.asarray(pool.labels), kind="stable")[1::2]
+    assert test.blind == pytest.approx(np.mean((groups != pool.labels)[testing]))
+    unbiased, _ = bright_or_dark(conflict=0.5)
+    assert weights.shortcuts(KEY, unbiased, comparisons=comparisons)["brightness"].z_score < 2
+
+
+def test_no_shortcut_test_for_too_little_data():
+    """Too few samples, one class, images of three pixels, no features."""
+
+    def pool(n, side, classes):
+        images, labels = np.zeros((n, side, side, 1), np.uint8), np.arange(n) % classes
+        return sampling.pool(images, labels, num_classes=classes, mean=(0,), std=(1,))
+
+    for too_little in (pool(19, 8, 2), pool(40, 8, 1), pool(40, 3, 2)):
+        assert weights.shortcuts(KEY, too_little) == {}
+    assert weights.shortcuts(KEY, pool(40, 8, 2), comparisons={}) == {}
+
+
+def test_feature_sets_are_required():
+    with pytest.raises(ValueError, match="none"):
+        weights.by_feature_sets(POOL, [])
