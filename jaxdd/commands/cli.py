@@ -28,9 +28,10 @@ from jaxdd.commands import citing, data_sets, grouping, rederivation, scoring, s
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.devices import parallel
 from jaxdd.runs import options, parts, pipeline, processes
+from jaxdd.runs import results as typed_results
 from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.programs import prepare
-from jaxdd.runs.reports import report
+from jaxdd.runs.reports import pages, report
 from jaxdd.runs.scoring import finished_run
 from jaxdd.runs.trust import inspection, publication, signature
 
@@ -119,7 +120,11 @@ def run(
                     **(everywhere or parts.cores(options)), **given,
                 )  # fmt: skip
         if processes.is_first():
-            screen.show({"random": result["random"], how: result}, out)
+            screen.show(_typed({"random": result["random"], how: result}), out)
+
+
+def _typed(rows):
+    return {name: typed_results.Result.from_dict(files.to_json(x)) for name, x in rows.items()}
 
 
 def _agree_on_data(data, weights, **_):
@@ -156,7 +161,7 @@ def compare(
     with _prepared(dataset, options, data_dir, weights) as given:
         shared = parts.cores(options)
         table = pipeline.compare(folder=out, rows=rows, resume=resume, **shared, **given)["rows"]
-    screen.show(table, out)
+    screen.show(_typed(table), out)
     if absent := [name for name in rows if name not in table]:
         print(f"jaxdd: left out {', '.join(absent)}: they need bias attributes", file=sys.stderr)
 
@@ -190,7 +195,7 @@ def write_report(
     """
     if out is None:
         out = source / "report.html" if source.is_dir() else source.with_suffix(".html")
-    data_sets.check_page(out)
+    pages.check_path(out)
     found, beside = report.read(source), out.with_suffix("")
     if beside.exists() and not beside.is_dir() and (figures or csv or latex):
         raise ValueError(f"{beside} is a file, expected a folder for figures and tables")
@@ -311,7 +316,7 @@ def audit_set(
         out: the HTML file; by default audit.html in the working directory.
     """
     out = pathlib.Path("audit.html") if out is None else out
-    data_sets.check_page(out)
+    pages.check_path(out)
     publication.check_outside(out)
     published = publication.read(source, expect=expect)
     own, told = published.synthetic, published.manifest

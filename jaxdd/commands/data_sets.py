@@ -16,7 +16,7 @@ from jaxdd.commands import screen, sources
 from jaxdd.data import benchmarks
 from jaxdd.devices import parallel
 from jaxdd.runs import options
-from jaxdd.runs.reports import bias_page, plot
+from jaxdd.runs.reports import bias_page, pages, plot
 
 LEGEND = (
     "conflict: share of training images without the majority attribute of their class; "
@@ -87,7 +87,7 @@ def find_bias(
         out: HTML file. Defaults to bias-DATASET.html.
     """
     out = pathlib.Path(f"bias-{sources.short(dataset)}.html") if out is None else out
-    check_page(out)
+    pages.check_path(out)
     benchmark = sources.load(dataset, data.make_options(seed=seed), data.data_dir)
     progress = screen.Progress()
     with progress.bar:
@@ -96,14 +96,6 @@ def find_bias(
     bias_page.write(out, finding, benchmark)
     print(f"{benchmark.name}: {bias_page.headline(finding)}")
     print(f"wrote {out}")
-
-
-def check_page(out: pathlib.Path) -> None:
-    """Raise before any work if a path cannot be that of an HTML page."""
-    if out.is_dir() or not out.name:
-        raise ValueError(f"out must be an HTML file, got the folder {out}")
-    if out.suffix not in (".html", ".htm"):
-        raise ValueError(f"out must end in .html, got {out}")
 
 
 def list_datasets() -> None:

@@ -7,6 +7,7 @@ templates/*.j2, its look in templates/style.css.
 import base64
 import io
 import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,12 @@ class Picture(NamedTuple):
     width: int
     height: int
 
+    @classmethod
+    def from_png(cls, png: bytes) -> "Picture":
+        """Build a picture from the content of a PNG file."""
+        with Image.open(io.BytesIO(png)) as image:
+            return cls(png, *image.size)
+
 
 class Grid(NamedTuple):
     """Images of classes, ready for a page.
@@ -48,6 +55,14 @@ class Grid(NamedTuple):
     names: list[str]
     columns: int
     omitted: list[tuple[str, int, int]]
+
+
+def check_path(path: pathlib.Path) -> None:
+    """Raise ValueError before any work if a page cannot be written to a path."""
+    if path.is_dir() or not path.name:
+        raise ValueError(f"out must be an HTML file, got the folder {path}")
+    if path.suffix not in (".html", ".htm"):
+        raise ValueError(f"out must end in .html, got {path}")
 
 
 def write(path: str | os.PathLike, page: str) -> None:
