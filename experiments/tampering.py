@@ -265,13 +265,13 @@ def audit_program(plan: Plan, data_dir: pathlib.Path | None) -> Callable[..., di
     @jax.jit
     def run(key, images):
         params, others = _train(key, NETWORK, images, 4), _train(key, OTHER, images, 2)
-        scan = lambda images, labels: audit.scan(
+        scan = lambda images, labels: audit.scan_patches(
             [(NETWORK, params)], images, labels, patches, sizes=SIZES, screen=8, keep=4,
             num_classes=CLASSES,
         )  # fmt: skip
         own = scan(images, LABELS)
         pair = jax.tree.map(lambda x: x[:2], params)
-        masks = audit.cleanse(
+        masks = audit.neural_cleanse(
             NETWORK, pair, images[::2], LABELS[::2], steps=40, enough=0.9, num_classes=CLASSES,
             **ends,
         )  # fmt: skip
@@ -281,7 +281,7 @@ def audit_program(plan: Plan, data_dir: pathlib.Path | None) -> Callable[..., di
         first = jax.tree.map(lambda x: x[0], params)
         return {
             "own": own, "seen": scan(real, real_labels), "masks": masks,
-            "disagreement": audit.disagreement(keys, NETWORK, images, LABELS, real, real_labels),
+            "disagreement": audit.gradient_disagreement(keys, NETWORK, images, LABELS, real, real_labels),
             "strip": audit.strip(key, NETWORK, first, real, patch, blends=16),
             "convnet": success_rates(NETWORK, params, data),
             "mlp": success_rates(OTHER, others, data),
@@ -313,7 +313,7 @@ def measure(
     key = jax.random.key(seed)
     report = audit_program(plan, data_dir)(key, jnp.asarray(images))
     row: dict[str, Any] = {
-        "outside": audit.outside(images, data.pool.mean, data.pool.std)._asdict(),
+        "outside": audit.out_of_range(images, data.pool.mean, data.pool.std)._asdict(),
         "roughness": audit.roughness(images),
         "footprint": audit.footprint(by_class(images), by_class(trusted)).max(),
         **{title: report[title] for title in ("disagreement", "strip", "masks")},
@@ -329,7 +329,7 @@ def measure(
     return jax.tree.map(lambda x: np.round(np.asarray(x, float), 4).tolist(), row)
 
 
-def strongest(scan: audit.Scan) -> dict[str, Any]:
+def strongest(scan: audit.PatchScan) -> dict[str, Any]:
     """Return what the patch of each size does that moves most images to some class."""
     rates = np.asarray(scan.rates)  # [m, s, k]
     chosen = rates.mean(0).argmax(-1)  # [s]
@@ -366,7 +366,7 @@ STATISTICS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "patches": lambda row: np.mean(row["own"]["margin"], 0),
     "patches, real images": lambda row: np.mean(row["seen"]["margin"], 0),
     "mask": lambda row: -np.log(np.maximum(np.min(row["masks"], 1), 0.1)).mean(),
-    "anomaly index": lambda row: np.mean(audit.outlying(row["masks"])),
+    "anomaly index": lambda row: np.mean(audit.anomaly_index(row["masks"])),
     "STRIP": lambda row: row["strip"],
 }
 TRUSTED = 5
@@ -456,7 +456,7 @@ def evidence(row: dict[str, Any], trusted: Rows, *, real: bool) -> list[str]:
     level = inspection.SIGNIFICANCE / len(numbers)
     hits = ["range"] * (STATISTICS["range"](row) > inspection.MAX_OVERSHOOT)
     for name, (own, *others) in numbers.items():
-        if audit.shift([own], np.array(others)[:, None]).p <= level:
+        if audit.compare([own], np.array(others)[:, None]).p <= level:
             hits.append(name)
     return hits
 

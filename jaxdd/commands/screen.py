@@ -1,53 +1,52 @@
 """What a command shows on the terminal: progress while it works, a table when it is done."""
 
+import os
 import sys
+from collections.abc import Mapping
 
 import rich.console
 import rich.progress
 import rich.table
 
-from jaxdd.runs import old_results as results
-from jaxdd.runs import processes
+from jaxdd.runs import processes, results
 
-MEANING = (
-    "aligned: has the attribute that most of its class have; conflicting: has another; "
-    "worst group: class and attribute that are recognised least; "
-    "mass: share of the weight on conflicting samples, which is their share of all samples where "
-    "weights are uniform"
+LEGEND = (
+    "aligned, conflicting: test images with and without the majority attribute of their class; "
+    "worst group: pair of class and attribute with the lowest accuracy; "
+    "conflict weight: share of the weight on conflicting training samples, which for uniform "
+    "weights is their share of the samples"
 )
-"""What the words of the table mean."""
+"""Explanation of the columns of the table."""
 
 
 class Printer:
-    """Prints a line for each stage and for each tenth of it: `pipeline.run(…, report=Printer())`.
+    """Print a line for each stage and each tenth of it: `pipeline.run(..., report=Printer())`.
 
-    >>> tell = Printer()
-    >>> for step in range(101):
-    ...     tell("none", step, 100, loss=2.0 if step > 50 else None)
-    ...     if step == 60:
-    ...         break
-    none: 0 of 100
-    none: 10 of 100
-    none: 20 of 100
-    none: 30 of 100
-    none: 40 of 100
-    none: 50 of 100
-    none: 60 of 100, loss 2.000
+    >>> report = Printer()
+    >>> for step in range(61):
+    ...     report("plain", step, 100, loss=2.0 if step > 50 else None)
+    plain: 0 of 100
+    plain: 10 of 100
+    plain: 20 of 100
+    plain: 30 of 100
+    plain: 40 of 100
+    plain: 50 of 100
+    plain: 60 of 100, loss 2.000
     """
 
     def __init__(self):
-        self.told = {}
+        self.tenths = {}
 
     def __call__(self, task, done, total, loss=None, speed=None):
-        """Prints how far a stage is, where that is a tenth further than what was printed."""
-        part = 10 * done // max(total, 1)
-        if self.told.get(task) != part:
-            self.told[task] = part
+        """Print how much of a task is done, if it is another tenth than before."""
+        tenth = 10 * done // max(total, 1)
+        if self.tenths.get(task) != tenth:
+            self.tenths[task] = tenth
             print(f"{task}: {done} of {total}" + ("" if loss is None else f", loss {loss:.3f}"))
 
 
 class Progress:
-    """A rich progress bar for each task, fed by the pipeline's reports."""
+    """A progress bar for each task, which the pipeline reports to."""
 
     def __init__(self):
         self.bar = rich.progress.Progress(
@@ -62,40 +61,55 @@ class Progress:
         self.tasks = {}
 
     def __call__(self, task, done, total, loss=None, speed=None):
-        """Moves the bar of the task, which the first call for it makes."""
+        """Move the bar of a task; the first call for the task creates it."""
         if task not in self.tasks:
             self.tasks[task] = self.bar.add_task(task, total=total, note="")
         note = "" if loss is None else f"loss {loss:.3f}  {speed:.2f} steps/s"
         self.bar.update(self.tasks[task], completed=done, note=note)
 
 
-def show(rows, folder):
-    """Prints accuracies in percent, and the share of the weight on conflicting samples."""
-    table = rich.table.Table()
-    for column in ("row", "accuracy %", "aligned", "conflicting", "worst group", "mass"):
-        table.add_column(column, justify="left" if column == "row" else "right", no_wrap=True)
-    for name, row in rows.items():
-        scores = [row[score] for score in ("accuracy", "aligned", "conflicting", "worst_group")]
-        mass = row.get("weights", {}).get("conflict_weight_share")
-        table.add_row(name, *map(results.percent, scores), "–" if mass is None else f"{mass:.2f}")
+def show(rows: Mapping[str, results.Scores], folder: str | os.PathLike) -> None:
+    """Print the scores of all rows, and what a reader should know about them.
+
+    Args:
+        rows: Scores or results by row.
+        folder: Folder that they were written to.
+    """
     console = rich.console.Console()
+    known = {
+        name: row if isinstance(row, results.Result) else results.Result(**vars(row))
+        for name, row in rows.items()
+    }
+    table = rich.table.Table()
+    for column in ("row", *results.SCORES.values(), "conflict weight"):
+        title = "accuracy %" if column == "all" else column
+        table.add_column(title, justify="left" if column == "row" else "right", no_wrap=True)
+    shares = {name: row.weights.get("conflict_weight_share") for name, row in known.items()}
+    for name, row in known.items():
+        scores = (results.percent(getattr(row, score)) for score in results.SCORES)
+        table.add_row(name, *scores, results.number(shares[name], ".2f"))
     console.print(table)
-    if any(
-        row.get("weights", {}).get("conflict_weight_share") is not None for row in rows.values()
-    ):
-        console.print(MEANING, highlight=False, soft_wrap=True)
-    if all(results.percent(row["worst_group"]) == results.percent(None) for row in rows.values()):
-        console.print("no bias attributes: what concerns groups was skipped")
-    smallest = min(filter(None, map(results.smallest_group, rows.values())), default=results.LEAST)
-    if smallest < results.LEAST:
-        told = f"the smallest group has {smallest} test image{'s' if smallest > 1 else ''}"
-        console.print(f"{told}: the worst group says little", highlight=False)
+    if any(share is not None for share in shares.values()):
+        console.print(LEGEND, highlight=False, soft_wrap=True)
+    _print_remarks(console, known)
+    console.print(f"wrote {folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_remarks(console, rows):
+    """Print what limits the scores, and how weights were chosen."""
+    if all(results.finite(row.worst_group.mean) is None for row in rows.values()):
+        console.print("no bias attributes: group metrics skipped")
+    sizes = [size for row in rows.values() if (size := results.smallest_group(row)) is not None]
+    if sizes and min(sizes) < results.MIN_GROUP_SIZE:
+        images = f"{min(sizes)} test image{'s' if min(sizes) > 1 else ''}"
+        message = f"the smallest group has {images}: its accuracy is not reliable"
+        console.print(message, highlight=False)
     for name, row in rows.items():
         if text := results.remark(row):
             print(f"jaxdd: {name}: {text}", file=sys.stderr)
-        choice = row.get("choice") or {}
-        if objection := choice.get("rejection"):
-            console.print(f"{name} kept uniform weights: {objection}", soft_wrap=True)
-        if view := choice.get("features"):
-            console.print(f"{name} found a bias in the {view} of the images", soft_wrap=True)
-    console.print(f"wrote {folder}", markup=False, highlight=False, soft_wrap=True)
+        choice = row.choice or {}
+        if rejection := choice.get("rejection"):
+            console.print(f"{name} kept uniform weights: {rejection}", soft_wrap=True)
+        if features := choice.get("features"):
+            message = f"{name} detected a bias in the {features} of the images"
+            console.print(message, soft_wrap=True)

@@ -1,8 +1,8 @@
-"""What corruptions are made of: exact random numbers, rounding, and resampling by matrices.
+"""Building blocks of corruptions: exact random numbers, rounding, and resampling by matrices.
 
 Random numbers are exact multiples of 2⁻²³ and rounding decides ties by a margin of 10⁻⁶, so that
-under `jax.enable_x64` a key gives the same bytes with every version of jax. Every linear resampling
-is a pair of constant matrices.
+under `jax.enable_x64` a key gives the same bytes with every version of JAX. Every linear resampling
+of an image is rows · image · columnsᵀ with two constant matrices.
 """
 
 import math
@@ -14,32 +14,35 @@ from jax.scipy.special import ndtri
 from jax.typing import ArrayLike
 
 MARGIN = 1e-6
-"""By which arithmetic may have blurred a tie."""
+"""Rounding error that arithmetic may have added to a tie."""
 
 
 def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draws from (0, 1), from both of which it stays 2⁻²⁴ away."""
+    """Draw from the uniform distribution on [2⁻²⁴, 1 − 2⁻²⁴], in steps of 2⁻²³."""
     return (0.5 + (jax.random.bits(key, shape, jnp.uint32) >> 9).astype(float)) * 2.0**-23
 
 
 def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draws from the standard normal distribution."""
+    """Draw from the standard normal distribution, by the quantile of a uniform number."""
     return ndtri(uniform(key, shape))
 
 
 def rounded(values: jax.Array) -> jax.Array:
-    """Returns the nearest integers, half away from zero, also of a half that is blurred."""
+    """Round to the nearest integer, halves within `MARGIN` away from zero."""
     return jnp.sign(values) * jnp.floor(jnp.abs(values) + 0.5 + MARGIN)
 
 
 def resample(rows: ArrayLike, image: jax.Array, columns: ArrayLike) -> jax.Array:
-    """Returns rows · image · columnsᵀ, for each channel if there are any."""
+    """Return rows · image · columnsᵀ for an image `[h, w]` or `[h, w, c]`."""
     rows, columns = (jnp.asarray(m, image.dtype) for m in (rows, columns))
     return jnp.einsum("ah,hw...,bw->ab...", rows, image, columns, precision="highest")
 
 
 def zoom(size: int, factor: float) -> np.ndarray:
-    """Returns a matrix `[size, size]` that enlarges the middle linearly, its ends kept."""
+    """Return the matrix `[size, size]` that enlarges the central window of a side linearly.
+
+    The ends of the window are kept, as in `scipy.ndimage.zoom`.
+    """
     window = math.ceil(size / factor)
     enlarged = round(window * factor)
     place = np.arange(enlarged) * (window - 1) / max(enlarged - 1, 1)
@@ -49,20 +52,20 @@ def zoom(size: int, factor: float) -> np.ndarray:
 
 
 def blurred(image: jax.Array, sigma: float, *, truncate: float, mode: str) -> jax.Array:
-    """Blurs an image `[h, w]` or `[h, w, c]` by a Gaussian.
+    """Blur an image `[h, w]` or `[h, w, c]` by a Gaussian.
 
     Args:
         image: the image.
         sigma: standard deviation in pixels.
-        truncate: standard deviations after which it is cut off.
-        mode: of `numpy.pad` beyond the border.
+        truncate: number of standard deviations after which the Gaussian is cut off.
+        mode: values beyond the border, a mode of `numpy.pad`.
     """
     rows, columns = (_blur(size, sigma, truncate, mode) for size in image.shape[:2])
     return resample(rows, image, columns)
 
 
 def _blur(size, sigma, truncate, mode):
-    """Matrix [size, size] of a Gaussian blur, cut off at `truncate` standard deviations."""
+    """Return the matrix [size, size] of a Gaussian blur, including the border."""
     radius = int(truncate * sigma + 0.5)
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     source = np.pad(np.arange(size), radius, mode=mode)
@@ -73,9 +76,15 @@ def _blur(size, sigma, truncate, mode):
 
 
 def motion_blur(image: jax.Array, radius: int, sigma: float, angle: jax.Array) -> jax.Array:
-    """Returns a one-sided Gaussian mean of an image `[h, w]` or `[h, w, c]` along `angle`.
+    """Average an image `[h, w]` or `[h, w, c]` along a ray, with one-sided Gaussian weights.
 
-    Pixels beyond the border are those at it.
+    Pixels beyond the border have the values at the border.
+
+    Args:
+        image: the image.
+        radius: half of the length of the ray in pixels.
+        sigma: standard deviation in pixels.
+        angle: direction of the ray in radians, from right to down.
     """
     steps = np.arange(2 * radius + 1)
     kernel = np.exp(-0.5 * (steps / sigma) ** 2)

@@ -1,4 +1,7 @@
-"""Compiled programs, kept on disk for the next process, and the CPU devices that run them."""
+"""Preparation of a process: compiled programs kept on disk, compiler options, CPU devices.
+
+Call these functions before the first computation.
+"""
 
 import importlib.metadata
 import importlib.util
@@ -11,69 +14,65 @@ import jax
 from jaxdd.data import files
 
 PROGRAM_BYTES = 2 * 2**30
-"""Size of the cache of compiled programs."""
+"""Maximum size of the default folder of compiled programs."""
 
-
-def keep_programs(*, folder: str | os.PathLike | None = None) -> None:
-    """Has XLA keep what it compiles for the next process.
-
-    Nothing changes where JAX was told a folder already, by `JAX_COMPILATION_CACHE_DIR` or in the
-    program. Call it before the first computation.
-
-    Args:
-        folder: for the programs; by default one for this machine in `~/.cache/jaxdd/programs`,
-            which the command line uses, too, and where what was touched first is deleted beyond
-            2 GB.
-
-    Raises:
-        ValueError: the folder is a file.
-    """
-    if getattr(jax.config, "jax_compilation_cache_dir") is not None:  # noqa: B009
-        return
-    # A program for the CPU is one for the CPU that it was compiled on.
-    default = files.CACHE.expanduser() / "programs" / (platform.node() or "here")
-    kept = default if folder is None else files.expand(folder)
-    if kept.exists() and not kept.is_dir():
-        raise ValueError(f"{kept} is a file, expected a folder for compiled programs")
-    if folder is None:  # another folder may hold what is not ours to delete
-        files.prune(kept, PROGRAM_BYTES)
-    jax.config.update("jax_compilation_cache_dir", str(kept))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    # What another process is writing, or was killed while it wrote, is compiled again.
-    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
+_LEVEL = "--xla_backend_optimization_level"
 
 
 def prepare() -> None:
-    """Prepares a process as the command line does, before its first computation."""
+    """Prepare a process as the command line does."""
     keep_programs()
     compile_quickly()
     use_cores()
 
 
-_LEVEL = "--xla_backend_optimization_level"
+def keep_programs(*, folder: str | os.PathLike | None = None) -> None:
+    """Let XLA keep compiled programs on disk for the next process.
+
+    Nothing changes if JAX has a folder already, from `JAX_COMPILATION_CACHE_DIR` or the program.
+
+    Args:
+        folder: for the programs. By default `~/.cache/jaxdd/programs` with one folder per machine,
+            which the command line uses, too; beyond 2 GB the oldest programs are deleted.
+
+    Raises:
+        ValueError: if the folder is a file.
+    """
+    if getattr(jax.config, "jax_compilation_cache_dir") is not None:  # noqa: B009
+        return
+    # A program compiled for one CPU may not run on another one, so each machine has its own.
+    default = files.CACHE.expanduser() / "programs" / (platform.node() or "here")
+    path = default if folder is None else files.expand(folder)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"Expected a folder for compiled programs, got the file {path}.")
+    if folder is None:  # files in other folders may not be jaxdd's
+        files.prune(path, PROGRAM_BYTES)
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    # An entry that another process is writing, or did not finish, is compiled again.
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
 
 
 def compile_quickly() -> None:
-    """Has XLA compile for CPUs at optimisation level 1, about twice as fast as at its own, 3.
+    """Let XLA compile for CPUs at optimisation level 1, twice as fast as at the default, 3.
 
-    What comes out is as fast and may differ by rounding: at width 32 a DM step compiles in 4.4 s
-    instead of 8.3, a DSA step in 12 instead of 22. Nothing changes where `XLA_FLAGS` has a level,
-    or where JAX has other devices than CPUs. Call it before the first computation.
+    Programs are as fast and may differ by rounding. At width 32 a DM step compiles in 4.4 s instead
+    of 8.3 s, a DSA step in 12 s instead of 22 s. Nothing changes if `XLA_FLAGS` sets a level, or if
+    JAX has devices other than CPUs.
     """
-    others = importlib.metadata.entry_points(group="jax_plugins")
-    found = bool(others) or importlib.util.find_spec("libtpu") is not None
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    accelerated = bool(plugins) or importlib.util.find_spec("libtpu") is not None
+    on_cpu = not accelerated or getattr(jax.config, "jax_platforms") == "cpu"  # noqa: B009
     flags = os.environ.get("XLA_FLAGS", "")
-    if _LEVEL not in flags and (not found or getattr(jax.config, "jax_platforms") == "cpu"):  # noqa: B009
+    if on_cpu and _LEVEL not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {_LEVEL}=1".strip()
 
 
 def use_cores() -> None:
-    """Prepares for the CPU devices that `JAX_NUM_CPU_DEVICES` asks for; `parallel.cpu_mesh` has them.
-
-    A device that waits for the others holds a thread of the pool that all compute with, and XLA
-    ends the process where none is left for what they wait for. So there are more threads than
-    devices: NPROC is where XLA looks for their number. Call it before the first computation.
-    """
+    """Prepare for the CPU devices that `JAX_NUM_CPU_DEVICES` sets; see `parallel.cpu_mesh`."""
+    # A device that waits for the others blocks a thread of XLA's pool. XLA aborts if no thread is
+    # left for the work they wait for, so the pool needs more threads than there are devices. NPROC
+    # sets its size.
     devices = getattr(jax.config, "jax_num_cpu_devices")  # noqa: B009
     if devices > 1:
         os.environ.setdefault("NPROC", str((os.cpu_count() or 1) + devices))

@@ -1,4 +1,4 @@
-"""Wall time by stage, and the part of it that XLA compiled."""
+"""Wall time of the stages of a run, and of the compilation within them."""
 
 import contextlib
 import time
@@ -9,7 +9,7 @@ import jax
 
 @contextlib.contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Adds the time that the block takes to `seconds[name]`."""
+    """Add the wall time of a block to `seconds[name]`."""
     start = time.perf_counter()
     yield
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
@@ -17,9 +17,9 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def compilation_counted(seconds: dict[str, float]) -> Iterator[None]:
-    """Adds the time XLA compiles, in any thread, to `seconds["compile"]`.
+    """Add the time that XLA compiles during a block, in any thread, to `seconds["compile"]`.
 
-    The stages' own times contain it.
+    The times of the stages include it.
     """
     seconds.setdefault("compile", 0.0)
 

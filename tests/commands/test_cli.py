@@ -17,7 +17,7 @@ from PIL import Image
 
 import jaxdd
 from jaxdd import weights
-from jaxdd.commands import cli, screen, sources
+from jaxdd.commands import cli, sources
 from jaxdd.data import files
 from jaxdd.runs import options, pipeline, processes
 from jaxdd.runs.folder import store
@@ -325,17 +325,6 @@ def test_compiled_programs_are_kept_for_the_next_command(tmp_path):
         subprocess.run([sys.executable, "-c", code], env=environment, check=True)
         kept = list((tmp_path / "jaxdd" / "programs" / platform.node()).glob("jit__lambda*-cache"))
         assert len(kept) == 1
-
-
-def test_what_was_chosen_and_why_is_said(capsys):
-    score = {"mean": 0.5, "std": 0.1, "n": 2}
-    row = dict.fromkeys(("accuracy", "aligned", "conflicting", "worst_group"), score)
-    auto = {**row, "choice": {"rejection": "could not be judged: 1 held-out samples disagree"}}
-    seen = {**row, "choice": {"rejection": None, "features": "texture"}}
-    screen.show({"random": row, "auto": auto, "seen": seen}, "out")
-    printed = capsys.readouterr().out
-    assert "seen found a bias in the texture of the images" in printed
-    assert "auto kept uniform weights: could not be judged: 1 held-out samples" in printed
 
 
 def test_a_stream_that_is_not_utf8_gets_other_characters(monkeypatch):

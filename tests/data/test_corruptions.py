@@ -62,10 +62,10 @@ def test_the_ten_stand_in_the_order_of_the_classes():
 def test_brightness_adds_to_the_value_of_hsv(severity, added):
     """(.4, .2, .1) has V = .4 and keeps its ratios 4:2:1; black becomes grey; V stops at 1."""
     image = jnp.array([[[0.4, 0.2, 0.1], [0, 0, 0], [0.9, 0.9, 0.45]]])
-    found = corruptions.brightness(image, severity=severity)[0]
+    actual = corruptions.brightness(image, severity=severity)[0]
     scale, top = (0.4 + added) / 0.4, min(0.9 + added, 1)
     expected = [[0.4 * scale, 0.2 * scale, 0.1 * scale], [added] * 3, [top, top, top / 2]]
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ def test_brightness_adds_to_the_value_of_hsv(severity, added):
 def test_contrast_shrinks_towards_the_mean_of_the_channel(severity, factor):
     """A channel of 0 and 1 has the mean 1/2; one of .2 and .4 has .3."""
     image = jnp.array([[[0, 0.2, 1], [1, 0.4, 1]]])
-    found = corruptions.contrast(image, severity=severity)[0]
+    actual = corruptions.contrast(image, severity=severity)[0]
     low, high = 0.5 - factor / 2, 0.5 + factor / 2
     expected = [[low, 0.3 - 0.1 * factor, 1], [high, 0.3 + 0.1 * factor, 1]]
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_contrast_shrinks_towards_the_mean_of_the_channel(severity, factor):
 def test_saturate_is_hsv(severity, factor, added):
     """Against Python's colorsys, grey and black included, whose hue is 0, that of red."""
     image = np.concatenate([photograph(8), np.full((1, 8, 3), 0.5), np.zeros((1, 8, 3))])
-    found = corruptions.saturate(jnp.asarray(image, jnp.float32), severity=severity)
-    pixels = np.asarray(found).reshape(-1, 3)
+    actual = corruptions.saturate(jnp.asarray(image, jnp.float32), severity=severity)
+    pixels = np.asarray(actual).reshape(-1, 3)
     for pixel, expected in zip(pixels, image.reshape(-1, 3), strict=True):
         hue, saturation, value = colorsys.rgb_to_hsv(*map(float, expected))
         wanted = colorsys.hsv_to_rgb(hue, min(saturation * factor + added, 1), value)
@@ -98,9 +98,9 @@ def test_saturate_is_hsv(severity, factor, added):
 def test_fog_of_a_constant_image_keeps_its_largest_value():
     """(x + a·cloud) · x / (x + a) with a cloud in [0, 1] that reaches both ends."""
     for severity, amount in zip(SEVERITIES, (0.5, 0.75, 1, 1.5), strict=True):
-        found = compiled(corruptions.fog, severity=severity)(KEY, jnp.full((32, 32, 3), 0.5))
-        assert found.max() == pytest.approx(0.5, rel=1e-5)
-        assert found.min() == pytest.approx(0.25 / (0.5 + amount), rel=1e-5)
+        actual = compiled(corruptions.fog, severity=severity)(KEY, jnp.full((32, 32, 3), 0.5))
+        assert actual.max() == pytest.approx(0.5, rel=1e-5)
+        assert actual.min() == pytest.approx(0.25 / (0.5 + amount), rel=1e-5)
 
 
 def test_plasma_of_two_pixels_by_hand():
@@ -117,11 +117,11 @@ def test_frost_is_a_weighted_sum_with_a_window_of_the_photograph():
     texture = np.repeat(texture, 3, -1)
     corners = set()
     for i in range(8):
-        found = corruptions.frost(
+        actual = corruptions.frost(
             jax.random.key(i), jnp.zeros((32, 32, 3)), severity=2, textures=jnp.asarray(texture)
         )
-        y, x = divmod(round(float(found[0, 0, 0]) / 0.4 * 40 * 36), 36)
-        np.testing.assert_allclose(found, 0.4 * texture[0, y : y + 32, x : x + 32], atol=1e-6)
+        y, x = divmod(round(float(actual[0, 0, 0]) / 0.4 * 40 * 36), 36)
+        np.testing.assert_allclose(actual, 0.4 * texture[0, y : y + 32, x : x + 32], atol=1e-6)
         corners.add((y, x))
     assert len(corners) > 3
 
@@ -129,10 +129,10 @@ def test_frost_is_a_weighted_sum_with_a_window_of_the_photograph():
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_snow_whitens_what_is_dark(severity):
     """Where no flake falls, black becomes (1 − mix)/2."""
-    found = compiled(corruptions.snow, severity=severity)(KEY, jnp.zeros((32, 32, 3)))
+    actual = compiled(corruptions.snow, severity=severity)(KEY, jnp.zeros((32, 32, 3)))
     mix = (0.9, 0.9, 0.85, 0.8)[severity - 1]
-    assert found.min() == pytest.approx((1 - mix) / 2, abs=0.02 if severity > 2 else 1e-6)
-    assert found.max() > found.min() + 0.05
+    assert actual.min() == pytest.approx((1 - mix) / 2, abs=0.02 if severity > 2 else 1e-6)
+    assert actual.max() > actual.min() + 0.05
 
 
 def test_spatter_colours():
@@ -164,8 +164,8 @@ def test_elastic_moves_corners_where_it_says():
     """With the field off, the three corners of the square land within the allowed shift."""
     ramp = np.stack(np.meshgrid(np.arange(48), np.arange(48), [0], indexing="ij")[:2], -1)[:, :, 0]
     image = jnp.asarray(np.concatenate([ramp, 0 * ramp[..., :1]], -1) / 48, jnp.float32)
-    found = np.asarray(compiled(corruptions.elastic, severity=1)(KEY, image)) * 48
-    moved = np.abs(found[16:32, 16:32, :2] - ramp[16:32, 16:32])
+    actual = np.asarray(compiled(corruptions.elastic, severity=1)(KEY, image)) * 48
+    moved = np.abs(actual[16:32, 16:32, :2] - ramp[16:32, 16:32])
     assert 0.2 < moved.max() < 48 * (0.07 * 3 + 0.05)
 
 
@@ -176,12 +176,12 @@ def test_elastic_moves_corners_where_it_says():
 def test_jpeg_is_pillows(severity, quality):
     """Nine of ten values are libjpeg's to the level; it rounds in between, to 13 bits."""
     for images in (levels(), levels(6, 40)):
-        found, theirs = corrupted("jpeg", images, severity), []
+        actual, theirs = corrupted("jpeg", images, severity), []
         for image in images:
             file = io.BytesIO()
             Image.fromarray(image).save(file, "JPEG", quality=quality)
             theirs.append(np.asarray(Image.open(file)).astype(float))
-        difference = np.abs(found - theirs)
+        difference = np.abs(actual - theirs)
         assert (difference == 0).mean() > 0.8 and difference.mean() < 0.4
         assert loss(np.array(theirs), images) > 10 * difference.mean()
 
@@ -205,9 +205,9 @@ def saturation(images):
     return (span / np.maximum(images.max(-1), 1)).mean()
 
 
-def loss(found, plain):
+def loss(actual, plain):
     """Mean absolute difference to the image, in levels."""
-    return np.abs(found - plain).mean()
+    return np.abs(actual - plain).mean()
 
 
 def opacity(name, severity):
@@ -223,8 +223,8 @@ def stretch(severity):
     """How much the distance of neighbouring pixels varies over the image, by moving a ramp."""
     ramp = jnp.broadcast_to(jnp.arange(32)[:, None, None] / 32, (32, 32, 3))
     move = functools.partial(corruptions.elastic, severity=severity)
-    found = jax.jit(jax.vmap(move, (0, None)))(jax.random.split(KEY, 48), ramp)
-    return float(jnp.diff(found[:, 10:22, 10:22], axis=1).std((1, 2)).mean())
+    actual = jax.jit(jax.vmap(move, (0, None)))(jax.random.split(KEY, 48), ramp)
+    return float(jnp.diff(actual[:, 10:22, 10:22], axis=1).std((1, 2)).mean())
 
 
 MEASURES = {
@@ -250,8 +250,8 @@ def test_any_size_and_constant_images(name, shape):
     assert jax.eval_shape(program(name, 4), keys, images).shape == images.shape
     one = functools.partial(corruptions.CORRUPTIONS[name], severity=4)
     random = corruptions.CORRUPTIONS[name] not in corruptions.NOT_RANDOM
-    found = jax.jit(jax.vmap(one))(*[keys] * random, images / np.float32(255))
-    assert jnp.isfinite(found).all() and 0 <= found.min() and found.max() <= 1
+    actual = jax.jit(jax.vmap(one))(*[keys] * random, images / np.float32(255))
+    assert jnp.isfinite(actual).all() and 0 <= actual.min() and actual.max() <= 1
 
 
 @pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
@@ -265,7 +265,7 @@ def test_an_image_depends_on_its_own_key_alone(name):
 
 
 def test_one_key_gives_the_same_bytes_everywhere():
-    """Written down from jax 0.10 on Python 3.11, met by jax 0.12 on Python 3.13."""
+    """Recorded with JAX 0.10 on Python 3.11; JAX 0.12 on Python 3.13 gives the same."""
     digest = hashlib.sha256()
     with jax.enable_x64(True):
         for name in corruptions.CORRUPTIONS:
@@ -279,25 +279,25 @@ IMAGES = np.zeros((2, 8, 8, 3), np.uint8)
 @pytest.mark.parametrize(
     "change, error, match",
     [
-        (dict(images=IMAGES / 255), TypeError, "images must be uint8, found float32"),
-        (dict(images=IMAGES[..., 0]), ValueError, r"\[n, h, w, 3\].*found \(2, 8, 8\)"),
-        (dict(images=IMAGES[:, :3]), ValueError, r"sides from 4, found \(2, 3, 8, 3\)"),
-        (dict(keys=jax.random.split(KEY, 3)), ValueError, r"keys must be 2.*found \(3,\)"),
-        (dict(corruption="rain"), ValueError, "unknown corruption 'rain'; known are snow, frost"),
-        (dict(severity=0), ValueError, "severity must be 1, 2, 3 or 4, found 0"),
-        (dict(severity=5), ValueError, "found 5"),
-        (dict(severity=2.0), ValueError, "found 2.0"),
+        (dict(images=IMAGES / 255), TypeError, "images.*float32"),
+        (dict(images=IMAGES[..., 0]), ValueError, r"\(2, 8, 8\)"),
+        (dict(images=IMAGES[:, :3]), ValueError, r"\(2, 3, 8, 3\)"),
+        (dict(keys=jax.random.split(KEY, 3)), ValueError, r"keys.*2.*\(3,\)"),
+        (dict(corruption="rain"), ValueError, "'rain'.*snow, frost"),
+        (dict(severity=0), ValueError, "severity.* 0"),
+        (dict(severity=5), ValueError, "severity.* 5"),
+        (dict(severity=2.0), ValueError, "severity.* 2.0"),
         (
-            dict(textures=np.zeros((1, 8, 7, 3))),
+            dict(corruption="frost", textures=np.zeros((1, 8, 7, 3))),
             ValueError,
-            r"of \(8, 8\) or more, found \(1, 8, 7",
+            r"\(8, 8\).*\(1, 8, 7",
         ),
-        (dict(textures=np.zeros((0, 8, 8, 3))), ValueError, r"or more, found \(0, 8, 8, 3"),
-        (dict(textures=IMAGES), TypeError, "textures must be floating.*found uint8"),
+        (dict(corruption="frost", textures=np.zeros((0, 8, 8, 3))), ValueError, r"\(0, 8, 8, 3"),
+        (dict(corruption="frost", textures=IMAGES), TypeError, "textures.*uint8"),
     ],
 )
-def test_refuses(change, error, match):
-    given = dict(keys=jax.random.split(KEY, 2), images=IMAGES, corruption="fog", severity=1)
-    given |= change
+def test_bad_arguments_are_rejected(change, error, match):
+    arguments = dict(keys=jax.random.split(KEY, 2), images=IMAGES, corruption="fog", severity=1)
+    arguments |= change
     with pytest.raises(error, match=match):
-        corruptions.corrupt(given.pop("keys"), given.pop("images"), **given)
+        corruptions.corrupt(**arguments)

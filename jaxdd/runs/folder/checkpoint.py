@@ -1,9 +1,9 @@
-"""Disk: the state of a run, from which a killed one goes on to the same bits.
+"""States of a run on disk, from which a killed run resumes to the same bits.
 
     checkpoint/<step>/state           the arrays, in Orbax's format
-    checkpoint/<step>/manifest.json   the step, their shapes, and the checksum of every file
+    checkpoint/<step>/manifest.json   the step, shapes and types, and the checksum of every file
 
-The newest two states are kept. Only this module knows Orbax.
+The newest two states are kept. No other module uses Orbax.
 """
 
 import contextlib
@@ -21,27 +21,24 @@ import numpy as np
 
 from jaxdd.data import files
 
-_KEPT = 2  # the newest state, and one to fall back on should it prove unreadable
+MAX_STATES = 2
+"""Number of states that are kept: the newest, and one to fall back on if it is damaged."""
 
 
 def save(folder: str | os.PathLike, step: int, state: Any) -> None:
-    """Saves the state of a run under checkpoint/<step>, whole or not at all.
+    """Save the state of a run under checkpoint/<step>, completely or not at all.
 
-    The newest two states are kept. States of later steps, which a run that went back to an older
-    state is about to replace, are removed.
+    States of later steps are removed, because a run that resumed from an older state replaces them.
 
     Args:
         folder: the run folder.
-        step: the number of steps done.
-        state: a pytree of arrays of any dtype and sharding; PRNG keys as `jax.random.key_data`.
+        step: number of steps done.
+        state: a pytree of arrays of any type and sharding; PRNG keys as `jax.random.key_data`.
 
     Raises:
-        ValueError: `step` is negative.
-        TypeError: a leaf that is not an array.
-        OSError: the disk is full, or the folder gone; the states saved before are intact.
+        TypeError: if a leaf is not an array.
+        OSError: if the disk is full or the folder is gone; the states saved before are intact.
     """
-    if step < 0:
-        raise ValueError(f"step must not be negative, found {step}")
     arrays, leaves = _describe(state), jax.tree.leaves(state)
     checkpoints = pathlib.Path(folder) / "checkpoint"
     final = checkpoints / str(int(step))
@@ -49,85 +46,77 @@ def save(folder: str | os.PathLike, step: int, state: Any) -> None:
     for leftover in (partial, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
-        _orbax_save(partial / "state", leaves)
-        files.write_json(
-            partial / "manifest.json",
-            {"step": int(step), "arrays": arrays, "files": _checksums(partial)},
-        )
+        _save_leaves(partial / "state", leaves)
+        manifest = {"step": int(step), "arrays": arrays, "files": _checksums(partial)}
+        files.write_json(partial / "manifest.json", manifest)
+        # A folder cannot replace one that is not empty, so the old state steps aside first.
         if final.exists():
             os.replace(final, replaced)
         os.replace(partial, final)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    kept = [number for number in _steps(checkpoints) if number <= step][:_KEPT]
-    for other in checkpoints.iterdir():
-        if other.name not in map(str, kept):
-            shutil.rmtree(other, ignore_errors=True)
+    kept = [str(number) for number in _steps(checkpoints) if number <= step][:MAX_STATES]
+    for path in checkpoints.iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def restore(folder: str | os.PathLike, like: Any) -> tuple[int, Any] | None:
-    """Returns the newest state that is whole, or None if none was saved.
-
-    A newest state that is damaged or in the folder of another step, recognised by its manifest, is
-    passed over for the one before.
+    """Return the newest intact state, or None if none was saved.
 
     Args:
         folder: the run folder.
-        like: a pytree with the structure, shapes and dtypes of the state. NumPy leaves come back as
-            NumPy arrays, JAX arrays with the sharding they have here, `jax.ShapeDtypeStruct`s with
-            theirs or on the default device.
+        like: a pytree with the structure, shapes and types of the state. NumPy leaves are restored
+            as NumPy arrays, JAX arrays with the sharding they have in `like`, and
+            `jax.ShapeDtypeStruct`s with theirs or on the default device.
 
     Returns:
         The step, and the state bit for bit as it was saved.
 
     Raises:
-        ValueError: the saved state has another structure, other shapes or dtypes than `like`; or
-            states were saved and none is readable.
-        TypeError: a leaf of `like` that has no shape and dtype.
+        ValueError: if the saved state has another structure, other shapes or types than `like`, or
+            if states were saved and all are damaged.
     """
     arrays = _describe(like)
     checkpoints = pathlib.Path(folder) / "checkpoint"
     steps = _steps(checkpoints)
     for step in steps:
-        if _is_whole(checkpoints / str(step)):
-            stored = files.read_json(checkpoints / str(step) / "manifest.json")["arrays"]
-            _check_like(stored, arrays, checkpoints / str(step))
+        path = checkpoints / str(step)
+        if _is_intact(path):
+            _check_arrays(files.read_json(path / "manifest.json")["arrays"], arrays, path)
             leaves, structure = jax.tree.flatten(like)
-            leaves = _orbax_restore(checkpoints / str(step) / "state", leaves)
-            return step, jax.tree.unflatten(structure, leaves)
+            return step, jax.tree.unflatten(structure, _restore_leaves(path / "state", leaves))
     if steps:
         raise ValueError(
-            f"no readable state in {checkpoints}: found only damaged steps {steps}; "
-            "delete it and resume"
+            f"All states in {checkpoints} are damaged, got {steps}; delete the folder."
         )
     return None
 
 
 def _describe(state: Any) -> list[list[Any]]:
-    """Returns path, shape and dtype of every leaf, as they are written to the manifest."""
+    """Return path, shape and type of every leaf, as written to the manifest."""
     arrays = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         name = jax.tree_util.keystr(path) or "the state"
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
-            raise TypeError(f"{name} must be an array, found {type(leaf).__name__}")
+            raise TypeError(f"{name} must be an array, got {type(leaf).__name__}.")
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            raise TypeError(f"{name} is a PRNG key; keep its jax.random.key_data in the state")
+            raise TypeError(f"{name} must not be a PRNG key; save its jax.random.key_data.")
         arrays.append([name, list(leaf.shape), np.dtype(leaf.dtype).name])
     return arrays
 
 
-def _check_like(stored: list[list[Any]], like: list[list[Any]], path: pathlib.Path) -> None:
-    for found, expected in zip(stored, like, strict=False):
-        if found != expected:
-            text = ["{} of shape {} and dtype {}".format(*array) for array in (found, expected)]
-            raise ValueError(f"{path} holds {text[0]}, expected {text[1]}")
-    if len(stored) != len(like):
-        raise ValueError(f"{path} holds {len(stored)} arrays, expected {len(like)}")
+def _check_arrays(stored, expected, path):
+    if stored != expected:
+        pairs = zip(stored, expected, strict=False)
+        first = next((pair for pair in pairs if pair[0] != pair[1]), None)
+        difference = first or (f"{len(stored)} arrays", f"{len(expected)} arrays")
+        raise ValueError(f"{path} must hold {difference[1]}, got {difference[0]}.")
 
 
 def _steps(checkpoints: pathlib.Path) -> list[int]:
-    """Returns the saved steps, newest first."""
+    """Return the saved steps, newest first."""
     names = (path.name for path in checkpoints.iterdir()) if checkpoints.is_dir() else ()
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
@@ -142,83 +131,79 @@ def _checksums(folder: pathlib.Path) -> dict[str, str]:
     return sums
 
 
-def _is_whole(checkpoint: pathlib.Path) -> bool:
-    # Orbax returns wrong numbers for a flipped bit and floods the terminal over a missing file, so
-    # it is only shown folders that are known to be good.
+def _is_intact(path: pathlib.Path) -> bool:
+    # Orbax returns wrong numbers for a flipped bit, and prints pages about a missing file. So it
+    # reads only folders whose checksums match. The step shows that nobody renamed the folder.
     try:
-        manifest = files.read_json(checkpoint / "manifest.json")
-        step = manifest.get("step", int(checkpoint.name))  # which the version before did not keep
-        return step == int(checkpoint.name) and manifest["files"] == _checksums(checkpoint)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        manifest = files.read_json(path / "manifest.json")
+        return manifest["step"] == int(path.name) and manifest["files"] == _checksums(path)
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # Orbax logs pages of its threads' tracebacks; the error itself arrives as an exception.
-    logger = logging.getLogger("absl")
-    disabled, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = disabled
+# --- Orbax ---------------------------------------------------------------------------------------
 
 
-def _orbax_save(path: pathlib.Path, leaves: list[Any]) -> None:
-    # Orbax refuses empty arrays; like knows all that there is to know about them.
+def _save_leaves(path: pathlib.Path, leaves: list[Any]) -> None:
+    # Orbax does not accept empty arrays, and `like` determines them anyway.
     state = {str(i): leaf for i, leaf in enumerate(leaves) if leaf.size}
     path.parent.mkdir(parents=True)
     if not state:
         return
-    import orbax.checkpoint as ocp  # 0.7 s, which reading a result need not wait for
-
-    with _quiet(), _checkpointer() as checkpointer:
+    with _checkpointer() as (ocp, checkpointer):
         try:
             checkpointer.save(path.absolute(), args=ocp.args.StandardSave(state))
-        except ValueError as error:  # so TensorStore reports a full disk, on a page of JSON
+        except ValueError as error:  # TensorStore reports a full disk so, with a page of JSON
             full = "No space left on device" in str(error)
-            reason = "No space left on device" if full else "the folder is gone, or unwritable"
-            raise OSError(f"cannot save the state to {path}: {reason}") from error
+            reason = "No space left on device" if full else "the folder is gone or not writable"
+            raise OSError(f"Cannot save the state to {path}: {reason}.") from error
 
 
-def _orbax_restore(path: pathlib.Path, like: list[Any]) -> list[Any]:
+def _restore_leaves(path: pathlib.Path, like: list[Any]) -> list[Any]:
     restored = {str(i): _target(leaf) for i, leaf in enumerate(like) if leaf.size}
     if restored:
-        import orbax.checkpoint as ocp
-
-        with _quiet(), _checkpointer() as checkpointer:
+        with _checkpointer() as (ocp, checkpointer):
             args = ocp.args.StandardRestore(restored)
             restored = checkpointer.restore(path.absolute(), args=args)
-    return [_as(leaf, restored.get(str(i))) for i, leaf in enumerate(like)]
+    empty = lambda leaf: np.empty(leaf.shape, leaf.dtype)
+    arrays = [restored.get(str(i), empty(leaf)) for i, leaf in enumerate(like)]
+    return [
+        x
+        if isinstance(x, jax.Array) or isinstance(leaf, (np.ndarray, np.generic))
+        else jnp.array(x)
+        for x, leaf in zip(arrays, like, strict=True)
+    ]
 
 
-def _checkpointer() -> Any:
-    """Returns a checkpointer that waits for no other process: each has a folder of its own."""
-    import orbax.checkpoint as ocp
+@contextlib.contextmanager
+def _checkpointer() -> Iterator[tuple[Any, Any]]:
+    """Yield the module of Orbax and a checkpointer that waits for no other process."""
+    import orbax.checkpoint as ocp  # takes 0.7 s, so commands that need no state do not import it
 
     if jax.process_count() == 1:
-        return ocp.Checkpointer(ocp.StandardCheckpointHandler())
-    this = jax.process_index()
-    options = ocp.options.MultiprocessingOptions(
-        primary_host=this, active_processes={this}, barrier_sync_key_prefix=str(this)
-    )
-    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
-    return ocp.Checkpointer(handler, multiprocessing_options=options)
+        checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    else:  # every process has a folder of its own
+        this = jax.process_index()
+        options = ocp.options.MultiprocessingOptions(
+            primary_host=this, active_processes={this}, barrier_sync_key_prefix=str(this)
+        )
+        handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+        checkpointer = ocp.Checkpointer(handler, multiprocessing_options=options)
+    # Orbax logs the tracebacks of its threads; the error itself is raised as well.
+    logger = logging.getLogger("absl")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        with checkpointer:
+            yield ocp, checkpointer
+    finally:
+        logger.disabled = disabled
 
 
 def _target(leaf: Any) -> Any:
-    """Returns what tells Orbax how to hand out a leaf: with a sharding, or as a NumPy array."""
-    # Only a committed array has a device that it must return to. A counter bound to device 0 could
-    # no longer meet images spread over several devices.
+    """Return what makes Orbax restore a leaf with its sharding, or else as a NumPy array."""
+    # Only a committed array must return to its device. A counter that is bound to device 0 could
+    # not be combined with images that are spread over several devices.
     sharding = getattr(leaf, "sharding", None)
     if sharding is None or not getattr(leaf, "committed", True):
         return np.empty(leaf.shape, leaf.dtype)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _as(like: Any, array: Any) -> jax.Array | np.ndarray:
-    """Returns what Orbax restored (None for an empty array) as the kind of array that `like` is."""
-    array = np.empty(like.shape, like.dtype) if array is None else array
-    if isinstance(array, jax.Array) or isinstance(like, (np.ndarray, np.generic)):
-        return array
-    return jnp.array(array)

@@ -33,6 +33,12 @@ class Picture(NamedTuple):
     width: int
     height: int
 
+    @classmethod
+    def from_png(cls, png: bytes) -> "Picture":
+        """Build a picture from the content of a PNG file."""
+        with Image.open(io.BytesIO(png)) as image:
+            return cls(png, *image.size)
+
 
 class Grid(NamedTuple):
     """Images of classes, ready for a page.
@@ -52,28 +58,11 @@ class Grid(NamedTuple):
 
 
 def check_path(path: pathlib.Path) -> None:
-    """Raise ValueError if a page cannot be written to a path, before any work."""
+    """Raise ValueError before any work if a page cannot be written to a path."""
     if path.is_dir() or not path.name:
-        raise ValueError(f"out must be a file, got the folder {path}")
+        raise ValueError(f"out must be an HTML file, got the folder {path}")
     if path.suffix not in (".html", ".htm"):
         raise ValueError(f"out must end in .html, got {path}")
-
-
-def picture_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Return width and height of a PNG file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or no PNG file.
-    """
-    with open(path, "rb") as file:
-        # A damaged file raises nearly anything, from SyntaxError to zlib.error.
-        try:
-            with Image.open(file, formats=["PNG"]) as image:
-                image.verify()
-                return image.size
-        except Exception as error:
-            raise ValueError(f"{path} is not a readable PNG file") from error
 
 
 def write(path: str | os.PathLike, page: str) -> None:

@@ -386,7 +386,7 @@ def _draw(draw: Callable[..., None], **arguments: Any) -> pages.Picture:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "figure.png")
         draw(path, **arguments)
-        return pages.Picture(path.read_bytes(), *pages.picture_size(path))
+        return pages.Picture.from_png(path.read_bytes())
 
 
 def _environment(rows: Mapping[str, results.Result]) -> dict[str, str]:

@@ -376,5 +376,5 @@ def _card(source, published, content):
         return template.render(values)
     except (KeyError, TypeError, AttributeError, ValueError, jinja2.TemplateError) as error:
         raise ValueError(
-            f"{source} must list config.json and result.json of a run, which a card needs: {error!r}"
+            f"{source} must list config.json and result.json of a run for the card, got {error!r}"
         ) from error
