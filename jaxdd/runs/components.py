@@ -115,10 +115,14 @@ def _check_method(method, shape):
     """Trace the initial state of a method, which must hold the images."""
     if not (hasattr(method, "init") and hasattr(method, "step")):
         raise TypeError(f"a method must have init and step, got {type(method).__name__}")
-    state = jax.eval_shape(method.init, jax.ShapeDtypeStruct(shape, jnp.float32))
-    state_shape = getattr(getattr(state, "images", None), "shape", None)
-    if state_shape != shape:
+    if (state_shape := _state_shape(method.init, shape)) != shape:
         raise TypeError(f"state.images of a method must have shape {shape}, got {state_shape}")
+
+
+@functools.cache
+def _state_shape(init, shape):
+    state = jax.eval_shape(init, jax.ShapeDtypeStruct(shape, jnp.float32))
+    return getattr(getattr(state, "images", None), "shape", None)
 
 
 def _sampler(options, network):

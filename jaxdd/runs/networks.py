@@ -96,11 +96,16 @@ def check(network: networks.Network, shape: tuple[int, ...], num_classes: int) -
         raise TypeError(
             f"a network must be hashable, such as a frozen dataclass, got {type(network).__name__}"
         )
+    if (classes := _num_outputs(network, shape)) != num_classes:
+        raise ValueError(f"expected a network of {num_classes} classes, got {classes}")
+
+
+@functools.cache  # tracing a network takes a second
+def _num_outputs(network, shape):
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0), images)
-    logits = jax.eval_shape(functools.partial(networks.outputs, network), params, images).logits
-    if logits.shape[1] != num_classes:
-        raise ValueError(f"expected a network of {num_classes} classes, got {logits.shape[1]}")
+    outputs = jax.eval_shape(functools.partial(networks.outputs, network), params, images)
+    return outputs.logits.shape[1]
 
 
 def check_size(name: str, depth: int, side: int) -> None:

@@ -5,6 +5,7 @@ same bits: what happens in step i depends only on the seed and on i, every produ
 manifest of the folder, and the state of the distillation is saved every few seconds.
 """
 
+import contextlib
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -151,8 +152,7 @@ def compare(
     folder = store.create(folder, context.config("compare"), resume=resume)
     with store.lock(folder):
         store.sweep(folder)
-        earlier = [path.parent.name for path in folder.glob(f"rows/*/{store.RESULT}")]
-        names = [name for name in weightings.rows() if name in {*names, *earlier}]
+        names = [n for n in weightings.rows() if n in {*names, *_finished_rows(folder)}]
         table = _all_rows(context, folder, names, at_once)
         table = {name: table[name] for name in names}
         _write_table(folder, table)
@@ -172,6 +172,15 @@ def _existing_rows(names, data):
     return [name for name in dict.fromkeys(names) if has_labels or not needs_labels(name)]
 
 
+def _finished_rows(folder):
+    """Return the rows that are or were complete in the folder of a comparison."""
+    rows = {path.parent.name for path in folder.glob(f"rows/*/{store.RESULT}")}
+    try:
+        return rows | results.read(folder / "compare.json").keys()
+    except (OSError, ValueError):
+        return rows
+
+
 def _row_folder(folder, name):
     return folder / "rows" / name
 
@@ -179,8 +188,9 @@ def _row_folder(folder, name):
 def _write_table(folder, table):
     """Write compare.json last: its presence means that all of its rows are complete."""
     path, content = folder / "compare.json", {"rows": {n: r.to_dict() for n, r in table.items()}}
-    if path.exists() and files.read_json(path) == content:
-        return
+    with contextlib.suppress(OSError, ValueError):
+        if files.read_json(path) == content:
+            return
     manifest.forget(folder, ("accuracy.png", "synthetic.png"))  # drawn from other rows
     files.write_json(path, content)
 
@@ -222,10 +232,7 @@ def _shared_source(context, folder, kind) -> tuple[Source, dict[str, float]]:
     seconds = {**context.spent, **store.read_seconds(folder / "weights" / kind)}
     with timing.compilation_counted(seconds):
         source = stages.weigh(context, kind, folder, seconds, prefix=f"weights/{kind}/")
-    if (folder / "weights" / kind).is_dir():
-        store.write_timing(folder / "weights" / kind, seconds)
-        return source, seconds
-    return source, dict(context.spent)
+    return source, seconds
 
 
 def _row(context, folder, name, sources, baseline) -> results.Result:

@@ -266,6 +266,7 @@ def weigh(
         (folder / prefix).mkdir(parents=True, exist_ok=True)
         computed.append(weighting.compute(context, seconds))
         _write_weights(context, folder / prefix, computed[0])
+        store.write_timing(folder / prefix, seconds)
 
     ensure(folder, compute, products=products, figures=(f"{prefix}{figure_data.FILE}",))
     _draw_weights(context, folder, prefix)
@@ -441,11 +442,13 @@ def _follow(context, chunks, folder, seconds, name, first, whitening):
             start, previous = start + time.perf_counter() - now, step  # without the evaluation
             record = {"step": step, **means, **scores, "steps_per_second": speed}
             store.append(folder, record)
-            stopped = bool(processes.broadcast(np.int32(context.interruption.requested.is_set())))
-            if stopped or step == steps or now - saved > options.save_every:
+            is_due = step == steps or now - saved > options.save_every
+            if is_due:
                 save(step, state)
                 saved = now
-            if stopped:
+            if processes.broadcast(np.int32(context.interruption.requested.is_set())):
+                if not is_due:
+                    save(step, state)
                 raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")
             images = state.images
     return jax.device_get(images)
