@@ -18,7 +18,17 @@ import jax
 import numpy as np
 
 from jaxdd import augment
-from jaxdd.data import archives, bias, datasets, decoding, files, folders, layouts, published
+from jaxdd.data import (
+    _arguments,
+    archives,
+    bias,
+    datasets,
+    decoding,
+    files,
+    folders,
+    layouts,
+    published,
+)
 from jaxdd.data.datasets import Benchmark, Dataset
 from jaxdd.data.recipes import RECIPES, SOURCES, Look
 
@@ -112,7 +122,7 @@ def load(
         raise ValueError(f"test must be {' or '.join(_TESTS)}, got {test!r}.")
     if test != "uniform" and not {"conflict", "attribute"} & _options_of(name):
         raise ValueError(f"{name} is unbiased and has no test set {test!r}.")
-    seed = datasets.check_integer("seed", seed, 0, 2**32 - 1)
+    seed = _arguments.seed(seed)
     if name in SOURCES:
         return _load_source(name, data_dir, **options)
     if name in RECIPES:
@@ -301,13 +311,13 @@ def _load_recipe(
 ):  # fmt: skip
     """Load a biased benchmark from the cache, or make it."""
     recipe = RECIPES[name]
-    conflict = datasets.check_share("conflict", recipe.conflict if conflict is None else conflict)
+    conflict = _arguments.share("conflict", recipe.conflict if conflict is None else conflict)
     if recipe.ratios and not np.isclose(conflict, recipe.ratios, rtol=0, atol=1e-9).any():
         known = ", ".join(f"{ratio:g}" for ratio in recipe.ratios)
         raise ValueError(f"conflict of {name} must be one of {known}, got {conflict:g}.")
     if recipe.severity is not None:
         severity = recipe.severity if severity is None else severity
-        severity = datasets.check_integer("severity", severity, 1, 4)
+        severity = _arguments.integer("severity", severity, 1, 4)
     if scenes is not None and not isinstance(scenes, Benchmark):
         raise TypeError(f"scenes must be a Benchmark, got {type(scenes).__name__}.")
     photographs = None if frost is None else _photographs(frost)
@@ -406,7 +416,7 @@ def _check_scenes(scenes, plain):
 
 
 def _load_bffhq(data_dir, *, test, conflict=_BFFHQ_CONFLICT):
-    conflict = datasets.check_share("conflict", conflict)
+    conflict = _arguments.share("conflict", conflict)
     faces = folders.bffhq(data_dir, conflict=conflict)
     benchmark = datasets.from_folder(faces, strategy=augment.OPERATIONS, name="bffhq")
     return benchmark if test == "uniform" else _conflicting(benchmark)
