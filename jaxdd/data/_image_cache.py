@@ -29,7 +29,7 @@ import filelock
 import numpy as np
 
 from jaxdd.data import decoding, files, splits
-from jaxdd.data.layouts import Row
+from jaxdd.data._layouts import Row
 
 _VERSION = 1  # increase when a file decodes to other bytes
 _SPLITS = ("train", "test")

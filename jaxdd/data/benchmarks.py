@@ -20,13 +20,13 @@ import numpy as np
 from jaxdd import augment
 from jaxdd.data import (
     _arguments,
+    _layouts,
     archives,
     bias,
     datasets,
     decoding,
     files,
     folders,
-    layouts,
     published,
 )
 from jaxdd.data.datasets import Benchmark, Dataset
@@ -53,31 +53,9 @@ def load(
 ) -> Benchmark:
     """Load a benchmark by its name.
 
-    | name | content |
-    |---|---|
-    | digits, mnist, fashion_mnist, kmnist | unbiased; `seed` has no effect |
-    | cifar10, cifar100, svhn, stl10 | unbiased; `seed` has no effect |
-    | tiny_imagenet, imagenette | unbiased, from the published folder |
-    | cdigits, cmnist, cfmnist | shades of ten colours on black (LfF) |
-    | cmnist-fg, cfmnist-fg | solid colours on black (FairDD) |
-    | cmnist-bg, cfmnist-bg | black on solid colours (FairDD) |
-    | cmnist-pairs | shades of either of two colours; classes k and k + 5 share a pair |
-    | bgfmnist | clothes in front of natural images, one category per class |
-    | cbgfmnist | as bgfmnist, with clothes in any colour |
-    | bgfmnist-few | as bgfmnist, with the same five images per category in training and test set |
-    | ccifar10 | Corrupted CIFAR-10, one corruption per class (LfF) |
-    | ccifar10-noise | as ccifar10, with noise and blur (the second ten of LfF) |
-    | cifar10-mark | a small square of random colour in one of ten places, one per class |
-    | cifar10-bar | a bar of random colour across the image in one of ten places, one per class |
-    | fmnist-place | clothes of half the size in one of ten places, one per class |
-    | fmnist-turn | clothes turned by 0 to 3 quarters; classes k, k + 4 and k + 8 share a turn |
-    | fmnist-scale | clothes in one of five sizes, anywhere; classes k and k + 5 share a size |
-    | fmnist-texture | clothes in one of ten patterns of light and dark, one per class |
-    | cmnist-dd, ccifar10-dd | cmnist and ccifar10 at conflicts 0, .05, .2, .5, .9, 1 |
-    | cifar10-s | classes 0 to 4 mostly grey, 5 to 9 mostly in colour (FairDD) |
-    | cifar10-two | two biases: grey halves as in cifar10-s, and the mark of cifar10-mark |
-    | bffhq | faces, young or old, biased by gender; `conflict` names one of its folders |
-    | celeba, utkface, waterbirds | annotated; `label` and `attribute` name two of the columns |
+    `NAMES` are those of unbiased image sets, of the biased benchmarks made from them
+    (`recipes.RECIPES`), and of published folders: bffhq, celeba, utkface, waterbirds,
+    tiny_imagenet, imagenette. `jaxdd datasets list` shows them all with one line each.
 
     Options, for the benchmarks that have them; None and False mean the default:
 
@@ -444,7 +422,9 @@ def _photographs(folder):
     """Read the photographs in a folder at a fifth of their size, cut to the smallest of them."""
     from PIL import Image
 
-    paths = sorted(p for p in pathlib.Path(folder).iterdir() if p.suffix.lower() in layouts.ENDINGS)
+    paths = sorted(
+        p for p in pathlib.Path(folder).iterdir() if p.suffix.lower() in _layouts.ENDINGS
+    )
     if not paths:
         raise FileNotFoundError(f"no photographs of frost in {folder}")
     photographs = []

@@ -196,8 +196,6 @@ def load(
         "attribute".
 
     Raises:
-        ValueError: an unknown name or config, a set without images, integer labels or a train
-            split, images of several shapes, or a set in a format that needs TensorFlow.
         ImportError: a set that only TensorFlow can prepare.
         OSError: original files that are missing and cannot be downloaded.
     """

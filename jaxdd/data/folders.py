@@ -1,6 +1,6 @@
 """Read a folder of images as arrays.
 
-`jaxdd.data.layouts` turns a folder per class, a table next to the images, or BFFHQ into rows of
+`jaxdd.data._layouts` turns a folder per class, a table next to the images, or BFFHQ into rows of
 file, label, attribute and split. Names, the table and the headers of all files are checked before
 the first image is decoded. `jaxdd.data.decoding` decodes a few images at a time, so originals of
 any size fit into memory. Large sets are decoded once into a cache and memory-mapped.
@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdd.data import _arguments, _image_cache, decoding, files, layouts
-from jaxdd.data.layouts import Row
+from jaxdd.data import _arguments, _image_cache, _layouts, decoding, files
+from jaxdd.data._layouts import Row
 
 MAP_FROM = 2**28
 """Bytes of decoded images from which they are mapped instead of held in memory."""
@@ -121,17 +121,9 @@ def read(
     """  # noqa: E501
     resize = None if resize is None else decoding.check_size(resize)
     root = existing(path)
-    rows = layouts.rows(root, label=label, attribute=attribute)
-    return load(
-        root,
-        rows,
-        resize=resize,
-        skip_bad=skip_bad,
-        seed=seed,
-        cache=cache,
-        map_from=map_from,
-        threads=threads,
-    )
+    rows = _layouts.rows(root, label=label, attribute=attribute)
+    options = dict(cache=cache, map_from=map_from, threads=threads)
+    return load(root, rows, resize=resize, skip_bad=skip_bad, seed=seed, **options)
 
 
 def bffhq(path: str | os.PathLike, *, conflict: float = 0.005, resize: int = 64) -> Folder:
@@ -152,7 +144,7 @@ def bffhq(path: str | os.PathLike, *, conflict: float = 0.005, resize: int = 64)
     resize = decoding.check_size(resize)
     root = existing(path)
     root = root / "bffhq" if (root / "bffhq").is_dir() else root
-    return load(root, layouts.bffhq(root, conflict), resize=resize)
+    return load(root, _layouts.bffhq(root, conflict), resize=resize)
 
 
 def existing(path: str | os.PathLike) -> pathlib.Path:
@@ -176,7 +168,7 @@ def load(
     map_from: int = MAP_FROM,
     threads: int | None = None,
 ) -> Folder:
-    """Decode the images of rows.
+    """Decode the images of rows, training images first.
 
     Args:
         root: the folder, see `existing`.
@@ -187,9 +179,6 @@ def load(
         cache: folder for decoded images, see `read`.
         map_from: bytes of decoded images from which they are mapped.
         threads: number of threads that decode.
-
-    Returns:
-        The images in the order of the rows, training images first.
     """
     class_names = _names(row.label for row in rows)
     _check_spelling(root, class_names)

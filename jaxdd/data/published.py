@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxdd.data import folders, layouts
+from jaxdd.data import _layouts, folders
 
 
 class Layout(NamedTuple):
@@ -82,9 +82,9 @@ def read(
     records = layout.records(root)
     _check_columns(root, records, filter(None, (label, attribute)))
     for record in records:
-        layouts.check_inside(root, root / record["file"])
+        _layouts.check_inside(root, root / record["file"])
     rows = [
-        layouts.Row(
+        _layouts.Row(
             os.fspath(root / record["file"]),
             record[label],
             record[attribute] if attribute else None,
@@ -129,7 +129,7 @@ def _check_columns(root, records, chosen):
     columns = [column for column in records[0] if column not in ("file", "split")]
     for column in chosen:
         if column not in columns:
-            hint = layouts.close_match(column, columns)
+            hint = _layouts.close_match(column, columns)
             raise ValueError(f"{root} has no column {column!r}{hint}, got {', '.join(columns)}.")
 
 
@@ -153,10 +153,10 @@ def _celeba(root):
         table = {row[0]: row[1:] for row in map(str.split, lines[1:])}
         parts = dict(map(str.split, _lines(_existing(root / "list_eval_partition.txt"))))
     else:
-        columns, rows = layouts.read_csv(root / "list_attr_celeba.csv")
+        columns, rows = _layouts.read_csv(root / "list_attr_celeba.csv")
         columns = columns[1:]
         table = {row["image_id"]: [row[name] for name in columns] for row in rows}
-        rows = layouts.read_csv(_existing(root / "list_eval_partition.csv"))[1]
+        rows = _layouts.read_csv(_existing(root / "list_eval_partition.csv"))[1]
         parts = {row["image_id"]: row["partition"] for row in rows}
     split = {"0": "train", "2": "test"}
     files = [file for file in table if parts.get(file) in split]
@@ -172,7 +172,7 @@ def _utkface(root):
     records = []
     for file in sorted(root.iterdir(), key=lambda file: file.name):
         match = re.match(r"(\d+)_([01])_([0-4])_\d", file.name)
-        if match and file.suffix.lower() in layouts.ENDINGS:
+        if match and file.suffix.lower() in _layouts.ENDINGS:
             age, gender, race = match.groups()
             adult = str(int(int(age) >= 18))
             columns = {"age": age, "adult": adult, "gender": gender, "race": race}
@@ -181,7 +181,7 @@ def _utkface(root):
 
 
 def _waterbirds(root):
-    columns, rows = layouts.read_csv(root / "metadata.csv")
+    columns, rows = _layouts.read_csv(root / "metadata.csv")
     wanted = ("img_filename", "y", "place", "split")
     if missing := [name for name in wanted if name not in columns]:
         raise ValueError(f"{root / 'metadata.csv'} has no column {', '.join(missing)}")

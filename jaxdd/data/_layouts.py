@@ -41,7 +41,7 @@ def rows(
     """Return the images of a folder, in the order of its table or of their paths.
 
     Args:
-        root: the folder, which exists; `folders.read` describes its layouts.
+        root: the folder, which exists; `folders.read` describes its _layouts.
         label: column of the table with the class. Defaults to "label".
         attribute: column of the table with the bias attribute. Defaults to "attribute" if there is
             one.
