@@ -36,7 +36,7 @@ def evaluate(source, folder, data, **arguments):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "out"
-    return folder, pipeline.run(make_data(), folder, OPTIONS, debias="none")
+    return folder, pipeline.run(make_data(), folder, OPTIONS, debias="plain")
 
 
 def test_the_images_of_a_run_score_as_in_the_run(finished):
@@ -52,9 +52,9 @@ def test_the_images_of_a_run_score_as_in_the_run(finished):
 @pytest.mark.filterwarnings("ignore:ZCA of 64 values")
 def test_a_whitened_set_is_scored_through_its_whitening(tmp_path):
     """In the run folder and in an export."""
-    run_options = dataclasses.replace(OPTIONS, formation=1, zca="plain")
+    run_options = dataclasses.replace(OPTIONS, formation=1, zca="uniform")
     folder, data = tmp_path / "run", make_data()
-    result = pipeline.run(data, folder, run_options, debias="none")
+    result = pipeline.run(data, folder, run_options, debias="plain")
     images = store.read_synthetic(folder / "synthetic.npz").images
     assert finished_run.score(folder, data, images)["accuracy"] == result["accuracy"]
     matrix_of_run = whitenings.of(folder).matrix
