@@ -204,8 +204,8 @@ def test_a_run_shows_every_section(rendered):
     headings = {
         "Accuracy", "During distillation", "Accuracy by group", "Accuracy by class",
         "Other networks", "Spectral profile", "Synthetic images", "Sample weights",
-        "Sample weights: density", "Choice of the weights: density", "How to repeat it", "Configuration",
-        "Wall time",
+        "Sample weights: density", "Choice of the weights: density", "How to repeat it",
+        "Configuration", "Wall time",
     }  # fmt: skip
     assert headings <= set(page.texts)
     assert {"90.0 ± 2.0", "12.3 ± 0.4", "0.75", "0.987", "1,218", "75.0"} <= set(page.texts)
