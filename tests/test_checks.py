@@ -164,7 +164,7 @@ def test_results_of_accepted_arguments_are_finite(call, data):
         (lambda: _checks.pixels("images", np.zeros((0, 2, 2, 1))), ValueError, r"\(0, 2, 2, 1\)"),
         (lambda: _checks.pixels("images", np.full((1, 2, 2, 1), 2.0)), ValueError, "2.0"),
         (lambda: _checks.normalised("images", np.array([0.0, 17.0])), ValueError, "17.0"),
-        (lambda: _checks.normalised("images", np.array([0.5, 2.0**64])), ValueError, "1844"),
+        (lambda: _checks.normalised("images", np.array([0.5, 2.0**64])), ValueError, "0.5"),
         (lambda: _checks.moments([0.5], [60.0], 1), ValueError, "60"),
         (lambda: _checks.moments([0.5], [0.0], 1), ValueError, "got .0"),
         (lambda: _checks.positive("h", 1e-45), ValueError, "1e-45"),
