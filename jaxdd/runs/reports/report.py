@@ -23,9 +23,6 @@ from jaxdd.runs.reports import figure_data, pages, plot, report_tables, tables
 from jaxdd.runs.reports.command_line import command_line
 from jaxdd.runs.scoring import matrix, profiles
 
-FORMATS = (".svg", ".pdf")
-"""Formats of exported figures."""
-
 
 class Report(NamedTuple):
     """What a page is made of.
@@ -257,46 +254,27 @@ def make_figures(report: Report) -> dict[str, Callable[[pathlib.Path], None]]:
     return figures
 
 
-def write_tables(
+def export(
     folder: str | os.PathLike, report: Report, *, suffixes: Iterable[str]
 ) -> list[pathlib.Path]:
-    """Write every table of a report and return the paths of the files.
+    """Write every table and figure of a report and return the paths of the files.
 
     Args:
         folder: Folder to write to.
         report: From `read`.
-        suffixes: Some of .csv and .tex.
+        suffixes: .csv and .tex for tables, .svg and .pdf for figures.
     """
     formats = {".csv": tables.as_csv, ".tex": tables.as_latex}
-    texts = {
-        _path(folder, name, suffix): formats[suffix](table)
-        for name, table in make_tables(report).items()
-        for suffix in suffixes
-    }
-    for path, text in texts.items():
-        pages.write(path, text)
-    return list(texts)
-
-
-def write_figures(folder: str | os.PathLike, report: Report) -> list[pathlib.Path]:
-    """Draw every figure of a report as SVG and PDF and return the paths of the files.
-
-    Args:
-        folder: Folder to write to.
-        report: From `read`.
-    """
-    figures = {
-        _path(folder, name, suffix): draw
-        for name, draw in make_figures(report).items()
-        for suffix in FORMATS
-    }
-    for path, draw in figures.items():
-        draw(path)
-    return list(figures)
-
-
-def _path(folder, name, suffix):
-    return pathlib.Path(folder, re.sub(r"[^\w-]+", "-", name) + suffix)
+    paths = []
+    for suffix in suffixes:
+        content: dict[str, Any] = make_tables(report) if suffix in formats else make_figures(report)
+        for name, table_or_draw in content.items():
+            paths.append(pathlib.Path(folder, re.sub(r"[^\w-]+", "-", name) + suffix))
+            if suffix in formats:
+                pages.write(paths[-1], formats[suffix](table_or_draw))
+            else:
+                table_or_draw(paths[-1])
+    return paths
 
 
 # --- parts of the page -------------------------------------------------------------------------

@@ -349,17 +349,24 @@ def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
 # --- the command -------------------------------------------------------------------------------
 
 
-def test_the_command_writes_page_figures_and_tables(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(report, "FORMATS", (".svg",))  # tests of `plot` draw PDF
-    out = tmp_path / "page.html"
-    cli.main(["report", str(run), "--out", str(out), "--figures", "--csv", "--latex"])
-    assert Page(out.read_text(encoding="utf-8")).texts
-    names = {path.name for path in (tmp_path / "page").iterdir()}
+def test_figures_and_tables_are_exported(run, tmp_path):
+    names = {
+        path.name for path in report.export(tmp_path, report.read(run), suffixes=[".svg", ".csv"])
+    }
     figures = (
         "accuracy", "curves", "profile", "synthetic-density", "weights-density", "real-density",
         "embedding-density",
     )  # fmt: skip
     assert {f"{name}.svg" for name in figures} <= names
+    assert {"accuracy.csv", "weights.csv", "seconds.csv"} <= names
+    assert names == {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_command_writes_page_and_tables(tmp_path, capsys):
+    out = tmp_path / "page.html"
+    cli.main(["report", str(RESULTS[0]), "--out", str(out), "--csv", "--latex"])
+    assert Page(out.read_text(encoding="utf-8")).texts
+    names = {path.name for path in (tmp_path / "page").iterdir()}
     assert {"accuracy.csv", "accuracy.tex", "weights.csv", "seconds.tex"} <= names
     assert f"and {len(names)} files in {tmp_path / 'page'}" in capsys.readouterr().out
     assert (tmp_path / "page" / "accuracy.csv").read_text().startswith("row,all,all std,all low,")
