@@ -48,8 +48,8 @@ from experiments.tools import anchors, grid, markdown, record, small
 from jaxdd import augment, methods, networks, sampling, training, weights
 from jaxdd.data import datasets, files
 from jaxdd.methods import cfm
+from jaxdd.runs import experts as run_experts
 from jaxdd.runs import programs
-from jaxdd.runs.folder import guides
 from jaxdd.training import teachers
 
 OUT = grid.RESULTS / "cfm.json"
@@ -130,7 +130,9 @@ class Bench:
     def teacher(self, kind: str) -> Any:
         """Return the parameters of a teacher trained with a kind of weights."""
         strategy = self.task.strategy
-        course = guides.course(TEACHER, steps=TEACHER_STEPS, rate=0.1, strategy=strategy)
+        course = run_experts.teacher_training(
+            TEACHER, steps=TEACHER_STEPS, rate=0.1, strategy=strategy
+        )
         pool = self.weighted(kind)
         first = sampling.take(pool, jnp.zeros(1, int))
         state = course.init(jax.jit(TEACHER.init)(self.keys[1], first))

@@ -32,9 +32,8 @@ import numpy as np
 import tyro
 
 from experiments.tools import grid, markdown, record
-from jaxdd.commands import scoring
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import components, options, pipeline, programs, results
+from jaxdd.runs import components, experts, options, pipeline, programs, results
 from jaxdd.runs.folder import store
 from jaxdd.runs.scoring import matrix
 
@@ -76,17 +75,17 @@ class Bench:
             for seed in range(NETWORKS):
                 yield f"{title} soft {seed}", functools.partial(self.soft, name, seed)
 
-    def compare(self, name: str) -> tuple[dict[str, Any], pathlib.Path]:
+    def compare(self, name: str) -> tuple[dict[str, results.Result], pathlib.Path]:
         """Return the rows of a comparison and the folder of its plain set."""
         folder = self.work / name
         settings: Any = dict(rows=["plain"], report=record.log, resume=folder.exists())
-        table = pipeline.compare(self.data, folder, self.options[name], **settings)
-        return table["rows"], folder / "rows" / "plain"
+        rows = pipeline.compare(self.data, folder, self.options[name], **settings)
+        return rows, folder / "rows" / "plain"
 
     def hard(self, name: str) -> dict[str, Any]:
         """Return the scores of a set with hard labels."""
         rows, _ = self.compare("cfm" if name == "cfm" else "dm")
-        row = rows["random" if name == "random" else "plain"]
+        row = rows["random" if name == "random" else "plain"].to_dict()
         return self._about(name, "hard") | {score: row[score] for score in results.SCORES}
 
     def soft(self, name: str, seed: int) -> dict[str, Any]:
@@ -97,7 +96,9 @@ class Bench:
         else:
             images = store.read_synthetic(self.compare(name)[1] / "synthetic.npz").images
         labels = np.arange(len(images)).repeat(images.shape[1])
-        teacher = scoring.read_teacher(self.teachers / "plain", self.data)
+        pool, digest = datasets.pool(self.data), datasets.digest(self.data)
+        folder, classes = self.teachers / "plain", self.data.num_classes
+        teacher = experts.read_teacher(folder, pool, classes, data=digest)
         (cell,) = matrix.cells(
             np.asarray(images).reshape(-1, *images.shape[2:]),
             labels,

@@ -281,7 +281,9 @@ def audit_program(plan: Plan, data_dir: pathlib.Path | None) -> Callable[..., di
         first = jax.tree.map(lambda x: x[0], params)
         return {
             "own": own, "seen": scan(real, real_labels), "masks": masks,
-            "disagreement": audit.gradient_disagreement(keys, NETWORK, images, LABELS, real, real_labels),
+            "disagreement": audit.gradient_disagreement(
+                keys, NETWORK, images, LABELS, real, real_labels
+            ),
             "strip": audit.strip(key, NETWORK, first, real, patch, blends=16),
             "convnet": success_rates(NETWORK, params, data),
             "mlp": success_rates(OTHER, others, data),

@@ -1,39 +1,40 @@
-"""The insensitive tube of support vector regression, from residuals, by a working likelihood.
+"""Support vector regression whose insensitive tube is estimated by maximum likelihood.
 
-Support vector regression ignores residuals up to a half-width ε, which somebody has to choose. Here
-the likelihood does: its loss is that of the noise density
+Support vector regression ignores residuals up to a half-width ε, which users have to choose. Here
+it is estimated: the loss of the regression is that of the noise density (ε-Laplacian)
 
     p(r) = exp(−max(|r| − ε, 0) / σ) / 2(σ + ε)
 
-flat up to ε and exponential beyond it (the ε-Laplacian). Given n residuals, `fit` maximises it over
-ε and σ together, in O(n log n) and without an optimiser; both have the unit of the residuals.
+which is flat up to ε and exponential beyond. Given n residuals, `fit` maximises its likelihood over
+ε and σ in closed form, in O(n log n). `WorkingLikelihoodSVR` is a scikit-learn estimator that uses
+it.
 
 Derivation. With the excess S(ε) = Σ max(|rᵢ| − ε, 0) and the number N(ε) of residuals beyond ε, the
 mean negative log-likelihood is
 
     L(ε, σ) = log 2(σ + ε) + S(ε) / nσ
 
-1. Between two neighbouring values of |r| the excess is linear in ε, with slope −N, and L for a
-   given σ is concave: it is least at one of the ends. So ε is one of |r₁|, …, |rₙ|, or 0.
-2. For a given ε, ∂L/∂σ = 0 is nσ² = S(σ + ε), so σ(ε) = (S + √(S² + 4nεS)) / 2n, and there
+1. Between two neighbouring values of |r|, S is linear in ε with slope −N, and L for fixed σ is
+   concave. Its minimum is at one of the ends, so ε is one of |r₁|, …, |rₙ|, or 0.
+2. For fixed ε, ∂L/∂σ = 0 is nσ² = S(σ + ε), so σ(ε) = (S + √(S² + 4nεS)) / 2n, and there
    L = log 2(σ + ε) + σ / (σ + ε).
-3. Sorted, all n + 1 excesses are one cumulative sum; the least L is the answer.
+3. For sorted residuals, all n + 1 values of S are one cumulative sum. The smallest L is the answer.
 
-Where the density is the noise's, the share σ / (σ + ε) lies outside, by which `p` is meant in the
-standard errors for large n: σ / √(np) of σ, and σ √((2 − p) / p(1 − p)n) of ε.
+If the noise has this density, the share p = σ / (σ + ε) lies outside the tube, and the standard
+errors for large n are σ / √(np) for σ, and σ √((2 − p) / p(1 − p)n) for ε.
 
-What it says of other noise: of the normal, ε near .848 standard deviations, with 40 % outside; of
-Laplace's, ε near 0; heavy tails and outliers shrink the tube. Degenerate cases:
+For other noise: normal noise gives ε near 0.848 standard deviations with 40 % outside, and
+Laplace noise gives ε near 0. Heavy tails and outliers shrink the tube. Special cases:
 
-* Bounded noise. At ε = max |r| nothing is outside, σ is 0, and the density is the uniform one, with
-  L = log 2ε. For uniform noise this is, or is near, the answer. A small sample may lead to it too:
-  of normal residuals a third of the samples of n = 20 do, 4 % at 50 and next to none at 100, where
-  the standard deviation of ε is still .33 (of normal residuals with standard deviation 1).
-* Residuals that are zero but for a few: ε = 0 and σ is the mean of |r|, as of Laplace's density.
-* All residuals zero: the likelihood has no bound. Equal residuals are refused.
-* The residuals of the fit itself. They are too small where the fit is flexible and n is small, and
-  those of a support vector regression pile up at its own ε. `leave_one_out` gives residuals that
-  were not fitted, by kernel ridge regression.
+* Bounded noise. At ε = max |r| nothing is outside, σ is 0, and the density is uniform, with
+  L = log 2ε. This is the answer, or close to it, for uniform noise. A small sample can look
+  bounded: of normal residuals a third of the samples with n = 20 do, 4 % with 50, and almost none
+  with 100, where the standard deviation of ε is still 0.33 (for noise of standard deviation 1).
+* Most residuals are zero: ε = 0 and σ is the mean of |r|, as for the Laplace density.
+* All residuals are equal: the likelihood has no bound, and `fit` raises an error.
+* Residuals of the fit itself are too small if the fit is flexible and n is small, and those of a
+  support vector regression accumulate at its own ε. `leave_one_out` returns residuals of samples
+  that were not used in fitting, by kernel ridge regression.
 
 Source: Wu and Wang, "Support vector regression with a data-driven insensitive loss by a working
 likelihood", arXiv 2003.03893; the closed form is derived above.
@@ -53,8 +54,9 @@ from jaxdd import _checks
 
 KERNELS = ("linear", "rbf")
 RESIDUALS = ("training", "leave-one-out")
+
 PENALTIES = tuple(10.0 ** (k / 2) for k in range(-6, 3))
-"""Penalties that `leave_one_out` chooses among, in mean eigenvalues of the kernel matrix."""
+"""Penalties that `leave_one_out` chooses from, in mean eigenvalues of the kernel matrix."""
 
 
 class Tube(NamedTuple):
@@ -62,7 +64,7 @@ class Tube(NamedTuple):
 
     Attributes:
         half_width: ε, in the unit of the residuals.
-        scale: σ, likewise; 0 where no residual lies outside.
+        scale: σ, in the unit of the residuals; 0 if no residual lies outside.
         loss: mean negative log-likelihood of the residuals.
     """
 
@@ -72,37 +74,37 @@ class Tube(NamedTuple):
 
 
 def fit(residuals: ArrayLike) -> Tube:
-    """Fits the tube to residuals by maximum likelihood, see the head of this module.
+    """Fit the tube to residuals by maximum likelihood.
 
-    NumPy arrays are worked on by NumPy, in their precision and without compiling; all others by
-    JAX, under any of its transformations. Under a trace values are not checked, and residuals that
-    are all zero give nan.
+    NumPy arrays are processed by NumPy in their precision, other arrays by JAX, under any of its
+    transformations. Values are not checked under a trace, where residuals that are all zero give
+    nan.
 
     Args:
-        residuals: `[n]`, n ≥ 3, floating, in any order; a batch by `jax.vmap`.
+        residuals: `[n]`, n ≥ 3, floating, in any order.
 
     Returns:
-        `Tube` of scalars. Of equal likelihoods, the narrower tube.
+        `Tube` of scalars. Among equal likelihoods it is the narrower tube.
 
     Raises:
-        TypeError: they are not floating.
-        ValueError: another shape, fewer than three, or (where they are concrete) not finite or
-            all equal.
+        TypeError: the residuals are not floating.
+        ValueError: the shape is wrong, n < 3, or values are not finite or all equal.
 
     >>> tube = fit(np.array([-9.0, -1.0, -0.6, -0.5, 0.2, 0.8, 1.0]))
     >>> f"{tube.half_width:.1f} {tube.scale:.3f} {tube.loss:.3f}"
     '0.5 1.806 2.312'
     """
-    xp, known = _array("residuals", residuals)
-    if known.ndim != 1 or len(known) < 3:
-        raise ValueError(f"residuals must be [n] with n ≥ 3, found shape {known.shape}")
-    found = _checks.values(_checks.finite("residuals", known))
-    if found is not None and found.min() == found.max():
-        raise ValueError(f"residuals must differ, found {len(found)} that are all {found[0]}")
-    magnitudes, n = xp.abs(known), len(known)
+    xp, residuals = _as_floating("residuals", residuals)
+    if residuals.ndim != 1 or len(residuals) < 3:
+        raise ValueError(f"residuals must be [n] with n ≥ 3, got shape {residuals.shape}")
+    values = _checks.values(_checks.finite("residuals", residuals))
+    if values is not None and values.min() == values.max():
+        raise ValueError(f"residuals must differ, got {len(values)} that are all {values[0]}")
+    magnitudes, n = xp.abs(residuals), len(residuals)
     unit = xp.max(magnitudes)
     knots = xp.concat([xp.zeros_like(magnitudes[:1]), xp.sort(magnitudes / unit)])
-    # Sums of what is not negative: differences of large sums would cancel in float32.
+    # S / n at every knot, summed from the largest residual inwards. All terms are non-negative:
+    # differences of large sums would cancel in float32.
     steps = xp.diff(knots) * xp.arange(n, 0, -1, dtype=knots.dtype) / n
     excess = xp.concat([xp.cumsum(steps[::-1])[::-1], xp.zeros_like(steps[:1])])
     scales = (excess + xp.sqrt(excess**2 + 4 * knots * excess)) / 2
@@ -112,35 +114,28 @@ def fit(residuals: ArrayLike) -> Tube:
 
 
 def loss(residuals: ArrayLike, half_width: Any, scale: Any) -> Any:
-    """Returns the mean negative log-likelihood L(ε, σ) of residuals.
+    """Return the mean negative log-likelihood L(ε, σ) of residuals.
 
     Args:
         residuals: `[n]`, floating.
-        half_width: ε, at least 0, in their unit.
-        scale: σ, positive, in their unit.
-
-    Raises:
-        TypeError: residuals that are not floating.
-        ValueError: (where they are concrete) residuals that are not finite, a negative half-width
-            or a scale that is not positive.
+        half_width: ε, at least 0, in the unit of the residuals.
+        scale: σ, positive, in the unit of the residuals.
 
     >>> f"{loss(np.array([0.5, -2.0]), 1.0, 1.0):.4f}"  # log 4 + (0 + 1) / 2
     '1.8863'
     """
-    xp, known = _array("residuals", residuals)
+    xp, residuals = _as_floating("residuals", residuals)
     half_width = _checks.nonnegative("the half-width", half_width)
     scale = _checks.positive("the scale", scale)
-    excess = xp.maximum(xp.abs(_checks.finite("residuals", known)) - half_width, 0)
+    excess = xp.maximum(xp.abs(_checks.finite("residuals", residuals)) - half_width, 0)
     return xp.log(2 * (scale + half_width)) + xp.mean(excess) / scale
 
 
 def leave_one_out(gram: ArrayLike, targets: ArrayLike) -> Any:
-    """Returns by how much each target misses the prediction of a fit to all the others.
+    """Return the residual of each target under a fit to all other samples.
 
-    The fit is kernel ridge regression with an intercept that is not penalised: its smoother H is
-    linear, so leaving sample i out gives rᵢ / (1 − Hᵢᵢ) without another fit. The penalty is the one
-    of `PENALTIES`, times the mean eigenvalue of the centred kernel matrix, with the least sum of
-    their squares. O(n³). Arrays of NumPy and JAX are treated as in `fit`.
+    The fit is kernel ridge regression with an intercept. The penalty is the one of `PENALTIES` with
+    the smallest sum of squares of these residuals. O(n³).
 
     Args:
         gram: kernel matrix `[n, n]` of the samples, symmetric and positive semi-definite.
@@ -150,79 +145,80 @@ def leave_one_out(gram: ArrayLike, targets: ArrayLike) -> Any:
         `[n]`, in the unit of the targets.
 
     Raises:
-        TypeError: they are not floating.
-        ValueError: shapes that disagree, fewer than three samples, or (where they are concrete)
-            values that are not finite.
+        TypeError: an array is not floating.
+        ValueError: shapes disagree, n < 3, or values are not finite.
 
     >>> x = np.arange(5.0)
-    >>> bool(np.abs(leave_one_out(np.outer(x, x), 2 * x + 1)).max() < 0.01)  # of a line
+    >>> bool(np.abs(leave_one_out(np.outer(x, x), 2 * x + 1)).max() < 0.01)  # a line
     True
     """
-    xp, known = _array("targets", targets)
-    kernel = _array("gram", gram)[1]
-    n = _checks.count("the number of targets", known.size, minimum=3)
-    if known.shape != (n,) or kernel.shape != (n, n):
+    xp, targets = _as_floating("targets", targets)
+    gram = _as_floating("gram", gram)[1]
+    n = _checks.count("the number of targets", targets.size, minimum=3)
+    if targets.shape != (n,) or gram.shape != (n, n):
         raise ValueError(
-            "targets and gram must be [n] and [n, n], found shapes "
-            f"{known.shape} and {kernel.shape}"
+            f"targets and gram must be [n] and [n, n], got {targets.shape} and {gram.shape}"
         )
-    known, kernel = _checks.finite("targets", known), _checks.finite("gram", kernel)
-    level = xp.mean(kernel, axis=0)
-    eigenvalues, vectors = xp.linalg.eigh(kernel - level - level[:, None] + xp.mean(level))
+    targets, gram = _checks.finite("targets", targets), _checks.finite("gram", gram)
+    # The smoother H of kernel ridge regression is linear, so that leaving out sample i gives
+    # rᵢ / (1 − Hᵢᵢ) without another fit. In the eigenbasis of the centred kernel matrix, 1 − H is
+    # diagonal for every penalty λ, with entries λ / (eigenvalue + λ). The intercept is not
+    # penalised, which subtracts 1 / n from the diagonal of 1 − H.
+    level = xp.mean(gram, axis=0)
+    eigenvalues, vectors = xp.linalg.eigh(gram - level - level[:, None] + xp.mean(level))
     eigenvalues = xp.maximum(eigenvalues, 0)
-    spread = xp.mean(eigenvalues)
-    unit = xp.where(spread > 0, spread, 1)  # of samples that are all the same, any will do
-    penalties = xp.asarray(PENALTIES, dtype=known.dtype)[:, None] * unit
-    kept = penalties / (eigenvalues + penalties)  # eigenvalues of I − H without the intercept
-    left = (kept * (vectors.T @ (known - xp.mean(known)))) @ vectors.T
-    residuals = left / (kept @ vectors.T**2 - 1 / n)
+    mean_eigenvalue = xp.mean(eigenvalues)
+    unit = xp.where(mean_eigenvalue > 0, mean_eigenvalue, 1)  # 0 if all samples are equal
+    penalties = xp.asarray(PENALTIES, dtype=targets.dtype)[:, None] * unit
+    shrinkage = penalties / (eigenvalues + penalties)
+    residuals = (shrinkage * (vectors.T @ (targets - xp.mean(targets)))) @ vectors.T
+    residuals = residuals / (shrinkage @ vectors.T**2 - 1 / n)
     return residuals[xp.argmin(xp.sum(residuals**2, axis=1))]
 
 
-def _array(name: str, array: ArrayLike) -> tuple[Any, Any]:
-    """Returns NumPy or `jax.numpy`, and the array as one of theirs in float32 or wider."""
+def _as_floating(name: str, array: ArrayLike) -> tuple[Any, Any]:
+    """Return NumPy or `jax.numpy`, and the array in float32 or wider."""
     xp: Any = np if isinstance(array, np.ndarray) else jnp
-    found = xp.asarray(array)
-    if not jnp.issubdtype(found.dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating, found {found.dtype}")
-    return xp, found.astype(jnp.promote_types(found.dtype, jnp.float32))
+    array = xp.asarray(array)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating, got {array.dtype}")
+    return xp, array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 class WorkingLikelihoodSVR(RegressorMixin, BaseEstimator):
-    """Support vector regression whose tube is estimated from residuals by `jaxdd.svr.fit`.
+    """Support vector regression whose tube is estimated from residuals by `fit`.
 
-    It starts with a tenth of the robust standard deviation of the targets, then alternates: fit,
-    tube of the residuals, fit. With residuals="leave-one-out" the tube comes from residuals of
-    kernel ridge regression instead and there is one fit. Where the residuals are all equal, as
-    those of constant targets, the tube stays.
+    The tube starts at a tenth of the robust standard deviation of the targets. Then fits alternate
+    with estimates of the tube from the residuals. With `residuals="leave-one-out"` there is one
+    fit, whose tube is estimated from the residuals of kernel ridge regression. If the residuals are
+    all equal, the tube does not change.
 
-    The alternation descends no common objective and need not converge; three passes are what
-    `experiments.svr` measured. In its simulations, by either kind of residuals, it was never worse
-    than five-fold cross-validation with n of 100 or 300, and gained most with bounded noise; with n
-    of 20 or 50 it was more often worse than better, most of all with leave-one-out residuals, which
-    also take O(n³). On real data there was little to choose.
+    The alternation minimises no common objective and need not converge; `experiments.svr` measured
+    three passes. There it was never worse than five-fold cross-validation for n of 100 or 300, and
+    gained most for bounded noise. For n of 20 or 50 it was more often worse than better, especially
+    with leave-one-out residuals, which also take O(n³). On real data the difference was small.
 
     Args:
         kernel: "linear" or "rbf".
         gamma: of the radial kernel, positive, or "scale": 1 / (d · variance of X).
-        C: box of the dual, positive, in the unit of the targets; None takes the 95 % quantile of
-            their distance from their median (1 where that is 0).
-        passes: estimates of the tube from training residuals.
+        C: bound of the dual variables, positive, in the unit of the targets. None stands for the
+            95 % quantile of their distance from their median, or 1 if that is 0.
+        passes: number of estimates of the tube from training residuals.
         residuals: "training" or "leave-one-out".
 
     Attributes:
         svr_: the fitted `sklearn.svm.SVR`.
-        half_width_: its tube, in the unit of the targets.
-        scale_: σ of the working likelihood, likewise.
+        half_width_: ε of the tube, in the unit of the targets.
+        scale_: σ of the working likelihood, in the unit of the targets.
         n_features_in_: number of features d.
 
-    Source: Wu and Wang, arXiv 2003.03893, and the first author's code of its successor, whose
-    start and box these are, but for the median.
+    Source: Wu and Wang, arXiv 2003.03893, and the first author's code of its successor for the
+    start and C, with the median added.
 
     >>> x = np.linspace(-3, 3, 200)[:, None]
     >>> noise = np.random.default_rng(0).uniform(-0.5, 0.5, 200)
-    >>> found = WorkingLikelihoodSVR(gamma=1.0).fit(x, np.sin(x[:, 0]) + noise)
-    >>> bool(0.4 < found.half_width_ < 0.5)  # of uniform noise the tube is the bound
+    >>> model = WorkingLikelihoodSVR(gamma=1.0).fit(x, np.sin(x[:, 0]) + noise)
+    >>> bool(0.4 < model.half_width_ < 0.5)  # the bound of uniform noise
     True
     """
 
@@ -231,7 +227,7 @@ class WorkingLikelihoodSVR(RegressorMixin, BaseEstimator):
         *,
         kernel: str = "rbf",
         gamma: float | str = "scale",
-        C: float | None = None,  # noqa: N803, as in scikit-learn
+        C: float | None = None,  # noqa: N803, scikit-learn's name
         passes: int = 3,
         residuals: str = "training",
     ):
@@ -242,65 +238,60 @@ class WorkingLikelihoodSVR(RegressorMixin, BaseEstimator):
         self.residuals = residuals
 
     def fit(self, X: Any, y: Any) -> "WorkingLikelihoodSVR":  # noqa: N803
-        """Fits the regression and its tube.
+        """Fit the regression and its tube.
 
         Args:
             X: features `[n, d]`, n ≥ 3.
             y: targets `[n]`.
 
         Raises:
-            TypeError: passes that are no integer.
-            ValueError: an option out of range, too few samples, or values that are not finite.
+            TypeError: passes is not an integer.
+            ValueError: an option is out of range, n < 3, or values are not finite.
         """
-        passes = self._checked()
+        self._check_options()
         X, y = validate_data(  # noqa: N806
             self, X, y, y_numeric=True, ensure_min_samples=3, dtype=np.float64
         )
         y = y.astype(np.float64)
-        gamma = self._width(X)
-        box = float(np.quantile(np.abs(y - np.median(y)), 0.95)) or 1.0
+        gamma = self._gamma(X)
+        bound = self.C or float(np.quantile(np.abs(y - np.median(y)), 0.95)) or 1.0
+        # 13.49 = 10 · 1.349, the interquartile range of a standard normal distribution.
         start = float(np.subtract(*np.quantile(y, (0.75, 0.25)))) / 13.49
-        model = SVR(kernel=self.kernel, gamma=gamma, C=self.C or box, epsilon=start)
+        model = SVR(kernel=self.kernel, gamma=gamma, C=bound, epsilon=start)
         self.half_width_, self.scale_ = start, 0.0
         if self.residuals == "leave-one-out":
-            known: dict[str, Any] = {"gamma": gamma} if self.kernel == "rbf" else {}
-            self._take(leave_one_out(pairwise_kernels(X, metric=self.kernel, **known), y))
+            options: dict[str, Any] = {"gamma": gamma} if self.kernel == "rbf" else {}
+            gram = pairwise_kernels(X, metric=self.kernel, **options)
+            self._estimate_tube(leave_one_out(gram, y))
         else:
-            for _ in range(passes):
-                self._take(y - model.fit(X, y).predict(X))
+            for _ in range(self.passes):
+                self._estimate_tube(y - model.fit(X, y).predict(X))
                 model.set_params(epsilon=self.half_width_)
         self.svr_ = model.set_params(epsilon=self.half_width_).fit(X, y)
         return self
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Predicts targets `[m]` of features `[m, d]`.
-
-        Raises:
-            NotFittedError: before `fit`.
-            ValueError: another number of features, or values that are not finite.
-        """
+        """Predict targets `[m]` from features `[m, d]`."""
         check_is_fitted(self)
         return self.svr_.predict(validate_data(self, X, reset=False, dtype=np.float64))
 
-    def _take(self, residuals: np.ndarray) -> None:
+    def _estimate_tube(self, residuals: np.ndarray) -> None:
         if np.ptp(residuals) > 0:
             tube = fit(residuals)
             self.half_width_, self.scale_ = float(tube.half_width), float(tube.scale)
 
-    def _width(self, features: np.ndarray) -> Any:
+    def _gamma(self, features: np.ndarray) -> float:
         if self.gamma != "scale":
             return float(self.gamma)
         variance = features.var() * features.shape[1]
         return float(1 / variance) if variance else 1.0
 
-    def _checked(self) -> int:
-        for name, known in (("kernel", KERNELS), ("residuals", RESIDUALS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(known)}, found {getattr(self, name)!r}"
-                )
+    def _check_options(self) -> None:
+        for name, choices in (("kernel", KERNELS), ("residuals", RESIDUALS)):
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         if isinstance(self.gamma, str) and self.gamma != "scale":
-            raise ValueError(f"gamma must be positive or 'scale', found {self.gamma!r}")
+            raise ValueError(f"gamma must be positive or 'scale', got {self.gamma!r}")
         _checks.positive("gamma", 1.0 if self.gamma == "scale" else self.gamma)
         _checks.positive("C", 1.0 if self.C is None else self.C)
-        return _checks.count("passes", self.passes)
+        _checks.count("passes", self.passes)

@@ -16,8 +16,7 @@ import numpy as np
 from experiments.attacks import laboratory as lab
 from jaxdd.commands import cli, data_sets, scoring
 from jaxdd.data import files
-from jaxdd.runs import old_results as results
-from jaxdd.runs import options
+from jaxdd.runs import options, results
 
 WORDS = {
     "0": "0", "-1": "-1", "1.5": "1.5", "nan": "nan", "inf": "inf", "1e400": "1e400",

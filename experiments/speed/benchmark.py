@@ -30,8 +30,7 @@ import tyro
 
 from experiments.speed import workloads
 from jaxdd.data import files
-from jaxdd.runs import old_results as results
-from jaxdd.runs import programs
+from jaxdd.runs import programs, results
 
 PRESETS = {
     "quick": workloads.Sizes(),

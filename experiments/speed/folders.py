@@ -35,7 +35,7 @@ import tyro
 from PIL import Image
 
 from jaxdd.data import datasets, decoding, files, folders
-from jaxdd.runs import old_results as results
+from jaxdd.runs import results
 
 SIDES = (64, 128)
 CLASSES = 100

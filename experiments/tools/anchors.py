@@ -1,13 +1,13 @@
-"""Anchors: patches of real images that a teacher is surest of, laid side by side.
+"""Anchors: patches of real images that a teacher classifies best, side by side.
 
 RDED (Sun, Shi, Yu and Lin, "On the Diversity and Realism of Distilled Dataset", CVPR 2024) makes a
-set without descending anything: of each of some hundred images of a class it keeps the random crop
-that a teacher tells best, and factor² of the surest of these crops, shrunk, make an image. It needs
-one class in memory at a time, which is why it is what people run on a thousand classes.
+set without gradient descent. Of some hundred images of a class it takes the random crop with the
+smallest loss of a teacher; factor² of the best of these crops, shrunk, make an image. One class is
+in memory at a time, so it scales to a thousand classes.
 
-A teacher of biased data is surest of what has the bias. Candidates can be drawn by the weights of
-the pool, and `stratified` has each place taken by the surest of its own few candidates instead of
-the surest of all, which keeps more of what was drawn.
+A teacher of biased data is most confident on biased images. Candidates can be drawn by the weights
+of the pool; with `stratified` each place takes the best of its own few candidates instead of the
+best of all, which keeps more of what was drawn.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdd import _checks, networks, sampling, training
+from jaxdd import networks, sampling, training
 from jaxdd.methods import formation
 from jaxdd.training import teachers
 
@@ -23,11 +23,11 @@ _BATCH = 64  # candidates at a time
 
 
 class Anchors(NamedTuple):
-    """A set, and what it was made of.
+    """A set and its sources.
 
     Attributes:
         images: `[k, ipc, h, w, c]`, normalised.
-        sources: the sample of the pool that each piece comes from, `[k, ipc, factor²]`.
+        sources: the sample of the pool of each piece, `[k, ipc, factor²]`.
         losses: the teacher's cross-entropy on each piece, `[k, ipc, factor²]`.
     """
 
@@ -49,67 +49,52 @@ def select(
     weighted: bool = True,
     stratified: bool = False,
 ) -> Anchors:
-    """Makes a set of the patches that a teacher is surest of, class by class.
+    """Return the set of the patches with the smallest losses, class by class.
 
     Args:
-        key: candidates and crops.
+        key: of candidates and crops.
         pool: the real images.
-        teacher: of the pool's classes; it sees a patch in the size that it will have, amid zeros.
+        teacher: of the pool's classes; it sees a patch in its final size, padded with zeros.
         ipc: images of each class.
         factor: patches along each side of an image; 1 takes whole crops.
-        candidates: images of each class that are looked at. Of a class with fewer all are, and none
-            is taken twice as long as there are others.
-        crops: of each candidate, the surest of which stands for it.
-        least: smallest share of an image's area that a crop has, in (0, 1].
-        weighted: draw candidates by the pool's weights, instead of all alike.
+        candidates: images of each class that are tried, all of a smaller class.
+        crops: crops of each candidate, of which the best counts.
+        least: smallest share of an image's area in a crop, in (0, 1].
+        weighted: whether candidates are drawn by the pool's weights.
         stratified: see the module.
-
-    Raises:
-        ValueError: a number below 1, fewer candidates than patches, a share outside of (0, 1], a
-            factor beyond the sides, or a teacher of other classes.
     """
-    ipc, crops = _checks.count("ipc", ipc), _checks.count("crops", crops)
     height, width = pool.images.shape[1:3]
-    if not 1 <= factor <= min(height, width):
-        raise ValueError(f"factor must lie in 1..{min(height, width)}, found {factor}")
-    places = ipc * factor**2
+    places, size = ipc * factor**2, (height // factor, width // factor)
     if candidates < places:
-        raise ValueError(
-            f"candidates must be at least the {places} patches of a class, found {candidates}"
-        )
-    if not 0 < least <= 1:
-        raise ValueError(f"least must lie in (0, 1], found {least}")
+        raise ValueError(f"candidates must be at least ipc × factor² = {places}, got {candidates}")
     first = sampling.take(pool, jnp.zeros(1, int))
     networks.check_classes(teacher.network, first, pool.num_classes)
     key_draw, key_crop = jax.random.split(key)
     drawn = sampling.without_replacement(key_draw, pool, candidates, weighted=weighted)
-    size = height // factor, width // factor
+
+    def best_crop(key, index, label):
+        image = sampling.take(pool, index)
+        crop = jax.vmap(lambda key: _crop(key, image, least, size))
+        patches = crop(jax.random.split(key, crops))
+        outputs = networks.outputs(teacher.network, teacher.params, _pad(patches, image))
+        losses = training.cross_entropies(outputs.logits, jnp.full(crops, label))
+        return patches[losses.argmin()], losses.min()
 
     def of_class(label):
         keys = jax.random.split(jax.random.fold_in(key_crop, label), candidates)
-        look = lambda key, index: _surest(key, index, label, pool, teacher, crops, least, size)
-        found = jax.lax.map(lambda each: look(*each), (keys, drawn[label]), batch_size=_BATCH)
-        chosen = _chosen(found[1], drawn[label], places, stratified)
-        chosen = chosen.reshape(factor**2, ipc).T.ravel()  # sure and less sure ones in each image
-        patches, losses, sources = (x[chosen] for x in (*found, drawn[label]))
-        images = formation.join(patches, factor=factor, size=(height, width))
-        per_image = lambda x: x.reshape(ipc, factor**2)
-        return Anchors(images, per_image(sources), per_image(losses))
+        score = lambda pair: best_crop(*pair, label)
+        patches, losses = jax.lax.map(score, (keys, drawn[label]), batch_size=_BATCH)
+        chosen = _choose(losses, drawn[label], places, stratified)
+        chosen = chosen.reshape(factor**2, ipc).T.ravel()  # good and less good ones in each image
+        images = formation.join(patches[chosen], factor=factor, size=(height, width))
+        sources, losses = (x[chosen].reshape(ipc, factor**2) for x in (drawn[label], losses))
+        return Anchors(images, sources, losses)
 
     return jax.lax.map(of_class, jnp.arange(pool.num_classes))
 
 
-def _surest(key, index, label, pool, teacher, crops, least, size):
-    """The crop of a sample that the teacher tells best, and its loss."""
-    image = sampling.take(pool, index)
-    patches = jax.vmap(lambda key: _crop(key, image, least, size))(jax.random.split(key, crops))
-    logits = networks.outputs(teacher.network, teacher.params, _amid_zeros(patches, image)).logits
-    losses = training.cross_entropies(logits, jnp.full(crops, label))
-    return patches[losses.argmin()], losses.min()
-
-
 def _crop(key, image, least, size):
-    """A random part with the shape of the image, resized."""
+    """Return a random part with the aspect ratio of the image, resized."""
     area, *place = jax.random.uniform(key, (3,))
     side = jnp.sqrt(least + (1 - least) * area)
     whole = jnp.array(image.shape[:2])
@@ -119,18 +104,22 @@ def _crop(key, image, least, size):
     return jax.image.scale_and_translate(image, shape, (0, 1), scale, shift, "linear")
 
 
-def _amid_zeros(patches, image):
+def _pad(patches, image):
     spare = [whole - part for whole, part in zip(image.shape, patches.shape[1:], strict=True)]
     return jnp.pad(patches, ((0, 0), *((n // 2, n - n // 2) for n in spare)))
 
 
-def _chosen(losses, drawn, places, stratified):
-    """Which candidates are taken, the surest first; those drawn again, for want of others, last."""
-    again = (drawn[:, None] == drawn) & (jnp.arange(len(drawn)) < jnp.arange(len(drawn))[:, None])
-    rounds = again.sum(1)
+def _choose(losses, drawn, places, stratified):
+    """Return the chosen candidates, smallest loss first.
+
+    Candidates that were drawn repeatedly, in a class with too few images, come last: they are
+    sorted by how often they were drawn before, then by loss.
+    """
+    earlier = jnp.arange(len(drawn)) < jnp.arange(len(drawn))[:, None]
+    rounds = ((drawn[:, None] == drawn) & earlier).sum(1)
     if not stratified:
         return jnp.lexsort((losses, rounds))[:places]
-    each = len(drawn) // places
-    order = jnp.lexsort((losses[: each * places], rounds[: each * places]))
-    by_place = order[jnp.argsort(order % places, stable=True)].reshape(places, each)
+    count = len(drawn) // places
+    order = jnp.lexsort((losses[: count * places], rounds[: count * places]))
+    by_place = order[jnp.argsort(order % places, stable=True)].reshape(places, count)
     return by_place[jnp.argsort(losses[by_place[:, 0]]), 0]

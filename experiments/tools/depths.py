@@ -1,10 +1,9 @@
-"""A deep and a shallow network that share a class's evidence, and what the deep one says alone.
+"""A deep and a shallow network that share a linear head, and the predictions of the deep one.
 
-A product of experts: the features of both are added up before one linear head, so that each learns
-what the other leaves. On corrupted photographs the deep branch takes the bias and the shallow one
-the object; what the deep one says of a sample that it has not seen is then the bias attribute
-(DeNetDM, Sreelatha et al., "DeNetDM: Debiasing by Network Depth Modulation", NeurIPS 2024). Meant
-for a GPU: `experiments.detectors` says what it finds, and how long that takes.
+A product of experts: the features of both are added before one head, so each learns what the other
+leaves. On corrupted photographs the deep branch learns the bias and the shallow one the object, so
+out-of-fold predictions of the deep branch show the bias attribute (Sreelatha et al., "DeNetDM:
+Debiasing by Network Depth Modulation", NeurIPS 2024). Meant for a GPU, see `experiments.detectors`.
 
 >>> import jax, jax.numpy as jnp
 >>> network, images = TwoDepths(10, width=4, blocks=1), jnp.zeros((2, 16, 16, 3))
@@ -27,13 +26,13 @@ MOMENTUM = optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(1e-2, momentum
 
 
 class TwoDepths(nn.Module):
-    """A ResNet and three convolutions of 5×5, whose features are added before a linear head.
+    """A ResNet and three 5×5 convolutions, whose features are added before a linear head.
 
     Attributes:
         num_classes: number of logits.
-        width: channels of the first of three stages; each next one has twice as many.
-        blocks: of two convolutions in each stage of the deep branch; 3 make a ResNet-20.
-        alone: the deep branch alone reaches the head, with the same parameters.
+        width: channels of the first of three stages; each next stage has twice as many.
+        blocks: residual blocks of each stage of the deep branch; 3 make a ResNet-20.
+        alone: whether only the deep branch reaches the head, with the same parameters.
         norm: factory of a normalisation module.
         dtype: of the computation; parameters, features and logits stay float32.
     """
@@ -47,20 +46,19 @@ class TwoDepths(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> networks.Output:
-        """Returns the features `[n, 4 · width]` and logits of images `[n, h, w, c]`."""
+        """Return the features `[n, 4 · width]` and logits of images `[n, h, w, c]`."""
         networks.check_module(self, images)
-        deep, shallow = self._deep(images), self._shallow(images)  # both, for their parameters
+        deep, shallow = self._deep(images), self._shallow(images)  # both have parameters anyway
         return networks.classify(self, deep if self.alone else deep + shallow)
 
     def _deep(self, images):
-        given = dict(dtype=self.dtype)
-        images = networks.Conv(self.width, **given)(images)
-        images = nn.relu(self.norm(**given)(images))
+        images = networks.Conv(self.width, dtype=self.dtype)(images)
+        images = nn.relu(self.norm(dtype=self.dtype)(images))
         for stage in range(3):
             for block in range(self.blocks):
-                halve = stage > 0 and block == 0
-                features = self.width * 2**stage
-                images = networks.ResidualBlock(features, halve, self.norm, **given)(images)
+                features, halve = self.width * 2**stage, stage > 0 and block == 0
+                layer = networks.ResidualBlock(features, halve, self.norm, dtype=self.dtype)
+                images = layer(images)
         return images.mean((1, 2))
 
     def _shallow(self, images):
@@ -79,23 +77,27 @@ def crossfit(
     optimizer: optax.GradientTransformation = MOMENTUM,
     **training: Any,
 ) -> jax.Array:
-    """Returns what deep branches say of samples that they have not seen, probabilities `[n, k]`.
+    """Return out-of-fold class probabilities of deep branches, `[n, k]`.
 
-    Both branches are trained together along the cross-entropy, and the deep one is asked alone.
+    Both branches are trained together with the cross-entropy; the deep branch predicts alone.
 
     Args:
         key: of the folds, the networks and their batches.
-        pool: the samples; their weights play no part.
-        network: `TwoDepths` of the pool's classes where omitted.
+        pool: the samples; their weights are not used.
+        network: defaults to `TwoDepths` for the classes of the pool.
         steps: updates of each network.
         optimizer: of the parameters.
         **training: `folds`, `checkpoints`, `batch_size` and `strategy` of `truncated.crossfit`.
-
-    Raises:
-        TypeError, ValueError: as `truncated.crossfit`.
     """
     network = TwoDepths(pool.num_classes) if network is None else network
-    asked = network.clone(alone=True)
+    predictor = network.clone(alone=True)
     return truncated.crossfit(
-        key, pool, network=network, asked=asked, steps=steps, optimizer=optimizer, q=0.0, **training
+        key,
+        pool,
+        network=network,
+        predictor=predictor,
+        steps=steps,
+        optimizer=optimizer,
+        q=0.0,
+        **training,
     )

@@ -179,6 +179,6 @@ def write_report(
         raise ValueError(f"{folder} is a file, expected a folder for figures and tables")
     report = reports.read(source)
     reports.write(out, report)
-    written = reports.write_tables(folder, report, suffixes=[".csv"] * csv + [".tex"] * latex)
-    written += reports.write_figures(folder, report) if figures else []
+    suffixes = [".csv"] * csv + [".tex"] * latex + [".svg", ".pdf"] * figures
+    written = reports.export(folder, report, suffixes=suffixes)
     print(f"wrote {out}" + (f" and {len(written)} files in {folder}" if written else ""))

@@ -81,7 +81,7 @@ def show(rows: Mapping[str, results.Scores], folder: str | os.PathLike) -> None:
         for name, row in rows.items()
     }
     table = rich.table.Table()
-    for column in ("row", *results.SCORES.values(), "conflict weight"):
+    for column in ("row", *results.SCORES.values(), "conflict\nweight"):
         title = "accuracy %" if column == "all" else column
         table.add_column(title, justify="left" if column == "row" else "right", no_wrap=True)
     shares = {name: row.weights.get("conflict_weight_share") for name, row in known.items()}

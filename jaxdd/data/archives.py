@@ -32,37 +32,32 @@ class Archive(NamedTuple):
     md5: dict[str, str]
 
 
+def _idx(url, *md5):
+    """Return the archive of a set in the format of MNIST."""
+    return Archive(url, dict(zip((*_TRAIN, *_TEST), md5, strict=True)))
+
+
 ARCHIVES = {
-    "mnist": Archive(
+    "mnist": _idx(
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        {
-            _TRAIN[0]: "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            _TRAIN[1]: "d53e105ee54ea40749a09fcbcd1e9432",
-            _TEST[0]: "9fb629c4189551a2d022fa330f9573f3",
-            _TEST[1]: "ec29112dd5afa0611ce80d1b7f02629c",
-        },
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        "9fb629c4189551a2d022fa330f9573f3",
+        "ec29112dd5afa0611ce80d1b7f02629c",
     ),
-    "fashion_mnist": Archive(
+    "fashion_mnist": _idx(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        {
-            _TRAIN[0]: "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            _TRAIN[1]: "25c81989df183df01b3e8a0aad5dffbe",
-            _TEST[0]: "bef4ecab320f06d8554ea6380940ec79",
-            _TEST[1]: "bb300cfdad3c16e7a12a480ee83cd310",
-        },
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "25c81989df183df01b3e8a0aad5dffbe",
+        "bef4ecab320f06d8554ea6380940ec79",
+        "bb300cfdad3c16e7a12a480ee83cd310",
     ),
-    "cifar10": Archive(
-        "https://www.cs.toronto.edu/~kriz/",
-        {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
-    ),
-    "kmnist": Archive(
+    "kmnist": _idx(
         "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
-        {
-            _TRAIN[0]: "bdb82020997e1d708af4cf47b453dcf7",
-            _TRAIN[1]: "e144d726b3acfaa3e44228e80efcd344",
-            _TEST[0]: "5c965bf0a639b31b8f53240b1b52f4d7",
-            _TEST[1]: "7320c461ea6c1c855c0b718fb2a4b134",
-        },
+        "bdb82020997e1d708af4cf47b453dcf7",
+        "e144d726b3acfaa3e44228e80efcd344",
+        "5c965bf0a639b31b8f53240b1b52f4d7",
+        "7320c461ea6c1c855c0b718fb2a4b134",
     ),
     "svhn": Archive(
         "http://ufldl.stanford.edu/housenumbers/",
@@ -70,6 +65,10 @@ ARCHIVES = {
             "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
             "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
         },
+    ),
+    "cifar10": Archive(
+        "https://www.cs.toronto.edu/~kriz/",
+        {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
     ),
     "cifar100": Archive(
         "https://www.cs.toronto.edu/~kriz/",
@@ -80,6 +79,7 @@ ARCHIVES = {
         {"stl10_binary.tar.gz": "91f7769df0f17e558f3565bffb0c7dfb"},
     ),
 }
+"""Original files by the name of their data set."""
 
 UNPACKED = {
     "cifar100": {

@@ -18,7 +18,17 @@ import jax
 import numpy as np
 
 from jaxdd import augment
-from jaxdd.data import archives, bias, datasets, decoding, files, folders, layouts, published
+from jaxdd.data import (
+    _arguments,
+    _layouts,
+    archives,
+    bias,
+    datasets,
+    decoding,
+    files,
+    folders,
+    published,
+)
 from jaxdd.data.datasets import Benchmark, Dataset
 from jaxdd.data.recipes import RECIPES, SOURCES, Look
 
@@ -43,31 +53,9 @@ def load(
 ) -> Benchmark:
     """Load a benchmark by its name.
 
-    | name | content |
-    |---|---|
-    | digits, mnist, fashion_mnist, kmnist | unbiased; `seed` has no effect |
-    | cifar10, cifar100, svhn, stl10 | unbiased; `seed` has no effect |
-    | tiny_imagenet, imagenette | unbiased, from the published folder |
-    | cdigits, cmnist, cfmnist | shades of ten colours on black (LfF) |
-    | cmnist-fg, cfmnist-fg | solid colours on black (FairDD) |
-    | cmnist-bg, cfmnist-bg | black on solid colours (FairDD) |
-    | cmnist-pairs | shades of either of two colours; classes k and k + 5 share a pair |
-    | bgfmnist | clothes in front of natural images, one category per class |
-    | cbgfmnist | as bgfmnist, with clothes in any colour |
-    | bgfmnist-few | as bgfmnist, with the same five images per category in training and test set |
-    | ccifar10 | Corrupted CIFAR-10, one corruption per class (LfF) |
-    | ccifar10-noise | as ccifar10, with noise and blur (the second ten of LfF) |
-    | cifar10-mark | a small square of random colour in one of ten places, one per class |
-    | cifar10-bar | a bar of random colour across the image in one of ten places, one per class |
-    | fmnist-place | clothes of half the size in one of ten places, one per class |
-    | fmnist-turn | clothes turned by 0 to 3 quarters; classes k, k + 4 and k + 8 share a turn |
-    | fmnist-scale | clothes in one of five sizes, anywhere; classes k and k + 5 share a size |
-    | fmnist-texture | clothes in one of ten patterns of light and dark, one per class |
-    | cmnist-dd, ccifar10-dd | cmnist and ccifar10 at conflicts 0, .05, .2, .5, .9, 1 |
-    | cifar10-s | classes 0 to 4 mostly grey, 5 to 9 mostly in colour (FairDD) |
-    | cifar10-two | two biases: grey halves as in cifar10-s, and the mark of cifar10-mark |
-    | bffhq | faces, young or old, biased by gender; `conflict` names one of its folders |
-    | celeba, utkface, waterbirds | annotated; `label` and `attribute` name two of the columns |
+    `NAMES` are those of unbiased image sets, of the biased benchmarks made from them
+    (`recipes.RECIPES`), and of published folders: bffhq, celeba, utkface, waterbirds,
+    tiny_imagenet, imagenette. `jaxdd datasets list` shows them all with one line each.
 
     Options, for the benchmarks that have them; None and False mean the default:
 
@@ -112,7 +100,7 @@ def load(
         raise ValueError(f"test must be {' or '.join(_TESTS)}, got {test!r}.")
     if test != "uniform" and not {"conflict", "attribute"} & _options_of(name):
         raise ValueError(f"{name} is unbiased and has no test set {test!r}.")
-    seed = datasets.check_integer("seed", seed, 0, 2**32 - 1)
+    seed = _arguments.seed(seed)
     if name in SOURCES:
         return _load_source(name, data_dir, **options)
     if name in RECIPES:
@@ -301,13 +289,13 @@ def _load_recipe(
 ):  # fmt: skip
     """Load a biased benchmark from the cache, or make it."""
     recipe = RECIPES[name]
-    conflict = datasets.check_share("conflict", recipe.conflict if conflict is None else conflict)
+    conflict = _arguments.share("conflict", recipe.conflict if conflict is None else conflict)
     if recipe.ratios and not np.isclose(conflict, recipe.ratios, rtol=0, atol=1e-9).any():
         known = ", ".join(f"{ratio:g}" for ratio in recipe.ratios)
         raise ValueError(f"conflict of {name} must be one of {known}, got {conflict:g}.")
     if recipe.severity is not None:
         severity = recipe.severity if severity is None else severity
-        severity = datasets.check_integer("severity", severity, 1, 4)
+        severity = _arguments.integer("severity", severity, 1, 4)
     if scenes is not None and not isinstance(scenes, Benchmark):
         raise TypeError(f"scenes must be a Benchmark, got {type(scenes).__name__}.")
     photographs = None if frost is None else _photographs(frost)
@@ -406,7 +394,7 @@ def _check_scenes(scenes, plain):
 
 
 def _load_bffhq(data_dir, *, test, conflict=_BFFHQ_CONFLICT):
-    conflict = datasets.check_share("conflict", conflict)
+    conflict = _arguments.share("conflict", conflict)
     faces = folders.bffhq(data_dir, conflict=conflict)
     benchmark = datasets.from_folder(faces, strategy=augment.OPERATIONS, name="bffhq")
     return benchmark if test == "uniform" else _conflicting(benchmark)
@@ -434,7 +422,9 @@ def _photographs(folder):
     """Read the photographs in a folder at a fifth of their size, cut to the smallest of them."""
     from PIL import Image
 
-    paths = sorted(p for p in pathlib.Path(folder).iterdir() if p.suffix.lower() in layouts.ENDINGS)
+    paths = sorted(
+        p for p in pathlib.Path(folder).iterdir() if p.suffix.lower() in _layouts.ENDINGS
+    )
     if not paths:
         raise FileNotFoundError(f"no photographs of frost in {folder}")
     photographs = []

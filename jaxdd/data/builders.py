@@ -27,7 +27,7 @@ import numpy as np
 import pooch
 import requests
 
-from jaxdd.data import archives, benchmarks, citations, datasets, recipes
+from jaxdd.data import _arguments, archives, benchmarks, citations, datasets, recipes
 
 try:
     import tensorflow_datasets as tfds
@@ -196,13 +196,11 @@ def load(
         "attribute".
 
     Raises:
-        ValueError: an unknown name or config, a set without images, integer labels or a train
-            split, images of several shapes, or a set in a format that needs TensorFlow.
         ImportError: a set that only TensorFlow can prepare.
         OSError: original files that are missing and cannot be downloaded.
     """
     if resize is not None:
-        resize = datasets.check_integer("resize", resize, 1, 256)
+        resize = _arguments.integer("resize", resize, 1, 256)
     strategy = datasets.check_strategy(strategy)
     builder = _builder(name, data_dir)
     keys = _columns(name, builder.info)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
-from jaxdd.data import degradations, filters
+from jaxdd.data import _filters, degradations
 
 _LUMA = (0.299, 0.587, 0.114)
 _WATER = np.array((175, 238, 238)) / 255
@@ -36,11 +36,11 @@ def snow(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     )[severity - 1]
     h, w, _ = image.shape
     flakes_key, angle_key = jax.random.split(key)
-    flakes = mean + std * filters.normal(flakes_key, (h, w))
-    flakes = filters.resample(filters.zoom(h, zoom), flakes, filters.zoom(w, zoom))
+    flakes = mean + std * _filters.normal(flakes_key, (h, w))
+    flakes = _filters.resample(_filters.zoom(h, zoom), flakes, _filters.zoom(w, zoom))
     flakes = jnp.clip(jnp.where(flakes < threshold, 0, flakes), 0, 1)
-    angle = -jnp.pi * (0.25 + 0.5 * filters.uniform(angle_key, ()))
-    flakes = filters.motion_blur(flakes, radius, sigma, angle)[..., None]
+    angle = -jnp.pi * (0.25 + 0.5 * _filters.uniform(angle_key, ()))
+    flakes = _filters.motion_blur(flakes, radius, sigma, angle)[..., None]
     grey = (image @ jnp.asarray(_LUMA, image.dtype))[..., None]
     pale = jnp.maximum(image, 1.5 * grey + 0.5)
     image = weight * image + (1 - weight) * pale
@@ -69,7 +69,7 @@ def frost(
     if textures is None:
         textures = frost_texture(key, size=_power_of_two(2 * max(h, w)))[None]
     room = np.array(textures.shape[:3]) - (0, h - 1, w - 1)
-    corner = (filters.uniform(window_key, (3,)) * room).astype(int)
+    corner = (_filters.uniform(window_key, (3,)) * room).astype(int)
     ice = jax.lax.dynamic_slice(textures, (*corner, 0), (1, h, w, 3))[0]
     return jnp.clip(weight * image + frost_weight * ice.astype(image.dtype), 0, 1)
 
@@ -126,12 +126,12 @@ def spatter(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
         (0.65, 0.1, 0.5, 0.68, 0.6),
     )[severity - 1]
     h, w, _ = image.shape
-    liquid = mean + std * filters.normal(key, (h, w))
-    liquid = filters.blurred(liquid, sigma, truncate=4.0, mode="edge")
+    liquid = mean + std * _filters.normal(key, (h, w))
+    liquid = _filters.gaussian_blur(liquid, sigma, truncate=4.0, mode="edge")
     wet = liquid >= threshold
     if severity > 2:
-        mud = filters.blurred(wet.astype(image.dtype), strength, truncate=4.0, mode="edge")
-        mud = jnp.where(mud < 0.8 - filters.MARGIN, 0, mud)[..., None]
+        mud = _filters.gaussian_blur(wet.astype(image.dtype), strength, truncate=4.0, mode="edge")
+        mud = jnp.where(mud < 0.8 - _filters.MARGIN, 0, mud)[..., None]
         return jnp.clip(image * (1 - mud) + mud * jnp.asarray(_MUD, image.dtype), 0, 1)
     depth = jnp.where(wet, jnp.floor(jnp.clip(liquid, 0, 1) * 255), 0)
     shine = depth * _relief(_shore_distance(wet))
@@ -156,16 +156,16 @@ def elastic(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     # [[d, -b], [-c, a]] / (a·d - b·c).
     centre, leg = np.array((h // 2, w // 2)), side // 3
     corners = centre + leg * np.array(((1, 1), (-1, 1), (-1, -1)))
-    moved = corners + side * shift * (2 * filters.uniform(corner_key, (3, 2)) - 1)
+    moved = corners + side * shift * (2 * _filters.uniform(corner_key, (3, 2)) - 1)
     (a, c), (b, d) = ((moved[0] - moved[1]) / (2 * leg), (moved[1] - moved[2]) / (2 * leg))
     rows, columns = grid - moved[1][:, None, None]
     back = jnp.stack((d * rows - b * columns, a * columns - c * rows)) / (a * d - b * c)
     image = _sample(image, back + corners[1][:, None, None], mode="mirror")
 
     blur = functools.partial(
-        filters.blurred, sigma=side * smoothness, truncate=3.0, mode="symmetric"
+        _filters.gaussian_blur, sigma=side * smoothness, truncate=3.0, mode="symmetric"
     )
-    field = jnp.stack([blur(2 * filters.uniform(key, (h, w)) - 1) for key in field_keys])
+    field = jnp.stack([blur(2 * _filters.uniform(key, (h, w)) - 1) for key in field_keys])
     return jnp.clip(_sample(image, grid + side * amplitude * field, mode="reflect"), 0, 1)
 
 
@@ -181,16 +181,16 @@ def jpeg(image: jax.Array, *, severity: int) -> jax.Array:
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     image = jnp.pad(image * 255, ((0, h % 2), (0, -w % 16), (0, 0)), mode="edge")
     luma, *chroma = jnp.moveaxis(
-        filters.rounded(image @ _TO_YCC.T + np.array((0, 128, 128))), -1, 0
+        _filters.round_half_away(image @ _TO_YCC.T + np.array((0, 128, 128))), -1, 0
     )
     planes = [_quantise(luma, _LUMA_TABLE, scale)[:h, :w]]
     # Chroma: 2×2 means, quantised, and enlarged by linear interpolation ("fancy upsampling").
     rows, columns = (np.kron(np.eye(size // 2), (0.5, 0.5)) for size in luma.shape)
     up, across = (_chroma_upsampling(-(-size // 2)) for size in (h, w))
     for plane in chroma:
-        small = _round_dithered(filters.resample(rows, plane, columns), (1 / 4, 2 / 4))
+        small = _round_dithered(_filters.resample(rows, plane, columns), (1 / 4, 2 / 4))
         small = _quantise(small, _CHROMA_TABLE, scale)[: up.shape[1], : across.shape[1]]
-        large = _round_dithered(filters.resample(up, small, across), (8 / 16, 7 / 16))
+        large = _round_dithered(_filters.resample(up, small, across), (8 / 16, 7 / 16))
         planes.append(large[:h, :w] - 128)
     rgb = jnp.stack(planes, -1) @ np.linalg.inv(_TO_YCC).T
     return jnp.clip(rgb / 255, 0, 1)
@@ -200,7 +200,7 @@ def pixelate(image: jax.Array, *, severity: int) -> jax.Array:
     """Shrink the image by box averages and enlarge it by repeating pixels."""
     factor = (0.9, 0.85, 0.75, 0.65)[severity - 1]
     shrink, enlarge = zip(*(_boxes(size, factor) for size in image.shape[:2]), strict=True)
-    small = filters.resample(shrink[0], image, shrink[1])
+    small = _filters.resample(shrink[0], image, shrink[1])
     return small[enlarge[0]][:, enlarge[1]]
 
 
@@ -276,7 +276,7 @@ def corrupt(
     def corrupt_image(key, image):
         image = image.astype(float) / 255
         corrupted = function(image) if KNOWN[corruption] in NOT_RANDOM else function(key, image)
-        return filters.rounded(corrupted * 255)
+        return _filters.round_half_away(corrupted * 255)
 
     return jax.vmap(corrupt_image)(keys, images).astype(jnp.uint8)
 
@@ -307,7 +307,7 @@ def _plasma(key, decay, *, size):
     noise, first the middles of squares, then the middles of their sides. The amplitude of the noise
     decays from octave to octave.
     """
-    noise = 2 * filters.uniform(key, (size, size)) - 1
+    noise = 2 * _filters.uniform(key, (size, size)) - 1
     grid, amplitude = jnp.zeros((1, 1)), 1.0
     while len(grid) < size:
         step = size // len(grid)
@@ -342,15 +342,19 @@ def _shore_distance(wet):
 def _relief(distance):
     """Return the shine of drops in 0..255: box blur, histogram equalisation, emboss, box blur."""
     boxes = [_box_blur(size) for size in distance.shape]
-    levels = jnp.floor(filters.resample(boxes[0], distance, boxes[1]) + filters.MARGIN).astype(int)
+    levels = jnp.floor(_filters.resample(boxes[0], distance, boxes[1]) + _filters.MARGIN).astype(
+        int
+    )
     cumulative = jnp.cumsum(jnp.bincount(levels.ravel(), length=21))
     lowest = cumulative[levels.min()]
     rest = levels.size - lowest
-    equal = filters.rounded(255 * (cumulative - lowest)[levels] / jnp.where(rest > 0, rest, 1))
+    equal = _filters.round_half_away(
+        255 * (cumulative - lowest)[levels] / jnp.where(rest > 0, rest, 1)
+    )
     padded = jnp.pad(equal, 1, mode="reflect")
     h, w = equal.shape
     embossed = sum(_EMBOSS[i, j] * padded[i : i + h, j : j + w] for i in range(3) for j in range(3))
-    return filters.resample(boxes[0], jnp.clip(embossed, 0, 255), boxes[1])
+    return _filters.resample(boxes[0], jnp.clip(embossed, 0, 255), boxes[1])
 
 
 def _box_blur(size):
@@ -401,14 +405,14 @@ def _quantise(plane, table, scale):
     blocks = plane.reshape(h // 8, 8, w // 8, 8)
     two_sided = functools.partial(jnp.einsum, precision="highest")
     coefficients = two_sided("ui,aibj,vj->aubv", transform, blocks, transform)
-    coefficients = filters.rounded(coefficients / steps[:, None]) * steps[:, None]
+    coefficients = _filters.round_half_away(coefficients / steps[:, None]) * steps[:, None]
     plane = two_sided("ui,aubv,vj->aibj", transform, coefficients, transform)
-    return jnp.clip(filters.rounded(plane.reshape(h, w)) + 128, 0, 255)
+    return jnp.clip(_filters.round_half_away(plane.reshape(h, w)) + 128, 0, 255)
 
 
 def _round_dithered(plane, bias):
     """Round as libjpeg does where chroma changes size: even and odd columns have their own bias."""
-    return jnp.floor(plane + np.resize(bias, plane.shape[1]) + filters.MARGIN)
+    return jnp.floor(plane + np.resize(bias, plane.shape[1]) + _filters.MARGIN)
 
 
 def _chroma_upsampling(size):

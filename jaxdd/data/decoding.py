@@ -1,14 +1,14 @@
-"""Image files, decoded by threads: a few rows at a time, handed on in their order.
+"""Decode image files with threads, a block at a time, in their order.
 
-Threads suffice, because pillow decodes and resizes outside of Python's lock, and need no guard in
-the user's script. What holds the lock is little, and is kept so: rows go through in blocks, files
-are read in one piece, and images that have their mode or shape already are not copied.
+Threads suffice, because pillow decodes and resizes without holding Python's lock, and they need no
+guard in the user's script. Work that holds the lock is kept small: files are handled in blocks and
+read in one piece, and images that already have the right mode or shape are not copied.
 """
 
 import collections
 import contextlib
-import numbers
 import os
+import struct
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,61 +16,58 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdd.data import _arguments
+
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "PPM", "WEBP")
-"""What images are, whatever their names say; Pillow opens others only with programs of theirs."""
+"""Accepted formats, whatever the file names; pillow runs external programs for some others."""
 
 PIXELS = 100_000_000
-"""Pixels that an image may have."""
+"""Maximal number of pixels of an image file."""
 
 LARGEST = 256
-"""The largest side of decoded images."""
+"""Maximal side of decoded images."""
 
 _GREY = ("1", "L", "LA", "F", "I", "I;16", "I;16B", "I;16L", "I;16N")
-_BLOCK = 2**22  # bytes of decoded images that a thread holds
-_ROWS = 64  # of a block, at most
-_BUFFER = 2**16  # bytes read at once: a small file whole
+_BLOCK = 2**22  # bytes of decoded images per block
+_ROWS = 64  # maximal number of images per block
+_BUFFER = 2**16  # bytes read at once, which is all of a small file
+_ORIENTATION = 0x0112  # tag of EXIF
+_QUARTER_TURNS = (5, 6, 7, 8)  # orientations that swap height and width
 
 
 def survey(
-    files: Sequence[str],
-    resize: int | None,
-    *,
-    skip_bad: bool = False,
-    threads: int | None = None,
+    files: Sequence[str], resize: int | None, *, skip_bad: bool = False, threads: int | None = None
 ) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """Says what images are decoded to, and which can be, as far as that shows before.
+    """Return which files are images, and the shape to decode them to, without decoding them.
 
-    All headers are read, unless size and channels are known without: by `resize` and a first image
-    in colour. Then a look at how each file begins tells whether it is an image.
+    All headers are read, unless the shape follows from `resize` and a first image in colour. Then
+    only the first bytes of each file are checked.
 
     Args:
-        files: the images.
-        resize: height and width; None for those of all images, or else the median of their shorter
-            sides within 8..32.
-        skip_bad: leave out what is no image, instead of raising.
-        threads: as in `decode`.
+        files: the image files.
+        resize: height and width. None for the size of the images if all have the same, or else the
+            median of their shorter sides, within 8..32.
+        skip_bad: whether to leave out files that are not images, instead of raising.
+        threads: number of threads; see `decode`.
 
     Returns:
-        Which files seem to be images, bool [n], and height, width and channels.
-
-    Raises:
-        ValueError: a file that is no image, or none that is one.
+        Whether each file seems to be an image, bool [n], and (height, width, channels).
     """
     first = _attempt(_header, files[0], skip_bad=True)
     side = None if first is None or first.grey else resize
     function = _header if side is None else _check_beginning
-    found = []
+    headers = []
 
-    def block(part):
+    def read_block(part):
         return [_attempt(function, file, skip_bad=skip_bad) for file in part]
 
-    _in_turn(block, files, _ROWS, found.extend, threads)
-    fine = np.array([each is not None for each in found])
+    _map_blocks(read_block, files, _ROWS, headers.extend, threads)
+    readable = np.array([header is not None for header in headers])
     if side is not None:
-        return fine, (side, side, 3)
-    if not fine.any():
+        return readable, (side, side, 3)
+    if not readable.any():
         raise ValueError(f"none of {len(files)} images decodes, such as {files[0]}")
-    return fine, _shape([each for each in found if each is not None], resize)
+    return readable, _shape([header for header in headers if header is not None], resize)
 
 
 def decode(
@@ -81,70 +78,65 @@ def decode(
     skip_bad: bool = False,
     threads: int | None = None,
 ) -> np.ndarray:
-    """Decodes images, of which a few blocks are in memory at a time, however many there are.
+    """Decode images block by block, with few blocks in memory at a time.
 
     Args:
-        files: the images.
-        shape: height, width and channels of what they become.
-        add: is called with one block of images after another, uint8 [b, h, w, c], in their order.
-        skip_bad: leave out images that do not decode, instead of raising.
-        threads: how many decode; one for each core, at most eight, where omitted.
+        files: the image files.
+        shape: (height, width, channels) of the decoded images.
+        add: function that is called with one block after another, uint8 [b, h, w, c], in order.
+        skip_bad: whether to leave out images that do not decode, instead of raising.
+        threads: number of threads, at least 1. Defaults to one per core, at most eight.
 
     Returns:
-        Which images have been decoded, bool [n].
+        Whether each image was decoded, bool [n].
 
     Raises:
-        ValueError: an image that does not decode, the first one of them.
+        ValueError: the first image that does not decode.
     """
-    good = []
+    decoded = []
 
-    def block(part):
+    def decode_block(part):
         images = np.empty((len(part), *shape), np.uint8)
-        fine = [
+        good = [
             bool(_attempt(_fill, file, image, skip_bad=skip_bad))
             for file, image in zip(part, images, strict=True)
         ]
-        return (images if all(fine) else images[fine]), fine
+        return (images if all(good) else images[good]), good
 
     def take(block):
-        images, fine = block
+        images, good = block
         add(images)
-        good.extend(fine)
+        decoded.extend(good)
 
-    _in_turn(block, files, min(_ROWS, _BLOCK // int(np.prod(shape)) or 1), take, threads)
-    return np.array(good, bool)
-
-
-def check_size(resize: int) -> None:
-    """Raises for what is no size of images.
-
-    Raises:
-        TypeError: a size that is no integer.
-        ValueError: one beyond 1..256.
-    """
-    if isinstance(resize, bool) or not isinstance(resize, numbers.Integral):
-        raise TypeError(f"resize must be an integer, found {resize!r}")
-    if not 1 <= resize <= LARGEST:
-        raise ValueError(f"resize must lie in 1..{LARGEST}, found {resize}")
+    rows = min(_ROWS, _BLOCK // int(np.prod(shape)) or 1)
+    _map_blocks(decode_block, files, rows, take, threads)
+    return np.array(decoded, bool)
 
 
-def _in_turn(function, files, rows, take, threads):
-    """Takes function(part) of every few files, in their order; no more than wait for threads."""
+def check_size(resize: int) -> int:
+    """Return a size of images in 1..`LARGEST`, from any integer type."""
+    return _arguments.integer("resize", resize, 1, LARGEST)
+
+
+def _map_blocks(function, files, rows, take, threads):
+    """Call take(function(part)) for every block of files, in order."""
     from PIL import Image
 
     threads = min(8, os.cpu_count() or 1) if threads is None else threads
+    threads = _arguments.integer("threads", threads, 1, 1024)
     rows = max(1, min(rows, len(files) // (8 * threads)))
-    # All formats now: pillow would load the rarer ones when first met, unsafely among threads.
+    # Load all formats now: pillow would load the rarer ones when needed, which is not thread-safe.
     Image.init()
-    waiting = collections.deque()
+    pending = collections.deque()
     with warnings.catch_warnings(), _cancelling(ThreadPoolExecutor(threads)) as pool:
         warnings.filterwarnings("ignore", module="PIL")
         for first in range(0, len(files), rows):
-            waiting.append(pool.submit(function, files[first : first + rows]))
-            if len(waiting) > 2 * threads:
-                take(waiting.popleft().result())
-        while waiting:
-            take(waiting.popleft().result())
+            pending.append(pool.submit(function, files[first : first + rows]))
+            # At most two blocks per thread wait, so that memory does not grow with the files.
+            if len(pending) > 2 * threads:
+                take(pending.popleft().result())
+        while pending:
+            take(pending.popleft().result())
 
 
 @contextlib.contextmanager
@@ -156,14 +148,14 @@ def _cancelling(pool):
 
 
 class _Header(NamedTuple):
-    """Size of an image, upright, and whether it is grey."""
+    """Upright (width, height) of an image, and whether it is grey."""
 
     size: tuple[int, ...]
     grey: bool
 
 
 def _attempt(function, file, *arguments, skip_bad):
-    """Returns function(file, *arguments), None where it fails and may be skipped."""
+    """Return function(file, *arguments), or None if it fails and may be skipped."""
     from PIL import UnidentifiedImageError
 
     try:
@@ -180,9 +172,11 @@ def _attempt(function, file, *arguments, skip_bad):
 def _opened(file):
     from PIL import Image
 
-    # By name, pillow garbles an uncompressed TIFF that EXIF says to turn.
+    # From a stream, because by name pillow garbles an uncompressed TIFF that is to be turned.
     with open(file, "rb", _BUFFER) as stream, Image.open(stream, formats=FORMATS) as image:
-        _check_pixels(image)
+        width, height = image.size
+        if width * height > PIXELS:
+            raise ValueError(f"expected at most {PIXELS:,} pixels, got {width} × {height}")
         yield image
 
 
@@ -197,17 +191,41 @@ def _check_beginning(file):
     return True
 
 
-def _check_pixels(image):
-    width, height = image.size
-    if width * height > PIXELS:
-        raise ValueError(f"expected at most {PIXELS:,} pixels, found {width} × {height}")
-
-
 def _header(file):
     with _opened(file) as image:
-        # Asked for EXIF that `info` has not, pillow decodes a PNG. A TIFF gives its upright size.
-        turned = "exif" in image.info and image.getexif().get(0x0112) in (5, 6, 7, 8)
-        return _Header(image.size[::-1] if turned else image.size, image.mode in _GREY)
+        size = image.size[::-1] if _is_turned(file, image) else image.size
+        return _Header(size, image.mode in _GREY)
+
+
+def _is_turned(file, image):
+    """Return whether an opened image swaps height and width when it is turned upright.
+
+    The orientation may be in EXIF or in XMP. `getexif` reads both, but it decodes a PNG, which may
+    have them at its end; the method of the base class does not.
+    """
+    from PIL import Image
+
+    if image.width == image.height:
+        return False
+    if image.format == "TIFF" and _ORIENTATION in image.tag_v2:
+        return False  # pillow states the upright size of a TIFF
+    late = image.format == "PNG" and _has_late_metadata(file)
+    exif = image.getexif() if late else Image.Image.getexif(image)
+    return exif.get(_ORIENTATION) in _QUARTER_TURNS
+
+
+def _has_late_metadata(file):
+    """Return whether a PNG file has EXIF or text after its pixels, from the heads of its chunks."""
+    pixels = False
+    with open(file, "rb", _BUFFER) as stream:
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if pixels and kind in (b"eXIf", b"iTXt", b"zTXt", b"tEXt"):
+                return True
+            pixels = pixels or kind == b"IDAT"
+            stream.seek(length + 4, os.SEEK_CUR)  # content and checksum
+    return False
 
 
 def _shape(headers, resize):
@@ -221,6 +239,7 @@ def _shape(headers, resize):
 
 
 def _fill(file, out):
+    """Decode a file into an array [h, w, c]."""
     with _opened(file) as image:
         _convert(image, out)
     return True
@@ -248,12 +267,15 @@ def _eight_bits(image):
 
     levels = np.asarray(image)
     if levels.dtype.kind == "f" or levels.min() < 0 or levels.max() > 65535:
-        found = f"{levels.dtype} {levels.min()}..{levels.max()}"
-        raise ValueError(f"expected integers of at most 16 bits, found {found}")
+        raise ValueError(
+            f"expected integers of at most 16 bits, got {levels.dtype} {levels.min()}.."
+            f"{levels.max()}"
+        )
     return Image.fromarray(((levels.astype(np.int32) + 128) // 257).astype(np.uint8))
 
 
 def _resize_square(image, side):
+    """Resize the central square of an image."""
     from PIL.Image import Resampling
 
     short = min(image.size)

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from jaxdd.data import filters
+from jaxdd.data import _filters
 
 
 def gaussian_noise(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     """Add noise to all values: x + σ · n, n ~ N(0, 1)."""
-    noise = (0.06, 0.08, 0.09, 0.1)[severity - 1] * filters.normal(key, image.shape)
+    noise = (0.06, 0.08, 0.09, 0.1)[severity - 1] * _filters.normal(key, image.shape)
     return jnp.clip(image + noise, 0, 1)
 
 
@@ -32,8 +32,8 @@ def shot_noise(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     most = int(photons + 10 * photons**0.5)
     below = special.pdtr(np.arange(most), np.arange(256)[:, None] * photons / 255)
     table = jnp.asarray(below, image.dtype)
-    levels = filters.rounded(jnp.clip(image, 0, 1) * 255).astype(int)
-    draws = filters.uniform(key, image.shape)
+    levels = _filters.round_half_away(jnp.clip(image, 0, 1) * 255).astype(int)
+    draws = _filters.uniform(key, image.shape)
     low, high = jnp.zeros(image.shape, int), jnp.full(image.shape, most - 1)
     for _ in range(most.bit_length()):
         middle = (low + high) // 2
@@ -45,21 +45,21 @@ def shot_noise(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
 
 def impulse_noise(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     """Set values to 0 or 1, each with half of the probability."""
-    hit, white = (filters.uniform(part, image.shape) for part in jax.random.split(key))
+    hit, white = (_filters.uniform(part, image.shape) for part in jax.random.split(key))
     probability = (0.02, 0.03, 0.05, 0.07)[severity - 1]
     return jnp.where(hit <= probability, (white < 0.5).astype(image.dtype), image)
 
 
 def speckle_noise(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     """Multiply by noise, which spares dark values: x + x · σ · n, n ~ N(0, 1)."""
-    noise = (0.1, 0.12, 0.16, 0.2)[severity - 1] * filters.normal(key, image.shape)
+    noise = (0.1, 0.12, 0.16, 0.2)[severity - 1] * _filters.normal(key, image.shape)
     return jnp.clip(image + image * noise, 0, 1)
 
 
 def gaussian_blur(image: jax.Array, *, severity: int) -> jax.Array:
     """Blur by a Gaussian."""
     sigma = (0.6, 0.7, 0.8, 1.0)[severity - 1]
-    return filters.blurred(image, sigma, truncate=4.0, mode="edge")
+    return _filters.gaussian_blur(image, sigma, truncate=4.0, mode="edge")
 
 
 def defocus_blur(image: jax.Array, *, severity: int) -> jax.Array:
@@ -85,26 +85,26 @@ def glass_blur(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     the code of CIFAR-10-C.
     """
     sigma, reach, passes = ((0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))[severity - 1]
-    blur = functools.partial(filters.blurred, sigma=sigma, truncate=4.0, mode="edge")
+    blur = functools.partial(_filters.gaussian_blur, sigma=sigma, truncate=4.0, mode="edge")
     h, w, _ = image.shape
     rows, columns = (np.arange(size - reach, reach, -1) for size in (h, w))
     places = np.stack([index.ravel() for index in np.meshgrid(rows, columns, indexing="ij")], 1)
     places = jnp.asarray(np.tile(places, (passes, 1)))
-    moves = jnp.floor(2 * reach * filters.uniform(key, places.shape)).astype(int) - reach
+    moves = jnp.floor(2 * reach * _filters.uniform(key, places.shape)).astype(int) - reach
 
     def replace(image, entry):
         (row, column), (down, right) = entry
         return image.at[row, column].set(image[row + down, column + right]), None
 
-    image = filters.rounded(blur(image) * 255) / 255
+    image = _filters.round_half_away(blur(image) * 255) / 255
     return jnp.clip(blur(jax.lax.scan(replace, image, (places, moves))[0]), 0, 1)
 
 
 def motion_blur(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     """Blur along a random direction within 45° of horizontal."""
     radius, sigma = ((6, 1.5), (6, 2.0), (8, 2.0), (9, 2.5))[severity - 1]
-    angle = jnp.pi * (filters.uniform(key, ()) - 0.5) / 2
-    return jnp.clip(filters.motion_blur(image, radius, sigma, angle), 0, 1)
+    angle = jnp.pi * (_filters.uniform(key, ()) - 0.5) / 2
+    return jnp.clip(_filters.motion_blur(image, radius, sigma, angle), 0, 1)
 
 
 def zoom_blur(image: jax.Array, *, severity: int) -> jax.Array:
@@ -112,7 +112,7 @@ def zoom_blur(image: jax.Array, *, severity: int) -> jax.Array:
     h, w, _ = image.shape
     factors = 1 + np.arange((10, 15, 20, 25)[severity - 1] + 1) / 100
     enlarged = [
-        filters.resample(filters.zoom(h, factor), image, filters.zoom(w, factor))
+        _filters.resample(_filters.zoom(h, factor), image, _filters.zoom(w, factor))
         for factor in factors
     ]
     return jnp.clip((image + sum(enlarged)) / (len(factors) + 1), 0, 1)

@@ -1,46 +1,44 @@
-"""Disk: sets of image files as their authors publish them, with the columns that they annotate.
+"""Read published sets of image files, with the columns that their authors annotate.
 
-Any column may be the class and any other the bias attribute, so that an annotated set is as many
-biased benchmarks as it has pairs of columns. A layout turns its names and tables into records, and
-from there on `jaxdd.data.folders` reads them as any other images.
+Any column may be the class and any other the bias attribute, so an annotated set is as many biased
+benchmarks as it has pairs of columns. A layout turns the names and tables of a set into records,
+which `jaxdd.data.folders` reads like any other images.
 """
 
 import collections
-import difflib
 import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxdd.data import files, folders, layouts
-
-Records = list[dict[str, Any]]
-"""One dict for each image: "file" relative to the folder, "split", and the annotated columns."""
+from jaxdd.data import _layouts, folders
 
 
 class Layout(NamedTuple):
-    """How a set lies on a disk.
+    """How a published set is arranged on a disk.
 
     Attributes:
-        inside: what its folder is called where it was unpacked.
-        has: a file or folder in it, by which it is known.
-        records: from the folder to its records, train and test.
-        label: the column that is the class unless another is asked for.
-        attribute: the column that is the bias attribute, None for an unbiased set.
-        names: from the folder to what values stand for, by column; others are names themselves.
-        size: height and width that its images are resized to unless others are asked for.
-        flips: whether a mirrored image keeps its class.
-        licence: of the images.
-        about: one line for the table.
+        folders: names that its folder may have.
+        marker: glob of a file or folder in it, by which it is recognised.
+        records: function from the folder to its records: a dict for each image with "file"
+            relative to the folder, "split", and the annotated columns.
+        label: default column of the class.
+        attribute: default column of the bias attribute, None for an unbiased set.
+        names: function from the folder to the meaning of values, by column; values of other columns
+            are names themselves.
+        size: default height and width to resize images to.
+        licence: licence of the images.
+        about: one line for the table of benchmarks.
         count: number of training and test images.
         citation: key in `citations.BIBTEX`.
         attributes: number of values of the attribute.
+        flips: whether a mirrored image keeps its class.
     """
 
-    inside: tuple[str, ...]
-    has: str
-    records: Callable[[pathlib.Path], Records]
+    folders: tuple[str, ...]
+    marker: str
+    records: Callable[[pathlib.Path], list[dict[str, Any]]]
     label: str
     attribute: str | None
     names: Callable[[pathlib.Path], Mapping[str, Mapping[str, str]]]
@@ -63,92 +61,81 @@ def read(
     skip_bad: bool = False,
     seed: int | None = None,
 ) -> folders.Folder:
-    """Reads a published set of image files.
+    """Read a published set of image files.
 
     Args:
         name: one of `LAYOUTS`.
         path: its folder, or one that holds it under its own or its published name.
-        label: the column that is the class; that of the layout by default.
-        attribute: the column that is the bias attribute; that of the layout by default.
-        resize: height and width to resize the central squares to, 1..256.
-        skip_bad: leave out images that do not decode, instead of raising.
-        seed: as in `folders.read`.
+        label: column of the class. Defaults to that of the layout.
+        attribute: column of the bias attribute. Defaults to that of the layout.
+        resize: height and width to resize the central squares to, 1..256. Defaults to that of the
+            layout.
+        skip_bad: whether to leave out images that do not decode, instead of raising.
+        seed: draws a fifth of the images for testing if the set has no splits; None for no draw.
 
     Returns:
         The images, with the names that their authors give to classes and attributes.
-
-    Raises:
-        TypeError: a size that is no integer.
-        FileNotFoundError: a folder that does not hold the set.
-        ValueError: a column that it does not have, or files that are not as published.
     """
     layout = LAYOUTS[name]
-    root = _root(name, path)
-    usual, biased = chosen = _columns(name, layout, label, attribute)
+    root = _root(name, folders.existing(path))
+    label, attribute = _columns(name, layout, label, attribute)
     records = layout.records(root)
-    _check_columns(root, records, chosen)
+    _check_columns(root, records, filter(None, (label, attribute)))
+    for record in records:
+        _layouts.check_inside(root, root / record["file"])
     rows = [
-        layouts.Row(
-            os.fspath(_inside(root, record["file"])),
-            record[usual],
-            record[biased] if biased else None,
+        _layouts.Row(
+            os.fspath(root / record["file"]),
+            record[label],
+            record[attribute] if attribute else None,
             record.get("split"),
         )
         for record in records
     ]
     size = layout.size if resize is None else resize
-    found = folders.load(root, rows, resize=size, skip_bad=skip_bad, seed=seed)
+    folder = folders.load(root, rows, resize=size, skip_bad=skip_bad, seed=seed)
     names = layout.names(root)
-    return found._replace(
-        class_names=_named(names, usual, found.class_names),
-        attribute_names=found.attribute_names and _named(names, biased, found.attribute_names),
+    return folder._replace(
+        class_names=_meaning(names, label, folder.class_names),
+        attribute_names=folder.attribute_names
+        and _meaning(names, attribute, folder.attribute_names),
     )
 
 
 def _root(name, path):
-    above, layout = files.expand(path), LAYOUTS[name]
-    below = ("", name, *layout.inside, *(f"{name}/{inside}" for inside in layout.inside))
-    for folder in (above / part for part in below):
-        if any(folder.glob(layout.has)):
+    layout = LAYOUTS[name]
+    inside = ("", name, *layout.folders, *(f"{name}/{folder}" for folder in layout.folders))
+    for folder in (path / part for part in inside):
+        if any(folder.glob(layout.marker)):
             return folder
     raise FileNotFoundError(
-        f"{name} is not in {above}: expected a folder with {layout.has}, there or in "
-        f"{', '.join(below[1:])}"
+        f"{name} is not in {path}: expected a folder with {layout.marker}, there or in "
+        f"{', '.join(inside[1:])}"
     )
 
 
 def _columns(name, layout, label, attribute):
-    if layout.attribute is None and (label, attribute) != (None, None):
-        raise ValueError(f"{name} has no columns to choose from, found {label or attribute!r}")
     label = label or layout.label
     if attribute is None:
         attribute = layout.label if layout.attribute == label else layout.attribute
     if label == attribute:
-        raise ValueError(f"label and attribute must be two columns, found {label!r} twice")
+        raise ValueError(f"label and attribute of {name} must be two columns, got {label!r} twice.")
     return label, attribute
 
 
 def _check_columns(root, records, chosen):
     if not records:
-        raise ValueError(f"{root} holds no images, expected the set as it is published")
-    known = [column for column in records[0] if column not in ("file", "split")]
-    for column in filter(None, chosen):
-        if column not in known:
-            near = difflib.get_close_matches(column, known, 1)
-            hint = f" (is {near[0]!r} meant?)" if near else ""
-            raise ValueError(f"{root} has no column {column!r}{hint}, found {', '.join(known)}")
+        raise ValueError(f"{root} has no images; expected the set as it is published.")
+    columns = [column for column in records[0] if column not in ("file", "split")]
+    for column in chosen:
+        if column not in columns:
+            hint = _layouts.close_match(column, columns)
+            raise ValueError(f"{root} has no column {column!r}{hint}, got {', '.join(columns)}.")
 
 
-def _inside(root, name):
-    file = root / name
-    if not pathlib.Path(os.path.realpath(file)).is_relative_to(os.path.realpath(root)):
-        raise ValueError(f"{file} is not in {root}, expected a path relative to it and in it")
-    return file
-
-
-def _named(names, column, values):
+def _meaning(names, column, values):
     meaning = names.get(column, {})
-    if not meaning and set(values) == {"-1", "1"}:  # CelebA: has it or not
+    if not meaning and set(values) == {"-1", "1"}:  # the columns of CelebA
         meaning = {"-1": f"not {column}", "1": column}
     return tuple(meaning.get(value, value) for value in values)
 
@@ -157,7 +144,7 @@ def _named(names, column, values):
 
 
 def _celeba(root):
-    """The text files of the authors, or the tables that they became on Kaggle."""
+    """The text files of the authors, or the tables of the version on Kaggle."""
     images = root / "img_align_celeba"
     images = images / images.name if (images / images.name).is_dir() else images
     if (root / "list_attr_celeba.txt").is_file():
@@ -166,35 +153,35 @@ def _celeba(root):
         table = {row[0]: row[1:] for row in map(str.split, lines[1:])}
         parts = dict(map(str.split, _lines(_existing(root / "list_eval_partition.txt"))))
     else:
-        columns, rows = layouts.read_csv(root / "list_attr_celeba.csv")
+        columns, rows = _layouts.read_csv(root / "list_attr_celeba.csv")
         columns = columns[1:]
         table = {row["image_id"]: [row[name] for name in columns] for row in rows}
-        rows = layouts.read_csv(_existing(root / "list_eval_partition.csv"))[1]
+        rows = _layouts.read_csv(_existing(root / "list_eval_partition.csv"))[1]
         parts = {row["image_id"]: row["partition"] for row in rows}
     split = {"0": "train", "2": "test"}
-    kept = [file for file in table if parts.get(file) in split]
+    files = [file for file in table if parts.get(file) in split]
     return [
         {"file": (images / file).relative_to(root), "split": split[parts[file]]}
         | dict(zip(columns, table[file], strict=True))
-        for file in kept
+        for file in files
     ]
 
 
 def _utkface(root):
-    """AGE_GENDER_RACE_TIME.jpg; the few names that lack a part are passed over, as everywhere."""
-    named = ((file, re.match(r"(\d+)_([01])_([0-4])_\d", file.name)) for file in root.iterdir())
+    """AGE_GENDER_RACE_TIME.jpg; as is customary, the few names without all parts are ignored."""
     records = []
-    for file, match in sorted(named, key=lambda pair: pair[0].name):
-        if match and file.suffix.lower() in layouts.ENDINGS:
+    for file in sorted(root.iterdir(), key=lambda file: file.name):
+        match = re.match(r"(\d+)_([01])_([0-4])_\d", file.name)
+        if match and file.suffix.lower() in _layouts.ENDINGS:
             age, gender, race = match.groups()
             adult = str(int(int(age) >= 18))
-            told = {"age": age, "adult": adult, "gender": gender, "race": race}
-            records.append({"file": file.name, **told})
+            columns = {"age": age, "adult": adult, "gender": gender, "race": race}
+            records.append({"file": file.name, **columns})
     return records
 
 
 def _waterbirds(root):
-    columns, rows = layouts.read_csv(root / "metadata.csv")
+    columns, rows = _layouts.read_csv(root / "metadata.csv")
     wanted = ("img_filename", "y", "place", "split")
     if missing := [name for name in wanted if name not in columns]:
         raise ValueError(f"{root / 'metadata.csv'} has no column {', '.join(missing)}")
@@ -208,7 +195,7 @@ def _waterbirds(root):
 
 
 def _tiny_imagenet(root):
-    """The validation set is what is scored on: the labels of the test set were not published."""
+    """The validation set is the test set: labels of the published test set are secret."""
     train = [
         {"file": file.relative_to(root), "class": folder.name, "split": "train"}
         for folder in sorted((root / "train").iterdir())
@@ -221,14 +208,14 @@ def _tiny_imagenet(root):
 
 
 def _words(root):
-    """The first word for each class of WordNet; both, where two classes have the same."""
+    """The first word for each class of WordNet, with its number if two classes share the word."""
     if not (root / "words.txt").is_file():
         return {}
     known = {line.strip() for line in _lines(root / "wnids.txt")}
     pairs = (line.split("\t") for line in _lines(root / "words.txt"))
     words = {y: text.split(",")[0] for y, text in pairs if y in known}
-    often = collections.Counter(words.values())
-    return {"class": {y: w if often[w] == 1 else f"{w} ({y})" for y, w in words.items()}}
+    counts = collections.Counter(words.values())
+    return {"class": {y: w if counts[w] == 1 else f"{w} ({y})" for y, w in words.items()}}
 
 
 def _imagenette(root):
@@ -246,7 +233,7 @@ def _lines(path):
 
 def _existing(path):
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist, expected the set as it is published")
+        raise FileNotFoundError(f"{path} does not exist; expected the set as it is published")
     return path
 
 

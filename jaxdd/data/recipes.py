@@ -193,7 +193,7 @@ _corrupt = jax.jit(corruptions.corrupt, static_argnames=("corruption", "severity
 
 
 def _corruption_of_attribute(names, key, images, attributes, look, *, chunk=250):
-    """Corrupt the images of one attribute after the other, in float64 (see `filters`)."""
+    """Corrupt the images of one attribute after the other, in float64 (see `_filters`)."""
     corrupted = np.empty_like(images)
     keys = jax.random.split(key, len(images))
     textures = None if look.frost is None else look.frost / 255

@@ -1,21 +1,23 @@
-"""Curriculum frequency matching (CFM): images one after another, from low to high frequencies.
+"""Curriculum frequency matching (CFM): images are made one after another, led by a teacher.
 
-A teacher with batch norm is trained on the real data and frozen. Ψ and Φ of `spectral` are taken at
-the input of each of its convolutions, every pixel counting, of the real images once (`guide`). The
-images are then made one after another, those of all classes at a time, by descending
+A teacher with batch norm is trained on the real data and frozen. At the input of each of its
+convolutions, the covariance Ψ and the class signal Φ of the real images are measured once (`guide`,
+see `spectral`); every position of a feature map counts. Synthetic images are then made in turn, one
+per class at a time, by minimising
 
     CE(teacher(A(s)), y)  +  η Σ_l [ ‖F(Ψ) − F(Ψ_s)‖ + ‖F(Ψ) G − F(Ψ_s) G_s‖ ],   F(Ψ) = (Ψ + β I)⁻¹
 
-with A a random crop, flip and roll. β falls along a cosine from image to image: the first match the
-directions in which the real features vary most, later ones also those in which they vary little.
-Weights of the pool enter in three places that can be told apart: what the teacher is trained on,
-Ψ, and Φ.
+over layers l, where A is a random crop, flip and roll. F weights a direction by 1 / (λ + β). The
+curriculum lowers β along a cosine from image to image: the first images match the directions of
+large variance, later images also those of small variance.
+
+Sample weights can act in three places: in the training of the teacher, in Ψ and in Φ.
 
 Source: Bo, Liu and Wang, "Understanding Dataset Distillation via Spectral Filtering" (ICLR 2026).
-Different here: Ψ and Ψ_s are the covariances of all images that they stand for, where the reference
-averages covariances within batches; G is Φ, the paper's, by default, where the commands of the
-reference take the mean feature; β has a floor, since Ψ_s of a few images lacks rank and F is 1 / β
-in the directions that it lacks.
+Differences: Ψ and Ψ_s are covariances over all images of a set, where the reference averages
+covariances within batches. G is Φ by default, as in the paper; the reference's commands use the
+mean feature. β has a floor, because Ψ_s of few images is singular and F is then 1 / β in its null
+space.
 """
 
 import functools
@@ -32,13 +34,13 @@ from jaxdd.methods.protocol import Decode, Method, check_images, identity, updat
 
 
 class Guide(NamedTuple):
-    """What the images follow; the batch of every step.
+    """The teacher and its view of the real images; the batch of every step.
 
     Attributes:
         params: of the teacher, with its running statistics.
         real: `spectral.Statistics` of the real images at the input of each convolution.
-        low: `[c]`, black as networks see it.
-        high: `[c]`, white likewise.
+        low: `[c]`, normalised value of a black pixel.
+        high: `[c]`, normalised value of a white pixel.
     """
 
     params: Any
@@ -48,12 +50,12 @@ class Guide(NamedTuple):
 
 
 class CurriculumState(NamedTuple):
-    """What curriculum frequency matching carries from step to step.
+    """State of curriculum frequency matching.
 
     Attributes:
-        images: synthetic, `[k, ipc, h, w, c]`, normalised and cut to what pixels can be.
-        optimizer: state for the images that are being made, one of each class of a part.
-        finished: `spectral.Statistics` of those before, at the input of each convolution.
+        images: synthetic images `[k, ipc, h, w, c]`, normalised and clipped to the pixel range.
+        optimizer: state for the current images, one per class of a part.
+        finished: `spectral.Statistics` of the finished images at the input of each convolution.
         count: steps done, scalar.
     """
 
@@ -71,19 +73,19 @@ def guide(
     signals: sampling.Pool | None = None,
     size: int = 256,
 ) -> Guide:
-    """Measures the real images, drawn into the moments by the weights of the pool.
+    """Measure the weighted statistics of the real images in a trained teacher.
 
     Args:
         network: of the teacher, a Linen module with batch norm.
         params: of the teacher.
-        pool: whose weights Ψ goes by.
-        signals: the same images with the weights that Φ and the mean go by; the pool by default.
-        size: images at a time.
+        pool: real images with the weights for Ψ.
+        signals: the same images with the weights for Φ and the mean; `pool` by default.
+        size: images processed at a time.
 
     Raises:
-        TypeError: as in `networks.trace_convolutions`.
-        ValueError: a teacher without running statistics, of other classes or shapes, or one whose
-            convolutions cannot be seen.
+        TypeError: the network is not a Linen module.
+        ValueError: the network has no batch norm or another number of classes, or the parameters
+            are not those of the network.
     """
     first = sampling.take(pool, jnp.zeros(1, int))
     _check_teacher(network, first, pool.num_classes)
@@ -93,29 +95,32 @@ def guide(
         images = sampling.normalise(images, pool.mean, pool.std)
         return networks.trace_convolutions(network, params, images)[1]
 
-    def measured(pool):
-        given = pool.images, pool.labels, pool.num_classes, pool.weights
-        return spectral.stream_statistics(extract, *given, size=size)
+    def measure(pool):
+        arguments = pool.images, pool.labels, pool.num_classes, pool.weights
+        return spectral.stream_statistics(extract, *arguments, size=size)
 
-    real = measured(pool)
+    real = measure(pool)
     if signals is not None:
-        real = tuple(map(_signalled, real, measured(signals)))
+        real = tuple(map(_combine, real, measure(signals)))
     low, high = ((x - pool.mean) / pool.std for x in (0.0, 1.0))
     return Guide(params, real, low, high)
 
 
-def curriculum(beta: float, ipc: int, *, floor: float = 1e-3) -> jax.Array:
-    """Returns β of each image, `max(β (1 + cos(π b / ipc)) / 2, floor)` for b = 0 … ipc − 1.
+def guide_sampler(key: jax.Array, guide: Guide) -> Guide:
+    """Return the guide, the batch of every step: pass this to `methods.run` as the sampler."""
+    return guide
 
-    One image per class has no curriculum: its β is the first.
+
+def curriculum(beta: float, ipc: int, *, floor: float = 1e-3) -> jax.Array:
+    """Return β of each image, `max(β (1 + cos(π b / ipc)) / 2, floor)` for b = 0, …, ipc − 1.
 
     Args:
         beta: of the first image.
         ipc: images per class.
-        floor: smallest β.
+        floor: minimum β.
 
     Raises:
-        ValueError: β or its floor is not positive, β is below it, or there is no image.
+        ValueError: `ipc` or the floor is not positive, or β is below the floor.
 
     >>> [round(float(beta), 4) for beta in curriculum(0.1, 4)]
     [0.1, 0.0854, 0.05, 0.0146]
@@ -123,9 +128,9 @@ def curriculum(beta: float, ipc: int, *, floor: float = 1e-3) -> jax.Array:
     ipc = _checks.count("ipc", ipc)
     _checks.positive("floor", floor)
     if not _checks.positive("beta", beta) >= floor:
-        raise ValueError(f"beta must be at least its floor of {floor}, found {beta}")
-    along = (1 + jnp.cos(math.pi * jnp.arange(ipc) / ipc)) / 2
-    return jnp.maximum(beta * along, floor)
+        raise ValueError(f"beta must be at least its floor {floor}, got {beta}.")
+    factors = (1 + jnp.cos(math.pi * jnp.arange(ipc) / ipc)) / 2
+    return jnp.maximum(beta * factors, floor)
 
 
 def curriculum_matching(
@@ -135,136 +140,169 @@ def curriculum_matching(
     length: int,
     beta: float = 0.1,
     floor: float = 1e-3,
-    matching: float = 0.1,
+    matching_weight: float = 0.1,
     signal: spectral.Signal = "class",
     cumulative: bool = True,
     parts: int = 1,
     strategy: augment.Strategy = augment.resized_crop,
     decode: Decode = identity,
 ) -> Method:
-    """Curriculum frequency matching (CFM), a step of which is an update of one image of each class.
+    """Return curriculum frequency matching (CFM).
 
-    `step` takes a `Guide` for its batch: use `guide_sampler` as the sampler and the guide as the pool.
-    After `length` steps the next image of each class has its turn; steps beyond the last image go
-    on with it. Memory is that of one image per class of a part, and of Ψ. Where not all classes
-    have images yet, Φ is that of those that have.
+    A step updates one image of each class. After `length` steps the method moves to the next image
+    of each class; it stays at the last. The batch of a step is a `Guide`: run the method with the
+    guide as the pool and `guide_sampler` as the sampler.
 
     Args:
-        network: of the teacher, a Linen module with batch norm, whose parameters are the guide's.
-        optimizer: acts on the images `[k / parts, h, w, c]` and begins afresh with each; the
-            reference has Adam(0.5, 0.9) with rates from 0.25 along a cosine to 0 over 1,000 steps.
-        length: steps for each image.
+        network: of the teacher, a Linen module with batch norm.
+        optimizer: of the images `[k / parts, h, w, c]`, re-initialised for each image. The
+            reference uses Adam(0.5, 0.9), its rate falling from 0.25 to 0 along a cosine over
+            1,000 steps.
+        length: steps per image.
         beta: β of the first image, see `curriculum`.
-        floor: smallest β.
-        matching: η.
-        signal: G of `spectral.loss`, "mean" or "class".
-        cumulative: Ψ_s and Φ_s are those of all images so far, the finished ones held constant,
-            instead of those in the making alone.
-        parts: groups of k / parts classes that take turns, `length` steps each, before the next
-            image has its own; the reference has 200 classes at a time on ImageNet.
-        strategy: of augmentation, drawn for each image.
-        decode: as in `distribution.feature_matching`.
+        floor: minimum β.
+        matching_weight: η.
+        signal: G, "class" for Φ or "mean" for the mean feature.
+        cumulative: compare the real statistics with those of all images so far, the finished ones
+            held constant, instead of those of the current images alone.
+        parts: divide the classes into this many parts, which take turns of `length` steps. Memory
+            is that of one image per class of a part. The reference uses 200 classes at a time on
+            ImageNet. Until every class has an image, Φ is that of the classes that have one.
+        strategy: augmentation, drawn per image.
+        decode: map from stored images to those the network sees, such as `formation.split`.
 
     Raises:
-        TypeError: for a strategy that is a string.
-        ValueError: as in `curriculum`, no steps for an image, a negative η, another signal, or
-            parts that do not divide the classes.
+        TypeError: the strategy is a string, or a count is not an integer.
+        ValueError: a number is out of range, the signal is unknown, or `parts` does not divide the
+            number of classes (raised by `init`).
     """
-    length, strategy = _checks.count("length", length), augment.as_strategy(strategy)
-    parts = _checks.count("parts", parts)
-    _checks.nonnegative("matching", matching)
-    curriculum(beta, 1, floor=floor)
+    curriculum(beta, 1, floor=floor)  # checks both
     if signal not in ("mean", "class"):
-        raise ValueError(f"signal must be mean or class, found {signal!r}")
-
-    def init(images):
-        check_images(images)
-        k = len(images)
-        _check_teacher(network, images[0, :1], k)
-        if k % parts:
-            raise ValueError(f"parts must divide the {k} classes, found {parts}")
-        shapes = jax.eval_shape(functools.partial(_seen, network), images[:, 0])
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        count = jnp.zeros((), jnp.int32)
-        return CurriculumState(images, optimizer.init(images[: k // parts, 0]), nothing, count)
-
-    def look(key, params, images, classes, k):
-        """The teacher's logits of augmented images, their classes and moments."""
-        shown = decode(images[:, None])
-        labels = classes.repeat(shown.shape[1])
-        views = shown.reshape(-1, *shown.shape[2:])
-        views = augment.per_image(key, views, strategy=strategy)
-        found, layers = networks.trace_convolutions(network, params, views)
-        return found.logits, labels, _moments(layers, labels, k)
-
-    def step(key, state, guide):
-        k, ipc = state.images.shape[:2]
-        _check_params(network, guide.params, state.images[0, :1])
-        stage = jnp.minimum(state.count // length, ipc * parts - 1)
-        turn, classes = stage // parts, stage % parts * (k // parts) + jnp.arange(k // parts)
-        frequency = curriculum(beta, ipc, floor=floor)[turn]
-        filter = spectral.ridge(frequency)
-
-        def objective(images):
-            logits, labels, own = look(key, guide.params, images, classes, k)
-            entropy = training.cross_entropies(logits, labels).mean()
-            before = jax.lax.stop_gradient(state.finished)
-            reached = tuple(map(spectral.merge, before, own)) if cumulative else own
-            real = guide.real if parts == 1 else tuple(map(_present, guide.real, reached))
-            distance = sum(
-                sum(spectral.losses(*pair, filter, signals=("none", signal), squared=False))
-                for pair in zip(real, reached, strict=True)
-            )
-            terms = {"cross_entropy": entropy, "distance": distance}
-            return entropy + matching * distance, (terms, own)
-
-        current = state.images[classes, turn]
-        grown = jax.value_and_grad(objective, has_aux=True)(current)
-        (value, (terms, own)), slope = grown
-        begun = _where(state.count % length == 0, optimizer.init(current), state.optimizer)
-        current, begun = update(optimizer, slope, begun, current)
-        current = jnp.clip(current, guide.low, guide.high)
-        images = state.images.at[classes, turn].set(current)
-        count = state.count + 1
-        joined = tuple(map(spectral.merge, state.finished, own))
-        finished = _where(count % length == 0, joined, state.finished)
-        info = {"loss": value, **terms, "beta": frequency}
-        return CurriculumState(images, begun, finished, count), info
-
-    return Method(init, step)
+        raise ValueError(f"signal must be 'mean' or 'class', got {signal!r}.")
+    parts = _checks.count("parts", parts)
+    measure = functools.partial(
+        _measure, network=network, strategy=augment.as_strategy(strategy), decode=decode
+    )
+    step = functools.partial(
+        _step,
+        network=network,
+        optimizer=optimizer,
+        measure=measure,
+        length=_checks.count("length", length),
+        beta=beta,
+        floor=floor,
+        matching_weight=_checks.nonnegative("matching_weight", matching_weight),
+        signal=signal,
+        cumulative=cumulative,
+        parts=parts,
+    )
+    return Method(functools.partial(_init, network=network, optimizer=optimizer, parts=parts), step)
 
 
-def guide_sampler(key: jax.Array, guide: Guide) -> Guide:
-    """The sampler of `methods.run`, which has nothing to choose: the guide as it is."""
-    return guide
+def _init(images, *, network, optimizer, parts):
+    check_images(images)
+    k = len(images)
+    _check_teacher(network, images[0, :1], k)
+    if k % parts:
+        raise ValueError(f"parts must divide the {k} classes, got {parts}.")
+
+    def statistics(images):
+        params = network.init(jax.random.key(0), images)
+        layers = networks.trace_convolutions(network, params, images)[1]
+        return _statistics(layers, jnp.arange(k), k)
+
+    # Statistics of no images; their shapes follow from the network.
+    shapes = jax.eval_shape(statistics, images[:, 0])
+    finished = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    optimizer_state = optimizer.init(images[: k // parts, 0])
+    return CurriculumState(images, optimizer_state, finished, jnp.zeros((), jnp.int32))
 
 
-def _seen(network, images):
-    """The moments of images `[k, h, w, c]` in a fresh teacher, for their shapes."""
-    params = network.init(jax.random.key(0), images)
-    layers = networks.trace_convolutions(network, params, images)[1]
-    return _moments(layers, jnp.arange(len(images)), len(images))
+def _step(
+    key,
+    state,
+    guide,
+    *,
+    network,
+    optimizer,
+    measure,
+    length,
+    beta,
+    floor,
+    matching_weight,
+    signal,
+    cumulative,
+    parts,
+):
+    k, ipc = state.images.shape[:2]
+    _check_params(network, guide.params, state.images[0, :1])
+
+    # The step count alone determines which image is made of which classes: stage 0 is image 0 of
+    # the first part of the classes, stage 1 is image 0 of the second part, and so on.
+    stage = jnp.minimum(state.count // length, ipc * parts - 1)
+    image, classes = stage // parts, stage % parts * (k // parts) + jnp.arange(k // parts)
+    current_beta = curriculum(beta, ipc, floor=floor)[image]
+    ridge = spectral.ridge(current_beta)
+
+    def objective(images):
+        logits, labels, own = measure(key, guide.params, images, classes, k)
+        entropy = training.cross_entropies(logits, labels).mean()
+        # Statistics merge exactly, so the finished images need not be seen again.
+        finished = jax.lax.stop_gradient(state.finished)
+        synthetic = tuple(map(spectral.merge, finished, own)) if cumulative else own
+        real = guide.real if parts == 1 else tuple(map(_present_classes, guide.real, synthetic))
+        # The signal "none" is the identity: ‖F(Ψ) − F(Ψ_s)‖.
+        distance = sum(
+            sum(spectral.losses(*layer, ridge, signals=("none", signal), squared=False))
+            for layer in zip(real, synthetic, strict=True)
+        )
+        terms = {"cross_entropy": entropy, "distance": distance}
+        return entropy + matching_weight * distance, (terms, own)
+
+    current = state.images[classes, image]
+    (value, (terms, own)), gradient = jax.value_and_grad(objective, has_aux=True)(current)
+    is_first = state.count % length == 0
+    optimizer_state = _select(is_first, optimizer.init(current), state.optimizer)
+    current, optimizer_state = update(optimizer, gradient, optimizer_state, current)
+    current = jnp.clip(current, guide.low, guide.high)
+    images = state.images.at[classes, image].set(current)
+    count = state.count + 1
+    merged = tuple(map(spectral.merge, state.finished, own))
+    finished = _select(count % length == 0, merged, state.finished)
+    info = {"loss": value, **terms, "beta": current_beta}
+    return CurriculumState(images, optimizer_state, finished, count), info
 
 
-def _moments(layers, labels, num_classes):
+def _measure(key, params, images, classes, k, *, network, strategy, decode):
+    """Return the teacher's logits of augmented images, their labels and statistics by layer."""
+    decoded = decode(images[:, None])
+    labels = classes.repeat(decoded.shape[1])
+    views = decoded.reshape(-1, *decoded.shape[2:])
+    views = augment.per_image(key, views, strategy=strategy)
+    output, layers = networks.trace_convolutions(network, params, views)
+    return output.logits, labels, _statistics(layers, labels, k)
+
+
+def _statistics(layers, labels, num_classes):
     return tuple(
         spectral.statistics(layer.astype(jnp.float32), labels, num_classes) for layer in layers
     )
 
 
-def _present(real, reached):
-    """The real moments with the classes alone that the set has, in their shares among these."""
-    kept = real.class_mass * (reached.class_mass > 0)
-    return real._replace(class_mass=kept * (real.class_mass.sum() / kept.sum()))
+def _present_classes(real, synthetic):
+    """Return real statistics whose class weights are restricted to the classes with images."""
+    # Otherwise Φ would ask the first parts to account for the classes that have no image yet.
+    mass = real.class_mass * (synthetic.class_mass > 0)
+    return real._replace(class_mass=mass * (real.class_mass.sum() / mass.sum()))
 
 
-def _signalled(one, other):
-    """The moments with the covariance of one, and the mean and classes of another."""
-    return other._replace(scatter=one.scatter * other.mass / one.mass)
+def _combine(covariances, signals):
+    """Return the covariance of one set of statistics with the means of another."""
+    return signals._replace(scatter=covariances.scatter * signals.mass / covariances.mass)
 
 
-def _where(condition, one, other):
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), one, other)
+def _select(condition, a, b):
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
 def _shapes(network, images):
@@ -275,23 +313,22 @@ def _check_teacher(network, images, num_classes):
     networks.check_classes(network, images, num_classes)
     if not networks.split_batch_stats(_shapes(network, images))[1]:
         raise ValueError(
-            "a teacher must have batch norm, whose running statistics keep what tells images "
-            f"apart, found a {type(network).__name__} without"
+            "A teacher must have batch norm, whose running statistics preserve differences in "
+            f"brightness and contrast between images, got a {type(network).__name__} without."
         )
 
 
 def _check_params(network, params, images):
-    """Refuses, by shapes alone, parameters of another network."""
-    expected, found = _named(_shapes(network, images)), _named(params)
-    if other := sorted(expected.items() ^ found.items()):
-        name = other[0][0]
+    """Reject, by shapes alone, parameters of another network."""
+    expected, actual = _shapes_by_name(_shapes(network, images)), _shapes_by_name(params)
+    if differences := sorted(expected.items() ^ actual.items()):
+        name = differences[0][0]
         raise ValueError(
-            f"the teacher's parameters must be those of its network: {name} must be "
-            f"{expected.get(name, 'absent')}, found {found.get(name, 'none')}"
+            f"The parameters are not those of the teacher: {name} must have shape "
+            f"{expected.get(name, 'none')}, got {actual.get(name, 'none')}."
         )
 
 
-def _named(params):
-    """The shapes of parameters by name."""
+def _shapes_by_name(params):
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}

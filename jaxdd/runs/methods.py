@@ -111,7 +111,7 @@ def _build_cfm(options: CFM, network, strategy, *, groups=1, threads=None):
     length = max(options.steps // (options.ipc * options.class_parts), 1)
     return _curriculum(
         network, _cropping(strategy, options.crop), options.learning_rate, options.formation,
-        length, beta=options.beta, floor=options.beta_floor, matching=options.eta,
+        length, beta=options.beta, floor=options.beta_floor, matching_weight=options.eta,
         signal=options.signal, parts=options.class_parts,
     )  # fmt: skip
 

@@ -209,7 +209,7 @@ def _all_rows(context: Context, folder, names, at_once) -> dict[str, results.Res
             table[name] = make(name, lambda: table["random"])
         return table
     started: dict[str, futures.Future] = {}
-    pool = futures.ThreadPoolExecutor(at_once, thread_name_prefix=processes.ROW)
+    pool = futures.ThreadPoolExecutor(at_once, thread_name_prefix=processes.ROW_THREADS)
     try:
         with context.interruption.deferred():
             # Real images of density weights last: they take least, and no other row waits for them.

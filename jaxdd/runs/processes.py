@@ -34,8 +34,8 @@ INITIALIZATION_TIMEOUT = 60
 HEARTBEAT_TIMEOUT = 20
 """Seconds without a sign of life after which a process counts as lost."""
 
-ROW = "jaxdd row"
-"""Prefix of the names of threads that make rows of a comparison at the same time."""
+ROW_THREADS = "jaxdd row"
+"""Prefix of the names of threads that compute rows of a comparison at the same time."""
 
 # Failures of another process, as XLA reports them. JAX raises a ValueError instead of a
 # JaxRuntimeError if it has called the compiled program before.
@@ -159,8 +159,8 @@ def own_folder(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process without waiting for other processes or for threads named `ROW`."""
-    has_rows = any(thread.name.startswith(ROW) for thread in threading.enumerate())
+    """End this process without waiting for other processes or for threads named `ROW_THREADS`."""
+    has_rows = any(thread.name.startswith(ROW_THREADS) for thread in threading.enumerate())
     if not jax.distributed.is_initialized() and not has_rows:
         sys.exit(code)
     sys.stdout.flush()

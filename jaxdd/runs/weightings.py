@@ -138,13 +138,12 @@ def _by_density(context, seconds):
         jax.block_until_ready(encoded)
     with timing.timed(seconds, "density"):
         bandwidth = _bandwidth(options, encoded.embeddings, pool)
-        density = weights.density(encoded.embeddings, pool, bandwidth=bandwidth)
-        jax.block_until_ready(density)
+        density_weights = weights.from_encoded(
+            encoded, pool, bandwidth=bandwidth, temperature=options.temperature, clip=options.clip
+        )
+        jax.block_until_ready(density_weights)
     context.report("embedding", 1, 1)
-    values = weights.from_density(
-        density.log_density, pool, temperature=options.temperature, clip=options.clip
-    )
-    result = processes.broadcast(weights.DensityWeights(values, *density, *encoded))
+    result = processes.broadcast(density_weights)
     return SampleWeights(result.weights, result)
 
 

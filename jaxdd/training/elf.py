@@ -127,10 +127,8 @@ def train(
     split: int | None = None,
     terms: tuple[str, ...] = TERMS["front-rear-task"],
     matching: Callable[[jax.Array, jax.Array], jax.Array] = channel_entropies,
-    epochs: int = 1000,
-    batch_size: int = 256,
     strategy: augment.Strategy = augment.OPERATIONS,
-    **schedule: float,
+    **options: Any,
 ) -> Any:
     """Train a network on a set and its features. It can replace `training.train`.
 
@@ -143,10 +141,9 @@ def train(
         split: number of parts in the front. Defaults to `split_point`.
         terms: of the loss: some of front, rear and task.
         matching: distance `[n]` between the front's output and the features of each image.
-        epochs: passes over the set.
-        batch_size: maximum number of samples per update, see `training.train`.
         strategy: augmentation; () for none.
-        **schedule: `learning_rate`, `momentum` and `weight_decay` of `training.sgd`.
+        **options: `epochs`, `batch_size`, `learning_rate`, `momentum` and `weight_decay`, with the
+            defaults of `training.train`.
 
     Raises:
         TypeError: images are not floating, or labels are not integers.
@@ -172,11 +169,7 @@ def train(
         )  # fmt: skip
         return jnp.stack([*values.values()]).sum(0), params
 
-    optimizer = training.sgd(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
-    size = dict(epochs=epochs, batch_size=batch_size)
-    return training.train_with_loss(
-        key, network, images, sum_of_losses, optimizer=optimizer, **size
-    )
+    return training.train_with_loss(key, network, images, sum_of_losses, **options)
 
 
 def losses(

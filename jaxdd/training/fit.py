@@ -136,11 +136,6 @@ def fit(
         epochs: passes over the set.
         batch_size: maximum number of samples per update, see `train`.
         strategy: augmentation, drawn per image; () for none.
-
-    Raises:
-        TypeError: images are not floating, or labels are not integers.
-        ValueError: shapes disagree, the set is empty, a label has no logit, an image is not finite
-            or not normalised, or an option is out of range.
     """
     images, labels = check_labelled(images, labels, network=network)
     size = dict(epochs=epochs, batch_size=batch_size)
@@ -149,16 +144,16 @@ def fit(
 
 def _fit(key, network, params, images, labels, optimizer, strategy, **size):
     size["num_samples"] = len(labels)
-    has_batch_stats = bool(networks.split_batch_stats(params)[1])
 
     # Batch norm couples the samples of a batch, so that it cannot be cut into micro-batches.
-    def loss(params, key, indices, present):
-        views = augment.per_image(key, images[indices], strategy=strategy)
-        output, params = networks.apply_in_training(network, params, views)
-        return weighted_mean(cross_entropies(output.logits, labels[indices]), present), params
+    if networks.split_batch_stats(params)[1]:
 
-    if has_batch_stats:
-        return minimize(key, params, loss, optimizer=optimizer, **size)
+        def losses(params, key, indices):
+            views = augment.per_image(key, images[indices], strategy=strategy)
+            output, params = networks.apply_in_training(network, params, views)
+            return cross_entropies(output.logits, labels[indices]), params
+
+        return _minimize(key, params, losses, optimizer, **size)
 
     def update(carry, key, indices, present):
         params, opt_state = carry
@@ -168,6 +163,49 @@ def _fit(key, network, params, images, labels, optimizer, strategy, **size):
         return optax.apply_updates(params, updates), opt_state
 
     return run_epochs(key, update, (params, optimizer.init(params)), **size)[0]
+
+
+def train_with_loss(
+    key: jax.Array,
+    network: networks.Network,
+    images: jax.Array,
+    losses: Callable[..., tuple[jax.Array, Any]],
+    *,
+    epochs: int = 1000,
+    batch_size: int = 256,
+    optimizer: optax.GradientTransformation | None = None,
+    **schedule: float,
+) -> Any:
+    """Train a fresh network with any loss per sample and return its parameters.
+
+    Args:
+        key: for initialisation, order and the loss.
+        network: a `networks.Network`.
+        images: `[m, h, w, c]`, normalised.
+        losses: `losses(params, key, indices) -> (losses, params)`, the losses of the samples at
+            `indices`, and the parameters with updated batch-norm statistics. Batch norm also sees
+            samples that are repeated to fill up the last batch.
+        epochs: passes over the set.
+        batch_size: maximum number of samples per update, see `train`.
+        optimizer: an optax optimizer. Defaults to `sgd` with the schedule.
+        **schedule: `learning_rate`, `momentum` and `weight_decay` of `sgd`.
+    """
+    size = dict(epochs=epochs, batch_size=batch_size)
+    optimizer = optimizer or sgd(len(images), **size, **schedule)
+    key_init, key_train = jax.random.split(key)
+    params = networks.init_params(key_init, network, images[:1])
+    return _minimize(key_train, params, losses, optimizer, num_samples=len(images), **size)
+
+
+def _minimize(key, params, losses, optimizer, **size):
+    def update(state, key, indices, present):
+        def loss(params):
+            values, params = losses(params, key, indices)
+            return weighted_mean(values, present), params
+
+        return update_state(state, loss, optimizer)[0]
+
+    return merge_params(run_epochs(key, update, init_state(params, optimizer), **size))
 
 
 def sgd(
@@ -188,10 +226,6 @@ def sgd(
         learning_rate: of the first half.
         momentum: decay of the running sum of gradients.
         weight_decay: multiple of the parameters that is added to their gradient.
-
-    Raises:
-        ValueError: a number of epochs or samples is less than one, or a rate is negative or not
-            finite.
     """
     epochs = _checks.count("epochs", epochs)
     _checks.nonnegative("learning_rate", learning_rate)
@@ -253,70 +287,6 @@ def update_state(
     return TrainState(params, batch_stats, opt_state), value
 
 
-def minimize(
-    key: jax.Array,
-    params: Any,
-    loss: Callable[..., tuple[jax.Array, Any]],
-    *,
-    optimizer: optax.GradientTransformation,
-    num_samples: int,
-    epochs: int,
-    batch_size: int,
-) -> Any:
-    """Minimise any loss over the samples of a set and return the new parameters.
-
-    Args:
-        key: for the order and for the loss.
-        params: initial parameters.
-        loss: `loss(params, key, indices, present) -> (loss, params)`, which returns the parameters
-            with updated batch-norm statistics; `indices` and `present` are those of `run_epochs`.
-            Batch norm also sees the samples whose `present` is 0.
-        optimizer: an optax optimizer.
-        num_samples: number of samples in the set.
-        epochs: passes over the set.
-        batch_size: maximum number of samples per update, see `train`.
-    """
-
-    def update(state, key, indices, present):
-        return update_state(state, lambda params: loss(params, key, indices, present), optimizer)[0]
-
-    size = dict(num_samples=num_samples, epochs=epochs, batch_size=batch_size)
-    return merge_params(run_epochs(key, update, init_state(params, optimizer), **size))
-
-
-def train_with_loss(
-    key: jax.Array,
-    network: networks.Network,
-    images: jax.Array,
-    losses: Callable[..., tuple[jax.Array, Any]],
-    *,
-    optimizer: optax.GradientTransformation,
-    epochs: int,
-    batch_size: int,
-) -> Any:
-    """Train a fresh network with any loss per sample and return its parameters.
-
-    Args:
-        key: for initialisation, order and the loss.
-        network: a `networks.Network`.
-        images: `[m, h, w, c]`, normalised.
-        losses: `losses(params, key, indices) -> (losses, params)`, the losses of the samples at
-            `indices`, and the parameters with updated batch-norm statistics.
-        optimizer: an optax optimizer.
-        epochs: passes over the set.
-        batch_size: maximum number of samples per update, see `train`.
-    """
-    key_init, key_train = jax.random.split(key)
-    params = networks.init_params(key_init, network, images[:1])
-
-    def loss(params, key, indices, present):
-        values, params = losses(params, key, indices)
-        return weighted_mean(values, present), params
-
-    size = dict(num_samples=len(images), epochs=epochs, batch_size=batch_size)
-    return minimize(key_train, params, loss, optimizer=optimizer, **size)
-
-
 def run_epochs(
     key: jax.Array,
     update: Callable[..., Any],
@@ -339,9 +309,6 @@ def run_epochs(
 
     Returns:
         The last carry.
-
-    Raises:
-        ValueError: a number of epochs or samples is less than one.
     """
     epochs = _checks.count("epochs", epochs)
     updates = num_updates(num_samples, batch_size)

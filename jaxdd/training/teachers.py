@@ -143,10 +143,8 @@ def train_on_logits(
     *,
     teacher: Teacher,
     temperature: float = 4.0,
-    epochs: int = 1000,
-    batch_size: int = 256,
     strategy: augment.Strategy = augment.OPERATIONS,
-    **schedule: float,
+    **options: Any,
 ) -> Any:
     """Train a network on labels and on the teacher's logits of the augmented images.
 
@@ -157,10 +155,9 @@ def train_on_logits(
         labels: `[m]` classes.
         teacher: with the same number of classes.
         temperature: T.
-        epochs: passes over the set.
-        batch_size: maximum number of samples per update, see `training.train`.
         strategy: augmentation; () for none.
-        **schedule: `learning_rate`, `momentum` and `weight_decay` of `training.sgd`.
+        **options: `epochs`, `batch_size`, `learning_rate`, `momentum` and `weight_decay`, with the
+            defaults of `training.train`.
 
     Raises:
         TypeError: images are not floating, or labels are not integers.
@@ -181,9 +178,7 @@ def train_on_logits(
         values = training.cross_entropies(output.logits, labels[indices])
         return values + temperature**2 * divergences, params
 
-    optimizer = training.sgd(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
-    size = dict(epochs=epochs, batch_size=batch_size)
-    return training.train_with_loss(key, network, images, losses, optimizer=optimizer, **size)
+    return training.train_with_loss(key, network, images, losses, **options)
 
 
 def train_on_soft_labels(
@@ -241,8 +236,8 @@ def train_on_soft_labels(
 
     total = epochs * training.num_updates(len(labels), batch_size)
     rate = lambda step: learning_rate * 0.5 * (1 + jnp.cos(math.pi * step / (2 * total)))
+    size: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size)
     optimizer = optax.adamw(rate, weight_decay=weight_decay)
-    size = dict(epochs=epochs, batch_size=batch_size)
     return training.train_with_loss(key, network, images, losses, optimizer=optimizer, **size)
 
 

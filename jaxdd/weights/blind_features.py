@@ -3,8 +3,8 @@
 A network learns what is easiest, and its embedding does not tell whether that was the object. These
 features cannot show the object: they contain the tone of an image, its texture, its border, or the
 position of its contents. A class that they predict well is suspicious. Which features are offered
-is a prior on what a bias can be, without which no bias can be told from the object (Lin et al.,
-"ZIN: When and How to Learn Invariance Without Environment Partition?", 2022).
+is a prior on what a bias can be, without which it cannot be distinguished from the object (Lin et
+al., "ZIN: When and How to Learn Invariance Without Environment Partition?", 2022).
 
 | features | count (32×32×3) | show | cannot show |
 |---|--:|---|---|

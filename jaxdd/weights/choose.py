@@ -7,9 +7,9 @@
    corruptions, grey images and backgrounds, which the encoder hardly sees. It depends on the
    features alone: classes that *are* textures look like a bias.
 2. Density search. Encoder steps, bandwidth and temperature are searched for the density weights
-   that balance the bias groups best. The groups are unknown. An early classifier stands in for
-   them: it has learned the bias before the classes, so the class whose mean embedding is nearest
-   is nearly the bias attribute of a sample (`experiments/auto_rules.py`).
+   that balance the bias groups best. The groups are unknown, so the predictions of an early
+   classifier are used as pseudo-groups: it learns the bias before the classes, and the class whose
+   mean embedding is nearest is almost the bias attribute (`experiments/auto_rules.py`).
 3. Probe network check. Without a bias, the samples that disagree with the early classifier are the
    hard ones, and weights towards them cost accuracy. Small networks trained on a few images drawn
    by the weights tell the two cases apart: bias-conflicting samples are no harder than others once
@@ -91,7 +91,7 @@ class Choice(NamedTuple):
         weights: `[n]`.
         density: density weights with their embeddings, if chosen.
         candidates: values of each searched candidate, and the group evenness of its weights by the
-            pseudo-groups. Empty if a shortcut was found.
+            pseudo-groups. Empty if a shortcut was detected.
         best: position of the most even candidate.
         trials: results of the probe network check for "uniform" weights and for the "best".
         rejection: why uniform weights were kept, or None.
@@ -268,8 +268,8 @@ def density_candidates(
 def pseudo_groups(embeddings: jax.Array, labels: jax.Array, *, num_classes: int) -> jax.Array:
     """Return for every sample the class whose mean embedding is nearest, `[n]`.
 
-    This early classifier stands in for the bias attribute: if the encoder has been trained for a
-    short time only, it has learned the bias rather than the classes.
+    These predictions of an early classifier approximate the bias attribute: an encoder that was
+    trained for a short time has learned the bias rather than the classes.
 
     Args:
         embeddings: `[n, d]` of an encoder trained for a short time.
@@ -354,7 +354,7 @@ def check_with_probe_networks(
     sets: int = 4,
     ipc: int = 10,
     epochs: int = 100,
-    most: int = 1000,
+    max_held_out: int = 1000,
 ) -> Callable[[jax.Array], Trial]:
     """Return a function that scores weights by training probe networks on a few real images.
 
@@ -372,20 +372,20 @@ def check_with_probe_networks(
         sets: number of drawn sets, each of which trains one network.
         ipc: images per class of a set.
         epochs: training epochs.
-        most: largest number of held-out samples of either kind.
+        max_held_out: largest number of held-out samples of either kind.
 
     Returns:
         A function from weights `[n]` to a `Trial`.
     """
     strategy = augment.as_strategy(strategy)
     _checks.integers("groups", groups, pool.num_classes, length=len(pool.labels))
-    for name, number in dict(sets=sets, ipc=ipc, epochs=epochs, most=most).items():
+    for name, number in dict(sets=sets, ipc=ipc, epochs=epochs, max_held_out=max_held_out).items():
         _checks.count(name, number)
     k, agrees = pool.num_classes, np.asarray(groups == pool.labels)
     if network is None:
         network = networks.ConvNet(k, 32, networks.max_blocks(pool.images.shape))
     key, key_held_out = jax.random.split(key)
-    held_out = _hold_out(key_held_out, np.asarray(pool.labels), agrees, most=most)
+    held_out = _hold_out(key_held_out, np.asarray(pool.labels), agrees, max_held_out)
     # As a task, the pseudo-groups are the bias attributes, and each class is aligned with itself.
     images, attributes = parallel.to_local(pool.images[held_out]), jnp.asarray(groups)[held_out]
     test = images, pool.labels[held_out], attributes, jnp.arange(k)
@@ -416,11 +416,11 @@ def check_with_probe_networks(
     return trial
 
 
-def _hold_out(key, labels, agrees, *, most):
+def _hold_out(key, labels, agrees, maximum):
     """Return the indices of the held-out samples, those that agree first."""
     order = np.asarray(jax.random.permutation(key, len(labels)))
     parts = [order[agrees[order] == which] for which in (True, False)]
-    share = lambda n: min(most, max(n // 5, min(MIN_CONFLICTING, n // 2)))
+    share = lambda n: min(maximum, max(n // 5, min(MIN_CONFLICTING, n // 2)))
     chosen = np.concatenate([part[: share(len(part))] for part in parts])
     own = labels[chosen]
     # Rank of each chosen sample in its class; keep ranks below half of the size of the class.

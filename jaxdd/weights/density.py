@@ -106,15 +106,9 @@ def encode_at(
     lengths: Sequence[int],
     layer: Layer,
 ) -> Iterator[Encoded]:
-    """Yield the embeddings of one encoder after each of several training lengths, ascending.
+    """Yield what `encode` returns after each of several training lengths, in ascending order.
 
-    Args:
-        key: random key for the training.
-        pool: the samples.
-        strategy: augmentation, see `encode`.
-        encoder: network to train, or None for `default_encoder`.
-        lengths: training steps, in ascending order.
-        layer: layer whose embeddings are returned.
+    Longer training continues shorter training, so the encoder is trained once.
     """
     strategy = augment.as_strategy(strategy)
     lengths = [_checks.count("steps", steps, minimum=0) for steps in lengths]
@@ -233,41 +227,21 @@ def class_log_density_on_mesh(
     labels: jax.Array,
     bandwidth: jax.Array | float,
     *,
-    num_classes: int,
     mesh: Mesh,
     weights: jax.Array | None = None,
-    leave_one_out: bool = False,
-    tile: int | None = None,
+    **options: Any,
 ) -> jax.Array:
-    """Compute `kde.class_log_density` with the samples split over devices.
+    """Compute `kde.class_log_density` with the samples split over the devices of a mesh.
 
     Each of D devices keeps n / D samples as queries. The samples are also the points, which are
-    passed around a ring (`jaxdd.kernel_sums`), so no device holds more than 3 n / D of them.
-
-    Args:
-        embeddings: `[n, d]` floating.
-        labels: `[n]` integers in [0, num_classes), in any order.
-        bandwidth: h > 0, a scalar or one per class `[num_classes]`.
-        num_classes: number of classes, static.
-        mesh: the devices, from `parallel.mesh`.
-        weights: `[n]`, at least 0. Defaults to uniform.
-        leave_one_out: no sample contributes to its own density.
-        tile: largest number of samples on either side of a tile of distances.
-
-    Returns:
-        `[n]` log densities in nats.
+    passed around a ring (`jaxdd.kernel_sums`), so no device holds more than 3 n / D of them. The
+    options are those of `kde.class_log_density`.
     """
     weights = jnp.ones(len(embeddings)) if weights is None else weights
     # The devices must divide the number of rows. Samples of weight 0 make up the difference.
-    embeddings_and_labels = parallel.pad_rows((embeddings, labels), mesh.size)
-    weights = parallel.pad_rows_with_zeros(weights, mesh.size)
-    estimate = functools.partial(
-        kde.class_log_density,
-        num_classes=num_classes,
-        leave_one_out=leave_one_out,
-        tile=tile,
-        axis=parallel.AXIS,
-    )
+    rows, row_labels = parallel.pad_rows((embeddings, labels), mesh.size)
+    row_weights = parallel.pad_rows_with_zeros(weights, mesh.size)
+    estimate = functools.partial(kde.class_log_density, axis=parallel.AXIS, **options)
     split = PartitionSpec(parallel.AXIS)
     on_mesh = jax.shard_map(
         lambda x, labels, weights, h: estimate(x, labels, h, weights=weights),
@@ -275,7 +249,7 @@ def class_log_density_on_mesh(
         in_specs=(split, split, split, PartitionSpec()),
         out_specs=split,
     )
-    return on_mesh(*embeddings_and_labels, weights, bandwidth)[: len(embeddings)]
+    return on_mesh(rows, row_labels, row_weights, bandwidth)[: len(embeddings)]
 
 
 def from_density(

@@ -172,12 +172,12 @@ def _fit(x, onehot, used, inverse_bound, *, penalty, steps, power):
     return x @ params
 
 
-# An attribute that several classes share, such as grey images, tells only blocks of classes apart,
-# so the blocks have to be found as well. Classes that the blind probe confuses are merged one after
-# the other (average linkage), down to two blocks. Among these partitions the finest one is taken
-# whose z-score is near the best: finer blocks say more about a sample. The choice of a maximum
-# favours chance, so every other sample of a class decides about the blocks, and the test uses the
-# others.
+# An attribute that several classes share, such as grey images, only tells blocks of classes apart.
+# Therefore the blocks have to be detected, too. Classes that the blind probe confuses are merged
+# one after the other (average linkage), down to two blocks. Among these partitions the finest one
+# is taken whose z-score is near the best: finer blocks say more about a sample. The choice of a
+# maximum favours chance, so every other sample of a class decides about the blocks, and the test
+# uses the others.
 def shortcut(blind: ArrayLike, baseline: ArrayLike, labels: ArrayLike) -> Shortcut:
     """Test whether object-blind features tell blocks of classes apart better than the baseline.
 

@@ -309,7 +309,7 @@ def test_the_demo_prints_the_table(tmp_path, capsys, monkeypatch):
     assert all(name in printed for name in cli.DEMO_ROWS)
     assert {*inspect.signature(cli.compare).parameters["rows"].default} == {*cli.DEMO_ROWS, "auto"}
     left = [each.name for each in threading.enumerate()]
-    assert not [name for name in left if name.startswith(processes.ROW)]  # or errors end Python
+    assert not [name for name in left if name.startswith(processes.ROW_THREADS)]  # or errors end Python
 
 
 def test_compiled_programs_are_kept_for_the_next_command(tmp_path):

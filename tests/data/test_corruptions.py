@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from jaxdd.data import corruptions, filters
+from jaxdd.data import _filters, corruptions
 
 KEY = jax.random.key(0)
 SEVERITIES = (1, 2, 3, 4)
@@ -105,7 +105,7 @@ def test_fog_of_a_constant_image_keeps_its_largest_value():
 
 def test_plasma_of_two_pixels_by_hand():
     """One octave: the corner 0, the middle m, the sides (2·0 + 2·m)/4 + noise, scaled to [0, 1]."""
-    (_, beside), (under, middle) = 2 * np.asarray(filters.uniform(KEY, (2, 2))) - 1
+    (_, beside), (under, middle) = 2 * np.asarray(_filters.uniform(KEY, (2, 2))) - 1
     grid = np.array([[0, middle / 2 + beside], [middle / 2 + under, middle]])
     expected = (grid - grid.min()) / np.ptp(grid)
     np.testing.assert_allclose(corruptions._plasma(KEY, 3.0, size=2), expected, atol=1e-6)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from jaxdd.data import corruptions, degradations, filters
+from jaxdd.data import _filters, corruptions, degradations
 
 KEY = jax.random.key(0)
 SEVERITIES = (1, 2, 3, 4)
@@ -93,7 +93,7 @@ def test_glass_is_a_loop_over_pixels(severity):
     blur = lambda picture: ndimage.gaussian_filter(picture, (sigma, sigma, 0), mode="nearest")
     expected = np.rint(blur(image) * 255) / 255
     count = times * (12 - 2 * farthest + farthest - 1) ** 2
-    moves = np.floor(2 * farthest * np.asarray(filters.uniform(KEY, (count, 2)))) - farthest
+    moves = np.floor(2 * farthest * np.asarray(_filters.uniform(KEY, (count, 2)))) - farthest
     moves = iter(moves.astype(int))
     for _ in range(times):
         for row in range(12 - farthest, farthest, -1):

@@ -1,9 +1,11 @@
-"""Tests of files that appear whole or not at all."""
+"""Files appear whole or not at all, and damaged ones are rejected."""
 
 import errno
 import io
+import os
 import pathlib
 import pickle
+import time
 import tracemalloc
 import zipfile
 from typing import NamedTuple
@@ -50,9 +52,9 @@ def test_json_converts_arrays_and_scalars(tmp_path):
     }
 
 
-def test_json_refuses_what_it_cannot_hold(tmp_path):
+def test_json_rejects_other_types(tmp_path):
     files.write_json(tmp_path / "a.json", 1)
-    with pytest.raises(TypeError, match="found set: {1}"):
+    with pytest.raises(TypeError, match="set: {1}"):
         files.write_json(tmp_path / "a.json", {"x": {1}})
     assert files.read_json(tmp_path / "a.json") == 1
 
@@ -72,7 +74,7 @@ def test_full_disk_leaves_the_old_file_and_no_temporary(tmp_path, full_disk):
     assert names(tmp_path) == ["a.json"] and files.read_json(path) == 1
 
 
-def test_disk_filling_up_in_mid_write_leaves_the_old_file(tmp_path):
+def test_a_disk_that_fills_up_while_writing_leaves_the_old_file(tmp_path):
     """Half of the bytes are written, then the disk is full: as seen from inside the block."""
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
@@ -93,7 +95,7 @@ def test_file_keeps_the_usual_permissions(tmp_path):
 def test_half_a_character_in_json_is_named(tmp_path):
     """A lone surrogate, which no file in UTF-8 can hold."""
     (tmp_path / "a.json").write_text('{"a": "\\ud800"}')
-    with pytest.raises(ValueError, match="a.json is not .* JSON: it holds half a character"):
+    with pytest.raises(ValueError, match="a.json is not .*half a character"):
         files.read_json(tmp_path / "a.json")
 
 
@@ -114,24 +116,24 @@ def member(array, *, claimed=None):
     return stream.getvalue()
 
 
-def test_arrays_that_were_asked_for(tmp_path):
+def test_arrays_by_name(tmp_path):
     path = tmp_path / "a.npz"
     files.write_arrays(path, files.sealed(ARRAYS))
-    for found, names in (
+    for arrays, names in (
         (files.read_arrays(path), {*ARRAYS}),
         (files.read_arrays(path, names=["x", "absent"], must_be_sealed=True), {"x"}),
     ):
-        assert found.keys() == names
+        assert arrays.keys() == names
         for name in names:
-            assert found[name].dtype == ARRAYS[name].dtype
-            np.testing.assert_array_equal(found[name], ARRAYS[name])
+            assert arrays[name].dtype == ARRAYS[name].dtype
+            np.testing.assert_array_equal(arrays[name], ARRAYS[name])
 
 
 @pytest.mark.parametrize("other", [np.zeros((2, 3)), ARRAYS["x"].T, ARRAYS["x"].astype(np.int64)])
 def test_other_arrays_than_those_that_were_sealed(tmp_path, other):
     """Of other values, another shape or type, in a file that is whole."""
     np.savez(tmp_path / "a.npz", **(files.sealed(ARRAYS) | {"x": other}))
-    with pytest.raises(ValueError, match="a.npz is not .*: x is not what its digest says"):
+    with pytest.raises(ValueError, match="a.npz.*checksum of x"):
         files.read_arrays(tmp_path / "a.npz")
     assert files.read_arrays(tmp_path / "a.npz", names=["word"]) == {"word": ARRAYS["word"]}
 
@@ -147,16 +149,16 @@ def test_an_array_that_was_sealed_must_be_there(tmp_path):
 @pytest.mark.parametrize(
     "members, match",
     [
-        ({"x": member(np.zeros((9, 9)), claimed=(9, 8))}, "x has 776 bytes, .* says 704"),
-        ({"x": member(np.zeros(9), claimed=(-1,))}, "x has 200 bytes, but its header says"),
-        ({"x": member(np.array([print]))}, "Object arrays cannot be read .*: x is one"),
-        ({"x": member(np.zeros(400))}, "its arrays have 3,328 bytes, expected at most 2,000"),
+        ({"x": member(np.zeros((9, 9)), claimed=(9, 8))}, "x.* 704 .* 776"),
+        ({"x": member(np.zeros(9), claimed=(-1,))}, "x.* 200"),
+        ({"x": member(np.array([print]))}, "x is an object array"),
+        ({"x": member(np.zeros(400))}, "2,000.*3,328"),
         ({"x": b"text"}, "a.npz is not a readable .npz file$"),
         ({"x": member(np.zeros(9))[:70]}, "a.npz is not a readable .npz file$"),
     ],
     ids=["longer", "negative", "pickle", "bomb", "text", "cut"],
 )
-def test_archives_that_are_not_unpacked(tmp_path, monkeypatch, members, match):
+def test_bad_archives_are_not_unpacked(tmp_path, monkeypatch, members, match):
     monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 2000)
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
@@ -165,7 +167,7 @@ def test_archives_that_are_not_unpacked(tmp_path, monkeypatch, members, match):
         files.read_arrays(tmp_path / "a.npz")
 
 
-def test_what_is_not_asked_for_is_not_unpacked(tmp_path):
+def test_other_arrays_are_not_unpacked(tmp_path):
     """A surplus member of 100 MB, and one whose header claims 12 GB."""
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", member(np.zeros(3)))
@@ -174,7 +176,7 @@ def test_what_is_not_asked_for_is_not_unpacked(tmp_path):
     tracemalloc.start()
     try:
         assert files.read_arrays(tmp_path / "a.npz", names=["x"])["x"].tolist() == [0, 0, 0]
-        with pytest.raises(ValueError, match="lie has 8,000,128 bytes, .* says 12,800,000,128"):
+        with pytest.raises(ValueError, match="lie.*12,800,000,128.*8,000,128"):
             files.read_arrays(tmp_path / "a.npz", names=["lie"])
         assert tracemalloc.get_traced_memory()[1] < 10**7
     finally:
@@ -183,107 +185,60 @@ def test_what_is_not_asked_for_is_not_unpacked(tmp_path):
 
 @pytest.mark.parametrize("read", [files.read_arrays, files.read_array])
 @pytest.mark.parametrize("content", [b"", b"PK", pickle.dumps([1])], ids=["empty", "cut", "pickle"])
-def test_what_holds_no_arrays_is_named_without_advice_to_unpickle(tmp_path, read, content):
+def test_other_files_are_named_without_advice_to_unpickle(tmp_path, read, content):
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(ValueError, match=r"a is not a readable \.np[yz] file$"):
         read(tmp_path / "a")
 
 
-# --- rows that are mapped ----------------------------------------------------------------------
+# --- caches ------------------------------------------------------------------------------------
 
 
-def write_rows(path, *blocks, **facts):
-    with files.row_writer(path, (2, 3), facts) as add:
-        for block in blocks:
-            add(block)
+def age(path, seconds):
+    then = time.time() - seconds
+    os.utime(path, (then, then))
 
 
-BLOCKS = [np.full((n, 2, 3), n % 256, np.uint8) for n in (4, 1, 0, 300)]
-
-
-def test_rows_are_a_map_of_numpys(tmp_path):
-    """Of 305 rows, a number with more digits than the header had when it was begun."""
-    write_rows(tmp_path / "a.npy", *BLOCKS, of="x")
-    rows, facts = files.read_rows(tmp_path / "a.npy")
-    assert isinstance(rows, np.memmap) and not rows.flags.writeable and facts == {"of": "x"}
-    np.testing.assert_array_equal(rows, np.concatenate(BLOCKS))
-    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), rows)
-    assert names(tmp_path) == ["a.json", "a.npy"]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda rows, told: rows.write_bytes(rows.read_bytes()[:-1] + b"x"),
-        lambda rows, told: rows.write_bytes(rows.read_bytes()[:-6]),
-        lambda rows, told: np.save(rows, np.concatenate(BLOCKS)[:, :1]),
-        lambda rows, told: np.save(rows, np.concatenate(BLOCKS).astype(np.int8)),
-        lambda rows, told: told.write_text("{}"),
-        lambda rows, told: told.write_text("text"),
-    ],
-    ids=["byte", "cut", "shape", "type", "empty", "text"],
-)
-def test_rows_that_were_not_written_so(tmp_path, damage):
-    write_rows(tmp_path / "a.npy", *BLOCKS)
-    damage(tmp_path / "a.npy", tmp_path / "a.json")
-    with pytest.raises(ValueError, match=r"a\.(npy is not a readable|json is not readable)"):
-        files.read_rows(tmp_path / "a.npy")
-
-
-@pytest.mark.parametrize("missing", ["a.npy", "a.json"])
-def test_rows_that_are_not_there(tmp_path, missing):
-    write_rows(tmp_path / "a.npy", *BLOCKS)
-    (tmp_path / missing).unlink()
-    with pytest.raises(FileNotFoundError):
-        files.read_rows(tmp_path / "a.npy")
-
-
-def test_rows_that_were_not_finished_leave_the_old_ones(tmp_path):
-    write_rows(tmp_path / "a.npy", BLOCKS[0])
-    with pytest.raises(ZeroDivisionError):
-        with files.row_writer(tmp_path / "a.npy", (2, 3), {}) as add:
-            add(BLOCKS[1])
-            raise ZeroDivisionError
-    assert files.read_rows(tmp_path / "a.npy")[0].tolist() == BLOCKS[0].tolist()
-    assert names(tmp_path) == ["a.json", "a.npy"]
-
-
-def test_rows_are_not_held_in_memory(tmp_path):
-    """Twelve megabytes in blocks of a quarter."""
-    block = np.zeros((100, 50, 50), np.uint8)
-    tracemalloc.start()
-    try:
-        with files.row_writer(tmp_path / "a.npy", (50, 50), {}) as add:
-            for _ in range(48):
-                add(block)
-        rows, _ = files.read_rows(tmp_path / "a.npy")
-        assert rows.shape == (4800, 50, 50)
-        assert tracemalloc.get_traced_memory()[1] < 4 * 10**6
-    finally:
-        tracemalloc.stop()
-
-
-def test_what_was_left_is_swept_up_and_locks_stay(tmp_path):
-    for name in (".a-1.npy.ff.tmp", ".a-2.json.ff.tmp", ".b-1.npy.ff.tmp", "a-1.npy", "a.lock"):
-        (tmp_path / name).write_text("text")
-    files.sweep(tmp_path, "a")
-    assert names(tmp_path) == [".b-1.npy.ff.tmp", "a-1.npy", "a.lock"]
+def test_prune_deletes_the_least_recently_used(tmp_path):
+    for seconds, name in ((30, "a"), (20, "b"), (10, "c"), (90, "d.lock")):
+        (tmp_path / name).write_bytes(bytes(10))
+        age(tmp_path / name, seconds)
+    files.prune(tmp_path, 25)
+    assert names(tmp_path) == ["b", "c", "d.lock"]
     files.prune(tmp_path, -1)
-    assert names(tmp_path) == ["a.lock"]
+    assert names(tmp_path) == ["d.lock"]
+    files.prune(tmp_path / "absent", 0)
+
+
+def test_prune_deletes_only_stale_temporary_files(tmp_path):
+    """A fresh one belongs to another build, however short the budget."""
+    for seconds, name in ((10, f".fresh{files.TEMPORARY}"), (4000, f".stale{files.TEMPORARY}")):
+        (tmp_path / name).write_bytes(bytes(10))
+        age(tmp_path / name, seconds)
+    files.prune(tmp_path, -1)
+    assert names(tmp_path) == [f".fresh{files.TEMPORARY}"]
+
+
+def test_prune_tolerates_files_that_disappear(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(bytes(10))
+    glob = pathlib.Path.glob
+    monkeypatch.setattr(pathlib.Path, "glob", lambda *a: [tmp_path / "gone", *glob(*a)])
+    files.prune(tmp_path, 100)
+    assert names(tmp_path) == ["a"]
 
 
 # --- lines -------------------------------------------------------------------------------------
 
 
-def test_lines_begin_a_folder_and_hold_what_json_holds(tmp_path):
+def test_lines_of_json(tmp_path):
     path = tmp_path / "deep" / "cells.jsonl"
     assert files.read_lines(path) == []
     files.append_line(path, {"cell": "a", "mean": np.float32(0.5), "std": float("nan")})
     assert path.read_text() == '{"cell": "a", "mean": 0.5, "std": null}\n'
 
 
-def test_what_json_cannot_hold_adds_no_line(tmp_path):
+def test_a_bad_record_adds_no_line(tmp_path):
     files.append_line(tmp_path / "cells.jsonl", {"cell": "a"})
-    with pytest.raises(TypeError, match="found set: {1}"):
+    with pytest.raises(TypeError, match="set: {1}"):
         files.append_line(tmp_path / "cells.jsonl", {"cell": {1}})
     assert files.read_lines(tmp_path / "cells.jsonl") == [{"cell": "a"}]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from jaxdd.data import filters
+from jaxdd.data import _filters
 
 KEY = jax.random.key(0)
 
@@ -18,7 +18,7 @@ def photograph(size):
 @pytest.mark.parametrize("sigma, truncate, mode", [(0.8, 4.0, "edge"), (1.9, 3.0, "symmetric")])
 def test_blur_is_scipys(sigma, truncate, mode):
     image = photograph(20)[:, :, 0]
-    found = filters.blurred(jnp.asarray(image), sigma, truncate=truncate, mode=mode)
+    found = _filters.gaussian_blur(jnp.asarray(image), sigma, truncate=truncate, mode=mode)
     scipys = {"edge": "nearest", "symmetric": "reflect"}[mode]
     expected = ndimage.gaussian_filter(image.astype(float), sigma, truncate=truncate, mode=scipys)
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -31,30 +31,30 @@ def test_zoom_is_scipys(factor):
     top = (32 - window) // 2
     large = ndimage.zoom(image[top : top + window, top : top + window], factor, order=1)
     trim = (large.shape[0] - 32) // 2
-    matrix = filters.zoom(32, factor)
+    matrix = _filters.zoom(32, factor)
     np.testing.assert_allclose(
         matrix @ image @ matrix.T, large[trim : trim + 32, trim : trim + 32], atol=1e-12
     )
 
 
 def test_random_numbers_are_exact_and_what_they_are_called():
-    drawn = np.asarray(filters.uniform(KEY, (4000,)), float)
+    drawn = np.asarray(_filters.uniform(KEY, (4000,)), float)
     np.testing.assert_array_equal(drawn * 2**24, np.rint(drawn * 2**24))
     assert 0 < drawn.min() and drawn.max() < 1
     assert stats.kstest(drawn, "uniform").pvalue > 0.01
-    assert stats.kstest(np.asarray(filters.normal(KEY, (4000,))), "norm").pvalue > 0.01
+    assert stats.kstest(np.asarray(_filters.normal(KEY, (4000,))), "norm").pvalue > 0.01
 
 
 def test_halves_are_rounded_away_from_zero_even_where_they_are_blurred():
     values = jnp.array([0.5, 0.4999999, -1.5, 2.4])
-    np.testing.assert_array_equal(filters.rounded(values), [1, 1, -2, 2])
+    np.testing.assert_array_equal(_filters.round_half_away(values), [1, 1, -2, 2])
 
 
 def test_every_channel_is_blurred_and_smeared_by_itself():
     image = jnp.asarray(photograph(9))
     for of in (
-        lambda x: filters.blurred(x, 1.0, truncate=3.0, mode="edge"),
-        lambda x: filters.motion_blur(x, 3, 1.5, jnp.pi / 7),
+        lambda x: _filters.gaussian_blur(x, 1.0, truncate=3.0, mode="edge"),
+        lambda x: _filters.motion_blur(x, 3, 1.5, jnp.pi / 7),
     ):
         each = jnp.stack([of(image[..., c]) for c in range(3)], -1)
         np.testing.assert_allclose(of(image), each, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Sets by name are read from folders of the published layout, which are made here, tiny."""
+"""Published sets are read from small folders with their layout."""
 
 import numpy as np
 import pytest
@@ -103,17 +103,17 @@ MADE = dict(
 )
 
 
-def test_every_layout_is_made_here():
+def test_every_layout_is_tested():
     assert MADE.keys() == published.LAYOUTS.keys()
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_show_counts_each_of_them(tmp_path, name, capsys, monkeypatch):
+def test_show_counts_images_and_classes(tmp_path, name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     MADE[name](tmp_path)
     cli.main(["datasets", "show", name, "--data-dir", str(tmp_path), "--resize", "8"])
     lines = capsys.readouterr().out.splitlines()
-    found = dict(line.split(maxsplit=1) for line in lines if len(line.split()) == 2)
+    shown = dict(line.split(maxsplit=1) for line in lines if len(line.split()) == 2)
     expected = dict(
         tiny_imagenet=("6", "3", "3"),
         imagenette=("10", "10", "10"),
@@ -121,8 +121,8 @@ def test_show_counts_each_of_them(tmp_path, name, capsys, monkeypatch):
         utkface=("9", "3", "2"),
         waterbirds=("7", "3", "2"),
     )
-    assert (found["train"], found["test"], found["classes"]) == expected[name]
-    assert found["shape"] == "8×8×3"
+    assert (shown["train"], shown["test"], shown["classes"]) == expected[name]
+    assert shown["shape"] == "8×8×3"
     annotated = published.LAYOUTS[name].attribute is not None
     assert annotated == ("training images of each group" in "\n".join(lines))
 
@@ -168,7 +168,7 @@ def test_a_test_set_of_conflicting_images(tmp_path):
 
 BAD = [
     ("celeba", {"label": "Blond"}, "'Blond'.*'Blond_Hair'"),
-    ("celeba", {"attribute": "Blond_Hair"}, "must be two columns, found 'Blond_Hair' twice"),
+    ("celeba", {"attribute": "Blond_Hair"}, "'Blond_Hair' twice"),
     ("celeba", {"conflict": 0.1}, "conflict=0.1"),
     ("tiny_imagenet", {"label": "class"}, "label='class'"),
     ("mnist", {"attribute": "x"}, "attribute='x'"),
@@ -177,15 +177,15 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("name, asked, message", BAD)
-def test_columns_that_cannot_be(tmp_path, name, asked, message):
+@pytest.mark.parametrize("name, options, message", BAD)
+def test_bad_columns(tmp_path, name, options, message):
     if name in MADE:
         MADE[name](tmp_path)
     with pytest.raises(ValueError, match=message):
-        benchmarks.load(name, data_dir=tmp_path, **asked)
+        benchmarks.load(name, data_dir=tmp_path, **options)
 
 
-def test_sets_that_are_not_there(tmp_path):
+def test_missing_sets(tmp_path):
     with pytest.raises(ValueError, match="celeba.*data_dir"):
         benchmarks.load("celeba")
     with pytest.raises(FileNotFoundError, match="celeba is not in .* with list_attr_celeba"):
@@ -194,10 +194,10 @@ def test_sets_that_are_not_there(tmp_path):
     table = tmp_path / "waterbird_complete95_forest2water2" / "metadata.csv"
     text = table.read_text()
     table.write_text(text.replace("0.Bird/0.jpg", "../../x.jpg"))
-    with pytest.raises(ValueError, match="expected a path relative to it and in it"):
+    with pytest.raises(ValueError, match="must be inside"):
         benchmarks.load("waterbirds", data_dir=tmp_path)
     table.write_text(text.replace("place,", "where,", 1))
-    with pytest.raises(ValueError, match="metadata.csv has no column place"):
+    with pytest.raises(ValueError, match="no column place"):
         benchmarks.load("waterbirds", data_dir=tmp_path)
 
 
@@ -217,49 +217,47 @@ def photographs(folder):
 
 def test_columns_of_a_table_are_chosen(tmp_path):
     photographs(tmp_path)
-    found = folders.read(tmp_path, label="kind", attribute="weather")
-    assert (found.class_names, found.attribute_names) == (("cat", "dog"), ("rain", "sun"))
-    np.testing.assert_array_equal(found.attributes, [1, 1, 0, 1] * 4)
+    folder = folders.read(tmp_path, label="kind", attribute="weather")
+    assert (folder.class_names, folder.attribute_names) == (("cat", "dog"), ("rain", "sun"))
+    np.testing.assert_array_equal(folder.attributes, [1, 1, 0, 1] * 4)
     assert folders.read(tmp_path, label="kind").attributes is None
     assert folders.read(tmp_path, label="weather", attribute="kind").class_names[0] == "rain"
 
 
 @pytest.mark.parametrize(
-    "asked, message",
+    "options, message",
     [
         ({"attribute": "place"}, "has no column 'label'"),
-        ({"label": "kind", "attribute": "wether"}, r"'wether' to be the attribute \(is 'weather'"),
-        ({"label": "kind", "attribute": "kind"}, "must be two columns, found 'kind' twice"),
-        ({"label": "kind", "attribute": "camera"}, "all 16 images have the attribute 'only'"),
+        ({"label": "kind", "attribute": "wether"}, "'wether'.*'weather'"),
+        ({"label": "kind", "attribute": "kind"}, "'kind' twice"),
+        ({"label": "kind", "attribute": "camera"}, "16 images.*'only'"),
         ({"label": "kind", "attribute": "file"}, "has no column 'file'"),
     ],
 )
-def test_columns_of_a_table_that_cannot_be(tmp_path, asked, message):
+def test_bad_columns_of_a_table(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        folders.read(photographs(tmp_path), **asked)
+        folders.read(photographs(tmp_path), **options)
 
 
-def test_an_attribute_that_names_the_image_is_refused(tmp_path):
+def test_attributes_that_are_names_are_rejected(tmp_path):
     photographs(tmp_path)
     table = tmp_path / "metadata.csv"
     lines = table.read_text().splitlines()
     numbered = [f"{lines[0]},id", *(f"{line},{i}" for i, line in enumerate(lines[1:]))]
     table.write_text("\n".join(numbered))
-    with pytest.raises(ValueError, match="a value of its own for each of the 16 images"):
+    with pytest.raises(ValueError, match="16 different"):
         folders.read(tmp_path, label="kind", attribute="id")
 
 
 def test_folders_without_a_table_have_no_columns(tmp_path):
     save(tmp_path / "cat" / "x.png")
-    with pytest.raises(
-        ValueError, match="no metadata.csv with columns; found no use for attribute"
-    ):
+    with pytest.raises(ValueError, match="attribute='place'.*metadata.csv"):
         folders.read(tmp_path, attribute="place")
 
 
-def test_classes_that_look_alike_are_refused(tmp_path):
+def test_classes_that_look_alike_are_rejected(tmp_path):
     """e with an accent, written in one character and in two."""
     for name in ("caf\u00e9", "cafe\u0301"):
         save(tmp_path / name / "x.png")
-    with pytest.raises(ValueError, match="the same once blanks and accents are written alike"):
+    with pytest.raises(ValueError, match="accents"):
         folders.read(tmp_path)

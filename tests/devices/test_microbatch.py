@@ -1,3 +1,5 @@
+"""Micro-batches give the results of whole batches, in bounded memory."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,27 +21,27 @@ def few_bytes(monkeypatch):
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
 def test_apply_keeps_the_order_of_any_number_of_rows(n, transform):
     rows = jnp.arange(2.0 * n).reshape(n, 2)
-    found = transform(lambda x: microbatch.apply(lambda x: (x + 1, x.sum(1)), x))(rows)
-    np.testing.assert_array_equal(found[0], rows + 1)
-    np.testing.assert_array_equal(found[1], rows.sum(1))
+    result = transform(lambda x: microbatch.apply(lambda x: (x + 1, x.sum(1)), x))(rows)
+    np.testing.assert_array_equal(result[0], rows + 1)
+    np.testing.assert_array_equal(result[1], rows.sum(1))
 
 
 @pytest.mark.parametrize("n", SIZES)
 def test_total_is_the_sum_over_all_rows(n):
     """Σ_{i<n} i = n (n − 1) / 2, and as many ones as rows; padding has weight 0."""
     sums = lambda i, w: {"i": (i * w).sum(), "w": w.sum()}
-    found = jax.jit(lambda i, w: microbatch.total(sums, i, w))(jnp.arange(n), jnp.ones(n))
-    assert found["i"] == n * (n - 1) / 2 and found["w"] == n
+    result = jax.jit(lambda i, w: microbatch.total(sums, i, w))(jnp.arange(n), jnp.ones(n))
+    assert result["i"] == n * (n - 1) / 2 and result["w"] == n
 
 
 @pytest.mark.parametrize("pad", [1, 10])
 def test_no_batch_is_larger_than_the_limit_nor_needlessly_small(pad):
     """300 rows that grow to 4 · pad bytes, 128 / pad at a time: 3 of 100, 25 of 12."""
-    seen = []
+    sizes = []
     grown = lambda x: jnp.pad(x[:, None], ((0, 0), (0, pad - 1))).sum(1)
-    microbatch.apply(lambda x: seen.append(len(x)) or grown(x), jnp.arange(300.0))
+    microbatch.apply(lambda x: sizes.append(len(x)) or grown(x), jnp.arange(300.0))
     size = {1: 100, 10: 12}[pad]
-    assert size in seen and set(seen) <= {microbatch._ROWS, size, 300}
+    assert size in sizes and set(sizes) <= {microbatch._ROWS, size, 300}
 
 
 def test_the_limit_counts_arrays_inside_of_jit():
@@ -73,11 +75,11 @@ def test_differentiable_and_vmappable_with_closed_over_values():
     plain = lambda a, x: ((a * jnp.sin(x)) ** 2).sum()
     factors = jnp.array([1.0, 3.0])
     for argument in (0, 1):
-        found, expected = (
+        result, expected = (
             jax.jit(jax.vmap(jax.grad(f, argument), (0, None)))(factors, rows)
             for f in (loss, plain)
         )
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_training_gradient_is_that_of_the_cross_entropy(monkeypatch):
@@ -88,10 +90,10 @@ def test_the_training_gradient_is_that_of_the_cross_entropy(monkeypatch):
     labels, weights = jnp.arange(70) % 3, jnp.arange(70) % 3 * 1.0
     params = jax.jit(network.init)(jax.random.key(1), images[:1])
     gradient = jax.jit(lambda p, weights: training.gradient(network, p, images, labels, weights))
-    found = gradient(params, weights)
+    result = gradient(params, weights)
     loss = lambda p: training.cross_entropy(network, p, images, labels, weights)
     expected = jax.jit(jax.grad(loss))(params)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), found, expected)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), result, expected)
     nothing = gradient(params, 0 * weights)
     assert all((x == 0).all() for x in jax.tree.leaves(nothing))
 

@@ -1,20 +1,19 @@
-"""Four simulated devices against one: the same numbers, and no more traffic than they need."""
+"""Four simulated devices give the numbers of one, with no more traffic than needed."""
 
 import functools
 import multiprocessing
-import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec
-from scipy import stats
 
-from jaxdd import evaluate, methods, networks, sampling, training, weights
-from jaxdd.devices import parallel, split_pool
-from jaxdd.weights import blind_features, contrastive
+from jaxdd import evaluate, methods, networks, sampling, training
+from jaxdd.devices import parallel
+from jaxdd.weights import contrastive
 
 K, SIZE, STRATEGY = 3, 8, ("color", "crop")
 NETWORK = networks.ConvNet(K, width=4, depth=1)
@@ -67,26 +66,27 @@ def chunk(name, sampler, pool, ipc, mesh=None):
 
 
 @pytest.mark.parametrize("name, split", [("dm", True), ("dsa", False)])
-def test_distilling_is_the_same(mesh, pool, shared, name, split):
+def test_distilling_is_the_same(mesh, pool, name, split):
     """Nine synthetic images, which four devices share unevenly, from pools split or replicated."""
-    sampler, whole = (
-        functools.partial(sampling.uniform_batch, size=16),
-        sampling.pool(**fewer(pool)),
-    )
-    one, on_one = chunk(name, sampler, whole, 3)
-    many, on_many = chunk(name, sampler, shared if split else whole, 3, mesh)
-    (expected, losses), (found, found_losses) = one(*on_one), many(*on_many)
-    np.testing.assert_allclose(found_losses["loss"], losses["loss"], rtol=1e-4)
-    np.testing.assert_allclose(found.images, expected.images, atol=1e-4)
-    assert found.images.is_fully_replicated and len(found.images.sharding.device_set) == 4
+    sampler = functools.partial(sampling.uniform_batch, size=16)
+    one, arguments = chunk(name, sampler, pool, 3)
+    expected, expected_info = one(*arguments)
+    if split:
+        rows = parallel.split_rows(pool.images, mesh)
+        pool = pool._replace(images=rows)
+    many, arguments = chunk(name, sampler, pool, 3, mesh)
+    state, info = many(*arguments)
+    np.testing.assert_allclose(info["loss"], expected_info["loss"], rtol=1e-4)
+    np.testing.assert_allclose(state.images, expected.images, atol=1e-4)
+    assert state.images.is_fully_replicated and len(state.images.sharding.device_set) == 4
 
 
 def test_no_real_image_travels(mesh, pool, collectives):
     """The 3 × 64 real images have 36,864 values, the 3 × 4 synthetic ones 2,304."""
     sampler = functools.partial(sampling.weighted_batch, size=64)
-    found = list(collectives(chunk("dm", sampler, pool, 4, mesh)[0]))
-    assert "all-reduce" in {kind for kind, _ in found}
-    assert max(size for _, size in found) <= 2304, found
+    transfers = list(collectives(chunk("dm", sampler, pool, 4, mesh)[0]))
+    assert "all-reduce" in {kind for kind, _ in transfers}
+    assert max(size for _, size in transfers) <= 2304, transfers
 
 
 def test_contrastive_training_and_embedding_are_the_same(mesh, pool):
@@ -94,8 +94,7 @@ def test_contrastive_training_and_embedding_are_the_same(mesh, pool):
     encoder = contrastive.Encoder(networks.ConvNet(K, width=4, depth=1, norm=None), 8, 8)
 
     def train(mesh):
-        given = dict(strategy=("crop",), mesh=mesh)
-        trainer = contrastive.trainer(encoder, optax.adam(1e-3), **given)
+        trainer = contrastive.trainer(encoder, optax.adam(1e-3), strategy=("crop",), mesh=mesh)
 
         def run(pool):
             step = lambda state, i: contrastive.update(KEY, trainer, pool, state, i, batch_size=21)
@@ -103,17 +102,16 @@ def test_contrastive_training_and_embedding_are_the_same(mesh, pool):
 
         return jax.jit(run)(pool)
 
-    (expected, losses), (found, found_losses) = train(None), train(mesh)
-    np.testing.assert_allclose(found_losses["loss"], losses["loss"], rtol=1e-5)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), found, expected)
+    (expected, expected_info), (state, info) = train(None), train(mesh)
+    np.testing.assert_allclose(info["loss"], expected_info["loss"], rtol=1e-5)
+    chex.assert_trees_all_close(state, expected, atol=1e-4)
 
     def embed(images, params):
         return contrastive.embed(encoder, params, pool._replace(images=images), batch_size=4)
 
     images = pool.images[:30]
-    rows = jax.jit(parallel.map_rows(embed, mesh))(images, expected.params)
-    whole = jax.jit(embed)(images, expected.params)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), rows, whole)
+    embedded = jax.jit(parallel.map_rows(embed, mesh))(images, expected.params)
+    chex.assert_trees_all_close(embedded, jax.jit(embed)(images, expected.params), atol=1e-5)
 
 
 def test_evaluation_is_the_same(mesh, pool):
@@ -141,17 +139,17 @@ def test_evaluation_is_the_same(mesh, pool):
 
 
 def test_sums_over_rows(mesh):
-    """Ten rows on four devices: 3, 3, 3 and 1, and rows of zeros, which add nothing."""
+    """Ten rows on four devices: 3, 3, 3 and 1, and two rows of zeros, which add nothing."""
     rows = jnp.arange(20.0).reshape(10, 2)
     product = lambda rows, factor: {"sum": factor * rows.sum(0), "squares": (rows**2).sum()}
-    found = jax.jit(parallel.sum_rows(product, mesh))(rows, jnp.float32(3))
-    np.testing.assert_allclose(found["sum"], 3 * np.arange(20.0).reshape(10, 2).sum(0))
-    np.testing.assert_allclose(found["squares"], (np.arange(20.0) ** 2).sum())
-    assert found["sum"].is_fully_replicated
+    sums = jax.jit(parallel.sum_rows(product, mesh))(rows, jnp.float32(3))
+    np.testing.assert_allclose(sums["sum"], 3 * np.arange(20.0).reshape(10, 2).sum(0))
+    np.testing.assert_allclose(sums["squares"], (np.arange(20.0) ** 2).sum())
+    assert sums["sum"].is_fully_replicated
 
 
 def test_sums_over_rows_pad_with_zeros_in_the_last_array_only(mesh):
-    """Copies of a row of 2 have the norm 2; rows of zeros would have a gradient of NaN."""
+    """The norm of a row of 2 is 2; a row of zeros would give a gradient of NaN."""
     length = lambda scale, x: jnp.sqrt(jnp.square(scale * x).sum(-1))
 
     def back(rows, scale):
@@ -162,27 +160,25 @@ def test_sums_over_rows_pad_with_zeros_in_the_last_array_only(mesh):
     assert slope == 2 * (0 + 1 + 2 + 3 + 4)
 
 
-def test_rows_are_the_array(mesh):
-    array = jnp.arange(20).reshape(10, 2)
-    found = parallel.split_rows(array, mesh)
-    np.testing.assert_array_equal(
-        found[jnp.array([[9, 0], [3, 3]])], array[jnp.array([[9, 0], [3, 3]])]
-    )
-    np.testing.assert_array_equal(parallel.apply_by_rows(jnp.square, found), np.square(array))
+def test_split_rows_are_looked_up_by_index(mesh):
+    array, indices = jnp.arange(20).reshape(10, 2), jnp.array([[9, 0], [3, 3]])
+    rows = parallel.split_rows(array, mesh)
+    np.testing.assert_array_equal(rows[indices], array[indices])
+    np.testing.assert_array_equal(parallel.apply_by_rows(jnp.square, rows), np.square(array))
     assert parallel.split_rows(array, None) is array
 
 
 def on_every_device(function, mesh, *per_device):
-    """A function of a device's arguments and the pool, by `shard_map` with JAX's defaults."""
+    """Run a function on each device by `shard_map` with JAX's defaults; all share the pool."""
     whole, part = PartitionSpec(), PartitionSpec(parallel.AXIS)
 
-    def one(*arguments):
-        *mine, pool = arguments
-        found = function(*jax.tree.map(lambda x: x[0], mine), pool)
-        return jax.tree.map(lambda x: x[None], found)
+    def on_device(*arguments):
+        *own, pool = arguments
+        result = function(*jax.tree.map(lambda x: x[0], own), pool)
+        return jax.tree.map(lambda x: x[None], result)
 
     specs = (*[part] * len(per_device), whole)
-    return jax.jit(jax.shard_map(one, mesh=mesh, in_specs=specs, out_specs=part))
+    return jax.jit(jax.shard_map(on_device, mesh=mesh, in_specs=specs, out_specs=part))
 
 
 def dm_steps(key, images, pool):
@@ -192,7 +188,7 @@ def dm_steps(key, images, pool):
     return methods.steps(key, state, pool, 0, method=method, sampler=sampler, length=2)
 
 
-def trained(key, images, pool):
+def train_network(key, images, pool):
     labels = jnp.arange(K).repeat(images.shape[1])
     images = images.reshape(-1, SIZE, SIZE, 3)
     return training.train(key, NETWORK, images, labels, epochs=2, batch_size=40, strategy=())
@@ -204,35 +200,35 @@ def trained(key, images, pool):
         lambda key, images, pool: sampling.uniform_batch(key, pool, 5),
         lambda key, images, pool: sampling.weighted_batch(key, pool, 5),
         dm_steps,
-        trained,
+        train_network,
     ],
-    ids=["uniform", "weighted", "distilled", "trained"],
+    ids=["uniform", "weighted", "distill", "train"],
 )
 def test_programs_of_one_device_run_inside_of_shard_map(mesh, pool, function):
-    """Four seeds and sets of 3 × 12 images; parameters that start at one on all train, too."""
+    """Four seeds and sets of 3 × 12 images; parameters that start as constants train, too."""
     keys = jax.random.split(KEY, 4)
     images = jax.jit(jax.vmap(lambda key: INITIAL(key, pool, ipc=12)))(keys)
-    found = on_every_device(function, mesh, keys, images)(keys, images, pool)
-    one = jax.jit(function)
+    results = on_every_device(function, mesh, keys, images)(keys, images, pool)
+    alone = jax.jit(function)
     for i in range(4):
-        mine = jax.tree.map(lambda x, i=i: x[i], found)
-        close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
-        jax.tree.map(close, mine, one(keys[i], images[i], pool))
+        result = jax.tree.map(lambda x, i=i: x[i], results)
+        expected = alone(keys[i], images[i], pool)
+        chex.assert_trees_all_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_shared_set_descends_the_sum_over_the_devices(mesh, pool):
-    """Inside of `shard_map` the gradient of what all devices share is the sum of theirs."""
+    """Inside of `shard_map` the gradient in what all devices share is the sum of theirs."""
     method = methods.distribution_matching(NETWORK, optax.sgd(1.0), strategy=())
     keys, images = jax.random.split(KEY, 4), INITIAL(KEY, pool, ipc=2)
 
-    def moved(key, pool):
+    def step(key, pool):
         batch = sampling.weighted_batch(key, pool, 5)
         return method.step(KEY, method.init(images), batch)[0].images - images
 
-    found = on_every_device(moved, mesh, keys)(keys, pool)
-    expected = sum(jax.jit(moved)(key, pool) for key in keys)
-    for each in found:
-        np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-4)
+    steps = on_every_device(step, mesh, keys)(keys, pool)
+    expected = sum(jax.jit(step)(key, pool) for key in keys)
+    for result in steps:
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_placing(mesh):
@@ -243,108 +239,6 @@ def test_placing(mesh):
         parallel.split(jnp.arange(3), mesh)
     with pytest.raises(ValueError, match=r"got shape \(\)"):
         parallel.split(jnp.zeros(()), mesh)
-
-
-@pytest.fixture(scope="module")
-def shared(mesh, pool):
-    """The pool with two samples less, so that four devices hold 15 rows each, two of them black."""
-    return split_pool.pool(**fewer(pool), mesh=mesh)
-
-
-def fewer(pool):
-    kept = {name: np.asarray(getattr(pool, name))[:58] for name in ("images", "labels", "weights")}
-    return kept | dict(num_classes=K, mean=pool.mean, std=pool.std)
-
-
-def test_a_split_pool_holds_every_image_once(mesh, pool, shared):
-    held = [np.asarray(each.data) for each in shared.images.array.addressable_shards]
-    assert [len(rows) for rows in held] == [15] * 4
-    np.testing.assert_array_equal(np.concatenate(held)[:58], pool.images[:58])
-    assert not np.concatenate(held)[58:].any()
-    placed = parallel.replicate(shared, mesh)
-    assert placed.images is shared.images and placed.weights.is_fully_replicated
-    assert shared.images.shape == (58, SIZE, SIZE, 3) and len(shared.images) == 58
-    whole = sampling.pool(**fewer(pool))._replace(images=shared.images)
-    for one, other in zip(jax.tree.leaves(shared), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-@pytest.mark.parametrize("batch", [sampling.uniform_batch, sampling.weighted_batch])
-def test_a_split_pool_gives_the_same_batches(mesh, pool, shared, collectives, batch):
-    """What travels is a batch of bytes: 3 × 8 images of 8 × 8 × 3, of 58."""
-    sampler = functools.partial(batch, size=8)
-    drawn = jax.jit(parallel.split_sampler(sampler, mesh))
-    placed = parallel.replicate(shared, mesh)
-    for i in range(5):
-        key = jax.random.fold_in(KEY, i)
-        expected = jax.jit(sampler)(key, sampling.pool(**fewer(pool)))
-        found = drawn(key, placed)
-        np.testing.assert_array_equal(found.images, expected.images)
-        np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-6)
-    compiled = drawn.lower(KEY, placed).compile()
-    assert {kind for kind, _ in collectives(compiled)} == {"all-reduce"}
-    assert max(size for _, size in collectives(compiled)) == 3 * 8 * SIZE * SIZE * 3
-    assert not re.findall(r"u8\[(58|60),8,8,3\]", compiled.as_text())
-
-
-def test_a_split_pool_is_sampled_by_its_weights(mesh, pool, shared):
-    """Pearson's chi-square over 400 batches; strata vary less than it allows."""
-    sampler = functools.partial(sampling.weighted_batch, size=8)
-    index = jnp.arange(60, dtype=jnp.float32)[:, None, None, None] / 60
-    marked = split_pool.pool(
-        index[:58],
-        shared.labels,
-        num_classes=K,
-        mean=(0.0,),
-        std=(1.0,),
-        mesh=mesh,
-        weights=shared.weights,
-    )
-    drawn = jax.jit(jax.vmap(sampler, in_axes=(0, None)))
-    found = drawn(jax.random.split(KEY, 400), parallel.replicate(marked, mesh)).images
-    counts = np.bincount(np.rint(60 * np.asarray(found).ravel()).astype(int), minlength=60)
-    expected = 400 * 8 * np.asarray(shared.weights)
-    assert counts[58:].sum() == 0
-    assert stats.chi2.sf(((counts[:58] - expected) ** 2 / expected).sum(), 58 - K) > 0.01
-
-
-def test_weights_of_a_split_pool_are_the_same(mesh, pool, shared):
-    whole = sampling.pool(**fewer(pool))
-    encoder = weights.default_encoder(whole, width=4, depth=1)
-    by_density = functools.partial(weights.by_density, KEY, strategy=(), encoder=encoder, steps=2)
-    expected, split = by_density(whole), by_density(shared)
-    np.testing.assert_allclose(split.log_density, expected.log_density, atol=1e-5)
-    np.testing.assert_allclose(split.embeddings, expected.embeddings, atol=1e-5)
-    assert len(split.weights.sharding.device_set) == 1
-    tone = functools.partial(weights.by_features, KEY, features=blind_features.tone)
-    np.testing.assert_allclose(tone(shared).weights, tone(whole).weights, atol=1e-4)
-
-
-def test_a_process_reads_only_the_rows_of_its_devices(mesh, tmp_path):
-    """What is asked of a memory map, of which four devices hold three rows each."""
-    asked = []
-
-    class Map(np.memmap):
-        def __getitem__(self, where):
-            asked.append(where)
-            return super().__getitem__(where)
-
-    images = Map(tmp_path / "rows", np.uint8, "w+", shape=(11, 4, 4, 1))
-    found = split_pool.pool(
-        images, np.arange(11) % 2, num_classes=2, mean=(0.5,), std=(0.5,), mesh=mesh
-    )
-    assert asked == [slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 11)]
-    assert found.images.shape == (11, 4, 4, 1) and found.images.array.shape == (12, 4, 4, 1)
-
-
-def test_invalid_pools_are_rejected_before_they_are_split(mesh):
-    given = dict(num_classes=2, mean=(0.5,), std=(0.5,), mesh=mesh)
-    with pytest.raises(ValueError, match="class 1 has none"):
-        split_pool.pool(np.zeros((8, 4, 4, 1), np.uint8), np.zeros(8, int), **given)
-    with pytest.raises(ValueError, match=r"lie in \[0, 1\].*0.0..2.0"):
-        split_pool.pool(2 * np.eye(8)[:, :, None, None], np.arange(8) % 2, **given)
-    with pytest.raises(TypeError, match="uint8 or floating, got int32"):
-        split_pool.pool(np.zeros((8, 4, 4, 1), int), np.arange(8) % 2, **given)
 
 
 @pytest.mark.parametrize("n", [parallel.FEW_ROWS, parallel.FEW_ROWS + 1])
@@ -410,8 +304,7 @@ def test_batch_norm_of_a_split_network_uses_the_whole_batch(mesh):
     expected, split = (
         train(x)(params, images) for x in (network, parallel.split_network(network, mesh))
     )
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
-    jax.tree.map(close, split, expected)
+    chex.assert_trees_all_close(split, expected, rtol=1e-4, atol=1e-5)
     method = METHODS["dsa"](parallel.split_network(network, mesh))
     state = jax.eval_shape(method.init, jnp.zeros((K, 2, SIZE, SIZE, 3)))
     batch = sampling.Batch(jnp.zeros((K, 4, SIZE, SIZE, 3)), jnp.ones((K, 4)))

@@ -1,4 +1,4 @@
-"""The benchmark's counts and peers: what is compared is the same work."""
+"""The benchmark counts FLOPs correctly and times its candidates in turn."""
 
 import json
 
@@ -31,8 +31,8 @@ def xla_flops(function, *arguments):
     return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
 
 
-def test_the_forward_count_is_xlas_to_five_per_cent():
-    """XLA also counts what is done element by element."""
+def test_forward_count_equals_xla_within_five_per_cent():
+    """XLA also counts elementwise operations."""
     network = networks.ConvNet(10, width=128, norm=None)
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     params = jax.eval_shape(network.init, KEY, images)
@@ -40,10 +40,10 @@ def test_the_forward_count_is_xlas_to_five_per_cent():
     assert 1 <= ratio < 1.05
 
 
-def test_the_step_counts_are_xlas_to_fifteen_per_cent():
-    """With norms, losses and augmentation, which are element by element and not counted by hand.
+def test_step_counts_equal_xla_within_fifteen_per_cent():
+    """Norms, losses and augmentation are elementwise and not counted by hand.
 
-    Real batches of one micro-batch at most, so that no loop hides work from XLA's analysis.
+    Real batches fit one micro-batch, so that no loop hides work from XLA.
     """
     network, sizes = networks.ConvNet(2, width=128), TINY._replace(width=128, side=32, real=8)
     cost = workloads.convnet_cost(128, 32)
@@ -66,7 +66,7 @@ def test_the_step_counts_are_xlas_to_fifteen_per_cent():
     assert found == pytest.approx(2 * (7 * cost.flops - 2 * cost.first_flops), rel=0.15)
 
 
-def test_rows_hold_what_the_readme_promises_for_a_gpu(tmp_path, monkeypatch):
+def test_paper_preset_writes_complete_rows(tmp_path, monkeypatch):
     monkeypatch.setitem(benchmark.PRESETS, "paper", TINY)
     monkeypatch.setattr(workloads, "HAS_TORCH", False)
     benchmark.main(only="kde", preset="paper", out=tmp_path / "out.json", rounds=1, sweep=True)
@@ -83,13 +83,13 @@ def test_rows_hold_what_the_readme_promises_for_a_gpu(tmp_path, monkeypatch):
     assert [s["values"] for s in report["sweeps"]] == [[10, 20, 40], [3, 6, 12], [1, 1, 2]]
 
 
-def test_an_unknown_piece_of_work_is_named():
-    with pytest.raises(SystemExit, match="found nonsense"):
+def test_unknown_work_is_rejected():
+    with pytest.raises(SystemExit, match="got nonsense"):
         benchmark.main(only="dm,nonsense")
 
 
 def test_candidates_take_turns():
     order = []
-    note = lambda name: workloads.Timed(lambda: order.append(name), 0.5)
-    found = benchmark.interleaved({"a": note("a"), "b": note("b")}, rounds=2, least=0.0)
+    run = lambda name: workloads.Timed(lambda: order.append(name), 0.5)
+    found = benchmark.interleaved({"a": run("a"), "b": run("b")}, rounds=2, least=0.0)
     assert order[-4:] == ["a", "b", "a", "b"] and len(found["a"]) == 2

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.tools import budget, grid, table
 from jaxdd.data import benchmarks, files
-from jaxdd.runs import old_results as results
+from jaxdd.runs import results
 from jaxdd.runs import options, pipeline
 
 TINY = options.make(

@@ -1,4 +1,4 @@
-"""Sets that are distilled together: each by its own weights, and stopped on the way."""
+"""Sets that are distilled together with their own weights, and stopped on the way."""
 
 import functools
 
@@ -28,32 +28,32 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def each():
+def row_weights():
     return np.random.default_rng(1).uniform(0.1, 1, (4, 40)).astype(np.float32)
 
 
-def test_sets_together_go_where_each_would_alone(data, each):
+def test_joint_steps_equal_single_steps(data, row_weights):
     pool = datasets.pool(data)
-    weights = jnp.stack([sampling.reweight(pool, one).weights for one in each])
+    weights = jnp.stack([sampling.reweight(pool, one).weights for one in row_weights])
     mixed = sampling.reweight(pool, weights.mean(0))
-    batch = long.sampler(KEY, (mixed, weights))
+    batch = long.sample(KEY, (mixed, weights))
     first = jax.random.normal(KEY, (4, 2, 3, 8, 8, 3))
     together = long.joint(METHOD, long.ROWS)
-    found, info = jax.jit(together.step)(KEY, together.init(first), batch)
+    state, info = jax.jit(together.step)(KEY, together.init(first), batch)
     step = jax.jit(METHOD.step)
     for i, row in enumerate(long.ROWS):
         alone = sampling.Batch(batch.images, batch.weights[i])
-        expected, told = step(KEY, METHOD.init(first[i]), alone)
-        np.testing.assert_allclose(found.images[i], expected.images, atol=1e-5)
-        assert info[row] == pytest.approx(float(told["loss"]), rel=1e-4)
+        expected, single = step(KEY, METHOD.init(first[i]), alone)
+        np.testing.assert_allclose(state.images[i], expected.images, atol=1e-5)
+        assert info[row] == pytest.approx(float(single["loss"]), rel=1e-4)
 
 
-def test_a_row_sees_the_mean_of_its_own_weights(data, each):
-    """Of many batches the weighted mean of a class is that of all its samples; none counts most."""
+def test_a_row_matches_the_mean_by_its_own_weights(data, row_weights):
+    """The weighted mean over many batches is that of the class; relative weights are at most 4."""
     pool = datasets.pool(data)
-    weights = jnp.stack([sampling.reweight(pool, one).weights for one in each])
+    weights = jnp.stack([sampling.reweight(pool, one).weights for one in row_weights])
     mixed = sampling.reweight(pool, weights.mean(0))
-    batch = jax.vmap(lambda key: long.sampler(key, (mixed, weights)))(jax.random.split(KEY, 50))
+    batch = jax.vmap(lambda key: long.sample(key, (mixed, weights)))(jax.random.split(KEY, 50))
     assert float(batch.weights.max()) <= 4 + 1e-5
     means = jnp.einsum("skbhwc,srkb->rkhwc", batch.images, batch.weights) / (50 * long.BATCH)
     pixels = (data.train.images / 255 - np.asarray(data.mean)) / np.asarray(data.std)
@@ -62,15 +62,15 @@ def test_a_row_sees_the_mean_of_its_own_weights(data, each):
         np.testing.assert_allclose(means[:, label], np.tensordot(own, pixels, 1), atol=0.05)
 
 
-def test_a_stopped_run_goes_on_to_the_same_numbers(data, each, tmp_path, monkeypatch):
+def test_a_stopped_run_ends_with_the_same_numbers(data, row_weights, tmp_path, monkeypatch):
     small = dict(STUDENT=STUDENT, STEPS=(0, 2, 4), CHUNK=2, SAVED=2, EPOCHS=1, NETWORKS=2)
     run = functools.partial(long.main, ipc=2, steps=4)
     for name, value in small.items():
         monkeypatch.setattr(long, name, value)
     monkeypatch.setattr(long.benchmarks, "load", lambda *_, **__: data)
     monkeypatch.setattr(long.programs, "prepare", lambda: None)
-    share = lambda pool: np.stack([sampling.reweight(pool, one).weights for one in each])
-    monkeypatch.setattr(long, "weightings", lambda data, pool, key: share(pool))
+    share = lambda pool: np.stack([sampling.reweight(pool, one).weights for one in row_weights])
+    monkeypatch.setattr(long, "compute_weights", lambda data, pool, key: share(pool))
     run(steps=2, work=tmp_path / "one", out=tmp_path)
     half = files.read_json(tmp_path / "long-2.json")
     run(work=tmp_path / "one", out=tmp_path)
@@ -78,13 +78,16 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(data, each, tmp_path, monkeyp
     assert [point["step"] for point in whole["way"]] == [0, 2, 4]
     assert half["way"] == whole["way"][:2]
     assert (tmp_path / "long-2.png").exists()
-    table = list(long.lines(tmp_path / "long-2.json", "conflicting"))
+    table = long.table(tmp_path / "long-2.json", "conflicting")
     assert [line.split(" | ")[0] for line in table[2:]] == ["| 0", "| 2", "| 4"]
 
     def stop(*_):
         raise KeyboardInterrupt
 
-    for stopped in ((long.checkpoint, "save"), (long, "scored")):  # after a line, and before one
+    for stopped in (
+        (long.checkpoint, "save"),
+        (long, "score_sets"),
+    ):  # after a line, and before one
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(*stopped, stop)
             run(work=tmp_path / "two", out=tmp_path / "again")
@@ -93,21 +96,21 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(data, each, tmp_path, monkeyp
     assert again["way"] == whole["way"]
 
 
-def test_rows_of_two_processes_are_joined(tmp_path, monkeypatch):
-    def distilled(data, work, ipc, rows, steps):
+def test_rows_of_two_processes_are_merged(tmp_path, monkeypatch):
+    def distil(data, work, ipc, rows, steps):
         for step in (0, 200, 500):
             yield step, None, {row: 1.0 + long.ROWS.index(row) for row in rows} if step else {}
 
     score = {"conflicting": {"mean": 0.5, "std": 0.1, "n": 3}}
-    monkeypatch.setattr(long, "distilled", distilled)
-    monkeypatch.setattr(long, "scored", lambda images, data, rows: dict.fromkeys(rows, score))
+    monkeypatch.setattr(long, "distil", distil)
+    monkeypatch.setattr(long, "score_sets", lambda images, data, rows: dict.fromkeys(rows, score))
     monkeypatch.setattr(long.benchmarks, "load", lambda *_, **__: None)
     monkeypatch.setattr(long.programs, "prepare", lambda: None)
-    for rows in (("none", "kde"), ("auto", "oracle")):
+    for rows in (("plain", "density"), ("auto", "oracle")):
         assert not (tmp_path / "long-2.png").exists()
         long.main(ipc=2, rows=rows, work=tmp_path / "work", out=tmp_path)
     way = files.read_json(tmp_path / "long-2.json")["way"]
     assert [point["step"] for point in way] == [0, 200, 500]
-    assert way[2]["loss"] == {"none": 1.0, "kde": 2.0, "auto": 3.0, "oracle": 4.0}
+    assert way[2]["loss"] == {"plain": 1.0, "density": 2.0, "auto": 3.0, "oracle": 4.0}
     assert set(way[1]["scores"]) == set(long.ROWS) and way[2]["scores"] == {}
     assert (tmp_path / "long-2.png").exists()

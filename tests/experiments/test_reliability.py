@@ -1,4 +1,4 @@
-"""The campaign of attacks: its judge, its record, some cheap attacks, and what is committed."""
+"""The campaign of attacks: verdicts, record, some cheap attacks, and the committed record."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,11 @@ from experiments.attacks import calls, damage, laboratory, options
 from jaxdd.data import files
 
 LEAST = {"damage": 400, "options": 250, "calls": 250, "kills": 50, "distributed": 30}
-"""Attacks of each group that the committed record holds."""
+"""Least number of attacks of each group in the committed record."""
 
 
 @pytest.mark.parametrize(
-    "code, said, wrong, worse, verdict",
+    "code, message, wrong, worse, verdict",
     [
         (0, "", "", "", "right"),
         (0, "", "synthetic.npz differs", "", "silent"),
@@ -28,15 +28,15 @@ LEAST = {"damage": 400, "options": 250, "calls": 250, "kills": 50, "distributed"
         (None, "", "", "", "hang"),
     ],
 )
-def test_verdicts(code, said, wrong, worse, verdict):
-    ended = laboratory.Ended(code, "", said)
-    outcome = laboratory.judged(ended, "jaxdd", wrong=lambda: wrong, worse=lambda: worse)
-    assert outcome.verdict == verdict and (wrong or worse) in outcome.said
+def test_verdicts(code, message, wrong, worse, verdict):
+    ended = laboratory.Ended(code, message)
+    outcome = laboratory.verdict(ended, "jaxdd", wrong=lambda: wrong, worse=lambda: worse)
+    assert outcome.verdict == verdict and (wrong or worse) in outcome.message
 
 
-def test_how_commands_end(monkeypatch):
+def test_exit_codes_of_calls(monkeypatch):
     def main(arguments):
-        raise {"refused": SystemExit(2), "mistake": KeyError("gone"), "long": laboratory.Hung}[
+        raise {"refused": SystemExit(2), "mistake": KeyError("gone"), "long": laboratory._Hung}[
             arguments[0]
         ]
 
@@ -56,23 +56,23 @@ def test_contents_are_compared_without_times(tmp_path):
     np.savez(tmp_path / "synthetic.npz", images=np.ones(3))
     (tmp_path / "result.json").write_text("{")
     (tmp_path / "checkpoint" / "4").rename(tmp_path / "checkpoint" / "6")
-    found = laboratory.differences(before, laboratory.content(tmp_path), but=["checkpoint"])
-    assert found == "result.json differs; synthetic.npz differs"
+    changes = laboratory.differences(before, laboratory.content(tmp_path), but=["checkpoint"])
+    assert changes == "result.json differs; synthetic.npz differs"
     (tmp_path / "synthetic.npz").unlink()
     assert "synthetic.npz is missing" in laboratory.differences(
         before, laboratory.content(tmp_path)
     )
 
 
-def test_the_record_goes_on_and_failures_are_tried_again(tmp_path):
+def test_the_record_continues_and_failures_are_tried_again(tmp_path):
     out, ran = tmp_path / "record.json", []
 
     def attack(name, verdict):
-        outcome = laboratory.Outcome(verdict, f"jaxdd {name}", "said")
+        outcome = laboratory.Outcome(verdict, f"jaxdd {name}", "message")
         return laboratory.Attack(name, lambda: ran.append(name) or outcome)
 
     for name, verdict in (("a", "refused"), ("b", "silent"), ("c", "right")):
-        reliability.pursue(out, "damage", attack(name, verdict))
+        reliability.run_attack(out, "damage", attack(name, verdict))
     record = files.read_json(out)
     (failure,) = record["failures"]
     assert failure["command"] == "jaxdd b" and record["device"] and record["versions"]["jaxdd"]
@@ -82,7 +82,7 @@ def test_the_record_goes_on_and_failures_are_tried_again(tmp_path):
         "silent": 1,
     }
     for name in "abc":
-        reliability.pursue(out, "damage", attack(name, "right"))
+        reliability.run_attack(out, "damage", attack(name, "right"))
     assert ran == ["a", "b", "c", "b"]
     assert files.read_json(out)["failures"] == []
 
@@ -101,7 +101,7 @@ def test_every_damage_changes_a_file(way, tmp_path):
 
 
 def test_some_attacks(tmp_path):
-    """Of options that are refused while they are read, of calls that compile nothing, of a file."""
+    """Options that fail to parse, calls that compile nothing, and a damaged file."""
     room = laboratory.Laboratory(tmp_path)
     chosen = [
         attack
@@ -123,7 +123,7 @@ def test_some_attacks(tmp_path):
     assert [attack.run().verdict for attack in chosen] == ["refused"] * 9
 
 
-def test_calls_are_judged(monkeypatch):
+def test_verdicts_on_calls(monkeypatch):
     def failing(points, weights, factor):
         raise factor
 
@@ -133,15 +133,15 @@ def test_calls_are_judged(monkeypatch):
     ):
         sound = dict(points=0, weights=0, factor=error)
         monkeypatch.setitem(calls.CALLS, "kde.scott", (failing, sound))
-        assert calls._called("kde.scott").verdict == verdict
+        assert calls._call("kde.scott").verdict == verdict
     monkeypatch.setitem(calls.CALLS, "kde.scott", (lambda factor: factor, dict(factor=np.nan)))
-    assert calls._called("kde.scott").verdict == "silent"
+    assert calls._call("kde.scott").verdict == "silent"
 
 
 @pytest.mark.parametrize("group", LEAST)
 def test_nothing_failed(group):
-    record = reliability.read(reliability.OUT)
-    assert record["counts"] == reliability.counted(record["attacks"])
+    record = files.read_json(reliability.OUT)
+    assert record["counts"] == reliability.count(record["attacks"])
     assert sum(record["counts"][group].values()) >= LEAST[group]
     assert sum(record["counts"][group][verdict] for verdict in laboratory.FAILURES) == 0
     assert record["failures"] == [] and record["device"] and record["date"]

@@ -1,4 +1,4 @@
-"""What views see of real digits, with one view and one pixel in the place of its rival."""
+"""Object-blind features on real digits, with one pixel as baseline features."""
 
 import jax
 import numpy as np
@@ -13,40 +13,40 @@ from jaxdd.weights import blind_features
 def cheap(monkeypatch):
     pixel = lambda key, images: lambda seen: seen[:, 8, 8]
     monkeypatch.setattr(
-        shortcuts, "ASKED", {"tone": blind_features.Comparison(blind_features.tone, pixel)}
+        shortcuts, "COMPARISONS", {"tone": blind_features.Comparison(blind_features.tone, pixel)}
     )
 
 
-def test_colours_of_digits_are_found(cheap, tmp_path, monkeypatch):
-    """Tone tells the colour: nearly all conflicting samples stand out. The record is complete."""
-    monkeypatch.setitem(shortcuts.DEVELOPMENT, "cdigits", shortcuts.Look("cdigits", 0.05))
+def test_colours_of_digits_are_detected(cheap, tmp_path, monkeypatch):
+    """Tone shows the colour, so nearly all bias-conflicting samples have the highest scores."""
+    monkeypatch.setitem(shortcuts.DEVELOPMENT, "cdigits", shortcuts.Setting("cdigits", 0.05))
     out = tmp_path / "out.json"
     shortcuts.main(out=out, only="cdigits")
-    row = files.read_json(out)["judged"]["cdigits, seed 0"]
-    found = row["views"]["tone"]
-    assert row["samples"] == 1437 and row["device"] and found["weigh"] > 0
-    assert found["auc"] > 0.98 and found["precision"] > 0.9 and found["balance"] > 0.9
-    assert found["conflict_weight_share"] > 0.7 and found["z_score"] > 0
+    row = files.read_json(out)["measured"]["cdigits, seed 0"]
+    tone = row["features"]["tone"]
+    assert row["samples"] == 1437 and tone["weigh"] > 0
+    assert tone["auc"] > 0.98 and tone["precision"] > 0.9 and tone["evenness"] > 0.9
+    assert tone["conflict_weight_share"] > 0.7 and tone["z_score"] > 0
     before = out.read_bytes()
     shortcuts.main(out=out, only="cdigits")
     assert out.read_bytes() == before
 
 
-def test_without_attributes_nothing_is_judged(cheap):
+def test_without_attributes_only_the_shortcut_is_tested(cheap):
     data = benchmarks.load("digits")
-    found = shortcuts.seen(jax.random.key(0), datasets.pool(data), data)
-    assert set(found["views"]["tone"]) == {"blocks", "blind", "baseline", "z_score", "weigh"}
-    assert np.isfinite(found["views"]["tone"]["z_score"])
+    row = shortcuts.measure(jax.random.key(0), datasets.pool(data), data)
+    assert set(row["features"]["tone"]) == {"blocks", "blind", "baseline", "z_score", "weigh"}
+    assert np.isfinite(row["features"]["tone"]["z_score"])
 
 
 def test_a_share_of_the_labels_is_wrong():
-    """72 of 1,437 to the sample; no other array changes, and every wrong class takes part."""
+    """72 of 1,437 labels change, to every other class; other arrays do not."""
     data = benchmarks.load("digits")
-    found = shortcuts.mislabelled(data, share=0.05)
-    wrong = found.train.labels != data.train.labels
-    assert wrong.sum() == 72 and found.train.labels.dtype == data.train.labels.dtype
-    assert (found.train.images is data.train.images) and found.test is data.test
-    assert set((found.train.labels - data.train.labels)[wrong] % 10) == set(range(1, 10))
+    changed = shortcuts.mislabelled(data, share=0.05)
+    wrong = changed.train.labels != data.train.labels
+    assert wrong.sum() == 72 and changed.train.labels.dtype == data.train.labels.dtype
+    assert (changed.train.images is data.train.images) and changed.test is data.test
+    assert set((changed.train.labels - data.train.labels)[wrong] % 10) == set(range(1, 10))
 
 
 def test_no_set_is_both_for_development_and_held_out():

@@ -1,4 +1,4 @@
-"""Whitening against NumPy in float64: the map, its inverse, pools and tasks, what is refused."""
+"""Whitening against NumPy in float64: the map, its inverse, pools, tasks and checks."""
 
 import functools
 
@@ -35,7 +35,7 @@ def by_numpy(shares):
     return mean.reshape(3, 2, 2), vectors / np.sqrt(values + zca.EPSILON) @ vectors.T
 
 
-def test_is_that_of_numpy_whether_images_count_alike_or_by_their_weights():
+def test_fit_is_that_of_numpy_uniform_and_weighted():
     totals = np.bincount(LABELS, WEIGHTS)
     for weighted, shares in ((False, np.full(40, 1 / 40)), (True, WEIGHTS / totals[LABELS] / 3)):
         mean, matrix = by_numpy(shares)
@@ -44,41 +44,41 @@ def test_is_that_of_numpy_whether_images_count_alike_or_by_their_weights():
         np.testing.assert_allclose(fitted(weighted).matrix, fitted(weighted).matrix.T, atol=1e-6)
 
 
-def test_leaves_every_direction_with_the_variance_that_epsilon_says():
+def test_the_whitened_variance_is_that_given_by_epsilon():
     """Λ / (Λ + ε), and no correlation: the covariance keeps its eigenvectors."""
-    seen = np.asarray(zca.whiten(sampling.take(pool(), jnp.arange(40)), fitted()), float)
-    before, after = (np.cov(x.reshape(40, 12).T, bias=True) for x in (NORMAL, seen))
+    whitened = np.asarray(zca.whiten(sampling.take(pool(), jnp.arange(40)), fitted()), float)
+    before, after = (np.cov(x.reshape(40, 12).T, bias=True) for x in (NORMAL, whitened))
     values, vectors = np.linalg.eigh(before)
     expected = vectors * (values / (values + zca.EPSILON)) @ vectors.T
     np.testing.assert_allclose(after, expected, atol=1e-5)
-    np.testing.assert_allclose(seen.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(whitened.mean(0), 0, atol=1e-5)
 
 
-def test_restores_what_it_whitened_in_any_leading_shape():
+def test_unwhiten_inverts_whiten_for_any_leading_shape():
     images = jnp.asarray(NORMAL, jnp.float32).reshape(2, 4, 5, 3, 2, 2)
-    seen = zca.whiten(images, fitted())
-    assert float(jnp.abs(seen - images).max()) > 0.1
-    np.testing.assert_allclose(zca.unwhiten(seen, fitted()), images, atol=2e-5)
+    whitened = zca.whiten(images, fitted())
+    assert float(jnp.abs(whitened - images).max()) > 0.1
+    np.testing.assert_allclose(zca.unwhiten(whitened, fitted()), images, atol=2e-5)
 
 
-def test_is_one_map_for_images_pools_and_tasks():
-    seen = zca.whiten(sampling.take(pool(), jnp.arange(40)), fitted())
+def test_images_pools_and_tasks_are_whitened_alike():
+    whitened = zca.whiten(sampling.take(pool(), jnp.arange(40)), fitted())
     drawn = sampling.take(zca.whiten_pool(pool(), fitted()), jnp.arange(40))
-    np.testing.assert_allclose(drawn, seen, atol=1e-5)
+    np.testing.assert_allclose(drawn, whitened, atol=1e-5)
     task = evaluate.task(IMAGES, LABELS, num_classes=3, mean=MEAN, std=STD)
     scored = zca.whiten_task(task, fitted())
-    np.testing.assert_allclose(scored.images, seen, atol=1e-5)
+    np.testing.assert_allclose(scored.images, whitened, atol=1e-5)
     assert (scored.mean.tolist(), scored.std.tolist()) == ([0, 0], [1, 1])
     np.testing.assert_array_equal(scored.labels, task.labels)
 
 
-def test_none_leaves_everything_as_it_is():
+def test_none_changes_nothing():
     images, task = jnp.ones((1, 3, 2, 2)), object()
     assert zca.whiten(images, None) is images and zca.unwhiten(images, None) is images
     assert zca.whiten_pool(pool(), None) is pool() and zca.whiten_task(task, None) is task
 
 
-def test_does_not_depend_on_the_order_of_the_samples():
+def test_the_order_of_samples_does_not_matter():
     order = RANDOM.permutation(40)
     moved = sampling.pool(
         IMAGES[order], LABELS[order], num_classes=3, mean=MEAN, std=STD, weights=WEIGHTS[order]
@@ -87,33 +87,33 @@ def test_does_not_depend_on_the_order_of_the_samples():
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_fewer_images_than_values_are_regularised_and_it_says_so():
+def test_fewer_images_than_values_warn_and_are_bounded_by_epsilon():
     few = sampling.pool(IMAGES[:6], LABELS[:6], num_classes=3, mean=MEAN, std=STD)
-    with pytest.warns(UserWarning, match=r"12 values by 6 images .* grow by 1 / sqrt\(0.1\)"):
-        found = zca.fit(few)
-    values = np.linalg.eigvalsh(np.asarray(found.matrix, float))
+    with pytest.warns(UserWarning, match="12 values.* 6 images"):
+        whitening = zca.fit(few)
+    values = np.linalg.eigvalsh(np.asarray(whitening.matrix, float))
     np.testing.assert_allclose(values[-7:], zca.EPSILON**-0.5, rtol=1e-4)  # 12 less 5 of them
 
 
 def test_constant_images_stay_finite():
     same = sampling.pool(IMAGES[:1].repeat(20, 0), LABELS[:20], num_classes=3, mean=MEAN, std=STD)
-    seen = sampling.take(zca.whiten_pool(same, zca.fit(same)), jnp.arange(20))
-    np.testing.assert_allclose(seen, 0, atol=1e-5)
+    whitened = sampling.take(zca.whiten_pool(same, zca.fit(same)), jnp.arange(20))
+    np.testing.assert_allclose(whitened, 0, atol=1e-5)
 
 
-def test_gradients_pass_through_it():
+def test_the_gradient_is_the_matrix():
     images = jnp.asarray(NORMAL[:2], jnp.float32).reshape(2, 3, 2, 2)
-    found = jax.grad(lambda images: zca.whiten(images, fitted()).sum())(images)
+    gradient = jax.grad(lambda images: zca.whiten(images, fitted()).sum())(images)
     expected = np.asarray(fitted().matrix).sum(0).reshape(3, 2, 2)
-    np.testing.assert_allclose(found, [expected] * 2, atol=1e-5)
+    np.testing.assert_allclose(gradient, [expected] * 2, atol=1e-5)
 
 
-def test_refuses_images_of_another_size_too_large_ones_and_a_bad_epsilon():
+def test_invalid_sizes_and_epsilons_raise():
     other = jnp.zeros((4, 2, 2, 2))
-    for refused in (zca.whiten, zca.unwhiten):
-        with pytest.raises(ValueError, match=r"must be \(3, 2, 2\).* found \(2, 2, 2\)"):
-            refused(other, fitted())
-    with pytest.raises(ValueError, match="at most 4,096 values.* 64 × 64 × 3 = 12,288"):
+    for function in (zca.whiten, zca.unwhiten):
+        with pytest.raises(ValueError, match=r"\(3, 2, 2\).* got \(2, 2, 2\)"):
+            function(other, fitted())
+    with pytest.raises(ValueError, match="4,096.* 12,288"):
         zca.check_size((64, 64, 3))
-    with pytest.raises(ValueError, match="epsilon must be positive"):
+    with pytest.raises(ValueError, match="epsilon.* 0.0"):
         zca.fit(pool(), epsilon=0.0)

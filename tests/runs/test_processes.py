@@ -19,7 +19,7 @@ from jaxdd.runs.folder import store
 
 RUN = (
     "run cdigits --ipc 2 --batch-size 8 --network mlp --epochs 1 --eval-seeds 3 --steps 6 "
-    "--chunk 2 --save-every 0 --debias kde --encoder-steps 2 --encoder-width 4 --strategy"
+    "--chunk 2 --save-every 0 --debias density --encoder-steps 2 --encoder-width 4 --strategy"
 ).split()
 SPLIT = "--split-from", "0"
 
@@ -169,7 +169,7 @@ def test_leaving_does_not_wait_for_rows(monkeypatch):
     monkeypatch.setattr(processes.os, "_exit", codes.append)
     with pytest.raises(SystemExit, match="130"):
         processes.leave(130)
-    row = threading.Thread(target=stop.wait, name=f"{processes.ROW}_0")
+    row = threading.Thread(target=stop.wait, name=f"{processes.ROW_THREADS}_0")
     row.start()
     processes.leave(130)
     stop.set()

@@ -255,7 +255,7 @@ def test_held_out_samples_are_in_no_set():
     expected = (140 + 100 * conflicting) / 240, 1, conflicting, 20
     np.testing.assert_allclose(trial, expected, rtol=1e-6)
     tested.clear()
-    trial = probe_check(pool, groups, network, sets=1, most=20)(jnp.ones(240))
+    trial = probe_check(pool, groups, network, sets=1, max_held_out=20)(jnp.ones(240))
     jax.effects_barrier()
     held_out = np.unique(np.concatenate(tested))
     # The shares of the overall accuracy are those of the pool, not of the held-out samples.

@@ -123,14 +123,11 @@ def test_oracle_gives_groups_equal_weight():
 
 @pytest.mark.parametrize(
     "counts, shape, dtype, depth",
-    [
-        ((6,), (8, 8, 1), np.uint8, 3),
-        ((9, 1, 3), (4, 6, 3), np.float32, 2),
-        ((2, 3), (1, 5, 1), np.uint8, 0),
-    ],
+    [((9, 1, 3), (4, 6, 3), np.float32, 2), ((5,), (1, 5, 1), np.uint8, 0)],
 )
 def test_any_classes_and_images(counts, shape, dtype, depth):
     """The default encoder halves the sides three times, or as often as the images allow."""
+    assert weights.default_encoder(POOL).network.depth == 3
     pool = small_pool(counts, shape, dtype)
     encoder = weights.default_encoder(pool, width=4)
     assert encoder.network.depth == depth and encoder.network.norm is None

@@ -1,4 +1,4 @@
-"""Cross-fitted heads against scikit-learn, what they have not seen, and shortcuts made by hand."""
+"""Cross-fitted probes against scikit-learn, and shortcut tests derived by hand."""
 
 import functools
 import re
@@ -15,9 +15,9 @@ KEY = jax.random.key(0)
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "power"))
-def head(x, onehot, used, *, penalty, **options):
+def fit(x, onehot, used, *, penalty, **options):
     bound = probes._inverse_bound(x, used, penalty=penalty)
-    return probes._scores(x, onehot, used, bound, penalty=penalty, **options)
+    return probes._fit(x, onehot, used, bound, penalty=penalty, **options)
 
 
 def clusters(n=300, d=5, k=3, apart=2.0, seed=0):
@@ -27,31 +27,31 @@ def clusters(n=300, d=5, k=3, apart=2.0, seed=0):
     return (centres[labels] + rng.normal(size=(n, d))).astype(np.float32), labels
 
 
-def test_a_head_is_the_minimum_that_scikit_learn_finds():
+def test_probe_equals_scikit_learn():
     """Mean loss + penalty/2 · |w|² on standardised features is C = 1 / (n · penalty)."""
     features, labels = clusters()
     used = np.arange(300) < 200
-    x = probes._standardised(jnp.asarray(features))
-    found = head(x, jax.nn.one_hot(labels, 3), used, penalty=0.01, steps=600, power=0.0)
+    x = probes._standardise(jnp.asarray(features))
+    result = fit(x, jax.nn.one_hot(labels, 3), used, penalty=0.01, steps=600, power=0.0)
     x = (features - features.mean(0)) / features.std(0)
     peer = linear_model.LogisticRegression(C=1 / (200 * 0.01), tol=1e-8, max_iter=1000)
     expected = peer.fit(x[used], labels[used]).predict_proba(x)
-    np.testing.assert_allclose(jax.nn.softmax(found), expected, atol=2e-4)
+    np.testing.assert_allclose(jax.nn.softmax(result), expected, atol=2e-4)
 
 
-def test_no_sample_has_seen_itself():
-    """Labels of coins, more features than samples: a head knows its own by heart, others' not."""
+def test_predictions_are_out_of_fold():
+    """Random labels, more features than samples: only the samples of the fit are memorised."""
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(120, 200)).astype(np.float32), rng.integers(0, 2, 120)
-    found = probes.crossfit(KEY, features, labels, num_classes=2)
-    assert 0.3 < np.mean(np.argmax(found, 1) == labels) < 0.7
-    x, onehot = probes._standardised(features), jax.nn.one_hot(labels, 2)
-    scores = head(x, onehot, np.ones(120, bool), penalty=1e-3, steps=40, power=0.0)
+    result = probes.crossfit(KEY, features, labels, num_classes=2)
+    assert 0.3 < np.mean(np.argmax(result, 1) == labels) < 0.7
+    x, onehot = probes._standardise(features), jax.nn.one_hot(labels, 2)
+    scores = fit(x, onehot, np.ones(120, bool), penalty=1e-3, steps=40, power=0.0)
     assert (np.argmax(scores, 1) == labels).all()
 
 
-def test_matrices_are_factorised_one_after_the_other():
-    """Two programs that factorise batches at once wait for each other for good in jaxlib 0.10."""
+def test_matrices_are_factorised_one_by_one():
+    """Two programs that factorise batches at the same time deadlock in jaxlib 0.10."""
     features, labels = clusters()
     fit = functools.partial(probes.crossfit, num_classes=3, folds=4)
     program = str(jax.make_jaxpr(lambda x: fit(KEY, x, labels))(features))
@@ -60,16 +60,16 @@ def test_matrices_are_factorised_one_after_the_other():
 
 def test_probabilities_are_calibrated():
     features, labels = clusters(n=3000, apart=0.7)
-    found = np.asarray(probes.crossfit(KEY, features, labels, num_classes=3))
-    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
-    assert found.max(1).mean() == pytest.approx(np.mean(found.argmax(1) == labels), abs=0.02)
+    result = np.asarray(probes.crossfit(KEY, features, labels, num_classes=3))
+    np.testing.assert_allclose(result.sum(1), 1, rtol=1e-5)
+    assert result.max(1).mean() == pytest.approx(np.mean(result.argmax(1) == labels), abs=0.02)
 
 
-def test_a_powered_head_is_a_minimum_of_the_generalised_cross_entropy():
-    """The slope at what it finds is zero, by automatic differentiation of the written-out loss."""
+def test_power_minimises_the_generalised_cross_entropy():
+    """The gradient of the written-out loss is zero at the solution."""
     features, labels = clusters()
-    x, onehot = probes._standardised(jnp.asarray(features)), jax.nn.one_hot(labels, 3)
-    scores = head(x, onehot, np.ones(300, bool), penalty=0.01, steps=400, power=0.7)
+    x, onehot = probes._standardise(jnp.asarray(features)), jax.nn.one_hot(labels, 3)
+    scores = fit(x, onehot, np.ones(300, bool), penalty=0.01, steps=400, power=0.7)
     fitted = jnp.linalg.lstsq(x, scores)[0]
 
     def loss(w):
@@ -79,7 +79,7 @@ def test_a_powered_head_is_a_minimum_of_the_generalised_cross_entropy():
     np.testing.assert_allclose(jax.grad(loss)(fitted), 0, atol=2e-5)
 
 
-def test_a_power_lets_go_of_exceptions():
+def test_power_ignores_exceptions():
     """One number is the attribute, another the class; a tenth of the samples are exceptions."""
     rng = np.random.default_rng(0)
     labels = np.arange(4000) % 2
@@ -89,18 +89,18 @@ def test_a_power_lets_go_of_exceptions():
         np.asarray(probes.crossfit(KEY, seen.astype(np.float32), labels, num_classes=2, power=q))
         for q in (0.0, 0.7)
     )
-    named = lambda told: np.mean(told.argmax(1) == attribute)
-    assert named(powered) > named(plain) + 0.005 and named(powered) > 0.96
+    accuracy = lambda x: np.mean(x.argmax(1) == attribute)
+    assert accuracy(powered) > accuracy(plain) + 0.005 and accuracy(powered) > 0.96
 
 
-def test_folds_one_by_one_are_the_same(monkeypatch):
+def test_folds_fitted_one_by_one_are_the_same(monkeypatch):
     features, labels = clusters()
-    found = []
+    result = []
     for largest in (2**25, 1):
-        monkeypatch.setattr(probes, "_LARGEST", largest)
+        monkeypatch.setattr(probes, "_MAX_SCORES", largest)
         probes._crossfit.clear_cache()
-        found.append(probes.crossfit(KEY, features, labels, num_classes=3))
-    np.testing.assert_allclose(*found, atol=1e-4)
+        result.append(probes.crossfit(KEY, features, labels, num_classes=3))
+    np.testing.assert_allclose(*result, atol=1e-4)
 
 
 def test_every_fold_has_its_share_of_every_class():
@@ -112,7 +112,7 @@ def test_every_fold_has_its_share_of_every_class():
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_neither_scale_nor_constants_matter(scale):
+def test_probabilities_are_invariant_to_scale_and_constants(scale):
     features, labels = clusters()
     constant = np.concatenate([features * scale, np.full((300, 1), 7, np.float32)], 1)
     one, other = (probes.crossfit(KEY, x, labels, num_classes=3) for x in (features, constant))
@@ -124,45 +124,46 @@ def test_empty_and_lone_classes():
     features, labels = clusters()
     labels = np.where(labels == 2, 0, labels)
     labels[0] = 3
-    found = probes.crossfit(KEY, features, labels, num_classes=5)
-    assert np.isfinite(found).all() and found[:, [2, 4]].max() < 0.1
+    result = probes.crossfit(KEY, features, labels, num_classes=5)
+    assert np.isfinite(result).all() and result[:, [2, 4]].max() < 0.1
     one = probes.crossfit(KEY, features, np.zeros(300, int), num_classes=1)
     np.testing.assert_array_equal(one, np.ones((300, 1)))
 
 
 @pytest.mark.parametrize(
-    "change, error, message",
+    "change, error, value",
     [
-        (dict(features=np.zeros((4, 2), int)), TypeError, "features must be floating"),
-        (dict(features=np.zeros(4, np.float32)), ValueError, r"\[n, d\].*found \(4,\)"),
-        (dict(features=np.full((4, 2), np.nan)), ValueError, "finite"),
-        (dict(labels=np.array([0, 1, 2, 0])), ValueError, r"0\.\.1, found 0\.\.2"),
-        (dict(labels=np.zeros(3, int)), ValueError, r"and \(3,\)"),
-        (dict(folds=1), ValueError, "folds.*found 1"),
-        (dict(folds=5), ValueError, "folds.*found 5"),
-        (dict(power=1.5), ValueError, r"power must lie in \[0, 1\], found 1.5"),
+        (dict(features=np.zeros((4, 2), int)), TypeError, "int"),
+        (dict(features=np.zeros(4, np.float32)), ValueError, r"got \(4,\)"),
+        (dict(features=np.full((4, 2), np.nan)), ValueError, "got nan"),
+        (dict(labels=np.array([0, 1, 2, 0])), ValueError, r"got 0\.\.2"),
+        (dict(labels=np.zeros(3, int)), ValueError, r"got \(3,\)"),
+        (dict(folds=1), ValueError, "got 1"),
+        (dict(folds=5), ValueError, "got 5"),
+        (dict(power=1.5), ValueError, "got 1.5"),
     ],
 )
-def test_bad_input(change, error, message):
-    good = dict(features=np.zeros((4, 2), np.float32), labels=np.array([0, 1, 0, 1]), num_classes=2)
-    with pytest.raises(error, match=message):
-        probes.crossfit(KEY, **(good | change))
+def test_invalid_arguments_are_rejected(change, error, value):
+    valid = dict(features=np.zeros((4, 2), np.float32), labels=[0, 1, 0, 1], num_classes=2)
+    with pytest.raises(error, match=value):
+        probes.crossfit(KEY, **(valid | change))
 
 
-def test_probabilities_of_different_classes_are_not_compared():
-    sure, labels = np.eye(2), np.arange(2)
-    with pytest.raises(ValueError, match=r"must be \[n, k\], found \(2, 2\), \(2, 3\)"):
-        probes.shortcut(sure, np.ones((2, 3)), labels)
-    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.1, found 1\.\.2"):
-        probes.shortcut(sure, sure, labels + 1)
-    with pytest.raises(ValueError, match="blind must be finite"):
-        probes.shortcut(sure * np.nan, sure, labels)
+def test_probabilities_must_match():
+    certain, labels = np.eye(2), np.arange(2)
+    with pytest.raises(ValueError, match=r"got \(2, 2\) and \(2, 3\)"):
+        probes.shortcut(certain, np.ones((2, 3)), labels)
+    with pytest.raises(ValueError, match=r"got 1\.\.2"):
+        probes.shortcut(certain, certain, labels + 1)
+    with pytest.raises(ValueError, match="blind.*nan"):
+        probes.shortcut(certain * np.nan, certain, labels)
 
 
-# ------------------------------------------------------------------ shortcuts
+# --- shortcut tests ------------------------------------------------------------------------------
 
 
-def said(classes, k=4, sure=0.9):
+def predicting(classes, k=4, sure=0.9):
+    """Return probabilities `[n, k]` of a probe that predicts the classes."""
     return np.where(np.eye(k)[classes] > 0, sure, (1 - sure) / (k - 1))
 
 
@@ -171,60 +172,60 @@ def test_a_shortcut_through_blocks_of_classes():
     labels = np.arange(400) % 4
     half = labels // 2
     blind = np.where(np.arange(4) // 2 == half[:, None], 0.45, 0.05)
-    seeing = said(np.where(np.arange(400) % 32 < 24, labels, (labels + 2) % 4))
-    found = probes.shortcut(blind, seeing, labels)
-    assert found.blocks in ((0, 0, 1, 1), (1, 1, 0, 0))
-    assert (found.blind, found.baseline) == (0, 0.24)
-    assert found.z_score == pytest.approx(np.sqrt(0.24 * 200))
+    baseline = predicting(np.where(np.arange(400) % 32 < 24, labels, (labels + 2) % 4))
+    result = probes.shortcut(blind, baseline, labels)
+    assert result.blocks in ((0, 0, 1, 1), (1, 1, 0, 0))
+    assert (result.blind, result.baseline) == (0, 0.24)
+    assert result.z_score == pytest.approx(np.sqrt(0.24 * 200))
     nothing = np.full((400, 4), 0.25)
-    assert probes.shortcut(nothing, seeing, labels).z_score < -3
+    assert probes.shortcut(nothing, baseline, labels).z_score < -3
 
 
-def test_the_smallest_blocks_that_are_told_well_are_returned():
+def test_finest_blocks_near_the_best_are_returned():
     """Of six classes in pairs, one probe knows the class well, another takes it for its pair."""
     labels, chance = np.arange(2400) % 6, np.random.default_rng(0).random((2, 2400))
     pair = labels // 2 * 2 + 1 - labels % 2
-    seeing = said(np.where(chance[0] < 0.25, (labels + 2) % 6, labels), 6)
-    certain, doubtful = (said(np.where(chance[1] < e, pair, labels), 6) for e in (0.04, 0.46))
-    assert len(set(probes.shortcut(certain, seeing, labels).blocks)) == 6
-    assert len(set(probes.shortcut(doubtful, seeing, labels).blocks)) == 3
+    baseline = predicting(np.where(chance[0] < 0.25, (labels + 2) % 6, labels), 6)
+    certain, doubtful = (predicting(np.where(chance[1] < e, pair, labels), 6) for e in (0.04, 0.46))
+    assert len(set(probes.shortcut(certain, baseline, labels).blocks)) == 6
+    assert len(set(probes.shortcut(doubtful, baseline, labels).blocks)) == 3
 
 
-def test_a_thousand_classes_are_joined_in_a_few_stages():
+def test_a_thousand_classes_are_merged_in_a_few_stages():
     probabilities = np.random.default_rng(0).dirichlet(np.ones(1000), 1000)
-    found = list(probes._joined(probabilities, np.arange(1000)))
-    counts = [blocks.max() + 1 for blocks in found]
+    result = list(probes._merge(probabilities, np.arange(1000)))
+    counts = [blocks.max() + 1 for blocks in result]
     assert counts[0] == 1000 and counts[-1] == 2 and len(counts) <= 32
-    ten = [blocks.max() + 1 for blocks in probes._joined(probabilities[:10, :10], np.arange(10))]
+    ten = [blocks.max() + 1 for blocks in probes._merge(probabilities[:10, :10], np.arange(10))]
     assert ten == list(range(10, 1, -1))
 
 
-def test_what_the_same_samples_show_is_compared_pairwise():
+def test_errors_are_compared_pairwise():
     """Of the half that counts one errs on 20 of 200, the other on 4 more: √4 standard errors."""
     labels = np.arange(400) % 2
-    wrong = lambda n: said(np.where(np.arange(400) < n, 1 - labels, labels), 2)
-    found = probes.shortcut(wrong(40), wrong(50), labels)
-    assert (found.blind, found.baseline) == (0.1, 0.12)
-    assert found.z_score == pytest.approx(2)
+    wrong = lambda n: predicting(np.where(np.arange(400) < n, 1 - labels, labels), 2)
+    result = probes.shortcut(wrong(40), wrong(50), labels)
+    assert (result.blind, result.baseline) == (0.1, 0.12)
+    assert result.z_score == pytest.approx(2)
     assert probes.shortcut(wrong(50), wrong(40), labels).z_score == pytest.approx(-2)
 
 
-def test_chance_favours_no_blocks_of_many_classes():
+def test_selection_of_blocks_is_not_biased():
     """Two probes that know nothing; blocks that follow from the confusions of one win nothing."""
     rng = np.random.default_rng(0)
-    blind, seeing = (rng.dirichlet(np.ones(200), 4000) for _ in range(2))
-    assert abs(probes.shortcut(blind, seeing, np.arange(4000) % 200).z_score) < 3
+    blind, baseline = (rng.dirichlet(np.ones(200), 4000) for _ in range(2))
+    assert abs(probes.shortcut(blind, baseline, np.arange(4000) % 200).z_score) < 3
 
 
-def test_blocks_that_hold_nearly_all_are_passed_over():
+def test_blocks_with_nearly_all_samples_are_skipped():
     """A class of its own beside nine tenths of the samples says little."""
     labels = np.repeat([0, 1, 2], [45, 45, 10])
     blind = np.where(labels[:, None] == 2, [0.05, 0.05, 0.9], [0.475, 0.475, 0.05])
-    found = probes.shortcut(blind, said(labels, 3), labels)
-    assert found.blocks == (0, 1, 2)
+    result = probes.shortcut(blind, predicting(labels, 3), labels)
+    assert result.blocks == (0, 1, 2)
 
 
 @pytest.mark.parametrize("k, labels", [(1, [0, 0]), (2, [0, 0, 0])])
-def test_nothing_to_tell(k, labels):
+def test_nothing_to_test(k, labels):
     same = np.full((len(labels), k), 1 / k)
     assert probes.shortcut(same, same, np.array(labels)) == ((0,) * k, 0, 0, 0)

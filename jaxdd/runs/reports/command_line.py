@@ -21,8 +21,8 @@ def command_line(
     Returns:
         The command, or None if no command line gives this configuration.
 
-    >>> command_line({"command": "run", "dataset": "cdigits", "debias": "none", "ipc": 2})
-    'jaxdd run cdigits --debias none --ipc 2'
+    >>> command_line({"command": "run", "dataset": "cdigits", "debias": "plain", "ipc": 2})
+    'jaxdd run cdigits --debias plain --ipc 2'
     """
     try:
         run_options = options.from_config(config)

@@ -17,7 +17,7 @@ from jaxdd.runs.folder import store
 from jaxdd.runs.reports import plot
 
 FILE = "figures.npz"
-"""Name of the file, which lies beside weights.npz."""
+"""Name of the file, in the folder of weights.npz."""
 
 MAX_CLASSES, MAX_COLUMNS = 20, 8
 """Classes and images per class in pictures of real images."""
@@ -95,7 +95,7 @@ def _first_images(data, order):
 
 
 def read(folder: str | os.PathLike) -> FigureData | None:
-    """Read what `write` wrote, and the weights beside it.
+    """Read what `write` wrote, and weights.npz.
 
     Args:
         folder: Folder with weights.npz.
@@ -111,28 +111,19 @@ def read(folder: str | os.PathLike) -> FigureData | None:
         return None
     with files.hint("delete it; a report can be made without it"):
         arrays = files.read_arrays(path)
-        try:
-            plane = None
-            if "points" in arrays:
-                fields = (arrays[name] for name in ("points", "shares", "shown"))
-                plane = plot.Plane(*fields, int(arrays["total"]))
-            labels, heaviest, lightest = (arrays[x] for x in ("labels", "heaviest", "lightest"))
-            class_names, attribute_names = (
-                tuple(map(str, arrays[x])) for x in ("class_names", "attribute_names")
-            )
-        except KeyError as error:
-            raise ValueError(f"{path} lacks the array {error}") from error
+        required = {"labels", "heaviest", "lightest", "class_names", "attribute_names"}
+        if missing := sorted(required - arrays.keys()):
+            raise ValueError(f"{path} lacks the array {missing[0]}")
+    plane = None
+    if "points" in arrays:
+        fields = (arrays[name] for name in ("points", "shares", "shown"))
+        plane = plot.Plane(*fields, int(arrays["total"]))
+    weights = store.read_weights(weights_path, count=len(arrays["labels"]))
+    classes, groups = (tuple(map(str, arrays[x])) for x in ("class_names", "attribute_names"))
     return FigureData(
-        store.read_weights(weights_path, count=len(labels)),
-        labels,
-        arrays.get("attributes"),
-        arrays.get("aligned"),
-        plane,
-        heaviest,
-        lightest,
-        class_names,
-        attribute_names,
-    )
+        weights, arrays["labels"], arrays.get("attributes"), arrays.get("aligned"), plane,
+        arrays["heaviest"], arrays["lightest"], classes, groups,
+    )  # fmt: skip
 
 
 # --- by class and group ------------------------------------------------------------------------
@@ -150,18 +141,13 @@ def breakdown(
     Returns:
         {"by_class": ..., "by_group": ...}; the groups are None if bias labels are unknown.
     """
-    sizes = [
-        np.bincount(part.labels, minlength=data.num_classes) for part in (data.train, data.test)
-    ]
+    parts = data.train, data.test
+    sizes = [np.bincount(part.labels, minlength=data.num_classes) for part in parts]
     by_class, by_group = _breakdown(data.class_names, sizes, scores.classes), None
-    parts = [part for part in (data.train, data.test) if part.attributes is not None]
-    if data.aligned is not None and len(parts) == 2:
-        shape = data.num_classes, data.num_attributes
-        bins = [np.arange(n + 1) for n in shape]
-        sizes = [
-            np.histogram2d(part.labels, part.attributes, bins)[0].astype(int) for part in parts
-        ]
-        by_group = _breakdown(data.attribute_names, sizes, scores.groups)
+    if data.aligned is not None and all(part.attributes is not None for part in parts):
+        bins = [np.arange(n + 1) for n in (data.num_classes, data.num_attributes)]
+        count = lambda part: np.histogram2d(part.labels, part.attributes, bins)[0].astype(int)
+        by_group = _breakdown(data.attribute_names, map(count, parts), scores.groups)
     return {"by_class": by_class, "by_group": by_group}
 
 

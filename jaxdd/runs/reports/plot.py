@@ -25,34 +25,19 @@ from jaxdd.runs import results
 _DPI = 150
 _VECTOR = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # no times: the same bytes again
 _STYLE: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 10,
-    "figure.constrained_layout.w_pad": 0.12,
-    "figure.constrained_layout.h_pad": 0.09,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#666666",
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "savefig.bbox": "standard",
-    "savefig.dpi": "figure",
-    "svg.hashsalt": "jaxdd",
-    "pdf.fonttype": 42,
-}
+    "font.family": ["DejaVu Sans"], "font.size": 9,
+    "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.titlepad": 10, "axes.edgecolor": "#666666", "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False, "grid.color": "#e4e4e4",
+    "figure.constrained_layout.w_pad": 0.12, "figure.constrained_layout.h_pad": 0.09,
+    "figure.facecolor": "white", "legend.frameon": False,
+    "savefig.facecolor": "white", "savefig.bbox": "standard", "savefig.dpi": "figure",
+    "svg.hashsalt": "jaxdd", "pdf.fonttype": 42,
+}  # fmt: skip
 _GREY = "#666666"
 _GROUP_COLORS = {
-    "accuracy": "#4d4d4d",
-    "aligned": "#0072b2",
-    "conflicting": "#d55e00",
-    "worst_group": "#cc79a7",
-}
+    "accuracy": "#4d4d4d", "aligned": "#0072b2", "conflicting": "#d55e00", "worst_group": "#cc79a7",
+}  # fmt: skip
 _CATEGORIES = (
     "#28228c", "#f8c01d", "#21deeb", "#e31d06", "#3f7cb7",
     "#aed793", "#b61cfd", "#927d7d", "#4d2045", "#72020f",
@@ -98,30 +83,17 @@ def _add_note(figure: Any, note: str) -> None:
 
 
 def synthetic_grid(
-    path: str | os.PathLike,
-    images: Any,
-    *,
-    mean: Any = 0.0,
-    std: Any = 1.0,
-    title: str = "",
-    columns: int = MAX_COLUMNS,
-    class_names: Sequence[str] = (),
+    path: str | os.PathLike, images: Any, *, title: str = "", **options: Any
 ) -> None:
-    """Draw a synthetic set, one row per class and at most twenty classes.
+    """Draw a synthetic set: one row per class, at most twenty classes and ten images per class.
 
     Args:
         path: The file.
-        images: Normalised images `[k, ipc, h, w, c]`. One channel is drawn in grey, of more than
-            three channels the first three.
-        mean: Mean of each channel that was subtracted, `[c]`. Defaults to 0: images in [0, 1].
-        std: Standard deviation of each channel that was divided by, `[c]`. Defaults to 1.
+        images: Normalised images `[k, ipc, h, w, c]`.
         title: Text above the grid.
-        columns: Images per class.
-        class_names: Names of the rows. Defaults to their numbers.
+        **options: mean, std and class_names of `comparison`.
     """
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}")
-    _draw_grids(path, [_rgb(images, mean, std)], [title], columns, _CELL, class_names)
+    comparison(path, {title: images}, **options)
 
 
 def comparison(
@@ -137,19 +109,43 @@ def comparison(
 
     Args:
         path: The file.
-        sets: Name -> normalised images `[k, ipc, h, w, c]`.
+        sets: Name -> normalised images `[k, ipc, h, w, c]`. One channel is drawn in grey, of more
+            than three channels the first three.
         mean: Mean of each channel that was subtracted, `[c]`. Defaults to 0: images in [0, 1].
         std: Standard deviation of each channel that was divided by, `[c]`. Defaults to 1.
         titles: Name -> text above the set. Defaults to the name.
         class_names: Names of the rows. Defaults to their numbers.
     """
-    pixels = {name: _rgb(images, mean, std) for name, images in sets.items()}
-    classes = {name: len(images) for name, images in pixels.items()}
+    pixels = [_rgb(images, mean, std) for images in sets.values()]
+    classes = {name: len(images) for name, images in zip(sets, pixels, strict=True)}
     if len(set(classes.values())) != 1:
         raise ValueError(f"sets must have the same number of classes, got {classes or 'no sets'}")
-    columns = min(MAX_COLUMNS, max(2, 24 // len(sets)))
-    texts = [titles.get(name, name) for name in pixels]
-    _draw_grids(path, list(pixels.values()), texts, columns, 64, class_names)
+    columns, cell = min(MAX_COLUMNS, max(2, 24 // len(sets))), _CELL if len(sets) == 1 else 64
+    names = [_shorten(name) for name in _names(class_names, range(len(pixels[0])))][:MAX_ROWS]
+    mosaics = [_mosaic(images[:MAX_ROWS, :columns], cell) for images in pixels]
+    texts = [titles.get(name, name) for name in sets]
+    title_widths = [min(300, _CHARACTER * (len(text) + 1)) for text in texts]
+    widths = [max(mosaic.shape[1], w) for mosaic, w in zip(mosaics, title_widths, strict=True)]
+    wrapped = [
+        textwrap.wrap(text, width // _CHARACTER) for text, width in zip(texts, widths, strict=True)
+    ]
+    top = _LINE * max(len(lines) for lines in wrapped) + _MARGIN
+    side = max(_MARGIN, _LETTER * max(map(len, names)) + 24)
+    left = np.cumsum([side + 12, *(width + side for width in widths)])
+    height = top + max(mosaic.shape[0] for mosaic in mosaics) + _MARGIN
+    # Image pixels are drawn on screen pixels, so that nothing is blurred.
+    with _figure(path, left[-1], height) as figure:
+
+        def write(x: float, y: float, text: str, **style: Any) -> None:
+            figure.text(x / left[-1], 1 - y / height, text, **style)
+
+        for start, mosaic, lines in zip(left, mosaics, wrapped, strict=False):
+            figure.figimage(mosaic, start, height - top - mosaic.shape[0])
+            write(start, top - 14, "\n".join(lines), va="bottom", weight="bold", size=11)
+            for row, name in enumerate(names):
+                middle = top + (row + 0.5) * (mosaic.shape[0] + _GAP) / len(names) - _GAP / 2
+                write(start - 12, middle, name, ha="right", va="center", color=_GREY)
+        write(left[0], height - 14, _omitted(pixels, columns), color=_GREY, size=8)
 
 
 def first_images(
@@ -242,40 +238,6 @@ def _rgb(images: Any, mean: Any, std: Any) -> np.ndarray:
     return (np.broadcast_to(images, (*images.shape[:-1], 3)) * 255 + 0.5).astype(np.uint8)
 
 
-def _draw_grids(
-    path: str | os.PathLike,
-    sets: list[np.ndarray],
-    titles: list[str],
-    columns: int,
-    cell: int,
-    class_names: Sequence[str],
-) -> None:
-    """Draw sets side by side, image pixels on screen pixels, so that nothing is blurred."""
-    names = [_shorten(name) for name in _names(class_names, range(len(sets[0])))][:MAX_ROWS]
-    mosaics = [_mosaic(pixels[:MAX_ROWS, :columns], cell) for pixels in sets]
-    title_widths = [min(300, _CHARACTER * (len(text) + 1)) for text in titles]
-    widths = [max(mosaic.shape[1], w) for mosaic, w in zip(mosaics, title_widths, strict=True)]
-    wrapped = [
-        textwrap.wrap(text, width // _CHARACTER) for text, width in zip(titles, widths, strict=True)
-    ]
-    top = _LINE * max(len(lines) for lines in wrapped) + _MARGIN
-    side = max(_MARGIN, _LETTER * max(map(len, names)) + 24)
-    left = np.cumsum([side + 12, *(width + side for width in widths)])
-    height = top + max(mosaic.shape[0] for mosaic in mosaics) + _MARGIN
-    with _figure(path, left[-1], height) as figure:
-
-        def write(x: float, y: float, text: str, **style: Any) -> None:
-            figure.text(x / left[-1], 1 - y / height, text, **style)
-
-        for start, mosaic, lines in zip(left, mosaics, wrapped, strict=False):
-            figure.figimage(mosaic, start, height - top - mosaic.shape[0])
-            write(start, top - 14, "\n".join(lines), va="bottom", weight="bold", size=11)
-            for row, name in enumerate(names):
-                middle = top + (row + 0.5) * (mosaic.shape[0] + _GAP) / len(names) - _GAP / 2
-                write(start - 12, middle, name, ha="right", va="center", color=_GREY)
-        write(left[0], height - 14, _omitted(sets, columns), color=_GREY, size=8)
-
-
 def _names(names: Sequence[str], codes: Any) -> list[str]:
     """Return the names of integer codes, or the codes themselves if there are no names."""
     if names and max(codes, default=0) >= len(names):
@@ -333,11 +295,7 @@ def _omitted(sets: list[np.ndarray], columns: int) -> str:
 
 
 def weights_by_group(
-    path: str | os.PathLike,
-    weights: Any,
-    labels: Any,
-    attributes: Any = None,
-    aligned: Any = None,
+    path: str | os.PathLike, weights: Any, labels: Any, attributes: Any = None, aligned: Any = None
 ) -> None:
     """Draw the distribution of sample weights, by bias group if the bias labels are known.
 
@@ -458,9 +416,7 @@ def _principal_components(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return points, variances[:2] / max(variances.sum(), np.finfo(float).tiny)
 
 
-def _scatter(
-    axes: Any, points: np.ndarray, values: np.ndarray, name: str, names: Sequence[str]
-) -> None:
+def _scatter(axes, points, values, name, names):
     categories = np.unique(values)
     style = dict(s=11, linewidths=0, alpha=0.8)
     if len(categories) > len(_CATEGORIES):
@@ -511,9 +467,7 @@ def accuracy_bars(path: str | os.PathLike, rows: Mapping[str, results.Scores]) -
         _add_note(figure, f"Mean and standard deviation, n = {' to '.join(map(str, ends))}.")
 
 
-def _draw_bars(
-    axes: Any, places: np.ndarray, scores: list[results.Score], *, width: float, group: str
-) -> None:
+def _draw_bars(axes, places, scores, *, width, group):
     """Draw the bars of one group with error bars, and each mean above its bar."""
     heights = 100 * np.array([score.mean for score in scores])
     errors = 100 * np.nan_to_num([score.std for score in scores])

@@ -23,9 +23,6 @@ from jaxdd.runs.reports import figure_data, pages, plot, report_tables, tables
 from jaxdd.runs.reports.command_line import command_line
 from jaxdd.runs.scoring import matrix, profiles
 
-FORMATS = (".svg", ".pdf")
-"""Formats of exported figures."""
-
 
 class Report(NamedTuple):
     """What a page is made of.
@@ -136,7 +133,7 @@ def _read_weights(folder, rows, is_comparison):
     """Return the data of figures of weights, once for rows that share their weights."""
     folders = {folder: list(rows)[-1]}
     if is_comparison:
-        kinds = {n: row.weighting for n, row in weightings.rows().items() if n in rows}
+        kinds = {name: kind.weighting for name, kind in weightings.rows().items() if name in rows}
         folders = {folder / "weights" / kind: name for name, kind in kinds.items()}
     data = {name: figure_data.read(path) for path, name in folders.items()}
     return {name: x for name, x in data.items() if x is not None and not x.is_uniform()}
@@ -180,8 +177,9 @@ def write(path: str | os.PathLike, report: Report) -> None:
 
 def render(report: Report) -> str:
     """Return the page as HTML."""
-    rows, profile, panels = report.rows, report.profile, _curves(report)
+    rows, figures = report.rows, make_figures(report)
     main, plain = _compared_rows(rows)
+    kinds = weightings.rows()
     values = {
         "config": report.config,
         "rows": rows,
@@ -189,18 +187,14 @@ def render(report: Report) -> str:
         "plain": plain,
         "scores": _known_scores(rows),
         "remarks": {name: text for name, row in rows.items() if (text := results.remark(row))},
-        "descriptions": {
-            name: weightings.rows()[name].description for name in rows if name in weightings.rows()
-        },
+        "descriptions": {name: kinds[name].description for name in rows if name in kinds},
         "smallest": next(filter(None, map(results.smallest_group, rows.values())), None),
         "min_size": results.MIN_GROUP_SIZE,
         "tables": make_tables(report),
-        "curves": panels and _draw(plot.curves, panels=panels),
-        "spectra": None if profile is None else _draw(plot.profile, profile=profile),
-        "grids": {name: _synthetic_grid(x) for name, x in report.sets.items()},
-        "weights": {name: _weight_figures(data) for name, data in report.weights.items()},
-        "choices": {name: row.choice for name, row in rows.items() if row.choice},
         "choice_tables": _choice_tables(rows),
+        "figure": lambda name: _draw(figures[name]) if name in figures else None,
+        "grids": {name: _synthetic_grid(x) for name, x in report.sets.items()},
+        "weights": {name: _real_grids(data) for name, data in report.weights.items()},
         "command": command_line(report.config, rows=rows),
         "is_benchmark": report.config.get("dataset") in benchmarks.NAMES,
         "environment": _environment(rows),
@@ -232,97 +226,64 @@ def _choice_tables(rows):
     }
 
 
-def write_tables(
-    folder: str | os.PathLike, report: Report, *, suffixes: Iterable[str]
-) -> list[pathlib.Path]:
-    """Write every table of a report and return the paths of the files.
-
-    Args:
-        folder: Folder to write to.
-        report: From `read`.
-        suffixes: Some of .csv and .tex.
-    """
-    formats = {".csv": tables.as_csv, ".tex": tables.as_latex}
-    paths = []
-    for name, table in make_tables(report).items():
-        for suffix in suffixes:
-            paths.append(pathlib.Path(folder, _file_name(name) + suffix))
-            pages.write(paths[-1], formats[suffix](table))
-    return paths
-
-
-def write_figures(folder: str | os.PathLike, report: Report) -> list[pathlib.Path]:
-    """Draw every figure of a report as SVG and PDF and return the paths of the files.
-
-    Args:
-        folder: Folder to write to.
-        report: From `read`.
-    """
-    paths = []
-    for name, draw in _figures(report).items():
-        for suffix in FORMATS:
-            paths.append(pathlib.Path(folder, _file_name(name) + suffix))
-            draw(paths[-1])
-    return paths
-
-
-def _file_name(name):
-    return re.sub(r"[^\w-]+", "-", name)
-
-
-def _figures(report):
-    """Return functions that draw a figure into a path, by name."""
-    figures: dict[str, Any] = {"accuracy": functools.partial(plot.accuracy_bars, rows=report.rows)}
+def make_figures(report: Report) -> dict[str, Callable[[pathlib.Path], None]]:
+    """Return functions that draw a figure of a report into a path, by name."""
+    draw: Any = functools.partial
+    figures = {"accuracy": draw(plot.accuracy_bars, rows=report.rows)}
     if panels := _curves(report):
-        figures["curves"] = functools.partial(plot.curves, panels=panels)
+        figures["curves"] = draw(plot.curves, panels=panels)
     if report.profile is not None:
-        figures["profile"] = functools.partial(plot.profile, profile=report.profile)
-    for name, synthetic in report.sets.items():
-        figures[f"synthetic-{name}"] = functools.partial(
-            plot.synthetic_grid,
-            images=synthetic.images,
-            mean=synthetic.mean,
-            std=synthetic.std,
-            class_names=synthetic.provenance.get("class_names") or (),
+        figures["profile"] = draw(plot.profile, profile=report.profile)
+    for name, x in report.sets.items():
+        names = x.provenance.get("class_names") or ()
+        figures[f"synthetic-{name}"] = draw(
+            plot.synthetic_grid, images=x.images, mean=x.mean, std=x.std, class_names=names
         )
-    for name, data in report.weights.items():
-        figures[f"weights-{name}"] = _draw_weights(data)
-        figures[f"real-{name}"] = functools.partial(
-            plot.comparison, sets=_extremes(data), class_names=data.class_names
+    for name, x in report.weights.items():
+        samples = dict(labels=x.labels, attributes=x.attributes)
+        names = dict(class_names=x.class_names)
+        figures[f"weights-{name}"] = draw(
+            plot.weights_by_group, weights=x.weights, aligned=x.aligned, **samples
         )
-        if data.plane is not None:
-            figures[f"embedding-{name}"] = _draw_embedding(data)
+        figures[f"real-{name}"] = draw(plot.comparison, sets=_extremes(x), **names)
+        if x.plane is not None:
+            names |= dict(attribute_names=x.attribute_names)
+            figures[f"embedding-{name}"] = draw(
+                plot.embedding_map, plane=x.plane, **samples, **names
+            )
     return figures
 
 
-def _draw_weights(data):
-    return functools.partial(
-        plot.weights_by_group,
-        weights=data.weights,
-        labels=data.labels,
-        attributes=data.attributes,
-        aligned=data.aligned,
-    )
+def export(
+    folder: str | os.PathLike, report: Report, *, suffixes: Iterable[str]
+) -> list[pathlib.Path]:
+    """Write every table and figure of a report and return the paths of the files.
 
-
-def _draw_embedding(data):
-    return functools.partial(
-        plot.embedding_map,
-        plane=data.plane,
-        labels=data.labels,
-        attributes=data.attributes,
-        class_names=data.class_names,
-        attribute_names=data.attribute_names,
-    )
+    Args:
+        folder: Folder to write to.
+        report: From `read`.
+        suffixes: .csv and .tex for tables, .svg and .pdf for figures.
+    """
+    formats = {".csv": tables.as_csv, ".tex": tables.as_latex}
+    paths = []
+    for suffix in suffixes:
+        content: dict[str, Any] = make_tables(report) if suffix in formats else make_figures(report)
+        for name, table_or_draw in content.items():
+            paths.append(pathlib.Path(folder, re.sub(r"[^\w-]+", "-", name) + suffix))
+            if suffix in formats:
+                pages.write(paths[-1], formats[suffix](table_or_draw))
+            else:
+                table_or_draw(paths[-1])
+    return paths
 
 
 # --- parts of the page -------------------------------------------------------------------------
 
 
-def _compared_rows(rows: Mapping[str, results.Result]) -> tuple[str, str | None]:
+def _compared_rows(rows: dict[str, results.Result]) -> tuple[str, str | None]:
     """Return the row that the page is about, and a plain row to compare it with."""
-    main = next(name for name in ("kde", *reversed(rows)) if name in rows)
-    plain = next((name for name in ("none", "random") if name in rows.keys() - {main}), None)
+    main = next(name for name in ("density", *reversed(rows)) if name in rows)
+    plain = next((name for name in ("plain", "random") if name in rows.keys() - {main}), None)
     return main, plain
 
 
@@ -363,29 +324,23 @@ def _synthetic_grid(synthetic: store.Synthetic) -> pages.Grid:
 
 def _extremes(data):
     """Return the real images of largest and of smallest weight, in [0, 1]."""
-    return {
-        "heaviest": data.heaviest / np.float32(255),
-        "lightest": data.lightest / np.float32(255),
-    }
+    images = {"heaviest": data.heaviest, "lightest": data.lightest}
+    return {name: pixels / np.float32(255) for name, pixels in images.items()}
 
 
-def _weight_figures(data: figure_data.FigureData) -> dict[str, Any]:
+def _real_grids(data: figure_data.FigureData) -> dict[str, pages.Grid]:
     num_classes = int(data.labels.max()) + 1
-    grids = {
+    return {
         f"{name} real images": pages.grid(images, data.class_names, num_classes=num_classes)
         for name, images in _extremes(data).items()
     }
-    embedding = None if data.plane is None else _draw(_draw_embedding(data))
-    histogram = _draw(_draw_weights(data))
-    is_grouped = data.attributes is not None
-    return dict(grids=grids, histogram=histogram, embedding=embedding, is_grouped=is_grouped)
 
 
-def _draw(draw: Callable[..., None], **arguments: Any) -> pages.Picture:
+def _draw(draw: Callable[[pathlib.Path], None]) -> pages.Picture:
     """Return a figure as a picture for the page."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "figure.png")
-        draw(path, **arguments)
+        draw(path)
         return pages.Picture.from_png(path.read_bytes())
 
 

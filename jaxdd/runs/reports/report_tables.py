@@ -9,8 +9,6 @@ from jaxdd.runs.reports.tables import Cell, Table, label, number, percent, score
 
 MIN_SIZE = results.MIN_GROUP_SIZE
 
-_BLANK = label("–")._replace(values={"": ""})
-
 Rows = Mapping[str, results.Result]
 
 
@@ -40,20 +38,18 @@ def accuracy(rows: Rows, scores: Mapping[str, str]) -> Table:
 
 def by_class(rows: Rows) -> Table | None:
     """Return the accuracies by class, or None if no row has them."""
-    known = {name: row for name, row in rows.items() if row.by_class is not None}
+    known = {name: (row, row.by_class) for name, row in rows.items() if row.by_class is not None}
     if not known:
         return None
-    first = next(iter(known.values())).by_class
+    _, first = next(iter(known.values()))
     lines = []
     for i, (train, test) in enumerate(zip(first.train, first.test, strict=True)):
-        cells = [
-            score(results.Score(row.by_class.mean[i], row.by_class.std[i], row.accuracy.n))
-            if test >= MIN_SIZE
-            else _BLANK
-            for row in known.values()
+        scores = [
+            results.Score(part.mean[i], part.std[i], row.accuracy.n) for row, part in known.values()
         ]
-        name = first.names[i] if first.names else i
-        lines.append([label(name), number(int(train), ",.0f"), number(int(test), ",.0f"), *cells])
+        cells = [score(x if test >= MIN_SIZE else None) for x in scores]
+        sizes = (number(int(n), ",.0f") for n in (train, test))
+        lines.append([label(first.names[i] if first.names else i), *sizes, *cells])
     caption = "Test accuracy in % on the images of each class, and the number of its images."
     if first.test.min() < MIN_SIZE:
         caption += f" Not shown for classes with fewer than {MIN_SIZE} test images."
@@ -75,7 +71,7 @@ def by_group(name: str, row: results.Result) -> Table | None:
     for i, counts in enumerate(groups.test):
         cells: list[Cell] = []
         for j, test in enumerate(counts):
-            known = percent(groups.mean[i, j]) if test >= MIN_SIZE else _BLANK
+            known = percent(groups.mean[i, j] if test >= MIN_SIZE else None)
             below = known if has_scores else None
             cells.append(sizes(int(groups.train[i, j]), int(test), below=below))
         lines.append([label(class_names[i] if class_names else i), *cells])

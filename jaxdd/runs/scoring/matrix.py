@@ -177,21 +177,25 @@ def cells(
     digest = datasets.digest(benchmark)
     rows = []
     for name in names:
-        network_options = dataclasses.replace(run_options, network=name)
+        network = named_networks.from_options(run_options, pool.num_classes, name=name)
+        # Options name networks without batch norm only; the network itself is passed to `build`.
+        options_of = dataclasses.replace(run_options, network=name.removesuffix("-bn"))
         make_teacher = functools.cache(
-            functools.partial(_teacher, pool, benchmark, network_options, teacher)
+            functools.partial(_teacher, pool, benchmark, network, options_of, teacher)
         )
         for protocol in protocols:
-            built = components.build(benchmark, network_options, train=PROTOCOLS[protocol])
+            built = components.build(
+                benchmark, options_of, network=network, train=PROTOCOLS[protocol]
+            )
             if protocol == "elf":  # raises before any work if the network cannot be split
-                networks.count_parts(built.network)
-                teacher_network(built.network, _one_image(pool), network_options)
+                networks.count_parts(network)
+                teacher_network(network, _one_image(pool), run_options)
             score = functools.partial(built.score, whitening=whitening)
             for set_name in sets:
                 task = f"{name} {protocol} {set_name}"
                 settings = {
                     **dict(network=name, protocol=protocol, set=set_name),
-                    **_settings(protocol, built, network_options, teacher),
+                    **_settings(protocol, built.strategy, run_options, teacher),
                     **dict(storage=dict(storage or {}), data=digest),
                     "images": files.digest(*map(np.asarray, arrays[set_name])),
                 }
@@ -220,19 +224,13 @@ def _one_image(pool):
     return sampling.take(pool, jnp.zeros(1, int))
 
 
-def _settings(protocol, built, run_options, teacher):
+def _settings(protocol, strategy, run_options, teacher):
     """Return everything that affects a score, apart from the images."""
-    strategy = built.strategy
+    fields = ("epochs", "eval_seeds", "seed", "width", "depth", "dtype")
+    named = named_networks.qualified_name(strategy) if callable(strategy) else list(strategy)
     return {
-        "epochs": run_options.epochs,
-        "eval_seeds": run_options.eval_seeds,
-        "seed": run_options.seed,
-        "width": run_options.width,
-        "depth": run_options.depth,
-        "dtype": run_options.dtype,
-        "augmentation": strategy
-        if isinstance(strategy, tuple)
-        else named_networks.qualified_name(strategy),
+        **{field: getattr(run_options, field) for field in fields},
+        "augmentation": named,
         "labels": "soft" if protocol == "soft" else "hard",
         "epoch": "last",
         "teacher": None if protocol == "standard" else _teacher_settings(teacher),
@@ -292,11 +290,9 @@ def train_teacher(
         batch_size: Images per class in a batch.
     """
     sampler = functools.partial(sampling.weighted_batch, size=batch_size)
-    train = functools.partial(
-        teachers.train_teacher, network=network, steps=steps, strategy=strategy
-    )
-    teach = jax.jit(lambda key, pool: train(key, pool=pool, sampler=sampler))
-    return teach(components.key(run_options, "experts"), pool)
+    schedule: dict[str, Any] = dict(sampler=sampler, steps=steps, strategy=strategy)
+    train = jax.jit(lambda key, pool: teachers.train_teacher(key, network, pool, **schedule))
+    return train(components.key(run_options, "experts"), pool)
 
 
 def teacher_network(
@@ -325,16 +321,10 @@ def teacher_network(
     )
 
 
-def _teacher(pool, benchmark, run_options, teacher):
+def _teacher(pool, benchmark, network, run_options, teacher):
     if teacher.teacher is not None:
         return teacher.teacher
-    network = components.build(benchmark, run_options).network
     strategy = benchmark.strategy if run_options.strategy is None else run_options.strategy
-    return train_teacher(
-        teacher_network(network, _one_image(pool), run_options),
-        pool,
-        run_options,
-        strategy=strategy,
-        steps=teacher.steps,
-        batch_size=teacher.batch_size,
-    )
+    network = teacher_network(network, _one_image(pool), run_options)
+    schedule = dict(steps=teacher.steps, batch_size=teacher.batch_size)
+    return train_teacher(network, pool, run_options, strategy=strategy, **schedule)

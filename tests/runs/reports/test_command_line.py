@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from jaxdd.commands import cli
-from jaxdd.runs import old_results as results
+from jaxdd.runs import weightings
 from jaxdd.runs.reports.command_line import command_line
 
 COMPARE = {"command": "compare", "dataset": "cmnist", "ipc": 10, "preset": "quick"}
@@ -19,14 +19,14 @@ COMPARE = {"command": "compare", "dataset": "cmnist", "ipc": 10, "preset": "quic
             "jaxdd compare cmnist --conflict 0.05",
         ),
         (
-            dict(command="run", dataset="my cats", debias="kde", skip_bad=True, ipc=100,
+            dict(command="run", dataset="my cats", debias="density", skip_bad=True, ipc=100,
                  learning_rate=10.0),
-            "jaxdd run 'path/to/my cats' --debias kde --ipc 100 --skip-bad",
+            "jaxdd run 'path/to/my cats' --debias density --ipc 100 --skip-bad",
         ),
         (
-            dict(command="run", dataset="cdigits", debias="none", method="dsa", preset="quick",
+            dict(command="run", dataset="cdigits", debias="plain", method="dsa", preset="quick",
                  ipc=10, clip=None, batch_size=64, init="noise"),
-            "jaxdd run cdigits --debias none --method dsa --init noise",
+            "jaxdd run cdigits --debias plain --method dsa --init noise",
         ),
         (
             dict(command="compare", dataset="mnist", preset="paper", width=64),
@@ -45,15 +45,15 @@ def test_only_options_that_differ_from_the_defaults_are_written(config, line):
 
 def test_rows_that_differ_from_the_defaults_are_written():
     line = "jaxdd compare cmnist"
-    assert command_line(COMPARE, rows=results.ROWS) == line
+    assert command_line(COMPARE, rows=weightings.DEFAULT_ROWS) == line
     assert command_line(COMPARE, rows=["random", "auto"]) == f"{line} --rows random auto"
 
 
 def test_the_command_parses_to_the_same_configuration():
-    words = "run cdigits --debias none --ipc 3 --clip 2.5 --seed 4 --width 8 --bandwidth 0.25"
+    words = "run cdigits --debias plain --ipc 3 --clip 2.5 --seed 4 --width 8 --bandwidth 0.25"
     parse = lambda arguments: cli._parse(arguments).keywords
     options = dataclasses.asdict(parse(words.split())["options"])
-    line = command_line({"command": "run", "dataset": "cdigits", "debias": "none", **options})
+    line = command_line({"command": "run", "dataset": "cdigits", "debias": "plain", **options})
     again = parse(line.split()[1:])
-    assert line.startswith("jaxdd run cdigits --debias none") and len(line) < 100
-    assert again["debias"] == "none" and dataclasses.asdict(again["options"]) == options
+    assert line.startswith("jaxdd run cdigits --debias plain") and len(line) < 100
+    assert again["debias"] == "plain" and dataclasses.asdict(again["options"]) == options

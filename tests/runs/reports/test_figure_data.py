@@ -79,7 +79,7 @@ def test_a_missing_file_is_none_and_a_damaged_file_is_named(folder):
     with pytest.raises(ValueError, match=r"figures.npz"):
         figure_data.read(folder)
     files.write_arrays(path, {"labels": np.zeros(20, np.int32)})
-    with pytest.raises(ValueError, match="heaviest"):
+    with pytest.raises(ValueError, match="attribute_names"):
         figure_data.read(folder)
     path.unlink()
     assert figure_data.read(folder) is None

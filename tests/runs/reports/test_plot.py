@@ -187,12 +187,11 @@ def test_jax_and_low_precision_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "k, ipc, columns, rows_drawn, columns_drawn",
-    [(2, 50, 10, 2, 10), (30, 1, 10, 20, 1), (2, 50, 12, 2, 12), (2, 3, 12, 2, 3)],
+    "k, ipc, rows_drawn, columns_drawn", [(2, 50, 2, 10), (30, 1, 20, 1), (2, 3, 2, 3)]
 )
-def test_large_sets_are_capped(tmp_path, k, ipc, columns, rows_drawn, columns_drawn):
+def test_large_sets_are_capped(tmp_path, k, ipc, rows_drawn, columns_drawn):
     images = constant((1, 0, 0), k=k, ipc=ipc)
-    plot.synthetic_grid(tmp_path / "a.png", images, mean=MEAN, std=STD, columns=columns)
+    plot.synthetic_grid(tmp_path / "a.png", images, mean=MEAN, std=STD)
     found = pixels(tmp_path / "a.png")
     assert (found == (255, 0, 0)).all(-1).sum() == rows_drawn * columns_drawn * 96**2
     noted = (found[-40:] != 255).any()
@@ -247,7 +246,7 @@ def test_comparison_of_many_sets_stays_readable(tmp_path, number):
     plot.comparison(tmp_path / "a.png", sets, mean=MEAN, std=STD)
     drawn = {1: 10, 4: 6, 9: 2}[number]
     red = (pixels(tmp_path / "a.png") == (255, 0, 0)).all(-1).sum()
-    assert red == number * 2 * drawn * 64**2
+    assert red == number * 2 * drawn * (96 if number == 1 else 64) ** 2
 
 
 @pytest.mark.parametrize(
@@ -257,7 +256,6 @@ def test_comparison_of_many_sets_stays_readable(tmp_path, number):
         ({"images": np.zeros((2, 0, 8, 8, 3))}, ValueError, r"got \(2, 0, 8, 8, 3\)"),
         ({"images": np.zeros((2, 1, 8, 8, 3), np.uint8)}, TypeError, "got uint8"),
         ({"std": (1.0, 1.0)}, ValueError, r"got \(2,\)"),
-        ({"columns": 0}, ValueError, "got 0"),
     ],
 )
 def test_a_grid_rejects_bad_input(tmp_path, changes, error, match):

@@ -89,7 +89,8 @@ def write_run(folder, result, config, names):
 def make_comparison(folder, names=("x", "y", "z")):
     store.create(folder, CONFIG)
     rows = {
-        name: make_result(0.5 + 0.1 * i, name) for i, name in enumerate(("random", "none", "kde"))
+        name: make_result(0.5 + 0.1 * i, name)
+        for i, name in enumerate(("random", "plain", "density"))
     }
     for name, row in rows.items():
         write_run(folder / "rows" / name, row, {**CONFIG, "row": name}, list(names))
@@ -100,7 +101,7 @@ def make_comparison(folder, names=("x", "y", "z")):
 
 def make_run(folder, names=(EVIL, "$b_", "c")):
     """A run whose page has every section; names are hostile."""
-    config = {**CONFIG, "command": "run", "debias": "kde"}
+    config = {**CONFIG, "command": "run", "debias": "density"}
     trial = dict(overall=0.5, aligned=0.75, conflicting=0.25, count=12)
     candidate = dict(encoder_steps=30, bandwidth=0.2, temperature=1.0, evenness=EVIL)
     choice = dict(
@@ -110,7 +111,7 @@ def make_run(folder, names=(EVIL, "$b_", "c")):
     sizes = np.array([30, 6, 24])
     by_class = results.Breakdown(names, sizes, sizes, np.full(3, 0.5), np.zeros(3))
     result = make_result(
-        0.9, "kde", random=results.Scores(accuracy=results.Score(0.4)), choice=choice,
+        0.9, "density", random=results.Scores(accuracy=results.Score(0.4)), choice=choice,
         by_class=by_class,
     )  # fmt: skip
     write_run(folder, result, config, list(names))
@@ -194,7 +195,7 @@ def test_tables_have_headers_and_pictures_descriptions(text):
 def test_a_comparison_shows_the_set_of_every_row(rendered):
     page = Page(rendered["comparison"])
     alts = [image["alt"] for image in page.all("img")]
-    assert len(alts) == 3 and "set kde" in alts[2] and "x, y, z" in alts[2]
+    assert len(alts) == 3 and "set density" in alts[2] and "x, y, z" in alts[2]
     assert "Shown: the first 10 of 12 images per class." in page.texts
 
 
@@ -203,8 +204,8 @@ def test_a_run_shows_every_section(rendered):
     headings = {
         "Accuracy", "During distillation", "Accuracy by group", "Accuracy by class",
         "Other networks", "Spectral profile", "Synthetic images", "Sample weights",
-        "Sample weights: kde", "Choice of the weights: kde", "How to repeat it", "Configuration",
-        "Wall time",
+        "Sample weights: density", "Choice of the weights: density", "How to repeat it",
+        "Configuration", "Wall time",
     }  # fmt: skip
     assert headings <= set(page.texts)
     assert {"90.0 ± 2.0", "12.3 ± 0.4", "0.75", "0.987", "1,218", "75.0"} <= set(page.texts)
@@ -222,7 +223,7 @@ def test_strings_of_a_result_are_escaped(rendered):
 def test_bars_have_the_length_of_their_numbers(tmp_path):
     """The interval of 3 networks is 4.3027 · 0.01 / √3 = 0.02484 on either side of 0.5."""
     score = {"mean": 0.5, "std": 0.01, "n": 3}
-    rows = {"kde": {"accuracy": score, "aligned": score}, "none": {"accuracy": {"mean": 0.25}}}
+    rows = {"density": {"accuracy": score, "aligned": score}, "plain": {"accuracy": {"mean": 0.25}}}
     files.write_json(tmp_path / "result.json", {"rows": rows})
     text = report.render(report.read(tmp_path / "result.json"))
     bars = re.findall(r'<div class="bar">.*?</div>', text, re.S)
@@ -232,7 +233,7 @@ def test_bars_have_the_length_of_their_numbers(tmp_path):
 
 
 def test_unknown_numbers_are_dashes(tmp_path):
-    content = make_result(0.5, "kde", choice=None).to_dict()
+    content = make_result(0.5, "density", choice=None).to_dict()
     content |= {"aligned": {"mean": None, "std": None, "n": 1}, "weights": {"conflict_auc": None}}
     files.write_json(tmp_path / "result.json", content)
     words = " ".join(Page(report.render(report.read(tmp_path / "result.json"))).texts).lower()
@@ -243,7 +244,7 @@ def test_a_worst_group_of_few_images_is_hidden_and_poor_networks_are_reported(tm
     counts = np.array([[500, 9], [40, 451]])
     group = results.Breakdown((), counts, counts, np.full((2, 2), 0.5), np.zeros((2, 2)))
     classes = results.Breakdown((), *[counts.sum(1)] * 2, np.full(2, 0.5), np.zeros(2))
-    row = make_result(0.1, "kde", by_class=classes, by_group=group, learned=False)
+    row = make_result(0.1, "density", by_class=classes, by_group=group, learned=False)
     files.write_json(tmp_path / "result.json", row.to_dict())
     texts = Page(report.render(report.read(tmp_path / "result.json"))).texts
     assert "worst group" not in texts and any("has 9 test images" in text for text in texts)
@@ -293,7 +294,7 @@ def test_an_unfinished_run_shows_how_to_resume_it(tmp_path):
         report.read(folder)
     folder = make_comparison(tmp_path / "c")
     (folder / "compare.json").unlink()
-    with pytest.raises(ValueError, match=r"--rows random none kde --out .*/c --resume$"):
+    with pytest.raises(ValueError, match=r"--rows random plain density --out .*/c --resume$"):
         report.read(folder)
 
 
@@ -348,17 +349,24 @@ def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
 # --- the command -------------------------------------------------------------------------------
 
 
-def test_the_command_writes_page_figures_and_tables(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(report, "FORMATS", (".svg",))  # tests of `plot` draw PDF
-    out = tmp_path / "page.html"
-    cli.main(["report", str(run), "--out", str(out), "--figures", "--csv", "--latex"])
-    assert Page(out.read_text(encoding="utf-8")).texts
-    names = {path.name for path in (tmp_path / "page").iterdir()}
+def test_figures_and_tables_are_exported(run, tmp_path):
+    names = {
+        path.name for path in report.export(tmp_path, report.read(run), suffixes=[".svg", ".csv"])
+    }
     figures = (
-        "accuracy", "curves", "profile", "synthetic-kde", "weights-kde", "real-kde",
-        "embedding-kde",
+        "accuracy", "curves", "profile", "synthetic-density", "weights-density", "real-density",
+        "embedding-density",
     )  # fmt: skip
     assert {f"{name}.svg" for name in figures} <= names
+    assert {"accuracy.csv", "weights.csv", "seconds.csv"} <= names
+    assert names == {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_command_writes_page_and_tables(tmp_path, capsys):
+    out = tmp_path / "page.html"
+    cli.main(["report", str(RESULTS[0]), "--out", str(out), "--csv", "--latex"])
+    assert Page(out.read_text(encoding="utf-8")).texts
+    names = {path.name for path in (tmp_path / "page").iterdir()}
     assert {"accuracy.csv", "accuracy.tex", "weights.csv", "seconds.tex"} <= names
     assert f"and {len(names)} files in {tmp_path / 'page'}" in capsys.readouterr().out
     assert (tmp_path / "page" / "accuracy.csv").read_text().startswith("row,all,all std,all low,")

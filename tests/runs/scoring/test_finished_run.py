@@ -7,7 +7,7 @@ import pytest
 
 from jaxdd.data import datasets, files
 from jaxdd.runs import options, pipeline
-from jaxdd.runs.folder import store, whitenings
+from jaxdd.runs.folder import store
 from jaxdd.runs.scoring import finished_run, matrix, sets
 from jaxdd.runs.trust import publication
 
@@ -33,10 +33,14 @@ def evaluate(source, folder, data, **arguments):
     return cell.score()["accuracy"]
 
 
+def scores_of(result):
+    return files.to_json(result.to_dict())
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "out"
-    return folder, pipeline.run(make_data(), folder, OPTIONS, debias="none")
+    return folder, scores_of(pipeline.run(make_data(), folder, OPTIONS, debias="plain"))
 
 
 def test_the_images_of_a_run_score_as_in_the_run(finished):
@@ -52,20 +56,21 @@ def test_the_images_of_a_run_score_as_in_the_run(finished):
 @pytest.mark.filterwarnings("ignore:ZCA of 64 values")
 def test_a_whitened_set_is_scored_through_its_whitening(tmp_path):
     """In the run folder and in an export."""
-    run_options = dataclasses.replace(OPTIONS, formation=1, zca="plain")
+    run_options = dataclasses.replace(OPTIONS, formation=1, zca="uniform")
     folder, data = tmp_path / "run", make_data()
-    result = pipeline.run(data, folder, run_options, debias="none")
+    result = scores_of(pipeline.run(data, folder, run_options, debias="plain"))
     images = store.read_synthetic(folder / "synthetic.npz").images
     assert finished_run.score(folder, data, images)["accuracy"] == result["accuracy"]
-    matrix_of_run = whitenings.of(folder).matrix
+    matrix_of_run = store.whitening_of(folder).matrix
     for form in ("npz", "png"):
         publication.export(folder, tmp_path / form, format=form)
         labelled = sets.read(tmp_path / form, data)
         np.testing.assert_array_equal(labelled.whitening.matrix, matrix_of_run)
         assert "whitening" in labelled.storage
     assert evaluate(tmp_path / "npz", folder, data) == result["accuracy"]
-    whitening = whitenings.of(folder)
-    whitenings.write(folder / store.WHITENING, whitening._replace(matrix=2 * whitening.matrix))
+    whitening = store.whitening_of(folder)
+    changed = whitening._replace(matrix=2 * whitening.matrix)
+    store.write_whitening(folder / store.WHITENING, changed)
     with pytest.raises(ValueError, match="whitening.npz"):
         sets.read(folder, data)
 

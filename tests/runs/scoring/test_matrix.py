@@ -1,7 +1,5 @@
 """Tests of the evaluation matrix: rows computed once, their settings, teachers and their bytes."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +70,11 @@ def test_a_damaged_file_is_named(tmp_path, content):
         matrix.fill(path, [])
 
 
+def test_networks_with_batch_norm_can_be_scored():
+    (cell,) = make_cells(names=("convnet-bn",))
+    assert cell.settings["network"] == "convnet-bn"
+
+
 def test_rows_list_the_settings_that_affect_them():
     """Sets differ in their images only, teachers in their training data."""
     settings = {
@@ -116,7 +119,7 @@ def test_random_real_images_have_the_class_sizes_of_the_set():
 @pytest.mark.parametrize("name", named_networks.NAMES)
 def test_the_teacher_has_the_features_that_the_network_needs(name):
     """ConvNets with instance norm, as wide as the front, on images of 32 pixels; shapes only."""
-    network = named_networks.from_options(dataclasses.replace(OPTIONS, network=name, depth=3), 10)
+    network = named_networks.build(name, 10, width=OPTIONS.width, depth=3)
     teacher = matrix.teacher_network(network, jnp.zeros((1, 32, 32, 3)), OPTIONS)
     width = {"vgg11": 512, "resnet18": 512}.get(name.partition("-")[0], OPTIONS.width)
     assert teacher.width == width and teacher.norm is networks.InstanceNorm

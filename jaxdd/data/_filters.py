@@ -27,7 +27,7 @@ def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return ndtri(uniform(key, shape))
 
 
-def rounded(values: jax.Array) -> jax.Array:
+def round_half_away(values: jax.Array) -> jax.Array:
     """Round to the nearest integer, halves within `MARGIN` away from zero."""
     return jnp.sign(values) * jnp.floor(jnp.abs(values) + 0.5 + MARGIN)
 
@@ -51,7 +51,7 @@ def zoom(size: int, factor: float) -> np.ndarray:
     return np.pad(matrix[trim : trim + size], ((0, 0), (top, size - window - top)))
 
 
-def blurred(image: jax.Array, sigma: float, *, truncate: float, mode: str) -> jax.Array:
+def gaussian_blur(image: jax.Array, sigma: float, *, truncate: float, mode: str) -> jax.Array:
     """Blur an image `[h, w]` or `[h, w, c]` by a Gaussian.
 
     Args:

@@ -1,0 +1,302 @@
+"""Decode the images of a folder into memory, or once into a file that is mapped from then on.
+
+Large sets are decoded into an .npy file that is memory-mapped: training images first, then test
+images, so that each split is a slice that needs no copy. The file name is a hash of everything the
+content depends on. A JSON file next to it holds checksums of its blocks; it is written last, so an
+array file without it was left by a killed process and is never read.
+
+Grain and array_record keep *encoded* records, which are decoded whenever they are drawn. Here each
+image is decoded once, and random access to rows is what NumPy's memory map is good at.
+"""
+
+import contextlib
+import errno
+import functools
+import glob
+import hashlib
+import itertools
+import json
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import filelock
+import numpy as np
+
+from jaxdd.data import decoding, files, splits
+from jaxdd.data._layouts import Row
+
+_VERSION = 1  # increase when a file decodes to other bytes
+_SPLITS = ("train", "test")
+
+
+class Request(NamedTuple):
+    """Images to read, and how.
+
+    Attributes:
+        root: the folder, as an absolute path.
+        rows: image files in it; all or none have a split.
+        class_names: classes in the order of their index.
+        resize: height and width, or None; see `decoding.survey`.
+        skip_bad: whether to leave out images that do not decode, instead of raising.
+        seed: draws the test images if no row has a split; None to leave them together.
+        threads: number of threads that decode.
+    """
+
+    root: pathlib.Path
+    rows: Sequence[Row]
+    class_names: tuple[str, ...]
+    resize: int | None
+    skip_bad: bool
+    seed: int | None
+    threads: int | None
+
+    @property
+    def draws_test(self) -> bool:
+        """Whether the test images are drawn."""
+        return self.seed is not None and self.rows[0].split is None
+
+    @property
+    def decoding_options(self) -> dict[str, Any]:
+        """Keyword arguments of `decoding.survey` and `decoding.decode`."""
+        return {"skip_bad": self.skip_bad, "threads": self.threads}
+
+    def name(self, row: Row) -> str:
+        """Return the path of an image relative to the folder."""
+        return row.file.removeprefix(str(self.root)).lstrip(os.sep)
+
+    def missing(self, rows: Sequence[Row]) -> list[str]:
+        """Return the relative paths of images that are not among these rows."""
+        present = {row.file for row in rows}
+        return [self.name(row) for row in self.rows if row.file not in present]
+
+
+def read(
+    request: Request, cache: pathlib.Path | None, *, map_from: int, budget: int
+) -> tuple[np.ndarray, list[Row]]:
+    """Return images, uint8 [n, h, w, c], and their rows, training images first.
+
+    Args:
+        request: the images.
+        cache: folder of mapped files, which is used whatever the size of the images. None for the
+            default cache, which is used from `map_from` bytes on and pruned to `budget` bytes.
+        map_from: bytes of decoded images from which they are mapped.
+        budget: maximal size of the default cache in bytes.
+    """
+    most = len(request.rows) * 3 * (request.resize or decoding.LARGEST) ** 2
+    path = None if cache is None and most < map_from else _path(request, cache)
+    if path is not None and (cached := _read_cached(path, request)) is not None:
+        return cached
+    names = [row.file for row in request.rows]
+    readable, shape = decoding.survey(names, request.resize, **request.decoding_options)
+    rows = list(itertools.compress(request.rows, readable))
+    size = len(rows) * math.prod(shape)
+    if path is None or (cache is None and size < map_from):
+        return _decode(request, rows, functools.partial(_decode_to_memory, request, shape))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One lock for all files of a folder, so that whoever holds it may delete unfinished ones.
+    prefix, _ = path.name.rsplit("-", 1)
+    with filelock.FileLock(path.with_name(prefix + files.LOCK)):
+        if (cached := _read_cached(path, request)) is not None:  # by the last holder of the lock
+            return cached
+        delete_unfinished(path.parent, prefix)
+        if cache is None:
+            files.prune(path.parent, budget - size)
+        _check_room(path, size)
+        return _decode(request, rows, functools.partial(_decode_to_file, path, request, shape))
+
+
+def _decode(request, rows, store):
+    ordered = _training_first(request, rows)
+    images, good = store(ordered)
+    if good.all() or not request.draws_test:
+        return images, list(itertools.compress(ordered, good))
+    # The test images are drawn from those that decode, which are only known now: decode again.
+    bad = {row.file for row in itertools.compress(ordered, ~good)}
+    return _decode(request, [row for row in rows if row.file not in bad], store)
+
+
+def _training_first(request, rows):
+    """Sort rows by split, after drawing the splits if they are not given."""
+    if request.draws_test:
+        index = {name: i for i, name in enumerate(request.class_names)}
+        labels = np.array([index[row.label] for row in rows])
+        test = splits.draw_test(labels, seed=request.seed, names=request.class_names)
+        rows = [row._replace(split=_SPLITS[int(t)]) for row, t in zip(rows, test, strict=True)]
+    return sorted(rows, key=lambda row: row.split == "test")
+
+
+def _decode_to_memory(request, shape, rows):
+    images, count = np.empty((len(rows), *shape), np.uint8), 0
+
+    def add(block):
+        nonlocal count
+        images[count : count + len(block)] = block
+        count += len(block)
+
+    names = [row.file for row in rows]
+    good = decoding.decode(names, shape, add, **request.decoding_options)
+    return images[:count], good
+
+
+def _decode_to_file(path, request, shape, rows):
+    facts = {}
+    with row_writer(path, shape, facts) as add:
+        names = [row.file for row in rows]
+        good = decoding.decode(names, shape, add, **request.decoding_options)
+        decoded = list(itertools.compress(rows, good))
+        facts.update(skipped=request.missing(decoded), order=_order(request, decoded))
+    return np.lib.format.open_memmap(path, mode="r"), good
+
+
+def _read_cached(path, request):
+    """Return cached images and their rows, or None if they are absent or damaged."""
+    try:
+        images, facts = read_rows(path)
+        skipped = set(facts["skipped"])
+        rows = [row for row in request.rows if request.name(row) not in skipped]
+        rows = _training_first(request, rows)
+        if facts["order"] != _order(request, rows):
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    with contextlib.suppress(OSError):  # a cache that is read-only for this user
+        _touch(path)
+    return images, rows
+
+
+def _order(request, rows):
+    names = "\0".join(map(request.name, rows))
+    return hashlib.sha256(os.fsencode(names)).hexdigest()
+
+
+def _path(request, cache):
+    """Return a file name that is a hash of everything the images depend on."""
+    folder = files.CACHE.expanduser() / "folders" if cache is None else cache
+    root = os.path.realpath(request.root)
+    options = [request.resize, request.skip_bad, request.seed if request.draws_test else None]
+    key = [_VERSION, metadata.version("pillow"), root, options]
+    hashed = hashlib.sha256(json.dumps(key).encode())
+    for row in request.rows:
+        stratum = row.label if request.draws_test else row.split
+        hashed.update(json.dumps([request.name(row), stratum, _status(row.file)]).encode())
+    prefix = f"{os.path.basename(root)[:64]}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
+    return folder / f"{prefix}-{hashed.hexdigest()[:24]}.npy"
+
+
+def _status(file):
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None  # a dangling link, which does not decode
+    return status.st_size, status.st_mtime_ns
+
+
+def _check_room(path, size):
+    if (free := shutil.disk_usage(path.parent).free) < size:
+        reason = f"{size:,} bytes of images, room for {free:,}; pass another folder as cache"
+        raise OSError(errno.ENOSPC, reason, str(path))
+
+
+# --- files of rows -----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def row_writer(
+    path: str | os.PathLike, shape: tuple[int, ...], facts: dict[str, Any]
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yield a function that appends rows to an .npy file, which appears when the block succeeds.
+
+    Rows are written, not mapped, so that they need no memory and a full disk is an error instead of
+    a signal. The checksums are written last, to a JSON file next to the array.
+
+    Args:
+        path: the file, whose name ends in .npy.
+        shape: shape of a row.
+        facts: stored with the checksums, see `files.write_json`; the block may add to it.
+
+    Yields:
+        Function add(rows) of uint8 [b, *shape], to be called any number of times.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with row_writer(f"{folder}/a.npy", (2,), {"of": "a"}) as add:
+    ...         add(np.uint8([[1, 2]]))
+    ...         add(np.uint8([[3, 4], [5, 6]]))
+    ...     rows, facts = read_rows(f"{folder}/a.npy")
+    >>> type(rows).__name__, rows.tolist(), facts
+    ('memmap', [[1, 2], [3, 4], [5, 6]], {'of': 'a'})
+    """
+    blocks = []
+    with files.atomic_path(path) as temporary, open(temporary, "wb") as file:
+
+        def add(rows):
+            file.write(np.ascontiguousarray(rows, np.uint8).data)
+            blocks.append((len(rows), files.digest(rows)))
+
+        # The header is rewritten with the final number of rows; NumPy pads it to the same length.
+        _write_header(file, (0, *shape))
+        yield add
+        file.seek(0)
+        _write_header(file, (sum(count for count, _ in blocks), *shape))
+    files.write_json(_checksums(path), {"shape": shape, "blocks": blocks, "facts": facts})
+    _touch(path)
+
+
+def read_rows(path: str | os.PathLike) -> tuple[np.memmap, dict[str, Any]]:
+    """Verify and memory-map the rows that `row_writer` wrote.
+
+    Returns:
+        The rows, read-only, and the facts that were stored with them.
+
+    Raises:
+        FileNotFoundError: the rows or their checksums are absent.
+        ValueError: the rows or their checksums are damaged.
+    """
+    stored = files.read_json(_checksums(path))
+    try:
+        rows = np.lib.format.open_memmap(path, mode="r")
+        counts, digests = zip(*stored["blocks"], strict=True)
+        intact = rows.dtype == np.uint8 and rows.shape == (sum(counts), *stored["shape"])
+        facts = stored["facts"]
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} is not a readable .npy file") from error
+    size = math.prod(rows.shape[1:])
+    starts = [rows.offset + size * first for first in itertools.accumulate(counts, initial=0)]
+
+    def is_intact(start, end, digest):
+        # Read instead of mapped, because mapped pages would count as memory of this process.
+        return files.digest(np.fromfile(path, np.uint8, end - start, offset=start)) == digest
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        if not intact or not all(pool.map(is_intact, starts, starts[1:], digests)):
+            raise ValueError(f"{path} is not a readable .npy file: its checksums do not match")
+    return rows, facts
+
+
+def delete_unfinished(folder: pathlib.Path, prefix: str) -> None:
+    """Delete files that killed processes left unfinished; the caller must hold their lock."""
+    for path in folder.glob(f".{glob.escape(prefix)}*{files.TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def _touch(path):
+    """Mark rows as used last, for `files.prune`, and their checksums just before."""
+    os.utime(_checksums(path))
+    os.utime(path)
+
+
+def _write_header(file, shape):
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _checksums(path):
+    return pathlib.Path(path).with_suffix(".json")
