@@ -1,0 +1,216 @@
+"""The weightings of a run, and a new one through the command line."""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdd import kde, methods, sampling, weights
+from jaxdd.commands import cli
+from jaxdd.data import datasets, files
+from jaxdd.runs import components, options, pipeline, stages, weightings
+from jaxdd.runs import methods as run_methods
+from jaxdd.runs.folder import store
+from jaxdd.weights import blind_features, formulas, probes
+
+
+@pytest.mark.parametrize(
+    "change, factor, rule",
+    [
+        ({}, 0.2, "mean_distance"),
+        (dict(bandwidth=0.5), 0.5, "mean_distance"),
+        (dict(bandwidth_rule="median-distance"), 0.2, "median_distance"),
+        (dict(bandwidth_rule="scott"), 1.0, "scott"),
+        (dict(bandwidth_rule="silverman", bandwidth=2.0), 2.0, "silverman"),
+    ],
+    ids=str,
+)
+def test_bandwidth_rules(fake, change, factor, rule):
+    points = jax.random.normal(jax.random.key(0), (40, 5))
+    chosen = dataclasses.replace(fake.TINY, **change)
+    pool = types.SimpleNamespace(labels=jnp.zeros(40, int), num_classes=1)
+    key = (components.key(chosen, "median"),) if "median" in rule else ()
+    expected = getattr(kde, rule)(*key, points, factor=factor)
+    assert weightings._bandwidth(chosen, points, pool)(points) == expected
+
+
+def test_bandwidths_that_are_numbers(fake):
+    points = jnp.concatenate([jnp.zeros((20, 2)), jax.random.normal(jax.random.key(0), (20, 2))])
+    pool = types.SimpleNamespace(labels=jnp.arange(40) // 20, num_classes=2)
+    fixed = dataclasses.replace(fake.TINY, bandwidth_rule="fixed", bandwidth=0.3)
+    assert weightings._bandwidth(fixed, points, pool) == 0.3
+    likelihood = dataclasses.replace(fake.TINY, bandwidth_rule="likelihood")
+    narrow, wide = weightings._bandwidth(likelihood, points, pool).tolist()
+    assert narrow < 1e-4 and 0.1 < wide < 1
+
+
+def test_density_weights_use_the_options(fake, tmp_path):
+    data = fake.shades()
+    chosen = dataclasses.replace(fake.TINY, clip=1.5, temperature=0.1, embedding="features")
+    pipeline.run(data, tmp_path, chosen, debias="density", **fake.OWN)
+    arrays = files.read_arrays(tmp_path / "weights.npz")
+    relative = arrays["weights"] * np.bincount(data.train.labels)[data.train.labels]
+    assert relative.max() <= 1.5 * (1 + 1e-4) and relative.min() < 0.9
+    pool = datasets.pool(data)
+    expected = weights.by_density(
+        components.key(chosen, "encoder"), pool, strategy=(), steps=2, layer="features",
+        encoder=weights.default_encoder(pool, width=4, depth=1), temperature=0.1, clip=1.5,
+    )  # fmt: skip
+    np.testing.assert_allclose(arrays["log_density"], expected.log_density, rtol=1e-5)
+    np.testing.assert_allclose(arrays["weights"], expected.weights, rtol=1e-5)
+
+
+def test_weights_estimated_in_each_batch(fake, tmp_path, monkeypatch):
+    calls, original = [], sampling.density_weighted
+
+    def spy(sampler, embed, **fields):
+        calls.append((embed(jnp.zeros((3, 8, 8, 1))).shape, fields["temperature"]))
+        return original(sampler, embed, **fields)
+
+    monkeypatch.setattr(sampling, "density_weighted", spy)
+    chosen = dataclasses.replace(fake.TINY, weighting="batch", temperature=0.7, init="real")
+    pipeline.run(fake.shades(), tmp_path, chosen, debias="density", **fake.OWN)
+    assert calls == [((3, 128), 0.7)]
+
+
+def choice_of(pool, *, rejection=None, **fields):
+    trial = weights.Trial(0.9, 0.9, 0.8, 99)
+    candidates = [dict(encoder_steps=2, bandwidth=0.2, temperature=1.0, evenness=0.5)]
+    return weights.Choice(
+        **{
+            "weights": pool.weights, "density": None, "candidates": candidates, "best": 0,
+            "trials": {"uniform": trial, "best": trial}, "rejection": rejection, **fields,
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("rejection", [None, "the gain is too small"])
+def test_the_record_of_a_choice_is_kept(fake, tmp_path, monkeypatch, rejection):
+    """The search is a multiple of the options; the record is in the result."""
+    calls = []
+
+    def choose(key, pool, **fields):
+        calls.append(fields["search"][:3])
+        return choice_of(pool, rejection=rejection)
+
+    monkeypatch.setattr(weights, "choose", choose)
+    chosen = dataclasses.replace(fake.TINY, encoder_steps=4, bandwidth=0.4, temperature=2.0)
+    fields = dict(debias="auto", resume=True, **fake.OWN)
+    result = pipeline.run(fake.shades(), tmp_path, chosen, **fields)
+    assert result.choice["rejection"] == rejection and result.seconds["choose"] > 0
+    assert result.choice["uniform"] is (rejection is not None)
+    assert calls == [((4, 12), (0.2, 0.4, 0.8, 1.6), (1.0, 1.4, 2.0, 2.8, 4.0))]
+    (tmp_path / "result.json").unlink()
+    assert pipeline.run(fake.shades(), tmp_path, chosen, **fields).choice == result.choice
+    assert len(calls) == 1
+    (tmp_path / "choice.json").write_text("{}")
+    assert pipeline.run(fake.shades(), tmp_path, chosen, **fields).choice == result.choice
+    assert len(calls) == 2
+
+
+def test_the_record_of_a_shortcut_is_kept(fake, tmp_path, monkeypatch):
+    shortcuts = {"tone": probes.Shortcut((0, 1), 0.1, 0.2, 5.0)}
+    fields = dict(candidates=[], trials={}, shortcuts=shortcuts, features={"tone": None})
+    monkeypatch.setattr(weights, "choose", lambda key, pool, **_: choice_of(pool, **fields))
+    choice = pipeline.run(fake.shades(), tmp_path, fake.TINY, debias="auto", **fake.OWN).choice
+    assert choice["features"] == "tone" and choice["uniform"] is False
+    assert choice["shortcuts"]["tone"]["blocks"] == [0, 1]
+    assert {*files.read_arrays(tmp_path / "weights.npz")} == {"weights"}
+
+
+def test_weights_by_features_are_kept_for_their_row(fake, tmp_path, monkeypatch):
+    fields = dict(rows=("plain", "tone"), resume=True, **fake.OWN)
+    table = pipeline.compare(fake.shades(), tmp_path, fake.TINY, **fields)
+    path = tmp_path / "weights/tone/weights.npz"
+    values = files.read_arrays(path)["weights"]
+    pool, key = datasets.pool(fake.shades()), components.key(fake.TINY, "encoder")
+    expected = weights.by_features(key, pool, blind_features.tone).weights
+    np.testing.assert_allclose(values, expected, rtol=1e-4)
+    assert table["tone"].weights != table["plain"].weights and table["tone"].choice is None
+    monkeypatch.setattr(weights, "by_features", None)
+    (tmp_path / "rows/tone/result.json").unlink()
+    again = pipeline.compare(fake.shades(), tmp_path, fake.TINY, **fields)
+    assert again["tone"].accuracy == table["tone"].accuracy
+
+
+def test_custom_weights_of_any_scale(fake, tmp_path):
+    data = fake.shades()
+    own = np.where(data.train.attributes == data.train.labels, 0, 7)
+    own[:2] = 7  # a class without weight is rejected
+    result = pipeline.run(data, tmp_path / "a", fake.TINY, weights=own, **fake.OWN)
+    stored = files.read_arrays(tmp_path / "a/weights.npz")["weights"]
+    np.testing.assert_array_equal(stored, sampling.reweight(datasets.pool(data), own).weights)
+    assert result.config["debias"] == "custom"
+    fields = dict(rows=["plain"], weights=own, **fake.OWN)
+    table = pipeline.compare(data, tmp_path / "b", fake.TINY, **fields)
+    assert list(table) == ["random", "plain", "custom"]
+    assert table["custom"].accuracy == result.accuracy
+    with pytest.raises(ValueError, match="weights"):
+        fields = dict(weights=own + 1, resume=True, **fake.OWN)
+        pipeline.run(data, tmp_path / "a", fake.TINY, **fields)
+
+
+def test_one_loss_per_bias_group(fake, tmp_path):
+    chosen = dataclasses.replace(fake.TINY, steps=2)
+    fields = dict(rows=("fairdd",), network=fake.NETWORK)
+    table = pipeline.compare(fake.shades(), tmp_path, chosen, **fields)
+    assert list(table) == ["random", "fairdd"]
+    assert table["fairdd"].weights["group_evenness"] == pytest.approx(1, abs=1e-4)
+
+
+def test_diagnostics(fake):
+    context = stages.build_context(fake.shades(), fake.TINY, report=pipeline.silent, **fake.OWN)
+    data, pool = context.data, context.pool
+    expected = formulas.diagnose(
+        pool.weights, pool.labels, jnp.asarray(data.train.attributes), jnp.asarray(data.aligned),
+        num_classes=2, num_attributes=2,
+    )  # fmt: skip
+    diagnostics = weightings.diagnose(context, pool.weights)
+    assert diagnostics == pytest.approx(files.to_json(expected._asdict()))
+
+
+# --- extension ---------------------------------------------------------------------------------
+
+
+def bright_first(context, seconds):
+    """Weight each image by its mean brightness."""
+    return weightings.SampleWeights(context.pool.images.mean((1, 2, 3)) + 1.0)
+
+
+def build_shrink(options, network, strategy, *, groups=1, threads=None):
+    step = lambda key, state, batch: (
+        state._replace(images=state.images / 2),
+        {"loss": jax.random.uniform(key)},
+    )
+    return methods.Method(lambda images: methods.State(images, ()), step)
+
+
+def test_a_new_weighting_and_a_new_method_take_one_entry_each(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(options, "OPTIONS", dict(options.OPTIONS))
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Shrink(options.DM):  # which registers itself
+        method: str = "shrink"
+
+    entry = run_methods.MethodEntry("shrinking", build_shrink)
+    monkeypatch.setitem(run_methods.METHODS, "shrink", entry)
+    bright = weightings.Weighting(
+        "bright first", "distilled with bright images first", bright_first
+    )
+    monkeypatch.setitem(weightings.WEIGHTINGS, "bright", bright)
+    words = "compare cdigits --method shrink --rows plain bright --ipc 1 --steps 2 --epochs 1"
+    words += " --eval-seeds 1 --network mlp --out"
+    cli.main([*words.split(), str(tmp_path / "out")])
+    shown = capsys.readouterr().out
+    assert "bright" in shown and "plain" in shown
+    images = store.read_synthetic(tmp_path / "out/rows/bright/synthetic.npz").images
+    assert (
+        np.abs(images).max() < 3 and store.read_result(tmp_path / "out/rows/bright").choice is None
+    )
+    cli.main(["report", str(tmp_path / "out")])
+    page = (tmp_path / "out/report.html").read_text()
+    assert "distilled with bright images first" in page
+    cli.main(["cite", str(tmp_path / "out")])
