@@ -65,6 +65,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
         yield temporary
+        # Without the flush, a power failure could leave the new name with an empty file.
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -164,6 +165,7 @@ def read_json(path: str | os.PathLike) -> Any:
     """
     try:
         value = json.loads(pathlib.Path(path).read_bytes())
+        # A lone surrogate can be escaped in JSON, but it could not be written again as UTF-8.
         json.dumps(value, ensure_ascii=False).encode()
         return value
     except UnicodeEncodeError as error:
@@ -322,6 +324,7 @@ def _unpack(archive, members, wanted, must_be_sealed, limit):
 
 
 def _unpack_members(archive, members, names, limit):
+    # Sizes are checked before any allocation, because a small archive can unpack to terabytes.
     infos = {name: archive.getinfo(members[name]) for name in names if name in members}
     if (total := sum(info.file_size for info in infos.values())) > limit:
         raise _Unreadable(f"its arrays must have at most {limit:,} bytes, got {total:,}")
