@@ -121,7 +121,7 @@ def _cropping(strategy, crop):
     """Return random crops in place of named operations, with flips if these include them."""
     if callable(strategy) or not strategy:
         return strategy
-    return functools.partial(augment.resized_crop, least=crop, flip="flip" in strategy)
+    return functools.partial(augment.resized_crop, min_area=crop, flip="flip" in strategy)
 
 
 METHODS: dict[str, MethodEntry] = {
