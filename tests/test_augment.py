@@ -49,7 +49,7 @@ def many_draws(count=2000, shape=(32, 32, 3), seed=1, **options):
 
 
 def operations_used(draws):
-    """Return which operations each draw uses, [n] bool by name; flips that do nothing look unused."""
+    """Return which operations each draw uses, [n] bool by name; a flip that does nothing is not."""
 
     def differs(*fields):
         found = [
