@@ -98,7 +98,7 @@ ROWS = [
 def matching(flip: bool) -> methods.Method:
     """Return CFM, one object per augmentation, so that its program is compiled once."""
     optimizer = optax.adam(optax.cosine_decay_schedule(0.25, UPDATES), 0.5, 0.9)
-    crop = functools.partial(augment.resized_crop, least=0.5, flip=flip, shift=2)
+    crop = functools.partial(augment.resized_crop, min_area=0.5, flip=flip, shift=2)
     return methods.curriculum_matching(TEACHER, optimizer, length=UPDATES, strategy=crop)
 
 

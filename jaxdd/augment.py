@@ -1,10 +1,10 @@
-"""Differentiable siamese augmentation (DSA): draw the parameters once, apply them to any image.
+"""Differentiable siamese augmentation (DSA): draw parameters once, apply them to any image.
 
-An `Augmentation` holds the parameters of every operation, with identity values for those that are
-not in use; `draw` makes one, `apply` puts it on one image. `siamese` shares one draw among all
-images of several batches (real and synthetic), `per_image` draws anew for each image.
+An `Augmentation` holds the parameters of all operations; those that are not used have identity
+values. `draw` returns a random one and `apply` applies it to one image. `siamese` shares one draw
+between all images of several batches (real and synthetic); `per_image` draws anew for each image.
 
-Zhao & Bilen, "Dataset Condensation with Differentiable Siamese Augmentation", ICML 2021.
+Source: Zhao & Bilen, "Dataset Condensation with Differentiable Siamese Augmentation" (ICML 2021).
 """
 
 import difflib
@@ -16,26 +16,26 @@ import jax
 import jax.numpy as jnp
 
 OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
-"""Operations that leave the class of most images alone."""
+"""Operations that do not change the class of most images."""
 
 Strategy = Sequence[str] | Callable[[jax.Array, jax.Array], jax.Array]
-"""Names out of `OPERATIONS`, or a function of one's own, `augment(key, image) -> image`."""
+"""Names of `OPERATIONS`, or a custom function `augment(key, image) -> image`."""
 
 
 class Augmentation(NamedTuple):
-    """Parameters of the augmentation of one image; a batch of them carries a leading axis.
+    """Parameters of the augmentation of one image; those of a batch have a leading axis.
 
     Attributes:
-        brightness: `[]` added to every value, in the units of the image; 0 changes nothing.
-        saturation: `[]` factor on the difference to the mean over the channels; 1 changes nothing.
-        contrast: `[]` factor on the difference to the mean over the image; 1 changes nothing.
-        shift: `[2]` pixels (rows, columns) by which the window moves down and right, so that the
-            picture moves up and left; 0 changes nothing.
-        flip: `[]` bool, whether left and right change places.
-        scale: `[2]` factor on the sampling grid (rows, columns): above 1 the picture shrinks.
-        angle: `[]` radians, counter-clockwise as seen.
-        cutout_centre: `[2]` integer row and column of the centre of the square that is set to 0.
-        cutout_size: `[2]` integer height and width of the square in pixels; 0 cuts nothing out.
+        brightness: `[]`, added to every value.
+        saturation: `[]`, factor on the difference from the mean over channels; 1 changes nothing.
+        contrast: `[]`, factor on the difference from the mean over the image; 1 changes nothing.
+        shift: `[2]`, pixels (rows, columns) by which the sampling window moves down and right. The
+            picture moves up and left.
+        flip: `[]` bool, whether to mirror left and right.
+        scale: `[2]`, factor on the sampling grid (rows, columns); above 1 the picture shrinks.
+        angle: `[]`, counter-clockwise rotation in radians.
+        cutout_centre: `[2]` integers, row and column of the centre of the square that is set to 0.
+        cutout_size: `[2]` integers, height and width of the square in pixels; 0 for none.
     """
 
     brightness: jax.Array
@@ -50,9 +50,9 @@ class Augmentation(NamedTuple):
 
 
 def identity() -> Augmentation:
-    """Returns the augmentation that leaves every image exactly as it is.
+    """Return the augmentation that leaves every image unchanged to the bit.
 
-    Single operations are built from it:
+    Single operations are variants of it:
 
     >>> image = jnp.arange(4.0).reshape(2, 2, 1)
     >>> flipped = apply(identity()._replace(flip=True), image)
@@ -76,90 +76,76 @@ def identity() -> Augmentation:
 def draw(
     key: jax.Array, shape: tuple[int, ...], *, strategy: Sequence[str] = OPERATIONS
 ) -> Augmentation:
-    """Draws one operation uniformly from the strategy, and its parameters.
+    """Draw one operation uniformly from the strategy, and its parameters.
 
     With U[a, b] uniform, r and s the height and width of the image:
 
-    * color: brightness U[-.5, .5], saturation U[0, 2], contrast U[.5, 1.5]; needs normalised images
-    * crop: shift of -int(r/8 + .5) … int(r/8 + .5) rows, and of columns likewise from s
+    * color: brightness U[-.5, .5], saturation U[0, 2], contrast U[.5, 1.5]; for normalised images
+    * crop: shift of −a, …, a rows and −b, …, b columns, a = int(r/8 + .5), b = int(s/8 + .5)
     * cutout: a square of int(r/2 + .5) × int(s/2 + .5), its centre anywhere in the image
-    * flip: with probability 1/2 (otherwise the image stays as it is)
+    * flip: with probability 1/2
     * scale: U[1/1.2, 1.2], rows and columns independently
     * rotate: U[-15°, 15°]
 
-    The parameters of the other operations are identities. No `lax.switch` is involved, which under
-    `vmap` would run all its branches.
-
     Args:
         key: random key.
-        shape: (height, width, channels) of the images in pixels; static.
-        strategy: names out of `OPERATIONS`; a name that is given twice is drawn twice as often, and
-            an empty strategy gives the identity. Digits leave "flip" out.
-
-    Returns:
-        The parameters, for one image or for all images of siamese batches.
+        shape: (height, width, channels) of the images; static.
+        strategy: names of `OPERATIONS`. A name that occurs twice is drawn twice as often; an empty
+            strategy is the identity. Leave out "flip" for digits.
 
     Raises:
-        ValueError: the shape has not three axes, or a name is not an operation.
+        ValueError: the shape does not have three axes, or a name is not an operation.
         TypeError: the strategy is a string.
 
-    Reference: Zhao & Bilen, ICML 2021, section 3.3 and its public code.
+    Source: Zhao & Bilen (ICML 2021), section 3.3, and their code.
 
     >>> augmentation = draw(jax.random.key(0), (32, 32, 3), strategy=("crop",))
     >>> bool(jnp.all(jnp.abs(augmentation.shift) <= 4)), float(augmentation.angle)
     (True, 0.0)
     """
     if len(shape) != 3:
-        raise ValueError(f"shape must be (height, width, channels), found {tuple(shape)}")
+        raise ValueError(f"shape must be (height, width, channels), got {tuple(shape)}.")
     check_strategy(strategy)
     augmentation = identity()
     if not strategy:
         return augmentation
     choice, *numbers = jax.random.uniform(key, (4,), jnp.float32)
     chosen = jnp.floor(choice * len(strategy))
+    # All operations are parametrised and all but one are masked. `lax.switch` would run all its
+    # branches under `vmap` anyway, on images instead of a few numbers. Only one operation is used,
+    # so all may read the same random numbers.
     for position, name in enumerate(strategy):
-        # Only one operation is chosen, so that all may read the same numbers.
-        parameters = _PARAMETERS[name](numbers, *shape[:2])
-        used = {
+        parameters = {
             field: jnp.where(chosen == position, value, getattr(augmentation, field))
-            for field, value in parameters.items()
+            for field, value in _PARAMETERS[name](numbers, *shape[:2]).items()
         }
-        augmentation = augmentation._replace(**used)
+        augmentation = augmentation._replace(**parameters)
     return augmentation
 
 
 def apply(augmentation: Augmentation, image: jax.Array) -> jax.Array:
-    """Applies an augmentation to one image; differentiable in the image.
+    """Apply an augmentation to one image, differentiably.
 
-    First colour: brightness `x + b`, saturation `m_c + s (x - m_c)` with the mean over the channels
-    of each pixel, contrast `m + k (x - m)` with the mean over the image. Then one bilinear
-    resampling, zero outside of the image: with the origin in the middle of the image the output
-    pixel p = (row, column) takes the value at `R(angle) · diag(scale) · F(flip) · p + shift`.
-    Last the cutout. The parameters of a `draw` use one operation only, for which one resampling is
-    exact; whole-pixel shifts and flips hit the pixels and blur nothing. A rotation is in pixels, a
-    true rotation on oblong images also; the reference code, which rotates coordinates that run
-    from -1 to 1, agrees on square images only and shears the others.
+    The order is: brightness `x + b`; saturation `m_c + s (x − m_c)`, m_c being the mean over the
+    channels of each pixel; contrast `m + k (x − m)`, m being the mean over the image; one bilinear
+    resampling, zero outside the image; cutout. With the origin in the middle of the image, the
+    output pixel p = (row, column) takes the value at `R(angle) diag(scale) F(flip) p + shift`.
+    Flips and shifts by whole pixels are exact. Rotations are in pixels; the reference rotates
+    coordinates in [−1, 1], which is the same for square images and shears others.
 
-    Written as four gathers per image. When a batch shares its parameters there are alternatives;
-    for 10 classes × (256 + 10) images of 32×32×3 in `jit` on two CPU cores, and for the gradient
-    in the 10 × 10 synthetic ones, the resampling alone took: four gathers per image 55 ms (10 ms),
-    four gathers of rows of a `[pixels, images × channels]` layout 39 ms (5 ms), a product with the
-    dense interpolation matrix 309 ms (55 ms). All of `siamese` takes 43–68 ms (8 ms), `per_image`
-    of 256 images 6 ms; the shared layout would need a second implementation for `per_image`.
-
-    On a GPU the gradient of a gather adds atomically, in no fixed order: for results that agree
-    to the last bit set `XLA_FLAGS=--xla_gpu_deterministic_ops=true`.
+    On a GPU the gradient adds atomically in no fixed order. For results that agree to the bit, set
+    `XLA_FLAGS=--xla_gpu_deterministic_ops=true`.
 
     Args:
-        augmentation: the parameters for one image.
-        image: `[h, w, c]` floating point; colour is meant for normalised images.
+        augmentation: parameters for one image.
+        image: `[h, w, c]`, floating; normalised if the colour changes.
 
     Returns:
-        `[h, w, c]`, the augmented image in the same dtype (computed in float32 at least).
+        `[h, w, c]` in the dtype of the image, computed in float32 or wider.
 
     Raises:
-        ValueError: the image has not three axes.
-        TypeError: the image is not of a floating dtype.
+        ValueError: the image does not have three axes.
+        TypeError: the image is not floating.
     """
     image = jnp.asarray(image)
     _check_images("image", image, "h, w, c")
@@ -173,23 +159,22 @@ def apply(augmentation: Augmentation, image: jax.Array) -> jax.Array:
 def siamese(
     key: jax.Array, *batches: jax.Array, strategy: Strategy = OPERATIONS
 ) -> tuple[jax.Array, ...]:
-    """Augments all images of all batches by one and the same draw.
+    """Augment all images of all batches with one shared draw.
 
     Args:
         key: random key.
-        *batches: each `[n_i, h, w, c]` floating point, of one image shape; the n_i may differ.
-        strategy: names out of `OPERATIONS`, as for `draw`, or a function of a key and one image,
-            which then gets the keys that draws would have got.
+        *batches: `[n_i, h, w, c]`, floating, all with the same image shape.
+        strategy: names of `OPERATIONS`, or a function of a key and one image, which gets the key
+            that `draw` would get.
 
     Returns:
-        A tuple of the augmented batches, also when there is one only.
+        A tuple with the augmented batches.
 
     Raises:
-        ValueError: no batch, a batch has not four axes, the image shapes differ, or a name in the
-            strategy is not an operation.
-        TypeError: a batch is not of a floating dtype.
+        ValueError: there is no batch, the shapes do not fit, or a name is not an operation.
+        TypeError: a batch is not floating, or the strategy is a string.
 
-    Reference: Zhao & Bilen, ICML 2021, equation 8: A_ω with one ω for real and synthetic images.
+    Source: Zhao & Bilen (ICML 2021), equation 8: A_ω with one ω for real and synthetic images.
 
     >>> real, synthetic = jnp.ones((256, 32, 32, 3)), jnp.ones((10, 32, 32, 3))
     >>> real, synthetic = jax.jit(siamese)(jax.random.key(0), real, synthetic)
@@ -197,31 +182,30 @@ def siamese(
     ((256, 32, 32, 3), True)
     """
     if not batches:
-        raise ValueError("siamese takes at least one batch of images, found none")
+        raise ValueError("siamese needs at least one batch of images, got none.")
     for batch in batches:
         _check_images("each batch", batch, "n, h, w, c")
     shapes = [batch.shape[1:] for batch in batches]
     if len(set(shapes)) > 1:
-        raise ValueError(f"batches must hold images of one shape, found {shapes}")
+        raise ValueError(f"All batches must have the same image shape, got {shapes}.")
     transform = _transform(key, shapes[0], strategy)
     return tuple(jax.vmap(transform)(batch) for batch in batches)
 
 
 def per_image(key: jax.Array, images: jax.Array, *, strategy: Strategy = OPERATIONS) -> jax.Array:
-    """Augments each image by a draw of its own, as the training of networks does.
+    """Augment each image with a draw of its own, as in the training of networks.
 
     Args:
         key: random key.
-        images: `[n, h, w, c]` floating point.
-        strategy: names out of `OPERATIONS`, as for `draw`, or a function of a key and one image,
-            which then gets the keys that draws would have got.
+        images: `[n, h, w, c]`, floating.
+        strategy: names of `OPERATIONS`, or a function of a key and one image.
 
     Returns:
-        `[n, h, w, c]`, the augmented images.
+        The augmented images `[n, h, w, c]`.
 
     Raises:
-        ValueError: the images have not four axes, or a name in the strategy is not an operation.
-        TypeError: the images are not of a floating dtype.
+        ValueError: the images do not have four axes, or a name is not an operation.
+        TypeError: the images are not floating, or the strategy is a string.
 
     >>> jax.jit(per_image)(jax.random.key(0), jnp.ones((5, 28, 28, 1))).shape
     (5, 28, 28, 1)
@@ -235,82 +219,85 @@ def per_image(key: jax.Array, images: jax.Array, *, strategy: Strategy = OPERATI
 
 
 def resized_crop(
-    key: jax.Array, image: jax.Array, *, least: float = 0.08, flip: bool = True, shift: int = 4
+    key: jax.Array, image: jax.Array, *, min_area: float = 0.08, flip: bool = True, shift: int = 4
 ) -> jax.Array:
-    """Cuts a random part out, resizes it to the whole, flips it half of the time, and rolls it.
+    """Crop a random part, resize it to the full image, mirror it half of the time, and roll it.
 
-    The part has a share of the area in U[`least`, 1] and sides whose ratio is the exponential of
-    U[-log 4/3, log 4/3], both cut at the image. It is rolled by 0 … `shift` pixels down and to the
-    right, what leaves on one side coming back on the other. One bilinear resampling does it all, as
-    a product with a matrix for the rows and one for the columns. As a `Strategy`:
-    `functools.partial(resized_crop, flip=False)`.
+    The part has a share of the area in U[`min_area`, 1] and an aspect ratio exp(U[−log 4/3,
+    log 4/3]), both limited by the image. It is rolled cyclically by 0, …, `shift` pixels down and
+    right. Pass `functools.partial(resized_crop, flip=False)` as a `Strategy`.
 
     Args:
         key: random key.
-        image: `[h, w, c]` floating point.
-        least: smallest share of the area, in (0, 1].
-        flip: whether left and right may change places; not for digits.
-        shift: pixels.
+        image: `[h, w, c]`, floating.
+        min_area: minimum share of the area, in (0, 1].
+        flip: whether to mirror; False for digits.
+        shift: maximum roll in pixels.
 
     Returns:
         `[h, w, c]`, differentiable in the image.
 
     Raises:
-        ValueError: the image has not three axes, a share outside of (0, 1], or a negative shift.
-        TypeError: the image is not of a floating dtype.
+        ValueError: the image does not have three axes, or an option is out of range.
+        TypeError: the image is not floating.
 
     >>> image = jnp.arange(4.0).reshape(2, 2, 1)
-    >>> same = resized_crop(jax.random.key(0), image, least=1.0, flip=False, shift=0)
+    >>> same = resized_crop(jax.random.key(0), image, min_area=1.0, flip=False, shift=0)
     >>> bool(jnp.all((same >= 0) & (same <= 3)))
     True
     """
     image = jnp.asarray(image)
     _check_images("image", image, "h, w, c")
-    if not 0 < least <= 1 or shift < 0:
+    if not 0 < min_area <= 1 or shift < 0:
         raise ValueError(
-            f"least must lie in (0, 1] and shift be at least 0, found {least} and {shift}"
+            f"min_area must be in (0, 1] and shift non-negative, got {min_area} and {shift}."
         )
     key_part, key_flip, key_roll = jax.random.split(key, 3)
     area, ratio, *places = jax.random.uniform(key_part, (4,))
-    area = least + (1 - least) * area
+    area = min_area + (1 - min_area) * area
     ratio = (4 / 3) ** (2 * ratio - 1)
     sides = jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)
     rolls = jax.random.randint(key_roll, (2,), 0, shift + 1)
+    # Cropping, resizing, mirroring and rolling are linear and separable: one matrix `[h, h]` for
+    # the rows and one `[w, w]` for the columns do all of it in a single bilinear resampling.
     rows, columns = (
-        jnp.roll(_part(size, jnp.minimum(side, 1), place), roll, axis=0)
+        jnp.roll(_resize_matrix(size, jnp.minimum(side, 1), place), roll, axis=0)
         for size, side, place, roll in zip(image.shape[:2], sides, places, rolls, strict=True)
     )
     columns = jnp.where(flip & jax.random.bernoulli(key_flip), columns[::-1], columns)
     values = image.astype(jnp.promote_types(image.dtype, jnp.float32))
-    found = jnp.einsum("ih,hwc,jw->ijc", rows, values, columns, precision="highest")
-    return found.astype(image.dtype)
+    cropped = jnp.einsum("ih,hwc,jw->ijc", rows, values, columns, precision="highest")
+    return cropped.astype(image.dtype)
 
 
-def _part(size, side, place):
-    """The matrix `[size, size]` that resizes a part of a line, `side` being its share."""
+def _resize_matrix(size, side, place):
+    """Return the matrix `[size, size]` that enlarges a part of a line to the whole line.
+
+    The part has `side` times the length; `place` in [0, 1] moves it from the start to the end.
+    """
     points = (jnp.arange(size) + 0.5) * side + place * (1 - side) * size - 0.5
     points = jnp.clip(points, 0, size - 1)
     return jax.nn.relu(1 - jnp.abs(points[:, None] - jnp.arange(size)))
 
 
 def _transform(key, shape, strategy):
-    """The function of one image that a strategy and a key stand for."""
+    """Return the function of one image given by a strategy and a key."""
     if not callable(strategy):
         return functools.partial(apply, draw(key, shape, strategy=strategy))
-    return functools.partial(_own, strategy, key)
+    return functools.partial(_apply_custom, strategy, key)
 
 
-def _own(strategy: Callable[..., Any], key, image):
-    found = strategy(key, image)
-    if jnp.shape(found) != image.shape:
+def _apply_custom(strategy: Callable[..., Any], key, image):
+    augmented = strategy(key, image)
+    if jnp.shape(augmented) != image.shape:
         raise ValueError(
-            f"an augmentation must return an image of the shape {image.shape} that it got, "
-            f"found {jnp.shape(found)}"
+            f"An augmentation must keep the shape {image.shape} of its image, "
+            f"got {jnp.shape(augmented)}."
         )
-    return found
+    return augmented
 
 
-# From three numbers, uniform in [0, 1), to the parameters of one operation.
+# Each function below maps three numbers, uniform in [0, 1), to the parameters of one operation.
 
 
 def _color(u, height, width):
@@ -328,8 +315,8 @@ def _crop(u, height, width):
 
 def _cutout(u, height, width):
     size = [int(0.5 * side + 0.5) for side in (height, width)]
-    # An even square lies half a pixel up and left of its centre, so that one more place, just
-    # outside of the image, makes top and bottom, left and right alike.
+    # A square of even size is half a pixel above and left of its centre. One more place, just
+    # outside the image, restores the symmetry between top and bottom and between left and right.
     places = [side + 1 - cut % 2 for side, cut in zip((height, width), size, strict=True)]
     centre = [jnp.floor(v * n).astype(jnp.int32) for v, n in zip(u[:2], places, strict=True)]
     return {"cutout_centre": jnp.stack(centre), "cutout_size": jnp.array(size, jnp.int32)}
@@ -358,9 +345,9 @@ _PARAMETERS = {
 
 
 def _adjust_color(augmentation, image):
-    # x + (factor - 1)(x - mean) leaves the image bit for bit at factor 1; factor (x - mean) + mean
-    # would not. The sum over channels is spelt out because XLA reduces so short an axis slowly on
-    # CPU: it made the whole augmentation three times slower.
+    # x + (factor − 1) (x − mean) keeps every bit of the image at factor 1, unlike the usual
+    # mean + factor (x − mean). The sum over channels is written out because XLA reduces an axis
+    # this short slowly on a CPU: the whole augmentation took three times as long.
     image = image + augmentation.brightness
     channels = image.shape[-1]
     mean = sum(image[..., i : i + 1] for i in range(channels)) / channels
@@ -369,7 +356,7 @@ def _adjust_color(augmentation, image):
 
 
 def _source_coordinates(augmentation, height, width):
-    """Where each output pixel is taken from: rows `[h, w]` and columns `[h, w]`, in pixels."""
+    """Return where each output pixel is sampled, as rows `[h, w]` and columns `[h, w]`."""
     middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
     down = (jnp.arange(height, dtype=jnp.float32)[:, None] - middle_row) * augmentation.scale[0]
     right = (jnp.arange(width, dtype=jnp.float32) - middle_column) * augmentation.scale[1]
@@ -381,7 +368,16 @@ def _source_coordinates(augmentation, height, width):
 
 
 def _sample(image, rows, columns):
-    """Interpolates the image `[h, w, c]` bilinearly at points `[...]`, zero outside: `[..., c]`."""
+    """Interpolate an image `[h, w, c]` bilinearly at points `[...]`, zero outside: `[..., c]`."""
+    # Four gathers per image. Measured for 10 classes × (256 + 10) images of 32 × 32 × 3 on two CPU
+    # cores, with the gradient in the 10 × 10 synthetic images in parentheses:
+    #
+    #   four gathers per image                                        55 ms (10 ms)
+    #   four gathers of rows of a layout [pixels, images × channels]  39 ms  (5 ms)
+    #   product with the dense interpolation matrix                  309 ms (55 ms)
+    #
+    # The second form needs shared parameters, so `per_image` would need an implementation of its
+    # own.
     height, width, channels = image.shape
     pixels = image.reshape(height * width, channels)
     top, left = jnp.floor(rows), jnp.floor(columns)
@@ -397,7 +393,7 @@ def _sample(image, rows, columns):
 
 
 def _cutout_mask(augmentation, height, width):
-    """True `[h, w, 1]` in the square of `cutout_size` that begins size // 2 before its centre."""
+    """Return True `[h, w, 1]` in the square, which begins size // 2 pixels before its centre."""
     centre, size = jnp.asarray(augmentation.cutout_centre), jnp.asarray(augmentation.cutout_size)
     start = centre - size // 2
     rows, columns = jnp.arange(height)[:, None, None], jnp.arange(width)[:, None]
@@ -406,7 +402,7 @@ def _cutout_mask(augmentation, height, width):
 
 
 def as_strategy(strategy: Strategy) -> tuple[str, ...] | Callable[..., Any]:
-    """Returns names as a tuple, which can be compared and hashed, and a function as it is.
+    """Return names as a hashable tuple, and a function unchanged.
 
     Raises:
         ValueError: a name is not an operation.
@@ -422,23 +418,23 @@ def as_strategy(strategy: Strategy) -> tuple[str, ...] | Callable[..., Any]:
 
 
 def check_strategy(strategy: Sequence[str]) -> None:
-    """Refuses what is no sequence of names out of `OPERATIONS`.
+    """Reject anything but a sequence of names of `OPERATIONS`.
 
     Raises:
-        ValueError: names what was found, and what may have been meant.
-        TypeError: for a single string.
+        ValueError: a name is not an operation.
+        TypeError: the strategy is a string.
     """
     if isinstance(strategy, str):
-        raise TypeError(f"strategy must be a sequence of names, found the string {strategy!r}")
+        raise TypeError(f"strategy must be a sequence of names, got the string {strategy!r}.")
     for name in strategy:
         if name not in OPERATIONS:
             near = difflib.get_close_matches(str(name), OPERATIONS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"strategy must be of {OPERATIONS}, found {name!r}{hint}")
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"strategy must consist of {OPERATIONS}, got {name!r}.{hint}")
 
 
 def _check_images(name, images, axes):
     if images.ndim != axes.count(",") + 1:
-        raise ValueError(f"{name} must be of shape [{axes}], found {images.shape}")
+        raise ValueError(f"Expected {name} of shape [{axes}], got {images.shape}.")
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"{name} must be of a floating dtype, found {images.dtype}")
+        raise TypeError(f"{name} must be floating, got {images.dtype}; use sampling.normalise.")

@@ -186,7 +186,7 @@ def _centre_classes(
 def scott(
     points: ArrayLike, *, weights: ArrayLike | None = None, factor: ArrayLike = 1.0
 ) -> jax.Array:
-    """Return the bandwidth of Scott's rule for an isotropic kernel.
+    """Return the bandwidth of Scott's rule for an isotropic kernel, at least `FLOOR`.
 
     h = factor * s * n^(-1 / (d + 4)), where s^2 is the (population) variance averaged over the
     dimensions and n the effective number of points, (sum w)^2 / sum w^2.
@@ -195,9 +195,6 @@ def scott(
         points: `[n, d]` floating.
         weights: `[n]`, at least 0, or a 0/1 mask. Defaults to uniform.
         factor: at least 0; multiplies the bandwidth.
-
-    Returns:
-        The bandwidth, a scalar of at least `FLOOR`.
 
     Source: Scott, "Multivariate Density Estimation", 1992, as in scipy's `gaussian_kde`.
     """
@@ -209,7 +206,7 @@ def scott(
 def silverman(
     points: ArrayLike, *, weights: ArrayLike | None = None, factor: ArrayLike = 1.0
 ) -> jax.Array:
-    """Return the bandwidth of Silverman's rule for an isotropic kernel.
+    """Return the bandwidth of Silverman's rule for an isotropic kernel, at least `FLOOR`.
 
     h = factor * s * (n (d + 2) / 4)^(-1 / (d + 4)), with s and n of `scott`.
 
@@ -217,9 +214,6 @@ def silverman(
         points: `[n, d]` floating.
         weights: `[n]`, at least 0, or a 0/1 mask. Defaults to uniform.
         factor: at least 0; multiplies the bandwidth.
-
-    Returns:
-        The bandwidth, a scalar of at least `FLOOR`.
 
     Source: Silverman, "Density Estimation for Statistics and Data Analysis", 1986.
     """
@@ -234,7 +228,7 @@ def silverman(
 def mean_distance(
     points: ArrayLike, *, weights: ArrayLike | None = None, factor: ArrayLike = FACTOR
 ) -> jax.Array:
-    """Return a bandwidth in proportion to the root mean squared distance between the points.
+    """Return a bandwidth in proportion to the root mean squared distance, at least `FLOOR`.
 
     h^2 = factor * mean_ij |x_i - x_j|^2 / 2 = factor * trace of the (population) covariance.
 
@@ -242,9 +236,6 @@ def mean_distance(
         points: `[n, d]` floating.
         weights: `[n]`, at least 0, or a 0/1 mask. Defaults to uniform.
         factor: at least 0; multiplies the squared bandwidth.
-
-    Returns:
-        The bandwidth, a scalar of at least `FLOOR`.
 
     >>> print(mean_distance(jnp.array([[0.0], [2.0]]), factor=1.0))
     1.0
@@ -261,7 +252,7 @@ def median_distance(
     factor: ArrayLike = FACTOR,
     pairs: int = 4096,
 ) -> jax.Array:
-    """Return a bandwidth in proportion to the median distance between the points.
+    """Return a bandwidth in proportion to the median distance, at least `FLOOR`.
 
     h^2 = factor * median |x_i - x_j|^2 / 2 over random pairs i != j.
 
@@ -271,9 +262,6 @@ def median_distance(
         weights: `[n]`, at least 0, or a 0/1 mask: the odds of being drawn. Defaults to uniform.
         factor: at least 0; multiplies the squared bandwidth.
         pairs: number of drawn pairs, static; pairs of a point with itself are dropped.
-
-    Returns:
-        The bandwidth, a scalar of at least `FLOOR`.
     """
     pairs, factor = _checks.count("pairs", pairs), _as_factor(factor)
     points = _as_points("points", points)

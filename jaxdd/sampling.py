@@ -1,10 +1,16 @@
-"""Class-balanced drawing from a training set that stays on the device.
+"""Pools of real images on the device, and samplers that draw class-balanced batches from them.
 
-A `Pool` keeps the images as uint8, their weights, and one index sorted by class, so that classes of
-any sizes cost no padding. A batch holds the same number of samples of every class: `uniform_batch`
-draws them without replacement and hands their weights on, `weighted_batch` draws them *by* their
-weights and hands on equal ones. Both have the same expectation of a weighted mean; where 5 % of the
-samples carry 90 % of the weight the second has far less variance.
+A `Pool` stores images as uint8 with weights and one index sorted by class, so that classes of
+different sizes need no padding. A sampler is a function `sampler(key, pool) -> Batch`; a batch has
+equally many samples of each class:
+
+| sampler | draws | weights of the batch |
+| --- | --- | --- |
+| `uniform_batch` | uniformly without replacement | those of the samples |
+| `weighted_batch` | in proportion to the weights | equal |
+
+Both give a weighted mean the same expectation. If 5 % of the samples carry 90 % of the weight, the
+second has far less variance. `density_weighted`, `representative` and `grouped` extend a sampler.
 
 >>> import jax, numpy as np
 >>> images = np.zeros((6, 4, 4, 1), np.uint8)
@@ -26,23 +32,23 @@ from jax.typing import ArrayLike
 from jaxdd import _checks, kde
 
 Values = ArrayLike | Sequence[float]
-"""What `jnp.asarray` takes: an array of any library, or plain numbers."""
+"""An array of any library, or plain numbers."""
 
 
 class Pool(NamedTuple):
     """A training set indexed by class; build it with `pool`.
 
     Attributes:
-        images: `[n, h, w, c]`, uint8 (0–255) or floating in [0, 1]; those of `spread.pool`
-            can be looked up only.
+        images: `[n, h, w, c]`, uint8 (0–255) or floating in [0, 1]. Those of `split_pool.pool` can
+            only be indexed.
         labels: `[n]` classes, int32.
-        weights: `[n]`, each class sums to one.
+        weights: `[n]`, summing to one in each class.
         order: `[n]` indices of the samples, sorted by class.
         start: `[k]` first position of each class in `order`.
         count: `[k]` samples of each class.
-        cumulative: `[n]` running sum of the weights along `order`, restarting in each class.
+        cumulative: `[n]` cumulative weights along `order`, restarting in each class.
         mean: `[c]` of the pixels, on the scale [0, 1].
-        std: `[c]` likewise.
+        std: `[c]` of the pixels, on the scale [0, 1].
     """
 
     images: jax.Array
@@ -62,7 +68,12 @@ class Pool(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Class-balanced, normalised images `[k, b, h, w, c]`; weights `[k, b]`, rows sum to one."""
+    """Equally many samples of each class.
+
+    Attributes:
+        images: `[k, b, h, w, c]`, normalised.
+        weights: `[k, b]`, rows sum to one.
+    """
 
     images: jax.Array
     weights: jax.Array
@@ -70,32 +81,6 @@ class Batch(NamedTuple):
 
 Sampler = Callable[[jax.Array, Pool], Batch]
 """`sampler(key, pool) -> batch`, such as `functools.partial(uniform_batch, size=256)`."""
-
-
-def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """Returns `(images / 255 − mean) / std` in float32; floating images are taken as in [0, 1]."""
-    scale = 1 / 255 if jnp.issubdtype(images.dtype, jnp.integer) else 1.0
-    return (images.astype(jnp.float32) * scale - jnp.asarray(mean)) / jnp.asarray(std)
-
-
-# Compiled, since one after the other a dozen small operations take a second the first time.
-@functools.partial(jax.jit, static_argnames="num_classes")
-def _index(labels, num_classes):
-    """Samples sorted by class, and the first position and the number of each class's."""
-    count = jnp.bincount(labels, length=num_classes)
-    return jnp.argsort(labels, stable=True), jnp.cumsum(count) - count, count
-
-
-@jax.jit
-def _shares(weights, labels, order, start):
-    """Weights that sum to one in each class, and their running sums along the order."""
-    weights = weights / jax.ops.segment_sum(weights, labels, len(start))[labels]
-    first = jnp.zeros(weights.shape, bool).at[start].set(True)
-
-    def add(left, right):  # starting afresh wherever a class begins
-        return jnp.where(right[1], right[0], left[0] + right[0]), left[1] | right[1]
-
-    return weights, jax.lax.associative_scan(add, (weights[order], first))[0]
 
 
 def pool(
@@ -108,46 +93,47 @@ def pool(
     weights: Values | None = None,
     empty: bool = False,
 ) -> Pool:
-    """Indexes a labelled training set by class.
+    """Index a labelled training set by class.
 
     Args:
         images: `[n, h, w, c]`, uint8 or floating in [0, 1].
         labels: `[n]` integers in [0, num_classes).
-        num_classes: number of classes k.
+        num_classes: number of classes, k.
         mean: per channel, on the scale [0, 1].
         std: per channel, on the scale [0, 1], positive.
-        weights: `[n]` non-negative, normalised here within each class; uniform when None.
-        empty: take classes without samples, of which `uniform_batch` draws what weighs nothing.
+        weights: `[n]`, non-negative; normalised within each class. Uniform by default.
+        empty: accept classes without samples; `uniform_batch` fills them with weight zero.
 
     Raises:
-        ValueError: for shapes that disagree, a class without samples unless `empty`, or unusable
-            values.
-        TypeError: for images that are neither uint8 nor floating, or labels that are not integers.
+        TypeError: the images are neither uint8 nor floating, or the labels are not integers.
+        ValueError: the shapes disagree, a value is out of range, or a class has no samples.
     """
     images = _checks.pixels("images", images)
     if np.shape(labels) != images.shape[:1]:
         raise ValueError(
-            "images must be [n, h, w, c] and labels [n], "
-            f"found shapes {images.shape} and {np.shape(labels)}"
+            f"labels must be [n] = {images.shape[:1]} like the images, got {np.shape(labels)}."
         )
     mean, std = _checks.moments(mean, std, images.shape[3])
     labels = _checks.integers("labels", labels, num_classes)
-    _check_classes(labels, num_classes, empty)
+    known = None if empty else _checks.values(labels)
+    if known is not None and not (count := np.bincount(known, minlength=num_classes)).all():
+        raise ValueError(f"Every class needs a sample, got none of class {count.argmin()}.")
     order, start, count = _index(labels, num_classes)
-    unweighed = jnp.zeros(labels.shape)
-    bare = Pool(images, labels, unweighed, order, start, count, unweighed, mean, std)
-    return reweight(bare, jnp.ones(labels.shape) if weights is None else weights)
+    zeros = jnp.zeros(labels.shape)
+    unweighted = Pool(images, labels, zeros, order, start, count, zeros, mean, std)
+    return reweight(unweighted, jnp.ones(labels.shape) if weights is None else weights)
 
 
 def reweight(pool: Pool, weights: Values) -> Pool:
-    """Returns the pool with other weights; images and index are shared with the old one.
+    """Return the pool with other weights; images and index are shared.
 
     Args:
-        pool: from `pool`.
-        weights: `[n]` non-negative, normalised here within each class; anybody's.
+        pool: a training set.
+        weights: `[n]`, non-negative; normalised within each class.
 
     Raises:
-        ValueError: for another shape, or (where they are concrete) values that cannot be drawn by.
+        ValueError: the shape is not `[n]`, or (for concrete values) a weight is negative or not
+            finite, or a class has no positive weight.
 
     >>> training = pool(np.zeros((3, 4, 4, 1), np.uint8), np.array([0, 0, 1]), num_classes=2,
     ...                 mean=(0.5,), std=(0.5,))
@@ -156,32 +142,70 @@ def reweight(pool: Pool, weights: Values) -> Pool:
     """
     weights = jnp.asarray(weights, jnp.float32)
     if weights.shape != pool.labels.shape:
-        raise ValueError(
-            f"weights must be [n] like labels {pool.labels.shape}, found {weights.shape}"
-        )
+        raise ValueError(f"weights must be [n] = {pool.labels.shape}, got {weights.shape}.")
     _checks.class_weights(weights, pool.labels, pool.num_classes)
-    weights, cumulative = _shares(weights, pool.labels, pool.order, pool.start)
+    weights, cumulative = _normalise_by_class(weights, pool.labels, pool.order, pool.start)
     return pool._replace(weights=weights, cumulative=cumulative)
 
 
-def _check_classes(labels, num_classes, empty):
-    known = None if empty else _checks.values(labels)
-    if known is not None and not (count := np.bincount(known, minlength=num_classes)).all():
-        raise ValueError(f"every class needs a sample, class {count.argmin()} has none")
+# These two are compiled because their operations, one by one, take a second on the first call.
+@functools.partial(jax.jit, static_argnames="num_classes")
+def _index(labels, num_classes):
+    """Return the samples sorted by class, and the first position and the size of each class."""
+    count = jnp.bincount(labels, length=num_classes)
+    return jnp.argsort(labels, stable=True), jnp.cumsum(count) - count, count
+
+
+@jax.jit
+def _normalise_by_class(weights, labels, order, start):
+    """Return weights that sum to one in each class, and their cumulative sums."""
+    weights = weights / jax.ops.segment_sum(weights, labels, len(start))[labels]
+    first = jnp.zeros(weights.shape, bool).at[start].set(True)
+
+    # A segmented sum: it restarts where `first` is set. One global sum, minus its value at the
+    # start of each class, would lose digits in float32 if there are many classes.
+    def add(left, right):
+        return jnp.where(right[1], right[0], left[0] + right[0]), left[1] | right[1]
+
+    return weights, jax.lax.associative_scan(add, (weights[order], first))[0]
+
+
+def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """Return `(images / 255 − mean) / std` in float32; floating images are already in [0, 1]."""
+    scale = 1 / 255 if jnp.issubdtype(images.dtype, jnp.integer) else 1.0
+    return (images.astype(jnp.float32) * scale - jnp.asarray(mean)) / jnp.asarray(std)
+
+
+def take(pool: Pool, indices: jax.Array) -> jax.Array:
+    """Return the normalised images at indices of any shape, `[*indices.shape, h, w, c]`."""
+    return normalise(pool.images[indices], pool.mean, pool.std)
+
+
+def flatten(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return images `[k, b, h, w, c]` as `[k · b, h, w, c]`, and their classes `[k · b]`."""
+    k, b = images.shape[:2]
+    return images.reshape(k * b, *images.shape[2:]), jnp.arange(k).repeat(b)
 
 
 def without_replacement(
     key: jax.Array, pool: Pool, size: int, *, weighted: bool = False
 ) -> jax.Array:
-    """Draws `[k, size]` indices, each sample of a class at most once.
+    """Draw `[k, size]` indices, each sample of a class at most once.
 
-    `weighted` draws one after another with probability proportional to the weights of what is
-    left, as a sort by Gumbel noise plus log weight (Efraimidis & Spirakis, 2006); what weighs
-    nothing is not drawn. A class with fewer than `size` to draw is repeated from its first draw on.
+    A class with fewer than `size` samples is repeated in the same order.
+
+    Args:
+        key: random key.
+        pool: a training set.
+        size: samples per class.
+        weighted: draw one sample after the other in proportion to the weights of the remaining
+            ones, and none of weight zero. The default is uniform.
 
     Raises:
-        ValueError: for a size below 1.
+        ValueError: the size is not positive.
     """
+    # Sorting by Gumbel noise + log weight is the same as drawing one by one in proportion to the
+    # weights (Efraimidis and Spirakis, 2006), in one sort for all classes.
     size = _checks.count("size", size)
     score, count = jax.random.gumbel(key, pool.order.shape), pool.count
     labels = pool.labels[pool.order]
@@ -194,13 +218,19 @@ def without_replacement(
 
 
 def with_replacement(key: jax.Array, pool: Pool, size: int) -> jax.Array:
-    """Draws `[k, size]` indices in proportion to the weights.
+    """Draw `[k, size]` indices in proportion to the weights, stratified.
 
-    One draw from each of `size` strata of equal weight: every sample is expected `size · weight`
-    times as with independent draws, with less variance.
+    Each class is divided into `size` strata of equal weight and one sample is drawn from each. The
+    expected number of draws of a sample is `size · weight`, as for independent draws, with less
+    variance.
+
+    Args:
+        key: random key.
+        pool: a training set.
+        size: samples per class.
 
     Raises:
-        ValueError: for a size below 1.
+        ValueError: the size is not positive.
     """
     size = _checks.count("size", size)
     shape = (len(pool.count), size)
@@ -208,7 +238,8 @@ def with_replacement(key: jax.Array, pool: Pool, size: int) -> jax.Array:
     low = jnp.broadcast_to(pool.start[:, None], shape)
     high = jnp.broadcast_to((pool.start + pool.count)[:, None] - 1, shape)
 
-    # Unrolled: a loop's carry would have to vary over the devices of a shard_map from the start.
+    # Binary search of the cumulative weights of each class. The loop is unrolled because the carry
+    # of a `lax` loop must vary over the devices of a `shard_map` from the start.
     for _ in range(len(pool.order).bit_length()):
         middle = (low + high) // 2
         right = pool.cumulative[middle] <= target
@@ -217,36 +248,34 @@ def with_replacement(key: jax.Array, pool: Pool, size: int) -> jax.Array:
     return pool.order[low]
 
 
-def flatten(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return images `[k, b, h, w, c]` as `[k · b, h, w, c]`, and their classes `[k · b]`."""
-    k, b = images.shape[:2]
-    return images.reshape(k * b, *images.shape[2:]), jnp.arange(k).repeat(b)
-
-
-def take(pool: Pool, indices: jax.Array) -> jax.Array:
-    """Returns the normalised images at `indices` of any shape, `[*indices.shape, h, w, c]`."""
-    return normalise(pool.images[indices], pool.mean, pool.std)
-
-
 def uniform_batch(key: jax.Array, pool: Pool, size: int) -> Batch:
-    """Draws `size` samples of each class without replacement, with their weights.
+    """Draw `size` samples of each class without replacement, with their weights.
 
-    A class smaller than `size` is in the batch as a whole, and weight zero fills the rest.
+    A class smaller than `size` is included as a whole and filled up with weight zero.
+
+    Args:
+        key: random key.
+        pool: a training set.
+        size: samples per class.
 
     Raises:
-        ValueError: for a size below 1.
+        ValueError: the size is not positive.
     """
     indices = without_replacement(key, pool, size)
     weights = pool.weights[indices] * (jnp.arange(size) < pool.count[:, None])
-    total = weights.sum(1, keepdims=True)
-    return Batch(take(pool, indices), weights / jnp.where(total > 0, total, 1))
+    return Batch(take(pool, indices), _normalise_rows(weights))
 
 
 def weighted_batch(key: jax.Array, pool: Pool, size: int) -> Batch:
-    """Draws `size` samples of each class by their weights, each then weighing `1 / size`.
+    """Draw `size` samples of each class in proportion to their weights, with weights `1 / size`.
+
+    Args:
+        key: random key.
+        pool: a training set.
+        size: samples per class.
 
     Raises:
-        ValueError: for a size below 1.
+        ValueError: the size is not positive.
     """
     indices = with_replacement(key, pool, size)
     return Batch(take(pool, indices), jnp.full(indices.shape, 1 / size))
@@ -259,85 +288,90 @@ def density_weighted(
     bandwidth: float,
     temperature: float = 1,
 ) -> Sampler:
-    """Weighs each batch by the inverse density of its own samples, the paper's O(b²d) form.
+    """Return a sampler that weights each batch by the inverse density of its own samples.
 
-    `w_i ∝ v_i f̂(x_i)^(−1/τ)` within a class, f̂ being the Gaussian KDE of the class's samples in the
-    batch and v the weights that `sampler` gave them (zero for padding).
+    `w_i ∝ v_i f̂(x_i)^(−1/τ)` within a class, where f̂ is the Gaussian KDE of the class's samples in
+    the batch and v are the weights of the original batch. This is the O(b² d) form of the paper
+    (Cui et al., ICML 2024).
 
     Args:
-        sampler: for example `functools.partial(uniform_batch, size=256)`.
-        embed: normalised images `[n, h, w, c]` to embeddings `[n, d]`, parameters closed over.
-        bandwidth: h of the kernel, scalar or `[k]`.
+        sampler: draws the batch, such as `functools.partial(uniform_batch, size=256)`.
+        embed: from normalised images `[n, h, w, c]` to embeddings `[n, d]`.
+        bandwidth: of the kernel, scalar or `[k]`.
         temperature: τ.
 
     Raises:
-        ValueError: a bandwidth or a temperature that is not positive and finite or, for the
-            bandwidth in the first sampler, of another shape.
+        ValueError: bandwidth or temperature is not positive and finite, or has a wrong shape.
     """
     _checks.positive("bandwidth", bandwidth)
     if jnp.ndim(_checks.positive("temperature", temperature)):
-        raise ValueError(f"temperature must be a scalar, found shape {jnp.shape(temperature)}")
+        raise ValueError(f"temperature must be a scalar, got shape {jnp.shape(temperature)}.")
 
-    def reweighted(key, pool):
+    def sample(key, pool):
         batch = sampler(key, pool)
         k, b = batch.weights.shape
         if jnp.shape(bandwidth) not in ((), (k,)):
             raise ValueError(
-                f"bandwidth must be a scalar or one per class, {k}, found {jnp.shape(bandwidth)}"
+                f"bandwidth must be a scalar or [{k}], one per class, got {jnp.shape(bandwidth)}."
             )
-        flat = batch.images.reshape(k * b, *batch.images.shape[2:])
-        embeddings = embed(flat).reshape(k, b, -1)
+        embeddings = embed(flatten(batch.images)[0]).reshape(k, b, -1)
         density = jax.vmap(lambda x, v, h: kde.log_density(x, x, h, weights=v))
         log_density = density(embeddings, batch.weights, jnp.broadcast_to(bandwidth, (k,)))
         logits = jnp.log(batch.weights) - log_density / temperature
         return batch._replace(weights=jax.nn.softmax(logits, axis=1))
 
-    return reweighted
+    return sample
 
 
 def representative(
     sampler: Sampler, embed: Callable[[jax.Array], jax.Array], *, size: int, iterations: int = 10
 ) -> Sampler:
-    """Picks, among the samples drawn, the `size` of each class that stand for all of them.
+    """Return a sampler that selects `size` representative samples per class.
 
-    The samples are clustered by weighted k-means (Lloyd's, from the first `size` of them) and the
-    nearest to each centre is kept, with its weight: the sampling of DREAM (Liu et al., "Efficient
-    Dataset Distillation by Representative Matching", ICCV 2023), which embeds in the network that
-    is being trained. Samples of weight zero neither count nor are kept.
+    Weighted k-means (Lloyd's algorithm, started from the first `size` samples) clusters the
+    embeddings of each class; the sample nearest to each centre is selected, with its weight.
+    Samples of weight zero are ignored.
 
     Args:
-        sampler: of more samples than are wanted.
-        embed: normalised images `[n, h, w, c]` to embeddings `[n, d]`, parameters closed over.
-        size: samples of each class to keep.
+        sampler: draws the candidates, at least `size` per class.
+        embed: from normalised images `[n, h, w, c]` to embeddings `[n, d]`.
+        size: samples per class to select.
         iterations: of Lloyd's algorithm.
+
+    Raises:
+        ValueError: the sampler draws fewer than `size` samples per class.
+
+    Source: Liu et al., "DREAM: Efficient Dataset Distillation by Representative Matching" (ICCV
+    2023), which embeds with the network that is being trained.
     """
 
-    def centres(points, weights):
-        def move(centres, _):
-            nearest = jnp.argmin(_squared_distances(points, centres), 1)
-            mass = jax.nn.one_hot(nearest, size) * weights[:, None]
-            total = mass.sum(0)[:, None]
-            means = jnp.einsum("ns,nd->sd", mass, points, precision="highest")
-            return jnp.where(total > 0, means / jnp.where(total > 0, total, 1), centres), None
-
-        return jax.lax.scan(move, points[:size], length=iterations)[0]
-
-    def chosen(points, weights):
-        distances = _squared_distances(points, centres(points, weights))
-        return jnp.argmin(jnp.where(weights[:, None] > 0, distances, jnp.inf), 0)
-
-    def picked(key, pool):
+    def sample(key, pool):
         batch = sampler(key, pool)
         k, b = batch.weights.shape
         if b < size:
-            raise ValueError(f"sampler must give {size} samples of a class or more, found {b}")
-        flat = batch.images.reshape(k * b, *batch.images.shape[2:])
-        rows = jax.vmap(chosen)(embed(flat).reshape(k, b, -1), batch.weights)
-        images, weights = (jax.vmap(lambda x, i: x[i])(x, rows) for x in batch)
-        total = weights.sum(1, keepdims=True)
-        return Batch(images, weights / jnp.where(total > 0, total, 1))
+            raise ValueError(f"The sampler must draw at least {size} samples per class, got {b}.")
+        embeddings = embed(flatten(batch.images)[0]).reshape(k, b, -1)
+        select = functools.partial(_nearest_to_centres, size=size, iterations=iterations)
+        indices = jax.vmap(select)(embeddings, batch.weights)
+        images, weights = (jax.vmap(lambda x, i: x[i])(x, indices) for x in batch)
+        return Batch(images, _normalise_rows(weights))
 
-    return picked
+    return sample
+
+
+def _nearest_to_centres(points, weights, *, size, iterations):
+    """Return the index of the point nearest to each k-means centre, `[size]`."""
+
+    def move(centres, _):
+        nearest = jnp.argmin(_squared_distances(points, centres), 1)
+        mass = jax.nn.one_hot(nearest, size) * weights[:, None]
+        total = mass.sum(0)[:, None]
+        means = jnp.einsum("ns,nd->sd", mass, points, precision="highest")
+        return jnp.where(total > 0, means / jnp.where(total > 0, total, 1), centres), None
+
+    centres, _ = jax.lax.scan(move, points[:size], length=iterations)
+    distances = _squared_distances(points, centres)
+    return jnp.argmin(jnp.where(weights[:, None] > 0, distances, jnp.inf), 0)
 
 
 def _squared_distances(points, centres):
@@ -346,39 +380,56 @@ def _squared_distances(points, centres):
 
 
 def grouped(sampler: Sampler, *, groups: int) -> Sampler:
-    """Draws from each bias group of each class, for methods with `groups`.
+    """Return a sampler that draws equally many samples of each bias group of each class.
 
     Args:
-        sampler: what to do with a pool whose classes are the groups, number `class · groups +
-            attribute`, some of which may be empty: `functools.partial(uniform_batch, …)`.
-        groups: of each class.
+        sampler: draws from a pool whose classes are the groups, numbered `class · groups +
+            attribute`, such as `functools.partial(uniform_batch, size=32)`. Groups may be empty.
+        groups: number of bias groups per class.
     """
 
-    def joined(key, pool):
+    def sample(key, pool):
         batch = sampler(key, pool)
         return jax.tree.map(lambda x: x.reshape(-1, groups * x.shape[1], *x.shape[2:]), batch)
 
-    return joined
+    return sample
+
+
+def _normalise_rows(weights):
+    """Return rows that sum to one; rows of zeros stay zero."""
+    total = weights.sum(1, keepdims=True)
+    return weights / jnp.where(total > 0, total, 1)
 
 
 def initial_noise(key: jax.Array, pool: Pool, *, ipc: int) -> jax.Array:
-    """Starts from standard normal pixels, `[k, ipc, h, w, c]`.
+    """Return standard normal pixels as initial images, `[k, ipc, h, w, c]`.
+
+    Args:
+        key: random key.
+        pool: gives the shape of the images and the number of classes.
+        ipc: images per class.
 
     Raises:
-        ValueError: for an ipc below 1.
+        ValueError: `ipc` is not positive.
     """
     ipc = _checks.count("ipc", ipc)
     return jax.random.normal(key, (pool.num_classes, ipc, *pool.images.shape[1:]))
 
 
 def initial_real(key: jax.Array, pool: Pool, *, ipc: int, weighted: bool = False) -> jax.Array:
-    """Starts from real images `[k, ipc, h, w, c]`, chosen uniformly or by the pool's weights.
+    """Return random real images as initial images, `[k, ipc, h, w, c]`.
 
-    No image is taken twice, unless `ipc` exceeds the class. This is also the baseline that a
-    distilled set has to beat.
+    This is also the random-subset baseline. No image is drawn twice unless `ipc` exceeds the size
+    of its class.
+
+    Args:
+        key: random key.
+        pool: a training set.
+        ipc: images per class.
+        weighted: draw in proportion to the weights instead of uniformly.
 
     Raises:
-        ValueError: for an ipc below 1.
+        ValueError: `ipc` is not positive.
     """
     ipc = _checks.count("ipc", ipc)
     return take(pool, without_replacement(key, pool, ipc, weighted=weighted))

@@ -157,24 +157,22 @@ def make_run():
         mean = np.linspace(0.4, 0.5, channels) if mean is None else mean
         std = np.linspace(0.3, 0.2, channels) if std is None else std
         labels = np.repeat(np.arange(k, dtype=np.int32)[:, None], ipc, axis=1)
-        options_of = options.DM(ipc=ipc)
-        config = {"command": "run", "dataset": "arrays", "data": "0" * 32, "debias": "kde"}
-        config |= {"augmentation": [], **dataclasses.asdict(options_of)}
+        config = {"command": "run", "dataset": "arrays", "data": "0" * 32, "debias": "density"}
+        config |= {"augmentation": [], **dataclasses.asdict(options.DM(ipc=ipc))}
         provenance = {"config": config, "class_names": names[:k], "weights": "1" * 64}
         store.create(folder, config)
-        made = store.Synthetic(np.float32(images), labels, np.float32(mean), np.float32(std), {})
-        store.write_synthetic(folder / "synthetic.npz", made._replace(provenance=provenance))
+        moments = np.float32(mean), np.float32(std)
+        synthetic = store.Synthetic(np.float32(images), labels, *moments, provenance)
+        store.write_synthetic(folder / "synthetic.npz", synthetic)
         files.write_arrays(folder / "weights.npz", {"weights": np.ones(7) / 7})
-        score = {"mean": 0.75, "std": 0.01, "n": 3}
-        scores = dict.fromkeys(results.SCORES, score)
-        told = {"device": "cpu", "versions": {"jax": "0.10"}, "seed": 0, "config": config}
-        told |= {"weights": {"group_evenness": 0.5}}
-        told |= {"random": scores, "digests": store.digests(folder), **scores, **result}
-        files.write_json(folder / "result.json", told)
+        scores = dict.fromkeys(results.SCORES, {"mean": 0.75, "std": 0.01, "n": 3})
+        content = {"device": "cpu", "versions": {"jax": "0.10"}, "seed": 0, "config": config}
+        content |= {"weights": {"group_evenness": 0.5}, "random": scores, **scores, **result}
+        files.write_json(folder / "result.json", content)
         files.write_json(folder / "timing.json", {"seconds": {"data": 1.5}, "date": date})
-        names = "config.json", "result.json", "synthetic.npz", "weights.npz"
-        manifest.record(folder, names)
-        manifest.seal(folder, manifest.describe(store.read_synthetic(folder / "synthetic.npz")))
+        products = "config.json", "result.json", "synthetic.npz", "weights.npz"
+        manifest.record(folder, products)
+        manifest.seal(folder, manifest.describe(synthetic))
         return folder
 
     return make

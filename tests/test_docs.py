@@ -9,7 +9,7 @@ import pytest
 
 from experiments import claims
 from experiments.tools import grid, overview, table
-from jaxdd.commands import cli
+from jaxdd.commands import cli, runs
 from jaxdd.runs import options
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -56,16 +56,18 @@ def test_commands_of_the_readme_match_the_results(claim, monkeypatch):
     def load(dataset, chosen, data_dir):
         loaded.append(dataset)
 
-    monkeypatch.setattr(cli.sources, "load", load)
-    monkeypatch.setattr(
-        cli.pipeline, "compare", lambda **given: compared.append(given) or {"rows": {}}
-    )
-    monkeypatch.setattr(cli.screen, "show", lambda rows, out: None)
+    def compare(**arguments):
+        compared.append(arguments)
+        return dict.fromkeys(arguments["rows"])
+
+    monkeypatch.setattr(runs.sources, "load", load)
+    monkeypatch.setattr(runs.pipeline, "compare", compare)
+    monkeypatch.setattr(runs.screen, "show", lambda rows, out: None)
     cli._parse(shlex.split(claims.command(claim))[1:])()
-    (given,) = compared
-    assert loaded == [claim.dataset] and {"plain", claim.weighted} <= set(given["rows"])
+    (arguments,) = compared
+    assert loaded == [claim.dataset] and {"plain", claim.weighted} <= set(arguments["rows"])
     for cell in claims.pair(claim):
-        chosen = cell._replace(options=given["options"])
+        chosen = cell._replace(options=arguments["options"])
         assert grid.configuration(chosen) == grid.configuration(cell)
 
 

@@ -1,28 +1,33 @@
+"""Pools and samplers: frequencies, weights, KDE, k-means of scikit-learn, compile counts."""
+
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn import cluster
 
-from jaxdd import sampling
+from jaxdd import kde, sampling
 
 KEY = jax.random.key(0)
-# Compiled, since operation by operation most of the time would go into compiling.
+# Compiled once: one operation after the other, compiling takes most of the time.
 with_replacement = jax.jit(sampling.with_replacement, static_argnames="size")
 without_replacement = jax.jit(sampling.without_replacement, static_argnames=("size", "weighted"))
 
 
 def make_pool(counts, weights=None, shape=(2, 2, 1)):
-    """A pool whose image i is i everywhere once it is normalised, classes shuffled."""
+    """Return shuffled labels and a pool whose normalised image i is i everywhere."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
     values = np.arange(len(labels), dtype=np.float32) / 2**16
     images = np.broadcast_to(values[:, None, None, None], (len(labels), *shape))
-    statistics = dict(mean=(0.0,) * shape[-1], std=(2.0**-16,) * shape[-1])
-    classes = len(counts)
-    return labels, sampling.pool(images, labels, num_classes=classes, weights=weights, **statistics)
+    options = dict(num_classes=len(counts), weights=weights)
+    options |= dict(mean=(0.0,) * shape[-1], std=(2.0**-16,) * shape[-1])
+    return labels, sampling.pool(images, labels, **options)
 
 
 def test_normalise_scales_bytes_but_not_floats():
-    """255 is 1, and (1 − .5) / .25 = 2; a float of 1 is 1 already."""
+    """255 is 1, and (1 − .5) / .25 = 2; a float of 1 is 1."""
     for image in (np.full((1, 1, 1), 255, np.uint8), np.ones((1, 1, 1), np.float32)):
         assert sampling.normalise(jnp.asarray(image), 0.5, 0.25).item() == pytest.approx(2)
 
@@ -43,7 +48,7 @@ def test_weights_are_normalised_and_summed_within_each_class():
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_without_replacement_draws_each_sample_once_and_of_the_right_class(weighted):
+def test_without_replacement_draws_each_sample_once_from_its_class(weighted):
     labels, pool = make_pool([7, 5, 30])
     indices = np.asarray(without_replacement(jax.random.key(1), pool, 5, weighted=weighted))
     for label, row in enumerate(indices):
@@ -72,8 +77,8 @@ def test_uniform_batch_of_a_small_class_is_the_class():
     np.testing.assert_allclose(sorted(weights), [0, 0, 0, 0.25, 0.75])
 
 
-@pytest.mark.parametrize("draw", [sampling.uniform_batch, sampling.weighted_batch])
-def test_both_batches_have_the_expectation_of_the_weighted_mean(draw):
+@pytest.mark.parametrize("sampler", [sampling.uniform_batch, sampling.weighted_batch])
+def test_both_batches_have_the_expectation_of_the_weighted_mean(sampler):
     """Self-normalised means of 4 of 6 samples are biased by O(1/b); a whole class is exact."""
     weights = np.array([1.0, 2, 3, 4, 5, 6])
     pool = sampling.pool(
@@ -86,11 +91,11 @@ def test_both_batches_have_the_expectation_of_the_weighted_mean(draw):
     )
 
     def mean(key):
-        batch = draw(key, pool, 6)
+        batch = sampler(key, pool, 6)
         return jnp.sum(batch.images[0, :, 0, 0, 0] * batch.weights[0])
 
-    found = jax.jit(jax.vmap(mean))(jax.random.split(jax.random.key(0), 2000)).mean()
-    assert found == pytest.approx(np.arange(6) @ weights / weights.sum(), abs=0.02)
+    average = jax.jit(jax.vmap(mean))(jax.random.split(jax.random.key(0), 2000)).mean()
+    assert average == pytest.approx(np.arange(6) @ weights / weights.sum(), abs=0.02)
 
 
 def test_with_replacement_frequencies_follow_the_weights_in_every_class():
@@ -112,7 +117,7 @@ def test_stratified_draws_hit_a_sample_as_often_as_its_weight_allows():
         assert np.abs(np.bincount(row, minlength=4) - [50, 25, 15, 10]).max() <= 1
 
 
-def test_weightless_samples_are_never_drawn():
+def test_samples_of_weight_zero_are_never_drawn():
     weights = np.array([0.0, 1, 0, 1, 0])
     _, pool = make_pool([5], weights)
     keys = jax.random.split(jax.random.key(0), 200)
@@ -123,7 +128,7 @@ def test_weightless_samples_are_never_drawn():
 
 
 def test_weighted_draw_without_replacement_favours_heavy_samples():
-    """The first of the draws has probability w: .8 against .1."""
+    """The first sample has probability w: .8 against .1."""
     _, pool = make_pool([3], np.array([8.0, 1, 1]))
     keys = jax.random.split(jax.random.key(0), 2000)
     first = jax.vmap(lambda key: without_replacement(key, pool, 1, weighted=True))(keys)
@@ -137,18 +142,18 @@ def test_many_classes_keep_float32_accurate():
     np.testing.assert_allclose(pool.cumulative.reshape(500, 7)[:, -1], 1, rtol=3e-7)
 
 
-def test_drawing_compiles_once_and_equals_the_plain_call():
+def test_a_sampler_compiles_once_and_equals_the_plain_call():
     _, pool = make_pool([7, 5])
     traces = []
 
     @jax.jit
-    def draw(key):
+    def sample(key):
         traces.append(key)
         return sampling.weighted_batch(key, pool, 3)
 
     for seed in range(3):
         plain = sampling.weighted_batch(jax.random.key(seed), pool, 3)
-        jax.tree.map(np.testing.assert_array_equal, plain, draw(jax.random.key(seed)))
+        jax.tree.map(np.testing.assert_array_equal, plain, sample(jax.random.key(seed)))
     assert len(traces) == 1
 
 
@@ -156,48 +161,44 @@ IMAGES, LABELS = np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 0, 1, 1])
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    "change, value",
     [
-        (dict(images=IMAGES[0]), r"images must be \[n, h, w, c\].*\(2, 2, 1\)"),
-        (dict(labels=LABELS[:3]), r"found shapes \(4, 2, 2, 1\) and \(3,\)"),
-        (dict(labels=np.array([0, 0, 0, 0])), "class 1 has none"),
-        (dict(labels=np.array([0, 0, 1, 2])), r"labels must lie in 0\.\.1, found 0\.\.2"),
-        (dict(labels=np.array([0, 0, 1, -1])), r"labels must lie in 0\.\.1, found -1\.\.1"),
-        (dict(mean=(0, 0)), "one entry for each of the 1 channels"),
-        (dict(weights=np.ones(3)), r"weights must be \[n\] like labels \(4,\), found \(3,\)"),
-        (dict(weights=np.array([1, -1, 1, 1.0])), "non-negative"),
-        (dict(weights=np.array([1, np.nan, 1, 1.0])), "finite"),
-        (dict(weights=np.array([0, 0, 1, 1.0])), "positive sum in each class"),
-        (dict(std=(0,)), "std must be positive"),
-        (dict(mean=(np.nan,)), "mean must be finite"),
-        (dict(mean=(127.0,)), r"mean must be .* scale \[0, 1\], found \[127"),
-        (dict(std=(60.0,)), r"std must be .* scale \[0, 1\], found \[60"),
-        (dict(images=IMAGES + 128.0), r"lie in \[0, 1\] .* found 128.0..128.0"),
-        (dict(images=IMAGES - 0.5), r"lie in \[0, 1\] .* found -0.5..-0.5"),
-        (dict(labels=LABELS[:, None]), r"found shapes \(4, 2, 2, 1\) and \(4, 1\)"),
-        (dict(weights=np.full(4, 1e-40)), "positive sum in each class, .* down to 0"),
-        (dict(weights=np.full(4, 3e38)), "finite"),
-        (dict(num_classes=0), "at least 1, found 0"),
-        (dict(images=np.full((4, 2, 2, 1), np.nan)), "images must be finite"),
-        (dict(images=IMAGES[:0], labels=LABELS[:0]), "with n ≥ 1"),
+        (dict(images=IMAGES[0]), r"got \(2, 2, 1\)"),
+        (dict(labels=LABELS[:3]), r"\(4,\).*got \(3,\)"),
+        (dict(labels=np.array([0, 0, 0, 0])), "class 1"),
+        (dict(labels=np.array([0, 0, 1, 2])), "0..2"),
+        (dict(labels=np.array([0, 0, 1, -1])), "-1..1"),
+        (dict(mean=(0, 0)), r"\(2,\)"),
+        (dict(weights=np.ones(3)), r"\(4,\), got \(3,\)"),
+        (dict(weights=np.array([1, -1, 1, 1.0])), "-1"),
+        (dict(weights=np.array([1, np.nan, 1, 1.0])), "nan"),
+        (dict(weights=np.array([0, 0, 1, 1.0])), "0"),
+        (dict(std=(0,)), r"std.*\b0"),
+        (dict(mean=(np.nan,)), "mean.*nan"),
+        (dict(mean=(127.0,)), "mean.*127"),
+        (dict(std=(60.0,)), "std.*60"),
+        (dict(images=IMAGES + 128.0), "128.0..128.0"),
+        (dict(images=IMAGES - 0.5), "-0.5..-0.5"),
+        (dict(labels=LABELS[:, None]), r"got \(4, 1\)"),
+        (dict(weights=np.full(4, 1e-40)), "0"),
+        (dict(weights=np.full(4, 3e38)), r"e\+38"),
+        (dict(num_classes=0), "got 0"),
+        (dict(images=np.full((4, 2, 2, 1), np.nan)), "nan"),
+        (dict(images=IMAGES[:0], labels=LABELS[:0]), r"got \(0, 2, 2, 1\)"),
     ],
 )
-def test_bad_input(change, message):
+def test_invalid_pools_raise(change, value):
     arguments = dict(images=IMAGES, labels=LABELS, num_classes=2, mean=(0,), std=(1,)) | change
-    images, labels = arguments.pop("images"), arguments.pop("labels")
-    with pytest.raises(ValueError, match=message):
-        sampling.pool(images, labels, **arguments)
+    with pytest.raises(ValueError, match=value):
+        sampling.pool(arguments.pop("images"), arguments.pop("labels"), **arguments)
 
 
-def test_dtypes_are_checked():
+def test_invalid_dtypes_raise():
     options = dict(num_classes=2, mean=(0,), std=(1,))
-    with pytest.raises(TypeError, match="images must be uint8 or floating, found int32"):
+    with pytest.raises(TypeError, match="images.*int32"):
         sampling.pool(IMAGES.astype(np.int32), LABELS, **options)
-    with pytest.raises(TypeError, match="labels must be integers, found float"):
+    with pytest.raises(TypeError, match="labels.*float"):
         sampling.pool(IMAGES, LABELS / 1.0, **options)
-
-
-# ------------------------------------------------------------------ weights of one's own
 
 
 def equal(one, other):
@@ -207,69 +208,171 @@ def equal(one, other):
 def test_reweighting_is_the_pool_with_these_weights_to_the_bit():
     weights = np.random.default_rng(1).uniform(0.1, 5, 12)
     _, plain = make_pool([7, 5])
-    _, weighed = make_pool([7, 5], weights)
-    found = sampling.reweight(plain, weights)
-    equal(found, weighed)
-    assert found.images is plain.images and found.order is plain.order
+    _, expected = make_pool([7, 5], weights)
+    pool = sampling.reweight(plain, weights)
+    equal(pool, expected)
+    assert pool.images is plain.images and pool.order is plain.order
 
 
 @pytest.mark.parametrize(
     "weights", [[1, 3, 5], (1.0, 3.0, 5.0), np.array([1, 3, 5], np.float64), jnp.array([1, 3, 5])]
 )
-def test_any_array_is_weights(weights):
+def test_weights_may_be_any_array_or_sequence(weights):
     """Classes 0, 1, 0: weights 1 and 5 of six, and 3 alone."""
-    statistics = dict(num_classes=2, mean=(0,), std=(1,))
-    pool = sampling.pool(np.zeros((3, 1, 1, 1)), np.array([0, 1, 0]), **statistics)
+    options = dict(num_classes=2, mean=(0,), std=(1,))
+    pool = sampling.pool(np.zeros((3, 1, 1, 1)), np.array([0, 1, 0]), **options)
     np.testing.assert_allclose(sampling.reweight(pool, weights).weights, [1 / 6, 1, 5 / 6])
 
 
-def test_weights_of_a_vmap():
-    """Two weightings at once, for which values cannot be looked at, equal one after the other."""
+def test_reweighting_under_vmap_equals_a_loop():
+    """Traced weights cannot be checked."""
     _, pool = make_pool([7, 5])
     weights = jnp.asarray(np.random.default_rng(1).uniform(0.1, 5, (2, 12)), jnp.float32)
 
-    def drawn(weights):
+    def sample(weights):
         return sampling.with_replacement(KEY, sampling.reweight(pool, weights), 4)
 
-    equal(jax.vmap(drawn)(weights), jnp.stack([drawn(each) for each in weights]))
+    equal(jax.vmap(sample)(weights), jnp.stack([sample(row) for row in weights]))
 
 
 @pytest.mark.parametrize(
-    "weights, message",
+    "weights, value",
     [
-        (np.ones(3), r"weights must be \[n\] like labels \(4,\), found \(3,\)"),
-        (np.ones((4, 1)), r"found \(4, 1\)"),
-        ([1, -1, 1, 1], "non-negative .* found -1"),
-        ([1, np.nan, 1, 1], "finite"),
-        ([0, 0, 1, 1], "positive sum in each class, .* class sums down to 0"),
+        (np.ones(3), r"\(4,\), got \(3,\)"),
+        (np.ones((4, 1)), r"got \(4, 1\)"),
+        ([1, -1, 1, 1], "-1"),
+        ([1, np.nan, 1, 1], "nan"),
+        ([0, 0, 1, 1], "0"),
     ],
 )
-def test_unusable_weights_are_refused(weights, message):
+def test_invalid_weights_raise(weights, value):
     pool = sampling.pool(IMAGES, LABELS, num_classes=2, mean=(0,), std=(1,))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=value):
         sampling.reweight(pool, weights)
 
 
 @pytest.mark.parametrize("number", [0, -1])
-def test_nothing_is_not_drawn(number):
+def test_numbers_below_one_raise(number):
     _, pool = make_pool([2, 2])
-    for draw in (sampling.weighted_batch, sampling.uniform_batch):
-        with pytest.raises(ValueError, match=f"size must be at least 1, found {number}"):
-            draw(KEY, pool, number)
+    for sampler in (sampling.weighted_batch, sampling.uniform_batch):
+        with pytest.raises(ValueError, match=f"size.*got {number}"):
+            sampler(KEY, pool, number)
     for start in (sampling.initial_real, sampling.initial_noise):
-        with pytest.raises(ValueError, match=f"ipc must be at least 1, found {number}"):
+        with pytest.raises(ValueError, match=f"ipc.*got {number}"):
             start(KEY, pool, ipc=number)
 
 
 def test_initial_images():
     """Real ones are in the pool, weighted ones have weight, noise is standard normal."""
     labels, pool = make_pool([20, 9, 30])
-    one = np.zeros(59)
+    weights = np.zeros(59)
     chosen = [np.flatnonzero(labels == label)[1] for label in range(3)]
-    one[chosen] = 1
-    weighted = sampling.initial_real(KEY, sampling.reweight(pool, one), ipc=1, weighted=True)
+    weights[chosen] = 1
+    weighted = sampling.initial_real(KEY, sampling.reweight(pool, weights), ipc=1, weighted=True)
     equal(weighted[:, 0], sampling.take(pool, jnp.array(chosen)))
     real = np.asarray(sampling.initial_real(KEY, pool, ipc=2))[:, :, 0, 0, 0].astype(int)
     assert (labels[real] == np.arange(3)[:, None]).all() and (real[:, 0] != real[:, 1]).all()
     noise = sampling.initial_noise(KEY, pool, ipc=2000)
     assert noise.shape == (3, 2000, 2, 2, 1) and abs(float(noise.std()) - 1) < 0.02
+
+
+# ------------------------------------------------------------------ samplers of samplers
+
+
+PHOTOS = np.random.default_rng(0).integers(0, 256, (59, 8, 8, 3), dtype=np.uint8)
+POOL = sampling.pool(
+    PHOTOS,
+    np.repeat([0, 1, 2], [20, 9, 30]),
+    num_classes=3,
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
+    weights=np.random.default_rng(1).uniform(0.1, 1, 59),
+)
+SAMPLER = jax.jit(functools.partial(sampling.uniform_batch, size=8))
+
+
+def embed(images):
+    return images.mean((1, 2))
+
+
+def test_density_weights_are_the_inverse_density_of_the_batch():
+    sampler = jax.jit(sampling.density_weighted(SAMPLER, embed, bandwidth=0.1, temperature=0.7))
+    density = jax.jit(kde.log_density)
+    plain, batch = SAMPLER(KEY, POOL), sampler(KEY, POOL)
+    equal(plain.images, batch.images)
+    for c in range(3):
+        points = embed(plain.images[c])
+        log_density = density(points, points, 0.1, weights=plain.weights[c])
+        expected = plain.weights[c] * jnp.exp(-log_density / 0.7)
+        np.testing.assert_allclose(batch.weights[c], expected / expected.sum(), rtol=1e-4)
+
+
+def test_density_weights_work_inside_a_compiled_loop():
+    sampler = sampling.density_weighted(SAMPLER, embed, bandwidth=0.1)
+    batches = jax.jit(lambda keys: jax.lax.map(lambda key: sampler(key, POOL).weights, keys))
+    assert np.isfinite(batches(jax.random.split(KEY, 3))).all()
+
+
+@pytest.mark.parametrize(
+    "options, value",
+    [
+        (dict(bandwidth=0.0), "bandwidth.* 0.0"),
+        (dict(bandwidth=[1.0, np.nan, 1.0]), "bandwidth.*nan"),
+        (dict(bandwidth=1.0, temperature=np.nan), "temperature.*nan"),
+        (dict(bandwidth=1.0, temperature=np.ones(3)), r"temperature.*\(3,\)"),
+        (dict(bandwidth=np.ones(2)), r"bandwidth.*\[3\].*got \(2,\)"),
+    ],
+    ids=str,
+)
+def test_invalid_densities_raise(options, value):
+    with pytest.raises(ValueError, match=value):
+        sampling.density_weighted(SAMPLER, embed, **options)(KEY, POOL)
+
+
+def test_representatives_are_the_nearest_to_the_centres_of_kmeans():
+    """Lloyd's algorithm of scikit-learn, from the same start and with the same weights."""
+    candidates = SAMPLER(KEY, POOL)
+    batch = sampling.representative(SAMPLER, embed, size=3, iterations=20)(KEY, POOL)
+    for c in range(3):
+        points, weights = np.asarray(embed(candidates.images[c])), np.asarray(candidates.weights[c])
+        centres = (
+            cluster.KMeans(3, init=points[:3], n_init=1, max_iter=20, tol=0)
+            .fit(points, sample_weight=weights)
+            .cluster_centers_
+        )
+        distances = ((points[:, None] - centres) ** 2).sum(2)
+        distances[weights == 0] = np.inf
+        chosen = distances.argmin(0)
+        equal(batch.images[c], candidates.images[c][chosen])
+        expected = weights[chosen] / weights[chosen].sum()
+        np.testing.assert_allclose(batch.weights[c], expected, rtol=1e-6)
+
+
+def test_padding_is_never_representative():
+    """Nine samples and seven copies of weight zero."""
+    sampler = sampling.representative(
+        functools.partial(sampling.uniform_batch, size=16), embed, size=9
+    )
+    weights = jax.jit(sampler)(KEY, POOL).weights
+    assert (weights[1] > 0).all()
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
+
+
+def test_too_few_candidates_raise():
+    with pytest.raises(ValueError, match="9 .*got 8"):
+        sampling.representative(SAMPLER, embed, size=9)(KEY, POOL)
+
+
+def test_groups_of_a_class_are_adjacent_and_empty_ones_have_weight_zero():
+    """Class 0 has groups of 2 and 3 samples; class 1 has one of 4 and an empty one."""
+    groups = np.repeat([0, 1, 2], [2, 3, 4])
+    images = np.broadcast_to(groups[:, None, None, None], (9, 2, 2, 1)).astype(np.uint8)
+    pool = sampling.pool(images, groups, num_classes=4, mean=(0.0,), std=(1 / 255,), empty=True)
+    sampler = sampling.grouped(functools.partial(sampling.uniform_batch, size=3), groups=2)
+    batch = jax.jit(sampler)(KEY, pool)
+    assert batch.images.shape == (2, 6, 2, 2, 1)
+    third = 1 / 3
+    expected = [[0.5, 0.5, 0, third, third, third], [third, third, third, 0, 0, 0]]
+    np.testing.assert_allclose(batch.weights, expected, rtol=1e-6)
+    shown = np.rint(np.asarray(batch.images[:, :, 0, 0, 0]))
+    assert shown[0].tolist() == [0, 0, 0, 1, 1, 1] and shown[1, :3].tolist() == [2, 2, 2]

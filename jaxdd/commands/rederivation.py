@@ -42,7 +42,7 @@ def distil_again(
     if isinstance(chosen, options.MTT):
         chosen = dataclasses.replace(chosen, buffer_path=None)  # a path on another machine
     with tempfile.TemporaryDirectory() as folder:
-        path, debias = f"{folder}/run", _debias(config)
+        path, debias = f"{folder}/run", _row(config).weighting
         pipeline.run(
             data, path, chosen, debias=debias, report=report, **components.cpu_devices(chosen)
         )
@@ -57,9 +57,10 @@ def configuration(published: publication.Published) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _debias(config):
-    row, rows = str(config.get("row")), weightings.rows()
-    return rows[row].weighting if row in rows else str(config.get("debias"))
+def _row(config):
+    """The row of a comparison, or that of a run with its weighting."""
+    rows = weightings.rows()
+    return rows.get(str(config.get("row"))) or rows.get(str(config.get("debias")))
 
 
 def _obstacle(config, data):
@@ -71,12 +72,14 @@ def _obstacle(config, data):
     if (digest := datasets.digest(data)) != config.get("data"):
         return f"{data.name} has the hash {digest}, the set was made from {config.get('data')}"
     # A name of the form MODULE:ATTRIBUTE would be imported, and thus run code of a stranger.
-    components = config.get("network"), config.get("augmentation"), config.get("strategy")
-    if config.get("own_method") or ":" in str(components):
+    named = config.get("network"), config.get("augmentation"), config.get("strategy")
+    if config.get("own_method") or ":" in str(named):
         return "it was made by a method, network or augmentation that is not part of jaxdd"
-    if config.get("row") in ("random", "random-density"):
+    if (row := _row(config)) is None:
+        return f"its weighting, {config.get('debias')}, is unknown"
+    if not row.distilled:
         return "it holds real images, nothing was distilled"
-    return "its weights were supplied by the user" if _debias(config) == "custom" else None
+    return "its weights were supplied by the user" if row.weighting == "custom" else None
 
 
 def _compare(synthetic, again, *, is_rounded):

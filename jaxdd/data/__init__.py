@@ -1,1 +1,9 @@
-"""Data sets: benchmarks by name, your own images, everything to one form on the way in."""
+"""Image sets: benchmarks by name, your own images, and biases drawn into them.
+
+| question | module |
+|---|---|
+| Load a benchmark by name | `benchmarks`, with its `recipes` |
+| Use your own images | `datasets` for arrays, `folders` for files, `builders` for tensorflow-datasets |
+| Bias an image set | `bias` assigns attributes, `rendering` and `corruptions` draw them |
+| Read and write files of a run | `files` |
+"""

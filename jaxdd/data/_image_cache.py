@@ -88,6 +88,7 @@ def read(
         map_from: bytes of decoded images from which they are mapped.
         budget: maximal size of the default cache in bytes.
     """
+    # An upper bound of the size, which is only known once the headers were read.
     most = len(request.rows) * 3 * (request.resize or decoding.LARGEST) ** 2
     path = None if cache is None and most < map_from else _path(request, cache)
     if path is not None and (cached := _read_cached(path, request)) is not None:
@@ -171,6 +172,7 @@ def _read_cached(path, request):
 
 
 def _order(request, rows):
+    # A file name cannot contain a NUL character.
     names = "\0".join(map(request.name, rows))
     return hashlib.sha256(os.fsencode(names)).hexdigest()
 
@@ -268,6 +270,7 @@ def read_rows(path: str | os.PathLike) -> tuple[np.memmap, dict[str, Any]]:
         raise
     except Exception as error:
         raise ValueError(f"{path} is not a readable .npy file") from error
+    # Each block has its own checksum, so that threads verify them independently.
     size = math.prod(rows.shape[1:])
     starts = [rows.offset + size * first for first in itertools.accumulate(counts, initial=0)]
 

@@ -143,12 +143,9 @@ def fingerprint(name: str, data_dir: str | os.PathLike | None = None) -> str:
 
 def _read_idx(name, data_dir):
     """Read MNIST or a set in its format."""
-    paths = _find(name, data_dir)
-    images_and_labels = [
-        [_parse_idx(_read_verified(name, paths[file], ARCHIVES[name].md5[file])) for file in part]
-        for part in (_TRAIN, _TEST)
-    ]
-    return [tuple(part) for part in images_and_labels]
+    paths, md5 = _find(name, data_dir), ARCHIVES[name].md5
+    parse = lambda file: _parse_idx(_read_verified(name, paths[file], md5[file]))
+    return [(parse(images), parse(labels)) for images, labels in (_TRAIN, _TEST)]
 
 
 def _parse_idx(content):
@@ -236,7 +233,7 @@ def _read_cifar100(data_dir):
 
 def _read_stl10(data_dir):
     arrays = [np.frombuffer(content, np.uint8) for content in _unpacked("stl10", data_dir)]
-    # The files hold columns first.
+    # A file of images holds them by channel, column and row.
     return [
         (images.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1), labels - np.uint8(1))
         for images, labels in (arrays[:2], arrays[2:])

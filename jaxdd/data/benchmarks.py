@@ -310,7 +310,7 @@ def _load_recipe(
         return _make_biased(name, plain, behind, Look(severity, None, photographs), **drawing)
 
     if recipe.source == "digits":
-        return make()
+        return make()  # which is faster than reading a file
     path = _cache_path(
         name, data_dir, placement, scenes, Look(severity, None, photographs), drawing
     )
@@ -483,7 +483,8 @@ def _read_cache(path):
     except (OSError, ValueError, KeyError):
         return None
     fields = json.loads(str(arrays["fields"]))
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    # JSON has lists where the benchmark had tuples.
+    fields: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in fields.items()}
     train, test = (
         Dataset(*(arrays[f"{p}-{f}"] for f in Dataset._fields)) for p in ("train", "test")
     )

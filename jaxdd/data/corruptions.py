@@ -41,6 +41,7 @@ def snow(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     flakes = jnp.clip(jnp.where(flakes < threshold, 0, flakes), 0, 1)
     angle = -jnp.pi * (0.25 + 0.5 * _filters.uniform(angle_key, ()))
     flakes = _filters.motion_blur(flakes, radius, sigma, angle)[..., None]
+    # Whitened by the larger of its own value and a brightened grey.
     grey = (image @ jnp.asarray(_LUMA, image.dtype))[..., None]
     pale = jnp.maximum(image, 1.5 * grey + 0.5)
     image = weight * image + (1 - weight) * pale
@@ -68,6 +69,7 @@ def frost(
     key, window_key = jax.random.split(key)
     if textures is None:
         textures = frost_texture(key, size=_power_of_two(2 * max(h, w)))[None]
+    # The window is one of a photograph, a row and a column, each uniform.
     room = np.array(textures.shape[:3]) - (0, h - 1, w - 1)
     corner = (_filters.uniform(window_key, (3,)) * room).astype(int)
     ice = jax.lax.dynamic_slice(textures, (*corner, 0), (1, h, w, 3))[0]
@@ -211,6 +213,7 @@ def saturate(image: jax.Array, *, severity: int) -> jax.Array:
     span = value - lowest
     saturation = span / jnp.where(value > 0, value, 1)
     new = jnp.clip(saturation * factor + offset, 0, 1)
+    # Each channel is V · (1 − S · hue) with hue = (V − channel) / (V − lowest channel).
     hue = (value - image) / jnp.where(span > 0, span, 1)
     hue = jnp.where(span > 0, hue, jnp.asarray((0, 1, 1), image.dtype))
     return value * (1 - new * hue)

@@ -270,6 +270,7 @@ def _statistics(images):
         total = total + block.sum(axis=(0, 1, 2), dtype=np.float64)
         squares = np.square(block, dtype=np.uint16)
         square = square + squares.sum(axis=(0, 1, 2), dtype=np.float64)
+    # Var(x) = E(x²) − E(x)² is accurate here, because the sums are exact.
     n = images[..., 0].size
     mean = total / n
     std = np.sqrt(np.maximum(square / n - mean**2, 0)) / 255

@@ -233,6 +233,7 @@ def _shape(headers, resize):
     channels = 1 if all(grey) else 3
     if resize is None and len(set(sizes)) == 1 and max(sizes[0]) <= LARGEST:
         return *sizes[0][::-1], channels
+    # The median of the shorter sides keeps most images near their own resolution.
     median = round(np.median([min(size) for size in sizes]))
     side = resize or min(max(median, 8), 32)
     return side, side, channels
@@ -249,6 +250,7 @@ def _convert(image, out):
     from PIL import Image, ImageOps
 
     height, width, channels = out.shape
+    # Also decodes the image, which is when pillow reads metadata at the end of a PNG.
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode[0] in "FI":
         image = _eight_bits(image)
@@ -271,6 +273,7 @@ def _eight_bits(image):
             f"expected integers of at most 16 bits, got {levels.dtype} {levels.min()}.."
             f"{levels.max()}"
         )
+    # 65535 = 255 · 257, so this rounds to the nearest of 256 levels.
     return Image.fromarray(((levels.astype(np.int32) + 128) // 257).astype(np.uint8))
 
 

@@ -71,6 +71,7 @@ def defocus_blur(image: jax.Array, *, severity: int) -> jax.Array:
     disk = (np.hypot(place[:, None], place) <= radius).astype(float)
     edge = np.exp(-0.5 * (np.arange(-1, 2) / alias) ** 2)
     edge = sum(np.eye(len(place), k=k) * edge[k + 1] / edge.sum() for k in (-1, 0, 1))
+    # The blur of the edge is separable: rows · disk · columns.
     kernel = edge @ (disk / disk.sum()) @ edge
     padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
     h, w, _ = image.shape

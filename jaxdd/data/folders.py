@@ -10,7 +10,7 @@ import os
 import pathlib
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -122,7 +122,7 @@ def read(
     resize = None if resize is None else decoding.check_size(resize)
     root = existing(path)
     rows = _layouts.rows(root, label=label, attribute=attribute)
-    options = dict(cache=cache, map_from=map_from, threads=threads)
+    options: dict[str, Any] = dict(cache=cache, map_from=map_from, threads=threads)
     return load(root, rows, resize=resize, skip_bad=skip_bad, seed=seed, **options)
 
 

@@ -171,6 +171,7 @@ def place(images: jax.Array, attributes: jax.Array) -> jax.Array:
     n, h, w = grey.shape
     if min(h, w) < 2:
         raise ValueError(f"images must have sides of at least 2 pixels, got {grey.shape}.")
+    # Means over 2×2 pixels, rounded half up in integers.
     cells = grey[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2)
     small = ((cells.astype(jnp.uint32).sum((2, 4)) + 2) // 4).astype(jnp.uint8)
     small = jnp.pad(small, ((0, 0), (0, h - h // 2), (0, w - w // 2)))
@@ -329,6 +330,7 @@ def rotate(images: jax.Array, attributes: jax.Array) -> jax.Array:
     if grey.shape[1] != grey.shape[2]:
         raise ValueError(f"images must be square, got {grey.shape}.")
     attributes = _checks.integers("attributes", attributes, 4, length=grey.shape[0])
+    # All four turns of every image, of which one is chosen, because attributes may be traced.
     turns = jnp.stack([jnp.rot90(grey, i, (1, 2)) for i in range(4)])
     return _grey_to_rgb(turns[attributes, jnp.arange(len(grey))])
 
@@ -358,6 +360,7 @@ def add_scenes(
             f"images and scenes must have one shape, got {grey.shape} and {scenes.shape[:3]}."
         )
     grey = grey.astype(jnp.int32)[..., None]
+    # Alpha blending in integers; adding 127 before the division by 255 rounds to the nearest.
     opacity = jnp.minimum(4 * grey, 255)
     front = grey
     if colors is not None:

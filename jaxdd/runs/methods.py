@@ -30,7 +30,7 @@ class MethodEntry(NamedTuple):
         title: in print.
         build: `build(options, network, strategy, groups=1, threads=None)` returns the
             `methods.Method`; for cfm the network is that of the teacher.
-        citations: keys of `data.citations.SOURCES`.
+        citations: keys of `data.citations.BIBTEX`.
         follows: kind of networks that are trained on real data first: "experts", "teacher" or None.
             Such methods are not split over devices and have no loss per bias group.
     """
@@ -121,7 +121,7 @@ def _cropping(strategy, crop):
     """Return random crops in place of named operations, with flips if these include them."""
     if callable(strategy) or not strategy:
         return strategy
-    return functools.partial(augment.resized_crop, least=crop, flip="flip" in strategy)
+    return functools.partial(augment.resized_crop, min_area=crop, flip="flip" in strategy)
 
 
 METHODS: dict[str, MethodEntry] = {

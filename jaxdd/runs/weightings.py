@@ -49,7 +49,7 @@ class Weighting(NamedTuple):
         batch_sampler: `batch_sampler(context, sample_weights)` returns the sampler that weights
             each batch by its own density, for the option weighting="batch".
         grouped: whether the method has one loss per bias group (FairDD) instead of weights.
-        citations: keys of `data.citations.SOURCES`.
+        citations: keys of `data.citations.BIBTEX`.
     """
 
     title: str

@@ -71,13 +71,13 @@ def _compute(images, features):
 
 
 def tone(images: jax.Array) -> jax.Array:
-    """Mean, deviation and distribution of every channel and of saturation; their correlations."""
+    """Compute mean, deviation and distribution of channels and saturation, and correlations."""
     n, _, _, c = images.shape
     return _tone(images.reshape(n, -1, c))
 
 
 def border(images: jax.Array) -> jax.Array:
-    """Mean colour and tone of the border; its width is 3/16 of the shorter side."""
+    """Compute the tone of the border, whose width is 3/16 of the shorter side."""
     n, h, w, c = images.shape
     width = max(1, 3 * min(h, w) // 16)
     is_border = np.ones((h, w), bool)
@@ -86,7 +86,7 @@ def border(images: jax.Array) -> jax.Array:
 
 
 def noise(images: jax.Array) -> jax.Array:
-    """Strength, tails and correlations of each pixel's difference from its four neighbours."""
+    """Compute strength, tails and correlations of differences from the four neighbours."""
     near = images[:, :-2, 1:-1] + images[:, 2:, 1:-1] + images[:, 1:-1, :-2] + images[:, 1:-1, 2:]
     residual = images[:, 1:-1, 1:-1] - near / 4
     h, w = residual.shape[1:3]
@@ -107,9 +107,10 @@ def noise(images: jax.Array) -> jax.Array:
 
 
 def blocks(images: jax.Array) -> jax.Array:
-    """Log energy of the cosines of blocks of up to 8×8 pixels, and steps at the edges of blocks.
+    """Compute log energies of the cosines of blocks of 8×8 pixels, and steps at their edges.
 
-    Of the luminance and, for colour images, of the first and last channel less the luminance.
+    The cosines are those of the luminance and, in colour images, of the first and the last channel
+    less the luminance. Blocks are smaller in smaller images.
     """
     n, h, w, c = images.shape
     side = min(_BLOCK_SIDE, 1 << (min(h, w).bit_length() - 1))
@@ -134,12 +135,12 @@ def blocks(images: jax.Array) -> jax.Array:
 
 
 def texture(images: jax.Array) -> jax.Array:
-    """`tone`, `noise` and `blocks` together: all features that ignore positions."""
+    """Compute `tone`, `noise` and `blocks`: all features that ignore positions."""
     return jnp.concatenate([tone(images), noise(images), blocks(images)], 1)
 
 
 def layout(images: jax.Array) -> jax.Array:
-    """Mean and deviation of the luminance in a grid of 4×4 cells; mean saturation for colour."""
+    """Compute mean and deviation of the luminance in 4×4 cells; in colour also mean saturation."""
     n, h, w, c = images.shape
     cells = images[:, : h // 4 * 4, : w // 4 * 4].reshape(n, 4, h // 4, 4, w // 4, c)
     grey = cells.mean(-1)

@@ -149,7 +149,7 @@ def by_feature_sets(
     if not sets:
         raise ValueError("by_feature_sets requires at least one FeatureWeights, got none.")
     pair = lambda a, b: (a[:, :, None] * b[:, None]).reshape(len(a), -1)
-    return _balance(functools.reduce(pair, [each.groups for each in sets]), pool, clip)
+    return _balance(functools.reduce(pair, [x.groups for x in sets]), pool, clip)
 
 
 def _balance(groups, pool, clip):

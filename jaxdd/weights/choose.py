@@ -211,8 +211,8 @@ def _distinct_features(key, pool, tests, comparisons, clip):
             key, pool, comparisons[name].features, blocks=tests[name].blocks, clip=clip
         )
         others = features.values()
-        size = math.prod(each.groups.shape[1] for each in (weights, *others))
-        is_distinct = all(_correlation(weights, each, pool) < MAX_CORRELATION for each in others)
+        size = math.prod(x.groups.shape[1] for x in (weights, *others))
+        is_distinct = all(_correlation(weights, x, pool) < MAX_CORRELATION for x in others)
         if not features or (is_distinct and size * len(pool.labels) <= _MAX_COMBINED):
             features[name] = weights
     return features
@@ -221,11 +221,12 @@ def _distinct_features(key, pool, tests, comparisons, clip):
 def _correlation(first, second, pool):
     """Return the correlation of two conflict scores within the classes."""
     count = jnp.maximum(pool.count, 1)
-    total = lambda score: jax.ops.segment_sum(score, pool.labels, pool.num_classes)
-    x, y = (
-        each.conflict_score - (total(each.conflict_score) / count)[pool.labels]
-        for each in (first, second)
-    )
+
+    def centred(score):
+        total = jax.ops.segment_sum(score, pool.labels, pool.num_classes)
+        return score - (total / count)[pool.labels]
+
+    x, y = centred(first.conflict_score), centred(second.conflict_score)
     return (x @ y) / jnp.maximum(jnp.sqrt((x @ x) * (y @ y)), 1e-12)
 
 

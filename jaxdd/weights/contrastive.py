@@ -125,14 +125,43 @@ def trainer(
     """
     strategy = augment.as_strategy(strategy)
     temperature = _checks.positive("temperature", temperature)
+    step = functools.partial(_step, encoder, optimizer, strategy, temperature, mesh)
+    return Trainer(functools.partial(_init, encoder, optimizer), step)
+
+
+def _init(encoder, optimizer, key, images):
+    params = networks.init_params(key, encoder, images[:1])
+    return State(params, optimizer.init(params))
+
+
+def _step(encoder, optimizer, strategy, temperature, mesh, key, state, batch):
+    chex.assert_rank(batch.images, 5)  # [k, b, h, w, c]
+    k, b = batch.images.shape[:2]
+    images = batch.images.reshape(k * b, *batch.images.shape[2:])
+    views = jnp.concatenate(
+        [augment.per_image(view, images, strategy=strategy) for view in jax.random.split(key)]
+    )
+    labels = jnp.tile(jnp.repeat(jnp.arange(k), b), 2)
+
+    forward, backward = _in_micro_batches(encoder, mesh)
+    projection = forward(views, state.params)
+    loss = functools.partial(supervised_contrastive, labels=labels, temperature=temperature)
+    value, slope = jax.value_and_grad(loss)(projection)
+    gradient = backward((views, slope), state.params)
+    update, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+    return State(optax.apply_updates(state.params, update), optimizer_state), {"loss": value}
+
+
+# The loss compares all views of a batch, but their activations need not be in memory at once: the
+# projections are computed in micro-batches, the loss is differentiated with respect to the
+# projections, and each micro-batch is computed again to carry its slope back to the parameters. The
+# sum of these gradients is the gradient of the whole batch.
+def _in_micro_batches(encoder, mesh):
+    """Return the projection of views, and the gradient of the parameters from its slope."""
 
     def project(views, params):
-        return encoder.apply(params, views)[1]
+        return encoder.apply(params, views).projection
 
-    # The loss compares all views of a batch, but their activations need not be in memory at once:
-    # the projections are computed in micro-batches, the loss is differentiated with respect to the
-    # projections, and each micro-batch is computed again to carry its slope back to the parameters.
-    # The sum of these gradients is the gradient of the whole batch.
     def forward(views, params):
         return microbatch.apply(lambda views: project(views, params), views)
 
@@ -142,30 +171,9 @@ def trainer(
 
         return microbatch.total(gradient_of, *rows)
 
-    if mesh is not None:
-        forward, backward = parallel.map_rows(forward, mesh), parallel.sum_rows(backward, mesh)
-
-    def init(key, images):
-        params = networks.init_params(key, encoder, images[:1])
-        return State(params, optimizer.init(params))
-
-    def step(key, state, batch):
-        chex.assert_rank(batch.images, 5)  # [k, b, h, w, c]
-        k, b = batch.images.shape[:2]
-        images = batch.images.reshape(k * b, *batch.images.shape[2:])
-        views = jnp.concatenate(
-            [augment.per_image(view, images, strategy=strategy) for view in jax.random.split(key)]
-        )
-        labels = jnp.tile(jnp.repeat(jnp.arange(k), b), 2)
-
-        projection = forward(views, state.params)
-        loss = functools.partial(supervised_contrastive, labels=labels, temperature=temperature)
-        value, slope = jax.value_and_grad(loss)(projection)
-        gradient = backward((views, slope), state.params)
-        update, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        return State(optax.apply_updates(state.params, update), optimizer_state), {"loss": value}
-
-    return Trainer(init, step)
+    if mesh is None:
+        return forward, backward
+    return parallel.map_rows(forward, mesh), parallel.sum_rows(backward, mesh)
 
 
 def init(key: jax.Array, trainer: Trainer, pool: sampling.Pool) -> State:

@@ -1,9 +1,10 @@
 """Formulas from density or groups to weights, and diagnostics of weights.
 
-Weights `[n]` are at least 0 and sum to one within each class. `inverse_density` is the method,
-`uniform` switches it off, `oracle` balances known bias groups, `balance_groups` balances groups
-that are known as probabilities, and `clip` bounds the variance. `diagnose` measures what weights do
-to the bias. It needs the bias labels, so it is for reporting only and must not influence weights.
+Weights `[n]` are float32 or wider, at least 0, and sum to one within each class. `inverse_density`
+is the method, `uniform` switches it off, `oracle` balances known bias groups, `balance_groups`
+balances groups that are known as probabilities, and `clip` bounds the variance. `diagnose` measures
+what weights do to the bias. It needs the bias labels, so it is for reporting only and must not
+influence weights.
 """
 
 from typing import NamedTuple
@@ -33,9 +34,6 @@ def uniform(labels: ArrayLike, *, num_classes: int) -> jax.Array:
     Args:
         labels: `[n]` integers in [0, num_classes).
         num_classes: number of classes, static.
-
-    Returns:
-        `[n]` weights, float32.
 
     >>> print(uniform(jnp.array([0, 1, 0]), num_classes=2))
     [0.5 1.  0.5]
@@ -67,9 +65,6 @@ def inverse_density(
         labels: `[n]` integers in [0, num_classes).
         num_classes: number of classes, static.
         temperature: t > 0, a scalar; may be traced.
-
-    Returns:
-        `[n]` weights, float32 or wider.
 
     Source: Cui et al., "Mitigating Bias in Dataset Distillation", ICML 2024; the temperature
     acts in log space here, where it cannot overflow.
@@ -117,9 +112,6 @@ def clip(
         num_classes: number of classes, static.
         limit: at least 1, in units of the uniform weight, a scalar; may be traced. 1 gives uniform
             weights, infinity changes nothing. None returns the weights as they are.
-
-    Returns:
-        `[n]` weights, float32 or wider.
 
     Raises:
         TypeError: weights are not floating or labels are not integers.
@@ -192,9 +184,6 @@ def oracle(
         num_classes: number of classes, static.
         num_attributes: number of values of the bias attribute, static.
 
-    Returns:
-        `[n]` weights, float32.
-
     >>> print(oracle(jnp.zeros(3, int), jnp.array([0, 0, 1]), num_classes=1, num_attributes=2))
     [0.25 0.25 0.5 ]
     """
@@ -218,9 +207,6 @@ def balance_groups(labels: ArrayLike, memberships: ArrayLike, *, num_classes: in
         labels: `[n]` integers in [0, num_classes).
         memberships: `[n, g]` probabilities of the groups.
         num_classes: number of classes, static.
-
-    Returns:
-        `[n]` weights, each class sums to one.
 
     >>> memberships = jnp.array([[1.0, 0], [1, 0], [0, 1]])
     >>> print(balance_groups(jnp.zeros(3, int), memberships, num_classes=1))

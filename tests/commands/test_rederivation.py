@@ -23,7 +23,7 @@ def benchmark():
 def published(images=IMAGES, provenance=None, **changes):
     if provenance is None:
         data = datasets.digest(benchmark())
-        config = {"method": "dm", "dataset": "mine", "debias": "none", "data": data}
+        config = {"method": "dm", "dataset": "mine", "debias": "plain", "data": data}
         provenance = {"config": config | changes}
     moments = np.zeros(1, np.float32), np.ones(1, np.float32)
     synthetic = store.Synthetic(images, LABELS, *moments, provenance)
@@ -39,7 +39,8 @@ def published(images=IMAGES, provenance=None, **changes):
         ({"own_method": "mine:method"}, True, "not part of jaxdd"),
         ({"network": "mine:network"}, True, "not part of jaxdd"),
         ({"augmentation": "mine:turn"}, True, "not part of jaxdd"),
-        ({"debias": "given"}, True, "supplied by the user"),
+        ({"debias": "custom"}, True, "supplied by the user"),
+        ({"debias": "unheard-of"}, True, "unheard-of"),
         ({"row": "random"}, True, "nothing was distilled"),
     ],
 )
@@ -55,7 +56,7 @@ def test_the_reason_why_a_set_cannot_be_repeated_is_stated(change, has_data, rea
 )
 def test_images_are_compared_with_a_tolerance(monkeypatch, difference, verdict):
     def run(data, folder, options, *, debias, **_):
-        assert (options.epochs, options.eval_seeds, debias) == (1, 1, "none")
+        assert (options.epochs, options.eval_seeds, debias) == (1, 1, "plain")
         pathlib.Path(folder).mkdir()
         store.write_synthetic(f"{folder}/synthetic.npz", published().synthetic)
 

@@ -26,9 +26,9 @@ def test_from_arrays_splits_each_class():
     assert len(data.train.labels) == 30 and len(data.test.labels) == 10
     assert set(np.bincount(data.test.labels).tolist()) == {2, 3}
     rows = {i.tobytes(): (y, a) for i, y, a in zip(images, labels, attributes, strict=True)}
-    kept = [(d, i) for d in (data.train, data.test) for i in range(len(d.labels))]
-    assert len({d.images[i].tobytes() for d, i in kept}) == 40
-    for d, i in kept:
+    samples = [(d, i) for d in (data.train, data.test) for i in range(len(d.labels))]
+    assert len({d.images[i].tobytes() for d, i in samples}) == 40
+    for d, i in samples:
         assert rows[d.images[i].tobytes()] == (d.labels[i], d.attributes[i])
     scaled = data.train.images / 255
     np.testing.assert_allclose(data.mean, scaled.mean((0, 1, 2)), rtol=1e-12)

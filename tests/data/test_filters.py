@@ -18,10 +18,10 @@ def photograph(size):
 @pytest.mark.parametrize("sigma, truncate, mode", [(0.8, 4.0, "edge"), (1.9, 3.0, "symmetric")])
 def test_blur_is_scipys(sigma, truncate, mode):
     image = photograph(20)[:, :, 0]
-    found = _filters.gaussian_blur(jnp.asarray(image), sigma, truncate=truncate, mode=mode)
+    actual = _filters.gaussian_blur(jnp.asarray(image), sigma, truncate=truncate, mode=mode)
     scipys = {"edge": "nearest", "symmetric": "reflect"}[mode]
     expected = ndimage.gaussian_filter(image.astype(float), sigma, truncate=truncate, mode=scipys)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.75, 2.25, 1.25])

@@ -47,7 +47,7 @@ def test_mapped_images_are_those_in_memory(tmp_path, layout, bad, resize):
         (tmp_path / "data" / "metadata.csv").write_text(text)
     how = dict(skip_bad=True, resize=resize)
     plain = folders.read(tmp_path / "data", **how)
-    made = datasets.from_folder(plain, seed=3)
+    expected = datasets.from_folder(plain, seed=3)
     for _ in range(2):  # decoded, then from the cache
         folder = folders.read(tmp_path / "data", seed=3, cache=tmp_path / "cache", **how)
         assert isinstance(folder.images, np.memmap) and isinstance(plain.images, np.ndarray)
@@ -55,10 +55,10 @@ def test_mapped_images_are_those_in_memory(tmp_path, layout, bad, resize):
             1 + (layout == "splits")
         )
         other = datasets.from_folder(folder, seed=5)
-        assert same(made, other)
+        assert same(expected, other)
         for part in (other.train, other.test):
             assert np.shares_memory(part.images, folder.images)
-    assert same(made, datasets.from_folder(folders.read(tmp_path / "data", seed=3, **how)))
+    assert same(expected, datasets.from_folder(folders.read(tmp_path / "data", seed=3, **how)))
 
 
 def test_small_sets_are_not_mapped(tmp_path):

@@ -61,7 +61,7 @@ def celeba(root, kaggle=False):
     inside = root / "img_align_celeba" / ("img_align_celeba" if kaggle else "")
     for value, (file, *_) in enumerate(CELEBRITIES):
         save(inside / file, 10 * value, (12, 14))
-    attributes = [[file, *map(str, told)] for file, *told, _ in CELEBRITIES]
+    attributes = [[file, *map(str, row)] for file, *row, _ in CELEBRITIES]
     parts = [[file, str(part)] for file, *_, part in CELEBRITIES]
     if kaggle:
         lines = [",".join(row) for row in [["image_id", *names], *attributes]]
@@ -86,15 +86,15 @@ def utkface(root):
 def waterbirds(root):
     root = root / "waterbird_complete95_forest2water2"
     rows = ["img_id,img_filename,y,split,place,place_filename"]
-    told = [(0, 0, 0)] * 3 + [(0, 1, 0), (1, 0, 1), (0, 0, 2), (0, 1, 2), (1, 1, 2)]
-    told += [(1, 1, 0)] * 3
-    for i, (y, place, split) in enumerate(told):
+    samples = [(0, 0, 0)] * 3 + [(0, 1, 0), (1, 0, 1), (0, 0, 2), (0, 1, 2), (1, 1, 2)]
+    samples += [(1, 1, 0)] * 3
+    for i, (y, place, split) in enumerate(samples):
         save(root / f"{y}.Bird" / f"{i}.jpg", 10 * i, (20, 12))
         rows.append(f"{i},{y}.Bird/{i}.jpg,{y},{split},{place},/l/lake/{i}.jpg")
     (root / "metadata.csv").write_text("\n".join(rows))
 
 
-MADE = dict(
+WRITERS = dict(
     tiny_imagenet=tiny_imagenet,
     imagenette=imagenette,
     celeba=celeba,
@@ -104,13 +104,13 @@ MADE = dict(
 
 
 def test_every_layout_is_tested():
-    assert MADE.keys() == published.LAYOUTS.keys()
+    assert WRITERS.keys() == published.LAYOUTS.keys()
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", WRITERS)
 def test_show_counts_images_and_classes(tmp_path, name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    MADE[name](tmp_path)
+    WRITERS[name](tmp_path)
     cli.main(["datasets", "show", name, "--data-dir", str(tmp_path), "--resize", "8"])
     lines = capsys.readouterr().out.splitlines()
     shown = dict(line.split(maxsplit=1) for line in lines if len(line.split()) == 2)
@@ -179,8 +179,8 @@ BAD = [
 
 @pytest.mark.parametrize("name, options, message", BAD)
 def test_bad_columns(tmp_path, name, options, message):
-    if name in MADE:
-        MADE[name](tmp_path)
+    if name in WRITERS:
+        WRITERS[name](tmp_path)
     with pytest.raises(ValueError, match=message):
         benchmarks.load(name, data_dir=tmp_path, **options)
 

@@ -108,5 +108,5 @@ def test_invalid_arguments_raise():
         mtt(0)
     with pytest.raises(ValueError, match=r"rate.*got 0\.0"):
         mtt(rate=0.0)
-    with pytest.raises(ValueError, match="2 classes.* 3"):
+    with pytest.raises(ValueError, match="2 .*got 3"):
         METHOD.init(sampling.initial_noise(KEY, toy.POOL, ipc=1)[:2])

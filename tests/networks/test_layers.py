@@ -1,5 +1,7 @@
 """Layers by hand: initialisation, norms, pools, and sums that bfloat16 cannot hold."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,3 +96,13 @@ def test_trace_needs_convolutions():
     network, images = networks.MLP(2, width=3), jnp.zeros((1, 2, 2, 1))
     with pytest.raises(ValueError, match="got MLP"):
         networks.trace_convolutions(network, network.init(KEY, images), images)
+
+
+def test_trace_lists_the_inputs_of_all_convolutions_except_shortcuts():
+    network, images = networks.ResNet18(10, norm=networks.BatchNorm), jnp.zeros((2, 16, 16, 3))
+    shapes = jax.eval_shape(network.init, KEY, images)
+    _, inputs = jax.eval_shape(
+        functools.partial(networks.trace_convolutions, network), shapes, images
+    )
+    assert [x.shape[-1] for x in inputs] == [3, *[64] * 5, *[128] * 4, *[256] * 4, *[512] * 3]
+    assert inputs[-1].shape == (2, 2, 2, 512)

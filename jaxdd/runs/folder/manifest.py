@@ -59,7 +59,6 @@ _OF_HOSTS = {".cache", ".git", ".gitattributes"}
 _OF_RUNS = {
     ".lock", "checkpoint", "experts", "progress.jsonl", "teacher", "timing.json",
     "evaluation.json", "profile.json", "profile.svg", "profile.png", "report", "report.html",
-    "seconds.json",
 }  # fmt: skip
 
 

@@ -260,16 +260,16 @@ IMAGES = np.zeros((3, 2, 4, 5, 3), np.float32)
 HAZARDS = {
     "twice": (twice, "it holds an array twice"),
     "twice under two names": (without_ending, "it holds an array twice"),
-    "surplus": (other(more=np.zeros(1)), "it holds more, expected images, labels, mean, std, prov"),
+    "surplus": (other(more=np.zeros(1)), "got more"),
     "missing": (lambda p, a: np.savez(p, **{n: a[n] for n in a if n != "std"}), "set: 'std'"),
-    "bomb": (bomb, "its arrays have 1,00.,... bytes, expected at most 100,000"),
-    "NaN": (other(images=IMAGES * np.nan), "images must be finite, found NaN"),
-    "infinite": (other(images=IMAGES - np.inf), "images must be finite, found NaN or infinite"),
+    "bomb": (bomb, "got 1,00"),
+    "NaN": (other(images=IMAGES * np.nan), "images.*NaN"),
+    "infinite": (other(images=IMAGES - np.inf), "images.*infinite"),
     "too bright": (other(images=IMAGES + 10), r"got 2.5..3.4"),
     "too dark": (other(images=IMAGES - 10), "got -2.6"),
-    "no class": (other(labels=np.full((3, 2), 3, np.int32)), r"labels must lie in 0..2, found 3"),
-    "float64": (other(images=IMAGES.astype(float)), "images must be float32, found float64"),
-    "flat": (other(images=IMAGES[0]), r"images must have shape \[k, ipc, h, w, c\], found \(2, 4"),
+    "no class": (other(labels=np.full((3, 2), 3, np.int32)), r"labels.*got 3"),
+    "float64": (other(images=IMAGES.astype(float)), "images.*got float64"),
+    "flat": (other(images=IMAGES[0]), r"images.*got \(2, 4"),
     "text": (lambda path, _: path.write_text("text"), "not a readable .npz file"),
 }  # fmt: skip
 
@@ -322,7 +322,7 @@ def test_unknown_home_folders(run, home):
         lambda: store.create(home, {}, resume=False),
         lambda: folders.read(home),
     ):
-        with pytest.raises(ValueError, match="~nobody.* is in a home folder that is not known"):
+        with pytest.raises(ValueError, match="~nobody"):
             call()
 
 
