@@ -1,44 +1,39 @@
-"""Options in the groups of the help: all of them, once, with the defaults that they have."""
+"""Options in groups: every option once, with help and its default."""
 
 import dataclasses
 
 import pytest
 
-from jaxdd.commands import cli, grouping
+from jaxdd.commands import arguments
 from jaxdd.runs import options
 
 
-@pytest.mark.parametrize("kind", options.OPTIONS.values(), ids=options.OPTIONS)
-def test_every_option_is_in_one_group_and_explained(kind):
-    names = [name for group in grouping.MAIN for name in grouping.GROUPS[group]]
-    fields = {field.name for field in dataclasses.fields(kind)}
-    assert len(names) == len(set(names)) and fields <= set(names)
-    assert set(grouping.MAIN) == set(grouping.GROUPS)
-    assert fields == grouping.documented(kind).keys() == grouping.defaults(kind).keys()
-    assert grouping.joined(kind, grouping.grouped(kind)(*(
-        group.type() for group in dataclasses.fields(grouping.grouped(kind))
-    ))) == kind()  # fmt: skip
+@pytest.mark.parametrize("kind", options.OPTIONS.values())
+def test_every_option_is_in_one_group_with_its_default(kind):
+    groups = [field.type for field in dataclasses.fields(arguments.grouped(kind))]
+    names = [field.name for group in groups for field in dataclasses.fields(group)]
+    assert sorted(names) == sorted(field.name for field in dataclasses.fields(kind))
+    filled = arguments.grouped(kind)(*(group() for group in groups))
+    assert arguments.joined(kind, filled) == kind()
 
 
-def test_the_help_has_groups_and_the_defaults_of_both_presets(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["run", "--method", "mtt", "--help"])
-    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert stopped.value.code == 0
-    assert "data options" in text and "weights options" in text and "--expert-epochs" in text
-    assert "(default: quick 100, paper 5000)" in text and "--grouped" not in text
+@pytest.mark.parametrize("kind", options.OPTIONS.values())
+def test_every_option_has_help(kind):
+    for field in dataclasses.fields(kind):
+        help_text = (field.metadata or options.DM.__dataclass_fields__["method"].metadata)["help"]
+        assert help_text.endswith("."), field.name
 
 
-def test_options_of_all_groups_arrive():
-    asked = {}
+def test_values_replace_defaults_of_the_preset():
+    groups = [field.type() for field in dataclasses.fields(arguments.grouped(options.DM))]
+    filled = arguments.grouped(options.DM)(*groups)
+    distillation = dataclasses.replace(filled.distillation, steps=7, preset="paper")
+    filled = dataclasses.replace(filled, distillation=distillation)
+    assert arguments.joined(options.DM, filled) == options.DM(steps=7, preset="paper")
 
-    def command(*, options: cli.Options) -> None:
-        """Keeps what it was asked."""
-        asked.update(dataclasses.asdict(options))
 
-    words = "--ipc 3 --strategy crop flip --clip 2 --width 8 --seed 5 --skip-bad".split()
-    cli._app({"run": command, "demo": cli.demo}, "dsa").cli(args=["run", *words])()
-    expected = options.DSA(
-        ipc=3, strategy=("crop", "flip"), clip=2.0, width=8, seed=5, skip_bad=True
-    )
-    assert asked == dataclasses.asdict(expected)
+def test_defaults_in_the_help():
+    hint = arguments.default_hint
+    assert "quick 100, paper 5000" in hint(options.MTT, "steps")
+    assert "3" in hint(options.DM, "depth") and hint(options.DM, "clip") == ""
+    assert "quick" in hint(options.DM, "preset") and "paper" not in hint(options.DM, "preset")

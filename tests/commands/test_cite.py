@@ -4,24 +4,24 @@ import re
 
 import pytest
 
-from jaxdd.commands import citing, cli
+from jaxdd.commands import cite, cli
 from jaxdd.data import citations, files
 
 USED = [
-    (dict(dataset="cmnist"), ("kde",), "dm weights encoder mnist lff jaxdd"),
+    (dict(dataset="cmnist"), ("density",), "dm weights encoder mnist lff jaxdd"),
     (dict(dataset="cmnist-fg", method="dc"), ("fairdd",), "dc fairdd mnist jaxdd"),
-    (dict(dataset="cifar100", formation=2), ("none",), "dm idc cifar10 jaxdd"),
+    (dict(dataset="cifar100", formation=2), ("plain",), "dm idc cifar10 jaxdd"),
     (dict(dataset="imagenette", training="lff"), ("border",), "dm weights lff imagenet jaxdd"),
-    (dict(dataset="bgfmnist"), ("none",), "dm fashion_mnist weights cifar10 jaxdd"),
-    (dict(dataset="cbgfmnist"), ("none",), "dm fashion_mnist weights cifar10 jaxdd"),
-    (dict(dataset="cmnist-pairs"), ("none",), "dm mnist lff jaxdd"),
+    (dict(dataset="bgfmnist"), ("plain",), "dm fashion_mnist weights cifar10 jaxdd"),
+    (dict(dataset="cbgfmnist"), ("plain",), "dm fashion_mnist weights cifar10 jaxdd"),
+    (dict(dataset="cmnist-pairs"), ("plain",), "dm mnist lff jaxdd"),
     (dict(dataset="my folder", candidates=256), ("oracle",), "dm weights dream jaxdd"),
 ]
 
 
 @pytest.mark.parametrize("config, rows, expected", USED)
 def test_what_was_used_is_cited(config, rows, expected):
-    assert citing.used(config, rows) == expected.split()
+    assert cite.used(config, rows) == expected.split()
 
 
 def test_every_entry_is_one():

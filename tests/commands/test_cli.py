@@ -3,7 +3,6 @@ import inspect
 import io
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +16,9 @@ from PIL import Image
 
 import jaxdd
 from jaxdd import weights
-from jaxdd.commands import cli, sources
-from jaxdd.data import files
+from jaxdd.commands import cli, runs, sources
 from jaxdd.runs import options, pipeline, processes
-from jaxdd.runs.folder import store
+from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.reports import bias_page
 
 TINY = (
@@ -56,47 +54,9 @@ def wait_for_steps(process, folder, lines):
     raise AssertionError(f"the run did not get to chunk {lines}: {process.communicate()}")
 
 
-def test_experts_of_a_killed_run_are_used_and_the_others_trained(tmp_path):
-    """SIGKILL once the first expert is on disk; all files end with the bits of another run's."""
-    command = ["run", "cdigits", *TINY, "--method", "mtt", "--num-experts", "3"]
-    command += ["--train-epochs", "2", "--expert-updates", "2", "--expert-epochs", "1"]
-    command += ["--max-start-epoch", "1", "--steps", "2", "--syn-steps", "2", "--debias", "none"]
-    cut, whole = tmp_path / "cut", tmp_path / "whole"
-    killed, deadline = start([*command, "--out", cut]), time.monotonic() + 240
-    while not (cut / "experts" / "expert-000.npz").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL
-    first = (cut / "experts" / "expert-000.npz").stat().st_mtime_ns
-    cli.main([*map(str, command), "--out", str(cut), "--resume"])
-    cli.main([*map(str, command), "--out", str(whole)])
-    assert (cut / "experts" / "expert-000.npz").stat().st_mtime_ns == first
-    for name in ("experts/expert-000.npz", "experts/expert-002.npz", "synthetic.npz"):
-        one, other = (files.read_arrays(folder / name) for folder in (cut, whole))
-        for array in one:
-            np.testing.assert_array_equal(one[array], other[array])
-
-
-def test_gradient_matching_killed_and_resumed_has_the_bits_of_an_undisturbed_run(tmp_path):
-    """SIGKILL in mid-distillation."""
-    command = ["run", "cdigits", *TINY, "--steps", "20", "--method", "dsa", "--debias", "none"]
-    command += ["--inner", "1"]
-    cut, whole = tmp_path / "cut", tmp_path / "whole"
-    killed = start([*command, "--out", cut])
-    wait_for_steps(killed, cut, 2)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    assert (cut / "checkpoint").exists() and not (cut / "synthetic.npz").exists()
-    cli.main([*command, "--out", str(cut), "--resume"])
-    cli.main([*command, "--out", str(whole)])
-    one, other = (store.read_synthetic(folder / "synthetic.npz") for folder in (whole, cut))
-    np.testing.assert_array_equal(one.images, other.images)
-
-
 def test_run_killed_and_interrupted_resumes_to_the_bits_of_an_undisturbed_one(tmp_path):
     """SIGKILL in mid-distillation, then Ctrl-C, then to the end."""
-    command = ["run", "cdigits", *TINY, "crop", "--steps", "40", "--debias", "none"]
+    command = ["run", "cdigits", *TINY, "crop", "--steps", "40", "--debias", "plain"]
     killed = start([*command, "--out", tmp_path / "cut"])
     wait_for_steps(killed, tmp_path / "cut", 3)
     killed.send_signal(signal.SIGKILL)
@@ -121,66 +81,31 @@ def test_run_killed_and_interrupted_resumes_to_the_bits_of_an_undisturbed_one(tm
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "out"
-    cli.main(["run", "cdigits", *TINY, "--steps", "2", "--debias", "none", "--out", str(folder)])
+    cli.main(["run", "cdigits", *TINY, "--steps", "2", "--debias", "plain", "--out", str(folder)])
     return folder
-
-
-def test_result(finished):
-    result = files.read_json(finished / "result.json")
-    for part in (result, result["random"]):
-        for name in ("accuracy", "aligned", "conflicting", "worst_group"):
-            assert set(part[name]) == {"mean", "std", "n", "each"}
-    assert set(result["seconds"]) >= {"data", "compile", "distill", "evaluate"}
-    assert result["weights"]["conflict_weight_share"] == pytest.approx(0.1, abs=0.01)
-    assert result["config"]["dataset"] == "cdigits" and result["seed"] == 0
-    assert result["device"] and result["versions"]["jax"]
-
-
-def test_the_synthetic_set_is_published_without_pickle(finished):
-    with np.load(finished / "synthetic.npz", allow_pickle=False) as stored:
-        assert stored["images"].shape == (10, 2, 16, 16, 3)
-        assert stored["images"].dtype == np.float32 and stored["labels"].dtype == np.int32
 
 
 def test_what_rounding_costs_is_measured_as_the_run_was(finished, tmp_path, capsys):
     cli.main(["export", str(finished), str(tmp_path / "out"), "--format", "png", "--score"])
-    assert "rounded to eight bits, and " in capsys.readouterr().out
-    told = jaxdd.load(tmp_path / "out").manifest
-    measured, result = told["rounding"]["scores"], files.read_json(finished / "result.json")
-    assert measured["accuracy"]["n"] == result["accuracy"]["n"]
-    assert measured["accuracy"]["mean"] == pytest.approx(result["accuracy"]["mean"], abs=0.05)
+    assert "rounded to 8 bits" in capsys.readouterr().out
+    measured = manifest.read(tmp_path / "out")["rounding"]["scores"]["accuracy"]
+    accuracy = store.read_result(finished).accuracy
+    assert measured["n"] == accuracy.n and measured["mean"] == pytest.approx(
+        accuracy.mean, abs=0.05
+    )
     again = ["export", finished, tmp_path / "out", "--score", "--format"]
-    assert "out is not an empty folder; choose another" in fails([*again, "png"], capsys)
-    assert "npz is not rounded, and has the scores of the run" in fails([*again, "npz"], capsys)
+    assert "out" in fails([*again, "png"], capsys)
+    assert "npz" in fails([*again, "npz"], capsys)
 
 
 def test_an_occupied_folder_is_refused_before_any_work(finished, tmp_path, capsys):
-    again = ["run", "cdigits", *TINY, "--steps", "2", "--debias", "none"]
-    assert "this very run; pass --resume" in fails([*again, "--out", finished], capsys)
-    assert "another run (ipc" in fails([*again, "--ipc", "3", "--out", finished], capsys)
+    again = ["run", "cdigits", *TINY, "--steps", "2", "--debias", "plain"]
+    assert "--resume" in fails([*again, "--out", finished], capsys)
+    assert "ipc" in fails([*again, "--ipc", "3", "--out", finished], capsys)
     other = fails([*again, "--ipc", "3", "--out", finished, "--resume"], capsys)
     assert "ipc" in other and "2" in other and "3" in other
     (tmp_path / "notes.txt").write_text("mine")
     assert "notes.txt" in fails([*again, "--out", tmp_path], capsys)
-
-
-def test_a_finished_run_is_read_back(finished, monkeypatch, capsys):
-    monkeypatch.setattr(pipeline._Attempt, "source", None)
-    cli.main(
-        [
-            "run",
-            "cdigits",
-            *TINY,
-            "--steps",
-            "2",
-            "--debias",
-            "none",
-            "--out",
-            str(finished),
-            "--resume",
-        ]
-    )
-    assert "random" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -191,14 +116,14 @@ def test_a_finished_run_is_read_back(finished, monkeypatch, capsys):
         (["cdigits", "--conflict", "nan"], ["conflict", "nan"]),
         (["cdigits", "--severity", "9"], ["severity", "9"]),
         (["digits", "--conflict", "0.1"], ["digits", "conflict"]),
-        (["cdigits", "--temperature", "-1"], ["temperature must be positive and finite, found -1"]),
-        (["cdigits", "--bandwidth", "inf"], ["bandwidth must be positive and finite, found inf"]),
-        (["cdigits", "--ipc", "0"], ["ipc must be at least 1", "found 0"]),
-        (["cdigits", "--ipc", "99999999999"], ["ipc must", "found 99999999999"]),
-        (["cdigits", "--save-every", "nan"], ["save_every must be at least 0", "found nan"]),
-        (["digits", "--debias", "oracle"], ["oracle needs bias attributes"]),
+        (["cdigits", "--temperature", "-1"], ["temperature", "-1"]),
+        (["cdigits", "--bandwidth", "inf"], ["bandwidth", "inf"]),
+        (["cdigits", "--ipc", "0"], ["ipc", "got 0"]),
+        (["cdigits", "--ipc", "99999999999"], ["ipc", "99999999999"]),
+        (["cdigits", "--save-every", "nan"], ["save_every", "nan"]),
+        (["digits", "--debias", "oracle"], ["oracle", "digits"]),
         (["digits", "--test", "conflicting"], ["digits is unbiased", "conflicting"]),
-        (["digits", "--resize", "8"], ["digits takes no resize, found 8"]),
+        (["digits", "--resize", "8"], ["digits", "resize", "8"]),
         (["no/such/folder"], ["no/such/folder does not exist"]),
         ([".", "--conflict", "0.1"], ["conflict, severity and test are for benchmarks"]),
         ([".", "--data-dir", "."], ["data-dir is for benchmarks and tfds:NAME, . is a folder"]),
@@ -243,7 +168,7 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(tmp_path, monkeypatch, ca
         "--steps",
         "4",
         "--debias",
-        "none",
+        "plain",
         "--out",
         str(tmp_path / "out"),
     ]
@@ -262,54 +187,33 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(tmp_path, monkeypatch, ca
     assert (tmp_path / "out" / "result.json").exists()
 
 
-@pytest.mark.parametrize(
-    "name, content", [("result.json", b"{}"), ("result.json", b"[]"), ("config.json", b"{")]
-)
-def test_damaged_files_are_named_when_a_finished_run_is_resumed(
-    finished, tmp_path, name, content, capsys
-):
-    folder = shutil.copytree(finished, tmp_path / "copy")
-    command = ["run", "cdigits", *TINY, "--steps", "2", "--debias", "none", "--resume"]
-    (folder / name).write_bytes(content)
-    assert name in fails([*command, "--out", folder], capsys)
-
-
-def test_damaged_weights_and_progress_are_named(tmp_path, capsys):
-    command = [
-        "run",
-        "cdigits",
-        *TINY,
-        "--steps",
-        "2",
-        "--debias",
-        "kde",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    cli.main(command)
-    assert (
-        "kde: its networks show no sign of learning in " in capsys.readouterr().err
-    )  # in one epoch
-    assert files.read_json(tmp_path / "out" / "result.json")["learnt"] is False
-    (tmp_path / "out" / "result.json").unlink()
-    np.savez(tmp_path / "out" / "weights.npz", weights=np.zeros(3))
-    assert "weights.npz does not hold the weights of 1437" in fails([*command, "--resume"], capsys)
-    (tmp_path / "out" / "weights.npz").unlink()
-    (tmp_path / "out" / "progress.jsonl").write_text('{"step": "x"}\n')
-    assert "progress.jsonl: step must be a number" in fails([*command, "--resume"], capsys)
+def test_networks_that_learned_nothing_are_reported(tmp_path, capsys):
+    command = ["run", "cdigits", *TINY, "--steps", "2", "--debias", "density"]
+    cli.main([*command, "--out", str(tmp_path / "out")])
+    assert "density: networks show no sign of learning" in capsys.readouterr().err  # in one epoch
+    assert store.read_result(tmp_path / "out").learned is False
+    (tmp_path / "out/result.json").unlink()
+    (tmp_path / "out/synthetic.npz").unlink()
+    (tmp_path / "out/progress.jsonl").write_text('{"step": "x"}\n')
+    assert "progress.jsonl" in fails([*command, "--resume", "--out", tmp_path / "out"], capsys)
 
 
 def test_the_demo_prints_the_table(tmp_path, capsys, monkeypatch):
     """At a tiny size; a comparison has auto besides, unless it is told its rows."""
     small = dict(ipc=2, steps=2, batch_size=8, network="mlp", depth=2, epochs=1, eval_seeds=1)
     demo = options.DM(**small, encoder_steps=2, encoder_width=4, strategy=())
-    monkeypatch.setattr(cli, "DEMO", demo)
+    monkeypatch.setattr(runs, "DEMO", demo)
     cli.main(["demo", "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
-    assert all(name in printed for name in cli.DEMO_ROWS)
-    assert {*inspect.signature(cli.compare).parameters["rows"].default} == {*cli.DEMO_ROWS, "auto"}
+    assert all(name in printed for name in runs.DEMO_ROWS)
+    assert {*inspect.signature(runs.compare).parameters["rows"].default} == {
+        *runs.DEMO_ROWS,
+        "auto",
+    }
     left = [each.name for each in threading.enumerate()]
-    assert not [name for name in left if name.startswith(processes.ROW_THREADS)]  # or errors end Python
+    assert not [
+        name for name in left if name.startswith(processes.ROW_THREADS)
+    ]  # or errors end Python
 
 
 def test_compiled_programs_are_kept_for_the_next_command(tmp_path):
@@ -339,14 +243,14 @@ def test_environments_that_cannot_be_used_are_one_line(tmp_path, monkeypatch, ca
     command = ["run", "cdigits", *TINY, "--out", tmp_path / "out"]
     with monkeypatch.context() as patched, jax.debug_nans(True):
         patched.setattr(cli, "prepare", None)
-        assert "JAX_DEBUG_NANS cannot be on" in fails(command, capsys)
+        assert "JAX_DEBUG_NANS" in fails(command, capsys)
 
     def absent(*_, **__):
         raise AssertionError
 
     monkeypatch.setattr(jax, "devices", absent)
     monkeypatch.setattr(sources, "load", absent)  # which is the first to need a device
-    assert "found no device of JAX_PLATFORMS=" in fails(command, capsys)
+    assert "JAX_PLATFORMS=" in fails(command, capsys)
 
 
 def test_an_interrupt_while_the_command_line_is_imported_is_quiet():
@@ -401,12 +305,12 @@ def photographs(tmp_path):
 
 def test_run_on_a_folder_of_images(photographs, tmp_path, capsys):
     """It ends with a result and pictures, and does not go on with other images."""
-    small = [*TINY, "--steps", "2", "--debias", "none", "--resize", "16"]
+    small = [*TINY, "--steps", "2", "--debias", "plain", "--resize", "16"]
     command = ["run", str(photographs), *small, "--out", str(tmp_path / "out")]
     cli.main(command)
-    assert "no bias attributes: what concerns groups was skipped" in capsys.readouterr().out
-    result = files.read_json(tmp_path / "out" / "result.json")
-    assert result["accuracy"]["n"] == 1 and result["weights"]["conflict_weight_share"] is None
+    assert "no bias" in capsys.readouterr().out
+    result = store.read_result(tmp_path / "out")
+    assert result.accuracy.n == 1 and result.weights["conflict_weight_share"] is None
     synthetic = store.read_synthetic(tmp_path / "out" / "synthetic.npz")
     assert synthetic.images.shape == (2, 2, 16, 16, 3)
     assert synthetic.provenance["class_names"] == ["day", "night"]
@@ -420,8 +324,8 @@ def test_without_attributes(photographs, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     small = [*TINY, "--steps", "2", "--resize", "16", "--out", str(out)]
     cli.main(["compare", str(photographs), *small, "--rows", "random", "oracle", "fairdd"])
-    assert "left out oracle, fairdd: they need bias attributes" in capsys.readouterr().err
-    assert "fairdd needs bias attributes" in fails(
+    assert "left out oracle, fairdd" in capsys.readouterr().err
+    assert "fairdd" in fails(
         ["run", photographs, *TINY, "--debias", "fairdd", "--out", tmp_path / "b"], capsys
     )
     cli.main(["report", str(out)])
@@ -444,31 +348,31 @@ def test_weights_and_a_network_of_ones_own(tmp_path, capsys, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     command = ["run", "cdigits", *TINY, "--steps", "2", "--weights", "w.npy", "--out", "out"]
     cli.main([*command, "--network", "little:small"])
-    result = files.read_json(tmp_path / "out" / "result.json")
-    assert result["config"]["debias"] == "given" and result["config"]["network"] == "little:small"
-    assert result["config"]["augmentation"] == [] == result["config"]["strategy"]
-    assert "given" in capsys.readouterr().out
+    config = store.read_result(tmp_path / "out").config
+    assert config["debias"] == "custom" and config["network"] == "little:small"
+    assert config["augmentation"] == [] == config["strategy"]
+    assert "custom" in capsys.readouterr().out
     np.save(tmp_path / "w.npy", np.ones(3))
-    assert "does not hold the weights of 1437 samples" in fails([*command, "--resume"], capsys)
+    assert "1437" in fails([*command, "--resume"], capsys)
 
 
 @pytest.mark.parametrize(
     "arguments, part",
     [
-        (["--inner", "3"], "inner is an option of dc and dsa, found it with dm"),
+        (["--inner", "3"], "dc and dsa"),
         (
             ["--method", "cfm", "--beta", "0.0001"],
-            "beta must be at least its beta_floor of 0.001, found 0.0001",
+            "0.0001",
         ),
         (
             ["--method", "dsa", "--num-experts", "3"],
-            "num_experts is an option of mtt, found it with",
+            "mtt",
         ),
-        (["--method=mtt", "--outer=3"], "outer is an option of dc and dsa, found it with mtt"),
-        (["--method", "magic"], "method must be one of dm, dc, dsa, mtt, cfm, found 'magic'"),
-        (["--strategy", "crop", "flop"], "found 'flop'; did you mean 'flip'"),
-        (["--network", "lenet5"], "or MODULE:ATTRIBUTE, found 'lenet5'"),
-        (["--network", "nowhere:net"], "network nowhere:net cannot be imported"),
+        (["--method=mtt", "--outer=3"], "dc and dsa"),
+        (["--method", "magic"], "'magic'"),
+        (["--strategy", "crop", "flop"], "'flip'"),
+        (["--network", "lenet5"], "'lenet5'"),
+        (["--network", "nowhere:net"], "nowhere:net"),
         (["--weights", "absent.npy"], "absent.npy"),
     ],
     ids=str,
@@ -502,8 +406,8 @@ def test_a_conflicting_test_set_has_groups(tmp_path, capsys):
         "--test",
         "conflicting",
     ]
-    cli.main([*command, "--debias", "none", "--out", str(tmp_path / "out")])
-    assert "no bias attributes" not in capsys.readouterr().out
+    cli.main([*command, "--debias", "plain", "--out", str(tmp_path / "out")])
+    assert "no bias" not in capsys.readouterr().out
 
 
 def test_images_too_small_for_the_network_are_refused(photographs, tmp_path, capsys):
@@ -518,7 +422,7 @@ def test_images_too_small_for_the_network_are_refused(photographs, tmp_path, cap
         "--out",
         tmp_path / "out",
     ]
-    assert "sides of 4 pixels or more for a ConvNet of depth 2, found 3" in fails(command, capsys)
+    assert "got 3" in fails(command, capsys)
 
 
 def test_bad_images_in_a_folder_are_named_or_counted(photographs, tmp_path, capsys):

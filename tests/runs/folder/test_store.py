@@ -2,10 +2,7 @@
 
 import errno
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +10,8 @@ import numpy as np
 import pytest
 
 from jaxdd.data import files
+from jaxdd.methods import zca
 from jaxdd.runs.folder import store
-
-ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 def make_synthetic(**changes):
@@ -40,13 +36,6 @@ def names(folder):
     return sorted(path.name for path in pathlib.Path(folder).iterdir())
 
 
-def run_python(script, **environment):
-    """Returns what a fresh interpreter prints, and what it complains about."""
-    command, environment = [sys.executable, "-W", "error", "-c", script], os.environ | environment
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    return result.stdout, result.stderr
-
-
 # --- the run -----------------------------------------------------------------------------------
 
 
@@ -57,17 +46,16 @@ def test_create_writes_the_configuration(tmp_path):
     assert files.read_json(folder / "config.json") == config | {"rates": [1.0, 0.1]}
 
 
-def test_create_refuses_a_name_that_no_folder_may_have(tmp_path):
-    with pytest.raises(ValueError, match="name of a run folder must not hold NUL, found 'a.x00b'"):
+def test_a_folder_name_with_a_nul_character(tmp_path):
+    with pytest.raises(ValueError, match="a.x00b"):
         store.create("a\0b", {})
 
 
-def test_create_refuses_a_folder_with_a_run(tmp_path):
+def test_a_folder_with_a_run_is_kept(tmp_path):
     store.create(tmp_path, {"ipc": 1})
-    message = r"holds another run \(ipc is 1 there and 10 here\); choose another --out"
-    with pytest.raises(FileExistsError, match=message):
+    with pytest.raises(FileExistsError, match="1 there and 10 here"):
         store.create(tmp_path, {"ipc": 10})
-    with pytest.raises(FileExistsError, match="this very run; pass --resume to continue it or"):
+    with pytest.raises(FileExistsError, match="--resume"):
         store.create(tmp_path, {"ipc": 1})
 
 
@@ -76,7 +64,7 @@ def test_resume_continues_the_same_run_only(tmp_path):
     store.create(tmp_path, config, resume=True)
     assert store.create(tmp_path, config, resume=True) == tmp_path
     other = {"ipc": 1, "kde": {"temperature": 0.7, "rule": "relative"}, "seed": 3}
-    with pytest.raises(ValueError, match="cannot resume .* with another configuration") as error:
+    with pytest.raises(ValueError, match="kde.temperature") as error:
         store.create(tmp_path, other, resume=True)
     for part in (
         "kde.temperature is 0.5 there and 0.7 here",
@@ -89,30 +77,35 @@ def test_resume_continues_the_same_run_only(tmp_path):
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_create_spares_other_peoples_folders(tmp_path, resume):
+def test_a_folder_with_other_files_is_kept(tmp_path, resume):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(FileExistsError, match=r"other files \(thesis.tex\)"):
+    with pytest.raises(FileExistsError, match="thesis.tex"):
         store.create(tmp_path, {}, resume=resume)
     assert names(tmp_path) == ["thesis.tex"]
 
 
-def test_create_starts_over_what_was_killed_at_birth(tmp_path):
+def test_a_run_killed_while_it_wrote_its_configuration(tmp_path):
     (tmp_path / ".config.json.1234.tmp").write_text('{"ip')
     assert store.create(tmp_path, {"ipc": 1}) == tmp_path
 
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("content, match", [('{"ip', "not readable as JSON"), ("3", "an object")])
-def test_create_names_a_corrupt_configuration(tmp_path, content, match, resume):
+def test_a_damaged_configuration_is_named(tmp_path, content, match, resume):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match=f"config.json.*{match}"):
         store.create(tmp_path, {}, resume=resume)
 
 
-def test_create_needs_a_dict(tmp_path):
-    with pytest.raises(TypeError, match="config must be a dict, found list"):
-        store.create(tmp_path / "run", [1])
-    assert not (tmp_path / "run").exists()
+def test_temporary_files_of_killed_runs_are_deleted(tmp_path):
+    """But not those of a command that may be running, nor files that only look similar."""
+    swept = [tmp_path / ".synthetic.npz.01234567.tmp", tmp_path / "experts/.a.npz.89abcdef.tmp"]
+    kept = [tmp_path / ".evaluation.json.01234567.tmp", tmp_path / ".own.tmp"]
+    (tmp_path / "experts").mkdir()
+    for path in swept + kept:
+        path.write_bytes(b"half")
+    store.sweep(tmp_path)
+    assert [path.exists() for path in swept + kept] == [False, False, True, True]
 
 
 # --- progress ----------------------------------------------------------------------------------
@@ -136,12 +129,12 @@ def test_cut_last_line_is_ignored_and_replaced(tmp_path, cut):
     assert store.progress(tmp_path) == [{"step": 0}, {"step": 2}]
 
 
-def test_a_deleted_folder_is_refused(tmp_path):
+def test_a_deleted_folder_is_rejected(tmp_path):
     folder = store.create(tmp_path / "out", {})
-    store.check_there(folder)
+    store.check_exists(folder)
     (folder / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match="out is gone, expected the folder that the run be"):
-        store.check_there(folder)
+    with pytest.raises(FileNotFoundError, match="out"):
+        store.check_exists(folder)
 
 
 def test_cut_first_line_is_replaced(tmp_path):
@@ -208,27 +201,26 @@ def test_same_set_gives_the_same_bytes(tmp_path):
 @pytest.mark.parametrize(
     "changes, error, match",
     [
-        ({"images": np.zeros((3, 4, 4, 3), np.float32)}, ValueError, r"\[k, ipc, h, w, c\], found"),
-        ({"images": np.zeros((3, 2, 4, 4, 3))}, ValueError, "must be float32, found float64"),
+        ({"images": np.zeros((3, 4, 4, 3), np.float32)}, ValueError, r"\(3, 4, 4, 3\)"),
+        ({"images": np.zeros((3, 2, 4, 4, 3))}, ValueError, "float64"),
         ({"images": np.full((3, 2, 4, 4, 3), np.nan, np.float32)}, ValueError, "images .* NaN"),
-        ({"labels": np.zeros((3, 2), np.int64)}, ValueError, "labels must be int32, found int64"),
-        ({"labels": np.zeros(6, np.int32)}, ValueError, r"labels must have shape \(3, 2\), found"),
-        ({"mean": (0.5,)}, ValueError, r"mean must have shape \(3,\), found \(1,\)"),
+        ({"labels": np.zeros((3, 2), np.int64)}, ValueError, "int64"),
+        ({"labels": np.zeros(6, np.int32)}, ValueError, r"\(6,\)"),
+        ({"mean": (0.5,)}, ValueError, r"\(1,\)"),
         (
             {"labels": np.full((3, 2), 3, np.int32)},
             ValueError,
-            r"labels must lie in 0\.\.2, found 3",
+            r"0\.\.2, got 3",
         ),
-        ({"labels": np.full((3, 2), -1, np.int32)}, ValueError, "labels must lie in .*found -1"),
+        ({"labels": np.full((3, 2), -1, np.int32)}, ValueError, "got -1"),
         (
             {"images": np.zeros((3, 2, 0, 4, 3), np.float32)},
             ValueError,
-            r"must have shape.*0, 4, 3",
+            r"0, 4, 3",
         ),
         ({"std": (0.5, 0.0, 0.5)}, ValueError, "std must be positive"),
         ({"std": (0.5, np.inf, 0.5)}, ValueError, "std must be finite"),
-        ({"provenance": {"x": object()}}, TypeError, "expected values that JSON can hold"),
-        ({"provenance": None}, TypeError, "provenance must be a dict, found NoneType"),
+        ({"provenance": {"x": object()}}, TypeError, "object"),
     ],
 )
 def test_bad_synthetic_is_not_written(tmp_path, changes, error, match):
@@ -258,7 +250,7 @@ def test_damaged_synthetic_is_named_or_harmless(tmp_path):
     good, data = store.read_synthetic(path), path.read_bytes()
     for at in range(0, len(data), 17):
         path.write_bytes(data[:at])
-        with pytest.raises(ValueError, match="a.npz is not a readable synthetic set"):
+        with pytest.raises(ValueError, match="a.npz"):
             store.read_synthetic(path)
         path.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
         try:
@@ -274,21 +266,21 @@ def test_missing_array_is_named(tmp_path, missing):
     store.write_synthetic(tmp_path / "a.npz", make_synthetic())
     with np.load(tmp_path / "a.npz") as stored:
         np.savez(tmp_path / "b.npz", **{name: stored[name] for name in stored if name != missing})
-    with pytest.raises(ValueError, match=f"b.npz is not a readable synthetic set: .*{missing}"):
+    with pytest.raises(ValueError, match=f"b.npz.*{missing}"):
         store.read_synthetic(tmp_path / "b.npz")
 
 
-def test_pickles_are_refused(tmp_path):
+def test_pickles_are_rejected(tmp_path):
     """An object array would run code when read."""
     store.write_synthetic(tmp_path / "a.npz", make_synthetic())
     with np.load(tmp_path / "a.npz") as stored:
         arrays = dict(stored) | {"provenance": np.array({"seed": 1}, dtype=object)}
     np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(ValueError, match="a.npz is not a readable .*: Object arrays cannot"):
+    with pytest.raises(ValueError, match="a.npz"):
         store.read_synthetic(tmp_path / "a.npz")
 
 
-def test_absent_synthetic_is_simply_absent(tmp_path):
+def test_an_absent_set(tmp_path):
     with pytest.raises(FileNotFoundError):
         store.read_synthetic(tmp_path / "a.npz")
 
@@ -311,7 +303,7 @@ def test_absent_synthetic_is_simply_absent(tmp_path):
     ],
     ids=["npy", "npz", "npz of one", "csv", "csv with a heading", "savetxt", "csv with columns"],
 )  # fmt: skip
-def test_weights_of_anybodys_are_read(tmp_path, name, write):
+def test_weights_in_all_formats(tmp_path, name, write):
     expected = np.array([0.5, 2, 0, 1e-3])
     write(tmp_path / name, expected)
     np.testing.assert_array_equal(store.read_weights(tmp_path / name, count=4), expected)
@@ -320,22 +312,49 @@ def test_weights_of_anybodys_are_read(tmp_path, name, write):
 @pytest.mark.parametrize(
     "name, content, match",
     [
-        ("w.txt", b"1\n2\n", "weights must be in .npy, .npz or .csv, found"),
-        ("w.npy", b"not an array", "w.npy does not hold weights"),
-        ("w.npz", b"not arrays", "w.npz does not hold weights"),
-        ("w.csv", b"a,b\n1,2\n", "w.csv does not hold weights: no column weight or weights among"),
-        ("w.csv", b"weight\n1\nx\n", "w.csv does not hold weights: could not convert .*'x'"),
-        ("w.csv", b"1\n2\n3\n", "does not hold the weights of 2 samples, found shape"),
-        ("w.csv", b"1\n-2\n", "w.csv: weights must be finite and at least 0, found -2.0..1.0"),
-        ("w.csv", b"1\nnan\n", "w.csv: weights must be finite and at least 0"),
-        ("w.csv", b"3e38\n3e38\n", r"w.csv: weights must have a sum in float32, found 6e\+38"),
-        ("w.csv", b"", "w.csv does not hold weights"),
-        ("w.npy", b"", "w.npy does not hold weights"),
-        ("w.npy", b"PK\x03\x04", "w.npy does not hold weights"),
-        ("w.csv", b"file,weight\na.png\n", "w.csv does not hold weights"),
+        ("w.txt", b"1\n2\n", "w.txt"),
+        ("w.npy", b"not an array", "w.npy"),
+        ("w.npz", b"not arrays", "w.npz"),
+        ("w.csv", b"a,b\n1,2\n", "a, b"),
+        ("w.csv", b"weight\n1\nx\n", "'x'"),
+        ("w.csv", b"1\n2\n3\n", r"2 samples.*\(3,\)"),
+        ("w.csv", b"1\n-2\n", r"-2\.0\.\.1\.0"),
+        ("w.csv", b"1\nnan\n", "nan"),
+        ("w.csv", b"3e38\n3e38\n", r"6e\+38"),
+        ("w.csv", b"", "w.csv"),
+        ("w.npy", b"", "w.npy"),
+        ("w.npy", b"PK\x03\x04", "w.npy"),
+        ("w.csv", b"file,weight\na.png\n", "w.csv"),
     ],
 )
-def test_what_holds_no_weights_is_named(tmp_path, name, content, match):
+def test_files_without_weights(tmp_path, name, content, match):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=match):
         store.read_weights(tmp_path / name, count=2)
+
+
+# --- whitening ---------------------------------------------------------------------------------
+
+
+def test_whitening_round_trip(tmp_path):
+    whitening = zca.Whitening(jnp.ones((2, 2, 1)), jnp.eye(4))
+    assert store.whitening_of(tmp_path) is None
+    store.write_whitening(tmp_path / store.WHITENING, whitening)
+    assert same_bits(store.whitening_of(tmp_path), whitening)
+
+
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (dict(mean=np.ones((2, 3, 1), np.float32)), r"matrix.*\(4, 4\)"),
+        (dict(matrix=np.full((4, 4), np.nan, np.float32)), "matrix"),
+        (dict(matrix=np.eye(4)), "float64"),
+        (dict(mean=np.ones(4, np.float32)), r"\(4,\)"),
+    ],
+    ids=str,
+)
+def test_files_without_a_whitening(tmp_path, change, match):
+    arrays = dict(mean=np.ones((2, 2, 1), np.float32), matrix=np.eye(4, dtype=np.float32)) | change
+    files.write_arrays(tmp_path / "w.npz", arrays)
+    with pytest.raises(ValueError, match=match):
+        store.read_whitening(tmp_path / "w.npz")
