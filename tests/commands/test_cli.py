@@ -198,7 +198,7 @@ def test_a_finished_run_is_read_back(finished, monkeypatch, capsys):
         (["cdigits", "--save-every", "nan"], ["save_every must be at least 0", "found nan"]),
         (["digits", "--debias", "oracle"], ["oracle needs bias attributes"]),
         (["digits", "--test", "conflicting"], ["digits is unbiased", "conflicting"]),
-        (["digits", "--resize", "8"], ["digits takes no resize, found 8"]),
+        (["digits", "--resize", "8"], ["digits", "resize=8"]),
         (["no/such/folder"], ["no/such/folder does not exist"]),
         ([".", "--conflict", "0.1"], ["conflict, severity and test are for benchmarks"]),
         ([".", "--data-dir", "."], ["data-dir is for benchmarks and tfds:NAME, . is a folder"]),
