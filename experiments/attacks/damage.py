@@ -299,11 +299,11 @@ def _on_cache(laboratory, way, title):
     """A damaged benchmark in the cache must not be used."""
     data = datasets.from_folder(folders.read(laboratory.images), name="images", seed=0)
     path = laboratory.fresh().with_name("images.npz")
-    benchmarks._keep(path, data)
+    benchmarks._write_cache(path, data)
     DAMAGES[way](path, np.random.default_rng(list(title.encode())))
-    command = f"{way}; benchmarks._stored(PATH)"
+    command = f"{way}; benchmarks._read_cache(PATH)"
     try:
-        stored = benchmarks._stored(path)
+        stored = benchmarks._read_cache(path)
     except Exception:
         return lab.Outcome("traceback", command, traceback.format_exc()[-600:])
     if stored is None:

@@ -1,6 +1,6 @@
-"""A network of Flax NNX through the whole pipeline: weights, distillation, scores, run folder.
+"""A Flax NNX network in the whole pipeline: weights, distillation, scores, run folder.
 
-Run it by `python -m experiments.examples.own_network`.
+python -m experiments.examples.own_network
 """
 
 import jax
@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxdd import networks
 from jaxdd.data import benchmarks
-from jaxdd.runs import options, pipeline
+from jaxdd.runs import options, pipeline, results
 
 
 class Small(nnx.Module):
@@ -19,8 +19,9 @@ class Small(nnx.Module):
         self.head = nnx.Linear(2 * 2 * 32, 10, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        found = nnx.avg_pool(nnx.relu(self.convolution(images)), (8, 8), (8, 8))
-        return (features := found.reshape(len(images), -1)), self.head(features)
+        pooled = nnx.avg_pool(nnx.relu(self.convolution(images)), (8, 8), (8, 8))
+        features = pooled.reshape(len(images), -1)
+        return features, self.head(features)
 
 
 GRAPH = nnx.graphdef(nnx.eval_shape(lambda: Small(nnx.Rngs(0))))
@@ -30,11 +31,11 @@ NETWORK = networks.Functions(
 )
 
 
-def main(folder: str = "own-network", **given: int) -> dict:
-    """Distils coloured digits into a folder; `given` are options such as steps."""
+def main(folder: str = "own-network", **fields: int) -> results.Result:
+    """Distil coloured digits into a folder; `fields` are options such as steps."""
     data = benchmarks.load("cdigits", conflict=0.1)
-    return pipeline.run(data, folder, options.DM(**given), debias="kde", network=NETWORK)
+    return pipeline.run(data, folder, options.DM(**fields), debias="density", network=NETWORK)
 
 
 if __name__ == "__main__":
-    print(f"accuracy {main()['accuracy']['mean']:.3f}")
+    print(f"accuracy {main().accuracy.mean:.3f}")

@@ -1,16 +1,16 @@
-"""A set that `jaxdd export RUN DIR --format pt` wrote, trained on in PyTorch alone."""
+"""Training in PyTorch alone on a set that `jaxdd export RUN DIR --format pt` wrote."""
 
 import numpy as np
 import torch
 
 
 def main(path, test_pixels, test_labels, *, seeds=3, epochs=400, width=128):
-    """Accuracy of networks trained on synthetic.pt; test pixels `[n, h, w, c]` are in [0, 1]."""
-    found = torch.load(path)  # tensors, lists and numbers: no code is run
-    images, labels = found["data"][0]  # normalised float32 [n, c, h, w], int64 [n]
-    test = (np.asarray(test_pixels) - found["mean"]) / found["std"]
+    """Return the accuracy of networks trained on synthetic.pt; test pixels are in [0, 1]."""
+    content = torch.load(path)  # tensors, lists and numbers: no code is run
+    images, labels = content["data"][0]  # normalised float32 [n, c, h, w], int64 [n]
+    test = (np.asarray(test_pixels) - content["mean"]) / content["std"]
     test = torch.tensor(test, dtype=torch.float32).permute(0, 3, 1, 2)
-    sizes = [images[0].numel(), width, width, len(found["classes"])]
+    sizes = [images[0].numel(), width, width, len(content["classes"])]
     accuracies = []
     for seed in range(seeds):
         torch.manual_seed(seed)

@@ -1,18 +1,16 @@
-"""How fast jaxdd is: against PyTorch, scikit-learn, PyKeOps and NumPy, and against the hardware.
+"""How fast is jaxdd compared with PyTorch, scikit-learn, PyKeOps and NumPy, and the hardware?
 
     python -m experiments.speed.benchmark --out experiments/results/benchmark-cpu.json
     python -m experiments.speed.benchmark --preset paper --sweep --out benchmark-gpu.json
 
-jaxdd, its peers and a matrix product take turns in one run: `seconds` are medians over the rounds,
-`spread` is the distance between the quartiles, and `ratio` the median of peer / jaxdd round by
-round. `share_of_peak` is the FLOPs counted by hand in `experiments.speed.workloads` over the time
-and the rate of that matrix product; `roofline_seconds` is the larger of FLOPs / rate and bytes /
-copy rate. jaxdd compiles as its command line does. The PyTorch peers are in
-`experiments.speed.torch_peers`; what is not installed is left out with a note.
+jaxdd, its peers and a matrix product are timed in turn in one run: `seconds` are medians over the
+rounds, `spread` is the distance between the quartiles, and `ratio` the median of peer / jaxdd round
+by round. `share_of_peak` is the FLOPs counted by hand in `experiments.speed.workloads`, per second,
+relative to that matrix product; `roofline_seconds` is the larger of FLOPs / rate and bytes / copy
+rate. jaxdd compiles as on its command line. Peers that are not installed are left out.
 
-Run it on a quiet machine. `load` is the load average after the row; where it is well above the
-number of cores, taking turns does not help, since PyTorch's threads wait for each other and lose
-far more.
+Use a quiet machine. `load` is the load average after the row. Far above the number of cores, timing
+in turn does not help: threads of PyTorch wait for each other and lose far more.
 """
 
 import functools
@@ -29,41 +27,41 @@ import numpy as np
 import tyro
 
 from experiments.speed import workloads
+from experiments.tools import record
 from jaxdd.data import files
-from jaxdd.runs import programs, results
+from jaxdd.runs import programs
 
 PRESETS = {
     "quick": workloads.Sizes(),
     "paper": workloads.Sizes(steps=100, epochs=1000, test=10_000),
 }
-"""A 250th of the evaluation protocol for a CPU, and all of it for a GPU."""
+"""For a CPU with a 250th of the evaluation protocol, and for a GPU."""
 
 SWEEPS = {
     "kde": ("points", "dimension", "classes"),
     "dm": ("classes", "ipc", "side", "width", "real"),
     "contrastive": ("batch",),
 }
-"""Which sizes are varied for which piece of work."""
+"""Sizes that are varied for each piece of work."""
 
 
-def interleaved(
+def time_in_turn(
     candidates: dict[str, workloads.Timed], *, rounds: int, least: float = 0.2
 ) -> dict[str, list[float]]:
-    """Times all candidates in turn, `rounds` times, each for at least `least` seconds.
+    """Return the seconds of each candidate for one piece of work, one number per round.
 
-    Returns:
-        Seconds for one piece of work, one number for each round.
+    Each round times every candidate once, for at least `least` seconds.
     """
     repeats = {}
     for name, candidate in candidates.items():
-        first = _seconds(candidate.run, 1)  # warms up, and may be far slower than the next
+        first = _seconds(candidate.run, 1)  # includes warm-up
         again = first if first > 10 * least else _seconds(candidate.run, 1)
         repeats[name] = max(1, math.ceil(least / again))
-    found = {name: [] for name in candidates}
+    times = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, candidate in candidates.items():
-            found[name].append(_seconds(candidate.run, repeats[name]) * candidate.scale)
-    return found
+            times[name].append(_seconds(candidate.run, repeats[name]) * candidate.scale)
+    return times
 
 
 def _seconds(run, repeats):
@@ -74,21 +72,19 @@ def _seconds(run, repeats):
 
 
 def measure(name: str, work: workloads.Work, *, rounds: int) -> list[dict[str, Any]]:
-    """Times a piece of work with all of its peers; a row for each peer, or one without."""
+    """Time a piece of work and its peers; return a row per peer, or one without a peer."""
     product, product_flops = workloads.matrix_product(work.precision)
     copy, copied = workloads.copy()
     candidates = {"jaxdd": work.ours, "product": product, "copy": copy}
     candidates |= {peer: make() for peer, make in work.peers.items()}
-    found = interleaved(candidates, rounds=rounds)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
-    ours = statistics.median(found["jaxdd"])
-    rate = product_flops / statistics.median(found["product"])
-    copy_rate = copied / statistics.median(found["copy"])
+    times = time_in_turn(candidates, rounds=rounds)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    rate, copy_rate = product_flops / medians["product"], copied / medians["copy"]
     common = {
         "name": name,
-        "seconds": ours,
-        "spread": _spread(found["jaxdd"]),
-        "share_of_peak": work.flops / ours / rate,
+        "seconds": medians["jaxdd"],
+        "spread": _spread(times["jaxdd"]),
+        "share_of_peak": work.flops / medians["jaxdd"] / rate,
         "peak_bytes": work.peak_bytes,
         "compile_seconds": work.compile_seconds,
         "flops": work.flops,
@@ -97,23 +93,21 @@ def measure(name: str, work: workloads.Work, *, rounds: int) -> list[dict[str, A
         "copy_bytes_per_second": copy_rate,
         "roofline_seconds": max(work.flops / rate, work.bytes / copy_rate),
         "rounds": rounds,
-        "load": load,
+        "load": os.getloadavg()[0],
     }
-    rows = []
-    for peer in list(work.peers) or [None]:
-        seconds = found.get(peer, [math.nan] * rounds)
-        ratios = [other / own for own, other in zip(found["jaxdd"], seconds, strict=True)]
-        rows.append(
-            common
-            | {
-                "peer": peer,
-                "peer_seconds": statistics.median(seconds),
-                "peer_spread": _spread(seconds),
-                "ratio": statistics.median(ratios),
-                "ratio_spread": _spread(ratios),
-            }
-        )
-    return rows
+    return [common | _peer(peer, times) for peer in list(work.peers) or [None]]
+
+
+def _peer(peer, times):
+    seconds = times.get(peer, [math.nan] * len(times["jaxdd"]))
+    ratios = [other / own for own, other in zip(times["jaxdd"], seconds, strict=True)]
+    return {
+        "peer": peer,
+        "peer_seconds": statistics.median(seconds),
+        "peer_spread": _spread(seconds),
+        "ratio": statistics.median(ratios),
+        "ratio_spread": _spread(ratios),
+    }
 
 
 def _spread(values):
@@ -122,7 +116,7 @@ def _spread(values):
 
 
 def growth(name: str, variable: str, sizes: workloads.Sizes, *, rounds: int) -> dict[str, Any]:
-    """Times a piece of work at a quarter, half and all of one size, and fits the growth.
+    """Time a piece of work at a quarter, half and all of one size.
 
     Returns:
         The values, the seconds, and the exponent p of the best line log seconds = p log value + b.
@@ -130,54 +124,49 @@ def growth(name: str, variable: str, sizes: workloads.Sizes, *, rounds: int) -> 
     whole = getattr(sizes, variable)
     values = [max(1, whole // part) for part in (4, 2, 1)]
     works = {str(v): workloads.WORK[name](sizes._replace(**{variable: v})).ours for v in values}
-    found = interleaved(works, rounds=rounds)
-    seconds = [statistics.median(found[str(v)]) for v in values]
+    times = time_in_turn(works, rounds=rounds)
+    seconds = [statistics.median(times[str(v)]) for v in values]
     exponent = float(np.polyfit(np.log(values), np.log(seconds), 1)[0])
-    return {
-        "name": name,
-        "variable": variable,
-        "values": values,
-        "seconds": seconds,
-        "exponent": exponent,
-    }
+    fit = {"values": values, "seconds": seconds, "exponent": exponent}
+    return {"name": name, "variable": variable} | fit
+
+
+TITLES = {
+    "dm": "DM step",
+    "dsa": "DSA match step",
+    "cfm": "CFM step",
+    "kde": "KDE per class",
+    "evaluate": "evaluation of five seeds",
+    "contrastive": "contrastive step",
+}
 
 
 def cases(only: list[str], sizes: workloads.Sizes) -> dict[str, Callable[[], workloads.Work]]:
-    """What to measure, under the name of its row."""
-    named = {
-        "dm": ("DM step", sizes),
-        "dsa": ("DSA match step", sizes),
-        "cfm": ("CFM step", sizes),
-        "kde": ("KDE per class", sizes),
-        "evaluate": ("evaluation of five seeds", sizes),
-        "contrastive": ("contrastive step", sizes),
-    }
-    found = {
-        title: functools.partial(workloads.WORK[name], chosen)
-        for name, (title, chosen) in named.items()
+    """Return what to measure by the name of its row."""
+    works = {
+        title: functools.partial(workloads.WORK[name], sizes)
+        for name, title in TITLES.items()
         if name in only
     }
     if "evaluate" in only and sizes.width > 32:
         narrow = sizes._replace(width=32)
-        found["evaluation of five seeds, width 32"] = functools.partial(
-            workloads.evaluation, narrow
-        )
+        title = "evaluation of five seeds, width 32"
+        works[title] = functools.partial(workloads.evaluation, narrow)
     if "kde" in only and sizes == PRESETS["paper"]:
-        found["KDE, all in one class"] = functools.partial(
-            workloads.density, sizes._replace(classes=1)
-        )
-    return found
+        single = sizes._replace(classes=1)
+        works["KDE, all in one class"] = functools.partial(workloads.density, single)
+    return works
 
 
 def circumstances() -> dict[str, Any]:
-    """Device, versions and date, those of the peers too."""
-    found = results.circumstances()
+    """Return device, versions and date, with the versions of the peers."""
+    content = record.circumstances() | {"cores": os.cpu_count()}
     for name in ("torch", "scikit-learn", "pykeops"):
         try:
-            found["versions"][name] = metadata.version(name)
+            content["versions"][name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             print(f"{name} is not installed: left out")
-    return found | {"cores": os.cpu_count()}
+    return content
 
 
 def main(
@@ -188,20 +177,19 @@ def main(
     rounds: int = 5,
     sweep: bool = False,
 ) -> None:
-    """Prints the table, and writes it to `out` as JSON.
+    """Print the table, and write it to `out` as JSON.
 
     Args:
         only: what to measure, of dm, dsa, cfm, kde, evaluate and contrastive, separated by commas.
         out: JSON file.
         preset: sizes for a CPU or a GPU.
-        rounds: how often everything is timed.
-        sweep: fit how the time grows with every size.
+        rounds: number of timings.
+        sweep: whether to fit the growth of the time with every size.
     """
     programs.compile_quickly()
     chosen, sizes = only.split(","), PRESETS[preset]
-    unknown = set(chosen) - set(workloads.WORK)
-    if unknown:
-        raise SystemExit(f"--only takes {', '.join(workloads.WORK)}, found {', '.join(unknown)}")
+    if unknown := set(chosen) - set(workloads.WORK):
+        raise SystemExit(f"--only takes {', '.join(workloads.WORK)}, got {', '.join(unknown)}")
     report = circumstances() | {"preset": preset, "rows": [], "sweeps": []}
     print(f"{'':36} {'seconds':>9} {'peer':>13} {'seconds':>9} {'ratio':>6} {'peak':>5} {'MiB':>6}")
     for title, make in cases(chosen, sizes).items():

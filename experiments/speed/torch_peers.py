@@ -1,9 +1,8 @@
-"""The same mathematics in PyTorch, written the straightforward eager way, to measure jaxdd against.
+"""The same mathematics in PyTorch, in straightforward eager code, as peers of the benchmark.
 
-Optional: nothing in jaxdd needs it. Images are [n, channels, height, width] here. Networks are
-functions of a list of parameters, so that a fresh one costs an initialisation and nothing else, and
-`around` puts `torch.compile` or `channels_last` around them. `tests/test_torch_peers.py` holds that
-losses and gradients equal jaxdd's.
+Nothing in jaxdd needs it. Images are [n, channels, height, width]. `wrap` is `torch.compile`,
+`channels_last` or `eager`, applied to a network. tests/experiments/test_torch_peers.py checks that
+losses and gradients equal those of jaxdd.
 """
 
 import itertools
@@ -34,7 +33,7 @@ class Augmentation(NamedTuple):
 
 
 def draw(n: int, side: int, strategy, device) -> Augmentation:
-    """Draws one operation and its parameters for each of `n` square images."""
+    """Draw one operation and its parameters for each of `n` square images."""
     chosen = torch.randint(len(strategy), (n,), device=device)
     u, v, w = torch.rand(3, n, device=device)
 
@@ -60,7 +59,7 @@ def draw(n: int, side: int, strategy, device) -> Augmentation:
 
 
 def augment(one: Augmentation, images: torch.Tensor, operations=OPERATIONS) -> torch.Tensor:
-    """Applies the named operations, all others being identities."""
+    """Apply the named operations, all others being identities."""
     if "color" in operations:
         brightness, saturation, contrast = (x[:, None, None, None] for x in one[:3])
         images = images + brightness
@@ -96,7 +95,7 @@ def _resample(one, images):
 
 
 def siamese(strategy, side: int, device) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Draws once; what is returned augments any batch, doing the chosen operation only."""
+    """Draw one operation; return the function that applies it to any batch."""
     if not strategy:
         return lambda images: images
     name = (random.choice(strategy),)
@@ -105,14 +104,14 @@ def siamese(strategy, side: int, device) -> Callable[[torch.Tensor], torch.Tenso
 
 
 def per_image(images: torch.Tensor, strategy) -> torch.Tensor:
-    """Augments each image by a draw of its own."""
+    """Augment each image by its own operation."""
     return augment(draw(len(images), images.shape[2], strategy, images.device), images, strategy)
 
 
 class ConvNet(nn.Module):
     """The literature's ConvNet; returns flattened features and logits.
 
-    `norm` is True for instance norm, a module such as nn.BatchNorm2d, or None.
+    `norm` is True for instance norm, a module such as nn.BatchNorm2d, or None for none.
     """
 
     def __init__(self, channels, num_classes, width, side, *, depth=3, norm=True):
@@ -132,18 +131,18 @@ class ConvNet(nn.Module):
 
 
 def eager(network: nn.Module) -> Callable:
-    """Leaves a network as it is."""
+    """Leave a network as it is."""
     return network
 
 
 def channels_last(network: nn.Module) -> Callable:
-    """Lays a network and its images out with the channels last."""
+    """Lay a network and its images out with the channels last."""
     last = torch.channels_last
     network.to(memory_format=last)
     return lambda images: network(images.contiguous(memory_format=last))
 
 
-AROUND = {
+WRAPPERS = {
     "torch eager": eager,
     "torch channels-last": channels_last,
     "torch.compile": torch.compile,
@@ -151,20 +150,20 @@ AROUND = {
 
 
 def reset(network: nn.Module) -> None:
-    """Makes a fresh network out of an old one: what torch initialises convolutions with."""
+    """Initialise a network again, as torch does."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear | nn.GroupNorm):
             layer.reset_parameters()
 
 
 def load(network: ConvNet, params) -> None:
-    """Copies the parameters of a `jaxdd.networks.ConvNet` (as NumPy arrays)."""
+    """Copy the parameters of a `jaxdd.networks.ConvNet` (as NumPy arrays)."""
     statistics, params = params.get("batch_stats", {}), params["params"]
     layers = {"Conv": nn.Conv2d, "InstanceNorm": nn.GroupNorm, "BatchNorm": nn.BatchNorm2d}
     with torch.no_grad():
         for name, kind in layers.items():
-            found = [layer for layer in network.blocks if isinstance(layer, kind)]
-            for i, layer in enumerate(found):
+            layers_of_kind = [layer for layer in network.blocks if isinstance(layer, kind)]
+            for i, layer in enumerate(layers_of_kind):
                 values = params[f"{name}_{i}"]
                 weight = (
                     values["kernel"].transpose(3, 2, 0, 1) if name == "Conv" else values["scale"]
@@ -206,15 +205,15 @@ def gradient_loss(network, transform, real, synthetic, label):
         return torch.autograd.grad(loss, params, create_graph=create_graph)
 
     distance = 0
-    for target, found in zip(gradient(real, False), gradient(synthetic, True), strict=True):
-        target, found = target.flatten(1), found.flatten(1)
-        lengths = target.norm(dim=1) * found.norm(dim=1)
-        distance = distance + (1 - (target * found).sum(1) / (lengths + 1e-6)).sum()
+    for target, own in zip(gradient(real, False), gradient(synthetic, True), strict=True):
+        target, own = target.flatten(1), own.flatten(1)
+        lengths = target.norm(dim=1) * own.norm(dim=1)
+        distance = distance + (1 - (target * own).sum(1) / (lengths + 1e-6)).sum()
     return distance
 
 
 def moments(images, labels, num_classes):
-    """The covariance of what enters a convolution, every pixel counting, and Φ."""
+    """Return the covariance of the pixels that enter a convolution, and Φ."""
     flat = images.flatten(2).transpose(1, 2)
     centred = flat.reshape(-1, flat.shape[2])
     centred = centred - centred.mean(0)
@@ -227,13 +226,13 @@ def frequency_loss(network, images, labels, real, beta, eta):
     seen, hooks = [], []
     for layer in network.blocks:
         if isinstance(layer, nn.Conv2d):
-            hooks.append(layer.register_forward_pre_hook(lambda _, given: seen.append(given[0])))
+            hooks.append(layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])))
     logits = network(images)[1]
     for hook in hooks:
         hook.remove()
     loss = functional.cross_entropy(logits, labels)
-    for given, (psi, phi) in zip(seen, real, strict=True):
-        own, signal = moments(given, labels, phi.shape[1])
+    for layer_input, (psi, phi) in zip(seen, real, strict=True):
+        own, signal = moments(layer_input, labels, phi.shape[1])
         ridge = beta * torch.eye(len(psi), device=psi.device)
         one, other = (torch.linalg.inv(each + ridge) for each in (psi, own))
         loss = loss + eta * ((one - other).norm() + (one @ phi - other @ signal).norm())
@@ -257,7 +256,7 @@ class Pool(NamedTuple):
     num_classes: int
 
     def batch(self, label: int, size: int) -> torch.Tensor:
-        """Draws `size` normalised images of a class."""
+        """Draw `size` normalised images of a class."""
         each = len(self.images) // self.num_classes
         indices = torch.randint(each, (size,), device=self.images.device) + label * each
         return normalise(self.images[indices])
@@ -270,30 +269,30 @@ class WeightedPool(NamedTuple):
     weights: list[torch.Tensor]
 
     def batch(self, label: int, size: int) -> torch.Tensor:
-        """Draws `size` normalised images of a class by their weights."""
+        """Draw `size` normalised images of a class by their weights."""
         return normalise(self.images[label][torch.multinomial(self.weights[label], size, True)])
 
     def subset(self, label: int, size: int) -> torch.Tensor:
-        """Draws as `batch` does, none twice."""
+        """Draw as `batch` does, none twice."""
         return normalise(self.images[label][torch.multinomial(self.weights[label], size)])
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Takes uint8 to float32 of mean and standard deviation one half."""
+    """Convert uint8 to float32 of mean and standard deviation one half."""
     return (images.float() / 255 - 0.5) / 0.5
 
 
 def distribution_matching(
-    pool: Pool | WeightedPool, *, width, real, ipc, around=eager, images=None, strategy=OPERATIONS
+    pool: Pool | WeightedPool, *, width, real, ipc, wrap=eager, images=None, strategy=OPERATIONS
 ) -> Callable[[], float]:
-    """Returns a function that does one DM step, drawing and initialising included.
+    """Return a function that does one DM step, drawing and initialising included.
 
-    `images` [k, ipc, c, h, w] are what it changes, noise where they are omitted.
+    `images` [k, ipc, c, h, w] are updated; noise by default.
     """
     num_classes, (channels, side, _), device = described(pool)
     with torch.device(device):
         network = ConvNet(channels, num_classes, width, side)
-    features = around(network)
+    features = wrap(network)
     if images is None:
         shape = num_classes, ipc, channels, side, side
         images = torch.randn(shape, device=device, requires_grad=True)
@@ -321,7 +320,7 @@ def described(pool: Pool | WeightedPool):
 
 
 def gradient_matching(pool: Pool, *, width, real, ipc) -> Callable[[], float]:
-    """Returns a function that does one DSA match step. (torch.compile has no double backward.)"""
+    """Return a function that does one DSA match step. (torch.compile has no double backward.)"""
     shape, device = pool.images.shape[1:], pool.images.device
     with torch.device(device):
         network = ConvNet(shape[0], pool.num_classes, width, shape[1])
@@ -341,9 +340,9 @@ def gradient_matching(pool: Pool, *, width, real, ipc) -> Callable[[], float]:
 
 
 def curriculum_matching(pool: Pool, *, width, ipc) -> Callable[[], float]:
-    """Returns a function that does one CFM step: an update of one image of each class.
+    """Return a function that does one CFM step: an update of one image of each class.
 
-    The teacher is one that was never trained, which takes as long; `ipc` changes nothing.
+    The teacher is untrained, which takes as long; `ipc` has no effect.
     """
     shape, device = pool.images.shape[1:], pool.images.device
     with torch.device(device):
@@ -372,8 +371,8 @@ def curriculum_matching(pool: Pool, *, width, ipc) -> Callable[[], float]:
     return step
 
 
-def evaluation(pool: Pool, images, labels, *, width, seeds, epochs, around=eager):
-    """Returns a function that trains `seeds` networks on a set and gives their test accuracies.
+def evaluation(pool: Pool, images, labels, *, width, seeds, epochs, wrap=eager):
+    """Return a function that trains `seeds` networks on a set and gives their test accuracies.
 
     The test set is all of the pool's, labelled by class. The set must fit one batch.
     """
@@ -382,7 +381,7 @@ def evaluation(pool: Pool, images, labels, *, width, seeds, epochs, around=eager
     test_labels = torch.arange(pool.num_classes, device=device).repeat_interleave(each)
     with torch.device(device):
         network = ConvNet(channels, pool.num_classes, width, side)
-    logits = around(network)
+    logits = wrap(network)
 
     def train():
         reset(network)
@@ -412,8 +411,8 @@ def evaluation(pool: Pool, images, labels, *, width, seeds, epochs, around=eager
     return run
 
 
-def contrastive(pool: Pool | WeightedPool, *, width, batch, around=eager, strategy=OPERATIONS):
-    """Returns a function that does one step of supervised contrastive training, and the encoder."""
+def contrastive(pool: Pool | WeightedPool, *, width, batch, wrap=eager, strategy=OPERATIONS):
+    """Return a function that does one step of supervised contrastive training, and the encoder."""
     num_classes, (channels, side, _), device = described(pool)
     each = batch // num_classes
     labels = torch.arange(num_classes, device=device).repeat_interleave(each).repeat(2)
@@ -421,7 +420,7 @@ def contrastive(pool: Pool | WeightedPool, *, width, batch, around=eager, strate
         network = ConvNet(channels, num_classes, width, side, norm=False)
         size = network.classifier.in_features
         head = nn.Sequential(nn.Linear(size, 128), nn.ReLU(), nn.Linear(128, 128))
-    features = around(network)
+    features = wrap(network)
     params = [*network.blocks.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(params, lr=1e-3)
     encoder = lambda images: functional.normalize(head(features(images)[0]))
@@ -439,10 +438,10 @@ def contrastive(pool: Pool | WeightedPool, *, width, batch, around=eager, strate
 
 
 def embeddings(
-    pool: WeightedPool, *, width, batch, steps, strategy, around=eager
+    pool: WeightedPool, *, width, batch, steps, strategy, wrap=eager
 ) -> list[torch.Tensor]:
     """Trains an encoder and embeds the images of every class."""
-    step, encoder = contrastive(pool, width=width, batch=batch, strategy=strategy, around=around)
+    step, encoder = contrastive(pool, width=width, batch=batch, strategy=strategy, wrap=wrap)
     for _ in range(steps):
         step()
     with torch.no_grad():
@@ -460,11 +459,11 @@ def inverse_density(embeddings: torch.Tensor, factor: float) -> torch.Tensor:
 
 def class_log_density(embeddings, num_classes, bandwidth, tile=2000):
     """Log kernel density of each sample under its class; classes sorted and of one size."""
-    blocks, found = embeddings.reshape(num_classes, -1, embeddings.shape[1]), []
+    blocks, parts = embeddings.reshape(num_classes, -1, embeddings.shape[1]), []
     normaliser = math.log(blocks.shape[1])
     normaliser += embeddings.shape[1] * math.log(bandwidth * math.sqrt(2 * math.pi))
     for points in blocks:
         for queries in points.split(tile):
             squared = torch.cdist(queries, points).square()
-            found.append(torch.logsumexp(squared / (-2 * bandwidth**2), 1) - normaliser)
-    return torch.cat(found)
+            parts.append(torch.logsumexp(squared / (-2 * bandwidth**2), 1) - normaliser)
+    return torch.cat(parts)

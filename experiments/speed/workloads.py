@@ -1,9 +1,9 @@
-"""The work that `experiments.speed.benchmark` times: compiled jaxdd, its costs, and its peers.
+"""Pieces of work of `experiments.speed.benchmark`: compiled programs, their costs, and peers.
 
-Costs are counted by hand. FLOPs are those of the matrix products and convolutions, two for a
-multiplication and addition, products with the zero padding left out. Bytes are what has to move if
-nothing stays in a cache between a convolution, its normalisation and its pooling: a lower bound for
-the time of a program that writes its activations to memory.
+Costs are counted by hand. FLOPs are those of matrix products and convolutions, two per
+multiplication and addition, without products with the zero padding. Bytes are what has to move if
+nothing stays in a cache between a convolution, its normalisation and its pooling, which bounds the
+time of a program that writes its activations to memory.
 """
 
 import functools
@@ -75,7 +75,7 @@ class Work(NamedTuple):
         ours: jaxdd's program.
         peers: by name, functions that set up what does the same.
         flops: of one piece of work.
-        bytes: likewise, see the module.
+        bytes: of one piece of work, see the module.
         peak_bytes: arguments, results and temporaries of the compiled program together.
         compile_seconds: tracing, lowering and compiling.
         precision: of the matrix products.
@@ -99,7 +99,7 @@ class Cost(NamedTuple):
 
 
 def convnet_cost(width: int, side: int, *, channels: int = 3, depth: int = 3) -> Cost:
-    """Counts a ConvNet without its head.
+    """Count a ConvNet without its head.
 
     A 3×3 window on h pixels with padding one meets (3h − 2) pixels along an axis. Every block reads
     its input, writes and reads the convolution's result, and writes the pooled one.
@@ -205,7 +205,7 @@ def evaluation(sizes: Sizes) -> Work:
     def run(keys, images, task):
         return evaluate.evaluate(keys, network, images, task, epochs=sizes.epochs).accuracy
 
-    def peer(module, around):
+    def peer(module, wrap):
         tensor = _torch(images.reshape(-1, *_shape(sizes)).transpose(0, 3, 1, 2))
         return module.evaluation(
             _torch_pool(module, sizes, sizes.test),
@@ -214,7 +214,7 @@ def evaluation(sizes: Sizes) -> Work:
             width=sizes.width,
             seeds=5,
             epochs=sizes.epochs,
-            around=around,
+            wrap=wrap,
         )
 
     cost = convnet_cost(sizes.width, sizes.side)
@@ -242,12 +242,12 @@ def contrastive_step(sizes: Sizes) -> Work:
 
         return jax.lax.scan(body, state, jax.random.split(key, sizes.steps))
 
-    def peer(module, around):
+    def peer(module, wrap):
         step, _ = module.contrastive(
             _torch_pool(module, sizes),
             width=sizes.encoder_width,
             batch=sizes.batch,
-            around=around,
+            wrap=wrap,
         )
         return step
 
@@ -276,7 +276,7 @@ def density(sizes: Sizes) -> Work:
     bandwidth = 0.45
     run = functools.partial(kde.class_log_density, num_classes=k)
 
-    def torch_peer(module, around):
+    def torch_peer(module, wrap):
         tensor = _torch(embeddings)
         return lambda: module.class_log_density(tensor, k, bandwidth)
 
@@ -356,8 +356,8 @@ def _distillation(sizes, method, name, options, flops, moved, choose=False):
     state = method.init(images)
     function = functools.partial(methods.steps, method=method, sampler=sampler, length=sizes.steps)
 
-    def peer(module, around):
-        extra = {"around": around} if choose else {}
+    def peer(module, wrap):
+        extra = {"wrap": wrap} if choose else {}
         return getattr(module, name)(_torch_pool(module, sizes), **options, **extra)
 
     return _work(
@@ -371,7 +371,7 @@ def _distillation(sizes, method, name, options, flops, moved, choose=False):
 
 
 def _work(function, arguments, peers, flops, moved, *, pieces=1, precision="default"):
-    """Compiles a function of its arguments, `pieces` pieces of work in a call."""
+    """Compile a function of its arguments, `pieces` pieces of work in a call."""
     start = time.perf_counter()
     compiled = function.lower(*arguments).compile()
     seconds = time.perf_counter() - start
@@ -394,8 +394,8 @@ def _torch_peers(make, choose=True):
 
     from experiments.speed import torch_peers
 
-    def timed(around):
-        run = make(torch_peers, around)
+    def timed(wrap):
+        run = make(torch_peers, wrap)
 
         def finished():
             run()
@@ -404,8 +404,8 @@ def _torch_peers(make, choose=True):
 
         return Timed(finished)
 
-    ways = dict(list(torch_peers.AROUND.items())[: None if choose else 1])
-    return {name: functools.partial(timed, around) for name, around in ways.items()}
+    ways = dict(list(torch_peers.WRAPPERS.items())[: None if choose else 1])
+    return {name: functools.partial(timed, wrap) for name, wrap in ways.items()}
 
 
 def _torch(array):

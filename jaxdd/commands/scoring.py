@@ -151,7 +151,7 @@ def profile_set(
             report=progress,
         )
     if _is_run(source):
-        profile["set"] = files.sha256(source / store.SYNTHETIC)
+        profile["set"] = files.file_digest(source / store.SYNTHETIC)
     profiles.write(out, figure, profile)
     print("\n".join(profiles.lines(profile)))
     print(f"wrote {out} and {figure}")

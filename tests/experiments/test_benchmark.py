@@ -91,5 +91,5 @@ def test_unknown_work_is_rejected():
 def test_candidates_take_turns():
     order = []
     run = lambda name: workloads.Timed(lambda: order.append(name), 0.5)
-    found = benchmark.interleaved({"a": run("a"), "b": run("b")}, rounds=2, least=0.0)
-    assert order[-4:] == ["a", "b", "a", "b"] and len(found["a"]) == 2
+    times = benchmark.time_in_turn({"a": run("a"), "b": run("b")}, rounds=2, least=0.0)
+    assert order[-4:] == ["a", "b", "a", "b"] and len(times["a"]) == 2

@@ -1,4 +1,4 @@
-"""The comparison of detectors, dry: real digits in colours, each detector at its smallest."""
+"""The comparison of detectors on coloured digits, each detector at its smallest."""
 
 import functools
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import detectors
-from experiments.tools import depths, truncated
+from experiments.tools import depths, record, truncated
 from jaxdd import networks, weights
 from jaxdd.data import benchmarks, datasets, files
 
@@ -25,36 +25,37 @@ def small(monkeypatch):
     monkeypatch.setattr(detectors, "blocks_of", lambda name, path, k: tuple(range(k)))
 
 
-def test_every_detector_is_judged_once(small, tmp_path, monkeypatch, capsys):
+def test_every_detector_is_measured_once(small, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out.json"
     detectors.main(only="cdigits", out=out)
-    row = files.read_json(out)["judged"]["cdigits, seed 0"]
-    assert row["device"] and list(row["detectors"]) == ["density", "encoder", "networks", "deep"]
-    for name, found in row["detectors"].items():
-        assert 0 <= found["auc"] <= 1 and found["seconds"] > 0
-        assert ("share_error" in found) == (name != "density")
-    header, _, *lines = detectors.lines(out)
+    rows = record.measured(out)["cdigits, seed 0"]["detectors"]
+    assert list(rows) == ["density", "encoder", "networks", "deep"]
+    for name, scores in rows.items():
+        assert 0 <= scores["auc"] <= 1 and scores["seconds"] > 0
+        assert ("share_error" in scores) == (name != "density")
+    ((header, _, *lines),) = detectors.tables(out)
     assert len(lines) == 4 and all(line.count("|") == header.count("|") for line in lines)
     whole = files.read_json(out)
-    del whole["judged"]["cdigits, seed 0"]["detectors"]["encoder"]
+    del whole["measured"]["cdigits, seed 0"]["detectors"]["encoder"]
     files.write_json(out, whole)
-    asked = []
-    monkeypatch.setattr(detectors, "measured", lambda detect, *_: asked.append(detect) or found)
+    calls = []
+    monkeypatch.setattr(detectors, "measure", lambda detect, *_: calls.append(detect) or scores)
     detectors.main(only="cdigits", out=out)
-    assert len(asked) == 1  # what was missing
+    assert len(calls) == 1  # the missing one
 
 
 @pytest.mark.parametrize("z_score, expected", [(9.0, (0, 0, 1)), (2.0, (0, 1, 2))])
-def test_blocks_are_those_of_a_view_that_is_a_shortcut(tmp_path, z_score, expected):
-    seen = {"tone": SHORTCUTS | {"z_score": z_score}, "border": SHORTCUTS | {"z_score": 0.0}}
-    files.write_json(tmp_path / "found.json", {"judged": {"any, seed 0": {"views": seen}}})
-    assert detectors.blocks_of("any", tmp_path / "found.json", 3) == expected
+def test_blocks_are_those_of_a_shortcut(tmp_path, z_score, expected):
+    rows = {"tone": SHORTCUTS | {"z_score": z_score}, "border": SHORTCUTS | {"z_score": 0.0}}
+    path = tmp_path / "shortcuts.json"
+    files.write_json(path, {"measured": {"any, seed 0": {"features": rows}}})
+    assert detectors.blocks_of("any", path, 3) == expected
 
 
 def test_blocks_add_up_the_probabilities_of_their_classes(monkeypatch):
     data = benchmarks.load("cdigits", conflict=0.05)
-    told = np.eye(10, dtype=np.float32)[(data.train.labels + 5) % 10]
-    monkeypatch.setattr(truncated, "crossfit", lambda key, pool: told)
+    probabilities = np.eye(10, dtype=np.float32)[(data.train.labels + 5) % 10]
+    monkeypatch.setattr(truncated, "crossfit", lambda key, pool: probabilities)
     pairs = tuple(i % 5 for i in range(10))
-    _, doubt = detectors.detectors(None, datasets.pool(data), data, pairs)["networks"]()
-    assert float(doubt.max()) < 1e-5
+    _, score = detectors.detectors(None, datasets.pool(data), data, pairs)["networks"]()
+    assert float(score.max()) < 1e-5

@@ -1,9 +1,7 @@
-"""What jaxdd is timed against computes the same; these tests need PyTorch."""
+"""The peers of the benchmark compute the same as jaxdd; these tests need PyTorch."""
 
 import csv
 import functools
-import json
-import pathlib
 import sys
 
 import jax
@@ -13,8 +11,8 @@ import pytest
 from PIL import Image
 
 import jaxdd
-from experiments.speed import workloads
-from experiments.tools import table
+from experiments.speed import tables, workloads
+from experiments.tools import record
 from jaxdd import augment, evaluate, kde, matching, networks, training
 from jaxdd.data import benchmarks
 from jaxdd.methods import spectral
@@ -28,19 +26,9 @@ from experiments.speed import torch_peers as peers  # noqa: E402
 
 KEY = jax.random.key(0)
 TINY = workloads.Sizes(
-    classes=2,
-    real=4,
-    ipc=2,
-    side=8,
-    width=4,
-    steps=1,
-    epochs=1,
-    test=4,
-    batch=4,
-    encoder_width=4,
-    points=40,
-    dimension=12,
-)
+    classes=2, real=4, ipc=2, side=8, width=4, steps=1, epochs=1, test=4, batch=4, encoder_width=4,
+    points=40, dimension=12,
+)  # fmt: skip
 
 
 def setting(norm=networks.InstanceNorm):
@@ -59,7 +47,6 @@ def setting(norm=networks.InstanceNorm):
 
 
 def torch_images(images):
-
     axes = (*range(images.ndim - 3), images.ndim - 1, images.ndim - 3, images.ndim - 2)
     return torch.tensor(np.asarray(images.transpose(axes)))
 
@@ -81,8 +68,8 @@ def test_peer_augmentation():
     keys = jax.random.split(jax.random.key(1), 40)
     drawn = jax.jit(jax.vmap(lambda key: augment.draw(key, (16, 16, 3))))(keys)
     expected = jax.jit(jax.vmap(augment.apply))(drawn, images)
-    found = peers.augment(twin_of(drawn), torch_images(images))
-    np.testing.assert_allclose(jax_images(found), expected, atol=2e-4)
+    value = peers.augment(twin_of(drawn), torch_images(images))
+    np.testing.assert_allclose(jax_images(value), expected, atol=2e-4)
 
 
 def test_peer_distribution_matching():
@@ -98,15 +85,10 @@ def test_peer_distribution_matching():
     expected, slope = jax.jit(jax.value_and_grad(loss))(synthetic)
     images = torch_images(synthetic).requires_grad_()
     same = [lambda x: x] * 2
-    found = peers.distribution_loss(
-        twin,
-        same,
-        torch_images(real),
-        torch_images(weights[..., None, None, None])[..., 0, 0, 0],
-        images,
-    )
-    found.backward()
-    np.testing.assert_allclose(found.item(), expected, rtol=1e-4)
+    weights = torch.tensor(np.asarray(weights))
+    value = peers.distribution_loss(twin, same, torch_images(real), weights, images)
+    value.backward()
+    np.testing.assert_allclose(value.item(), expected, rtol=1e-4)
     np.testing.assert_allclose(jax_images(images.grad), slope, atol=1e-4 * jnp.abs(slope).max())
 
 
@@ -121,8 +103,8 @@ def test_peer_curriculum_matching():
         return networks.trace_convolutions(network, params, images)[1]
 
     def loss(images):
-        found, own = networks.trace_convolutions(network, params, images)
-        total = training.cross_entropies(found.logits, labels).mean()
+        value, own = networks.trace_convolutions(network, params, images)
+        total = training.cross_entropies(value.logits, labels).mean()
         for one, other in zip(layers(shown), own, strict=True):
             pair = (
                 spectral.statistics(x, y, 2) for x, y in ((one, labels.repeat(5)), (other, labels))
@@ -134,13 +116,11 @@ def test_peer_curriculum_matching():
     expected, slope = jax.jit(jax.value_and_grad(loss))(images)
     known = torch.tensor(labels.repeat(5))
     moments = [peers.moments(torch_images(layer), known, 2) for layer in layers(shown)]
-    found_images = torch_images(images).requires_grad_()
-    found = peers.frequency_loss(twin.eval(), found_images, torch.tensor(labels), moments, 0.1, 0.1)
-    found.backward()
-    np.testing.assert_allclose(found.item(), expected, rtol=1e-3)
-    np.testing.assert_allclose(
-        jax_images(found_images.grad), slope, atol=1e-3 * jnp.abs(slope).max()
-    )
+    torch_set = torch_images(images).requires_grad_()
+    value = peers.frequency_loss(twin.eval(), torch_set, torch.tensor(labels), moments, 0.1, 0.1)
+    value.backward()
+    np.testing.assert_allclose(value.item(), expected, rtol=1e-3)
+    np.testing.assert_allclose(jax_images(torch_set.grad), slope, atol=1e-3 * jnp.abs(slope).max())
 
 
 def test_peer_gradient_matching():
@@ -154,29 +134,27 @@ def test_peer_gradient_matching():
 
     expected, slope = jax.jit(jax.value_and_grad(loss))(synthetic[1])
     images = torch_images(synthetic[1]).requires_grad_()
-    found = peers.gradient_loss(twin, lambda x: x, torch_images(real[1]), images, 1)
-    found.backward(inputs=[images])
-    np.testing.assert_allclose(found.item(), expected, rtol=1e-3)
+    value = peers.gradient_loss(twin, lambda x: x, torch_images(real[1]), images, 1)
+    value.backward(inputs=[images])
+    np.testing.assert_allclose(value.item(), expected, rtol=1e-3)
     np.testing.assert_allclose(jax_images(images.grad), slope, atol=1e-3 * jnp.abs(slope).max())
 
 
 def test_peer_contrastive_loss():
-
     embeddings = jax.random.normal(KEY, (12, 6))
     embeddings = embeddings / jnp.linalg.norm(embeddings, axis=1, keepdims=True)
     labels = jnp.arange(12) % 3
     expected = contrastive.supervised_contrastive(embeddings, labels)
-    found = peers.contrastive_loss(*(torch.tensor(np.asarray(x)) for x in (embeddings, labels)))
-    np.testing.assert_allclose(found.item(), expected, rtol=1e-5)
+    value = peers.contrastive_loss(*(torch.tensor(np.asarray(x)) for x in (embeddings, labels)))
+    np.testing.assert_allclose(value.item(), expected, rtol=1e-5)
 
 
 def test_peer_densities():
-
     points, labels = jax.random.normal(KEY, (40, 12)), jnp.arange(2).repeat(20)
     density = functools.partial(kde.class_log_density, num_classes=2)
     expected = jax.jit(density)(points, labels, 0.7)
-    found = peers.class_log_density(torch.tensor(np.asarray(points)), 2, 0.7)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    value = peers.class_log_density(torch.tensor(np.asarray(points)), 2, 0.7)
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
     first = np.asarray(points[:20])
     np.testing.assert_allclose(
         workloads._numpy_density(first, first, 0.7), expected[:20], rtol=1e-4
@@ -186,53 +164,44 @@ def test_peer_densities():
 def test_peer_density_of_keops():
     pytest.importorskip("pykeops", reason="PyKeOps is not installed")
     points = np.random.default_rng(0).normal(size=(20, 12)).astype(np.float32)
-    found = workloads._keops_density(torch.tensor(points[:9]), torch.tensor(points), 0.7)
+    value = workloads._keops_density(torch.tensor(points[:9]), torch.tensor(points), 0.7)
     expected = workloads._numpy_density(points[:9], points, 0.7)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
 
 
 def test_peer_weights():
-
     points = jax.random.normal(KEY, (20, 12))
     bandwidth = kde.mean_distance(points)
     log_density = kde.class_log_density(points, jnp.zeros(20, int), bandwidth, num_classes=1)
     expected = jax.nn.softmax(-log_density)
-    found = peers.inverse_density(torch.tensor(np.asarray(points)), kde.FACTOR)
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    value = peers.inverse_density(torch.tensor(np.asarray(points)), kde.FACTOR)
+    np.testing.assert_allclose(value, expected, rtol=1e-3)
 
 
 @pytest.mark.slow
-def test_both_ends_of_the_way_are_scored_alike(tmp_path, monkeypatch):
+def test_end_to_end_scores_all_sides_alike(tmp_path, monkeypatch):
     from experiments.speed import end_to_end
 
     tiny = options.make(
-        conflict=0.1,
-        ipc=2,
-        steps=2,
-        batch_size=4,
-        width=4,
-        encoder_width=4,
-        encoder_steps=2,
-        epochs=2,
-        eval_seeds=2,
-        chunk=1,
-    )
+        conflict=0.1, ipc=2, steps=2, batch_size=4, width=4, encoder_width=4, encoder_steps=2,
+        epochs=2, eval_seeds=2, chunk=1,
+    )  # fmt: skip
     monkeypatch.setattr(end_to_end, "make", lambda **_: tiny)
     data = benchmarks.load("cdigits", conflict=0.1)
     monkeypatch.setattr(end_to_end.grid, "load", lambda *_, **__: data)
-    monkeypatch.setattr(end_to_end.jax.config, "update", lambda *_: None)  # nor after the test
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # likewise
-    around = {"torch eager": peers.eager, "torch.compile": peers.eager}  # which takes minutes
-    monkeypatch.setattr(peers, "AROUND", around)
+    monkeypatch.setattr(end_to_end.jax.config, "update", lambda *_: None)  # would outlive the test
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    wrap = {"torch eager": peers.eager, "torch.compile": peers.eager}  # compiling takes minutes
+    monkeypatch.setattr(peers, "WRAPPERS", wrap)
     end_to_end.main(out=tmp_path / "out.json")
-    both = json.loads((tmp_path / "out.json").read_text())["both"]
-    sides = ["jaxdd", *peers.AROUND]
+    rows = record.measured(tmp_path / "out.json")
+    sides = ["jaxdd", *peers.WRAPPERS]
     sides += [f"{side}, compiled before" for side in ("jaxdd", "torch.compile")]
-    assert list(both) == sides
-    for row in both.values():
+    assert list(rows) == sides
+    for row in rows.values():
         assert row["accuracy"]["n"] == 2 and 0 < row["accuracy"]["mean"] < 1
         assert all(row["seconds"][stage] > 0 for stage in end_to_end.STAGES)
-    (header, _, *lines) = table.ended(tmp_path / "out.json")
+    header, _, *lines = tables.end_to_end(tmp_path / "out.json")
     assert "accuracy" in header
     assert [line.split(" | ")[0] for line in lines] == [f"| {side}" for side in sides]
 
@@ -253,24 +222,22 @@ def test_every_peer_runs(name):
 
 
 def accuracy(images, labels, test_images, test_labels):
-    """Plain PyTorch: three networks trained on a set by gradient descent with momentum."""
-    found = []
+    """Return the mean accuracy of three networks trained with momentum in plain PyTorch."""
+    accuracies = []
     for seed in range(3):
         torch.manual_seed(seed)
         net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
-        velocity = [torch.zeros_like(p) for p in net.parameters()]
+        optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
         for _ in range(100):
-            loss = torch.nn.functional.cross_entropy(net(images), labels)
-            gradients = torch.autograd.grad(loss, list(net.parameters()))
-            with torch.no_grad():
-                for p, v, g in zip(net.parameters(), velocity, gradients, strict=True):
-                    p -= 0.1 * v.mul_(0.9).add_(g)
-        found.append((net(test_images).argmax(1) == test_labels).float().mean().item())
-    return np.mean(found)
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(images), labels).backward()
+            optimizer.step()
+        accuracies.append((net(test_images).argmax(1) == test_labels).float().mean().item())
+    return np.mean(accuracies)
 
 
-def test_png_files_score_as_the_arrays_do_in_torch(digits):
-    """Within half a point, and read without jaxdd."""
+def test_png_and_npz_exports_score_alike_in_torch(digits):
+    """Within half a point, read without jaxdd."""
     folder, images, labels = digits
     test = torch.tensor((images.reshape(-1, 64) / 255 - 0.3) / 0.4).float(), torch.tensor(labels)
     with np.load(folder / "npz" / "synthetic.npz", allow_pickle=False) as stored:
@@ -284,27 +251,22 @@ def test_png_files_score_as_the_arrays_do_in_torch(digits):
     assert exact > 0.6 and abs(exact - rounded) < 0.005
 
 
-def test_a_pt_file_trains_in_thirty_lines_as_here(digits, tmp_path):
-    """Within a point of jaxdd's own evaluation, six networks each."""
+def test_pt_export_scores_alike_in_torch_and_jaxdd(digits, tmp_path):
+    """Within a point, six networks each."""
     folder, images, labels = digits
-    made = publication.export(folder / "run", tmp_path / "out", format="pt")
-    assert made["kind"] == "npz" and "synthetic.pt" in made["files"]
-    found = jaxdd.load(tmp_path / "out", expect=made["root"])
-    script = pathlib.Path(train_in_torch.__file__).read_text(encoding="utf-8")
-    assert len(script.splitlines()) <= 30
-    there = train_in_torch.main(
-        tmp_path / "out" / "synthetic.pt", images / 255, labels, seeds=6, epochs=200
-    )
-    task = evaluate.task(
-        images, labels, num_classes=10, mean=found.mean, std=found.std, strategy=()
-    )
+    manifest = publication.export(folder / "run", tmp_path / "out", format="pt")
+    published = jaxdd.load(tmp_path / "out", expect=manifest["root"])
+    path = tmp_path / "out" / "synthetic.pt"
+    in_torch = train_in_torch.main(path, images / 255, labels, seeds=6, epochs=200)
+    moments = dict(mean=published.mean, std=published.std)
+    task = evaluate.task(images, labels, num_classes=10, strategy=(), **moments)
     keys, network = jax.random.split(KEY, 6), networks.MLP(10)
-    here = evaluate.evaluate(keys, network, found.images, task, epochs=200).accuracy.mean()
-    assert here > 0.6 and abs(here - there) < 0.01
+    scores = evaluate.evaluate(keys, network, published.images, task, epochs=200)
+    assert in_torch > 0.6 and abs(scores.accuracy.mean() - in_torch) < 0.01
 
 
-def test_a_pt_file_needs_pytorch_and_leaves_nothing(digits, tmp_path, monkeypatch):
+def test_pt_export_needs_torch(digits, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match="the format pt needs PyTorch: pip install torch"):
+    with pytest.raises(ImportError, match="torch"):
         publication.export(digits[0] / "run", tmp_path / "out", format="pt")
     assert not any(tmp_path.iterdir())
