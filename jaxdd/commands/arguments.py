@@ -58,7 +58,8 @@ def default_hint(kind: type[DM], name: str) -> str:
     >>> default_hint(DM, "steps"), default_hint(DM, "depth"), default_hint(DM, "clip")
     ('(default: quick 200, paper 20000)', '(default: 3)', '')
     """
-    values = [_text(getattr(kind(preset=preset), name)) for preset in options.PRESETS]
+    presets: list[Any] = [dict(preset=preset) for preset in options.PRESETS]
+    values = [_text(getattr(kind(**preset), name)) for preset in presets]
     if name != "preset" and len(set(values)) > 1:
         text = ", ".join(f"{p} {v}" for p, v in zip(options.PRESETS, values, strict=True))
         return f"(default: {text})"

@@ -23,7 +23,7 @@ import tyro
 
 from jaxdd import __version__
 from jaxdd.commands import arguments, cite, data_sets, runs, scoring, sets
-from jaxdd.runs import options, processes, stages
+from jaxdd.runs import context, options, processes
 from jaxdd.runs.programs import prepare
 
 COMMANDS = {
@@ -179,7 +179,7 @@ def main(words: list[str] | None = None) -> None:
         prepare()
         with _quiet_interrupts():
             command()
-    except (stages.Interrupted, KeyboardInterrupt) as stopped:
+    except (context.Interrupted, KeyboardInterrupt) as stopped:
         print(f"jaxdd: {str(stopped) or 'stopped'}", file=sys.stderr)
         if words[:1] and words[0] in _RESUMABLE:
             again = words if "--resume" in words else [*words, "--resume"]

@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import jax
@@ -32,7 +33,7 @@ Rows = Annotated[
 
 
 @contextlib.contextmanager
-def _loaded(dataset, options, data_dir, weights=None):
+def _loaded(dataset, options, data_dir, weights=None) -> Iterator[dict[str, Any]]:
     """Yield the arguments that `run` and `compare` share, under progress bars."""
     start, progress = time.perf_counter(), screen.Progress()
     with progress.bar:
@@ -40,8 +41,8 @@ def _loaded(dataset, options, data_dir, weights=None):
         if weights is not None:
             weights = store.read_weights(weights, count=len(data.train.labels))
         spent = {"data": time.perf_counter() - start}
-        arguments: dict[str, Any] = dict(data=data, options=options, weights=weights)
-        yield arguments | dict(report=progress, spent=spent)
+        arguments: dict[str, Any] = dict(data=data, options=options, weights=weights, spent=spent)
+        yield arguments | {"report": progress}
 
 
 def _folder(out, *parts):

@@ -16,7 +16,7 @@ from jaxdd.devices import parallel
 from jaxdd.methods import formation, zca
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs import networks as named_networks
-from jaxdd.runs.options import DM
+from jaxdd.runs.options import CFM, DM
 from jaxdd.training import debiased
 
 PURPOSES = (
@@ -34,8 +34,8 @@ class Components(NamedTuple):
         method: of distillation.
         sampler: of real batches.
         score: `score(images, whitening=None, labels=None, **arrays)` trains networks on decoded
-            images `[k, m, h, w, c]` and returns their `evaluate.Scores` on the test set, seen through the
-            same whitening; `arrays` are passed on to the training.
+            images `[k, m, h, w, c]` and returns their `evaluate.Scores` on the test set, seen
+            through the same whitening; `arrays` are passed on to the training.
     """
 
     network: networks.Network
@@ -81,7 +81,7 @@ def build(
     if mesh is not None and (method is not None or follows):
         name = options.method if method is None else "your own method"
         raise ValueError(f"dm, dc and dsa can be split over devices, got {name}")
-    if method is None and follows == "teacher":
+    if method is None and isinstance(options, CFM):
         named_networks.check_size(options.teacher, options.depth, min(shape[:2]))
         teacher = run_methods.teacher_network(options, k)
         named_networks.check(teacher, shape, k)

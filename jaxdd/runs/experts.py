@@ -167,7 +167,7 @@ def _train_teacher(context, key, folder, network, pool, first, sampler, name):
     report(done=start)
     saved = time.perf_counter()
     try:
-        for step, state, _ in methods.run(
+        for step, state, _ in methods.run(  # noqa: B020
             key_train, state, pool, method=method, sampler=sampler, steps=steps, first=start,
             chunk_length=options.chunk,
         ):  # fmt: skip
@@ -215,7 +215,7 @@ def read_teacher(
     return teachers.Teacher(jax.tree.map(jnp.asarray, guide.params), network)
 
 
-# --- files -----------------------------------------------------------------------------------------
+# --- files -------------------------------------------------------------------------------------
 
 
 FOLLOW: dict[str, Callable[..., Any]] = {"experts": follow_experts, "teacher": follow_teacher}

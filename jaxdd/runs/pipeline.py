@@ -1,8 +1,8 @@
 """From a data set to a scored synthetic set in a run folder.
 
 `run` makes one set, `compare` a table of several. Both can be killed at any time and resumed to the
-same bits: what happens in step i depends only on the seed and on i, every product is recorded in the
-manifest of the folder, and the state of the distillation is saved every few seconds.
+same bits: what happens in step i depends only on the seed and on i, every product is recorded in
+the manifest of the folder, and the state of the distillation is saved every few seconds.
 """
 
 import contextlib
@@ -18,9 +18,10 @@ from jax.typing import ArrayLike
 from jaxdd import methods, networks
 from jaxdd.data import datasets, files
 from jaxdd.runs import components, processes, results, stages, timing, weightings
+from jaxdd.runs.context import SPLIT_FROM, Context, Interrupted, build_context
 from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.options import DM
-from jaxdd.runs.stages import SPLIT_FROM, Context, Interrupted, Source
+from jaxdd.runs.stages import Source
 
 __all__ = ["SPLIT_FROM", "Interrupted", "compare", "run", "silent"]
 
@@ -69,7 +70,7 @@ def run(
         if debias not in ("auto", "custom"):
             raise ValueError(f"weights= and debias={debias!r} are mutually exclusive")
         debias = "custom"
-    context = stages.build_context(
+    context = build_context(
         data, options, weights=weights, network=network, method=method, mesh=mesh,
         split_from=split_from, report=report, spent=spent,
     )  # fmt: skip
@@ -143,7 +144,7 @@ def compare(
     names = ["random", *rows, *["custom"] * (weights is not None)]
     names = _existing_rows(names, data)
     at_once = components.rows_at_once(options, method=method, mesh=mesh)
-    context = stages.build_context(
+    context = build_context(
         data, options, weights=weights, network=network, method=method, mesh=mesh,
         split_from=split_from, report=report, spent=spent, rows_at_once=at_once,
     )  # fmt: skip

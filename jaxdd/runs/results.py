@@ -304,7 +304,7 @@ def has_learned(scores: Scores) -> bool | None:
     """Return whether networks do better than predicting the most frequent class.
 
     The accuracy, or that on bias-aligned images, must exceed chance by three standard errors of the
-    test set and by a tenth of the smaller of chance and 1 - chance. None if the test set is unknown.
+    test set and by a tenth of the smaller of chance and 1 - chance. None without a known test set.
 
     >>> by_class = Breakdown((), *np.full((4, 10), 1000))
     >>> has_learned(Scores(accuracy=Score(0.105), by_class=by_class))

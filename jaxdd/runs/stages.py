@@ -6,15 +6,11 @@ damaged file therefore all work by running the same stages again: what is intact
 anything else is computed again to the same bits.
 """
 
-import contextlib
 import dataclasses
 import datetime
-import functools
 import pathlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,176 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxdd import evaluate, methods, networks, sampling
+from jaxdd import evaluate, methods, sampling
 from jaxdd.data import datasets, files
-from jaxdd.devices import split_pool
 from jaxdd.methods import zca
 from jaxdd.runs import components, experts, processes, results, timing, weightings
 from jaxdd.runs import methods as run_methods
-from jaxdd.runs import networks as named_networks
-from jaxdd.runs.components import Components
+from jaxdd.runs.context import Context, Interrupted
 from jaxdd.runs.folder import checkpoint, manifest, store
-from jaxdd.runs.options import DM
 from jaxdd.runs.reports import figure_data, plot
-
-SPLIT_FROM = 2**30
-"""Bytes of training images from which the devices of a run split them; smaller pools are copied."""
-
-
-class Interrupted(Exception):
-    """The user stopped the run; its state is saved."""
-
-
-class Interruption:
-    """Ctrl-C during a distillation: the first one stops it after the current chunk of steps.
-
-    A second Ctrl-C, or one while nothing is being distilled, raises KeyboardInterrupt.
-    """
-
-    def __init__(self) -> None:
-        """Nothing is being distilled and nothing has been requested."""
-        self.requested = threading.Event()
-        self.active: set[str] = set()
-
-    @contextlib.contextmanager
-    def deferred(self, *names: str) -> Iterator[None]:
-        """Defer Ctrl-C while the block runs; `names` are the distillations in it."""
-        previous = signal.getsignal(signal.SIGINT)
-        in_main_thread = threading.current_thread() is threading.main_thread()
-
-        def stop(*_):
-            self.requested.set()
-            signal.signal(signal.SIGINT, previous)
-            if not self.active:
-                raise KeyboardInterrupt
-
-        if in_main_thread:
-            signal.signal(signal.SIGINT, stop)
-        self.active.update(names)
-        try:
-            yield
-        finally:
-            self.active.difference_update(names)
-            if in_main_thread:
-                signal.signal(signal.SIGINT, previous)
-
-
-@dataclasses.dataclass(frozen=True)
-class Context:
-    """What all stages of a run or a comparison share.
-
-    Attributes:
-        data: training and test set.
-        options: of the run.
-        components: network, method, sampler and evaluation.
-        pool: all training samples, with uniform weights.
-        index: from arrays to a pool, on the devices of the run.
-        own_method: name of a custom method, or None.
-        custom_weights: `[n]` weights of the user, or None.
-        mesh: devices that share the work, or None.
-        threads: CPU threads of each row, or None for all.
-        report: `report(task, done, total, **fields)`; rows call it one at a time.
-        spent: wall time of earlier stages.
-        interruption: Ctrl-C of the process.
-    """
-
-    data: datasets.Benchmark
-    options: DM
-    components: Components
-    pool: sampling.Pool
-    index: Callable[..., sampling.Pool]
-    own_method: str | None
-    custom_weights: np.ndarray | None
-    mesh: jax.sharding.Mesh | None
-    threads: int | None
-    report: Callable[..., None]
-    spent: Mapping[str, float]
-    interruption: Interruption
-
-    @property
-    def follows(self) -> str | None:
-        """Kind of networks that the method follows, or None."""
-        return None if self.own_method else run_methods.follows(self.options)
-
-    @functools.cached_property
-    def data_digest(self) -> str:
-        """Digest of the data set."""
-        return datasets.digest(self.data)
-
-    def config(self, command: str, **fields: Any) -> dict[str, Any]:
-        """Return the configuration by which a folder is recognised when it is resumed."""
-        strategy = self.components.strategy
-        named = named_networks.qualified_name(strategy) if callable(strategy) else list(strategy)
-        if self.own_method is not None:
-            fields["own_method"] = self.own_method
-        if self.custom_weights is not None:
-            fields["weights"] = files.digest(np.asarray(self.custom_weights, np.float32))
-        return {
-            "command": command, "dataset": self.data.name, "data": self.data_digest, **fields,
-            "augmentation": named, **dataclasses.asdict(self.options),
-        }  # fmt: skip
-
-
-def build_context(
-    data: datasets.Benchmark,
-    options: DM,
-    *,
-    weights: ArrayLike | None = None,
-    network: networks.Network | None = None,
-    method: methods.Method | None = None,
-    mesh: jax.sharding.Mesh | None = None,
-    split_from: int = SPLIT_FROM,
-    spent: Mapping[str, float] = {},
-    report: Callable[..., None],
-    rows_at_once: int = 1,
-) -> Context:
-    """Build what the stages of a run share and check that options and data fit together.
-
-    Args:
-        data: training and test set.
-        options: of the run.
-        weights: `[n]` of the training samples, for the weighting "custom".
-        network: your own, instead of that of the options.
-        method: your own, instead of that of the options.
-        mesh: devices that share the work, None for one device.
-        split_from: bytes of training images from which these devices split them.
-        spent: seconds of earlier stages.
-        report: called as `report(task, done, total, **fields)`.
-        rows_at_once: rows that run at the same time.
-    """
-    if network is not None:
-        options = dataclasses.replace(options, network=named_networks.qualified_name(network))
-    if options.zca != "none":
-        zca.check_size(data.train.images.shape[1:])
-    threads = max(1, rows_at_once // len(weightings.DEFAULT_ROWS)) if rows_at_once > 1 else None
-    parts = components.build(
-        data, options, network=network, method=method, mesh=mesh, threads=threads
-    )
-    index = sampling.pool
-    is_large = data.train.images.nbytes >= split_from
-    if mesh is not None and is_large and options.zca == "none":
-        index = functools.partial(split_pool.pool, mesh=mesh)
-    pool = datasets.pool(data, index=index)
-    if weights is not None:
-        sampling.reweight(pool, weights)  # which checks them before any work
-    return Context(
-        data, options, parts, pool, index,
-        own_method=None if method is None else named_networks.qualified_name(method.step),
-        custom_weights=None if weights is None else np.asarray(weights),
-        mesh=mesh, threads=threads, report=_one_at_a_time(report), spent=spent,
-        interruption=Interruption(),
-    )  # fmt: skip
-
-
-def _one_at_a_time(function):
-    """Return a function that only one thread calls at a time."""
-    lock = threading.Lock()
-
-    def locked(*args, **kwargs):
-        with lock:
-            function(*args, **kwargs)
-
-    return locked
 
 
 def ensure(
@@ -256,7 +90,8 @@ def weigh(
         prefix: of the file names, such as "weights/auto/" in the folder of a comparison.
     """
     parts, weighting = context.components, weightings.WEIGHTINGS[name]
-    if weighting.compute is None:
+    compute_weights = weighting.compute
+    if compute_weights is None:
         return Source(context.pool.weights, context.pool, parts.sampler, parts.method)
     weights_file, choice_file = f"{prefix}weights.npz", f"{prefix}choice.json"
     products = (weights_file, *[choice_file] * (name == "auto"))
@@ -264,7 +99,7 @@ def weigh(
 
     def compute():
         (folder / prefix).mkdir(parents=True, exist_ok=True)
-        computed.append(weighting.compute(context, seconds))
+        computed.append(compute_weights(context, seconds))
         _write_weights(context, folder / prefix, computed[0])
         store.write_timing(folder / prefix, seconds)
 
@@ -276,7 +111,7 @@ def weigh(
     sampler, method = parts.sampler, parts.method
     if context.options.weighting == "batch" and weighting.batch_sampler is not None:
         # The encoder is not kept: it is trained again to the same bits.
-        result = computed[0] if computed else weighting.compute(context, seconds)
+        result = computed[0] if computed else compute_weights(context, seconds)
         sampler = weighting.batch_sampler(context, result)
     if not weighting.grouped:
         return Source(pool.weights, pool, sampler, method, choice)
@@ -307,23 +142,22 @@ def _write_weights(context, folder, result):
 def _draw_weights(context, folder, prefix):
     """Draw the weights by group and, for density weights, the embeddings."""
     data, train = context.data, context.data.train
-    kept = functools.cache(lambda: figure_data.read(folder / prefix))
-
-    def draw_weights():
-        plot.weights_by_group(
-            folder / f"{prefix}weights.png", kept().weights, train.labels, train.attributes,
-            data.aligned,
-        )  # fmt: skip
-
-    def draw_embedding():
-        plot.embedding_map(
-            folder / f"{prefix}embedding.png", kept().plane, train.labels, train.attributes,
+    weights_name, embedding_name = f"{prefix}weights.png", f"{prefix}embedding.png"
+    if all(manifest.is_intact(folder, name) for name in (weights_name, embedding_name)):
+        return
+    stored = figure_data.read(folder / prefix)
+    if stored is None:
+        return
+    draw_weights = lambda: plot.weights_by_group(
+        folder / weights_name, stored.weights, train.labels, train.attributes, data.aligned
+    )
+    ensure(folder, draw_weights, figures=(weights_name,))
+    if (plane := stored.plane) is not None:
+        draw_embedding = lambda: plot.embedding_map(
+            folder / embedding_name, plane, train.labels, train.attributes,
             class_names=data.class_names, attribute_names=data.attribute_names,
         )  # fmt: skip
-
-    ensure(folder, draw_weights, figures=(f"{prefix}weights.png",))
-    if not manifest.is_intact(folder, f"{prefix}embedding.png") and kept().plane is not None:
-        ensure(folder, draw_embedding, figures=(f"{prefix}embedding.png",))
+        ensure(folder, draw_embedding, figures=(embedding_name,))
 
 
 def whiten(
@@ -490,7 +324,8 @@ def score(
         images = run_methods.decode(context.options.formation)(jnp.asarray(images))
     context.report(f"evaluate {name}", 0, 1)
     with timing.timed(seconds, "evaluate"):
-        scores = context.components.score(zca.whiten(images, whitening), whitening)
+        seen = zca.whiten(jnp.asarray(images), whitening)
+        scores = context.components.score(seen, whitening)
     context.report(f"evaluate {name}", 1, 1)
     if context.interruption.requested.is_set():
         raise Interrupted("stopped; finished rows are kept")
@@ -500,7 +335,8 @@ def score(
 def summarize(data: datasets.Benchmark, scores: evaluate.Scores) -> results.Scores:
     """Return mean and deviation of scores over networks, in total, by class and by group."""
     summary = {name: results.Score(**x) for name, x in evaluate.summary(scores).items()}
-    summary = results.Scores(**summary, **figure_data.breakdown(data, scores))
+    breakdown: dict[str, Any] = figure_data.breakdown(data, scores)
+    summary = results.Scores(**summary, **breakdown)
     return dataclasses.replace(summary, learned=results.has_learned(summary))
 
 

@@ -7,7 +7,7 @@ of reports come from this registry.
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,9 @@ import numpy as np
 
 from jaxdd import kde, networks, sampling, weights
 from jaxdd.runs import components, processes, timing
+from jaxdd.runs.context import Context
 from jaxdd.runs.options import DM
-from jaxdd.weights import blind_features
-
-if TYPE_CHECKING:
-    from jaxdd.runs.stages import Context
+from jaxdd.weights import DensityWeights, blind_features
 
 
 class SampleWeights(NamedTuple):
@@ -32,7 +30,7 @@ class SampleWeights(NamedTuple):
     """
 
     weights: jax.Array
-    density: weights.DensityWeights | None = None
+    density: DensityWeights | None = None
     choice: dict[str, Any] | None = None
 
 
@@ -54,10 +52,10 @@ class Weighting(NamedTuple):
 
     title: str
     description: str
-    compute: "Callable[[Context, dict[str, float]], SampleWeights] | None" = None
+    compute: Callable[[Context, dict[str, float]], SampleWeights] | None = None
     needs_bias_labels: bool = False
-    check: "Callable[[Context], None] | None" = None
-    batch_sampler: "Callable[[Context, SampleWeights], sampling.Sampler] | None" = None
+    check: Callable[[Context], None] | None = None
+    batch_sampler: Callable[[Context, SampleWeights], sampling.Sampler] | None = None
     grouped: bool = False
     citations: tuple[str, ...] = ()
 
@@ -92,7 +90,7 @@ def rows() -> dict[str, Row]:
 # --- density -----------------------------------------------------------------------------------
 
 
-def _encoding(context: "Context") -> dict[str, Any]:
+def _encoding(context: Context) -> dict[str, Any]:
     """Return how the training set is embedded."""
     options = context.options
     encoder = weights.default_encoder(
@@ -112,7 +110,7 @@ def _bandwidth_rule(options: DM):
     }[options.bandwidth_rule]
 
 
-def _bandwidth(options: DM, embeddings: jax.Array, pool: sampling.Pool):
+def _bandwidth(options: DM, embeddings: jax.Array, pool: sampling.Pool) -> Any:
     """Return the bandwidth: a number, one per class, or the rule that computes it."""
     if options.bandwidth_rule == "fixed":
         return options.bandwidth
@@ -163,7 +161,7 @@ def _density_in_batches(context, sample_weights):
 # --- chosen, by features, by labels, custom -----------------------------------------------------
 
 
-def _search(context: "Context") -> weights.Search:
+def _search(context: Context) -> weights.Search:
     """Return what `auto` tries: multiples of the values in the options."""
     options, encoding = context.options, _encoding(context)
     bandwidth = kde.FACTOR if options.bandwidth is None else options.bandwidth
@@ -291,7 +289,7 @@ def title(name: str) -> str:
     return WEIGHTINGS[name].title if name in WEIGHTINGS else name
 
 
-def check(context: "Context", name: str) -> None:
+def check(context: Context, name: str) -> None:
     """Raise ValueError if data, options or method do not allow a weighting, before any work."""
     if name not in WEIGHTINGS:
         raise ValueError(f"debias must be one of {', '.join(WEIGHTINGS)}, got {name!r}")
@@ -307,7 +305,7 @@ def check(context: "Context", name: str) -> None:
         weighting.check(context)
 
 
-def diagnose(context: "Context", values: jax.Array) -> dict[str, float | None]:
+def diagnose(context: Context, values: jax.Array) -> dict[str, float | None]:
     """Return what weights do to the bias groups, as far as the attributes are known."""
     data, labels = context.data, context.pool.labels
     if data.train.attributes is None or data.aligned is None:

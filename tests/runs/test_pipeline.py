@@ -15,7 +15,7 @@ import pytest
 from jaxdd import evaluate, methods, sampling, weights
 from jaxdd.data import datasets, files
 from jaxdd.methods import zca
-from jaxdd.runs import components, options, pipeline, stages
+from jaxdd.runs import components, options, pipeline
 from jaxdd.runs.folder import checkpoint, manifest, store
 
 ROWS = ("random", "random-density", "plain", "density", "oracle")
@@ -183,7 +183,7 @@ def interrupt_at(task, done):
 def test_rows_at_once_equal_those_of_one_core_also_when_stopped(fake, tmp_path, monkeypatch):
     data, fields = fake.shades(), dict(rows=ROWS, network=fake.NETWORK)
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(stages.Interrupted):
+    with pytest.raises(pipeline.Interrupted):
         report = interrupt_at("plain", 2)
         pipeline.compare(data, tmp_path / "a", fake.TINY, report=report, **fields)
     assert signal.getsignal(signal.SIGINT) is handler
@@ -233,7 +233,7 @@ def test_ctrl_c_while_the_last_state_is_saved(fake, tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(checkpoint, "save", save_and_interrupt)
-    with pytest.raises(stages.Interrupted, match="6"):
+    with pytest.raises(pipeline.Interrupted, match="6"):
         pipeline.run(fake.shades(), tmp_path / "out", fake.TINY, debias="plain", **fake.OWN)
 
 

@@ -11,7 +11,7 @@ import pytest
 from jaxdd import kde, methods, sampling, weights
 from jaxdd.commands import cli
 from jaxdd.data import datasets, files
-from jaxdd.runs import components, options, pipeline, stages, weightings
+from jaxdd.runs import components, context, options, pipeline, weightings
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs.folder import store
 from jaxdd.weights import blind_features, formulas, probes
@@ -162,13 +162,13 @@ def test_one_loss_per_bias_group(fake, tmp_path):
 
 
 def test_diagnostics(fake):
-    context = stages.build_context(fake.shades(), fake.TINY, report=pipeline.silent, **fake.OWN)
-    data, pool = context.data, context.pool
+    shared = context.build_context(fake.shades(), fake.TINY, report=pipeline.silent, **fake.OWN)
+    data, pool = shared.data, shared.pool
     expected = formulas.diagnose(
         pool.weights, pool.labels, jnp.asarray(data.train.attributes), jnp.asarray(data.aligned),
         num_classes=2, num_attributes=2,
     )  # fmt: skip
-    diagnostics = weightings.diagnose(context, pool.weights)
+    diagnostics = weightings.diagnose(shared, pool.weights)
     assert diagnostics == pytest.approx(files.to_json(expected._asdict()))
 
 
