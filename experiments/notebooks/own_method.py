@@ -76,7 +76,7 @@ def moments(real, synthetic, weights):
 
 optimizer = optax.sgd(2.0, 0.5)
 means = methods.distribution_matching(network, optimizer, strategy=STRATEGY)
-both = methods.feature_matching(network, optimizer, loss=moments, strategy=STRATEGY)
+both = methods.distribution_matching(network, optimizer, loss=moments, strategy=STRATEGY)
 
 # %% method-text [markdown]
 # ## A method
