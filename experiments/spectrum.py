@@ -92,7 +92,7 @@ def filtered_loss(name: str) -> Any:
         scale = jnp.trace(spectral.covariance(moments[0])) / width
         passed, origin = FILTERS[name](scale), moments[0].mean
         one, other = (spectral.shift(x, origin) for x in moments)
-        return spectral.loss(one, other, passed) / passed.gain(scale) ** 2
+        return spectral.losses(one, other, passed)[0] / passed.gain(scale) ** 2
 
     return loss
 
@@ -105,7 +105,7 @@ def method(name: str, strategy: tuple[str, ...]) -> methods.Method:
         return methods.distribution_matching(optimizer=optax.sgd(1.0, 0.5), **common)
     if name in FILTERS:
         loss = filtered_loss(name)
-        return methods.feature_matching(optimizer=optax.adam(0.01), loss=loss, **common)
+        return methods.distribution_matching(optimizer=optax.adam(0.01), loss=loss, **common)
     if name == "mtt":
         return methods.trajectory_matching(optimizer=optax.sgd(10.0, 0.5), inner=10, **common)
     if name == "dc":

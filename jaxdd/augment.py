@@ -93,10 +93,6 @@ def draw(
         strategy: names of `OPERATIONS`. A name that occurs twice is drawn twice as often; an empty
             strategy is the identity. Leave out "flip" for digits.
 
-    Raises:
-        ValueError: the shape does not have three axes, or a name is not an operation.
-        TypeError: the strategy is a string.
-
     Source: Zhao & Bilen (ICML 2021), section 3.3, and their code.
 
     >>> augmentation = draw(jax.random.key(0), (32, 32, 3), strategy=("crop",))
@@ -203,10 +199,6 @@ def per_image(key: jax.Array, images: jax.Array, *, strategy: Strategy = OPERATI
     Returns:
         The augmented images `[n, h, w, c]`.
 
-    Raises:
-        ValueError: the images do not have four axes, or a name is not an operation.
-        TypeError: the images are not floating, or the strategy is a string.
-
     >>> jax.jit(per_image)(jax.random.key(0), jnp.ones((5, 28, 28, 1))).shape
     (5, 28, 28, 1)
     """
@@ -236,10 +228,6 @@ def resized_crop(
 
     Returns:
         `[h, w, c]`, differentiable in the image.
-
-    Raises:
-        ValueError: the image does not have three axes, or an option is out of range.
-        TypeError: the image is not floating.
 
     >>> image = jnp.arange(4.0).reshape(2, 2, 1)
     >>> same = resized_crop(jax.random.key(0), image, min_area=1.0, flip=False, shift=0)
@@ -404,10 +392,6 @@ def _cutout_mask(augmentation, height, width):
 def as_strategy(strategy: Strategy) -> tuple[str, ...] | Callable[..., Any]:
     """Return names as a hashable tuple, and a function unchanged.
 
-    Raises:
-        ValueError: a name is not an operation.
-        TypeError: the strategy is a string.
-
     >>> as_strategy(["crop", "flip"])
     ('crop', 'flip')
     """
@@ -418,12 +402,7 @@ def as_strategy(strategy: Strategy) -> tuple[str, ...] | Callable[..., Any]:
 
 
 def check_strategy(strategy: Sequence[str]) -> None:
-    """Reject anything but a sequence of names of `OPERATIONS`.
-
-    Raises:
-        ValueError: a name is not an operation.
-        TypeError: the strategy is a string.
-    """
+    """Reject anything but a sequence of names of `OPERATIONS`."""
     if isinstance(strategy, str):
         raise TypeError(f"strategy must be a sequence of names, got the string {strategy!r}.")
     for name in strategy:

@@ -200,9 +200,6 @@ def without_replacement(
         size: samples per class.
         weighted: draw one sample after the other in proportion to the weights of the remaining
             ones, and none of weight zero. The default is uniform.
-
-    Raises:
-        ValueError: the size is not positive.
     """
     # Sorting by Gumbel noise + log weight is the same as drawing one by one in proportion to the
     # weights (Efraimidis and Spirakis, 2006), in one sort for all classes.
@@ -228,9 +225,6 @@ def with_replacement(key: jax.Array, pool: Pool, size: int) -> jax.Array:
         key: random key.
         pool: a training set.
         size: samples per class.
-
-    Raises:
-        ValueError: the size is not positive.
     """
     size = _checks.count("size", size)
     shape = (len(pool.count), size)
@@ -257,9 +251,6 @@ def uniform_batch(key: jax.Array, pool: Pool, size: int) -> Batch:
         key: random key.
         pool: a training set.
         size: samples per class.
-
-    Raises:
-        ValueError: the size is not positive.
     """
     indices = without_replacement(key, pool, size)
     weights = pool.weights[indices] * (jnp.arange(size) < pool.count[:, None])
@@ -273,9 +264,6 @@ def weighted_batch(key: jax.Array, pool: Pool, size: int) -> Batch:
         key: random key.
         pool: a training set.
         size: samples per class.
-
-    Raises:
-        ValueError: the size is not positive.
     """
     indices = with_replacement(key, pool, size)
     return Batch(take(pool, indices), jnp.full(indices.shape, 1 / size))
@@ -299,9 +287,6 @@ def density_weighted(
         embed: from normalised images `[n, h, w, c]` to embeddings `[n, d]`.
         bandwidth: of the kernel, scalar or `[k]`.
         temperature: τ.
-
-    Raises:
-        ValueError: bandwidth or temperature is not positive and finite, or has a wrong shape.
     """
     _checks.positive("bandwidth", bandwidth)
     if jnp.ndim(_checks.positive("temperature", temperature)):
@@ -337,9 +322,6 @@ def representative(
         embed: from normalised images `[n, h, w, c]` to embeddings `[n, d]`.
         size: samples per class to select.
         iterations: of Lloyd's algorithm.
-
-    Raises:
-        ValueError: the sampler draws fewer than `size` samples per class.
 
     Source: Liu et al., "DREAM: Efficient Dataset Distillation by Representative Matching" (ICCV
     2023), which embeds with the network that is being trained.
@@ -408,9 +390,6 @@ def initial_noise(key: jax.Array, pool: Pool, *, ipc: int) -> jax.Array:
         key: random key.
         pool: gives the shape of the images and the number of classes.
         ipc: images per class.
-
-    Raises:
-        ValueError: `ipc` is not positive.
     """
     ipc = _checks.count("ipc", ipc)
     return jax.random.normal(key, (pool.num_classes, ipc, *pool.images.shape[1:]))
@@ -427,9 +406,6 @@ def initial_real(key: jax.Array, pool: Pool, *, ipc: int, weighted: bool = False
         pool: a training set.
         ipc: images per class.
         weighted: draw in proportion to the weights instead of uniformly.
-
-    Raises:
-        ValueError: `ipc` is not positive.
     """
     ipc = _checks.count("ipc", ipc)
     return take(pool, without_replacement(key, pool, ipc, weighted=weighted))

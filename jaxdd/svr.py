@@ -94,13 +94,13 @@ def fit(residuals: ArrayLike) -> Tube:
     >>> f"{tube.half_width:.1f} {tube.scale:.3f} {tube.loss:.3f}"
     '0.5 1.806 2.312'
     """
-    xp, residuals = _as_floating("residuals", residuals)
-    if residuals.ndim != 1 or len(residuals) < 3:
-        raise ValueError(f"residuals must be [n] with n ≥ 3, got shape {residuals.shape}")
-    values = _checks.values(_checks.finite("residuals", residuals))
+    xp, r = _as_floating("residuals", residuals)
+    if r.ndim != 1 or len(r) < 3:
+        raise ValueError(f"residuals must be [n] with n ≥ 3, got shape {r.shape}")
+    values = _checks.values(_checks.finite("residuals", r))
     if values is not None and values.min() == values.max():
         raise ValueError(f"residuals must differ, got {len(values)} that are all {values[0]}")
-    magnitudes, n = xp.abs(residuals), len(residuals)
+    magnitudes, n = xp.abs(r), len(r)
     unit = xp.max(magnitudes)
     knots = xp.concat([xp.zeros_like(magnitudes[:1]), xp.sort(magnitudes / unit)])
     # S / n at every knot, summed from the largest residual inwards. All terms are non-negative:
@@ -124,10 +124,10 @@ def loss(residuals: ArrayLike, half_width: Any, scale: Any) -> Any:
     >>> f"{loss(np.array([0.5, -2.0]), 1.0, 1.0):.4f}"  # log 4 + (0 + 1) / 2
     '1.8863'
     """
-    xp, residuals = _as_floating("residuals", residuals)
+    xp, r = _as_floating("residuals", residuals)
     half_width = _checks.nonnegative("the half-width", half_width)
     scale = _checks.positive("the scale", scale)
-    excess = xp.maximum(xp.abs(_checks.finite("residuals", residuals)) - half_width, 0)
+    excess = xp.maximum(xp.abs(_checks.finite("residuals", r)) - half_width, 0)
     return xp.log(2 * (scale + half_width)) + xp.mean(excess) / scale
 
 
@@ -152,26 +152,26 @@ def leave_one_out(gram: ArrayLike, targets: ArrayLike) -> Any:
     >>> bool(np.abs(leave_one_out(np.outer(x, x), 2 * x + 1)).max() < 0.01)  # a line
     True
     """
-    xp, targets = _as_floating("targets", targets)
-    gram = _as_floating("gram", gram)[1]
-    n = _checks.count("the number of targets", targets.size, minimum=3)
-    if targets.shape != (n,) or gram.shape != (n, n):
+    xp, y = _as_floating("targets", targets)
+    kernel = _as_floating("gram", gram)[1]
+    n = _checks.count("the number of targets", y.size, minimum=3)
+    if y.shape != (n,) or kernel.shape != (n, n):
         raise ValueError(
-            f"targets and gram must be [n] and [n, n], got {targets.shape} and {gram.shape}"
+            f"targets and gram must be [n] and [n, n], got {y.shape} and {kernel.shape}"
         )
-    targets, gram = _checks.finite("targets", targets), _checks.finite("gram", gram)
+    y, kernel = _checks.finite("targets", y), _checks.finite("gram", kernel)
     # The smoother H of kernel ridge regression is linear, so that leaving out sample i gives
     # rᵢ / (1 − Hᵢᵢ) without another fit. In the eigenbasis of the centred kernel matrix, 1 − H is
     # diagonal for every penalty λ, with entries λ / (eigenvalue + λ). The intercept is not
     # penalised, which subtracts 1 / n from the diagonal of 1 − H.
-    level = xp.mean(gram, axis=0)
-    eigenvalues, vectors = xp.linalg.eigh(gram - level - level[:, None] + xp.mean(level))
+    level = xp.mean(kernel, axis=0)
+    eigenvalues, vectors = xp.linalg.eigh(kernel - level - level[:, None] + xp.mean(level))
     eigenvalues = xp.maximum(eigenvalues, 0)
     mean_eigenvalue = xp.mean(eigenvalues)
     unit = xp.where(mean_eigenvalue > 0, mean_eigenvalue, 1)  # 0 if all samples are equal
-    penalties = xp.asarray(PENALTIES, dtype=targets.dtype)[:, None] * unit
+    penalties = xp.asarray(PENALTIES, dtype=y.dtype)[:, None] * unit
     shrinkage = penalties / (eigenvalues + penalties)
-    residuals = (shrinkage * (vectors.T @ (targets - xp.mean(targets)))) @ vectors.T
+    residuals = (shrinkage * (vectors.T @ (y - xp.mean(y)))) @ vectors.T
     residuals = residuals / (shrinkage @ vectors.T**2 - 1 / n)
     return residuals[xp.argmin(xp.sum(residuals**2, axis=1))]
 
@@ -179,10 +179,10 @@ def leave_one_out(gram: ArrayLike, targets: ArrayLike) -> Any:
 def _as_floating(name: str, array: ArrayLike) -> tuple[Any, Any]:
     """Return NumPy or `jax.numpy`, and the array in float32 or wider."""
     xp: Any = np if isinstance(array, np.ndarray) else jnp
-    array = xp.asarray(array)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating, got {array.dtype}")
-    return xp, array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    values = xp.asarray(array)
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating, got {values.dtype}")
+    return xp, values.astype(jnp.promote_types(values.dtype, jnp.float32))
 
 
 class WorkingLikelihoodSVR(RegressorMixin, BaseEstimator):
@@ -280,7 +280,7 @@ class WorkingLikelihoodSVR(RegressorMixin, BaseEstimator):
             tube = fit(residuals)
             self.half_width_, self.scale_ = float(tube.half_width), float(tube.scale)
 
-    def _gamma(self, features: np.ndarray) -> float:
+    def _gamma(self, features: np.ndarray) -> Any:
         if self.gamma != "scale":
             return float(self.gamma)
         variance = features.var() * features.shape[1]

@@ -1,9 +1,9 @@
-"""Builds and runs the notebooks of this folder: `python experiments/notebooks/build.py [NAME …]`.
+"""Build and run the notebooks of this folder: `python experiments/notebooks/build.py [NAME …]`.
 
-A notebook is made of a program in the percent format, in which `# %% NAME` begins a cell of code
-and `# %% NAME [markdown]` one of text. quickstart has none: its code is that of the README, with
-pictures between. Each gets a badge for Colab, a cell that installs jaxdd, a word on GPUs, and the
-outputs of a fresh kernel (`pip install '.[notebook]'`), without warnings and times.
+A notebook is made from a program in the percent format: `# %% NAME` begins a cell of code and
+`# %% NAME [markdown]` one of text. quickstart has no program; its code is that of the README, with
+pictures between. Each notebook gets a Colab badge, a cell that installs jaxdd, a note on GPUs, and
+the outputs of a new kernel (`pip install '.[notebook]'`), without warnings and times.
 """
 
 import base64
@@ -21,8 +21,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 README = HERE.parents[1] / "README.md"
 
 REPOSITORY = "OWNER/jaxdd"
-"""Owner and name on GitHub. Where jaxdd will be is not known yet: OWNER stands for it. Badges and
-cells that install follow from this line."""
+"""Owner and name on GitHub. The owner is not known yet."""
 
 BADGE = """\
 [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]\
@@ -36,7 +35,7 @@ import re
 import subprocess
 import sys
 
-# The checkout that this notebook is in, or else the repository; a path or a wheel does as well.
+# The checkout of this notebook, or else the repository. It may also be a path or a wheel.
 CHECKOUT = pathlib.Path("../..")
 SOURCE = "git+https://github.com/{repository}"
 if (CHECKOUT / "pyproject.toml").exists():
@@ -44,13 +43,13 @@ if (CHECKOUT / "pyproject.toml").exists():
 
 if importlib.util.find_spec("jaxdd") is None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", SOURCE]
-    done = subprocess.run(pip, capture_output=True, text=True)
-    if done.returncode:
-        said = re.search("(fatal|ERROR): .*", done.stderr)
+    result = subprocess.run(pip, capture_output=True, text=True)
+    if result.returncode:
+        reason = re.search("(fatal|ERROR): .*", result.stderr)
         raise SystemExit(
-            f"jaxdd is not installed, and pip could not install it from {{SOURCE}} "
-            f"({{said[0] if said else done.stderr[-200:]}}). Is there a network? "
-            "Set SOURCE to where jaxdd is and run this cell again."
+            f"pip could not install jaxdd from {{SOURCE}} "
+            f"({{reason[0] if reason else result.stderr[-200:]}}). Check the network, or "
+            "set SOURCE to the location of jaxdd, and run this cell again."
         )
 """
 
@@ -61,19 +60,19 @@ GPU = """\
 {command}
 ```
 
-does it at the scale of the literature: 20,000 steps of 256 real images of each class, and five
+runs this at the scale of the literature: 20,000 steps of 256 real images per class, and five
 networks of width 128 and 1,000 epochs for each score. One such step of distribution matching, for
-ten classes of 32×32×3, takes two CPU cores [three seconds](../../docs/speed.md). What any of it
-takes on a GPU has not been measured yet.
+ten classes of 32×32×3, takes two CPU cores [three seconds](../../docs/speed.md). The time on a GPU
+has not been measured yet.
 """
 
 COMMANDS = {
     "quickstart": "jaxdd compare cmnist --conflict 0.05 --preset paper --out out",
-    "own_data": "jaxdd compare FOLDER --rows none auto --preset paper --out out",
+    "own_data": "jaxdd compare FOLDER --rows plain auto --preset paper --out out",
     "own_method": 'pipeline.run(data, "out", options.DM(preset="paper"), method=both)',
-    "bias": "jaxdd compare FOLDER --rows none auto --preset paper --out out",
+    "bias": "jaxdd compare FOLDER --rows plain auto --preset paper --out out",
 }
-"""Of each notebook, what does its work at full scale."""
+"""What does the work of each notebook at full scale."""
 
 # --- quickstart --------------------------------------------------------------------------------
 
@@ -81,19 +80,19 @@ TITLE = """\
 # jaxdd: a small data set that does not inherit the bias of the large one
 
 Handwritten digits in ten colours; 90 % of the samples of a digit have the colour of that digit.
-Plain dataset distillation makes a hundred images that teach a network colours. Weights from a
-kernel density, which see no colour label, make a hundred images that teach it digits.
-The cells took 46 s of processor time on two x86 cores.
+Plain dataset distillation yields a hundred images from which a network learns colours. With weights
+from a kernel density, which uses no colour labels, it learns digits. The cells took 46 s of
+processor time on two x86 cores.
 """
 
 SHOW_DATA = """\
 import numpy as np
 
-from jaxdd.runs import plot
+from jaxdd.runs.reports import plot
 
 labels = data.train.labels
 conflicting = data.train.attributes != np.array(data.aligned)[labels]
-print(f"{len(labels):,} images, {conflicting.mean():.0%} in another colour")
+print(f"{len(labels):,} images, {conflicting.mean():.0%} bias-conflicting")
 shown = np.stack([data.train.images[labels == k][:10] for k in range(data.num_classes)])
 plot.picture(shown / 255)
 """
@@ -127,37 +126,36 @@ NEXT = """\
 ## From here
 
 * `benchmarks.load("cmnist", conflict=0.05)` downloads MNIST and colours it; `jaxdd datasets list`
-  names the others.
+  shows the other benchmarks.
 * [Your own data](own_data.ipynb), [your own method](own_method.ipynb), and
-  [what your data are biased by](bias.ipynb).
-* Without the line that makes the pool reweighted this is plain distillation.
+  [what your data is biased by](bias.ipynb).
+* Without the line that calls `sampling.reweight` this is plain distillation.
 """
 
 DATA = """\
 ## Data
 
-The attributes are the colours. They only score.
+The attributes are the colours. They are used for scores only.
 """
 
 WEIGHTS = """\
 ## Weights
 
-An encoder that is trained for a moment learns what is easiest, the colour. Where its embeddings of
-a class are dense, samples are of the majority; the weight is one over the density.
+A briefly trained encoder learns what is easiest, the colour. Dense regions of its embeddings of a
+class are the majority; the weight of a sample is one over the density.
 """
 
 IMAGES = """\
 ## Distillation
 
-A step draws the batch, a fresh random network and the augmentation, and moves the images. Ten steps
+A step draws a batch, a new random network and an augmentation, and updates the images. Ten steps
 are one XLA program.
 """
 
 SCORES = """\
 ## Scores
 
-Fresh networks learn from the set and are scored on a test set in which every digit has every
-colour.
+New networks are trained on the set and scored on a test set in which every digit has every colour.
 """
 
 PARTS = {
@@ -166,17 +164,17 @@ PARTS = {
     "distil": (IMAGES, "for step", SHOW_IMAGES),
     "scores": (SCORES, "bool", SHOW_SCORES),
 }
-"""Sections: text, how the last statement of the README that belongs here begins, the picture."""
+"""Sections: text, beginning of their last statement in the README, and the picture."""
 
 
 def statements() -> list[str]:
-    """Returns the statements of the README, without prompts."""
+    """Return the statements of the README, without prompts."""
     text = README.read_text(encoding="utf-8")
     return [example.source for example in doctest.DocTestParser().get_examples(text)]
 
 
 def quickstart() -> list[dict[str, Any]]:
-    """Returns the cells that the README's code makes."""
+    """Return the cells of the README's code."""
     left, cells = statements(), [_cell("title", TITLE)]
     for name, (text, last, picture) in PARTS.items():
         end = 1 + next(i for i, statement in enumerate(left) if statement.startswith(last))
@@ -191,7 +189,7 @@ def quickstart() -> list[dict[str, Any]]:
 
 
 def program(name: str) -> list[dict[str, Any]]:
-    """Returns the cells of a program in the percent format."""
+    """Return the cells of a program in the percent format."""
     text = (HERE / f"{name}.py").read_text(encoding="utf-8")
     _, *parts = re.split(r"^# %% ([\w-]+)( \[markdown\])?\n", text, flags=re.M)
     cells = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
@@ -203,7 +201,7 @@ def program(name: str) -> list[dict[str, Any]]:
 
 
 def notebook(name: str) -> dict[str, Any]:
-    """Returns a notebook in nbformat 4.5, without outputs."""
+    """Return a notebook in nbformat 4.5, without outputs."""
     title, *cells = quickstart() if name == "quickstart" else program(name)
     badge = _cell("badge", BADGE.format(repository=REPOSITORY, name=name))
     install = _cell("install", INSTALL.format(repository=REPOSITORY), code=True)
@@ -227,23 +225,23 @@ def _cell(name, source, *, code=False):
     return cell | {"execution_count": None, "outputs": []} if code else cell
 
 
-def executed(made: dict[str, Any]) -> dict[str, Any]:
-    """Returns a notebook with the outputs of a fresh kernel."""
+def execute(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a notebook with the outputs of a new kernel."""
     import nbclient
     import nbformat
 
-    node = nbformat.reads(json.dumps(made), as_version=4)
+    node = nbformat.reads(json.dumps(content), as_version=4)
     place = {"metadata": {"path": str(HERE)}}
     nbclient.NotebookClient(node, resources=place, record_timing=False).execute()
     ran = json.loads(nbformat.writes(node))["cells"]
     for cell in ran:
         if cell["cell_type"] == "code":
-            cell["outputs"] = _told(cell["outputs"])
-    return made | {"cells": ran}
+            cell["outputs"] = _outputs(cell["outputs"])
+    return content | {"cells": ran}
 
 
-def _told(outputs):
-    """What a cell printed, in one piece, and its pictures, in one format; no warnings."""
+def _outputs(outputs):
+    """Return the printed text as one output, and pictures in one format, without warnings."""
     printed = [output for output in outputs if output.get("name") == "stdout"]
     shown = [output for output in outputs if "data" in output]
     for output in shown:
@@ -256,7 +254,7 @@ def _told(outputs):
 
 
 def _smaller(png):
-    """The picture in 256 colours, which takes a third."""
+    """Return the picture in 256 colours, a third of its size."""
     file = io.BytesIO()
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(256)
     picture.save(file, "PNG", optimize=True)
@@ -264,10 +262,10 @@ def _smaller(png):
 
 
 def main(*names: str) -> None:
-    """Writes the notebooks of these names, or all."""
+    """Write the notebooks of these names, or all."""
     for name in names or COMMANDS:
-        made = executed(notebook(name))
-        text = json.dumps(made, indent=1, ensure_ascii=False, sort_keys=True)
+        content = execute(notebook(name))
+        text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
         (HERE / f"{name}.ipynb").write_text(text + "\n", encoding="utf-8")
 
 

@@ -1,11 +1,11 @@
-"""The notebook own_data.ipynb, which `build.py` makes of this program."""
+"""The source of own_data.ipynb, which build.py makes."""
 
 # %% title [markdown]
 # # jaxdd: your own data
 #
-# From a folder of images and a table of their classes to a small set, its scores, a page about it,
-# and files for others. [The page](../../docs/data.md) has all forms that data may come in. The
-# cells took 60 s of processor time on two x86 cores.
+# From a folder of images and a table of their classes to a small set, its scores, a report, and
+# files to publish. [Data](../../docs/data.md) describes all formats. The cells took 60 s of
+# processor time on two x86 cores.
 
 # %% sizes
 import pathlib
@@ -13,16 +13,16 @@ import tempfile
 
 from jaxdd.runs import options
 
-WORK = pathlib.Path(tempfile.mkdtemp())  # where all files go; any folder
-CHOSEN = options.DM(ipc=10, steps=100, batch_size=64, width=16, depth=2, epochs=100, eval_seeds=2)
+WORK = pathlib.Path(tempfile.mkdtemp())  # folder of all files
+OPTIONS = options.DM(ipc=10, steps=100, batch_size=64, width=16, depth=2, epochs=100, eval_seeds=2)
 
 # %% folder-text [markdown]
 # ## A folder of images and a table
 #
-# Put your own here. So that this notebook needs none, it writes the digits that come with
-# scikit-learn, nine tenths of them in the colour of their class. `label` is needed. `attribute` is
-# a known bias and only scores; `split` says what is scored on. Without these two a fifth is split
-# off, and nothing is scored by group.
+# Use your own here. This notebook writes scikit-learn's digits, 90 % of them in the colour of their
+# class. The column `label` is required. `attribute` is a known bias, used for scores only; `split`
+# names the test images. Without these two columns a fifth is split off for the test, and there are
+# no scores by group.
 
 # %% folder
 import csv
@@ -46,8 +46,8 @@ print(*(folder / "metadata.csv").read_text().splitlines()[:4], sep="\n")
 # %% read-text [markdown]
 # ## Read
 #
-# All images are read and checked at once: a file that is missing or does not decode, or a column
-# with a typing error, ends here with a line that names it.
+# All images are read and checked: a file that is missing or cannot be decoded, or a misspelt
+# column, raises an error that names it.
 
 # %% read
 import numpy as np
@@ -56,7 +56,7 @@ from jaxdd.data import datasets, folders
 from jaxdd.runs.reports import plot
 
 data = datasets.from_folder(folders.read(folder), name="my-digits")
-print(f"{len(data.train.labels):,} images to distil, {len(data.test.labels)} to score on")
+print(f"{len(data.train.labels):,} training and {len(data.test.labels)} test images")
 print(f"classes {', '.join(data.class_names)}; attributes {', '.join(data.attribute_names)}")
 
 order = np.arange(len(data.train.labels))
@@ -76,21 +76,21 @@ print("the same images:", np.array_equal(same.train.images, data.train.images))
 # %% compare-text [markdown]
 # ## Weights, distillation, scores
 #
-# Distilled plainly and by density weights, beside a random subset of the real images. What is in
-# the folder already is read back, so that a stopped comparison goes on. `auto` instead of `kde`
-# [asks first](bias.ipynb) whether weights pay.
+# Plain distillation and density weights, with a random subset of the real images. Finished parts of
+# the folder are read back, so an interrupted comparison can be resumed. `auto` instead of `density`
+# first [checks](bias.ipynb) whether weights help.
 
 # %% compare
 from jaxdd.runs import pipeline
 
-rows = ("none", "kde")
-found = pipeline.compare(data, WORK / "compared", CHOSEN, rows=rows, resume=True)["rows"]
+names = ("plain", "density")
+rows = pipeline.compare(data, WORK / "compared", OPTIONS, rows=names, resume=True)
 print(f"{'':<8} accuracy  aligned  conflicting")
-for name, row in found.items():
-    score = [row[group]["mean"] for group in ("accuracy", "aligned", "conflicting")]
-    print(f"{name:<8} {score[0]:8.3f}  {score[1]:7.3f}  {score[2]:11.3f}")
-mass = found["kde"]["weights"]["conflict_weight_share"]
-print(f"Samples in another colour have {mass:.0%} of the weight.")
+for name, row in rows.items():
+    means = [row.accuracy.mean, row.aligned.mean, row.conflicting.mean]
+    print(f"{name:<8} {means[0]:8.3f}  {means[1]:7.3f}  {means[2]:11.3f}")
+share = rows["density"].weights["conflict_weight_share"]
+print(f"Bias-conflicting samples have {share:.0%} of the weight.")
 
 # %% images-text [markdown]
 # Left plain, right weighted:
@@ -98,15 +98,15 @@ print(f"Samples in another colour have {mass:.0%} of the weight.")
 # %% images
 from jaxdd.runs.folder import store
 
-sets = [store.read_synthetic(WORK / "compared" / "rows" / row / "synthetic.npz") for row in rows]
-plot.picture(*(made.images for made in sets), mean=data.mean, std=data.std)
+sets = [store.read_synthetic(WORK / "compared" / "rows" / row / "synthetic.npz") for row in names]
+plot.picture(*(synthetic.images for synthetic in sets), mean=data.mean, std=data.std)
 
 # %% report-text [markdown]
-# ## A page, and files for others
+# ## A report, and files to publish
 #
 # The report is one HTML file with all scores, weights and images. The export has the images, a
-# table and a card, and a manifest of hashes by which whoever gets it can
-# [tell](../../docs/trust.md) that it is what you made.
+# table, a card, and a manifest of checksums, with which others can [verify](../../docs/trust.md)
+# it.
 
 # %% report
 import jaxdd
@@ -114,8 +114,8 @@ from jaxdd.runs.reports import report
 from jaxdd.runs.trust import publication
 
 report.write(WORK / "report.html", report.read(WORK / "compared"))
-publication.export(WORK / "compared" / "rows" / "kde", WORK / "set", format="png")
-published = jaxdd.load(WORK / "set")  # verifies before it parses
+publication.export(WORK / "compared" / "rows" / "density", WORK / "set", format="png")
+published = jaxdd.load(WORK / "set")  # verifies the files before it reads them
 print(f"verified: images {published.images.shape}, classes {', '.join(published.classes)}")
 for path in sorted(WORK.glob("*.html")) + sorted(WORK.glob("set/*")):
     print(path.relative_to(WORK))
@@ -126,7 +126,7 @@ for path in sorted(WORK.glob("*.html")) + sorted(WORK.glob("set/*")):
 # The same on the command line:
 #
 # ```
-# jaxdd compare FOLDER --rows none kde --out compared
+# jaxdd compare FOLDER --rows plain density --out compared
 # jaxdd report compared
-# jaxdd export compared/rows/kde set --format png
+# jaxdd export compared/rows/density set --format png
 # ```

@@ -1,28 +1,28 @@
-"""The notebook own_method.ipynb, which `build.py` makes of this program."""
+"""The source of own_method.ipynb, which build.py makes."""
 
 # %% title [markdown]
 # # jaxdd: your own method
 #
-# A network, a loss and a method of one's own beside distribution matching, all of them fed by the
-# library's weights and draws and scored by its networks. [The page](../../docs/own.md) says what
-# each has to be. The cells took 58 s of processor time on two x86 cores.
+# Your own network, loss and method next to distribution matching, with the weights, samplers and
+# evaluation of the library. [Your own parts](../../docs/own.md) describes the interfaces. The cells
+# took 58 s of processor time on two x86 cores.
 
 # %% sizes
 import functools
 
 from jaxdd import networks, sampling
 
-IPC, SIZE, STEPS = 10, 64, 200  # images per class, real images of a class in a step, steps
+IPC, SIZE, STEPS = 10, 64, 200  # images per class, real images per class and step, steps
 START = functools.partial(sampling.initial_real, weighted=True)  # or sampling.initial_noise
-STRATEGY = ("crop",)  # augmentation while distilling
+STRATEGY = ("crop",)  # augmentation during distillation
 ENCODER_STEPS, EPOCHS, SEEDS = 30, 100, 2
-JUDGE = networks.ConvNet(num_classes=10, width=16, depth=2)  # which scores the sets
+EVALUATED = networks.ConvNet(num_classes=10, width=16, depth=2)  # evaluates the sets
 
 # %% data-text [markdown]
 # ## Data, weights and sampler
 #
-# Digits, nine tenths of them in the colour of their class. The weights see no colour; the sampler
-# takes each sample as often as its weight says.
+# Digits, 90 % of them in the colour of their class. The weights do not use colour labels; the
+# sampler draws each sample in proportion to its weight.
 
 # %% data
 import jax
@@ -35,15 +35,15 @@ from jaxdd.data import benchmarks, datasets
 data = benchmarks.load("cdigits", conflict=0.1)
 pool, task = datasets.pool(data), datasets.task(data)
 keys = jax.random.split(jax.random.key(0), 4)
-found = weights.by_density(keys[0], pool, strategy=task.strategy, steps=ENCODER_STEPS)
-pool = sampling.reweight(pool, found.weights)
+density = weights.by_density(keys[0], pool, strategy=task.strategy, steps=ENCODER_STEPS)
+pool = sampling.reweight(pool, density.weights)
 sampler = functools.partial(sampling.weighted_batch, size=SIZE)
 
 # %% network-text [markdown]
 # ## A network
 #
-# Two functions: one draws parameters, one returns features and logits. Matching needs the features
-# alone. Here they are random projections of the pixels.
+# Two functions: one draws parameters, one returns features and logits. Matching uses the features,
+# here random projections of the pixels.
 
 
 # %% network
@@ -61,13 +61,13 @@ network = networks.Functions(init, apply)
 # %% loss-text [markdown]
 # ## A loss
 #
-# Distribution matching compares the means of the features. This one compares their standard
-# deviations, too, so that the images of a class do not all become the mean.
+# Distribution matching compares means of features. This loss also compares standard deviations, so
+# that the images of a class do not all become the mean.
 
 
 # %% loss
 def moments(real, synthetic, weights):
-    """Of features [k, b, d] and [k, m, d]; the weights [k, b] of a class sum to one."""
+    """Compare features [k, b, d] and [k, m, d]; the weights [k, b] of a class sum to one."""
     mean = jnp.einsum("kb,kbd->kd", weights, real)
     variance = jnp.einsum("kb,kbd->kd", weights, (real - mean[:, None]) ** 2)
     spread = jnp.sqrt(variance + 1e-6) - jnp.sqrt(synthetic.var(1) + 1e-6)
@@ -76,14 +76,14 @@ def moments(real, synthetic, weights):
 
 optimizer = optax.sgd(2.0, 0.5)
 means = methods.distribution_matching(network, optimizer, strategy=STRATEGY)
-both = methods.feature_matching(network, optimizer, loss=moments, strategy=STRATEGY)
+both = methods.distribution_matching(network, optimizer, loss=moments, strategy=STRATEGY)
 
 # %% method-text [markdown]
 # ## A method
 #
-# A method is two pure functions, `init(images) -> state` and
-# `step(key, state, batch) -> (state, info)`. This one takes any other and keeps its images within
-# what pixels can be, after each step: a projected gradient.
+# A method is two pure functions, `init(images) -> state` and `step(key, state, batch) -> (state,
+# info)`. This one takes any other method and clips its images to the range of pixels after each
+# step (projected gradient descent).
 
 # %% method
 darkest = (0 - pool.mean) / pool.std
@@ -103,25 +103,26 @@ candidates = {"means (DM)": means, "moments": both, "moments, within": within_pi
 # %% run-text [markdown]
 # ## All of them
 #
-# The same start, the same steps, the same networks that judge. `methods.run` compiles ten steps
-# into one program.
+# The same initial images, steps and evaluation networks. `methods.run` compiles ten steps into one
+# program.
 
 # %% run
 start = START(keys[1], pool, ipc=IPC)
 sets, losses = {"start": start}, {}
 for name, method in candidates.items():
     parts = []
-    run = methods.run(
+    chunks = methods.run(
         keys[2], method.init(start), pool, method=method, sampler=sampler, steps=STEPS
     )
-    for _, state, info in run:
+    for _, state, info in chunks:
         sets[name] = state.images
         parts.append(info["loss"])
     losses[name] = jnp.concatenate(parts)
 
 # %% scores
+seeds = jax.random.split(keys[3], SEEDS)
 scores = {
-    name: evaluate.evaluate(jax.random.split(keys[3], SEEDS), JUDGE, images, task, epochs=EPOCHS)
+    name: evaluate.evaluate(seeds, EVALUATED, images, task, epochs=EPOCHS)
     for name, images in sets.items()
 }
 print(f"{'':<16} accuracy  conflicting  first and last loss")
@@ -132,9 +133,9 @@ for name, score in scores.items():
     print(line)
 
 # %% pictures-text [markdown]
-# Two networks on one set say nothing about hundredths; most of what helps here are the weights, by
-# which the start was drawn, too. Four images of each class: the real ones of the start, and what
-# the methods made of them, in the order of the table.
+# Two networks on one set do not show differences of hundredths. Most of the gain comes from the
+# weights, with which the initial images were drawn, too. Four images of each class: the initial
+# images, and those of the methods in the order of the table.
 
 # %% pictures
 from jaxdd.runs.reports import plot
@@ -145,6 +146,5 @@ plot.picture(*(images[:, :4] for images in sets.values()), mean=data.mean, std=d
 # ## From here
 #
 # `pipeline.run(data, folder, options.DM(), network=network, method=both)` makes a run folder, which
-# can be resumed, reported and exported. A network of Flax NNX is in
-# [own_network.py](../examples/own_network.py), weights of one's own are in
-# [own_weights.py](../examples/own_weights.py).
+# can be resumed, reported and exported. [own_network.py](../examples/own_network.py) has a network
+# of Flax NNX, [own_weights.py](../examples/own_weights.py) your own weights.

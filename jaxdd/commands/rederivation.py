@@ -37,12 +37,13 @@ def distil_again(
     config = configuration(published)
     if reason := _obstacle(config, data):
         return inspection.Check("distil again", inspection.SKIPPED, reason)
-    assert data is not None
+    row = _row(config)
+    assert data is not None and row is not None
     chosen = dataclasses.replace(options.from_config(config), epochs=1, eval_seeds=1)
     if isinstance(chosen, options.MTT):
         chosen = dataclasses.replace(chosen, buffer_path=None)  # a path on another machine
     with tempfile.TemporaryDirectory() as folder:
-        path, debias = f"{folder}/run", _row(config).weighting
+        path, debias = f"{folder}/run", row.weighting
         pipeline.run(
             data, path, chosen, debias=debias, report=report, **components.cpu_devices(chosen)
         )

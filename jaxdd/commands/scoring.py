@@ -83,18 +83,10 @@ def evaluate_set(
         if zca and labelled.whitening is None:
             labelled = labelled_sets.whiten(labelled, benchmark)
         cells = matrix.cells(
-            labelled.images,
-            labelled.labels,
-            benchmark,
-            run_options,
-            names=networks,
-            protocols=protocol,
-            sets=sets,
-            storage=labelled.storage,
-            whitening=labelled.whitening,
-            teacher=teacher_options,
-            report=progress,
-        )
+            labelled.images, labelled.labels, benchmark, run_options, names=networks,
+            protocols=protocol, sets=sets, storage=labelled.storage, whitening=labelled.whitening,
+            teacher=teacher_options, report=progress,
+        )  # fmt: skip
         rows = matrix.fill(out, cells)
     _show(rows, out)
 
@@ -141,15 +133,9 @@ def profile_set(
     with progress.bar:
         labelled = labelled_sets.read(source, benchmark, factor=run_options.formation)
         profile = profiles.measure(
-            labelled.images,
-            labelled.labels,
-            benchmark,
-            run_options,
-            num_networks=networks,
-            teacher_steps=teacher_steps,
-            weights=sample_weights,
-            report=progress,
-        )
+            labelled.images, labelled.labels, benchmark, run_options, num_networks=networks,
+            teacher_steps=teacher_steps, weights=sample_weights, report=progress,
+        )  # fmt: skip
     if _is_run(source):
         profile["set"] = files.file_digest(source / store.SYNTHETIC)
     profiles.write(out, figure, profile)
@@ -231,13 +217,9 @@ def _show(rows, out):
         scores = results.Scores.from_dict(row)
         extra = min(row["extra_bytes"].values()) if row["extra_bytes"] else 0
         table.add_row(
-            row["network"],
-            row["protocol"],
-            row["set"],
-            results.percent(scores.accuracy),
-            results.percent(scores.conflicting),
-            f"{extra:,}/{row['set_bytes']:,}",
-        )
+            row["network"], row["protocol"], row["set"], results.percent(scores.accuracy),
+            results.percent(scores.conflicting), f"{extra:,}/{row['set_bytes']:,}",
+        )  # fmt: skip
     console = rich.console.Console()
     console.print(table)
     if any(row["extra_bytes"] for row in rows.values()):

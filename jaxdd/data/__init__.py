@@ -3,7 +3,7 @@
 | question | module |
 |---|---|
 | Load a benchmark by name | `benchmarks`, with its `recipes` |
-| Use your own images | `datasets` for arrays, `folders` for files, `builders` for tensorflow-datasets |
+| Use your own images | `datasets` (arrays), `folders` (files), `builders` (tensorflow-datasets) |
 | Bias an image set | `bias` assigns attributes, `rendering` and `corruptions` draw them |
 | Read and write files of a run | `files` |
 """

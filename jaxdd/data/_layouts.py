@@ -177,7 +177,9 @@ def _table_rows(root, table, chosen):
     else:
         columns, records = _read_parquet(table, [*Row._fields, _FILE_NAME, *chosen.values()])
     if _FILE_NAME in columns:
-        columns, records = _rename_file_column(table, columns, records)
+        if "file" in columns:
+            raise ValueError(f"{table} must have one of the columns file and {_FILE_NAME}.")
+        chosen = {"file": _FILE_NAME, **chosen}
     columns, records = _rename_columns(table, columns, records, chosen)
     _check_columns(table, columns)
     images, first = [], {}
@@ -221,15 +223,8 @@ def _read_parquet(table, wanted):
         raise ValueError(f"{table} is not readable as parquet: {error!r}") from error
 
 
-def _rename_file_column(table, columns, records):
-    if "file" in columns:
-        raise ValueError(f"{table} must have one of the columns file and {_FILE_NAME}, got both.")
-    columns = ["file" if name == _FILE_NAME else name for name in columns]
-    return columns, [record | {"file": record[_FILE_NAME]} for record in records]
-
-
 def _rename_columns(table, columns, records, chosen):
-    """Rename the chosen columns to "label" and "attribute", and drop others of these names."""
+    """Rename chosen columns to what they are used for, and drop others of these names."""
     uses = {name: use for use, name in chosen.items() if name is not None}
     if len(uses) < sum(name is not None for name in chosen.values()):
         raise ValueError(f"{' and '.join(chosen)} must be two columns, got {[*uses][0]!r} twice.")

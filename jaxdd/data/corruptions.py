@@ -273,7 +273,6 @@ def corrupt(
         raise ValueError(f"severity must be 1, 2, 3 or 4, got {severity}.")
     function = functools.partial(KNOWN[corruption], severity=severity)
     if corruption == "frost":
-        textures = None if textures is None else _check_textures(textures, images.shape[1:3])
         function = functools.partial(function, textures=textures)
 
     def corrupt_image(key, image):
@@ -282,16 +281,6 @@ def corrupt(
         return _filters.round_half_away(corrupted * 255)
 
     return jax.vmap(corrupt_image)(keys, images).astype(jnp.uint8)
-
-
-def _check_textures(textures, size):
-    textures = jnp.asarray(textures)
-    if not jnp.issubdtype(textures.dtype, jnp.floating):
-        raise TypeError(f"textures must be floats in [0, 1], got {textures.dtype}.")
-    small = any(t < s for t, s in zip(textures.shape[1:], size, strict=False))
-    if textures.ndim != 4 or textures.shape[3] != 3 or 0 in textures.shape or small:
-        raise ValueError(f"textures must be [m, H, W, 3] of at least {size}, got {textures.shape}.")
-    return textures
 
 
 def _power_of_two(size):

@@ -49,16 +49,11 @@ def expand(path: str | os.PathLike) -> pathlib.Path:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yield a temporary path that replaces `path` when the block succeeds.
+    """Yield a temporary path in the same folder that replaces `path` when the block succeeds.
 
-    The temporary file is flushed to the disk and renamed. If the block, the flush or the rename
-    fails, it is deleted and the old file stays as it was. Missing parent folders are made.
-
-    Args:
-        path: the destination.
-
-    Yields:
-        The path to write to, in the same folder; its suffix is not that of `path`.
+    The temporary file, whose suffix is another one, is flushed to the disk and renamed. If the
+    block, the flush or the rename fails, it is deleted and the old file stays as it was. Missing
+    parent folders are made.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +80,7 @@ def prune(folder: str | os.PathLike, budget: int) -> None:
 
     Args:
         folder: the cache; it may be absent.
-        budget: in bytes.
+        budget: maximal size in bytes.
     """
     entries = []
     for path in pathlib.Path(folder).glob("*"):
@@ -124,7 +119,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     Args:
         path: the file.
         value: dicts, lists, tuples and NamedTuples of numbers, strings, paths, None, and of NumPy
-            or JAX scalars and arrays, which become (nested lists of) numbers. NaN becomes null.
+            or JAX scalars and arrays, which become numbers or nested lists. NaN becomes null.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -179,10 +174,6 @@ def append_line(path: str | os.PathLike, record: dict[str, Any]) -> None:
 
     A last line that a killed process left unfinished is removed first. Missing parent folders are
     made. Only one process at a time may write to the file.
-
-    Args:
-        path: the file.
-        record: a dict of values as for `write_json`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

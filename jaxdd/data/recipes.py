@@ -221,8 +221,8 @@ _PATTERNS = tuple(
 )
 _TEN = tuple(map(str, range(10)))
 _MODULO_5 = tuple(i % 5 for i in range(10))
-_TINT, _PAINT = _tint(rendering.tint), _fixed(rendering.paint_foreground)
-_BACKGROUND = _fixed(rendering.paint_background)
+_TINT, _FOREGROUND = _tint(rendering.tint), _fixed(rendering.paint)
+_BACKGROUND = _fixed(functools.partial(rendering.paint, background=True))
 _SCENES = {"citations": ("weights", "cifar10"), "licence": "MIT; scenes not stated"}
 _CORRUPTED = {"citations": ("lff", "corruptions"), "severity": 4}
 
@@ -236,12 +236,12 @@ RECIPES = {
         "mnist", _tint(rendering.tint_pairs), _PAIRS, 0.05,
         "shades of either of two colours (LfF)", ("lff",), 4, aligned=_MODULO_5,
     ),
-    "cmnist-fg": Recipe("mnist", _PAINT, _FAIRDD, 0.1, "solid colours (FairDD)", ("fairdd",)),
+    "cmnist-fg": Recipe("mnist", _FOREGROUND, _FAIRDD, 0.1, "solid colours (FairDD)", ("fairdd",)),
     "cmnist-bg": Recipe(
         "mnist", _BACKGROUND, _FAIRDD, 0.1, "black on colour (FairDD)", ("fairdd",)
     ),
     "cfmnist-fg": Recipe(
-        "fashion_mnist", _PAINT, _FAIRDD, 0.1, "solid colours (FairDD)", ("fairdd",)
+        "fashion_mnist", _FOREGROUND, _FAIRDD, 0.1, "solid colours (FairDD)", ("fairdd",)
     ),
     "cfmnist-bg": Recipe(
         "fashion_mnist", _BACKGROUND, _FAIRDD, 0.1, "black on colour (FairDD)", ("fairdd",)

@@ -57,10 +57,6 @@ def tint(
         images: grey images.
         attributes: attribute of each image, integers [n] in 0..9.
         severity: 1, 2, 3 or 4 for s = .05, .02, .01, .005 (`SEVERITIES`); may be traced.
-
-    >>> image = jnp.full((1, 1, 1), 255, jnp.uint8)
-    >>> tint(jax.random.key(0), image, jnp.array([0])).shape
-    (1, 1, 1, 3)
     """
     grey = _check_grey(images)
     attributes = _checks.integers("attributes", attributes, len(LFF_COLORS), length=grey.shape[0])
@@ -90,10 +86,6 @@ def tint_pairs(
         images: grey images.
         attributes: attribute of each image, integers [n] in 0..4.
         severity: 1, 2, 3 or 4; strength of the bias, see `tint`.
-
-    >>> image = jnp.full((1, 1, 1), 255, jnp.uint8)
-    >>> tint_pairs(jax.random.key(0), image, jnp.array([4])).shape
-    (1, 1, 1, 3)
     """
     half = len(LFF_COLORS) // 2
     attributes = _checks.integers("attributes", attributes, half)
@@ -102,36 +94,24 @@ def tint_pairs(
     return tint(key_shades, images, attributes + half * second, severity=severity)
 
 
-def paint_foreground(images: jax.Array, attributes: jax.Array) -> jax.Array:
-    """Paint bright pixels (from 128) in the solid colour of the attribute, the others black.
+def paint(images: jax.Array, attributes: jax.Array, *, background: bool = False) -> jax.Array:
+    """Paint the bright pixels (from 128) in the solid colour of the attribute, the others black.
 
-    "FG" of FairDD (NeurIPS 2025), after Biased-MNIST of ReBias (Bahng et al. 2020).
+    "FG" and "BG" of FairDD (NeurIPS 2025), after Biased-MNIST of ReBias (Bahng et al. 2020).
 
     Args:
         images: grey images.
         attributes: colour of each image, integers [n] in 0..9, a row of `SOLID_COLORS`.
+        background: whether to paint the dark pixels instead, and the bright ones black.
 
-    >>> paint_foreground(jnp.array([[[128, 127]]], jnp.uint8), jnp.array([1])).tolist()
+    >>> paint(jnp.array([[[128, 127]]], jnp.uint8), jnp.array([1])).tolist()
     [[[[255, 128, 0], [0, 0, 0]]]]
     """
-    bright, color = _bright_and_color(images, attributes)
-    return jnp.where(bright, color, jnp.uint8(0))
-
-
-def paint_background(images: jax.Array, attributes: jax.Array) -> jax.Array:
-    """Paint dark pixels (below 128) in the solid colour of the attribute, the others black.
-
-    "BG" of FairDD (NeurIPS 2025), after Biased-MNIST of ReBias (Bahng et al. 2020).
-
-    Args:
-        images: grey images.
-        attributes: colour of each image, integers [n] in 0..9, a row of `SOLID_COLORS`.
-
-    >>> paint_background(jnp.array([[[128, 127]]], jnp.uint8), jnp.array([1])).tolist()
-    [[[[0, 0, 0], [255, 128, 0]]]]
-    """
-    bright, color = _bright_and_color(images, attributes)
-    return jnp.where(bright, jnp.uint8(0), color)
+    grey = _check_grey(images)
+    attributes = _checks.integers("attributes", attributes, len(SOLID_COLORS), length=grey.shape[0])
+    color = jnp.asarray(SOLID_COLORS, jnp.uint8)[attributes][:, None, None]
+    painted = (grey[..., None] >= 128) != background
+    return jnp.where(painted, color, jnp.uint8(0))
 
 
 def remove_color(images: jax.Array, attributes: jax.Array) -> jax.Array:
@@ -412,13 +392,6 @@ def draw_scenes(
     draws = jax.random.bits(key, attributes.shape, jnp.uint32)
     index = (draws % counts[attributes].astype(jnp.uint32)).astype(jnp.int32)
     return jnp.argsort(categories, stable=True)[start[attributes] + index].astype(jnp.int32)
-
-
-def _bright_and_color(images, attributes):
-    grey = _check_grey(images)
-    attributes = _checks.integers("attributes", attributes, len(SOLID_COLORS), length=grey.shape[0])
-    color = jnp.asarray(SOLID_COLORS, jnp.uint8)[attributes]
-    return grey[..., None] >= 128, color[:, None, None]
 
 
 def _corner(attributes, shape, sides):

@@ -151,8 +151,8 @@ def _look_up(array, indices, *, mesh):
         rows = jax.vmap(row)(jnp.where(present, own, 0).ravel(), present.ravel())
         return jax.lax.psum(rows.reshape(*indices.shape, *array.shape[1:]), AXIS)
 
-    specs = dict(in_specs=(_BY_ROW, _WHOLE), out_specs=_WHOLE)
-    return jax.shard_map(add, mesh=mesh, **specs)(array, indices)
+    in_specs = _BY_ROW, _WHOLE
+    return jax.shard_map(add, mesh=mesh, in_specs=in_specs, out_specs=_WHOLE)(array, indices)
 
 
 def split_rows(array: jax.Array, mesh: Mesh | None) -> Any:

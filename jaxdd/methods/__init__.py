@@ -2,7 +2,7 @@
 
 from jaxdd.methods import cfm, experts, formation, spectral, zca
 from jaxdd.methods.cfm import CurriculumState, curriculum_matching
-from jaxdd.methods.distribution import State, distribution_matching, feature_matching
+from jaxdd.methods.distribution import State, distribution_matching
 from jaxdd.methods.gradient import GradientState, gradient_matching
 from jaxdd.methods.loop import chunk, run, steps
 from jaxdd.methods.protocol import Method
@@ -19,7 +19,6 @@ __all__ = [
     "curriculum_matching",
     "distribution_matching",
     "experts",
-    "feature_matching",
     "formation",
     "gradient_matching",
     "run",

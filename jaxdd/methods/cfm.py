@@ -119,9 +119,6 @@ def curriculum(beta: float, ipc: int, *, floor: float = 1e-3) -> jax.Array:
         ipc: images per class.
         floor: minimum β.
 
-    Raises:
-        ValueError: `ipc` or the floor is not positive, or β is below the floor.
-
     >>> [round(float(beta), 4) for beta in curriculum(0.1, 4)]
     [0.1, 0.0854, 0.05, 0.0146]
     """
@@ -176,27 +173,27 @@ def curriculum_matching(
         ValueError: a number is out of range, the signal is unknown, or `parts` does not divide the
             number of classes (raised by `init`).
     """
-    curriculum(beta, 1, floor=floor)  # checks both
+    schedule = functools.partial(curriculum, beta, floor=floor)
+    schedule(1)  # checks the arguments
     if signal not in ("mean", "class"):
         raise ValueError(f"signal must be 'mean' or 'class', got {signal!r}.")
-    parts = _checks.count("parts", parts)
-    measure = functools.partial(
-        _measure, network=network, strategy=augment.as_strategy(strategy), decode=decode
-    )
-    step = functools.partial(
-        _step,
-        network=network,
-        optimizer=optimizer,
+    parts, length = _checks.count("parts", parts), _checks.count("length", length)
+    _checks.nonnegative("matching_weight", matching_weight)
+    strategy = augment.as_strategy(strategy)
+    measure = functools.partial(_measure, network=network, strategy=strategy, decode=decode)
+
+    objective = functools.partial(
+        _objective,
         measure=measure,
-        length=_checks.count("length", length),
-        beta=beta,
-        floor=floor,
-        matching_weight=_checks.nonnegative("matching_weight", matching_weight),
+        matching_weight=matching_weight,
         signal=signal,
         cumulative=cumulative,
-        parts=parts,
+        all_classes=parts == 1,
     )
-    return Method(functools.partial(_init, network=network, optimizer=optimizer, parts=parts), step)
+    init = functools.partial(_init, network=network, optimizer=optimizer, parts=parts)
+    arguments = dict(optimizer=optimizer, objective=objective, schedule=schedule)
+    step = functools.partial(_step, length=length, parts=parts, **arguments)
+    return Method(init, step)
 
 
 def _init(images, *, network, optimizer, parts):
@@ -218,49 +215,18 @@ def _init(images, *, network, optimizer, parts):
     return CurriculumState(images, optimizer_state, finished, jnp.zeros((), jnp.int32))
 
 
-def _step(
-    key,
-    state,
-    guide,
-    *,
-    network,
-    optimizer,
-    measure,
-    length,
-    beta,
-    floor,
-    matching_weight,
-    signal,
-    cumulative,
-    parts,
-):
-    k, ipc = state.images.shape[:2]
-    _check_params(network, guide.params, state.images[0, :1])
-
+def _step(key, state, guide, *, optimizer, objective, schedule, length, parts):
     # The step count alone determines which image is made of which classes: stage 0 is image 0 of
     # the first part of the classes, stage 1 is image 0 of the second part, and so on.
+    k, ipc = state.images.shape[:2]
     stage = jnp.minimum(state.count // length, ipc * parts - 1)
     image, classes = stage // parts, stage % parts * (k // parts) + jnp.arange(k // parts)
-    current_beta = curriculum(beta, ipc, floor=floor)[image]
-    ridge = spectral.ridge(current_beta)
-
-    def objective(images):
-        logits, labels, own = measure(key, guide.params, images, classes, k)
-        entropy = training.cross_entropies(logits, labels).mean()
-        # Statistics merge exactly, so the finished images need not be seen again.
-        finished = jax.lax.stop_gradient(state.finished)
-        synthetic = tuple(map(spectral.merge, finished, own)) if cumulative else own
-        real = guide.real if parts == 1 else tuple(map(_present_classes, guide.real, synthetic))
-        # The signal "none" is the identity: ‖F(Ψ) − F(Ψ_s)‖.
-        distance = sum(
-            sum(spectral.losses(*layer, ridge, signals=("none", signal), squared=False))
-            for layer in zip(real, synthetic, strict=True)
-        )
-        terms = {"cross_entropy": entropy, "distance": distance}
-        return entropy + matching_weight * distance, (terms, own)
-
+    beta = schedule(ipc)[image]
+    value_and_grad = jax.value_and_grad(objective, has_aux=True)
     current = state.images[classes, image]
-    (value, (terms, own)), gradient = jax.value_and_grad(objective, has_aux=True)(current)
+    (value, (terms, own)), gradient = value_and_grad(
+        current, key, guide, state.finished, classes, spectral.ridge(beta)
+    )
     is_first = state.count % length == 0
     optimizer_state = _select(is_first, optimizer.init(current), state.optimizer)
     current, optimizer_state = update(optimizer, gradient, optimizer_state, current)
@@ -269,8 +235,41 @@ def _step(
     count = state.count + 1
     merged = tuple(map(spectral.merge, state.finished, own))
     finished = _select(count % length == 0, merged, state.finished)
-    info = {"loss": value, **terms, "beta": current_beta}
+    info = {"loss": value, **terms, "beta": beta}
     return CurriculumState(images, optimizer_state, finished, count), info
+
+
+def _objective(
+    images,
+    key,
+    guide,
+    finished,
+    classes,
+    ridge,
+    *,
+    measure,
+    matching_weight,
+    signal,
+    cumulative,
+    all_classes,
+):
+    """Return the loss of the current images, its terms and the statistics of the images."""
+    k = len(guide.real[0].class_mass)
+    logits, labels, own = measure(key, guide.params, images, classes, k)
+    entropy = training.cross_entropies(logits, labels).mean()
+    # Statistics merge exactly, so the finished images need not be seen again.
+    finished = jax.lax.stop_gradient(finished)
+    synthetic = tuple(map(spectral.merge, finished, own)) if cumulative else own
+    real = guide.real
+    if not all_classes:
+        real = tuple(map(_present_classes, real, synthetic))
+    # The signal "none" is the identity: ‖F(Ψ) − F(Ψ_s)‖.
+    distance = sum(
+        sum(spectral.losses(*layer, ridge, signals=("none", signal), squared=False))
+        for layer in zip(real, synthetic, strict=True)
+    )
+    terms = {"cross_entropy": entropy, "distance": distance}
+    return entropy + matching_weight * distance, (terms, own)
 
 
 def _measure(key, params, images, classes, k, *, network, strategy, decode):

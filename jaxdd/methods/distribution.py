@@ -27,38 +27,39 @@ class State(NamedTuple):
     optimizer: optax.OptState
 
 
-def feature_matching(
+def distribution_matching(
     network: networks.Network,
     optimizer: optax.GradientTransformation,
     *,
-    loss: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    loss: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] = matching.distribution,
     strategy: augment.Strategy = augment.OPERATIONS,
     decode: Decode = identity,
     groups: int = 1,
     activation_bytes: int | None = None,
 ) -> Method:
-    """Return a method that minimises any loss between features of random networks.
+    """Return distribution matching (DM) with weighted real means, or with any loss of features.
 
     Each step initialises a new random network, shared by all classes, and draws one augmentation
     per class, shared by its real and synthetic images. It then updates the images by the gradient
     of the loss of the flattened features. The real features carry no gradient.
 
+    With several `groups` the loss is a sum over bias groups: FairDD (Zhou et al., 2025). Because
+    the distance is squared, the gradient of that sum is the number of groups times that of the
+    distance to the mean of the groups, which the weights of `formulas.oracle` give.
+
     Args:
         network: a `networks.Network`.
-        optimizer: of the images `[k, ipc, h, w, c]`.
+        optimizer: of the images `[k, ipc, h, w, c]`. The reference uses SGD with learning rate 1
+            (10 from 100 images per class) and momentum 0.5.
         loss: `loss(real, synthetic, weights)` of real features `[k, b, d]`, synthetic features
             `[k, m, d]` and real weights `[k, b]`, whose rows sum to one; returns a scalar.
         strategy: augmentation, see `augment.siamese`; () for none.
         decode: map from stored images to those the network sees, such as `formation.split`.
         groups: bias groups in a class's batch, see `sampling.grouped`. The loss sees each group as
-            a class of its own, all with the synthetic features of the class. All weights of a
-            group without samples are zero.
+            a class of its own, with the synthetic features of its class. All weights of a group
+            without samples are zero.
         activation_bytes: maximum size of a layer's activations on the CPU; a size that fits the
             cache by default, see `microbatch.apply`.
-
-    Raises:
-        TypeError: the strategy is a string.
-        ValueError: the strategy contains an unknown operation, or `groups` is not positive.
 
     >>> import jax.numpy as jnp
     >>> from jaxdd import networks
@@ -68,60 +69,20 @@ def feature_matching(
     ...     distance = jnp.sum((target - synthetic.mean(1)) ** 2)
     ...     return distance + jnp.sum((spread - synthetic.var(1)) ** 2)
     >>> network = networks.ConvNet(num_classes=3, width=8)
-    >>> method = feature_matching(network, optax.sgd(1.0, 0.5), loss=means_and_variances)
+    >>> method = distribution_matching(network, optax.sgd(1.0, 0.5), loss=means_and_variances)
     """
+    features = functools.partial(_features, network=network, activation_bytes=activation_bytes)
     step = functools.partial(
         _step,
         network=network,
         optimizer=optimizer,
+        features=features,
         loss=loss,
         strategy=augment.as_strategy(strategy),
         decode=decode,
         groups=_checks.count("groups", groups),
-        activation_bytes=activation_bytes,
     )
     return Method(functools.partial(_init, optimizer=optimizer), step)
-
-
-def distribution_matching(
-    network: networks.Network,
-    optimizer: optax.GradientTransformation,
-    *,
-    strategy: augment.Strategy = augment.OPERATIONS,
-    decode: Decode = identity,
-    groups: int = 1,
-    activation_bytes: int | None = None,
-) -> Method:
-    """Return distribution matching (DM) with weighted real means.
-
-    This is `feature_matching` with the loss `matching.distribution`. With several `groups` the loss
-    is a sum over bias groups: FairDD (Zhou et al., 2025). Because the distance is squared, the
-    gradient of that sum is the number of groups times that of the mean over groups, which the
-    weights of `formulas.oracle` give.
-
-    Args:
-        network: a `networks.Network`.
-        optimizer: of the images `[k, ipc, h, w, c]`. The reference uses SGD with learning rate 1
-            (10 from 100 images per class) and momentum 0.5.
-        strategy: augmentation, see `augment.siamese`; () for none.
-        decode: map from stored images to those the network sees, such as `formation.split`.
-        groups: bias groups in a class's batch, see `sampling.grouped`.
-        activation_bytes: maximum size of a layer's activations on the CPU; a size that fits the
-            cache by default, see `microbatch.apply`.
-
-    Raises:
-        TypeError: the strategy is a string.
-        ValueError: the strategy contains an unknown operation, or `groups` is not positive.
-    """
-    return feature_matching(
-        network,
-        optimizer,
-        loss=matching.distribution,
-        strategy=strategy,
-        decode=decode,
-        groups=groups,
-        activation_bytes=activation_bytes,
-    )
 
 
 def _init(images, *, optimizer):
@@ -129,15 +90,13 @@ def _init(images, *, optimizer):
     return State(images, optimizer.init(images))
 
 
-def _step(
-    key, state, batch, *, network, optimizer, loss, strategy, decode, groups, activation_bytes
-):
+def _step(key, state, batch, *, network, optimizer, features, loss, strategy, decode, groups):
     key_network, key_augment = jax.random.split(key)
     params = networks.init_params(key_network, network, state.images[0, :1])
     # The same keys for both sides: siamese augmentation, one draw per class.
     keys = jax.random.split(key_augment, len(state.images))
     augmented = functools.partial(_siamese, keys, strategy)
-    features = functools.partial(_features, network, params, activation_bytes)
+    features = functools.partial(features, params)
     real = features(augmented(batch.images))
     real = real.reshape(len(real) * groups, -1, real.shape[-1])
     weights = batch.weights.reshape(len(real), -1)
@@ -150,7 +109,7 @@ def _step(
     return State(*update(optimizer, gradient, state.optimizer, state.images)), {"loss": value}
 
 
-def _features(network, params, activation_bytes, images):
+def _features(params, images, *, network, activation_bytes):
     """Return flattened features `[k, b, d]` of images `[k, b, h, w, c]`."""
     # Samples become the leading axis. If they are split over devices, the flattened axis stays
     # split evenly, because every device holds some samples of each class.

@@ -55,10 +55,6 @@ def train(
 
     Returns:
         The parameters with a leading axis of `epochs + 1`.
-
-    Raises:
-        TypeError: `epochs` or `updates` is not an integer.
-        ValueError: `epochs` or `updates` is not positive.
     """
     epochs, updates = _checks.count("epochs", epochs), _checks.count("updates", updates)
     optimizer = optax.sgd(0.01) if optimizer is None else optimizer

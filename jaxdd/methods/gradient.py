@@ -64,10 +64,6 @@ def gradient_matching(
         decode: map from stored images to those the network sees, such as `formation.split`.
         groups: bias groups in a class's batch, see `sampling.grouped`. The distance is summed over
             the groups.
-
-    Raises:
-        TypeError: the strategy is a string, or a count is not an integer.
-        ValueError: the strategy contains an unknown operation, or a count is not positive.
     """
     outer, inner = _checks.count("outer", outer), _checks.count("inner", inner)
     strategy, groups = augment.as_strategy(strategy), _checks.count("groups", groups)

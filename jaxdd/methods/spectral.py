@@ -109,10 +109,6 @@ def statistics(
         num_classes: k; classes may be empty.
         weights: `[n]`, non-negative; uniform by default.
         size: samples processed at a time.
-
-    Raises:
-        TypeError: the features are not floating, or the labels are not integers.
-        ValueError: the shapes disagree, a value is not finite, or no weight is positive.
     """
     features = _checks.finite("features", _checks.floating("features", features))
     if features.ndim not in (2, 4) or not features.size:
@@ -251,9 +247,6 @@ def ridge(beta: ArrayLike) -> Filter:
 
     Args:
         beta: β, positive. It is also a floor: directions without variance get the gain 1 / β.
-
-    Raises:
-        ValueError: β is not positive and finite.
     """
     beta = _checks.positive("beta", beta)
 
@@ -267,48 +260,22 @@ def ridge(beta: ArrayLike) -> Filter:
     return Filter(apply, lambda eigenvalues: 1 / (eigenvalues + beta))
 
 
-def loss(
-    real: Statistics,
-    synthetic: Statistics,
-    filter: Filter,
-    *,
-    signal: Signal = "class",
-    squared: bool = True,
-) -> jax.Array:
-    """Return the distance `‖f(Ψ) G − f(Ψ_s) G_s‖²` of two sets in the Frobenius norm.
-
-    Args:
-        real: moments of real features.
-        synthetic: moments of synthetic features.
-        filter: f.
-        signal: G.
-        squared: return the squared norm; otherwise the norm, whose gradient at zero is zero.
-
-    Raises:
-        ValueError: the moments have different sizes, or the signal is unknown.
-    """
-    return losses(real, synthetic, filter, signals=(signal,), squared=squared)[0]
-
-
 def losses(
     real: Statistics,
     synthetic: Statistics,
     filter: Filter,
     *,
-    signals: Sequence[Signal],
+    signals: Sequence[Signal] = ("class",),
     squared: bool = True,
 ) -> tuple[jax.Array, ...]:
-    """Return the `loss` for several signals at the cost of one.
+    """Return the distance `‖f(Ψ) G − f(Ψ_s) G_s‖²` of two sets in the Frobenius norm, by signal.
 
     Args:
         real: moments of real features.
         synthetic: moments of synthetic features.
         filter: f.
-        signals: the signals G, in order.
+        signals: the signals G. Several cost little more than one.
         squared: return squared norms; otherwise norms, whose gradient at zero is zero.
-
-    Raises:
-        ValueError: the moments have different sizes, or a signal is unknown.
     """
     _check_sizes(real, synthetic)
 
@@ -333,9 +300,6 @@ def profile(real: Statistics, synthetic: Statistics) -> Profile:
     Args:
         real: moments of real features.
         synthetic: moments of synthetic features.
-
-    Raises:
-        ValueError: the moments have different sizes.
     """
     _check_sizes(real, synthetic)
     psi, psi_synthetic = covariance(real), covariance(synthetic)
@@ -360,9 +324,6 @@ def bands(
     Args:
         profile: a concrete (not traced) profile.
         shares: increasing, in (0, 1]; directions beyond the last share are left out.
-
-    Raises:
-        ValueError: the shares do not increase within (0, 1].
 
     >>> flat = Profile(*(jnp.ones(4),) * 4)
     >>> [(band.directions, band.variance) for band in bands(flat, shares=(0.5, 0.75))]

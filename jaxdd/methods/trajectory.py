@@ -64,10 +64,6 @@ def trajectory_matching(
         recompute: store only the student's parameters of each inner step and run the step again to
             differentiate it. Memory is then that of one step for any `inner`, for a third more
             time, and the gradient is the same.
-
-    Raises:
-        TypeError: the strategy is a string, or a count is not an integer.
-        ValueError: the strategy contains an unknown operation, or a number is not positive.
     """
     if rate_optimizer is None:
         rate_optimizer = optax.sgd(0.1, momentum=0.5)

@@ -89,9 +89,6 @@ def whiten(images: jax.Array, whitening: Whitening | None) -> jax.Array:
     Args:
         images: normalised, `[..., h, w, c]`.
         whitening: from `fit` on images of this size.
-
-    Raises:
-        ValueError: the whitening was fitted on images of another size.
     """
     if whitening is None:
         return images

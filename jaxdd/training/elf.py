@@ -195,7 +195,8 @@ def losses(
         terms: of the loss: some of front, rear and task.
         matching: distance `[n]` between the front's output and the features of each image.
     """
-    values, front = {}, None
+    values: dict[str, jax.Array] = {}
+    front: Any = None
     if {"front", "task"} & set(terms):
         front, params = networks.apply_in_training(network, params, views, stop=split)
     if "front" in terms:

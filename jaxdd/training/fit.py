@@ -190,8 +190,9 @@ def train_with_loss(
         optimizer: an optax optimizer. Defaults to `sgd` with the schedule.
         **schedule: `learning_rate`, `momentum` and `weight_decay` of `sgd`.
     """
-    size = dict(epochs=epochs, batch_size=batch_size)
-    optimizer = optimizer or sgd(len(images), **size, **schedule)
+    size: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size)
+    if optimizer is None:
+        optimizer = sgd(len(images), epochs=epochs, batch_size=batch_size, **schedule)
     key_init, key_train = jax.random.split(key)
     params = networks.init_params(key_init, network, images[:1])
     return _minimize(key_train, params, losses, optimizer, num_samples=len(images), **size)

@@ -1,5 +1,6 @@
 """Renderings against values derived by hand, their statistics, fixed bytes and memory."""
 
+import functools
 import hashlib
 
 import jax
@@ -24,6 +25,7 @@ def table(labels, attributes, k, num_attributes):
 
 
 foreground = jax.jit(rendering.tint, static_argnames="severity")
+paint_background = functools.partial(rendering.paint, background=True)
 
 
 def test_shades_have_the_stated_mean_and_deviation():
@@ -95,12 +97,12 @@ def test_solid_colors_by_hand():
     images = np.array([[[0, 127], [128, 255]], [[255, 0], [0, 255]]], np.uint8)
     blue, white, black = [0, 0, 255], [255, 255, 255], [0, 0, 0]
     attributes = np.array([6, 9])
-    front = rendering.paint_foreground(images, attributes)
+    front = rendering.paint(images, attributes)
     assert front.tolist() == [[[black, black], [blue, blue]], [[white, black], [black, white]]]
-    back = rendering.paint_background(images[..., None], attributes)
+    back = paint_background(images[..., None], attributes)
     assert back.tolist() == [[[blue, blue], [black, black]], [[black, white], [white, black]]]
     assert front.dtype == back.dtype == jnp.uint8
-    assert (jax.jit(rendering.paint_background)(images, attributes) == back).all()
+    assert (jax.jit(paint_background)(images, attributes) == back).all()
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
@@ -351,7 +353,7 @@ def test_quarter_turns():
 )
 def test_colours_reject_bad_arguments(images, attributes, error, match):
     tint = lambda images, attributes: rendering.tint(KEY, images, attributes)
-    for render in (tint, rendering.paint_foreground, rendering.paint_background):
+    for render in (tint, rendering.paint, paint_background):
         with pytest.raises(error, match=match):
             render(images, np.asarray(attributes))
 

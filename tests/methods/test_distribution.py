@@ -1,4 +1,4 @@
-"""Distribution and feature matching against the formulas written out."""
+"""Distribution matching against the formulas written out."""
 
 import functools
 
@@ -11,7 +11,7 @@ import pytest
 import toy
 from toy import BATCH, IMAGES, KEY, LINEAR, NETWORK, OPTIMIZER, POOL, SAMPLER, equal
 
-from jaxdd import augment, matching, methods, networks, sampling
+from jaxdd import augment, methods, networks, sampling
 from jaxdd.methods import formation
 
 METHOD = methods.distribution_matching(NETWORK, OPTIMIZER, strategy=("crop",))
@@ -88,7 +88,9 @@ def means_and_variances(real, synthetic, weights):
 
 def test_a_custom_loss_is_minimised():
     """Mean and weighted variance of sin(x W), class by class, by hand; SGD with rate 0.5."""
-    method = methods.feature_matching(LINEAR, optax.sgd(0.5), loss=means_and_variances, strategy=())
+    method = methods.distribution_matching(
+        LINEAR, optax.sgd(0.5), loss=means_and_variances, strategy=()
+    )
     params = toy.linear_init(jax.random.split(KEY)[0], IMAGES[0])
 
     @jax.jit
@@ -171,7 +173,6 @@ def test_decoding_affects_the_network_only():
 @pytest.mark.parametrize(
     "make",
     [
-        functools.partial(methods.feature_matching, loss=matching.distribution),
         methods.distribution_matching,
         functools.partial(methods.gradient_matching, outer=1, inner=1),
         functools.partial(methods.trajectory_matching, inner=1),

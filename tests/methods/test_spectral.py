@@ -34,7 +34,7 @@ def program(x, w, z):
 
     def ridged(z):
         state = spectral.statistics(z, YZ, 3)
-        return spectral.loss(plain, state, spectral.ridge(0.01), squared=False)
+        return spectral.losses(plain, state, spectral.ridge(0.01), squared=False)[0]
 
     psi = spectral.covariance(plain) + jnp.outer(plain.mean, plain.mean)  # the second moment
     phi = spectral.signal_matrix(plain, "class")
@@ -43,7 +43,7 @@ def program(x, w, z):
     states = whole, streamed, spectral.merge(*halves), plain, turned, flat
     synthetic = spectral.statistics(z, YZ, 3)
     profile = spectral.profile(plain, synthetic)
-    applied["means"] = spectral.loss(plain, synthetic, FILTERS["identity"])
+    applied["means"] = spectral.losses(plain, synthetic, FILTERS["identity"])[0]
     return states, applied, profile, jax.value_and_grad(ridged)(z)
 
 
@@ -137,7 +137,7 @@ def test_float32_statistics_far_from_zero_are_accurate():
     def filtered(features):
         state = spectral.statistics(features, np.zeros(4, int), 1, size=3)
         profile = spectral.profile(state, state)
-        return state, profile, spectral.loss(state, state, spectral.ridge(1e-3))
+        return state, profile, spectral.losses(state, state, spectral.ridge(1e-3))[0]
 
     state, profile, same = filtered(features)
     expected = np.cov(features.T.astype(float), ddof=0)
@@ -152,7 +152,7 @@ def test_other_sizes_dtypes_and_signals_raise():
     state = spectral.Statistics(*map(jnp.zeros, ((), 2, (2, 2), 3, (3, 2))))
     other = state._replace(class_means=jnp.zeros((4, 2)))
     with pytest.raises(ValueError, match=r"\(3, 2\) and \(4, 2\)"):
-        spectral.loss(state, other, spectral.identity())
+        spectral.losses(state, other, spectral.identity())
     mix: Any = "mix"
     with pytest.raises(ValueError, match="got 'mix'"):
-        spectral.loss(state, state, spectral.identity(), signal=mix)
+        spectral.losses(state, state, spectral.identity(), signals=(mix,))

@@ -126,14 +126,9 @@ def render(finding: Finding, data: datasets.Benchmark) -> str:
             "conflicting": _grid(finding.samples, score, data),
         }
     values: dict[str, Any] = {
-        "dataset": data.name,
-        "headline": headline(finding),
-        "finding": finding,
-        "choice": record,
-        "tables": report_tables.choice(record),
-        "total": len(data.train.labels),
-        "grids": grids,
-    }
+        "dataset": data.name, "headline": headline(finding), "finding": finding, "choice": record,
+        "tables": report_tables.choice(record), "total": len(data.train.labels), "grids": grids,
+    }  # fmt: skip
     return pages.TEMPLATES.get_template("bias.html.j2").render(values)
 
 
@@ -141,10 +136,7 @@ def _grid(samples, score, data):
     """Return the images of each class with the largest scores."""
     order = samples[np.argsort(-score, kind="stable")]
     images = plot.first_images(
-        data.train.images,
-        data.train.labels,
-        order,
-        num_classes=min(data.num_classes, figure_data.MAX_CLASSES),
-        columns=figure_data.MAX_COLUMNS,
-    )
+        data.train.images, data.train.labels, order,
+        num_classes=min(data.num_classes, figure_data.MAX_CLASSES), columns=figure_data.MAX_COLUMNS,
+    )  # fmt: skip
     return pages.grid(images, data.class_names, num_classes=data.num_classes)

@@ -274,6 +274,7 @@ def _join(pixels: np.ndarray, gap: int, *, background: int) -> np.ndarray:
 def _shrink(pixels: np.ndarray, factor: int) -> np.ndarray:
     """Return smaller images: means over squares of factor × factor pixels."""
     k, ipc, h, w, c = pixels.shape
+    # Sides that are no multiple of the factor are extended by their last pixels.
     edge = ((0, 0), (0, 0), (0, -h % factor), (0, -w % factor), (0, 0))
     pixels = np.pad(pixels, edge, mode="edge")
     blocks = pixels.reshape(k, ipc, pixels.shape[2] // factor, factor, -1, factor, c)
@@ -317,6 +318,8 @@ def weights_by_group(
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     relative = weights * counts[classes]
     positive = relative[relative > 0]
+    # Weights span orders of magnitude: bins are equally wide on a logarithmic axis, and each group
+    # is scaled to 100 %, because conflicting samples are few.
     low, high = min(positive.min() / 1.3, 1 / 12), max(positive.max() * 1.3, 12)
     groups = {"accuracy": np.full(len(labels), True)}
     if attributes is not None and aligned is not None:
@@ -408,6 +411,7 @@ def embedding_map(
 
 def _principal_components(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return coordinates `[n, 2]` along the two principal axes and their shares of the variance."""
+    # The singular value decomposition of the centred samples needs no covariance matrix.
     centred = embeddings - embeddings.mean(0)
     left, scales, _ = np.linalg.svd(centred, full_matrices=False)
     missing = ((0, 0), (0, max(0, 2 - len(scales))))

@@ -76,6 +76,7 @@ def read(path: str | os.PathLike) -> Report:
     folders = {list(rows)[-1]: path}
     if is_comparison:
         folders = {name: path / "rows" / name for name in rows}
+    # A page must not show files that were changed after the run.
     for folder in folders.values():
         _check_intact(folder, ("config.json", "result.json", "synthetic.npz"))
     return Report(
@@ -92,10 +93,7 @@ def read(path: str | os.PathLike) -> Report:
 def _read_config(folder):
     path = folder / "config.json"
     if not path.exists():
-        runs = sorted(config.parent.name for config in folder.glob("*/config.json"))
-        names = ", ".join(runs[:5] or sorted(file.name for file in folder.glob("*.json"))[:5])
-        content = f"; it holds {names}" if names else ""
-        raise ValueError(f"{folder} is not a run folder (no config.json){content}")
+        raise ValueError(f"{folder} is not a run folder: there is no config.json")
     return options.read_config(path)[0]
 
 

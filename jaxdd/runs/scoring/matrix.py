@@ -123,7 +123,8 @@ def fill(path: str | os.PathLike, cells: Iterable[Cell]) -> dict[str, dict[str, 
 
 
 def _lock(path):
-    """Return a lock for a file. It lies in the temporary folder, not beside the file."""
+    """Return a lock for a file."""
+    # Not next to the file: a run folder must hold no files that its manifest does not know.
     name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=8).hexdigest()
     return filelock.FileLock(pathlib.Path(tempfile.gettempdir(), f"jaxdd-{name}.lock"))
 
@@ -180,6 +181,7 @@ def cells(
         network = named_networks.from_options(run_options, pool.num_classes, name=name)
         # Options name networks without batch norm only; the network itself is passed to `build`.
         options_of = dataclasses.replace(run_options, network=name.removesuffix("-bn"))
+        # Teachers are expensive: each is trained when the first cell needs it, and then shared.
         make_teacher = functools.cache(
             functools.partial(_teacher, pool, benchmark, network, options_of, teacher)
         )

@@ -109,6 +109,7 @@ def _profiles(network, params, pool, sets):
     def real_features(images):
         return features(sampling.normalise(images, pool.mean, pool.std))
 
+    # Moments are accumulated over batches of images, so that no array holds all features.
     k = pool.num_classes
     real = spectral.stream_statistics(real_features, pool.images, pool.labels, k, pool.weights)
     # All statistics are taken around the mean of the real features: a set with another mean must

@@ -40,12 +40,10 @@ REAL_IMAGES = 100
 """Number of real images that are used, if there are any."""
 
 _USELESS = {
-    name: f"it looks for a minority of {what} in a class, but a class has a few images here, and "
-    "tampering changes all of them"
-    for name, what in {
-        "spectral signatures": "outliers",
-        "activation clustering": "clusters",
-    }.items()
+    "spectral signatures": "it looks for a minority of outliers in a class, but a class has a few "
+    "images here, and tampering changes all of them",
+    "activation clustering": "it looks for a small cluster in a class, but a class has a few "
+    "images here, and tampering changes all of them",
 }
 _MEANINGS = {
     "roughness": "share of the variance between neighbouring pixels",
@@ -420,7 +418,7 @@ def _compare(name, own, others, *, count):
 
 def _footprints(sets):
     """The largest footprint of each set against the (other) trusted ones, None if impossible."""
-    grouped = [_grouped_by_class(each) for each in sets]
+    grouped: list[Any] = [_grouped_by_class(synthetic) for synthetic in sets]
     if any(images is None for images in grouped):
         return None
     footprints = []

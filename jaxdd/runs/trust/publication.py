@@ -250,9 +250,10 @@ def export(
         raise ValueError(f"measure is for the format png, which rounds pixels; got {format}")
     source, folder = (files.expand(path) for path in (source, folder))
     _check_destination(folder)
-    published = _read_verified(source, manifest.check(source))
+    verified = manifest.check(source)
+    published = _read_verified(source, verified)
     is_png = format == "png"
-    if not is_png and published.manifest["kind"] == "png":
+    if not is_png and verified.manifest["kind"] == "png":
         raise ValueError(f"{source} has eight bits; export the run that it came from")
     with _atomic_folder(folder) as temporary:
         for name in _COPIED:
@@ -265,7 +266,7 @@ def export(
             content = manifest.describe(published.synthetic)
         if format == "pt":
             _write_pt(temporary / "synthetic.pt", published.synthetic)
-        described = {"kind": "png" if is_png else "npz", "parent": published.manifest["root"]}
+        described = {"kind": "png" if is_png else "npz", "parent": verified.manifest["root"]}
         (temporary / _CARD).write_text(_card(source, published, content | described), "utf-8")
         paths = (path for path in temporary.rglob("*") if path.is_file())
         manifest.record(temporary, [path.relative_to(temporary).as_posix() for path in paths])
