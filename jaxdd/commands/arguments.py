@@ -49,7 +49,8 @@ def joined(kind: type[DM], groups: Any) -> DM:
         values |= vars(getattr(groups, group.replace(" ", "_")))
     defaults = {field.name: field.default for field in dataclasses.fields(kind)}
     is_preset = lambda name: isinstance(defaults[name], options.Preset)
-    return kind(**{n: v for n, v in values.items() if not (v is None and is_preset(n))})
+    values = {n: v for n, v in values.items() if not (v is None and is_preset(n))}
+    return kind(**values)
 
 
 def default_hint(kind: type[DM], name: str) -> str:

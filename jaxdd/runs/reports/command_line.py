@@ -26,7 +26,7 @@ def command_line(
     """
     try:
         run_options = options.from_config(config)
-        fixed = dict(method=run_options.method, preset=run_options.preset, ipc=run_options.ipc)
+        fixed: dict[str, Any] = dict(method=run_options.method, preset=run_options.preset, ipc=run_options.ipc)
         defaults = dataclasses.asdict(options.make(**fixed))
         command, dataset = config["command"], config["dataset"]
     except (KeyError, TypeError, ValueError):

@@ -116,8 +116,8 @@ def read(folder: str | os.PathLike) -> FigureData | None:
             raise ValueError(f"{path} lacks the array {missing[0]}")
     plane = None
     if "points" in arrays:
-        fields = (arrays[name] for name in ("points", "shares", "shown"))
-        plane = plot.Plane(*fields, int(arrays["total"]))
+        points, shares, shown = (arrays[name] for name in ("points", "shares", "shown"))
+        plane = plot.Plane(points, shares, shown, int(arrays["total"]))
     weights = store.read_weights(weights_path, count=len(arrays["labels"]))
     classes, groups = (tuple(map(str, arrays[x])) for x in ("class_names", "attribute_names"))
     return FigureData(
@@ -156,4 +156,5 @@ def _breakdown(names, sizes, accuracies):
     mean, std = accuracies.mean(0), np.zeros(accuracies.shape[1:])
     if len(accuracies) > 1:
         std = accuracies.std(axis=0, ddof=1)
-    return results.Breakdown(tuple(names), *sizes, mean, std)
+    train, test = sizes
+    return results.Breakdown(tuple(names), train, test, mean, std)
