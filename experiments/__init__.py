@@ -1,1 +1,1 @@
-"""One file per claim: the docstring holds the command, the cost and what was found."""
+"""One file per claim; its docstring holds the question, command, cost and result."""

@@ -224,7 +224,7 @@ def measure(
         "rules": {"uniform": row(None, uniform), "oracle": row(None, oracle)}
         | {rule: rows[place] for rule, place in places.items()},
         "best": max(float(diagnose(data, c.weights).group_evenness) for _, c in candidates),
-        "pays": weights.rejection(check_early(uniform), check_early(best)) is None,
+        "helps": weights.rejection(check_early(uniform), check_early(best)) is None,
         "purity": float(conflicting[disagree].mean()),
         "coverage": float(disagree[conflicting].mean()),
         "samples": len(labels),
@@ -248,7 +248,7 @@ def tables() -> list[list[str]]:
     ]
     early = [
         [name, *(f"{100 * row[score]:.1f}" for score in ("purity", "coverage")),
-         "yes" if row["pays"] else "no"]
+         "yes" if row["helps"] else "no"]
         for name, row in measured.items()
     ]  # fmt: skip
     titles = "conflicting among disagreeing", "disagreeing among conflicting", "weights help"

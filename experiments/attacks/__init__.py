@@ -1,1 +1,1 @@
-"""What `experiments.reliability` tries: one module for each group of attacks."""
+"""The attacks of `experiments.reliability`, one module per group."""

@@ -63,12 +63,17 @@ def poison(
     """Return the images `[m, h, w, c]` of a set with a back door.
 
     Args:
-        key: of the networks and the archetypes. network: the surrogate. images: `[m, h, w, c]`,
-        normalised. labels: `[m]`. trigger: of the back door; its target may be traced. num_classes:
-        k. alpha: weight of the archetypes. surrogate_steps: full-batch updates of the surrogate of
-        the archetypes. archetype_steps: updates of each archetype. checkpoints: networks in which
-        gradients are matched. The first is the surrogate, the i-th is
-            trained for i updates.
+        key: of the networks and the archetypes.
+        network: the surrogate.
+        images: `[m, h, w, c]`, normalised.
+        labels: `[m]`.
+        trigger: of the back door; its target may be traced.
+        num_classes: k.
+        alpha: weight of the archetypes.
+        surrogate_steps: full-batch updates of the surrogate of the archetypes.
+        archetype_steps: updates of each archetype.
+        checkpoints: networks in which gradients are matched. The first is the surrogate, the i-th
+            is trained for i updates.
         steps: updates of the images in each network.
         rate: of Adam, for archetypes and images.
         limits: lowest and highest normalised value; images are clipped after each update.

@@ -113,7 +113,7 @@ def convnet_cost(width: int, side: int, *, channels: int = 3, depth: int = 3) ->
 
 
 def distribution_matching(sizes: Sizes) -> Work:
-    """One DM step: draw the batch, fresh network, augmentation, loss, gradient, update.
+    """One DM step: draw the batch, new network, augmentation, loss, gradient, update.
 
     Real images go forward; synthetic ones go forward and back to their pixels, which needs no
     gradient of the weights.
@@ -121,154 +121,119 @@ def distribution_matching(sizes: Sizes) -> Work:
     method = methods.distribution_matching(networks.ConvNet(sizes.classes, sizes.width), _sgd(1.0))
     cost = convnet_cost(sizes.width, sizes.side)
     forward = sizes.classes * (sizes.real + 2 * sizes.ipc)
-    options = dict(width=sizes.width, real=sizes.real, ipc=sizes.ipc)
-    return _distillation(
-        sizes,
-        method,
-        "distribution_matching",
-        options,
-        forward * cost.flops,
-        forward * cost.bytes,
-        choose=True,
-    )
+    costs = forward * cost.flops, forward * cost.bytes
+    return _distillation(sizes, method, "distribution_matching", *costs, choose=True)
 
 
 def gradient_matching(sizes: Sizes) -> Work:
-    """One DSA match step, of a fresh network that is not trained: draw, augmentation, gradients of
-    the weights by real and by synthetic images, their distance, its gradient in the pixels, update.
+    """One DSA match step of a new network: draw, augmentation, gradients by real and synthetic
+    images, their distance, its gradient in the pixels, update.
 
     Per layer, a real image needs three products (forward, weights, input; no input in the first
     layer). A synthetic one needs seven: these three, two from differentiating the gradient of the
     weights, one from that of the input, and one back to the pixels; the first layer five.
     """
-    method = methods.gradient_matching(
-        networks.ConvNet(sizes.classes, sizes.width),
-        _sgd(0.1),
-        outer=1,
-        inner=1,
-        strategy=augment.OPERATIONS,
-    )
+    network, strategy = networks.ConvNet(sizes.classes, sizes.width), augment.OPERATIONS
+    method = methods.gradient_matching(network, _sgd(0.1), outer=1, inner=1, strategy=strategy)
     cost = convnet_cost(sizes.width, sizes.side)
     real = 3 * cost.flops - cost.first_flops
     synthetic = 7 * cost.flops - 2 * cost.first_flops
     flops = sizes.classes * (sizes.real * real + sizes.ipc * synthetic)
     moved = sizes.classes * (3 * sizes.real + 7 * sizes.ipc) * cost.bytes
-    options = dict(width=sizes.width, real=sizes.real, ipc=sizes.ipc)
-    return _distillation(sizes, method, "gradient_matching", options, flops, moved)
+    return _distillation(sizes, method, "gradient_matching", flops, moved)
 
 
 def curriculum_matching(sizes: Sizes) -> Work:
     """One CFM step: augmentation, the teacher forward and back to the pixels, moments and filters.
 
     A covariance of p pixels and d channels costs 2 p d² forward and as much for each of its two
-    factors back; a factorisation d³ / 3, and its solution for d + k columns 2 d² (d + k), the real
-    and the synthetic one, the latter differentiated at the price of two more.
+    factors back; a factorisation d³ / 3, and its solution for d + k columns 2 d² (d + k), for the
+    real and the synthetic one, the latter differentiated at the cost of two more.
     """
     k, widths = sizes.classes, [3, sizes.width, sizes.width]
-    network = networks.ConvNet(k, sizes.width, norm=networks.BatchNorm)
+    few = sizes._replace(real=2)
+    network, pool = networks.ConvNet(k, sizes.width, norm=networks.BatchNorm), _pool(few)
     method = methods.curriculum_matching(network, optax.adam(0.25, 0.5, 0.9), length=sizes.steps)
-    pool = _pool(sizes._replace(real=2))
     params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, *_shape(sizes))))
     guide = jax.jit(functools.partial(cfm.guide, network))(params, pool)
-    images = sampling.initial_noise(jax.random.key(1), pool, ipc=sizes.ipc)
-    function = functools.partial(
+    state = method.init(sampling.initial_noise(jax.random.key(1), pool, ipc=sizes.ipc))
+    steps = functools.partial(
         methods.steps, method=method, sampler=cfm.guide_sampler, length=sizes.steps
     )
     cost, pixels = convnet_cost(sizes.width, sizes.side), [sizes.side >> i for i in range(3)]
     moments = sum(6 * k * p**2 * d**2 for p, d in zip(pixels, widths, strict=True))
     filters = sum(4 * (d**3 / 3 + 2 * d**2 * (d + k)) for d in widths)
     peer = lambda module, _: module.curriculum_matching(
-        _torch_pool(module, sizes._replace(real=2)), width=sizes.width, ipc=sizes.ipc
+        _torch_pool(module, few), width=sizes.width, ipc=sizes.ipc
     )
-    return _work(
-        jax.jit(function),
-        (jax.random.key(2), method.init(images), guide, jnp.asarray(0)),
-        _torch_peers(peer, choose=False),
-        2 * k * cost.flops + moments + filters,
-        2 * k * cost.bytes,
-        pieces=sizes.steps,
-    )
+    costs = 2 * k * cost.flops + moments + filters, 2 * k * cost.bytes
+    arguments = jax.random.key(2), state, guide, jnp.asarray(0)
+    peers = _torch_peers(peer, choose=False)
+    return _work(jax.jit(steps), arguments, peers, *costs, pieces=sizes.steps)
 
 
 def evaluation(sizes: Sizes) -> Work:
-    """Five networks trained on the synthetic set from scratch, and tested.
+    """Train five networks on the synthetic set from scratch, and test them.
 
     Per image and epoch three products of each layer (no input gradient in the first one).
     """
     images = jax.random.normal(jax.random.key(1), (sizes.classes, sizes.ipc, *_shape(sizes)))
     labels = jnp.arange(sizes.classes).repeat(sizes.ipc)
     pool, network = _pool(sizes, sizes.test), networks.ConvNet(sizes.classes, sizes.width)
-    task = evaluate.task(
-        pool.images, pool.labels, num_classes=sizes.classes, mean=pool.mean, std=pool.std
-    )
+    moments = dict(mean=pool.mean, std=pool.std)
+    task = evaluate.task(pool.images, pool.labels, num_classes=sizes.classes, **moments)
 
     def run(keys, images, task):
         return evaluate.evaluate(keys, network, images, task, epochs=sizes.epochs).accuracy
 
     def peer(module, wrap):
         tensor = _torch(images.reshape(-1, *_shape(sizes)).transpose(0, 3, 1, 2))
-        return module.evaluation(
-            _torch_pool(module, sizes, sizes.test),
-            tensor,
-            _torch(labels).long(),
-            width=sizes.width,
-            seeds=5,
-            epochs=sizes.epochs,
-            wrap=wrap,
-        )
+        arguments = _torch_pool(module, sizes, sizes.test), tensor, _torch(labels).long()
+        schedule = dict(width=sizes.width, seeds=5, epochs=sizes.epochs)
+        return module.evaluation(*arguments, wrap=wrap, **schedule)
 
     cost = convnet_cost(sizes.width, sizes.side)
     train = sizes.epochs * sizes.classes * sizes.ipc
     flops = 5 * (train * (3 * cost.flops - cost.first_flops) + sizes.test * cost.flops)
     moved = 5 * (3 * train + sizes.test) * cost.bytes
-    keys = jax.random.split(jax.random.key(0), 5)
-    arguments = keys, images, task
+    arguments = jax.random.split(jax.random.key(0), 5), images, task
     work = _work(jax.jit(run), arguments, _torch_peers(peer), flops, moved)
     threaded = parallel.thread_rows(run)
     return work._replace(ours=Timed(lambda: jax.block_until_ready(threaded(*arguments)), 1))
 
 
 def contrastive_step(sizes: Sizes) -> Work:
-    """One step of the encoder: draw, two views, loss, gradient, Adam."""
+    """One step of the encoder: draw, two augmented copies, loss, gradient, Adam."""
     encoder = contrastive.Encoder(networks.ConvNet(sizes.classes, sizes.encoder_width, norm=None))
     trainer = contrastive.trainer(encoder, optax.adam(1e-3))
-    pool, each = _pool(sizes), sizes.batch // sizes.classes
+    pool, per_class = _pool(sizes), sizes.batch // sizes.classes
     state = trainer.init(jax.random.key(0), sampling.take(pool, jnp.arange(1)))
 
     def steps(key, state, pool):
         def body(state, key):
             key_draw, key_step = jax.random.split(key)
-            return trainer.step(key_step, state, sampling.uniform_batch(key_draw, pool, each))
+            batch = sampling.uniform_batch(key_draw, pool, per_class)
+            return trainer.step(key_step, state, batch)
 
         return jax.lax.scan(body, state, jax.random.split(key, sizes.steps))
 
     def peer(module, wrap):
-        step, _ = module.contrastive(
-            _torch_pool(module, sizes),
-            width=sizes.encoder_width,
-            batch=sizes.batch,
-            wrap=wrap,
-        )
-        return step
+        settings = dict(width=sizes.encoder_width, batch=sizes.batch, wrap=wrap)
+        return module.contrastive(_torch_pool(module, sizes), **settings)[0]
 
     cost = convnet_cost(sizes.encoder_width, sizes.side)
     features = sizes.encoder_width * (sizes.side // 8) ** 2
-    views = 2 * each * sizes.classes
+    views = 2 * per_class * sizes.classes
     flops = views * (3 * cost.flops - cost.first_flops + 6 * 128 * (features + 128 + views))
-    return _work(
-        jax.jit(steps),
-        (jax.random.key(1), state, pool),
-        _torch_peers(peer),
-        flops,
-        3 * views * cost.bytes,
-        pieces=sizes.steps,
-    )
+    arguments, peers = (jax.random.key(1), state, pool), _torch_peers(peer)
+    moved = 3 * views * cost.bytes
+    return _work(jax.jit(steps), arguments, peers, flops, moved, pieces=sizes.steps)
 
 
 def density(sizes: Sizes) -> Work:
-    """Log density of every sample under its class; peers of 1,000 queries are extrapolated.
+    """Log density of every sample under its class; peers are extrapolated from 1,000 queries.
 
-    A pair of samples is counted once, as jaxdd takes it.
+    A pair of samples is counted once, as jaxdd computes it.
     """
     n, d, k = sizes.points, sizes.dimension, sizes.classes
     labels = jnp.arange(k).repeat(n // k)
@@ -310,7 +275,7 @@ WORK = {
 
 
 def matrix_product(precision: str) -> tuple[Timed, float]:
-    """The yardstick for FLOPs: a square float32 product, and how many FLOPs it takes."""
+    """Return a square float32 product, which measures the peak rate, and its FLOPs."""
     n = 2048 if jax.default_backend() == "cpu" else 16384
     square = jax.random.normal(jax.random.key(0), (n, n))
     product = jax.jit(functools.partial(jnp.matmul, precision=precision))
@@ -318,7 +283,7 @@ def matrix_product(precision: str) -> tuple[Timed, float]:
 
 
 def copy() -> tuple[Timed, float]:
-    """The yardstick for bytes: 256 MiB read and written, and how many bytes move."""
+    """Return a copy of 256 MiB, which measures the bandwidth, and its bytes."""
     values = jnp.ones(2**26)
     negate = jax.jit(jnp.negative)
     return Timed(lambda: jax.block_until_ready(negate(values))), 2 * values.nbytes
@@ -339,55 +304,41 @@ def _pixels(sizes, n):
 def _pool(sizes, n=None):
     n = 2 * sizes.classes * sizes.real if n is None else n
     labels = np.arange(sizes.classes).repeat(n // sizes.classes)
-    return sampling.pool(
-        _pixels(sizes, len(labels)),
-        labels,
-        num_classes=sizes.classes,
-        mean=(0.5,) * 3,
-        std=(0.5,) * 3,
-    )
+    fields = dict(num_classes=sizes.classes, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return sampling.pool(_pixels(sizes, len(labels)), labels, **fields)
 
 
-def _distillation(sizes, method, name, options, flops, moved, choose=False):
-    """`sizes.steps` steps of a method as one compiled chunk, and the peer of that name."""
-    pool = _pool(sizes)
+def _distillation(sizes, method, name, flops, moved, choose=False):
+    """Return `sizes.steps` steps of a method as one compiled chunk, and the peer of that name."""
+    pool, shape = _pool(sizes), (sizes.classes, sizes.ipc, *_shape(sizes))
     sampler = functools.partial(sampling.weighted_batch, size=sizes.real)
-    images = jax.random.normal(jax.random.key(1), (sizes.classes, sizes.ipc, *_shape(sizes)))
-    state = method.init(images)
-    function = functools.partial(methods.steps, method=method, sampler=sampler, length=sizes.steps)
+    state = method.init(jax.random.normal(jax.random.key(1), shape))
+    steps = functools.partial(methods.steps, method=method, sampler=sampler, length=sizes.steps)
 
     def peer(module, wrap):
-        extra = {"wrap": wrap} if choose else {}
-        return getattr(module, name)(_torch_pool(module, sizes), **options, **extra)
+        settings = dict(width=sizes.width, real=sizes.real, ipc=sizes.ipc)
+        settings |= {"wrap": wrap} if choose else {}
+        return getattr(module, name)(_torch_pool(module, sizes), **settings)
 
-    return _work(
-        jax.jit(function),
-        (jax.random.key(2), state, pool, jnp.asarray(0)),
-        _torch_peers(peer, choose),
-        flops,
-        moved,
-        pieces=sizes.steps,
-    )
+    arguments = jax.random.key(2), state, pool, jnp.asarray(0)
+    peers = _torch_peers(peer, choose)
+    return _work(jax.jit(steps), arguments, peers, flops, moved, pieces=sizes.steps)
 
 
 def _work(function, arguments, peers, flops, moved, *, pieces=1, precision="default"):
-    """Compile a function of its arguments, `pieces` pieces of work in a call."""
+    """Compile a function that does `pieces` pieces of work in a call."""
     start = time.perf_counter()
     compiled = function.lower(*arguments).compile()
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
-    peak = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
+    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    peak += memory.temp_size_in_bytes - memory.alias_size_in_bytes
     run = lambda: jax.block_until_ready(compiled(*arguments))
     return Work(Timed(run, 1 / pieces), peers, flops, moved, peak, seconds, precision)
 
 
 def _torch_peers(make, choose=True):
-    """Set-ups of the eager peer and, if there is a choice, of what else may make PyTorch fast."""
+    """Return functions that set up the eager peer and, with a choice, the faster wrappers."""
     if not HAS_TORCH:
         return {}
     import torch
@@ -404,8 +355,8 @@ def _torch_peers(make, choose=True):
 
         return Timed(finished)
 
-    ways = dict(list(torch_peers.WRAPPERS.items())[: None if choose else 1])
-    return {name: functools.partial(timed, wrap) for name, wrap in ways.items()}
+    wrappers = list(torch_peers.WRAPPERS.items())[: None if choose else 1]
+    return {name: functools.partial(timed, wrap) for name, wrap in wrappers}
 
 
 def _torch(array):

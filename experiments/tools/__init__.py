@@ -1,1 +1,1 @@
-"""What the claims are computed with, and the tables that are made of them."""
+"""Tools that experiments share, and the tables of their results."""

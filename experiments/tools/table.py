@@ -31,17 +31,17 @@ def grids() -> Iterator[grid.Grid]:
 def computed() -> Iterator[tuple[grid.Grid, Sequence[grid.Cell]]]:
     """Yield the grids and their cells, for every preset with a result."""
     known = grid.stored()
-    for each in grids():
-        for cells in map(each.cells, options.PRESETS):
+    for claim in grids():
+        for cells in map(claim.cells, options.PRESETS):
             if any(grid.result(cell, known) for cell in cells):
-                yield each, cells
+                yield claim, cells
 
 
 def blocks() -> Iterator[list[str]]:
     """Yield every table that the pages may hold, as lines of Markdown."""
     yield overview.table()
-    for each, cells in computed():
-        yield from grid.tables(each, cells)
+    for claim, cells in computed():
+        yield from grid.tables(claim, cells)
     for module in (*modules(), speed):
         if hasattr(module, "tables"):
             yield from module.tables()

@@ -26,6 +26,13 @@ LEGEND = (
 )
 """Explanation of what `show_dataset` prints."""
 
+# Types of options whose help says what happens without them.
+OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+OptionalName = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
+OptionalPath = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+DataSet = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATASET")]
+
 _MAX_GROUPS = 20  # larger tables of group sizes are not printed
 
 
@@ -33,25 +40,25 @@ _MAX_GROUPS = 20  # larger tables of group sizes are not printed
 class DataArguments:
     """Options of a data set that several commands share."""
 
-    conflict: float | None = None
+    conflict: OptionalFloat = None
     """Share of bias-conflicting samples in each class of a benchmark, 0 to 1."""
 
-    severity: int | None = None
+    severity: OptionalInt = None
     """Severity of the bias of a benchmark, 1 to 4."""
 
-    resize: int | None = None
+    resize: OptionalInt = None
     """Height and width in pixels to which images of a folder or of tfds:NAME are resized."""
 
     skip_bad: bool = False
     """Skip images of a folder that cannot be decoded."""
 
-    label: str | None = None
+    label: OptionalName = None
     """Column with the class, of an annotated data set or of metadata.csv."""
 
-    attribute: str | None = None
+    attribute: OptionalName = None
     """Column with the bias attribute, of an annotated data set or of metadata.csv."""
 
-    data_dir: pathlib.Path | None = None
+    data_dir: OptionalPath = None
     """Folder with the original files; for tfds:NAME, the folder in which it is prepared."""
 
     def values(self) -> dict[str, Any]:
@@ -72,11 +79,11 @@ Data = Annotated[DataArguments, tyro.conf.arg(name="")]
 
 
 def find_bias(
-    dataset: tyro.conf.Positional[str],
+    dataset: DataSet,
     *,
     data: Data = DataArguments(),
     seed: int = 0,
-    out: pathlib.Path | None = None,
+    out: OptionalPath = None,
 ) -> None:
     """Look for a bias in a data set and write an HTML page about it, without distillation.
 
@@ -110,12 +117,12 @@ def list_datasets() -> None:
 
 
 def show_dataset(
-    dataset: tyro.conf.Positional[str],
+    dataset: DataSet,
     *,
     data: Data = DataArguments(),
     test: Literal["uniform", "conflicting"] = "uniform",
     seed: int = 0,
-    out: pathlib.Path | None = None,
+    out: OptionalPath = None,
 ) -> None:
     """Print the sizes of a data set, and draw aligned and conflicting images of each class.
 
@@ -167,7 +174,7 @@ def _print_groups(benchmark):
 
 
 def build_dataset(
-    dataset: tyro.conf.Positional[str],
+    dataset: DataSet,
     *,
     data: Data = DataArguments(),
     test: Literal["uniform", "conflicting"] = "uniform",

@@ -2,13 +2,14 @@
 
 import dataclasses
 import pathlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import rich.console
 import rich.table
 import tyro
 
-from jaxdd.commands import data_sets, screen, sources
+from jaxdd.commands import screen, sources
+from jaxdd.commands.data_sets import Data, DataArguments, OptionalInt, OptionalName, OptionalPath
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import experts, results
 from jaxdd.runs.folder import store
@@ -17,26 +18,28 @@ from jaxdd.runs.scoring import sets as labelled_sets
 
 Protocol = Literal["standard", "soft", "kd", "elf"]
 SetName = Literal["set", "random", "noise"]
+Source = Annotated[tyro.conf.Positional[pathlib.Path], tyro.conf.arg(metavar="SET")]
+Networks = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NETWORK ...]")]
 
 
 def evaluate_set(
-    source: tyro.conf.Positional[pathlib.Path],
+    source: Source,
     *,
-    networks: tuple[str, ...] = ("convnet",),
+    networks: Networks = ("convnet",),
     protocol: tuple[Protocol, ...] = ("standard",),
     sets: tuple[SetName, ...] = ("set",),
-    seeds: int | None = None,
-    epochs: int | None = None,
-    width: int | None = None,
-    depth: int | None = None,
-    seed: int | None = None,
+    seeds: OptionalInt = None,
+    epochs: OptionalInt = None,
+    width: OptionalInt = None,
+    depth: OptionalInt = None,
+    seed: OptionalInt = None,
     zca: bool = False,
     teacher_steps: int = matrix.TeacherOptions().steps,
-    teacher_weights: pathlib.Path | None = None,
-    teacher: pathlib.Path | None = None,
-    dataset: str | None = None,
-    data: data_sets.Data = data_sets.DataArguments(),
-    out: pathlib.Path | None = None,
+    teacher_weights: OptionalPath = None,
+    teacher: OptionalPath = None,
+    dataset: OptionalName = None,
+    data: Data = DataArguments(),
+    out: OptionalPath = None,
 ) -> None:
     """Score any set with several networks and training protocols.
 
@@ -66,7 +69,7 @@ def evaluate_set(
             needed for a run on a benchmark.
         data: Options of the data set.
         out: JSON file. Defaults to evaluation.json in the folder of a run, where `jaxdd report`
-            finds it, and to evaluation-SOURCE.json for other sets.
+            finds it, and to evaluation-SET.json for other sets.
     """
     out = _output("evaluation", source) if out is None else out
     _check_paths(source, out)
@@ -92,15 +95,15 @@ def evaluate_set(
 
 
 def profile_set(
-    source: tyro.conf.Positional[pathlib.Path],
+    source: Source,
     *,
     networks: int = 3,
     teacher_steps: int = 0,
-    weights: pathlib.Path | None = None,
-    dataset: str | None = None,
-    data: data_sets.Data = data_sets.DataArguments(),
-    out: pathlib.Path | None = None,
-    figure: pathlib.Path | None = None,
+    weights: OptionalPath = None,
+    dataset: OptionalName = None,
+    data: Data = DataArguments(),
+    out: OptionalPath = None,
+    figure: OptionalPath = None,
 ) -> None:
     """Measure how much of the variance and class signal of the real images a set keeps.
 
@@ -119,7 +122,7 @@ def profile_set(
             needed for a run on a benchmark.
         data: Options of the data set.
         out: JSON file. Defaults to profile.json in the folder of a run, where `jaxdd report` finds
-            it, and to profile-SOURCE.json for other sets.
+            it, and to profile-SET.json for other sets.
         figure: SVG or PNG file. Defaults to the name of the JSON file with .svg.
     """
     out = _output("profile", source) if out is None else out

@@ -70,7 +70,7 @@ def test_rules_vary_only_their_own_values(data):
         check=check,
     )
     assert rules["evenness"]["values"].items() <= choice.candidates[choice.best].items()
-    assert measured["pays"] == (choice.density is not None)
+    assert measured["helps"] == (choice.density is not None)
 
 
 def test_search_contains_the_defaults():
