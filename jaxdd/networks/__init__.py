@@ -21,9 +21,7 @@ from jaxdd.networks.layers import (
     InstanceNorm,
     average_pool,
     max_pool,
-    no_pool,
     trace_convolutions,
-    uniform_fan_in,
 )
 from jaxdd.networks.models import (
     MLP,
@@ -80,9 +78,7 @@ __all__ = [
     "init_params",
     "max_blocks",
     "max_pool",
-    "no_pool",
     "outputs",
     "split_batch_stats",
     "trace_convolutions",
-    "uniform_fan_in",
 ]

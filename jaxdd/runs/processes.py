@@ -98,11 +98,9 @@ def joined(
 
 
 def _check(coordinator, num_processes, process_id):
-    port = (coordinator or "HOST:1").rpartition(":")[2]
-    if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
-        raise ValueError(
-            f"coordinator must be HOST:PORT with a port in 1..65535, got {coordinator!r}"
-        )
+    host, _, port = (coordinator or "HOST:1").rpartition(":")
+    if not (host and port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
+        raise ValueError(f"coordinator must be HOST:PORT, port in 1..65535, got {coordinator!r}.")
     if num_processes is not None and num_processes < 1:
         raise ValueError(f"num-processes must be at least 1, got {num_processes}.")
     if process_id is not None and not 0 <= process_id < (num_processes or process_id + 1):

@@ -83,8 +83,8 @@ def test_no_norm_and_other_depths():
 
 
 @pytest.mark.parametrize("name", ["convnet", "vgg11", "resnet18"])
-def test_parts_compose_to_the_whole(name):
-    """Part i of the network and then the rest, for each i: shapes; bits for the middle."""
+def test_parts_applied_in_turn_give_the_whole(name):
+    """The first half of the parts, and then the others."""
     network, (images, params, expected) = SMALL[name](), applied(name)
     stop = networks.count_parts(network) // 2
     hidden = jax.jit(functools.partial(network.apply, stop=stop))(params, images)
