@@ -11,7 +11,7 @@ from jaxdd.weights import blind_features, formulas
 KEY = jax.random.key(0)
 
 
-def bright_or_dark(counts=(90, 60), conflict=0.1, seed=0):
+def bright_or_dark(conflict=0.1, counts=(180, 120), seed=0):
     """Noise that is bright in the first class and dark in the second, a share the other way."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(counts)), counts)
@@ -43,22 +43,21 @@ def test_groups_get_equal_weight():
     conflicts = GROUPS != np.asarray(POOL.labels)
     np.testing.assert_array_equal(result.conflict_score > 0.5, conflicts)
     clipped = weights.by_features(KEY, POOL, brightness, clip=1.5).weights
-    assert float(clipped.max() * 60) <= 1.5 * (1 + 1e-5) < float(result.weights.max() * 60)
+    assert float(clipped.max() * 120) <= 1.5 * (1 + 1e-5) < float(result.weights.max() * 120)
 
 
 def test_uninformative_features_leave_weights_uniform():
-    pool, _ = bright_or_dark((300, 200))
-    result = weights.by_features(KEY, pool, lambda images: images[:, 0, 0] * 0)
-    uniform = formulas.uniform(pool.labels, num_classes=2)
+    result = weights.by_features(KEY, POOL, lambda images: images[:, 0, 0] * 0)
+    uniform = formulas.uniform(POOL.labels, num_classes=2)
     np.testing.assert_allclose(result.weights, uniform, rtol=0.02)  # folds differ a little
 
 
 def test_classes_that_share_an_attribute_form_one_block():
     """Four classes, two of them bright: groups are bright and dark, within each class."""
-    labels = 2 * POOL.labels + jnp.arange(150) % 2
+    labels = 2 * POOL.labels + jnp.arange(300) % 2
     four = sampling.pool(POOL.images, labels, num_classes=4, mean=(0.5,), std=(0.25,))
     result = weights.by_features(KEY, four, brightness, blocks=(0, 0, 1, 1))
-    assert result.groups.shape == (150, 2)
+    assert result.groups.shape == (300, 2)
     oracle = weights.oracle(four, GROUPS, num_attributes=2)
     np.testing.assert_allclose(result.weights, oracle, rtol=0.1)
     single = weights.by_features(KEY, four, brightness, blocks=(0, 0, 0, 0)).weights
@@ -99,10 +98,10 @@ def test_invalid_arguments_are_rejected_before_features_are_computed(change, err
 @pytest.mark.parametrize(
     "probabilities, error, value",
     [
-        (np.ones((150, 2), int), TypeError, "int"),
-        (np.ones((150, 3), np.float32), ValueError, r"\(150, 3\)"),
-        (np.ones((150, 2), np.float32), ValueError, "got 2"),
-        (np.full((150, 2), -0.5, np.float32), ValueError, "-0.5"),
+        (np.ones((300, 2), int), TypeError, "int"),
+        (np.ones((300, 3), np.float32), ValueError, r"\(300, 3\)"),
+        (np.ones((300, 2), np.float32), ValueError, "got 2"),
+        (np.full((300, 2), -0.5, np.float32), ValueError, "-0.5"),
     ],
 )
 def test_invalid_probabilities_are_rejected(probabilities, error, value):
@@ -112,11 +111,10 @@ def test_invalid_probabilities_are_rejected(probabilities, error, value):
 
 def test_shortcut_test_compares_errors_on_the_testing_half():
     comparisons = {"brightness": blind_features.Comparison(brightness, one_pixel)}
-    pool, groups = bright_or_dark((180, 120))
-    test = weights.shortcuts(KEY, pool, comparisons=comparisons)["brightness"]
+    test = weights.shortcuts(KEY, POOL, comparisons=comparisons)["brightness"]
     assert weights.is_shortcut(test) and test.z_score > weights.MIN_Z_SCORE
-    testing = np.argsort(np.asarray(pool.labels), kind="stable")[1::2]
-    assert test.blind == pytest.approx(np.mean((groups != pool.labels)[testing]))
+    testing = np.argsort(np.asarray(POOL.labels), kind="stable")[1::2]
+    assert test.blind == pytest.approx(np.mean((GROUPS != POOL.labels)[testing]))
     unbiased, _ = bright_or_dark(conflict=0.5)
     assert weights.shortcuts(KEY, unbiased, comparisons=comparisons)["brightness"].z_score < 2
 

@@ -147,7 +147,7 @@ def test_invalid_options_are_rejected_before_anything_is_computed(options, value
 # --- shortcut features ---------------------------------------------------------------------------
 
 
-def bright_or_dark(counts):
+def bright_or_dark(counts=(200, 160)):
     """Noise that is bright in the first class and dark in the second, but for a tenth."""
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], counts)
@@ -163,7 +163,7 @@ def brightness(images):
 
 def test_shortcut_features_are_chosen_without_a_search():
     one_pixel = lambda key, images: lambda images: images[:, 0, 0]
-    (pool, groups), reports = bright_or_dark((90, 60)), []
+    (pool, groups), reports = bright_or_dark(), []
     options = dict(
         strategy=(),
         comparisons={"brightness": blind_features.Comparison(brightness, one_pixel)},
@@ -187,7 +187,7 @@ def test_two_biases_are_balanced_together():
     side = lambda images: images[:, :, :4].mean((1, 2)) - images[:, :, 4:].mean((1, 2))
     rows = lambda images: images[:, ::2].mean((1, 2))
     step = lambda key, images: lambda images: images[:, 0, 0] - images[:, 1, 0]
-    pool, dark = bright_or_dark((200, 160))
+    pool, dark = bright_or_dark()
     labels = np.asarray(pool.labels)
     left = np.where(np.arange(len(labels)) % 10 == 3, 1 - labels, labels)
     brighter = (np.arange(8) < 4) == (left[:, None] == 0)
