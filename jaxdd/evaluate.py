@@ -24,18 +24,7 @@ class Task:
     """Test images, their labels and, if known, their bias groups. Build it with `task`.
 
     It is a pytree, so it can be an argument of compiled functions. The numbers of classes and
-    attributes and the augmentation are static.
-
-    Attributes:
-        images: test images `[n, h, w, c]`, uint8.
-        labels: `[n]` classes.
-        attributes: `[n]` bias attributes, or None if unknown.
-        aligned: `[k]` majority attribute of each class, or None if unknown.
-        mean: `[c]` of the training pixels, on the scale [0, 1].
-        std: `[c]` of the training pixels, on the scale [0, 1].
-        num_classes: k.
-        num_attributes: a, 0 if unknown.
-        strategy: augmentation for training on this task, names or a function.
+    attributes and the augmentation are static. The fields are the arguments of `task`.
     """
 
     images: jax.Array
@@ -199,6 +188,8 @@ def score(
     def accuracy_where(mask):
         return jnp.sum(correct * mask) / jnp.sum(mask)
 
+    # Groups are numbered class by class, so that one segment sum counts all of them. Empty groups
+    # are 0 / 0 = nan, which the minimum and the gaps skip.
     conflicting = attributes != aligned[labels]
     group = labels * num_attributes + attributes
     groups = _accuracies(correct, group, num_classes * num_attributes)

@@ -95,6 +95,8 @@ def learning_from_failure(
     images, labels = training.check_labelled(images, labels, network=network)
 
     def loss(params, batch):
+        # averages: `[2, m]`, the running losses of all samples under both networks. Samples that
+        # only fill up the batch must not move them.
         own, present, indices, averages = batch.labels, batch.present, batch.indices, batch.memory
         logits = jnp.stack([networks.outputs(network, p, batch.views).logits for p in params])
         losses = training.cross_entropies(logits, jnp.stack([own, own]))
@@ -173,6 +175,9 @@ def contradicting_partners(
     >>> sorted({int(partners(i)[0]) for i in range(9)})
     [2, 3]
     """
+    # Features of the biased network are similar for samples with the same bias attribute. A partner
+    # of the same class with different features, or of another class with similar features, breaks
+    # the correlation between class and attribute.
     unit = features / jnp.maximum(jnp.sqrt(jnp.square(features).sum(1, keepdims=True)), 1e-8)
     similarity = unit @ unit.T
     eligible, own = present > 0, jnp.arange(len(labels))

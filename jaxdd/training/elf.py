@@ -195,6 +195,8 @@ def losses(
         terms: of the loss: some of front, rear and task.
         matching: distance `[n]` between the front's output and the features of each image.
     """
+    # Order matters for batch norm: the running statistics move in each pass through a part. The
+    # front runs once for two terms, the rear once on the teacher's features and once on its own.
     values: dict[str, jax.Array] = {}
     front: Any = None
     if {"front", "task"} & set(terms):

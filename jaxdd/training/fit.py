@@ -232,6 +232,7 @@ def sgd(
     _checks.nonnegative("learning_rate", learning_rate)
     _checks.nonnegative("momentum", momentum)
     _checks.nonnegative("weight_decay", weight_decay)
+    # A training with a single update has no second half.
     halfway = max(1, epochs * num_updates(num_samples, batch_size) // 2)
     schedule = optax.piecewise_constant_schedule(learning_rate, {halfway: 0.1})
     return optax.chain(
@@ -313,6 +314,8 @@ def run_epochs(
     """
     epochs = _checks.count("epochs", epochs)
     updates = num_updates(num_samples, batch_size)
+    # Updates of equal size need one compiled shape. The order of an epoch is repeated cyclically to
+    # fill the last batch, and `present` marks the repetitions.
     size = -(-num_samples // updates)
 
     def epoch(carry, key):

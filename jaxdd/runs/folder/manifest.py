@@ -28,6 +28,7 @@ import json
 import os
 import pathlib
 import re
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -52,6 +53,7 @@ _FILE_NAME = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)
 _FIGURE_NAME = re.compile(r"[\w-]+\.(?:png|svg)|figures\.npz", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _UNCOVERED_BY_ROOT = ("root", "figures")
+_LOCK = threading.Lock()  # rows of a comparison are threads that may record in the same folder
 
 # Names that may be in a folder without being listed: files of hosting services, and what a run
 # needs while it works or other commands write. Loading a set never reads them.
@@ -94,8 +96,9 @@ def record(folder: str | os.PathLike, names: Iterable[str], *, section: Section 
         OSError: the disk is full; the old manifest is intact.
     """
     entries = {name: _entry(pathlib.Path(folder) / name) for name in names}
-    content = _read_or_empty(folder)
-    _update(folder, content, section, {**content.get(section, {}), **entries})
+    with _LOCK:
+        content = _read_or_empty(folder)
+        _update(folder, content, section, {**content.get(section, {}), **entries})
 
 
 def forget(folder: str | os.PathLike, names: Iterable[str]) -> None:
@@ -105,11 +108,12 @@ def forget(folder: str | os.PathLike, names: Iterable[str]) -> None:
         folder: of a run.
         names: of files, relative to the folder.
     """
-    content, removed = _read_or_empty(folder), set(names)
-    for section in ("files", "figures"):
-        entries = content.get(section, {})
-        rest = {name: entry for name, entry in entries.items() if name not in removed}
-        if rest != entries:
+    removed = set(names)
+    with _LOCK:
+        for section in ("files", "figures"):
+            content = _read_or_empty(folder)
+            entries = content.get(section, {})
+            rest = {name: entry for name, entry in entries.items() if name not in removed}
             _update(folder, content, section, rest)
 
 
@@ -140,8 +144,12 @@ def seal(
         kind: of the folder, one of `KINDS`.
         parent: root of the set that this one was exported from.
     """
-    recorded = _read_or_empty(folder)
-    sections = {name: recorded[name] for name in ("files", "figures") if name in recorded}
+    # A damaged manifest may list names that never existed; only existing files are sealed.
+    sections = {
+        section: {name: entry for name, entry in entries.items() if _exists(folder, name)}
+        for section, entries in _read_or_empty(folder).items()
+        if section in ("files", "figures")
+    }
     of_folder = {"schema": SCHEMA, "kind": kind, "parent": parent}
     sealed = files.to_json({**content, **sections, **of_folder})
     sealed["root"] = root(sealed)
@@ -155,6 +163,10 @@ def is_sealed(folder: str | os.PathLike) -> bool:
         return bool(read(folder))
     except (OSError, ValueError):
         return False
+
+
+def _exists(folder, name):
+    return bool(_FILE_NAME.fullmatch(name)) and (pathlib.Path(folder) / name).is_file()
 
 
 def _entry(path):
@@ -176,7 +188,7 @@ def _read_or_empty(folder):
 
 def _update(folder, content, section, entries):
     """Replace a section of a manifest, which loses its root if that covers the section."""
-    if entries == content.get(section):
+    if entries == content.get(section, {}):
         return
     if section == "files":
         figures = {"figures": content["figures"]} if "figures" in content else {}

@@ -174,6 +174,8 @@ def _from_npz(folder, verified):
 
 def _from_png(folder, verified):
     table, config = (_listed(folder, verified, name) for name in (_TABLE, "config.json"))
+    # Sizes come from the manifest, so that the limit is checked before an image is decoded, and
+    # names come from the table, but only listed files can be opened.
     try:
         shape = verified.manifest["arrays"]["pixels"]["shape"]
         moments = (verified.manifest["normalisation"][name] for name in ("mean", "std"))

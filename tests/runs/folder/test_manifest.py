@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import zipfile
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -60,6 +61,15 @@ def test_record_forget_and_is_intact(tmp_path):
         manifest.record(tmp_path, ["absent"])
 
 
+def test_threads_can_record_in_the_same_folder(tmp_path):
+    names = [f"{i}.npz" for i in range(20)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    with futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda name: manifest.record(tmp_path, [name]), names))
+    assert content_of(tmp_path)["files"].keys() == {*names}
+
+
 def test_changed_missing_and_linked_files_are_not_intact(copy):
     name, content = "weights.npz", (copy / "weights.npz").read_bytes()
     for change in (b"", content[:-1] + b"x", content + b"x"):
@@ -95,6 +105,13 @@ def test_a_damaged_manifest_records_nothing(copy, content):
     assert not manifest.is_sealed(copy) and not manifest.is_intact(copy, "weights.npz")
     manifest.record(copy, ["weights.npz"])
     assert content_of(copy)["files"].keys() == {"weights.npz"}
+
+
+def test_only_existing_files_are_sealed(copy):
+    """A flipped bit in a name must not make the finished folder invalid."""
+    forge(copy, files=content_of(copy)["files"] | {"weightt.npz": {"size": 1, "sha256": ""}})
+    manifest.seal(copy, manifest.describe(store.read_synthetic(copy / "synthetic.npz")))
+    assert "weightt.npz" not in manifest.check(copy).manifest["files"]
 
 
 def test_a_full_disk_leaves_the_old_manifest(copy, full_disk):
