@@ -101,7 +101,7 @@ def draw(
     """
     if len(shape) != 3:
         raise ValueError(f"shape must be (height, width, channels), got {tuple(shape)}.")
-    check_strategy(strategy)
+    as_strategy(strategy)  # checks the names
     augmentation = identity()
     if not strategy:
         return augmentation
@@ -392,17 +392,15 @@ def _cutout_mask(augmentation, height, width):
 def as_strategy(strategy: Strategy) -> tuple[str, ...] | Callable[..., Any]:
     """Return names as a hashable tuple, and a function unchanged.
 
+    Raises:
+        TypeError: the strategy is a string.
+        ValueError: a name is not an operation.
+
     >>> as_strategy(["crop", "flip"])
     ('crop', 'flip')
     """
     if callable(strategy):
         return strategy
-    check_strategy(strategy)
-    return tuple(strategy)
-
-
-def check_strategy(strategy: Sequence[str]) -> None:
-    """Reject anything but a sequence of names of `OPERATIONS`."""
     if isinstance(strategy, str):
         raise TypeError(f"strategy must be a sequence of names, got the string {strategy!r}.")
     for name in strategy:
@@ -410,6 +408,7 @@ def check_strategy(strategy: Sequence[str]) -> None:
             near = difflib.get_close_matches(str(name), OPERATIONS, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"strategy must consist of {OPERATIONS}, got {name!r}.{hint}")
+    return tuple(strategy)
 
 
 def _check_images(name, images, axes):

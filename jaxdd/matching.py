@@ -2,7 +2,6 @@
 
 * `distribution` compares class means of features: distribution matching with sample weights.
 * `cosine_rows`, `squared` and `cosine` compare two gradients of a network: gradient matching.
-  `GRADIENT_DISTANCES` lists them by name.
 * `trajectory` compares two trainings by the parameters they end at: trajectory matching.
 """
 
@@ -102,10 +101,6 @@ def trajectory(student: Any, start: Any, target: Any) -> jax.Array:
         target: parameters θ* that the expert reached.
     """
     return squared(student, target) / squared(start, target)
-
-
-GRADIENT_DISTANCES = {"cosine-rows": cosine_rows, "mse": squared, "cosine": cosine}
-"""Distances between two gradients, by name."""
 
 
 def _cosine(a, b):

@@ -198,8 +198,8 @@ def without_replacement(
         key: random key.
         pool: a training set.
         size: samples per class.
-        weighted: draw one sample after the other in proportion to the weights of the remaining
-            ones, and none of weight zero. The default is uniform.
+        weighted: draw sequentially in proportion to the weights of the remaining samples, and none
+            of weight zero. The default is uniform.
     """
     # Sorting by Gumbel noise + log weight is the same as drawing one by one in proportion to the
     # weights (Efraimidis and Spirakis, 2006), in one sort for all classes.
@@ -220,11 +220,6 @@ def with_replacement(key: jax.Array, pool: Pool, size: int) -> jax.Array:
     Each class is divided into `size` strata of equal weight and one sample is drawn from each. The
     expected number of draws of a sample is `size · weight`, as for independent draws, with less
     variance.
-
-    Args:
-        key: random key.
-        pool: a training set.
-        size: samples per class.
     """
     size = _checks.count("size", size)
     shape = (len(pool.count), size)
@@ -246,11 +241,6 @@ def uniform_batch(key: jax.Array, pool: Pool, size: int) -> Batch:
     """Draw `size` samples of each class without replacement, with their weights.
 
     A class smaller than `size` is included as a whole and filled up with weight zero.
-
-    Args:
-        key: random key.
-        pool: a training set.
-        size: samples per class.
     """
     indices = without_replacement(key, pool, size)
     weights = pool.weights[indices] * (jnp.arange(size) < pool.count[:, None])
@@ -258,13 +248,7 @@ def uniform_batch(key: jax.Array, pool: Pool, size: int) -> Batch:
 
 
 def weighted_batch(key: jax.Array, pool: Pool, size: int) -> Batch:
-    """Draw `size` samples of each class in proportion to their weights, with weights `1 / size`.
-
-    Args:
-        key: random key.
-        pool: a training set.
-        size: samples per class.
-    """
+    """Draw `size` samples of each class in proportion to their weights, with weights `1 / size`."""
     indices = with_replacement(key, pool, size)
     return Batch(take(pool, indices), jnp.full(indices.shape, 1 / size))
 
@@ -384,13 +368,7 @@ def _normalise_rows(weights):
 
 
 def initial_noise(key: jax.Array, pool: Pool, *, ipc: int) -> jax.Array:
-    """Return standard normal pixels as initial images, `[k, ipc, h, w, c]`.
-
-    Args:
-        key: random key.
-        pool: gives the shape of the images and the number of classes.
-        ipc: images per class.
-    """
+    """Return standard normal pixels as `ipc` initial images per class, `[k, ipc, h, w, c]`."""
     ipc = _checks.count("ipc", ipc)
     return jax.random.normal(key, (pool.num_classes, ipc, *pool.images.shape[1:]))
 

@@ -246,12 +246,7 @@ def group_pool(
 
 def check_strategy(strategy: Strategy | None) -> tuple[str, ...] | Callable[..., Any]:
     """Return `UNFLIPPED` for None, names as a tuple, and a function unchanged."""
-    if strategy is None:
-        return UNFLIPPED
-    if callable(strategy):
-        return strategy
-    augment.check_strategy(strategy)
-    return tuple(strategy)
+    return UNFLIPPED if strategy is None else augment.as_strategy(strategy)
 
 
 def _slice_of(mask):

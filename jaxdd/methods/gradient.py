@@ -57,7 +57,7 @@ def gradient_matching(
         optimizer: of the images; the reference uses SGD with rate 0.1 and momentum 0.5.
         outer: steps before the network is re-initialised.
         inner: network epochs between two matching steps.
-        distance: between two gradients, see `matching.GRADIENT_DISTANCES`.
+        distance: between two gradients: `matching.cosine_rows`, `squared` or `cosine`.
         strategy: augmentation; one draw per class, shared by real and synthetic images. () for DC.
         network_optimizer: of the network; SGD with rate 0.01 by default.
         batch_size: of the network's training.

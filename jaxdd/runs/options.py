@@ -201,7 +201,7 @@ class DM:
             raise ValueError(f"method must be {default!r} for these options, got {self.method!r}")
         _check_network("network", self.network, NETWORKS)
         if self.strategy is not None:
-            augment.check_strategy(self.strategy)
+            augment.as_strategy(self.strategy)
         self.check_together()
 
     def check_together(self) -> None:

@@ -64,8 +64,8 @@ def test_the_loss_falls():
 @pytest.mark.parametrize("classes, shape", [(1, (8, 8, 1)), (12, (6, 10, 4))])
 def test_other_class_counts_and_image_shapes(classes, shape):
     pool = toy.make_pool((5,) * classes, shape=shape)
-    network = networks.ConvNet(classes, width=4, depth=1)
-    method = methods.distribution_matching(network, OPTIMIZER, strategy=("crop", "color"))
+    options = dict(strategy=("crop", "color"))
+    method = methods.distribution_matching(toy.linear(classes), OPTIMIZER, **options)
     images = sampling.initial_real(KEY, pool, ipc=2)
     state, _ = toy.run(method, method.init(images), 2, pool=pool, chunk_length=2)[2]
     assert state.images.shape == (classes, 2, *shape) and np.isfinite(state.images).all()
@@ -91,7 +91,7 @@ def test_a_custom_loss_is_minimised():
     method = methods.distribution_matching(
         LINEAR, optax.sgd(0.5), loss=means_and_variances, strategy=()
     )
-    params = toy.linear_init(jax.random.split(KEY)[0], IMAGES[0])
+    params = LINEAR.init(jax.random.split(KEY)[0], IMAGES[0])
 
     @jax.jit
     @jax.value_and_grad
@@ -99,7 +99,7 @@ def test_a_custom_loss_is_minimised():
         total = 0.0
         for c in range(3):
             weights = BATCH.weights[c]
-            real, synthetic = (toy.linear_apply(params, x[c])[0] for x in (BATCH.images, images))
+            real, synthetic = (LINEAR.apply(params, x[c])[0] for x in (BATCH.images, images))
             mean = weights @ real
             variance = weights @ (real - mean) ** 2
             total += jnp.sum((mean - synthetic.mean(0)) ** 2)

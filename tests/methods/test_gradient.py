@@ -7,7 +7,7 @@ import pytest
 import toy
 from toy import BATCH, IMAGES, KEY, LINEAR, NETWORK, OPTIMIZER, POOL, SAMPLER
 
-from jaxdd import augment, matching, methods, networks, sampling
+from jaxdd import augment, matching, methods, sampling
 
 DSA = methods.gradient_matching(NETWORK, OPTIMIZER, outer=2, inner=1, strategy=("crop", "scale"))
 STEP, STATE = jax.jit(DSA.step), DSA.init(IMAGES)
@@ -75,8 +75,7 @@ def test_weights_select_the_real_samples():
 @pytest.mark.parametrize("classes, ipc, shape", [(1, 1, (8, 8, 1)), (12, 3, (6, 10, 4))])
 def test_other_class_counts_and_image_shapes(classes, ipc, shape):
     pool = toy.make_pool((5,) * classes, shape=shape)
-    network = networks.ConvNet(classes, width=4, depth=1)
-    method = methods.gradient_matching(network, OPTIMIZER, outer=2, inner=1, strategy=())
+    method = methods.gradient_matching(toy.linear(classes), OPTIMIZER, outer=2, inner=1)
     images = sampling.initial_real(KEY, pool, ipc=ipc)
     state, info = toy.run(method, method.init(images), 3, pool=pool, chunk_length=3)[3]
     assert state.images.shape == (classes, ipc, *shape) and np.isfinite(state.images).all()
@@ -103,8 +102,7 @@ def test_a_custom_augmentation_gives_the_bits_of_the_named_one():
 
 def test_the_program_does_not_grow_with_the_classes():
     def lines(classes):
-        network = networks.ConvNet(classes, width=4, depth=1)
-        method = methods.gradient_matching(network, OPTIMIZER, outer=2, inner=1)
+        method = methods.gradient_matching(toy.linear(classes), OPTIMIZER, outer=2, inner=1)
         images, real = (jnp.zeros((classes, n, 8, 8, 3)) for n in (2, 8))
         state = jax.eval_shape(method.init, images)
         batch = sampling.Batch(real, jnp.ones((classes, 8)))

@@ -10,7 +10,7 @@ import pytest
 import toy
 from toy import IMAGES, KEY, NETWORK
 
-from jaxdd import methods, networks, sampling
+from jaxdd import methods, sampling
 from jaxdd.methods import experts
 
 
@@ -85,12 +85,10 @@ def test_recomputing_gives_the_same_gradient_in_the_memory_of_one_inner_step():
 @pytest.mark.parametrize("inner, used", [(1, 2), (2, 4)])
 def test_the_student_sees_all_images_in_turn(inner, used):
     """Of four images in batches of two, one inner step uses two and two steps use all four."""
-    apply = lambda *inputs: tuple(x[:, :2] for x in toy.linear_apply(*inputs))
-    network = networks.Functions(toy.linear_init, apply)
-    options = dict(inner=inner, strategy=(), batch_size=2)
+    network, options = toy.linear(2), dict(inner=inner, strategy=(), batch_size=2)
     method = methods.trajectory_matching(network, optax.sgd(1.0), **options)
     state = method.init(IMAGES[:2])
-    params = toy.linear_init(KEY, IMAGES[0])
+    params = network.init(KEY, IMAGES[0])
     after, _ = jax.jit(method.step)(KEY, state, experts.Segment(params, params + 0.1))
     assert (after.images != state.images).any((2, 3, 4)).sum() == used
 
