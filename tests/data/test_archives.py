@@ -59,21 +59,25 @@ def test_mnist_is_read_and_padded(small, layout, placement, start):
     assert (data.mean, data.std) == ((0.1307,), (0.3081,)) and "flip" not in data.strategy
 
 
+def moments(images):
+    """Return mean and deviation of the unpadded images, from the counts of their 256 levels."""
+    counts = np.bincount(images[:, 2:30, 2:30].ravel(), minlength=256)
+    shares, levels = counts / counts.sum(), np.arange(256) / 255
+    mean = shares @ levels
+    return mean, np.sqrt(shares @ (levels - mean) ** 2)
+
+
 def test_original_mnist(data_dir):
     """Mean and deviation of the unpadded images are the literature's; it begins with 5 0 4 1 9."""
     data = benchmarks.load("mnist", data_dir=data_dir)
-    inner = data.train.images[:, 2:30, 2:30] / np.float32(255)
-    assert inner.mean(dtype=float) == pytest.approx(data.mean[0], abs=5e-5)
-    assert inner.std(dtype=float) == pytest.approx(data.std[0], abs=5e-5)
+    assert moments(data.train.images) == pytest.approx((data.mean[0], data.std[0]), abs=5e-5)
     assert data.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
     assert len(data.train.labels) == 60_000 and len(data.test.labels) == 10_000
 
 
 def test_original_fashion_mnist_is_not_mnist(data_dir):
     data = benchmarks.load("fashion_mnist", data_dir=data_dir)
-    inner = data.train.images[:, 2:30, 2:30] / np.float32(255)
-    assert inner.mean(dtype=float) == pytest.approx(data.mean[0], abs=1e-4)
-    assert inner.std(dtype=float) == pytest.approx(data.std[0], abs=1e-4)
+    assert moments(data.train.images) == pytest.approx((data.mean[0], data.std[0]), abs=1e-4)
     assert np.bincount(data.train.labels).tolist() == [6000] * 10
     assert "flip" in data.strategy
     with pytest.raises(ValueError, match="train-images.*8d4fb7e6"):

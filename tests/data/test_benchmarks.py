@@ -92,8 +92,9 @@ def test_severity_changes_shades_but_not_attributes(small):
     assert (weak.train.images != strong.train.images).any()
 
 
-def test_original_coloured_mnist(data_dir):
-    """5 % of 60,000, within rounding in each class, and fixed bytes."""
+def test_original_coloured_mnist(data_dir, monkeypatch):
+    """5 % of 60,000, within rounding in each class, and fixed bytes; not cached to save time."""
+    monkeypatch.setattr(benchmarks, "_write_cache", lambda *_: None)
     data = benchmarks.load("cmnist", data_dir=data_dir)
     assert (data.train.attributes != data.train.labels).sum() == pytest.approx(3000, abs=5)
     assert digest(data) == "30a4a18c4b85f82b29c4961dd363cdc84ceb72c7d9727a24503c8805d36733ff"

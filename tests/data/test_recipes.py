@@ -1,5 +1,6 @@
 """Biased benchmarks show what their recipe says, on small stand-ins for the original files."""
 
+import functools
 import hashlib
 
 import numpy as np
@@ -52,7 +53,15 @@ def test_solid_colours(small):
         data.train.images[0] = 0  # arrays can be written to
 
 
-def test_corrupted_cifar10_shows_the_corruption_of_its_attribute(cifar):
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Corrupt 32 images at a time, because chunks are padded to their full size."""
+    recipe = recipes.RECIPES["ccifar10"]
+    render = functools.partial(recipe.render, chunk=32)
+    monkeypatch.setitem(recipes.RECIPES, "ccifar10", recipe._replace(render=render))
+
+
+def test_corrupted_cifar10_shows_the_corruption_of_its_attribute(cifar, small_chunks):
     """Contrast and pixelation by hand: they need no key, and follow from image and severity."""
     plain = benchmarks.load("cifar10", data_dir=cifar)
     data = benchmarks.load("ccifar10", data_dir=cifar, conflict=0.2, severity=2)
@@ -70,7 +79,7 @@ def test_corrupted_cifar10_shows_the_corruption_of_its_attribute(cifar):
     assert data.mean == plain.mean
 
 
-def test_frost_from_photographs(cifar, tmp_path):
+def test_frost_from_photographs(cifar, small_chunks, tmp_path):
     """A uniformly blue photograph at a fifth of its size: .4 of it, and .9 of the image."""
     folder = tmp_path / "frost"
     folder.mkdir()
