@@ -82,9 +82,8 @@ def evaluate_set(
     )
     progress = screen.Progress()
     with progress.bar:
-        labelled = labelled_sets.read(source, benchmark, factor=run_options.formation)
-        if zca and labelled.whitening is None:
-            labelled = labelled_sets.whiten(labelled, benchmark)
+        factor = run_options.formation
+        labelled = labelled_sets.read(source, benchmark, factor=factor, whiten=zca)
         cells = matrix.cells(
             labelled.images, labelled.labels, benchmark, run_options, names=networks,
             protocols=protocol, sets=sets, storage=labelled.storage, whitening=labelled.whitening,

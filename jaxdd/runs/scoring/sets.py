@@ -54,13 +54,16 @@ class _Raw(NamedTuple):
     whitening: zca.Whitening | None = None
 
 
-def read(path: str | os.PathLike, benchmark: datasets.Benchmark, *, factor: int = 1) -> LabelledSet:
+def read(
+    path: str | os.PathLike, benchmark: datasets.Benchmark, *, factor: int = 1, whiten: bool = False
+) -> LabelledSet:
     """Read a set with the classes and the image shape of a benchmark.
 
     Args:
         path: A file or folder in one of the formats listed at the top of this module.
         benchmark: The data that the set replaces.
         factor: Each image holds factor² smaller ones (`jaxdd.methods.formation`).
+        whiten: Fit a ZCA whitening on the training images, unless the set comes with one.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -81,19 +84,12 @@ def read(path: str | os.PathLike, benchmark: datasets.Benchmark, *, factor: int 
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     storage = {"kind": raw.kind, "pixels": pixels, "layout": layout}
-    return _with_whitening(LabelledSet(images, labels, storage), raw.whitening)
-
-
-def whiten(labelled: LabelledSet, benchmark: datasets.Benchmark) -> LabelledSet:
-    """Return the set with a ZCA whitening fitted on the training images of a benchmark."""
-    return _with_whitening(labelled, zca.fit(datasets.pool(benchmark)))
-
-
-def _with_whitening(labelled, whitening):
-    if whitening is None:
-        return labelled
-    digest = files.digest(*map(np.asarray, whitening))
-    return labelled._replace(storage=labelled.storage | {"whitening": digest}, whitening=whitening)
+    whitening = raw.whitening
+    if whitening is None and whiten:
+        whitening = zca.fit(datasets.pool(benchmark))
+    if whitening is not None:
+        storage["whitening"] = files.digest(*map(np.asarray, whitening))
+    return LabelledSet(images, labels, storage, whitening)
 
 
 # --- formats -----------------------------------------------------------------------------------
