@@ -27,6 +27,7 @@ import numpy as np
 import pooch
 import requests
 
+from jaxdd import augment
 from jaxdd.data import _arguments, archives, benchmarks, citations, datasets, recipes
 
 try:
@@ -175,7 +176,7 @@ def load(
     *,
     data_dir: str | os.PathLike | None = None,
     resize: int | None = None,
-    strategy: datasets.Strategy | None = None,
+    strategy: augment.Strategy | None = None,
 ) -> datasets.Benchmark:
     """Load any tensorflow-datasets set of images with integer labels as a benchmark.
 
@@ -201,7 +202,8 @@ def load(
     """
     if resize is not None:
         resize = _arguments.integer("resize", resize, 1, 256)
-    strategy = datasets.check_strategy(strategy)
+    if strategy is not None:
+        augment.as_strategy(strategy)  # checked before any download
     builder = _builder(name, data_dir)
     keys = _columns(name, builder.info)
     if not builder.is_prepared():

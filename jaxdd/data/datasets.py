@@ -19,9 +19,6 @@ from jaxdd.data import _arguments, bias, files, folders, splits
 _MAX_ATTRIBUTES = 2**16  # tables have a column for each
 _MAX_CLASSES = 2**31 - 1
 
-Strategy = Sequence[str] | Callable[..., Any]
-"""Names from `jaxdd.augment.OPERATIONS`, or a function that augments."""
-
 UNFLIPPED = tuple(name for name in augment.OPERATIONS if name != "flip")
 """Augmentation operations that keep the class of most images, including digits and signs."""
 
@@ -79,7 +76,7 @@ def from_arrays(
     test: Sequence[np.ndarray | None] | None = None,
     num_classes: int | None = None,
     test_fraction: float = 0.2,
-    strategy: Strategy | None = None,
+    strategy: augment.Strategy | None = None,
     seed: int = 0,
     name: str = "arrays",
 ) -> Benchmark:
@@ -109,7 +106,7 @@ def from_arrays(
     >>> data.train.images.shape, data.test.images.shape, data.num_classes, data.aligned
     ((8, 8, 8, 1), (2, 8, 8, 1), 2, (0, 1))
     """
-    strategy = check_strategy(strategy)
+    strategy = augment.as_strategy(UNFLIPPED if strategy is None else strategy)
     _check_name(name)
     k = _MAX_CLASSES if num_classes is None else num_classes
     k = _arguments.integer("num_classes", k, 1, _MAX_CLASSES)
@@ -137,7 +134,7 @@ def from_arrays(
 def from_folder(
     folder: folders.Folder,
     *,
-    strategy: Strategy | None = None,
+    strategy: augment.Strategy | None = None,
     name: str = "folder",
     seed: int = 0,
 ) -> Benchmark:
@@ -242,11 +239,6 @@ def group_pool(
         std=benchmark.std,
         empty=True,
     )
-
-
-def check_strategy(strategy: Strategy | None) -> tuple[str, ...] | Callable[..., Any]:
-    """Return `UNFLIPPED` for None, names as a tuple, and a function unchanged."""
-    return UNFLIPPED if strategy is None else augment.as_strategy(strategy)
 
 
 def _slice_of(mask):
