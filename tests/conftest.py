@@ -49,8 +49,7 @@ from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
 from jaxdd.data import files  # noqa: E402
 from jaxdd.devices import parallel  # noqa: E402
-from jaxdd.runs import results
-from jaxdd.runs import options  # noqa: E402
+from jaxdd.runs import options, results  # noqa: E402
 from jaxdd.runs.folder import manifest, store  # noqa: E402
 from jaxdd.runs.trust import publication  # noqa: E402
 

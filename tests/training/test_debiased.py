@@ -107,7 +107,7 @@ def marked(n, conflict):
 
 @pytest.mark.parametrize("train", TRAININGS)
 def test_they_unlearn_a_bias_that_standard_training_learns(train):
-    """Every test image conflicts; with 5 % of them in training, a standard network relies on the corner."""
+    """All test images conflict; with 5 % of them in training, standard training fails."""
     network = networks.MLP(2, width=32)
     images, labels = marked(400, 0.05)
     test_images, test_labels = marked(200, 1.0)
