@@ -26,18 +26,17 @@ def test_cherkassky_ma_by_hand():
     assert experiment.cherkassky_ma(x, y, "linear") == pytest.approx(expected)
 
 
-def test_results_are_resumed_and_the_same_again(monkeypatch, tmp_path):
+def test_results_are_resumed_and_reproducible(monkeypatch, tmp_path):
     cells = [cell for cell in experiment.cells() if cell[0] == "nonlinear, uniform, 20"]
     monkeypatch.setattr(experiment, "cells", lambda: iter(cells))
     out = tmp_path / "svr.json"
     experiment.main(repeats=2, out=out)
-    first = files.read_json(out)
-    assert first["versions"]["scikit-learn"] and first["date"]
-    monkeypatch.setattr(experiment, "measured", lambda *given, **options: pytest.fail("again"))
-    experiment.main(repeats=2, out=out)
-    monkeypatch.undo()
+    before = files.read_json(out)["measured"][cells[0][0]]
+    with monkeypatch.context() as context:
+        context.setattr(experiment, "measure", lambda *_, **__: pytest.fail("measured again"))
+        experiment.main(repeats=2, out=out)
     name, draw, options = cells[0]
-    (again, before) = experiment.measured(name, draw, 2, **options), first["found"][name]
+    again = experiment.measure(name, draw, 2, **options)
     for method in experiment.METHODS:
         assert again["methods"][method]["mean"] == before["methods"][method]["mean"]
         assert again["methods"][method]["width"] == before["methods"][method]["width"]
@@ -46,7 +45,7 @@ def test_results_are_resumed_and_the_same_again(monkeypatch, tmp_path):
     assert difference == pytest.approx(means[0] - means[1])
 
 
-def test_every_cell_of_the_committed_results_is_there():
-    found = files.read_json(experiment.RESULTS / "svr.json")["found"]
-    assert list(found) == [name for name, *_ in experiment.cells()]
-    assert {row["repeats"] for row in found.values()} == {100}
+def test_the_committed_results_have_every_cell():
+    measured = files.read_json(experiment.OUT)["measured"]
+    assert list(measured) == [name for name, *_ in experiment.cells()]
+    assert {row["repeats"] for row in measured.values()} == {100}
