@@ -211,10 +211,8 @@ def load(
     splits = builder.info.splits
     if "train" not in splits:
         raise ValueError(f"{name} has no train split, got {', '.join(splits)}.")
-    train, test = (
-        _read(name, builder, split, keys, resize) if split in splits else None
-        for split in ("train", "test")
-    )
+    train = _read(name, builder, "train", keys, resize)
+    test = _read(name, builder, "test", keys, resize) if "test" in splits else None
     return datasets.from_arrays(*train, test=test, strategy=strategy, name=name)
 
 
