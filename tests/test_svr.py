@@ -60,10 +60,10 @@ def test_standard_errors_are_those_of_the_information_matrix(half_width, scale):
     """Of 500 samples of n = 4,000: standard errors σ√((2 − p) / p(1 − p)n) and σ / √(np)."""
     n, p = 4000, scale / (scale + half_width)
     draws = inverse(np.random.default_rng(1).random((500, n)), half_width, scale)
-    found = np.array([svr.fit(draw)[:2] for draw in draws])
+    estimates = np.array([svr.fit(draw)[:2] for draw in draws])
     errors = scale * np.array([np.sqrt((2 - p) / (p * (1 - p) * n)), 1 / np.sqrt(n * p)])
-    np.testing.assert_allclose(found.std(axis=0), errors, rtol=0.15)
-    assert (np.abs(found.mean(axis=0) - (half_width, scale)) < errors / 2).all()
+    np.testing.assert_allclose(estimates.std(axis=0), errors, rtol=0.15)
+    assert (np.abs(estimates.mean(axis=0) - (half_width, scale)) < errors / 2).all()
 
 
 def test_the_tube_of_normal_noise():
@@ -145,8 +145,8 @@ def test_a_vmap_is_a_loop_over_numpy(tubes):
 def test_order_and_sign_do_not_matter_and_units_carry_over(tubes):
     rng = np.random.default_rng(3)
     mixed = rng.permuted(SETS, axis=1) * rng.choice((-1, 1), SETS.shape).astype(np.float32)
-    for found, expected in zip(many(mixed), tubes, strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for values, expected in zip(many(mixed), tubes, strict=True):
+        np.testing.assert_array_equal(values, expected)
     for unit in (2.0**-20, 2.0**20):  # powers of two, so that no bit is rounded
         width, scale, loss = many(SETS * np.float32(unit))
         np.testing.assert_array_equal(width, tubes.half_width * unit)
@@ -164,7 +164,7 @@ def test_the_loss_is_that_of_the_fit():
 
 
 def test_residuals_that_are_mostly_zero():
-    """Where all but one are zero, ε = 0 and σ is the mean."""
+    """If all but one are zero, ε = 0 and σ is the mean."""
     tube = svr.fit(np.array([0.0] * 9 + [5.0]))
     assert tube.half_width == 0 and tube.scale == pytest.approx(0.5)
 
@@ -217,14 +217,14 @@ def test_leaving_one_out_is_fitting_to_the_others(monkeypatch):
         slopes = np.linalg.solve(normal, left.T @ (targets[others] - level))
         expected[i] = targets[i] - level - (features[i] - mean) @ slopes
     np.testing.assert_allclose(svr.leave_one_out(gram, targets), expected, rtol=1e-9)
-    found = jax.jit(svr.leave_one_out)(gram, targets)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    values = jax.jit(svr.leave_one_out)(gram, targets)
+    np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_equal_samples_are_fitted_by_their_mean():
-    """Of 0, 1, 5, each misses the mean of the other two."""
-    found = svr.leave_one_out(np.full((3, 3), 2.0), np.array([0.0, 1.0, 5.0]))
-    np.testing.assert_allclose(found, (-3, -1.5, 4.5), rtol=1e-6)
+    """The residuals of 0, 1 and 5 are their differences to the mean of the other two."""
+    values = svr.leave_one_out(np.full((3, 3), 2.0), np.array([0.0, 1.0, 5.0]))
+    np.testing.assert_allclose(values, (-3, -1.5, 4.5), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -70,10 +70,10 @@ def partners(features, labels, present=None):
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels)
     present = jnp.ones(len(labels)) if present is None else jnp.asarray(present)
     keys = jax.random.split(KEY, 32)
-    found = jax.jit(jax.vmap(debiased.contradicting_partners, (0, None, None, None)))(
+    indices = jax.jit(jax.vmap(debiased.contradicting_partners, (0, None, None, None)))(
         keys, features, labels, present
     )
-    return [set(column.tolist()) for column in np.asarray(found).T]
+    return [set(column.tolist()) for column in np.asarray(indices).T]
 
 
 def test_partners_contradict_the_bias():
@@ -107,7 +107,7 @@ def marked(n, conflict):
 
 @pytest.mark.parametrize("train", TRAININGS)
 def test_they_unlearn_a_bias_that_standard_training_learns(train):
-    """All test images conflict; with 5 % of them in training, standard training fails."""
+    """All test images conflict; with 5 % of these, a standard network relies on the corner."""
     network = networks.MLP(2, width=32)
     images, labels = marked(400, 0.05)
     test_images, test_labels = marked(200, 1.0)
@@ -139,10 +139,10 @@ def test_parameters_are_finite_and_depend_on_the_key(train, m, classes, batch_si
             strategy=("crop",),
         )
     )
-    one, again, other = run(KEY), run(KEY), run(jax.random.key(1))
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(one))
-    np.testing.assert_array_equal(*(jax.flatten_util.ravel_pytree(x)[0] for x in (one, again)))
-    assert (jax.tree.leaves(one)[0] != jax.tree.leaves(other)[0]).any()
+    first, again, other = run(KEY), run(KEY), run(jax.random.key(1))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(first))
+    np.testing.assert_array_equal(*(jax.flatten_util.ravel_pytree(x)[0] for x in (first, again)))
+    assert (jax.tree.leaves(first)[0] != jax.tree.leaves(other)[0]).any()
 
 
 @pytest.mark.parametrize("train", TRAININGS)

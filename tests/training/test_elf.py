@@ -36,37 +36,37 @@ def computed():
     """The terms of the loss, what the front saw, and the logits of front and rear in training."""
 
     def all_of(params, views):
-        found, _ = elf.losses(NETWORK, params, views, LABELS, FEATURES, split=2)
-        seen, moved = networks.apply_in_training(NETWORK, params, views, stop=2)
+        terms, _ = elf.losses(NETWORK, params, views, LABELS, FEATURES, split=2)
+        front, moved = networks.apply_in_training(NETWORK, params, views, stop=2)
         rear, _ = networks.apply_in_training(NETWORK, moved, FEATURES, start=2)
-        task, _ = networks.apply_in_training(NETWORK, moved, seen, start=2)
+        task, _ = networks.apply_in_training(NETWORK, moved, front, start=2)
         whole, _ = networks.apply_in_training(NETWORK, params, views)
-        return found, seen, rear.logits, task.logits, whole.logits
+        return terms, front, rear.logits, task.logits, whole.logits
 
     return jax.device_get(jax.jit(all_of)(PARAMS, IMAGES))
 
 
 def test_the_terms_are_those_of_numpy_in_float64():
     """−mean_{h,w} Σ_c z_c log softmax_c(f), and two cross-entropies with the labels."""
-    found, seen, rear, task, _ = computed()
-    f, z = np.asarray(seen, float), np.asarray(FEATURES, float)
+    terms, front, rear, task, _ = computed()
+    f, z = np.asarray(front, float), np.asarray(FEATURES, float)
     log_p = f - f.max(-1, keepdims=True)
     log_p -= np.log(np.exp(log_p).sum(-1, keepdims=True))
-    np.testing.assert_allclose(found["front"], -(z * log_p).sum(-1).mean((1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(found["rear"], entropies(rear, LABELS), rtol=1e-5)
-    np.testing.assert_allclose(found["task"], entropies(task, LABELS), rtol=1e-5)
+    np.testing.assert_allclose(terms["front"], -(z * log_p).sum(-1).mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(terms["rear"], entropies(rear, LABELS), rtol=1e-5)
+    np.testing.assert_allclose(terms["task"], entropies(task, LABELS), rtol=1e-5)
 
 
 def test_the_terms_are_those_of_pytorch():
     """Whose cross-entropy takes probabilities over dimension 1, and divides by n, h and w."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    found, seen, rear, task, _ = computed()
+    terms, front, rear, task, _ = computed()
     tensor = lambda x: torch.tensor(np.asarray(x))
-    channels = [tensor(x).permute(0, 3, 1, 2) for x in (seen, FEATURES)]
+    channels = [tensor(x).permute(0, 3, 1, 2) for x in (front, FEATURES)]
     entropy, labels = torch.nn.functional.cross_entropy, tensor(LABELS).long()
     expected = [entropy(*channels), entropy(tensor(rear), labels), entropy(tensor(task), labels)]
     for name, value in zip(("front", "rear", "task"), expected, strict=True):
-        np.testing.assert_allclose(found[name].mean(), value, rtol=1e-5)
+        np.testing.assert_allclose(terms[name].mean(), value, rtol=1e-5)
 
 
 def test_the_rear_after_the_front_is_the_network():
@@ -103,20 +103,20 @@ def test_parts_in_turn_have_the_parameters_of_the_whole():
 def test_the_features_are_those_before_the_head():
     network, _ = KINDS["convnet"]
     params = jax.jit(network.init)(KEY, IMAGES)
-    found = elf.teacher_features(teachers.Teacher(params, network), IMAGES)
+    features = elf.teacher_features(teachers.Teacher(params, network), IMAGES)
     whole = network.apply(params, IMAGES).features
-    assert found.shape == (4, 2, 2, 4)
-    np.testing.assert_allclose(found.reshape(4, -1), whole, rtol=1e-6)
+    assert features.shape == (4, 2, 2, 4)
+    np.testing.assert_allclose(features.reshape(4, -1), whole, rtol=1e-6)
 
 
 def test_a_term_that_is_left_out_has_no_gradient():
     """The rear term does not reach the front; weight decay is off."""
-    given = dict(features=FEATURES, epochs=2, strategy=(), weight_decay=0.0)
-    train = functools.partial(elf.train, KEY, NETWORK, IMAGES, LABELS, **given)
+    options = dict(features=FEATURES, epochs=2, strategy=(), weight_decay=0.0)
+    train = functools.partial(elf.train, KEY, NETWORK, IMAGES, LABELS, **options)
     start = jax.jit(NETWORK.init)(jax.random.split(KEY)[0], IMAGES[:1])["params"]
-    kept = jax.jit(lambda: train(terms=("rear",)))()["params"]
-    np.testing.assert_array_equal(kept["Conv_0"]["kernel"], start["Conv_0"]["kernel"])
-    assert (kept["classifier"]["kernel"] != start["classifier"]["kernel"]).any()
+    trained = jax.jit(lambda: train(terms=("rear",)))()["params"]
+    np.testing.assert_array_equal(trained["Conv_0"]["kernel"], start["Conv_0"]["kernel"])
+    assert (trained["classifier"]["kernel"] != start["classifier"]["kernel"]).any()
 
 
 @pytest.mark.parametrize(

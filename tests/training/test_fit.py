@@ -38,7 +38,7 @@ def test_training_is_sgd_with_momentum_decay_and_a_drop():
     """
     images, labels = stripes(6)
     images = jnp.asarray(images / 255.0 - 0.5)
-    found = train(images, labels, epochs=4, strategy=())
+    trained = train(images, labels, epochs=4, strategy=())
 
     @jax.jit
     @jax.grad
@@ -52,7 +52,7 @@ def test_training_is_sgd_with_momentum_decay_and_a_drop():
         rate, gradient = 0.01 if epoch < 2 else 0.001, slope(params)
         velocity = jax.tree.map(lambda v, g, p: 0.9 * v + g + 5e-4 * p, velocity, gradient, params)
         params = jax.tree.map(lambda p, v, rate=rate: p - rate * v, params, velocity)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), found, params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), trained, params)
 
 
 @pytest.mark.parametrize("m, batch_size", [(7, 3), (5, 256), (6, 3), (1, 1)])
@@ -176,8 +176,8 @@ def test_a_custom_augmentation_equals_the_named_one():
     def own(key, image):
         return augment.apply(augment.draw(key, image.shape, strategy=names), image)
 
-    found, expected = (
-        train(images / 255.0, labels, epochs=2, batch_size=3, strategy=each)
-        for each in (own, names)
+    params, expected = (
+        train(images / 255.0, labels, epochs=2, batch_size=3, strategy=strategy)
+        for strategy in (own, names)
     )
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    jax.tree.map(np.testing.assert_array_equal, params, expected)

@@ -33,9 +33,9 @@ def test_batch_norm_is_that_of_torch():
     images = jax.random.normal(KEY, (5, 2, 2, 3)) * 2 + 1
     tensor = torch.tensor(np.asarray(images)).permute(0, 3, 1, 2)
     params = network.init(KEY, images)
-    found, moved = network.apply(params, images, mutable=["batch_stats"])
+    output, moved = network.apply(params, images, mutable=["batch_stats"])
     expected = peer(tensor).permute(0, 2, 3, 1).detach()
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(output, expected, atol=1e-5)
     for name, running in (("mean", peer.running_mean), ("var", peer.running_var)):
         np.testing.assert_allclose(moved["batch_stats"][name], running, rtol=1e-5)
     after = network.apply({**params, **moved}, images)
@@ -50,8 +50,8 @@ def test_training_moves_statistics_and_decays_none_of_them():
     conv = start["params"]["Conv_0"]
     seen = networks.conv2d(IMAGES, conv["kernel"], (1, 1)) + conv["bias"]
     expected = (1 - 0.9**2) * seen.mean((0, 1, 2))
-    found = params["batch_stats"]["BatchNorm_0"]["mean"]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    mean = params["batch_stats"]["BatchNorm_0"]["mean"]
+    np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-7)
     np.testing.assert_array_equal(params["params"]["Conv_0"]["kernel"], conv["kernel"])
 
 
@@ -60,8 +60,8 @@ def test_kl_divergences_equal_those_of_numpy():
     softmax = lambda x: np.exp(x / 20) / np.exp(x / 20).sum(1, keepdims=True)
     p, q = softmax(a), softmax(b)
     expected = (p * np.log(p / q)).sum(1)
-    found = teachers.kl_divergences(jnp.asarray(a), jnp.asarray(b), temperature=20.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-7)
+    values = teachers.kl_divergences(jnp.asarray(a), jnp.asarray(b), temperature=20.0)
+    np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-7)
 
 
 def test_cutmix_replaces_one_box():
@@ -103,9 +103,9 @@ def test_students_learn_from_a_teacher(train):
     )
     rate = 0.05 if train is teachers.train_on_soft_labels else 0.1
     images = sampling.take(POOL, jnp.arange(8)).reshape(2, 4, 4, 4, 1)
-    given = dict(arrays={"teacher": teacher()}, epochs=40, learning_rate=rate, train=train)
-    found = evaluate.evaluate(jax.random.split(KEY, 1), PLAIN, images, task, **given)
-    assert found.accuracy[0] == 1
+    options = dict(arrays={"teacher": teacher()}, epochs=40, learning_rate=rate, train=train)
+    scores = evaluate.evaluate(jax.random.split(KEY, 1), PLAIN, images, task, **options)
+    assert scores.accuracy[0] == 1
 
 
 @pytest.mark.parametrize("train", [teachers.train_on_soft_labels, teachers.train_on_logits])

@@ -73,11 +73,13 @@ def test_an_exported_set_is_that_of_the_run(run, exported, form):
 
 def test_the_effect_of_rounding_is_stated(run, exported):
     pixels = publication.to_pixels(jaxdd.load(run))
-    told = files.read_json(exported / "png" / "manifest.json")["rounding"]
-    assert told["cut"] == ((pixels < 0) | (pixels > 1)).mean() > 0
-    assert told["furthest"] == max(-pixels.min(), pixels.max() - 1) > 0
+    rounding = files.read_json(exported / "png" / "manifest.json")["rounding"]
+    assert rounding["cut"] == ((pixels < 0) | (pixels > 1)).mean() > 0
+    assert rounding["furthest"] == max(-pixels.min(), pixels.max() - 1) > 0
     text = (exported / "png" / "README.md").read_text()
-    assert f"{100 * told['cut']:.1f} % of the" in text and f"by {told['furthest']:.3f}" in text
+    assert (
+        f"{100 * rounding['cut']:.1f} % of the" in text and f"by {rounding['furthest']:.3f}" in text
+    )
 
 
 def test_measured_scores_of_rounded_images_are_on_the_card(run, tmp_path):
@@ -93,33 +95,33 @@ def test_measured_scores_of_rounded_images_are_on_the_card(run, tmp_path):
 
 
 def test_png_files_can_be_read_as_a_folder_of_images(exported):
-    folder, found = folders.read(exported / "png"), jaxdd.load(exported / "png")
-    pixels = np.rint(255 * publication.to_pixels(found)).astype(np.uint8)
+    folder, synthetic = folders.read(exported / "png"), jaxdd.load(exported / "png")
+    pixels = np.rint(255 * publication.to_pixels(synthetic)).astype(np.uint8)
     np.testing.assert_array_equal(folder.images, pixels.reshape(folder.images.shape))
-    np.testing.assert_array_equal(folder.labels, found.labels.reshape(-1))
+    np.testing.assert_array_equal(folder.labels, synthetic.labels.reshape(-1))
     assert datasets.from_folder(folder).num_classes == 3
 
 
 @pytest.mark.parametrize("form", publication.FORMATS)
 def test_the_code_on_the_card_reads_the_set(exported, form, monkeypatch):
     monkeypatch.chdir(exported / form)
-    told, found = files.read_json("manifest.json"), {}
+    content, namespace = files.read_json("manifest.json"), {}
     text = (exported / form / "README.md").read_text()
     plain, verified = re.findall(r"```python\n(.*?)```", text, re.S)
-    exec(plain, found)
-    exec(verified.replace("ROOT", told["root"]), with_jaxdd := {})
-    one, other = found["images"], with_jaxdd["synthetic"].images
-    np.testing.assert_allclose(one, other.reshape(one.shape), atol=1e-6)
-    assert found["labels"].reshape(-1).tolist() == [0, 0, 1, 1, 2, 2]
+    exec(plain, namespace)
+    exec(verified.replace("ROOT", content["root"]), with_jaxdd := {})
+    images, expected = namespace["images"], with_jaxdd["synthetic"].images
+    np.testing.assert_allclose(images, expected.reshape(images.shape), atol=1e-6)
+    assert namespace["labels"].reshape(-1).tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_the_card_has_a_head_scores_and_hashes(exported):
     text = (exported / "npz" / "README.md").read_text()
-    told = files.read_json(exported / "npz" / "manifest.json")
+    content = files.read_json(exported / "npz" / "manifest.json")
     head = text.split("---\n")[1]
     assert 'pretty_name: "arrays, distilled to 2 per class"\n' in head and "\n- n<1K\n" in head
     assert "| this set | 75.0 ± 1.0 | 75.0 ± 1.0 | 75.0 ± 1.0 | 75.0 ± 1.0 |\n" in text
-    assert f"`{told['parent']}`" in text and told["arrays"]["images"]["sha256"] in text
+    assert f"`{content['parent']}`" in text and content["arrays"]["images"]["sha256"] in text
     assert "Rounding" not in text and "6 synthetic images, 2 for each of 3 classes" in text
 
 
@@ -130,10 +132,10 @@ def test_one_class_and_one_image_per_class(make_run, tmp_path, form, k, ipc, cha
     names = [f'a "{i}",\nb' for i in range(k)]
     run = make_run(tmp_path / "run", images, names=names)
     publication.export(run, tmp_path / "out", format=form)
-    found = jaxdd.load(tmp_path / "out")
-    assert found.images.shape == images.shape and found.classes == tuple(names)
-    np.testing.assert_allclose(found.images, images, atol=1 / 255 / 0.2)
-    assert found.labels.tolist() == [[i] * ipc for i in range(k)]
+    synthetic = jaxdd.load(tmp_path / "out")
+    assert synthetic.images.shape == images.shape and synthetic.classes == tuple(names)
+    np.testing.assert_allclose(synthetic.images, images, atol=1 / 255 / 0.2)
+    assert synthetic.labels.tolist() == [[i] * ipc for i in range(k)]
 
 
 def test_invalid_exports(make_run, exported, tmp_path):
@@ -216,11 +218,11 @@ def test_pickles_are_rejected_and_not_run(run, exported, tmp_path, write, name):
     write(folder / "synthetic.npz", payload)
     (folder / "synthetic.npz").rename(folder / name)
     relist(folder)
-    with pytest.raises(ValueError, match=r"\.npz") as refused:
+    with pytest.raises(ValueError, match=r"\.npz") as error:
         jaxdd.load(folder)
     with pytest.raises(ValueError, match="pickles|not a readable synthetic set"):
         jaxdd.load(folder / name)
-    assert "\n" not in str(refused.value) and not (tmp_path / "was run").exists()
+    assert "\n" not in str(error.value) and not (tmp_path / "was run").exists()
     pickle.loads(pickle.dumps(payload))
     assert (tmp_path / "was run").exists(), "the payload works"
 
@@ -279,9 +281,9 @@ def test_invalid_bare_files(run, tmp_path, monkeypatch, hazard):
     monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 100_000)
     write, match = HAZARDS[hazard]
     write(tmp_path / "a.npz", files.read_arrays(run / "synthetic.npz"))
-    with pytest.raises(ValueError, match=match) as refused:
+    with pytest.raises(ValueError, match=match) as error:
         jaxdd.load(tmp_path / "a.npz")
-    assert "\n" not in str(refused.value) and "a.npz" in str(refused.value)
+    assert "\n" not in str(error.value) and "a.npz" in str(error.value)
 
 
 @pytest.mark.parametrize("hazard", ["twice", "surplus", "missing", "bomb", "NaN", "no class"])
@@ -303,10 +305,10 @@ def test_pixels_out_of_range_need_an_expected_root(make_run, exported, tmp_path)
     folder = make_run(tmp_path / "run", images)
     with pytest.raises(ValueError, match="run: pixels .*got .*3.4"):
         jaxdd.load(folder)
-    told = manifest_of(folder)
-    assert told["range"]["high"] == [10, 10, 10]
-    found = jaxdd.load(folder, expect=told["root"])
-    assert found.images.max() == 10 and 0 < told["range"]["outside"] < 1
+    content = manifest_of(folder)
+    assert content["range"]["high"] == [10, 10, 10]
+    synthetic = jaxdd.load(folder, expect=content["root"])
+    assert synthetic.images.max() == 10 and 0 < content["range"]["outside"] < 1
     honest = files.read_json(exported / "npz" / "manifest.json")["range"]
     (folder / "timing.json").unlink()
     root = relist(folder, range=honest)
@@ -337,13 +339,13 @@ def test_folders_without_a_set(tmp_path):
 
 
 def test_a_bare_file_is_verified_by_its_hash(run):
-    path, told = run / "synthetic.npz", files.read_json(run / "manifest.json")
-    digest = told["files"]["synthetic.npz"]["sha256"]
+    path, content = run / "synthetic.npz", files.read_json(run / "manifest.json")
+    digest = content["files"]["synthetic.npz"]["sha256"]
     with pytest.warns(UserWarning, match="its hash is the expected one"):
         assert jaxdd.load(path, expect=digest).classes == ("cat", "dog", "owl")
     assert publication.read(path).manifest is None
     with pytest.raises(ValueError, match=f"has the SHA-256 {digest}"):
-        jaxdd.load(path, expect=told["root"])
+        jaxdd.load(path, expect=content["root"])
     with pytest.raises(FileNotFoundError, match="absent does not exist"):
         jaxdd.load(run / "absent")
 
@@ -401,9 +403,9 @@ def test_invalid_png_folders(exported, tmp_path, reason):
     change, match = PNGS[reason]
     change(folder)
     relist(folder)
-    with pytest.raises(ValueError, match=match) as refused:
+    with pytest.raises(ValueError, match=match) as error:
         jaxdd.load(folder)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(error.value)
 
 
 def test_pixels_are_not_decoded_beyond_the_limit(exported, tmp_path, monkeypatch):

@@ -60,13 +60,13 @@ def copy(signed, tmp_path):
     return shutil.copytree(signed, tmp_path / "copy")
 
 
-def refused(arguments, capsys):
-    """The line that a command ends with, beside exit code 2."""
+def fail(arguments, capsys):
+    """The error line of a command that exits with code 2."""
     with pytest.raises(SystemExit) as stopped:
         cli.main(list(map(str, arguments)))
-    said = capsys.readouterr()
-    assert stopped.value.code == 2 and said.err.count("\n") == 1 and not said.out
-    return said.err
+    output = capsys.readouterr()
+    assert stopped.value.code == 2 and output.err.count("\n") == 1 and not output.out
+    return output.err
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
@@ -86,15 +86,15 @@ def test_the_documented_commands_sign_and_verify(make_run, tmp_path, monkeypatch
     assert f"signed the root {root}" in capsys.readouterr().out
     verify = shlex.split(verify.replace("ROOT", root))[1:]
     cli.main(verify)
-    said = capsys.readouterr().out
-    assert f"root {root}\n" in said and "signed by the key jaxdd.pub" in said
+    output = capsys.readouterr().out
+    assert f"root {root}\n" in output and "signed by the key jaxdd.pub" in output
     code = shlex.split(plain.partition(" > ")[0])[2]
     with open("root.txt", "wb") as file:
         subprocess.run([sys.executable, "-c", code], check=True, stdout=file)
     done = subprocess.run(shlex.split(openssl), check=True, capture_output=True, text=True)
     assert "Signature Verified Successfully" in done.stdout
     (tmp_path / "SET" / "metadata.csv").write_text("file_name,label,class\n")
-    assert "got 22" in refused(verify, capsys)
+    assert "got 22" in fail(verify, capsys)
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 1
 
 
@@ -134,7 +134,7 @@ def test_tampered_sets_are_not_verified(copy, capsys, tampering):
     damage, match = TAMPERED[tampering]
     damage(copy / "run")
     command = ["verify", copy / "run", "--key", copy / "mine.pub"]
-    assert match in refused(command, capsys)
+    assert match in fail(command, capsys)
 
 
 @pytest.mark.parametrize("name", ["run", *publication.FORMATS])
@@ -142,22 +142,22 @@ def test_only_the_right_key_and_root_verify_a_set(signed, capsys, name):
     root = manifest.read(signed / name)["root"]
     command = ["verify", str(signed / name)]
     cli.main(command)
-    said = capsys.readouterr().out
-    assert f"root {root}\n" in said and "the root itself is not verified" in said
+    output = capsys.readouterr().out
+    assert f"root {root}\n" in output and "the root itself is not verified" in output
     cli.main([*command, "--key", str(signed / "mine.pub"), "--expect", root])
     assert "not verified" not in capsys.readouterr().out
-    line = refused([*command, "--key", signed / "other.pub"], capsys)
+    line = fail([*command, "--key", signed / "other.pub"], capsys)
     assert f"is not a signature of the root {root} by {signed / 'other.pub'}" in line
     other = "0" * 64
     for key in ([], ["--key", signed / "mine.pub"]):  # an older set that the same key has signed
-        line = refused([*command, *key, "--expect", other], capsys)
+        line = fail([*command, *key, "--expect", other], capsys)
         assert f"has the root {root}, expected {other}" in line
 
 
 def test_a_changed_set_is_not_signed(copy, capsys):
     before = (copy / "run" / "manifest.sig").read_bytes()
     change(copy / "run" / "weights.npz")
-    assert "weights.npz was changed" in refused(
+    assert "weights.npz was changed" in fail(
         ["sign", copy / "run", "--key", copy / "mine.key"], capsys
     )
     assert (copy / "run" / "manifest.sig").read_bytes() == before
@@ -181,12 +181,12 @@ def test_invalid_key_files(copy, capsys):
         ("verify", "mine.key", "mine.key does not hold an Ed25519 public key in PEM"),
         ("verify", "ec.pub", "ec.pub holds another kind of key; expected an Ed25519 public key"),
     ):
-        assert match in refused([command, copy / "run", "--key", copy / name], capsys)
+        assert match in fail([command, copy / "run", "--key", copy / name], capsys)
 
 
 def test_a_missing_cryptography_package_is_named(signed, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
-    line = refused(["sign", signed / "run", "--key", signed / "mine.key"], capsys)
+    line = fail(["sign", signed / "run", "--key", signed / "mine.key"], capsys)
     assert "signatures need cryptography: pip install 'jaxdd[sign]'" in line
 
 
@@ -194,5 +194,5 @@ def test_a_missing_cryptography_package_is_named(signed, monkeypatch, capsys):
 def test_help_says_what_a_signature_does_not_prove(command, capsys):
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
-    said = " ".join(capsys.readouterr().out.split())
-    assert "harmless" in said and "newest" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "harmless" in output and "newest" in output
