@@ -344,7 +344,7 @@ def test_one_process_works_in_a_folder(fake, tmp_path, command):
 # --- whitening ---------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:.*regularised")
+@pytest.mark.filterwarnings("ignore:ZCA")
 def test_networks_see_the_set_whitened_and_pixels_are_stored(fake, tmp_path):
     """Six steps add six to whitened images; the folder holds what that is in pixels."""
     whitened = dataclasses.replace(fake.TINY, zca="weighted", save_every=0.0)

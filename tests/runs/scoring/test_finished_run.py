@@ -53,7 +53,7 @@ def test_the_images_of_a_run_score_as_in_the_run(finished):
         assert evaluate(folder, folder, data) == result["accuracy"]
 
 
-@pytest.mark.filterwarnings("ignore:ZCA of 64 values")
+@pytest.mark.filterwarnings("ignore:ZCA")
 def test_a_whitened_set_is_scored_through_its_whitening(tmp_path):
     """In the run folder and in an export."""
     run_options = dataclasses.replace(OPTIONS, formation=1, zca="uniform")
