@@ -124,4 +124,4 @@ print(*sorted(path.name for path in WORK.glob("*.html")), sep="\n")
 # before it distils. If you know that the bias is in the colours, the texture, the place or the
 # border, use
 # `weights.by_features(key, pool, weights.blind_features.tone)` [directly](../../docs/auto.md). "No
-# bias found" does not exclude a bias that shows only where the object is, such as a background.
+# bias detected" does not exclude a bias that shows only where the object is, such as a background.

@@ -89,7 +89,7 @@ def test_outputs_show_what_the_text_says():
     text = printed(FOLDER / "quickstart.ipynb")
     assert float(re.search(r"conflicting (\S+)", text)[1]) > 0.6
     text = printed(FOLDER / "bias.ipynb")
-    assert "unbiased: no bias found" in text and "biased: a bias" in text
+    assert "unbiased: no bias detected" in text and "biased: a bias" in text
 
 
 # --- as built ----------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_bias(tmp_path, capsys):
     choosing = dict(search=search, comparisons={}, check=check)
     names, shown = execute("bias", dict(WORK=tmp_path, CHOOSING=choosing))
     output = capsys.readouterr().out
-    assert "unbiased: no bias found" in output and "\nbiased: a bias" in output
+    assert "unbiased: no bias detected" in output and "\nbiased: a bias" in output
     choices = [names.findings[name].choice for name in ("unbiased", "biased")]
     assert choices[0].rejection is not None and choices[1].rejection is None
     assert choices[1].trials["best"].conflicting > choices[1].trials["uniform"].conflicting + 0.2
