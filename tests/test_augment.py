@@ -52,11 +52,11 @@ def operations_used(draws):
     """Return which operations each draw uses, [n] bool by name; a flip that does nothing is not."""
 
     def differs(*fields):
-        found = [
+        differences = [
             np.any(np.reshape(getattr(draws, f) != getattr(IDENTITY, f), (len(draws.flip), -1)), 1)
             for f in fields
         ]
-        return np.any(found, axis=0)
+        return np.any(differences, axis=0)
 
     return {
         "color": differs("brightness", "saturation", "contrast"),
@@ -95,8 +95,8 @@ def test_agrees_with_the_reference_implementation(name, sharing, vectors):
     count = sum(key.startswith(prefix) for key in vectors)
     for i, image in enumerate(images):
         draws = [vectors[f"{prefix}{j}"][0 if sharing == "siamese" else i] for j in range(count)]
-        found = apply(parameters_from_reference(name, draws), image)
-        assert np.abs(found - expected[i]).max() < 1e-4 * np.abs(expected[i]).max()
+        augmented = apply(parameters_from_reference(name, draws), image)
+        assert np.abs(augmented - expected[i]).max() < 1e-4 * np.abs(expected[i]).max()
 
 
 # Values derived by hand
@@ -110,8 +110,8 @@ def test_identity_leaves_every_bit(shape):
 
 def test_brightness_adds():
     image = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(2, 2, 1)
-    found = apply(only(brightness=-0.25), image)
-    np.testing.assert_array_equal(found.ravel(), [0.75, 1.75, 2.75, 3.75])
+    augmented = apply(only(brightness=-0.25), image)
+    np.testing.assert_array_equal(augmented.ravel(), [0.75, 1.75, 2.75, 3.75])
 
 
 def test_saturation_by_hand():
@@ -129,18 +129,18 @@ def test_saturation_by_hand():
 def test_contrast_by_hand():
     """Values 1, 2, 3, 6 have mean 3; factor 1/2 halves the differences: 2, 2.5, 3, 4.5."""
     image = jnp.array([1.0, 2.0, 3.0, 6.0]).reshape(2, 1, 2)
-    found = apply(only(contrast=0.5), image)
-    np.testing.assert_allclose(found.ravel(), [2, 2.5, 3, 4.5], atol=1e-6)
+    augmented = apply(only(contrast=0.5), image)
+    np.testing.assert_allclose(augmented.ravel(), [2, 2.5, 3, 4.5], atol=1e-6)
 
 
 def test_color_order_by_hand():
     """One pixel (0, 2): brightness 1 gives (1, 3), saturation 2 gives (0, 4), contrast ½ (1, 3)."""
     image = jnp.array([[[0.0, 2.0]]])
-    found = apply(only(brightness=1.0, saturation=2.0, contrast=0.5), image)
-    np.testing.assert_allclose(found, [[[1, 3]]], atol=1e-6)
+    augmented = apply(only(brightness=1.0, saturation=2.0, contrast=0.5), image)
+    np.testing.assert_allclose(augmented, [[[1, 3]]], atol=1e-6)
 
 
-def test_saturation_leaves_grey_images():
+def test_saturation_leaves_grey_images_unchanged():
     image = normal_images(6, 6, 1)
     np.testing.assert_array_equal(apply(only(saturation=1.9), image), image)
 
@@ -156,12 +156,12 @@ def test_shift_fills_with_zeros():
     Rows 1, 2, 3 and an empty one; two empty columns and columns 0, 1.
     """
     image = jnp.arange(1.0, 17.0).reshape(4, 4, 1)
-    found = apply(only(shift=(1.0, -2.0)), image)[:, :, 0]
+    augmented = apply(only(shift=(1.0, -2.0)), image)[:, :, 0]
     expected = [[0, 0, 5, 6], [0, 0, 9, 10], [0, 0, 13, 14], [0, 0, 0, 0]]
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(augmented, expected)
 
 
-def test_a_shift_beyond_the_image_leaves_nothing():
+def test_a_shift_beyond_the_image_gives_zeros():
     assert not jnp.any(apply(only(shift=(0.0, 9.0)), normal_images(4, 4, 1)))
 
 
@@ -179,15 +179,15 @@ def test_cutout_by_hand(centre, size, rows, columns):
     """The square of 8×8 ones covers [centre - size // 2, centre - size // 2 + size) each way."""
     expected = np.ones((8, 8, 2))
     expected[slice(*rows), slice(*columns)] = 0
-    found = apply(only(cutout_centre=centre, cutout_size=(size, size)), jnp.ones((8, 8, 2)))
-    np.testing.assert_array_equal(found, expected)
+    augmented = apply(only(cutout_centre=centre, cutout_size=(size, size)), jnp.ones((8, 8, 2)))
+    np.testing.assert_array_equal(augmented, expected)
 
 
 @pytest.mark.parametrize("side", [4, 5])
 def test_a_quarter_turn_is_counter_clockwise(side):
     image = normal_images(side, side, 3)
-    found = apply(only(angle=np.float32(np.pi / 2)), image)
-    np.testing.assert_allclose(found, np.rot90(image), atol=2e-5)
+    augmented = apply(only(angle=np.float32(np.pi / 2)), image)
+    np.testing.assert_allclose(augmented, np.rot90(image), atol=2e-5)
 
 
 def test_a_quarter_turn_of_an_oblong_image_is_in_pixels():
@@ -196,10 +196,10 @@ def test_a_quarter_turn_of_an_oblong_image_is_in_pixels():
     (A rotation in coordinates from -1 to 1 would squeeze all eight columns into the four rows.)
     """
     image = normal_images(4, 8, 1)
-    found = apply(only(angle=np.float32(np.pi / 2)), image)
-    np.testing.assert_allclose(found[:, 2:6], np.rot90(image[:, 2:6]), atol=2e-5)
-    np.testing.assert_allclose(found[:, :1], 0, atol=2e-5)
-    np.testing.assert_allclose(found[:, 7:], 0, atol=2e-5)
+    augmented = apply(only(angle=np.float32(np.pi / 2)), image)
+    np.testing.assert_allclose(augmented[:, 2:6], np.rot90(image[:, 2:6]), atol=2e-5)
+    np.testing.assert_allclose(augmented[:, :1], 0, atol=2e-5)
+    np.testing.assert_allclose(augmented[:, 7:], 0, atol=2e-5)
 
 
 def test_scale_two_by_hand():
@@ -208,8 +208,8 @@ def test_scale_two_by_hand():
     Of 1, 2, 3, 4 that leaves 0, (1 + 2) / 2, (3 + 4) / 2, 0: a smaller picture.
     """
     image = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 4, 1)
-    found = apply(only(scale=(1.0, 2.0)), image)
-    np.testing.assert_allclose(found.ravel(), [0, 1.5, 3.5, 0], atol=1e-6)
+    augmented = apply(only(scale=(1.0, 2.0)), image)
+    np.testing.assert_allclose(augmented.ravel(), [0, 1.5, 3.5, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 3), (28, 28, 1), (20, 12, 4), (7, 9, 2)])
@@ -228,8 +228,8 @@ def test_composition_agrees_with_scipy(shape):
         ndimage.affine_transform(channel, matrix, offset, order=1, mode="grid-constant")
         for channel in np.moveaxis(image, -1, 0)
     ]
-    found = apply(only(angle=angle, scale=scale, shift=shift, flip=True), image)
-    np.testing.assert_allclose(found, np.moveaxis(expected, 0, -1), atol=1e-4)
+    augmented = apply(only(angle=angle, scale=scale, shift=shift, flip=True), image)
+    np.testing.assert_allclose(augmented, np.moveaxis(expected, 0, -1), atol=1e-4)
 
 
 # Draws
@@ -262,8 +262,8 @@ def test_flip_is_left_out_for_digits():
 
 
 def test_an_empty_strategy_is_the_identity():
-    found = augment.draw(jax.random.key(0), (8, 8, 3), strategy=())
-    jax.tree.map(np.testing.assert_array_equal, found, IDENTITY)
+    parameters = augment.draw(jax.random.key(0), (8, 8, 3), strategy=())
+    jax.tree.map(np.testing.assert_array_equal, parameters, IDENTITY)
 
 
 def assert_uniform(values, low, high):
@@ -310,9 +310,9 @@ def test_cutout_centres_take_every_place():
 
 def test_different_keys_differ_and_equal_keys_agree():
     images = normal_images(8, 16, 16, 3)
-    found = [per_image(jax.random.key(seed), images) for seed in (0, 0, 1)]
-    np.testing.assert_array_equal(found[0], found[1])
-    assert jnp.any(found[0] != found[2])
+    results = [per_image(jax.random.key(seed), images) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(results[0], results[1])
+    assert jnp.any(results[0] != results[2])
 
 
 # Batches
@@ -323,35 +323,35 @@ def test_siamese_shares_one_draw(seed):
     key, shape = jax.random.key(seed), (12, 12, 3)
     real, synthetic = normal_images(5, *shape), normal_images(2, *shape, seed=1)
     augmentation = draw(key, shape)
-    for found, batch in zip(siamese(key, real, synthetic), (real, synthetic), strict=True):
+    for augmented, batch in zip(siamese(key, real, synthetic), (real, synthetic), strict=True):
         expected = jnp.stack([apply(augmentation, image) for image in batch])
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_allclose(augmented, expected, atol=1e-5)
 
 
 def test_siamese_of_one_batch_is_a_tuple_of_one():
-    (found,) = siamese(jax.random.key(0), jnp.ones((3, 8, 8, 1)), strategy=("cutout",))
-    assert found.shape == (3, 8, 8, 1)
+    (augmented,) = siamese(jax.random.key(0), jnp.ones((3, 8, 8, 1)), strategy=("cutout",))
+    assert augmented.shape == (3, 8, 8, 1)
 
 
 def test_per_image_draws_anew_for_each_image():
     """Of 32 copies of an image, more than 10 crops differ; 81 are possible."""
     image = normal_images(1, 32, 32, 1)
     images = jnp.repeat(image, 32, axis=0)
-    found = per_image(jax.random.key(0), images, strategy=("crop",))
-    assert len(np.unique(np.asarray(found).reshape(32, -1), axis=0)) > 10
+    augmented = per_image(jax.random.key(0), images, strategy=("crop",))
+    assert len(np.unique(np.asarray(augmented).reshape(32, -1), axis=0)) > 10
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (8, 8, 3), (20, 12, 4), (5, 7, 2), (1, 1, 1)])
 def test_per_image_is_apply_of_draw_at_every_size(shape):
     """Image i gets the draw of key i; sixty draws use all operations."""
     images = normal_images(60, *shape)
-    found = per_image(jax.random.key(0), images)
+    augmented = per_image(jax.random.key(0), images)
     draws = many_draws(60, shape, seed=0)
     assert all(where.any() for where in operations_used(draws).values()) or shape == (1, 1, 1)
     draws = jax.tree.map(np.asarray, draws)
     for i, image in enumerate(np.asarray(images)):
         expected = apply(augment.Augmentation(*(leaf[i] for leaf in draws)), image)
-        np.testing.assert_allclose(found[i], expected, atol=1e-4)
+        np.testing.assert_allclose(augmented[i], expected, atol=1e-4)
 
 
 # Custom functions
@@ -363,15 +363,15 @@ def custom(key, image):
 
 def test_a_custom_function_gives_the_bits_of_the_named_operations():
     key, real, synthetic = jax.random.key(1), normal_images(5, 8, 8, 3), normal_images(2, 8, 8, 3)
-    for found, expected in zip(
+    for augmented, expected in zip(
         siamese(key, real, synthetic, strategy=custom),
         siamese(key, real, synthetic, strategy=("crop", "rotate")),
         strict=True,
     ):
-        np.testing.assert_array_equal(found, expected)
-    found = per_image(key, real, strategy=custom)
-    np.testing.assert_array_equal(found, per_image(key, real, strategy=("crop", "rotate")))
-    assert (found[0] != real[0]).any()
+        np.testing.assert_array_equal(augmented, expected)
+    augmented = per_image(key, real, strategy=custom)
+    np.testing.assert_array_equal(augmented, per_image(key, real, strategy=("crop", "rotate")))
+    assert (augmented[0] != real[0]).any()
 
 
 @pytest.mark.parametrize("strategy", [lambda key, x: x[1:], lambda key, x: x.mean()])
@@ -418,10 +418,10 @@ def test_transformations_agree(transform):
 def test_siamese_over_classes_equals_a_loop():
     keys = jax.random.split(jax.random.key(3), 4)
     real, synthetic = normal_images(4, 3, 8, 8, 2), normal_images(4, 2, 8, 8, 2)
-    found = jax.jit(jax.vmap(siamese))(keys, real, synthetic)
+    augmented = jax.jit(jax.vmap(siamese))(keys, real, synthetic)
     for c in range(4):
-        each = siamese(keys[c], real[c], synthetic[c])
-        for all_classes, expected in zip(found, each, strict=True):
+        single = siamese(keys[c], real[c], synthetic[c])
+        for all_classes, expected in zip(augmented, single, strict=True):
             np.testing.assert_allclose(all_classes[c], expected, atol=1e-5)
 
 
@@ -447,9 +447,9 @@ def test_bfloat16_is_rounded_once(name):
         wide = augment.apply(EXAMPLES[name], image.astype(jnp.float32))
         return augment.apply(EXAMPLES[name], image), wide.astype(jnp.bfloat16)
 
-    found, expected = both(normal_images(32, 32, 3).astype(jnp.bfloat16))
-    assert found.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(found, expected)
+    actual, expected = both(normal_images(32, 32, 3).astype(jnp.bfloat16))
+    assert actual.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_one_trace_for_many_keys():

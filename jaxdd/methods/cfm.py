@@ -1,4 +1,4 @@
-"""Curriculum frequency matching (CFM): images are made one after another, led by a teacher.
+"""Curriculum frequency matching (CFM): make images one after another, guided by a teacher.
 
 A teacher with batch norm is trained on the real data and frozen. At the input of each of its
 convolutions, the covariance Ψ and the class signal Φ of the real images are measured once (`guide`,

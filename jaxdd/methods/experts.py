@@ -1,9 +1,9 @@
-"""Training on the real data that methods rely on: expert trajectories and teachers.
+"""Training on real data, for the methods that need it: expert trajectories and teachers.
 
-Trajectory matching asks that training on the synthetic set moves a network as training on the real
-data does. Experts record the latter. Sample weights act here: batches sampled by the weights make
-an expert follow the descent of the reweighted risk. (A weighted loss on uniform batches has the
-same expectation and more variance.)
+Trajectory matching compares training on the synthetic set with training on the real data, which
+experts record. Sample weights act in the training of the experts: batches are sampled by weight, so
+an expert minimises the reweighted risk. (A weighted loss on uniform batches has the same
+expectation and more variance.)
 """
 
 from collections.abc import Callable

@@ -48,10 +48,10 @@ def test_a_chunk_transfers_nothing_between_host_and_device():
 
 def test_a_chunk_donates_its_state_and_steps_do_not():
     steps = jax.jit(functools.partial(methods.steps, **ARGUMENTS, length=4))
-    kept, donated = start(), start()
-    plain = steps(KEY, kept, POOL, 4)
+    reused, donated = start(), start()
+    plain = steps(KEY, reused, POOL, 4)
     equal(plain, methods.chunk(KEY, donated, POOL, jnp.asarray(4), **ARGUMENTS, length=4))
-    assert donated.images.is_deleted() and not kept.images.is_deleted()
+    assert donated.images.is_deleted() and not reused.images.is_deleted()
 
 
 def test_a_run_keeps_its_arguments():

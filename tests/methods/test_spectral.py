@@ -104,12 +104,12 @@ def test_loss_and_gradient_of_singular_covariances(result):
 
 def test_profile_against_numpy(result):
     spectrum, vectors = np.linalg.eigh(np.cov(X.T, ddof=0))
-    kept = np.diag(vectors.T @ np.cov(Z.T, ddof=0) @ vectors) / spectrum
+    retained = np.diag(vectors.T @ np.cov(Z.T, ddof=0) @ vectors) / spectrum
     phi, other = second(X)[1], Z.T @ np.eye(3)[YZ] / 4
     error = np.linalg.norm(vectors.T @ (phi - other), axis=1)
     error /= np.linalg.norm(vectors.T @ phi, axis=1)
     length = np.linalg.norm(vectors.T @ phi, axis=1)
-    for field, expected in zip(result[2], (spectrum, kept, error, length), strict=True):
+    for field, expected in zip(result[2], (spectrum, retained, error, length), strict=True):
         np.testing.assert_allclose(field, expected[::-1], rtol=1e-7)
 
 

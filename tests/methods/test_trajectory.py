@@ -95,9 +95,9 @@ def test_the_student_sees_all_images_in_turn(inner, used):
 
 def test_resuming_gives_the_same_bits_and_the_loss_falls():
     sampler = lambda key, segment: segment
-    given = dict(pool=SEGMENT, sampler=sampler)
-    toy.assert_resumes_to_the_same_bits(METHOD, METHOD.init(IMAGES), **given)
-    infos = [info for _, info in toy.run(METHOD, METHOD.init(IMAGES), 6, **given).values()]
+    options = dict(pool=SEGMENT, sampler=sampler)
+    toy.assert_resumes_to_the_same_bits(METHOD, METHOD.init(IMAGES), **options)
+    infos = [info for _, info in toy.run(METHOD, METHOD.init(IMAGES), 6, **options).values()]
     assert infos[-1]["loss"][0] < infos[0]["loss"][0]
 
 
