@@ -32,6 +32,12 @@ def test_normalise_scales_bytes_but_not_floats():
         assert sampling.normalise(jnp.asarray(image), 0.5, 0.25).item() == pytest.approx(2)
 
 
+def test_flatten_lists_the_images_class_by_class():
+    images, labels = sampling.flatten(jnp.arange(6).reshape(3, 2, 1, 1, 1))
+    assert images.ravel().tolist() == [0, 1, 2, 3, 4, 5] and images.shape == (6, 1, 1, 1)
+    assert labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
 def test_weights_are_normalised_and_summed_within_each_class():
     """Class 0 holds weights 1, 3 → .25, .75; class 1 holds 5 → 1."""
     pool = sampling.pool(

@@ -1,4 +1,15 @@
-"""Distillation methods: how synthetic images are computed from real ones."""
+"""Distillation methods: pairs of pure functions `Method(init, step)`, and the loop that runs them.
+
+| method | makes similar | sample weights act on |
+| --- | --- | --- |
+| `distribution_matching` (DM, FairDD) | features of random networks | batches |
+| `gradient_matching` (DC, DSA) | gradients of networks in training | batches |
+| `trajectory_matching` (MTT) | trained networks | training of the `experts` |
+| `curriculum_matching` (CFM) | feature covariances in a teacher | teacher, covariances, signal |
+
+`run` yields the state after each compiled chunk of steps. `formation` stores several images in one,
+`zca` whitens images, `spectral` compares feature covariances.
+"""
 
 from jaxdd.methods import cfm, experts, formation, spectral, zca
 from jaxdd.methods.cfm import CurriculumState, curriculum_matching

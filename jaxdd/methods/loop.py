@@ -94,11 +94,10 @@ def run(
 
     Args:
         key: of the whole run.
-        state: from `method.init`, or yielded by an earlier run; it stays valid.
+        state: from `method.init` or an earlier run; it stays valid.
         pool: real data on the device.
         method: see `Method`.
-        sampler: `sampler(key, pool) -> batch`, such as
-            `functools.partial(sampling.weighted_batch, size=64)`.
+        sampler: such as `functools.partial(sampling.weighted_batch, size=64)`.
         steps: number of the last step.
         first: steps already done.
         chunk_length: steps compiled into one program.
