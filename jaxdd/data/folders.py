@@ -120,7 +120,7 @@ def read(
     ((2, 16, 16, 3), [0, 1], ('day', 'night'))
     """  # noqa: E501
     resize = None if resize is None else decoding.check_size(resize)
-    root = existing(path)
+    root = check_folder(path)
     rows = _layouts.rows(root, label=label, attribute=attribute)
     options: dict[str, Any] = dict(cache=cache, map_from=map_from, threads=threads)
     return load(root, rows, resize=resize, skip_bad=skip_bad, seed=seed, **options)
@@ -142,13 +142,13 @@ def bffhq(path: str | os.PathLike, *, conflict: float = 0.005, resize: int = 64)
         resize: height and width to resize the central squares to, 1..256.
     """
     resize = decoding.check_size(resize)
-    root = existing(path)
+    root = check_folder(path)
     root = root / "bffhq" if (root / "bffhq").is_dir() else root
     return load(root, _layouts.bffhq(root, conflict), resize=resize)
 
 
-def existing(path: str | os.PathLike) -> pathlib.Path:
-    """Return a folder as an absolute path."""
+def check_folder(path: str | os.PathLike) -> pathlib.Path:
+    """Return an existing folder as an absolute path."""
     root = files.expand(path).absolute()
     if not root.exists():
         raise FileNotFoundError(f"{root} does not exist; expected a folder of images")
@@ -171,7 +171,7 @@ def load(
     """Decode the images of rows, training images first.
 
     Args:
-        root: the folder, see `existing`.
+        root: the folder, see `check_folder`.
         rows: the images; all or none have an attribute, and a split.
         resize: height and width to resize the central squares to, 1..256.
         skip_bad: whether to leave out images that do not decode, instead of raising.

@@ -77,7 +77,7 @@ def read(
         The images, with the names that their authors give to classes and attributes.
     """
     layout = LAYOUTS[name]
-    root = _root(name, folders.existing(path))
+    root = _root(name, folders.check_folder(path))
     label, attribute = _columns(name, layout, label, attribute)
     records = layout.records(root)
     _check_columns(root, records, filter(None, (label, attribute)))
