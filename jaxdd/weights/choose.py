@@ -392,12 +392,16 @@ def check_with_probe_networks(
     test = images, pool.labels[held_out], attributes, jnp.arange(k)
     task = evaluate.Task(*test, pool.mean, pool.std, k, k, strategy)
 
-    def score(row):
-        key, images = row
-        scores = evaluate.evaluate(key[None], network, images, task, epochs=epochs)
-        return scores.aligned[0], scores.conflicting[0]
+    # The task is an argument: XLA would fold held-out images that the function closes over.
+    def score(rows, task):
+        def score_one(row):
+            key, images = row
+            scores = evaluate.evaluate(key[None], network, images, task, epochs=epochs)
+            return scores.aligned[0], scores.conflicting[0]
 
-    score_all = parallel.thread_rows(functools.partial(jax.lax.map, score))
+        return jax.lax.map(score_one, rows)
+
+    score_all = parallel.thread_rows(score)
     share, count = np.mean(agrees), int((~agrees[held_out]).sum())
 
     def trial(weights: jax.Array) -> Trial:
@@ -409,7 +413,7 @@ def check_with_probe_networks(
         draw = functools.partial(sampling.initial_real, pool=train_pool, ipc=ipc, weighted=True)
         drawn = [draw(jax.random.fold_in(key, i)) for i in range(sets)]
         images = jnp.stack(parallel.to_local(drawn))
-        scores = score_all((jax.random.split(key, sets), images))
+        scores = score_all((jax.random.split(key, sets), images), task)
         aligned, conflicting = (float(accuracy.mean()) for accuracy in scores)
         overall = share * aligned + (1 - share) * conflicting
         return Trial(float(overall), aligned, conflicting, count)
