@@ -139,7 +139,7 @@ def profile_set(
             teacher_steps=teacher_steps, weights=sample_weights, report=progress,
         )  # fmt: skip
     if _is_run(source):
-        profile["set"] = files.file_digest(source / store.SYNTHETIC)
+        profile["set"] = files.sha256(source / store.SYNTHETIC)
     profiles.write(out, figure, profile)
     print("\n".join(profiles.lines(profile)))
     print(f"wrote {out} and {figure}")

@@ -35,7 +35,6 @@ MAX_UNPACKED_BYTES = 2**30
 
 _ABSENT = "absent"
 _STALE = 3600  # seconds without a write after which a temporary file was left by a killed process
-_SEAL = "blake2b"  # the array in an .npz file that holds the digests of the others
 _PREFIX = 6 + 2 + 4 + 10_000  # magic, version, length and header of an .npy file, at most
 
 
@@ -230,18 +229,11 @@ def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def sealed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return arrays with one more, which holds the checksums that `read_arrays` verifies."""
-    seal = json.dumps({name: _fingerprint(array) for name, array in arrays.items()})
-    return arrays | {_SEAL: np.array(seal)}
-
-
 def read_arrays(
     path: str | os.PathLike,
     *,
     names: Iterable[str] | None = None,
     no_others: bool = False,
-    must_be_sealed: bool = False,
     content: bytes | None = None,
 ) -> dict[str, np.ndarray]:
     """Return arrays of an .npz file by name, without pickle.
@@ -254,7 +246,6 @@ def read_arrays(
         path: the file.
         names: names of the arrays; those that the file lacks are left out. Defaults to all.
         no_others: whether to reject a file with other arrays.
-        must_be_sealed: whether to reject arrays without a checksum.
         content: content of the file, if it was read before; the path is only used in messages then.
 
     Raises:
@@ -270,7 +261,7 @@ def read_arrays(
                 wanted = list(members if names is None else names)
                 if no_others and (surplus := members.keys() - wanted):
                     raise _Unreadable(f"expected {', '.join(wanted)} only, got {min(surplus)}")
-                return _unpack(archive, members, wanted, must_be_sealed, limit)
+                return _unpack(archive, members, wanted, limit)
         except _Unreadable as error:
             raise ValueError(f"{path} is not a readable .npz file: {error}") from None
         except Exception as error:
@@ -302,19 +293,7 @@ def _members(archive):
     return members
 
 
-def _unpack(archive, members, wanted, must_be_sealed, limit):
-    seal = json.loads(str(_unpack_members(archive, members, [_SEAL], 2**20).get(_SEAL, "{}")))
-    if missing := seal.keys() - members.keys():
-        raise _Unreadable(f"{min(missing)} is missing")
-    names = [name for name in wanted if name != _SEAL]
-    arrays = _unpack_members(archive, members, names, limit)
-    for name, array in arrays.items():
-        if (name in seal or must_be_sealed) and seal.get(name) != _fingerprint(array):
-            raise _Unreadable(f"the checksum of {name} does not match")
-    return arrays
-
-
-def _unpack_members(archive, members, names, limit):
+def _unpack(archive, members, names, limit):
     # Sizes are checked before any allocation, because a small archive can unpack to terabytes.
     infos = {name: archive.getinfo(members[name]) for name in names if name in members}
     if (total := sum(info.file_size for info in infos.values())) > limit:
@@ -341,11 +320,6 @@ def _check_header(file, name, size):
     file.seek(0)
 
 
-def _fingerprint(array):
-    head = np.frombuffer(f"{array.dtype.str} {array.shape}".encode(), np.uint8)
-    return digest(head, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-
-
 def digest(*arrays: np.ndarray | None) -> str:
     """Return a BLAKE2b hash of the bytes of arrays, 32 hexadecimal digits."""
     state = hashlib.blake2b(digest_size=16)
@@ -354,12 +328,11 @@ def digest(*arrays: np.ndarray | None) -> str:
     return state.hexdigest()
 
 
-def file_digest(path: str | os.PathLike, *, like: str = "") -> str | None:
+def sha256(path: str | os.PathLike) -> str | None:
     """Return the SHA-256 of a file in hexadecimal digits, or None if it cannot be read."""
-    short = lambda: hashlib.blake2b(digest_size=16)
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, short if len(like) == 32 else "sha256").hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
 

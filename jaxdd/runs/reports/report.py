@@ -155,7 +155,7 @@ def _read_profile(folder):
     if not path.exists():
         return None
     profile = profiles.read(path)
-    if profile.get("set") != files.file_digest(folder / "synthetic.npz"):
+    if profile.get("set") != files.sha256(folder / "synthetic.npz"):
         raise ValueError(f"{path} belongs to another set; delete it and profile again")
     return profile
 

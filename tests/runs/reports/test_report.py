@@ -138,7 +138,7 @@ def write_profile(folder, **fields):
     values = {"variance": [1.0, 0.5], "error": [0.1, 0.9], "bands": bands}
     profiles = {"random": {"sets": {"set": values, "random": values}}}
     content = {"data": "cdigits", "per_set": 36, "profiles": profiles}
-    content["set"] = files.file_digest(folder / "synthetic.npz")
+    content["set"] = files.sha256(folder / "synthetic.npz")
     files.write_json(folder / "profile.json", content | fields)
 
 
