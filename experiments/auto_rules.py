@@ -193,6 +193,7 @@ def measure(
     )
     early = weights.pseudo_groups(candidates[-1][1].embeddings, pool.labels, num_classes=classes)
     check_early, default = check(early), defaults(options)
+    # Rules choose places in the list of candidates, so that equal choices are scored once.
     places = {
         "default": [values for values, _ in candidates].index(default),
         "likelihood": likelihood(pool, candidates, default),
@@ -202,6 +203,7 @@ def measure(
     }
     conflicting = data.train.attributes != np.asarray(data.aligned)[labels]
     disagree = np.asarray(early) != labels
+    # Groups by the bias labels: the class for aligned samples, another one for conflicting ones.
     check_labels = check(jnp.asarray((labels + conflicting) % classes))
     uniform = formulas.uniform(pool.labels, num_classes=classes)
     oracle = weights.oracle(pool, data.train.attributes, num_attributes=data.num_attributes)

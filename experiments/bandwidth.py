@@ -58,6 +58,7 @@ def sweep(data: datasets.Benchmark, options: DM) -> list[dict[str, Any]]:
         by_density = weights.from_density(log_density, pool, temperature=temperature)
         return formulas.diagnose(by_density, *labels, **sizes)._asdict()
 
+    # Embeddings are shared by all; a bandwidth needs one density, a temperature none.
     rows = []
     for factor in FACTORS:
         rule = functools.partial(kde.mean_distance, factor=factor)

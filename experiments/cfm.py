@@ -110,6 +110,7 @@ class Bench:
         self.name, self.data = name, small.load(name, data_dir, **fields)
         self.task, self.pool = datasets.task(self.data), datasets.pool(self.data)
         self.keys = jax.random.split(jax.random.key(0), 7)
+        # Cached per object: a cache on the method would keep all data sets in memory.
         for method in ("weighted", "teacher", "images"):
             setattr(self, method, functools.cache(getattr(self, method)))
 

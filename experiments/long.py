@@ -62,6 +62,7 @@ def compute_weights(data: datasets.Benchmark, pool: sampling.Pool, key: jax.Arra
 
 def joint(method: methods.Method, rows: Sequence[str]) -> methods.Method:
     """Return a method for several sets that see the same images with their own weights."""
+    # Images have no axis of rows, so vmap computes their features once for all sets.
     shared_images = sampling.Batch(images=None, weights=0)
     step = jax.vmap(method.step, in_axes=(None, 0, shared_images), out_axes=0)
 
@@ -76,6 +77,7 @@ def sample(key: jax.Array, pools: tuple[sampling.Pool, jax.Array]) -> sampling.B
     """Draw images by the weights of a pool, with their relative weights by row, `[rows, k, b]`."""
     pool, by_row = pools
     indices = sampling.with_replacement(key, pool, BATCH)
+    # Importance weights: E[w_row / w_mean · x] under draws by w_mean is the mean by w_row.
     relative = by_row[:, indices] / pool.weights[indices]
     return sampling.Batch(sampling.take(pool, indices), relative)
 
@@ -87,6 +89,7 @@ def distil(
 
     The state of a step is saved when the caller asks for the next.
     """
+    # Processes with other rows use the same keys and mixed weights, so they draw the same images.
     keys = jax.random.split(jax.random.key(0), 3)
     pool, path = datasets.pool(data), work.parent / "weights.npz"
     if not path.exists():

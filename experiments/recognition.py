@@ -59,6 +59,7 @@ def train(
 def measure(data: datasets.Benchmark, options: DM, sets: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return how often the attribute is recognised in the data and in sets."""
     test, aligned = data.test, np.asarray(data.aligned)
+    # Every fifth test image measures how well the attribute is recognised.
     held_out = np.arange(len(test.labels)) % 5 == 0
     attribute = train(
         data, options, test.images[~held_out], test.attributes[~held_out],

@@ -131,6 +131,7 @@ def measure(key: jax.Array, pool: sampling.Pool, data: datasets.Benchmark) -> di
     rows = {}
     for name, (features, _) in COMPARISONS.items():
         is_shortcut = weights.is_shortcut(shortcuts[name])
+        # Blocks are classes that the features cannot separate; without a shortcut each is its own.
         blocks = shortcuts[name].blocks if is_shortcut else tuple(range(data.num_classes))
         with timing.timed(spent := {}, "weigh"):
             by_features = weights.by_features(key, pool, features, blocks=blocks)

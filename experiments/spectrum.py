@@ -168,8 +168,10 @@ class View:
         statistics = functools.partial(spectral.stream_statistics, extract, pool.images)
         real, fair = (statistics(pool.labels, k, values) for values in (pool.weights, even))
         by_attribute = statistics(attributes, count, even)
+        # eigh sorts ascending; the largest variance comes first here.
         spectrum, vectors = jnp.linalg.eigh(spectral.covariance(real))
         self.spectrum = jnp.maximum(spectrum[::-1], 0)
+        # Φ = Φ_even + (Φ − Φ_even): what classes and what the bias contribute to class means.
         self.fair = fair.class_means - fair.mean
         self.bias = real.class_means - real.mean - self.fair
         rotate = lambda rows: rows @ vectors[:, ::-1]
@@ -201,6 +203,7 @@ class View:
     def dose(self, images: jax.Array) -> jax.Array:
         """Return the bias in the class means of a set, relative to that in the real ones."""
         means = jnp.stack([features(self.params, x).mean(0) for x in images])
+        # Projection of the deviation from even groups onto the real bias.
         deviation = means - means.mean(0) - self.fair
         return jnp.sum(deviation * self.bias) / jnp.sum(jnp.square(self.bias))
 

@@ -65,6 +65,7 @@ Sample = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 def epsilon_laplacian(rng: np.random.Generator, n: int) -> np.ndarray:
     """Draw from the density of `jaxdd.svr` with ε = σ."""
     uniform = rng.uniform(0, 2, n)
+    # Inverse distribution function: uniform on [0, 1] with probability 1/2, then exponential.
     size = np.where(uniform < 1, uniform, 1 - np.log(np.maximum(2 - uniform, 1e-300)))
     return size * rng.choice((-1, 1), n) / math.sqrt(8 / 3)
 
@@ -117,6 +118,7 @@ def cherkassky_ma(features: np.ndarray, targets: np.ndarray, kernel: str) -> flo
         model, freedom = linear_model.LinearRegression(), d + 1
     else:
         model, freedom = neighbors.KNeighborsRegressor(3), n**0.8 / 3
+    # Noise variance with the degrees of freedom of the fit (Cherkassky and Ma, 2004).
     residuals = targets - model.fit(features, targets).predict(features)
     return 3 * math.sqrt((residuals**2).sum() / (n - freedom)) * math.sqrt(math.log(n) / n)
 

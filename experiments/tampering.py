@@ -270,6 +270,8 @@ def audit_program(plan: Plan, data_dir: pathlib.Path | None) -> Callable[..., di
             num_classes=CLASSES,
         )  # fmt: skip
         own = scan(images, LABELS)
+        # Neural Cleanse optimises a mask per class and network; two networks and half of the images
+        # keep it as cheap as the other checks.
         pair = jax.tree.map(lambda x: x[:2], params)
         masks = audit.neural_cleanse(
             NETWORK, pair, images[::2], LABELS[::2], steps=40, enough=0.9, num_classes=CLASSES,
@@ -310,6 +312,7 @@ def measure(
     """Return all statistics of a set, for each network, class and patch size."""
     where: Any = dict(data_dir=data_dir, work=work)
     images, data = make_set(plan, name, seed, **where), load(plan, data_dir)
+    # A clean set of another seed, since the footprint of a set relative to itself is zero.
     trusted = make_set(plan, "clean", (seed + count(plan) // 2) % count(plan), **where)
     by_class = lambda images: images.reshape(CLASSES, IPC, *images.shape[1:])
     key = jax.random.key(seed)
@@ -440,6 +443,7 @@ def _detection(cells, path):
             continue
         shares = []
         for statistic in STATISTICS:
+            # Second largest of twenty clean sets: 5 % false alarms.
             threshold = np.sort(z_scores(clean, clean, statistic))[-2]
             hits = int((z_scores(tampered, clean, statistic) > threshold).sum())
             low, high = wilson(hits, len(tampered))
@@ -455,6 +459,7 @@ def evidence(row: dict[str, Any], trusted: Rows, *, real: bool) -> list[str]:
     numbers = {name: [STATISTICS[name](r) for r in (row, *trusted)] for name in names}
     margins = [STATISTICS[patches](r) for r in (row, *trusted)]
     numbers |= {f"patch of {size}": [m[i] for m in margins] for i, size in enumerate(SIZES)}
+    # Bonferroni correction over the checks, as in `jaxdd audit`.
     level = inspection.SIGNIFICANCE / len(numbers)
     hits = ["range"] * (STATISTICS["range"](row) > inspection.MAX_OVERSHOOT)
     for name, (own, *others) in numbers.items():

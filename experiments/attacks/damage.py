@@ -167,6 +167,7 @@ def unfinished(laboratory: lab.Laboratory, command: list[Any]) -> pathlib.Path:
         lines = (folder / "progress.jsonl").read_text().splitlines(keepends=True)
         (folder / "progress.jsonl").write_text("".join(lines[:2]))
         shutil.rmtree(folder / "checkpoint")
+        # Only the newest checkpoints are kept, so those of earlier steps come from a shorter run.
         shorter = [*command]
         shorter[shorter.index("--steps") + 1] = "4"  # has the checkpoints of steps 2 and 4
         shutil.copytree(laboratory.finished(*shorter) / "checkpoint", folder / "checkpoint")

@@ -182,6 +182,7 @@ def _other_weights(laboratory):
         weights = folder.with_name(f"weights{i}.npy")
         np.save(weights, np.random.default_rng(i).uniform(0.1, 1, 120))
         command = _command(laboratory, folder, (2, i), address, ["--weights", weights])
+        # --weights excludes --debias, which is removed with its value.
         place = command.index("--debias")
         commands.append([*command[:place], *command[place + 2 :]])
     return _refusal(folder, commands)

@@ -141,12 +141,14 @@ def _undisturbed(laboratory, work):
 def _attack(laboratory, work, undisturbed, kind, title):
     """Kill the command once or twice, and let it end."""
     whole, rng = undisturbed(work), np.random.default_rng(list(title.encode()))
+    # The moment is a share of the undisturbed run, so that it does not depend on the machine.
     share, was_killed = rng.uniform(0.15, 0.9), False
     while not was_killed:  # earlier, if it ended before
         folder = _begin(laboratory, work)
         before = lab.content(folder) if folder.exists() else {}
         when, was_killed = _kill(folder, work, kind, share, whole)
         share = share if was_killed else share / 2
+    # Sometimes the command is killed again while it resumes.
     if rng.random() < 0.4:
         _kill(folder, work, kind, share / 2, whole, *work.again)
     command = f"{lab.line(work.command('FOLDER'))} killed at {when}, then {' '.join(work.again)}"

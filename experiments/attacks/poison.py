@@ -86,6 +86,7 @@ def poison(
     stamped, targets = stamp(archetypes, trigger), jnp.full(num_classes, trigger.target)
     gradient = functools.partial(_gradient, network)
 
+    # The state of Adam is carried from network to network, as in one long optimisation.
     def match(images_and_state, step):
         trained = train(jax.random.fold_in(key_networks, step), step)
         params = jax.tree.map(lambda x, y: jnp.where(step == 0, x, y), surrogate, trained)
@@ -135,6 +136,7 @@ def _train(key, updates, *, network, images, labels):
 
 def _archetypes(key, network, params, shape, steps, rate):
     """Return one image per class that maximises its logit, starting from noise."""
+    # Images are independent, so the trace sums one objective per class.
     loss = lambda images: -jnp.trace(networks.outputs(network, params, images).logits)
     images = jax.random.normal(key, shape)
     return _minimise(loss, (images, optax.adam(rate).init(images)), steps, rate)[0]

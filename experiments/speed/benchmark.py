@@ -52,6 +52,7 @@ def time_in_turn(
 
     Each round times every candidate once, for at least `least` seconds.
     """
+    # Timing in turn exposes all candidates to the same load of the machine.
     repeats = {}
     for name, candidate in candidates.items():
         first = _seconds(candidate.run, 1)  # includes warm-up
@@ -100,6 +101,7 @@ def measure(name: str, work: workloads.Work, *, rounds: int) -> list[dict[str, A
 
 def _peer(peer, times):
     seconds = times.get(peer, [math.nan] * len(times["jaxdd"]))
+    # The median of ratios, not the ratio of medians: rounds share the load of the machine.
     ratios = [other / own for own, other in zip(times["jaxdd"], seconds, strict=True)]
     return {
         "peer": peer,

@@ -98,6 +98,7 @@ def siamese(strategy, side: int, device) -> Callable[[torch.Tensor], torch.Tenso
     """Draw one operation; return the function that applies it to any batch."""
     if not strategy:
         return lambda images: images
+    # All images of a class share one operation and its parameters, as in the published code.
     name = (random.choice(strategy),)
     one = draw(1, side, name, device)
     return lambda images: augment(one, images, name)
@@ -364,6 +365,7 @@ def curriculum_matching(pool: Pool, *, width, ipc) -> Callable[[], float]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        # Pixels in [0, 1] are normalised to [-1, 1].
         with torch.no_grad():
             images.clamp_(-1, 1)
         return loss.detach()
@@ -453,6 +455,7 @@ def embeddings(
 
 def inverse_density(embeddings: torch.Tensor, factor: float) -> torch.Tensor:
     """Weights of a class from its embeddings; `factor` is that of jaxdd's `mean_distance`."""
+    # Half the mean squared distance of points is the sum of their variances.
     bandwidth = math.sqrt(factor * embeddings.var(0, correction=0).sum())
     return torch.softmax(-class_log_density(embeddings, 1, bandwidth), 0)
 

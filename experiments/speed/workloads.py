@@ -198,6 +198,7 @@ def evaluation(sizes: Sizes) -> Work:
     moved = 5 * (3 * train + sizes.test) * cost.bytes
     arguments = jax.random.split(jax.random.key(0), 5), images, task
     work = _work(jax.jit(run), arguments, _torch_peers(peer), flops, moved)
+    # The command line evaluates networks in threads of one core each; costs are those of `work`.
     threaded = parallel.thread_rows(run)
     return work._replace(ours=Timed(lambda: jax.block_until_ready(threaded(*arguments)), 1))
 
@@ -224,6 +225,7 @@ def contrastive_step(sizes: Sizes) -> Work:
     cost = convnet_cost(sizes.encoder_width, sizes.side)
     features = sizes.encoder_width * (sizes.side // 8) ** 2
     views = 2 * per_class * sizes.classes
+    # Convolutions three times, and products with the head (two layers) and among embeddings.
     flops = views * (3 * cost.flops - cost.first_flops + 6 * 128 * (features + 128 + views))
     arguments, peers = (jax.random.key(1), state, pool), _torch_peers(peer)
     moved = 3 * views * cost.bytes
@@ -327,6 +329,7 @@ def _distillation(sizes, method, name, flops, moved, choose=False):
 
 def _work(function, arguments, peers, flops, moved, *, pieces=1, precision="default"):
     """Compile a function that does `pieces` pieces of work in a call."""
+    # Compiled ahead of time, so that the memory analysis belongs to the program that is timed.
     start = time.perf_counter()
     compiled = function.lower(*arguments).compile()
     seconds = time.perf_counter() - start

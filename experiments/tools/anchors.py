@@ -82,6 +82,7 @@ def select(
 
     def of_class(label):
         keys = jax.random.split(jax.random.fold_in(key_crop, label), candidates)
+        # One class, and 64 candidates of it, are in memory at a time.
         score = lambda pair: best_crop(*pair, label)
         patches, losses = jax.lax.map(score, (keys, drawn[label]), batch_size=_BATCH)
         chosen = _choose(losses, drawn[label], places, stratified)
@@ -96,6 +97,7 @@ def select(
 def _crop(key, image, least, size):
     """Return a random part with the aspect ratio of the image, resized."""
     area, *place = jax.random.uniform(key, (3,))
+    # A uniform share of the area; both sides shrink by its root.
     side = jnp.sqrt(least + (1 - least) * area)
     whole = jnp.array(image.shape[:2])
     scale = jnp.array(size) / (side * whole)

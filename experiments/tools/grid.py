@@ -154,6 +154,7 @@ def compute(
     for cell in cells:
         if result(cell, known) is None:
             comparisons.setdefault((cell.dataset, cell.options), []).append(cell)
+    # One comparison for all rows of the same options: they share weights and programs.
     for (dataset, chosen), missing in comparisons.items():
         spent = {}
         with timing.timed(spent, "data"):

@@ -41,6 +41,7 @@ def bootstrap(
         raise ValueError(f"scores must be [sets, networks] with two sets, got {scores.shape}")
     sets, networks = scores.shape
     key_sets, key_networks = jax.random.split(key)
+    # Sets are drawn first, then networks within each drawn set.
     drawn = jax.random.randint(key_sets, (samples, sets, 1), 0, sets)
     within = jax.random.randint(key_networks, (samples, sets, networks), 0, networks)
     means = scores[drawn, within].mean((1, 2))

@@ -89,7 +89,9 @@ def _crossfit(key, pool, pair, method, sampler, folds, stages):
         return jax.nn.log_softmax(microbatch.apply(logits, indices, max_images=500))
 
     def held_out(scores, i):
+        # Weight zero excludes the fold without changing shapes, so all folds share one program.
         rest = sampling.reweight(pool, (fold != i).astype(jnp.float32))
+        # Folds may differ by one sample; the fill value n is dropped by the update below.
         indices = jnp.nonzero(fold == i, size=-(-n // folds), fill_value=n)[0]
         key_network, key_steps = jax.random.split(jax.random.fold_in(key_networks, i))
 
