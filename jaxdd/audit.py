@@ -125,9 +125,6 @@ def footprint(images: ArrayLike, trusted: ArrayLike) -> jax.Array:
     Args:
         images: `[k, ipc, h, w, c]`, class by class.
         trusted: `[k, ipc', h, w, c]`.
-
-    Raises:
-        ValueError: there are less than two classes, or classes or image sizes differ.
     """
     images, trusted = jnp.asarray(images), jnp.asarray(trusted)
     is_comparable = images.ndim == trusted.ndim == 5 and len(images) == len(trusted) > 1
@@ -159,9 +156,6 @@ def patches(
         sizes: side lengths in pixels. Those larger than the images are skipped.
         low: `[c]`, the normalised value of pixel 0.
         high: `[c]`, the normalised value of pixel 1.
-
-    Raises:
-        ValueError: no size fits.
     """
     fitting = [size for size in sizes if 1 <= size <= min(height, width)]
     if not fitting:
@@ -445,9 +439,6 @@ def compare(values: ArrayLike, trusted: ArrayLike) -> Comparison:
     Args:
         values: `[m]`, one number per network, m ≤ 16; m = 1 for statistics without networks.
         trusted: `[t, m]`.
-
-    Raises:
-        ValueError: shapes disagree, or there are more than 16 networks with one trusted set.
     """
     values, trusted = np.asarray(values, float), np.asarray(trusted, float)
     is_paired = values.ndim == 1 and trusted.ndim == 2 and trusted.shape[1:] == values.shape

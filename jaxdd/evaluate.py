@@ -63,10 +63,6 @@ def task(
         std: per channel, on the scale [0, 1], positive.
         strategy: augmentation for training. Leave out operations that change the class, such as
             "flip" for digits.
-
-    Raises:
-        ValueError: shapes disagree or values are out of range.
-        TypeError: images are not uint8, or labels or attributes are not integers.
     """
     images = jnp.asarray(images)
     if images.dtype != jnp.uint8:
@@ -129,10 +125,6 @@ def predict(
         mean: per channel, on the scale [0, 1].
         std: per channel, on the scale [0, 1], positive.
         batch_size: maximum number of images per batch.
-
-    Raises:
-        TypeError: images are neither uint8 nor floating.
-        ValueError: a shape is wrong, or values are out of range.
     """
     images = _checks.pixels("images", images)
     mean, std = _checks.moments(mean, std, images.shape[3])
@@ -166,10 +158,6 @@ def score(
         aligned: `[k]` majority attribute of each class; None without attributes.
         num_classes: k.
         num_attributes: a.
-
-    Raises:
-        TypeError: an array does not hold integers.
-        ValueError: shapes disagree, there are no samples, or a value is out of range.
     """
     labels = _checks.integers("labels", labels, num_classes)
     n = _checks.count("the number of labels", len(labels))

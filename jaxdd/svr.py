@@ -144,10 +144,6 @@ def leave_one_out(gram: ArrayLike, targets: ArrayLike) -> Any:
     Returns:
         `[n]`, in the unit of the targets.
 
-    Raises:
-        TypeError: an array is not floating.
-        ValueError: shapes disagree, n < 3, or values are not finite.
-
     >>> x = np.arange(5.0)
     >>> bool(np.abs(leave_one_out(np.outer(x, x), 2 * x + 1)).max() < 0.01)  # a line
     True

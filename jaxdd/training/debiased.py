@@ -35,11 +35,6 @@ def generalised_cross_entropy(logits: jax.Array, labels: jax.Array, *, q: float 
         labels: `[n]` integers in [0, k).
         q: positive.
 
-    Raises:
-        TypeError: labels are not integers.
-        ValueError: q is not positive and finite in float32, shapes disagree, logits are not finite
-            or labels are out of range.
-
     Source: Zhang and Sabuncu, "Generalized Cross Entropy Loss" (NeurIPS 2018).
 
     >>> round(float(generalised_cross_entropy(jnp.zeros((1, 4)), jnp.array([0]), q=1.0)[0]), 6)

@@ -42,9 +42,6 @@ def split_point(network: networks.Network) -> int:
     A ConvNet is split before its head, ResNet18 between the blocks of its last stage, and VGG11
     between the convolutions of its fourth stage.
 
-    Raises:
-        ValueError: the literature does not split this kind of network.
-
     >>> split_point(networks.ConvNet(10)), split_point(networks.VGG11(10))
     (3, 5)
     """
@@ -68,9 +65,6 @@ def front_shape(network: Any, images: jax.Array, *, split: int | None = None) ->
         network: the network to split.
         images: `[n, h, w, c]`.
         split: number of parts in the front. Defaults to `split_point`.
-
-    Raises:
-        ValueError: the network has no such split.
     """
     split = _check_split(network, split)
     front = lambda params, images: network.apply(params, images, stop=split)
@@ -95,9 +89,6 @@ def teacher_features(
         teacher: a ConvNet, or another network with parts.
         images: `[m, h, w, c]`, normalised.
         split: number of the teacher's parts to apply. Defaults to all but the head.
-
-    Raises:
-        ValueError: the teacher has no such split.
     """
     split = networks.count_parts(teacher.network) if split is None else split
     split = _check_split(teacher.network, split)
@@ -144,11 +135,6 @@ def train(
         strategy: augmentation; () for none.
         **options: `epochs`, `batch_size`, `learning_rate`, `momentum` and `weight_decay`, with the
             defaults of `training.train`.
-
-    Raises:
-        TypeError: images are not floating, or labels are not integers.
-        ValueError: the set is invalid as in `training.train`, the network has no such split, a term
-            is unknown, or the features have another shape or are not finite.
     """
     images, labels = training.check_labelled(images, labels, network=network)
     split = _check_split(network, split)

@@ -349,11 +349,6 @@ def check_labelled(
         labels: `[m]` integers in [0, num_classes).
         network: if set, its number of logits replaces `num_classes`.
         num_classes: number of classes. Not limited by default.
-
-    Raises:
-        TypeError: images are not floating, or labels are not integers.
-        ValueError: shapes disagree, the set is empty, a label is out of range, or an image is not
-            finite or not normalised.
     """
     if np.ndim(images) != 4 or np.shape(labels) != np.shape(images)[:1] or 0 in np.shape(images):
         raise ValueError(

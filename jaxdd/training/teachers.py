@@ -62,9 +62,6 @@ def train_teacher(
         steps: number of updates; the learning rate is divided by ten halfway.
         strategy: augmentation, drawn per image; () for none.
         **schedule: `learning_rate`, `momentum` and `weight_decay` of `training.sgd`.
-
-    Raises:
-        ValueError: steps is less than one, or the network has another number of classes.
     """
     steps = _checks.count("steps", steps)
     optimizer = training.sgd(1, epochs=steps, batch_size=1, **schedule)
@@ -159,10 +156,6 @@ def train_on_logits(
         **options: `epochs`, `batch_size`, `learning_rate`, `momentum` and `weight_decay`, with the
             defaults of `training.train`.
 
-    Raises:
-        TypeError: images are not floating, or labels are not integers.
-        ValueError: the set is invalid as in `training.train`, or the teacher has other classes.
-
     Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
     """
     images, labels = training.check_labelled(images, labels, network=network)
@@ -214,10 +207,6 @@ def train_on_soft_labels(
         learning_rate: initial learning rate.
         weight_decay: of AdamW.
 
-    Raises:
-        TypeError: images are not floating, or labels are not integers.
-        ValueError: the set is invalid as in `training.train`, or the teacher has other classes.
-
     Source: Bo, Liu and Wang (arXiv 2503.01212). Their code reports the best of several epochs on
     the test set, and crops at random; this trains to the last epoch, with augmentation `strategy`.
     """
@@ -267,9 +256,6 @@ def check_teacher(teacher: Teacher, network: networks.Network, images: jax.Array
         teacher: whose parameters must fit its network and the images.
         network: the student.
         images: `[m, h, w, c]`.
-
-    Raises:
-        ValueError: the numbers of classes differ.
     """
     outputs = functools.partial(networks.outputs, teacher.network)
     num_classes = jax.eval_shape(outputs, teacher.params, images[:1]).logits.shape[1]

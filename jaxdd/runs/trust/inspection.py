@@ -138,9 +138,6 @@ def inspect(
         tiles: each image contains tiles² smaller ones, see `methods.formation`.
         kinds: hashable networks to train. Defaults to a ConvNet and an MLP.
         progress: called as `progress(done, total)`, once per set.
-
-    Raises:
-        ValueError: a trusted set has another shape, or the data have other classes or image sizes.
     """
     for number, other in enumerate(trusted, 1):
         if other.images.shape != synthetic.images.shape:
