@@ -19,10 +19,10 @@ from jaxdd.runs import networks as named_networks
 from jaxdd.runs.options import CFM, DM
 from jaxdd.training import debiased
 
-PURPOSES = (
+# What a run needs random keys for. A new purpose goes to the end, so that no other key changes.
+_PURPOSES = (
     "encoder", "init", "distill", "evaluate", "median", "experts", "representative", "auto",
 )  # fmt: skip
-"""What a run needs random keys for. A new purpose goes to the end, so that no other key changes."""
 
 
 class Components(NamedTuple):
@@ -72,7 +72,12 @@ def build(
         TypeError: a network or a method that does not follow the protocol.
     """
     shape, k = data.train.images.shape[1:], data.num_classes
-    _check_size(options, shape)
+    side = min(shape[:2])
+    named_networks.check_size(options.network, options.depth, side)
+    if side < options.formation:
+        raise ValueError(
+            f"formation must be at most the image side of {side}, got {options.formation}"
+        )
     if network is None:
         network = named_networks.from_options(options, k)
     named_networks.check(network, shape, k)
@@ -82,7 +87,7 @@ def build(
         name = options.method if method is None else "your own method"
         raise ValueError(f"dm, dc and dsa can be split over devices, got {name}")
     if method is None and isinstance(options, CFM):
-        named_networks.check_size(options.teacher, options.depth, min(shape[:2]))
+        named_networks.check_size(options.teacher, options.depth, side)
         teacher = run_methods.teacher_network(options, k)
         named_networks.check(teacher, shape, k)
         run_methods.check_curriculum(options, data.train.labels, k)
@@ -90,7 +95,8 @@ def build(
     elif method is None:
         method = run_methods.build(options, network, strategy, mesh=mesh, threads=threads)
     _check_method(method, (k, options.ipc, *shape))
-    sampler = _sampler(options, network)
+    seed = None if options.candidates is None else options.seed
+    sampler = _sampler(options.weighting, options.batch_size, options.candidates, network, seed)
     sampler = sampler if mesh is None else parallel.split_sampler(sampler, mesh)
     # A device trains whole networks; on the cores of one CPU, each network has a thread.
     row_mesh = None if mesh is None or parallel.is_one_cpu(mesh) else mesh
@@ -100,15 +106,6 @@ def build(
     keys = jax.random.split(key(options, "evaluate"), options.eval_seeds)
     score = functools.partial(_score, evaluator, keys, task, row_mesh)
     return Components(network, strategy, method, sampler, score)
-
-
-def _check_size(options, shape):
-    side = min(shape[:2])
-    named_networks.check_size(options.network, options.depth, side)
-    if side < options.formation:
-        raise ValueError(
-            f"formation must be at most the image side of {side}, got {options.formation}"
-        )
 
 
 def _check_method(method, shape):
@@ -125,13 +122,8 @@ def _state_shape(init, shape):
     return getattr(getattr(state, "images", None), "shape", None)
 
 
-def _sampler(options, network):
-    seed = None if options.candidates is None else options.seed
-    return _cached_sampler(options.weighting, options.batch_size, options.candidates, network, seed)
-
-
 @functools.cache
-def _cached_sampler(weighting, batch_size, candidates, network, seed):
+def _sampler(weighting, batch_size, candidates, network, seed):
     """Return the sampler of batches, or of the most representative of more candidates."""
     batch = sampling.weighted_batch if weighting == "draw" else sampling.uniform_batch
     if candidates is None:
@@ -175,12 +167,12 @@ def _score(evaluator, keys, task, mesh, images, whitening=None, labels=None, **a
 
 
 def key(options: DM, purpose: str) -> jax.Array:
-    """Return the random key for one of `PURPOSES`."""
+    """Return the random key for a purpose, such as "init" or "distill"."""
     return _key(options.seed, purpose)
 
 
 def _key(seed, purpose):
-    return jax.random.fold_in(jax.random.key(seed), PURPOSES.index(purpose))
+    return jax.random.fold_in(jax.random.key(seed), _PURPOSES.index(purpose))
 
 
 def replicated(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
@@ -240,18 +232,15 @@ def baselines(
         options: whose seed is used.
         names: any of set, random (real images) and noise.
     """
-    k = pool.num_classes
-    counts = np.bincount(labels, minlength=k)
-    # Baselines have as many images per class as the largest class of the set; keep its counts.
-    kept = np.concatenate([np.arange(n) + i * counts.max() for i, n in enumerate(counts)])
-    base_labels = jnp.arange(k).repeat(counts.max())[kept]
+    counts = np.bincount(labels, minlength=pool.num_classes)
     start, ipc = key(options, "init"), int(counts.max())
+    # Baselines are sampled with the size of the largest class; each class keeps its first images.
+    rows = np.concatenate([np.arange(n) + i * ipc for i, n in enumerate(counts)])
+    flat = lambda x: (x.reshape(-1, *x.shape[2:])[rows], jnp.asarray(rows // ipc))
     sets = {"set": (jnp.asarray(images), jnp.asarray(labels))}
     if "random" in names:
         uniform = sampling.reweight(pool, jnp.ones(len(pool.images)))
-        real = sampling.initial_real(start, uniform, ipc=ipc)
-        sets["random"] = real.reshape(-1, *real.shape[2:])[kept], base_labels
+        sets["random"] = flat(sampling.initial_real(start, uniform, ipc=ipc))
     if "noise" in names:
-        noise = sampling.initial_noise(start, pool, ipc=ipc)
-        sets["noise"] = noise.reshape(-1, *noise.shape[2:])[kept], base_labels
+        sets["noise"] = flat(sampling.initial_noise(start, pool, ipc=ipc))
     return sets

@@ -1,12 +1,13 @@
-"""What the stages of a run share: data, options, components, devices and interruption."""
+"""What the stages of a run work with: a `Run` and its `Context`, and the `Source` of a set."""
 
 import contextlib
 import dataclasses
 import functools
+import pathlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from jaxdd import methods, networks, sampling
 from jaxdd.data import datasets, files
 from jaxdd.devices import split_pool
 from jaxdd.methods import zca
-from jaxdd.runs import components
+from jaxdd.runs import components, timing
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs import networks as named_networks
 from jaxdd.runs.components import Components
@@ -25,8 +26,7 @@ from jaxdd.runs.options import DM
 SPLIT_FROM = 2**30
 """Bytes of training images from which the devices of a run split them; smaller pools are copied."""
 
-
-NUM_ROWS = 6
+_NUM_ROWS = 6
 """Rows of a comparison by default, which share the threads of a CPU."""
 
 
@@ -34,16 +34,19 @@ class Interrupted(Exception):
     """The user stopped the run; its state is saved."""
 
 
-class Interruption:
+@dataclasses.dataclass(frozen=True)
+class _Interruption:
     """Ctrl-C during a distillation: the first one stops it after the current chunk of steps.
 
     A second Ctrl-C, or one while nothing is being distilled, raises KeyboardInterrupt.
+
+    Attributes:
+        requested: whether the user wants the run to stop.
+        active: names of the distillations that are running.
     """
 
-    def __init__(self) -> None:
-        """Nothing is being distilled and nothing has been requested."""
-        self.requested = threading.Event()
-        self.active: set[str] = set()
+    requested: threading.Event = dataclasses.field(default_factory=threading.Event)
+    active: set[str] = dataclasses.field(default_factory=set)
 
     @contextlib.contextmanager
     def deferred(self, *names: str) -> Iterator[None]:
@@ -98,7 +101,7 @@ class Context:
     threads: int | None
     report: Callable[..., None]
     spent: Mapping[str, float]
-    interruption: Interruption
+    interruption: _Interruption
 
     @property
     def follows(self) -> str | None:
@@ -124,6 +127,47 @@ class Context:
         }  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run, or a row of a comparison, that is being made in its folder.
+
+    Attributes:
+        context: which rows of a comparison share.
+        folder: of the run, with its manifest.
+        name: of the weighting or the row, for messages.
+        seconds: wall time by stage, which the stages add to.
+    """
+
+    context: Context
+    folder: pathlib.Path
+    name: str
+    seconds: dict[str, float]
+
+    def timed(self, stage: str) -> contextlib.AbstractContextManager[None]:
+        """Add the wall time of a block to a stage."""
+        return timing.timed(self.seconds, stage)
+
+
+class Source(NamedTuple):
+    """What a set is distilled from, and how.
+
+    Attributes:
+        weights: `[n]` of the training samples.
+        pool: that batches are sampled from.
+        sampler: of batches.
+        method: of distillation.
+        choice: record of the choice of weights, or None.
+        whitening: of the images of the pool, or None.
+    """
+
+    weights: jax.Array
+    pool: Any
+    sampler: Any
+    method: methods.Method
+    choice: dict[str, Any] | None = None
+    whitening: zca.Whitening | None = None
+
+
 def build_context(
     data: datasets.Benchmark,
     options: DM,
@@ -139,24 +183,15 @@ def build_context(
 ) -> Context:
     """Build what the stages of a run share and check that options and data fit together.
 
-    Args:
-        data: training and test set.
-        options: of the run.
-        weights: `[n]` of the training samples, for the weighting "custom".
-        network: your own, instead of that of the options.
-        method: your own, instead of that of the options.
-        mesh: devices that share the work, None for one device.
-        split_from: bytes of training images from which these devices split them.
-        spent: seconds of earlier stages.
-        report: called as `report(task, done, total, **fields)`.
-        rows_at_once: rows that run at the same time.
+    The arguments are those of `pipeline.run`, and `rows_at_once`: how many rows of a comparison run
+    at the same time.
     """
     if network is not None:
         options = dataclasses.replace(options, network=named_networks.qualified_name(network))
     if options.zca != "none":
         zca.check_size(data.train.images.shape[1:])
     # Rows that run at once share the cores; one thread each unless there are more cores than rows.
-    threads = max(1, rows_at_once // NUM_ROWS) if rows_at_once > 1 else None
+    threads = max(1, rows_at_once // _NUM_ROWS) if rows_at_once > 1 else None
     parts = components.build(
         data, options, network=network, method=method, mesh=mesh, threads=threads
     )
@@ -172,7 +207,7 @@ def build_context(
         own_method=None if method is None else named_networks.qualified_name(method.step),
         custom_weights=None if weights is None else np.asarray(weights),
         mesh=mesh, threads=threads, report=_one_at_a_time(report), spent=spent,
-        interruption=Interruption(),
+        interruption=_Interruption(),
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -27,31 +27,43 @@ import optax
 from jaxdd import methods, networks, sampling, training
 from jaxdd.data import files
 from jaxdd.methods import cfm, experts
-from jaxdd.runs import components, timing
+from jaxdd.runs import components
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs import networks as named_networks
+from jaxdd.runs.context import Run, Source
 from jaxdd.runs.folder import checkpoint, manifest
-from jaxdd.runs.options import CFM, MTT, WEIGHTED_PARTS
+from jaxdd.runs.options import WEIGHTED_PARTS
 from jaxdd.training import teachers
 
 TEACHER_FILE = "teacher-000.npz"
 """File of a teacher in its folder."""
 
 
+def follow(run: Run, source: Source) -> Source:
+    """Replace real data by the networks that the method of a run follows, if it follows any.
+
+    Args:
+        run: whose folder holds the networks, unless its options name another one.
+        source: of the real data.
+
+    Returns:
+        A source whose pool are expert trajectories (mtt) or a `cfm.Guide` (cfm), trained with the
+        weights of `source`.
+    """
+    if (kind := run.context.follows) is None:
+        return source
+    options: Any = run.context.options
+    shared = options.buffer_path
+    folder = run.folder / kind if shared is None else pathlib.Path(shared) / run.name
+    with run.timed("experts"):
+        return _FOLLOW[kind](run, source, folder)
+
+
 # --- experts of trajectory matching --------------------------------------------------------------
 
 
-def follow_experts(context, source, folder: pathlib.Path, seconds: dict[str, float], name: str):
-    """Return a source whose pool are expert trajectories, trained by the weights of the source.
-
-    Args:
-        context: `stages.Context` of the run.
-        source: `stages.Source` of the real data.
-        folder: of the run.
-        seconds: wall time by stage, which is added to.
-        name: of the row.
-    """
-    options: MTT = context.options
+def _follow_experts(run, source, folder):
+    context, options = run.context, run.context.options
     train = _trajectory_training(
         context.components.network, source.sampler, context.components.strategy,
         options.train_epochs, options.expert_updates, options.lr_teacher,
@@ -61,14 +73,12 @@ def follow_experts(context, source, folder: pathlib.Path, seconds: dict[str, flo
     settings["weights"] = files.digest(np.asarray(source.weights))
     if source.whitening is not None:
         settings["whitening"] = files.digest(*map(np.asarray, source.whitening))
-    with timing.timed(seconds, "experts"):
-        trajectories = load_or_train(
-            _folder(options, folder, "experts", name), settings,
-            lambda i: train(jax.random.fold_in(key, i), pool=source.pool),
-            [f"expert-{i:03d}.npz" for i in range(options.num_experts)],
-            like=jax.eval_shape(train, key, pool=source.pool),
-            report=functools.partial(context.report, f"{name} experts"),
-        )  # fmt: skip
+    trajectories = _load_or_train(
+        folder, settings, lambda i: train(jax.random.fold_in(key, i), pool=source.pool),
+        [f"expert-{i:03d}.npz" for i in range(options.num_experts)],
+        like=jax.eval_shape(train, key, pool=source.pool),
+        report=functools.partial(context.report, f"{run.name} experts"),
+    )  # fmt: skip
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *trajectories)
     segments = _segments(options.expert_epochs, options.max_start_epoch)
     return source._replace(pool=stacked, sampler=segments)
@@ -90,51 +100,47 @@ def _segments(span, latest):
 # --- the teacher of curriculum frequency matching ------------------------------------------------
 
 
-def follow_teacher(context, source, folder: pathlib.Path, seconds: dict[str, float], name: str):
-    """Return a source whose pool is a `cfm.Guide`: a teacher and the moments of its features.
-
-    Args:
-        context: `stages.Context` of the run.
-        source: `stages.Source` of the real data.
-        folder: of the run.
-        seconds: wall time by stage, which is added to.
-        name: of the row.
-    """
-    options: CFM = context.options
-    weighted = options.weighted
-    pools = {part: source.pool if part in weighted else context.pool for part in WEIGHTED_PARTS}
+def _follow_teacher(run, source, folder):
+    context, options = run.context, run.context.options
+    weighted = {part: part in options.weighted for part in WEIGHTED_PARTS}
+    pools = {part: source.pool if weighted[part] else context.pool for part in weighted}
     settings = _settings(context, "teacher", "teacher_steps")
     settings["weights"] = {
         part: files.digest(np.asarray(pool.weights)) for part, pool in pools.items()
     }
     network = run_methods.teacher_network(options, context.data.num_classes)
-    first = sampling.take(pools["teacher"], jnp.zeros(1, int))
-    init, measure = _teacher_programs(network)
     signals = None if pools["signal"] is pools["covariance"] else pools["signal"]
-    key = components.key(options, "experts")
-    teacher_folder = _folder(options, folder, "teacher", name)
+    sampler = source.sampler if weighted["teacher"] else context.components.sampler
 
     def train(_):
-        sampler = source.sampler if "teacher" in weighted else context.components.sampler
-        params = _train_teacher(
-            context, key, teacher_folder, network, pools["teacher"], first, sampler, name
-        )
-        return measure(params, pools["covariance"], signals=signals)
+        params = _train_teacher(run, folder, network, pools["teacher"], sampler)
+        return _measure(network)(params, pools["covariance"], signals=signals)
 
-    params = jax.eval_shape(init, key, first)
-    with timing.timed(seconds, "experts"):
-        (guide,) = load_or_train(
-            teacher_folder, settings, train, [TEACHER_FILE],
-            like=jax.eval_shape(measure, params, pools["covariance"], signals=signals),
-        )  # fmt: skip
-    shutil.rmtree(teacher_folder / "checkpoint", ignore_errors=True)
+    like = _guide_shapes(network, pools["covariance"], signals)
+    (guide,) = _load_or_train(folder, settings, train, [TEACHER_FILE], like=like)
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return source._replace(pool=jax.tree.map(jnp.asarray, guide), sampler=cfm.guide_sampler)
 
 
 @functools.cache
-def _teacher_programs(network):
-    """Return compiled functions: fresh parameters, and the moments of real images."""
-    return jax.jit(network.init), jax.jit(functools.partial(cfm.guide, network))
+def _init(network):
+    return jax.jit(network.init)
+
+
+@functools.cache
+def _measure(network):
+    """Return the compiled function from a teacher and real images to their moments in it."""
+    return jax.jit(functools.partial(cfm.guide, network))
+
+
+def _guide_shapes(network, pool, signals=None):
+    """Return shapes and dtypes of a `cfm.Guide`."""
+    params = jax.eval_shape(_init(network), jax.random.key(0), _first_image(pool))
+    return jax.eval_shape(_measure(network), params, pool, signals=signals)
+
+
+def _first_image(pool):
+    return sampling.take(pool, jnp.zeros(1, int))
 
 
 @functools.cache
@@ -154,16 +160,16 @@ def teacher_training(
     return experts.supervised_training(network, optimizer, strategy=strategy)
 
 
-def _train_teacher(context, key, folder, network, pool, first, sampler, name):
+def _train_teacher(run, folder, network, pool, sampler):
     """Train a teacher from its newest checkpoint on and return its parameters."""
-    options, steps = context.options, context.options.teacher_steps
+    context, options, steps = run.context, run.context.options, run.context.options.teacher_steps
     method = teacher_training(
         network, steps=steps, rate=options.lr_teacher, strategy=context.components.strategy
     )
-    key_network, key_train = jax.random.split(key)
-    fresh = method.init(_teacher_programs(network)[0](key_network, first))
+    key_network, key_train = jax.random.split(components.key(options, "experts"))
+    fresh = method.init(_init(network)(key_network, _first_image(pool)))
     start, state = checkpoint.restore(folder, fresh) or (0, fresh)
-    report = functools.partial(context.report, f"{name} teacher", total=steps)
+    report = functools.partial(context.report, f"{run.name} teacher", total=steps)
     report(done=start)
     saved = time.perf_counter()
     try:
@@ -208,44 +214,32 @@ def read_teacher(
         )
     fields = {name: settings[name] for name in ("width", "depth", "dtype")}
     network = named_networks.build(settings["teacher"], num_classes, **fields)
-    init, measure = _teacher_programs(network)
-    first = sampling.take(pool, jnp.zeros(1, int))
-    shapes = jax.eval_shape(init, jax.random.key(0), first)
-    guide = read_params(folder / TEACHER_FILE, jax.eval_shape(measure, shapes, pool))
+    guide = _read_params(folder / TEACHER_FILE, _guide_shapes(network, pool))
     return teachers.Teacher(jax.tree.map(jnp.asarray, guide.params), network)
+
+
+_FOLLOW = {"experts": _follow_experts, "teacher": _follow_teacher}
+"""How each kind of networks is trained and sampled, by `MethodEntry.follows`."""
 
 
 # --- files -------------------------------------------------------------------------------------
 
 
-FOLLOW: dict[str, Callable[..., Any]] = {"experts": follow_experts, "teacher": follow_teacher}
-"""How a run prepares the networks that its method follows, by `MethodEntry.follows`."""
-
-
 def _settings(context, *fields):
-    """Return what experts and teachers depend on, besides the weights."""
+    """Return what experts and teachers depend on, except the weights."""
     fields += (
-        "network", "width", "depth", "dtype", "batch_size", "candidates", "weighting",
-        "lr_teacher", "seed",
+        "dataset", "data", "augmentation", "network", "width", "depth", "dtype", "batch_size",
+        "candidates", "weighting", "lr_teacher", "seed",
     )  # fmt: skip
-    config = context.config("experts")
-    names = ("dataset", "data", "augmentation", *fields)
-    return files.to_json(
-        {name: config[name] for name in names} | {"classes": context.data.num_classes}
-    )
+    config = context.config("experts") | {"classes": context.data.num_classes}
+    return files.to_json({name: config[name] for name in (*fields, "classes")})
 
 
-def _folder(options, folder, kind, name):
-    return (
-        folder / kind if options.buffer_path is None else pathlib.Path(options.buffer_path) / name
-    )
-
-
-def load_or_train(
+def _load_or_train(
     folder: pathlib.Path,
     settings: dict[str, Any],
     train: Callable[[int], Any],
-    names: list[str],
+    names: Sequence[str],
     *,
     like: Any,
     report: Callable[[int, int], None] = lambda done, total: None,
@@ -259,21 +253,21 @@ def load_or_train(
         names: of the files, in order.
         like: shapes and dtypes of the pytree.
         report: called as `report(done, total)`.
-
-    Raises:
-        ValueError: the folder holds networks with other settings, or a training diverged.
-        OSError: the disk is full; finished networks are kept.
     """
     _check_settings(folder, settings)
     trees = []
     for i, name in enumerate(names):
         report(i, len(names))
         if not manifest.is_intact(folder, name):
-            tree = jax.device_get(train(i))
-            _check_finite(tree, f"{name} diverged; try a smaller lr_teacher or more epochs")
-            files.write_arrays(folder / name, _flatten(tree))
+            arrays = _flatten(jax.device_get(train(i)))
+            if diverged := [part for part, x in arrays.items() if not np.isfinite(x).all()]:
+                raise ValueError(
+                    f"{name} diverged: {diverged[0]} is not finite; try a smaller lr_teacher or "
+                    "more epochs"
+                )
+            files.write_arrays(folder / name, arrays)
             manifest.record(folder, (name,))
-        trees.append(read_params(folder / name, like))
+        trees.append(_read_params(folder / name, like))
     report(len(names), len(names))
     return trees
 
@@ -289,7 +283,7 @@ def _check_settings(folder, settings):
         raise ValueError(f"{folder} holds networks with other settings: {text}")
 
 
-def read_params(path: pathlib.Path, like: Any) -> Any:
+def _read_params(path: pathlib.Path, like: Any) -> Any:
     """Return the pytree of arrays in a file.
 
     Raises:
@@ -308,9 +302,3 @@ def _flatten(tree):
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
-
-
-def _check_finite(tree, message):
-    for name, leaf in _flatten(tree).items():
-        if not np.isfinite(leaf).all():
-            raise ValueError(f"{message}: {name} is not finite")

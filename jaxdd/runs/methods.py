@@ -43,76 +43,55 @@ class MethodEntry(NamedTuple):
 
 @functools.cache
 def decode(factor: int) -> Callable[[jax.Array], jax.Array]:
-    """Return the function from stored images to those that networks see.
-
-    Args:
-        factor: each stored image holds factor² images.
-    """
+    """Return the function from stored images, each of factor² images, to what networks see."""
     return protocol.identity if factor == 1 else functools.partial(formation.split, factor=factor)
 
 
-@functools.cache
-def _distribution(network, strategy, learning_rate, factor, groups, activation_bytes):
-    return methods.distribution_matching(
-        network, optax.sgd(learning_rate, momentum=0.5), strategy=strategy, groups=groups,
-        decode=decode(factor), activation_bytes=activation_bytes,
-    )  # fmt: skip
+_sgd = functools.cache(functools.partial(optax.sgd, momentum=0.5))
 
 
 @functools.cache
-def _gradient(network, strategy, learning_rate, factor, groups, outer, inner):
-    return methods.gradient_matching(
-        network, optax.sgd(learning_rate, momentum=0.5), strategy=strategy, groups=groups,
-        decode=decode(factor), outer=outer, inner=inner,
-    )  # fmt: skip
+def _adam(learning_rate, length):
+    return optax.adam(optax.cosine_decay_schedule(learning_rate, length), b1=0.5, b2=0.9)
 
 
 @functools.cache
-def _trajectory(network, strategy, learning_rate, factor, inner, rate):
-    return methods.trajectory_matching(
-        network, optax.sgd(learning_rate, momentum=0.5), strategy=strategy,
-        decode=decode(factor), inner=inner, rate=rate,
-    )  # fmt: skip
-
-
-@functools.cache
-def _curriculum(network, strategy, learning_rate, factor, length, **fields):
-    rate = optax.cosine_decay_schedule(learning_rate, length)
-    optimizer = optax.adam(rate, b1=0.5, b2=0.9)
-    return methods.curriculum_matching(
-        network, optimizer, strategy=strategy, decode=decode(factor), length=length, **fields
-    )
+def _cached(method, network, optimizer, strategy, factor, **fields):
+    """Return the method with these arguments, the same object for equal ones."""
+    return method(network, optimizer, strategy=strategy, decode=decode(factor), **fields)
 
 
 def _build_dm(options: DM, network, strategy, *, groups=1, threads=None):
     # A row that runs on one core has its cache to itself: smaller micro-batches fit it.
     activation_bytes = microbatch.CORE_BYTES if threads == 1 else None
-    return _distribution(
-        network, strategy, options.learning_rate, options.formation, groups, activation_bytes
-    )
+    return _cached(
+        methods.distribution_matching, network, _sgd(options.learning_rate), strategy,
+        options.formation, groups=groups, activation_bytes=activation_bytes,
+    )  # fmt: skip
 
 
 def _build_dc(options: DC, network, strategy, *, groups=1, threads=None):
-    strategy = strategy if options.method == "dsa" else ()
-    return _gradient(
-        network, strategy, options.learning_rate, options.formation, groups, options.outer,
-        options.inner,
+    return _cached(
+        methods.gradient_matching, network, _sgd(options.learning_rate),
+        strategy if options.method == "dsa" else (), options.formation, groups=groups,
+        outer=options.outer, inner=options.inner,
     )  # fmt: skip
 
 
 def _build_mtt(options: MTT, network, strategy, *, groups=1, threads=None):
-    return _trajectory(
-        network, strategy, options.learning_rate, options.formation, options.syn_steps,
-        options.lr_teacher,
+    return _cached(
+        methods.trajectory_matching, network, _sgd(options.learning_rate), strategy,
+        options.formation, inner=options.syn_steps, rate=options.lr_teacher,
     )  # fmt: skip
 
 
 def _build_cfm(options: CFM, network, strategy, *, groups=1, threads=None):
     length = max(options.steps // (options.ipc * options.class_parts), 1)
-    return _curriculum(
-        network, _cropping(strategy, options.crop), options.learning_rate, options.formation,
-        length, beta=options.beta, floor=options.beta_floor, matching_weight=options.eta,
-        signal=options.signal, parts=options.class_parts,
+    return _cached(
+        methods.curriculum_matching, network, _adam(options.learning_rate, length),
+        _cropping(strategy, options.crop), options.formation, length=length, beta=options.beta,
+        floor=options.beta_floor, matching_weight=options.eta, signal=options.signal,
+        parts=options.class_parts,
     )  # fmt: skip
 
 
@@ -175,11 +154,7 @@ def teacher_network(options: CFM, num_classes: int) -> networks.Network:
 
 
 def check_curriculum(options: CFM, labels: np.ndarray, num_classes: int) -> None:
-    """Check that cfm finds enough real images to start from.
-
-    Raises:
-        ValueError: a class has fewer real images than the set has parts of images.
-    """
+    """Raise ValueError if a class has too few real images for cfm to start from."""
     counts = np.bincount(labels, minlength=num_classes)
     needed = options.ipc * options.formation**2
     if options.init != "noise" and counts.min() < needed:

@@ -32,7 +32,7 @@ def build(
         ValueError: MODULE:ATTRIBUTE cannot be imported.
     """
     if name not in NAMES:
-        return load(name, num_classes)
+        return _load(name, num_classes)
     kind, _, norm = name.partition("-")
     fields: dict[str, Any] = {"norm": networks.BatchNorm} if norm else {}
     if kind == "convnet":
@@ -53,15 +53,10 @@ def from_options(options: DM, num_classes: int, *, name: str | None = None) -> n
     return build(name, num_classes, dtype=options.dtype, **shape)
 
 
-def load(name: str, num_classes: int) -> networks.Network:
-    """Import a network, or call a function of the number of classes that returns one.
+def _load(name: str, num_classes: int) -> networks.Network:
+    """Import a network MODULE:ATTRIBUTE, or call a function of the number of classes for one.
 
-    Args:
-        name: MODULE:ATTRIBUTE; modules in the working directory can be imported, too.
-        num_classes: number of classes.
-
-    Raises:
-        ValueError: there is no such module or attribute.
+    Modules in the working directory can be imported, too.
     """
     module, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
@@ -76,12 +71,7 @@ def load(name: str, num_classes: int) -> networks.Network:
 
 
 def check(network: networks.Network, shape: tuple[int, ...], num_classes: int) -> None:
-    """Apply a network to abstract images and check its outputs, before any work.
-
-    Args:
-        network: to check.
-        shape: of an image, `(h, w, c)`.
-        num_classes: number of classes that it must distinguish.
+    """Apply a network to abstract images of shape `(h, w, c)`, and check its outputs.
 
     Raises:
         TypeError: the object is not a network, or cannot be hashed.

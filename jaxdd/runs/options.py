@@ -41,7 +41,7 @@ class Preset(NamedTuple):
 
     Attributes:
         quick: the value, or a function from the options to it that reads fields without a preset.
-        paper: likewise; None for the same as `quick`.
+        paper: value or function for the preset paper; None for the same as `quick`.
     """
 
     quick: Any
@@ -53,7 +53,7 @@ class Preset(NamedTuple):
         return chosen(options) if callable(chosen) else chosen
 
 
-def option(
+def _option(
     default: Any,
     help: str,
     group: str,
@@ -63,22 +63,12 @@ def option(
     positive: bool = False,
     incidental: bool = False,
 ) -> Any:
-    """Define a field of an options class.
+    """Define a field of an options class, whose default may be a `Preset`.
 
-    Args:
-        default: a value or a `Preset`.
-        help: one or two sentences for the command line.
-        group: one of `GROUPS`.
-        least: smallest allowed value.
-        most: largest allowed value; integers must also fit 32 bits.
-        positive: whether the value must be positive.
-        incidental: whether no result depends on the value.
+    Values must lie in [least, most] or be positive; no result depends on incidental ones.
     """
-    metadata = {
-        "help": help, "group": group, "least": least, "most": most, "positive": positive,
-        "incidental": incidental,
-    }  # fmt: skip
-    return dataclasses.field(default=default, metadata=metadata)
+    metadata = dict(help=help, group=group, least=least, most=most, positive=positive)
+    return dataclasses.field(default=default, metadata=metadata | {"incidental": incidental})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,94 +77,94 @@ class DM:
 
     # A table: name, type, default, help, group and bounds of each option.
     # fmt: off
-    method: str = option("dm",
+    method: str = _option("dm",
         "dm: distribution matching; dc, dsa: gradient matching without and with augmentation; mtt: "
         "trajectory matching; cfm: curriculum frequency matching.", "distillation")
-    ipc: int = option(10, "Synthetic images per class.", "distillation", least=1)
-    preset: Literal["quick", "paper"] = option("quick",
+    ipc: int = _option(10, "Synthetic images per class.", "distillation", least=1)
+    preset: Literal["quick", "paper"] = _option("quick",
         "Defaults of other options: quick fits two CPU cores, paper is the scale of the literature "
         "on one GPU.", "distillation", incidental=True)
-    steps: int = option(Preset(200, 20_000),
+    steps: int = _option(Preset(200, 20_000),
         "Distillation steps. For dc and dsa, updates of the images; for cfm, updates per image "
         "times ipc times class_parts.", "distillation", least=0)
-    batch_size: int = option(Preset(128, 256),
+    batch_size: int = _option(Preset(128, 256),
         "Real images per class and step; for mtt and cfm, per class and update of a network.",
         "distillation", least=1)
-    candidates: int | None = option(None,
+    candidates: int | None = _option(None,
         "Real images per class from which k-means selects the batch (DREAM). By default the batch "
         "is sampled directly.", "distillation", least=1)
-    formation: int = option(1,
+    formation: int = _option(1,
         "Each synthetic image holds formation² smaller images (IDC).", "distillation", least=1)
-    learning_rate: float = option(Preset(lambda options: 10.0 if options.ipc >= 100 else 1.0),
+    learning_rate: float = _option(Preset(lambda options: 10.0 if options.ipc >= 100 else 1.0),
         "Learning rate of the synthetic images.", "distillation", positive=True)
-    init: Literal["weighted", "real", "noise"] = option("weighted",
+    init: Literal["weighted", "real", "noise"] = _option("weighted",
         "Initial images: real images sampled by weight, real images sampled uniformly, or noise.",
         "distillation")
-    conflict: float | None = option(None,
+    conflict: float | None = _option(None,
         "Share of bias-conflicting samples in each class of a benchmark, 0 to 1. `jaxdd datasets "
         "list` shows the default of each benchmark.", "data", least=0, most=1)
-    severity: int | None = option(None,
+    severity: int | None = _option(None,
         "Severity of the bias of a benchmark, 1 to 4.", "data", least=1, most=4)
-    test: Literal["uniform", "conflicting"] = option("uniform",
+    test: Literal["uniform", "conflicting"] = _option("uniform",
         "Test set of a benchmark: attributes independent of the class, or bias-conflicting only.",
         "data")
-    resize: int | None = option(None,
+    resize: int | None = _option(None,
         "Height and width in pixels to which images of a folder are resized.", "data", least=1)
-    skip_bad: bool = option(False, "Skip images of a folder that cannot be decoded.", "data")
-    label: str | None = option(None,
+    skip_bad: bool = _option(False, "Skip images of a folder that cannot be decoded.", "data")
+    label: str | None = _option(None,
         "Column of metadata.csv or of an annotated data set that holds the class.", "data")
-    attribute: str | None = option(None,
+    attribute: str | None = _option(None,
         "Column of metadata.csv or of an annotated data set that holds the bias attribute.", "data")
-    strategy: tuple[str, ...] | None = option(None,
+    strategy: tuple[str, ...] | None = _option(None,
         "Augmentation: any of color crop cutout flip scale rotate, or none. The default is that of "
         "the benchmark, and all but flip for your own images.", "data")
-    zca: Literal["none", "uniform", "weighted"] = option("none",
+    zca: Literal["none", "uniform", "weighted"] = _option("none",
         "ZCA whitening of what networks see, fitted on real images counted uniformly or by weight. "
         "The set is saved and drawn as pixels.", "data")
     bandwidth_rule: Literal["mean-distance", "median-distance", "scott", "silverman",
-                            "likelihood", "fixed"] = option("mean-distance",
+                            "likelihood", "fixed"] = _option("mean-distance",
         "How the bandwidth of the density follows from the embeddings of a class.", "weights")
-    bandwidth: float | None = option(None,
+    bandwidth: float | None = _option(None,
         "Factor of the bandwidth rule (of the squared bandwidth for the distance rules), or the "
         "bandwidth itself if it is fixed.", "weights", positive=True)
-    temperature: float = option(1.0,
+    temperature: float = _option(1.0,
         "Weights are proportional to density^(-1/temperature).", "weights", positive=True)
-    clip: float | None = option(None,
+    clip: float | None = _option(None,
         "Largest weight, as a multiple of the uniform weight.", "weights", least=1)
-    weighting: Literal["draw", "mean", "batch"] = option("draw",
+    weighting: Literal["draw", "mean", "batch"] = _option("draw",
         "draw: batches are sampled by weight; mean: uniform batches with weighted means; batch: "
         "weights are estimated within each batch.", "weights")
-    embedding: Literal["projection", "features"] = option("projection",
+    embedding: Literal["projection", "features"] = _option("projection",
         "Layer of the encoder in which the density is estimated.", "weights")
-    encoder_steps: int = option(30,
+    encoder_steps: int = _option(30,
         "Supervised contrastive training steps of the encoder.", "weights", least=0)
-    encoder_width: int = option(32, "Channels of the encoder.", "weights", least=1)
-    network: str = option("convnet",
+    encoder_width: int = _option(32, "Channels of the encoder.", "weights", least=1)
+    network: str = _option("convnet",
         "Network for distillation and evaluation: convnet, mlp, lenet, alexnet, vgg11, resnet18, "
         "or MODULE:ATTRIBUTE for your own network or a function of the number of classes.",
         "network and evaluation")
-    width: int = option(Preset(32, 128),
+    width: int = _option(Preset(32, 128),
         "Channels of the ConvNet.", "network and evaluation", least=1)
-    depth: int = option(3, "Blocks of the ConvNet.", "network and evaluation", least=1)
-    dtype: Literal["float32", "bfloat16"] = option("float32",
+    depth: int = _option(3, "Blocks of the ConvNet.", "network and evaluation", least=1)
+    dtype: Literal["float32", "bfloat16"] = _option("float32",
         "Arithmetic inside the networks.", "network and evaluation")
-    epochs: int = option(Preset(300, 1000),
+    epochs: int = _option(Preset(300, 1000),
         "Epochs of each evaluation network.", "network and evaluation", least=1)
-    eval_seeds: int = option(Preset(3, 5),
+    eval_seeds: int = _option(Preset(3, 5),
         "Number of evaluation networks.", "network and evaluation", least=1)
-    training: Literal["standard", "lff", "selecmix"] = option("standard",
+    training: Literal["standard", "lff", "selecmix"] = _option("standard",
         "Training of the evaluation networks: standard, or one of two debiasing algorithms.",
         "network and evaluation")
-    score_every: int | None = option(None,
+    score_every: int | None = _option(None,
         "Steps between evaluations during distillation, for the report. By default the set is "
         "evaluated at the end only.", "network and evaluation", least=1, incidental=True)
-    chunk: int = option(Preset(10, 100),
+    chunk: int = _option(Preset(10, 100),
         "Steps compiled into one call; a run is logged and saved between calls.",
         "run", least=1, incidental=True)
-    save_every: float = option(15.0,
+    save_every: float = _option(15.0,
         "Seconds between checkpoints; a checkpoint is written when the current chunk ends.",
         "run", least=0, incidental=True)
-    seed: int = option(0, "Random seed of the benchmark and of the run.", "run", least=0)
+    seed: int = _option(0, "Random seed of the benchmark and of the run.", "run", least=0)
     # fmt: on
 
     def __init_subclass__(cls) -> None:
@@ -218,15 +208,13 @@ class DM:
             raise ValueError(f"zca cannot be combined with {other}, got {self.zca!r}")
 
 
-def changed(name: str, default: Any, help: str | None = None) -> Any:
+def _changed(name: str, default: Any, help: str | None = None) -> Any:
     """Define a field of `DM` again with another default, and perhaps another help text."""
-    metadata = DM.__dataclass_fields__[name].metadata
-    return dataclasses.field(
-        default=default, metadata={**metadata, "help": help or metadata["help"]}
-    )
+    metadata = dict(DM.__dataclass_fields__[name].metadata)
+    return dataclasses.field(default=default, metadata=metadata | ({"help": help} if help else {}))
 
 
-def gradient_loops(ipc: int) -> tuple[int, int]:
+def _gradient_loops(ipc: int) -> tuple[int, int]:
     """Return (outer, inner) of gradient matching for a number of images per class.
 
     The reference implementation uses (1, 1), (10, 50), (20, 25), (30, 20), (40, 15) and (50, 10)
@@ -242,20 +230,20 @@ class DC(DM):
 
     method: str = "dc"
     # fmt: off
-    steps: int = changed(
+    steps: int = _changed(
         "steps",
-        Preset(lambda options: 400 if gradient_loops(options.ipc)[0] == 1 else 100,
-            lambda options: 1000 * gradient_loops(options.ipc)[0]),
+        Preset(lambda options: 400 if _gradient_loops(options.ipc)[0] == 1 else 100,
+            lambda options: 1000 * _gradient_loops(options.ipc)[0]),
         "Distillation steps: updates of the images.")
-    batch_size: int = changed("batch_size", Preset(64, 256), "Real images per class and step.")
-    learning_rate: float = changed("learning_rate", 0.1)
-    outer: int = option(Preset(lambda options: gradient_loops(options.ipc)[0]),
+    batch_size: int = _changed("batch_size", Preset(64, 256), "Real images per class and step.")
+    learning_rate: float = _changed("learning_rate", 0.1)
+    outer: int = _option(Preset(lambda options: _gradient_loops(options.ipc)[0]),
         "Steps before the network is initialised again.", "distillation", least=1)
-    inner: int = option(
-        Preset(lambda options: min(gradient_loops(options.ipc)[1], 5),
-            lambda options: gradient_loops(options.ipc)[1]),
+    inner: int = _option(
+        Preset(lambda options: min(_gradient_loops(options.ipc)[1], 5),
+            lambda options: _gradient_loops(options.ipc)[1]),
         "Epochs for which the network is trained between two steps.", "distillation", least=1)
-    chunk: int = changed("chunk", 10)
+    chunk: int = _changed("chunk", 10)
     # fmt: on
 
 
@@ -278,24 +266,24 @@ class MTT(DM):
 
     method: str = "mtt"
     # fmt: off
-    steps: int = changed("steps", Preset(100, 5000), "Distillation steps.")
-    batch_size: int = changed("batch_size", 26, "Real images per class and update of an expert.")
-    learning_rate: float = changed("learning_rate", Preset(100.0, 1000.0))
-    syn_steps: int = option(Preset(10, 20),
+    steps: int = _changed("steps", Preset(100, 5000), "Distillation steps.")
+    batch_size: int = _changed("batch_size", 26, "Real images per class and update of an expert.")
+    learning_rate: float = _changed("learning_rate", Preset(100.0, 1000.0))
+    syn_steps: int = _option(Preset(10, 20),
         "Steps of the student on the synthetic images.", "distillation", least=1)
-    expert_epochs: int = option(2,
+    expert_epochs: int = _option(2,
         "Epochs of the expert that a student has to match.", "distillation", least=1)
-    max_start_epoch: int = option(Preset(5, 10),
+    max_start_epoch: int = _option(Preset(5, 10),
         "Last epoch of the expert from which a student starts.", "distillation", least=0)
-    lr_teacher: float = option(0.01,
+    lr_teacher: float = _option(0.01,
         "Learning rate of an expert, and initial learning rate of the student.",
         "distillation", positive=True)
-    num_experts: int = option(Preset(3, 100), "Expert trajectories.", "distillation", least=1)
-    train_epochs: int = option(Preset(10, 50), "Epochs of an expert.", "distillation", least=1)
-    expert_updates: int = option(Preset(20, 235),
+    num_experts: int = _option(Preset(3, 100), "Expert trajectories.", "distillation", least=1)
+    train_epochs: int = _option(Preset(10, 50), "Epochs of an expert.", "distillation", least=1)
+    expert_updates: int = _option(Preset(20, 235),
         "Updates per epoch of an expert.", "distillation", least=1)
-    buffer_path: str | None = option(None, _BUFFER_PATH, "distillation", incidental=True)
-    chunk: int = changed("chunk", 10)
+    buffer_path: str | None = _option(None, _BUFFER_PATH, "distillation", incidental=True)
+    chunk: int = _changed("chunk", 10)
     # fmt: on
 
     def check_together(self) -> None:
@@ -319,38 +307,38 @@ class CFM(DM):
 
     method: str = "cfm"
     # fmt: off
-    steps: int = changed(
+    steps: int = _changed(
         "steps",
         Preset(lambda options: 100 * options.ipc * options.class_parts,
             lambda options: 1000 * options.ipc * options.class_parts),
         "Distillation steps: updates per image, times ipc, times class_parts.")
-    batch_size: int = changed("batch_size", 13, "Real images per class and update of the teacher.")
-    learning_rate: float = changed("learning_rate", 0.25)
-    teacher: str = option("convnet-bn",
+    batch_size: int = _changed("batch_size", 13, "Real images per class and update of the teacher.")
+    learning_rate: float = _changed("learning_rate", 0.25)
+    teacher: str = _option("convnet-bn",
         "Network of the teacher: convnet-bn, vgg11-bn, resnet18-bn, or MODULE:ATTRIBUTE.",
         "distillation")
-    teacher_steps: int = option(Preset(600, 78_000),
+    teacher_steps: int = _option(Preset(600, 78_000),
         "Training steps of the teacher.", "distillation", least=1)
-    lr_teacher: float = option(0.1,
+    lr_teacher: float = _option(0.1,
         "Initial learning rate of the teacher (cosine decay).", "distillation", positive=True)
-    beta: float = option(0.1,
+    beta: float = _option(0.1,
         "Ridge β of the first image of a class; it decreases from image to image.",
         "distillation", positive=True)
-    beta_floor: float = option(1e-3, "Smallest β.", "distillation", positive=True)
-    eta: float = option(0.1,
+    beta_floor: float = _option(1e-3, "Smallest β.", "distillation", positive=True)
+    eta: float = _option(0.1,
         "Weight of the spectral loss relative to the teacher's cross-entropy.",
         "distillation", least=0, most=1e30)
-    signal: Literal["class", "mean"] = option("class",
+    signal: Literal["class", "mean"] = _option("class",
         "Signal that is filtered: class means, or the mean of all.", "distillation")
-    crop: float = option(0.08,
+    crop: float = _option(0.08,
         "Smallest share of an image that a random crop keeps.",
         "distillation", positive=True, most=1)
-    class_parts: int = option(1,
+    class_parts: int = _option(1,
         "Groups of classes that are distilled in turn, to save memory.", "distillation", least=1)
-    weighted: tuple[str, ...] = option(WEIGHTED_PARTS,
+    weighted: tuple[str, ...] = _option(WEIGHTED_PARTS,
         "Parts that use the sample weights: any of teacher, covariance and signal.", "distillation")
-    buffer_path: str | None = option(None, _BUFFER_PATH, "distillation", incidental=True)
-    chunk: int = changed("chunk", Preset(50, 500))
+    buffer_path: str | None = _option(None, _BUFFER_PATH, "distillation", incidental=True)
+    chunk: int = _changed("chunk", Preset(50, 500))
     # fmt: on
 
     def check_together(self) -> None:

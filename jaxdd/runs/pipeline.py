@@ -6,9 +6,10 @@ the manifest of the folder, and the state of the distillation is saved every few
 """
 
 import contextlib
+import functools
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -18,10 +19,9 @@ from jax.typing import ArrayLike
 from jaxdd import methods, networks
 from jaxdd.data import datasets, files
 from jaxdd.runs import components, processes, results, stages, timing, weightings
-from jaxdd.runs.context import SPLIT_FROM, Context, Interrupted, build_context
+from jaxdd.runs.context import SPLIT_FROM, Context, Interrupted, Run, Source, build_context
 from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.options import DM
-from jaxdd.runs.stages import Source
 
 __all__ = ["SPLIT_FROM", "Interrupted", "compare", "run", "silent"]
 
@@ -78,24 +78,27 @@ def run(
     folder = store.create(folder, context.config("run", debias=debias), resume=resume)
     with store.lock(folder):
         store.sweep(folder)
-        seconds = {**spent, **store.read_seconds(folder)}
-        with timing.compilation_counted(seconds):
-            source = stages.weigh(context, debias, folder, seconds)
-            return _finish_row(context, source, folder, seconds, name=debias)
+        with _started(context, folder, debias, spent) as this_run:
+            return _finish(this_run, stages.weigh(this_run, debias))
 
 
-def _finish_row(context, source, folder, seconds, *, name, distilled=True, baseline=None):
+@contextlib.contextmanager
+def _started(context, folder, name, spent, *, earlier=None) -> Iterator[Run]:
+    """Yield a run that counts on from its earlier attempts, and count its compilation."""
+    seconds = {**spent, **store.read_seconds(folder if earlier is None else earlier)}
+    with timing.compilation_counted(seconds):
+        yield Run(context, folder, name, seconds)
+
+
+def _finish(run, source, *, distilled=True, baseline=None) -> results.Result:
     """Run the stages that follow the weights: whitening, set, scores, figures, manifest."""
-    source = stages.whiten(context, source, folder, seconds)
-    synthetic = stages.synthesize(context, source, folder, seconds, name=name, distilled=distilled)
-    result = stages.evaluate_run(
-        context, source, synthetic, folder, seconds, name=name, stored=distilled,
-        baseline=baseline,
-    )  # fmt: skip
-    stages.draw(context, folder, synthetic, result)
-    if not manifest.is_sealed(folder):
-        manifest.record(folder, ("config.json",))
-        manifest.seal(folder, manifest.describe(synthetic))
+    source = stages.whiten(run, source)
+    synthetic = stages.synthesize(run, source, distilled=distilled)
+    result = stages.evaluate_run(run, source, synthetic, stored=distilled, baseline=baseline)
+    stages.draw(run, synthetic, result)
+    if not manifest.is_sealed(run.folder):
+        manifest.record(run.folder, ("config.json",))
+        manifest.seal(run.folder, manifest.describe(synthetic))
     return result
 
 
@@ -120,18 +123,18 @@ def compare(
     run at the same time unless they are whitened (`components.rows_at_once`).
 
     Args:
-        data: as for `run`.
-        folder: of the comparison.
+        data: training and test set, from `jaxdd.data`.
+        folder: of the comparison; absent, empty, or with `resume` the folder of this comparison.
         options: of every row.
         rows: names from `weightings.rows()`; "random" is always included, and "custom" if there
             are weights.
-        weights: as for `run`, for the row "custom".
-        network: as for `run`.
-        method: as for `run`.
-        mesh: as for `run`.
-        split_from: as for `run`.
-        spent: as for `run`.
-        report: as for `run`.
+        weights: `[n]` non-negative weights of the training samples, for the row "custom".
+        network: your own, see `networks.Network`.
+        method: your own, see `methods.Method`.
+        mesh: from `parallel.mesh`, devices that share the work; None for one device.
+        split_from: bytes of training images from which the devices of the mesh split them.
+        spent: seconds of earlier stages, by stage.
+        report: called as `report(task, done, total, **fields)`, by one row at a time.
         resume: continue the comparison in the folder; rows can be added.
 
     Returns:
@@ -155,11 +158,9 @@ def compare(
         store.sweep(folder)
         names = [n for n in weightings.rows() if n in {*names, *_finished_rows(folder)}]
         table = _all_rows(context, folder, names, at_once)
-        table = {name: table[name] for name in names}
         _write_table(folder, table)
-        sets = {name: store.read_synthetic(_row_folder(folder, name) / store.SYNTHETIC)
-                for name in names}  # fmt: skip
-        stages.draw_bars(folder, table)
+        paths = {name: _row_folder(folder, name) / store.SYNTHETIC for name in names}
+        sets = {name: store.read_synthetic(path) for name, path in paths.items()}
         stages.draw_comparison(context, folder, table, sets)
         return table
 
@@ -203,7 +204,7 @@ def _all_rows(context: Context, folder, names, at_once) -> dict[str, results.Res
     """
     kinds = dict.fromkeys(weightings.rows()[name].weighting for name in names)
     sources = {kind: _shared_source(context, folder, kind) for kind in kinds}
-    make = lambda name, baseline: _row(context, folder, name, sources, baseline)
+    make = functools.partial(_row, context, folder, sources)
     if at_once == 1:
         table: dict[str, results.Result] = {}
         for name in names:
@@ -225,30 +226,21 @@ def _all_rows(context: Context, folder, names, at_once) -> dict[str, results.Res
             time.sleep(0.02)
         raise
     pool.shutdown()
-    return {name: row.result() for name, row in started.items()}
+    return {name: started[name].result() for name in names}
 
 
 def _shared_source(context, folder, kind) -> tuple[Source, dict[str, float]]:
     """Return what rows with one kind of weights are distilled from, and the seconds it took."""
-    seconds = {**context.spent, **store.read_seconds(folder / "weights" / kind)}
-    with timing.compilation_counted(seconds):
-        source = stages.weigh(context, kind, folder, seconds, prefix=f"weights/{kind}/")
-    return source, seconds
+    prefix = f"weights/{kind}/"
+    with _started(context, folder, kind, context.spent, earlier=folder / prefix) as this_run:
+        return stages.weigh(this_run, kind, prefix=prefix), this_run.seconds
 
 
-def _row(context, folder, name, sources, baseline) -> results.Result:
-    """Make one row in its own folder."""
+def _row(context, folder, sources, name, baseline) -> results.Result:
+    """Make one row in its own folder; `baseline` returns the result of the row "random"."""
     row, row_folder = weightings.rows()[name], _row_folder(folder, name)
     store.create(row_folder, context.config("compare", row=name), resume=True)
     source, spent = sources[row.weighting]
-    seconds = {**spent, **store.read_seconds(row_folder)}
-    with timing.compilation_counted(seconds):
-        return _finish_row(
-            context, source, row_folder, seconds, name=name, distilled=row.distilled,
-            baseline=None if name == "random" else lambda: _scores(baseline().random),
-        )  # fmt: skip
-
-
-def _scores(scores):
-    assert scores is not None
-    return scores
+    scores = None if name == "random" else lambda: baseline().random
+    with _started(context, row_folder, name, spent) as this_run:
+        return _finish(this_run, source, distilled=row.distilled, baseline=scores)

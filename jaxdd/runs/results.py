@@ -29,10 +29,9 @@ SCORES = {
 }
 """Scores that tables and figures show, with their titles."""
 
-SHARED_STAGES = ("data", "embed", "density")
-"""Stages that all rows of a comparison share."""
+_SHARED_STAGES = ("data", "embed", "density")  # by all rows of a comparison
 
-STAGES = (*SHARED_STAGES, "choose", "whiten", "experts", "distill", "evaluate")
+STAGES = (*_SHARED_STAGES, "choose", "whiten", "experts", "distill", "evaluate")
 """Timed stages of a run, in order. "compile" is the part of all of them spent in XLA."""
 
 MIN_GROUP_SIZE = 10
@@ -114,15 +113,16 @@ class Scores:
     learned: bool | None = None
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]):
-        """Build scores from their JSON form.
+    def from_dict(cls, content: Mapping[str, Any], timing: Mapping[str, Any] = {}):
+        """Build scores from their JSON form, with date and seconds of a result from `timing`.
 
         Raises:
             ValueError: `content` holds no accuracy, or a field has the wrong form.
         """
-        fields = {field.name: content.get(field.name) for field in dataclasses.fields(cls)}
-        fields = {name: value for name, value in fields.items() if value is not None}
         try:
+            content = {**content, **timing}
+            fields = {field.name: content.get(field.name) for field in dataclasses.fields(cls)}
+            fields = {name: value for name, value in fields.items() if value is not None}
             for name in Scores.__dataclass_fields__.keys() & fields.keys() - {"learned"}:
                 kind = Breakdown if name.startswith("by_") else Score
                 fields[name] = kind.from_dict(fields[name])
@@ -202,12 +202,10 @@ def read(path: str | os.PathLike) -> dict[str, Result]:
     """
     path = pathlib.Path(path)
     content = files.read_json(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no result of a run or a comparison")
     try:
-        if isinstance(content.get("rows"), dict):
+        if isinstance(content, dict) and isinstance(content.get("rows"), dict):
             return {name: Result.from_dict(row) for name, row in content["rows"].items()}
-        result = Result.from_dict(content | read_timing(path.parent))
+        result = Result.from_dict(content, read_timing(path.parent))
     except ValueError as error:
         raise ValueError(f"{path} holds no result of a run or a comparison: {error}") from error
     name = str(result.config.get("row") or result.config.get("debias") or "distilled")
@@ -346,6 +344,6 @@ def total_seconds(rows: Mapping[str, Result]) -> float:
     25.0
     """
     per_row = [row.seconds for row in rows.values()]
-    shared = sum(max((x.get(stage, 0) for x in per_row), default=0) for stage in SHARED_STAGES)
-    own = sum(x.get(stage, 0) for x in per_row for stage in STAGES[len(SHARED_STAGES) :])
+    shared = sum(max((x.get(stage, 0) for x in per_row), default=0) for stage in _SHARED_STAGES)
+    own = sum(x.get(stage, 0) for x in per_row for stage in STAGES if stage not in _SHARED_STAGES)
     return float(shared + own)

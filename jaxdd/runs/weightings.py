@@ -1,6 +1,6 @@
 """Registry of weightings: how a run weights the real samples.
 
-To add a weighting, write a function from a `Context` to `SampleWeights` and add one entry to
+To add a weighting, write a function from a `context.Run` to `SampleWeights` and add one entry to
 `WEIGHTINGS`. The choices of the command line, the rows of a comparison, and the texts and citations
 of reports come from this registry.
 """
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdd import kde, networks, sampling, weights
-from jaxdd.runs import components, processes, timing
-from jaxdd.runs.context import Context
+from jaxdd.runs import components, processes
+from jaxdd.runs.context import Context, Run
 from jaxdd.runs.options import DM
 from jaxdd.weights import DensityWeights, blind_features
 
@@ -40,8 +40,7 @@ class Weighting(NamedTuple):
     Attributes:
         title: in print.
         description: of a set distilled with these weights, for reports and help.
-        compute: `compute(context, seconds)` returns `SampleWeights` and adds to the wall time by
-            stage; None for uniform weights.
+        compute: from a `context.Run` to `SampleWeights`; None for uniform weights.
         needs_bias_labels: whether the bias attributes of the training set must be known.
         check: `check(context)` raises ValueError if options or data do not allow the weighting.
         batch_sampler: `batch_sampler(context, sample_weights)` returns the sampler that weights
@@ -52,7 +51,7 @@ class Weighting(NamedTuple):
 
     title: str
     description: str
-    compute: Callable[[Context, dict[str, float]], SampleWeights] | None = None
+    compute: Callable[[Run], SampleWeights] | None = None
     needs_bias_labels: bool = False
     check: Callable[[Context], None] | None = None
     batch_sampler: Callable[[Context, SampleWeights], sampling.Sampler] | None = None
@@ -125,16 +124,16 @@ def _bandwidth(options: DM, embeddings: jax.Array, pool: sampling.Pool) -> Any:
     return functools.partial(_bandwidth_rule(options), **factor)
 
 
-def _by_density(context, seconds):
-    options, pool = context.options, context.pool
+def _by_density(run):
+    context, options, pool = run.context, run.context.options, run.context.pool
     context.report("embedding", 0, 1)
-    with timing.timed(seconds, "embed"):
+    with run.timed("embed"):
         encoded = weights.encode(
             components.key(options, "encoder"), pool, steps=options.encoder_steps,
             **_encoding(context),
         )  # fmt: skip
         jax.block_until_ready(encoded)
-    with timing.timed(seconds, "density"):
+    with run.timed("density"):
         bandwidth = _bandwidth(options, encoded.embeddings, pool)
         density_weights = weights.from_encoded(
             encoded, pool, bandwidth=bandwidth, temperature=options.temperature, clip=options.clip
@@ -188,14 +187,14 @@ def _check_auto(context):
         raise ValueError("auto chooses weights of the whole set, got weighting='batch'")
 
 
-def _chosen(context, seconds):
-    options, pool = context.options, context.pool
+def _chosen(run):
+    context, options, pool = run.context, run.context.options, run.context.pool
     network = networks.ConvNet(pool.num_classes, options.encoder_width, options.depth)
     check = functools.partial(
         weights.check_with_probe_networks, components.key(options, "auto"),
         strategy=context.components.strategy, network=network,
     )  # fmt: skip
-    with timing.timed(seconds, "choose"):
+    with run.timed("choose"):
         choice = weights.choose(
             components.key(options, "encoder"), pool, search=_search(context), clip=options.clip,
             check=check, strategy=context.components.strategy,
@@ -213,8 +212,9 @@ def _check_features(context):
         )
 
 
-def _by_features(name, context, seconds):
-    with timing.timed(seconds, "choose"):
+def _by_features(name, run):
+    context = run.context
+    with run.timed("choose"):
         result = weights.by_features(
             components.key(context.options, "encoder"), context.pool, blind_features.NAMED[name],
             clip=context.options.clip,
@@ -222,13 +222,14 @@ def _by_features(name, context, seconds):
         return SampleWeights(processes.broadcast(result.weights))
 
 
-def _oracle(context, seconds):
-    attributes, count = context.data.train.attributes, context.data.num_attributes
-    return SampleWeights(weights.oracle(context.pool, attributes, num_attributes=count))
+def _oracle(run):
+    data, pool = run.context.data, run.context.pool
+    sizes = dict(num_attributes=data.num_attributes)
+    return SampleWeights(weights.oracle(pool, data.train.attributes, **sizes))
 
 
-def _custom(context, seconds):
-    return SampleWeights(sampling.reweight(context.pool, context.custom_weights).weights)
+def _custom(run):
+    return SampleWeights(sampling.reweight(run.context.pool, run.context.custom_weights).weights)
 
 
 def _check_custom(context):

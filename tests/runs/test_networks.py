@@ -25,7 +25,7 @@ def test_networks_of_a_module_in_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "own_networks", raising=False)
-    load = lambda name: named_networks.load(f"own_networks:{name}", 2)
+    load = lambda name: named_networks._load(f"own_networks:{name}", 2)
     assert load("make") == load("network") == networks.MLP(2, width=3)
     named_networks.check(load("network"), (8, 8, 1), 2)
     with pytest.raises(ValueError, match="5 classes, got 2"):
@@ -35,7 +35,7 @@ def test_networks_of_a_module_in_the_working_directory(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="own_networks:absent"):
         load("absent")
     with pytest.raises(ValueError, match="no_such_module:x"):
-        named_networks.load("no_such_module:x", 2)
+        named_networks._load("no_such_module:x", 2)
 
 
 def test_names_of_your_own_functions_and_objects():

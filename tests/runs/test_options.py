@@ -32,7 +32,7 @@ def test_presets_of_the_other_methods():
     [(1, (1, 1)), (2, (10, 50)), (10, (10, 50)), (11, (20, 25)), (50, (50, 10)), (99, (50, 10))],
 )
 def test_loops_of_the_reference(ipc, expected):
-    assert options.gradient_loops(ipc) == expected
+    assert options._gradient_loops(ipc) == expected
 
 
 def test_an_option_of_another_method_is_rejected_with_its_owner():

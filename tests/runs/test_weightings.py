@@ -175,9 +175,9 @@ def test_diagnostics(fake):
 # --- extension ---------------------------------------------------------------------------------
 
 
-def bright_first(context, seconds):
+def bright_first(run):
     """Weight each image by its mean brightness."""
-    return weightings.SampleWeights(context.pool.images.mean((1, 2, 3)) + 1.0)
+    return weightings.SampleWeights(run.context.pool.images.mean((1, 2, 3)) + 1.0)
 
 
 def build_shrink(options, network, strategy, *, groups=1, threads=None):

@@ -33,7 +33,8 @@ from jaxdd.runs import results
 SYNTHETIC, WHITENING, RESULT = "synthetic.npz", "whitening.npz", "result.json"
 """Products of a run."""
 
-# Temporary files of killed runs; other commands may be writing a report, a profile or an evaluation.
+# Temporary files of killed runs, except those of a report, a profile or an evaluation, which other
+# commands may be writing.
 _LITTER = re.compile(r"\.(?!evaluation\.|profile\.|report\.html).+\.[0-9a-f]{8}\.tmp")
 
 # --- the run -----------------------------------------------------------------------------------
@@ -146,31 +147,19 @@ def append(folder: str | os.PathLike, record: dict[str, Any]) -> None:
 
 
 def progress(folder: str | os.PathLike) -> list[dict[str, Any]]:
-    """Return the records of progress.jsonl, oldest first; an unfinished last line is ignored.
-
-    Raises:
-        ValueError: another line is not a record.
-    """
+    """Return the records of progress.jsonl, oldest first; an unfinished last line is ignored."""
     return files.read_lines(pathlib.Path(folder) / "progress.jsonl")
 
 
 def rewind(folder: str | os.PathLike, step: int) -> None:
-    """Drop the records after a step, which the resumed run will write again.
-
-    Args:
-        folder: of the run.
-        step: last step to keep; records without a step are kept.
-
-    Raises:
-        ValueError: progress.jsonl is damaged.
-    """
+    """Drop the records of progress.jsonl after a step, which the resumed run will write again."""
     with files.hint("delete it and resume"):
         records = progress(folder)
         if any(not isinstance(record.get("step", 0), int) for record in records):
             raise ValueError(f"{folder}/progress.jsonl: steps must be numbers")
-    kept = [record for record in records if record.get("step", step) <= step]
+    lines = [json.dumps(record) + "\n" for record in records if record.get("step", step) <= step]
     with files.atomic_path(pathlib.Path(folder) / "progress.jsonl") as temporary:
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        temporary.write_text("".join(lines))
 
 
 def read_result(folder: str | os.PathLike) -> results.Result:
@@ -180,12 +169,9 @@ def read_result(folder: str | os.PathLike) -> results.Result:
         FileNotFoundError: the run is not finished.
         ValueError: result.json holds no result.
     """
-    path = pathlib.Path(folder) / RESULT
-    content = files.read_json(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no result")
+    content = files.read_json(path := pathlib.Path(folder) / RESULT)
     with files.hint(f"{path} is damaged; resume the run"):
-        return results.Result.from_dict(content | results.read_timing(folder))
+        return results.Result.from_dict(content, results.read_timing(folder))
 
 
 # --- weights -----------------------------------------------------------------------------------
@@ -239,16 +225,10 @@ def _from_csv(path):
     column = next((head.index(name) for name in ("weight", "weights") if name in head), None)
     if column is None and len(head) != 1:
         raise ValueError(f"no column weight or weights among {', '.join(head) or 'none'}")
-    has_heading = column is not None or not _is_number(head[0])
-    return [row[column or 0] for row in rows[has_heading:]]
-
-
-def _is_number(cell):
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    if column is None:  # a single column, whose heading is any text that is not a number
+        with contextlib.suppress(ValueError):
+            return [float(head[0]), *(row[0] for row in rows[1:])]
+    return [row[column or 0] for row in rows[1:]]
 
 
 _READERS = {".npy": files.read_array, ".npz": _from_npz, ".csv": _from_csv}
@@ -286,9 +266,7 @@ class Synthetic(NamedTuple):
 def write_synthetic(path: str | os.PathLike, synthetic: Synthetic) -> None:
     """Write a synthetic set as an .npz file without pickle; equal sets give equal bytes.
 
-    Args:
-        path: of the file.
-        synthetic: the set; its provenance is stored as one JSON string.
+    The provenance is stored as one JSON string.
 
     Raises:
         ValueError: wrong shapes, dtypes, values or labels.
@@ -302,11 +280,7 @@ def write_synthetic(path: str | os.PathLike, synthetic: Synthetic) -> None:
 
 
 def read_synthetic(path: str | os.PathLike, *, content: bytes | None = None) -> Synthetic:
-    """Read a synthetic set.
-
-    Args:
-        path: of the .npz file.
-        content: of the file, if it was read before.
+    """Read a synthetic set from a file, or from the content of a file that was read before.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -328,11 +302,7 @@ def read_synthetic(path: str | os.PathLike, *, content: bytes | None = None) -> 
 def checked(
     images: np.ndarray, labels: np.ndarray, mean: np.ndarray, std: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of a `Synthetic` by name.
-
-    Raises:
-        ValueError: wrong shapes, dtypes, values or labels.
-    """
+    """Return the arrays of a `Synthetic` by name; ValueError if they do not fit together."""
     if images.ndim != 5 or not images.size:
         raise ValueError(f"images must have shape [k, ipc, h, w, c], got {images.shape}")
     expected = {
@@ -364,11 +334,7 @@ def write_whitening(path: str | os.PathLike, whitening: zca.Whitening) -> None:
 
 
 def read_whitening(path: str | os.PathLike, *, content: bytes | None = None) -> zca.Whitening:
-    """Read the whitening of a set.
-
-    Args:
-        path: of the .npz file.
-        content: of the file, if it was read before.
+    """Read the whitening of a set from a file, or from the content of a file.
 
     Raises:
         FileNotFoundError: there is no such file.
