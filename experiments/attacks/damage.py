@@ -81,22 +81,25 @@ DAMAGES = {
 
 RUN = (
     "config.json", "result.json", "synthetic.npz", "synthetic.png", "accuracy.png", "weights.npz",
-    "weights.png", "embedding.png", "progress.jsonl", "timing.json", "manifest.json", "report.html",
-    "checkpoint/6/manifest.json", "checkpoint/6/state",
+    "weights.png", "embedding.png", "figures.npz", "progress.jsonl", "timing.json", "manifest.json",
+    "report.html", "checkpoint/6/manifest.json", "checkpoint/6/state",
 )  # fmt: skip
 TABLE = (
-    "config.json", "compare.json", "synthetic.png", "accuracy.png", "weights.npz", "weights.png",
-    "embedding.png", "timing.json", "rows/density/config.json", "rows/density/result.json",
-    "rows/density/synthetic.npz", "rows/density/synthetic.png", "rows/density/progress.jsonl",
+    "config.json", "compare.json", "manifest.json", "synthetic.png", "accuracy.png",
+    "weights/density/weights.npz", "weights/density/weights.png", "weights/density/embedding.png",
+    "weights/density/figures.npz", "weights/density/timing.json", "rows/density/config.json",
+    "rows/density/result.json", "rows/density/synthetic.npz", "rows/density/synthetic.png",
+    "rows/density/manifest.json", "rows/density/progress.jsonl",
     "rows/density/checkpoint/6/manifest.json", "rows/random/result.json",
     "rows/random/synthetic.npz",
 )  # fmt: skip
 UNFINISHED = (
-    "config.json", "weights.npz", "weights.png", "embedding.png", "progress.jsonl", "timing.json",
-    "checkpoint/4/manifest.json", "checkpoint/4/state", "checkpoint/2/manifest.json",
+    "config.json", "weights.npz", "weights.png", "embedding.png", "figures.npz", "progress.jsonl",
+    "manifest.json", "checkpoint/4/manifest.json", "checkpoint/4/state",
+    "checkpoint/2/manifest.json",
 )  # fmt: skip
 CHOSEN = ("choice.json", "weights.npz", "result.json", "synthetic.npz")
-EXPERTS = ("manifest.json", "expert-000.npz", "expert-001.npz")
+EXPERTS = ("manifest.json", "settings.json", "expert-000.npz", "expert-001.npz")
 IMAGES = ("000.png", "150.png", "metadata.csv")
 REMAIN = {"progress.jsonl", "report.html", "checkpoint"}
 """Records that may stay damaged, since a finished run does not need them."""

@@ -28,7 +28,6 @@ from PIL import Image
 
 from jaxdd.commands import cli
 from jaxdd.data import files
-from jaxdd.runs.folder import store
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -176,7 +175,8 @@ def _timeless(value):
 
 
 def _picture(path):
-    store.picture_size(path)
+    with Image.open(path) as image:
+        image.load()
     return _digest(path)
 
 
