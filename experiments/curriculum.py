@@ -36,6 +36,7 @@ from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import components, experts, options, pipeline, programs, results
 from jaxdd.runs.folder import store
 from jaxdd.runs.scoring import matrix
+from jaxdd.runs.scoring.sets import LabelledSet
 
 
 class Plan(NamedTuple):
@@ -96,12 +97,12 @@ class Bench:
         else:
             images = store.read_synthetic(self.compare(name)[1] / "synthetic.npz").images
         labels = np.arange(len(images)).repeat(images.shape[1])
+        labelled = LabelledSet(np.asarray(images).reshape(-1, *images.shape[2:]), labels)
         pool, digest = datasets.pool(self.data), datasets.digest(self.data)
         folder, classes = self.teachers / "plain", self.data.num_classes
         teacher = experts.read_teacher(folder, pool, classes, data=digest)
         (cell,) = matrix.cells(
-            np.asarray(images).reshape(-1, *images.shape[2:]),
-            labels,
+            labelled,
             self.data,
             dataclasses.replace(self.options["dm"], eval_seeds=1, seed=seed),
             names=(self.teacher,),

@@ -18,29 +18,29 @@ from jaxdd.devices import parallel
 from jaxdd.runs import options
 from jaxdd.runs.reports import bias_page, pages, plot
 
-LEGEND = (
+_LEGEND = (
     "conflict: share of training images without the majority attribute of their class; "
     "spread: largest difference in size between the other groups of a class; "
     "independence p: p-value of the test that attribute and class of the test images are "
     "independent"
 )
-"""Explanation of what `show_dataset` prints."""
 
 # Types of options whose help says what happens without them.
 OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
-OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+_OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
 OptionalName = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 OptionalPath = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
-DataSet = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATASET")]
+_DataSet = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATASET")]
 
 _MAX_GROUPS = 20  # larger tables of group sizes are not printed
+_Test = Literal["uniform", "conflicting"]
 
 
 @dataclasses.dataclass(frozen=True)
 class DataArguments:
     """Options of a data set that several commands share."""
 
-    conflict: OptionalFloat = None
+    conflict: _OptionalFloat = None
     """Share of bias-conflicting samples in each class of a benchmark, 0 to 1."""
 
     severity: OptionalInt = None
@@ -79,11 +79,7 @@ Data = Annotated[DataArguments, tyro.conf.arg(name="")]
 
 
 def find_bias(
-    dataset: DataSet,
-    *,
-    data: Data = DataArguments(),
-    seed: int = 0,
-    out: OptionalPath = None,
+    dataset: _DataSet, *, data: Data = DataArguments(), seed: int = 0, out: OptionalPath = None
 ) -> None:
     """Look for a bias in a data set and write an HTML page about it, without distillation.
 
@@ -93,7 +89,7 @@ def find_bias(
         seed: Random seed of the benchmark and of the analysis.
         out: HTML file. Defaults to bias-DATASET.html.
     """
-    out = pathlib.Path(f"bias-{sources.short(dataset)}.html") if out is None else out
+    out = out or pathlib.Path(f"bias-{sources.short(dataset)}.html")
     pages.check_path(out)
     benchmark = sources.load(dataset, data.make_options(seed=seed), data.data_dir)
     progress = screen.Progress()
@@ -117,10 +113,10 @@ def list_datasets() -> None:
 
 
 def show_dataset(
-    dataset: DataSet,
+    dataset: _DataSet,
     *,
     data: Data = DataArguments(),
-    test: Literal["uniform", "conflicting"] = "uniform",
+    test: _Test = "uniform",
     seed: int = 0,
     out: OptionalPath = None,
 ) -> None:
@@ -142,7 +138,7 @@ def show_dataset(
         print(f"{name:<16}{value:.4g}" if isinstance(value, float) else f"{name:<16}{value}")
     print(f"{'seconds':<16}{seconds:.2f}")
     if benchmark.train.attributes is not None:
-        print(LEGEND)
+        print(_LEGEND)
         _print_groups(benchmark)
     if out is not None:
         _write_contact_sheet(out, benchmark)
@@ -152,8 +148,8 @@ def show_dataset(
 def _print_groups(benchmark):
     """Print the training images of each group, the aligned group of each class in bold."""
     counts = benchmarks.group_counts(benchmark, benchmark.train)
-    names = benchmark.attribute_names or tuple(map(str, range(benchmark.num_attributes)))
     classes = benchmark.class_names or tuple(map(str, range(benchmark.num_classes)))
+    names = benchmark.attribute_names or tuple(map(str, range(benchmark.num_attributes)))
     if max(counts.shape) > _MAX_GROUPS:
         print(f"groups          {counts.size}, of which {(counts == 0).sum()} are empty")
         return
@@ -174,11 +170,7 @@ def _print_groups(benchmark):
 
 
 def build_dataset(
-    dataset: DataSet,
-    *,
-    data: Data = DataArguments(),
-    test: Literal["uniform", "conflicting"] = "uniform",
-    seed: int = 0,
+    dataset: _DataSet, *, data: Data = DataArguments(), test: _Test = "uniform", seed: int = 0
 ) -> None:
     """Generate a benchmark and store it in the cache (~/.cache/jaxdd) for later runs.
 
@@ -194,21 +186,13 @@ def build_dataset(
     show_dataset(dataset, data=data, test=test, seed=seed)
 
 
-def _write_contact_sheet(path, benchmark, *, columns=8):
+def _write_contact_sheet(path, benchmark):
     """Draw the first training images of each class, by group if bias labels are known."""
-    train = benchmark.train
+    train, num_classes = benchmark.train, benchmark.num_classes
     sets = {"training images": np.ones(len(train.labels), bool)}
     if benchmark.aligned is not None:
         aligned = train.attributes == np.array(benchmark.aligned)[train.labels]
         sets = {"aligned": aligned, "conflicting": ~aligned}
-    images = {
-        name: plot.first_images(
-            train.images,
-            train.labels,
-            np.flatnonzero(members),
-            num_classes=benchmark.num_classes,
-            columns=columns,
-        )
-        for name, members in sets.items()
-    }
+    draw = functools.partial(plot.first_images, num_classes=num_classes, columns=8)
+    images = {x: draw(train.images, train.labels, np.flatnonzero(members)) for x, members in sets.items()}
     plot.comparison(path, images)

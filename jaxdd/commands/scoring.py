@@ -16,18 +16,18 @@ from jaxdd.runs.folder import store
 from jaxdd.runs.scoring import finished_run, matrix, profiles
 from jaxdd.runs.scoring import sets as labelled_sets
 
-Protocol = Literal["standard", "soft", "kd", "elf"]
-SetName = Literal["set", "random", "noise"]
-Source = Annotated[tyro.conf.Positional[pathlib.Path], tyro.conf.arg(metavar="SET")]
-Networks = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NETWORK ...]")]
+_Protocol = Literal["standard", "soft", "kd", "elf"]
+_SetName = Literal["set", "random", "noise"]
+_Source = Annotated[tyro.conf.Positional[pathlib.Path], tyro.conf.arg(metavar="SET")]
+_Networks = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NETWORK ...]")]
 
 
 def evaluate_set(
-    source: Source,
+    source: _Source,
     *,
-    networks: Networks = ("convnet",),
-    protocol: tuple[Protocol, ...] = ("standard",),
-    sets: tuple[SetName, ...] = ("set",),
+    networks: _Networks = ("convnet",),
+    protocol: tuple[_Protocol, ...] = ("standard",),
+    sets: tuple[_SetName, ...] = ("set",),
     seeds: OptionalInt = None,
     epochs: OptionalInt = None,
     width: OptionalInt = None,
@@ -71,8 +71,7 @@ def evaluate_set(
         out: JSON file. Defaults to evaluation.json in the folder of a run, where `jaxdd report`
             finds it, and to evaluation-SET.json for other sets.
     """
-    out = _output("evaluation", source) if out is None else out
-    _check_paths(source, out)
+    out = _output_path("evaluation", source, out)
     network_options = dict(eval_seeds=seeds, epochs=epochs, width=width, depth=depth, seed=seed)
     run_options, benchmark = _load(source, dataset, data, **network_options)
     teacher_options = matrix.TeacherOptions(
@@ -85,8 +84,7 @@ def evaluate_set(
         factor = run_options.formation
         labelled = labelled_sets.read(source, benchmark, factor=factor, whiten=zca)
         cells = matrix.cells(
-            labelled.images, labelled.labels, benchmark, run_options, names=networks,
-            protocols=protocol, sets=sets, storage=labelled.storage, whitening=labelled.whitening,
+            labelled, benchmark, run_options, names=networks, protocols=protocol, sets=sets,
             teacher=teacher_options, report=progress,
         )  # fmt: skip
         rows = matrix.fill(out, cells)
@@ -94,7 +92,7 @@ def evaluate_set(
 
 
 def profile_set(
-    source: Source,
+    source: _Source,
     *,
     networks: int = 3,
     teacher_steps: int = 0,
@@ -124,9 +122,8 @@ def profile_set(
             it, and to profile-SET.json for other sets.
         figure: SVG or PNG file. Defaults to the name of the JSON file with .svg.
     """
-    out = _output("profile", source) if out is None else out
-    figure = out.with_suffix(".svg") if figure is None else figure
-    _check_paths(source, out)
+    out = _output_path("profile", source, out)
+    figure = figure or out.with_suffix(".svg")
     if figure.suffix not in (".svg", ".png") or not figure.parent.is_dir():
         raise ValueError(f"figure must be an .svg or .png file in an existing folder, got {figure}")
     run_options, benchmark = _load(source, dataset, data)
@@ -135,8 +132,8 @@ def profile_set(
     with progress.bar:
         labelled = labelled_sets.read(source, benchmark, factor=run_options.formation)
         profile = profiles.measure(
-            labelled.images, labelled.labels, benchmark, run_options, num_networks=networks,
-            teacher_steps=teacher_steps, weights=sample_weights, report=progress,
+            labelled, benchmark, run_options, num_networks=networks, teacher_steps=teacher_steps,
+            weights=sample_weights, report=progress,
         )  # fmt: skip
     if _is_run(source):
         profile["set"] = files.sha256(source / store.SYNTHETIC)
@@ -157,12 +154,12 @@ def load_run_data(
     """
     config, run_options = finished_run.configuration(folder)
     dataset = str(config["dataset"] if dataset is None else dataset)
-    if dataset not in benchmarks.NAMES and not dataset.startswith(sources.TFDS):
-        if not pathlib.Path(dataset).is_dir():
-            raise ValueError(
-                f"{folder} was made from {dataset}, which is not a folder here; pass its images "
-                "or tfds:NAME as --dataset, or use jaxdd.runs.scoring for arrays"
-            )
+    named = dataset in benchmarks.NAMES or dataset.startswith(sources.TFDS)
+    if not named and not pathlib.Path(dataset).is_dir():
+        raise ValueError(
+            f"{folder} was made from {dataset}, which is not a folder here; pass its images "
+            "or tfds:NAME as --dataset, or use jaxdd.runs.scoring for arrays"
+        )
     return sources.load(dataset, run_options, data_dir)
 
 
@@ -179,20 +176,18 @@ def _is_run(source):
     return (source / "config.json").exists()
 
 
-def _output(kind, source):
-    if _is_run(source):
-        return source / f"{kind}.json"
-    return pathlib.Path(f"{kind}-{source.resolve().stem}.json")
-
-
-def _check_paths(source, out):
-    """Raise before any work if the source does not exist or the output cannot be written."""
+def _output_path(kind, source, out):
+    """Return the JSON file to write, after checks before any work of this file and the source."""
+    if out is None:
+        name = f"{kind}-{source.resolve().stem}.json"
+        out = source / f"{kind}.json" if _is_run(source) else pathlib.Path(name)
     if out.is_dir() or out.suffix != ".json":
         raise ValueError(f"out must be a file that ends in .json, got {out}")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"out must be in an existing folder, got {out}")
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist; expected a run, a folder, .npz or .pt")
+    return out
 
 
 def _load(source, dataset, data, **network_options):

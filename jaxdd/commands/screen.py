@@ -10,39 +10,12 @@ import rich.table
 
 from jaxdd.runs import processes, results
 
-LEGEND = (
+_LEGEND = (
     "aligned, conflicting: test images with and without the majority attribute of their class; "
     "worst group: pair of class and attribute with the lowest accuracy; "
     "conflict weight: share of the weight on conflicting training samples, which for uniform "
     "weights is their share of the samples"
 )
-"""Explanation of the columns of the table."""
-
-
-class Printer:
-    """Print a line for each stage and each tenth of it: `pipeline.run(..., report=Printer())`.
-
-    >>> report = Printer()
-    >>> for step in range(61):
-    ...     report("plain", step, 100, loss=2.0 if step > 50 else None)
-    plain: 0 of 100
-    plain: 10 of 100
-    plain: 20 of 100
-    plain: 30 of 100
-    plain: 40 of 100
-    plain: 50 of 100
-    plain: 60 of 100, loss 2.000
-    """
-
-    def __init__(self):
-        self.tenths = {}
-
-    def __call__(self, task, done, total, loss=None, speed=None):
-        """Print how much of a task is done, if it is another tenth than before."""
-        tenth = 10 * done // max(total, 1)
-        if self.tenths.get(task) != tenth:
-            self.tenths[task] = tenth
-            print(f"{task}: {done} of {total}" + ("" if loss is None else f", loss {loss:.3f}"))
 
 
 class Progress:
@@ -69,17 +42,10 @@ class Progress:
 
 
 def show(rows: Mapping[str, results.Scores], folder: str | os.PathLike) -> None:
-    """Print the scores of all rows, and what a reader should know about them.
-
-    Args:
-        rows: Scores or results by row.
-        folder: Folder that they were written to.
-    """
+    """Print scores or results by row, what limits them, and the folder that has them."""
     console = rich.console.Console()
-    known = {
-        name: row if isinstance(row, results.Result) else results.Result(**vars(row))
-        for name, row in rows.items()
-    }
+    is_result = lambda row: isinstance(row, results.Result)
+    known = {name: x if is_result(x) else results.Result(**vars(x)) for name, x in rows.items()}
     table = rich.table.Table()
     for column in ("row", *results.SCORES.values(), "conflict\nweight"):
         title = "accuracy %" if column == "all" else column
@@ -90,7 +56,7 @@ def show(rows: Mapping[str, results.Scores], folder: str | os.PathLike) -> None:
         table.add_row(name, *scores, results.number(shares[name], ".2f"))
     console.print(table)
     if any(share is not None for share in shares.values()):
-        console.print(LEGEND, highlight=False, soft_wrap=True)
+        console.print(_LEGEND, highlight=False, soft_wrap=True)
     _print_remarks(console, known)
     console.print(f"wrote {folder}", markup=False, highlight=False, soft_wrap=True)
 

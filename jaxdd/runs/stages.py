@@ -339,8 +339,8 @@ def draw(run: Run, synthetic: store.Synthetic, result: results.Result) -> None:
     """Draw the synthetic set and the accuracies of a run."""
     data = run.context.data
     title = f"{data.name}: {100 * result.accuracy.mean:.1f} % on the test set"
-    draw_set = lambda: plot.synthetic_grid(
-        run.folder / "synthetic.png", synthetic.images, mean=data.mean, std=data.std, title=title,
+    draw_set = lambda: plot.comparison(
+        run.folder / "synthetic.png", {title: synthetic.images}, mean=data.mean, std=data.std,
         class_names=data.class_names,
     )  # fmt: skip
     ensure(run.folder, draw_set, figures=("synthetic.png",))
@@ -362,8 +362,8 @@ def draw_comparison(
     accuracies = {name: f"{100 * rows[name].accuracy.mean:.0f} %" for name in shown}
     titles = {name: f"{weightings.title(name)}: {accuracies[name]}" for name in shown}
     draw_sets = lambda: plot.comparison(
-        folder / "synthetic.png", {name: sets[name].images for name in shown},
-        mean=data.mean, std=data.std, titles=titles, class_names=data.class_names,
+        folder / "synthetic.png", {titles[name]: sets[name].images for name in shown},
+        mean=data.mean, std=data.std, class_names=data.class_names,
     )  # fmt: skip
     ensure(folder, draw_sets, figures=("synthetic.png",))
 

@@ -16,12 +16,12 @@ import numpy as np
 from jaxdd import sampling, weights
 from jaxdd.data import bias, datasets
 from jaxdd.devices import split_pool
-from jaxdd.runs.reports import figure_data, pages, plot, report_tables
+from jaxdd.runs.reports import figure_data, pages, report_tables
 from jaxdd.weights import formulas
 
 
 class Finding(NamedTuple):
-    """What was found in a data set.
+    """The result of looking for a bias.
 
     Attributes:
         choice: The choice of weights; its rejection is None if a bias was detected.
@@ -101,23 +101,7 @@ def headline(finding: Finding) -> str:
 
 
 def write(path: str | os.PathLike, finding: Finding, data: datasets.Benchmark) -> None:
-    """Write the page atomically.
-
-    Args:
-        path: The HTML file.
-        finding: From `find`.
-        data: The data that `find` analysed.
-    """
-    pages.write(path, render(finding, data))
-
-
-def render(finding: Finding, data: datasets.Benchmark) -> str:
-    """Return the page as HTML.
-
-    Args:
-        finding: From `find`.
-        data: The data that `find` analysed.
-    """
+    """Write the page about a finding in `data` as one HTML file, atomically."""
     record, score = finding.choice.record(), finding.conflict_score
     grids = {}
     if score is not None:
@@ -129,14 +113,11 @@ def render(finding: Finding, data: datasets.Benchmark) -> str:
         "dataset": data.name, "headline": headline(finding), "finding": finding, "choice": record,
         "tables": report_tables.choice(record), "total": len(data.train.labels), "grids": grids,
     }  # fmt: skip
-    return pages.TEMPLATES.get_template("bias.html.j2").render(values)
+    pages.write(path, pages.TEMPLATES.get_template("bias.html.j2").render(values))
 
 
 def _grid(samples, score, data):
     """Return the images of each class with the largest scores."""
     order = samples[np.argsort(-score, kind="stable")]
-    images = plot.first_images(
-        data.train.images, data.train.labels, order,
-        num_classes=min(data.num_classes, figure_data.MAX_CLASSES), columns=figure_data.MAX_COLUMNS,
-    )  # fmt: skip
+    images = figure_data.first_images(data, order)
     return pages.grid(images, data.class_names, num_classes=data.num_classes)

@@ -14,19 +14,16 @@ def command_line(
 ) -> str | None:
     """Return the command that repeats a run, without options that have their default values.
 
-    Args:
-        config: Content of config.json.
-        rows: Rows of a comparison.
-
-    Returns:
-        The command, or None if no command line gives this configuration.
+    None if no command line gives this configuration. Only comparisons have `rows`.
 
     >>> command_line({"command": "run", "dataset": "cdigits", "debias": "plain", "ipc": 2})
     'jaxdd run cdigits --debias plain --ipc 2'
     """
     try:
         run_options = options.from_config(config)
-        fixed: dict[str, Any] = dict(method=run_options.method, preset=run_options.preset, ipc=run_options.ipc)
+        fixed: dict[str, Any] = dict(
+            method=run_options.method, preset=run_options.preset, ipc=run_options.ipc
+        )
         defaults = dataclasses.asdict(options.make(**fixed))
         command, dataset = config["command"], config["dataset"]
     except (KeyError, TypeError, ValueError):

@@ -19,12 +19,12 @@ from jaxdd.runs.reports import plot
 FILE = "figures.npz"
 """Name of the file, in the folder of weights.npz."""
 
-MAX_CLASSES, MAX_COLUMNS = 20, 8
-"""Classes and images per class in pictures of real images."""
+_REQUIRED = {"labels", "heaviest", "lightest", "class_names", "attribute_names"}
+_MAX_CLASSES, _MAX_COLUMNS = 20, 8  # classes and images per class in pictures of real images
 
 
 class FigureData(NamedTuple):
-    """What figures of sample weights are drawn from.
+    """What figures of sample weights are drawn from; names of classes or attributes may be empty.
 
     Attributes:
         weights: Weights of the training samples, `[n]`.
@@ -34,8 +34,6 @@ class FigureData(NamedTuple):
         plane: Embeddings in the plane, or None if the weights do not follow from embeddings.
         heaviest: Training images of largest weight, uint8 `[k, m, h, w, 3]`.
         lightest: Training images of smallest weight, uint8 `[k, m, h, w, 3]`.
-        class_names: Names of all classes, or empty.
-        attribute_names: Names of all attributes, or empty.
     """
 
     weights: np.ndarray
@@ -48,14 +46,16 @@ class FigureData(NamedTuple):
     class_names: tuple[str, ...]
     attribute_names: tuple[str, ...]
 
-    def relative_weights(self) -> np.ndarray:
-        """Return the weights as multiples of uniform weights, `[n]`."""
-        counts, totals = np.bincount(self.labels), np.bincount(self.labels, self.weights)
-        return self.weights * (counts / np.where(totals > 0, totals, 1))[self.labels]
-
     def is_uniform(self) -> bool:
-        """Return whether the weights are uniform, so that figures of them show nothing."""
-        return bool(np.ptp(self.relative_weights()) <= 1e-3)
+        """Return whether each class has uniform weights, so that figures of them show nothing."""
+        counts, totals = np.bincount(self.labels), np.bincount(self.labels, self.weights)
+        relative = self.weights * (counts / np.where(totals > 0, totals, 1))[self.labels]
+        return bool(np.ptp(relative) <= 1e-3)
+
+    def extremes(self) -> dict[str, np.ndarray]:
+        """Return the images of largest and of smallest weight, in [0, 1]."""
+        images = {"heaviest": self.heaviest, "lightest": self.lightest}
+        return {name: pixels / np.float32(255) for name, pixels in images.items()}
 
 
 def write(
@@ -65,19 +65,12 @@ def write(
     *,
     plane: plot.Plane | None = None,
 ) -> None:
-    """Write what figures of weights are drawn from, except the weights themselves.
-
-    Args:
-        path: The file, named `FILE`.
-        data: The data whose training samples have the weights.
-        weights: Sample weights, `[n]`.
-        plane: Embeddings that the weights follow from, in the plane.
-    """
+    """Write what figures of the weights `[n]` of training samples need, except the weights."""
     train, order = data.train, np.argsort(-weights, kind="stable")
     arrays: dict[str, np.ndarray] = {
         "labels": np.asarray(train.labels, np.int32),
-        "heaviest": _first_images(data, order),
-        "lightest": _first_images(data, order[::-1]),
+        "heaviest": plot.thumbnails(first_images(data, order)),
+        "lightest": plot.thumbnails(first_images(data, order[::-1])),
         "class_names": np.array(data.class_names, str),
         "attribute_names": np.array(data.attribute_names, str),
     }
@@ -89,19 +82,14 @@ def write(
     files.write_arrays(path, arrays)
 
 
-def _first_images(data, order):
-    sizes = dict(num_classes=min(data.num_classes, MAX_CLASSES), columns=MAX_COLUMNS)
-    return plot.thumbnails(plot.first_images(data.train.images, data.train.labels, order, **sizes))
+def first_images(data: datasets.Benchmark, order: np.ndarray) -> np.ndarray:
+    """Return the first training images of each class in some order, `[k, m, h, w, c]` in [0, 1]."""
+    sizes = dict(num_classes=min(data.num_classes, _MAX_CLASSES), columns=_MAX_COLUMNS)
+    return plot.first_images(data.train.images, data.train.labels, order, **sizes)
 
 
 def read(folder: str | os.PathLike) -> FigureData | None:
-    """Read what `write` wrote, and weights.npz.
-
-    Args:
-        folder: Folder with weights.npz.
-
-    Returns:
-        The data, or None if one of the two files is missing.
+    """Read the figure data and weights.npz in a folder; None if one of the two files is missing.
 
     Raises:
         ValueError: A file is damaged.
@@ -111,8 +99,7 @@ def read(folder: str | os.PathLike) -> FigureData | None:
         return None
     with files.hint("delete it; a report can be made without it"):
         arrays = files.read_arrays(path)
-        required = {"labels", "heaviest", "lightest", "class_names", "attribute_names"}
-        if missing := sorted(required - arrays.keys()):
+        if missing := sorted(_REQUIRED - arrays.keys()):
             raise ValueError(f"{path} lacks the array {missing[0]}")
     plane = None
     if "points" in arrays:
@@ -126,20 +113,12 @@ def read(folder: str | os.PathLike) -> FigureData | None:
     )  # fmt: skip
 
 
-# --- by class and group ------------------------------------------------------------------------
-
-
 def breakdown(
     data: datasets.Benchmark, scores: evaluate.Scores
 ) -> dict[str, results.Breakdown | None]:
-    """Return sizes and accuracies by class and by group.
+    """Return sizes and accuracies as {"by_class": ..., "by_group": ...}.
 
-    Args:
-        data: The data that networks were scored on.
-        scores: Scores of several networks.
-
-    Returns:
-        {"by_class": ..., "by_group": ...}; the groups are None if bias labels are unknown.
+    The groups are None if bias labels are unknown.
     """
     parts = data.train, data.test
     sizes = [np.bincount(part.labels, minlength=data.num_classes) for part in parts]
@@ -152,9 +131,8 @@ def breakdown(
 
 
 def _breakdown(names, sizes, accuracies):
-    accuracies = np.asarray(accuracies, float)
-    mean, std = accuracies.mean(0), np.zeros(accuracies.shape[1:])
-    if len(accuracies) > 1:
-        std = accuracies.std(axis=0, ddof=1)
+    """Return means and deviations over networks, the first axis of the accuracies."""
     train, test = sizes
-    return results.Breakdown(tuple(names), train, test, mean, std)
+    accuracies = np.asarray(accuracies, float)
+    std = np.zeros(accuracies.shape[1:]) if len(accuracies) == 1 else accuracies.std(0, ddof=1)
+    return results.Breakdown(tuple(names), train, test, accuracies.mean(0), std)

@@ -21,13 +21,7 @@ from jaxdd.runs.reports import plot
 
 
 class Picture(NamedTuple):
-    """A PNG file.
-
-    Attributes:
-        png: Its content.
-        width: Width in pixels.
-        height: Height in pixels.
-    """
+    """The content of a PNG file, with its width and height in pixels."""
 
     png: bytes
     width: int
@@ -71,55 +65,45 @@ def write(path: str | os.PathLike, page: str) -> None:
         temporary.write_text(page, encoding="utf-8")
 
 
-def tiles(images: np.ndarray, *, mean: Any = 0.0, std: Any = 1.0) -> Picture:
-    """Draw images `[k, m, h, w, c]` with one row per class, as `plot.tiles` does."""
-    pixels, buffer = plot.tiles(images, mean=mean, std=std), io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return Picture(buffer.getvalue(), pixels.shape[1], pixels.shape[0])
-
-
 def grid(
     images: np.ndarray,
     names: Sequence[str],
     *,
     mean: Any = 0.0,
     std: Any = 1.0,
-    max_classes: int = plot.MAX_ROWS,
-    max_columns: int = plot.MAX_COLUMNS,
     num_classes: int | None = None,
 ) -> Grid:
     """Draw the first images of the first classes.
 
     Args:
-        images: Normalised images `[k, m, h, w, c]`.
+        images: Images `[k, m, h, w, c]`, normalised by mean and std.
         names: Names of all classes, or empty for their numbers.
         mean: Mean of each channel that was subtracted. Defaults to 0: images in [0, 1].
         std: Standard deviation of each channel that was divided by. Defaults to 1.
-        max_classes: Number of classes to show at most.
-        max_columns: Number of images per class to show at most.
         num_classes: Number of classes that there are. Defaults to k.
     """
     totals = {"classes": num_classes or len(images), "images per class": images.shape[1]}
-    shown = images[:max_classes, :max_columns]
-    omitted = [
-        (what, n, total)
-        for (what, total), n in zip(totals.items(), shown.shape, strict=False)
-        if n < total
-    ]
+    shown = images[: plot.MAX_ROWS, : plot.MAX_COLUMNS]
+    sizes = zip(totals.items(), shown.shape, strict=False)
+    omitted = [(what, n, total) for (what, total), n in sizes if n < total]
     parts = np.split(shown, len(shown)) if shown.shape[1] == 1 else [shown]
-    pictures = [tiles(part, mean=mean, std=std) for part in parts]
+    pictures = [_picture(part, mean, std) for part in parts]
     labels = list(map(str, names or range(len(shown))))[: len(shown)]
     return Grid(pictures, labels, shown.shape[1], omitted)
 
 
+def _picture(images, mean, std):
+    """Draw images `[k, m, h, w, c]` with one row per class."""
+    pixels, buffer = plot.tiles(images, mean=mean, std=std), io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return Picture(buffer.getvalue(), pixels.shape[1], pixels.shape[0])
+
+
 TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("jaxdd.runs.reports"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
+    loader=jinja2.PackageLoader("jaxdd.runs.reports"), autoescape=True,
+    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     keep_trailing_newline=True,
-)
+)  # fmt: skip
 TEMPLATES.filters |= {
     "base64": lambda content: base64.b64encode(content).decode(),
     "finite": results.finite,

@@ -54,46 +54,37 @@ _LOCK = threading.Lock()  # Matplotlib has one style for all threads
 
 
 @contextlib.contextmanager
-def _figure(path: str | os.PathLike, width: float, height: float, **options: Any) -> Iterator[Any]:
+def _figure(path, width, height, **options) -> Iterator[Any]:
     """Yield a figure of a size in pixels, and write it when the block succeeds."""
     import matplotlib
     from matplotlib.figure import Figure
 
     suffix = pathlib.Path(path).suffix
     form = suffix[1:] if suffix in _VECTOR else "png"
-
     with _LOCK, matplotlib.rc_context(_STYLE), atomic_path(path) as temporary:
         figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, **options)
         yield figure
         figure.savefig(temporary, format=form, metadata=_VECTOR.get(suffix))
 
 
-def _add_title(axes: Any, title: str) -> None:
-    """Write title and legend above the axes, where they hide no data."""
-    axes.set_title(title, pad=30)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(_GROUP_COLORS), borderpad=0)
-    axes.grid(axis="y")
+@contextlib.contextmanager
+def _panels(path, width, height, rows=1, columns=1, **sharing) -> Iterator[tuple[Any, Any]]:
+    """Yield a figure of a size in pixels and its axes, `[rows, columns]`."""
+    with _figure(path, width, height, layout="constrained") as figure:
+        yield figure, figure.subplots(rows, columns, squeeze=False, **sharing)
 
 
-def _add_note(figure: Any, note: str) -> None:
+def _add_legend(axes, columns=len(_GROUP_COLORS)):
+    """Add a legend above the axes, where it hides no data."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderpad=0)
+    axes.grid(True, axis="y")
+
+
+def _add_note(figure, note):
     figure.supxlabel(note, fontsize=8, color=_GREY, x=0.013, ha="left")
 
 
 # --- images ------------------------------------------------------------------------------------
-
-
-def synthetic_grid(
-    path: str | os.PathLike, images: Any, *, title: str = "", **options: Any
-) -> None:
-    """Draw a synthetic set: one row per class, at most twenty classes and ten images per class.
-
-    Args:
-        path: The file.
-        images: Normalised images `[k, ipc, h, w, c]`.
-        title: Text above the grid.
-        **options: mean, std and class_names of `comparison`.
-    """
-    comparison(path, {title: images}, **options)
 
 
 def comparison(
@@ -102,18 +93,16 @@ def comparison(
     *,
     mean: Any = 0.0,
     std: Any = 1.0,
-    titles: Mapping[str, str] = {},
     class_names: Sequence[str] = (),
 ) -> None:
-    """Draw several sets of the same classes side by side, at most ten images per class.
+    """Draw sets of the same classes side by side: at most twenty classes and ten images of each.
 
     Args:
         path: The file.
-        sets: Name -> normalised images `[k, ipc, h, w, c]`. One channel is drawn in grey, of more
+        sets: Title -> normalised images `[k, ipc, h, w, c]`. One channel is drawn in grey, of more
             than three channels the first three.
         mean: Mean of each channel that was subtracted, `[c]`. Defaults to 0: images in [0, 1].
         std: Standard deviation of each channel that was divided by, `[c]`. Defaults to 1.
-        titles: Name -> text above the set. Defaults to the name.
         class_names: Names of the rows. Defaults to their numbers.
     """
     pixels = [_rgb(images, mean, std) for images in sets.values()]
@@ -123,23 +112,17 @@ def comparison(
     columns, cell = min(MAX_COLUMNS, max(2, 24 // len(sets))), _CELL if len(sets) == 1 else 64
     names = [_shorten(name) for name in _names(class_names, range(len(pixels[0])))][:MAX_ROWS]
     mosaics = [_mosaic(images[:MAX_ROWS, :columns], cell) for images in pixels]
-    texts = [titles.get(name, name) for name in sets]
-    title_widths = [min(300, _CHARACTER * (len(text) + 1)) for text in texts]
+    title_widths = [min(300, _CHARACTER * (len(title) + 1)) for title in sets]
     widths = [max(mosaic.shape[1], w) for mosaic, w in zip(mosaics, title_widths, strict=True)]
-    wrapped = [
-        textwrap.wrap(text, width // _CHARACTER) for text, width in zip(texts, widths, strict=True)
-    ]
-    top = _LINE * max(len(lines) for lines in wrapped) + _MARGIN
+    titles = [textwrap.wrap(x, w // _CHARACTER) for x, w in zip(sets, widths, strict=True)]
+    top = _LINE * max(map(len, titles)) + _MARGIN
     side = max(_MARGIN, _LETTER * max(map(len, names)) + 24)
     left = np.cumsum([side + 12, *(width + side for width in widths)])
     height = top + max(mosaic.shape[0] for mosaic in mosaics) + _MARGIN
     # Image pixels are drawn on screen pixels, so that nothing is blurred.
     with _figure(path, left[-1], height) as figure:
-
-        def write(x: float, y: float, text: str, **style: Any) -> None:
-            figure.text(x / left[-1], 1 - y / height, text, **style)
-
-        for start, mosaic, lines in zip(left, mosaics, wrapped, strict=False):
+        write = lambda x, y, text, **style: figure.text(x / left[-1], 1 - y / height, text, **style)
+        for start, mosaic, lines in zip(left, mosaics, titles, strict=False):
             figure.figimage(mosaic, start, height - top - mosaic.shape[0])
             write(start, top - 14, "\n".join(lines), va="bottom", weight="bold", size=11)
             for row, name in enumerate(names):
@@ -151,13 +134,13 @@ def comparison(
 def first_images(
     images: np.ndarray, labels: np.ndarray, order: np.ndarray, *, num_classes: int, columns: int
 ) -> np.ndarray:
-    """Return the first images of each class in some order, `[k, columns, h, w, c]` in [0, 1].
+    """Return the first images of each class in some order, `[num_classes, columns, h, w, c]`.
 
     Args:
-        images: uint8 `[n, h, w, c]`.
+        images: uint8 `[n, h, w, c]`; they are returned in [0, 1].
         labels: Classes, `[n]`. Images of classes from `num_classes` on are ignored.
         order: Indices of images, `[m]`.
-        num_classes: k.
+        num_classes: Number of classes.
         columns: Images per class. Missing ones are white.
     """
     grid = np.ones((num_classes, columns, *images.shape[1:]), np.float32)
@@ -168,16 +151,7 @@ def first_images(
 
 
 def tiles(images: Any, *, mean: Any = 0.0, std: Any = 1.0) -> np.ndarray:
-    """Return a set as one picture with transparent gaps, one row per class, for web pages.
-
-    Args:
-        images: Normalised images `[k, ipc, h, w, c]`; sides above 96 pixels are reduced.
-        mean: Mean of each channel that was subtracted, `[c]`. Defaults to 0: images in [0, 1].
-        std: Standard deviation of each channel that was divided by, `[c]`. Defaults to 1.
-
-    Returns:
-        RGBA pixels, uint8 `[height, width, 4]`.
-    """
+    """Return a set as one RGBA picture, uint8 `[height, width, 4]`, with transparent gaps."""
     pixels = thumbnails(images, mean=mean, std=std)
     gap = max(1, max(pixels.shape[2:4]) // 16)
     opaque = np.pad(pixels, ((0, 0),) * 4 + ((0, 1),), constant_values=255)
@@ -210,13 +184,7 @@ def picture(*sets: Any, mean: Any = 0.0, std: Any = 1.0, scale: int = 2) -> Any:
 
 
 def thumbnails(images: Any, *, mean: Any = 0.0, std: Any = 1.0) -> np.ndarray:
-    """Return images as RGB pixels, uint8 `[k, ipc, h, w, 3]`, with sides of at most 96 pixels.
-
-    Args:
-        images: Normalised images `[k, ipc, h, w, c]`.
-        mean: Mean of each channel that was subtracted, `[c]`. Defaults to 0: images in [0, 1].
-        std: Standard deviation of each channel that was divided by, `[c]`. Defaults to 1.
-    """
+    """Return images as RGB pixels, uint8 `[k, ipc, h, w, 3]`, with sides of at most 96 pixels."""
     pixels = _rgb(images, mean, std)
     side = max(pixels.shape[2:4])
     return _shrink(pixels, -(-side // _CELL)) if side > _CELL else pixels
@@ -311,10 +279,8 @@ def weights_by_group(
     """
     weights, labels = np.asarray(weights, np.float64), np.asarray(labels)
     if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-        raise ValueError(
-            "weights must be finite, not negative and not all zero, "
-            f"got {weights.min()}..{weights.max()}"
-        )
+        span = f"{weights.min()}..{weights.max()}"
+        raise ValueError(f"weights must be finite, not negative and not all zero, got {span}")
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     relative = weights * counts[classes]
     positive = relative[relative > 0]
@@ -325,26 +291,23 @@ def weights_by_group(
     if attributes is not None and aligned is not None:
         conflicting = np.asarray(attributes) != np.asarray(aligned)[labels]
         groups = {"aligned": ~conflicting, "conflicting": conflicting}
-    with _figure(path, 1050, 660, layout="constrained") as figure:
-        axes = figure.add_subplot()
+    with _panels(path, 1050, 660) as (figure, ((axes,),)):
         for group, members in groups.items():
             name = "samples" if group == "accuracy" else results.SCORES[group]
             share = weights[members].sum() / weights.sum()
             axes.hist(
-                relative[members].clip(low),
-                bins=np.geomspace(low, high, 42),
+                relative[members].clip(low), bins=np.geomspace(low, high, 42),
                 weights=np.full(members.sum(), 100 / max(members.sum(), 1)),
-                color=_GROUP_COLORS[group],
-                alpha=0.65,
+                color=_GROUP_COLORS[group], alpha=0.65,
                 label=f"{members.sum():,} {name}, {share:.0%} of the weight".replace("%", " %"),
-            )
+            )  # fmt: skip
         axes.axvline(1, color="#222222", linewidth=1, linestyle=(0, (4, 3)))
         axes.set(xscale="log", xlabel="relative weight $n_k w$ (uniform: 1)")
         axes.set_ylabel("% of the group")
         axes.xaxis.set_major_formatter("{x:g}")
-        _add_title(axes, "Weights of the real samples")
-        if len(positive) < len(relative):
-            zeros = len(relative) - len(positive)
+        axes.set_title("Weights of the real samples", pad=30)
+        _add_legend(axes)
+        if zeros := len(relative) - len(positive):
             _add_note(figure, f"The leftmost bar holds {zeros:,} samples of weight 0.")
 
 
@@ -392,14 +355,14 @@ def embedding_map(
         plane: Embeddings in the plane, from `plane`.
         labels: Class of each sample, `[n]`, the colour of the left map.
         attributes: Bias attribute of each sample, `[n]`, the colour of the right map, or None.
-        class_names: Names in the legend. Defaults to numbers.
-        attribute_names: Names in the legend. Defaults to numbers.
+        class_names: Names of classes. Defaults to numbers.
+        attribute_names: Names of attributes. Defaults to numbers.
     """
     maps = {"class": (labels, class_names)}
     if attributes is not None:
         maps["bias attribute"] = attributes, attribute_names
-    with _figure(path, 120 + 860 * len(maps), 840, layout="constrained") as figure:
-        panels = figure.subplots(1, len(maps), squeeze=False, sharex=True, sharey=True)[0]
+    shape = 120 + 860 * len(maps), 840, 1, len(maps)
+    with _panels(path, *shape, sharex=True, sharey=True) as (figure, (panels,)):
         for axes, (name, (values, names)) in zip(panels, maps.items(), strict=True):
             _scatter(axes, plane.points, np.asarray(values)[plane.shown], name, names)
             axes.set_title(f"Embeddings by {name}")
@@ -446,27 +409,28 @@ def accuracy_bars(path: str | os.PathLike, rows: Mapping[str, results.Scores]) -
         path: The file.
         rows: Name of the set -> scores. Scores without a mean are left out.
     """
-    known = lambda row, group: results.finite(getattr(row, group).mean) is not None
-    groups = [group for group in _GROUP_COLORS if any(known(row, group) for row in rows.values())]
-    if not groups:
+    known = {
+        group: {i: score for i, row in enumerate(rows.values())
+                if results.finite((score := getattr(row, group)).mean) is not None}
+        for group in _GROUP_COLORS
+    }  # fmt: skip
+    known = {group: scores for group, scores in known.items() if scores}
+    if not known:
         raise ValueError(f"rows must have at least one accuracy, got {list(rows)}")
-    width = 0.8 / max(2, len(groups))
-    pixels = max(1000, 200 + max(220, 100 * len(groups)) * len(rows))
-    counts = set()
-    with _figure(path, pixels, 690, layout="constrained") as figure:
-        axes = figure.add_subplot()
-        for index, group in enumerate(groups):
-            scores = {i: getattr(row, group) for i, row in enumerate(rows.values())}
-            scores = {i: x for i, x in scores.items() if results.finite(x.mean) is not None}
-            places = np.array(list(scores)) + (index - (len(groups) - 1) / 2) * width
+    width = 0.8 / max(2, len(known))
+    pixels = max(1000, 200 + max(220, 100 * len(known)) * len(rows))
+    with _panels(path, pixels, 690) as (figure, ((axes,),)):
+        for index, (group, scores) in enumerate(known.items()):
+            places = np.array(list(scores)) + (index - (len(known) - 1) / 2) * width
             _draw_bars(axes, places, list(scores.values()), width=0.92 * width, group=group)
-            counts |= {score.n for score in scores.values()}
         names = [textwrap.fill(name, 16) for name in rows]
         axes.set_xticks(range(len(names)), names)
         axes.tick_params(axis="x", length=0)
         axes.set(xlim=(-0.55, len(names) - 0.45), ylim=(0, 112), yticks=range(0, 101, 20))
         axes.set_ylabel("test accuracy, %")
-        _add_title(axes, "Accuracy of networks trained on the set")
+        axes.set_title("Accuracy of networks trained on the set", pad=30)
+        _add_legend(axes)
+        counts = [score.n for scores in known.values() for score in scores.values()]
         ends = dict.fromkeys((min(counts), max(counts)))
         _add_note(figure, f"Mean and standard deviation, n = {' to '.join(map(str, ends))}.")
 
@@ -477,9 +441,8 @@ def _draw_bars(axes, places, scores, *, width, group):
     errors = 100 * np.nan_to_num([score.std for score in scores])
     axes.bar(places, heights, width, color=_GROUP_COLORS[group], label=results.SCORES[group])
     whiskers = np.where(errors > 0, errors, np.nan)
-    axes.errorbar(
-        places, heights, whiskers, fmt="none", ecolor="#222222", elinewidth=1, capsize=2.5
-    )
+    style = dict(fmt="none", ecolor="#222222", elinewidth=1, capsize=2.5)
+    axes.errorbar(places, heights, whiskers, **style)
     for place, height, error in zip(places, heights, errors, strict=True):
         axes.text(place, min(height + error + 1.5, 106), f"{height:.0f}", ha="center", size=8)
 
@@ -502,9 +465,9 @@ def curves(
     if not lengths or any(x != y or not x for x, y in lengths):
         raise ValueError(f"curves must have as many x as y, at least one, got {sorted(lengths)}")
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    with _figure(path, 1050, 170 + 430 * len(panels), layout="constrained") as figure:
-        rows = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
-        for axes, (label, lines) in zip(rows, panels.items(), strict=True):
+    with _panels(path, 1050, 170 + 430 * len(panels), len(panels), sharex=True) as (_, column):
+        column = column[:, 0]
+        for axes, (label, lines) in zip(column, panels.items(), strict=True):
             for name, (x, y) in lines.items():
                 index = names.index(name)
                 style = dict(color=_CATEGORIES[index % len(_CATEGORIES)], linewidth=1.8)
@@ -514,11 +477,9 @@ def curves(
             if values.min() > 0 and values.max() > 10 * values.min():
                 axes.set_yscale("log")
             axes.set_ylabel(label)
-            axes.grid(axis="y")
-        rows[-1].set_xlabel(xlabel)
-        rows[0].legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(names), 6), borderpad=0
-        )
+            axes.grid(True, axis="y")
+        column[-1].set_xlabel(xlabel)
+        _add_legend(column[0], columns=min(len(names), 6))
 
 
 def heat_maps(
@@ -551,8 +512,7 @@ def heat_maps(
     panel = max(cell * shape[1], _CHARACTER * max(map(len, matrices))) + 40
     width = panel * len(matrices) + _LETTER * max(map(len, row_ticks)) + 100
     height = max(80 * shape[0], _LETTER * len(row_name)) + 150
-    with _figure(path, width, height, layout="constrained") as figure:
-        row = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]
+    with _panels(path, width, height, 1, len(matrices), sharey=True) as (_, (row,)):
         row[0].set_ylabel(row_name)
         for axes, (title, matrix) in zip(row, matrices.items(), strict=True):
             axes.imshow(matrix, vmin=limits[0], vmax=limits[1], cmap="viridis", aspect="auto")
@@ -571,19 +531,13 @@ FEATURES = {"random": "random networks", "trained": "a network trained on the re
 
 
 def profile(path: str | os.PathLike, profile: Mapping[str, Any]) -> None:
-    """Draw the spectral profile of a set beside that of random real images, by direction.
-
-    Args:
-        path: The file.
-        profile: Content of profile.json, from `profiles.measure`.
-    """
+    """Draw the spectral profile of a set and of random real images, from `profiles.measure`."""
     labels = {"variance": "variance of the set / real variance", "error": "error of class means"}
     names = {"set": "the set", "random": "random real images"}
     panels = profile["profiles"]
-    with _figure(path, 1300, 480 * len(panels) + 90, layout="constrained") as figure:
-        title = f"{profile['data']}: {profile['per_set']} images"
+    title = f"{profile['data']}: {profile['per_set']} images"
+    with _panels(path, 1300, 480 * len(panels) + 90, len(panels), 2) as (figure, rows):
         figure.suptitle(title, x=0.013, ha="left", fontweight="bold")
-        rows = figure.subplots(len(panels), 2, squeeze=False)
         for row, (network, panel) in zip(rows, panels.items(), strict=True):
             for axes, (field, label) in zip(row, labels.items(), strict=True):
                 for (name, text), color in zip(names.items(), _CATEGORIES, strict=False):

@@ -79,15 +79,18 @@ def read(path: str | os.PathLike) -> Report:
     # A page must not show files that were changed after the run.
     for folder in folders.values():
         _check_intact(folder, ("config.json", "result.json", "synthetic.npz"))
-    return Report(
-        _hide_small_groups(rows),
-        config,
-        {name: store.read_synthetic(folder / "synthetic.npz") for name, folder in folders.items()},
-        _read_weights(path, rows, is_comparison),
-        {name: lines for name, folder in folders.items() if (lines := _read_progress(folder))},
-        {} if is_comparison else _read_evaluations(path),
-        None if is_comparison else _read_profile(path),
+    sets = {
+        name: store.read_synthetic(folder / "synthetic.npz") for name, folder in folders.items()
+    }
+    progress = {name: lines for name, x in folders.items() if (lines := _read_progress(x))}
+    report = Report(
+        _hide_small_groups(rows), config, sets, _read_weights(path, rows, is_comparison), progress
     )
+    if is_comparison:
+        return report
+    file = path / "evaluation.json"
+    evaluations = matrix.read(file) if file.exists() else {}
+    return report._replace(evaluations=evaluations, profile=_read_profile(path))
 
 
 def _read_config(folder):
@@ -103,13 +106,10 @@ def _unfinished(folder, config):
         steps = [record.get("step") for record in store.progress(folder)]
     at_step = f", at step {steps[-1]} of {config.get('steps')}" if steps else ""
     begun = [name for name in weightings.rows() if (folder / "rows" / name).is_dir()]
-    command = None
+    command = "its first command and --resume"
     if "row" not in config and config["dataset"] in benchmarks.NAMES:
-        command = command_line(config, rows=begun or weightings.DEFAULT_ROWS)
-    if command is None:
-        command = "its first command and --resume"
-    else:
-        command += f" --out {shlex.quote(str(folder))} --resume"
+        if line := command_line(config, rows=begun or weightings.DEFAULT_ROWS):
+            command = f"{line} --out {shlex.quote(str(folder))} --resume"
     return f"{folder} holds an unfinished run{at_step}; continue with: {command}"
 
 
@@ -145,11 +145,6 @@ def _read_progress(folder):
     return [line for line in numbers if "step" in line]
 
 
-def _read_evaluations(folder):
-    path = folder / "evaluation.json"
-    return matrix.read(path) if path.exists() else {}
-
-
 def _read_profile(folder):
     path = folder / "profile.json"
     if not path.exists():
@@ -164,68 +159,55 @@ def _read_profile(folder):
 
 
 def write(path: str | os.PathLike, report: Report) -> None:
-    """Write the page atomically.
-
-    Args:
-        path: The HTML file.
-        report: From `read`.
-    """
+    """Write the page of a report as one HTML file, atomically."""
     pages.write(path, render(report))
 
 
 def render(report: Report) -> str:
     """Return the page as HTML."""
-    rows, figures = report.rows, make_figures(report)
+    rows, figures = report.rows, _figures(report)
     main, plain = _compared_rows(rows)
     kinds = weightings.rows()
     values = {
-        "config": report.config,
-        "rows": rows,
-        "main": main,
-        "plain": plain,
-        "scores": _known_scores(rows),
+        "config": report.config, "rows": rows, "main": main, "plain": plain,
+        "scores": _known_scores(rows), "min_size": results.MIN_GROUP_SIZE,
         "remarks": {name: text for name, row in rows.items() if (text := results.remark(row))},
         "descriptions": {name: kinds[name].description for name in rows if name in kinds},
         "smallest": next(filter(None, map(results.smallest_group, rows.values())), None),
-        "min_size": results.MIN_GROUP_SIZE,
-        "tables": make_tables(report),
-        "choice_tables": _choice_tables(rows),
+        "tables": _tables(report), "choice_tables": _choice_tables(rows),
         "figure": lambda name: _draw(figures[name]) if name in figures else None,
         "grids": {name: _synthetic_grid(x) for name, x in report.sets.items()},
         "weights": {name: _real_grids(data) for name, data in report.weights.items()},
         "command": command_line(report.config, rows=rows),
         "is_benchmark": report.config.get("dataset") in benchmarks.NAMES,
         "environment": _environment(rows),
-    }
+    }  # fmt: skip
     return pages.TEMPLATES.get_template("report.html.j2").render(values)
 
 
-def make_tables(report: Report) -> dict[str, tables.Table]:
-    """Return all tables of a report by name."""
-    rows, built = report.rows, report_tables
-    groups = [built.by_group(name, rows[name]) for name in _compared_rows(rows) if name]
+def _tables(report: Report) -> dict[str, tables.Table]:
+    """Return all tables by name."""
+    rows, build = report.rows, report_tables
     candidates = [
-        built.accuracy(rows, _known_scores(rows)),
-        built.by_class(rows),
-        *groups,
-        built.evaluations(report.evaluations) if report.evaluations else None,
-        *(built.spectra(report.profile) if report.profile is not None else ()),
-        built.weights(rows),
+        build.accuracy(rows, _known_scores(rows)),
+        build.by_class(rows),
+        *(build.by_group(name, rows[name]) for name in _compared_rows(rows) if name),
+        build.evaluations(report.evaluations) if report.evaluations else None,
+        *(build.spectra(report.profile) if report.profile is not None else ()),
+        build.weights(rows),
         *(table for group in _choice_tables(rows).values() for table in group),
-        built.seconds(rows),
+        build.seconds(rows),
     ]
     return {table.name: table for table in candidates if table is not None}
 
 
 def _choice_tables(rows):
     choices = {name: row.choice for name, row in rows.items() if row.choice}
-    return {
-        name: report_tables.choice(record, f"choice-{name}") for name, record in choices.items()
-    }
+    return {name: report_tables.choice(x, f"choice-{name}") for name, x in choices.items()}
 
 
-def make_figures(report: Report) -> dict[str, Callable[[pathlib.Path], None]]:
-    """Return functions that draw a figure of a report into a path, by name."""
+def _figures(report: Report) -> dict[str, Callable[[pathlib.Path], None]]:
+    """Return functions that draw a figure into a path, by name."""
     draw: Any = functools.partial
     figures = {"accuracy": draw(plot.accuracy_bars, rows=report.rows)}
     if panels := _curves(report):
@@ -235,17 +217,18 @@ def make_figures(report: Report) -> dict[str, Callable[[pathlib.Path], None]]:
     for name, x in report.sets.items():
         names = x.provenance.get("class_names") or ()
         figures[f"synthetic-{name}"] = draw(
-            plot.synthetic_grid, images=x.images, mean=x.mean, std=x.std, class_names=names
+            plot.comparison, sets={"": x.images}, mean=x.mean, std=x.std, class_names=names
         )
     for name, x in report.weights.items():
         samples = dict(labels=x.labels, attributes=x.attributes)
-        names = dict(class_names=x.class_names)
+        names = dict(class_names=x.class_names, attribute_names=x.attribute_names)
         figures[f"weights-{name}"] = draw(
             plot.weights_by_group, weights=x.weights, aligned=x.aligned, **samples
         )
-        figures[f"real-{name}"] = draw(plot.comparison, sets=_extremes(x), **names)
+        figures[f"real-{name}"] = draw(
+            plot.comparison, sets=_extremes(x), class_names=x.class_names
+        )
         if x.plane is not None:
-            names |= dict(attribute_names=x.attribute_names)
             figures[f"embedding-{name}"] = draw(
                 plot.embedding_map, plane=x.plane, **samples, **names
             )
@@ -255,17 +238,11 @@ def make_figures(report: Report) -> dict[str, Callable[[pathlib.Path], None]]:
 def export(
     folder: str | os.PathLike, report: Report, *, suffixes: Iterable[str]
 ) -> list[pathlib.Path]:
-    """Write every table and figure of a report and return the paths of the files.
-
-    Args:
-        folder: Folder to write to.
-        report: From `read`.
-        suffixes: .csv and .tex for tables, .svg and .pdf for figures.
-    """
+    """Write every table (.csv, .tex) and figure (.svg, .pdf) of a report; return the paths."""
     formats = {".csv": tables.as_csv, ".tex": tables.as_latex}
     paths = []
     for suffix in suffixes:
-        content: dict[str, Any] = make_tables(report) if suffix in formats else make_figures(report)
+        content: dict[str, Any] = _tables(report) if suffix in formats else _figures(report)
         for name, table_or_draw in content.items():
             paths.append(pathlib.Path(folder, re.sub(r"[^\w-]+", "-", name) + suffix))
             if suffix in formats:
@@ -296,13 +273,9 @@ def _curves(report: Report) -> dict[str, dict[str, tuple[list[float], list[float
 
     The final score of a row is the last point of its curve. Curves have at least two points.
     """
-    panels = {}
-    for key, title, scale in (
-        ("loss", "loss", 1),
-        ("accuracy", "accuracy, %", 100),
-        ("conflicting", "conflicting, %", 100),
-    ):
-        lines = {}
+    panels, titles = {}, {"accuracy": "accuracy, %", "conflicting": "conflicting, %"}
+    for key in ("loss", *titles):
+        lines, scale = {}, 100 if key in titles else 1
         for name, records in report.progress.items():
             points = [(record["step"], record[key]) for record in records if key in record]
             final = None if key == "loss" else getattr(report.rows[name], key).mean
@@ -311,7 +284,7 @@ def _curves(report: Report) -> dict[str, dict[str, tuple[list[float], list[float
             if len(points) > 1:
                 lines[name] = [x for x, _ in points], [scale * y for _, y in points]
         if lines:
-            panels[title] = lines
+            panels[titles.get(key, key)] = lines
     return panels
 
 
@@ -327,11 +300,9 @@ def _extremes(data):
 
 
 def _real_grids(data: figure_data.FigureData) -> dict[str, pages.Grid]:
-    num_classes = int(data.labels.max()) + 1
-    return {
-        f"{name} real images": pages.grid(images, data.class_names, num_classes=num_classes)
-        for name, images in _extremes(data).items()
-    }
+    draw = functools.partial(pages.grid, num_classes=int(data.labels.max()) + 1)
+    images = _extremes(data)
+    return {f"{name} real images": draw(x, data.class_names) for name, x in images.items()}
 
 
 def _draw(draw: Callable[[pathlib.Path], None]) -> pages.Picture:

@@ -1,42 +1,51 @@
 """Build the tables of a report from results."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from jaxdd.runs import results
 from jaxdd.runs.reports import plot
 from jaxdd.runs.reports.tables import Cell, Table, label, number, percent, score, sizes
+from jaxdd.runs.results import MIN_GROUP_SIZE, Result
 
-MIN_SIZE = results.MIN_GROUP_SIZE
+_integer = functools.partial(number, form=",.0f")
+_two_digits = functools.partial(number, form=".2f")
 
-Rows = Mapping[str, results.Result]
+
+def _table(
+    name: str,
+    caption: str,
+    first: str,
+    records: Iterable[tuple[Any, Any]],
+    columns: Mapping[str, Callable[[Any], Cell]],
+) -> Table:
+    """Return a table with a row per (label, record); columns: title -> function of a record."""
+    rows = [[label(key), *(cell(x) for cell in columns.values())] for key, x in records]
+    return Table(name, caption, [first, *columns], rows)
 
 
-def accuracy(rows: Rows, scores: Mapping[str, str]) -> Table:
-    """Return the accuracies of all rows.
+def _field(key, cell):
+    """Return a function from a record to the cell of one of its fields."""
+    return lambda record: cell(record.get(key))
 
-    Args:
-        rows: Results by row.
-        scores: Name of a score -> title of its column.
-    """
-    lines = [
-        [
-            label(name),
-            *(score(getattr(row, key), interval=True) for key in scores),
-            number(row.accuracy.n or None, ".0f"),
-        ]
-        for name, row in rows.items()
-    ]
+
+def accuracy(rows: Mapping[str, Result], scores: Mapping[str, str]) -> Table:
+    """Return the accuracies of all rows; `scores` maps names of scores to titles of columns."""
+    interval = lambda key: lambda row: score(getattr(row, key), interval=True)
+    columns = {title: interval(key) for key, title in scores.items()}
+    columns["networks"] = lambda row: _integer(row.accuracy.n or None)
     caption = "Test accuracy in %, mean ± standard deviation over networks trained from scratch."
-    if any(cell.small for line in lines for cell in line):
+    table = _table("accuracy", caption, "row", rows.items(), columns)
+    if any(cell.small for row in table.rows for cell in row):
         caption += (
             " Below it the 95\u00a0% confidence interval of the mean (Student’s t) over networks, "
             "not over repeated distillations."
         )
-    return Table("accuracy", caption, ["row", *scores.values(), "networks"], lines)
+    return table._replace(caption=caption)
 
 
-def by_class(rows: Rows) -> Table | None:
+def by_class(rows: Mapping[str, Result]) -> Table | None:
     """Return the accuracies by class, or None if no row has them."""
     known = {name: (row, row.by_class) for name, row in rows.items() if row.by_class is not None}
     if not known:
@@ -44,20 +53,18 @@ def by_class(rows: Rows) -> Table | None:
     _, first = next(iter(known.values()))
     lines = []
     for i, (train, test) in enumerate(zip(first.train, first.test, strict=True)):
-        scores = [
-            results.Score(part.mean[i], part.std[i], row.accuracy.n) for row, part in known.values()
-        ]
-        cells = [score(x if test >= MIN_SIZE else None) for x in scores]
-        sizes = (number(int(n), ",.0f") for n in (train, test))
-        lines.append([label(first.names[i] if first.names else i), *sizes, *cells])
+        scores = [results.Score(x.mean[i], x.std[i], row.accuracy.n) for row, x in known.values()]
+        cells = [score(x if test >= MIN_GROUP_SIZE else None) for x in scores]
+        name = label(first.names[i] if first.names else i)
+        lines.append([name, _integer(int(train)), _integer(int(test)), *cells])
     caption = "Test accuracy in % on the images of each class, and the number of its images."
-    if first.test.min() < MIN_SIZE:
-        caption += f" Not shown for classes with fewer than {MIN_SIZE} test images."
+    if first.test.min() < MIN_GROUP_SIZE:
+        caption += f" Not shown for classes with fewer than {MIN_GROUP_SIZE} test images."
     header = ["class", "training images", "test images", *known]
     return Table("accuracy-by-class", caption, header, lines)
 
 
-def by_group(name: str, row: results.Result) -> Table | None:
+def by_group(name: str, row: Result) -> Table | None:
     """Return the accuracies of one row by class and attribute, or None if they are unknown.
 
     Without a group that has enough test images, the table shows sizes only.
@@ -65,25 +72,25 @@ def by_group(name: str, row: results.Result) -> Table | None:
     groups = row.by_group
     if groups is None:
         return None
-    has_scores = groups.test.max() >= MIN_SIZE
+    has_scores = groups.test.max() >= MIN_GROUP_SIZE
     class_names = row.by_class.names if row.by_class is not None else ()
     lines = []
     for i, counts in enumerate(groups.test):
-        cells: list[Cell] = []
+        cells = [label(class_names[i] if class_names else i)]
         for j, test in enumerate(counts):
-            known = percent(groups.mean[i, j] if test >= MIN_SIZE else None)
+            known = percent(groups.mean[i, j] if test >= MIN_GROUP_SIZE else None)
             below = known if has_scores else None
             cells.append(sizes(int(groups.train[i, j]), int(test), below=below))
-        lines.append([label(class_names[i] if class_names else i), *cells])
+        lines.append(cells)
     if has_scores:
         caption = (
             "Test accuracy in % of each group, with the numbers of its training and test images "
-            f"below; not shown for fewer than {MIN_SIZE} test images."
+            f"below; not shown for fewer than {MIN_GROUP_SIZE} test images."
         )
     else:
         caption = (
             "Training and test images of each group; no group has the "
-            f"{MIN_SIZE} test images that are required to show an accuracy."
+            f"{MIN_GROUP_SIZE} test images that are required to show an accuracy."
         )
     header = ["class", *map(str, groups.names or range(groups.test.shape[1]))]
     return Table(f"groups-{name}", caption, header, lines)
@@ -91,146 +98,112 @@ def by_group(name: str, row: results.Result) -> Table | None:
 
 def evaluations(rows: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return the rows of evaluation.json."""
-    lines = []
-    for row in rows.values():
-        scores = results.Scores.from_dict(row)
-        lines.append([
-            *(label(row[key]) for key in ("network", "protocol", "set")),
-            score(scores.accuracy),
-            score(scores.conflicting),
-            *(number(row[key], ",.0f") for key in ("eval_seeds", "epochs")),
-        ])  # fmt: skip
+    scores = lambda key: lambda row: score(getattr(results.Scores.from_dict(row), key))
     caption = (
         "Test accuracy in %, mean ± standard deviation, of other networks trained on the synthetic "
         "set of this run, on as many random real images, or on noise."
     )
-    header = ["network", "protocol", "set", "all", "conflicting", "networks", "epochs"]
-    return Table("other-networks", caption, header, lines)
+    columns = {
+        "protocol": _field("protocol", label), "set": _field("set", label),
+        "all": scores("accuracy"), "conflicting": scores("conflicting"),
+        "networks": _field("eval_seeds", _integer), "epochs": _field("epochs", _integer),
+    }  # fmt: skip
+    records = [(row["network"], row) for row in rows.values()]
+    return _table("other-networks", caption, "network", records, columns)
 
 
 def spectra(profile: Mapping[str, Any]) -> list[Table]:
     """Return the bands of spectral profiles, one table per kind of network."""
-    header = [
-        "directions", "share of the real variance, %", "variance, set", "variance, random",
-        "error, set", "error, random",
-    ]  # fmt: skip
     tables = []
     for name, values in profile["profiles"].items():
         bands = (values["sets"][x]["bands"] for x in ("set", "random"))
-        lines = [
-            [
-                label(band["directions"]),
-                percent(band["share"]),
-                *(number(x["variance"], ".2f") for x in (band, other)),
-                *(number(x["error"], ".2f") for x in (band, other)),
-            ]
-            for band, other in zip(*bands, strict=True)
-        ]
+        records = [(pair[0]["directions"], pair) for pair in zip(*bands, strict=True)]
+        columns = {
+            "share of the real variance, %": lambda pair: percent(pair[0]["share"]),
+            "variance, set": lambda pair: _two_digits(pair[0]["variance"]),
+            "variance, random": lambda pair: _two_digits(pair[1]["variance"]),
+            "error, set": lambda pair: _two_digits(pair[0]["error"]),
+            "error, random": lambda pair: _two_digits(pair[1]["error"]),
+        }  # fmt: skip
         caption = f"Features of {plot.FEATURES[name]}."
-        tables.append(Table(f"spectrum-{name}", caption, header, lines))
+        tables.append(_table(f"spectrum-{name}", caption, "directions", records, columns))
     return tables
 
 
-def weights(rows: Rows) -> Table | None:
+def weights(rows: Mapping[str, Result]) -> Table | None:
     """Return the diagnostics of sample weights, or None if no row has them."""
     known = {name: row.weights for name, row in rows.items() if row.weights}
     if not known:
         return None
-    columns = {"effective_sample_size": ("effective samples per class", ",.0f")}
-    caption = "Diagnostics of the sample weights."
+    columns, caption = {}, "Diagnostics of the sample weights."
     if any(x.get("conflict_auc") is not None for x in known.values()):
         columns = {
-            "conflict_auc": ("AUC for conflicting samples", ".3f"),
-            "conflict_weight_share": ("weight on conflicting samples", ".2f"),
-            "group_evenness": ("group evenness", ".2f"),
-            **columns,
+            "AUC for conflicting samples": _field("conflict_auc", lambda x: number(x, ".3f")),
+            "weight on conflicting samples": _field("conflict_weight_share", _two_digits),
+            "group evenness": _field("group_evenness", _two_digits),
         }
         caption += (
             " AUC: probability that a conflicting sample has a larger weight than an aligned "
             "sample of its class; 0.5 is chance. Evenness 1: groups of a class have equal weight."
         )
+    columns["effective samples per class"] = _field("effective_sample_size", _integer)
     caption += (
         " Effective samples: as many samples of equal weight give batches of the same variance."
     )
-    lines = [
-        [label(name), *(number(values.get(key), form) for key, (_, form) in columns.items())]
-        for name, values in known.items()
-    ]
-    return Table("weights", caption, ["row", *(title for title, _ in columns.values())], lines)
+    return _table("weights", caption, "row", known.items(), columns)
 
 
 def choice(record: Mapping[str, Any], name: str = "choice") -> list[Table]:
-    """Return the tables of a record of a choice of weights.
-
-    Args:
-        record: The record, from `weights.Choice.record`.
-        name: Beginning of the names of the tables.
-    """
+    """Return the tables of a `weights.Choice.record`; `name` begins their names."""
     tables = []
     if record.get("shortcuts"):
-        lines = [
-            [
-                label(features),
-                label(len(set(test["blocks"]))),
-                percent(test["blind"]),
-                percent(test["baseline"]),
-                number(test["z_score"], "+.1f"),
-            ]
-            for features, test in record["shortcuts"].items()
-        ]
         caption = (
             "Shortcut test: samples in % that a linear classifier assigns to a wrong block of "
             "classes, from object-blind features and from baseline features that show the object. "
             "A large positive z-score means that object-blind features predict the classes better: "
             "a bias."
         )
-        header = ["features", "blocks", "object-blind", "baseline", "z-score"]
-        tables.append(Table(f"{name}-shortcuts", caption, header, lines))
+        columns = {
+            "blocks": lambda test: label(len(set(test["blocks"]))),
+            "object-blind": _field("blind", percent), "baseline": _field("baseline", percent),
+            "z-score": _field("z_score", lambda z_score: number(z_score, "+.1f")),
+        }  # fmt: skip
+        tests = record["shortcuts"].items()
+        tables.append(_table(f"{name}-shortcuts", caption, "features", tests, columns))
     if not record.get("features"):
-        tables += [_trials(record, name), _evenness(record, name)]
+        caption = (
+            "Probe network check: accuracy in % of networks trained on real images sampled by the "
+            "weights, on held-out samples whose label an early classifier predicts (aligned) or "
+            "does not predict (conflicting)."
+        )
+        columns = {
+            "all": _field("overall", percent), "aligned": _field("aligned", percent),
+            "conflicting": _field("conflicting", percent),
+            "conflicting samples": _field("count", _integer),
+        }  # fmt: skip
+        trials = record["trials"].items()
+        tables.append(_table(f"{name}-probe-networks", caption, "weights", trials, columns))
+        tables.append(_evenness(record, f"{name}-evenness"))
     return tables
-
-
-def _trials(record, name):
-    lines = [
-        [
-            label(kind),
-            *(percent(trial[part]) for part in ("overall", "aligned", "conflicting")),
-            number(trial["count"], ",.0f"),
-        ]
-        for kind, trial in record["trials"].items()
-    ]
-    return Table(
-        f"{name}-probe-networks",
-        "Probe network check: accuracy in % of networks trained on real images sampled by the "
-        "weights, on held-out samples whose label an early classifier predicts (aligned) or does "
-        "not predict (conflicting).",
-        ["weights", "all", "aligned", "conflicting", "conflicting samples"],
-        lines,
-    )
 
 
 def _evenness(record, name):
     """Return the evenness of every candidate: encoders down, temperatures across."""
+    text = functools.partial(results.number, form="g")
     encoders: dict[str, list[Cell]] = {}
     for candidate in record["candidates"]:
-        numbers = (results.number(candidate[key], "g") for key in ("encoder_steps", "bandwidth"))
-        cell = number(candidate["evenness"], ".2f")
-        encoders.setdefault(", ".join(numbers), []).append(cell)
-    temperatures = dict.fromkeys(
-        results.number(candidate["temperature"], "g") for candidate in record["candidates"]
-    )
-    lines = [[label(name), *cells] for name, cells in encoders.items()]
-    return Table(
-        f"{name}-evenness",
+        encoder = ", ".join(text(candidate[key]) for key in ("encoder_steps", "bandwidth"))
+        encoders.setdefault(encoder, []).append(_two_digits(candidate["evenness"]))
+    temperatures = dict.fromkeys(text(x["temperature"]) for x in record["candidates"])
+    caption = (
         "Evenness of the pseudo-groups (1: all have the same weight) by encoder steps and "
-        "bandwidth factor (down) and temperature (across).",
-        ["encoder steps, bandwidth", *temperatures],
-        lines,
+        "bandwidth factor (down) and temperature (across)."
     )
+    lines = [[label(encoder), *cells] for encoder, cells in encoders.items()]
+    return Table(name, caption, ["encoder steps, bandwidth", *temperatures], lines)
 
 
-def seconds(rows: Rows) -> Table | None:
+def seconds(rows: Mapping[str, Result]) -> Table | None:
     """Return the wall time of each stage, or None if it was not recorded."""
     known = {name: row.seconds for name, row in rows.items() if row.seconds}
     if not known:
@@ -241,8 +214,5 @@ def seconds(rows: Rows) -> Table | None:
         "the part of all stages that XLA spent on compilation. "
         f"Total {results.total_seconds(rows):,.0f} s."
     )
-    lines = [
-        [label(name), *(number(values.get(stage), ",.1f") for stage in stages)]
-        for name, values in known.items()
-    ]
-    return Table("seconds", caption, ["row", *stages], lines)
+    columns = {x: _field(x, functools.partial(number, form=",.1f")) for x in stages}
+    return _table("seconds", caption, "row", known.items(), columns)

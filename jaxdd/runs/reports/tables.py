@@ -19,13 +19,7 @@ _TEX: dict[str, str] = {
 
 
 class Cell(NamedTuple):
-    """A cell of a table.
-
-    Attributes:
-        text: What is shown.
-        small: What is shown below it in small letters, or "".
-        values: Columns of CSV: suffix of the column name -> value.
-    """
+    """Text, small text below it or "", and the columns of CSV: suffix of the name -> value."""
 
     text: str
     small: str
@@ -33,14 +27,7 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of a report.
-
-    Attributes:
-        name: Name of its file, without a suffix.
-        caption: Text above it.
-        header: Column names.
-        rows: Rows, each with one cell per column.
-    """
+    """A table: name of its file without a suffix, text above it, column names, and cells by row."""
 
     name: str
     caption: str
@@ -63,12 +50,16 @@ def number(value: Any, form: str) -> Cell:
     return Cell(text, "", {"": _plain(text)})
 
 
-def score(value: results.Score | None, *, interval: bool = False) -> Cell:
-    """Return a cell with mean ± standard deviation in percent.
+def percent(share: float | None) -> Cell:
+    """Return a cell with a share in percent, without a unit."""
+    known = results.finite(share)
+    return number(None if known is None else 100 * known, ".1f")
 
-    Args:
-        value: The score, or None if it is unknown.
-        interval: Show the 95 % confidence interval of the mean below it.
+
+def score(value: results.Score | None, *, interval: bool = False) -> Cell:
+    """Return a cell with mean ± standard deviation in percent, a dash if they are unknown.
+
+    With `interval`, the 95 % confidence interval of the mean is below.
 
     >>> cell = score(results.Score(0.5, 0.01, 3), interval=True)
     >>> cell.text, cell.small
@@ -76,16 +67,11 @@ def score(value: results.Score | None, *, interval: bool = False) -> Cell:
     """
     text = results.percent(value)
     mean, _, std = text.partition(" ± ")
-    ends = results.interval(value) if interval else None
-    low, high = (f"{100 * end:.1f}" for end in ends) if ends else ("", "")
-    values = {"": _plain(mean), "std": std, "low": low, "high": high}
-    return Cell(text, f"{low} to {high}" if ends else "", {k: x for k, x in values.items() if x})
-
-
-def percent(share: float | None) -> Cell:
-    """Return a cell with a share in percent, without a unit."""
-    known = results.finite(share)
-    return number(None if known is None else 100 * known, ".1f")
+    values = {"": _plain(mean)} | ({"std": std} if std else {})
+    if not interval or (ends := results.interval(value)) is None:
+        return Cell(text, "", values)
+    low, high = (f"{100 * end:.1f}" for end in ends)
+    return Cell(text, f"{low} to {high}", {**values, "low": low, "high": high})
 
 
 def sizes(train: int, test: int, *, below: Cell | None = None) -> Cell:
@@ -95,9 +81,7 @@ def sizes(train: int, test: int, *, below: Cell | None = None) -> Cell:
     ('1,003 / 9', '1,003 / 9')
     """
     text, values = f"{train:,} / {test:,}", {"training": str(train), "test": str(test)}
-    if below is None:
-        return Cell(text, "", values)
-    return Cell(below.text, text, {**below.values, **values})
+    return Cell(below.text, text, {**below.values, **values}) if below else Cell(text, "", values)
 
 
 def _plain(text):
@@ -122,7 +106,7 @@ def as_csv(table: Table) -> str:
     ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = list(zip(table.header, suffixes, strict=True))
+    columns = zip(table.header, suffixes, strict=True)
     writer.writerow(f"{name} {suffix}".strip() for name, group in columns for suffix in group)
     for row in table.rows:
         cells = zip(row, suffixes, strict=True)
@@ -130,40 +114,37 @@ def as_csv(table: Table) -> str:
     return text.getvalue()
 
 
+_LATEX = r"""\begin{{table}}
+  \centering
+  \caption{{{caption}}}
+  \label{{tab:{name}}}
+  \begin{{tabular}}{{{columns}}}
+    \toprule
+{header}
+    \midrule
+{rows}
+    \bottomrule
+  \end{{tabular}}
+\end{{table}}"""
+
+
 def as_latex(table: Table) -> str:
     r"""Return a table as LaTeX, for the package booktabs.
 
-    >>> rows = [[label("a_b"), label("9 ± 1")]]
-    >>> print(as_latex(Table("accuracy", "In %.", ["row", "all"], rows)))
-    \begin{table}
-      \centering
-      \caption{In \%.}
-      \label{tab:accuracy}
-      \begin{tabular}{lr}
+    >>> table = Table("accuracy", "In %.", ["row", "all"], [[label("a_b"), label("9 ± 1")]])
+    >>> print(*as_latex(table).splitlines()[5:9], sep="\n")
         \toprule
         row & all \\
         \midrule
         a\_b & 9 $\pm$ 1 \\
-        \bottomrule
-      \end{tabular}
-    \end{table}
     """
     line = lambda texts: "    " + " & ".join(map(_escape, texts)) + r" \\"
-    cell_text = lambda cell: f"{cell.text} ({cell.small})" if cell.small else cell.text
-    return "\n".join([
-        r"\begin{table}",
-        r"  \centering",
-        rf"  \caption{{{_escape(table.caption)}}}",
-        rf"  \label{{tab:{table.name}}}",
-        rf"  \begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
-        r"    \toprule",
-        line(table.header),
-        r"    \midrule",
-        *(line(map(cell_text, row)) for row in table.rows),
-        r"    \bottomrule",
-        r"  \end{tabular}",
-        r"\end{table}",
-    ])  # fmt: skip
+    text = lambda cell: f"{cell.text} ({cell.small})" if cell.small else cell.text
+    return _LATEX.format(
+        caption=_escape(table.caption), name=table.name, header=line(table.header),
+        columns="l" + "r" * (len(table.header) - 1),
+        rows="\n".join(line(map(text, row)) for row in table.rows),
+    )  # fmt: skip
 
 
 def _escape(text):

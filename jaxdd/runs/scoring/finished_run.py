@@ -25,7 +25,6 @@ def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.DM
 
     Raises:
         FileNotFoundError: The folder holds no finished run.
-        ValueError: config.json is damaged.
     """
     folder = pathlib.Path(folder)
     for name, missing in (("config.json", "no run"), ("synthetic.npz", "no finished run")):
@@ -41,11 +40,7 @@ def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.DM
 
 
 def options_for(folder: str | os.PathLike, benchmark: datasets.Benchmark) -> options.DM:
-    """Return the options of a run, after checking that `benchmark` is the data it was made from.
-
-    Args:
-        folder: Folder of a finished run.
-        benchmark: The data that the run was made from.
+    """Return the options of a finished run, after checking that it was made from this data.
 
     Raises:
         ValueError: The data or their own augmentation function differ from those of the run.
@@ -65,12 +60,7 @@ def options_for(folder: str | os.PathLike, benchmark: datasets.Benchmark) -> opt
 def score(
     folder: str | os.PathLike, benchmark: datasets.Benchmark, images: np.ndarray
 ) -> dict[str, Any]:
-    """Score images with the networks, seeds and whitening of a finished run.
-
-    Args:
-        folder: Folder of a finished run.
-        benchmark: The data that the run was made from.
-        images: Normalised images `[classes, ipc, h, w, c]`.
+    """Score normalised images `[k, ipc, h, w, c]` with networks, seeds and whitening of a run.
 
     Returns:
         Scores, as in result.json.

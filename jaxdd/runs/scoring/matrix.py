@@ -18,7 +18,7 @@ import hashlib
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import filelock
@@ -31,21 +31,16 @@ from jaxdd.data import datasets, files
 from jaxdd.methods import zca
 from jaxdd.runs import components, options, results
 from jaxdd.runs import networks as named_networks
+from jaxdd.runs.scoring.sets import LabelledSet
 from jaxdd.training import elf, teachers
 
-PROTOCOLS = {
+_PROTOCOLS = {
     "standard": training.train,
     "soft": teachers.train_on_soft_labels,
     "kd": teachers.train_on_logits,
     "elf": elf.train,
 }
-"""Functions that train the scored networks."""
-
-SETS = ("set", "random", "noise")
-"""What a row can score: the set itself, as many random real images per class, or noise."""
-
-TEACHER_BATCH_SIZE = 26
-"""Real images per class in a batch of a teacher."""
+_SETS = ("set", "random", "noise")
 
 
 class TeacherOptions(NamedTuple):
@@ -59,19 +54,13 @@ class TeacherOptions(NamedTuple):
     """
 
     steps: int = 2000
-    batch_size: int = TEACHER_BATCH_SIZE
+    batch_size: int = 26
     weights: np.ndarray | None = None
     teacher: teachers.Teacher | None = None
 
 
 class Cell(NamedTuple):
-    """One row of results that may have to be computed.
-
-    Attributes:
-        name: Name of the row.
-        settings: What the row depends on; a stored row with other settings is computed again.
-        score: Compute the row.
-    """
+    """A row of results: name, settings that a stored row must have, function that computes it."""
 
     name: str
     settings: dict[str, Any]
@@ -82,12 +71,7 @@ class Cell(NamedTuple):
 
 
 def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
-    """Read the rows that `fill` wrote, by name.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is damaged.
-    """
+    """Read the rows that `fill` wrote, by name; raise ValueError if the file is damaged."""
     with files.hint("delete it and evaluate again"):
         rows = files.read_json(path)
         if not isinstance(rows, dict):
@@ -101,13 +85,9 @@ def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
 
 
 def fill(path: str | os.PathLike, cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
-    """Compute the cells that a file lacks, write the file after each, and return their rows.
+    """Compute the cells that a JSON file lacks, write it after each, and return their rows.
 
-    Several processes on one machine may fill the same file.
-
-    Args:
-        path: JSON file: row name -> scores, settings, device and versions.
-        cells: The cells to compute. Other rows in the file stay.
+    Other rows in the file stay. Several processes on one machine may fill the same file.
     """
     path, cells = pathlib.Path(path), list(cells)
     stored = lambda: read(path) if path.exists() else {}
@@ -123,7 +103,6 @@ def fill(path: str | os.PathLike, cells: Iterable[Cell]) -> dict[str, dict[str, 
 
 
 def _lock(path):
-    """Return a lock for a file."""
     # Not next to the file: a run folder must hold no files that its manifest does not know.
     name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=8).hexdigest()
     return filelock.FileLock(pathlib.Path(tempfile.gettempdir(), f"jaxdd-{name}.lock"))
@@ -138,31 +117,25 @@ def _is_filled(row, cell):
 
 
 def cells(
-    images: np.ndarray,
-    labels: np.ndarray,
+    labelled: LabelledSet,
     benchmark: datasets.Benchmark,
     run_options: options.DM,
     *,
     names: Sequence[str] = ("convnet",),
     protocols: Sequence[str] = ("standard",),
     sets: Sequence[str] = ("set",),
-    storage: Mapping[str, str] | None = None,
-    whitening: zca.Whitening | None = None,
     teacher: TeacherOptions = TeacherOptions(),
     report: Callable[..., None] = lambda task, done, total: None,
 ) -> list[Cell]:
     """Return the cells of all networks, protocols and sets, without computing them.
 
     Args:
-        images: Normalised images of the set, `[m, h, w, c]`.
-        labels: Their labels, `[m]`.
+        labelled: The set, from `sets.read`.
         benchmark: The data that the set replaces.
         run_options: Options, of which epochs, eval_seeds, width, depth, strategy and seed count.
         names: Networks from `named_networks.NAMES`, or MODULE:ATTRIBUTE.
-        protocols: Names from `PROTOCOLS`.
-        sets: Names from `SETS`.
-        storage: How the set was stored, for the record.
-        whitening: ZCA whitening for all networks and teachers, or None.
+        protocols: Protocols from the table at the top of this module.
+        sets: "set", as many random real images per class ("random"), or "noise".
         teacher: How teachers are trained.
         report: Called as `report(task, done, total)`.
 
@@ -172,47 +145,44 @@ def cells(
     """
     _check(names, protocols, sets, teacher)
     weights = None if teacher.weights is None else jnp.asarray(teacher.weights)
+    whitening = labelled.whitening
     pool = zca.whiten_pool(datasets.pool(benchmark, weights), whitening)
-    whitened = zca.whiten(jnp.asarray(images), whitening)
-    arrays = components.baselines(whitened, labels, pool, run_options, sets)
-    digest = datasets.digest(benchmark)
+    images = zca.whiten(jnp.asarray(labelled.images), whitening)
+    arrays = components.baselines(images, labelled.labels, pool, run_options, sets)
+    common = {"storage": dict(labelled.storage), "data": datasets.digest(benchmark)}
     rows = []
     for name in names:
         network = named_networks.from_options(run_options, pool.num_classes, name=name)
         # Options name networks without batch norm only; the network itself is passed to `build`.
-        options_of = dataclasses.replace(run_options, network=name.removesuffix("-bn"))
+        network_options = dataclasses.replace(run_options, network=name.removesuffix("-bn"))
         # Teachers are expensive: each is trained when the first cell needs it, and then shared.
-        make_teacher = functools.cache(
-            functools.partial(_teacher, pool, benchmark, network, options_of, teacher)
-        )
+        arguments = pool, benchmark, network, network_options, teacher
+        make_teacher = functools.cache(functools.partial(_teacher, *arguments))
         for protocol in protocols:
             built = components.build(
-                benchmark, options_of, network=network, train=PROTOCOLS[protocol]
+                benchmark, network_options, network=network, train=_PROTOCOLS[protocol]
             )
             if protocol == "elf":  # raises before any work if the network cannot be split
                 networks.count_parts(network)
                 teacher_network(network, _one_image(pool), run_options)
             score = functools.partial(built.score, whitening=whitening)
+            settings = _settings(protocol, built.strategy, run_options, teacher) | common
             for set_name in sets:
                 task = f"{name} {protocol} {set_name}"
-                settings = {
-                    **dict(network=name, protocol=protocol, set=set_name),
-                    **_settings(protocol, built.strategy, run_options, teacher),
-                    **dict(storage=dict(storage or {}), data=digest),
-                    "images": files.digest(*map(np.asarray, arrays[set_name])),
-                }
+                digest = files.digest(*map(np.asarray, arrays[set_name]))
+                row = dict(network=name, protocol=protocol, set=set_name, **settings, images=digest)
                 compute = functools.partial(
                     _score, score, protocol, arrays[set_name], make_teacher, report, task
                 )
-                rows.append(Cell(task, files.to_json(settings), compute))
+                rows.append(Cell(task, files.to_json(row), compute))
     return rows
 
 
 def _check(names, protocols, sets, teacher):
     for kind, values, known in (
         ("network", [name for name in names if ":" not in name], named_networks.NAMES),
-        ("protocol", protocols, PROTOCOLS),
-        ("set", sets, SETS),
+        ("protocol", protocols, _PROTOCOLS),
+        ("set", sets, _SETS),
     ):
         if unknown := sorted(set(values) - set(known)):
             raise ValueError(f"unknown {kind} {unknown[0]!r}; choose from {', '.join(known)}")
@@ -244,9 +214,8 @@ def _teacher_settings(teacher):
     if teacher.teacher is not None:
         arrays = map(np.asarray, jax.tree.leaves(teacher.teacher.params))
         return {"network": repr(teacher.teacher.network), "parameters": files.digest(*arrays)}
-    if teacher.weights is None:
-        data = {"data": "uniform weights"}
-    else:
+    data = {"data": "uniform weights"}
+    if teacher.weights is not None:
         data = {"data": "sample weights", "weights": files.digest(np.asarray(teacher.weights))}
     return {**data, "steps": teacher.steps, "batch_size": teacher.batch_size}
 
@@ -254,19 +223,18 @@ def _teacher_settings(teacher):
 def _score(score, protocol, arrays, make_teacher, report, task):
     """Return the scores of a cell, and the bytes that it needs in addition to the set."""
     images, labels = arrays
-    training_data: dict[str, Any] = {"labels": labels}
-    extra_bytes = None
+    others, extra_bytes = {}, None
     report(f"evaluate {task}", 0, 1)
     if protocol == "elf":
-        training_data["features"] = jax.jit(elf.teacher_features)(make_teacher(), images)
-        extra_bytes = elf.extra_bytes(training_data["features"], make_teacher())
+        others["features"] = jax.jit(elf.teacher_features)(make_teacher(), images)
+        extra_bytes = elf.extra_bytes(others["features"], make_teacher())
     elif protocol != "standard":
-        training_data["teacher"] = make_teacher()
+        others["teacher"] = make_teacher()
         extra_bytes = {"teacher": teachers.num_bytes(make_teacher())}
-    scores = evaluate.summary(score(images, **training_data))
+    scores = evaluate.summary(score(images, labels=labels, **others))
     report(f"evaluate {task}", 1, 1)
-    size = {"set_bytes": images.size * images.dtype.itemsize, "extra_bytes": extra_bytes}
-    return scores | size
+    set_bytes = images.size * images.dtype.itemsize
+    return scores | {"set_bytes": set_bytes, "extra_bytes": extra_bytes}
 
 
 # --- teachers ----------------------------------------------------------------------------------
@@ -276,23 +244,12 @@ def train_teacher(
     network: networks.Network,
     pool: sampling.Pool,
     run_options: options.DM,
-    *,
     strategy: augment.Strategy,
-    steps: int,
-    batch_size: int = TEACHER_BATCH_SIZE,
+    teacher: TeacherOptions,
 ) -> teachers.Teacher:
-    """Train a teacher on batches drawn by the weights of a pool.
-
-    Args:
-        network: Network of the teacher.
-        pool: Real images.
-        run_options: Options, whose seed counts.
-        strategy: Augmentation.
-        steps: Number of updates.
-        batch_size: Images per class in a batch.
-    """
-    sampler = functools.partial(sampling.weighted_batch, size=batch_size)
-    schedule: dict[str, Any] = dict(sampler=sampler, steps=steps, strategy=strategy)
+    """Train a teacher on batches drawn by the weights of a pool, with the seed of a run."""
+    sampler = functools.partial(sampling.weighted_batch, size=teacher.batch_size)
+    schedule: dict[str, Any] = dict(sampler=sampler, steps=teacher.steps, strategy=strategy)
     train = jax.jit(lambda key, pool: teachers.train_teacher(key, network, pool, **schedule))
     return train(components.key(run_options, "experts"), pool)
 
@@ -302,13 +259,10 @@ def teacher_network(
 ) -> networks.ConvNet:
     """Return the ConvNet with instance norm whose features fit behind the front of a network.
 
-    Args:
-        network: The network that is trained with the teacher's features.
-        images: Images of the data, `[n, h, w, c]`.
-        run_options: Options, whose width and depth count for a network that cannot be split.
+    It has the width and depth of the options for a network that cannot be split.
 
     Raises:
-        ValueError: No depth gives features as small as those of the front.
+        ValueError: No depth gives features as small as those of the front for these images.
     """
     classes = networks.count_classes(network, images[:1])
     if getattr(network, "parts", None) is None:
@@ -318,9 +272,8 @@ def teacher_network(
         convnet = networks.ConvNet(classes, width, depth)
         if elf.front_shape(convnet, images) == (*sides, width):
             return convnet
-    raise ValueError(
-        f"no ConvNet has features of {sides} pixels, as the front of {type(network).__name__}"
-    )
+    kind = type(network).__name__
+    raise ValueError(f"no ConvNet has features of {sides} pixels, as the front of {kind}")
 
 
 def _teacher(pool, benchmark, network, run_options, teacher):
@@ -328,5 +281,4 @@ def _teacher(pool, benchmark, network, run_options, teacher):
         return teacher.teacher
     strategy = benchmark.strategy if run_options.strategy is None else run_options.strategy
     network = teacher_network(network, _one_image(pool), run_options)
-    schedule = dict(steps=teacher.steps, batch_size=teacher.batch_size)
-    return train_teacher(network, pool, run_options, strategy=strategy, **schedule)
+    return train_teacher(network, pool, run_options, strategy, teacher)

@@ -21,11 +21,11 @@ from jaxdd.methods import spectral
 from jaxdd.runs import components, options, results
 from jaxdd.runs.reports import plot
 from jaxdd.runs.scoring import matrix
+from jaxdd.runs.scoring.sets import LabelledSet
 
 
 def measure(
-    images: np.ndarray,
-    labels: np.ndarray,
+    labelled: LabelledSet,
     benchmark: datasets.Benchmark,
     run_options: options.DM,
     *,
@@ -37,8 +37,7 @@ def measure(
     """Return the profiles of a set and of as many random real images.
 
     Args:
-        images: Normalised images of the set, `[m, h, w, c]`.
-        labels: Their labels, `[m]`.
+        labelled: The set, from `sets.read`.
         benchmark: The data that the set replaces.
         run_options: Options, of which network, width, depth, strategy and seed count.
         num_networks: Number of random networks.
@@ -55,35 +54,30 @@ def measure(
     teacher_steps = _checks.count("teacher_steps", teacher_steps, minimum=0)
     built = components.build(benchmark, _network_options(run_options))
     pool = datasets.pool(benchmark, None if weights is None else jnp.asarray(weights))
-    sets = components.baselines(images, labels, pool, run_options, ("set", "random"))
+    sets = components.baselines(*labelled[:2], pool, run_options, ("set", "random"))
     init, profile = _programs(built.network)
     first = sampling.take(pool, jnp.zeros(1, int))
-    profiles: dict[str, list[Any]] = {"random": [], "trained": []}
+    of_random, of_trained = [], []
     for i in range(num_networks):
         report("random networks", i, num_networks)
         key = jax.random.fold_in(components.key(run_options, "evaluate"), i)
-        profiles["random"].append(jax.device_get(profile(init(key, first), pool, sets)))
+        of_random.append(jax.device_get(profile(init(key, first), pool, sets)))
     report("random networks", num_networks, num_networks)
     if teacher_steps:
         report("trained network", 0, 1)
-        teacher = matrix.train_teacher(
-            built.network, pool, run_options, strategy=built.strategy, steps=teacher_steps
-        )
-        profiles["trained"].append(jax.device_get(profile(teacher.params, pool, sets)))
+        teacher_options = matrix.TeacherOptions(teacher_steps)
+        arguments = built.network, pool, run_options, built.strategy, teacher_options
+        params = matrix.train_teacher(*arguments).params
+        of_trained.append(jax.device_get(profile(params, pool, sets)))
         report("trained network", 1, 1)
+    profiles = {"random": of_random, "trained": of_trained}
+    fields = ("network", "width", "depth", "seed")
     return files.to_json({
-        "data": benchmark.name,
-        "data_digest": datasets.digest(benchmark),
+        "data": benchmark.name, "data_digest": datasets.digest(benchmark),
         "weights": None if weights is None else files.digest(np.asarray(weights, np.float32)),
-        "images": files.digest(*map(np.asarray, sets["set"])),
-        "per_set": len(labels),
-        "network": run_options.network,
-        "width": run_options.width,
-        "depth": run_options.depth,
-        "seed": run_options.seed,
-        "networks": num_networks,
-        "teacher_steps": teacher_steps,
-        **results.circumstances(),
+        "images": files.digest(*map(np.asarray, sets["set"])), "per_set": len(labelled.labels),
+        **{name: getattr(run_options, name) for name in fields},
+        "networks": num_networks, "teacher_steps": teacher_steps, **results.circumstances(),
         "profiles": {name: _average(values) for name, values in profiles.items() if values},
     })  # fmt: skip
 
@@ -102,16 +96,11 @@ def _programs(network):
 
 def _profiles(network, params, pool, sets):
     """Return the profile of each set in the eigenbasis of the real features."""
-
-    def features(images):
-        return networks.outputs(network, params, images).features
-
-    def real_features(images):
-        return features(sampling.normalise(images, pool.mean, pool.std))
-
+    features = lambda images: networks.outputs(network, params, images).features
+    normalised = lambda images: sampling.normalise(images, pool.mean, pool.std)
     # Moments are accumulated over batches of images, so that no array holds all features.
-    k = pool.num_classes
-    real = spectral.stream_statistics(real_features, pool.images, pool.labels, k, pool.weights)
+    k, of_real = pool.num_classes, lambda images: features(normalised(images))
+    real = spectral.stream_statistics(of_real, pool.images, pool.labels, k, pool.weights)
     # All statistics are taken around the mean of the real features: a set with another mean must
     # not look as if it varied along that direction.
     centre = functools.partial(spectral.shift, origin=real.mean)
@@ -127,12 +116,11 @@ def _average(profiles):
     means: dict[str, Any] = jax.tree.map(lambda *values: np.mean(values, axis=0), *profiles)
     sets = {
         name: {
-            "variance": mean.variance.tolist(),
-            "error": mean.error.tolist(),
+            "variance": mean.variance.tolist(), "error": mean.error.tolist(),
             "bands": [band._asdict() for band in spectral.bands(mean)],
         }
         for name, mean in means.items()
-    }
+    }  # fmt: skip
     real = means["set"]
     return {"eigenvalues": real.eigenvalues.tolist(), "signal": real.signal.tolist(), "sets": sets}
 
@@ -144,12 +132,7 @@ def write(path: str | os.PathLike, figure: str | os.PathLike, profile: dict[str,
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
-    """Read the profile that `write` wrote.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is damaged.
-    """
+    """Read the profile that `write` wrote; raise ValueError if the file is damaged."""
     with files.hint("delete it and profile again"):
         profile = files.read_json(path)
         if not isinstance(profile, dict) or not isinstance(profile.get("profiles"), dict):

@@ -24,7 +24,6 @@ from jaxdd.data import datasets, files, folders
 from jaxdd.methods import formation, zca
 from jaxdd.runs.folder import manifest, store
 
-_NAMES = {"images": ("images", "x", "data"), "labels": ("labels", "y", "targets")}
 _MAX_NORMALISED = 16  # larger values are pixels in [0, 255], stored as floating numbers
 
 
@@ -40,7 +39,7 @@ class LabelledSet(NamedTuple):
 
     images: np.ndarray
     labels: np.ndarray
-    storage: dict[str, str]
+    storage: Mapping[str, str] = {}
     whitening: zca.Whitening | None = None
 
 
@@ -66,7 +65,6 @@ def read(
         whiten: Fit a ZCA whitening on the training images, unless the set comes with one.
 
     Raises:
-        FileNotFoundError: There is no such file.
         ImportError: A .pt file without PyTorch.
         ValueError: The file holds no set, or one of other shapes or classes.
     """
@@ -84,9 +82,8 @@ def read(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     storage = {"kind": raw.kind, "pixels": pixels, "layout": layout}
-    whitening = raw.whitening
-    if whitening is None and whiten:
-        whitening = zca.fit(datasets.pool(benchmark))
+    fit = whiten and raw.whitening is None
+    whitening = zca.fit(datasets.pool(benchmark)) if fit else raw.whitening
     if whitening is not None:
         storage["whitening"] = files.digest(*map(np.asarray, whitening))
     return LabelledSet(images, labels, storage, whitening)
@@ -96,36 +93,32 @@ def read(
 
 
 def _read_raw(path):
-    suffix = path.suffix.lower()
     if path.is_dir():
         if (path / manifest.NAME).exists() or (path / "synthetic.npz").exists():
             return _read_published(path)
         if (path / "config.json").exists():
             raise FileNotFoundError(f"{path} holds no finished run: there is no synthetic.npz")
         return _read_folder(path)
-    if suffix == ".npz":
-        return _read_npz(path)
-    if suffix in (".pt", ".pth"):
-        return _read_torch(path)
-    raise ValueError(f"{path} must be a folder, .npz or .pt, got {suffix or 'no suffix'}")
+    suffix = path.suffix.lower()
+    readers = {".npz": _read_npz, ".pt": _read_torch, ".pth": _read_torch}
+    if suffix not in readers:
+        raise ValueError(f"{path} must be a folder, .npz or .pt, got {suffix or 'no suffix'}")
+    return readers[suffix](path)
 
 
 def _read_published(folder):
-    """Read the set of a run or an export. Files that a manifest lists are verified first."""
-    contents = {}
-    if os.path.lexists(folder / manifest.NAME):
-        contents = manifest.check(folder).contents
-        if "synthetic.npz" not in contents:
-            return _read_folder(folder)._replace(whitening=_read_whitening(folder, contents))
-    raw = _read_synthetic(folder / "synthetic.npz", content=contents.get("synthetic.npz"))
-    return raw._replace(whitening=_read_whitening(folder, contents))
-
-
-def _read_whitening(folder, contents):
-    if not contents:
-        return store.whitening_of(folder)
-    content = contents.get(store.WHITENING)
-    return None if content is None else store.read_whitening(store.WHITENING, content=content)
+    """Read the set of a run or an export."""
+    if not os.path.lexists(folder / manifest.NAME):
+        raw, whitening = _read_synthetic(folder / "synthetic.npz"), store.whitening_of(folder)
+        return raw._replace(whitening=whitening)
+    # The content that was verified is parsed, so that no file can change in between.
+    contents, whitening = manifest.check(folder).contents, None
+    if (content := contents.get(store.WHITENING)) is not None:
+        whitening = store.read_whitening(store.WHITENING, content=content)
+    if "synthetic.npz" not in contents:
+        return _read_folder(folder)._replace(whitening=whitening)
+    raw = _read_synthetic(folder / "synthetic.npz", content=contents["synthetic.npz"])
+    return raw._replace(whitening=whitening)
 
 
 def _read_synthetic(path, content=None):
@@ -143,13 +136,17 @@ def _read_npz(path):
     arrays = files.read_arrays(path)
     if {"images", "labels", "mean", "std", "provenance"} <= arrays.keys():
         return _read_synthetic(path)
-    images, labels = (
-        next((arrays[name] for name in names if name in arrays), None) for names in _NAMES.values()
-    )
+    images, labels = _pick(arrays)
     if images is None:
         names = ", ".join(arrays) or "no arrays"
         raise ValueError(f"{path} must hold images and labels, got {names}")
     return _Raw("npz", images, labels)
+
+
+def _pick(content):
+    """Return images and labels of a mapping under one of their usual names, or None."""
+    known = lambda names: next((content[name] for name in names if name in content), None)
+    return known(("images", "x", "data")), known(("labels", "y", "targets"))
 
 
 def _read_torch(path):
@@ -186,20 +183,14 @@ def _tensors(content: Any, labels: Any) -> tuple[Any, Any]:
     if isinstance(content, Mapping):
         if isinstance(content.get("data"), Sequence):
             return _tensors(content["data"], labels)
-        images, own_labels = (
-            next((content[name] for name in names if name in content), None)
-            for names in _NAMES.values()
-        )
+        images, own_labels = _pick(content)
         return images, labels if own_labels is None else own_labels
     if isinstance(content, Sequence):
-        if len(content) == 2 and not _is_pair(content[0]):
+        is_pair = lambda x: isinstance(x, Sequence) and len(x) == 2
+        if is_pair(content) and not is_pair(content[0]):
             return tuple(content)
         return _tensors(content[0], labels)  # DC stores a list of experiments
     return content, labels
-
-
-def _is_pair(content):
-    return isinstance(content, Sequence) and len(content) == 2
 
 
 # --- shapes and values -------------------------------------------------------------------------
@@ -214,15 +205,13 @@ def _flatten(images, labels, benchmark):
         labels, images = np.reshape(labels, -1), images.reshape(-1, *images.shape[2:])
     layout = {(h, w, c): "nhwc", (c, h, w): "nchw"}.get(images.shape[1:])
     if layout is None or not len(images):
-        raise ValueError(
-            f"images must have shape [m, {h}, {w}, {c}] or [m, {c}, {h}, {w}] as those of "
-            f"{benchmark.name}, got {images.shape}"
-        )
+        shapes = f"[m, {h}, {w}, {c}] or [m, {c}, {h}, {w}]"
+        raise ValueError(f"images of {benchmark.name} must have shape {shapes}, got {images.shape}")
     if labels is None:
         if len(images) % k:
             raise ValueError(
-                f"images without labels must be sorted by class, equally many for each of {k} "
-                f"classes, got {len(images)}"
+                f"images without labels must be equally many for each of {k} classes, sorted by "
+                f"class, got {len(images)}"
             )
         labels = np.arange(k).repeat(len(images) // k)
     images = images.transpose(0, 2, 3, 1) if layout == "nchw" else images
@@ -231,9 +220,8 @@ def _flatten(images, labels, benchmark):
 
 def _check_labels(labels, m, k):
     if labels.shape != (m,) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"labels must be {m} integers, one per image, got {labels.dtype} {labels.shape}"
-        )
+        form = f"{labels.dtype} {labels.shape}"
+        raise ValueError(f"labels must be {m} integers, one per image, got {form}")
     if not 0 <= labels.min() <= labels.max() < k:
         raise ValueError(f"labels must lie in 0..{k - 1}, got {labels.min()}..{labels.max()}")
     return labels.astype(np.int32)
@@ -254,9 +242,8 @@ def _normalise(images, moments, benchmark):
         return (images / np.float32(255) - mean) / std, "uint8"
     low, high = float(images.min()), float(images.max())
     if high > _MAX_NORMALISED:
-        raise ValueError(
-            f"floating images must lie in [0, 1] or be normalised, got {low:.4g}..{high:.4g}"
-        )
+        span = f"{low:.4g}..{high:.4g}"
+        raise ValueError(f"floating images must lie in [0, 1] or be normalised, got {span}")
     if low >= 0 and high <= 1:
         return ((images - mean) / std).astype(np.float32), "in [0, 1]"
     return images.astype(np.float32), "normalised"

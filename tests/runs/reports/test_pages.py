@@ -27,7 +27,7 @@ def test_templates_are_installed_with_the_package():
 def test_a_picture_has_the_size_and_colours_of_the_images():
     images = np.zeros((2, 3, 4, 5, 3))
     images[1] = 1
-    picture = pages.tiles(images)
+    (picture,) = pages.grid(images, ()).pictures
     pixels = np.asarray(Image.open(io.BytesIO(picture.png)))
     assert pixels.shape == (picture.height, picture.width, 4)
     assert picture.height >= 8 and picture.width >= 15
@@ -35,10 +35,11 @@ def test_a_picture_has_the_size_and_colours_of_the_images():
 
 
 def test_a_grid_states_what_it_omits():
-    images = np.zeros((3, 4, 2, 2, 1))
-    grid = pages.grid(images, "abc", max_classes=2, max_columns=3)
-    assert grid.names == ["a", "b"] and grid.columns == 3 and len(grid.pictures) == 1
-    assert grid.omitted == [("classes", 2, 3), ("images per class", 3, 4)]
-    single = pages.grid(images[:, :1], (), num_classes=30)
+    images = np.zeros((22, 11, 2, 2, 1))
+    grid = pages.grid(images, "abcdefghijklmnopqrstuv")
+    assert grid.names == list("abcdefghijklmnopqrst") and grid.columns == 10
+    assert len(grid.pictures) == 1
+    assert grid.omitted == [("classes", 20, 22), ("images per class", 10, 11)]
+    single = pages.grid(images[:3, :1], (), num_classes=30)
     assert single.names == ["0", "1", "2"] and len(single.pictures) == 3
     assert single.omitted == [("classes", 3, 30)]

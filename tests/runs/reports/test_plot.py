@@ -61,13 +61,17 @@ ROWS = {
 }
 
 
+def draw_set(path, images, *, title="", **options):
+    plot.comparison(path, {title: images}, **options)
+
+
 def grid(path):
-    plot.synthetic_grid(path, constant((1, 0, 0)), mean=MEAN, std=STD, title="red")
+    draw_set(path, constant((1, 0, 0)), mean=MEAN, std=STD, title="red")
 
 
 def comparison(path):
-    sets = {"red": constant((1, 0, 0)), "green": constant((0, 1, 0))}
-    plot.comparison(path, sets, mean=MEAN, std=STD, titles={"red": "all red: 31 %"})
+    sets = {"all red: 31 %": constant((1, 0, 0)), "green": constant((0, 1, 0))}
+    plot.comparison(path, sets, mean=MEAN, std=STD)
 
 
 def weights(path):
@@ -160,7 +164,7 @@ def test_rows_are_classes_and_columns_are_images(tmp_path):
     colors = np.float32([[(1, 0, 0), (0, 0, 1)], [(0, 1, 0), (0, 0, 0)]])
     images = np.broadcast_to(colors[:, :, None, None], (2, 2, 8, 8, 3))
     images = (images - np.float32(MEAN)) / np.float32(STD)
-    plot.synthetic_grid(tmp_path / "a.png", images, mean=MEAN, std=STD)
+    draw_set(tmp_path / "a.png", images, mean=MEAN, std=STD)
     image = pixels(tmp_path / "a.png")
 
     def centre(color):
@@ -194,7 +198,7 @@ def test_jax_and_low_precision_images():
 )
 def test_large_sets_are_capped(tmp_path, k, ipc, rows_drawn, columns_drawn):
     images = constant((1, 0, 0), k=k, ipc=ipc)
-    plot.synthetic_grid(tmp_path / "a.png", images, mean=MEAN, std=STD)
+    draw_set(tmp_path / "a.png", images, mean=MEAN, std=STD)
     image = pixels(tmp_path / "a.png")
     assert (image == (255, 0, 0)).all(-1).sum() == rows_drawn * columns_drawn * 96**2
     noted = (image[-40:] != 255).any()
@@ -205,15 +209,15 @@ def test_large_images_are_averaged(tmp_path):
     """A chessboard of 200 x 200 single pixels is mean grey when drawn at half of its size."""
     board = np.indices((200, 200)).sum(0) % 2
     images = np.broadcast_to((board[..., None] - 0.5) / 0.5, (1, 2, 200, 200, 1))
-    plot.synthetic_grid(tmp_path / "a.png", images, mean=(0.5,), std=(0.5,))
+    draw_set(tmp_path / "a.png", images, mean=(0.5,), std=(0.5,))
     image = pixels(tmp_path / "a.png")[:, 60:]
     assert (image == 128).all(-1).sum() == 2 * 100**2
 
 
 def test_a_long_title_takes_more_lines_not_more_width(tmp_path):
     images = constant((1, 0, 0))
-    plot.synthetic_grid(tmp_path / "a.png", images, mean=MEAN, std=STD, title="short")
-    plot.synthetic_grid(tmp_path / "b.png", images, mean=MEAN, std=STD, title="long words " * 9)
+    draw_set(tmp_path / "a.png", images, mean=MEAN, std=STD, title="short")
+    draw_set(tmp_path / "b.png", images, mean=MEAN, std=STD, title="long words " * 9)
     short, long = pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png")
     assert long.shape[1] == short.shape[1] and long.shape[0] > short.shape[0] + 50
     assert (long[:, -20:] == 255).all(), "nothing is cut off at the right"
@@ -263,7 +267,7 @@ def test_a_comparison_of_many_sets_stays_readable(tmp_path, number):
 def test_a_grid_rejects_bad_input(tmp_path, changes, error, match):
     values = {"images": constant((1, 0, 0)), "mean": MEAN, "std": STD} | changes
     with pytest.raises(error, match=match):
-        plot.synthetic_grid(tmp_path / "a.png", values.pop("images"), **values)
+        draw_set(tmp_path / "a.png", values.pop("images"), **values)
     assert not list(tmp_path.iterdir())
 
 
@@ -448,14 +452,14 @@ def test_class_names_replace_numbers(tmp_path):
     """Class names in the margin, which is as wide as they need; what TeX would read is shown."""
     names = ["$a$ cat", "a dog with a name that is too long for any margin"]
     sets = dict(mean=MEAN, std=STD)
-    plot.synthetic_grid(tmp_path / "a.svg", constant((1, 0, 0)), class_names=names, **sets)
+    draw_set(tmp_path / "a.svg", constant((1, 0, 0)), class_names=names, **sets)
     text = (tmp_path / "a.svg").read_text()
     assert "<!-- a dog with a … -->" in text and "cat -->" in text
-    plot.synthetic_grid(tmp_path / "a.png", constant((1, 0, 0)), class_names=names, **sets)
-    plot.synthetic_grid(tmp_path / "b.png", constant((1, 0, 0)), **sets)
+    draw_set(tmp_path / "a.png", constant((1, 0, 0)), class_names=names, **sets)
+    draw_set(tmp_path / "b.png", constant((1, 0, 0)), **sets)
     assert pixels(tmp_path / "a.png").shape[1] > pixels(tmp_path / "b.png").shape[1] + 100
     with pytest.raises(ValueError, match="code 1, got 1"):
-        plot.synthetic_grid(tmp_path / "c.png", constant((1, 0, 0)), class_names=["x"], **sets)
+        draw_set(tmp_path / "c.png", constant((1, 0, 0)), class_names=["x"], **sets)
 
 
 def test_heat_maps_colour_values_by_their_place_in_the_limits(tmp_path):

@@ -26,10 +26,7 @@ def evaluate(source, folder, data, **arguments):
     """Score the set in `source` with the matrix and the options of the run in `folder`."""
     run_options = finished_run.options_for(folder, data)
     labelled = sets.read(source, data, factor=run_options.formation)
-    (cell,) = matrix.cells(
-        labelled.images, labelled.labels, data, run_options, names=("mlp",),
-        storage=labelled.storage, whitening=labelled.whitening, **arguments,
-    )  # fmt: skip
+    (cell,) = matrix.cells(labelled, data, run_options, names=("mlp",), **arguments)
     return cell.score()["accuracy"]
 
 

@@ -9,7 +9,7 @@ from jaxdd.commands import scoring
 from jaxdd.data import datasets
 from jaxdd.methods import spectral
 from jaxdd.runs import options
-from jaxdd.runs.scoring import profiles
+from jaxdd.runs.scoring import profiles, sets
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 4, 4, 1), dtype=np.uint8)
@@ -22,7 +22,7 @@ def test_real_images_keep_their_spectrum_and_a_constant_set_nothing(tmp_path):
     images, labels = DATA.train.images / np.float32(255), DATA.train.labels
     images = np.float32((images - DATA.mean) / DATA.std)
     real, constant = (
-        profiles.measure(x, labels, DATA, OPTIONS, num_networks=1)
+        profiles.measure(sets.LabelledSet(x, labels), DATA, OPTIONS, num_networks=1)
         for x in (images, np.full_like(images, images.mean()))
     )
     profile = real["profiles"]["random"]
@@ -74,7 +74,7 @@ def test_the_command_rejects_bad_paths(paths, error, message, tmp_path, monkeypa
 
 
 def test_numbers_out_of_range_are_rejected():
-    images = np.zeros((1, 4, 4, 1), np.float32)
+    labelled = sets.LabelledSet(np.zeros((1, 4, 4, 1), np.float32), np.zeros(1, int))
     for arguments, message in ((dict(num_networks=0), "0"), (dict(teacher_steps=-1), "-1")):
         with pytest.raises(ValueError, match=message):
-            profiles.measure(images, np.zeros(1, int), DATA, OPTIONS, **arguments)
+            profiles.measure(labelled, DATA, OPTIONS, **arguments)
