@@ -194,5 +194,6 @@ def _write_contact_sheet(path, benchmark):
         aligned = train.attributes == np.array(benchmark.aligned)[train.labels]
         sets = {"aligned": aligned, "conflicting": ~aligned}
     draw = functools.partial(plot.first_images, num_classes=num_classes, columns=8)
-    images = {x: draw(train.images, train.labels, np.flatnonzero(members)) for x, members in sets.items()}
+    first = functools.partial(draw, train.images, train.labels)
+    images = {name: first(np.flatnonzero(members)) for name, members in sets.items()}
     plot.comparison(path, images)

@@ -44,8 +44,10 @@ class Progress:
 def show(rows: Mapping[str, results.Scores], folder: str | os.PathLike) -> None:
     """Print scores or results by row, what limits them, and the folder that has them."""
     console = rich.console.Console()
-    is_result = lambda row: isinstance(row, results.Result)
-    known = {name: x if is_result(x) else results.Result(**vars(x)) for name, x in rows.items()}
+    known = {
+        name: row if isinstance(row, results.Result) else results.Result(**vars(row))
+        for name, row in rows.items()
+    }
     table = rich.table.Table()
     for column in ("row", *results.SCORES.values(), "conflict\nweight"):
         title = "accuracy %" if column == "all" else column

@@ -81,6 +81,7 @@ def _add_legend(axes, columns=len(_GROUP_COLORS)):
 
 
 def _add_note(figure, note):
+    """Write a note below the axes of a figure."""
     figure.supxlabel(note, fontsize=8, color=_GREY, x=0.013, ha="left")
 
 
@@ -136,12 +137,8 @@ def first_images(
 ) -> np.ndarray:
     """Return the first images of each class in some order, `[num_classes, columns, h, w, c]`.
 
-    Args:
-        images: uint8 `[n, h, w, c]`; they are returned in [0, 1].
-        labels: Classes, `[n]`. Images of classes from `num_classes` on are ignored.
-        order: Indices of images, `[m]`.
-        num_classes: Number of classes.
-        columns: Images per class. Missing ones are white.
+    Images are uint8 `[n, h, w, c]`, labels `[n]` and the order indices `[m]`. The result is in
+    [0, 1]; images that a class lacks are white, and classes from `num_classes` on are ignored.
     """
     grid = np.ones((num_classes, columns, *images.shape[1:]), np.float32)
     for k in range(num_classes):
@@ -252,11 +249,8 @@ def _shrink(pixels: np.ndarray, factor: int) -> np.ndarray:
 def _omitted(sets: list[np.ndarray], columns: int) -> str:
     """Return a note on what a grid does not show, or an empty string."""
     k, ipc = len(sets[0]), max(pixels.shape[1] for pixels in sets)
-    parts = []
-    if ipc > columns:
-        parts.append(f"the first {columns} of {ipc} images per class")
-    if k > MAX_ROWS:
-        parts.append(f"the first {MAX_ROWS} of {k} classes")
+    parts = [f"the first {columns} of {ipc} images per class"] * (ipc > columns)
+    parts += [f"the first {MAX_ROWS} of {k} classes"] * (k > MAX_ROWS)
     return f"Shown: {', '.join(parts)}." if parts else ""
 
 
@@ -268,14 +262,9 @@ def weights_by_group(
 ) -> None:
     """Draw the distribution of sample weights, by bias group if the bias labels are known.
 
-    The relative weight of sample i in class k is n_k w_i, which is 1 for uniform weights.
-
-    Args:
-        path: The file.
-        weights: Weight of each sample, `[n]`, not negative; the sum over each class is 1.
-        labels: Class of each sample, `[n]`.
-        attributes: Bias attribute of each sample, `[n]`, or None if unknown.
-        aligned: Majority attribute of each class, `[k]`, or None if unknown.
+    The weights `[n]` of each class sum to one. The relative weight of sample i in class k is
+    n_k w_i, which is 1 for uniform weights. Labels and attributes are `[n]`, `aligned` is the
+    majority attribute of each class.
     """
     weights, labels = np.asarray(weights, np.float64), np.asarray(labels)
     if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
@@ -302,8 +291,8 @@ def weights_by_group(
                 label=f"{members.sum():,} {name}, {share:.0%} of the weight".replace("%", " %"),
             )  # fmt: skip
         axes.axvline(1, color="#222222", linewidth=1, linestyle=(0, (4, 3)))
-        axes.set(xscale="log", xlabel="relative weight $n_k w$ (uniform: 1)")
-        axes.set_ylabel("% of the group")
+        xlabel = "relative weight $n_k w$ (uniform: 1)"
+        axes.set(xscale="log", xlabel=xlabel, ylabel="% of the group")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_title("Weights of the real samples", pad=30)
         _add_legend(axes)
@@ -348,15 +337,9 @@ def embedding_map(
     class_names: Sequence[str] = (),
     attribute_names: Sequence[str] = (),
 ) -> None:
-    """Draw embeddings in the plane of their two largest principal components.
+    """Draw embeddings coloured by class and, if they are known, by bias attribute, both `[n]`.
 
-    Args:
-        path: The file.
-        plane: Embeddings in the plane, from `plane`.
-        labels: Class of each sample, `[n]`, the colour of the left map.
-        attributes: Bias attribute of each sample, `[n]`, the colour of the right map, or None.
-        class_names: Names of classes. Defaults to numbers.
-        attribute_names: Names of attributes. Defaults to numbers.
+    Axes are the two largest principal components. Names default to numbers.
     """
     maps = {"class": (labels, class_names)}
     if attributes is not None:
@@ -365,8 +348,8 @@ def embedding_map(
     with _panels(path, *shape, sharex=True, sharey=True) as (figure, (panels,)):
         for axes, (name, (values, names)) in zip(panels, maps.items(), strict=True):
             _scatter(axes, plane.points, np.asarray(values)[plane.shown], name, names)
-            axes.set_title(f"Embeddings by {name}")
-            axes.set_xlabel(f"first component ({100 * plane.shares[0]:.0f} % of the variance)")
+            share = f"{100 * plane.shares[0]:.0f} % of the variance"
+            axes.set(title=f"Embeddings by {name}", xlabel=f"first component ({share})")
         panels[0].set_ylabel(f"second component ({100 * plane.shares[1]:.0f} %)")
         if len(plane.shown) < plane.total:
             _add_note(figure, f"{len(plane.shown):,} of {plane.total:,} samples, drawn at random.")
@@ -403,18 +386,12 @@ def _scatter(axes, points, values, name, names):
 
 
 def accuracy_bars(path: str | os.PathLike, rows: Mapping[str, results.Scores]) -> None:
-    """Draw the accuracies of several sets, in total and by group.
-
-    Args:
-        path: The file.
-        rows: Name of the set -> scores. Scores without a mean are left out.
-    """
-    known = {
-        group: {i: score for i, row in enumerate(rows.values())
-                if results.finite((score := getattr(row, group)).mean) is not None}
-        for group in _GROUP_COLORS
-    }  # fmt: skip
-    known = {group: scores for group, scores in known.items() if scores}
+    """Draw the accuracies of several sets, in total and by group, if they have a mean."""
+    known = {}
+    for group in _GROUP_COLORS:
+        scores = {i: getattr(row, group) for i, row in enumerate(rows.values())}
+        if scores := {i: x for i, x in scores.items() if results.finite(x.mean) is not None}:
+            known[group] = scores
     if not known:
         raise ValueError(f"rows must have at least one accuracy, got {list(rows)}")
     width = 0.8 / max(2, len(known))
@@ -457,22 +434,22 @@ def curves(
 
     Args:
         path: The file.
-        panels: Label of the y axis -> name -> (x, y). A panel whose values are all positive and
-            span more than a factor of ten has a logarithmic scale.
+        panels: Label of the y axis -> name -> (x, y). The y axis is logarithmic if all values are
+            positive and span more than a factor of ten.
         xlabel: Label of the x axis.
     """
     lengths = {(len(x), len(y)) for lines in panels.values() for x, y in lines.values()}
     if not lengths or any(x != y or not x for x, y in lengths):
         raise ValueError(f"curves must have as many x as y, at least one, got {sorted(lengths)}")
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    # Colours and dashes repeat with different periods, so that many lines differ in one of them.
+    cycle = lambda values, name: values[names.index(name) % len(values)]
     with _panels(path, 1050, 170 + 430 * len(panels), len(panels), sharex=True) as (_, column):
         column = column[:, 0]
         for axes, (label, lines) in zip(column, panels.items(), strict=True):
             for name, (x, y) in lines.items():
-                index = names.index(name)
-                style = dict(color=_CATEGORIES[index % len(_CATEGORIES)], linewidth=1.8)
-                dash = _DASHES[index % len(_DASHES)]
-                axes.plot(x, y, label=_shorten(name), linestyle=dash, marker=".", **style)
+                style = dict(color=cycle(_CATEGORIES, name), linestyle=cycle(_DASHES, name))
+                axes.plot(x, y, label=_shorten(name), linewidth=1.8, marker=".", **style)
             values = np.concatenate([y for _, y in lines.values()])
             if values.min() > 0 and values.max() > 10 * values.min():
                 axes.set_yscale("log")
@@ -494,7 +471,7 @@ def heat_maps(
 
     Args:
         path: The file.
-        panels: Title -> matrix `[r, c]` with values in `limits`; NaN cells stay empty.
+        panels: Title -> matrix `[r, c]`; NaN cells stay empty.
         rows: One entry, the name of the variable along the rows -> its r values.
         columns: One entry, the name of the variable along the columns -> its c values.
         limits: Values of the darkest and the brightest colour.
@@ -516,10 +493,9 @@ def heat_maps(
         row[0].set_ylabel(row_name)
         for axes, (title, matrix) in zip(row, matrices.items(), strict=True):
             axes.imshow(matrix, vmin=limits[0], vmax=limits[1], cmap="viridis", aspect="auto")
-            axes.set_title(title)
+            axes.set(title=title, xlabel=column_name)
             axes.set_xticks(range(shape[1]), column_ticks)
             axes.set_yticks(range(shape[0]), row_ticks)
-            axes.set_xlabel(column_name)
             for (i, j), value in np.ndenumerate(matrix):
                 if np.isfinite(value):
                     color = "white" if value < middle else "black"
@@ -545,8 +521,8 @@ def profile(path: str | os.PathLike, profile: Mapping[str, Any]) -> None:
                     rank = np.arange(1, len(values) + 1)
                     axes.plot(rank, np.maximum(values, 1e-4), color=color, lw=1.2, label=text)
                 axes.axhline(1, color=_GREY, lw=0.8, ls=":")
-                axes.set(xscale="log", yscale="log", ylabel=label)
-                axes.set_xlabel("direction, by real variance")
+                xlabel = "direction, by real variance"
+                axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=label)
                 axes.grid()
             row[0].set_title(f"features of {FEATURES[network]}")
             row[0].legend()

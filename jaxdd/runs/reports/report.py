@@ -14,14 +14,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jaxdd.data import benchmarks, files
 from jaxdd.runs import options, results, weightings
 from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.reports import figure_data, pages, plot, report_tables, tables
 from jaxdd.runs.reports.command_line import command_line
 from jaxdd.runs.scoring import matrix, profiles
+
+_PRODUCTS = ("config.json", "result.json", "synthetic.npz")
 
 
 class Report(NamedTuple):
@@ -66,7 +66,9 @@ def read(path: str | os.PathLike) -> Report:
     if not path.is_dir():
         rows = results.read(path)
         return Report(_hide_small_groups(rows), results.shared_config(rows))
-    config = _read_config(path)
+    if not (path / "config.json").exists():
+        raise ValueError(f"{path} is not a run folder: there is no config.json")
+    config, _ = options.read_config(path / "config.json")
     is_comparison = config.get("command") == "compare" and "row" not in config
     file = path / ("compare.json" if is_comparison else "result.json")
     if not file.exists():
@@ -77,11 +79,10 @@ def read(path: str | os.PathLike) -> Report:
     if is_comparison:
         folders = {name: path / "rows" / name for name in rows}
     # A page must not show files that were changed after the run.
-    for folder in folders.values():
-        _check_intact(folder, ("config.json", "result.json", "synthetic.npz"))
-    sets = {
-        name: store.read_synthetic(folder / "synthetic.npz") for name, folder in folders.items()
-    }
+    for file in (x / name for x in folders.values() for name in _PRODUCTS):
+        if not manifest.is_intact(file.parent, file.name):
+            raise ValueError(f"{file} is missing or damaged; resume the run to restore it")
+    sets = {name: store.read_synthetic(x / "synthetic.npz") for name, x in folders.items()}
     progress = {name: lines for name, x in folders.items() if (lines := _read_progress(x))}
     report = Report(
         _hide_small_groups(rows), config, sets, _read_weights(path, rows, is_comparison), progress
@@ -91,13 +92,6 @@ def read(path: str | os.PathLike) -> Report:
     file = path / "evaluation.json"
     evaluations = matrix.read(file) if file.exists() else {}
     return report._replace(evaluations=evaluations, profile=_read_profile(path))
-
-
-def _read_config(folder):
-    path = folder / "config.json"
-    if not path.exists():
-        raise ValueError(f"{folder} is not a run folder: there is no config.json")
-    return options.read_config(path)[0]
 
 
 def _unfinished(folder, config):
@@ -119,12 +113,6 @@ def _hide_small_groups(rows):
     small = {name for name, n in sizes.items() if n is not None and n < results.MIN_GROUP_SIZE}
     hide = lambda row: dataclasses.replace(row, worst_group=results.Score())
     return {name: hide(row) if name in small else row for name, row in rows.items()}
-
-
-def _check_intact(folder, names):
-    for name in names:
-        if not manifest.is_intact(folder, name):
-            raise ValueError(f"{folder / name} is missing or damaged; resume the run to restore it")
 
 
 def _read_weights(folder, rows, is_comparison):
@@ -226,7 +214,7 @@ def _figures(report: Report) -> dict[str, Callable[[pathlib.Path], None]]:
             plot.weights_by_group, weights=x.weights, aligned=x.aligned, **samples
         )
         figures[f"real-{name}"] = draw(
-            plot.comparison, sets=_extremes(x), class_names=x.class_names
+            plot.comparison, sets=x.extremes(), class_names=x.class_names
         )
         if x.plane is not None:
             figures[f"embedding-{name}"] = draw(
@@ -293,15 +281,9 @@ def _synthetic_grid(synthetic: store.Synthetic) -> pages.Grid:
     return pages.grid(synthetic.images, names, mean=synthetic.mean, std=synthetic.std)
 
 
-def _extremes(data):
-    """Return the real images of largest and of smallest weight, in [0, 1]."""
-    images = {"heaviest": data.heaviest, "lightest": data.lightest}
-    return {name: pixels / np.float32(255) for name, pixels in images.items()}
-
-
 def _real_grids(data: figure_data.FigureData) -> dict[str, pages.Grid]:
     draw = functools.partial(pages.grid, num_classes=int(data.labels.max()) + 1)
-    images = _extremes(data)
+    images = data.extremes()
     return {f"{name} real images": draw(x, data.class_names) for name, x in images.items()}
 
 

@@ -210,8 +210,8 @@ def _flatten(images, labels, benchmark):
     if labels is None:
         if len(images) % k:
             raise ValueError(
-                f"images without labels must be equally many for each of {k} classes, sorted by "
-                f"class, got {len(images)}"
+                "images without labels must be sorted by class, equally many for each of "
+                f"{k} classes, got {len(images)}"
             )
         labels = np.arange(k).repeat(len(images) // k)
     images = images.transpose(0, 2, 3, 1) if layout == "nchw" else images
