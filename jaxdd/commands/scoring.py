@@ -13,6 +13,7 @@ from jaxdd.commands.data_sets import Data, DataArguments, OptionalInt, OptionalN
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import experts, results
 from jaxdd.runs.folder import store
+from jaxdd.runs.reports import plot
 from jaxdd.runs.scoring import finished_run, matrix, profiles
 from jaxdd.runs.scoring import sets as labelled_sets
 
@@ -75,10 +76,12 @@ def evaluate_set(
     network_options = dict(eval_seeds=seeds, epochs=epochs, width=width, depth=depth, seed=seed)
     run_options, benchmark = _load(source, dataset, data, **network_options)
     teacher_options = matrix.TeacherOptions(
-        steps=teacher_steps,
-        weights=_read_weights(teacher_weights, benchmark),
-        teacher=None if teacher is None else _read_teacher(teacher, benchmark),
+        teacher_steps, weights=_read_weights(teacher_weights, benchmark)
     )
+    if teacher is not None:
+        digest, pool = datasets.digest(benchmark), datasets.pool(benchmark)
+        trained = experts.read_teacher(teacher, pool, benchmark.num_classes, data=digest)
+        teacher_options = teacher_options._replace(teacher=trained)
     progress = screen.Progress()
     with progress.bar:
         factor = run_options.formation
@@ -137,7 +140,8 @@ def profile_set(
         )  # fmt: skip
     if _is_run(source):
         profile["set"] = files.sha256(source / store.SYNTHETIC)
-    profiles.write(out, figure, profile)
+    plot.profile(figure, profile)
+    files.write_json(out, profile)
     print("\n".join(profiles.lines(profile)))
     print(f"wrote {out} and {figure}")
 
@@ -161,11 +165,6 @@ def load_run_data(
             "or tfds:NAME as --dataset, or use jaxdd.runs.scoring for arrays"
         )
     return sources.load(dataset, run_options, data_dir)
-
-
-def _read_teacher(folder, benchmark):
-    digest, pool = datasets.digest(benchmark), datasets.pool(benchmark)
-    return experts.read_teacher(folder, pool, benchmark.num_classes, data=digest)
 
 
 def _read_weights(path, benchmark):

@@ -105,19 +105,12 @@ def write(path: str | os.PathLike, finding: Finding, data: datasets.Benchmark) -
     record, score = finding.choice.record(), finding.conflict_score
     grids = {}
     if score is not None:
-        grids = {
-            "aligned": _grid(finding.samples, -score, data),
-            "conflicting": _grid(finding.samples, score, data),
-        }
+        for name, order in (("aligned", score), ("conflicting", -score)):
+            samples = finding.samples[np.argsort(order, kind="stable")]
+            images = figure_data.first_images(data, samples)
+            grids[name] = pages.grid(images, data.class_names, num_classes=data.num_classes)
     values: dict[str, Any] = {
         "dataset": data.name, "headline": headline(finding), "finding": finding, "choice": record,
         "tables": report_tables.choice(record), "total": len(data.train.labels), "grids": grids,
     }  # fmt: skip
     pages.write(path, pages.TEMPLATES.get_template("bias.html.j2").render(values))
-
-
-def _grid(samples, score, data):
-    """Return the images of each class with the largest scores."""
-    order = samples[np.argsort(-score, kind="stable")]
-    images = figure_data.first_images(data, order)
-    return pages.grid(images, data.class_names, num_classes=data.num_classes)

@@ -4,7 +4,6 @@ figures.npz holds what figures of sample weights are drawn from, among it some t
 stays in the run folder and is not part of exported sets.
 """
 
-import os
 import pathlib
 from typing import NamedTuple
 
@@ -59,11 +58,7 @@ class FigureData(NamedTuple):
 
 
 def write(
-    path: str | os.PathLike,
-    data: datasets.Benchmark,
-    weights: np.ndarray,
-    *,
-    plane: plot.Plane | None = None,
+    path: pathlib.Path, data: datasets.Benchmark, weights: np.ndarray, plane: plot.Plane | None
 ) -> None:
     """Write what figures of the weights `[n]` of training samples need, except the weights."""
     train, order = data.train, np.argsort(-weights, kind="stable")
@@ -88,12 +83,8 @@ def first_images(data: datasets.Benchmark, order: np.ndarray) -> np.ndarray:
     return plot.first_images(data.train.images, data.train.labels, order, **sizes)
 
 
-def read(folder: str | os.PathLike) -> FigureData | None:
-    """Read the figure data and weights.npz in a folder; None if one of the two files is missing.
-
-    Raises:
-        ValueError: A file is damaged.
-    """
+def read(folder: pathlib.Path) -> FigureData | None:
+    """Read the figure data and weights.npz in a folder; None if one of the two files is missing."""
     path, weights_path = (pathlib.Path(folder, name) for name in (FILE, "weights.npz"))
     if not (path.exists() and weights_path.exists()):
         return None

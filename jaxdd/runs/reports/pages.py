@@ -35,14 +35,10 @@ class Picture(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Images of classes, ready for a page.
+    """Images of classes, ready for a page: one picture, or one per class with a single image.
 
-    Attributes:
-        pictures: One picture with a row per class, or one per class with a single image.
-        names: Names of the classes that are shown.
-        columns: Number of images per class that are shown.
-        omitted: What is not shown completely: "classes" or "images per class", how many are shown,
-            and how many there are.
+    `omitted` lists what is not shown completely ("classes" or "images per class"), how many are
+    shown, and how many there are.
     """
 
     pictures: list[Picture]

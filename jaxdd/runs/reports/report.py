@@ -109,10 +109,10 @@ def _unfinished(folder, config):
 
 def _hide_small_groups(rows):
     """Return results without the worst-group accuracy of rows with too small a group."""
-    sizes = {name: results.smallest_group(row) for name, row in rows.items()}
-    small = {name for name, n in sizes.items() if n is not None and n < results.MIN_GROUP_SIZE}
+    size = lambda row: results.smallest_group(row) or results.MIN_GROUP_SIZE
     hide = lambda row: dataclasses.replace(row, worst_group=results.Score())
-    return {name: hide(row) if name in small else row for name, row in rows.items()}
+    is_small = lambda row: size(row) < results.MIN_GROUP_SIZE
+    return {name: hide(row) if is_small(row) else row for name, row in rows.items()}
 
 
 def _read_weights(folder, rows, is_comparison):
@@ -164,7 +164,10 @@ def render(report: Report) -> str:
         "smallest": next(filter(None, map(results.smallest_group, rows.values())), None),
         "tables": _tables(report), "choice_tables": _choice_tables(rows),
         "figure": lambda name: _draw(figures[name]) if name in figures else None,
-        "grids": {name: _synthetic_grid(x) for name, x in report.sets.items()},
+        "grids": {
+            name: pages.grid(x.images, _class_names(x), mean=x.mean, std=x.std)
+            for name, x in report.sets.items()
+        },
         "weights": {name: _real_grids(data) for name, data in report.weights.items()},
         "command": command_line(report.config, rows=rows),
         "is_benchmark": report.config.get("dataset") in benchmarks.NAMES,
@@ -190,8 +193,11 @@ def _tables(report: Report) -> dict[str, tables.Table]:
 
 
 def _choice_tables(rows):
-    choices = {name: row.choice for name, row in rows.items() if row.choice}
-    return {name: report_tables.choice(x, f"choice-{name}") for name, x in choices.items()}
+    return {
+        name: report_tables.choice(row.choice, f"choice-{name}")
+        for name, row in rows.items()
+        if row.choice
+    }
 
 
 def _figures(report: Report) -> dict[str, Callable[[pathlib.Path], None]]:
@@ -203,9 +209,9 @@ def _figures(report: Report) -> dict[str, Callable[[pathlib.Path], None]]:
     if report.profile is not None:
         figures["profile"] = draw(plot.profile, profile=report.profile)
     for name, x in report.sets.items():
-        names = x.provenance.get("class_names") or ()
+        moments, names = dict(mean=x.mean, std=x.std), _class_names(x)
         figures[f"synthetic-{name}"] = draw(
-            plot.comparison, sets={"": x.images}, mean=x.mean, std=x.std, class_names=names
+            plot.comparison, sets={"": x.images}, class_names=names, **moments
         )
     for name, x in report.weights.items():
         samples = dict(labels=x.labels, attributes=x.attributes)
@@ -276,9 +282,8 @@ def _curves(report: Report) -> dict[str, dict[str, tuple[list[float], list[float
     return panels
 
 
-def _synthetic_grid(synthetic: store.Synthetic) -> pages.Grid:
-    names = synthetic.provenance.get("class_names") or ()
-    return pages.grid(synthetic.images, names, mean=synthetic.mean, std=synthetic.std)
+def _class_names(synthetic):
+    return synthetic.provenance.get("class_names") or ()
 
 
 def _real_grids(data: figure_data.FigureData) -> dict[str, pages.Grid]:
@@ -298,9 +303,6 @@ def _draw(draw: Callable[[pathlib.Path], None]) -> pages.Picture:
 def _environment(rows: Mapping[str, results.Result]) -> dict[str, str]:
     """Return device, date and versions of the rows; different values are joined."""
     values = [{"device": row.device, "date": row.date} | row.versions for row in rows.values()]
+    join = lambda words: ", ".join(dict.fromkeys(str(x) for x in words if x is not None)) or "–"
     names = dict.fromkeys(name for value in values for name in value)
-    return {name: _join(value.get(name) for value in values) for name in names}
-
-
-def _join(values):
-    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or "–"
+    return {name: join(value.get(name) for value in values) for name in names}

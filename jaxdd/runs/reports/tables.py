@@ -129,15 +129,7 @@ _LATEX = r"""\begin{{table}}
 
 
 def as_latex(table: Table) -> str:
-    r"""Return a table as LaTeX, for the package booktabs.
-
-    >>> table = Table("accuracy", "In %.", ["row", "all"], [[label("a_b"), label("9 ± 1")]])
-    >>> print(*as_latex(table).splitlines()[5:9], sep="\n")
-        \toprule
-        row & all \\
-        \midrule
-        a\_b & 9 $\pm$ 1 \\
-    """
+    """Return a table as LaTeX, for the package booktabs."""
     line = lambda texts: "    " + " & ".join(map(_escape, texts)) + r" \\"
     text = lambda cell: f"{cell.text} ({cell.small})" if cell.small else cell.text
     return _LATEX.format(

@@ -93,7 +93,9 @@ def fill(path: str | os.PathLike, cells: Iterable[Cell]) -> dict[str, dict[str, 
     stored = lambda: read(path) if path.exists() else {}
     rows = stored()
     for cell in cells:
-        if _is_filled(rows.get(cell.name, {}), cell):
+        row = rows.get(cell.name, {})
+        same_settings = all(row.get(name) == x for name, x in cell.settings.items())
+        if same_settings and results.SCORES.keys() <= row.keys():
             continue
         row = {**cell.score(), **cell.settings, **results.circumstances()}
         with _lock(path):  # another process may have written rows in the meantime
@@ -106,11 +108,6 @@ def _lock(path):
     # Not next to the file: a run folder must hold no files that its manifest does not know.
     name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=8).hexdigest()
     return filelock.FileLock(pathlib.Path(tempfile.gettempdir(), f"jaxdd-{name}.lock"))
-
-
-def _is_filled(row, cell):
-    same_settings = all(row.get(name) == value for name, value in cell.settings.items())
-    return same_settings and results.SCORES.keys() <= row.keys()
 
 
 # --- the cells ---------------------------------------------------------------------------------

@@ -52,7 +52,10 @@ def measure(
     """
     num_networks = _checks.count("num_networks", num_networks)
     teacher_steps = _checks.count("teacher_steps", teacher_steps, minimum=0)
-    built = components.build(benchmark, _network_options(run_options))
+    # Only the fields of the evaluated networks count, not the teacher that some methods have.
+    fields = ("network", "width", "depth", "dtype", "strategy", "seed", "epochs", "eval_seeds")
+    network_options = options.DM(**{name: getattr(run_options, name) for name in fields})
+    built = components.build(benchmark, network_options)
     pool = datasets.pool(benchmark, None if weights is None else jnp.asarray(weights))
     sets = components.baselines(*labelled[:2], pool, run_options, ("set", "random"))
     init, profile = _programs(built.network)
@@ -71,21 +74,14 @@ def measure(
         of_trained.append(jax.device_get(profile(params, pool, sets)))
         report("trained network", 1, 1)
     profiles = {"random": of_random, "trained": of_trained}
-    fields = ("network", "width", "depth", "seed")
     return files.to_json({
         "data": benchmark.name, "data_digest": datasets.digest(benchmark),
         "weights": None if weights is None else files.digest(np.asarray(weights, np.float32)),
         "images": files.digest(*map(np.asarray, sets["set"])), "per_set": len(labelled.labels),
-        **{name: getattr(run_options, name) for name in fields},
+        **{name: getattr(run_options, name) for name in ("network", "width", "depth", "seed")},
         "networks": num_networks, "teacher_steps": teacher_steps, **results.circumstances(),
         "profiles": {name: _average(values) for name, values in profiles.items() if values},
     })  # fmt: skip
-
-
-def _network_options(run_options):
-    """Return options that build the network of a run, without the teacher that only some have."""
-    fields = ("network", "width", "depth", "dtype", "strategy", "seed", "epochs", "eval_seeds")
-    return options.DM(**{name: getattr(run_options, name) for name in fields})
 
 
 @functools.cache
@@ -125,14 +121,8 @@ def _average(profiles):
     return {"eigenvalues": real.eigenvalues.tolist(), "signal": real.signal.tolist(), "sets": sets}
 
 
-def write(path: str | os.PathLike, figure: str | os.PathLike, profile: dict[str, Any]) -> None:
-    """Write a profile as JSON, and as a figure in SVG or PNG."""
-    plot.profile(figure, profile)
-    files.write_json(path, profile)
-
-
 def read(path: str | os.PathLike) -> dict[str, Any]:
-    """Read the profile that `write` wrote; raise ValueError if the file is damaged."""
+    """Read profile.json; raise ValueError if the file is damaged."""
     with files.hint("delete it and profile again"):
         profile = files.read_json(path)
         if not isinstance(profile, dict) or not isinstance(profile.get("profiles"), dict):

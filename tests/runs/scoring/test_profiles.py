@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from jaxdd.commands import scoring
-from jaxdd.data import datasets
+from jaxdd.data import datasets, files
 from jaxdd.methods import spectral
 from jaxdd.runs import options
+from jaxdd.runs.reports import plot
 from jaxdd.runs.scoring import profiles, sets
 
 RNG = np.random.default_rng(0)
@@ -32,7 +33,8 @@ def test_real_images_keep_their_spectrum_and_a_constant_set_nothing(tmp_path):
     assert max(of_real["error"]) < 1e-2 and max(of_constant["variance"]) < 1e-4
     assert sum(band["directions"] for band in of_real["bands"]) <= nonzero.sum()
     assert all(abs(band["variance"] - 1) < 1e-3 for band in of_real["bands"])
-    profiles.write(tmp_path / "p.json", tmp_path / "p.svg", real)
+    files.write_json(tmp_path / "p.json", real)
+    plot.profile(tmp_path / "p.svg", real)
     assert profiles.read(tmp_path / "p.json") == real
     assert "<svg" in (tmp_path / "p.svg").read_text()[:500]
     assert "random networks" in next(profiles.lines(real))
