@@ -12,17 +12,14 @@ from jaxdd.runs.options import DM
 
 @functools.cache
 def grouped(kind: type[DM]) -> type:
-    """Return a dataclass of dataclasses, one per group of options, for tyro to parse.
-
-    Args:
-        kind: options class of a method.
-    """
+    """Return a dataclass of dataclasses, one per group of options, for tyro to parse."""
     hints, groups = get_type_hints(kind), []
     for group in options.GROUPS:
-        members = []
-        for field in dataclasses.fields(kind):
-            if field.metadata.get("group", "distillation") == group:
-                members.append(_member(kind, field, hints[field.name]))
+        members = [
+            _member(kind, field, hints[field.name])
+            for field in dataclasses.fields(kind)
+            if field.metadata.get("group", "distillation") == group
+        ]
         members.sort(key=lambda member: member[0] != "method")
         name = group.replace(" ", "_")
         dataclass: Any = dataclasses.make_dataclass(name, members, namespace={"__doc__": None})
@@ -33,7 +30,9 @@ def grouped(kind: type[DM]) -> type:
 def _member(kind, field, hint):
     """Return name, annotated type and default of an option; None stands for the preset."""
     help_text = field.metadata.get("help") or DM.__dataclass_fields__[field.name].metadata["help"]
-    fields: dict[str, Any] = dict(help=help_text, help_behavior_hint=default_hint(kind, field.name))
+    fields: dict[str, Any] = dict(
+        help=help_text, help_behavior_hint=_default_hint(kind, field.name)
+    )
     if field.name == "method":
         fields["metavar"] = "{" + ",".join(options.OPTIONS) + "}"
     default = field.default
@@ -47,16 +46,16 @@ def joined(kind: type[DM], groups: Any) -> DM:
     values: dict[str, Any] = {}
     for group in options.GROUPS:
         values |= vars(getattr(groups, group.replace(" ", "_")))
-    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-    is_preset = lambda name: isinstance(defaults[name], options.Preset)
-    values = {n: v for n, v in values.items() if not (v is None and is_preset(n))}
+    for field in dataclasses.fields(kind):
+        if isinstance(field.default, options.Preset) and values[field.name] is None:
+            del values[field.name]  # so that the preset decides
     return kind(**values)
 
 
-def default_hint(kind: type[DM], name: str) -> str:
+def _default_hint(kind: type[DM], name: str) -> str:
     """Return what the help says about the default of an option; presets differ in some.
 
-    >>> default_hint(DM, "steps"), default_hint(DM, "depth"), default_hint(DM, "clip")
+    >>> _default_hint(DM, "steps"), _default_hint(DM, "depth"), _default_hint(DM, "clip")
     ('(default: quick 200, paper 20000)', '(default: 3)', '')
     """
     presets: list[Any] = [dict(preset=preset) for preset in options.PRESETS]

@@ -1,6 +1,5 @@
 """The command cite: what a run used, as BibTeX."""
 
-import os
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -24,20 +23,19 @@ def used(config: Mapping[str, Any], rows: Iterable[str]) -> list[str]:
     """
     run_options = options.from_config(config)
     keys = [*METHODS[run_options.method].citations]
+    known = weightings.rows()
     for row in rows:
-        if row in weightings.rows():
-            keys += weightings.WEIGHTINGS[weightings.rows()[row].weighting].citations
+        keys += weightings.WEIGHTINGS[known[row].weighting].citations if row in known else ()
     keys += ["idc"] * (run_options.formation > 1) + ["dream"] * (run_options.candidates is not None)
     keys += [] if run_options.training == "standard" else [run_options.training]
     return list(dict.fromkeys([*keys, *benchmarks.citations_of(config["dataset"]), "jaxdd"]))
 
 
-def bibtex(folder: str | os.PathLike) -> str:
-    """Return the BibTeX of what a run or a comparison used, finished or not.
+def cite(folder: tyro.conf.Positional[pathlib.Path]) -> None:
+    """Print BibTeX of what a run or a comparison used: methods, data, this library.
 
-    Raises:
-        FileNotFoundError: the folder has no config.json.
-        ValueError: config.json holds no configuration of a run.
+    Args:
+        folder: of a run or a comparison, finished or not.
     """
     folder = files.expand(folder)
     if not (folder / "config.json").is_file():
@@ -46,13 +44,4 @@ def bibtex(folder: str | os.PathLike) -> str:
     rows = [path.name for path in folder.glob("rows/*")] or [str(config.get("debias"))]
     order = {name: i for i, name in enumerate(weightings.rows())}
     rows.sort(key=lambda name: order.get(name, len(order)))
-    return "\n\n".join(citations.BIBTEX[key] for key in used(config, rows))
-
-
-def cite(folder: tyro.conf.Positional[pathlib.Path]) -> None:
-    """Print BibTeX of what a run or a comparison used: methods, data, this library.
-
-    Args:
-        folder: of a run or a comparison.
-    """
-    print(bibtex(folder))
+    print("\n\n".join(citations.BIBTEX[key] for key in used(config, rows)))

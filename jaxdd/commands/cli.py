@@ -103,6 +103,7 @@ def _parse(words):
     except SystemExit as stopped:
         if not stopped.code:
             raise
+        # Without the box, rules and colours of the terminal.
         text = re.sub(r"[─│╭╮╰╯]|-{3,}|\x1b\[[0-9;]*m", " ", explanation.getvalue())
         raise ValueError(" ".join(text.split())) from None
 
@@ -111,6 +112,7 @@ def _method(words):
     """Return the value of --method, which decides what options there are."""
     if not {"run", "compare"} & set(words[:1]):
         return "dm"
+    # tyro needs the options class before it parses, so --method is read from the words.
     words = [part for word in words for part in word.split("=", 1)]
     places = [i for i, word in enumerate(words[:-1]) if word == "--method"]
     method = words[places[-1] + 1] if places else "dm"
@@ -129,6 +131,7 @@ def _method(words):
 def _quiet_interrupts():
     """Suppress the tracebacks of other threads when Ctrl-C ends the process."""
 
+    # Rows in other threads, and JAX at exit, would print their own errors after the message.
     def stop(*_):
         threading.excepthook = sys.unraisablehook = lambda _: None
         logging.disable(logging.CRITICAL)
@@ -185,7 +188,7 @@ def main(words: list[str] | None = None) -> None:
             again = words if "--resume" in words else [*words, "--resume"]
             print(f"continue with: jaxdd {shlex.join(again)}", file=sys.stderr)
         processes.leave(130)
-    except _EXPECTED_ERRORS as error:
+    except _EXPECTED_ERRORS as error:  # of the user; others are mistakes of jaxdd with a traceback
         print(f"jaxdd: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         processes.leave(2)
     except (RuntimeError, AssertionError):

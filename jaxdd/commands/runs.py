@@ -95,6 +95,7 @@ def run(
         if distributed:
             devices = dict(mesh=parallel.mesh(), split_from=split_from)
         shared = {"debias": how, "resume": resume, "split_from": split_from}
+        # Processes with different commands would wait for each other forever.
         processes.agree(shared | dataclasses.asdict(options))
         with processes.own_folder(out) as folder:
             with _loaded(dataset, options, data_dir, weights) as arguments:

@@ -1,37 +1,48 @@
-"""From what a user calls a data set to the data."""
+"""Load the data set that a command names: a benchmark, a folder, or a tensorflow-datasets set."""
 
 import importlib
 import logging
 import pathlib
 import sys
+from typing import Any
 
 from jaxdd.data import benchmarks, datasets, folders
+from jaxdd.runs.options import DM
 
 TFDS = "tfds:"
-"""What the name of a tensorflow-datasets set begins with."""
+"""Prefix of the names of tensorflow-datasets."""
 
 
-def short(dataset):
-    """A word for a data set, as it stands in the names of folders and files."""
+def short(dataset: str) -> str:
+    """Return the name of a data set for file names.
+
+    >>> short("tfds:mnist"), short("/data/pets/"), short(".")
+    ('mnist', 'pets', 'folder')
+    """
     return pathlib.Path(dataset.removeprefix(TFDS)).name or "folder"
 
 
-def load(dataset, options, data_dir):
-    """The benchmark of that name, the images in that folder, or a tensorflow-datasets set."""
-    given = pathlib.Path(dataset).exists() or "/" in dataset or dataset.startswith(TFDS)
-    if dataset in benchmarks.NAMES or not given:
+def load(dataset: str, options: DM, data_dir: pathlib.Path | None) -> datasets.Benchmark:
+    """Load a data set.
+
+    Args:
+        dataset: name of a benchmark, path of a folder of images, or tfds:NAME.
+        options: whose options of data are used.
+        data_dir: folder with the original or prepared files of a benchmark or of tfds:NAME.
+
+    Raises:
+        ValueError: an unknown benchmark, or an option that is not for this kind of data set.
+    """
+    is_path = pathlib.Path(dataset).exists() or "/" in dataset
+    columns: dict[str, Any] = dict(label=options.label, attribute=options.attribute)
+    shared: dict[str, Any] = dict(
+        skip_bad=options.skip_bad, resize=options.resize, seed=options.seed
+    )
+    if dataset in benchmarks.NAMES or not (is_path or dataset.startswith(TFDS)):
         return benchmarks.load(
-            dataset,
-            data_dir=data_dir,
-            conflict=options.conflict,
-            severity=options.severity,
-            seed=options.seed,
-            test=options.test,
-            label=options.label,
-            attribute=options.attribute,
-            resize=options.resize,
-            skip_bad=options.skip_bad,
-        )
+            dataset, data_dir=data_dir, conflict=options.conflict, severity=options.severity,
+            test=options.test, **columns, **shared,
+        )  # fmt: skip
     if (options.conflict, options.severity, options.test) != (None, None, "uniform"):
         raise ValueError(f"conflict, severity and test are for benchmarks, {dataset} is none")
     if dataset.startswith(TFDS):
@@ -40,26 +51,14 @@ def load(dataset, options, data_dir):
                 f"skip-bad, label and attribute are for folders of images, {dataset} is none"
             )
         logging.getLogger("absl").setLevel(logging.ERROR)
-        # By its name: it imports tensorflow-datasets, which nothing else should wait for.
+        # Imported by name: only this branch needs tensorflow-datasets, which loads slowly.
         builders = importlib.import_module("jaxdd.data.builders")
         return builders.load(dataset.removeprefix(TFDS), data_dir=data_dir, resize=options.resize)
     if data_dir is not None:
         raise ValueError(f"data-dir is for benchmarks and tfds:NAME, {dataset} is a folder")
-    folder = folders.read(
-        dataset,
-        resize=options.resize,
-        skip_bad=options.skip_bad,
-        label=options.label,
-        attribute=options.attribute,
-        seed=options.seed,
-    )
-    if folder.skipped:
-        names = ", ".join(folder.skipped[:5]) + (", …" if folder.skipped[5:] else "")
-        images = (
-            "1 image that does"
-            if len(folder.skipped) == 1
-            else f"{len(folder.skipped)} images that do"
-        )
+    folder = folders.read(dataset, **columns, **shared)
+    if skipped := folder.skipped:
+        names = ", ".join(skipped[:5]) + (", …" if skipped[5:] else "")
+        images = "1 image that does" if len(skipped) == 1 else f"{len(skipped)} images that do"
         print(f"jaxdd: left out {images} not decode: {names}", file=sys.stderr)
-    name = pathlib.Path(dataset).resolve().name
-    return datasets.from_folder(folder, name=name)
+    return datasets.from_folder(folder, name=pathlib.Path(dataset).resolve().name)

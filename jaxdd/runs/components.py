@@ -2,6 +2,7 @@
 
 import functools
 import multiprocessing
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -90,7 +91,7 @@ def build(
         named_networks.check_size(options.teacher, options.depth, side)
         teacher = run_methods.teacher_network(options, k)
         named_networks.check(teacher, shape, k)
-        run_methods.check_curriculum(options, data.train.labels, k)
+        _check_curriculum(options, data.train.labels, k)
         method = run_methods.build(options, teacher, strategy)
     elif method is None:
         method = run_methods.build(options, network, strategy, mesh=mesh, threads=threads)
@@ -114,6 +115,19 @@ def _check_method(method, shape):
         raise TypeError(f"a method must have init and step, got {type(method).__name__}")
     if (state_shape := _state_shape(method.init, shape)) != shape:
         raise TypeError(f"state.images of a method must have shape {shape}, got {state_shape}")
+
+
+def _check_curriculum(options, labels, num_classes):
+    """Raise ValueError if a class has too few real images for cfm to start from."""
+    counts = np.bincount(labels, minlength=num_classes)
+    needed = options.ipc * options.formation**2
+    if options.init != "noise" and counts.min() < needed:
+        raise ValueError(
+            f"cfm starts from {needed} real images per class, class {counts.argmin()} has "
+            f"{counts.min()}; choose a smaller ipc, or init='noise'"
+        )
+    if options.ipc == 1:
+        warnings.warn(f"with ipc=1 there is no curriculum: beta stays {options.beta}", stacklevel=3)
 
 
 @functools.cache

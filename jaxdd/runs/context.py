@@ -51,12 +51,14 @@ class _Interruption:
     @contextlib.contextmanager
     def deferred(self, *names: str) -> Iterator[None]:
         """Defer Ctrl-C while the block runs; `names` are the distillations in it."""
+        # Python handles signals in the main thread only, and only there may handlers be set. Rows
+        # that run in other threads see `requested` after their current chunk.
         previous = signal.getsignal(signal.SIGINT)
         in_main_thread = threading.current_thread() is threading.main_thread()
 
         def stop(*_):
             self.requested.set()
-            signal.signal(signal.SIGINT, previous)
+            signal.signal(signal.SIGINT, previous)  # a second Ctrl-C does not wait for the chunk
             if not self.active:
                 raise KeyboardInterrupt
 
@@ -195,6 +197,7 @@ def build_context(
     parts = components.build(
         data, options, network=network, method=method, mesh=mesh, threads=threads
     )
+    # Whitening needs all images on one device, so they are split among devices without it only.
     index = sampling.pool
     is_large = data.train.images.nbytes >= split_from
     if mesh is not None and is_large and options.zca == "none":

@@ -80,8 +80,11 @@ def _follow_experts(run, source, folder):
         report=functools.partial(context.report, f"{run.name} experts"),
     )  # fmt: skip
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *trajectories)
-    segments = _segments(options.expert_epochs, options.max_start_epoch)
-    return source._replace(pool=stacked, sampler=segments)
+    segment = _segment(experts.segment, span=options.expert_epochs, latest=options.max_start_epoch)
+    return source._replace(pool=stacked, sampler=segment)
+
+
+_segment = functools.cache(functools.partial)  # equal samplers are one object, compiled once
 
 
 @functools.cache
@@ -92,16 +95,13 @@ def _trajectory_training(network, sampler, strategy, epochs, updates, rate):
     ))  # fmt: skip
 
 
-@functools.cache
-def _segments(span, latest):
-    return functools.partial(experts.segment, span=span, latest=latest)
-
-
 # --- the teacher of curriculum frequency matching ------------------------------------------------
 
 
 def _follow_teacher(run, source, folder):
     context, options = run.context, run.context.options
+    # Each part of the method sees the weights or not: the training of the teacher, the covariance
+    # of its features, and the signal that is filtered.
     weighted = {part: part in options.weighted for part in WEIGHTED_PARTS}
     pools = {part: source.pool if weighted[part] else context.pool for part in weighted}
     settings = _settings(context, "teacher", "teacher_steps")
@@ -147,14 +147,7 @@ def _first_image(pool):
 def teacher_training(
     network: networks.Network, *, steps: int, rate: float, strategy: Any
 ) -> methods.Method:
-    """Return the training of a teacher: SGD with momentum, weight decay and cosine decay to zero.
-
-    Args:
-        network: of the teacher.
-        steps: of training.
-        rate: initial learning rate.
-        strategy: of augmentation.
-    """
+    """Return the training of a teacher: SGD with momentum, weight decay and cosine decay to 0."""
     schedule = optax.cosine_decay_schedule(rate, steps)
     optimizer = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(schedule, momentum=0.9))
     return experts.supervised_training(network, optimizer, strategy=strategy)
@@ -284,11 +277,7 @@ def _check_settings(folder, settings):
 
 
 def _read_params(path: pathlib.Path, like: Any) -> Any:
-    """Return the pytree of arrays in a file.
-
-    Raises:
-        ValueError: names, shapes or dtypes are not those of `like`.
-    """
+    """Return the pytree of arrays in a file; names, shapes and dtypes must be those of `like`."""
     stored, expected = files.read_arrays(path), _flatten(like)
     form = lambda arrays: {name: (x.shape, np.dtype(x.dtype).name) for name, x in arrays.items()}
     if form(stored) != form(expected):

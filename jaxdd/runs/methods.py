@@ -8,12 +8,10 @@ steps, get the same `Method` object and therefore share compiled programs.
 """
 
 import functools
-import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import numpy as np
 import optax
 
 from jaxdd import augment, methods, networks
@@ -27,7 +25,6 @@ class MethodEntry(NamedTuple):
     """How runs use a distillation method.
 
     Attributes:
-        title: in print.
         build: `build(options, network, strategy, groups=1, threads=None)` returns the
             `methods.Method`; for cfm the network is that of the teacher.
         citations: keys of `data.citations.BIBTEX`.
@@ -35,7 +32,6 @@ class MethodEntry(NamedTuple):
             Such methods are not split over devices and have no loss per bias group.
     """
 
-    title: str
     build: Callable[..., methods.Method]
     citations: tuple[str, ...] = ()
     follows: str | None = None
@@ -104,11 +100,11 @@ def _cropping(strategy, crop):
 
 
 METHODS: dict[str, MethodEntry] = {
-    "dm": MethodEntry("distribution matching", _build_dm, ("dm",)),
-    "dc": MethodEntry("gradient matching", _build_dc, ("dc",)),
-    "dsa": MethodEntry("gradient matching with augmentation", _build_dc, ("dsa",)),
-    "mtt": MethodEntry("trajectory matching", _build_mtt, ("mtt",), "experts"),
-    "cfm": MethodEntry("curriculum frequency matching", _build_cfm, ("cfm",), "teacher"),
+    "dm": MethodEntry(_build_dm, ("dm",)),
+    "dc": MethodEntry(_build_dc, ("dc",)),
+    "dsa": MethodEntry(_build_dc, ("dsa",)),
+    "mtt": MethodEntry(_build_mtt, ("mtt",), "experts"),
+    "cfm": MethodEntry(_build_cfm, ("cfm",), "teacher"),
 }
 """All methods, by the value of `--method`."""
 
@@ -122,15 +118,10 @@ def build(
     mesh: jax.sharding.Mesh | None = None,
     threads: int | None = None,
 ) -> methods.Method:
-    """Build the method of a run.
+    """Build the method of a run, whose steps the devices of a mesh share.
 
-    Args:
-        options: of the run.
-        network: that the method uses.
-        strategy: of augmentation.
-        groups: number of bias groups with a loss of their own.
-        mesh: devices that share each step, None for one device.
-        threads: CPU threads of the run, None for all.
+    `groups` is the number of bias groups with a loss of their own, `threads` that of the CPU
+    threads of the run, None for all.
     """
     entry = METHODS[options.method]
     if mesh is None:
@@ -151,21 +142,3 @@ def follows(options: DM) -> str | None:
 def teacher_network(options: CFM, num_classes: int) -> networks.Network:
     """Build the network of the teacher that options of cfm name."""
     return named_networks.from_options(options, num_classes, name=options.teacher)
-
-
-def check_curriculum(options: CFM, labels: np.ndarray, num_classes: int) -> None:
-    """Raise ValueError if a class has too few real images for cfm to start from."""
-    counts = np.bincount(labels, minlength=num_classes)
-    needed = options.ipc * options.formation**2
-    if options.init != "noise" and counts.min() < needed:
-        raise ValueError(
-            f"cfm starts from {needed} real images per class, class {counts.argmin()} has "
-            f"{counts.min()}; choose a smaller ipc, or init='noise'"
-        )
-    if options.ipc == 1:
-        warnings.warn(f"with ipc=1 there is no curriculum: beta stays {options.beta}", stacklevel=3)
-
-
-def title(name: Any) -> str:
-    """Return the title of a method, or the name of a custom one."""
-    return METHODS[name].title if name in METHODS else str(name)

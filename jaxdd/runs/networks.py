@@ -41,13 +41,7 @@ def build(
 
 
 def from_options(options: DM, num_classes: int, *, name: str | None = None) -> networks.Network:
-    """Build the network of a run, or another one with its width, depth and dtype.
-
-    Args:
-        options: of the run.
-        num_classes: number of classes.
-        name: as in `build`; the network of the options by default.
-    """
+    """Build the network of a run, or the named one with its width, depth and dtype."""
     name = options.network if name is None else name
     shape = dict(width=options.width, depth=options.depth)
     return build(name, num_classes, dtype=options.dtype, **shape)

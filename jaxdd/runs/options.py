@@ -180,9 +180,7 @@ class DM:
         """
         for field, kind in _fields(type(self)).values():
             value = getattr(self, field.name)
-            if isinstance(value, Preset):
-                if self.preset not in PRESETS:
-                    _check_type("preset", self.preset, Literal["quick", "paper"])
+            if isinstance(value, Preset):  # after the field `preset`, which has been checked
                 object.__setattr__(self, field.name, value.value(self))
             else:
                 _check_type(field.name, value, kind)
@@ -448,6 +446,7 @@ def _check_type(name: str, value: Any, kind: Any) -> None:
         return
     kind = typing.get_origin(kind) or kind
     allowed = (int, float) if kind is float else kind
+    # bool is a subclass of int, but True is no number of steps.
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"{name} must be {kind.__name__}, got {value!r}")
 
@@ -458,6 +457,7 @@ def _check_bounds(field: "dataclasses.Field", value: Any) -> None:
     low, high = field.metadata.get("least"), field.metadata.get("most")
     if field.metadata.get("positive") and not _FLOAT_RANGE[0] < value < _FLOAT_RANGE[1]:
         raise ValueError(f"{field.name} must be positive and finite, got {value}")
+    # In this form, nan is out of all bounds.
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         limits = f"at least {low}" if high is None else f"in [{low or 0}, {high}]"
         raise ValueError(f"{field.name} must be {limits}, got {value}")

@@ -313,6 +313,7 @@ def has_learned(scores: Scores) -> bool | None:
     share = chance(scores)
     if share is None or scores.by_class is None:
         return None
+    # The standard error of a share p of n test images is sqrt(p (1 - p) / n).
     error = (share * (1 - share) / int(scores.by_class.test.sum())) ** 0.5
     threshold = share + max(3 * error, min(share, 1 - share) / 10)
     return any(mean > threshold for mean in (scores.accuracy.mean, scores.aligned.mean))

@@ -121,23 +121,21 @@ def _write_weights(data, folder, result):
 
 def _draw_weights(run, prefix):
     """Draw the weights by group and, for density weights, the embeddings."""
-    data, train = run.context.data, run.context.data.train
-    weights_name, embedding_name = f"{prefix}weights.png", f"{prefix}embedding.png"
-    if all(manifest.is_intact(run.folder, name) for name in (weights_name, embedding_name)):
+    if (stored := figure_data.read(run.folder / prefix)) is None:
         return
-    stored = figure_data.read(run.folder / prefix)
-    if stored is None:
-        return
+    data, train, plane = run.context.data, run.context.data.train, stored.plane
+    name = f"{prefix}weights.png"
     draw_weights = lambda: plot.weights_by_group(
-        run.folder / weights_name, stored.weights, train.labels, train.attributes, data.aligned
+        run.folder / name, stored.weights, train.labels, train.attributes, data.aligned
     )
-    ensure(run.folder, draw_weights, figures=(weights_name,))
-    if (plane := stored.plane) is not None:
+    ensure(run.folder, draw_weights, figures=(name,))
+    if plane is not None:
+        map_name = f"{prefix}embedding.png"
         draw_embedding = lambda: plot.embedding_map(
-            run.folder / embedding_name, plane, train.labels, train.attributes,
+            run.folder / map_name, plane, train.labels, train.attributes,
             class_names=data.class_names, attribute_names=data.attribute_names,
         )  # fmt: skip
-        ensure(run.folder, draw_embedding, figures=(embedding_name,))
+        ensure(run.folder, draw_embedding, figures=(map_name,))
 
 
 def whiten(run: Run, source: Source) -> Source:
@@ -203,6 +201,7 @@ def _distill(run, source):
     context, options, steps = run.context, run.context.options, run.context.options.steps
     pool = sampling.reweight(context.pool, source.weights)
     state = source.method.init(components.initial(pool, options, whitening=source.whitening))
+    # Keys are folded with the step number, so the steps after a checkpoint repeat to the same bits.
     first, state = checkpoint.restore(run.folder, state) or (0, state)
     store.rewind(run.folder, first)
     images = state.images
@@ -222,6 +221,7 @@ def _run_chunks(run, chunks, first, whitening):
     """Run a distillation chunk by chunk: log, save, and stop after Ctrl-C."""
     context, folder, seconds = run.context, run.folder, run.seconds
     options, steps = context.options, context.options.steps
+    # `start` moves on by the time of evaluations, which are no part of the distillation.
     spent, start = seconds.get("distill", 0.0), time.perf_counter()
     saved, images, previous = start, None, first
 
@@ -235,16 +235,17 @@ def _run_chunks(run, chunks, first, whitening):
             now = time.perf_counter()
             speed = (step - first) / (now - start)
             context.report(run.name, step, steps, loss=means["loss"], speed=speed)
-            store.check_exists(folder)
+            store.check_exists(folder)  # before anything is written, which would create it again
             seconds["distill"] = spent + now - start
             scores = _score_at(run, previous, step, state, whitening)
-            start, previous = start + time.perf_counter() - now, step  # without the evaluation
+            start, previous = start + time.perf_counter() - now, step
             record = {"step": step, **means, **scores, "steps_per_second": speed}
             store.append(folder, record)
             is_due = step == steps or now - saved > options.save_every
             if is_due:
                 save(step, state)
                 saved = now
+            # All processes of a run must stop at the same step: the first one decides.
             if processes.broadcast(np.int32(context.interruption.requested.is_set())):
                 if not is_due:
                     save(step, state)
@@ -325,6 +326,7 @@ def evaluate_run(
             choice=source.choice, config=synthetic.provenance["config"], seed=context.options.seed,
             **results.circumstances(),
         )  # fmt: skip
+        # Without date and times, equal runs write the same bytes and get the same root.
         files.write_json(run.folder / store.RESULT, result.timeless())
         store.write_timing(run.folder, run.seconds, date=datetime.date.today().isoformat())
 

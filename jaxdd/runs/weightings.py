@@ -91,22 +91,16 @@ def rows() -> dict[str, Row]:
 
 def _encoding(context: Context) -> dict[str, Any]:
     """Return how the training set is embedded."""
-    options = context.options
-    encoder = weights.default_encoder(
-        context.pool, width=options.encoder_width, depth=options.depth
-    )
-    strategy = context.components.strategy
+    options, strategy = context.options, context.components.strategy
+    shape = dict(width=options.encoder_width, depth=options.depth)
+    encoder = weights.default_encoder(context.pool, **shape)
     return dict(strategy=strategy, encoder=encoder, layer=options.embedding)
 
 
 def _bandwidth_rule(options: DM):
     median = functools.partial(kde.median_distance, components.key(options, "median"))
-    return {
-        "mean-distance": kde.mean_distance,
-        "median-distance": median,
-        "scott": kde.scott,
-        "silverman": kde.silverman,
-    }[options.bandwidth_rule]
+    rules = {"mean-distance": kde.mean_distance, "median-distance": median}
+    return (rules | {"scott": kde.scott, "silverman": kde.silverman})[options.bandwidth_rule]
 
 
 def _bandwidth(options: DM, embeddings: jax.Array, pool: sampling.Pool) -> Any:
@@ -120,6 +114,7 @@ def _bandwidth(options: DM, embeddings: jax.Array, pool: sampling.Pool) -> Any:
         scale = kde.class_bandwidth(widest, embeddings, pool.labels, **classes)
         bandwidths = jnp.geomspace(0.01, 1, 13)[:, None] ** 0.5 * scale
         return kde.likelihood(embeddings, pool.labels, bandwidths, **classes)
+    # The distance rules have a factor of their own by default, the others 1.
     factor = {} if options.bandwidth is None else dict(factor=options.bandwidth)
     return functools.partial(_bandwidth_rule(options), **factor)
 
@@ -145,16 +140,13 @@ def _by_density(run):
 
 
 def _density_in_batches(context, sample_weights):
-    encoding, density = _encoding(context), sample_weights.density
-    encode = lambda images: getattr(
-        encoding["encoder"].apply(density.params, images), encoding["layer"]
-    )
+    options, density = context.options, sample_weights.density
+    encoder = _encoding(context)["encoder"]
+    embed = lambda images: getattr(encoder.apply(density.params, images), options.embedding)
     return sampling.density_weighted(
-        context.components.sampler,
-        encode,
-        bandwidth=density.bandwidth,
-        temperature=context.options.temperature,
-    )
+        context.components.sampler, embed, bandwidth=density.bandwidth,
+        temperature=options.temperature,
+    )  # fmt: skip
 
 
 # --- chosen, by features, by labels, custom -----------------------------------------------------
@@ -165,14 +157,13 @@ def _search(context: Context) -> weights.Search:
     options, encoding = context.options, _encoding(context)
     bandwidth = kde.FACTOR if options.bandwidth is None else options.bandwidth
     default = weights.Search()
+    # The defaults of `Search` are for 30 steps of the encoder and temperature 1.
     return weights.Search(
-        tuple(options.encoder_steps * steps // 30 for steps in default.encoder_steps),
-        tuple(bandwidth * factor for factor in (0.5, 1, 2, 4)),
-        tuple(options.temperature * factor for factor in default.temperature),
-        _bandwidth_rule(options),
-        encoding["encoder"],
-        encoding["layer"],
-    )
+        encoder_steps=tuple(options.encoder_steps * n // 30 for n in default.encoder_steps),
+        bandwidth=tuple(bandwidth * factor for factor in (0.5, 1, 2, 4)),
+        temperature=tuple(options.temperature * factor for factor in default.temperature),
+        rule=_bandwidth_rule(options), encoder=encoding["encoder"], layer=encoding["layer"],
+    )  # fmt: skip
 
 
 def _check_auto(context):
@@ -224,8 +215,8 @@ def _by_features(name, run):
 
 def _oracle(run):
     data, pool = run.context.data, run.context.pool
-    sizes = dict(num_attributes=data.num_attributes)
-    return SampleWeights(weights.oracle(pool, data.train.attributes, **sizes))
+    count = data.num_attributes
+    return SampleWeights(weights.oracle(pool, data.train.attributes, num_attributes=count))
 
 
 def _custom(run):

@@ -33,7 +33,7 @@ def test_values_replace_defaults_of_the_preset():
 
 
 def test_defaults_in_the_help():
-    hint = arguments.default_hint
+    hint = arguments._default_hint
     assert "quick 100, paper 5000" in hint(options.MTT, "steps")
     assert "3" in hint(options.DM, "depth") and hint(options.DM, "clip") == ""
     assert "quick" in hint(options.DM, "preset") and "paper" not in hint(options.DM, "preset")

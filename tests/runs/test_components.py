@@ -30,9 +30,8 @@ def build(data=None, **change):
 
 
 def test_samplers_of_weightings():
-    assert build().sampler.func is sampling.weighted_batch and build().sampler.keywords == {
-        "size": 8
-    }
+    sampler = build().sampler
+    assert sampler.func is sampling.weighted_batch and sampler.keywords == {"size": 8}
     for weighting in ("mean", "batch"):
         assert build(weighting=weighting).sampler.func is sampling.uniform_batch
 
@@ -97,11 +96,11 @@ def test_the_evaluation_uses_the_network_and_the_training_of_the_options(monkeyp
         return network.init(key, images[:1])
 
     monkeypatch.setitem(debiased.TRAININGS, "lff", train)
-    made = build(training="lff", network="mlp", epochs=7)
-    scores = made.score(jnp.zeros((2, 3, 8, 8, 1)))
+    parts = build(training="lff", network="mlp", epochs=7)
+    scores = parts.score(jnp.zeros((2, 3, 8, 8, 1)))
     assert scores.accuracy.shape == (2,) and isinstance(scores.accuracy, np.ndarray)
     network, shape, protocol = seen[0]
-    assert network is made.network and protocol == {"strategy": (), "epochs": 7}
+    assert network is parts.network and protocol == {"strategy": (), "epochs": 7}
     assert shape == (6,)
 
 
@@ -116,16 +115,18 @@ def test_random_keys_of_purposes_are_fixed():
 
 
 def test_initial_images():
-    """Real ones uniformly or by the weights, noise, or several real ones joined into one."""
+    """Real images sampled uniformly or by weight, noise, or four real images joined into one."""
     data = squares()
     weights = (np.arange(24) < 6).astype(float)
     pool = sampling.reweight(datasets.pool(data), weights)
     known = {np.asarray(image).tobytes() for image in sampling.take(pool, jnp.arange(24))}
     heavy = {np.asarray(image).tobytes() for image in sampling.take(pool, jnp.arange(6))}
     start = lambda **change: components.initial(pool, dataclasses.replace(TINY, **change))
-    held = lambda images: {image.tobytes() for image in np.asarray(images).reshape(-1, 8, 8, 1)}
-    assert held(start()) <= heavy and held(start(init="real", ipc=9)) <= known
-    assert not held(start(init="real", ipc=9)) <= heavy
+    images_in = lambda images: {
+        image.tobytes() for image in np.asarray(images).reshape(-1, 8, 8, 1)
+    }
+    assert images_in(start()) <= heavy and images_in(start(init="real", ipc=9)) <= known
+    assert not images_in(start(init="real", ipc=9)) <= heavy
     noise = start(init="noise", ipc=400)
     assert abs(float(noise.mean())) < 0.02 and abs(float(noise.std()) - 1) < 0.02
     four = components.subset(pool, TINY, weighted=True, ipc=8)

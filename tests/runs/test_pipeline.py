@@ -134,7 +134,7 @@ def test_devices_that_share_the_images_make_the_same_rows(fake, tmp_path, mesh):
 
 
 class PowerCut(Exception):
-    """Stands for a process that ends without warning."""
+    """The process ends without warning."""
 
 
 def cut_at(task, done):
@@ -217,6 +217,9 @@ def test_a_row_that_fails_stops_the_others_which_save_their_states(fake, tmp_pat
         started.add(task)
         if task == "plain" and "oracle" in started:
             raise OSError("No space left on device")
+        time.sleep(
+            0.02 if task == "plain" else 0
+        )  # so that it does not end before the other starts
 
     chosen = dataclasses.replace(fake.TINY, steps=4000, save_every=1000.0)
     fields = dict(rows=["plain", "oracle"], report=report, network=fake.NETWORK)
@@ -394,9 +397,9 @@ def test_bad_input_is_rejected_before_there_is_a_folder(fake, tmp_path):
         (TypeError, "None", data, tiny, dict(network=fake.NETWORK, method=no_images)),
         (TypeError, "function", data, tiny, dict(network=fake.NETWORK, method=fake.add_one)),
     ]
-    for error, match, given, chosen, fields in cases:
+    for error, match, bad_data, chosen, fields in cases:
         with pytest.raises(error, match=match):
-            pipeline.run(given, tmp_path / "out", chosen, **fields)
+            pipeline.run(bad_data, tmp_path / "out", chosen, **fields)
     with pytest.raises(ValueError, match="'magic'"):
         pipeline.compare(data, tmp_path / "out", tiny, rows=("magic",))
     assert not (tmp_path / "out").exists()
@@ -420,8 +423,8 @@ def test_without_bias_labels_the_oracle_row_and_the_diagnostics_are_left_out(fak
     diagnostics = dict(table["density"].weights)
     assert diagnostics.pop("effective_sample_size") > 0 and set(diagnostics.values()) == {None}
     pipeline.run(fake.shades(), tmp_path / "b", fake.TINY, debias="density", **fake.OWN)
-    kept = (tmp_path / "a/weights/density/weights.npz", tmp_path / "b/weights.npz")
-    assert_equal(*(files.read_arrays(path)["weights"] for path in kept))
+    paths = (tmp_path / "a/weights/density/weights.npz", tmp_path / "b/weights.npz")
+    assert_equal(*(files.read_arrays(path)["weights"] for path in paths))
 
 
 # --- compilation -------------------------------------------------------------------------------

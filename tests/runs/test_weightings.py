@@ -195,7 +195,7 @@ def test_a_new_weighting_and_a_new_method_take_one_entry_each(tmp_path, monkeypa
     class Shrink(options.DM):  # which registers itself
         method: str = "shrink"
 
-    entry = run_methods.MethodEntry("shrinking", build_shrink)
+    entry = run_methods.MethodEntry(build_shrink)
     monkeypatch.setitem(run_methods.METHODS, "shrink", entry)
     bright = weightings.Weighting(
         "bright first", "distilled with bright images first", bright_first

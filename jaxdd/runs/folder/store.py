@@ -178,15 +178,12 @@ def read_result(folder: str | os.PathLike) -> results.Result:
 
 
 def read_weights(path: str | os.PathLike, *, count: int) -> np.ndarray:
-    """Read sample weights, those of a run or your own.
+    """Read sample weights `[count]`, those of a run or your own.
 
     Args:
         path: .npy; .npz with an array "weights" or a single array; .csv with a single column, or
             with a column headed weight or weights.
         count: number of samples.
-
-    Returns:
-        `[count]` floats.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -289,6 +286,7 @@ def read_synthetic(path: str | os.PathLike, *, content: bytes | None = None) -> 
     names = Synthetic._fields
     try:
         stored = files.read_arrays(path, names=names, no_others=True, content=content)
+        # Files of machines with another byte order are valid, too.
         native = lambda array: np.asarray(array, array.dtype.newbyteorder("="))
         arrays = checked(*(native(stored[name]) for name in names[:4]))
         provenance = json.loads(str(stored["provenance"].item()))

@@ -1,4 +1,4 @@
-"""Tests of the run folder: round trips bit for bit, and what a kill or a full disk leaves."""
+"""The files of a run: round trips bit for bit, killed processes and full disks."""
 
 import errno
 import json
@@ -21,15 +21,10 @@ def make_synthetic(**changes):
     return store.Synthetic(**(values | dict(provenance={"seed": 1, "ipc": 2}) | changes))
 
 
-def same_bits(one, other):
-    """Whether two pytrees agree in structure, dtypes and every bit (so that NaN equals NaN)."""
-    leaves, structure = jax.tree.flatten(one)
-    others, other_structure = jax.tree.flatten(other)
-    one, other = (
-        [(leaf.dtype, leaf.shape, np.asarray(leaf).tobytes()) for leaf in each]
-        for each in (leaves, others)
-    )
-    return structure == other_structure and one == other
+def bits(tree):
+    """Return structure, dtypes, shapes and bytes of a pytree, in which NaN equals NaN."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [(x.dtype, x.shape, np.asarray(x).tobytes()) for x in leaves]
 
 
 def names(folder):
@@ -72,7 +67,7 @@ def test_resume_continues_the_same_run_only(tmp_path):
         "sizes is [1, 2] there and 'absent' here",
     ):
         assert part in str(error.value)
-    assert str(error.value).count(";") == 2, "what is the same is not named"
+    assert str(error.value).count(";") == 2, "only differences are named"
     assert files.read_json(tmp_path / "config.json")["kde"]["temperature"] == 0.5
 
 
@@ -98,14 +93,14 @@ def test_a_damaged_configuration_is_named(tmp_path, content, match, resume):
 
 
 def test_temporary_files_of_killed_runs_are_deleted(tmp_path):
-    """But not those of a command that may be running, nor files that only look similar."""
-    swept = [tmp_path / ".synthetic.npz.01234567.tmp", tmp_path / "experts/.a.npz.89abcdef.tmp"]
-    kept = [tmp_path / ".evaluation.json.01234567.tmp", tmp_path / ".own.tmp"]
+    """Those of a command that may be running and files with similar names are kept."""
+    deleted = [tmp_path / ".synthetic.npz.01234567.tmp", tmp_path / "experts/.a.npz.89abcdef.tmp"]
+    others = [tmp_path / ".evaluation.json.01234567.tmp", tmp_path / ".own.tmp"]
     (tmp_path / "experts").mkdir()
-    for path in swept + kept:
+    for path in deleted + others:
         path.write_bytes(b"half")
     store.sweep(tmp_path)
-    assert [path.exists() for path in swept + kept] == [False, False, True, True]
+    assert [path.exists() for path in deleted + others] == [False, False, True, True]
 
 
 # --- progress ----------------------------------------------------------------------------------
@@ -174,13 +169,13 @@ def test_rewind_on_a_full_disk_loses_nothing(tmp_path, full_disk):
 def test_synthetic_round_trip(tmp_path):
     synthetic = make_synthetic(provenance={"accuracy": np.float32(0.5), "loss": np.nan, "π": [1]})
     store.write_synthetic(tmp_path / "a.npz", jax.tree.map(lambda x: x, synthetic))
-    found = store.read_synthetic(tmp_path / "a.npz")
-    np.testing.assert_array_equal(found.images, synthetic.images)
-    np.testing.assert_array_equal(found.labels, synthetic.labels)
-    np.testing.assert_array_equal(found.mean, np.float32([0.5, 0.4, 0.3]))
-    np.testing.assert_array_equal(found.std, np.float32([0.2, 0.2, 0.1]))
-    assert found.provenance == {"accuracy": 0.5, "loss": None, "π": [1]}
-    dtypes = [array.dtype.name for array in found[:4]]
+    read = store.read_synthetic(tmp_path / "a.npz")
+    np.testing.assert_array_equal(read.images, synthetic.images)
+    np.testing.assert_array_equal(read.labels, synthetic.labels)
+    np.testing.assert_array_equal(read.mean, np.float32([0.5, 0.4, 0.3]))
+    np.testing.assert_array_equal(read.std, np.float32([0.2, 0.2, 0.1]))
+    assert read.provenance == {"accuracy": 0.5, "loss": None, "π": [1]}
+    dtypes = [array.dtype.name for array in read[:4]]
     assert dtypes == ["float32", "int32", "float32", "float32"]
 
 
@@ -207,17 +202,9 @@ def test_same_set_gives_the_same_bytes(tmp_path):
         ({"labels": np.zeros((3, 2), np.int64)}, ValueError, "int64"),
         ({"labels": np.zeros(6, np.int32)}, ValueError, r"\(6,\)"),
         ({"mean": (0.5,)}, ValueError, r"\(1,\)"),
-        (
-            {"labels": np.full((3, 2), 3, np.int32)},
-            ValueError,
-            r"0\.\.2, got 3",
-        ),
+        ({"labels": np.full((3, 2), 3, np.int32)}, ValueError, r"0\.\.2, got 3"),
         ({"labels": np.full((3, 2), -1, np.int32)}, ValueError, "got -1"),
-        (
-            {"images": np.zeros((3, 2, 0, 4, 3), np.float32)},
-            ValueError,
-            r"0, 4, 3",
-        ),
+        ({"images": np.zeros((3, 2, 0, 4, 3), np.float32)}, ValueError, "0, 4, 3"),
         ({"std": (0.5, 0.0, 0.5)}, ValueError, "std must be positive"),
         ({"std": (0.5, np.inf, 0.5)}, ValueError, "std must be finite"),
         ({"provenance": {"x": object()}}, TypeError, "object"),
@@ -244,7 +231,7 @@ def test_synthetic_on_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
 
 
 def test_damaged_synthetic_is_named_or_harmless(tmp_path):
-    """Cut anywhere the file is refused; a flipped byte is refused or (unused fields) harmless."""
+    """A cut file is rejected; a flipped byte is rejected or lies in a field that nobody reads."""
     path = tmp_path / "a.npz"
     store.write_synthetic(path, make_synthetic())
     good, data = store.read_synthetic(path), path.read_bytes()
@@ -254,11 +241,11 @@ def test_damaged_synthetic_is_named_or_harmless(tmp_path):
             store.read_synthetic(path)
         path.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
         try:
-            found = store.read_synthetic(path)
+            read = store.read_synthetic(path)
         except ValueError as error:
             assert "a.npz" in str(error)
         else:
-            assert same_bits(found[:4], good[:4]) and found.provenance == good.provenance
+            assert bits(read[:4]) == bits(good[:4]) and read.provenance == good.provenance
 
 
 @pytest.mark.parametrize("missing", store.Synthetic._fields)
@@ -340,7 +327,7 @@ def test_whitening_round_trip(tmp_path):
     whitening = zca.Whitening(jnp.ones((2, 2, 1)), jnp.eye(4))
     assert store.whitening_of(tmp_path) is None
     store.write_whitening(tmp_path / store.WHITENING, whitening)
-    assert same_bits(store.whitening_of(tmp_path), whitening)
+    assert bits(store.whitening_of(tmp_path)) == bits(whitening)
 
 
 @pytest.mark.parametrize(
