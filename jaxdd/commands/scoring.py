@@ -193,6 +193,7 @@ def _load(source, dataset, data, **network_options):
     """Return options and data: those of a run, or those on the command line."""
     changed: dict[str, Any] = {k: v for k, v in network_options.items() if v is not None}
     if _is_run(source):
+        # A run is scored on the data that it was made from, which its config.json describes.
         if names := data.changed():
             raise ValueError(f"a run has its own data options; leave out {', '.join(names)}")
         benchmark = load_run_data(source, dataset, data.data_dir)

@@ -61,6 +61,7 @@ def find(
     labels = data.train.labels
     share = min(1.0, max_samples / len(labels))
     counts = np.ceil(np.bincount(labels, minlength=data.num_classes) * share)
+    # Samples are drawn without replacement: the first ranks of each class in a random order.
     order = np.asarray(jax.random.uniform(key_samples, labels.shape))
     samples = np.flatnonzero(bias.rank_in_class(order, labels, xp=np) < counts[labels])
     train = datasets.select(data.train, samples)

@@ -3,10 +3,6 @@
 Functions that take a path write one file atomically: PNG, or SVG or PDF if its name ends so. They
 use Matplotlib without pyplot or a display, and import it when the first figure is drawn. Equal
 input gives equal bytes.
-
-Blue always stands for the aligned group and vermilion for the conflicting one (Okabe and Ito). The
-ten colours of classes were found by a search: under every simulated colour blindness any two of
-them are at least 30 units of CIELAB apart.
 """
 
 import contextlib
@@ -35,6 +31,9 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "jaxdd", "pdf.fonttype": 42,
 }  # fmt: skip
 _GREY = "#666666"
+# Blue is the aligned group and vermilion the conflicting one (Okabe and Ito). The ten colours of
+# classes come from a search: under every simulated colour blindness any two of them are at least
+# 30 units of CIELAB apart.
 _GROUP_COLORS = {
     "accuracy": "#4d4d4d", "aligned": "#0072b2", "conflicting": "#d55e00", "worst_group": "#cc79a7",
 }  # fmt: skip
@@ -110,6 +109,7 @@ def comparison(
     classes = {name: len(images) for name, images in zip(sets, pixels, strict=True)}
     if len(set(classes.values())) != 1:
         raise ValueError(f"sets must have the same number of classes, got {classes or 'no sets'}")
+    # Several sets share the width: fewer columns each, and smaller images.
     columns, cell = min(MAX_COLUMNS, max(2, 24 // len(sets))), _CELL if len(sets) == 1 else 64
     names = [_shorten(name) for name in _names(class_names, range(len(pixels[0])))][:MAX_ROWS]
     mosaics = [_mosaic(images[:MAX_ROWS, :columns], cell) for images in pixels]
@@ -150,6 +150,7 @@ def first_images(
 def tiles(images: Any, *, mean: Any = 0.0, std: Any = 1.0) -> np.ndarray:
     """Return a set as one RGBA picture, uint8 `[height, width, 4]`, with transparent gaps."""
     pixels = thumbnails(images, mean=mean, std=std)
+    # The gaps have alpha 0, so that they take the colour of a light or a dark page.
     gap = max(1, max(pixels.shape[2:4]) // 16)
     opaque = np.pad(pixels, ((0, 0),) * 4 + ((0, 1),), constant_values=255)
     return _join(opaque, gap, background=0)
@@ -198,6 +199,7 @@ def _rgb(images: Any, mean: Any, std: Any) -> np.ndarray:
     for name, value in (("mean", mean), ("std", std)):
         if value.shape not in ((), images.shape[-1:]):
             raise ValueError(f"{name} must have shape {images.shape[-1:]}, got {value.shape}")
+    # A diverged run has NaN pixels; they are drawn black rather than at random.
     images = np.nan_to_num(np.clip(images.astype(np.float32) * std + mean, 0, 1))
     images = images[..., :3] if images.shape[-1] >= 3 else images.mean(-1, keepdims=True)
     return (np.broadcast_to(images, (*images.shape[:-1], 3)) * 255 + 0.5).astype(np.uint8)
@@ -303,11 +305,8 @@ def weights_by_group(
 class Plane(NamedTuple):
     """Samples in the plane of the two largest principal components of their embeddings.
 
-    Attributes:
-        points: Coordinates, `[m, 2]`.
-        shares: Shares of the variance along both axes, `[2]`.
-        shown: Indices of the samples, `[m]`.
-        total: Number of samples of which these are a random subset.
+    Coordinates of the shown samples `[m, 2]`, shares of the variance along both axes, indices of
+    these samples `[m]`, and the number of samples of which they are a random subset.
     """
 
     points: np.ndarray
@@ -417,6 +416,7 @@ def _draw_bars(axes, places, scores, *, width, group):
     heights = 100 * np.array([score.mean for score in scores])
     errors = 100 * np.nan_to_num([score.std for score in scores])
     axes.bar(places, heights, width, color=_GROUP_COLORS[group], label=results.SCORES[group])
+    # NaN draws no whisker; one of length 0 would be a line.
     whiskers = np.where(errors > 0, errors, np.nan)
     style = dict(fmt="none", ecolor="#222222", elinewidth=1, capsize=2.5)
     axes.errorbar(places, heights, whiskers, **style)

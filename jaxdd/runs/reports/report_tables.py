@@ -47,6 +47,7 @@ def accuracy(rows: Mapping[str, Result], scores: Mapping[str, str]) -> Table:
 
 def by_class(rows: Mapping[str, Result]) -> Table | None:
     """Return the accuracies by class, or None if no row has them."""
+    # Rows of a comparison have the same classes and sizes, which are read from the first of them.
     known = {name: (row, row.by_class) for name, row in rows.items() if row.by_class is not None}
     if not known:
         return None
@@ -76,18 +77,16 @@ def by_group(name: str, row: Result) -> Table | None:
     class_names = row.by_class.names if row.by_class is not None else ()
     lines = []
     for i, counts in enumerate(groups.test):
-        cells = [label(class_names[i] if class_names else i)]
+        lines.append([label(class_names[i] if class_names else i)])
         for j, test in enumerate(counts):
             known = percent(groups.mean[i, j] if test >= MIN_GROUP_SIZE else None)
             below = known if has_scores else None
-            cells.append(sizes(int(groups.train[i, j]), int(test), below=below))
-        lines.append(cells)
-    if has_scores:
-        caption = (
-            "Test accuracy in % of each group, with the numbers of its training and test images "
-            f"below; not shown for fewer than {MIN_GROUP_SIZE} test images."
-        )
-    else:
+            lines[-1].append(sizes(int(groups.train[i, j]), int(test), below=below))
+    caption = (
+        "Test accuracy in % of each group, with the numbers of its training and test images below; "
+        f"not shown for fewer than {MIN_GROUP_SIZE} test images."
+    )
+    if not has_scores:
         caption = (
             "Training and test images of each group; no group has the "
             f"{MIN_GROUP_SIZE} test images that are required to show an accuracy."

@@ -100,6 +100,7 @@ def as_csv(table: Table) -> str:
     row,all,all std,all low,all high
     density,50.0,1.0,47.5,52.5
     """
+    # A column of the table takes as many columns of CSV as any of its cells has values.
     suffixes = [
         list(dict.fromkeys(suffix for row in table.rows for suffix in row[i].values)) or [""]
         for i in range(len(table.header))

@@ -34,6 +34,7 @@ def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.DM
                 message += f"; the runs of a comparison are in {folder / 'rows'}"
             raise FileNotFoundError(message)
     config, run_options = options.read_config(folder / "config.json")
+    # `strategy` is None in the options of a run that used the augmentation of its data.
     if isinstance(config.get("augmentation"), list):
         run_options = dataclasses.replace(run_options, strategy=tuple(config["augmentation"]))
     return config, run_options

@@ -44,13 +44,10 @@ _SETS = ("set", "random", "noise")
 
 
 class TeacherOptions(NamedTuple):
-    """How teachers are trained.
+    """How teachers are trained: updates, and real images per class in a batch.
 
-    Attributes:
-        steps: Number of updates.
-        batch_size: Real images per class in a batch.
-        weights: Sample weights of the training set `[n]`, or None for uniform weights.
-        teacher: A trained teacher to use instead; the other fields are ignored then.
+    Batches follow the sample weights `[n]`, uniform by default. With a trained teacher, nothing is
+    trained and the other fields are ignored.
     """
 
     steps: int = 2000
@@ -142,45 +139,43 @@ def cells(
     """
     _check(names, protocols, sets, teacher)
     weights = None if teacher.weights is None else jnp.asarray(teacher.weights)
-    whitening = labelled.whitening
-    pool = zca.whiten_pool(datasets.pool(benchmark, weights), whitening)
-    images = zca.whiten(jnp.asarray(labelled.images), whitening)
+    pool = zca.whiten_pool(datasets.pool(benchmark, weights), labelled.whitening)
+    images = zca.whiten(jnp.asarray(labelled.images), labelled.whitening)
     arrays = components.baselines(images, labelled.labels, pool, run_options, sets)
-    common = {"storage": dict(labelled.storage), "data": datasets.digest(benchmark)}
-    rows = []
+    one_image, rows = sampling.take(pool, jnp.zeros(1, int)), []
     for name in names:
         network = named_networks.from_options(run_options, pool.num_classes, name=name)
         # Options name networks without batch norm only; the network itself is passed to `build`.
         network_options = dataclasses.replace(run_options, network=name.removesuffix("-bn"))
         # Teachers are expensive: each is trained when the first cell needs it, and then shared.
-        arguments = pool, benchmark, network, network_options, teacher
+        arguments = pool, one_image, benchmark, network, network_options, teacher
         make_teacher = functools.cache(functools.partial(_teacher, *arguments))
         for protocol in protocols:
-            built = components.build(
-                benchmark, network_options, network=network, train=_PROTOCOLS[protocol]
-            )
             if protocol == "elf":  # raises before any work if the network cannot be split
                 networks.count_parts(network)
-                teacher_network(network, _one_image(pool), run_options)
-            score = functools.partial(built.score, whitening=whitening)
-            settings = _settings(protocol, built.strategy, run_options, teacher) | common
-            for set_name in sets:
-                task = f"{name} {protocol} {set_name}"
-                digest = files.digest(*map(np.asarray, arrays[set_name]))
-                row = dict(network=name, protocol=protocol, set=set_name, **settings, images=digest)
-                compute = functools.partial(
-                    _score, score, protocol, arrays[set_name], make_teacher, report, task
-                )
+                teacher_network(network, one_image, run_options)
+            train = _PROTOCOLS[protocol]
+            built = components.build(benchmark, network_options, network=network, train=train)
+            score = functools.partial(built.score, whitening=labelled.whitening)
+            settings = _settings(protocol, built.strategy, run_options, teacher)
+            settings |= {"storage": labelled.storage, "data": datasets.digest(benchmark)}
+            for kind in sets:
+                task = f"{name} {protocol} {kind}"
+                digest = files.digest(*map(np.asarray, arrays[kind]))
+                row = dict(network=name, protocol=protocol, set=kind, **settings, images=digest)
+                progress = functools.partial(report, f"evaluate {task}")
+                arguments = score, protocol, arrays[kind], make_teacher, progress
+                compute = functools.partial(_score, *arguments)
                 rows.append(Cell(task, files.to_json(row), compute))
     return rows
 
 
 def _check(names, protocols, sets, teacher):
-    for kind, values, known in (
-        ("network", [name for name in names if ":" not in name], named_networks.NAMES),
-        ("protocol", protocols, _PROTOCOLS),
-        ("set", sets, _SETS),
-    ):
+    """Raise ValueError before any work if arguments of `cells` cannot be used."""
+    library_networks = [name for name in names if ":" not in name]
+    known_names = {"network": named_networks.NAMES, "protocol": _PROTOCOLS, "set": _SETS}
+    arguments = zip(known_names.items(), (library_networks, protocols, sets), strict=True)
+    for (kind, known), values in arguments:
         if unknown := sorted(set(values) - set(known)):
             raise ValueError(f"unknown {kind} {unknown[0]!r}; choose from {', '.join(known)}")
     if teacher.steps < 1:
@@ -189,22 +184,16 @@ def _check(names, protocols, sets, teacher):
         raise ValueError("elf trains its own teacher for each network; leave out the teacher")
 
 
-def _one_image(pool):
-    return sampling.take(pool, jnp.zeros(1, int))
-
-
 def _settings(protocol, strategy, run_options, teacher):
     """Return everything that affects a score, apart from the images."""
     fields = ("epochs", "eval_seeds", "seed", "width", "depth", "dtype")
     named = named_networks.qualified_name(strategy) if callable(strategy) else list(strategy)
     return {
         **{field: getattr(run_options, field) for field in fields},
-        "augmentation": named,
-        "labels": "soft" if protocol == "soft" else "hard",
-        "epoch": "last",
+        "augmentation": named, "labels": "soft" if protocol == "soft" else "hard", "epoch": "last",
         "teacher": None if protocol == "standard" else _teacher_settings(teacher),
         "level": "networks on one set",
-    }
+    }  # fmt: skip
 
 
 def _teacher_settings(teacher):
@@ -217,19 +206,20 @@ def _teacher_settings(teacher):
     return {**data, "steps": teacher.steps, "batch_size": teacher.batch_size}
 
 
-def _score(score, protocol, arrays, make_teacher, report, task):
+def _score(score, protocol, arrays, make_teacher, report):
     """Return the scores of a cell, and the bytes that it needs in addition to the set."""
     images, labels = arrays
     others, extra_bytes = {}, None
-    report(f"evaluate {task}", 0, 1)
+    report(0, 1)
     if protocol == "elf":
+        # Its networks learn from the features of the images, not from the teacher itself.
         others["features"] = jax.jit(elf.teacher_features)(make_teacher(), images)
         extra_bytes = elf.extra_bytes(others["features"], make_teacher())
     elif protocol != "standard":
         others["teacher"] = make_teacher()
         extra_bytes = {"teacher": teachers.num_bytes(make_teacher())}
     scores = evaluate.summary(score(images, labels=labels, **others))
-    report(f"evaluate {task}", 1, 1)
+    report(1, 1)
     set_bytes = images.size * images.dtype.itemsize
     return scores | {"set_bytes": set_bytes, "extra_bytes": extra_bytes}
 
@@ -273,9 +263,9 @@ def teacher_network(
     raise ValueError(f"no ConvNet has features of {sides} pixels, as the front of {kind}")
 
 
-def _teacher(pool, benchmark, network, run_options, teacher):
+def _teacher(pool, images, benchmark, network, run_options, teacher):
     if teacher.teacher is not None:
         return teacher.teacher
     strategy = benchmark.strategy if run_options.strategy is None else run_options.strategy
-    network = teacher_network(network, _one_image(pool), run_options)
+    network = teacher_network(network, images, run_options)
     return train_teacher(network, pool, run_options, strategy, teacher)

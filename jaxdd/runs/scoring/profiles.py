@@ -41,9 +41,8 @@ def measure(
         benchmark: The data that the set replaces.
         run_options: Options, of which network, width, depth, strategy and seed count.
         num_networks: Number of random networks.
-        teacher_steps: Updates of the trained network, whose batches follow the weights. Defaults to
-            0: no trained network.
-        weights: Sample weights of the training set `[n]`. Defaults to uniform.
+        teacher_steps: Updates of the trained network. Defaults to 0: no trained network.
+        weights: Sample weights `[n]` of the real images. Defaults to uniform.
         report: Called as `report(task, done, total)`.
 
     Returns:
@@ -59,29 +58,34 @@ def measure(
     pool = datasets.pool(benchmark, None if weights is None else jnp.asarray(weights))
     sets = components.baselines(*labelled[:2], pool, run_options, ("set", "random"))
     init, profile = _programs(built.network)
-    first = sampling.take(pool, jnp.zeros(1, int))
-    of_random, of_trained = [], []
-    for i in range(num_networks):
-        report("random networks", i, num_networks)
-        key = jax.random.fold_in(components.key(run_options, "evaluate"), i)
-        of_random.append(jax.device_get(profile(init(key, first), pool, sets)))
-    report("random networks", num_networks, num_networks)
-    if teacher_steps:
-        report("trained network", 0, 1)
-        teacher_options = matrix.TeacherOptions(teacher_steps)
-        arguments = built.network, pool, run_options, built.strategy, teacher_options
-        params = matrix.train_teacher(*arguments).params
-        of_trained.append(jax.device_get(profile(params, pool, sets)))
-        report("trained network", 1, 1)
-    profiles = {"random": of_random, "trained": of_trained}
+    schedule = num_networks, teacher_steps, report
+    by_kind: dict[str, list[Any]] = {"random": [], "trained": []}
+    for kind, params in _parameters(init, built, pool, run_options, *schedule):
+        by_kind[kind].append(jax.device_get(profile(params, pool, sets)))
     return files.to_json({
         "data": benchmark.name, "data_digest": datasets.digest(benchmark),
         "weights": None if weights is None else files.digest(np.asarray(weights, np.float32)),
         "images": files.digest(*map(np.asarray, sets["set"])), "per_set": len(labelled.labels),
         **{name: getattr(run_options, name) for name in ("network", "width", "depth", "seed")},
         "networks": num_networks, "teacher_steps": teacher_steps, **results.circumstances(),
-        "profiles": {name: _average(values) for name, values in profiles.items() if values},
+        "profiles": {name: _average(values) for name, values in by_kind.items() if values},
     })  # fmt: skip
+
+
+def _parameters(init, built, pool, run_options, num_networks, teacher_steps, report):
+    """Yield the kind and the parameters of every network whose features are used."""
+    first = sampling.take(pool, jnp.zeros(1, int))
+    for i in range(num_networks):
+        report("random networks", i, num_networks)
+        key = jax.random.fold_in(components.key(run_options, "evaluate"), i)
+        yield "random", init(key, first)
+    report("random networks", num_networks, num_networks)
+    if teacher_steps:
+        report("trained network", 0, 1)
+        arguments = built.network, pool, run_options, built.strategy
+        teacher = matrix.train_teacher(*arguments, matrix.TeacherOptions(teacher_steps))
+        yield "trained", teacher.params
+        report("trained network", 1, 1)
 
 
 @functools.cache

@@ -30,11 +30,9 @@ _MAX_NORMALISED = 16  # larger values are pixels in [0, 255], stored as floating
 class LabelledSet(NamedTuple):
     """A set that networks can be trained on; classes may differ in size.
 
-    Attributes:
-        images: float32 `[m, h, w, c]`, normalised by the mean and std of the benchmark.
-        labels: int32 `[m]`.
-        storage: How the set was stored: kind, pixels, layout and whitening.
-        whitening: The whitening that the set came with, through which networks see its images.
+    Images are float32 `[m, h, w, c]`, normalised by the mean and std of the benchmark, and labels
+    int32 `[m]`. `storage` is a record of kind, pixels, layout and whitening. Networks see images
+    through the whitening.
     """
 
     images: np.ndarray
@@ -199,6 +197,7 @@ def _tensors(content: Any, labels: Any) -> tuple[Any, Any]:
 def _flatten(images, labels, benchmark):
     """Return images `[m, h, w, c]`, labels `[m]`, and the layout of the stored images."""
     k, (h, w, c) = benchmark.num_classes, benchmark.train.images.shape[1:]
+    # Images by class, `[k, ipc, ...]`, carry their labels in the first axis.
     if images.ndim == 5:
         if labels is None:
             labels = np.arange(len(images)).repeat(images.shape[1])
@@ -215,16 +214,13 @@ def _flatten(images, labels, benchmark):
             )
         labels = np.arange(k).repeat(len(images) // k)
     images = images.transpose(0, 2, 3, 1) if layout == "nchw" else images
-    return images, _check_labels(np.asarray(labels), len(images), k), layout
-
-
-def _check_labels(labels, m, k):
-    if labels.shape != (m,) or labels.dtype.kind not in "iu":
+    labels = np.asarray(labels)
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         form = f"{labels.dtype} {labels.shape}"
-        raise ValueError(f"labels must be {m} integers, one per image, got {form}")
+        raise ValueError(f"labels must be {len(images)} integers, one per image, got {form}")
     if not 0 <= labels.min() <= labels.max() < k:
         raise ValueError(f"labels must lie in 0..{k - 1}, got {labels.min()}..{labels.max()}")
-    return labels.astype(np.int32)
+    return images, labels.astype(np.int32), layout
 
 
 def _normalise(images, moments, benchmark):
@@ -234,6 +230,7 @@ def _normalise(images, moments, benchmark):
         raise ValueError(f"images must be uint8 or floating, got {images.dtype}")
     if not np.isfinite(images).all():
         raise ValueError("images must be finite, got NaN or infinite values")
+    # Sets of jaxdd say how they are normalised; that of other sets is guessed from their range.
     if moments is not None:
         if not np.array_equal(moments, (mean, std)):
             images = ((images * moments[1] + moments[0] - mean) / std).astype(np.float32)
