@@ -33,7 +33,7 @@ def load(path: "str | os.PathLike[str]", *, expect: str | None = None) -> "store
 
 
 def keep_programs(*, folder: "str | os.PathLike[str] | None" = None) -> None:
-    """Keeps compiled programs for the next process; see `jaxdd.runs.programs.keep_programs`."""
+    """Keep compiled programs for the next process; see `jaxdd.runs.programs.keep_programs`."""
     from jaxdd.runs import programs
 
     programs.keep_programs(folder=folder)
@@ -58,12 +58,12 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """Imports a module when it is asked for, so that the command line begins at once."""
+    """Import a module on first use, so that the command line starts quickly."""
     if name in __all__:
         return importlib.import_module(f"jaxdd.{name}")
     raise AttributeError(f"module 'jaxdd' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """Lists the modules that may be asked for, too."""
+    """Include the modules that are imported on first use."""
     return sorted({*globals(), *__all__})

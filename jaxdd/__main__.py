@@ -1,11 +1,11 @@
-"""`jaxdd` and `python -m jaxdd`: the command line, which Ctrl-C ends quietly from the beginning."""
+"""The command line, as `jaxdd` and `python -m jaxdd`; Ctrl-C is quiet even during imports."""
 
 import os
 import signal
 
 
 def main() -> None:
-    """Imports the command line, which takes seconds, and runs it."""
+    """Import the command line, which takes seconds, and run it."""
     heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if heeded:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # nothing has begun

@@ -120,7 +120,7 @@ def pixels(name: str, images: ArrayLike) -> jax.Array:
 def normalised(name: str, images: ArrayLike) -> jax.Array:
     """Return floating images whose values look normalised, of any shape.
 
-    Whole numbers above 16 are taken for bytes that nobody has normalised. Values above 1e19 are
+    Whole numbers above 16 are taken for bytes that were not normalised. Values above 1e19 are
     rejected because their squares overflow float32.
     """
     images = jnp.asarray(images)

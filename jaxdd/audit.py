@@ -33,7 +33,7 @@ Ensemble = Sequence[tuple[networks.Network, Any]]
 
 
 class OutOfRange(NamedTuple):
-    """Values that no pixel has.
+    """Values outside the range of pixels.
 
     Attributes:
         share: of all values, in [0, 1].
@@ -148,7 +148,7 @@ def footprint(images: ArrayLike, trusted: ArrayLike) -> jax.Array:
 def patches(
     height: int, width: int, *, sizes: Sequence[int], low: ArrayLike, high: ArrayLike
 ) -> Patches:
-    """Return all black and all white squares of some sizes inside of images.
+    """Return all black and all white squares of the given sizes inside an image.
 
     Args:
         height: of the images.
@@ -175,7 +175,7 @@ def patches(
 
 
 def stamp(images: jax.Array, patch: Patches) -> jax.Array:
-    """Return images `[n, h, w, c]` with a single patch, whose fields have no axis `[p]`."""
+    """Paste one patch, whose fields have no axis `[p]`, into images `[n, h, w, c]`."""
     height, width = images.shape[1:3]
     rows, columns = jnp.arange(height)[:, None, None], jnp.arange(width)[:, None]
     top, left = patch.corner
@@ -434,7 +434,7 @@ def compare(values: ArrayLike, trusted: ArrayLike) -> Comparison:
 
     With several trusted sets, p is the probability that one more set of their kind differs as much.
     With a single one, p only covers the variation between networks and not between sets, so that an
-    honest set of another seed may differ significantly, too.
+    honest set of another seed may also differ significantly.
 
     Args:
         values: `[m]`, one number per network, m ≤ 16; m = 1 for statistics without networks.

@@ -75,7 +75,7 @@ def log_density(
             f"queries and points must have the same dimension, got {d} and {points.shape[1]}."
         )
     if leave_one_out and n != m:
-        raise ValueError(f"leave_one_out requires the points as queries, got {n} and {m}.")
+        raise ValueError(f"leave_one_out requires equal queries and points, got {n} and {m} rows.")
     bandwidth = _as_bandwidth(bandwidth, ((),)).astype(queries.dtype)
     weights = _as_weights(weights, points)
     centre = jax.lax.stop_gradient(points.mean(0))
@@ -131,8 +131,8 @@ def class_log_density(
         ValueError: for shapes that do not match, labels out of range, and concrete values that are
             not finite or, for bandwidth and weights, not positive.
 
-    Source: the f of Cui et al., "Mitigating Bias in Dataset Distillation", ICML 2024, there within
-    a batch, here over the whole class.
+    Source: f of Cui et al., "Mitigating Bias in Dataset Distillation", ICML 2024, who estimate it
+    within a batch instead of the whole class.
     """
     embeddings = _as_points("embeddings", embeddings)
     labels = _as_labels(labels, embeddings, num_classes)

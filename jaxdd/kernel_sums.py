@@ -33,7 +33,7 @@ _DIRECT_DIMENSIONS = 8  # Up to here, subtracting costs no more than expanding a
 
 
 class Queries(NamedTuple):
-    """Where the sums are evaluated.
+    """Samples at which the sums are evaluated.
 
     Attributes:
         position: `[n, d]`. Centre the points at 0 for accuracy.
@@ -50,7 +50,7 @@ class Queries(NamedTuple):
 
 
 class Points(NamedTuple):
-    """What the sums run over.
+    """Samples that are summed over.
 
     Attributes:
         position: `[m, d]`.

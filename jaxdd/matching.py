@@ -90,14 +90,14 @@ def cosine(real: Any, synthetic: Any) -> jax.Array:
 
 
 def trajectory(student: Any, start: Any, target: Any) -> jax.Array:
-    """Return the remaining squared distance to the target, relative to that of the start.
+    """Return the squared distance of the student to the target, relative to that of the start.
 
     `‖θ_N − θ*‖² / ‖θ_0 − θ*‖²` over all parameters, the loss of trajectory matching (Cazenavette
     et al., CVPR 2022).
 
     Args:
         student: parameters θ_N after training on synthetic images.
-        start: parameters θ_0 that this training began with.
+        start: parameters θ_0 from which the student was trained.
         target: parameters θ* that the expert reached.
     """
     return squared(student, target) / squared(start, target)

@@ -94,7 +94,7 @@ def _deferred(command: Callable[..., None], kind: type[options.DM]) -> Any:
 
 
 def _parse(words):
-    """Return the command to run. tyro explains a mistake in a box; here it becomes one line."""
+    """Return the command to run. Errors of tyro, which come in a box, become one line."""
     method = _method(words)
     explanation = io.StringIO()
     try:

@@ -32,7 +32,7 @@ def distil_again(
 
     Returns:
         A check whose verdict is evidence of tampering if the images differ by more than
-        `TOLERANCE`. It is skipped if the configuration is incomplete or the data are others.
+        `TOLERANCE`. It is skipped if the configuration is incomplete or the data differ.
     """
     config = configuration(published)
     if reason := _obstacle(config, data):
@@ -59,13 +59,13 @@ def configuration(published: publication.Published) -> dict[str, Any]:
 
 
 def _row(config):
-    """The row of a comparison, or that of a run with its weighting."""
+    """Return the row of a comparison, or the row with the weighting of a run."""
     rows = weightings.rows()
     return rows.get(str(config.get("row"))) or rows.get(str(config.get("debias")))
 
 
 def _obstacle(config, data):
-    """The reason why a set cannot be distilled again, or None."""
+    """Return the reason why a set cannot be distilled again, or None."""
     if not config:
         return "the set does not state its configuration"
     if data is None:

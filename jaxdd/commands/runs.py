@@ -1,4 +1,4 @@
-"""Commands that distill: run, compare, demo; and report, which shows what they made."""
+"""Commands that distill, run, compare and demo, and report, which shows their results."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""What a command shows on the terminal: progress while it works, a table when it is done."""
+"""Terminal output of commands: progress bars, and a table at the end."""
 
 import os
 import sys

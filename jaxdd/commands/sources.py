@@ -44,11 +44,11 @@ def load(dataset: str, options: DM, data_dir: pathlib.Path | None) -> datasets.B
             test=options.test, **columns, **shared,
         )  # fmt: skip
     if (options.conflict, options.severity, options.test) != (None, None, "uniform"):
-        raise ValueError(f"conflict, severity and test are for benchmarks, {dataset} is none")
+        raise ValueError(f"conflict, severity and test are options of benchmarks, got {dataset}")
     if dataset.startswith(TFDS):
         if options.skip_bad or (options.label, options.attribute) != (None, None):
             raise ValueError(
-                f"skip-bad, label and attribute are for folders of images, {dataset} is none"
+                f"skip-bad, label and attribute are options of folders of images, got {dataset}"
             )
         logging.getLogger("absl").setLevel(logging.ERROR)
         # Imported by name: only this branch needs tensorflow-datasets, which loads slowly.

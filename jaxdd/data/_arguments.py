@@ -1,4 +1,4 @@
-"""Check numbers that users pass, so that they are of Python's own types from there on."""
+"""Check numbers that users pass, and convert them to plain Python types."""
 
 import numbers
 

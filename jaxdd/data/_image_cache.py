@@ -291,7 +291,7 @@ def delete_unfinished(folder: pathlib.Path, prefix: str) -> None:
 
 
 def _touch(path):
-    """Mark rows as used last, for `files.prune`, and their checksums just before."""
+    """Mark mapped rows as just used for `files.prune`, and their checksums just before."""
     os.utime(_checksums(path))
     os.utime(path)
 

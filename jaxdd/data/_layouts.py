@@ -41,7 +41,7 @@ def rows(
     """Return the images of a folder, in the order of its table or of their paths.
 
     Args:
-        root: the folder, which exists; `folders.read` describes its _layouts.
+        root: the folder, which exists; `folders.read` describes its layouts.
         label: column of the table with the class. Defaults to "label".
         attribute: column of the table with the bias attribute. Defaults to "attribute" if there is
             one.
@@ -157,7 +157,7 @@ def _walk(root, folder) -> Iterator[str]:
 def check_inside(root: pathlib.Path, path: str | os.PathLike) -> None:
     """Raise if a path leads out of a folder, by links or by `..`."""
     if not _is_inside(root, path):
-        raise ValueError(f"{path} must be inside of {root}, but is {os.path.realpath(path)}.")
+        raise ValueError(f"{path} must be inside {root}, but is {os.path.realpath(path)}.")
 
 
 def _is_inside(root, path):

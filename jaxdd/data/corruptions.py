@@ -266,7 +266,7 @@ def corrupt(
     if images.ndim != 4 or images.shape[3] != 3 or min(images.shape[1:3]) < 4:
         raise ValueError(f"images must be [n, h, w, 3] with sides from 4, got {images.shape}.")
     if keys.shape[:1] != images.shape[:1]:
-        raise ValueError(f"keys must be one for each of {len(images)} images, got {keys.shape}.")
+        raise ValueError(f"keys must be [n] = ({len(images)},), one per image, got {keys.shape}.")
     if corruption not in KNOWN:
         raise ValueError(f"unknown corruption {corruption!r}; known are {', '.join(KNOWN)}.")
     if type(severity) is not int or severity not in (1, 2, 3, 4):

@@ -200,8 +200,8 @@ def _header(file):
 def _is_turned(file, image):
     """Return whether an opened image swaps height and width when it is turned upright.
 
-    The orientation may be in EXIF or in XMP. `getexif` reads both, but it decodes a PNG, which may
-    have them at its end; the method of the base class does not.
+    The orientation may be in EXIF or in XMP. `getexif` reads both, but decodes a whole PNG, because
+    they may be at its end. The method of the base class does not.
     """
     from PIL import Image
 
@@ -215,7 +215,7 @@ def _is_turned(file, image):
 
 
 def _has_late_metadata(file):
-    """Return whether a PNG file has EXIF or text after its pixels, from the heads of its chunks."""
+    """Return whether a PNG file has EXIF or text after its pixels, from its chunk headers."""
     pixels = False
     with open(file, "rb", _BUFFER) as stream:
         stream.seek(8)

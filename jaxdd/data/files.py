@@ -307,7 +307,7 @@ def _unpack(archive, members, names, limit):
 
 
 def _check_header(file, name, size):
-    """Reject an array that is not as long as its header says; return to its beginning."""
+    """Reject an array whose length differs from its header, and rewind the file."""
     head = io.BytesIO(file.read(_PREFIX))
     version = np.lib.format.read_magic(head)
     read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")

@@ -27,7 +27,7 @@ _MANY = 8  # if more images than this all have different attributes, those are n
 
 
 class Folder(NamedTuple):
-    """Images of a folder, with labels and attributes from its names or its table.
+    """Images of a folder, with labels and attributes from file names or a table.
 
     Attributes:
         images: uint8 [n, h, w, c]; c is 1 if every file is grey, otherwise 3. A read-only

@@ -16,7 +16,7 @@ from jaxdd.data import _layouts, folders
 
 
 class Layout(NamedTuple):
-    """How a published set is arranged on a disk.
+    """Layout of a published set on disk.
 
     Attributes:
         folders: names that its folder may have.
@@ -144,7 +144,7 @@ def _meaning(names, column, values):
 
 
 def _celeba(root):
-    """The text files of the authors, or the tables of the version on Kaggle."""
+    """Read the text files of the authors, or the tables of the version on Kaggle."""
     images = root / "img_align_celeba"
     images = images / images.name if (images / images.name).is_dir() else images
     if (root / "list_attr_celeba.txt").is_file():
@@ -168,7 +168,7 @@ def _celeba(root):
 
 
 def _utkface(root):
-    """AGE_GENDER_RACE_TIME.jpg; as is customary, the few names without all parts are ignored."""
+    """Read names AGE_GENDER_RACE_TIME.jpg; ignore the few incomplete ones, as is customary."""
     records = []
     for file in sorted(root.iterdir(), key=lambda file: file.name):
         match = re.match(r"(\d+)_([01])_([0-4])_\d", file.name)
@@ -195,7 +195,7 @@ def _waterbirds(root):
 
 
 def _tiny_imagenet(root):
-    """The validation set is the test set: labels of the published test set are secret."""
+    """Use the validation set for testing: the labels of the published test set are secret."""
     train = [
         {"file": file.relative_to(root), "class": folder.name, "split": "train"}
         for folder in sorted((root / "train").iterdir())
@@ -208,7 +208,7 @@ def _tiny_imagenet(root):
 
 
 def _words(root):
-    """The first word for each class of WordNet, with its number if two classes share the word."""
+    """Return the first word of each WordNet class, with its number if classes share the word."""
     if not (root / "words.txt").is_file():
         return {}
     known = {line.strip() for line in _lines(root / "wnids.txt")}

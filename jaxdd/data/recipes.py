@@ -51,7 +51,7 @@ class Recipe(NamedTuple):
         attributes: name of each attribute.
         conflict: default share of bias-conflicting training samples.
         about: one line for the table of benchmarks.
-        citations: keys in `citations.BIBTEX`, besides that of the source.
+        citations: keys in `citations.BIBTEX`, in addition to that of the source.
         severity: default severity 1..4, or None if the bias has none.
         aligned: attribute of each class; empty for the class index.
         ratios: conflicts that are allowed; empty for all.
@@ -79,7 +79,7 @@ class Recipe(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What a rendering depends on besides images and attributes.
+    """Inputs of a rendering other than images and attributes.
 
     Attributes:
         severity: 1..4, or None.

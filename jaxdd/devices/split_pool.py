@@ -1,6 +1,6 @@
 """A training set whose images are split over devices, if one device cannot hold all of them.
 
-The images that are drawn are the same to the bit as those of `sampling.pool`.
+Batches are bit-identical to those of `sampling.pool`.
 """
 
 from typing import Any

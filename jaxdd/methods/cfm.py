@@ -34,7 +34,7 @@ from jaxdd.methods.protocol import Decode, Method, check_images, identity, updat
 
 
 class Guide(NamedTuple):
-    """The teacher and its view of the real images; the batch of every step.
+    """The teacher and its statistics of the real images, which are the batch of every step.
 
     Attributes:
         params: of the teacher, with its running statistics.

@@ -62,13 +62,13 @@ class Filter(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """What a set retains along each eigenvector v of the real Ψ, largest eigenvalue first, `[d]`.
+    """How well a set preserves each eigenvector v of the real Ψ; `[d]`, largest eigenvalue first.
 
     Attributes:
         eigenvalues: λ of the real Ψ.
-        variance: `vᵀ Ψ_s v / λ`, the share of the variance; 0 where real features do not vary.
-        error: `‖vᵀ(Φ − Φ_s)‖ / ‖vᵀΦ‖`, of the class signal; 0 without a real signal.
-        signal: `‖vᵀΦ‖`.
+        variance: `vᵀ Ψ_s v / λ`, synthetic over real variance; 0 where real features do not vary.
+        error: `‖vᵀ(Φ − Φ_s)‖ / ‖vᵀΦ‖`, relative error of the class signal; 0 if that is zero.
+        signal: `‖vᵀΦ‖`, size of the class signal.
     """
 
     eigenvalues: jax.Array
@@ -78,7 +78,7 @@ class Profile(NamedTuple):
 
 
 class Band(NamedTuple):
-    """What a set retains in a range of eigenvectors.
+    """How well a set preserves a range of eigenvectors.
 
     Attributes:
         directions: number of eigenvectors.

@@ -1,4 +1,4 @@
-"""What distillation, training and evaluation expect of a network."""
+"""The protocol that distillation, training and evaluation expect of a network."""
 
 import functools
 from collections.abc import Callable, Mapping

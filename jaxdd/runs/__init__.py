@@ -1,1 +1,1 @@
-"""Runs: options, the whole way in a folder, reports and the command line."""
+"""Runs: options, registries, stages, run folders, reports, scoring and publication."""

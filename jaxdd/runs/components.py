@@ -20,14 +20,14 @@ from jaxdd.runs import networks as named_networks
 from jaxdd.runs.options import CFM, DM
 from jaxdd.training import debiased
 
-# What a run needs random keys for. A new purpose goes to the end, so that no other key changes.
+# Purposes of the random keys of a run. New ones are appended, so that no other key changes.
 _PURPOSES = (
     "encoder", "init", "distill", "evaluate", "median", "experts", "representative", "auto",
 )  # fmt: skip
 
 
 class Components(NamedTuple):
-    """What sets are distilled and evaluated with.
+    """Network, method, sampler and evaluation of a run.
 
     Attributes:
         network: for distillation and evaluation.

@@ -1,4 +1,4 @@
-"""What the stages of a run work with: a `Run` and its `Context`, and the `Source` of a set."""
+"""Arguments of the stages of a run: the `Run`, its `Context`, and the `Source` of a set."""
 
 import contextlib
 import dataclasses
@@ -75,7 +75,7 @@ class _Interruption:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What all stages of a run or a comparison share.
+    """Data and settings that all stages of a run or a comparison share.
 
     Attributes:
         data: training and test set.
@@ -151,7 +151,7 @@ class Run:
 
 
 class Source(NamedTuple):
-    """What a set is distilled from, and how.
+    """Weights, data, sampler and method of one distillation.
 
     Attributes:
         weights: `[n]` of the training samples.
@@ -215,7 +215,7 @@ def build_context(
 
 
 def _one_at_a_time(function):
-    """Return a function that only one thread calls at a time."""
+    """Return the function behind a lock, so that one thread calls it at a time."""
     lock = threading.Lock()
 
     def locked(*args, **kwargs):

@@ -22,7 +22,7 @@ from jaxdd.runs.options import CFM, DC, DM, MTT
 
 
 class MethodEntry(NamedTuple):
-    """How runs use a distillation method.
+    """Registry entry of a distillation method.
 
     Attributes:
         build: `build(options, network, strategy, groups=1, threads=None)` returns the
@@ -140,5 +140,5 @@ def follows(options: DM) -> str | None:
 
 
 def teacher_network(options: CFM, num_classes: int) -> networks.Network:
-    """Build the network of the teacher that options of cfm name."""
+    """Build the teacher network named by the options of cfm."""
     return named_networks.from_options(options, num_classes, name=options.teacher)

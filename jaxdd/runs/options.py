@@ -1,7 +1,7 @@
 """Options of a run: one frozen dataclass per distillation method.
 
-`DM(ipc=10)` or `make(method="mtt", ipc=10)` fill every field that is not passed from the preset and
-check it, so the options of a run are complete, typed and valid once they exist. Each field carries
+`DM(ipc=10)` or `make(method="mtt", ipc=10)` take omitted fields from the preset and check all,
+so the options of a run are complete, typed and valid once they exist. Each field carries
 its help text, its group on the command line and its bounds in its metadata.
 """
 
@@ -40,7 +40,7 @@ class Preset(NamedTuple):
     """Default that depends on the preset.
 
     Attributes:
-        quick: the value, or a function from the options to it that reads fields without a preset.
+        quick: the value, or a function that computes it from options without a `Preset` default.
         paper: value or function for the preset paper; None for the same as `quick`.
     """
 
@@ -140,8 +140,8 @@ class DM:
         "Supervised contrastive training steps of the encoder.", "weights", least=0)
     encoder_width: int = _option(32, "Channels of the encoder.", "weights", least=1)
     network: str = _option("convnet",
-        "Network for distillation and evaluation: convnet, mlp, lenet, alexnet, vgg11, resnet18, "
-        "or MODULE:ATTRIBUTE for your own network or a function of the number of classes.",
+        f"Network for distillation and evaluation: {', '.join(NETWORKS)}, or MODULE:ATTRIBUTE for "
+        "your own network or a function of the number of classes.",
         "network and evaluation")
     width: int = _option(Preset(32, 128),
         "Channels of the ConvNet.", "network and evaluation", least=1)
@@ -176,7 +176,7 @@ class DM:
 
         Raises:
             TypeError: a value of the wrong type.
-            ValueError: a value that is not allowed, or not together with another one.
+            ValueError: a value that is not allowed, alone or together with another one.
         """
         for field, kind in _fields(type(self)).values():
             value = getattr(self, field.name)
@@ -327,7 +327,7 @@ class CFM(DM):
         "Weight of the spectral loss relative to the teacher's cross-entropy.",
         "distillation", least=0, most=1e30)
     signal: Literal["class", "mean"] = _option("class",
-        "Signal that is filtered: class means, or the mean of all.", "distillation")
+        "Signal to filter: the class means, or the overall mean.", "distillation")
     crop: float = _option(0.08,
         "Smallest share of an image that a random crop keeps.",
         "distillation", positive=True, most=1)

@@ -200,7 +200,7 @@ def _write_table(folder, table):
 def _all_rows(context: Context, folder, names, at_once) -> dict[str, results.Result]:
     """Return the results of rows, which run at the same time on several cores.
 
-    Weights come first, one kind after the other: each estimate uses all cores.
+    Weights are computed first, one weighting at a time, because each uses all cores.
     """
     kinds = dict.fromkeys(weightings.rows()[name].weighting for name in names)
     sources = {kind: _shared_source(context, folder, kind) for kind in kinds}
@@ -232,7 +232,7 @@ def _all_rows(context: Context, folder, names, at_once) -> dict[str, results.Res
 
 
 def _shared_source(context, folder, kind) -> tuple[Source, dict[str, float]]:
-    """Return what rows with one kind of weights are distilled from, and the seconds it took."""
+    """Return the source that rows with the same weighting share, and the seconds it took."""
     prefix = f"weights/{kind}/"
     with _started(context, folder, kind, context.spent, earlier=folder / prefix) as this_run:
         return stages.weigh(this_run, kind, prefix=prefix), this_run.seconds

@@ -1,4 +1,4 @@
-"""Several processes work on one run, and the first one writes it.
+"""Several processes that work on one run; the first one writes its files.
 
 Every process runs the same program on the same data, and its devices are part of one mesh. `agree`
 compares what users may have passed differently; `broadcast` distributes decisions of the first
@@ -116,7 +116,7 @@ def agree(settings: dict[str, Any]) -> None:
         settings: values that `files.write_json` accepts, by name.
 
     Raises:
-        ValueError: in every process, with the values of the first one and of one that differs.
+        ValueError: settings or versions differ; raised in every process, with both values.
     """
     if not jax.distributed.is_initialized():
         return
@@ -128,7 +128,7 @@ def agree(settings: dict[str, Any]) -> None:
     for i, other in enumerate(others, 1):
         if differences := files.differences(first, other):
             jax.distributed.shutdown()
-            raise ValueError(f"Processes 0 (there) and {i} (here) differ: {differences}.")
+            raise ValueError(f"Process {i} (here) differs from process 0 (there): {differences}.")
 
 
 def is_first() -> bool:

@@ -29,11 +29,11 @@ def prepare() -> None:
 def keep_programs(*, folder: str | os.PathLike | None = None) -> None:
     """Let XLA keep compiled programs on disk for the next process.
 
-    Nothing changes if JAX has a folder already, from `JAX_COMPILATION_CACHE_DIR` or the program.
+    Does nothing if JAX already has a cache, from `JAX_COMPILATION_CACHE_DIR` or the program.
 
     Args:
-        folder: for the programs. By default `~/.cache/jaxdd/programs` with one folder per machine,
-            which the command line uses, too; beyond 2 GB the oldest programs are deleted.
+        folder: folder for the programs. Defaults to `~/.cache/jaxdd/programs`, like the command
+            line, with one folder per machine; beyond 2 GB the oldest programs are deleted.
 
     Raises:
         ValueError: if the folder is a file.

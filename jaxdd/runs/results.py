@@ -1,4 +1,4 @@
-"""Results of runs: scores of a synthetic set and what they were measured with.
+"""Results of runs: scores of a synthetic set and the circumstances of their measurement.
 
 result.json of a run holds one `Result`, compare.json one per row. Reports, tables and the terminal
 read results through `read` and format their numbers with the functions below.

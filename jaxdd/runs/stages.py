@@ -106,7 +106,7 @@ def _by_group(context):
 
 
 def _write_weights(data, folder, result):
-    """Write weights, what they follow from, and what figures of them are drawn from."""
+    """Write the weights, the densities or the choice behind them, and the data of their figures."""
     values, plane = np.asarray(result.weights), None
     arrays = {"weights": values}
     if (density := result.density) is not None:

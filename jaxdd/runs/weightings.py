@@ -21,7 +21,7 @@ from jaxdd.weights import DensityWeights, blind_features
 
 
 class SampleWeights(NamedTuple):
-    """Weights of the training samples, with what they follow from.
+    """Weights of the training samples, with the density or the choice behind them.
 
     Attributes:
         weights: `[n]`, non-negative.
@@ -35,7 +35,7 @@ class SampleWeights(NamedTuple):
 
 
 class Weighting(NamedTuple):
-    """How runs use one kind of weights.
+    """Registry entry of a weighting.
 
     Attributes:
         title: in print.
@@ -153,7 +153,7 @@ def _density_in_batches(context, sample_weights):
 
 
 def _search(context: Context) -> weights.Search:
-    """Return what `auto` tries: multiples of the values in the options."""
+    """Return the search of `auto`: multiples of the values in the options."""
     options, encoding = context.options, _encoding(context)
     bandwidth = kde.FACTOR if options.bandwidth is None else options.bandwidth
     default = weights.Search()

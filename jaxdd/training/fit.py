@@ -255,7 +255,7 @@ class TrainState(NamedTuple):
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """Return the state of a training that starts from these parameters."""
+    """Return the initial training state for these parameters."""
     learned, batch_stats = networks.split_batch_stats(params)
     return TrainState(learned, batch_stats, optimizer.init(learned))
 

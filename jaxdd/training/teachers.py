@@ -253,7 +253,7 @@ def check_teacher(teacher: Teacher, network: networks.Network, images: jax.Array
     """Check that a teacher has as many classes as a network, without computing anything.
 
     Args:
-        teacher: whose parameters must fit its network and the images.
+        teacher: the teacher; its parameters must fit its network and the images.
         network: the student.
         images: `[m, h, w, c]`.
     """

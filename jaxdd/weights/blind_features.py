@@ -107,10 +107,10 @@ def noise(images: jax.Array) -> jax.Array:
 
 
 def blocks(images: jax.Array) -> jax.Array:
-    """Compute log energies of the cosines of blocks of 8×8 pixels, and steps at their edges.
+    """Compute log energies of the cosine transform of 8×8 blocks, and steps at block edges.
 
-    The cosines are those of the luminance and, in colour images, of the first and the last channel
-    less the luminance. Blocks are smaller in smaller images.
+    The transform is applied to the luminance and, in colour images, to the first and the last
+    channel minus the luminance. Small images have smaller blocks.
     """
     n, h, w, c = images.shape
     side = min(_BLOCK_SIDE, 1 << (min(h, w).bit_length() - 1))
@@ -333,7 +333,7 @@ def _tone(pixels):
 
 
 def _distribution(values, levels):
-    """Return the share of `[n, p, c]` up to each level, `[n, c · levels]`."""
+    """Return the share of values `[n, p, c]` at or below each level, `[n, c · levels]`."""
     return jnp.concatenate([(values <= level).mean(1) for level in levels], 1)
 
 

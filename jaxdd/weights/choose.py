@@ -158,7 +158,7 @@ def choose(
         clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
         comparisons: object-blind features and their baselines by name, see `shortcuts`; {} to skip
             the shortcut tests.
-        check: tests what weights are worth. Defaults to `check_with_probe_networks`.
+        check: tests whether weights help. Defaults to `check_with_probe_networks`.
         report: called as `report(done, total)` after each stage.
     """
     formulas.check_limit("clip", clip)
@@ -240,7 +240,7 @@ def density_candidates(
 ) -> Iterator[tuple[dict[str, float], DensityWeights]]:
     """Yield the values and the weights of every candidate of a search, shortest encoder first.
 
-    An encoder is the one of `by_density` with the same key and steps. Longer training continues
+    Each encoder equals that of `by_density` with the same key and steps. Longer training continues
     shorter training, and all bandwidths of an encoder share the distances.
 
     Args:

@@ -1,4 +1,4 @@
-"""Supervised contrastive encoder, whose embedding is where the density is estimated.
+"""Supervised contrastive encoder, in whose embedding the density is estimated.
 
 The encoder is trained on class labels and sees no bias labels. Networks learn the easy cue first,
 so after a short training the samples that share the bias attribute of their class are close
@@ -157,7 +157,7 @@ def _step(encoder, optimizer, strategy, temperature, mesh, key, state, batch):
 # projections, and each micro-batch is computed again to carry its slope back to the parameters. The
 # sum of these gradients is the gradient of the whole batch.
 def _in_micro_batches(encoder, mesh):
-    """Return the projection of views, and the gradient of the parameters from its slope."""
+    """Return two functions: the projection of views, and its vector-Jacobian product."""
 
     def project(views, params):
         return encoder.apply(params, views).projection

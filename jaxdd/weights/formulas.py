@@ -20,7 +20,7 @@ _BISECTIONS = 48  # Of an interval of about 70 nats: down to float32 rounding.
 
 
 class Diagnostics(NamedTuple):
-    """What weights do to the bias: scalars, nan where undefined; see `diagnose`."""
+    """Diagnostics of weights, scalars that are nan where undefined; see `diagnose`."""
 
     conflict_auc: jax.Array
     conflict_weight_share: jax.Array

@@ -128,7 +128,7 @@ def assign_folds(key: jax.Array, labels: jax.Array, *, folds: int) -> jax.Array:
 
 
 def _standardise(features):
-    """Return features in standard deviations from the mean, at most eight, and a column of ones."""
+    """Standardise features, clip them to ±8 standard deviations, and append a column of ones."""
     x = (features - features.mean(0)) / (features.std(0) + 1e-6)
     return jnp.concatenate([jnp.clip(x, -8, 8), jnp.ones((len(x), 1))], 1)
 
@@ -143,7 +143,7 @@ def _shrinkage(x, penalty):
 # generalised cross-entropy has the same bound: its curvature is p^q times that of the cross-entropy
 # less a square.
 def _inverse_bound(x, used, *, penalty):
-    """Return the inverse of the bound of the curvature of the loss of the used samples."""
+    """Return the inverse of a matrix that bounds the Hessian of the loss on the used samples."""
     bound = 0.5 * (x * (used / used.sum())[:, None]).T @ x + jnp.diag(_shrinkage(x, penalty))
     return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(bound), jnp.eye(len(bound)))
 
@@ -173,7 +173,7 @@ def _fit(x, onehot, used, inverse_bound, *, penalty, steps, power):
 
 
 # An attribute that several classes share, such as grey images, only tells blocks of classes apart.
-# Therefore the blocks have to be detected, too. Classes that the blind probe confuses are merged
+# Therefore the blocks must be detected as well. Classes that the blind probe confuses are merged
 # one after the other (average linkage), down to two blocks. Among these partitions the finest one
 # is taken whose z-score is near the best: finer blocks say more about a sample. The choice of a
 # maximum favours chance, so every other sample of a class decides about the blocks, and the test
@@ -231,7 +231,7 @@ def _compare(blocks, blind, baseline, labels):
 
 
 def _merge(probabilities, labels):
-    """Yield blocks `[k]` of the classes, from one per class to two, in at most 32 stages."""
+    """Merge the classes step by step into two blocks; yield at most 32 partitions `[k]`."""
     k = probabilities.shape[1]
     if k < 2:
         return

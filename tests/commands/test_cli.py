@@ -126,7 +126,7 @@ def test_a_folder_with_other_files_is_rejected_before_any_work(finished, tmp_pat
         (["digits", "--test", "conflicting"], ["digits is unbiased", "conflicting"]),
         (["digits", "--resize", "8"], ["digits", "resize", "8"]),
         (["no/such/folder"], ["no/such/folder does not exist"]),
-        ([".", "--conflict", "0.1"], ["conflict, severity and test are for benchmarks"]),
+        ([".", "--conflict", "0.1"], ["conflict, severity and test are options of benchmarks"]),
         ([".", "--data-dir", "."], ["data-dir is for benchmarks and tfds:NAME, . is a folder"]),
         (["tfds:nonsense_set"], ["unknown tensorflow-datasets set 'nonsense_set'"]),
     ],

@@ -1,1 +1,1 @@
-"""The run folder: its files, checkpoints, expert networks and manifest."""
+"""The run folder: its files, checkpoints and manifest."""

@@ -133,7 +133,7 @@ def _checksums(folder: pathlib.Path) -> dict[str, str]:
 
 def _is_intact(path: pathlib.Path) -> bool:
     # Orbax returns wrong numbers for a flipped bit, and prints pages about a missing file. So it
-    # reads only folders whose checksums match. The step shows that nobody renamed the folder.
+    # reads only folders whose checksums match. The step shows that the folder was not renamed.
     try:
         manifest = files.read_json(path / "manifest.json")
         return manifest["step"] == int(path.name) and manifest["files"] == _checksums(path)
@@ -200,7 +200,7 @@ def _checkpointer() -> Iterator[tuple[Any, Any]]:
 
 
 def _target(leaf: Any) -> Any:
-    """Return what makes Orbax restore a leaf with its sharding, or else as a NumPy array."""
+    """Return the target that makes Orbax restore a leaf with its sharding, or as a NumPy array."""
     # Only a committed array must return to its device. A counter that is bound to device 0 could
     # not be combined with images that are spread over several devices.
     sharding = getattr(leaf, "sharding", None)

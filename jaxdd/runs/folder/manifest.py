@@ -11,7 +11,7 @@ written, and seals the manifest when it is finished:
     classes         names of the classes
     normalisation   mean and std of each channel
     range           lowest and highest normalised value of each channel that the set may have, and
-                    the share of its values outside of pixels in [0, 1]
+                    the share of its values outside the pixel range [0, 1]
     root            SHA-256 of all of the above in canonical JSON
     figures         name -> size and SHA-256 of pictures, which the root does not cover
 
@@ -88,7 +88,7 @@ def record(folder: str | os.PathLike, names: Iterable[str], *, section: Section 
 
     Args:
         folder: of a run.
-        names: of existing files relative to the folder, such as "auto/weights.npz".
+        names: of existing files relative to the folder, such as "weights/auto/weights.npz".
         section: "files" for what belongs to the set, "figures" for pictures.
 
     Raises:
@@ -325,7 +325,7 @@ def _check_root(path, content, expect):
 
 
 def advice(folder: pathlib.Path) -> str:
-    """Return how to get from a folder without a sealed manifest to one with."""
+    """Return advice on a folder without a sealed manifest, for an error message."""
     if (folder / "rows").is_dir():
         return f"the runs of a comparison are in {folder / 'rows'}"
     return "repeat the command of the run with --resume to finish it"

@@ -7,7 +7,7 @@
     weights.npz      sample weights, and choice.json how they were chosen
     whitening.npz    ZCA whitening through which networks see the set, if any
     synthetic.npz    the synthetic set, readable without pickle and without jaxdd
-    result.json      scores and what they were measured with
+    result.json      scores, device, versions and configuration
     manifest.json    checksums of the products, see `jaxdd.runs.folder.manifest`
 
 Files are written atomically: next to their destination, flushed to disk and renamed.
@@ -343,7 +343,7 @@ def read_whitening(path: str | os.PathLike, *, content: bytes | None = None) -> 
     for name, ndim, values in (("mean", 3, size), ("matrix", 2, size**2)):
         array = arrays.get(name, np.empty(0))
         if (array.ndim, array.size) != (ndim, values) or not values:
-            raise ValueError(f"{path} is no whitening: got {name} of shape {array.shape}")
+            raise ValueError(f"{path} does not hold a whitening: got {name} of shape {array.shape}")
         if array.dtype != np.float32 or not np.isfinite(array).all():
             raise ValueError(f"{path}: {name} must be finite float32, got {array.dtype}")
     return zca.Whitening(*(jnp.asarray(arrays[name]) for name in zca.Whitening._fields))

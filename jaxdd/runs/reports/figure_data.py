@@ -1,6 +1,6 @@
 """Data of the figures of a run: weights, embedding and real images, and scores by class and group.
 
-figures.npz holds what figures of sample weights are drawn from, among it some training images. It
+figures.npz holds the data of the figures of sample weights, including some training images. It
 stays in the run folder and is not part of exported sets.
 """
 
@@ -23,14 +23,14 @@ _MAX_CLASSES, _MAX_COLUMNS = 20, 8  # classes and images per class in pictures o
 
 
 class FigureData(NamedTuple):
-    """What figures of sample weights are drawn from; names of classes or attributes may be empty.
+    """Data of the figures of sample weights; names of classes or attributes may be empty.
 
     Attributes:
         weights: Weights of the training samples, `[n]`.
         labels: Their classes, `[n]`.
         attributes: Their bias attributes, `[n]`, or None if unknown.
         aligned: Majority attribute of each class, `[k]`, or None if unknown.
-        plane: Embeddings in the plane, or None if the weights do not follow from embeddings.
+        plane: Embeddings projected to a plane, or None for weights without embeddings.
         heaviest: Training images of largest weight, uint8 `[k, m, h, w, 3]`.
         lightest: Training images of smallest weight, uint8 `[k, m, h, w, 3]`.
     """
@@ -61,7 +61,7 @@ class FigureData(NamedTuple):
 def write(
     path: pathlib.Path, data: datasets.Benchmark, weights: np.ndarray, plane: plot.Plane | None
 ) -> None:
-    """Write what figures of the weights `[n]` of training samples need, except the weights."""
+    """Write the data of the figures of training weights `[n]`, except the weights themselves."""
     train, order = data.train, np.argsort(-weights, kind="stable")
     arrays: dict[str, np.ndarray] = {
         "labels": np.asarray(train.labels, np.int32),

@@ -1,7 +1,7 @@
 """Figures of a run: image grids, sample weights, embeddings, accuracies and curves.
 
-Functions that take a path write one file atomically: PNG, or SVG or PDF if its name ends so. They
-use Matplotlib without pyplot or a display, and import it when the first figure is drawn. Equal
+Functions that take a path write one PNG, SVG or PDF file atomically, by the ending of its name.
+They use Matplotlib without pyplot or a display, and import it when the first figure is drawn. Equal
 input gives equal bytes.
 """
 

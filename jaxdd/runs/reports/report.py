@@ -25,7 +25,7 @@ _PRODUCTS = ("config.json", "result.json", "synthetic.npz")
 
 
 class Report(NamedTuple):
-    """What a page is made of.
+    """Content of a page about a run or a comparison.
 
     Attributes:
         rows: Results by row.

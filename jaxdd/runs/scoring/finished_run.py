@@ -44,7 +44,7 @@ def options_for(folder: str | os.PathLike, benchmark: datasets.Benchmark) -> opt
     """Return the options of a finished run, after checking that it was made from this data.
 
     Raises:
-        ValueError: The data or their own augmentation function differ from those of the run.
+        ValueError: The data, or a custom augmentation function, differ from those of the run.
     """
     config, run_options = configuration(folder)
     if (digest := datasets.digest(benchmark)) != config["data"]:

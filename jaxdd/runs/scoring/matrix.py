@@ -44,7 +44,7 @@ _SETS = ("set", "random", "noise")
 
 
 class TeacherOptions(NamedTuple):
-    """How teachers are trained: updates, and real images per class in a batch.
+    """Training of teachers: updates, and real images per class in a batch.
 
     Batches follow the sample weights `[n]`, uniform by default. With a trained teacher, nothing is
     trained and the other fields are ignored.

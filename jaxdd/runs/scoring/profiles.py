@@ -90,7 +90,7 @@ def _parameters(init, built, pool, run_options, num_networks, teacher_steps, rep
 
 @functools.cache
 def _programs(network):
-    """Return compiled initialisation and profile, compiled once for equal networks."""
+    """Return compiled functions for initialisation and profiles, cached by network."""
     return jax.jit(network.init), jax.jit(functools.partial(_profiles, network))
 
 

@@ -8,9 +8,9 @@
 | .pt with a tensor, `[images, labels]`, a dict, or a list of these (DC, DSA, DM) | in the file |
 | `images_*.pt` (MTT) | in `labels_*.pt` in the same folder, or images sorted by class |
 
-Images may be `[m, h, w, c]`, `[m, c, h, w]` or by class, `[k, ipc, ...]`, and uint8, floating in
-[0, 1] or normalised. Files of PyTorch are loaded with `weights_only`, so that no code in them runs;
-that needs PyTorch 2.6 or newer.
+Images may be `[m, h, w, c]`, `[m, c, h, w]` or by class, `[k, ipc, ...]`, as uint8, floats in
+[0, 1] or normalised floats. PyTorch files are loaded with `weights_only`, so no code in them runs;
+this requires PyTorch 2.6 or newer.
 """
 
 import os

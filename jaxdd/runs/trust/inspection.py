@@ -102,7 +102,7 @@ class Check(NamedTuple):
 
 
 class _Measured(NamedTuple):
-    """What networks trained on a set reveal about it.
+    """Measurements on a set by networks that were trained on it.
 
     Attributes:
         scan: the best patches.
@@ -134,7 +134,7 @@ def inspect(
             three on they show how much such sets vary.
         data: real images, of which `REAL_IMAGES` are used.
         effort: how thorough the search is.
-        seed: of networks and of the choice of real images.
+        seed: seed of the networks and of the choice of real images.
         tiles: each image contains tiles² smaller ones, see `methods.formation`.
         kinds: hashable networks to train. Defaults to a ConvNet and an MLP.
         progress: called as `progress(done, total)`, once per set.
@@ -182,7 +182,7 @@ def write(
         path: the HTML file.
         name: of the set.
         checks: from `inspect`.
-        about: what was audited, as a table of words.
+        about: facts about the audit, for the table at the top of the page.
     """
     path = files.expand(path)
     values = {"name": name, "headline": headline(checks), "checks": checks, "about": dict(about)}

@@ -243,7 +243,7 @@ def export(
         FileExistsError: the folder has files, or is a file or a link.
         FileNotFoundError: the source has no manifest.
         ImportError: PyTorch is missing for the format pt.
-        ValueError: the source is damaged, the folder is inside of a set, or PNG files cannot hold
+        ValueError: the source is damaged, the folder is inside a set, or PNG files cannot hold
             the number of channels.
     """
     if format not in EXPORTS:
@@ -284,14 +284,14 @@ def _check_destination(folder):
 
 
 def check_outside(path: pathlib.Path) -> None:
-    """Reject a path inside of a set, whose manifest would not list it.
+    """Reject a path inside a set, whose manifest would not list it.
 
     Raises:
-        ValueError: the path is inside of a set.
+        ValueError: the path is inside a set.
     """
     for parent in path.resolve().parents:
         if (parent / manifest.NAME).is_file():
-            raise ValueError(f"{path} is inside of the set {parent}; choose another place")
+            raise ValueError(f"{path} is inside the set {parent}; choose another place")
 
 
 @contextlib.contextmanager

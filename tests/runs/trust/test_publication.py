@@ -165,14 +165,14 @@ def test_invalid_exports(make_run, exported, tmp_path):
 def test_a_set_is_exported_neither_into_a_set_nor_onto_a_link(exported, tmp_path):
     source = shutil.copytree(exported / "npz", tmp_path / "set")
     for place in (source / "out", source / "new" / "out"):
-        with pytest.raises(ValueError, match="out is inside of the set"):
+        with pytest.raises(ValueError, match="out is inside the set"):
             publication.export(source, place)
     (tmp_path / "empty").mkdir()
     for target in ("nowhere", "empty", "set"):
         (tmp_path / f"to {target}").symlink_to(target)
         with pytest.raises(FileExistsError, match=f"to {target} is not an empty folder"):
             publication.export(source, tmp_path / f"to {target}")
-    with pytest.raises(ValueError, match="is inside of the set"):
+    with pytest.raises(ValueError, match="is inside the set"):
         publication.export(source, tmp_path / "to set" / "out")
     manifest.check(source)
 
