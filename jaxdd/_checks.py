@@ -75,7 +75,7 @@ def integers(
     """Return a vector of integers in [0, size) as int32.
 
     Args:
-        name: of the argument, for the message.
+        name: name of the argument, for the message.
         array: `[n]` integers.
         size: number of codes, at least 1.
         length: required n. Defaults to any.

@@ -36,7 +36,7 @@ class OutOfRange(NamedTuple):
     """Values outside the range of pixels.
 
     Attributes:
-        share: of all values, in [0, 1].
+        share: share of all values, in [0, 1].
         furthest: largest distance from [0, 1] on the scale of pixels.
     """
 
@@ -75,7 +75,7 @@ class Comparison(NamedTuple):
     """How much larger a statistic is for one set than for trusted ones.
 
     Attributes:
-        difference: of the means.
+        difference: difference of the means.
         null: `[r]` differences without tampering.
         p: probability of a difference at least as large without tampering.
     """
@@ -151,8 +151,8 @@ def patches(
     """Return all black and all white squares of the given sizes inside an image.
 
     Args:
-        height: of the images.
-        width: of the images.
+        height: height of the images.
+        width: width of the images.
         sizes: side lengths in pixels. Those larger than the images are skipped.
         low: `[c]`, the normalised value of pixel 0.
         high: `[c]`, the normalised value of pixel 1.
@@ -198,7 +198,7 @@ def moved_shares(
 
     Args:
         network: a `networks.Network`.
-        params: with a leading axis `[m]`.
+        params: parameters with a leading axis `[m]`.
         images: `[n, h, w, c]`, normalised.
         labels: `[n]` classes.
         candidates: p patches.
@@ -283,13 +283,13 @@ def neural_cleanse(
 
     Args:
         network: a `networks.Network`.
-        params: with a leading axis `[m]`.
+        params: parameters with a leading axis `[m]`.
         images: `[n, h, w, c]`, normalised.
         labels: `[n]` classes.
         num_classes: k.
         low: `[c]`, the normalised value of pixel 0.
         high: `[c]`, the normalised value of pixel 1.
-        steps: of the optimisation.
+        steps: number of optimisation steps.
         enough: share of the images of other classes that must be moved.
 
     Returns:
@@ -400,9 +400,9 @@ def strip(
     """Return how well the entropy of blended images separates those with a patch from the others.
 
     Args:
-        key: for the choice of images to blend with.
+        key: random key for the choice of images to blend with.
         network: a `networks.Network`.
-        params: of one network.
+        params: parameters of one network.
         real: `[r, h, w, c]`, normalised.
         patch: a single one, the best of `scan_patches`.
         blends: number of images that each image is blended with.

@@ -120,7 +120,7 @@ def predict(
 
     Args:
         network: a `networks.Network`.
-        params: of the network.
+        params: parameters of the network.
         images: `[n, h, w, c]`, uint8 or floating in [0, 1], as in a pool.
         mean: per channel, on the scale [0, 1].
         std: per channel, on the scale [0, 1], positive.

@@ -269,7 +269,7 @@ def density_weighted(
     Args:
         sampler: draws the batch, such as `functools.partial(uniform_batch, size=256)`.
         embed: from normalised images `[n, h, w, c]` to embeddings `[n, d]`.
-        bandwidth: of the kernel, scalar or `[k]`.
+        bandwidth: bandwidth of the kernel, scalar or `[k]`.
         temperature: τ.
     """
     _checks.positive("bandwidth", bandwidth)
@@ -305,7 +305,7 @@ def representative(
         sampler: draws the candidates, at least `size` per class.
         embed: from normalised images `[n, h, w, c]` to embeddings `[n, d]`.
         size: samples per class to select.
-        iterations: of Lloyd's algorithm.
+        iterations: number of iterations of Lloyd's algorithm.
 
     Source: Liu et al., "DREAM: Efficient Dataset Distillation by Representative Matching" (ICCV
     2023), which embeds with the network that is being trained.

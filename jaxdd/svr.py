@@ -196,7 +196,7 @@ class WorkingLikelihoodSVR(RegressorMixin, BaseEstimator):
 
     Args:
         kernel: "linear" or "rbf".
-        gamma: of the radial kernel, positive, or "scale": 1 / (d · variance of X).
+        gamma: coefficient of the radial kernel, positive, or "scale": 1 / (d · variance of X).
         C: bound of the dual variables, positive, in the unit of the targets. None stands for the
             95 % quantile of their distance from their median, or 1 if that is 0.
         passes: number of estimates of the tube from training residuals.

@@ -16,7 +16,7 @@ def used(config: Mapping[str, Any], rows: Iterable[str]) -> list[str]:
 
     Args:
         config: as in config.json.
-        rows: of a comparison, or the weighting of a run.
+        rows: rows of a comparison, or the weighting of a run.
 
     >>> used({"dataset": "cmnist", "method": "dsa"}, ["plain"])
     ['dsa', 'mnist', 'lff', 'jaxdd']
@@ -35,7 +35,7 @@ def cite(folder: tyro.conf.Positional[pathlib.Path]) -> None:
     """Print BibTeX of what a run or a comparison used: methods, data, this library.
 
     Args:
-        folder: of a run or a comparison, finished or not.
+        folder: folder of a run or a comparison, finished or not.
     """
     folder = files.expand(folder)
     if not (folder / "config.json").is_file():

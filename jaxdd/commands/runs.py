@@ -68,7 +68,7 @@ def run(
 
     Args:
         dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
-        options: of the run.
+        options: options of the run.
         debias: weights of the samples: uniform (plain), by density, chosen without bias labels
             (auto), by tone, texture, layout or border of the images, from bias labels (oracle); or
             one loss per bias group (fairdd).
@@ -129,8 +129,8 @@ def compare(
 
     Args:
         dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
-        options: of every row.
-        rows: of the table; `jaxdd run --help` describes the weightings.
+        options: options of every row.
+        rows: rows of the table; `jaxdd run --help` describes the weightings.
         weights: .npy, .npz or .csv file with one weight per training sample, for a row "custom".
         data_dir: folder with the original files, or with prepared data for tfds:NAME.
         out: folder of the comparison; runs/compare-DATASET-METHOD-ipcIPC-seedSEED by default.

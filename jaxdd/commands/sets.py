@@ -31,7 +31,7 @@ def export_set(
 
     Args:
         source: folder of a finished run, or of an exported set without --score.
-        folder: to write to; absent or empty.
+        folder: folder to write to; absent or empty.
         format: npz: the file of the run; png: a folder of 8-bit images with metadata.csv, rounded
             and clipped to [0, 1]; pt: the file of the run and a list that PyTorch scripts load.
         score: evaluate the rounded images of the PNG files as the run evaluated its own.

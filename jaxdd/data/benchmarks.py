@@ -116,7 +116,7 @@ def statistics(benchmark: Benchmark) -> dict[str, float | int | str | None]:
     """Count the content of a benchmark.
 
     Args:
-        benchmark: with or without attributes.
+        benchmark: benchmark with or without attributes.
 
     Returns:
         Sizes, shape and number of classes; with attributes also the share of conflicting training
@@ -197,7 +197,7 @@ def group_counts(benchmark: Benchmark, data: Dataset) -> np.ndarray:
     """Count the samples of each bias group, integers [classes, attributes].
 
     Args:
-        benchmark: with attributes.
+        benchmark: benchmark with attributes.
         data: its training or its test set.
     """
     if data.attributes is None:

@@ -50,7 +50,7 @@ def apply(
     """Apply a function that treats images independently, `[n, …]` to arrays `[n, …]`.
 
     Args:
-        function: of `[m, …]` for any m; it may close over traced values.
+        function: function of arrays `[m, …]`, for any m; it may close over traced values.
         images: `[n, …]`.
         activation_bytes: budget for the largest array on a CPU; `FORWARD_BYTES` by default.
         max_images: maximum number of images at a time on any device.
@@ -77,7 +77,7 @@ def total(function: Callable[..., Any], *arrays: jax.Array) -> Any:
     differentiable at 0, such as features divided by their norm.)
 
     Args:
-        function: of the arrays, cut to the same samples; a sum over samples.
+        function: function of the arrays, cut to the same samples; a sum over samples.
         *arrays: `[n, …]` each, the last one being weights or another factor.
 
     >>> int(total(jnp.sum, jnp.arange(100)))

@@ -37,8 +37,8 @@ def pool(
             rows of its own devices.
         labels: `[n]` integers in [0, num_classes).
         num_classes: number of classes.
-        mean: of the channels, `[c]`, on the scale [0, 1].
-        std: of the channels, `[c]`, on the scale [0, 1].
+        mean: mean of the channels, `[c]`, on the scale [0, 1].
+        std: standard deviation of the channels, `[c]`, on the scale [0, 1].
         mesh: from `parallel.mesh`.
         weights: `[n]`, non-negative; uniform by default.
         empty: allow classes without samples.

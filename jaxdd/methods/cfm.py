@@ -37,7 +37,7 @@ class Guide(NamedTuple):
     """The teacher and its statistics of the real images, which are the batch of every step.
 
     Attributes:
-        params: of the teacher, with its running statistics.
+        params: parameters of the teacher, with its running statistics.
         real: `spectral.Statistics` of the real images at the input of each convolution.
         low: `[c]`, normalised value of a black pixel.
         high: `[c]`, normalised value of a white pixel.
@@ -76,8 +76,8 @@ def guide(
     """Measure the weighted statistics of the real images in a trained teacher.
 
     Args:
-        network: of the teacher, a Linen module with batch norm.
-        params: of the teacher.
+        network: teacher network, a Linen module with batch norm.
+        params: parameters of the teacher.
         pool: real images with the weights for Ψ.
         signals: the same images with the weights for Φ and the mean; `pool` by default.
         size: images processed at a time.
@@ -115,7 +115,7 @@ def curriculum(beta: float, ipc: int, *, floor: float = 1e-3) -> jax.Array:
     """Return β of each image, `max(β (1 + cos(π b / ipc)) / 2, floor)` for b = 0, …, ipc − 1.
 
     Args:
-        beta: of the first image.
+        beta: β of the first image.
         ipc: images per class.
         floor: minimum β.
 
@@ -151,9 +151,9 @@ def curriculum_matching(
     guide as the pool and `guide_sampler` as the sampler.
 
     Args:
-        network: of the teacher, a Linen module with batch norm.
-        optimizer: of the images `[k / parts, h, w, c]`, re-initialised for each image. The
-            reference uses Adam(0.5, 0.9), its rate falling from 0.25 to 0 along a cosine over
+        network: teacher network, a Linen module with batch norm.
+        optimizer: optimizer of the images `[k / parts, h, w, c]`, initialised again for each. The
+            reference uses Adam(0.5, 0.9), with a rate that falls from 0.25 to 0 along a cosine over
             1,000 steps.
         length: steps per image.
         beta: β of the first image, see `curriculum`.

@@ -49,8 +49,8 @@ def distribution_matching(
 
     Args:
         network: a `networks.Network`.
-        optimizer: of the images `[k, ipc, h, w, c]`. The reference uses SGD with learning rate 1
-            (10 from 100 images per class) and momentum 0.5.
+        optimizer: optimizer of the images `[k, ipc, h, w, c]`. The reference uses SGD with
+            learning rate 1 (10 from 100 images per class) and momentum 0.5.
         loss: `loss(real, synthetic, weights)` of real features `[k, b, d]`, synthetic features
             `[k, m, d]` and real weights `[k, b]`, whose rows sum to one; returns a scalar.
         strategy: augmentation, see `augment.siamese`; () for none.

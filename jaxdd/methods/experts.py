@@ -44,10 +44,10 @@ def train(
     """Train one expert and return its parameters after 0, 1, …, `epochs` epochs.
 
     Args:
-        key: for initialisation, batches and augmentation.
+        key: random key for initialisation, batches and augmentation.
         network: a `networks.Network`.
         pool: real data.
-        sampler: of batches; their weights weight the cross-entropy.
+        sampler: sampler of batches; their weights weight the cross-entropy.
         epochs: number of epochs.
         updates: updates per epoch.
         optimizer: SGD with rate 0.01 by default, as in the reference.
@@ -118,7 +118,7 @@ def supervised_training(
 
     Args:
         network: a `networks.Network`.
-        optimizer: of its parameters.
+        optimizer: optimizer of its parameters.
         strategy: augmentation, drawn per image; () for none.
         loss: per sample, from logits `[n, k]` and labels `[n]` to `[n]`.
     """

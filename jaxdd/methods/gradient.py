@@ -23,7 +23,7 @@ class GradientState(NamedTuple):
     Attributes:
         images: synthetic images `[k, ipc, h, w, c]`, normalised and never clipped.
         optimizer: state of the images' optimizer.
-        params: of the network that is trained on the synthetic set.
+        params: parameters of the network that is trained on the synthetic set.
         count: steps done, scalar.
     """
 
@@ -54,13 +54,13 @@ def gradient_matching(
 
     Args:
         network: a `networks.Network`.
-        optimizer: of the images; the reference uses SGD with rate 0.1 and momentum 0.5.
+        optimizer: optimizer of the images; the reference uses SGD with rate 0.1 and momentum 0.5.
         outer: steps before the network is re-initialised.
         inner: network epochs between two matching steps.
         distance: between two gradients: `matching.cosine_rows`, `squared` or `cosine`.
         strategy: augmentation; one draw per class, shared by real and synthetic images. () for DC.
-        network_optimizer: of the network; SGD with rate 0.01 by default.
-        batch_size: of the network's training.
+        network_optimizer: optimizer of the network; SGD with rate 0.01 by default.
+        batch_size: batch size of the network's training.
         decode: map from stored images to those the network sees, such as `formation.split`.
         groups: bias groups in a class's batch, see `sampling.grouped`. The distance is summed over
             the groups.

@@ -26,7 +26,7 @@ def steps(
     `fold_in(key, i)`, so its randomness depends on the key and i alone.
 
     Args:
-        key: of the whole run.
+        key: random key of the whole run.
         state: from `method.init` or earlier steps.
         pool: real data on the device.
         first: number of the first step.
@@ -93,7 +93,7 @@ def run(
     because chunks begin at the same steps.
 
     Args:
-        key: of the whole run.
+        key: random key of the whole run.
         state: from `method.init` or an earlier run; it stays valid.
         pool: real data on the device.
         method: see `Method`.

@@ -38,7 +38,7 @@ class Conv(nn.Module):
         features: number of output channels.
         window: side of the kernel in pixels.
         padding: zeros added on every side of the image.
-        dtype: of the computation.
+        dtype: dtype of the computation.
     """
 
     features: int
@@ -86,7 +86,7 @@ class InstanceNorm(nn.Module):
 
     Attributes:
         epsilon: added to the variance; 1e-5 as in PyTorch (Flax: 1e-6).
-        dtype: of the output.
+        dtype: dtype of the output.
     """
 
     epsilon: float = 1e-5
@@ -130,7 +130,7 @@ class BatchNorm(nn.Module):
     Attributes:
         momentum: share of the old running statistics in the new ones.
         epsilon: added to the variance.
-        dtype: of the output.
+        dtype: dtype of the output.
     """
 
     momentum: float = 0.9

@@ -79,7 +79,7 @@ class ConvNet(nn.Module):
         norm: factory of a Flax normalisation module, or None.
         activation: elementwise function.
         pool: function from `[n, h, w, c]` to the pooled images.
-        dtype: of the computation; parameters, features and logits are float32.
+        dtype: dtype of the computation; parameters, features and logits are float32.
     """
 
     num_classes: int

@@ -30,10 +30,10 @@ class Components(NamedTuple):
     """Network, method, sampler and evaluation of a run.
 
     Attributes:
-        network: for distillation and evaluation.
-        strategy: of augmentation.
-        method: of distillation.
-        sampler: of real batches.
+        network: network for distillation and evaluation.
+        strategy: augmentation strategy.
+        method: method of distillation.
+        sampler: sampler of real batches.
         score: `score(images, whitening=None, labels=None, **arrays)` trains networks on decoded
             images `[k, m, h, w, c]` and returns their `evaluate.Scores` on the test set, seen
             through the same whitening; `arrays` are passed on to the training.
@@ -59,8 +59,8 @@ def build(
     """Build and check the components of a run, without computing anything.
 
     Args:
-        data: to distill and to evaluate on.
-        options: of the run.
+        data: data to distill and to evaluate on.
+        options: options of the run.
         network: your own, instead of that of the options.
         method: your own, instead of that of the options.
         mesh: from `parallel.mesh`, devices that share the work; None for one device.
@@ -240,8 +240,8 @@ def baselines(
     """Return a set and baselines of the same size: images `[m, h, w, c]` and labels `[m]` each.
 
     Args:
-        images: of the set, `[m, h, w, c]`, as networks see them.
-        labels: of the set, `[m]`.
+        images: images of the set, `[m, h, w, c]`, as networks see them.
+        labels: labels of the set, `[m]`.
         pool: real images, as networks see them.
         options: whose seed is used.
         names: any of set, random (real images) and noise.

@@ -79,7 +79,7 @@ class Context:
 
     Attributes:
         data: training and test set.
-        options: of the run.
+        options: options of the run.
         components: network, method, sampler and evaluation.
         pool: all training samples, with uniform weights.
         index: from arrays to a pool, on the devices of the run.
@@ -135,8 +135,8 @@ class Run:
 
     Attributes:
         context: which rows of a comparison share.
-        folder: of the run, with its manifest.
-        name: of the weighting or the row, for messages.
+        folder: run folder, with its manifest.
+        name: name of the weighting or the row, for messages.
         seconds: wall time by stage, which the stages add to.
     """
 
@@ -155,11 +155,11 @@ class Source(NamedTuple):
 
     Attributes:
         weights: `[n]` of the training samples.
-        pool: that batches are sampled from.
-        sampler: of batches.
-        method: of distillation.
+        pool: pool that batches are sampled from.
+        sampler: sampler of batches.
+        method: method of distillation.
         choice: record of the choice of weights, or None.
-        whitening: of the images of the pool, or None.
+        whitening: whitening of the images of the pool, or None.
     """
 
     weights: jax.Array

@@ -44,7 +44,7 @@ def follow(run: Run, source: Source) -> Source:
 
     Args:
         run: whose folder holds the networks, unless its options name another one.
-        source: of the real data.
+        source: source of the real data.
 
     Returns:
         A source whose pool are expert trajectories (mtt) or a `cfm.Guide` (cfm), trained with the
@@ -185,7 +185,7 @@ def read_teacher(
     """Return the teacher that a run of cfm left in a folder.
 
     Args:
-        folder: of the teacher.
+        folder: folder of the teacher.
         pool: real images like those it was trained on.
         num_classes: number of classes.
         data: digest of the data that it must have been trained on.
@@ -243,7 +243,7 @@ def _load_or_train(
         folder: created if need be.
         settings: JSON values that the networks depend on; those in the folder must be equal.
         train: from the number of a network to a pytree of arrays.
-        names: of the files, in order.
+        names: names of the files, in order.
         like: shapes and dtypes of the pytree.
         report: called as `report(done, total)`.
     """

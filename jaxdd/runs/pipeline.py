@@ -49,8 +49,8 @@ def run(
 
     Args:
         data: training and test set, from `jaxdd.data`.
-        folder: of the run; absent, empty, or with `resume` the folder of this run.
-        options: of the method, such as `options.DM(ipc=10)`.
+        folder: run folder; absent, empty, or with `resume` the folder of this run.
+        options: options of the method, such as `options.DM(ipc=10)`.
         debias: key of `weightings.WEIGHTINGS`.
         weights: `[n]` non-negative weights of the training samples; `debias` is then "custom".
         network: your own, see `networks.Network`.
@@ -124,8 +124,8 @@ def compare(
 
     Args:
         data: training and test set, from `jaxdd.data`.
-        folder: of the comparison; absent, empty, or with `resume` the folder of this comparison.
-        options: of every row.
+        folder: folder of the comparison; absent, empty, or with `resume` the same as before.
+        options: options of every row.
         rows: names from `weightings.rows()`; "random" is always included, and "custom" if there
             are weights.
         weights: `[n]` non-negative weights of the training samples, for the row "custom".

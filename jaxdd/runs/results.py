@@ -42,7 +42,7 @@ class Score(NamedTuple):
     """A score over several networks trained on one set.
 
     Attributes:
-        mean: in [0, 1]; nan where the test set does not determine it.
+        mean: mean in [0, 1]; nan where the test set does not determine it.
         std: standard deviation over the networks (n - 1), 0 for a single network.
         n: number of networks.
         each: the score of every network, or empty.
@@ -65,7 +65,7 @@ class Breakdown(NamedTuple):
     """Sizes and accuracies by class `[k]`, or by class and attribute `[k, a]`.
 
     Attributes:
-        names: of the last axis, or empty.
+        names: names along the last axis, or empty.
         train: number of training images.
         test: number of test images.
         mean: accuracy, mean over networks; nan for an empty group.
@@ -149,9 +149,9 @@ class Result(Scores):
         random: scores of a random subset of the same size, of a run.
         weights: diagnostics of the sample weights, see `weights.formulas.diagnose`.
         choice: record of the choice of weights, if they were chosen.
-        seed: of the run.
+        seed: seed of the run.
         device: kind of the first device.
-        versions: of Python and the packages that numbers depend on.
+        versions: versions of Python and the packages that numbers depend on.
         date: day on which the run finished, ISO format.
         seconds: wall time by stage.
     """

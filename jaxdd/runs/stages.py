@@ -38,7 +38,7 @@ def ensure(
     """Run a stage unless all of its products are intact, and record them in the manifest.
 
     Args:
-        folder: of the run, with the manifest.
+        folder: run folder, with the manifest.
         compute: computes the products and writes each of them atomically.
         products: files that belong to the set.
         figures: files that do not, such as pictures.
@@ -56,9 +56,9 @@ def weigh(run: Run, kind: str, *, prefix: str = "") -> Source:
     """Return what to distill from with a weighting; its weights are a product of the folder.
 
     Args:
-        run: in whose folder the weights are.
+        run: run in whose folder the weights are.
         kind: key of `weightings.WEIGHTINGS`.
-        prefix: of the file names, such as "weights/auto/" in the folder of a comparison.
+        prefix: prefix of the file names, such as "weights/auto/" in the folder of a comparison.
     """
     context, parts = run.context, run.context.components
     weighting = weightings.WEIGHTINGS[kind]
@@ -164,7 +164,7 @@ def synthesize(run: Run, source: Source, *, distilled: bool = True) -> store.Syn
     """Return the synthetic set of a run.
 
     Args:
-        run: in whose folder the set is.
+        run: run in whose folder the set is.
         source: what to distill from.
         distilled: whether to distill; otherwise real images are sampled by the weights.
     """
@@ -274,7 +274,7 @@ def _score(run: Run, images: ArrayLike, whitening, *, name: str, stored=True) ->
         run: whose wall time is added to.
         images: normalised pixels.
         whitening: through which networks see images, or None.
-        name: for messages.
+        name: name in messages.
         stored: whether the images are in the form in which a set is stored, see `formation`.
     """
     context = run.context
@@ -304,7 +304,7 @@ def evaluate_run(
     """Return the result of a run: scores of the set and of a random subset of the same size.
 
     Args:
-        run: in whose folder the result is.
+        run: run in whose folder the result is.
         source: what the set was distilled from.
         synthetic: the set.
         stored: whether its images may hold several images each, see `formation`.

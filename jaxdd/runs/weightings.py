@@ -25,7 +25,7 @@ class SampleWeights(NamedTuple):
 
     Attributes:
         weights: `[n]`, non-negative.
-        density: of density weights, with embeddings and encoder.
+        density: the density of density weights, with embeddings and encoder.
         choice: JSON record of a choice, of `auto`.
     """
 
@@ -38,8 +38,8 @@ class Weighting(NamedTuple):
     """Registry entry of a weighting.
 
     Attributes:
-        title: in print.
-        description: of a set distilled with these weights, for reports and help.
+        title: title in tables, figures and pages.
+        description: description of a set distilled with these weights, for reports and help.
         compute: from a `context.Run` to `SampleWeights`; None for uniform weights.
         needs_bias_labels: whether the bias attributes of the training set must be known.
         check: `check(context)` raises ValueError if options or data do not allow the weighting.
@@ -65,7 +65,7 @@ class Row(NamedTuple):
     Attributes:
         weighting: key of `WEIGHTINGS`.
         distilled: whether its images are distilled; otherwise they are real.
-        description: in one sentence.
+        description: one sentence.
     """
 
     weighting: str

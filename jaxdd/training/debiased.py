@@ -77,7 +77,7 @@ def learning_from_failure(
     and under this one, each an exponential moving average divided by its maximum over the class.
 
     Args:
-        key: for initialisation, order and augmentation.
+        key: random key for initialisation, order and augmentation.
         network: a `networks.Network`.
         images: `[m, h, w, c]`, normalised.
         labels: `[m]` classes.
@@ -122,7 +122,7 @@ def selective_mixup(
     image and for the label.
 
     Args:
-        key: for initialisation, order, augmentation and mixtures.
+        key: random key for initialisation, order, augmentation and mixtures.
         network: a `networks.Network`.
         images: `[m, h, w, c]`, normalised.
         labels: `[m]` classes.
@@ -159,7 +159,7 @@ def contradicting_partners(
     sample without either is its own partner.
 
     Args:
-        key: for the random choice.
+        key: random key.
         features: `[n, d]`.
         labels: `[n]`.
         present: `[n]`, zero for samples that must not be partners.

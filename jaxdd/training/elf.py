@@ -124,13 +124,13 @@ def train(
     """Train a network on a set and its features. It can replace `training.train`.
 
     Args:
-        key: for initialisation, order and augmentation.
+        key: random key for initialisation, order and augmentation.
         network: a network with parts, see `networks.count_parts`.
         images: `[m, h, w, c]`, normalised.
         labels: `[m]` classes.
         features: `[m, h', w', c']` of these images in this order, from `teacher_features`.
         split: number of parts in the front. Defaults to `split_point`.
-        terms: of the loss: some of front, rear and task.
+        terms: terms of the loss: some of front, rear and task.
         matching: distance `[n]` between the front's output and the features of each image.
         strategy: augmentation; () for none.
         **options: `epochs`, `batch_size`, `learning_rate`, `momentum` and `weight_decay`, with the
@@ -173,12 +173,12 @@ def losses(
 
     Args:
         network: the network to split.
-        params: of the network.
+        params: parameters of the network.
         views: augmented images `[n, h, w, c]`.
         labels: `[n]` classes.
         features: `[n, h', w', c']` of the images without augmentation.
         split: number of parts in the front.
-        terms: of the loss: some of front, rear and task.
+        terms: terms of the loss: some of front, rear and task.
         matching: distance `[n]` between the front's output and the features of each image.
     """
     # Order matters for batch norm: the running statistics move in each pass through a part. The

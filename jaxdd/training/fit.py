@@ -35,7 +35,7 @@ def cross_entropy(
 
     Args:
         network: a `networks.Network`.
-        params: of the network.
+        params: parameters of the network.
         images: `[n, h, w, c]`, normalised.
         labels: `[n]`, or one class for all samples.
         weights: `[n]`, non-negative. The loss is 0 if all are 0.
@@ -52,7 +52,7 @@ def gradient(
 
     Args:
         network: a `networks.Network`.
-        params: of the network.
+        params: parameters of the network.
         images: `[n, h, w, c]`, normalised.
         labels: `[n]`, or one class for all samples.
         weights: `[n]`, non-negative.
@@ -89,7 +89,7 @@ def train(
     reference code also resets the momentum halfway; this function does not.
 
     Args:
-        key: for initialisation, order and augmentation.
+        key: random key for initialisation, order and augmentation.
         network: a `networks.Network`.
         images: `[m, h, w, c]`, normalised.
         labels: `[m]` classes.
@@ -127,7 +127,7 @@ def fit(
     """Train a network from given parameters on a labelled set and return the new parameters.
 
     Args:
-        key: for order and augmentation.
+        key: random key for order and augmentation.
         network: a `networks.Network`.
         params: initial parameters.
         images: `[m, h, w, c]`, normalised.
@@ -179,7 +179,7 @@ def train_with_loss(
     """Train a fresh network with any loss per sample and return its parameters.
 
     Args:
-        key: for initialisation, order and the loss.
+        key: random key for initialisation, order and the loss.
         network: a `networks.Network`.
         images: `[m, h, w, c]`, normalised.
         losses: `losses(params, key, indices) -> (losses, params)`, the losses of the samples at
@@ -224,7 +224,7 @@ def sgd(
         num_samples: number of samples in the set.
         epochs: passes over the set.
         batch_size: maximum number of samples per update.
-        learning_rate: of the first half.
+        learning_rate: learning rate of the first half.
         momentum: decay of the running sum of gradients.
         weight_decay: multiple of the parameters that is added to their gradient.
     """
@@ -301,7 +301,7 @@ def run_epochs(
     """Run an update over the batches of a set, every sample once per epoch in random order.
 
     Args:
-        key: for the order and for `update`.
+        key: random key for the order and for `update`.
         update: `update(carry, key, indices, present) -> carry`. `indices` are the samples of the
             batch. `present` is 1 for them and 0 for repeated samples that fill up the last batch.
         carry: initial value.

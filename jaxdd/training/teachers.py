@@ -32,7 +32,7 @@ class Teacher:
     """A trained network, as one tree of arrays.
 
     Attributes:
-        params: of the network, with its batch-norm statistics if it has any.
+        params: parameters of the network, with its batch-norm statistics if it has any.
         network: a hashable `networks.Network`.
     """
 
@@ -55,8 +55,8 @@ def train_teacher(
     On biased data a teacher learns the bias, unless the sampler or the pool has weights against it.
 
     Args:
-        key: for initialisation, batches and augmentation.
-        network: of the teacher.
+        key: random key for initialisation, batches and augmentation.
+        network: teacher network.
         pool: the real data.
         sampler: draws batches, whose weights multiply the cross-entropy.
         steps: number of updates; the learning rate is divided by ten halfway.
@@ -88,10 +88,10 @@ def batch_update(
     """Return an update `update(key, state, batch) -> (state, loss)` on a batch of real images.
 
     Args:
-        network: of the teacher.
+        network: teacher network.
         optimizer: an optax optimizer.
         strategy: augmentation, drawn per image; () for none.
-        loss: of each sample `[n]`, from logits `[n, k]` and labels `[n]`.
+        loss: loss of each sample `[n]`, from logits `[n, k]` and labels `[n]`.
     """
 
     def update(key, state, batch):
@@ -146,11 +146,11 @@ def train_on_logits(
     """Train a network on labels and on the teacher's logits of the augmented images.
 
     Args:
-        key: for initialisation, order and augmentation.
+        key: random key for initialisation, order and augmentation.
         network: a `networks.Network`.
         images: `[m, h, w, c]`, normalised.
         labels: `[m]` classes.
-        teacher: with the same number of classes.
+        teacher: teacher with the same number of classes.
         temperature: T.
         strategy: augmentation; () for none.
         **options: `epochs`, `batch_size`, `learning_rate`, `momentum` and `weight_decay`, with the
@@ -194,18 +194,18 @@ def train_on_soft_labels(
     whose learning rate falls to zero along half a cosine in twice the number of epochs.
 
     Args:
-        key: for initialisation, order, augmentation and mixtures.
+        key: random key for initialisation, order, augmentation and mixtures.
         network: a `networks.Network`.
         images: `[m, h, w, c]`, normalised.
         labels: `[m]` classes, which are not used.
-        teacher: with the same number of classes.
-        temperature: of both softmaxes. There is no factor T².
+        teacher: teacher with the same number of classes.
+        temperature: temperature of both softmaxes. There is no factor T².
         epochs: passes over the set.
         batch_size: maximum number of samples per update, see `training.train`. The default is that
             of the source for ten images of each of ten classes.
         strategy: augmentation; () for none.
         learning_rate: initial learning rate.
-        weight_decay: of AdamW.
+        weight_decay: weight decay of AdamW.
 
     Source: Bo, Liu and Wang (arXiv 2503.01212). Their code reports the best of several epochs on
     the test set, and crops at random; this trains to the last epoch, with augmentation `strategy`.

@@ -161,7 +161,7 @@ def patches(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 
         key: random key for drawing the patches.
         images: `[n, h, w, c]`, uint8 or floating in [0, 1].
         count: number of filters.
-        side: of a patch in pixels; smaller for small images.
+        side: side of a patch in pixels; smaller for small images.
     """
     respond = _filters(key, images, count, side)
     stride = 2 if min(images.shape[1:3]) >= 4 * side else 1
@@ -192,7 +192,7 @@ def translation_invariant(
         key: random key for drawing the patches.
         images: `[n, h, w, c]`, uint8 or floating in [0, 1].
         count: number of filters.
-        side: of a patch in pixels; smaller for small images.
+        side: side of a patch in pixels; smaller for small images.
     """
     respond = _filters(key, images, count, side)
 
@@ -218,7 +218,7 @@ def toneless(key: jax.Array, images: jax.Array, *, count: int = 128, side: int =
         key: random key for drawing the patches.
         images: `[n, h, w, c]`, uint8 or floating in [0, 1].
         count: number of filters.
-        side: of a patch in pixels; smaller for small images.
+        side: side of a patch in pixels; smaller for small images.
     """
     shapes = patches(key, _standardise(_scale(images[:_PATCHES])), count=count, side=side)
 

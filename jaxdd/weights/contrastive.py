@@ -76,7 +76,7 @@ class Encoder(nn.Module):
     Attributes:
         network: a module of `jaxdd.networks`; its classifier is not used.
         hidden: units of the hidden layer of the projection head.
-        dimension: of the projection.
+        dimension: dimension of the projection.
     """
 
     network: nn.Module
@@ -198,7 +198,7 @@ def update(
         trainer: from `trainer`.
         pool: the training set; its weights are ignored.
         state: from `init` or the previous step.
-        number: of the step, from 0.
+        number: number of the step, from 0.
         batch_size: samples of all classes together, but at least two of each class.
 
     Returns:

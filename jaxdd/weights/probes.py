@@ -69,7 +69,7 @@ def crossfit(
         labels: `[n]` integers in [0, num_classes).
         num_classes: k.
         folds: two or more. A class with fewer samples is missing from some of the probes.
-        penalty: of the squared weights, relative to the mean loss.
+        penalty: penalty of the squared weights, relative to the mean loss.
         steps: optimiser steps on the cross-entropy.
         power: q in [0, 1] of the loss of twice as many further steps; 0 for none.
 

@@ -87,8 +87,8 @@ def record(folder: str | os.PathLike, names: Iterable[str], *, section: Section 
     If an entry of `files` changes, the manifest is unfinished until the next `seal`.
 
     Args:
-        folder: of a run.
-        names: of existing files relative to the folder, such as "weights/auto/weights.npz".
+        folder: run folder.
+        names: names of existing files relative to the folder, such as "weights/auto/weights.npz".
         section: "files" for what belongs to the set, "figures" for pictures.
 
     Raises:
@@ -105,8 +105,8 @@ def forget(folder: str | os.PathLike, names: Iterable[str]) -> None:
     """Remove the entries of files, whether or not they exist.
 
     Args:
-        folder: of a run.
-        names: of files, relative to the folder.
+        folder: run folder.
+        names: names of files, relative to the folder.
     """
     removed = set(names)
     with _LOCK:
@@ -121,8 +121,8 @@ def is_intact(folder: str | os.PathLike, name: str) -> bool:
     """Return whether a file is listed, exists and has the recorded checksum.
 
     Args:
-        folder: of a run.
-        name: of the file, relative to the folder.
+        folder: run folder.
+        name: name of the file, relative to the folder.
     """
     content, path = _read_or_empty(folder), pathlib.Path(folder) / name
     entry = content.get("files", {}).get(name) or content.get("figures", {}).get(name)
@@ -139,9 +139,9 @@ def seal(
     """Complete the manifest of a folder whose files are all recorded, and return its root.
 
     Args:
-        folder: of a finished run or of an exported set.
+        folder: folder of a finished run or of an exported set.
         content: from `describe`, and anything else that the root is to cover.
-        kind: of the folder, one of `KINDS`.
+        kind: kind of the folder, one of `KINDS`.
         parent: root of the set that this one was exported from.
     """
     # A damaged manifest may list names that never existed; only existing files are sealed.
@@ -278,7 +278,7 @@ def read(folder: str | os.PathLike, *, expect: str | None = None) -> dict[str, A
     """Return the content of a sealed manifest after checking its root.
 
     Args:
-        folder: of a run or of an exported set.
+        folder: folder of a run or of an exported set.
         expect: the root that it must have.
 
     Raises:
@@ -335,7 +335,7 @@ def check(folder: str | os.PathLike, *, expect: str | None = None) -> Verified:
     """Verify every file of a run or of an exported set.
 
     Args:
-        folder: of the set.
+        folder: folder of the set.
         expect: the root that it must have, from another source than the folder.
 
     Raises:

@@ -61,11 +61,11 @@ class Effort(NamedTuple):
 
     Attributes:
         seeds: networks of each kind.
-        width: of the ConvNet.
-        epochs: of their training.
+        width: width of the ConvNet.
+        epochs: epochs of their training.
         sizes: side lengths of patches in pixels.
         screen: number of images that all patches are tried on.
-        steps: of the optimisation of each mask.
+        steps: optimisation steps for each mask.
         images: maximum number of images that masks and the best patches are tried on.
     """
 
@@ -89,10 +89,10 @@ class Check(NamedTuple):
     """The result of one check.
 
     Attributes:
-        name: of the check.
+        name: name of the check.
         verdict: one of the four.
         why: the reason, one sentence.
-        numbers: that the verdict is based on.
+        numbers: numbers that the verdict is based on.
     """
 
     name: str
@@ -180,7 +180,7 @@ def write(
 
     Args:
         path: the HTML file.
-        name: of the set.
+        name: name of the set.
         checks: from `inspect`.
         about: facts about the audit, for the table at the top of the page.
     """

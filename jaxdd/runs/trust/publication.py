@@ -230,7 +230,7 @@ def export(
 
     Args:
         source: folder of a run or of an exported set.
-        folder: to write to, absent or empty. It appears complete or not at all.
+        folder: folder to write to, absent or empty. It appears complete or not at all.
         format: one of `EXPORTS`. PNG files hold eight bits: pixels are rounded and clipped to
             [0, 1].
         measure: maps the normalised images of the PNG files to their scores. By default the effect

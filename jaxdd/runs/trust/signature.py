@@ -24,7 +24,7 @@ def sign(folder: str | os.PathLike, private: str | os.PathLike) -> str:
     """Verify a set, sign its root, write manifest.sig and return the root.
 
     Args:
-        folder: of a run or of an exported set.
+        folder: folder of a run or of an exported set.
         private: PEM file of an Ed25519 key without a password.
 
     Raises:
@@ -45,7 +45,7 @@ def verify(
     """Verify the signature of a root, then all files of the set.
 
     Args:
-        folder: of a run or of an exported set.
+        folder: folder of a run or of an exported set.
         public: PEM file of the publisher's Ed25519 key.
         expect: the root that the set must have.
 
