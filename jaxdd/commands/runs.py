@@ -45,8 +45,9 @@ def _loaded(dataset, options, data_dir, weights=None) -> Iterator[dict[str, Any]
         yield arguments | {"report": progress}
 
 
-def _folder(out, *parts):
-    return out or pathlib.Path("runs") / "-".join(map(str, parts))
+def _folder(*names, options):
+    """Return the default folder of a run or a comparison."""
+    return pathlib.Path("runs") / "-".join((*names, f"ipc{options.ipc}", f"seed{options.seed}"))
 
 
 def run(
@@ -88,8 +89,7 @@ def run(
     if not distributed and joining != (None, None, None):
         raise ValueError("--coordinator, --num-processes and --process-id require --distributed")
     how = debias if weights is None else "custom"
-    ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
-    out = _folder(out, sources.short(dataset), options.method, how, ipc, seed)
+    out = out or _folder(sources.short(dataset), options.method, how, options=options)
     with processes.joined(*joining) if distributed else contextlib.nullcontext():
         devices = components.cpu_devices(options)
         if distributed:
@@ -136,8 +136,7 @@ def compare(
         out: folder of the comparison; runs/compare-DATASET-METHOD-ipcIPC-seedSEED by default.
         resume: continue the comparison in the folder.
     """
-    ipc, seed = f"ipc{options.ipc}", f"seed{options.seed}"
-    out = _folder(out, "compare", sources.short(dataset), options.method, ipc, seed)
+    out = out or _folder("compare", sources.short(dataset), options.method, options=options)
     with _loaded(dataset, options, data_dir, weights) as arguments:
         devices = components.cpu_devices(options)
         table = pipeline.compare(folder=out, rows=rows, resume=resume, **devices, **arguments)

@@ -144,14 +144,11 @@ def audit_set(
         if again:
             checks.append(rederivation.distil_again(published, real, report=progress))
     k, ipc = published.synthetic.images.shape[:2]
+    root = published.manifest["root"] if published.manifest else "none: no manifest"
     about = {
-        "root": published.manifest["root"] if published.manifest else "none: no manifest",
-        "images": f"{k} classes of {ipc}",
-        "trusted sets": len(trusted_sets),
-        "real images": "none" if real is None else real.name,
-        "preset": preset,
-        "seed": seed,
-    }
+        "root": root, "images": f"{k} classes of {ipc}", "trusted sets": len(trusted_sets),
+        "real images": "none" if real is None else real.name, "preset": preset, "seed": seed,
+    }  # fmt: skip
     inspection.write(out, source.name or str(source), checks, about=about)
     for check in checks:
         print(f"{check.name}: {check.verdict}; {check.why}")

@@ -83,30 +83,40 @@ def build(
         network = named_networks.from_options(options, k)
     named_networks.check(network, shape, k)
     strategy = data.strategy if options.strategy is None else options.strategy
-    follows = run_methods.follows(options)
-    if mesh is not None and (method is not None or follows):
+    if mesh is not None and (method is not None or run_methods.follows(options)):
         name = options.method if method is None else "your own method"
         raise ValueError(f"dm, dc and dsa can be split over devices, got {name}")
-    if method is None and isinstance(options, CFM):
-        named_networks.check_size(options.teacher, options.depth, side)
-        teacher = run_methods.teacher_network(options, k)
-        named_networks.check(teacher, shape, k)
-        _check_curriculum(options, data.train.labels, k)
-        method = run_methods.build(options, teacher, strategy)
-    elif method is None:
-        method = run_methods.build(options, network, strategy, mesh=mesh, threads=threads)
+    if method is None:
+        method = _build_method(data, options, network, strategy, mesh, threads)
     _check_method(method, (k, options.ipc, *shape))
     seed = None if options.candidates is None else options.seed
     sampler = _sampler(options.weighting, options.batch_size, options.candidates, network, seed)
     sampler = sampler if mesh is None else parallel.split_sampler(sampler, mesh)
-    # A device trains whole networks; on the cores of one CPU, each network has a thread.
-    row_mesh = None if mesh is None or parallel.is_one_cpu(mesh) else mesh
     train = debiased.TRAININGS[options.training] if train is None else train
-    evaluator = _evaluator(network, train, options.epochs, row_mesh, threads)
-    task = datasets.task(data._replace(strategy=strategy))
-    keys = jax.random.split(key(options, "evaluate"), options.eval_seeds)
-    score = functools.partial(_score, evaluator, keys, task, row_mesh)
+    score = _scorer(data._replace(strategy=strategy), options, network, mesh, train, threads)
     return Components(network, strategy, method, sampler, score)
+
+
+def _build_method(data, options, network, strategy, mesh, threads):
+    """Build the method of the options; that of cfm uses the network of its teacher."""
+    if not isinstance(options, CFM):
+        return run_methods.build(options, network, strategy, mesh=mesh, threads=threads)
+    shape, k = data.train.images.shape[1:], data.num_classes
+    named_networks.check_size(options.teacher, options.depth, min(shape[:2]))
+    teacher = run_methods.teacher_network(options, k)
+    named_networks.check(teacher, shape, k)
+    _check_curriculum(options, data.train.labels, k)
+    return run_methods.build(options, teacher, strategy)
+
+
+def _scorer(data, options, network, mesh, train, threads):
+    """Return `Components.score`."""
+    # A device trains whole networks; on the cores of one CPU, each network has a thread.
+    if mesh is not None and parallel.is_one_cpu(mesh):
+        mesh = None
+    evaluator = _evaluator(network, train, options.epochs, mesh, threads)
+    keys = jax.random.split(key(options, "evaluate"), options.eval_seeds)
+    return functools.partial(_score, evaluator, keys, datasets.task(data), mesh)
 
 
 def _check_method(method, shape):
@@ -127,7 +137,7 @@ def _check_curriculum(options, labels, num_classes):
             f"{counts.min()}; choose a smaller ipc, or init='noise'"
         )
     if options.ipc == 1:
-        warnings.warn(f"with ipc=1 there is no curriculum: beta stays {options.beta}", stacklevel=3)
+        warnings.warn(f"with ipc=1 there is no curriculum: beta stays {options.beta}", stacklevel=4)
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import functools
 import pathlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -88,7 +88,6 @@ class Context:
         mesh: devices that share the work, or None.
         threads: CPU threads of each row, or None for all.
         report: `report(task, done, total, **fields)`; rows call it one at a time.
-        spent: wall time of earlier stages.
         interruption: Ctrl-C of the process.
     """
 
@@ -102,7 +101,6 @@ class Context:
     mesh: jax.sharding.Mesh | None
     threads: int | None
     report: Callable[..., None]
-    spent: Mapping[str, float]
     interruption: _Interruption
 
     @property
@@ -179,7 +177,6 @@ def build_context(
     method: methods.Method | None = None,
     mesh: jax.sharding.Mesh | None = None,
     split_from: int = SPLIT_FROM,
-    spent: Mapping[str, float] = {},
     report: Callable[..., None],
     rows_at_once: int = 1,
 ) -> Context:
@@ -209,7 +206,7 @@ def build_context(
         data, options, parts, pool, index,
         own_method=None if method is None else named_networks.qualified_name(method.step),
         custom_weights=None if weights is None else np.asarray(weights),
-        mesh=mesh, threads=threads, report=_one_at_a_time(report), spent=spent,
+        mesh=mesh, threads=threads, report=_one_at_a_time(report),
         interruption=_Interruption(),
     )  # fmt: skip
 

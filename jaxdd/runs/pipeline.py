@@ -72,7 +72,7 @@ def run(
         debias = "custom"
     context = build_context(
         data, options, weights=weights, network=network, method=method, mesh=mesh,
-        split_from=split_from, report=report, spent=spent,
+        split_from=split_from, report=report,
     )  # fmt: skip
     weightings.check(context, debias)
     folder = store.create(folder, context.config("run", debias=debias), resume=resume)
@@ -149,7 +149,7 @@ def compare(
     at_once = components.rows_at_once(options, method=method, mesh=mesh)
     context = build_context(
         data, options, weights=weights, network=network, method=method, mesh=mesh,
-        split_from=split_from, report=report, spent=spent, rows_at_once=at_once,
+        split_from=split_from, report=report, rows_at_once=at_once,
     )  # fmt: skip
     for name in names:
         weightings.check(context, weightings.rows()[name].weighting)
@@ -157,7 +157,7 @@ def compare(
     with store.lock(folder):
         store.sweep(folder)
         names = [n for n in weightings.rows() if n in {*names, *_finished_rows(folder)}]
-        table = _all_rows(context, folder, names, at_once)
+        table = _all_rows(context, folder, names, at_once, spent)
         _write_table(folder, table)
         paths = {name: _row_folder(folder, name) / store.SYNTHETIC for name in names}
         sets = {name: store.read_synthetic(path) for name, path in paths.items()}
@@ -197,13 +197,13 @@ def _write_table(folder, table):
     files.write_json(path, content)
 
 
-def _all_rows(context: Context, folder, names, at_once) -> dict[str, results.Result]:
+def _all_rows(context: Context, folder, names, at_once, spent) -> dict[str, results.Result]:
     """Return the results of rows, which run at the same time on several cores.
 
     Weights are computed first, one weighting at a time, because each uses all cores.
     """
     kinds = dict.fromkeys(weightings.rows()[name].weighting for name in names)
-    sources = {kind: _shared_source(context, folder, kind) for kind in kinds}
+    sources = {kind: _shared_source(context, folder, kind, spent) for kind in kinds}
     make = functools.partial(_row, context, folder, sources)
     if at_once == 1:
         table: dict[str, results.Result] = {}
@@ -231,10 +231,10 @@ def _all_rows(context: Context, folder, names, at_once) -> dict[str, results.Res
     return {name: started[name].result() for name in names}
 
 
-def _shared_source(context, folder, kind) -> tuple[Source, dict[str, float]]:
+def _shared_source(context, folder, kind, spent) -> tuple[Source, dict[str, float]]:
     """Return the source that rows with the same weighting share, and the seconds it took."""
     prefix = f"weights/{kind}/"
-    with _started(context, folder, kind, context.spent, earlier=folder / prefix) as this_run:
+    with _started(context, folder, kind, spent, earlier=folder / prefix) as this_run:
         return stages.weigh(this_run, kind, prefix=prefix), this_run.seconds
 
 

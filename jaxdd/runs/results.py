@@ -12,7 +12,7 @@ import pathlib
 import platform
 from collections.abc import Mapping
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -99,7 +99,7 @@ class Scores:
         deo_mean: mean of these gaps over classes.
         by_class: sizes and accuracies of classes, if they were recorded.
         by_group: the same by class and attribute, if attributes are known.
-        learned: whether networks do better than predicting a single class, see `learned`.
+        learned: whether networks do better than predicting a single class, see `has_learned`.
     """
 
     accuracy: Score = Score()
@@ -113,7 +113,7 @@ class Scores:
     learned: bool | None = None
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any], timing: Mapping[str, Any] = {}):
+    def from_dict(cls, content: Mapping[str, Any], timing: Mapping[str, Any] = {}) -> Self:
         """Build scores from their JSON form, with date and seconds of a result from `timing`.
 
         Raises:
@@ -121,12 +121,12 @@ class Scores:
         """
         try:
             content = {**content, **timing}
-            fields = {field.name: content.get(field.name) for field in dataclasses.fields(cls)}
-            fields = {name: value for name, value in fields.items() if value is not None}
+            names = [field.name for field in dataclasses.fields(cls)]
+            fields = {name: content[name] for name in names if content.get(name) is not None}
             for name in Scores.__dataclass_fields__.keys() & fields.keys() - {"learned"}:
                 kind = Breakdown if name.startswith("by_") else Score
                 fields[name] = kind.from_dict(fields[name])
-            if fields.get("random") is not None:
+            if "random" in fields:
                 fields["random"] = Scores.from_dict(fields["random"])
             if not math.isfinite(fields["accuracy"].mean):
                 raise ValueError("accuracy must have a mean")
@@ -136,8 +136,7 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, without fields that are None."""
-        content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return files.to_json({name: _json(x) for name, x in content.items() if x is not None})
+        return files.to_json({n: _json(x) for n, x in vars(self).items() if x is not None})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,8 +167,7 @@ class Result(Scores):
 
     def timeless(self) -> dict[str, Any]:
         """Return the JSON form without date and wall times, equal for equal runs."""
-        content = self.to_dict()
-        return {name: value for name, value in content.items() if name not in ("date", "seconds")}
+        return {n: x for n, x in self.to_dict().items() if n not in ("date", "seconds")}
 
 
 def _json(value):
@@ -236,11 +234,8 @@ def shared_config(rows: Mapping[str, Result]) -> dict[str, Any]:
     {'ipc': 1}
     """
     first, *others = [row.config for row in rows.values() if row.config] or [{}]
-    return {
-        name: value
-        for name, value in first.items()
-        if all(name in other and other[name] == value for other in others)
-    }
+    shared = lambda name: all(name in x and x[name] == first[name] for x in others)
+    return {name: value for name, value in first.items() if shared(name)}
 
 
 # --- numbers as text ---------------------------------------------------------------------------
@@ -269,9 +264,8 @@ def percent(score: Score | None) -> str:
     """
     if score is None or finite(score.mean) is None:
         return "–"
-    if finite(score.std) is not None and score.n > 1:
-        return f"{100 * score.mean:.1f} ± {100 * score.std:.1f}"
-    return f"{100 * score.mean:.1f}"
+    has_spread = finite(score.std) is not None and score.n > 1
+    return f"{100 * score.mean:.1f}" + (f" ± {100 * score.std:.1f}" if has_spread else "")
 
 
 def interval(score: Score | None) -> tuple[float, float] | None:
@@ -294,8 +288,9 @@ def interval(score: Score | None) -> tuple[float, float] | None:
 
 def chance(scores: Scores) -> float | None:
     """Return the share of the largest class in the test set, None if it is unknown."""
-    counts = None if scores.by_class is None else scores.by_class.test
-    return None if counts is None or not counts.sum() else float(counts.max() / counts.sum())
+    if scores.by_class is None or not scores.by_class.test.sum():
+        return None
+    return float(scores.by_class.test.max() / scores.by_class.test.sum())
 
 
 def has_learned(scores: Scores) -> bool | None:
