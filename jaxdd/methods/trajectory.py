@@ -55,9 +55,9 @@ def trajectory_matching(
         optimizer: optimizer of the images; the reference uses SGD with rate 1000 and momentum 0.5.
         inner: SGD steps of the student.
         rate: initial learning rate of the student.
-        rate_optimizer: optimizer of the logarithm of the rate, which keeps the rate positive. Defaults
-            to SGD with rate 0.1 and momentum 0.5: near a rate of 0.01 these are the steps of the
-            reference, which updates the rate itself with 1e-5.
+        rate_optimizer: optimizer of the logarithm of the rate, which keeps the rate positive.
+            Defaults to SGD with rate 0.1 and momentum 0.5: near a rate of 0.01 these are the steps
+            of the reference, which updates the rate itself with 1e-5.
         strategy: augmentation, drawn per image and inner step; () for none.
         batch_size: maximum number of synthetic images in an inner step.
         decode: map from stored images to those the network sees, such as `formation.split`.
