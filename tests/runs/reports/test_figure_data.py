@@ -86,7 +86,7 @@ def test_a_missing_file_is_none_and_a_damaged_file_is_named(folder):
 
 
 def test_the_file_is_a_figure_of_the_manifest(folder):
-    """Training images are recorded beside the published files, not among them."""
+    """Training images are recorded in another section than published files."""
     manifest.record(folder, [figure_data.FILE], section="figures")
     assert manifest.is_intact(folder, figure_data.FILE)
     assert figure_data.FILE not in files.read_json(folder / manifest.NAME).get("files", {})

@@ -1,5 +1,6 @@
 """Tests of reading labelled sets: every format gives the same images; others are rejected."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -44,20 +45,14 @@ def png(path):
     return path / "set"
 
 
-def pt(found, name="set.pt"):
+def pt(content, name="set.pt"):
+    """Return a function that saves a file of PyTorch, or several files in a dict without name."""
+
     def write(path):
         torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-        tensors = lambda x: (
-            torch.tensor(x)
-            if isinstance(x, np.ndarray)
-            else {k: tensors(v) for k, v in x.items()}
-            if isinstance(x, dict)
-            else [tensors(v) for v in x]
-            if isinstance(x, list)
-            else x
-        )
-        for file, content in found.items() if name is None else [(name, found)]:
-            torch.save(tensors(content), path / file)
+        to_tensor = lambda x: torch.tensor(x) if isinstance(x, np.ndarray) else x
+        for file, value in content.items() if name is None else [(name, content)]:
+            torch.save(jax.tree.map(to_tensor, value), path / file)
         return path / (name or "images_best.pt")
 
     return write
@@ -148,8 +143,8 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
 
 
 def test_missing_files_and_other_formats_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none does not exist"):
-        sets.read(tmp_path / "none", DATA)
+    with pytest.raises(FileNotFoundError, match="absent does not exist"):
+        sets.read(tmp_path / "absent", DATA)
     (tmp_path / "set.txt").touch()
     with pytest.raises(ValueError, match="got .txt"):
         sets.read(tmp_path / "set.txt", DATA)
