@@ -131,7 +131,7 @@ def own_sums(queries: Queries, *, tile: int | None = None) -> Sums:
 # is 1, so it cannot underflow, and kernels are at most 1, so it cannot overflow.
 #
 # Differentiating the scan below would keep every tile of distances. The derivative is instead taken
-# from `kernel_sums`, whose memory is bounded in the reverse pass, too.
+# from `kernel_sums`, whose memory is also bounded in the reverse pass.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _own_sums(queries: Queries, tile: int) -> Sums:
     n = queries.label.size

@@ -1,4 +1,4 @@
-"""Commands that distill, run, compare and demo, and report, which shows their results."""
+"""The commands run, compare and demo, which distill sets, and report, which shows results."""
 
 import contextlib
 import dataclasses

@@ -153,7 +153,7 @@ def load_run_data(
 
     Args:
         folder: Folder of the run.
-        dataset: Where a folder of images is now, or tfds:NAME. Defaults to the name in config.json.
+        dataset: Path of the images, or tfds:NAME. Defaults to the name in config.json.
         data_dir: Folder with the original files.
     """
     config, run_options = finished_run.configuration(folder)

@@ -42,7 +42,7 @@ class Progress:
 
 
 def show(rows: Mapping[str, results.Scores], folder: str | os.PathLike) -> None:
-    """Print scores or results by row, what limits them, and the folder that has them."""
+    """Print scores or results by row, remarks on their limits, and the folder they are in."""
     console = rich.console.Console()
     known = {
         name: row if isinstance(row, results.Result) else results.Result(**vars(row))

@@ -224,7 +224,7 @@ def _read_parquet(table, wanted):
 
 
 def _rename_columns(table, columns, records, chosen):
-    """Rename chosen columns to what they are used for, and drop others of these names."""
+    """Rename chosen columns after their use, and drop other columns with those names."""
     uses = {name: use for use, name in chosen.items() if name is not None}
     if len(uses) < sum(name is not None for name in chosen.values()):
         raise ValueError(f"{' and '.join(chosen)} must be two columns, got {[*uses][0]!r} twice.")

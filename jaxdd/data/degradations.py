@@ -51,7 +51,7 @@ def impulse_noise(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Arr
 
 
 def speckle_noise(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
-    """Multiply by noise, which spares dark values: x + x · σ · n, n ~ N(0, 1)."""
+    """Add noise in proportion to each value: x + x · σ · n, n ~ N(0, 1)."""
     noise = (0.1, 0.12, 0.16, 0.2)[severity - 1] * _filters.normal(key, image.shape)
     return jnp.clip(image + image * noise, 0, 1)
 

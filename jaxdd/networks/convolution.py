@@ -147,7 +147,7 @@ def _kernel_gradient_forward(images, cotangent, padding, window):
 
 def _kernel_gradient_backward(padding, window, residuals, slope):
     # G is bilinear in images and cotangent, and ⟨slope, G⟩ = ⟨conv2d(images, slope), cotangent⟩:
-    # the slope takes the place of a kernel.
+    # the slope acts as a kernel.
     images, cotangent = residuals
     return _image_gradient(cotangent, slope, padding), conv2d(images, slope, padding)
 

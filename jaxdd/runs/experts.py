@@ -40,14 +40,14 @@ TEACHER_FILE = "teacher-000.npz"
 
 
 def follow(run: Run, source: Source) -> Source:
-    """Replace real data by the networks that the method of a run follows, if it follows any.
+    """Replace real data by trained experts or a teacher, if the method of a run follows these.
 
     Args:
-        run: whose folder holds the networks, unless its options name another one.
+        run: the run; its folder holds the networks unless its options name another one.
         source: source of the real data.
 
     Returns:
-        A source whose pool are expert trajectories (mtt) or a `cfm.Guide` (cfm), trained with the
+        A source whose pool holds expert trajectories (mtt) or a `cfm.Guide` (cfm), trained with the
         weights of `source`.
     """
     if (kind := run.context.follows) is None:

@@ -120,8 +120,8 @@ def build(
 ) -> methods.Method:
     """Build the method of a run, whose steps the devices of a mesh share.
 
-    `groups` is the number of bias groups with a loss of their own, `threads` that of the CPU
-    threads of the run, None for all.
+    `groups` is the number of bias groups with separate losses, `threads` the number of CPU threads
+    of the run, or None for all.
     """
     entry = METHODS[options.method]
     if mesh is None:

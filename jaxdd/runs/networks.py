@@ -50,7 +50,7 @@ def from_options(options: DM, num_classes: int, *, name: str | None = None) -> n
 def _load(name: str, num_classes: int) -> networks.Network:
     """Import a network MODULE:ATTRIBUTE, or call a function of the number of classes for one.
 
-    Modules in the working directory can be imported, too.
+    Modules in the working directory can be imported as well.
     """
     module, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:

@@ -139,7 +139,7 @@ def _draw_weights(run, prefix):
 
 
 def whiten(run: Run, source: Source) -> Source:
-    """Return the source with whitened images, if the options ask for it."""
+    """Return the source, with whitened images if the options set whitening."""
     context, path = run.context, run.folder / store.WHITENING
     if context.options.zca == "none":
         return source
@@ -255,7 +255,7 @@ def _run_chunks(run, chunks, first, whitening):
 
 
 def _score_at(run, previous, step, state, whitening):
-    """Return mean accuracies of the set at this step, if the options ask for them now."""
+    """Return mean accuracies of the set at this step, if the options schedule them."""
     every = run.context.options.score_every
     if every is None or previous // every == step // every or step >= run.context.options.steps:
         return {}

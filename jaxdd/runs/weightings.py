@@ -298,7 +298,7 @@ def check(context: Context, name: str) -> None:
 
 
 def diagnose(context: Context, values: jax.Array) -> dict[str, float | None]:
-    """Return what weights do to the bias groups, as far as the attributes are known."""
+    """Return diagnostics of weights; those of bias groups are None for unknown attributes."""
     data, labels = context.data, context.pool.labels
     if data.train.attributes is None or data.aligned is None:
         size = weights.formulas.effective_sample_size(values, labels, num_classes=data.num_classes)

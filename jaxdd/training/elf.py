@@ -1,6 +1,6 @@
 """Evaluation with distillation features (ELF): train other networks with a teacher's features.
 
-A set that was distilled with one network serves that network best. ELF shows the features z of the
+A set works best for the network that it was distilled with. ELF shows the features z of the
 un-augmented images to other networks as well. With a network cut into a front f and a rear h, the
 augmentation A, labels y and cross-entropy CE, it minimises
 

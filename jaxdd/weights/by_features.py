@@ -137,7 +137,7 @@ def by_feature_sets(
 ) -> jax.Array:
     """Return weights `[n]` that balance every combination of the groups of several feature sets.
 
-    Use it for data with several biases, each of which other features show. Combinations that are
+    Use it for data with several biases that different features show. Combinations that are
     expected to have less than one sample weigh less, see `formulas.balance_groups`.
 
     Args:

@@ -153,7 +153,7 @@ def choose(
     Args:
         key: random key for encoders, probes and probe networks.
         pool: the samples; their weights are ignored.
-        strategy: augmentation that preserves the class, of encoders and probe networks.
+        strategy: augmentation of encoders and probe networks; it must preserve the class.
         search: density weights to search.
         clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
         comparisons: object-blind features and their baselines by name, see `shortcuts`; {} to skip

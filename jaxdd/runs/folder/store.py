@@ -286,7 +286,7 @@ def read_synthetic(path: str | os.PathLike, *, content: bytes | None = None) -> 
     names = Synthetic._fields
     try:
         stored = files.read_arrays(path, names=names, no_others=True, content=content)
-        # Files of machines with another byte order are valid, too.
+        # Files of machines with another byte order are also valid.
         native = lambda array: np.asarray(array, array.dtype.newbyteorder("="))
         arrays = checked(*(native(stored[name]) for name in names[:4]))
         provenance = json.loads(str(stored["provenance"].item()))

@@ -99,8 +99,8 @@ def comparison(
 
     Args:
         path: The file.
-        sets: Title -> normalised images `[k, ipc, h, w, c]`. One channel is drawn in grey, of more
-            than three channels the first three.
+        sets: Title -> normalised images `[k, ipc, h, w, c]`. One channel is drawn in grey; of more
+            than three, the first three are drawn.
         mean: Mean of each channel that was subtracted, `[c]`. Defaults to 0: images in [0, 1].
         std: Standard deviation of each channel that was divided by, `[c]`. Defaults to 1.
         class_names: Names of the rows. Defaults to their numbers.

@@ -116,7 +116,7 @@ def _hide_small_groups(rows):
 
 
 def _read_weights(folder, rows, is_comparison):
-    """Return the data of figures of weights, once for rows that share their weights."""
+    """Return the data of the figures of weights by row, for one of the rows that share weights."""
     folders = {folder: list(rows)[-1]}
     if is_comparison:
         kinds = {name: kind.weighting for name, kind in weightings.rows().items() if name in rows}
