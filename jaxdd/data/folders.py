@@ -236,8 +236,8 @@ def _check_attribute(root, rows):
         )
     if len(values) == len(rows) > _MANY:
         raise ValueError(
-            f"{root}: attributes must be shared by images, but each of {len(rows)} images has its "
-            "own; does the column hold names or numbers of images?"
+            f"{root}: attributes must be shared by images, got {len(rows)} different ones for "
+            f"{len(rows)} images; does the column hold names or numbers of images?"
         )
 
 

@@ -440,7 +440,9 @@ def curves(
     """
     lengths = {(len(x), len(y)) for lines in panels.values() for x, y in lines.values()}
     if not lengths or any(x != y or not x for x, y in lengths):
-        raise ValueError(f"curves must have as many x as y, at least one, got {sorted(lengths)}")
+        raise ValueError(
+            f"curves must have as many x as y values, at least one, got lengths {sorted(lengths)}"
+        )
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     # Colours and dashes repeat with different periods, so that many lines differ in one of them.
     cycle = lambda values, name: values[names.index(name) % len(values)]
