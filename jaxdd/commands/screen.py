@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Mapping
 
+import rich.box
 import rich.console
 import rich.progress
 import rich.table
@@ -48,9 +49,9 @@ def show(rows: Mapping[str, results.Scores], folder: str | os.PathLike) -> None:
         name: row if isinstance(row, results.Result) else results.Result(**vars(row))
         for name, row in rows.items()
     }
-    table = rich.table.Table()
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in ("row", *results.SCORES.values(), "conflict\nweight"):
-        title = "accuracy %" if column == "all" else column
+        title = "accuracy %" if column == "all" else column.replace(" ", "\n")
         table.add_column(title, justify="left" if column == "row" else "right", no_wrap=True)
     shares = {name: row.weights.get("conflict_weight_share") for name, row in known.items()}
     for name, row in known.items():
