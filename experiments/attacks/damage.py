@@ -256,6 +256,8 @@ def _report(laboratory, damage, name):
     ended = lab.call(["report", damaged.folder, "--out", out])
 
     def wrong():
+        if name == "timing.json":  # a dash stands for a date or a time that is not known
+            return ""
         expected = laboratory.folder / "expected.html"
         assert lab.call(["report", damaged.before, "--out", expected]).code == 0
         more = set(lab.page(out).splitlines()) - set(lab.page(expected).splitlines())

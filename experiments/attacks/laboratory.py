@@ -42,6 +42,7 @@ METHODS = {
     "dsa": "--method dsa --outer 2 --inner 1".split(),
     "mtt": "--method mtt --num-experts 2 --train-epochs 2 --expert-updates 2 --expert-epochs 1 "
     "--max-start-epoch 1 --syn-steps 2".split(),
+    "cfm": "--method cfm --teacher-steps 4".split(),
 }
 """Options of each method that make it as small."""
 
