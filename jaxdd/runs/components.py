@@ -85,7 +85,7 @@ def build(
     strategy = data.strategy if options.strategy is None else options.strategy
     if mesh is not None and (method is not None or run_methods.follows(options)):
         name = options.method if method is None else "your own method"
-        raise ValueError(f"dm, dc and dsa can be split over devices, got {name}")
+        raise ValueError(f"{run_methods.direct()} can be split over devices, got {name}")
     if method is None:
         method = _build_method(data, options, network, strategy, mesh, threads)
     _check_method(method, (k, options.ipc, *shape))

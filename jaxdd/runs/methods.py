@@ -139,6 +139,11 @@ def follows(options: DM) -> str | None:
     return METHODS[options.method].follows
 
 
+def direct() -> str:
+    """Return the names of the methods that follow no other networks, for error messages."""
+    return ", ".join(name for name, entry in METHODS.items() if entry.follows is None)
+
+
 def teacher_network(options: CFM, num_classes: int) -> networks.Network:
     """Build the teacher network named by the options of cfm."""
     return named_networks.from_options(options, num_classes, name=options.teacher)

@@ -66,7 +66,7 @@ def weigh(run: Run, kind: str, *, prefix: str = "") -> Source:
     if compute_weights is None:
         return Source(context.pool.weights, context.pool, parts.sampler, parts.method)
     weights_file, choice_file = f"{prefix}weights.npz", f"{prefix}choice.json"
-    products = (weights_file, *[choice_file] * (kind == "auto"))
+    products = (weights_file, *[choice_file] * weighting.keeps_choice)
     computed: list[weightings.SampleWeights] = []
 
     def compute():
@@ -80,7 +80,7 @@ def weigh(run: Run, kind: str, *, prefix: str = "") -> Source:
     values = store.read_weights(run.folder / weights_file, count=len(context.data.train.labels))
     pool = sampling.reweight(context.pool, values)
     source = Source(pool.weights, pool, parts.sampler, parts.method)
-    if kind == "auto":
+    if weighting.keeps_choice:
         source = source._replace(choice=files.read_json(run.folder / choice_file))
     if weighting.grouped:
         return source._replace(**_by_group(context))

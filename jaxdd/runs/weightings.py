@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxdd import kde, networks, sampling, weights
 from jaxdd.runs import components, processes
+from jaxdd.runs import methods as run_methods
 from jaxdd.runs.context import Context, Run
 from jaxdd.runs.options import DM
 from jaxdd.weights import DensityWeights, blind_features
@@ -46,6 +47,7 @@ class Weighting(NamedTuple):
         batch_sampler: `batch_sampler(context, sample_weights)` returns the sampler that weights
             each batch by its own density, for the option weighting="batch".
         grouped: whether the method has one loss per bias group (FairDD) instead of weights.
+        keeps_choice: whether the record of a choice is a product of the run, choice.json.
         citations: keys of `data.citations.BIBTEX`.
     """
 
@@ -56,6 +58,7 @@ class Weighting(NamedTuple):
     check: Callable[[Context], None] | None = None
     batch_sampler: Callable[[Context, SampleWeights], sampling.Sampler] | None = None
     grouped: bool = False
+    keeps_choice: bool = False
     citations: tuple[str, ...] = ()
 
 
@@ -242,6 +245,7 @@ WEIGHTINGS: dict[str, Weighting] = {
         "distilled with weights chosen without bias labels; uniform if no others help",
         _chosen,
         check=_check_auto,
+        keeps_choice=True,
         citations=("weights", "encoder"),
     ),
     **{
@@ -291,7 +295,7 @@ def check(context: Context, name: str) -> None:
     if weighting.grouped and (context.own_method or context.follows):
         method = context.own_method or context.options.method
         raise ValueError(
-            f"{name} needs a method with a loss per group: dm, dc or dsa, got {method}"
+            f"{name} needs a method with a loss per group: {run_methods.direct()}, got {method}"
         )
     if weighting.check is not None:
         weighting.check(context)

@@ -218,7 +218,7 @@ def test_selection_of_blocks_is_not_biased():
 
 
 def test_blocks_with_nearly_all_samples_are_skipped():
-    """A class of its own beside nine tenths of the samples says little."""
+    """One class apart from a block of nine tenths of the samples says little."""
     labels = np.repeat([0, 1, 2], [45, 45, 10])
     blind = np.where(labels[:, None] == 2, [0.05, 0.05, 0.9], [0.475, 0.475, 0.05])
     result = probes.shortcut(blind, predicting(labels, 3), labels)
