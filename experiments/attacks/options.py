@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments.attacks import laboratory as lab
-from jaxdd.commands import data_sets, runs, scoring
+from jaxdd.commands import datasets, runs, scoring
 from jaxdd.data import files
 from jaxdd.runs import options, results
 
@@ -28,9 +28,9 @@ WORDS = {
 _OTHERS = {
     "evaluate": scoring.evaluate_set,
     "report": runs.write_report,
-    "bias": data_sets.find_bias,
-    "datasets show": data_sets.show_dataset,
-    "datasets build": data_sets.build_dataset,
+    "bias": datasets.find_bias,
+    "datasets show": datasets.show_dataset,
+    "datasets build": datasets.build_dataset,
 }
 
 
@@ -58,7 +58,7 @@ def _options_of_runs():
 
 
 def _options_of_others():
-    shared = [field.name for field in dataclasses.fields(data_sets.DataArguments)]
+    shared = [field.name for field in dataclasses.fields(datasets.DataArguments)]
     for command, function in _OTHERS.items():
         for name in inspect.signature(function).parameters:
             for option in shared if name == "data" else [name]:

@@ -22,7 +22,7 @@ import jax
 import tyro
 
 from jaxdd import __version__
-from jaxdd.commands import arguments, cite, data_sets, runs, scoring, sets
+from jaxdd.commands import arguments, cite, datasets, runs, scoring, sets
 from jaxdd.runs import context, options, processes
 from jaxdd.runs.programs import prepare
 
@@ -33,16 +33,16 @@ COMMANDS = {
     "evaluate": scoring.evaluate_set,
     "profile": scoring.profile_set,
     "report": runs.write_report,
-    "bias": data_sets.find_bias,
+    "bias": datasets.find_bias,
     "export": sets.export_set,
     "sign": sets.sign_set,
     "verify": sets.verify_set,
     "audit": sets.audit_set,
     "cite": cite.cite,
     "datasets": {
-        "list": data_sets.list_datasets,
-        "show": data_sets.show_dataset,
-        "build": data_sets.build_dataset,
+        "list": datasets.list_datasets,
+        "show": datasets.show_dataset,
+        "build": datasets.build_dataset,
     },
 }
 """All commands; a dict holds subcommands."""

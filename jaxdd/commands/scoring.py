@@ -9,7 +9,7 @@ import rich.table
 import tyro
 
 from jaxdd.commands import screen, sources
-from jaxdd.commands.data_sets import Data, DataArguments, OptionalInt, OptionalName, OptionalPath
+from jaxdd.commands.datasets import Data, DataArguments, OptionalInt, OptionalName, OptionalPath
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import experts, results
 from jaxdd.runs.folder import store
