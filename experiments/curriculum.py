@@ -36,7 +36,7 @@ from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import components, experts, options, pipeline, programs, results
 from jaxdd.runs.folder import store
 from jaxdd.runs.scoring import matrix
-from jaxdd.runs.scoring.sets import LabelledSet
+from jaxdd.runs.scoring.labelled_sets import LabelledSet
 
 
 class Plan(NamedTuple):

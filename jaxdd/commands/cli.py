@@ -22,7 +22,7 @@ import jax
 import tyro
 
 from jaxdd import __version__
-from jaxdd.commands import arguments, cite, datasets, runs, scoring, sets
+from jaxdd.commands import arguments, cite, datasets, runs, scoring, trust
 from jaxdd.runs import context, options, processes
 from jaxdd.runs.programs import prepare
 
@@ -34,10 +34,10 @@ COMMANDS = {
     "profile": scoring.profile_set,
     "report": runs.write_report,
     "bias": datasets.find_bias,
-    "export": sets.export_set,
-    "sign": sets.sign_set,
-    "verify": sets.verify_set,
-    "audit": sets.audit_set,
+    "export": trust.export_set,
+    "sign": trust.sign_set,
+    "verify": trust.verify_set,
+    "audit": trust.audit_set,
     "cite": cite.cite,
     "datasets": {
         "list": datasets.list_datasets,

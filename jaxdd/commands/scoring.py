@@ -14,8 +14,7 @@ from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import experts, results
 from jaxdd.runs.folder import store
 from jaxdd.runs.reports import plot
-from jaxdd.runs.scoring import finished_run, matrix, profiles
-from jaxdd.runs.scoring import sets as labelled_sets
+from jaxdd.runs.scoring import finished_run, labelled_sets, matrix, profiles
 
 _Protocol = Literal["standard", "soft", "kd", "elf"]
 _SetName = Literal["set", "random", "noise"]

@@ -31,7 +31,7 @@ from jaxdd.data import datasets, files
 from jaxdd.methods import zca
 from jaxdd.runs import components, options, results
 from jaxdd.runs import networks as named_networks
-from jaxdd.runs.scoring.sets import LabelledSet
+from jaxdd.runs.scoring.labelled_sets import LabelledSet
 from jaxdd.training import elf, teachers
 
 _PROTOCOLS = {
@@ -124,7 +124,7 @@ def cells(
     """Return the cells of all networks, protocols and sets, without computing them.
 
     Args:
-        labelled: The set, from `sets.read`.
+        labelled: The set, from `labelled_sets.read`.
         benchmark: The data that the set replaces.
         run_options: Options, of which epochs, eval_seeds, width, depth, strategy and seed count.
         names: Networks from `named_networks.NAMES`, or MODULE:ATTRIBUTE.

@@ -21,7 +21,7 @@ from jaxdd.methods import spectral
 from jaxdd.runs import components, options, results
 from jaxdd.runs.reports import plot
 from jaxdd.runs.scoring import matrix
-from jaxdd.runs.scoring.sets import LabelledSet
+from jaxdd.runs.scoring.labelled_sets import LabelledSet
 
 
 def measure(
@@ -37,7 +37,7 @@ def measure(
     """Return the profiles of a set and of as many random real images.
 
     Args:
-        labelled: The set, from `sets.read`.
+        labelled: The set, from `labelled_sets.read`.
         benchmark: The data that the set replaces.
         run_options: Options, of which network, width, depth, strategy and seed count.
         num_networks: Number of random networks.

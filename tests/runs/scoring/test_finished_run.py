@@ -8,7 +8,7 @@ import pytest
 from jaxdd.data import datasets, files
 from jaxdd.runs import options, pipeline
 from jaxdd.runs.folder import store
-from jaxdd.runs.scoring import finished_run, matrix, sets
+from jaxdd.runs.scoring import finished_run, labelled_sets, matrix
 from jaxdd.runs.trust import publication
 
 OPTIONS = options.DM(
@@ -25,7 +25,7 @@ def make_data(seed=0, strategy=()):
 def evaluate(source, folder, data, **arguments):
     """Score the set in `source` with the matrix and the options of the run in `folder`."""
     run_options = finished_run.options_for(folder, data)
-    labelled = sets.read(source, data, factor=run_options.formation)
+    labelled = labelled_sets.read(source, data, factor=run_options.formation)
     (cell,) = matrix.cells(labelled, data, run_options, names=("mlp",), **arguments)
     return cell.score()["accuracy"]
 
@@ -61,7 +61,7 @@ def test_a_whitened_set_is_scored_through_its_whitening(tmp_path):
     matrix_of_run = store.whitening_of(folder).matrix
     for form in ("npz", "png"):
         publication.export(folder, tmp_path / form, format=form)
-        labelled = sets.read(tmp_path / form, data)
+        labelled = labelled_sets.read(tmp_path / form, data)
         np.testing.assert_array_equal(labelled.whitening.matrix, matrix_of_run)
         assert "whitening" in labelled.storage
     assert evaluate(tmp_path / "npz", folder, data) == result["accuracy"]
@@ -69,7 +69,7 @@ def test_a_whitened_set_is_scored_through_its_whitening(tmp_path):
     changed = whitening._replace(matrix=2 * whitening.matrix)
     store.write_whitening(folder / store.WHITENING, changed)
     with pytest.raises(ValueError, match="whitening.npz"):
-        sets.read(folder, data)
+        labelled_sets.read(folder, data)
 
 
 def test_other_data_and_unfinished_runs_are_rejected(finished, tmp_path):

@@ -10,7 +10,7 @@ from jaxdd.commands import scoring
 from jaxdd.data import datasets, files
 from jaxdd.runs import networks as named_networks
 from jaxdd.runs import options, results
-from jaxdd.runs.scoring import matrix, sets
+from jaxdd.runs.scoring import labelled_sets, matrix
 from jaxdd.training import teachers
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 1), dtype=np.uint8)
@@ -22,7 +22,7 @@ SCORES = {name: {"mean": 0.5, "std": 0.0, "n": 1, "each": [0.5]} for name in res
 
 
 def make_cells(**arguments):
-    return matrix.cells(sets.LabelledSet(SET, LABELS), DATA, OPTIONS, **arguments)
+    return matrix.cells(labelled_sets.LabelledSet(SET, LABELS), DATA, OPTIONS, **arguments)
 
 
 def counting_cell(name, settings, calls):

@@ -10,7 +10,7 @@ from jaxdd.data import datasets, files
 from jaxdd.methods import spectral
 from jaxdd.runs import options
 from jaxdd.runs.reports import plot
-from jaxdd.runs.scoring import profiles, sets
+from jaxdd.runs.scoring import labelled_sets, profiles
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 4, 4, 1), dtype=np.uint8)
@@ -23,7 +23,7 @@ def test_real_images_keep_their_spectrum_and_a_constant_set_nothing(tmp_path):
     images, labels = DATA.train.images / np.float32(255), DATA.train.labels
     images = np.float32((images - DATA.mean) / DATA.std)
     real, constant = (
-        profiles.measure(sets.LabelledSet(x, labels), DATA, OPTIONS, num_networks=1)
+        profiles.measure(labelled_sets.LabelledSet(x, labels), DATA, OPTIONS, num_networks=1)
         for x in (images, np.full_like(images, images.mean()))
     )
     profile = real["profiles"]["random"]
@@ -76,7 +76,7 @@ def test_the_command_rejects_bad_paths(paths, error, message, tmp_path, monkeypa
 
 
 def test_numbers_out_of_range_are_rejected():
-    labelled = sets.LabelledSet(np.zeros((1, 4, 4, 1), np.float32), np.zeros(1, int))
+    labelled = labelled_sets.LabelledSet(np.zeros((1, 4, 4, 1), np.float32), np.zeros(1, int))
     for arguments, message in ((dict(num_networks=0), "0"), (dict(teacher_steps=-1), "-1")):
         with pytest.raises(ValueError, match=message):
             profiles.measure(labelled, DATA, OPTIONS, **arguments)

@@ -5,11 +5,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxdd.commands import rederivation
 from jaxdd.data import datasets
 from jaxdd.runs import pipeline
 from jaxdd.runs.folder import store
-from jaxdd.runs.trust import publication
+from jaxdd.runs.trust import publication, rederivation
 
 IMAGES = np.random.default_rng(0).uniform(0, 1, (3, 2, 4, 4, 1)).astype(np.float32)
 LABELS = np.arange(3, dtype=np.int32).repeat(2).reshape(3, 2)

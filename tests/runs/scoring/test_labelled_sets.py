@@ -8,7 +8,7 @@ from PIL import Image
 from jaxdd.data import datasets
 from jaxdd.methods import zca
 from jaxdd.runs.folder import store
-from jaxdd.runs.scoring import sets
+from jaxdd.runs.scoring import labelled_sets
 
 K, IPC, SIZE = 2, 3, (4, 6, 3)
 PIXELS = np.random.default_rng(0).integers(0, 256, (K * IPC, *SIZE), dtype=np.uint8)
@@ -78,7 +78,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_every_format_gives_the_same_images(form, tmp_path):
     write, pixels = FORMS[form]
-    labelled = sets.read(write(tmp_path), DATA)
+    labelled = labelled_sets.read(write(tmp_path), DATA)
     np.testing.assert_allclose(labelled.images, NORMAL, atol=2e-6)
     np.testing.assert_array_equal(labelled.labels, LABELS)
     assert labelled.images.dtype == np.float32 and labelled.labels.dtype == np.int32
@@ -90,10 +90,10 @@ def test_every_format_gives_the_same_images(form, tmp_path):
 def test_a_whitening_can_be_fitted_on_the_data(tmp_path):
     path = ours(tmp_path)
     with pytest.warns(UserWarning, match="72"):
-        whitened = sets.read(path, DATA, whiten=True)
+        whitened = labelled_sets.read(path, DATA, whiten=True)
         expected = zca.fit(datasets.pool(DATA))
     np.testing.assert_array_equal(whitened.whitening.matrix, expected.matrix)
-    plain = sets.read(path, DATA)
+    plain = labelled_sets.read(path, DATA)
     assert plain.whitening is None and whitened.storage.keys() == {*plain.storage, "whitening"}
     np.testing.assert_array_equal(plain.images, whitened.images)
 
@@ -101,7 +101,7 @@ def test_a_whitening_can_be_fitted_on_the_data(tmp_path):
 def test_images_that_hold_smaller_images_are_split(tmp_path):
     data = DATA._replace(train=DATA.train._replace(images=DATA.train.images[:, :4, :4]))
     path = npz(images=PIXELS[:, :4, :4], labels=LABELS)(tmp_path)
-    labelled = sets.read(path, data, factor=2)
+    labelled = labelled_sets.read(path, data, factor=2)
     assert labelled.images.shape == (4 * K * IPC, 4, 4, 3)
     np.testing.assert_array_equal(labelled.labels, LABELS.repeat(4))
 
@@ -126,7 +126,7 @@ BAD = {
 def test_other_content_is_rejected(case, tmp_path):
     write, message = BAD[case]
     with pytest.raises(ValueError, match=message):
-        sets.read(write(tmp_path), DATA)
+        labelled_sets.read(write(tmp_path), DATA)
 
 
 def test_code_in_a_pickle_is_not_run(tmp_path):
@@ -138,16 +138,16 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
 
     torch.save(Harm(), tmp_path / "set.pt")
     with pytest.raises(ValueError, match="set.pt"):
-        sets.read(tmp_path / "set.pt", DATA)
+        labelled_sets.read(tmp_path / "set.pt", DATA)
     assert not (tmp_path / "harm").exists()
 
 
 def test_missing_files_and_other_formats_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent does not exist"):
-        sets.read(tmp_path / "absent", DATA)
+        labelled_sets.read(tmp_path / "absent", DATA)
     (tmp_path / "set.txt").touch()
     with pytest.raises(ValueError, match="got .txt"):
-        sets.read(tmp_path / "set.txt", DATA)
+        labelled_sets.read(tmp_path / "set.txt", DATA)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match="synthetic.npz"):
-        sets.read(tmp_path, DATA)
+        labelled_sets.read(tmp_path, DATA)

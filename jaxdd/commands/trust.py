@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxdd.commands import rederivation, scoring, screen, sources
+from jaxdd.commands import scoring, screen, sources
 from jaxdd.data import benchmarks
 from jaxdd.runs import options
 from jaxdd.runs.folder import manifest
 from jaxdd.runs.reports import pages
 from jaxdd.runs.scoring import finished_run
-from jaxdd.runs.trust import inspection, publication, signature
+from jaxdd.runs.trust import inspection, publication, rederivation, signature
 
 _KEY = tyro.conf.arg(name="key")
 
