@@ -5,7 +5,7 @@
 All rules choose among the weights of `weights.Search`: two encoder lengths, four bandwidths, five
 temperatures.
 
-* default: the defaults of `options.DM`, found on cfmnist with its bias labels.
+* default: the defaults of `options.DM`, chosen on cfmnist with its bias labels.
 * likelihood: the bandwidth with the largest leave-one-out likelihood; encoder and temperature are
   the defaults.
 * stability: the encoder and bandwidth whose densities rank samples most alike for two seeds of the
@@ -277,7 +277,7 @@ def main(
     """
     names = only.split(",") if only else QUICK if preset == "quick" else tuple(BENCHMARKS)
     if unknown := set(names) - BENCHMARKS.keys():
-        raise ValueError(f"only must be of {', '.join(BENCHMARKS)}, got {min(unknown)!r}")
+        raise ValueError(f"only must be among {', '.join(BENCHMARKS)}, got {min(unknown)!r}")
 
     def task(name):
         dataset, conflict = BENCHMARKS[name]

@@ -40,7 +40,7 @@ from jaxdd.runs.scoring.labelled_sets import LabelledSet
 
 
 class Plan(NamedTuple):
-    """What a preset measures, and the network of teachers and soft labels."""
+    """Settings of a preset: the cells to measure, and the network of teachers and soft labels."""
 
     data: tuple[str, ...]
     ipcs: tuple[int, ...]

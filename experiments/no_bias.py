@@ -4,8 +4,8 @@
 
 MNIST with DC and DSA at 1 and 10 images per class checks the methods at the scale of two CPU cores.
 The literature (1,000 networks, width 128, 256 real images) reports 91.7 and 97.4 % for DC, 88.7 and
-97.8 % for DSA. The quick preset has 400 networks at one image per class, and ten networks at ten
-images, which gain little over the real images that they start from.
+97.8 % for DSA. The quick preset uses 400 networks at one image per class, but only ten networks at
+ten images, where the sets gain little over the real images that they start from.
 
 MNIST and Fashion-MNIST with DM and weights, and both with solid background colours (5 %
 bias-conflicting samples). Clothes are harder to recognise than digits, so weights that remove a

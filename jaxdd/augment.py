@@ -50,7 +50,7 @@ class Augmentation(NamedTuple):
 
 
 def identity() -> Augmentation:
-    """Return the augmentation that leaves every image unchanged to the bit.
+    """Return the augmentation that leaves every image unchanged, bit for bit.
 
     Single operations are variants of it:
 
@@ -129,7 +129,7 @@ def apply(augmentation: Augmentation, image: jax.Array) -> jax.Array:
     Flips and shifts by whole pixels are exact. Rotations are in pixels; the reference rotates
     coordinates in [−1, 1], which is the same for square images and shears others.
 
-    On a GPU the gradient adds atomically in no fixed order. For results that agree to the bit, set
+    On a GPU the gradient adds atomically in no fixed order. For bit-identical results, set
     `XLA_FLAGS=--xla_gpu_deterministic_ops=true`.
 
     Args:

@@ -197,8 +197,8 @@ class WorkingLikelihoodSVR(RegressorMixin, BaseEstimator):
     Args:
         kernel: "linear" or "rbf".
         gamma: coefficient of the radial kernel, positive, or "scale": 1 / (d · variance of X).
-        C: bound of the dual variables, positive, in the unit of the targets. None stands for the
-            95 % quantile of their distance from their median, or 1 if that is 0.
+        C: bound of the dual variables, positive, in the unit of the targets. None is the 95 %
+            quantile of their distance from their median, or 1 if that is 0.
         passes: number of estimates of the tube from training residuals.
         residuals: "training" or "leave-one-out".
 

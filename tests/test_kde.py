@@ -205,8 +205,8 @@ def test_tile_size_changes_nothing(tile):
     np.testing.assert_allclose(density, reference(x[:10], x, 1.0), rtol=1e-5)
 
 
-def test_small_bandwidth_leaves_the_own_kernel():
-    """As h -> 0 only the own kernel is left: -(d/2) log(2 pi h^2) - log n, the same for all."""
+def test_small_bandwidth_leaves_the_kernel_of_the_point_itself():
+    """As h -> 0 only the kernel of x itself is left: -(d/2) log(2 pi h^2) - log n at every x."""
     x = 3 * normal(0, 40, 64)
     h = 1e-4
     density = fast_by_class(x, np.zeros(40, int), h)

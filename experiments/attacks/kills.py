@@ -3,7 +3,7 @@
 By time, before and after the n-th renaming of a file to one of the folder, and before the n-th
 other operation on its files. After a kill every file must be whole, and what was in the folder
 before must be as it was, or as the command makes it. Then the command, with --resume if it has that
-option, must end with the products of the undisturbed one, to the bit.
+option, must end with the same products, bit for bit, as an undisturbed run.
 """
 
 import functools
@@ -160,7 +160,7 @@ def _attack(laboratory, work, undisturbed, kind, title):
 
 
 def _kill(folder, work, kind, share, whole, *more):
-    """Start the command and kill it; return when, and whether it was still running."""
+    """Start the command, kill it, and return the time and whether it was still running."""
     stderr = folder.with_name("stderr")
     count = max(1, round(share * whole.moments.get(kind, 0)))
     arguments = [folder, kind, count, *work.command(folder), *more]

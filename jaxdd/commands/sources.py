@@ -27,7 +27,7 @@ def load(dataset: str, options: DM, data_dir: pathlib.Path | None) -> datasets.B
 
     Args:
         dataset: name of a benchmark, path of a folder of images, or tfds:NAME.
-        options: whose options of data are used.
+        options: options of a run, of which those of the data set are used.
         data_dir: folder with the original or prepared files of a benchmark or of tfds:NAME.
 
     Raises:

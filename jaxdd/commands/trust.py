@@ -77,7 +77,7 @@ def verify_set(
     Args:
         source: folder of a finished run or of an exported set.
         public: PEM file of the signer's public key (openssl pkey -in FILE -pubout).
-        expect: root that the set must have.
+        expect: root hash that the set must have.
     """
     if public is None:
         verified = manifest.check(source, expect=expect)

@@ -268,7 +268,7 @@ def corrupt(
     if keys.shape[:1] != images.shape[:1]:
         raise ValueError(f"keys must be [n] = ({len(images)},), one per image, got {keys.shape}.")
     if corruption not in KNOWN:
-        raise ValueError(f"unknown corruption {corruption!r}; known are {', '.join(KNOWN)}.")
+        raise ValueError(f"corruption must be one of {', '.join(KNOWN)}, got {corruption!r}.")
     if type(severity) is not int or severity not in (1, 2, 3, 4):
         raise ValueError(f"severity must be 1, 2, 3 or 4, got {severity}.")
     function = functools.partial(KNOWN[corruption], severity=severity)

@@ -128,8 +128,8 @@ def _choose(by_parts, n, size_on_cpu, whole, max_images):
 
 def _cut(array, max_rows, mode="edge"):
     """Cut `[n, …]` into the fewest parts of at most `max_rows` rows, `[parts, rows, …]`."""
-    # Part i takes every parts-th row from the i-th on. Of an array that is split over devices, each
-    # device's rows are then split over the micro-batches, so that all devices work all the time.
+    # Part i takes the rows i, i + parts, i + 2 parts and so on. If the array is split over devices,
+    # every part then has rows of every device, so all devices work all the time.
     parts = -(-len(array) // max_rows)
     padding = [(0, -len(array) % parts)] + [(0, 0)] * (array.ndim - 1)
     array = jnp.pad(array, padding, mode=mode) if padding[0][1] else array

@@ -89,8 +89,8 @@ def run(
 ) -> Iterator[tuple[int, Any, dict[str, jax.Array]]]:
     """Yield `(step, state, info)` after each compiled chunk until `steps` steps are done.
 
-    A run that is restarted with `first` = a yielded step and its state continues to the same bits,
-    because chunks begin at the same steps.
+    A run that is restarted from a yielded step and state, with `first` set to that step, is
+    bit-identical to an uninterrupted one, because its chunks begin at the same steps.
 
     Args:
         key: random key of the whole run.

@@ -129,5 +129,5 @@ def _train_student(key, params, images, rate, *, network, inner, batch_size, str
     # parameters between steps and recomputes the activations of one step at a time (as TESLA, Cui
     # et al., ICML 2023; TESLA also drops terms of the gradient, which this does not).
     if recompute:
-        sgd = jax.checkpoint(sgd, prevent_cse=False)  # inside `scan` CSE is no danger
+        sgd = jax.checkpoint(sgd, prevent_cse=False)  # not needed inside `scan`
     return jax.lax.scan(sgd, params, (jax.random.split(key_augment, inner), batches))[0]

@@ -119,8 +119,8 @@ class DM:
         "Augmentation: any of color crop cutout flip scale rotate, or none. The default is that of "
         "the benchmark, and all but flip for your own images.", "data")
     zca: Literal["none", "uniform", "weighted"] = _option("none",
-        "ZCA whitening of what networks see, fitted on real images counted uniformly or by weight. "
-        "The set is saved and drawn as pixels.", "data")
+        "ZCA whitening of network inputs, fitted on real images with uniform or sample weights. "
+        "The set is saved without whitening.", "data")
     bandwidth_rule: Literal["mean-distance", "median-distance", "scott", "silverman",
                             "likelihood", "fixed"] = _option("mean-distance",
         "How the bandwidth of the density follows from the embeddings of a class.", "weights")

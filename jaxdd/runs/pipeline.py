@@ -1,7 +1,7 @@
-"""From a data set to a scored synthetic set in a run folder.
+"""Distill a data set into a run folder and score the result.
 
-`run` makes one set, `compare` a table of several. Both can be killed at any time and resumed to the
-same bits: what happens in step i depends only on the seed and on i, every product is recorded in
+`run` makes one set, `compare` a table of several. Both can be killed at any time, and resume bit
+for bit: the randomness of step i depends only on the seed and on i, every product is recorded in
 the manifest of the folder, and the state of the distillation is saved every few seconds.
 """
 

@@ -2,8 +2,8 @@
 
 A stage names the files that it produces. `ensure` computes them unless the manifest of the folder
 lists all of them and their checksums match. Resuming a run, redrawing a figure and repairing a
-damaged file therefore all work by running the same stages again: what is intact is read back,
-anything else is computed again to the same bits.
+damaged file therefore all work by running the same stages again: intact products are read back, all
+others are computed again, bit for bit the same.
 """
 
 import dataclasses
@@ -85,7 +85,7 @@ def weigh(run: Run, kind: str, *, prefix: str = "") -> Source:
     if weighting.grouped:
         return source._replace(**_by_group(context))
     if context.options.weighting == "batch" and weighting.batch_sampler is not None:
-        # The encoder is not kept: it is trained again to the same bits.
+        # The encoder is not stored. Training it again gives the same parameters bit for bit.
         result = computed[0] if computed else compute_weights(run)
         source = source._replace(sampler=weighting.batch_sampler(context, result))
     return source
@@ -201,7 +201,7 @@ def _distill(run, source):
     context, options, steps = run.context, run.context.options, run.context.options.steps
     pool = sampling.reweight(context.pool, source.weights)
     state = source.method.init(components.initial(pool, options, whitening=source.whitening))
-    # Keys are folded with the step number, so the steps after a checkpoint repeat to the same bits.
+    # Keys are folded with the step number, so the steps after a checkpoint repeat bit for bit.
     first, state = checkpoint.restore(run.folder, state) or (0, state)
     store.rewind(run.folder, first)
     images = state.images

@@ -42,10 +42,10 @@ MAX_CORRELATION = 0.5
 """Within-class correlation of conflict scores up to which two feature sets show two biases."""
 
 MIN_CONFLICTING = 20
-"""Bias-conflicting held-out samples below which the probe network check says nothing."""
+"""Minimum number of bias-conflicting held-out samples for the probe network check."""
 
-_MAX_COMBINED = 2**28  # Entries of the probabilities of combined groups, which fit in memory.
-_MAX_FOLD = 2**32 - 1  # Folded into the key of a choice; encoders fold in small step numbers.
+_MAX_COMBINED = 2**28  # Maximum size of the probabilities of combined groups, for memory.
+_MAX_FOLD = 2**32 - 1  # For `fold_in`; differs from the step numbers of encoders, which are small.
 
 
 class Search(NamedTuple):
@@ -387,7 +387,8 @@ def check_with_probe_networks(
         network = networks.ConvNet(k, 32, networks.max_blocks(pool.images.shape))
     key, key_held_out = jax.random.split(key)
     held_out = _hold_out(key_held_out, np.asarray(pool.labels), agrees, max_held_out)
-    # As a task, the pseudo-groups are the bias attributes, and each class is aligned with itself.
+    # The pseudo-group of a sample is a class. It serves as the bias attribute of the task, and a
+    # sample is bias-aligned if it is the sample's own class.
     images, attributes = parallel.to_local(pool.images[held_out]), jnp.asarray(groups)[held_out]
     test = images, pool.labels[held_out], attributes, jnp.arange(k)
     task = evaluate.Task(*test, pool.mean, pool.std, k, k, strategy)

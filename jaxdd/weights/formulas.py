@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from jaxdd import _checks
 
-_MIN_SHARE = 1e-30  # Far below any share that counts; its logarithm is finite.
+_MIN_SHARE = 1e-30  # Far below any share that matters; its logarithm is finite.
 _BISECTIONS = 48  # Of an interval of about 70 nats: down to float32 rounding.
 
 

@@ -172,14 +172,14 @@ def _fit(x, onehot, used, inverse_bound, *, penalty, steps, power):
     return x @ params
 
 
-# An attribute that several classes share, such as grey images, only tells blocks of classes apart.
-# Therefore the blocks must be detected as well. Classes that the blind probe confuses are merged
-# one after the other (average linkage), down to two blocks. Among these partitions the finest one
-# is taken whose z-score is near the best: finer blocks say more about a sample. The choice of a
-# maximum favours chance, so every other sample of a class decides about the blocks, and the test
-# uses the others.
+# An attribute that several classes share, such as being grey, separates blocks of classes but not
+# the classes within a block. The blocks are not known, so they are estimated as well. Classes that
+# the blind probe confuses are merged one after the other (average linkage), down to two blocks. Of
+# these partitions, the finest one with a z-score near the best is used, because finer blocks give
+# more information about a sample. Choosing the best of many partitions would bias the test, so half
+# of the samples of each class choose the partition, and the other half are used for the test.
 def shortcut(blind: ArrayLike, baseline: ArrayLike, labels: ArrayLike) -> Shortcut:
-    """Test whether object-blind features tell blocks of classes apart better than the baseline.
+    """Test whether object-blind features predict blocks of classes better than the baseline.
 
     Partitions in which one block has more than three quarters of the samples are not considered.
 

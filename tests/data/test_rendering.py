@@ -134,7 +134,7 @@ def test_greyscale_weighs_the_channels_and_leaves_the_others():
     assert (rendering.remove_color(images, jnp.ones(5, int)) == images).all()
 
 
-def test_scenes_are_of_the_category_asked_for_and_all_take_part():
+def test_scenes_are_of_the_requested_category_and_all_occur():
     """5,000 draws from categories of 1, 3 and 6 scenes: each scene within five deviations."""
     categories = jnp.array([2, 0, 1, 2, 2, 1, 2, 2, 1, 2])
     attributes = jnp.arange(15_000) % 3

@@ -105,7 +105,7 @@ def test_the_evaluation_uses_the_network_and_the_training_of_the_options(monkeyp
 
 
 def test_random_keys_of_purposes_are_fixed():
-    """One more purpose at the end changes no other key."""
+    """Appending a purpose does not change the keys of the others."""
     for place, purpose in enumerate(
         ("encoder", "init", "distill", "evaluate", "median", "experts", "representative", "auto")
     ):

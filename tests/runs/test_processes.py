@@ -66,7 +66,7 @@ def images(folder):
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """The run folder of two processes that split the images, and their output."""
+    """Run two processes that split the images; return the run folder and their output."""
     folder = tmp_path_factory.mktemp("together") / "out"
     codes, outputs = finish(start_two(folder), folder)
     assert codes == [0, 0], outputs

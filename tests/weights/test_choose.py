@@ -44,7 +44,7 @@ def fail(*_):
 
 
 def test_most_even_weights_are_chosen():
-    """All combinations are tried; the best is `by_density` with its values, to the bit."""
+    """All combinations are tried; the best weights equal those of `by_density` bit for bit."""
     check, reports = fixed_check((0.9, 0.9, 0.1, 99), (0.8, 0.8, 0.8, 99)), []
     report = lambda *done: reports.append(done)
     options = dict(strategy=STRATEGY, search=SEARCH, check=check, report=report)

@@ -98,7 +98,7 @@ def test_invalid_arguments_are_rejected(change, error, value):
 
 @pytest.fixture(scope="module")
 def trained():
-    """Two classes told apart by brightness; each has a brighter quarter that conflicts."""
+    """Two classes that differ in brightness; a brighter quarter of each is bias-conflicting."""
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 60)
     images = rng.integers(0, 60, (120, 8, 8, 1)) + 120 * labels[:, None, None, None]

@@ -201,7 +201,7 @@ def test_a_thousand_classes_are_merged_in_a_few_stages():
 
 
 def test_errors_are_compared_pairwise():
-    """Of the half that counts one errs on 20 of 200, the other on 4 more: √4 standard errors."""
+    """In the tested half one probe errs on 20 of 200, the other on 4 more: z = 4 / √4."""
     labels = np.arange(400) % 2
     wrong = lambda n: predicting(np.where(np.arange(400) < n, 1 - labels, labels), 2)
     result = probes.shortcut(wrong(40), wrong(50), labels)

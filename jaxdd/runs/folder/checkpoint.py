@@ -1,4 +1,4 @@
-"""States of a run on disk, from which a killed run resumes to the same bits.
+"""Checkpoints of a run, from which a killed run resumes bit for bit.
 
     checkpoint/<step>/state           the arrays, in Orbax's format
     checkpoint/<step>/manifest.json   the step, shapes and types, and the checksum of every file
@@ -153,7 +153,7 @@ def _save_leaves(path: pathlib.Path, leaves: list[Any]) -> None:
     with _checkpointer() as (ocp, checkpointer):
         try:
             checkpointer.save(path.absolute(), args=ocp.args.StandardSave(state))
-        except ValueError as error:  # TensorStore reports a full disk so, with a page of JSON
+        except ValueError as error:  # from TensorStore if the disk is full; its message is long
             full = "No space left on device" in str(error)
             reason = "No space left on device" if full else "the folder is gone or not writable"
             raise OSError(f"Cannot save the state to {path}: {reason}.") from error

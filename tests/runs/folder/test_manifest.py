@@ -188,7 +188,7 @@ def test_array_hashes_do_not_depend_on_the_container(run, tmp_path, how):
 
 
 def test_any_changed_byte_is_rejected_before_anything_but_json_is_parsed(copy, monkeypatch):
-    """Random bytes of the manifest and of the set, changed by random masks."""
+    """Change random bytes of the manifest and of the set by random masks."""
     root = content_of(copy)["root"]
     assert jaxdd.load(copy, expect=root).classes == ("cat", "dog", "owl")
     for name in ("read_array", "read_magic"):

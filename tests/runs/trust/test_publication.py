@@ -187,7 +187,7 @@ def test_a_full_disk_leaves_no_half_set(run, tmp_path, full_disk):
 
 
 class Payload:
-    """What runs when it is unpickled, to make a folder."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
