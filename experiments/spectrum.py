@@ -57,7 +57,7 @@ import tyro
 from experiments import cfm
 from experiments.tools import grid, markdown, record, small
 from jaxdd import methods, networks, sampling, weights
-from jaxdd.methods import experts, spectral
+from jaxdd.methods import expert_training, spectral
 from jaxdd.runs import programs
 from jaxdd.runs.reports import plot
 from jaxdd.training import teachers
@@ -76,7 +76,7 @@ SETS = ("random", "dm", "low", "high", "dc", "dsa", "mtt", "cfm", f"dm {LONG}")
 STEPS = {"dm": 200, "low": 200, "high": 200, "dc": 100, "dsa": 100, "mtt": 100}
 BATCH = functools.partial(sampling.weighted_batch, size=64)
 EXPERT_BATCH = functools.partial(sampling.weighted_batch, size=26)
-SEGMENT = functools.partial(experts.segment, span=2, latest=5)
+SEGMENT = functools.partial(expert_training.segment, span=2, latest=5)
 
 
 def filtered_loss(name: str) -> Any:
@@ -133,7 +133,7 @@ def make_set(bench: cfm.Bench, name: str) -> jax.Array:
 def train_experts(bench: cfm.Bench) -> Any:
     """Train three experts for ten epochs."""
     settings: Any = dict(sampler=EXPERT_BATCH, epochs=10, updates=20, strategy=bench.task.strategy)
-    train = jax.jit(functools.partial(experts.train, network=small.STUDENT, **settings))
+    train = jax.jit(functools.partial(expert_training.train, network=small.STUDENT, **settings))
     trajectories = [train(key, pool=bench.pool) for key in jax.random.split(bench.keys[6], 3)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trajectories)
 

@@ -48,7 +48,7 @@ from experiments.attacks import poison
 from experiments.tools import markdown, record
 from jaxdd import audit, methods, networks, sampling, training
 from jaxdd.data import benchmarks, files
-from jaxdd.methods import experts
+from jaxdd.methods import expert_training
 from jaxdd.runs import programs
 from jaxdd.runs.trust import inspection
 from jaxdd.weights import formulas
@@ -173,13 +173,17 @@ def _parts(plan, data_dir):
     pool = load(plan, data_dir).pool
     if plan.method != "mtt":
         return _method(plan.method), _SAMPLER, pool
-    expert = lambda key: experts.train(
+    expert = lambda key: expert_training.train(
         key, NETWORK, pool, sampler=_SAMPLER, epochs=10, updates=20,
         optimizer=optax.sgd(0.05), strategy=STRATEGY,
     )  # fmt: skip
     keys = jax.random.split(jax.random.key(2000), EXPERTS)
     trajectories = jax.jit(lambda keys: jax.lax.map(expert, keys))(keys)
-    return _method("mtt"), functools.partial(experts.segment, span=2, latest=5), trajectories
+    return (
+        _method("mtt"),
+        functools.partial(expert_training.segment, span=2, latest=5),
+        trajectories,
+    )
 
 
 def distil(plan: Plan, data_dir: pathlib.Path | None, seed: int) -> np.ndarray:

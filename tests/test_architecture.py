@@ -80,6 +80,13 @@ def test_public_names_follow_conventions(name):
             check_signature(label, inspect.signature(inspect.unwrap(value)).parameters)
 
 
+def test_no_function_of_a_package_shadows_a_module():
+    for name in MODULES:
+        package, label = name.rsplit(".", 1)
+        value = getattr(importlib.import_module(package), label, None)
+        assert value is None or inspect.ismodule(value), name
+
+
 def check_signature(label, parameters):
     assert "key" not in list(parameters)[1:], f"{label}: key comes first"
     positional = [

@@ -14,7 +14,7 @@ import optax
 
 from jaxdd import augment, networks, sampling, training
 from jaxdd.devices import microbatch
-from jaxdd.methods import experts
+from jaxdd.methods import expert_training
 from jaxdd.training import debiased
 from jaxdd.weights import probes
 
@@ -68,7 +68,7 @@ def crossfit(
         networks.check_classes(candidate, sampling.take(pool, pool.order[:1]), pool.num_classes)
     truncated_loss = functools.partial(debiased.generalised_cross_entropy, q=q)
     loss = training.cross_entropies if q == 0 else truncated_loss
-    method = experts.supervised_training(network, optimizer, strategy=strategy, loss=loss)
+    method = expert_training.supervised_training(network, optimizer, strategy=strategy, loss=loss)
     per_class = max(1, batch_size // pool.num_classes)
     sampler = functools.partial(sampling.weighted_batch, size=per_class)
     stages = tuple(steps * (i + 1) // checkpoints for i in range(checkpoints))

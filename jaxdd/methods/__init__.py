@@ -4,14 +4,14 @@
 | --- | --- | --- |
 | `distribution_matching` (DM, FairDD) | features of random networks | batches |
 | `gradient_matching` (DC, DSA) | gradients of networks in training | batches |
-| `trajectory_matching` (MTT) | trained networks | training of the `experts` |
+| `trajectory_matching` (MTT) | trained networks | training of the experts |
 | `curriculum_matching` (CFM) | feature covariances in a teacher | teacher, covariances, signal |
 
 `run` yields the state after each compiled chunk of steps. `formation` stores several images in one,
 `zca` whitens images, `spectral` compares feature covariances.
 """
 
-from jaxdd.methods import cfm, experts, formation, spectral, zca
+from jaxdd.methods import cfm, expert_training, formation, spectral, zca
 from jaxdd.methods.cfm import CurriculumState, curriculum_matching
 from jaxdd.methods.distribution import State, distribution_matching
 from jaxdd.methods.gradient import GradientState, gradient_matching
@@ -29,7 +29,7 @@ __all__ = [
     "chunk",
     "curriculum_matching",
     "distribution_matching",
-    "experts",
+    "expert_training",
     "formation",
     "gradient_matching",
     "run",

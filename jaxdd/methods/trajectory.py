@@ -46,9 +46,9 @@ def trajectory_matching(
     images at a learned rate. `matching.trajectory` compares it with the expert some epochs later,
     and images and rate are updated by the gradient of that loss.
 
-    The batch of a step is an `experts.Segment`: run the method with the experts as the pool and
-    `functools.partial(experts.segment, ...)` as the sampler. Sample weights act through the
-    training of the experts.
+    The batch of a step is an `expert_training.Segment`: run the method with the experts as the pool
+    and `functools.partial(expert_training.segment, ...)` as the sampler. Sample weights act through
+    the training of the experts.
 
     Args:
         network: a `networks.Network`.

@@ -26,7 +26,7 @@ import optax
 
 from jaxdd import methods, networks, sampling, training
 from jaxdd.data import files
-from jaxdd.methods import cfm, experts
+from jaxdd.methods import cfm, expert_training
 from jaxdd.runs import components
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs import networks as named_networks
@@ -80,7 +80,9 @@ def _follow_experts(run, source, folder):
         report=functools.partial(context.report, f"{run.name} experts"),
     )  # fmt: skip
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *trajectories)
-    segment = _segment(experts.segment, span=options.expert_epochs, latest=options.max_start_epoch)
+    segment = _segment(
+        expert_training.segment, span=options.expert_epochs, latest=options.max_start_epoch
+    )
     return source._replace(pool=stacked, sampler=segment)
 
 
@@ -90,7 +92,7 @@ _segment = functools.cache(functools.partial)  # equal samplers are one object, 
 @functools.cache
 def _trajectory_training(network, sampler, strategy, epochs, updates, rate):
     return jax.jit(functools.partial(
-        experts.train, network=network, sampler=sampler, epochs=epochs, updates=updates,
+        expert_training.train, network=network, sampler=sampler, epochs=epochs, updates=updates,
         optimizer=optax.sgd(rate), strategy=strategy,
     ))  # fmt: skip
 
@@ -150,7 +152,7 @@ def teacher_training(
     """Return the training of a teacher: SGD with momentum, weight decay and cosine decay to 0."""
     schedule = optax.cosine_decay_schedule(rate, steps)
     optimizer = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(schedule, momentum=0.9))
-    return experts.supervised_training(network, optimizer, strategy=strategy)
+    return expert_training.supervised_training(network, optimizer, strategy=strategy)
 
 
 def _train_teacher(run, folder, network, pool, sampler):

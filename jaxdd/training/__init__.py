@@ -1,11 +1,11 @@
 """Train networks on a labelled set.
 
-The functions of `jaxdd.training.fit` are available here. Trainings with a teacher are in
+The functions of `jaxdd.training.fitting` are available here. Trainings with a teacher are in
 `jaxdd.training.teachers` and `jaxdd.training.elf`; those that unlearn a bias are in
 `jaxdd.training.debiased`.
 """
 
-from jaxdd.training.fit import (
+from jaxdd.training.fitting import (
     TrainState,
     check_labelled,
     cross_entropies,

@@ -13,17 +13,7 @@ The formulas are in `jaxdd.weights.formulas`. Use the weights with `sampling.rew
 """
 
 from jaxdd.weights import blind_features, contrastive, formulas, probes
-from jaxdd.weights.by_features import (
-    MIN_ACCURACY_GAIN,
-    MIN_Z_SCORE,
-    FeatureWeights,
-    by_feature_sets,
-    by_features,
-    from_probabilities,
-    is_shortcut,
-    shortcuts,
-)
-from jaxdd.weights.choose import (
+from jaxdd.weights.choice import (
     MIN_CONFLICTING,
     Choice,
     ProbeCheck,
@@ -35,7 +25,7 @@ from jaxdd.weights.choose import (
     pseudo_groups,
     rejection,
 )
-from jaxdd.weights.density import (
+from jaxdd.weights.density_weights import (
     Density,
     DensityWeights,
     Encoded,
@@ -47,6 +37,16 @@ from jaxdd.weights.density import (
     from_density,
     from_encoded,
     oracle,
+)
+from jaxdd.weights.feature_weights import (
+    MIN_ACCURACY_GAIN,
+    MIN_Z_SCORE,
+    FeatureWeights,
+    by_feature_sets,
+    by_features,
+    from_probabilities,
+    is_shortcut,
+    shortcuts,
 )
 
 __all__ = [

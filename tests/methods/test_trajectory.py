@@ -11,7 +11,7 @@ import toy
 from toy import IMAGES, KEY, NETWORK
 
 from jaxdd import methods, sampling
-from jaxdd.methods import experts
+from jaxdd.methods import expert_training
 
 
 def make_segment():
@@ -20,7 +20,7 @@ def make_segment():
     leaves, tree = jax.tree.flatten(start)
     keys = jax.random.split(KEY, len(leaves))
     end = [x + 0.02 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return experts.Segment(start, jax.tree.unflatten(tree, end))
+    return expert_training.Segment(start, jax.tree.unflatten(tree, end))
 
 
 SEGMENT = make_segment()
@@ -89,7 +89,7 @@ def test_the_student_sees_all_images_in_turn(inner, used):
     method = methods.trajectory_matching(network, optax.sgd(1.0), **options)
     state = method.init(IMAGES[:2])
     params = network.init(KEY, IMAGES[0])
-    after, _ = jax.jit(method.step)(KEY, state, experts.Segment(params, params + 0.1))
+    after, _ = jax.jit(method.step)(KEY, state, expert_training.Segment(params, params + 0.1))
     assert (after.images != state.images).any((2, 3, 4)).sum() == used
 
 

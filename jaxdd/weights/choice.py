@@ -29,14 +29,14 @@ import numpy as np
 from jaxdd import _checks, augment, evaluate, kde, networks, sampling
 from jaxdd.devices import parallel
 from jaxdd.weights import blind_features, contrastive, formulas, probes
-from jaxdd.weights.by_features import (
+from jaxdd.weights.density_weights import DensityWeights, Layer, densities, encode_at, from_density
+from jaxdd.weights.feature_weights import (
     FeatureWeights,
     by_feature_sets,
     by_features,
     is_shortcut,
     shortcuts,
 )
-from jaxdd.weights.density import DensityWeights, Layer, densities, encode_at, from_density
 
 MAX_CORRELATION = 0.5
 """Within-class correlation of conflict scores up to which two feature sets show two biases."""

@@ -1,7 +1,6 @@
 """Density weights against the formula in float64, their steps, and densities on four devices."""
 
 import functools
-import importlib
 
 import chex
 import jax
@@ -11,12 +10,10 @@ import pytest
 
 from jaxdd import kde, networks, sampling, weights
 from jaxdd.devices import parallel
-from jaxdd.weights import contrastive
-
-density_module = importlib.import_module("jaxdd.weights.density")
+from jaxdd.weights import contrastive, density_weights
 
 KEY = jax.random.key(0)
-ON_MESH = density_module.class_log_density_on_mesh
+ON_MESH = density_weights.class_log_density_on_mesh
 
 
 def small_pool(counts=(11, 5), shape=(8, 8, 1), dtype=np.uint8):
@@ -105,7 +102,7 @@ def test_training_lengths_share_a_program_and_continue_each_other():
     traces = []
     strategy = lambda key, image: traces.append(0) or image
     options = dict(strategy=strategy, encoder=OPTIONS["encoder"], layer="projection")
-    encoded = list(density_module.encode_at(KEY, POOL, lengths=[1, 3], **options))
+    encoded = list(density_weights.encode_at(KEY, POOL, lengths=[1, 3], **options))
     count = len(traces)
     longest = weights.encode(KEY, POOL, steps=3, **options)
     assert len(traces) == count
@@ -155,7 +152,7 @@ def test_invalid_arguments_are_rejected(call, error, value):
 
 
 def test_clip_below_one_is_rejected_before_training(monkeypatch):
-    monkeypatch.setattr(density_module, "encode", None)
+    monkeypatch.setattr(density_weights, "encode", None)
     with pytest.raises(ValueError, match="0.5"):
         weights.by_density(KEY, POOL, strategy=(), clip=0.5)
 

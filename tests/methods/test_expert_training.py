@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxdd import networks, sampling
-from jaxdd.methods import experts
+from jaxdd.methods import expert_training
 
 KEY = jax.random.key(0)
 NETWORK = networks.ConvNet(num_classes=2, width=4, depth=1)
@@ -23,7 +23,9 @@ def pool(weights, images=IMAGES):
 
 def train(sampler):
     arguments = dict(epochs=2, updates=2, optimizer=optax.sgd(0.1), strategy=())
-    return jax.jit(functools.partial(experts.train, network=NETWORK, sampler=sampler, **arguments))
+    return jax.jit(
+        functools.partial(expert_training.train, network=NETWORK, sampler=sampler, **arguments)
+    )
 
 
 def test_an_expert_is_sgd_on_the_weighted_risk():
@@ -60,7 +62,7 @@ def test_samples_without_weight_do_not_affect_an_expert():
 def test_segments_are_of_one_expert_and_span_epochs_apart():
     """Expert e has the value 10 e + t after epoch t."""
     trajectories = {"x": 10 * jnp.arange(3)[:, None] + jnp.arange(6)}
-    segment = lambda key: experts.segment(key, trajectories, span=2, latest=3)
+    segment = lambda key: expert_training.segment(key, trajectories, span=2, latest=3)
     start, target = (x["x"] for x in jax.jit(jax.vmap(segment))(jax.random.split(KEY, 400)))
     assert (target == start + 2).all()
     values, counts = np.unique(start, return_counts=True)
@@ -71,9 +73,9 @@ def test_segments_are_of_one_expert_and_span_epochs_apart():
 @pytest.mark.parametrize("span, latest", [(0, 1), (2, 4), (1, 5), (1, -1)])
 def test_a_segment_beyond_the_trajectory_raises(span, latest):
     with pytest.raises(ValueError, match=rf"\({span}\).*\({latest}\).* 5 epochs"):
-        experts.segment(KEY, {"x": jnp.zeros((3, 6))}, span=span, latest=latest)
+        expert_training.segment(KEY, {"x": jnp.zeros((3, 6))}, span=span, latest=latest)
 
 
 def test_zero_epochs_raise():
     with pytest.raises(ValueError, match="epochs.*got 0"):
-        experts.train(KEY, NETWORK, pool(None), sampler=None, epochs=0, updates=2)
+        expert_training.train(KEY, NETWORK, pool(None), sampler=None, epochs=0, updates=2)
