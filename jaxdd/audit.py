@@ -2,9 +2,9 @@
 
 An attacker who holds a set can plant a backdoor in it without any real data (Yang et al., "Poisoned
 Distillation", AAAI 2026): all images change a little, no label changes, and networks trained on
-them assign everything that bears a trigger to a target class. The statistics below respond to such
-changes. Each is larger for more suspicious sets. None is proof on its own, and a set for which
-none is large may have been tampered with all the same.
+them assign every image with a trigger to a target class. The statistics below respond to such
+changes. Each is larger for more suspicious sets. None is proof on its own, and a set may have been
+tampered with although none is large.
 
 Spectral signatures and activation clustering are missing on purpose: they look for a minority of
 bad samples in a class, but a distilled class has 1 to 50 images, and the attack changes all.
@@ -234,7 +234,7 @@ def scan_patches(
     screen: int = 16,
     keep: int = 8,
 ) -> PatchScan:
-    """Search for the patch of each size that moves most images to each class in all networks.
+    """For each size and class, search for the patch that moves most images to the class.
 
     Args:
         ensemble: networks trained on the set.
@@ -246,10 +246,10 @@ def scan_patches(
         screen: number of images that all patches are tried on.
         keep: number of patches per size and class that are tried on all images.
     """
-    # Idea: one patch is chosen for all networks together. What a single network learned by chance
-    # is not in the others, what was planted is in all of them. All candidates are screened on a
-    # few images by probabilities, which rank patches that flip no decision; the best are scored on
-    # all images by decisions.
+    # Idea: one patch is chosen for all networks together. A pattern that one network learned by
+    # chance is not in the others, but a planted one is in all of them. All candidates are screened
+    # on a few images by probabilities, which also rank patches that change no predicted class. The
+    # best are then scored on all images by predicted classes.
     few = np.linspace(0, len(labels) - 1, min(screen, len(labels))).astype(int)
     shares = functools.partial(moved_shares, num_classes=num_classes)
     screened = [shares(*each, images[few], labels[few], candidates, soft=True) for each in ensemble]
@@ -279,7 +279,7 @@ def neural_cleanse(
     steps: int = 100,
     enough: float = 0.95,
 ) -> jax.Array:
-    """Return the size of the smallest mask and pattern that move the others to each class.
+    """Return the size of the smallest mask that moves images of other classes to each class.
 
     Args:
         network: a `networks.Network`.
@@ -430,7 +430,7 @@ def strip(
 
 
 def compare(values: ArrayLike, trusted: ArrayLike) -> Comparison:
-    """Compare a statistic of one set with that of trusted sets, in pairs of equal network seeds.
+    """Compare a statistic of a set with that of trusted sets; networks of equal seed are paired.
 
     With several trusted sets, p is the probability that one more set of their kind differs as much.
     With a single one, p only covers the variation between networks and not between sets, so that an

@@ -129,8 +129,8 @@ def apply(augmentation: Augmentation, image: jax.Array) -> jax.Array:
     Flips and shifts by whole pixels are exact. Rotations are in pixels; the reference rotates
     coordinates in [−1, 1], which is the same for square images and shears others.
 
-    On a GPU the gradient adds atomically in no fixed order. For bit-identical results, set
-    `XLA_FLAGS=--xla_gpu_deterministic_ops=true`.
+    On a GPU the gradient is summed by atomic additions in varying order. For bit-identical results,
+    set `XLA_FLAGS=--xla_gpu_deterministic_ops=true`.
 
     Args:
         augmentation: parameters for one image.

@@ -28,8 +28,8 @@ FLOOR = 1e-6
 FACTOR = 0.2
 """Default factor of `mean_distance` and `median_distance`.
 
-Source: `experiments/bandwidth.py`. On three benchmarks the AUC with which low density ranks the
-bias-conflicting samples is at 0.2 within 0.01 of the best on a grid of factors.
+Source: `experiments/bandwidth.py`. At 0.2, the AUC with which low density ranks the
+bias-conflicting samples is within 0.01 of that of the best factor on each of three benchmarks.
 """
 
 _SHARED_PASSES = 8  # Candidate bandwidths that are evaluated in one pass over the distances.
@@ -161,7 +161,7 @@ def _normalise(queries: kernel_sums.Queries, sums: kernel_sums.Sums) -> jax.Arra
     """Return log densities from kernel sums.
 
     All factors are subtracted in log space. The density itself scales as h^-d and leaves the range
-    of float32 from a few dozen dimensions on.
+    of float32 above a few dozen dimensions.
     """
     normaliser = jnp.log(queries.bandwidth) + 0.5 * jnp.log(2 * jnp.pi)
     log_mass = jnp.log(jnp.where(sums.mass > 0, sums.mass, 1))
@@ -222,9 +222,10 @@ def silverman(
     return _floored_sqrt((factor * (size * (d + 2) / 4) ** (-1 / (d + 4))) ** 2 * variance.mean())
 
 
-# Scott's and Silverman's rules minimise the error of a density in few dimensions. In the 128 of an
-# embedding n^(-1/(d+4)) is nearly 1, so h is about the spread of one coordinate: 1/16 of the
-# typical distance. The two rules below are relative to that distance and do not depend on d.
+# Scott's and Silverman's rules minimise the error of a density in few dimensions. In the 128
+# dimensions of an embedding n^(-1/(d+4)) is nearly 1, so h is about the spread of one coordinate:
+# 1/16 of the typical distance. The two rules below are relative to that distance and do not depend
+# on d.
 def mean_distance(
     points: ArrayLike, *, weights: ArrayLike | None = None, factor: ArrayLike = FACTOR
 ) -> jax.Array:
@@ -259,7 +260,8 @@ def median_distance(
     Args:
         key: random key for drawing the pairs.
         points: `[n, d]` floating.
-        weights: `[n]`, at least 0, or a 0/1 mask: the odds of being drawn. Defaults to uniform.
+        weights: `[n]`, at least 0, or a 0/1 mask; points are drawn in proportion to them. Defaults
+            to uniform.
         factor: at least 0; multiplies the squared bandwidth.
         pairs: number of drawn pairs, static; pairs of a point with itself are dropped.
     """
@@ -308,7 +310,7 @@ def likelihood(
     num_classes: int,
     tile: int | None = None,
 ) -> jax.Array:
-    """Choose for each class the candidate bandwidth under which its samples predict each other.
+    """Choose the bandwidth of each class by leave-one-out maximum likelihood.
 
     h_k = argmax_h  mean over the samples i of class k of log f_{-i}(x_i; h), where f_{-i} is the
     density without the sample.

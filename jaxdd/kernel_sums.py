@@ -29,7 +29,7 @@ pairs that share no label, and leave the cache. The default of the other backend
 must outweigh a kernel launch, has not been measured.
 """
 
-_DIRECT_DIMENSIONS = 8  # Up to here, subtracting costs no more than expanding and loses no digits.
+_DIRECT_DIMENSIONS = 8  # Up to this, subtracting costs no more than expanding and loses no digits.
 
 
 class Queries(NamedTuple):
@@ -104,7 +104,7 @@ def kernel_sums(
 
     # Each turn starts to send the current piece and sums over it, so that the transfer can overlap
     # with the computation. Partial sums are combined in log space. Only the reverse pass of a
-    # gradient keeps the pieces that came by.
+    # gradient keeps all pieces.
     def turn(carry, _):
         piece, sums = carry
         return (send(piece), _combine(sums, sums_over(piece))), None

@@ -56,9 +56,9 @@ def distribution(
 def cosine_rows(real: Any, synthetic: Any) -> jax.Array:
     """Return the layer-wise cosine distance between two gradients, the loss of DC and DSA.
 
-    `D = Σ_tensors Σ_rows (1 − ⟨g_r, g'_r⟩ / (|g_r| |g'_r| + 1e-6))`. A row holds the weights into
-    one output unit. Biases and the parameters of normalisation layers, which have one axis,
-    contribute nothing. A row of zeros contributes 1, with gradient 0.
+    `D = Σ_tensors Σ_rows (1 − ⟨g_r, g'_r⟩ / (|g_r| |g'_r| + 1e-6))`. A row holds the weights of one
+    output unit. Biases and the parameters of normalisation layers, which have one axis, contribute
+    nothing. A row of zeros contributes 1, with gradient 0.
 
     Args:
         real: gradient of the parameters, a tree of arrays whose last axis counts outputs.

@@ -148,7 +148,7 @@ def reweight(pool: Pool, weights: Values) -> Pool:
     return pool._replace(weights=weights, cumulative=cumulative)
 
 
-# These two are compiled because their operations, one by one, take a second on the first call.
+# Compiled, because executing their operations one by one takes a second on the first call.
 @functools.partial(jax.jit, static_argnames="num_classes")
 def _index(labels, num_classes):
     """Return the samples sorted by class, and the first position and the size of each class."""

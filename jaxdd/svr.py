@@ -27,9 +27,10 @@ For other noise: normal noise gives ε near 0.848 standard deviations with 40 % 
 Laplace noise gives ε near 0. Heavy tails and outliers shrink the tube. Special cases:
 
 * Bounded noise. At ε = max |r| nothing is outside, σ is 0, and the density is uniform, with
-  L = log 2ε. This is the answer, or close to it, for uniform noise. A small sample can look
-  bounded: of normal residuals a third of the samples with n = 20 do, 4 % with 50, and almost none
-  with 100, where the standard deviation of ε is still 0.33 (for noise of standard deviation 1).
+  L = log 2ε. This is the optimum, or close to it, for uniform noise. A small sample can look
+  bounded: for normal noise this happens in a third of the samples with n = 20, in 4 % with n = 50,
+  and almost never with n = 100, where the standard deviation of ε is still 0.33 (for noise of
+  standard deviation 1).
 * Most residuals are zero: ε = 0 and σ is the mean of |r|, as for the Laplace density.
 * All residuals are equal: the likelihood has no bound, and `fit` raises an error.
 * Residuals of the fit itself are too small if the fit is flexible and n is small, and those of a

@@ -53,7 +53,7 @@ def joined(kind: type[DM], groups: Any) -> DM:
 
 
 def _default_hint(kind: type[DM], name: str) -> str:
-    """Return what the help says about the default of an option; presets differ in some.
+    """Return the note on the default of an option in the help, by preset if they differ.
 
     >>> _default_hint(DM, "steps"), _default_hint(DM, "depth"), _default_hint(DM, "clip")
     ('(default: quick 200, paper 20000)', '(default: 3)', '')

@@ -1,4 +1,4 @@
-"""The command cite: what a run used, as BibTeX."""
+"""The command cite, which prints BibTeX entries of what a run used."""
 
 import pathlib
 from collections.abc import Iterable, Mapping

@@ -188,7 +188,7 @@ def main(words: list[str] | None = None) -> None:
             again = words if "--resume" in words else [*words, "--resume"]
             print(f"continue with: jaxdd {shlex.join(again)}", file=sys.stderr)
         processes.leave(130)
-    except _EXPECTED_ERRORS as error:  # of the user; others are mistakes of jaxdd with a traceback
+    except _EXPECTED_ERRORS as error:  # caused by the user; others are bugs
         print(f"jaxdd: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         processes.leave(2)
     except (RuntimeError, AssertionError):

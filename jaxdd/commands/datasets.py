@@ -25,7 +25,7 @@ _LEGEND = (
     "independent"
 )
 
-# Types of options whose help says what happens without them.
+# Types of options whose help text states the default.
 OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 _OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
 OptionalName = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]

@@ -22,7 +22,7 @@ from jaxdd.runs.reports import report as reports
 
 DEMO = DM(ipc=10, conflict=0.1)
 DEMO_ROWS = ("random", "random-density", "plain", "density", "oracle")
-"""Rows of the demo: all by default but auto, whose search takes as long as the others together."""
+"""Rows of the demo: the default rows except auto, which takes as long as all others together."""
 
 Options = Annotated[DM, tyro.conf.arg(name="")]
 Dataset = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATASET")]
@@ -82,8 +82,8 @@ def run(
         coordinator: HOST:PORT of process 0; $JAX_COORDINATOR_ADDRESS by default.
         num_processes: number of processes; 1 uses all devices of this process.
         process_id: number of this process, from 0.
-        split_from: bytes of training images from which the devices of a distributed run split them;
-            smaller data are copied to each.
+        split_from: minimum size in bytes of the training images for splitting them over the devices
+            of a distributed run; smaller data are copied to each device.
     """
     joining = (coordinator, num_processes, process_id)
     if not distributed and joining != (None, None, None):

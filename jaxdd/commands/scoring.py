@@ -53,7 +53,7 @@ def evaluate_set(
             resnet18-bn with batch norm; or MODULE:ATTRIBUTE.
         protocol: Hard labels (standard), soft labels (soft), logit distillation (kd), or feature
             distillation (elf).
-        sets: The set, as many random real images, or as many noise images.
+        sets: Images to score: the set, as many random real images, or as many noise images.
         seeds: Number of networks of each kind. Defaults to that of the run, or 3.
         epochs: Training epochs. Defaults to those of the run, or 300.
         width: Channels of the ConvNet. Defaults to those of the run, or 32.
@@ -175,7 +175,7 @@ def _is_run(source):
 
 
 def _output_path(kind, source, out):
-    """Return the JSON file to write, after checks before any work of this file and the source."""
+    """Return the JSON file to write, after checking that file and the source."""
     if out is None:
         name = f"{kind}-{source.resolve().stem}.json"
         out = source / f"{kind}.json" if _is_run(source) else pathlib.Path(name)

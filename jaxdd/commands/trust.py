@@ -30,7 +30,7 @@ def export_set(
     """Export the set of a run: its files, a data set card and a manifest.
 
     Args:
-        source: folder of a finished run, or of an exported set without --score.
+        source: folder of a finished run or, without --score, of an exported set.
         folder: folder to write to; absent or empty.
         format: npz: the file of the run; png: a folder of 8-bit images with metadata.csv, rounded
             and clipped to [0, 1]; pt: the file of the run and a list that PyTorch scripts load.
@@ -119,7 +119,7 @@ def audit_set(
         data: data set that the set was made from: a benchmark, a folder of images, or tfds:NAME.
         data_dir: folder with the original files.
         again: also distill the set again from its configuration and seed; needs the data.
-        expect: root that the set must have, or the SHA-256 of a single file.
+        expect: root hash that the set must have, or the SHA-256 of a single file.
         preset: quick fits two CPU cores, paper one GPU.
         seed: random seed of the networks and of the sampled real images.
         out: HTML file; audit.html by default.

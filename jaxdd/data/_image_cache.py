@@ -1,4 +1,4 @@
-"""Decode the images of a folder into memory, or once into a file that is mapped from then on.
+"""Decode the images of a folder into memory, or once into a file that is memory-mapped.
 
 Large sets are decoded into an .npy file that is memory-mapped: training images first, then test
 images, so that each split is a slice that needs no copy. The file name is a hash of everything the
@@ -31,7 +31,7 @@ import numpy as np
 from jaxdd.data import decoding, files, splits
 from jaxdd.data._layouts import Row
 
-_VERSION = 1  # increase when a file decodes to other bytes
+_VERSION = 1  # increase if decoding changes
 _SPLITS = ("train", "test")
 
 
@@ -44,8 +44,8 @@ class Request(NamedTuple):
         class_names: classes in the order of their index.
         resize: height and width, or None; see `decoding.survey`.
         skip_bad: whether to leave out images that do not decode, instead of raising.
-        seed: draws the test images if no row has a split; None to leave them together.
-        threads: number of threads that decode.
+        seed: random seed of the test split if no row has a split; None for no split.
+        threads: number of decoding threads.
     """
 
     root: pathlib.Path
@@ -83,12 +83,12 @@ def read(
 
     Args:
         request: the images.
-        cache: folder of mapped files, which is used whatever the size of the images. None for the
-            default cache, which is used from `map_from` bytes on and pruned to `budget` bytes.
-        map_from: bytes of decoded images from which they are mapped.
+        cache: folder of mapped files, which is used for images of any size. None for the default
+            cache, which is used for at least `map_from` bytes and pruned to `budget` bytes.
+        map_from: minimum size in bytes of the decoded images for mapping them.
         budget: maximal size of the default cache in bytes.
     """
-    # An upper bound of the size, which is only known once the headers were read.
+    # An upper bound; the size is known only after the headers have been read.
     most = len(request.rows) * 3 * (request.resize or decoding.LARGEST) ** 2
     path = None if cache is None and most < map_from else _path(request, cache)
     if path is not None and (cached := _read_cached(path, request)) is not None:
@@ -103,7 +103,7 @@ def read(
     # One lock for all files of a folder, so that whoever holds it may delete unfinished ones.
     prefix, _ = path.name.rsplit("-", 1)
     with filelock.FileLock(path.with_name(prefix + files.LOCK)):
-        if (cached := _read_cached(path, request)) is not None:  # by the last holder of the lock
+        if (cached := _read_cached(path, request)) is not None:  # just written
             return cached
         delete_unfinished(path.parent, prefix)
         if cache is None:

@@ -142,7 +142,7 @@ def _walk(root, folder) -> Iterator[str]:
         visible = sorted((e for e in entries if not _is_hidden(e.name)), key=lambda e: e.name)
     for entry in visible:
         if entry.is_dir():
-            if entry.is_symlink():  # which could lead back here
+            if entry.is_symlink():  # may form a cycle
                 raise ValueError(
                     f"{entry.path} is a link to a folder; expected links to images only."
                 )
@@ -254,8 +254,8 @@ def _check_columns(table, columns):
     others = {name.strip().lower(): name for name in columns if name not in Row._fields}
     for column in (name for name in Row._fields if name not in columns):
         required = column in ("file", "label")
-        # An optional column is only missed if another has nearly its name: "attributes" has,
-        # "attractive" has not.
+        # A missing optional column is an error only if another column has nearly the same name,
+        # such as "attributes" for "attribute".
         close = difflib.get_close_matches(column, others, 1, 0.6 if required else 0.85)
         if required or close:
             hint = f" (did you mean {others[close[0]]!r}?)" if close else ""

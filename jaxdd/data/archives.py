@@ -1,7 +1,7 @@
 """Read the original files of data sets that come as archives.
 
-No file is read whose checksum is not the official one. Downloads go through pooch, which puts a
-file into the cache only if its checksum is right.
+A file is read only if it has the official checksum. Downloads go through pooch, which puts a file
+into the cache only if its checksum is right.
 """
 
 import functools
@@ -217,7 +217,7 @@ def _read_svhn(data_dir):
     for file, path in _find("svhn", data_dir).items():
         content = _read_verified("svhn", path, ARCHIVES["svhn"].md5[file])
         arrays = loadmat(io.BytesIO(content))
-        # The files call the digit zero 10.
+        # In the files, the digit zero has label 10.
         parts.append((arrays["X"].transpose(3, 0, 1, 2), np.uint8(arrays["y"].ravel() % 10)))
     return parts
 
@@ -312,7 +312,7 @@ def _download(name, missing, folders):
     import requests
 
     url, md5 = ARCHIVES[name]
-    downloader: Any = pooch.HTTPDownloader(timeout=TIMEOUT)  # pooch's own protocol rejects it
+    downloader: Any = pooch.HTTPDownloader(timeout=TIMEOUT)  # does not match pooch's own type
     retrieve = functools.partial(pooch.retrieve, path=folders[-1], downloader=downloader)
     paths = {}
     for file in missing:

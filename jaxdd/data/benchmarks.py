@@ -40,7 +40,7 @@ CACHE_BYTES = 8 * 2**30
 
 _TESTS = ("uniform", "conflicting")
 _BFFHQ_CONFLICT = 0.005
-_RECIPES_VERSION = 1  # increase when a recipe makes other bytes
+_RECIPES_VERSION = 1  # increase if the output of a recipe changes
 
 
 def load(
@@ -75,7 +75,8 @@ def load(
         data_dir: folder with the original files, in a sub-folder with the name of the set
             (`data_dir/mnist`) or directly. Files that are in neither are downloaded to
             `files.CACHE`. The digits need none.
-        seed: seed of attributes and looks, of the test set too; 0 <= seed < 2**32.
+        seed: random seed of attributes and rendering, in both training and test set; 0 <= seed <
+            2**32.
         test: "uniform" for a test set whose attribute is independent of the class (cifar10-s: every
             image with every attribute), "conflicting" for one without aligned samples. The uniform
             test set of bffhq and of annotated sets is as its authors published it.
@@ -152,7 +153,7 @@ def describe(name: str) -> tuple[str, ...]:
 
     Returns:
         Number of training images, of test images, size of an image, number of attributes, default
-        conflict, licence, and one line about its look.
+        conflict, licence, and a description of one line.
 
     >>> describe("cmnist")[:5]
     ('60,000', '10,000', '32×32×3', '10', '0.05')
@@ -310,7 +311,7 @@ def _load_recipe(
         return _make_biased(name, plain, behind, Look(severity, None, photographs), **drawing)
 
     if recipe.source == "digits":
-        return make()  # which is faster than reading a file
+        return make()  # faster than reading a file
     path = _cache_path(
         name, data_dir, placement, scenes, Look(severity, None, photographs), drawing
     )
@@ -341,7 +342,7 @@ def _make_biased(name, plain, scenes, look, *, conflict, seed, test):
     # Conflict as a function of the number of attribute values; None to pair all of them.
     test_share = lambda count: 1 - 1 / count if test == "uniform" else 1.0
     test_share = None if recipe.paired and test == "uniform" else test_share
-    # The generator is named, because another default one (rbg) would make another benchmark.
+    # The generator is fixed, because another default (rbg) would give another benchmark.
     key_train, key_test = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
     behind = (None, None) if recipe.scenes is None else recipe.scenes(scenes)
     biased = plain._replace(

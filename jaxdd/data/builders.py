@@ -226,7 +226,7 @@ def _builder(name, data_dir):
         raise ValueError(f"unknown tensorflow-datasets set {name!r}{hint}") from None
     except ValueError as error:  # an unknown config; the message has several lines
         raise ValueError(" ".join(str(error).split())) from error
-    except Exception as error:  # of protobuf, for a damaged dataset_info.json
+    except Exception as error:  # from protobuf if dataset_info.json is damaged
         raise ValueError(f"{name} is not readable: {error}") from error
 
 

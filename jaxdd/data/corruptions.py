@@ -1,7 +1,7 @@
 """The ten corruptions of Corrupted CIFAR-10, as pure functions of one image.
 
-Each takes an image `[h, w, 3]` with values in [0, 1] (random ones a key before it) and a severity
-of 1 to 4, which are levels 2 to 5 of CIFAR-10-C, and returns the corrupted image in [0, 1].
+Each takes an image `[h, w, 3]` with values in [0, 1] and a severity of 1 to 4, which are levels 2
+to 5 of CIFAR-10-C, and returns the corrupted image in [0, 1]. Random corruptions take a key first.
 `corrupt` does the same for uint8 images. All run under `jit` and `vmap` with a static severity.
 Every linear resampling is a product with two constant matrices.
 
@@ -69,7 +69,7 @@ def frost(
     key, window_key = jax.random.split(key)
     if textures is None:
         textures = frost_texture(key, size=_power_of_two(2 * max(h, w)))[None]
-    # The window is one of a photograph, a row and a column, each uniform.
+    # The photograph, the row and the column of the window are drawn uniformly.
     room = np.array(textures.shape[:3]) - (0, h - 1, w - 1)
     corner = (_filters.uniform(window_key, (3,)) * room).astype(int)
     ice = jax.lax.dynamic_slice(textures, (*corner, 0), (1, h, w, 3))[0]
@@ -264,7 +264,9 @@ def corrupt(
     if images.dtype != jnp.uint8:
         raise TypeError(f"images must be uint8, got {images.dtype}.")
     if images.ndim != 4 or images.shape[3] != 3 or min(images.shape[1:3]) < 4:
-        raise ValueError(f"images must be [n, h, w, 3] with sides from 4, got {images.shape}.")
+        raise ValueError(
+            f"images must be [n, h, w, 3] with sides of at least 4, got {images.shape}."
+        )
     if keys.shape[:1] != images.shape[:1]:
         raise ValueError(f"keys must be [n] = ({len(images)},), one per image, got {keys.shape}.")
     if corruption not in KNOWN:
@@ -403,7 +405,7 @@ def _quantise(plane, table, scale):
 
 
 def _round_dithered(plane, bias):
-    """Round as libjpeg does where chroma changes size: even and odd columns have their own bias."""
+    """Round as libjpeg does when it resamples chroma: even and odd columns differ in bias."""
     return jnp.floor(plane + np.resize(bias, plane.shape[1]) + _filters.MARGIN)
 
 

@@ -95,8 +95,9 @@ def from_arrays(
         strategy: augmentation operations that keep the class, from "color", "crop", "cutout",
             "flip", "scale" and "rotate", or a function that augments. Defaults to all but "flip",
             because mirrored digits, letters or traffic signs have another class.
-        seed: draws the split; 0 <= seed < 2**32.
-        name: name of the benchmark; it must not lead out of a folder.
+        seed: random seed of the split; 0 <= seed < 2**32.
+        name: name of the benchmark; a relative path without "..", because folders are named after
+            it.
 
     Returns:
         The benchmark. Mean and std are those of the training images (std 1 for a constant channel);
@@ -145,7 +146,7 @@ def from_folder(
         strategy: augmentation operations that keep the class, from "color", "crop", "cutout",
             "flip", "scale" and "rotate", or a function that augments. Defaults to all but "flip".
         name: name of the benchmark.
-        seed: draws a stratified fifth of the images for testing if the folder has no splits.
+        seed: random seed of the test images, a stratified fifth, if the folder has no splits.
 
     Returns:
         The benchmark. Splits that are contiguous in the images of the folder, as in mapped images,
@@ -322,7 +323,7 @@ def _images(name, images):
 
 
 def _check_name(name):
-    """Reject a name that leads out of a folder; sets of tensorflow-datasets may be called a/b."""
+    """Reject absolute paths and ".."; names of tensorflow-datasets may contain slashes."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, got {name!r}.")
     for path in (pathlib.PurePosixPath(name), pathlib.PureWindowsPath(name)):

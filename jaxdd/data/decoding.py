@@ -132,7 +132,8 @@ def _map_blocks(function, files, rows, take, threads):
         warnings.filterwarnings("ignore", module="PIL")
         for first in range(0, len(files), rows):
             pending.append(pool.submit(function, files[first : first + rows]))
-            # At most two blocks per thread wait, so that memory does not grow with the files.
+            # At most two blocks per thread wait, so that memory does not grow with the number of
+            # files.
             if len(pending) > 2 * threads:
                 take(pending.popleft().result())
         while pending:
@@ -172,7 +173,7 @@ def _attempt(function, file, *arguments, skip_bad):
 def _opened(file):
     from PIL import Image
 
-    # From a stream, because by name pillow garbles an uncompressed TIFF that is to be turned.
+    # Opened as a stream, because pillow garbles a rotated, uncompressed TIFF opened by name.
     with open(file, "rb", _BUFFER) as stream, Image.open(stream, formats=FORMATS) as image:
         width, height = image.size
         if width * height > PIXELS:
@@ -184,7 +185,7 @@ def _check_beginning(file):
     from PIL import Image, UnidentifiedImageError
 
     with open(file, "rb", 0) as stream:
-        beginning = stream.read(16)  # as much as pillow looks at
+        beginning = stream.read(16)  # pillow looks at the same bytes
     accept = (Image.OPEN[name][1] for name in FORMATS)
     if not any(accepts(beginning) for accepts in accept if accepts is not None):
         raise UnidentifiedImageError(file)

@@ -28,7 +28,7 @@ def shot_noise(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     the distribution function for each of 256 levels. `jax.random.poisson` would draw other numbers
     on other backends.
     """
-    photons = (250, 100, 75, 50)[severity - 1]  # of a white pixel
+    photons = (250, 100, 75, 50)[severity - 1]  # photons of a white pixel
     most = int(photons + 10 * photons**0.5)
     below = special.pdtr(np.arange(most), np.arange(256)[:, None] * photons / 255)
     table = jnp.asarray(below, image.dtype)
@@ -82,8 +82,8 @@ def defocus_blur(image: jax.Array, *, severity: int) -> jax.Array:
 def glass_blur(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     """Blur, replace one pixel after the other by a random neighbour, and blur again.
 
-    The order is from the last row and column on, and pixels are replaced instead of swapped, as in
-    the code of CIFAR-10-C.
+    Pixels are visited from the last row and column to the first and replaced instead of swapped, as
+    in the code of CIFAR-10-C.
     """
     sigma, reach, passes = ((0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))[severity - 1]
     blur = functools.partial(_filters.gaussian_blur, sigma=sigma, truncate=4.0, mode="edge")

@@ -50,9 +50,9 @@ def expand(path: str | os.PathLike) -> pathlib.Path:
 def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yield a temporary path in the same folder that replaces `path` when the block succeeds.
 
-    The temporary file, whose suffix is another one, is flushed to the disk and renamed. If the
-    block, the flush or the rename fails, it is deleted and the old file stays as it was. Missing
-    parent folders are made.
+    The temporary file, which has another suffix, is flushed to the disk and renamed. If the block,
+    the flush or the rename fails, it is deleted and the old file stays as it was. Missing parent
+    folders are made.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -238,8 +238,8 @@ def read_arrays(
 ) -> dict[str, np.ndarray]:
     """Return arrays of an .npz file by name, without pickle.
 
-    Only the arrays that are wanted are unpacked, and only after their sizes were checked: the
-    headers of the arrays must agree with the archive, and together they may have at most
+    Only the named arrays are unpacked, after their sizes have been checked: the headers of the
+    arrays must agree with the archive, and the arrays together may have at most
     `MAX_UNPACKED_BYTES`, or the size of the file.
 
     Args:

@@ -18,12 +18,12 @@ from jaxdd.data import _arguments, _image_cache, _layouts, decoding, files
 from jaxdd.data._layouts import Row
 
 MAP_FROM = 2**28
-"""Bytes of decoded images from which they are mapped instead of held in memory."""
+"""Minimum size in bytes of decoded images for mapping them instead of loading them."""
 
 MAP_BYTES = 64 * 2**30
 """Maximal size of the cache of mapped images; the least recently used files are deleted first."""
 
-_MANY = 8  # if more images than this all have different attributes, those are names
+_MANY = 8  # among more images than this, attributes that all differ must be names
 
 
 class Folder(NamedTuple):
@@ -77,9 +77,10 @@ def read(
     folder and links to folders inside a class folder are rejected.
 
     If all images have one size up to 256, they keep it. Otherwise their central squares are resized
-    to the median of the shorter sides, but at least 8 and at most 32. Images are turned upright as
-    EXIF or XMP says and composed on black where transparent; 16 bits become 8; an animation is its
-    first frame. Images of more than `decoding.PIXELS` pixels do not decode.
+    to the median of the shorter sides, but at least 8 and at most 32. Images are turned upright
+    according to EXIF or XMP. Transparent pixels are composed on black, 16 bits are reduced to 8,
+    and of an animation the first frame is read. Images of more than `decoding.PIXELS` pixels do not
+    decode.
 
     Mapped images are decoded once and kept in the cache, under a hash of the names, sizes and times
     of the files and of the options. A damaged file of the cache is made again.
@@ -91,11 +92,11 @@ def read(
         label: column of the table with the class. Defaults to "label".
         attribute: column of the table with the bias attribute. Defaults to "attribute" if the table
             has that column.
-        seed: draws a fifth of the images for testing if the folder has no splits, see
-            `splits.draw_test`. Defaults to no draw; `datasets.from_folder` then draws, and copies
+        seed: random seed of the test images, a fifth, if the folder has no splits, see
+            `splits.draw_test`. Defaults to no split; `datasets.from_folder` then splits, and copies
             both parts.
         cache: folder for decoded images, which are then mapped whatever their size. Defaults to
-            `~/.cache/jaxdd/folders`, from `map_from` bytes on, pruned to `MAP_BYTES`.
+            `~/.cache/jaxdd/folders` for images of at least `map_from` bytes, pruned to `MAP_BYTES`.
         map_from: bytes of decoded images from which they are mapped.
         threads: number of threads that decode. Defaults to one per core, at most eight.
 
@@ -106,7 +107,7 @@ def read(
         FileNotFoundError: the folder or a file of the table does not exist.
         ImportError: metadata.parquet without pyarrow.
         ValueError: another layout, an image that does not decode, or a class without training
-            images, or with a single image if a fifth is drawn.
+            images, or with a single image if a fifth is split off.
         OSError: the cache cannot be written to, or has no room for the images.
 
     >>> import tempfile
@@ -131,7 +132,7 @@ def bffhq(path: str | os.PathLike, *, conflict: float = 0.005, resize: int = 64)
 
     Training images are in `0.5pct/align` and `0.5pct/conflict`, test images in `test`; `valid` is
     not read. File names end in `_{y}_{b}`, class and attribute, which conflict if y ≠ b. The files
-    do not say what 0 and 1 mean, so these are the names.
+    do not document 0 and 1, so these are the names.
 
     Source: Lee et al., Learning Debiased Representation via Disentangled Feature Augmentation,
     NeurIPS 2021.
@@ -175,7 +176,7 @@ def load(
         rows: the images; all or none have an attribute, and a split.
         resize: height and width to resize the central squares to, 1..256.
         skip_bad: whether to leave out images that do not decode, instead of raising.
-        seed: draws a fifth of the images for testing if no row has a split; None for no draw.
+        seed: random seed of the test images, a fifth, if no row has a split; None for no split.
         cache: folder for decoded images, see `read`.
         map_from: bytes of decoded images from which they are mapped.
         threads: number of threads that decode.
@@ -184,7 +185,7 @@ def load(
     _check_spelling(root, class_names)
     _check_attribute(root, rows)
     _check_classes(root, class_names, rows)
-    # Integers of Python, because the cache is keyed by them in JSON.
+    # Plain Python integers, because the key of the cache is JSON.
     resize = None if resize is None else decoding.check_size(resize)
     seed = None if seed is None else _arguments.seed(seed)
     request = _image_cache.Request(root, rows, class_names, resize, skip_bad, seed, threads)

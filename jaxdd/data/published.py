@@ -65,13 +65,14 @@ def read(
 
     Args:
         name: one of `LAYOUTS`.
-        path: its folder, or one that holds it under its own or its published name.
+        path: its folder, or the parent folder of one with the name of the set or its published
+            name.
         label: column of the class. Defaults to that of the layout.
         attribute: column of the bias attribute. Defaults to that of the layout.
         resize: height and width to resize the central squares to, 1..256. Defaults to that of the
             layout.
         skip_bad: whether to leave out images that do not decode, instead of raising.
-        seed: draws a fifth of the images for testing if the set has no splits; None for no draw.
+        seed: random seed of the test images, a fifth, if the set has no splits; None for no split.
 
     Returns:
         The images, with the names that their authors give to classes and attributes.

@@ -82,7 +82,7 @@ def tint_pairs(
     single colour identifies it.
 
     Args:
-        key: draws which of the two colours, and the shades.
+        key: random key of the choice between the two colours, and of the shades.
         images: grey images.
         attributes: attribute of each image, integers [n] in 0..4.
         severity: 1, 2, 3 or 4; strength of the bias, see `tint`.
@@ -167,7 +167,7 @@ def scale(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.Array
     pixel is the mean over the area that it covers, computed exactly in integers.
 
     Args:
-        key: draws the place of each small image, uniformly over all that fit.
+        key: random key of the place of each small image, which is uniform over all that fit.
         images: grey images.
         attributes: size of each image, integers [n] in 0..4.
 
@@ -213,7 +213,7 @@ def add_pattern(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax
     pixel is dark with probability 1/2 whatever the attribute.
 
     Args:
-        key: draws the phase of each pattern.
+        key: random key of the phase of each pattern.
         images: grey images.
         attributes: pattern of each image, integers [n] in 0..9.
 
@@ -243,7 +243,7 @@ def draw_mark(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.A
     The sides of the square are an eighth of the image's, at least one pixel.
 
     Args:
-        key: draws the colour of each square from `SOLID_COLORS`.
+        key: random key of the colour of each square, one of `SOLID_COLORS`.
         images: RGB images, uint8 [n, h, w, 3].
         attributes: place of each square, integers [n] in 0..9, a row of `PLACES`.
 
@@ -268,7 +268,7 @@ def draw_bar(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.Ar
     The bar is an eighth of the side that it crosses wide, at least one pixel.
 
     Args:
-        key: draws the colour of each bar from `SOLID_COLORS`.
+        key: random key of the colour of each bar, one of `SOLID_COLORS`.
         images: RGB images, uint8 [n, h, w, 3].
         attributes: bar of each image, integers [n] in 0..9: five rows from the top down, then five
             columns from left to right.
@@ -321,8 +321,9 @@ def add_scenes(
     """Put grey objects in front of scenes.
 
     A pixel of level g has the colour times g / 255 and covers the scene with opacity
-    min(4·g, 255) / 255: objects are opaque from level 64 on and have soft edges. This is our
-    reading of BG-FMNIST (Cui et al. 2024), whose exact recipe is not published; colours are ours.
+    min(4·g, 255) / 255: objects are opaque at levels of at least 64 and have soft edges. This is
+    our reading of BG-FMNIST (Cui et al. 2024), whose exact recipe is not published; colours are
+    ours.
 
     Args:
         images: grey images.

@@ -7,13 +7,13 @@ import numpy as np
 
 from jaxdd.data import bias
 
-_STREAM = 0x5011  # a stream of its own, because users make their arrays with default_rng(0) too
+_STREAM = 0x5011  # not default_rng(seed), which users may have drawn their arrays from
 
 
 def draw_test(
     labels: np.ndarray, *, seed: int, fraction: float = 0.2, names: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Draw ceil(n · fraction) test samples, stratified: each class gives its share within one.
+    """Draw ceil(n · fraction) test samples, stratified by class up to one sample.
 
     Args:
         labels: class of each sample, integers [n]; every class has samples.

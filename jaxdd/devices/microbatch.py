@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# On a CPU, layers are fast while the activations of one layer are still in the cache when the next
-# layer reads them. So a micro-batch is as large as its largest array fits a budget:
+# On a CPU, layers are fast if the activations of one layer are still in the cache when the next
+# layer reads them. So the size of a micro-batch is limited by a budget for its largest array:
 #
 #     size = budget / (bytes of the largest array per image)
-#
-# Larger is slower because of the cache, smaller because of the overhead of each operation. The
-# budgets below were measured with ConvNets of width 32 and 128 on images of 32×32×3, on two cores:
+# Larger micro-batches are slower because of the cache, smaller ones because of the overhead of each
+# operation. The budgets below were measured with ConvNets of width 32 and 128 on images of 32×32×3,
+# on two cores:
 #
 # budget           size at width 32, 128   time of one step, and with other sizes
 # FORWARD_BYTES    128, 32 images          DM, 10 × 128 real images: 0.13 s (0.17 with 32 or 4);

@@ -1,4 +1,4 @@
-"""Several devices share the work of one program, with the same numbers as a single device.
+"""Share the work of one program among several devices, with the same results as on one device.
 
 There is one mesh with one axis, from `mesh`, over the devices of all processes. Small arrays are
 copied to every device (`replicate`), large ones are split along their rows:
@@ -136,7 +136,7 @@ class Rows:
         return self.count
 
     def __getitem__(self, indices: ArrayLike) -> jax.Array:
-        """Look up rows by indices `[…]` in 0..n−1; the result is replicated."""
+        """Return the rows at indices `[…]` in 0..n−1, replicated over the devices."""
         return _look_up(self.array, indices, mesh=self.mesh)
 
 
@@ -201,7 +201,7 @@ def split_sampler(sampler: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]
     """Split the samples of each class of a batch over the devices.
 
     Batches are those of `sampler`. Each device takes its part from its own copy of the pool, so no
-    image travels; from a pool that is itself split, the images of the batch do.
+    images are sent between devices. If the pool itself is split, the images of the batch are sent.
 
     Args:
         sampler: `sampler(key, pool) -> batch`.
@@ -253,7 +253,7 @@ def replicate_state(method: Any, mesh: Mesh) -> Any:
 
 
 def constrain_replicated(tree: Any, mesh: Mesh | None) -> Any:
-    """Make a compiled program return a tree replicated over a mesh; without a mesh, do nothing."""
+    """Constrain a tree in a compiled program to be replicated over a mesh, if there is one."""
     if mesh is None:
         return tree
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, _WHOLE))
@@ -298,8 +298,8 @@ def sum_rows(function: Callable, mesh: Mesh) -> Callable:
     copies of their last row.
 
     Args:
-        function: `function(rows, *others)`, which returns sums over the rows, in which a row counts
-            for nothing if it is zero in the last array of `rows`.
+        function: `function(rows, *others)`, which returns sums over the rows. A row that is zero in
+            the last array of `rows` must contribute zero.
         mesh: from `mesh`.
 
     Returns:
@@ -335,9 +335,9 @@ def thread_rows(function: Callable, *, threads: int | None = None) -> Callable:
     Returns:
         The compiled function of all rows.
     """
-    # The operations of a small network do not fill the cores. On two cores an update of a ConvNet
-    # with 100 images takes 37 ms instead of 56 at width 32, and 307 instead of 383 at width 128,
-    # when two networks are trained at once.
+    # The operations of a small network do not keep all cores busy. On two cores an update of a
+    # ConvNet with 100 images takes 37 ms instead of 56 at width 32, and 307 instead of 383 at width
+    # 128, when two networks are trained at once.
     compiled = _Compiled(function)
     threads = multiprocessing.cpu_count() if threads is None else threads
 
@@ -402,7 +402,7 @@ def _in_threads(compiled, blocks, others, threads):
 
 
 class _Compiled:
-    """Compiles a function in the thread of the caller, once per shapes and configuration.
+    """A function that is compiled in the thread of the caller, once per shapes and configuration.
 
     JAX's configuration contexts, such as `jax.enable_x64` or `jax.default_matmul_precision`, are
     local to a thread. A worker thread that compiled for itself would not see those of the caller.
@@ -427,7 +427,7 @@ def _compiled(function):
     partial = functools.partial(function)
     try:
         return _cached(partial.func, partial.args, tuple(sorted(partial.keywords.items())))
-    except TypeError:  # parts that cannot be hashed
+    except TypeError:  # if a part cannot be hashed
         return _Compiled(function)
 
 

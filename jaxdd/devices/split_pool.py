@@ -1,4 +1,4 @@
-"""A training set whose images are split over devices, if one device cannot hold all of them.
+"""Training sets whose images are split over devices, if one device cannot hold all of them.
 
 Batches are bit-identical to those of `sampling.pool`.
 """
@@ -28,8 +28,9 @@ def pool(
     """Index a training set like `sampling.pool`, with its images split over the devices of a mesh.
 
     Sampled images are bit-identical to those of `sampling.pool`. Each device looks up the images it
-    has and the bytes are summed, so one batch of bytes travels per step and never the pool. The
-    rest of the pool, 16 bytes per image, stays on the host until `parallel.replicate` copies it.
+    has and the bytes are summed, so that a step sends one batch of bytes between devices and never
+    the pool. The rest of the pool, 16 bytes per image, stays on the host until `parallel.replicate`
+    copies it.
 
     Args:
         images: `[n, h, w, c]`, uint8 or floating in [0, 1]: an array, or anything with a shape and

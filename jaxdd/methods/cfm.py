@@ -1,9 +1,9 @@
-"""Curriculum frequency matching (CFM): make images one after another, guided by a teacher.
+"""Curriculum frequency matching (CFM): optimise images one after another, guided by a teacher.
 
 A teacher with batch norm is trained on the real data and frozen. At the input of each of its
 convolutions, the covariance Ψ and the class signal Φ of the real images are measured once (`guide`,
-see `spectral`); every position of a feature map counts. Synthetic images are then made in turn, one
-per class at a time, by minimising
+see `spectral`); every position of a feature map counts. The synthetic images are then optimised one
+after another, one per class at a time, by minimising
 
     CE(teacher(A(s)), y)  +  η Σ_l [ ‖F(Ψ) − F(Ψ_s)‖ + ‖F(Ψ) G − F(Ψ_s) G_s‖ ],   F(Ψ) = (Ψ + β I)⁻¹
 
@@ -289,8 +289,8 @@ def _statistics(layers, labels, num_classes):
 
 
 def _present_classes(real, synthetic):
-    """Return real statistics whose class weights are restricted to the classes with images."""
-    # Otherwise Φ would ask the first parts to account for the classes that have no image yet.
+    """Return real statistics without the weight of classes that have no synthetic image."""
+    # Otherwise the first parts would also have to match the classes that have no image yet.
     mass = real.class_mass * (synthetic.class_mass > 0)
     return real._replace(class_mass=mass * (real.class_mass.sum() / mass.sum()))
 

@@ -49,14 +49,14 @@ def distribution_matching(
 
     Args:
         network: a `networks.Network`.
-        optimizer: optimizer of the images `[k, ipc, h, w, c]`. The reference uses SGD with
-            learning rate 1 (10 from 100 images per class) and momentum 0.5.
+        optimizer: optimizer of the images `[k, ipc, h, w, c]`. The reference uses SGD with momentum
+            0.5 and learning rate 1 (10 for 100 images per class or more).
         loss: `loss(real, synthetic, weights)` of real features `[k, b, d]`, synthetic features
             `[k, m, d]` and real weights `[k, b]`, whose rows sum to one; returns a scalar.
         strategy: augmentation, see `augment.siamese`; () for none.
         decode: map from stored images to those the network sees, such as `formation.split`.
-        groups: bias groups in a class's batch, see `sampling.grouped`. The loss sees each group as
-            a class of its own, with the synthetic features of its class. All weights of a group
+        groups: bias groups in a class's batch, see `sampling.grouped`. The loss treats each group
+            as a class of its own, with the synthetic features of its class. All weights of a group
             without samples are zero.
         activation_bytes: maximum size of a layer's activations on the CPU; a size that fits the
             cache by default, see `microbatch.apply`.

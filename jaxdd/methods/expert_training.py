@@ -89,7 +89,7 @@ def segment(key: jax.Array, experts: Any, *, span: int, latest: int) -> Segment:
         latest: last start epoch; epochs 0, …, `latest` are equally likely.
 
     Raises:
-        ValueError: a segment would end after the trajectory does.
+        ValueError: a segment would extend beyond the trajectory.
     """
     n, moments = jax.tree.leaves(experts)[0].shape[:2]
     if span < 1 or latest < 0 or latest + span >= moments:

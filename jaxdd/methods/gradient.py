@@ -121,7 +121,7 @@ def _step(key, state, batch, *, network, optimizer, match, train, decode, outer)
     )
     images, optimizer_state = update(optimizer, gradients, state.optimizer, state.images)
     count = state.count + 1
-    # Training just before a re-initialisation would be wasted, so that one is left out.
+    # Training just before a re-initialisation would be wasted, so it is skipped.
     params = jax.lax.cond(
         count % outer == 0,
         lambda: params,

@@ -233,7 +233,7 @@ def signal_matrix(state: Statistics, signal: Signal) -> jax.Array:
 
 
 def identity() -> Filter:
-    """Return f(λ) = 1, which passes everything."""
+    """Return f(λ) = 1, the filter that changes nothing."""
     return Filter(lambda psi, signal: signal, jnp.ones_like)
 
 

@@ -6,8 +6,8 @@ pixels uncorrelated; W itself is symmetric and leaves the result closest to the 
 textures, which vary little, then count as much as light and large areas. ε limits the
 amplification to 1 / √ε.
 
-Networks see whitened images in distillation and in evaluation. Sets are stored as pixels, which
-`unwhiten` returns.
+Networks see whitened images in distillation and in evaluation. Sets are stored unwhitened, as
+`unwhiten` returns them.
 
 Source: Bell and Sejnowski, "The independent components of natural scenes are edge filters" (Vision
 Research 37, 1997). ε = 0.1 and the order (after normalisation, before augmentation) are those of
@@ -156,7 +156,7 @@ def _unwhiten(images, whitening):
 
 @jax.jit
 def _whiten_pixels(images, mean, std, whitening):
-    """Return whitened images, with the moments that make `normalise` leave them unchanged."""
+    """Return whitened images, with mean and std such that `normalise` leaves them unchanged."""
 
     def whiten_image(image):
         row = sampling.normalise(image, mean, std) - whitening.mean

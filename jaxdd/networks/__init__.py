@@ -1,8 +1,7 @@
 """Networks of the distillation literature, and the protocol that any other network follows.
 
-`ConvNet` is the network that sets are distilled with; the others measure how a set transfers. All
-accept images `[n, h, w, c]` of any size and channel count, and compute in `dtype` with float32
-parameters.
+Sets are distilled with `ConvNet`; the others measure how well a set transfers. All accept images
+`[n, h, w, c]` of any size and channel count, and compute in `dtype` with float32 parameters.
 
 >>> import jax, jax.numpy as jnp
 >>> network = ConvNet(num_classes=10, width=8)

@@ -9,9 +9,9 @@ So `conv2d` defines its own derivatives:
 * gradient in the kernel: on a CPU one of three sums of matrix products, chosen by shape in
   `_kernel_gradient`; on other devices XLA's own convolution.
 
-Both derivatives are made of `conv2d` and `_kernel_gradient` again, so that gradients of gradients
-are fast as well, which halves the time of gradient matching at width 32. Forward mode (`jax.jvp`)
-is not defined. Times in this file are for one CPU core unless stated otherwise.
+Both derivatives are built from `conv2d` and `_kernel_gradient`, so that second derivatives are fast
+as well, which halves the time of gradient matching at width 32. Forward mode (`jax.jvp`) is not
+defined. Times in this file are for one CPU core unless stated otherwise.
 """
 
 import functools

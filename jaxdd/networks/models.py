@@ -17,7 +17,7 @@ Module = Callable[..., Any]
 
 
 def check_module(module: nn.Module, images: jax.Array) -> None:
-    """Check the input of a network, and those of its sizes that its class declares.
+    """Check the input of a network, and the sizes that its class declares.
 
     Args:
         module: a network with `num_classes` and `dtype`.

@@ -97,7 +97,7 @@ def split_batch_stats(params: Any) -> tuple[Any, dict[str, Any]]:
 def apply_in_training(
     network: Any, params: Any, images: jax.Array, **bounds: int
 ) -> tuple[Any, Any]:
-    """Apply a network in training mode: with the statistics of the batch, updating running ones.
+    """Apply a network in training mode: use batch statistics and update the running ones.
 
     Args:
         network: any `Network`.

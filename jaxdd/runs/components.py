@@ -111,7 +111,7 @@ def _build_method(data, options, network, strategy, mesh, threads):
 
 def _scorer(data, options, network, mesh, train, threads):
     """Return `Components.score`."""
-    # A device trains whole networks; on the cores of one CPU, each network has a thread.
+    # Each device trains whole networks. On a single CPU, each network is trained by one thread.
     if mesh is not None and parallel.is_one_cpu(mesh):
         mesh = None
     evaluator = _evaluator(network, train, options.epochs, mesh, threads)
@@ -205,7 +205,7 @@ def replicated(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
 
 
 def cpu_devices(options: DM) -> dict[str, Any]:
-    """Return arguments of `pipeline.run` by which the devices of a CPU share images and work."""
+    """Return arguments of `pipeline.run` that share images and work among the devices of a CPU."""
     return dict(mesh=None if run_methods.follows(options) else parallel.cpu_mesh(), split_from=0)
 
 
@@ -253,7 +253,7 @@ def baselines(
         images: images of the set, `[m, h, w, c]`, as networks see them.
         labels: labels of the set, `[m]`.
         pool: real images, as networks see them.
-        options: whose seed is used.
+        options: options of the run, of which the seed is used.
         names: any of set, random (real images) and noise.
     """
     counts = np.bincount(labels, minlength=pool.num_classes)

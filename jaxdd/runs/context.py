@@ -24,10 +24,10 @@ from jaxdd.runs.components import Components
 from jaxdd.runs.options import DM
 
 SPLIT_FROM = 2**30
-"""Bytes of training images from which the devices of a run split them; smaller pools are copied."""
+"""Minimum size in bytes of a pool for splitting it over devices; smaller pools are copied."""
 
 _NUM_ROWS = 6
-"""Rows of a comparison by default, which share the threads of a CPU."""
+"""Number of rows of a default comparison, which share the threads of a CPU."""
 
 
 class Interrupted(Exception):
@@ -114,7 +114,7 @@ class Context:
         return datasets.digest(self.data)
 
     def config(self, command: str, **fields: Any) -> dict[str, Any]:
-        """Return the configuration by which a folder is recognised when it is resumed."""
+        """Return the configuration of a run, which must be equal when the run is resumed."""
         strategy = self.components.strategy
         named = named_networks.qualified_name(strategy) if callable(strategy) else list(strategy)
         if self.own_method is not None:
@@ -129,10 +129,10 @@ class Context:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run, or a row of a comparison, that is being made in its folder.
+    """A run, or a row of a comparison, while it is being computed.
 
     Attributes:
-        context: which rows of a comparison share.
+        context: what the rows of a comparison share.
         folder: run folder, with its manifest.
         name: name of the weighting or the row, for messages.
         seconds: wall time by stage, which the stages add to.
@@ -201,7 +201,7 @@ def build_context(
         index = functools.partial(split_pool.pool, mesh=mesh)
     pool = datasets.pool(data, index=index)
     if weights is not None:
-        sampling.reweight(pool, weights)  # which checks them before any work
+        sampling.reweight(pool, weights)  # checks them before any work
     return Context(
         data, options, parts, pool, index,
         own_method=None if method is None else named_networks.qualified_name(method.step),

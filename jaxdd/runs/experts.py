@@ -86,7 +86,7 @@ def _follow_experts(run, source, folder):
     return source._replace(pool=stacked, sampler=segment)
 
 
-_segment = functools.cache(functools.partial)  # equal samplers are one object, compiled once
+_segment = functools.cache(functools.partial)  # equal samplers share programs
 
 
 @functools.cache
@@ -102,8 +102,8 @@ def _trajectory_training(network, sampler, strategy, epochs, updates, rate):
 
 def _follow_teacher(run, source, folder):
     context, options = run.context, run.context.options
-    # Each part of the method sees the weights or not: the training of the teacher, the covariance
-    # of its features, and the signal that is filtered.
+    # Each part of the method may use the weights: the training of the teacher, the covariance of
+    # its features, and the signal that is filtered.
     weighted = {part: part in options.weighted for part in WEIGHTED_PARTS}
     pools = {part: source.pool if weighted[part] else context.pool for part in weighted}
     settings = _settings(context, "teacher", "teacher_steps")
@@ -156,7 +156,7 @@ def teacher_training(
 
 
 def _train_teacher(run, folder, network, pool, sampler):
-    """Train a teacher from its newest checkpoint on and return its parameters."""
+    """Train a teacher, starting from its newest checkpoint, and return its parameters."""
     context, options, steps = run.context, run.context.options, run.context.options.teacher_steps
     method = teacher_training(
         network, steps=steps, rate=options.lr_teacher, strategy=context.components.strategy
@@ -184,7 +184,7 @@ def _train_teacher(run, folder, network, pool, sampler):
 def read_teacher(
     folder: str | os.PathLike, pool: sampling.Pool, num_classes: int, *, data: str
 ) -> teachers.Teacher:
-    """Return the teacher that a run of cfm left in a folder.
+    """Return the teacher in the folder of a run of cfm.
 
     Args:
         folder: folder of the teacher.
@@ -242,7 +242,7 @@ def _load_or_train(
     """Return trained networks: those in the folder, and new ones for missing or damaged files.
 
     Args:
-        folder: created if need be.
+        folder: folder of the networks; created if it does not exist.
         settings: JSON values that the networks depend on; those in the folder must be equal.
         train: from the number of a network to a pytree of arrays.
         names: names of the files, in order.

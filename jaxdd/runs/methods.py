@@ -58,7 +58,7 @@ def _cached(method, network, optimizer, strategy, factor, **fields):
 
 
 def _build_dm(options: DM, network, strategy, *, groups=1, threads=None):
-    # A row that runs on one core has its cache to itself: smaller micro-batches fit it.
+    # A row that runs on one core uses the cache of that core alone, so micro-batches are smaller.
     activation_bytes = microbatch.CORE_BYTES if threads == 1 else None
     return _cached(
         methods.distribution_matching, network, _sgd(options.learning_rate), strategy,

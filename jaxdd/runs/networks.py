@@ -48,7 +48,7 @@ def from_options(options: DM, num_classes: int, *, name: str | None = None) -> n
 
 
 def _load(name: str, num_classes: int) -> networks.Network:
-    """Import a network MODULE:ATTRIBUTE, or call a function of the number of classes for one.
+    """Import MODULE:ATTRIBUTE, a network or a function from the number of classes to one.
 
     Modules in the working directory can be imported as well.
     """

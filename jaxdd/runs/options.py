@@ -1,8 +1,8 @@
 """Options of a run: one frozen dataclass per distillation method.
 
-`DM(ipc=10)` or `make(method="mtt", ipc=10)` take omitted fields from the preset and check all,
-so the options of a run are complete, typed and valid once they exist. Each field carries
-its help text, its group on the command line and its bounds in its metadata.
+`DM(ipc=10)` or `make(method="mtt", ipc=10)` take omitted fields from the preset and check all
+fields, so an options object is always complete, typed and valid. Each field carries its help text,
+its group on the command line and its bounds in its metadata.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ OPTIONS: "dict[str, type[DM]]" = {}
 """Options class of every method, filled as the classes are defined."""
 
 _MAX_INT = 2**31 - 1
-_FLOAT_RANGE = (1e-30, 1e30)  # float32 arithmetic stays finite within it
+_FLOAT_RANGE = (1e-30, 1e30)  # float32 arithmetic stays finite in this range
 
 
 class Preset(NamedTuple):
@@ -216,7 +216,7 @@ def _gradient_loops(ipc: int) -> tuple[int, int]:
     """Return (outer, inner) of gradient matching for a number of images per class.
 
     The reference implementation uses (1, 1), (10, 50), (20, 25), (30, 20), (40, 15) and (50, 10)
-    for 1, 10, ... 50 images; the next larger of these holds in between.
+    for 1, 10, ... 50 images; other numbers use the entry of the next larger one.
     """
     known = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
     return known[min((n for n in known if n >= ipc), default=50)]
@@ -457,7 +457,7 @@ def _check_bounds(field: "dataclasses.Field", value: Any) -> None:
     low, high = field.metadata.get("least"), field.metadata.get("most")
     if field.metadata.get("positive") and not _FLOAT_RANGE[0] < value < _FLOAT_RANGE[1]:
         raise ValueError(f"{field.name} must be positive and finite, got {value}")
-    # In this form, nan is out of all bounds.
+    # Written so that nan is out of bounds.
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         limits = f"at least {low}" if high is None else f"in [{low or 0}, {high}]"
         raise ValueError(f"{field.name} must be {limits}, got {value}")

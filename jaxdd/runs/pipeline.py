@@ -56,8 +56,8 @@ def run(
         network: your own, see `networks.Network`.
         method: your own, see `methods.Method`, with network, optimizer and augmentation built in.
         mesh: from `parallel.mesh`, devices that share the work; None for one device.
-        split_from: bytes of training images from which the devices of the mesh split them, unless
-            images are whitened; smaller data are copied to each.
+        split_from: minimum size in bytes of the training images for splitting them over the devices
+            of the mesh, unless images are whitened; smaller data are copied to each device.
         spent: seconds of earlier stages, by stage.
         report: called as `report(task, done, total, **fields)`.
         resume: continue the run in the folder. Missing or damaged products are computed again.
@@ -84,7 +84,7 @@ def run(
 
 @contextlib.contextmanager
 def _started(context, folder, name, spent, *, earlier=None) -> Iterator[Run]:
-    """Yield a run that counts on from its earlier attempts, and count its compilation."""
+    """Yield a run that adds to the wall times of earlier attempts, including compilation."""
     seconds = {**spent, **store.read_seconds(folder if earlier is None else earlier)}
     with timing.compilation_counted(seconds):
         yield Run(context, folder, name, seconds)
@@ -132,7 +132,8 @@ def compare(
         network: your own, see `networks.Network`.
         method: your own, see `methods.Method`.
         mesh: from `parallel.mesh`, devices that share the work; None for one device.
-        split_from: bytes of training images from which the devices of the mesh split them.
+        split_from: minimum size in bytes of the training images for splitting them over the
+            devices.
         spent: seconds of earlier stages, by stage.
         report: called as `report(task, done, total, **fields)`, by one row at a time.
         resume: continue the comparison in the folder; rows can be added.
@@ -175,7 +176,7 @@ def _existing_rows(names, data):
 
 
 def _finished_rows(folder):
-    """Return the rows that are or were complete in the folder of a comparison."""
+    """Return the rows of a comparison that are complete now or were so in an earlier attempt."""
     rows = {path.parent.name for path in folder.glob(f"rows/*/{store.RESULT}")}
     try:
         return rows | results.read(folder / "compare.json").keys()
@@ -216,7 +217,8 @@ def _all_rows(context: Context, folder, names, at_once, spent) -> dict[str, resu
     pool = futures.ThreadPoolExecutor(at_once, thread_name_prefix=processes.ROW_THREADS)
     try:
         with context.interruption.deferred():
-            # Real images of density weights last: they take least, and no other row waits for them.
+            # Real images sampled by density weights come last: they take least time, and no row
+            # needs them.
             for name in sorted(names, key=lambda name: name == "random-density"):
                 started[name] = pool.submit(make, name, lambda: started["random"].result())
             for row in futures.as_completed(started.values()):

@@ -1,9 +1,9 @@
-"""Several processes that work on one run; the first one writes its files.
+"""Several processes that work on one run, of which the first one writes the files.
 
 Every process runs the same program on the same data, and its devices are part of one mesh. `agree`
-compares what users may have passed differently; `broadcast` distributes decisions of the first
-process. All processes see the run folder, but only the first one writes to it: the others work in
-temporary copies.
+compares values that users may have passed differently; `broadcast` distributes decisions of the
+first process. All processes see the run folder, but only the first one writes to it: the others
+work in temporary copies.
 
 JAX connects the processes, watches them, and ends them if one of them is lost: see `joined`.
 """
@@ -32,12 +32,12 @@ INITIALIZATION_TIMEOUT = 60
 """Seconds to wait until all processes have started."""
 
 HEARTBEAT_TIMEOUT = 20
-"""Seconds without a sign of life after which a process counts as lost."""
+"""Seconds without a heartbeat after which a process counts as lost."""
 
 ROW_THREADS = "jaxdd row"
 """Prefix of the names of threads that compute rows of a comparison at the same time."""
 
-# Failures of another process, as XLA reports them. JAX raises a ValueError instead of a
+# Messages of XLA about the failure of another process. JAX raises a ValueError instead of a
 # JaxRuntimeError if it has called the compiled program before.
 _CONNECTION_LOST = re.compile(
     "(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): "

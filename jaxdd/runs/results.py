@@ -29,13 +29,13 @@ SCORES = {
 }
 """Scores that tables and figures show, with their titles."""
 
-_SHARED_STAGES = ("data", "embed", "density")  # by all rows of a comparison
+_SHARED_STAGES = ("data", "embed", "density")  # shared by all rows of a comparison
 
 STAGES = (*_SHARED_STAGES, "choose", "whiten", "experts", "distill", "evaluate")
 """Timed stages of a run, in order. "compile" is the part of all of them spent in XLA."""
 
 MIN_GROUP_SIZE = 10
-"""Test images that a group needs for its accuracy to be shown."""
+"""Minimum number of test images of a group for its accuracy to be shown."""
 
 
 class Score(NamedTuple):

@@ -53,7 +53,7 @@ def ensure(
 
 
 def weigh(run: Run, kind: str, *, prefix: str = "") -> Source:
-    """Return what to distill from with a weighting; its weights are a product of the folder.
+    """Return the source of a weighting, whose weights are a product of the folder.
 
     Args:
         run: run in whose folder the weights are.
@@ -197,7 +197,7 @@ def _synthetic(run, source, images):
 
 
 def _distill(run, source):
-    """Distill from the newest checkpoint on and return images as pixels are stored."""
+    """Distill, starting from the newest checkpoint, and return unwhitened images."""
     context, options, steps = run.context, run.context.options, run.context.options.steps
     pool = sampling.reweight(context.pool, source.weights)
     state = source.method.init(components.initial(pool, options, whitening=source.whitening))
@@ -221,7 +221,7 @@ def _run_chunks(run, chunks, first, whitening):
     """Run a distillation chunk by chunk: log, save, and stop after Ctrl-C."""
     context, folder, seconds = run.context, run.folder, run.seconds
     options, steps = context.options, context.options.steps
-    # `start` moves on by the time of evaluations, which are no part of the distillation.
+    # The time of evaluations is added to `start`, so that it does not count as distillation.
     spent, start = seconds.get("distill", 0.0), time.perf_counter()
     saved, images, previous = start, None, first
 
@@ -235,7 +235,7 @@ def _run_chunks(run, chunks, first, whitening):
             now = time.perf_counter()
             speed = (step - first) / (now - start)
             context.report(run.name, step, steps, loss=means["loss"], speed=speed)
-            store.check_exists(folder)  # before anything is written, which would create it again
+            store.check_exists(folder)  # writing a file would create the folder again
             seconds["distill"] = spent + now - start
             scores = _score_at(run, previous, step, state, whitening)
             start, previous = start + time.perf_counter() - now, step
@@ -271,11 +271,11 @@ def _score(run: Run, images: ArrayLike, whitening, *, name: str, stored=True) ->
     """Train networks on images `[k, m, h, w, c]` and return their scores on the test set.
 
     Args:
-        run: whose wall time is added to.
+        run: run to whose wall times the time is added.
         images: normalised pixels.
         whitening: through which networks see images, or None.
         name: name in messages.
-        stored: whether the images are in the form in which a set is stored, see `formation`.
+        stored: whether the images are as stored, where each may hold several, see `formation`.
     """
     context = run.context
     if stored:
@@ -357,7 +357,7 @@ def draw_comparison(
     rows: Mapping[str, results.Result],
     sets: Mapping[str, store.Synthetic],
 ) -> None:
-    """Draw the accuracies of a comparison, and its sets plain and density, or all without these."""
+    """Draw the accuracies of a comparison, and its sets plain and density or, without these, all."""
     data = context.data
     _draw_bars(folder, rows)
     shown = [name for name in ("plain", "density") if name in sets] or list(sets)

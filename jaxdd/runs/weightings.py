@@ -77,7 +77,7 @@ class Row(NamedTuple):
 
 
 DEFAULT_ROWS = ("random", "random-density", "plain", "density", "auto", "oracle")
-"""Rows of a comparison by default."""
+"""Default rows of a comparison."""
 
 
 def rows() -> dict[str, Row]:

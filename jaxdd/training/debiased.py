@@ -91,7 +91,7 @@ def learning_from_failure(
 
     def loss(params, batch):
         # averages: `[2, m]`, the running losses of all samples under both networks. Samples that
-        # only fill up the batch must not move them.
+        # only fill up the batch must not change them.
         own, present, indices, averages = batch.labels, batch.present, batch.indices, batch.memory
         logits = jnp.stack([networks.outputs(network, p, batch.views).logits for p in params])
         losses = training.cross_entropies(logits, jnp.stack([own, own]))

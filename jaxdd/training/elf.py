@@ -182,7 +182,8 @@ def losses(
         matching: distance `[n]` between the front's output and the features of each image.
     """
     # Order matters for batch norm: the running statistics move in each pass through a part. The
-    # front runs once for two terms, the rear once on the teacher's features and once on its own.
+    # front runs once for two terms, the rear once on the teacher's features and once on those of
+    # the front.
     values: dict[str, jax.Array] = {}
     front: Any = None
     if {"front", "task"} & set(terms):

@@ -1,7 +1,7 @@
 """Train networks on the real data (teachers), and train others with their predictions.
 
-What a network learns from a teacher did not come from the set alone. Report such a score together
-with that of standard training, and with those of real images and noise under the same training.
+A score with a teacher does not measure the set alone. Report such a score together with that of
+standard training, and with those of real images and noise under the same training.
 
 | training | loss on an augmented image x | source |
 | --- | --- | --- |

@@ -1,10 +1,10 @@
 """Object-blind features: numbers of an image that show a bias but cannot show the object.
 
-A network learns what is easiest, and its embedding does not tell whether that was the object. These
-features cannot show the object: they contain the tone of an image, its texture, its border, or the
-position of its contents. A class that they predict well is suspicious. Which features are offered
-is a prior on what a bias can be, without which it cannot be distinguished from the object (Lin et
-al., "ZIN: When and How to Learn Invariance Without Environment Partition?", 2022).
+A network learns the easiest cue, and its embedding does not reveal whether that cue is the object.
+These features cannot show the object: they contain the tone of an image, its texture, its border,
+or the position of its contents. A class that they predict well is suspicious. The choice of
+features is a prior on what a bias can be; without one, a bias cannot be distinguished from the
+object (Lin et al., "ZIN: When and How to Learn Invariance Without Environment Partition?", 2022).
 
 | features | count (32×32×3) | show | cannot show |
 |---|--:|---|---|
@@ -43,8 +43,8 @@ Features = Callable[[jax.Array], jax.Array]
 
 _LEVELS = np.arange(1, 16, dtype=np.float32) / 16
 _BLOCK_SIDE = 8
-_PATCHES = 20_000  # Patches that estimate the whitening of filters.
-_THRESHOLD_PATCHES = 2000  # Patches that estimate the threshold of filter responses.
+_PATCHES = 20_000  # Number of patches for estimating the whitening of filters.
+_THRESHOLD_PATCHES = 2000  # Number of patches for estimating the threshold of filter responses.
 _THRESHOLD_QUANTILE = 0.7
 
 

@@ -3,17 +3,17 @@
 `choose` works in three stages and stops at the first one that succeeds:
 
 1. Shortcut tests. If object-blind features predict the classes better than baseline features that
-   show the object, they are the bias, and the groups that they show are balanced. This detects
-   corruptions, grey images and backgrounds, which the encoder hardly sees. It depends on the
-   features alone: classes that *are* textures look like a bias.
+   show the object, they show a bias, and their groups are balanced. This detects corruptions, grey
+   images and backgrounds, which the encoder hardly sees. It depends on the features alone: classes
+   that *are* textures look like a bias.
 2. Density search. Encoder steps, bandwidth and temperature are searched for the density weights
    that balance the bias groups best. The groups are unknown, so the predictions of an early
    classifier are used as pseudo-groups: it learns the bias before the classes, and the class whose
    mean embedding is nearest is almost the bias attribute (`experiments/auto_rules.py`).
 3. Probe network check. Without a bias, the samples that disagree with the early classifier are the
    hard ones, and weights towards them cost accuracy. Small networks trained on a few images drawn
-   by the weights tell the two cases apart: bias-conflicting samples are no harder than others once
-   the bias is gone, hard samples remain hard. `rejection` decides.
+   by the weights distinguish the two cases: bias-conflicting samples are as easy as others once the
+   bias is gone, whereas hard samples remain hard. `rejection` decides.
 """
 
 import functools
@@ -49,7 +49,7 @@ _MAX_FOLD = 2**32 - 1  # For `fold_in`; differs from the step numbers of encoder
 
 
 class Search(NamedTuple):
-    """Density weights to search: all combinations of three values, and what they share.
+    """Density weights to search: all combinations of three values, and common settings.
 
     Attributes:
         encoder_steps: training steps of the encoder.
@@ -85,7 +85,7 @@ class Trial(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The chosen weights and the reasons for them; `kind` says which stage they come from.
+    """The chosen weights and the reasons for them; `kind` is the stage that they come from.
 
     Attributes:
         weights: `[n]`.
@@ -312,7 +312,7 @@ def _most_even(candidates, pool) -> tuple[Choice, jax.Array]:
 def rejection(uniform: Trial, weighted: Trial) -> str | None:
     """Return why weights are rejected, or None if they are accepted.
 
-    What weights gain on bias-conflicting samples must exceed three limits:
+    The gain of weights on bias-conflicting samples must exceed three limits:
 
     * two standard errors of a difference of two proportions, at most √(2 / m) for m samples;
     * the gap that remains between bias-aligned and bias-conflicting samples. Without a bias the
@@ -359,10 +359,10 @@ def check_with_probe_networks(
 ) -> Callable[[jax.Array], Trial]:
     """Return a function that scores weights by training probe networks on a few real images.
 
-    The images are drawn by the weights, as many as a distilled set would have. Held out, and used
-    for the scores only, is a fifth of the samples that agree with their pseudo-group and of those
-    that disagree; if a fifth is less than `MIN_CONFLICTING`, up to a half; never more than half of
-    a class. Nothing is trained if no sample disagrees.
+    The images are drawn by the weights, as many as a distilled set would have. A fifth of the
+    samples that agree with their pseudo-group, and a fifth of those that disagree, are held out and
+    used for the scores only. If a fifth is less than `MIN_CONFLICTING`, up to a half is held out,
+    but never more than half of a class. Nothing is trained if no sample disagrees.
 
     Args:
         key: random key for the held-out samples, the sets and the networks.

@@ -1,8 +1,8 @@
 """Supervised contrastive encoder, in whose embedding the density is estimated.
 
-The encoder is trained on class labels and sees no bias labels. Networks learn the easy cue first,
-so after a short training the samples that share the bias attribute of their class are close
-together and the bias-conflicting ones apart. Longer training is not better here.
+The encoder is trained on class labels, without bias labels. Networks learn the easy cue first, so
+after a short training the samples that share the bias attribute of their class are close together
+and the bias-conflicting ones apart. Longer training is not better here.
 """
 
 import functools
@@ -27,8 +27,9 @@ def supervised_contrastive(
     """Return the supervised contrastive loss, in the form with the sum outside the logarithm.
 
     `mean_i −1/|P(i)| Σ_{p∈P(i)} log( exp(z_i·z_p/τ) / Σ_{a≠i} exp(z_i·z_a/τ) )`, where P(i) are the
-    other samples of i's class; anchors without any contribute zero. L_out of Khosla et al.,
-    "Supervised Contrastive Learning" (NeurIPS 2020), eq. 2. (`optax.losses.ntxent` is another.)
+    other samples of i's class; anchors without such samples contribute zero. L_out of Khosla et
+    al., "Supervised Contrastive Learning" (NeurIPS 2020), eq. 2. (`optax.losses.ntxent` is
+    another.)
 
     Args:
         embeddings: `[n, d]` of unit length, two augmented views of a batch stacked.
@@ -154,8 +155,8 @@ def _step(encoder, optimizer, strategy, temperature, mesh, key, state, batch):
 
 # The loss compares all views of a batch, but their activations need not be in memory at once: the
 # projections are computed in micro-batches, the loss is differentiated with respect to the
-# projections, and each micro-batch is computed again to carry its slope back to the parameters. The
-# sum of these gradients is the gradient of the whole batch.
+# projections, and each micro-batch is computed again to propagate this gradient to the parameters.
+# The sum of these gradients is the gradient of the whole batch.
 def _in_micro_batches(encoder, mesh):
     """Return two functions: the projection of views, and its vector-Jacobian product."""
 

@@ -147,7 +147,7 @@ def _trainer(strategy, encoder, mesh):
 
 
 def _embed(encoder, params, pool):
-    # The images are passed on their own, so that devices that share them embed their own rows.
+    # The images are a separate argument, so that each device embeds the rows that it holds.
     images, without_images = pool.images, pool._replace(images=pool.mean)
     embed = functools.partial(_embed_images, encoder)
     return parallel.apply_by_rows(embed, images, params, without_images)

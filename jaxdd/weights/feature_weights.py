@@ -18,16 +18,16 @@ from jaxdd.devices import parallel
 from jaxdd.weights import blind_features, formulas, probes
 
 MIN_Z_SCORE = 3.0
-"""Standard errors by which object-blind features must beat their baseline to be a shortcut."""
+"""Minimum z-score of the gain of object-blind features over their baseline for a shortcut."""
 
 MIN_ACCURACY_GAIN = 0.01
-"""Accuracy by which they must beat it; a smaller bias is not worth removing."""
+"""Minimum gain in accuracy for a shortcut; a smaller bias is not worth removing."""
 
 MIN_SAMPLES = 20
-"""Samples below which no shortcut test is made."""
+"""Minimum number of samples for a shortcut test."""
 
-_MAX_SAMPLES = 15_000  # Samples that a shortcut test uses at most.
-_POWER = 0.7  # Of the generalised cross-entropy, see `probes.crossfit`.
+_MAX_SAMPLES = 15_000  # Maximum number of samples that a shortcut test uses.
+_POWER = 0.7  # Power q of the generalised cross-entropy, see `probes.crossfit`.
 
 
 class FeatureWeights(NamedTuple):
@@ -62,8 +62,8 @@ def by_features(
 
     A cross-fitted linear probe predicts the class from the features, with a loss that ignores
     exceptions (`probes.crossfit`). The predicted class is a pseudo-label of the bias attribute:
-    the features cannot show the object, so the probe can only have learned what the bias and the
-    class have in common.
+    the features cannot show the object, so the probe can only have learned the bias attributes that
+    are correlated with the class.
 
     Args:
         key: random key for the folds.
@@ -122,8 +122,8 @@ def from_probabilities(
     if sums is not None and len(wrong := sums[abs(sums - 1) > 0.01]):
         raise ValueError(f"The probabilities of a sample must sum to 1, got {wrong[0]}.")
     # Bayes' rule with another prior. The prior of the classifier is the size of the blocks; divided
-    # by it, its probabilities are likelihoods of the groups. The new prior: a sample is in the
-    # group of its own class but for a share of `conflict`. Features that show little then leave
+    # by it, its probabilities are likelihoods of the groups. In the new prior, a sample is in the
+    # group of its own class with probability 1 - `conflict`. Features that show little then leave
     # the weights nearly uniform.
     likelihood = posterior / jnp.maximum(jnp.bincount(own_group, length=count), 1)
     is_own = jnp.arange(count) == own_group[:, None]
@@ -198,7 +198,7 @@ def shortcuts(
     def predict(features):
         compute = functools.partial(blind_features.compute, features=features)
         values = parallel.apply_by_rows(compute, rows)
-        # Wait, so that no device starts on other features while another still fits probes.
+        # Wait, so that all devices have fitted their probes before any starts on other features.
         return jax.block_until_ready(probes.crossfit(key_folds, values, labels, num_classes=k))
 
     baselines = dict.fromkeys(comparison.baseline for comparison in comparisons.values())

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxdd import _checks
 
 _MIN_SHARE = 1e-30  # Far below any share that matters; its logarithm is finite.
-_BISECTIONS = 48  # Of an interval of about 70 nats: down to float32 rounding.
+_BISECTIONS = 48  # These narrow an interval of about 70 nats to float32 rounding.
 
 
 class Diagnostics(NamedTuple):
@@ -54,11 +54,11 @@ def inverse_density(
     w_i = f_i^(-1/t) / sum_{j in class} f_j^(-1/t) = softmax over the class of -log f_i / t.
 
     A temperature t of 1 gives the normalised inverse density N(1/f) of the paper, under which well
-    separated bias groups weigh the same. t above 1 goes towards uniform weights, t below 1 further
-    towards sparse samples. The unit of the density cancels.
+    separated bias groups weigh the same. With t above 1 the weights are closer to uniform, with t
+    below 1 they favour sparse samples even more. The unit of the density cancels.
 
-    A log density of -inf (an isolated sample left out of its own density) counts as the lowest
-    finite one of its class, +inf as the highest; a class without finite ones is weighted uniformly.
+    A log density of -inf (an isolated sample, with `leave_one_out`) counts as the lowest finite one
+    of its class, +inf as the highest; a class without finite ones is weighted uniformly.
 
     Args:
         log_density: `[n]` floating, in nats, for example from `kde.class_log_density`.
@@ -153,10 +153,10 @@ def _overflowing(
 ) -> jax.Array:
     """Return which samples reach the cap at the smallest c_k with sum_i min(c_k w_i, cap) = 1.
 
-    The sum grows with c_k, so log c_k is found by bisection, for all classes at once.
+    The sum grows with c_k, so log c_k is computed by bisection, for all classes at once.
     """
     log_weights, log_cap = map(jnp.log, jax.lax.stop_gradient((weights, cap)))
-    # A little above the level that fills every sample, so that rounding cannot spare one.
+    # Slightly above the level at which every sample reaches the cap, in spite of rounding.
     high = jax.ops.segment_max(log_cap - log_weights, labels, num_classes) + 1e-3
     low = jnp.zeros_like(high)
 
@@ -226,7 +226,7 @@ def balance_groups(labels: ArrayLike, memberships: ArrayLike, *, num_classes: in
 
 
 def effective_sample_size(weights: ArrayLike, labels: ArrayLike, *, num_classes: int) -> jax.Array:
-    """Return the number of equally weighted samples whose class mean would be as noisy.
+    """Return the number of equally weighted samples with the same variance of the class mean.
 
     ess_k = (sum_i w_i)^2 / sum_i w_i^2, from 1 (all weight on one sample) to n_k (uniform).
 

@@ -21,13 +21,13 @@ from scipy.cluster import hierarchy
 
 from jaxdd import _checks
 
-_MAX_SCORES = 2**25  # Entries of the scores of all folds; above, folds are fitted one by one.
-_MAX_SHARE = 0.75  # Of the samples in one block, above which the blocks are uninformative.
-_MIN_RELATIVE_Z = 0.75  # Of the best z-score, from which on the smallest blocks are taken.
+_MAX_SCORES = 2**25  # Maximum size of all scores; above it, folds are fitted one by one.
+_MAX_SHARE = 0.75  # Maximum share of the samples in one block of a partition.
+_MIN_RELATIVE_Z = 0.75  # Minimum z-score of the chosen partition, relative to the best.
 
 
 class Shortcut(NamedTuple):
-    """Result of a shortcut test: how well two probes tell blocks of classes apart.
+    """Result of a shortcut test: the errors of two probes of blocks of classes.
 
     Attributes:
         blocks: block of each class, `[k]`.

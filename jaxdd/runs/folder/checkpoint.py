@@ -49,7 +49,7 @@ def save(folder: str | os.PathLike, step: int, state: Any) -> None:
         _save_leaves(partial / "state", leaves)
         manifest = {"step": int(step), "arrays": arrays, "files": _checksums(partial)}
         files.write_json(partial / "manifest.json", manifest)
-        # A folder cannot replace one that is not empty, so the old state steps aside first.
+        # A folder cannot replace one that is not empty, so the old state is renamed first.
         if final.exists():
             os.replace(final, replaced)
         os.replace(partial, final)
@@ -177,7 +177,7 @@ def _restore_leaves(path: pathlib.Path, like: list[Any]) -> list[Any]:
 
 @contextlib.contextmanager
 def _checkpointer() -> Iterator[tuple[Any, Any]]:
-    """Yield the module of Orbax and a checkpointer that waits for no other process."""
+    """Yield the Orbax module and a checkpointer that does not wait for other processes."""
     import orbax.checkpoint as ocp  # takes 0.7 s, so commands that need no state do not import it
 
     if jax.process_count() == 1:

@@ -48,7 +48,7 @@ KINDS = ("run", "npz", "png")
 
 Section = Literal["files", "figures"]
 
-_MAX_BYTES = 2**26  # of a manifest
+_MAX_BYTES = 2**26  # maximum size of a manifest
 _FILE_NAME = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)
 _FIGURE_NAME = re.compile(r"[\w-]+\.(?:png|svg)|figures\.npz", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -187,7 +187,7 @@ def _read_or_empty(folder):
 
 
 def _update(folder, content, section, entries):
-    """Replace a section of a manifest, which loses its root if that covers the section."""
+    """Replace a section of a manifest; remove the root if it covers the section."""
     if entries == content.get(section, {}):
         return
     if section == "files":
@@ -340,8 +340,8 @@ def check(folder: str | os.PathLike, *, expect: str | None = None) -> Verified:
 
     Raises:
         FileNotFoundError: there is no manifest.
-        ValueError: the manifest is unfinished, damaged, newer or has another root; or a file is
-            changed, missing, a link or not listed.
+        ValueError: the manifest is unfinished, damaged, of a newer version or has another root; or
+            a file is changed, missing, a link or not listed.
     """
     folder = pathlib.Path(folder)
     content = read(folder, expect=expect)

@@ -222,7 +222,7 @@ def _from_csv(path):
     column = next((head.index(name) for name in ("weight", "weights") if name in head), None)
     if column is None and len(head) != 1:
         raise ValueError(f"no column weight or weights among {', '.join(head) or 'none'}")
-    if column is None:  # a single column, whose heading is any text that is not a number
+    if column is None:  # a single column, with or without a heading
         with contextlib.suppress(ValueError):
             return [float(head[0]), *(row[0] for row in rows[1:])]
     return [row[column or 0] for row in rows[1:]]
@@ -281,7 +281,7 @@ def read_synthetic(path: str | os.PathLike, *, content: bytes | None = None) -> 
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or lacks an array, or holds another or a wrong one.
+        ValueError: the file is damaged, an array is missing or wrong, or there are other arrays.
     """
     names = Synthetic._fields
     try:

@@ -19,7 +19,7 @@ from jaxdd.data.files import atomic_path
 from jaxdd.runs import results
 
 _DPI = 150
-_VECTOR = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # no times: the same bytes again
+_VECTOR = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # reproducible bytes
 _STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"], "font.size": 9,
     "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
@@ -46,7 +46,7 @@ MAX_ROWS, MAX_COLUMNS = 20, 10
 """Classes and images per class in a grid."""
 
 _MAX_POINTS = 3000  # samples in an embedding map
-_CELL, _GAP, _MARGIN = 96, 6, 48  # of a grid, in pixels, as are all sizes below
+_CELL, _GAP, _MARGIN = 96, 6, 48  # of a grid; this and all sizes below are in pixels
 _LINE, _CHARACTER = 27, 15  # height of a title's line, width of its characters
 _LETTER = 12  # width of the characters of other text
 _LOCK = threading.Lock()  # Matplotlib has one style for all threads
@@ -138,7 +138,7 @@ def first_images(
     """Return the first images of each class in some order, `[num_classes, columns, h, w, c]`.
 
     Images are uint8 `[n, h, w, c]`, labels `[n]` and the order indices `[m]`. The result is in
-    [0, 1]; images that a class lacks are white, and classes from `num_classes` on are ignored.
+    [0, 1]; missing images are white, and labels of at least `num_classes` are ignored.
     """
     grid = np.ones((num_classes, columns, *images.shape[1:]), np.float32)
     for k in range(num_classes):

@@ -187,7 +187,7 @@ def choice(record: Mapping[str, Any], name: str = "choice") -> list[Table]:
 
 
 def _evenness(record, name):
-    """Return the evenness of every candidate: encoders down, temperatures across."""
+    """Return the evenness of every candidate: rows are encoders, columns temperatures."""
     text = functools.partial(results.number, form="g")
     encoders: dict[str, list[Cell]] = {}
     for candidate in record["candidates"]:

@@ -170,7 +170,7 @@ def _read_torch(path):
 
 
 def _numpy_scalars():
-    """Return what pickles of NumPy numbers refer to; DC stores accuracies in its files."""
+    """Return the types in pickles of NumPy numbers; DC stores accuracies in its files."""
     scalar, (dtype, _) = np.float64().__reduce__()
     names = (f"numpy.{core}.multiarray.scalar" for core in ("core", "_core"))  # NumPy 1 and 2
     return [*((scalar, name) for name in names), np.dtype, type(dtype)]
@@ -230,7 +230,7 @@ def _normalise(images, moments, benchmark):
         raise ValueError(f"images must be uint8 or floating, got {images.dtype}")
     if not np.isfinite(images).all():
         raise ValueError("images must be finite, got NaN or infinite values")
-    # Sets of jaxdd say how they are normalised; that of other sets is guessed from their range.
+    # Sets of jaxdd state their normalisation; that of other sets is inferred from their range.
     if moments is not None:
         if not np.array_equal(moments, (mean, std)):
             images = ((images * moments[1] + moments[0] - mean) / std).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Score sets with many networks and training protocols; every cell of the matrix is computed once.
+"""Score sets with many networks and training protocols, computing each combination once.
 
 | protocol | what networks learn from, in addition to images and labels |
 | --- | --- |
@@ -102,7 +102,7 @@ def fill(path: str | os.PathLike, cells: Iterable[Cell]) -> dict[str, dict[str, 
 
 
 def _lock(path):
-    # Not next to the file: a run folder must hold no files that its manifest does not know.
+    # Not next to the file, because a run folder must hold no files that its manifest does not list.
     name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=8).hexdigest()
     return filelock.FileLock(pathlib.Path(tempfile.gettempdir(), f"jaxdd-{name}.lock"))
 
@@ -126,7 +126,7 @@ def cells(
     Args:
         labelled: The set, from `labelled_sets.read`.
         benchmark: The data that the set replaces.
-        run_options: Options, of which epochs, eval_seeds, width, depth, strategy and seed count.
+        run_options: Options, of which epochs, eval_seeds, width, depth, strategy and seed are used.
         names: Networks from `named_networks.NAMES`, or MODULE:ATTRIBUTE.
         protocols: Protocols from the table at the top of this module.
         sets: "set", as many random real images per class ("random"), or "noise".

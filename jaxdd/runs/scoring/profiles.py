@@ -1,9 +1,10 @@
-"""Measure the spectral profile of a set: what it keeps of the real images, direction by direction.
+"""Measure the spectral profile of a set: how well it preserves each direction of the real features.
 
 Directions are the eigenvectors of the covariance of the real features. Along each of them, the
 profile compares the variance of the set with that of the real images, and its class means with the
-real class means. As many random real images are measured too, because a hundred images cannot vary
-in a thousand directions. Features come from random networks and, optionally, from a trained one.
+real class means. As many random real images are measured for comparison, because a hundred images
+cannot vary in a thousand directions. Features come from random networks and, optionally, from a
+trained one.
 """
 
 import functools
@@ -39,7 +40,7 @@ def measure(
     Args:
         labelled: The set, from `labelled_sets.read`.
         benchmark: The data that the set replaces.
-        run_options: Options, of which network, width, depth, strategy and seed count.
+        run_options: Options, of which network, width, depth, strategy and seed are used.
         num_networks: Number of random networks.
         teacher_steps: Updates of the trained network. Defaults to 0: no trained network.
         weights: Sample weights `[n]` of the real images. Defaults to uniform.
@@ -51,7 +52,7 @@ def measure(
     """
     num_networks = _checks.count("num_networks", num_networks)
     teacher_steps = _checks.count("teacher_steps", teacher_steps, minimum=0)
-    # Only the fields of the evaluated networks count, not the teacher that some methods have.
+    # Only the options of the evaluated networks matter, not those of a teacher.
     fields = ("network", "width", "depth", "dtype", "strategy", "seed", "epochs", "eval_seeds")
     network_options = options.DM(**{name: getattr(run_options, name) for name in fields})
     built = components.build(benchmark, network_options)
@@ -101,8 +102,8 @@ def _profiles(network, params, pool, sets):
     # Moments are accumulated over batches of images, so that no array holds all features.
     k, of_real = pool.num_classes, lambda images: features(normalised(images))
     real = spectral.stream_statistics(of_real, pool.images, pool.labels, k, pool.weights)
-    # All statistics are taken around the mean of the real features: a set with another mean must
-    # not look as if it varied along that direction.
+    # Class means are relative to the mean of the real features, which would otherwise dominate the
+    # class signal.
     centre = functools.partial(spectral.shift, origin=real.mean)
     statistics = {
         name: spectral.stream_statistics(features, images, labels, k)

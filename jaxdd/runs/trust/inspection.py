@@ -28,7 +28,7 @@ MAX_OVERSHOOT = 1.0
 """Evidence: a pixel further from [0, 1] than this. `publication.load` has the same limit."""
 
 MAX_PATCH_SIDE, MAX_PATCH_SHARE = 2, 1 / 32
-"""Evidence: a patch of at most this side in pixels and share of an image that all networks obey."""
+"""Evidence: a patch of at most this side in pixels and share of an image moves all networks."""
 
 SIGNIFICANCE = 0.03
 """Probability of a false alarm against trusted sets, over all statistics together.
@@ -57,7 +57,7 @@ _PATCH_MEANING = "margin of the class that the best patch of this size moves mos
 
 
 class Effort(NamedTuple):
-    """How many networks are trained, and how thoroughly they are searched.
+    """The number of networks, and how thoroughly they are searched.
 
     Attributes:
         seeds: networks of each kind.
@@ -130,8 +130,8 @@ def inspect(
 
     Args:
         synthetic: the set.
-        trusted: honest sets of the same kind, such as sets distilled again with other seeds. From
-            three on they show how much such sets vary.
+        trusted: honest sets of the same kind, such as sets distilled again with other seeds. Three
+            or more show how much such sets vary.
         data: real images, of which `REAL_IMAGES` are used.
         effort: how thorough the search is.
         seed: seed of the networks and of the choice of real images.
@@ -320,7 +320,7 @@ def _check_range(synthetic):
 
 
 def _check_patches(scan, names, *, area, on_real):
-    """Small patches that all networks obey."""
+    """Check for small patches that move images to a class in all networks."""
     by_size = _best_patches(scan, names)
     max_side = min(MAX_PATCH_SIDE, (MAX_PATCH_SHARE * area) ** 0.5)
     small = {size: best for size, best in by_size.items() if int(size) <= max_side}
@@ -359,7 +359,7 @@ def _best_patches(scan, names):
 
 
 def _check_masks(masks):
-    """Neural Cleanse as it was published; its threshold does not hold for so small a set."""
+    """Run Neural Cleanse as published; its threshold does not hold for so small a set."""
     classes = masks.shape[1]
     if classes < 3:
         why = f"its index compares 3 classes or more, got {classes}"
@@ -373,7 +373,7 @@ def _check_masks(masks):
 
 
 def _compare_all(statistics, sets, *, has_data):
-    """One check for each statistic, against those of the trusted sets."""
+    """Return one check per statistic, compared with those of the trusted sets."""
     names, num_trusted = list(statistics[0]), len(sets) - 1
     if not has_data:
         yield Check("gradients, STRIP", SKIPPED, "they need real images; pass --data")
@@ -414,7 +414,7 @@ def _compare(name, own, others, *, count):
 
 
 def _footprints(sets):
-    """The largest footprint of each set against the (other) trusted ones, None if impossible."""
+    """Return the largest footprint of each set against the other trusted ones, if possible."""
     grouped: list[Any] = [_grouped_by_class(synthetic) for synthetic in sets]
     if any(images is None for images in grouped):
         return None

@@ -42,12 +42,12 @@ EXPORTS = (*FORMATS, "pt")
 """Formats that sets are exported to."""
 
 MAX_OVERSHOOT = 1.0
-"""How far from [0, 1] pixels may be in a set that was loaded without `expect`."""
+"""Maximum distance of pixels from [0, 1] in a set that is loaded without `expect`."""
 
 _SET, _TABLE, _CARD = "synthetic.npz", "metadata.csv", "README.md"
 _COPIED = ("config.json", "result.json", store.WHITENING)
 _COLUMNS = ("file_name", "label", "class")
-_PNG_MODES = {1: "L", 3: "RGB"}  # by number of channels
+_PNG_MODES = {1: "L", 3: "RGB"}  # keys: number of channels
 
 
 class Published(NamedTuple):
@@ -296,7 +296,7 @@ def check_outside(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _atomic_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yield a temporary folder that takes the place of another when the block succeeds."""
+    """Yield a temporary folder that replaces another one when the block succeeds."""
     folder = folder.absolute()
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{files.TEMPORARY}")
     temporary.mkdir(parents=True)
@@ -344,7 +344,7 @@ def _write_png(folder, synthetic, measure):
 
 
 def _round(synthetic):
-    """A set of eight bits, its pixels as uint8, and how many values were clipped by how much."""
+    """Return the set rounded to eight bits, its uint8 pixels, and measures of clipping."""
     exact = to_pixels(synthetic)
     pixels = np.rint(255 * np.clip(exact, 0, 1)).astype(np.uint8)
     images = (pixels / np.float32(255) - synthetic.mean) / synthetic.std

@@ -72,7 +72,7 @@ def _obstacle(config, data):
         return f"the data, {config.get('dataset')}, are not available; pass --data"
     if (digest := datasets.digest(data)) != config.get("data"):
         return f"{data.name} has the hash {digest}, the set was made from {config.get('data')}"
-    # A name of the form MODULE:ATTRIBUTE would be imported, and thus run code of a stranger.
+    # A name MODULE:ATTRIBUTE would be imported, and importing runs untrusted code.
     named = config.get("network"), config.get("augmentation"), config.get("strategy")
     if config.get("own_method") or ":" in str(named):
         return "it was made by a method, network or augmentation that is not part of jaxdd"

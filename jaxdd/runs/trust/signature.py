@@ -8,7 +8,7 @@ manifest with that root. Keys are PEM files as OpenSSL writes them:
 
 A signature proves that the holder of the key has signed exactly these files. It does not prove that
 the set is harmless (its maker may be malicious) or the newest (state the root if that matters). It
-is worth as much as the source of the public key: a key from the same place as the set proves
+is as trustworthy as the source of the public key: a key from the same place as the set proves
 nothing.
 """
 
