@@ -50,7 +50,7 @@ from jaxdd import audit, methods, networks, sampling, training
 from jaxdd.data import benchmarks, files
 from jaxdd.methods import expert_training
 from jaxdd.runs import programs
-from jaxdd.runs.trust import inspection
+from jaxdd.runs.trust import inspection, publication
 from jaxdd.weights import formulas
 
 OUT = record.RESULTS / "tampering.json"
@@ -321,8 +321,9 @@ def measure(
     by_class = lambda images: images.reshape(CLASSES, IPC, *images.shape[1:])
     key = jax.random.key(seed)
     report = audit_program(plan, data_dir)(key, jnp.asarray(images))
+    share, furthest = audit.out_of_range(images, data.pool.mean, data.pool.std)
     row: dict[str, Any] = {
-        "outside": audit.out_of_range(images, data.pool.mean, data.pool.std)._asdict(),
+        "outside": {"share": share, "furthest": furthest},
         "roughness": audit.roughness(images),
         "footprint": audit.footprint(by_class(images), by_class(trusted)).max(),
         **{title: report[title] for title in ("disagreement", "strip", "masks")},
@@ -465,7 +466,7 @@ def evidence(row: dict[str, Any], trusted: Rows, *, real: bool) -> list[str]:
     numbers |= {f"patch of {size}": [m[i] for m in margins] for i, size in enumerate(SIZES)}
     # Bonferroni correction over the checks, as in `jaxdd audit`.
     level = inspection.SIGNIFICANCE / len(numbers)
-    hits = ["range"] * (STATISTICS["range"](row) > inspection.MAX_OVERSHOOT)
+    hits = ["range"] * (STATISTICS["range"](row) > publication.MAX_OVERSHOOT)
     for name, (own, *others) in numbers.items():
         if audit.compare([own], np.array(others)[:, None]).p <= level:
             hits.append(name)
@@ -476,7 +477,7 @@ def _reported(cells, path):
     rows = []
     for (title, name), sets in cells.items():
         clean = cells.get(("weighted" if title == "biased" else title, "clean"), [])
-        alone = sum(STATISTICS["range"](row) > inspection.MAX_OVERSHOOT for row in sets)
+        alone = sum(STATISTICS["range"](row) > publication.MAX_OVERSHOOT for row in sets)
         counts = [f"{alone} of {len(sets)}"]
         for real in (False, True):
             hits = [

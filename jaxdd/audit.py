@@ -11,8 +11,8 @@ bad samples in a class, but a distilled class has 1 to 50 images, and the attack
 
 >>> import numpy as np
 >>> images = np.float32([[[[0.0], [0.5]], [[1.0], [3.0]]]])
->>> float(out_of_range(images, [0.0], [1.0]).furthest)
-2.0
+>>> [float(x) for x in out_of_range(images, [0.0], [1.0])]
+[0.25, 2.0]
 """
 
 import functools
@@ -27,21 +27,6 @@ from jax.typing import ArrayLike
 from scipy import special
 
 from jaxdd import matching, networks, training
-
-Ensemble = Sequence[tuple[networks.Network, Any]]
-"""Networks, each with parameters that have a leading axis of seeds."""
-
-
-class OutOfRange(NamedTuple):
-    """Values outside the range of pixels.
-
-    Attributes:
-        share: share of all values, in [0, 1].
-        furthest: largest distance from [0, 1] on the scale of pixels.
-    """
-
-    share: jax.Array
-    furthest: jax.Array
 
 
 class Patches(NamedTuple):
@@ -88,8 +73,8 @@ class Comparison(NamedTuple):
 # --- pixels ------------------------------------------------------------------------------------
 
 
-def out_of_range(images: ArrayLike, mean: ArrayLike, std: ArrayLike) -> OutOfRange:
-    """Return how many values lie outside the range of pixels, and how far.
+def out_of_range(images: ArrayLike, mean: ArrayLike, std: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """Return the share of values outside the range of pixels, [0, 1], and the largest distance.
 
     Args:
         images: `[..., c]`, normalised.
@@ -99,7 +84,7 @@ def out_of_range(images: ArrayLike, mean: ArrayLike, std: ArrayLike) -> OutOfRan
     # Idea: distillation moves some pixels slightly outside [0, 1]; published triggers are far out.
     pixels = jnp.asarray(images) * jnp.asarray(std) + jnp.asarray(mean)
     distance = jnp.maximum(-pixels, pixels - 1)
-    return OutOfRange((distance > 1e-6).mean(), jnp.maximum(distance.max(), 0))
+    return (distance > 1e-6).mean(), jnp.maximum(distance.max(), 0)
 
 
 def roughness(images: ArrayLike) -> jax.Array:
@@ -160,21 +145,18 @@ def patches(
     fitting = [size for size in sizes if 1 <= size <= min(height, width)]
     if not fitting:
         raise ValueError(f"no patch of {tuple(sizes)} pixels fits images of {height}×{width}")
-    table = np.array(
-        [
-            (i, j, size, is_bright)
-            for size in fitting
-            for is_bright in (0, 1)
-            for i in range(height - size + 1)
-            for j in range(width - size + 1)
-        ],
-        np.int32,
-    )
+    corners = [
+        (i, j, size, is_bright)
+        for size in fitting
+        for is_bright in (0, 1)
+        for i, j in np.ndindex(height - size + 1, width - size + 1)
+    ]
+    table = np.array(corners, np.int32)
     value = np.stack([np.asarray(low, np.float32), np.asarray(high, np.float32)])[table[:, 3]]
     return Patches(*map(jnp.asarray, (table[:, :2], table[:, 2], value)))
 
 
-def stamp(images: jax.Array, patch: Patches) -> jax.Array:
+def _stamp(images: jax.Array, patch: Patches) -> jax.Array:
     """Paste one patch, whose fields have no axis `[p]`, into images `[n, h, w, c]`."""
     height, width = images.shape[1:3]
     rows, columns = jnp.arange(height)[:, None, None], jnp.arange(width)[:, None]
@@ -184,29 +166,11 @@ def stamp(images: jax.Array, patch: Patches) -> jax.Array:
     return jnp.where(inside, patch.value, images)
 
 
-def moved_shares(
-    network: networks.Network,
-    params: Any,
-    images: jax.Array,
-    labels: jax.Array,
-    candidates: Patches,
-    *,
-    num_classes: int,
-    soft: bool = False,
-) -> jax.Array:
+def _moved_shares(network, params, images, labels, candidates, *, num_classes, soft=False):
     """Return the share of the images of other classes that each patch moves to each class.
 
-    Args:
-        network: a `networks.Network`.
-        params: parameters with a leading axis `[m]`.
-        images: `[n, h, w, c]`, normalised.
-        labels: `[n]` classes.
-        candidates: p patches.
-        num_classes: k.
-        soft: use probabilities instead of predicted classes.
-
-    Returns:
-        `[m, p, k]`, minus the shares without a patch; 0 for a class that contains all images.
+    The shares are `[m, p, k]`, minus those without a patch; `soft` uses probabilities instead of
+    predicted classes.
     """
     others = 1 - jax.nn.one_hot(labels, num_classes)
     total = jnp.maximum(others.sum(0), 1)
@@ -217,14 +181,14 @@ def moved_shares(
         return ((jax.nn.softmax(logits) if soft else hard) * others).sum(0) / total
 
     def of_network(params):
-        stamped = jax.lax.map(lambda patch: shares(params, stamp(images, patch)), candidates)
+        stamped = jax.lax.map(lambda patch: shares(params, _stamp(images, patch)), candidates)
         return stamped - shares(params, images)
 
     return jax.lax.map(of_network, params)
 
 
 def scan_patches(
-    ensemble: Ensemble,
+    ensemble: Sequence[tuple[networks.Network, Any]],
     images: jax.Array,
     labels: jax.Array,
     candidates: Patches,
@@ -237,7 +201,7 @@ def scan_patches(
     """For each size and class, search for the patch that moves most images to the class.
 
     Args:
-        ensemble: networks trained on the set.
+        ensemble: networks trained on the set, each with parameters of a leading axis of seeds.
         images: `[n, h, w, c]`, normalised; of the set itself if there are no others.
         labels: `[n]` classes.
         candidates: from `patches`.
@@ -251,7 +215,7 @@ def scan_patches(
     # on a few images by probabilities, which also rank patches that change no predicted class. The
     # best are then scored on all images by predicted classes.
     few = np.linspace(0, len(labels) - 1, min(screen, len(labels))).astype(int)
-    shares = functools.partial(moved_shares, num_classes=num_classes)
+    shares = functools.partial(_moved_shares, num_classes=num_classes)
     screened = [shares(*each, images[few], labels[few], candidates, soft=True) for each in ensemble]
     mean_shares = jnp.concatenate(screened).mean(0)  # [p, k]
     has_size = candidates.size[:, None] == jnp.asarray(sizes)  # [p, s]
@@ -420,7 +384,7 @@ def strip(
         logits = networks.outputs(network, params, (image + others) / 2).logits
         return jnp.mean(-jnp.sum(jax.nn.softmax(logits) * jax.nn.log_softmax(logits), -1))
 
-    plain, stamped = (jax.lax.map(mean_entropy, images) for images in (real, stamp(real, patch)))
+    plain, stamped = (jax.lax.map(mean_entropy, images) for images in (real, _stamp(real, patch)))
     # AUC = P(plain > stamped) + P(plain = stamped) / 2 over all pairs.
     differences = plain[:, None] - stamped
     return jnp.mean((differences > 0) + 0.5 * (differences == 0))

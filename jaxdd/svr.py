@@ -53,11 +53,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxdd import _checks
 
-KERNELS = ("linear", "rbf")
-RESIDUALS = ("training", "leave-one-out")
-
-PENALTIES = tuple(10.0 ** (k / 2) for k in range(-6, 3))
-"""Penalties that `leave_one_out` chooses from, in mean eigenvalues of the kernel matrix."""
+_CHOICES = {"kernel": ("linear", "rbf"), "residuals": ("training", "leave-one-out")}
+_PENALTIES = tuple(10.0 ** (k / 2) for k in range(-6, 3))  # in mean eigenvalues of the matrix
 
 
 class Tube(NamedTuple):
@@ -114,29 +111,11 @@ def fit(residuals: ArrayLike) -> Tube:
     return Tube(unit * knots[best], unit * scales[best], xp.log(unit) + losses[best])
 
 
-def loss(residuals: ArrayLike, half_width: Any, scale: Any) -> Any:
-    """Return the mean negative log-likelihood L(ε, σ) of residuals.
-
-    Args:
-        residuals: `[n]`, floating.
-        half_width: ε, at least 0, in the unit of the residuals.
-        scale: σ, positive, in the unit of the residuals.
-
-    >>> f"{loss(np.array([0.5, -2.0]), 1.0, 1.0):.4f}"  # log 4 + (0 + 1) / 2
-    '1.8863'
-    """
-    xp, r = _as_floating("residuals", residuals)
-    half_width = _checks.nonnegative("the half-width", half_width)
-    scale = _checks.positive("the scale", scale)
-    excess = xp.maximum(xp.abs(_checks.finite("residuals", r)) - half_width, 0)
-    return xp.log(2 * (scale + half_width)) + xp.mean(excess) / scale
-
-
 def leave_one_out(gram: ArrayLike, targets: ArrayLike) -> Any:
     """Return the residual of each target under a fit to all other samples.
 
-    The fit is kernel ridge regression with an intercept. The penalty is the one of `PENALTIES` with
-    the smallest sum of squares of these residuals. O(n³).
+    The fit is kernel ridge regression with an intercept. The penalty is the one of 10^-3, 10^-2.5,
+    …, 10 mean eigenvalues with the smallest sum of squares of these residuals. O(n³).
 
     Args:
         gram: kernel matrix `[n, n]` of the samples, symmetric and positive semi-definite.
@@ -166,7 +145,7 @@ def leave_one_out(gram: ArrayLike, targets: ArrayLike) -> Any:
     eigenvalues = xp.maximum(eigenvalues, 0)
     mean_eigenvalue = xp.mean(eigenvalues)
     unit = xp.where(mean_eigenvalue > 0, mean_eigenvalue, 1)  # 0 if all samples are equal
-    penalties = xp.asarray(PENALTIES, dtype=y.dtype)[:, None] * unit
+    penalties = xp.asarray(_PENALTIES, dtype=y.dtype)[:, None] * unit
     shrinkage = penalties / (eigenvalues + penalties)
     residuals = (shrinkage * (vectors.T @ (y - xp.mean(y)))) @ vectors.T
     residuals = residuals / (shrinkage @ vectors.T**2 - 1 / n)
@@ -284,7 +263,7 @@ class WorkingLikelihoodSVR(RegressorMixin, BaseEstimator):
         return float(1 / variance) if variance else 1.0
 
     def _check_options(self) -> None:
-        for name, choices in (("kernel", KERNELS), ("residuals", RESIDUALS)):
+        for name, choices in _CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         if isinstance(self.gamma, str) and self.gamma != "scale":

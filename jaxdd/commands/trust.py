@@ -129,7 +129,7 @@ def audit_set(
     publication.check_outside(out)
     published = publication.read(source, expect=expect)
     trusted_sets = [publication.load(path) for path in trusted]
-    config = rederivation.configuration(published)
+    config = published.config
     run_options = options.from_config(config) if config else options.DM()
     real = None
     if data is not None or (again and config.get("dataset") in benchmarks.NAMES):

@@ -153,7 +153,7 @@ def cells(
         for protocol in protocols:
             if protocol == "elf":  # raises before any work if the network cannot be split
                 networks.count_parts(network)
-                teacher_network(network, one_image, run_options)
+                _teacher_network(network, one_image, run_options)
             train = _PROTOCOLS[protocol]
             built = components.build(benchmark, network_options, network=network, train=train)
             score = functools.partial(built.score, whitening=labelled.whitening)
@@ -241,15 +241,10 @@ def train_teacher(
     return train(components.key(run_options, "experts"), pool)
 
 
-def teacher_network(
-    network: networks.Network, images: jax.Array, run_options: options.DM
-) -> networks.ConvNet:
+def _teacher_network(network, images, run_options):
     """Return the ConvNet with instance norm whose features fit behind the front of a network.
 
     It has the width and depth of the options for a network that cannot be split.
-
-    Raises:
-        ValueError: No depth gives features as small as those of the front for these images.
     """
     classes = networks.count_classes(network, images[:1])
     if getattr(network, "parts", None) is None:
@@ -267,5 +262,5 @@ def _teacher(pool, images, benchmark, network, run_options, teacher):
     if teacher.teacher is not None:
         return teacher.teacher
     strategy = benchmark.strategy if run_options.strategy is None else run_options.strategy
-    network = teacher_network(network, images, run_options)
+    network = _teacher_network(network, images, run_options)
     return train_teacher(network, pool, run_options, strategy, teacher)

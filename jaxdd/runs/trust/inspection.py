@@ -20,15 +20,10 @@ from jaxdd.methods import formation
 from jaxdd.runs import results
 from jaxdd.runs.folder import store
 from jaxdd.runs.reports import pages
+from jaxdd.runs.trust import publication
 
-EVIDENCE, NONE, SKIPPED, USELESS = "evidence", "no evidence found", "not run", "not applicable"
-"""Verdicts of a check."""
-
-MAX_OVERSHOOT = 1.0
-"""Evidence: a pixel further from [0, 1] than this. `publication.load` has the same limit."""
-
-MAX_PATCH_SIDE, MAX_PATCH_SHARE = 2, 1 / 32
-"""Evidence: a patch of at most this side in pixels and share of an image moves all networks."""
+EVIDENCE, NONE, SKIPPED = "evidence", "no evidence found", "not run"
+"""Verdicts of a check. The fourth is "not applicable"."""
 
 SIGNIFICANCE = 0.03
 """Probability of a false alarm against trusted sets, over all statistics together.
@@ -36,14 +31,17 @@ SIGNIFICANCE = 0.03
 It is nominal. Student's t is too confident for few sets: at 0.05, 4 of 40 honest sets raised an
 alarm, at 0.03 none, or two with real images (`experiments.tampering`, sets of DM and DSA)."""
 
-REAL_IMAGES = 100
-"""Number of real images that are used, if there are any."""
+# A patch is evidence if it has at most this side in pixels and this share of an image.
+_MAX_PATCH_SIDE, _MAX_PATCH_SHARE = 2, 1 / 32
 
-_USELESS = {
-    "spectral signatures": "it looks for a minority of outliers in a class, but a class has a few "
-    "images here, and tampering changes all of them",
-    "activation clustering": "it looks for a small cluster in a class, but a class has a few "
-    "images here, and tampering changes all of them",
+_REAL_IMAGES = 100  # number of real images that are used, if there are any
+_NOT_APPLICABLE = {
+    name: f"it looks for a {target} in a class, but a class has a few images here, and tampering "
+    "changes all of them"
+    for name, target in (
+        ("spectral signatures", "minority of outliers"),
+        ("activation clustering", "small cluster"),
+    )
 }
 _MEANINGS = {
     "roughness": "share of the variance between neighbouring pixels",
@@ -132,7 +130,7 @@ def inspect(
         synthetic: the set.
         trusted: honest sets of the same kind, such as sets distilled again with other seeds. Three
             or more show how much such sets vary.
-        data: real images, of which `REAL_IMAGES` are used.
+        data: real images, of which 100 are used.
         effort: how thorough the search is.
         seed: seed of the networks and of the choice of real images.
         tiles: each image contains tiles² smaller ones, see `methods.formation`.
@@ -151,20 +149,21 @@ def inspect(
     sets = [_split_tiles(each, tiles) for each in sets]
     if len(synthetic.images) < 2:
         why = "the set has one class, and these checks look for what leads to another class"
-        return [*checks, Check("networks", SKIPPED, why), *_useless_checks()]
+        return [*checks, Check("networks", SKIPPED, why), *_not_applicable()]
     measured = []
     for done, each in enumerate(sets):
         progress(done, len(sets))
         measured.append(_measure(each, real, effort, tuple(kinds), seed))
     progress(len(sets), len(sets))
     area = int(np.prod(sets[0].images.shape[2:4]))
-    names = sets[0].classes
-    checks += [
-        _check_patches(measured[0].scan, names, area=area, on_real=data is not None),
+    has_data = data is not None
+    return [
+        *checks,
+        _check_patches(measured[0].scan, sets[0].classes, area=area, on_real=has_data),
         _check_masks(measured[0].masks),
-        *_compare_all([each.statistics for each in measured], sets, has_data=data is not None),
+        *_compare_all([each.statistics for each in measured], sets, has_data=has_data),
+        *_not_applicable(),
     ]
-    return checks + _useless_checks()
 
 
 def headline(checks: Sequence[Check]) -> str:
@@ -218,7 +217,7 @@ def _sample(data, synthetic, seed):
             f"audited set, got {data.num_classes} of {shape}"
         )
     rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(data.train.labels))[:REAL_IMAGES]
+    chosen = rng.permutation(len(data.train.labels))[:_REAL_IMAGES]
     images = data.train.images[chosen] / np.float32(255)
     images = (images - np.float32(synthetic.mean)) / np.float32(synthetic.std)
     return images.astype(np.float32), data.train.labels[chosen].astype(np.int32)
@@ -314,15 +313,15 @@ def _check_range(synthetic):
         float, audit.out_of_range(synthetic.images, synthetic.mean, synthetic.std)
     )
     why = f"{share:.1%} of the values are outside the range of pixels, by {furthest:.3g} at most"
-    verdict = EVIDENCE if furthest > MAX_OVERSHOOT else NONE
-    numbers = {"share": share, "furthest": furthest, "limit": MAX_OVERSHOOT}
-    return Check("range", verdict, why, numbers)
+    limit = publication.MAX_OVERSHOOT
+    numbers = {"share": share, "furthest": furthest, "limit": limit}
+    return Check("range", EVIDENCE if furthest > limit else NONE, why, numbers)
 
 
 def _check_patches(scan, names, *, area, on_real):
     """Check for small patches that move images to a class in all networks."""
     by_size = _best_patches(scan, names)
-    max_side = min(MAX_PATCH_SIDE, (MAX_PATCH_SHARE * area) ** 0.5)
+    max_side = min(_MAX_PATCH_SIDE, (_MAX_PATCH_SHARE * area) ** 0.5)
     small = {size: best for size, best in by_size.items() if int(size) <= max_side}
     images = f"{'real images' if on_real else 'images of the set'} of other classes"
     for size, best in small.items():
@@ -426,5 +425,5 @@ def _footprints(sets):
     return footprints
 
 
-def _useless_checks():
-    return [Check(name, USELESS, why) for name, why in _USELESS.items()]
+def _not_applicable():
+    return [Check(name, "not applicable", why) for name, why in _NOT_APPLICABLE.items()]

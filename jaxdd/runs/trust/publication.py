@@ -63,6 +63,12 @@ class Published(NamedTuple):
     manifest: dict[str, Any] | None
     contents: dict[str, bytes]
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """Configuration that the set states, {} if it states none. It may be forged."""
+        config = self.synthetic.provenance.get("config")
+        return config if isinstance(config, dict) else {}
+
 
 # --- reading -----------------------------------------------------------------------------------
 
@@ -70,11 +76,10 @@ class Published(NamedTuple):
 def load(path: str | os.PathLike, *, expect: str | None = None) -> store.Synthetic:
     """Verify a published set, then read it.
 
-    The hashes of all files are compared with the manifest before any of them is parsed, and the
-    bytes that were hashed are the ones that are parsed. The arrays must be those that the manifest
-    states. Pickles, object arrays, surplus, missing or duplicate arrays, and arrays larger than
-    `files.MAX_UNPACKED_BYTES` are rejected, and so are values that are not finite or outside the
-    stated range. Without `expect`, pixels must also lie within `MAX_OVERSHOOT` of [0, 1].
+    All files are compared with the manifest before any of them is parsed, and the arrays with those
+    that it states. Pickles, object arrays, surplus, missing, duplicate or too large arrays, and
+    values that are not finite or outside the stated range are rejected. Without `expect`, pixels
+    must also lie within `MAX_OVERSHOOT` of [0, 1].
 
     Args:
         path: folder of a run or of an exported set, or a bare synthetic.npz.
@@ -132,9 +137,12 @@ def read(path: str | os.PathLike, *, expect: str | None = None) -> Published:
 
 
 def _read_verified(folder, verified):
-    content = verified.manifest
-    reader = _from_png if content["kind"] == "png" else _from_npz
-    synthetic, pixels = reader(folder, verified)
+    content, pixels = verified.manifest, None
+    if content["kind"] == "png":
+        synthetic, pixels = _from_png(folder, verified)
+    else:
+        stored = _listed(folder, verified, _SET)
+        synthetic = store.read_synthetic(folder / _SET, content=stored)
     description = manifest.describe(synthetic, pixels=pixels)
     stated = {name: content.get(name) for name in description}
     if description != stated:
@@ -165,11 +173,6 @@ def _listed(folder, verified, name):
     if name not in verified.contents:
         raise ValueError(f"{folder} has a manifest that does not list {name}")
     return verified.contents[name]
-
-
-def _from_npz(folder, verified):
-    content = _listed(folder, verified, _SET)
-    return store.read_synthetic(folder / _SET, content=content), None
 
 
 def _from_png(folder, verified):

@@ -3,7 +3,6 @@
 import dataclasses
 import tempfile
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -12,9 +11,9 @@ from jaxdd.runs import components, options, pipeline, weightings
 from jaxdd.runs.folder import store
 from jaxdd.runs.trust import inspection, publication
 
-TOLERANCE = {"mean": 0.02, "furthest": 0.5}
-"""Largest differences of normalised values that rounding on another platform may explain. Between
-two versions of Python and JAX on one machine, 0.0007 and 0.054 were measured."""
+# Largest differences of normalised values that rounding on another platform may explain. Between
+# two versions of Python and JAX on one machine, 0.0007 and 0.054 were measured.
+_TOLERANCE = {"mean": 0.02, "furthest": 0.5}
 
 
 def distil_again(
@@ -31,40 +30,26 @@ def distil_again(
         report: progress, called as `report(task, done, total, **fields)`.
 
     Returns:
-        A check whose verdict is evidence of tampering if the images differ by more than
-        `TOLERANCE`. It is skipped if the configuration is incomplete or the data differ.
+        A check whose verdict is evidence of tampering if the images differ by more than rounding.
+        It is skipped if the configuration is incomplete or the data differ.
     """
-    config = configuration(published)
-    if reason := _obstacle(config, data):
+    config, rows = published.config, weightings.rows()
+    row = rows.get(str(config.get("row"))) or rows.get(str(config.get("debias")))
+    if reason := _obstacle(config, data, row):
         return inspection.Check("distil again", inspection.SKIPPED, reason)
-    row = _row(config)
     assert data is not None and row is not None
     chosen = dataclasses.replace(options.from_config(config), epochs=1, eval_seeds=1)
     if isinstance(chosen, options.MTT):
         chosen = dataclasses.replace(chosen, buffer_path=None)  # a path on another machine
+    devices = components.cpu_devices(chosen)
     with tempfile.TemporaryDirectory() as folder:
-        path, debias = f"{folder}/run", row.weighting
-        pipeline.run(
-            data, path, chosen, debias=debias, report=report, **components.cpu_devices(chosen)
-        )
+        path = f"{folder}/run"
+        pipeline.run(data, path, chosen, debias=row.weighting, report=report, **devices)
         again = store.read_synthetic(f"{path}/synthetic.npz")
-    is_png = published.manifest is not None and published.manifest["kind"] == "png"
-    return _compare(published.synthetic, again, is_rounded=is_png)
+    return _compare(published, again)
 
 
-def configuration(published: publication.Published) -> dict[str, Any]:
-    """Return the configuration that a set states, or {} if it states none. It may be forged."""
-    config = published.synthetic.provenance.get("config")
-    return config if isinstance(config, dict) else {}
-
-
-def _row(config):
-    """Return the row of a comparison, or the row with the weighting of a run."""
-    rows = weightings.rows()
-    return rows.get(str(config.get("row"))) or rows.get(str(config.get("debias")))
-
-
-def _obstacle(config, data):
+def _obstacle(config, data, row):
     """Return the reason why a set cannot be distilled again, or None."""
     if not config:
         return "the set does not state its configuration"
@@ -76,34 +61,34 @@ def _obstacle(config, data):
     named = config.get("network"), config.get("augmentation"), config.get("strategy")
     if config.get("own_method") or ":" in str(named):
         return "it was made by a method, network or augmentation that is not part of jaxdd"
-    if (row := _row(config)) is None:
+    if row is None:
         return f"its weighting, {config.get('debias')}, is unknown"
     if not row.distilled:
         return "it holds real images, nothing was distilled"
     return "its weights were supplied by the user" if row.weighting == "custom" else None
 
 
-def _compare(synthetic, again, *, is_rounded):
-    if again.images.shape != synthetic.images.shape:
+def _compare(published, again):
+    synthetic, images = published.synthetic, again.images
+    if images.shape != synthetic.images.shape:
         raise ValueError(
             f"the set has images {synthetic.images.shape}, "
-            f"but its configuration yields {again.images.shape}"
+            f"but its configuration yields {images.shape}"
         )
-    if np.array_equal(synthetic.images, again.images):
+    if np.array_equal(synthetic.images, images):
         why = "its configuration and seed yield identical images"
         return inspection.Check("distil again", inspection.NONE, why, {"identical": True})
-    images = again.images
-    if is_rounded:
+    if published.manifest is not None and published.manifest["kind"] == "png":
         pixels = np.clip(publication.to_pixels(again), 0, 1)
         images = (np.rint(255 * pixels) / 255 - again.mean) / again.std
     difference = np.abs(images - synthetic.images)
     numbers = {"mean": float(difference.mean()), "furthest": float(difference.max())}
-    exceeds = any(numbers[name] > limit for name, limit in TOLERANCE.items())
+    exceeds = any(numbers[name] > limit for name, limit in _TOLERANCE.items())
     why = (
         f"its configuration and seed yield images that differ by {numbers['mean']:.2g} on average "
         f"and {numbers['furthest']:.2g} at most, {'more' if exceeds else 'not more'} than other "
         "versions or machines explain"
     )
     verdict = inspection.EVIDENCE if exceeds else inspection.NONE
-    numbers = {"identical": False, **numbers, "tolerance": TOLERANCE}
+    numbers = {"identical": False, **numbers, "tolerance": _TOLERANCE}
     return inspection.Check("distil again", verdict, why, numbers)

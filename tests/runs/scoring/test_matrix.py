@@ -120,7 +120,7 @@ def test_random_real_images_have_the_class_sizes_of_the_set():
 def test_the_teacher_has_the_features_that_the_network_needs(name):
     """ConvNets with instance norm, as wide as the front, on images of 32 pixels; shapes only."""
     network = named_networks.build(name, 10, width=OPTIONS.width, depth=3)
-    teacher = matrix.teacher_network(network, jnp.zeros((1, 32, 32, 3)), OPTIONS)
+    teacher = matrix._teacher_network(network, jnp.zeros((1, 32, 32, 3)), OPTIONS)
     width = {"vgg11": 512, "resnet18": 512}.get(name.partition("-")[0], OPTIONS.width)
     assert teacher.width == width and teacher.norm is networks.InstanceNorm
     if getattr(network, "parts", None) is not None:
