@@ -37,7 +37,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # The first process chooses the cache; workers inherit it, since they compile the same programs.
 OWN_CACHE = None if "JAX_COMPILATION_CACHE_DIR" in os.environ else program_cache()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(OWN_CACHE))
-# Caching a program of a single operation takes as long as compiling it.
+# Caching a program of a single operation would take as long as compiling it.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
@@ -69,14 +69,14 @@ def pytest_collection_modifyitems(items):
 
 
 class FileScheduling(LoadScopeScheduling):
-    """Hands out whole files, whose tests share programs, in the order of the items."""
+    """Distribute tests by file, in the order of the items: tests of a file share programs."""
 
     def _split_scope(self, nodeid):
         return nodeid.split("::")[0]
 
 
 def pytest_xdist_make_scheduler(config, log):
-    config.option.loadscopereorder = False  # otherwise files are ordered by number of tests
+    config.option.loadscopereorder = False  # otherwise xdist orders files by number of tests
     return FileScheduling(config, log)
 
 
@@ -118,7 +118,7 @@ def mesh():
 
 @pytest.fixture(scope="session")
 def collectives():
-    """A function that yields kind and number of elements of transfers between devices."""
+    """Return a function that lists the transfers between devices: kind and number of elements."""
     kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 
     def transfers(compiled):
@@ -144,7 +144,7 @@ def full_disk(monkeypatch):
 
 @pytest.fixture(scope="session")
 def make_run():
-    """A function that makes a folder as `jaxdd run` leaves it, without a run."""
+    """Return a function that writes a folder like that of `jaxdd run`, without running anything."""
 
     def make(
         folder, images=None, *, names=("cat", "dog", "owl"), mean=None, std=None,
@@ -179,7 +179,7 @@ def make_run():
 
 @pytest.fixture(scope="session")
 def digits(make_run, tmp_path_factory):
-    """Five digits per class, exported in every format, and images and labels to score on.
+    """Return five digits per class, exported in every format, and test images with labels.
 
     Pixels exceed [0, 1] a little, as after distillation; the mean is 0.3 and the std 0.4.
     """

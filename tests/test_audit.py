@@ -12,7 +12,7 @@ SIDE, K = 4, 3
 
 
 def linear(scale):
-    """A network whose logits are linear in the pixels, and no features of its own."""
+    """A network whose logits are linear in the pixels."""
     init = lambda key, images: scale * jax.random.normal(key, (images[0].size, K))
     apply = lambda params, images: ((flat := images.reshape(len(images), -1)), flat @ params)
     return networks.Functions(init, apply)
@@ -80,7 +80,7 @@ def planted():
     network, labels = linear(0.1), np.arange(K).repeat(4)
     images = random_images(ipc=4).reshape(-1, SIDE, SIDE, 1)
     images[:, 0] = images[:, 3, 3] = 0
-    images[np.arange(len(labels)), 0, labels] = 1  # a pixel for each class
+    images[np.arange(len(labels)), 0, labels] = 1  # one pixel per class
     params = np.array([network.init(jax.random.key(i), images) for i in range(3)])
     params[:, :K], params[:, 15] = 3 * np.eye(K), [0, 9, 0]
     candidates = audit.patches(SIDE, SIDE, sizes=(1, 2), low=[0.0], high=[1.0])
@@ -105,7 +105,7 @@ def planted():
     return jax.tree.map(np.asarray, measure(*map(jnp.asarray, (params, images))))
 
 
-def test_the_patch_that_all_networks_obey_is_detected(planted):
+def test_the_patch_that_moves_all_networks_is_detected(planted):
     scan = planted[0]
     assert scan.rates.shape == (3, 2, K)
     assert scan.patches.corner[0, 1].tolist() == [3, 3] and scan.patches.value[0, 1] == 1

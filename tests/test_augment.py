@@ -16,7 +16,7 @@ def normal_images(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-# Compiled once per shape: one operation after the other, compiling takes most of the time.
+# Jitted, because compiling one operation after the other takes most of the time.
 apply = jax.jit(augment.apply)
 siamese = jax.jit(augment.siamese, static_argnames="strategy")
 draw = jax.jit(augment.draw, static_argnames=("shape", "strategy"))
@@ -191,7 +191,7 @@ def test_a_quarter_turn_is_counter_clockwise(side):
 
 
 def test_a_quarter_turn_of_an_oblong_image_is_in_pixels():
-    """In the middle 4×4 of a 4×8 image a rotation in pixels is that of the square; aside it is 0.
+    """The central 4×4 of a 4×8 image is rotated like a square; the rest is 0.
 
     (A rotation in coordinates from -1 to 1 would squeeze all eight columns into the four rows.)
     """
@@ -203,9 +203,9 @@ def test_a_quarter_turn_of_an_oblong_image_is_in_pixels():
 
 
 def test_scale_two_by_hand():
-    """The output pixel 1.5 + d of 4 is read at 1.5 + 2 d: at -1.5, 0.5, 2.5 and 4.5.
+    """The output pixel at 1.5 + d is read at 1.5 + 2 d: at -1.5, 0.5, 2.5 and 4.5.
 
-    Of 1, 2, 3, 4 that leaves 0, (1 + 2) / 2, (3 + 4) / 2, 0: a smaller picture.
+    Pixels 1, 2, 3, 4 become 0, (1 + 2) / 2, (3 + 4) / 2, 0: a smaller picture.
     """
     image = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 4, 1)
     augmented = apply(only(scale=(1.0, 2.0)), image)
@@ -250,7 +250,7 @@ def test_only_the_requested_operation_occurs(name):
     for other, where in used.items():
         if other != name:
             assert not where.any()
-    # A crop by no pixels (1 in 81) and half of the flips look like no operation.
+    # A crop by zero pixels (1 in 81) and half of the flips have no effect.
     assert used[name].mean() > {"flip": 0.4, "crop": 0.95}.get(name, 0.999)
 
 
@@ -267,7 +267,7 @@ def test_an_empty_strategy_is_the_identity():
 
 
 def assert_uniform(values, low, high):
-    """Check the bounds, and the mean and the extremes of that many uniform numbers."""
+    """Check bounds, mean and extremes of a sample of uniform numbers."""
     values = np.asarray(values, np.float64)
     assert low <= values.min() < low + 0.02 * (high - low)
     assert high - 0.02 * (high - low) < values.max() <= high
@@ -334,7 +334,7 @@ def test_siamese_of_one_batch_is_a_tuple_of_one():
 
 
 def test_per_image_draws_anew_for_each_image():
-    """Of 32 copies of an image, more than 10 crops differ; 81 are possible."""
+    """More than 10 of the crops of 32 copies of an image differ; 81 crops are possible."""
     image = normal_images(1, 32, 32, 1)
     images = jnp.repeat(image, 32, axis=0)
     augmented = per_image(jax.random.key(0), images, strategy=("crop",))
@@ -431,8 +431,8 @@ def test_gradient_in_the_image(name):
     check_grads(lambda x: apply(EXAMPLES[name], x), (image,), 1, atol=1e-2, rtol=1e-2)
 
 
-def test_gradient_of_a_crop_is_one_where_the_image_is_seen():
-    """Of a 3×3 image moved one row and one column out of sight, the upper left 2×2 remain."""
+def test_gradient_of_a_crop_is_one_inside_the_crop():
+    """A 3×3 image moved by one row and one column keeps its upper left 2×2 pixels."""
     gradient = jax.grad(lambda x: apply(only(shift=(-1.0, -1.0)), x).sum())
     expected = [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
     np.testing.assert_array_equal(gradient(jnp.ones((3, 3, 1)))[:, :, 0], expected)
@@ -440,7 +440,7 @@ def test_gradient_of_a_crop_is_one_where_the_image_is_seen():
 
 @pytest.mark.parametrize("name", augment.OPERATIONS)
 def test_bfloat16_is_rounded_once(name):
-    """One program, in which both ways share their arithmetic if it is the same."""
+    """Both ways are in one program, so that XLA treats equal arithmetic equally."""
 
     @jax.jit
     def both(image):
@@ -466,7 +466,7 @@ def test_one_trace_for_many_keys():
 
 
 def test_memory_of_siamese_is_a_few_times_the_batch():
-    """No dense interpolation matrix, of 64 MiB here, and no copy of the batch for each tap."""
+    """There is no dense interpolation matrix (64 MiB) and no copy of the batch per tap."""
     images = jax.ShapeDtypeStruct((16, 64, 64, 3), jnp.float32)
     lowered = jax.jit(augment.siamese).lower(jax.random.key(0), images)
     assert lowered.compile().memory_analysis().temp_size_in_bytes < 4 * 4 * images.size

@@ -50,7 +50,7 @@ def test_readme_table_is_generated():
 
 @pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: claim.text)
 def test_commands_of_the_readme_match_the_results(claim, monkeypatch):
-    """Each command has the configuration of the results and makes both rows."""
+    """Each command has the configuration of the results and gives both rows of the table."""
     loaded, compared = [], []
 
     def load(dataset, chosen, data_dir):

@@ -26,8 +26,9 @@ def stripes(n, seed=0):
 def test_scores_by_hand():
     """Two classes, aligned attributes 0 and 1.
 
-    Group (0, 0): 2 of 2 right, (0, 1): 1 of 2, (1, 0): 0 of 1, (1, 1): 3 of 3. Accuracy 6/8,
-    aligned 5/5, conflicting 1/3, worst 0; gaps .5 and 1, so .75 in the mean and 1 at most.
+    Correct are 2 of 2 in group (0, 0), 1 of 2 in (0, 1), 0 of 1 in (1, 0) and 3 of 3 in (1, 1). So
+    the accuracy is 6/8, aligned 5/5, conflicting 1/3, worst group 0. The gaps are .5 and 1, so
+    their mean is .75 and their maximum 1.
     """
     labels = jnp.array([0, 0, 0, 0, 1, 1, 1, 1])
     attributes = jnp.array([0, 0, 1, 1, 0, 1, 1, 1])
@@ -41,7 +42,7 @@ def test_scores_by_hand():
 
 
 def test_empty_groups_are_left_out():
-    """Attribute 2 never occurs and class 1 has one group: no gap there, nan for the empty ones."""
+    """Attribute 2 never occurs, and class 1 has one group: no gap. Empty groups are nan."""
     labels, attributes = jnp.array([0, 0, 1]), jnp.array([0, 1, 1])
     scores = evaluate.score(
         jnp.array([0, 1, 1]),
@@ -157,7 +158,7 @@ def test_arrays_must_not_be_options(option):
 
 
 def test_test_images_are_arguments_of_the_program():
-    """As constants, XLA would fold them at compile time."""
+    """XLA would fold constant images at compile time."""
     images = np.random.default_rng(0).integers(0, 256, (700, 8, 8, 1)).astype(np.uint8)
     task = evaluate.task(images, np.arange(700) % 2, num_classes=2, **STATISTICS)
     arguments = KEY[None], FLAT, LABELS, task, {}

@@ -49,7 +49,8 @@ def classes(seed=0, d=3):
 
 BANDWIDTHS = np.array([0.5, 1.0, 2.0, 0.7, 1.5])
 by_class = functools.partial(kde.class_log_density, num_classes=K, tile=4)
-# Without jit every call compiles its loop anew; bad input and the transformations are tested plain.
+# Jitted, because without jit every call compiles its loop again. Bad input and transformations are
+# tested without.
 STATIC = ("num_classes", "leave_one_out", "tile")
 log_density = jax.jit(kde.log_density, static_argnames=STATIC[1:])
 class_log_density = jax.jit(kde.class_log_density, static_argnames=STATIC)
@@ -64,8 +65,10 @@ def test_one_point():
 
 
 def test_two_points():
-    """At the first of two points at distance 1, d = h = 1: log((1 + e^(-1/2)) / 2) - log(2 pi)/2;
-    left out of its own density only the neighbour is there: -1/2 - log(2 pi) / 2."""
+    """Two points at distance 1, d = h = 1, have log((1 + e^(-1/2)) / 2) - log(2 pi) / 2.
+
+    With leave-one-out only the neighbour contributes: -1/2 - log(2 pi) / 2.
+    """
     x = jnp.array([[0.0], [1.0]])
     normaliser = np.log(2 * np.pi) / 2
     expected = np.log((1 + np.exp(-0.5)) / 2) - normaliser
@@ -116,7 +119,7 @@ def test_weights_within_classes_equal_repetitions():
 @pytest.mark.parametrize("d, leave_one_out", [(3, False), (20, True)])
 def test_class_densities_equal_a_loop_over_classes(d, leave_one_out):
     x, labels = classes(d=d)
-    if leave_one_out:  # Below, the lone sample is tested by itself.
+    if leave_one_out:  # The lone sample is tested below.
         x, labels = x[labels != 2], labels[labels != 2]
     density = fast_by_class(x, labels, BANDWIDTHS, leave_one_out=leave_one_out)
     expected = class_reference(x, labels, BANDWIDTHS, leave_one_out)
@@ -178,7 +181,7 @@ def test_weights_equal_repetitions():
 
 
 def test_masked_point_does_not_set_the_scale():
-    """A masked point at the query must not set the scale of the sum: the rest is e^-5000 of it."""
+    """A masked point at the query must not set the scale: the other kernels are e^-5000 of it."""
     x = np.array([[0.0], [100.0]], np.float32)
     density = log_density(x[:1], x, 1.0, weights=np.array([0.0, 1.0]))
     np.testing.assert_allclose(density, [-5000 - np.log(2 * np.pi) / 2], rtol=1e-6)
@@ -276,7 +279,7 @@ def test_second_derivative_at_duplicates(d):
 
 
 def test_bandwidth_whose_square_underflows():
-    """Every sample sees itself alone, two of five and three of five."""
+    """Each sample contributes to its own density only, in classes of two and three."""
     x, labels = normal(0, 5, 9), jnp.array([0, 0, 1, 1, 1])
     for options in ({}, {"weights": jnp.ones(5)}):
         density = class_log_density(x, labels, 1e-25, num_classes=2, **options)
@@ -285,7 +288,7 @@ def test_bandwidth_whose_square_underflows():
 
 
 def test_int8_labels_do_not_overflow():
-    """127 classes fit an int8, their number does not."""
+    """The largest label fits an int8, but the number of classes does not."""
     x = normal(0, 256, 2)
     density, expected = (
         kde.class_log_density(x, jnp.arange(256) // 2 % 128, 1.0, num_classes=128),
@@ -402,12 +405,12 @@ RULES = {
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_rules(rule):
-    """A mask deletes, scale carries over, no spread gives the floor, and so does no point."""
+    """Masked points are ignored; rules scale with the points; without spread they give the floor."""
     x, floor = normal(0, 40, 5), np.float32(kde.FLOOR)
     rule, plain = jax.jit(rule), rule
     mask = (np.arange(40) < 25).astype(np.float32)
     masked = rule(np.where(mask[:, None], x, 50), weights=mask)
-    # The median is drawn, and with other pairs.
+    # The median is over random pairs, which differ here.
     tolerance = 0.05 if plain is RULES["median"] else 1e-5
     np.testing.assert_allclose(masked, plain(x[:25]), rtol=tolerance)
     every = rule(x, weights=np.ones(40, np.float32))

@@ -40,7 +40,7 @@ def reference(vectors):
 
 
 def assert_close(actual, expected):
-    """To 1e-4 of the largest expected value, which is what float32 allows."""
+    """Compare to 1e-4 of the largest expected value, the accuracy of float32."""
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
@@ -196,7 +196,7 @@ def test_gradient_distances_in_float64_numpy(name):
 
 @pytest.mark.parametrize("name", DISTANCES)
 def test_the_gradient_at_zero_is_finite(name):
-    """Nine rows of zeros are nine times 1; the gradient at them is 0 instead of nan."""
+    """Each of nine rows of zeros contributes 1, and its gradient is 0 instead of nan."""
     zero = jax.tree.map(jnp.zeros_like, tree(0))
     value_and_grad = jax.jit(jax.value_and_grad(DISTANCES[name], 1))
     for one, other in ((tree(0), zero), (zero, tree(0)), (zero, zero)):
@@ -218,7 +218,7 @@ def test_cosines_do_not_depend_on_length_and_rows_not_on_biases():
 
 @pytest.mark.parametrize("name, kind", [("cosine-rows", "ours"), ("mse", "mse"), ("cosine", "cos")])
 def test_gradient_matching_is_the_reference(name, kind, reference, vectors):
-    """Loss and image gradient, summed over three classes, class c being label c."""
+    """Loss and image gradient are summed over three classes."""
     network, params = reference
     real, synthetic = from_torch(vectors["dm_real"]), from_torch(vectors["dm_syn"])
 

@@ -11,7 +11,7 @@ from sklearn import cluster
 from jaxdd import kde, sampling
 
 KEY = jax.random.key(0)
-# Compiled once: one operation after the other, compiling takes most of the time.
+# Jitted, because compiling one operation after the other takes most of the time.
 with_replacement = jax.jit(sampling.with_replacement, static_argnames="size")
 without_replacement = jax.jit(sampling.without_replacement, static_argnames=("size", "weighted"))
 
@@ -68,7 +68,7 @@ def test_a_class_smaller_than_the_draw_is_repeated():
 
 
 def test_uniform_batch_of_a_small_class_is_the_class():
-    """Two samples weighing 1 and 3: both are drawn, weights .25 and .75, zero for the rest."""
+    """Both samples, of weights 1 and 3, are drawn with weights .25 and .75; padding has zero."""
     pool = sampling.pool(
         np.arange(2.0)[:, None, None, None],
         np.zeros(2, int),
@@ -134,7 +134,7 @@ def test_samples_of_weight_zero_are_never_drawn():
 
 
 def test_weighted_draw_without_replacement_favours_heavy_samples():
-    """The first sample has probability w: .8 against .1."""
+    """The first drawn sample has probability w: .8 for one sample and .1 for the others."""
     _, pool = make_pool([3], np.array([8.0, 1, 1]))
     keys = jax.random.split(jax.random.key(0), 2000)
     first = jax.vmap(lambda key: without_replacement(key, pool, 1, weighted=True))(keys)
@@ -269,7 +269,7 @@ def test_numbers_below_one_raise(number):
 
 
 def test_initial_images():
-    """Real ones are in the pool, weighted ones have weight, noise is standard normal."""
+    """Real images are from the pool, weighted ones have weight, and noise is standard normal."""
     labels, pool = make_pool([20, 9, 30])
     weights = np.zeros(59)
     chosen = [np.flatnonzero(labels == label)[1] for label in range(3)]

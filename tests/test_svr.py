@@ -23,20 +23,20 @@ def tubes():
 
 
 def inverse(shares, half_width, scale):
-    """Residuals below which these shares of an ε-Laplacian lie."""
+    """Return quantiles of an ε-Laplacian."""
     beyond = np.abs(2 * shares - 1) * (half_width + scale) - half_width
     tail = half_width - scale * np.log1p(-np.clip(beyond, 0, None) / scale)
     return np.sign(shares - 0.5) * np.where(beyond < 0, beyond + half_width, tail)
 
 
 def mean_loss(residuals, half_width, scale):
-    """−log density, averaged over the last axis, in float64."""
+    """Return the mean of −log density over the last axis, in float64."""
     excess = np.maximum(np.abs(residuals) - np.asarray(half_width)[..., None], 0)
     return np.log(2 * (half_width + scale)) + excess.mean(-1) / scale
 
 
 def outside(tube):
-    """The share that the density puts outside of its tube."""
+    """Return the share of the density outside of its tube."""
     return tube.scale / (tube.scale + tube.half_width)
 
 
@@ -48,7 +48,7 @@ KNOWN = [(0.3, 1.0), (1.0, 2.0), (3.0, 0.5)]
 
 @pytest.mark.parametrize("half_width, scale", KNOWN)
 def test_known_tubes_are_recovered(half_width, scale):
-    """From evenly spaced quantiles, which have no sampling error, within 2 %."""
+    """Evenly spaced quantiles, which have no sampling error, give the tube within 2 %."""
     tube = svr.fit(inverse((np.arange(20_000) + 0.5) / 20_000, half_width, scale))
     np.testing.assert_allclose(tube[:2], (half_width, scale), rtol=0.02)
     entropy = np.log(2 * (half_width + scale)) + scale / (scale + half_width)
@@ -96,7 +96,7 @@ def test_other_noise():
 
 
 def test_small_normal_samples_can_look_uniform():
-    """Of normal residuals a third of the samples of 20 are, one in a thousand or so of 100."""
+    """A third of normal samples of 20 residuals look uniform, but about one in 1,000 of 100."""
     rng = np.random.default_rng(2)
     shares = [
         np.mean([svr.fit(rng.normal(size=n)).scale == 0 for _ in range(1000)]) for n in (20, 100)
@@ -108,7 +108,7 @@ def test_small_normal_samples_can_look_uniform():
 
 
 def test_the_fit_is_as_good_as_a_dense_search(tubes):
-    """On a grid of half-widths that are not among the residuals, and of scales, in float64."""
+    """The search is over a float64 grid of scales and of half-widths between the residuals."""
     sets = SETS.astype(np.float64)
     inside = tubes.scale > 0
     attained = mean_loss(sets[inside], tubes.half_width[inside], tubes.scale[inside])
@@ -125,11 +125,11 @@ def test_the_fit_is_as_good_as_a_dense_search(tubes):
         losses = np.log(2 * (width[:, None] + scales)) + excess[:, None] / scales
         least = np.minimum(least, losses.min(axis=1))
     assert (tubes.loss <= least + 1e-5).all()
-    assert np.median(least - tubes.loss) < 0.01  # the grid comes near, so it is the same function
+    assert np.median(least - tubes.loss) < 0.01  # a point of the grid has nearly the same loss
 
 
 def test_the_fit_is_a_local_optimum(tubes):
-    """A thousandth of either, in float64."""
+    """Changing ε or σ by a thousandth increases the loss, in float64."""
     inside = tubes.scale > 0
     sets, width, scale = (x[inside].astype(float) for x in (SETS, tubes.half_width, tubes.scale))
     own = mean_loss(sets, width, scale)
@@ -249,7 +249,7 @@ def curve():
 
 
 def test_the_passes_alternate(curve):
-    """By hand: fit, tube of the residuals, twice, and a last fit."""
+    """By hand, a fit and an estimate of the tube alternate twice, followed by a last fit."""
     x, y = curve
     box = np.quantile(np.abs(y - np.median(y)), 0.95)
     model = svm.SVR(gamma=0.7, C=box, epsilon=np.subtract(*np.quantile(y, (0.75, 0.25))) / 13.49)

@@ -357,7 +357,7 @@ def draw_comparison(
     rows: Mapping[str, results.Result],
     sets: Mapping[str, store.Synthetic],
 ) -> None:
-    """Draw the accuracies of a comparison, and its sets plain and density or, without these, all."""
+    """Draw the accuracies of a comparison, and its sets plain and density, or all without these."""
     data = context.data
     _draw_bars(folder, rows)
     shown = [name for name in ("plain", "density") if name in sets] or list(sets)

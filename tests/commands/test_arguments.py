@@ -1,4 +1,4 @@
-"""Options in groups: every option once, with help and its default."""
+"""Command-line options: each is in one group, with a help text and a default."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What a run used is cited, and nothing else."""
+"""The command cite: entries for everything that a run used, and no others."""
 
 import re
 
@@ -24,7 +24,7 @@ def test_what_was_used_is_cited(config, rows, expected):
     assert cite.used(config, rows) == expected.split()
 
 
-def test_every_entry_is_one():
+def test_every_key_has_one_entry():
     text = "\n".join(citations.BIBTEX.values())
     keys = re.findall(r"^@\w+\{(\w+),\n  title=", text, re.M)
     assert len(keys) == len(citations.BIBTEX)

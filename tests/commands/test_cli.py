@@ -58,7 +58,7 @@ def wait_for_steps(process, folder, lines):
 
 
 def test_a_run_that_is_killed_and_interrupted_resumes_to_the_same_bits(tmp_path):
-    """SIGKILL during the distillation, then Ctrl-C, then to the end."""
+    """A run is ended by SIGKILL, then by Ctrl-C, then completed."""
     command = ["run", "cdigits", *TINY, "crop", "--steps", "40", "--debias", "plain"]
     killed = start([*command, "--out", tmp_path / "cut"])
     wait_for_steps(killed, tmp_path / "cut", 3)
@@ -181,7 +181,9 @@ def test_a_run_resumes_after_a_full_disk(tmp_path, monkeypatch, capsys):
 def test_networks_that_learned_nothing_are_reported(tmp_path, capsys):
     command = ["run", "cdigits", *TINY, "--debias", "density"]
     cli.main([*command, "--out", str(tmp_path / "out")])
-    assert "density: networks show no sign of learning" in capsys.readouterr().err  # in one epoch
+    assert (
+        "density: networks show no sign of learning" in capsys.readouterr().err
+    )  # after one epoch
     assert store.read_result(tmp_path / "out").learned is False
     (tmp_path / "out/result.json").unlink()
     (tmp_path / "out/synthetic.npz").unlink()
@@ -190,7 +192,7 @@ def test_networks_that_learned_nothing_are_reported(tmp_path, capsys):
 
 
 def test_the_demo_prints_the_table(tmp_path, capsys, monkeypatch):
-    """At a tiny size. The default rows of a comparison are those of the demo and auto."""
+    """A tiny demo. The default rows of a comparison are those of the demo, plus auto."""
     small = dict(ipc=2, steps=2, batch_size=8, network="mlp", depth=2, epochs=1, eval_seeds=1)
     demo = options.DM(**small, encoder_steps=2, encoder_width=4, strategy=())
     monkeypatch.setattr(runs, "DEMO", demo)
@@ -205,7 +207,7 @@ def test_the_demo_prints_the_table(tmp_path, capsys, monkeypatch):
 
 
 def test_compiled_programs_are_kept_for_the_next_command(tmp_path):
-    """By default under XDG_CACHE_HOME, in a folder named like the machine."""
+    """The default folder is under XDG_CACHE_HOME and has the name of the machine."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     environment["XDG_CACHE_HOME"] = str(tmp_path)
     code = (
@@ -237,12 +239,12 @@ def test_unusable_environments_are_reported_on_one_line(tmp_path, monkeypatch, c
         raise AssertionError
 
     monkeypatch.setattr(jax, "devices", absent)
-    monkeypatch.setattr(sources, "load", absent)  # which is the first to need a device
+    monkeypatch.setattr(sources, "load", absent)  # the first call that needs a device
     assert "JAX_PLATFORMS=" in fails(command, capsys)
 
 
 def test_ctrl_c_during_the_import_prints_nothing():
-    """Ctrl-C as soon as jax is imported; SIGINT is ignored if the tests run in the background."""
+    """Send Ctrl-C once jax is imported, as in a terminal even if tests run in the background."""
     code = (
         "import os, signal, sys, types; stop = lambda name, *_: "
         "os.kill(os.getpid(), signal.SIGINT) if name == 'jax' else None; "
@@ -326,7 +328,7 @@ def test_a_comparison_without_attributes(photographs, tmp_path, capsys, monkeypa
 
 
 def test_custom_weights_and_a_custom_network(tmp_path, capsys, monkeypatch):
-    """From a file and from a module in the working directory; config.json names both."""
+    """Weights come from a file, the network from a module in the working directory."""
     np.save(tmp_path / "w.npy", 1 + np.arange(1437) % 7)
     (tmp_path / "little.py").write_text(
         "from jaxdd import networks\ndef small(classes): return networks.MLP(classes, width=3)\n"
@@ -414,7 +416,7 @@ def test_datasets_are_listed_shown_and_built(tmp_path, capsys):
 
 
 def test_the_bias_of_a_data_set_is_reported(tmp_path, monkeypatch, capsys):
-    """The search is replaced by a fixed result; it must get the right data set."""
+    """The search is replaced by a fixed result, which checks that it gets the right data."""
     searched = []
 
     def find(data, *, seed, mesh, progress):

@@ -1,4 +1,4 @@
-"""Small image files for tests, mostly of a single value that says which image it is."""
+"""Small image files for tests, mostly of a single value that identifies the image."""
 
 import pathlib
 

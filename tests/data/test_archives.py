@@ -68,7 +68,7 @@ def moments(images):
 
 
 def test_original_mnist(data_dir):
-    """Mean and deviation of the unpadded images are the literature's; it begins with 5 0 4 1 9."""
+    """Mean and deviation of unpadded images are the published ones; labels begin with 5 0 4 1 9."""
     data = benchmarks.load("mnist", data_dir=data_dir)
     assert moments(data.train.images) == pytest.approx((data.mean[0], data.std[0]), abs=5e-5)
     assert data.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
@@ -196,7 +196,7 @@ def test_a_changed_binary_file_is_named(tmp_path):
 
 
 def test_svhn(tmp_path, monkeypatch):
-    """[h, w, c, n] with the digit zero called 10."""
+    """Files hold images [h, w, c, n], and label 10 for the digit zero."""
     sums, rng = {}, np.random.default_rng(0)
     for part, labels in (("train", [10, 1, 9]), ("test", [2, 10])):
         images = rng.integers(0, 256, (32, 32, 3, len(labels)), np.uint8)

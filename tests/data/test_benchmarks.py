@@ -29,7 +29,7 @@ def digest(benchmark):
 
 
 def test_digits_have_a_fixed_stratified_split():
-    """1,797 = 1,437 + 360; each class sends a fifth of its 174 to 183 images: 34.8..36.6."""
+    """1,797 = 1,437 + 360; the test set has a fifth of the 174 to 183 images of each class."""
     data = benchmarks.load("digits")
     assert data.train.images.shape == (1437, 16, 16, 1) and data.train.images.dtype == np.uint8
     assert data.test.images.shape == (360, 16, 16, 1) and data.test.labels.dtype == np.int32
@@ -50,7 +50,7 @@ def test_digits_at_their_own_size_are_the_levels_of_scikit_learn():
 
 
 def test_coloured_digits_have_exact_counts(cdigits):
-    """Train: round(n_k/10) conflict, evenly over nine. Test: every colour n_k/10 within one."""
+    """Training: round(n_k/10) conflict, evenly over nine colours. Test: n_k/10 ± 1 per colour."""
     for data, share in ((cdigits.train, 0.1), (cdigits.test, 0.9)):
         assert data.images.shape[1:] == (16, 16, 3) and data.images.dtype == np.uint8
         for k in range(10):
@@ -196,7 +196,7 @@ def cached(tmp_path):
     return sorted((tmp_path / "cache" / "benchmarks").glob("*"))
 
 
-def test_the_second_load_is_from_the_cache(small, tmp_path, monkeypatch):
+def test_the_second_load_reads_the_cache(small, tmp_path, monkeypatch):
     folder, _ = small
     first = benchmarks.load("cmnist", data_dir=folder)
     assert len(cached(tmp_path)) == 1
@@ -259,7 +259,7 @@ def test_a_damaged_file_in_the_cache_is_made_again(small, tmp_path, damage):
 
 
 def test_the_least_recently_used_is_deleted_first(small, tmp_path, monkeypatch):
-    """Room for two and a half: of a, b, a, c, b is deleted, and an old temporary file."""
+    """A cache for 2.5 files, used in the order a, b, a, c, loses b and an old temporary file."""
     folder, _ = small
     load = functools.partial(benchmarks.load, "cmnist", data_dir=folder)
     load(seed=0)
@@ -294,7 +294,7 @@ def test_a_benchmark_that_cannot_be_cached_is_returned(small, tmp_path, monkeypa
     assert data.train.images.shape == (40, 32, 32, 3)
 
 
-def test_two_that_make_a_benchmark_at_once_agree(small, tmp_path):
+def test_processes_that_make_a_benchmark_at_once_agree(small, tmp_path):
     folder, _ = small
     with ThreadPoolExecutor(2) as pool:
         load = lambda _: digest(benchmarks.load("cmnist", data_dir=folder))

@@ -1,4 +1,4 @@
-"""Attributes are assigned in exact counts and independently of everything else."""
+"""Assigning attributes: exact counts, and independence of everything else."""
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +29,9 @@ def table(labels, attributes, k, num_attributes):
 
 
 def test_counts_of_each_class_are_exact_and_even():
-    """Classes of 100, 37 and 4 at conflict .2: 20, 7.4 -> 7 and .8 -> 1 conflict.
+    """In classes of 100, 37 and 4, a share of .2 is 20, 7.4 -> 7 and .8 -> 1 conflicting samples.
 
-    Over the three other attributes 20 = 7 + 7 + 6, 7 = 3 + 2 + 2, 1 = 1 + 0 + 0.
+    The three other attributes get 20 = 7 + 7 + 6, 7 = 3 + 2 + 2 and 1 = 1 + 0 + 0 of them.
     """
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [100, 37, 4]))
     counts = table(labels, quick(KEY, labels, 0.2, k=3, attributes=4), 3, 4)
@@ -58,7 +58,7 @@ def test_aligned_wraps_around_and_can_be_overridden():
 
 
 def test_uniform_attribute_is_independent_of_the_class():
-    """Every class of 1,003 gets each of ten attributes 100 or 101 times; chi2 sees no link."""
+    """A class of 1,003 has each of ten attributes 100 or 101 times; chi2 detects no dependence."""
     labels = np.tile(np.arange(10), 1003)
     counts = table(labels, quick(KEY, labels, 1 - 1 / 10), 10, 10)
     assert set(counts.ravel().tolist()) <= {100, 101}
@@ -66,7 +66,7 @@ def test_uniform_attribute_is_independent_of_the_class():
 
 
 def test_every_sample_is_as_likely_to_conflict_and_every_attribute_to_get_the_remainder():
-    """20 samples, 4 conflict over 3 others: P(conflict) = .2, P(two of attribute a) = 1/3."""
+    """4 of 20 conflict, over 3 other attributes: P(conflict) = .2, P(a occurs twice) = 1/3."""
     labels = np.zeros(20, int)
     draw = jax.vmap(lambda key: quick(key, labels, 0.2, k=1, attributes=4))
     drawn = draw(jax.random.split(KEY, 3000))

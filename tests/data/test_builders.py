@@ -44,7 +44,7 @@ def source(name, split, data_dir, **config):
 
 
 def assert_same(examples, data, aligned):
-    """Every example is the one at its index in the arrays, and none is missing or there twice."""
+    """Check that examples equal the arrays at their index, each of which occurs once."""
     index = [example["index"] for example in examples]
     assert len(set(index)) == len(index)
     assert sorted(index) == list(range(len(data.labels)))
@@ -83,7 +83,7 @@ def test_preparing_twice_reads_the_first(prepared, monkeypatch):
 
 @pytest.mark.parametrize("name", ["cmnist", "cfmnist_bg"])
 def test_each_default_config_is_the_default_benchmark(manual, tmp_path, name):
-    """One with shades and one in solid colours: TFDS's name without a config against ours."""
+    """A TFDS name without a config gives our default benchmark, with shades or solid colours."""
     ours = name.replace("_", "-")
     expected = benchmarks.load(ours, data_dir=manual)
     train = source(name, "train", tmp_path, manual_dir=manual)
@@ -107,7 +107,7 @@ def test_own_config(tmp_path):
     )
     expected = benchmarks.load("cdigits", conflict=0.3)
     assert_same(list(train), expected.train, expected.aligned)
-    # By its name alone, it is read from the folder that it is in.
+    # The name alone suffices, because the folder determines the config.
     again = tfds.data_source("cdigits/mine", split="train", data_dir=tmp_path)
     assert again[0]["index"] == train[0]["index"]
 
@@ -200,7 +200,7 @@ def test_imports_stay_light():
 
 
 class Shapes(tfds.core.GeneratorBasedBuilder):
-    """Made-up grey images, of which the config `tall` has some of another shape."""
+    """A set of generated grey images; those of the config `tall` differ in shape."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [
@@ -231,7 +231,7 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
 
 
 def test_prepared_digits_become_the_benchmark_again(prepared, monkeypatch):
-    """The same images, labels and attributes, in the order that TFDS has shuffled them into."""
+    """Images, labels and attributes are the same, in the shuffled order of TFDS."""
     expected = benchmarks.load("cdigits", conflict=0.1)
     monkeypatch.delattr(benchmarks, "load")
     data = builders.load("cdigits/conflict_0.1", data_dir=prepared)
@@ -244,7 +244,7 @@ def test_prepared_digits_become_the_benchmark_again(prepared, monkeypatch):
 
 
 def test_sets_are_prepared_when_needed(tmp_path):
-    """Ten images of two classes, 20·i grey: a fifth is split off, one of each class."""
+    """Of ten images of grey level 20·i in two classes, one of each class becomes a test image."""
     data = builders.load("shapes/even", data_dir=tmp_path)
     assert data.train.images.shape == (8, 4, 4, 1) and data.test.images.shape == (2, 4, 4, 1)
     assert sorted(data.test.labels.tolist()) == [0, 1] and data.num_attributes == 0
@@ -293,7 +293,7 @@ def test_load_rejects_bad_arguments(tmp_path, name, options, match):
 
 
 def test_stock_sets_that_only_tensorflow_can_prepare(tmp_path, monkeypatch):
-    """An error before any request without TensorFlow, and without network."""
+    """The error comes before any request, without TensorFlow as well as without network."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=f"not prepared in {tmp_path}, and only TensorFlow can"):
         builders.load("mnist", data_dir=tmp_path)
@@ -303,7 +303,7 @@ def test_stock_sets_that_only_tensorflow_can_prepare(tmp_path, monkeypatch):
 
 
 def test_a_format_that_needs_tensorflow_is_named(prepared, tmp_path):
-    """A set whose code is unknown and whose files, says its dataset_info, are tfrecord."""
+    """A set of unknown code whose dataset_info states that its files are tfrecord."""
     shutil.copytree(prepared / "cdigits", tmp_path / "foreign")
     path = next((tmp_path / "foreign").rglob("dataset_info.json"))
     path.write_text(path.read_text().replace("array_record", "tfrecord"))

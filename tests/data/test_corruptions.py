@@ -28,7 +28,7 @@ def photograph(size=32, seed=0):
 
 @functools.cache
 def levels(n=24, size=32):
-    """Most tests take these 24 images, so that one program for each severity serves them all."""
+    """Images of most tests: always 24, so that tests share one program per severity."""
     return np.stack([np.rint(255 * photograph(size, seed)) for seed in range(n)]).astype(np.uint8)
 
 
@@ -50,7 +50,7 @@ def corrupted(name, images, severity, seed=0):
 # ------------------------------------------------------------------ by hand
 
 
-def test_the_ten_stand_in_the_order_of_the_classes():
+def test_the_ten_are_in_the_order_of_the_classes():
     assert " ".join(corruptions.CORRUPTIONS) == (
         "snow frost fog brightness contrast spatter elastic jpeg pixelate saturate"
     )
@@ -112,7 +112,7 @@ def test_plasma_of_two_pixels_by_hand():
 
 
 def test_frost_is_a_weighted_sum_with_a_window_of_the_photograph():
-    """A texture with a number of its own in each pixel tells which window was laid over."""
+    """A texture with distinct pixel values shows which window was added."""
     texture = np.arange(40 * 36, dtype=np.float32).reshape(1, 40, 36, 1) / (40 * 36)
     texture = np.repeat(texture, 3, -1)
     corners = set()
@@ -160,8 +160,8 @@ def test_shore_distance_is_scipys():
     assert (distance(np.zeros_like(wet)) == 20).all()
 
 
-def test_elastic_moves_corners_where_it_says():
-    """With the field off, the three corners of the square land within the allowed shift."""
+def test_elastic_moves_corners_within_the_stated_shift():
+    """Without the displacement field, the three corners move by at most the stated shift."""
     ramp = np.stack(np.meshgrid(np.arange(48), np.arange(48), [0], indexing="ij")[:2], -1)[:, :, 0]
     image = jnp.asarray(np.concatenate([ramp, 0 * ramp[..., :1]], -1) / 48, jnp.float32)
     actual = np.asarray(compiled(corruptions.elastic, severity=1)(KEY, image)) * 48
@@ -174,7 +174,7 @@ def test_elastic_moves_corners_where_it_says():
 
 @pytest.mark.parametrize("severity, quality", list(zip(SEVERITIES, (65, 58, 50, 40), strict=True)))
 def test_jpeg_is_pillows(severity, quality):
-    """Nine of ten values are libjpeg's to the level; it rounds in between, to 13 bits."""
+    """Nine of ten values equal those of libjpeg, which rounds intermediate values to 13 bits."""
     for images in (levels(), levels(6, 40)):
         actual, theirs = corrupted("jpeg", images, severity), []
         for image in images:
@@ -211,7 +211,7 @@ def loss(actual, plain):
 
 
 def opacity(name, severity):
-    """1 − the mean derivative of a pixel by itself: what no longer passes frost, water and mud."""
+    """Return the opacity of frost, water or mud: 1 − the mean derivative of a pixel by itself."""
     function = functools.partial(corruptions.CORRUPTIONS[name], severity=severity)
     run = jax.jit(jax.vmap(function))
     keys, images = jax.random.split(KEY, 24), np.stack([photograph(seed=i) for i in range(24)])
@@ -220,7 +220,7 @@ def opacity(name, severity):
 
 
 def stretch(severity):
-    """How much the distance of neighbouring pixels varies over the image, by moving a ramp."""
+    """Return the variation of the distance of neighbouring pixels, from a corrupted ramp."""
     ramp = jnp.broadcast_to(jnp.arange(32)[:, None, None] / 32, (32, 32, 3))
     move = functools.partial(corruptions.elastic, severity=severity)
     actual = jax.jit(jax.vmap(move, (0, None)))(jax.random.split(KEY, 24), ramp)
@@ -237,7 +237,7 @@ MEASURES = {
 
 @pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
 def test_monotone_in_severity(name):
-    """Most lose more of the image; MEASURES says what the others do more of."""
+    """Most corruptions remove more of the image; MEASURES has measures for the others."""
     lost = lambda severity: loss(corrupted(name, levels(), severity), levels())
     assert all(np.diff([MEASURES.get(name, lost)(severity) for severity in SEVERITIES]) > 0)
 

@@ -20,7 +20,7 @@ def own(n=40, channels=3, k=4):
 
 
 def test_from_arrays_splits_each_class():
-    """40 images in four classes, a quarter split off: 10 of each class lose round-about 2.5."""
+    """A quarter of 40 images in four classes is split off: 2 or 3 of the 10 of each class."""
     images, labels, attributes = own()
     data = datasets.from_arrays(images, labels, attributes, test_fraction=0.25, name="mine")
     assert len(data.train.labels) == 30 and len(data.test.labels) == 10
@@ -169,7 +169,7 @@ def test_pool_holds_the_training_set(cdigits):
 
 
 def test_statistics_need_no_second_copy(tmp_path):
-    """Twelve million bytes, whose squares would be twice as many."""
+    """The images have twelve million bytes; their squares would have twice as many."""
     images = np.random.default_rng(0).integers(0, 256, (4_000, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(4_000) % 2
     test = images[:2], labels[:2]

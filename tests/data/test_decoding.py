@@ -83,7 +83,7 @@ UPRIGHT = {
 @pytest.mark.parametrize("ending", ["png", "tif", "jpg"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_images_are_turned_upright(tmp_path, orientation, ending):
-    """The orientations of EXIF: 6 is a camera held upright, whose image is to turn clockwise."""
+    """EXIF orientation 6 is that of an upright camera: the image must be rotated clockwise."""
     stored = np.kron(np.array([[40, 80, 120], [160, 200, 240]], np.uint8), np.ones((8, 8), int))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -95,7 +95,7 @@ def test_images_are_turned_upright(tmp_path, orientation, ending):
 
 
 def test_sizes_are_compared_upright(tmp_path):
-    """20 x 10 as it is, and 10 x 20 to be turned: one size, so nothing is cropped."""
+    """A 20 x 10 image and a 10 x 20 image that is rotated have one size: nothing is cropped."""
     exif = Image.Exif()
     exif[0x0112] = 6
     save(tmp_path / "x" / "wide.jpg", 50, size=(20, 10))
@@ -141,7 +141,7 @@ def test_the_central_square_is_resized(tmp_path, side, method):
 
 
 def test_shrinking_does_not_alias(tmp_path):
-    """A chequerboard of single pixels has no other mean than grey, 127.5, anywhere."""
+    """A chequerboard of single pixels becomes grey, 127.5, everywhere."""
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
     (tmp_path / "x").mkdir()
     Image.fromarray(board).save(tmp_path / "x" / "a.png")
@@ -240,7 +240,7 @@ def test_order_does_not_depend_on_threads(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="needs Linux")
 def test_memory_does_not_hold_the_originals(tmp_path):
-    """25 originals of 1500 x 1500 pixels of 4 bytes are 225 MB; two threads hold three copies each.
+    """25 originals of 1500 x 1500 x 4 bytes are 225 MB; two threads hold three copies each.
 
     Pillow also loads TIFF and WebP in these threads.
     """
@@ -303,7 +303,7 @@ def chunk(kind, content):
 
 
 def save_turned(path, where):
-    """Write a 10 x 20 image that is to be turned by a quarter, as stated in one of five places."""
+    """Write a 10 x 20 image with an orientation of a quarter turn, stored in one of five places."""
     exif = Image.Exif()
     exif[0x0112] = 6
     image = Image.new("L", (10, 20), 50)
@@ -331,7 +331,7 @@ def save_turned(path, where):
     "where", ["xmp in jpg", "xmp in webp", "xmp in tif", "late xmp in png", "late exif in png"]
 )
 def test_orientation_outside_of_the_exif_header(tmp_path, where):
-    """Oblong images of one upright size keep it, wherever their orientation is stated."""
+    """Oblong images of one upright size keep it, wherever their orientation is stored."""
     save(tmp_path / "x" / "wide.png", 50, size=(20, 10))
     save_turned(tmp_path / "x" / "turned", where)
     images = folders.read(tmp_path).images

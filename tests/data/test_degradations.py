@@ -31,7 +31,7 @@ def degraded(name, images, severity):
     return np.asarray(program(name, severity)(keys, images)).astype(float)
 
 
-def test_the_ten_stand_in_the_order_of_the_classes():
+def test_the_ten_are_in_the_order_of_the_classes():
     assert " ".join(degradations.DEGRADATIONS) == (
         "gaussian_noise shot_noise impulse_noise speckle_noise gaussian_blur "
         "defocus_blur glass_blur motion_blur zoom_blur original"
@@ -52,7 +52,7 @@ def test_noise_has_the_deviation_of_its_level():
 
 @pytest.mark.parametrize("level", [0, 20, 128, 255])
 def test_photons_are_a_poisson_number(level):
-    """The distribution function of what is drawn is that of scipy, black stays black."""
+    """Values follow scipy's Poisson distribution, and black stays black."""
     image = jnp.full((64, 64, 3), level / 255)
     counts = np.asarray(degradations.shot_noise(KEY, image, severity=4)) * 50
     np.testing.assert_allclose(counts, np.rint(counts), atol=1e-4)

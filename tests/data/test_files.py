@@ -75,7 +75,7 @@ def test_full_disk_leaves_the_old_file_and_no_temporary(tmp_path, full_disk):
 
 
 def test_a_disk_that_fills_up_while_writing_leaves_the_old_file(tmp_path):
-    """Half of the bytes are written, then the disk is full: as seen from inside the block."""
+    """The disk is full after half of the bytes have been written inside the block."""
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
     with pytest.raises(OSError, match="No space left"):
@@ -194,7 +194,7 @@ def test_prune_deletes_the_least_recently_used(tmp_path):
 
 
 def test_prune_deletes_only_stale_temporary_files(tmp_path):
-    """A fresh one belongs to another build, however short the budget."""
+    """A fresh temporary file belongs to another process and is kept, however small the budget."""
     for seconds, name in ((10, f".fresh{files.TEMPORARY}"), (4000, f".stale{files.TEMPORARY}")):
         (tmp_path / name).write_bytes(bytes(10))
         age(tmp_path / name, seconds)

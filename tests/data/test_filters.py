@@ -37,7 +37,7 @@ def test_zoom_is_scipys(factor):
     )
 
 
-def test_random_numbers_are_exact_and_what_they_are_called():
+def test_random_numbers_are_exact_and_have_the_named_distribution():
     drawn = np.asarray(_filters.uniform(KEY, (4000,)), float)
     np.testing.assert_array_equal(drawn * 2**24, np.rint(drawn * 2**24))
     assert 0 < drawn.min() and drawn.max() < 1

@@ -53,7 +53,7 @@ def test_a_train_among_other_vehicles_is_a_class(tmp_path):
 
 
 def test_links_inside_the_folder_are_followed(tmp_path):
-    """Links of classes and images that lead out of the folder are rejected."""
+    """Links to classes or images outside the folder are rejected."""
     save(tmp_path / "data" / ".kept" / "x.png", 7)
     (tmp_path / "data" / "cat").symlink_to(tmp_path / "data" / ".kept")
     (tmp_path / "data" / "cat" / "y.png").symlink_to("x.png")

@@ -34,7 +34,7 @@ def same(first, second):
     ],
 )
 def test_mapped_images_are_those_in_memory(tmp_path, layout, bad, resize):
-    """Each split is a slice of the map, with the rows that are drawn or stated."""
+    """Each split is a slice of the map and has the drawn or listed rows."""
     if layout == "splits":
         for split in ("train", "test"):
             shades(tmp_path / "data" / split, bad=bad)
@@ -69,7 +69,7 @@ def test_small_sets_are_not_mapped(tmp_path):
 
 
 def test_the_default_cache_is_pruned(tmp_path, monkeypatch):
-    """It is pruned before another file is made; a cache that is passed is not."""
+    """The default cache is pruned before a file is added; a cache that is passed is not."""
     monkeypatch.setattr(files, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(folders, "MAP_BYTES", 21_000)
     shades(tmp_path / "data")
@@ -86,7 +86,7 @@ def test_the_default_cache_is_pruned(tmp_path, monkeypatch):
 
 
 def decoded(monkeypatch):
-    """Record the images that are decoded from now on."""
+    """Return a list to which each image is added when it is decoded."""
     count, fill = [], decoding._fill
 
     def counted(file, out):
@@ -174,7 +174,7 @@ def test_a_bad_image_leaves_no_file(tmp_path):
 
 
 def test_files_that_are_not_images_are_named_before_decoding(tmp_path, monkeypatch):
-    """Even if size and a first image in colour make the headers unnecessary."""
+    """Also if resizing and a first image in colour make the other headers unnecessary."""
     shades(tmp_path / "data")
     count, last = decoded(monkeypatch), tmp_path / "data" / "b" / "21.png"
     for content in (b"", b"no image"):
@@ -244,7 +244,7 @@ BLOCKS = [np.full((n, 2, 3), n % 256, np.uint8) for n in (4, 1, 0, 300)]
 
 
 def test_rows_are_a_memory_map(tmp_path):
-    """305 rows have more digits than the number in the first header."""
+    """The number 305 has more digits than the number of rows in the first header."""
     write_rows(tmp_path / "a.npy", *BLOCKS, of="x")
     rows, facts = _image_cache.read_rows(tmp_path / "a.npy")
     assert isinstance(rows, np.memmap) and not rows.flags.writeable and facts == {"of": "x"}

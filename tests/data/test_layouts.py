@@ -126,7 +126,7 @@ def test_a_link_within_the_folder_may_be_named(tmp_path):
 
 
 def test_a_path_in_the_table_must_be_relative(tmp_path):
-    """Even if it leads into the folder, because a folder must be movable."""
+    """Absolute paths into the folder are rejected too, because a folder may be moved."""
     table(tmp_path, f"file,label\n{tmp_path}/a.png,x", "a.png")
     with pytest.raises(ValueError, match="row 1 .*'/"):
         folders.read(tmp_path)
@@ -172,7 +172,7 @@ def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
         folders.read(tmp_path)
 
 
-def test_two_tables_are_one_too_many(tmp_path):
+def test_two_tables_are_rejected(tmp_path):
     for name in ("metadata.csv", "metadata.parquet"):
         (tmp_path / name).write_text("")
     with pytest.raises(ValueError, match="metadata.csv and metadata.parquet"):

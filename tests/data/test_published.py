@@ -128,7 +128,7 @@ def test_show_counts_images_and_classes(tmp_path, name, capsys, monkeypatch):
 
 
 def test_classes_of_tiny_imagenet_have_words(tmp_path):
-    """Two classes are called crane; the order is that of the numbers."""
+    """Two classes have the word crane and are distinguished by number; numbers give the order."""
     tiny_imagenet(tmp_path)
     data = benchmarks.load("tiny_imagenet", data_dir=tmp_path)
     assert data.class_names == ("crane (n01)", "egg", "crane (n03)")
@@ -256,7 +256,7 @@ def test_folders_without_a_table_have_no_columns(tmp_path):
 
 
 def test_classes_that_look_alike_are_rejected(tmp_path):
-    """e with an accent, written in one character and in two."""
+    """The letter é is encoded in one character and in two."""
     for name in ("caf\u00e9", "cafe\u0301"):
         save(tmp_path / name / "x.png")
     with pytest.raises(ValueError, match="accents"):

@@ -1,4 +1,4 @@
-"""Biased benchmarks show what their recipe says, on small stand-ins for the original files."""
+"""Biased benchmarks follow their recipe, on small stand-ins for the original files."""
 
 import functools
 import hashlib
@@ -62,7 +62,7 @@ def small_chunks(monkeypatch):
 
 
 def test_corrupted_cifar10_shows_the_corruption_of_its_attribute(cifar, small_chunks):
-    """Contrast and pixelation by hand: they need no key, and follow from image and severity."""
+    """Contrast and pixelation by hand, because they are not random."""
     plain = benchmarks.load("cifar10", data_dir=cifar)
     data = benchmarks.load("ccifar10", data_dir=cifar, conflict=0.2, severity=2)
     assert data.attribute_names[:4] == ("snow", "frost", "fog", "brightness")
@@ -80,7 +80,7 @@ def test_corrupted_cifar10_shows_the_corruption_of_its_attribute(cifar, small_ch
 
 
 def test_frost_from_photographs(cifar, small_chunks, tmp_path):
-    """A uniformly blue photograph at a fifth of its size: .4 of it, and .9 of the image."""
+    """With a uniformly blue photograph, pixels are .9 of the image plus .4 of the photograph."""
     folder = tmp_path / "frost"
     folder.mkdir()
     Image.new("RGB", (200, 175), (0, 0, 255)).save(folder / "window.png")
@@ -132,7 +132,7 @@ def test_two_biases_are_drawn_independently(cifar):
     luma = plain.train.images @ np.array([0.299, 0.587, 0.114])
     is_luma = np.abs(train.images - luma[..., None]).max(-1) <= 0.51
     grey = halves == 0
-    # All pixels but those of the mark, which has a colour.
+    # All pixels except those of the mark, which is coloured.
     assert (is_luma[grey].mean((1, 2)) == 1 - 16 / 1024).all()
     assert (train.images[~grey] != plain.train.images[~grey]).any(-1).sum((1, 2)).max() <= 16
     biased = benchmarks.load("cifar10-two", data_dir=cifar, test="conflicting").test
@@ -172,7 +172,7 @@ def test_few_scenes_are_shared_by_training_and_test_set(clothes):
 
 
 def test_coloured_clothes_in_front_of_scenes(clothes):
-    """Pixels of level 64 and more are opaque, with value level × colour."""
+    """Pixels of level 64 and above are opaque and have the value level × colour."""
     grey = benchmarks.load("fashion_mnist", data_dir=clothes).train
     data = benchmarks.load("cbgfmnist", data_dir=clothes, conflict=0.25).train
     colours = set()
@@ -197,7 +197,7 @@ def test_two_classes_share_one_of_five_values(clothes, name):
 
 
 def test_pairs_sizes_and_patterns(clothes):
-    """A pair has the colours of two, sizes are those of the attribute, a pattern darkens half."""
+    """Attributes are pairs of colours, sizes, or patterns that darken half of the pixels."""
     pairs = benchmarks.load("cmnist-pairs", data_dir=clothes).train
     brightest = pairs.images.reshape(40, -1, 3).max(1).astype(int)
     distance = np.abs(brightest[:, None] - rendering.LFF_COLORS).sum(-1)

@@ -31,8 +31,8 @@ paint_background = functools.partial(rendering.paint, background=True)
 def test_shades_have_the_stated_mean_and_deviation():
     """A white pixel is 255·(mean/255 + s·n): mean 53, 100 (attribute 8), deviation 255·.05.
 
-    Channels far enough from 0 and 255 that nothing clips: attribute 2 has (172, 118, 148), three
-    and more deviations of 12.75 away from either end.
+    Attribute 2 has (172, 118, 148), more than three deviations of 12.75 from 0 and from 255, so
+    that nothing is clipped.
     """
     n = 20_000
     images = np.full((n, 1, 1), 255, np.uint8)
@@ -69,7 +69,7 @@ def test_shades_clip_and_do_not_wrap():
 
 
 def test_tint_with_traced_severity_and_vmap():
-    """That results agree with and without jit is tested on fixed bytes below."""
+    """Agreement with and without jit is tested on fixed bytes below."""
     images = np.random.default_rng(3).integers(0, 256, (50, 5, 4), dtype=np.uint8)
     attributes = np.arange(50) % 10
     plain = foreground(KEY, images, attributes, severity=2)
@@ -84,7 +84,7 @@ def test_tint_with_traced_severity_and_vmap():
 
 
 def test_foreground_needs_no_more_memory_than_its_result():
-    """Fused, the products need no array of their own: 184 MB out, a few bytes per image within."""
+    """Fused products need no arrays: the output has 184 MB, temporaries a few bytes per image."""
     shapes = (
         jax.ShapeDtypeStruct((60_000, 32, 32), jnp.uint8),
         jax.ShapeDtypeStruct((60_000,), jnp.int32),
@@ -148,7 +148,7 @@ def test_scenes_are_of_the_requested_category_and_all_occur():
 
 
 def test_opacity_of_the_foreground():
-    """Level 0 shows the scene, 64 and more covers it, 32 mixes 128/255 of 32, 127/255 of 200."""
+    """Level 0 shows the scene, 64 covers it; 32 gives 128/255 · 32 + 127/255 · 200."""
     grey = np.array([[[0, 32, 64, 255]]], np.uint8)
     scene = np.full((1, 1, 4, 3), 200, np.uint8)
     actual = rendering.add_scenes(grey, scene)[0, 0, :, 0].tolist()
@@ -171,14 +171,14 @@ def test_coloured_objects_before_a_scene():
 
 
 def test_colours_are_drawn_evenly():
-    """5,000 of ten: each within five deviations of 500."""
+    """Each of ten colours occurs in 500 of 5,000 draws, within five deviations."""
     colours = list(map(tuple, rendering.draw_colors(KEY, 5000).tolist()))
     counts = np.array([colours.count(colour) for colour in rendering.SOLID_COLORS])
     assert counts.sum() == 5000 and (np.abs(counts - 500) < 5 * np.sqrt(500)).all()
 
 
 def test_an_attribute_is_either_of_two_colours():
-    """White pixels are nearest to colour a or a + 5, half of them each, whatever the attribute."""
+    """White pixels of attribute a are nearest to colour a in half of the cases, else to a + 5."""
     images, attributes = np.full((4000, 1, 1), 255, np.uint8), np.arange(4000) % 5
     actual = np.asarray(jax.jit(rendering.tint_pairs)(KEY, images, attributes))[:, 0, 0]
     distance = np.abs(actual[:, None].astype(int) - np.array(rendering.LFF_COLORS)).sum(-1)
@@ -227,7 +227,7 @@ def test_small_images_lie_anywhere_inside():
 
 
 def test_patterns_go_their_way():
-    """One step along its stripes a pattern is the same, half a period across it is the reverse.
+    """A pattern is the same one step along its stripes, and inverted half a period across them.
 
     Sides of 16 and 24 pixels are whole periods, of which one half is dark.
     """
@@ -243,8 +243,8 @@ def test_patterns_go_their_way():
         assert dark.mean() == 0.5
 
 
-def test_no_pixel_tells_a_pattern():
-    """Of 20,000 looks of every pattern a pixel is dark in half, within five deviations of .0035."""
+def test_no_single_pixel_reveals_a_pattern():
+    """A pixel is dark in half of 20,000 images of any pattern, within five deviations of .0035."""
     images, attributes = np.full((200_000, 2, 2), 255, np.uint8), np.arange(200_000) % 10
     dark = np.asarray(jax.jit(rendering.add_pattern)(KEY, images, attributes)[..., 0]) < 255
     for attribute in range(10):
@@ -252,7 +252,7 @@ def test_no_pixel_tells_a_pattern():
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
-def test_looks_have_the_same_bytes_everywhere(wrap):
+def test_renderings_have_the_same_bytes_everywhere(wrap):
     """Recorded with JAX 0.10 on Python 3.11; JAX 0.12 on Python 3.13 gives the same."""
     images = (np.arange(500 * 64, dtype=np.uint32) * 97 % 251).astype(np.uint8)
     images, attributes, key = images.reshape(500, 8, 8), np.arange(500) % 5, jax.random.key(7)
@@ -271,8 +271,8 @@ def test_looks_have_the_same_bytes_everywhere(wrap):
 
 
 @pytest.mark.parametrize("render", [rendering.scale, rendering.add_pattern])
-def test_looks_need_little_memory_besides_their_result(render):
-    """180 MB out; 4 MB for each thousand small images within, or a byte for every pixel."""
+def test_renderings_need_little_temporary_memory(render):
+    """The output has 180 MB, temporaries 4 MB per thousand small images or a byte per pixel."""
     shapes = (
         jax.ShapeDtypeStruct((60_000, 32, 32), jnp.uint8),
         jax.ShapeDtypeStruct((60_000,), jnp.int32),
@@ -300,7 +300,7 @@ def test_half_an_image_lies_in_its_place():
 
 
 def test_a_mark_covers_its_square_and_nothing_else():
-    """16 × 24 pixels: squares of 2 × 3; their colours have nothing to do with their places."""
+    """Images of 16 × 24 pixels have marks of 2 × 3, with colours independent of their places."""
     images = np.random.default_rng(0).integers(1, 255, (500, 16, 24, 3), dtype=np.uint8)
     attributes = np.arange(500) % 10
     actual = np.array(rendering.draw_mark(KEY, images, attributes))

@@ -36,7 +36,7 @@ def test_total_is_the_sum_over_all_rows(n):
 
 @pytest.mark.parametrize("pad", [1, 10])
 def test_no_batch_is_larger_than_the_limit_nor_needlessly_small(pad):
-    """300 rows that grow to 4 · pad bytes, 128 / pad at a time: 3 of 100, 25 of 12."""
+    """300 rows of 4 · pad bytes are cut into parts of at most 128 / pad: 3 of 100, 25 of 12."""
     sizes = []
     grown = lambda x: jnp.pad(x[:, None], ((0, 0), (0, pad - 1))).sum(1)
     microbatch.apply(lambda x: sizes.append(len(x)) or grown(x), jnp.arange(300.0))
@@ -45,7 +45,7 @@ def test_no_batch_is_larger_than_the_limit_nor_needlessly_small(pad):
 
 
 def test_the_limit_counts_arrays_inside_of_jit():
-    """The same with a function that is compiled: its rows of ten numbers are inside of `jit`."""
+    """The largest array, with rows of ten numbers, occurs inside of a jitted function."""
     sizes = []
     grown = jax.jit(lambda x: jnp.repeat(x[:, None], 10, 1).sum(1))
     microbatch.apply(lambda x: sizes.append(len(x)) or grown(x), jnp.arange(300.0))
@@ -53,7 +53,7 @@ def test_the_limit_counts_arrays_inside_of_jit():
 
 
 def test_padding_keeps_gradients_finite():
-    """130 rows over their norm, which has no gradient at 0: 5 of 26, and 5 of 26 + 1 for 133."""
+    """Rows divided by their norm, whose gradient is undefined at 0; 133 rows need padding."""
     rows = jax.random.normal(jax.random.key(0), (133, 4))
     unit = lambda x: x / jnp.sqrt(jnp.square(x).sum(-1, keepdims=True))
     weights = jnp.arange(133.0)
@@ -99,7 +99,7 @@ def test_the_training_gradient_is_that_of_the_cross_entropy(monkeypatch):
 
 
 def test_memory_does_not_grow_with_the_batch(monkeypatch):
-    """Forward through 2 and 16 micro-batches: temporaries are those of one, and the input."""
+    """For 2 and 16 micro-batches, temporaries are those of one micro-batch, plus the input."""
     monkeypatch.setattr(microbatch, "FORWARD_BYTES", 128 * 16 * 16 * 16 * 4)
     network = networks.ConvNet(num_classes=3, width=16, depth=2)
     params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))

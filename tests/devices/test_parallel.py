@@ -81,7 +81,7 @@ def test_distilling_is_the_same(mesh, pool, name, split):
     assert state.images.is_fully_replicated and len(state.images.sharding.device_set) == 4
 
 
-def test_no_real_image_travels(mesh, pool, collectives):
+def test_no_real_image_is_sent_between_devices(mesh, pool, collectives):
     """The 3 × 64 real images have 36,864 values, the 3 × 4 synthetic ones 2,304."""
     sampler = functools.partial(sampling.weighted_batch, size=64)
     transfers = list(collectives(chunk("dm", sampler, pool, 4, mesh)[0]))
@@ -115,7 +115,7 @@ def test_contrastive_training_and_embedding_are_the_same(mesh, pool):
 
 
 def test_evaluation_is_the_same(mesh, pool):
-    """Seeds over four devices and over threads; five seeds do not fill the devices evenly."""
+    """Seeds are split over four devices or over threads; five seeds are padded."""
     images = sampling.take(pool, pool.order[: 6 * K])
     labels = jnp.repeat(jnp.arange(K), 6)
     task = evaluate.Task(pool.images, pool.labels, None, None, pool.mean, pool.std, K)
@@ -139,7 +139,7 @@ def test_evaluation_is_the_same(mesh, pool):
 
 
 def test_sums_over_rows(mesh):
-    """Ten rows on four devices: 3, 3, 3 and 1, and two rows of zeros, which add nothing."""
+    """Four devices get 3, 3, 3 and 1 of ten rows, and two rows of zeros, which add nothing."""
     rows = jnp.arange(20.0).reshape(10, 2)
     product = lambda rows, factor: {"sum": factor * rows.sum(0), "squares": (rows**2).sum()}
     sums = jax.jit(parallel.sum_rows(product, mesh))(rows, jnp.float32(3))
@@ -205,7 +205,7 @@ def train_network(key, images, pool):
     ids=["uniform", "weighted", "distill", "train"],
 )
 def test_programs_of_one_device_run_inside_of_shard_map(mesh, pool, function):
-    """Four seeds and sets of 3 × 12 images; parameters that start as constants train, too."""
+    """Four seeds, and sets of 3 × 12 images; constant initial parameters are trained as well."""
     keys = jax.random.split(KEY, 4)
     images = jax.jit(jax.vmap(lambda key: INITIAL(key, pool, ipc=12)))(keys)
     results = on_every_device(function, mesh, keys, images)(keys, images, pool)
@@ -217,7 +217,7 @@ def test_programs_of_one_device_run_inside_of_shard_map(mesh, pool, function):
 
 
 def test_a_shared_set_descends_the_sum_over_the_devices(mesh, pool):
-    """Inside of `shard_map` the gradient in what all devices share is the sum of theirs."""
+    """Inside of `shard_map` the gradient in shared images is the sum over the devices."""
     method = methods.distribution_matching(NETWORK, optax.sgd(1.0), strategy=())
     keys, images = jax.random.split(KEY, 4), INITIAL(KEY, pool, ipc=2)
 

@@ -49,7 +49,7 @@ def test_a_split_pool_holds_every_image_once(mesh, whole, split):
 
 @pytest.mark.parametrize("batch", [sampling.uniform_batch, sampling.weighted_batch])
 def test_a_split_pool_gives_the_same_batches(mesh, whole, split, collectives, batch):
-    """A batch of bytes travels, 3 × 8 images of 8 × 8 × 3, and never the 58 images."""
+    """Only a batch of bytes is sent, 3 × 8 images of 8 × 8 × 3, and never all 58 images."""
     sampler = functools.partial(batch, size=8)
     expected = jax.jit(sampler)
     sample = jax.jit(parallel.split_sampler(sampler, mesh))

@@ -1,4 +1,4 @@
-"""Anchors of a teacher that looks at brightness, by hand."""
+"""Anchors of a teacher that measures brightness, by hand."""
 
 import functools
 
@@ -16,7 +16,7 @@ K, SIDE = 2, 6
 
 
 def brightness(params, images):
-    """Class 1 is bright and class 0 dark; nothing else is seen."""
+    """Return a teacher that predicts class 1 for bright and class 0 for dark images."""
     mean = images.mean((1, 2, 3))
     return mean[:, None], jnp.stack([-mean, mean], 1) * params
 
@@ -30,7 +30,7 @@ LABELS = np.arange(40) % K
 
 @functools.cache
 def pool(weights=None):
-    """Images of one shade each, so that every crop of one is like the whole."""
+    """Return images of one shade each, so that all crops of an image are alike."""
     images = np.broadcast_to(SHADES[:, None, None, None], (40, SIDE, SIDE, 1)).astype(np.uint8)
     given = dict(num_classes=K, mean=(0.5,), std=(0.5,))
     return sampling.pool(images, LABELS, **given, weights=None if weights is None else weights)

@@ -23,7 +23,7 @@ def data():
 
 
 def test_unequal_classes(data):
-    """Class k keeps one in k + 1, rounded up, with its attributes."""
+    """Class k keeps one of k + 1 samples, rounded up, with their attributes."""
     few = auto_rules.unequal(data)
     counts = np.bincount(data.train.labels)
     assert np.bincount(few.train.labels).tolist() == [

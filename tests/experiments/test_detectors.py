@@ -41,7 +41,7 @@ def test_every_detector_is_measured_once(small, tmp_path, monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(detectors, "measure", lambda detect, *_: calls.append(detect) or scores)
     detectors.main(only="cdigits", out=out)
-    assert len(calls) == 1  # the missing one
+    assert len(calls) == 1  # only the missing one is computed
 
 
 @pytest.mark.parametrize("z_score, expected", [(9.0, (0, 0, 1)), (2.0, (0, 1, 2))])

@@ -51,7 +51,7 @@ def test_cells_are_computed_once_and_make_the_table(computed, monkeypatch):
     assert grid.tables(GRID, CELLS, folder) == [expected]
     monkeypatch.delattr(pipeline, "compare")
     grid.compute(GRID, CELLS, **computed)  # nothing is left to do
-    other = GRID._replace(name="other")  # finds what another claim has computed
+    other = GRID._replace(name="other")  # reads what another claim has computed
     grid.compute(other, CELLS, **computed)
     assert grid.tables(other, CELLS, folder) == [expected]
 
@@ -85,7 +85,7 @@ def test_a_stopped_cell_is_resumed(tmp_path):
 
 
 def test_paper_preset_runs(tmp_path, monkeypatch, capsys):
-    """With tiny numbers, so that no time on a GPU is lost to a mistake."""
+    """Run the preset with tiny numbers, to catch mistakes before they waste time on a GPU."""
     tiny = dict(steps=2, batch_size=4, width=4, epochs=1, eval_seeds=1, chunk=1)
     digits = benchmarks.load("cdigits", conflict=0.2)
     monkeypatch.setattr(grid, "load", lambda name, *_, **__: digits._replace(name=name))
@@ -192,7 +192,7 @@ def test_every_line_is_a_unique_cell_of_its_claim():
     configs = [json.dumps(config) for config, _ in grid.stored()]
     assert len(set(configs)) == len(configs)
     for path in grid.RESULTS.glob("*.jsonl"):
-        assert path.read_bytes().endswith(b"}\n")  # else the last line counts as unfinished
+        assert path.read_bytes().endswith(b"}\n")  # otherwise the last line counts as unfinished
         cells = [cell for preset in options.PRESETS for cell in CLAIMS[path.stem].cells(preset)]
         titles = {grid.title(cell): grid.configuration(cell) for cell in cells}
         for content in files.read_lines(path):

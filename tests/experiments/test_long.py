@@ -1,4 +1,4 @@
-"""Sets that are distilled together with their own weights, and stopped on the way."""
+"""Several sets distilled in one program, each with its own weights, and interruptions."""
 
 import functools
 
@@ -87,7 +87,7 @@ def test_a_stopped_run_ends_with_the_same_numbers(data, row_weights, tmp_path, m
     for stopped in (
         (long.checkpoint, "save"),
         (long, "score_sets"),
-    ):  # after a line, and before one
+    ):  # after and before a line is written
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(*stopped, stop)
             run(work=tmp_path / "two", out=tmp_path / "again")

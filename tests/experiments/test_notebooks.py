@@ -85,7 +85,7 @@ def test_outputs_are_small_and_name_no_folder_of_a_machine(path):
     assert not re.search(r"(?<![\w/])/(home|root|tmp|work|usr|Users|private)/", outputs)
 
 
-def test_outputs_show_what_the_text_says():
+def test_outputs_agree_with_the_text():
     text = printed(FOLDER / "quickstart.ipynb")
     assert float(re.search(r"conflicting (\S+)", text)[1]) > 0.6
     text = printed(FOLDER / "bias.ipynb")
@@ -176,8 +176,8 @@ def execute(name, values=(), changes=()):
 
     Args:
         name: the notebook.
-        values: by name, instead of those that the cell "sizes" assigns.
-        changes: of the code, from text that occurs once to its replacement.
+        values: values by name that replace those in the cell "sizes".
+        changes: replacements in the code, by the text that they replace, which must occur once.
 
     Returns:
         All names, and the value of the last expression of each cell.
@@ -236,7 +236,7 @@ def test_own_data(tmp_path, capsys):
 
 
 def test_own_method(monkeypatch):
-    """From noise, so that the losses can fall far."""
+    """The images start from noise, so that the losses decrease clearly."""
     monkeypatch.setattr(weights, "default_encoder", lambda pool: ENCODER)
     small = dict(SIZE=8, STEPS=50, ENCODER_STEPS=2, EPOCHS=2, EVALUATED=SMALL)
     names, _ = execute("own_method", small | dict(START=sampling.initial_noise, STRATEGY=()))

@@ -8,7 +8,7 @@ from experiments.attacks import calls, damage, laboratory, options
 from jaxdd.data import files
 
 LEAST = {"damage": 400, "options": 250, "calls": 250, "kills": 50, "distributed": 30}
-"""Least number of attacks of each group in the committed record."""
+"""Minimum number of attacks of each group in the committed record."""
 
 
 @pytest.mark.parametrize(

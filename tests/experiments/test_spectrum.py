@@ -1,4 +1,4 @@
-"""The experiment on where biases lie: shares, ranks and doses of biases that are known."""
+"""The experiment on the directions of biases: shares, ranks and doses of known biases."""
 
 import types
 
@@ -35,7 +35,7 @@ def by_class(pool, chosen):
 
 
 def test_dose_is_one_for_real_images_and_zero_for_even_groups():
-    """16 of 20 samples of a class have its value and 4 the next; 4 of each are even."""
+    """16 of 20 samples of a class have its own attribute and 4 the next; 4 of each are even."""
     turn = np.arange(200) // 10
     attributes = (LABELS + (turn >= 16)) % 3
     shown, pool = view(attributes)

@@ -93,7 +93,7 @@ def test_peer_distribution_matching():
 
 
 def test_peer_curriculum_matching():
-    """A teacher with running statistics that are not those of a fresh one; one image each."""
+    """The running statistics of the teacher differ from the initial ones; one image per class."""
     network, params, twin, real, synthetic = setting(networks.BatchNorm)
     labels = np.arange(2)
     shown, images = real.reshape(-1, 16, 16, 3), synthetic[:, 0]
@@ -208,7 +208,7 @@ def test_end_to_end_scores_all_sides_alike(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", workloads.WORK)
 def test_every_peer_runs(name):
-    """But for those that torch.compile takes minutes for."""
+    """All peers except those that torch.compile takes minutes to compile."""
     work = workloads.WORK[name](TINY)
     for make in (make for peer, make in work.peers.items() if peer != "torch.compile"):
         timed = make()
@@ -237,7 +237,7 @@ def accuracy(images, labels, test_images, test_labels):
 
 
 def test_png_and_npz_exports_score_alike_in_torch(digits):
-    """Within half a point, read without jaxdd."""
+    """Scores of files that are read without jaxdd agree within half a point."""
     folder, images, labels = digits
     test = torch.tensor((images.reshape(-1, 64) / 255 - 0.3) / 0.4).float(), torch.tensor(labels)
     with np.load(folder / "npz" / "synthetic.npz", allow_pickle=False) as stored:
@@ -252,7 +252,7 @@ def test_png_and_npz_exports_score_alike_in_torch(digits):
 
 
 def test_pt_export_scores_alike_in_torch_and_jaxdd(digits, tmp_path):
-    """Within a point, six networks each."""
+    """Mean scores of six networks in each library agree within a point."""
     folder, images, labels = digits
     manifest = publication.export(folder / "run", tmp_path / "out", format="pt")
     published = jaxdd.load(tmp_path / "out", expect=manifest["root"])

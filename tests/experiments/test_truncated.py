@@ -28,7 +28,7 @@ def probabilities():
 
 
 def test_networks_learn_what_most_of_a_class_have_in_common(probabilities):
-    """Brightness is all that there is to see."""
+    """Predictions follow the brightness of an image."""
     assert probabilities.shape == (N, K)
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
     assert np.mean(probabilities.argmax(1) == BRIGHT) > 0.95
@@ -37,7 +37,7 @@ def test_networks_learn_what_most_of_a_class_have_in_common(probabilities):
 def test_groups_have_equal_weight(probabilities):
     by_group = weights.from_probabilities(probabilities, POOL)
     share = np.asarray(by_group.weights)[CONFLICTING].sum() / K
-    assert 0.3 < share < 0.6  # 0.5 if they are all found, 0.1 if none
+    assert 0.3 < share < 0.6  # 0.5 if all are detected, 0.1 if none
     score = np.asarray(by_group.conflict_score)
     assert score[CONFLICTING].mean() > 0.5 > score[~CONFLICTING].mean()
 

@@ -47,7 +47,7 @@ IMAGES = 0.1 * jax.random.normal(KEY, (2, 2, 8, 8, 1))
 
 @pytest.fixture(scope="module")
 def guided():
-    """Return guides with uniform weights, with weights and with weights in Φ alone; the layers."""
+    """Return guides with uniform weights, weights, and weights in Φ alone; and the layers."""
 
     @jax.jit
     def program(params):
@@ -164,7 +164,7 @@ def test_classes_take_turns_in_parts(guided):
 
 
 def test_the_signal_is_that_of_the_classes_with_images(guided):
-    """If only class 0 has images, Φ is its mean."""
+    """If only class 0 has images, Φ is the mean of that class."""
     real = guided[1].real[0]
     synthetic = real._replace(class_mass=jnp.array([1.0, 0.0]))
     signal = spectral.signal_matrix(cfm._present_classes(real, synthetic), "class")

@@ -20,7 +20,7 @@ METHOD = methods.distribution_matching(NETWORK, OPTIMIZER, strategy=("crop",))
 @jax.jit
 @chex.assert_max_traces(n=1)
 def STEP(key, state, batch):
-    """One trace must serve all tests of this file."""
+    """A step that may be traced only once for all tests of this file."""
     return METHOD.step(key, state, batch)
 
 

@@ -64,7 +64,7 @@ def test_a_step_is_the_written_out_formula():
 
 
 def test_recomputing_gives_the_same_gradient_in_the_memory_of_one_inner_step():
-    """From 5 to 50 inner steps, recomputing adds the memory of the parameters alone."""
+    """With 50 instead of 5 inner steps, only the memory of the parameters increases."""
     images = jnp.tile(IMAGES, (1, 4, 1, 1, 1))
 
     def program(inner, recompute):

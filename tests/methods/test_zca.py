@@ -29,7 +29,7 @@ def fitted(weighted=False):
 
 
 def by_numpy(shares):
-    """The mean and the matrix in float64, of samples that count by shares."""
+    """Return mean and matrix in float64 of samples with weights `shares`."""
     mean = shares @ NORMAL
     values, vectors = np.linalg.eigh((NORMAL - mean).T * shares @ (NORMAL - mean))
     return mean.reshape(3, 2, 2), vectors / np.sqrt(values + zca.EPSILON) @ vectors.T
@@ -92,7 +92,7 @@ def test_fewer_images_than_values_warn_and_are_bounded_by_epsilon():
     with pytest.warns(UserWarning, match="12 values.* 6 images"):
         whitening = zca.fit(few)
     values = np.linalg.eigvalsh(np.asarray(whitening.matrix, float))
-    np.testing.assert_allclose(values[-7:], zca.EPSILON**-0.5, rtol=1e-4)  # 12 less 5 of them
+    np.testing.assert_allclose(values[-7:], zca.EPSILON**-0.5, rtol=1e-4)  # 12 directions minus 5
 
 
 def test_constant_images_stay_finite():

@@ -59,7 +59,7 @@ def test_instance_norm_ignores_contrast_and_brightness_of_each_image():
 
 
 def test_batch_norm_by_hand():
-    """Values 0, 2: mean 1, variance 1, unbiased 2; running ones move from (0, 1) by a tenth."""
+    """Values 0, 2 have mean 1, variance 1, unbiased 2; running statistics start at (0, 1)."""
     images = jnp.array([0.0, 2.0]).reshape(2, 1, 1, 1)
     norm = networks.BatchNorm()
     params = norm.init(KEY, images)
@@ -67,7 +67,7 @@ def test_batch_norm_by_hand():
     np.testing.assert_allclose(output.ravel(), np.array([-1, 1]) / np.sqrt(1 + 1e-5), rtol=1e-6)
     assert updated["batch_stats"]["mean"] == pytest.approx(0.1)
     assert updated["batch_stats"]["var"] == pytest.approx(0.9 * 1 + 0.1 * 2)
-    fixed = norm.apply(params, images).ravel()  # by the running statistics, mean 0 and variance 1
+    fixed = norm.apply(params, images).ravel()  # running statistics: mean 0, variance 1
     np.testing.assert_allclose(fixed, np.array([0, 2]) / np.sqrt(1 + 1e-5), rtol=1e-6)
 
 
@@ -85,7 +85,7 @@ def test_images_too_small_for_the_window_are_rejected():
 
 
 def test_instance_norm_rejects_images_of_one_pixel():
-    """VGG11 on MNIST: its last stage would return the same for every image."""
+    """The last stage of VGG11 on 28×28 images would return the same for every image."""
     images = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
     with pytest.raises(ValueError, match="got 1×1"):
         networks.count_classes(networks.VGG11(10), images)

@@ -84,7 +84,7 @@ def test_no_norm_and_other_depths():
 
 @pytest.mark.parametrize("name", ["convnet", "vgg11", "resnet18"])
 def test_parts_applied_in_turn_give_the_whole(name):
-    """The first half of the parts, and then the others."""
+    """The first half of the parts is applied, and then the others."""
     network, (images, params, expected) = SMALL[name](), applied(name)
     stop = networks.count_parts(network) // 2
     hidden = jax.jit(functools.partial(network.apply, stop=stop))(params, images)

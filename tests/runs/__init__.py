@@ -1,1 +1,1 @@
-"""A package, so that its modules may have the names of modules in other folders."""
+"""A package, so that its modules may have the same names as modules in other folders."""

@@ -69,7 +69,7 @@ def test_networks_by_name(change, kind):
 
 
 def test_each_method_has_its_own_state():
-    """By what their states carry: images, a network in training, the student's learning rate."""
+    """States differ in their fields: images, a network in training, the learning rate."""
     images = jnp.zeros((2, 1, 8, 8, 1))
     kinds = {"dm": methods.State, "dc": methods.GradientState, "dsa": methods.GradientState,
              "mtt": methods.TrajectoryState, "cfm": methods.CurriculumState}  # fmt: skip
@@ -88,7 +88,7 @@ def test_the_strategy_is_that_of_the_data_by_default():
 
 
 def test_the_evaluation_uses_the_network_and_the_training_of_the_options(monkeypatch):
-    """A network for each of two seeds, on three images of each of two classes."""
+    """One network per seed is trained, on three images of each of two classes."""
     seen = []
 
     def train(key, network, images, labels, **protocol):

@@ -17,7 +17,7 @@ def test_presets_and_learning_rates():
 
 
 def test_presets_of_the_other_methods():
-    """1,000 networks in the literature, ten here; MTT in the words of its code."""
+    """The literature uses 1,000 networks, we ten; options of MTT have the names of its code."""
     paper, quick = (options.make(method="dsa", preset=p) for p in ("paper", "quick"))
     assert (paper.outer, paper.inner, paper.steps, paper.batch_size) == (10, 50, 10_000, 256)
     assert (quick.outer, quick.inner, quick.steps, quick.batch_size) == (10, 5, 100, 64)
@@ -35,7 +35,7 @@ def test_loops_of_the_reference(ipc, expected):
     assert options._gradient_loops(ipc) == expected
 
 
-def test_an_option_of_another_method_is_rejected_with_its_owner():
+def test_an_option_of_another_method_is_rejected_with_its_methods():
     for match, fields in (
         ("dc and dsa.*'mtt'", dict(method="mtt", inner=2)),
         ("mtt.*'dm'", dict(num_experts=2)),

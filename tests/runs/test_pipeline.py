@@ -119,7 +119,7 @@ def test_gradient_matching_with_formation_and_representatives(fake, tmp_path):
 
 
 def test_devices_that_share_the_images_make_the_same_rows(fake, tmp_path, mesh):
-    """Four devices, and two samples more than they can share evenly."""
+    """The number of samples is not a multiple of the four devices."""
     chosen = dataclasses.replace(fake.TINY, steps=2, width=4)
     fields = dict(rows=("random-density", "density", "fairdd"))
     pipeline.compare(fake.shades(), tmp_path / "a", chosen, **fields)
@@ -134,7 +134,7 @@ def test_devices_that_share_the_images_make_the_same_rows(fake, tmp_path, mesh):
 
 
 class PowerCut(Exception):
-    """The process ends without warning."""
+    """Ends the process without warning."""
 
 
 def cut_at(task, done):
@@ -169,7 +169,7 @@ def two_cores(monkeypatch):
 
 
 def interrupt_at(task, done):
-    """Return a report function that sends Ctrl-C when a task gets there, in whatever thread."""
+    """Return a report function that sends Ctrl-C when a task reaches a step, in any thread."""
 
     def report(name, at, total, **fields):
         if (name, at) == (task, done):
@@ -217,9 +217,7 @@ def test_a_row_that_fails_stops_the_others_which_save_their_states(fake, tmp_pat
         started.add(task)
         if task == "plain" and "oracle" in started:
             raise OSError("No space left on device")
-        time.sleep(
-            0.02 if task == "plain" else 0
-        )  # so that it does not end before the other starts
+        time.sleep(0.02 if task == "plain" else 0)  # this row must not end before the other starts
 
     chosen = dataclasses.replace(fake.TINY, steps=4000, save_every=1000.0)
     fields = dict(rows=["plain", "oracle"], report=report, network=fake.NETWORK)
@@ -291,7 +289,7 @@ PRODUCTS = [
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "empty"])
 def test_damaged_products_are_computed_again_to_the_same_bits(copy, compared, damage):
-    """Every third product is damaged at once, so that each kind of damage meets all of them."""
+    """Every third product is damaged at once, so that all products get each kind of damage."""
     folder, resume = copy
     for start in range(3):
         for name in PRODUCTS[start::3]:
@@ -300,7 +298,7 @@ def test_damaged_products_are_computed_again_to_the_same_bits(copy, compared, da
             if damage == "missing":
                 (folder / name).unlink()
         if "compare.json" in PRODUCTS[start::3] and damage != "missing":
-            (folder / "compare.json").unlink()  # it only repeats the results of the rows
+            (folder / "compare.json").unlink()  # only repeats the results of the rows
         table = resume("plain")
         assert list(table) == list(ROWS)
         for name, row in compared[1].items():
@@ -349,7 +347,7 @@ def test_one_process_works_in_a_folder(fake, tmp_path, command):
 
 @pytest.mark.filterwarnings("ignore:ZCA")
 def test_networks_see_the_set_whitened_and_pixels_are_stored(fake, tmp_path):
-    """Six steps add six to whitened images; the folder holds what that is in pixels."""
+    """Six steps add six to whitened images; the folder holds the unwhitened result."""
     whitened = dataclasses.replace(fake.TINY, zca="weighted", save_every=0.0)
     data = fake.shades()
     result = pipeline.run(data, tmp_path, whitened, debias="oracle", **fake.OWN)

@@ -26,7 +26,7 @@ SPLIT = "--split-from", "0"
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The run folder of one process."""
+    """Return the run folder of a single process."""
     folder = tmp_path_factory.mktemp("alone") / "out"
     cli.main([*RUN, "--out", str(folder)])
     return folder

@@ -1,4 +1,4 @@
-"""Results: reading them back, and what follows from their numbers."""
+"""Results: reading them back, and the quantities derived from them."""
 
 import pathlib
 
@@ -52,7 +52,7 @@ def test_damaged_timings_are_ignored(tmp_path, content):
     assert results.read_timing(tmp_path) == {}
 
 
-def test_a_network_that_names_one_class_has_not_learned():
+def test_a_network_that_predicts_one_class_has_not_learned():
     by_class = Breakdown((), *np.full((4, 10), 1000))
     scores = Scores(accuracy=Score(0.105, 0.0, 1), by_class=by_class)
     assert results.chance(scores) == 0.1 and results.has_learned(scores) is False

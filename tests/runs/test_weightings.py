@@ -1,4 +1,4 @@
-"""The weightings of a run, and a new one through the command line."""
+"""The weightings of a run, and a new one that is used through the command line."""
 
 import dataclasses
 import types
@@ -192,7 +192,7 @@ def test_a_new_weighting_and_a_new_method_take_one_entry_each(tmp_path, monkeypa
     monkeypatch.setattr(options, "OPTIONS", dict(options.OPTIONS))
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Shrink(options.DM):  # which registers itself
+    class Shrink(options.DM):  # registers itself
         method: str = "shrink"
 
     entry = run_methods.MethodEntry(build_shrink)

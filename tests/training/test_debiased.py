@@ -23,7 +23,7 @@ def test_the_gradient_is_that_of_the_cross_entropy_times_p_to_the_q():
     np.testing.assert_allclose(ours[0], expected, rtol=1e-5)
 
 
-def test_a_small_q_is_the_cross_entropy_and_one_is_the_share_that_is_wrong():
+def test_a_small_q_gives_the_cross_entropy_and_one_the_mean_absolute_error():
     logits, labels = jax.random.normal(KEY, (5, 3)), jnp.array([0, 1, 2, 0, 1])
     small = debiased.generalised_cross_entropy(logits, labels, q=1e-4)
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -84,7 +84,7 @@ def test_partners_contradict_the_bias():
 
 
 def test_partners_without_a_sample_of_the_same_or_of_another_class():
-    """Angles 0, 30 and 80 degrees: without others of the class the most similar, or the least."""
+    """Without other classes the partner is the least similar, without the own class the most."""
     angles = np.deg2rad([0, 30, 80])
     features = np.stack([np.cos(angles), np.sin(angles)], 1)
     assert partners(features[:1], [0]) == [{0}]  # alone
@@ -95,7 +95,7 @@ def test_partners_without_a_sample_of_the_same_or_of_another_class():
 
 
 def marked(n, conflict):
-    """Grey 8×8 images: the class is a faint pattern, a bright corner agrees with it mostly."""
+    """Return grey 8×8 images with a faint pattern per class and a bright corner as bias."""
     rng = np.random.default_rng(0)
     labels = np.arange(n) % 2
     corner = np.where(rng.random(n) < conflict, 1 - labels, labels)

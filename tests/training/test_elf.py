@@ -33,7 +33,7 @@ def entropies(logits, labels):
 
 @functools.cache
 def computed():
-    """The terms of the loss, what the front saw, and the logits of front and rear in training."""
+    """Return the terms of the loss, the output of the front, and the logits of the rear."""
 
     def all_of(params, views):
         terms, _ = elf.losses(NETWORK, params, views, LABELS, FEATURES, split=2)
@@ -58,7 +58,7 @@ def test_the_terms_are_those_of_numpy_in_float64():
 
 
 def test_the_terms_are_those_of_pytorch():
-    """Whose cross-entropy takes probabilities over dimension 1, and divides by n, h and w."""
+    """PyTorch's cross-entropy accepts probabilities over dimension 1 and divides by n, h and w."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     terms, front, rear, task, _ = computed()
     tensor = lambda x: torch.tensor(np.asarray(x))
@@ -77,7 +77,7 @@ def test_the_rear_after_the_front_is_the_network():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("norm", [networks.InstanceNorm, networks.BatchNorm])
 def test_every_network_is_split_where_the_literature_does(kind, norm):
-    """A ConvNet before its head, the others in their fourth stage, by shapes alone."""
+    """A ConvNet is split before its head, the others in their fourth stage."""
     network, expected = KINDS[kind]
     network, images = network.clone(norm=norm), jnp.zeros((4, 32, 32, 1))
     split = elf.split_point(network)

@@ -32,7 +32,7 @@ def stripes(n, seed=0):
 
 
 def test_training_is_sgd_with_momentum_decay_and_a_drop():
-    """Four full-batch epochs, order irrelevant, written out with torch's update rule.
+    """Four full-batch epochs equal torch's update rule written out, whatever the order.
 
     v ← µ v + g + λ p and p ← p − η v, with η / 10 in epochs 3 and 4.
     """
@@ -63,7 +63,7 @@ def test_any_set_and_batch_size(m, batch_size):
 
 
 def test_an_uneven_epoch_sees_every_sample_once():
-    """Three samples in batches of two: the second batch is one sample, not padded with a repeat.
+    """Of three samples in batches of two, the second batch is one sample, without padding.
 
     At a tiny learning rate without momentum or decay the parameters move by −η (g_ab + g_c / 10),
     where g are gradients of batch means, c is the sample left over (one of three candidates), and

@@ -27,7 +27,7 @@ POOL = sampling.pool(
 
 
 def test_batch_norm_is_that_of_torch():
-    """In training by the batch, whose unbiased variance moves the running one; then by these."""
+    """Training uses batch statistics and updates the running ones; evaluation uses these."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     network, peer = networks.BatchNorm(), torch.nn.BatchNorm2d(3)
     images = jax.random.normal(KEY, (5, 2, 2, 3)) * 2 + 1
@@ -42,8 +42,8 @@ def test_batch_norm_is_that_of_torch():
     np.testing.assert_allclose(after, peer.eval()(tensor).permute(0, 2, 3, 1).detach(), atol=1e-5)
 
 
-def test_training_moves_statistics_and_decays_none_of_them():
-    """After two steps of momentum 0.9 from (0, 1); a decay of 0.5 would halve them."""
+def test_training_updates_statistics_without_weight_decay():
+    """Two steps with momentum 0.9 start at (0, 1); a weight decay of 0.5 would halve the values."""
     train = functools.partial(training.train, strategy=(), epochs=2, learning_rate=0.0)
     params = jax.jit(lambda key: train(key, NETWORK, IMAGES, LABELS, weight_decay=0.5))(KEY)
     start = networks.init_params(jax.random.split(KEY)[0], NETWORK, IMAGES[:1])
@@ -65,7 +65,7 @@ def test_kl_divergences_equal_those_of_numpy():
 
 
 def test_cutmix_replaces_one_box():
-    """Images of one value each: a mixture has at most two, and the others' pixels are a box."""
+    """A mixture of two constant images has at most two values, one of which fills a box."""
     images = jnp.arange(6.0)[:, None, None, None] * jnp.ones((6, 5, 7, 1))
     mix = jax.jit(teachers.cutmix)
     for i in range(5):
@@ -97,7 +97,7 @@ def test_a_teacher_learns_the_real_data():
 
 @pytest.mark.parametrize("train", [teachers.train_on_soft_labels, teachers.train_on_logits])
 def test_students_learn_from_a_teacher(train):
-    """In an evaluation, which takes the teacher as a tree of arrays."""
+    """The evaluation gets the teacher as a tree of arrays."""
     task = evaluate.task(
         POOL.images, POOL.labels, num_classes=2, mean=(0.5,), std=(0.25,), strategy=()
     )

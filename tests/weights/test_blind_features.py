@@ -47,7 +47,7 @@ def test_sizes_are_those_of_the_table():
 
 
 def test_tone_by_hand():
-    """Half black, half white: mean and deviation 1/2, half of it up to each level, at each end."""
+    """Half black, half white: mean and deviation are 1/2, and half is at or below each level."""
     images = np.zeros((1, 4, 4, 1), np.float32)
     images[0, :2] = 1
     close(compute("tone", images), [[0.5, 0.5, *[0.5] * 15, 0.5, 0.5]])
@@ -67,7 +67,7 @@ def test_border_is_the_tone_of_six_of_32_pixels():
 
 
 def test_noise_is_blind_to_a_ramp():
-    """A linear ramp is the mean of its neighbours: log of nothing, whatever its slope."""
+    """Pixels of a linear ramp equal the mean of their neighbours, whatever the slope."""
     ramp = np.linspace(0, 1, 16, dtype=np.float32)[None, :, None, None] * np.ones((1, 16, 16, 1))
     close(compute("noise", ramp.astype(np.float32))[0, 0], np.log(1e-7), atol=1e-3)
     turned = np.swapaxes(GREY, 1, 2)
@@ -83,7 +83,7 @@ def test_blocks_are_the_cosine_transform_of_scipy():
 
 
 def test_blocks_show_the_grid_of_a_compressed_image():
-    """Flat blocks of 8×8: of the phases of period 8 the one at the edges alone has differences."""
+    """With flat blocks of 8×8, only the phase of period 8 at the block edges has differences."""
     flat = np.kron(GREY[:, :4, :4, 0], np.ones((8, 8)))[..., None].astype(np.float32)
     features = compute("blocks", flat)[:, 64:]
     phases = features[:, 6:14]  # after those of period 2 and 4
@@ -110,7 +110,7 @@ def test_texture_joins_tone_noise_and_blocks():
 
 
 def test_patches_are_averaged_in_quarters():
-    """Images upside down do not simply swap the quarters, because filters have a direction."""
+    """Features of images turned upside down are not just swapped: filters have a direction."""
     images = jnp.asarray(np.random.default_rng(0).normal(0.5, 0.1, (500, 12, 12, 1)), jnp.float32)
     function = blind_features.patches(jax.random.key(0), images, count=8, side=3)
     features = np.asarray(function(images))
@@ -122,7 +122,7 @@ def test_patches_are_averaged_in_quarters():
 
 
 def test_patches_show_positions():
-    """A spot in one quarter shows in the numbers of that quarter alone."""
+    """A spot in one quarter changes the features of that quarter only."""
     images = jnp.asarray(np.random.default_rng(0).uniform(size=(50, 16, 16, 1)), jnp.float32)
     function = blind_features.patches(jax.random.key(0), images, count=4, side=3)
     spot = images.at[:, 1:4, 1:4].set(0)

@@ -110,7 +110,7 @@ FEW = weights.MIN_CONFLICTING
     "uniform, weighted, reason",
     [
         ((0.9, 0.95, 0.4, 999), (0.7, 0.75, 0.55, 999), "gap"),  # 0.15 gained, 0.2 left
-        ((0.9, 0.95, 0.4, 999), (0.4, 0.4, 0.6, 999), "overall"),  # 0.2 gained for 0.5
+        ((0.9, 0.95, 0.4, 999), (0.4, 0.4, 0.6, 999), "overall"),  # 0.2 gained, 0.5 lost
         ((0.9, 0.95, 0.5, 50), (0.91, 0.95, 0.65, 50), "gap"),  # nor significant: √(2/50) = 0.2
         ((0.9, 0.95, 0.5, 50), (0.8, 0.8, 0.69, 50), "errors"),
         ((0.89, 0.91, 0.27, 397), (0.49, 0.49, 0.35, 397), "overall"),  # MNIST
@@ -148,7 +148,7 @@ def test_invalid_options_are_rejected_before_anything_is_computed(options, value
 
 
 def bright_or_dark(counts=(200, 160)):
-    """Noise that is bright in the first class and dark in the second, but for a tenth."""
+    """Return noise that is bright in the first class and dark in the second, except for a tenth."""
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], counts)
     groups = np.where(rng.random(len(labels)) < 0.1, 1 - labels, labels)
@@ -239,10 +239,10 @@ def probe_check(pool, groups, network, **options):
 
 
 def test_held_out_samples_are_in_no_set():
-    """Of 100 that disagree a fifth is held out, of 140 others 28; the overall accuracy by hand."""
+    """A fifth of the 100 that disagree and of the 140 others is held out; accuracy by hand."""
     (labels, pool), trained, tested = numbered((120, 120)), [], []
     groups = np.where(np.arange(240) < 100, 1 - labels, labels)
-    answers = np.where(np.arange(240) % 2, labels, groups)  # wrong for half of those that disagree
+    answers = np.where(np.arange(240) % 2, labels, groups)  # half of those that disagree are wrong
     network = recording_network(answers, 2, trained, tested)
     trial = probe_check(pool, groups, network, sets=3)(jnp.ones(240))
     jax.effects_barrier()
@@ -264,7 +264,7 @@ def test_held_out_samples_are_in_no_set():
 
 
 def test_no_class_is_held_out_completely():
-    """Of classes of 1, 2, 3 and 40 at most half; sets contain other samples, 8 of each class."""
+    """At most half of classes of 1, 2, 3 and 40 is held out; sets contain others, 8 per class."""
     labels, pool = numbered((1, 2, 3, 40))
     groups = np.where(np.arange(46) % 2, (labels + 1) % 4, labels)
     concentrated = jnp.asarray((np.arange(46) == 20) | (labels != 3), jnp.float32)

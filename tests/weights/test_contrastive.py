@@ -13,7 +13,7 @@ from jax.test_util import check_grads
 from jaxdd import augment, networks, sampling
 from jaxdd.weights import contrastive
 
-# Compiled, since operation by operation most of the time would go into compiling.
+# Jitted, because compiling one operation after the other takes most of the time.
 supervised_contrastive = jax.jit(contrastive.supervised_contrastive)
 embed = jax.jit(contrastive.embed, static_argnums=0, static_argnames="batch_size")
 
@@ -112,7 +112,7 @@ def trained():
 
 
 def test_training_reaches_the_lowest_loss_and_separates_the_classes(trained):
-    """16 samples of a class in two views: 31 positives share all the similarity, so log 31."""
+    """With 16 samples of a class in two views, 31 positives share all similarity: log 31."""
     encoder, pool, labels, state, info, _ = trained
     assert info["loss"][0] > np.log(31) + 0.3
     assert float(info["loss"][-1]) == pytest.approx(np.log(31), abs=0.02)

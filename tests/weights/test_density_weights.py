@@ -161,7 +161,7 @@ def test_clip_below_one_is_rejected_before_training(monkeypatch):
 
 
 def test_density_on_several_devices(mesh):
-    """Of 43 samples in random order, class 1 has a single one and class 2 none."""
+    """The 43 samples are in random order; class 1 has a single one and class 2 none."""
     n = 43
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.concatenate([[1], rng.choice([0, 0, 3, 4], n - 1)]))
@@ -191,7 +191,7 @@ def test_gradient_on_several_devices(mesh):
 
 
 def test_points_are_passed_around_and_never_gathered(mesh, collectives):
-    """Of 4,000 samples at most pieces of 1,000 travel, and memory holds a few pieces."""
+    """At most 1,000 of 4,000 samples are sent at a time, and memory holds a few such pieces."""
     n, d = 4000, 16
     x, labels = parallel.split((jnp.zeros((n, d)), jnp.zeros(n, jnp.int32)), mesh)
     density = functools.partial(ON_MESH, num_classes=1, mesh=mesh, tile=128)

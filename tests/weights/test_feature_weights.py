@@ -12,7 +12,7 @@ KEY = jax.random.key(0)
 
 
 def bright_or_dark(conflict=0.1, counts=(180, 120), seed=0):
-    """Noise that is bright in the first class and dark in the second, a share the other way."""
+    """Return noise, bright in the first and dark in the second class, reversed for a share."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(counts)), counts)
     groups = np.where(rng.random(len(labels)) < conflict, 1 - labels, labels)
@@ -53,7 +53,7 @@ def test_uninformative_features_leave_weights_uniform():
 
 
 def test_classes_that_share_an_attribute_form_one_block():
-    """Four classes, two of them bright: groups are bright and dark, within each class."""
+    """Two of four classes are bright; the groups of each class are bright and dark."""
     labels = 2 * POOL.labels + jnp.arange(300) % 2
     four = sampling.pool(POOL.images, labels, num_classes=4, mean=(0.5,), std=(0.25,))
     result = weights.by_features(KEY, four, brightness, blocks=(0, 0, 1, 1))

@@ -38,8 +38,9 @@ def test_uniform():
 
 
 def test_inverse_density_by_hand():
-    """f = 1, 2, 4: 1/f in proportion 4:2:1; with t = 1/2 the squares 16:4:1; the other class is
-    a single sample and has all of its own mass, however small its density."""
+    """For f = 1, 2, 4 the weights 1/f are 4:2:1, with t = 1/2 their squares 16:4:1.
+
+    The other class is a single sample of weight one, however small its density."""
     log_f, labels = jnp.log(jnp.array([1.0, 2.0, 4.0, 1e-30])), jnp.array([0, 0, 0, 1])
     weigh = functools.partial(formulas.inverse_density, log_f, labels, num_classes=2)
     close(weigh(), [4 / 7, 2 / 7, 1 / 7, 1])
@@ -47,7 +48,7 @@ def test_inverse_density_by_hand():
 
 
 def test_inverse_density_is_normalised_monotone_and_invariant():
-    """Sum one, sparser is heavier, units cancel, order and class names do not matter."""
+    """Weights sum to one, decrease with density, and ignore units, order and class names."""
     weigh = functools.partial(inverse_density, num_classes=K, temperature=2.0)
     weights = weigh(LOG_DENSITY, LABELS)
     close(class_sums(weights), np.array(SIZES) > 0)
@@ -61,7 +62,7 @@ def test_inverse_density_is_normalised_monotone_and_invariant():
 
 
 def test_temperature_limits():
-    """Large: uniform. Small: all mass on the sparsest sample. Neither overflows."""
+    """High temperatures give uniform weights, low ones all weight to the sparsest sample."""
     weigh = functools.partial(inverse_density, LOG_DENSITY, LABELS, num_classes=K)
     close(weigh(temperature=1e6), formulas.uniform(LABELS, num_classes=K), rtol=1e-4)
     sparsest = [LOG_DENSITY[LABELS == k].min(initial=np.inf) for k in range(K)]
@@ -121,7 +122,7 @@ def test_density_gradients():
 
 
 def two_clusters():
-    """90 samples around 0 and 10 around (30, 0), the same shape at both ends, one class."""
+    """Return 90 samples around 0 and 10 around (30, 0) of the same shape, in one class."""
     angle = np.linspace(0, 2 * np.pi, 10, endpoint=False)
     shape = np.stack([np.cos(angle), np.sin(angle)], 1)
     points = np.concatenate([np.tile(shape, (9, 1)), shape + [30, 0]])
@@ -152,7 +153,7 @@ def test_extreme_bandwidths_give_uniform_weights(bandwidth):
 
 
 def clip_reference(weights, limit):
-    """Water filling by sorting, in float64: fill the largest until the rest fits."""
+    """Clip by sorting, in float64: set the largest to the cap until the others fit."""
     weights, cap = np.asarray(weights, float), limit / len(weights)
     order = np.argsort(-weights)
     for filled in range(len(weights)):
@@ -189,7 +190,7 @@ def test_clip(limit):
 
 
 def test_clip_in_a_large_class():
-    """60,000 samples whose weights span 20 nats: float32 rounding must not leak mass."""
+    """Weights of 60,000 samples that span 20 nats still sum to one in float32."""
     labels = np.repeat([0, 1], [59_000, 1000])
     weights = np.exp(np.random.default_rng(0).uniform(-20, 0, labels.size)).astype(np.float32)
     for limit in (1.0, 1.5, 10.0):
@@ -224,7 +225,7 @@ def test_clip_transformations():
 
 
 def test_oracle():
-    """Class 0 holds groups of 3, 1 and 0 samples: mass 1/2 to each that is there."""
+    """Class 0 has groups of 3, 1 and 0 samples: both groups that occur get weight 1/2."""
     labels = jnp.array([0, 0, 0, 0, 2])
     attributes = jnp.array([1, 1, 0, 1, 2])
     result = formulas.oracle(labels, attributes, num_classes=3, num_attributes=3)
@@ -232,7 +233,7 @@ def test_oracle():
 
 
 def test_narrow_integers_do_not_overflow():
-    """30 classes of 10 attributes are 300 groups, more than a byte counts."""
+    """30 classes with 10 attributes have 300 groups, more than a byte can count."""
     labels = np.arange(30).repeat(4).astype(np.uint8)
     attributes = np.tile([0, 0, 0, 9], 30).astype(np.int8)
     result = oracle(labels, attributes, num_classes=30, num_attributes=10)
@@ -242,7 +243,7 @@ def test_narrow_integers_do_not_overflow():
 
 
 def test_effective_sample_size():
-    """Uniform: n_k. One sample: 1. Weights 3:1: 16/10. Empty: 0. No underflow at 1e-25."""
+    """Uniform weights give n_k, a single one 1, weights 3:1 16/10, an empty class 0."""
     labels = jnp.array([0, 0, 0, 1, 1, 2, 2])
     weights = jnp.array([0.2, 0.2, 0.2, 0, 5, 3e-25, 1e-25])
     close(formulas.effective_sample_size(weights, labels, num_classes=4), [3, 1, 1.6, 0])
@@ -270,8 +271,9 @@ def test_diagnose_by_hand():
 
 
 def test_diagnose_known_weights():
-    """Uniform weights say nothing (auc 1/2) and leave the masses as they are; the oracle balances
-    the groups of every class and gives all but one of ten to the conflicting ones."""
+    """Uniform weights have an AUC of 1/2 and do not change shares.
+
+    The oracle balances the groups of every class, so that the conflicting ones get nine tenths."""
     n, k = 20_000, 10
     rng = np.random.default_rng(0)
     labels = rng.integers(0, k, n)
@@ -377,7 +379,7 @@ def test_certain_memberships_give_the_oracle():
 
 
 def test_uncertain_memberships_by_hand():
-    """N is (1.5, .5) in the class: the second group has half the mass of the first."""
+    """N is (1.5, .5) in the class: the second group has half the weight of the first."""
     memberships = np.array([[1.0, 0.0], [0.5, 0.5]])
     result = balance_groups(np.zeros(2, int), memberships, num_classes=1)
     first, second = 1 / 1.5, 0.5 / 1.5 + 0.5 / 1

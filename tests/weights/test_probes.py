@@ -40,7 +40,7 @@ def test_probe_equals_scikit_learn():
 
 
 def test_predictions_are_out_of_fold():
-    """Random labels, more features than samples: only the samples of the fit are memorised."""
+    """With random labels and more features than samples, predictions are no better than chance."""
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(120, 200)).astype(np.float32), rng.integers(0, 2, 120)
     result = probes.crossfit(KEY, features, labels, num_classes=2)
@@ -80,7 +80,7 @@ def test_power_minimises_the_generalised_cross_entropy():
 
 
 def test_power_ignores_exceptions():
-    """One number is the attribute, another the class; a tenth of the samples are exceptions."""
+    """One feature is the attribute, another the class; in a tenth of the samples they differ."""
     rng = np.random.default_rng(0)
     labels = np.arange(4000) % 2
     attribute = np.where(rng.random(4000) < 0.1, 1 - labels, labels)
@@ -168,7 +168,7 @@ def predicting(classes, k=4, sure=0.9):
 
 
 def test_a_shortcut_through_blocks_of_classes():
-    """The blind probe knows the half, never the class; the other knows three of four classes."""
+    """The blind probe predicts the half of the classes only, the baseline three of four classes."""
     labels = np.arange(400) % 4
     half = labels // 2
     blind = np.where(np.arange(4) // 2 == half[:, None], 0.45, 0.05)
@@ -182,7 +182,7 @@ def test_a_shortcut_through_blocks_of_classes():
 
 
 def test_finest_blocks_near_the_best_are_returned():
-    """Of six classes in pairs, one probe knows the class well, another takes it for its pair."""
+    """Six classes form pairs; one probe predicts the class well, the other only the pair."""
     labels, chance = np.arange(2400) % 6, np.random.default_rng(0).random((2, 2400))
     pair = labels // 2 * 2 + 1 - labels % 2
     baseline = predicting(np.where(chance[0] < 0.25, (labels + 2) % 6, labels), 6)
@@ -211,14 +211,14 @@ def test_errors_are_compared_pairwise():
 
 
 def test_selection_of_blocks_is_not_biased():
-    """Two probes that know nothing; blocks that follow from the confusions of one win nothing."""
+    """Both probes are random; choosing blocks by the errors of one gives it no advantage."""
     rng = np.random.default_rng(0)
     blind, baseline = (rng.dirichlet(np.ones(200), 4000) for _ in range(2))
     assert abs(probes.shortcut(blind, baseline, np.arange(4000) % 200).z_score) < 3
 
 
 def test_blocks_with_nearly_all_samples_are_skipped():
-    """One class apart from a block of nine tenths of the samples says little."""
+    """A partition into one class and a block with nine tenths of the samples is uninformative."""
     labels = np.repeat([0, 1, 2], [45, 45, 10])
     blind = np.where(labels[:, None] == 2, [0.05, 0.05, 0.9], [0.475, 0.475, 0.05])
     result = probes.shortcut(blind, predicting(labels, 3), labels)

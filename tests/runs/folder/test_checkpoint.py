@@ -73,7 +73,7 @@ def test_leaves_are_restored_as_the_type_in_like(tmp_path):
 
 
 def test_uncommitted_arrays_stay_uncommitted(tmp_path):
-    """A counter bound to one device could not meet images that are spread over several."""
+    """A counter bound to one device cannot be combined with images split over several."""
     state = {"free": jnp.arange(3), "bound": jax.device_put(jnp.arange(3), jax.devices()[0])}
     checkpoint.save(tmp_path, 1, state)
     _, restored = checkpoint.restore(tmp_path, state)
@@ -205,7 +205,7 @@ def test_a_limit_of_the_file_size_is_an_oserror(tmp_path):
 
 
 class Killed(BaseException):
-    """Stands for a signal that ends the process."""
+    """Replaces a signal that ends the process."""
 
 
 @pytest.mark.parametrize("call", ["write_json", "first replace", "second replace"])

@@ -31,7 +31,7 @@ def content_of(folder):
 
 
 def forge(folder, **changes):
-    """Change a manifest as an attacker would, with the root that it then has."""
+    """Change a manifest as an attacker would, and update its root."""
     content = content_of(folder) | changes
     content["root"] = manifest.root(content)
     (folder / manifest.NAME).write_bytes(manifest._text(content))

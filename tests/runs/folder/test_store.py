@@ -93,7 +93,7 @@ def test_a_damaged_configuration_is_named(tmp_path, content, match, resume):
 
 
 def test_temporary_files_of_killed_runs_are_deleted(tmp_path):
-    """Those of a command that may be running and files with similar names are kept."""
+    """Files of commands that may be running and files with similar names are kept."""
     deleted = [tmp_path / ".synthetic.npz.01234567.tmp", tmp_path / "experts/.a.npz.89abcdef.tmp"]
     others = [tmp_path / ".evaluation.json.01234567.tmp", tmp_path / ".own.tmp"]
     (tmp_path / "experts").mkdir()
@@ -231,7 +231,7 @@ def test_synthetic_on_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
 
 
 def test_damaged_synthetic_is_named_or_harmless(tmp_path):
-    """A cut file is rejected; a flipped byte is rejected or lies in a field that nobody reads."""
+    """A cut file is rejected; a flipped byte is rejected or in a field that is not read."""
     path = tmp_path / "a.npz"
     store.write_synthetic(path, make_synthetic())
     good, data = store.read_synthetic(path), path.read_bytes()

@@ -1,4 +1,4 @@
-"""Tests of the page about a data set: by features, by density, or no bias; the choice is a stub."""
+"""Tests of the page about a bias, with a stub for the choice: by features, by density, or none."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ SHORTCUTS = {"tone": probes.Shortcut((0, 0, 1), 0.1, 0.2, 5.0)}
 
 @pytest.fixture(scope="module")
 def data():
-    """Image i has brightness i; the attribute is the class except for every tenth sample."""
+    """Return images of brightness i whose attribute is the class, except for every tenth sample."""
     labels = np.arange(N) % K
     attributes = np.where(np.arange(N) % 10 == 0, (labels + 1) % K, labels)
     images = np.broadcast_to(np.arange(N, dtype=np.uint8)[:, None, None, None], (N, 6, 6, 1))
@@ -37,7 +37,7 @@ def find(data, monkeypatch):
 
 
 def by_features(pool):
-    """A classifier that is sure of the block for all but the darkest sample of each class."""
+    """Return a choice by features in which the darkest sample of each class conflicts."""
     labels, brightness = np.asarray(pool.labels), np.asarray(pool.images).mean((1, 2, 3))
     darkest = [np.where(labels == k, brightness, 999).argmin() for k in range(K)]
     return with_conflicts(pool, np.isin(np.arange(len(labels)), darkest))

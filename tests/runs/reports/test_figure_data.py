@@ -52,7 +52,7 @@ def test_without_attributes_there_are_classes_only(data):
 
 @pytest.fixture
 def folder(data, tmp_path):
-    """Image i weighs i, so that class 0 is led by 18, 16, … and 0, 2, …"""
+    """Write weights i of image i: the heaviest of class 0 are 18, 16, …, the lightest 0, 2, …"""
     weights = np.arange(20) / np.array([90, 100])[np.arange(20) % 2]
     plane = plot.plane(np.random.default_rng(0).normal(size=(20, 4)))
     figure_data.write(tmp_path / figure_data.FILE, data, weights, plane=plane)

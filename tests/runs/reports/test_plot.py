@@ -27,7 +27,7 @@ def constant(color, *, k=2, ipc=3, size=8):
 
 
 def pixels(path):
-    """Return the RGB pixels of a PNG file, after a look at its format, background and size."""
+    """Return the RGB pixels of a PNG file after checking format, background and size."""
     with Image.open(path) as image:
         assert image.format == "PNG"
         image.load()
@@ -106,7 +106,7 @@ def test_a_figure_is_a_png(figures, name):
 
 @pytest.mark.parametrize("draw", [grid, weights])
 def test_a_figure_is_always_the_same(tmp_path, figures, draw):
-    """Of either kind: text and pixels on a bare figure, and axes with a layout."""
+    """Checked for text and pixels on a bare figure, and for axes with a layout."""
     draw(tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == figures[draw.__name__].read_bytes()
 
@@ -128,7 +128,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, draw, monkeypatch):
 
 
 def test_matplotlib_is_imported_late_and_left_as_it_was(tmp_path):
-    """Neither pyplot nor changed settings (but the backend, whose look-up imports pyplot)."""
+    """Pyplot is not imported, and settings stay (except the backend, which is not checked)."""
     script = f"""
 import sys
 import jaxdd.runs.reports.plot
@@ -185,7 +185,7 @@ def test_rows_are_classes_and_columns_are_images(tmp_path):
     [(1, (255, 255, 255)), (2, (128, 128, 128)), (3, (255, 0, 255)), (5, (255, 0, 255))],
 )
 def test_any_number_of_channels(channels, shown):
-    """Channels 1, 0, 1, 0, 1: one is grey, two are averaged to 0.5, of more the first three."""
+    """One channel is drawn in grey, two are averaged, and of more the first three are drawn."""
     value = np.array([1, 0, 1, 0, 1][:channels], np.float32)
     images = np.broadcast_to((value - 0.5) / 0.5, (2, 3, 8, 8, channels))
     half = (0.5,) * channels
@@ -239,7 +239,7 @@ def test_a_picture_for_a_notebook_has_the_sets_side_by_side():
 
 
 @pytest.mark.parametrize("sets", [(), (constant((1, 0, 0)), constant((1, 0, 0), k=3))])
-def test_a_picture_needs_sets_of_one_height(sets):
+def test_a_picture_needs_sets_of_equal_height(sets):
     with pytest.raises(ValueError, match="equally many classes"):
         plot.picture(*sets, mean=MEAN, std=STD)
 
@@ -312,7 +312,7 @@ def test_weights_without_attributes_are_one_histogram(tmp_path):
 
 
 @pytest.mark.parametrize("case", ["uniform", "zeros", "no conflict", "one class missing", "tiny"])
-def test_weights_of_special_cases(tmp_path, case):
+def test_constant_and_zero_weights(tmp_path, case):
     weights, labels, attributes, _ = data()
     if case == "uniform":
         weights = np.full(60, 1 / 20)
@@ -337,7 +337,7 @@ def test_weights_out_of_range_are_rejected(tmp_path, value):
 
 
 def test_principal_components_are_those_of_the_covariance():
-    """Variance along and share of each axis: the eigenvalues of the covariance matrix."""
+    """Variances along the axes and their shares are those of the covariance's eigenvalues."""
     embeddings = np.random.default_rng(0).normal(size=(50, 6)) * [5, 3, 1, 1, 1, 1] + 100
     points, shares = plot._principal_components(embeddings)
     values = np.linalg.eigvalsh(np.cov(embeddings.T, bias=True))[::-1]
@@ -367,7 +367,7 @@ def test_a_plane_has_a_random_subset_of_large_sets():
 
 @pytest.mark.parametrize("embeddings", [np.ones((60, 4)), np.arange(60.0)[:, None]])
 def test_a_map_of_flat_embeddings(tmp_path, embeddings):
-    """All samples at one point, or on a line: no variance to share, no second component."""
+    """Samples at one point have no variance, samples on a line no second component."""
     plane = plot.plane(jnp.asarray(embeddings))
     plot.embedding_map(tmp_path / "a.png", plane, data()[1])
     assert pixels(tmp_path / "a.png").shape == (840, 980, 3)
@@ -385,7 +385,7 @@ def test_a_plane_rejects_bad_input(embeddings, match):
 
 
 def test_bars_have_the_height_of_their_means(tmp_path):
-    """Aligned 0.9 against 0.45 of conflicting: bars of twice the height, on the same floor."""
+    """An aligned accuracy of 0.9 has a bar twice as high as a conflicting one of 0.45."""
     rows = {"DM": Scores(aligned=Score(0.9), conflicting=Score(0.45, 0.0, 1))}
     plot.accuracy_bars(tmp_path / "a.png", rows)
     image = pixels(tmp_path / "a.png")[100:]
@@ -394,7 +394,7 @@ def test_bars_have_the_height_of_their_means(tmp_path):
 
 
 def test_unknown_scores_have_no_bars(figures):
-    """The worst group is None or missing in all rows: its colour does not even reach the legend."""
+    """If no row has a worst group, its colour does not occur, not even in the legend."""
     assert share(figures["bars"], (0xCC, 0x79, 0xA7)) == 0
     assert min(share(figures["bars"], color) for color in (GREY, BLUE, VERMILION)) > 0.01
 
@@ -430,7 +430,7 @@ BLINDNESS = {
 
 @pytest.mark.parametrize("kind", BLINDNESS)
 def test_colours_stay_apart_for_colour_blind_readers(kind):
-    """Distances in CIELAB (D65); 2.3 is just noticed, 10 is seen at a glance."""
+    """Distances in CIELAB (D65): 2.3 is just noticeable, 10 is obvious."""
     to_xyz = np.array(
         [[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]]
     )
@@ -454,7 +454,7 @@ def test_vector_figures_are_always_the_same_and_hold_the_pictures(tmp_path, form
 
 
 def test_class_names_replace_numbers(tmp_path):
-    """Class names in the margin, which is as wide as they need; what TeX would read is shown."""
+    """The margin is as wide as the class names; characters special to TeX are shown."""
     names = ["$a$ cat", "a dog with a name that is too long for any margin"]
     sets = dict(mean=MEAN, std=STD)
     draw_set(tmp_path / "a.svg", constant((1, 0, 0)), class_names=names, **sets)
@@ -467,7 +467,7 @@ def test_class_names_replace_numbers(tmp_path):
         draw_set(tmp_path / "c.png", constant((1, 0, 0)), class_names=["x"], **sets)
 
 
-def test_heat_maps_colour_values_by_their_place_in_the_limits(tmp_path):
+def test_heat_maps_colour_values_relative_to_the_limits(tmp_path):
     """Zero is the darkest colour of viridis, one the brightest; NaN is left white."""
     matrix = [[0.0, 1.0], [np.nan, 1.0]]
     sides = dict(rows={"h": (0.1, 0.2)}, columns={"set": ("plain", "density")})
@@ -487,8 +487,8 @@ def test_heat_maps_colour_values_by_their_place_in_the_limits(tmp_path):
     ],
     ids=["long", "one", "many"],
 )
-def test_heat_maps_have_room_for_their_texts(tmp_path, monkeypatch, down, along):
-    """Nothing is cut off, nothing is written over another."""
+def test_texts_of_heat_maps_do_not_overlap(tmp_path, monkeypatch, down, along):
+    """No text is cut off or overlaps another."""
     figures, original = [], plot._figure
 
     @contextlib.contextmanager

@@ -100,7 +100,7 @@ def make_comparison(folder, names=("x", "y", "z")):
 
 
 def make_run(folder, names=(EVIL, "$b_", "c")):
-    """A run whose page has every section; names are hostile."""
+    """Write a run whose page has every section, and whose names contain HTML."""
     config = {**CONFIG, "command": "run", "debias": "density"}
     trial = dict(overall=0.5, aligned=0.75, conflicting=0.25, count=12)
     candidate = dict(encoder_steps=30, bandwidth=0.2, temperature=1.0, evenness=EVIL)
@@ -325,7 +325,7 @@ def test_other_folders_are_named(tmp_path, run):
     ids=str,
 )
 def test_damaged_files_are_named(tmp_path, run, name, content):
-    """Also files that are valid but are not what the manifest lists."""
+    """Valid files with another checksum than in the manifest count as damaged."""
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / name).write_text(content)
     with pytest.raises(ValueError, match=name):

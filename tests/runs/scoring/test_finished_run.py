@@ -1,4 +1,4 @@
-"""Tests of scoring a finished run: the score that it had, and for the same data only."""
+"""Tests of scoring a finished run: the scores are reproduced, other data are rejected."""
 
 import dataclasses
 
@@ -41,7 +41,7 @@ def finished(tmp_path_factory):
 
 
 def test_the_images_of_a_run_score_as_in_the_run(finished):
-    """With the augmentation of the run, whatever strategy the data have now."""
+    """The augmentation is that of the run, whatever strategy the data have now."""
     folder, result = finished
     images = store.read_synthetic(folder / "synthetic.npz").images
     for strategy in ((), ("crop", "flip")):
@@ -52,7 +52,7 @@ def test_the_images_of_a_run_score_as_in_the_run(finished):
 
 @pytest.mark.filterwarnings("ignore:ZCA")
 def test_a_whitened_set_is_scored_through_its_whitening(tmp_path):
-    """In the run folder and in an export."""
+    """Checked for the run folder and for an exported set."""
     run_options = dataclasses.replace(OPTIONS, formation=1, zca="uniform")
     folder, data = tmp_path / "run", make_data()
     result = scores_of(pipeline.run(data, folder, run_options, debias="plain"))

@@ -22,7 +22,7 @@ CHANNELS_FIRST = NORMAL.transpose(0, 3, 1, 2)
 
 
 def ours(path):
-    """Normalised by other moments than those of the data."""
+    """Return a set that is normalised by other moments than those of the data."""
     mean, std = np.float32((0.5, 0.4, 0.3)), np.float32((0.2, 0.3, 0.4))
     images = ((PIXELS / np.float32(255) - mean) / std).reshape(K, IPC, *SIZE)
     labels = LABELS.reshape(K, IPC).astype(np.int32)

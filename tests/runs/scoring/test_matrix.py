@@ -30,7 +30,7 @@ def counting_cell(name, settings, calls):
 
 
 def test_a_cell_is_computed_once_for_its_settings(tmp_path):
-    """Another number of epochs computes it again; other rows in the file stay."""
+    """A cell with another number of epochs is computed again; other rows in the file stay."""
     calls, path = [], tmp_path / "rows.json"
     first = [counting_cell(name, {"epochs": 1}, calls) for name in "ab"]
     assert matrix.fill(path, first).keys() == {"a", "b"}
@@ -128,7 +128,7 @@ def test_the_teacher_has_the_features_that_the_network_needs(name):
 
 
 def test_a_row_with_a_teacher_counts_its_bytes(tmp_path):
-    """Features are 3 images of 2×2 pixels and 2 channels; the model 9·2+2, 4 and 8·2+2 floats."""
+    """Features have 3 · 2·2·2 floats, the model 9·2+2, 4 and 8·2+2."""
     cells = make_cells(protocols=("elf",), teacher=matrix.TeacherOptions(1, 2))
     row = matrix.fill(tmp_path / "rows.json", cells)["convnet elf set"]
     assert row["extra_bytes"] == {"features": 4 * 3 * 2 * 2 * 2, "feature_model": 4 * (20 + 4 + 18)}

@@ -44,7 +44,7 @@ def test_real_images_keep_their_spectrum_and_a_constant_set_nothing(tmp_path):
 
 
 def test_bands_are_sums_over_directions():
-    """Variances 4, 3, 2, 1: the first holds 0.4, the first two 0.7 of them, all four 1."""
+    """Of variances 4, 3, 2 and 1, the first has a share of 0.4, the first two 0.7, all four 1."""
     profile = spectral.Profile(*map(np.array, ([4, 3, 2, 1], [1, 2, 0, 0], [0, 1, 0, 2], [1] * 4)))
     first, second = spectral.bands(profile, shares=(0.4, 1.0))
     assert first == (1, 0.4, 1.0, 0.0) and second[:2] == (3, 0.6)

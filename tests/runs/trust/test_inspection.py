@@ -35,7 +35,7 @@ def random_set(ipc=2, k=K, side=SIDE, seed=0):
 
 
 def write(folder, synthetic):
-    """A set on the disk without a manifest."""
+    """Write a set without a manifest and return its path."""
     folder.mkdir()
     store.write_synthetic(folder / "synthetic.npz", synthetic)
     return folder
@@ -120,7 +120,7 @@ def test_a_set_out_of_range_can_be_audited_but_not_loaded(tmp_path):
     "area, rate, verdict",
     [(144, 0.6, "evidence"), (144, 0.4, "no evidence found"), (16, 0.6, "not run")],
 )
-def test_a_small_patch_that_all_networks_obey_is_evidence(area, rate, verdict):
+def test_a_small_patch_that_moves_all_networks_is_evidence(area, rate, verdict):
     rates = np.full((2, 1, 3), 0.1)
     rates[:, 0, 2] = rate, 0.9
     patches = audit.Patches(np.zeros((1, 3, 2), int), np.full((1, 3), 2), np.ones((1, 3, 1)))

@@ -35,7 +35,7 @@ def exported(run, tmp_path_factory):
 
 
 def relist(folder, **changes):
-    """Write a manifest as an attacker may: of the files that exist, with a correct root."""
+    """Write a manifest of the existing files, with a correct root, as an attacker could."""
     content = files.read_json(folder / "manifest.json")
     (folder / "manifest.json").unlink()
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
@@ -83,7 +83,7 @@ def test_the_effect_of_rounding_is_stated(run, exported):
 
 
 def test_measured_scores_of_rounded_images_are_on_the_card(run, tmp_path):
-    """The images that are measured are those that come back from the files."""
+    """The measured images are those that are read back from the files."""
     score, seen = {"mean": 0.5, "std": 0.02, "n": 3}, []
     measure = lambda images: seen.append(images) or {"accuracy": score, "aligned": score}
     publication.export(run, tmp_path / "out", format="png", measure=measure)
@@ -212,7 +212,7 @@ def as_object(path, payload):
 @pytest.mark.parametrize("name", ["synthetic.npz", "set.pt"])
 @pytest.mark.parametrize("write", [as_pickle, as_torch, as_object])
 def test_pickles_are_rejected_and_not_run(run, exported, tmp_path, write, name):
-    """Bare, and in a folder whose manifest lists them with their hashes."""
+    """Checked for a bare file and for a folder whose manifest lists the file with its hash."""
     folder = shutil.copytree(exported / "npz", tmp_path / "set")
     payload = Payload(tmp_path / "was run")
     write(folder / "synthetic.npz", payload)
@@ -288,7 +288,7 @@ def test_invalid_bare_files(run, tmp_path, monkeypatch, hazard):
 
 @pytest.mark.parametrize("hazard", ["twice", "surplus", "missing", "bomb", "NaN", "no class"])
 def test_invalid_arrays_with_a_valid_manifest(exported, tmp_path, monkeypatch, hazard):
-    """It lists the very bytes, but they are no set."""
+    """The hashes match, but the arrays do not form a set."""
     folder = shutil.copytree(exported / "npz", tmp_path / "set")
     monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 100_000)
     write, match = HAZARDS[hazard]
@@ -299,7 +299,7 @@ def test_invalid_arrays_with_a_valid_manifest(exported, tmp_path, monkeypatch, h
 
 
 def test_pixels_out_of_range_need_an_expected_root(make_run, exported, tmp_path):
-    """A value of 10, a common trigger, is no pixel; a range that is understated never passes."""
+    """A value of 10, a common trigger, is out of range; a manifest cannot understate the range."""
     images = store.read_synthetic(exported / "npz" / "synthetic.npz").images.copy()
     images[0, 0, -1, -1] = 10
     folder = make_run(tmp_path / "run", images)
@@ -398,7 +398,7 @@ PNGS = {
 
 @pytest.mark.parametrize("reason", PNGS)
 def test_invalid_png_folders(exported, tmp_path, reason):
-    """Under a manifest that lists the very files."""
+    """The manifest lists the files with correct hashes."""
     folder = shutil.copytree(exported / "png", tmp_path / "set")
     change, match = PNGS[reason]
     change(folder)
@@ -422,7 +422,7 @@ def test_pixels_are_not_decoded_beyond_the_limit(exported, tmp_path, monkeypatch
 
 
 def test_png_files_score_as_the_arrays_do(digits):
-    """Within half a point; the same for PyTorch is in test_torch_peers."""
+    """Scores agree within half a point; test_torch_peers checks the same in PyTorch."""
     folder, images, labels = digits
     task = evaluate.task(
         images, labels, num_classes=10, mean=np.float32([0.3]), std=np.float32([0.4]), strategy=()

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519  # noqa: E402
 
 
 def commands(heading):
-    """The lines of the block below a heading of the page."""
+    """Return the lines of the block below a heading of the page."""
     text = PAGE.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
     lines = [
         line
@@ -33,7 +33,7 @@ def commands(heading):
 
 
 def write_keys(folder, name, private):
-    """PEM files of a key, NAME.key and NAME.pub."""
+    """Write the PEM files of a key, NAME.key and NAME.pub."""
     pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
     form = serialization.PrivateFormat.PKCS8
     (folder / f"{name}.key").write_bytes(private.private_bytes(pem, form, plain))
@@ -61,7 +61,7 @@ def copy(signed, tmp_path):
 
 
 def fail(arguments, capsys):
-    """The error line of a command that exits with code 2."""
+    """Return the error line of a command that must exit with code 2."""
     with pytest.raises(SystemExit) as stopped:
         cli.main(list(map(str, arguments)))
     output = capsys.readouterr()
@@ -71,7 +71,7 @@ def fail(arguments, capsys):
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 def test_the_documented_commands_sign_and_verify(make_run, tmp_path, monkeypatch, capsys):
-    """From making a key to verifying without jaxdd, and then a changed set."""
+    """Run the commands from creating a key to verifying without jaxdd; then change the set."""
     monkeypatch.chdir(tmp_path)
     make_run(tmp_path / "run")
     cli.main(["export", "run", "SET", "--format", "png"])
