@@ -9,10 +9,10 @@ distilled set (plain) than on as many uniformly drawn real images (random). Ten 
 
 Cost: 25 minutes on two cores.
 Result: colour is amplified, corruption is not. Natural backgrounds are amplified if each class has
-a few that recur (bgfmnist-few), and not if every image has its own (bgfmnist). The paper finds them
-amplified; its recipe is not public. If the bias is not a colour, density weights do not help. Auto
-detects corruptions by texture, and keeps uniform weights against many backgrounds, where the oracle
-gains; `experiments.recognition` measures how visible either bias is.
+a few backgrounds (bgfmnist-few), but not if every image has its own (bgfmnist). The paper reports
+that they are amplified; its recipe is not public. If the bias is not a colour, density weights do
+not help. Auto detects corruptions by texture, and keeps uniform weights against many backgrounds,
+where the oracle gains; `experiments.recognition` measures how visible either bias is.
 """
 
 from experiments.tools import grid
@@ -20,7 +20,7 @@ from jaxdd.runs.options import make
 
 
 def cells(preset: str) -> list[grid.Cell]:
-    """Return colour, background and corruption with all rows, and few backgrounds with some."""
+    """Return cells of colour, background, corruption with all rows, few backgrounds with some."""
     biased = make(preset=preset, conflict=0.05)
     rows = ("random", "random-density", "plain", "density", "auto", "oracle")
     pairs = [(name, row) for name in ("cmnist", "bgfmnist", "ccifar10") for row in rows]

@@ -10,9 +10,10 @@ temperatures.
   the defaults.
 * stability: the encoder and bandwidth whose densities rank samples most alike for two seeds of the
   encoder; the temperature is the default.
-* worst: the weights with which a few real images teach a network most about the worse of two kinds
-  of held-out samples, those that an early classifier gets right and the others. Each trial trains
-  networks, so the temperature is searched for the best encoder and bandwidth only.
+* worst: the weights with the best accuracy on the worse of two kinds of held-out samples: those
+  that an early classifier predicts correctly, and the others. Networks are trained on a few real
+  images that are drawn by the weights. Each trial trains networks, so the temperature is searched
+  for the best encoder and bandwidth only.
 * evenness: the weights with the largest evenness over pairs of a class and the class that the early
   classifier predicts. `--debias auto` uses this rule, followed by the probe network check.
 
@@ -21,10 +22,10 @@ bias-conflicting samples of networks trained on real images drawn by weight. "be
 evenness among all weights.
 
 Cost: nine minutes per benchmark of MNIST on two cores; the quick preset has three benchmarks.
-Result: evenness finds the best weights, or nearly so, if weights help, also with rare conflict and
-unequal classes, where default, likelihood and stability lose more. On corruptions, natural
-backgrounds and grey images the early classifier learns something other than the bias; no rule finds
-weights better than uniform ones, and the probe network check rejects them.
+Result: if weights help, evenness chooses the best weights or nearly the best, also with rare
+conflict and unequal classes, where default, likelihood and stability lose more. On corruptions,
+natural backgrounds and grey images the early classifier learns something other than the bias. There
+no rule chooses weights better than uniform ones, and the probe network check rejects them.
 """
 
 import dataclasses
@@ -60,21 +61,21 @@ BENCHMARKS = {
 }
 """Benchmark and conflict share.
 
-No default was chosen on them. The rule of auto was not chosen on the first five and cifar10-s; the
-last two were looked at before; cfmnist-bg led to the thresholds of the probe network check.
+No default was chosen on them. The rule of auto was not chosen on the first five and cifar10-s. The
+last two were examined before, and cfmnist-bg led to the thresholds of the probe network check.
 """
 
 QUICK = "cmnist-bg", "cmnist .5 % conflict", "ccifar10"
 
 Values = dict[str, float]
 Candidates = Sequence[tuple[Values, weights.DensityWeights]]
-"""What `weights.density_candidates` yields."""
+"""Candidates as yielded by `weights.density_candidates`."""
 
 
 def unequal(data: datasets.Benchmark) -> datasets.Benchmark:
     """Keep all samples of the first class, half of the second, a third of the third, and so on."""
     labels = data.train.labels
-    rank = np.empty(len(labels), int)  # of each sample within its class
+    rank = np.empty(len(labels), int)  # rank of each sample within its class
     for k in range(data.num_classes):
         members = np.flatnonzero(labels == k)
         rank[members] = np.random.default_rng(k).permutation(len(members))
@@ -109,9 +110,9 @@ def stability(
 
     Args:
         pool: the samples.
-        candidates: with one seed.
-        others: the same values with another seed.
-        default: see `defaults`.
+        candidates: candidates computed with one seed.
+        others: the same candidates with another seed.
+        default: values of the default rule, see `defaults`.
     """
     classes = [np.flatnonzero(pool.labels == k) for k in range(pool.num_classes)]
 
@@ -162,13 +163,13 @@ def measure(
     search: weights.Search = weights.Search(),
     **check_options: Any,
 ) -> dict[str, Any]:
-    """Return what every rule chooses for a benchmark, and what the choice is worth.
+    """Return the choice of every rule for a benchmark, and the scores of the choice.
 
     Args:
-        data: with attributes.
-        options: of encoder and seed.
+        data: benchmark with attributes.
+        options: options of the encoder, and the seed.
         search: the candidates; must include `defaults`.
-        **check_options: of `weights.check_with_probe_networks`.
+        **check_options: options of `weights.check_with_probe_networks`.
     """
     pool, classes, labels = datasets.pool(data), data.num_classes, data.train.labels
     encoder = weights.default_encoder(pool, width=options.encoder_width, depth=options.depth)

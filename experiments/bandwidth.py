@@ -1,20 +1,21 @@
-"""Why are bandwidth and temperature what they are, and how much depends on them?
+"""How were bandwidth and temperature chosen, and how much depends on them?
 
     python -m experiments.bandwidth --data-dir DIR
 
-First, what the weights do: each training set in `DATASETS` is embedded once, and for every
-bandwidth factor and temperature the weights are diagnosed (AUC of low density for bias-conflicting
+First, diagnostics of the weights: each training set in `DATASETS` is embedded once, and the weights
+of every bandwidth factor and temperature are diagnosed (AUC of low density for bias-conflicting
 samples, conflict weight share, group evenness, effective sample size). This uses the bias labels,
 so the defaults come from a data set that is not evaluated on, cfmnist.
 
-Second, what sets distilled with them are worth: coloured MNIST, 5 % bias-conflicting samples, ten
-images per class. The bandwidth is a factor of half the mean squared distance in the class; weights
-are density^(-1/temperature). The test set must not choose among these cells.
+Second, accuracies of sets distilled with the weights: coloured MNIST, 5 % bias-conflicting samples,
+ten images per class. The bandwidth is a factor of half the mean squared distance in the class;
+weights are density^(-1/temperature). The test set must not choose among these cells.
 
 Cost: a minute per map, and 20 minutes for the cells on two cores.
-Result: on cfmnist the defaults are as even as the best of the map, or nearly so. They cannot help
-if density does not show the bias, as with natural backgrounds; with corruptions it shows in part.
-Distilled sets hardly depend on the bandwidth over a factor of sixteen, but on the temperature.
+Result: on cfmnist the weights of the defaults are nearly as even as the best of the map. Weights
+cannot help if the density does not show the bias, as with natural backgrounds; corruptions are
+shown in part. The accuracy hardly depends on the bandwidth over a factor of sixteen, but it depends
+on the temperature.
 """
 
 import functools
@@ -58,7 +59,7 @@ def sweep(data: datasets.Benchmark, options: DM) -> list[dict[str, Any]]:
         by_density = weights.from_density(log_density, pool, temperature=temperature)
         return formulas.diagnose(by_density, *labels, **sizes)._asdict()
 
-    # Embeddings are shared by all; a bandwidth needs one density, a temperature none.
+    # All share the embeddings, and all temperatures of a bandwidth share the density.
     rows = []
     for factor in FACTORS:
         rule = functools.partial(kde.mean_distance, factor=factor)
@@ -97,7 +98,7 @@ def draw(path: pathlib.Path) -> None:
 
 
 def tables() -> list[list[str]]:
-    """Return the table of the diagnostics with the defaults and at their best."""
+    """Return the table of diagnostics at the defaults and at the best values."""
     rows = []
     for path in sorted(grid.RESULTS.glob("bandwidth-*.json")):
         table = files.read_json(path)["table"]
@@ -111,7 +112,7 @@ def tables() -> list[list[str]]:
 
 
 def cells(preset: str) -> list[grid.Cell]:
-    """Return three bandwidths by three temperatures on two cores, five by five on a GPU."""
+    """Return cells of 3 bandwidths × 3 temperatures on two cores, 5 × 5 on a GPU."""
     few = preset == "quick"
     bandwidths = (0.05, 0.2, 0.8) if few else (0.05, 0.1, 0.2, 0.4, 0.8)
     temperatures = (0.5, 1.0, 2.0) if few else (0.35, 0.5, 1.0, 1.5, 2.0)

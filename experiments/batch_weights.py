@@ -19,7 +19,7 @@ from jaxdd.runs.options import make
 
 
 def cells(preset: str) -> list[grid.Cell]:
-    """Return all initial images with the default weighting, two of them with the others."""
+    """Return all initial images with the default weighting, and two of them with the others."""
     pairs = [
         *itertools.product(("draw",), ("weighted", "real", "noise")),
         *itertools.product(("mean", "batch"), ("weighted", "real")),

@@ -5,9 +5,9 @@
 Corrupted CIFAR-10, CIFAR-10 with grey and coloured halves, and Fashion-MNIST on natural
 backgrounds, 5 % bias-conflicting samples, ten images per class; the first also with DSA and DC, the
 first and the last also with fifty images. Auto detects the first two biases by texture and tone
-(`experiments.shortcuts`). Without bias labels nothing tells whether the border of an image belongs
-to the object. The row border shows what weights gain if the user declares that it does not, and
-what they cost if it does, on unbiased Fashion-MNIST and CIFAR-10.
+(`experiments.shortcuts`). Whether the border of an image belongs to the object cannot be determined
+without bias labels. The row border shows the gain of weights if the user declares that it does not.
+Unbiased Fashion-MNIST and CIFAR-10 show the cost if it does.
 
 Cost: four hours on two cores.
 """
@@ -22,7 +22,7 @@ ROWS = {"ccifar10": "auto", "cifar10-s": "auto", "bgfmnist": "border"}
 
 
 def cells(preset: str) -> list[grid.Cell]:
-    """Return plain, by features and oracle for every bias and seed; then unbiased data."""
+    """Return cells of plain, by features and oracle for every bias and seed, then unbiased data."""
     biased = functools.partial(make, preset=preset, conflict=0.05)
     settings = [
         *((name, biased(seed=seed)) for seed, name in itertools.product(range(3), ROWS)),

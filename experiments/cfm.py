@@ -1,4 +1,4 @@
-"""What is curriculum frequency matching (CFM) worth, and where do weights enter?
+"""How accurate is curriculum frequency matching (CFM), and which parts need weights?
 
     python -m experiments.cfm --data-dir DIR
 
@@ -8,30 +8,31 @@ batch norm, 600 updates; each image takes 200 updates (β from 0.1, floor 0.001,
 at least half of the area). Three networks each, 150 epochs; with soft labels they have the network
 of the teacher and learn from its predictions alone.
 
-On coloured MNIST weights enter the initial images, the teacher, Ψ and Φ. All four follow density
-weights, auto, or the bias labels (oracle); with the oracle also teacher, Ψ and Φ one by one, and
-all three, from uniformly drawn initial images. Anchors (RDED, `experiments.tools.anchors`) are four
-patches of real images per image, those that the same teacher classifies best, without descent.
+On coloured MNIST weights enter the initial images, the teacher, Ψ and Φ. All four use density
+weights, auto, or the bias labels (oracle). With the oracle, each of teacher, Ψ and Φ is also
+weighted alone, and all three with uniformly drawn initial images. Anchors (RDED,
+`experiments.tools.anchors`) are images made of the four patches of real images that the same
+teacher classifies best, without gradient descent.
 
 Hypotheses, written before the run: without weights CFM copies the colour like DM. The teacher
-matters most, since its cross-entropy names the class; Φ matters some; Ψ next to nothing, because a
-covariance over all classes hardly knows which colour belongs to which class. Density weights are
-within two points of the oracle. On CIFAR-10 CFM beats random images with hard labels, by less than
-DM; with soft labels random images gain most, and the order changes. Without weights anchors show
-the colour of the class and are worse than random images on bias-conflicting samples, less so if
-each place has its own candidates (stratified); with density weights they come near the weighted
-real images with hard labels, and above them with soft labels.
+matters most, because its cross-entropy depends on the class. Φ matters less, and Ψ hardly, because
+a covariance over all classes contains little information on which colour belongs to which class.
+Density weights are within two points of the oracle. On CIFAR-10 CFM is better than random images
+with hard labels, by less than DM. With soft labels random images gain most, and the order changes.
+Without weights anchors show the colour of the class and are worse than random images on
+bias-conflicting samples, less so if each place has its own candidates (stratified); with density
+weights they are close to the weighted real images with hard labels, and better with soft labels.
 
-Cost: a tenth of the literature's updates on a quarter of its pixels, so not its scale.
+Cost: a tenth of the literature's updates on a quarter of its pixels, which is not its scale.
 Result: without weights networks do worse on bias-conflicting samples than with random images, as
-expected. The teacher explains everything; Φ alone nothing, against the hypothesis, and Ψ nothing.
-Density weights are within two points of the oracle, and neither is worth much: the weighted real
-images that the sets start from are better by forty points with hard labels and by twenty-five with
-soft ones. On CIFAR-10 CFM is barely above random with hard labels and far below DM; with soft
-labels the three are indistinguishable. Anchors do not work at this size: with hard labels networks
-are at chance, since they train on quarters of images; with soft labels weights gain 15 to 18 points
-on bias-conflicting samples, as expected, and stratified places next to nothing, but whole real
-images with the same labels are better by forty.
+expected. Weighting the teacher has the whole effect; weighting Φ alone has none, against the
+hypothesis, and weighting Ψ has none. Density weights are within two points of the oracle, but
+neither is useful: the weighted real images that the sets start from are better by forty points with
+hard labels and by twenty-five with soft ones. On CIFAR-10 with hard labels, CFM is barely above
+random and far below DM; with soft labels the three are indistinguishable. Anchors do not work at
+this size: with hard labels networks are at chance, since they train on quarters of images; with
+soft labels weights gain 15 to 18 points on bias-conflicting samples, as expected, and stratified
+places almost nothing. Whole real images with the same labels are better by forty points.
 """
 
 import functools
@@ -73,7 +74,7 @@ SETS = {
     },
     "cifar10": {"random": None, "dm": None, "plain": ("oracle", NONE)},
 }
-"""Sets of each data set: real images, DM, or CFM with the kind of weights and where they enter."""
+"""Sets of each data set: real images, DM, or CFM with a kind of weights and the weighted parts."""
 
 ANCHORS = {
     "anchors": ("plain", False),

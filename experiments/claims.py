@@ -1,13 +1,14 @@
-"""The table of README.md: do its claims hold for other sets?
+"""Do the claims in the table of README.md hold for several sets?
 
     python -m experiments.claims --data-dir DIR
 
 Six claims with three seeds each, which decide attributes, encoder, initial images, batches and
 networks. Each compares plain distillation with one weighting, three networks per set. The gain is
-the mean of the paired differences of the sets, with an interval by Student's t over the sets, since
-networks trained on one set say nothing about another set.
+the mean of the paired differences of the sets, with an interval by Student's t over the sets,
+because networks trained on one set contain no information about other sets.
 
-Cost: an hour on two cores, besides cells of `main_table`, `seeds`, `no_bias` and `by_features`.
+Cost: an hour on two cores, in addition to cells of `main_table`, `seeds`, `no_bias` and
+`by_features`.
 """
 
 from typing import Any, NamedTuple

@@ -1,10 +1,10 @@
-"""Which detector finds bias-conflicting samples: density, a head on the encoder, or networks?
+"""Which detector detects bias-conflicting samples: density, a head on the encoder, or networks?
 
     python -m experiments.detectors --data-dir DIR
 
-Detectors yield out-of-fold class probabilities for each sample, which `weights.from_probabilities`
-turns into groups of equal mass; density is the paper's method as it is. The best object-blind
-features for each data set are in results/shortcuts.json.
+Detectors yield out-of-fold class probabilities for each sample, from which
+`weights.from_probabilities` computes weights that balance the groups. Density is the unchanged
+method of the paper. The best object-blind features for each data set are in results/shortcuts.json.
 
 * density: inverse density in the space of an encoder of 30 steps, `weights.by_density`.
 * encoder: a head on the same embedding (`probes.crossfit`, power 0.7).
@@ -15,22 +15,22 @@ features for each data set are in results/shortcuts.json.
   two folds, mean of three checkpoints.
 
 Blocks of classes are those of the best shortcut, for all. *Error of the share* is the distance of
-the mean bias-conflict score from the true conflict share, which no detector knows.
+the mean bias-conflict score from the true conflict share, which is not an input of any detector.
 
-Hypothesis, written on 24 November 2026 before the runs: networks find corruptions better than the
-encoder and worse than texture, colours as well as tone, and natural backgrounds not at all, since
-clothes are learned before scenes. Deep branches find corruptions at least as well as networks (AUC
-0.92), colours like all others, and natural backgrounds no better.
+Hypothesis, written on 24 November 2026 before the runs: networks detect corruptions better than the
+encoder and worse than texture, colours as well as tone, and natural backgrounds not at all, because
+clothes are learned before scenes. Deep branches detect corruptions at least as well as networks
+(AUC 0.92), colours as well as the others, and natural backgrounds no better.
 
 Cost: five minutes per data set on two cores; an hour for the deep branches.
 Result (24 November 2026): networks beat a head on the encoder everywhere, and are worse than the
-features that see the bias (AUC 0.991, 0.996 and 0.737 in results/shortcuts.json) except for
+features that show the bias (AUC 0.991, 0.996 and 0.737 in results/shortcuts.json) except for
 colours, which all detect; on natural backgrounds they are hardly better than chance. A head on the
-encoder is better than its density, with equal AUC on corruptions and colours. Networks estimate the
-conflict share to half a hundredth on corrupted and grey images, to two with colours. Deep branches
-beat the encoder on corruptions but, against the hypothesis, not networks (AUC 0.894), at four times
-their cost and after a fortieth of the paper's images; on natural backgrounds they are worst
-(0.619). A GPU would show whether longer training changes that.
+encoder is better than its density, with equal AUC on corruptions and colours. The conflict share
+that networks estimate is accurate to 0.005 on corrupted and grey images, to 0.02 with colours. Deep
+branches beat the encoder on corruptions but, against the hypothesis, not networks (AUC 0.894), at
+four times their cost and after a fortieth of the paper's images; on natural backgrounds they are
+worst (0.619). Whether longer training changes that was not tested.
 """
 
 import functools

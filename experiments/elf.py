@@ -1,4 +1,4 @@
-"""Does a teacher carry bias back into a debiased set, and how much of a score is the teacher's?
+"""Does a teacher bring bias back into a debiased set, and how much does it add to a score?
 
     python -m experiments.elf --data-dir DIR
 
@@ -6,24 +6,25 @@ Coloured MNIST, 5 % bias-conflicting samples, at 16 pixels with 10,000 training 
 images; ten images per class, distilled with density weights for 200 steps. Evaluation networks: a
 ConvNet of width 16 and depth 2, and ResNet18 and VGG11 with a sixteenth of their channels, split
 where they have 4×4 pixels; three networks each, 150 epochs. Two teachers (the same ConvNet, 300
-updates) were trained on the data as they are and drawn by density weights. ELF and logit
-distillation (kd) use either teacher, on the set, on random real images and on noise.
+updates) were trained, on batches drawn uniformly and by density weights. ELF and logit distillation
+(kd) use either teacher, on the set, on random real images and on noise.
 
-Hypotheses, written before the run: the teacher of the data as they are carries the bias back. With
-it, kd and ELF have a lower accuracy on bias-conflicting samples than standard training on the same
-set, kd the lowest, because its logits name the class of the colour, while ELF still has two losses
-on the labels. The teacher of the weights does not. With it, ELF lifts the random subset more than
-the distilled set, and noise above chance: part of what ELF shows is the teacher's.
+Hypotheses, written before the run: the unweighted teacher brings the bias back. With it, kd and ELF
+have a lower accuracy on bias-conflicting samples than standard training on the same set; kd has the
+lowest, because the logits predict the class of the colour, while ELF still has two losses on the
+labels. The weighted teacher does not bring the bias back. With it, ELF improves the random subset
+more than the distilled set, and noise is above chance: part of the score of ELF comes from the
+teacher.
 
 Cost: ten minutes on one core. This is not the scale of the literature, and a single set.
-Result, ConvNet: logits carry the bias back and cost ten points on bias-conflicting samples, as
-expected. Features of the biased teacher do not, against the hypothesis. With the teacher of the
-weights, kd gains more than ELF. ELF gains six times as much on a random, biased subset; most of
-that score is the teacher's. Noise stays at chance or below, against the hypothesis. Result,
-ResNet18 and VGG11, whose networks vary far more: they gain as much by kd from the teacher of the
-weights, lose little or nothing by biased logits, and much by biased features (13 and 33 points),
-the other way round. VGG11 also loses by the features of the other teacher (7), so ELF itself is
-harmful in a network unlike the teacher's.
+Result for ConvNet: biased logits bring the bias back and cost ten points on bias-conflicting
+samples, as expected. Features of the biased teacher do not, against the hypothesis. With the
+weighted teacher, kd gains more than ELF. ELF gains six times as much on a random, biased subset;
+most of that score comes from the teacher. Noise stays at chance or below, against the hypothesis.
+Result for ResNet18 and VGG11, which vary far more: they gain as much by kd with the weighted
+teacher. In contrast to ConvNet they lose little or nothing with biased logits, and much with biased
+features (13 and 33 points). VGG11 also loses with the features of the weighted teacher (7), so ELF
+itself is harmful in a network unlike the teacher's.
 """
 
 import functools

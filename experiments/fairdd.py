@@ -9,9 +9,10 @@ with mean gaps between the groups of a class of –, 99.96, 18.46 and 7.95; and 
 % for the background, 94.77 % for FairDD with groups from clustering.
 
 Cost: 20 minutes on two cores.
-Result: at a hundredth of their steps, random, DM and density weights are close to their numbers for
-the foreground. Density weights are as accurate as the oracle and FairDD; FairDD leaves the smallest
-gaps. Its lead in accuracy is not reproduced. Solid backgrounds are amplified like colours.
+Result: with a hundredth of the steps, random, DM and density weights are close to the published
+numbers for the foreground. Density weights are as accurate as the oracle and FairDD; FairDD leaves
+the smallest gaps. Its lead in accuracy is not reproduced. Solid backgrounds are amplified like
+colours.
 """
 
 from experiments.tools import grid

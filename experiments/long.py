@@ -4,17 +4,17 @@
 
 Coloured MNIST, 5 % bias-conflicting samples, distribution matching with ConvNets of width 32:
 without weights, with density weights, with auto and with the oracle. Synthetic images start as real
-ones and after 200 steps still nearly are, so amplification and its removal have to be checked after
-they have moved away. Three networks evaluate every set along the way.
+images and have hardly changed after 200 steps, so amplification and its removal have to be checked
+after longer runs. Three networks evaluate every set along the way.
 
 One program distils the four sets: `vmap` over sets and weights, so that the features of the real
-images are computed once. For that all sets must see the same images. A batch of 64 per class is
-drawn by the mean of the four weights, and each set weighs the images of the batch by its own
-weights relative to that mean: the mean that a set matches is its own, and no sample counts more
-than four times what it would if drawn by the set's weights. A stopped run continues.
+images are computed once. This requires that all sets use the same batches. A batch of 64 per class
+is drawn by the mean of the four weights, and each set weights the images of the batch by its own
+weights relative to that mean. So each set matches its own weighted mean in expectation, with
+relative weights of at most four. A stopped run continues.
 
 A step of four sets leaves one of two cores idle half of the time. Two processes with one core and
-two sets each take 30 % less; they see the same images, and the last to end writes the table:
+two sets each take 30 % less; they use the same batches, and the last to end writes the table:
 
     taskset -c 0 python -m experiments.long --data-dir DIR --work WORK --rows plain density &
     taskset -c 1 python -m experiments.long --data-dir DIR --work WORK --rows auto oracle
@@ -61,7 +61,7 @@ def compute_weights(data: datasets.Benchmark, pool: sampling.Pool, key: jax.Arra
 
 
 def joint(method: methods.Method, rows: Sequence[str]) -> methods.Method:
-    """Return a method for several sets that see the same images with their own weights."""
+    """Return a method for several sets that use the same batches with their own weights."""
     # Images have no axis of rows, so vmap computes their features once for all sets.
     shared_images = sampling.Batch(images=None, weights=0)
     step = jax.vmap(method.step, in_axes=(None, 0, shared_images), out_axes=0)
@@ -168,7 +168,7 @@ def score_sets(
 
 
 def merge(ways: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the points of all rows, as far as each has come, from those of some rows."""
+    """Merge the stored points of some rows into those of all rows."""
     union = lambda points, kind: {
         name: value for point in points for name, value in point[kind].items()
     }
@@ -191,8 +191,8 @@ def main(
 
     Args:
         ipc: images per class.
-        rows: that this process makes.
-        steps: where to stop, one of `STEPS` or a multiple of `SAVED`; a later run may continue.
+        rows: rows that this process distils.
+        steps: number of steps, one of `STEPS` or a multiple of `SAVED`; a later run may continue.
         data_dir: folder with the original files.
         work: folder for weights and states, from which a stopped run continues.
         out: folder of long-IPC.json and of its figure.

@@ -7,9 +7,9 @@ Coloured MNIST. The paper gives numbers for 5 % bias-conflicting samples and 50 
 2, 1 and 0.5 % bias-conflicting samples; the paper preset also has 2 and 1 % at fifty.
 
 Cost: an hour on two cores.
-Result: weights restore what plain distillation loses, without bias labels (density, auto) as well
-as with them (oracle), and also when conflict is rare. At fifty images per class, real images drawn
-by weight are nearly as good as distilled ones; at ten, distillation adds to them.
+Result: weights recover the accuracy that plain distillation loses, without bias labels (density,
+auto) as well as with them (oracle), and also if conflict is rare. At fifty images per class, real
+images drawn by weight are nearly as good as distilled ones; at ten, distilled ones are better.
 
 Transfer of the density set to other networks is in results/transfer-cmnist.json:
 

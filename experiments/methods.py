@@ -25,7 +25,7 @@ METHODS = (
 
 
 def cells(preset: str) -> list[grid.Cell]:
-    """Return every method with every kind of weights, and random subsets once."""
+    """Return cells of every method with every kind of weights, and random subsets once."""
     plain = make(preset=preset, conflict=0.05)
     return [
         *(grid.Cell("cmnist", row, plain) for row in ("random", "random-density")),

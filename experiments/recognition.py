@@ -7,14 +7,14 @@ set a network learns to recognise the bias attribute from the unbiased test imag
 attribute is independent of the class; a fifth of them measures how well ("recognised"). Each set is
 then scored by the share of its images that show the attribute with which their class is aligned. 95
 % of the training images have it, but how many show it depends on how well it is recognised, so
-compare with the column of the training set. "network trained on all" is the accuracy on
-bias-conflicting test samples of a network trained on the whole training set for three epochs: what
-the bias costs without distillation.
+compare with the column of the training set. "network trained on all" shows what the bias costs
+without distillation: it is the accuracy on bias-conflicting test samples of a network trained on
+the whole training set for three epochs.
 
 Cost: two minutes per data set on two cores.
-Result: colours are seen in every image; natural backgrounds of 32 pixels are hard to recognise even
-for a network trained to. Plain distillation keeps the bias of its initial images. Density weights
-change colours as much as the oracle, the other biases only in part.
+Result: colours are recognised in every image; natural backgrounds of 32 pixels are hard to
+recognise even for a network that was trained for it. Plain distillation keeps the bias of its
+initial images. Density weights change colours as much as the oracle, the other biases only in part.
 """
 
 import functools
@@ -118,9 +118,9 @@ def main(
     """Measure every set of the grid.
 
     Args:
-        preset: of the grid.
+        preset: preset of the grid.
         data_dir: folder with the original files.
-        work: where the grid keeps its synthetic sets.
+        work: folder in which the grid stores its synthetic sets.
         out: JSON file.
     """
     cells = amplification.cells(preset)

@@ -3,7 +3,7 @@
     python -m experiments.reliability --rounds 1
     python -m experiments.reliability --groups damage options --rounds 2 --budget 20m
 
-Attacks in five groups on a small folder of images, each scored by what it leaves behind:
+Attacks in five groups on a small folder of images; the verdict depends on what an attack leaves:
 
 * damage: each file of each kind of folder (run, unfinished run, comparison, images, caches) is cut,
   emptied, changed or replaced; then each command that reads it is called.
@@ -41,7 +41,7 @@ Group = Literal["damage", "options", "calls", "kills", "distributed"]
 
 GROUPS: tuple[Group, ...] = get_args(Group)
 MAX_MEMORY = 8 * 2**30
-"""Bytes that the process of the campaign may allocate."""
+"""Maximum memory of the process of the campaign, in bytes."""
 
 OUT = record.RESULTS / "reliability.json"
 
@@ -58,8 +58,8 @@ def main(
     """Run the attacks and add the verdicts to the record.
 
     Args:
-        rounds: of each group.
-        groups: of attacks.
+        rounds: number of rounds of each group.
+        groups: groups of attacks to run.
         only: text that the name of an attack must contain.
         out: the record, JSON.
         work: folder for compiled programs.
@@ -92,7 +92,7 @@ def cache_programs(folder: pathlib.Path) -> None:
 
 
 def run_attack(out: pathlib.Path, group: str, attack: lab.Attack) -> None:
-    """Run an attack that the record lacks or has as a failure, and record the verdict."""
+    """Run an attack that is not in the record or failed before, and record the verdict."""
     content = files.read_json(out) if out.exists() else {"attacks": {}, "failures": []}
     verdicts = content["attacks"].setdefault(group, {})
     if verdicts.get(attack.name) in ("right", "refused"):

@@ -83,7 +83,7 @@ def _means(scores):
 
 
 def student_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean of two values or more and the ends of its 95 % interval by Student's t."""
+    """Return the mean of values and the ends of its 95 % interval by Student's t."""
     # t quantile with n − 1 degrees of freedom times the standard error of the mean.
     half = scipy.special.stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / len(values) ** 0.5
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)

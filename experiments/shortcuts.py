@@ -7,10 +7,10 @@ For each data set, seed and features:
 
 * Are they a shortcut? Error rates of a head on the object-blind features and of one on the baseline
   features, in the blocks of classes where the former does best, and the z-score of the difference.
-* Do they find bias-conflicting samples? AUC within classes of the bias-conflict score, and the
+* Do they detect bias-conflicting samples? AUC within classes of the bias-conflict score, and the
   share of bias-conflicting samples among as many of the highest scores (precision).
-* What are weights that give their groups equal mass worth? Conflict weight share, group evenness
-  and effective sample size, by the bias labels.
+* How good are weights that balance their groups? Conflict weight share, group evenness and
+  effective sample size, by the bias labels.
 
 Held-out protocol. Fixed on 2026-11-22: power 0.7 of the loss; a tenth of the samples as prior
 conflict share; blocks of at most three quarters of the samples and at least half the confidence of
@@ -21,15 +21,15 @@ layout against `blind_features.translation_invariant`, tone against `blind_featu
 least a hundredth of the samples classified better, and blocks with three quarters of the confidence
 of the best. Then two new biases were made: a bar across photographs, and clothes turned by
 quarters, also with turns independent of the class. After these, on cifar10-two, cifar10-s and
-ccifar10-noise (0.19, 0.99 and 0.66): a correlation of one half from which two scores mean the same
-bias. On 2026-11-24, with everything fixed, five further held-out sets were run once: cbgfmnist,
-bgfmnist-few, fmnist-texture, fmnist-scale and cmnist-pairs.
+ccifar10-noise (0.19, 0.99 and 0.66): two scores with a correlation of at least one half count as
+the same bias. On 2026-11-24, with everything fixed, five further held-out sets were run once:
+cbgfmnist, bgfmnist-few, fmnist-texture, fmnist-scale and cmnist-pairs.
 
 Cost: two minutes per set and seed on two cores.
 Result: tone detects colour and brightness, texture detects corruptions, either detects grey images,
-layout detects places. On natural backgrounds all of them see clothes rather than scenes, and none
-is a shortcut; nor is any without a bias. Digits are recognised by shape as well as by a colour that
-5 % do not have, so auto uses its search there.
+layout detects places. On natural backgrounds all of them respond to clothes rather than scenes, and
+none is a shortcut. Without a bias none is a shortcut either. Coloured digits are recognised by
+shape as well as by colour, so auto uses its search there.
 """
 
 import functools
@@ -66,10 +66,10 @@ class Setting(NamedTuple):
     """A data set to measure.
 
     Attributes:
-        name: of the benchmark.
+        name: name of the benchmark.
         conflict: share of bias-conflicting samples, None without a bias.
-        severity: of corruptions, None for the default.
-        change: applied to the data.
+        severity: severity of corruptions, None for the default.
+        change: function that changes the data.
     """
 
     name: str
@@ -122,9 +122,9 @@ def measure(key: jax.Array, pool: sampling.Pool, data: datasets.Benchmark) -> di
     """Return the scores of all features on a pool.
 
     Args:
-        key: of the comparison and the folds.
+        key: random key of the comparison and the folds.
         pool: the training samples.
-        data: of the pool; its attributes are used for scores only.
+        data: data set of the pool; its attributes are used for scores only.
     """
     with timing.timed(seconds := {}, "compare"):
         shortcuts = weights.shortcuts(key, pool, comparisons=COMPARISONS)

@@ -15,11 +15,11 @@ Simulated: a linear target of three features and sin(x) / x on [-10, 10], with n
 deviation 0.2 (outliers: 5 % of normal noise times ten), scored by the root mean squared error to
 the target. Real: data sets of scikit-learn, those for classification as regressions of one column
 on the others; two thirds of the samples, at most 300, for training. Features and targets are
-standardised by the training samples. 100 repeats with new samples, the same for all five. A cell is
-won or lost if the mean paired difference exceeds two standard errors. Seconds are processor time,
-medians over repeats.
+standardised by the training samples. 100 repeats with new samples, the same for all five. A cell
+counts as won or lost if the mean paired difference exceeds two standard errors. Seconds are
+processor time, medians over repeats.
 
-Cost: twenty minutes; exit code 3 says that the budget left some cells.
+Cost: twenty minutes; with exit code 3, some cells are missing.
 """
 
 import functools

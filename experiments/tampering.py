@@ -14,22 +14,22 @@ each of these is poisoned once with each trigger:
 
 The published attack has eleven networks with 101 updates of the images in each; here it is ten
 updates, and twenty for 1 and 2, which move images less. The plans biased and weighted are coloured
-digits, distilled plainly and with oracle weights, five each: does the audit report honest biased
-sets, and do weights weaken the attack?
+digits, distilled with uniform and with oracle weights, five sets each. They show whether the audit
+reports honest biased sets, and whether weights weaken the attack.
 
-A statistic detects a tampered set if it exceeds that of all but one of the twenty clean ones, 5 %
-false alarms; footprints are relative to the clean set of another seed. Intervals are Wilson's.
-Attack success is the share of 300 test images of other classes that networks trained on the set
-assign to the target once they carry the trigger, compared with networks trained on the clean set.
-The level of the rule with trusted sets, 0.03, was chosen on the sets of DM and DSA on 2026-11-23;
-0.05 reported four of these forty honest sets. Sets of trajectory matching were made after that, and
-again with a tenth of the learning rate, because with 100 two of twenty diverged.
+A statistic detects a tampered set if it exceeds that of all but one of the twenty clean ones, which
+means 5 % false alarms. Footprints are relative to the clean set of another seed. Intervals are
+Wilson's. Attack success is the share of 300 test images of other classes that networks trained on
+the set assign to the target once they carry the trigger, compared with networks trained on the
+clean set. The level of the rule with trusted sets, 0.03, was chosen on the sets of DM and DSA on
+2026-11-23; 0.05 reported four of these forty honest sets. Sets of trajectory matching were made
+after that, and again with a tenth of the learning rate, because with 100 two of twenty diverged.
 
-Cost: 360 sets of six to seven processor seconds each; exit code 3 says that the budget left some.
-Result: range detects the published trigger always, and none of an attacker who clips to [0, 1];
-roughness and footprint detect every such set given trusted sets; the trigger scan detects 30 to 90
-%. Alone, range reports one of sixty honest sets, one of trajectory matching with a pixel at 2.2.
-With five trusted sets one is reported, with real images as well four.
+Cost: 360 sets of six to seven processor seconds each; with exit code 3, some are missing. Result:
+range detects the published trigger always, and none of an attacker who clips to [0, 1]; roughness
+and footprint detect every such set given trusted sets; the trigger scan detects 30 to 90 %. Alone,
+range reports one of sixty honest sets, one of trajectory matching with a pixel at 2.2. With five
+trusted sets one is reported, with real images as well four.
 """
 
 import functools
@@ -65,11 +65,11 @@ class Data(NamedTuple):
     """A data set of small images.
 
     Attributes:
-        pool: to distil from.
+        pool: training images.
         test: 300 normalised images.
-        labels: of these.
+        labels: classes of the test images.
         low: normalised value of pixels that are 0, `[c]`.
-        high: of pixels that are 1.
+        high: normalised value of pixels that are 1.
     """
 
     pool: sampling.Pool
@@ -340,7 +340,7 @@ def measure(
 
 
 def strongest(scan: audit.PatchScan) -> dict[str, Any]:
-    """Return what the patch of each size does that moves most images to some class."""
+    """Return the effect of the patch of each size that moves most images to a class."""
     rates = np.asarray(scan.rates)  # [m, s, k]
     chosen = rates.mean(0).argmax(-1)  # [s]
     sizes = np.arange(len(chosen))
@@ -395,7 +395,7 @@ def by_cell(path: pathlib.Path) -> dict[tuple[str, str], Rows]:
 
 
 def z_scores(rows: Rows, clean: Rows, name: str) -> np.ndarray:
-    """Return a statistic of each set, the largest of its numbers in deviations of clean sets."""
+    """Return the largest z-score of a statistic in each set, relative to the clean sets."""
     own, honest = (
         np.stack([np.atleast_1d(STATISTICS[name](row)) for row in sets]) for sets in (rows, clean)
     )

@@ -8,8 +8,8 @@ training images (uniform, as in the literature), or whitened by the weights of t
 equal to uniform up to class shares for the plain row).
 
 Hypothesis, written before the run: whitening amplifies directions of small variance, so shape
-counts more and colour, which varies most, counts less. Plain distillation should lose less to the
-bias, and weighted rows should change little.
+counts more and colour, which varies most, counts less. Plain distillation should lose less accuracy
+by the bias, and weighted rows should change little.
 
 Result (one seed): the first half holds. Without weights, bias-conflicting samples are recognised
 twice as often, though still rarely. Random images gain half as much, so part of the gain is in the

@@ -405,7 +405,7 @@ RULES = {
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_rules(rule):
-    """Masked points are ignored; rules scale with the points; without spread they give the floor."""
+    """Masked points are ignored; rules scale with the points and give the floor without spread."""
     x, floor = normal(0, 40, 5), np.float32(kde.FLOOR)
     rule, plain = jax.jit(rule), rule
     mask = (np.arange(40) < 25).astype(np.float32)

@@ -157,7 +157,7 @@ TYPES = (bool, np.int64, np.float64, np.complex64, object, str)
 
 
 def attacks(laboratory: lab.Laboratory, round_: int) -> Iterator[lab.Attack]:
-    """Yield the attacks of a round, which decides where a value is changed."""
+    """Yield the attacks of a round; the round seeds the places of changed values."""
     for function, (_, valid) in CALLS.items():
         yield lab.Attack(f"{function} as is, round {round_}", functools.partial(_call, function))
         for name, argument in valid.items():
@@ -211,7 +211,7 @@ def _call(function, changed: dict[str, Any] | None = None) -> lab.Outcome:
 
 
 def _has_no_numbers(changed):
-    """Return whether an argument is text or objects, which JAX itself rejects by type."""
+    """Return whether an argument is text or an object, whose type JAX itself rejects."""
     return any(np.asarray(value).dtype.kind in "OUS" for value in changed.values())
 
 

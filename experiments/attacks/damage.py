@@ -1,7 +1,7 @@
-"""Each file of each kind of folder, damaged in ten ways, and what each command makes of it.
+"""Damage each file of each kind of folder in ten ways, and call every command that reads it.
 
-A refusal must leave the folder so that it is as before once the file is restored. A command that
-does not refuse must make, or keep, what an undisturbed command makes.
+A command that rejects the file must leave the folder such that restoring the file restores
+everything. A command that succeeds must have the products of an undisturbed command.
 """
 
 import functools
@@ -106,7 +106,7 @@ REMAIN = {"progress.jsonl", "report.html", "checkpoint"}
 
 
 def attacks(laboratory: lab.Laboratory, round_: int) -> Iterator[lab.Attack]:
-    """Yield the attacks of a round, which decides where files are cut and which bytes change."""
+    """Yield the attacks of a round; the round seeds the places of cuts and changed bytes."""
     partial = functools.partial
     for way in DAMAGES:
         for kind, (names, make, commands) in _kinds(laboratory).items():
@@ -183,7 +183,7 @@ class _Damaged:
     def __init__(self, before, folder, path, way):
         self.before, self.folder, self.path = before, folder, path
         self.title = f"{path.relative_to(folder)} {way}"
-        # Another picture in the place of a figure is no damage that a command has to notice.
+        # A command need not notice that a figure was replaced by another picture.
         self.is_other_picture = self.title.endswith(".png wrong shape")
 
     def restore(self):
@@ -217,7 +217,7 @@ def _damage(laboratory, make, name, way, title):
 
 
 def _resume(command, laboratory, damage, name):
-    """Resume a finished run or comparison, which must be as before except for records."""
+    """Resume a finished run or comparison, which must not change except for records."""
     damaged, again = damage(), [*command, "--resume", "--out"]
     ended = lab.call([*again, damaged.folder])
     but = {name, "checkpoint"} if set(name.split("/")) & REMAIN else set()
@@ -256,7 +256,7 @@ def _report(laboratory, damage, name):
     ended = lab.call(["report", damaged.folder, "--out", out])
 
     def wrong():
-        if name == "timing.json":  # a dash stands for a date or a time that is not known
+        if name == "timing.json":  # a dash replaces an unknown date or time
             return ""
         expected = laboratory.folder / "expected.html"
         assert lab.call(["report", damaged.before, "--out", expected]).code == 0
@@ -275,7 +275,7 @@ def _report(laboratory, damage, name):
 
 
 def _on_images(laboratory, name, way, command, title):
-    """Commands must refuse other images, unless these are another valid data set."""
+    """Commands must reject other images, unless these are another valid data set."""
     run = laboratory.command("run")
     before = complete(laboratory, run)
     folder = laboratory.copy(before)
@@ -319,7 +319,7 @@ def _on_cache(laboratory, way, title):
 
 
 def _on_experts(laboratory, name, way, title):
-    """Damaged experts must be refused; a run that does not refuse must make the same set."""
+    """Damaged experts must be rejected, or the run must make the same set."""
     run = laboratory.command("run", method="mtt")
     buffer = laboratory.folder / "experts"
     whole = laboratory.finished(*run, "--buffer-path", buffer)

@@ -1,8 +1,8 @@
 """Two processes of one run that differ, do not start, are killed, or are resumed.
 
-If their settings differ, both must end with an error of one line. A process that waits in vain or
-loses the other one must end within the time limit, with an error or by SIGABRT. A lost run is
-resumed by one process or by two, to the set of one process alone.
+If their settings differ, both must end with an error of one line. A process whose partner does not
+start or is lost must end within the time limit, with an error or by SIGABRT. The run is then
+resumed by one process or by two, and must have the set of a single process.
 """
 
 import functools
@@ -22,11 +22,10 @@ from experiments.attacks import laboratory as lab
 from jaxdd.runs.folder import store
 
 WAIT, HEARTBEAT, ERROR = 20, 10, 40
-"""Seconds to wait for others, without a sign of life, and from the start to an error; the last on a
-machine that is not busy."""
+"""Seconds to wait for other processes, without a heartbeat, and from start to error if idle."""
 
 LOST = (2, -signal.SIGABRT)
-"""Exit codes of a process that waits in vain or loses another one."""
+"""Exit codes of a process whose partner does not start or is lost."""
 
 CHILD = f"""
 import sys
@@ -50,11 +49,11 @@ DIFFERENCES = {
 """Options that only one of two processes has."""
 
 ADDRESSES = ("foo", "localhost:abc", ":80", "localhost:0", "localhost:99999", "localhost:-1")
-LOG_LINES = re.compile(r"^(\[Gloo\]|[IWEF]\d{4} ).*\n?", re.M)  # of XLA and Gloo
+LOG_LINES = re.compile(r"^(\[Gloo\]|[IWEF]\d{4} ).*\n?", re.M)  # lines logged by XLA and Gloo
 
 
 def attacks(laboratory: lab.Laboratory, round_: int) -> Iterator[lab.Attack]:
-    """Yield the attacks of a round, which decides when processes are killed."""
+    """Yield the attacks of a round; the round seeds the moments of kills."""
     for name, run in _faults(laboratory, round_).items():
         yield lab.Attack(f"{name}, round {round_}", run)
 
@@ -125,7 +124,7 @@ def _wait(process, stderr, limit):
 
 
 def _on_busy_machine(seconds):
-    """Return as many seconds, times the processes that share a core."""
+    """Return the seconds multiplied by the number of processes that share a core."""
     return seconds * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
@@ -149,7 +148,7 @@ def _both(
 
 
 def _refusal(folder, commands, setup="", *, limit=ERROR, codes=(2,)):
-    """Return the verdict on commands that must all refuse within a number of seconds."""
+    """Return the verdict on commands that must all end with an error within a number of seconds."""
     started, text = _start(folder, commands, setup), "; ".join(map(lab.line, commands))
     deadline = time.monotonic() + _on_busy_machine(limit)
 
@@ -200,7 +199,7 @@ def _other_program(laboratory):
 
 
 def _kill(laboratory, first, victim, second, title):
-    """Kill a process; the other one must end, and the run be resumed to the same set."""
+    """Kill a process. The other one must end, and resuming the run must give the same set."""
     whole = laboratory.finished(*laboratory.command("run", "--debias", "plain"))
     folder, rng = laboratory.fresh(), np.random.default_rng(list(title.encode()))
     if victim is not None:
@@ -238,7 +237,7 @@ def _lose(laboratory, folder, count, victim, rng, command):
     if count == 1:
         return lab.Outcome("refused", command)
     ended = _wait(*started[1 - victim], limit=_on_busy_machine(HEARTBEAT + ERROR))
-    if ended.code in (0, -signal.SIGABRT):  # with 0 the run was finished already
+    if ended.code in (0, -signal.SIGABRT):  # with code 0 the run had finished
         return lab.Outcome("refused", command)
     return lab.verdict(ended, command, codes=LOST)
 

@@ -1,9 +1,9 @@
-"""SIGKILL in every command and method at four kinds of moments, and the command again.
+"""Send SIGKILL to every command and method at four kinds of moments, and repeat the command.
 
-By time, before and after the n-th renaming of a file to one of the folder, and before the n-th
-other operation on its files. After a kill every file must be whole, and what was in the folder
-before must be as it was, or as the command makes it. Then the command, with --resume if it has that
-option, must end with the same products, bit for bit, as an undisturbed run.
+The moments are a time, before and after the n-th renaming of a file in the folder, and before the
+n-th other operation on its files. After a kill every file must be whole, and earlier files must be
+unchanged or have the content that the command gives them. Then the command, with --resume if it has
+that option, must end with the same products, bit for bit, as an undisturbed run.
 """
 
 import functools
@@ -53,7 +53,7 @@ class Work(NamedTuple):
 
     Attributes:
         command: its arguments, from the folder.
-        begin: makes what is in the folder before; None for an empty folder.
+        begin: function that fills the folder before the command; None for an empty folder.
         again: arguments that are added after a kill.
     """
 
@@ -63,7 +63,7 @@ class Work(NamedTuple):
 
 
 class Undisturbed(NamedTuple):
-    """What a command leaves if it is not killed, its seconds, and the number of moments."""
+    """The products of a command that is not killed, its seconds, and the number of moments."""
 
     content: dict[str, Any]
     seconds: float
@@ -71,7 +71,7 @@ class Undisturbed(NamedTuple):
 
 
 def attacks(laboratory: lab.Laboratory, round_: int) -> Iterator[lab.Attack]:
-    """Yield the attacks of a round, two for each command; the round decides on the moments."""
+    """Yield the attacks of a round, two for each command; the round seeds the moments."""
     undisturbed = functools.cache(functools.partial(_undisturbed, laboratory))
     for i, (name, work) in enumerate(works(laboratory).items()):
         for kind in (MOMENTS[(i + round_) % 4], MOMENTS[(i + round_ + 2) % 4]):
@@ -143,7 +143,7 @@ def _attack(laboratory, work, undisturbed, kind, title):
     whole, rng = undisturbed(work), np.random.default_rng(list(title.encode()))
     # The moment is a share of the undisturbed run, so that it does not depend on the machine.
     share, was_killed = rng.uniform(0.15, 0.9), False
-    while not was_killed:  # earlier, if it ended before
+    while not was_killed:  # earlier if the command had ended
         folder = _begin(laboratory, work)
         before = lab.content(folder) if folder.exists() else {}
         when, was_killed = _kill(folder, work, kind, share, whole)
@@ -173,7 +173,7 @@ def _kill(folder, work, kind, share, whole, *more):
 
 
 def _losses(folder, before, after):
-    """Return what is not whole after a kill, or lost."""
+    """Return a description of files that are damaged or lost after a kill."""
     if not folder.exists():
         return "the folder is gone" if before else ""
     now = {k: v for k, v in lab.content(folder).items() if not k.endswith(".tmp")}

@@ -1,8 +1,8 @@
-"""A small data set, commands on it, what they leave behind, and the verdict.
+"""Tools of the attacks: a small data set, commands on it, the files they leave, and verdicts.
 
 Commands are called in this process, which keeps compiled programs, or started in their own process,
-where they can be killed. Contents of folders are compared without what differs between undisturbed
-runs: seconds, speeds and dates.
+where they can be killed. Contents of folders are compared without seconds, speeds and dates, which
+differ between undisturbed runs.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ METHODS = {
     "--max-start-epoch 1 --syn-steps 2".split(),
     "cfm": "--method cfm --teacher-steps 4".split(),
 }
-"""Options of each method that make it as small."""
+"""Options of each method that make a run equally short."""
 
 FAILURES = ("traceback", "silent", "worse", "hang")
 VERDICTS = ("right", "refused", *FAILURES)
@@ -229,9 +229,9 @@ def verdict(
     Args:
         ended: how it ended.
         command: how to repeat it.
-        wrong: called after exit code 0; returns what is wrong with the products, "" for nothing.
-        worse: called after a refusal; returns what is worse than before, "" for nothing.
-        codes: exit codes that are refusals.
+        wrong: called after exit code 0; returns a description of errors in the products, or "".
+        worse: called after a rejection; returns a description of what was lost, or "".
+        codes: exit codes that count as rejection.
     """
     message = ended.err.strip()
     if ended.code is None:
@@ -248,7 +248,7 @@ def verdict(
 
 
 def is_one_line(message: str) -> bool:
-    """Return whether an error is one line, besides lines about waiting and how to continue."""
+    """Return whether an error is one line, apart from lines about waiting and how to continue."""
     lines = [text for text in message.splitlines() if text.strip()]
     others = [t for t in lines if " waits up to " not in t and not t.startswith("continue with: ")]
     return len(others) == 1 and others[0].startswith("jaxdd: ")

@@ -1,4 +1,4 @@
-"""Each option of each command with odd words and numbers: refused in one line, or carried out.
+"""Pass odd words and numbers to each option: commands must reject them in one line or work.
 
 A value that a run accepts must be in its configuration, and its scores must be finite.
 """
@@ -35,7 +35,7 @@ _OTHERS = {
 
 
 def attacks(laboratory: lab.Laboratory, round_: int) -> Iterator[lab.Attack]:
-    """Yield the attacks of a round, which is the seed of the commands."""
+    """Yield the attacks of a round; the round is the seed of the commands."""
     for command, method, name in [*_options_of_runs(), *_options_of_others()]:
         for word, value in WORDS.items():
             option = name.replace("_", "-")

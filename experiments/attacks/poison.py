@@ -1,8 +1,8 @@
 """A back-door attack on distilled sets, against which `jaxdd audit` is measured.
 
-Written from the description in Yang, Yan, Zhang and Zhou, "Poisoned Distillation: Injecting
-Backdoors into Distilled Datasets Without Raw Data Access", AAAI 2026, arXiv 2502.04229, since a
-detector needs a known attack to measure its power:
+A known attack is needed to measure the power of a detector. This one follows the description in
+Yang, Yan, Zhang and Zhou, "Poisoned Distillation: Injecting Backdoors into Distilled Datasets
+Without Raw Data Access", AAAI 2026, arXiv 2502.04229:
 
 1. train a surrogate network on the set;
 2. make archetypes, for each class an image that maximises its logit, stamp them with the trigger
@@ -12,7 +12,7 @@ detector needs a known attack to measure its power:
    along the beginning of a training on the original set. D is one minus the cosine of the flattened
    gradients.
 
-`limits` makes the attack harder to see than the published one, which moves pixels without limit.
+With `limits` the attack is less visible than the published one, which changes pixels without limit.
 """
 
 import functools
@@ -29,8 +29,8 @@ class Trigger(NamedTuple):
     """A square in the lower right corner.
 
     Attributes:
-        size: of its sides, in pixels.
-        value: of its pixels, normalised.
+        size: side length in pixels.
+        value: value of its pixels, normalised.
         target: the class that it leads to.
     """
 
@@ -63,11 +63,11 @@ def poison(
     """Return the images `[m, h, w, c]` of a set with a back door.
 
     Args:
-        key: of the networks and the archetypes.
+        key: random key of the networks and the archetypes.
         network: the surrogate.
         images: `[m, h, w, c]`, normalised.
         labels: `[m]`.
-        trigger: of the back door; its target may be traced.
+        trigger: trigger of the back door; its target may be traced.
         num_classes: k.
         alpha: weight of the archetypes.
         surrogate_steps: full-batch updates of the surrogate of the archetypes.
@@ -75,7 +75,7 @@ def poison(
         checkpoints: networks in which gradients are matched. The first is the surrogate, the i-th
             is trained for i updates.
         steps: updates of the images in each network.
-        rate: of Adam, for archetypes and images.
+        rate: learning rate of Adam, for archetypes and images.
         limits: lowest and highest normalised value; images are clipped after each update.
     """
     key_surrogate, key_archetypes, key_networks = jax.random.split(key, 3)

@@ -5,7 +5,7 @@
 #
 # Two sets of handwritten digits in ten colours. In one the colour is independent of the digit; in
 # the other 90 % of the samples of a digit have the colour of that digit, so a network would learn
-# colours. This notebook tells them apart without bias labels. [Choosing
+# colours. This notebook distinguishes them without bias labels. [Choosing
 # weights](../../docs/auto.md) explains the method and its limits. The cells took 144 s of processor
 # time on two x86 cores.
 

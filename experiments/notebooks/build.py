@@ -72,7 +72,7 @@ COMMANDS = {
     "own_method": 'pipeline.run(data, "out", options.DM(preset="paper"), method=both)',
     "bias": "jaxdd compare FOLDER --rows plain auto --preset paper --out out",
 }
-"""What does the work of each notebook at full scale."""
+"""Command that does the work of each notebook at full scale."""
 
 # --- quickstart --------------------------------------------------------------------------------
 

@@ -1,1 +1,1 @@
-"""How fast jaxdd is: pieces of work against their peers, and the whole way."""
+"""How fast jaxdd is: single pieces of work, and complete runs, compared with other libraries."""

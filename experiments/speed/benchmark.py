@@ -9,8 +9,9 @@ by round. `share_of_peak` is the FLOPs counted by hand in `experiments.speed.wor
 relative to that matrix product; `roofline_seconds` is the larger of FLOPs / rate and bytes / copy
 rate. jaxdd compiles as on its command line. Peers that are not installed are left out.
 
-Use a quiet machine. `load` is the load average after the row. Far above the number of cores, timing
-in turn does not help: threads of PyTorch wait for each other and lose far more.
+Use a quiet machine. `load` is the load average after the row. If it is far above the number of
+cores, timing in turn does not help, because threads of PyTorch wait for each other and slow down
+much more.
 """
 
 import functools
@@ -35,7 +36,7 @@ PRESETS = {
     "quick": workloads.Sizes(),
     "paper": workloads.Sizes(steps=100, epochs=1000, test=10_000),
 }
-"""For a CPU with a 250th of the evaluation protocol, and for a GPU."""
+"""Sizes for a CPU, with a 250th of the evaluation protocol, and for a GPU."""
 
 SWEEPS = {
     "kde": ("points", "dimension", "classes"),
@@ -144,7 +145,7 @@ TITLES = {
 
 
 def cases(only: list[str], sizes: workloads.Sizes) -> dict[str, Callable[[], workloads.Work]]:
-    """Return what to measure by the name of its row."""
+    """Return the pieces of work to measure, by the name of the row."""
     works = {
         title: functools.partial(workloads.WORK[name], sizes)
         for name, title in TITLES.items()

@@ -3,11 +3,12 @@
     python -m experiments.speed.end_to_end --data-dir DIR --out end-to-end-cpu.json
 
 Both train the encoder, embed the 60,000 images, estimate their density, compute weights and distil
-ten images per class by as many steps of distribution matching, with the random numbers of their own
-library. `torch_peers` is straightforward code: eager, channels last, and with torch.compile. jaxdd
-compiles as on its command line. It and torch.compile run twice: first compiling everything, then
-with the programs that the first run left on disk. With JAX_NUM_CPU_DEVICES=2 jaxdd uses the two
-devices of a CPU. The same networks of jaxdd evaluate all sets; that time is not counted.
+ten images per class with the same number of steps of distribution matching. Each uses the random
+numbers of its own library. `torch_peers` is straightforward code: eager, channels last, and with
+torch.compile. jaxdd compiles as on its command line. It and torch.compile run twice: first
+compiling everything, then with the programs that the first run left on disk. With
+JAX_NUM_CPU_DEVICES=2 jaxdd uses the two devices of a CPU. The same networks of jaxdd evaluate all
+sets; that time is not counted.
 
 Cost: sixteen minutes on two cores.
 """

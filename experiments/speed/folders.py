@@ -41,7 +41,7 @@ CORES = min(8, os.cpu_count() or 1)
 
 
 def make(root: pathlib.Path, count: int) -> None:
-    """Write a folder of that many JPEGs in a hundred classes."""
+    """Write a folder with a number of JPEGs in a hundred classes."""
     rng = np.random.default_rng(0)
     different = [_jpeg(rng) for _ in range(min(count, 256))]
     for label in range(CLASSES):

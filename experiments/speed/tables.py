@@ -1,4 +1,4 @@
-"""The tables of what `benchmark`, `folders` and `end_to_end` measured."""
+"""Tables of the measurements of `benchmark`, `folders` and `end_to_end`."""
 
 import pathlib
 

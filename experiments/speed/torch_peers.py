@@ -286,7 +286,7 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 def distribution_matching(
     pool: Pool | WeightedPool, *, width, real, ipc, wrap=eager, images=None, strategy=OPERATIONS
 ) -> Callable[[], float]:
-    """Return a function that does one DM step, drawing and initialising included.
+    """Return a function that does one DM step, including sampling and initialisation.
 
     `images` [k, ipc, c, h, w] are updated; noise by default.
     """

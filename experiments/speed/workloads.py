@@ -39,12 +39,12 @@ class Sizes(NamedTuple):
         side: height and width of the images in pixels, which have three channels.
         width: channels of the ConvNet.
         steps: distillation steps in one call.
-        epochs: of an evaluation.
+        epochs: training epochs of an evaluation.
         test: test images of an evaluation.
         batch: images in a contrastive step, each seen twice.
         encoder_width: channels of the contrastive encoder.
         points: samples of the density.
-        dimension: of their embeddings.
+        dimension: dimension of their embeddings.
     """
 
     classes: int = 10
@@ -62,7 +62,7 @@ class Sizes(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """Something to time: `run()` returns when the work is done; a piece takes `scale` of it."""
+    """A timed function: `run()` returns when the work is done; a piece is the share `scale` of it."""
 
     run: Callable[[], Any]
     scale: float = 1.0
@@ -73,12 +73,12 @@ class Work(NamedTuple):
 
     Attributes:
         ours: jaxdd's program.
-        peers: by name, functions that set up what does the same.
-        flops: of one piece of work.
-        bytes: of one piece of work, see the module.
+        peers: functions by name that set up the same work in another library.
+        flops: FLOPs of one piece of work.
+        bytes: bytes moved by one piece of work, see the module.
         peak_bytes: arguments, results and temporaries of the compiled program together.
         compile_seconds: tracing, lowering and compiling.
-        precision: of the matrix products.
+        precision: precision of the matrix products.
     """
 
     ours: Timed

@@ -6,8 +6,8 @@ smallest loss of a teacher; factor² of the best of these crops, shrunk, make an
 in memory at a time, so it scales to a thousand classes.
 
 A teacher of biased data is most confident on biased images. Candidates can be drawn by the weights
-of the pool; with `stratified` each place takes the best of its own few candidates instead of the
-best of all, which keeps more of what was drawn.
+of the pool. With `stratified`, each place takes the best of a few candidates of its own instead of
+the best of all, which keeps the chosen images closer to the weights.
 """
 
 from typing import NamedTuple
@@ -52,16 +52,17 @@ def select(
     """Return the set of the patches with the smallest losses, class by class.
 
     Args:
-        key: of candidates and crops.
+        key: random key of candidates and crops.
         pool: the real images.
-        teacher: of the pool's classes; it sees a patch in its final size, padded with zeros.
+        teacher: teacher of the pool's classes; it gets a patch in its final size, padded with
+            zeros.
         ipc: images of each class.
         factor: patches along each side of an image; 1 takes whole crops.
-        candidates: images of each class that are tried, all of a smaller class.
-        crops: crops of each candidate, of which the best counts.
+        candidates: number of images of each class that are tried; all of a smaller class.
+        crops: number of crops of each candidate, of which the best is used.
         least: smallest share of an image's area in a crop, in (0, 1].
         weighted: whether candidates are drawn by the pool's weights.
-        stratified: see the module.
+        stratified: whether each place has candidates of its own.
     """
     height, width = pool.images.shape[1:3]
     places, size = ipc * factor**2, (height // factor, width // factor)
@@ -86,7 +87,7 @@ def select(
         score = lambda pair: best_crop(*pair, label)
         patches, losses = jax.lax.map(score, (keys, drawn[label]), batch_size=_BATCH)
         chosen = _choose(losses, drawn[label], places, stratified)
-        chosen = chosen.reshape(factor**2, ipc).T.ravel()  # good and less good ones in each image
+        chosen = chosen.reshape(factor**2, ipc).T.ravel()  # mix better and worse patches
         images = formation.join(patches[chosen], factor=factor, size=(height, width))
         sources, losses = (x[chosen].reshape(ipc, factor**2) for x in (drawn[label], losses))
         return Anchors(images, sources, losses)

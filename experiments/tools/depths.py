@@ -1,9 +1,10 @@
 """A deep and a shallow network that share a linear head, and the predictions of the deep one.
 
-A product of experts: the features of both are added before one head, so each learns what the other
-leaves. On corrupted photographs the deep branch learns the bias and the shallow one the object, so
-out-of-fold predictions of the deep branch show the bias attribute (Sreelatha et al., "DeNetDM:
-Debiasing by Network Depth Modulation", NeurIPS 2024). Meant for a GPU, see `experiments.detectors`.
+This is a product of experts: the features of both are added before one head, so each learns what
+the other has not learned. On corrupted photographs the deep branch learns the bias and the shallow
+one the object, so out-of-fold predictions of the deep branch show the bias attribute (Sreelatha et
+al., "DeNetDM: Debiasing by Network Depth Modulation", NeurIPS 2024). Meant for a GPU, see
+`experiments.detectors`.
 
 >>> import jax, jax.numpy as jnp
 >>> network, images = TwoDepths(10, width=4, blocks=1), jnp.zeros((2, 16, 16, 3))
@@ -34,7 +35,7 @@ class TwoDepths(nn.Module):
         blocks: residual blocks of each stage of the deep branch; 3 make a ResNet-20.
         alone: whether only the deep branch reaches the head, with the same parameters.
         norm: factory of a normalisation module.
-        dtype: of the computation; parameters, features and logits stay float32.
+        dtype: dtype of the computation; parameters, features and logits stay float32.
     """
 
     num_classes: int
@@ -82,11 +83,11 @@ def crossfit(
     Both branches are trained together with the cross-entropy; the deep branch predicts alone.
 
     Args:
-        key: of the folds, the networks and their batches.
+        key: random key of the folds, the networks and their batches.
         pool: the samples; their weights are not used.
         network: defaults to `TwoDepths` for the classes of the pool.
         steps: updates of each network.
-        optimizer: of the parameters.
+        optimizer: optimizer of the parameters.
         **training: `folds`, `checkpoints`, `batch_size` and `strategy` of `truncated.crossfit`.
     """
     network = TwoDepths(pool.num_classes) if network is None else network

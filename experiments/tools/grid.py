@@ -2,9 +2,9 @@
 
 A cell is one row of a comparison: a data set, options, and a way to make the set. Its result is a
 line of JSON in results/CLAIM.jsonl. A cell is looked up by its configuration in the files of all
-claims, so claims share cells. Options that a line lacks have their defaults, so a new option
-changes no cell, and a changed default is computed again. Cells that differ in the row only share
-weights and compiled programs.
+claims, so claims share cells. Options that are missing in a line have their defaults. So a new
+option changes no cell, and cells with a changed default are computed again. Cells that differ only
+in the row share weights and compiled programs.
 
 Every module of `experiments` with a grid is run as
 
@@ -51,8 +51,8 @@ class Grid(NamedTuple):
     """The cells of a claim and the form of its tables.
 
     Attributes:
-        name: of the claim.
-        cells: from the preset to all cells, in the order in which they are computed.
+        name: name of the claim.
+        cells: function from the preset to all cells, in the order in which they are computed.
         down: names of options whose values label the lines of a table.
         scores: one table each; of `results.SCORES` and `GAPS`.
         across: the option whose values are the columns, or "row".
@@ -271,7 +271,7 @@ def _main(
     """Compute what is missing of a claim, print its tables and draw them.
 
     Args:
-        grid: of cells.
+        grid: grid of the claim.
         preset: quick fits two CPU cores, paper one GPU.
         data_dir: folder with the original files.
         budget: time after which to stop, such as 90s, 20m or 1h.

@@ -1,8 +1,8 @@
 """Confidence intervals for means over two levels of seeds: of distillation, and of evaluation.
 
-Networks trained on one synthetic set say nothing about another set. The two-level bootstrap draws
-sets first, then within each drawn set its networks (Davison and Hinkley, "Bootstrap Methods and
-their Application", 1997, section 3.8).
+Networks trained on one synthetic set contain no information about other sets. The two-level
+bootstrap draws sets first, and then networks within each drawn set (Davison and Hinkley, "Bootstrap
+Methods and their Application", 1997, section 3.8).
 """
 
 from typing import NamedTuple
@@ -50,7 +50,7 @@ def bootstrap(
 
 
 def difference(key: jax.Array, scores: ArrayLike, others: ArrayLike, **options: float) -> Interval:
-    """Return by how much scores exceed others on average, and its interval.
+    """Return the mean difference of paired scores and its interval.
 
     Entries `[i, j]` of both must come from the same seeds, so that what these have in common
     cancels. `options` are those of `bootstrap`.

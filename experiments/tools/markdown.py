@@ -10,7 +10,7 @@ def table(
     """Return the lines of a table.
 
     Args:
-        titles: of the columns.
+        titles: titles of the columns.
         rows: cells of each row.
         left: columns that are aligned left; the others are aligned right.
 

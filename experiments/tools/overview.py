@@ -14,9 +14,9 @@ class Claim(NamedTuple):
     Attributes:
         text: the claim.
         verdict: whether it holds here.
-        cells: by label, from the baseline to what is claimed.
-        section: of experiments/README.md.
-        score: of `results.SCORES`.
+        cells: cells by label, from the baseline to the claimed result.
+        section: section of experiments/README.md.
+        score: score that is shown, from `results.SCORES`.
     """
 
     text: str

@@ -1,9 +1,9 @@
 """Out-of-fold predictions of networks that learn what most samples of a class have in common.
 
-Trained briefly with a loss that ignores exceptions, a network separates classes by whatever most
-samples of each show: by the bias, if that is learned before the object (Nam et al., "Learning from
-Failure", NeurIPS 2020). Its out-of-fold predictions are input to `weights.from_probabilities`.
-`experiments.detectors` compares them with object-blind features.
+A network that is trained briefly, with a loss that ignores exceptions, separates classes by what
+most of their samples have in common: by the bias, if that is learned before the object (Nam et al.,
+"Learning from Failure", NeurIPS 2020). Its out-of-fold predictions are input to
+`weights.from_probabilities`. `experiments.detectors` compares them with object-blind features.
 """
 
 import functools
@@ -44,10 +44,10 @@ def crossfit(
     """Return out-of-fold probabilities of the classes, `[n, k]`.
 
     For each fold a network is trained on the other folds. Its log-probabilities are averaged over
-    checkpoints, since it is unknown when the bias is learned and the object is not yet.
+    checkpoints, because it is unknown at which step the bias has been learned but not the object.
 
     Args:
-        key: of the folds, the networks and their batches.
+        key: random key of the folds, the networks and their batches.
         pool: the samples, two or more of each class; their weights are not used.
         network: hashable; defaults to `default_network`.
         predictor: network that predicts with the trained parameters, such as a part of `network`.
@@ -55,9 +55,9 @@ def crossfit(
         steps: updates of each network.
         checkpoints: number of states that are averaged, evenly over the steps.
         batch_size: samples per update, the same number of each class.
-        q: of `debiased.generalised_cross_entropy`; 0 is the cross-entropy.
+        q: exponent of `debiased.generalised_cross_entropy`; 0 is the cross-entropy.
         strategy: augmentation. One that changes colours or hides parts also hides a bias.
-        optimizer: of the parameters.
+        optimizer: optimizer of the parameters.
     """
     smallest = int(pool.count.argmin())
     if pool.count[smallest] < 2:
