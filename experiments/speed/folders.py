@@ -64,7 +64,7 @@ def _jpeg(rng):
 
 
 def read(root: pathlib.Path, cache: pathlib.Path, side: int, threads: int) -> dict[str, Any]:
-    """Read a folder; return seconds and the peak of memory, less what the process began with."""
+    """Read a folder; return seconds and the peak of memory above that at the start."""
     samples, done = [_memory("RssAnon")], threading.Event()
 
     def watch():

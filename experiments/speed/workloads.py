@@ -62,7 +62,7 @@ class Sizes(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """A timed function: `run()` returns when the work is done; a piece is the share `scale` of it."""
+    """A timed function: `run()` returns when the work is done; a piece is `scale` of it."""
 
     run: Callable[[], Any]
     scale: float = 1.0
