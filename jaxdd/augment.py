@@ -138,10 +138,6 @@ def apply(augmentation: Augmentation, image: jax.Array) -> jax.Array:
 
     Returns:
         `[h, w, c]` in the dtype of the image, computed in float32 or wider.
-
-    Raises:
-        ValueError: the image does not have three axes.
-        TypeError: the image is not floating.
     """
     image = jnp.asarray(image)
     _check_images("image", image, "h, w, c")
@@ -165,10 +161,6 @@ def siamese(
 
     Returns:
         A tuple with the augmented batches.
-
-    Raises:
-        ValueError: there is no batch, the shapes do not fit, or a name is not an operation.
-        TypeError: a batch is not floating, or the strategy is a string.
 
     Source: Zhao & Bilen (ICML 2021), equation 8: A_ω with one ω for real and synthetic images.
 
@@ -391,10 +383,6 @@ def _cutout_mask(augmentation, height, width):
 
 def as_strategy(strategy: Strategy) -> tuple[str, ...] | Callable[..., Any]:
     """Return names as a hashable tuple, and a function unchanged.
-
-    Raises:
-        TypeError: the strategy is a string.
-        ValueError: a name is not an operation.
 
     >>> as_strategy(["crop", "flip"])
     ('crop', 'flip')

@@ -233,11 +233,6 @@ def evaluate(
 
     Returns:
         `Scores` with a leading axis `[s]`.
-
-    Raises:
-        TypeError: images are not floating, labels are not integers, or an option is an array.
-        ValueError: a shape is wrong, labels are missing or out of range, images are not finite or
-            not normalised, or the network has another number of classes.
     """
     keys, images = _checks.keys("keys", keys), jnp.asarray(images)
     if labels is None:

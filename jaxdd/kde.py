@@ -62,11 +62,6 @@ def log_density(
 
     Returns:
         `[n]` log densities in nats, float32 or wider; -inf where no point is left.
-
-    Raises:
-        TypeError: queries or points are not floating.
-        ValueError: for shapes that do not match, and for concrete values that are not finite or,
-            for bandwidth and weights, not positive.
     """
     queries, points = _as_points("queries", queries), _as_points("points", points)
     (n, d), m = queries.shape, points.shape[0]
@@ -125,11 +120,6 @@ def class_log_density(
 
     Returns:
         `[n]` log densities in nats, in the order of the input, float32 or wider.
-
-    Raises:
-        TypeError: embeddings are not floating or labels are not integers.
-        ValueError: for shapes that do not match, labels out of range, and concrete values that are
-            not finite or, for bandwidth and weights, not positive.
 
     Source: f of Cui et al., "Mitigating Bias in Dataset Distillation", ICML 2024, who estimate it
     within a batch instead of the whole class.

@@ -29,9 +29,6 @@ def distribution(
     Returns:
         The loss, a float32 scalar.
 
-    Raises:
-        ValueError: the shapes disagree.
-
     >>> real = jnp.array([[[0.0], [4.0]]])
     >>> float(distribution(real, jnp.array([[[1.0]]]))), float(
     ...     distribution(real, jnp.array([[[1.0]]]), jnp.array([[3.0, 1.0]])))

@@ -103,10 +103,6 @@ def pool(
         std: per channel, on the scale [0, 1], positive.
         weights: `[n]`, non-negative; normalised within each class. Uniform by default.
         empty: accept classes without samples; `uniform_batch` fills them with weight zero.
-
-    Raises:
-        TypeError: the images are neither uint8 nor floating, or the labels are not integers.
-        ValueError: the shapes disagree, a value is out of range, or a class has no samples.
     """
     images = _checks.pixels("images", images)
     if np.shape(labels) != images.shape[:1]:
@@ -130,10 +126,6 @@ def reweight(pool: Pool, weights: Values) -> Pool:
     Args:
         pool: a training set.
         weights: `[n]`, non-negative; normalised within each class.
-
-    Raises:
-        ValueError: the shape is not `[n]`, or (for concrete values) a weight is negative or not
-            finite, or a class has no positive weight.
 
     >>> training = pool(np.zeros((3, 4, 4, 1), np.uint8), np.array([0, 0, 1]), num_classes=2,
     ...                 mean=(0.5,), std=(0.5,))

@@ -2,7 +2,7 @@
 
 `apply` maps a function over the images of a batch; `total` sums a function, such as a gradient,
 over them. How many images are processed at a time is derived from the function itself: its largest
-array must fit a number of bytes on CPUs, and `LARGE` images bound the memory of other devices.
+array must fit a number of bytes on CPUs, and 2,048 images bound the memory of other devices.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,24 +20,19 @@ import jax.numpy as jnp
 # on two cores:
 #
 # budget           size at width 32, 128   time of one step, and with other sizes
-# FORWARD_BYTES    128, 32 images          DM, 10 × 128 real images: 0.13 s (0.17 with 32 or 4);
+# _FORWARD_BYTES   128, 32 images          DM, 10 × 128 real images: 0.13 s (0.17 with 32 or 4);
 #                                          width 128, 10 × 256: 1.5 s (1.7 with 8, 2.4 with 1)
 # CORE_BYTES       4, 1 images             two such steps at once: each 0.16 s (0.20 with 32, 0.24
 #                                          with 128); width 128: 2.4 s (2.4 with 8, 2.8 with 32)
-# BACKWARD_BYTES   32, 8 images            evaluation of five networks: 0.37 s (0.45 with 16); width
+# _BACKWARD_BYTES  32, 8 images            evaluation of five networks: 0.37 s (0.45 with 16); width
 #                                          128: 2.9 s (2.9 with 4, 3.2 with 2)
 
-FORWARD_BYTES = 16 * 2**20
-"""Budget of forward passes on a CPU whose cores all work on this program."""
+_FORWARD_BYTES = 16 * 2**20  # Forward passes, if all cores work on this program.
+_BACKWARD_BYTES = 4 * 2**20  # Sums of gradients.
+_LARGE = 2048  # Maximum number of images at a time on other devices.
 
 CORE_BYTES = 2**19
 """Budget of forward passes on a CPU whose cores each work on a program of their own."""
-
-BACKWARD_BYTES = 4 * 2**20
-"""Budget of sums of gradients on a CPU."""
-
-LARGE = 2048
-"""Maximum number of images at a time on other devices."""
 
 
 def apply(
@@ -45,14 +40,14 @@ def apply(
     images: jax.Array,
     *,
     activation_bytes: int | None = None,
-    max_images: int = LARGE,
+    max_images: int = _LARGE,
 ) -> Any:
     """Apply a function that treats images independently, `[n, …]` to arrays `[n, …]`.
 
     Args:
         function: function of arrays `[m, …]`, for any m; it may close over traced values.
         images: `[n, …]`.
-        activation_bytes: budget for the largest array on a CPU; `FORWARD_BYTES` by default.
+        activation_bytes: budget for the largest array on a CPU; 16 MiB by default.
         max_images: maximum number of images at a time on any device.
 
     >>> apply(lambda x: 2 * x, jnp.arange(3.0)).tolist()
@@ -64,7 +59,7 @@ def apply(
         join = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[: len(images)]
         return jax.tree.map(join, parts)
 
-    size = max(1, (activation_bytes or FORWARD_BYTES) // _bytes_per_row(function, images))
+    size = max(1, (activation_bytes or _FORWARD_BYTES) // _bytes_per_row(function, images))
     return _choose(by_parts, len(images), size, lambda: function(images), max_images)
 
 
@@ -94,8 +89,8 @@ def total(function: Callable[..., Any], *arrays: jax.Array) -> Any:
         zero = jax.tree.map(jnp.zeros_like, shapes)
         return jax.lax.scan(add, zero, batches)[0]
 
-    size = max(1, BACKWARD_BYTES // _bytes_per_row(function, *arrays))
-    return _choose(by_parts, len(arrays[0]), size, lambda: function(*arrays), LARGE)
+    size = max(1, _BACKWARD_BYTES // _bytes_per_row(function, *arrays))
+    return _choose(by_parts, len(arrays[0]), size, lambda: function(*arrays), _LARGE)
 
 
 _ROWS = 13  # a number of rows that no other axis is likely to have

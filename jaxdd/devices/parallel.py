@@ -351,15 +351,14 @@ def thread_rows(function: Callable, *, threads: int | None = None) -> Callable:
     return mapped
 
 
-FEW_ROWS = 4096
-"""Number of rows below which `apply_by_rows` uses no threads."""
+_FEW_ROWS = 4096  # Rows below which threads cost more than they save.
 
 
 def apply_by_rows(function: Callable, array: Any, *others: Any) -> Any:
     """Apply a function to all rows of an array, using all devices, or all cores of a CPU.
 
     `Rows` are processed on the devices that they are on. Any other array is passed to the function
-    as a whole, except on a CPU: there an array of `FEW_ROWS` rows or more is cut into one block per
+    as a whole, except on a CPU: there an array of 4,096 rows or more is cut into one block per
     core, and the blocks are processed by threads at the same time.
 
     Args:
@@ -374,7 +373,7 @@ def apply_by_rows(function: Callable, array: Any, *others: Any) -> Any:
     if mesh is not None:
         results = jax.jit(map_rows(function, mesh))(array.array, *replicate(others, mesh))
         return jax.tree.map(lambda x: x[: len(array)], to_local(results))
-    if len(array) < FEW_ROWS or not _can_use_threads((array, others)):
+    if len(array) < _FEW_ROWS or not _can_use_threads((array, others)):
         return function(array, *others)
     # The operations of a micro-batch are too small for all cores: whitened patches of 15,000
     # images of 32×32×3 take 12 s on two cores by one program, and 8 s by one program per core.

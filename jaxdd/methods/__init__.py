@@ -11,30 +11,20 @@
 `zca` whitens images, `spectral` compares feature covariances.
 """
 
-from jaxdd.methods import cfm, expert_training, formation, spectral, zca
-from jaxdd.methods.cfm import CurriculumState, curriculum_matching
-from jaxdd.methods.distribution import State, distribution_matching
-from jaxdd.methods.gradient import GradientState, gradient_matching
-from jaxdd.methods.loop import chunk, run, steps
-from jaxdd.methods.protocol import Method
-from jaxdd.methods.trajectory import TrajectoryState, trajectory_matching
-
-__all__ = [
-    "CurriculumState",
-    "GradientState",
-    "Method",
-    "State",
-    "TrajectoryState",
-    "cfm",
-    "chunk",
-    "curriculum_matching",
-    "distribution_matching",
-    "expert_training",
-    "formation",
-    "gradient_matching",
-    "run",
-    "spectral",
-    "steps",
-    "trajectory_matching",
-    "zca",
-]
+from jaxdd.methods import cfm as cfm
+from jaxdd.methods import expert_training as expert_training
+from jaxdd.methods import formation as formation
+from jaxdd.methods import spectral as spectral
+from jaxdd.methods import zca as zca
+from jaxdd.methods.cfm import CurriculumState as CurriculumState
+from jaxdd.methods.cfm import curriculum_matching as curriculum_matching
+from jaxdd.methods.distribution import State as State
+from jaxdd.methods.distribution import distribution_matching as distribution_matching
+from jaxdd.methods.gradient import GradientState as GradientState
+from jaxdd.methods.gradient import gradient_matching as gradient_matching
+from jaxdd.methods.loop import chunk as chunk
+from jaxdd.methods.loop import run as run
+from jaxdd.methods.loop import steps as steps
+from jaxdd.methods.protocol import Method as Method
+from jaxdd.methods.trajectory import TrajectoryState as TrajectoryState
+from jaxdd.methods.trajectory import trajectory_matching as trajectory_matching

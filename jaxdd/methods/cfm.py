@@ -81,11 +81,6 @@ def guide(
         pool: real images with the weights for Ψ.
         signals: the same images with the weights for Φ and the mean; `pool` by default.
         size: images processed at a time.
-
-    Raises:
-        TypeError: the network is not a Linen module.
-        ValueError: the network has no batch norm or another number of classes, or the parameters
-            are not those of the network.
     """
     first = sampling.take(pool, jnp.zeros(1, int))
     _check_teacher(network, first, pool.num_classes)
@@ -167,11 +162,6 @@ def curriculum_matching(
             ImageNet. Until every class has an image, Φ is that of the classes that have one.
         strategy: augmentation, drawn per image.
         decode: map from stored images to those the network sees, such as `formation.split`.
-
-    Raises:
-        TypeError: the strategy is a string, or a count is not an integer.
-        ValueError: a number is out of range, the signal is unknown, or `parts` does not divide the
-            number of classes (raised by `init`).
     """
     schedule = functools.partial(curriculum, beta, floor=floor)
     schedule(1)  # checks the arguments

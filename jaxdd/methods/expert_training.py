@@ -87,9 +87,6 @@ def segment(key: jax.Array, experts: Any, *, span: int, latest: int) -> Segment:
         experts: parameters with leading axes `[n, epochs + 1]`, stacked results of `train`.
         span: epochs from start to target.
         latest: last start epoch; epochs 0, …, `latest` are equally likely.
-
-    Raises:
-        ValueError: a segment would extend beyond the trajectory.
     """
     n, moments = jax.tree.leaves(experts)[0].shape[:2]
     if span < 1 or latest < 0 or latest + span >= moments:

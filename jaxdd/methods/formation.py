@@ -24,9 +24,6 @@ def split(images: jax.Array, *, factor: int) -> jax.Array:
     Returns:
         `[..., m · factor², h, w, c]`; the pieces of an image are adjacent.
 
-    Raises:
-        ValueError: the factor is not in 1, …, min(h, w).
-
     >>> split(jnp.zeros((10, 5, 28, 28, 1)), factor=2).shape
     (10, 20, 28, 28, 1)
     """
@@ -48,10 +45,6 @@ def join(images: jax.Array, *, factor: int, size: tuple[int, int] | None = None)
 
     Returns:
         `[..., m, *size, c]`.
-
-    Raises:
-        ValueError: the factor is not in 1, …, min(size), or factor² does not divide the number of
-            images.
     """
     *lead, count, old_height, old_width, channels = images.shape
     height, width = (old_height, old_width) if size is None else size

@@ -139,10 +139,6 @@ def stream_statistics(
 
     Returns:
         A tree of `Statistics` like that of the features.
-
-    Raises:
-        TypeError: the features are not floating, or the labels are not integers.
-        ValueError: the shapes disagree, a value is not finite, or no weight is positive.
     """
     samples = jnp.asarray(samples)
     n, size = len(samples), _checks.count("size", size)
@@ -221,7 +217,7 @@ def covariance(state: Statistics) -> jax.Array:
     return _ratio(state.scatter, state.mass)
 
 
-def signal_matrix(state: Statistics, signal: Signal) -> jax.Array:
+def _signal_matrix(state: Statistics, signal: Signal) -> jax.Array:
     """Return G: the identity `[d, d]`, the mean feature `[d, 1]`, or Φ `[d, k]`."""
     if signal == "none":
         return jnp.eye(len(state.mean), dtype=state.mean.dtype)
@@ -281,7 +277,7 @@ def losses(
 
     # Signals are filtered side by side, so that Ψ is factorised once.
     def filtered(state):
-        matrices = [signal_matrix(state, signal) for signal in signals]
+        matrices = [_signal_matrix(state, signal) for signal in signals]
         ends = np.cumsum([matrix.shape[1] for matrix in matrices])[:-1].tolist()
         return jnp.split(
             filter.apply(covariance(state), jnp.concatenate(matrices, 1)), ends, axis=1
@@ -306,7 +302,7 @@ def profile(real: Statistics, synthetic: Statistics) -> Profile:
     eigenvalues, vectors = jnp.linalg.eigh(psi)
     eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
     variance = jnp.sum(vectors * _product(psi_synthetic, vectors), 0)  # vᵀ Ψ_s v for each v
-    phi, phi_synthetic = signal_matrix(real, "class"), signal_matrix(synthetic, "class")
+    phi, phi_synthetic = _signal_matrix(real, "class"), _signal_matrix(synthetic, "class")
     error, signal = (
         _root(jnp.square(_product(vectors.T, x)).sum(1)) for x in (phi - phi_synthetic, phi)
     )

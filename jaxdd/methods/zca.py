@@ -26,12 +26,7 @@ import jax.numpy as jnp
 from jaxdd import _checks, evaluate, sampling
 from jaxdd.methods import spectral
 
-MAX_VALUES = 4096
-"""Maximum d = h · w · c. Ψ takes d² values and its eigendecomposition d³ operations."""
-
-EPSILON = 0.1
-"""Default ε, as in the literature."""
-
+_MAX_VALUES = 4096  # Of an image: Ψ takes d² values and its eigendecomposition d³ operations.
 _BATCH = 512  # images at a time
 
 
@@ -47,7 +42,7 @@ class Whitening(NamedTuple):
     matrix: jax.Array
 
 
-def fit(pool: sampling.Pool, *, weighted: bool = False, epsilon: float = EPSILON) -> Whitening:
+def fit(pool: sampling.Pool, *, weighted: bool = False, epsilon: float = 0.1) -> Whitening:
     """Fit the whitening of the normalised images of a pool.
 
     Warns if the pool has at most d images. Some directions then have no variance, and ε alone
@@ -57,9 +52,6 @@ def fit(pool: sampling.Pool, *, weighted: bool = False, epsilon: float = EPSILON
         pool: n real images.
         weighted: weight images by the pool's weights instead of uniformly.
         epsilon: ε, positive, in units of the variance of normalised pixels.
-
-    Raises:
-        ValueError: the images have more than `MAX_VALUES` values, or ε is not positive.
     """
     n, *shape = pool.images.shape
     d = math.prod(shape)
@@ -75,10 +67,10 @@ def fit(pool: sampling.Pool, *, weighted: bool = False, epsilon: float = EPSILON
 
 
 def check_size(shape: Sequence[int]) -> None:
-    """Reject images `[h, w, c]` with more than `MAX_VALUES` values."""
-    if (d := math.prod(shape)) > MAX_VALUES:
+    """Raise ValueError for images `[h, w, c]` with more than 4,096 values."""
+    if (d := math.prod(shape)) > _MAX_VALUES:
         raise ValueError(
-            f"ZCA supports images of at most {MAX_VALUES:,} values, "
+            f"ZCA supports images of at most {_MAX_VALUES:,} values, "
             f"got {' × '.join(map(str, shape))} = {d:,}; resize the images."
         )
 

@@ -21,17 +21,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-FEW_CHANNELS = 16
-"""Below this number of input channels one product over all shifts is faster than several."""
+# Below this number of input channels one product over all shifts is faster than several.
+_FEW_CHANNELS = 16
 
-PAD_ODD_CHANNELS = jax.__version_info__ < (0, 12)
-"""Whether a CPU convolution needs an even number of channels to be fast. With JAX 0.10, 128 images
-of 28×28×3 and 32 features take 6.3 ms, and 1.8 ms with a fourth channel of zeros."""
-
-Pair = tuple[int, int]
+# Whether a CPU convolution needs an even number of channels to be fast. With JAX 0.10, 128 images
+# of 28×28×3 and 32 features take 6.3 ms, and 1.8 ms with a fourth channel of zeros.
+_PAD_ODD_CHANNELS = jax.__version_info__ < (0, 12)
 
 
-def conv2d(images: jax.Array, kernel: jax.Array, padding: Pair) -> jax.Array:
+def conv2d(images: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Array:
     """Convolve images with stride one.
 
     Args:
@@ -83,7 +81,7 @@ def _convolve(images, kernel, padding):
     channels = images.shape[-1]
     if any(side < k for side, k in zip(images.shape[1:3], kernel.shape[:2], strict=True)):
         on_cpu = functools.partial(_convolve_by_product, padding=padding)
-    elif PAD_ODD_CHANNELS and channels > 1 and channels % 2:
+    elif _PAD_ODD_CHANNELS and channels > 1 and channels % 2:
         on_cpu = functools.partial(_convolve_with_even_channels, direct)
     else:
         return direct(images, kernel)
@@ -131,13 +129,13 @@ def _image_gradient(cotangent, kernel, padding):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _kernel_gradient(images, cotangent, padding, window):
     static = dict(padding=padding, window=window)
-    if images.shape[-1] < FEW_CHANNELS:
-        on_cpu = functools.partial(kernel_gradient_by_product, **static)
+    if images.shape[-1] < _FEW_CHANNELS:
+        on_cpu = functools.partial(_kernel_gradient_by_product, **static)
     elif window == (3, 3) and min(cotangent.shape[1:3]) > 3 and images.dtype.itemsize > 2:
-        on_cpu = functools.partial(kernel_gradient_by_winograd, padding=padding)
+        on_cpu = functools.partial(_kernel_gradient_by_winograd, padding=padding)
     else:
-        on_cpu = functools.partial(kernel_gradient_by_window_rows, **static)
-    by_convolution = functools.partial(kernel_gradient_by_convolution, **static)
+        on_cpu = functools.partial(_kernel_gradient_by_window_rows, **static)
+    by_convolution = functools.partial(_kernel_gradient_by_convolution, **static)
     return jax.lax.platform_dependent(images, cotangent, cpu=on_cpu, default=by_convolution)
 
 
@@ -155,18 +153,14 @@ def _kernel_gradient_backward(padding, window, residuals, slope):
 _kernel_gradient.defvjp(_kernel_gradient_forward, _kernel_gradient_backward)
 
 
-def kernel_gradient_by_convolution(
-    images: jax.Array, cotangent: jax.Array, padding: Pair, window: Pair
-) -> jax.Array:
+def _kernel_gradient_by_convolution(images, cotangent, padding, window):
     """Compute the kernel gradient as XLA does, by a convolution."""
     shape = (*window, images.shape[-1], cotangent.shape[-1])
     kernel = jnp.zeros_like(cotangent, images.dtype, shape)  # varies over devices like cotangent
     return jax.vjp(lambda kernel: _convolve(images, kernel, padding), kernel)[1](cotangent)[0]
 
 
-def kernel_gradient_by_product(
-    images: jax.Array, cotangent: jax.Array, padding: Pair, window: Pair
-) -> jax.Array:
+def _kernel_gradient_by_product(images, cotangent, padding, window):
     """Compute the kernel gradient as one matrix product, for few channels."""
     # All window · i shifted channels become rows over all pixels, [window · i, n · h · w], and meet
     # the cotangent [n · h · w, o] in one product. It copies X once per place of the window, which
@@ -178,9 +172,7 @@ def kernel_gradient_by_product(
     return product.reshape(*window, images.shape[-1], cotangent.shape[-1])
 
 
-def kernel_gradient_by_window_rows(
-    images: jax.Array, cotangent: jax.Array, padding: Pair, window: Pair
-) -> jax.Array:
+def _kernel_gradient_by_window_rows(images, cotangent, padding, window):
     """Compute the kernel gradient as one matrix product per row of the window."""
     # With the height of the images first, window row a needs the contiguous block a : a + h of X,
     # so only the shifts along the width are copied. 32 images of 16×16×32 and 32 features take
@@ -195,9 +187,7 @@ def kernel_gradient_by_window_rows(
     return jnp.stack(products).reshape(*window, images.shape[-1], features)
 
 
-def kernel_gradient_by_winograd(
-    images: jax.Array, cotangent: jax.Array, padding: Pair
-) -> jax.Array:
+def _kernel_gradient_by_winograd(images, cotangent, padding):
     """Compute the gradient of a 3×3 kernel by Winograd's F(3×3, 2×2)."""
     # The images are cut into overlapping 4×4 tiles, the cotangent into 2×2 tiles. In one dimension,
     # a tile (a, b, c, d) and cotangents (g, h) contribute (a g + b h, b g + c h, c g + d h) to the

@@ -17,12 +17,9 @@ from flax import linen as nn
 from jaxdd.networks import convolution, protocol
 
 
-def uniform_fan_in(fan_in: int) -> Callable:
-    """Return the initializer U(−1/√fan_in, 1/√fan_in), used for weights and biases."""
+def _uniform_fan_in(fan_in: int) -> Callable:
     bound = 1 / math.sqrt(fan_in)
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
-        key, shape, dtype, -bound, bound
-    )
+    return lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
 def _add_bias(products, bias):
@@ -55,7 +52,7 @@ class Conv(nn.Module):
                 f"Images of {images.shape[1]}×{images.shape[2]} pixels are too small for a "
                 f"{self.window}×{self.window} convolution with padding {self.padding}."
             )
-        initializer = uniform_fan_in(math.prod(shape[:3]))
+        initializer = _uniform_fan_in(math.prod(shape[:3]))
         kernel = self.param("kernel", initializer, shape)
         bias = self.param("bias", initializer, (self.features,))
         images, kernel = images.astype(self.dtype), kernel.astype(self.dtype)
@@ -72,7 +69,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Map `[..., i]` to `[..., features]`."""
-        initializer = uniform_fan_in(inputs.shape[-1])
+        initializer = _uniform_fan_in(inputs.shape[-1])
         kernel = self.param("kernel", initializer, (inputs.shape[-1], self.features))
         bias = self.param("bias", initializer, (self.features,))
         return _add_bias(inputs.astype(self.dtype) @ kernel.astype(self.dtype), bias)

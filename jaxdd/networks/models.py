@@ -22,11 +22,6 @@ def check_module(module: nn.Module, images: jax.Array) -> None:
     Args:
         module: a network with `num_classes` and `dtype`.
         images: its input.
-
-    Raises:
-        ValueError: for images that are not `[n, h, w, c]` or empty, or a size that is not a
-            positive integer.
-        TypeError: for images or a `dtype` that are not floating.
     """
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"Expected images of shape [n, h, w, c], not empty; got {images.shape}.")

@@ -166,9 +166,6 @@ def check_classes(network: Network, images: jax.Array, num_classes: int) -> None
         network: any `Network`.
         images: `[n, h, w, c]`, an example of the input.
         num_classes: number of classes of the data.
-
-    Raises:
-        ValueError: if the numbers differ.
     """
     count = count_classes(network, images)
     if count != num_classes:

@@ -133,9 +133,11 @@ def _by_density(run):
         jax.block_until_ready(encoded)
     with run.timed("density"):
         bandwidth = _bandwidth(options, encoded.embeddings, pool)
-        density_weights = weights.from_encoded(
-            encoded, pool, bandwidth=bandwidth, temperature=options.temperature, clip=options.clip
+        estimate = weights.density(encoded.embeddings, pool, bandwidth=bandwidth)
+        values = weights.from_density(
+            estimate.log_density, pool, temperature=options.temperature, clip=options.clip
         )
+        density_weights = weights.DensityWeights(values, *estimate, *encoded)
         jax.block_until_ready(density_weights)
     context.report("embedding", 1, 1)
     result = processes.broadcast(density_weights)

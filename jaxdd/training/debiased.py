@@ -138,7 +138,7 @@ def selective_mixup(
         views, own, present = batch.views, batch.labels, batch.present
         features, logits = networks.outputs(network, params[0], views)
         biased_loss = generalised_cross_entropy(logits, own)
-        partners = contradicting_partners(batch.key, jax.lax.stop_gradient(features), own, present)
+        partners = _contradicting_partners(batch.key, jax.lax.stop_gradient(features), own, present)
         share = jax.random.uniform(jax.random.fold_in(batch.key, 1), own.shape)
         column = share[:, None, None, None]
         mixture = column * views + (1 - column) * views[partners]
@@ -150,25 +150,10 @@ def selective_mixup(
     return _train_pair(key, network, images, labels, loss, None, **options)
 
 
-def contradicting_partners(
-    key: jax.Array, features: jax.Array, labels: jax.Array, present: jax.Array
-) -> jax.Array:
+def _contradicting_partners(key, features, labels, present):
     """Return for every sample the index `[n]` of one that contradicts the bias in `features`.
 
-    At random the least similar sample of the same class or the most similar one of the others. A
-    sample without either is its own partner.
-
-    Args:
-        key: random key.
-        features: `[n, d]`.
-        labels: `[n]`.
-        present: `[n]`, zero for samples that must not be partners.
-
-    >>> features = jnp.array([[1., 0.], [.8, .6], [0., 1.], [.6, .8]])
-    >>> labels, present = jnp.array([0, 0, 0, 1]), jnp.ones(4)
-    >>> partners = lambda i: contradicting_partners(jax.random.key(i), features, labels, present)
-    >>> sorted({int(partners(i)[0]) for i in range(9)})
-    [2, 3]
+    A sample without any is its own partner. Samples that are not `present` are no partners.
     """
     # Features of the biased network are similar for samples with the same bias attribute. A partner
     # of the same class with different features, or of another class with similar features, breaks

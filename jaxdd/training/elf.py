@@ -96,15 +96,9 @@ def teacher_features(
     return network.apply(teacher.params, images, stop=split)
 
 
-def channel_entropies(features: jax.Array, target: jax.Array) -> jax.Array:
-    """Return `−Σ_c z_c log softmax_c(f)` per image, the mean over its pixels, `[n]`.
-
-    The target is not normalised: a feature that is twice as large counts twice.
-
-    Args:
-        features: f, `[n, h, w, c]`.
-        target: z, `[n, h, w, c]`, non-negative.
-    """
+def _channel_entropies(features, target):
+    """Return `−Σ_c z_c log softmax_c(f)` per image, the mean over its pixels, `[n]`."""
+    # The target z is not normalised: a feature that is twice as large counts twice.
     return -jnp.sum(target * jax.nn.log_softmax(features, axis=-1), -1).mean((1, 2))
 
 
@@ -117,7 +111,7 @@ def train(
     features: ArrayLike,
     split: int | None = None,
     terms: tuple[str, ...] = TERMS["front-rear-task"],
-    matching: Callable[[jax.Array, jax.Array], jax.Array] = channel_entropies,
+    matching: Callable[[jax.Array, jax.Array], jax.Array] = _channel_entropies,
     strategy: augment.Strategy = augment.OPERATIONS,
     **options: Any,
 ) -> Any:
@@ -149,38 +143,25 @@ def train(
 
     def sum_of_losses(params, key, indices):
         views = augment.per_image(key, images[indices], strategy=strategy)
-        values, params = losses(
-            network, params, views, labels[indices], features[indices], split=split,
-            terms=terms, matching=matching,
-        )  # fmt: skip
+        arguments = network, params, views, labels[indices], features[indices]
+        values, params = _losses(*arguments, split=split, terms=terms, matching=matching)
         return jnp.stack([*values.values()]).sum(0), params
 
     return training.train_with_loss(key, network, images, sum_of_losses, **options)
 
 
-def losses(
-    network: networks.Network,
-    params: Any,
-    views: jax.Array,
-    labels: jax.Array,
-    features: jax.Array,
+def _losses(
+    network,
+    params,
+    views,
+    labels,
+    features,
     *,
-    split: int,
-    terms: tuple[str, ...] = TERMS["front-rear-task"],
-    matching: Callable[[jax.Array, jax.Array], jax.Array] = channel_entropies,
+    split,
+    terms=TERMS["front-rear-task"],
+    matching=_channel_entropies,
 ) -> tuple[dict[str, jax.Array], Any]:
-    """Return every term per image `[n]`, and the parameters with updated batch-norm statistics.
-
-    Args:
-        network: the network to split.
-        params: parameters of the network.
-        views: augmented images `[n, h, w, c]`.
-        labels: `[n]` classes.
-        features: `[n, h', w', c']` of the images without augmentation.
-        split: number of parts in the front.
-        terms: terms of the loss: some of front, rear and task.
-        matching: distance `[n]` between the front's output and the features of each image.
-    """
+    """Return every term per image `[n]`, and the parameters with updated batch-norm statistics."""
     # Order matters for batch norm: the running statistics move in each pass through a part. The
     # front runs once for two terms, the rear once on the teacher's features and once on those of
     # the front.

@@ -98,11 +98,6 @@ def train(
             size; the last one may have a few samples less.
         strategy: augmentation; () for none.
         **schedule: `learning_rate`, `momentum` and `weight_decay` of `sgd`.
-
-    Raises:
-        TypeError: images are not floating, or labels are not integers.
-        ValueError: shapes disagree, the set is empty, a label has no logit, an image is not finite
-            or not normalised, or an option is out of range.
     """
     images, labels = check_labelled(images, labels, network=network)
     optimizer = sgd(len(labels), epochs=epochs, batch_size=batch_size, **schedule)

@@ -115,18 +115,8 @@ def num_bytes(teacher: Teacher) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
-def kl_divergences(teacher: jax.Array, student: jax.Array, *, temperature: float) -> jax.Array:
-    """Return `Σ_k p_k (log p_k − log q_k)` per sample, `[n]`.
-
-    Args:
-        teacher: logits `[n, k]`; p is the softmax of logits / temperature.
-        student: logits `[n, k]`; q is the softmax of logits / temperature.
-        temperature: T, positive.
-
-    >>> logits = jnp.ones((2, 3))
-    >>> kl_divergences(logits, logits, temperature=4.0).tolist()
-    [0.0, 0.0]
-    """
+def _kl_divergences(teacher, student, *, temperature):
+    """Return `Σ_k p_k (log p_k − log q_k)` per sample `[n]`, of the softmaxes of logits / T."""
     temperature = _checks.positive("temperature", temperature)
     p, q = (jax.nn.log_softmax(logits / temperature) for logits in (teacher, student))
     return jnp.sum(jnp.exp(p) * (p - q), -1)
@@ -159,13 +149,13 @@ def train_on_logits(
     Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
     """
     images, labels = training.check_labelled(images, labels, network=network)
-    check_teacher(teacher, network, images)
+    _check_teacher(teacher, network, images)
 
     def losses(params, key, indices):
         views = augment.per_image(key, images[indices], strategy=strategy)
         output, params = networks.apply_in_training(network, params, views)
         logits = networks.outputs(teacher.network, teacher.params, views).logits
-        divergences = kl_divergences(logits, output.logits, temperature=temperature)
+        divergences = _kl_divergences(logits, output.logits, temperature=temperature)
         # The gradient of the divergence falls with 1 / T². The factor T² keeps it at the scale of
         # the cross-entropy.
         values = training.cross_entropies(output.logits, labels[indices])
@@ -211,17 +201,17 @@ def train_on_soft_labels(
     the test set, and crops at random; this trains to the last epoch, with augmentation `strategy`.
     """
     images, labels = training.check_labelled(images, labels, network=network)
-    check_teacher(teacher, network, images)
+    _check_teacher(teacher, network, images)
     _checks.nonnegative("learning_rate", learning_rate)
     _checks.nonnegative("weight_decay", weight_decay)
 
     def losses(params, key, indices):
         key_augment, key_mix = jax.random.split(key)
         views = augment.per_image(key_augment, images[indices], strategy=strategy)
-        views = cutmix(key_mix, views)
+        views = _cutmix(key_mix, views)
         output, params = networks.apply_in_training(network, params, views)
         logits = networks.outputs(teacher.network, teacher.params, views).logits
-        return kl_divergences(logits, output.logits, temperature=temperature), params
+        return _kl_divergences(logits, output.logits, temperature=temperature), params
 
     total = epochs * training.num_updates(len(labels), batch_size)
     rate = lambda step: learning_rate * 0.5 * (1 + jnp.cos(math.pi * step / (2 * total)))
@@ -230,7 +220,7 @@ def train_on_soft_labels(
     return training.train_with_loss(key, network, images, losses, optimizer=optimizer, **size)
 
 
-def cutmix(key: jax.Array, images: jax.Array) -> jax.Array:
+def _cutmix(key, images):
     """Replace one box of all images `[n, h, w, c]` by that of other images of the batch.
 
     The area of the box is uniform in [0, 1] as a share of the image, its centre is uniform, and it
@@ -249,14 +239,8 @@ def cutmix(key: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.where(box, images[jax.random.permutation(key_order, len(images))], images)
 
 
-def check_teacher(teacher: Teacher, network: networks.Network, images: jax.Array) -> None:
-    """Check that a teacher has as many classes as a network, without computing anything.
-
-    Args:
-        teacher: the teacher; its parameters must fit its network and the images.
-        network: the student.
-        images: `[m, h, w, c]`.
-    """
+def _check_teacher(teacher, network, images):
+    """Check that a teacher has as many classes as a network, without computing anything."""
     outputs = functools.partial(networks.outputs, teacher.network)
     num_classes = jax.eval_shape(outputs, teacher.params, images[:1]).logits.shape[1]
     expected = networks.count_classes(network, images[:1])

@@ -12,75 +12,29 @@ Weights `[n]` are at least 0 and sum to one within each class. Every function he
 The formulas are in `jaxdd.weights.formulas`. Use the weights with `sampling.reweight(pool, w)`.
 """
 
-from jaxdd.weights import blind_features, contrastive, formulas, probes
-from jaxdd.weights.choice import (
-    MIN_CONFLICTING,
-    Choice,
-    ProbeCheck,
-    Search,
-    Trial,
-    check_with_probe_networks,
-    choose,
-    density_candidates,
-    pseudo_groups,
-    rejection,
-)
-from jaxdd.weights.density_weights import (
-    Density,
-    DensityWeights,
-    Encoded,
-    by_density,
-    default_encoder,
-    densities,
-    density,
-    encode,
-    from_density,
-    from_encoded,
-    oracle,
-)
-from jaxdd.weights.feature_weights import (
-    MIN_ACCURACY_GAIN,
-    MIN_Z_SCORE,
-    FeatureWeights,
-    by_feature_sets,
-    by_features,
-    from_probabilities,
-    is_shortcut,
-    shortcuts,
-)
-
-__all__ = [
-    "MIN_ACCURACY_GAIN",
-    "MIN_CONFLICTING",
-    "MIN_Z_SCORE",
-    "Choice",
-    "Density",
-    "DensityWeights",
-    "Encoded",
-    "FeatureWeights",
-    "ProbeCheck",
-    "Search",
-    "Trial",
-    "blind_features",
-    "by_density",
-    "by_feature_sets",
-    "by_features",
-    "check_with_probe_networks",
-    "choose",
-    "contrastive",
-    "default_encoder",
-    "densities",
-    "density",
-    "density_candidates",
-    "encode",
-    "formulas",
-    "from_density",
-    "from_encoded",
-    "from_probabilities",
-    "is_shortcut",
-    "oracle",
-    "probes",
-    "pseudo_groups",
-    "rejection",
-    "shortcuts",
-]
+from jaxdd.weights import blind_features as blind_features
+from jaxdd.weights import contrastive as contrastive
+from jaxdd.weights import formulas as formulas
+from jaxdd.weights import probes as probes
+from jaxdd.weights.choice import Choice as Choice
+from jaxdd.weights.choice import Trial as Trial
+from jaxdd.weights.choice import check_with_probe_networks as check_with_probe_networks
+from jaxdd.weights.choice import choose as choose
+from jaxdd.weights.choice import pseudo_groups as pseudo_groups
+from jaxdd.weights.choice import rejection as rejection
+from jaxdd.weights.density_weights import Density as Density
+from jaxdd.weights.density_weights import DensityWeights as DensityWeights
+from jaxdd.weights.density_weights import Search as Search
+from jaxdd.weights.density_weights import by_density as by_density
+from jaxdd.weights.density_weights import default_encoder as default_encoder
+from jaxdd.weights.density_weights import density as density
+from jaxdd.weights.density_weights import density_candidates as density_candidates
+from jaxdd.weights.density_weights import encode as encode
+from jaxdd.weights.density_weights import from_density as from_density
+from jaxdd.weights.density_weights import oracle as oracle
+from jaxdd.weights.feature_weights import FeatureWeights as FeatureWeights
+from jaxdd.weights.feature_weights import by_feature_sets as by_feature_sets
+from jaxdd.weights.feature_weights import by_features as by_features
+from jaxdd.weights.feature_weights import from_probabilities as from_probabilities
+from jaxdd.weights.feature_weights import is_shortcut as is_shortcut
+from jaxdd.weights.feature_weights import shortcuts as shortcuts

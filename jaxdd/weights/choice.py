@@ -19,17 +19,17 @@
 import functools
 import math
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdd import _checks, augment, evaluate, kde, networks, sampling
+from jaxdd import _checks, augment, evaluate, networks, sampling
 from jaxdd.devices import parallel
-from jaxdd.weights import blind_features, contrastive, formulas, probes
-from jaxdd.weights.density_weights import DensityWeights, Layer, densities, encode_at, from_density
+from jaxdd.weights import blind_features, formulas, probes
+from jaxdd.weights.density_weights import DensityWeights, Search, density_candidates
 from jaxdd.weights.feature_weights import (
     FeatureWeights,
     by_feature_sets,
@@ -38,34 +38,14 @@ from jaxdd.weights.feature_weights import (
     shortcuts,
 )
 
-MAX_CORRELATION = 0.5
+_MAX_CORRELATION = 0.5
 """Within-class correlation of conflict scores up to which two feature sets show two biases."""
 
-MIN_CONFLICTING = 20
+_MIN_CONFLICTING = 20
 """Minimum number of bias-conflicting held-out samples for the probe network check."""
 
 _MAX_COMBINED = 2**28  # Maximum size of the probabilities of combined groups, for memory.
 _MAX_FOLD = 2**32 - 1  # For `fold_in`; differs from the step numbers of encoders, which are small.
-
-
-class Search(NamedTuple):
-    """Density weights to search: all combinations of three values, and common settings.
-
-    Attributes:
-        encoder_steps: training steps of the encoder.
-        bandwidth: factors of the bandwidth rule.
-        temperature: temperatures of the inverse density.
-        rule: bandwidth rule, called for each class as `rule(points, weights=mask, factor=...)`.
-        encoder: network to train; None for `default_encoder`.
-        layer: layer of the encoder whose embeddings are used.
-    """
-
-    encoder_steps: tuple[int, ...] = (30, 90)
-    bandwidth: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8)
-    temperature: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4, 2.0)
-    rule: Callable[..., jax.Array] = kde.mean_distance
-    encoder: contrastive.Encoder | None = None
-    layer: Layer = "projection"
 
 
 class Trial(NamedTuple):
@@ -133,10 +113,6 @@ class Choice(NamedTuple):
         }
 
 
-ProbeCheck = Callable[[sampling.Pool, jax.Array], Callable[[jax.Array], Trial]]
-"""From a pool and its pseudo-groups `[n]` to a function from weights `[n]` to a `Trial`."""
-
-
 def choose(
     key: jax.Array,
     pool: sampling.Pool,
@@ -145,7 +121,7 @@ def choose(
     search: Search = Search(),
     clip: float | None = None,
     comparisons: Mapping[str, blind_features.Comparison] = blind_features.COMPARISONS,
-    check: ProbeCheck | None = None,
+    check: Callable[[sampling.Pool, jax.Array], Callable[[jax.Array], Trial]] | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Choice:
     """Choose weights of shortcut features, else the best density weights, else uniform weights.
@@ -158,7 +134,8 @@ def choose(
         clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
         comparisons: object-blind features and their baselines by name, see `shortcuts`; {} to skip
             the shortcut tests.
-        check: tests whether weights help. Defaults to `check_with_probe_networks`.
+        check: tests whether weights help: from a pool and its pseudo-groups `[n]` to a function
+            from weights `[n]` to a `Trial`. Defaults to `check_with_probe_networks`.
         report: called as `report(done, total)` after each stage.
     """
     formulas.check_limit("clip", clip)
@@ -212,7 +189,7 @@ def _distinct_features(key, pool, tests, comparisons, clip):
         )
         others = features.values()
         size = math.prod(x.groups.shape[1] for x in (weights, *others))
-        is_distinct = all(_correlation(weights, x, pool) < MAX_CORRELATION for x in others)
+        is_distinct = all(_correlation(weights, x, pool) < _MAX_CORRELATION for x in others)
         if not features or (is_distinct and size * len(pool.labels) <= _MAX_COMBINED):
             features[name] = weights
     return features
@@ -228,42 +205,6 @@ def _correlation(first, second, pool):
 
     x, y = centred(first.conflict_score), centred(second.conflict_score)
     return (x @ y) / jnp.maximum(jnp.sqrt((x @ x) * (y @ y)), 1e-12)
-
-
-def density_candidates(
-    key: jax.Array,
-    pool: sampling.Pool,
-    *,
-    strategy: augment.Strategy,
-    search: Search = Search(),
-    clip: float | None = None,
-) -> Iterator[tuple[dict[str, float], DensityWeights]]:
-    """Yield the values and the weights of every candidate of a search, shortest encoder first.
-
-    Each encoder equals that of `by_density` with the same key and steps. Longer training continues
-    shorter training, and all bandwidths of an encoder share the distances.
-
-    Args:
-        key: random key for the encoders.
-        pool: the samples.
-        strategy: augmentation that preserves the class, see `encode`.
-        search: the values.
-        clip: largest weight as a multiple of the uniform one. Defaults to no limit.
-    """
-    lengths = sorted(set(search.encoder_steps))
-    encoders = encode_at(
-        key, pool, strategy=strategy, encoder=search.encoder, lengths=lengths, layer=search.layer
-    )
-    for steps, encoded in zip(lengths, encoders, strict=True):
-        rules = [functools.partial(search.rule, factor=factor) for factor in search.bandwidth]
-        estimates = densities(encoded.embeddings, pool, bandwidths=rules)
-        for factor, estimate in zip(search.bandwidth, estimates, strict=True):
-            for temperature in search.temperature:
-                values = dict(encoder_steps=steps, bandwidth=factor, temperature=temperature)
-                weights = from_density(
-                    estimate.log_density, pool, temperature=temperature, clip=clip
-                )
-                yield values, DensityWeights(weights, *estimate, *encoded)
 
 
 def pseudo_groups(embeddings: jax.Array, labels: jax.Array, *, num_classes: int) -> jax.Array:
@@ -328,10 +269,10 @@ def rejection(uniform: Trial, weighted: Trial) -> str | None:
     count = uniform.count
     if not count:
         return "no held-out sample disagrees with the early classifier"
-    if count < MIN_CONFLICTING:
+    if count < _MIN_CONFLICTING:
         return (
             f"only {count} held-out samples disagree with the early classifier, "
-            f"at least {MIN_CONFLICTING} are needed"
+            f"at least {_MIN_CONFLICTING} are needed"
         )
     gain = weighted.conflicting - uniform.conflicting
     limits = {
@@ -361,8 +302,8 @@ def check_with_probe_networks(
 
     The images are drawn by the weights, as many as a distilled set would have. A fifth of the
     samples that agree with their pseudo-group, and a fifth of those that disagree, are held out and
-    used for the scores only. If a fifth is less than `MIN_CONFLICTING`, up to a half is held out,
-    but never more than half of a class. Nothing is trained if no sample disagrees.
+    used for the scores only. If a fifth is less than 20 samples, up to a half is held out, but
+    never more than half of a class. Nothing is trained if no sample disagrees.
 
     Args:
         key: random key for the held-out samples, the sets and the networks.
@@ -426,7 +367,7 @@ def _hold_out(key, labels, agrees, maximum):
     """Return the indices of the held-out samples, those that agree first."""
     order = np.asarray(jax.random.permutation(key, len(labels)))
     parts = [order[agrees[order] == which] for which in (True, False)]
-    share = lambda n: min(maximum, max(n // 5, min(MIN_CONFLICTING, n // 2)))
+    share = lambda n: min(maximum, max(n // 5, min(_MIN_CONFLICTING, n // 2)))
     chosen = np.concatenate([part[: share(len(part))] for part in parts])
     own = labels[chosen]
     # Rank of each chosen sample in its class; keep ranks below half of the size of the class.

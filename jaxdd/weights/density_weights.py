@@ -16,16 +16,14 @@ from jaxdd import _checks, augment, kde, networks, sampling
 from jaxdd.devices import parallel
 from jaxdd.weights import contrastive, formulas
 
-Layer = Literal["projection", "features"]
+_Layer = Literal["projection", "features"]
 """Layer of an encoder whose embeddings are used."""
 
-Bandwidth = Callable[..., jax.Array] | jax.Array | float
+_Bandwidth = Callable[..., jax.Array] | jax.Array | float
 """A number, one per class `[k]`, or a rule called per class as `rule(points, weights=mask)`."""
 
 
-class Encoded(NamedTuple):
-    """Parameters of a trained encoder, and its embeddings of the samples of a pool, `[n, d]`."""
-
+class _Encoded(NamedTuple):
     params: Any
     embeddings: jax.Array
 
@@ -77,8 +75,8 @@ def encode(
     strategy: augment.Strategy,
     encoder: contrastive.Encoder | None = None,
     steps: int = 30,
-    layer: Layer = "projection",
-) -> Encoded:
+    layer: _Layer = "projection",
+) -> _Encoded:
     """Train a supervised contrastive encoder on the class labels and embed all samples.
 
     Args:
@@ -90,22 +88,25 @@ def encode(
         encoder: network to train. Defaults to `default_encoder`.
         steps: training steps. Few, because networks learn the bias first.
         layer: layer whose embeddings are returned.
+
+    Returns:
+        A NamedTuple: `params` of the encoder, and `embeddings` `[n, d]`.
     """
-    (encoded,) = encode_at(
+    (encoded,) = _encode_at(
         key, pool, strategy=strategy, encoder=encoder, lengths=[steps], layer=layer
     )
     return encoded
 
 
-def encode_at(
+def _encode_at(
     key: jax.Array,
     pool: sampling.Pool,
     *,
     strategy: augment.Strategy,
     encoder: contrastive.Encoder | None,
     lengths: Sequence[int],
-    layer: Layer,
-) -> Iterator[Encoded]:
+    layer: _Layer,
+) -> Iterator[_Encoded]:
     """Yield what `encode` returns after each of several training lengths, in ascending order.
 
     Longer training continues shorter training, so the encoder is trained once.
@@ -125,7 +126,7 @@ def encode_at(
             steps,
         )
         embedding = _embed(encoder, state.params, pool)
-        yield Encoded(state.params, getattr(embedding, layer))
+        yield _Encoded(state.params, getattr(embedding, layer))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
@@ -162,7 +163,7 @@ def density(
     embeddings: jax.Array,
     pool: sampling.Pool,
     *,
-    bandwidth: Bandwidth = kde.mean_distance,
+    bandwidth: _Bandwidth = kde.mean_distance,
     mesh: Mesh | None = None,
 ) -> Density:
     """Estimate the density of every sample within its class.
@@ -173,30 +174,18 @@ def density(
         bandwidth: h of the kernel: a number, one per class `[k]`, or a rule that is called for
             each class as `rule(points, weights=mask)`, for example `kde.scott`.
         mesh: devices that share the work, from `parallel.mesh`. Defaults to the mesh of the pool.
-
-    Raises:
-        TypeError: embeddings are not floating.
-        ValueError: for shapes that do not match, embeddings that are not finite, or a bandwidth
-            that is not positive and finite.
     """
-    return densities(embeddings, pool, bandwidths=[bandwidth], mesh=mesh)[0]
+    return _densities(embeddings, pool, bandwidths=[bandwidth], mesh=mesh)[0]
 
 
-def densities(
+def _densities(
     embeddings: jax.Array,
     pool: sampling.Pool,
     *,
-    bandwidths: Sequence[Bandwidth],
+    bandwidths: Sequence[_Bandwidth],
     mesh: Mesh | None = None,
 ) -> list[Density]:
-    """Estimate densities for several bandwidths, which share one pass over the distances.
-
-    Args:
-        embeddings: `[n, d]` of the samples of the pool, from any encoder.
-        pool: the samples.
-        bandwidths: see `density` for what each of them may be.
-        mesh: devices that share the work, from `parallel.mesh`. Defaults to the mesh of the pool.
-    """
+    """Estimate densities for several bandwidths, which share one pass over the distances."""
     embeddings = _checks.finite("embeddings", _checks.floating("embeddings", embeddings))
     values = jnp.stack([_per_class(bandwidth, embeddings, pool) for bandwidth in bandwidths])
     mesh = parallel.mesh_of(pool.images) if mesh is None else mesh
@@ -206,7 +195,7 @@ def densities(
     return [Density(*pair) for pair in zip(parallel.to_local(log_density), values, strict=True)]
 
 
-def _per_class(bandwidth: Bandwidth, embeddings: jax.Array, pool: sampling.Pool) -> jax.Array:
+def _per_class(bandwidth: _Bandwidth, embeddings: jax.Array, pool: sampling.Pool) -> jax.Array:
     k = pool.num_classes
     if callable(bandwidth):
         bandwidth = kde.class_bandwidth(bandwidth, embeddings, pool.labels, num_classes=k)
@@ -217,12 +206,12 @@ def _per_class(bandwidth: Bandwidth, embeddings: jax.Array, pool: sampling.Pool)
 def _log_densities(mesh, embeddings, labels, bandwidths, num_classes):
     estimate = kde.class_log_density
     if mesh is not None:
-        estimate = functools.partial(class_log_density_on_mesh, mesh=mesh)
+        estimate = functools.partial(_class_log_density_on_mesh, mesh=mesh)
     at_bandwidth = lambda h: estimate(embeddings, labels, h, num_classes=num_classes)
     return jax.vmap(at_bandwidth)(bandwidths)
 
 
-def class_log_density_on_mesh(
+def _class_log_density_on_mesh(
     embeddings: jax.Array,
     labels: jax.Array,
     bandwidth: jax.Array | float,
@@ -273,28 +262,6 @@ def from_density(
     return formulas.clip(weights, pool.labels, limit=clip, **classes)
 
 
-def from_encoded(
-    encoded: Encoded,
-    pool: sampling.Pool,
-    *,
-    bandwidth: Bandwidth = kde.mean_distance,
-    temperature: jax.Array | float = 1.0,
-    clip: float | None = None,
-) -> DensityWeights:
-    """Compute density weights from the embeddings of a trained encoder.
-
-    Args:
-        encoded: from `encode`.
-        pool: the samples.
-        bandwidth: a number, one per class `[k]`, or a rule called for each class, see `density`.
-        temperature: t of the weights f^(-1/t), see `from_density`.
-        clip: largest weight as a multiple of the uniform one. Defaults to no limit.
-    """
-    estimate = density(encoded.embeddings, pool, bandwidth=bandwidth)
-    weights = from_density(estimate.log_density, pool, temperature=temperature, clip=clip)
-    return DensityWeights(weights, *estimate, *encoded)
-
-
 def by_density(
     key: jax.Array,
     pool: sampling.Pool,
@@ -302,8 +269,8 @@ def by_density(
     strategy: augment.Strategy,
     encoder: contrastive.Encoder | None = None,
     steps: int = 30,
-    layer: Layer = "projection",
-    bandwidth: Bandwidth = kde.mean_distance,
+    layer: _Layer = "projection",
+    bandwidth: _Bandwidth = kde.mean_distance,
     temperature: jax.Array | float = 1.0,
     clip: float | None = None,
 ) -> DensityWeights:
@@ -327,7 +294,65 @@ def by_density(
     """
     formulas.check_limit("clip", clip)
     encoded = encode(key, pool, strategy=strategy, encoder=encoder, steps=steps, layer=layer)
-    return from_encoded(encoded, pool, bandwidth=bandwidth, temperature=temperature, clip=clip)
+    estimate = density(encoded.embeddings, pool, bandwidth=bandwidth)
+    weights = from_density(estimate.log_density, pool, temperature=temperature, clip=clip)
+    return DensityWeights(weights, *estimate, *encoded)
+
+
+class Search(NamedTuple):
+    """Density weights to search: all combinations of three values, and common settings.
+
+    Attributes:
+        encoder_steps: training steps of the encoder.
+        bandwidth: factors of the bandwidth rule.
+        temperature: temperatures of the inverse density.
+        rule: bandwidth rule, called for each class as `rule(points, weights=mask, factor=...)`.
+        encoder: network to train; None for `default_encoder`.
+        layer: layer of the encoder whose embeddings are used.
+    """
+
+    encoder_steps: tuple[int, ...] = (30, 90)
+    bandwidth: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8)
+    temperature: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4, 2.0)
+    rule: Callable[..., jax.Array] = kde.mean_distance
+    encoder: contrastive.Encoder | None = None
+    layer: _Layer = "projection"
+
+
+def density_candidates(
+    key: jax.Array,
+    pool: sampling.Pool,
+    *,
+    strategy: augment.Strategy,
+    search: Search = Search(),
+    clip: float | None = None,
+) -> Iterator[tuple[dict[str, float], DensityWeights]]:
+    """Yield the values and the weights of every candidate of a search, shortest encoder first.
+
+    Each encoder equals that of `by_density` with the same key and steps. Longer training continues
+    shorter training, and all bandwidths of an encoder share the distances.
+
+    Args:
+        key: random key for the encoders.
+        pool: the samples.
+        strategy: augmentation that preserves the class, see `encode`.
+        search: the values.
+        clip: largest weight as a multiple of the uniform one. Defaults to no limit.
+    """
+    lengths = sorted(set(search.encoder_steps))
+    encoders = _encode_at(
+        key, pool, strategy=strategy, encoder=search.encoder, lengths=lengths, layer=search.layer
+    )
+    for steps, encoded in zip(lengths, encoders, strict=True):
+        rules = [functools.partial(search.rule, factor=factor) for factor in search.bandwidth]
+        estimates = _densities(encoded.embeddings, pool, bandwidths=rules)
+        for factor, estimate in zip(search.bandwidth, estimates, strict=True):
+            for temperature in search.temperature:
+                values = dict(encoder_steps=steps, bandwidth=factor, temperature=temperature)
+                weights = from_density(
+                    estimate.log_density, pool, temperature=temperature, clip=clip
+                )
+                yield values, DensityWeights(weights, *estimate, *encoded)
 
 
 def oracle(pool: sampling.Pool, attributes: jax.Array, *, num_attributes: int) -> jax.Array:

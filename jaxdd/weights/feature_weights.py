@@ -17,15 +17,9 @@ from jaxdd import _checks, sampling
 from jaxdd.devices import parallel
 from jaxdd.weights import blind_features, formulas, probes
 
-MIN_Z_SCORE = 3.0
-"""Minimum z-score of the gain of object-blind features over their baseline for a shortcut."""
-
-MIN_ACCURACY_GAIN = 0.01
-"""Minimum gain in accuracy for a shortcut; a smaller bias is not worth removing."""
-
-MIN_SAMPLES = 20
-"""Minimum number of samples for a shortcut test."""
-
+_MIN_Z_SCORE = 3.0  # Minimum z-score of the gain of object-blind features over their baseline.
+_MIN_ACCURACY_GAIN = 0.01  # Minimum gain in accuracy; a smaller bias is not worth removing.
+_MIN_SAMPLES = 20  # Minimum number of samples for a shortcut test.
 _MAX_SAMPLES = 15_000  # Maximum number of samples that a shortcut test uses.
 _POWER = 0.7  # Power q of the generalised cross-entropy, see `probes.crossfit`.
 
@@ -104,11 +98,6 @@ def from_probabilities(
             block. Defaults to one block per class.
         conflict: prior share of bias-conflicting samples, between 0 and 1.
         clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
-
-    Raises:
-        TypeError: probabilities are not floating, or blocks are not integers.
-        ValueError: for shapes that do not match, probabilities that are negative or do not sum to
-            one, blocks with gaps, and a conflict or clip out of range.
     """
     block = _check_groups(blocks, conflict, clip, pool.num_classes)
     own_group, count = jnp.asarray(block)[pool.labels], int(block.max()) + 1
@@ -184,11 +173,11 @@ def shortcuts(
         comparisons: object-blind features and their baselines by name.
 
     Returns:
-        The result of each test; empty for fewer than `MIN_SAMPLES` samples, one class, or images
+        The result of each test; empty for fewer than 20 samples, one class, or images
         with a side of less than four pixels.
     """
     k, n, side = pool.num_classes, len(pool.labels), min(pool.images.shape[1:3])
-    if k < 2 or n < MIN_SAMPLES or side < 4 or not comparisons:
+    if k < 2 or n < _MIN_SAMPLES or side < 4 or not comparisons:
         return {}
     key_samples, key_baseline, key_folds = jax.random.split(key, 3)
     chosen = jnp.sort(jax.random.permutation(key_samples, n)[:_MAX_SAMPLES])
@@ -210,9 +199,9 @@ def shortcuts(
 
 
 def is_shortcut(test: probes.Shortcut) -> bool:
-    """Return whether a test passes `MIN_Z_SCORE` and `MIN_ACCURACY_GAIN`.
+    """Return whether features are better by three standard errors and 1 % of the samples.
 
     >>> is_shortcut(probes.Shortcut((0, 1), blind=0.05, baseline=0.07, z_score=4.0))
     True
     """
-    return test.z_score > MIN_Z_SCORE and test.baseline - test.blind > MIN_ACCURACY_GAIN
+    return test.z_score > _MIN_Z_SCORE and test.baseline - test.blind > _MIN_ACCURACY_GAIN

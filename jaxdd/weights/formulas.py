@@ -113,11 +113,6 @@ def clip(
         limit: at least 1, in units of the uniform weight, a scalar; may be traced. 1 gives uniform
             weights, infinity changes nothing. None returns the weights as they are.
 
-    Raises:
-        TypeError: weights are not floating or labels are not integers.
-        ValueError: for shapes that do not match, labels out of range, weights that cannot be
-            normalised in each class, or a limit below 1.
-
     >>> weights, labels = jnp.array([0.7, 0.2, 0.1]), jnp.zeros(3, int)
     >>> print(clip(weights, labels, num_classes=1, limit=1.2).round(3))
     [0.4 0.4 0.2]
@@ -324,11 +319,6 @@ def diagnose(
     Returns:
         Diagnostics of four scalars. Classes without weight are left out of the means; nan if no
         class is left.
-
-    Raises:
-        TypeError: weights are not floating or labels, attributes or aligned are not integers.
-        ValueError: for shapes that do not match, codes out of range, and weights that are
-            negative, not finite or all 0.
     """
     labels = _as_codes("labels", labels, num_classes)
     attributes = _as_codes("attributes", attributes, num_attributes, labels)

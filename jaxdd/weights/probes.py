@@ -72,11 +72,6 @@ def crossfit(
         penalty: penalty of the squared weights, relative to the mean loss.
         steps: optimiser steps on the cross-entropy.
         power: q in [0, 1] of the loss of twice as many further steps; 0 for none.
-
-    Raises:
-        TypeError: features are not floating or labels are not integers.
-        ValueError: for shapes that do not match, features that are not finite, labels out of
-            range, and options out of range.
     """
     features = _checks.finite("features", _checks.floating("features", features))
     if features.ndim != 2:

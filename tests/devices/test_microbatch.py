@@ -13,8 +13,8 @@ SIZES = [1, 32, 33, 64, 128, 129, 300]
 
 @pytest.fixture(autouse=True)
 def few_bytes(monkeypatch):
-    monkeypatch.setattr(microbatch, "FORWARD_BYTES", 4 * 128)
-    monkeypatch.setattr(microbatch, "BACKWARD_BYTES", 4 * 32)
+    monkeypatch.setattr(microbatch, "_FORWARD_BYTES", 4 * 128)
+    monkeypatch.setattr(microbatch, "_BACKWARD_BYTES", 4 * 32)
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -84,7 +84,7 @@ def test_differentiable_and_vmappable_with_closed_over_values():
 
 def test_the_training_gradient_is_that_of_the_cross_entropy(monkeypatch):
     """Over 70 images in micro-batches of 24, whose largest arrays are 8×8×4."""
-    monkeypatch.setattr(microbatch, "BACKWARD_BYTES", 24 * 8 * 8 * 4 * 4)
+    monkeypatch.setattr(microbatch, "_BACKWARD_BYTES", 24 * 8 * 8 * 4 * 4)
     network = networks.ConvNet(num_classes=3, width=4, depth=2)
     images = jax.random.normal(jax.random.key(0), (70, 8, 8, 1))
     labels, weights = jnp.arange(70) % 3, jnp.arange(70) % 3 * 1.0
@@ -100,7 +100,7 @@ def test_the_training_gradient_is_that_of_the_cross_entropy(monkeypatch):
 
 def test_memory_does_not_grow_with_the_batch(monkeypatch):
     """For 2 and 16 micro-batches, temporaries are those of one micro-batch, plus the input."""
-    monkeypatch.setattr(microbatch, "FORWARD_BYTES", 128 * 16 * 16 * 16 * 4)
+    monkeypatch.setattr(microbatch, "_FORWARD_BYTES", 128 * 16 * 16 * 16 * 4)
     network = networks.ConvNet(num_classes=3, width=16, depth=2)
     params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
 

@@ -241,7 +241,7 @@ def test_placing(mesh):
         parallel.split(jnp.zeros(()), mesh)
 
 
-@pytest.mark.parametrize("n", [parallel.FEW_ROWS, parallel.FEW_ROWS + 1])
+@pytest.mark.parametrize("n", [parallel._FEW_ROWS, parallel._FEW_ROWS + 1])
 def test_many_rows_are_cut_into_one_block_per_core(n):
     sizes = []
 
@@ -262,13 +262,13 @@ def test_threads_compute_with_the_configuration_of_the_caller():
     """In float64, (1 + 1e-12) − 1 is not 0."""
     tiny = lambda x: (x + 1e-12) - 1
     with jax.enable_x64(True):
-        rows = jnp.ones(parallel.FEW_ROWS, jnp.float64)
+        rows = jnp.ones(parallel._FEW_ROWS, jnp.float64)
         for results in (
             parallel.apply_by_rows(tiny, rows),
             parallel.thread_rows(tiny)(rows[:3]),
         ):
             assert results.dtype == jnp.float64 and jnp.all(results > 0)
-    assert parallel.apply_by_rows(tiny, jnp.ones(parallel.FEW_ROWS)).dtype == jnp.float32
+    assert parallel.apply_by_rows(tiny, jnp.ones(parallel._FEW_ROWS)).dtype == jnp.float32
 
 
 def test_rows_by_threads_compile_once_per_function():
@@ -278,7 +278,7 @@ def test_rows_by_threads_compile_once_per_function():
         traces.append(0)
         return rows + number
 
-    rows = jnp.arange(parallel.FEW_ROWS)
+    rows = jnp.arange(parallel._FEW_ROWS)
     for number in (1, 1, 2):
         results = parallel.apply_by_rows(functools.partial(add, number=number), rows)
         np.testing.assert_array_equal(results, np.arange(len(rows)) + number)

@@ -81,7 +81,7 @@ def test_a_guide_has_the_weighted_statistics_at_each_convolution(guided):
             psi, _ = moments(layer, POOL.labels, of_psi)
             _, phi = moments(layer, POOL.labels, of_phi)
             np.testing.assert_allclose(spectral.covariance(state), psi, rtol=1e-4, atol=1e-6)
-            np.testing.assert_allclose(spectral.signal_matrix(state, "class"), phi, atol=1e-5)
+            np.testing.assert_allclose(spectral._signal_matrix(state, "class"), phi, atol=1e-5)
     np.testing.assert_allclose((guide.low, guide.high), [[-2], [2]])
 
 
@@ -167,7 +167,7 @@ def test_the_signal_is_that_of_the_classes_with_images(guided):
     """If only class 0 has images, Φ is the mean of that class."""
     real = guided[1].real[0]
     synthetic = real._replace(class_mass=jnp.array([1.0, 0.0]))
-    signal = spectral.signal_matrix(cfm._present_classes(real, synthetic), "class")
+    signal = spectral._signal_matrix(cfm._present_classes(real, synthetic), "class")
     np.testing.assert_allclose(signal, jnp.stack([real.class_means[0], jnp.zeros(1)], 1), rtol=1e-5)
 
 

@@ -37,7 +37,7 @@ def program(x, w, z):
         return spectral.losses(plain, state, spectral.ridge(0.01), squared=False)[0]
 
     psi = spectral.covariance(plain) + jnp.outer(plain.mean, plain.mean)  # the second moment
-    phi = spectral.signal_matrix(plain, "class")
+    phi = spectral._signal_matrix(plain, "class")
     applied = {name: f.apply(psi, phi) for name, f in FILTERS.items()}
 
     states = whole, streamed, spectral.merge(*halves), plain, turned, flat

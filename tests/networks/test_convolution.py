@@ -80,7 +80,7 @@ def test_gradients_of_conv2d_match_those_of_lax(size, window, padding):
         np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("side, channels", [(4, 2), (4, convolution.FEW_CHANNELS), (2, 2)])
+@pytest.mark.parametrize("side, channels", [(4, 2), (4, convolution._FEW_CHANNELS), (2, 2)])
 def test_second_order_gradients_of_conv2d(side, channels):
     images, kernel = random((1, side, side, channels)), random((3, 3, channels, 2), 1)
 
@@ -110,18 +110,18 @@ def test_all_kernel_gradients_match_the_sum_over_pixels(size, padding):
     close = functools.partial(
         np.testing.assert_allclose, desired=expected, atol=2e-6 * np.abs(expected).max()
     )
-    close(convolution.kernel_gradient_by_winograd(images, cotangent, padding))
-    close(convolution.kernel_gradient_by_window_rows(images, cotangent, padding, (3, 3)))
-    close(convolution.kernel_gradient_by_product(images, cotangent, padding, (3, 3)))
-    close(convolution.kernel_gradient_by_convolution(images, cotangent, padding, (3, 3)))
+    close(convolution._kernel_gradient_by_winograd(images, cotangent, padding))
+    close(convolution._kernel_gradient_by_window_rows(images, cotangent, padding, (3, 3)))
+    close(convolution._kernel_gradient_by_product(images, cotangent, padding, (3, 3)))
+    close(convolution._kernel_gradient_by_convolution(images, cotangent, padding, (3, 3)))
 
 
 def test_kernel_gradients_of_oblong_windows():
     images, cotangent = random((2, 6, 5, 3)), random((2, 6, 5, 4), 1)
     arguments = images, cotangent, (2, 0), (5, 1)
-    expected = convolution.kernel_gradient_by_convolution(*arguments)
+    expected = convolution._kernel_gradient_by_convolution(*arguments)
     for function in (
-        convolution.kernel_gradient_by_product,
-        convolution.kernel_gradient_by_window_rows,
+        convolution._kernel_gradient_by_product,
+        convolution._kernel_gradient_by_window_rows,
     ):
         np.testing.assert_allclose(function(*arguments), expected, rtol=1e-4, atol=1e-4)

@@ -70,7 +70,7 @@ def partners(features, labels, present=None):
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels)
     present = jnp.ones(len(labels)) if present is None else jnp.asarray(present)
     keys = jax.random.split(KEY, 32)
-    indices = jax.jit(jax.vmap(debiased.contradicting_partners, (0, None, None, None)))(
+    indices = jax.jit(jax.vmap(debiased._contradicting_partners, (0, None, None, None)))(
         keys, features, labels, present
     )
     return [set(column.tolist()) for column in np.asarray(indices).T]

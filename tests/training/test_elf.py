@@ -36,7 +36,7 @@ def computed():
     """Return the terms of the loss, the output of the front, and the logits of the rear."""
 
     def all_of(params, views):
-        terms, _ = elf.losses(NETWORK, params, views, LABELS, FEATURES, split=2)
+        terms, _ = elf._losses(NETWORK, params, views, LABELS, FEATURES, split=2)
         front, moved = networks.apply_in_training(NETWORK, params, views, stop=2)
         rear, _ = networks.apply_in_training(NETWORK, moved, FEATURES, start=2)
         task, _ = networks.apply_in_training(NETWORK, moved, front, start=2)

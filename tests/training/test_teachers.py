@@ -60,14 +60,14 @@ def test_kl_divergences_equal_those_of_numpy():
     softmax = lambda x: np.exp(x / 20) / np.exp(x / 20).sum(1, keepdims=True)
     p, q = softmax(a), softmax(b)
     expected = (p * np.log(p / q)).sum(1)
-    values = teachers.kl_divergences(jnp.asarray(a), jnp.asarray(b), temperature=20.0)
+    values = teachers._kl_divergences(jnp.asarray(a), jnp.asarray(b), temperature=20.0)
     np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-7)
 
 
 def test_cutmix_replaces_one_box():
     """A mixture of two constant images has at most two values, one of which fills a box."""
     images = jnp.arange(6.0)[:, None, None, None] * jnp.ones((6, 5, 7, 1))
-    mix = jax.jit(teachers.cutmix)
+    mix = jax.jit(teachers._cutmix)
     for i in range(5):
         mixed = np.asarray(mix(jax.random.key(i), images))[..., 0]
         changed = (mixed != np.arange(6)[:, None, None]).any(0)

@@ -103,7 +103,7 @@ def test_pseudo_groups_are_the_nearest_means():
     assert groups.tolist() == [0, 2, 0, 0, 2, 2]
 
 
-FEW = weights.MIN_CONFLICTING
+FEW = 20
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_shortcut_features_are_chosen_without_a_search():
     choice = weights.choose(KEY, pool, **options)
     assert choice.kind == "features" and choice.feature_names == "brightness"
     assert choice.rejection is choice.density is None and reports == [(0, 3), (3, 3)]
-    assert choice.shortcuts["brightness"].z_score > weights.MIN_Z_SCORE
+    assert choice.shortcuts["brightness"].z_score > 3
     oracle = weights.oracle(pool, groups, num_attributes=2)
     np.testing.assert_allclose(choice.weights, oracle, rtol=0.1)
 

@@ -13,7 +13,7 @@ from jaxdd.devices import parallel
 from jaxdd.weights import contrastive, density_weights
 
 KEY = jax.random.key(0)
-ON_MESH = density_weights.class_log_density_on_mesh
+ON_MESH = density_weights._class_log_density_on_mesh
 
 
 def small_pool(counts=(11, 5), shape=(8, 8, 1), dtype=np.uint8):
@@ -46,7 +46,6 @@ def test_by_density_consists_of_its_three_steps():
     density = weights.density(encoded.embeddings, POOL, bandwidth=kde.scott)
     values = weights.from_density(density.log_density, POOL, temperature=0.7, clip=1.5)
     chex.assert_trees_all_equal(whole, weights.DensityWeights(values, *density, *encoded))
-    chex.assert_trees_all_equal(whole, weights.from_encoded(encoded, POOL, **rest))
     chex.assert_shape(whole.embeddings, (16, 64))  # 4 channels of 4 × 4
 
 
@@ -84,7 +83,7 @@ def test_bandwidth_rule_is_applied_to_each_class():
 
 def test_several_bandwidths_give_the_densities_of_each():
     bandwidths = [kde.scott, 0.5, jnp.array([0.3, 2.0])]
-    together = weights.densities(EMBEDDINGS, POOL, bandwidths=bandwidths)
+    together = density_weights._densities(EMBEDDINGS, POOL, bandwidths=bandwidths)
     alone = [weights.density(EMBEDDINGS, POOL, bandwidth=h) for h in bandwidths]
     chex.assert_trees_all_close(together, alone, rtol=1e-5)
 
@@ -102,7 +101,7 @@ def test_training_lengths_share_a_program_and_continue_each_other():
     traces = []
     strategy = lambda key, image: traces.append(0) or image
     options = dict(strategy=strategy, encoder=OPTIONS["encoder"], layer="projection")
-    encoded = list(density_weights.encode_at(KEY, POOL, lengths=[1, 3], **options))
+    encoded = list(density_weights._encode_at(KEY, POOL, lengths=[1, 3], **options))
     count = len(traces)
     longest = weights.encode(KEY, POOL, steps=3, **options)
     assert len(traces) == count

@@ -112,7 +112,7 @@ def test_invalid_probabilities_are_rejected(probabilities, error, value):
 def test_shortcut_test_compares_errors_on_the_testing_half():
     comparisons = {"brightness": blind_features.Comparison(brightness, one_pixel)}
     test = weights.shortcuts(KEY, POOL, comparisons=comparisons)["brightness"]
-    assert weights.is_shortcut(test) and test.z_score > weights.MIN_Z_SCORE
+    assert weights.is_shortcut(test) and test.z_score > 3
     testing = np.argsort(np.asarray(POOL.labels), kind="stable")[1::2]
     assert test.blind == pytest.approx(np.mean((GROUPS != POOL.labels)[testing]))
     unbiased, _ = bright_or_dark(conflict=0.5)
