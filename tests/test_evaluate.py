@@ -113,7 +113,7 @@ def test_prediction_does_not_depend_on_its_batch():
 
 
 def test_train_receives_sorted_labels_and_the_strategy_of_the_task():
-    """`[k, ipc, …]` is `[k · ipc, …]` with labels 0, 0, 0, 1, 1, 1."""
+    """Images `[k, ipc, …]` are passed as `[k · ipc, …]`, with labels 0, 0, 0, 1, 1, 1."""
     images, labels = stripes(6)
     task = evaluate.task(images, labels, num_classes=2, strategy=("crop",), **STATISTICS)
     by_class = jnp.asarray(images[np.argsort(labels, kind="stable")] / 255.0).reshape(2, 3, 8, 8, 1)

@@ -96,7 +96,7 @@ def test_other_noise():
 
 
 def test_small_normal_samples_can_look_uniform():
-    """A third of normal samples of 20 residuals look uniform, but about one in 1,000 of 100."""
+    """A third of normal samples look uniform if n = 20, and about one in 1,000 if n = 100."""
     rng = np.random.default_rng(2)
     shares = [
         np.mean([svr.fit(rng.normal(size=n)).scale == 0 for _ in range(1000)]) for n in (20, 100)

@@ -5,8 +5,8 @@ Yang, Yan, Zhang and Zhou, "Poisoned Distillation: Injecting Backdoors into Dist
 Without Raw Data Access", AAAI 2026, arXiv 2502.04229:
 
 1. train a surrogate network on the set;
-2. make archetypes, for each class an image that maximises its logit, stamp them with the trigger
-   and label them with the target;
+2. make archetypes, which are images that maximise the logit of a class, one per class; stamp them
+   with the trigger and label them with the target;
 3. update the images of the set, with their labels, to minimise
    `(1 − α) D(g, g_original) + α D(g, g_archetypes)` for the gradients g that they cause in networks
    along the beginning of a training on the original set. D is one minus the cosine of the flattened

@@ -1,9 +1,9 @@
 """Anchors: patches of real images that a teacher classifies best, side by side.
 
 RDED (Sun, Shi, Yu and Lin, "On the Diversity and Realism of Distilled Dataset", CVPR 2024) makes a
-set without gradient descent. Of some hundred images of a class it takes the random crop with the
-smallest loss of a teacher; factor² of the best of these crops, shrunk, make an image. One class is
-in memory at a time, so it scales to a thousand classes.
+set without gradient descent. For each of some hundred images of a class, it keeps the random crop
+with the smallest loss of a teacher. The best factor² of these crops are shrunk and tiled into one
+image. Only one class is in memory at a time, so the method scales to a thousand classes.
 
 A teacher of biased data is most confident on biased images. Candidates can be drawn by the weights
 of the pool. With `stratified`, each place takes the best of a few candidates of its own instead of

@@ -131,7 +131,7 @@ def _init(network):
 
 @functools.cache
 def _measure(network):
-    """Return the compiled function from a teacher and real images to their moments in it."""
+    """Return the compiled function that measures real images in a teacher, see `cfm.guide`."""
     return jax.jit(functools.partial(cfm.guide, network))
 
 

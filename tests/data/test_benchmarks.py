@@ -134,7 +134,7 @@ def test_bffhq(tmp_path):
 
 
 def test_statistics(cdigits):
-    """Chi-square of the test set by scipy on the table of counts; small sets by hand."""
+    """The p-value equals that of scipy for the table of counts; small sets are computed by hand."""
     numbers = benchmarks.statistics(cdigits)
     assert numbers["train"] == 1437 and numbers["shape"] == "16×16×3" and numbers["spread"] <= 1
     conflicts = (cdigits.train.attributes != cdigits.train.labels).mean()

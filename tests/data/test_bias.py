@@ -17,7 +17,7 @@ def assign(key, labels, conflict=0.1, k=10, attributes=10, aligned=None):
     )
 
 
-# Compiled once per shape; op by op, every operation would be compiled for every shape.
+# Jitted, because without jit every operation would be compiled for every shape.
 quick = jax.jit(assign, static_argnames=("k", "attributes"))
 
 

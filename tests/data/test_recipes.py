@@ -40,7 +40,8 @@ def test_images_show_the_colour_of_their_attribute():
 
 
 def test_solid_colours(small):
-    """FG has its colour where the grey image is 128 or more and black elsewhere; BG the reverse."""
+    """FG is coloured where the grey image is 128 or more, and black elsewhere; BG is the
+    reverse."""
     folder, arrays = small
     bright = np.pad(arrays[archives._TRAIN[0]], ((0, 0), (2, 2), (2, 2)))[..., None] >= 128
     for name, mask in (("cmnist-fg", bright), ("cmnist-bg", ~bright)):

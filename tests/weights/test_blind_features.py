@@ -162,7 +162,7 @@ def test_toneless_features_ignore_contrast_brightness_and_colour():
 
 
 def test_features_of_a_pool_are_those_of_each_image():
-    """In micro-batches; uint8 is divided by 255."""
+    """They are computed in micro-batches, and uint8 is divided by 255."""
     images = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 3), np.uint8)
     features = np.asarray(blind_features.compute(jnp.asarray(images), blind_features.tone))
     close(
