@@ -95,7 +95,7 @@ def release_programs():
 
 @pytest.fixture(scope="session")
 def vectors():
-    """Outputs of the reference PyTorch implementation, see tests/reference/README.md."""
+    """Return outputs of the reference PyTorch implementation, see tests/reference/README.md."""
     return files.read_arrays(TESTS / "reference" / "vectors.npz")
 
 
@@ -181,7 +181,7 @@ def make_run():
 def digits(make_run, tmp_path_factory):
     """Return five digits per class, exported in every format, and test images with labels.
 
-    Pixels exceed [0, 1] a little, as after distillation; the mean is 0.3 and the std 0.4.
+    Pixels slightly exceed [0, 1], as after distillation; the mean is 0.3 and the std 0.4.
     """
     data = sklearn.datasets.load_digits()
     pixels, labels = data.images[..., None] / 16, data.target

@@ -49,7 +49,7 @@ def many_draws(count=2000, shape=(32, 32, 3), seed=1, **options):
 
 
 def operations_used(draws):
-    """Return which operations each draw uses, [n] bool by name; a flip that does nothing is not."""
+    """Return which operations each draw uses, [n] bool by name; inactive flips do not count."""
 
     def differs(*fields):
         differences = [
@@ -134,7 +134,7 @@ def test_contrast_by_hand():
 
 
 def test_color_order_by_hand():
-    """One pixel (0, 2): brightness 1 gives (1, 3), saturation 2 gives (0, 4), contrast ½ (1, 3)."""
+    """A pixel (0, 2) becomes (1, 3) by brightness, (0, 4) by saturation, (1, 3) by contrast."""
     image = jnp.array([[[0.0, 2.0]]])
     augmented = apply(only(brightness=1.0, saturation=2.0, contrast=0.5), image)
     np.testing.assert_allclose(augmented, [[[1, 3]]], atol=1e-6)
@@ -151,9 +151,9 @@ def test_flip_exchanges_left_and_right():
 
 
 def test_shift_fills_with_zeros():
-    """The window moves one row down and two columns left of a 4×4 image that counts from 1.
+    """The window moves one row down and two columns left, on a 4×4 image with values 1, 2, …
 
-    Rows 1, 2, 3 and an empty one; two empty columns and columns 0, 1.
+    The result has rows 1, 2, 3 and an empty one, and two empty columns followed by columns 0, 1.
     """
     image = jnp.arange(1.0, 17.0).reshape(4, 4, 1)
     augmented = apply(only(shift=(1.0, -2.0)), image)[:, :, 0]
@@ -236,7 +236,7 @@ def test_composition_agrees_with_scipy(shape):
 
 
 def test_each_operation_is_drawn_equally_often():
-    """6000 draws of six: 1000 each (a visible flip: 500), standard deviation at most 29."""
+    """Each of six occurs in 1000 of 6000 draws (visible flips in 500), with deviation up to 29."""
     used = operations_used(many_draws(6000))
     counts = {name: int(where.sum()) for name, where in used.items()}
     for name, count in counts.items():
@@ -301,7 +301,7 @@ def test_shifts_are_whole_and_take_every_value(shape, reach):
 
 
 def test_cutout_centres_take_every_place():
-    """Half of 10 rows is 5, odd: centres 0 … 9; of 7 columns int(4.0) = 4, even: 0 … 7."""
+    """Odd sizes (5 of 10 rows) have centres 0 … 9, even ones (4 of 7 columns) 0 … 7."""
     draws = many_draws(shape=(10, 7, 1), strategy=("cutout",))
     np.testing.assert_array_equal(np.unique(draws.cutout_size, axis=0), [[5, 4]])
     np.testing.assert_array_equal(np.unique(draws.cutout_centre[:, 0]), np.arange(10))
@@ -361,7 +361,7 @@ def custom(key, image):
     return augment.apply(augment.draw(key, image.shape, strategy=("crop", "rotate")), image)
 
 
-def test_a_custom_function_gives_the_bits_of_the_named_operations():
+def test_a_custom_function_is_bit_identical_to_the_named_operations():
     key, real, synthetic = jax.random.key(1), normal_images(5, 8, 8, 3), normal_images(2, 8, 8, 3)
     for augmented, expected in zip(
         siamese(key, real, synthetic, strategy=custom),

@@ -1,7 +1,7 @@
 """Public functions reject invalid arguments in one line, or return finite numbers.
 
 Hypothesis changes one value, dtype or shape of valid arguments, so that invalid arguments are close
-to valid ones. All valid arguments have one shape, for which a program is compiled once.
+to valid ones. All valid arguments have the same shapes, so that programs are compiled once.
 """
 
 import functools

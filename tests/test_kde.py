@@ -270,7 +270,7 @@ def test_class_gradient_is_the_dense_one_and_finite():
 
 @pytest.mark.parametrize("d", [3, 9])
 def test_second_derivative_at_duplicates(d):
-    """Two points that coincide: f = log(1/2 + exp(-r²/2h²)/2) has the Hessian -I/2h² in either."""
+    """For two coincident points, f = log(1/2 + exp(-r²/2h²)/2) has the Hessian -I/2h²."""
     x, h = jnp.ones((2, d)), 0.5
     total = lambda x: kde.class_log_density(x, jnp.zeros(2, int), h, num_classes=1).sum()
     density = jax.jit(jax.hessian(total))(x)
@@ -298,7 +298,7 @@ def test_int8_labels_do_not_overflow():
 
 
 def test_gradient_is_finite_at_the_edges():
-    """Padding, coincident points, an absent point and a density of -inf: no NaN in any of them."""
+    """Padding, coincident points, absent points and densities of -inf give no NaN."""
     x = jnp.asarray(np.repeat(normal(0, 3, 9), 2, 0)[:5])
     weights = jnp.array([1.0, 0.0, 2.0, 1.0, 0.0])
 
@@ -432,7 +432,7 @@ def test_class_bandwidth():
 
 @pytest.mark.parametrize("per_class", [False, True])
 def test_likelihood(per_class):
-    """The best of the candidates by float64 leave-one-out, class by class; more than one batch."""
+    """The choice equals that by float64 leave-one-out, for more than one batch of candidates."""
     x, labels = classes(d=2)
     x[labels == 0] *= 20
     grid = np.geomspace(0.05, 100, 11 if per_class else 8)

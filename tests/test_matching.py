@@ -15,13 +15,13 @@ WEIGHTS = jax.random.uniform(jax.random.key(2), (3, 6))
 
 
 def from_torch(images):
-    """`[…, c, h, w]` to `[…, h, w, c]`."""
+    """Convert `[…, c, h, w]` to `[…, h, w, c]`."""
     return jnp.asarray(np.moveaxis(images, -3, -1))
 
 
 @pytest.fixture(scope="module")
 def reference(vectors):
-    """The reference network and its parameters in our layout; features there run over c, h, w."""
+    """Return the reference network and its parameters in our layout (theirs is c, h, w)."""
     network = networks.ConvNet(num_classes=10, width=8)
     params = {}
     for i, layer in enumerate((0, 4, 8)):
@@ -157,7 +157,7 @@ DISTANCES = {
 
 
 def tree(seed):
-    """A gradient with a convolution, a dense layer, their biases and a norm's scale."""
+    """Return a gradient of a convolution, a dense layer, their biases and a norm's scale."""
     shapes = {
         "Conv": {"kernel": (3, 3, 2, 4), "bias": (4,)},
         "Dense": {"kernel": (6, 5)},
@@ -170,7 +170,7 @@ def tree(seed):
 
 
 def in_float64(name, one, other):
-    """The three distances in float64, row by row."""
+    """Return the three distances in float64, row by row."""
     leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(one)]
     others = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(other)]
     length = lambda v: np.sqrt((v**2).sum())
@@ -238,7 +238,7 @@ def test_gradient_matching_is_the_reference(name, kind, reference, vectors):
 
 
 def test_the_remaining_distance_by_hand():
-    """From (0, 0) to (3, 4), squared distance 25; from (3, 0) it is 16."""
+    """The squared distance to (3, 4) is 25 from (0, 0) and 16 from (3, 0)."""
     tree = lambda x, y: {"a": jnp.array([x]), "b": jnp.array([[y]])}
     assert matching.trajectory(tree(3.0, 0.0), tree(0.0, 0.0), tree(3.0, 4.0)) == pytest.approx(
         0.64

@@ -27,7 +27,7 @@ def make_pool(counts, weights=None, shape=(2, 2, 1)):
 
 
 def test_normalise_scales_bytes_but_not_floats():
-    """255 is 1, and (1 − .5) / .25 = 2; a float of 1 is 1."""
+    """A byte of 255 and a float of 1 both become (1 − .5) / .25 = 2."""
     for image in (np.full((1, 1, 1), 255, np.uint8), np.ones((1, 1, 1), np.float32)):
         assert sampling.normalise(jnp.asarray(image), 0.5, 0.25).item() == pytest.approx(2)
 
@@ -85,7 +85,7 @@ def test_uniform_batch_of_a_small_class_is_the_class():
 
 @pytest.mark.parametrize("sampler", [sampling.uniform_batch, sampling.weighted_batch])
 def test_both_batches_have_the_expectation_of_the_weighted_mean(sampler):
-    """Self-normalised means of 4 of 6 samples are biased by O(1/b); a whole class is exact."""
+    """Self-normalised means over part of a class are biased by O(1/b); over all they are exact."""
     weights = np.array([1.0, 2, 3, 4, 5, 6])
     pool = sampling.pool(
         np.arange(6.0)[:, None, None, None] / 8,
@@ -116,7 +116,7 @@ def test_with_replacement_frequencies_follow_the_weights_in_every_class():
 
 
 def test_stratified_draws_hit_a_sample_as_often_as_its_weight_allows():
-    """Weight w in b strata: between floor(b·w) − 1 and ceil(b·w) + 1 draws, always."""
+    """A sample of weight w is drawn floor(b·w) − 1 to ceil(b·w) + 1 times from b strata."""
     _, pool = make_pool([4], np.array([0.5, 0.25, 0.15, 0.1]))
     for seed in range(20):
         row = np.asarray(with_replacement(jax.random.key(seed), pool, 100))[0]
@@ -224,7 +224,7 @@ def test_reweighting_is_the_pool_with_these_weights_to_the_bit():
     "weights", [[1, 3, 5], (1.0, 3.0, 5.0), np.array([1, 3, 5], np.float64), jnp.array([1, 3, 5])]
 )
 def test_weights_may_be_any_array_or_sequence(weights):
-    """Classes 0, 1, 0: weights 1 and 5 of six, and 3 alone."""
+    """With classes 0, 1, 0, weights 1, 3, 5 become 1/6, 1, 5/6."""
     options = dict(num_classes=2, mean=(0,), std=(1,))
     pool = sampling.pool(np.zeros((3, 1, 1, 1)), np.array([0, 1, 0]), **options)
     np.testing.assert_allclose(sampling.reweight(pool, weights).weights, [1 / 6, 1, 5 / 6])
@@ -355,7 +355,7 @@ def test_representatives_are_the_nearest_to_the_centres_of_kmeans():
 
 
 def test_padding_is_never_representative():
-    """Nine samples and seven copies of weight zero."""
+    """The batch has nine samples and seven copies of weight zero."""
     sampler = sampling.representative(
         functools.partial(sampling.uniform_batch, size=16), embed, size=9
     )

@@ -57,7 +57,7 @@ def test_known_tubes_are_recovered(half_width, scale):
 
 @pytest.mark.parametrize("half_width, scale", KNOWN)
 def test_standard_errors_are_those_of_the_information_matrix(half_width, scale):
-    """Of 500 samples of n = 4,000: standard errors σ√((2 − p) / p(1 − p)n) and σ / √(np)."""
+    """Over 500 samples of n = 4,000, they are σ√((2 − p) / p(1 − p)n) and σ / √(np)."""
     n, p = 4000, scale / (scale + half_width)
     draws = inverse(np.random.default_rng(1).random((500, n)), half_width, scale)
     estimates = np.array([svr.fit(draw)[:2] for draw in draws])
@@ -67,7 +67,7 @@ def test_standard_errors_are_those_of_the_information_matrix(half_width, scale):
 
 
 def test_the_tube_of_normal_noise():
-    """In the population the share outside is 2Φ(−ε) and its mean excess σ: ε = .8485."""
+    """The share outside is 2Φ(−ε) and its mean excess is σ, which gives ε = .8485."""
 
     def scale(width):
         return stats.norm.pdf(width) / stats.norm.sf(width) - width

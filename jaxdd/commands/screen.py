@@ -65,7 +65,7 @@ def show(rows: Mapping[str, results.Scores], folder: str | os.PathLike) -> None:
 
 
 def _print_remarks(console, rows):
-    """Print what limits the scores, and how weights were chosen."""
+    """Print warnings about scores, and how weights were chosen."""
     if all(results.finite(row.worst_group.mean) is None for row in rows.values()):
         console.print("no bias attributes: group metrics skipped")
     sizes = [size for row in rows.values() if (size := results.smallest_group(row)) is not None]

@@ -23,7 +23,7 @@ MAP_FROM = 2**28
 MAP_BYTES = 64 * 2**30
 """Maximal size of the cache of mapped images; the least recently used files are deleted first."""
 
-_MANY = 8  # among more images than this, attributes that all differ must be names
+_MANY = 8  # above this number, attributes that all differ are taken for names
 
 
 class Folder(NamedTuple):

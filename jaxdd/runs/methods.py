@@ -39,7 +39,7 @@ class MethodEntry(NamedTuple):
 
 @functools.cache
 def decode(factor: int) -> Callable[[jax.Array], jax.Array]:
-    """Return the function from stored images, each of factor² images, to what networks see."""
+    """Return the function that cuts stored images, each holding factor² images, for networks."""
     return protocol.identity if factor == 1 else functools.partial(formation.split, factor=factor)
 
 

@@ -48,7 +48,7 @@ def start(command):
 
 
 def wait_for_steps(process, folder, lines):
-    """Return once the run in a folder has logged so many chunks."""
+    """Wait until the run in a folder has logged a number of chunks."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
         if (folder / "progress.jsonl").exists() and len(store.progress(folder)) >= lines:
@@ -57,7 +57,7 @@ def wait_for_steps(process, folder, lines):
     raise AssertionError(f"the run did not reach chunk {lines}: {process.communicate()}")
 
 
-def test_a_run_that_is_killed_and_interrupted_resumes_to_the_same_bits(tmp_path):
+def test_a_run_that_is_killed_and_interrupted_resumes_bit_for_bit(tmp_path):
     """A run is ended by SIGKILL, then by Ctrl-C, then completed."""
     command = ["run", "cdigits", *TINY, "crop", "--steps", "40", "--debias", "plain"]
     killed = start([*command, "--out", tmp_path / "cut"])
@@ -192,7 +192,7 @@ def test_networks_that_learned_nothing_are_reported(tmp_path, capsys):
 
 
 def test_the_demo_prints_the_table(tmp_path, capsys, monkeypatch):
-    """A tiny demo. The default rows of a comparison are those of the demo, plus auto."""
+    """The demo is tiny. Default rows of a comparison are those of the demo, plus auto."""
     small = dict(ipc=2, steps=2, batch_size=8, network="mlp", depth=2, epochs=1, eval_seeds=1)
     demo = options.DM(**small, encoder_steps=2, encoder_width=4, strategy=())
     monkeypatch.setattr(runs, "DEMO", demo)
@@ -244,7 +244,7 @@ def test_unusable_environments_are_reported_on_one_line(tmp_path, monkeypatch, c
 
 
 def test_ctrl_c_during_the_import_prints_nothing():
-    """Send Ctrl-C once jax is imported, as in a terminal even if tests run in the background."""
+    """Ctrl-C is sent once jax is imported; SIGINT is enabled, also for tests in the background."""
     code = (
         "import os, signal, sys, types; stop = lambda name, *_: "
         "os.kill(os.getpid(), signal.SIGINT) if name == 'jax' else None; "

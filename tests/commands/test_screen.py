@@ -24,7 +24,7 @@ def test_choices_of_weights_are_explained(capsys):
 
 
 def test_unreliable_scores_are_reported(capsys):
-    """Small groups on stdout, networks that learned nothing on stderr."""
+    """Small groups are reported on stdout, networks that learned nothing on stderr."""
     counts = np.array([[500, 9], [40, 451]])
     by_group = results.Breakdown((), counts, counts, np.full((2, 2), 0.5), np.zeros((2, 2)))
     by_class = results.Breakdown((), *[np.array([500, 500])] * 2, np.full(2, 0.5), np.zeros(2))

@@ -1,4 +1,4 @@
-"""Original files are read in every official form, verified, and downloaded if they are missing.
+"""Archives: original files are read in every official form, verified, and downloaded if missing.
 
 No test touches the network: the downloader is replaced, or connects to a server on this machine.
 """
@@ -170,7 +170,7 @@ def write(folder, contents):
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
 @pytest.mark.parametrize("name", ["cifar100", "stl10"])
 def test_binary_sets(tmp_path, monkeypatch, name, packed):
-    """Pixels are in the order of the files: channels, then rows (of STL-10, columns)."""
+    """Pixels are stored by channel, then by row (in STL-10, by column)."""
     contents = records(name, "train") | records(name, "test")
     if packed:
         (archive,) = archives.ARCHIVES[name].md5
@@ -239,7 +239,7 @@ def test_missing_files_without_network(small, tmp_path):
 
 @pytest.fixture
 def online(monkeypatch):
-    """The real downloader, without the proxies that this machine may have."""
+    """Use the real downloader, without the proxies of this machine."""
     monkeypatch.setattr(pooch.HTTPDownloader, "__call__", fetch)
     for variable in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(variable, raising=False)
@@ -293,7 +293,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(small, online, monkeypatch):
-    """The small archive on a local server, under its folder name."""
+    """Serve the small archive on this machine, under its folder name."""
     folder, _ = small
     handler = functools.partial(_Quiet, directory=str(folder.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -41,7 +41,7 @@ def test_digits_have_a_fixed_stratified_split():
     assert "flip" not in data.strategy
 
 
-def test_digits_at_their_own_size_are_the_levels_of_scikit_learn():
+def test_digits_of_8_pixels_have_the_levels_of_scikit_learn():
     """At 8x8 nothing is interpolated: level v of 16 becomes round(v·255/16)."""
     from sklearn.datasets import load_digits
 
@@ -50,7 +50,7 @@ def test_digits_at_their_own_size_are_the_levels_of_scikit_learn():
 
 
 def test_coloured_digits_have_exact_counts(cdigits):
-    """Training: round(n_k/10) conflict, evenly over nine colours. Test: n_k/10 ± 1 per colour."""
+    """In training round(n_k/10) conflict, evenly over nine colours; in the test all are even."""
     for data, share in ((cdigits.train, 0.1), (cdigits.test, 0.9)):
         assert data.images.shape[1:] == (16, 16, 3) and data.images.dtype == np.uint8
         for k in range(10):
@@ -93,7 +93,7 @@ def test_severity_changes_shades_but_not_attributes(small):
 
 
 def test_original_coloured_mnist(data_dir, monkeypatch):
-    """5 % of 60,000, within rounding in each class, and fixed bytes; not cached to save time."""
+    """5 % of 60,000 conflict, up to rounding in each class, and the bytes are fixed."""
     monkeypatch.setattr(benchmarks, "_write_cache", lambda *_: None)
     data = benchmarks.load("cmnist", data_dir=data_dir)
     assert (data.train.attributes != data.train.labels).sum() == pytest.approx(3000, abs=5)
@@ -112,7 +112,7 @@ def test_conflicting_test_sets_have_no_aligned_sample(small, name):
 
 
 def test_bffhq(tmp_path):
-    """Four faces, one of which conflicts; two for testing."""
+    """There are four training faces, of which one conflicts, and two test faces."""
     names = (
         "0.5pct/align/0/1_0_0",
         "0.5pct/align/0/2_0_0",

@@ -42,7 +42,7 @@ def test_counts_of_each_class_are_exact_and_even():
 
 @pytest.mark.parametrize("conflict, expected", [(0.0, 0), (1.0, 25), (0.5, 12), (0.1, 2)])
 def test_share_rounds_half_to_even(conflict, expected):
-    """Of 25 samples .5 is 12.5 -> 12 and .1 is 2.5 -> 2."""
+    """For 25 samples, shares of .5 and .1 are 12.5 -> 12 and 2.5 -> 2."""
     labels = np.zeros(25, int)
     attributes = quick(KEY, labels, conflict, k=1, attributes=3)
     assert int((attributes != 0).sum()) == expected

@@ -1,4 +1,4 @@
-"""Prepared sets equal the arrays bit for bit, and any TFDS set becomes a benchmark.
+"""TFDS builders: prepared sets equal the arrays, and any TFDS set becomes a benchmark.
 
 No test touches the network. Tests on the original MNIST skip where ../shared/data is absent.
 """
@@ -24,7 +24,7 @@ FIELDS = ("image", "label", "attribute")
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A folder in which TFDS has prepared the digits because a split was requested."""
+    """Return a folder in which TFDS has prepared the digits."""
     folder = tmp_path_factory.mktemp("tfds")
     tfds.data_source("cdigits/conflict_0.1", data_dir=folder, split="train")
     return folder

@@ -1,4 +1,4 @@
-"""Corruptions against values by hand, pillow, scipy and colorsys, and monotone in severity."""
+"""Corruptions: compared with pillow, scipy, colorsys and values by hand; monotone in severity."""
 
 import colorsys
 import functools
@@ -28,7 +28,7 @@ def photograph(size=32, seed=0):
 
 @functools.cache
 def levels(n=24, size=32):
-    """Images of most tests: always 24, so that tests share one program per severity."""
+    """Return 24 images, the same number in most tests, so that these share compiled programs."""
     return np.stack([np.rint(255 * photograph(size, seed)) for seed in range(n)]).astype(np.uint8)
 
 
@@ -72,7 +72,7 @@ def test_brightness_adds_to_the_value_of_hsv(severity, added):
     "severity, factor", list(zip(SEVERITIES, (0.5, 0.4, 0.3, 0.15), strict=True))
 )
 def test_contrast_shrinks_towards_the_mean_of_the_channel(severity, factor):
-    """A channel of 0 and 1 has the mean 1/2; one of .2 and .4 has .3."""
+    """A channel with values 0 and 1 has mean 1/2; one with .2 and .4 has mean .3."""
     image = jnp.array([[[0, 0.2, 1], [1, 0.4, 1]]])
     actual = corruptions.contrast(image, severity=severity)[0]
     low, high = 0.5 - factor / 2, 0.5 + factor / 2
@@ -85,7 +85,7 @@ def test_contrast_shrinks_towards_the_mean_of_the_channel(severity, factor):
     [(1, 0.1, 0), (2, 1.5, 0), (3, 2, 0.1), (4, 2.5, 0.2)],
 )
 def test_saturate_is_hsv(severity, factor, added):
-    """Against Python's colorsys, grey and black included, whose hue is 0, that of red."""
+    """Compared with Python's colorsys, also for grey and black, whose hue is 0 (red)."""
     image = np.concatenate([photograph(8), np.full((1, 8, 3), 0.5), np.zeros((1, 8, 3))])
     actual = corruptions.saturate(jnp.asarray(image, jnp.float32), severity=severity)
     pixels = np.asarray(actual).reshape(-1, 3)
@@ -96,7 +96,7 @@ def test_saturate_is_hsv(severity, factor, added):
 
 
 def test_fog_of_a_constant_image_keeps_its_largest_value():
-    """(x + a·cloud) · x / (x + a) with a cloud in [0, 1] that reaches both ends."""
+    """The result is (x + a·cloud) · x / (x + a), where the cloud takes values from 0 to 1."""
     for severity, amount in zip(SEVERITIES, (0.5, 0.75, 1, 1.5), strict=True):
         actual = compiled(corruptions.fog, severity=severity)(KEY, jnp.full((32, 32, 3), 0.5))
         assert actual.max() == pytest.approx(0.5, rel=1e-5)
@@ -104,7 +104,7 @@ def test_fog_of_a_constant_image_keeps_its_largest_value():
 
 
 def test_plasma_of_two_pixels_by_hand():
-    """One octave: the corner 0, the middle m, the sides (2·0 + 2·m)/4 + noise, scaled to [0, 1]."""
+    """One octave has corner 0, middle m and sides (2·0 + 2·m)/4 + noise, scaled to [0, 1]."""
     (_, right), (under, middle) = 2 * np.asarray(_filters.uniform(KEY, (2, 2))) - 1
     grid = np.array([[0, middle / 2 + right], [middle / 2 + under, middle]])
     expected = (grid - grid.min()) / np.ptp(grid)
@@ -190,7 +190,7 @@ def test_jpeg_is_pillows(severity, quality):
     "severity, factor", list(zip(SEVERITIES, (0.9, 0.85, 0.75, 0.65), strict=True))
 )
 def test_pixelate_is_pillows(severity, factor):
-    """pillow rounds once more, between rows and columns."""
+    """Pillow also rounds between rows and columns."""
     for image, ours in zip(levels(), corrupted("pixelate", levels(), severity), strict=True):
         small = Image.fromarray(image).resize((int(32 * factor),) * 2, Image.Resampling.BOX)
         theirs = np.asarray(small.resize((32, 32), Image.Resampling.BOX)).astype(float)
@@ -206,7 +206,7 @@ def saturation(images):
 
 
 def loss(actual, plain):
-    """Mean absolute difference to the image, in levels."""
+    """Return the mean absolute difference from the image, in levels."""
     return np.abs(actual - plain).mean()
 
 

@@ -1,4 +1,4 @@
-"""Own arrays become benchmarks, and bad ones are rejected."""
+"""Benchmarks from arrays: splits, conversions and rejected input."""
 
 import tracemalloc
 
@@ -78,7 +78,7 @@ def test_from_arrays_split_follows_the_seed():
 
 @pytest.mark.parametrize("fraction, counts", [(0.01, [1, 1]), (0.99, [1, 9])])
 def test_from_arrays_leaves_every_class_on_both_sides(fraction, counts):
-    """Classes of 2 and 10 keep at least one image on either side, whatever the fraction."""
+    """Classes of 2 and 10 have at least one image in both sets, whatever the fraction."""
     images, labels = np.zeros((12, 2, 2), np.uint8), np.repeat([0, 1], [2, 10])
     data = datasets.from_arrays(images, labels, test_fraction=fraction)
     assert np.bincount(data.test.labels).tolist() == counts

@@ -18,7 +18,7 @@ from jaxdd.data import decoding, folders
 
 
 def palette_with_transparency(path):
-    """Index 0 is (200, 100, 50) at alpha 128, index 1 opaque; pillow warns when it becomes RGB."""
+    """Write a palette image with a transparent colour; pillow warns when it converts it to RGB."""
     image = Image.new("P", (12, 12), 0)
     image.putpalette([200, 100, 50, 9, 9, 9])
     image.save(path, transparency=bytes([128, 255]))
@@ -45,7 +45,7 @@ def palette_with_transparency(path):
     ],
 )
 def test_every_mode_is_read(tmp_path, name, mode, value, expected):
-    """16 bits: 1000/257 = 3.9, 30000/257 = 116.7, 128/257 = .5 less. Alpha 128 of 255: half."""
+    """16-bit levels are divided by 257 and rounded; alpha 128 of 255 halves a value."""
     save(tmp_path / "x" / name, value, mode=mode)
     pixels = folders.read(tmp_path).images
     assert pixels.shape == (1, 12, 12, len(expected))
@@ -120,7 +120,7 @@ def test_sizes_are_compared_upright(tmp_path):
     ],
 )
 def test_sizes(tmp_path, sizes, resize, expected):
-    """Medians: 20, 30, 41 is 30; 20, 25 is 22.5, rounded to even."""
+    """The median of 20, 30 and 41 is 30; that of 20 and 25 is 22.5, rounded to 22."""
     for number, size in enumerate(sizes):
         save(tmp_path / "x" / f"{number}.png", 9, size=size)
     folder = folders.read(tmp_path, resize=resize)
@@ -227,7 +227,7 @@ def test_the_first_of_several_bad_images_is_named(tmp_path):
 
 
 def test_order_does_not_depend_on_threads(tmp_path, monkeypatch):
-    """Large originals, which take longer, among small ones."""
+    """Large originals, which take longer to decode, are among small ones."""
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     for value in range(40):
         side = 600 if value % 7 == 0 else 9
@@ -266,7 +266,7 @@ print(peak() - before)
 
 
 def test_memory_holds_few_blocks(tmp_path, monkeypatch):
-    """Four thousand images of 3 KB are 12 MB: two threads hold at most six blocks of 64."""
+    """Four thousand images of 3 KB have 12 MB; two threads hold at most six blocks of 64 images."""
     save(tmp_path / "data" / "a" / "0.png", (1, 2, 3), mode="RGB")
     names = [str(tmp_path / "data" / "a" / "0.png")] * 4_000
     waiting, most, lock = [0], [0], threading.Lock()

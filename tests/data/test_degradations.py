@@ -1,4 +1,4 @@
-"""Noise and blur against values by hand, scipy and loops of NumPy, and monotone in severity."""
+"""Noise and blur: compared with scipy, NumPy loops and values by hand; monotone in severity."""
 
 import functools
 import hashlib
@@ -105,7 +105,7 @@ def test_glass_is_a_loop_over_pixels(severity):
 
 
 def test_motion_and_zoom_of_a_point():
-    """Motion smears to one side of it; zoom leaves the middle of a smooth image in its place."""
+    """Motion blurs a point to one side; zoom keeps the middle of a smooth image in place."""
     point = jnp.zeros((21, 21, 3)).at[10, 10].set(1)
     smeared = np.asarray(degradations.motion_blur(KEY, point, severity=4))[..., 0]
     rows, columns = np.nonzero(smeared)

@@ -86,14 +86,14 @@ def test_a_disk_that_fills_up_while_writing_leaves_the_old_file(tmp_path):
 
 
 def test_file_keeps_the_usual_permissions(tmp_path):
-    """Results are shared: a temporary file readable only by its owner must not become one."""
+    """The permissions of a temporary file, readable only by its owner, are not kept."""
     (tmp_path / "usual").touch()
     files.write_json(tmp_path / "a.json", 1)
     assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_half_a_character_in_json_is_named(tmp_path):
-    """A lone surrogate, which no file in UTF-8 can hold."""
+    """A lone surrogate cannot be written as UTF-8."""
     (tmp_path / "a.json").write_text('{"a": "\\ud800"}')
     with pytest.raises(ValueError, match="a.json is not .*half a character"):
         files.read_json(tmp_path / "a.json")
@@ -105,7 +105,7 @@ ARRAYS = {"x": np.arange(6.0).reshape(2, 3), "word": np.array("é"), "none": np.
 
 
 def member(array, *, claimed=None):
-    """An array as .npy, under a header that may claim another shape."""
+    """Return the bytes of an .npy file whose header may state another shape than its array."""
     stream = io.BytesIO()
     if claimed is None:
         np.save(stream, array)
@@ -151,7 +151,7 @@ def test_bad_archives_are_not_unpacked(tmp_path, monkeypatch, members, match):
 
 
 def test_other_arrays_are_not_unpacked(tmp_path):
-    """A surplus member of 100 MB, and one whose header claims 12 GB."""
+    """The archives have a surplus array of 100 MB, and one whose header states 12 GB."""
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", member(np.zeros(3)))
         archive.writestr("surplus.npy", bytes(10**8))

@@ -8,7 +8,7 @@ from jaxdd.data import folders
 
 
 def test_sub_folders_are_classes(tmp_path):
-    """In order of the paths: cat/a.png, cat/deep/er/b.JPG, dog/c.bmp."""
+    """Images are in the order of their paths: cat/a.png, cat/deep/er/b.JPG, dog/c.bmp."""
     save(tmp_path / "dog" / "c.bmp", 3)
     save(tmp_path / "cat" / "deep" / "er" / "b.JPG", 2)
     save(tmp_path / "cat" / "a.png", 1)
@@ -111,7 +111,7 @@ def test_skipping_in_a_table_keeps_rows_together(tmp_path):
 
 @pytest.fixture
 def faces(tmp_path):
-    """Value 10y + b, plus 100 in the test set; 0.5 % and 1 % conflicting."""
+    """Write BFFHQ at 0.5 and 1 %, with value 10y + b in images, plus 100 in the test set."""
     root = tmp_path / "bffhq"
     for share in ("0.5pct", "1pct"):
         for y in (0, 1):

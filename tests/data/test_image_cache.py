@@ -291,7 +291,7 @@ def test_unfinished_rows_leave_the_old_ones(tmp_path):
 
 
 def test_rows_are_not_held_in_memory(tmp_path):
-    """Twelve megabytes in blocks of a quarter."""
+    """Twelve megabytes are written in four blocks."""
     block = np.zeros((100, 50, 50), np.uint8)
     tracemalloc.start()
     try:

@@ -76,7 +76,7 @@ def celeba(root, kaggle=False):
 
 
 def utkface(root):
-    """Twelve faces, and one whose name lacks the race."""
+    """Write UTKFace with twelve faces, and one whose file name lacks the race."""
     for i in range(12):
         age, gender, race = (7, 40)[i % 2], i // 6, (0, 0, 0, 3)[i % 4]
         save(root / "UTKFace" / f"{age}_{gender}_{race}_2017{i:02}.jpg.chip.jpg")
@@ -205,7 +205,7 @@ def test_missing_sets(tmp_path):
 
 
 def photographs(folder):
-    """Two classes, three columns of attributes, one group missing: no dog in the rain."""
+    """Write two classes with three columns of attributes; no dog is in the rain."""
     rows = ["file,kind,place,weather,camera"]
     for i in range(16):
         kind, weather = ("cat", "dog")[i % 2], ("sun", "rain")[i % 4 == 2]

@@ -40,8 +40,7 @@ def test_images_show_the_colour_of_their_attribute():
 
 
 def test_solid_colours(small):
-    """FG is coloured where the grey image is 128 or more, and black elsewhere; BG is the
-    reverse."""
+    """FG is coloured where the grey image is at least 128 and black elsewhere; BG is reversed."""
     folder, arrays = small
     bright = np.pad(arrays[archives._TRAIN[0]], ((0, 0), (2, 2), (2, 2)))[..., None] >= 128
     for name, mask in (("cmnist-fg", bright), ("cmnist-bg", ~bright)):
@@ -56,7 +55,7 @@ def test_solid_colours(small):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    """Corrupt 32 images at a time, because chunks are padded to their full size."""
+    """Corrupt 32 images at a time, because small sets are padded to the size of a chunk."""
     recipe = recipes.RECIPES["ccifar10"]
     render = functools.partial(recipe.render, chunk=32)
     monkeypatch.setitem(recipes.RECIPES, "ccifar10", recipe._replace(render=render))
@@ -121,7 +120,7 @@ def test_cifar10_s(cifar):
 
 
 def test_two_biases_are_drawn_independently(cifar):
-    """For each factor 3 of the 30 images of a class conflict; both are visible in the image."""
+    """For each factor, 3 of the 30 images of a class conflict; images show both factors."""
     plain = benchmarks.load("cifar10", data_dir=cifar)
     data = benchmarks.load("cifar10-two", data_dir=cifar, conflict=0.1)
     train, labels = data.train, data.train.labels

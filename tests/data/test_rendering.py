@@ -46,7 +46,7 @@ def test_shades_have_the_stated_mean_and_deviation():
 
 @pytest.mark.parametrize("severity", [1, 2, 3, 4])
 def test_shade_scales_with_the_grey_level(severity):
-    """Levels 0, 51, 102, 255 of one image: 0, c/5, 2c/5 and c, each rounded to a whole level."""
+    """Levels 0, 51, 102 and 255 become 0, c/5, 2c/5 and c, each rounded to a whole level."""
     image = np.array([[[0, 51], [102, 255]]], np.uint8)
     for attribute in range(10):
         key = jax.random.key(attribute)
@@ -61,7 +61,7 @@ def test_shade_scales_with_the_grey_level(severity):
 
 
 def test_shades_clip_and_do_not_wrap():
-    """Attribute 1 has red 253: at s = .05 half of the images would pass 255."""
+    """Attribute 1 has red 253, so with s = .05 nearly half of the images would exceed 255."""
     images = np.full((500, 1, 1), 255, np.uint8)
     red = foreground(KEY, images, np.full(500, 1), severity=1)[..., 0]
     assert int(red.min()) > 253 - 5 * 12.75
@@ -94,7 +94,7 @@ def test_foreground_needs_no_more_memory_than_its_result():
 
 
 def test_solid_colors_by_hand():
-    """Bright from 128 on; attribute 6 is blue, 9 white."""
+    """Pixels of at least 128 are bright; attribute 6 is blue, 9 is white."""
     images = np.array([[[0, 127], [128, 255]], [[255, 0], [0, 255]]], np.uint8)
     blue, white, black = [0, 0, 255], [255, 255, 255], [0, 0, 0]
     attributes = np.array([6, 9])
@@ -156,9 +156,9 @@ def test_opacity_of_the_foreground():
 
 
 def test_coloured_objects_before_a_scene():
-    """Levels 0, 32, 200 in (255, 128, 0): 32·128/255 = 16.1, 200·128/255 = 100.4, and no blue.
+    """The colour (255, 128, 0) times level 32 is (32, 16.1, 0), times level 200 (200, 100.4, 0).
 
-    Half covered, 128/255 of 32, 16 and 0 and 127/255 of 200: 115.7, 107.6 and 99.6.
+    Level 32 covers half: 128/255 of 32, 16 and 0 plus 127/255 of 200 is 115.7, 107.6 and 99.6.
     """
     grey = np.array([[[0, 32, 200]]], np.uint8)
     scene = np.full((1, 1, 3, 3), 200, np.uint8)
@@ -190,10 +190,11 @@ def test_an_attribute_is_either_of_two_colours():
 
 
 def test_sizes_by_hand():
-    """8 pixels of 0, 8, …, 56, all rows alike: sides of 4, 5, 6, 7, 8.
+    """A row of 8 pixels 0, 8, …, 56 shrinks to 4, 5, 6, 7 or 8 pixels.
 
-    Halved, means of two. Of five each is 1.6 wide: (0 + .6·8)/1.6 = 3, (.4·8 + 16 + .2·24)/1.6 =
-    15, then 28, 41 and 53. Of six, 4/3 wide: (0 + 8/3)·3/4 = 2, 2/3·8 + 2/3·16 → 12, and so on.
+    One of four new pixels is the mean of two. One of five covers 1.6 old pixels: (0 + .6·8)/1.6 =
+    3, (.4·8 + 16 + .2·24)/1.6 = 15, then 28, 41 and 53. One of six covers 4/3: (0 + 8/3)·3/4 = 2,
+    and so on.
     """
     image = np.tile(np.arange(0, 64, 8, dtype=np.uint8), (8, 1))
     rows = {
@@ -211,9 +212,9 @@ def test_sizes_by_hand():
 
 
 def test_small_images_lie_anywhere_inside():
-    """12 × 16 pixels of one level: 8 + a eighths, 7.5 and 10.5 pixels are 8 and 11.
+    """Sides of 12 and 16 pixels shrink to (4 + a)/8 of them, rounded half up.
 
-    Of the smallest all 7 × 9 places occur, each within five deviations.
+    All 7 × 9 places of the smallest occur equally often, within five deviations.
     """
     images, attributes = np.full((5000, 12, 16, 1), 9, np.uint8), np.arange(5000) % 5
     actual = np.asarray(jax.jit(rendering.scale)(KEY, images, attributes))[..., 0] == 9
@@ -226,10 +227,10 @@ def test_small_images_lie_anywhere_inside():
     assert (np.abs(counts - 1000 / 63) < 5 * np.sqrt(1000 / 63)).all()
 
 
-def test_patterns_go_their_way():
+def test_patterns_have_their_direction():
     """A pattern is the same one step along its stripes, and inverted half a period across them.
 
-    Sides of 16 and 24 pixels are whole periods, of which one half is dark.
+    Sides of 16 and 24 pixels are multiples of the period, so half of the pixels are dark.
     """
     images, attributes = np.full((100, 16, 24), 203, np.uint8), np.arange(100) % 10
     actual = np.asarray(jax.jit(rendering.add_pattern)(KEY, images, attributes))
@@ -287,7 +288,7 @@ def test_ten_places_are_apart_and_touch_the_border():
 
 
 def test_half_an_image_lies_in_its_place():
-    """5 × 6 pixels: means of 2 × 2 rounded half up, the fifth row cut; 3 rows and columns free."""
+    """5 × 6 pixels become 2 × 3 means, rounded half up, without the fifth row."""
     grey = np.zeros((10, 5, 6), np.uint8)
     grey[:, :4] = np.arange(24).reshape(4, 6)
     expected = np.array([[4, 6, 8], [16, 18, 20]])  # 3.5 and 15.5, 5.5 and 17.5, …
@@ -320,7 +321,7 @@ def test_a_mark_covers_its_square_and_nothing_else():
 
 
 def test_a_bar_crosses_the_image():
-    """16 × 24 pixels: rows of 2 at 0, 3.5, 7, …, rounded half up, then columns of 3."""
+    """In 16 × 24 pixels, bars are rows of height 2 at 0, 3.5, 7, …, rounded up, or columns of 3."""
     images = np.random.default_rng(0).integers(1, 255, (50, 16, 24, 3), dtype=np.uint8)
     attributes = np.arange(50) % 10
     actual = np.array(jax.jit(rendering.draw_bar)(KEY, images, attributes))

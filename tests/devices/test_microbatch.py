@@ -28,7 +28,7 @@ def test_apply_keeps_the_order_of_any_number_of_rows(n, transform):
 
 @pytest.mark.parametrize("n", SIZES)
 def test_total_is_the_sum_over_all_rows(n):
-    """Σ_{i<n} i = n (n − 1) / 2, and as many ones as rows; padding has weight 0."""
+    """The sum of 0, …, n − 1 is n (n − 1) / 2; padding has weight 0."""
     sums = lambda i, w: {"i": (i * w).sum(), "w": w.sum()}
     result = jax.jit(lambda i, w: microbatch.total(sums, i, w))(jnp.arange(n), jnp.ones(n))
     assert result["i"] == n * (n - 1) / 2 and result["w"] == n
@@ -53,7 +53,7 @@ def test_the_limit_counts_arrays_inside_of_jit():
 
 
 def test_padding_keeps_gradients_finite():
-    """Rows divided by their norm, whose gradient is undefined at 0; 133 rows need padding."""
+    """The function divides rows by their norm, whose gradient is undefined at 0."""
     rows = jax.random.normal(jax.random.key(0), (133, 4))
     unit = lambda x: x / jnp.sqrt(jnp.square(x).sum(-1, keepdims=True))
     weights = jnp.arange(133.0)
@@ -83,7 +83,7 @@ def test_differentiable_and_vmappable_with_closed_over_values():
 
 
 def test_the_training_gradient_is_that_of_the_cross_entropy(monkeypatch):
-    """Over 70 images in micro-batches of 24, whose largest arrays are 8×8×4."""
+    """The gradient is over 70 images in micro-batches of 24."""
     monkeypatch.setattr(microbatch, "_BACKWARD_BYTES", 24 * 8 * 8 * 4 * 4)
     network = networks.ConvNet(num_classes=3, width=4, depth=2)
     images = jax.random.normal(jax.random.key(0), (70, 8, 8, 1))

@@ -1,4 +1,4 @@
-"""Four simulated devices give the numbers of one, with no more traffic than needed."""
+"""Four simulated devices give the results of one, without unnecessary transfers."""
 
 import functools
 import multiprocessing
@@ -67,7 +67,7 @@ def chunk(name, sampler, pool, ipc, mesh=None):
 
 @pytest.mark.parametrize("name, split", [("dm", True), ("dsa", False)])
 def test_distilling_is_the_same(mesh, pool, name, split):
-    """Nine synthetic images, which four devices share unevenly, from pools split or replicated."""
+    """Four devices share nine synthetic images unevenly; the pool is split or replicated."""
     sampler = functools.partial(sampling.uniform_batch, size=16)
     one, arguments = chunk(name, sampler, pool, 3)
     expected, expected_info = one(*arguments)
@@ -90,7 +90,7 @@ def test_no_real_image_is_sent_between_devices(mesh, pool, collectives):
 
 
 def test_contrastive_training_and_embedding_are_the_same(mesh, pool):
-    """Seven of each class in two views: 42 images, which four devices share unevenly."""
+    """Four devices share 42 images unevenly: two views of seven images per class."""
     encoder = contrastive.Encoder(networks.ConvNet(K, width=4, depth=1, norm=None), 8, 8)
 
     def train(mesh):
@@ -296,7 +296,7 @@ def test_thread_rows_inside_of_jit_and_grad_and_without_rows():
 
 
 def test_batch_norm_of_a_split_network_uses_the_whole_batch(mesh):
-    """The first layer of dc, dsa and training: statistics of 16 images, four on each device."""
+    """Statistics are over 16 images, four on each device."""
     network = networks.ConvNet(K, width=4, depth=1, norm=networks.BatchNorm)
     images = jax.random.normal(KEY, (16, SIZE, SIZE, 3))
     params = network.init(KEY, images)

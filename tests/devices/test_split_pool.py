@@ -67,7 +67,7 @@ def test_a_split_pool_gives_the_same_batches(mesh, whole, split, collectives, ba
 
 
 def test_a_split_pool_is_sampled_by_its_weights(mesh, split):
-    """Pearson's chi-square over 400 batches; stratified samples vary less than it allows."""
+    """Pearson's chi-square over 400 batches is not significant; stratified samples vary less."""
     sampler = functools.partial(sampling.weighted_batch, size=8)
     index = jnp.arange(60, dtype=jnp.float32)[:, None, None, None] / 60
     arguments = dict(num_classes=K, mean=(0.0,), std=(1.0,), weights=split.weights, mesh=mesh)
@@ -92,7 +92,7 @@ def test_weights_of_a_split_pool_are_the_same(whole, split):
 
 
 def test_a_process_reads_only_the_rows_of_its_devices(mesh, tmp_path):
-    """Four devices have three rows each of a memory map of eleven rows."""
+    """Each of four devices has three rows of a memory map of eleven."""
     slices = []
 
     class Map(np.memmap):

@@ -1,4 +1,4 @@
-"""Two branches before one head: their sum, and the deep one alone."""
+"""Networks of two branches and one head, with the sum of both or the deep branch alone."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""The comparison of detectors on coloured digits, each detector at its smallest."""
+"""The comparison of detectors on coloured digits, with small networks."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Grids compute each cell once, resume, and print what the files hold."""
+"""Grids compute each cell once, resume, and print stored results."""
 
 import dataclasses
 import json
@@ -65,7 +65,7 @@ def test_missing_cells_are_dashes(computed):
 
 
 def test_a_stopped_cell_is_resumed(tmp_path):
-    """Stopped after the first of two chunks, which the second attempt does not repeat."""
+    """A cell is stopped after the first of two chunks; the second attempt continues there."""
     where = dict(work=tmp_path / "work", folder=tmp_path / "results")
     cells = [CELLS[1]._replace(options=dataclasses.replace(TINY, save_every=0.0))]
     steps = []

@@ -1,4 +1,4 @@
-"""The two-level bootstrap agrees with its variance by hand."""
+"""The two-level bootstrap: its width agrees with the variance derived by hand."""
 
 import jax
 import numpy as np

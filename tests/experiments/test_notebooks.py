@@ -131,7 +131,7 @@ def test_quickstart_has_the_code_of_the_readme_and_pictures():
 
 @pytest.fixture
 def install(monkeypatch):
-    """Run the first cell of a notebook, whose calls of pip end with this stderr."""
+    """Run the first cell of a notebook, with a fake pip that writes this stderr."""
 
     def run(path, stderr, *, missing=True):
         calls, names = [], {}
@@ -202,7 +202,7 @@ def execute(name, values=(), changes=()):
 
 
 def test_quickstart(capsys, monkeypatch):
-    """With fewer steps and smaller networks than in the test of the README."""
+    """The notebook runs with fewer steps and smaller networks than the test of the README."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -101,7 +101,7 @@ def test_every_damage_changes_a_file(way, tmp_path):
 
 
 def test_some_attacks(tmp_path):
-    """Options that fail to parse, calls that compile nothing, and a damaged file."""
+    """Cheap attacks are run: options that do not parse, calls without compiling, damage."""
     room = laboratory.Laboratory(tmp_path)
     chosen = [
         attack

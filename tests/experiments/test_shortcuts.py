@@ -40,7 +40,7 @@ def test_without_attributes_only_the_shortcut_is_tested(cheap):
 
 
 def test_a_share_of_the_labels_is_wrong():
-    """72 of 1,437 labels change, to every other class; other arrays do not."""
+    """72 of 1,437 labels change, to any other class; other arrays do not change."""
     data = benchmarks.load("digits")
     changed = shortcuts.mislabelled(data, share=0.05)
     wrong = changed.train.labels != data.train.labels

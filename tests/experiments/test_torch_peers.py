@@ -57,7 +57,7 @@ def jax_images(images):
 
 
 def twin_of(augmentation):
-    """A drawn `augment.Augmentation`, or a batch of them, as the peer's."""
+    """Convert an `augment.Augmentation`, or a batch of them, to that of the peer."""
 
     as_batch = lambda x: torch.tensor(np.asarray(x))
     return peers.Augmentation(*(as_batch(x) for x in augmentation))

@@ -60,7 +60,7 @@ def guided():
 
 
 def moments(layer, labels, weights):
-    """Ψ and Φ in float64: every position counts, the weights of all samples sum to one."""
+    """Return Ψ and Φ in float64, over all positions, with sample weights that sum to one."""
     flat = np.asarray(layer, float).reshape(len(layer), -1, layer.shape[-1])
     weights = np.asarray(weights, float) / weights.sum()
     psi = np.cov(
@@ -86,7 +86,7 @@ def test_a_guide_has_the_weighted_statistics_at_each_convolution(guided):
 
 
 def run(images, guide, first=0, state=None):
-    """The state and the info after each step, by step; two images of each class, three steps."""
+    """Return state and info after each of three steps, with two images per class."""
     state = METHOD.init(images) if state is None else jax.tree.map(jnp.asarray, state)
     chunks = methods.run(
         KEY,
@@ -102,7 +102,7 @@ def run(images, guide, first=0, state=None):
 
 
 def test_a_step_is_the_written_out_formula(guided):
-    """With explicit inverses, for the first step on the second image."""
+    """The first step on the second image equals the formula with explicit inverses."""
     guide = guided[1]._replace(low=-99 * jnp.ones(1), high=99 * jnp.ones(1))
     real = [moments(layer, POOL.labels, WEIGHTED.weights) for layer in guided[3]]
     states = [state.images for state, _ in run(IMAGES, guide).values()]
@@ -134,7 +134,7 @@ def test_a_step_is_the_written_out_formula(guided):
     np.testing.assert_allclose(run(IMAGES, guide)[4][1]["loss"], value, rtol=1e-4)
 
 
-def test_images_are_made_in_turn_clipped_and_resumed_to_the_same_bits(guided):
+def test_images_are_made_in_turn_clipped_and_resumed_bit_for_bit(guided):
     whole = run(30 * IMAGES, guided[1])
     again = run(None, guided[1], 4, whole[4][0])
     jax.tree.map(np.testing.assert_array_equal, again[6][0], whole[6][0])
@@ -151,7 +151,7 @@ def test_images_are_made_in_turn_clipped_and_resumed_to_the_same_bits(guided):
 
 
 def test_classes_take_turns_in_parts(guided):
-    """One class at a time, then the next image."""
+    """Each part is one class; after all parts comes the next image."""
     parted = method(parts=2, length=2)
     chunks = methods.run(
         KEY, parted.init(30 * IMAGES), guided[1], method=parted, sampler=cfm.guide_sampler, steps=8,
@@ -172,7 +172,7 @@ def test_the_signal_is_that_of_the_classes_with_images(guided):
 
 
 def test_memory_is_that_of_a_part_of_the_classes():
-    """40 classes of 16 × 16 pixels; Ψ is too small to matter."""
+    """The images of 40 classes dominate the memory; Ψ is small."""
     network = networks.ConvNet(40, width=8, depth=2, norm=networks.BatchNorm)
     images = jax.ShapeDtypeStruct((40, 1, 16, 16, 3), jnp.float32)
     params = jax.eval_shape(network.init, KEY, images.update(shape=(1, 16, 16, 3)))

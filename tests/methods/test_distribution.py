@@ -28,7 +28,7 @@ STATE = METHOD.init(IMAGES)
 
 
 def test_a_step_is_the_written_out_formula():
-    """Network, one augmentation per class, weighted mean, SGD with momentum, class by class."""
+    """The formula: one network, an augmentation per class, weighted means, SGD with momentum."""
     key_network, key_augment = jax.random.split(KEY)
     params = jax.jit(NETWORK.init)(key_network, IMAGES[0, :1])
     keys = jax.random.split(key_augment, 3)
@@ -87,7 +87,7 @@ def means_and_variances(real, synthetic, weights):
 
 
 def test_a_custom_loss_is_minimised():
-    """Mean and weighted variance of sin(x W), class by class, by hand; SGD with rate 0.5."""
+    """The loss is of means and weighted variances of sin(x W); one step of SGD is done by hand."""
     method = methods.distribution_matching(
         LINEAR, optax.sgd(0.5), loss=means_and_variances, strategy=()
     )
@@ -113,7 +113,7 @@ def test_a_custom_loss_is_minimised():
 
 
 def test_smaller_micro_batches_give_the_same_step():
-    """All eight images of a class at once, or one at a time."""
+    """All eight images of a class are processed at once or one at a time."""
     whole, single = (
         jax.jit(
             methods.distribution_matching(
@@ -127,7 +127,7 @@ def test_smaller_micro_batches_give_the_same_step():
     chex.assert_trees_all_close(*results, rtol=1e-5, atol=1e-6)
 
 
-def test_a_custom_augmentation_gives_the_bits_of_the_named_one():
+def test_a_custom_augmentation_is_bit_identical_to_the_named_one():
     def custom(key, image):
         return augment.apply(augment.draw(key, image.shape, strategy=("crop", "cutout")), image)
 

@@ -29,7 +29,7 @@ def train(sampler):
 
 
 def test_an_expert_is_sgd_on_the_weighted_risk():
-    """Batches of all samples, whatever their order: four updates, stored after two and four."""
+    """Four full-batch updates are done by hand; parameters are stored after two and four."""
     weights = np.random.default_rng(1).uniform(size=12)
     sampler = functools.partial(sampling.uniform_batch, size=6)
     trajectory = train(sampler)(KEY, pool=pool(weights))

@@ -1,4 +1,4 @@
-"""Splitting against the bilinear enlargement of pillow, and joining as its inverse."""
+"""Multi-formation: splitting equals pillow's bilinear enlargement, and joining inverts it."""
 
 import itertools
 
@@ -21,7 +21,7 @@ def test_factor_one_changes_nothing():
 
 @pytest.mark.parametrize("factor", [2, 3])
 def test_pieces_are_enlarged_bilinearly(factor):
-    """Row by row, from the top left; 28 and 20 do not divide by three."""
+    """Pieces are in row order; three does not divide the sides 28 and 20."""
     images = np.asarray(jax.random.uniform(KEY, (2, 28, 20, 1)))
     pieces = formation.split(jnp.asarray(images), factor=factor)
     assert pieces.shape == (2 * factor**2, 28, 20, 1)

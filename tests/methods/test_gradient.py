@@ -18,7 +18,7 @@ def new_network(key):
 
 
 def test_a_step_is_the_written_out_formula():
-    """Class by class, one augmentation for both sides, then SGD on the images."""
+    """The formula: class by class, with one augmentation for both sides, then SGD on the images."""
     params = new_network(KEY)
     keys = jax.random.split(jax.random.split(KEY, 3)[1], 3)
 
@@ -82,13 +82,13 @@ def test_other_class_counts_and_image_shapes(classes, ipc, shape):
     assert info["loss"].shape == (3,)
 
 
-def test_resuming_gives_the_same_bits():
-    """Steps 4 and 5 reuse and replace a network, with outer = 3."""
+def test_resuming_is_bit_identical():
+    """With outer = 3, resuming includes steps that reuse and that replace the network."""
     method = methods.gradient_matching(LINEAR, OPTIMIZER, outer=3, inner=1)
-    toy.assert_resumes_to_the_same_bits(method, method.init(IMAGES))
+    toy.assert_resumes_bit_for_bit(method, method.init(IMAGES))
 
 
-def test_a_custom_augmentation_gives_the_bits_of_the_named_one():
+def test_a_custom_augmentation_is_bit_identical_to_the_named_one():
     def custom(key, image):
         return augment.apply(augment.draw(key, image.shape, strategy=("crop", "cutout")), image)
 
@@ -112,7 +112,7 @@ def test_the_program_does_not_grow_with_the_classes():
 
 
 def test_the_distance_is_summed_over_groups_with_samples():
-    """Two equal groups count twice, and an empty group not at all."""
+    """Two equal groups give twice the distance of one; an empty group contributes nothing."""
     options = dict(outer=2, inner=1, strategy=("crop",))
     fair, plain = (
         methods.gradient_matching(LINEAR, OPTIMIZER, groups=g, **options) for g in (2, 1)

@@ -21,8 +21,8 @@ def start():
     return METHOD.init(jnp.copy(IMAGES))  # a chunk donates its state
 
 
-def test_resuming_gives_the_same_bits():
-    toy.assert_resumes_to_the_same_bits(METHOD, start())
+def test_resuming_is_bit_identical():
+    toy.assert_resumes_bit_for_bit(METHOD, start())
 
 
 def test_the_result_depends_on_the_key_alone():

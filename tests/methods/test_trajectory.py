@@ -93,10 +93,10 @@ def test_the_student_sees_all_images_in_turn(inner, used):
     assert (after.images != state.images).any((2, 3, 4)).sum() == used
 
 
-def test_resuming_gives_the_same_bits_and_the_loss_falls():
+def test_resuming_is_bit_identical_and_the_loss_falls():
     sampler = lambda key, segment: segment
     options = dict(pool=SEGMENT, sampler=sampler)
-    toy.assert_resumes_to_the_same_bits(METHOD, METHOD.init(IMAGES), **options)
+    toy.assert_resumes_bit_for_bit(METHOD, METHOD.init(IMAGES), **options)
     infos = [info for _, info in toy.run(METHOD, METHOD.init(IMAGES), 6, **options).values()]
     assert infos[-1]["loss"][0] < infos[0]["loss"][0]
 

@@ -45,7 +45,7 @@ def test_fit_is_that_of_numpy_uniform_and_weighted():
 
 
 def test_the_whitened_variance_is_that_given_by_epsilon():
-    """Λ / (Λ + ε), and no correlation: the covariance keeps its eigenvectors."""
+    """The covariance becomes Λ / (Λ + ε) in the eigenvectors of the original one."""
     whitened = np.asarray(zca.whiten(sampling.take(pool(), jnp.arange(40)), fitted()), float)
     before, after = (np.cov(x.reshape(40, 12).T, bias=True) for x in (NORMAL, whitened))
     values, vectors = np.linalg.eigh(before)

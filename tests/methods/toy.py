@@ -58,7 +58,7 @@ def run(method, state, steps, *, pool=POOL, sampler=SAMPLER, first=0, chunk_leng
     return {i: (jax.tree.map(np.array, state), info) for i, state, info in chunks}
 
 
-def assert_resumes_to_the_same_bits(method, state, **options):
+def assert_resumes_bit_for_bit(method, state, **options):
     """Run six steps in chunks of two, and again from the second chunk on."""
     whole = run(method, state, 6, chunk_length=2, **options)
     middle = jax.tree.map(jnp.asarray, whole[4][0])

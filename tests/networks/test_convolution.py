@@ -95,7 +95,7 @@ def test_second_order_gradients_of_conv2d(side, channels):
     "size, padding", [((8, 8), (1, 1)), ((7, 6), (1, 1)), ((7, 6), (2, 0)), ((4, 9), (0, 1))]
 )
 def test_all_kernel_gradients_match_the_sum_over_pixels(size, padding):
-    """One place of the window at a time, in float64; odd sides end with half a Winograd tile."""
+    """Compared with float64 sums, also for odd sides, which end with half a Winograd tile."""
     images = random((3, *size, 5))
     cotangent = random((3, *(n + 2 * p - 2 for n, p in zip(size, padding, strict=True)), 4), 1)
     padded = np.pad(np.asarray(images, float), ((0, 0), *((p, p) for p in padding), (0, 0)))

@@ -66,7 +66,7 @@ def test_full_size_networks_have_the_reference_feature_size(name, size):
 
 
 def test_parameter_counts_of_the_reference():
-    """ConvNet-3 on 32×32×3: 3 → 128 → 128 → 128 by 3×3, three affine norms, 2048 → 10.
+    """ConvNet-3 on 32×32×3 has three 3×3 convolutions, three affine norms and a head 2048 → 10.
 
     (27·128 + 128) + 2·(9·128·128 + 128) + 3·2·128 + (2048·10 + 10) = 320 010.
     """

@@ -17,7 +17,7 @@ TINY = options.DM(
 
 
 def shades(*, attributes=True, counts=(12, 30), strategy=()):
-    """Two classes of 8×8 grey images, dark and bright; an attribute marks the corner."""
+    """Return dark and bright 8×8 images, two classes, with a corner marked by the attribute."""
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], counts)
     marks = np.where(rng.random(len(labels)) < 0.2, 1 - labels, labels)
@@ -47,7 +47,7 @@ METHOD = methods.Method(lambda images: methods.State(images, ()), add_one)
 
 @pytest.fixture(scope="session")
 def fake():
-    """Options, data, and a network of one matrix with a method that adds one to all images."""
+    """Return options, data, a network of one matrix, and a method that adds one to all images."""
     own = dict(network=NETWORK, method=METHOD)
     return types.SimpleNamespace(
         TINY=TINY, shades=shades, NETWORK=NETWORK, METHOD=METHOD, OWN=own, add_one=add_one

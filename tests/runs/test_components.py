@@ -135,7 +135,7 @@ def test_initial_images():
 
 @pytest.mark.parametrize("name", ["set", "random", "noise"])
 def test_baselines_have_the_counts_of_the_set(name):
-    """Three images of class 0 and one of class 1, in the order of the labels."""
+    """The set has three images of class 0 and one of class 1; baselines follow its labels."""
     pool, labels = datasets.pool(squares()), np.array([0, 0, 0, 1])
     images = np.zeros((4, 8, 8, 1), np.float32)
     sets = components.baselines(images, labels, pool, TINY, (name,))

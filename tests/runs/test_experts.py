@@ -95,7 +95,7 @@ CFM = options.CFM(
 )  # fmt: skip
 
 
-def test_the_teacher_resumes_to_the_same_bits_and_weights_enter_the_signal_alone(fake, tmp_path):
+def test_the_teacher_resumes_bit_for_bit_and_weights_enter_the_signal_alone(fake, tmp_path):
     def cut(task, done, total, **_):
         if (task, done) == ("oracle teacher", 4):
             raise InterruptedError

@@ -145,7 +145,7 @@ def cut_at(task, done):
     return report
 
 
-def test_a_killed_run_resumes_to_the_same_bits(fake, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_bit_for_bit(fake, tmp_path, monkeypatch):
     chosen, data = dataclasses.replace(fake.TINY, save_every=0.0), fake.shades()
     whole = pipeline.run(data, tmp_path / "a", chosen, debias="density", **fake.OWN)
     cut = cut_at("density", 4)
@@ -288,7 +288,7 @@ PRODUCTS = [
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "empty"])
-def test_damaged_products_are_computed_again_to_the_same_bits(copy, compared, damage):
+def test_damaged_products_are_computed_again_bit_for_bit(copy, compared, damage):
     """Every third product is damaged at once, so that all products get each kind of damage."""
     folder, resume = copy
     for start in range(3):

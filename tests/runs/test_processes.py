@@ -86,7 +86,7 @@ def test_two_processes_match_one(alone, together):
 
 
 @pytest.mark.slow
-def test_a_lost_process_ends_the_run_which_resumes_to_the_same_bits(together, tmp_path):
+def test_a_lost_process_ends_the_run_which_resumes_bit_for_bit(together, tmp_path):
     """The second process is killed after the first chunk; the first ends soon after."""
     folder, deadline = tmp_path / "out", time.monotonic() + 400
     both = start_two(folder)

@@ -89,7 +89,7 @@ def choice_of(pool, *, rejection=None, **fields):
 
 @pytest.mark.parametrize("rejection", [None, "the gain is too small"])
 def test_the_record_of_a_choice_is_kept(fake, tmp_path, monkeypatch, rejection):
-    """The search is a multiple of the options; the record is in the result."""
+    """The search uses multiples of the options, and the record is in the result."""
     calls = []
 
     def choose(key, pool, **fields):

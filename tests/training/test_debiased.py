@@ -1,4 +1,4 @@
-"""Debiased trainings: their losses by hand, and that they unlearn a bias."""
+"""Debiased trainings: their losses are checked by hand, and they unlearn a bias."""
 
 import functools
 
@@ -23,7 +23,7 @@ def test_the_gradient_is_that_of_the_cross_entropy_times_p_to_the_q():
     np.testing.assert_allclose(ours[0], expected, rtol=1e-5)
 
 
-def test_a_small_q_gives_the_cross_entropy_and_one_the_mean_absolute_error():
+def test_a_small_q_gives_the_cross_entropy_and_q_of_one_gives_one_minus_p():
     logits, labels = jax.random.normal(KEY, (5, 3)), jnp.array([0, 1, 2, 0, 1])
     small = debiased.generalised_cross_entropy(logits, labels, q=1e-4)
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -77,14 +77,14 @@ def partners(features, labels, present=None):
 
 
 def test_partners_contradict_the_bias():
-    """Angles 0, 30, 80 of class 0 and 40, 170 of class 1, in degrees."""
+    """Features have angles 0, 30, 80 in class 0 and 40, 170 in class 1, in degrees."""
     angles = np.deg2rad([0, 30, 80, 40, 170])
     features = 3 * np.stack([np.cos(angles), np.sin(angles)], 1)  # lengths do not count
     assert partners(features, [0, 0, 0, 1, 1]) == [{2, 3}, {2, 3}, {0, 3}, {4, 1}, {3, 2}]
 
 
 def test_partners_without_a_sample_of_the_same_or_of_another_class():
-    """Without other classes the partner is the least similar, without the own class the most."""
+    """Without other classes the partner is the least similar sample, else the most similar one."""
     angles = np.deg2rad([0, 30, 80])
     features = np.stack([np.cos(angles), np.sin(angles)], 1)
     assert partners(features[:1], [0]) == [{0}]  # alone
@@ -107,7 +107,7 @@ def marked(n, conflict):
 
 @pytest.mark.parametrize("train", TRAININGS)
 def test_they_unlearn_a_bias_that_standard_training_learns(train):
-    """All test images conflict; with 5 % of these, a standard network relies on the corner."""
+    """All test images conflict. With 5 % conflicting, standard training learns the corner."""
     network = networks.MLP(2, width=32)
     images, labels = marked(400, 0.05)
     test_images, test_labels = marked(200, 1.0)

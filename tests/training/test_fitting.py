@@ -160,7 +160,7 @@ def test_the_learning_rate_drops_halfway(total, full):
 
 
 def test_an_epoch_has_every_sample_once():
-    """Seven samples in batches of at most three: three updates of three, two samples repeated."""
+    """Seven samples in batches of at most three give three updates, with two samples repeated."""
 
     def count(carry, key, indices, present):
         return carry.at[indices].add(present)

@@ -96,7 +96,7 @@ def test_uniform_weights_are_kept_if_the_best_are_rejected():
 
 
 def test_pseudo_groups_are_the_nearest_means():
-    """Means are 0, 10 and none; 6 is nearer to 10, 4 to 0, whatever their labels are."""
+    """Classes have means 0, 10 and none. Whatever their labels, 6 is nearer to 10, and 4 to 0."""
     embeddings = jnp.array([[-2.0, 1], [6.0, 1], [-4.0, 1], [4.0, 1], [16.0, 1], [10.0, 1]])
     labels = jnp.array([0, 0, 0, 2, 2, 2])
     groups = weights.pseudo_groups(embeddings, labels, num_classes=3)
@@ -179,7 +179,7 @@ def test_shortcut_features_are_chosen_without_a_search():
 
 
 def test_two_biases_are_balanced_together():
-    """Brightness and side each conflict in a tenth; `rows` shows the brightness once more.
+    """Brightness and side each conflict in a tenth; the features `rows` also show brightness.
 
     The conflict scores of brightness and rows correlate, so only one of them is used, and the four
     groups of a class get the weights of an oracle that knows both attributes.
@@ -218,7 +218,7 @@ def numbered(counts):
 
 
 def recording_network(answers, k, trained, tested, *, ipc=10):
-    """A network with a fixed answer to every image that records its training and test images.
+    """A network with constant predictions that records its training and test images.
 
     It is trained on sets of `ipc` images per class. Its only parameter changes nothing.
     """
@@ -298,7 +298,7 @@ def test_invalid_sizes_of_the_probe_check_are_rejected():
 
 @pytest.mark.parametrize("name, conflict", [("cdigits", 0.1), ("digits", None)])
 def test_coloured_digits_get_density_weights_and_grey_ones_uniform(name, conflict):
-    """The purpose of the choice, on 1,437 real images of 4×4 pixels and three channels."""
+    """The choice is made for 1,437 real images of 4×4 pixels and three channels."""
     pool = datasets.pool(benchmarks.load(name, conflict=conflict))
     wide = lambda array: jnp.broadcast_to(array, (*array.shape[:-1], 3))
     images, mean, std = pool.images[:, ::2, ::2], pool.mean, pool.std

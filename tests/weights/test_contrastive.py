@@ -123,7 +123,7 @@ def test_training_reaches_the_lowest_loss_and_separates_the_classes(trained):
 
 
 def test_step_in_micro_batches_follows_the_gradient_of_the_whole_batch(trained):
-    """150 views in several micro-batches, against one differentiation of everything."""
+    """150 views in several micro-batches give the gradient of the whole batch."""
     encoder, *_ = trained
     trainer = contrastive.trainer(encoder, optax.sgd(1.0), strategy=())
     images = jax.random.normal(jax.random.key(0), (3, 25, 8, 8, 1))

@@ -65,7 +65,7 @@ def test_classes_that_share_an_attribute_form_one_block():
 
 
 def test_probabilities_are_combined_with_the_prior_by_hand():
-    """Two samples per class; a probability of 0.8 for the other class, a prior of 0.1.
+    """Two samples per class; one has probability 0.8 for the other class, and the prior is 0.1.
 
     The likelihoods are 0.2 / 2 and 0.8 / 2, so the odds of a conflict are 0.8 · 0.1 : 0.2 · 0.9.
     """
@@ -120,7 +120,7 @@ def test_shortcut_test_compares_errors_on_the_testing_half():
 
 
 def test_no_shortcut_test_for_too_little_data():
-    """Too few samples, one class, images of three pixels, no features."""
+    """There are too few samples, one class, images of three pixels, or no features."""
 
     def pool(n, side, classes):
         images, labels = np.zeros((n, side, side, 1), np.uint8), np.arange(n) % classes

@@ -136,7 +136,7 @@ def kde_weights(x, bandwidth):
 
 
 def test_separated_clusters_get_equal_weight():
-    """The density of the small cluster is a ninth of that of the big one and so is its size."""
+    """The small cluster has a ninth of the size and of the density of the big one."""
     x, small = two_clusters()
     weights = kde_weights(x, 2.0)
     close(weights[small].sum(), 0.5, rtol=1e-4)
@@ -167,7 +167,7 @@ def clip_reference(weights, limit):
 
 
 def test_clip_by_hand():
-    """Cap 1.2/3 = .4: .7 is cut to .4, the other .6 goes 2:1, and .4 just fits."""
+    """With cap 1.2/3 = .4, .7 is cut to .4 and the others get .6 in ratio 2:1, at most .4."""
     result = clip(jnp.array([0.7, 0.2, 0.1]), jnp.zeros(3, int), num_classes=1, limit=1.2)
     close(result, [0.4, 0.4, 0.2])
 
@@ -203,7 +203,7 @@ def test_clip_in_a_large_class():
 
 
 def test_clip_gives_the_rest_to_samples_without_weight():
-    """Cap 2/4: the one positive sample takes .5, three without weight share the other .5."""
+    """With cap 2/4 the only positive sample gets .5; three of weight zero share the other .5."""
     result = clip(jnp.array([1.0, 0, 0, 0]), jnp.zeros(4, int), num_classes=1, limit=2)
     close(result, [1 / 2, 1 / 6, 1 / 6, 1 / 6])
     nothing = clip(jnp.zeros(4), jnp.zeros(4, int), num_classes=1, limit=3)
@@ -258,10 +258,13 @@ def diagnose(weights, labels, attributes, aligned, groups=3):
 
 
 def test_diagnose_by_hand():
-    """Class 0 (aligned 0): aligned .1 .2, conflicting .2 .5. Of the four pairs the conflicting one
-    is heavier in three and one is a tie: AUC 3.5/4, conflict weight share .7. Its groups 0, 1, 2
-    have weights .3 .2 .5. Class 1 (aligned 1) is one aligned sample: AUC and evenness undefined,
-    share 0, ess 1. Class 2 is empty."""
+    """Weights of class 0 are .1 and .2 for aligned samples, .2 and .5 for conflicting ones.
+
+    In three of the four pairs the conflicting sample is heavier, and one pair is a tie: the AUC is
+    3.5/4, the conflict weight share .7. Groups 0, 1 and 2 have weights .3, .2 and .5. Class 1 is a
+    single aligned sample: AUC and evenness are undefined, the share is 0, the effective sample size
+    1. Class 2 is empty.
+    """
     result = diagnose(
         [0.1, 0.2, 0.2, 0.5, 1.0], [0, 0, 0, 0, 1], [0, 0, 1, 2, 1], aligned=[0, 1, 2]
     )
@@ -397,7 +400,7 @@ def test_class_without_memberships_gets_uniform_weights(groups):
 
 
 def test_concrete_values_are_checked_inside_a_trace():
-    """A constant that a jitted function closes over is no tracer; operations on it would be."""
+    """A constant in the closure of a jitted function is not a tracer, so it can be checked."""
     labels, wrong = jnp.asarray(y), jnp.asarray(y + 1)
     close(jax.jit(lambda x: inverse(x, labels))(w), [1, 0.5, 0.5])
     with pytest.raises(ValueError, match=r"got 1\.\.2"):

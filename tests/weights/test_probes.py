@@ -28,7 +28,7 @@ def clusters(n=300, d=5, k=3, apart=2.0, seed=0):
 
 
 def test_probe_equals_scikit_learn():
-    """Mean loss + penalty/2 · |w|² on standardised features is C = 1 / (n · penalty)."""
+    """The objective is that of scikit-learn with C = 1 / (n · penalty)."""
     features, labels = clusters()
     used = np.arange(300) < 200
     x = probes._standardise(jnp.asarray(features))

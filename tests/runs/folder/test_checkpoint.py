@@ -210,7 +210,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("call", ["write_json", "first replace", "second replace"])
 def test_a_kill_leaves_a_state_that_can_be_restored(tmp_path, call, monkeypatch):
-    """Saving step 2 again is killed before the manifest or a renaming; nothing is cleaned up."""
+    """Saving step 2 again is killed before the manifest is written or a folder is renamed."""
     for step in (1, 2):
         checkpoint.save(tmp_path, step, make_state(step))
     replace, calls = os.replace, []
@@ -257,7 +257,7 @@ def test_states_return_to_several_devices(tmp_path, mesh):
 
 
 def test_interrupted_optimisation_is_the_uninterrupted_one(tmp_path):
-    """Six steps of Adam are three, a save, a restore and three more, bit for bit."""
+    """Six steps of Adam equal three steps, a save, a restore and three more, bit for bit."""
     optimizer = optax.adam(0.1)
 
     @jax.jit

@@ -11,7 +11,7 @@ from jaxdd.runs.reports import figure_data, plot
 
 @pytest.fixture(scope="module")
 def data():
-    """Ten images per class, image i of brightness i; class 0 has the attributes 0 0 … 0 1."""
+    """Return ten images per class, where image i has brightness i and one of class 0 conflicts."""
     labels = np.arange(20) % 2
     attributes = np.where(np.arange(20) < 18, labels, 1 - labels)
     images = (np.arange(20, dtype=np.uint8))[:, None, None, None] * np.ones((4, 4, 1), np.uint8)
@@ -28,7 +28,7 @@ def make_scores(classes, groups):
 
 
 def test_classes_and_groups_are_counted_and_averaged(data):
-    """Two networks, 0.8 and 1.0 right in class 0: 0.9 ± 0.2 / √2."""
+    """Two networks with accuracies 0.8 and 1.0 in class 0 give 0.9 ± 0.2 / √2."""
     groups = [[[0.8, 0.8], [1, 1]], [[1.0, 1.0], [1, np.nan]]]
     parts = figure_data.breakdown(data, make_scores([[0.8, 1.0], [1.0, 1.0]], groups))
     by_class, by_group = parts["by_class"], parts["by_group"]

@@ -153,7 +153,7 @@ assert settings() == before
 
 
 def test_a_grid_shows_denormalised_pixels(figures):
-    """Six red images of 8 pixels, each enlarged twelve times: 6 (8 * 12)^2 red pixels."""
+    """Six red images of 8 × 8 pixels, each enlarged twelve times, give 6 (8 · 12)² red pixels."""
     assert (pixels(figures["grid"]) == (255, 0, 0)).all(-1).sum() == 6 * 96**2
 
 
@@ -229,7 +229,7 @@ def test_a_long_title_takes_more_lines_not_more_width(tmp_path):
 
 
 def test_a_picture_for_a_notebook_has_the_sets_side_by_side():
-    """Red, a white gap of 6 pixels, green; two classes of 8 pixels with a gap of one, doubled."""
+    """A red and a green set have a gap of 6 pixels; images have 8 pixels and are doubled."""
     red, green = constant((1, 0, 0), ipc=1), constant((0, 1, 0), ipc=2)
     image = np.asarray(plot.picture(red, green, mean=MEAN, std=STD))
     assert image.shape == (2 * 17, 2 * (8 + 6 + 17), 3)
@@ -287,7 +287,7 @@ def test_a_comparison_rejects_sets_of_different_classes(tmp_path):
 
 
 def blend(color, alpha=0.65):
-    """Return the colour of a bar of that opacity on white."""
+    """Return the colour of a bar of an opacity on white."""
     return tuple(round(255 * (1 - alpha) + alpha * value) for value in color)
 
 

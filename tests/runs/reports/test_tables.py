@@ -1,4 +1,4 @@
-"""Tests of tables as CSV and LaTeX: the numbers that a page shows, in the form of programs."""
+"""Tests of tables as CSV and LaTeX: the numbers of a page in machine-readable form."""
 
 import csv
 import io

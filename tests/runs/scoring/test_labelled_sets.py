@@ -46,7 +46,7 @@ def png(path):
 
 
 def pt(content, name="set.pt"):
-    """Return a function that saves a file of PyTorch, or several files in a dict without name."""
+    """Return a function that saves one PyTorch file, or several by name."""
 
     def write(path):
         torch = pytest.importorskip("torch", reason="PyTorch is not installed")
