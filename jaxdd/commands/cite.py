@@ -28,7 +28,9 @@ def used(config: Mapping[str, Any], rows: Iterable[str]) -> list[str]:
         keys += weightings.WEIGHTINGS[known[row].weighting].citations if row in known else ()
     keys += ["idc"] * (run_options.formation > 1) + ["dream"] * (run_options.candidates is not None)
     keys += [] if run_options.training == "standard" else [run_options.training]
-    return list(dict.fromkeys([*keys, *benchmarks.citations_of(config["dataset"]), "jaxdd"]))
+    if config["dataset"] in benchmarks.NAMES:
+        keys += benchmarks.describe(config["dataset"]).citations
+    return list(dict.fromkeys([*keys, "jaxdd"]))
 
 
 def cite(folder: tyro.conf.Positional[pathlib.Path]) -> None:

@@ -107,8 +107,8 @@ def list_datasets() -> None:
     for column in ("name", "train", "test", "image", "conflict", "description", "licence"):
         table.add_column(column, no_wrap=column not in ("description", "licence"))
     for name in benchmarks.NAMES:
-        train, test, size, _, conflict, licence, about = benchmarks.describe(name)
-        table.add_row(name, train, test, size, conflict, about, licence)
+        row = benchmarks.describe(name)
+        table.add_row(name, row.train, row.test, row.size, row.conflict, row.about, row.licence)
     rich.console.Console().print(table)
 
 

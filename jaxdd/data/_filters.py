@@ -51,7 +51,9 @@ def zoom(size: int, factor: float) -> np.ndarray:
     return np.pad(matrix[trim : trim + size], ((0, 0), (top, size - window - top)))
 
 
-def gaussian_blur(image: jax.Array, sigma: float, *, truncate: float, mode: str) -> jax.Array:
+def gaussian_blur(
+    image: jax.Array, sigma: float, *, truncate: float = 4.0, mode: str = "edge"
+) -> jax.Array:
     """Blur an image `[h, w]` or `[h, w, c]` by a Gaussian.
 
     Args:
@@ -60,19 +62,16 @@ def gaussian_blur(image: jax.Array, sigma: float, *, truncate: float, mode: str)
         truncate: number of standard deviations after which the Gaussian is cut off.
         mode: values beyond the border, a mode of `numpy.pad`.
     """
-    rows, columns = (_blur(size, sigma, truncate, mode) for size in image.shape[:2])
-    return resample(rows, image, columns)
-
-
-def _blur(size, sigma, truncate, mode):
-    """Return the matrix [size, size] of a Gaussian blur, including the border."""
     radius = int(truncate * sigma + 0.5)
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    source = np.pad(np.arange(size), radius, mode=mode)
-    matrix = np.zeros((size, size))
-    for i in range(size):
-        np.add.at(matrix[i], source[i : i + 2 * radius + 1], kernel / kernel.sum())
-    return matrix
+    matrices = []  # [size, size] for either side, including the border
+    for size in image.shape[:2]:
+        source = np.pad(np.arange(size), radius, mode=mode)
+        matrix = np.zeros((size, size))
+        for i in range(size):
+            np.add.at(matrix[i], source[i : i + 2 * radius + 1], kernel / kernel.sum())
+        matrices.append(matrix)
+    return resample(matrices[0], image, matrices[1])
 
 
 def motion_blur(image: jax.Array, radius: int, sigma: float, angle: jax.Array) -> jax.Array:

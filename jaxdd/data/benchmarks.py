@@ -12,7 +12,7 @@ import json
 import os
 import pathlib
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,16 +30,12 @@ from jaxdd.data import (
     published,
 )
 from jaxdd.data.datasets import Benchmark, Dataset
-from jaxdd.data.recipes import RECIPES, SOURCES, Look
+from jaxdd.data.recipes import RECIPES, SOURCES
 
 NAMES = (*SOURCES, *RECIPES, "bffhq", *published.LAYOUTS)
 """Names that `load` accepts."""
 
-CACHE_BYTES = 8 * 2**30
-"""Maximal size of the cache of benchmarks; the least recently used files are deleted first."""
-
-_TESTS = ("uniform", "conflicting")
-_BFFHQ_CONFLICT = 0.005
+_CACHE_BYTES = 8 * 2**30  # the least recently used files are deleted first
 _RECIPES_VERSION = 1  # increase if the output of a recipe changes
 
 
@@ -65,7 +61,7 @@ def load(
     | severity | strength of shades or corruptions, 1..4; defaults to 4 |
     | placement | "centre" pads 28×28 images by two pixels on all sides, "corner" by four at the top and left as FairDD does |
     | scenes | `Benchmark` of ten classes with the scenes behind bgfmnist, bgfmnist-few and cbgfmnist; defaults to CIFAR-10 |
-    | frost | folder of photographs of frost for ccifar10, used at a fifth of their size; by default frost is drawn (`corruptions.frost_texture`) |
+    | frost | folder of photographs of frost for ccifar10, used at a fifth of their size; by default ice crystals are drawn |
     | label, attribute | columns of an annotated set that are the class and the bias attribute |
     | resize | height and width of the images of a published folder, 1..256 |
     | skip_bad | whether to leave out images of a published folder that do not decode |
@@ -94,12 +90,13 @@ def load(
     if data_dir is not None and not files.expand(data_dir).is_dir():
         raise FileNotFoundError(f"data_dir must be a folder, got {data_dir}.")
     options = {k: v for k, v in options.items() if v is not None and v is not False}
-    for option in options.keys() - _options_of(name):
+    known = _options_of(name)
+    for option in options.keys() - known:
         value = getattr(options[option], "name", options[option])
         raise ValueError(f"{name} has no option {option}, got {option}={value!r}.")
-    if test not in _TESTS:
-        raise ValueError(f"test must be {' or '.join(_TESTS)}, got {test!r}.")
-    if test != "uniform" and not {"conflict", "attribute"} & _options_of(name):
+    if test not in ("uniform", "conflicting"):
+        raise ValueError(f"test must be uniform or conflicting, got {test!r}.")
+    if test == "conflicting" and not {"conflict", "attribute"} & known:
         raise ValueError(f"{name} is unbiased and has no test set {test!r}.")
     seed = _arguments.seed(seed)
     if name in SOURCES:
@@ -145,53 +142,68 @@ def statistics(benchmark: Benchmark) -> dict[str, float | int | str | None]:
     return numbers
 
 
-def describe(name: str) -> tuple[str, ...]:
+class Description(NamedTuple):
+    """What the table of benchmarks says of one of them, as text.
+
+    Attributes:
+        train: number of training images.
+        test: number of test images.
+        size: height × width × channels.
+        attributes: number of values of the bias attribute.
+        conflict: default share of bias-conflicting training samples.
+        licence: licence of the images.
+        about: one line about the look.
+        citations: keys in `citations.BIBTEX`.
+    """
+
+    train: str
+    test: str
+    size: str
+    attributes: str
+    conflict: str
+    licence: str
+    about: str
+    citations: tuple[str, ...]
+
+
+def describe(name: str) -> Description:
     """Describe a benchmark without loading it.
 
     Args:
         name: one of `NAMES`.
-
-    Returns:
-        Number of training images, of test images, size of an image, number of attributes, default
-        conflict, licence, and a description of one line.
 
     >>> describe("cmnist")[:5]
     ('60,000', '10,000', '32×32×3', '10', '0.05')
     """
     _check_name(name)
     if name == "bffhq":
-        licence = "CC BY-NC-SA 4.0"
-        return "19,200", "1,000", "64×64×3", "2", "0.005", licence, "young or old, by gender"
+        return Description(
+            "19,200", "1,000", "64×64×3", "2", "0.005", "CC BY-NC-SA 4.0",
+            "young or old, by gender", ("bffhq",),
+        )  # fmt: skip
     if layout := published.LAYOUTS.get(name):
-        sizes = (f"{count:,}" for count in layout.count)
+        train, test = (f"{count:,}" for count in layout.count)
         size, values = f"{layout.size}×{layout.size}×3", str(layout.attributes or "–")
-        return *sizes, size, values, "–", layout.licence, layout.about
+        citations = (layout.citation,)
+        return Description(train, test, size, values, "–", layout.licence, layout.about, citations)
     recipe = RECIPES.get(name)
     source = SOURCES[name if recipe is None else recipe.source]
-    h, w, c = source.shape
+    train, test, (h, w, c) = f"{source.train:,}", source.test, source.shape
     if recipe is None:
-        sizes = f"{source.train:,}", f"{source.test:,}", f"{h}×{w}×{c}"
-        return *sizes, "–", "–", source.licence, "unbiased"
-    test = source.test * (len(recipe.attributes) if recipe.paired else 1)
-    return (
-        f"{source.train:,}", f"{test:,}", f"{h}×{w}×3", f"{len(recipe.attributes)}",
-        f"{recipe.conflict:g}", recipe.licence or source.licence, recipe.about,
-    )  # fmt: skip
-
-
-def citations_of(name: str) -> tuple[str, ...]:
-    """Return the keys in `citations.BIBTEX` of a benchmark; none for an unknown name.
-
-    >>> citations_of("cmnist")
-    ('mnist', 'lff')
-    """
-    if name in RECIPES:
-        return (SOURCES[RECIPES[name].source].citation, *RECIPES[name].citations)
-    if name in SOURCES:
-        return (SOURCES[name].citation,)
-    if name in published.LAYOUTS:
-        return (published.LAYOUTS[name].citation,)
-    return ("bffhq",) if name == "bffhq" else ()
+        size, citations = f"{h}×{w}×{c}", (source.citation,)
+        return Description(
+            train, f"{test:,}", size, "–", "–", source.licence, "unbiased", citations
+        )
+    return Description(
+        train,
+        f"{test * (len(recipe.attributes) if recipe.paired else 1):,}",
+        f"{h}×{w}×3",
+        str(len(recipe.attributes)),
+        f"{recipe.conflict:g}",
+        recipe.licence or source.licence,
+        recipe.about,
+        (source.citation, *recipe.citations),
+    )
 
 
 def group_counts(benchmark: Benchmark, data: Dataset) -> np.ndarray:
@@ -228,14 +240,13 @@ def _options_of(name):
     """Return the names of the options of a benchmark."""
     if name in SOURCES:
         return {"placement"}
-    if name in RECIPES:
-        recipe = RECIPES[name]
-        has = {
+    if recipe := RECIPES.get(name):
+        some = {
             "severity": recipe.severity is not None,
             "scenes": recipe.scenes is not None,
             "frost": "frost" in recipe.attributes,
         }
-        return {"conflict", "placement"} | {option for option in has if has[option]}
+        return {"conflict", "placement"} | {option for option, has in some.items() if has}
     if name == "bffhq":
         return {"conflict"}
     annotated = published.LAYOUTS[name].attribute is not None
@@ -300,21 +311,28 @@ def _load_recipe(
     if scenes is not None and not isinstance(scenes, Benchmark):
         raise TypeError(f"scenes must be a Benchmark, got {type(scenes).__name__}.")
     photographs = None if frost is None else _photographs(frost)
-    drawing = dict(conflict=conflict, seed=seed, test=test)
 
     def make():
         plain = _load_source(recipe.source, data_dir, placement=placement)
-        behind = scenes
-        if recipe.scenes is not None:
-            behind = scenes or _load_source("cifar10", data_dir)
-            _check_scenes(behind, plain)
-        return _make_biased(name, plain, behind, Look(severity, None, photographs), **drawing)
+        behind = scenes or (recipe.scenes and _load_source("cifar10", data_dir))
+        return _make_biased(
+            recipe, plain._replace(name=name), behind, conflict=conflict, seed=seed, test=test,
+            severity=severity, frost=photographs,
+        )  # fmt: skip
 
     if recipe.source == "digits":
         return make()  # faster than reading a file
-    path = _cache_path(
-        name, data_dir, placement, scenes, Look(severity, None, photographs), drawing
-    )
+    contents = [archives.fingerprint(recipe.source, data_dir)]
+    if scenes is not None:
+        contents.append(datasets.digest(scenes))
+    elif recipe.scenes is not None:
+        contents.append(archives.fingerprint("cifar10", data_dir))
+    if photographs is not None:
+        contents.append(files.digest(photographs))
+    key = [_RECIPES_VERSION, name, conflict, seed, test, severity, placement, contents]
+    hashed = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    # Files appear whole, and two processes that make the same benchmark write the same bytes.
+    path = files.CACHE.expanduser() / "benchmarks" / f"{name}-{hashed[:24]}.npz"
     benchmark = _read_cache(path)
     if benchmark is None:
         benchmark = make()
@@ -322,20 +340,24 @@ def _load_recipe(
     return benchmark
 
 
-def _make_biased(name, plain, scenes, look, *, conflict, seed, test):
+def _make_biased(recipe, plain, scenes, *, conflict, seed, test, severity, frost):
     """Assign attributes to an unbiased set and draw them into its images."""
-    recipe, k = RECIPES[name], plain.num_classes
-    num_attributes = len(recipe.attributes)
-    aligned = recipe.aligned or tuple(range(k))
+    aligned = recipe.aligned or tuple(range(plain.num_classes))
+    factors = recipe.factors or (len(recipe.attributes),)
+    scenes_train = scenes_test = None
+    if recipe.scenes is not None:
+        _check_scenes(scenes, plain)
+        scenes_train, scenes_test = recipe.scenes(scenes)
 
-    def bias_part(key, data, share_of, scenes):
+    def bias_part(key, data, scenes, share_of):
         key_attributes, key_look = jax.random.split(key)
         if share_of is None:
-            data, attributes = _pair(data, num_attributes)
+            data, attributes = _pair(data, len(recipe.attributes))
         else:
-            factors = recipe.factors or (num_attributes,)
             attributes = _attributes(key_attributes, data.labels, aligned, factors, share_of)
-        images = recipe.render(key_look, data.images, attributes, look._replace(scenes=scenes))
+        images = recipe.render(
+            key_look, data.images, attributes, severity=severity, scenes=scenes, frost=frost
+        )
         # A copy, because a view of a JAX array can be neither written nor passed to PyTorch.
         return Dataset(np.array(images), data.labels, attributes)
 
@@ -344,12 +366,10 @@ def _make_biased(name, plain, scenes, look, *, conflict, seed, test):
     test_share = None if recipe.paired and test == "uniform" else test_share
     # The generator is fixed, because another default (rbg) would give another benchmark.
     key_train, key_test = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
-    behind = (None, None) if recipe.scenes is None else recipe.scenes(scenes)
     biased = plain._replace(
-        name=name,
-        train=bias_part(key_train, plain.train, lambda count: conflict, behind[0]),
-        test=bias_part(key_test, plain.test, test_share, behind[1]),
-        num_attributes=num_attributes,
+        train=bias_part(key_train, plain.train, scenes_train, lambda count: conflict),
+        test=bias_part(key_test, plain.test, scenes_test, test_share),
+        num_attributes=len(recipe.attributes),
         aligned=aligned,
         attribute_names=recipe.attributes,
     )
@@ -366,15 +386,11 @@ def _attributes(key, labels, aligned, factors, share_of):
     keys = [key] if len(factors) == 1 else jax.random.split(key, len(factors))
     drawn = [
         _assign(
-            key_factor,
-            labels,
-            num_classes=len(aligned),
-            num_attributes=count,
-            conflict=share_of(count),
-            aligned=aligned_factor,
+            key_factor, labels, num_classes=len(aligned), num_attributes=count,
+            conflict=share_of(count), aligned=aligned_factor,
         )
         for key_factor, count, aligned_factor in zip(keys, factors, aligned_factors, strict=True)
-    ]
+    ]  # fmt: skip
     return np.ravel_multi_index(list(map(np.array, drawn)), factors).astype(np.int32)
 
 
@@ -394,9 +410,8 @@ def _check_scenes(scenes, plain):
         )
 
 
-def _load_bffhq(data_dir, *, test, conflict=_BFFHQ_CONFLICT):
-    conflict = _arguments.share("conflict", conflict)
-    faces = folders.bffhq(data_dir, conflict=conflict)
+def _load_bffhq(data_dir, *, test, conflict=0.005):
+    faces = folders.bffhq(data_dir, conflict=_arguments.share("conflict", conflict))
     benchmark = datasets.from_folder(faces, strategy=augment.OPERATIONS, name="bffhq")
     return benchmark if test == "uniform" else _conflicting(benchmark)
 
@@ -444,31 +459,14 @@ def _photographs(folder):
 # --- the cache of biased benchmarks ------------------------------------------------------------
 
 
-def _cache_path(name, data_dir, placement, scenes, look, drawing):
-    """Return a file name that is a hash of everything the content depends on.
-
-    Files appear whole, and two processes that make the same benchmark at once write the same bytes.
-    """
-    recipe = RECIPES[name]
-    sources = [recipe.source]
-    if recipe.scenes is not None and scenes is None:
-        sources.append("cifar10")
-    content = [archives.fingerprint(source, data_dir) for source in sources]
-    scenes = None if scenes is None else datasets.digest(scenes)
-    frost = None if look.frost is None else files.digest(look.frost)
-    key = [_RECIPES_VERSION, name, drawing, look.severity, placement, scenes, frost, content]
-    hashed = hashlib.sha256(json.dumps(key).encode()).hexdigest()
-    return files.CACHE.expanduser() / "benchmarks" / f"{name}-{hashed[:24]}.npz"
-
-
 def _write_cache(path, benchmark):
-    parts = {"train": benchmark.train, "test": benchmark.test}
-    fields = {k: v for k, v in benchmark._asdict().items() if k not in parts}
+    fields = benchmark._asdict()
+    parts = {part: fields.pop(part) for part in ("train", "test")}
     arrays = {f"{p}-{f}": v for p, data in parts.items() for f, v in data._asdict().items()}
     arrays["fields"] = np.array(json.dumps(fields))
     arrays["checksum"] = np.array(files.digest(*arrays.values()))
     try:
-        files.prune(path.parent, CACHE_BYTES - sum(array.nbytes for array in arrays.values()))
+        files.prune(path.parent, _CACHE_BYTES - sum(array.nbytes for array in arrays.values()))
         files.write_arrays(path, arrays)
     except OSError as error:
         warnings.warn(f"{benchmark.name} could not be cached: {error}", stacklevel=4)
@@ -483,10 +481,9 @@ def _read_cache(path):
         os.utime(path)
     except (OSError, ValueError, KeyError):
         return None
-    fields = json.loads(str(arrays["fields"]))
     # JSON has lists where the benchmark had tuples.
-    fields: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in fields.items()}
-    train, test = (
-        Dataset(*(arrays[f"{p}-{f}"] for f in Dataset._fields)) for p in ("train", "test")
-    )
-    return Benchmark(train=train, test=test, **fields)
+    fields = json.loads(str(arrays["fields"])).items()
+    fields: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in fields}
+    for part in ("train", "test"):
+        fields[part] = Dataset(*(arrays[f"{part}-{field}"] for field in Dataset._fields))
+    return Benchmark(**fields)

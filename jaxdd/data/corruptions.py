@@ -1,14 +1,12 @@
-"""The ten corruptions of Corrupted CIFAR-10, as pure functions of one image.
+"""Corrupt images as in Corrupted CIFAR-10.
 
-Each takes an image `[h, w, 3]` with values in [0, 1] and a severity of 1 to 4, which are levels 2
-to 5 of CIFAR-10-C, and returns the corrupted image in [0, 1]. Random corruptions take a key first.
-`corrupt` does the same for uint8 images. All run under `jit` and `vmap` with a static severity.
-Every linear resampling is a product with two constant matrices.
+`NAMES` are the ten corruptions of Corrupted CIFAR-10 of Nam et al., "Learning from Failure",
+NeurIPS 2020, and then its second ten, "type 1": noise and blur. Severities 1 to 4 are levels 2 to 5
+of CIFAR-10-C.
 
 Formulas and levels are those of Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to
 Common Corruptions and Perturbations", ICLR 2019, without OpenCV, ImageMagick and JPEG files.
-Docstrings say where a result differs by more than rounding. `degradations` has the other ten
-corruptions of Learning from Failure.
+Docstrings say where a result differs by more than rounding.
 """
 
 import functools
@@ -17,23 +15,43 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
+from scipy import special
 
-from jaxdd.data import _filters, degradations
+from jaxdd.data import _filters
+
+_CORRUPTIONS = {}
+
+
+def _corruption(**levels):
+    """Register a function of key, image and these arguments, with their values by severity.
+
+    Images are [h, w, 3] in [0, 1]. The order of definition is that of the classes that corruptions
+    are aligned with.
+    """
+
+    def register(function):
+        _CORRUPTIONS[function.__name__.strip("_")] = function, levels
+        return function
+
+    return register
+
+
+# --- the first ten -----------------------------------------------------------------------------
 
 _LUMA = (0.299, 0.587, 0.114)
-_WATER = np.array((175, 238, 238)) / 255
-_MUD = np.array((63, 42, 20)) / 255
-_EMBOSS = np.array(((-2, -1, 0), (-1, 1, 1), (0, 1, 2)))
 
 
-def snow(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
+@_corruption(
+    mean=(0.1, 0.15, 0.25, 0.3),
+    std=(0.2, 0.3, 0.3, 0.3),
+    zoom=(1.0, 1.75, 2.25, 1.25),
+    threshold=(0.5, 0.55, 0.6, 0.65),
+    radius=(10, 10, 12, 14),
+    sigma=(4, 4, 6, 12),
+    weight=(0.9, 0.9, 0.85, 0.8),
+)
+def _snow(key, image, mean, std, zoom, threshold, radius, sigma, weight):
     """Whiten the image and add blurred flakes that fall at an angle within 45° of downwards."""
-    mean, std, zoom, threshold, radius, sigma, weight = (
-        (0.1, 0.2, 1.0, 0.5, 10, 4, 0.9),
-        (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
-        (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
-        (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
-    )[severity - 1]
     h, w, _ = image.shape
     flakes_key, angle_key = jax.random.split(key)
     flakes = mean + std * _filters.normal(flakes_key, (h, w))
@@ -49,26 +67,13 @@ def snow(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
     return jnp.clip(image + flakes + flakes[::-1, ::-1], 0, 1)
 
 
-def frost(
-    key: jax.Array, image: jax.Array, *, severity: int, textures: jax.Array | None = None
-) -> jax.Array:
-    """Add a random window of a photograph of frost.
-
-    Args:
-        key: random key.
-        image: [h, w, 3] in [0, 1].
-        severity: 1 to 4.
-        textures: photographs of frost, [m, H, W, 3] in [0, 1], with H >= h and W >= w (CIFAR-10-C
-            uses five, at a fifth of their size). Defaults to one drawn by `frost_texture`.
-
-    Returns:
-        The image [h, w, 3] in [0, 1].
-    """
-    weight, frost_weight = ((1.0, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))[severity - 1]
+@_corruption(weight=(1.0, 0.9, 0.85, 0.75), frost_weight=(0.3, 0.4, 0.4, 0.45))
+def _frost(key, image, weight, frost_weight, textures=None):
+    """Add a random window of a photograph of frost, [m, H, W, 3], or of drawn ice crystals."""
     h, w, _ = image.shape
     key, window_key = jax.random.split(key)
     if textures is None:
-        textures = frost_texture(key, size=_power_of_two(2 * max(h, w)))[None]
+        textures = _ice(key, size=_power_of_two(2 * max(h, w)))[None]
     # The photograph, the row and the column of the window are drawn uniformly.
     room = np.array(textures.shape[:3]) - (0, h - 1, w - 1)
     corner = (_filters.uniform(window_key, (3,)) * room).astype(int)
@@ -76,226 +81,33 @@ def frost(
     return jnp.clip(weight * image + frost_weight * ice.astype(image.dtype), 0, 1)
 
 
-def frost_texture(key: jax.Array, *, size: int) -> jax.Array:
-    """Draw ice crystals `[size, size, 3]` in [0, 1]: bluish ridges of a fractal with white tops.
+def _ice(key, *, size):
+    """Draw ice crystals [size, size, 3] in [0, 1]: bluish ridges of a fractal with white tops.
 
-    They replace the photographs of CIFAR-10-C, which have no free licence. `size` must be a power
-    of two.
+    They replace the photographs of CIFAR-10-C, which have no free licence.
     """
-    fractals = jax.vmap(functools.partial(_plasma, size=size))
+    fractals = jax.vmap(functools.partial(_fractal, size=size))
     coarse, fine = fractals(jax.random.split(key), decay=jnp.array((1.6, 1.3)))
     ridges = (1 - jnp.abs(2 * coarse - 1)) ** 3  # 1 where the fractal crosses 1/2
     ice = jnp.clip(0.35 + 0.6 * ridges + 0.5 * (fine - 0.5), 0, 1)[..., None]
     return ice ** jnp.asarray((1.5, 1.15, 0.9), ice.dtype)
 
 
-def fog(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
+@_corruption(amount=(0.5, 0.75, 1.0, 1.5), decay=(3.0, 2.5, 2.0, 1.75))
+def _fog(key, image, amount, decay):
     """Add fractal fog and rescale: (x + a · cloud) · max(x) / (max(x) + a)."""
-    amount, decay = ((0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75))[severity - 1]
     h, w, _ = image.shape
-    cloud = _plasma(key, decay, size=_power_of_two(max(h, w)))[:h, :w, None]
+    cloud = _fractal(key, decay, size=_power_of_two(max(h, w)))[:h, :w, None]
     largest = image.max()
     return jnp.clip((image + amount * cloud) * largest / (largest + amount), 0, 1)
-
-
-def brightness(image: jax.Array, *, severity: int) -> jax.Array:
-    """Add a constant to the value V of HSV, the largest of the three channels.
-
-    Hue and saturation stay, so all channels are scaled by V' / V; black becomes grey.
-    """
-    value = image.max(-1, keepdims=True)
-    brighter = jnp.minimum(value + (0.1, 0.15, 0.2, 0.3)[severity - 1], 1)
-    return jnp.where(value > 0, image * brighter / jnp.where(value > 0, value, 1), brighter)
-
-
-def contrast(image: jax.Array, *, severity: int) -> jax.Array:
-    """Move every pixel towards the mean of its channel: (x − mean) · c + mean."""
-    mean = image.mean((0, 1))
-    return jnp.clip((image - mean) * (0.5, 0.4, 0.3, 0.15)[severity - 1] + mean, 0, 1)
-
-
-def spatter(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
-    """Add drops of water (severities 1 and 2) or mud (3 and 4).
-
-    Water shines along its shore. Here the shore is every wet pixel next to a dry one; CIFAR-10-C
-    uses a Canny edge detector.
-    """
-    # The last number is the strength of water, or the blur of mud.
-    mean, std, sigma, threshold, strength = (
-        (0.65, 0.1, 0.8, 0.7, 0.5),
-        (0.65, 0.3, 1.0, 0.69, 0.5),
-        (0.65, 0.1, 0.7, 0.69, 0.6),
-        (0.65, 0.1, 0.5, 0.68, 0.6),
-    )[severity - 1]
-    h, w, _ = image.shape
-    liquid = mean + std * _filters.normal(key, (h, w))
-    liquid = _filters.gaussian_blur(liquid, sigma, truncate=4.0, mode="edge")
-    wet = liquid >= threshold
-    if severity > 2:
-        mud = _filters.gaussian_blur(wet.astype(image.dtype), strength, truncate=4.0, mode="edge")
-        mud = jnp.where(mud < 0.8 - _filters.MARGIN, 0, mud)[..., None]
-        return jnp.clip(image * (1 - mud) + mud * jnp.asarray(_MUD, image.dtype), 0, 1)
-    depth = jnp.where(wet, jnp.floor(jnp.clip(liquid, 0, 1) * 255), 0)
-    shine = depth * _relief(_shore_distance(wet))
-    largest = shine.max()
-    shine = strength * shine / jnp.where(largest > 0, largest, 1)
-    return jnp.clip(image + shine[..., None] * jnp.asarray(_WATER, image.dtype), 0, 1)
-
-
-def elastic(key: jax.Array, image: jax.Array, *, severity: int) -> jax.Array:
-    """Apply the affine map that moves three corners at random, then a smooth displacement field."""
-    # Amplitude and smoothness of the field, and shift of the corners, in sides of the image.
-    amplitude, smoothness, shift = (
-        (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)
-    )[severity - 1]  # fmt: skip
-    h, w, _ = image.shape
-    side = min(h, w)
-    corner_key, *field_keys = jax.random.split(key, 3)
-    grid = jnp.stack(jnp.meshgrid(jnp.arange(h), jnp.arange(w), indexing="ij")).astype(image.dtype)
-
-    # Corners (row, column) of a right angle, and where they move. Images are sampled backwards, so
-    # the inverse of the affine map is needed: with columns (a, b) and (c, d) of its matrix, that is
-    # [[d, -b], [-c, a]] / (a·d - b·c).
-    centre, leg = np.array((h // 2, w // 2)), side // 3
-    corners = centre + leg * np.array(((1, 1), (-1, 1), (-1, -1)))
-    moved = corners + side * shift * (2 * _filters.uniform(corner_key, (3, 2)) - 1)
-    (a, c), (b, d) = ((moved[0] - moved[1]) / (2 * leg), (moved[1] - moved[2]) / (2 * leg))
-    rows, columns = grid - moved[1][:, None, None]
-    back = jnp.stack((d * rows - b * columns, a * columns - c * rows)) / (a * d - b * c)
-    image = _sample(image, back + corners[1][:, None, None], mode="mirror")
-
-    blur = functools.partial(
-        _filters.gaussian_blur, sigma=side * smoothness, truncate=3.0, mode="symmetric"
-    )
-    field = jnp.stack([blur(2 * _filters.uniform(key, (h, w)) - 1) for key in field_keys])
-    return jnp.clip(_sample(image, grid + side * amplitude * field, mode="reflect"), 0, 1)
-
-
-def jpeg(image: jax.Array, *, severity: int) -> jax.Array:
-    """Quantise like baseline JPEG: 8×8 cosine transform, chroma at half resolution.
-
-    The tables, their scaling and the rounding of chroma are those of the Independent JPEG Group.
-    The entropy coding is left out, because it is lossless. Blocks that reach beyond the image
-    repeat its last row and column.
-    """
-    h, w, _ = image.shape
-    quality = (65, 58, 50, 40)[severity - 1]
-    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-    image = jnp.pad(image * 255, ((0, h % 2), (0, -w % 16), (0, 0)), mode="edge")
-    luma, *chroma = jnp.moveaxis(
-        _filters.round_half_away(image @ _TO_YCC.T + np.array((0, 128, 128))), -1, 0
-    )
-    planes = [_quantise(luma, _LUMA_TABLE, scale)[:h, :w]]
-    # Chroma: 2×2 means, quantised, and enlarged by linear interpolation ("fancy upsampling").
-    rows, columns = (np.kron(np.eye(size // 2), (0.5, 0.5)) for size in luma.shape)
-    up, across = (_chroma_upsampling(-(-size // 2)) for size in (h, w))
-    for plane in chroma:
-        small = _round_dithered(_filters.resample(rows, plane, columns), (1 / 4, 2 / 4))
-        small = _quantise(small, _CHROMA_TABLE, scale)[: up.shape[1], : across.shape[1]]
-        large = _round_dithered(_filters.resample(up, small, across), (8 / 16, 7 / 16))
-        planes.append(large[:h, :w] - 128)
-    rgb = jnp.stack(planes, -1) @ np.linalg.inv(_TO_YCC).T
-    return jnp.clip(rgb / 255, 0, 1)
-
-
-def pixelate(image: jax.Array, *, severity: int) -> jax.Array:
-    """Shrink the image by box averages and enlarge it by repeating pixels."""
-    factor = (0.9, 0.85, 0.75, 0.65)[severity - 1]
-    shrink, enlarge = zip(*(_boxes(size, factor) for size in image.shape[:2]), strict=True)
-    small = _filters.resample(shrink[0], image, shrink[1])
-    return small[enlarge[0]][:, enlarge[1]]
-
-
-def saturate(image: jax.Array, *, severity: int) -> jax.Array:
-    """Change the saturation S of HSV; grey turns reddish, because its hue is that of red."""
-    factor, offset = ((0.1, 0.0), (1.5, 0.0), (2.0, 0.1), (2.5, 0.2))[severity - 1]
-    value, lowest = image.max(-1, keepdims=True), image.min(-1, keepdims=True)
-    span = value - lowest
-    saturation = span / jnp.where(value > 0, value, 1)
-    new = jnp.clip(saturation * factor + offset, 0, 1)
-    # Each channel is V · (1 − S · hue) with hue = (V − channel) / (V − lowest channel).
-    hue = (value - image) / jnp.where(span > 0, span, 1)
-    hue = jnp.where(span > 0, hue, jnp.asarray((0, 1, 1), image.dtype))
-    return value * (1 - new * hue)
-
-
-CORRUPTIONS = {
-    function.__name__: function
-    for function in (
-        snow, frost, fog, brightness, contrast, spatter, elastic, jpeg, pixelate, saturate,
-    )
-}  # fmt: skip
-"""Corruptions by name, in the order of the classes that they are aligned with."""
-
-KNOWN = CORRUPTIONS | degradations.DEGRADATIONS
-"""All twenty by name."""
-
-NOT_RANDOM = {brightness, contrast, jpeg, pixelate, saturate} | degradations.NOT_RANDOM
-"""Functions that take no key."""
-
-
-def corrupt(
-    keys: jax.Array,
-    images: jax.Array,
-    corruption: str,
-    *,
-    severity: int,
-    textures: jax.Array | None = None,
-) -> jax.Array:
-    """Corrupt images, each with its own key.
-
-    Args:
-        keys: random keys [n].
-        images: uint8 [n, h, w, 3] with sides of at least 4 pixels.
-        corruption: one of `KNOWN`.
-        severity: 1 to 4.
-        textures: photographs for frost, floats [m, H, W, 3] in [0, 1] of at least the size of the
-            images. Defaults to drawn ones.
-
-    Returns:
-        uint8 [n, h, w, 3], rounded to the nearest level (CIFAR-10-C truncates).
-
-    >>> grey = jnp.full((1, 8, 8, 3), 100, jnp.uint8)
-    >>> keys = jax.random.split(jax.random.key(0), 1)
-    >>> corrupt(keys, grey, "brightness", severity=3)[0, 0, 0].tolist()
-    [151, 151, 151]
-    """
-    images = jnp.asarray(images)
-    if images.dtype != jnp.uint8:
-        raise TypeError(f"images must be uint8, got {images.dtype}.")
-    if images.ndim != 4 or images.shape[3] != 3 or min(images.shape[1:3]) < 4:
-        raise ValueError(
-            f"images must be [n, h, w, 3] with sides of at least 4, got {images.shape}."
-        )
-    if keys.shape[:1] != images.shape[:1]:
-        raise ValueError(f"keys must be [n] = ({len(images)},), one per image, got {keys.shape}.")
-    if corruption not in KNOWN:
-        raise ValueError(f"corruption must be one of {', '.join(KNOWN)}, got {corruption!r}.")
-    if type(severity) is not int or severity not in (1, 2, 3, 4):
-        raise ValueError(f"severity must be 1, 2, 3 or 4, got {severity}.")
-    function = functools.partial(KNOWN[corruption], severity=severity)
-    if corruption == "frost":
-        function = functools.partial(function, textures=textures)
-
-    def corrupt_image(key, image):
-        image = image.astype(float) / 255
-        corrupted = function(image) if KNOWN[corruption] in NOT_RANDOM else function(key, image)
-        return _filters.round_half_away(corrupted * 255)
-
-    return jax.vmap(corrupt_image)(keys, images).astype(jnp.uint8)
 
 
 def _power_of_two(size):
     return 1 << (size - 1).bit_length()
 
 
-def _sample(image, coordinates, *, mode):
-    sample = functools.partial(map_coordinates, order=1, mode=mode)
-    return jax.vmap(sample, (-1, None), -1)(image, tuple(coordinates))
-
-
-def _plasma(key, decay, *, size):
-    """Draw a periodic diamond-square fractal `[size, size]` in [0, 1], `size` a power of two.
+def _fractal(key, decay, *, size):
+    """Draw a periodic diamond-square fractal [size, size] in [0, 1], `size` a power of two.
 
     Each octave doubles the grid: new points are the mean of their four neighbours plus uniform
     noise, first the middles of squares, then the middles of their sides. The amplitude of the noise
@@ -319,6 +131,51 @@ def _plasma(key, decay, *, size):
     return grid / jnp.where(grid.max() > 0, grid.max(), 1)
 
 
+@_corruption(amount=(0.1, 0.15, 0.2, 0.3))
+def _brightness(_, image, amount):
+    """Add a constant to the value V of HSV, the largest of the three channels.
+
+    Hue and saturation stay, so all channels are scaled by V' / V; black becomes grey.
+    """
+    value = image.max(-1, keepdims=True)
+    brighter = jnp.minimum(value + amount, 1)
+    return jnp.where(value > 0, image * brighter / jnp.where(value > 0, value, 1), brighter)
+
+
+@_corruption(factor=(0.5, 0.4, 0.3, 0.15))
+def _contrast(_, image, factor):
+    """Move every pixel towards the mean of its channel: (x − mean) · c + mean."""
+    mean = image.mean((0, 1))
+    return jnp.clip((image - mean) * factor + mean, 0, 1)
+
+
+@_corruption(
+    liquid=("water", "water", "mud", "mud"),
+    std=(0.1, 0.3, 0.1, 0.1),
+    sigma=(0.8, 1.0, 0.7, 0.5),
+    threshold=(0.7, 0.69, 0.69, 0.68),
+)
+def _spatter(key, image, liquid, std, sigma, threshold):
+    """Add drops of water or mud.
+
+    Water shines along its shore. Here the shore is every wet pixel next to a dry one; CIFAR-10-C
+    uses a Canny edge detector.
+    """
+    depth = _filters.gaussian_blur(0.65 + std * _filters.normal(key, image.shape[:2]), sigma)
+    wet = depth >= threshold
+    if liquid == "mud":
+        mud = _filters.gaussian_blur(wet.astype(image.dtype), 0.6)
+        mud = jnp.where(mud < 0.8 - _filters.MARGIN, 0, mud)[..., None]
+        brown = jnp.asarray(np.array((63, 42, 20)) / 255, image.dtype)
+        return jnp.clip(image * (1 - mud) + mud * brown, 0, 1)
+    depth = jnp.where(wet, jnp.floor(jnp.clip(depth, 0, 1) * 255), 0)
+    shine = depth * _relief(_shore_distance(wet))
+    largest = shine.max()
+    shine = 0.5 * shine / jnp.where(largest > 0, largest, 1)
+    turquoise = jnp.asarray(np.array((175, 238, 238)) / 255, image.dtype)
+    return jnp.clip(image + shine[..., None] * turquoise, 0, 1)
+
+
 def _shore_distance(wet):
     """Return the distance in pixels to the nearest wet pixel next to a dry one, at most 20.
 
@@ -335,10 +192,9 @@ def _shore_distance(wet):
 
 def _relief(distance):
     """Return the shine of drops in 0..255: box blur, histogram equalisation, emboss, box blur."""
-    boxes = [_box_blur(size) for size in distance.shape]
-    levels = jnp.floor(_filters.resample(boxes[0], distance, boxes[1]) + _filters.MARGIN).astype(
-        int
-    )
+    h, w = distance.shape
+    blur = lambda image: _filters.resample(_box_blur(h), image, _box_blur(w))
+    levels = jnp.floor(blur(distance) + _filters.MARGIN).astype(int)
     cumulative = jnp.cumsum(jnp.bincount(levels.ravel(), length=21))
     lowest = cumulative[levels.min()]
     rest = levels.size - lowest
@@ -346,9 +202,9 @@ def _relief(distance):
         255 * (cumulative - lowest)[levels] / jnp.where(rest > 0, rest, 1)
     )
     padded = jnp.pad(equal, 1, mode="reflect")
-    h, w = equal.shape
-    embossed = sum(_EMBOSS[i, j] * padded[i : i + h, j : j + w] for i in range(3) for j in range(3))
-    return _filters.resample(boxes[0], jnp.clip(embossed, 0, 255), boxes[1])
+    emboss = np.array(((-2, -1, 0), (-1, 1, 1), (0, 1, 2)))
+    embossed = sum(emboss[i, j] * padded[i : i + h, j : j + w] for i in range(3) for j in range(3))
+    return blur(jnp.clip(embossed, 0, 255))
 
 
 def _box_blur(size):
@@ -357,13 +213,41 @@ def _box_blur(size):
     return sum(np.eye(size)[source[i : i + size]] for i in range(3)) / 3
 
 
-def _boxes(size, factor):
-    """Return the matrix [small, size] of box averages, and the index [size] that repeats them."""
-    small = max(int(size * factor), 1)
-    centre = (np.arange(small)[:, None] + 0.5) * size / small
-    inside = np.abs((np.arange(size) + 0.5 - centre) * small / size) <= 0.5
-    nearest = ((np.arange(size) + 0.5) * small / size).astype(int)
-    return inside / inside.sum(1, keepdims=True), nearest
+@_corruption(
+    amplitude=(0.05, 0.08, 0.1, 0.1), smoothness=(0.2, 0.06, 0.04, 0.03),
+    shift=(0.07, 0.06, 0.05, 0.03),
+)  # fmt: skip
+def _elastic(key, image, amplitude, smoothness, shift):
+    """Apply the affine map that moves three corners at random, then a smooth displacement field.
+
+    Amplitude and smoothness of the field and the shift of the corners are in sides of the image.
+    """
+    h, w, _ = image.shape
+    side = min(h, w)
+    corner_key, *field_keys = jax.random.split(key, 3)
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(h), jnp.arange(w), indexing="ij")).astype(image.dtype)
+
+    # Corners (row, column) of a right angle, and where they move. Images are sampled backwards, so
+    # the inverse of the affine map is needed: with columns (a, b) and (c, d) of its matrix, that is
+    # [[d, -b], [-c, a]] / (a·d - b·c).
+    centre, leg = np.array((h // 2, w // 2)), side // 3
+    corners = centre + leg * np.array(((1, 1), (-1, 1), (-1, -1)))
+    moved = corners + side * shift * (2 * _filters.uniform(corner_key, (3, 2)) - 1)
+    (a, c), (b, d) = ((moved[0] - moved[1]) / (2 * leg), (moved[1] - moved[2]) / (2 * leg))
+    rows, columns = grid - moved[1][:, None, None]
+    back = jnp.stack((d * rows - b * columns, a * columns - c * rows)) / (a * d - b * c)
+    image = _sample(image, back + corners[1][:, None, None], mode="mirror")
+
+    blur = functools.partial(
+        _filters.gaussian_blur, sigma=side * smoothness, truncate=3.0, mode="symmetric"
+    )
+    field = jnp.stack([blur(2 * _filters.uniform(key, (h, w)) - 1) for key in field_keys])
+    return jnp.clip(_sample(image, grid + side * amplitude * field, mode="reflect"), 0, 1)
+
+
+def _sample(image, coordinates, *, mode):
+    sample = functools.partial(map_coordinates, order=1, mode=mode)
+    return jax.vmap(sample, (-1, None), -1)(image, tuple(coordinates))
 
 
 _TO_YCC = np.array((_LUMA, (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)))
@@ -383,16 +267,38 @@ _CHROMA_TABLE = np.full((8, 8), 99)
 _CHROMA_TABLE[:4, :4] = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))
 
 
-def _cosines():
-    """Return the matrix [8, 8] of the orthonormal cosine transform."""
-    matrix = np.cos(np.pi / 8 * np.arange(8)[:, None] * (np.arange(8) + 0.5)) / 2
-    matrix[0] /= np.sqrt(2)
-    return matrix
+@_corruption(quality=(65, 58, 50, 40))
+def _jpeg(_, image, quality):
+    """Quantise like baseline JPEG: 8×8 cosine transform, chroma at half resolution.
+
+    The tables, their scaling and the rounding of chroma are those of the Independent JPEG Group.
+    The entropy coding is left out, because it is lossless. Blocks that reach beyond the image
+    repeat its last row and column.
+    """
+    h, w, _ = image.shape
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    image = jnp.pad(image * 255, ((0, h % 2), (0, -w % 16), (0, 0)), mode="edge")
+    luma, *chroma = jnp.moveaxis(
+        _filters.round_half_away(image @ _TO_YCC.T + np.array((0, 128, 128))), -1, 0
+    )
+    planes = [_quantise(luma, _LUMA_TABLE, scale)[:h, :w]]
+    # Chroma: 2×2 means, quantised, and enlarged by linear interpolation ("fancy upsampling").
+    rows, columns = (np.kron(np.eye(size // 2), (0.5, 0.5)) for size in luma.shape)
+    up, across = (_chroma_upsampling(-(-size // 2)) for size in (h, w))
+    for plane in chroma:
+        small = _round_dithered(_filters.resample(rows, plane, columns), (1 / 4, 2 / 4))
+        small = _quantise(small, _CHROMA_TABLE, scale)[: up.shape[1], : across.shape[1]]
+        large = _round_dithered(_filters.resample(up, small, across), (8 / 16, 7 / 16))
+        planes.append(large[:h, :w] - 128)
+    rgb = jnp.stack(planes, -1) @ np.linalg.inv(_TO_YCC).T
+    return jnp.clip(rgb / 255, 0, 1)
 
 
 def _quantise(plane, table, scale):
     """Round the cosine coefficients of the 8×8 blocks of a plane to multiples of the table."""
-    transform = _cosines()
+    # The orthonormal cosine transform.
+    transform = np.cos(np.pi / 8 * np.arange(8)[:, None] * (np.arange(8) + 0.5)) / 2
+    transform[0] /= np.sqrt(2)
     steps = np.clip((table * scale + 50) // 100, 1, 255)
     plane = jnp.pad(plane - 128, ((0, -len(plane) % 8), (0, 0)), mode="edge")
     h, w = plane.shape
@@ -414,3 +320,201 @@ def _chroma_upsampling(size):
     nearest = np.repeat(np.arange(size), 2)
     neighbour = np.clip(nearest + np.tile((-1, 1), size), 0, size - 1)
     return 0.75 * np.eye(size)[nearest] + 0.25 * np.eye(size)[neighbour]
+
+
+@_corruption(factor=(0.9, 0.85, 0.75, 0.65))
+def _pixelate(_, image, factor):
+    """Shrink the image by box averages and enlarge it by repeating pixels."""
+    shrink, enlarge = zip(*(_boxes(size, factor) for size in image.shape[:2]), strict=True)
+    small = _filters.resample(shrink[0], image, shrink[1])
+    return small[enlarge[0]][:, enlarge[1]]
+
+
+def _boxes(size, factor):
+    """Return the matrix [small, size] of box averages, and the index [size] that repeats them."""
+    small = max(int(size * factor), 1)
+    centre = (np.arange(small)[:, None] + 0.5) * size / small
+    inside = np.abs((np.arange(size) + 0.5 - centre) * small / size) <= 0.5
+    nearest = ((np.arange(size) + 0.5) * small / size).astype(int)
+    return inside / inside.sum(1, keepdims=True), nearest
+
+
+@_corruption(factor=(0.1, 1.5, 2.0, 2.5), offset=(0.0, 0.0, 0.1, 0.2))
+def _saturate(_, image, factor, offset):
+    """Change the saturation S of HSV; grey turns reddish, because its hue is that of red."""
+    value, lowest = image.max(-1, keepdims=True), image.min(-1, keepdims=True)
+    span = value - lowest
+    saturation = span / jnp.where(value > 0, value, 1)
+    new = jnp.clip(saturation * factor + offset, 0, 1)
+    # Each channel is V · (1 − S · hue) with hue = (V − channel) / (V − lowest channel).
+    hue = (value - image) / jnp.where(span > 0, span, 1)
+    hue = jnp.where(span > 0, hue, jnp.asarray((0, 1, 1), image.dtype))
+    return value * (1 - new * hue)
+
+
+# --- the second ten ----------------------------------------------------------------------------
+
+
+@_corruption(sigma=(0.06, 0.08, 0.09, 0.1))
+def _gaussian_noise(key, image, sigma):
+    """Add noise to all values: x + σ · n, n ~ N(0, 1)."""
+    return jnp.clip(image + sigma * _filters.normal(key, image.shape), 0, 1)
+
+
+@_corruption(photons=(250, 100, 75, 50))
+def _shot_noise(key, image, photons):
+    """Replace each value by the count of few photons: Poisson(x · photons) / photons.
+
+    A white pixel has `photons` of them on average.
+    The Poisson number is the quantile of a uniform draw, looked up by binary search in a table of
+    the distribution function for each of 256 levels. `jax.random.poisson` would draw other numbers
+    on other backends.
+    """
+    most = int(photons + 10 * photons**0.5)
+    below = special.pdtr(np.arange(most), np.arange(256)[:, None] * photons / 255)
+    table = jnp.asarray(below, image.dtype)
+    levels = _filters.round_half_away(jnp.clip(image, 0, 1) * 255).astype(int)
+    draws = _filters.uniform(key, image.shape)
+    low, high = jnp.zeros(image.shape, int), jnp.full(image.shape, most - 1)
+    for _ in range(most.bit_length()):
+        middle = (low + high) // 2
+        above = table[levels, middle] < draws
+        low, high = jnp.where(above, middle + 1, low), jnp.where(above, high, middle)
+        low = jnp.minimum(low, high)
+    return jnp.clip(low / photons, 0, 1).astype(image.dtype)
+
+
+@_corruption(probability=(0.02, 0.03, 0.05, 0.07))
+def _impulse_noise(key, image, probability):
+    """Set values to 0 or 1, each with half of the probability."""
+    hit, white = (_filters.uniform(part, image.shape) for part in jax.random.split(key))
+    return jnp.where(hit <= probability, (white < 0.5).astype(image.dtype), image)
+
+
+@_corruption(sigma=(0.1, 0.12, 0.16, 0.2))
+def _speckle_noise(key, image, sigma):
+    """Add noise in proportion to each value: x + x · σ · n, n ~ N(0, 1)."""
+    return jnp.clip(image + image * (sigma * _filters.normal(key, image.shape)), 0, 1)
+
+
+@_corruption(sigma=(0.6, 0.7, 0.8, 1.0))
+def _gaussian_blur(_, image, sigma):
+    return _filters.gaussian_blur(image, sigma)
+
+
+@_corruption(radius=(0.4, 0.5, 1.0, 1.5), alias=(0.5, 0.6, 0.2, 0.1))
+def _defocus_blur(_, image, radius, alias):
+    """Average over a disk whose edge is blurred with standard deviation `alias`."""
+    reach = int(radius) + 1
+    place = np.arange(-reach, reach + 1)
+    disk = (np.hypot(place[:, None], place) <= radius).astype(float)
+    edge = np.exp(-0.5 * (np.arange(-1, 2) / alias) ** 2)
+    edge = sum(np.eye(len(place), k=k) * edge[k + 1] / edge.sum() for k in (-1, 0, 1))
+    # The blur of the edge is separable: rows · disk · columns.
+    kernel = edge @ (disk / disk.sum()) @ edge
+    padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
+    h, w, _ = image.shape
+    blurred = sum(kernel[i, j] * padded[i : i + h, j : j + w] for i, j in np.argwhere(kernel > 0))
+    return jnp.clip(blurred, 0, 1)
+
+
+@_corruption(sigma=(0.25, 0.4, 0.25, 0.4), passes=(1, 1, 2, 2))
+def _glass_blur(key, image, sigma, passes):
+    """Blur, replace one pixel after the other by a random neighbour, and blur again.
+
+    Pixels are visited from the last row and column to the first and replaced instead of swapped, as
+    in the code of CIFAR-10-C.
+    """
+    h, w, _ = image.shape
+    rows, columns = (np.arange(size - 1, 1, -1) for size in (h, w))
+    places = np.stack([index.ravel() for index in np.meshgrid(rows, columns, indexing="ij")], 1)
+    places = jnp.asarray(np.tile(places, (passes, 1)))
+    moves = jnp.floor(2 * _filters.uniform(key, places.shape)).astype(int) - 1
+
+    def replace(image, entry):
+        (row, column), (down, right) = entry
+        return image.at[row, column].set(image[row + down, column + right]), None
+
+    image = _filters.round_half_away(_filters.gaussian_blur(image, sigma) * 255) / 255
+    image = jax.lax.scan(replace, image, (places, moves))[0]
+    return jnp.clip(_filters.gaussian_blur(image, sigma), 0, 1)
+
+
+@_corruption(radius=(6, 6, 8, 9), sigma=(1.5, 2.0, 2.0, 2.5))
+def _motion_blur(key, image, radius, sigma):
+    """Blur along a random direction within 45° of horizontal."""
+    angle = jnp.pi * (_filters.uniform(key, ()) - 0.5) / 2
+    return jnp.clip(_filters.motion_blur(image, radius, sigma, angle), 0, 1)
+
+
+@_corruption(count=(11, 16, 21, 26))
+def _zoom_blur(_, image, count):
+    """Average the image and enlargements of it by 0, 1, 2, … hundredths."""
+    h, w, _ = image.shape
+    factors = 1 + np.arange(count) / 100
+    enlarged = [
+        _filters.resample(_filters.zoom(h, factor), image, _filters.zoom(w, factor))
+        for factor in factors
+    ]
+    return jnp.clip((image + sum(enlarged)) / (count + 1), 0, 1)
+
+
+@_corruption()
+def _original(_, image):
+    return image
+
+
+# -----------------------------------------------------------------------------------------------
+
+NAMES = tuple(_CORRUPTIONS)
+"""The first and the second ten corruptions, in the order of the classes they are aligned with."""
+
+
+def corrupt(
+    keys: jax.Array,
+    images: jax.Array,
+    corruption: str,
+    *,
+    severity: int,
+    textures: jax.Array | None = None,
+) -> jax.Array:
+    """Corrupt images, each with its own key.
+
+    Args:
+        keys: random keys [n].
+        images: uint8 [n, h, w, 3] with sides of at least 4 pixels.
+        corruption: one of `NAMES`.
+        severity: 1 to 4.
+        textures: photographs for frost, floats [m, H, W, 3] in [0, 1] of at least the size of the
+            images (CIFAR-10-C uses five, at a fifth of their size). Defaults to drawn ice crystals.
+
+    Returns:
+        uint8 [n, h, w, 3], rounded to the nearest level (CIFAR-10-C truncates).
+
+    >>> grey = jnp.full((1, 8, 8, 3), 100, jnp.uint8)
+    >>> keys = jax.random.split(jax.random.key(0), 1)
+    >>> corrupt(keys, grey, "brightness", severity=3)[0, 0, 0].tolist()
+    [151, 151, 151]
+    """
+    images = jnp.asarray(images)
+    if images.dtype != jnp.uint8:
+        raise TypeError(f"images must be uint8, got {images.dtype}.")
+    if images.ndim != 4 or images.shape[3] != 3 or min(images.shape[1:3]) < 4:
+        raise ValueError(
+            f"images must be [n, h, w, 3] with sides of at least 4, got {images.shape}."
+        )
+    if keys.shape[:1] != images.shape[:1]:
+        raise ValueError(f"keys must be [n] = ({len(images)},), one per image, got {keys.shape}.")
+    if corruption not in NAMES:
+        raise ValueError(f"corruption must be one of {', '.join(NAMES)}, got {corruption!r}.")
+    if type(severity) is not int or severity not in (1, 2, 3, 4):
+        raise ValueError(f"severity must be 1, 2, 3 or 4, got {severity}.")
+    function, levels = _CORRUPTIONS[corruption]
+    settings = {name: values[severity - 1] for name, values in levels.items()}
+    if corruption == "frost":
+        settings["textures"] = textures
+
+    def corrupt_image(key, image):
+        return _filters.round_half_away(function(key, image.astype(float) / 255, **settings) * 255)
+
+    return jax.vmap(corrupt_image)(keys, images).astype(jnp.uint8)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdd.data import bias, corruptions, datasets, degradations, rendering
+from jaxdd.data import bias, corruptions, datasets, rendering
 from jaxdd.data.datasets import Benchmark, Dataset
 
 
@@ -27,8 +27,8 @@ class Source(NamedTuple):
         classes: name of each class.
         citation: key in `citations.BIBTEX`.
         flips: whether a mirrored image keeps its class.
-        mean: per channel of images / 255, as used in the literature; empty to compute it.
-        std: per channel of images / 255, as used in the literature; empty to compute it.
+        mean: mean of images / 255 per channel, as used in the literature; empty to compute it.
+        std: the same for the standard deviation.
     """
 
     train: int
@@ -47,10 +47,12 @@ class Recipe(NamedTuple):
 
     Attributes:
         source: key in `SOURCES`.
-        render: function (key, images, attributes, look) -> RGB images; `look` is a `Look`.
+        render: function (key, images, attributes, *, severity, scenes, frost) -> RGB images, with
+            severity 1..4, a `Dataset` of scenes behind the objects, and photographs of frost, uint8
+            [m, h, w, 3]; each is None for benchmarks without them.
         attributes: name of each attribute.
-        conflict: default share of bias-conflicting training samples.
         about: one line for the table of benchmarks.
+        conflict: default share of bias-conflicting training samples.
         citations: keys in `citations.BIBTEX`, in addition to that of the source.
         severity: default severity 1..4, or None if the bias has none.
         aligned: attribute of each class; empty for the class index.
@@ -66,8 +68,8 @@ class Recipe(NamedTuple):
     source: str
     render: Callable[..., np.ndarray]
     attributes: tuple[str, ...]
-    conflict: float
     about: str
+    conflict: float = 0.05
     citations: tuple[str, ...] = ()
     severity: int | None = None
     aligned: tuple[int, ...] = ()
@@ -76,20 +78,6 @@ class Recipe(NamedTuple):
     factors: tuple[int, ...] = ()
     scenes: Callable[[Benchmark], tuple[Dataset, Dataset]] | None = None
     licence: str = ""
-
-
-class Look(NamedTuple):
-    """Inputs of a rendering other than images and attributes.
-
-    Attributes:
-        severity: 1..4, or None.
-        scenes: images behind the objects, or None.
-        frost: photographs of frost, uint8 [m, h, w, 3], or None.
-    """
-
-    severity: int | None = None
-    scenes: Dataset | None = None
-    frost: np.ndarray | None = None
 
 
 _CLOTHES = (
@@ -138,39 +126,38 @@ SOURCES = {
 """Unbiased image sets by name."""
 
 
-# --- renderings with one signature -------------------------------------------------------------
+# --- renderings with the signature of `Recipe.render` -------------------------------------------
 
 
-def _tint(rendering):
+def _tint(render):
     """A rendering that takes a key and a severity."""
-    return lambda key, images, attributes, look: jax.jit(rendering)(
-        key, images, attributes, severity=look.severity
+    return lambda key, images, attributes, *, severity, **_: jax.jit(render)(
+        key, images, attributes, severity=severity
     )
 
 
-def _random(rendering):
+def _random(render):
     """A rendering that takes a key."""
-    return lambda key, images, attributes, look: jax.jit(rendering)(key, images, attributes)
+    return lambda key, images, attributes, **_: jax.jit(render)(key, images, attributes)
 
 
-def _fixed(rendering):
+def _fixed(render):
     """A rendering that draws nothing at random."""
-    return lambda key, images, attributes, look: jax.jit(rendering)(images, attributes)
+    return lambda key, images, attributes, **_: jax.jit(render)(images, attributes)
 
 
-def _before_scenes(key, images, attributes, look, *, colors=None):
-    index = rendering.draw_scenes(key, attributes, look.scenes.labels, num_attributes=10)
-    scenes = look.scenes.images[np.asarray(index)]
-    return jax.jit(rendering.add_scenes)(images, scenes, colors=colors)
+def _before_scenes(key, images, attributes, *, scenes, colors=None, **_):
+    index = rendering.draw_scenes(key, attributes, scenes.labels, num_attributes=10)
+    return jax.jit(rendering.add_scenes)(images, scenes.images[np.asarray(index)], colors=colors)
 
 
-def _colored_before_scenes(key, images, attributes, look):
+def _colored_before_scenes(key, images, attributes, *, scenes, **_):
     key_scenes, key_colors = jax.random.split(key)
     colors = rendering.draw_colors(key_colors, len(attributes))
-    return _before_scenes(key_scenes, images, attributes, look, colors=colors)
+    return _before_scenes(key_scenes, images, attributes, scenes=scenes, colors=colors)
 
 
-def _grey_and_marked(key, images, attributes, look):
+def _grey_and_marked(key, images, attributes, **_):
     halves, places = np.divmod(attributes, len(rendering.PLACES))
     grey = jax.jit(rendering.remove_color)(images, halves)
     return jax.jit(rendering.draw_mark)(key, grey, places)
@@ -192,21 +179,22 @@ def _few_scenes(benchmark, *, count=5):
 _corrupt = jax.jit(corruptions.corrupt, static_argnames=("corruption", "severity"))
 
 
-def _corruption_of_attribute(names, key, images, attributes, look, *, chunk=250):
+def _corrupt_by_attribute(names, key, images, attributes, *, severity, frost, chunk=250, **_):
     """Corrupt the images of one attribute after the other, in float64 (see `_filters`)."""
     corrupted = np.empty_like(images)
     keys = jax.random.split(key, len(images))
-    textures = None if look.frost is None else look.frost / 255
+    textures = None if frost is None else frost / 255
     with jax.enable_x64(True):
         for attribute, name in enumerate(names):
-            settings: dict[str, Any] = dict(corruption=name, severity=look.severity)
-            settings |= dict(textures=textures) if name == "frost" else {}
+            photographs: dict[str, Any] = {"textures": textures} if name == "frost" else {}
             rows = np.flatnonzero(attributes == attribute)
             for start in range(0, len(rows), chunk):
                 part = rows[start : start + chunk]
                 # Chunks of one size, so that one program serves them all.
                 padded = np.resize(part, chunk)
-                output = _corrupt(keys[padded], images[padded], **settings)
+                output = _corrupt(
+                    keys[padded], images[padded], name, severity=severity, **photographs
+                )
                 corrupted[part] = output[: len(part)]
     return corrupted
 
@@ -223,89 +211,80 @@ _TEN = tuple(map(str, range(10)))
 _MODULO_5 = tuple(i % 5 for i in range(10))
 _TINT, _FOREGROUND = _tint(rendering.tint), _fixed(rendering.paint)
 _BACKGROUND = _fixed(functools.partial(rendering.paint, background=True))
-_SCENES = {"citations": ("weights", "cifar10"), "licence": "MIT; scenes not stated"}
-_CORRUPTED = {"citations": ("lff", "corruptions"), "severity": 4}
+_SHADES: dict[str, Any] = {"citations": ("lff",), "severity": 4}
+_SOLID: dict[str, Any] = {"citations": ("fairdd",), "conflict": 0.1}
+_SCENES: dict[str, Any] = {"citations": ("weights", "cifar10"), "licence": "MIT; scenes not stated"}
+
+
+def _corrupted(names, about):
+    render = functools.partial(_corrupt_by_attribute, names)
+    return Recipe("cifar10", render, names, about, citations=("lff", "corruptions"), severity=4)
+
 
 RECIPES = {
     "cdigits": Recipe(
-        "digits", _TINT, _LFF, 0.1, "digits in shades of ten colours", ("lff",), 4
+        "digits", _TINT, _LFF, "digits in shades of ten colours", 0.1, **_SHADES
     ),
-    "cmnist": Recipe("mnist", _TINT, _LFF, 0.05, "shades of ten colours (LfF)", ("lff",), 4),
-    "cfmnist": Recipe("fashion_mnist", _TINT, _LFF, 0.05, "shades of ten colours", ("lff",), 4),
+    "cmnist": Recipe("mnist", _TINT, _LFF, "shades of ten colours (LfF)", **_SHADES),
+    "cfmnist": Recipe("fashion_mnist", _TINT, _LFF, "shades of ten colours", **_SHADES),
     "cmnist-pairs": Recipe(
-        "mnist", _tint(rendering.tint_pairs), _PAIRS, 0.05,
-        "shades of either of two colours (LfF)", ("lff",), 4, aligned=_MODULO_5,
+        "mnist", _tint(rendering.tint_pairs), _PAIRS, "shades of either of two colours (LfF)",
+        aligned=_MODULO_5, **_SHADES,
     ),
-    "cmnist-fg": Recipe("mnist", _FOREGROUND, _FAIRDD, 0.1, "solid colours (FairDD)", ("fairdd",)),
-    "cmnist-bg": Recipe(
-        "mnist", _BACKGROUND, _FAIRDD, 0.1, "black on colour (FairDD)", ("fairdd",)
-    ),
-    "cfmnist-fg": Recipe(
-        "fashion_mnist", _FOREGROUND, _FAIRDD, 0.1, "solid colours (FairDD)", ("fairdd",)
-    ),
+    "cmnist-fg": Recipe("mnist", _FOREGROUND, _FAIRDD, "solid colours (FairDD)", **_SOLID),
+    "cmnist-bg": Recipe("mnist", _BACKGROUND, _FAIRDD, "black on colour (FairDD)", **_SOLID),
+    "cfmnist-fg": Recipe("fashion_mnist", _FOREGROUND, _FAIRDD, "solid colours (FairDD)", **_SOLID),
     "cfmnist-bg": Recipe(
-        "fashion_mnist", _BACKGROUND, _FAIRDD, 0.1, "black on colour (FairDD)", ("fairdd",)
+        "fashion_mnist", _BACKGROUND, _FAIRDD, "black on colour (FairDD)", **_SOLID
     ),
     "bgfmnist": Recipe(
-        "fashion_mnist", _before_scenes, _CIFAR10, 0.05, "in front of CIFAR-10 images",
+        "fashion_mnist", _before_scenes, _CIFAR10, "in front of CIFAR-10 images",
         scenes=_separate_scenes, **_SCENES,
     ),
     "bgfmnist-few": Recipe(
-        "fashion_mnist", _before_scenes, _CIFAR10, 0.05,
-        "in front of the same few CIFAR-10 images", scenes=_few_scenes, **_SCENES,
+        "fashion_mnist", _before_scenes, _CIFAR10, "in front of the same few CIFAR-10 images",
+        scenes=_few_scenes, **_SCENES,
     ),
     "cbgfmnist": Recipe(
-        "fashion_mnist", _colored_before_scenes, _CIFAR10, 0.05,
+        "fashion_mnist", _colored_before_scenes, _CIFAR10,
         "in any colour, in front of CIFAR-10 images", scenes=_separate_scenes, **_SCENES,
     ),
-    "ccifar10": Recipe(
-        "cifar10", functools.partial(_corruption_of_attribute, tuple(corruptions.CORRUPTIONS)),
-        tuple(corruptions.CORRUPTIONS), 0.05, "ten corruptions (LfF)", **_CORRUPTED,
-    ),
-    "ccifar10-noise": Recipe(
-        "cifar10", functools.partial(_corruption_of_attribute, tuple(degradations.DEGRADATIONS)),
-        tuple(degradations.DEGRADATIONS), 0.05, "noise and blur (LfF, second ten)", **_CORRUPTED,
-    ),
+    "ccifar10": _corrupted(corruptions.NAMES[:10], "ten corruptions (LfF)"),
+    "ccifar10-noise": _corrupted(corruptions.NAMES[10:], "noise and blur (LfF, second ten)"),
     "cifar10-mark": Recipe(
-        "cifar10", _random(rendering.draw_mark), _TEN, 0.05, "a small square in one of ten places"
+        "cifar10", _random(rendering.draw_mark), _TEN, "a small square in one of ten places"
     ),
     "fmnist-place": Recipe(
-        "fashion_mnist", _fixed(rendering.place), _TEN, 0.05,
-        "half as large, in one of ten places",
+        "fashion_mnist", _fixed(rendering.place), _TEN, "half as large, in one of ten places"
     ),
-    "cifar10-bar": Recipe(
-        "cifar10", _random(rendering.draw_bar), _TEN, 0.05, "a bar across, one of ten"
-    ),
+    "cifar10-bar": Recipe("cifar10", _random(rendering.draw_bar), _TEN, "a bar across, one of ten"),
     "fmnist-turn": Recipe(
-        "fashion_mnist", _fixed(rendering.rotate), ("0°", "90°", "180°", "270°"), 0.05,
+        "fashion_mnist", _fixed(rendering.rotate), ("0°", "90°", "180°", "270°"),
         "turned by quarters", aligned=tuple(i % 4 for i in range(10)),
     ),
     "fmnist-scale": Recipe(
-        "fashion_mnist", _random(rendering.scale), ("1/2", "5/8", "3/4", "7/8", "1"), 0.05,
+        "fashion_mnist", _random(rendering.scale), ("1/2", "5/8", "3/4", "7/8", "1"),
         "in one of five sizes, anywhere", aligned=_MODULO_5,
     ),
     "fmnist-texture": Recipe(
-        "fashion_mnist", _random(rendering.add_pattern), _PATTERNS, 0.05,
-        "in one of ten patterns",
+        "fashion_mnist", _random(rendering.add_pattern), _PATTERNS, "in one of ten patterns"
     ),
     "cifar10-s": Recipe(
-        "cifar10", _fixed(rendering.remove_color), ("grey", "colour"), 0.1,
-        "classes 0–4 mostly grey (FairDD)", ("fairdd",), aligned=(0,) * 5 + (1,) * 5, paired=True,
+        "cifar10", _fixed(rendering.remove_color), ("grey", "colour"),
+        "classes 0–4 mostly grey (FairDD)", aligned=(0,) * 5 + (1,) * 5, paired=True, **_SOLID,
     ),
     "cifar10-two": Recipe(
         "cifar10", _grey_and_marked,
-        tuple(f"{shade}, {place}" for shade in ("grey", "colour") for place in range(10)), 0.05,
+        tuple(f"{shade}, {place}" for shade in ("grey", "colour") for place in range(10)),
         "two biases: grey halves, and a mark",
         aligned=tuple(10 * (i >= 5) + i for i in range(10)), factors=(2, 10),
     ),
 }  # fmt: skip
-"""Biased benchmarks by name."""
-
 # Benchmarks of other authors that are the same images at fixed ratios.
-_DD_RATIOS = (0.0, 0.05, 0.2, 0.5, 0.9, 1.0)
 RECIPES |= {
     f"{name}-dd": RECIPES[name]._replace(
-        ratios=_DD_RATIOS, about=f"{name} at the ratios of {name.upper()}-DD"
+        ratios=(0.0, 0.05, 0.2, 0.5, 0.9, 1.0), about=f"{name} at the ratios of {name.upper()}-DD"
     )
     for name in ("cmnist", "ccifar10")
 }
+"""Biased benchmarks by name."""

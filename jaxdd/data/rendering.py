@@ -32,8 +32,7 @@ SOLID_COLORS = (
 PLACES = ((0, 0), (0, 2), (0, 4), (0, 6), (3, 6), (6, 6), (6, 4), (6, 2), (6, 0), (3, 0))
 """Position of attributes 0..9, in sixths of the way down and to the right."""
 
-SEVERITIES = (0.05, 0.02, 0.01, 0.005)
-"""Standard deviation s of the LfF colours at severity 1, 2, 3, 4; smaller is a stronger bias."""
+_SHADE_STDS = 0.05, 0.02, 0.01, 0.005  # at severity 1, 2, 3, 4; smaller is a stronger bias
 
 # N(0, 1) by table: the midpoints of 4,096 equally likely slices (variance 0.9997, |n| < 3.67).
 # jax.random.normal ends in a logarithm whose last bit depends on the backend.
@@ -56,7 +55,7 @@ def tint(
         key: random key.
         images: grey images.
         attributes: attribute of each image, integers [n] in 0..9.
-        severity: 1, 2, 3 or 4 for s = .05, .02, .01, .005 (`SEVERITIES`); may be traced.
+        severity: 1, 2, 3 or 4 for s = .05, .02, .01, .005; may be traced.
     """
     grey = _check_grey(images)
     attributes = _checks.integers("attributes", attributes, len(LFF_COLORS), length=grey.shape[0])
@@ -66,7 +65,7 @@ def tint(
     slices = jax.random.bits(key, (grey.shape[0], 3), jnp.uint32) >> (32 - _QUANTILE_BITS)
     noise = jnp.asarray(_QUANTILES, jnp.float32)[slices.astype(jnp.int32)]
     # Colours in units of 1/65535; 257 units are one of 255 grey levels.
-    std = jnp.asarray([65535 * s for s in SEVERITIES], jnp.float32)[severity - 1]
+    std = jnp.asarray([65535 * s for s in _SHADE_STDS], jnp.float32)[severity - 1]
     mean = 257 * jnp.asarray(LFF_COLORS, jnp.int32)[attributes]
     color = jnp.clip(mean + jnp.round(std * noise).astype(jnp.int32), 0, 65535)
     product = grey[..., None].astype(jnp.uint32) * color[:, None, None].astype(jnp.uint32)
@@ -256,8 +255,7 @@ def draw_mark(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.A
     sides = max(h // 8, 1), max(w // 8, 1)
     corner = _corner(attributes, (n, h, w), sides)
     color = draw_colors(key, n)
-    down, right = jnp.arange(h) - corner[:, :1], jnp.arange(w) - corner[:, 1:]
-    rows, columns = (down >= 0) & (down < sides[0]), (right >= 0) & (right < sides[1])
+    rows, columns = _mask(h, corner[:, 0], sides[0]), _mask(w, corner[:, 1], sides[1])
     inside = rows[:, :, None, None] & columns[:, None, :, None]
     return jnp.where(inside, color[:, None, None], images)
 
@@ -280,18 +278,18 @@ def draw_bar(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.Ar
     images = _check_rgb("images", images)
     n, h, w, _ = images.shape
     attributes = _checks.integers("attributes", attributes, 10, length=n)
-    is_row = (attributes < 5)[:, None, None]
-    inside = jnp.where(
-        is_row, _bar_mask(h, attributes)[:, :, None], _bar_mask(w, attributes)[:, None]
+    widths = max(h // 8, 1), max(w // 8, 1)
+    rows, columns = (
+        _mask(side, (attributes % 5 * (side - width) + 2) // 4, width)
+        for side, width in zip((h, w), widths, strict=True)
     )
-    color = draw_colors(key, n)
-    return jnp.where(inside[..., None], color[:, None, None], images)
+    is_row = (attributes < 5)[:, None, None]
+    inside = jnp.where(is_row, rows[:, :, None], columns[:, None])
+    return jnp.where(inside[..., None], draw_colors(key, n)[:, None, None], images)
 
 
-def _bar_mask(side, attributes):
-    """Return which rows or columns of a side a bar covers, bool [n, side]."""
-    width = max(side // 8, 1)
-    start = (attributes % 5 * (side - width) + 2) // 4
+def _mask(side, start, width):
+    """Return which pixels of a side lie in start..start+width-1, bool [n, side]."""
     from_start = jnp.arange(side) - start[:, None]
     return (from_start >= 0) & (from_start < width)
 
@@ -407,9 +405,7 @@ def _grey_to_rgb(grey):
 
 
 def _check_grey(images):
-    images = jnp.asarray(images)
-    if images.dtype != jnp.uint8:
-        raise TypeError(f"images must be uint8, got {images.dtype}.")
+    images = _check_uint8("images", images)
     if images.ndim == 4 and images.shape[-1] == 1:
         images = images[..., 0]
     if images.ndim != 3:
@@ -418,9 +414,14 @@ def _check_grey(images):
 
 
 def _check_rgb(name, images):
+    images = _check_uint8(name, images)
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f"{name} must be [n, h, w, 3], got {images.shape}.")
+    return images
+
+
+def _check_uint8(name, images):
     images = jnp.asarray(images)
     if images.dtype != jnp.uint8:
         raise TypeError(f"{name} must be uint8, got {images.dtype}.")
-    if images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(f"{name} must be [n, h, w, 3], got {images.shape}.")
     return images

@@ -264,7 +264,7 @@ def test_the_least_recently_used_is_deleted_first(small, tmp_path, monkeypatch):
     load = functools.partial(benchmarks.load, "cmnist", data_dir=folder)
     load(seed=0)
     (first,) = cached(tmp_path)
-    monkeypatch.setattr(benchmarks, "CACHE_BYTES", int(2.5 * first.stat().st_size))
+    monkeypatch.setattr(benchmarks, "_CACHE_BYTES", int(2.5 * first.stat().st_size))
     os.utime(first, (1, 1))
     load(seed=1)
     (second,) = set(cached(tmp_path)) - {first}

@@ -371,10 +371,11 @@ def _card(source, published, content):
             row: [results.percent(getattr(of_row, name)) for name in results.SCORES]
             for row, of_row in rows.items()
         }
+        known = dataset in benchmarks.NAMES
         values = {
             "synthetic": published.synthetic, "config": config, "result": scores, "table": table,
             "scores": results.SCORES, "dataset": dataset, "content": content,
-            "licence": benchmarks.describe(dataset)[5] if dataset in benchmarks.NAMES else None,
+            "licence": benchmarks.describe(dataset).licence if known else None,
             "method": config.get("own_method") or config["method"], "weighting": weighting,
             "command": command_line(config, rows=[weighting]),
         }  # fmt: skip
