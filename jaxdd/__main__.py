@@ -8,7 +8,7 @@ def main() -> None:
     """Import the command line, which takes seconds, and run it."""
     heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if heeded:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # nothing has begun
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # no work has begun
     from jaxdd.commands import cli
 
     if heeded:

@@ -3,11 +3,11 @@
 An attacker who holds a set can plant a backdoor in it without any real data (Yang et al., "Poisoned
 Distillation", AAAI 2026): all images change a little, no label changes, and networks trained on
 them assign every image with a trigger to a target class. The statistics below respond to such
-changes. Each is larger for more suspicious sets. None is proof on its own, and a set may have been
-tampered with although none is large.
+changes. Each is larger for more suspicious sets. None of them is proof on its own, and a set may
+have been tampered with even if none is large.
 
-Spectral signatures and activation clustering are missing on purpose: they look for a minority of
-bad samples in a class, but a distilled class has 1 to 50 images, and the attack changes all.
+Spectral signatures and activation clustering are not included: they detect a minority of bad
+samples in a class, but a distilled class has 1 to 50 images, and the attack changes all of them.
 
 >>> import numpy as np
 >>> images = np.float32([[[[0.0], [0.5]], [[1.0], [3.0]]]])
@@ -57,7 +57,7 @@ class PatchScan(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """How much larger a statistic is for one set than for trusted ones.
+    """Comparison of a statistic of one set with trusted sets.
 
     Attributes:
         difference: difference of the means.
@@ -88,10 +88,10 @@ def out_of_range(images: ArrayLike, mean: ArrayLike, std: ArrayLike) -> tuple[ja
 
 
 def roughness(images: ArrayLike) -> jax.Array:
-    """Return the share of the variance of images that is between neighbouring pixels.
+    """Return the share of the variance of images that comes from differences between neighbours.
 
-    1 for noise, near 0 for smooth images. Compare it only with sets of the same method, since
-    distilled images are rough as well.
+    The value is 1 for noise and near 0 for smooth images. Compare it only with sets of the same
+    method, because distilled images are rough as well.
 
     Args:
         images: `[n, h, w, c]`. The value is 0 for images of a single pixel.

@@ -126,8 +126,8 @@ def apply(augmentation: Augmentation, image: jax.Array) -> jax.Array:
     channels of each pixel; contrast `m + k (x − m)`, m being the mean over the image; one bilinear
     resampling, zero outside the image; cutout. With the origin in the middle of the image, the
     output pixel p = (row, column) takes the value at `R(angle) diag(scale) F(flip) p + shift`.
-    Flips and shifts by whole pixels are exact. Rotations are in pixels; the reference rotates
-    coordinates in [−1, 1], which is the same for square images and shears others.
+    Flips and shifts by whole pixels are exact. Rotations are in pixels. The reference rotates
+    coordinates in [−1, 1], which is the same for square images but shears others.
 
     On a GPU the gradient is summed by atomic additions in varying order. For bit-identical results,
     set `XLA_FLAGS=--xla_gpu_deterministic_ops=true`.
@@ -373,7 +373,7 @@ def _sample(image, rows, columns):
 
 
 def _cutout_mask(augmentation, height, width):
-    """Return True `[h, w, 1]` in the square, which begins size // 2 pixels before its centre."""
+    """Return the mask `[h, w, 1]` of the square; it begins size // 2 pixels before its centre."""
     centre, size = jnp.asarray(augmentation.cutout_centre), jnp.asarray(augmentation.cutout_size)
     start = centre - size // 2
     rows, columns = jnp.arange(height)[:, None, None], jnp.arange(width)[:, None]

@@ -196,7 +196,7 @@ def score(
 
 
 def _accuracies(correct, codes, count):
-    """Accuracy `[count]` over the samples of each code, nan for a code without samples."""
+    """Return the accuracy `[count]` over the samples of each code, nan without samples."""
     hits = jax.ops.segment_sum(correct, codes, count)
     return hits / jax.ops.segment_sum(jnp.ones_like(correct), codes, count)
 
@@ -215,8 +215,8 @@ def evaluate(
     """Train one fresh network per key on a labelled set and score it on a task.
 
     This is one program, compiled once for equal networks, shapes and options. If it is called in a
-    function that is compiled itself, pass the task to that function as an argument: XLA stores and
-    folds test images that it finds in a closure as constants, which is slow.
+    function that is compiled itself, pass the task to that function as an argument: XLA treats test
+    images in a closure as constants, which it stores and folds slowly.
 
     Args:
         keys: `[s]`, one per network.
@@ -257,7 +257,7 @@ def evaluate(
 
 
 def _as_static(name, option):
-    """An option as a hashable value. A NumPy scalar or array of one number becomes a number."""
+    """Return an option as a hashable value; NumPy scalars become numbers."""
     if isinstance(option, (np.ndarray, np.generic)) and option.ndim == 0:
         return option.item()
     if any(isinstance(leaf, (np.ndarray, jax.Array)) for leaf in jax.tree.leaves(option)):

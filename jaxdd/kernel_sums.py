@@ -24,9 +24,9 @@ TILE = {"cpu": 512}
 """Default tile by backend; 2,048 for backends that are not listed.
 
 Seconds for 60,000 x 128 in 10 classes on one x86 core with tiles of 128, 256, 384, 512 and 1,024:
-3.2, 2.7, 2.5, 2.3 and 3.3. Small tiles pay for every skipped pair of tiles. Large ones compute
-pairs that share no label, and leave the cache. The default of the other backends, where a tile
-must outweigh a kernel launch, has not been measured.
+3.2, 2.7, 2.5, 2.3 and 3.3. With small tiles, skipping pairs of tiles has a cost. Large tiles
+include pairs that share no label, and do not fit the cache. The default of the other backends,
+where a tile must outweigh a kernel launch, has not been measured.
 """
 
 _DIRECT_DIMENSIONS = 8  # Up to this, subtracting costs no more than expanding and loses no digits.
@@ -173,7 +173,7 @@ def _own_sums_jvp(tile, primals, tangents):
 def _symmetric_sums(
     first: tuple[Queries, jax.Array], second: tuple[Queries, jax.Array]
 ) -> jax.Array:
-    """Return the kernel sums over the pairs of two tiles for either tile, `[2, tile]`."""
+    """Return the kernel sums of both tiles over all pairs between them, `[2, tile]`."""
     (query, query_present), (point, point_present) = first, second
     squared = _squared_distances(query.position, point.position)
     squared = jnp.where(query.sample[:, None] == point.sample, 0, squared)
@@ -251,9 +251,9 @@ def _match_axes(constant: jax.Array, like: Any) -> jax.Array:
 def _squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
     """Return |x_i - y_j|², `[n, m]`.
 
-    Above `_DIRECT_DIMENSIONS` as |x|² + |y|² - 2xy, whose matrix product runs at full speed. The
-    expansion cancels badly far from 0, therefore callers centre the points, and a product in
-    bfloat16 or TF32 would lose the small distances, therefore `precision="highest"`.
+    Above `_DIRECT_DIMENSIONS` they are computed as |x|² + |y|² - 2xy, by a fast matrix product. The
+    expansion cancels badly far from 0, so callers centre the points. A product in bfloat16 or TF32
+    would lose small distances, so the precision is "highest".
     """
     if x.shape[1] <= _DIRECT_DIMENSIONS:
         squares = [(a[:, None] - b) ** 2 for a, b in zip(x.T, y.T, strict=True)]
@@ -266,7 +266,7 @@ def _squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _logsumexp(x: jax.Array) -> jax.Array:
-    """Reduce the last axis; a row of -inf gives -inf with gradient 0, where JAX's gives nan."""
+    """Reduce the last axis; a row of -inf gives -inf with gradient 0 (JAX's gives nan)."""
     top = jax.lax.stop_gradient(x.max(-1))
     top = jnp.where(jnp.isneginf(top), 0, top)
     total = jnp.exp(x - top[..., None]).sum(-1)

@@ -107,7 +107,7 @@ def _cosine(a, b):
 
 def _length(vectors):
     """Return the norm along the last axis; its gradient at zero is 0 instead of nan."""
-    # The inner `where` keeps the square root away from 0. Masking its result alone would not do:
-    # the chain rule still multiplies the masked 0 by the infinite slope of the root, which is nan.
+    # The inner `where` keeps the square root away from 0. Masking only its result is not enough:
+    # the chain rule multiplies the masked 0 by the infinite slope of the root, which gives nan.
     square = jnp.sum(jnp.square(vectors), -1)
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)

@@ -68,7 +68,7 @@ class Pool(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Equally many samples of each class.
+    """A batch with the same number of samples of each class.
 
     Attributes:
         images: `[k, b, h, w, c]`, normalised.
@@ -184,7 +184,7 @@ def without_replacement(
 ) -> jax.Array:
     """Draw `[k, size]` indices, each sample of a class at most once.
 
-    A class with fewer than `size` samples is repeated in the same order.
+    The samples of a class with fewer than `size` are repeated in the same order.
 
     Args:
         key: random key.

@@ -49,8 +49,7 @@ def classes(seed=0, d=3):
 
 BANDWIDTHS = np.array([0.5, 1.0, 2.0, 0.7, 1.5])
 by_class = functools.partial(kde.class_log_density, num_classes=K, tile=4)
-# Jitted, because without jit every call compiles its loop again. Bad input and transformations are
-# tested without.
+# Jitted, because without jit every call compiles its loop again.
 STATIC = ("num_classes", "leave_one_out", "tile")
 log_density = jax.jit(kde.log_density, static_argnames=STATIC[1:])
 class_log_density = jax.jit(kde.class_log_density, static_argnames=STATIC)

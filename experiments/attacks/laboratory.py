@@ -31,7 +31,7 @@ from jaxdd.data import files
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# Options of a run of seconds, with a checkpoint after each of three chunks.
+# Options of a run that takes seconds and saves a checkpoint after each of three chunks.
 SMALL = (
     "--ipc 1 --steps 6 --chunk 2 --save-every 0 --epochs 2 --eval-seeds 2 --network mlp "
     "--batch-size 8 --depth 2 --encoder-width 4 --encoder-steps 3 --strategy color"

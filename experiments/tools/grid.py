@@ -147,7 +147,7 @@ def compute(
         cells: some or all of its cells.
         data_dir: folder with the original files.
         work: folder for checkpoints and synthetic sets, from which a stopped cell is resumed.
-        folder: of the results.
+        folder: folder of the results.
         report: called as `report(task, done, total, **fields)`.
     """
     known, comparisons = stored(folder), {}
@@ -268,7 +268,7 @@ def _main(
     work: pathlib.Path = files.CACHE / "experiments",
     folder: pathlib.Path = RESULTS,
 ) -> None:
-    """Compute what is missing of a claim, print its tables and draw them.
+    """Compute the missing cells of a claim, print its tables and draw them.
 
     Args:
         grid: grid of the claim.
@@ -276,7 +276,7 @@ def _main(
         data_dir: folder with the original files.
         budget: time after which to stop, such as 90s, 20m or 1h.
         work: folder for checkpoints, from which a stopped cell is resumed.
-        folder: of the results.
+        folder: folder of the results.
     """
     cells = grid.cells(preset)
     programs.prepare()

@@ -1,7 +1,7 @@
-"""The command line: parses arguments, runs a command, and turns errors into one line.
+"""The command line: parse arguments, run a command, and report errors on one line.
 
-Bad input ends with one line on stderr and exit code 2, Ctrl-C with the state saved and exit code
-130.
+After bad input, the exit code is 2 and stderr has one line. After Ctrl-C, the exit code is 130 and
+the state has been saved.
 """
 
 import contextlib
@@ -109,7 +109,7 @@ def _parse(words):
 
 
 def _method(words):
-    """Return the value of --method, which decides what options there are."""
+    """Return the value of --method, which determines the available options."""
     if not {"run", "compare"} & set(words[:1]):
         return "dm"
     # tyro needs the options class before it parses, so --method is read from the words.

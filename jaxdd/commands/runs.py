@@ -1,4 +1,4 @@
-"""The commands run, compare and demo, which distill sets, and report, which shows results."""
+"""The commands run, compare and demo, which distill sets, and report, which writes a page."""
 
 import contextlib
 import dataclasses

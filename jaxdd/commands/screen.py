@@ -43,7 +43,7 @@ class Progress:
 
 
 def show(rows: Mapping[str, results.Scores], folder: str | os.PathLike) -> None:
-    """Print scores or results by row, remarks on their limits, and the folder they are in."""
+    """Print scores or results by row, warnings about them, and their folder."""
     console = rich.console.Console()
     known = {
         name: row if isinstance(row, results.Result) else results.Result(**vars(row))

@@ -107,7 +107,7 @@ def audit_set(
     seed: int = 0,
     out: pathlib.Path | None = None,
 ) -> None:
-    """Search a set for traces of tampering. A set without traces is not proven to be clean.
+    """Search a set for traces of tampering. No traces do not prove that a set is clean.
 
     Writes an HTML page and JSON next to it. The exit code is 1 if there is evidence of tampering.
 

@@ -1,12 +1,12 @@
 """Decode the images of a folder into memory, or once into a file that is memory-mapped.
 
 Large sets are decoded into an .npy file that is memory-mapped: training images first, then test
-images, so that each split is a slice that needs no copy. The file name is a hash of everything the
-content depends on. A JSON file next to it holds checksums of its blocks; it is written last, so an
+images, so that each split is a slice that needs no copy. The file name is a hash of everything that
+the content depends on. A JSON file next to it holds checksums of its blocks and is written last. An
 array file without it was left by a killed process and is never read.
 
 Grain and array_record keep *encoded* records, which are decoded whenever they are drawn. Here each
-image is decoded once, and random access to rows is what NumPy's memory map is good at.
+image is decoded once, and NumPy's memory map gives fast random access to rows.
 """
 
 import contextlib
@@ -117,7 +117,8 @@ def _decode(request, rows, store):
     images, good = store(ordered)
     if good.all() or not request.draws_test:
         return images, list(itertools.compress(ordered, good))
-    # The test images are drawn from those that decode, which are only known now: decode again.
+    # The split must not include images that do not decode. These are known only now, so decode
+    # again.
     bad = {row.file for row in itertools.compress(ordered, ~good)}
     return _decode(request, [row for row in rows if row.file not in bad], store)
 

@@ -201,7 +201,7 @@ def _table_rows(root, table, chosen):
 
 
 def read_csv(table: pathlib.Path) -> tuple[Sequence[str], list[dict[Any, Any]]]:
-    """Return the columns and the rows of a CSV file; surplus cells of a row are under None."""
+    """Return the columns and the rows of a CSV file; surplus cells of a row have the key None."""
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
@@ -224,7 +224,7 @@ def _read_parquet(table, wanted):
 
 
 def _rename_columns(table, columns, records, chosen):
-    """Rename chosen columns after their use, and drop other columns with those names."""
+    """Rename chosen columns to label and attribute, and drop other columns with those names."""
     uses = {name: use for use, name in chosen.items() if name is not None}
     if len(uses) < sum(name is not None for name in chosen.values()):
         raise ValueError(f"{' and '.join(chosen)} must be two columns, got {[*uses][0]!r} twice.")

@@ -361,7 +361,7 @@ def _make_biased(recipe, plain, scenes, *, conflict, seed, test, severity, frost
         # A copy, because a view of a JAX array can be neither written nor passed to PyTorch.
         return Dataset(np.array(images), data.labels, attributes)
 
-    # Conflict as a function of the number of attribute values; None to pair all of them.
+    # Conflict share of the test set by number of attribute values; None gives every combination.
     test_share = lambda count: 1 - 1 / count if test == "uniform" else 1.0
     test_share = None if recipe.paired and test == "uniform" else test_share
     # The generator is fixed, because another default (rbg) would give another benchmark.

@@ -135,7 +135,7 @@ def _fractal(key, decay, *, size):
 def _brightness(_, image, amount):
     """Add a constant to the value V of HSV, the largest of the three channels.
 
-    Hue and saturation stay, so all channels are scaled by V' / V; black becomes grey.
+    Hue and saturation do not change, so all channels are scaled by V' / V; black becomes grey.
     """
     value = image.max(-1, keepdims=True)
     brighter = jnp.minimum(value + amount, 1)

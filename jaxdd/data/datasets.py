@@ -303,7 +303,7 @@ def _images(name, images):
             "transpose with images.transpose(0, 2, 3, 1)."
         )
     if images.dtype == np.uint8:
-        if images[:1].max() < 2 and images.max() == 1:  # the first image usually decides
+        if images[:1].max() < 2 and images.max() == 1:  # usually the first image suffices
             raise ValueError(
                 f"{name} of type uint8 must use the range 0..255, got values up to 1; multiply "
                 "masks of 0 and 1 by 255, or pass them as floats."
@@ -328,7 +328,7 @@ def _check_name(name):
         raise TypeError(f"name must be a string, got {name!r}.")
     for path in (pathlib.PurePosixPath(name), pathlib.PureWindowsPath(name)):
         if path.anchor or ".." in path.parts or not name.isprintable():
-            raise ValueError(f"name must not lead out of a folder, got {name!r}.")
+            raise ValueError(f"name must be a relative path without '..', got {name!r}.")
 
 
 def _check_classes(labels, num_classes, *, at_least):

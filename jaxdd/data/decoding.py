@@ -1,8 +1,9 @@
 """Decode image files with threads, a block at a time, in their order.
 
-Threads suffice, because pillow decodes and resizes without holding Python's lock, and they need no
-guard in the user's script. Work that holds the lock is kept small: files are handled in blocks and
-read in one piece, and images that already have the right mode or shape are not copied.
+Threads suffice, because pillow decodes and resizes without holding Python's lock. Unlike processes,
+they need no main guard in the user's script. Work that holds the lock is kept small: files are
+handled in blocks and read in one piece, and images that already have the right mode or shape are
+not copied.
 """
 
 import collections
@@ -201,8 +202,8 @@ def _header(file):
 def _is_turned(file, image):
     """Return whether an opened image swaps height and width when it is turned upright.
 
-    The orientation may be in EXIF or in XMP. `getexif` reads both, but decodes a whole PNG, because
-    they may be at its end. The method of the base class does not.
+    The orientation may be in EXIF or in XMP. `getexif` reads both, but that of PNG files decodes
+    the whole image, because the metadata may be at the end. The method of the base class does not.
     """
     from PIL import Image
 

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "jaxdd"
-"""Folder of downloads, and of files that are made from them or took long to read."""
+"""Folder of downloads, and of files that are made from them or slow to read."""
 
 TEMPORARY = ".tmp"
 """Ending of the names of files and folders while they are being written."""
@@ -34,7 +34,7 @@ MAX_UNPACKED_BYTES = 2**30
 """Bytes that the arrays of an .npz file may unpack to, if the file itself is not larger."""
 
 _ABSENT = "absent"
-_STALE = 3600  # seconds without a write after which a temporary file was left by a killed process
+_STALE = 3600  # age in seconds at which a temporary file counts as left by a killed process
 _PREFIX = 6 + 2 + 4 + 10_000  # magic, version, length and header of an .npy file, at most
 
 
@@ -74,8 +74,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 def prune(folder: str | os.PathLike, budget: int) -> None:
     """Delete the least recently used files of a cache until the others fit a budget.
 
-    Temporary files count, but other processes may be writing them: they are deleted only once they
-    have not changed for an hour. Locks and sub-folders stay.
+    Temporary files count towards the budget, but other processes may be writing them, so they are
+    deleted only if they have not changed for an hour. Locks and sub-folders are kept.
 
     Args:
         folder: the cache; it may be absent.

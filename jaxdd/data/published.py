@@ -1,8 +1,8 @@
 """Read published sets of image files, with the columns that their authors annotate.
 
-Any column may be the class and any other the bias attribute, so an annotated set is as many biased
-benchmarks as it has pairs of columns. A layout turns the names and tables of a set into records,
-which `jaxdd.data.folders` reads like any other images.
+Any column may be the class and any other the bias attribute, so every pair of columns is a biased
+benchmark. A layout turns the names and tables of a set into records, which `jaxdd.data.folders`
+reads like any other images.
 """
 
 import collections

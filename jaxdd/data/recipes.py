@@ -142,7 +142,7 @@ def _random(render):
 
 
 def _fixed(render):
-    """A rendering that draws nothing at random."""
+    """A rendering that is not random."""
     return lambda key, images, attributes, **_: jax.jit(render)(images, attributes)
 
 

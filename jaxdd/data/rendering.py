@@ -191,7 +191,7 @@ def scale(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.Array
 
 
 def _overlaps(side, small_side, start):
-    """Return how much of each old pixel (columns) lies in each new one (rows), in whole units.
+    """Return the overlap of each new pixel (rows) with each old one (columns), in whole units.
 
     `side` old pixels become `small_side` new ones beginning at pixel `start`. In units of
     1 / (side · small_side) of the side, an old pixel is `small_side` units long and a new one

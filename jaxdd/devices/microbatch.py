@@ -113,7 +113,7 @@ def _intermediates(jaxpr) -> Iterator[Any]:
 
 
 def _choose(by_parts, n, size_on_cpu, whole, max_images):
-    """Process n images at once if they fit the device, otherwise in parts that do."""
+    """Process n images at once if they fit the device, otherwise in parts that fit."""
     if n <= min(size_on_cpu, max_images):
         return whole()
     elsewhere = whole if n <= max_images else lambda: by_parts(max_images)

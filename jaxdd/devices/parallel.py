@@ -143,7 +143,7 @@ class Rows:
 @functools.partial(jax.jit, static_argnames="mesh")
 def _look_up(array, indices, *, mesh):
     # Each device looks up the rows it has and contributes zeros for the others; the sum over the
-    # devices is the result. Only the rows that were looked up travel, in their own type.
+    # devices is the result. Only these rows are sent, in their own dtype.
     def add(array, indices):
         own = indices - jax.lax.axis_index(AXIS) * len(array)
         present = (own >= 0) & (own < len(array))
@@ -404,7 +404,7 @@ class _Compiled:
     """A function that is compiled in the thread of the caller, once per shapes and configuration.
 
     JAX's configuration contexts, such as `jax.enable_x64` or `jax.default_matmul_precision`, are
-    local to a thread. A worker thread that compiled for itself would not see those of the caller.
+    local to a thread. A worker thread that compiles would not see those of the caller.
     """
 
     def __init__(self, function):

@@ -102,7 +102,7 @@ def guide(
 
 
 def guide_sampler(key: jax.Array, guide: Guide) -> Guide:
-    """Return the guide, the batch of every step: pass this to `methods.run` as the sampler."""
+    """Return the guide as the batch of every step; this is the sampler for `methods.run`."""
     return guide
 
 
@@ -206,8 +206,8 @@ def _init(images, *, network, optimizer, parts):
 
 
 def _step(key, state, guide, *, optimizer, objective, schedule, length, parts):
-    # The step count alone determines which image is made of which classes: stage 0 is image 0 of
-    # the first part of the classes, stage 1 is image 0 of the second part, and so on.
+    # The step count determines the images that are optimised: in stage 0 image 0 of the first part
+    # of the classes, in stage 1 image 0 of the second part, and so on.
     k, ipc = state.images.shape[:2]
     stage = jnp.minimum(state.count // length, ipc * parts - 1)
     image, classes = stage // parts, stage % parts * (k // parts) + jnp.arange(k // parts)

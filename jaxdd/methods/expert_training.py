@@ -80,7 +80,7 @@ def train(
 
 
 def segment(key: jax.Array, experts: Any, *, span: int, latest: int) -> Segment:
-    """Draw a random expert and a random start epoch, the sampler of trajectory matching.
+    """Draw a random expert and a random start epoch; this is the sampler of trajectory matching.
 
     Args:
         key: random key.

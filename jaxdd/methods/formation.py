@@ -1,7 +1,7 @@
 """Multi-formation: a synthetic image stores several smaller images (IDC).
 
-The pixels of one image are spent on factor² coarser ones. `split` returns the images that networks
-see, differentiably; pass `functools.partial(split, factor=2)` to a method as `decode`. `join` packs
+One image is divided into factor² coarser ones. `split` returns the images that networks see,
+differentiably; pass `functools.partial(split, factor=2)` to a method as `decode`. `join` packs
 initial images.
 
 Source: Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameterization" (ICML

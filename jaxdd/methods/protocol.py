@@ -1,4 +1,4 @@
-"""The protocol of a distillation method, and what the methods of this package share."""
+"""The protocol of a distillation method, and functions that the methods of this package share."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

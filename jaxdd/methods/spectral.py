@@ -13,8 +13,8 @@ on the eigenvalues λ of Ψ and the signal G is Φ, the mean feature or the iden
 Source: Bo, Liu and Wang, "Understanding Dataset Distillation via Spectral Filtering" (ICLR 2026).
 Their theorem is about a linear head under the squared error and a linear kernel. For a bound, equal
 spectra do not imply equal gradients. The relations hold with the second moment as Ψ; this module
-uses the covariance, as their code does. Ψ and Φ are per sample: kernel ridge regression on n
-samples adds n β to its kernel.
+uses the covariance, as their code does. Ψ and Φ are means over samples, so that kernel ridge
+regression on n samples adds n β to its kernel.
 """
 
 from collections.abc import Callable, Sequence
@@ -306,7 +306,7 @@ def profile(real: Statistics, synthetic: Statistics) -> Profile:
     error, signal = (
         _root(jnp.square(_product(vectors.T, x)).sum(1)) for x in (phi - phi_synthetic, phi)
     )
-    # Eigenvalues within rounding of zero are noise, and a share of them means nothing.
+    # Eigenvalues that are zero up to rounding are noise, and ratios to them are meaningless.
     rounding = len(psi) * jnp.finfo(psi.dtype).eps * eigenvalues[0]
     varying = jnp.where(eigenvalues > rounding, eigenvalues, 0)
     return Profile(eigenvalues, _ratio(variance, varying), _ratio(error, signal), signal)

@@ -3,8 +3,8 @@
 Let Ψ = U Λ Uᵀ be the covariance of the normalised images, `[d, d]` with d = h · w · c. An image x
 with mean m becomes `W (x − m)`, `W = U (Λ + ε)^(−1/2) Uᵀ`. Every matrix R W with a rotation R makes
 pixels uncorrelated; W itself is symmetric and leaves the result closest to the image. Edges and
-textures, which vary little, then count as much as light and large areas. ε limits the
-amplification to 1 / √ε.
+textures, which have little variance, then have as much influence as brightness and large areas. ε
+limits the amplification to 1 / √ε.
 
 Networks see whitened images in distillation and in evaluation. Sets are stored unwhitened, as
 `unwhiten` returns them.
@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jaxdd import _checks, evaluate, sampling
 from jaxdd.methods import spectral
 
-_MAX_VALUES = 4096  # Of an image: Ψ takes d² values and its eigendecomposition d³ operations.
+_MAX_VALUES = 4096  # Maximum d: Ψ has d² values, and its eigendecomposition takes d³ operations.
 _BATCH = 512  # images at a time
 
 

@@ -162,10 +162,10 @@ def _kernel_gradient_by_convolution(images, cotangent, padding, window):
 
 def _kernel_gradient_by_product(images, cotangent, padding, window):
     """Compute the kernel gradient as one matrix product, for few channels."""
-    # All window · i shifted channels become rows over all pixels, [window · i, n · h · w], and meet
-    # the cotangent [n · h · w, o] in one product. It copies X once per place of the window, which
-    # is cheap for few channels: 1.4 ms for 32 images of 32×32×3 and 32 features. Transposing first
-    # costs less than it gains, because the product then sums over the contiguous axis.
+    # All window · i shifted channels become rows over all pixels, [window · i, n · h · w], which
+    # are multiplied by the cotangent [n · h · w, o] in one product. It copies X once per place of
+    # the window, which is cheap for few channels: 1.4 ms for 32 images of 32×32×3 and 32 features.
+    # Transposing first is worth its cost, because the product then sums over the contiguous axis.
     shifts = [shift.transpose(3, 0, 1, 2) for shift in _shifts(images, padding, window)]
     rows = jnp.stack(shifts).reshape(math.prod(window) * images.shape[-1], -1)
     product = rows @ cotangent.reshape(-1, cotangent.shape[-1])
@@ -176,8 +176,9 @@ def _kernel_gradient_by_window_rows(images, cotangent, padding, window):
     """Compute the kernel gradient as one matrix product per row of the window."""
     # With the height of the images first, window row a needs the contiguous block a : a + h of X,
     # so only the shifts along the width are copied. 32 images of 16×16×32 and 32 features take
-    # 4.6 ms, 8 of 16×16×128 and 128 take 6.4 ms. It serves what the Winograd form does not: windows
-    # other than 3×3, images below 4×4, and bfloat16, whose rounding Winograd's sums would amplify.
+    # 4.6 ms, 8 of 16×16×128 and 128 take 6.4 ms. It is used where the Winograd form is not: for
+    # windows other than 3×3, images below 4×4, and bfloat16, whose rounding errors Winograd's sums
+    # would amplify.
     height, width, features = cotangent.shape[1:]
     padded = jnp.pad(images, ((0, 0), *((p, p) for p in padding), (0, 0))).transpose(1, 3, 0, 2)
     shifts = jnp.concatenate([padded[..., b : b + width] for b in range(window[1])], 1)

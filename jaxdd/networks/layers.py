@@ -119,7 +119,7 @@ class BatchNorm(nn.Module):
     towards them (the variance with n − 1 in the denominator); `apply` uses the running statistics
     and no gradient reaches them.
 
-    Running statistics therefore change wherever a network is trained with `apply_in_training`: in
+    Running statistics therefore change if a network is trained with `apply_in_training`: in
     `training.fit`, teachers and ELF, and in gradient matching, which trains its network between
     matching steps. They keep their initial values in distribution and trajectory matching, experts
     and debiased training.

@@ -53,8 +53,8 @@ def max_blocks(shape: Sequence[int], *, limit: int = 3) -> int:
     return min(limit, min(shape[1:3]).bit_length() - 1)
 
 
-# Networks with `start` and `stop` create the layers of every part, and apply those in between:
-# Flax numbers layers in the order of their creation, so their names must not depend on the bounds.
+# Networks with `start` and `stop` create the layers of all parts and apply only those in between.
+# Flax numbers layers in the order of creation, and their names must not depend on the bounds.
 
 
 def _in_bounds(i, start, stop):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 class Output(NamedTuple):
-    """Features `[n, d]`, which enter the classifier, and logits `[n, k]`."""
+    """Features `[n, d]`, the input of the classifier, and logits `[n, k]`."""
 
     features: jax.Array
     logits: jax.Array

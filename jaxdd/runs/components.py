@@ -98,7 +98,7 @@ def build(
 
 
 def _build_method(data, options, network, strategy, mesh, threads):
-    """Build the method of the options; that of cfm uses the network of its teacher."""
+    """Build the method of the options; for cfm it uses the network of the teacher."""
     if not isinstance(options, CFM):
         return run_methods.build(options, network, strategy, mesh=mesh, threads=threads)
     shape, k = data.train.images.shape[1:], data.num_classes
@@ -212,9 +212,9 @@ def cpu_devices(options: DM) -> dict[str, Any]:
 def rows_at_once(options: DM, *, method: Any = None, mesh: Any = None) -> int:
     """Return how many rows of a comparison run at once: one per core of a single CPU.
 
-    One at a time if rows share a mesh or a trained network, are whitened (each has its own pool),
-    or use a custom method: batched factorisations of two programs at once can deadlock in the
-    LAPACK of jaxlib 0.10, which waits inside an XLA thread for other threads of the same pool.
+    Rows run one at a time if they share a mesh or a trained network, are whitened (each has its own
+    pool), or use a custom method: in jaxlib 0.10, batched factorisations of two programs at once
+    can deadlock, because LAPACK waits in an XLA thread for other threads of the same pool.
     """
     one_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1 and mesh is None
     independent = method is None and not run_methods.follows(options) and options.zca == "none"

@@ -194,7 +194,7 @@ def build_context(
     parts = components.build(
         data, options, network=network, method=method, mesh=mesh, threads=threads
     )
-    # Whitening needs all images on one device, so they are split among devices without it only.
+    # Whitening needs all images on one device, so only unwhitened images are split among devices.
     index = sampling.pool
     is_large = data.train.images.nbytes >= split_from
     if mesh is not None and is_large and options.zca == "none":

@@ -8,7 +8,7 @@ They lie in a folder of their own, which several runs can share:
     teacher-000.npz  parameters of the teacher, and the feature moments of the real images
     checkpoint/      state of an unfinished training of the teacher
 
-Existing networks are read, missing or damaged ones trained again.
+Existing networks are read; missing or damaged ones are trained again.
 """
 
 import functools
@@ -40,7 +40,7 @@ TEACHER_FILE = "teacher-000.npz"
 
 
 def follow(run: Run, source: Source) -> Source:
-    """Replace real data by trained experts or a teacher, if the method of a run follows these.
+    """Replace real data by trained experts or a teacher, if the method of a run needs them.
 
     Args:
         run: the run; its folder holds the networks unless its options name another one.

@@ -18,7 +18,7 @@ from jaxdd import augment, networks
 from jaxdd.data import files
 
 PRESETS = ("quick", "paper")
-"""quick fits two CPU cores, paper is the scale of the literature on one GPU."""
+"""Presets: quick fits two CPU cores, paper is the scale of the literature on one GPU."""
 
 GROUPS = ("distillation", "data", "weights", "network and evaluation", "run")
 """Groups of options, in the order of the help."""
@@ -65,7 +65,7 @@ def _option(
 ) -> Any:
     """Define a field of an options class, whose default may be a `Preset`.
 
-    Values must lie in [least, most] or be positive; no result depends on incidental ones.
+    Values must lie in [least, most] or be positive. Incidental options do not affect results.
     """
     metadata = dict(help=help, group=group, least=least, most=most, positive=positive)
     return dataclasses.field(default=default, metadata=metadata | {"incidental": incidental})
@@ -446,7 +446,7 @@ def _check_type(name: str, value: Any, kind: Any) -> None:
         return
     kind = typing.get_origin(kind) or kind
     allowed = (int, float) if kind is float else kind
-    # bool is a subclass of int, but True is no number of steps.
+    # bool is a subclass of int, but True is not a valid number of steps.
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"{name} must be {kind.__name__}, got {value!r}")
 

@@ -211,8 +211,8 @@ def _all_rows(context: Context, folder, names, at_once, spent) -> dict[str, resu
         for name in names:
             table[name] = make(name, lambda: table["random"])
         return table
-    # The first exception of any row stops the others: they save their states after the current
-    # chunk, and only then is it raised, so that every row can be resumed.
+    # The first exception of any row stops the others, which save their states after the current
+    # chunk. It is raised only after that, so that every row can be resumed.
     started: dict[str, futures.Future] = {}
     pool = futures.ThreadPoolExecutor(at_once, thread_name_prefix=processes.ROW_THREADS)
     try:

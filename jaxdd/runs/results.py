@@ -32,7 +32,7 @@ SCORES = {
 _SHARED_STAGES = ("data", "embed", "density")  # shared by all rows of a comparison
 
 STAGES = (*_SHARED_STAGES, "choose", "whiten", "experts", "distill", "evaluate")
-"""Timed stages of a run, in order. "compile" is the part of all of them spent in XLA."""
+"""Timed stages of a run, in order. "compile" is the time of XLA within all of them."""
 
 MIN_GROUP_SIZE = 10
 """Minimum number of test images of a group for its accuracy to be shown."""

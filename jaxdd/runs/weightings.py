@@ -93,7 +93,7 @@ def rows() -> dict[str, Row]:
 
 
 def _encoding(context: Context) -> dict[str, Any]:
-    """Return how the training set is embedded."""
+    """Return the arguments for embedding the training set."""
     options, strategy = context.options, context.components.strategy
     shape = dict(width=options.encoder_width, depth=options.depth)
     encoder = weights.default_encoder(context.pool, **shape)

@@ -71,7 +71,7 @@ def learning_from_failure(
     smoothing: float = 0.7,
     **options: Any,
 ) -> Any:
-    """Train a network with weights on what a biased network gets wrong (LfF).
+    """Train a network with larger weights on samples that a biased network predicts wrongly (LfF).
 
     The weight of a sample is `b / (b + d)`. Here b and d are its losses under the biased network
     and under this one, each an exponential moving average divided by its maximum over the class.
@@ -183,7 +183,10 @@ def _train_pair(
     epochs=1000,
     **schedule,
 ):
-    """Train (biased, debiased) by `loss(params, batch) -> (loss, memory)`; return the latter."""
+    """Return a debiased network that is trained together with a biased one.
+
+    `loss(params, batch) -> (loss, memory)` gets the parameters of both networks, biased first.
+    """
     optimizer = training.sgd(len(labels), epochs=epochs, batch_size=batch_size, **schedule)
     key_init, key_train = jax.random.split(key)
     keys_init = jax.random.split(key_init)

@@ -39,7 +39,7 @@ from jaxdd.weights.feature_weights import (
 )
 
 _MAX_CORRELATION = 0.5
-"""Within-class correlation of conflict scores up to which two feature sets show two biases."""
+"""Maximum correlation of conflict scores within classes of feature sets that show two biases."""
 
 _MIN_CONFLICTING = 20
 """Minimum number of bias-conflicting held-out samples for the probe network check."""
@@ -177,10 +177,10 @@ def _check_search(search):
 
 
 # Two feature sets often show one bias: grey images differ in tone and in texture. Balancing both
-# would split the samples into needlessly many groups. The conflict scores decide. They correlate
-# within a class if they point at the same samples.
+# would split the samples into needlessly many groups. The two count as one bias if their conflict
+# scores correlate within the classes.
 def _distinct_features(key, pool, tests, comparisons, clip):
-    """Return the weights of each shortcut that shows a bias of its own, the surest first."""
+    """Return the weights of each shortcut that shows a separate bias, most significant first."""
     features = {}
     passed = [name for name, test in tests.items() if is_shortcut(test)]
     for name in sorted(passed, key=lambda name: -tests[name].z_score):

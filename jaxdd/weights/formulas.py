@@ -2,9 +2,9 @@
 
 Weights `[n]` are float32 or wider, at least 0, and sum to one within each class. `inverse_density`
 is the method, `uniform` switches it off, `oracle` balances known bias groups, `balance_groups`
-balances groups that are known as probabilities, and `clip` bounds the variance. `diagnose` measures
-what weights do to the bias. It needs the bias labels, so it is for reporting only and must not
-influence weights.
+balances groups that are known only as probabilities, and `clip` bounds the variance. `diagnose`
+measures what weights do to the bias. It needs the bias labels, so it is for reporting only and must
+not influence weights.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Out-of-fold predictions on samples whose class mostly shows in their brightness."""
+"""Out-of-fold predictions on samples whose brightness mostly follows their class."""
 
 import functools
 

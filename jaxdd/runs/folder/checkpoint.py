@@ -132,8 +132,9 @@ def _checksums(folder: pathlib.Path) -> dict[str, str]:
 
 
 def _is_intact(path: pathlib.Path) -> bool:
-    # Orbax returns wrong numbers for a flipped bit, and prints pages about a missing file. So it
-    # reads only folders whose checksums match. The step shows that the folder was not renamed.
+    # Orbax returns wrong numbers for a flipped bit, and long errors for a missing file. So only
+    # folders with matching checksums are read. The stored step shows that the folder was not
+    # renamed.
     try:
         manifest = files.read_json(path / "manifest.json")
         return manifest["step"] == int(path.name) and manifest["files"] == _checksums(path)

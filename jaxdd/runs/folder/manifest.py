@@ -1,4 +1,4 @@
-"""The manifest of a run folder: what every file in it must contain.
+"""The manifest of a run folder, with the size and checksum of every file.
 
 manifest.json is the one integrity record of a folder. A run records each product when it is
 written, and seals the manifest when it is finished:
@@ -53,7 +53,7 @@ _FILE_NAME = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)
 _FIGURE_NAME = re.compile(r"[\w-]+\.(?:png|svg)|figures\.npz", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _UNCOVERED_BY_ROOT = ("root", "figures")
-_LOCK = threading.Lock()  # rows of a comparison are threads that may record in the same folder
+_LOCK = threading.Lock()  # rows of a comparison run in threads that may write to the same manifest
 
 # Names that may be in a folder without being listed: files of hosting services, and what a run
 # needs while it works or other commands write. Loading a set never reads them.
@@ -176,7 +176,7 @@ def _entry(path):
 
 
 def _read_or_empty(folder):
-    """Content of a manifest; {} if there is none, or if it is damaged and thus records nothing."""
+    """Return the content of a manifest, {} if it is missing or damaged."""
     try:
         content = files.read_json(pathlib.Path(folder) / NAME)
     except (FileNotFoundError, ValueError):

@@ -4,11 +4,10 @@
     timing.json      wall time by stage so far, and the date on which the run finished
     progress.jsonl   one record per line, appended during the distillation
     checkpoint/      newest states, see `jaxdd.runs.folder.checkpoint`
-    weights.npz      sample weights, and choice.json how they were chosen
-    whitening.npz    ZCA whitening through which networks see the set, if any
-    synthetic.npz    the synthetic set, readable without pickle and without jaxdd
-    result.json      scores, device, versions and configuration
-    manifest.json    checksums of the products, see `jaxdd.runs.folder.manifest`
+    weights.npz sample weights; choice.json records how they were chosen whitening.npz    ZCA
+    whitening through which networks see the set, if any synthetic.npz    the synthetic set,
+    readable without pickle and without jaxdd result.json      scores, device, versions and
+    configuration manifest.json    checksums of the products, see `jaxdd.runs.folder.manifest`
 
 Files are written atomically: next to their destination, flushed to disk and renamed.
 """
@@ -63,7 +62,7 @@ def create(
     if (folder / "config.json").exists():
         _check_same_run(folder, config, resume)
         return folder
-    # Temporary files of a run that was killed while it wrote config.json do not count.
+    # Ignore temporary files of a run that was killed while it wrote config.json.
     others = sorted(p.name for p in folder.iterdir() if not p.name.endswith(files.TEMPORARY))
     if others:
         raise FileExistsError(

@@ -46,7 +46,7 @@ class FigureData(NamedTuple):
     attribute_names: tuple[str, ...]
 
     def is_uniform(self) -> bool:
-        """Return whether each class has uniform weights, so that figures of them show nothing."""
+        """Return whether each class has uniform weights, which need no figures."""
         # Multiples of the mean weight of the class, which do not depend on how weights are scaled.
         counts, totals = np.bincount(self.labels), np.bincount(self.labels, self.weights)
         relative = self.weights * (counts / np.where(totals > 0, totals, 1))[self.labels]

@@ -37,8 +37,8 @@ class Picture(NamedTuple):
 class Grid(NamedTuple):
     """Images of classes, ready for a page: one picture, or one per class with a single image.
 
-    `omitted` lists what is not shown completely ("classes" or "images per class"), how many are
-    shown, and how many there are.
+    `omitted` lists each kind of omission ("classes" or "images per class") with the numbers shown
+    and available.
     """
 
     pictures: list[Picture]

@@ -416,7 +416,7 @@ def _draw_bars(axes, places, scores, *, width, group):
     heights = 100 * np.array([score.mean for score in scores])
     errors = 100 * np.nan_to_num([score.std for score in scores])
     axes.bar(places, heights, width, color=_GROUP_COLORS[group], label=results.SCORES[group])
-    # NaN draws no whisker; one of length 0 would be a line.
+    # NaN gives no whisker, 0 would give a line.
     whiskers = np.where(errors > 0, errors, np.nan)
     style = dict(fmt="none", ecolor="#222222", elinewidth=1, capsize=2.5)
     axes.errorbar(places, heights, whiskers, **style)

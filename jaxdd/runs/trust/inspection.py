@@ -1,4 +1,4 @@
-"""Audit a synthetic set for tampering: run the statistics of `jaxdd.audit` and judge them.
+"""Audit a synthetic set for tampering: run the statistics of `jaxdd.audit` and evaluate them.
 
 Every check ends with one of four verdicts: evidence; no evidence found, which does not mean that
 the set is clean; not run, because something is missing; or not applicable, because the check cannot
@@ -34,7 +34,7 @@ alarm, at 0.03 none, or two with real images (`experiments.tampering`, sets of D
 # A patch is evidence if it has at most this side in pixels and this share of an image.
 _MAX_PATCH_SIDE, _MAX_PATCH_SHARE = 2, 1 / 32
 
-_REAL_IMAGES = 100  # number of real images that are used, if there are any
+_REAL_IMAGES = 100  # maximum number of real images that are used
 _NOT_APPLICABLE = {
     name: f"it looks for a {target} in a class, but a class has a few images here, and tampering "
     "changes all of them"
