@@ -11,8 +11,8 @@ Cost: 25 minutes on two cores.
 Result: colour is amplified, corruption is not. Natural backgrounds are amplified if each class has
 a few backgrounds (bgfmnist-few), but not if every image has its own (bgfmnist). The paper reports
 that they are amplified; its recipe is not public. If the bias is not a colour, density weights do
-not help. Auto detects corruptions by texture, and keeps uniform weights against many backgrounds,
-where the oracle gains; `experiments.recognition` measures how visible either bias is.
+not help. Auto detects corruptions by texture. With many backgrounds, where the oracle gains, it
+keeps uniform weights. `experiments.recognition` measures how visible these biases are.
 """
 
 from experiments.tools import grid

@@ -91,7 +91,7 @@ def defaults(options: DM) -> Values:
 
 
 def likelihood(pool: sampling.Pool, candidates: Candidates, default: Values) -> int:
-    """Return the place of the bandwidth with the largest leave-one-out likelihood."""
+    """Return the index of the bandwidth with the largest leave-one-out likelihood."""
 
     def score(values, candidate):
         if not _agree(values, default, "encoder_steps", "temperature"):
@@ -106,7 +106,7 @@ def likelihood(pool: sampling.Pool, candidates: Candidates, default: Values) -> 
 def stability(
     pool: sampling.Pool, candidates: Candidates, others: Candidates, default: Values
 ) -> int:
-    """Return the place of the encoder and bandwidth whose densities depend least on the seed.
+    """Return the index of the encoder and bandwidth whose densities depend least on the seed.
 
     Args:
         pool: the samples.
@@ -129,7 +129,7 @@ def stability(
 def worst(
     candidates: Candidates, check: Callable[[jax.Array], weights.Trial], default: Values
 ) -> int:
-    """Return the place of the best weights for the worse of two kinds of held-out samples."""
+    """Return the index of the best weights for the worse of two kinds of held-out samples."""
 
     @functools.cache
     def score(place):
@@ -144,7 +144,7 @@ def worst(
 
 
 def most_even(pool: sampling.Pool, candidates: Candidates, groups: jax.Array) -> int:
-    """Return the place of the weights with the largest evenness over groups."""
+    """Return the index of the weights with the largest evenness over groups."""
     sizes = dict(num_classes=pool.num_classes, num_attributes=pool.num_classes)
     evenness = functools.partial(
         formulas.group_evenness, labels=pool.labels, attributes=groups, **sizes
@@ -194,7 +194,7 @@ def measure(
     )
     early = weights.pseudo_groups(candidates[-1][1].embeddings, pool.labels, num_classes=classes)
     check_early, default = check(early), defaults(options)
-    # Rules choose places in the list of candidates, so that equal choices are scored once.
+    # Rules return indices of candidates, so that equal choices are scored once.
     places = {
         "default": [values for values, _ in candidates].index(default),
         "likelihood": likelihood(pool, candidates, default),

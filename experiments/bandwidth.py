@@ -5,11 +5,11 @@
 First, diagnostics of the weights: each training set in `DATASETS` is embedded once, and the weights
 of every bandwidth factor and temperature are diagnosed (AUC of low density for bias-conflicting
 samples, conflict weight share, group evenness, effective sample size). This uses the bias labels,
-so the defaults come from a data set that is not evaluated on, cfmnist.
+so the defaults were chosen on cfmnist, which is not used for evaluation.
 
 Second, accuracies of sets distilled with the weights: coloured MNIST, 5 % bias-conflicting samples,
 ten images per class. The bandwidth is a factor of half the mean squared distance in the class;
-weights are density^(-1/temperature). The test set must not choose among these cells.
+weights are density^(-1/temperature). Test accuracies must not be used to choose among these cells.
 
 Cost: a minute per map, and 20 minutes for the cells on two cores.
 Result: on cfmnist the weights of the defaults are nearly as even as the best of the map. Weights

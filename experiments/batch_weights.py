@@ -1,4 +1,4 @@
-"""How much do weighted initial images, and how the weights are used, contribute?
+"""How much do weighted initial images and each way of using weights contribute?
 
     python -m experiments.batch_weights --data-dir DIR
 

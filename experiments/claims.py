@@ -2,10 +2,10 @@
 
     python -m experiments.claims --data-dir DIR
 
-Six claims with three seeds each, which decide attributes, encoder, initial images, batches and
-networks. Each compares plain distillation with one weighting, three networks per set. The gain is
-the mean of the paired differences of the sets, with an interval by Student's t over the sets,
-because networks trained on one set contain no information about other sets.
+There are six claims with three seeds each. A seed determines attributes, encoder, initial images,
+batches and networks. Each claim compares plain distillation with one weighting, with three networks
+per set. The gain is the mean of the paired differences of the sets, with an interval by Student's t
+over the sets, because networks trained on one set contain no information about other sets.
 
 Cost: an hour on two cores, in addition to cells of `main_table`, `seeds`, `no_bias` and
 `by_features`.
@@ -67,7 +67,7 @@ GRID = grid.Grid("claims", cells, down=("dataset", "conflict", "ipc", "seed"))
 
 
 def command(claim: Claim) -> str:
-    """Return the command that makes both rows with the first seed."""
+    """Return the command that computes both rows with the first seed."""
     if claim.dataset == "cdigits":
         return "jaxdd demo"
     config = {"command": "compare", **grid.configuration(pair(claim)[0])}

@@ -1,4 +1,4 @@
-"""Is curriculum frequency matching (CFM) better than real images and DM, by hard and soft labels?
+"""Is curriculum frequency matching (CFM) better than real images and DM, with hard and soft labels?
 
     python -m experiments.curriculum --data-dir DIR
 

@@ -14,8 +14,8 @@ method of the paper. The best object-blind features for each data set are in res
   head (`depths.crossfit`): 1,000 steps of 128 images instead of the paper's 19,000 of 256 on a GPU;
   two folds, mean of three checkpoints.
 
-Blocks of classes are those of the best shortcut, for all. *Error of the share* is the distance of
-the mean bias-conflict score from the true conflict share, which is not an input of any detector.
+All detectors use the blocks of classes of the best shortcut. *Error of the share* is the distance
+of the mean bias-conflict score from the true conflict share, which is not an input of any detector.
 
 Hypothesis, written on 24 November 2026 before the runs: networks detect corruptions better than the
 encoder and worse than texture, colours as well as tone, and natural backgrounds not at all, because
@@ -28,9 +28,9 @@ features that show the bias (AUC 0.991, 0.996 and 0.737 in results/shortcuts.jso
 colours, which all detect; on natural backgrounds they are hardly better than chance. A head on the
 encoder is better than its density, with equal AUC on corruptions and colours. The conflict share
 that networks estimate is accurate to 0.005 on corrupted and grey images, to 0.02 with colours. Deep
-branches beat the encoder on corruptions but, against the hypothesis, not networks (AUC 0.894), at
-four times their cost and after a fortieth of the paper's images; on natural backgrounds they are
-worst (0.619). Whether longer training changes that was not tested.
+branches (AUC 0.894) beat the encoder on corruptions but, against the hypothesis, not networks, at
+four times their cost and with a fortieth of the paper's training images. On natural backgrounds
+they are worst (0.619). Longer training was not tested.
 """
 
 import functools
@@ -63,7 +63,7 @@ SCORES = {name: form for name, form in shortcuts.SCORES.items() if name != "z_sc
 def detectors(
     key: jax.Array, pool: sampling.Pool, data: datasets.Benchmark, blocks: tuple[int, ...]
 ) -> dict[str, Callable[[], tuple[jax.Array, jax.Array]]]:
-    """Return functions to weights and bias-conflict scores `[n]`, in the order of `DETECTORS`."""
+    """Return functions that compute weights and bias-conflict scores `[n]`, one per detector."""
     encode = functools.cache(lambda: weights.encode(key, pool, strategy=data.strategy).embeddings)
 
     def density():

@@ -3,10 +3,11 @@
     python -m experiments.fairdd --data-dir DIR
 
 Coloured foregrounds and backgrounds, 10 % bias-conflicting samples, ten images per class. FairDD
-and the oracle (as in COBRA, ICML 2026) use the bias labels. FairDD's authors report, for random,
-DM, DM with density weights and DM with FairDD, 30.75, 25.01, 90.42 and 94.61 % for the foreground,
-with mean gaps between the groups of a class of –, 99.96, 18.46 and 7.95; and 27.95, 23.40, –, 94.88
-% for the background, 94.77 % for FairDD with groups from clustering.
+and the oracle (as in COBRA, ICML 2026) use the bias labels. FairDD's authors report accuracies of
+random, DM, DM with density weights and DM with FairDD: 30.75, 25.01, 90.42 and 94.61 % for the
+foreground, and 27.95, 23.40, – and 94.88 % for the background (94.77 % for FairDD with groups from
+clustering). The mean gaps between the groups of a class for the foreground are –, 99.96, 18.46 and
+7.95.
 
 Cost: 20 minutes on two cores.
 Result: with a hundredth of the steps, random, DM and density weights are close to the published

@@ -4,8 +4,8 @@
 
 DM, DC, DSA and MTT on coloured MNIST, 5 % bias-conflicting samples, ten images per class, with
 uniform, density, auto and oracle weights. For MTT, which the paper leaves open, the experts are
-trained with the weights. DREAM is DM with batches of cluster centres among 512 images of a class
-(candidates); IDC is DM whose images hold four smaller ones each (formation).
+trained with the weights. DREAM is DM with batches of cluster centres of 512 images of a class
+(candidates). IDC is DM with images that hold four smaller ones each (formation).
 
 Cost: an hour and a half on two cores.
 Result: without weights DM, DC and DSA are worse than this seed's random subset on bias-conflicting

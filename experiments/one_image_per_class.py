@@ -16,7 +16,7 @@ from jaxdd.runs.options import make
 
 
 def cells(preset: str) -> list[grid.Cell]:
-    """Return sizes and shares by data set and method, the largest sets last.
+    """Return cells of all sizes and shares by data set and method, the largest sets last.
 
     Random subsets do not depend on the method, so only DM has that row.
     """

@@ -4,12 +4,12 @@
 
 Reads the synthetic sets that `experiments.amplification` leaves in its work folder. For each data
 set a network learns to recognise the bias attribute from the unbiased test images, where the
-attribute is independent of the class; a fifth of them measures how well ("recognised"). Each set is
-then scored by the share of its images that show the attribute with which their class is aligned. 95
-% of the training images have it, but how many show it depends on how well it is recognised, so
-compare with the column of the training set. "network trained on all" shows what the bias costs
-without distillation: it is the accuracy on bias-conflicting test samples of a network trained on
-the whole training set for three epochs.
+attribute is independent of the class; its accuracy on a fifth of them is "recognised" in the table.
+Each set is then scored by the share of its images that show the attribute with which their class is
+aligned. 95 % of the training images have it, but how many show it depends on how well it is
+recognised, so compare with the column of the training set. "network trained on all" shows what the
+bias costs without distillation: it is the accuracy on bias-conflicting test samples of a network
+trained on the whole training set for three epochs.
 
 Cost: two minutes per data set on two cores.
 Result: colours are recognised in every image; natural backgrounds of 32 pixels are hard to

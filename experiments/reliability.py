@@ -15,8 +15,8 @@ Attacks in five groups on a small folder of images; the verdict depends on what 
 
 The verdict is right (the products equal those of an undisturbed command), refused (one line, and
 nothing is worse), or one of four failures: traceback, silent (a wrong result is accepted), worse (a
-folder lost something), hang. The round seeds everything random, so an attack can be repeated. The
-record is written after each attack; failures are tried again.
+folder lost something), hang. The number of the round is the seed of all randomness, so an attack
+can be repeated. The record is written after each attack; failures are tried again.
 
 Cost: 40 minutes per round on two cores.
 """

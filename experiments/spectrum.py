@@ -29,10 +29,11 @@ Hypotheses, written on 23 November 2026 before the run, and results:
 1. Colours and solid backgrounds have the lowest ranks; corruptions and natural backgrounds the
    highest; grey is between. Half true: the rank of colours, solid backgrounds and natural
    backgrounds is two; corruptions have rank six, and grey photographs the highest, 22.
-2. The share in what DM matches is largest for colours and solid backgrounds, and orders the biases
-   as DM amplifies them. True: colour behind, colour of, corruption, background, grey; DM loses
-   against random images on the first two and gains on the others, in this order. A bias is
-   amplified if it is more than half of what separates class means.
+2. The share in the class means that DM matches is largest for colours and solid backgrounds, and
+   has the order in which DM amplifies the biases. True: the order is solid background, colour of
+   digits, corruption, natural background, grey. DM loses against random images on the first two and
+   gains on the others, in this order. A bias is amplified if it is more than half of the
+   differences between class means.
 3. A low pass amplifies colours more than DM, a high pass less, corruptions the other way round.
    Half true: the low pass amplifies colours more than DM, but also the others, and the high pass
    improves one of five sets only. Both learn less of the classes than DM.
@@ -204,7 +205,7 @@ class View:
     def dose(self, images: jax.Array) -> jax.Array:
         """Return the bias in the class means of a set, relative to that in the real ones."""
         means = jnp.stack([features(self.params, x).mean(0) for x in images])
-        # Projection of the deviation from even groups onto the real bias.
+        # Project the deviation of the set from even groups onto the bias of the real images.
         deviation = means - means.mean(0) - self.fair
         return jnp.sum(deviation * self.bias) / jnp.sum(jnp.square(self.bias))
 

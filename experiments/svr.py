@@ -5,16 +5,16 @@
 Five ways to choose the half-width of the insensitive tube; kernel, box and samples are the same:
 
 * likelihood: `jaxdd.svr.WorkingLikelihoodSVR`, three passes over training residuals;
-* leave-one-out: the same from leave-one-out residuals of kernel ridge regression;
+* leave-one-out: the same estimator with leave-one-out residuals of kernel ridge regression;
 * cherkassky-ma: 3 s √(log n / n), with the noise s from residuals of three nearest neighbours (of
   least squares for the linear kernel), corrected for their degrees of freedom;
-* cross-validation: the least squared error of five folds among eight half-widths;
+* cross-validation: the one of eight half-widths with the smallest squared error in five folds;
 * fixed: 0.1, scikit-learn's default.
 
 Simulated: a linear target of three features and sin(x) / x on [-10, 10], with noise of standard
 deviation 0.2 (outliers: 5 % of normal noise times ten), scored by the root mean squared error to
-the target. Real: data sets of scikit-learn, those for classification as regressions of one column
-on the others; two thirds of the samples, at most 300, for training. Features and targets are
+the target. Real: data sets of scikit-learn; in those for classification, one column is regressed on
+the others. Two thirds of the samples, at most 300, are used for training. Features and targets are
 standardised by the training samples. 100 repeats with new samples, the same for all five. A cell
 counts as won or lost if the mean paired difference exceeds two standard errors. Seconds are
 processor time, medians over repeats.

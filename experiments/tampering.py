@@ -26,10 +26,10 @@ clean set. The level of the rule with trusted sets, 0.03, was chosen on the sets
 after that, and again with a tenth of the learning rate, because with 100 two of twenty diverged.
 
 Cost: 360 sets of six to seven processor seconds each; with exit code 3, some are missing. Result:
-range detects the published trigger always, and none of an attacker who clips to [0, 1]; roughness
-and footprint detect every such set given trusted sets; the trigger scan detects 30 to 90 %. Alone,
-range reports one of sixty honest sets, one of trajectory matching with a pixel at 2.2. With five
-trusted sets one is reported, with real images as well four.
+range always detects the published trigger, but no attacker who clips to [0, 1]. Given trusted sets,
+roughness and footprint detect every such set; the trigger scan detects 30 to 90 %. Without trusted
+sets, range reports one of sixty honest sets, a set of trajectory matching with a pixel at 2.2. With
+five trusted sets one honest set is reported, with real images in addition four.
 """
 
 import functools
@@ -138,7 +138,7 @@ def shrink(images: np.ndarray) -> np.ndarray:
 
 
 def trigger(name: str, data: Data) -> poison.Trigger:
-    """Return the trigger of that name."""
+    """Return the trigger with a name."""
     if name == "published":
         return poison.Trigger(1, 10.0)
     return poison.Trigger(int(base(name)), data.high)
@@ -219,7 +219,7 @@ def attack(plan: Plan, name: str, data_dir: pathlib.Path | None) -> Callable[...
 def make_set(
     plan: Plan, name: str, seed: int, *, data_dir: pathlib.Path | None, work: pathlib.Path
 ) -> np.ndarray:
-    """Return the set of a seed, "clean" or with a trigger, from the work folder if it is there."""
+    """Return the set of a seed, "clean" or with a trigger; read it if it is in the work folder."""
     settings = files.digest(np.frombuffer(repr((plan[:4], UPDATES, IPC)).encode(), np.uint8))[:12]
     path = work / f"{settings}-{name}-{seed}.npz"
     if path.exists():
@@ -316,7 +316,7 @@ def measure(
     """Return all statistics of a set, for each network, class and patch size."""
     where: Any = dict(data_dir=data_dir, work=work)
     images, data = make_set(plan, name, seed, **where), load(plan, data_dir)
-    # A clean set of another seed, since the footprint of a set relative to itself is zero.
+    # Use a clean set of another seed, because the footprint of a set relative to itself is zero.
     trusted = make_set(plan, "clean", (seed + count(plan) // 2) % count(plan), **where)
     by_class = lambda images: images.reshape(CLASSES, IPC, *images.shape[1:])
     key = jax.random.key(seed)

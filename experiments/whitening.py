@@ -3,12 +3,12 @@
     python -m experiments.whitening --data-dir DIR
 
 Coloured MNIST, 5 % bias-conflicting samples, and CIFAR-10 without a bias, ten images per class,
-distribution matching. Networks see images without whitening, whitened with equal counts of all
-training images (uniform, as in the literature), or whitened by the weights of the set (weighted;
-equal to uniform up to class shares for the plain row).
+distribution matching. Images are not whitened, whitened with uniform weights of all training images
+(uniform, as in the literature), or whitened with the weights of the set (weighted; for the plain
+row this equals uniform up to class shares).
 
-Hypothesis, written before the run: whitening amplifies directions of small variance, so shape
-counts more and colour, which varies most, counts less. Plain distillation should lose less accuracy
+Hypothesis, written before the run: whitening amplifies directions of small variance, so shape has
+more influence and colour, which varies most, has less. Plain distillation should lose less accuracy
 by the bias, and weighted rows should change little.
 
 Result (one seed): the first half holds. Without weights, bias-conflicting samples are recognised

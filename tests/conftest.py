@@ -27,7 +27,7 @@ def program_cache():
     return folder
 
 
-# Most of the time of the suite is XLA compiling small programs, half of it optimising them.
+# XLA needs most of the time of the suite to compile small programs, half of it to optimise them.
 FLAGS = ["--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=0"]
 FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")  # compiles 15 % faster
 if [int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2]] <= [0, 10]:
@@ -53,7 +53,7 @@ from jaxdd.runs import options, results  # noqa: E402
 from jaxdd.runs.folder import manifest, store  # noqa: E402
 from jaxdd.runs.trust import publication  # noqa: E402
 
-# Tracing creates millions of objects that stay alive, and every collection visits all of them.
+# Tracing creates millions of long-lived objects, all of which every garbage collection visits.
 gc.set_threshold(50_000, 20, 100)
 
 

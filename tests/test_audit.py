@@ -36,7 +36,7 @@ def test_out_of_range_is_measured_on_the_scale_of_pixels():
     "image, expected",
     [
         ([[0.0, 1.0], [1.0, 0.0]], 2.0),  # all steps are 1, the variance is 1/4
-        ([[0.0, 0.0], [1.0, 1.0]], 1.0),  # half of them are
+        ([[0.0, 0.0], [1.0, 1.0]], 1.0),  # half of the steps are 1
         ([[1.0, 1.0], [1.0, 1.0]], 0.0),
     ],
 )

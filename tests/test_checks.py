@@ -111,7 +111,7 @@ def changed(draw, argument):
     """Change one value, all values, the dtype or the shape of an argument."""
     array = np.array(argument)
     if isinstance(argument, int):
-        return draw(st.sampled_from([-1, 0, 1, 1.5, None, "2"]))  # no sizes beyond any memory
+        return draw(st.sampled_from([-1, 0, 1, 1.5, None, "2"]))  # sizes that fit the memory
     change = draw(st.sampled_from(["value", "value", "values", "dtype", "shape"]))
     if change == "dtype":
         return array.astype(draw(st.sampled_from([bool, np.int64, np.float64])))

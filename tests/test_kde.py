@@ -15,7 +15,7 @@ from scipy.special import logsumexp
 from jaxdd import kde
 from jaxdd.devices import parallel
 
-SIZES = [5, 0, 1, 13, 2]  # Class sizes: one class is empty, one a single sample.
+SIZES = [5, 0, 1, 13, 2]  # Class sizes; one class is empty, and one has a single sample.
 K = len(SIZES)
 
 
@@ -248,7 +248,7 @@ def test_gradients():
 
 def test_class_gradient_is_the_dense_one_and_finite():
     x, labels = classes(d=9)
-    kept = labels != 2  # The density of the lone sample left out is -inf, whatever x is.
+    kept = labels != 2  # With leave-one-out, the density of the lone sample is -inf, whatever x is.
     onehot = labels[:, None] == labels
 
     def dense(x, h):

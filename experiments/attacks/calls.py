@@ -171,7 +171,7 @@ def _changes(argument, round_):
     array = np.asarray(argument)
     kind = array.dtype.kind
     if array.ndim == 0:
-        # Large numbers only for floats: as sizes they would exceed the memory.
+        # Large numbers are tried for floats only; as sizes they would exceed the memory.
         for value in VALUES["f"] if kind == "f" else (-1, 0, 1):
             yield f"{value:g}", type(argument)(value)
         yield from (("text", "2"), ("none", None), ("1.5", 1.5), ("an array", np.ones(5)))

@@ -102,7 +102,7 @@ CHOSEN = ("choice.json", "weights.npz", "result.json", "synthetic.npz")
 EXPERTS = ("manifest.json", "settings.json", "expert-000.npz", "expert-001.npz")
 IMAGES = ("000.png", "150.png", "metadata.csv")
 REMAIN = {"progress.jsonl", "report.html", "checkpoint"}
-"""Records that may stay damaged, since a finished run does not need them."""
+"""Records that may stay damaged, because a finished run does not need them."""
 
 
 def attacks(laboratory: lab.Laboratory, round_: int) -> Iterator[lab.Attack]:
@@ -128,7 +128,7 @@ def attacks(laboratory: lab.Laboratory, round_: int) -> Iterator[lab.Attack]:
 
 
 def _kinds(laboratory):
-    """Return, for each kind of folder, its files, what makes it, and the commands on it."""
+    """Return each kind of folder: its files, the function that makes it, and commands on it."""
     run = laboratory.command("run")
     table = laboratory.command("compare", "--rows", "random", "density")
     auto = laboratory.command("run", "--debias", "auto")
@@ -232,7 +232,7 @@ def _resume(command, laboratory, damage, name):
 
 
 def _complete(command, laboratory, damage, name):
-    """Resume an unfinished run, which must equal the undisturbed one, or do so once restored."""
+    """Resume an unfinished run; its products must be undisturbed, at the latest after restoring."""
     damaged, again = damage(), [*command, "--resume", "--out"]
     whole = lab.content(complete(laboratory, command))
     ended = lab.call([*again, damaged.folder])

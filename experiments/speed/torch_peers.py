@@ -1,4 +1,4 @@
-"""The same mathematics in PyTorch, in straightforward eager code, as peers of the benchmark.
+"""Implementations in straightforward eager PyTorch, which the benchmark compares with jaxdd.
 
 Nothing in jaxdd needs it. Images are [n, channels, height, width]. `wrap` is `torch.compile`,
 `channels_last` or `eager`, applied to a network. tests/experiments/test_torch_peers.py checks that
@@ -274,7 +274,7 @@ class WeightedPool(NamedTuple):
         return normalise(self.images[label][torch.multinomial(self.weights[label], size, True)])
 
     def subset(self, label: int, size: int) -> torch.Tensor:
-        """Draw as `batch` does, none twice."""
+        """Draw images like `batch`, each at most once."""
         return normalise(self.images[label][torch.multinomial(self.weights[label], size)])
 
 
@@ -314,7 +314,7 @@ def distribution_matching(
 
 
 def described(pool: Pool | WeightedPool):
-    """Number of classes, shape of an image, and device of a pool."""
+    """Return the number of classes, the shape of an image, and the device of a pool."""
     if isinstance(pool, WeightedPool):
         return len(pool.images), pool.images[0].shape[1:], pool.images[0].device
     return pool.num_classes, pool.images.shape[1:], pool.images.device

@@ -1,9 +1,9 @@
 """Pieces of work of `experiments.speed.benchmark`: compiled programs, their costs, and peers.
 
 Costs are counted by hand. FLOPs are those of matrix products and convolutions, two per
-multiplication and addition, without products with the zero padding. Bytes are what has to move if
-nothing stays in a cache between a convolution, its normalisation and its pooling, which bounds the
-time of a program that writes its activations to memory.
+multiply-add, without products with the zero padding. Bytes are counted as if nothing stayed in a
+cache between a convolution, its normalisation and its pooling. They bound the time of a program
+that writes its activations to memory.
 """
 
 import functools

@@ -10,7 +10,7 @@ Every module of `experiments` with a grid is run as
 
     python -m experiments.NAME [--preset quick|paper] [--data-dir DIR] [--budget 20m]
 
-and run again for what is missing. It ends with exit code 3 while cells are missing.
+and can be run again to compute missing cells. It ends with exit code 3 while cells are missing.
 """
 
 import dataclasses
@@ -113,7 +113,7 @@ def stored(folder: pathlib.Path = RESULTS) -> Stored:
 
 @functools.lru_cache(64)
 def _read(path, *_):
-    """Read one file; time and size of the file are arguments so that a change is noticed."""
+    """Read one file. Its time and size are arguments, so that a changed file is read again."""
     return [_entry(line, path) for line in files.read_lines(path)]
 
 
@@ -165,7 +165,7 @@ def compute(
                 data, whole, chosen, rows=rows, spent=spent, report=report, resume=True,
                 **components.cpu_devices(chosen),
             )  # fmt: skip
-        finally:  # a stopped comparison has finished rows, too
+        finally:  # a stopped comparison may have finished rows
             for cell in missing:
                 path = whole / "rows" / cell.row / "result.json"
                 if path.exists():
@@ -255,7 +255,7 @@ def _values(cell, names):
 
 
 def main(grid: Grid) -> None:
-    """Run the command line of a grid: compute what is missing and print the tables."""
+    """Run the command line of a grid: compute missing cells and print the tables."""
     tyro.cli(functools.partial(_main, grid), description=f"See the docstring of {grid.name}.")
 
 

@@ -51,8 +51,8 @@ class _Interruption:
     @contextlib.contextmanager
     def deferred(self, *names: str) -> Iterator[None]:
         """Defer Ctrl-C while the block runs; `names` are the distillations in it."""
-        # Python handles signals in the main thread only, and only there may handlers be set. Rows
-        # that run in other threads see `requested` after their current chunk.
+        # Python handles signals in the main thread only, where handlers must also be set. Rows that
+        # run in other threads check `requested` after their current chunk.
         previous = signal.getsignal(signal.SIGINT)
         in_main_thread = threading.current_thread() is threading.main_thread()
 

@@ -71,7 +71,7 @@ def test_every_sample_is_as_likely_to_conflict_and_every_attribute_to_get_the_re
     draw = jax.vmap(lambda key: quick(key, labels, 0.2, k=1, attributes=4))
     drawn = draw(jax.random.split(KEY, 3000))
     per_sample = np.asarray((drawn != 0).sum(0))
-    # Their number is fixed, so the covariance is p(1 - p)·20/19·(I - J/20): 19 degrees.
+    # The number is fixed, so the covariance is p(1 - p)·20/19·(I - J/20), of rank 19.
     statistic = ((per_sample - 600) ** 2 / (600 * 0.8)).sum() * 19 / 20
     assert stats.chi2.sf(statistic, 19) > 0.001
     twice = np.asarray(jax.vmap(lambda a: jnp.bincount(a, length=4))(drawn) == 2).sum(0)[1:]

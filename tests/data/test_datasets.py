@@ -100,7 +100,7 @@ def test_from_arrays_aligned_is_the_majority_of_the_training_set():
     assert (data.aligned, data.num_attributes) == ((2, 1), 8)
     without = datasets.from_arrays(images, labels, test=test)
     assert (without.aligned, without.num_attributes) == (None, 8)
-    assert data.std == (1.0,)  # a constant channel can be divided by
+    assert data.std == (1.0,)  # a constant channel has standard deviation 1
 
 
 IMAGES, CLASSES, ATTRIBUTES = own()

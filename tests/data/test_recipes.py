@@ -71,7 +71,7 @@ def test_corrupted_cifar10_shows_the_corruption_of_its_attribute(cifar, small_ch
         dull = new.attributes == 4
         levels = old.images[dull].astype(float)
         mean = levels.mean((1, 2), keepdims=True)
-        # Half a level is rounded up even where floats fall short of it.
+        # Half a level is rounded up even if float arithmetic gives slightly less.
         assert (new.images[dull] == np.floor((levels - mean) * 0.4 + mean + 0.5 + 1e-9)).all()
         coarse = new.images[new.attributes == 8].astype(int)
         assert len(np.unique(coarse[0].reshape(-1, 3), axis=0)) == int(32 * 0.85) ** 2

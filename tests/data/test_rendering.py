@@ -56,7 +56,7 @@ def test_shade_scales_with_the_grey_level(severity):
         spread = 255 * (0.05, 0.02, 0.01, 0.005)[severity - 1]
         assert np.abs(color - rendering.LFF_COLORS[attribute]).max() <= 3.7 * spread + 0.5
         assert (out[0, 0] == 0).all()
-        assert np.abs(out[0, 1] - color / 5).max() <= 0.6  # .5 here, .1 from rounding c
+        assert np.abs(out[0, 1] - color / 5).max() <= 0.6  # .5 by rounding here, .1 by rounding c
         assert np.abs(out[1, 0] - 2 * color / 5).max() <= 0.7
 
 

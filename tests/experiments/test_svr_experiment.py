@@ -12,7 +12,7 @@ def test_noises_have_the_same_standard_deviation():
     rng = np.random.default_rng(6)
     draws = {name: draw(rng, 40_000) for name, draw in experiment.NOISES.items()}
     core = np.abs(draws.pop("outliers")) < 3
-    assert 0.03 < 1 - core.mean() < 0.05  # of 5 %, a quarter is within three
+    assert 0.03 < 1 - core.mean() < 0.05  # a quarter of the 5 % is within three
     for name, draw in draws.items():
         assert draw.std() == pytest.approx(1, abs=0.02), name
     tube = svr.fit(draws["ε-Laplacian"])

@@ -47,7 +47,7 @@ IMAGES = 0.1 * jax.random.normal(KEY, (2, 2, 8, 8, 1))
 
 @pytest.fixture(scope="module")
 def guided():
-    """Return guides with uniform weights, weights, and weights in Φ alone; and the layers."""
+    """Return guides without weights, with weights and with weights in Φ only, and the layers."""
 
     @jax.jit
     def program(params):
@@ -121,7 +121,7 @@ def test_a_step_is_the_written_out_formula(guided):
     def loss(current):
         logits = NETWORK.apply(PARAMS, current).logits
         entropy = -jax.nn.log_softmax(logits)[jnp.arange(2), jnp.arange(2)].mean()
-        finished = states[1][:, 0]  # before their last update, and held constant
+        finished = states[1][:, 0]  # images before their last update, held constant
         layers = networks.trace_convolutions(NETWORK, PARAMS, jnp.concatenate([finished, current]))[
             1
         ]

@@ -52,7 +52,7 @@ def test_an_option_of_another_method_is_rejected_with_its_methods():
 def test_stored_options_are_read_back(method):
     chosen = options.make(method=method, ipc=3, strategy=("crop", "scale"))
     stored = {"dataset": "cmnist", "data": "1f", **dataclasses.asdict(chosen)}
-    stored["strategy"] = list(stored["strategy"])  # as JSON has it
+    stored["strategy"] = list(stored["strategy"])  # JSON has no tuples
     assert options.from_config(stored) == chosen
     assert options.from_config({"method": method}) == options.make(method=method)
 

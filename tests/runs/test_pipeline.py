@@ -198,7 +198,7 @@ def test_rows_at_once_equal_those_of_one_core_also_when_stopped(fake, tmp_path, 
 
 @pytest.mark.usefixtures("two_cores")
 def test_ctrl_c_is_immediate_while_nothing_is_distilled(fake, tmp_path):
-    # As in a terminal, also if the tests run in the background, where SIGINT is ignored.
+    # In the background SIGINT is ignored; this restores the behaviour in a terminal.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         for when in (("embedding", 0), ("evaluate random", 0)):

@@ -79,7 +79,7 @@ def partners(features, labels, present=None):
 def test_partners_contradict_the_bias():
     """Features have angles 0, 30, 80 in class 0 and 40, 170 in class 1, in degrees."""
     angles = np.deg2rad([0, 30, 80, 40, 170])
-    features = 3 * np.stack([np.cos(angles), np.sin(angles)], 1)  # lengths do not count
+    features = 3 * np.stack([np.cos(angles), np.sin(angles)], 1)  # lengths do not matter
     assert partners(features, [0, 0, 0, 1, 1]) == [{2, 3}, {2, 3}, {0, 3}, {4, 1}, {3, 2}]
 
 

@@ -168,7 +168,7 @@ def predicting(classes, k=4, sure=0.9):
 
 
 def test_a_shortcut_through_blocks_of_classes():
-    """The blind probe predicts the half of the classes only, the baseline three of four classes."""
+    """The blind probe predicts only the half of a class, the baseline three of four classes."""
     labels = np.arange(400) % 4
     half = labels // 2
     blind = np.where(np.arange(4) // 2 == half[:, None], 0.45, 0.05)

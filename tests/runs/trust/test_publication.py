@@ -177,7 +177,7 @@ def test_a_set_is_exported_neither_into_a_set_nor_onto_a_link(exported, tmp_path
     manifest.check(source)
 
 
-def test_a_full_disk_leaves_no_half_set(run, tmp_path, full_disk):
+def test_a_full_disk_leaves_no_partial_set(run, tmp_path, full_disk):
     with pytest.raises(OSError, match="No space left"):
         publication.export(run, tmp_path / "out", format="png")
     assert list(tmp_path.iterdir()) == []
