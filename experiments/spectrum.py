@@ -82,8 +82,7 @@ SEGMENT = functools.partial(expert_training.segment, span=2, latest=5)
 
 
 def filtered_loss(name: str) -> Any:
-    """Return a distance of features around the real mean by a filter, independent of their
-    scale."""
+    """Return a loss of features centred at the real mean under a filter, independent of scale."""
 
     def loss(real, synthetic, _):
         k, *_, width = real.shape

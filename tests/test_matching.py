@@ -71,7 +71,7 @@ def test_loss_and_image_gradient_are_the_reference(kind, reference, vectors):
 
 
 def test_loss_in_float64_numpy():
-    """Σ_c Σ_d (Σ_i w_ci r_cid / Σ_i w_ci − mean_s s_csd)², written out."""
+    """The loss is Σ_c Σ_d (Σ_i w_ci r_cid / Σ_i w_ci − mean_s s_csd)²."""
     real, synthetic, weights = (np.asarray(x, np.float64) for x in (REAL, SYNTHETIC, WEIGHTS))
     expected = sum(
         ((weights[c] @ real[c] / weights[c].sum() - synthetic[c].mean(0)) ** 2).sum()

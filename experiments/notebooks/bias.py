@@ -37,7 +37,7 @@ sets = {
 
 
 def sheet(data, *orders):
-    """Draw the first eight images of each class by each order."""
+    """Plot the first eight images of each class in each order."""
     first = functools.partial(plot.first_images, num_classes=data.num_classes, columns=8)
     return plot.picture(*(first(*data.train[:2], order) for order in orders))
 

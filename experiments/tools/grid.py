@@ -54,9 +54,10 @@ class Grid(NamedTuple):
         name: name of the claim.
         cells: function from the preset to all cells, in the order in which they are computed.
         down: names of options whose values label the lines of a table.
-        scores: one table each; of `results.SCORES` and `GAPS`.
+        scores: scores in `results.SCORES` or `GAPS`; each gets its own table.
         across: the option whose values are the columns, or "row".
-        extra: computes other results of the claim; gets the folder with the original files.
+        extra: function that computes other results of the claim; its argument is the folder with
+            the original files.
     """
 
     name: str

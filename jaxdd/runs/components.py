@@ -35,8 +35,8 @@ class Components(NamedTuple):
         method: method of distillation.
         sampler: sampler of real batches.
         score: `score(images, whitening=None, labels=None, **arrays)` trains networks on decoded
-            images `[k, m, h, w, c]` and returns their `evaluate.Scores` on the test set, seen
-            through the same whitening; `arrays` are passed on to the training.
+            images `[k, m, h, w, c]` and returns their `evaluate.Scores` on the test set. The test
+            set is whitened in the same way. `arrays` are passed on to the training.
     """
 
     network: networks.Network

@@ -276,7 +276,8 @@ class MTT(DM):
     lr_teacher: float = _option(0.01,
         "Learning rate of an expert, and initial learning rate of the student.",
         "distillation", positive=True)
-    num_experts: int = _option(Preset(3, 100), "Expert trajectories.", "distillation", least=1)
+    num_experts: int = _option(Preset(3, 100),
+        "Number of expert trajectories.", "distillation", least=1)
     train_epochs: int = _option(Preset(10, 50), "Epochs of an expert.", "distillation", least=1)
     expert_updates: int = _option(Preset(20, 235),
         "Updates per epoch of an expert.", "distillation", least=1)

@@ -120,7 +120,7 @@ def test_fog_of_a_constant_image_keeps_its_largest_value():
 
 
 def test_fractal_of_two_pixels_by_hand():
-    """One octave: the corner 0, the middle m, the sides (2·0 + 2·m)/4 + noise, scaled to [0, 1]."""
+    """A side is the mean of corner (0) and middle, plus noise; all is scaled to [0, 1]."""
     (_, right), (under, middle) = 2 * np.asarray(_filters.uniform(KEY, (2, 2))) - 1
     grid = np.array([[0, middle / 2 + right], [middle / 2 + under, middle]])
     expected = (grid - grid.min()) / np.ptp(grid)

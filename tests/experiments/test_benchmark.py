@@ -50,20 +50,20 @@ def test_step_counts_equal_xla_within_fifteen_per_cent():
     images = jnp.zeros((2, 2, 32, 32, 3))
     batch = sampling.Batch(jnp.zeros((2, 8, 32, 32, 3)), jnp.ones((2, 8)))
     method = methods.distribution_matching(network, optax.sgd(1.0))
-    found = xla_flops(method.step, KEY, method.init(images), batch)
+    flops = xla_flops(method.step, KEY, method.init(images), batch)
     counted = sizes.classes * (sizes.real + 2 * sizes.ipc) * cost.flops
-    assert counted < found < 1.15 * counted
+    assert counted < flops < 1.15 * counted
     params = network.init(KEY, images[0])
     slope = lambda params, x: training.gradient(network, params, x, 0, jnp.ones(len(x)))
-    found = xla_flops(slope, params, batch.images[0])
-    assert found == pytest.approx(8 * (3 * cost.flops - cost.first_flops), rel=0.15)
+    flops = xla_flops(slope, params, batch.images[0])
+    assert flops == pytest.approx(8 * (3 * cost.flops - cost.first_flops), rel=0.15)
 
     def distance(x, params, target):
         loss = lambda params: training.cross_entropy(network, params, x, 0, jnp.ones(len(x)))
         return matching.cosine_rows(target, jax.grad(loss)(params))
 
-    found = xla_flops(jax.grad(distance), images[0], params, params)
-    assert found == pytest.approx(2 * (7 * cost.flops - 2 * cost.first_flops), rel=0.15)
+    flops = xla_flops(jax.grad(distance), images[0], params, params)
+    assert flops == pytest.approx(2 * (7 * cost.flops - 2 * cost.first_flops), rel=0.15)
 
 
 def test_paper_preset_writes_complete_rows(tmp_path, monkeypatch):

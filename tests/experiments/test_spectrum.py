@@ -47,27 +47,27 @@ def test_dose_is_one_for_real_images_and_zero_for_even_groups():
 
 def test_without_a_bias_its_share_is_zero():
     shown, _ = view(np.arange(200) // 10 % 2)
-    found = shown.measure()
-    assert max(found["share"].values()) < 1e-6
+    measured = shown.measure()
+    assert max(measured["share"].values()) < 1e-6
 
 
 def test_a_bias_of_brightness_is_in_the_first_directions():
     turn = np.arange(200) // 10
     shown, _ = view((LABELS + (turn >= 16)) % 3)
-    found = shown.measure()
-    assert found["rank"]["bias"] <= 3 and found["share"]["all"] > 0.3
-    assert found["cumulated"]["bias"][-1] == pytest.approx(1, abs=1e-5)
-    assert np.all(np.diff(found["cumulated"]["class"]) >= 0)
+    measured = shown.measure()
+    assert measured["rank"]["bias"] <= 3 and measured["share"]["all"] > 0.3
+    assert measured["cumulated"]["bias"][-1] == pytest.approx(1, abs=1e-5)
+    assert np.all(np.diff(measured["cumulated"]["class"]) >= 0)
 
 
 def test_identity_filter_leaves_the_distance_of_class_means():
-    """With equal classes Φ is a tenth of the means around the real mean."""
+    """The loss is then the sum of squared differences of class means over 100."""
     real, synthetic = RNG.normal(size=(10, 6, 5)), RNG.normal(size=(10, 2, 5))
-    found = spectrum.filtered_loss("all")(
+    measured = spectrum.filtered_loss("all")(
         jnp.asarray(real, jnp.float32), jnp.asarray(synthetic, jnp.float32), None
     )
     np.testing.assert_allclose(
-        found, np.sum((real.mean(1) - synthetic.mean(1)) ** 2) / 100, rtol=1e-5
+        measured, np.sum((real.mean(1) - synthetic.mean(1)) ** 2) / 100, rtol=1e-5
     )
 
 
