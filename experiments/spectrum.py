@@ -166,7 +166,7 @@ class View:
         even = weights.oracle(pool, attributes, num_attributes=count)
         self.params, k = params, pool.num_classes
         extract = lambda images: features(params, sampling.normalise(images, pool.mean, pool.std))
-        statistics = functools.partial(spectral.stream_statistics, extract, pool.images)
+        statistics = functools.partial(spectral.statistics, pool.images, extract=extract, size=256)
         real, fair = (statistics(pool.labels, k, values) for values in (pool.weights, even))
         by_attribute = statistics(attributes, count, even)
         # eigh sorts ascending; the largest variance comes first here.

@@ -198,12 +198,7 @@ def silverman(
 ) -> jax.Array:
     """Return the bandwidth of Silverman's rule for an isotropic kernel, at least `FLOOR`.
 
-    h = factor * s * (n (d + 2) / 4)^(-1 / (d + 4)), with s and n of `scott`.
-
-    Args:
-        points: `[n, d]` floating.
-        weights: `[n]`, at least 0, or a 0/1 mask. Defaults to uniform.
-        factor: at least 0; multiplies the bandwidth.
+    h = factor * s * (n (d + 2) / 4)^(-1 / (d + 4)), with s, n and the arguments of `scott`.
 
     Source: Silverman, "Density Estimation for Statistics and Data Analysis", 1986.
     """

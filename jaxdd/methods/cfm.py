@@ -92,7 +92,7 @@ def guide(
 
     def measure(pool):
         arguments = pool.images, pool.labels, pool.num_classes, pool.weights
-        return spectral.stream_statistics(extract, *arguments, size=size)
+        return spectral.statistics(*arguments, extract=extract, size=size)
 
     real = measure(pool)
     if signals is not None:

@@ -72,41 +72,30 @@ def distribution_matching(
     >>> method = distribution_matching(network, optax.sgd(1.0, 0.5), loss=means_and_variances)
     """
     features = functools.partial(_features, network=network, activation_bytes=activation_bytes)
-    step = functools.partial(
-        _step,
-        network=network,
-        optimizer=optimizer,
-        features=features,
-        loss=loss,
-        strategy=augment.as_strategy(strategy),
-        decode=decode,
-        groups=_checks.count("groups", groups),
-    )
-    return Method(functools.partial(_init, optimizer=optimizer), step)
+    strategy, groups = augment.as_strategy(strategy), _checks.count("groups", groups)
 
+    def init(images):
+        check_images(images)
+        return State(images, optimizer.init(images))
 
-def _init(images, *, optimizer):
-    check_images(images)
-    return State(images, optimizer.init(images))
+    def step(key, state, batch):
+        key_network, key_augment = jax.random.split(key)
+        params = networks.init_params(key_network, network, state.images[0, :1])
+        # The same keys for both sides: siamese augmentation, one draw per class.
+        keys = jax.random.split(key_augment, len(state.images))
+        augmented = functools.partial(_siamese, keys, strategy)
+        real = features(params, augmented(batch.images))
+        real = real.reshape(len(real) * groups, -1, real.shape[-1])
+        weights = batch.weights.reshape(len(real), -1)
 
+        def objective(images):
+            synthetic = features(params, augmented(decode(images)))
+            return loss(real, synthetic.repeat(groups, axis=0), weights)
 
-def _step(key, state, batch, *, network, optimizer, features, loss, strategy, decode, groups):
-    key_network, key_augment = jax.random.split(key)
-    params = networks.init_params(key_network, network, state.images[0, :1])
-    # The same keys for both sides: siamese augmentation, one draw per class.
-    keys = jax.random.split(key_augment, len(state.images))
-    augmented = functools.partial(_siamese, keys, strategy)
-    features = functools.partial(features, params)
-    real = features(augmented(batch.images))
-    real = real.reshape(len(real) * groups, -1, real.shape[-1])
-    weights = batch.weights.reshape(len(real), -1)
+        value, gradient = jax.value_and_grad(objective)(state.images)
+        return State(*update(optimizer, gradient, state.optimizer, state.images)), {"loss": value}
 
-    def objective(images):
-        synthetic = features(augmented(decode(images)))
-        return loss(real, synthetic.repeat(groups, axis=0), weights)
-
-    value, gradient = jax.value_and_grad(objective)(state.images)
-    return State(*update(optimizer, gradient, state.optimizer, state.images)), {"loss": value}
+    return Method(init, step)
 
 
 def _features(params, images, *, network, activation_bytes):

@@ -83,56 +83,44 @@ def gradient_matching(
         batch_size=_checks.count("batch_size", batch_size),
         strategy=strategy,
     )
-    init = functools.partial(_init, network=network, optimizer=optimizer)
-    step = functools.partial(
-        _step,
-        network=network,
-        optimizer=optimizer,
-        match=match,
-        train=train,
-        decode=decode,
-        outer=outer,
-    )
+
+    def train_on(key, params, images):
+        images, labels = sampling.flatten(images)
+        return train(key, params=params, images=images, labels=labels)
+
+    def init(images):
+        check_images(images)
+        networks.check_classes(network, images[0, :1], len(images))
+        params = network.init(jax.random.key(0), images[0, :1])  # replaced in the first step
+        return GradientState(images, optimizer.init(images), params, jnp.zeros((), jnp.int32))
+
+    def step(key, state, batch):
+        # The reference has an outer loop over matching steps inside a loop over networks. Here both
+        # are one loop: the network of a step is in the state, and every `outer` steps a new one
+        # replaces it. So a run can stop and resume after any step.
+        key_network, key_augment, key_train = jax.random.split(key, 3)
+        params = jax.lax.cond(
+            state.count % outer == 0,
+            lambda: networks.init_params(key_network, network, state.images[0, :1]),
+            lambda: state.params,
+        )
+        # `lax.map` instead of `vmap`: neither the program nor its memory grows with the classes.
+        k = len(state.images)
+        keys = jax.random.split(key_augment, k)
+        values, gradients = jax.lax.map(
+            functools.partial(match, params), (keys, jnp.arange(k), batch, state.images)
+        )
+        images, optimizer_state = update(optimizer, gradients, state.optimizer, state.images)
+        count = state.count + 1
+        # Training just before a re-initialisation would be wasted, so it is skipped.
+        params = jax.lax.cond(
+            count % outer == 0,
+            lambda: params,
+            lambda: train_on(key_train, params, decode(images)),
+        )
+        return GradientState(images, optimizer_state, params, count), {"loss": values.sum()}
+
     return Method(init, step)
-
-
-def _init(images, *, network, optimizer):
-    check_images(images)
-    networks.check_classes(network, images[0, :1], len(images))
-    params = network.init(jax.random.key(0), images[0, :1])  # replaced in the first step
-    return GradientState(images, optimizer.init(images), params, jnp.zeros((), jnp.int32))
-
-
-def _step(key, state, batch, *, network, optimizer, match, train, decode, outer):
-    # The reference has an outer loop over matching steps inside a loop over networks. Here both are
-    # one loop: the network of a step is in the state, and every `outer` steps a new one replaces
-    # it. So a run can stop and resume after any step.
-    key_network, key_augment, key_train = jax.random.split(key, 3)
-    params = jax.lax.cond(
-        state.count % outer == 0,
-        lambda: networks.init_params(key_network, network, state.images[0, :1]),
-        lambda: state.params,
-    )
-    # `lax.map` instead of `vmap`: neither the program nor its memory grows with the classes.
-    k = len(state.images)
-    keys = jax.random.split(key_augment, k)
-    values, gradients = jax.lax.map(
-        functools.partial(match, params), (keys, jnp.arange(k), batch, state.images)
-    )
-    images, optimizer_state = update(optimizer, gradients, state.optimizer, state.images)
-    count = state.count + 1
-    # Training just before a re-initialisation would be wasted, so it is skipped.
-    params = jax.lax.cond(
-        count % outer == 0,
-        lambda: params,
-        lambda: _train(train, key_train, params, decode(images)),
-    )
-    return GradientState(images, optimizer_state, params, count), {"loss": values.sum()}
-
-
-def _train(train, key, params, images):
-    images, labels = sampling.flatten(images)
-    return train(key, params=params, images=images, labels=labels)
 
 
 def _match_class(params, inputs, *, network, distance, strategy, decode, groups):

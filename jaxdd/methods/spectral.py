@@ -94,52 +94,36 @@ class Band(NamedTuple):
 
 
 def statistics(
-    features: ArrayLike,
-    labels: ArrayLike,
-    num_classes: int,
-    weights: ArrayLike | None = None,
-    *,
-    size: int = 2048,
-) -> Statistics:
-    """Return the weighted moments of features.
-
-    Args:
-        features: `[n, d]`, or maps `[n, h, w, d]`, whose positions share the weight of a sample.
-        labels: `[n]` integers.
-        num_classes: k; classes may be empty.
-        weights: `[n]`, non-negative; uniform by default.
-        size: samples processed at a time.
-    """
-    features = _checks.finite("features", _checks.floating("features", features))
-    if features.ndim not in (2, 4) or not features.size:
-        raise ValueError(
-            f"Expected non-empty features [n, d] or [n, h, w, d], got {features.shape}."
-        )
-    return stream_statistics(lambda part: part, features, labels, num_classes, weights, size=size)
-
-
-def stream_statistics(
-    extract: Callable[[jax.Array], Any],
     samples: ArrayLike,
     labels: ArrayLike,
     num_classes: int,
     weights: ArrayLike | None = None,
     *,
-    size: int = 256,
+    extract: Callable[[jax.Array], Any] | None = None,
+    size: int = 2048,
 ) -> Any:
-    """Return the moments of extracted features, holding those of `size` samples at a time.
+    """Return the weighted moments of features, holding those of `size` samples at a time.
 
     Args:
-        extract: from samples `[b, ...]` to a tree of features `[b, d]` or `[b, h, w, d]`.
-        samples: `[n, ...]`.
+        samples: features `[n, d]`, or maps `[n, h, w, d]`, whose positions share the weight of a
+            sample; with `extract`, any samples `[n, ...]`.
         labels: `[n]` integers.
         num_classes: k; classes may be empty.
         weights: `[n]`, non-negative; uniform by default.
+        extract: from samples `[b, ...]` to a tree of features `[b, d]` or `[b, h, w, d]`. Defaults
+            to the samples themselves.
         size: samples processed at a time.
 
     Returns:
-        A tree of `Statistics` like that of the features.
+        `Statistics`; with `extract`, a tree of them like that of the features.
     """
+    if extract is None:
+        samples = _checks.finite("features", _checks.floating("features", samples))
+        if samples.ndim not in (2, 4) or not samples.size:
+            raise ValueError(
+                f"Expected non-empty features [n, d] or [n, h, w, d], got {samples.shape}."
+            )
+        extract = lambda part: part
     samples = jnp.asarray(samples)
     n, size = len(samples), _checks.count("size", size)
     labels = _checks.integers("labels", labels, num_classes, length=n)

@@ -67,7 +67,6 @@ def trajectory_matching(
     """
     if rate_optimizer is None:
         rate_optimizer = optax.sgd(0.1, momentum=0.5)
-    optimizers = optimizer, rate_optimizer
     student = functools.partial(
         _train_student,
         network=network,
@@ -76,33 +75,29 @@ def trajectory_matching(
         strategy=augment.as_strategy(strategy),
         recompute=recompute,
     )
-    init = functools.partial(
-        _init, network=network, optimizers=optimizers, rate=_checks.positive("rate", rate)
-    )
-    step = functools.partial(_step, optimizers=optimizers, student=student, decode=decode)
+    _checks.positive("rate", rate)
+
+    def init(images):
+        check_images(images)
+        networks.check_classes(network, images[0, :1], len(images))
+        log_rate = jnp.log(jnp.asarray(rate, jnp.float32))
+        return TrajectoryState(
+            images, log_rate, (optimizer.init(images), rate_optimizer.init(log_rate))
+        )
+
+    def step(key, state, segment):
+        def loss(images, log_rate):
+            params = student(key, segment.start, decode(images), jnp.exp(log_rate))
+            return matching.trajectory(params, segment.start, segment.target)
+
+        value, gradients = jax.value_and_grad(loss, (0, 1))(state.images, state.log_rate)
+        (images_state, rate_state), (by_images, by_rate) = state.optimizer, gradients
+        images, images_state = update(optimizer, by_images, images_state, state.images)
+        log_rate, rate_state = update(rate_optimizer, by_rate, rate_state, state.log_rate)
+        state = TrajectoryState(images, log_rate, (images_state, rate_state))
+        return state, {"loss": value, "rate": jnp.exp(log_rate)}
+
     return Method(init, step)
-
-
-def _init(images, *, network, optimizers, rate):
-    check_images(images)
-    networks.check_classes(network, images[0, :1], len(images))
-    log_rate = jnp.log(jnp.asarray(rate, jnp.float32))
-    optimizer, rate_optimizer = optimizers
-    return TrajectoryState(
-        images, log_rate, (optimizer.init(images), rate_optimizer.init(log_rate))
-    )
-
-
-def _step(key, state, segment, *, optimizers, student, decode):
-    def loss(images, log_rate):
-        params = student(key, segment.start, decode(images), jnp.exp(log_rate))
-        return matching.trajectory(params, segment.start, segment.target)
-
-    value, gradients = jax.value_and_grad(loss, (0, 1))(state.images, state.log_rate)
-    updates = zip(optimizers, gradients, state.optimizer, state[:2], strict=True)
-    (images, images_state), (log_rate, rate_state) = (update(*arguments) for arguments in updates)
-    state = TrajectoryState(images, log_rate, (images_state, rate_state))
-    return state, {"loss": value, "rate": jnp.exp(log_rate)}
 
 
 def _train_student(key, params, images, rate, *, network, inner, batch_size, strategy, recompute):

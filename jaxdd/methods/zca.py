@@ -124,9 +124,8 @@ def _check_shape(images, whitening):
 @jax.jit
 def _fit(pool, weights, epsilon):
     flat = lambda images: sampling.normalise(images, pool.mean, pool.std).reshape(len(images), -1)
-    state = spectral.stream_statistics(
-        flat, pool.images, pool.labels, pool.num_classes, weights, size=_BATCH
-    )
+    samples = pool.images, pool.labels, pool.num_classes, weights
+    state = spectral.statistics(*samples, extract=flat, size=_BATCH)
     values, vectors = jnp.linalg.eigh(spectral.covariance(state))
     scaled = vectors * jax.lax.rsqrt(jnp.maximum(values, 0) + epsilon)
     return Whitening(state.mean.reshape(pool.images.shape[1:]), _product(scaled, vectors.T))

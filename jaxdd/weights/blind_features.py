@@ -186,13 +186,8 @@ def translation_invariant(
 
     They are the same for an image that is rolled: mean and root mean square of the responses of
     whitened patches over an image whose opposite borders meet; its tone; and the log amplitude of
-    the low frequencies of the luminance, up to six periods, in which coarse shapes differ.
-
-    Args:
-        key: random key for drawing the patches.
-        images: `[n, h, w, c]`, uint8 or floating in [0, 1].
-        count: number of filters.
-        side: side of a patch in pixels; smaller for small images.
+    the low frequencies of the luminance, up to six periods, in which coarse shapes differ. The
+    arguments are those of `patches`.
     """
     respond = _filters(key, images, count, side)
 
@@ -212,13 +207,8 @@ def translation_invariant(
 def toneless(key: jax.Array, images: jax.Array, *, count: int = 128, side: int = 6) -> Features:
     """Build baseline features that show object and texture, but no colour, brightness or contrast.
 
-    `patches`, `noise` and `blocks` of the luminance, standardised in each image.
-
-    Args:
-        key: random key for drawing the patches.
-        images: `[n, h, w, c]`, uint8 or floating in [0, 1].
-        count: number of filters.
-        side: side of a patch in pixels; smaller for small images.
+    `patches`, `noise` and `blocks` of the luminance, standardised in each image. The arguments are
+    those of `patches`.
     """
     shapes = patches(key, _standardise(_scale(images[:_PATCHES])), count=count, side=side)
 

@@ -101,15 +101,17 @@ def _profiles(network, params, pool, sets):
     normalised = lambda images: sampling.normalise(images, pool.mean, pool.std)
     # Moments are accumulated over batches of images, so that no array holds all features.
     k, of_real = pool.num_classes, lambda images: features(normalised(images))
-    real = spectral.stream_statistics(of_real, pool.images, pool.labels, k, pool.weights)
+    statistics = functools.partial(spectral.statistics, size=256)
+    real = statistics(pool.images, pool.labels, k, pool.weights, extract=of_real)
     # Class means are relative to the mean of the real features, which would otherwise dominate the
     # class signal.
     centre = functools.partial(spectral.shift, origin=real.mean)
-    statistics = {
-        name: spectral.stream_statistics(features, images, labels, k)
+    return {
+        name: spectral.profile(
+            centre(real), centre(statistics(images, labels, k, extract=features))
+        )
         for name, (images, labels) in sets.items()
     }
-    return {name: spectral.profile(centre(real), centre(x)) for name, x in statistics.items()}
 
 
 def _average(profiles):
