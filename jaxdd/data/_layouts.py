@@ -7,7 +7,6 @@ import csv
 import difflib
 import os
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -56,28 +55,6 @@ def rows(
         options = " and ".join(f"{use}={name!r}" for use, name in columns.items() if name)
         raise ValueError(f"{options} needs {root / _TABLES[0]}, which does not exist.")
     return _folder_rows(root)
-
-
-def bffhq(root: pathlib.Path, conflict: float) -> list[Row]:
-    """Return the images of BFFHQ, training images first.
-
-    Args:
-        root: the folder bffhq.
-        conflict: share of conflicting training images, which names their folder.
-    """
-    train = root / f"{100 * conflict:g}pct"
-    if not train.is_dir():
-        present = ", ".join(sorted(p.name for p in root.glob("*pct"))) or "no folder of that kind"
-        raise FileNotFoundError(f"{train} does not exist, got {present}.")
-    folders = [(train / "align", "train"), (train / "conflict", "train"), (root / "test", "test")]
-    return [_bffhq_row(file, split) for folder, split in folders for file in _images(root, folder)]
-
-
-def _bffhq_row(file, split):
-    match = re.fullmatch(r".*_([01])_([01])", pathlib.Path(file).stem)
-    if match is None:
-        raise ValueError(f"{file} must have a name that ends in _y_b, with y and b either 0 or 1.")
-    return Row(file, match[1], match[2], split)
 
 
 # --- rows from names ---------------------------------------------------------------------------

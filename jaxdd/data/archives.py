@@ -9,7 +9,6 @@ import gzip
 import hashlib
 import io
 import os
-import pathlib
 import pickle
 import tarfile
 from typing import Any, NamedTuple
@@ -150,8 +149,6 @@ def _read_idx(name, data_dir):
 
 def _parse_idx(content):
     """Parse an idx-ubyte.gz file: two zero bytes, type 8, rank, big-endian sizes, values."""
-    # Unpacked in memory. MNIST and Fashion-MNIST have the same file names, so a shared folder for
-    # extracted files would confuse them.
     content = gzip.decompress(content)
     rank = content[3]
     shape = np.frombuffer(content, ">i4", rank, offset=4)
@@ -188,11 +185,11 @@ def _cifar10_source(data_dir):
 def _parse_cifar10(path, content):
     if len(content) != _CIFAR10_BYTES:
         raise ValueError(f"{path} must have {_CIFAR10_BYTES:,} bytes, got {len(content):,}.")
-    records = np.frombuffer(content, np.uint8).reshape(-1, 3073)
-    images, labels = records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]
+    records = _bytes(content).reshape(-1, 3073)
+    labels = records[:, 0]
     if labels.max() > 9:
         raise ValueError(f"{path} must have labels in 0..9, got {labels.max()}.")
-    return images.transpose(0, 2, 3, 1), labels
+    return _channels_last(records[:, 1:]), labels
 
 
 def _unpack_cifar10(content):
@@ -204,10 +201,16 @@ def _unpickle_cifar10(content):
     # Safe only because the checksum has shown that this is the official file.
     members = _members(content, [f"cifar-10-batches-py/{batch}" for batch in _CIFAR10_BATCHES])
     batches = [pickle.loads(member, encoding="bytes") for member in members.values()]
-    return [
-        (batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.uint8(batch[b"labels"]))
-        for batch in batches
-    ]
+    return [(_channels_last(batch[b"data"]), np.uint8(batch[b"labels"])) for batch in batches]
+
+
+def _bytes(content):
+    return np.frombuffer(content, np.uint8)
+
+
+def _channels_last(pixels):
+    """Return the images of records of CIFAR, which hold red, then green, then blue."""
+    return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
 def _read_svhn(data_dir):
@@ -223,16 +226,13 @@ def _read_svhn(data_dir):
 
 
 def _read_cifar100(data_dir):
-    records = [
-        np.frombuffer(content, np.uint8).reshape(-1, 3074)
-        for content in _unpacked("cifar100", data_dir)
-    ]
     # A record is the coarse label, the fine label, and the pixels.
-    return [(r[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), r[:, 1]) for r in records]
+    parts = [_bytes(content).reshape(-1, 3074) for content in _unpacked("cifar100", data_dir)]
+    return [(_channels_last(part[:, 2:]), part[:, 1]) for part in parts]
 
 
 def _read_stl10(data_dir):
-    arrays = [np.frombuffer(content, np.uint8) for content in _unpacked("stl10", data_dir)]
+    arrays = [_bytes(content) for content in _unpacked("stl10", data_dir)]
     # A file of images holds them by channel, column and row.
     return [
         (images.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1), labels - np.uint8(1))
@@ -263,14 +263,14 @@ def _folders(name, data_dir):
 def _find(name, data_dir):
     """Return the path of each file of an archive, after downloading the missing ones."""
     folders = _folders(name, data_dir)
-    paths = {}
-    for file in ARCHIVES[name].md5:
-        path = next((f / file for f in folders if (f / file).is_file()), None)
-        if path is not None:
-            paths[file] = path
-    missing = [file for file in ARCHIVES[name].md5 if file not in paths]
-    paths |= _download(name, missing, folders) if missing else {}
-    return {file: paths[file] for file in ARCHIVES[name].md5}
+    # Missing files will be in the last folder, which is the cache.
+    paths = {
+        file: next((f / file for f in folders if (f / file).is_file()), folders[-1] / file)
+        for file in ARCHIVES[name].md5
+    }
+    if missing := [file for file, path in paths.items() if not path.is_file()]:
+        _download(name, missing, folders)
+    return paths
 
 
 def _unpacked(name, data_dir):
@@ -308,16 +308,16 @@ def _read_verified(name, path, md5):
 
 
 def _download(name, missing, folders):
+    """Download files into the last folder."""
     import pooch
     import requests
 
     url, md5 = ARCHIVES[name]
     downloader: Any = pooch.HTTPDownloader(timeout=TIMEOUT)  # does not match pooch's own type
     retrieve = functools.partial(pooch.retrieve, path=folders[-1], downloader=downloader)
-    paths = {}
     for file in missing:
         try:
-            paths[file] = pathlib.Path(retrieve(url + file, f"md5:{md5[file]}", file))
+            retrieve(url + file, f"md5:{md5[file]}", file)
         except requests.ConnectionError as error:
             raise FileNotFoundError(
                 f"{name}: {', '.join(missing)} not in {' or '.join(map(str, folders))}, and "
@@ -328,4 +328,3 @@ def _download(name, missing, folders):
             raise OSError(f"download of {url}{file} failed: {error}") from error
         except ValueError as error:
             raise ValueError(f"{url}{file} is not the original file: {error}") from error
-    return paths

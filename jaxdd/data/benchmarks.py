@@ -26,13 +26,12 @@ from jaxdd.data import (
     datasets,
     decoding,
     files,
-    folders,
     published,
 )
 from jaxdd.data.datasets import Benchmark, Dataset
 from jaxdd.data.recipes import RECIPES, SOURCES
 
-NAMES = (*SOURCES, *RECIPES, "bffhq", *published.LAYOUTS)
+NAMES = (*SOURCES, *RECIPES, *published.LAYOUTS)
 """Names that `load` accepts."""
 
 _CACHE_BYTES = 8 * 2**30  # the least recently used files are deleted first
@@ -105,8 +104,6 @@ def load(
         return _load_recipe(name, data_dir, seed=seed, test=test, **options)
     if data_dir is None:
         raise ValueError(f"{name} must be downloaded by hand; give its folder as data_dir.")
-    if name == "bffhq":
-        return _load_bffhq(data_dir, test=test, **options)
     return _load_published(name, data_dir, seed=seed, test=test, **options)
 
 
@@ -176,16 +173,12 @@ def describe(name: str) -> Description:
     ('60,000', '10,000', '32×32×3', '10', '0.05')
     """
     _check_name(name)
-    if name == "bffhq":
-        return Description(
-            "19,200", "1,000", "64×64×3", "2", "0.005", "CC BY-NC-SA 4.0",
-            "young or old, by gender", ("bffhq",),
-        )  # fmt: skip
     if layout := published.LAYOUTS.get(name):
         train, test = (f"{count:,}" for count in layout.count)
         size, values = f"{layout.size}×{layout.size}×3", str(layout.attributes or "–")
-        citations = (layout.citation,)
-        return Description(train, test, size, values, "–", layout.licence, layout.about, citations)
+        conflict = "–" if layout.conflict is None else f"{layout.conflict:g}"
+        facts = layout.licence, layout.about, (layout.citation,)
+        return Description(train, test, size, values, conflict, *facts)
     recipe = RECIPES.get(name)
     source = SOURCES[name if recipe is None else recipe.source]
     train, test, (h, w, c) = f"{source.train:,}", source.test, source.shape
@@ -247,10 +240,9 @@ def _options_of(name):
             "frost": "frost" in recipe.attributes,
         }
         return {"conflict", "placement"} | {option for option, has in some.items() if has}
-    if name == "bffhq":
-        return {"conflict"}
-    annotated = published.LAYOUTS[name].attribute is not None
-    return {"resize", "skip_bad"} | ({"label", "attribute"} if annotated else set())
+    layout = published.LAYOUTS[name]
+    annotated = {"label", "attribute"} if layout.attribute is not None else set()
+    return {"resize", "skip_bad"} | annotated | ({"conflict"} if layout.conflict else set())
 
 
 # --- loaders -----------------------------------------------------------------------------------
@@ -410,16 +402,11 @@ def _check_scenes(scenes, plain):
         )
 
 
-def _load_bffhq(data_dir, *, test, conflict=0.005):
-    faces = folders.bffhq(data_dir, conflict=_arguments.share("conflict", conflict))
-    benchmark = datasets.from_folder(faces, strategy=augment.OPERATIONS, name="bffhq")
-    return benchmark if test == "uniform" else _conflicting(benchmark)
-
-
 def _load_published(name, data_dir, *, seed, test, **options):
-    strategy = augment.OPERATIONS if published.LAYOUTS[name].flips else datasets.UNFLIPPED
+    if "conflict" in options:
+        options["conflict"] = _arguments.share("conflict", options["conflict"])
     folder = published.read(name, data_dir, seed=seed, **options)
-    benchmark = datasets.from_folder(folder, strategy=strategy, name=name)
+    benchmark = datasets.from_folder(folder, strategy=augment.OPERATIONS, name=name)
     if test == "conflicting":
         benchmark = _conflicting(benchmark)
     if not len(benchmark.test.labels):

@@ -33,7 +33,6 @@ LOCK = ".lock"
 MAX_UNPACKED_BYTES = 2**30
 """Bytes that the arrays of an .npz file may unpack to, if the file itself is not larger."""
 
-_ABSENT = "absent"
 _STALE = 3600  # age in seconds at which a temporary file counts as left by a killed process
 _PREFIX = 6 + 2 + 4 + 10_000  # magic, version, length and header of an .npy file, at most
 
@@ -50,9 +49,8 @@ def expand(path: str | os.PathLike) -> pathlib.Path:
 def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yield a temporary path in the same folder that replaces `path` when the block succeeds.
 
-    The temporary file, which has another suffix, is flushed to the disk and renamed. If the block,
-    the flush or the rename fails, it is deleted and the old file stays as it was. Missing parent
-    folders are made.
+    If the block fails, the temporary file is deleted and the old file stays as it was. Missing
+    parent folders are made.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +152,6 @@ def read_json(path: str | os.PathLike) -> Any:
     """Return the value in a JSON file.
 
     Raises:
-        FileNotFoundError: the file does not exist.
         ValueError: the file is not JSON.
     """
     try:
@@ -188,7 +185,7 @@ def append_line(path: str | os.PathLike, record: dict[str, Any]) -> None:
         file.write(line.encode())
 
 
-def _end_of_lines(file: Any) -> int:
+def _end_of_lines(file):
     """Return the length of an open file up to the end of its last finished line."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - 1, 0))
@@ -210,7 +207,7 @@ def read_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
     return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 
-def _record(line: bytes, where: str) -> dict[str, Any]:
+def _record(line, where):
     try:
         record = json.loads(line)
     except ValueError as error:
@@ -238,9 +235,8 @@ def read_arrays(
 ) -> dict[str, np.ndarray]:
     """Return arrays of an .npz file by name, without pickle.
 
-    Only the named arrays are unpacked, after their sizes have been checked: the headers of the
-    arrays must agree with the archive, and the arrays together may have at most
-    `MAX_UNPACKED_BYTES`, or the size of the file.
+    Before an array is unpacked, its header must agree with the archive, and all together may have
+    at most `MAX_UNPACKED_BYTES`, or the size of the file.
 
     Args:
         path: the file.
@@ -252,72 +248,60 @@ def read_arrays(
         FileNotFoundError: the file does not exist.
         ValueError: the file is damaged or too large, or holds an array twice.
     """
-    with open(path, "rb") if content is None else io.BytesIO(content) as file:
-        # A damaged zip file raises nearly anything, from zlib.error to NotImplementedError.
-        try:
-            limit = max(MAX_UNPACKED_BYTES, file.seek(0, os.SEEK_END))
-            with zipfile.ZipFile(file) as archive:
-                members = _members(archive)
-                wanted = list(members if names is None else names)
-                if no_others and (surplus := members.keys() - wanted):
-                    raise _Unreadable(f"expected {', '.join(wanted)} only, got {min(surplus)}")
-                return _unpack(archive, members, wanted, limit)
-        except _Unreadable as error:
-            raise ValueError(f"{path} is not a readable .npz file: {error}") from None
-        except Exception as error:
-            raise ValueError(f"{path} is not a readable .npz file") from error
+    stream = open(path, "rb") if content is None else io.BytesIO(content)
+    with stream as file, _named_errors(path, ".npz"):
+        limit = max(MAX_UNPACKED_BYTES, file.seek(0, os.SEEK_END))
+        with zipfile.ZipFile(file) as archive:
+            members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            if len(members) < len(archive.namelist()):
+                raise _Unreadable("it holds an array twice")
+            wanted = list(members if names is None else names)
+            if no_others and (surplus := members.keys() - wanted):
+                raise _Unreadable(f"expected {', '.join(wanted)} only, got {min(surplus)}")
+            infos = {name: archive.getinfo(members[name]) for name in wanted if name in members}
+            # Checked before any allocation, because a small archive can unpack to terabytes.
+            if (total := sum(info.file_size for info in infos.values())) > limit:
+                raise _Unreadable(f"its arrays must have at most {limit:,} bytes, got {total:,}")
+            arrays = {}
+            for name, info in infos.items():
+                with archive.open(info) as member:
+                    arrays[name] = _read_npy(member, name, info.file_size)
+            return arrays
 
 
 def read_array(path: str | os.PathLike) -> np.ndarray:
     """Return the array of an .npy file, without pickle."""
-    with open(path, "rb") as file:
-        try:
-            _check_header(file, "its array", os.fstat(file.fileno()).st_size)
-            return np.lib.format.read_array(file, allow_pickle=False)
-        except _Unreadable as error:
-            raise ValueError(f"{path} is not a readable .npy file: {error}") from None
-        except Exception as error:
-            raise ValueError(f"{path} is not a readable .npy file") from error
+    with open(path, "rb") as file, _named_errors(path, ".npy"):
+        return _read_npy(file, "its array", os.fstat(file.fileno()).st_size)
 
 
 class _Unreadable(ValueError):
     """An error whose message explains what is wrong, unlike those of NumPy and zipfile."""
 
 
-def _members(archive):
-    """Return the members of an archive by the names of their arrays."""
-    names = archive.namelist()
-    members = {name.removesuffix(".npy"): name for name in names}
-    if len(members) < len(names):
-        raise _Unreadable("it holds an array twice")
-    return members
+@contextlib.contextmanager
+def _named_errors(path, kind):
+    """Raise ValueError for any error of a damaged file, from zlib.error to NotImplementedError."""
+    try:
+        yield
+    except _Unreadable as error:
+        raise ValueError(f"{path} is not a readable {kind} file: {error}") from None
+    except Exception as error:
+        raise ValueError(f"{path} is not a readable {kind} file") from error
 
 
-def _unpack(archive, members, names, limit):
-    # Sizes are checked before any allocation, because a small archive can unpack to terabytes.
-    infos = {name: archive.getinfo(members[name]) for name in names if name in members}
-    if (total := sum(info.file_size for info in infos.values())) > limit:
-        raise _Unreadable(f"its arrays must have at most {limit:,} bytes, got {total:,}")
-    arrays = {}
-    for name, info in infos.items():
-        with archive.open(info) as member:
-            _check_header(member, name, info.file_size)
-            arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
-    return arrays
-
-
-def _check_header(file, name, size):
-    """Reject an array whose length differs from its header, and rewind the file."""
+def _read_npy(file, name, size):
+    """Read an array after checking that its length agrees with its header."""
     head = io.BytesIO(file.read(_PREFIX))
     version = np.lib.format.read_magic(head)
-    read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-    shape, _, dtype = read(head)
+    shape, _, dtype = getattr(np.lib.format, f"read_array_header_{version[0]}_0")(head)
     if dtype.hasobject:
         raise _Unreadable(f"{name} is an object array, which cannot be read without running code")
     expected = head.tell() + math.prod(shape) * dtype.itemsize
     if size != expected or min(shape, default=0) < 0:
         raise _Unreadable(f"{name} must have {expected:,} bytes by its header, got {size:,}")
     file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def digest(*arrays: np.ndarray | None) -> str:
@@ -345,17 +329,15 @@ def differences(stored: dict[str, Any], current: dict[str, Any]) -> str:
     """
     stored, current = _flat(stored), _flat(current)
     return "; ".join(
-        f"{name} is {stored.get(name, _ABSENT)!r} there and {current.get(name, _ABSENT)!r} here"
+        f"{name} is {stored.get(name, 'absent')!r} there and {current.get(name, 'absent')!r} here"
         for name in sorted(stored | current)
         if name not in stored or name not in current or stored[name] != current[name]
     )
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(config, prefix=""):
     flat = {}
     for name, value in config.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
+        is_nested = isinstance(value, dict) and value
+        flat |= _flat(value, f"{prefix}{name}.") if is_nested else {prefix + name: value}
     return flat

@@ -127,27 +127,6 @@ def read(
     return load(root, rows, resize=resize, skip_bad=skip_bad, seed=seed, **options)
 
 
-def bffhq(path: str | os.PathLike, *, conflict: float = 0.005, resize: int = 64) -> Folder:
-    """Read BFFHQ: faces with the age as class and the gender as bias attribute.
-
-    Training images are in `0.5pct/align` and `0.5pct/conflict`, test images in `test`; `valid` is
-    not read. File names end in `_{y}_{b}`, class and attribute, which conflict if y ≠ b. The files
-    do not document 0 and 1, so these are the names.
-
-    Source: Lee et al., Learning Debiased Representation via Disentangled Feature Augmentation,
-    NeurIPS 2021.
-
-    Args:
-        path: the folder bffhq, or the one that holds it.
-        conflict: share of conflicting training images, which names their folder.
-        resize: height and width to resize the central squares to, 1..256.
-    """
-    resize = decoding.check_size(resize)
-    root = check_folder(path)
-    root = root / "bffhq" if (root / "bffhq").is_dir() else root
-    return load(root, _layouts.bffhq(root, conflict), resize=resize)
-
-
 def check_folder(path: str | os.PathLike) -> pathlib.Path:
     """Return an existing folder as an absolute path."""
     root = files.expand(path).absolute()

@@ -33,12 +33,13 @@ class Layout(NamedTuple):
         count: number of training and test images.
         citation: key in `citations.BIBTEX`.
         attributes: number of values of the attribute.
-        flips: whether a mirrored image keeps its class.
+        conflict: default share of conflicting training images, if the set comes with several; then
+            it is the second argument of `records`.
     """
 
     folders: tuple[str, ...]
     marker: str
-    records: Callable[[pathlib.Path], list[dict[str, Any]]]
+    records: Callable[..., list[dict[str, Any]]]
     label: str
     attribute: str | None
     names: Callable[[pathlib.Path], Mapping[str, Mapping[str, str]]]
@@ -48,7 +49,7 @@ class Layout(NamedTuple):
     count: tuple[int, int]
     citation: str
     attributes: int = 2
-    flips: bool = True
+    conflict: float | None = None
 
 
 def read(
@@ -57,6 +58,7 @@ def read(
     *,
     label: str | None = None,
     attribute: str | None = None,
+    conflict: float | None = None,
     resize: int | None = None,
     skip_bad: bool = False,
     seed: int | None = None,
@@ -69,6 +71,7 @@ def read(
             name.
         label: column of the class. Defaults to that of the layout.
         attribute: column of the bias attribute. Defaults to that of the layout.
+        conflict: share of conflicting training images. Defaults to that of the layout.
         resize: height and width to resize the central squares to, 1..256. Defaults to that of the
             layout.
         skip_bad: whether to leave out images that do not decode, instead of raising.
@@ -80,19 +83,15 @@ def read(
     layout = LAYOUTS[name]
     root = _root(name, folders.check_folder(path))
     label, attribute = _columns(name, layout, label, attribute)
-    records = layout.records(root)
+    conflict = layout.conflict if conflict is None else conflict
+    records = layout.records(root, *([] if conflict is None else [conflict]))
     _check_columns(root, records, filter(None, (label, attribute)))
+    rows = []
     for record in records:
-        _layouts.check_inside(root, root / record["file"])
-    rows = [
-        _layouts.Row(
-            os.fspath(root / record["file"]),
-            record[label],
-            record[attribute] if attribute else None,
-            record.get("split"),
-        )
-        for record in records
-    ]
+        file = os.fspath(root / record["file"])
+        _layouts.check_inside(root, file)
+        split = record.get("split")
+        rows.append(_layouts.Row(file, record[label], record.get(attribute), split))
     size = layout.size if resize is None else resize
     folder = folders.load(root, rows, resize=size, skip_bad=skip_bad, seed=seed)
     names = layout.names(root)
@@ -142,6 +141,21 @@ def _meaning(names, column, values):
 
 
 # --- layouts -----------------------------------------------------------------------------------
+
+
+def _bffhq(root, conflict):
+    """Read names that end in _AGE_GENDER; `valid` is not read."""
+    train = _existing(root / f"{100 * conflict:g}pct")
+    folders = [(train / "align", "train"), (train / "conflict", "train"), (root / "test", "test")]
+    records = []
+    for folder, split in folders:
+        for file in sorted(_existing(folder).rglob("*.png"), key=lambda file: file.parts):
+            match = re.fullmatch(r".*_([01])_([01])", file.stem)
+            if match is None:
+                raise ValueError(f"{file} must have a name that ends in _AGE_GENDER, both 0 or 1.")
+            columns = {"age": match[1], "gender": match[2], "split": split}
+            records.append({"file": file.relative_to(root), **columns})
+    return records
 
 
 def _celeba(root):
@@ -246,6 +260,11 @@ _NOUNS = {
 }  # fmt: skip
 
 LAYOUTS = {
+    # The file names do not say which age or gender 0 and 1 are.
+    "bffhq": Layout(
+        (), "*pct", _bffhq, "age", "gender", lambda root: {}, 64, "CC BY-NC-SA 4.0",
+        "young or old, by gender", (19_200, 1_000), "bffhq", conflict=0.005,
+    ),
     "tiny_imagenet": Layout(
         ("tiny-imagenet-200",), "wnids.txt", _tiny_imagenet, "class", None, _words, 64,
         "not stated", "200 classes of ImageNet (unbiased)", (100_000, 10_000), "imagenet", 0,

@@ -11,10 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy import stats
 
-from jaxdd import augment
 from jaxdd.data import benchmarks, datasets, files
 
 
@@ -109,28 +107,6 @@ def test_conflicting_test_sets_have_no_aligned_sample(small, name):
     uniform = benchmarks.load(name, data_dir=data_dir)
     assert (data.test.labels == uniform.test.labels).all()
     assert (data.train.images == uniform.train.images).all()
-
-
-def test_bffhq(tmp_path):
-    """There are four training faces, of which one conflicts, and two test faces."""
-    names = (
-        "0.5pct/align/0/1_0_0",
-        "0.5pct/align/0/2_0_0",
-        "0.5pct/align/1/3_1_1",
-        "0.5pct/conflict/1/4_1_0",
-        "test/5_0_0",
-        "test/6_1_0",
-    )
-    for level, name in enumerate(names):
-        path = tmp_path / "bffhq" / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (80, 80), (level, 0, 0)).save(path)
-    data = benchmarks.load("bffhq", data_dir=tmp_path)
-    assert data.train.images.shape == (4, 64, 64, 3) and data.aligned == (0, 0)
-    assert data.train.labels.tolist() == [0, 0, 1, 1]
-    assert data.train.attributes.tolist() == [0, 0, 1, 0]
-    assert benchmarks.load("bffhq", data_dir=tmp_path, test="conflicting").test.labels.size == 0
-    assert data.strategy == augment.OPERATIONS
 
 
 def test_statistics(cdigits):

@@ -149,13 +149,12 @@ def test_shrinking_does_not_alias(tmp_path):
     assert np.abs(pixels - 127).max() <= 3
 
 
-@pytest.mark.parametrize("reader", [folders.read, folders.bffhq])
 @pytest.mark.parametrize(
     "resize, error", [(0, ValueError), (257, ValueError), (True, TypeError), (32.0, TypeError)]
 )
-def test_bad_sizes(tmp_path, reader, resize, error):
+def test_bad_sizes(tmp_path, resize, error):
     with pytest.raises(error, match="resize"):
-        reader(tmp_path, resize=resize)
+        folders.read(tmp_path, resize=resize)
 
 
 def postscript(path):

@@ -67,13 +67,12 @@ def test_links_inside_the_folder_are_followed(tmp_path):
         (tmp_path / "data" / name).unlink()
 
 
-@pytest.mark.parametrize("reader", [folders.read, folders.bffhq])
-def test_missing_folders(tmp_path, reader):
+def test_missing_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent does not exist"):
-        reader(tmp_path / "absent")
+        folders.read(tmp_path / "absent")
     (tmp_path / "data.zip").write_text("")
     with pytest.raises(ValueError, match="data.zip is a file"):
-        reader(tmp_path / "data.zip")
+        folders.read(tmp_path / "data.zip")
 
 
 @pytest.mark.parametrize(
@@ -107,50 +106,6 @@ def test_skipping_in_a_table_keeps_rows_together(tmp_path):
     assert values(folder) == [1, 3, 4, 6] and folder.labels.tolist() == [0, 0, 1, 1]
     assert folder.attributes.tolist() == [0, 2, 3, 5] and len(folder.attribute_names) == 6
     assert folder.test.tolist() == [False, False, False, True]
-
-
-@pytest.fixture
-def faces(tmp_path):
-    """Write BFFHQ at 0.5 and 1 %, with value 10y + b in images, plus 100 in the test set."""
-    root = tmp_path / "bffhq"
-    for share in ("0.5pct", "1pct"):
-        for y in (0, 1):
-            save(root / share / "align" / str(y) / f"7_{y}_{y}.png", 11 * y, mode="RGB")
-            save(root / share / "conflict" / str(y) / f"8_{y}_{1 - y}.png", 9 * y + 1, mode="RGB")
-    save(root / "1pct" / "align" / "1" / "more_1_1.png", 11, mode="RGB")
-    for y, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        save(root / "test" / f"12{y}{b}_{y}_{b}.png", 100 + 10 * y + b, mode="RGB")
-    save(root / "valid" / "5_0_0.png", 255, mode="RGB")
-    return root
-
-
-@pytest.mark.parametrize("above", [False, True])
-def test_bffhq(faces, above):
-    folder = folders.bffhq(faces.parent if above else faces, resize=16)
-    assert folder.images.shape == (8, 16, 16, 3)
-    assert values(folder) == [0, 11, 1, 10, 100, 101, 110, 111]
-    tens, ones = np.divmod(np.array(values(folder)) % 100, 10)
-    assert (folder.labels == tens).all() and (folder.attributes == ones).all()
-    assert folder.test.tolist() == [False] * 4 + [True] * 4
-    assert folder.class_names == folder.attribute_names == ("0", "1")
-
-
-def test_bffhq_at_another_conflict(faces):
-    folder = folders.bffhq(faces, conflict=0.01)
-    assert folder.images.shape == (9, 64, 64, 3) and (~folder.test).sum() == 5
-
-
-def test_bad_bffhq_folders_are_rejected(faces):
-    with pytest.raises(FileNotFoundError, match="5pct does not exist.*0.5pct, 1pct"):
-        folders.bffhq(faces, conflict=0.05)
-    with pytest.raises(FileNotFoundError, match="0.5pct does not exist"):
-        folders.bffhq(faces / "valid")
-    save(faces / "test" / "face_2_0.png")
-    with pytest.raises(ValueError, match="face_2_0.png"):
-        folders.bffhq(faces)
-    (faces / "test").rename(faces / "tests")
-    with pytest.raises(ValueError, match="bffhq/test has no images"):
-        folders.bffhq(faces)
 
 
 def test_a_linked_folder_inside_a_class_is_rejected(tmp_path):

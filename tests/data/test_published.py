@@ -1,9 +1,12 @@
 """Published sets are read from small folders with their layout."""
 
+import functools
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from jaxdd import augment
 from jaxdd.commands import cli
 from jaxdd.data import benchmarks, folders, published
 
@@ -20,6 +23,19 @@ def firsts(data):
 
 
 # --- folders -----------------------------------------------------------------------------------
+
+
+def bffhq(root):
+    """Value 10 y + b, plus 100 in the test set; 0.5 % and 1 % conflicting."""
+    root = root / "bffhq"
+    for share in ("0.5pct", "1pct"):
+        for y in (0, 1):
+            save(root / share / "align" / str(y) / f"7_{y}_{y}.png", 11 * y)
+            save(root / share / "conflict" / str(y) / f"8_{y}_{1 - y}.png", 9 * y + 1)
+    save(root / "1pct" / "align" / "1" / "more_1_1.png", 11)
+    for y, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        save(root / "test" / f"12{y}{b}_{y}_{b}.png", 100 + 10 * y + b)
+    save(root / "valid" / "5_0_0.png", 255)
 
 
 def tiny_imagenet(root):
@@ -95,6 +111,7 @@ def waterbirds(root):
 
 
 WRITERS = dict(
+    bffhq=bffhq,
     tiny_imagenet=tiny_imagenet,
     imagenette=imagenette,
     celeba=celeba,
@@ -115,6 +132,7 @@ def test_show_counts_images_and_classes(tmp_path, name, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     shown = dict(line.split(maxsplit=1) for line in lines if len(line.split()) == 2)
     expected = dict(
+        bffhq=("4", "4", "2"),
         tiny_imagenet=("6", "3", "3"),
         imagenette=("10", "10", "10"),
         celeba=("8", "3", "2"),
@@ -125,6 +143,34 @@ def test_show_counts_images_and_classes(tmp_path, name, capsys, monkeypatch):
     assert shown["shape"] == "8×8×3"
     annotated = published.LAYOUTS[name].attribute is not None
     assert annotated == ("training images of each group" in "\n".join(lines))
+
+
+@pytest.mark.parametrize("inside", ["", "bffhq"])
+def test_bffhq(tmp_path, inside):
+    """Class and attribute are the digits at the end of a name."""
+    bffhq(tmp_path)
+    data = benchmarks.load("bffhq", data_dir=tmp_path / inside)
+    assert data.train.images.shape == (4, 64, 64, 3)
+    assert firsts(data.train) == [0, 11, 1, 10] and firsts(data.test) == [100, 101, 110, 111]
+    for part in (data.train, data.test):
+        tens, ones = np.divmod(np.array(firsts(part)) % 100, 10)
+        np.testing.assert_array_equal((part.labels, part.attributes), (tens, ones))
+    assert data.class_names == ("0", "1") and data.strategy == augment.OPERATIONS
+    more = benchmarks.load("bffhq", data_dir=tmp_path, conflict=0.01, test="conflicting")
+    assert len(more.train.labels) == 5 and len(more.test.labels) == 2
+
+
+def test_bad_bffhq_folders_are_rejected(tmp_path):
+    bffhq(tmp_path)
+    load = functools.partial(benchmarks.load, "bffhq", data_dir=tmp_path)
+    with pytest.raises(FileNotFoundError, match="/5pct does not exist"):
+        load(conflict=0.05)
+    save(tmp_path / "bffhq" / "test" / "face_2_0.png")
+    with pytest.raises(ValueError, match="face_2_0.png"):
+        load()
+    (tmp_path / "bffhq" / "test").rename(tmp_path / "tests")
+    with pytest.raises(FileNotFoundError, match="bffhq/test does not exist"):
+        load()
 
 
 def test_classes_of_tiny_imagenet_have_words(tmp_path):
@@ -170,6 +216,7 @@ BAD = [
     ("celeba", {"label": "Blond"}, "'Blond'.*'Blond_Hair'"),
     ("celeba", {"attribute": "Blond_Hair"}, "'Blond_Hair' twice"),
     ("celeba", {"conflict": 0.1}, "conflict=0.1"),
+    ("bffhq", {"conflict": 1.5}, "conflict.*1.5"),
     ("tiny_imagenet", {"label": "class"}, "label='class'"),
     ("mnist", {"attribute": "x"}, "attribute='x'"),
     ("cifar10", {"resize": 8}, "resize=8"),
