@@ -21,23 +21,18 @@ A choice is scored with the bias labels: group evenness (1 is uniform), and accu
 bias-conflicting samples of networks trained on real images drawn by weight. "best" is the largest
 evenness among all weights.
 
-Cost: nine minutes per benchmark of MNIST on two cores; the quick preset has three benchmarks.
-Result: if weights help, evenness chooses the best weights or nearly the best, also with rare
-conflict and unequal classes, where default, likelihood and stability lose more. On corruptions,
-natural backgrounds and grey images the early classifier learns something other than the bias. There
-no rule chooses weights better than uniform ones, and the probe network check rejects them.
+Cost: nine minutes per benchmark of MNIST on two cores.
 """
 
 import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from scipy import stats
 
 from experiments.tools import grid, markdown, record
@@ -64,8 +59,6 @@ BENCHMARKS = {
 No default was chosen on them. The rule of auto was not chosen on the first five and cifar10-s. The
 last two were examined before, and cfmnist-bg led to the thresholds of the probe network check.
 """
-
-QUICK = "cmnist-bg", "cmnist .5 % conflict", "ccifar10"
 
 Values = dict[str, float]
 Candidates = Sequence[tuple[Values, weights.DensityWeights]]
@@ -241,9 +234,9 @@ def diagnose(data: datasets.Benchmark, by_rule: jax.Array) -> formulas.Diagnosti
     return formulas.diagnose(by_rule, *labels, **sizes)
 
 
-def tables() -> list[list[str]]:
+def tables(path: pathlib.Path = OUT) -> list[list[str]]:
     """Return the table of the rules, and that of the early classifier."""
-    measured = record.measured(OUT)
+    measured = record.measured(path)
     rules = list(next(iter(measured.values()))["rules"])
     evenness = [
         [name, *(f"{row['rules'][rule]['evenness']:.2f}" for rule in rules)]
@@ -256,29 +249,13 @@ def tables() -> list[list[str]]:
     ]  # fmt: skip
     titles = "conflicting among disagreeing", "disagreeing among conflicting", "weights help"
     return [
-        markdown.table([markdown.link("data set (group evenness)", OUT), *rules], evenness),
-        markdown.table([markdown.link("data set", OUT), *titles], early),
+        markdown.table([markdown.link("data set (group evenness)", path), *rules], evenness),
+        markdown.table([markdown.link("data set", path), *titles], early),
     ]
 
 
-def main(
-    *,
-    preset: Literal["quick", "paper"] = "quick",
-    data_dir: pathlib.Path | None = None,
-    out: pathlib.Path = OUT,
-    only: str | None = None,
-) -> None:
-    """Measure the rules on every benchmark that `out` lacks.
-
-    Args:
-        preset: quick has the benchmarks in `QUICK`, paper has all.
-        data_dir: folder with the original files.
-        out: JSON file.
-        only: names of benchmarks, separated by commas, instead of those of the preset.
-    """
-    names = only.split(",") if only else QUICK if preset == "quick" else tuple(BENCHMARKS)
-    if unknown := set(names) - BENCHMARKS.keys():
-        raise ValueError(f"only must be among {', '.join(BENCHMARKS)}, got {min(unknown)!r}")
+def tasks(data_dir: pathlib.Path | None) -> record.Tasks:
+    """Return functions that measure the rules on each benchmark."""
 
     def task(name):
         dataset, conflict = BENCHMARKS[name]
@@ -288,8 +265,8 @@ def main(
             measured = measure(unequal(data) if "unequal" in name else data, options)
         return measured | seconds
 
-    record.fill(out.expanduser(), {name: functools.partial(task, name) for name in names})
+    return {name: functools.partial(task, name) for name in BENCHMARKS}
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    record.main(OUT, tasks, tables)

@@ -12,10 +12,6 @@ ten images per class. The bandwidth is a factor of half the mean squared distanc
 weights are density^(-1/temperature). Test accuracies must not be used to choose among these cells.
 
 Cost: a minute per map, and 20 minutes for the cells on two cores.
-Result: on cfmnist the weights of the defaults are nearly as even as the best of the map. Weights
-cannot help if the density does not show the bias, as with natural backgrounds; corruptions are
-shown in part. The accuracy hardly depends on the bandwidth over a factor of sixteen, but it depends
-on the temperature.
 """
 
 import functools

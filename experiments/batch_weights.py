@@ -8,8 +8,6 @@ noise. Batches are drawn by weight (draw, the default), drawn uniformly with wei
 or weighted by a density that is estimated within each batch (batch). The paper uses real and batch.
 
 Cost: 15 minutes on two cores.
-Result: weights from the whole data set matter most, also with uniform initial images. Drawing by
-weight and weighted initial images add a few points each.
 """
 
 import itertools

@@ -2,12 +2,9 @@
 
     python -m experiments.by_features --data-dir DIR
 
-Corrupted CIFAR-10, CIFAR-10 with grey and coloured halves, and Fashion-MNIST on natural
-backgrounds, 5 % bias-conflicting samples, ten images per class; the first also with DSA and DC, the
-first and the last also with fifty images. Auto detects the first two biases by texture and tone
-(`experiments.shortcuts`). Whether the border of an image belongs to the object cannot be determined
-without bias labels. The row border shows the gain of weights if the user declares that it does not.
-Unbiased Fashion-MNIST and CIFAR-10 show the cost if it does.
+5 % bias-conflicting samples. Whether the border of an image belongs to the object cannot be
+determined without bias labels. The row border shows the gain of weights if the user declares that
+it does not. Unbiased Fashion-MNIST and CIFAR-10 show the cost if it does.
 
 Cost: four hours on two cores.
 """

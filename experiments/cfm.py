@@ -43,11 +43,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-import tyro
 
 from experiments.tools import anchors, grid, markdown, record, small
-from jaxdd import augment, methods, networks, sampling, training, weights
-from jaxdd.data import datasets, files
+from jaxdd import augment, methods, networks, sampling, training
+from jaxdd.data import datasets
 from jaxdd.methods import cfm
 from jaxdd.runs import experts as run_experts
 from jaxdd.runs import programs
@@ -117,16 +116,9 @@ class Bench:
 
     def weighted(self, kind: str) -> sampling.Pool:
         """Return the pool with a kind of weights."""
-        arguments = self.keys[0], self.pool
         if kind == "plain":
             return self.pool
-        if kind == "density":
-            values = weights.by_density(*arguments, strategy=self.task.strategy).weights
-        elif kind == "auto":
-            values = weights.choose(*arguments, strategy=self.task.strategy).weights
-        else:
-            attributes, count = self.data.train.attributes, self.data.num_attributes
-            values = weights.oracle(self.pool, attributes, num_attributes=count)
+        values = small.weigh(kind, self.keys[0], self.pool, self.data)
         return sampling.reweight(self.pool, values)
 
     def teacher(self, kind: str) -> Any:
@@ -138,11 +130,8 @@ class Bench:
         pool = self.weighted(kind)
         first = sampling.take(pool, jnp.zeros(1, int))
         state = course.init(jax.jit(TEACHER.init)(self.keys[1], first))
-        *_, (_, state, _) = methods.run(
-            self.keys[2], state, pool, method=course, sampler=SAMPLER, steps=TEACHER_STEPS,
-            chunk_length=50,
-        )  # fmt: skip
-        return training.merge_params(state)
+        loop = dict(sampler=SAMPLER, steps=TEACHER_STEPS, chunk_length=50)
+        return training.merge_params(small.run(self.keys[2], state, pool, method=course, **loop))
 
     def images(self, name: str) -> jax.Array:
         """Return a set `[k, ipc, h, w, c]`."""
@@ -170,11 +159,8 @@ class Bench:
         guide = measure_guide(params, pools["covariance"], signals=pools["signal"])
         start = sampling.initial_real(self.keys[3], pools["init"], ipc=small.IPC, weighted=True)
         method = matching("flip" in self.task.strategy)
-        *_, (_, state, _) = methods.run(
-            self.keys[5], method.init(start), guide, method=method, sampler=cfm.guide_sampler,
-            steps=small.IPC * UPDATES, chunk_length=100,
-        )  # fmt: skip
-        return state.images
+        loop = dict(sampler=cfm.guide_sampler, steps=small.IPC * UPDATES, chunk_length=100)
+        return small.run(self.keys[5], method.init(start), guide, method=method, **loop).images
 
     def score(self, name: str, protocol: str = "standard") -> dict[str, Any]:
         """Return the scores of a set."""
@@ -209,29 +195,19 @@ def tables(path: pathlib.Path = OUT) -> list[list[str]]:
     return [markdown.table(titles, rows, left=range(3))]
 
 
-def main(*, data_dir: pathlib.Path | None = None, out: pathlib.Path = OUT) -> None:
-    """Make the sets and score them; rows that `out` has are not repeated.
-
-    Args:
-        data_dir: folder with the original files.
-        out: JSON file.
-    """
+def tasks(data_dir: pathlib.Path | None) -> record.Tasks:
+    """Return functions that make and score each set, then the teachers."""
     programs.prepare()
     bench = functools.cache(functools.partial(Bench, data_dir=data_dir))
-    record.fill(
-        out,
-        {
-            ", ".join([name, *row]): lambda name=name, row=row: bench(name).score(*row)
-            for name, *row in ROWS
-        },
-    )
-    content = files.read_json(out)
-    if "teachers" not in content:
-        names = dict.fromkeys(name for name, *_ in ROWS)
-        content["teachers"] = {name: bench(name).score_teachers() for name in names}
-        files.write_json(out, content)
-    print("\n".join(tables(out)[0]))
+    scores = {
+        ", ".join([name, *row]): lambda name=name, row=row: bench(name).score(*row)
+        for name, *row in ROWS
+    }
+    teachers = {
+        f"{name}, teachers": lambda name=name: bench(name).score_teachers() for name in SETS
+    }
+    return scores | teachers
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    record.main(OUT, tasks, tables)

@@ -25,7 +25,6 @@ from the teacher.
 import dataclasses
 import functools
 import pathlib
-import sys
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -155,19 +154,14 @@ def main(
         out: JSON file; by default results/curriculum-PRESET.json.
     """
     out = grid.RESULTS / f"curriculum-{preset}.json" if out is None else out
-    plan, folder = PLANS[preset], work.expanduser() / preset
+    plan, folder, tasks = PLANS[preset], work.expanduser() / preset, {}
     programs.prepare()
-    try:
-        with record.deadline(budget):
-            for name in plan.data:
-                data = benchmarks.load(name, data_dir=data_dir)
-                for ipc in plan.ipcs:
-                    bench = Bench(data, folder, ipc=ipc, teacher=plan.teacher, preset=preset)
-                    record.fill(out, dict(bench.tasks()))
-    except (KeyboardInterrupt, pipeline.Interrupted):
-        print("stopped; run the command again", file=sys.stderr)
-        sys.exit(3)
-    print("\n".join(tables(out)[0]))
+    for name in plan.data:
+        data = benchmarks.load(name, data_dir=data_dir)
+        for ipc in plan.ipcs:
+            tasks |= Bench(data, folder, ipc=ipc, teacher=plan.teacher, preset=preset).tasks()
+    record.run(out, tasks, budget)
+    record.show(tables(out))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ method of the paper. The best object-blind features for each data set are in res
 * networks: ConvNets of width 32 with batch norm trained with the generalised cross-entropy, 200
   steps, two folds, mean of three checkpoints (`truncated.crossfit`).
 * deep: the deep branch of a ResNet-20 that was trained together with a shallow one before a shared
-  head (`depths.crossfit`): 1,000 steps of 128 images instead of the paper's 19,000 of 256 on a GPU;
-  two folds, mean of three checkpoints.
+  head (`depths.TwoDepths`): 1,000 steps of 128 images instead of the paper's 19,000 of 256; two
+  folds, mean of three checkpoints.
 
 All detectors use the blocks of classes of the best shortcut. *Error of the share* is the distance
 of the mean bias-conflict score from the true conflict share, which is not an input of any detector.
@@ -34,18 +34,18 @@ they are worst (0.619). Longer training was not tested.
 """
 
 import functools
+import itertools
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 from experiments import shortcuts
 from experiments.tools import depths, grid, markdown, record, truncated
 from jaxdd import sampling, weights
-from jaxdd.data import datasets, files
+from jaxdd.data import datasets
 from jaxdd.runs import components, programs, timing
 from jaxdd.runs.options import make
 from jaxdd.weights import probes
@@ -53,7 +53,7 @@ from jaxdd.weights import probes
 OUT = grid.RESULTS / "detectors.json"
 DETECTORS = ("density", "encoder", "networks", "deep")
 DATASETS = ("ccifar10", "cifar10-s", "bgfmnist", "cmnist", "cfmnist-bg")
-DEEP = dict(steps=1000, batch_size=128)
+DEEP: dict[str, Any] = dict(steps=1000, batch_size=128, q=0.0, optimizer=depths.OPTIMIZER)
 SCORES = {name: form for name, form in shortcuts.SCORES.items() if name != "z_score"} | {
     "share_error": ("error of the share", ".3f"),
     "seconds": ("seconds", ".0f"),
@@ -80,7 +80,12 @@ def detectors(
         return group(probes.crossfit(key, encode(), pool.labels, **sizes))
 
     networks = lambda: group(truncated.crossfit(key, pool))
-    deep = lambda: group(depths.crossfit(key, pool, **DEEP))
+
+    def deep():
+        network = depths.TwoDepths(pool.num_classes)
+        branches = dict(network=network, predictor=network.clone(alone=True))
+        return group(truncated.crossfit(key, pool, **branches, **DEEP))
+
     return dict(zip(DETECTORS, (density, encoder, networks, deep), strict=True))
 
 
@@ -109,41 +114,32 @@ def measure(
 def tables(path: pathlib.Path = OUT) -> list[list[str]]:
     """Return the table of the results."""
     rows = [
-        [name.split(",")[0], detector, *shortcuts.format_scores(SCORES, scores)]
-        for name, row in record.measured(path).items()
-        for detector, scores in row["detectors"].items()
+        [*title.split(", "), *shortcuts.format_scores(SCORES, scores)]
+        for title, scores in record.measured(path).items()
     ]
     titles = (markdown.link("data set", path), "detector")
     return [markdown.table([*titles, *(title for title, _ in SCORES.values())], rows, left=(0, 1))]
 
 
-def main(
-    *, data_dir: pathlib.Path | None = None, only: str | None = None, out: pathlib.Path = OUT
-) -> None:
-    """Measure every detector that `out` lacks for a data set.
-
-    Args:
-        data_dir: folder with the original files.
-        only: names of data sets, separated by commas.
-        out: JSON file.
-    """
+def tasks(data_dir: pathlib.Path | None) -> record.Tasks:
+    """Return functions that measure each detector on each data set."""
     programs.prepare()
-    content: dict[str, Any] = files.read_json(out) if out.exists() else {"measured": {}}
-    for name in only.split(",") if only else DATASETS:
-        rows = content["measured"].setdefault(f"{name}, seed 0", {"detectors": {}})["detectors"]
-        missing = [detector for detector in DETECTORS if detector not in rows]
-        if not missing:
-            continue
+
+    @functools.lru_cache(1)
+    def prepare(name):
         options = make(conflict=0.05)
         data = grid.load(name, options, data_dir=data_dir)
         pool = datasets.pool(data)
         blocks = blocks_of(name, grid.RESULTS / "shortcuts.json", pool.num_classes)
-        detect = detectors(components.key(options, "encoder"), pool, data, blocks)
-        for detector in missing:
-            rows[detector] = measure(detect[detector], data, detector != "density")
-            files.write_json(out, content | record.circumstances())
-    print("\n".join(tables(out)[0]))
+        return data, detectors(components.key(options, "encoder"), pool, data, blocks)
+
+    def task(name, detector):
+        data, detect = prepare(name)
+        return measure(detect[detector], data, detector != "density")
+
+    pairs = itertools.product(DATASETS, DETECTORS)
+    return {", ".join(pair): functools.partial(task, *pair) for pair in pairs}
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    record.main(OUT, tasks, tables)

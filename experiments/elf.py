@@ -32,11 +32,10 @@ import pathlib
 from typing import Any
 
 import jax
-import tyro
 
 from experiments.tools import grid, markdown, record, small
 from jaxdd import networks, sampling, weights
-from jaxdd.data import datasets, files
+from jaxdd.data import datasets
 from jaxdd.runs import programs
 from jaxdd.training import elf, teachers
 
@@ -110,8 +109,9 @@ def measure(name: str, protocol: str, teacher: Any, images: jax.Array, task: Any
 
 def tables(path: pathlib.Path = OUT) -> list[list[str]]:
     """Return the table of the results."""
-    teacher_bytes, rows = files.read_json(path)["teacher_bytes"], []
-    for title, row in record.measured(path).items():
+    rows, measured = [], dict(record.measured(path))
+    teacher_bytes = measured.pop("teachers", {}).get("bytes")
+    for title, row in measured.items():
         name, protocol, teacher, which = title.split(", ")
         extra = "0" if row["extra_bytes"] is None else str(min(row["extra_bytes"].values()))
         extra = str(teacher_bytes) if protocol == "kd" else extra
@@ -123,32 +123,27 @@ def tables(path: pathlib.Path = OUT) -> list[list[str]]:
     return [markdown.table(titles, rows, left=range(4))]
 
 
-def main(*, data_dir: pathlib.Path | None = None, out: pathlib.Path = OUT) -> None:
-    """Train the teachers, make the sets and score them; rows that `out` has are not repeated.
-
-    Args:
-        data_dir: folder with the original files.
-        out: JSON file.
-    """
+def tasks(data_dir: pathlib.Path | None) -> record.Tasks:
+    """Return functions that score each set, then the teachers."""
     programs.prepare()
-    task, known, sets = prepare(data_dir)
-    if not out.exists():
+    prepared = functools.cache(functools.partial(prepare, data_dir))
+
+    def task(name, protocol, teacher, which):
+        problem, known, sets = prepared()
+        return measure(name, protocol, known.get(teacher), sets[which], problem)
+
+    def score_teachers():
+        problem, known, _ = prepared()
         scores = {
-            name: small.score_network(teacher.network, teacher.params, task)
+            name: small.score_network(teacher.network, teacher.params, problem)
             for name, teacher in known.items()
         }
-        size = teachers.num_bytes(known["weights"])
-        files.write_json(out, {"teachers": scores, "teacher_bytes": size, "measured": {}})
-    tasks = {
-        f"{name}, {protocol}, {teacher}, {which}": functools.partial(
-            measure, name, protocol, known.get(teacher), sets[which], task
-        )
-        for name in NETWORKS
-        for protocol, teacher, which in ROWS
-    }
-    record.fill(out, tasks)
-    print("\n".join(tables(out)[0]))
+        return {"scores": scores, "bytes": teachers.num_bytes(known["weights"])}
+
+    rows = [(name, *row) for name in NETWORKS for row in ROWS]
+    scores = {", ".join(row): functools.partial(task, *row) for row in rows}
+    return scores | {"teachers": score_teachers}
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    record.main(OUT, tasks, tables)

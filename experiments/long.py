@@ -33,8 +33,8 @@ import numpy as np
 import optax
 import tyro
 
-from experiments.tools import grid, markdown, record
-from jaxdd import evaluate, methods, networks, sampling, weights
+from experiments.tools import grid, markdown, record, small
+from jaxdd import evaluate, methods, networks, sampling
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.devices import microbatch
 from jaxdd.runs import programs
@@ -46,18 +46,6 @@ ROWS: tuple[Row, ...] = get_args(Row)
 STEPS = (0, 200, 2000, 8000, 20_000)
 STUDENT = networks.ConvNet(10, 32, 3)
 BATCH, CHUNK, SAVED, EPOCHS, NETWORKS = 64, 20, 500, 300, 3
-
-
-def compute_weights(data: datasets.Benchmark, pool: sampling.Pool, key: jax.Array) -> np.ndarray:
-    """Return the weights of the rows, `[rows, n]`."""
-    strategy, count = data.strategy, data.num_attributes
-    by_row = {
-        "plain": pool.weights,
-        "density": weights.by_density(key, pool, strategy=strategy).weights,
-        "auto": weights.choose(key, pool, strategy=strategy).weights,
-        "oracle": weights.oracle(pool, data.train.attributes, num_attributes=count),
-    }
-    return np.stack([by_row[row] for row in ROWS])
 
 
 def joint(method: methods.Method, rows: Sequence[str]) -> methods.Method:
@@ -93,7 +81,8 @@ def distil(
     keys = jax.random.split(jax.random.key(0), 3)
     pool, path = datasets.pool(data), work.parent / "weights.npz"
     if not path.exists():
-        files.write_arrays(path, {"weights": compute_weights(data, pool, keys[0])})
+        by_row = [small.weigh(row, keys[0], pool, data) for row in ROWS]
+        files.write_arrays(path, {"weights": np.stack(by_row)})
         record.log("weights")
     by_row = jnp.asarray(files.read_arrays(path)["weights"])
     mixed = sampling.reweight(pool, by_row.mean(0))

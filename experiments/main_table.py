@@ -2,18 +2,12 @@
 
     python -m experiments.main_table --data-dir DIR
 
-Coloured MNIST. The paper gives numbers for 5 % bias-conflicting samples and 50 images per class:
-23.8 % for plain DM, 91.5 % with density weights. The other cells have ten images per class and 5,
-2, 1 and 0.5 % bias-conflicting samples; the paper preset also has 2 and 1 % at fifty.
-
-Cost: an hour on two cores.
-Result: weights recover the accuracy that plain distillation loses, without bias labels (density,
-auto) as well as with them (oracle), and also if conflict is rare. At fifty images per class, real
-images drawn by weight are nearly as good as distilled ones; at ten, distilled ones are better.
-
-Transfer of the density set to other networks is in results/transfer-cmnist.json:
+Coloured MNIST; the paper preset also has 2 and 1 % bias-conflicting samples at fifty images per
+class. Transfer of the density set to other networks is in results/transfer-cmnist.json:
 
     jaxdd evaluate RUN --networks convnet mlp lenet alexnet vgg11 resnet18
+
+Cost: an hour on two cores.
 """
 
 from experiments.tools import grid, markdown, record

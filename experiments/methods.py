@@ -8,10 +8,6 @@ trained with the weights. DREAM is DM with batches of cluster centres of 512 ima
 (candidates). IDC is DM with images that hold four smaller ones each (formation).
 
 Cost: an hour and a half on two cores.
-Result: without weights DM, DC and DSA are worse than this seed's random subset on bias-conflicting
-samples, and MTT equals it (other seeds of the subset are lower, see `experiments.seeds`). With
-density weights each comes close to the oracle. DC and DSA, with the ten networks of the quick
-preset, add less than DM to the weighted images that they start from.
 """
 
 from experiments.tools import grid

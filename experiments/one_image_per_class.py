@@ -2,13 +2,9 @@
 
     python -m experiments.one_image_per_class --data-dir DIR
 
-DM and DSA on coloured MNIST, Fashion-MNIST on natural backgrounds and Corrupted CIFAR-10, 5 %
-bias-conflicting samples. The paper preset also has the paper's other sizes and conflict shares.
+The paper preset also has the paper's other sizes and conflict shares.
 
 Cost: just under an hour on two cores.
-Result: one image cannot show all colours. Density weights help on coloured MNIST, DSA more than DM,
-but less than with ten images. On the other two sets, whose bias is not a colour, they cost
-accuracy.
 """
 
 from experiments.tools import grid

@@ -12,25 +12,21 @@ bias costs without distillation: it is the accuracy on bias-conflicting test sam
 trained on the whole training set for three epochs.
 
 Cost: two minutes per data set on two cores.
-Result: colours are recognised in every image; natural backgrounds of 32 pixels are hard to
-recognise even for a network that was trained for it. Plain distillation keeps the bias of its
-initial images. Density weights change colours as much as the oracle, the other biases only in part.
 """
 
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from experiments import amplification
 from experiments.tools import grid, markdown, record
 from jaxdd import evaluate, sampling, training
-from jaxdd.data import datasets, files
+from jaxdd.data import datasets
 from jaxdd.runs import components
 from jaxdd.runs import networks as named_networks
 from jaxdd.runs.folder import store
@@ -96,34 +92,21 @@ def synthetic_set(folder: pathlib.Path, row: str) -> np.ndarray:
     return stored.images * stored.std + stored.mean
 
 
-def tables() -> list[list[str]]:
+def tables(path: pathlib.Path = OUT) -> list[list[str]]:
     """Return the table of the results."""
-    measured = record.measured(OUT)
+    measured = record.measured(path)
     sets = next(iter(measured.values()))["showing"]
     rows = []
     for name, row in measured.items():
         shares = (row["recognised"], *row["showing"].values(), row["all images"])
         rows.append([name, *(f"{100 * share:.1f}" for share in shares)])
-    titles = (markdown.link("data set", OUT), "recognised", *sets, "network trained on all")
+    titles = (markdown.link("data set", path), "recognised", *sets, "network trained on all")
     return [markdown.table(titles, rows)]
 
 
-def main(
-    *,
-    preset: Literal["quick", "paper"] = "quick",
-    data_dir: pathlib.Path | None = None,
-    work: pathlib.Path = files.CACHE / "experiments",
-    out: pathlib.Path = OUT,
-) -> None:
-    """Measure every set of the grid.
-
-    Args:
-        preset: preset of the grid.
-        data_dir: folder with the original files.
-        work: folder in which the grid stores its synthetic sets.
-        out: JSON file.
-    """
-    cells = amplification.cells(preset)
+def tasks(data_dir: pathlib.Path | None, work: pathlib.Path = grid.WORK) -> record.Tasks:
+    """Return functions that measure the sets of each data set in the work folder of the grid."""
+    cells = amplification.cells("quick")
 
     def task(dataset):
         own = [cell for cell in cells if cell.dataset == dataset]
@@ -132,8 +115,8 @@ def main(
         return measure(data, options, {c.row: synthetic_set(folder, c.row) for c in own})
 
     names = dict.fromkeys(cell.dataset for cell in cells)
-    record.fill(out, {name: functools.partial(task, name) for name in names})
+    return {name: functools.partial(task, name) for name in names}
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    record.main(OUT, tasks, tables)

@@ -4,15 +4,10 @@
 
 Coloured MNIST, 5 % bias-conflicting samples, ten images per class, three seeds. The standard
 deviation after ± is over networks trained on one set; lines differ in everything else. The second
-table has means over seeds of distillation with intervals by Student's t over the means of the sets
-(three sets are too few for the bootstrap of `experiments.tools.intervals`), and differences paired
-by seed.
+table has means over seeds of distillation with intervals by Student's t over the means of the sets,
+and differences paired by seed.
 
 Cost: 30 minutes on two cores.
-Result: an interval over three sets is wide. Density weights differ significantly from plain
-distillation and from real images drawn by weight, but not from auto and the oracle; plain
-distillation does not differ significantly from a random subset. Seeds matter little for density
-weights, auto and the oracle; random subsets vary more, most of all if drawn by weight.
 """
 
 import itertools

@@ -27,10 +27,6 @@ at least one half count as the same bias. On 2026-11-24, with everything fixed, 
 held-out sets were run once: cbgfmnist, bgfmnist-few, fmnist-texture, fmnist-scale and cmnist-pairs.
 
 Cost: two minutes per set and seed on two cores.
-Result: tone detects colour and brightness, texture detects corruptions, both detect grey images,
-layout detects places. On natural backgrounds all of them respond to clothes rather than scenes, and
-none is a shortcut. Without a bias none is a shortcut either. Coloured digits are recognised by
-shape as well as by colour, so auto uses its search there.
 """
 
 import functools

@@ -54,7 +54,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
 from experiments import cfm
 from experiments.tools import grid, markdown, record, small
@@ -124,11 +123,8 @@ def make_set(bench: cfm.Bench, name: str) -> jax.Array:
     pool, sampler = (bench.pool, BATCH) if name != "mtt" else (train_experts(bench), SEGMENT)
     chosen = method(name, bench.task.strategy)
     start = sampling.initial_real(bench.keys[3], bench.pool, ipc=small.IPC)
-    *_, (_, state, _) = methods.run(
-        bench.keys[5], chosen.init(start), pool, method=chosen, sampler=sampler,
-        steps=int(steps or STEPS[name]),
-    )  # fmt: skip
-    return state.images
+    loop = dict(method=chosen, sampler=sampler, steps=int(steps or STEPS[name]))
+    return small.run(bench.keys[5], chosen.init(start), pool, **loop).images
 
 
 def train_experts(bench: cfm.Bench) -> Any:
@@ -289,25 +285,17 @@ def draw(path: pathlib.Path) -> None:
     )
 
 
-def main(*, data_dir: pathlib.Path | None = None, out: pathlib.Path = OUT) -> None:
-    """Measure the biases, then make and score the sets; the long runs come last.
-
-    Args:
-        data_dir: folder with the original files.
-        out: JSON file.
-    """
+def tasks(data_dir: pathlib.Path | None) -> record.Tasks:
+    """Return functions that measure each bias, then each set; the long runs come last."""
     programs.prepare()
     bias = functools.lru_cache(1)(functools.partial(Bias, data_dir=data_dir))
     pairs = [(name, what) for name in BIASES for what in ("spectrum", *SETS[:-1])]
     pairs += [(name, SETS[-1]) for name in BIASES]
-    tasks = {
+    return {
         f"{name}, {what}": lambda name=name, what=what: bias(name).measure(what)
         for name, what in pairs
     }
-    record.fill(out, tasks)
-    draw(out)
-    print("\n\n".join("\n".join(lines) for lines in tables(out)))
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    record.main(OUT, tasks, tables, draw)

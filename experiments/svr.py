@@ -26,7 +26,6 @@ import functools
 import itertools
 import math
 import pathlib
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -34,7 +33,6 @@ from typing import Any
 
 import numpy as np
 import threadpoolctl
-import tyro
 from sklearn import datasets, linear_model, model_selection, neighbors, svm
 
 from experiments.tools import markdown, record
@@ -258,24 +256,14 @@ def _times(measured, path):
     return markdown.table(titles, rows)
 
 
-def main(*, repeats: int = 100, budget: str | None = None, out: pathlib.Path = OUT) -> None:
-    """Measure every cell that `out` lacks.
-
-    Args:
-        repeats: samples of each cell.
-        budget: time after which to stop, such as 20m.
-        out: JSON file.
-    """
-    tasks = {
+def tasks(data_dir: pathlib.Path | None = None, *, repeats: int = 100) -> record.Tasks:
+    """Return functions that measure every cell; no files are needed."""
+    return {
         name: functools.partial(measure, name, draw, repeats, **options)
         for name, draw, options in cells()
     }
-    try:
-        with record.deadline(budget), threadpoolctl.threadpool_limits(1):
-            record.fill(out.expanduser(), tasks)
-    except KeyboardInterrupt:
-        sys.exit(3)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    with threadpoolctl.threadpool_limits(1):
+        record.main(OUT, tasks, tables)

@@ -25,16 +25,11 @@ clean set. The level of the rule with trusted sets, 0.03, was chosen on the sets
 2026-11-23; 0.05 reported four of these forty honest sets. Sets of trajectory matching were made
 after that, and again with a tenth of the learning rate, because with 100 two of twenty diverged.
 
-Cost: 360 sets of six to seven processor seconds each; with exit code 3, some are missing. Result:
-range always detects the published trigger, but no attacker who clips to [0, 1]. Given trusted sets,
-roughness and footprint detect every such set; the trigger scan detects 30 to 90 %. Without trusted
-sets, range reports one of sixty honest sets, a set of trajectory matching with a pixel at 2.2. With
-five trusted sets one honest set is reported, with real images in addition four.
+Cost: 360 sets of six to seven processor seconds each; with exit code 3, some are missing.
 """
 
 import functools
 import pathlib
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -42,10 +37,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
+from scipy import stats
 
 from experiments.attacks import poison
-from experiments.tools import markdown, record
+from experiments.tools import markdown, record, small
 from jaxdd import audit, methods, networks, sampling, training
 from jaxdd.data import benchmarks, files
 from jaxdd.methods import expert_training
@@ -191,9 +186,9 @@ def distil(plan: Plan, data_dir: pathlib.Path | None, seed: int) -> np.ndarray:
     key_init, key = jax.random.split(jax.random.key(seed))
     (method, sampler, source), pool = _parts(plan, data_dir), load(plan, data_dir).pool
     state = method.init(sampling.initial_real(key_init, pool, ipc=IPC, weighted=True))
-    loop: Any = dict(method=method, sampler=sampler, steps=plan.steps, chunk_length=plan.steps)
-    *_, (_, state, _) = methods.run(key, state, source, **loop)
-    return np.asarray(state.images).reshape(-1, *state.images.shape[2:])
+    loop = dict(method=method, sampler=sampler, steps=plan.steps, chunk_length=plan.steps)
+    images = small.run(key, state, source, **loop).images
+    return np.asarray(images).reshape(-1, *images.shape[2:])
 
 
 @functools.cache
@@ -402,13 +397,6 @@ def z_scores(rows: Rows, clean: Rows, name: str) -> np.ndarray:
     return ((own - honest.mean(0)) / honest.std(0)).max(1)
 
 
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share."""
-    z = 1.96
-    middle, spread = hits + z * z / 2, z * np.sqrt(hits * (count - hits) / count + z * z / 4)
-    return (middle - spread) / (count + z * z), (middle + spread) / (count + z * z)
-
-
 def tables(path: pathlib.Path = OUT) -> list[list[str]]:
     """Return the tables: what the attack does, detection by statistic, and by `jaxdd audit`."""
     cells = by_cell(path)
@@ -451,7 +439,7 @@ def _detection(cells, path):
             # Second largest of twenty clean sets: 5 % false alarms.
             threshold = np.sort(z_scores(clean, clean, statistic))[-2]
             hits = int((z_scores(tampered, clean, statistic) > threshold).sum())
-            low, high = wilson(hits, len(tampered))
+            low, high = stats.binomtest(hits, len(tampered)).proportion_ci(method="wilson")
             shares.append(f"{100 * hits / len(tampered):.0f} ({100 * low:.0f}–{100 * high:.0f})")
         rows.append([f"{title}, {name}", str(len(tampered)), *shares])
     return markdown.table([markdown.link("detected, %", path), "n", *STATISTICS], rows)
@@ -497,39 +485,18 @@ def _trusted(clean, seed, sets):
     return [clean[place] for place in places if clean is not sets or place != seed]
 
 
-def main(
-    *,
-    data_dir: pathlib.Path | None = None,
-    budget: str | None = None,
-    work: pathlib.Path = files.CACHE / "experiments" / "tampering",
-    out: pathlib.Path = OUT,
-) -> None:
-    """Measure every set that `out` lacks.
-
-    Args:
-        data_dir: folder with the original files.
-        budget: time after which to stop, such as 90s, 20m or 1h.
-        work: folder for sets.
-        out: JSON file.
-    """
+def tasks(data_dir: pathlib.Path | None) -> record.Tasks:
+    """Return functions that measure every set."""
     programs.prepare()
-    work = work.expanduser()
+    work = (files.CACHE / "experiments" / "tampering").expanduser()
     work.mkdir(parents=True, exist_ok=True)
-    tasks = {
+    return {
         f"{title}, {name}, {seed}": functools.partial(
             measure, PLANS[title], name, seed, data_dir=data_dir, work=work
         )
         for title, name, seed in order()
     }
-    try:
-        with record.deadline(budget):
-            record.fill(out, tasks)
-    except KeyboardInterrupt:
-        print("stopped; run the command again", file=sys.stderr)
-        sys.exit(3)
-    finally:
-        print("\n\n".join("\n".join(lines) for lines in tables(out)))
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    record.main(OUT, tasks, tables)

@@ -2,15 +2,11 @@
 
     python -m experiments.unlearning --data-dir DIR
 
-According to the paper, in part. With 50 images per class of coloured MNIST, 5 % bias-conflicting,
-the best of several trainings reaches 53.7 % on a plain set, standard training 23.8 %, and a
-weighted set 91.5 %. Here the evaluation networks are trained in the standard way, by learning from
-failure (lff) and by selective mixup (selecmix), without tuning. At ten images per class this is
-done for every kind of weights, at fifty for real images and the plain set.
+Coloured MNIST, 5 % bias-conflicting samples. The evaluation networks are trained in the standard
+way, by learning from failure (lff) and by selective mixup (selecmix), without tuning: at ten images
+per class on every kind of weights, at fifty on real images and the plain set.
 
 Cost: an hour on two cores, nearly all of it for the training of these networks.
-Result: at ten images per class neither unlearns the bias. At fifty both unlearn a part of it, and
-neither comes close to weights. On weighted sets both cost a little accuracy.
 """
 
 from experiments.tools import grid

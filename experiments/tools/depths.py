@@ -20,10 +20,9 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from experiments.tools import truncated
-from jaxdd import networks, sampling
+from jaxdd import networks
 
-MOMENTUM = optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(1e-2, momentum=0.9))
+OPTIMIZER = optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(1e-2, momentum=0.9))
 
 
 class TwoDepths(nn.Module):
@@ -67,38 +66,3 @@ class TwoDepths(nn.Module):
             images = networks.Conv(self.width * factor, 5, 2, dtype=self.dtype)(images)
             images = networks.max_pool(nn.relu(self.norm(dtype=self.dtype)(images)))
         return images.mean((1, 2))
-
-
-def crossfit(
-    key: jax.Array,
-    pool: sampling.Pool,
-    *,
-    network: TwoDepths | None = None,
-    steps: int = 2000,
-    optimizer: optax.GradientTransformation = MOMENTUM,
-    **training: Any,
-) -> jax.Array:
-    """Return out-of-fold class probabilities of deep branches, `[n, k]`.
-
-    Both branches are trained together with the cross-entropy; the deep branch predicts alone.
-
-    Args:
-        key: random key of the folds, the networks and their batches.
-        pool: the samples; their weights are not used.
-        network: defaults to `TwoDepths` for the classes of the pool.
-        steps: updates of each network.
-        optimizer: optimizer of the parameters.
-        **training: `folds`, `checkpoints`, `batch_size` and `strategy` of `truncated.crossfit`.
-    """
-    network = TwoDepths(pool.num_classes) if network is None else network
-    predictor = network.clone(alone=True)
-    return truncated.crossfit(
-        key,
-        pool,
-        network=network,
-        predictor=predictor,
-        steps=steps,
-        optimizer=optimizer,
-        q=0.0,
-        **training,
-    )

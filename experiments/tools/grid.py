@@ -30,7 +30,7 @@ from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import components, options, pipeline, programs, results, timing
 from jaxdd.runs.reports import plot
 
-RESULTS = record.RESULTS
+RESULTS, WORK = record.RESULTS, files.CACHE / "experiments"
 
 GAPS = {"deo_max": "largest gap between groups", "deo_mean": "mean gap between groups"}
 """Scores that are not accuracies, with their titles."""
@@ -266,7 +266,7 @@ def _main(
     preset: Literal["quick", "paper"] = "quick",
     data_dir: pathlib.Path | None = None,
     budget: str | None = None,
-    work: pathlib.Path = files.CACHE / "experiments",
+    work: pathlib.Path = WORK,
     folder: pathlib.Path = RESULTS,
 ) -> None:
     """Compute the missing cells of a claim, print its tables and draw them.
@@ -290,7 +290,7 @@ def _main(
         pass
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    print("\n\n".join("\n".join(lines) for lines in tables(grid, cells, folder)))
+    record.show(tables(grid, cells, folder))
     known = stored(folder)
     missing = sum(result(cell, known) is None for cell in cells)
     if missing < len(cells):

@@ -9,13 +9,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import tyro
+
 from jaxdd.data import files
-from jaxdd.runs import results
+from jaxdd.runs import pipeline, results
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
+
+Tasks = Mapping[str, Callable[[], Mapping[str, Any]]]
+"""Functions that compute the entries of a file of results, by name."""
 
 
 def circumstances() -> dict[str, Any]:
@@ -29,9 +34,7 @@ def log(task: str, done: int = 0, total: int = 0, **_: Any) -> None:
         print(time.strftime("%H:%M:%S"), task, f"{done}/{total}", file=sys.stderr, flush=True)
 
 
-def fill(
-    path: pathlib.Path, tasks: Mapping[str, Callable[[], Mapping[str, Any]]]
-) -> dict[str, Any]:
+def fill(path: pathlib.Path, tasks: Tasks) -> dict[str, Any]:
     """Compute the entries that a file of results lacks, and save the file after each.
 
     Args:
@@ -48,6 +51,59 @@ def fill(
             files.write_json(path, files.to_json(content | circumstances()))
             log(name)
     return content["measured"]
+
+
+def run(path: pathlib.Path, tasks: Tasks, budget: str | None) -> None:
+    """Fill a file of results; exit with code 3 when the budget is over."""
+    try:
+        with deadline(budget):
+            fill(path.expanduser(), tasks)
+    except (KeyboardInterrupt, pipeline.Interrupted):
+        print("stopped; run the command again", file=sys.stderr)
+        sys.exit(3)
+
+
+def main(
+    default: pathlib.Path,
+    tasks: Callable[[pathlib.Path | None], Tasks],
+    tables: Callable[[pathlib.Path], list[list[str]]],
+    draw: Callable[[pathlib.Path], None] = lambda path: None,
+) -> None:
+    """Run the command line of an experiment whose results are one file.
+
+    Args:
+        default: the file.
+        tasks: from the folder with the original files to the tasks.
+        tables: of the complete file.
+        draw: draws the complete file.
+    """
+
+    def command(
+        *,
+        data_dir: pathlib.Path | None = None,
+        only: str = "",
+        budget: str | None = None,
+        out: pathlib.Path = default,
+    ) -> None:
+        """Compute the entries that `out` lacks, and print the tables if no entry is left.
+
+        Args:
+            data_dir: folder with the original files.
+            only: text that the name of an entry must contain.
+            budget: time after which to stop, such as 90s, 20m or 1h.
+            out: JSON file.
+        """
+        run(out, {name: task for name, task in tasks(data_dir).items() if only in name}, budget)
+        if not only:
+            show(tables(out))
+            draw(out)
+
+    tyro.cli(command)
+
+
+def show(tables: Iterable[list[str]]) -> None:
+    """Print tables with an empty line between them."""
+    print("\n\n".join("\n".join(lines) for lines in tables))
 
 
 def measured(path: pathlib.Path) -> dict[str, Any]:

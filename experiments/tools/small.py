@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxdd import evaluate, methods, networks, sampling
+from jaxdd import evaluate, methods, networks, sampling, weights
 from jaxdd.data import benchmarks, datasets
 
 IPC, EPOCHS, NETWORKS = 10, 150, 3
@@ -30,16 +30,31 @@ def halve(split: datasets.Dataset, count: int) -> datasets.Dataset:
     return first._replace(images=np.rint(pixels).astype(np.uint8))
 
 
+def weigh(kind: str, key: jax.Array, pool: sampling.Pool, data: datasets.Benchmark) -> jax.Array:
+    """Return the weights of a pool by name: plain, density, auto or oracle."""
+    if kind == "plain":
+        return pool.weights
+    if kind == "oracle":
+        count = data.num_attributes
+        return weights.oracle(pool, data.train.attributes, num_attributes=count)
+    by_kind = {"density": weights.by_density, "auto": weights.choose}[kind]
+    return by_kind(key, pool, strategy=data.strategy).weights
+
+
 def match_distribution(
     key: jax.Array, start: jax.Array, pool: sampling.Pool, strategy: Any, *, steps: int
 ) -> jax.Array:
     """Distil a set `[k, ipc, h, w, c]` by distribution matching from initial images."""
     method = methods.distribution_matching(STUDENT, optax.sgd(1.0, 0.5), strategy=strategy)
     sampler = functools.partial(sampling.weighted_batch, size=64)
-    *_, (_, state, _) = methods.run(
-        key, method.init(start), pool, method=method, sampler=sampler, steps=steps
-    )
-    return state.images
+    loop = dict(method=method, sampler=sampler, steps=steps)
+    return run(key, method.init(start), pool, **loop).images
+
+
+def run(*arguments: Any, **options: Any) -> Any:
+    """Return the last state of `methods.run`."""
+    *_, (_, state, _) = methods.run(*arguments, **options)
+    return state
 
 
 def score(images: jax.Array, task: evaluate.Task, network: Any = STUDENT, **training: Any) -> Any:

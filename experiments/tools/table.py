@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from experiments.speed import tables as speed
-from experiments.tools import grid, overview
+from experiments.tools import grid, overview, record
 from jaxdd.runs import options
 
 RESULTS = grid.RESULTS
@@ -47,10 +47,5 @@ def blocks() -> Iterator[list[str]]:
             yield from module.tables()
 
 
-def main() -> None:
-    """Print the tables."""
-    print("\n\n".join("\n".join(block) for block in blocks()))
-
-
 if __name__ == "__main__":
-    main()
+    record.show(blocks())

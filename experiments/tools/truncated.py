@@ -21,12 +21,6 @@ from jaxdd.weights import probes
 ADAM = optax.adam(1e-3)
 
 
-def default_network(pool: sampling.Pool, *, width: int = 32) -> networks.ConvNet:
-    """Return a ConvNet with batch norm; instance norm would remove contrast and brightness."""
-    depth = networks.max_blocks(pool.images.shape)
-    return networks.ConvNet(pool.num_classes, width, depth, norm=networks.BatchNorm)
-
-
 def crossfit(
     key: jax.Array,
     pool: sampling.Pool,
@@ -49,7 +43,7 @@ def crossfit(
     Args:
         key: random key of the folds, the networks and their batches.
         pool: the samples, two or more of each class; their weights are not used.
-        network: hashable; defaults to `default_network`.
+        network: hashable; defaults to a ConvNet of width 32 with batch norm.
         predictor: network that predicts with the trained parameters, such as a part of `network`.
         folds: two or more.
         steps: updates of each network.
@@ -62,7 +56,9 @@ def crossfit(
     smallest = int(pool.count.argmin())
     if pool.count[smallest] < 2:
         raise ValueError(f"each class needs two samples, class {smallest} has one")
-    network = default_network(pool) if network is None else network
+    if network is None:  # batch norm, since instance norm would remove contrast and brightness
+        depth = networks.max_blocks(pool.images.shape)
+        network = networks.ConvNet(pool.num_classes, 32, depth, norm=networks.BatchNorm)
     predictor = network if predictor is None else predictor
     for candidate in (network, predictor):
         networks.check_classes(candidate, sampling.take(pool, pool.order[:1]), pool.num_classes)

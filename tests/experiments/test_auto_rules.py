@@ -82,20 +82,13 @@ def test_search_contains_the_defaults():
         assert value in getattr(usual, name)
 
 
-def test_benchmarks_are_measured_once(data, tmp_path, monkeypatch):
-    out, calls = tmp_path / "out.json", []
-
-    def measure(data, options):
-        calls.append((len(data.train.labels), options.conflict))
-        return {"best": 0.5}
-
+def test_benchmarks_with_unequal_classes_have_fewer_samples(data, monkeypatch):
+    measure = lambda data, options: {"all": len(data.train.labels), "conflict": options.conflict}
     monkeypatch.setattr(auto_rules, "measure", measure)
     monkeypatch.setattr(auto_rules.grid, "load", lambda *_, **__: data)
-    for names in ("cmnist-bg", "cmnist-bg,cmnist unequal classes"):
-        auto_rules.main(out=out, only=names)
-    (all_samples, _), (fewer, conflict) = calls
-    assert all_samples == len(data.train.labels) > 2 * fewer and conflict == 0.05
-    assert list(files.read_json(out)["measured"]) == ["cmnist-bg", "cmnist unequal classes"]
+    tasks = auto_rules.tasks(None)
+    whole, fewer = (tasks[name]() for name in ("cmnist-bg", "cmnist unequal classes"))
+    assert whole["all"] == len(data.train.labels) > 2 * fewer["all"] and fewer["conflict"] == 0.05
 
 
 def test_map_contains_the_default_weights(data, tmp_path, monkeypatch):
@@ -132,13 +125,13 @@ def test_recognition_reads_the_sets_of_the_grid(tmp_path, monkeypatch):
         for name, images in sets.items()
     }
     monkeypatch.setattr(recognition, "measure", measure)
-    where = dict(work=tmp_path / "work", out=tmp_path / "out.json")
+    work = tmp_path / "work"
+    task = recognition.tasks(None, work)["cdigits"]
     with pytest.raises(FileNotFoundError, match="synthetic.npz"):
-        recognition.main(**where)
+        task()
     claim = grid.Grid("tiny", lambda preset: cells, down=("dataset",))
-    grid.compute(claim, cells, work=where["work"], folder=tmp_path / "results")
-    recognition.main(**where)
-    row = files.read_json(where["out"])["measured"]["cdigits"]
+    grid.compute(claim, cells, work=work, folder=tmp_path / "results")
+    row = task()
     shape, low, high = row["random"]
     assert shape == row["plain"][0] and shape[:2] == [10, 1]
     assert (low, high) == pytest.approx((0, 1), abs=1e-5)

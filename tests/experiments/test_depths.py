@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.tools import depths, truncated
+from experiments.tools import depths
 from jaxdd import networks, sampling
 
 KEY, K, N = jax.random.key(0), 2, 60
@@ -51,13 +51,3 @@ def test_small_images_and_bfloat16_work():
     params = jax.eval_shape(network.init, KEY, images)
     outputs = jax.eval_shape(functools.partial(networks.outputs, network), params, images)
     assert outputs.features.shape == (3, 8) and outputs.logits.dtype == jnp.float32
-
-
-def test_both_branches_are_trained_and_the_deep_one_predicts(monkeypatch):
-    def crossfit(key, pool, *, network, predictor, q, steps, **others):
-        return network, predictor, q, steps, sorted(others)
-
-    monkeypatch.setattr(truncated, "crossfit", crossfit)
-    network, predictor, *others = depths.crossfit(KEY, POOL, folds=3, steps=7)
-    assert network == depths.TwoDepths(K) and predictor == network.clone(alone=True)
-    assert others == [0, 7, ["folds", "optimizer"]]

@@ -21,27 +21,22 @@ def small(monkeypatch):
     monkeypatch.setattr(weights, "default_encoder", encoder)
     monkeypatch.setattr(weights, "encode", functools.partial(weights.encode, steps=2))
     monkeypatch.setattr(truncated, "crossfit", functools.partial(truncated.crossfit, **given))
-    monkeypatch.setattr(depths, "crossfit", lambda key, pool, **_: truncated.crossfit(key, pool))
+    branches = functools.partial(depths.TwoDepths, width=2, blocks=1)
+    monkeypatch.setattr(depths, "TwoDepths", branches)
+    monkeypatch.setitem(detectors.DEEP, "steps", 4)
     monkeypatch.setattr(detectors, "blocks_of", lambda name, path, k: tuple(range(k)))
 
 
-def test_every_detector_is_measured_once(small, tmp_path, monkeypatch, capsys):
+def test_every_detector_is_measured(small, tmp_path, monkeypatch):
     out = tmp_path / "out.json"
-    detectors.main(only="cdigits", out=out)
-    rows = record.measured(out)["cdigits, seed 0"]["detectors"]
-    assert list(rows) == ["density", "encoder", "networks", "deep"]
+    monkeypatch.setattr(detectors, "DATASETS", ("cdigits",))
+    rows = record.fill(out, detectors.tasks(None))
+    assert list(rows) == [f"cdigits, {name}" for name in detectors.DETECTORS]
     for name, scores in rows.items():
         assert 0 <= scores["auc"] <= 1 and scores["seconds"] > 0
-        assert ("share_error" in scores) == (name != "density")
+        assert ("share_error" in scores) == ("density" not in name)
     ((header, _, *lines),) = detectors.tables(out)
     assert len(lines) == 4 and all(line.count("|") == header.count("|") for line in lines)
-    whole = files.read_json(out)
-    del whole["measured"]["cdigits, seed 0"]["detectors"]["encoder"]
-    files.write_json(out, whole)
-    calls = []
-    monkeypatch.setattr(detectors, "measure", lambda detect, *_: calls.append(detect) or scores)
-    detectors.main(only="cdigits", out=out)
-    assert len(calls) == 1  # only the missing one is computed
 
 
 @pytest.mark.parametrize("z_score, expected", [(9.0, (0, 0, 1)), (2.0, (0, 1, 2))])

@@ -69,8 +69,9 @@ def test_a_stopped_run_ends_with_the_same_numbers(data, row_weights, tmp_path, m
         monkeypatch.setattr(long, name, value)
     monkeypatch.setattr(long.benchmarks, "load", lambda *_, **__: data)
     monkeypatch.setattr(long.programs, "prepare", lambda: None)
-    share = lambda pool: np.stack([sampling.reweight(pool, one).weights for one in row_weights])
-    monkeypatch.setattr(long, "compute_weights", lambda data, pool, key: share(pool))
+    by_row = dict(zip(long.ROWS, row_weights, strict=True))
+    weigh = lambda row, key, pool, data: sampling.reweight(pool, by_row[row]).weights
+    monkeypatch.setattr(long.small, "weigh", weigh)
     run(steps=2, work=tmp_path / "one", out=tmp_path)
     half = files.read_json(tmp_path / "long-2.json")
     run(work=tmp_path / "one", out=tmp_path)

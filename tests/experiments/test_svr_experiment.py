@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import svr as experiment
+from experiments.tools import record
 from jaxdd import svr
 from jaxdd.data import files
 
@@ -30,11 +31,11 @@ def test_results_are_resumed_and_reproducible(monkeypatch, tmp_path):
     cells = [cell for cell in experiment.cells() if cell[0] == "nonlinear, uniform, 20"]
     monkeypatch.setattr(experiment, "cells", lambda: iter(cells))
     out = tmp_path / "svr.json"
-    experiment.main(repeats=2, out=out)
+    record.fill(out, experiment.tasks(repeats=2))
     before = files.read_json(out)["measured"][cells[0][0]]
     with monkeypatch.context() as context:
         context.setattr(experiment, "measure", lambda *_, **__: pytest.fail("measured again"))
-        experiment.main(repeats=2, out=out)
+        record.fill(out, experiment.tasks(repeats=2))
     name, draw, options = cells[0]
     again = experiment.measure(name, draw, 2, **options)
     for method in experiment.METHODS:

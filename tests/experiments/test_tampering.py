@@ -5,7 +5,6 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from experiments import tampering
 from experiments.attacks import poison
@@ -32,11 +31,6 @@ def test_an_attack_stays_within_limits_and_plants_the_trigger():
     assert 0 <= moved.min() and moved.max() <= 1 and not np.array_equal(moved, images)
     assert after < before  # descent increases the weight of the corner for the target
     assert (poison.stamp(images, trigger) != images).sum() == 6
-
-
-@pytest.mark.parametrize("hits, low, high", [(0, 0.0, 0.161), (20, 0.839, 1.0), (10, 0.299, 0.701)])
-def test_wilson_intervals_equal_published_ones(hits, low, high):
-    assert tampering.wilson(hits, 20) == pytest.approx((low, high), abs=1e-3)
 
 
 def record(rough, seed):

@@ -72,11 +72,6 @@ def test_predictor_uses_the_trained_parameters():
     np.testing.assert_allclose(negative[:, ::-1], crossfit(KEY, POOL, network=LINEAR), rtol=1e-4)
 
 
-def test_default_network_fits_the_images():
-    network = truncated.default_network(POOL, width=4)
-    assert network.depth == 3 and network.norm is networks.BatchNorm and network.num_classes == K
-
-
 def test_bad_networks_and_classes_are_rejected():
     for name in ("network", "predictor"):
         with pytest.raises(ValueError, match="3"):
