@@ -12,17 +12,17 @@ each of these is poisoned once with each trigger:
   and clips images to [0, 1] after each update;
 * 4±0.5, 4±0.2: the square of 4, where no value moves by more than that many standard deviations.
 
-The published attack has eleven networks with 101 updates of the images in each; here it is ten
+The published attack has eleven networks with 101 updates of the images in each. Here it has ten
 updates, and twenty for 1 and 2, which move images less. The plans biased and weighted are coloured
 digits, distilled with uniform and with oracle weights, five sets each. They show whether the audit
-reports honest biased sets, and whether weights weaken the attack.
+reports clean but biased sets, and whether weights weaken the attack.
 
 A statistic detects a tampered set if it exceeds that of all but one of the twenty clean ones, which
 means 5 % false alarms. Footprints are relative to the clean set of another seed. Intervals are
 Wilson's. Attack success is the share of 300 test images of other classes that networks trained on
 the set assign to the target once they carry the trigger, compared with networks trained on the
 clean set. The level of the rule with trusted sets, 0.03, was chosen on the sets of DM and DSA on
-2026-11-23; 0.05 reported four of these forty honest sets. Sets of trajectory matching were made
+2026-11-23; 0.05 reported four of these forty clean sets. Sets of trajectory matching were made
 after that, and again with a tenth of the learning rate, because with 100 two of twenty diverged.
 
 Cost: 360 sets of six to seven processor seconds each; with exit code 3, some are missing.
@@ -75,7 +75,7 @@ class Data(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How sets of a kind are made: benchmark, method, its steps, and whether by oracle weights."""
+    """How sets of a kind are made; `weighted` for oracle weights."""
 
     dataset: str
     method: str

@@ -118,7 +118,7 @@ def footprint(images: ArrayLike, trusted: ArrayLike) -> jax.Array:
             "sets must be [k, ipc, h, w, c] with the same k ≥ 2 classes and size, "
             f"got {images.shape} and {trusted.shape}"
         )
-    # Idea: a trigger at a fixed place changes that place alike in every class, whereas honest
+    # Idea: a trigger at a fixed place changes that place alike in every class, whereas clean
     # differences between two sets have different signs in different classes.
     # Formula: |t| = |mean_k d_k| / (std_k d_k / √k) for differences d_k of class means.
     differences = images.mean(1) - trusted.mean(1)
@@ -397,8 +397,8 @@ def compare(values: ArrayLike, trusted: ArrayLike) -> Comparison:
     """Compare a statistic of a set with that of trusted sets; networks of equal seed are paired.
 
     With several trusted sets, p is the probability that one more set of their kind differs as much.
-    With a single one, p only covers the variation between networks and not between sets, so that an
-    honest set of another seed may also differ significantly.
+    With a single one, p only covers the variation between networks and not between sets, so that a
+    clean set of another seed may also differ significantly.
 
     Args:
         values: `[m]`, one number per network, m ≤ 16; m = 1 for statistics without networks.

@@ -2,8 +2,8 @@
 
     log f(x_i) = log( sum_j w_j N(x_i; y_j, h^2 I) / sum_j w_j )
 
-`log_density` evaluates any queries under any points, `class_log_density` each sample under the
-samples of its own class. Both are exact, in log space, and tiled (`jaxdd.kernel_sums`). The
+`log_density` computes the density of any points at any queries, `class_log_density` the density
+of each class at its own samples. Both are exact, in log space, and tiled (`jaxdd.kernel_sums`). The
 bandwidth h has the unit of the embeddings. `scott`, `silverman`, `mean_distance` and
 `median_distance` compute one from the points of a class; `class_bandwidth` applies such a rule to
 every class; `likelihood` chooses among candidates.

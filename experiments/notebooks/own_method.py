@@ -103,8 +103,8 @@ candidates = {"means (DM)": means, "moments": both, "moments, within": within_pi
 # %% run-text [markdown]
 # ## All of them
 #
-# The same initial images, steps and evaluation networks. `methods.run` compiles ten steps into one
-# program.
+# All start from the same images, and have the same steps and evaluation networks. `methods.run`
+# compiles ten steps into one program.
 
 # %% run
 start = START(keys[1], pool, ipc=IPC)

@@ -105,9 +105,10 @@ def read(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Read an image set, after downloading what is missing into `files.CACHE`.
 
-    CIFAR-10 may be the official binary folder, or the binary or Python archive; CIFAR-100 and
-    STL-10 the binary archive or the folder that it unpacks to. The files of the binary folder of
-    CIFAR-10 have no official checksums, so only their size and the range of labels are checked.
+    CIFAR-10 may be the official binary folder, the binary archive or the Python archive. CIFAR-100
+    and STL-10 may be the binary archive or the folder that it unpacks to. The files of the binary
+    folder of CIFAR-10 have no official checksums, so only their size and the range of labels are
+    checked.
 
     Args:
         name: one of `ARCHIVES`.
@@ -119,8 +120,8 @@ def read(
 
     Raises:
         FileNotFoundError: files are missing, and their server cannot be reached within `TIMEOUT`.
-        ValueError: a file that is not the original one.
-        OSError: a download that failed.
+        ValueError: a file differs from the original one.
+        OSError: a download failed.
     """
     return _READERS.get(name, functools.partial(_read_idx, name))(data_dir)
 

@@ -224,7 +224,7 @@ def test_motion_and_zoom_of_a_point():
 
 
 @pytest.mark.parametrize("severity, quality", list(zip(SEVERITIES, (65, 58, 50, 40), strict=True)))
-def test_jpeg_is_pillows(severity, quality):
+def test_jpeg_matches_pillow(severity, quality):
     """Nine of ten values equal those of libjpeg, which rounds intermediate values to 13 bits."""
     for images in (levels(), levels(6, 40)):
         actual, theirs = corrupted("jpeg", images, severity), []
@@ -321,7 +321,7 @@ MEASURES = {
 
 @pytest.mark.parametrize("name", FIRST_TEN)
 def test_monotone_in_severity(name):
-    """Most corruptions remove more of the image; MEASURES has measures for the others."""
+    """The loss of detail grows for most corruptions, the quantity in MEASURES for the others."""
     lost = lambda severity: loss(corrupted(name, levels(), severity), levels())
     assert all(np.diff([MEASURES.get(name, lost)(severity) for severity in SEVERITIES]) > 0)
 

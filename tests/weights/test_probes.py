@@ -168,7 +168,7 @@ def predicting(classes, k=4, sure=0.9):
 
 
 def test_a_shortcut_through_blocks_of_classes():
-    """The blind probe predicts only the half of a class, the baseline three of four classes."""
+    """The blind probe only predicts pairs of classes; the baseline is right for 3/4 of the samples."""
     labels = np.arange(400) % 4
     half = labels // 2
     blind = np.where(np.arange(4) // 2 == half[:, None], 0.45, 0.05)

@@ -49,8 +49,8 @@ def options_for(folder: str | os.PathLike, benchmark: datasets.Benchmark) -> opt
     config, run_options = configuration(folder)
     if (digest := datasets.digest(benchmark)) != config["data"]:
         raise ValueError(
-            f"{folder} was made from other data than {benchmark.name}: "
-            f"digest {config['data']} there, got {digest}"
+            f"{folder} was made from data with digest {config['data']}, "
+            f"but {benchmark.name} has {digest}"
         )
     function = config.get("augmentation")
     if isinstance(function, str) and function != named_networks.qualified_name(benchmark.strategy):

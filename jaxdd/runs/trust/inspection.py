@@ -28,7 +28,7 @@ EVIDENCE, NONE, SKIPPED = "evidence", "no evidence found", "not run"
 SIGNIFICANCE = 0.03
 """Probability of a false alarm against trusted sets, over all statistics together.
 
-It is nominal. Student's t is too confident for few sets: at 0.05, 4 of 40 honest sets raised an
+It is nominal. Student's t is too confident for few sets: at 0.05, 4 of 40 clean sets raised an
 alarm, at 0.03 none, or two with real images (`experiments.tampering`, sets of DM and DSA)."""
 
 # A patch is evidence if it has at most this side in pixels and this share of an image.
@@ -128,7 +128,7 @@ def inspect(
 
     Args:
         synthetic: the set.
-        trusted: honest sets of the same kind, such as sets distilled again with other seeds. Three
+        trusted: clean sets of the same kind, such as sets distilled again with other seeds. Three
             or more show how much such sets vary.
         data: real images, of which 100 are used.
         effort: how thorough the search is.
