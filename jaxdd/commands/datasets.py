@@ -71,7 +71,7 @@ class DataArguments:
         return [name for name, value in self.values().items() if value != defaults[name]]
 
     def make_options(self, **others: Any) -> options.DM:
-        """Return the options of a run with these options of the data."""
+        """Return the options of a run on this data; `others` are further options."""
         return options.DM(**self.values(), **others)
 
 

@@ -69,7 +69,7 @@ def assign(
     # that it comes last and is never chosen below.
     draws = jax.random.uniform(key_order, (num_classes, num_attributes), jnp.float32)
     order = jnp.argsort(draws.at[jnp.arange(num_classes), aligned].set(2.0), axis=1)
-    # Going round the other attributes by rank makes their counts differ by at most one.
+    # Cycling through the other attributes by rank makes their counts differ by at most one.
     other = order[labels, rank % (num_attributes - 1)]
     conflicts = rank < jnp.round(counts * conflict)[labels]
     return jnp.where(conflicts, other, aligned[labels]).astype(jnp.int32)

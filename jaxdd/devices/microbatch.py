@@ -27,8 +27,8 @@ import jax.numpy as jnp
 # _BACKWARD_BYTES  32, 8 images            evaluation of five networks: 0.37 s (0.45 with 16); width
 #                                          128: 2.9 s (2.9 with 4, 3.2 with 2)
 
-_FORWARD_BYTES = 16 * 2**20  # Forward passes, if all cores work on this program.
-_BACKWARD_BYTES = 4 * 2**20  # Sums of gradients.
+_FORWARD_BYTES = 16 * 2**20  # For forward passes, if all cores work on this program.
+_BACKWARD_BYTES = 4 * 2**20  # For sums of gradients.
 _LARGE = 2048  # Maximum number of images at a time on other devices.
 
 CORE_BYTES = 2**19

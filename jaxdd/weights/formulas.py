@@ -257,8 +257,9 @@ def group_evenness(
 ) -> jax.Array:
     """Return how evenly the weight of a class is spread over its groups, from 0 to 1.
 
-    The entropy of the weights of the groups present in a class over the logarithm of their number;
-    mean over the classes with weight and at least two groups. 0 means that one group has all.
+    The entropy of the weights of the groups in a class, divided by the logarithm of their number;
+    averaged over the classes with weight and at least two groups. 0 means that one group has all
+    the weight.
 
     Args:
         weights: `[n]` floating, at least 0; only ratios within a class matter.

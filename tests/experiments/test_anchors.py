@@ -1,4 +1,4 @@
-"""Anchors of a teacher that measures brightness, by hand."""
+"""Anchors of a teacher that measures brightness, compared with values computed by hand."""
 
 import functools
 

@@ -14,7 +14,7 @@ NETWORK = networks.MLP(2)
 
 
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_only_options_of_the_method_give_another_method(name):
+def test_only_options_of_the_method_rebuild_it(name):
     chosen = options.make(method=name, ipc=2)
     build = lambda **change: methods.build(dataclasses.replace(chosen, **change), NETWORK, ())
     same = dict(seed=1, epochs=3, chunk=5, save_every=1.0, temperature=2.0)

@@ -168,7 +168,7 @@ def predicting(classes, k=4, sure=0.9):
 
 
 def test_a_shortcut_through_blocks_of_classes():
-    """The blind probe only predicts pairs of classes; the baseline is right for 3/4 of the samples."""
+    """The blind probe predicts only pairs of classes; 3/4 of the baseline predictions are right."""
     labels = np.arange(400) % 4
     half = labels // 2
     blind = np.where(np.arange(4) // 2 == half[:, None], 0.45, 0.05)
