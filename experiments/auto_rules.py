@@ -197,7 +197,7 @@ def measure(
     }
     conflicting = data.train.attributes != np.asarray(data.aligned)[labels]
     disagree = np.asarray(early) != labels
-    # Groups by the bias labels: the class for aligned samples, another one for conflicting ones.
+    # Aligned samples get their class as the group, conflicting samples another class.
     check_labels = check(jnp.asarray((labels + conflicting) % classes))
     uniform = formulas.uniform(pool.labels, num_classes=classes)
     oracle = weights.oracle(pool, data.train.attributes, num_attributes=data.num_attributes)

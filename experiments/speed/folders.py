@@ -170,9 +170,9 @@ def main(
     """Print a row for each size, and write them to `out` as JSON.
 
     Args:
-        count: JPEGs of the large folder.
-        few: JPEGs of the folder of the pairs.
-        rounds: pairs of threads, and of processes.
+        count: number of images in the large folder.
+        few: number of images in the small folder, which is read with one and with two workers.
+        rounds: how often one and two workers are compared.
         work: folder for temporary files.
         out: JSON file.
     """

@@ -115,7 +115,7 @@ def decode(
 
 
 def check_size(resize: int) -> int:
-    """Return a size of images in 1..`LARGEST`, from any integer type."""
+    """Return `resize` as an int, after checking that it is an integer in 1..`LARGEST`."""
     return _arguments.integer("resize", resize, 1, LARGEST)
 
 

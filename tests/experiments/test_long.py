@@ -49,7 +49,7 @@ def test_joint_steps_equal_single_steps(data, row_weights):
 
 
 def test_a_row_matches_the_mean_by_its_own_weights(data, row_weights):
-    """The weighted mean over many batches is that of the class; relative weights are at most 4."""
+    """The mean of many weighted batches is that of the class; relative weights are at most 4."""
     pool = datasets.pool(data)
     weights = jnp.stack([sampling.reweight(pool, one).weights for one in row_weights])
     mixed = sampling.reweight(pool, weights.mean(0))

@@ -61,7 +61,7 @@ def test_cpus_compile_quickly(flags, plugins, platforms, expected, config, monke
 
 
 def test_a_run_on_two_devices_of_a_cpu(tmp_path):
-    """Run the command line with `JAX_NUM_CPU_DEVICES` in a new process, without devices yet."""
+    """Run the command line with `JAX_NUM_CPU_DEVICES` in a new process, before JAX has devices."""
     options = "--ipc 2 --steps 4 --chunk 2 --batch-size 8 --width 8 --depth 2 --epochs 2"
     options += " --eval-seeds 2 --conflict 0.1 --debias tone"
     command = [sys.executable, "-m", "jaxdd", "run", "cdigits", *options.split()]
