@@ -49,7 +49,7 @@ def with_jaxdd(data: datasets.Benchmark, options: DM) -> dict[str, Any]:
 
 
 def with_torch(data: datasets.Benchmark, options: DM, wrap: Callable[..., Any]) -> dict[str, Any]:
-    """Do the same with `torch_peers`, whose networks are wrapped by one of `WRAPPERS`."""
+    """Like `with_jaxdd`, with `torch_peers`; `wrap`, one of `WRAPPERS`, is applied to networks."""
     train, strategy = data.train, data.strategy
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(options.seed)

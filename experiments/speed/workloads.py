@@ -175,7 +175,7 @@ def curriculum_matching(sizes: Sizes) -> Work:
 def evaluation(sizes: Sizes) -> Work:
     """Train five networks on the synthetic set from scratch, and test them.
 
-    Per image and epoch three products of each layer (no input gradient in the first one).
+    Each layer computes three products per image and epoch, and the first layer two.
     """
     images = jax.random.normal(jax.random.key(1), (sizes.classes, sizes.ipc, *_shape(sizes)))
     labels = jnp.arange(sizes.classes).repeat(sizes.ipc)

@@ -98,7 +98,7 @@ def select(
 def _crop(key, image, least, size):
     """Return a random part with the aspect ratio of the image, resized."""
     area, *place = jax.random.uniform(key, (3,))
-    # A uniform share of the area; both sides shrink by its root.
+    # The share of the area is uniform, so both sides shrink by its square root.
     side = jnp.sqrt(least + (1 - least) * area)
     whole = jnp.array(image.shape[:2])
     scale = jnp.array(size) / (side * whole)

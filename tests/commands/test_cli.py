@@ -388,7 +388,7 @@ def test_images_too_small_for_the_network_are_rejected(photographs, tmp_path, ca
     assert "got 3" in fails([*command, "--out", tmp_path / "out"], capsys)
 
 
-def test_bad_images_in_a_folder_are_named_or_counted(photographs, tmp_path, capsys):
+def test_bad_images_in_a_folder_are_reported_or_counted(photographs, tmp_path, capsys):
     path = photographs / "7.png"
     path.write_bytes(path.read_bytes()[:40])
     command = ["run", photographs, *TINY, "--out", tmp_path / "out"]

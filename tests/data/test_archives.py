@@ -130,7 +130,7 @@ def test_cifar10_from_an_archive(cifar, monkeypatch, kind):
         benchmarks.load("cifar10", data_dir=cifar)
 
 
-def test_damaged_batches_of_cifar10_are_named(cifar):
+def test_damaged_batches_of_cifar10_are_reported(cifar):
     folder = cifar / "cifar10" / "cifar-10-batches-bin"
     path = folder / "data_batch_3.bin"
     content = path.read_bytes()
@@ -189,7 +189,7 @@ def test_binary_sets(tmp_path, monkeypatch, name, packed):
     assert image[0, 0].tolist() == [0, side * side % 256, 2 * side * side % 256]
 
 
-def test_a_changed_binary_file_is_named(tmp_path):
+def test_a_changed_binary_file_is_reported(tmp_path):
     write(tmp_path, records("stl10", "train") | records("stl10", "test"))
     with pytest.raises(ValueError, match="train_X.bin is not the original file of stl10"):
         benchmarks.load("stl10", data_dir=tmp_path)
@@ -215,7 +215,7 @@ def test_svhn(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", [lambda c: c[:-1] + b"?", lambda c: c[:-5], lambda c: b""])
-def test_damaged_files_are_named_with_both_checksums(small, damage):
+def test_damaged_files_are_reported_with_both_checksums(small, damage):
     folder, _ = small
     path = folder / archives._TEST[1]
     content = path.read_bytes()

@@ -118,7 +118,7 @@ def test_the_default_manual_dir_is_searched(manual, tmp_path):
     assert len(source("cmnist_bg/conflict_0.2", "train", tmp_path)) == 40
 
 
-def test_missing_files_are_named_and_nothing_is_left_behind(manual, tmp_path):
+def test_missing_files_are_reported_and_nothing_is_left_behind(manual, tmp_path):
     with pytest.raises(FileNotFoundError, match="mnist: train-images.*cannot be reached"):
         source("cmnist", "train", tmp_path)
     assert not list(tmp_path.rglob("conflict*/*"))
@@ -302,7 +302,7 @@ def test_stock_sets_that_only_tensorflow_can_prepare(tmp_path, monkeypatch):
         builders.load("mnist", data_dir=tmp_path)
 
 
-def test_a_format_that_needs_tensorflow_is_named(prepared, tmp_path):
+def test_a_format_that_needs_tensorflow_is_reported(prepared, tmp_path):
     """A set of unknown code whose dataset_info states that its files are tfrecord."""
     shutil.copytree(prepared / "cdigits", tmp_path / "foreign")
     path = next((tmp_path / "foreign").rglob("dataset_info.json"))

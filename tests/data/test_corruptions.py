@@ -163,7 +163,7 @@ def test_spatter_colours():
     assert ((covered < 1e-6) | (covered > 0.795)).all() and (covered > 0.8).any()
 
 
-def test_shore_distance_is_scipys():
+def test_shore_distance_matches_scipy():
     rng = np.random.default_rng(0)
     wet = ndimage.gaussian_filter(rng.normal(size=(24, 40)), 2) > 0.1
     shore = wet & ndimage.binary_dilation(~wet)
@@ -240,7 +240,7 @@ def test_jpeg_matches_pillow(severity, quality):
 @pytest.mark.parametrize(
     "severity, factor", list(zip(SEVERITIES, (0.9, 0.85, 0.75, 0.65), strict=True))
 )
-def test_pixelate_is_pillows(severity, factor):
+def test_pixelate_matches_pillow(severity, factor):
     """pillow rounds once more, between rows and columns."""
     for image, ours in zip(levels(), corrupted("pixelate", levels(), severity), strict=True):
         small = Image.fromarray(image).resize((int(32 * factor),) * 2, Image.Resampling.BOX)
@@ -249,7 +249,7 @@ def test_pixelate_is_pillows(severity, factor):
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
-def test_gaussian_blur_is_scipys(severity):
+def test_gaussian_blur_matches_scipy(severity):
     sigma = (0.6, 0.7, 0.8, 1.0)[severity - 1]
     expected = ndimage.gaussian_filter(levels() / 1.0, (0, sigma, sigma, 0), mode="nearest")
     np.testing.assert_allclose(corrupted("gaussian_blur", levels(), severity), expected, atol=0.51)

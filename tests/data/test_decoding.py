@@ -176,7 +176,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_images_are_named_or_skipped(tmp_path, name, monkeypatch):
+def test_bad_images_are_reported_or_skipped(tmp_path, name, monkeypatch):
     """With a limit of 400 pixels, 1,600 are a decompression bomb and 12 x 12 are not."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
     save(tmp_path / "cat" / "a.png", 1)
@@ -215,7 +215,7 @@ def test_too_many_pixels_are_rejected_before_decoding(tmp_path, monkeypatch):
         folders.read(tmp_path)
 
 
-def test_the_first_of_several_bad_images_is_named(tmp_path):
+def test_the_first_of_several_bad_images_is_reported(tmp_path):
     for name in "abcdef":
         save(tmp_path / "x" / f"{name}.png")
     for name in "ec":

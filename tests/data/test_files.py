@@ -60,7 +60,7 @@ def test_json_rejects_other_types(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\xfa"])
-def test_corrupt_json_is_named(tmp_path, content):
+def test_corrupt_json_is_reported(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError, match="a.json is not readable as JSON"):
         files.read_json(tmp_path / "a.json")
@@ -92,7 +92,7 @@ def test_file_keeps_the_usual_permissions(tmp_path):
     assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
-def test_half_a_character_in_json_is_named(tmp_path):
+def test_half_a_character_in_json_is_reported(tmp_path):
     """A lone surrogate cannot be written as UTF-8."""
     (tmp_path / "a.json").write_text('{"a": "\\ud800"}')
     with pytest.raises(ValueError, match="a.json is not .*half a character"):
@@ -168,7 +168,7 @@ def test_other_arrays_are_not_unpacked(tmp_path):
 
 @pytest.mark.parametrize("read", [files.read_arrays, files.read_array])
 @pytest.mark.parametrize("content", [b"", b"PK", pickle.dumps([1])], ids=["empty", "cut", "pickle"])
-def test_other_files_are_named_without_advice_to_unpickle(tmp_path, read, content):
+def test_other_files_are_reported_without_advice_to_unpickle(tmp_path, read, content):
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(ValueError, match=r"a is not a readable \.np[yz] file$"):
         read(tmp_path / "a")

@@ -16,7 +16,7 @@ def photograph(size):
 
 
 @pytest.mark.parametrize("sigma, truncate, mode", [(0.8, 4.0, "edge"), (1.9, 3.0, "symmetric")])
-def test_blur_is_scipys(sigma, truncate, mode):
+def test_blur_matches_scipy(sigma, truncate, mode):
     image = photograph(20)[:, :, 0]
     actual = _filters.gaussian_blur(jnp.asarray(image), sigma, truncate=truncate, mode=mode)
     scipys = {"edge": "nearest", "symmetric": "reflect"}[mode]
@@ -25,7 +25,7 @@ def test_blur_is_scipys(sigma, truncate, mode):
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.75, 2.25, 1.25])
-def test_zoom_is_scipys(factor):
+def test_zoom_matches_scipy(factor):
     image = photograph(32)[:, :, 0].astype(float)
     window = int(np.ceil(32 / factor))
     top = (32 - window) // 2

@@ -173,7 +173,7 @@ def test_a_bad_image_leaves_no_file(tmp_path):
         assert cached(tmp_path / "cache") == []
 
 
-def test_files_that_are_not_images_are_named_before_decoding(tmp_path, monkeypatch):
+def test_files_that_are_not_images_are_reported_before_decoding(tmp_path, monkeypatch):
     """Also if resizing and a first image in colour make the other headers unnecessary."""
     shades(tmp_path / "data")
     count, last = decoded(monkeypatch), tmp_path / "data" / "b" / "21.png"

@@ -17,7 +17,7 @@ def test_presets_and_learning_rates():
 
 
 def test_presets_of_the_other_methods():
-    """The literature uses 1,000 networks, we ten; options of MTT have the names of its code."""
+    """The paper preset has ten networks, not 1,000; options of MTT have the names of its code."""
     paper, quick = (options.make(method="dsa", preset=p) for p in ("paper", "quick"))
     assert (paper.outer, paper.inner, paper.steps, paper.batch_size) == (10, 50, 10_000, 256)
     assert (quick.outer, quick.inner, quick.steps, quick.batch_size) == (10, 5, 100, 64)
@@ -82,7 +82,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("method, change", [(m, c) for m, cs in BAD.items() for c in cs], ids=str)
-def test_bad_options_are_named_with_their_value(method, change):
+def test_bad_options_are_reported_with_their_value(method, change):
     """The message holds the last option that is changed, and its value."""
     name, value = list(change.items())[-1]
     value = value[0] if isinstance(value, tuple) else value
@@ -99,7 +99,7 @@ def test_bad_options_are_named_with_their_value(method, change):
      dict(temperature="hot"), dict(skip_bad=1)],
     ids=str,
 )  # fmt: skip
-def test_wrong_types_are_named(change):
+def test_wrong_types_are_reported(change):
     (name,) = change
     with pytest.raises(TypeError, match=f"{name}.*{change[name]!r}"):
         dataclasses.replace(TINY, **change)

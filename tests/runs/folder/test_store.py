@@ -86,7 +86,7 @@ def test_a_run_killed_while_it_wrote_its_configuration(tmp_path):
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("content, match", [('{"ip', "not readable as JSON"), ("3", "an object")])
-def test_a_damaged_configuration_is_named(tmp_path, content, match, resume):
+def test_a_damaged_configuration_is_reported(tmp_path, content, match, resume):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match=f"config.json.*{match}"):
         store.create(tmp_path, {}, resume=resume)
@@ -139,7 +139,7 @@ def test_cut_first_line_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("line, match", [("{oops", "line 2 is not readable"), ("7", "line 2 must")])
-def test_corrupt_progress_is_named(tmp_path, line, match):
+def test_corrupt_progress_is_reported(tmp_path, line, match):
     (tmp_path / "progress.jsonl").write_text('{"step": 0}\n' + line + '\n{"step": 1}\n')
     with pytest.raises(ValueError, match=f"progress.jsonl, {match}"):
         store.progress(tmp_path)
@@ -230,7 +230,7 @@ def test_synthetic_on_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
     assert store.read_synthetic(tmp_path / "a.npz").provenance == {"seed": 1, "ipc": 2}
 
 
-def test_damaged_synthetic_is_named_or_harmless(tmp_path):
+def test_damaged_synthetic_is_reported_or_harmless(tmp_path):
     """A cut file is rejected; a flipped byte is rejected or in a field that is not read."""
     path = tmp_path / "a.npz"
     store.write_synthetic(path, make_synthetic())
@@ -249,7 +249,7 @@ def test_damaged_synthetic_is_named_or_harmless(tmp_path):
 
 
 @pytest.mark.parametrize("missing", store.Synthetic._fields)
-def test_missing_array_is_named(tmp_path, missing):
+def test_missing_array_is_reported(tmp_path, missing):
     store.write_synthetic(tmp_path / "a.npz", make_synthetic())
     with np.load(tmp_path / "a.npz") as stored:
         np.savez(tmp_path / "b.npz", **{name: stored[name] for name in stored if name != missing})

@@ -71,7 +71,7 @@ def test_heaviest_and_lightest_images_follow_the_weights(folder):
     assert not stored.is_uniform() and stored._replace(weights=np.full(20, 0.1)).is_uniform()
 
 
-def test_a_missing_file_is_none_and_a_damaged_file_is_named(folder):
+def test_a_missing_file_is_none_and_a_damaged_file_is_reported(folder):
     path = folder / figure_data.FILE
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255

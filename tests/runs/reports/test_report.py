@@ -298,7 +298,7 @@ def test_an_unfinished_run_shows_how_to_resume_it(tmp_path):
         report.read(folder)
 
 
-def test_other_folders_are_named(tmp_path, run):
+def test_other_folders_are_reported(tmp_path, run):
     with pytest.raises(FileNotFoundError, match="nothing does not exist"):
         report.read(tmp_path / "nothing")
     with pytest.raises(ValueError, match="no config.json"):
@@ -324,7 +324,7 @@ def test_other_folders_are_named(tmp_path, run):
     ],
     ids=str,
 )
-def test_damaged_files_are_named(tmp_path, run, name, content):
+def test_damaged_files_are_reported(tmp_path, run, name, content):
     """Valid files with another checksum than in the manifest count as damaged."""
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / name).write_text(content)

@@ -142,7 +142,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def test_missing_files_and_other_formats_are_named(tmp_path):
+def test_missing_files_and_other_formats_are_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent does not exist"):
         labelled_sets.read(tmp_path / "absent", DATA)
     (tmp_path / "set.txt").touch()

@@ -63,7 +63,7 @@ def test_a_stopped_evaluation_keeps_finished_rows(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["[]", '{"a": 3}', '{"a": {"accuracy": 1}}', '{"a": '])
-def test_a_damaged_file_is_named(tmp_path, content):
+def test_a_damaged_file_is_reported(tmp_path, content):
     path = tmp_path / "rows.json"
     path.write_text(content)
     with pytest.raises(ValueError, match="rows.json.*; delete it and evaluate again"):

@@ -184,7 +184,7 @@ def test_invalid_key_files(copy, capsys):
         assert match in fail([command, copy / "run", "--key", copy / name], capsys)
 
 
-def test_a_missing_cryptography_package_is_named(signed, monkeypatch, capsys):
+def test_a_missing_cryptography_package_is_reported(signed, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
     line = fail(["sign", signed / "run", "--key", signed / "mine.key"], capsys)
     assert "signatures need cryptography: pip install 'jaxdd[sign]'" in line
