@@ -16,9 +16,11 @@ and can be run again to compute missing cells. It ends with exit code 3 while ce
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import pathlib
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -174,6 +176,19 @@ def compute(
                     files.append_line(folder / f"{grid.name}.jsonl", line)
 
 
+def check(grid: Grid, cells: Sequence[Cell], data_dir: pathlib.Path | None) -> list[str]:
+    """Compute cells again in a temporary folder; return a table with their stored results."""
+    known, rows = stored(), []
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        compute(grid, cells, data_dir=data_dir, work=folder, folder=folder, report=record.log)
+        again = stored(folder)
+    for cell, score in itertools.product(cells, grid.scores):
+        pair = (_score(result(cell, lines), score) for lines in (known, again))
+        rows.append([title(cell), score_title(score), *map(results.percent, pair)])
+    return markdown.table(["cell", "score", "stored", "computed again"], rows, left=(0, 1))
+
+
 def load(
     name: str, chosen: options.DM, *, data_dir: pathlib.Path | None = None
 ) -> datasets.Benchmark:
@@ -266,6 +281,7 @@ def _main(
     preset: Literal["quick", "paper"] = "quick",
     data_dir: pathlib.Path | None = None,
     budget: str | None = None,
+    again: str = "",
     work: pathlib.Path = WORK,
     folder: pathlib.Path = RESULTS,
 ) -> None:
@@ -276,11 +292,15 @@ def _main(
         preset: quick fits two CPU cores, paper one GPU.
         data_dir: folder with the original files.
         budget: time after which to stop, such as 90s, 20m or 1h.
+        again: only compute cells again whose names contain this text, and compare the results.
         work: folder for checkpoints, from which a stopped cell is resumed.
         folder: folder of the results.
     """
     cells = grid.cells(preset)
     programs.prepare()
+    if again:
+        chosen = [cell for cell in cells if again in title(cell)]
+        return record.show([check(grid, chosen, data_dir)])
     try:
         with record.deadline(budget):
             grid.extra(data_dir)

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.tools import grid, record, table
 from jaxdd.data import benchmarks, files
-from jaxdd.runs import options, pipeline, weightings
+from jaxdd.runs import options, pipeline, results, weightings
 
 TINY = options.make(
     ipc=1, steps=4, batch_size=4, network="mlp", depth=1, epochs=1, eval_seeds=1, chunk=2,
@@ -54,6 +54,15 @@ def test_cells_are_computed_once_and_make_the_table(computed, monkeypatch):
     other = GRID._replace(name="other")  # reads what another claim has computed
     grid.compute(other, CELLS, **computed)
     assert grid.tables(other, CELLS, folder) == [expected]
+
+
+def test_cells_are_computed_again_next_to_the_stored_results(computed, monkeypatch):
+    lines = (computed["folder"] / "tiny.jsonl").read_text()
+    compute = lambda *_, folder, **__: (folder / "tiny.jsonl").write_text(lines)
+    monkeypatch.setattr(grid, "compute", compute)
+    *_, row = grid.check(GRID, CELLS[:1], None)
+    accuracy = results.percent(results.Result.from_dict(json.loads(lines.split("\n")[0])).accuracy)
+    assert row == f"| {grid.title(CELLS[0])} | all test samples | – | {accuracy} |"
 
 
 def test_missing_cells_are_dashes(computed):
