@@ -54,7 +54,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from jaxdd import _checks
 
 _CHOICES = {"kernel": ("linear", "rbf"), "residuals": ("training", "leave-one-out")}
-_PENALTIES = tuple(10.0 ** (k / 2) for k in range(-6, 3))  # in mean eigenvalues of the matrix
+_PENALTIES = tuple(10.0 ** (k / 2) for k in range(-6, 3))  # multiples of the mean eigenvalue
 
 
 class Tube(NamedTuple):

@@ -44,7 +44,7 @@ def assert_close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-def test_the_forward_pass_is_the_reference(reference, vectors):
+def test_the_forward_pass_matches_the_reference(reference, vectors):
     network, params = reference
     features, logits = jax.jit(network.apply)(params, from_torch(vectors["forward_x"]))
     expected = vectors["forward_features"].reshape(4, 8, 4, 4).transpose(0, 2, 3, 1)
@@ -217,7 +217,7 @@ def test_cosines_do_not_depend_on_length_and_rows_not_on_biases():
 
 
 @pytest.mark.parametrize("name, kind", [("cosine-rows", "ours"), ("mse", "mse"), ("cosine", "cos")])
-def test_gradient_matching_is_the_reference(name, kind, reference, vectors):
+def test_gradient_matching_matches_the_reference(name, kind, reference, vectors):
     """Loss and image gradient are summed over three classes."""
     network, params = reference
     real, synthetic = from_torch(vectors["dm_real"]), from_torch(vectors["dm_syn"])

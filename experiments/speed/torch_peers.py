@@ -442,7 +442,7 @@ def contrastive(pool: Pool | WeightedPool, *, width, batch, wrap=eager, strategy
 def embeddings(
     pool: WeightedPool, *, width, batch, steps, strategy, wrap=eager
 ) -> list[torch.Tensor]:
-    """Trains an encoder and embeds the images of every class."""
+    """Train an encoder and return the embeddings of each class."""
     step, encoder = contrastive(pool, width=width, batch=batch, strategy=strategy, wrap=wrap)
     for _ in range(steps):
         step()

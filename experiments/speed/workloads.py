@@ -129,9 +129,10 @@ def gradient_matching(sizes: Sizes) -> Work:
     """One DSA match step of a new network: draw, augmentation, gradients by real and synthetic
     images, their distance, its gradient in the pixels, update.
 
-    Per layer, a real image needs three products (forward, weights, input; no input in the first
-    layer). A synthetic one needs seven: these three, two from differentiating the gradient of the
-    weights, one from that of the input, and one back to the pixels; the first layer five.
+    In each layer, a real image needs three products: forward, gradient of the weights, and gradient
+    of the input (not in the first layer). A synthetic image needs seven: these three, two for
+    differentiating the gradient of the weights, one for that of the input, and one back to the
+    pixels. In the first layer it needs five.
     """
     network, strategy = networks.ConvNet(sizes.classes, sizes.width), augment.OPERATIONS
     method = methods.gradient_matching(network, _sgd(0.1), outer=1, inner=1, strategy=strategy)

@@ -117,7 +117,7 @@ def _bandwidth(options: DM, embeddings: jax.Array, pool: sampling.Pool) -> Any:
         scale = kde.class_bandwidth(widest, embeddings, pool.labels, **classes)
         bandwidths = jnp.geomspace(0.01, 1, 13)[:, None] ** 0.5 * scale
         return kde.likelihood(embeddings, pool.labels, bandwidths, **classes)
-    # The distance rules have a factor of their own by default, the others 1.
+    # By default each rule uses its own factor.
     factor = {} if options.bandwidth is None else dict(factor=options.bandwidth)
     return functools.partial(_bandwidth_rule(options), **factor)
 
