@@ -76,7 +76,7 @@ class Choice(NamedTuple):
         trials: results of the probe network check for "uniform" weights and for the "best".
         rejection: why uniform weights were kept, or None.
         shortcuts: result of the shortcut test of each feature set.
-        features: the feature sets whose groups are balanced, the surest first, if chosen.
+        features: the feature sets whose groups are balanced, most significant first, if chosen.
     """
 
     weights: jax.Array

@@ -77,7 +77,7 @@ def test_paper_preset_writes_complete_rows(tmp_path, monkeypatch):
     assert rows == {(name, peer) for name in names for peer in ("numpy", "scikit-learn")}
     for row in report["rows"]:
         assert row["ratio"] > 0
-        # Two per product, half of n · n/k pairs.
+        # Two FLOPs per product of two numbers, for half of the n · n/k pairs.
         assert row["flops"] == 12 * 40 * (20 if row["name"] == "KDE per class" else 40)
         assert 0 < row["share_of_peak"] and row["peak_bytes"] >= 40 * 12 * 4
     assert [s["values"] for s in report["sweeps"]] == [[10, 20, 40], [3, 6, 12], [1, 1, 2]]

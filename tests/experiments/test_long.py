@@ -88,7 +88,7 @@ def test_a_stopped_run_ends_with_the_same_numbers(data, row_weights, tmp_path, m
     for stopped in (
         (long.checkpoint, "save"),
         (long, "score_sets"),
-    ):  # after and before a line is written
+    ):  # interrupt after and before a line is written
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(*stopped, stop)
             run(work=tmp_path / "two", out=tmp_path / "again")

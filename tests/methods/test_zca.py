@@ -101,7 +101,7 @@ def test_constant_images_stay_finite():
     np.testing.assert_allclose(whitened, 0, atol=1e-5)
 
 
-def test_the_gradient_is_the_matrix():
+def test_the_jacobian_is_the_matrix():
     images = jnp.asarray(NORMAL[:2], jnp.float32).reshape(2, 3, 2, 2)
     gradient = jax.grad(lambda images: zca.whiten(images, fitted()).sum())(images)
     expected = np.asarray(fitted().matrix).sum(0).reshape(3, 2, 2)

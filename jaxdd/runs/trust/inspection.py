@@ -88,7 +88,7 @@ class Check(NamedTuple):
 
     Attributes:
         name: name of the check.
-        verdict: one of the four.
+        verdict: one of the four verdicts listed in the module docstring.
         why: the reason, one sentence.
         numbers: numbers that the verdict is based on.
     """
