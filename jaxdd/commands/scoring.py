@@ -139,10 +139,10 @@ def profile_set(
         )  # fmt: skip
     if _is_run(source):
         profile["set"] = files.sha256(source / store.SYNTHETIC)
-    plot.profile(figure, profile)
     files.write_json(out, profile)
     print("\n".join(profiles.lines(profile)))
-    print(f"wrote {out} and {figure}")
+    drawn = plot.attempt(str(figure), lambda: plot.profile(figure, profile)) is None
+    print(f"wrote {out} and {figure}" if drawn else f"wrote {out}")
 
 
 def load_run_data(
@@ -177,8 +177,10 @@ def _is_run(source):
 def _output_path(kind, source, out):
     """Return the JSON file to write, after checking that file and the source."""
     if out is None:
-        name = f"{kind}-{source.resolve().stem}.json"
-        out = source / f"{kind}.json" if _is_run(source) else pathlib.Path(name)
+        path = source.resolve()
+        # The suffix of a folder is a part of its name: run-0.05 is not run-0.01.
+        name = path.name if path.is_dir() else path.stem
+        out = source / f"{kind}.json" if _is_run(source) else pathlib.Path(f"{kind}-{name}.json")
     if out.is_dir() or out.suffix != ".json":
         raise ValueError(f"out must be a file that ends in .json, got {out}")
     if not out.parent.is_dir():

@@ -123,19 +123,16 @@ def _draw_weights(run, prefix):
     """Draw the weights by group and, for density weights, the embeddings."""
     if (stored := figure_data.read(run.folder / prefix)) is None:
         return
-    data, train, plane = run.context.data, run.context.data.train, stored.plane
-    name = f"{prefix}weights.png"
-    draw_weights = lambda: plot.weights_by_group(
-        run.folder / name, stored.weights, train.labels, train.attributes, data.aligned
-    )
-    ensure(run.folder, draw_weights, figures=(name,))
-    if plane is not None:
-        map_name = f"{prefix}embedding.png"
-        draw_embedding = lambda: plot.embedding_map(
-            run.folder / map_name, plane, train.labels, train.attributes,
-            class_names=data.class_names, attribute_names=data.attribute_names,
+    data, train = run.context.data, run.context.data.train
+    _draw(
+        run.folder, f"{prefix}weights.png", plot.weights_by_group, stored.weights, train.labels,
+        train.attributes, data.aligned,
+    )  # fmt: skip
+    if stored.plane is not None:
+        _draw(
+            run.folder, f"{prefix}embedding.png", plot.embedding_map, stored.plane, train.labels,
+            train.attributes, class_names=data.class_names, attribute_names=data.attribute_names,
         )  # fmt: skip
-        ensure(run.folder, draw_embedding, figures=(map_name,))
 
 
 def whiten(run: Run, source: Source) -> Source:
@@ -341,14 +338,14 @@ def draw(run: Run, synthetic: store.Synthetic, result: results.Result) -> None:
     """Draw the synthetic set and the accuracies of a run."""
     data = run.context.data
     title = f"{data.name}: {100 * result.accuracy.mean:.1f} % on the test set"
-    draw_set = lambda: plot.comparison(
-        run.folder / "synthetic.png", {title: synthetic.images}, mean=data.mean, std=data.std,
-        class_names=data.class_names,
+    _draw(
+        run.folder, "synthetic.png", plot.comparison, {title: synthetic.images}, mean=data.mean,
+        std=data.std, class_names=data.class_names,
     )  # fmt: skip
-    ensure(run.folder, draw_set, figures=("synthetic.png",))
     name = result.config.get("debias")
     if name is not None and result.random is not None:
-        _draw_bars(run.folder, {"random": result.random, name: result})
+        rows = {"random": result.random, name: result}
+        _draw(run.folder, "accuracy.png", plot.accuracy_bars, rows)
 
 
 def draw_comparison(
@@ -359,17 +356,19 @@ def draw_comparison(
 ) -> None:
     """Draw the accuracies of a comparison, and its sets plain and density, or all without these."""
     data = context.data
-    _draw_bars(folder, rows)
+    _draw(folder, "accuracy.png", plot.accuracy_bars, rows)
     shown = [name for name in ("plain", "density") if name in sets] or list(sets)
     accuracies = {name: f"{100 * rows[name].accuracy.mean:.0f} %" for name in shown}
     titles = {name: f"{weightings.title(name)}: {accuracies[name]}" for name in shown}
-    draw_sets = lambda: plot.comparison(
-        folder / "synthetic.png", {titles[name]: sets[name].images for name in shown},
+    _draw(
+        folder, "synthetic.png", plot.comparison, {titles[x]: sets[x].images for x in shown},
         mean=data.mean, std=data.std, class_names=data.class_names,
     )  # fmt: skip
-    ensure(folder, draw_sets, figures=("synthetic.png",))
 
 
-def _draw_bars(folder, rows):
-    draw_rows = lambda: plot.accuracy_bars(folder / "accuracy.png", rows)
-    ensure(folder, draw_rows, figures=("accuracy.png",))
+def _draw(folder, name, draw, *args, **options):
+    """Draw a figure into a file unless it is intact, with a warning if it cannot be drawn."""
+    if not manifest.is_intact(folder, name):
+        path = folder / name
+        if plot.attempt(str(path), lambda: draw(path, *args, **options)) is None:
+            manifest.record(folder, (name,), section="figures")

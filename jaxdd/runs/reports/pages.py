@@ -58,7 +58,8 @@ def check_path(path: pathlib.Path) -> None:
 def write(path: str | os.PathLike, page: str) -> None:
     """Write a page atomically."""
     with files.atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        # Names of files may hold surrogates, which UTF-8 cannot encode.
+        temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
 def grid(

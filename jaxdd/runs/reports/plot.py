@@ -2,7 +2,7 @@
 
 Functions that take a path write one PNG, SVG or PDF file atomically, by the ending of its name.
 They use Matplotlib without pyplot or a display, and import it when the first figure is drawn. Equal
-input gives equal bytes.
+input gives equal bytes, because the user's configuration of Matplotlib is not used.
 """
 
 import contextlib
@@ -10,7 +10,8 @@ import os
 import pathlib
 import textwrap
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,15 +53,41 @@ _LETTER = 12  # width of the characters of other text
 _LOCK = threading.Lock()  # Matplotlib has one style for all threads
 
 
+def attempt(name: str, draw: Callable[[], Any]) -> str | None:
+    """Draw a figure; if that fails, warn and return the warning instead of raising.
+
+    A figure must not stop a run whose results are computed.
+    """
+    try:
+        draw()
+    except Exception as error:
+        remark = f"{name} could not be drawn: {_plain(f'{type(error).__name__}: {error}', 300)}"
+        warnings.warn(remark, stacklevel=2)
+        return remark
+    return None
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """Use our style on top of Matplotlib's defaults, so that no setting of the user matters."""
+    import matplotlib
+
+    # The backend is left alone, because assigning it may start a user interface.
+    defaults = {k: v for k, v in dict.items(matplotlib.rcParamsDefault) if k != "backend"}
+    with _LOCK, matplotlib.rc_context(defaults | _STYLE), warnings.catch_warnings():
+        # Characters that the font lacks, such as emoji, are drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph")
+        yield
+
+
 @contextlib.contextmanager
 def _figure(path, width, height, **options) -> Iterator[Any]:
     """Yield a figure of a size in pixels, and write it when the block succeeds."""
-    import matplotlib
     from matplotlib.figure import Figure
 
     suffix = pathlib.Path(path).suffix
     form = suffix[1:] if suffix in _VECTOR else "png"
-    with _LOCK, matplotlib.rc_context(_STYLE), atomic_path(path) as temporary:
+    with _style(), atomic_path(path) as temporary:
         figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, **options)
         yield figure
         figure.savefig(temporary, format=form, metadata=_VECTOR.get(suffix))
@@ -115,7 +142,7 @@ def comparison(
     mosaics = [_mosaic(images[:MAX_ROWS, :columns], cell) for images in pixels]
     title_widths = [min(300, _CHARACTER * (len(title) + 1)) for title in sets]
     widths = [max(mosaic.shape[1], w) for mosaic, w in zip(mosaics, title_widths, strict=True)]
-    titles = [textwrap.wrap(x, w // _CHARACTER) for x, w in zip(sets, widths, strict=True)]
+    titles = [_wrap(x, w // _CHARACTER) for x, w in zip(sets, widths, strict=True)]
     top = _LINE * max(map(len, titles)) + _MARGIN
     side = max(_MARGIN, _LETTER * max(map(len, names)) + 24)
     left = np.cumsum([side + 12, *(width + side for width in widths)])
@@ -212,10 +239,26 @@ def _names(names: Sequence[str], codes: Any) -> list[str]:
     return [str(names[code] if names else code) for code in codes]
 
 
+def _plain(text: str, length: int) -> str:
+    """Return text on one line of at most `length` characters, all of which can be printed."""
+    text = text.encode("utf-8", "replace").decode()  # names of files may hold surrogates
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def _shorten(name: str, length: int = 14) -> str:
-    """Return a name that fits a margin, and that Matplotlib does not read as a formula."""
-    short = name if len(name) <= length else f"{name[: length - 1]}…"
-    return short.replace("$", r"\$")
+    """Return a name that fits a margin, escaped for Matplotlib."""
+    return _escape(_plain(name, length) or "(blank)")
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Return the lines of a title of at most 200 characters, escaped for Matplotlib."""
+    return [_escape(line) for line in textwrap.wrap(_plain(text, 200), width)]
+
+
+def _escape(text: str) -> str:
+    # Dollar signs delimit formulas, and legends leave out labels that begin with an underscore.
+    return ("\N{HAIR SPACE}" if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def _mosaic(pixels: np.ndarray, cell: int) -> np.ndarray:
@@ -399,7 +442,7 @@ def accuracy_bars(path: str | os.PathLike, rows: Mapping[str, results.Scores]) -
         for index, (group, scores) in enumerate(known.items()):
             places = np.array(list(scores)) + (index - (len(known) - 1) / 2) * width
             _draw_bars(axes, places, list(scores.values()), width=0.92 * width, group=group)
-        names = [textwrap.fill(name, 16) for name in rows]
+        names = ["\n".join(_wrap(name, 16)) for name in rows]
         axes.set_xticks(range(len(names)), names)
         axes.tick_params(axis="x", length=0)
         axes.set(xlim=(-0.55, len(names) - 0.45), ylim=(0, 112), yticks=range(0, 101, 20))
@@ -513,7 +556,7 @@ def profile(path: str | os.PathLike, profile: Mapping[str, Any]) -> None:
     labels = {"variance": "variance of the set / real variance", "error": "error of class means"}
     names = {"set": "the set", "random": "random real images"}
     panels = profile["profiles"]
-    title = f"{profile['data']}: {profile['per_set']} images"
+    title = "\n".join(_wrap(f"{profile['data']}: {profile['per_set']} images", 80))
     with _panels(path, 1300, 480 * len(panels) + 90, len(panels), 2) as (figure, rows):
         figure.suptitle(title, x=0.013, ha="left", fontweight="bold")
         for row, (network, panel) in zip(rows, panels.items(), strict=True):

@@ -163,7 +163,7 @@ def render(report: Report) -> str:
         "descriptions": {name: kinds[name].description for name in rows if name in kinds},
         "smallest": next(filter(None, map(results.smallest_group, rows.values())), None),
         "tables": _tables(report), "choice_tables": _choice_tables(rows),
-        "figure": lambda name: _draw(figures[name]) if name in figures else None,
+        "figure": lambda name: _draw(name, figures[name]) if name in figures else None,
         "grids": {
             name: pages.grid(x.images, _class_names(x), mean=x.mean, std=x.std)
             for name, x in report.sets.items()
@@ -232,17 +232,21 @@ def _figures(report: Report) -> dict[str, Callable[[pathlib.Path], None]]:
 def export(
     folder: str | os.PathLike, report: Report, *, suffixes: Iterable[str]
 ) -> list[pathlib.Path]:
-    """Write every table (.csv, .tex) and figure (.svg, .pdf) of a report; return the paths."""
+    """Write every table (.csv, .tex) and figure (.svg, .pdf) of a report; return the paths.
+
+    Figures that cannot be drawn are left out with a warning.
+    """
     formats = {".csv": tables.as_csv, ".tex": tables.as_latex}
     paths = []
     for suffix in suffixes:
         content: dict[str, Any] = _tables(report) if suffix in formats else _figures(report)
         for name, table_or_draw in content.items():
-            paths.append(pathlib.Path(folder, re.sub(r"[^\w-]+", "-", name) + suffix))
+            path = pathlib.Path(folder, re.sub(r"[^\w-]+", "-", name) + suffix)
             if suffix in formats:
-                pages.write(paths[-1], formats[suffix](table_or_draw))
-            else:
-                table_or_draw(paths[-1])
+                pages.write(path, formats[suffix](table_or_draw))
+            elif plot.attempt(path.name, functools.partial(table_or_draw, path)) is not None:
+                continue
+            paths.append(path)
     return paths
 
 
@@ -292,12 +296,12 @@ def _real_grids(data: figure_data.FigureData) -> dict[str, pages.Grid]:
     return {f"{name} real images": draw(x, data.class_names) for name, x in images.items()}
 
 
-def _draw(draw: Callable[[pathlib.Path], None]) -> pages.Picture:
-    """Return a figure as a picture for the page."""
+def _draw(name: str, draw: Callable[[pathlib.Path], None]) -> pages.Picture | str:
+    """Return a figure as a picture for the page, or a remark if it cannot be drawn."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "figure.png")
-        draw(path)
-        return pages.Picture.from_png(path.read_bytes())
+        remark = plot.attempt(f"the figure {name}", lambda: draw(path))
+        return pages.Picture.from_png(path.read_bytes()) if remark is None else remark
 
 
 def _environment(rows: Mapping[str, results.Result]) -> dict[str, str]:
