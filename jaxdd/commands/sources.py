@@ -6,7 +6,7 @@ import pathlib
 import sys
 from typing import Any
 
-from jaxdd.data import benchmarks, datasets, folders
+from jaxdd.data import benchmarks, datasets, files, folders
 from jaxdd.runs.options import DM
 
 TFDS = "tfds:"
@@ -61,4 +61,4 @@ def load(dataset: str, options: DM, data_dir: pathlib.Path | None) -> datasets.B
         names = ", ".join(skipped[:5]) + (", …" if skipped[5:] else "")
         images = "1 image that does" if len(skipped) == 1 else f"{len(skipped)} images that do"
         print(f"jaxdd: left out {images} not decode: {names}", file=sys.stderr)
-    return datasets.from_folder(folder, name=pathlib.Path(dataset).resolve().name)
+    return datasets.from_folder(folder, name=files.to_utf8(pathlib.Path(dataset).resolve().name))

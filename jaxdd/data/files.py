@@ -143,9 +143,20 @@ def to_json(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if value is None or isinstance(value, (bool, int, str)):
+    if isinstance(value, str):
+        return to_utf8(value)
+    if value is None or isinstance(value, (bool, int)):
         return value
     raise TypeError(f"expected values that JSON can hold, got {type(value).__name__}: {value!r}")
+
+
+def to_utf8(text: str) -> str:
+    r"""Return text with escapes for surrogates, which UTF-8 cannot encode, as in names of files.
+
+    >>> to_utf8("caf\udce9")
+    'caf\\udce9'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def read_json(path: str | os.PathLike) -> Any:

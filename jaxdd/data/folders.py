@@ -179,6 +179,9 @@ def load(
         test = np.array([row.split == "test" for row in decoded])
     labels = _indices(class_names, [row.label for row in decoded])
     skipped = tuple(pathlib.PurePath(name).as_posix() for name in request.missing(decoded))
+    class_names = tuple(map(files.to_utf8, class_names))
+    if attribute_names is not None:
+        attribute_names = tuple(map(files.to_utf8, attribute_names))
     return Folder(images, labels, attributes, test, class_names, attribute_names, skipped)
 
 

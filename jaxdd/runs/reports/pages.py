@@ -58,8 +58,7 @@ def check_path(path: pathlib.Path) -> None:
 def write(path: str | os.PathLike, page: str) -> None:
     """Write a page atomically."""
     with files.atomic_path(path) as temporary:
-        # Names of files may hold surrogates, which UTF-8 cannot encode.
-        temporary.write_text(page, encoding="utf-8", errors="replace")
+        temporary.write_text(files.to_utf8(page), encoding="utf-8")
 
 
 def grid(

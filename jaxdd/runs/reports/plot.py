@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdd.data.files import atomic_path
+from jaxdd.data import files
 from jaxdd.runs import results
 
 _DPI = 150
@@ -87,7 +87,7 @@ def _figure(path, width, height, **options) -> Iterator[Any]:
 
     suffix = pathlib.Path(path).suffix
     form = suffix[1:] if suffix in _VECTOR else "png"
-    with _style(), atomic_path(path) as temporary:
+    with _style(), files.atomic_path(path) as temporary:
         figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, **options)
         yield figure
         figure.savefig(temporary, format=form, metadata=_VECTOR.get(suffix))
@@ -241,8 +241,8 @@ def _names(names: Sequence[str], codes: Any) -> list[str]:
 
 def _plain(text: str, length: int) -> str:
     """Return text on one line of at most `length` characters, all of which can be printed."""
-    text = text.encode("utf-8", "replace").decode()  # names of files may hold surrogates
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    text = "".join(c if c.isprintable() else " " for c in files.to_utf8(text))
+    text = " ".join(text.split())
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
