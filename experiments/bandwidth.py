@@ -23,12 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.tools import grid, markdown, record
+from experiments.tools import grid, heat_maps, markdown, record
 from jaxdd import kde, weights
 from jaxdd.data import datasets, files
 from jaxdd.runs import components
 from jaxdd.runs.options import DM, make
-from jaxdd.runs.reports import plot
 from jaxdd.weights import formulas
 
 DATASETS = "cfmnist", "ccifar10", "bgfmnist"
@@ -85,7 +84,7 @@ def draw(path: pathlib.Path) -> None:
         "conflict_weight_share": "Conflict weight share",
         "group_evenness": "Group evenness",
     }
-    plot.heat_maps(
+    heat_maps.draw(
         path.with_suffix(".png"),
         {title: np.reshape([row[name] for row in table], shape) for name, title in titles.items()},
         rows={"bandwidth factor": FACTORS},

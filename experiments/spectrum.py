@@ -56,7 +56,7 @@ import numpy as np
 import optax
 
 from experiments import cfm
-from experiments.tools import grid, markdown, record, small
+from experiments.tools import grid, heat_maps, markdown, record, small
 from jaxdd import methods, networks, sampling, weights
 from jaxdd.methods import expert_training, spectral
 from jaxdd.runs import programs
@@ -273,7 +273,7 @@ def draw(path: pathlib.Path) -> None:
     }
     plot.curves(path.with_suffix(".png"), panels, xlabel="directions, by real variance")
     mean = lambda bias, name: bias.get(name, {}).get("conflicting", {}).get("mean", np.nan)
-    plot.heat_maps(
+    heat_maps.draw(
         path.with_name(f"{path.stem}-sets.png"),
         {
             "Accuracy, conflicting test samples": [

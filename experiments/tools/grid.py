@@ -27,10 +27,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tyro
 
-from experiments.tools import markdown, record
+from experiments.tools import heat_maps, markdown, record
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import components, options, pipeline, programs, results, timing
-from jaxdd.runs.reports import plot
 
 RESULTS, WORK = record.RESULTS, files.CACHE / "experiments"
 
@@ -233,7 +232,7 @@ def draw(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) -> N
         ]
         for score in grid.scores
     }
-    plot.heat_maps(
+    heat_maps.draw(
         folder / f"{'-'.join([grid.name, *_scale(cells)])}.png",
         panels,
         rows={", ".join(grid.down): list(lines)},

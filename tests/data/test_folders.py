@@ -1,5 +1,7 @@
 """Folders of images are read as described, in every layout, or rejected with a clear error."""
 
+import os
+
 import numpy as np
 import pytest
 from image_files import cached, save, shades, table, truncated, values
@@ -33,6 +35,14 @@ def test_numbers_are_sorted_as_numbers(tmp_path):
     folder = folders.read(tmp_path)
     assert folder.class_names == tuple(map(str, range(11)))
     assert folder.labels.tolist() == values(folder)
+
+
+def test_names_that_are_not_utf8_are_escaped(tmp_path):
+    """Two names that differ only in such a byte stay two classes."""
+    for value, name in enumerate((b"caf\xe8", b"caf\xe9")):
+        save(tmp_path / os.fsdecode(name) / "x.png", value)
+    folder = folders.read(tmp_path)
+    assert folder.class_names == (r"caf\udce8", r"caf\udce9") and values(folder) == [0, 1]
 
 
 @pytest.mark.parametrize("unused", [(), ("valid",), ("val", "valid")])

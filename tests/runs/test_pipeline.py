@@ -17,6 +17,7 @@ from jaxdd.data import datasets, files
 from jaxdd.methods import zca
 from jaxdd.runs import components, options, pipeline
 from jaxdd.runs.folder import checkpoint, manifest, store
+from jaxdd.runs.reports import plot
 
 ROWS = ("random", "random-density", "plain", "density", "oracle")
 SCORES = ("accuracy", "aligned", "conflicting", "worst_group")
@@ -308,6 +309,31 @@ def test_damaged_products_are_computed_again_bit_for_bit(copy, compared, damage)
             if name.endswith(("npz", "png")):
                 assert (folder / name).read_bytes() == (compared[0] / name).read_bytes()
         manifest.check(folder / "rows/density")
+
+
+def test_figures_that_cannot_be_drawn_do_not_stop_a_run(copy, compared, monkeypatch):
+    """The run ends with warnings, and the next one draws the figures."""
+    folder, resume = copy
+    missing = ("accuracy.png", "synthetic.png", "weights/density/embedding.png")
+    for name in missing:
+        (folder / name).unlink()
+
+    def draw(path, *args, **options):
+        path.write_bytes(b"half")
+        raise RuntimeError("no font")
+
+    with monkeypatch.context() as patch:
+        for name in ("accuracy_bars", "comparison", "embedding_map"):
+            patch.setattr(plot, name, draw)
+        with pytest.warns(UserWarning, match="no font") as warned:
+            table = resume(*ROWS)
+    assert {name: row.accuracy for name, row in table.items()} == {
+        name: row.accuracy for name, row in compared[1].items()
+    }
+    assert all(any(name in str(x.message) for x in warned) for name in missing)
+    resume(*ROWS)
+    for name in missing:
+        assert (folder / name).read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_lost_row_is_distilled_again_from_the_data(copy, compared):

@@ -94,10 +94,20 @@ def _figure(path, width, height, **options) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _panels(path, width, height, rows=1, columns=1, **sharing) -> Iterator[tuple[Any, Any]]:
-    """Yield a figure of a size in pixels and its axes, `[rows, columns]`."""
+def subplots(
+    path: str | os.PathLike,
+    width: int,
+    height: int,
+    rows: int = 1,
+    columns: int = 1,
+    **options: Any,
+) -> Iterator[tuple[Any, Any]]:
+    """Yield a figure and its axes `[rows, columns]`, and write it when the block succeeds.
+
+    Width and height are in pixels; the options are those of `Figure.subplots`.
+    """
     with _figure(path, width, height, layout="constrained") as figure:
-        yield figure, figure.subplots(rows, columns, squeeze=False, **sharing)
+        yield figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def _add_legend(axes, columns=len(_GROUP_COLORS)):
@@ -325,7 +335,7 @@ def weights_by_group(
     if attributes is not None and aligned is not None:
         conflicting = np.asarray(attributes) != np.asarray(aligned)[labels]
         groups = {"aligned": ~conflicting, "conflicting": conflicting}
-    with _panels(path, 1050, 660) as (figure, ((axes,),)):
+    with subplots(path, 1050, 660) as (figure, ((axes,),)):
         for group, members in groups.items():
             name = "samples" if group == "accuracy" else results.SCORES[group]
             share = weights[members].sum() / weights.sum()
@@ -387,7 +397,7 @@ def embedding_map(
     if attributes is not None:
         maps["bias attribute"] = attributes, attribute_names
     shape = 120 + 860 * len(maps), 840, 1, len(maps)
-    with _panels(path, *shape, sharex=True, sharey=True) as (figure, (panels,)):
+    with subplots(path, *shape, sharex=True, sharey=True) as (figure, (panels,)):
         for axes, (name, (values, names)) in zip(panels, maps.items(), strict=True):
             _scatter(axes, plane.points, np.asarray(values)[plane.shown], name, names)
             share = f"{100 * plane.shares[0]:.0f} % of the variance"
@@ -438,7 +448,7 @@ def accuracy_bars(path: str | os.PathLike, rows: Mapping[str, results.Scores]) -
         raise ValueError(f"rows must have at least one accuracy, got {list(rows)}")
     width = 0.8 / max(2, len(known))
     pixels = max(1000, 200 + max(220, 100 * len(known)) * len(rows))
-    with _panels(path, pixels, 690) as (figure, ((axes,),)):
+    with subplots(path, pixels, 690) as (figure, ((axes,),)):
         for index, (group, scores) in enumerate(known.items()):
             places = np.array(list(scores)) + (index - (len(known) - 1) / 2) * width
             _draw_bars(axes, places, list(scores.values()), width=0.92 * width, group=group)
@@ -489,7 +499,7 @@ def curves(
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     # Colours and dashes repeat with different periods, so that many lines differ in one of them.
     cycle = lambda values, name: values[names.index(name) % len(values)]
-    with _panels(path, 1050, 170 + 430 * len(panels), len(panels), sharex=True) as (_, column):
+    with subplots(path, 1050, 170 + 430 * len(panels), len(panels), sharex=True) as (_, column):
         column = column[:, 0]
         for axes, (label, lines) in zip(column, panels.items(), strict=True):
             for name, (x, y) in lines.items():
@@ -504,49 +514,6 @@ def curves(
         _add_legend(column[0], columns=min(len(names), 6))
 
 
-def heat_maps(
-    path: str | os.PathLike,
-    panels: Mapping[str, Any],
-    *,
-    rows: Mapping[str, Sequence[float | str]],
-    columns: Mapping[str, Sequence[float | str]],
-    limits: tuple[float, float] = (0.0, 1.0),
-) -> None:
-    """Draw matrices of numbers side by side, with every number in its cell.
-
-    Args:
-        path: The file.
-        panels: Title -> matrix `[r, c]`; NaN cells stay empty.
-        rows: One entry, the name of the variable along the rows -> its r values.
-        columns: One entry, the name of the variable along the columns -> its c values.
-        limits: Values of the darkest and the brightest colour.
-    """
-    ((row_name, row_values),), ((column_name, column_values),) = rows.items(), columns.items()
-    shape = len(row_values), len(column_values)
-    matrices = {title: np.asarray(matrix, float) for title, matrix in panels.items()}
-    if not matrices or any(matrix.shape != shape for matrix in matrices.values()):
-        shapes = {title: matrix.shape for title, matrix in matrices.items()}
-        raise ValueError(f"panels must be matrices of shape {shape}, got {shapes}")
-    middle = (limits[0] + limits[1]) / 2
-    tick = lambda value: value if isinstance(value, str) else f"{value:g}"
-    row_ticks, column_ticks = (list(map(tick, values)) for values in (row_values, column_values))
-    cell = max(110, _LETTER * (max(map(len, column_ticks)) + 1))
-    panel = max(cell * shape[1], _CHARACTER * max(map(len, matrices))) + 40
-    width = panel * len(matrices) + _LETTER * max(map(len, row_ticks)) + 100
-    height = max(80 * shape[0], _LETTER * len(row_name)) + 150
-    with _panels(path, width, height, 1, len(matrices), sharey=True) as (_, (row,)):
-        row[0].set_ylabel(row_name)
-        for axes, (title, matrix) in zip(row, matrices.items(), strict=True):
-            axes.imshow(matrix, vmin=limits[0], vmax=limits[1], cmap="viridis", aspect="auto")
-            axes.set(title=title, xlabel=column_name)
-            axes.set_xticks(range(shape[1]), column_ticks)
-            axes.set_yticks(range(shape[0]), row_ticks)
-            for (i, j), value in np.ndenumerate(matrix):
-                if np.isfinite(value):
-                    color = "white" if value < middle else "black"
-                    axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=color)
-
-
 FEATURES = {"random": "random networks", "trained": "a network trained on the real images"}
 """Networks whose features spectral profiles use, by their name in profile.json."""
 
@@ -557,7 +524,7 @@ def profile(path: str | os.PathLike, profile: Mapping[str, Any]) -> None:
     names = {"set": "the set", "random": "random real images"}
     panels = profile["profiles"]
     title = "\n".join(_wrap(f"{profile['data']}: {profile['per_set']} images", 80))
-    with _panels(path, 1300, 480 * len(panels) + 90, len(panels), 2) as (figure, rows):
+    with subplots(path, 1300, 480 * len(panels) + 90, len(panels), 2) as (figure, rows):
         figure.suptitle(title, x=0.013, ha="left", fontweight="bold")
         for row, (network, panel) in zip(rows, panels.items(), strict=True):
             for axes, (field, label) in zip(row, labels.items(), strict=True):

@@ -1,15 +1,17 @@
 """Tests of figures: valid files, the pixels that they must show, and no files left behind."""
 
-import contextlib
 import errno
+import html
+import os
 import pathlib
+import re
 import subprocess
 import sys
 
 import jax.numpy as jnp
+import matplotlib
 import numpy as np
 import pytest
-from matplotlib.text import Text
 from PIL import Image
 
 from jaxdd.runs.reports import plot
@@ -128,7 +130,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, draw, monkeypatch):
 
 
 def test_matplotlib_is_imported_late_and_left_as_it_was(tmp_path):
-    """Pyplot is not imported, and settings stay (except the backend, which is not checked)."""
+    """Pyplot is not imported, and settings stay (except the backend, which is not checked).
+
+    The user has a configuration with mistakes, an interactive backend and no place for caches.
+    """
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nunknown: 3\nfont.size: large?\n")
+    places = {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "MPLCONFIGDIR": os.devnull}
     script = f"""
 import sys
 import jaxdd.runs.reports.plot
@@ -144,7 +151,8 @@ assert "matplotlib.pyplot" not in sys.modules
 assert settings() == before
 """
     command = [sys.executable, "-W", "error", "-c", script]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    env = os.environ | places | {"MPLBACKEND": "TkAgg"}
+    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert pixels(tmp_path / "a.png").shape == (690, 1000, 3)
 
@@ -453,6 +461,60 @@ def test_vector_figures_are_always_the_same_and_hold_the_pictures(tmp_path, form
     assert first.startswith(b"%PDF" if form == "pdf" else b"<?xml")
 
 
+NAMES = {
+    "p$1_2_3$": "p$1_2_3$",
+    "100 %": "100 %",
+    "a\\$b\\": "a\\$b\\",
+    "{x}^_": "{x}^_",
+    "two\nlines": "two lines",
+    "\u200fright\u202e": "right",
+    "\N{GRINNING FACE}\u200d": "\N{GRINNING FACE}",
+    "_hidden": "\N{HAIR SPACE}_hidden",
+    "caf\udce9": "caf\\udce9",
+    "\ud800$": "\\ud800$",
+    " \t": "(blank)",
+    "": "(blank)",
+    "x" * 300: f"{'x' * 13}…",
+}
+
+
+def test_names_are_drawn_as_they_are(tmp_path):
+    """Formulas, control characters, surrogates and long names, as classes, titles and rows."""
+    for start in (0, len(NAMES) - 10):
+        part = dict(list(NAMES.items())[start : start + 10])
+        path, names = tmp_path / "a.svg", list(part)
+        draw_set(path, constant((1, 0, 0), k=10), class_names=names, title=names[0])
+        texts = re.findall("<!-- (.*?) -->", path.read_text())
+        assert html.unescape("\n".join(texts)).splitlines()[-10:] == list(part.values())
+        plane = plot.plane(np.random.default_rng(0).normal(size=(10, 2)))
+        plot.embedding_map(path, plane, np.arange(10), class_names=names)
+        text = html.unescape(path.read_text())
+        assert all(f"<!-- {shown} -->" in text for shown in part.values())
+        plot.accuracy_bars(path, dict.fromkeys(names, ROWS["random"]))
+        plot.curves(path, {"loss": dict.fromkeys(names, ([1, 2], [1.0, 2.0]))})
+
+
+def test_settings_of_the_user_do_not_matter(tmp_path, figures):
+    settings = {
+        "text.usetex": True, "text.parse_math": False, "font.size": 40, "figure.dpi": 31,
+        "axes.prop_cycle": matplotlib.cycler(color=["red"]), "interactive": True,
+        "image.cmap": "gray", "axes.formatter.use_locale": True, "path.sketch": (1, 100, 2),
+    }  # fmt: skip
+    with matplotlib.rc_context(settings):
+        for draw in (weights, bars):
+            draw(tmp_path / "a.png")
+            assert (tmp_path / "a.png").read_bytes() == figures[draw.__name__].read_bytes()
+        assert matplotlib.rcParams["font.size"] == 40
+
+
+def test_a_figure_that_cannot_be_drawn_becomes_a_remark(tmp_path):
+    path = tmp_path / "a.png"
+    with pytest.warns(UserWarning, match=r"the set.*\(0, 1\)"):
+        remark = plot.attempt("the set", lambda: draw_set(path, np.zeros((0, 1))))
+    assert "(0, 1)" in remark and not list(tmp_path.iterdir())
+    assert plot.attempt("the set", lambda: grid(path)) is None and path.exists()
+
+
 def test_class_names_replace_numbers(tmp_path):
     """The margin is as wide as the class names; characters special to TeX are shown."""
     names = ["$a$ cat", "a dog with a name that is too long for any margin"]
@@ -465,64 +527,6 @@ def test_class_names_replace_numbers(tmp_path):
     assert pixels(tmp_path / "a.png").shape[1] > pixels(tmp_path / "b.png").shape[1] + 100
     with pytest.raises(ValueError, match="code 1, got 1"):
         draw_set(tmp_path / "c.png", constant((1, 0, 0)), class_names=["x"], **sets)
-
-
-def test_heat_maps_colour_values_relative_to_the_limits(tmp_path):
-    """Zero is the darkest colour of viridis, one the brightest; NaN is left white."""
-    matrix = [[0.0, 1.0], [np.nan, 1.0]]
-    sides = dict(rows={"h": (0.1, 0.2)}, columns={"set": ("plain", "density")})
-    plot.heat_maps(tmp_path / "a.png", {"share": matrix, "evenness": matrix}, **sides)
-    dark, bright = share(tmp_path / "a.png", (68, 1, 84)), share(tmp_path / "a.png", (253, 231, 36))
-    assert dark > 0.05 and 1.6 < bright / dark < 2.4
-    plot.heat_maps(tmp_path / "b.png", {"share": matrix}, **sides, limits=(1.0, 3.0))
-    assert share(tmp_path / "b.png", (253, 231, 36)) == 0
-
-
-@pytest.mark.parametrize(
-    "down, along",
-    [
-        (["bgfmnist, dsa, 1, 0.05", "ccifar10, dsa, 1, 0.05"], ["plain", "density"]),
-        ([0.05], [1.0]),
-        ([str(n) for n in range(7)], ["random-density, too"] * 5),
-    ],
-    ids=["long", "one", "many"],
-)
-def test_texts_of_heat_maps_do_not_overlap(tmp_path, monkeypatch, down, along):
-    """No text is cut off or overlaps another."""
-    figures, original = [], plot._figure
-
-    @contextlib.contextmanager
-    def recorded(*args, **options):
-        with original(*args, **options) as figure:
-            figures.append(figure)
-            yield figure
-
-    monkeypatch.setattr(plot, "_figure", recorded)
-    panels = {
-        f"Accuracy, {kind} test samples": np.zeros((len(down), len(along)))
-        for kind in ("all", "conflicting")
-    }
-    sides = dict(rows={"dataset, method, ipc, conflict": down}, columns={"synthetic set": along})
-    plot.heat_maps(tmp_path / "a.png", panels, **sides)
-    (figure,) = figures
-    drawn = [
-        text
-        for axes in figure.axes
-        for text in axes.findobj(Text)
-        if text.get_text() and text.get_visible()
-    ]
-    places = [text.get_window_extent() for text in drawn]
-    assert len(drawn) >= len(down) + 2 * len(along) + 5
-    for i, place in enumerate(places):
-        assert figure.bbox.x0 <= place.x0 and place.x1 <= figure.bbox.x1, drawn[i]
-        assert figure.bbox.y0 <= place.y0 and place.y1 <= figure.bbox.y1, drawn[i]
-        assert not any(place.overlaps(other) for other in places[:i]), drawn[i]
-
-
-@pytest.mark.parametrize("panels", [{}, {"share": np.zeros((2, 3))}])
-def test_heat_maps_reject_other_shapes(tmp_path, panels):
-    with pytest.raises(ValueError, match=r"\(2, 2\)"):
-        plot.heat_maps(tmp_path / "a.png", panels, rows={"h": (1, 2)}, columns={"τ": (1, 2)})
 
 
 def test_missing_images_of_a_class_are_white():

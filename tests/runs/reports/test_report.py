@@ -362,6 +362,22 @@ def test_figures_and_tables_are_exported(run, tmp_path):
     assert names == {path.name for path in tmp_path.iterdir()}
 
 
+def test_a_figure_that_cannot_be_drawn_becomes_a_remark(run, tmp_path, monkeypatch):
+    def draw(path, **_):
+        raise RuntimeError("no font <x>")
+
+    monkeypatch.setattr(plot, "weights_by_group", draw)
+    content = report.read(run)
+    with pytest.warns(UserWarning, match="weights-.*no font <x>"):
+        page = Page(report.render(content))
+    assert any("no font <x>" in text for text in page.texts)
+    with pytest.warns(UserWarning, match="weights-.*no font <x>"):
+        paths = report.export(tmp_path, content, suffixes=[".svg"])
+    names = {path.name for path in paths}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert "accuracy.svg" in names and not any(name.startswith("weights-") for name in names)
+
+
 def test_the_command_writes_page_and_tables(tmp_path, capsys):
     out = tmp_path / "page.html"
     cli.main(["report", str(RESULTS[0]), "--out", str(out), "--csv", "--latex"])

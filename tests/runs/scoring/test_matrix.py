@@ -1,5 +1,7 @@
 """Tests of the evaluation matrix: rows computed once, their settings, teachers and their bytes."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,6 +150,22 @@ def test_a_row_with_a_teacher_counts_its_bytes(tmp_path):
 def test_unknown_names_are_rejected_before_any_work(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_cells(**arguments)
+
+
+def test_sets_whose_names_differ_after_a_dot_have_their_own_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ("run-0.05", "run-0.01", "a.b.c", "x.npz", ".hidden")
+    for name in names:
+        (tmp_path / name).mkdir()
+    (tmp_path / "set-0.1.npz").write_bytes(b"")
+    paths = [
+        scoring._output_path("evaluation", pathlib.Path(name), None).name
+        for name in (*names, "set-0.1.npz")
+    ]
+    assert paths == [f"evaluation-{name}.json" for name in (*names, "set-0.1")]
+    (tmp_path / "run-0.05" / "config.json").write_text("{}")
+    path = scoring._output_path("profile", pathlib.Path("run-0.05"), None)
+    assert path == pathlib.Path("run-0.05/profile.json")
 
 
 def test_the_command_rejects_bad_paths_before_any_work(tmp_path):
