@@ -271,7 +271,7 @@ def test_the_unit_and_level_of_targets_do_not_matter(options, curve):
     np.testing.assert_allclose(large.predict(x), 1024 * small.predict(x) + 4096, atol=1024 * 0.02)
 
 
-def test_constant_targets_leave_the_tube():
+def test_constant_targets_give_a_tube_of_width_zero():
     model = WorkingLikelihoodSVR().fit(np.arange(6.0)[:, None], np.full(6, 2.0))
     assert model.half_width_ == 0 and model.predict([[9.0]]) == pytest.approx(2)
 

@@ -57,7 +57,7 @@ def test_the_network_is_new_every_outer_steps_and_trained_in_between():
 
 
 def test_weights_select_the_real_samples():
-    """All weight on one sample equals a batch of it; on the synthetic images, distance 0."""
+    """One sample with all the weight acts like a batch of copies; equal images have distance 0."""
     single = jnp.zeros((3, 8)).at[:, 5].set(1.0)
     repeated = sampling.Batch(BATCH.images[:, [5] * 8], jnp.full_like(BATCH.weights, 1 / 8))
     batches = BATCH._replace(weights=single), repeated
