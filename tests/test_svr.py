@@ -84,7 +84,7 @@ def test_the_tube_of_normal_noise():
 
 
 def test_other_noise():
-    """The noise is Laplace for ε = 0 and uniform for σ = 0; outliers shrink the latter."""
+    """The noise is Laplace for ε = 0 and uniform for σ = 0; outliers reduce ε."""
     shares = (np.arange(5_000) + 0.5) / 5_000
     laplace = svr.fit(inverse(shares, 0.0, 2.0))
     assert laplace.half_width < 0.05 and laplace.scale == pytest.approx(2, rel=0.01)

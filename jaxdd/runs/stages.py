@@ -272,7 +272,7 @@ def _score(run: Run, images: ArrayLike, whitening, *, name: str, stored=True) ->
         images: normalised pixels.
         whitening: through which networks see images, or None.
         name: name in messages.
-        stored: whether the images are as stored, where each may hold several, see `formation`.
+        stored: whether each image may hold several smaller ones, as in files, see `formation`.
     """
     context = run.context
     if stored:
