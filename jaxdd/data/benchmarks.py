@@ -135,22 +135,19 @@ def statistics(benchmark: Benchmark) -> dict[str, float | int | str | None]:
         "spread": int(np.ptp(conflicting, axis=1).max()) if conflicting.size else 0,
     }
     if test.attributes is not None:
-        numbers["independence p"] = _independence(group_counts(benchmark, test))
+        from scipy.stats import chi2_contingency
+
+        counts = group_counts(benchmark, test)
+        result: Any = chi2_contingency(counts[:, counts.any(0)][counts.any(1)])
+        numbers["independence p"] = float(result.pvalue)
     return numbers
 
 
 class Description(NamedTuple):
-    """What the table of benchmarks says of one of them, as text.
+    """A benchmark as text: sizes, default conflict, licence and one line about its look.
 
-    Attributes:
-        train: number of training images.
-        test: number of test images.
-        size: height × width × channels.
-        attributes: number of values of the bias attribute.
-        conflict: default share of bias-conflicting training samples.
-        licence: licence of the images.
-        about: one line about the look.
-        citations: keys in `citations.BIBTEX`.
+    `size` is height × width × channels, `attributes` the number of values of the bias attribute;
+    `citations` are keys in `citations.BIBTEX`.
     """
 
     train: str
@@ -181,22 +178,20 @@ def describe(name: str) -> Description:
         return Description(train, test, size, values, conflict, *facts)
     recipe = RECIPES.get(name)
     source = SOURCES[name if recipe is None else recipe.source]
-    train, test, (h, w, c) = f"{source.train:,}", source.test, source.shape
+    h, w, c = source.shape
+    plain = Description(
+        f"{source.train:,}", f"{source.test:,}", f"{h}×{w}×{c}", "–", "–", source.licence,
+        "unbiased", (source.citation,),
+    )  # fmt: skip
     if recipe is None:
-        size, citations = f"{h}×{w}×{c}", (source.citation,)
-        return Description(
-            train, f"{test:,}", size, "–", "–", source.licence, "unbiased", citations
-        )
-    return Description(
-        train,
-        f"{test * (len(recipe.attributes) if recipe.paired else 1):,}",
-        f"{h}×{w}×3",
-        str(len(recipe.attributes)),
-        f"{recipe.conflict:g}",
-        recipe.licence or source.licence,
-        recipe.about,
-        (source.citation, *recipe.citations),
-    )
+        return plain
+    k = len(recipe.attributes)
+    return plain._replace(
+        test=f"{source.test * (k if recipe.paired else 1):,}", size=f"{h}×{w}×3",
+        attributes=str(k), conflict=f"{recipe.conflict:g}",
+        licence=recipe.licence or source.licence, about=recipe.about,
+        citations=(source.citation, *recipe.citations),
+    )  # fmt: skip
 
 
 def group_counts(benchmark: Benchmark, data: Dataset) -> np.ndarray:
@@ -211,13 +206,6 @@ def group_counts(benchmark: Benchmark, data: Dataset) -> np.ndarray:
     counts = np.zeros((benchmark.num_classes, benchmark.num_attributes), int)
     np.add.at(counts, (data.labels, data.attributes), 1)
     return counts
-
-
-def _independence(counts):
-    from scipy.stats import chi2_contingency
-
-    test: Any = chi2_contingency(counts[:, counts.any(0)][counts.any(1)])
-    return float(test.pvalue)
 
 
 def _check_name(name):
@@ -255,22 +243,20 @@ def _load_source(name, data_dir, *, placement="centre"):
     source = SOURCES[name]
     strategy = augment.OPERATIONS if source.flips else datasets.UNFLIPPED
     if name == "digits":
-        benchmark = datasets.from_arrays(*_digits(), strategy=strategy, name=name)
-        return benchmark._replace(class_names=source.classes)
-    parts = archives.read(name, data_dir)
-    if parts[0][0].ndim == 3:
-        pads = (2, 2) if placement == "centre" else (4, 0)
-        parts = [(np.pad(x, ((0, 0), pads, pads))[..., None], y) for x, y in parts]
-    train, test = (Dataset(images, labels.astype(np.int32)) for images, labels in parts)
-    k = len(source.classes)
-    if not source.mean:
-        benchmark = datasets.from_arrays(
-            *train, test=test, num_classes=k, strategy=strategy, name=name
-        )
-        return benchmark._replace(class_names=source.classes)
-    return Benchmark(
-        name, train, test, k, 0, None, source.mean, source.std, strategy, source.classes
+        train, test = _digits(), None
+    else:
+        parts = archives.read(name, data_dir)
+        if parts[0][0].ndim == 3:
+            pads = (2, 2) if placement == "centre" else (4, 0)
+            parts = [(np.pad(x, ((0, 0), pads, pads))[..., None], y) for x, y in parts]
+        train, test = (Dataset(images, labels.astype(np.int32)) for images, labels in parts)
+    names, moments = source.classes, (source.mean, source.std)
+    if source.mean:
+        return Benchmark(name, train, test, len(names), 0, None, *moments, strategy, names)
+    benchmark = datasets.from_arrays(
+        *train, test=test, num_classes=len(names), strategy=strategy, name=name
     )
+    return benchmark._replace(class_names=names)
 
 
 def _digits(*, size=16):

@@ -164,11 +164,9 @@ def _builder_class(name, recipe):
     return type("".join(map(str.capitalize, name.split("-"))), (_Biased,), attributes)
 
 
-BUILDERS = {name: _builder_class(name, recipe) for name, recipe in recipes.RECIPES.items()}
-"""Builder classes by the name of their benchmark."""
-
 # Data sources that are sent to worker processes find their builder by module and name.
-globals().update({builder.__name__: builder for builder in BUILDERS.values()})
+_builders = (_builder_class(name, recipe) for name, recipe in recipes.RECIPES.items())
+globals().update({builder.__name__: builder for builder in _builders})
 
 
 def load(
@@ -240,9 +238,7 @@ def _columns(name, info):
         raise ValueError(
             f"{name} has no integer feature {label!r} for the label, got {', '.join(features)}."
         )
-    if _is_integer(features.get("attribute")):
-        return image, label, "attribute"
-    return image, label
+    return image, label, *["attribute"] * _is_integer(features.get("attribute"))
 
 
 def _is_integer(feature):

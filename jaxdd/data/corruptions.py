@@ -42,14 +42,10 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 @_corruption(
-    mean=(0.1, 0.15, 0.25, 0.3),
-    std=(0.2, 0.3, 0.3, 0.3),
-    zoom=(1.0, 1.75, 2.25, 1.25),
-    threshold=(0.5, 0.55, 0.6, 0.65),
-    radius=(10, 10, 12, 14),
-    sigma=(4, 4, 6, 12),
+    mean=(0.1, 0.15, 0.25, 0.3), std=(0.2, 0.3, 0.3, 0.3), zoom=(1.0, 1.75, 2.25, 1.25),
+    threshold=(0.5, 0.55, 0.6, 0.65), radius=(10, 10, 12, 14), sigma=(4, 4, 6, 12),
     weight=(0.9, 0.9, 0.85, 0.8),
-)
+)  # fmt: skip
 def _snow(key, image, mean, std, zoom, threshold, radius, sigma, weight):
     """Whiten the image and add blurred flakes that fall at an angle within 45° of downwards."""
     h, w, _ = image.shape
@@ -73,7 +69,7 @@ def _frost(key, image, weight, frost_weight, textures=None):
     h, w, _ = image.shape
     key, window_key = jax.random.split(key)
     if textures is None:
-        textures = _ice(key, size=_power_of_two(2 * max(h, w)))[None]
+        textures = _ice(key, size=2 * max(h, w))[None]
     # The photograph, the row and the column of the window are drawn uniformly.
     room = np.array(textures.shape[:3]) - (0, h - 1, w - 1)
     corner = (_filters.uniform(window_key, (3,)) * room).astype(int)
@@ -82,7 +78,7 @@ def _frost(key, image, weight, frost_weight, textures=None):
 
 
 def _ice(key, *, size):
-    """Draw ice crystals [size, size, 3] in [0, 1]: bluish ridges of a fractal with white tops.
+    """Draw ice crystals [s, s, 3] in [0, 1]: bluish ridges of a fractal with white tops.
 
     They replace the photographs of CIFAR-10-C, which have no free licence.
     """
@@ -97,22 +93,19 @@ def _ice(key, *, size):
 def _fog(key, image, amount, decay):
     """Add fractal fog and rescale: (x + a · cloud) · max(x) / (max(x) + a)."""
     h, w, _ = image.shape
-    cloud = _fractal(key, decay, size=_power_of_two(max(h, w)))[:h, :w, None]
+    cloud = _fractal(key, decay, size=max(h, w))[:h, :w, None]
     largest = image.max()
     return jnp.clip((image + amount * cloud) * largest / (largest + amount), 0, 1)
 
 
-def _power_of_two(size):
-    return 1 << (size - 1).bit_length()
-
-
 def _fractal(key, decay, *, size):
-    """Draw a periodic diamond-square fractal [size, size] in [0, 1], `size` a power of two.
+    """Draw a periodic diamond-square fractal [s, s] in [0, 1], s the next power of two to `size`.
 
     Each octave doubles the grid: new points are the mean of their four neighbours plus uniform
     noise, first the middles of squares, then the middles of their sides. The amplitude of the noise
     decays from octave to octave.
     """
+    size = 1 << (size - 1).bit_length()
     noise = 2 * _filters.uniform(key, (size, size)) - 1
     grid, amplitude = jnp.zeros((1, 1)), 1.0
     while len(grid) < size:
@@ -150,11 +143,9 @@ def _contrast(_, image, factor):
 
 
 @_corruption(
-    liquid=("water", "water", "mud", "mud"),
-    std=(0.1, 0.3, 0.1, 0.1),
-    sigma=(0.8, 1.0, 0.7, 0.5),
+    liquid=("water", "water", "mud", "mud"), std=(0.1, 0.3, 0.1, 0.1), sigma=(0.8, 1.0, 0.7, 0.5),
     threshold=(0.7, 0.69, 0.69, 0.68),
-)
+)  # fmt: skip
 def _spatter(key, image, liquid, std, sigma, threshold):
     """Add drops of water or mud.
 
@@ -251,18 +242,12 @@ def _sample(image, coordinates, *, mode):
 
 
 _TO_YCC = np.array((_LUMA, (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)))
-_LUMA_TABLE = np.array(
-    (
-        (16, 11, 10, 16, 24, 40, 51, 61),
-        (12, 12, 14, 19, 26, 58, 60, 55),
-        (14, 13, 16, 24, 40, 57, 69, 56),
-        (14, 17, 22, 29, 51, 87, 80, 62),
-        (18, 22, 37, 56, 68, 109, 103, 77),
-        (24, 35, 55, 64, 81, 104, 113, 92),
-        (49, 64, 78, 87, 103, 121, 120, 101),
-        (72, 92, 95, 98, 112, 100, 103, 99),
-    )
-)
+_LUMA_TABLE = np.array((
+    (16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56), (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99),
+))  # fmt: skip
 _CHROMA_TABLE = np.full((8, 8), 99)
 _CHROMA_TABLE[:4, :4] = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))
 

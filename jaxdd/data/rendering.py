@@ -1,8 +1,8 @@
 """Draw bias attributes into images: colours, scenes, places, sizes, patterns, marks and bars.
 
-Every function takes uint8 images with one attribute each and returns RGB images, uint8
-[n, h, w, 3]. Functions that draw something at random take a key first. Grey images are
-[n, h, w] or [n, h, w, 1], bright on black. `jaxdd.data.bias.assign` draws attributes.
+Every function takes uint8 images and the attribute of each image, integers [n], and returns RGB
+images, uint8 [n, h, w, 3]. Grey images are [n, h, w] or [n, h, w, 1], bright on black; RGB images
+are [n, h, w, 3]. Random functions take a key first. `jaxdd.data.bias.assign` draws attributes.
 
 Every number that reaches a pixel is an integer, so a key gives the same bytes with and without
 `jit`, on every backend and with every version of JAX. With floating point a compiler may fuse
@@ -48,13 +48,14 @@ def tint(
     """Colour grey images, each in a random shade of its attribute's colour.
 
     colour = clip(mean[a] / 255 + s · n, 0, 1) with n ~ N(0, 1) drawn per image and channel, times
-    the grey image, rounded to the nearest level (the published code truncates). This is Coloured
-    MNIST of Nam et al. 2020 (LfF), also used by Cui et al. 2024 and CMNIST-DD.
+    the grey image, rounded to the nearest level (the published code truncates). The means are
+    `LFF_COLORS`. This is Coloured MNIST of Nam et al. 2020 (LfF), also used by Cui et al. 2024 and
+    CMNIST-DD.
 
     Args:
         key: random key.
         images: grey images.
-        attributes: attribute of each image, integers [n] in 0..9.
+        attributes: attribute of each image, 0..9.
         severity: 1, 2, 3 or 4 for s = .05, .02, .01, .005; may be traced.
     """
     grey = _check_grey(images)
@@ -75,16 +76,10 @@ def tint(
 def tint_pairs(
     key: jax.Array, images: jax.Array, attributes: jax.Array, *, severity: int | jax.Array = 4
 ) -> jax.Array:
-    """Colour grey images in shades of one of two colours per attribute.
+    """Colour grey images in shades of one of two colours per attribute 0..4, as `tint` does.
 
     Attribute a has colours a and a + 5 of `LFF_COLORS`, each with probability 1/2, so that no
     single colour identifies it.
-
-    Args:
-        key: random key of the choice between the two colours, and of the shades.
-        images: grey images.
-        attributes: attribute of each image, integers [n] in 0..4.
-        severity: 1, 2, 3 or 4; strength of the bias, see `tint`.
     """
     half = len(LFF_COLORS) // 2
     attributes = _checks.integers("attributes", attributes, half)
@@ -94,13 +89,13 @@ def tint_pairs(
 
 
 def paint(images: jax.Array, attributes: jax.Array, *, background: bool = False) -> jax.Array:
-    """Paint the bright pixels (from 128) in the solid colour of the attribute, the others black.
+    """Paint the bright pixels of grey images (from 128) in a solid colour, the others black.
 
     "FG" and "BG" of FairDD (NeurIPS 2025), after Biased-MNIST of ReBias (Bahng et al. 2020).
 
     Args:
         images: grey images.
-        attributes: colour of each image, integers [n] in 0..9, a row of `SOLID_COLORS`.
+        attributes: colour of each image, 0..9, a row of `SOLID_COLORS`.
         background: whether to paint the dark pixels instead, and the bright ones black.
 
     >>> paint(jnp.array([[[128, 127]]], jnp.uint8), jnp.array([1])).tolist()
@@ -119,10 +114,6 @@ def remove_color(images: jax.Array, attributes: jax.Array) -> jax.Array:
     grey = .299 R + .587 G + .114 B (ITU-R 601) in all three channels. This is CIFAR10-S (Wang et
     al. 2020, "Towards Fairness in Visual Recognition") in the version of FairDD.
 
-    Args:
-        images: RGB images, uint8 [n, h, w, 3].
-        attributes: 0 or 1 for each image, integers [n].
-
     >>> red = jnp.array([255, 0, 0], jnp.uint8).reshape(1, 1, 1, 3)
     >>> remove_color(red, jnp.array([0])).ravel().tolist()
     [76, 76, 76]
@@ -136,11 +127,9 @@ def remove_color(images: jax.Array, attributes: jax.Array) -> jax.Array:
 
 
 def place(images: jax.Array, attributes: jax.Array) -> jax.Array:
-    """Halve the sides of grey images and put them at one of ten places on black.
+    """Halve the sides of grey images and put them at one of ten `PLACES` on black.
 
-    Args:
-        images: grey images; the last row or column of an odd side is cut off.
-        attributes: place of each image, integers [n] in 0..9, a row of `PLACES`.
+    The last row or column of an odd side is cut off.
 
     >>> image = jnp.array([[[1, 2], [3, 4]]], jnp.uint8)
     >>> place(image, jnp.array([5]))[0, :, :, 0].tolist()
@@ -162,17 +151,9 @@ def place(images: jax.Array, attributes: jax.Array) -> jax.Array:
 def scale(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.Array:
     """Shrink grey images to one of five sizes and put them anywhere on black.
 
-    Attribute a has sides of (4 + a) / 8 of the image's, rounded to whole pixels. The new value of a
-    pixel is the mean over the area that it covers, computed exactly in integers.
-
-    Args:
-        key: random key of the place of each small image, which is uniform over all that fit.
-        images: grey images.
-        attributes: size of each image, integers [n] in 0..4.
-
-    >>> image = jnp.full((1, 2, 2), 6, jnp.uint8)
-    >>> (scale(jax.random.key(0), image, jnp.array([0]))[..., 0] == 6).sum().tolist()
-    1
+    Attribute a, 0..4, has sides of (4 + a) / 8 of the image's, rounded to whole pixels. The new
+    value of a pixel is the mean over the area that it covers, computed exactly in integers. All
+    places in which the small image fits are equally likely.
     """
     grey = _check_grey(images)
     n, h, w = grey.shape
@@ -211,11 +192,6 @@ def add_pattern(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax
     pixels; attributes 5..9 are the same with a period of eight. The phase is random, so that each
     pixel is dark with probability 1/2 whatever the attribute.
 
-    Args:
-        key: random key of the phase of each pattern.
-        images: grey images.
-        attributes: pattern of each image, integers [n] in 0..9.
-
     >>> image = jnp.full((1, 4, 4), 200, jnp.uint8)
     >>> add_pattern(jax.random.key(0), image, jnp.array([0]))[0, :, :, 0].tolist()
     [[50, 50, 50, 50], [200, 200, 200, 200], [200, 200, 200, 200], [50, 50, 50, 50]]
@@ -237,18 +213,10 @@ def _patterns():
 
 
 def draw_mark(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.Array:
-    """Draw a small square of random colour at one of ten places near the border.
+    """Draw a square of random colour into RGB images, at one of ten `PLACES` near the border.
 
-    The sides of the square are an eighth of the image's, at least one pixel.
-
-    Args:
-        key: random key of the colour of each square, one of `SOLID_COLORS`.
-        images: RGB images, uint8 [n, h, w, 3].
-        attributes: place of each square, integers [n] in 0..9, a row of `PLACES`.
-
-    >>> image = jnp.full((1, 3, 3, 3), 7, jnp.uint8)
-    >>> (draw_mark(jax.random.key(0), image, jnp.array([3])) != image).any(-1)[0].tolist()
-    [[False, False, True], [False, False, False], [False, False, False]]
+    The sides of the square are an eighth of the image's, at least one pixel. Its colour is one of
+    `SOLID_COLORS`.
     """
     images = _check_rgb("images", images)
     n, h, w, _ = images.shape
@@ -261,19 +229,11 @@ def draw_mark(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.A
 
 
 def draw_bar(key: jax.Array, images: jax.Array, attributes: jax.Array) -> jax.Array:
-    """Draw a bar of random colour across the image, at one of five rows or five columns.
+    """Draw a bar of random colour across RGB images, at one of five rows or five columns.
 
-    The bar is an eighth of the side that it crosses wide, at least one pixel.
-
-    Args:
-        key: random key of the colour of each bar, one of `SOLID_COLORS`.
-        images: RGB images, uint8 [n, h, w, 3].
-        attributes: bar of each image, integers [n] in 0..9: five rows from the top down, then five
-            columns from left to right.
-
-    >>> image = jnp.full((1, 5, 5, 3), 7, jnp.uint8)
-    >>> (draw_bar(jax.random.key(0), image, jnp.array([9])) != image).any(-1)[0, 0].tolist()
-    [False, False, False, False, True]
+    Attributes 0..4 are rows from the top down, 5..9 columns from left to right. The bar is an
+    eighth of the side that it crosses wide, at least one pixel. Its colour is one of
+    `SOLID_COLORS`.
     """
     images = _check_rgb("images", images)
     n, h, w, _ = images.shape
@@ -295,11 +255,7 @@ def _mask(side, start, width):
 
 
 def rotate(images: jax.Array, attributes: jax.Array) -> jax.Array:
-    """Turn square grey images to the left by 0, 1, 2 or 3 quarter turns.
-
-    Args:
-        images: grey images with equal sides.
-        attributes: quarter turns of each image, integers [n] in 0..3.
+    """Turn square grey images to the left by 0, 1, 2 or 3 quarter turns, their attribute.
 
     >>> rotate(jnp.array([[[1, 2], [3, 4]]], jnp.uint8), jnp.array([1]))[0, :, :, 0].tolist()
     [[2, 4], [1, 3]]
@@ -353,11 +309,7 @@ def add_scenes(
 
 
 def draw_colors(key: jax.Array, count: int) -> jax.Array:
-    """Draw colours uniformly from `SOLID_COLORS`, uint8 [count, 3].
-
-    >>> draw_colors(jax.random.key(0), 2).tolist()
-    [[128, 0, 255], [255, 255, 0]]
-    """
+    """Draw colours uniformly from `SOLID_COLORS`, uint8 [count, 3]."""
     draws = jax.random.bits(key, (count,), jnp.uint32)
     return jnp.asarray(SOLID_COLORS, jnp.uint8)[draws % len(SOLID_COLORS)]
 
@@ -375,11 +327,6 @@ def draw_scenes(
 
     Returns:
         Index of a scene for each sample, int32 [n] in 0..m-1.
-
-    >>> draw_scenes(
-    ...     jax.random.key(0), jnp.array([1, 1]), jnp.array([0, 1, 0]), num_attributes=2
-    ... ).tolist()
-    [1, 1]
     """
     attributes = _checks.integers("attributes", attributes, num_attributes)
     categories = _checks.integers("categories", categories, num_attributes)

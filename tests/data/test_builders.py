@@ -127,7 +127,7 @@ def test_missing_files_are_reported_and_nothing_is_left_behind(manual, tmp_path)
 
 def test_original_mnist_has_the_checksums_of_tfds(data_dir):
     for path in (data_dir / "mnist").glob("*.gz"):
-        info = builders.BUILDERS["cmnist"].url_infos[archives.ARCHIVES["mnist"].url + path.name]
+        info = tfds.builder_cls("cmnist").url_infos[archives.ARCHIVES["mnist"].url + path.name]
         content = path.read_bytes()
         assert (int(info.size), info.filename) == (len(content), path.name)
         assert info.checksum == hashlib.sha256(content).hexdigest()
