@@ -16,7 +16,7 @@ import numpy as np
 from jaxdd import sampling, weights
 from jaxdd.data import bias, datasets
 from jaxdd.devices import split_pool
-from jaxdd.runs.reports import figure_data, pages, report_tables
+from jaxdd.runs.reports import figure_data, pages, tables
 from jaxdd.weights import formulas
 
 
@@ -112,6 +112,6 @@ def write(path: str | os.PathLike, finding: Finding, data: datasets.Benchmark) -
             grids[name] = pages.grid(images, data.class_names, num_classes=data.num_classes)
     values: dict[str, Any] = {
         "dataset": data.name, "headline": headline(finding), "finding": finding, "choice": record,
-        "tables": report_tables.choice(record), "total": len(data.train.labels), "grids": grids,
+        "tables": tables.choice(record), "total": len(data.train.labels), "grids": grids,
     }  # fmt: skip
     pages.write(path, pages.TEMPLATES.get_template("bias.html.j2").render(values))

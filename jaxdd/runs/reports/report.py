@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from jaxdd.data import benchmarks, files
 from jaxdd.runs import options, results, weightings
 from jaxdd.runs.folder import manifest, store
-from jaxdd.runs.reports import figure_data, pages, plot, report_tables, tables
+from jaxdd.runs.reports import figure_data, pages, plot, tables
 from jaxdd.runs.reports.command_line import command_line
 from jaxdd.runs.scoring import matrix, profiles
 
@@ -178,23 +178,23 @@ def render(report: Report) -> str:
 
 def _tables(report: Report) -> dict[str, tables.Table]:
     """Return all tables by name."""
-    rows, build = report.rows, report_tables
+    rows = report.rows
     candidates = [
-        build.accuracy(rows, _known_scores(rows)),
-        build.by_class(rows),
-        *(build.by_group(name, rows[name]) for name in _compared_rows(rows) if name),
-        build.evaluations(report.evaluations) if report.evaluations else None,
-        *(build.spectra(report.profile) if report.profile is not None else ()),
-        build.weights(rows),
+        tables.accuracy(rows, _known_scores(rows)),
+        tables.by_class(rows),
+        *(tables.by_group(name, rows[name]) for name in _compared_rows(rows) if name),
+        tables.evaluations(report.evaluations) if report.evaluations else None,
+        *(tables.spectra(report.profile) if report.profile is not None else ()),
+        tables.weights(rows),
         *(table for group in _choice_tables(rows).values() for table in group),
-        build.seconds(rows),
+        tables.seconds(rows),
     ]
     return {table.name: table for table in candidates if table is not None}
 
 
 def _choice_tables(rows):
     return {
-        name: report_tables.choice(row.choice, f"choice-{name}")
+        name: tables.choice(row.choice, f"choice-{name}")
         for name, row in rows.items()
         if row.choice
     }
