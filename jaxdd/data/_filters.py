@@ -6,6 +6,7 @@ of an image is rows · image · columnsᵀ with two constant matrices.
 """
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,11 @@ def zoom(size: int, factor: float) -> np.ndarray:
 
 
 def gaussian_blur(
-    image: jax.Array, sigma: float, *, truncate: float = 4.0, mode: str = "edge"
+    image: jax.Array,
+    sigma: float,
+    *,
+    truncate: float = 4.0,
+    mode: Literal["edge", "symmetric"] = "edge",
 ) -> jax.Array:
     """Blur an image `[h, w]` or `[h, w, c]` by a Gaussian.
 

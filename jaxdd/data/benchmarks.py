@@ -243,13 +243,13 @@ def _load_source(name, data_dir, *, placement="centre"):
     source = SOURCES[name]
     strategy = augment.OPERATIONS if source.flips else datasets.UNFLIPPED
     if name == "digits":
-        train, test = _digits(), None
-    else:
-        parts = archives.read(name, data_dir)
-        if parts[0][0].ndim == 3:
-            pads = (2, 2) if placement == "centre" else (4, 0)
-            parts = [(np.pad(x, ((0, 0), pads, pads))[..., None], y) for x, y in parts]
-        train, test = (Dataset(images, labels.astype(np.int32)) for images, labels in parts)
+        benchmark = datasets.from_arrays(*_digits(), strategy=strategy, name=name)
+        return benchmark._replace(class_names=source.classes)
+    parts = archives.read(name, data_dir)
+    if parts[0][0].ndim == 3:
+        pads = (2, 2) if placement == "centre" else (4, 0)
+        parts = [(np.pad(x, ((0, 0), pads, pads))[..., None], y) for x, y in parts]
+    train, test = (Dataset(images, labels.astype(np.int32)) for images, labels in parts)
     names, moments = source.classes, (source.mean, source.std)
     if source.mean:
         return Benchmark(name, train, test, len(names), 0, None, *moments, strategy, names)
