@@ -48,8 +48,7 @@ from experiments.tools import anchors, grid, markdown, record, small
 from jaxdd import augment, methods, networks, sampling, training
 from jaxdd.data import datasets
 from jaxdd.methods import cfm
-from jaxdd.runs import experts as run_experts
-from jaxdd.runs import programs
+from jaxdd.runs import pretrained, programs
 from jaxdd.training import teachers
 
 OUT = grid.RESULTS / "cfm.json"
@@ -124,7 +123,7 @@ class Bench:
     def teacher(self, kind: str) -> Any:
         """Return the parameters of a teacher trained with a kind of weights."""
         strategy = self.task.strategy
-        course = run_experts.teacher_training(
+        course = pretrained.teacher_training(
             TEACHER, steps=TEACHER_STEPS, rate=0.1, strategy=strategy
         )
         pool = self.weighted(kind)

@@ -33,7 +33,7 @@ import tyro
 
 from experiments.tools import grid, markdown, record
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import components, experts, options, pipeline, programs, results
+from jaxdd.runs import components, options, pipeline, pretrained, programs, results
 from jaxdd.runs.folder import store
 from jaxdd.runs.scoring import matrix
 from jaxdd.runs.scoring.labelled_sets import LabelledSet
@@ -100,7 +100,7 @@ class Bench:
         labelled = LabelledSet(np.asarray(images).reshape(-1, *images.shape[2:]), labels)
         pool, digest = datasets.pool(self.data), datasets.digest(self.data)
         folder, classes = self.teachers / "plain", self.data.num_classes
-        teacher = experts.read_teacher(folder, pool, classes, data=digest)
+        teacher = pretrained.read_teacher(folder, pool, classes, data=digest)
         (cell,) = matrix.cells(
             labelled,
             self.data,

@@ -96,8 +96,7 @@ def configuration(cell: Cell) -> dict[str, Any]:
     >>> configuration(quick) == configuration(quick._replace(options=options.make(ipc=1, steps=5)))
     False
     """
-    fields = [f for f in dataclasses.fields(cell.options) if not f.metadata.get("incidental")]
-    values = {field.name: getattr(cell.options, field.name) for field in fields}
+    values = options.to_config(cell.options)
     return files.to_json({"dataset": cell.dataset, "row": cell.row, **values})
 
 

@@ -23,8 +23,7 @@ import tyro
 
 from jaxdd import __version__
 from jaxdd.commands import arguments, cite, datasets, runs, scoring, trust
-from jaxdd.runs import context, options, processes
-from jaxdd.runs.programs import prepare
+from jaxdd.runs import context, options, processes, programs
 
 COMMANDS = {
     "demo": runs.demo,
@@ -48,7 +47,6 @@ COMMANDS = {
 """All commands; a dict holds subcommands."""
 
 _RESUMABLE = ("demo", "run", "compare")
-_SCORING = (*_RESUMABLE, "evaluate", "bias")
 
 _EXPECTED_ERRORS = (
     ValueError, TypeError, ImportError, OSError, OverflowError, MemoryError,
@@ -95,6 +93,7 @@ def _deferred(command: Callable[..., None], kind: type[options.DM]) -> Any:
 
 def _parse(words):
     """Return the command to run. Errors of tyro, which come in a box, become one line."""
+    _check_repeated(words)
     method = _method(words)
     explanation = io.StringIO()
     try:
@@ -106,6 +105,16 @@ def _parse(words):
         # Without the box, rules and colours of the terminal.
         text = re.sub(r"[─│╭╮╰╯]|-{3,}|\x1b\[[0-9;]*m", " ", explanation.getvalue())
         raise ValueError(" ".join(text.split())) from None
+
+
+def _check_repeated(words):
+    """Reject options that are passed twice, of which tyro would use the last."""
+    words = words[: words.index("--")] if "--" in words else words
+    names = [word.split("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    names = [name.replace("--no-", "--", 1) for name in names]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        count = names.count(repeated[0])
+        raise ValueError(f"{repeated[0]} must be passed once, with all its values, got {count}")
 
 
 def _method(words):
@@ -148,13 +157,6 @@ def _quiet_interrupts():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _check_debug_nans(words):
-    if getattr(jax.config, "jax_debug_nans") and words[:1] and words[0] in _SCORING:  # noqa: B009
-        raise ValueError(
-            "JAX_DEBUG_NANS must be off: the score of a bias group without samples is NaN"
-        )
-
-
 def _missing_platforms():
     """Return JAX_PLATFORMS if there is no such device, else None."""
     try:
@@ -178,9 +180,8 @@ def main(words: list[str] | None = None) -> None:
         return
     try:
         command = _parse(words)
-        _check_debug_nans(words)
-        prepare()
-        with _quiet_interrupts():
+        programs.prepare()
+        with _quiet_interrupts(), programs.fixed_settings():
             command()
     except (context.Interrupted, KeyboardInterrupt) as stopped:
         print(f"jaxdd: {str(stopped) or 'stopped'}", file=sys.stderr)

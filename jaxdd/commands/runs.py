@@ -15,7 +15,7 @@ from jaxdd.commands import screen, sources
 from jaxdd.data import datasets, files
 from jaxdd.devices import parallel
 from jaxdd.runs import components, pipeline, processes, weightings
-from jaxdd.runs.folder import store
+from jaxdd.runs.folder import weights_file
 from jaxdd.runs.options import DM
 from jaxdd.runs.reports import pages
 from jaxdd.runs.reports import report as reports
@@ -39,7 +39,7 @@ def _loaded(dataset, options, data_dir, weights=None) -> Iterator[dict[str, Any]
     with progress.bar:
         data = sources.load(dataset, options, data_dir)
         if weights is not None:
-            weights = store.read_weights(weights, count=len(data.train.labels))
+            weights = weights_file.read_for(weights, data)
         spent = {"data": time.perf_counter() - start}
         arguments: dict[str, Any] = dict(data=data, options=options, weights=weights, spent=spent)
         yield arguments | {"report": progress}

@@ -11,8 +11,8 @@ import tyro
 from jaxdd.commands import screen, sources
 from jaxdd.commands.datasets import Data, DataArguments, OptionalInt, OptionalName, OptionalPath
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import experts, results
-from jaxdd.runs.folder import store
+from jaxdd.runs import pretrained, results
+from jaxdd.runs.folder import store, weights_file
 from jaxdd.runs.reports import plot
 from jaxdd.runs.scoring import finished_run, labelled_sets, matrix, profiles
 
@@ -79,7 +79,7 @@ def evaluate_set(
     )
     if teacher is not None:
         digest, pool = datasets.digest(benchmark), datasets.pool(benchmark)
-        trained = experts.read_teacher(teacher, pool, benchmark.num_classes, data=digest)
+        trained = pretrained.read_teacher(teacher, pool, benchmark.num_classes, data=digest)
         teacher_options = teacher_options._replace(teacher=trained)
     progress = screen.Progress()
     with progress.bar:
@@ -167,7 +167,7 @@ def load_run_data(
 
 
 def _read_weights(path, benchmark):
-    return None if path is None else store.read_weights(path, count=len(benchmark.train.labels))
+    return None if path is None else weights_file.read_for(path, benchmark)
 
 
 def _is_run(source):

@@ -6,6 +6,7 @@ images, and what is needed to normalise, augment and score them. Attributes are 
 only.
 """
 
+import itertools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -53,6 +54,8 @@ class Benchmark(NamedTuple):
             function that augments.
         class_names: one name per class, or empty.
         attribute_names: one name per attribute, or empty.
+        train_files: path of each training image relative to its folder, or empty.
+        test_files: the same of the test images.
     """
 
     name: str
@@ -66,6 +69,8 @@ class Benchmark(NamedTuple):
     strategy: tuple[str, ...] | Callable[..., Any]
     class_names: tuple[str, ...] = ()
     attribute_names: tuple[str, ...] = ()
+    train_files: tuple[str, ...] = ()
+    test_files: tuple[str, ...] = ()
 
 
 def from_arrays(
@@ -165,7 +170,10 @@ def from_folder(
         name=name,
     )
     return benchmark._replace(
-        class_names=folder.class_names, attribute_names=folder.attribute_names or ()
+        class_names=folder.class_names,
+        attribute_names=folder.attribute_names or (),
+        train_files=tuple(itertools.compress(folder.files, ~test)),
+        test_files=tuple(itertools.compress(folder.files, test)),
     )
 
 
@@ -173,6 +181,31 @@ def select(data: Dataset, rows: np.ndarray | slice) -> Dataset:
     """Return the samples of rows: indices [m], a mask [n], or a slice, which gives views."""
     attributes = None if data.attributes is None else data.attributes[rows]
     return Dataset(data.images[rows], data.labels[rows], attributes)
+
+
+def ties(benchmark: Benchmark) -> list[str]:
+    """Return a sentence for each class whose aligned attribute is as frequent as another one.
+
+    >>> data = from_arrays(np.zeros((8, 8, 8), np.uint8), np.arange(8) // 4, np.arange(8) % 2)
+    >>> ties(data)[0]
+    'class 0 has 1 training images with each of the attributes 0, 1: 0 counts as aligned'
+    """
+    train, aligned = benchmark.train, benchmark.aligned
+    if train.attributes is None or aligned is None:
+        return []
+    names = benchmark.attribute_names or range(benchmark.num_attributes)
+    sentences = []
+    for k, first in enumerate(aligned):
+        present = train.attributes[train.labels == k]
+        counts = np.bincount(present, minlength=benchmark.num_attributes)
+        tied = np.flatnonzero(counts == counts.max())
+        if len(tied) > 1 and first in tied:
+            name = benchmark.class_names[k] if benchmark.class_names else k
+            sentences.append(
+                f"class {name} has {counts.max()} training images with each of the attributes "
+                f"{', '.join(str(names[i]) for i in tied)}: {names[first]} counts as aligned"
+            )
+    return sentences
 
 
 def digest(benchmark: Benchmark) -> str:
@@ -335,7 +368,10 @@ def _check_classes(labels, num_classes, *, at_least):
     present, counts = np.unique(labels, return_counts=True)
     if len(present) < num_classes:
         absent = next(c for c in range(num_classes) if c >= len(present) or present[c] != c)
-        raise ValueError(f"class {absent} of {num_classes} has no training images.")
+        raise ValueError(
+            f"class {absent} of {num_classes} has no training images; labels count from 0, got "
+            f"{present[0]}..{present[-1]}."
+        )
     if counts.min() < at_least:
         raise ValueError(
             f"class {counts.argmin()} needs at least {at_least} images to be split into training "

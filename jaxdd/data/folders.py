@@ -39,6 +39,7 @@ class Folder(NamedTuple):
         class_names: the classes in the order of their index.
         attribute_names: the attributes in the order of their index, or None.
         skipped: images that were left out because they do not decode, relative to the folder.
+        files: path of each image relative to the folder.
     """
 
     images: np.ndarray
@@ -48,6 +49,7 @@ class Folder(NamedTuple):
     class_names: tuple[str, ...]
     attribute_names: tuple[str, ...] | None
     skipped: tuple[str, ...]
+    files: tuple[str, ...] = ()
 
 
 def read(
@@ -182,7 +184,9 @@ def load(
     class_names = tuple(map(files.to_utf8, class_names))
     if attribute_names is not None:
         attribute_names = tuple(map(files.to_utf8, attribute_names))
-    return Folder(images, labels, attributes, test, class_names, attribute_names, skipped)
+    relative = (os.path.relpath(row.file, root).replace(os.sep, "/") for row in decoded)
+    paths = tuple(map(files.to_utf8, relative))
+    return Folder(images, labels, attributes, test, class_names, attribute_names, skipped, paths)
 
 
 def _names(values):

@@ -14,6 +14,7 @@ copied to every device (`replicate`), large ones are split along their rows:
 `split_pool` spreads a training set over devices. `runs.programs` prepares several CPU devices.
 """
 
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
@@ -34,6 +35,13 @@ AXIS = "devices"
 """Name of the mesh axis."""
 
 _WHOLE, _BY_ROW = PartitionSpec(), PartitionSpec(AXIS)
+
+_SETTINGS = (
+    "default_prng_impl", "threefry_partitionable", "enable_x64", "default_matmul_precision",
+    "numpy_dtype_promotion", "numpy_rank_promotion", "softmax_custom_jvp", "legacy_prng_key",
+    "enable_custom_prng", "disable_jit", "debug_nans", "debug_infs", "debug_key_reuse",
+    "check_tracer_leaks", "enable_checks", "transfer_guard",
+)  # fmt: skip
 
 
 def mesh(*, devices: Sequence[Any] | None = None) -> Mesh:
@@ -393,11 +401,28 @@ def _in_threads(compiled, blocks, others, threads):
     run = compiled(blocks[0], *others)
     pool = futures.ThreadPoolExecutor(threads)
     try:
-        wait = lambda block: jax.block_until_ready(run(block, *others))
+        wait = with_settings(lambda block: jax.block_until_ready(run(block, *others)))
         results = list(pool.map(wait, blocks))
     finally:
         pool.shutdown(cancel_futures=True)
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
+
+
+def with_settings(function: Callable) -> Callable:
+    """Return a function for other threads, which uses the settings of JAX of this thread there.
+
+    Contexts such as `jax.enable_x64` hold in one thread only.
+    """
+    values = {name: getattr(jax.config, f"jax_{name}") for name in _SETTINGS}
+
+    def wrapped(*args, **kwargs):
+        with contextlib.ExitStack() as stack:
+            for name, value in values.items():
+                if value is not None:
+                    stack.enter_context(getattr(jax, name)(value))
+            return function(*args, **kwargs)
+
+    return wrapped
 
 
 class _Compiled:

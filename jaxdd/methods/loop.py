@@ -1,5 +1,6 @@
 """The loop that runs a distillation method in compiled chunks of steps."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -41,6 +42,12 @@ def steps(
         TypeError: `method.step` does not return a state of the same type and a dict of scalars
             that contains "loss".
     """
+    step = _step(key, pool, method, sampler)
+    return jax.lax.scan(step, state, first + jnp.arange(length))
+
+
+def _step(key, pool, method, sampler):
+    """Return the function from state and number of a step to the next state and the info."""
 
     def step(state, i):
         key_batch, key_step = jax.random.split(jax.random.fold_in(key, i))
@@ -48,7 +55,7 @@ def steps(
         _check_step(result, state)
         return result
 
-    return jax.lax.scan(step, state, first + jnp.arange(length))
+    return step
 
 
 def _check_step(result, state):
@@ -68,12 +75,38 @@ def _check_step(result, state):
         )
 
 
-chunk = jax.jit(steps, static_argnames=("method", "sampler", "length"), donate_argnames=("state",))
-"""`steps` compiled, with the state donated.
+@functools.partial(
+    jax.jit, static_argnames=("method", "sampler", "length"), donate_argnames="state"
+)
+def chunk(
+    key: jax.Array,
+    state: Any,
+    pool: Any,
+    first: jax.Array | int,
+    count: jax.Array | int,
+    *,
+    method: Method,
+    sampler: Callable[[jax.Array, Any], Any],
+    length: int,
+) -> tuple[Any, dict[str, jax.Array]]:
+    """Run `count` of at most `length` steps by one compiled program, with the state donated.
 
-Programs are cached by the identity of method and sampler, so create these once: a new
-`functools.partial` of the same function compiles the steps again.
-"""
+    Returns what `steps` does; entries of the info after `count` are 0. Programs are cached by the
+    identity of method and sampler, so create these once: a new `functools.partial` of the same
+    function compiles the steps again.
+    """
+    # XLA inlines a loop that is known to have one step, and then rounds differently. With the
+    # number of steps as an argument, all chunks of a run compute the same, whatever their length.
+    step = jax.jit(_step(key, pool, method, sampler))  # so that both calls below trace it once
+    _, info = jax.eval_shape(step, state, jnp.asarray(first))
+    infos = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), info)
+
+    def body(i, carry):
+        state, infos = carry
+        state, info = step(state, first + i)
+        return state, jax.tree.map(lambda rows, x: rows.at[i].set(x), infos, info)
+
+    return jax.lax.fori_loop(0, count, body, (state, infos))
 
 
 def run(
@@ -100,7 +133,7 @@ def run(
         sampler: such as `functools.partial(sampling.weighted_batch, size=64)`.
         steps: number of the last step.
         first: steps already done.
-        chunk_length: steps compiled into one program.
+        chunk_length: steps between two yields, which one program runs.
 
     Yields:
         The number of steps done, the state, and an array `[steps of the chunk]` for each scalar of
@@ -117,12 +150,14 @@ def run(
     # `chunk` donates its state. The copy keeps the caller's arrays alive.
     state = jax.tree.map(jnp.copy, state)
     for start in range(first, steps, chunk_length):
-        length = min(chunk_length, steps - start)
+        count = min(chunk_length, steps - start)
         state, info = chunk(
-            key, state, pool, jnp.asarray(start), method=method, sampler=sampler, length=length
-        )
+            key, state, pool, jnp.asarray(start), jnp.asarray(count), method=method,
+            sampler=sampler, length=chunk_length,
+        )  # fmt: skip
+        info = {name: values[:count] for name, values in info.items()}
         finite = jnp.isfinite(info["loss"])
         if not finite.all():
             step = start + int(jnp.argmin(finite))
             raise ValueError(f"The loss is not finite at step {step}; lower the learning rate.")
-        yield start + length, state, info
+        yield start + count, state, info

@@ -196,7 +196,9 @@ def key(options: DM, purpose: str) -> jax.Array:
 
 
 def _key(seed, purpose):
-    return jax.random.fold_in(jax.random.key(seed), _PURPOSES.index(purpose))
+    # `jax.random.key` would add `jax_random_seed_offset`.
+    whole = jax.random.wrap_key_data(jnp.array([0, seed], jnp.uint32), impl="threefry2x32")
+    return jax.random.fold_in(whole, _PURPOSES.index(purpose))
 
 
 def replicated(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:

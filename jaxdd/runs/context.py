@@ -6,8 +6,9 @@ import functools
 import pathlib
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import numpy as np
@@ -17,17 +18,14 @@ from jaxdd import methods, networks, sampling
 from jaxdd.data import datasets, files
 from jaxdd.devices import split_pool
 from jaxdd.methods import zca
-from jaxdd.runs import components, timing
+from jaxdd.runs import components, programs, timing
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs import networks as named_networks
 from jaxdd.runs.components import Components
-from jaxdd.runs.options import DM
+from jaxdd.runs.options import DM, to_config
 
 SPLIT_FROM = 2**30
 """Minimum size in bytes of a pool for splitting it over devices; smaller pools are copied."""
-
-_NUM_ROWS = 6
-"""Number of rows of a default comparison, which share the threads of a CPU."""
 
 
 class Interrupted(Exception):
@@ -89,6 +87,7 @@ class Context:
         threads: CPU threads of each row, or None for all.
         report: `report(task, done, total, **fields)`; rows call it one at a time.
         interruption: Ctrl-C of the process.
+        settings: settings of JAX and XLA that results depend on, if they are not the defaults.
     """
 
     data: datasets.Benchmark
@@ -102,6 +101,7 @@ class Context:
     threads: int | None
     report: Callable[..., None]
     interruption: _Interruption
+    settings: dict[str, str]
 
     @property
     def follows(self) -> str | None:
@@ -121,9 +121,11 @@ class Context:
             fields["own_method"] = self.own_method
         if self.custom_weights is not None:
             fields["weights"] = files.digest(np.asarray(self.custom_weights, np.float32))
+        if self.settings:
+            fields["settings"] = self.settings
         return {
             "command": command, "dataset": self.data.name, "data": self.data_digest, **fields,
-            "augmentation": named, **dataclasses.asdict(self.options),
+            "augmentation": named, **to_config(self.options),
         }  # fmt: skip
 
 
@@ -168,29 +170,49 @@ class Source(NamedTuple):
     whitening: zca.Whitening | None = None
 
 
-def build_context(
-    data: datasets.Benchmark,
-    options: DM,
-    *,
-    weights: ArrayLike | None = None,
-    network: networks.Network | None = None,
-    method: methods.Method | None = None,
-    mesh: jax.sharding.Mesh | None = None,
-    split_from: int = SPLIT_FROM,
-    report: Callable[..., None],
-    rows_at_once: int = 1,
-) -> Context:
-    """Build what the stages of a run share and check that options and data fit together.
+class Setup(TypedDict, total=False):
+    """What `pipeline.run` and `pipeline.compare` may get in addition to data and options.
 
-    The arguments are those of `pipeline.run`, and `rows_at_once`: how many rows of a comparison run
-    at the same time.
+    Attributes:
+        weights: `[n]` non-negative weights of the training samples, of the weighting "custom".
+        network: your own, see `networks.Network`.
+        method: your own, see `methods.Method`, with network, optimizer and augmentation built in.
+        mesh: from `parallel.mesh`, devices that share the work; one device by default.
+        split_from: bytes of training images from which the devices of the mesh split them, unless
+            images are whitened; smaller data are copied to each. `SPLIT_FROM` by default.
+        report: called as `report(task, done, total, **fields)`, by one thread at a time; reports
+            nothing by default.
     """
+
+    weights: ArrayLike | None
+    network: networks.Network | None
+    method: methods.Method | None
+    mesh: jax.sharding.Mesh | None
+    split_from: int
+    report: Callable[..., None]
+
+
+def silent(task: str, done: int, total: int, **fields: Any) -> None:
+    """Report nothing."""
+
+
+def build_context(
+    data: datasets.Benchmark, options: DM, *, threads: int | None = None, **setup: Unpack[Setup]
+) -> Context:
+    """Build what the stages of a run share, and check that options and data fit together.
+
+    Args:
+        data: training and test set.
+        options: options of the run.
+        threads: CPU threads of each row, or None for all.
+        **setup: see `Setup`.
+    """
+    network, method, mesh = (setup.get(name) for name in ("network", "method", "mesh"))
+    weights, split_from = setup.get("weights"), setup.get("split_from", SPLIT_FROM)
     if network is not None:
         options = dataclasses.replace(options, network=named_networks.qualified_name(network))
     if options.zca != "none":
         zca.check_size(data.train.images.shape[1:])
-    # Rows that run at once share the cores; one thread each unless there are more cores than rows.
-    threads = max(1, rows_at_once // _NUM_ROWS) if rows_at_once > 1 else None
     parts = components.build(
         data, options, network=network, method=method, mesh=mesh, threads=threads
     )
@@ -200,14 +222,16 @@ def build_context(
     if mesh is not None and is_large and options.zca == "none":
         index = functools.partial(split_pool.pool, mesh=mesh)
     pool = datasets.pool(data, index=index)
+    for sentence in datasets.ties(data):
+        warnings.warn(sentence, stacklevel=4)
     if weights is not None:
         sampling.reweight(pool, weights)  # checks them before any work
     return Context(
         data, options, parts, pool, index,
         own_method=None if method is None else named_networks.qualified_name(method.step),
         custom_weights=None if weights is None else np.asarray(weights),
-        mesh=mesh, threads=threads, report=_one_at_a_time(report),
-        interruption=_Interruption(),
+        mesh=mesh, threads=threads, report=_one_at_a_time(setup.get("report", silent)),
+        interruption=_Interruption(), settings=programs.recorded_settings(),
     )  # fmt: skip
 
 

@@ -397,6 +397,19 @@ def check_known(method: str, names: Iterable[str]) -> None:
             raise ValueError(f"{name} {text}, got method {method!r}")
 
 
+def to_config(options: DM) -> dict[str, Any]:
+    """Return the options that results depend on, for a configuration.
+
+    Values of the preset are written out, so the preset is not among them.
+
+    >>> config = to_config(DM(preset="paper"))
+    >>> config["steps"], "preset" in config, "chunk" in config
+    (20000, False, False)
+    """
+    fields = _fields(type(options)).values()
+    return {x.name: getattr(options, x.name) for x, _ in fields if not x.metadata.get("incidental")}
+
+
 def from_config(config: Mapping[str, Any]) -> DM:
     """Return the options in a configuration, which may hold other entries too.
 

@@ -9,41 +9,39 @@ import contextlib
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
-from typing import Any
+from typing import Unpack
 
-import jax
-from jax.typing import ArrayLike
-
-from jaxdd import methods, networks
 from jaxdd.data import datasets, files
-from jaxdd.runs import components, processes, results, stages, timing, weightings
-from jaxdd.runs.context import SPLIT_FROM, Context, Interrupted, Run, Source, build_context
+from jaxdd.devices import parallel
+from jaxdd.runs import components, processes, programs, results, stages, timing, weightings
+from jaxdd.runs.context import (
+    SPLIT_FROM,
+    Context,
+    Interrupted,
+    Run,
+    Setup,
+    Source,
+    build_context,
+    silent,
+)
 from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.options import DM
 
-__all__ = ["SPLIT_FROM", "Interrupted", "compare", "run", "silent"]
+__all__ = ["SPLIT_FROM", "Interrupted", "Setup", "compare", "run", "silent"]
 
 
-def silent(task: str, done: int, total: int, **fields: Any) -> None:
-    """Report nothing."""
-
-
+@programs.fixed_settings()
 def run(
     data: datasets.Benchmark,
     folder: pathlib.Path | str,
     options: DM,
     *,
     debias: str = "auto",
-    weights: ArrayLike | None = None,
-    network: networks.Network | None = None,
-    method: methods.Method | None = None,
-    mesh: jax.sharding.Mesh | None = None,
-    split_from: int = SPLIT_FROM,
-    spent: Mapping[str, float] = {},
-    report: Callable[..., None] = silent,
     resume: bool = False,
+    spent: Mapping[str, float] = {},
+    **setup: Unpack[Setup],
 ) -> results.Result:
     """Distill one set into a folder and score it next to a random subset.
 
@@ -52,28 +50,19 @@ def run(
         folder: run folder; absent, empty, or with `resume` the folder of this run.
         options: options of the method, such as `options.DM(ipc=10)`.
         debias: key of `weightings.WEIGHTINGS`.
-        weights: `[n]` non-negative weights of the training samples; `debias` is then "custom".
-        network: your own, see `networks.Network`.
-        method: your own, see `methods.Method`, with network, optimizer and augmentation built in.
-        mesh: from `parallel.mesh`, devices that share the work; None for one device.
-        split_from: minimum size in bytes of the training images for splitting them over the devices
-            of the mesh, unless images are whitened; smaller data are copied to each device.
-        spent: seconds of earlier stages, by stage.
-        report: called as `report(task, done, total, **fields)`.
         resume: continue the run in the folder. Missing or damaged products are computed again.
+        spent: seconds of earlier stages, by stage.
+        **setup: weights, network or method of your own, devices, progress: see `Setup`.
 
     Raises:
         ValueError: options, data or folder do not fit together; raised before anything is written.
         Interrupted: after Ctrl-C, once the state is saved.
     """
-    if weights is not None:
+    if setup.get("weights") is not None:
         if debias not in ("auto", "custom"):
             raise ValueError(f"weights= and debias={debias!r} are mutually exclusive")
         debias = "custom"
-    context = build_context(
-        data, options, weights=weights, network=network, method=method, mesh=mesh,
-        split_from=split_from, report=report,
-    )  # fmt: skip
+    context = build_context(data, options, **setup)
     weightings.check(context, debias)
     folder = store.create(folder, context.config("run", debias=debias), resume=resume)
     with store.lock(folder):
@@ -102,20 +91,16 @@ def _finish(run, source, *, distilled=True, baseline=None) -> results.Result:
     return result
 
 
+@programs.fixed_settings()
 def compare(
     data: datasets.Benchmark,
     folder: pathlib.Path | str,
     options: DM,
     *,
     rows: Sequence[str] = weightings.DEFAULT_ROWS,
-    weights: ArrayLike | None = None,
-    network: networks.Network | None = None,
-    method: methods.Method | None = None,
-    mesh: jax.sharding.Mesh | None = None,
-    split_from: int = SPLIT_FROM,
-    spent: Mapping[str, float] = {},
-    report: Callable[..., None] = silent,
     resume: bool = False,
+    spent: Mapping[str, float] = {},
+    **setup: Unpack[Setup],
 ) -> dict[str, results.Result]:
     """Make several sets under one protocol: compare.json, figures, and one run folder per row.
 
@@ -128,15 +113,9 @@ def compare(
         options: options of every row.
         rows: names from `weightings.rows()`; "random" is always included, and "custom" if there
             are weights.
-        weights: `[n]` non-negative weights of the training samples, for the row "custom".
-        network: your own, see `networks.Network`.
-        method: your own, see `methods.Method`.
-        mesh: from `parallel.mesh`, devices that share the work; None for one device.
-        split_from: minimum size in bytes of the training images for splitting them over the
-            devices.
-        spent: seconds of earlier stages, by stage.
-        report: called as `report(task, done, total, **fields)`, by one row at a time.
         resume: continue the comparison in the folder; rows can be added.
+        spent: seconds of earlier stages, by stage.
+        **setup: weights, network or method of your own, devices, progress: see `Setup`.
 
     Returns:
         Results by row.
@@ -145,13 +124,12 @@ def compare(
         ValueError: as for `run`, or for an unknown row.
         Interrupted: after Ctrl-C; finished rows are kept.
     """
-    names = ["random", *rows, *["custom"] * (weights is not None)]
+    names = ["random", *rows, *["custom"] * (setup.get("weights") is not None)]
     names = _existing_rows(names, data)
-    at_once = components.rows_at_once(options, method=method, mesh=mesh)
-    context = build_context(
-        data, options, weights=weights, network=network, method=method, mesh=mesh,
-        split_from=split_from, report=report, rows_at_once=at_once,
-    )  # fmt: skip
+    at_once = components.rows_at_once(options, method=setup.get("method"), mesh=setup.get("mesh"))
+    # Rows that run at once share the cores; one thread each unless there are more cores than rows.
+    threads = max(1, at_once // len(weightings.DEFAULT_ROWS)) if at_once > 1 else None
+    context = build_context(data, options, threads=threads, **setup)
     for name in names:
         weightings.check(context, weightings.rows()[name].weighting)
     folder = store.create(folder, context.config("compare"), resume=resume)
@@ -205,7 +183,7 @@ def _all_rows(context: Context, folder, names, at_once, spent) -> dict[str, resu
     """
     kinds = dict.fromkeys(weightings.rows()[name].weighting for name in names)
     sources = {kind: _shared_source(context, folder, kind, spent) for kind in kinds}
-    make = functools.partial(_row, context, folder, sources)
+    make = parallel.with_settings(functools.partial(_row, context, folder, sources))
     if at_once == 1:
         table: dict[str, results.Result] = {}
         for name in names:

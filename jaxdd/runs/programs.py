@@ -1,13 +1,16 @@
-"""Preparation of a process: compiled programs kept on disk, compiler options, CPU devices.
+"""What computation depends on besides options: settings of JAX, compiler options, CPU devices.
 
-Call these functions before the first computation.
+`fixed_settings` holds for a block. Call the other functions before the first computation.
 """
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import warnings
+from collections.abc import Iterator
 
 import jax
 
@@ -18,12 +21,49 @@ PROGRAM_BYTES = 2 * 2**30
 
 _LEVEL = "--xla_backend_optimization_level"
 
+# Settings of JAX that change random numbers or types, or that would end a run.
+_FIXED = {
+    "default_prng_impl": "threefry2x32", "threefry_partitionable": True, "enable_x64": False,
+    "numpy_dtype_promotion": "standard", "numpy_rank_promotion": "allow",
+    "softmax_custom_jvp": False, "legacy_prng_key": "allow", "enable_custom_prng": False,
+    "disable_jit": False, "debug_nans": False, "debug_infs": False, "debug_key_reuse": False,
+    "check_tracer_leaks": False, "enable_checks": False, "transfer_guard": "allow",
+}  # fmt: skip
+# Settings that may differ between runs, but not within one, with their defaults.
+_RECORDED = {
+    "default_matmul_precision": None, "disable_most_optimizations": False,
+    "high_dynamic_range_gumbel": False, "optimization_level": "UNKNOWN",
+}  # fmt: skip
+_WITHOUT_EFFECT = re.compile("dump|log|profile|parallel_codegen|host_platform_device_count")
+
 
 def prepare() -> None:
     """Prepare a process as the command line does."""
+    jax.config.update("jax_random_seed_offset", 0)
     keep_programs()
     compile_quickly()
     use_cores()
+
+
+@contextlib.contextmanager
+def fixed_settings() -> Iterator[None]:
+    """Fix the settings of JAX that random numbers and types depend on, in this thread.
+
+    Whatever the environment or the caller sets, such as `JAX_ENABLE_X64`, a seed gives one result.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, value in _FIXED.items():
+            stack.enter_context(getattr(jax, name)(value))
+        yield
+
+
+def recorded_settings() -> dict[str, str]:
+    """Return the settings of JAX and XLA that change results and are not the defaults."""
+    values = {n: getattr(jax.config, f"jax_{n}", default) for n, default in _RECORDED.items()}
+    changed = {n: str(x) for n, x in values.items() if x != _RECORDED[n]}
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    flags = sorted(flag for flag in flags if not _WITHOUT_EFFECT.search(flag.split("=")[0]))
+    return changed | ({"XLA_FLAGS": " ".join(flags)} if flags else {})
 
 
 def keep_programs(*, folder: str | os.PathLike | None = None) -> None:

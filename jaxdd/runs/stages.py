@@ -21,10 +21,10 @@ from jax.typing import ArrayLike
 from jaxdd import evaluate, methods, sampling
 from jaxdd.data import datasets, files
 from jaxdd.methods import zca
-from jaxdd.runs import components, experts, processes, results, weightings
+from jaxdd.runs import components, pretrained, processes, results, weightings
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs.context import Context, Interrupted, Run, Source
-from jaxdd.runs.folder import checkpoint, manifest, store
+from jaxdd.runs.folder import checkpoint, manifest, store, weights_file
 from jaxdd.runs.reports import figure_data, plot
 
 
@@ -41,12 +41,13 @@ def ensure(
         folder: run folder, with the manifest.
         compute: computes the products and writes each of them atomically.
         products: files that belong to the set.
-        figures: files that do not, such as pictures.
+        figures: files that do not, such as pictures; those that `compute` did not write are absent.
     """
     if not all(manifest.is_intact(folder, name) for name in (*products, *figures)):
         compute()
         manifest.record(folder, products)
-        manifest.record(folder, figures, section="figures")
+        drawn = [name for name in figures if (folder / name).is_file()]
+        manifest.record(folder, drawn, section="figures")
 
 
 # --- sample weights ----------------------------------------------------------------------------
@@ -65,19 +66,19 @@ def weigh(run: Run, kind: str, *, prefix: str = "") -> Source:
     compute_weights = weighting.compute
     if compute_weights is None:
         return Source(context.pool.weights, context.pool, parts.sampler, parts.method)
-    weights_file, choice_file = f"{prefix}weights.npz", f"{prefix}choice.json"
-    products = (weights_file, *[choice_file] * weighting.keeps_choice)
+    weights_name, choice_file = f"{prefix}weights.npz", f"{prefix}choice.json"
+    products = (weights_name, *[choice_file] * weighting.keeps_choice)
     computed: list[weightings.SampleWeights] = []
 
     def compute():
         (run.folder / prefix).mkdir(parents=True, exist_ok=True)
         computed.append(compute_weights(run))
-        _write_weights(context.data, run.folder / prefix, computed[0])
+        _write_weights(context, run.folder / prefix, computed[0])
         store.write_timing(run.folder / prefix, run.seconds)
 
     ensure(run.folder, compute, products=products, figures=(f"{prefix}{figure_data.FILE}",))
     _draw_weights(run, prefix)
-    values = store.read_weights(run.folder / weights_file, count=len(context.data.train.labels))
+    values = weights_file.read(run.folder / weights_name, count=len(context.data.train.labels))
     pool = sampling.reweight(context.pool, values)
     source = Source(pool.weights, pool, parts.sampler, parts.method)
     if weighting.keeps_choice:
@@ -105,15 +106,19 @@ def _by_group(context):
     }
 
 
-def _write_weights(data, folder, result):
+def _write_weights(context, folder, result):
     """Write the weights, the densities or the choice behind them, and the data of their figures."""
-    values, plane = np.asarray(result.weights), None
-    arrays = {"weights": values}
-    if (density := result.density) is not None:
+    values, density = np.asarray(result.weights), result.density
+    arrays = {"weights": values, "samples": np.array(weights_file.sample_digest(context.data))}
+    if density is not None:
         arrays["log_density"] = np.asarray(density.log_density)
         arrays["bandwidth"] = np.asarray(density.bandwidth)
-        plane = plot.plane(np.asarray(density.embeddings))
-    figure_data.write(folder / figure_data.FILE, data, values, plane=plane)
+
+    def write_figure_data():
+        plane = None if density is None else plot.plane(np.asarray(density.embeddings))
+        figure_data.write(folder / figure_data.FILE, context.data, values, plane=plane)
+
+    plot.attempt(figure_data.FILE, write_figure_data)
     if result.choice is not None:
         files.write_json(folder / "choice.json", result.choice)
     files.write_arrays(folder / "weights.npz", arrays)
@@ -121,9 +126,13 @@ def _write_weights(data, folder, result):
 
 def _draw_weights(run, prefix):
     """Draw the weights by group and, for density weights, the embeddings."""
-    if (stored := figure_data.read(run.folder / prefix)) is None:
+    folder, data, train = run.folder / prefix, run.context.data, run.context.data.train
+    has_density = bool(files.read_arrays(folder / "weights.npz", names=["bandwidth"]))
+    names = ["weights.png", *["embedding.png"] * has_density]
+    if all(manifest.is_intact(run.folder, prefix + name) for name in names):
         return
-    data, train = run.context.data, run.context.data.train
+    if (stored := figure_data.read(folder)) is None:
+        return
     _draw(
         run.folder, f"{prefix}weights.png", plot.weights_by_group, stored.weights, train.labels,
         train.attributes, data.aligned,
@@ -203,7 +212,7 @@ def _distill(run, source):
     store.rewind(run.folder, first)
     images = state.images
     if first < steps:
-        source = experts.follow(run, source)
+        source = pretrained.follow(run, source)
         state, pool = components.replicated((state, source.pool), context.mesh)
         chunks = methods.run(
             components.key(options, "distill"), state, pool, method=source.method,

@@ -30,6 +30,12 @@ TINY = (
 PLAIN = ["run", "cdigits", *TINY, "--debias", "plain"]
 
 
+def replaced(command, option, value):
+    """Return a command with another value of an option that it has."""
+    at = command.index(option) + 1
+    return [*command[:at], value, *command[at + 1 :]]
+
+
 def fails(arguments, capsys):
     """Return the single line on stderr of a command that must end with exit code 2."""
     with pytest.raises(SystemExit) as stopped:
@@ -59,7 +65,7 @@ def wait_for_steps(process, folder, lines):
 
 def test_a_run_that_is_killed_and_interrupted_resumes_bit_for_bit(tmp_path):
     """A run is ended by SIGKILL, then by Ctrl-C, then completed."""
-    command = ["run", "cdigits", *TINY, "crop", "--steps", "40", "--debias", "plain"]
+    command = ["run", "cdigits", *replaced(TINY, "--steps", "40"), "crop", "--debias", "plain"]
     killed = start([*command, "--out", tmp_path / "cut"])
     wait_for_steps(killed, tmp_path / "cut", 3)
     killed.send_signal(signal.SIGKILL)
@@ -102,8 +108,9 @@ def test_rounded_images_are_scored_like_the_run(finished, tmp_path, capsys):
 
 def test_a_folder_with_other_files_is_rejected_before_any_work(finished, tmp_path, capsys):
     assert "--resume" in fails([*PLAIN, "--out", finished], capsys)
-    assert "ipc" in fails([*PLAIN, "--ipc", "3", "--out", finished], capsys)
-    error = fails([*PLAIN, "--ipc", "3", "--out", finished, "--resume"], capsys)
+    other = [*replaced(PLAIN, "--ipc", "3"), "--out", finished]
+    assert "ipc" in fails(other, capsys)
+    error = fails([*other, "--resume"], capsys)
     assert "ipc" in error and "2" in error and "3" in error
     (tmp_path / "notes.txt").write_text("mine")
     assert "notes.txt" in fails([*PLAIN, "--out", tmp_path], capsys)
@@ -146,6 +153,13 @@ def test_bad_values(arguments, parts, tmp_path, capsys):
         (["run", "cdigits", "--ipc", "two"], "two"),
         (["train"], "train"),
         (["run", "cdigits", "--epoch", "3"], "--epochs"),
+        (["run", "cdigits", "--ipc", "1", "--ipc", "2"], "--ipc"),
+        (["run", "cdigits", "--save-every", "1", "--save_every=2"], "--save-every"),
+        (["run", "cdigits", "--method", "dm", "--method=dsa"], "--method"),
+        (["compare", "cdigits", "--rows", "plain", "--steps", "9", "--rows", "auto"], "--rows"),
+        (["run", "cdigits", "--resume", "--no-resume"], "--resume"),
+        (["evaluate", "out", "--seeds", "2", "--seeds", "2"], "--seeds"),
+        (["datasets", "show", "cdigits", "--seed=1", "--seed=2"], "--seed"),
     ],
     ids=str,
 )
@@ -162,7 +176,7 @@ def test_damaged_data_are_reported_with_their_checksum(tmp_path, capsys):
 
 
 def test_a_run_resumes_after_a_full_disk(tmp_path, monkeypatch, capsys):
-    command = [*PLAIN, "--steps", "4", "--out", str(tmp_path / "out")]
+    command = [*replaced(PLAIN, "--steps", "4"), "--out", str(tmp_path / "out")]
     original, calls = os.fsync, []
 
     def full(descriptor):
@@ -231,9 +245,6 @@ def test_a_terminal_without_utf8_shows_other_characters(monkeypatch):
 
 def test_unusable_environments_are_reported_on_one_line(tmp_path, monkeypatch, capsys):
     command = ["run", "cdigits", *TINY, "--out", tmp_path / "out"]
-    with monkeypatch.context() as patched, jax.debug_nans(True):
-        patched.setattr(cli, "prepare", None)
-        assert "JAX_DEBUG_NANS" in fails(command, capsys)
 
     def absent(*_, **__):
         raise AssertionError
@@ -335,8 +346,9 @@ def test_custom_weights_and_a_custom_network(tmp_path, capsys, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    command = ["run", "cdigits", *TINY, "--weights", "w.npy", "--out", "out"]
-    cli.main([*command, "--network", "little:small"])
+    tiny = replaced(TINY, "--network", "little:small")
+    command = ["run", "cdigits", *tiny, "--weights", "w.npy", "--out", "out"]
+    cli.main(command)
     config = store.read_result(tmp_path / "out").config
     assert config["debias"] == "custom" and config["network"] == "little:small"
     assert config["augmentation"] == [] == config["strategy"]
@@ -384,7 +396,8 @@ def test_a_conflicting_test_set_has_groups(tmp_path, capsys):
 
 
 def test_images_too_small_for_the_network_are_rejected(photographs, tmp_path, capsys):
-    command = ["run", photographs, *TINY, "--network", "convnet", "--resize", "3"]
+    tiny = replaced(TINY, "--network", "convnet")
+    command = ["run", photographs, *tiny, "--resize", "3"]
     assert "got 3" in fails([*command, "--out", tmp_path / "out"], capsys)
 
 

@@ -60,7 +60,7 @@ def chunk(name, sampler, pool, ipc, mesh=None):
             METHODS[name](parallel.split_network(NETWORK, mesh)), mesh
         )
     state = place(jax.jit(method.init)(INITIAL(KEY, pool, ipc=ipc)))
-    arguments = (KEY, state, place(pool), jnp.asarray(0))
+    arguments = (KEY, state, place(pool), jnp.asarray(0), jnp.asarray(3))
     lowered = methods.chunk.lower(*arguments, method=method, sampler=sampler, length=3)
     return lowered.compile(), arguments
 

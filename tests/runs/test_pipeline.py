@@ -1,5 +1,6 @@
 """Runs and comparisons: their folders, interruptions, repairs and errors."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -129,6 +130,104 @@ def test_devices_that_share_the_images_make_the_same_rows(fake, tmp_path, mesh):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), a, b)
     a, b = (np.load(tmp_path / x / "weights/density/weights.npz")["weights"] for x in "ab")
     np.testing.assert_allclose(a, b, rtol=1e-3)
+
+
+# --- settings of JAX ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def jax_settings(**values):
+    """Set flags of JAX for all threads, as environment variables do."""
+    before = {name: getattr(jax.config, name) for name in values}
+    try:
+        for name, value in values.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+SETTINGS = dict(
+    jax_enable_x64=True, jax_threefry_partitionable=False, jax_default_prng_impl="rbg",
+    jax_random_seed_offset=3, jax_numpy_dtype_promotion="strict",
+    jax_numpy_rank_promotion="raise", jax_softmax_custom_jvp=True, jax_legacy_prng_key="error",
+    jax_debug_nans=True, jax_debug_infs=True, jax_debug_key_reuse=True, jax_disable_jit=True,
+    jax_transfer_guard="disallow", jax_enable_checks=True, jax_check_tracer_leaks=True,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def by_default(fake, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("default") / "out"
+    pipeline.run(fake.shades(), folder, fake.TINY, debias="density", **fake.OWN)
+    return manifest.read(folder)["root"]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_seed_has_one_result_under_all_settings(fake, by_default, tmp_path, name):
+    """The root covers weights, set, scores and configuration."""
+    data = fake.shades()
+    with jax_settings(**{name: SETTINGS[name]}):
+        pipeline.run(data, tmp_path, fake.TINY, debias="density", **fake.OWN)
+        assert getattr(jax.config, name) == SETTINGS[name]
+    assert manifest.read(tmp_path)["root"] == by_default
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_rows_in_threads_have_one_result_under_all_settings(fake, tmp_path):
+    data, fields = fake.shades(), dict(rows=["density", "oracle"], network=fake.NETWORK)
+    pipeline.compare(data, tmp_path / "a", fake.TINY, **fields)
+    with jax_settings(**SETTINGS):
+        pipeline.compare(data, tmp_path / "b", fake.TINY, **fields)
+    roots = [
+        {path.name: manifest.read(path)["root"] for path in (tmp_path / side / "rows").iterdir()}
+        for side in "ab"
+    ]
+    assert roots[0] == roots[1]
+
+
+@pytest.mark.parametrize(
+    "settings, flags",
+    [
+        (dict(jax_default_matmul_precision="highest"), None),
+        (dict(jax_high_dynamic_range_gumbel=True), None),
+        ({}, "--xla_cpu_enable_fast_math=true"),
+    ],
+    ids=["precision", "gumbel", "fast math"],
+)
+def test_other_arithmetic_is_recorded_and_not_resumed(fake, tmp_path, monkeypatch, settings, flags):
+    fields = dict(debias="plain", **fake.OWN)
+    with jax_settings(**settings), monkeypatch.context() as patch:
+        if flags is not None:
+            patch.setenv("XLA_FLAGS", flags)
+        pipeline.run(fake.shades(), tmp_path, fake.TINY, **fields)
+        pipeline.run(fake.shades(), tmp_path, fake.TINY, resume=True, **fields)
+    value = str(*settings.values()) or flags
+    with pytest.raises(ValueError, match=f"'{value}'"):
+        pipeline.run(fake.shades(), tmp_path, fake.TINY, resume=True, **fields)
+
+
+def test_a_precision_set_around_a_comparison_holds_in_its_rows(fake, tmp_path):
+    with jax.default_matmul_precision("highest"):
+        table = pipeline.compare(fake.shades(), tmp_path, fake.TINY, rows=["plain"], **fake.OWN)
+    assert table["plain"].config["settings"]["default_matmul_precision"] == "highest"
+
+
+def test_options_that_change_no_number_are_not_compared(fake, tmp_path):
+    """Also not after an interruption, and the folder is that of an uninterrupted run."""
+    fields, data = dict(debias="density", **fake.OWN), fake.shades()
+    pipeline.run(data, tmp_path / "a", fake.TINY, **fields)
+    slow = dataclasses.replace(fake.TINY, chunk=3, save_every=0.0)
+    with pytest.raises(PowerCut):
+        pipeline.run(data, tmp_path / "b", slow, report=cut_at("density", 3), **fields)
+    other = dataclasses.replace(fake.TINY, chunk=1, score_every=4, preset="paper", save_every=9.0)
+    pipeline.run(data, tmp_path / "b", other, resume=True, **fields)
+    roots = [manifest.read(tmp_path / side)["root"] for side in "ab"]
+    assert roots[0] == roots[1]
+    assert (
+        not {"chunk", "preset", "save_every"} & files.read_json(tmp_path / "b/config.json").keys()
+    )
 
 
 # --- interruption ------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 from jaxdd.commands import cli
 from jaxdd.data import files
 from jaxdd.runs import processes
-from jaxdd.runs.folder import store
+from jaxdd.runs.folder import store, weights_file
 
 RUN = (
     "run cdigits --ipc 2 --batch-size 8 --network mlp --epochs 1 --eval-seeds 2 --steps 6 "
@@ -79,7 +79,7 @@ def test_two_processes_match_one(alone, together):
     np.testing.assert_allclose(images(folder), images(alone), atol=1e-5)
     assert {path.name for path in folder.iterdir()} == {path.name for path in alone.iterdir()}
     assert f"wrote {folder}" in outputs[0] and "wrote" not in outputs[1]
-    weights = [store.read_weights(f / "weights.npz", count=1437) for f in (folder, alone)]
+    weights = [weights_file.read(f / "weights.npz", count=1437) for f in (folder, alone)]
     np.testing.assert_allclose(*weights, rtol=1e-4)
     results = [files.read_json(f / "result.json") for f in (folder, alone)]
     assert results[0]["accuracy"]["n"] == results[1]["accuracy"]["n"] == 2

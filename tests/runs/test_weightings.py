@@ -118,7 +118,7 @@ def test_the_record_of_a_shortcut_is_kept(fake, tmp_path, monkeypatch):
     choice = pipeline.run(fake.shades(), tmp_path, fake.TINY, debias="auto", **fake.OWN).choice
     assert choice["features"] == "tone" and choice["uniform"] is False
     assert choice["shortcuts"]["tone"]["blocks"] == [0, 1]
-    assert {*files.read_arrays(tmp_path / "weights.npz")} == {"weights"}
+    assert {*files.read_arrays(tmp_path / "weights.npz")} == {"weights", "samples"}
 
 
 def test_weights_by_features_are_kept_for_their_row(fake, tmp_path, monkeypatch):

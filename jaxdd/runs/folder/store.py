@@ -13,7 +13,6 @@ Files are written atomically: next to their destination, flushed to disk and ren
 """
 
 import contextlib
-import csv
 import json
 import os
 import pathlib
@@ -171,63 +170,6 @@ def read_result(folder: str | os.PathLike) -> results.Result:
     content = files.read_json(path := pathlib.Path(folder) / RESULT)
     with files.hint(f"{path} is damaged; resume the run"):
         return results.Result.from_dict(content, results.read_timing(folder))
-
-
-# --- weights -----------------------------------------------------------------------------------
-
-
-def read_weights(path: str | os.PathLike, *, count: int) -> np.ndarray:
-    """Read sample weights `[count]`, those of a run or your own.
-
-    Args:
-        path: .npy; .npz with an array "weights" or a single array; .csv with a single column, or
-            with a column headed weight or weights.
-        count: number of samples.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file holds no weights, or those of another number of samples.
-    """
-    path = pathlib.Path(path)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise ValueError(f"weights must be in .npy, .npz or .csv, got {path}")
-    try:
-        values = np.asarray(reader(path), float)
-    except (TypeError, ValueError, IndexError, csv.Error) as error:
-        raise ValueError(f"{path} does not hold weights: {error}") from error
-    if values.shape != (count,):
-        raise ValueError(f"{path}: expected weights of {count} samples, got shape {values.shape}")
-    if not (np.isfinite(values) & (values >= 0)).all():
-        raise ValueError(
-            f"{path}: weights must be finite and at least 0, got {values.min()}..{values.max()}"
-        )
-    if values.sum() > np.finfo(np.float32).max:
-        raise ValueError(f"{path}: the sum of weights must fit float32, got {values.sum()}")
-    return values
-
-
-def _from_npz(path):
-    arrays = files.read_arrays(path, names=["weights"]) or files.read_arrays(path)
-    if "weights" not in arrays and len(arrays) != 1:
-        raise ValueError(f'no array "weights" among {", ".join(arrays) or "none"}')
-    return arrays.get("weights", next(iter(arrays.values())))
-
-
-def _from_csv(path):
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if row]
-    head = [cell.strip().lower() for cell in rows[0]] if rows else []
-    column = next((head.index(name) for name in ("weight", "weights") if name in head), None)
-    if column is None and len(head) != 1:
-        raise ValueError(f"no column weight or weights among {', '.join(head) or 'none'}")
-    if column is None:  # a single column, with or without a heading
-        with contextlib.suppress(ValueError):
-            return [float(head[0]), *(row[0] for row in rows[1:])]
-    return [row[column or 0] for row in rows[1:]]
-
-
-_READERS = {".npy": files.read_array, ".npz": _from_npz, ".csv": _from_csv}
 
 
 # --- the synthetic set -------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Write the command line that repeats a run."""
 
-import dataclasses
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,10 +20,6 @@ def command_line(
     """
     try:
         run_options = options.from_config(config)
-        fixed: dict[str, Any] = dict(
-            method=run_options.method, preset=run_options.preset, ipc=run_options.ipc
-        )
-        defaults = dataclasses.asdict(options.make(**fixed))
         command, dataset = config["command"], config["dataset"]
     except (KeyError, TypeError, ValueError):
         return None
@@ -33,10 +28,7 @@ def command_line(
     words = ["jaxdd", command, dataset if dataset in benchmarks.NAMES else f"path/to/{dataset}"]
     if command == "run":
         words += ["--debias", str(config.get("debias"))]
-    defaults |= dict(preset="quick", method="dm", ipc=options.DM.ipc)
-    for name, value in dataclasses.asdict(run_options).items():
-        if value is not None and value != defaults[name]:
-            words += _words(f"--{name.replace('_', '-')}", value)
+    words += min((_option_words(run_options, preset) for preset in options.PRESETS), key=len)
     if command == "compare" and tuple(rows) != tuple(weightings.DEFAULT_ROWS):
         words += ["--rows", *rows]
     return shlex.join(words)
@@ -46,6 +38,17 @@ def _needs_python(config, run_options):
     """Return whether a run used weights, a method, a network or augmentation passed in Python."""
     own = "weights" in config or "own_method" in config or run_options.network.endswith("()")
     return own or isinstance(config.get("augmentation"), str)
+
+
+def _option_words(run_options, preset):
+    """Return the options that differ from their defaults with a preset."""
+    fixed: dict[str, Any] = dict(method=run_options.method, preset=preset, ipc=run_options.ipc)
+    defaults = options.to_config(options.make(**fixed)) | dict(method="dm", ipc=options.DM.ipc)
+    words = [] if preset == options.DM.preset else ["--preset", preset]
+    for name, value in options.to_config(run_options).items():
+        if value is not None and value != defaults[name]:
+            words += _words(f"--{name.replace('_', '-')}", value)
+    return words
 
 
 def _words(option, value):

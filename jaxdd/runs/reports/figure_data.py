@@ -12,7 +12,7 @@ import numpy as np
 from jaxdd import evaluate
 from jaxdd.data import datasets, files
 from jaxdd.runs import results
-from jaxdd.runs.folder import store
+from jaxdd.runs.folder import weights_file
 from jaxdd.runs.reports import plot
 
 FILE = "figures.npz"
@@ -97,7 +97,7 @@ def read(folder: pathlib.Path) -> FigureData | None:
     if "points" in arrays:
         points, shares, shown = (arrays[name] for name in ("points", "shares", "shown"))
         plane = plot.Plane(points, shares, shown, int(arrays["total"]))
-    weights = store.read_weights(weights_path, count=len(arrays["labels"]))
+    weights = weights_file.read(weights_path, count=len(arrays["labels"]))
     classes, groups = (tuple(map(str, arrays[x])) for x in ("class_names", "attribute_names"))
     return FigureData(
         weights, arrays["labels"], arrays.get("attributes"), arrays.get("aligned"), plane,

@@ -272,54 +272,6 @@ def test_an_absent_set(tmp_path):
         store.read_synthetic(tmp_path / "a.npz")
 
 
-# --- weights -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "name, write",
-    [
-        ("w.npy", lambda path, w: np.save(path, w)),
-        ("w.npz", lambda path, w: np.savez(path, weights=w, log_density=w[1:])),
-        ("w.npz", lambda path, w: np.savez(path, mine=w)),
-        ("w.csv", lambda path, w: path.write_text("\n".join(map(str, w)))),
-        ("w.csv", lambda path, w: path.write_text("mine\n" + "\n".join(map(str, w)))),
-        ("w.csv", np.savetxt),
-        ("w.CSV", lambda path, w: path.write_text(
-            "\ufefffile, Weight\r\n" + "".join(f"a.png,{x}\r\n" for x in w)
-        )),
-    ],
-    ids=["npy", "npz", "npz of one", "csv", "csv with a heading", "savetxt", "csv with columns"],
-)  # fmt: skip
-def test_weights_in_all_formats(tmp_path, name, write):
-    expected = np.array([0.5, 2, 0, 1e-3])
-    write(tmp_path / name, expected)
-    np.testing.assert_array_equal(store.read_weights(tmp_path / name, count=4), expected)
-
-
-@pytest.mark.parametrize(
-    "name, content, match",
-    [
-        ("w.txt", b"1\n2\n", "w.txt"),
-        ("w.npy", b"not an array", "w.npy"),
-        ("w.npz", b"not arrays", "w.npz"),
-        ("w.csv", b"a,b\n1,2\n", "a, b"),
-        ("w.csv", b"weight\n1\nx\n", "'x'"),
-        ("w.csv", b"1\n2\n3\n", r"2 samples.*\(3,\)"),
-        ("w.csv", b"1\n-2\n", r"-2\.0\.\.1\.0"),
-        ("w.csv", b"1\nnan\n", "nan"),
-        ("w.csv", b"3e38\n3e38\n", r"6e\+38"),
-        ("w.csv", b"", "w.csv"),
-        ("w.npy", b"", "w.npy"),
-        ("w.npy", b"PK\x03\x04", "w.npy"),
-        ("w.csv", b"file,weight\na.png\n", "w.csv"),
-    ],
-)
-def test_files_without_weights(tmp_path, name, content, match):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=match):
-        store.read_weights(tmp_path / name, count=2)
-
-
 # --- whitening ---------------------------------------------------------------------------------
 
 

@@ -87,7 +87,7 @@ def test_trusted_sets_must_have_the_same_shape(change, shape):
 def test_the_command_audits_a_set_of_one_class_without_a_manifest(
     tmp_path, capsys, monkeypatch, value, code
 ):
-    monkeypatch.setattr(cli, "prepare", lambda: None)
+    monkeypatch.setattr(cli.programs, "prepare", lambda: None)
     synthetic = random_set(k=1)
     synthetic.images[0, 0, 3, 3] = value
     folder = write(tmp_path / "set", synthetic)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdd.data import datasets, files
-from jaxdd.runs import experts, options, pipeline
+from jaxdd.runs import options, pipeline, pretrained
 from jaxdd.runs.folder import manifest, store
 
 SETTINGS = {"network": "convnet", "data": "abc"}
@@ -20,7 +20,9 @@ def expert(i, shape=(2, 2)):
 
 
 def load(folder, *, settings=SETTINGS, train=expert, like=None, **fields):
-    return experts._load_or_train(folder, settings, train, NAMES, like=like or expert(0), **fields)
+    return pretrained._load_or_train(
+        folder, settings, train, NAMES, like=like or expert(0), **fields
+    )
 
 
 def test_networks_are_trained_once(tmp_path):
@@ -117,12 +119,12 @@ def test_the_teacher_resumes_bit_for_bit_and_weights_enter_the_signal_alone(fake
     assert [row["step"] for row in steps] == [2, 4] and steps[0]["beta"] > steps[1]["beta"]
 
     data, folder = fake.shades(), tmp_path / "b/teacher"
-    read = lambda digest: experts.read_teacher(folder, datasets.pool(data), 2, data=digest)
+    read = lambda digest: pretrained.read_teacher(folder, datasets.pool(data), 2, data=digest)
     logits = read(datasets.digest(data)).network
     assert logits is not None and jnp.ndim(jax.tree.leaves(read(datasets.digest(data)).params)[0])
     with pytest.raises(ValueError, match="0" * 32):
         read("0" * 32)
-    (folder / experts.TEACHER_FILE).write_bytes(b"")
-    assert not manifest.is_intact(folder, experts.TEACHER_FILE)
-    with pytest.raises(FileNotFoundError, match=experts.TEACHER_FILE):
+    (folder / pretrained.TEACHER_FILE).write_bytes(b"")
+    assert not manifest.is_intact(folder, pretrained.TEACHER_FILE)
+    with pytest.raises(FileNotFoundError, match=pretrained.TEACHER_FILE):
         read(datasets.digest(data))
