@@ -20,7 +20,7 @@ import jaxdd
 from jaxdd import weights
 from jaxdd.commands import cli, runs, sources
 from jaxdd.runs import options, pipeline, processes
-from jaxdd.runs.folder import manifest, store
+from jaxdd.runs.folder import checkpoint, manifest, store
 from jaxdd.runs.reports import bias_page
 
 TINY = (
@@ -63,7 +63,7 @@ def wait_for_steps(process, folder, lines):
     raise AssertionError(f"the run did not reach chunk {lines}: {process.communicate()}")
 
 
-def test_a_run_that_is_killed_and_interrupted_resumes_bit_for_bit(tmp_path):
+def test_a_run_that_is_killed_and_interrupted_resumes_bit_for_bit(tmp_path, monkeypatch, capsys):
     """A run is ended by SIGKILL, then by Ctrl-C, then completed."""
     command = ["run", "cdigits", *replaced(TINY, "--steps", "40"), "crop", "--debias", "plain"]
     killed = start([*command, "--out", tmp_path / "cut"])
@@ -72,14 +72,22 @@ def test_a_run_that_is_killed_and_interrupted_resumes_bit_for_bit(tmp_path):
     killed.communicate()
     assert (tmp_path / "cut" / "checkpoint").exists()
     assert not (tmp_path / "cut" / "synthetic.npz").exists()
-    before = len(store.progress(tmp_path / "cut"))
-    stopped = start([*command, "--out", tmp_path / "cut", "--resume"])
-    wait_for_steps(stopped, tmp_path / "cut", before + 3)
-    stopped.send_signal(signal.SIGINT)
-    _, error = stopped.communicate()
-    assert stopped.returncode == 130, error
+    resume = [*command, "--out", str(tmp_path / "cut"), "--resume"]
+    save, saved = checkpoint.save, []
+
+    def save_and_interrupt(*args):
+        save(*args)
+        saved.append(args)
+        if len(saved) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
+        patched.setattr(checkpoint, "save", save_and_interrupt)
+        cli.main(resume)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 130 and len(store.progress(tmp_path / "cut")) < 20
     assert "of 40; the state is saved" in error and "--resume" in error
-    cli.main([*command, "--out", str(tmp_path / "cut"), "--resume"])
+    cli.main(resume)
     cli.main([*command, "--out", str(tmp_path / "whole")])
     whole, cut = (store.read_synthetic(tmp_path / x / "synthetic.npz") for x in ("whole", "cut"))
     np.testing.assert_array_equal(whole.images, cut.images)

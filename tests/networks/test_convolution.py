@@ -13,7 +13,7 @@ from jaxdd.networks import convolution
 
 
 def random(shape, seed=0):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def convolve_by_definition(images, kernel, padding):
@@ -45,7 +45,8 @@ def test_conv2d_matches_the_definition(size, channels, window, padding):
     """CPUs treat images smaller than the window, and odd numbers of channels, differently."""
     images, kernel = random((2, *size, channels)), random((window, window, channels, 4), 1)
     expected = convolve_by_definition(images, np.asarray(kernel), padding)
-    np.testing.assert_allclose(networks.conv2d(images, kernel, padding), expected, atol=1e-4)
+    conv2d = jax.jit(networks.conv2d, static_argnums=2)
+    np.testing.assert_allclose(conv2d(images, kernel, padding), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -110,10 +111,19 @@ def test_all_kernel_gradients_match_the_sum_over_pixels(size, padding):
     close = functools.partial(
         np.testing.assert_allclose, desired=expected, atol=2e-6 * np.abs(expected).max()
     )
-    close(convolution._kernel_gradient_by_winograd(images, cotangent, padding))
-    close(convolution._kernel_gradient_by_window_rows(images, cotangent, padding, (3, 3)))
-    close(convolution._kernel_gradient_by_product(images, cotangent, padding, (3, 3)))
-    close(convolution._kernel_gradient_by_convolution(images, cotangent, padding, (3, 3)))
+
+    @jax.jit
+    def gradients(images, cotangent):
+        arguments = images, cotangent, padding
+        return [
+            convolution._kernel_gradient_by_winograd(*arguments),
+            convolution._kernel_gradient_by_window_rows(*arguments, (3, 3)),
+            convolution._kernel_gradient_by_product(*arguments, (3, 3)),
+            convolution._kernel_gradient_by_convolution(*arguments, (3, 3)),
+        ]
+
+    for gradient in gradients(images, cotangent):
+        close(gradient)
 
 
 def test_kernel_gradients_of_oblong_windows():
@@ -124,4 +134,5 @@ def test_kernel_gradients_of_oblong_windows():
         convolution._kernel_gradient_by_product,
         convolution._kernel_gradient_by_window_rows,
     ):
-        np.testing.assert_allclose(function(*arguments), expected, rtol=1e-4, atol=1e-4)
+        actual = jax.jit(function, static_argnums=(2, 3))(*arguments)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)

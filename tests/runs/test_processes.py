@@ -1,4 +1,4 @@
-"""Two processes on this machine match one, and can continue after one of them is killed."""
+"""Two processes match one, also if one of them is killed and both are started again."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ import pytest
 
 from jaxdd.commands import cli
 from jaxdd.data import files
-from jaxdd.runs import processes
+from jaxdd.runs import pipeline, processes
 from jaxdd.runs.folder import store, weights_file
 
 RUN = (
@@ -64,29 +64,8 @@ def images(folder):
     return np.asarray(store.read_synthetic(folder / "synthetic.npz").images)
 
 
-@pytest.fixture(scope="module")
-def together(tmp_path_factory):
-    """Run two processes that split the images; return the run folder and their output."""
-    folder = tmp_path_factory.mktemp("together") / "out"
-    codes, outputs = finish(start_two(folder), folder)
-    assert codes == [0, 0], outputs
-    return folder, outputs
-
-
 @pytest.mark.slow
-def test_two_processes_match_one(alone, together):
-    folder, outputs = together
-    np.testing.assert_allclose(images(folder), images(alone), atol=1e-5)
-    assert {path.name for path in folder.iterdir()} == {path.name for path in alone.iterdir()}
-    assert f"wrote {folder}" in outputs[0] and "wrote" not in outputs[1]
-    weights = [weights_file.read(f / "weights.npz", count=1437) for f in (folder, alone)]
-    np.testing.assert_allclose(*weights, rtol=1e-4)
-    results = [files.read_json(f / "result.json") for f in (folder, alone)]
-    assert results[0]["accuracy"]["n"] == results[1]["accuracy"]["n"] == 2
-
-
-@pytest.mark.slow
-def test_a_lost_process_ends_the_run_which_resumes_bit_for_bit(together, tmp_path):
+def test_two_processes_resume_after_a_loss_and_match_one(alone, tmp_path):
     """The second process is killed after the first chunk; the first ends soon after."""
     folder, deadline = tmp_path / "out", time.monotonic() + 400
     both = start_two(folder)
@@ -99,9 +78,18 @@ def test_a_lost_process_ends_the_run_which_resumes_bit_for_bit(together, tmp_pat
     assert code in (2, -6), output
     assert code == -6 or "--resume" in output
     assert not (folder / "result.json").exists()
+    written = (folder / "weights.npz").stat().st_mtime_ns
     codes, outputs = finish(start_two(folder, "--resume"), folder)
     assert codes == [0, 0], outputs
-    np.testing.assert_array_equal(images(folder), images(together[0]))
+    assert f"wrote {folder}" in outputs[0] and "wrote" not in outputs[1]
+    assert {path.name for path in folder.iterdir()} == {path.name for path in alone.iterdir()}
+    assert (folder / "weights.npz").stat().st_mtime_ns == written
+    assert [record["step"] for record in store.progress(folder)] == [2, 4, 6]
+    np.testing.assert_allclose(images(folder), images(alone), atol=1e-5)
+    weights = [weights_file.read(f / "weights.npz", count=1437) for f in (folder, alone)]
+    np.testing.assert_allclose(*weights, rtol=1e-4)
+    results = [files.read_json(f / "result.json") for f in (folder, alone)]
+    assert results[0]["accuracy"]["n"] == results[1]["accuracy"]["n"] == 2
 
 
 @pytest.mark.slow
@@ -153,10 +141,20 @@ def test_invalid_addresses_and_numbers_are_rejected(options, value, tmp_path, ca
     assert stopped.value.code == 2 and message.count("\n") == 1 and value in message
 
 
-def test_all_devices_of_one_process(alone, tmp_path):
-    folder = tmp_path / "out"
-    cli.main([*RUN, "--out", str(folder), "--distributed", "--num-processes", "1", *SPLIT])
-    np.testing.assert_allclose(images(folder), images(alone), atol=1e-5)
+def test_all_devices_of_one_process(tmp_path, monkeypatch):
+    """They form the mesh of the run; `test_pipeline` checks what a run on a mesh computes."""
+
+    class Called(Exception):
+        pass
+
+    def run(*_, **fields):
+        raise Called(fields["mesh"].size, fields["split_from"])
+
+    monkeypatch.setattr(pipeline, "run", run)
+    command = [*RUN, "--out", str(tmp_path / "out"), "--distributed", "--num-processes", "1"]
+    with pytest.raises(Called) as called:
+        cli.main([*command, *SPLIT])
+    assert called.value.args == (jax.device_count(), 0)
 
 
 def test_one_process_broadcasts_to_itself(tmp_path):
