@@ -13,7 +13,7 @@ import rich.text
 import tyro
 
 from jaxdd.commands import screen, sources
-from jaxdd.data import benchmarks
+from jaxdd.data import benchmarks, datasets
 from jaxdd.devices import parallel
 from jaxdd.runs import options
 from jaxdd.runs.reports import bias_page, pages, plot
@@ -57,6 +57,9 @@ class DataArguments:
 
     attribute: OptionalName = None
     """Column with the bias attribute, of an annotated data set or of metadata.csv."""
+
+    layout: Literal["auto", "classes", "splits"] = "auto"
+    """What the folders inside a folder of images are; by default, names and tables decide."""
 
     data_dir: OptionalPath = None
     """Folder with the original files; for tfds:NAME, the folder in which it is prepared."""
@@ -131,10 +134,13 @@ def show_dataset(
     """
     if out is not None and (out.is_dir() or not out.name):
         raise ValueError(f"out must be a PNG file, got the folder {out}")
+    sources.check_outside(dataset, out)
     start = time.perf_counter()
     benchmark = sources.load(dataset, data.make_options(test=test, seed=seed), data.data_dir)
     seconds = time.perf_counter() - start
-    for name, value in benchmarks.statistics(benchmark).items():
+    numbers = benchmarks.statistics(benchmark)
+    numbers["duplicates"] = datasets.count_duplicates(benchmark)
+    for name, value in numbers.items():
         print(f"{name:<16}{value:.4g}" if isinstance(value, float) else f"{name:<16}{value}")
     print(f"{'seconds':<16}{seconds:.2f}")
     if benchmark.train.attributes is not None:

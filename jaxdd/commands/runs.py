@@ -90,6 +90,7 @@ def run(
         raise ValueError("--coordinator, --num-processes and --process-id require --distributed")
     how = debias if weights is None else "custom"
     out = out or _folder(sources.short(dataset), options.method, how, options=options)
+    sources.check_outside(dataset, out)
     with processes.joined(*joining) if distributed else contextlib.nullcontext():
         devices = components.cpu_devices(options)
         if distributed:
@@ -137,6 +138,7 @@ def compare(
         resume: continue the comparison in the folder.
     """
     out = out or _folder("compare", sources.short(dataset), options.method, options=options)
+    sources.check_outside(dataset, out)
     with _loaded(dataset, options, data_dir, weights) as arguments:
         devices = components.cpu_devices(options)
         table = pipeline.compare(folder=out, rows=rows, resume=resume, **devices, **arguments)

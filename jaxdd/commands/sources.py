@@ -3,10 +3,10 @@
 import importlib
 import logging
 import pathlib
-import sys
 from typing import Any
 
 from jaxdd.data import benchmarks, datasets, files, folders
+from jaxdd.runs import processes
 from jaxdd.runs.options import DM
 
 TFDS = "tfds:"
@@ -33,22 +33,31 @@ def load(dataset: str, options: DM, data_dir: pathlib.Path | None) -> datasets.B
     Raises:
         ValueError: an unknown benchmark, or an option that is not for this kind of data set.
     """
-    is_path = pathlib.Path(dataset).exists() or "/" in dataset
+    path, is_benchmark = pathlib.Path(dataset), dataset in benchmarks.NAMES
+    if is_benchmark and data_dir is None and path.is_dir():
+        raise ValueError(
+            f"{dataset} is a benchmark and a folder; write ./{dataset} for the folder, or pass "
+            "data-dir for the benchmark"
+        )
     columns: dict[str, Any] = dict(label=options.label, attribute=options.attribute)
     shared: dict[str, Any] = dict(
         skip_bad=options.skip_bad, resize=options.resize, seed=options.seed
     )
-    if dataset in benchmarks.NAMES or not (is_path or dataset.startswith(TFDS)):
+    is_tfds = dataset.startswith(TFDS)
+    if is_benchmark or not (path.exists() or "/" in dataset or is_tfds):
+        if options.layout != "auto":
+            raise ValueError(f"layout is an option of folders of images, got {dataset}")
         return benchmarks.load(
             dataset, data_dir=data_dir, conflict=options.conflict, severity=options.severity,
             test=options.test, **columns, **shared,
         )  # fmt: skip
     if (options.conflict, options.severity, options.test) != (None, None, "uniform"):
         raise ValueError(f"conflict, severity and test are options of benchmarks, got {dataset}")
-    if dataset.startswith(TFDS):
-        if options.skip_bad or (options.label, options.attribute) != (None, None):
+    if is_tfds:
+        if options.skip_bad or options.layout != "auto" or {*columns.values()} != {None}:
             raise ValueError(
-                f"skip-bad, label and attribute are options of folders of images, got {dataset}"
+                "skip-bad, label, attribute and layout are options of folders of images, got "
+                f"{dataset}"
             )
         logging.getLogger("absl").setLevel(logging.ERROR)
         # Imported by name: only this branch needs tensorflow-datasets, which loads slowly.
@@ -56,9 +65,30 @@ def load(dataset: str, options: DM, data_dir: pathlib.Path | None) -> datasets.B
         return builders.load(dataset.removeprefix(TFDS), data_dir=data_dir, resize=options.resize)
     if data_dir is not None:
         raise ValueError(f"data-dir is for benchmarks and tfds:NAME, {dataset} is a folder")
-    folder = folders.read(dataset, **columns, **shared)
-    if skipped := folder.skipped:
-        names = ", ".join(skipped[:5]) + (", …" if skipped[5:] else "")
-        images = "1 image that does" if len(skipped) == 1 else f"{len(skipped)} images that do"
-        print(f"jaxdd: left out {images} not decode: {names}", file=sys.stderr)
-    return datasets.from_folder(folder, name=files.to_utf8(pathlib.Path(dataset).resolve().name))
+    folder = folders.read(path, layout=options.layout, **columns, **shared)
+    name = files.to_utf8(path.resolve().name)
+    # Under the name of a benchmark, it would be loaded and cited as that benchmark.
+    name = f"./{name}" if name in benchmarks.NAMES else name
+    benchmark = datasets.from_folder(folder, name=name)
+    if processes.is_first():
+        _print_reading(path, folder, benchmark)
+    return benchmark
+
+
+def check_outside(dataset: str, out: pathlib.Path | None) -> None:
+    """Raise if results would be written into the folder of images that they are made from."""
+    folder = pathlib.Path(dataset)
+    if dataset in benchmarks.NAMES or out is None or not folder.is_dir():
+        return
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"out must be outside of the images in {dataset}, got {out}; pass --out")
+
+
+def _print_reading(path, folder, benchmark):
+    """Say how a folder was read."""
+    train, test = len(benchmark.train.labels), len(benchmark.test.labels)
+    how = "" if folder.test is not None else " (a fifth, drawn at random)"
+    notes = [*folder.notes, f"{train} images for training, {test} for testing{how}"]
+    if duplicates := datasets.count_duplicates(benchmark):
+        notes.append(f"{duplicates} test images have the pixels of a training image")
+    print(*(files.to_utf8(note) for note in (f"read {path}", *notes)), sep="\n")

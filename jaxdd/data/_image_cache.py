@@ -9,9 +9,9 @@ Grain and array_record keep *encoded* records, which are decoded whenever they a
 image is decoded once, and NumPy's memory map gives fast random access to rows.
 """
 
+import collections
 import contextlib
 import errno
-import functools
 import glob
 import hashlib
 import itertools
@@ -31,7 +31,7 @@ import numpy as np
 from jaxdd.data import decoding, files, splits
 from jaxdd.data._layouts import Row
 
-_VERSION = 1  # increase if decoding changes
+_VERSION = 2  # increase if decoding changes
 _SPLITS = ("train", "test")
 
 
@@ -76,10 +76,22 @@ class Request(NamedTuple):
         return [self.name(row) for row in self.rows if row.file not in present]
 
 
-def read(
-    request: Request, cache: pathlib.Path | None, *, map_from: int, budget: int
-) -> tuple[np.ndarray, list[Row]]:
-    """Return images, uint8 [n, h, w, c], and their rows, training images first.
+class Decoded(NamedTuple):
+    """Decoded images.
+
+    Attributes:
+        images: uint8 [n, h, w, c], training images first.
+        rows: their rows.
+        notes: sentences on how sizes and levels were changed.
+    """
+
+    images: np.ndarray
+    rows: list[Row]
+    notes: list[str]
+
+
+def read(request: Request, cache: pathlib.Path | None, *, map_from: int, budget: int) -> Decoded:
+    """Decode images, or map them if they are in the cache.
 
     Args:
         request: the images.
@@ -94,11 +106,11 @@ def read(
     if path is not None and (cached := _read_cached(path, request)) is not None:
         return cached
     names = [row.file for row in request.rows]
-    readable, shape = decoding.survey(names, request.resize, **request.decoding_options)
+    readable, shape, white = decoding.survey(names, request.resize, **request.decoding_options)
     rows = list(itertools.compress(request.rows, readable))
     size = len(rows) * math.prod(shape)
     if path is None or (cache is None and size < map_from):
-        return _decode(request, rows, functools.partial(_decode_to_memory, request, shape))
+        return _decode(request, rows, shape, white)
     path.parent.mkdir(parents=True, exist_ok=True)
     # One lock for all files of a folder, so that whoever holds it may delete unfinished ones.
     prefix, _ = path.name.rsplit("-", 1)
@@ -109,18 +121,54 @@ def read(
         if cache is None:
             files.prune(path.parent, budget - size)
         _check_room(path, size)
-        return _decode(request, rows, functools.partial(_decode_to_file, path, request, shape))
+        return _decode(request, rows, shape, white, path)
 
 
-def _decode(request, rows, store):
-    ordered = _training_first(request, rows)
-    images, good = store(ordered)
-    if good.all() or not request.draws_test:
-        return images, list(itertools.compress(ordered, good))
-    # The split must not include images that do not decode. These are known only now, so decode
-    # again.
-    bad = {row.file for row in itertools.compress(ordered, ~good)}
-    return _decode(request, [row for row in rows if row.file not in bad], store)
+def _decode(request, rows, shape, white, path=None):
+    """Decode images into memory, or into a file that is mapped."""
+    ordered, facts = _training_first(request, rows), {}
+    images = np.empty((len(rows), *shape), np.uint8) if path is None else None
+    with _row_filler(images) if path is None else row_writer(path, shape, facts) as add:
+        names = [row.file for row in ordered]
+        sizes = decoding.decode(names, shape, add, white=white, **request.decoding_options)
+        decoded = [row for row, size in zip(ordered, sizes, strict=True) if size is not None]
+        facts["skipped"], facts["order"] = request.missing(decoded), _order(request, decoded)
+        facts["notes"] = _notes(sizes, shape, white)
+    if len(decoded) < len(rows) and request.draws_test:
+        # The split must not include images that do not decode. These are known only now, so decode
+        # again.
+        good = {row.file for row in decoded}
+        return _decode(request, [row for row in rows if row.file in good], shape, white, path)
+    images = np.lib.format.open_memmap(path, mode="r") if images is None else images
+    return Decoded(images[: len(decoded)], decoded, facts["notes"])
+
+
+@contextlib.contextmanager
+def _row_filler(images):
+    """Yield a function that fills an array row by row."""
+    start = 0
+
+    def add(rows):
+        nonlocal start
+        images[start : start + len(rows)] = rows
+        start += len(rows)
+
+    yield add
+
+
+def _notes(sizes, shape, white):
+    """Return sentences on images of other sizes and on 16-bit images that do not use 16 bits."""
+    height, width, _ = shape
+    counts = collections.Counter(size for size in sizes if size is not None)
+    total, resized = counts.total(), counts.total() - counts.pop((width, height), 0)
+    notes = []
+    if resized:
+        common = ", ".join(f"{n} of {w}×{h}" for (w, h), n in counts.most_common(3))
+        rest = f" and {len(counts) - 3} other sizes" if len(counts) > 3 else ""
+        notes.append(f"resized {resized} of {total} images to {width}×{height}: {common}{rest}")
+    if white < 2**16 - 1:
+        notes.append(f"no level of 16-bit images exceeds {white:,}, which is taken for white")
+    return notes
 
 
 def _training_first(request, rows):
@@ -133,34 +181,11 @@ def _training_first(request, rows):
     return sorted(rows, key=lambda row: row.split == "test")
 
 
-def _decode_to_memory(request, shape, rows):
-    images, count = np.empty((len(rows), *shape), np.uint8), 0
-
-    def add(block):
-        nonlocal count
-        images[count : count + len(block)] = block
-        count += len(block)
-
-    names = [row.file for row in rows]
-    good = decoding.decode(names, shape, add, **request.decoding_options)
-    return images[:count], good
-
-
-def _decode_to_file(path, request, shape, rows):
-    facts = {}
-    with row_writer(path, shape, facts) as add:
-        names = [row.file for row in rows]
-        good = decoding.decode(names, shape, add, **request.decoding_options)
-        decoded = list(itertools.compress(rows, good))
-        facts.update(skipped=request.missing(decoded), order=_order(request, decoded))
-    return np.lib.format.open_memmap(path, mode="r"), good
-
-
 def _read_cached(path, request):
     """Return cached images and their rows, or None if they are absent or damaged."""
     try:
         images, facts = read_rows(path)
-        skipped = set(facts["skipped"])
+        skipped, notes = set(facts["skipped"]), list(facts["notes"])
         rows = [row for row in request.rows if request.name(row) not in skipped]
         rows = _training_first(request, rows)
         if facts["order"] != _order(request, rows):
@@ -169,7 +194,7 @@ def _read_cached(path, request):
         return None
     with contextlib.suppress(OSError):  # a cache that is read-only for this user
         _touch(path)
-    return images, rows
+    return Decoded(images, rows, notes)
 
 
 def _order(request, rows):

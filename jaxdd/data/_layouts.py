@@ -1,21 +1,48 @@
-"""Read labels, attributes and splits of images from the names or the table of a folder.
+"""Read classes, attributes and splits of images from the names and the tables of a folder.
 
-No image is opened here.
+`read` lists the files of a folder once, decides what sub-folders and tables mean, and says so in
+notes. It raises where two readings are possible. docs/data.md has the rules. No image is opened.
 """
 
-import csv
-import difflib
+import collections
+import dataclasses
+import functools
+import itertools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+import re
+from typing import NamedTuple
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+from jaxdd.data import _tables
+
+ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm",
+    ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
 """Endings of the names of images."""
 
-_TABLES = ("metadata.csv", "metadata.parquet")
-_FILE_NAME = "file_name"
-_SPLITS = ("train", "test")
+_LAYOUTS = ("auto", "classes", "splits")
+
+_SERVICE_FOLDERS = {
+    "__macosx", "__pycache__", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot",
+    "$recycle.bin", "system volume information", "lost+found", "thumbnails", "thumbs",
+}  # fmt: skip
+_RUN_FILES = {
+    "config.json", "manifest.json", "result.json", "compare.json", "progress.jsonl", "timing.json",
+    "synthetic.npz",
+}  # fmt: skip
+# Folders with such names hold a part of every sample, or a part of the samples of every class.
+_PART_WORDS = set(
+    "image images img imgs jpegimages jpg jpeg png picture pictures photo photos rgb depth data "
+    "dataset input inputs target targets output outputs mask masks label labels annotation "
+    "annotations segmentation segmentations seg ground truth gt unlabeled unlabelled submission "
+    "part shard chunk batch fold".split()
+)
+_SHARD_WORDS = {"part", "shard", "chunk", "batch", "fold"}
+_TABLE_WORDS = {"metadata", "meta", "label", "labels", "annotation", "annotations", "data"}
+_EXPECTED_ENDINGS = f"expected names that end in {' '.join(ENDINGS)}"
+_EXPECTED_CLASSES = "expected a folder for each class, or a table such as metadata.csv"
+_OR_CLASSES = "pass --layout classes if they are classes"
 
 
 class Row(NamedTuple):
@@ -34,101 +61,44 @@ class Row(NamedTuple):
     split: str | None = None
 
 
-def rows(
-    root: pathlib.Path, *, label: str | None = None, attribute: str | None = None
-) -> list[Row]:
-    """Return the images of a folder, in the order of its table or of their paths.
+def read(
+    root: pathlib.Path,
+    *,
+    label: str | None,
+    attribute: str | None,
+    layout: str,
+) -> tuple[list[Row], list[str]]:
+    """Return the images of a folder, and sentences that say how the folder was read.
 
     Args:
-        root: the folder, which exists; `folders.read` describes its layouts.
-        label: column of the table with the class. Defaults to "label".
-        attribute: column of the table with the bias attribute. Defaults to "attribute" if there is
-            one.
+        root: the folder, which exists.
+        label: column of the tables with the class, see `folders.read`.
+        attribute: column of the tables with the bias attribute.
+        layout: what the folders inside are: "classes", "splits", or "auto" to infer it.
+
+    Returns:
+        The images in the order of the tables or of their paths, and the sentences.
     """
-    tables = [root / name for name in _TABLES if (root / name).is_file()]
-    if len(tables) > 1:
-        raise ValueError(f"{root} must have one table, got {' and '.join(_TABLES)}.")
-    columns = {"label": label, "attribute": attribute}
-    if tables:
-        return _table_rows(root, tables[0], columns)
-    if {*columns.values()} != {None}:
-        options = " and ".join(f"{use}={name!r}" for use, name in columns.items() if name)
-        raise ValueError(f"{options} needs {root / _TABLES[0]}, which does not exist.")
-    return _folder_rows(root)
-
-
-# --- rows from names ---------------------------------------------------------------------------
-
-
-def _folder_rows(root):
-    folders = {folder.name.lower(): folder for folder in _folders(root)}
-    only_splits = folders.keys() <= {*_SPLITS, "valid", "val", "validation"}
-    both_splits = folders.keys() >= {*_SPLITS}
-    if not (only_splits or both_splits):
-        _check_no_wrapper(root, list(folders.values()))
-        return _class_rows(root, root, None)
-    if not (only_splits and both_splits):
-        names = ", ".join(sorted(folder.name for folder in folders.values()))
-        raise ValueError(
-            f"{root} must have folders train, test and maybe valid, or classes, got {names}."
-        )
-    return [row for split in _SPLITS for row in _class_rows(root, folders[split], split)]
-
-
-def _check_no_wrapper(root, folders):
-    if len(folders) == 1:
-        inside = [p for p in folders[0].iterdir() if not _is_hidden(p.name)]
-        if len(inside) > 1 and all(p.is_dir() for p in inside):
-            raise ValueError(
-                f"{root} has a single folder, {folders[0].name}, whose folders may be the classes; "
-                "pass that folder."
-            )
-
-
-def _class_rows(root, parent, split):
-    return [
-        Row(file, folder.name, None, split)
-        for folder in _folders(parent)
-        for file in _images(root, folder)
-    ]
-
-
-def _folders(root):
-    entries = sorted(p for p in root.iterdir() if not _is_hidden(p.name))
-    expected = f"expected a folder for each class, or {_TABLES[0]}"
-    stray = next((p for p in entries if p.suffix.lower() in ENDINGS and not p.is_dir()), None)
-    if stray:
-        raise ValueError(f"{stray} is in no class; {expected}.")
-    folders = [p for p in entries if p.is_dir()]
-    if not folders:
-        raise ValueError(f"{root} has no images; {expected}.")
-    return folders
-
-
-def _images(root, folder):
-    check_inside(root, folder)
-    images = list(_walk(root, folder)) if os.path.isdir(folder) else []
-    if not images:
-        raise ValueError(f"{folder} has no images; expected names that end in {' '.join(ENDINGS)}.")
-    return images
-
-
-def _walk(root, folder) -> Iterator[str]:
-    """Yield the images in a folder and its sub-folders in the order of their paths."""
-    with os.scandir(folder) as entries:
-        visible = sorted((e for e in entries if not _is_hidden(e.name)), key=lambda e: e.name)
-    for entry in visible:
-        if entry.is_dir():
-            if entry.is_symlink():  # may form a cycle
-                raise ValueError(
-                    f"{entry.path} is a link to a folder; expected links to images only."
-                )
-            yield from _walk(root, entry.path)
-        # Not is_file: a dangling link must fail to decode instead of being ignored.
-        elif os.path.splitext(entry.name)[1].lower() in ENDINGS:
-            if entry.is_symlink():
-                check_inside(root, entry.path)
-            yield entry.path
+    if layout not in _LAYOUTS:
+        raise ValueError(f"layout must be one of {', '.join(_LAYOUTS)}, got {layout!r}.")
+    listing = _Listing([], [], collections.Counter(), {}, [], [])
+    _list_folder(root, "", listing)
+    given = {"label": label, "attribute": attribute}
+    if listing.tables and layout == "auto":
+        rows, notes = _read_tables(root, listing, given)
+    elif {*given.values()} != {None}:
+        options = " and ".join(f"{use}={name!r}" for use, name in given.items() if name)
+        raise ValueError(f"{options} needs a table, such as {root / 'metadata.csv'}.")
+    else:
+        rows, notes = _read_folders(root, listing, layout)
+        notes += [f"table that is not read: {table}" for table in listing.tables]
+    rows = _choose_splits(root, rows, notes)
+    if listing.others:
+        counts = (f"{count} {ending}" for ending, count in listing.others.most_common())
+        notes.append(f"skipped files: {', '.join(counts)}")
+    if ignored := [f"{count} in {folder}" for folder, count in listing.ignored.items() if count]:
+        notes.append(f"ignored images of service folders and jaxdd runs: {', '.join(ignored)}")
+    return rows, notes
 
 
 def check_inside(root: pathlib.Path, path: str | os.PathLike) -> None:
@@ -141,129 +111,299 @@ def _is_inside(root, path):
     return pathlib.Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
-def _is_hidden(name):
-    return name.startswith(".") or name == "__MACOSX"
+# --- files -------------------------------------------------------------------------------------
 
 
-# --- rows from a table -------------------------------------------------------------------------
+class _Listing(NamedTuple):
+    """The files of a folder, with paths relative to it, in the order of the paths.
+
+    Attributes:
+        images: files that end like images.
+        tables: files that are named like tables.
+        others: number of other files, by ending.
+        ignored: number of images in each folder that is ignored.
+        links: links to images that lead out.
+        folders: folders that are not ignored.
+    """
+
+    images: list[str]
+    tables: list[str]
+    others: collections.Counter[str]
+    ignored: dict[str, int]
+    links: list[str]
+    folders: list[str]
 
 
-def _table_rows(root, table, chosen):
-    if table.suffix == ".csv":
-        columns, records = read_csv(table)
-    else:
-        columns, records = _read_parquet(table, [*Row._fields, _FILE_NAME, *chosen.values()])
-    if _FILE_NAME in columns:
-        if "file" in columns:
-            raise ValueError(f"{table} must have one of the columns file and {_FILE_NAME}.")
-        chosen = {"file": _FILE_NAME, **chosen}
-    columns, records = _rename_columns(table, columns, records, chosen)
-    _check_columns(table, columns)
-    images, first = [], {}
-    for number, record in enumerate(records, 1):
-        where = f"row {number} of {table}"
-        if None in record:
-            cells = len(columns) + len(record[None])
-            raise ValueError(f"{where} must have {len(columns)} cells, got {cells}.")
-        row = _table_row(root, where, *(_text(where, name, record) for name in Row._fields))
-        earlier = first.setdefault(os.path.realpath(row.file), number)
-        if earlier != number:
-            raise ValueError(f"{where}: {record['file']} is already in row {earlier}.")
-        images.append(row)
-    if not images:
-        raise ValueError(f"{table} has no rows; expected one for each image.")
-    _check_all_or_none(table, "attribute", [row.attribute for row in images])
-    _check_all_or_none(table, "split", [row.split for row in images])
-    return images
+def _list_folder(root, prefix, listing):
+    """Add the files below a folder, whose relative path is `prefix`, to a listing."""
+    with os.scandir(root / prefix) as entries:
+        visible = sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
+    if prefix and len(_RUN_FILES & {entry.name for entry in visible}) > 1:
+        listing.ignored[prefix[:-1]] = _count_images(root / prefix)
+        return
+    listing.folders.append(prefix)
+    for entry in visible:
+        path, (stem, ending) = prefix + entry.name, os.path.splitext(entry.name)
+        if entry.is_dir():
+            if entry.name.lower() in _SERVICE_FOLDERS:
+                listing.ignored[path] = _count_images(entry.path)
+            elif entry.is_symlink():  # which could lead back here
+                _reject_link(root, path)
+            else:
+                _list_folder(root, path + "/", listing)
+        # Not is_file: a dangling link must fail to decode instead of being skipped.
+        elif ending.lower() in ENDINGS:
+            leads_out = entry.is_symlink() and not _is_inside(root, entry.path)
+            (listing.links if leads_out else listing.images).append(path)
+        elif ending.lower() in _tables.ENDINGS and _is_table(stem):
+            listing.tables.append(path)
+        else:
+            listing.others[ending.lower() or entry.name] += 1
 
 
-def read_csv(table: pathlib.Path) -> tuple[Sequence[str], list[dict[Any, Any]]]:
-    """Return the columns and the rows of a CSV file; surplus cells of a row have the key None."""
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            return reader.fieldnames or (), list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table} is not readable as CSV in UTF-8: {error}") from error
+def _reject_link(root, path):
+    target = os.path.realpath(root / path)
+    raise ValueError(f"{root / path} is a link to {target}; expected links to images in {root}.")
 
 
-def _read_parquet(table, wanted):
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise ImportError(f"reading {table} needs pyarrow: pip install pyarrow") from error
-    try:
-        with parquet.ParquetFile(table) as file:
-            names = file.schema_arrow.names
-            return names, file.read([name for name in names if name in wanted]).to_pylist()
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{table} is not readable as parquet: {error!r}") from error
+def _is_table(stem):
+    words = _tables.words(stem)
+    return bool(words & _TABLE_WORDS or (words and words <= _tables.SPLIT_WORDS.keys()))
 
 
-def _rename_columns(table, columns, records, chosen):
-    """Rename chosen columns to label and attribute, and drop other columns with those names."""
-    uses = {name: use for use, name in chosen.items() if name is not None}
-    if len(uses) < sum(name is not None for name in chosen.values()):
-        raise ValueError(f"{' and '.join(chosen)} must be two columns, got {[*uses][0]!r} twice.")
-    for name, use in uses.items():
-        if name not in columns:
-            raise ValueError(
-                f"{table} has no column {name!r} for the {use}{close_match(name, columns)}, "
-                f"got {', '.join(columns) or 'none'}."
-            )
-    dropped = {*uses.values()} - uses.keys()
-    renamed = [uses.get(name, name) for name in columns if name not in dropped]
-    return renamed, [
-        {uses.get(k, k): v for k, v in record.items() if k not in dropped} for record in records
+def _count_images(folder):
+    names = itertools.chain.from_iterable(names for _, _, names in os.walk(folder))
+    return sum(os.path.splitext(name)[1].lower() in ENDINGS for name in names)
+
+
+def _choose_splits(root, rows, notes):
+    """Return the rows to train and to test on; validation images are for testing without others."""
+    counts = collections.Counter(row.split for row in rows)
+    if counts.keys() == {None}:
+        return rows
+    if "train" not in counts:
+        raise ValueError(f"{root} has no training images, got {', '.join(counts)}.")
+    if len(counts) == 1:
+        notes.append("all images are for training")
+        return [row._replace(split=None) for row in rows]
+    test = "test" if "test" in counts else "val"
+    if test == "val":
+        notes.append(f"the {counts['val']} validation images are for testing")
+    elif "val" in counts:
+        notes.append(f"the {counts['val']} validation images are not read")
+    return [
+        row._replace(split="train" if row.split == "train" else "test")
+        for row in rows
+        if row.split in ("train", test)
     ]
 
 
-def close_match(name: str, names: Sequence[str]) -> str:
-    """Return a hint for an error message about an unknown name, or an empty string."""
-    close = difflib.get_close_matches(name, names, 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+# --- images in folders -------------------------------------------------------------------------
 
 
-def _check_columns(table, columns):
-    for column in Row._fields:
-        if (count := list(columns).count(column)) > 1:
-            raise ValueError(f"{table} must have one column {column!r}, got {count}.")
-    others = {name.strip().lower(): name for name in columns if name not in Row._fields}
-    for column in (name for name in Row._fields if name not in columns):
-        required = column in ("file", "label")
-        # A missing optional column is an error only if another column has nearly the same name,
-        # such as "attributes" for "attribute".
-        close = difflib.get_close_matches(column, others, 1, 0.6 if required else 0.85)
-        if required or close:
-            hint = f" (did you mean {others[close[0]]!r}?)" if close else ""
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Images below a folder, whose relative path is `prefix`."""
+
+    paths: list[str]
+    prefix: str = ""
+    split: str | None = None
+
+    @functools.cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """The images by their folder inside this one; those in none are under ""."""
+        groups = {}
+        for path in self.paths:
+            name, slash, _ = path[len(self.prefix) :].partition("/")
+            groups.setdefault(name if slash else "", []).append(path)
+        return groups
+
+    def inside(self, name, split=None):
+        """Return the part in a folder inside this one."""
+        paths = self.groups.get(name, [])
+        return _Part(paths, f"{self.prefix}{name}/", split or self.split)
+
+
+def _read_folders(root, listing, layout):
+    if listing.links:
+        _reject_link(root, listing.links[0])
+    if not listing.images:
+        raise ValueError(f"{root} has no images; {_EXPECTED_ENDINGS}.")
+    parts, notes = [_Part(listing.images)], []
+    if layout == "auto":
+        parts = _unwrapped(parts)
+        notes += [f"images are in {part.prefix[:-1]}" for part in parts if part.prefix]
+    if layout == "splits" or (layout == "auto" and _has_splits(root, *parts)):
+        parts = _unwrapped(_split_parts(root, *parts, notes))
+    for part in parts:
+        if stray := part.groups.get(""):
+            raise ValueError(f"{root / stray[0]} is in no class; {_EXPECTED_CLASSES}.")
+        if layout == "auto":
+            _check_classes(root, listing, part)
+    names = {name for part in parts for name in part.groups}
+    if len(names) == 1 and layout == "auto":
+        folder = root / parts[0].prefix / names.pop()
+        raise ValueError(f"all images are in {folder}; {_EXPECTED_CLASSES}, or {_OR_CLASSES}.")
+    labels, earlier = {name: _tables.normalize(name) for name in sorted(names)}, {}
+    for name, label in labels.items():
+        if (other := earlier.setdefault(label, name)) != name:
             raise ValueError(
-                f"{table} has no column {column!r}{hint}: expected file, label and optionally "
-                f"attribute, split, got {', '.join(columns) or 'none'}."
+                f"{root}: folders {other!r} and {name!r} differ only in blanks, accents or "
+                "invisible characters; rename or join them."
             )
+    rows = [
+        Row(os.path.join(root, path), labels[name], None, part.split)
+        for part in parts
+        for name, paths in part.groups.items()
+        for path in paths
+    ]
+    return rows, [*notes, "classes are the names of folders"]
 
 
-def _text(where, column, record):
-    value = record.get(column)
-    if value is not None and not isinstance(value, (str, int)):
+def _unwrapped(parts):
+    """Return the parts in the only folder that has images, while this holds folders only."""
+    names = {name for part in parts for name in part.groups}
+    if len(names) == 1 and names != {""}:
+        inner = [part.inside(*names) for part in parts]
+        if not any("" in part.groups for part in inner):
+            return _unwrapped(inner)
+    return parts
+
+
+def _has_splits(root, part):
+    """Return whether the folders in a part are splits; raise if only some are."""
+    groups = part.groups
+    splits = {name: split for name in groups if (split := _tables.split_of(name))}
+    if len(splits) == len(groups):
+        return True
+    # A folder train among other vehicles is a class, unless it holds classes itself.
+    if len({*splits.values()}) > 1 or any(
+        (name.lower() in _tables.SPLIT_WORDS and name.lower() != "train")
+        or len(part.inside(name).groups.keys() - {""}) > 1
+        for name in splits
+    ):
+        others = ", ".join(sorted(groups.keys() - splits.keys())) or "images"
         raise ValueError(
-            f"{where}: {column} must be a string or an integer, got {type(value).__name__}."
+            f"{root / part.prefix} has folders of splits ({', '.join(splits)}) next to {others}; "
+            "pass --layout splits to read the splits only, or --layout classes if all are classes."
         )
-    if "\0" in str(value):
-        raise ValueError(f"{where}: {column} must not contain a NUL character, got {value!r}.")
-    return None if value is None else str(value).strip() or None
+    return False
 
 
-def _table_row(root, where, name, label, attribute, split):
-    if name is None or label is None:
-        raise ValueError(f"{where} has no {'file' if name is None else 'label'}.")
-    if split not in (*_SPLITS, None):
-        raise ValueError(f"{where}: split must be train or test, got {split!r}.")
-    file = root / name
-    if os.path.isabs(name) or not _is_inside(root, file):
-        raise ValueError(f"{where}: file must be relative to {root} and inside it, got {name!r}.")
-    if not file.is_file():
-        raise FileNotFoundError(f"{where}: {file} does not exist")
-    return Row(os.fspath(file), label, attribute, split)
+def _split_parts(root, part, notes):
+    """Return the parts in folders of splits, training images first."""
+    names = {"train": [], "val": [], "test": [], None: []}
+    for name in part.groups:
+        names[_tables.split_of(name)].append(name)
+    if others := names.pop(None):
+        notes.append(f"folders that are not read: {', '.join(others)}")
+    for split in ("train", "test" if names["test"] else "val"):
+        if len(names[split]) > 1:
+            raise ValueError(
+                f"{root / part.prefix} has {len(names[split])} folders for {split}, "
+                f"{' and '.join(names[split])}; rename or join them, or {_OR_CLASSES}."
+            )
+    used = {split: folders for split, folders in names.items() if folders}
+    notes += [f"{split} images are in {', '.join(folders)}" for split, folders in used.items()]
+    return [part.inside(name, split) for split in used for name in used[split]]
+
+
+def _check_classes(root, listing, part):
+    """Raise if the folders in a part do not look like classes."""
+    groups, folder = part.groups, root / part.prefix
+    for path in listing.folders:
+        name = path.removeprefix(part.prefix).rstrip("/")
+        is_class = path.startswith(part.prefix) and name and "/" not in name
+        # A folder of runs has nothing but what is ignored.
+        if is_class and name not in groups and not any(p.startswith(path) for p in listing.ignored):
+            raise ValueError(f"{root / path} has no images; {_EXPECTED_ENDINGS}.")
+    for name in groups:
+        if len({_tables.split_of(n) for n in part.inside(name).groups} - {None}) > 1:
+            raise ValueError(f"{folder / name} has folders of splits; expected splits of classes.")
+    if others := _parallel_folders(part):
+        raise ValueError(
+            f"{folder} has folders that may hold parts of the same samples or shards "
+            f"({', '.join(others)}); pass the folder with the classes, or {_OR_CLASSES}."
+        )
+
+
+def _parallel_folders(part):
+    """Return the names of folders that hold images and masks of the same samples, or shards."""
+    groups = part.groups
+    if len(groups) == 1:
+        return []
+    stems = (
+        {os.path.splitext(path[len(part.prefix) + len(name) :])[0] for path in paths}
+        for name, paths in groups.items()
+    )
+    first = next(stems)
+    # Classes may be numbered alike from 0 or 1. Other equal names are those of the same samples.
+    numbers = {int(digits) for stem in first if (digits := re.sub(r"\D", "", stem))}
+    is_numbered = numbers in ({*range(len(first))}, {*range(1, len(first) + 1)})
+    is_alike = len(first) > 2 and not is_numbered and all(names == first for names in stems)
+    without_digits = {re.sub(r"\d", "", name) for name in groups}
+    is_sharded = len(without_digits) == 1 and bool(_SHARD_WORDS & _tables.words(*without_digits))
+    if is_alike or is_sharded:
+        return list(groups)
+    return [name for name in groups if _tables.words(name) and _tables.words(name) <= _PART_WORDS]
+
+
+# --- images in tables --------------------------------------------------------------------------
+
+
+def _read_tables(root, listing, given):
+    _check_tables(root, listing.tables)
+    rows, notes, earlier, table_splits = [], [], {}, []
+    spellings, images = collections.defaultdict(set), _Images(root, listing.images)
+    for name in listing.tables:
+        table, folder = _tables.read(root / name, given), os.path.dirname(name)
+        columns = (f"{use} is {column}" for use, column in table.columns.items())
+        notes.append(f"table {name}: {', '.join(columns)}")
+        table_splits += [_tables.split_of(os.path.basename(name))] * len(table.rows)
+        for number, texts in enumerate(table.rows, 1):
+            where = f"row {number} of {root / name}"
+            if missing := [use for use in ("file", "label") if not texts[use]]:
+                raise ValueError(f"{where} has no {missing[0]}.")
+            file = images.find(where, folder, texts["file"])
+            first = earlier.setdefault(os.path.realpath(root / file), where)
+            if first != where:
+                raise ValueError(f"{where}: {texts['file']} is already in {first}.")
+            if (split := texts.get("split")) and not (split := _tables.split_of(split)):
+                got = texts["split"]
+                raise ValueError(f"{where}: split must be train, val or test, got {got!r}.")
+            for use in ("label", "attribute"):
+                if text := texts.get(use):
+                    texts[use] = _tables.normalize(text)
+                    spellings[f"{use} {texts[use]!r}"].add(text)
+            rows.append(Row(file, texts["label"], texts.get("attribute"), split))
+    if not rows:
+        raise ValueError(f"{root / listing.tables[0]} has no rows; expected one for each image.")
+    for use in ("attribute", "split"):
+        _check_all_or_none(root / listing.tables[0], use, [getattr(row, use) for row in rows])
+    if joined := [value for value, forms in spellings.items() if len(forms) > 1]:
+        notes.append(f"joined spellings in Unicode of {', '.join(joined)}")
+    if unused := len({*listing.images} - {row.file for row in rows}):
+        notes.append(f"{unused} images are in no table and are not read")
+    # Without a column, splits are those that all folders, or else all tables, are named after.
+    folder_splits = [_folder_split(row.file) for row in rows]
+    splits = table_splits if None in folder_splits else folder_splits
+    if rows[0].split is None and None not in splits:
+        rows = [row._replace(split=split) for row, split in zip(rows, splits, strict=True)]
+    return [row._replace(file=os.path.join(root, row.file)) for row in rows], notes
+
+
+def _folder_split(path):
+    """Return the split that a folder on a path is named after, or None."""
+    names = path.split(os.sep)[:-1]
+    return next((split for name in names if (split := _tables.split_of(name))), None)
+
+
+def _check_tables(root, tables):
+    """Raise if a folder has several tables that are not those of different splits."""
+    for folder in map(os.path.dirname, tables):
+        names = [name for name in tables if os.path.dirname(name) == folder]
+        if len({_tables.split_of(os.path.basename(name)) for name in names}) < len(names):
+            raise ValueError(f"{root / folder} must have one table, got {' and '.join(names)}.")
 
 
 def _check_all_or_none(table, column, values):
@@ -273,3 +413,41 @@ def _check_all_or_none(table, column, values):
             f"{table} must give the {column} of all rows or of none, got {count} of "
             f"{len(values)}; the first row without is {values.index(None) + 1}."
         )
+
+
+class _Images:
+    """Finds the images that tables name."""
+
+    def __init__(self, root, paths):
+        self._root, self._paths = root, set(paths)
+
+    @functools.cached_property
+    def _by_name(self):
+        names = collections.defaultdict(set)
+        for path in self._paths:
+            name = _tables.normalize(path)
+            base = os.path.basename(name)
+            for key in (name, base, os.path.splitext(base)[0]):
+                names[key].add(path)
+        return names
+
+    def find(self, where, folder, name):
+        """Return the relative path of an image that the table in a folder names.
+
+        The name may be written in another form of Unicode, or lack the ending or inner folders if
+        there is just one such image in the folder.
+        """
+        path = os.path.normpath(os.path.join(folder, name))
+        if os.path.isabs(name) or path.split(os.sep)[0] == "..":
+            raise ValueError(f"{where}: file must be relative to the table, got {name!r}.")
+        if path in self._paths:
+            return path
+        if (self._root / path).is_file():
+            if not _is_inside(self._root, self._root / path):
+                raise ValueError(f"{where}: file must be inside {self._root}, got {name!r}.")
+            return path
+        for key in (_tables.normalize(path), _tables.normalize(name)):
+            similar = self._by_name[key.replace("\\", "/")]
+            if len(inside := [path for path in similar if path.startswith(folder)]) == 1:
+                return inside[0]
+        raise FileNotFoundError(f"{where}: {self._root / path} does not exist")

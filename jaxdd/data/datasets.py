@@ -6,6 +6,8 @@ images, and what is needed to normalise, augment and score them. Attributes are 
 only.
 """
 
+import collections
+import hashlib
 import itertools
 import pathlib
 from collections.abc import Callable, Sequence
@@ -211,6 +213,18 @@ def ties(benchmark: Benchmark) -> list[str]:
 def digest(benchmark: Benchmark) -> str:
     """Return a hash of the images, labels and attributes of a benchmark, 32 hexadecimal digits."""
     return files.digest(*benchmark.train, *benchmark.test)
+
+
+def count_duplicates(benchmark: Benchmark) -> int:
+    """Count the test images whose pixels equal those of a training image.
+
+    >>> images = np.uint8([[[1]], [[2]], [[2]], [[3]]])
+    >>> count_duplicates(from_arrays(images[:2], [0, 0], test=(images[2:], [0, 0])))
+    1
+    """
+    hashes = lambda data: [hashlib.blake2b(image.tobytes()).digest() for image in data.images]
+    test = collections.Counter(hashes(benchmark.test))
+    return sum(test.pop(image, 0) for image in hashes(benchmark.train))
 
 
 def pool(

@@ -38,7 +38,7 @@ _QUARTER_TURNS = (5, 6, 7, 8)  # orientations that swap height and width
 
 def survey(
     files: Sequence[str], resize: int | None, *, skip_bad: bool = False, threads: int | None = None
-) -> tuple[np.ndarray, tuple[int, int, int]]:
+) -> tuple[np.ndarray, tuple[int, int, int], int]:
     """Return which files are images, and the shape to decode them to, without decoding them.
 
     All headers are read, unless the shape follows from `resize` and a first image in colour. Then
@@ -46,13 +46,15 @@ def survey(
 
     Args:
         files: the image files.
-        resize: height and width. None for the size of the images if all have the same, or else the
-            median of their shorter sides, within 8..32.
+        resize: height and width. None for the size that at least three quarters of the images have,
+            if it is at most `LARGEST`, or else the median of the shorter sides, within 8..32.
         skip_bad: whether to leave out files that are not images, instead of raising.
         threads: number of threads; see `decode`.
 
     Returns:
-        Whether each file seems to be an image, bool [n], and (height, width, channels).
+        Whether each file seems to be an image, bool [n]; (height, width, channels); and the level
+        of white in images of 16 bits, 2^b - 1 with the fewest bits b of 8, 10, 12, 14 or 16 that
+        hold all their levels, because cameras and scanners store 12 bits in 16.
     """
     first = _attempt(_header, files[0], skip_bad=True)
     side = None if first is None or first.grey else resize
@@ -65,10 +67,13 @@ def survey(
     _map_blocks(read_block, files, _ROWS, headers.extend, threads)
     readable = np.array([header is not None for header in headers])
     if side is not None:
-        return readable, (side, side, 3)
+        return readable, (side, side, 3), 2**16 - 1
     if not readable.any():
         raise ValueError(f"none of {len(files)} images decodes, such as {files[0]}")
-    return readable, _shape([header for header in headers if header is not None], resize)
+    known = [header for header in headers if header is not None]
+    brightest = max(header.brightest for header in known)
+    white = next((2**bits - 1 for bits in (8, 10, 12, 14) if 0 < brightest < 2**bits), 2**16 - 1)
+    return readable, _shape(known, resize), white
 
 
 def decode(
@@ -76,42 +81,45 @@ def decode(
     shape: tuple[int, int, int],
     add: Callable[[np.ndarray], Any],
     *,
+    white: int = 2**16 - 1,
     skip_bad: bool = False,
     threads: int | None = None,
-) -> np.ndarray:
+) -> list[tuple[int, int] | None]:
     """Decode images block by block, with few blocks in memory at a time.
 
     Args:
         files: the image files.
         shape: (height, width, channels) of the decoded images.
         add: function that is called with one block after another, uint8 [b, h, w, c], in order.
+        white: level of white in images of 16 bits, see `survey`.
         skip_bad: whether to leave out images that do not decode, instead of raising.
         threads: number of threads, at least 1. Defaults to one per core, at most eight.
 
     Returns:
-        Whether each image was decoded, bool [n].
+        Upright (width, height) of each file, None for those that do not decode.
 
     Raises:
         ValueError: the first image that does not decode.
     """
-    decoded = []
+    sizes, known = [], {}  # equal sizes share a tuple
 
     def decode_block(part):
         images = np.empty((len(part), *shape), np.uint8)
-        good = [
-            bool(_attempt(_fill, file, image, skip_bad=skip_bad))
+        part_sizes = [
+            _attempt(_fill, file, image, white, skip_bad=skip_bad)
             for file, image in zip(part, images, strict=True)
         ]
-        return (images if all(good) else images[good]), good
+        good = np.array([size is not None for size in part_sizes])
+        return (images if good.all() else images[good]), part_sizes
 
     def take(block):
-        images, good = block
+        images, part_sizes = block
         add(images)
-        decoded.extend(good)
+        sizes.extend(known.setdefault(size, size) for size in part_sizes)
 
     rows = min(_ROWS, _BLOCK // int(np.prod(shape)) or 1)
     _map_blocks(decode_block, files, rows, take, threads)
-    return np.array(decoded, bool)
+    return sizes
 
 
 def check_size(resize: int) -> int:
@@ -150,10 +158,11 @@ def _cancelling(pool):
 
 
 class _Header(NamedTuple):
-    """Upright (width, height) of an image, and whether it is grey."""
+    """Upright (width, height) of an image, whether it is grey, and its largest level if 16 bits."""
 
     size: tuple[int, ...]
     grey: bool
+    brightest: int
 
 
 def _attempt(function, file, *arguments, skip_bad):
@@ -196,7 +205,8 @@ def _check_beginning(file):
 def _header(file):
     with _opened(file) as image:
         size = image.size[::-1] if _is_turned(file, image) else image.size
-        return _Header(size, image.mode in _GREY)
+        brightest = int(np.asarray(image).max()) if image.mode[0] == "I" else 0
+        return _Header(size, image.mode in _GREY, brightest)
 
 
 def _is_turned(file, image):
@@ -231,42 +241,43 @@ def _has_late_metadata(file):
 
 
 def _shape(headers, resize):
-    sizes, grey = zip(*headers, strict=True)
-    channels = 1 if all(grey) else 3
-    if resize is None and len(set(sizes)) == 1 and max(sizes[0]) <= LARGEST:
-        return *sizes[0][::-1], channels
+    channels = 1 if all(header.grey for header in headers) else 3
+    sizes = collections.Counter(header.size for header in headers)
+    (width, height), count = sizes.most_common(1)[0]
+    if resize is None and max(width, height) <= LARGEST and 4 * count >= 3 * len(headers):
+        return height, width, channels
     # The median of the shorter sides keeps most images near their own resolution.
-    median = round(np.median([min(size) for size in sizes]))
+    median = round(np.median([min(header.size) for header in headers]))
     side = resize or min(max(median, 8), 32)
     return side, side, channels
 
 
-def _fill(file, out):
-    """Decode a file into an array [h, w, c]."""
+def _fill(file, out, white):
+    """Decode a file into an array [h, w, c], and return its upright (width, height)."""
     with _opened(file) as image:
-        _convert(image, out)
-    return True
+        _convert(image, out, white)
+        return image.size
 
 
-def _convert(image, out):
+def _convert(image, out, white):
     from PIL import Image, ImageOps
 
     height, width, channels = out.shape
     # Also decodes the image, which is when pillow reads metadata at the end of a PNG.
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode[0] in "FI":
-        image = _eight_bits(image)
+        image = _eight_bits(image, white)
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, "black")
         image = Image.alpha_composite(black, image.convert("RGBA"))
     mode = "L" if channels == 1 else "RGB"
     image = image if image.mode == mode else image.convert(mode)
     if image.size != (width, height):
-        image = _resize_square(image, width)
+        image = _resize_centre(image, width, height)
     out[...] = np.frombuffer(image.tobytes(), np.uint8).reshape(out.shape)
 
 
-def _eight_bits(image):
+def _eight_bits(image, white):
     from PIL import Image
 
     levels = np.asarray(image)
@@ -275,16 +286,21 @@ def _eight_bits(image):
             f"expected integers of at most 16 bits, got {levels.dtype} {levels.min()}.."
             f"{levels.max()}"
         )
-    # 65535 = 255 · 257, so this rounds to the nearest of 256 levels.
-    return Image.fromarray(((levels.astype(np.int32) + 128) // 257).astype(np.uint8))
+    # Rounds to the nearest of 256 levels.
+    scaled = (levels.astype(np.int32) * 510 + white) // (2 * white)
+    return Image.fromarray(np.minimum(scaled, 255).astype(np.uint8))
 
 
-def _resize_square(image, side):
-    """Resize the central square of an image."""
+def _resize_centre(image, width, height):
+    """Resize the largest part in the centre that has the ratio of the new sides."""
     from PIL.Image import Resampling
 
-    short = min(image.size)
-    left, top = ((length - short) // 2 for length in image.size)
-    if image.size != (short, short):
-        image = image.crop((left, top, left + short, top + short))
-    return image.resize((side, side), Resampling.LANCZOS if short > side else Resampling.BICUBIC)
+    inner = (
+        min(image.width, max(1, image.height * width // height)),
+        min(image.height, max(1, image.width * height // width)),
+    )
+    left, top = ((outer - side) // 2 for outer, side in zip(image.size, inner, strict=True))
+    if image.size != inner:
+        image = image.crop((left, top, left + inner[0], top + inner[1]))
+    shrinks = inner[0] > width
+    return image.resize((width, height), Resampling.LANCZOS if shrinks else Resampling.BICUBIC)

@@ -1,13 +1,16 @@
 """Read a folder of images as arrays.
 
-`jaxdd.data._layouts` turns a folder per class, a table next to the images, or BFFHQ into rows of
-file, label, attribute and split. Names, the table and the headers of all files are checked before
+`jaxdd.data._layouts` turns the names in a folder and its tables into rows of file, label, attribute
+and split. Names, the table and the headers of all files are checked before
 the first image is decoded. `jaxdd.data.decoding` decodes a few images at a time, so originals of
 any size fit into memory. Large sets are decoded once into a cache and memory-mapped.
 """
 
+import decimal
+import functools
 import os
 import pathlib
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -24,6 +27,7 @@ MAP_BYTES = 64 * 2**30
 """Maximal size of the cache of mapped images; the least recently used files are deleted first."""
 
 _MANY = 8  # above this number, attributes that all differ are taken for names
+_SHOWN = 20  # number of classes that notes count
 
 
 class Folder(NamedTuple):
@@ -40,6 +44,7 @@ class Folder(NamedTuple):
         attribute_names: the attributes in the order of their index, or None.
         skipped: images that were left out because they do not decode, relative to the folder.
         files: path of each image relative to the folder.
+        notes: sentences that say how the folder was read.
     """
 
     images: np.ndarray
@@ -50,6 +55,7 @@ class Folder(NamedTuple):
     attribute_names: tuple[str, ...] | None
     skipped: tuple[str, ...]
     files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read(
@@ -59,6 +65,7 @@ def read(
     skip_bad: bool = False,
     label: str | None = None,
     attribute: str | None = None,
+    layout: str = "auto",
     seed: int | None = None,
     cache: str | os.PathLike | None = None,
     map_from: int = MAP_FROM,
@@ -69,20 +76,18 @@ def read(
     | layout | content |
     |---|---|
     | `CLASS/**/*.png` | one folder per class |
-    | `train/CLASS/**/*.png` and `test/CLASS/**/*.png` | class and split; `valid` is not read |
-    | `metadata.csv` or `metadata.parquet` | columns `file`, `label`, and optionally `attribute`, `split` |
+    | `train/CLASS/**/*.png` and `test/CLASS/**/*.png` | class and split |
+    | `metadata.csv`, .tsv, .jsonl or .parquet | columns `file`, `label`, and optionally `attribute`, `split` |
 
-    Files in a table are relative to the folder, splits are train or test, and images without a row
-    are not read. The column `file` may be called `file_name`, as in the imagefolder convention of
-    Hugging Face. Classes and attributes are indexed in sorted order, as numbers if all of them are.
-    Hidden files, `__MACOSX` and other files than images are ignored. Links that lead out of the
-    folder and links to folders inside a class folder are rejected.
+    docs/data.md lists other names of splits, tables and columns, and what is ignored or rejected.
+    `Folder.notes` say how a folder was read. Classes and attributes are indexed in sorted order, as
+    numbers if all of them are.
 
-    If all images have one size up to 256, they keep it. Otherwise their central squares are resized
-    to the median of the shorter sides, but at least 8 and at most 32. Images are turned upright
-    according to EXIF or XMP. Transparent pixels are composed on black, 16 bits are reduced to 8,
-    and of an animation the first frame is read. Images of more than `decoding.PIXELS` pixels do not
-    decode.
+    A size of up to 256 that at least three quarters of the images have is kept, and the others are
+    resized to it. Without one, the central squares are resized to the median of the shorter sides,
+    but at least 8 and at most 32. Images are turned upright according to EXIF or XMP. Transparent
+    pixels are composed on black, 16 bits are reduced to 8, and of an animation the first frame is
+    read. Images of more than `decoding.PIXELS` pixels do not decode.
 
     Mapped images are decoded once and kept in the cache, under a hash of the names, sizes and times
     of the files and of the options. A damaged file of the cache is made again.
@@ -91,9 +96,11 @@ def read(
         path: the folder.
         resize: height and width to resize the central squares to, 1..256.
         skip_bad: whether to leave out images that do not decode, instead of raising.
-        label: column of the table with the class. Defaults to "label".
-        attribute: column of the table with the bias attribute. Defaults to "attribute" if the table
-            has that column.
+        label: column of the tables with the class. Defaults to "label".
+        attribute: column of the tables with the bias attribute. Defaults to "attribute" if there is
+            one.
+        layout: "classes" if the folders inside are classes, "splits" if those that are named like
+            splits are; both ignore tables. By default, names and tables decide.
         seed: random seed of the test images, a fifth, if the folder has no splits, see
             `splits.draw_test`. Defaults to no split; `datasets.from_folder` then splits, and copies
             both parts.
@@ -107,8 +114,8 @@ def read(
 
     Raises:
         FileNotFoundError: the folder or a file of the table does not exist.
-        ImportError: metadata.parquet without pyarrow.
-        ValueError: another layout, an image that does not decode, or a class without training
+        ImportError: a parquet table without pyarrow.
+        ValueError: an ambiguous or unknown layout, an image that does not decode, or a class without training
             images, or with a single image if a fifth is split off.
         OSError: the cache cannot be written to, or has no room for the images.
 
@@ -124,9 +131,10 @@ def read(
     """  # noqa: E501
     resize = None if resize is None else decoding.check_size(resize)
     root = check_folder(path)
-    rows = _layouts.rows(root, label=label, attribute=attribute)
+    rows, notes = _layouts.read(root, label=label, attribute=attribute, layout=layout)
     options: dict[str, Any] = dict(cache=cache, map_from=map_from, threads=threads)
-    return load(root, rows, resize=resize, skip_bad=skip_bad, seed=seed, **options)
+    folder = load(root, rows, resize=resize, skip_bad=skip_bad, seed=seed, **options)
+    return folder._replace(notes=(*notes, *folder.notes))
 
 
 def check_folder(path: str | os.PathLike) -> pathlib.Path:
@@ -171,7 +179,7 @@ def load(
     seed = None if seed is None else _arguments.seed(seed)
     request = _image_cache.Request(root, rows, class_names, resize, skip_bad, seed, threads)
     folder = None if cache is None else files.expand(cache)
-    images, decoded = _image_cache.read(request, folder, map_from=map_from, budget=MAP_BYTES)
+    images, decoded, notes = _image_cache.read(request, folder, map_from=map_from, budget=MAP_BYTES)
     _check_classes(root, class_names, decoded)
     attribute_names = attributes = test = None
     if rows[0].attribute is not None:
@@ -181,20 +189,34 @@ def load(
         test = np.array([row.split == "test" for row in decoded])
     labels = _indices(class_names, [row.label for row in decoded])
     skipped = tuple(pathlib.PurePath(name).as_posix() for name in request.missing(decoded))
-    class_names = tuple(map(files.to_utf8, class_names))
-    if attribute_names is not None:
-        attribute_names = tuple(map(files.to_utf8, attribute_names))
-    relative = (os.path.relpath(row.file, root).replace(os.sep, "/") for row in decoded)
-    paths = tuple(map(files.to_utf8, relative))
-    return Folder(images, labels, attributes, test, class_names, attribute_names, skipped, paths)
+    notes = (_class_counts(class_names, labels), *notes, *_skipped_note(skipped))
+    paths = tuple(files.to_utf8(request.name(row).replace(os.sep, "/")) for row in decoded)
+    names = class_names, attribute_names
+    return Folder(images, labels, attributes, test, *names, skipped, paths, notes)
+
+
+def _class_counts(names, labels):
+    counts = [f"{n} {count}" for n, count in zip(names, np.bincount(labels), strict=True)]
+    more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return f"{len(labels)} images of {len(names)} classes: {', '.join(counts[:_SHOWN] + more)}"
+
+
+def _skipped_note(skipped):
+    if not skipped:
+        return ()
+    names = ", ".join(skipped[:5]) + (", …" if skipped[5:] else "")
+    images = "1 image that does" if len(skipped) == 1 else f"{len(skipped)} images that do"
+    return (f"left out {images} not decode: {names}",)
 
 
 def _names(values):
-    values = set(values)
-    try:
-        return tuple(sorted(values, key=lambda value: (int(value), value)))
-    except ValueError:
-        return tuple(sorted(values))
+    """Return different values in order, as numbers if all of them are."""
+    values = sorted(set(values))
+    return tuple(sorted(values, key=decimal.Decimal) if _are_numbers(values) else values)
+
+
+def _are_numbers(names):
+    return all(re.fullmatch(r"[+-]?\d+(\.\d*)?", name) for name in names)
 
 
 def _indices(names, values):
@@ -203,14 +225,16 @@ def _indices(names, values):
 
 
 def _check_spelling(root, names):
-    """Reject class names that look alike."""
-    normalised = {}
+    """Reject class names that look alike, or are the same number."""
+    nfkc = functools.partial(unicodedata.normalize, "NFKC")
+    plain = decimal.Decimal if _are_numbers(names) else nfkc
+    earlier = {}
     for name in names:
-        other = normalised.setdefault(" ".join(unicodedata.normalize("NFKC", name).split()), name)
+        other = earlier.setdefault(plain(name), name)
         if other != name:
             raise ValueError(
-                f"{root}: classes {other!r} and {name!r} differ only in blanks or in the encoding "
-                "of accents; rename or join them."
+                f"{root}: classes {other!r} and {name!r} are equal numbers, or differ only in the "
+                "width of letters; rename or join them."
             )
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxdd.data import _layouts, folders
+from jaxdd.data import _layouts, _tables, folders
 
 
 class Layout(NamedTuple):
@@ -91,7 +91,9 @@ def read(
         file = os.fspath(root / record["file"])
         _layouts.check_inside(root, file)
         split = record.get("split")
-        rows.append(_layouts.Row(file, record[label], record.get(attribute), split))
+        rows.append(
+            _layouts.Row(file, record[label], record[attribute] if attribute else None, split)
+        )
     size = layout.size if resize is None else resize
     folder = folders.load(root, rows, resize=size, skip_bad=skip_bad, seed=seed)
     names = layout.names(root)
@@ -129,7 +131,7 @@ def _check_columns(root, records, chosen):
     columns = [column for column in records[0] if column not in ("file", "split")]
     for column in chosen:
         if column not in columns:
-            hint = _layouts.close_match(column, columns)
+            hint = _tables.close_match(column, columns)
             raise ValueError(f"{root} has no column {column!r}{hint}, got {', '.join(columns)}.")
 
 
@@ -168,10 +170,10 @@ def _celeba(root):
         table = {row[0]: row[1:] for row in map(str.split, lines[1:])}
         parts = dict(map(str.split, _lines(_existing(root / "list_eval_partition.txt"))))
     else:
-        columns, rows = _layouts.read_csv(root / "list_attr_celeba.csv")
+        columns, rows = _tables.read_csv(root / "list_attr_celeba.csv")
         columns = columns[1:]
         table = {row["image_id"]: [row[name] for name in columns] for row in rows}
-        rows = _layouts.read_csv(_existing(root / "list_eval_partition.csv"))[1]
+        rows = _tables.read_csv(_existing(root / "list_eval_partition.csv"))[1]
         parts = {row["image_id"]: row["partition"] for row in rows}
     split = {"0": "train", "2": "test"}
     files = [file for file in table if parts.get(file) in split]
@@ -196,7 +198,7 @@ def _utkface(root):
 
 
 def _waterbirds(root):
-    columns, rows = _layouts.read_csv(root / "metadata.csv")
+    columns, rows = _tables.read_csv(root / "metadata.csv")
     wanted = ("img_filename", "y", "place", "split")
     if missing := [name for name in wanted if name not in columns]:
         raise ValueError(f"{root / 'metadata.csv'} has no column {', '.join(missing)}")

@@ -115,6 +115,9 @@ class DM:
         "Column of metadata.csv or of an annotated data set that holds the class.", "data")
     attribute: str | None = _option(None,
         "Column of metadata.csv or of an annotated data set that holds the bias attribute.", "data")
+    layout: Literal["auto", "classes", "splits"] = _option("auto",
+        "What the folders inside a folder of images are: classes, or splits that hold classes; "
+        "tables are then ignored. By default, names and tables decide.", "data")
     strategy: tuple[str, ...] | None = _option(None,
         "Augmentation: any of color crop cutout flip scale rotate, or none. The default is that of "
         "the benchmark, and all but flip for your own images.", "data")

@@ -1,10 +1,12 @@
 """The command line: whole commands, their errors on one line, and interruptions."""
 
 import errno
+import functools
 import inspect
 import io
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -416,7 +418,43 @@ def test_bad_images_in_a_folder_are_reported_or_counted(photographs, tmp_path, c
     assert f"{path} does not decode" in fails(command, capsys)
     assert not (tmp_path / "out").exists()
     cli.main(["datasets", "show", str(photographs), "--skip-bad", "--out", str(tmp_path / "a.png")])
-    assert "left out 1 image that does not decode: 7.png" in capsys.readouterr().err
+    assert "left out 1 image that does not decode: 7.png" in capsys.readouterr().out
+
+
+def test_the_reading_of_a_folder_is_printed(photographs, tmp_path, capsys):
+    """A copy of a training image in the test set is counted."""
+    folder = tmp_path / "digits"
+    for i in range(4):
+        for split in ("Training", "Testing"):
+            (folder / split / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+            shutil.copy(photographs / f"{i}.png", folder / split / "ab"[i % 2] / f"{i}.png")
+    (folder / "Testing" / "b" / "notes.txt").write_text("")
+    cli.main(["datasets", "show", str(folder), "--resize", "8"])
+    printed = capsys.readouterr().out
+    for part in ("train images are in Training", "a 4, b 4", "1 .txt", "resized 8 of 8"):
+        assert part in printed
+    assert "4 test images have the pixels of a training image" in printed
+    cli.main(["datasets", "show", str(folder), "--layout", "classes"])
+    assert "Testing 4, Training 4" in capsys.readouterr().out
+
+
+def test_results_inside_of_the_images_are_rejected(photographs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(photographs)
+    for command in (["run", "."], ["compare", "."], ["run", "../photographs", "--out", "x/y"]):
+        assert "out must be outside" in fails([*command, *TINY], capsys)
+    assert "sheet.png" in fails(["datasets", "show", ".", "--out", "sheet.png"], capsys)
+    assert {path.suffix for path in photographs.iterdir()} == {".png", ".csv"}
+
+
+def test_a_folder_named_like_a_benchmark(photographs, tmp_path, capsys, monkeypatch):
+    """The bare name is ambiguous; the path is not, and the set is not called by the benchmark."""
+    monkeypatch.chdir(tmp_path)
+    photographs.rename("digits")
+    assert "./digits" in fails(["datasets", "show", "digits"], capsys)
+    load = functools.partial(sources.load, options=options.DM())
+    assert load("./digits", data_dir=None).name == "./digits"
+    assert load("digits", data_dir=tmp_path).num_classes == 10
+    assert "layout" in fails(["datasets", "show", "cdigits", "--layout", "classes"], capsys)
 
 
 def test_datasets_are_listed_shown_and_built(tmp_path, capsys):

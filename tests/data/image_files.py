@@ -1,9 +1,15 @@
 """Small image files for tests, mostly of a single value that identifies the image."""
 
+import functools
 import pathlib
 
 import numpy as np
 from PIL import Image
+
+from jaxdd.data import folders
+
+read = functools.partial(folders.read, layout="classes")
+"""Reads a folder that may have a single class."""
 
 
 def save(path, value=0, *, mode="L", size=(12, 12), **options):

@@ -11,10 +11,10 @@ import zlib
 
 import numpy as np
 import pytest
-from image_files import save, truncated, values
+from image_files import read, save, truncated, values
 from PIL import Image, TiffImagePlugin
 
-from jaxdd.data import decoding, folders
+from jaxdd.data import decoding
 
 
 def palette_with_transparency(path):
@@ -32,10 +32,12 @@ def palette_with_transparency(path):
         ("l.pgm", "L", 77, (77,)),
         ("rgb.gif", "RGB", (1, 2, 3), (1, 2, 3)),
         ("la.png", "LA", (200, 128), (100,)),
-        ("i16.png", "I;16", 1000, (4,)),
+        ("i16.png", "I;16", 17000, (66,)),
         ("i16.tif", "I;16", 65535, (255,)),
         ("i16b.tiff", "I;16B", 30000, (117,)),
-        ("i.tif", "I", 128, (0,)),
+        ("i12.png", "I;16", 2048, (128,)),
+        ("i8.tif", "I", 128, (128,)),
+        ("black.png", "I;16", 0, (0,)),
         ("rgb.bmp", "RGB", (1, 2, 3), (1, 2, 3)),
         ("rgb.ppm", "RGB", (1, 2, 3), (1, 2, 3)),
         ("rgba.png", "RGBA", (200, 100, 50, 128), (100, 50, 25)),
@@ -47,7 +49,7 @@ def palette_with_transparency(path):
 def test_every_mode_is_read(tmp_path, name, mode, value, expected):
     """16-bit levels are divided by 257 and rounded; alpha 128 of 255 halves a value."""
     save(tmp_path / "x" / name, value, mode=mode)
-    pixels = folders.read(tmp_path).images
+    pixels = read(tmp_path).images
     assert pixels.shape == (1, 12, 12, len(expected))
     assert (pixels == expected).all()
 
@@ -56,7 +58,7 @@ def test_a_palette_is_colour_and_pillow_does_not_warn(tmp_path):
     (tmp_path / "x").mkdir()
     palette_with_transparency(tmp_path / "x" / "p.png")
     save(tmp_path / "x" / "q.png", 40)
-    pixels = folders.read(tmp_path).images
+    pixels = read(tmp_path).images
     assert pixels[0, 0, 0].tolist() == [100, 50, 25]
     assert pixels[1, 0, 0].tolist() == [40, 40, 40], "grey among colour is repeated"
 
@@ -65,7 +67,7 @@ def test_an_animation_is_its_first_frame(tmp_path):
     frames = [Image.new("L", (12, 12), value) for value in (10, 20)]
     (tmp_path / "x").mkdir()
     frames[0].save(tmp_path / "x" / "a.gif", save_all=True, append_images=frames[1:])
-    assert values(folders.read(tmp_path)) == [10]
+    assert values(read(tmp_path)) == [10]
 
 
 UPRIGHT = {
@@ -90,7 +92,7 @@ def test_images_are_turned_upright(tmp_path, orientation, ending):
     (tmp_path / "x").mkdir()
     image = Image.fromarray(stored.astype(np.uint8))
     image.save(tmp_path / "x" / f"a.{ending}", exif=exif)
-    pixels = folders.read(tmp_path).images[0, ..., 0]
+    pixels = read(tmp_path).images[0, ..., 0]
     assert np.abs(pixels - UPRIGHT[orientation](stored)).max() <= 1
 
 
@@ -100,7 +102,7 @@ def test_sizes_are_compared_upright(tmp_path):
     exif[0x0112] = 6
     save(tmp_path / "x" / "wide.jpg", 50, size=(20, 10))
     save(tmp_path / "x" / "tall.jpg", 50, size=(10, 20), exif=exif)
-    assert folders.read(tmp_path).images.shape == (2, 10, 20, 1)
+    assert read(tmp_path).images.shape == (2, 10, 20, 1)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,9 @@ def test_sizes_are_compared_upright(tmp_path):
         ([(257, 20)], None, (20, 20)),
         ([(20, 90), (30, 30), (99, 41)], None, (30, 30)),
         ([(20, 20), (25, 90)], None, (22, 22)),
+        ([(64, 64)] * 3 + [(63, 63)], None, (64, 64)),
+        ([(20, 40)] * 5 + [(30, 30)], None, (40, 20)),
+        ([(64, 64)] * 2 + [(63, 63)], None, (32, 32)),
         ([(3, 3), (4, 4)], None, (8, 8)),
         ([(90, 100), (80, 80)], None, (32, 32)),
         ([(12, 12)], 20, (20, 20)),
@@ -123,7 +128,7 @@ def test_sizes(tmp_path, sizes, resize, expected):
     """The median of 20, 30 and 41 is 30; that of 20 and 25 is 22.5, rounded to 22."""
     for number, size in enumerate(sizes):
         save(tmp_path / "x" / f"{number}.png", 9, size=size)
-    folder = folders.read(tmp_path, resize=resize)
+    folder = read(tmp_path, resize=resize)
     assert folder.images.shape == (len(sizes), *expected, 1)
     assert (folder.images == 9).all()
 
@@ -137,7 +142,7 @@ def test_the_central_square_is_resized(tmp_path, side, method):
     Image.fromarray(pixels).save(tmp_path / "x" / "a.png")
     centre = Image.fromarray(pixels[:, 5:25])
     expected = np.asarray(centre.resize((side, side), Image.Resampling[method]))
-    assert (folders.read(tmp_path, resize=side).images[0] == expected).all()
+    assert (read(tmp_path, resize=side).images[0] == expected).all()
 
 
 def test_shrinking_does_not_alias(tmp_path):
@@ -145,7 +150,7 @@ def test_shrinking_does_not_alias(tmp_path):
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
     (tmp_path / "x").mkdir()
     Image.fromarray(board).save(tmp_path / "x" / "a.png")
-    pixels = folders.read(tmp_path, resize=8).images.astype(int)
+    pixels = read(tmp_path, resize=8).images.astype(int)
     assert np.abs(pixels - 127).max() <= 3
 
 
@@ -154,7 +159,7 @@ def test_shrinking_does_not_alias(tmp_path):
 )
 def test_bad_sizes(tmp_path, resize, error):
     with pytest.raises(error, match="resize"):
-        folders.read(tmp_path, resize=resize)
+        read(tmp_path, resize=resize)
 
 
 def postscript(path):
@@ -184,9 +189,9 @@ def test_bad_images_are_reported_or_skipped(tmp_path, name, monkeypatch):
     save(tmp_path / "dog" / "a.png", 3)
     BAD[name](tmp_path / "cat" / name)
     with pytest.raises(ValueError, match=f"cat/{name} does not decode: ") as caught:
-        folders.read(tmp_path)
+        read(tmp_path)
     assert "\n" not in str(caught.value)
-    folder = folders.read(tmp_path, skip_bad=True)
+    folder = read(tmp_path, skip_bad=True)
     assert folder.skipped == (f"cat/{name}",)
     assert values(folder) == [1, 2, 3] and folder.labels.tolist() == [0, 0, 1]
     assert folder.images.shape == (3, 12, 12, 1)
@@ -196,7 +201,7 @@ def test_large_images_give_no_warning(tmp_path, monkeypatch):
     """Beyond the limit pillow warns, beyond twice the limit it raises."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     save(tmp_path / "x" / "a.png", 5)
-    assert values(folders.read(tmp_path)) == [5]
+    assert values(read(tmp_path)) == [5]
 
 
 def test_a_program_named_like_an_image_is_not_run(tmp_path):
@@ -204,7 +209,7 @@ def test_a_program_named_like_an_image_is_not_run(tmp_path):
     save(tmp_path / "cat" / "a.png")
     postscript(tmp_path / "cat" / "b.png")
     with pytest.raises(ValueError, match=r"b\.png.*PNG, JPEG"):
-        folders.read(tmp_path)
+        read(tmp_path)
 
 
 def test_too_many_pixels_are_rejected_before_decoding(tmp_path, monkeypatch):
@@ -212,7 +217,7 @@ def test_too_many_pixels_are_rejected_before_decoding(tmp_path, monkeypatch):
     save(tmp_path / "cat" / "a.png")
     monkeypatch.setattr(decoding, "_fill", None)
     with pytest.raises(ValueError, match="a.png.*143.*12 × 12"):
-        folders.read(tmp_path)
+        read(tmp_path)
 
 
 def test_the_first_of_several_bad_images_is_reported(tmp_path):
@@ -222,7 +227,7 @@ def test_the_first_of_several_bad_images_is_reported(tmp_path):
         (tmp_path / "x" / f"{name}.png").write_text("")
     for _ in range(5):
         with pytest.raises(ValueError, match=r"x/c\.png does not decode"):
-            folders.read(tmp_path)
+            read(tmp_path)
 
 
 def test_order_does_not_depend_on_threads(tmp_path, monkeypatch):
@@ -231,7 +236,7 @@ def test_order_does_not_depend_on_threads(tmp_path, monkeypatch):
     for value in range(40):
         side = 600 if value % 7 == 0 else 9
         save(tmp_path / str(value % 2) / f"{value:02}.png", value, size=(side, side))
-    folder = folders.read(tmp_path)
+    folder = read(tmp_path)
     assert values(folder) == [*range(0, 40, 2), *range(1, 40, 2)]
     assert folder.images.shape[1:] == (9, 9, 1)
     assert (folder.images == folder.images[:, :1, :1]).all()
@@ -256,7 +261,7 @@ import PIL.Image, PIL.ImageOps
 os.cpu_count = lambda: 2
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 before = peak()
-assert folders.read({str(tmp_path)!r}).images.shape == (35, 32, 32, 3)
+assert folders.read({str(tmp_path)!r}, layout="classes").images.shape == (35, 32, 32, 3)
 print(peak() - before)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -270,11 +275,11 @@ def test_memory_holds_few_blocks(tmp_path, monkeypatch):
     names = [str(tmp_path / "data" / "a" / "0.png")] * 4_000
     waiting, most, lock = [0], [0], threading.Lock()
 
-    def counted(file, out):
+    def counted(file, out, white):
         with lock:
             waiting[0] += 1
             most[0] = max(most[0], waiting[0])
-        return True
+        return 32, 32
 
     def add(block):
         with lock:
@@ -283,11 +288,11 @@ def test_memory_holds_few_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "_fill", counted)
     tracemalloc.start()
     try:
-        good = decoding.decode(names, (32, 32, 3), add, threads=2)
+        sizes = decoding.decode(names, (32, 32, 3), add, threads=2)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert good.all() and len(good) == 4_000 and waiting == [0]
+    assert sizes == [(32, 32)] * 4_000 and waiting == [0]
     assert most[0] <= 6 * 64 and peak < 8 * 64 * 32 * 32 * 3 + 500_000
 
 
@@ -333,15 +338,37 @@ def test_orientation_outside_of_the_exif_header(tmp_path, where):
     """Oblong images of one upright size keep it, wherever their orientation is stored."""
     save(tmp_path / "x" / "wide.png", 50, size=(20, 10))
     save_turned(tmp_path / "x" / "turned", where)
-    images = folders.read(tmp_path).images
+    images = read(tmp_path).images
     assert images.shape[:3] == (2, 10, 20)
     assert np.abs(images.astype(int) - 50).max() <= 2
     (tmp_path / "x" / "wide.png").unlink()
-    assert folders.read(tmp_path).images.shape[:3] == (1, 10, 20)
+    assert read(tmp_path).images.shape[:3] == (1, 10, 20)
+
+
+def test_an_odd_size_is_cut_to_the_ratio_of_the_others(tmp_path):
+    """Of 30 rows and 30 columns, 40 x 20 keeps columns 7..22, and enlarges them."""
+    pixels = np.tile(np.arange(30, dtype=np.uint8), (30, 1))
+    for number in range(3):
+        save(tmp_path / "x" / f"{number}.png", 9, size=(20, 40))
+    Image.fromarray(pixels).save(tmp_path / "x" / "odd.png")
+    folder = read(tmp_path)
+    expected = Image.fromarray(pixels[:, 7:22]).resize((20, 40), Image.Resampling.BICUBIC)
+    assert (folder.images[3, ..., 0] == np.asarray(expected)).all()
+    assert "resized 1 of 4 images to 20×40: 1 of 30×30" in folder.notes
+
+
+def test_all_images_of_16_bits_share_their_white(tmp_path):
+    """A level of 4,095 in one image keeps the others dark, and the folder says so."""
+    save(tmp_path / "x" / "dark.png", 1000, mode="I;16")
+    save(tmp_path / "x" / "light.png", 4095, mode="I;16")
+    folder = read(tmp_path)
+    assert values(folder) == [62, 255] and any("4,095" in note for note in folder.notes)
+    save(tmp_path / "x" / "lighter.png", 65535, mode="I;16")
+    assert values(read(tmp_path)) == [4, 16, 255]
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5])
 def test_threads_must_be_positive(tmp_path, threads):
     save(tmp_path / "x" / "a.png")
     with pytest.raises((ValueError, TypeError), match=f"threads.*{threads}"):
-        folders.read(tmp_path, threads=threads)
+        read(tmp_path, threads=threads)

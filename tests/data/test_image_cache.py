@@ -89,9 +89,9 @@ def decoded(monkeypatch):
     """Return a list to which each image is added when it is decoded."""
     count, fill = [], decoding._fill
 
-    def counted(file, out):
+    def counted(file, *arguments):
         count.append(pathlib.Path(file).name)
-        return fill(file, out)
+        return fill(file, *arguments)
 
     monkeypatch.setattr(decoding, "_fill", counted)
     return count

@@ -278,7 +278,7 @@ def test_columns_of_a_table_are_chosen(tmp_path):
         ({"label": "kind", "attribute": "wether"}, "'wether'.*'weather'"),
         ({"label": "kind", "attribute": "kind"}, "'kind' twice"),
         ({"label": "kind", "attribute": "camera"}, "16 images.*'only'"),
-        ({"label": "kind", "attribute": "file"}, "has no column 'file'"),
+        ({"label": "kind", "attribute": "file"}, "file and attribute.*'file' twice"),
     ],
 )
 def test_bad_columns_of_a_table(tmp_path, options, message):
