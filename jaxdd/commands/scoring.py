@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import rich.console
@@ -15,11 +16,47 @@ from jaxdd.runs import pretrained, results
 from jaxdd.runs.folder import store, weights_file
 from jaxdd.runs.reports import plot
 from jaxdd.runs.scoring import finished_run, labelled_sets, matrix, profiles
+from jaxdd.runs.trust import publication
 
 _Protocol = Literal["standard", "soft", "kd", "elf"]
 _SetName = Literal["set", "random", "noise"]
 _Source = Annotated[tyro.conf.Positional[pathlib.Path], tyro.conf.arg(metavar="SET")]
 _Networks = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NETWORK ...]")]
+_Pixels = Annotated[
+    Literal["unit", "bytes", "signed", "normalised", "imagenet"] | None,
+    tyro.conf.arg(help_behavior_hint=""),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class SetArguments:
+    """Options of a set that does not state what its numbers mean."""
+
+    pixels: _Pixels = None
+    """How pixels are stored: in [0, 1], in 0..255, in [-1, 1], or normalised by the moments of the
+    data or of ImageNet. Defaults to what the set states, or a guess that is printed."""
+
+    labels: OptionalName = None
+    """File with a number or name of a class per image (.npy, .npz, .pt, or text with one per line),
+    or sorted: images are sorted by class, equally many of each."""
+
+    formation: OptionalInt = None
+    """Each image holds formation² smaller ones. Defaults to what the set states, or 1."""
+
+    def read(
+        self, stored: labelled_sets.StoredSet, benchmark: datasets.Benchmark, **options: Any
+    ) -> labelled_sets.LabelledSet:
+        """Return a set as networks are trained on it, and print what was assumed."""
+        labelled = labelled_sets.adapt(
+            stored, benchmark, pixels=self.pixels, labels=self.labels, factor=self.formation,
+            **options,
+        )  # fmt: skip
+        for remark in labelled.remarks:
+            print(f"{stored.path}: {remark}")
+        return labelled
+
+
+_SetOptions = Annotated[SetArguments, tyro.conf.arg(name="")]
 
 
 def evaluate_set(
@@ -37,6 +74,7 @@ def evaluate_set(
     teacher_steps: int = matrix.TeacherOptions().steps,
     teacher_weights: OptionalPath = None,
     teacher: OptionalPath = None,
+    stated: _SetOptions = SetArguments(),
     dataset: OptionalName = None,
     data: Data = DataArguments(),
     out: OptionalPath = None,
@@ -58,22 +96,25 @@ def evaluate_set(
         epochs: Training epochs. Defaults to those of the run, or 300.
         width: Channels of the ConvNet. Defaults to those of the run, or 32.
         depth: Blocks of the ConvNet. Defaults to those of the run, or 3.
-        seed: Random seed of the networks and of a benchmark. Defaults to that of the run, or 0.
+        seed: Random seed of the networks, and of the data unless the set states them. Defaults to
+            that of the run, or 0.
         zca: Whiten images with a ZCA fitted on all training images. Sets of runs with --zca already
             have their whitening.
         teacher_steps: Updates of a teacher.
         teacher_weights: .npy, .npz or .csv with a weight for each training sample, by which the
             batches of a teacher are drawn. Defaults to uniform.
         teacher: Folder of a trained teacher to use instead, such as RUN/teacher of a cfm run.
+        stated: Options of the set.
         dataset: Name of the benchmark that the set replaces, a folder of images, or tfds:NAME. Not
             needed for a run on a benchmark.
         data: Options of the data set.
         out: JSON file. Defaults to evaluation.json in the folder of a run, where `jaxdd report`
             finds it, and to evaluation-SET.json for other sets.
     """
-    out = _output_path("evaluation", source, out)
+    stored = labelled_sets.load(source)
+    out = _output_path("evaluation", stored, out)
     network_options = dict(eval_seeds=seeds, epochs=epochs, width=width, depth=depth, seed=seed)
-    run_options, benchmark = _load(source, dataset, data, **network_options)
+    run_options, benchmark = _load(stored, dataset, data, **network_options)
     teacher_options = matrix.TeacherOptions(
         teacher_steps, weights=_read_weights(teacher_weights, benchmark)
     )
@@ -83,8 +124,7 @@ def evaluate_set(
         teacher_options = teacher_options._replace(teacher=trained)
     progress = screen.Progress()
     with progress.bar:
-        factor = run_options.formation
-        labelled = labelled_sets.read(source, benchmark, factor=factor, whiten=zca)
+        labelled = stated.read(stored, benchmark, whiten=zca)
         cells = matrix.cells(
             labelled, benchmark, run_options, names=networks, protocols=protocol, sets=sets,
             teacher=teacher_options, report=progress,
@@ -99,6 +139,7 @@ def profile_set(
     networks: int = 3,
     teacher_steps: int = 0,
     weights: OptionalPath = None,
+    stated: _SetOptions = SetArguments(),
     dataset: OptionalName = None,
     data: Data = DataArguments(),
     out: OptionalPath = None,
@@ -117,6 +158,7 @@ def profile_set(
             Defaults to none.
         weights: .npy, .npz or .csv with a weight for each training sample. Defaults to uniform. A
             run stores its own in weights.npz.
+        stated: Options of the set.
         dataset: Name of the benchmark that the set replaces, a folder of images, or tfds:NAME. Not
             needed for a run on a benchmark.
         data: Options of the data set.
@@ -124,21 +166,25 @@ def profile_set(
             it, and to profile-SET.json for other sets.
         figure: SVG or PNG file. Defaults to the name of the JSON file with .svg.
     """
-    out = _output_path("profile", source, out)
+    stored = labelled_sets.load(source)
+    out = _output_path("profile", stored, out)
     figure = figure or out.with_suffix(".svg")
     if figure.suffix not in (".svg", ".png") or not figure.parent.is_dir():
         raise ValueError(f"figure must be an .svg or .png file in an existing folder, got {figure}")
-    run_options, benchmark = _load(source, dataset, data)
+    run_options, benchmark = _load(stored, dataset, data)
+    if not stored.is_run and ":" in run_options.network:
+        # Importing it would run code that the publisher of the set chose.
+        raise ValueError(f"{source}: the network {run_options.network} is not part of jaxdd")
     sample_weights = _read_weights(weights, benchmark)
     progress = screen.Progress()
     with progress.bar:
-        labelled = labelled_sets.read(source, benchmark, factor=run_options.formation)
+        labelled = stated.read(stored, benchmark)
         profile = profiles.measure(
             labelled, benchmark, run_options, num_networks=networks, teacher_steps=teacher_steps,
             weights=sample_weights, report=progress,
         )  # fmt: skip
-    if _is_run(source):
-        profile["set"] = files.sha256(source / store.SYNTHETIC)
+    if stored.is_run:
+        profile["set"] = files.sha256(stored.path / store.SYNTHETIC)
     files.write_json(out, profile)
     print("\n".join(profiles.lines(profile)))
     drawn = plot.attempt(str(figure), lambda: plot.profile(figure, profile)) is None
@@ -146,64 +192,69 @@ def profile_set(
 
 
 def load_run_data(
-    folder: pathlib.Path, dataset: str | None, data_dir: pathlib.Path | None
+    config: Mapping[str, Any], dataset: str | None, data_dir: pathlib.Path | None
 ) -> datasets.Benchmark:
     """Load the data that a run was made from.
 
     Args:
-        folder: Folder of the run.
-        dataset: Path of the images, or tfds:NAME. Defaults to the name in config.json.
+        config: Configuration of the run.
+        dataset: Path of the images, or tfds:NAME. Defaults to the name in the configuration.
         data_dir: Folder with the original files.
     """
-    config, run_options = finished_run.configuration(folder)
     dataset = str(config["dataset"] if dataset is None else dataset)
     named = dataset in benchmarks.NAMES or dataset.startswith(sources.TFDS)
     if not named and not pathlib.Path(dataset).is_dir():
         raise ValueError(
-            f"{folder} was made from {dataset}, which is not a folder here; pass its images "
+            f"the set was made from {dataset}, which is not a folder here; pass its images "
             "or tfds:NAME as --dataset, or use jaxdd.runs.scoring for arrays"
         )
-    return sources.load(dataset, run_options, data_dir)
+    return sources.load(dataset, finished_run.options_of(config), data_dir)
 
 
 def _read_weights(path, benchmark):
     return None if path is None else weights_file.read_for(path, benchmark)
 
 
-def _is_run(source):
-    return (source / "config.json").exists()
-
-
-def _output_path(kind, source, out):
-    """Return the JSON file to write, after checking that file and the source."""
-    if out is None:
-        path = source.resolve()
-        # The suffix of a folder is a part of its name: run-0.05 is not run-0.01.
-        name = path.name if path.is_dir() else path.stem
-        out = source / f"{kind}.json" if _is_run(source) else pathlib.Path(f"{kind}-{name}.json")
+def _output_path(kind, stored, out):
+    """Return the JSON file to write, after checks before any work."""
+    default = pathlib.Path(f"{kind}-{stored.path.resolve().name}.json")
+    default = stored.path / f"{kind}.json" if stored.is_run else default
+    out = default if out is None else out
     if out.is_dir() or out.suffix != ".json":
         raise ValueError(f"out must be a file that ends in .json, got {out}")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"out must be in an existing folder, got {out}")
-    if not source.exists():
-        raise FileNotFoundError(f"{source} does not exist; expected a run, a folder, .npz or .pt")
+    if out.resolve() != default.resolve() or not stored.is_run:
+        publication.check_outside(out)
     return out
 
 
-def _load(source, dataset, data, **network_options):
-    """Return options and data: those of a run, or those on the command line."""
+def _load(stored, dataset, data, **network_options):
+    """Return options and data: those that the set states, or those on the command line."""
     changed: dict[str, Any] = {k: v for k, v in network_options.items() if v is not None}
-    if _is_run(source):
-        # A run is scored on the data that it was made from, which its config.json describes.
-        if names := data.changed():
-            raise ValueError(f"a run has its own data options; leave out {', '.join(names)}")
-        benchmark = load_run_data(source, dataset, data.data_dir)
-        run_options = finished_run.options_for(source, benchmark)
-        return dataclasses.replace(run_options, **changed), benchmark
-    if dataset is None:
-        raise ValueError(f"{source} is not a run; pass --dataset with the data that it replaces")
-    run_options = data.make_options(**changed)
-    return run_options, sources.load(dataset, run_options, data.data_dir)
+    config, names = stored.config, data.changed()
+    if not config:
+        if dataset is None:
+            raise ValueError(
+                f"{stored.path} is not a run; pass --dataset with the data that it replaces"
+            )
+        run_options = data.make_options(**changed)
+        return run_options, sources.load(dataset, run_options, data.data_dir)
+    if stored.is_run and names:
+        raise ValueError(f"a run has its own data options; leave out {', '.join(names)}")
+    # The options of the data that a set was made from include the seed of their split.
+    made_from = str(config["dataset"])
+    is_own = not names and sources.short(dataset or made_from) == sources.short(made_from)
+    if stored.is_run or is_own:
+        benchmark = load_run_data(config, dataset, data.data_dir)
+    else:
+        seed = {"seed": changed["seed"]} if "seed" in changed else {}
+        benchmark = sources.load(dataset or made_from, data.make_options(**seed), data.data_dir)
+    if stored.is_run:
+        finished_run.check_data(config, benchmark)
+    elif isinstance(config.get("augmentation"), str):
+        raise ValueError(f"{stored.path} was made with an augmentation that is not part of jaxdd")
+    return dataclasses.replace(finished_run.options_of(config), **changed), benchmark
 
 
 def _show(rows, out):

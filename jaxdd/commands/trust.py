@@ -3,7 +3,7 @@
 import functools
 import pathlib
 import sys
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -38,9 +38,12 @@ def export_set(
         dataset: folder of images or tfds:NAME that the run was made from, for --score.
         data_dir: folder with the original files, for --score.
     """
-    measure: Any = lambda images: finished_run.score(
-        source, scoring.load_run_data(source, dataset, data_dir), images
-    )
+
+    def measure(images):
+        config, _ = options.read_config(source / "config.json")
+        data = scoring.load_run_data(config, dataset, data_dir)
+        return finished_run.score(source, data, images)
+
     content = publication.export(source, folder, format=format, measure=measure if score else None)
     if rounding := content.get("rounding"):
         clipped, furthest = f"{100 * rounding['cut']:.1f} %", f"{rounding['furthest']:.3f}"
@@ -138,7 +141,7 @@ def audit_set(
     with progress.bar:
         checks = inspection.inspect(
             published.synthetic, trusted=trusted_sets, data=real,
-            effort=inspection.EFFORTS[preset], seed=seed, tiles=run_options.formation,
+            effort=inspection.EFFORTS[preset], seed=seed, tiles=publication.formation_of(config),
             progress=functools.partial(progress, "networks"),
         )  # fmt: skip
         if again:

@@ -26,7 +26,7 @@ from jaxdd.runs.context import (
     build_context,
     silent,
 )
-from jaxdd.runs.folder import manifest, store
+from jaxdd.runs.folder import manifest, samples, store
 from jaxdd.runs.options import DM
 
 __all__ = ["SPLIT_FROM", "Interrupted", "Setup", "compare", "run", "silent"]
@@ -85,6 +85,8 @@ def _finish(run, source, *, distilled=True, baseline=None) -> results.Result:
     synthetic = stages.synthesize(run, source, distilled=distilled)
     result = stages.evaluate_run(run, source, synthetic, stored=distilled, baseline=baseline)
     stages.draw(run, synthetic, result)
+    write_samples = lambda: samples.write(run.folder, run.context.data.train.images)
+    stages.ensure(run.folder, write_samples, products=(samples.NAME,))
     if not manifest.is_sealed(run.folder):
         manifest.record(run.folder, ("config.json",))
         manifest.seal(run.folder, manifest.describe(synthetic))

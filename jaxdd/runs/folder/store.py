@@ -4,10 +4,12 @@
     timing.json      wall time by stage so far, and the date on which the run finished
     progress.jsonl   one record per line, appended during the distillation
     checkpoint/      newest states, see `jaxdd.runs.folder.checkpoint`
-    weights.npz sample weights; choice.json records how they were chosen whitening.npz    ZCA
-    whitening through which networks see the set, if any synthetic.npz    the synthetic set,
-    readable without pickle and without jaxdd result.json      scores, device, versions and
-    configuration manifest.json    checksums of the products, see `jaxdd.runs.folder.manifest`
+    weights.npz      sample weights, and choice.json how they were chosen
+    whitening.npz    ZCA whitening through which networks see the set, if any
+    synthetic.npz    the synthetic set, readable without pickle and without jaxdd
+    result.json      scores, device, versions and configuration
+    samples.npz      hashes of the training samples, see `jaxdd.runs.folder.samples`
+    manifest.json    checksums of the products, see `jaxdd.runs.folder.manifest`
 
 Files are written atomically: next to their destination, flushed to disk and renamed.
 """

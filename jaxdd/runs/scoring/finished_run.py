@@ -6,56 +6,42 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdd import evaluate
-from jaxdd.data import datasets
+from jaxdd.data import datasets, files
 from jaxdd.methods import zca
 from jaxdd.runs import components, options
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs import networks as named_networks
 from jaxdd.runs.folder import store
+from jaxdd.runs.trust import publication
 
 
-def configuration(folder: str | os.PathLike) -> tuple[dict[str, Any], options.DM]:
-    """Return the config.json of a finished run and its options, including its augmentation.
-
-    Raises:
-        FileNotFoundError: The folder holds no finished run.
-    """
-    folder = pathlib.Path(folder)
-    for name, missing in (("config.json", "no run"), ("synthetic.npz", "no finished run")):
-        if not (folder / name).exists():
-            message = f"{folder} holds {missing}: there is no {name}"
-            if (folder / "rows").is_dir():
-                message += f"; the runs of a comparison are in {folder / 'rows'}"
-            raise FileNotFoundError(message)
-    config, run_options = options.read_config(folder / "config.json")
+def options_of(config: Mapping[str, Any]) -> options.DM:
+    """Return the options in the configuration of a run, including its augmentation."""
+    run_options = options.from_config(config)
     # `strategy` is None in the options of a run that used the augmentation of its data.
-    if isinstance(config.get("augmentation"), list):
-        run_options = dataclasses.replace(run_options, strategy=tuple(config["augmentation"]))
-    return config, run_options
+    if isinstance(strategy := config.get("augmentation"), list):
+        run_options = dataclasses.replace(run_options, strategy=tuple(strategy))
+    factor = publication.formation_of(config)
+    return dataclasses.replace(run_options, formation=factor)
 
 
-def options_for(folder: str | os.PathLike, benchmark: datasets.Benchmark) -> options.DM:
-    """Return the options of a finished run, after checking that it was made from this data.
-
-    Raises:
-        ValueError: The data, or a custom augmentation function, differ from those of the run.
-    """
-    config, run_options = configuration(folder)
+def check_data(config: Mapping[str, Any], benchmark: datasets.Benchmark) -> None:
+    """Raise ValueError if data or their augmentation function differ from those of a run."""
     if (digest := datasets.digest(benchmark)) != config["data"]:
         raise ValueError(
-            f"{folder} was made from data with digest {config['data']}, "
-            f"but {benchmark.name} has {digest}"
+            f"the run was made from other data than {benchmark.name}: "
+            f"digest {config['data']} there, got {digest}"
         )
     function = config.get("augmentation")
     if isinstance(function, str) and function != named_networks.qualified_name(benchmark.strategy):
-        raise ValueError(f"{folder} used the augmentation {function}; pass data with that strategy")
-    return run_options
+        raise ValueError(f"the run used the augmentation {function}; pass data with that strategy")
 
 
 def score(
@@ -66,7 +52,8 @@ def score(
     Returns:
         Scores, as in result.json.
     """
-    run_options = options_for(folder, benchmark)
-    whitening = store.whitening_of(folder)
+    config = files.read_json(pathlib.Path(folder) / "config.json")
+    check_data(config, benchmark)
+    run_options, whitening = options_of(config), store.whitening_of(folder)
     seen = zca.whiten(run_methods.decode(run_options.formation)(jnp.asarray(images)), whitening)
     return evaluate.summary(components.build(benchmark, run_options).score(seen, whitening))

@@ -165,7 +165,8 @@ def cells(
                 row = dict(network=name, protocol=protocol, set=kind, **settings, images=digest)
                 progress = functools.partial(report, f"evaluate {task}")
                 arguments = score, protocol, arrays[kind], make_teacher, progress
-                compute = functools.partial(_score, *arguments)
+                num_bytes = labelled.num_bytes if kind == "set" else None
+                compute = functools.partial(_score, *arguments, num_bytes)
                 rows.append(Cell(task, files.to_json(row), compute))
     return rows
 
@@ -206,7 +207,7 @@ def _teacher_settings(teacher):
     return {**data, "steps": teacher.steps, "batch_size": teacher.batch_size}
 
 
-def _score(score, protocol, arrays, make_teacher, report):
+def _score(score, protocol, arrays, make_teacher, report, num_bytes):
     """Return the scores of a cell, and the bytes that it needs in addition to the set."""
     images, labels = arrays
     others, extra_bytes = {}, None
@@ -220,7 +221,7 @@ def _score(score, protocol, arrays, make_teacher, report):
         extra_bytes = {"teacher": teachers.num_bytes(make_teacher())}
     scores = evaluate.summary(score(images, labels=labels, **others))
     report(1, 1)
-    set_bytes = images.size * images.dtype.itemsize
+    set_bytes = images.size * images.dtype.itemsize if num_bytes is None else num_bytes
     return scores | {"set_bytes": set_bytes, "extra_bytes": extra_bytes}
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxdd import audit, networks, training
 from jaxdd.data import datasets, files
 from jaxdd.methods import formation
-from jaxdd.runs import results
+from jaxdd.runs import class_names, results
 from jaxdd.runs.folder import store
 from jaxdd.runs.reports import pages
 from jaxdd.runs.trust import publication
@@ -138,10 +138,12 @@ def inspect(
         progress: called as `progress(done, total)`, once per set.
     """
     for number, other in enumerate(trusted, 1):
-        if other.images.shape != synthetic.images.shape:
+        config = other.provenance.get("config")
+        factor = publication.formation_of(config if isinstance(config, dict) else {})
+        if other.images.shape != synthetic.images.shape or (config and factor != tiles):
             raise ValueError(
-                f"trusted set {number} must have images {synthetic.images.shape} like the audited "
-                f"set, got {other.images.shape}"
+                f"trusted set {number} must have images {synthetic.images.shape} and formation "
+                f"{tiles} like the audited set, got {other.images.shape} and {factor}"
             )
     real = None if data is None else _sample(data, synthetic, seed)
     checks = [_check_range(synthetic)]
@@ -195,11 +197,27 @@ def write(
 
 
 def _normalise_like(other, synthetic):
-    """A set with the normalisation of another one."""
+    """Return a set with the normalisation and the order of classes of another one."""
     mean, std = np.float32(synthetic.mean), np.float32(synthetic.std)
     pixels = other.images * np.float32(other.std) + np.float32(other.mean)
     images = ((pixels - mean) / std).astype(np.float32)
-    return other._replace(images=images, mean=synthetic.mean, std=synthetic.std)
+    positions = _positions(other, _names(synthetic), "the audited set")
+    order, labels = np.argsort(positions), positions[other.labels]
+    return synthetic._replace(images=images[order], labels=labels[order])
+
+
+def _positions(synthetic, names, of):
+    """Return the position of each class of a set among named classes."""
+    if not (own := _names(synthetic)):
+        return np.arange(len(synthetic.images), dtype=np.int32)
+    positions = class_names.positions(own, names, of=of)
+    if sorted(positions) != list(range(len(own))):
+        raise ValueError(f"the set must have the classes 0 to {len(own) - 1}, got {', '.join(own)}")
+    return positions
+
+
+def _names(synthetic):
+    return synthetic.classes if synthetic.provenance.get("class_names") else ()
 
 
 def _split_tiles(synthetic, tiles):
@@ -220,7 +238,8 @@ def _sample(data, synthetic, seed):
     chosen = rng.permutation(len(data.train.labels))[:_REAL_IMAGES]
     images = data.train.images[chosen] / np.float32(255)
     images = (images - np.float32(synthetic.mean)) / np.float32(synthetic.std)
-    return images.astype(np.float32), data.train.labels[chosen].astype(np.int32)
+    classes = np.argsort(_positions(synthetic, data.class_names, data.name))  # of the set
+    return images.astype(np.float32), classes[data.train.labels[chosen]].astype(np.int32)
 
 
 def _sorted_by_class(synthetic):

@@ -7,8 +7,9 @@ an exported folder with only what others need.
     png    images/CLASS/NUMBER.png and metadata.csv, which `jaxdd.data.folders` reads
     pt     as npz, and synthetic.pt, the list that PyTorch scripts of the field load
 
-All of them have README.md (a data set card), config.json, result.json, and whitening.npz if the run
-has one. A .pt file is a pickle: it is written for others and never read.
+All of them have README.md (a data set card), config.json, result.json, samples.npz (hashes of the
+training samples), and whitening.npz if the run has one. A .pt file is a pickle: it is written for
+others and never read.
 """
 
 import contextlib
@@ -30,8 +31,8 @@ import numpy as np
 from PIL import Image
 
 from jaxdd.data import benchmarks, files
-from jaxdd.runs import results
-from jaxdd.runs.folder import manifest, store
+from jaxdd.runs import results, weightings
+from jaxdd.runs.folder import manifest, samples, store
 from jaxdd.runs.reports import pages
 from jaxdd.runs.reports.command_line import command_line
 
@@ -45,7 +46,7 @@ MAX_OVERSHOOT = 1.0
 """Maximum distance of pixels from [0, 1] in a set that is loaded without `expect`."""
 
 _SET, _TABLE, _CARD = "synthetic.npz", "metadata.csv", "README.md"
-_COPIED = ("config.json", "result.json", store.WHITENING)
+_COPIED = ("config.json", "result.json", store.WHITENING, samples.NAME)
 _COLUMNS = ("file_name", "label", "class")
 _PNG_MODES = {1: "L", 3: "RGB"}  # keys: number of channels
 
@@ -68,6 +69,13 @@ class Published(NamedTuple):
         """Configuration that the set states, {} if it states none. It may be forged."""
         config = self.synthetic.provenance.get("config")
         return config if isinstance(config, dict) else {}
+
+
+def formation_of(config: Mapping[str, Any]) -> int:
+    """Return f for a configuration whose images hold f² smaller ones; 1 if it does not say."""
+    row = weightings.rows().get(str(config.get("row")))
+    is_real = row is not None and not row.distilled
+    return 1 if is_real else int(config.get("formation", 1))
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -270,7 +278,7 @@ def export(
             (temporary / _SET).write_bytes(published.contents[_SET])
             content = manifest.describe(published.synthetic)
         if format == "pt":
-            _write_pt(temporary / "synthetic.pt", published.synthetic)
+            _write_pt(temporary / "synthetic.pt", published.synthetic, published.config)
         described = {"kind": "png" if is_png else "npz", "parent": verified.manifest["root"]}
         (temporary / _CARD).write_text(_card(source, published, content | described), "utf-8")
         paths = (path for path in temporary.rglob("*") if path.is_file())
@@ -312,8 +320,11 @@ def _atomic_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_pt(path, synthetic):
-    """Write `{"data": [[images, labels]]}`, images float32 `[n, c, h, w]`, labels int64 `[n]`."""
+def _write_pt(path, synthetic, config):
+    """Write `{"data": [[images, labels]]}`, images float32 `[n, c, h, w]`, labels int64 `[n]`.
+
+    `mean`, `std`, `classes` and `config` (JSON) say what they mean.
+    """
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -321,9 +332,9 @@ def _write_pt(path, synthetic):
     images = synthetic.images.reshape(-1, *synthetic.images.shape[2:]).transpose(0, 3, 1, 2)
     images = torch.tensor(np.ascontiguousarray(images))
     labels = torch.tensor(synthetic.labels.reshape(-1)).long()
-    moments = {"mean": synthetic.mean.tolist(), "std": synthetic.std.tolist()}
-    classes = {"classes": list(synthetic.classes)}
-    torch.save({"data": [[images, labels]], **moments, **classes}, path)
+    stated = {"mean": synthetic.mean.tolist(), "std": synthetic.std.tolist()}
+    stated |= {"classes": list(synthetic.classes), "config": json.dumps(config)}
+    torch.save({"data": [[images, labels]], **stated}, path)
 
 
 def _write_png(folder, synthetic, measure):

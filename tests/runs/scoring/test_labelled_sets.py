@@ -1,4 +1,4 @@
-"""Tests of reading labelled sets: every format gives the same images; others are rejected."""
+"""Tests of labelled sets: every format gives the same images and classes; others are rejected."""
 
 import jax
 import numpy as np
@@ -21,12 +21,12 @@ NORMAL = (PIXELS / np.float32(255) - MEAN) / STD
 CHANNELS_FIRST = NORMAL.transpose(0, 3, 1, 2)
 
 
-def ours(path):
+def ours(path, **provenance):
     """Return a set that is normalised by other moments than those of the data."""
     mean, std = np.float32((0.5, 0.4, 0.3)), np.float32((0.2, 0.3, 0.4))
     images = ((PIXELS / np.float32(255) - mean) / std).reshape(K, IPC, *SIZE)
     labels = LABELS.reshape(K, IPC).astype(np.int32)
-    store.write_synthetic(path / "set.npz", store.Synthetic(images, labels, mean, std, {}))
+    store.write_synthetic(path / "set.npz", store.Synthetic(images, labels, mean, std, provenance))
     return path / "set.npz"
 
 
@@ -45,12 +45,18 @@ def png(path):
     return path / "set"
 
 
-def pt(content, name="set.pt"):
-    """Return a function that saves one PyTorch file, or several by name."""
+def pt(content, name="set.pt", *, gradients=False):
+    """Return a function that saves one PyTorch file, or several by name.
+
+    With gradients, the content is the images, and they are a parameter next to their labels.
+    """
 
     def write(path):
+        nonlocal content
         torch = pytest.importorskip("torch", reason="PyTorch is not installed")
         to_tensor = lambda x: torch.tensor(x) if isinstance(x, np.ndarray) else x
+        if gradients:
+            content = {"images": torch.nn.Parameter(torch.tensor(content)), "labels": LABELS}
         for file, value in content.items() if name is None else [(name, content)]:
             torch.save(jax.tree.map(to_tensor, value), path / file)
         return path / (name or "images_best.pt")
@@ -60,18 +66,29 @@ def pt(content, name="set.pt"):
 
 FORMS = {
     "jaxdd": (ours, "normalised"),
-    "uint8": (npz(images=PIXELS, labels=LABELS), "uint8"),
-    "x and y, channels first": (npz(x=PIXELS.transpose(0, 3, 1, 2), y=LABELS), "uint8"),
-    "pixels in [0, 1]": (npz(images=PIXELS / 255, labels=LABELS), "in [0, 1]"),
+    "uint8": (npz(images=PIXELS, labels=LABELS), "bytes"),
+    "int64": (npz(images=PIXELS.astype(int), labels=LABELS), "bytes"),
+    "0..255 as floats": (npz(images=PIXELS / 1.0, labels=LABELS), "bytes"),
+    "x and y, channels first": (npz(x=PIXELS.transpose(0, 3, 1, 2), y=LABELS), "bytes"),
+    "pixels in [0, 1]": (npz(images=PIXELS / 255, labels=LABELS), "unit"),
+    "pixels in [-1, 1]": (npz(images=PIXELS / 127.5 - 1, labels=LABELS), "signed"),
     "normalised, class by class": (npz(images=NORMAL.reshape(K, IPC, *SIZE)), "normalised"),
-    "png": (png, "uint8"),
+    "other moments": (
+        npz(images=(PIXELS / 255 - 0.5) / 0.25, labels=LABELS, mean=0.5, std=[0.25] * 3),
+        "normalised",
+    ),
+    "png": (png, "bytes"),
     "DC": (
         pt({"data": [[CHANNELS_FIRST, LABELS]], "accs_all_exps": {"ConvNet": [np.float64(0.5)]}}),
         "normalised",
     ),
     "pair": (pt([CHANNELS_FIRST, LABELS]), "normalised"),
     "MTT": (pt({"images_best.pt": CHANNELS_FIRST, "labels_best.pt": LABELS}, None), "normalised"),
-    "MTT without labels": (pt(CHANNELS_FIRST), "normalised"),
+    "torch, needs gradients": (pt(CHANNELS_FIRST, gradients=True), "normalised"),
+    "our .pt": (
+        pt({"data": [[CHANNELS_FIRST * 2, LABELS]], "mean": DATA.mean, "std": STD / 2}),
+        "normalised",
+    ),
 }
 
 
@@ -83,8 +100,8 @@ def test_every_format_gives_the_same_images(form, tmp_path):
     np.testing.assert_array_equal(labelled.labels, LABELS)
     assert labelled.images.dtype == np.float32 and labelled.labels.dtype == np.int32
     assert labelled.storage["pixels"] == pixels
-    first = form in ("x and y, channels first", "DC", "pair", "MTT", "MTT without labels")
-    assert labelled.storage["layout"] == ("nchw" if first else "nhwc")
+    is_first = form == "x and y, channels first" or labelled.storage["kind"] == "pt"
+    assert labelled.storage["layout"] == ("nchw" if is_first else "nhwc")
 
 
 def test_a_whitening_can_be_fitted_on_the_data(tmp_path):
@@ -103,6 +120,7 @@ def test_images_that_hold_smaller_images_are_split(tmp_path):
     path = npz(images=PIXELS[:, :4, :4], labels=LABELS)(tmp_path)
     labelled = labelled_sets.read(path, data, factor=2)
     assert labelled.images.shape == (4 * K * IPC, 4, 4, 3)
+    assert labelled.num_bytes == PIXELS[:, :4, :4].size
     np.testing.assert_array_equal(labelled.labels, LABELS.repeat(4))
 
 
@@ -111,11 +129,26 @@ BAD = {
     "no images": (npz(y=LABELS), "got y"),
     "float labels": (npz(images=PIXELS, labels=LABELS / 1), "float64"),
     "labels too few": (npz(images=PIXELS, labels=LABELS[:2]), r"\(2,\)"),
-    "another class": (npz(images=PIXELS, labels=LABELS + 1), "got 1..2"),
-    "no labels, uneven": (npz(images=PIXELS[:5]), "2 classes, got 5"),
+    "another class": (npz(images=PIXELS, labels=LABELS + 1), "count from 0, got 1..2"),
+    "negative": (npz(images=PIXELS, labels=LABELS - 1), "count from 0, got -1..0"),
+    "an absent class": (npz(images=PIXELS, labels=0 * LABELS), "class 1 of 2"),
+    "soft labels": (npz(images=PIXELS, labels=np.eye(2)[LABELS]), r"float64 \(6, 2\)"),
+    "no labels": (npz(images=PIXELS), "--labels"),
+    "MTT without labels": (pt(CHANNELS_FIRST), "--labels"),
+    "too few classes": (npz(images=PIXELS.reshape(1, 6, *SIZE)), "class 1 of 2"),
     "nan": (npz(images=NORMAL * np.nan, labels=LABELS), "NaN"),
-    "0..255 as floats": (npz(images=PIXELS / 1.0, labels=LABELS), r"[0-9]\.\.2[0-9][0-9]"),
-    "int64": (npz(images=PIXELS.astype(int), labels=LABELS), "got int64"),
+    "complex": (npz(images=PIXELS * 1j, labels=LABELS), "complex128"),
+    "bool": (npz(images=PIXELS > 9, labels=LABELS), "bool"),
+    "16 bits": (npz(images=PIXELS * np.uint16(257), labels=LABELS), r"0\.\.255 .*got"),
+    "a mask": (npz(images=PIXELS // 128, labels=LABELS), r"got 0\.\.1;"),
+    "divided twice": (npz(images=PIXELS / 255**2, labels=LABELS), r"\.\.0\.0039"),
+    "divided by 128": (npz(images=PIXELS / 128, labels=LABELS), r"\.\.1\.99"),
+    "whitened": (npz(images=0.3 * NORMAL, labels=LABELS), "whitened"),
+    "mean of bytes": (npz(images=NORMAL, labels=LABELS, mean=125, std=60), "125"),
+    "moments of pixels": (
+        npz(images=PIXELS / 255, labels=LABELS, mean=DATA.mean, std=DATA.std),
+        "--pixels",
+    ),
     "a pickle": (pt({"data": DATA}), "set.pt"),
     "no tensor": (pt({"accs": 3}), "got NoneType"),
     "an empty list": (pt([]), "set.pt"),
@@ -127,6 +160,114 @@ def test_other_content_is_rejected(case, tmp_path):
     write, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         labelled_sets.read(write(tmp_path), DATA)
+
+
+# --- labels and classes ------------------------------------------------------------------------
+
+
+def write_labels(path, form):
+    if form == "npy":
+        np.save(path, LABELS)
+    elif form == "npz":
+        np.savez(path, y=LABELS)
+    else:
+        values = {
+            "txt": map(str, LABELS),
+            "csv": ["label", *map(NAMED.class_names.__getitem__, LABELS)],
+        }
+        path.write_text("\n".join(values[form]))
+    return path
+
+
+NAMED = DATA._replace(class_names=("cat", "dog"))
+
+
+@pytest.mark.parametrize("form", ["npy", "npz", "txt", "csv"])
+def test_labels_can_be_in_a_file_of_their_own(form, tmp_path):
+    order = np.array([3, 0, 4, 1, 5, 2])
+    stored = labelled_sets.load(npz(images=PIXELS[order])(tmp_path))
+    path = write_labels(tmp_path / f"labels.{form}", form)
+    labelled = labelled_sets.adapt(stored, NAMED, labels=path)
+    np.testing.assert_array_equal(labelled.labels, LABELS)
+    np.testing.assert_allclose(labelled.images, NORMAL[order], atol=2e-6)
+
+
+def test_images_sorted_by_class_need_an_option(tmp_path):
+    path = npz(images=PIXELS)(tmp_path)
+    np.testing.assert_array_equal(labelled_sets.read(path, DATA, labels="sorted").labels, LABELS)
+    for images, message in ((PIXELS[:5], "got 5"), (PIXELS, "leave out --labels")):
+        labels = {} if len(images) == 5 else {"labels": LABELS}
+        path = npz(images=images, **labels)(tmp_path)
+        with pytest.raises(ValueError, match=message):
+            labelled_sets.read(path, DATA, labels="sorted")
+
+
+def test_a_folder_is_matched_by_the_names_of_its_classes(tmp_path):
+    """Whatever their order in the data, and with accents in either encoding."""
+    png(tmp_path)
+    for number, name in enumerate(("cafe\u0301", "zoo")):
+        (tmp_path / "set" / str(number)).rename(tmp_path / "set" / name)
+    data = DATA._replace(class_names=("zoo", "caf\u00e9"))
+    labelled = labelled_sets.read(tmp_path / "set", data)
+    np.testing.assert_array_equal(labelled.labels, 1 - LABELS)
+    np.testing.assert_allclose(labelled.images, NORMAL, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("known", "missing", "additional"),
+    [
+        (("cat", "dog", "owl"), "'owl'", "none"),
+        (("cat", "owl"), "'owl'", "'dog'"),
+        (("Cat", "dog"), "'Cat'", "'cat'"),
+        (("cat",), "none", "'dog'"),
+    ],
+)
+def test_other_classes_are_named(known, missing, additional, tmp_path):
+    png(tmp_path)
+    for number, name in enumerate(("cat", "dog")):
+        (tmp_path / "set" / str(number)).rename(tmp_path / "set" / name)
+    data = DATA._replace(class_names=known, num_classes=len(known))
+    with pytest.raises(ValueError, match=f"missing: {missing}; additional: {additional}"):
+        labelled_sets.read(tmp_path / "set", data)
+
+
+def test_classes_next_to_the_images_decide(tmp_path):
+    """Names of label numbers, names as labels, and those in the provenance of a set of jaxdd."""
+    names = np.array(["dog", "cat"])
+    for arrays in ({"labels": LABELS, "classes": names}, {"labels": names[LABELS]}):
+        labelled = labelled_sets.read(npz(images=PIXELS, **arrays)(tmp_path), NAMED)
+        np.testing.assert_array_equal(labelled.labels, 1 - LABELS)
+    path = ours(tmp_path, class_names=["dog", "cat"])
+    np.testing.assert_array_equal(labelled_sets.read(path, NAMED).labels, 1 - LABELS)
+    with pytest.raises(ValueError, match="missing: 'owl'; additional: 'dog'"):
+        labelled_sets.read(path, NAMED._replace(class_names=("cat", "owl")))
+    other = npz(images=PIXELS, labels=LABELS + 1, classes=names)(tmp_path)
+    with pytest.raises(ValueError, match="got 1..2"):
+        labelled_sets.read(other, NAMED)
+
+
+def test_numbers_are_positions_and_are_reported(tmp_path):
+    labelled = labelled_sets.read(png(tmp_path), NAMED)
+    np.testing.assert_array_equal(labelled.labels, LABELS)
+    assert any("'0' is 'cat'" in remark for remark in labelled.remarks)
+    for number in (1, 0):  # classes 1 and 2
+        (tmp_path / "set" / str(number)).rename(tmp_path / "set" / str(number + 1))
+    with pytest.raises(ValueError, match="count from 0, got 1..2"):
+        labelled_sets.read(tmp_path / "set", NAMED)
+
+
+def test_test_images_in_a_set_are_counted(tmp_path):
+    images = np.concatenate([DATA.test.images[:2], PIXELS[:4]])
+    path = npz(images=images / 255, labels=[0, 1, 0, 1, 0, 1])(tmp_path)
+    remarks = labelled_sets.read(path, DATA).remarks
+    assert any("2 of 6" in remark for remark in remarks)
+
+
+def test_single_channels_may_be_left_out(tmp_path):
+    data = datasets.from_arrays(DATA.train.images[..., :1], DATA.train.labels)
+    expected = labelled_sets.read(npz(images=PIXELS[..., :1], labels=LABELS)(tmp_path), data)
+    labelled = labelled_sets.read(npz(images=PIXELS[..., 0], labels=LABELS)(tmp_path), data)
+    np.testing.assert_array_equal(labelled.images, expected.images)
 
 
 def test_code_in_a_pickle_is_not_run(tmp_path):

@@ -68,11 +68,11 @@ def test_bands_are_sums_over_directions():
 )
 def test_the_command_rejects_bad_paths(paths, error, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "set").mkdir()
-    arguments = {name: pathlib.Path(path) for name, path in ({"source": "set"} | paths).items()}
+    np.savez("set.npz", images=IMAGES[:2], labels=[0, 1])
+    arguments = {name: pathlib.Path(x) for name, x in ({"source": "set.npz"} | paths).items()}
     with pytest.raises(error, match=message):
         scoring.profile_set(**arguments)
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert [path.name for path in tmp_path.iterdir()] == ["set.npz"]
 
 
 def test_numbers_out_of_range_are_rejected():
