@@ -1,7 +1,5 @@
 """Tests of the evaluation matrix: rows computed once, their settings, teachers and their bytes."""
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,20 +150,20 @@ def test_unknown_names_are_rejected_before_any_work(arguments, message):
         make_cells(**arguments)
 
 
-def test_sets_whose_names_differ_after_a_dot_have_their_own_files(tmp_path, monkeypatch):
+def test_every_set_has_a_file_of_its_own(tmp_path, monkeypatch):
+    """Also sets whose names differ after a dot; only the folder of a run is written to."""
     monkeypatch.chdir(tmp_path)
-    names = ("run-0.05", "run-0.01", "a.b.c", "x.npz", ".hidden")
-    for name in names:
-        (tmp_path / name).mkdir()
-    (tmp_path / "set-0.1.npz").write_bytes(b"")
-    paths = [
-        scoring._output_path("evaluation", pathlib.Path(name), None).name
-        for name in (*names, "set-0.1.npz")
-    ]
-    assert paths == [f"evaluation-{name}.json" for name in (*names, "set-0.1")]
-    (tmp_path / "run-0.05" / "config.json").write_text("{}")
-    path = scoring._output_path("profile", pathlib.Path("run-0.05"), None)
-    assert path == pathlib.Path("run-0.05/profile.json")
+    make = lambda name, **fields: labelled_sets.StoredSet(tmp_path / name, "npz", SET, **fields)
+    for name in ("run-0.05", "run-0.01", "set.npz", "set.pt", ".hidden"):
+        out = scoring._output_path("evaluation", make(name), None)
+        assert out.name == f"evaluation-{name}.json" and out.resolve().parent == tmp_path
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").touch()
+    run = make("run", is_run=True)
+    assert scoring._output_path("profile", run, None) == tmp_path / "run" / "profile.json"
+    for stored in (run, make("set.npz")):
+        with pytest.raises(ValueError, match="other.json is inside the set"):
+            scoring._output_path("profile", stored, tmp_path / "run" / "other.json")
 
 
 def test_the_command_rejects_bad_paths_before_any_work(tmp_path):
