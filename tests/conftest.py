@@ -63,6 +63,13 @@ def pytest_configure():
             files.prune(OWN_CACHE, 2**30)
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Do not import the tests of experiments if all of them would be deselected."""
+    if collection_path == TESTS / "experiments" and "not experiments" in config.option.markexpr:
+        return True
+    return None
+
+
 def pytest_collection_modifyitems(items):
     """Start with the largest files, so that all workers end at about the same time."""
     items.sort(key=lambda item: -item.path.stat().st_size)

@@ -14,6 +14,7 @@ KEY = jax.random.key(0)
 # Jitted, because compiling one operation after the other takes most of the time.
 with_replacement = jax.jit(sampling.with_replacement, static_argnames="size")
 without_replacement = jax.jit(sampling.without_replacement, static_argnames=("size", "weighted"))
+initial_real = jax.jit(sampling.initial_real, static_argnames=("ipc", "weighted"))
 
 
 def make_pool(counts, weights=None, shape=(2, 2, 1)):
@@ -77,9 +78,9 @@ def test_uniform_batch_of_a_small_class_is_the_class():
         std=(1,),
         weights=np.array([1.0, 3.0]),
     )
-    batch = sampling.uniform_batch(jax.random.key(0), pool, 5)
-    values, weights = batch.images[0, :, 0, 0, 0], batch.weights[0]
-    assert jnp.sum(values * weights) == pytest.approx(0.75)
+    batch = jax.jit(sampling.uniform_batch, static_argnums=2)(jax.random.key(0), pool, 5)
+    values, weights = np.asarray(batch.images)[0, :, 0, 0, 0], np.asarray(batch.weights)[0]
+    assert np.sum(values * weights) == pytest.approx(0.75)
     np.testing.assert_allclose(sorted(weights), [0, 0, 0, 0.25, 0.75])
 
 
@@ -233,12 +234,12 @@ def test_weights_may_be_any_array_or_sequence(weights):
 def test_reweighting_under_vmap_equals_a_loop():
     """Traced weights cannot be checked."""
     _, pool = make_pool([7, 5])
-    weights = jnp.asarray(np.random.default_rng(1).uniform(0.1, 5, (2, 12)), jnp.float32)
+    weights = np.random.default_rng(1).uniform(0.1, 5, (2, 12)).astype(np.float32)
 
     def sample(weights):
-        return sampling.with_replacement(KEY, sampling.reweight(pool, weights), 4)
+        return with_replacement(KEY, sampling.reweight(pool, weights), 4)
 
-    equal(jax.vmap(sample)(weights), jnp.stack([sample(row) for row in weights]))
+    equal(jax.jit(jax.vmap(sample))(weights), np.stack([sample(row) for row in weights]))
 
 
 @pytest.mark.parametrize(
@@ -274,9 +275,9 @@ def test_initial_images():
     weights = np.zeros(59)
     chosen = [np.flatnonzero(labels == label)[1] for label in range(3)]
     weights[chosen] = 1
-    weighted = sampling.initial_real(KEY, sampling.reweight(pool, weights), ipc=1, weighted=True)
-    equal(weighted[:, 0], sampling.take(pool, jnp.array(chosen)))
-    real = np.asarray(sampling.initial_real(KEY, pool, ipc=2))[:, :, 0, 0, 0].astype(int)
+    weighted = initial_real(KEY, sampling.reweight(pool, weights), ipc=1, weighted=True)
+    equal(np.asarray(weighted)[:, 0], jax.jit(sampling.take)(pool, np.array(chosen)))
+    real = np.asarray(initial_real(KEY, pool, ipc=2))[:, :, 0, 0, 0].astype(int)
     assert (labels[real] == np.arange(3)[:, None]).all() and (real[:, 0] != real[:, 1]).all()
     noise = sampling.initial_noise(KEY, pool, ipc=2000)
     assert noise.shape == (3, 2000, 2, 2, 1) and abs(float(noise.std()) - 1) < 0.02
@@ -337,8 +338,9 @@ def test_invalid_densities_raise(options, value):
 
 def test_representatives_are_the_nearest_to_the_centres_of_kmeans():
     """Lloyd's algorithm of scikit-learn, from the same start and with the same weights."""
-    candidates = SAMPLER(KEY, POOL)
-    batch = sampling.representative(SAMPLER, embed, size=3, iterations=20)(KEY, POOL)
+    candidates = jax.tree.map(np.asarray, SAMPLER(KEY, POOL))
+    batch = jax.jit(sampling.representative(SAMPLER, embed, size=3, iterations=20))(KEY, POOL)
+    batch = jax.tree.map(np.asarray, batch)
     for c in range(3):
         points, weights = np.asarray(embed(candidates.images[c])), np.asarray(candidates.weights[c])
         centres = (

@@ -122,8 +122,8 @@ def test_gradient_matching_with_formation_and_representatives(fake, tmp_path):
 
 def test_devices_that_share_the_images_make_the_same_rows(fake, tmp_path, mesh):
     """The number of samples is not a multiple of the four devices."""
-    chosen = dataclasses.replace(fake.TINY, steps=2, width=4)
-    fields = dict(rows=("random-density", "density", "fairdd"))
+    chosen = dataclasses.replace(fake.TINY, steps=2)
+    fields = dict(rows=("random-density", "density", "fairdd"), network=fake.NETWORK)
     pipeline.compare(fake.shades(), tmp_path / "a", chosen, **fields)
     pipeline.compare(fake.shades(), tmp_path / "b", chosen, mesh=mesh, split_from=0, **fields)
     a, b = (images_of(tmp_path / side) for side in "ab")
