@@ -337,14 +337,16 @@ def _test_dataset(test, train, num_classes):
 
 
 def _images(name, images):
-    images = np.asarray(images)
+    # PyTorch tensors that require gradients are no arrays until they are detached.
+    images = np.asarray(images.detach() if hasattr(images, "detach") else images)
     shape = images.shape
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or 0 in shape:
         raise ValueError(
             f"{name} must be [n, h, w] or [n, h, w, c] and not empty, got shape {shape}."
         )
-    if images.shape[1] < images.shape[2] == images.shape[3] > 3:
+    is_square = images.shape[1] < images.shape[2] == images.shape[3] > 3
+    if is_square or (images.shape[1] <= 4 < min(images.shape[2:])):
         raise ValueError(
             f"{name} must be [n, h, w, c], got shape {shape}, which looks like [n, c, h, w]; "
             "transpose with images.transpose(0, 2, 3, 1)."

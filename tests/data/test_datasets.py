@@ -63,11 +63,18 @@ def test_augmentation_of_a_folder():
 def test_channels_come_last():
     with pytest.raises(ValueError, match=r"\(6, 3, 16, 16\).*transpose"):
         datasets.from_arrays(np.zeros((6, 3, 16, 16), np.uint8), np.arange(6) % 2)
-    for shape in ((6, 3, 4, 4), (6, 2, 8, 8), (6, 7, 8, 8)):
+    for shape in ((6, 3, 4, 4), (6, 2, 8, 8), (6, 7, 8, 8), (6, 3, 8, 12), (6, 1, 12, 8)):
         with pytest.raises(ValueError, match="transpose"):
             datasets.from_arrays(np.zeros(shape, np.uint8), np.arange(6) % 2)
-    unusual = datasets.from_arrays(np.zeros((6, 3, 16, 13), np.uint8), np.arange(6) % 2)
-    assert unusual.train.images.shape[1:] == (3, 16, 13)
+    unusual = datasets.from_arrays(np.zeros((6, 5, 16, 13), np.uint8), np.arange(6) % 2)
+    assert unusual.train.images.shape[1:] == (5, 16, 13)
+
+
+def test_tensors_that_require_gradients_are_detached():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    images = torch.linspace(0, 1, 6 * 64).reshape(6, 8, 8).requires_grad_()
+    data = datasets.from_arrays(images, np.arange(6) % 2)
+    assert data.train.images.dtype == np.uint8
 
 
 def test_from_arrays_split_follows_the_seed():

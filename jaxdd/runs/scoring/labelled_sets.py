@@ -48,6 +48,7 @@ class StoredSet(NamedTuple):
         config: configuration of the run that made the set, {} if unknown. It may be forged.
         whitening: through which networks see the set, or None.
         samples: hashes of its training samples, or None.
+        remarks: what was read, for the user.
         is_run: whether it is the folder of a run.
         is_8bit: whether `images` were read from files with 8 bits per value.
     """
@@ -61,6 +62,7 @@ class StoredSet(NamedTuple):
     config: Mapping[str, Any] = {}
     whitening: zca.Whitening | None = None
     samples: np.ndarray | None = None
+    remarks: tuple[str, ...] = ()
     is_run: bool = False
     is_8bit: bool = False
 
@@ -121,7 +123,7 @@ def adapt(
             images that the set was made from.
     """
     try:
-        remarks = _check_samples(stored, benchmark)
+        remarks = stored.remarks + _check_samples(stored, benchmark)
         images, layout = _flatten(stored.images, benchmark)
         classes, remark = _labels(stored, len(images), benchmark, labels)
         images, convention = _normalise(stored, images, benchmark, pixels)
@@ -225,10 +227,15 @@ def _statements(path, content):
         if not ((mean >= 0) & (mean <= 1)).all() or not ((std > 0) & (std <= 1)).all():
             raise ValueError(f"{path}: mean and std must be on the scale [0, 1], got {mean}, {std}")
         stated["moments"] = mean, std
-    if (names := content.get("classes", content.get("class_names"))) is not None:
-        stated["classes"] = tuple(map(str, np.asarray(names).tolist()))
+    keys = ("classes", "class_names", "class_to_idx")
+    if (names := next((content[key] for key in keys if key in content), None)) is not None:
+        names = sorted(names, key=names.__getitem__) if isinstance(names, Mapping) else names
+        stated["classes"] = tuple(np.asarray(names).astype(str).reshape(-1).tolist())
     if isinstance(config := content.get("config"), str):  # of `publication.export`
-        stated["config"] = json.loads(config)
+        try:
+            stated["config"] = dict(json.loads(config))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: config must be an object in JSON, got {error}") from error
     return stated
 
 
@@ -245,6 +252,9 @@ def _load_torch(path):
         labels = None if labels is None else np.asarray(labels)
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} must hold images and labels as tensors: {error}") from error
+    sets = content.get("data") if isinstance(content, Mapping) else content
+    if isinstance(sets, list) and len(sets) > 1 and isinstance(sets[0], list):
+        stated["remarks"] = (f"the file holds {len(sets)} sets, of which the first is read",)
     return StoredSet(path, "pt", images, labels, **stated)
 
 

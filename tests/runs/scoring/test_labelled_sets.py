@@ -1,5 +1,7 @@
 """Tests of labelled sets: every format gives the same images and classes; others are rejected."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -244,6 +246,27 @@ def test_classes_next_to_the_images_decide(tmp_path):
     other = npz(images=PIXELS, labels=LABELS + 1, classes=names)(tmp_path)
     with pytest.raises(ValueError, match="got 1..2"):
         labelled_sets.read(other, NAMED)
+
+
+def test_only_the_first_of_several_sets_in_a_file_is_read(tmp_path):
+    content = {"data": [[CHANNELS_FIRST, LABELS], [CHANNELS_FIRST, LABELS]]}
+    labelled = labelled_sets.read(pt(content)(tmp_path), DATA)
+    assert len(labelled.labels) == len(LABELS)
+    assert any("2 sets" in remark for remark in labelled.remarks)
+
+
+def test_our_own_pt_states_what_made_it(tmp_path):
+    """Formation and whitening are in its configuration, names in any form."""
+    content = {"data": [[CHANNELS_FIRST, LABELS]], "mean": DATA.mean, "std": DATA.std}
+    content |= {"classes": {"dog": 0, "cat": 1}}
+    write = lambda config: pt(content | {"config": config})(tmp_path)
+    config = {"data": datasets.digest(NAMED), "formation": 2}
+    labelled = labelled_sets.read(write(json.dumps(config)), NAMED)
+    np.testing.assert_array_equal(labelled.labels, (1 - LABELS).repeat(4))
+    with pytest.raises(ValueError, match="weighted"):
+        labelled_sets.read(write(json.dumps(config | {"zca": "weighted"})), NAMED, whiten=True)
+    with pytest.raises(ValueError, match="object in JSON"):
+        labelled_sets.load(write("3"))
 
 
 def test_numbers_are_positions_and_are_reported(tmp_path):

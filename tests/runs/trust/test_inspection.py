@@ -1,5 +1,6 @@
 """The audit of a set: verdicts, the page, and what is compared with trusted sets."""
 
+import functools
 import json
 
 import jax
@@ -8,6 +9,7 @@ import pytest
 
 from jaxdd import audit, networks
 from jaxdd.commands import cli
+from jaxdd.data import datasets
 from jaxdd.runs.folder import store
 from jaxdd.runs.trust import inspection, publication
 
@@ -81,6 +83,35 @@ def test_few_trusted_sets_give_no_verdict(trusted):
 def test_trusted_sets_must_have_the_same_shape(change, shape):
     with pytest.raises(ValueError, match=rf"trusted set 1 .*got \({shape}\)"):
         inspection.inspect(random_set(), trusted=[random_set(**change)], effort=TINY)
+
+
+def named(synthetic, *names, **config):
+    return synthetic._replace(provenance={"class_names": names, "config": config})
+
+
+def test_trusted_sets_and_real_images_are_matched_by_the_names_of_classes():
+    """In any order of classes the numbers are the same; other names are an error."""
+    synthetic, trusted = random_set(), random_set(seed=1)
+    order = [2, 0, 1]
+    turned = trusted._replace(images=trusted.images[order])  # class i of it is class order[i]
+    names = ("a", "b", "c")
+    real = (255 * random_set(4, seed=2).images).astype(np.uint8).reshape(12, SIDE, SIDE, 1)
+    labels = np.arange(3).repeat(4)
+    data = datasets.from_arrays(real, labels, test=(real, labels))._replace(class_names=names)
+    turned_data = datasets.from_arrays(real, np.argsort(order)[labels], test=(real, labels))
+    turned_data = turned_data._replace(class_names=("c", "a", "b"))
+    inspect = functools.partial(inspection.inspect, named(synthetic, *names), effort=TINY)
+    inspect = functools.partial(inspect, kinds=[LINEAR])
+    expected = inspect(trusted=[named(trusted, *names)], data=data)
+    actual = inspect(trusted=[named(turned, "c", "a", "b")], data=turned_data)
+    for check, other in zip(expected, actual, strict=True):
+        assert (check.verdict, check.why) == (other.verdict, other.why)
+    with pytest.raises(ValueError, match="missing: 'c'; additional: 'd'"):
+        inspect(trusted=[named(trusted, "a", "b", "d")])
+    with pytest.raises(ValueError, match="missing: 'c'; additional: 'owl'"):
+        inspection.inspect(named(synthetic, "a", "b", "owl"), data=data, effort=TINY)
+    with pytest.raises(ValueError, match="formation 1 .* and 2"):
+        inspect(trusted=[named(trusted, *names, formation=2)])
 
 
 @pytest.mark.parametrize("value, code", [(0.5, None), (10.0, 1)])
