@@ -66,7 +66,7 @@ def test_other_class_counts_and_image_shapes(classes, shape):
     pool = toy.make_pool((5,) * classes, shape=shape)
     options = dict(strategy=("crop", "color"))
     method = methods.distribution_matching(toy.linear(classes), OPTIMIZER, **options)
-    images = sampling.initial_real(KEY, pool, ipc=2)
+    images = toy.initial_real(KEY, pool, ipc=2)
     state, _ = toy.run(method, method.init(images), 2, pool=pool, chunk_length=2)[2]
     assert state.images.shape == (classes, 2, *shape) and np.isfinite(state.images).all()
 

@@ -76,7 +76,7 @@ def test_weights_select_the_real_samples():
 def test_other_class_counts_and_image_shapes(classes, ipc, shape):
     pool = toy.make_pool((5,) * classes, shape=shape)
     method = methods.gradient_matching(toy.linear(classes), OPTIMIZER, outer=2, inner=1)
-    images = sampling.initial_real(KEY, pool, ipc=ipc)
+    images = toy.initial_real(KEY, pool, ipc=ipc)
     state, info = toy.run(method, method.init(images), 3, pool=pool, chunk_length=3)[3]
     assert state.images.shape == (classes, ipc, *shape) and np.isfinite(state.images).all()
     assert info["loss"].shape == (3,)

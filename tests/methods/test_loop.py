@@ -90,7 +90,7 @@ def test_chunks_are_traced_once():
 @pytest.mark.parametrize("batch", [sampling.uniform_batch, sampling.weighted_batch])
 def test_classes_may_be_smaller_than_the_batch_and_the_images_per_class(batch):
     pool = toy.make_pool((1, 5, 40))
-    images = sampling.initial_real(KEY, pool, ipc=7)
+    images = toy.initial_real(KEY, pool, ipc=7)
     sampler = functools.partial(batch, size=16)
     state, _ = run(METHOD.init(images), 4, pool=pool, sampler=sampler)[4]
     assert state.images.shape == (3, 7, 8, 8, 3) and np.isfinite(state.images).all()

@@ -40,7 +40,8 @@ def make_pool(counts=(20, 9, 30), weights=None, shape=(8, 8, 3)):
 POOL = make_pool(weights=np.random.default_rng(1).uniform(0.1, 1, 59))
 SAMPLER = jax.jit(functools.partial(sampling.uniform_batch, size=8))
 BATCH = SAMPLER(jax.random.key(1), POOL)
-IMAGES = jax.jit(functools.partial(sampling.initial_real, ipc=2))(jax.random.key(7), POOL)
+initial_real = jax.jit(sampling.initial_real, static_argnames="ipc")
+IMAGES = initial_real(jax.random.key(7), POOL, ipc=2)
 
 
 def run(method, state, steps, *, pool=POOL, sampler=SAMPLER, first=0, chunk_length=1, key=KEY):
