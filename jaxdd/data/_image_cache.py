@@ -4,9 +4,6 @@ Large sets are decoded into an .npy file that is memory-mapped: training images 
 images, so that each split is a slice that needs no copy. The file name is a hash of everything that
 the content depends on. A JSON file next to it holds checksums of its blocks and is written last. An
 array file without it was left by a killed process and is never read.
-
-Grain and array_record keep *encoded* records, which are decoded whenever they are drawn. Here each
-image is decoded once, and NumPy's memory map gives fast random access to rows.
 """
 
 import collections
@@ -20,7 +17,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -117,18 +114,21 @@ def read(request: Request, cache: pathlib.Path | None, *, map_from: int, budget:
     with filelock.FileLock(path.with_name(prefix + files.LOCK)):
         if (cached := _read_cached(path, request)) is not None:  # just written
             return cached
-        delete_unfinished(path.parent, prefix)
+        for unfinished in path.parent.glob(f".{glob.escape(prefix)}*{files.TEMPORARY}"):
+            unfinished.unlink(missing_ok=True)
         if cache is None:
             files.prune(path.parent, budget - size)
-        _check_room(path, size)
+        if (free := shutil.disk_usage(path.parent).free) < size:
+            reason = f"{size:,} bytes of images, room for {free:,}; pass another folder as cache"
+            raise OSError(errno.ENOSPC, reason, str(path))
         return _decode(request, rows, shape, white, path)
 
 
 def _decode(request, rows, shape, white, path=None):
     """Decode images into memory, or into a file that is mapped."""
     ordered, facts = _training_first(request, rows), {}
-    images = np.empty((len(rows), *shape), np.uint8) if path is None else None
-    with _row_filler(images) if path is None else row_writer(path, shape, facts) as add:
+    images = np.empty((len(rows) if path is None else 0, *shape), np.uint8)
+    with _row_filler(images) if path is None else _row_writer(path, shape, facts) as add:
         names = [row.file for row in ordered]
         sizes = decoding.decode(names, shape, add, white=white, **request.decoding_options)
         decoded = [row for row, size in zip(ordered, sizes, strict=True) if size is not None]
@@ -139,7 +139,8 @@ def _decode(request, rows, shape, white, path=None):
         # again.
         good = {row.file for row in decoded}
         return _decode(request, [row for row in rows if row.file in good], shape, white, path)
-    images = np.lib.format.open_memmap(path, mode="r") if images is None else images
+    if path is not None:
+        images = np.lib.format.open_memmap(path, mode="r")
     return Decoded(images[: len(decoded)], decoded, facts["notes"])
 
 
@@ -184,7 +185,7 @@ def _training_first(request, rows):
 def _read_cached(path, request):
     """Return cached images and their rows, or None if they are absent or damaged."""
     try:
-        images, facts = read_rows(path)
+        images, facts = _read_rows(path)
         skipped, notes = set(facts["skipped"]), list(facts["notes"])
         rows = [row for row in request.rows if request.name(row) not in skipped]
         rows = _training_first(request, rows)
@@ -212,53 +213,23 @@ def _path(request, cache):
     hashed = hashlib.sha256(json.dumps(key).encode())
     for row in request.rows:
         stratum = row.label if request.draws_test else row.split
-        hashed.update(json.dumps([request.name(row), stratum, _status(row.file)]).encode())
+        with contextlib.suppress(OSError):  # a dangling link, which does not decode
+            status = os.stat(row.file)
+            facts = request.name(row), stratum, status.st_size, status.st_mtime_ns
+            hashed.update(json.dumps(facts).encode())
     prefix = f"{os.path.basename(root)[:64]}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
     return folder / f"{prefix}-{hashed.hexdigest()[:24]}.npy"
-
-
-def _status(file):
-    try:
-        status = os.stat(file)
-    except OSError:
-        return None  # a dangling link, which does not decode
-    return status.st_size, status.st_mtime_ns
-
-
-def _check_room(path, size):
-    if (free := shutil.disk_usage(path.parent).free) < size:
-        reason = f"{size:,} bytes of images, room for {free:,}; pass another folder as cache"
-        raise OSError(errno.ENOSPC, reason, str(path))
 
 
 # --- files of rows -----------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def row_writer(
-    path: str | os.PathLike, shape: tuple[int, ...], facts: dict[str, Any]
-) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yield a function that appends rows to an .npy file, which appears when the block succeeds.
+def _row_writer(path, shape, facts):
+    """Yield a function that appends rows of uint8 to an .npy file, which appears on success.
 
     Rows are written, not mapped, so that they need no memory and a full disk is an error instead of
-    a signal. The checksums are written last, to a JSON file next to the array.
-
-    Args:
-        path: the file, whose name ends in .npy.
-        shape: shape of a row.
-        facts: stored with the checksums, see `files.write_json`; the block may add to it.
-
-    Yields:
-        Function add(rows) of uint8 [b, *shape], to be called any number of times.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with row_writer(f"{folder}/a.npy", (2,), {"of": "a"}) as add:
-    ...         add(np.uint8([[1, 2]]))
-    ...         add(np.uint8([[3, 4], [5, 6]]))
-    ...     rows, facts = read_rows(f"{folder}/a.npy")
-    >>> type(rows).__name__, rows.tolist(), facts
-    ('memmap', [[1, 2], [3, 4], [5, 6]], {'of': 'a'})
+    a signal. The checksums and the facts, to which the block may add, are written last.
     """
     blocks = []
     with files.atomic_path(path) as temporary, open(temporary, "wb") as file:
@@ -276,16 +247,8 @@ def row_writer(
     _touch(path)
 
 
-def read_rows(path: str | os.PathLike) -> tuple[np.memmap, dict[str, Any]]:
-    """Verify and memory-map the rows that `row_writer` wrote.
-
-    Returns:
-        The rows, read-only, and the facts that were stored with them.
-
-    Raises:
-        FileNotFoundError: the rows or their checksums are absent.
-        ValueError: the rows or their checksums are damaged.
-    """
+def _read_rows(path):
+    """Verify and memory-map the rows that `_row_writer` wrote, and return them with the facts."""
     stored = files.read_json(_checksums(path))
     try:
         rows = np.lib.format.open_memmap(path, mode="r")
@@ -308,12 +271,6 @@ def read_rows(path: str | os.PathLike) -> tuple[np.memmap, dict[str, Any]]:
         if not intact or not all(pool.map(is_intact, starts, starts[1:], digests)):
             raise ValueError(f"{path} is not a readable .npy file: its checksums do not match")
     return rows, facts
-
-
-def delete_unfinished(folder: pathlib.Path, prefix: str) -> None:
-    """Delete files that killed processes left unfinished; the caller must hold their lock."""
-    for path in folder.glob(f".{glob.escape(prefix)}*{files.TEMPORARY}"):
-        path.unlink(missing_ok=True)
 
 
 def _touch(path):

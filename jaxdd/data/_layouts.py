@@ -32,13 +32,13 @@ _RUN_FILES = {
     "synthetic.npz",
 }  # fmt: skip
 # Folders with such names hold a part of every sample, or a part of the samples of every class.
-_PART_WORDS = set(
+_SHARD_WORDS = {"part", "shard", "chunk", "batch", "fold"}
+_PART_WORDS = _SHARD_WORDS | set(
     "image images img imgs jpegimages jpg jpeg png picture pictures photo photos rgb depth data "
     "dataset input inputs target targets output outputs mask masks label labels annotation "
-    "annotations segmentation segmentations seg ground truth gt unlabeled unlabelled submission "
-    "part shard chunk batch fold".split()
+    "annotations segmentation segmentations seg ground truth gt unlabeled unlabelled "
+    "submission".split()
 )
-_SHARD_WORDS = {"part", "shard", "chunk", "batch", "fold"}
 _TABLE_WORDS = {"metadata", "meta", "label", "labels", "annotation", "annotations", "data"}
 _EXPECTED_ENDINGS = f"expected names that end in {' '.join(ENDINGS)}"
 _EXPECTED_CLASSES = "expected a folder for each class, or a table such as metadata.csv"
@@ -237,20 +237,23 @@ def _read_folders(root, listing, layout):
         parts = _unwrapped(_split_parts(root, *parts, notes))
     for part in parts:
         if stray := part.groups.get(""):
-            raise ValueError(f"{root / stray[0]} is in no class; {_EXPECTED_CLASSES}.")
+            hint = f", or pass {root / parts[0].prefix}" if part.split in ("val", "test") else ""
+            raise ValueError(f"{root / stray[0]} is in no class; {_EXPECTED_CLASSES}{hint}.")
         if layout == "auto":
             _check_classes(root, listing, part)
     names = {name for part in parts for name in part.groups}
     if len(names) == 1 and layout == "auto":
         folder = root / parts[0].prefix / names.pop()
         raise ValueError(f"all images are in {folder}; {_EXPECTED_CLASSES}, or {_OR_CLASSES}.")
-    labels, earlier = {name: _tables.normalize(name) for name in sorted(names)}, {}
-    for name, label in labels.items():
-        if (other := earlier.setdefault(label, name)) != name:
-            raise ValueError(
-                f"{root}: folders {other!r} and {name!r} differ only in blanks, accents or "
-                "invisible characters; rename or join them."
-            )
+    labels = {name: _tables.normalize(name) for name in names}
+    for part in parts:
+        earlier = {}
+        for name in part.groups:
+            if (other := earlier.setdefault(labels[name], name)) != name:
+                raise ValueError(
+                    f"{root}: folders {other!r} and {name!r} differ only in blanks, accents or "
+                    "invisible characters; rename or join them."
+                )
     rows = [
         Row(os.path.join(root, path), labels[name], None, part.split)
         for part in parts
@@ -317,35 +320,58 @@ def _check_classes(root, listing, part):
         # A folder of runs has nothing but what is ignored.
         if is_class and name not in groups and not any(p.startswith(path) for p in listing.ignored):
             raise ValueError(f"{root / path} has no images; {_EXPECTED_ENDINGS}.")
-    for name in groups:
-        if len({_tables.split_of(n) for n in part.inside(name).groups} - {None}) > 1:
+    folders = {name: part.inside(name).groups.keys() - {""} for name in groups}
+    for name, inner in folders.items():
+        if len({_tables.split_of(n) for n in inner} - {None}) > 1:
             raise ValueError(f"{folder / name} has folders of splits; expected splits of classes.")
+        if len(inner) > 1 and all(map(_holds_parts, inner)):
+            raise ValueError(
+                f"{folder / name} has folders for parts of the same samples "
+                f"({', '.join(sorted(inner))}); expected images only, or a table that names them."
+            )
+    if len(groups) > 1 and len(shared := sorted(set.intersection(*map(set, folders.values())))) > 1:
+        raise ValueError(
+            f"{folder} has the folders {', '.join(groups)}, which all hold {', '.join(shared)}; "
+            f"rearrange them if the inner folders are the classes, or {_OR_CLASSES}."
+        )
     if others := _parallel_folders(part):
         raise ValueError(
             f"{folder} has folders that may hold parts of the same samples or shards "
             f"({', '.join(others)}); pass the folder with the classes, or {_OR_CLASSES}."
         )
+    stems = {os.path.splitext(path)[0] for path in part.paths}
+    mask = re.compile(r"[-_ ](mask|gt|seg|segmentation)\d*$")
+    masks = [stem for stem in stems if mask.search(stem) and mask.sub("", stem) in stems]
+    if masks:
+        raise ValueError(
+            f"{root / masks[0]} and {len(masks) - 1} others may be masks of other images; move "
+            "them out, or name the images in a table."
+        )
+
+
+def _holds_parts(name):
+    """Return whether a folder is called like one that holds parts of samples, or of a class."""
+    words = _tables.words(name)
+    return bool(words) and words <= _PART_WORDS
 
 
 def _parallel_folders(part):
     """Return the names of folders that hold images and masks of the same samples, or shards."""
     groups = part.groups
-    if len(groups) == 1:
-        return []
-    stems = (
+    stems = [
         {os.path.splitext(path[len(part.prefix) + len(name) :])[0] for path in paths}
         for name, paths in groups.items()
-    )
-    first = next(stems)
+    ]
     # Classes may be numbered alike from 0 or 1. Other equal names are those of the same samples.
-    numbers = {int(digits) for stem in first if (digits := re.sub(r"\D", "", stem))}
-    is_numbered = numbers in ({*range(len(first))}, {*range(1, len(first) + 1)})
-    is_alike = len(first) > 2 and not is_numbered and all(names == first for names in stems)
+    numbers = {int(digits) for stem in stems[0] if (digits := re.sub(r"\D", "", stem))}
+    count = len(stems[0])
+    is_numbered = numbers in ({*range(count)}, {*range(1, count + 1)})
+    is_alike = count > 2 and not is_numbered and all(names == stems[0] for names in stems)
     without_digits = {re.sub(r"\d", "", name) for name in groups}
     is_sharded = len(without_digits) == 1 and bool(_SHARD_WORDS & _tables.words(*without_digits))
-    if is_alike or is_sharded:
+    if len(groups) > 1 and (is_alike or is_sharded):
         return list(groups)
-    return [name for name in groups if _tables.words(name) and _tables.words(name) <= _PART_WORDS]
+    return [name for name in groups if len(groups) > 1 and _holds_parts(name)]
 
 
 # --- images in tables --------------------------------------------------------------------------
@@ -355,27 +381,24 @@ def _read_tables(root, listing, given):
     _check_tables(root, listing.tables)
     rows, notes, earlier, table_splits = [], [], {}, []
     spellings, images = collections.defaultdict(set), _Images(root, listing.images)
-    for name in listing.tables:
-        table, folder = _tables.read(root / name, given), os.path.dirname(name)
-        columns = (f"{use} is {column}" for use, column in table.columns.items())
-        notes.append(f"table {name}: {', '.join(columns)}")
-        table_splits += [_tables.split_of(os.path.basename(name))] * len(table.rows)
-        for number, texts in enumerate(table.rows, 1):
-            where = f"row {number} of {root / name}"
-            if missing := [use for use in ("file", "label") if not texts[use]]:
-                raise ValueError(f"{where} has no {missing[0]}.")
-            file = images.find(where, folder, texts["file"])
+
+    def plain(use, text):
+        normal = _tables.normalize(text)
+        spellings[f"{use} {normal!r}"].add(text)
+        return normal
+
+    for table in listing.tables:
+        columns, entries = _tables.read(root / table, given)
+        used = ", ".join(f"{use} is {column}" for use, column in columns.items())
+        notes.append(f"table {table}: {used}")
+        table_splits += [_tables.split_of(os.path.basename(table))] * len(entries)
+        for where, name, label, attribute, split in entries:
+            file = images.find(where, os.path.dirname(table), name)
             first = earlier.setdefault(os.path.realpath(root / file), where)
             if first != where:
-                raise ValueError(f"{where}: {texts['file']} is already in {first}.")
-            if (split := texts.get("split")) and not (split := _tables.split_of(split)):
-                got = texts["split"]
-                raise ValueError(f"{where}: split must be train, val or test, got {got!r}.")
-            for use in ("label", "attribute"):
-                if text := texts.get(use):
-                    texts[use] = _tables.normalize(text)
-                    spellings[f"{use} {texts[use]!r}"].add(text)
-            rows.append(Row(file, texts["label"], texts.get("attribute"), split))
+                raise ValueError(f"{where}: {name} is already in {first}.")
+            attribute = attribute and plain("attribute", attribute)
+            rows.append(Row(file, plain("label", label), attribute, split))
     if not rows:
         raise ValueError(f"{root / listing.tables[0]} has no rows; expected one for each image.")
     for use in ("attribute", "split"):

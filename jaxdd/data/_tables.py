@@ -37,22 +37,32 @@ _COLUMN_NAMES = {
 }  # fmt: skip
 
 
-class Table(NamedTuple):
-    """The columns of a table by their use, and the texts of each row by use, None if empty."""
+class Entry(NamedTuple):
+    """A row of a table.
 
-    columns: dict[str, str]
-    rows: list[dict[str, str | None]]
+    Attributes:
+        where: the table and the number of the row, for error messages.
+        file: name of the image.
+        label: its class, as it is written.
+        attribute: its bias attribute, or None.
+        split: train, val or test, or None.
+    """
+
+    where: str
+    file: str
+    label: str
+    attribute: str | None
+    split: str | None
 
 
-def read(table: pathlib.Path, given: Mapping[str, str | None]) -> Table:
-    """Read a table.
+def read(
+    table: pathlib.Path, given: Mapping[str, str | None]
+) -> tuple[dict[str, str], list[Entry]]:
+    """Return the columns of a table by their use, and its rows.
 
     Args:
         table: the file.
         given: names of the columns of "label" and "attribute", None for the usual ones.
-
-    Returns:
-        The columns file and label, and attribute and split if there are any.
     """
     if table.suffix.lower() == ".parquet":
         columns, records = _read_parquet(table, given)
@@ -60,14 +70,17 @@ def read(table: pathlib.Path, given: Mapping[str, str | None]) -> Table:
         read_records = _read_json_lines if table.suffix.lower() == ".jsonl" else read_csv
         names, records = read_records(table)
         columns = _choose_columns(table, names, given)
-    rows = [
-        {
-            use: _text(f"row {number} of {table}: {use}", record.get(name))
-            for use, name in columns.items()
-        }
-        for number, record in enumerate(records, 1)
-    ]
-    return Table(columns, rows)
+    entries = []
+    for number, record in enumerate(records, 1):
+        where = f"row {number} of {table}"
+        cells = {use: _text(f"{where}: {use}", record.get(name)) for use, name in columns.items()}
+        file, label, split = cells["file"], cells["label"], cells.get("split")
+        if file is None or label is None:
+            raise ValueError(f"{where} has no {'file' if file is None else 'label'}.")
+        if split is not None and split_of(split) is None:
+            raise ValueError(f"{where}: split must be train, val or test, got {split!r}.")
+        entries.append(Entry(where, file, label, cells.get("attribute"), split and split_of(split)))
+    return columns, entries
 
 
 def normalize(text: str) -> str:
@@ -193,4 +206,4 @@ def _text(where, value):
         raise ValueError(f"{where} must be text or a number, got {type(value).__name__}.")
     if "\0" in str(value):
         raise ValueError(f"{where} must not contain a NUL character, got {value!r}.")
-    return str(value).strip() or None
+    return str(value).strip() if normalize(str(value)) else None

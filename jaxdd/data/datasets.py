@@ -150,8 +150,7 @@ def from_folder(
 
     Args:
         folder: result of `jaxdd.data.folders.read`.
-        strategy: augmentation operations that keep the class, from "color", "crop", "cutout",
-            "flip", "scale" and "rotate", or a function that augments. Defaults to all but "flip".
+        strategy: augmentation operations that keep the class, see `from_arrays`.
         name: name of the benchmark.
         seed: random seed of the test images, a stratified fifth, if the folder has no splits.
 

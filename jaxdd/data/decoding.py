@@ -263,10 +263,15 @@ def _convert(image, out, white):
     from PIL import Image, ImageOps
 
     height, width, channels = out.shape
+    is_deep = any(";16" in str(tile[3]) for tile in image.tile)
     # Also decodes the image, which is when pillow reads metadata at the end of a PNG.
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode[0] in "FI":
         image = _eight_bits(image, white)
+    # Pillow keeps the upper 8 bits of colours of 16 bits.
+    elif is_deep and 0 < (brightest := int(np.max(image.getextrema()))) < 16:
+        levels = 256 * brightest + 255
+        raise ValueError(f"expected colours of 16 bits to use them, got levels up to {levels:,}")
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, "black")
         image = Image.alpha_composite(black, image.convert("RGBA"))

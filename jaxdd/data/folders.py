@@ -7,7 +7,6 @@ any size fit into memory. Large sets are decoded once into a cache and memory-ma
 """
 
 import decimal
-import functools
 import os
 import pathlib
 import re
@@ -115,8 +114,8 @@ def read(
     Raises:
         FileNotFoundError: the folder or a file of the table does not exist.
         ImportError: a parquet table without pyarrow.
-        ValueError: an ambiguous or unknown layout, an image that does not decode, or a class without training
-            images, or with a single image if a fifth is split off.
+        ValueError: an ambiguous or unknown layout, an image that does not decode, or a class with
+            too few images.
         OSError: the cache cannot be written to, or has no room for the images.
 
     >>> import tempfile
@@ -163,15 +162,17 @@ def load(
     Args:
         root: the folder, see `check_folder`.
         rows: the images; all or none have an attribute, and a split.
-        resize: height and width to resize the central squares to, 1..256.
+        resize: see `read`, also for the other arguments.
         skip_bad: whether to leave out images that do not decode, instead of raising.
         seed: random seed of the test images, a fifth, if no row has a split; None for no split.
-        cache: folder for decoded images, see `read`.
+        cache: folder for decoded images.
         map_from: bytes of decoded images from which they are mapped.
         threads: number of threads that decode.
     """
     class_names = _names(row.label for row in rows)
-    _check_spelling(root, class_names)
+    attribute_names = _names(row.attribute for row in rows if row.attribute is not None) or None
+    _check_spelling(root, "classes", class_names)
+    _check_spelling(root, "attributes", attribute_names or ())
     _check_attribute(root, rows)
     _check_classes(root, class_names, rows)
     # Plain Python integers, because the key of the cache is JSON.
@@ -181,9 +182,8 @@ def load(
     folder = None if cache is None else files.expand(cache)
     images, decoded, notes = _image_cache.read(request, folder, map_from=map_from, budget=MAP_BYTES)
     _check_classes(root, class_names, decoded)
-    attribute_names = attributes = test = None
-    if rows[0].attribute is not None:
-        attribute_names = _names(str(row.attribute) for row in rows)
+    attributes = test = None
+    if attribute_names is not None:
         attributes = _indices(attribute_names, [row.attribute for row in decoded])
     if decoded[0].split is not None:
         test = np.array([row.split == "test" for row in decoded])
@@ -224,18 +224,21 @@ def _indices(names, values):
     return np.array([index[value] for value in values], np.int32)
 
 
-def _check_spelling(root, names):
-    """Reject class names that look alike, or are the same number."""
-    nfkc = functools.partial(unicodedata.normalize, "NFKC")
-    plain = decimal.Decimal if _are_numbers(names) else nfkc
-    earlier = {}
+def _check_spelling(root, kind, names):
+    """Reject names that look alike, or are the same number."""
+    plain, earlier = decimal.Decimal if _are_numbers(names) else _caseless, {}
     for name in names:
         other = earlier.setdefault(plain(name), name)
         if other != name:
             raise ValueError(
-                f"{root}: classes {other!r} and {name!r} are equal numbers, or differ only in the "
-                "width of letters; rename or join them."
+                f"{root}: {kind} {other!r} and {name!r} are equal numbers, or differ only in "
+                "capitals or the width of letters; rename or join them."
             )
+
+
+def _caseless(name):
+    """Return a name without capitals, unless it is a letter, and in the normal form NFKC."""
+    return unicodedata.normalize("NFKC", name.casefold() if len(name) > 1 else name)
 
 
 def _check_attribute(root, rows):

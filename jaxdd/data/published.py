@@ -90,10 +90,8 @@ def read(
     for record in records:
         file = os.fspath(root / record["file"])
         _layouts.check_inside(root, file)
-        split = record.get("split")
-        rows.append(
-            _layouts.Row(file, record[label], record[attribute] if attribute else None, split)
-        )
+        bias = None if attribute is None else record[attribute]
+        rows.append(_layouts.Row(file, record[label], bias, record.get("split")))
     size = layout.size if resize is None else resize
     folder = folders.load(root, rows, resize=size, skip_bad=skip_bad, seed=seed)
     names = layout.names(root)
@@ -213,15 +211,19 @@ def _waterbirds(root):
 
 def _tiny_imagenet(root):
     """Use the validation set for testing: the labels of the published test set are secret."""
-    train = [
-        {"file": file.relative_to(root), "class": folder.name, "split": "train"}
-        for folder in sorted((root / "train").iterdir())
-        for file in sorted(folder.glob("images/*.JPEG"))
-    ]
     lines = _lines(_existing(root / "val" / "val_annotations.txt"))
     cells = [line.split("\t")[:2] for line in lines]
     test = [{"file": f"val/images/{f}", "class": y, "split": "test"} for f, y in cells]
-    return train + test
+    return _class_folders(root, "train", "train", "images/*.JPEG") + test
+
+
+def _class_folders(root, folder, split, pattern):
+    """Return the images in a folder for each class."""
+    return [
+        {"file": file.relative_to(root), "class": inside.name, "split": split}
+        for inside in sorted(_existing(root / folder).iterdir())
+        for file in sorted(inside.glob(pattern))
+    ]
 
 
 def _words(root):
@@ -236,12 +238,8 @@ def _words(root):
 
 
 def _imagenette(root):
-    return [
-        {"file": file.relative_to(root), "class": folder.name, "split": split}
-        for part, split in (("train", "train"), ("val", "test"))
-        for folder in sorted(_existing(root / part).iterdir())
-        for file in sorted(folder.glob("*.JPEG"))
-    ]
+    parts = ("train", "train"), ("val", "test")
+    return [row for part in parts for row in _class_folders(root, *part, "*.JPEG")]
 
 
 def _lines(path):

@@ -345,6 +345,17 @@ def test_orientation_outside_of_the_exif_header(tmp_path, where):
     assert read(tmp_path).images.shape[:3] == (1, 10, 20)
 
 
+def test_colours_of_12_bits_in_16_are_rejected(tmp_path):
+    """Pillow reads only the upper eight bits, which are at most 15."""
+    pixels = b"".join(b"\0" + struct.pack(">HHH", 4095, 2048, 100) * 12 for _ in range(12))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 12, 12, 16, 2, 0, 0, 0))
+    content = header + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    save(tmp_path / "x" / "a.png", mode="RGB")
+    (tmp_path / "x" / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    with pytest.raises(ValueError, match="deep.png.*4,095"):
+        read(tmp_path)
+
+
 def test_an_odd_size_is_cut_to_the_ratio_of_the_others(tmp_path):
     """Of 30 rows and 30 columns, 40 x 20 keeps columns 7..22, and enlarges them."""
     pixels = np.tile(np.arange(30, dtype=np.uint8), (30, 1))

@@ -235,7 +235,7 @@ def test_classes_that_are_too_small_to_split(tmp_path, monkeypatch):
 
 
 def write_rows(path, *blocks, **facts):
-    with _image_cache.row_writer(path, (2, 3), facts) as add:
+    with _image_cache._row_writer(path, (2, 3), facts) as add:
         for block in blocks:
             add(block)
 
@@ -246,7 +246,7 @@ BLOCKS = [np.full((n, 2, 3), n % 256, np.uint8) for n in (4, 1, 0, 300)]
 def test_rows_are_a_memory_map(tmp_path):
     """The number 305 has more digits than the number of rows in the first header."""
     write_rows(tmp_path / "a.npy", *BLOCKS, of="x")
-    rows, facts = _image_cache.read_rows(tmp_path / "a.npy")
+    rows, facts = _image_cache._read_rows(tmp_path / "a.npy")
     assert isinstance(rows, np.memmap) and not rows.flags.writeable and facts == {"of": "x"}
     np.testing.assert_array_equal(rows, np.concatenate(BLOCKS))
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), rows)
@@ -269,7 +269,7 @@ def test_damaged_rows_are_rejected(tmp_path, damage):
     write_rows(tmp_path / "a.npy", *BLOCKS)
     damage(tmp_path / "a.npy", tmp_path / "a.json")
     with pytest.raises(ValueError, match=r"a\.(npy is not a readable|json is not readable)"):
-        _image_cache.read_rows(tmp_path / "a.npy")
+        _image_cache._read_rows(tmp_path / "a.npy")
 
 
 @pytest.mark.parametrize("missing", ["a.npy", "a.json"])
@@ -277,16 +277,16 @@ def test_missing_rows(tmp_path, missing):
     write_rows(tmp_path / "a.npy", *BLOCKS)
     (tmp_path / missing).unlink()
     with pytest.raises(FileNotFoundError):
-        _image_cache.read_rows(tmp_path / "a.npy")
+        _image_cache._read_rows(tmp_path / "a.npy")
 
 
 def test_unfinished_rows_leave_the_old_ones(tmp_path):
     write_rows(tmp_path / "a.npy", BLOCKS[0])
     with pytest.raises(ZeroDivisionError):
-        with _image_cache.row_writer(tmp_path / "a.npy", (2, 3), {}) as add:
+        with _image_cache._row_writer(tmp_path / "a.npy", (2, 3), {}) as add:
             add(BLOCKS[1])
             raise ZeroDivisionError
-    assert _image_cache.read_rows(tmp_path / "a.npy")[0].tolist() == BLOCKS[0].tolist()
+    assert _image_cache._read_rows(tmp_path / "a.npy")[0].tolist() == BLOCKS[0].tolist()
     assert names(tmp_path) == ["a.json", "a.npy"]
 
 
@@ -295,10 +295,10 @@ def test_rows_are_not_held_in_memory(tmp_path):
     block = np.zeros((100, 50, 50), np.uint8)
     tracemalloc.start()
     try:
-        with _image_cache.row_writer(tmp_path / "a.npy", (50, 50), {}) as add:
+        with _image_cache._row_writer(tmp_path / "a.npy", (50, 50), {}) as add:
             for _ in range(48):
                 add(block)
-        rows, _ = _image_cache.read_rows(tmp_path / "a.npy")
+        rows, _ = _image_cache._read_rows(tmp_path / "a.npy")
         assert rows.shape == (4800, 50, 50)
         assert tracemalloc.get_traced_memory()[1] < 4 * 10**6
     finally:

@@ -28,6 +28,11 @@ def describe(folder):
 READ = {
     "classes": (["cat/x.png", "dog/y.png"], ("cat/dog", 2, None)),
     "endings": (["cat/x.JFIF", "cat/y.jpe", "dog/z.pbm", "dog/w.Jpeg"], ("cat/dog", 4, None)),
+    "letters": (["A/0.png", "a/1.png"], ("A/a", 2, None)),
+    "a class in two normal forms": (
+        ["train/caf\u00e9/0.png", "train/b/1.png", "test/cafe\u0301/2.png"],
+        ("b/caf\u00e9", 2, 1),
+    ),
     "floats": (["10.0/x.png", "9.5/x.png", "0.0/x.png", "-1/x.png"], ("-1/0.0/9.5/10.0", 4, None)),
     "training, testing": (
         ["Training/a/0.png", "Training/b/1.png", "Testing/a/2.png", "Testing/b/3.png"],
@@ -162,6 +167,10 @@ REJECTED = {
         ["a/train/0.png", "a/test/1.png", "b/train/2.png"],
         "a has folders of splits",
     ),
+    "unlabelled test images": (
+        ["train/a/0.png", "train/b/1.png", "test/900.png"],
+        r"test/900\.png is in no class.*data/train",
+    ),
     "images in splits": (["train/0.png", "test/1.png"], r"train/0\.png is in no class"),
     "images and masks": (
         [f"{part}/{y}/{i}.png" for part in ("images", "masks") for y in "ab" for i in (0, 1)],
@@ -172,6 +181,33 @@ REJECTED = {
         [f"{part}/{i}.png" for part in ("photo", "sketch") for i in (17, 203, 418)],
         "photo, sketch",
     ),
+    "images and masks in classes": (
+        [
+            f"{y}/{part}/{i}.png"
+            for y in ("COVID", "Normal")
+            for part in ("images", "masks")
+            for i in "07"
+        ],
+        r"COVID.*images, masks",
+    ),
+    "masks next to their images": (
+        ["benign/a (1).png", "benign/a (1)_mask.png", "normal/b (1).png"],
+        r"a \(1\)_mask",
+    ),
+    "domains of classes": (
+        [f"{domain}/{y}/{i}.png" for domain in ("art", "photo") for y in "ab" for i in "07"],
+        "art, photo, which all have the folders a, b",
+    ),
+    "splits in another language": (
+        [
+            f"{split}/{y}/{i}.png"
+            for split in ("Lerndaten", "Testdaten")
+            for y in "ab"
+            for i in "07"
+        ],
+        "Lerndaten, Testdaten.*a, b",
+    ),
+    "classes that differ in capitals": (["Cat/0.png", "cat/1.png", "dog/2.png"], "'Cat' and 'cat'"),
     "shards": (["part0/3.png", "part1/17.png"], "part0, part1"),
     "numbered folders of images": (
         ["images_001/3.png", "images_002/17.png"],

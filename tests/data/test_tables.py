@@ -164,7 +164,8 @@ def test_names_without_their_ending_or_folder(tmp_path, names, file):
         ("file,label,attribute\na.png,x,1\nb.png,x,\nc.png,x,", "attribute.*1 of 3.* 2"),
         ("file,label,split\na.png,x,train\nb.png,x,", "split.*1 of 2"),
         ("file,label,split\na.png,x,train\nb.png,y,test", "'y'"),
-        ("file,label\na.png,1\nb.png,01", "'01' and '1'"),
+        ("file,label\na.png,1\nb.png,01", "classes '01' and '1'"),
+        ("file,label,attribute\na.png,x,0\nb.png,x,0.0\nc.png,x,2", "attributes '0' and '0.0'"),
         ('file,label\n"a.png,x', "metadata.csv is not readable as CSV"),
     ],
 )
