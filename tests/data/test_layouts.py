@@ -196,7 +196,7 @@ REJECTED = {
     ),
     "domains of classes": (
         [f"{domain}/{y}/{i}.png" for domain in ("art", "photo") for y in "ab" for i in "07"],
-        "art, photo, which all have the folders a, b",
+        "art, photo, which all hold a, b",
     ),
     "splits in another language": (
         [
