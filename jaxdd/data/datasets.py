@@ -221,7 +221,7 @@ def count_duplicates(benchmark: Benchmark) -> int:
     >>> count_duplicates(from_arrays(images[:2], [0, 0], test=(images[2:], [0, 0])))
     1
     """
-    hashes = lambda data: [hashlib.blake2b(image.tobytes()).digest() for image in data.images]
+    hashes = lambda data: (hashlib.blake2b(image.tobytes()).digest() for image in data.images)
     test = collections.Counter(hashes(benchmark.test))
     return sum(test.pop(image, 0) for image in hashes(benchmark.train))
 
