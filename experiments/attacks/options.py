@@ -58,10 +58,11 @@ def _options_of_runs():
 
 
 def _options_of_others():
-    shared = [field.name for field in dataclasses.fields(datasets.DataArguments)]
+    groups = {"data": datasets.DataArguments, "set_options": scoring.SetArguments}
     for command, function in _OTHERS.items():
         for name in inspect.signature(function).parameters:
-            for option in shared if name == "data" else [name]:
+            fields = dataclasses.fields(groups[name]) if name in groups else ()
+            for option in [field.name for field in fields] or [name]:
                 yield command, "", option
 
 

@@ -24,7 +24,7 @@ _Source = Annotated[tyro.conf.Positional[pathlib.Path], tyro.conf.arg(metavar="S
 _Networks = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NETWORK ...]")]
 _Pixels = Annotated[
     Literal["unit", "bytes", "signed", "normalised", "imagenet"] | None,
-    tyro.conf.arg(help_behavior_hint=""),
+    tyro.conf.arg(metavar="{unit,bytes,signed,normalised,imagenet}", help_behavior_hint=""),
 ]
 
 
@@ -74,7 +74,7 @@ def evaluate_set(
     teacher_steps: int = matrix.TeacherOptions().steps,
     teacher_weights: OptionalPath = None,
     teacher: OptionalPath = None,
-    stated: _SetOptions = SetArguments(),
+    set_options: _SetOptions = SetArguments(),
     dataset: OptionalName = None,
     data: Data = DataArguments(),
     out: OptionalPath = None,
@@ -104,7 +104,7 @@ def evaluate_set(
         teacher_weights: .npy, .npz or .csv with a weight for each training sample, by which the
             batches of a teacher are drawn. Defaults to uniform.
         teacher: Folder of a trained teacher to use instead, such as RUN/teacher of a cfm run.
-        stated: Options of the set.
+        set_options: Options of the set.
         dataset: Name of the benchmark that the set replaces, a folder of images, or tfds:NAME. Not
             needed for a run on a benchmark.
         data: Options of the data set.
@@ -124,7 +124,7 @@ def evaluate_set(
         teacher_options = teacher_options._replace(teacher=trained)
     progress = screen.Progress()
     with progress.bar:
-        labelled = stated.read(stored, benchmark, whiten=zca)
+        labelled = set_options.read(stored, benchmark, whiten=zca)
         cells = matrix.cells(
             labelled, benchmark, run_options, names=networks, protocols=protocol, sets=sets,
             teacher=teacher_options, report=progress,
@@ -139,7 +139,7 @@ def profile_set(
     networks: int = 3,
     teacher_steps: int = 0,
     weights: OptionalPath = None,
-    stated: _SetOptions = SetArguments(),
+    set_options: _SetOptions = SetArguments(),
     dataset: OptionalName = None,
     data: Data = DataArguments(),
     out: OptionalPath = None,
@@ -158,7 +158,7 @@ def profile_set(
             Defaults to none.
         weights: .npy, .npz or .csv with a weight for each training sample. Defaults to uniform. A
             run stores its own in weights.npz.
-        stated: Options of the set.
+        set_options: Options of the set.
         dataset: Name of the benchmark that the set replaces, a folder of images, or tfds:NAME. Not
             needed for a run on a benchmark.
         data: Options of the data set.
@@ -178,7 +178,7 @@ def profile_set(
     sample_weights = _read_weights(weights, benchmark)
     progress = screen.Progress()
     with progress.bar:
-        labelled = stated.read(stored, benchmark)
+        labelled = set_options.read(stored, benchmark)
         profile = profiles.measure(
             labelled, benchmark, run_options, num_networks=networks, teacher_steps=teacher_steps,
             weights=sample_weights, report=progress,
@@ -233,7 +233,7 @@ def _load(stored, dataset, data, **network_options):
     """Return options and data: those that the set states, or those on the command line."""
     changed: dict[str, Any] = {k: v for k, v in network_options.items() if v is not None}
     config, names = stored.config, data.changed()
-    if not config:
+    if not {"dataset", "data"} <= config.keys():
         if dataset is None:
             raise ValueError(
                 f"{stored.path} is not a run; pass --dataset with the data that it replaces"

@@ -15,6 +15,7 @@ PyTorch files are loaded with `weights_only`, so no code in them runs; this requ
 newer.
 """
 
+import contextlib
 import csv
 import json
 import os
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdd import _checks
 from jaxdd.data import datasets, files, folders
 from jaxdd.methods import formation, zca
 from jaxdd.runs import class_names
@@ -65,11 +67,6 @@ class StoredSet(NamedTuple):
     remarks: tuple[str, ...] = ()
     is_run: bool = False
     is_8bit: bool = False
-
-    @property
-    def formation(self) -> int:
-        """Each image holds formation² smaller ones."""
-        return publication.formation_of(self.config)
 
 
 class LabelledSet(NamedTuple):
@@ -127,9 +124,10 @@ def adapt(
         images, layout = _flatten(stored.images, benchmark)
         classes, remark = _labels(stored, len(images), benchmark, labels)
         images, convention = _normalise(stored, images, benchmark, pixels)
-        if factor not in (None, stored.formation) and stored.config:
-            raise ValueError(f"the set has formation {stored.formation}, got {factor}")
-        factor = stored.formation if factor is None else factor
+        stated = publication.formation_of(stored.config)
+        factor = stated if factor is None else _checks.count("formation", factor)
+        if stored.config and factor != stated:
+            raise ValueError(f"the set has formation {stated}, got {factor}")
         if factor > 1:
             images = np.asarray(formation.split(jnp.asarray(images[:, None]), factor=factor))
             classes = classes.repeat(images.shape[1])
@@ -231,11 +229,10 @@ def _statements(path, content):
     if (names := next((content[key] for key in keys if key in content), None)) is not None:
         names = sorted(names, key=names.__getitem__) if isinstance(names, Mapping) else names
         stated["classes"] = tuple(np.asarray(names).astype(str).reshape(-1).tolist())
-    if isinstance(config := content.get("config"), str):  # of `publication.export`
-        try:
-            stated["config"] = dict(json.loads(config))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: config must be an object in JSON, got {error}") from error
+    with contextlib.suppress(TypeError, ValueError):  # other projects store other things
+        config = json.loads(content.get("config"))
+        if isinstance(config, dict) and {"dataset", "data"} <= config.keys():
+            stated["config"] = config  # of `publication.export`
     return stated
 
 
@@ -331,15 +328,15 @@ def _labels(stored, count, benchmark, source):
         labels = positions[labels]
         _check_range(labels, k)
         is_numbered = all(name.isdecimal() for name in names)
-        if is_numbered == bool(known) and {*names} != {*known}:
+        if is_numbered == bool(known) and {*names} != {*known}:  # not matched by name
             targets = [known[p] if known else f"class {p}" for p in positions[:5]]
             pairs = (f"{a!r} is {b!r}" for a, b in zip(names, targets, strict=False))
             remarks = (f"classes are matched by their numbers: {', '.join(pairs)}",)
-    counts = np.bincount(labels, minlength=k)
-    if not counts.all():
-        empty = int(counts.argmin())
-        name = f" ({known[empty]})" if known else ""
-        raise ValueError(f"the set has no images of class {empty}{name} of {k}")
+    if len(absent := np.setdiff1d(np.arange(k), labels)):
+        names = [known[label] if known else str(label) for label in absent[:5]]
+        raise ValueError(
+            f"the set has no images of {len(absent)} of {k} classes: {', '.join(names)}"
+        )
     return labels.astype(np.int32), remarks
 
 
@@ -392,12 +389,12 @@ def _read_labels(path):
 
 def _check_samples(stored, benchmark):
     """Raise ValueError if a set is about to be scored on images that it was made from."""
-    config, test = stored.config, benchmark.test.images
-    if not config or config.get("data") == (digest := datasets.digest(benchmark)):
+    config, test, digest = stored.config, benchmark.test.images, datasets.digest(benchmark)
+    if config.get("data") in (None, digest):
         return ()
     origin = (
         f"the set was made from other data ({config.get('dataset')}) than {benchmark.name}: digest "
-        f"{config.get('data')} there, got {digest}"
+        f"{config['data']} there, got {digest}"
     )
     if stored.samples is None:
         raise ValueError(f"{origin}; test images may be training samples of the set")

@@ -133,11 +133,11 @@ BAD = {
     "labels too few": (npz(images=PIXELS, labels=LABELS[:2]), r"\(2,\)"),
     "another class": (npz(images=PIXELS, labels=LABELS + 1), "count from 0, got 1..2"),
     "negative": (npz(images=PIXELS, labels=LABELS - 1), "count from 0, got -1..0"),
-    "an absent class": (npz(images=PIXELS, labels=0 * LABELS), "class 1 of 2"),
+    "an absent class": (npz(images=PIXELS, labels=0 * LABELS), "1 of 2 classes: 1"),
     "soft labels": (npz(images=PIXELS, labels=np.eye(2)[LABELS]), r"float64 \(6, 2\)"),
     "no labels": (npz(images=PIXELS), "--labels"),
     "MTT without labels": (pt(CHANNELS_FIRST), "--labels"),
-    "too few classes": (npz(images=PIXELS.reshape(1, 6, *SIZE)), "class 1 of 2"),
+    "too few classes": (npz(images=PIXELS.reshape(1, 6, *SIZE)), "1 of 2 classes: 1"),
     "nan": (npz(images=NORMAL * np.nan, labels=LABELS), "NaN"),
     "complex": (npz(images=PIXELS * 1j, labels=LABELS), "complex128"),
     "bool": (npz(images=PIXELS > 9, labels=LABELS), "bool"),
@@ -260,13 +260,13 @@ def test_our_own_pt_states_what_made_it(tmp_path):
     content = {"data": [[CHANNELS_FIRST, LABELS]], "mean": DATA.mean, "std": DATA.std}
     content |= {"classes": {"dog": 0, "cat": 1}}
     write = lambda config: pt(content | {"config": config})(tmp_path)
-    config = {"data": datasets.digest(NAMED), "formation": 2}
+    config = {"dataset": "mine", "data": datasets.digest(NAMED), "formation": 2}
     labelled = labelled_sets.read(write(json.dumps(config)), NAMED)
     np.testing.assert_array_equal(labelled.labels, (1 - LABELS).repeat(4))
     with pytest.raises(ValueError, match="weighted"):
         labelled_sets.read(write(json.dumps(config | {"zca": "weighted"})), NAMED, whiten=True)
-    with pytest.raises(ValueError, match="object in JSON"):
-        labelled_sets.load(write("3"))
+    for other in ("3", "a name", '{"ipc": 3}', 3):
+        assert labelled_sets.load(write(other)).config == {}
 
 
 def test_numbers_are_positions_and_are_reported(tmp_path):
