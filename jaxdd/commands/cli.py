@@ -15,6 +15,7 @@ import shlex
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -157,6 +158,16 @@ def _quiet_interrupts():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@contextlib.contextmanager
+def _warnings_on_one_line():
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda text, *_, **__: f"jaxdd: {text}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
 def _missing_platforms():
     """Return JAX_PLATFORMS if there is no such device, else None."""
     try:
@@ -181,7 +192,7 @@ def main(words: list[str] | None = None) -> None:
     try:
         command = _parse(words)
         programs.prepare()
-        with _quiet_interrupts(), programs.fixed_settings():
+        with _quiet_interrupts(), _warnings_on_one_line(), programs.fixed_settings():
             command()
     except (context.Interrupted, KeyboardInterrupt) as stopped:
         print(f"jaxdd: {str(stopped) or 'stopped'}", file=sys.stderr)

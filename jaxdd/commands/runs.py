@@ -20,14 +20,14 @@ from jaxdd.runs.options import DM
 from jaxdd.runs.reports import pages
 from jaxdd.runs.reports import report as reports
 
-DEMO = DM(ipc=10, conflict=0.1)
+_DEMO = DM(ipc=10, conflict=0.1)
 DEMO_ROWS = ("random", "random-density", "plain", "density", "oracle")
 """Rows of the demo: the default rows except auto, which takes as long as all others together."""
 
-Options = Annotated[DM, tyro.conf.arg(name="")]
-Dataset = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATASET")]
-Debias = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(weightings.WEIGHTINGS) + "}")]
-Rows = Annotated[
+_Options = Annotated[DM, tyro.conf.arg(name="")]
+_Dataset = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATASET")]
+_Debias = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(weightings.WEIGHTINGS) + "}")]
+_Rows = Annotated[
     tuple[str, ...], tyro.conf.arg(metavar="[{" + ",".join(weightings.rows()) + "} ...]")
 ]
 
@@ -51,10 +51,10 @@ def _folder(*names, options):
 
 
 def run(
-    dataset: Dataset,
+    dataset: _Dataset,
     *,
-    options: Options,
-    debias: Debias = "auto",
+    options: _Options,
+    debias: _Debias = "auto",
     weights: pathlib.Path | None = None,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
@@ -117,10 +117,10 @@ def _agree_on_data(data, weights, **_):
 
 
 def compare(
-    dataset: Dataset,
+    dataset: _Dataset,
     *,
-    options: Options,
-    rows: Rows = weightings.DEFAULT_ROWS,
+    options: _Options,
+    rows: _Rows = weightings.DEFAULT_ROWS,
     weights: pathlib.Path | None = None,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
@@ -154,7 +154,7 @@ def demo(*, out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> N
         out: folder of the comparison.
         resume: continue the comparison in the folder.
     """
-    compare("cdigits", options=DEMO, rows=DEMO_ROWS, out=out, resume=resume)
+    compare("cdigits", options=_DEMO, rows=DEMO_ROWS, out=out, resume=resume)
 
 
 def write_report(

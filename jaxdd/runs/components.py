@@ -66,11 +66,6 @@ def build(
         mesh: from `parallel.mesh`, devices that share the work; None for one device.
         train: training of the evaluation networks, instead of that of the options.
         threads: CPU threads of the run; one per core by default.
-
-    Raises:
-        ValueError: images too small for the options, a network of other classes, or a method that
-            cannot be split over devices.
-        TypeError: a network or a method that does not follow the protocol.
     """
     shape, k = data.train.images.shape[1:], data.num_classes
     side = min(shape[:2])

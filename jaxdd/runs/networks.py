@@ -27,9 +27,6 @@ def build(
         width: channels of a ConvNet.
         depth: blocks of a ConvNet.
         dtype: arithmetic inside the network.
-
-    Raises:
-        ValueError: MODULE:ATTRIBUTE cannot be imported.
     """
     if name not in NAMES:
         return _load(name, num_classes)
@@ -65,12 +62,7 @@ def _load(name: str, num_classes: int) -> networks.Network:
 
 
 def check(network: networks.Network, shape: tuple[int, ...], num_classes: int) -> None:
-    """Apply a network to abstract images of shape `(h, w, c)`, and check its outputs.
-
-    Raises:
-        TypeError: the object is not a network, or cannot be hashed.
-        ValueError: it has another number of classes.
-    """
+    """Apply a network to abstract images of shape `(h, w, c)`, and check its outputs."""
     if not (hasattr(network, "init") and hasattr(network, "apply")):
         raise TypeError(
             "a network must have init(key, images) and apply(params, images), "

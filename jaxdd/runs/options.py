@@ -162,7 +162,7 @@ class DM:
         "Steps between evaluations during distillation, for the report. By default the set is "
         "evaluated at the end only.", "network and evaluation", least=1, incidental=True)
     chunk: int = _option(Preset(10, 100),
-        "Steps compiled into one call; a run is logged and saved between calls.",
+        "Steps between two records of progress, after which a run can be saved.",
         "run", least=1, incidental=True)
     save_every: float = _option(15.0,
         "Seconds between checkpoints; a checkpoint is written when the current chunk ends.",
@@ -175,12 +175,7 @@ class DM:
         OPTIONS[cls.__dict__["method"]] = cls
 
     def __post_init__(self) -> None:
-        """Fill defaults of the preset and check every field.
-
-        Raises:
-            TypeError: a value of the wrong type.
-            ValueError: a value that is not allowed, alone or together with another one.
-        """
+        """Fill defaults of the preset and check every field."""
         for field, kind in _fields(type(self)).values():
             value = getattr(self, field.name)
             if isinstance(value, Preset):  # after the field `preset`, which has been checked
@@ -373,10 +368,6 @@ def make(*, method: str = "dm", **fields: Any) -> DM:
         method: a key of `OPTIONS`.
         **fields: fields of its options class.
 
-    Raises:
-        TypeError: a value of the wrong type.
-        ValueError: an unknown method, an option that it does not have, or a bad value.
-
     >>> make(method="dsa", ipc=1).steps
     400
     """
@@ -414,11 +405,7 @@ def to_config(options: DM) -> dict[str, Any]:
 
 
 def from_config(config: Mapping[str, Any]) -> DM:
-    """Return the options in a configuration, which may hold other entries too.
-
-    Raises:
-        ValueError: an unknown method or a bad value.
-    """
+    """Return the options in a configuration, which may hold other entries too."""
     method = config.get("method", "dm")
     known = _fields(OPTIONS[method]) if method in OPTIONS else {}
     fields = {name: config[name] for name in known if name in config and name != "method"}
@@ -427,11 +414,7 @@ def from_config(config: Mapping[str, Any]) -> DM:
 
 
 def read_config(path: str | os.PathLike) -> tuple[dict[str, Any], DM]:
-    """Return the config.json of a run or a comparison, and the options in it.
-
-    Raises:
-        ValueError: the file does not hold the configuration of a run, or bad options.
-    """
+    """Return the config.json of a run or a comparison, and the options in it."""
     config = files.read_json(path)
     if not isinstance(config, dict) or not {"dataset", "data", "ipc"} <= config.keys():
         raise ValueError(f"{path} does not hold the configuration of a run")

@@ -74,7 +74,8 @@ def run(
 @contextlib.contextmanager
 def _started(context, folder, name, spent, *, earlier=None) -> Iterator[Run]:
     """Yield a run that adds to the wall times of earlier attempts, including compilation."""
-    seconds = {**spent, **store.read_seconds(folder if earlier is None else earlier)}
+    before = results.read_timing(folder if earlier is None else earlier).get("seconds", {})
+    seconds = {**spent, **before}
     with timing.compilation_counted(seconds):
         yield Run(context, folder, name, seconds)
 
@@ -140,7 +141,7 @@ def compare(
         names = [n for n in weightings.rows() if n in {*names, *_finished_rows(folder)}]
         table = _all_rows(context, folder, names, at_once, spent)
         _write_table(folder, table)
-        paths = {name: _row_folder(folder, name) / store.SYNTHETIC for name in names}
+        paths = {name: folder / "rows" / name / store.SYNTHETIC for name in names}
         sets = {name: store.read_synthetic(path) for name, path in paths.items()}
         stages.draw_comparison(context, folder, table, sets)
         return table
@@ -162,10 +163,6 @@ def _finished_rows(folder):
         return rows | results.read(folder / "compare.json").keys()
     except (OSError, ValueError):
         return rows
-
-
-def _row_folder(folder, name):
-    return folder / "rows" / name
 
 
 def _write_table(folder, table):
@@ -222,7 +219,7 @@ def _shared_source(context, folder, kind, spent) -> tuple[Source, dict[str, floa
 
 def _row(context, folder, sources, name, baseline) -> results.Result:
     """Make one row in its own folder; `baseline` returns the result of the row "random"."""
-    row, row_folder = weightings.rows()[name], _row_folder(folder, name)
+    row, row_folder = weightings.rows()[name], folder / "rows" / name
     store.create(row_folder, context.config("compare", row=name), resume=True)
     source, spent = sources[row.weighting]
     scores = None if name == "random" else lambda: baseline().random

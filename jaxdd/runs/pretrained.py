@@ -191,10 +191,6 @@ def read_teacher(
         pool: real images like those it was trained on.
         num_classes: number of classes.
         data: digest of the data that it must have been trained on.
-
-    Raises:
-        FileNotFoundError: the folder holds no finished teacher.
-        ValueError: other data or a damaged file.
     """
     folder = pathlib.Path(folder)
     if not manifest.is_intact(folder, TEACHER_FILE):

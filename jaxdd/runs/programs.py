@@ -16,9 +16,7 @@ import jax
 
 from jaxdd.data import files
 
-PROGRAM_BYTES = 2 * 2**30
-"""Maximum size of the default folder of compiled programs."""
-
+_PROGRAM_BYTES = 2 * 2**30  # of the default folder of compiled programs
 _LEVEL = "--xla_backend_optimization_level"
 
 # Settings of JAX that change random numbers or types, or that would end a run.
@@ -39,7 +37,8 @@ _WITHOUT_EFFECT = re.compile("dump|log|profile|parallel_codegen|host_platform_de
 
 def prepare() -> None:
     """Prepare a process as the command line does."""
-    jax.config.update("jax_random_seed_offset", 0)
+    for name, value in (("random_seed_offset", 0), ("high_dynamic_range_gumbel", False)):
+        jax.config.update(f"jax_{name}", value)  # no context manager fixes these
     keep_programs()
     compile_quickly()
     use_cores()
@@ -74,9 +73,6 @@ def keep_programs(*, folder: str | os.PathLike | None = None) -> None:
     Args:
         folder: folder for the programs. Defaults to `~/.cache/jaxdd/programs`, like the command
             line, with one folder per machine; beyond 2 GB the oldest programs are deleted.
-
-    Raises:
-        ValueError: if the folder is a file.
     """
     if getattr(jax.config, "jax_compilation_cache_dir") is not None:  # noqa: B009
         return
@@ -86,7 +82,7 @@ def keep_programs(*, folder: str | os.PathLike | None = None) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"Expected a folder for compiled programs, got the file {path}.")
     if folder is None:  # files in other folders may not be jaxdd's
-        files.prune(path, PROGRAM_BYTES)
+        files.prune(path, _PROGRAM_BYTES)
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     # An entry that another process is writing, or did not finish, is compiled again.

@@ -114,11 +114,7 @@ class Scores:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], timing: Mapping[str, Any] = {}) -> Self:
-        """Build scores from their JSON form, with date and seconds of a result from `timing`.
-
-        Raises:
-            ValueError: `content` holds no accuracy, or a field has the wrong form.
-        """
+        """Build scores from their JSON form, with date and seconds of a result from `timing`."""
         try:
             content = {**content, **timing}
             names = [field.name for field in dataclasses.fields(cls)]
@@ -193,10 +189,6 @@ def read(path: str | os.PathLike) -> dict[str, Result]:
 
     Returns:
         Results by row. A run has two rows, "random" and the weighting that it was distilled with.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not JSON, or holds no result.
     """
     path = pathlib.Path(path)
     content = files.read_json(path)

@@ -62,7 +62,7 @@ class Weighting(NamedTuple):
     citations: tuple[str, ...] = ()
 
 
-class Row(NamedTuple):
+class _Row(NamedTuple):
     """A row of a comparison.
 
     Attributes:
@@ -80,13 +80,13 @@ DEFAULT_ROWS = ("random", "random-density", "plain", "density", "auto", "oracle"
 """Default rows of a comparison."""
 
 
-def rows() -> dict[str, Row]:
+def rows() -> dict[str, _Row]:
     """Return all rows that a comparison can have, in the order of its table."""
     real = {
-        "random": Row("plain", False, "real images, sampled uniformly"),
-        "random-density": Row("density", False, "real images, sampled by density weights"),
+        "random": _Row("plain", False, "real images, sampled uniformly"),
+        "random-density": _Row("density", False, "real images, sampled by density weights"),
     }
-    return real | {name: Row(name, True, x.description) for name, x in WEIGHTINGS.items()}
+    return real | {name: _Row(name, True, x.description) for name, x in WEIGHTINGS.items()}
 
 
 # --- density -----------------------------------------------------------------------------------

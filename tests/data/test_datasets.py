@@ -1,5 +1,6 @@
 """Benchmarks from arrays: splits, conversions and rejected input."""
 
+import re
 import tracemalloc
 
 import numpy as np
@@ -110,6 +111,25 @@ def test_from_arrays_aligned_is_the_majority_of_the_training_set():
     assert data.std == (1.0,)  # a constant channel has standard deviation 1
 
 
+@pytest.mark.parametrize(
+    "attributes, expected",
+    [
+        ([0, 0, 1, 1, 1, 1, 1, 0], ["class cat .* 2 .* blue, green: blue"]),
+        ([2, 0, 1, 1, 2, 2, 1, 0], []),
+        ([0, 1, 2, 2, 2, 1, 0, 0], []),
+        ([2, 1, 0, 0, 3, 3, 1, 1], ["class dog .* 2 .* green, red: green"]),
+    ],
+)
+def test_classes_without_a_single_majority_attribute_are_named(attributes, expected):
+    """Four images of each class; in the second and third cases one attribute has most."""
+    images, labels = np.zeros((8, 2, 2), np.uint8), np.repeat([0, 1], 4)
+    data = datasets.from_arrays(images, labels, np.array(attributes), test=(images, labels))
+    names = dict(class_names=("cat", "dog"), attribute_names=("blue", "green", "white", "red"))
+    sentences = datasets.ties(data._replace(**names))
+    assert len(sentences) == len(expected)
+    assert all(map(re.search, expected, sentences))
+
+
 IMAGES, CLASSES, ATTRIBUTES = own()
 
 
@@ -134,6 +154,7 @@ IMAGES, CLASSES, ATTRIBUTES = own()
         (dict(labels=CLASSES[:9]), ValueError, r"labels.*\(40,\).*\(9,\)"),
         (dict(labels=CLASSES[:, None]), ValueError, r"\(40,\).*\(40, 1\)"),
         (dict(labels=CLASSES * 2), ValueError, "class 1 of 7"),
+        (dict(labels=CLASSES + 1), ValueError, r"class 0 of 5 .* from 0, got 1\.\.4"),
         (dict(num_classes=5), ValueError, "class 4 of 5"),
         (dict(num_classes=3), ValueError, "labels.*0..2.*0..3"),
         (dict(num_classes=0), ValueError, "num_classes.* 0"),

@@ -16,7 +16,7 @@ import pytest
 from jaxdd import evaluate, methods, sampling, weights
 from jaxdd.data import datasets, files
 from jaxdd.methods import zca
-from jaxdd.runs import components, options, pipeline
+from jaxdd.runs import components, options, pipeline, results
 from jaxdd.runs.folder import checkpoint, manifest, store
 from jaxdd.runs.reports import plot
 
@@ -354,7 +354,7 @@ def test_seconds_add_up_over_attempts(fake, tmp_path):
     fields = dict(debias="density", **fake.OWN)
     with pytest.raises(PowerCut):
         pipeline.run(fake.shades(), tmp_path, chosen, report=cut_at("density", 6), **fields)
-    before = store.read_seconds(tmp_path)
+    before = results.read_timing(tmp_path)["seconds"]
     assert min(before[stage] for stage in ("embed", "density", "distill")) > 0
     after = pipeline.run(fake.shades(), tmp_path, chosen, resume=True, **fields).seconds
     assert after["embed"] == before["embed"] and after["distill"] > before["distill"]
@@ -548,6 +548,14 @@ def test_without_bias_labels_the_oracle_row_and_the_diagnostics_are_left_out(fak
     pipeline.run(fake.shades(), tmp_path / "b", fake.TINY, debias="density", **fake.OWN)
     paths = (tmp_path / "a/weights/density/weights.npz", tmp_path / "b/weights.npz")
     assert_equal(*(files.read_arrays(path)["weights"] for path in paths))
+
+
+def test_a_tie_of_attributes_is_a_warning(fake, tmp_path):
+    data = fake.shades(counts=(12, 30))
+    tied = data.train._replace(attributes=np.arange(len(data.train.labels)) % 2)
+    chosen = dataclasses.replace(fake.TINY, steps=0)
+    with pytest.warns(UserWarning, match="attributes 0, 1"):
+        pipeline.run(data._replace(train=tied), tmp_path, chosen, debias="plain", **fake.OWN)
 
 
 # --- compilation -------------------------------------------------------------------------------

@@ -21,8 +21,7 @@ import numpy as np
 
 from jaxdd.data import files
 
-MAX_STATES = 2
-"""Number of states that are kept: the newest, and one to fall back on if it is damaged."""
+_MAX_STATES = 2  # the newest, and one to fall back on if it is damaged
 
 
 def save(folder: str | os.PathLike, step: int, state: Any) -> None:
@@ -34,10 +33,6 @@ def save(folder: str | os.PathLike, step: int, state: Any) -> None:
         folder: the run folder.
         step: number of steps done.
         state: a pytree of arrays of any type and sharding; PRNG keys as `jax.random.key_data`.
-
-    Raises:
-        TypeError: if a leaf is not an array.
-        OSError: if the disk is full or the folder is gone; the states saved before are intact.
     """
     arrays, leaves = _describe(state), jax.tree.leaves(state)
     checkpoints = pathlib.Path(folder) / "checkpoint"
@@ -56,7 +51,7 @@ def save(folder: str | os.PathLike, step: int, state: Any) -> None:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    kept = [str(number) for number in _steps(checkpoints) if number <= step][:MAX_STATES]
+    kept = [str(number) for number in _steps(checkpoints) if number <= step][:_MAX_STATES]
     for path in checkpoints.iterdir():
         if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
@@ -73,10 +68,6 @@ def restore(folder: str | os.PathLike, like: Any) -> tuple[int, Any] | None:
 
     Returns:
         The step, and the state bit for bit as it was saved.
-
-    Raises:
-        ValueError: if the saved state has another structure, other shapes or types than `like`, or
-            if states were saved and all are damaged.
     """
     arrays = _describe(like)
     checkpoints = pathlib.Path(folder) / "checkpoint"

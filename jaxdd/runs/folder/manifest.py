@@ -30,23 +30,19 @@ import pathlib
 import re
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdd.data import files
 from jaxdd.runs.folder import store
 
-SCHEMA = 1
-"""Version of the format that is written, and the newest that is read."""
+_SCHEMA = 1  # version of the format that is written, and the newest that is read
 
 NAME, SIGNATURE = "manifest.json", "manifest.sig"
 """File names of a manifest and of the signature of its root."""
 
-KINDS = ("run", "npz", "png")
-"""Kinds of folders that have a sealed manifest."""
-
-Section = Literal["files", "figures"]
+_KINDS = ("run", "npz", "png")  # of folders that have a sealed manifest
 
 _MAX_BYTES = 2**26  # maximum size of a manifest
 _FILE_NAME = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)
@@ -81,7 +77,12 @@ class Verified(NamedTuple):
 # --- recording ---------------------------------------------------------------------------------
 
 
-def record(folder: str | os.PathLike, names: Iterable[str], *, section: Section = "files") -> None:
+def record(
+    folder: str | os.PathLike,
+    names: Iterable[str],
+    *,
+    section: str = "files",
+) -> None:
     """Add or update the entries of files, in a manifest that is created if there is none.
 
     If an entry of `files` changes, the manifest is unfinished until the next `seal`.
@@ -90,10 +91,6 @@ def record(folder: str | os.PathLike, names: Iterable[str], *, section: Section 
         folder: run folder.
         names: names of existing files relative to the folder, such as "weights/auto/weights.npz".
         section: "files" for what belongs to the set, "figures" for pictures.
-
-    Raises:
-        FileNotFoundError: a file does not exist.
-        OSError: the disk is full; the old manifest is intact.
     """
     entries = {name: _entry(pathlib.Path(folder) / name) for name in names}
     with _LOCK:
@@ -102,12 +99,7 @@ def record(folder: str | os.PathLike, names: Iterable[str], *, section: Section 
 
 
 def forget(folder: str | os.PathLike, names: Iterable[str]) -> None:
-    """Remove the entries of files, whether or not they exist.
-
-    Args:
-        folder: run folder.
-        names: names of files, relative to the folder.
-    """
+    """Remove the entries of files, named relative to the run folder, whether or not they exist."""
     removed = set(names)
     with _LOCK:
         for section in ("files", "figures"):
@@ -118,12 +110,7 @@ def forget(folder: str | os.PathLike, names: Iterable[str]) -> None:
 
 
 def is_intact(folder: str | os.PathLike, name: str) -> bool:
-    """Return whether a file is listed, exists and has the recorded checksum.
-
-    Args:
-        folder: run folder.
-        name: name of the file, relative to the folder.
-    """
+    """Return whether a file, named relative to the folder, has the checksum in the manifest."""
     content, path = _read_or_empty(folder), pathlib.Path(folder) / name
     entry = content.get("files", {}).get(name) or content.get("figures", {}).get(name)
     return bool(entry) and not path.is_symlink() and path.is_file() and _entry(path) == entry
@@ -141,7 +128,7 @@ def seal(
     Args:
         folder: folder of a finished run or of an exported set.
         content: from `describe`, and anything else that the root is to cover.
-        kind: kind of the folder, one of `KINDS`.
+        kind: run, npz or png.
         parent: root of the set that this one was exported from.
     """
     # A damaged manifest may list names that never existed; only existing files are sealed.
@@ -150,7 +137,7 @@ def seal(
         for section, entries in _read_or_empty(folder).items()
         if section in ("files", "figures")
     }
-    of_folder = {"schema": SCHEMA, "kind": kind, "parent": parent}
+    of_folder = {"schema": _SCHEMA, "kind": kind, "parent": parent}
     sealed = files.to_json({**content, **sections, **of_folder})
     sealed["root"] = root(sealed)
     _write(folder, sealed)
@@ -183,7 +170,7 @@ def _read_or_empty(folder):
         return {}
     sections = isinstance(content, dict) and [content.get(x, {}) for x in ("files", "figures")]
     is_manifest = sections and all(isinstance(section, dict) for section in sections)
-    return content if is_manifest and content.get("schema") == SCHEMA else {}
+    return content if is_manifest and content.get("schema") == _SCHEMA else {}
 
 
 def _update(folder, content, section, entries):
@@ -192,8 +179,8 @@ def _update(folder, content, section, entries):
         return
     if section == "files":
         figures = {"figures": content["figures"]} if "figures" in content else {}
-        content = {"schema": SCHEMA, **figures}
-    content = {"schema": SCHEMA, **content, section: entries}
+        content = {"schema": _SCHEMA, **figures}
+    content = {"schema": _SCHEMA, **content, section: entries}
     _write(folder, content)
 
 
@@ -220,10 +207,10 @@ def array_digest(array: np.ndarray) -> str:
     return hashlib.sha256(array.tobytes()).hexdigest()
 
 
-def canonical(value: Any) -> bytes:
+def _canonical(value: Any) -> bytes:
     """Return a JSON value in the form that is hashed.
 
-    >>> canonical({"b": [1.5, None], "a": "x"})
+    >>> _canonical({"b": [1.5, None], "a": "x"})
     b'{"a":"x","b":[1.5,null]}'
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -233,7 +220,7 @@ def canonical(value: Any) -> bytes:
 def root(content: Mapping[str, Any]) -> str:
     """Return the SHA-256 of the content of a manifest without `root` and `figures`."""
     covered = {name: x for name, x in content.items() if name not in _UNCOVERED_BY_ROOT}
-    return hashlib.sha256(canonical(covered)).hexdigest()
+    return hashlib.sha256(_canonical(covered)).hexdigest()
 
 
 def describe(synthetic: store.Synthetic, *, pixels: np.ndarray | None = None) -> dict[str, Any]:
@@ -280,11 +267,6 @@ def read(folder: str | os.PathLike, *, expect: str | None = None) -> dict[str, A
     Args:
         folder: folder of a run or of an exported set.
         expect: the root that it must have.
-
-    Raises:
-        FileNotFoundError: there is no manifest.
-        ValueError: the manifest is unfinished, damaged, a link, of a newer version, or has another
-            root.
     """
     path = pathlib.Path(folder) / NAME
     if expect is not None and not (isinstance(expect, str) and _SHA256.fullmatch(expect)):
@@ -299,9 +281,9 @@ def read(folder: str | os.PathLike, *, expect: str | None = None) -> dict[str, A
     version = content.get("schema") if isinstance(content, dict) else None
     if type(version) is not int or version < 1:
         raise ValueError(f"{path} is not a manifest: schema must be a version, got {version!r}")
-    if version > SCHEMA:
+    if version > _SCHEMA:
         raise ValueError(
-            f"{path} has version {version}, but this jaxdd reads up to version {SCHEMA}; "
+            f"{path} has version {version}, but this jaxdd reads up to version {_SCHEMA}; "
             "use a newer jaxdd"
         )
     if "root" not in content:
@@ -320,8 +302,8 @@ def _check_root(path, content, expect):
         raise ValueError(f"{path} was changed: its content has the root {computed}")
     if expect not in (None, computed):
         raise ValueError(f"{path} has the root {computed}, expected {expect}")
-    if content.get("kind") not in KINDS:
-        raise ValueError(f"{path} must have one of the kinds {', '.join(KINDS)}")
+    if content.get("kind") not in _KINDS:
+        raise ValueError(f"{path} must have one of the kinds {', '.join(_KINDS)}")
 
 
 def advice(folder: pathlib.Path) -> str:
@@ -337,11 +319,6 @@ def check(folder: str | os.PathLike, *, expect: str | None = None) -> Verified:
     Args:
         folder: folder of the set.
         expect: the root that it must have, from another source than the folder.
-
-    Raises:
-        FileNotFoundError: there is no manifest.
-        ValueError: the manifest is unfinished, damaged, of a newer version or has another root; or
-            a file is changed, missing, a link or not listed.
     """
     folder = pathlib.Path(folder)
     content = read(folder, expect=expect)

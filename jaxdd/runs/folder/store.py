@@ -49,10 +49,6 @@ def create(
         folder: absent, empty, or with `resume` the folder of this run.
         config: the configuration, a (nested) dict of JSON values.
         resume: continue the run in the folder, if there is one.
-
-    Raises:
-        FileExistsError: the folder holds a run and `resume` is off, or holds other files.
-        ValueError: the run in the folder has another configuration.
     """
     if "\0" in os.fspath(folder):
         raise ValueError(f"the name of a run folder must not hold NUL, got {os.fspath(folder)!r}")
@@ -136,11 +132,6 @@ def write_timing(
     files.write_json(pathlib.Path(folder) / "timing.json", content)
 
 
-def read_seconds(folder: str | os.PathLike) -> dict[str, float]:
-    """Return the wall time by stage of earlier attempts; empty if it cannot be read."""
-    return results.read_timing(folder).get("seconds", {})
-
-
 def append(folder: str | os.PathLike, record: dict[str, Any]) -> None:
     """Append a record to progress.jsonl; records of a distillation hold their "step"."""
     files.append_line(pathlib.Path(folder) / "progress.jsonl", record)
@@ -163,12 +154,7 @@ def rewind(folder: str | os.PathLike, step: int) -> None:
 
 
 def read_result(folder: str | os.PathLike) -> results.Result:
-    """Return the result of a finished run, with its date and wall times.
-
-    Raises:
-        FileNotFoundError: the run is not finished.
-        ValueError: result.json holds no result.
-    """
+    """Return the result of a finished run, with its date and wall times."""
     content = files.read_json(path := pathlib.Path(folder) / RESULT)
     with files.hint(f"{path} is damaged; resume the run"):
         return results.Result.from_dict(content, results.read_timing(folder))
@@ -207,10 +193,6 @@ def write_synthetic(path: str | os.PathLike, synthetic: Synthetic) -> None:
     """Write a synthetic set as an .npz file without pickle; equal sets give equal bytes.
 
     The provenance is stored as one JSON string.
-
-    Raises:
-        ValueError: wrong shapes, dtypes, values or labels.
-        OSError: the disk is full; the old file is intact.
     """
     images, labels = np.asarray(synthetic.images), np.asarray(synthetic.labels)
     mean, std = (np.asarray(value, np.float32) for value in (synthetic.mean, synthetic.std))
@@ -220,12 +202,7 @@ def write_synthetic(path: str | os.PathLike, synthetic: Synthetic) -> None:
 
 
 def read_synthetic(path: str | os.PathLike, *, content: bytes | None = None) -> Synthetic:
-    """Read a synthetic set from a file, or from the content of a file that was read before.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, an array is missing or wrong, or there are other arrays.
-    """
+    """Read a synthetic set from a file, or from the content of a file that was read before."""
     names = Synthetic._fields
     try:
         stored = files.read_arrays(path, names=names, no_others=True, content=content)
@@ -275,12 +252,7 @@ def write_whitening(path: str | os.PathLike, whitening: zca.Whitening) -> None:
 
 
 def read_whitening(path: str | os.PathLike, *, content: bytes | None = None) -> zca.Whitening:
-    """Read the whitening of a set from a file, or from the content of a file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or holds no whitening.
-    """
+    """Read the whitening of a set from a file, or from the content of a file."""
     arrays = files.read_arrays(path, content=content)
     size = arrays["mean"].size if "mean" in arrays else 0
     for name, ndim, values in (("mean", 3, size), ("matrix", 2, size**2)):

@@ -5,7 +5,7 @@ import csv
 import os
 import pathlib
 import unicodedata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ _WEIGHT_COLUMNS = ("weights", "weight")
 class _Content(NamedTuple):
     """Content of a file: weights, and if known, files of the samples and their `sample_digest`."""
 
-    weights: np.ndarray
+    weights: Any
     files: list[str] | None = None
     samples: str | None = None
 
@@ -35,10 +35,6 @@ def read(path: str | os.PathLike, *, count: int) -> np.ndarray:
         path: .npy; .npz with an array "weights" or a single array; .csv with a single column, or
             with a column headed weight or weights.
         count: number of samples.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file holds no weights, or those of another number of samples.
     """
     return _checked(path, _read(pathlib.Path(path)).weights, count)
 
@@ -53,11 +49,6 @@ def read_for(path: str | os.PathLike, data: datasets.Benchmark) -> np.ndarray:
     Args:
         path: a file as for `read`; next to config.json of a run, its weights.
         data: data set.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file holds no weights; files of samples are missing, unknown or repeated; or
-            the weights are those of a run with other data, such as another seed.
     """
     path = pathlib.Path(path)
     content = _read(path)
