@@ -58,14 +58,9 @@ def build(
 ) -> Components:
     """Build and check the components of a run, without computing anything.
 
-    Args:
-        data: data to distill and to evaluate on.
-        options: options of the run.
-        network: your own, instead of that of the options.
-        method: your own, instead of that of the options.
-        mesh: from `parallel.mesh`, devices that share the work; None for one device.
-        train: training of the evaluation networks, instead of that of the options.
-        threads: CPU threads of the run; one per core by default.
+    Arguments after the options replace what these say: a network or a method of your own, devices
+    from `parallel.mesh`, the training of the evaluation networks, and the number of CPU threads,
+    one per core by default.
     """
     shape, k = data.train.images.shape[1:], data.num_classes
     side = min(shape[:2])

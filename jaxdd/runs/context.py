@@ -201,11 +201,7 @@ def build_context(
 ) -> Context:
     """Build what the stages of a run share, and check that options and data fit together.
 
-    Args:
-        data: training and test set.
-        options: options of the run.
-        threads: CPU threads of each row, or None for all.
-        **setup: see `Setup`.
+    `threads` is the number of CPU threads of each row, or None for all.
     """
     network, method, mesh = (setup.get(name) for name in ("network", "method", "mesh"))
     weights, split_from = setup.get("weights"), setup.get("split_from", SPLIT_FROM)

@@ -362,11 +362,7 @@ OPTIONS["dm"] = DM
 
 
 def make(*, method: str = "dm", **fields: Any) -> DM:
-    """Return the options of a method.
-
-    Args:
-        method: a key of `OPTIONS`.
-        **fields: fields of its options class.
+    """Return the options of a method, a key of `OPTIONS`, from fields of its class.
 
     >>> make(method="dsa", ipc=1).steps
     400

@@ -42,13 +42,8 @@ TEACHER_FILE = "teacher-000.npz"
 def follow(run: Run, source: Source) -> Source:
     """Replace real data by trained experts or a teacher, if the method of a run needs them.
 
-    Args:
-        run: the run; its folder holds the networks unless its options name another one.
-        source: source of the real data.
-
-    Returns:
-        A source whose pool holds expert trajectories (mtt) or a `cfm.Guide` (cfm), trained with the
-        weights of `source`.
+    The pool of the returned source holds expert trajectories (mtt) or a `cfm.Guide` (cfm), trained
+    with the weights of the given source.
     """
     if (kind := run.context.follows) is None:
         return source
@@ -186,11 +181,7 @@ def read_teacher(
 ) -> teachers.Teacher:
     """Return the teacher in the folder of a run of cfm.
 
-    Args:
-        folder: folder of the teacher.
-        pool: real images like those it was trained on.
-        num_classes: number of classes.
-        data: digest of the data that it must have been trained on.
+    It must have been trained on data with the digest `data`. `pool` holds images like these.
     """
     folder = pathlib.Path(folder)
     if not manifest.is_intact(folder, TEACHER_FILE):
@@ -223,7 +214,8 @@ def _settings(context, *fields):
         "candidates", "weighting", "lr_teacher", "seed",
     )  # fmt: skip
     config = context.config("experts") | {"classes": context.data.num_classes}
-    return files.to_json({name: config[name] for name in (*fields, "classes")})
+    names = (*fields, "classes", *["settings"] * bool(context.settings))
+    return files.to_json({name: config[name] for name in names})
 
 
 def _load_or_train(

@@ -56,10 +56,7 @@ def ensure(
 def weigh(run: Run, kind: str, *, prefix: str = "") -> Source:
     """Return the source of a weighting, whose weights are a product of the folder.
 
-    Args:
-        run: run in whose folder the weights are.
-        kind: key of `weightings.WEIGHTINGS`.
-        prefix: prefix of the file names, such as "weights/auto/" in the folder of a comparison.
+    `prefix` precedes the names of files, such as "weights/auto/" in the folder of a comparison.
     """
     context, parts = run.context, run.context.components
     weighting = weightings.WEIGHTINGS[kind]
@@ -167,13 +164,7 @@ def whiten(run: Run, source: Source) -> Source:
 
 
 def synthesize(run: Run, source: Source, *, distilled: bool = True) -> store.Synthetic:
-    """Return the synthetic set of a run.
-
-    Args:
-        run: run in whose folder the set is.
-        source: what to distill from.
-        distilled: whether to distill; otherwise real images are sampled by the weights.
-    """
+    """Return the synthetic set of a run, distilled or of real images sampled by the weights."""
     context, path = run.context, run.folder / store.SYNTHETIC
 
     def compute():
@@ -274,14 +265,9 @@ def _score_at(run, previous, step, state, whitening):
 
 
 def _score(run: Run, images: ArrayLike, whitening, *, name: str, stored=True) -> results.Scores:
-    """Train networks on images `[k, m, h, w, c]` and return their scores on the test set.
+    """Train networks on normalised images `[k, m, h, w, c]` and return scores on the test set.
 
-    Args:
-        run: run to whose wall times the time is added.
-        images: normalised pixels.
-        whitening: through which networks see images, or None.
-        name: name in messages.
-        stored: whether each image may hold several smaller ones, as in files, see `formation`.
+    With `stored`, each image may hold several smaller ones, as in files, see `formation`.
     """
     context = run.context
     if stored:
@@ -309,12 +295,8 @@ def evaluate_run(
 ) -> results.Result:
     """Return the result of a run: scores of the set and of a random subset of the same size.
 
-    Args:
-        run: run in whose folder the result is.
-        source: what the set was distilled from.
-        synthetic: the set.
-        stored: whether its images may hold several images each, see `formation`.
-        baseline: returns the scores of the random subset; evaluated here by default.
+    With `stored`, each image of the set may hold several smaller ones, see `formation`. `baseline`
+    returns the scores of the random subset, which is evaluated here by default.
     """
     context, whitening = run.context, source.whitening
 

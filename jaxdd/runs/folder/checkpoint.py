@@ -28,11 +28,7 @@ def save(folder: str | os.PathLike, step: int, state: Any) -> None:
     """Save the state of a run under checkpoint/<step>, completely or not at all.
 
     States of later steps are removed, because a run that resumed from an older state replaces them.
-
-    Args:
-        folder: the run folder.
-        step: number of steps done.
-        state: a pytree of arrays of any type and sharding; PRNG keys as `jax.random.key_data`.
+    The state is a pytree of arrays of any type and sharding; PRNG keys as `jax.random.key_data`.
     """
     arrays, leaves = _describe(state), jax.tree.leaves(state)
     checkpoints = pathlib.Path(folder) / "checkpoint"
@@ -58,16 +54,11 @@ def save(folder: str | os.PathLike, step: int, state: Any) -> None:
 
 
 def restore(folder: str | os.PathLike, like: Any) -> tuple[int, Any] | None:
-    """Return the newest intact state, or None if none was saved.
+    """Return step and state of the newest intact checkpoint, or None if none was saved.
 
-    Args:
-        folder: the run folder.
-        like: a pytree with the structure, shapes and types of the state. NumPy leaves are restored
-            as NumPy arrays, JAX arrays with the sharding they have in `like`, and
-            `jax.ShapeDtypeStruct`s with theirs or on the default device.
-
-    Returns:
-        The step, and the state bit for bit as it was saved.
+    `like` is a pytree with the structure, shapes and types of the state. NumPy leaves are restored
+    as NumPy arrays, JAX arrays with the sharding they have in `like`, and `jax.ShapeDtypeStruct`s
+    with theirs or on the default device.
     """
     arrays = _describe(like)
     checkpoints = pathlib.Path(folder) / "checkpoint"

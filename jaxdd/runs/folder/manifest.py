@@ -85,12 +85,9 @@ def record(
 ) -> None:
     """Add or update the entries of files, in a manifest that is created if there is none.
 
-    If an entry of `files` changes, the manifest is unfinished until the next `seal`.
-
-    Args:
-        folder: run folder.
-        names: names of existing files relative to the folder, such as "weights/auto/weights.npz".
-        section: "files" for what belongs to the set, "figures" for pictures.
+    Names are relative to the run folder, such as "weights/auto/weights.npz". The section is "files"
+    for what belongs to the set, and "figures" for pictures. If an entry of "files" changes, the
+    manifest is unfinished until the next `seal`.
     """
     entries = {name: _entry(pathlib.Path(folder) / name) for name in names}
     with _LOCK:
@@ -226,9 +223,7 @@ def root(content: Mapping[str, Any]) -> str:
 def describe(synthetic: store.Synthetic, *, pixels: np.ndarray | None = None) -> dict[str, Any]:
     """Return what a manifest states about a set: arrays, classes, normalisation and range.
 
-    Args:
-        synthetic: the set.
-        pixels: uint8 `[k, ipc, h, w, c]`, if the folder holds these instead of its images.
+    `pixels`, uint8 `[k, ipc, h, w, c]`, are those that the folder holds instead of the images.
     """
     stored = {"images": synthetic.images} if pixels is None else {"pixels": pixels}
     stored |= {name: getattr(synthetic, name) for name in ("labels", "mean", "std")}
@@ -262,12 +257,7 @@ def _range(synthetic):
 
 
 def read(folder: str | os.PathLike, *, expect: str | None = None) -> dict[str, Any]:
-    """Return the content of a sealed manifest after checking its root.
-
-    Args:
-        folder: folder of a run or of an exported set.
-        expect: the root that it must have.
-    """
+    """Return the content of a sealed manifest after checking its root, which must be `expect`."""
     path = pathlib.Path(folder) / NAME
     if expect is not None and not (isinstance(expect, str) and _SHA256.fullmatch(expect)):
         raise ValueError(f"expect must be 64 lower-case hexadecimal digits, got {expect!r}")
@@ -316,9 +306,7 @@ def advice(folder: pathlib.Path) -> str:
 def check(folder: str | os.PathLike, *, expect: str | None = None) -> Verified:
     """Verify every file of a run or of an exported set.
 
-    Args:
-        folder: folder of the set.
-        expect: the root that it must have, from another source than the folder.
+    `expect` is the root that it must have, from another source than the folder.
     """
     folder = pathlib.Path(folder)
     content = read(folder, expect=expect)

@@ -45,10 +45,8 @@ def create(
 ) -> pathlib.Path:
     """Create the folder of a run with its config.json, or check the folder of a resumed run.
 
-    Args:
-        folder: absent, empty, or with `resume` the folder of this run.
-        config: the configuration, a (nested) dict of JSON values.
-        resume: continue the run in the folder, if there is one.
+    The configuration is a (nested) dict of JSON values. With `resume` the folder may hold this run;
+    otherwise it must be absent or empty.
     """
     if "\0" in os.fspath(folder):
         raise ValueError(f"the name of a run folder must not hold NUL, got {os.fspath(folder)!r}")
