@@ -111,7 +111,7 @@ def evaluate_set(
         out: JSON file. Defaults to evaluation.json in the folder of a run, where `jaxdd report`
             finds it, and to evaluation-SET.json for other sets.
     """
-    stored = labelled_sets.load(source)
+    stored = labelled_sets.load(source, layout=data.layout)
     out = _output_path("evaluation", stored, out)
     network_options = dict(eval_seeds=seeds, epochs=epochs, width=width, depth=depth, seed=seed)
     run_options, benchmark = _load(stored, dataset, data, **network_options)
@@ -166,7 +166,7 @@ def profile_set(
             it, and to profile-SET.json for other sets.
         figure: SVG or PNG file. Defaults to the name of the JSON file with .svg.
     """
-    stored = labelled_sets.load(source)
+    stored = labelled_sets.load(source, layout=data.layout)
     out = _output_path("profile", stored, out)
     figure = figure or out.with_suffix(".svg")
     if figure.suffix not in (".svg", ".png") or not figure.parent.is_dir():

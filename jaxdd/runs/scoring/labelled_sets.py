@@ -120,9 +120,9 @@ def adapt(
             images that the set was made from.
     """
     try:
-        remarks = stored.remarks + _check_samples(stored, benchmark)
         images, layout = _flatten(stored.images, benchmark)
-        classes, remark = _labels(stored, len(images), benchmark, labels)
+        classes, remarks = _labels(stored, len(images), benchmark, labels)
+        remarks = (*stored.remarks, *remarks, *_check_samples(stored, benchmark))
         images, convention = _normalise(stored, images, benchmark, pixels)
         stated = publication.formation_of(stored.config)
         factor = stated if factor is None else _checks.count("formation", factor)
@@ -138,7 +138,7 @@ def adapt(
     storage = {"kind": stored.kind, "pixels": convention, "layout": layout}
     if whitening is not None:
         storage["whitening"] = files.digest(*map(np.asarray, whitening))
-    remarks += (*remark, *_duplicates(images, benchmark))
+    remarks += _duplicates(images, benchmark)
     if stored.moments is None and pixels is None and stored.images.dtype.kind == "f":
         remarks += (f"pixels are taken as {convention}; pass --pixels if they are not",)
     num_bytes = stored.images.size if stored.is_8bit else stored.images.nbytes
@@ -148,8 +148,12 @@ def adapt(
 # --- formats -----------------------------------------------------------------------------------
 
 
-def load(path: str | os.PathLike) -> StoredSet:
+def load(path: str | os.PathLike, *, layout: str = "auto") -> StoredSet:
     """Read a set in one of the formats listed at the top of this module.
+
+    Args:
+        path: A file or folder.
+        layout: What the folders inside a folder of images are, see `folders.read`.
 
     Raises:
         FileNotFoundError: There is no such file, or an unfinished run.
@@ -167,7 +171,7 @@ def load(path: str | os.PathLike) -> StoredSet:
             return _load_published(path)
         if (path / "config.json").exists():
             raise FileNotFoundError(f"{path} holds no finished run: there is no {store.SYNTHETIC}")
-        return _load_folder(path)
+        return _load_folder(path, layout)
     suffix = path.suffix.lower()
     readers = {".npz": _load_npz, ".pt": _load_torch, ".pth": _load_torch}
     if suffix not in readers:
@@ -193,11 +197,12 @@ def _load_published(path):
     )  # fmt: skip
 
 
-def _load_folder(path):
-    folder = folders.read(path)
+def _load_folder(path, layout):
+    folder = folders.read(path, layout=layout)
     training = slice(None) if folder.test is None else ~folder.test
     images, labels = folder.images[training], folder.labels[training]
-    return StoredSet(path, "folder of images", images, labels, classes=folder.class_names)
+    about: dict[str, Any] = {"classes": folder.class_names, "remarks": folder.notes}
+    return StoredSet(path, "folder of images", images, labels, **about)
 
 
 def _load_npz(path):

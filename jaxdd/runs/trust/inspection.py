@@ -35,14 +35,6 @@ alarm, at 0.03 none, or two with real images (`experiments.tampering`, sets of D
 _MAX_PATCH_SIDE, _MAX_PATCH_SHARE = 2, 1 / 32
 
 _REAL_IMAGES = 100  # maximum number of real images that are used
-_NOT_APPLICABLE = {
-    name: f"it looks for a {target} in a class, but a class has a few images here, and tampering "
-    "changes all of them"
-    for name, target in (
-        ("spectral signatures", "minority of outliers"),
-        ("activation clustering", "small cluster"),
-    )
-}
 _MEANINGS = {
     "roughness": "share of the variance between neighbouring pixels",
     "footprint": "how consistently one pixel differs in all classes",
@@ -99,18 +91,11 @@ class Check(NamedTuple):
     numbers: Mapping[str, Any] = {}
 
 
-class _Measured(NamedTuple):
-    """Measurements on a set by networks that were trained on it.
-
-    Attributes:
-        scan: the best patches.
-        masks: `[m, k]` sizes of Neural Cleanse.
-        statistics: values `[m]` by name, to be compared with trusted sets.
-    """
-
-    scan: audit.PatchScan
-    masks: np.ndarray
-    statistics: dict[str, np.ndarray]
+_FEW = "in a class, but a class has a few images here, and tampering changes all of them"
+_NOT_APPLICABLE = [
+    Check("spectral signatures", "not applicable", f"it looks for a minority of outliers {_FEW}"),
+    Check("activation clustering", "not applicable", f"it looks for a small cluster {_FEW}"),
+]
 
 
 def inspect(
@@ -151,20 +136,20 @@ def inspect(
     sets = [_split_tiles(each, tiles) for each in sets]
     if len(synthetic.images) < 2:
         why = "the set has one class, and these checks look for what leads to another class"
-        return [*checks, Check("networks", SKIPPED, why), *_not_applicable()]
+        return [*checks, Check("networks", SKIPPED, why), *_NOT_APPLICABLE]
     measured = []
     for done, each in enumerate(sets):
         progress(done, len(sets))
         measured.append(_measure(each, real, effort, tuple(kinds), seed))
     progress(len(sets), len(sets))
+    (scan, masks, _), has_data = measured[0], data is not None
     area = int(np.prod(sets[0].images.shape[2:4]))
-    has_data = data is not None
     return [
         *checks,
-        _check_patches(measured[0].scan, sets[0].classes, area=area, on_real=has_data),
-        _check_masks(measured[0].masks),
-        *_compare_all([each.statistics for each in measured], sets, has_data=has_data),
-        *_not_applicable(),
+        _check_patches(scan, sets[0].classes, area=area, on_real=has_data),
+        _check_masks(masks),
+        *_compare_all([statistics for *_, statistics in measured], sets, has_data=has_data),
+        *_NOT_APPLICABLE,
     ]
 
 
@@ -228,6 +213,7 @@ def _split_tiles(synthetic, tiles):
 
 def _sample(data, synthetic, seed):
     """Real images and labels, normalised like the set."""
+    classes = np.argsort(_positions(synthetic, data.class_names, data.name))  # of the set
     shape, expected = data.train.images.shape[1:], synthetic.images.shape[2:]
     if (data.num_classes, *shape) != (len(synthetic.images), *expected):
         raise ValueError(
@@ -238,7 +224,6 @@ def _sample(data, synthetic, seed):
     chosen = rng.permutation(len(data.train.labels))[:_REAL_IMAGES]
     images = data.train.images[chosen] / np.float32(255)
     images = (images - np.float32(synthetic.mean)) / np.float32(synthetic.std)
-    classes = np.argsort(_positions(synthetic, data.class_names, data.name))  # of the set
     return images.astype(np.float32), classes[data.train.labels[chosen]].astype(np.int32)
 
 
@@ -262,6 +247,7 @@ def _grouped_by_class(synthetic):
 
 
 def _measure(synthetic, real, effort, kinds, seed):
+    """Return the best patches, the masks `[m, k]`, and statistics `[m]` by name of a set."""
     images, labels = _sorted_by_class(synthetic)
     low, high = (tuple(map(float, (x - synthetic.mean) / synthetic.std)) for x in (0, 1))
     program = _compiled(effort, kinds, len(synthetic.images), images.shape[1:], low, high)
@@ -272,7 +258,7 @@ def _measure(synthetic, real, effort, kinds, seed):
         top = rates.mean(0).argmax()
         statistics[f"patch of {size}"] = rates[:, top] - np.median(rates, axis=-1)
     statistics["mask"] = -np.log(np.maximum(masks.min(-1), 0.1))
-    return _Measured(scan, masks, statistics | with_data)
+    return scan, masks, statistics | with_data
 
 
 def _fitting_sizes(effort, shape):
@@ -442,7 +428,3 @@ def _footprints(sets):
         largest = [float(audit.footprint(images, other).max()) for other in others]
         footprints.append(np.array([np.mean(largest) if largest else np.nan]))
     return footprints
-
-
-def _not_applicable():
-    return [Check(name, "not applicable", why) for name, why in _NOT_APPLICABLE.items()]
