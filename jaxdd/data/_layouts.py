@@ -320,7 +320,10 @@ def _check_classes(root, listing, part):
         # A folder of runs has nothing but what is ignored.
         if is_class and name not in groups and not any(p.startswith(path) for p in listing.ignored):
             raise ValueError(f"{root / path} has no images; {_EXPECTED_ENDINGS}.")
-    folders = {name: part.inside(name).groups.keys() - {""} for name in groups}
+    inner_parts = _unwrapped([part.inside(name) for name in groups])
+    folders = {
+        name: inner.groups.keys() - {""} for name, inner in zip(groups, inner_parts, strict=True)
+    }
     for name, inner in folders.items():
         if len({_tables.split_of(n) for n in inner} - {None}) > 1:
             raise ValueError(f"{folder / name} has folders of splits; expected splits of classes.")
@@ -362,11 +365,10 @@ def _parallel_folders(part):
         {os.path.splitext(path[len(part.prefix) + len(name) :])[0] for path in paths}
         for name, paths in groups.items()
     ]
-    # Classes may be numbered alike from 0 or 1. Other equal names are those of the same samples.
-    numbers = {int(digits) for stem in stems[0] if (digits := re.sub(r"\D", "", stem))}
-    count = len(stems[0])
-    is_numbered = numbers in ({*range(count)}, {*range(1, count + 1)})
-    is_alike = count > 2 and not is_numbered and all(names == stems[0] for names in stems)
+    # Classes may be numbered alike, evenly. Other equal names are those of the same samples.
+    numbers = sorted({int(digits) for stem in stems[0] if (digits := re.sub(r"\D", "", stem))})
+    is_numbered = len({b - a for a, b in itertools.pairwise(numbers)}) == 1
+    is_alike = len(stems[0]) > 2 and not is_numbered and all(x == stems[0] for x in stems)
     without_digits = {re.sub(r"\d", "", name) for name in groups}
     is_sharded = len(without_digits) == 1 and bool(_SHARD_WORDS & _tables.words(*without_digits))
     if len(groups) > 1 and (is_alike or is_sharded):
@@ -410,6 +412,9 @@ def _read_tables(root, listing, given):
     # Without a column, splits are those that all folders, or else all tables, are named after.
     folder_splits = [_folder_split(row.file) for row in rows]
     splits = table_splits if None in folder_splits else folder_splits
+    if rows[0].split is None and len({*splits} - {None}) > 1 and None in splits:
+        image = rows[splits.index(None)].file
+        raise ValueError(f"{root / image} is in no split, unlike others; expected a column split.")
     if rows[0].split is None and None not in splits:
         rows = [row._replace(split=split) for row, split in zip(rows, splits, strict=True)]
     return [row._replace(file=os.path.join(root, row.file)) for row in rows], notes

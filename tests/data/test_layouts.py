@@ -28,6 +28,10 @@ def describe(folder):
 READ = {
     "classes": (["cat/x.png", "dog/y.png"], ("cat/dog", 2, None)),
     "endings": (["cat/x.JFIF", "cat/y.jpe", "dog/z.pbm", "dog/w.Jpeg"], ("cat/dog", 4, None)),
+    "frames": (
+        [f"{y}/{i}.png" for y in ("run", "walk") for i in ("010", "020", "030")],
+        ("run/walk", 6, None),
+    ),
     "letters": (["A/0.png", "a/1.png"], ("A/a", 2, None)),
     "a class in two normal forms": (
         ["train/caf\u00e9/0.png", "train/b/1.png", "test/cafe\u0301/2.png"],
@@ -197,6 +201,20 @@ REJECTED = {
     "domains of classes": (
         [f"{domain}/{y}/{i}.png" for domain in ("art", "photo") for y in "ab" for i in "07"],
         "art, photo, which all hold a, b",
+    ),
+    "domains of folders of classes": (
+        [
+            f"{domain}/images/{y}/{i}.png"
+            for domain in ("dslr", "webcam")
+            for y in "ab"
+            for i in "07"
+        ],
+        "dslr, webcam, which all hold a, b",
+    ),
+    "images in no split of a table": (
+        ["Train/train.csv", "Train/0.png", "Train/1.png", "Test/test.csv", "Test/0.png"]
+        + ["Test/1.png", "Meta/meta.csv", "Meta/0.png", "Meta/1.png"],
+        r"Meta/0\.png is in no split",
     ),
     "splits in another language": (
         [
