@@ -242,14 +242,16 @@ def _load(stored, dataset, data, **network_options):
         return run_options, sources.load(dataset, run_options, data.data_dir)
     if stored.is_run and names:
         raise ValueError(f"a run has its own data options; leave out {', '.join(names)}")
-    # The options of the data that a set was made from include the seed of their split.
+    # The options of the data that a set was made from include the seed of their split, which is
+    # also the default for other data, as these may be the same images.
     made_from = str(config["dataset"])
     is_own = not names and sources.short(dataset or made_from) == sources.short(made_from)
     if stored.is_run or is_own:
         benchmark = load_run_data(config, dataset, data.data_dir)
     else:
-        seed = {"seed": changed["seed"]} if "seed" in changed else {}
-        benchmark = sources.load(dataset or made_from, data.make_options(**seed), data.data_dir)
+        seed = changed.get("seed", config.get("seed", 0))
+        data_options = data.make_options(seed=seed)
+        benchmark = sources.load(dataset or made_from, data_options, data.data_dir)
     if stored.is_run:
         finished_run.check_data(config, benchmark)
     elif isinstance(config.get("augmentation"), str):

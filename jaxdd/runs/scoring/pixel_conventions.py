@@ -61,12 +61,11 @@ def normalise(
         raise ValueError(f"pixels must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
     if images.dtype.kind != "f" and convention not in ("unit", "bytes"):
         raise ValueError(f"integers must be bytes, 0..255, got pixels={convention!r}")
-    if convention == "normalised":
-        return images.astype(np.float32), convention
     pixels = _to_unit(images, convention, benchmark)
     if not -_FURTHEST <= pixels.min() <= pixels.max() <= _FURTHEST:
         raise ValueError(f"values {_span(images)} are not {convention} pixels")
-    return ((pixels - mean) / std).astype(np.float32), convention
+    images = images if convention == "normalised" else (pixels - mean) / std
+    return images.astype(np.float32), convention
 
 
 def _to_unit(images, convention, benchmark):

@@ -388,7 +388,7 @@ def _card(source, published, content):
             "scores": results.SCORES, "dataset": dataset, "content": content,
             "licence": benchmarks.describe(dataset).licence if known else None,
             "method": config.get("own_method") or config["method"], "weighting": weighting,
-            "command": command_line(config, rows=[weighting]),
+            "command": command_line(config, rows=[weighting]), "formation": formation_of(config),
         }  # fmt: skip
         template = pages.TEMPLATES.overlay(autoescape=False).get_template("card.md.j2")
         return template.render(values)
