@@ -475,7 +475,7 @@ class _Images:
                 raise ValueError(f"{where}: file must be inside {self._root}, got {name!r}.")
             return path
         for key in (_tables.normalize(path), _tables.normalize(name)):
-            similar = self._by_name[key.replace("\\", "/")]
-            if len(inside := [path for path in similar if path.startswith(folder)]) == 1:
-                return inside[0]
+            similar, inside = self._by_name[key.replace("\\", "/")], os.path.join(folder, "")
+            if len(candidates := [path for path in similar if path.startswith(inside)]) == 1:
+                return candidates[0]
         raise FileNotFoundError(f"{where}: {self._root / path} does not exist")

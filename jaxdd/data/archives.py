@@ -80,7 +80,8 @@ ARCHIVES = {
 }
 """Original files by the name of their data set."""
 
-UNPACKED = {
+# Files that are read from archives, with their md5 checksums in case they were unpacked.
+_UNPACKED = {
     "cifar100": {
         "cifar-100-binary/train.bin": "6172c7755cfe09b2fe270c85cebc1b15",
         "cifar-100-binary/test.bin": "4499cfba6c016c1be1438163640a0898",
@@ -92,7 +93,6 @@ UNPACKED = {
         "stl10_binary/test_y.bin": "36f9794fa4beb8a2c72628de14fa638e",
     },
 }
-"""Files that are read from archives, with their md5 checksums in case they were unpacked."""
 
 _CIFAR10_FOLDER = "cifar-10-batches-bin"
 _CIFAR10_PYTHON = "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
@@ -275,8 +275,8 @@ def _find(name, data_dir):
 
 
 def _unpacked(name, data_dir):
-    """Read the files of `UNPACKED`, from a folder that holds them or from the archive."""
-    md5 = UNPACKED[name]
+    """Read the files of `_UNPACKED`, from a folder that holds them or from the archive."""
+    md5 = _UNPACKED[name]
     for folder in _folders(name, data_dir):
         if all((folder / file).is_file() for file in md5):
             return [_read_verified(name, folder / file, md5[file]) for file in md5]

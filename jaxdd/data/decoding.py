@@ -137,7 +137,9 @@ def _map_blocks(function, files, rows, take, threads):
     # Load all formats now: pillow would load the rarer ones when needed, which is not thread-safe.
     Image.init()
     pending = collections.deque()
-    with warnings.catch_warnings(), _cancelling(ThreadPoolExecutor(threads)) as pool:
+    pool = ThreadPoolExecutor(threads)
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        stack.callback(pool.shutdown, cancel_futures=True)
         warnings.filterwarnings("ignore", module="PIL")
         for first in range(0, len(files), rows):
             pending.append(pool.submit(function, files[first : first + rows]))
@@ -147,14 +149,6 @@ def _map_blocks(function, files, rows, take, threads):
                 take(pending.popleft().result())
         while pending:
             take(pending.popleft().result())
-
-
-@contextlib.contextmanager
-def _cancelling(pool):
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class _Header(NamedTuple):

@@ -69,11 +69,10 @@ def read(
         name: one of `LAYOUTS`.
         path: its folder, or the parent folder of one with the name of the set or its published
             name.
-        label: column of the class. Defaults to that of the layout.
-        attribute: column of the bias attribute. Defaults to that of the layout.
-        conflict: share of conflicting training images. Defaults to that of the layout.
-        resize: height and width to resize the central squares to, 1..256. Defaults to that of the
-            layout.
+        label: column of the class. The defaults of this and the next three are in the layout.
+        attribute: column of the bias attribute.
+        conflict: share of conflicting training images.
+        resize: height and width to resize the central squares to, 1..256.
         skip_bad: whether to leave out images that do not decode, instead of raising.
         seed: random seed of the test images, a fifth, if the set has no splits; None for no split.
 
@@ -95,11 +94,9 @@ def read(
     size = layout.size if resize is None else resize
     folder = folders.load(root, rows, resize=size, skip_bad=skip_bad, seed=seed)
     names = layout.names(root)
-    return folder._replace(
-        class_names=_meaning(names, label, folder.class_names),
-        attribute_names=folder.attribute_names
-        and _meaning(names, attribute, folder.attribute_names),
-    )
+    classes = _meaning(names, label, folder.class_names)
+    attributes = folder.attribute_names and _meaning(names, attribute, folder.attribute_names)
+    return folder._replace(class_names=classes, attribute_names=attributes)
 
 
 def _root(name, path):

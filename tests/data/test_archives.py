@@ -178,7 +178,7 @@ def test_binary_sets(tmp_path, monkeypatch, name, packed):
     else:
         write(tmp_path / name, contents)
         sums = {file: md5(content) for file, content in contents.items()}
-        monkeypatch.setitem(archives.UNPACKED, name, sums)
+        monkeypatch.setitem(archives._UNPACKED, name, sums)
     (images, labels), (test_images, _) = archives.read(name, tmp_path)
     side = images.shape[1]
     assert images.shape == (4, side, side, 3) and len(test_images) == 2
