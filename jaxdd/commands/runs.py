@@ -21,8 +21,13 @@ from jaxdd.runs.reports import pages
 from jaxdd.runs.reports import report as reports
 
 _DEMO = DM(ipc=10, conflict=0.1)
-DEMO_ROWS = ("random", "random-density", "plain", "density", "oracle")
-"""Rows of the demo: the default rows except auto, which takes as long as all others together."""
+_DEMO_ROWS = (
+    "random",
+    "random-density",
+    "plain",
+    "density",
+    "oracle",
+)  # without auto, whose search takes as long as the others together
 
 _Options = Annotated[DM, tyro.conf.arg(name="")]
 _Dataset = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATASET")]
@@ -154,7 +159,7 @@ def demo(*, out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> N
         out: folder of the comparison.
         resume: continue the comparison in the folder.
     """
-    compare("cdigits", options=_DEMO, rows=DEMO_ROWS, out=out, resume=resume)
+    compare("cdigits", options=_DEMO, rows=_DEMO_ROWS, out=out, resume=resume)
 
 
 def write_report(

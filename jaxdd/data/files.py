@@ -233,8 +233,11 @@ def _record(line, where):
 
 def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays by name as an .npz file; object arrays are rejected."""
+    if objects := [name for name, x in arrays.items() if np.asarray(x).dtype.hasobject]:
+        raise ValueError(f"arrays must not hold objects, got {objects[0]} for {path}")
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        named: dict[str, Any] = arrays
+        np.savez(file, **named)  # its allow_pickle needs NumPy 2.2
 
 
 def read_arrays(

@@ -70,12 +70,12 @@ def is_one_cpu(mesh: Mesh) -> bool:
 # --- arrays on several devices -------------------------------------------------------------------
 
 
-def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Copy every array of a tree to every device; `Rows` in it stay as they are.
+def replicate(tree: Any, mesh: Mesh | None) -> Any:
+    """Copy every array of a tree to every device of a mesh; `Rows` in it stay as they are.
 
-    Every process must pass the same values.
+    Every process must pass the same values. Without a mesh, the tree stays as it is.
     """
-    return _place(tree, NamedSharding(mesh, _WHOLE))
+    return tree if mesh is None else _place(tree, NamedSharding(mesh, _WHOLE))
 
 
 def split(tree: Any, mesh: Mesh) -> Any:

@@ -152,13 +152,6 @@ def _sampler(weighting, batch_size, candidates, network, seed):
 
 
 @functools.cache
-def group_sampler(batch_size: int, groups: int) -> sampling.Sampler:
-    """Return the sampler for methods with a loss per bias group, `batch_size` images per class."""
-    size = -(-batch_size // groups)
-    return sampling.grouped(functools.partial(sampling.uniform_batch, size=size), groups=groups)
-
-
-@functools.cache
 def _evaluator(network, train, epochs, mesh, threads):
     """Return the compiled evaluation of a set, for any task."""
     protocol = functools.partial(evaluate.evaluate, train=train, epochs=epochs)
@@ -173,7 +166,7 @@ def _evaluator(network, train, epochs, mesh, threads):
 
 def _score(evaluator, keys, task, mesh, images, whitening=None, labels=None, **arrays):
     task = zca.whiten_task(task, whitening)
-    scores = evaluator(keys, *replicated((jnp.asarray(images), task, labels, arrays), mesh))
+    scores = evaluator(keys, *parallel.replicate((jnp.asarray(images), task, labels, arrays), mesh))
     return jax.tree.map(np.asarray, scores)
 
 
@@ -189,11 +182,6 @@ def _key(seed, purpose):
     # `jax.random.key` would add `jax_random_seed_offset`.
     whole = jax.random.wrap_key_data(jnp.array([0, seed], jnp.uint32), impl="threefry2x32")
     return jax.random.fold_in(whole, _PURPOSES.index(purpose))
-
-
-def replicated(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
-    """Copy arrays to every device of a mesh, if there is one."""
-    return tree if mesh is None else parallel.replicate(tree, mesh)
 
 
 def cpu_devices(options: DM) -> dict[str, Any]:

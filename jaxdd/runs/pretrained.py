@@ -35,8 +35,7 @@ from jaxdd.runs.folder import checkpoint, manifest
 from jaxdd.runs.options import WEIGHTED_PARTS
 from jaxdd.training import teachers
 
-TEACHER_FILE = "teacher-000.npz"
-"""File of a teacher in its folder."""
+_TEACHER_FILE = "teacher-000.npz"
 
 
 def follow(run: Run, source: Source) -> Source:
@@ -114,7 +113,7 @@ def _follow_teacher(run, source, folder):
         return _measure(network)(params, pools["covariance"], signals=signals)
 
     like = _guide_shapes(network, pools["covariance"], signals)
-    (guide,) = _load_or_train(folder, settings, train, [TEACHER_FILE], like=like)
+    (guide,) = _load_or_train(folder, settings, train, [_TEACHER_FILE], like=like)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return source._replace(pool=jax.tree.map(jnp.asarray, guide), sampler=cfm.guide_sampler)
 
@@ -184,9 +183,9 @@ def read_teacher(
     It must have been trained on data with the digest `data`. `pool` holds images like these.
     """
     folder = pathlib.Path(folder)
-    if not manifest.is_intact(folder, TEACHER_FILE):
+    if not manifest.is_intact(folder, _TEACHER_FILE):
         raise FileNotFoundError(
-            f"{folder} holds no intact {TEACHER_FILE}, expected teacher/ of a finished run of cfm"
+            f"{folder} holds no intact {_TEACHER_FILE}, expected teacher/ of a finished run of cfm"
         )
     settings = files.read_json(folder / "settings.json")
     if settings.get("data") != data:
@@ -196,7 +195,7 @@ def read_teacher(
         )
     fields = {name: settings[name] for name in ("width", "depth", "dtype")}
     network = named_networks.build(settings["teacher"], num_classes, **fields)
-    guide = _read_params(folder / TEACHER_FILE, _guide_shapes(network, pool))
+    guide = _read_params(folder / _TEACHER_FILE, _guide_shapes(network, pool))
     return teachers.Teacher(jax.tree.map(jnp.asarray, guide.params), network)
 
 

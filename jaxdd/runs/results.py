@@ -278,7 +278,7 @@ def interval(score: Score | None) -> tuple[float, float] | None:
 # --- what a result implies ---------------------------------------------------------------------
 
 
-def chance(scores: Scores) -> float | None:
+def _chance(scores: Scores) -> float | None:
     """Return the share of the largest class in the test set, None if it is unknown."""
     if scores.by_class is None or not scores.by_class.test.sum():
         return None
@@ -297,7 +297,7 @@ def has_learned(scores: Scores) -> bool | None:
     >>> has_learned(Scores(accuracy=Score(0.15), by_class=by_class))
     True
     """
-    share = chance(scores)
+    share = _chance(scores)
     if share is None or scores.by_class is None:
         return None
     # The standard error of a share p of n test images is sqrt(p (1 - p) / n).
@@ -308,7 +308,7 @@ def has_learned(scores: Scores) -> bool | None:
 
 def remark(result: Result) -> str | None:
     """Return a sentence about a row whose networks learned nothing, None for any other row."""
-    share = chance(result)
+    share = _chance(result)
     if result.learned is not False or share is None or result.by_class is None:
         return None
     more = " more than the bias" if result.config.get("test") == "conflicting" else ""

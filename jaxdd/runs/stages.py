@@ -8,6 +8,7 @@ others are computed again, bit for bit the same.
 
 import dataclasses
 import datetime
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from jax.typing import ArrayLike
 
 from jaxdd import evaluate, methods, sampling
 from jaxdd.data import datasets, files
+from jaxdd.devices import parallel
 from jaxdd.methods import zca
 from jaxdd.runs import components, pretrained, processes, results, weightings
 from jaxdd.runs import methods as run_methods
@@ -98,9 +100,16 @@ def _by_group(context):
     )  # fmt: skip
     return {
         "pool": datasets.group_pool(context.data, index=context.index),
-        "sampler": components.group_sampler(options.batch_size, groups),
+        "sampler": _group_sampler(options.batch_size, groups),
         "method": method,
     }
+
+
+@functools.cache
+def _group_sampler(batch_size, groups):
+    """Return the sampler for methods with a loss per bias group, `batch_size` images per class."""
+    size = -(-batch_size // groups)
+    return sampling.grouped(functools.partial(sampling.uniform_batch, size=size), groups=groups)
 
 
 def _write_weights(context, folder, result):
@@ -204,7 +213,7 @@ def _distill(run, source):
     images = state.images
     if first < steps:
         source = pretrained.follow(run, source)
-        state, pool = components.replicated((state, source.pool), context.mesh)
+        state, pool = parallel.replicate((state, source.pool), context.mesh)
         chunks = methods.run(
             components.key(options, "distill"), state, pool, method=source.method,
             sampler=source.sampler, steps=steps, first=first, chunk_length=options.chunk,

@@ -222,9 +222,9 @@ def test_the_demo_prints_the_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(runs, "DEMO", demo)
     cli.main(["demo", "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
-    assert all(name in printed for name in runs.DEMO_ROWS)
+    assert all(name in printed for name in runs._DEMO_ROWS)
     default_rows = inspect.signature(runs.compare).parameters["rows"].default
-    assert {*default_rows} == {*runs.DEMO_ROWS, "auto"}
+    assert {*default_rows} == {*runs._DEMO_ROWS, "auto"}
     # Threads that outlive the command would make Python end with an error.
     names = [thread.name for thread in threading.enumerate()]
     assert not [name for name in names if name.startswith(processes.ROW_THREADS)]
