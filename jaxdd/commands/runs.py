@@ -21,13 +21,8 @@ from jaxdd.runs.reports import pages
 from jaxdd.runs.reports import report as reports
 
 _DEMO = DM(ipc=10, conflict=0.1)
-_DEMO_ROWS = (
-    "random",
-    "random-density",
-    "plain",
-    "density",
-    "oracle",
-)  # without auto, whose search takes as long as the others together
+# Without auto, whose search takes as long as the other rows together.
+_DEMO_ROWS = ("random", "random-density", "plain", "density", "oracle")
 
 _Options = Annotated[DM, tyro.conf.arg(name="")]
 _Dataset = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATASET")]

@@ -219,7 +219,7 @@ def test_the_demo_prints_the_table(tmp_path, capsys, monkeypatch):
     """The demo is tiny. Default rows of a comparison are those of the demo, plus auto."""
     small = dict(ipc=2, steps=2, batch_size=8, network="mlp", depth=2, epochs=1, eval_seeds=1)
     demo = options.DM(**small, encoder_steps=2, encoder_width=4, strategy=())
-    monkeypatch.setattr(runs, "DEMO", demo)
+    monkeypatch.setattr(runs, "_DEMO", demo)
     cli.main(["demo", "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
     assert all(name in printed for name in runs._DEMO_ROWS)
