@@ -208,7 +208,7 @@ def test_quickstart(capsys, monkeypatch):
     matplotlib.use("agg")
     monkeypatch.setattr(weights, "default_encoder", lambda pool: ENCODER)
     changes = {
-        "by_density(key_weights, pool,": "by_density(key_weights, pool, steps=2,",
+        "steps=10": "steps=2",
         "width=16, depth=2": "width=8, depth=1",
         "size=64": "size=8",
         "steps=20": "steps=2",
