@@ -1,4 +1,4 @@
-"""Two processes match one, also if one of them is killed and both are started again."""
+"""Two processes match one, and resume to the same bits if one of them is killed."""
 
 import os
 import pathlib
@@ -18,10 +18,24 @@ from jaxdd.runs import pipeline, processes
 from jaxdd.runs.folder import store, weights_file
 
 RUN = (
-    "run cdigits --ipc 2 --batch-size 8 --network mlp --epochs 1 --eval-seeds 2 --steps 6 "
+    "run cdigits --ipc 2 --batch-size 8 --network mlp --epochs 1 --eval-seeds 2 --steps 4 "
     "--chunk 2 --save-every 0 --debias density --encoder-steps 2 --encoder-width 4 --strategy"
 ).split()
 SPLIT = "--split-from", "0"
+RESUME_AND_RUN = """
+import sys
+import jax
+from jaxdd.commands import cli
+
+other_folder, *words = sys.argv[1:]
+shutdown, jax.distributed.shutdown = jax.distributed.shutdown, lambda: None
+cli.main(words)
+jax.distributed.initialize = lambda *_, **__: None  # the processes are still connected
+words[words.index("--out") + 1] = other_folder
+words.remove("--resume")
+cli.main(words)
+shutdown()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +46,7 @@ def alone(tmp_path_factory):
     return folder
 
 
-def start_two(folder, *options):
+def start_two(folder, *options, program=("-m", "jaxdd")):
     """Start two processes with one device each, whose output goes to output0 and output1."""
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
@@ -40,7 +54,7 @@ def start_two(folder, *options):
     flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=1")
     root = str(pathlib.Path(cli.__file__).parents[2])
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
-    command = [sys.executable, "-m", "jaxdd", *RUN, "--out", str(folder), "--distributed", *SPLIT]
+    command = [sys.executable, *program, *RUN, "--out", str(folder), "--distributed", *SPLIT]
     command += ["--coordinator", f"localhost:{port}", "--num-processes", "2"]
     both = []
     for i in range(2):
@@ -66,8 +80,11 @@ def images(folder):
 
 @pytest.mark.slow
 def test_two_processes_resume_after_a_loss_and_match_one(alone, tmp_path):
-    """The second process is killed after the first chunk; the first ends soon after."""
-    folder, deadline = tmp_path / "out", time.monotonic() + 400
+    """The second process is killed after the first chunk; the first ends soon after.
+
+    Two new processes resume the run, and then make the same run without an interruption.
+    """
+    folder, whole, deadline = tmp_path / "out", tmp_path / "whole", time.monotonic() + 400
     both = start_two(folder)
     while not (folder / "checkpoint" / "2").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -79,12 +96,14 @@ def test_two_processes_resume_after_a_loss_and_match_one(alone, tmp_path):
     assert code == -6 or "--resume" in output
     assert not (folder / "result.json").exists()
     written = (folder / "weights.npz").stat().st_mtime_ns
-    codes, outputs = finish(start_two(folder, "--resume"), folder)
+    both = start_two(folder, "--resume", program=("-c", RESUME_AND_RUN, str(whole)))
+    codes, outputs = finish(both, folder)
     assert codes == [0, 0], outputs
+    np.testing.assert_array_equal(images(folder), images(whole))
     assert f"wrote {folder}" in outputs[0] and "wrote" not in outputs[1]
     assert {path.name for path in folder.iterdir()} == {path.name for path in alone.iterdir()}
     assert (folder / "weights.npz").stat().st_mtime_ns == written
-    assert [record["step"] for record in store.progress(folder)] == [2, 4, 6]
+    assert [record["step"] for record in store.progress(folder)] == [2, 4]
     np.testing.assert_allclose(images(folder), images(alone), atol=1e-5)
     weights = [weights_file.read(f / "weights.npz", count=1437) for f in (folder, alone)]
     np.testing.assert_allclose(*weights, rtol=1e-4)
