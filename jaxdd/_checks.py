@@ -26,6 +26,14 @@ def values(array: Any) -> np.ndarray | None:
     return None if isinstance(array, Tracer) else np.asarray(jax.device_get(array))
 
 
+def concrete(function: str, *trees: Any) -> None:
+    """Raise TypeError if an array is traced, in a function that computes on the host."""
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees)):
+        raise TypeError(
+            f"{function} computes on the host, got traced arrays; call it outside of jit and vmap."
+        )
+
+
 def count(name: str, number: Any, *, minimum: int = 1) -> int:
     """Return an integer that is at least `minimum`."""
     required = {0: "a non-negative integer", 1: "a positive integer"}

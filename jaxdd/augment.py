@@ -255,9 +255,10 @@ def _resize_matrix(size, side, place):
 
     The part has `side` times the length; `place` in [0, 1] moves it from the start to the end.
     """
-    points = (jnp.arange(size) + 0.5) * side + place * (1 - side) * size - 0.5
+    pixels = jnp.arange(size).astype(side.dtype)
+    points = (pixels + 0.5) * side + place * (1 - side) * size - 0.5
     points = jnp.clip(points, 0, size - 1)
-    return jax.nn.relu(1 - jnp.abs(points[:, None] - jnp.arange(size)))
+    return jax.nn.relu(1 - jnp.abs(points[:, None] - pixels[None]))
 
 
 def _transform(key, shape, strategy):
@@ -342,8 +343,8 @@ def _source_coordinates(augmentation, height, width):
     right = (jnp.arange(width, dtype=jnp.float32) - middle_column) * augmentation.scale[1]
     right = jnp.where(augmentation.flip, -right, right)
     cos, sin = jnp.cos(augmentation.angle), jnp.sin(augmentation.angle)
-    rows = cos * down + sin * right + augmentation.shift[0] + middle_row
-    columns = cos * right - sin * down + augmentation.shift[1] + middle_column
+    rows = cos * down + (sin * right)[None] + augmentation.shift[0] + middle_row
+    columns = (cos * right)[None] - sin * down + augmentation.shift[1] + middle_column
     return rows, columns
 
 
@@ -378,7 +379,7 @@ def _cutout_mask(augmentation, height, width):
     start = centre - size // 2
     rows, columns = jnp.arange(height)[:, None, None], jnp.arange(width)[:, None]
     within_rows = (rows >= start[0]) & (rows < start[0] + size[0])
-    return within_rows & (columns >= start[1]) & (columns < start[1] + size[1])
+    return within_rows & (columns >= start[1])[None] & (columns < start[1] + size[1])[None]
 
 
 def as_strategy(strategy: Strategy) -> tuple[str, ...] | Callable[..., Any]:

@@ -167,14 +167,13 @@ def score(
     if aligned is not None:
         aligned = _checks.integers("aligned", aligned, num_attributes, length=num_classes)
     correct = (predictions == labels).astype(jnp.float32)
-    nan = jnp.full((), jnp.nan)
     classes = _accuracies(correct, labels, num_classes)
     if attributes is None or aligned is None:
-        groups = jnp.full((num_classes, num_attributes), jnp.nan)
+        nan, groups = jnp.full((), jnp.nan), jnp.full((num_classes, num_attributes), jnp.nan)
         return Scores(correct.mean(), nan, nan, nan, nan, nan, groups, classes)
 
     def accuracy_where(mask):
-        return jnp.sum(correct * mask) / jnp.sum(mask)
+        return jnp.sum(correct * mask.astype(jnp.float32)) / jnp.sum(mask).astype(jnp.float32)
 
     # Groups are numbered class by class, so that one segment sum counts all of them. Empty groups
     # are 0 / 0 = nan, which the minimum and the gaps skip.
@@ -290,9 +289,12 @@ def _train_and_score(keys, images, labels, task, arrays, network, train, options
 def summary(scores: Scores) -> dict[str, dict[str, Any]]:
     """Return mean, standard deviation (n − 1), number of networks and single values per score.
 
+    This function runs on the host and cannot be transformed by JAX.
+
     The standard deviation is over networks trained on one synthetic set. It does not include the
     variation between sets that were distilled with different seeds.
     """
+    _checks.concrete("evaluate.summary", scores)
 
     def summarise(values):
         values = np.asarray(values, float)

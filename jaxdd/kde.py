@@ -73,7 +73,7 @@ def log_density(
         raise ValueError(f"leave_one_out requires equal queries and points, got {n} and {m} rows.")
     bandwidth = _as_bandwidth(bandwidth, ((),)).astype(queries.dtype)
     weights = _as_weights(weights, points)
-    centre = jax.lax.stop_gradient(points.mean(0))
+    centre = jax.lax.stop_gradient(points.mean(0, keepdims=True))
     # Equal sample numbers mark a query and a point as the same sample.
     point_samples = jnp.arange(m) if leave_one_out else jnp.full(m, -1)
     kernel_queries = kernel_sums.Queries(
@@ -254,7 +254,8 @@ def median_distance(
     points = _as_points("points", points)
     weights = _as_weights(weights, points)
     i, j = jax.random.choice(key, weights.size, (2, pairs), p=weights)
-    squared = jnp.sort(jnp.where(i == j, jnp.inf, ((points[i] - points[j]) ** 2).sum(-1)))
+    squared = ((points[i] - points[j]) ** 2).sum(-1)
+    squared = jnp.sort(jnp.where(i == j, jnp.finfo(squared.dtype).max, squared))
     count = (i != j).sum()
     median = (squared[(count - 1) // 2] + squared[count // 2]) / 2
     return _floored_sqrt(factor * jnp.where((count > 0) & (weights.sum() > 0), median, 0) / 2)
@@ -337,7 +338,7 @@ def _moments(points: ArrayLike, weights: ArrayLike | None) -> tuple[jax.Array, j
     weights = _as_weights(weights, points)
     total = weights.sum()
     share = (weights / jnp.where(total > 0, total, 1))[:, None]
-    variance = (share * (points - (share * points).sum(0)) ** 2).sum(0)
+    variance = (share * (points - (share * points).sum(0, keepdims=True)) ** 2).sum(0)
     return 1 / jnp.where(total > 0, (share**2).sum(), 1), variance
 
 

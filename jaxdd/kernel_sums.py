@@ -12,13 +12,13 @@ device ever holds more than two pieces, and the points are never gathered.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from jaxdd import _checks
+from jaxdd import _axes, _checks
 
 TILE = {"cpu": 512}
 """Default tile by backend; 2,048 for backends that are not listed.
@@ -92,7 +92,7 @@ def kernel_sums(
             Defaults to `TILE` of the backend.
         axis: mesh axis over which the points are split in pieces of equal size (in `shard_map`).
     """
-    tile = _tile(tile)
+    queries, points, tile = *_widen((queries, points)), _tile(tile)
     sums_over = functools.partial(_local_sums, queries, leave_one_out=leave_one_out, tile=tile)
     if axis is None:
         return sums_over(points)
@@ -122,7 +122,13 @@ def own_sums(queries: Queries, *, tile: int | None = None) -> Sums:
         queries: sorted by label, with one bandwidth per label.
         tile: see `kernel_sums`.
     """
-    return _own_sums(queries, _tile(tile))
+    queries = _widen(queries)
+    log_sum = _own_log_sum(queries, _tile(tile))
+    # Labels are sorted: the mass is the length of the run of equal labels.
+    first, last = (
+        jnp.searchsorted(queries.label, queries.label, side=side) for side in ("left", "right")
+    )
+    return Sums(log_sum, (last - first).astype(log_sum.dtype))
 
 
 # The kernel of a pair is symmetric when both samples have the same bandwidth. So each pair of tiles
@@ -133,7 +139,7 @@ def own_sums(queries: Queries, *, tile: int | None = None) -> Sums:
 # Differentiating the scan below would keep every tile of distances. The derivative is instead taken
 # from `kernel_sums`, whose memory is also bounded in the reverse pass.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _own_sums(queries: Queries, tile: int) -> Sums:
+def _own_log_sum(queries: Queries, tile: int) -> jax.Array:
     n = queries.label.size
     chex.assert_shape([queries.label, queries.sample, queries.bandwidth], (n,))
     tiles = jax.tree.map(lambda array: _in_tiles(array, tile), queries)
@@ -146,28 +152,24 @@ def _own_sums(queries: Queries, tile: int) -> Sums:
         def pair(sums, j):
             second = jax.tree.map(lambda array: array[j], (tiles, present))
             skipped = (j < i) | (first[0].label[-1] < second[0].label[0])
-            zeros = lambda *pair: _match_axes(jnp.zeros((2, *sums.shape[1:]), sums.dtype), pair)
+            zeros = lambda *pair: _axes.match(jnp.zeros((2, *sums.shape[1:]), sums.dtype), pair)
             rows, columns = jax.lax.cond(skipped, zeros, _symmetric_sums, first, second)
             return sums.at[i].add(rows).at[j].add(jnp.where(i == j, 0, columns)), None
 
         return jax.lax.scan(pair, sums, tile_numbers)[0], None
 
-    sums, _ = jax.lax.scan(row, _match_axes(jnp.zeros_like(present), queries), tile_numbers)
-    # Labels are sorted: the mass is the length of the run of equal labels.
-    first, last = (
-        jnp.searchsorted(queries.label, queries.label, side=side) for side in ("left", "right")
-    )
-    return Sums(jnp.log(sums.reshape(-1)[:n]), (last - first).astype(sums.dtype))
+    sums, _ = jax.lax.scan(row, _axes.match(jnp.zeros_like(present), queries), tile_numbers)
+    return jnp.log(sums.reshape(-1)[:n])
 
 
-@_own_sums.defjvp
-def _own_sums_jvp(tile, primals, tangents):
-    def sums(queries):
+@_own_log_sum.defjvp
+def _own_log_sum_jvp(tile, primals, tangents):
+    def log_sum(queries):
         ones = jnp.ones_like(queries.bandwidth)
         points = Points(queries.position, queries.label, queries.sample, ones)
-        return kernel_sums(queries, points, tile=tile)
+        return kernel_sums(queries, points, tile=tile).log_sum
 
-    return _own_sums(*primals, tile), jax.jvp(sums, primals, tangents)[1]
+    return _own_log_sum(*primals, tile), jax.jvp(log_sum, primals, tangents)[1]
 
 
 def _symmetric_sums(
@@ -176,11 +178,18 @@ def _symmetric_sums(
     """Return the kernel sums of both tiles over all pairs between them, `[2, tile]`."""
     (query, query_present), (point, point_present) = first, second
     squared = _squared_distances(query.position, point.position)
-    squared = jnp.where(query.sample[:, None] == point.sample, 0, squared)
-    same_class = query.label[:, None] == point.label
-    both = same_class * query_present[:, None] * point_present
+    squared = jnp.where(query.sample[:, None] == point.sample[None], 0, squared)
+    same_class = query.label[:, None] == point.label[None]
+    both = jnp.where(same_class, query_present[:, None] * point_present[None], 0)
     kernel = both * jnp.exp(-_rate(query.bandwidth)[:, None] * squared)
     return jnp.stack([kernel.sum(1), kernel.sum(0)])
+
+
+def _widen(tree):
+    """Return the floating arrays of a tree in float32 or wider."""
+    floating = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+    widen = lambda x: _checks.floating("array", x) if floating(x) else x
+    return jax.tree.map(widen, tree)
 
 
 def _rate(bandwidth: jax.Array) -> jax.Array:
@@ -222,30 +231,22 @@ def _local_sums(queries: Queries, points: Points, *, leave_one_out: bool, tile: 
 
 def _kernel_sum(query: Queries, point: Points, leave_one_out: bool) -> jax.Array:
     """Return the log of the weighted kernel sum, and the mass: `[2, tile of queries]`."""
-    same = query.sample[:, None] == point.sample
-    present = (query.label[:, None] == point.label) & (point.weight > 0)
+    weight = point.weight[None]
+    same = query.sample[:, None] == point.sample[None]
+    present = (query.label[:, None] == point.label[None]) & (weight > 0)
     present &= ~(same & leave_one_out)
     # A sample is at distance 0 from itself; a rounding error there matters when h is small.
     squared = jnp.where(same, 0, _squared_distances(query.position, point.position))
-    log_weight = jnp.log(jnp.where(point.weight > 0, point.weight, 1))
+    log_weight = jnp.log(jnp.where(weight > 0, weight, 1))
     exponent = log_weight - _rate(query.bandwidth)[:, None] * squared
     log_sum = _logsumexp(jnp.where(present, exponent, -jnp.inf))
-    return jnp.stack([log_sum, jnp.where(present, point.weight, 0).sum(-1)])
+    return jnp.stack([log_sum, jnp.where(present, weight, 0).sum(-1)])
 
 
 def _empty_sum(query: Queries, point: Points, leave_one_out: bool) -> jax.Array:
     """Return what `_kernel_sum` returns if no label is shared."""
     log_sum_and_mass = jnp.array([[-jnp.inf], [0]], query.position.dtype)
-    return _match_axes(jnp.tile(log_sum_and_mass, query.sample.size), (query, point))
-
-
-def _match_axes(constant: jax.Array, like: Any) -> jax.Array:
-    """Return the constant, marked as varying over the same mesh axes as the leaves of `like`.
-
-    Under shard_map both branches of a cond and all carries of a scan must vary over the same axes.
-    """
-    value = functools.reduce(jnp.add, [leaf.ravel()[0] for leaf in jax.tree.leaves(like)])
-    return jnp.where(False, value.astype(constant.dtype), constant)
+    return _axes.match(jnp.tile(log_sum_and_mass, query.sample.size), (query, point))
 
 
 def _squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -256,10 +257,10 @@ def _squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
     would lose small distances, so the precision is "highest".
     """
     if x.shape[1] <= _DIRECT_DIMENSIONS:
-        squares = [(a[:, None] - b) ** 2 for a, b in zip(x.T, y.T, strict=True)]
+        squares = [(a[:, None] - b[None]) ** 2 for a, b in zip(x.T, y.T, strict=True)]
         return functools.reduce(jnp.add, squares)
     product = jnp.matmul(x, y.T, precision="highest")
-    squared = (x * x).sum(-1)[:, None] + (y * y).sum(-1) - 2 * product
+    squared = (x * x).sum(-1)[:, None] + (y * y).sum(-1)[None] - 2 * product
     # Rounding can make this negative. Adding a constant instead of taking a maximum keeps the
     # derivatives at distance 0 those of a square, where `maximum` has a kink.
     return squared + jax.lax.stop_gradient(jnp.maximum(-squared, 0))

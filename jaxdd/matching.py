@@ -47,7 +47,7 @@ def distribution(
     weights = weights / jnp.where(total > 0, total, 1)
     target = jnp.einsum("kb,kbd->kd", weights, real.astype(jnp.float32), precision="highest")
     difference = target - synthetic.astype(jnp.float32).mean(1)
-    return jnp.sum(jnp.square(difference) * (total > 0))
+    return jnp.sum(jnp.square(difference) * (total > 0).astype(difference.dtype))
 
 
 def cosine_rows(real: Any, synthetic: Any) -> jax.Array:

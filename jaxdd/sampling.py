@@ -165,7 +165,8 @@ def _normalise_by_class(weights, labels, order, start):
 def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
     """Return `(images / 255 − mean) / std` in float32; floating images are already in [0, 1]."""
     scale = 1 / 255 if jnp.issubdtype(images.dtype, jnp.integer) else 1.0
-    return (images.astype(jnp.float32) * scale - jnp.asarray(mean)) / jnp.asarray(std)
+    mean, std = (jax.lax.broadcast_to_rank(jnp.asarray(x), images.ndim) for x in (mean, std))
+    return (images.astype(jnp.float32) * scale - mean) / std
 
 
 def take(pool: Pool, indices: jax.Array) -> jax.Array:
@@ -202,7 +203,7 @@ def without_replacement(
         score = score + jnp.log(pool.weights[pool.order])
         count = jax.ops.segment_sum((score > -jnp.inf).astype(int), labels, len(count))
     shuffled = pool.order[jnp.lexsort((-score, labels))]
-    position = jnp.arange(size) % jnp.maximum(count[:, None], 1)
+    position = jnp.arange(size)[None] % jnp.maximum(count[:, None], 1)
     return shuffled[pool.start[:, None] + position]
 
 
@@ -215,7 +216,8 @@ def with_replacement(key: jax.Array, pool: Pool, size: int) -> jax.Array:
     """
     size = _checks.count("size", size)
     shape = (len(pool.count), size)
-    target = (jnp.arange(size) + jax.random.uniform(key, shape)) / size
+    uniform = jax.random.uniform(key, shape)
+    target = (jnp.arange(size).astype(uniform.dtype)[None] + uniform) / size
     low = jnp.broadcast_to(pool.start[:, None], shape)
     high = jnp.broadcast_to((pool.start + pool.count)[:, None] - 1, shape)
 
@@ -235,7 +237,8 @@ def uniform_batch(key: jax.Array, pool: Pool, size: int) -> Batch:
     A class smaller than `size` is included as a whole and filled up with weight zero.
     """
     indices = without_replacement(key, pool, size)
-    weights = pool.weights[indices] * (jnp.arange(size) < pool.count[:, None])
+    weights, present = pool.weights[indices], jnp.arange(size)[None] < pool.count[:, None]
+    weights = weights * present.astype(weights.dtype)
     return Batch(take(pool, indices), _normalise_rows(weights))
 
 
@@ -322,7 +325,7 @@ def _nearest_to_centres(points, weights, *, size, iterations):
 
     def move(centres, _):
         nearest = jnp.argmin(_squared_distances(points, centres), 1)
-        mass = jax.nn.one_hot(nearest, size) * weights[:, None]
+        mass = jax.nn.one_hot(nearest, size, dtype=points.dtype) * weights[:, None]
         total = mass.sum(0)[:, None]
         means = jnp.einsum("ns,nd->sd", mass, points, precision="highest")
         return jnp.where(total > 0, means / jnp.where(total > 0, total, 1), centres), None
@@ -334,7 +337,7 @@ def _nearest_to_centres(points, weights, *, size, iterations):
 
 def _squared_distances(points, centres):
     product = jnp.einsum("nd,sd->ns", points, centres, precision="highest")
-    return jnp.square(points).sum(1)[:, None] - 2 * product + jnp.square(centres).sum(1)
+    return jnp.square(points).sum(1)[:, None] - 2 * product + jnp.square(centres).sum(1)[None]
 
 
 def grouped(sampler: Sampler, *, groups: int) -> Sampler:

@@ -14,8 +14,8 @@ import jaxdd
 
 ROOT = pathlib.Path(jaxdd.__file__).parent
 CORE = (
-    *("_checks", "kernel_sums", "kde", "matching", "augment", "networks", "sampling", "devices"),
-    *("training", "evaluate", "weights", "methods", "audit", "svr"),
+    *("_axes", "_checks", "kernel_sums", "kde", "matching", "augment", "networks", "sampling"),
+    *("devices", "training", "evaluate", "weights", "methods", "audit", "svr"),
 )
 ORDER = (*CORE, "data", "runs", "commands")
 """Packages and modules of jaxdd; each may import itself and those before it."""

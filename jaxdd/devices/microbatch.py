@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdd import _axes
+
 # On a CPU, layers are fast if the activations of one layer are still in the cache when the next
 # layer reads them. So the size of a micro-batch is limited by a budget for its largest array:
 #
@@ -98,7 +100,9 @@ _ROWS = 13  # a number of rows that no other axis is likely to have
 
 def _bytes_per_row(function, *arrays):
     """Return the bytes per row of the largest array that a function computes."""
-    inputs = [jax.ShapeDtypeStruct((_ROWS, *x.shape[1:]), x.dtype) for x in arrays]
+    inputs: list[Any] = [jax.ShapeDtypeStruct((_ROWS, *x.shape[1:]), x.dtype) for x in arrays]
+    if _axes.is_mapped():
+        inputs = [_axes.match(jnp.zeros(x.shape, x.dtype), arrays) for x in inputs]
     intermediates = _intermediates(jax.make_jaxpr(function)(*inputs).jaxpr)
     by_rows = [array for array in (*inputs, *intermediates) if _ROWS in array.shape]
     return max(1, *(array.size * array.dtype.itemsize // _ROWS for array in by_rows))

@@ -179,8 +179,9 @@ def to_local(tree: Any) -> Any:
     """Copy replicated arrays to the default device of this process; leave others as they are."""
 
     def copy(x):
-        on_mesh = isinstance(x, jax.Array) and isinstance(x.sharding, NamedSharding)
-        return jnp.asarray(np.asarray(x)) if on_mesh else x
+        if isinstance(x, Tracer) or not isinstance(x, jax.Array):
+            return x
+        return jnp.asarray(np.asarray(x)) if isinstance(x.sharding, NamedSharding) else x
 
     return jax.tree.map(copy, tree, is_leaf=_is_rows)
 
@@ -353,10 +354,17 @@ def thread_rows(function: Callable, *, threads: int | None = None) -> Callable:
         n = len(jax.tree.leaves(rows)[0])
         if n == 0 or not _can_use_threads((rows, others)):
             return compiled.jitted(rows, *others)
+        rows = jax.tree.map(_clone_key, rows)
         blocks = [jax.tree.map(lambda x, i=i: jnp.asarray(x[i : i + 1]), rows) for i in range(n)]
         return _in_threads(compiled, blocks, others, threads)
 
     return mapped
+
+
+def _clone_key(x):
+    """Let keys be used again, for example to evaluate several sets by the same networks."""
+    is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jax.random.clone(x) if is_key else x
 
 
 _FEW_ROWS = 4096  # Rows below which threads cost more than they save.

@@ -27,6 +27,8 @@ def pool(
 ) -> sampling.Pool:
     """Index a training set like `sampling.pool`, with its images split over the devices of a mesh.
 
+    This function runs on the host and cannot be transformed by JAX.
+
     Sampled images are bit-identical to those of `sampling.pool`. Each device looks up the images it
     has and the bytes are summed, so that a step sends one batch of bytes between devices and never
     the pool. The rest of the pool, 16 bytes per image, stays on the host until `parallel.replicate`
@@ -47,6 +49,7 @@ def pool(
     Returns:
         A pool whose images are `parallel.Rows`.
     """
+    _checks.concrete("split_pool.pool", images, labels, weights)
     n, *shape = images.shape
     # Index the labels and weights with one pixel per image in place of the images.
     pixels = np.zeros((n, *(1 for _ in shape[:-1]), *shape[-1:]), images.dtype)

@@ -28,9 +28,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdd import _checks, augment, networks, sampling, training
+from jaxdd import _axes, _checks, augment, networks, sampling, training
 from jaxdd.methods import spectral
-from jaxdd.methods.protocol import Decode, Method, check_images, identity, update
+from jaxdd.methods.protocol import Decode, Method, check_images, identity
 
 
 class Guide(NamedTuple):
@@ -118,10 +118,11 @@ def curriculum(beta: float, ipc: int, *, floor: float = 1e-3) -> jax.Array:
     [0.1, 0.0854, 0.05, 0.0146]
     """
     ipc = _checks.count("ipc", ipc)
-    _checks.positive("floor", floor)
-    if not _checks.positive("beta", beta) >= floor:
+    known = _checks.values(_checks.positive("beta", beta))
+    lowest = _checks.values(_checks.positive("floor", floor))
+    if known is not None and lowest is not None and not known >= lowest:
         raise ValueError(f"beta must be at least its floor {floor}, got {beta}.")
-    factors = (1 + jnp.cos(math.pi * jnp.arange(ipc) / ipc)) / 2
+    factors = (1 + jnp.cos(math.pi * jnp.arange(ipc, dtype=float) / ipc)) / 2
     return jnp.maximum(beta * factors, floor)
 
 
@@ -201,6 +202,7 @@ def _init(images, *, network, optimizer, parts):
     # Statistics of no images; their shapes follow from the network.
     shapes = jax.eval_shape(statistics, images[:, 0])
     finished = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    finished = _axes.match(finished, images)
     optimizer_state = optimizer.init(images[: k // parts, 0])
     return CurriculumState(images, optimizer_state, finished, jnp.zeros((), jnp.int32))
 
@@ -219,8 +221,11 @@ def _step(key, state, guide, *, optimizer, objective, schedule, length, parts):
     )
     is_first = state.count % length == 0
     optimizer_state = _select(is_first, optimizer.init(current), state.optimizer)
-    current, optimizer_state = update(optimizer, gradient, optimizer_state, current)
-    current = jnp.clip(current, guide.low, guide.high)
+    current, optimizer_state = training.apply_gradients(
+        optimizer, gradient, optimizer_state, current
+    )
+    low, high = (jax.lax.broadcast_to_rank(x, current.ndim) for x in (guide.low, guide.high))
+    current = jnp.clip(current, low, high)
     images = state.images.at[classes, image].set(current)
     count = state.count + 1
     merged = tuple(map(spectral.merge, state.finished, own))
@@ -281,7 +286,7 @@ def _statistics(layers, labels, num_classes):
 def _present_classes(real, synthetic):
     """Return real statistics without the weight of classes that have no synthetic image."""
     # Otherwise the first parts would also have to match the classes that have no image yet.
-    mass = real.class_mass * (synthetic.class_mass > 0)
+    mass = jnp.where(synthetic.class_mass > 0, real.class_mass, 0)
     return real._replace(class_mass=mass * (real.class_mass.sum() / mass.sum()))
 
 

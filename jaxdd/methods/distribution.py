@@ -10,9 +10,9 @@ from typing import NamedTuple
 import jax
 import optax
 
-from jaxdd import _checks, augment, matching, networks
+from jaxdd import _checks, augment, matching, networks, training
 from jaxdd.devices import microbatch
-from jaxdd.methods.protocol import Decode, Method, check_images, identity, update
+from jaxdd.methods.protocol import Decode, Method, check_images, identity
 
 
 class State(NamedTuple):
@@ -93,7 +93,9 @@ def distribution_matching(
             return loss(real, synthetic.repeat(groups, axis=0), weights)
 
         value, gradient = jax.value_and_grad(objective)(state.images)
-        return State(*update(optimizer, gradient, state.optimizer, state.images)), {"loss": value}
+        return State(
+            *training.apply_gradients(optimizer, gradient, state.optimizer, state.images)
+        ), {"loss": value}
 
     return Method(init, step)
 
@@ -115,4 +117,5 @@ def _features(params, images, *, network, activation_bytes):
 def _siamese(keys, strategy, images):
     """Augment images `[k, b, h, w, c]` with one draw per class."""
     augment_class = lambda key, batch: augment.siamese(key, batch, strategy=strategy)[0]
-    return jax.vmap(augment_class)(keys, images)
+    # A clone tells `jax_debug_key_reuse` that this reuse is meant.
+    return jax.vmap(augment_class)(jax.random.clone(keys), images)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxdd import _checks, augment, networks, sampling, training
-from jaxdd.methods.protocol import Method, update
+from jaxdd.methods.protocol import Method
 from jaxdd.training import teachers
 
 
@@ -67,7 +67,7 @@ def train(
         images, labels = sampling.flatten(batch.images)
         views = augment.per_image(key_augment, images, strategy=strategy)
         gradient = training.gradient(network, params, views, labels, batch.weights.ravel())
-        return update(optimizer, gradient, state, params), None
+        return training.apply_gradients(optimizer, gradient, state, params), None
 
     def train_epoch(carry, key):
         carry, _ = jax.lax.scan(train_batch, carry, jax.random.split(key, updates))

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdd import _checks, augment, networks, sampling, training
+from jaxdd import _axes, _checks, augment, networks, sampling, training
 from jaxdd.matching import cosine_rows
-from jaxdd.methods.protocol import Decode, Method, check_images, identity, update
+from jaxdd.methods.protocol import Decode, Method, check_images, identity
 
 
 class GradientState(NamedTuple):
@@ -92,6 +92,7 @@ def gradient_matching(
         check_images(images)
         networks.check_classes(network, images[0, :1], len(images))
         params = network.init(jax.random.key(0), images[0, :1])  # replaced in the first step
+        params = _axes.match(params, images)
         return GradientState(images, optimizer.init(images), params, jnp.zeros((), jnp.int32))
 
     def step(key, state, batch):
@@ -110,7 +111,9 @@ def gradient_matching(
         values, gradients = jax.lax.map(
             functools.partial(match, params), (keys, jnp.arange(k), batch, state.images)
         )
-        images, optimizer_state = update(optimizer, gradients, state.optimizer, state.images)
+        images, optimizer_state = training.apply_gradients(
+            optimizer, gradients, state.optimizer, state.images
+        )
         count = state.count + 1
         # Training just before a re-initialisation would be wasted, so it is skipped.
         params = jax.lax.cond(
@@ -126,7 +129,8 @@ def gradient_matching(
 def _match_class(params, inputs, *, network, distance, strategy, decode, groups):
     """Return the distance of one class and its gradient in the synthetic images."""
     key, label, batch, images = inputs
-    augmented = lambda images: augment.siamese(key, images, strategy=strategy)[0]
+    # A clone tells `jax_debug_key_reuse` that this reuse is meant.
+    augmented = lambda images: augment.siamese(jax.random.clone(key), images, strategy=strategy)[0]
     real, weights = jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), batch)
     targets = jax.lax.map(
         lambda group: training.gradient(network, params, augmented(group[0]), label, group[1]),
@@ -139,6 +143,6 @@ def _match_class(params, inputs, *, network, distance, strategy, decode, groups)
         cross_entropy = functools.partial(training.cross_entropy, network)
         own = jax.grad(cross_entropy)(params, images, label, jnp.ones(len(images)))
         distances = jax.vmap(lambda target: distance(target, own))(targets)
-        return jnp.sum(distances * present)
+        return jnp.sum(jnp.where(present, distances, 0))
 
     return jax.value_and_grad(loss)(images)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdd import _checks
 from jaxdd.methods.protocol import Method
@@ -122,6 +123,8 @@ def run(
 ) -> Iterator[tuple[int, Any, dict[str, jax.Array]]]:
     """Yield `(step, state, info)` after each compiled chunk until `steps` steps are done.
 
+    This function runs on the host and cannot be transformed by JAX.
+
     A run that is restarted from a yielded step and state, with `first` set to that step, is
     bit-identical to an uninterrupted one, because its chunks begin at the same steps.
 
@@ -142,6 +145,7 @@ def run(
     Raises:
         ValueError: the loss is not finite, or a number of steps is out of range.
     """
+    _checks.concrete("methods.run", key, state, pool)
     chunk_length = _checks.count("chunk_length", chunk_length)
     steps = _checks.count("steps", steps, minimum=0)
     first = _checks.count("first", first, minimum=0)
@@ -151,13 +155,13 @@ def run(
     state = jax.tree.map(jnp.copy, state)
     for start in range(first, steps, chunk_length):
         count = min(chunk_length, steps - start)
+        numbers = jax.device_put((np.int32(start), np.int32(count)))
         state, info = chunk(
-            key, state, pool, jnp.asarray(start), jnp.asarray(count), method=method,
-            sampler=sampler, length=chunk_length,
-        )  # fmt: skip
+            key, state, pool, *numbers, method=method, sampler=sampler, length=chunk_length
+        )
         info = {name: values[:count] for name, values in info.items()}
-        finite = jnp.isfinite(info["loss"])
+        finite = np.isfinite(jax.device_get(info["loss"]))
         if not finite.all():
-            step = start + int(jnp.argmin(finite))
+            step = start + int(np.argmin(finite))
             raise ValueError(f"The loss is not finite at step {step}; lower the learning rate.")
         yield start + count, state, info

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import optax
 
 from jaxdd import _checks
 
@@ -35,11 +34,3 @@ def check_images(images: jax.Array) -> None:
     if images.ndim != 5 or 0 in images.shape:
         raise ValueError(f"Expected images of shape [k, ipc, h, w, c], got {images.shape}.")
     _checks.normalised("images", images)
-
-
-def update(
-    optimizer: optax.GradientTransformation, gradient: Any, state: Any, values: Any
-) -> tuple[Any, Any]:
-    """Return the values and the optimizer's state after one update."""
-    updates, state = optimizer.update(gradient, state, values)
-    return optax.apply_updates(values, updates), state

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxdd import _checks
+from jaxdd import _axes, _checks
 
 Signal = Literal["none", "mean", "class"]
 """The signal G: the identity, the mean feature, or Φ."""
@@ -157,7 +157,7 @@ def statistics(
     parts = cut(samples), cut(rows)
     shapes = jax.eval_shape(moments, *(part[0] for part in parts))
     zero = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-    return jax.lax.scan(add, zero, parts)[0]
+    return jax.lax.scan(add, _axes.match(zero, parts), parts)[0]
 
 
 def _moments(features, rows):
@@ -168,12 +168,13 @@ def _moments(features, rows):
     weights, class_mass = rows.sum(1), rows.sum(0)
     mass = weights.sum()
     mean = _ratio(_product(weights, features.mean(1)), mass)
-    centred = features - mean
-    means = mean + _ratio(_product(rows.T, centred.mean(1)), class_mass[:, None])
+    centred = features - mean[None, None]
+    means = mean[None] + _ratio(_product(rows.T, centred.mean(1)), class_mass[:, None])
+    present = (class_mass > 0).astype(means.dtype)[:, None]
     weighted = centred * (weights / features.shape[1])[:, None, None]
     flat = (-1, features.shape[2])
     scatter = _product(weighted.reshape(flat).T, centred.reshape(flat))
-    return Statistics(mass, mean, scatter, class_mass, means * (class_mass > 0)[:, None])
+    return Statistics(mass, mean, scatter, class_mass, means * present)
 
 
 def merge(first: Statistics, second: Statistics) -> Statistics:
@@ -183,7 +184,7 @@ def merge(first: Statistics, second: Statistics) -> Statistics:
     mean = _ratio(jnp.einsum("s,sd->d", parts.mass, parts.mean, precision="highest"), mass)
     sums = jnp.einsum("sk,skd->kd", parts.class_mass, parts.class_means, precision="highest")
     # Total scatter = scatter within the parts + scatter of the parts' means.
-    offset = parts.mean - mean
+    offset = parts.mean - mean[None]
     between = jnp.einsum("s,sd,se->de", parts.mass, offset, offset, precision="highest")
     class_means = _ratio(sums, class_mass[:, None])
     return Statistics(mass, mean, parts.scatter.sum(0) + between, class_mass, class_means)
@@ -192,7 +193,7 @@ def merge(first: Statistics, second: Statistics) -> Statistics:
 def shift(state: Statistics, origin: jax.Array) -> Statistics:
     """Return the moments of the features minus a vector `[d]`."""
     present = (state.class_mass > 0)[:, None]
-    means = jnp.where(present, state.class_means - origin, 0)
+    means = jnp.where(present, state.class_means - origin[None], 0)
     return state._replace(mean=state.mean - origin, class_means=means)
 
 
@@ -209,7 +210,7 @@ def _signal_matrix(state: Statistics, signal: Signal) -> jax.Array:
         return state.mean[:, None]
     if signal != "class":
         raise ValueError(f"signal must be 'none', 'mean' or 'class', got {signal!r}.")
-    return state.class_means.T * _ratio(state.class_mass, state.mass)
+    return state.class_means.T * _ratio(state.class_mass, state.mass)[None]
 
 
 def identity() -> Filter:
@@ -301,6 +302,8 @@ def bands(
 ) -> tuple[Band, ...]:
     """Summarise a profile in bands that end at given shares of the real variance.
 
+    This function runs on the host and cannot be transformed by JAX.
+
     Args:
         profile: a concrete (not traced) profile.
         shares: increasing, in (0, 1]; directions beyond the last share are left out.
@@ -309,6 +312,7 @@ def bands(
     >>> [(band.directions, band.variance) for band in bands(flat, shares=(0.5, 0.75))]
     [(2, 1.0), (1, 1.0)]
     """
+    _checks.concrete("spectral.bands", profile)
     edges = np.array([0.0, *shares])
     if not (np.diff(edges) > 0).all() or edges[-1] > 1:
         raise ValueError(f"shares must increase within (0, 1], got {tuple(shares)}.")

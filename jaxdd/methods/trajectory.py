@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxdd import _checks, augment, matching, networks, sampling, training
-from jaxdd.methods.protocol import Decode, Method, check_images, identity, update
+from jaxdd.methods.protocol import Decode, Method, check_images, identity
 
 
 class TrajectoryState(NamedTuple):
@@ -92,8 +92,9 @@ def trajectory_matching(
 
         value, gradients = jax.value_and_grad(loss, (0, 1))(state.images, state.log_rate)
         (images_state, rate_state), (by_images, by_rate) = state.optimizer, gradients
-        images, images_state = update(optimizer, by_images, images_state, state.images)
-        log_rate, rate_state = update(rate_optimizer, by_rate, rate_state, state.log_rate)
+        step = training.apply_gradients
+        images, images_state = step(optimizer, by_images, images_state, state.images)
+        log_rate, rate_state = step(rate_optimizer, by_rate, rate_state, state.log_rate)
         state = TrajectoryState(images, log_rate, (images_state, rate_state))
         return state, {"loss": value, "rate": jnp.exp(log_rate)}
 
@@ -117,7 +118,7 @@ def _train_student(key, params, images, rate, *, network, inner, batch_size, str
         views = augment.per_image(key, images[batch], strategy=strategy)
         loss = functools.partial(training.cross_entropy, network)
         gradient = jax.grad(loss)(params, views, labels[batch], jnp.ones(size))
-        return jax.tree.map(lambda p, g: p - rate * g, params, gradient), None
+        return jax.tree.map(lambda p, g: (p - rate * g).astype(p.dtype), params, gradient), None
 
     # The gradient in the images runs back through all inner steps. Unrolled, it stores the
     # activations of each: N steps need N times the memory. `jax.checkpoint` stores only the

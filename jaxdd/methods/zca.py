@@ -127,13 +127,15 @@ def _fit(pool, weights, epsilon):
     samples = pool.images, pool.labels, pool.num_classes, weights
     state = spectral.statistics(*samples, extract=flat, size=_BATCH)
     values, vectors = jnp.linalg.eigh(spectral.covariance(state))
-    scaled = vectors * jax.lax.rsqrt(jnp.maximum(values, 0) + epsilon)
+    scaled = vectors * jax.lax.rsqrt(jnp.maximum(values, 0) + epsilon)[None]
     return Whitening(state.mean.reshape(pool.images.shape[1:]), _product(scaled, vectors.T))
 
 
 @jax.jit
 def _whiten(images, whitening):
-    rows = (images - whitening.mean).reshape(-1, len(whitening.matrix))
+    rows = (images - jax.lax.broadcast_to_rank(whitening.mean, images.ndim)).reshape(
+        -1, len(whitening.matrix)
+    )
     whitened = jax.lax.map(lambda row: _product(whitening.matrix, row), rows, batch_size=_BATCH)
     return whitened.reshape(images.shape)
 
@@ -142,7 +144,8 @@ def _whiten(images, whitening):
 def _unwhiten(images, whitening):
     rows = images.reshape(-1, len(whitening.matrix))
     factor = jax.scipy.linalg.cho_factor(whitening.matrix)
-    return jax.scipy.linalg.cho_solve(factor, rows.T).T.reshape(images.shape) + whitening.mean
+    mean = jax.lax.broadcast_to_rank(whitening.mean, images.ndim)
+    return jax.scipy.linalg.cho_solve(factor, rows.T).T.reshape(images.shape) + mean
 
 
 @jax.jit

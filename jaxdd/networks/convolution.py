@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdd import _axes
+
 # Below this number of input channels one product over all shifts is faster than several.
 _FEW_CHANNELS = 16
 
@@ -40,13 +42,9 @@ def conv2d(images: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> ja
     Returns:
         `[n, h + 2·padding − kh + 1, w + 2·padding − kw + 1, o]`.
     """
-    if jax.sharding.get_abstract_mesh().manual_axes:
-        # Inside shard_map a custom gradient must vary over the devices exactly as its argument
-        # does. Combining both arguments with a value of the other makes both vary if one does.
-        images, kernel = (
-            jnp.where(False, jax.lax.stop_gradient(other.ravel()[0]), array)
-            for array, other in ((images, kernel), (kernel, images))
-        )
+    # Inside shard_map a custom gradient must vary over the devices exactly as its argument does.
+    others = jax.lax.stop_gradient((images, kernel))
+    images, kernel = _axes.match(images, others[1]), _axes.match(kernel, others[0])
     return _conv2d(images, kernel, padding)
 
 

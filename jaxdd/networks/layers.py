@@ -22,10 +22,15 @@ def _uniform_fan_in(fan_in: int) -> Callable:
     return lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
+def _expand(channels, like):
+    """Return an array `[c]` with leading axes of size one, so that ranks are equal."""
+    return jax.lax.broadcast_to_rank(channels, like.ndim)
+
+
 def _add_bias(products, bias):
     # In bfloat16 the gradient of the bias, a sum over all pixels of a batch, would stop growing at
     # 512 on CPUs: adding 1 no longer changes it. In float32 it is exact up to 2²⁴.
-    return (products.astype(jnp.float32) + bias).astype(products.dtype)
+    return (products.astype(jnp.float32) + _expand(bias, products)).astype(products.dtype)
 
 
 class Conv(nn.Module):
@@ -108,8 +113,8 @@ class InstanceNorm(nn.Module):
         centred = images - images.mean((1, 2), keepdims=True)
         variance = jnp.square(centred).mean((1, 2), keepdims=True)
         # Combine the two factors per image first, so that each pixel is multiplied once.
-        factor = scale * jax.lax.rsqrt(variance + self.epsilon)
-        return (centred * factor + bias).astype(self.dtype)
+        factor = _expand(scale, images) * jax.lax.rsqrt(variance + self.epsilon)
+        return (centred * factor + _expand(bias, images)).astype(self.dtype)
 
 
 class BatchNorm(nn.Module):
@@ -145,7 +150,7 @@ class BatchNorm(nn.Module):
         images = images.astype(jnp.float32)
         if self.is_mutable_collection("batch_stats") and not self.is_initializing():
             mean = images.mean((0, 1, 2))
-            variance = jnp.square(images - mean).mean((0, 1, 2))
+            variance = jnp.square(images - _expand(mean, images)).mean((0, 1, 2))
             count = images.size // channels[0]
             unbiased = variance * (count / max(count - 1, 1))
             for running, batch in ((running_mean, mean), (running_variance, unbiased)):
@@ -153,8 +158,9 @@ class BatchNorm(nn.Module):
         else:
             mean = jax.lax.stop_gradient(running_mean.value)
             variance = jax.lax.stop_gradient(running_variance.value)
-        normalised = (images - mean) * jax.lax.rsqrt(variance + self.epsilon)
-        return (normalised * scale + bias).astype(self.dtype)
+        factor = jax.lax.rsqrt(variance + self.epsilon)
+        mean, factor, scale, bias = (_expand(x, images) for x in (mean, factor, scale, bias))
+        return ((images - mean) * factor * scale + bias).astype(self.dtype)
 
 
 def _window_pixels(images):

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxdd import _axes
+
 
 class Output(NamedTuple):
     """Features `[n, d]`, the input of the classifier, and logits `[n, k]`."""
@@ -149,14 +151,8 @@ def init_params(key: jax.Array, network: Network, images: jax.Array) -> Any:
         network: any `Network`.
         images: `[n, h, w, c]`, an example of the input.
     """
-    params = network.init(key, images)
-    if not jax.sharding.get_abstract_mesh().manual_axes:
-        return params
-    # Inside shard_map, JAX tracks which arrays vary over the devices. Parameters that start as
-    # constants, such as a scale of ones, do not, so JAX would sum their gradient over the devices.
-    # Combining them with bits of the key, which varies, makes them vary without changing a value.
-    varying = jax.random.bits(key)
-    return jax.tree.map(lambda x: jnp.where(False, varying.astype(x.dtype), x), params)
+    # Parameters that start as constants, such as a scale of ones, must vary like the others.
+    return _axes.match(network.init(key, images), key)
 
 
 def check_classes(network: Network, images: jax.Array, num_classes: int) -> None:

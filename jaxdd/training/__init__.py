@@ -6,6 +6,7 @@ The functions of `jaxdd.training.fitting` are available here. Trainings with a t
 """
 
 from jaxdd.training.fitting import TrainState as TrainState
+from jaxdd.training.fitting import apply_gradients as apply_gradients
 from jaxdd.training.fitting import check_labelled as check_labelled
 from jaxdd.training.fitting import cross_entropies as cross_entropies
 from jaxdd.training.fitting import cross_entropy as cross_entropy

@@ -20,9 +20,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from jaxdd import _checks, augment, networks, training
+from jaxdd import _axes, _checks, augment, networks, training
 
 
 def generalised_cross_entropy(logits: jax.Array, labels: jax.Array, *, q: float = 0.7) -> jax.Array:
@@ -107,7 +106,7 @@ def learning_from_failure(
         biased_loss = generalised_cross_entropy(logits[0], own)
         return jnp.sum((biased_loss + weights * losses[1]) * present) / present.sum(), averages
 
-    averages = jnp.zeros((2, len(labels)))
+    averages = _axes.match(jnp.zeros((2, len(labels))), (key, images))
     return _train_pair(key, network, images, labels, loss, averages, **options)
 
 
@@ -160,9 +159,10 @@ def _contradicting_partners(key, features, labels, present):
     # the correlation between class and attribute.
     unit = features / jnp.maximum(jnp.sqrt(jnp.square(features).sum(1, keepdims=True)), 1e-8)
     similarity = unit @ unit.T
-    eligible, own = present > 0, jnp.arange(len(labels))
-    same = (labels[:, None] == labels) & eligible & (own[:, None] != own)
-    other = (labels[:, None] != labels) & eligible
+    eligible, own = (present > 0)[None], jnp.arange(len(labels))
+    alike = labels[:, None] == labels[None]
+    same = alike & eligible & (own[:, None] != own[None])
+    other = ~alike & eligible
     farthest = jnp.argmin(jnp.where(same, similarity, jnp.inf), axis=1)
     nearest = jnp.argmax(jnp.where(other, similarity, -jnp.inf), axis=1)
     prefer_same = jax.random.bernoulli(key, shape=labels.shape) | ~other.any(1)
@@ -198,8 +198,7 @@ def _train_pair(
         views = augment.per_image(key_augment, images[indices], strategy=strategy)
         batch = _Batch(views, labels[indices], present, indices, memory, key_loss)
         grads, memory = jax.grad(loss, has_aux=True)(params, batch)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, memory
+        return *training.apply_gradients(optimizer, grads, opt_state, params), memory
 
     carry = params, optimizer.init(params), memory
     size = dict(num_samples=len(labels), epochs=epochs, batch_size=batch_size)

@@ -154,8 +154,7 @@ def _fit(key, network, params, images, labels, optimizer, strategy, **size):
         params, opt_state = carry
         views = augment.per_image(key, images[indices], strategy=strategy)
         grads = gradient(network, params, views, labels[indices], present)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
+        return apply_gradients(optimizer, grads, opt_state, params)
 
     return run_epochs(key, update, (params, optimizer.init(params)), **size)[0]
 
@@ -279,9 +278,18 @@ def update_state(
         return value, networks.split_batch_stats(params)[1]
 
     (value, batch_stats), grads = jax.value_and_grad(loss_and_stats, has_aux=True)(state.params)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params, opt_state = apply_gradients(optimizer, grads, state.opt_state, state.params)
     return TrainState(params, batch_stats, opt_state), value
+
+
+def apply_gradients(
+    optimizer: optax.GradientTransformation, gradients: Any, opt_state: Any, params: Any
+) -> tuple[Any, Any]:
+    """Return the parameters and the state of the optimizer after one update."""
+    # Schedules and Adam in optax combine integers with floats, which strict promotion rejects.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
 
 
 def run_epochs(

@@ -232,10 +232,10 @@ def _cutmix(key, images):
     side = jnp.sqrt(jax.random.uniform(key_area))
     centres = jax.random.uniform(key_centre, (2,))
     rows, columns = (
-        jnp.abs((jnp.arange(n) + 0.5) / n - centre) < side / 2
+        jnp.abs((jnp.arange(n).astype(side.dtype) + 0.5) / n - centre) < side / 2
         for n, centre in zip(images.shape[1:3], centres, strict=True)
     )
-    box = (rows[:, None] & columns)[:, :, None]
+    box = (rows[:, None] & columns[None])[None, :, :, None]
     return jnp.where(box, images[jax.random.permutation(key_order, len(images))], images)
 
 

@@ -194,7 +194,8 @@ def translation_invariant(
     def features(images):
         h, w = images.shape[1:3]
         responses = respond(images, wrap=True)
-        amplitude = jnp.abs(jnp.fft.rfft2(images.mean(-1))) / np.sqrt(h * w)
+        grey = _checks.floating("images", images.mean(-1))
+        amplitude = jnp.abs(jnp.fft.rfft2(grey)) / np.sqrt(h * w)
         low = np.flatnonzero(np.abs(np.fft.fftfreq(h) * h) <= 6)
         amplitude = jnp.log(amplitude[:, low, :7] + 1e-2).reshape(len(images), -1)
         root_mean_square = jnp.sqrt((responses**2).mean((1, 2)) + 1e-12)
@@ -267,10 +268,11 @@ def _filters(key, images, count, side):
     def respond(images, *, stride=1, wrap=False):
         if wrap:
             images = jnp.pad(images, ((0, 0), (0, side - 1), (0, side - 1), (0, 0)), "wrap")
+        images = images.astype(kernel.dtype)
         responses = jax.lax.conv_general_dilated(
             images, kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-        responses = responses - offset
+        responses = responses - offset[None, None, None]
         above, below = responses - threshold, -responses - threshold
         return jnp.concatenate([jax.nn.relu(above), jax.nn.relu(below)], -1)
 
@@ -288,9 +290,9 @@ def _whitened_patches(images, which, row, column, *, side, count):
     ).reshape(-1)
     pixels = _scale(jax.vmap(cut)(which, row, column))
     mean = pixels.mean(0)
-    centred = pixels - mean
+    centred = pixels - mean[None]
     values, vectors = jnp.linalg.eigh(centred.T @ centred / len(pixels))
-    whiten = vectors / jnp.sqrt(values + 0.01 * values.mean() + 1e-5) @ vectors.T
+    whiten = vectors / jnp.sqrt(values + 0.01 * values.mean() + 1e-5)[None] @ vectors.T
     chosen = centred[:count] @ whiten
     chosen = chosen / (jnp.linalg.norm(chosen, axis=1, keepdims=True) + 1e-9)
     filters = whiten @ chosen.T

@@ -126,6 +126,8 @@ def choose(
 ) -> Choice:
     """Choose weights of shortcut features, else the best density weights, else uniform weights.
 
+    This function runs on the host and cannot be transformed by JAX.
+
     Args:
         key: random key for encoders, probes and probe networks.
         pool: the samples; their weights are ignored.
@@ -140,6 +142,7 @@ def choose(
     """
     formulas.check_limit("clip", clip)
     _check_search(search)
+    _checks.concrete("weights.choose", key, pool)
     key_check, key_features = (jax.random.fold_in(key, _MAX_FOLD - i) for i in range(2))
     if check is None:
         check = functools.partial(check_with_probe_networks, key_check, strategy=strategy)
@@ -225,8 +228,8 @@ def pseudo_groups(embeddings: jax.Array, labels: jax.Array, *, num_classes: int)
     count = jax.ops.segment_sum(jnp.ones(len(labels)), labels, num_classes)
     mean = jax.ops.segment_sum(embeddings, labels, num_classes) / jnp.maximum(count, 1)[:, None]
     # |x|² is left out of the squared distance, because it does not change which mean is nearest.
-    squared = (mean**2).sum(1) - 2 * jnp.matmul(embeddings, mean.T, precision="highest")
-    return jnp.where(count > 0, squared, jnp.inf).argmin(1)
+    squared = (mean**2).sum(1)[None] - 2 * jnp.matmul(embeddings, mean.T, precision="highest")
+    return jnp.where((count > 0)[None], squared, jnp.inf).argmin(1)
 
 
 def _most_even(candidates, pool) -> tuple[Choice, jax.Array]:
@@ -300,6 +303,8 @@ def check_with_probe_networks(
 ) -> Callable[[jax.Array], Trial]:
     """Return a function that scores weights by training probe networks on a few real images.
 
+    This function runs on the host and cannot be transformed by JAX.
+
     The images are drawn by the weights, as many as a distilled set would have. A fifth of the
     samples that agree with their pseudo-group, and a fifth of those that disagree, are held out and
     used for the scores only. If a fifth is less than 20 samples, up to a half is held out, but
@@ -319,6 +324,7 @@ def check_with_probe_networks(
     Returns:
         A function from weights `[n]` to a `Trial`.
     """
+    _checks.concrete("weights.check_with_probe_networks", key, pool, groups)
     strategy = augment.as_strategy(strategy)
     _checks.integers("groups", groups, pool.num_classes, length=len(pool.labels))
     for name, number in dict(sets=sets, ipc=ipc, epochs=epochs, max_held_out=max_held_out).items():

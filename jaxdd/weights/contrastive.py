@@ -17,7 +17,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from jaxdd import _checks, augment, networks, sampling
+from jaxdd import _checks, augment, networks, sampling, training
 from jaxdd.devices import microbatch, parallel
 
 
@@ -43,10 +43,11 @@ def supervised_contrastive(
     embeddings = _check_unit_length(embeddings)
     similarity = embeddings @ embeddings.T / temperature
     itself = jnp.eye(len(labels), dtype=bool)
-    positive = (labels[:, None] == labels) & ~itself
+    positive = (labels[:, None] == labels[None]) & ~itself
     log_total = jax.nn.logsumexp(similarity, axis=1, where=~itself, keepdims=True)
     log_share = jnp.where(positive, similarity - log_total, 0)
-    return -jnp.mean(log_share.sum(1) / jnp.maximum(positive.sum(1), 1))
+    count = jnp.maximum(positive.sum(1), 1).astype(log_share.dtype)
+    return -jnp.mean(log_share.sum(1) / count)
 
 
 def _check_unit_length(embeddings):
@@ -149,8 +150,8 @@ def _step(encoder, optimizer, strategy, temperature, mesh, key, state, batch):
     loss = functools.partial(supervised_contrastive, labels=labels, temperature=temperature)
     value, slope = jax.value_and_grad(loss)(projection)
     gradient = backward((views, slope), state.params)
-    update, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-    return State(optax.apply_updates(state.params, update), optimizer_state), {"loss": value}
+    state = State(*training.apply_gradients(optimizer, gradient, state.optimizer, state.params))
+    return state, {"loss": value}
 
 
 # The loss compares all views of a batch, but their activations need not be in memory at once: the

@@ -114,8 +114,9 @@ def from_probabilities(
     # by it, its probabilities are likelihoods of the groups. In the new prior, a sample is in the
     # group of its own class with probability 1 - `conflict`. Features that show little then leave
     # the weights nearly uniform.
-    likelihood = posterior / jnp.maximum(jnp.bincount(own_group, length=count), 1)
-    is_own = jnp.arange(count) == own_group[:, None]
+    size = jnp.maximum(jnp.bincount(own_group, length=count), 1).astype(posterior.dtype)
+    likelihood = posterior / size[None]
+    is_own = jnp.arange(count)[None] == own_group[:, None]
     groups = likelihood * jnp.where(is_own, 1 - conflict, conflict / max(count - 1, 1))
     groups = groups / groups.sum(1, keepdims=True)
     return FeatureWeights(_balance(groups, pool, clip), groups, own_group)
@@ -167,6 +168,8 @@ def shortcuts(
 ) -> dict[str, probes.Shortcut]:
     """Test whether object-blind features predict the classes better than baseline features do.
 
+    This function runs on the host and cannot be transformed by JAX.
+
     Args:
         key: random key for the samples, the baseline features and the folds.
         pool: the samples, of which at most 15,000 are used; their weights are ignored.
@@ -176,6 +179,7 @@ def shortcuts(
         The result of each test; empty for fewer than 20 samples, one class, or images
         with a side of less than four pixels.
     """
+    _checks.concrete("weights.shortcuts", key, pool)
     k, n, side = pool.num_classes, len(pool.labels), min(pool.images.shape[1:3])
     if k < 2 or n < _MIN_SAMPLES or side < 4 or not comparisons:
         return {}

@@ -7,6 +7,7 @@ measures what weights do to the bias. It needs the bias labels, so it is for rep
 not influence weights.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -83,7 +84,7 @@ def inverse_density(
     scores = -_replace_infinite(log_density, labels, num_classes)
     # The largest score of a class is subtracted before dividing by the temperature: what is divided
     # is at most 0, so that neither the quotient nor its exponential can overflow.
-    top = jax.ops.segment_max(jax.lax.stop_gradient(scores), labels, num_classes)
+    top = _class_max(jax.lax.stop_gradient(scores), labels, num_classes)
     power = jnp.exp((scores - top[labels]) / temperature)
     return power / _class_sum(power, labels, num_classes)[labels]
 
@@ -152,7 +153,7 @@ def _overflowing(
     """
     log_weights, log_cap = map(jnp.log, jax.lax.stop_gradient((weights, cap)))
     # Slightly above the level at which every sample reaches the cap, in spite of rounding.
-    high = jax.ops.segment_max(log_cap - log_weights, labels, num_classes) + 1e-3
+    high = _class_max(log_cap - log_weights, labels, num_classes) + 1e-3
     low = jnp.zeros_like(high)
 
     def halve(_, ends):
@@ -185,7 +186,7 @@ def oracle(
     labels = _as_codes("labels", labels, num_classes)
     attributes = _as_codes("attributes", attributes, num_attributes, labels)
     count = _group_sum(jnp.ones(labels.size), labels, attributes, num_classes, num_attributes)
-    present = (count > 0).sum(1)
+    present = (count > 0).sum(1).astype(count.dtype)
     return 1 / (present[labels] * count[labels, attributes])
 
 
@@ -356,19 +357,41 @@ def _conflict_auc(
     tied = _class_sum((~conflict).astype(int), tie, tie.size)
     lighter = (jnp.cumsum(tied) - tied)[tie] - (jnp.cumsum(num_aligned) - num_aligned)[label]
 
+    lighter, tied, num_aligned = (x.astype(float) for x in (lighter, tied, num_aligned))
     share_lighter = (lighter + 0.5 * tied[tie]) / jnp.maximum(num_aligned, 1)[label]
-    num_conflicting = _class_sum(conflict.astype(int), label, num_classes)
+    num_conflicting = _class_sum(conflict.astype(float), label, num_classes)
     auc = _class_sum(jnp.where(conflict, share_lighter, 0), label, num_classes)
     has_both = (num_aligned > 0) & (num_conflicting > 0)
     return auc / jnp.maximum(num_conflicting, 1), has_both
 
 
 def _mean_over(values: jax.Array, valid: jax.Array) -> jax.Array:
-    return jnp.where(valid, values, 0).sum() / valid.sum()  # 0 / 0 is the documented nan.
+    return jnp.where(valid, values, 0).sum() / valid.sum().astype(
+        values.dtype
+    )  # 0 / 0 is the documented nan.
 
 
 def _class_sum(values: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
     return jax.ops.segment_sum(values, labels, num_classes)
+
+
+# The two below start from infinity. They are compiled because `jax_debug_infs` would stop at it.
+@functools.partial(jax.jit, static_argnames="num_classes")
+def _class_max(values, labels, num_classes):
+    """Return the maximum of each class `[k]`, finite also for a class without samples."""
+    maximum = jax.ops.segment_max(values, labels, num_classes)
+    return jnp.maximum(maximum, jnp.finfo(maximum.dtype).min)
+
+
+@functools.partial(jax.jit, static_argnames="num_classes")
+def _replace_infinite(log_density, labels, num_classes):
+    """Replace infinite log densities by the nearest finite one of the class, or by 0."""
+    infinite = jnp.isinf(log_density)
+    constant = jax.lax.stop_gradient(log_density)
+    low = jax.ops.segment_min(jnp.where(infinite, jnp.inf, constant), labels, num_classes)
+    high = jax.ops.segment_max(jnp.where(infinite, -jnp.inf, constant), labels, num_classes)
+    nearest = jnp.where(log_density > 0, high[labels], low[labels])
+    return jnp.where(infinite, jnp.where(jnp.isinf(nearest), 0, nearest), log_density)
 
 
 def _class_shares(
@@ -382,16 +405,6 @@ def _class_shares(
 def _group_sum(values, labels, attributes, num_classes: int, num_attributes: int) -> jax.Array:
     group = labels * num_attributes + attributes
     return _class_sum(values, group, num_classes * num_attributes).reshape(num_classes, -1)
-
-
-def _replace_infinite(log_density: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
-    """Replace infinite log densities by the nearest finite one of the class, or by 0."""
-    infinite = jnp.isinf(log_density)
-    constant = jax.lax.stop_gradient(log_density)
-    low = jax.ops.segment_min(jnp.where(infinite, jnp.inf, constant), labels, num_classes)
-    high = jax.ops.segment_max(jnp.where(infinite, -jnp.inf, constant), labels, num_classes)
-    nearest = jnp.where(log_density > 0, high[labels], low[labels])
-    return jnp.where(infinite, jnp.where(jnp.isinf(nearest), 0, nearest), log_density)
 
 
 def _as_codes(name: str, codes: ArrayLike, size: int, labels: jax.Array | None = None) -> jax.Array:

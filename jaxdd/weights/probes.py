@@ -19,7 +19,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy.cluster import hierarchy
 
-from jaxdd import _checks
+from jaxdd import _axes, _checks
 
 _MAX_SCORES = 2**25  # Maximum size of all scores; above it, folds are fitted one by one.
 _MAX_SHARE = 0.75  # Maximum share of the samples in one block of a partition.
@@ -93,7 +93,7 @@ def _crossfit(key, features, labels, *, num_classes, folds, penalty, steps, powe
     onehot = jax.nn.one_hot(labels, num_classes)
     fit = functools.partial(_fit, x, onehot, penalty=penalty, steps=steps, power=power)
     together = min(folds, max(1, _MAX_SCORES // (len(labels) * num_classes)))
-    used = fold != jnp.arange(folds)[:, None]
+    used = fold[None] != jnp.arange(folds)[:, None]
     # Matrices are factorised one after the other: programs that factorise several at once can
     # deadlock in jaxlib 0.10, whose LAPACK waits in a thread of XLA for the other threads of XLA.
     bounds = jax.lax.map(functools.partial(_inverse_bound, x, penalty=penalty), used)
@@ -117,6 +117,7 @@ def assign_folds(key: jax.Array, labels: jax.Array, *, folds: int) -> jax.Array:
         labels: `[n]`.
         folds: number of folds.
     """
+    labels = jnp.asarray(labels)
     order = jax.random.permutation(key, len(labels))
     order = order[jnp.argsort(labels[order], stable=True)]
     return jnp.zeros(len(labels), int).at[order].set(jnp.arange(len(labels)) % folds)
@@ -124,8 +125,12 @@ def assign_folds(key: jax.Array, labels: jax.Array, *, folds: int) -> jax.Array:
 
 def _standardise(features):
     """Standardise features, clip them to ±8 standard deviations, and append a column of ones."""
-    x = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    x = (features - features.mean(0, keepdims=True)) / (features.std(0, keepdims=True) + 1e-6)
     return jnp.concatenate([jnp.clip(x, -8, 8), jnp.ones((len(x), 1))], 1)
+
+
+def _share(used, x):
+    return used.astype(x.dtype) / used.sum().astype(x.dtype)
 
 
 def _shrinkage(x, penalty):
@@ -139,14 +144,14 @@ def _shrinkage(x, penalty):
 # less a square.
 def _inverse_bound(x, used, *, penalty):
     """Return the inverse of a matrix that bounds the Hessian of the loss on the used samples."""
-    bound = 0.5 * (x * (used / used.sum())[:, None]).T @ x + jnp.diag(_shrinkage(x, penalty))
+    bound = 0.5 * (x * _share(used, x)[:, None]).T @ x + jnp.diag(_shrinkage(x, penalty))
     return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(bound), jnp.eye(len(bound)))
 
 
 def _fit(x, onehot, used, inverse_bound, *, penalty, steps, power):
     """Return the scores of all samples by a probe fitted to the used ones, `[n, k]`."""
     chex.assert_equal_shape_prefix([x, onehot, used], 1)
-    share, shrink = used / used.sum(), _shrinkage(x, penalty)[:, None]
+    share, shrink = _share(used, x), _shrinkage(x, penalty)[:, None]
 
     def step(carry, count):
         old, ahead, pace = carry
@@ -161,9 +166,10 @@ def _fit(x, onehot, used, inverse_bound, *, penalty, steps, power):
         ahead = new + jnp.where(restart, 0.0, (pace - 1) / next_pace) * (new - old)
         return (new, ahead, next_pace), None
 
-    start = jnp.zeros((x.shape[1], onehot.shape[1]))
+    start, pace = jnp.zeros((x.shape[1], onehot.shape[1]), x.dtype), jnp.ones((), x.dtype)
+    carry = _axes.match((start, start, pace), (x, used))
     counts = jnp.arange(3 * steps if power else steps)
-    (params, _, _), _ = jax.lax.scan(step, (start, start, jnp.ones(())), counts)
+    (params, _, _), _ = jax.lax.scan(step, carry, counts)
     return x @ params
 
 
@@ -176,6 +182,8 @@ def _fit(x, onehot, used, inverse_bound, *, penalty, steps, power):
 def shortcut(blind: ArrayLike, baseline: ArrayLike, labels: ArrayLike) -> Shortcut:
     """Test whether object-blind features predict blocks of classes better than the baseline.
 
+    This function runs on the host and cannot be transformed by JAX.
+
     Partitions in which one block has more than three quarters of the samples are not considered.
 
     Args:
@@ -183,6 +191,7 @@ def shortcut(blind: ArrayLike, baseline: ArrayLike, labels: ArrayLike) -> Shortc
         baseline: `[n, k]` from baseline features, of the same samples.
         labels: `[n]` integers in [0, k).
     """
+    _checks.concrete("probes.shortcut", blind, baseline, labels)
     blind, baseline, labels = np.asarray(blind), np.asarray(baseline), np.asarray(labels)
     if blind.ndim != 2 or baseline.shape != blind.shape:
         raise ValueError(
