@@ -35,7 +35,8 @@ def test_a_step_is_the_written_out_formula():
         return matching.cosine_rows(target, own)
 
     gradients = jax.jit(jax.vmap(jax.value_and_grad(distance, 4)))
-    weights = BATCH.weights / BATCH.weights.sum(1, keepdims=True)
+    weights = np.asarray(BATCH.weights)
+    weights = weights / weights.sum(1, keepdims=True)
     values, expected = gradients(keys, jnp.arange(3), BATCH.images, weights, IMAGES)
     after, info = STEP(KEY, STATE, BATCH)
     np.testing.assert_allclose(info["loss"], values.sum(), rtol=1e-4)
@@ -75,7 +76,8 @@ def test_weights_select_the_real_samples():
 @pytest.mark.parametrize("classes, ipc, shape", [(1, 1, (8, 8, 1)), (12, 3, (6, 10, 4))])
 def test_other_class_counts_and_image_shapes(classes, ipc, shape):
     pool = toy.make_pool((5,) * classes, shape=shape)
-    method = methods.gradient_matching(toy.linear(classes), OPTIMIZER, outer=2, inner=1)
+    options = dict(outer=2, inner=1, strategy=("crop",))
+    method = methods.gradient_matching(toy.linear(classes), OPTIMIZER, **options)
     images = toy.initial_real(KEY, pool, ipc=ipc)
     state, info = toy.run(method, method.init(images), 3, pool=pool, chunk_length=3)[3]
     assert state.images.shape == (classes, ipc, *shape) and np.isfinite(state.images).all()

@@ -102,32 +102,32 @@ def marked(n, conflict):
     images = rng.normal(0, 0.3, (n, 8, 8, 1))
     images[:, :, ::2] += np.where(labels, 0.1, -0.1)[:, None, None, None]
     images[:, :2, :2] += np.where(corner, 3, -3)[:, None, None, None]
-    return jnp.asarray(images, jnp.float32), jnp.asarray(labels)
+    return np.float32(images), labels
 
 
-@pytest.mark.parametrize("train", TRAININGS)
-def test_they_unlearn_a_bias_that_standard_training_learns(train):
-    """All test images conflict. With 5 % conflicting, standard training learns the corner."""
+def accuracy(train):
+    """Train on images of which 5 % conflict, and return the accuracy on images that all do."""
     network = networks.MLP(2, width=32)
-    images, labels = marked(400, 0.05)
-    test_images, test_labels = marked(200, 1.0)
+    options = dict(epochs=40, batch_size=100, strategy=(), learning_rate=0.05)
 
-    def accuracy(train):
-        params = jax.jit(
-            functools.partial(
-                train, network=network, epochs=40, batch_size=100, strategy=(), learning_rate=0.05
-            )
-        )(KEY, images=images, labels=labels)
-        return float((network.apply(params, test_images).logits.argmax(1) == test_labels).mean())
+    def score(images, labels, test_images, test_labels):
+        params = train(KEY, network, images, labels, **options)
+        return (network.apply(params, test_images).logits.argmax(1) == test_labels).mean()
 
-    assert accuracy(train) > 0.3 > 0.1 > accuracy(training.train)
+    return float(jax.jit(score)(*marked(400, 0.05), *marked(200, 1.0)))
+
+
+def test_they_unlearn_a_bias_that_standard_training_learns():
+    """Standard training learns the corner."""
+    assert accuracy(training.train) < 0.1
+    assert min(map(accuracy, TRAININGS)) > 0.3
 
 
 @pytest.mark.parametrize("train", TRAININGS)
 @pytest.mark.parametrize("m, classes, batch_size", [(1, 1, 4), (5, 3, 2)])
 def test_parameters_are_finite_and_depend_on_the_key(train, m, classes, batch_size):
-    images = jax.random.normal(KEY, (m, 8, 8, 3))
-    labels = jnp.arange(m) % classes
+    images = np.float32(np.random.default_rng(0).normal(size=(m, 8, 8, 3)))
+    labels = np.arange(m) % classes
     run = jax.jit(
         functools.partial(
             train,
@@ -139,9 +139,9 @@ def test_parameters_are_finite_and_depend_on_the_key(train, m, classes, batch_si
             strategy=("crop",),
         )
     )
-    first, again, other = run(KEY), run(KEY), run(jax.random.key(1))
+    first, again, other = map(jax.device_get, (run(KEY), run(KEY), run(jax.random.key(1))))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(first))
-    np.testing.assert_array_equal(*(jax.flatten_util.ravel_pytree(x)[0] for x in (first, again)))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
     assert (jax.tree.leaves(first)[0] != jax.tree.leaves(other)[0]).any()
 
 
@@ -163,5 +163,5 @@ def test_an_evaluation_can_use_them():
         train=debiased.learning_from_failure,
         epochs=1,
     )
-    scores = jax.jit(score)(jax.random.split(KEY, 2), images=images, labels=labels)
+    scores = jax.eval_shape(score, jax.random.split(KEY, 2), images=images, labels=labels)
     assert scores.accuracy.shape == (2,)
