@@ -10,11 +10,9 @@ from PIL import Image
 
 from jaxdd.methods import formation
 
-KEY = jax.random.key(0)
-
 
 def test_factor_one_changes_nothing():
-    images = jax.random.normal(KEY, (2, 3, 8, 6, 1))
+    images = np.float32(np.random.default_rng(0).normal(size=(2, 3, 8, 6, 1)))
     np.testing.assert_array_equal(formation.split(images, factor=1), images)
     np.testing.assert_array_equal(formation.join(images, factor=1), images)
 
@@ -22,7 +20,7 @@ def test_factor_one_changes_nothing():
 @pytest.mark.parametrize("factor", [2, 3])
 def test_pieces_are_enlarged_bilinearly(factor):
     """Pieces are in row order; three does not divide the sides 28 and 20."""
-    images = np.asarray(jax.random.uniform(KEY, (2, 28, 20, 1)))
+    images = np.float32(np.random.default_rng(0).uniform(size=(2, 28, 20, 1)))
     pieces = formation.split(jnp.asarray(images), factor=factor)
     assert pieces.shape == (2 * factor**2, 28, 20, 1)
     edges = lambda side: [i * side // factor for i in range(factor + 1)]
@@ -37,10 +35,9 @@ def test_pieces_are_enlarged_bilinearly(factor):
 
 
 def test_split_undoes_join_for_smooth_images():
-    ramp = jnp.linspace(0, 1, 16)
-    images = jnp.broadcast_to(
-        jnp.stack([ramp, 1 - ramp, ramp**2, ramp * 0])[None, :, :, None, None], (3, 4, 16, 16, 2)
-    )
+    ramp = np.linspace(0, 1, 16, dtype=np.float32)
+    columns = np.stack([ramp, 1 - ramp, ramp**2, ramp * 0])[None, :, :, None, None]
+    images = jnp.asarray(np.broadcast_to(columns, (3, 4, 16, 16, 2)))
     joined = formation.join(images, factor=2)
     assert joined.shape == (3, 1, 16, 16, 2)
     again = formation.split(joined, factor=2)
