@@ -100,7 +100,8 @@ def test_resuming_is_bit_identical_and_the_loss_falls():
     sampler = lambda key, segment: segment
     options = dict(pool=SEGMENT, sampler=sampler)
     toy.assert_resumes_bit_for_bit(METHOD, METHOD.init(IMAGES), **options)
-    infos = [info for _, info in toy.run(METHOD, METHOD.init(IMAGES), 6, **options).values()]
+    states = toy.run(METHOD, METHOD.init(IMAGES), 6, chunk_length=2, **options)
+    infos = [info for _, info in states.values()]
     assert infos[-1]["loss"][0] < infos[0]["loss"][0]
 
 
