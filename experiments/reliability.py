@@ -1,14 +1,18 @@
-"""Does jaxdd fail loudly? Kills, damaged files, odd options, odd arrays, mismatched processes.
+"""Does jaxdd fail loudly? Damage, odd input and settings, kills, mismatched processes.
 
     python -m experiments.reliability --rounds 1
     python -m experiments.reliability --groups damage options --rounds 2 --budget 20m
 
-Attacks in five groups on a small folder of images; the verdict depends on what an attack leaves:
+Attacks in eight groups on a small folder of images; the verdict depends on what an attack leaves:
 
 * damage: each file of each kind of folder (run, unfinished run, comparison, images, caches) is cut,
   emptied, changed or replaced; then each command that reads it is called.
 * options: each option of each command gets bad and odd words and numbers.
 * calls: public functions get arrays with other values, types and shapes.
+* layouts: folders of images are stored as strangers store them; classes and split must be read as
+  the pixels of the images say.
+* sets: a set is stored in other units, layouts, orders and files, then scored.
+* settings: commands run and resume under other settings of JAX.
 * kills: SIGKILL in every command and method at random times, before and after files are renamed,
   and at other operations on files; then the command with --resume.
 * distributed: two processes with different settings, that do not start, or that are killed.
@@ -37,7 +41,7 @@ from experiments.attacks import laboratory as lab
 from experiments.tools import markdown, record
 from jaxdd.data import files
 
-Group = Literal["damage", "options", "calls", "kills", "distributed"]
+Group = Literal["damage", "options", "calls", "layouts", "sets", "settings", "kills", "distributed"]
 
 GROUPS: tuple[Group, ...] = get_args(Group)
 MAX_MEMORY = 8 * 2**30

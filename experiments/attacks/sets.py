@@ -64,21 +64,21 @@ LABELS: dict[str, Callable[[np.ndarray], np.ndarray | None]] = {
 }
 NAMES: dict[str, tuple[str, ...]] = {
     "same": ("c0", "c1", "c2"), "capitals": ("C0", "C1", "C2"), "numbers": ("0", "1", "2"),
-    "another order": ("z", "y", "x"), "one differs": ("c0", "c1", "b"), "padded": ("c00", "c01", "c02"),
-    "one more": ("c0", "c1", "c2", "a"), "one less": ("c1", "c2"), "spaces": ("c0 ", " c1", "c2"),
-    "full width": ("ｃ0", "c1", "c2"),
+    "another order": ("z", "y", "x"), "one differs": ("c0", "c1", "b"),
+    "padded": ("c00", "c01", "c02"), "one more": ("c0", "c1", "c2", "a"),
+    "one less": ("c1", "c2"), "spaces": ("c0 ", " c1", "c2"), "full width": ("ｃ0", "c1", "c2"),
 }  # fmt: skip
 
 
 def attacks(laboratory: lab.Laboratory, round_: int) -> Iterator[lab.Attack]:
     """Yield the attacks of a round, which draws the images."""
-    partial, order = functools.partial, ("sorted", "shuffled")
+    product, partial, order = itertools.product, functools.partial, ("sorted", "shuffled")
     forms = [
-        (v, "nhwc", x, o) for v, x, o in itertools.product(VALUES, ("integers", "none"), order)
+        *product(VALUES, ["nhwc"], ["integers", "none"], order),
+        *product(["unit"], LAYOUTS, ["integers", "none"], ["sorted"]),
+        *product(["uint8"], ["nhwc"], LABELS, order),
     ]
-    forms += [("unit", l, x, "sorted") for l, x in itertools.product(LAYOUTS, ("integers", "none"))]
-    forms += [("uint8", "nhwc", x, o) for x, o in itertools.product(LABELS, order)]
-    for suffix, form in itertools.product(("npz", "pt"), dict.fromkeys(forms)):
+    for suffix, form in product(("npz", "pt"), dict.fromkeys(forms)):
         title = f"{', '.join(form)}.{suffix}, round {round_}"
         yield lab.Attack(title, partial(_arrays, laboratory, round_, suffix, *form))
     for name in NAMES:
