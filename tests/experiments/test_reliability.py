@@ -1,13 +1,17 @@
 """The campaign of attacks: verdicts, record, some cheap attacks, and the committed record."""
 
+import jax
 import numpy as np
 import pytest
 
 from experiments import reliability
-from experiments.attacks import calls, damage, laboratory, options
+from experiments.attacks import calls, damage, laboratory, layouts, options, sets, settings
 from jaxdd.data import files
 
-LEAST = {"damage": 400, "options": 250, "calls": 250, "kills": 50, "distributed": 30}
+LEAST = {
+    "damage": 400, "options": 250, "calls": 250, "layouts": 200, "sets": 80, "settings": 90,
+    "kills": 50, "distributed": 30,
+}  # fmt: skip
 """Minimum number of attacks of each group in the committed record."""
 
 
@@ -136,6 +140,32 @@ def test_verdicts_on_calls(monkeypatch):
         assert calls._call("kde.scott").verdict == verdict
     monkeypatch.setitem(calls.CALLS, "kde.scott", (lambda factor: factor, dict(factor=np.nan)))
     assert calls._call("kde.scott").verdict == "silent"
+
+
+def test_a_misread_folder_is_silent(tmp_path, monkeypatch):
+    lab = laboratory.Laboratory(tmp_path)
+    verdicts = {attack.run().verdict for attack in list(layouts.attacks(lab, 0))[:30]}
+    assert verdicts == {"right", "refused"}
+    swap = lambda names: dict(classes=names[::-1], split=False)
+    make = layouts.make
+    monkeypatch.setattr(layouts, "CLASSES", (("ant", "bee", "cow"),))
+    monkeypatch.setattr(layouts, "make", lambda *a: (swap(make(*a)[0]["classes"]), "swapped"))
+    verdicts = {attack.run().verdict for attack in list(layouts.attacks(lab, 0))[:10]}
+    assert "silent" in verdicts and "right" not in verdicts
+
+
+def test_a_misread_set_is_silent(tmp_path, monkeypatch):
+    lab = laboratory.Laboratory(tmp_path)
+    attack = next(a for a in sets.attacks(lab, 0) if a.name.startswith("unit, nhwc, integers"))
+    assert attack.run().verdict == "right"
+    monkeypatch.setitem(sets.VALUES, "unit", sets.VALUES["inverted"])
+    assert attack.run().verdict == "silent"
+
+
+def test_settings_return_to_what_they_were():
+    with settings.setting("jax_random_seed_offset", 7):
+        assert jax.config.jax_random_seed_offset == 7
+    assert jax.config.jax_random_seed_offset == 0
 
 
 @pytest.mark.parametrize("group", LEAST)
