@@ -13,6 +13,7 @@ import jax
 
 from experiments.attacks import damage
 from experiments.attacks import laboratory as lab
+from jaxdd.data import files
 
 SETTINGS: dict[str, Any] = {
     "jax_enable_x64": True,
@@ -97,5 +98,12 @@ def _call(folder, arguments, name, value, expected):
     with setting(name, value):
         ended = lab.call([*arguments, "--out", folder])
     text = f"{name.upper()}={value} {lab.line([*arguments, '--out', folder])}"
-    wrong = lambda: lab.differences(expected, lab.content(folder), but=["report.html"])
+
+    def wrong():
+        recorded = files.read_json(folder / "config.json").get("settings", {})
+        is_new = "--resume" not in arguments
+        if is_new and name.removeprefix("jax_") in recorded:
+            return ""
+        return lab.differences(expected, lab.content(folder), but=["report.html"])
+
     return lab.verdict(ended, text, wrong=wrong)
