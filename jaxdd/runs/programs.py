@@ -27,6 +27,12 @@ _FIXED = {
     "disable_jit": False, "debug_nans": False, "debug_infs": False, "debug_key_reuse": False,
     "check_tracer_leaks": False, "enable_checks": False, "transfer_guard": "allow",
 }  # fmt: skip
+# The same, without a context manager.
+_FIXED_FOR_PROCESS = {
+    "random_seed_offset": 0, "high_dynamic_range_gumbel": False,
+    "error_checking_behavior_nan": "ignore", "error_checking_behavior_divide": "ignore",
+    "error_checking_behavior_oob": "ignore",
+}  # fmt: skip
 # Settings that may differ between runs, but not within one, with their defaults.
 _RECORDED = {
     "default_matmul_precision": None, "disable_most_optimizations": False,
@@ -37,8 +43,9 @@ _WITHOUT_EFFECT = re.compile("dump|log|profile|parallel_codegen|host_platform_de
 
 def prepare() -> None:
     """Prepare a process as the command line does."""
-    for name, value in (("random_seed_offset", 0), ("high_dynamic_range_gumbel", False)):
-        jax.config.update(f"jax_{name}", value)  # no context manager fixes these
+    for name, value in _FIXED_FOR_PROCESS.items():
+        if hasattr(jax.config, f"jax_{name}"):  # the oldest versions of JAX lack some
+            jax.config.update(f"jax_{name}", value)
     keep_programs()
     compile_quickly()
     use_cores()
