@@ -80,8 +80,8 @@ DAMAGES = {
 # --- kinds of folders --------------------------------------------------------------------------
 
 RUN = (
-    "config.json", "result.json", "synthetic.npz", "synthetic.png", "accuracy.png", "weights.npz",
-    "weights.png", "embedding.png", "figures.npz", "progress.jsonl", "timing.json", "manifest.json",
+    "config.json", "result.json", "synthetic.npz", "samples.npz", "synthetic.png", "accuracy.png",
+    "weights.npz", "weights.png", "embedding.png", "figures.npz", "progress.jsonl", "timing.json", "manifest.json",
     "report.html", "checkpoint/6/manifest.json", "checkpoint/6/state",
 )  # fmt: skip
 TABLE = (

@@ -106,7 +106,7 @@ def _command(laboratory, folder, number, address, more=()):
     count, process = number
     where = ["--coordinator", address, "--num-processes", count, "--process-id", process]
     run = laboratory.command("run", "--debias", "plain")
-    return [*run, *more, "--out", folder, "--distributed", *where]
+    return [*lab.change(run, more), "--out", folder, "--distributed", *where]
 
 
 def _start(folder, commands, setup=""):

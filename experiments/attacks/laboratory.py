@@ -133,6 +133,16 @@ def line(arguments: list[Any]) -> str:
     return shlex.join(["jaxdd", *map(str, arguments)])
 
 
+def change(command: list[Any], options: Collection[Any]) -> list[Any]:
+    """Return a command with options and their values, which replace those it has."""
+    names, kept, is_replaced = {str(word) for word in options}, [], False
+    for word in command:
+        if str(word).startswith("--"):
+            is_replaced = str(word) in names
+        kept += [] if is_replaced else [word]
+    return [*kept, *options]
+
+
 # --- contents of folders -----------------------------------------------------------------------
 
 _TIMES = {"seconds", "date", "steps_per_second"}

@@ -86,7 +86,7 @@ def _arguments(laboratory, command, method, name, value, round_):
         start[1:2] = [] if name == "dataset" else start[1:2]
         rows = ["--rows", "random"] if command == "compare" and name != "rows" else []
         out = [] if name == "out" else ["--out", "out"]
-        return [*start, *rows, *words, *out]
+        return [*lab.change([*start, *rows], words), *out]
     if command == "evaluate":
         words = [option, value] if name == "dataset" else words
         words += ["--dataset", laboratory.images] if name != "dataset" else []
