@@ -81,8 +81,8 @@ DAMAGES = {
 
 RUN = (
     "config.json", "result.json", "synthetic.npz", "samples.npz", "synthetic.png", "accuracy.png",
-    "weights.npz", "weights.png", "embedding.png", "figures.npz", "progress.jsonl", "timing.json", "manifest.json",
-    "report.html", "checkpoint/6/manifest.json", "checkpoint/6/state",
+    "weights.npz", "weights.png", "embedding.png", "figures.npz", "progress.jsonl", "timing.json",
+    "manifest.json", "report.html", "checkpoint/6/manifest.json", "checkpoint/6/state",
 )  # fmt: skip
 TABLE = (
     "config.json", "compare.json", "manifest.json", "synthetic.png", "accuracy.png",
