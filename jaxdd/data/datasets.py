@@ -187,9 +187,9 @@ def select(data: Dataset, rows: np.ndarray | slice) -> Dataset:
 def ties(benchmark: Benchmark) -> list[str]:
     """Return a sentence for each class whose aligned attribute is as frequent as another one.
 
-    >>> data = from_arrays(np.zeros((8, 8, 8), np.uint8), np.arange(8) // 4, np.arange(8) % 2)
-    >>> ties(data)[0]
-    'class 0 has 1 training images with each of the attributes 0, 1: 0 counts as aligned'
+    >>> samples = np.zeros((8, 8, 8), np.uint8), np.arange(8) // 4, np.arange(8) % 2
+    >>> ties(from_arrays(*samples, test=samples))[0]
+    'class 0 has 2 training images with each of the attributes 0, 1: 0 counts as aligned'
     """
     train, aligned = benchmark.train, benchmark.aligned
     if train.attributes is None or aligned is None:
