@@ -1,9 +1,11 @@
 """Small image files for tests, mostly of a single value that identifies the image."""
 
 import functools
+import json
 import pathlib
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from jaxdd.data import folders
@@ -51,3 +53,16 @@ def shades(folder, *, bad=(), side=12):
 def cached(folder):
     """Return the names of the files of a cache, without locks."""
     return sorted(path.name for path in pathlib.Path(folder).iterdir() if path.suffix != ".lock")
+
+
+def write_table(path, columns, *, delimiter=",", **options):
+    """Write columns as the ending of the path says."""
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    if path.suffix == ".parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        return parquet.write_table(pyarrow.table(columns), path)
+    lines = [json.dumps(row) for row in rows]
+    if path.suffix != ".jsonl":
+        lines = [delimiter.join(map(str, row)) for row in (columns, *(r.values() for r in rows))]
+    path.write_text("\r\n".join(lines), **options)

@@ -1,12 +1,11 @@
 """Tables next to images: their formats, columns and values."""
 
 import importlib.util
-import json
 import sys
 
 import numpy as np
 import pytest
-from image_files import save, table, values
+from image_files import save, table, values, write_table
 from PIL import Image
 
 from jaxdd.data import folders
@@ -17,19 +16,6 @@ ROWS = {
     "attribute": ["red", "blue", "red", "red"],
     "split": ["train", "train", "test", "test"],
 }
-
-
-def write_table(path, columns, *, delimiter=",", **options):
-    """Write columns as the ending of the path says."""
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    if path.suffix == ".parquet":
-        pyarrow = pytest.importorskip("pyarrow")
-        parquet = pytest.importorskip("pyarrow.parquet")
-        return parquet.write_table(pyarrow.table(columns), path)
-    lines = [json.dumps(row) for row in rows]
-    if path.suffix != ".jsonl":
-        lines = [delimiter.join(map(str, row)) for row in (columns, *(r.values() for r in rows))]
-    path.write_text("\r\n".join(lines), **options)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from image_files import save
-from test_tables import write_table
+from image_files import save, write_table
 
 from jaxdd.data import folders
 
