@@ -19,15 +19,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 from PIL import Image
 
 from jaxdd.commands import cli
 from jaxdd.data import files
+from jaxdd.runs import processes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -82,7 +85,8 @@ class _Hung(BaseException):
 def call(arguments: list[Any], *, limit: int = 240) -> Ended:
     """Call a command in this process, for at most `limit` seconds."""
     out, err, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _alarm(limit):
+    stay = mock.patch.object(processes, "leave", _leave)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), stay, _alarm(limit):
         try:
             cli.main([str(argument) for argument in arguments])
         except SystemExit as stopped:
@@ -93,6 +97,14 @@ def call(arguments: list[Any], *, limit: int = 240) -> Ended:
             traceback.print_exc()
             code = 1
     return Ended(code, err.getvalue())
+
+
+def _leave(code):
+    """Raise SystemExit when all rows have ended, instead of ending this process before."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(processes.ROW_THREADS):
+            thread.join()
+    sys.exit(code)
 
 
 @contextlib.contextmanager
