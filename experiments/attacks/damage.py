@@ -223,12 +223,18 @@ def _resume(command, laboratory, damage, name):
     but = {name, "checkpoint"} if set(name.split("/")) & REMAIN else set()
     if damaged.is_other_picture or (name == "embedding.png" and not damaged.path.exists()):
         but = {name}  # embeddings are not stored
+    but |= _reported(ended, name)
     return lab.verdict(
         ended,
         f"{damaged.title}; {lab.line([*again, 'FOLDER'])}",
         wrong=lambda: damaged.changes(*but),
         worse=damaged.changes_once_restored,
     )
+
+
+def _reported(ended, name):
+    """Return the name of a figure, or of its data, if a warning says that it is not written."""
+    return {name} if f"{pathlib.Path(name).name} could not be drawn" in ended.err else set()
 
 
 def _complete(command, laboratory, damage, name):
@@ -238,6 +244,7 @@ def _complete(command, laboratory, damage, name):
     ended = lab.call([*again, damaged.folder])
     but = {"report.html"} | ({name} & {"progress.jsonl", "embedding.png"})
     but |= {name} if damaged.is_other_picture else set()
+    but |= _reported(ended, name)
     changes = lambda: lab.differences(whole, lab.content(damaged.folder), but=but)
 
     def worse():
