@@ -95,7 +95,8 @@ def run(
         devices = components.cpu_devices(options)
         if distributed:
             devices = dict(mesh=parallel.mesh(), split_from=split_from)
-        shared = {"debias": how, "resume": resume, "split_from": split_from}
+        count = num_processes or jax.process_count()
+        shared = dict(debias=how, resume=resume, split_from=split_from, num_processes=count)
         # Processes with different commands would wait for each other forever.
         processes.agree(shared | dataclasses.asdict(options))
         with processes.own_folder(out) as folder:
