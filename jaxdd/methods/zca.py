@@ -142,10 +142,13 @@ def _whiten(images, whitening):
 
 @jax.jit
 def _unwhiten(images, whitening):
-    rows = images.reshape(-1, len(whitening.matrix))
-    factor = jax.scipy.linalg.cho_factor(whitening.matrix)
+    # Matrices of fewer bits have no Cholesky factorisation.
+    wide = jnp.promote_types(whitening.matrix.dtype, jnp.float32)
+    rows = images.reshape(-1, len(whitening.matrix)).astype(wide)
+    factor = jax.scipy.linalg.cho_factor(whitening.matrix.astype(wide))
     mean = jax.lax.broadcast_to_rank(whitening.mean, images.ndim)
-    return jax.scipy.linalg.cho_solve(factor, rows.T).T.reshape(images.shape) + mean
+    pixels = jax.scipy.linalg.cho_solve(factor, rows.T).T.reshape(images.shape)
+    return pixels.astype(images.dtype) + mean
 
 
 @jax.jit
