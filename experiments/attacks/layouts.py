@@ -222,7 +222,7 @@ def _add_tables(folder, rows, style, splits, rng, choose):
             place / stem, kind, columns + (["split"] if splits and not per_split else []),
             content, rng,
         )  # fmt: skip
-    return [f"{stem}.{kind}", file_column, label_column, "beside" if is_beside else ""]
+    return [f"{stem}.{kind}", file_column, label_column, "next to the images" if is_beside else ""]
 
 
 # --- the verdict -------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ SETTINGS: dict[str, Any] = {
     "jax_error_checking_behavior_nan": "raise",
     "jax_captured_constants_warn_bytes": 1,
 }
-"""Another value for settings of JAX by their names; a space tells two values of one apart."""
+"""Settings of JAX with other values; a trailing space allows a second value of the same setting."""
 
 COMMANDS = {
     "run": ["--debias", "density"],

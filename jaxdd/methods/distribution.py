@@ -117,5 +117,5 @@ def _features(params, images, *, network, activation_bytes):
 def _siamese(keys, strategy, images):
     """Augment images `[k, b, h, w, c]` with one draw per class."""
     augment_class = lambda key, batch: augment.siamese(key, batch, strategy=strategy)[0]
-    # A clone tells `jax_debug_key_reuse` that this reuse is meant.
+    # A clone marks this reuse as intended for `jax_debug_key_reuse`.
     return jax.vmap(augment_class)(jax.random.clone(keys), images)

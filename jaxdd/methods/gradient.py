@@ -129,7 +129,7 @@ def gradient_matching(
 def _match_class(params, inputs, *, network, distance, strategy, decode, groups):
     """Return the distance of one class and its gradient in the synthetic images."""
     key, label, batch, images = inputs
-    # A clone tells `jax_debug_key_reuse` that this reuse is meant.
+    # A clone marks this reuse as intended for `jax_debug_key_reuse`.
     augmented = lambda images: augment.siamese(jax.random.clone(key), images, strategy=strategy)[0]
     real, weights = jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), batch)
     targets = jax.lax.map(
