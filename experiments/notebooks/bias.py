@@ -28,6 +28,7 @@ import functools
 import numpy as np
 
 from jaxdd.data import benchmarks
+from jaxdd.runs import bias
 from jaxdd.runs.reports import bias_page, plot
 
 sets = {
@@ -56,9 +57,9 @@ sheet(sets["biased"], np.arange(1000))
 # they do not, weights stay uniform, with a reason.
 
 # %% find
-findings = {name: bias_page.find(data, **CHOOSING) for name, data in sets.items()}
+findings = {name: bias.find(data, **CHOOSING) for name, data in sets.items()}
 for name, finding in findings.items():
-    print(f"{name}: {bias_page.headline(finding)}")
+    print(f"{name}: {bias.headline(finding)}")
 
 # %% why-text [markdown]
 # Early samples are those that a classifier gets right after hardly any training. If they are easier
@@ -105,7 +106,7 @@ for name, finding in findings.items():
     share = np.asarray(finding.choice.weights)[conflicting].sum() / data.num_classes
     print(f"{name}: {conflicting.mean():.0%} bias-conflicting, with {share:.0%} of the weight")
     if finding.auc is not None:
-        print(f"  area under the curve of the bias-conflict score: {finding.auc:.3f}")
+        print(f"  area under the curve of the bias-conflict score: {finding.auc['all']:.3f}")
 
 # %% page-text [markdown]
 # ## As a page

@@ -15,7 +15,7 @@ import tyro
 from jaxdd.commands import screen, sources
 from jaxdd.data import benchmarks, datasets
 from jaxdd.devices import parallel
-from jaxdd.runs import options
+from jaxdd.runs import bias, options
 from jaxdd.runs.reports import bias_page, pages, plot
 
 _LEGEND = (
@@ -98,9 +98,9 @@ def find_bias(
     progress = screen.Progress()
     with progress.bar:
         report = functools.partial(progress, "looking for a bias")
-        finding = bias_page.find(benchmark, seed=seed, mesh=parallel.cpu_mesh(), progress=report)
+        finding = bias.find(benchmark, seed=seed, mesh=parallel.cpu_mesh(), progress=report)
     bias_page.write(out, finding, benchmark)
-    print(f"{benchmark.name}: {bias_page.headline(finding)}")
+    print(f"{benchmark.name}: {bias.headline(finding)}")
     print(f"wrote {out}")
 
 

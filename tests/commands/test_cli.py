@@ -21,9 +21,8 @@ from PIL import Image
 import jaxdd
 from jaxdd import weights
 from jaxdd.commands import cli, runs, sources
-from jaxdd.runs import options, pipeline, processes
+from jaxdd.runs import bias, options, pipeline, processes
 from jaxdd.runs.folder import checkpoint, manifest, store
-from jaxdd.runs.reports import bias_page
 
 TINY = (
     "--ipc 2 --batch-size 8 --network mlp --depth 2 --epochs 1 --eval-seeds 1 --chunk 2 "
@@ -484,9 +483,9 @@ def test_the_bias_of_a_data_set_is_reported(tmp_path, monkeypatch, capsys):
         trials = {"uniform": uniform, "best": uniform}
         values = dict(encoder_steps=30, bandwidth=0.2, temperature=1.0, evenness=0.9)
         choice = weights.Choice(None, None, [values], 0, trials, "none disagrees")
-        return bias_page.Finding(choice, np.arange(3), None, None)
+        return bias.Finding(choice, np.arange(3), None, np.zeros(0, int), (), "cdigits", None)
 
-    monkeypatch.setattr(bias_page, "find", find)
+    monkeypatch.setattr(bias, "find", find)
     monkeypatch.chdir(tmp_path)
     cli.main(["bias", "cdigits", "--conflict", "0.2", "--seed", "3"])
     assert searched == [("cdigits", 10, 3)]

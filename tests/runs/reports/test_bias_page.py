@@ -5,6 +5,7 @@ import pytest
 
 from jaxdd import weights
 from jaxdd.data import datasets
+from jaxdd.runs import bias
 from jaxdd.runs.reports import bias_page
 from jaxdd.weights import probes
 
@@ -31,7 +32,7 @@ def find(data, monkeypatch):
             return make(pool)
 
         monkeypatch.setattr(weights, "choose", choose)
-        return bias_page.find(data, **options)
+        return bias.find(data, **options)
 
     return find
 
@@ -78,7 +79,7 @@ def untested(pool):
 def test_the_page_shows_the_finding(make, headline, pictures, data, find, tmp_path):
     calls = []
     finding = find(make, progress=lambda *progress: calls.append(progress))
-    assert calls == [(3, 3)] and bias_page.headline(finding) == headline
+    assert calls == [(3, 3)] and bias.headline(finding) == headline
     bias_page.write(tmp_path / "page.html", finding, data)
     page = (tmp_path / "page.html").read_text()
     assert f"<h1>{data.name}: {headline}</h1>" in page and page.count("<img") == pictures
@@ -104,7 +105,7 @@ def test_the_area_under_the_curve_uses_the_bias_labels(data, find):
         conflicts = np.isin(np.asarray(pool.images)[:, 0, 0, 0], np.arange(0, N, 10))
         return with_conflicts(pool, conflicts)
 
-    assert find(perfect).auc == 1
+    assert find(perfect).auc == {"all": 1}
     unlabelled = datasets.from_arrays(*data.train[:2], test_fraction=0.2)
     assert find(perfect, unlabelled).auc is None
 
