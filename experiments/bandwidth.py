@@ -44,7 +44,7 @@ def sweep(data: datasets.Benchmark, options: DM) -> list[dict[str, Any]]:
         strategy=data.strategy,
         encoder=weights.default_encoder(pool, width=options.encoder_width, depth=options.depth),
         steps=options.encoder_steps,
-        layer=options.embedding,
+        layer=options.encoder_layer,
     )
     labels = pool.labels, jnp.asarray(data.train.attributes), jnp.asarray(data.aligned)
     sizes = dict(num_classes=data.num_classes, num_attributes=data.num_attributes)

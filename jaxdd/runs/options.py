@@ -137,7 +137,7 @@ class DM:
     weighting: Literal["draw", "mean", "batch"] = _option("draw",
         "draw: batches are sampled by weight; mean: uniform batches with weighted means; batch: "
         "weights are estimated within each batch.", "weights")
-    embedding: Literal["projection", "features"] = _option("projection",
+    encoder_layer: Literal["projection", "features"] = _option("projection",
         "Layer of the encoder in which the density is estimated.", "weights")
     encoder_steps: int = _option(30,
         "Supervised contrastive training steps of the encoder.", "weights", least=0)

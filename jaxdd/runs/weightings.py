@@ -97,7 +97,7 @@ def _encoding(context: Context) -> dict[str, Any]:
     options, strategy = context.options, context.components.strategy
     shape = dict(width=options.encoder_width, depth=options.depth)
     encoder = weights.default_encoder(context.pool, **shape)
-    return dict(strategy=strategy, encoder=encoder, layer=options.embedding)
+    return dict(strategy=strategy, encoder=encoder, layer=options.encoder_layer)
 
 
 def _bandwidth_rule(options: DM):
@@ -147,7 +147,7 @@ def _by_density(run):
 def _density_in_batches(context, sample_weights):
     options, density = context.options, sample_weights.density
     encoder = _encoding(context)["encoder"]
-    embed = lambda images: getattr(encoder.apply(density.params, images), options.embedding)
+    embed = lambda images: getattr(encoder.apply(density.params, images), options.encoder_layer)
     return sampling.density_weighted(
         context.components.sampler, embed, bandwidth=density.bandwidth,
         temperature=options.temperature,

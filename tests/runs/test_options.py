@@ -67,7 +67,7 @@ BAD = {
         dict(bandwidth=-1.0), dict(bandwidth=float("inf")), dict(bandwidth=1e300),
         dict(learning_rate=-1.0), dict(save_every=-1.0), dict(clip=0.5), dict(clip=float("nan")),
         dict(conflict=1.2), dict(conflict=float("nan")), dict(severity=5),
-        dict(init="zz"), dict(weighting="zz"), dict(embedding="zz"), dict(bandwidth_rule="zz"),
+        dict(init="zz"), dict(weighting="zz"), dict(encoder_layer="zz"), dict(bandwidth_rule="zz"),
         dict(dtype="int8"), dict(training="zz"), dict(preset="zz"), dict(network="zz"),
         dict(strategy=("flop",)), dict(bandwidth_rule="fixed"),
     ],

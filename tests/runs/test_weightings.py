@@ -49,7 +49,7 @@ def test_bandwidths_that_are_numbers(fake):
 
 def test_density_weights_use_the_options(fake, tmp_path):
     data = fake.shades()
-    chosen = dataclasses.replace(fake.TINY, clip=1.5, temperature=0.1, embedding="features")
+    chosen = dataclasses.replace(fake.TINY, clip=1.5, temperature=0.1, encoder_layer="features")
     pipeline.run(data, tmp_path, chosen, debias="density", **fake.OWN)
     arrays = files.read_arrays(tmp_path / "weights.npz")
     relative = arrays["weights"] * np.bincount(data.train.labels)[data.train.labels]
