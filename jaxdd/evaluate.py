@@ -85,14 +85,16 @@ def task(
 class Scores(NamedTuple):
     """Accuracies in [0, 1]. Scores by group are nan without attributes.
 
+    Those of aligned and conflicting samples are also nan without the majority attributes.
+
     Attributes:
         accuracy: over all test samples.
         aligned: over bias-aligned samples, which have the majority attribute of their class.
         conflicting: over bias-conflicting samples.
         worst_group: minimum over groups, pairs of class and attribute that occur.
-        deo_max: largest gap between the groups of a class, maximum over classes (equalised odds as
-            in FairDD).
-        deo_mean: the mean of these gaps over classes.
+        deo_max: largest gap between the groups of a class, maximum over the classes that have at
+            least two groups (equalised odds as in FairDD); nan if no class has.
+        deo_mean: the mean of these gaps over the same classes.
         groups: `[k, a]`, nan for an empty group.
         classes: `[k]`, nan for a class without samples.
     """
@@ -155,7 +157,7 @@ def score(
         predictions: `[n]` integers in [0, k).
         labels: `[n]` integers in [0, k).
         attributes: `[n]` integers in [0, a), or None.
-        aligned: `[k]` majority attribute of each class; None without attributes.
+        aligned: `[k]` majority attribute of each class, or None.
         num_classes: k.
         num_attributes: a.
     """
@@ -168,24 +170,24 @@ def score(
         aligned = _checks.integers("aligned", aligned, num_attributes, length=num_classes)
     correct = (predictions == labels).astype(jnp.float32)
     classes = _accuracies(correct, labels, num_classes)
-    if attributes is None or aligned is None:
-        nan, groups = jnp.full((), jnp.nan), jnp.full((num_classes, num_attributes), jnp.nan)
+    nan = jnp.full((), jnp.nan)
+    if attributes is None:
+        groups = jnp.full((num_classes, num_attributes), jnp.nan)
         return Scores(correct.mean(), nan, nan, nan, nan, nan, groups, classes)
-
-    def accuracy_where(mask):
-        return jnp.sum(correct * mask.astype(jnp.float32)) / jnp.sum(mask).astype(jnp.float32)
-
+    by_alignment = nan, nan
+    if aligned is not None:
+        conflicting = (attributes != aligned[labels]).astype(jnp.int32)
+        by_alignment = _accuracies(correct, conflicting, 2)
     # Groups are numbered class by class, so that one segment sum counts all of them. Empty groups
-    # are 0 / 0 = nan, which the minimum and the gaps skip.
-    conflicting = attributes != aligned[labels]
+    # are 0 / 0 = nan, which the minimum and the gaps skip. A class with a single group has no gap.
     group = labels * num_attributes + attributes
     groups = _accuracies(correct, group, num_classes * num_attributes)
     groups = groups.reshape(num_classes, num_attributes)
     gaps = jnp.nanmax(groups, axis=1) - jnp.nanmin(groups, axis=1)
+    gaps = jnp.where(jnp.sum(~jnp.isnan(groups), axis=1) > 1, gaps, jnp.nan)
     return Scores(
         correct.mean(),
-        accuracy_where(~conflicting),
-        accuracy_where(conflicting),
+        *by_alignment,
         jnp.nanmin(groups),
         jnp.nanmax(gaps),
         jnp.nanmean(gaps),

@@ -43,7 +43,7 @@ def test_scores_by_hand():
 
 
 def test_empty_groups_are_left_out():
-    """Attribute 2 never occurs, and class 1 has one group: no gap. Empty groups are nan."""
+    """Attribute 2 never occurs, and class 1 has one group, so the only gap is 1 - 0 in class 0."""
     labels, attributes = np.array([0, 0, 1]), np.array([0, 1, 1])
     scores = SCORE(
         np.array([0, 1, 1]),
@@ -54,7 +54,24 @@ def test_empty_groups_are_left_out():
         num_attributes=3,
     )
     np.testing.assert_array_equal(scores.groups, [[1, 0, np.nan], [np.nan, 1, np.nan]])
-    assert scores.worst_group == 0 and scores.deo_max == 1 and scores.deo_mean == 0.5
+    assert scores.worst_group == 0 and scores.deo_max == 1 and scores.deo_mean == 1
+
+
+def test_classes_with_one_group_have_no_gap():
+    labels = np.array([0, 0, 1])
+    scores = SCORE(labels, labels, labels, np.array([0, 1]), num_classes=2, num_attributes=2)
+    assert scores.worst_group == 1 and np.isnan([scores.deo_max, scores.deo_mean]).all()
+
+
+def test_groups_need_no_majority_attributes():
+    """Of class 0, group 0 is right and group 1 wrong; which of them is aligned is unknown."""
+    scores = SCORE(
+        np.array([0, 1, 1]), np.array([0, 0, 1]), np.array([0, 1, 1]), num_classes=2,
+        num_attributes=2,
+    )  # fmt: skip
+    np.testing.assert_array_equal(scores.groups, [[1, 0], [np.nan, 1]])
+    assert scores.worst_group == 0 and scores.deo_max == 1
+    assert np.isnan([scores.aligned, scores.conflicting]).all()
 
 
 def test_without_attributes_only_accuracy_is_known():

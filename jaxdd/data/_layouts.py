@@ -51,7 +51,7 @@ class Row(NamedTuple):
     Attributes:
         file: path of the image.
         label: its class.
-        attribute: its bias attribute, or None.
+        attribute: its bias attribute, None if it is unknown.
         split: train or test, or None.
     """
 
@@ -403,8 +403,7 @@ def _read_tables(root, listing, given):
             rows.append(Row(file, plain("label", label), attribute, split))
     if not rows:
         raise ValueError(f"{root / listing.tables[0]} has no rows; expected one for each image.")
-    for use in ("attribute", "split"):
-        _check_all_or_none(root / listing.tables[0], use, [getattr(row, use) for row in rows])
+    _check_all_or_none(root / listing.tables[0], "split", [row.split for row in rows])
     if joined := [value for value, forms in spellings.items() if len(forms) > 1]:
         notes.append(f"joined spellings in Unicode of {', '.join(joined)}")
     if unused := len({*listing.images} - {row.file for row in rows}):

@@ -49,7 +49,8 @@ class Benchmark(NamedTuple):
         test: the set to score on; unbiased (uniform attribute) in the biased benchmarks.
         num_classes: number of classes, k.
         num_attributes: number of bias attributes, 0 if none are known.
-        aligned: attribute that each class is aligned with, k integers, or None.
+        aligned: attribute that each class is aligned with, k integers; None unless the attributes
+            of all training images are known.
         mean: mean of images / 255 per channel.
         std: standard deviation of images / 255 per channel.
         strategy: augmentation operations that keep the class (digits must not be flipped), or a
@@ -58,6 +59,9 @@ class Benchmark(NamedTuple):
         attribute_names: one name per attribute, or empty.
         train_files: path of each training image relative to its folder, or empty.
         test_files: the same of the test images.
+        bias_labels: attribute of each training image, int32 [n], -1 where it is unknown; None
+            unless the attributes of some, but not all training images are known. Then
+            `train.attributes` and `aligned` are None.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Benchmark(NamedTuple):
     attribute_names: tuple[str, ...] = ()
     train_files: tuple[str, ...] = ()
     test_files: tuple[str, ...] = ()
+    bias_labels: np.ndarray | None = None
 
 
 def from_arrays(
@@ -92,8 +97,9 @@ def from_arrays(
     Args:
         images: [n, h, w] or [n, h, w, c]; uint8, or floats in [0, 1], which are rounded to uint8.
         labels: class of each image, integers [n] from 0.
-        attributes: bias attribute of each image, integers [n] from 0, if known. They are used to
-            score, never to distil.
+        attributes: bias attribute of each image, integers [n] from 0, or -1 if it is unknown.
+            Attributes of only some training images become `bias_labels`, those of only some test
+            images are not used.
         test: (images, labels) or (images, labels, attributes) to score on. Defaults to a stratified
             share of the images, which is split off.
         num_classes: number of classes. Defaults to the largest label plus one.
@@ -129,6 +135,9 @@ def from_arrays(
         test_data = _test_dataset(test, train, k)
     attributes_of = [d.attributes for d in (train, test_data) if d.attributes is not None]
     num_attributes = max((int(a.max()) + 1 for a in attributes_of), default=0)
+    (train, bias_labels), (test_data, _) = map(_split_off_unknown, (train, test_data))
+    if bias_labels is not None:
+        _check_bias_labels(bias_labels)
     aligned = None
     if train.attributes is not None:
         aligned = bias.majority(
@@ -136,7 +145,10 @@ def from_arrays(
         )
         aligned = tuple(aligned.tolist())
     statistics = _statistics(train.images)
-    return Benchmark(name, train, test_data, k, num_attributes, aligned, *statistics, strategy)
+    return Benchmark(
+        name, train, test_data, k, num_attributes, aligned, *statistics, strategy,
+        bias_labels=bias_labels,
+    )  # fmt: skip
 
 
 def from_folder(
@@ -211,7 +223,8 @@ def ties(benchmark: Benchmark) -> list[str]:
 
 def digest(benchmark: Benchmark) -> str:
     """Return a hash of the images, labels and attributes of a benchmark, 32 hexadecimal digits."""
-    return files.digest(*benchmark.train, *benchmark.test)
+    some = () if benchmark.bias_labels is None else (benchmark.bias_labels,)
+    return files.digest(*benchmark.train, *benchmark.test, *some)
 
 
 def count_duplicates(benchmark: Benchmark) -> int:
@@ -316,10 +329,29 @@ def _dataset(which, images, labels, attributes, num_classes):
     n = len(images)
     labels = np.array(_checks.integers(f"{which}labels", labels, num_classes, length=n))
     if attributes is not None:
-        attributes = np.array(
-            _checks.integers(f"{which}attributes", attributes, _MAX_ATTRIBUTES, length=n)
-        )
+        attributes = np.asarray(attributes)
+        known = attributes != -1
+        codes = np.where(known, attributes, 0)
+        codes = _checks.integers(f"{which}attributes", codes, _MAX_ATTRIBUTES, length=n)
+        attributes = np.where(known, codes, -1).astype(np.int32) if known.any() else None
     return Dataset(images, labels, attributes)
+
+
+def _split_off_unknown(data):
+    """Return a data set, and its attributes apart from it if only some of them are known."""
+    if data.attributes is None or (data.attributes >= 0).all():
+        return data, None
+    some = data.attributes if (data.attributes >= 0).any() else None
+    return data._replace(attributes=None), some
+
+
+def _check_bias_labels(attributes):
+    known = attributes[attributes >= 0]
+    if (known == known[0]).all():
+        raise ValueError(
+            f"attributes must have at least two values, got {known[0]} for all {len(known)} of "
+            f"{len(attributes)} training images whose attribute is known; -1 means unknown."
+        )
 
 
 def _test_dataset(test, train, num_classes):

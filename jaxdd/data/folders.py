@@ -36,8 +36,8 @@ class Folder(NamedTuple):
         images: uint8 [n, h, w, c]; c is 1 if every file is grey, otherwise 3. A read-only
             `np.memmap` if they are mapped.
         labels: class of each image, int32 [n], an index into `class_names`.
-        attributes: bias attribute of each image, int32 [n], an index into `attribute_names`; or
-            None.
+        attributes: bias attribute of each image, int32 [n], an index into `attribute_names`, or
+            -1 if it is unknown; None if no attribute is known.
         test: whether each image is in the test split, bool [n]; None without splits.
         class_names: the classes in the order of their index.
         attribute_names: the attributes in the order of their index, or None.
@@ -161,7 +161,7 @@ def load(
 
     Args:
         root: the folder, see `check_folder`.
-        rows: the images; all or none have an attribute, and a split.
+        rows: the images; all or none have a split.
         resize: see `read`, also for the other arguments.
         skip_bad: whether to leave out images that do not decode, instead of raising.
         seed: random seed of the test images, a fifth, if no row has a split; None for no split.
@@ -184,12 +184,14 @@ def load(
     _check_classes(root, class_names, decoded)
     attributes = test = None
     if attribute_names is not None:
-        attributes = _indices(attribute_names, [row.attribute for row in decoded])
+        attributes = _indices((*attribute_names, None), [row.attribute for row in decoded])
+        attributes[attributes == len(attribute_names)] = -1
     if decoded[0].split is not None:
         test = np.array([row.split == "test" for row in decoded])
     labels = _indices(class_names, [row.label for row in decoded])
     skipped = tuple(pathlib.PurePath(name).as_posix() for name in request.missing(decoded))
-    notes = (_class_counts(class_names, labels), *notes, *_skipped_note(skipped))
+    counts = _class_counts(class_names, labels), *_known_attributes(attributes, test)
+    notes = (*counts, *notes, *_skipped_note(skipped))
     paths = tuple(files.to_utf8(request.name(row).replace(os.sep, "/")) for row in decoded)
     names = class_names, attribute_names
     return Folder(images, labels, attributes, test, *names, skipped, paths, notes)
@@ -199,6 +201,20 @@ def _class_counts(names, labels):
     counts = [f"{n} {count}" for n, count in zip(names, np.bincount(labels), strict=True)]
     more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
     return f"{len(labels)} images of {len(names)} classes: {', '.join(counts[:_SHOWN] + more)}"
+
+
+def _known_attributes(attributes, test):
+    """Return a note on attributes that are known for some images only."""
+    if attributes is None or (attributes >= 0).all():
+        return ()
+    parts = {"images": np.full(len(attributes), True)}
+    if test is not None:
+        parts = {"training images": ~test, "test images": test}
+    counts = [
+        f"{(attributes[rows] >= 0).sum():,} of {rows.sum():,} {name}"
+        for name, rows in parts.items()
+    ]
+    return (f"attribute known for {' and '.join(counts)}",)
 
 
 def _skipped_note(skipped):
@@ -242,16 +258,18 @@ def _caseless(name):
 
 
 def _check_attribute(root, rows):
-    values = {row.attribute for row in rows} - {None}
+    known = [row.attribute for row in rows if row.attribute is not None]
+    values = set(known)
     if len(values) == 1:
+        which = "all" if len(known) == len(rows) else "all known"
         raise ValueError(
-            f"{root}: attributes need at least two values, all {len(rows)} images have "
+            f"{root}: attributes need at least two values, {which} {len(known)} images have "
             f"{values.pop()!r}; without the column, scores are not split by group."
         )
-    if len(values) == len(rows) > _MANY:
+    if len(values) == len(known) > _MANY:
         raise ValueError(
-            f"{root}: attributes must be shared by images, got {len(rows)} different ones for "
-            f"{len(rows)} images; does the column hold names or numbers of images?"
+            f"{root}: attributes must be shared by images, got {len(known)} different ones for "
+            f"{len(known)} images; does the column hold names or numbers of images?"
         )
 
 

@@ -66,14 +66,14 @@ class Breakdown(NamedTuple):
 
     Attributes:
         names: names along the last axis, or empty.
-        train: number of training images.
+        train: number of training images, None if it is unknown.
         test: number of test images.
         mean: accuracy, mean over networks; nan for an empty group.
         std: standard deviation over networks.
     """
 
     names: tuple[str, ...]
-    train: np.ndarray
+    train: np.ndarray | None
     test: np.ndarray
     mean: np.ndarray
     std: np.ndarray
@@ -81,9 +81,9 @@ class Breakdown(NamedTuple):
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Breakdown":
         """Build a breakdown from its JSON form, in which nan is null."""
-        sizes = (np.array(content[name], int) for name in ("train", "test"))
+        train = None if content["train"] is None else np.array(content["train"], int)
         shares = (np.array(content[name], float) for name in ("mean", "std"))
-        return cls(tuple(content["names"]), *sizes, *shares)
+        return cls(tuple(content["names"]), train, np.array(content["test"], int), *shares)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,10 +95,11 @@ class Scores:
         aligned: over bias-aligned test images.
         conflicting: over bias-conflicting test images.
         worst_group: smallest accuracy over the groups in the test set.
-        deo_max: largest gap between groups of one class (equalised odds).
-        deo_mean: mean of these gaps over classes.
+        deo_max: largest gap between groups of one class (equalised odds), over the classes with
+            test images of at least two groups.
+        deo_mean: mean of these gaps over the same classes.
         by_class: sizes and accuracies of classes, if they were recorded.
-        by_group: the same by class and attribute, if attributes are known.
+        by_group: the same by class and attribute, if those of the test images are known.
         learned: whether networks do better than predicting a single class, see `has_learned`.
     """
 

@@ -293,7 +293,12 @@ def check(context: Context, name: str) -> None:
         raise ValueError(f"debias must be one of {', '.join(WEIGHTINGS)}, got {name!r}")
     weighting = WEIGHTINGS[name]
     if weighting.needs_bias_labels and context.data.train.attributes is None:
-        raise ValueError(f"{name} needs bias attributes, got none for {context.data.name}")
+        some = context.data.bias_labels
+        known = "none" if some is None else f"{(some >= 0).sum():,} of {len(some):,}"
+        raise ValueError(
+            f"{name} needs the bias attributes of all training images, got {known} for "
+            f"{context.data.name}"
+        )
     if weighting.grouped and (context.own_method or context.follows):
         method = context.own_method or context.options.method
         raise ValueError(

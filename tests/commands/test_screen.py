@@ -34,5 +34,7 @@ def test_unreliable_scores_are_reported(capsys):
     assert "smallest group has 9 test images" in output.out
     assert output.err.startswith("jaxdd: density: ") and output.err.count("\n") == 1
     assert "50.0 %" in output.err
+    screen.show({"plain": results.Result(worst_group=results.Score(0.9))}, "out")
+    assert "attributes of all training images" in capsys.readouterr().out
     screen.show({"plain": results.Result(accuracy=results.Score(0.9))}, "out")
     assert "no bias attributes" in capsys.readouterr().out

@@ -101,6 +101,26 @@ def test_from_arrays_takes_floats_and_grey_images():
     assert (data.num_attributes, data.aligned) == (0, None)
 
 
+def test_attributes_of_some_training_images_are_bias_labels():
+    """Attributes of all test images are kept, those of some are not used."""
+    images, labels = np.zeros((4, 2, 2), np.uint8), np.array([0, 0, 1, 1])
+    some, all_known = np.array([-1, 2, 0, -1]), np.array([0, 1, 0, 1])
+    data = datasets.from_arrays(images, labels, some, test=(images, labels, all_known))
+    assert data.bias_labels.tolist() == [-1, 2, 0, -1] and data.bias_labels.dtype == np.int32
+    assert data.train.attributes is None and data.aligned is None and data.num_attributes == 3
+    assert data.test.attributes.tolist() == [0, 1, 0, 1]
+    task = datasets.task(data)
+    assert task.aligned is None and task.attributes.tolist() == [0, 1, 0, 1]
+    other = datasets.from_arrays(images, labels, [2, -1, 0, -1], test=(images, labels, all_known))
+    assert datasets.digest(other) != datasets.digest(data)
+
+    known = datasets.from_arrays(images, labels, all_known, test=(images, labels, some))
+    assert known.bias_labels is None and known.aligned == (0, 0)
+    assert known.test.attributes is None
+    unknown = datasets.from_arrays(images, labels, np.full(4, -1), test=(images, labels))
+    assert unknown.bias_labels is None and unknown.num_attributes == 0
+
+
 def test_from_arrays_aligned_is_the_majority_of_the_training_set():
     images, labels = np.zeros((6, 2, 2), np.uint8), np.array([0, 0, 0, 1, 1, 1])
     test = (images, labels, np.full(6, 7))
@@ -161,7 +181,8 @@ IMAGES, CLASSES, ATTRIBUTES = own()
         (dict(num_classes=4.0), TypeError, "num_classes.*4.0"),
         (dict(labels=np.r_[4, CLASSES[1:]]), ValueError, "class 4.* 1"),
         (dict(attributes=ATTRIBUTES[:3]), ValueError, r"attributes.*\(3,\)"),
-        (dict(attributes=ATTRIBUTES - 1), ValueError, "attributes.*0..65535.*-1"),
+        (dict(attributes=ATTRIBUTES - 2), ValueError, "attributes.*0..65535.*-2"),
+        (dict(attributes=np.where(CLASSES, -1, 1)), ValueError, "two values, got 1 for all"),
         (dict(attributes=ATTRIBUTES * 10**5), ValueError, "0..65535.*0..200000"),
         (dict(attributes=ATTRIBUTES * 0.5), TypeError, "attributes"),
         (dict(test_fraction=0), ValueError, "test_fraction.* 0"),

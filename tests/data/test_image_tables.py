@@ -8,7 +8,7 @@ import pytest
 from image_files import save, table, values, write_table
 from PIL import Image
 
-from jaxdd.data import folders
+from jaxdd.data import datasets, folders
 
 ROWS = {
     "file": ["b.png", "sub/a.png", "./c.png", "d.png"],
@@ -59,6 +59,19 @@ def test_attribute_and_split_are_optional(tmp_path, text):
     folder = folders.read(table(tmp_path, text, "a.png"))
     assert (folder.attributes, folder.attribute_names, folder.test) == (None, None, None)
     assert folder.class_names == ("x",)
+
+
+def test_attributes_may_be_known_for_some_images(tmp_path):
+    """Indices are those of the known attributes in order, -1 where the cell is empty."""
+    rows = ["a.png,x,red,train", "b.png,x,,train", "c.png,x,blue,train", "d.png,x,blue,test"]
+    text = "\n".join(["file,label,attribute,split", *rows])
+    folder = folders.read(table(tmp_path, text, *(f"{name}.png" for name in "abcd")))
+    assert folder.attribute_names == ("blue", "red")
+    assert folder.attributes.tolist() == [1, -1, 0, 0]
+    assert "attribute known for 2 of 3 training images and 1 of 1 test images" in folder.notes
+    data = datasets.from_folder(folder)
+    assert data.bias_labels.tolist() == [1, -1, 0] and data.test.attributes.tolist() == [0]
+    assert data.attribute_names == ("blue", "red") and data.num_attributes == 2
 
 
 @pytest.mark.parametrize(
@@ -148,7 +161,7 @@ def test_names_without_their_ending_or_folder(tmp_path, names, file):
         ("file,label\n\0,x", "row 1 of .*metadata.csv: file.*NUL"),
         ("file,label\n/etc/a.png,x", "row 1 .*'/etc/a.png'"),
         ("file,label\nlink.png,x", "row 1 .*'link.png'"),
-        ("file,label,attribute\na.png,x,1\nb.png,x,\nc.png,x,", "attribute.*1 of 3.* 2"),
+        ("file,label,attribute\na.png,x,1\nb.png,x,\nc.png,x,1", "all known 2 images have '1'"),
         ("file,label,split\na.png,x,train\nb.png,x,", "split.*1 of 2"),
         ("file,label,split\na.png,x,train\nb.png,y,test", "'y'"),
         ("file,label\na.png,1\nb.png,01", "classes '01' and '1'"),

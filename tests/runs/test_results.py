@@ -28,6 +28,9 @@ def test_results_survive_json(tmp_path):
     assert rows["density"].to_dict() == result.to_dict()
     assert rows["random"].accuracy == result.accuracy and np.isnan(result.aligned.mean)
     assert np.isnan(rows["density"].by_class.mean[1]) and rows["density"].by_group is None
+    unknown = result.by_class._replace(train=None)
+    unknown = results.Scores(accuracy=result.accuracy, by_group=unknown).to_dict()
+    assert results.Scores.from_dict(unknown).by_group.train is None
     files.write_json(tmp_path / "compare.json", {"rows": {"plain": result.to_dict()}})
     assert results.read(tmp_path / "compare.json")["plain"].date == "2026-01-01"
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdd import evaluate
-from jaxdd.data import datasets, files
+from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import results
 from jaxdd.runs.folder import weights_file
 from jaxdd.runs.reports import plot
@@ -110,15 +110,15 @@ def breakdown(
 ) -> dict[str, results.Breakdown | None]:
     """Return sizes and accuracies as {"by_class": ..., "by_group": ...}.
 
-    The groups are None if bias labels are unknown.
+    The groups are None if the attributes of the test images are unknown.
     """
     parts = data.train, data.test
     sizes = [np.bincount(part.labels, minlength=data.num_classes) for part in parts]
     by_class, by_group = _breakdown(data.class_names, sizes, scores.classes), None
-    if data.aligned is not None and all(part.attributes is not None for part in parts):
-        bins = [np.arange(n + 1) for n in (data.num_classes, data.num_attributes)]
-        count = lambda part: np.histogram2d(part.labels, part.attributes, bins)[0].astype(int)
-        by_group = _breakdown(data.attribute_names, map(count, parts), scores.groups)
+    if data.test.attributes is not None:
+        count = lambda part: benchmarks.group_counts(data, part)
+        train = None if data.train.attributes is None else count(data.train)
+        by_group = _breakdown(data.attribute_names, (train, count(data.test)), scores.groups)
     return {"by_class": by_class, "by_group": by_group}
 
 

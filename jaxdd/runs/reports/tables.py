@@ -71,14 +71,24 @@ def _score(value: results.Score | None, *, interval: bool = False) -> Cell:
     return Cell(text, f"{low} to {high}", {**values, "low": low, "high": high})
 
 
-def _sizes(train: int, test: int, *, below: Cell | None = None) -> Cell:
+def _sizes(train: int | None, test: int, *, below: Cell | None = None) -> Cell:
     """Return a cell with numbers of training and test images, below another cell if there is one.
+
+    The number of training images may be unknown.
 
     >>> _sizes(1003, 9).text, _sizes(1003, 9, below=_percent(0.5)).small
     ('1,003 / 9', '1,003 / 9')
     """
-    text, values = f"{train:,} / {test:,}", {"training": str(train), "test": str(test)}
+    sizes = results.number(train, ","), f"{test:,}"
+    text, values = (
+        " / ".join(sizes),
+        dict(zip(("training", "test"), map(_plain, sizes), strict=True)),
+    )
     return Cell(below.text, text, {**below.values, **values}) if below else Cell(text, "", values)
+
+
+def _training_size(sizes, *index):
+    return None if sizes.train is None else int(sizes.train[index])
 
 
 def _plain(text):
@@ -130,11 +140,11 @@ def by_class(rows: Mapping[str, Result]) -> Table | None:
         return None
     _, first = next(iter(known.values()))
     lines = []
-    for i, (train, test) in enumerate(zip(first.train, first.test, strict=True)):
+    for i, test in enumerate(first.test):
         scores = [results.Score(x.mean[i], x.std[i], row.accuracy.n) for row, x in known.values()]
         cells = [_score(x if test >= MIN_GROUP_SIZE else None) for x in scores]
         name = _label(first.names[i] if first.names else i)
-        lines.append([name, _integer(int(train)), _integer(int(test)), *cells])
+        lines.append([name, _integer(_training_size(first, i)), _integer(int(test)), *cells])
     caption = "Test accuracy in % on the images of each class, and the number of its images."
     if first.test.min() < MIN_GROUP_SIZE:
         caption += f" Not shown for classes with fewer than {MIN_GROUP_SIZE} test images."
@@ -158,7 +168,7 @@ def by_group(name: str, row: Result) -> Table | None:
         for j, test in enumerate(counts):
             known = _percent(groups.mean[i, j] if test >= MIN_GROUP_SIZE else None)
             below = known if has_scores else None
-            lines[-1].append(_sizes(int(groups.train[i, j]), int(test), below=below))
+            lines[-1].append(_sizes(_training_size(groups, i, j), int(test), below=below))
     caption = (
         "Test accuracy in % of each group, with the numbers of its training and test images below; "
         f"not shown for fewer than {MIN_GROUP_SIZE} test images."

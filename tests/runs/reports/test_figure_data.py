@@ -40,6 +40,12 @@ def test_classes_and_groups_are_counted_and_averaged(data):
     np.testing.assert_array_equal(by_group.mean[1], [1.0, np.nan])
 
 
+def test_groups_need_the_attributes_of_test_images_only(data):
+    some = data._replace(train=data.train._replace(attributes=None), aligned=None)
+    by_group = figure_data.breakdown(some, make_scores([[1, 1]], np.ones((1, 2, 2))))["by_group"]
+    assert by_group.train is None and by_group.test.tolist() == [[9, 1], [1, 9]]
+
+
 def test_without_attributes_there_are_classes_only(data):
     unknown = data._replace(
         train=data.train._replace(attributes=None), test=data.test._replace(attributes=None),

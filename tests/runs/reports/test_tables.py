@@ -54,6 +54,9 @@ def test_groups_with_few_test_images_have_sizes_only():
     small = breakdown([[3, 4], [4, 3]], [[0.9, 0.5], [0.2, 0.3]])
     table = tables.by_group("density", make_row(by_group=small))
     assert texts(table) == [["0", "6 / 3", "8 / 4"], ["1", "8 / 4", "6 / 3"]]
+    table = tables.by_group("density", make_row(by_group=groups._replace(train=None)))
+    assert [cell.small for cell in table.rows[0]] == ["", "– / 1,003", "– / 9"]
+    assert table.rows[0][1].values["training"] == ""
     assert tables.by_group("density", make_row()) is None
 
 
