@@ -75,9 +75,9 @@ class Setting(NamedTuple):
     change: Callable[[datasets.Benchmark], datasets.Benchmark] = lambda data: data
 
 
-def mislabelled(data: datasets.Benchmark, *, share: float) -> datasets.Benchmark:
+def mislabelled(data: datasets.Benchmark, *, share: float, seed: int = 0) -> datasets.Benchmark:
     """Give a share of the training samples the label of another class, drawn uniformly."""
-    train, rng = data.train, np.random.default_rng(0)
+    train, rng = data.train, np.random.default_rng(seed)
     n, k = len(train.labels), data.num_classes
     wrong = rng.permutation(n) < round(share * n)
     others = (train.labels + rng.integers(1, k, n)) % k
