@@ -72,5 +72,5 @@ def _text(value):
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return " ".join(value)
+        return " ".join(value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -15,7 +15,7 @@ from jaxdd.commands import screen, sources
 from jaxdd.data import datasets, files
 from jaxdd.devices import parallel
 from jaxdd.runs import components, pipeline, processes, weightings
-from jaxdd.runs.folder import weights_file
+from jaxdd.runs.folder import embedding_file, weights_file
 from jaxdd.runs.options import DM
 from jaxdd.runs.reports import pages
 from jaxdd.runs.reports import report as reports
@@ -33,16 +33,18 @@ _Rows = Annotated[
 
 
 @contextlib.contextmanager
-def _loaded(dataset, options, data_dir, weights=None) -> Iterator[dict[str, Any]]:
+def _loaded(dataset, options, data_dir, weights=None, embedding=None) -> Iterator[dict[str, Any]]:
     """Yield the arguments that `run` and `compare` share, under progress bars."""
     start, progress = time.perf_counter(), screen.Progress()
     with progress.bar:
         data = sources.load(dataset, options, data_dir)
         if weights is not None:
             weights = weights_file.read_for(weights, data)
+        if embedding is not None:
+            embedding = embedding_file.read_for(embedding, data)
         spent = {"data": time.perf_counter() - start}
-        arguments: dict[str, Any] = dict(data=data, options=options, weights=weights, spent=spent)
-        yield arguments | {"report": progress}
+        arguments: dict[str, Any] = dict(data=data, options=options, spent=spent, report=progress)
+        yield arguments | dict(weights=weights, embedding=embedding)
 
 
 def _folder(*names, options):
@@ -56,6 +58,7 @@ def run(
     options: _Options,
     debias: _Debias = "auto",
     weights: pathlib.Path | None = None,
+    embedding: pathlib.Path | None = None,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
     resume: bool = False,
@@ -71,9 +74,11 @@ def run(
         dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         options: options of the run.
         debias: weights of the samples: uniform (plain), by density, chosen without bias labels
-            (auto), by tone, texture, layout or border of the images, from bias labels (oracle); or
-            one loss per bias group (fairdd).
+            (auto), by tone, texture, layout or border of the images, by an embedding, from bias
+            labels (oracle); or one loss per bias group (fairdd).
         weights: .npy, .npz or .csv file with one weight per training sample, instead of --debias.
+        embedding: .npy or .npz file with one row of numbers per training sample, for example by a
+            pretrained network, for --debias auto and embedding.
         data_dir: folder with the original files, or with prepared data for tfds:NAME.
         out: run folder; runs/DATASET-METHOD-DEBIAS-ipcIPC-seedSEED by default.
         resume: continue the run in the folder.
@@ -100,7 +105,7 @@ def run(
         # Processes with different commands would wait for each other forever.
         processes.agree(shared | dataclasses.asdict(options))
         with processes.own_folder(out) as folder:
-            with _loaded(dataset, options, data_dir, weights) as arguments:
+            with _loaded(dataset, options, data_dir, weights, embedding) as arguments:
                 _agree_on_data(**arguments)
                 result = pipeline.run(
                     folder=folder, debias=debias, resume=resume, **devices, **arguments
@@ -110,11 +115,12 @@ def run(
             screen.show({**baseline, how: result}, out)
 
 
-def _agree_on_data(data, weights, **_):
-    """Raise ValueError if data or weights differ between the processes of a run."""
+def _agree_on_data(data, weights, embedding, **_):
+    """Raise ValueError if data, weights or embedding differ between the processes of a run."""
     if jax.distributed.is_initialized():
         digests = {"dataset": data.name, "data": datasets.digest(data)}
-        processes.agree(digests | {"weights": None if weights is None else files.digest(weights)})
+        arrays = dict(weights=weights, embedding=embedding)
+        processes.agree(digests | {name: files.digest(x) for name, x in arrays.items()})
 
 
 def compare(
@@ -123,6 +129,7 @@ def compare(
     options: _Options,
     rows: _Rows = weightings.DEFAULT_ROWS,
     weights: pathlib.Path | None = None,
+    embedding: pathlib.Path | None = None,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
     resume: bool = False,
@@ -134,13 +141,15 @@ def compare(
         options: options of every row.
         rows: rows of the table; `jaxdd run --help` describes the weightings.
         weights: .npy, .npz or .csv file with one weight per training sample, for a row "custom".
+        embedding: .npy or .npz file with one row of numbers per training sample, for example by a
+            pretrained network, for the rows auto and embedding.
         data_dir: folder with the original files, or with prepared data for tfds:NAME.
         out: folder of the comparison; runs/compare-DATASET-METHOD-ipcIPC-seedSEED by default.
         resume: continue the comparison in the folder.
     """
     out = out or _folder("compare", sources.short(dataset), options.method, options=options)
     sources.check_outside(dataset, out)
-    with _loaded(dataset, options, data_dir, weights) as arguments:
+    with _loaded(dataset, options, data_dir, weights, embedding) as arguments:
         devices = components.cpu_devices(options)
         table = pipeline.compare(folder=out, rows=rows, resume=resume, **devices, **arguments)
     screen.show(table, out)

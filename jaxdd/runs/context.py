@@ -22,6 +22,7 @@ from jaxdd.runs import components, programs, timing
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs import networks as named_networks
 from jaxdd.runs.components import Components
+from jaxdd.runs.folder import embedding_file
 from jaxdd.runs.options import DM, to_config
 
 SPLIT_FROM = 2**30
@@ -83,6 +84,7 @@ class Context:
         index: from arrays to a pool, on the devices of the run.
         own_method: name of a custom method, or None.
         custom_weights: `[n]` weights of the user, or None.
+        embedding: `[n, d]` embedding of the training samples by the user, or None.
         mesh: devices that share the work, or None.
         threads: CPU threads of each row, or None for all.
         report: `report(task, done, total, **fields)`; rows call it one at a time.
@@ -97,6 +99,7 @@ class Context:
     index: Callable[..., sampling.Pool]
     own_method: str | None
     custom_weights: np.ndarray | None
+    embedding: np.ndarray | None
     mesh: jax.sharding.Mesh | None
     threads: int | None
     report: Callable[..., None]
@@ -121,6 +124,8 @@ class Context:
             fields["own_method"] = self.own_method
         if self.custom_weights is not None:
             fields["weights"] = files.digest(np.asarray(self.custom_weights, np.float32))
+        if self.embedding is not None:
+            fields["embedding"] = files.digest(self.embedding)
         if self.settings:
             fields["settings"] = self.settings
         return {
@@ -175,6 +180,8 @@ class Setup(TypedDict, total=False):
 
     Attributes:
         weights: `[n]` non-negative weights of the training samples, of the weighting "custom".
+        embedding: `[n, d]` embedding of the training samples, for example by a pretrained network,
+            for the weightings "auto" and "embedding".
         network: your own, see `networks.Network`.
         method: your own, see `methods.Method`, with network, optimizer and augmentation built in.
         mesh: from `parallel.mesh`, devices that share the work; one device by default.
@@ -185,6 +192,7 @@ class Setup(TypedDict, total=False):
     """
 
     weights: ArrayLike | None
+    embedding: ArrayLike | None
     network: networks.Network | None
     method: methods.Method | None
     mesh: jax.sharding.Mesh | None
@@ -222,10 +230,13 @@ def build_context(
         warnings.warn(sentence, stacklevel=4)
     if weights is not None:
         sampling.reweight(pool, weights)  # checks them before any work
+    embedding = setup.get("embedding")
+    if embedding is not None:
+        embedding = embedding_file.check(np.asarray(embedding), data)
     return Context(
         data, options, parts, pool, index,
         own_method=None if method is None else named_networks.qualified_name(method.step),
-        custom_weights=None if weights is None else np.asarray(weights),
+        custom_weights=None if weights is None else np.asarray(weights), embedding=embedding,
         mesh=mesh, threads=threads, report=_one_at_a_time(setup.get("report", silent)),
         interruption=_Interruption(), settings=programs.recorded_settings(),
     )  # fmt: skip

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from jaxdd import augment, networks
+from jaxdd import augment, networks, weights
 from jaxdd.data import files
 
 PRESETS = ("quick", "paper")
@@ -28,6 +28,12 @@ NETWORKS = tuple(networks.NETWORKS)
 
 TEACHERS = ("convnet-bn", "vgg11-bn", "resnet18-bn")
 """Networks with batch norm that options can name."""
+
+OWN_EMBEDDING = "own-embedding"
+"""Name of the candidate bias that an embedding of the user shows."""
+
+CANDIDATES = (*weights.blind_features.NAMED, "embedding", "density", OWN_EMBEDDING)
+"""Names of the candidate biases that options can name."""
 
 OPTIONS: "dict[str, type[DM]]" = {}
 """Options class of every method, filled as the classes are defined."""
@@ -142,6 +148,12 @@ class DM:
     encoder_steps: int = _option(30,
         "Supervised contrastive training steps of the encoder.", "weights", least=0)
     encoder_width: int = _option(32, "Channels of the encoder.", "weights", least=1)
+    suspect: tuple[str, ...] = _option((),
+        "Candidate biases that auto may choose although the object may show in them, too, such as "
+        "border. The others may be chosen anyway.", "weights")
+    exclude: tuple[str, ...] = _option((),
+        "Candidate biases that auto must not choose because they are the object, such as texture "
+        "for fabrics.", "weights")
     network: str = _option("convnet",
         f"Network for distillation and evaluation: {', '.join(NETWORKS)}, or MODULE:ATTRIBUTE for "
         "your own network or a function of the number of classes.",
@@ -199,6 +211,12 @@ class DM:
             )
         if self.bandwidth_rule == "fixed" and self.bandwidth is None:
             raise ValueError("bandwidth_rule='fixed' requires bandwidth, got None")
+        for name in ("suspect", "exclude"):
+            if unknown := {*getattr(self, name)} - {*CANDIDATES}:
+                known = ", ".join(CANDIDATES)
+                raise ValueError(f"{name} must be any of {known}, got {min(unknown)!r}")
+        if both := {*self.suspect} & {*self.exclude}:
+            raise ValueError(f"suspect and exclude must not share names, got {min(both)!r} in both")
         if self.zca != "none" and (self.formation > 1 or self.weighting == "batch"):
             other = "weighting='batch'" if self.weighting == "batch" else "formation"
             raise ValueError(f"zca cannot be combined with {other}, got {self.zca!r}")

@@ -52,7 +52,7 @@ def run(
         debias: key of `weightings.WEIGHTINGS`.
         resume: continue the run in the folder. Missing or damaged products are computed again.
         spent: seconds of earlier stages, by stage.
-        **setup: weights, network or method of your own, devices, progress: see `Setup`.
+        **setup: weights, embedding, network or method of your own, devices, progress: see `Setup`.
 
     Raises:
         ValueError: options, data or folder do not fit together; raised before anything is written.
@@ -62,6 +62,7 @@ def run(
         if debias not in ("auto", "custom"):
             raise ValueError(f"weights= and debias={debias!r} are mutually exclusive")
         debias = "custom"
+    weightings.check_embedding([debias], setup.get("embedding"))
     context = build_context(data, options, **setup)
     weightings.check(context, debias)
     folder = store.create(folder, context.config("run", debias=debias), resume=resume)
@@ -118,7 +119,7 @@ def compare(
             are weights.
         resume: continue the comparison in the folder; rows can be added.
         spent: seconds of earlier stages, by stage.
-        **setup: weights, network or method of your own, devices, progress: see `Setup`.
+        **setup: weights, embedding, network or method of your own, devices, progress: see `Setup`.
 
     Returns:
         Results by row.
@@ -132,9 +133,11 @@ def compare(
     at_once = components.rows_at_once(options, method=setup.get("method"), mesh=setup.get("mesh"))
     # Rows that run at once share the cores; one thread each unless there are more cores than rows.
     threads = max(1, at_once // len(weightings.DEFAULT_ROWS)) if at_once > 1 else None
+    kinds = dict.fromkeys(weightings.rows()[name].weighting for name in names)
+    weightings.check_embedding(kinds, setup.get("embedding"))
     context = build_context(data, options, threads=threads, **setup)
-    for name in names:
-        weightings.check(context, weightings.rows()[name].weighting)
+    for name in kinds:
+        weightings.check(context, name)
     folder = store.create(folder, context.config("compare"), resume=resume)
     with store.lock(folder):
         store.sweep(folder)

@@ -6,7 +6,7 @@ of reports come from this registry.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -280,6 +280,17 @@ WEIGHTINGS: dict[str, Weighting] = {
     ),
 }
 """All weightings, by the value of `--debias`; each is also a row of a comparison."""
+
+
+USING_EMBEDDING = ("auto", "embedding")
+"""Weightings that use an embedding of the user."""
+
+
+def check_embedding(names: Iterable[str], embedding: Any) -> None:
+    """Raise ValueError for an embedding of the user that none of the weightings uses."""
+    if embedding is not None and not {*names} & {*USING_EMBEDDING}:
+        known, got = " and ".join(USING_EMBEDDING), ", ".join(names)
+        raise ValueError(f"embedding is used by the weightings {known}, got {got}")
 
 
 def title(name: str) -> str:

@@ -5,13 +5,16 @@ import csv
 import os
 import pathlib
 import unicodedata
+from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdd.data import datasets, files
 
-_FILE_COLUMNS = ("file", "file_name", "filename", "files", "path", "image")
+FILE_COLUMNS = ("file", "file_name", "filename", "files", "path", "image")
+"""Names of columns and arrays that hold the files of samples."""
+
 _WEIGHT_COLUMNS = ("weights", "weight")
 
 
@@ -54,7 +57,9 @@ def read_for(path: str | os.PathLike, data: datasets.Benchmark) -> np.ndarray:
     content = _read(path)
     if content.files is None:
         _check_origin(path, content, data)
-    values = content.weights if content.files is None else _in_order_of(data, path, content)
+    values = content.weights
+    if content.files is not None:
+        values = in_order_of(data, path, content.files, values)
     return _checked(path, values, len(data.train.labels))
 
 
@@ -89,13 +94,13 @@ def _from_npy(path):
 
 
 def _from_npz(path):
-    arrays = files.read_arrays(path, names=["weights", "samples", *_FILE_COLUMNS])
+    arrays = files.read_arrays(path, names=["weights", "samples", *FILE_COLUMNS])
     if "weights" not in arrays:
         arrays = files.read_arrays(path)
         if len(arrays) != 1:
             raise ValueError(f'no array "weights" among {", ".join(arrays) or "none"}')
         return _Content(next(iter(arrays.values())))
-    column = _file_column(arrays)
+    column = file_column(arrays)
     names = None if column is None else np.atleast_1d(arrays[column]).astype(str).tolist()
     samples = str(arrays["samples"]) if "samples" in arrays else None
     return _Content(arrays["weights"], names, samples)
@@ -111,7 +116,7 @@ def _from_csv(path):
     if column is None:  # a single column, whose heading is any text that is not a number
         with contextlib.suppress(ValueError):
             return _Content([float(head[0]), *(row[0] for row in rows[1:])])
-    named = _file_column(head)
+    named = file_column(head)
     names = None if named is None else [row[head.index(named)].strip() for row in rows[1:]]
     values = [row[column or 0] for row in rows[1:]]
     # Tables of pandas keep the number of a row, with or without a heading, when they are sorted.
@@ -124,35 +129,51 @@ def _from_csv(path):
     return _Content(values, names)
 
 
-def _file_column(names):
-    return next((name for name in _FILE_COLUMNS if name in names), None)
+def file_column(names: Container[str]) -> str | None:
+    """Return the name of the column or array with the files of the samples, None without one."""
+    return next((name for name in FILE_COLUMNS if name in names), None)
 
 
 # --- samples -----------------------------------------------------------------------------------
 
 
-def _in_order_of(data, path, content):
-    """Return weights `[n]` in the order of the training samples, by their file names."""
+def in_order_of(
+    data: datasets.Benchmark,
+    path: pathlib.Path,
+    names: Sequence[str],
+    values: np.ndarray,
+    *,
+    kind: str = "weight",
+) -> np.ndarray:
+    """Return values in the order of the training samples, `[n]` or `[n, d]`, by file names.
+
+    Args:
+        data: data set from a folder.
+        path: file with the values, for messages.
+        names: file of each value, relative to the folder of the data. Test images are ignored.
+        values: one value or row per name.
+        kind: what a value is, for messages.
+    """
     if not data.train_files:
         raise ValueError(
             f"{path} names files, but {data.name} is no folder of images; without the column, "
-            "weights are in the order of the training samples"
+            f"{kind}s are in the order of the training samples"
         )
-    if len(content.files) != len(content.weights):
-        counts = f"{len(content.files)} files and {len(content.weights)} weights"
-        raise ValueError(f"{path} must hold one weight per file, got {counts}")
+    if len(names) != len(values):
+        counts = f"{len(names)} files and {len(values)} {kind}s"
+        raise ValueError(f"{path} must hold one {kind} per file, got {counts}")
     by_file = {}
-    for name, value in zip(content.files, content.weights, strict=True):
+    for name, value in zip(names, values, strict=True):
         if _key(name) in by_file:
-            raise ValueError(f"{path} must hold one weight per file, got {name!r} twice")
+            raise ValueError(f"{path} must hold one {kind} per file, got {name!r} twice")
         by_file[_key(name)] = value
-    train, test = ([_key(name) for name in names] for names in (data.train_files, data.test_files))
+    train, test = ([_key(name) for name in part] for part in (data.train_files, data.test_files))
     example = f"expected names such as {data.train_files[0]!r}"
     if unknown := by_file.keys() - {*train, *test}:
         raise ValueError(f"{path} names {min(unknown)!r}, which is not in {data.name}; {example}")
     if missing := [name for name in train if name not in by_file]:
         raise ValueError(
-            f"{path} has no weight of {missing[0]!r}; {len(missing)} of {len(train)} are missing"
+            f"{path} has no {kind} of {missing[0]!r}; {len(missing)} of {len(train)} are missing"
         )
     return np.array([by_file[name] for name in train])
 

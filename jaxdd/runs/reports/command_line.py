@@ -35,8 +35,9 @@ def command_line(
 
 
 def _needs_python(config, run_options):
-    """Return whether a run used weights, a method, a network or augmentation passed in Python."""
-    own = "weights" in config or "own_method" in config or run_options.network.endswith("()")
+    """Return whether a run used arrays, a method, a network or augmentation of the user."""
+    names = "weights", "embedding", "own_method"
+    own = any(name in config for name in names) or run_options.network.endswith("()")
     return own or isinstance(config.get("augmentation"), str)
 
 

@@ -65,7 +65,11 @@ def _obstacle(config, data, row):
         return f"its weighting, {config.get('debias')}, is unknown"
     if not row.distilled:
         return "it holds real images, nothing was distilled"
-    return "its weights were supplied by the user" if row.weighting == "custom" else None
+    if row.weighting == "custom":
+        return "its weights were supplied by the user"
+    if config.get("embedding") and row.weighting in weightings.USING_EMBEDDING:
+        return "its embedding was supplied by the user"
+    return None
 
 
 def _compare(published, again):
