@@ -11,7 +11,7 @@ import contextlib
 import os
 import struct
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -64,7 +64,7 @@ def survey(
     def read_block(part):
         return [_attempt(function, file, skip_bad=skip_bad) for file in part]
 
-    _map_blocks(read_block, files, _ROWS, headers.extend, threads)
+    map_blocks(read_block, files, _ROWS, headers.extend, threads)
     readable = np.array([header is not None for header in headers])
     if side is not None:
         return readable, (side, side, 3), 2**16 - 1
@@ -118,7 +118,7 @@ def decode(
         sizes.extend(known.setdefault(size, size) for size in part_sizes)
 
     rows = min(_ROWS, _BLOCK // int(np.prod(shape)) or 1)
-    _map_blocks(decode_block, files, rows, take, threads)
+    map_blocks(decode_block, files, rows, take, threads)
     return sizes
 
 
@@ -127,8 +127,22 @@ def check_size(resize: int) -> int:
     return _arguments.integer("resize", resize, 1, LARGEST)
 
 
-def _map_blocks(function, files, rows, take, threads):
-    """Call take(function(part)) for every block of files, in order."""
+def map_blocks(
+    function: Callable[[Sequence[str]], Any],
+    files: Sequence[str],
+    rows: int,
+    take: Callable[[Any], Any],
+    threads: int | None,
+) -> None:
+    """Call `take(function(part))` for every block of files, in order.
+
+    Args:
+        function: function of a part of the files, which threads call.
+        files: the files.
+        rows: maximal number of files per block.
+        take: function that is called with one result after another.
+        threads: number of threads; see `decode`.
+    """
     from PIL import Image
 
     threads = min(8, os.cpu_count() or 1) if threads is None else threads
@@ -174,7 +188,8 @@ def _attempt(function, file, *arguments, skip_bad):
 
 
 @contextlib.contextmanager
-def _opened(file):
+def open_image(file: str) -> Iterator[Any]:
+    """Open an image, of which Pillow reads the header; reject too many pixels."""
     from PIL import Image
 
     # Opened as a stream, because pillow garbles a rotated, uncompressed TIFF opened by name.
@@ -197,7 +212,7 @@ def _check_beginning(file):
 
 
 def _header(file):
-    with _opened(file) as image:
+    with open_image(file) as image:
         size = image.size[::-1] if _is_turned(file, image) else image.size
         brightest = int(np.asarray(image).max()) if image.mode[0] == "I" else 0
         return _Header(size, image.mode in _GREY, brightest)
@@ -248,7 +263,7 @@ def _shape(headers, resize):
 
 def _fill(file, out, white):
     """Decode a file into an array [h, w, c], and return its upright (width, height)."""
-    with _opened(file) as image:
+    with open_image(file) as image:
         _convert(image, out, white)
         return image.size
 
