@@ -5,7 +5,8 @@ Weights `[n]` are at least 0 and sum to one within each class. Every function he
 
 * `by_density`: inverse density in the embedding of a contrastive encoder, without bias labels;
 * `by_features`: balanced bias groups as object-blind features show them, for a known kind of bias;
-* `choose`: chooses between the two and uniform weights, without bias labels;
+* `by_candidate`: the same for a named kind of features or an embedding;
+* `choose`: chooses between all of them and uniform weights, without bias labels;
 * `from_density`, `from_probabilities`: weights from your own densities or classifier;
 * `oracle`: balanced bias groups by bias labels.
 
@@ -16,12 +17,12 @@ from jaxdd.weights import blind_features as blind_features
 from jaxdd.weights import contrastive as contrastive
 from jaxdd.weights import formulas as formulas
 from jaxdd.weights import probes as probes
+from jaxdd.weights.candidates import Candidate as Candidate
+from jaxdd.weights.candidates import by_candidate as by_candidate
+from jaxdd.weights.candidates import feature_probabilities as feature_probabilities
 from jaxdd.weights.choice import Choice as Choice
-from jaxdd.weights.choice import Trial as Trial
-from jaxdd.weights.choice import check_with_probe_networks as check_with_probe_networks
 from jaxdd.weights.choice import choose as choose
 from jaxdd.weights.choice import pseudo_groups as pseudo_groups
-from jaxdd.weights.choice import rejection as rejection
 from jaxdd.weights.density_weights import Density as Density
 from jaxdd.weights.density_weights import DensityWeights as DensityWeights
 from jaxdd.weights.density_weights import Search as Search
@@ -38,3 +39,6 @@ from jaxdd.weights.feature_weights import by_features as by_features
 from jaxdd.weights.feature_weights import from_probabilities as from_probabilities
 from jaxdd.weights.feature_weights import is_shortcut as is_shortcut
 from jaxdd.weights.feature_weights import shortcuts as shortcuts
+from jaxdd.weights.probe_networks import Trial as Trial
+from jaxdd.weights.probe_networks import check_with_probe_networks as check_with_probe_networks
+from jaxdd.weights.probe_networks import rejection as rejection

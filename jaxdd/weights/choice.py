@@ -1,115 +1,95 @@
 """Choose weights for a pool without bias labels, or keep uniform weights.
 
-`choose` works in three stages and stops at the first one that succeeds:
+`choose` collects candidate biases and stops at the first stage that succeeds:
 
 1. Shortcut tests. If object-blind features predict the classes better than baseline features that
    show the object, they show a bias, and their groups are balanced. This detects corruptions, grey
-   images and backgrounds, which the encoder hardly sees. It depends on the features alone: classes
-   that *are* textures look like a bias.
-2. Density search. Encoder steps, bandwidth and temperature are searched for the density weights
+   images and marks. It depends on the features alone: classes that *are* textures look like a bias.
+2. Bimodal candidates. Features whose bias-conflict scores have two modes show a bias or wrong
+   labels (`jaxdd.weights.candidates`). The probe network check of their weights decides.
+3. Density search. Encoder steps, bandwidth and temperature are searched for the density weights
    that balance the bias groups best. The groups are unknown, so the predictions of an early
    classifier are used as pseudo-groups: it learns the bias before the classes, and the class whose
-   mean embedding is nearest is almost the bias attribute (`experiments/auto_rules.py`).
-3. Probe network check. Without a bias, the samples that disagree with the early classifier are the
-   hard ones, and weights towards them cost accuracy. Small networks trained on a few images drawn
-   by the weights distinguish the two cases: bias-conflicting samples are as easy as others once the
-   bias is gone, whereas hard samples remain hard. `rejection` decides.
+   mean embedding is nearest is almost the bias attribute (`experiments/auto_rules.py`). The probe
+   network check decides.
+
+Otherwise weights stay uniform. If a candidate is bimodal but its weights did not help, the verdict
+is "undecided": a user who looks at its images can tell a bias from wrong labels.
 """
 
 import functools
 import math
-import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from jaxdd import _checks, augment, evaluate, networks, sampling
+from jaxdd import _checks, augment, sampling
 from jaxdd.devices import parallel
-from jaxdd.weights import blind_features, formulas, probes
+from jaxdd.weights import blind_features, candidates, formulas
+from jaxdd.weights.candidates import EMBEDDING, Candidate
 from jaxdd.weights.density_weights import DensityWeights, Search, density_candidates
-from jaxdd.weights.feature_weights import (
-    FeatureWeights,
-    by_feature_sets,
-    by_features,
-    is_shortcut,
-    shortcuts,
-)
+from jaxdd.weights.feature_weights import by_feature_sets, by_values, is_shortcut, shortcuts
+from jaxdd.weights.probe_networks import Trial, check_with_probe_networks, rejection
 
 _MAX_CORRELATION = 0.5
 """Maximum correlation of conflict scores within classes of feature sets that show two biases."""
 
-_MIN_CONFLICTING = 20
-"""Minimum number of bias-conflicting held-out samples for the probe network check."""
+_MAX_CHECKED = 2
+"""Maximum number of bimodal candidates that the probe network check tests."""
 
+_MAX_SAMPLES = 15_000  # Maximum number of samples for candidates.
+_MIN_SAMPLES = 20  # Minimum number of samples for candidates.
 _MAX_COMBINED = 2**28  # Maximum size of the probabilities of combined groups, for memory.
-_MAX_FOLD = 2**32 - 1  # For `fold_in`; differs from the step numbers of encoders, which are small.
+_DENSITY = "density"  # Name of the candidate of the density search.
+_CHECK, _SAMPLES = (
+    2**32 - 1,
+    2**32 - 3,
+)  # For `fold_in`; differs from the step numbers of encoders, which are small.
+_OBJECT = ("border",)  # Features that may show the object; chosen only if they are suspected.
 
-
-class Trial(NamedTuple):
-    """Mean accuracy of probe networks on held-out samples.
-
-    Attributes:
-        overall: mean of the two below, by their shares of the pool; nan if one of them is empty.
-        aligned: on samples whose label agrees with the early classifier.
-        conflicting: on samples whose label disagrees with it.
-        count: number of held-out conflicting samples.
-    """
-
-    overall: float
-    aligned: float
-    conflicting: float
-    count: int
+Check = Callable[[sampling.Pool, jax.Array, Sequence[int]], Callable[[jax.Array], Trial]]
+"""From a pool, groups `[n]` and the group of each class `[k]` to a function of weights `[n]`."""
 
 
 class Choice(NamedTuple):
-    """The chosen weights and the reasons for them; `kind` is the stage that they come from.
+    """The chosen weights and all candidate biases.
 
     Attributes:
         weights: `[n]`.
+        verdict: "biased" if weights were chosen, "undecided" if a candidate is bimodal but its
+            weights did not help, "none" without evidence of a bias. Weights are uniform in the last
+            two cases.
+        chosen: names of the candidates whose groups are balanced.
+        candidates: all candidates, strongest evidence first; their arrays are over `samples`.
+        samples: `[m]` indices of the samples that were analysed.
         density: density weights with their embeddings, if chosen.
-        candidates: values of each searched candidate, and the group evenness of its weights by the
-            pseudo-groups. Empty if a shortcut was detected.
-        best: position of the most even candidate.
-        trials: results of the probe network check for "uniform" weights and for the "best".
-        rejection: why uniform weights were kept, or None.
-        shortcuts: result of the shortcut test of each feature set.
-        features: the feature sets whose groups are balanced, most significant first, if chosen.
+        search: values of each combination of the density search, and the group evenness of its
+            weights by the pseudo-groups. Empty if the search was not reached.
+        best: position of the most even combination.
     """
 
     weights: jax.Array
+    verdict: Literal["biased", "undecided", "none"] = "none"
+    chosen: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    samples: np.ndarray = np.empty(0, int)
     density: DensityWeights | None = None
-    candidates: Sequence[dict[str, float]] = ()
+    search: Sequence[dict[str, float]] = ()
     best: int = 0
-    trials: Mapping[str, Trial] = types.MappingProxyType({})
-    rejection: str | None = None
-    shortcuts: Mapping[str, probes.Shortcut] = types.MappingProxyType({})
-    features: Mapping[str, FeatureWeights] = types.MappingProxyType({})
-
-    @property
-    def kind(self) -> Literal["features", "density", "uniform"]:
-        """The stage that the weights come from."""
-        if self.features:
-            return "features"
-        return "density" if self.rejection is None else "uniform"
-
-    @property
-    def feature_names(self) -> str | None:
-        """Names of the balanced feature sets, for example "tone" or "layout and tone"."""
-        return " and ".join(self.features) or None
 
     def record(self) -> dict[str, Any]:
         """Return the choice without its arrays, for JSON."""
         return {
-            "uniform": self.kind == "uniform",
-            "rejection": self.rejection,
-            "features": self.feature_names,
-            "shortcuts": {name: test._asdict() for name, test in self.shortcuts.items()},
-            "best": self.candidates[self.best] if self.candidates else None,
-            "trials": {name: trial._asdict() for name, trial in self.trials.items()},
-            "candidates": list(self.candidates),
+            "verdict": self.verdict,
+            "uniform": not self.chosen,
+            "chosen": list(self.chosen),
+            "candidates": [candidate.record() for candidate in self.candidates],
+            "best": self.search[self.best] if self.search else None,
+            "search": list(self.search),
         }
 
 
@@ -121,10 +101,13 @@ def choose(
     search: Search = Search(),
     clip: float | None = None,
     comparisons: Mapping[str, blind_features.Comparison] = blind_features.COMPARISONS,
-    check: Callable[[sampling.Pool, jax.Array], Callable[[jax.Array], Trial]] | None = None,
+    embeddings: Mapping[str, ArrayLike] = {},
+    suspect: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    check: Check | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Choice:
-    """Choose weights of shortcut features, else the best density weights, else uniform weights.
+    """Choose weights that balance candidate biases, else density weights, else uniform weights.
 
     This function runs on the host and cannot be transformed by JAX.
 
@@ -132,40 +115,62 @@ def choose(
         key: random key for encoders, probes and probe networks.
         pool: the samples; their weights are ignored.
         strategy: augmentation of encoders and probe networks; it must preserve the class.
-        search: density weights to search.
+        search: density weights to search; its encoder is also that of the candidate "embedding".
         clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
         comparisons: object-blind features and their baselines by name, see `shortcuts`; {} to skip
             the shortcut tests.
-        check: tests whether weights help: from a pool and its pseudo-groups `[n]` to a function
-            from weights `[n]` to a `Trial`. Defaults to `check_with_probe_networks`.
+        embeddings: embeddings `[n, d]` of the user by name, for example of a pretrained network.
+            Each is one more candidate.
+        suspect: names of features that do not show the object and may be chosen although they
+            usually do: "border".
+        exclude: names of features that show the object, which are not chosen.
+        check: tests whether weights help, see `Check`. Defaults to `check_with_probe_networks`.
         report: called as `report(done, total)` after each stage.
     """
     formulas.check_limit("clip", clip)
     _check_search(search)
     _checks.concrete("weights.choose", key, pool)
-    key_check, key_features = (jax.random.fold_in(key, _MAX_FOLD - i) for i in range(2))
+    _check_names(comparisons, embeddings, suspect, exclude)
     if check is None:
+        key_check = jax.random.fold_in(key, _CHECK)
         check = functools.partial(check_with_probe_networks, key_check, strategy=strategy)
-    report(0, 3)
-    tests = shortcuts(key_features, pool, comparisons=comparisons)
-    features = _distinct_features(key_features, pool, tests, comparisons, clip)
-    if features:
-        report(3, 3)
-        weights = by_feature_sets(pool, list(features.values()), clip=clip)
-        return Choice(weights, shortcuts=tests, features=features)
-    report(1, 3)
-    candidates = list(density_candidates(key, pool, strategy=strategy, search=search, clip=clip))
-    choice, groups = _most_even(candidates, pool)
-    report(2, 3)
-    trial = check(pool, groups)
+    key_folds = candidates.folds_key(key)
+    tested = {name: x for name, x in comparisons.items() if name not in exclude}
+    report(0, 4)
+    tests = shortcuts(key_folds, pool, comparisons=tested)
+    report(1, 4)
+    samples, part = _subsample(key, pool)
+    named = {name: comparison.features for name, comparison in comparisons.items()}
+    options: dict[str, Any] = dict(
+        strategy=strategy, encoder=search.encoder, features=blind_features.NAMED | named
+    )
+    found = _candidates(key, part, samples, tests, embeddings, clip, options)
+    report(2, 4)
+    chosen = _shortcut_names(found, part)
+    if not chosen:
+        found, chosen = _check_bimodal(found, part, check, suspect, exclude)
+    report(3, 4)
+    if chosen:
+        report(4, 4)
+        sample_weights = _weigh(key, pool, part, found, chosen, embeddings, clip, options)
+        ordered = tuple(sorted(found, key=lambda x: _rank(x, chosen)))
+        return Choice(sample_weights, "biased", chosen, ordered, samples)
+    choice, candidate = _search(key, pool, strategy, search, clip, check)
+    found.append(candidate._replace(
+        weights=sampling.reweight(part, candidate.weights[samples]).weights,
+        conflict_score=candidate.conflict_score[samples], groups=candidate.groups[samples],
+    ))  # fmt: skip
+    report(4, 4)
+    if candidate.rejection is None and candidate.name not in exclude:
+        chosen = (candidate.name,)
+    ordered = tuple(sorted(found, key=lambda x: _rank(x, chosen)))
+    choice = choice._replace(chosen=chosen, candidates=ordered, samples=samples)
+    if chosen:
+        return choice._replace(verdict="biased")
+    is_open = any(x.is_bimodal and x.name not in exclude for x in found)
     uniform = formulas.uniform(pool.labels, num_classes=pool.num_classes)
-    trials = {"uniform": trial(uniform), "best": trial(choice.weights)}
-    report(3, 3)
-    choice = choice._replace(trials=trials, shortcuts=tests)
-    reason = rejection(trials["uniform"], trials["best"])
-    if reason is None:
-        return choice
-    return choice._replace(weights=uniform, density=None, rejection=reason)
+    verdict = "undecided" if is_open else "none"
+    return choice._replace(weights=uniform, density=None, verdict=verdict)
 
 
 def _check_search(search):
@@ -179,23 +184,70 @@ def _check_search(search):
         _checks.positive(name, np.asarray(getattr(search, name), float))
 
 
+def _check_names(comparisons, embeddings, suspect, exclude):
+    """Raise ValueError for unknown or contradictory names of candidates."""
+    own = {*blind_features.NAMED, EMBEDDING, _DENSITY}
+    if taken := own & {*embeddings}:
+        raise ValueError(f"Names of embeddings must not be in {sorted(own)}, got {min(taken)!r}.")
+    known = own | {*embeddings}
+    for option, names in (("suspect", suspect), ("exclude", exclude)):
+        if unknown := {*names} - known:
+            raise ValueError(f"{option} must be in {sorted(known)}, got {min(unknown)!r}.")
+    if both := {*suspect} & {*exclude}:
+        raise ValueError(f"suspect and exclude must not share names, got {min(both)!r} in both.")
+
+
+def _subsample(key, pool):
+    """Return indices of at most 15,000 samples, of each class its share, and their pool."""
+    n, k = len(pool.labels), pool.num_classes
+    if n <= _MAX_SAMPLES:
+        return np.arange(n), pool
+    labels = np.asarray(pool.labels)
+    order = np.asarray(jax.random.permutation(jax.random.fold_in(key, _SAMPLES), n))
+    order = order[np.argsort(labels[order], kind="stable")]
+    counts = np.bincount(labels, minlength=k)
+    rank = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
+    samples = np.sort(order[rank < np.repeat(np.ceil(counts * (_MAX_SAMPLES / n)), counts)])
+    arrays = parallel.to_local(pool.images[samples]), pool.labels[samples]
+    return samples, sampling.pool(*arrays, num_classes=k, mean=pool.mean, std=pool.std)
+
+
+def _candidates(key, pool, samples, tests, embeddings, clip, options):
+    """Return the candidates of all kinds of features."""
+    if pool.num_classes < 2 or len(pool.labels) < _MIN_SAMPLES:
+        return []
+    names = [*options["features"], EMBEDDING] if min(pool.images.shape[1:3]) >= 4 else []
+    embeddings = {name: np.asarray(x)[samples] for name, x in embeddings.items()}
+    names += embeddings
+    values = candidates.feature_values(key, pool, names, embeddings=embeddings, **options)
+    key_folds = candidates.folds_key(key)
+    return [
+        candidates.from_features(key_folds, pool, x, name=name, shortcut=tests.get(name), clip=clip)
+        for name, x in values.items()
+    ]
+
+
+def _rank(candidate, chosen):
+    """Return the sort key of a candidate: chosen, then shortcuts, then by bimodality."""
+    is_chosen = candidate.name in chosen
+    passes = candidate.shortcut is not None and is_shortcut(candidate.shortcut)
+    bimodality = -1.0 if math.isnan(candidate.bimodality) else candidate.bimodality
+    return not is_chosen, not passes, not candidate.is_bimodal, -bimodality
+
+
 # Two feature sets often show one bias: grey images differ in tone and in texture. Balancing both
 # would split the samples into needlessly many groups. The two count as one bias if their conflict
 # scores correlate within the classes.
-def _distinct_features(key, pool, tests, comparisons, clip):
-    """Return the weights of each shortcut that shows a separate bias, most significant first."""
-    features = {}
-    passed = [name for name, test in tests.items() if is_shortcut(test)]
-    for name in sorted(passed, key=lambda name: -tests[name].z_score):
-        weights = by_features(
-            key, pool, comparisons[name].features, blocks=tests[name].blocks, clip=clip
-        )
-        others = features.values()
-        size = math.prod(x.groups.shape[1] for x in (weights, *others))
-        is_distinct = all(_correlation(weights, x, pool) < _MAX_CORRELATION for x in others)
-        if not features or (is_distinct and size * len(pool.labels) <= _MAX_COMBINED):
-            features[name] = weights
-    return features
+def _shortcut_names(found, pool):
+    """Return the names of the shortcuts that show separate biases, most significant first."""
+    chosen = []
+    passed = [x for x in found if x.shortcut is not None and is_shortcut(x.shortcut)]
+    for candidate in sorted(passed, key=lambda x: -x.shortcut.z_score):
+        size = math.prod(max(x.blocks) + 1 for x in (candidate, *chosen))
+        is_distinct = all(_correlation(candidate, x, pool) < _MAX_CORRELATION for x in chosen)
+        if not chosen or (is_distinct and size * len(pool.labels) <= _MAX_COMBINED):
+            chosen.append(candidate)
+    return tuple(x.name for x in chosen)
 
 
 def _correlation(first, second, pool):
@@ -208,6 +260,71 @@ def _correlation(first, second, pool):
 
     x, y = centred(first.conflict_score), centred(second.conflict_score)
     return (x @ y) / jnp.maximum(jnp.sqrt((x @ x) * (y @ y)), 1e-12)
+
+
+def _check_bimodal(found, pool, check, suspect, exclude):
+    """Check the most bimodal candidates; return all candidates and the name of an accepted one."""
+    hidden = {*exclude, *_OBJECT} - {*suspect}
+    allowed = [x for x in found if x.is_bimodal and x.name not in hidden]
+    strongest = sorted(allowed, key=lambda x: -x.bimodality)[:_MAX_CHECKED]
+    for candidate in strongest:
+        trial = check(pool, candidate.groups, candidate.blocks)
+        checked = _checked(candidate, trial, pool)
+        found = [checked if x.name == candidate.name else x for x in found]
+        if checked.rejection is None:
+            return found, (candidate.name,)
+    return found, ()
+
+
+def _checked(candidate, trial, pool):
+    """Return the candidate with the results of the check."""
+    uniform = formulas.uniform(pool.labels, num_classes=pool.num_classes)
+    trials = {"uniform": trial(uniform), "weighted": trial(candidate.weights)}
+    return candidate._replace(trials=trials, rejection=rejection(*trials.values()))
+
+
+def _weigh(key, pool, part, found, chosen, embeddings, clip, options):
+    """Return weights of the whole pool that balance the groups of the chosen candidates."""
+    by_name = {candidate.name: candidate for candidate in found}
+    if part is pool and len(chosen) == 1:
+        return by_name[chosen[0]].weights
+    values = candidates.feature_values(key, pool, chosen, embeddings=embeddings, **options)
+    key_folds = candidates.folds_key(key)
+    sets = [
+        by_values(key_folds, pool, values[name], blocks=by_name[name].blocks, clip=clip)
+        for name in chosen
+    ]
+    return by_feature_sets(pool, sets, clip=clip)
+
+
+def _search(key, pool, strategy, search, clip, check):
+    """Return the choice and the candidate of the most even density weights, after the check.
+
+    The pseudo-groups are those of the longest encoder, the last one.
+    """
+    k = pool.num_classes
+    tried = list(density_candidates(key, pool, strategy=strategy, search=search, clip=clip))
+    groups = pseudo_groups(tried[-1][1].embeddings, pool.labels, num_classes=k)
+    sizes = dict(num_classes=k, num_attributes=k)
+    evenness = [
+        float(formulas.group_evenness(density.weights, pool.labels, groups, **sizes))
+        for _, density in tried
+    ]
+    best = int(np.argmax(evenness))
+    records = [
+        {**values, "evenness": score} for (values, _), score in zip(tried, evenness, strict=True)
+    ]
+    density = tried[best][1]
+    order = jnp.lexsort((density.weights, pool.labels))
+    rank = jnp.zeros(len(order), int).at[order].set(jnp.arange(len(order)))
+    first = (jnp.cumsum(pool.count) - pool.count)[pool.labels]
+    score = (rank - first + 0.5) / pool.count[pool.labels]
+    candidate = Candidate(
+        _DENSITY, density.weights, score, groups, tuple(range(k)),
+        effective_sample_size=candidates.effective_sample_size(density.weights, pool),
+    )  # fmt: skip
+    candidate = _checked(candidate, check(pool, groups, candidate.blocks), pool)
+    return Choice(density.weights, density=density, search=records, best=best), candidate
 
 
 def pseudo_groups(embeddings: jax.Array, labels: jax.Array, *, num_classes: int) -> jax.Array:
@@ -230,152 +347,3 @@ def pseudo_groups(embeddings: jax.Array, labels: jax.Array, *, num_classes: int)
     # |x|² is left out of the squared distance, because it does not change which mean is nearest.
     squared = (mean**2).sum(1)[None] - 2 * jnp.matmul(embeddings, mean.T, precision="highest")
     return jnp.where((count > 0)[None], squared, jnp.inf).argmin(1)
-
-
-def _most_even(candidates, pool) -> tuple[Choice, jax.Array]:
-    """Return the choice of the candidate that balances the pseudo-groups best, and the groups.
-
-    The pseudo-groups are those of the longest encoder, the last one.
-    """
-    k = pool.num_classes
-    groups = pseudo_groups(candidates[-1][1].embeddings, pool.labels, num_classes=k)
-    sizes = dict(num_classes=k, num_attributes=k)
-    evenness = [
-        float(formulas.group_evenness(density.weights, pool.labels, groups, **sizes))
-        for _, density in candidates
-    ]
-    best = int(np.argmax(evenness))
-    records = [
-        {**values, "evenness": score}
-        for (values, _), score in zip(candidates, evenness, strict=True)
-    ]
-    density = candidates[best][1]
-    return Choice(density.weights, density, records, best), groups
-
-
-def rejection(uniform: Trial, weighted: Trial) -> str | None:
-    """Return why weights are rejected, or None if they are accepted.
-
-    The gain of weights on bias-conflicting samples must exceed three limits:
-
-    * two standard errors of a difference of two proportions, at most √(2 / m) for m samples;
-    * the gap that remains between bias-aligned and bias-conflicting samples. Without a bias the
-      conflicting samples are hard, and no weights close this gap;
-    * half of the loss on all samples. Below it, even a test set of which two thirds are
-      bias-conflicting would not gain.
-
-    >>> biased, hard = Trial(0.95, 0.99, 0.1, 400), Trial(0.9, 0.91, 0.3, 400)
-    >>> rejection(biased, Trial(0.7, 0.7, 0.7, 400))
-    >>> rejection(hard, Trial(0.8, 0.82, 0.4, 400))
-    'bias-conflicting samples gain 0.100, not more than the remaining gap to aligned ones (0.420)'
-    """
-    count = uniform.count
-    if not count:
-        return "no held-out sample disagrees with the early classifier"
-    if count < _MIN_CONFLICTING:
-        return (
-            f"only {count} held-out samples disagree with the early classifier, "
-            f"at least {_MIN_CONFLICTING} are needed"
-        )
-    gain = weighted.conflicting - uniform.conflicting
-    limits = {
-        "two standard errors": (2 / count) ** 0.5,
-        "the remaining gap to aligned ones": weighted.aligned - weighted.conflicting,
-        "half of the overall loss": (uniform.overall - weighted.overall) / 2,
-    }
-    name, limit = max(limits.items(), key=lambda item: item[1])
-    if gain > limit:
-        return None
-    return f"bias-conflicting samples gain {gain:.3f}, not more than {name} ({limit:.3f})"
-
-
-def check_with_probe_networks(
-    key: jax.Array,
-    pool: sampling.Pool,
-    groups: jax.Array,
-    *,
-    strategy: augment.Strategy,
-    network: networks.Network | None = None,
-    sets: int = 4,
-    ipc: int = 10,
-    epochs: int = 100,
-    max_held_out: int = 1000,
-) -> Callable[[jax.Array], Trial]:
-    """Return a function that scores weights by training probe networks on a few real images.
-
-    This function runs on the host and cannot be transformed by JAX.
-
-    The images are drawn by the weights, as many as a distilled set would have. A fifth of the
-    samples that agree with their pseudo-group, and a fifth of those that disagree, are held out and
-    used for the scores only. If a fifth is less than 20 samples, up to a half is held out, but
-    never more than half of a class. Nothing is trained if no sample disagrees.
-
-    Args:
-        key: random key for the held-out samples, the sets and the networks.
-        pool: the samples.
-        groups: `[n]` from `pseudo_groups`.
-        strategy: augmentation when the networks are trained.
-        network: architecture of the networks. Defaults to a ConvNet of width 32.
-        sets: number of drawn sets, each of which trains one network.
-        ipc: images per class of a set.
-        epochs: training epochs.
-        max_held_out: largest number of held-out samples of either kind.
-
-    Returns:
-        A function from weights `[n]` to a `Trial`.
-    """
-    _checks.concrete("weights.check_with_probe_networks", key, pool, groups)
-    strategy = augment.as_strategy(strategy)
-    _checks.integers("groups", groups, pool.num_classes, length=len(pool.labels))
-    for name, number in dict(sets=sets, ipc=ipc, epochs=epochs, max_held_out=max_held_out).items():
-        _checks.count(name, number)
-    k, agrees = pool.num_classes, np.asarray(groups == pool.labels)
-    if network is None:
-        network = networks.ConvNet(k, 32, networks.max_blocks(pool.images.shape))
-    key, key_held_out = jax.random.split(key)
-    held_out = _hold_out(key_held_out, np.asarray(pool.labels), agrees, max_held_out)
-    # The pseudo-group of a sample is a class. It serves as the bias attribute of the task, and a
-    # sample is bias-aligned if it is the sample's own class.
-    images, attributes = parallel.to_local(pool.images[held_out]), jnp.asarray(groups)[held_out]
-    test = images, pool.labels[held_out], attributes, jnp.arange(k)
-    task = evaluate.Task(*test, pool.mean, pool.std, k, k, strategy)
-
-    # The task is an argument: XLA would fold held-out images that the function closes over.
-    def score(rows, task):
-        def score_one(row):
-            key, images = row
-            scores = evaluate.evaluate(key[None], network, images, task, epochs=epochs)
-            return scores.aligned[0], scores.conflicting[0]
-
-        return jax.lax.map(score_one, rows)
-
-    score_all = parallel.thread_rows(score)
-    share, count = np.mean(agrees), int((~agrees[held_out]).sum())
-
-    def trial(weights: jax.Array) -> Trial:
-        if not count:
-            return Trial(float("nan"), float("nan"), float("nan"), 0)
-        # Held-out samples get weight 0. The floor keeps a class whose only weight was held out.
-        remaining = (jnp.asarray(weights) + 1e-30).at[held_out].set(0)
-        train_pool = sampling.reweight(pool, remaining)
-        draw = functools.partial(sampling.initial_real, pool=train_pool, ipc=ipc, weighted=True)
-        drawn = [draw(jax.random.fold_in(key, i)) for i in range(sets)]
-        images = jnp.stack(parallel.to_local(drawn))
-        scores = score_all((jax.random.split(key, sets), images), task)
-        aligned, conflicting = (float(accuracy.mean()) for accuracy in scores)
-        overall = share * aligned + (1 - share) * conflicting
-        return Trial(float(overall), aligned, conflicting, count)
-
-    return trial
-
-
-def _hold_out(key, labels, agrees, maximum):
-    """Return the indices of the held-out samples, those that agree first."""
-    order = np.asarray(jax.random.permutation(key, len(labels)))
-    parts = [order[agrees[order] == which] for which in (True, False)]
-    share = lambda n: min(maximum, max(n // 5, min(_MIN_CONFLICTING, n // 2)))
-    chosen = np.concatenate([part[: share(len(part))] for part in parts])
-    own = labels[chosen]
-    # Rank of each chosen sample in its class; keep ranks below half of the size of the class.
-    rank = np.argsort(np.argsort(own, kind="stable")) - np.searchsorted(np.sort(own), own)
-    return chosen[rank < np.bincount(labels)[own] // 2]

@@ -69,15 +69,45 @@ def by_features(
             lead to similar weights.
         clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
     """
-    block = _check_groups(blocks, conflict, clip, pool.num_classes)
+    _check_groups(blocks, conflict, clip, pool.num_classes)
     if len(pool.labels) < 3:
         raise ValueError(f"by_features requires at least 3 samples, got {len(pool.labels)}.")
-    own_group = jnp.asarray(block)[pool.labels]
     compute = functools.partial(blind_features.compute, features=features)
     values = parallel.apply_by_rows(compute, pool.images)
-    num_groups = int(block.max()) + 1
-    probabilities = probes.crossfit(key, values, own_group, num_classes=num_groups, power=_POWER)
+    return by_values(key, pool, values, blocks=blocks, conflict=conflict, clip=clip)
+
+
+def by_values(
+    key: jax.Array,
+    pool: sampling.Pool,
+    values: jax.Array,
+    *,
+    blocks: Sequence[int] | None = None,
+    conflict: float = 0.1,
+    clip: float | None = None,
+) -> FeatureWeights:
+    """Balance the bias groups of each class as far as features `[n, d]` show them.
+
+    The other arguments are those of `by_features`.
+    """
+    block = _check_groups(blocks, conflict, clip, pool.num_classes)
+    own_group = jnp.asarray(block)[pool.labels]
+    probabilities = predict_groups(key, values, own_group, num_groups=int(block.max()) + 1)
     return from_probabilities(probabilities, pool, blocks=blocks, conflict=conflict, clip=clip)
+
+
+def predict_groups(
+    key: jax.Array, values: jax.Array, labels: jax.Array, *, num_groups: int
+) -> jax.Array:
+    """Return out-of-fold probabilities of the groups `[n, b]` by a probe that ignores exceptions.
+
+    Args:
+        key: random key for the folds.
+        values: `[n, d]` features.
+        labels: `[n]` class or block of each sample, integers in [0, b).
+        num_groups: b.
+    """
+    return probes.crossfit(key, values, labels, num_classes=num_groups, power=_POWER)
 
 
 def from_probabilities(
@@ -101,25 +131,39 @@ def from_probabilities(
     """
     block = _check_groups(blocks, conflict, clip, pool.num_classes)
     own_group, count = jnp.asarray(block)[pool.labels], int(block.max()) + 1
-    posterior = _checks.floating("probabilities", probabilities)
-    _checks.nonnegative("probabilities", posterior)
-    if posterior.shape != (len(own_group), count):
+    probabilities = _checks.floating("probabilities", probabilities)
+    _checks.nonnegative("probabilities", probabilities)
+    if probabilities.shape != (len(own_group), count):
         raise ValueError(
-            f"probabilities must have shape {(len(own_group), count)}, got {posterior.shape}."
+            f"probabilities must have shape {(len(own_group), count)}, got {probabilities.shape}."
         )
-    sums = _checks.values(posterior.sum(1))
+    sums = _checks.values(probabilities.sum(1))
     if sums is not None and len(wrong := sums[abs(sums - 1) > 0.01]):
         raise ValueError(f"The probabilities of a sample must sum to 1, got {wrong[0]}.")
-    # Bayes' rule with another prior. The prior of the classifier is the size of the blocks; divided
-    # by it, its probabilities are likelihoods of the groups. In the new prior, a sample is in the
-    # group of its own class with probability 1 - `conflict`. Features that show little then leave
-    # the weights nearly uniform.
-    size = jnp.maximum(jnp.bincount(own_group, length=count), 1).astype(posterior.dtype)
-    likelihood = posterior / size[None]
+    groups = posterior(probabilities, own_group, conflict=conflict)
+    return FeatureWeights(_balance(groups, pool, clip), groups, own_group)
+
+
+# Bayes' rule with another prior. The prior of the classifier is the size of the blocks; divided by
+# it, its probabilities are likelihoods of the groups. In the new prior, a sample is in the group of
+# its own class with probability 1 - `conflict`. Features that show little then leave the weights
+# nearly uniform.
+def posterior(
+    probabilities: jax.Array, own_group: jax.Array, *, conflict: float = 0.1
+) -> jax.Array:
+    """Return the probabilities of the bias groups `[n, b]`, given features and label.
+
+    Args:
+        probabilities: `[n, b]` of the groups by an out-of-fold classifier.
+        own_group: `[n]` group of most samples of the class, integers in [0, b).
+        conflict: prior share of bias-conflicting samples.
+    """
+    count = probabilities.shape[1]
+    size = jnp.maximum(jnp.bincount(own_group, length=count), 1).astype(probabilities.dtype)
+    likelihood = probabilities / size[None]
     is_own = jnp.arange(count)[None] == own_group[:, None]
     groups = likelihood * jnp.where(is_own, 1 - conflict, conflict / max(count - 1, 1))
-    groups = groups / groups.sum(1, keepdims=True)
-    return FeatureWeights(_balance(groups, pool, clip), groups, own_group)
+    return groups / groups.sum(1, keepdims=True)
 
 
 def by_feature_sets(

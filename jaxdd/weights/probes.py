@@ -10,6 +10,7 @@ object, most of what a network would learn from the data is not the object. `sho
 """
 
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import chex
@@ -207,7 +208,7 @@ def shortcut(blind: ArrayLike, baseline: ArrayLike, labels: ArrayLike) -> Shortc
     )
     partitions = [
         (blocks, _compare(blocks, *deciding).z_score)
-        for blocks in _merge(deciding[0], deciding[2])
+        for blocks in merge(deciding[0], deciding[2])
         if np.bincount(blocks[labels]).max() <= _MAX_SHARE * len(labels)
     ]
     if not partitions or not len(testing[2]):
@@ -234,8 +235,13 @@ def _compare(blocks, blind, baseline, labels):
     )
 
 
-def _merge(probabilities, labels):
-    """Merge the classes step by step into two blocks; yield at most 32 partitions `[k]`."""
+def merge(probabilities: np.ndarray, labels: np.ndarray) -> Iterator[np.ndarray]:
+    """Merge the classes step by step into two blocks; yield at most 32 partitions `[k]`.
+
+    Args:
+        probabilities: `[n, k]` out-of-fold. Classes that they confuse are merged first.
+        labels: `[n]` integers in [0, k).
+    """
     k = probabilities.shape[1]
     if k < 2:
         return

@@ -33,7 +33,7 @@ def fixed_check(uniform, weighted):
         is_uniform = abs(float(values.max() / values.min()) - 1) < 1e-6
         return weights.Trial(*(uniform if is_uniform else weighted))
 
-    return lambda pool, groups: trial
+    return lambda pool, groups, blocks: trial
 
 
 def fail(*_):
@@ -49,15 +49,20 @@ def test_most_even_weights_are_chosen():
     report = lambda *done: reports.append(done)
     options = dict(strategy=STRATEGY, search=SEARCH, check=check, report=report)
     choice = weights.choose(KEY, POOL, **options)
-    evenness = [candidate["evenness"] for candidate in choice.candidates]
+    evenness = [candidate["evenness"] for candidate in choice.search]
     assert len(evenness) == 2 * 2 * 2 and choice.best == np.argmax(evenness)
-    assert [each["encoder_steps"] for each in choice.candidates] == 4 * [1] + 4 * [3]
-    assert {each["bandwidth"] for each in choice.candidates} == {0.2, 0.8}
-    assert {each["temperature"] for each in choice.candidates} == {0.5, 1.0}
-    assert choice.kind == "density" and choice.rejection is None
-    assert reports == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    assert choice.trials["best"].conflicting == 0.8 and choice.trials["uniform"].count == 99
-    best = choice.candidates[choice.best]
+    assert [each["encoder_steps"] for each in choice.search] == 4 * [1] + 4 * [3]
+    assert {each["bandwidth"] for each in choice.search} == {0.2, 0.8}
+    assert {each["temperature"] for each in choice.search} == {0.5, 1.0}
+    assert choice.chosen == ("density",) and choice.verdict == "biased"
+    assert reports == [(i, 4) for i in range(5)]
+    (candidate,) = choice.candidates
+    assert candidate.trials["weighted"].conflicting == 0.8
+    assert candidate.trials["uniform"].count == 99 and candidate.rejection is None
+    scores = np.asarray(candidate.conflict_score).reshape(2, 8)
+    assert (np.argsort(scores) == np.argsort(candidate.weights.reshape(2, 8))).all()
+    np.testing.assert_allclose(np.sort(scores), [(np.arange(8) + 0.5) / 8] * 2)
+    best = choice.search[choice.best]
     again = weights.by_density(
         KEY,
         POOL,
@@ -90,8 +95,8 @@ def test_uniform_weights_are_kept_if_the_best_are_rejected():
     search = weights.Search((1,), (0.2,), (1.0,), encoder=ENCODER)
     check = fixed_check((0.9, 0.95, 0.4, 999), (0.7, 0.75, 0.55, 999))
     choice = weights.choose(KEY, POOL, strategy=STRATEGY, search=search, check=check)
-    assert choice.kind == "uniform" and choice.density is None
-    assert choice.record()["rejection"] == choice.rejection and "0.200" in choice.rejection
+    assert choice.verdict == "none" and choice.chosen == () and choice.density is None
+    assert "0.200" in choice.record()["candidates"][0]["rejection"]
     np.testing.assert_allclose(choice.weights, 1 / 8, rtol=1e-6)
 
 
@@ -171,9 +176,9 @@ def test_shortcut_features_are_chosen_without_a_search():
         check=fail,
     )
     choice = weights.choose(KEY, pool, **options)
-    assert choice.kind == "features" and choice.feature_names == "brightness"
-    assert choice.rejection is choice.density is None and reports == [(0, 3), (3, 3)]
-    assert choice.shortcuts["brightness"].z_score > 3
+    assert choice.verdict == "biased" and choice.chosen == ("brightness",)
+    assert choice.density is None and reports == [(i, 4) for i in range(5)]
+    assert choice.candidates[0].shortcut.z_score > 3
     oracle = weights.oracle(pool, groups, num_attributes=2)
     np.testing.assert_allclose(choice.weights, oracle, rtol=0.1)
 
@@ -196,13 +201,13 @@ def test_two_biases_are_balanced_together():
     features = {"brightness": brightness, "rows": rows, "side": side}
     comparisons = {name: blind_features.Comparison(x, step) for name, x in features.items()}
     choice = weights.choose(KEY, pool, strategy=(), comparisons=comparisons, check=fail)
-    assert set(choice.features) in ({"brightness", "side"}, {"rows", "side"})
-    assert choice.feature_names == " and ".join(choice.features) == choice.record()["features"]
+    assert set(choice.chosen) in ({"brightness", "side"}, {"rows", "side"})
+    assert choice.record()["chosen"] == list(choice.chosen)
     oracle = weights.oracle(pool, 2 * left + dark, num_attributes=4)
     np.testing.assert_allclose(choice.weights, oracle, rtol=0.25)
-    alone = weights.by_feature_sets(pool, [choice.features["side"]])
-    np.testing.assert_allclose(alone, choice.features["side"].weights, rtol=1e-5)
-    clipped = weights.by_feature_sets(pool, list(choice.features.values()), clip=2.0)
+    sets = [weights.by_features(KEY, pool, features[name]) for name in choice.chosen]
+    np.testing.assert_allclose(weights.by_feature_sets(pool, sets[:1]), sets[0].weights, rtol=1e-5)
+    clipped = weights.by_feature_sets(pool, sets, clip=2.0)
     assert (clipped * pool.count[labels]).max() == pytest.approx(2)
 
 
@@ -314,6 +319,7 @@ def test_coloured_digits_get_density_weights_and_grey_ones_uniform(name, conflic
         comparisons={"tone": blind_features.Comparison(blind_features.tone, baseline)},
         check=functools.partial(weights.check_with_probe_networks, KEY, strategy=(), **probing),
     )
-    assert choice.kind == ("uniform" if conflict is None else "density")
+    assert (choice.verdict == "biased") == (conflict is not None)
     if conflict is not None:
-        assert choice.trials["best"].conflicting > choice.trials["uniform"].conflicting + 0.2
+        trials = choice.candidates[0].trials
+        assert trials["weighted"].conflicting > trials["uniform"].conflicting + 0.2

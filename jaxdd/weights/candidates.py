@@ -1,0 +1,283 @@
+"""Candidate biases: groups that some features show, with the evidence that they are a bias.
+
+For each kind of features, a cross-fitted probe predicts the class with a loss that ignores
+exceptions (`probes.crossfit`). A sample whose predicted class differs from its own is either
+ambiguous or an exception. With a bias, the features show the bias attribute, and a bias-conflicting
+sample surely has the attribute of another class. Without one, the features show a little of the
+object, and the samples that they assign to other classes are the ambiguous ones. So the
+bias-conflict scores of a bias have two modes: `bimodality` is the number of confident exceptions
+relative to the number of ambiguous samples.
+
+Wrong labels are confident exceptions as well. `probe_networks` distinguishes them from a bias.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxdd import _checks, augment, sampling
+from jaxdd.devices import parallel
+from jaxdd.weights import blind_features, contrastive, feature_weights, formulas, probes
+from jaxdd.weights.density_weights import encode
+from jaxdd.weights.probe_networks import Trial
+
+MIN_BIMODALITY = 0.4
+"""Minimum bimodality of a bias; fixed on 2026-11-25 on the development sets of decisions.py."""
+
+MIN_CONFIDENT_SHARE = 0.01
+"""Minimum share of samples that are confidently bias-conflicting."""
+
+_CONFIDENT = 0.9  # Bias-conflict score above which a sample is confidently bias-conflicting.
+_AMBIGUOUS = 0.1, 0.9  # Scores between these two are ambiguous.
+_MIN_CLASS_BIMODALITY = 0.3  # Below it, blocks of classes are preferred to single classes.
+_MAX_SHARE = 0.75  # Maximum share of the samples in one block.
+
+_FOLDS = 2**32 - 2  # For `fold_in`; differs from the step numbers of encoders, which are small.
+
+EMBEDDING = "embedding"
+"""Name of the candidate of a probe on the embedding of an encoder."""
+
+
+class Candidate(NamedTuple):
+    """Bias groups that one kind of features shows, weights that balance them, and the evidence.
+
+    Attributes:
+        name: key of `blind_features.NAMED`, "embedding" for the embedding of an encoder, "density"
+            for the density search, or the name of an embedding of the user.
+        weights: `[n]`, each class sums to one.
+        conflict_score: `[n]` in [0, 1], probability that a sample is bias-conflicting; of "density"
+            the rank of the weight within the class.
+        groups: `[n]` most likely bias group of each sample, integers in [0, b).
+        blocks: `[k]` group of most samples of each class; 0 to k - 1 unless classes share a group.
+        bimodality: confidently conflicting samples divided by ambiguous ones; nan for "density".
+        confident_share: share of the samples that are confidently conflicting; nan for "density".
+        shortcut: result of the shortcut test, or None if these features are not tested.
+        trials: results of the probe network check for "uniform" weights and for the "weighted"
+            ones; empty if it was not made.
+        rejection: why the check rejects the weights, or None.
+        effective_sample_size: of the weights, mean over classes, see `formulas`.
+    """
+
+    name: str
+    weights: jax.Array
+    conflict_score: jax.Array
+    groups: jax.Array
+    blocks: tuple[int, ...]
+    bimodality: float = float("nan")
+    confident_share: float = float("nan")
+    shortcut: probes.Shortcut | None = None
+    trials: Mapping[str, Trial] = {}
+    rejection: str | None = None
+    effective_sample_size: float = float("nan")
+
+    @property
+    def is_bimodal(self) -> bool:
+        """Whether the bias-conflict scores look like those of a bias."""
+        is_frequent = self.confident_share >= MIN_CONFIDENT_SHARE
+        return is_frequent and self.bimodality >= MIN_BIMODALITY
+
+    def record(self) -> dict[str, Any]:
+        """Return the evidence without arrays, for JSON."""
+        arrays = "weights", "conflict_score", "groups"
+        record = {name: value for name, value in self._asdict().items() if name not in arrays}
+        return record | {
+            "blocks": list(self.blocks),
+            "shortcut": None if self.shortcut is None else self.shortcut._asdict(),
+            "trials": {name: trial._asdict() for name, trial in self.trials.items()},
+        }
+
+
+def feature_values(
+    key: jax.Array,
+    pool: sampling.Pool,
+    names: Sequence[str],
+    *,
+    strategy: augment.Strategy,
+    encoder: contrastive.Encoder | None = None,
+    embeddings: Mapping[str, ArrayLike] = {},
+    features: Mapping[str, blind_features.Features] = blind_features.NAMED,
+) -> dict[str, jax.Array]:
+    """Return the features of each candidate by name, `[n, d]`.
+
+    Args:
+        key: random key of the encoder.
+        pool: the samples.
+        names: keys of `features`, "embedding", or keys of `embeddings`.
+        strategy: augmentation of the encoder, see `encode`.
+        encoder: network to train for "embedding". Defaults to `default_encoder`.
+        embeddings: embeddings of the user by name, `[n, d]`.
+        features: feature functions by name.
+    """
+    known = {*features, EMBEDDING, *embeddings}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"Names of features must be in {sorted(known)}, got {unknown[0]!r}.")
+    for name in embeddings:
+        _check_embedding(name, embeddings[name], len(pool.labels))
+
+    def compute(name):
+        if name in embeddings:
+            return jnp.asarray(embeddings[name], jnp.float32)
+        if name == EMBEDDING:
+            return encode(key, pool, strategy=strategy, encoder=encoder).embeddings
+        function = functools.partial(blind_features.compute, features=features[name])
+        return parallel.apply_by_rows(function, pool.images)
+
+    return {name: compute(name) for name in names}
+
+
+def _check_embedding(name, embedding, count):
+    embedding = _checks.finite(f"embedding {name!r}", _checks.floating("embeddings", embedding))
+    if embedding.ndim != 2 or len(embedding) != count:
+        raise ValueError(
+            f"embedding {name!r} must have shape [{count}, d], one row per training sample, got "
+            f"{embedding.shape}."
+        )
+
+
+def from_features(
+    key: jax.Array,
+    pool: sampling.Pool,
+    values: jax.Array,
+    *,
+    name: str,
+    shortcut: probes.Shortcut | None = None,
+    clip: float | None = None,
+) -> Candidate:
+    """Return the candidate of features `[n, d]`.
+
+    Args:
+        key: random key of the folds.
+        pool: the samples; their weights are ignored.
+        values: `[n, d]` features.
+        name: name of the candidate.
+        shortcut: result of the shortcut test of these features; if it is passed, its blocks of
+            classes are used. Otherwise the bimodality decides between classes and blocks.
+        clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
+    """
+    classes = feature_weights.predict_groups(key, values, pool.labels, num_groups=pool.num_classes)
+    blocks, bimodality, share = find_blocks(classes, pool.labels)
+    if shortcut is not None and feature_weights.is_shortcut(shortcut):
+        blocks = shortcut.blocks
+    if blocks == tuple(range(pool.num_classes)):
+        result = feature_weights.from_probabilities(classes, pool, clip=clip)
+    else:
+        result = feature_weights.by_values(key, pool, values, blocks=blocks, clip=clip)
+    return Candidate(
+        name, result.weights, result.conflict_score, result.groups.argmax(1), tuple(blocks),
+        bimodality, share, shortcut,
+        effective_sample_size=effective_sample_size(result.weights, pool),
+    )  # fmt: skip
+
+
+def effective_sample_size(sample_weights: jax.Array, pool: sampling.Pool) -> float:
+    """Return the effective sample size of weights `[n]`, mean over classes."""
+    size = formulas.effective_sample_size(sample_weights, pool.labels, num_classes=pool.num_classes)
+    return float(size.mean())
+
+
+def find_blocks(
+    probabilities: ArrayLike, labels: ArrayLike
+) -> tuple[tuple[int, ...], float, float]:
+    """Return blocks of classes whose conflict scores have two modes, bimodality and share.
+
+    Classes that the probe confuses are merged one after the other, as in `probes.shortcut`. The
+    merging uses one half of the samples of each class and the bimodality the other half. Blocks are
+    returned only if the scores of single classes are not bimodal; the bimodality is the largest.
+
+    Args:
+        probabilities: `[n, k]` out-of-fold, from `feature_weights.predict_groups`.
+        labels: `[n]` integers in [0, k).
+
+    Returns:
+        Block of each class `[k]`, largest bimodality, and the share of confidently conflicting
+        samples there. The bimodality is 0 without a partition that has enough of them.
+    """
+    predicted, classes_of = np.asarray(probabilities), np.asarray(labels)
+    classes = tuple(range(predicted.shape[1]))
+    decides = np.zeros(len(predicted), bool)
+    decides[np.argsort(classes_of, kind="stable")[::2]] = True
+    testing, own = predicted[~decides], classes_of[~decides]
+    if not len(own):
+        return classes, 0.0, 0.0
+    best, by_classes = (classes, 0.0, 0.0), 0.0
+    for blocks in probes.merge(predicted[decides], classes_of[decides]):
+        if np.bincount(blocks[classes_of]).max() > _MAX_SHARE * len(predicted):
+            continue
+        by_block = testing @ np.eye(blocks.max() + 1, dtype=testing.dtype)[blocks]
+        groups = feature_weights.posterior(jnp.asarray(by_block), jnp.asarray(blocks[own]))
+        score = 1 - np.take_along_axis(np.asarray(groups), blocks[own][:, None], 1)[:, 0]
+        share = float(np.mean(score > _CONFIDENT))
+        if share < MIN_CONFIDENT_SHARE:
+            continue
+        ambiguous = np.mean((score > _AMBIGUOUS[0]) & (score < _AMBIGUOUS[1]))
+        bimodality = share / max(float(ambiguous), 1 / len(own))
+        if len(blocks) == blocks.max() + 1:
+            by_classes = bimodality
+        if bimodality > best[1]:
+            best = tuple(blocks.tolist()), bimodality, share
+    if by_classes > _MIN_CLASS_BIMODALITY or best[1] < MIN_BIMODALITY:
+        best = classes, *best[1:]
+    return best
+
+
+def by_candidate(
+    key: jax.Array,
+    pool: sampling.Pool,
+    name: str,
+    *,
+    strategy: augment.Strategy,
+    encoder: contrastive.Encoder | None = None,
+    embeddings: Mapping[str, ArrayLike] = {},
+    clip: float | None = None,
+) -> Candidate:
+    """Return the candidate of one kind of features, without tests.
+
+    Use it to balance groups of a known kind, for example after a look at the candidates of
+    `choose`. This function runs on the host and cannot be transformed by JAX.
+
+    Args:
+        key: random key of encoder and folds.
+        pool: at least three samples; their weights are ignored.
+        name: key of `blind_features.NAMED`, "embedding", or key of `embeddings`.
+        strategy: augmentation of the encoder.
+        encoder: network to train for "embedding". Defaults to `default_encoder`.
+        embeddings: embeddings of the user by name, `[n, d]`.
+        clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
+    """
+    formulas.check_limit("clip", clip)
+    _checks.concrete("weights.by_candidate", key, pool)
+    options: dict[str, Any] = dict(strategy=strategy, encoder=encoder, embeddings=embeddings)
+    values = feature_values(key, pool, [name], **options)[name]
+    return from_features(folds_key(key), pool, values, name=name, clip=clip)
+
+
+def folds_key(key: jax.Array) -> jax.Array:
+    """Return the key of the folds that belongs to the key of a choice."""
+    return jax.random.fold_in(key, _FOLDS)
+
+
+def feature_probabilities(
+    key: jax.Array,
+    pool: sampling.Pool,
+    names: Sequence[str],
+    *,
+    strategy: augment.Strategy,
+    encoder: contrastive.Encoder | None = None,
+    embeddings: Mapping[str, ArrayLike] = {},
+) -> dict[str, jax.Array]:
+    """Return out-of-fold class probabilities `[n, k]` by the features of each candidate.
+
+    The arguments are those of `feature_values`.
+    """
+    options: dict[str, Any] = dict(strategy=strategy, encoder=encoder, embeddings=embeddings)
+    values = feature_values(key, pool, names, **options)
+    predict = functools.partial(
+        feature_weights.predict_groups, folds_key(key), labels=pool.labels,
+        num_groups=pool.num_classes,
+    )  # fmt: skip
+    return {name: predict(values=x) for name, x in values.items()}

@@ -1,0 +1,170 @@
+"""Probe network check: do weights help networks that are trained on a few real images?
+
+Samples that conflict with a candidate's bias groups are either bias-conflicting or, without a bias,
+hard. Bias-conflicting samples become as easy as others once the groups have equal weight, whereas
+hard samples remain hard. Small networks trained on images drawn by the weights distinguish the two
+cases; `rejection` decides.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdd import _checks, augment, evaluate, networks, sampling
+from jaxdd.devices import parallel
+
+_MIN_CONFLICTING = 20
+"""Minimum number of bias-conflicting held-out samples."""
+
+
+class Trial(NamedTuple):
+    """Mean accuracy of probe networks on held-out samples.
+
+    Attributes:
+        overall: mean of the two below, by their shares of the pool; nan if one of them is empty.
+        aligned: on samples in the group of most samples of their class.
+        conflicting: on the others.
+        count: number of held-out conflicting samples.
+    """
+
+    overall: float
+    aligned: float
+    conflicting: float
+    count: int
+
+
+def rejection(uniform: Trial, weighted: Trial) -> str | None:
+    """Return why weights are rejected, or None if they are accepted.
+
+    The gain of weights on bias-conflicting samples must exceed three limits:
+
+    * two standard errors of a difference of two proportions, at most √(2 / m) for m samples;
+    * the gap that remains between bias-aligned and bias-conflicting samples. Without a bias the
+      conflicting samples are hard, and no weights close this gap;
+    * half of the loss on all samples. Below it, even a test set of which two thirds are
+      bias-conflicting would not gain.
+
+    >>> biased, hard = Trial(0.95, 0.99, 0.1, 400), Trial(0.9, 0.91, 0.3, 400)
+    >>> rejection(biased, Trial(0.7, 0.7, 0.7, 400))
+    >>> rejection(hard, Trial(0.8, 0.82, 0.4, 400))
+    'bias-conflicting samples gain 0.100, not more than the remaining gap to aligned ones (0.420)'
+    """
+    count = uniform.count
+    if not count:
+        return "no held-out sample is bias-conflicting"
+    if count < _MIN_CONFLICTING:
+        return (
+            f"only {count} held-out samples are bias-conflicting, at least {_MIN_CONFLICTING} "
+            "are needed"
+        )
+    gain = weighted.conflicting - uniform.conflicting
+    limits = {
+        "two standard errors": (2 / count) ** 0.5,
+        "the remaining gap to aligned ones": weighted.aligned - weighted.conflicting,
+        "half of the overall loss": (uniform.overall - weighted.overall) / 2,
+    }
+    name, limit = max(limits.items(), key=lambda item: item[1])
+    if gain > limit:
+        return None
+    return f"bias-conflicting samples gain {gain:.3f}, not more than {name} ({limit:.3f})"
+
+
+def check_with_probe_networks(
+    key: jax.Array,
+    pool: sampling.Pool,
+    groups: jax.Array,
+    blocks: Sequence[int] | None = None,
+    *,
+    strategy: augment.Strategy,
+    network: networks.Network | None = None,
+    sets: int = 4,
+    ipc: int = 10,
+    epochs: int = 100,
+    max_held_out: int = 1000,
+) -> Callable[[jax.Array], Trial]:
+    """Return a function that scores weights by training probe networks on a few real images.
+
+    This function runs on the host and cannot be transformed by JAX.
+
+    The images are drawn by the weights, as many as a distilled set would have. A fifth of the
+    bias-aligned samples and a fifth of the bias-conflicting ones are held out and used for the
+    scores only. If a fifth is less than 20 samples, up to a half is held out, but never more than
+    half of a class. Nothing is trained if no sample is bias-conflicting.
+
+    Args:
+        key: random key for the held-out samples, the sets and the networks.
+        pool: the samples.
+        groups: `[n]` estimated bias group of each sample, integers in [0, k).
+        blocks: `[k]` group of most samples of each class: the others are bias-conflicting. By
+            default group c is that of class c.
+        strategy: augmentation when the networks are trained.
+        network: architecture of the networks. Defaults to a ConvNet of width 32.
+        sets: number of drawn sets, each of which trains one network.
+        ipc: images per class of a set.
+        epochs: training epochs.
+        max_held_out: largest number of held-out samples of either kind.
+
+    Returns:
+        A function from weights `[n]` to a `Trial`.
+    """
+    _checks.concrete("weights.check_with_probe_networks", key, pool, groups)
+    strategy = augment.as_strategy(strategy)
+    _checks.integers("groups", groups, pool.num_classes, length=len(pool.labels))
+    for name, number in dict(sets=sets, ipc=ipc, epochs=epochs, max_held_out=max_held_out).items():
+        _checks.count(name, number)
+    k = pool.num_classes
+    own_group = jnp.arange(k) if blocks is None else jnp.asarray(blocks)
+    _checks.integers("blocks", own_group, k, length=k)
+    agrees = np.asarray(groups == own_group[pool.labels])
+    if network is None:
+        network = networks.ConvNet(k, 32, networks.max_blocks(pool.images.shape))
+    key, key_held_out = jax.random.split(key)
+    held_out = _hold_out(key_held_out, np.asarray(pool.labels), agrees, max_held_out)
+    # The groups serve as the bias attribute of the task.
+    images, attributes = parallel.to_local(pool.images[held_out]), jnp.asarray(groups)[held_out]
+    test = images, pool.labels[held_out], attributes, own_group
+    task = evaluate.Task(*test, pool.mean, pool.std, k, k, strategy)
+
+    # The task is an argument: XLA would fold held-out images that the function closes over.
+    def score(rows, task):
+        def score_one(row):
+            key, images = row
+            scores = evaluate.evaluate(key[None], network, images, task, epochs=epochs)
+            return scores.aligned[0], scores.conflicting[0]
+
+        return jax.lax.map(score_one, rows)
+
+    score_all = parallel.thread_rows(score)
+    share, count = np.mean(agrees), int((~agrees[held_out]).sum())
+
+    def trial(weights: jax.Array) -> Trial:
+        if not count:
+            return Trial(float("nan"), float("nan"), float("nan"), 0)
+        # Held-out samples get weight 0. The floor keeps a class whose only weight was held out.
+        remaining = (jnp.asarray(weights) + 1e-30).at[held_out].set(0)
+        train_pool = sampling.reweight(pool, remaining)
+        draw = functools.partial(sampling.initial_real, pool=train_pool, ipc=ipc, weighted=True)
+        drawn = [draw(jax.random.fold_in(key, i)) for i in range(sets)]
+        images = jnp.stack(parallel.to_local(drawn))
+        scores = score_all((jax.random.split(key, sets), images), task)
+        aligned, conflicting = (float(accuracy.mean()) for accuracy in scores)
+        overall = share * aligned + (1 - share) * conflicting
+        return Trial(float(overall), aligned, conflicting, count)
+
+    return trial
+
+
+def _hold_out(key, labels, agrees, maximum):
+    """Return the indices of the held-out samples, those that agree first."""
+    order = np.asarray(jax.random.permutation(key, len(labels)))
+    parts = [order[agrees[order] == which] for which in (True, False)]
+    share = lambda n: min(maximum, max(n // 5, min(_MIN_CONFLICTING, n // 2)))
+    chosen = np.concatenate([part[: share(len(part))] for part in parts])
+    own = labels[chosen]
+    # Rank of each chosen sample in its class; keep ranks below half of the size of the class.
+    rank = np.argsort(np.argsort(own, kind="stable")) - np.searchsorted(np.sort(own), own)
+    return chosen[rank < np.bincount(labels)[own] // 2]
