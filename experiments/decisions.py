@@ -2,6 +2,18 @@
 
     python -m experiments.decisions --data-dir DIR
     python -m experiments.decisions --test --seeds 3 --data-dir DIR
+    python -m experiments.decisions --part rivals [--test] --data-dir DIR
+    python -m experiments.decisions --part distil --data-dir DIR
+
+For each data set and seed, `weights.choose` decides on at most 15,000 training samples. The
+results are the verdict, the candidates with their evidence, and how well each detects
+bias-conflicting samples and balances the bias groups, by the bias labels (as in
+`experiments.shortcuts`). A wrong label counts as bias-conflicting if the attribute is not the usual
+one of the wrong class.
+
+`rivals` runs Cleanlab's Datalab, XRM and SSA with 100 bias labels on the same samples
+(`experiments.tools.rivals`). `distil` distils eight sets with uniform weights and those of auto, of
+the best candidate, of 20, of 100 and of all bias labels.
 
 Data sets, named on 2026-11-25, before any of the test sets was measured. DEVELOPMENT: all sets of
 `experiments.shortcuts`, and faces of 32 pixels, young or old, where gender goes with age in 96 % of
@@ -37,14 +49,49 @@ Special, not counted:
   exchanged). Tone shows the object here.
 """
 
+import collections
 import functools
+import itertools
 import pathlib
+import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from scipy import stats
 
 from experiments import shortcuts
-from experiments.tools import biased_sets
-from jaxdd.data import benchmarks, datasets
+from experiments.tools import biased_sets, grid, markdown, record, rivals
+from jaxdd import weights
+from jaxdd.data import benchmarks, bias, datasets
+from jaxdd.runs import components, pipeline, programs, timing
+from jaxdd.runs.options import make
+from jaxdd.weights import blind_features, candidates, formulas
+
+OUT, RIVALS, SETS = (
+    grid.RESULTS / f"decisions{part}.json" for part in ("", "-rivals", "-distilled")
+)
+
+SAMPLES = 15_000
+"""Maximum number of training samples to decide on, as in `jaxdd bias`."""
+
+SEEN = 0.9
+"""Minimum AUC within classes of a candidate that shows the bias."""
+
+DISTILLED = (
+    "faces", "fmnist-turn", "fmnist-texture", "cmnist-pairs", "bgfmnist-few", "ccifar10",
+    "cmnist 5 % wrong labels", "cifar10-jpeg",
+)  # fmt: skip
+"""Data sets that are distilled."""
+
+ROWS = "plain", "auto", "best candidate", "20 labels", "100 labels", "oracle"
+"""Weights that they are distilled with."""
+
+FEATURES = (*blind_features.NAMED, candidates.EMBEDDING)
+"""Features that the rivals use."""
 
 
 class DataSet(NamedTuple):
@@ -139,3 +186,308 @@ _SPECIAL = {
 }
 TEST = _BIASED | _UNBIASED | _SPECIAL
 """Data sets that are measured once, after all thresholds were fixed."""
+
+
+# --- measurements ------------------------------------------------------------------------------
+
+
+def decide(data: datasets.Benchmark, *, seed: int, biased: bool | None) -> dict[str, Any]:
+    """Return the record of the choice for a data set, with scores by its bias labels.
+
+    Args:
+        data: the data set.
+        seed: random seed of the choice.
+        biased: see `DataSet`; candidates of unbiased sets have no scores.
+    """
+    pool, options = datasets.pool(data), make(seed=seed)
+    with timing.timed(spent := {}, "seconds"):
+        key = components.key(options, "encoder")
+        choice = weights.choose(key, pool, strategy=data.strategy)
+        jax.block_until_ready(choice.weights)
+    row = choice.record() | spent | {"samples": len(data.train.labels)}
+    if biased is not False:
+        for entry, candidate in zip(row["candidates"], choice.candidates, strict=True):
+            entry |= _scores(candidate.weights, candidate.conflict_score, data)
+        row["evenness"] = _evenness(choice.weights, data)
+    return row
+
+
+def _scores(sample_weights, conflict_score, data):
+    conflicting = data.train.attributes != np.asarray(data.aligned)[data.train.labels]
+    if not conflicting.any():
+        return {}
+    return shortcuts.score(sample_weights, conflict_score, data)
+
+
+def _evenness(sample_weights, data):
+    sizes = dict(num_classes=data.num_classes, num_attributes=data.num_attributes)
+    arrays = sample_weights, data.train.labels, data.train.attributes
+    return float(formulas.group_evenness(*map(jnp.asarray, arrays), **sizes))
+
+
+def compare(data: datasets.Benchmark, *, seed: int, biased: bool | None) -> dict[str, Any]:
+    """Return the results of the rivals for a data set, see `decide`."""
+    pool, key = datasets.pool(data), components.key(make(seed=seed), "encoder")
+    labels, k, row = data.train.labels, data.num_classes, {}
+    try:
+        with timing.timed(spent := {}, "seconds"):
+            row["datalab"] = rivals.datalab(data.train.images, labels)
+        row["datalab"] |= spent
+    except ImportError as error:
+        print(f"without Datalab: {error}", file=sys.stderr)
+    if biased is False:
+        return row
+    values = candidates.feature_values(key, pool, FEATURES, strategy=data.strategy)
+    with timing.timed(spent := {}, "seconds"):
+        twins = {name: rivals.xrm(key, x, pool.labels, num_classes=k) for name, x in values.items()}
+    row["xrm"] = spent | {"features": {}}
+    for name, result in twins.items():
+        by_twins = weights.from_probabilities(result.probabilities, pool)
+        scores = _scores(by_twins.weights, by_twins.conflict_score, data)
+        row["xrm"]["features"][name] = {"flipped": result.flipped} | scores
+    labelled = np.random.default_rng(seed).permutation(len(labels))[:100]
+    with timing.timed(spent := {}, "seconds"):
+        probabilities = rivals.ssa(
+            key, jnp.concatenate(list(values.values()), 1), labels, data.train.attributes, labelled,
+            num_classes=k, num_attributes=data.num_attributes,
+        )  # fmt: skip
+    sizes = dict(num_classes=k, num_attributes=data.num_attributes)
+    aligned = bias.majority(labels, probabilities.argmax(1), **sizes)
+    own = jnp.take_along_axis(probabilities, aligned[pool.labels][:, None], 1)[:, 0]
+    groups = jax.nn.one_hot(probabilities.argmax(1), data.num_attributes)
+    balanced = formulas.balance_groups(pool.labels, groups, num_classes=k)
+    row["ssa"] = spent | _scores(balanced, 1 - own, data)
+    return row
+
+
+def distil(data: datasets.Benchmark, row: str, folder: pathlib.Path) -> dict[str, Any]:
+    """Return the scores of a set that is distilled with the weights of a row.
+
+    Args:
+        data: the data set.
+        row: "plain", "auto", "oracle", the name of a candidate, or "20 labels" for weights from so
+            many bias labels.
+        folder: run folder, from which a stopped run is resumed.
+    """
+    options = make()
+    setup = components.cpu_devices(options)
+    if "labels" in row:
+        setup |= {"weights": _few_labels(data, components.key(options, "encoder"), int(row[:-7]))}
+    else:
+        setup |= {"debias": row}
+    result = pipeline.run(data, folder, options, resume=True, report=record.log, **setup)
+    return result.to_dict()
+
+
+def _few_labels(data, key, count):
+    """Return weights from the bias labels of the samples that `weights.to_label` selects."""
+    pool, folds = datasets.pool(data), candidates.folds_key(key)
+    values = candidates.feature_values(key, pool, FEATURES, strategy=data.strategy)
+    shown = [candidates.from_features(folds, pool, x, name=name) for name, x in values.items()]
+    rows = weights.to_label(key, shown, pool.labels, count=count)
+    attributes = data.train.attributes[rows]
+    return weights.from_labels(key, pool, rows, attributes, strategy=data.strategy).weights
+
+
+def _distil_tasks(data_dir):
+    """Return functions that compute the cells of distilled sets."""
+
+    def task(title, row):
+        data = load((DEVELOPMENT | TEST)[title], seed=0, data_dir=data_dir)
+        name = best_candidate(title) if row == "best candidate" else row
+        return {"weighting": name} | distil(data, name, grid.WORK / "decisions" / title / row)
+
+    cells = itertools.product(DISTILLED, ROWS)
+    return {f"{title}, {row}": functools.partial(task, title, row) for title, row in cells}
+
+
+def best_candidate(title: str) -> str:
+    """Return the name of the candidate whose weights balance the groups of a data set best."""
+    evenness = collections.defaultdict(list)
+    for candidate in itertools.chain(*(row["candidates"] for row in _by_title(OUT)[title])):
+        if candidate["name"] != "density":
+            evenness[candidate["name"]].append(candidate["evenness"])
+    return max(evenness, key=lambda name: np.mean(evenness[name]))
+
+
+# --- tables ------------------------------------------------------------------------------------
+
+
+def tables() -> list[list[str]]:
+    """Return tables of the sets, of the verdicts, and of the rivals; means over seeds."""
+    if not OUT.exists():
+        return []
+    measured = _by_title(OUT)
+    compared = _by_title(RIVALS) if RIVALS.exists() else {}
+    titles = [
+        "verdict", "chosen", "largest bimodality", "best candidate", "AUC", "its evenness",
+        "evenness", "seconds",
+    ]  # fmt: skip
+    result = []
+    for kind, sets in (("development", DEVELOPMENT), ("test", TEST)):
+        known = {title: measured[title] for title in sets if title in measured}
+        if known:
+            link = markdown.link(f"{kind} set", OUT)
+            rows = [[title, *_describe(rows)] for title, rows in known.items()]
+            result.append(markdown.table([link, *titles], rows, left=(0, 1, 2, 4)))
+            result.append(_rates(kind, known, compared))
+    if compared:
+        titles = ["Datalab reports", "XRM", "AUC", "evenness", "best AUC", "SSA: AUC", "evenness"]
+        rows = [[title, *_describe_rivals(rows)] for title, rows in compared.items()]
+        link = markdown.link("data set", RIVALS)
+        result.append(markdown.table([link, *titles], rows, left=(0, 1, 2)))
+    if SETS.exists():
+        result += [_distilled_table(score) for score in ("accuracy", "conflicting")]
+    return result
+
+
+def _distilled_table(score):
+    cells = record.measured(SETS)
+    rows = [
+        [title, *(record.percent(cells.get(f"{title}, {row}", {}).get(score)) for row in ROWS)]
+        for title in DISTILLED
+    ]
+    return markdown.table([markdown.link(grid.score_title(score), SETS), *ROWS], rows)
+
+
+def _by_title(path):
+    """Return the measured rows of each data set."""
+    rows = collections.defaultdict(list)
+    for name, row in record.measured(path).items():
+        rows[name.rpartition(", seed ")[0]].append(row)
+    return rows
+
+
+def _describe(rows):
+    verdicts = collections.Counter(row["verdict"] for row in rows)
+    verdict = ", ".join(f"{count} {name}" for name, count in verdicts.most_common())
+    chosen = {" and ".join(row["chosen"]) or "–" for row in rows}
+    bimodality = np.mean([max(x["bimodality"] or 0 for x in row["candidates"]) for row in rows])
+    best = _best(rows)
+    return [
+        verdict, ", ".join(sorted(chosen)), f"{bimodality:.2f}",
+        *(("–",) * 3 if best is None else best),
+        *_means(rows, "evenness", ".2f"), *_means(rows, "seconds", ".0f"),
+    ]  # fmt: skip
+
+
+def _best(rows):
+    """Return name, AUC and evenness of the candidate with the largest mean AUC, or None."""
+    scores = collections.defaultdict(list)
+    for candidate in itertools.chain(*(row["candidates"] for row in rows)):
+        if candidate.get("auc") is not None:
+            scores[candidate["name"]].append((candidate["auc"], candidate["evenness"]))
+    means = {name: np.mean(values, 0) for name, values in scores.items()}
+    if not means:
+        return None
+    name = max(means, key=lambda name: means[name][0])
+    return name, f"{means[name][0]:.3f}", f"{means[name][1]:.2f}"
+
+
+def _means(rows, name, form):
+    values = [row[name] for row in rows if row.get(name) is not None]
+    return [format(np.mean(values), form) if values else "–"]
+
+
+def _rates(kind, measured, compared):
+    """Return the table of right and wrong verdicts; a set counts by most of its seeds."""
+    sets, lines = DEVELOPMENT | TEST, []
+    verdicts = {
+        title: collections.Counter(row["verdict"] for row in rows).most_common(1)[0][0]
+        for title, rows in measured.items()
+    }
+    groups = {
+        "biased sets": [x for x in measured if sets[x].biased],
+        "unbiased sets": [x for x in measured if sets[x].biased is False],
+    }
+    groups["biased sets that a candidate shows"] = [
+        x for x in groups["biased sets"] if (_best(measured[x]) or "–0")[1] > f"{SEEN}"
+    ]
+    named = [x for x in (*groups["biased sets"], *groups["unbiased sets"])]
+    detected = [x for x in named if verdicts[x] == "biased"]
+    for title, members in groups.items():
+        counts = (sum(verdicts[x] == verdict for x in members) for verdict in _VERDICTS)
+        lines.append([title, *(_rate(count, len(members)) for count in counts)])
+    right = sum(bool(sets[x].biased) for x in detected)
+    lines.append(["called biased and biased", _rate(right, len(detected)), "–", "–"])
+    for title in ("biased sets", "unbiased sets"):
+        rows = [compared[x][0] for x in groups[title] if "datalab" in compared.get(x, [{}])[0]]
+        reported = sum(bool(row["datalab"]["reported"]) for row in rows)
+        lines.append([f"{title}, by Datalab", _rate(reported, len(rows)), "–", "–"])
+    return markdown.table([f"{kind} sets (95 % intervals)", *_VERDICTS], lines)
+
+
+_VERDICTS = "biased", "undecided", "none"
+
+
+def _rate(count, total):
+    """Return a count and its Wilson interval in percent.
+
+    >>> _rate(9, 10)
+    '9 of 10 (60–98 %)'
+    """
+    if not total:
+        return "–"
+    low, high = stats.binomtest(count, total).proportion_ci(method="wilson")
+    return f"{count} of {total} ({100 * low:.0f}–{100 * high:.0f} %)"
+
+
+def _describe_rivals(rows):
+    reported = [row["datalab"]["reported"] for row in rows if "datalab" in row]
+    names = sorted(set(itertools.chain(*reported))) if reported else ["not run"]
+    twins = [row["xrm"]["features"] for row in rows if "xrm" in row]
+    chosen = [max(features, key=lambda name: features[name]["flipped"]) for features in twins]
+    picked = [features[name] for features, name in zip(twins, chosen, strict=True)]
+    best = [max(features.values(), key=lambda x: x.get("auc", 0)) for features in twins]
+    ssa = [row["ssa"] for row in rows if "ssa" in row]
+    return [
+        ", ".join(names) or "–", ", ".join(sorted(set(chosen))) or "–",
+        *_means(picked, "auc", ".3f"), *_means(picked, "evenness", ".2f"),
+        *_means(best, "auc", ".3f"), *_means(ssa, "auc", ".3f"), *_means(ssa, "evenness", ".2f"),
+    ]  # fmt: skip
+
+
+def main(
+    *,
+    part: Literal["decide", "rivals", "distil"] = "decide",
+    test: bool = False,
+    seeds: int = 1,
+    data_dir: pathlib.Path | None = None,
+    only: str | None = None,
+    out: pathlib.Path | None = None,
+) -> None:
+    """Measure the data sets and seeds that the file of results lacks, and print the tables.
+
+    Args:
+        part: decide about the sets, run the rivals, or distil some of the sets.
+        test: measure `TEST` instead of `DEVELOPMENT`; `distil` has sets of both.
+        seeds: number of seeds of data and choice.
+        data_dir: folder with the original files.
+        only: titles of data sets, separated by commas.
+        out: JSON file.
+    """
+    programs.prepare()
+    sets = DEVELOPMENT | TEST
+    titles = only.split(",") if only else [*(TEST if test else DEVELOPMENT)]
+
+    def task(measure, title, seed):
+        data = load(sets[title], seed=seed, data_dir=data_dir)
+        data = biased_sets.subsample(data, seed=seed, samples=SAMPLES)
+        return measure(data, seed=seed, biased=sets[title].biased)
+
+    measure, path = {"decide": (decide, OUT), "rivals": (compare, RIVALS), "distil": (None, SETS)}[
+        part
+    ]
+    runs = itertools.product(range(seeds), titles)
+    tasks = {f"{x}, seed {seed}": functools.partial(task, measure, x, seed) for seed, x in runs}
+    if part == "distil":
+        tasks = _distil_tasks(data_dir)
+    if not pathlib.Path(data_dir or ".", "faces").is_dir():
+        print("without the faces, which are not in the data folder", file=sys.stderr)
+        tasks = {name: x for name, x in tasks.items() if "faces" not in name}
+    record.fill((out or path).expanduser(), tasks)
+    record.show(tables())
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

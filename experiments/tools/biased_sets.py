@@ -240,6 +240,14 @@ def long_tailed(data: datasets.Benchmark, *, seed: int, ratio: float = 20) -> da
     return data._replace(train=datasets.select(data.train, chosen))
 
 
+def subsample(data: datasets.Benchmark, *, seed: int, samples: int) -> datasets.Benchmark:
+    """Keep about this number of training samples, an equal share of each class."""
+    labels = data.train.labels
+    counts = np.ceil(np.bincount(labels) * min(1, samples / len(labels))).astype(int)
+    chosen = _by_class(labels, range(data.num_classes), counts, seed)
+    return data._replace(train=datasets.select(data.train, chosen))
+
+
 def _by_class(labels, classes, counts, seed):
     """Return the rows of a number of random samples of each class, in their order."""
     order = np.random.default_rng(seed).permutation(len(labels))
