@@ -73,7 +73,7 @@ def read(
     Args:
         root: the folder, which exists.
         label: column of the tables with the class, see `folders.read`.
-        attribute: column of the tables with the bias attribute.
+        attribute: column of the tables with the bias attribute, or crossed columns.
         layout: what the folders inside are: "classes", "splits", or "auto" to infer it.
 
     Returns:
@@ -391,7 +391,7 @@ def _read_tables(root, listing, given):
 
     for table in listing.tables:
         columns, entries = _tables.read(root / table, given)
-        used = ", ".join(f"{use} is {column}" for use, column in columns.items())
+        used = ", ".join(f"{use} is {'+'.join(names)}" for use, names in columns.items())
         notes.append(f"table {table}: {used}")
         table_splits += [_tables.split_of(os.path.basename(table))] * len(entries)
         for where, name, label, attribute, split in entries:

@@ -25,6 +25,8 @@ SPLIT_WORDS = {
 }
 """Words of the names of splits."""
 
+_JOIN = ", "  # separates the values of crossed columns
+
 # Names of columns in lower case, letters and digits only; the first that a table has is used.
 _COLUMN_NAMES = {
     "file": (
@@ -57,23 +59,27 @@ class Entry(NamedTuple):
 
 def read(
     table: pathlib.Path, given: Mapping[str, str | None]
-) -> tuple[dict[str, str], list[Entry]]:
+) -> tuple[dict[str, tuple[str, ...]], list[Entry]]:
     """Return the columns of a table by their use, and its rows.
 
     Args:
         table: the file.
-        given: names of the columns of "label" and "attribute", None for the usual ones.
+        given: names of the columns of "label" and "attribute", None for the usual ones. The
+            attribute may be crossed columns, such as "gender+age".
     """
     if table.suffix.lower() == ".parquet":
         columns, records = _read_parquet(table, given)
     else:
         read_records = _read_json_lines if table.suffix.lower() == ".jsonl" else read_csv
-        names, records = read_records(table)
-        columns = _choose_columns(table, names, given)
+        header, records = read_records(table)
+        columns = _choose_columns(table, header, given)
     entries = []
     for number, record in enumerate(records, 1):
         where = f"row {number} of {table}"
-        cells = {use: _text(f"{where}: {use}", record.get(name)) for use, name in columns.items()}
+        cells = {
+            use: cross(where, [_text(f"{where}: {name}", record.get(name)) for name in names])
+            for use, names in columns.items()
+        }
         file, label, split = cells["file"], cells["label"], cells.get("split")
         if file is None or label is None:
             raise ValueError(f"{where} has no {'file' if file is None else 'label'}.")
@@ -81,6 +87,38 @@ def read(
             raise ValueError(f"{where}: split must be train, val or test, got {split!r}.")
         entries.append(Entry(where, file, label, cells.get("attribute"), split and split_of(split)))
     return columns, entries
+
+
+def cross(where: str, values: Sequence[str | None]) -> str | None:
+    """Return the joined values of crossed columns, None if one of them is unknown.
+
+    >>> cross("row 1", ["woman", "old"]), cross("row 1", ["woman", None])
+    ('woman, old', None)
+    """
+    known = [value for value in values if value is not None]
+    if len(values) > 1 and (commas := [value for value in known if _JOIN in value]):
+        raise ValueError(
+            f"{where}: values of crossed columns must not contain {_JOIN!r}, got {commas[0]!r}."
+        )
+    return _JOIN.join(known) if len(known) == len(values) else None
+
+
+def uncross(value: str) -> list[str]:
+    """Return the values that `cross` joined.
+
+    >>> uncross("woman, old")
+    ['woman', 'old']
+    """
+    return value.split(_JOIN)
+
+
+def crossed_columns(name: str, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns that a name such as "gender+age" crosses, or the name itself.
+
+    >>> crossed_columns("gender+age", ["file", "gender", "age"])
+    ('gender', 'age')
+    """
+    return (name,) if name in columns else tuple(part.strip() for part in name.split("+"))
 
 
 def normalize(text: str) -> str:
@@ -155,32 +193,43 @@ def _read_parquet(table, given):
     except (ValueError, OSError) as error:
         raise ValueError(f"{table} is not readable as parquet: {error!r}") from error
     columns = _choose_columns(table, names, given)
-    return columns, parquet.read_table(table, columns=[*columns.values()]).to_pylist()
+    used = [*itertools.chain.from_iterable(columns.values())]
+    return columns, parquet.read_table(table, columns=used).to_pylist()
 
 
 def _choose_columns(table, columns, given):
-    """Return the column of each use; attribute and split may be absent."""
-    chosen = {use: _choose_column(table, use, columns, given) for use in _COLUMN_NAMES}
-    chosen = {use: column for use, column in chosen.items() if column is not None}
-    for one, other in itertools.combinations(chosen, 2):
-        if chosen[one] == chosen[other]:
-            got = chosen[one]
-            raise ValueError(f"{table}: {one} and {other} must be two columns, got {got!r} twice.")
+    """Return the columns of each use; attribute and split may be absent."""
+    chosen = {}
+    for use in _COLUMN_NAMES:
+        if (name := given.get(use)) is not None:
+            chosen[use] = _given_columns(table, use, name, columns)
+        elif (name := _choose_column(table, use, columns, given)) is not None:
+            chosen[use] = (name,)
+    uses = [(name, use) for use, names in chosen.items() for name in names]
+    for (name, one), (other_name, other) in itertools.combinations(uses, 2):
+        if name == other_name:
+            both = f"crossed columns of the {one}" if one == other else f"{one} and {other}"
+            raise ValueError(f"{table}: {both} must be two columns, got {name!r} twice.")
     return chosen
+
+
+def _given_columns(table, use, name, columns):
+    names = crossed_columns(name, columns) if use == "attribute" else (name,)
+    for name in names:
+        if name not in columns:
+            hint, got = close_match(name, columns), ", ".join(columns) or "none"
+            raise ValueError(f"{table} has no column {name!r} for the {use}{hint}, got {got}.")
+    return names
 
 
 def _choose_column(table, use, columns, given):
     got, required = f"got {', '.join(columns) or 'none'}", use in ("file", "label")
-    if (name := given.get(use)) is not None:
-        if name not in columns:
-            hint = close_match(name, columns)
-            raise ValueError(f"{table} has no column {name!r} for the {use}{hint}, {got}.")
-        return name
+    taken = {x for name in given.values() if name for x in crossed_columns(name, columns)}
     plain = {column: re.sub(r"[\W_]", "", column).lower() for column in columns}
     matches = [c for name in _COLUMN_NAMES[use] for c in columns if plain[c] == name]
     matches = [c for c in matches if c == use] or matches
     if not required:
-        matches = [c for c in matches if c not in given.values()]
+        matches = [c for c in matches if c not in taken]
     # Whether the first column holds files is seen when they are looked up.
     if matches[1:] and (use != "file" or matches[0] == matches[1]):
         raise ValueError(f"{table} must have one column {use!r}, got {', '.join(matches)}.")
@@ -188,7 +237,7 @@ def _choose_column(table, use, columns, given):
         return matches[0]
     # "attributes" is nearly the name of an optional column, "attractive" is not.
     close = difflib.get_close_matches(use, plain.values(), 1, 0.6 if required else 0.85)
-    column = next((c for c in columns if [plain[c]] == close and c not in given.values()), None)
+    column = next((c for c in columns if [plain[c]] == close and c not in taken), None)
     if required or column is not None:
         hint = f" (did you mean {column!r}?)" if column else ""
         raise ValueError(

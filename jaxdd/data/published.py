@@ -70,7 +70,8 @@ def read(
         path: its folder, or the parent folder of one with the name of the set or its published
             name.
         label: column of the class. The defaults of this and the next three are in the layout.
-        attribute: column of the bias attribute.
+        attribute: column of the bias attribute. "gender+age" crosses two columns: each pair of
+            values is an attribute.
         conflict: share of conflicting training images.
         resize: height and width to resize the central squares to, 1..256.
         skip_bad: whether to leave out images that do not decode, instead of raising.
@@ -81,21 +82,27 @@ def read(
     """
     layout = LAYOUTS[name]
     root = _root(name, folders.check_folder(path))
-    label, attribute = _columns(name, layout, label, attribute)
+    label = label or layout.label
+    if attribute is None:
+        attribute = layout.label if layout.attribute == label else layout.attribute
     conflict = layout.conflict if conflict is None else conflict
     records = layout.records(root, *([] if conflict is None else [conflict]))
-    _check_columns(root, records, filter(None, (label, attribute)))
+    if not records:
+        raise ValueError(f"{root} has no images; expected the set as it is published.")
+    columns = [column for column in records[0] if column not in ("file", "split")]
+    crossed = () if attribute is None else _tables.crossed_columns(attribute, columns)
+    _check_columns(root, columns, (label, *crossed))
     rows = []
     for record in records:
         file = os.fspath(root / record["file"])
         _layouts.check_inside(root, file)
-        bias = None if attribute is None else record[attribute]
+        bias = _tables.cross(file, [record[column] for column in crossed]) if crossed else None
         rows.append(_layouts.Row(file, record[label], bias, record.get("split")))
     size = layout.size if resize is None else resize
     folder = folders.load(root, rows, resize=size, skip_bad=skip_bad, seed=seed)
     names = layout.names(root)
-    classes = _meaning(names, label, folder.class_names)
-    attributes = folder.attribute_names and _meaning(names, attribute, folder.attribute_names)
+    classes = _meaning(names, (label,), folder.class_names)
+    attributes = folder.attribute_names and _meaning(names, crossed, folder.attribute_names)
     return folder._replace(class_names=classes, attribute_names=attributes)
 
 
@@ -111,30 +118,27 @@ def _root(name, path):
     )
 
 
-def _columns(name, layout, label, attribute):
-    label = label or layout.label
-    if attribute is None:
-        attribute = layout.label if layout.attribute == label else layout.attribute
-    if label == attribute:
-        raise ValueError(f"label and attribute of {name} must be two columns, got {label!r} twice.")
-    return label, attribute
-
-
-def _check_columns(root, records, chosen):
-    if not records:
-        raise ValueError(f"{root} has no images; expected the set as it is published.")
-    columns = [column for column in records[0] if column not in ("file", "split")]
+def _check_columns(root, columns, chosen):
     for column in chosen:
+        if chosen.count(column) > 1:
+            raise ValueError(
+                f"label and attribute of {root} must be different columns, got {column!r} twice."
+            )
         if column not in columns:
             hint = _tables.close_match(column, columns)
             raise ValueError(f"{root} has no column {column!r}{hint}, got {', '.join(columns)}.")
 
 
-def _meaning(names, column, values):
-    meaning = names.get(column, {})
-    if not meaning and set(values) == {"-1", "1"}:  # the columns of CelebA
-        meaning = {"-1": f"not {column}", "1": column}
-    return tuple(meaning.get(value, value) for value in values)
+def _meaning(names, columns, values):
+    """Return the meaning of the values of a column, or of crossed columns."""
+    values_of = zip(*map(_tables.uncross, values), strict=True) if columns[1:] else [values]
+    parts = []
+    for column, part in zip(columns, values_of, strict=True):
+        meaning = names.get(column, {})
+        if not meaning and set(part) == {"-1", "1"}:  # the columns of CelebA
+            meaning = {"-1": f"not {column}", "1": column}
+        parts.append([meaning.get(value, value) for value in part])
+    return tuple(_tables.cross(column, part) for part in zip(*parts, strict=True))
 
 
 # --- layouts -----------------------------------------------------------------------------------

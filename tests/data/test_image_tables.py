@@ -74,6 +74,38 @@ def test_attributes_may_be_known_for_some_images(tmp_path):
     assert data.attribute_names == ("blue", "red") and data.num_attributes == 2
 
 
+def test_crossed_columns(tmp_path):
+    """Each pair of values is an attribute; it is unknown if one value is."""
+    rows = ["a.png,x,woman,old", "b.png,x,man,old", "c.png,y,woman,young", "d.png,y,man,"]
+    text = "\n".join(["file,label,gender,age", *rows])
+    table(tmp_path, text, *(f"{name}.png" for name in "abcd"))
+    for name in ("gender+age", "gender + age"):
+        folder = folders.read(tmp_path, attribute=name)
+        assert folder.attribute_names == ("man, old", "woman, old", "woman, young")
+        assert folder.attributes.tolist() == [1, 0, 2, -1]
+    note = "table metadata.csv: file is file, label is label, attribute is gender+age"
+    assert note in folder.notes
+    table(tmp_path, text.replace("gender", "gender+age"))
+    assert folders.read(tmp_path, attribute="gender+age").attribute_names == ("man", "woman")
+
+
+@pytest.mark.parametrize(
+    "attribute, message",
+    [
+        ("gender+agee", "'agee' for the attribute .did you mean 'age'"),
+        ("gender+", "no column ''"),
+        ("gender+gender", "attribute must be two columns, got 'gender' twice"),
+        ("gender+label", "label and attribute must be two columns, got 'label' twice"),
+        ("gender+place", "row 2 of .*crossed.*'x, y'"),
+    ],
+)
+def test_columns_that_cannot_be_crossed(tmp_path, attribute, message):
+    rows = ["a.png,x,woman,old,z", 'b.png,x,man,old,"x, y"']
+    table(tmp_path, "\n".join(["file,label,gender,age,place", *rows]), "a.png", "b.png")
+    with pytest.raises(ValueError, match=message):
+        folders.read(tmp_path, attribute=attribute)
+
+
 @pytest.mark.parametrize(
     "cells, classes",
     [
