@@ -15,12 +15,13 @@ import tyro
 from jaxdd.commands import screen, sources
 from jaxdd.data import benchmarks, datasets
 from jaxdd.devices import parallel
-from jaxdd.runs import bias, options
+from jaxdd.runs import bias, options, results
 from jaxdd.runs.reports import bias_page, pages, plot
 
 _LEGEND = (
     "conflict: share of training images without the majority attribute of their class; "
     "spread: largest difference in size between the other groups of a class; "
+    "oracle ess: effective sample size of weights that balance the groups, mean over classes; "
     "independence p: p-value of the test that attribute and class of the test images are "
     "independent"
 )
@@ -33,6 +34,7 @@ OptionalPath = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="PATH", help
 _DataSet = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATASET")]
 
 _MAX_GROUPS = 20  # larger tables of group sizes are not printed
+_MAX_SMALL = 5  # number of small groups that are named
 _Test = Literal["uniform", "conflicting"]
 
 
@@ -139,36 +141,52 @@ def show_dataset(
     benchmark = sources.load(dataset, data.make_options(test=test, seed=seed), data.data_dir)
     seconds = time.perf_counter() - start
     numbers = benchmarks.statistics(benchmark)
-    numbers["duplicates"] = datasets.count_duplicates(benchmark)
+    duplicates = datasets.duplicates(benchmark)
+    numbers["duplicates"] = (
+        f"{duplicates.train} in training, {duplicates.test} in test, "
+        f"{duplicates.between} between them"
+    )
     for name, value in numbers.items():
         print(f"{name:<16}{value:.4g}" if isinstance(value, float) else f"{name:<16}{value}")
     print(f"{'seconds':<16}{seconds:.2f}")
     if benchmark.train.attributes is not None:
         print(_LEGEND)
-        _print_groups(benchmark)
+        _print_groups(benchmark, benchmark.train)
+    elif (some := benchmark.bias_labels) is not None:
+        print(f"attribute known for {(some >= 0).sum():,} of {len(some):,} training images")
+        _print_groups(benchmark, benchmark.train._replace(attributes=some))
     if out is not None:
         _write_contact_sheet(out, benchmark)
         print(f"wrote {out}")
 
 
-def _print_groups(benchmark):
+def _print_groups(benchmark, train):
     """Print the training images of each group, the aligned group of each class in bold."""
-    counts = benchmarks.group_counts(benchmark, benchmark.train)
+    counts = benchmarks.group_counts(benchmark, train)
     classes = benchmark.class_names or tuple(map(str, range(benchmark.num_classes)))
     names = benchmark.attribute_names or tuple(map(str, range(benchmark.num_attributes)))
+    is_small = (counts > 0) & (counts < results.MIN_GROUP_SIZE)
+    if small := [f"{classes[k]} × {names[a]} {counts[k, a]}" for k, a in np.argwhere(is_small)]:
+        shown = "; ".join(small[:_MAX_SMALL] + ["…"] * (len(small) > _MAX_SMALL))
+        print(
+            f"groups with fewer than {results.MIN_GROUP_SIZE} training images: {len(small)} of "
+            f"{(counts > 0).sum()} ({shown})"
+        )
     if max(counts.shape) > _MAX_GROUPS:
         print(f"groups          {counts.size}, of which {(counts == 0).sum()} are empty")
         return
-    print("training images of each group; the bias-aligned group of a class is bold")
+    aligned_groups = benchmark.aligned or [None] * len(counts)
+    bold = "; the bias-aligned group of a class is bold" if benchmark.aligned else ""
+    print(f"training images of each group{bold}")
     table = rich.table.Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("class")
     for name in names:
         table.add_column(rich.text.Text(name), justify="right")
-    for name, row, aligned in zip(classes, counts, benchmark.aligned, strict=True):
+    for name, row, aligned in zip(classes, counts, aligned_groups, strict=True):
         cells = [f"[bold]{n}[/bold]" if i == aligned else str(n) for i, n in enumerate(row)]
         table.add_row(rich.text.Text(name), *cells)
     rich.console.Console().print(table)
-    if len(set(benchmark.aligned)) == 1 < benchmark.num_classes:
+    if benchmark.aligned and len(set(benchmark.aligned)) == 1 < benchmark.num_classes:
         print(
             f"{names[benchmark.aligned[0]]} is the majority attribute of every class: aligned and "
             "conflicting say which attribute is rare, not which class has it; compare the groups"

@@ -89,6 +89,11 @@ def _print_reading(path, folder, benchmark):
     train, test = len(benchmark.train.labels), len(benchmark.test.labels)
     how = "" if folder.test is not None else " (a fifth, drawn at random)"
     notes = [*folder.notes, f"{train} images for training, {test} for testing{how}"]
-    if duplicates := datasets.count_duplicates(benchmark):
-        notes.append(f"{duplicates} test images have the pixels of a training image")
+    duplicates = datasets.duplicates(benchmark)
+    counts = {
+        "test images have the pixels of a training image": duplicates.between,
+        "training images have the pixels of an earlier one": duplicates.train,
+        "training images have the pixels of one of another class": duplicates.contradictory,
+    }
+    notes += [f"{count} {what}" for what, count in counts.items() if count]
     print(*(files.to_utf8(note) for note in (f"read {path}", *notes)), sep="\n")

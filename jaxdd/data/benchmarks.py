@@ -116,8 +116,8 @@ def statistics(benchmark: Benchmark) -> dict[str, float | int | str | None]:
     Returns:
         Sizes, shape and number of classes; with attributes also the share of conflicting training
         samples, the largest difference between the counts of the conflicting attributes of a class
-        ("spread"), and the p-value of the chi-square test that attribute and class of the test
-        samples are independent.
+        ("spread"), the mean over classes of `oracle_sample_sizes` ("oracle ess"), and the p-value
+        of the chi-square test that attribute and class of the test samples are independent.
     """
     train, test = benchmark.train, benchmark.test
     numbers = {
@@ -133,6 +133,7 @@ def statistics(benchmark: Benchmark) -> dict[str, float | int | str | None]:
         "attributes": benchmark.num_attributes,
         "conflict": float(conflicting.sum() / counts.sum()),
         "spread": int(np.ptp(conflicting, axis=1).max()) if conflicting.size else 0,
+        "oracle ess": float(oracle_sample_sizes(counts).mean()),
     }
     if test.attributes is not None:
         from scipy.stats import chi2_contingency
@@ -197,6 +198,8 @@ def describe(name: str) -> Description:
 def group_counts(benchmark: Benchmark, data: Dataset) -> np.ndarray:
     """Count the samples of each bias group, integers [classes, attributes].
 
+    Samples whose attribute is -1, which is unknown, are not counted.
+
     Args:
         benchmark: benchmark with attributes.
         data: its training or its test set.
@@ -204,8 +207,24 @@ def group_counts(benchmark: Benchmark, data: Dataset) -> np.ndarray:
     if data.attributes is None:
         raise ValueError(f"groups need bias attributes, {benchmark.name} has none.")
     counts = np.zeros((benchmark.num_classes, benchmark.num_attributes), int)
-    np.add.at(counts, (data.labels, data.attributes), 1)
+    known = data.attributes >= 0
+    np.add.at(counts, (data.labels[known], data.attributes[known]), 1)
     return counts
+
+
+def oracle_sample_sizes(counts: np.ndarray) -> np.ndarray:
+    """Return the effective sample size of each class under oracle weights, [k].
+
+    If every group of a class has the same weight, the size is G² / Σ 1/n_g over its G groups.
+
+    Args:
+        counts: number of samples of each group, [k, a]; every class has samples.
+
+    >>> oracle_sample_sizes(np.array([[95, 5], [50, 50]]))
+    array([ 19., 100.])
+    """
+    present = counts > 0
+    return present.sum(1) ** 2 / (present / np.maximum(counts, 1)).sum(1)
 
 
 def _check_name(name):

@@ -227,16 +227,42 @@ def digest(benchmark: Benchmark) -> str:
     return files.digest(*benchmark.train, *benchmark.test, *some)
 
 
-def count_duplicates(benchmark: Benchmark) -> int:
-    """Count the test images whose pixels equal those of a training image.
+class Duplicates(NamedTuple):
+    """Numbers of images whose pixels equal those of another image.
+
+    Attributes:
+        train: training images that equal an earlier training image.
+        test: test images that equal an earlier test image.
+        between: test images that equal a training image.
+        contradictory: training images that equal a training image of another class.
+    """
+
+    train: int
+    test: int
+    between: int
+    contradictory: int
+
+
+def duplicates(benchmark: Benchmark) -> Duplicates:
+    """Count the images that occur more than once.
 
     >>> images = np.uint8([[[1]], [[2]], [[2]], [[3]]])
-    >>> count_duplicates(from_arrays(images[:2], [0, 0], test=(images[2:], [0, 0])))
-    1
+    >>> duplicates(from_arrays(images[:3], [0, 0, 1], test=(images[2:], [0, 0])))
+    Duplicates(train=1, test=0, between=1, contradictory=2)
     """
-    hashes = lambda data: (hashlib.blake2b(image.tobytes()).digest() for image in data.images)
-    test = collections.Counter(hashes(benchmark.test))
-    return sum(test.pop(image, 0) for image in hashes(benchmark.train))
+    train, test = (
+        [hashlib.blake2b(image.tobytes()).digest() for image in data.images]
+        for data in (benchmark.train, benchmark.test)
+    )
+    classes = collections.defaultdict(set)
+    for image, label in zip(train, benchmark.train.labels.tolist(), strict=True):
+        classes[image].add(label)
+    return Duplicates(
+        len(train) - len(classes),
+        len(test) - len({*test}),
+        sum(image in classes for image in test),
+        sum(len(classes[image]) > 1 for image in train),
+    )
 
 
 def pool(

@@ -95,9 +95,9 @@ class Scores:
         aligned: over bias-aligned test images.
         conflicting: over bias-conflicting test images.
         worst_group: smallest accuracy over the groups in the test set.
-        deo_max: largest gap between groups of one class (equalised odds), over the classes with
-            test images of at least two groups.
-        deo_mean: mean of these gaps over the same classes.
+        deo_max: largest gap between groups of one class (equalised odds).
+        deo_mean: mean of these gaps over the classes with test images of at least two groups.
+        deo_classes: number of these classes, if attributes of the test images are known.
         by_class: sizes and accuracies of classes, if they were recorded.
         by_group: the same by class and attribute, if those of the test images are known.
         learned: whether networks do better than predicting a single class, see `has_learned`.
@@ -109,6 +109,7 @@ class Scores:
     worst_group: Score = Score()
     deo_max: Score = Score()
     deo_mean: Score = Score()
+    deo_classes: int | None = None
     by_class: Breakdown | None = None
     by_group: Breakdown | None = None
     learned: bool | None = None
@@ -120,7 +121,10 @@ class Scores:
             content = {**content, **timing}
             names = [field.name for field in dataclasses.fields(cls)]
             fields = {name: content[name] for name in names if content.get(name) is not None}
-            for name in Scores.__dataclass_fields__.keys() & fields.keys() - {"learned"}:
+            for name in Scores.__dataclass_fields__.keys() & fields.keys() - {
+                "learned",
+                "deo_classes",
+            }:
                 kind = Breakdown if name.startswith("by_") else Score
                 fields[name] = kind.from_dict(fields[name])
             if "random" in fields:

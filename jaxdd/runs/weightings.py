@@ -14,11 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdd import kde, networks, sampling, weights
-from jaxdd.runs import components, processes
+from jaxdd.data import benchmarks
+from jaxdd.runs import components, processes, results
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs.context import Context, Run
 from jaxdd.runs.options import DM
 from jaxdd.weights import DensityWeights, blind_features
+
+_MAX_VALUES = 20  # attributes with more values need groups of several images
 
 
 class SampleWeights(NamedTuple):
@@ -218,6 +221,23 @@ def _by_features(name, run):
         return SampleWeights(processes.broadcast(result.weights))
 
 
+def _check_groups(context):
+    """Raise ValueError for an attribute with many values, some of which few images have."""
+    data = context.data
+    counts = benchmarks.group_counts(data, data.train)
+    sizes, values = counts[counts > 0], int(counts.any(0).sum())
+    small = int((sizes < results.MIN_GROUP_SIZE).sum())
+    if values > _MAX_VALUES and 4 * small > len(sizes):
+        effective = benchmarks.oracle_sample_sizes(counts).sum()
+        raise ValueError(
+            f"weights by bias groups need groups of several images, got an attribute of {values} "
+            f"values: {small} of {len(sizes)} groups have fewer than {results.MIN_GROUP_SIZE} "
+            f"training images, and the effective sample size would be {effective:.0f} of "
+            f"{len(data.train.labels):,}; join values, such as ages to decades, in a column of "
+            "the table, or leave out oracle and fairdd"
+        )
+
+
 def _oracle(run):
     data, pool = run.context.data, run.context.pool
     count = data.num_attributes
@@ -265,6 +285,7 @@ WEIGHTINGS: dict[str, Weighting] = {
         "distilled with weights computed from bias labels",
         _oracle,
         needs_bias_labels=True,
+        check=_check_groups,
         citations=("weights",),
     ),
     "fairdd": Weighting(
@@ -272,6 +293,7 @@ WEIGHTINGS: dict[str, Weighting] = {
         "distilled with one loss per bias group, using bias labels",
         _oracle,
         needs_bias_labels=True,
+        check=_check_groups,
         grouped=True,
         citations=("fairdd",),
     ),

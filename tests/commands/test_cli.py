@@ -421,7 +421,7 @@ def test_bad_images_in_a_folder_are_reported_or_counted(photographs, tmp_path, c
 
 
 def test_the_reading_of_a_folder_is_printed(photographs, tmp_path, capsys):
-    """A copy of a training image in the test set is counted."""
+    """Copies of training images in the test set are counted; images 0 and 2 are the same colour."""
     folder = tmp_path / "digits"
     for i in range(4):
         for split in ("Training", "Testing"):
@@ -433,8 +433,29 @@ def test_the_reading_of_a_folder_is_printed(photographs, tmp_path, capsys):
     for part in ("train images are in Training", "a 4, b 4", "1 .txt", "resized 8 of 8"):
         assert part in printed
     assert "4 test images have the pixels of a training image" in printed
+    assert "1 in training, 1 in test, 4 between them" in printed
     cli.main(["datasets", "show", str(folder), "--layout", "classes"])
     assert "Testing 4, Training 4" in capsys.readouterr().out
+
+
+def test_groups_of_crossed_columns_are_shown(photographs, tmp_path, capsys):
+    """Thirteen of 24 training images have both columns; the two of a dog in the snow are few."""
+    folder = tmp_path / "crossed"
+    rows = ["file,label,weather,place,split"]
+    for i in range(26):
+        split = "test" if i > 23 else "train"
+        kind, place = ("dog", "in") if i in (1, 2) else ("cat", "out")
+        rows.append(f"{i}.png,{kind},{'snow' if i < 13 else ''},{place},{split}")
+        folder.mkdir(exist_ok=True)
+        shutil.copy(photographs / f"{i % 4}.png", folder / f"{i}.png")
+    (folder / "metadata.csv").write_text("\n".join(rows))
+    cli.main(["datasets", "show", str(folder), "--attribute", "weather+place"])
+    printed = capsys.readouterr().out
+    assert "attribute known for 13 of 24 training images and 0 of 2 test images" in printed
+    assert "fewer than 10 training images: 1 of 2 (dog × snow, in 2)" in printed
+    assert "21 training images have the pixels of an earlier one" in printed
+    command = ["run", folder, *TINY, "--attribute", "weather+place", "--debias", "oracle"]
+    assert "got 13 of 24" in fails([*command, "--out", tmp_path / "out"], capsys)
 
 
 def test_results_inside_of_the_images_are_rejected(photographs, tmp_path, capsys, monkeypatch):

@@ -14,6 +14,7 @@ import pytest
 from scipy import stats
 
 from jaxdd.data import benchmarks, datasets, files
+from jaxdd.weights import formulas
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,18 @@ def test_statistics(cdigits):
     arrays = images, np.arange(5) % 2, np.zeros(5, int)
     numbers = benchmarks.statistics(datasets.from_arrays(*arrays, test=arrays))
     assert (numbers["conflict"], numbers["spread"], numbers["independence p"]) == (0, 0, 1)
+    assert numbers["oracle ess"] == 2.5  # one group in each of two classes: the mean of 3 and 2
+
+
+def test_the_effective_sample_size_of_oracle_weights():
+    """It follows from the group sizes; empty groups do not count."""
+    labels, attributes = np.repeat([0, 1], [6, 4]), np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2])
+    counts = np.array([[4, 2, 0], [0, 0, 4]])
+    sizes = dict(num_classes=2, num_attributes=3)
+    oracle = formulas.oracle(labels, attributes, **sizes)
+    expected = formulas.effective_sample_size(oracle, labels, num_classes=2)
+    np.testing.assert_allclose(benchmarks.oracle_sample_sizes(counts), expected, rtol=1e-6)
+    np.testing.assert_allclose(expected, [16 / 3, 4], rtol=1e-6)
 
 
 # --- names and options -------------------------------------------------------------------------

@@ -161,6 +161,20 @@ def test_one_loss_per_bias_group(fake, tmp_path):
     assert table["fairdd"].weights["group_evenness"] == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.parametrize("values, rejected", [(20, False), (21, True)])
+def test_attributes_of_many_rare_values_are_rejected(values, rejected):
+    """Value 0 has 80 images of one class and the others one each: sizes G² / (1/80 + G - 1)."""
+    attributes = np.r_[np.zeros(80, int), np.arange(1, values)]
+    labels = np.zeros(len(attributes), int)
+    images = np.zeros((len(labels), 2, 2), np.uint8)
+    data = datasets.from_arrays(images, labels, attributes, test=(images, labels))
+    check = lambda: weightings._check_groups(types.SimpleNamespace(data=data))
+    if not rejected:
+        return check()
+    with pytest.raises(ValueError, match="21 values: 20 of 21 groups .* would be 22 of 100;"):
+        check()
+
+
 def test_diagnostics(fake):
     shared = context.build_context(fake.shades(), fake.TINY, report=pipeline.silent, **fake.OWN)
     data, pool = shared.data, shared.pool

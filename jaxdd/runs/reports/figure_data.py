@@ -5,7 +5,7 @@ stays in the run folder and is not part of exported sets.
 """
 
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -105,21 +105,22 @@ def read(folder: pathlib.Path) -> FigureData | None:
     )  # fmt: skip
 
 
-def breakdown(
-    data: datasets.Benchmark, scores: evaluate.Scores
-) -> dict[str, results.Breakdown | None]:
-    """Return sizes and accuracies as {"by_class": ..., "by_group": ...}.
+def breakdown(data: datasets.Benchmark, scores: evaluate.Scores) -> dict[str, Any]:
+    """Return sizes and accuracies as {"by_class": ..., "by_group": ..., "deo_classes": ...}.
 
-    The groups are None if the attributes of the test images are unknown.
+    Those of groups are None if the attributes of the test images are unknown.
     """
     parts = data.train, data.test
     sizes = [np.bincount(part.labels, minlength=data.num_classes) for part in parts]
     by_class, by_group = _breakdown(data.class_names, sizes, scores.classes), None
+    deo_classes = None
     if data.test.attributes is not None:
         count = lambda part: benchmarks.group_counts(data, part)
         train = None if data.train.attributes is None else count(data.train)
-        by_group = _breakdown(data.attribute_names, (train, count(data.test)), scores.groups)
-    return {"by_class": by_class, "by_group": by_group}
+        test = count(data.test)
+        by_group = _breakdown(data.attribute_names, (train, test), scores.groups)
+        deo_classes = int(((test > 0).sum(1) > 1).sum())
+    return {"by_class": by_class, "by_group": by_group, "deo_classes": deo_classes}
 
 
 def _breakdown(names, sizes, accuracies):

@@ -46,13 +46,22 @@ def test_groups_need_the_attributes_of_test_images_only(data):
     assert by_group.train is None and by_group.test.tolist() == [[9, 1], [1, 9]]
 
 
+def test_classes_with_several_groups_in_the_test_set_are_counted(data):
+    """Without the last conflicting image, class 0 has one group."""
+    scores, part = make_scores([[1, 1]], np.ones((1, 2, 2))), datasets.Dataset(*data.test)
+    assert figure_data.breakdown(data, scores)["deo_classes"] == 2
+    conflicts = (part.labels == 0) & (part.attributes == 1)
+    fewer = data._replace(test=datasets.select(part, ~conflicts))
+    assert figure_data.breakdown(fewer, scores)["deo_classes"] == 1
+
+
 def test_without_attributes_there_are_classes_only(data):
     unknown = data._replace(
         train=data.train._replace(attributes=None), test=data.test._replace(attributes=None),
         aligned=None, num_attributes=0, class_names=(),
     )  # fmt: skip
     parts = figure_data.breakdown(unknown, make_scores([[0.5, 0.5]], np.zeros((1, 2, 0))))
-    assert parts["by_group"] is None and parts["by_class"].names == ()
+    assert parts["by_group"] is parts["deo_classes"] is None and parts["by_class"].names == ()
     assert parts["by_class"].std.tolist() == [0, 0]
 
 
