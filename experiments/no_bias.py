@@ -43,10 +43,17 @@ def tables() -> list[list[str]]:
     for cell in cells("quick"):
         result = grid.result(cell, known)
         choice = result.choice if result and cell.row == "auto" else None
-        for weights, trial in (choice or {"trials": {}})["trials"].items():
+        trials = [
+            (f"{candidate['name']}, {weights}", trial)
+            for candidate in (choice or {"candidates": []})["candidates"]
+            for weights, trial in candidate["trials"].items()
+        ]
+        for weights, trial in trials:
             numbers = [f"{trial[score]:.2f}" for score in scores]
             rows.append([f"{cell.dataset}, {weights}", *numbers])
-    return [markdown.table(["dataset, weights (held-out training samples)", *scores], rows)]
+    return [
+        markdown.table(["dataset, candidate, weights (held-out training samples)", *scores], rows)
+    ]
 
 
 if __name__ == "__main__":

@@ -51,44 +51,48 @@ sheet(sets["biased"], np.arange(1000))
 # %% find-text [markdown]
 # ## Looking for a bias
 #
-# First, the shortcut test compares classifiers on object-blind features (tone, texture, layout)
-# with classifiers on baseline features that show the object. A shortcut is a bias. If there is
-# none, density weights are searched, and small probe networks check whether the weights help. If
-# they do not, weights stay uniform, with a reason.
+# Several kinds of features are candidates: tone, texture, layout and border of the images, and the
+# embedding of an encoder that has hardly been trained. Each divides the samples of a class into
+# groups. If features that cannot show the object predict the classes better than features that
+# can, they show a bias. Otherwise small probe networks check whether weights that balance the
+# groups help. The verdict is "biased", "undecided" or "none".
 
 # %% find
 findings = {name: bias.find(data, **CHOOSING) for name, data in sets.items()}
 for name, finding in findings.items():
-    print(f"{name}: {bias.headline(finding)}")
+    print(f"{name}: {bias.headline(finding.choice.record())}")
 
 # %% why-text [markdown]
-# Early samples are those that a classifier gets right after hardly any training. If they are easier
-# only because of a bias, weights raise the accuracy on the late ones to about the same level.
+# Samples that clearly conflict with the groups are exceptions to a bias, or samples with a wrong
+# label; ambiguous ones are hard. Without a bias, most conflicts are ambiguous, and weights do not
+# help the networks.
 
 # %% why
 for name, finding in findings.items():
-    choice = finding.choice
-    print(f"\n{name}: {choice.rejection or 'weights help'}")
-    for features, test in choice.shortcuts.items():
-        print(f"  {features:<7}: error rate {test.blind:5.1%}, baseline {test.baseline:.1%}")
-    for kind, trial in choice.trials.items():
-        accuracies = f"{trial.aligned:.2f} on early samples, {trial.conflicting:.2f} on late ones"
-        print(f"  {kind:<7} weights: accuracy {accuracies}")
+    print(f"\n{name}:")
+    for candidate in finding.choice.candidates:
+        print(
+            f"  {candidate.name}: {candidate.confident_share:.1%} of the samples clearly conflict"
+        )
+        for kind, trial in candidate.trials.items():
+            accuracies = f"{trial.aligned:.2f} if aligned, {trial.conflicting:.2f} if conflicting"
+            print(f"    accuracy with {kind} weights: {accuracies}")
 
 # %% pictures-text [markdown]
 # ## What the bias looks like
 #
-# For each class, left: images with the lowest bias-conflict score; right: those with the highest.
-# What all images on the left share, and none on the right, is the bias.
+# For each class, left: images with the lowest bias-conflict score of the strongest candidate;
+# right: those with the highest. What all images on the left share, and none on the right, is the
+# bias.
 
 
 # %% pictures
 def extremes(name):
-    """Draw the images with the lowest and the highest score, None if no bias was detected."""
+    """Draw the images with the lowest and the highest score of the strongest candidate."""
     finding = findings[name]
-    if finding.conflict_score is not None:
-        order = finding.samples[np.argsort(-finding.conflict_score)]
-        return sheet(sets[name], order[::-1], order)
+    score = np.asarray(finding.choice.candidates[0].conflict_score)
+    order = finding.samples[np.argsort(-score)]
+    return sheet(sets[name], order[::-1], order)
 
 
 extremes("biased")
@@ -105,8 +109,8 @@ for name, finding in findings.items():
     conflicting = colours != np.array(data.aligned)[labels]
     share = np.asarray(finding.choice.weights)[conflicting].sum() / data.num_classes
     print(f"{name}: {conflicting.mean():.0%} bias-conflicting, with {share:.0%} of the weight")
-    if finding.auc is not None:
-        print(f"  area under the curve of the bias-conflict score: {finding.auc['all']:.3f}")
+    for candidate, area in finding.auc.items():
+        print(f"  area under the curve of the bias-conflict score by {candidate}: {area:.3f}")
 
 # %% page-text [markdown]
 # ## As a page

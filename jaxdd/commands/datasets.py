@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import pathlib
+import shlex
+import sys
 import time
 from typing import Annotated, Any, Literal
 
@@ -16,6 +18,7 @@ from jaxdd.commands import screen, sources
 from jaxdd.data import benchmarks, datasets
 from jaxdd.devices import parallel
 from jaxdd.runs import bias, options, results
+from jaxdd.runs.folder import embedding_file
 from jaxdd.runs.reports import bias_page, pages, plot
 
 _LEGEND = (
@@ -32,6 +35,10 @@ _OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_beh
 OptionalName = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 OptionalPath = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 _DataSet = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATASET")]
+
+_Names = Annotated[
+    tuple[str, ...], tyro.conf.arg(metavar="[{" + ",".join(options.CANDIDATES) + "} ...]")
+]
 
 _MAX_GROUPS = 20  # larger tables of group sizes are not printed
 _MAX_SMALL = 5  # number of small groups that are named
@@ -84,26 +91,75 @@ Data = Annotated[DataArguments, tyro.conf.arg(name="")]
 
 
 def find_bias(
-    dataset: _DataSet, *, data: Data = DataArguments(), seed: int = 0, out: OptionalPath = None
+    dataset: _DataSet,
+    *,
+    data: Data = DataArguments(),
+    suspect: _Names = (),
+    exclude: _Names = (),
+    embedding: OptionalPath = None,
+    max_samples: int = 15_000,
+    ask: int = 20,
+    seed: int = 0,
+    out: OptionalPath = None,
+    json: OptionalPath = None,
+    csv: OptionalPath = None,
 ) -> None:
     """Look for a bias in a data set and write an HTML page about it, without distillation.
+
+    The exit code is 0 if there is no evidence of a bias, 1 if there is a bias, 3 if the tests leave
+    it undecided, and 2 for invalid input.
 
     Args:
         dataset: Name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         data: Options of the data set.
+        suspect: Candidates that may be chosen although the object may show in them, such as border.
+        exclude: Candidates that are the object and must not be chosen, such as texture for fabrics.
+        embedding: .npy or .npz file with one row of numbers per training image, for example by a
+            pretrained network, for one more candidate.
+        max_samples: Number of training images to analyse at most.
+        ask: Number of images whose bias labels the page asks for.
         seed: Random seed of the benchmark and of the analysis.
         out: HTML file. Defaults to bias-DATASET.html.
+        json: JSON file for the verdict and the evidence. Defaults to none.
+        csv: CSV file for score, group and weight of each image by each candidate. Defaults to none.
     """
     out = out or pathlib.Path(f"bias-{sources.short(dataset)}.html")
     pages.check_path(out)
-    benchmark = sources.load(dataset, data.make_options(seed=seed), data.data_dir)
+    _check_outputs(dataset, {"out": out, "json": json, "csv": csv})
+    run_options = data.make_options(seed=seed, suspect=suspect, exclude=exclude)
+    benchmark = sources.load(dataset, run_options, data.data_dir)
+    rows = None if embedding is None else embedding_file.read_for(embedding, benchmark)
+    words = sources.words(dataset, run_options, data.data_dir)
     progress = screen.Progress()
     with progress.bar:
-        report = functools.partial(progress, "looking for a bias")
-        finding = bias.find(benchmark, seed=seed, mesh=parallel.cpu_mesh(), progress=report)
+        finding = bias.find(
+            benchmark, run_options, dataset=shlex.join(words),
+            folder=dataset if benchmark.train_files else None, embedding=rows,
+            embedding_path=embedding, max_samples=max_samples, ask=ask, mesh=parallel.cpu_mesh(),
+            progress=functools.partial(progress, "looking for a bias"),
+        )  # fmt: skip
     bias_page.write(out, finding, benchmark)
-    print(f"{benchmark.name}: {bias.headline(finding)}")
-    print(f"wrote {out}")
+    if json is not None:
+        bias.write_json(json, finding, benchmark)
+    if csv is not None:
+        bias.write_csv(csv, finding, benchmark)
+    choice = finding.choice.record()
+    print(f"{benchmark.name}: {bias.headline(choice)}")
+    if choice["verdict"] == "undecided":
+        print(f"if it is a bias: {finding.commands[choice['candidates'][0]['name']]}")
+    print(f"wrote {' and '.join(str(path) for path in (out, json, csv) if path is not None)}")
+    sys.exit(bias.EXIT_CODES[choice["verdict"]])
+
+
+def _check_outputs(dataset, paths):
+    """Raise ValueError before any work if files cannot be written, or would mix with the images."""
+    known = {name: path.absolute() for name, path in paths.items() if path is not None}
+    for name, path in known.items():
+        sources.check_outside(dataset, path)
+        if path.is_dir() or not path.name:
+            raise ValueError(f"{name} must be a file, got the folder {paths[name]}")
+    if len({*known.values()}) < len(known):
+        raise ValueError(f"{', '.join(known)} must be different files, got {paths['out']} twice")
 
 
 def list_datasets() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import tyro
 from jaxdd.commands import screen, sources
 from jaxdd.data import datasets, files
 from jaxdd.devices import parallel
-from jaxdd.runs import components, pipeline, processes, weightings
+from jaxdd.runs import bias, components, pipeline, processes, weightings
 from jaxdd.runs.folder import embedding_file, weights_file
 from jaxdd.runs.options import DM
 from jaxdd.runs.reports import pages
@@ -113,6 +114,23 @@ def run(
         if processes.is_first():
             baseline = {} if result.random is None else {"random": result.random}
             screen.show({**baseline, how: result}, out)
+            _print_candidates(result, dataset, options, data_dir, embedding)
+
+
+def _print_candidates(result, dataset, options, data_dir, embedding):
+    """Print commands that show and accept the candidates of an undecided choice of weights."""
+    choice = result.choice
+    if not choice or choice["verdict"] != "undecided":
+        return
+    own = [] if embedding is None else ["--embedding", str(embedding)]
+    show = shlex.join(["jaxdd", "bias", *sources.words(dataset, options, data_dir), *own])
+    first = choice["candidates"][0]["name"]
+    accepted = bias.debias_words(choice, first, embedding_path=embedding)
+    every = sources.words(dataset, options, data_dir, all_options=True)
+    print(
+        f"to see the candidates: {show}; to accept {first}: "
+        f"{shlex.join(['jaxdd', 'run', *every, *accepted])}"
+    )
 
 
 def _agree_on_data(data, weights, embedding, **_):
@@ -153,6 +171,8 @@ def compare(
         devices = components.cpu_devices(options)
         table = pipeline.compare(folder=out, rows=rows, resume=resume, **devices, **arguments)
     screen.show(table, out)
+    if "auto" in table:
+        _print_candidates(table["auto"], dataset, options, data_dir, embedding)
     if absent := [name for name in rows if name not in table]:
         print(f"jaxdd: left out {', '.join(absent)}: no bias attributes", file=sys.stderr)
 

@@ -9,7 +9,7 @@ import rich.console
 import rich.progress
 import rich.table
 
-from jaxdd.runs import processes, results
+from jaxdd.runs import bias, processes, results
 
 _LEGEND = (
     "aligned, conflicting: test images with and without the majority attribute of their class; "
@@ -80,9 +80,7 @@ def _print_remarks(console, rows):
     for name, row in rows.items():
         if text := results.remark(row):
             print(f"jaxdd: {name}: {text}", file=sys.stderr)
-        choice = row.choice or {}
-        if rejection := choice.get("rejection"):
-            console.print(f"{name} kept uniform weights: {rejection}", soft_wrap=True)
-        if features := choice.get("features"):
-            message = f"{name} detected a bias in the {features} of the images"
-            console.print(message, soft_wrap=True)
+        if row.choice:
+            is_uniform = row.choice["uniform"]
+            decision = "kept uniform weights:" if is_uniform else "balanced the groups of"
+            console.print(f"{name} {decision} {bias.headline(row.choice)}", soft_wrap=True)

@@ -8,9 +8,15 @@ from typing import Any
 from jaxdd.data import benchmarks, datasets, files, folders
 from jaxdd.runs import processes
 from jaxdd.runs.options import DM
+from jaxdd.runs.reports import command_line
 
 TFDS = "tfds:"
 """Prefix of the names of tensorflow-datasets."""
+
+# Options of a run that all commands about data have.
+_DATA_OPTIONS = (
+    "conflict", "severity", "resize", "skip_bad", "label", "attribute", "layout", "seed",
+)  # fmt: skip
 
 
 def short(dataset: str) -> str:
@@ -73,6 +79,22 @@ def load(dataset: str, options: DM, data_dir: pathlib.Path | None) -> datasets.B
     if processes.is_first():
         _print_reading(path, folder, benchmark)
     return benchmark
+
+
+def words(
+    dataset: str, options: DM, data_dir: pathlib.Path | None, *, all_options: bool = False
+) -> list[str]:
+    """Return a data set and its options that differ from the defaults, as on the command line.
+
+    Args:
+        dataset: the data set.
+        options: options of a run.
+        data_dir: folder with the original files, or None.
+        all_options: whether to return all options of the run, not only those of the data.
+    """
+    folder = [] if data_dir is None else ["--data-dir", str(data_dir)]
+    names = None if all_options else _DATA_OPTIONS
+    return [dataset, *folder, *command_line.option_words(options, names=names)]
 
 
 def check_outside(dataset: str, out: pathlib.Path | None) -> None:

@@ -1,21 +1,40 @@
 """Look for a bias in a data set, without distillation.
 
-`find` chooses weights for a part of the training samples, as `weights.choose` does. Bias labels are
-used only to score the result.
+`find` chooses weights for a part of the training samples, as the weighting "auto" of a run does.
+Bias labels are used only to score the result.
 """
 
+import csv
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import io
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from jaxdd import sampling, weights
-from jaxdd.data import bias, datasets
+from jaxdd import networks, sampling, weights
+from jaxdd.data import bias, datasets, file_checks, files
 from jaxdd.devices import split_pool
-from jaxdd.weights import formulas
+from jaxdd.runs import components, weightings
+from jaxdd.runs.folder import embedding_file
+from jaxdd.runs.options import DM, OWN_EMBEDDING
+from jaxdd.weights import blind_features, formulas
+
+EXIT_CODES = {"none": 0, "biased": 1, "undecided": 3}
+"""Exit code of `jaxdd bias` by verdict; 2 is that of invalid input."""
+
+_SOURCES = {
+    "embedding": "that an encoder learns first",
+    "density": "that an encoder learns before the classes",
+    OWN_EMBEDDING: "in your embedding",
+}
+"""What follows "a bias" for candidates other than object-blind features."""
 
 
 class Finding(NamedTuple):
@@ -27,84 +46,205 @@ class Finding(NamedTuple):
         auc: for each candidate, the area under the curve of its bias-conflict score for
             bias-conflicting samples within the classes; None if bias labels are unknown.
         to_label: indices of training images whose bias labels would help most, `[q]`.
-        file_checks: records of the checks of image files; empty if the data are not a folder.
+        file_checks: how well properties of the image files predict the class; empty unless the
+            data are a folder of images.
         dataset: data set and its options as on the command line, for example
             "cmnist --conflict 0.05"; for commands that are shown.
-        conflict_score: score of each sample, `[m]`, larger if it is more likely bias-conflicting;
-            None if no bias was detected.
+        commands: for each candidate, the command that distills a set with its weights.
     """
 
     choice: weights.Choice
     samples: np.ndarray
     auc: dict[str, float] | None
     to_label: np.ndarray
-    file_checks: Sequence[dict[str, Any]]
+    file_checks: Sequence[file_checks.FileCheck]
     dataset: str
-    conflict_score: np.ndarray | None
+    commands: dict[str, str]
 
 
 def find(
     data: datasets.Benchmark,
+    options: DM = DM(),
     *,
     dataset: str | None = None,
-    seed: int = 0,
+    folder: str | os.PathLike | None = None,
+    embedding: ArrayLike | None = None,
+    embedding_path: str | os.PathLike | None = None,
     max_samples: int = 15_000,
+    ask: int = 20,
     mesh: jax.sharding.Mesh | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    **options: Any,
+    **choosing: Any,
 ) -> Finding:
     """Look for a bias in the training set.
 
     Args:
         data: from `benchmarks.load`, `datasets.from_arrays` or `datasets.from_folder`.
+        options: options of a run; those of its weights and its seed are used.
         dataset: data set and its options as on the command line. Defaults to the name of the data.
-        seed: random seed of the samples, features, encoders and probe networks.
+        folder: folder that the images were read from, to check their files.
+        embedding: `[n, d]` embedding of all training samples by the user, for one more candidate.
+        embedding_path: file of the embedding, for commands that are shown.
         max_samples: number of samples to analyse at most; every class contributes its share.
+        ask: number of images whose bias labels are asked for.
         mesh: devices that share the images, from `parallel.mesh`. Defaults to one device.
         progress: called as `progress(done, total)`.
-        **options: options of `weights.choose`, such as a shorter `search`.
+        **choosing: options of `weights.choose` that replace those of `options`.
     """
-    key_samples, key = jax.random.split(jax.random.key(seed))
-    labels = data.train.labels
-    share = min(1.0, max_samples / len(labels))
-    counts = np.ceil(np.bincount(labels, minlength=data.num_classes) * share)
-    # Samples are drawn without replacement: the first ranks of each class in a random order.
-    order = np.asarray(jax.random.uniform(key_samples, labels.shape))
-    samples = np.flatnonzero(bias.rank_in_class(order, labels, xp=np) < counts[labels])
+    if max_samples < 1 or ask < 0:
+        raise ValueError(
+            f"max_samples must be positive and ask at least 0, got {max_samples} and {ask}"
+        )
+    if embedding is not None:
+        embedding = embedding_file.check(np.asarray(embedding), data)
+    depth = min(options.depth, networks.max_blocks(data.train.images.shape))
+    options = dataclasses.replace(options, depth=depth)
+    checks = (
+        () if folder is None else file_checks.check(folder, data.train_files, data.train.labels)
+    )
+    samples = _draw(components.key(options, "bias"), data, max_samples)
     train = datasets.select(data.train, samples)
     index = functools.partial(split_pool.pool, mesh=mesh) if mesh else sampling.pool
     pool = datasets.pool(data._replace(train=train), index=index)
-    choice = weights.choose(key, pool, strategy=data.strategy, report=progress, **options)
-    score = _conflict_score(choice)
-    none = np.zeros(0, int)
-    auc = _auc(score, train, data)
-    return Finding(choice, samples, auc, none, (), dataset or data.name, score)
+    choice = weightings.choose(
+        pool, options, strategy=data.strategy, report=progress,
+        embedding=None if embedding is None else embedding[samples], **choosing,
+    )  # fmt: skip
+    dataset, record = dataset or shlex.quote(data.name), choice.record()
+    names = [candidate.name for candidate in choice.candidates]
+    words = functools.partial(debias_words, record, embedding_path=embedding_path)
+    return Finding(
+        choice=choice,
+        samples=samples[choice.samples],
+        auc=_auc(choice, datasets.select(train, choice.samples), data),
+        to_label=np.zeros(0, int),
+        file_checks=checks,
+        dataset=dataset,
+        commands={name: f"jaxdd run {dataset} {shlex.join(words(name))}" for name in names},
+    )
 
 
-def _conflict_score(choice):
-    if choice.features:
-        # Features are treated as independent: a sample is aligned if it is aligned with all of
-        # the biases, with probability Π(1 - p).
-        scores = [np.asarray(x.conflict_score) for x in choice.features.values()]
-        return 1 - np.prod([1 - score for score in scores], 0)
-    return None if choice.density is None else -np.asarray(choice.density.log_density)
+def _draw(key, data, max_samples):
+    """Return the sorted indices of the samples to analyse, of each class its share."""
+    labels = data.train.labels
+    counts = np.bincount(labels, minlength=data.num_classes)
+    counts = np.maximum(counts * min(1.0, max_samples / len(labels)) // 1, 1)
+    # Samples are drawn without replacement: the first ranks of each class in a random order.
+    order = np.asarray(jax.random.uniform(key, labels.shape))
+    return np.flatnonzero(bias.rank_in_class(order, labels, xp=np) < counts[labels])
 
 
-def _auc(score, train, data):
-    if score is None or train.attributes is None or data.aligned is None:
+def _auc(choice, train, data):
+    """Return the area under the curve of each candidate, or None without bias labels."""
+    if train.attributes is None or data.aligned is None:
         return None
-    # `diagnose` expects weights, which are not negative. Ranks have the same AUC.
-    ranks = np.unique(score, return_inverse=True)[1].astype(np.float32)
-    arrays = map(jnp.asarray, (ranks, train.labels, train.attributes, data.aligned))
+    known = [jnp.asarray(x) for x in (train.labels, train.attributes, data.aligned)]
     sizes = dict(num_classes=data.num_classes, num_attributes=data.num_attributes)
-    return {"all": float(formulas.diagnose(*arrays, **sizes).conflict_auc)}
+    areas = {}
+    for candidate in choice.candidates:
+        # `diagnose` expects positive weights. Ranks have the same area under the curve as scores.
+        ranks = 1 + np.unique(np.asarray(candidate.conflict_score), return_inverse=True)[1]
+        diagnostics = formulas.diagnose(jnp.asarray(ranks, jnp.float32), *known, **sizes)
+        areas[candidate.name] = float(diagnostics.conflict_auc)
+    return areas
 
 
-def headline(finding: Finding) -> str:
-    """Return the finding in a few words."""
-    if finding.choice.features:
-        return f"a bias in the {finding.choice.feature_names} of the images"
-    if finding.conflict_score is not None:
-        return "a bias that is learned before the classes"
-    untested = "" if finding.choice.shortcuts else ", but the shortcut test was not possible"
-    return f"no bias detected{untested}"
+def debias_words(
+    record: Mapping[str, Any], name: str, *, embedding_path: str | os.PathLike | None = None
+) -> list[str]:
+    """Return the options of `jaxdd run` that balance the groups of one candidate.
+
+    Args:
+        record: record of the choice, `Choice.record`.
+        name: name of the candidate.
+        embedding_path: file of the embedding of the user.
+
+    >>> debias_words({"best": None}, "layout")
+    ['--debias', 'layout']
+    """
+    if name == OWN_EMBEDDING:
+        return ["--debias", "embedding", "--embedding", str(embedding_path)]
+    words = ["--debias", name]
+    if name == "density":
+        for option in ("encoder_steps", "bandwidth", "temperature"):
+            words += [f"--{option.replace('_', '-')}", f"{record['best'][option]:g}"]
+    return words
+
+
+def headline(record: Mapping[str, Any]) -> str:
+    """Return the record of a choice of weights (`Choice.record`) in a few words.
+
+    >>> headline({"verdict": "biased", "chosen": ["layout", "tone"], "candidates": []})
+    'a bias in the layout and tone of the images'
+    """
+    if record["verdict"] == "biased":
+        return _describe(record["chosen"])
+    names = [candidate["name"] for candidate in record["candidates"]]
+    if record["verdict"] == "undecided":
+        return f"undecided, perhaps {_describe(names[:1])}"
+    if {*names} <= {"density"}:
+        return "no evidence of a bias, but the features of the images could not be tested"
+    return "no evidence of a bias"
+
+
+def _describe(names):
+    """Return what a bias that candidates show is, in a few words."""
+    blind = " and ".join(name for name in names if name in blind_features.NAMED)
+    parts = [f"in the {blind} of the images"] if blind else []
+    others = [name for name in names if name not in blind_features.NAMED]
+    parts += [_SOURCES.get(name, f"in {name}") for name in others]
+    return f"a bias {' and '.join(parts)}"
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def write_json(path: str | os.PathLike, finding: Finding, data: datasets.Benchmark) -> None:
+    """Write verdict, evidence, checks of files and commands, without values of single samples."""
+    content = {
+        "data": data.name,
+        "samples": len(finding.samples),
+        "training_images": len(data.train.labels),
+        **finding.choice.record(),
+        "auc": finding.auc,
+        "to_label": [_sample_name(data, i) for i in finding.to_label],
+        "file_checks": [check._asdict() for check in finding.file_checks],
+        "commands": finding.commands,
+    }
+    files.write_json(path, content)
+
+
+def write_csv(path: str | os.PathLike, finding: Finding, data: datasets.Benchmark) -> None:
+    """Write a line per analysed sample: file or index, class, and three columns per candidate.
+
+    `NAME_score` is the bias-conflict score, `NAME_resembles` the classes whose majority group is
+    that of the sample, separated by "; ", and `NAME_weight` the weight as a multiple of the uniform
+    one.
+    """
+    labels = data.train.labels[finding.samples]
+    names = data.class_names or tuple(map(str, range(data.num_classes)))
+    counts = np.bincount(labels, minlength=data.num_classes)
+    columns: dict[str, Sequence[Any]] = {
+        "file" if data.train_files else "index": [_sample_name(data, i) for i in finding.samples],
+        "class": [names[label] for label in labels],
+    }
+    for x in finding.choice.candidates:
+        blocks, groups = np.asarray(x.blocks), np.asarray(x.groups)
+        members = [
+            "; ".join(names[k] for k in np.flatnonzero(blocks == b)) for b in range(len(names))
+        ]
+        columns[f"{x.name}_score"] = [f"{score:.6g}" for score in np.asarray(x.conflict_score)]
+        columns[f"{x.name}_resembles"] = [members[group] for group in groups]
+        multiples = np.asarray(x.weights) * counts[labels]
+        columns[f"{x.name}_weight"] = [f"{multiple:.6g}" for multiple in multiples]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    with files.atomic_path(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _sample_name(data, index):
+    """Return the file of a training sample, or its index if it has none."""
+    return data.train_files[index] if data.train_files else int(index)

@@ -22,7 +22,7 @@ from jaxdd.training import debiased
 
 # Purposes of the random keys of a run. New ones are appended, so that no other key changes.
 _PURPOSES = (
-    "encoder", "init", "distill", "evaluate", "median", "experts", "representative", "auto",
+    "encoder", "init", "distill", "evaluate", "median", "experts", "representative", "auto", "bias",
 )  # fmt: skip
 
 

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdd import kde, networks, sampling, weights
+from jaxdd import augment, kde, networks, sampling, weights
 from jaxdd.data import benchmarks
 from jaxdd.runs import components, processes, results
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs.context import Context, Run
-from jaxdd.runs.options import DM
+from jaxdd.runs.options import DM, OWN_EMBEDDING
 from jaxdd.weights import DensityWeights, blind_features
 
 _MAX_VALUES = 20  # attributes with more values need groups of several images
@@ -95,12 +95,10 @@ def rows() -> dict[str, _Row]:
 # --- density -----------------------------------------------------------------------------------
 
 
-def _encoding(context: Context) -> dict[str, Any]:
-    """Return the arguments for embedding the training set."""
-    options, strategy = context.options, context.components.strategy
+def _encoding(options: DM, pool: sampling.Pool) -> dict[str, Any]:
+    """Return encoder and layer for embedding the training set."""
     shape = dict(width=options.encoder_width, depth=options.depth)
-    encoder = weights.default_encoder(context.pool, **shape)
-    return dict(strategy=strategy, encoder=encoder, layer=options.encoder_layer)
+    return dict(encoder=weights.default_encoder(pool, **shape), layer=options.encoder_layer)
 
 
 def _bandwidth_rule(options: DM):
@@ -131,7 +129,7 @@ def _by_density(run):
     with run.timed("embed"):
         encoded = weights.encode(
             components.key(options, "encoder"), pool, steps=options.encoder_steps,
-            **_encoding(context),
+            strategy=context.components.strategy, **_encoding(options, pool),
         )  # fmt: skip
         jax.block_until_ready(encoded)
     with run.timed("density"):
@@ -149,7 +147,7 @@ def _by_density(run):
 
 def _density_in_batches(context, sample_weights):
     options, density = context.options, sample_weights.density
-    encoder = _encoding(context)["encoder"]
+    encoder = _encoding(options, context.pool)["encoder"]
     embed = lambda images: getattr(encoder.apply(density.params, images), options.encoder_layer)
     return sampling.density_weighted(
         context.components.sampler, embed, bandwidth=density.bandwidth,
@@ -160,9 +158,37 @@ def _density_in_batches(context, sample_weights):
 # --- chosen, by features, by labels, custom -----------------------------------------------------
 
 
-def _search(context: Context) -> weights.Search:
+def choose(
+    pool: sampling.Pool,
+    options: DM,
+    *,
+    strategy: augment.Strategy,
+    embedding: np.ndarray | None = None,
+    **choosing: Any,
+) -> weights.Choice:
+    """Choose weights as "auto" does.
+
+    Args:
+        pool: the samples; their weights are ignored.
+        options: options of the weights.
+        strategy: augmentation of encoders and probe networks.
+        embedding: `[n, d]` embedding of the user, or None.
+        **choosing: options of `weights.choose` that replace those of `options`, and `report`.
+    """
+    network = networks.ConvNet(pool.num_classes, options.encoder_width, options.depth)
+    check = functools.partial(
+        weights.check_with_probe_networks, components.key(options, "auto"), strategy=strategy,
+        network=network,
+    )  # fmt: skip
+    chosen: dict[str, Any] = dict(
+        search=_search(options, pool), check=check, clip=options.clip, suspect=options.suspect,
+        exclude=options.exclude, embeddings=_named(embedding), strategy=strategy,
+    )  # fmt: skip
+    return weights.choose(components.key(options, "encoder"), pool, **(chosen | choosing))
+
+
+def _search(options: DM, pool: sampling.Pool) -> weights.Search:
     """Return the search of `auto`: multiples of the values in the options."""
-    options, encoding = context.options, _encoding(context)
     bandwidth = kde.FACTOR if options.bandwidth is None else options.bandwidth
     default = weights.Search()
     # The defaults of `Search` are for 30 steps of the encoder and temperature 1.
@@ -170,8 +196,13 @@ def _search(context: Context) -> weights.Search:
         encoder_steps=tuple(options.encoder_steps * n // 30 for n in default.encoder_steps),
         bandwidth=tuple(bandwidth * factor for factor in (0.5, 1, 2, 4)),
         temperature=tuple(options.temperature * factor for factor in default.temperature),
-        rule=_bandwidth_rule(options), encoder=encoding["encoder"], layer=encoding["layer"],
+        rule=_bandwidth_rule(options), **_encoding(options, pool),
     )  # fmt: skip
+
+
+def _named(embedding):
+    """Return an embedding of the user by the name of its candidate, for `weights.choose`."""
+    return {} if embedding is None else {OWN_EMBEDDING: embedding}
 
 
 def _check_auto(context):
@@ -182,21 +213,18 @@ def _check_auto(context):
             f"auto searches the factor of the bandwidth rules {' and '.join(searchable)}, "
             f"got {options.bandwidth_rule}; use debias='density'"
         )
+    if context.embedding is None and OWN_EMBEDDING in (*options.suspect, *options.exclude):
+        raise ValueError(f"suspect and exclude got {OWN_EMBEDDING}, but there is no embedding")
     if options.weighting == "batch":
         raise ValueError("auto chooses weights of the whole set, got weighting='batch'")
 
 
 def _chosen(run):
-    context, options, pool = run.context, run.context.options, run.context.pool
-    network = networks.ConvNet(pool.num_classes, options.encoder_width, options.depth)
-    check = functools.partial(
-        weights.check_with_probe_networks, components.key(options, "auto"),
-        strategy=context.components.strategy, network=network,
-    )  # fmt: skip
+    context = run.context
     with run.timed("choose"):
-        choice = weights.choose(
-            components.key(options, "encoder"), pool, search=_search(context), clip=options.clip,
-            check=check, strategy=context.components.strategy,
+        choice = choose(
+            context.pool, context.options, strategy=context.components.strategy,
+            embedding=context.embedding,
             report=functools.partial(context.report, "choosing weights"),
         )  # fmt: skip
     return SampleWeights(processes.broadcast(choice.weights), choice.density, choice.record())
@@ -206,19 +234,23 @@ def _check_features(context):
     n, h, w, _ = context.data.train.images.shape
     if n < 3 or min(h, w) < 4:
         raise ValueError(
-            "weights by object-blind features need at least 3 images with sides of at least 4 "
-            f"pixels, got {n} of {h}×{w}"
+            "weights by features need at least 3 images with sides of at least 4 pixels, got "
+            f"{n} of {h}×{w}"
         )
 
 
-def _by_features(name, run):
-    context = run.context
+def _by_candidate(name, run):
+    context, options = run.context, run.context.options
+    embeddings = _named(context.embedding)
+    if name == "embedding" and embeddings:
+        name = OWN_EMBEDDING
     with run.timed("choose"):
-        result = weights.by_features(
-            components.key(context.options, "encoder"), context.pool, blind_features.NAMED[name],
-            clip=context.options.clip,
+        candidate = weights.by_candidate(
+            components.key(options, "encoder"), context.pool, name, clip=options.clip,
+            encoder=_encoding(options, context.pool)["encoder"], embeddings=embeddings,
+            strategy=context.components.strategy,
         )  # fmt: skip
-        return SampleWeights(processes.broadcast(result.weights))
+        return SampleWeights(processes.broadcast(candidate.weights))
 
 
 def _check_groups(context):
@@ -274,12 +306,19 @@ WEIGHTINGS: dict[str, Weighting] = {
         name: Weighting(
             f"{name} weights",
             f"distilled with weights by the {name} of the images, without bias labels",
-            functools.partial(_by_features, name),
+            functools.partial(_by_candidate, name),
             check=_check_features,
             citations=("weights",),
         )
         for name in blind_features.NAMED
     },
+    "embedding": Weighting(
+        "embedding weights",
+        "distilled with weights by an embedding of the images, without bias labels",
+        functools.partial(_by_candidate, "embedding"),
+        check=_check_features,
+        citations=("weights", "encoder"),
+    ),
     "oracle": Weighting(
         "oracle weights",
         "distilled with weights computed from bias labels",

@@ -21,7 +21,8 @@ from PIL import Image
 import jaxdd
 from jaxdd import weights
 from jaxdd.commands import cli, runs, sources
-from jaxdd.runs import bias, options, pipeline, processes
+from jaxdd.data import files
+from jaxdd.runs import bias, options, pipeline, processes, results
 from jaxdd.runs.folder import checkpoint, manifest, store
 
 TINY = (
@@ -494,25 +495,97 @@ def test_datasets_are_listed_shown_and_built(tmp_path, capsys):
     assert stopped.value.code == 0 and "contact" not in capsys.readouterr().err
 
 
-def test_the_bias_of_a_data_set_is_reported(tmp_path, monkeypatch, capsys):
-    """The search is replaced by a fixed result, which checks that it gets the right data."""
-    searched = []
-
-    def find(data, *, seed, mesh, progress):
-        searched.append((data.name, data.num_attributes, seed))
-        uniform = weights.Trial(0.9, 0.9, 0.5, 0)
-        trials = {"uniform": uniform, "best": uniform}
-        values = dict(encoder_steps=30, bandwidth=0.2, temperature=1.0, evenness=0.9)
-        choice = weights.Choice(None, None, [values], 0, trials, "none disagrees")
-        return bias.Finding(choice, np.arange(3), None, np.zeros(0, int), (), "cdigits", None)
-
-    monkeypatch.setattr(bias, "find", find)
+@pytest.fixture
+def find(monkeypatch, tmp_path):
+    """Replace the search for a bias by a fixed result; `find.calls` holds its arguments."""
     monkeypatch.chdir(tmp_path)
-    cli.main(["bias", "cdigits", "--conflict", "0.2", "--seed", "3"])
-    assert searched == [("cdigits", 10, 3)]
-    message = "cdigits: no bias detected, but the shortcut test was not possible"
-    assert capsys.readouterr().out.endswith(f"{message}\nwrote bias-cdigits.html\n")
-    assert "3 of 1,437 training samples" in (tmp_path / "bias-cdigits.html").read_text()
-    assert "out must end in .html" in fails(["bias", "digits", "--out", "page.txt"], capsys)
-    assert "the folder" in fails(["bias", "digits", "--out", tmp_path], capsys)
-    assert len(searched) == 1
+
+    def find(data, chosen, **fields):
+        find.calls.append((data, chosen, fields))
+        candidate = weights.Candidate(
+            "layout", np.full(3, 1.0), np.zeros(3), np.zeros(3, int), (*range(data.num_classes),),
+            0.6, 0.1, rejection="too small a gain",
+        )  # fmt: skip
+        choice = weights.Choice(None, find.verdict, (), (candidate,))
+        commands = {"layout": f"jaxdd run {fields['dataset']} --debias layout"}
+        empty = np.zeros(0, int)
+        return bias.Finding(choice, np.arange(3), None, empty, (), fields["dataset"], commands)
+
+    find.calls, find.verdict = [], "none"
+    monkeypatch.setattr(bias, "find", find)
+    return find
+
+
+def run_bias(*words):
+    """Return the exit code of `jaxdd bias`."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bias", *map(str, words)])
+    return stopped.value.code
+
+
+def test_the_bias_of_a_data_set_is_reported(find, tmp_path, capsys):
+    """Options reach the search, and each verdict has its own exit code."""
+    np.save("rows.npy", np.ones((1437, 2)))
+    words = "cdigits --conflict 0.2 --seed 3 --suspect border --exclude tone texture --ask 5"
+    words += " --embedding rows.npy --max-samples 99 --json a.json --csv a.csv"
+    assert run_bias(*words.split()) == 0
+    ((data, chosen, fields),) = find.calls
+    assert (data.name, data.num_attributes, chosen.seed) == ("cdigits", 10, 3)
+    assert chosen.suspect == ("border",) and chosen.exclude == ("tone", "texture")
+    assert (fields["ask"], fields["max_samples"]) == (5, 99)
+    assert fields["embedding"].shape == (1437, 2) and str(fields["embedding_path"]) == "rows.npy"
+    assert fields["dataset"] == "cdigits --conflict 0.2 --seed 3" and fields["folder"] is None
+    printed = capsys.readouterr().out
+    assert "cdigits: no evidence of a bias\nwrote bias-cdigits.html and a.json" in printed
+    assert (tmp_path / "bias-cdigits.html").read_text().startswith("<!doctype html>")
+    assert files.read_json(tmp_path / "a.json")["candidates"][0]["name"] == "layout"
+    assert (tmp_path / "a.csv").read_text().startswith("index,class,layout_score")
+    find.verdict = "undecided"
+    assert run_bias("cdigits") == 3
+    assert "jaxdd run cdigits --debias layout" in capsys.readouterr().out
+    find.verdict = "biased"
+    assert run_bias("cdigits") == 1
+
+
+@pytest.mark.parametrize(
+    "words, value",
+    [
+        ("cdigits --out page.txt", "out must end in .html"),
+        ("cdigits --out .", "the folder ."),
+        ("cdigits --csv .", "the folder ."),
+        ("cdigits --json a --csv a", "different"),
+        ("cdigits --suspect hue", "hue"),
+        ("cdigits --suspect tone --exclude tone border", "tone"),
+        ("cdigits --embedding short.npy", r"short.npy"),
+        ("cdigits --embedding missing.npy", "missing.npy"),
+    ],
+)
+def test_bad_arguments_of_bias_are_reported_before_the_search(words, value, find, capsys):
+    np.save("short.npy", np.ones((7, 2)))
+    assert value in fails(["bias", *words.split()], capsys)
+    assert not find.calls
+
+
+def test_results_of_bias_are_not_written_among_the_images(photographs, find, capsys):
+    for option in ("--csv", "--json", "--out"):
+        path = photographs / f"metadata{'.html' if option == '--out' else '.csv'}"
+        assert str(path) in fails(["bias", photographs, option, path], capsys)
+    assert not find.calls
+    assert run_bias(photographs, "--resize", 8) == 0
+    assert find.calls[0][2]["folder"] == str(photographs)
+
+
+def test_an_undecided_run_prints_how_to_go_on(monkeypatch, tmp_path, capsys):
+    """The commands keep the options; the one that accepts the candidate keeps all of them."""
+    candidate = {"name": "own-embedding", "rejection": "too small a gain"}
+    choice = dict(verdict="undecided", uniform=True, chosen=[], candidates=[candidate], best=None)
+    scores = {name: results.Score(0.5, 0.1, 2) for name in results.SCORES}
+    result = results.Result(**scores, choice=choice)
+    monkeypatch.setattr(pipeline, "run", lambda *args, **fields: result)
+    monkeypatch.chdir(tmp_path)
+    np.save("rows.npy", np.ones((1437, 2)))
+    cli.main("run cdigits --conflict 0.2 --ipc 3 --embedding rows.npy".split())
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "jaxdd bias" in x]
+    assert "jaxdd bias cdigits --conflict 0.2 --embedding rows.npy" in line
+    accepted = "--ipc 3 --conflict 0.2 --debias embedding --embedding rows.npy"
+    assert f"jaxdd run cdigits {accepted}" in line

@@ -9,8 +9,8 @@ SCORES = {name: results.Score(0.5, 0.1, 2) for name in results.SCORES}
 
 
 def test_choices_of_weights_are_explained(capsys):
-    rejected = {"rejection": "1 held-out sample conflicts"}
-    detected = {"rejection": None, "features": "texture"}
+    rejected = dict(verdict="none", uniform=True, chosen=[], candidates=[{"name": "tone"}])
+    detected = dict(verdict="biased", uniform=False, chosen=["texture"], candidates=[])
     rows = {
         "random": results.Scores(**SCORES),
         "auto": results.Result(**SCORES, choice=rejected),
@@ -18,8 +18,8 @@ def test_choices_of_weights_are_explained(capsys):
     }
     screen.show(rows, "out")
     printed = capsys.readouterr().out
-    assert "other detected a bias in the texture of the images" in printed
-    assert "auto kept uniform weights: 1 held-out sample conflicts" in printed
+    assert "other balanced the groups of a bias in the texture of the images" in printed
+    assert "auto kept uniform weights: no evidence of a bias" in printed
     assert "50.0 ± 10.0" in printed and "0.85" in printed and "wrote out" in printed
 
 

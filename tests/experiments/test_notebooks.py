@@ -257,9 +257,10 @@ def test_bias(tmp_path, capsys):
     choosing = dict(search=search, comparisons={}, check=check)
     names, shown = execute("bias", dict(WORK=tmp_path, CHOOSING=choosing))
     output = capsys.readouterr().out
-    assert "unbiased: no bias detected" in output and "\nbiased: a bias" in output
+    assert "unbiased: no evidence of a bias" in output and "\nbiased: a bias" in output
     choices = [names.findings[name].choice for name in ("unbiased", "biased")]
-    assert choices[0].rejection is not None and choices[1].rejection is None
-    assert choices[1].trials["best"].conflicting > choices[1].trials["uniform"].conflicting + 0.2
-    assert names.findings["biased"].auc["all"] > 0.9 and names.extremes("unbiased") is None
+    assert [choice.verdict for choice in choices] == ["none", "biased"]
+    trials = choices[1].candidates[0].trials
+    assert trials["weighted"].conflicting > trials["uniform"].conflicting + 0.2
+    assert names.findings["biased"].auc["tone"] > 0.9
     assert shown["pictures"] is not None and len(list(tmp_path.glob("bias-*.html"))) == 2

@@ -14,7 +14,7 @@ from jaxdd.data import datasets, files
 from jaxdd.runs import components, context, options, pipeline, weightings
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs.folder import store
-from jaxdd.weights import blind_features, formulas, probes
+from jaxdd.weights import formulas, probes
 
 
 @pytest.mark.parametrize(
@@ -76,49 +76,52 @@ def test_weights_estimated_in_each_batch(fake, tmp_path, monkeypatch):
     assert calls == [((3, 128), 0.7)]
 
 
-def choice_of(pool, *, rejection=None, **fields):
-    trial = weights.Trial(0.9, 0.9, 0.8, 99)
-    candidates = [dict(encoder_steps=2, bandwidth=0.2, temperature=1.0, evenness=0.5)]
-    return weights.Choice(
-        **{
-            "weights": pool.weights, "density": None, "candidates": candidates, "best": 0,
-            "trials": {"uniform": trial, "best": trial}, "rejection": rejection, **fields,
-        }
+def choice_of(pool, verdict):
+    shortcut = probes.Shortcut((0, 1), 0.1, 0.2, 5.0)
+    trials = {name: weights.Trial(0.9, 0.9, 0.8, 99) for name in ("uniform", "weighted")}
+    candidate = weights.Candidate(
+        "tone", pool.weights, pool.weights, pool.labels, (0, 1), 0.5, 0.1, shortcut, trials,
+        None if verdict == "biased" else "the gain is too small",
     )  # fmt: skip
+    chosen = ("tone",) if verdict == "biased" else ()
+    return weights.Choice(pool.weights, verdict, chosen, (candidate,))
 
 
-@pytest.mark.parametrize("rejection", [None, "the gain is too small"])
-def test_the_record_of_a_choice_is_kept(fake, tmp_path, monkeypatch, rejection):
-    """The search uses multiples of the options, and the record is in the result."""
+@pytest.mark.parametrize("verdict", ["biased", "undecided", "none"])
+def test_the_record_of_a_choice_is_kept(fake, tmp_path, monkeypatch, verdict):
+    """Options and an embedding of the user reach the choice, and its record is in the result."""
     calls = []
 
     def choose(key, pool, **fields):
-        calls.append(fields["search"][:3])
-        return choice_of(pool, rejection=rejection)
+        calls.append(fields)
+        return choice_of(pool, verdict)
 
     monkeypatch.setattr(weights, "choose", choose)
-    chosen = dataclasses.replace(fake.TINY, encoder_steps=4, bandwidth=0.4, temperature=2.0)
-    fields = dict(debias="auto", resume=True, **fake.OWN)
-    result = pipeline.run(fake.shades(), tmp_path, chosen, **fields)
-    assert result.choice["rejection"] == rejection and result.seconds["choose"] > 0
-    assert result.choice["uniform"] is (rejection is not None)
-    assert calls == [((4, 12), (0.2, 0.4, 0.8, 1.6), (1.0, 1.4, 2.0, 2.8, 4.0))]
+    chosen = dataclasses.replace(
+        fake.TINY, encoder_steps=4, bandwidth=0.4, temperature=2.0, suspect=("border",),
+        exclude=("tone", "own-embedding"),
+    )  # fmt: skip
+    data = fake.shades()
+    embedding = np.arange(2 * len(data.train.labels)).reshape(-1, 2)
+    fields = dict(debias="auto", resume=True, embedding=embedding, **fake.OWN)
+    result = pipeline.run(data, tmp_path, chosen, **fields)
+    assert result.choice["verdict"] == verdict and result.seconds["choose"] > 0
+    assert result.choice["uniform"] is (verdict != "biased")
+    assert result.choice["candidates"][0]["shortcut"]["blocks"] == [0, 1]
+    assert calls[0]["search"][:3] == ((4, 12), (0.2, 0.4, 0.8, 1.6), (1.0, 1.4, 2.0, 2.8, 4.0))
+    assert calls[0]["suspect"] == ("border",) and calls[0]["exclude"] == ("tone", "own-embedding")
+    np.testing.assert_array_equal(calls[0]["embeddings"]["own-embedding"], embedding)
+    assert {*files.read_arrays(tmp_path / "weights.npz")} == {"weights", "samples"}
+    config = files.read_json(tmp_path / "config.json")
+    assert config["suspect"] == ["border"] and len(config["embedding"]) == 32
     (tmp_path / "result.json").unlink()
-    assert pipeline.run(fake.shades(), tmp_path, chosen, **fields).choice == result.choice
+    assert pipeline.run(data, tmp_path, chosen, **fields).choice == result.choice
     assert len(calls) == 1
     (tmp_path / "choice.json").write_text("{}")
-    assert pipeline.run(fake.shades(), tmp_path, chosen, **fields).choice == result.choice
+    assert pipeline.run(data, tmp_path, chosen, **fields).choice == result.choice
     assert len(calls) == 2
-
-
-def test_the_record_of_a_shortcut_is_kept(fake, tmp_path, monkeypatch):
-    shortcuts = {"tone": probes.Shortcut((0, 1), 0.1, 0.2, 5.0)}
-    fields = dict(candidates=[], trials={}, shortcuts=shortcuts, features={"tone": None})
-    monkeypatch.setattr(weights, "choose", lambda key, pool, **_: choice_of(pool, **fields))
-    choice = pipeline.run(fake.shades(), tmp_path, fake.TINY, debias="auto", **fake.OWN).choice
-    assert choice["features"] == "tone" and choice["uniform"] is False
-    assert choice["shortcuts"]["tone"]["blocks"] == [0, 1]
-    assert {*files.read_arrays(tmp_path / "weights.npz")} == {"weights", "samples"}
+    with pytest.raises(ValueError, match="embedding"):
+        pipeline.run(data, tmp_path, chosen, **(fields | dict(embedding=-embedding)))
 
 
 def test_weights_by_features_are_kept_for_their_row(fake, tmp_path, monkeypatch):
@@ -127,13 +130,48 @@ def test_weights_by_features_are_kept_for_their_row(fake, tmp_path, monkeypatch)
     path = tmp_path / "weights/tone/weights.npz"
     values = files.read_arrays(path)["weights"]
     pool, key = datasets.pool(fake.shades()), components.key(fake.TINY, "encoder")
-    expected = weights.by_features(key, pool, blind_features.tone).weights
+    expected = weights.by_candidate(key, pool, "tone", strategy=()).weights
     np.testing.assert_allclose(values, expected, rtol=1e-4)
     assert table["tone"].weights != table["plain"].weights and table["tone"].choice is None
-    monkeypatch.setattr(weights, "by_features", None)
+    monkeypatch.setattr(weights, "by_candidate", None)
     (tmp_path / "rows/tone/result.json").unlink()
     again = pipeline.compare(fake.shades(), tmp_path, fake.TINY, **fields)
     assert again["tone"].accuracy == table["tone"].accuracy
+
+
+def test_weights_by_an_embedding(fake, tmp_path):
+    """By default the embedding is that of an encoder; one that shows the attribute is better."""
+    data = fake.shades()
+    own = np.eye(2)[data.train.attributes]
+    fields = dict(debias="embedding", **fake.OWN)
+    evenness = [
+        pipeline.run(data, tmp_path / name, fake.TINY, **options, **fields).weights[
+            "group_evenness"
+        ]
+        for name, options in (("encoder", {}), ("own", dict(embedding=own)))
+    ]
+    assert evenness[1] > max(0.95, evenness[0])
+
+
+@pytest.mark.parametrize(
+    "change, debias, value",
+    [
+        (dict(embedding=np.zeros((3, 2))), "auto", r"\(3, 2\)"),
+        (dict(embedding=np.full((64, 2), np.nan)), "embedding", "nan"),
+        (dict(embedding=np.zeros((64, 2))), "density", "density"),
+        (dict(options=dict(exclude=("own-embedding",))), "auto", "own-embedding"),
+    ],
+    ids=str,
+)
+def test_bad_embeddings_are_reported_before_any_work(fake, tmp_path, change, debias, value):
+    data = fake.shades()
+    change = dict(change)
+    if "embedding" in change and len(change["embedding"]) == 64:
+        change["embedding"] = np.resize(change["embedding"], (len(data.train.labels), 2))
+    chosen = dataclasses.replace(fake.TINY, **change.pop("options", {}))
+    with pytest.raises(ValueError, match=value):
+        pipeline.run(data, tmp_path / "out", chosen, debias=debias, **change, **fake.OWN)
+    assert not (tmp_path / "out").exists()
 
 
 def test_custom_weights_of_any_scale(fake, tmp_path):

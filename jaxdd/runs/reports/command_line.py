@@ -1,7 +1,7 @@
 """Write the command line that repeats a run."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from jaxdd.data import benchmarks
@@ -28,7 +28,7 @@ def command_line(
     words = ["jaxdd", command, dataset if dataset in benchmarks.NAMES else f"path/to/{dataset}"]
     if command == "run":
         words += ["--debias", str(config.get("debias"))]
-    words += min((_option_words(run_options, preset) for preset in options.PRESETS), key=len)
+    words += option_words(run_options)
     if command == "compare" and tuple(rows) != tuple(weightings.DEFAULT_ROWS):
         words += ["--rows", *rows]
     return shlex.join(words)
@@ -41,13 +41,28 @@ def _needs_python(config, run_options):
     return own or isinstance(config.get("augmentation"), str)
 
 
-def _option_words(run_options, preset):
-    """Return the options that differ from their defaults with a preset."""
+def option_words(run_options: options.DM, *, names: Collection[str] | None = None) -> list[str]:
+    """Return the options that differ from their defaults, with the preset that makes them fewest.
+
+    Args:
+        run_options: options of a run.
+        names: names of the options to write, in the preset quick. Defaults to all.
+
+    >>> option_words(options.DM(ipc=2, seed=3), names=["seed"])
+    ['--seed', '3']
+    """
+    if names is not None:
+        return _option_words(run_options, options.DM.preset, names)
+    every = options.to_config(run_options)
+    return min((_option_words(run_options, x, every) for x in options.PRESETS), key=len)
+
+
+def _option_words(run_options, preset, names):
     fixed: dict[str, Any] = dict(method=run_options.method, preset=preset, ipc=run_options.ipc)
     defaults = options.to_config(options.make(**fixed)) | dict(method="dm", ipc=options.DM.ipc)
     words = [] if preset == options.DM.preset else ["--preset", preset]
     for name, value in options.to_config(run_options).items():
-        if value is not None and value != defaults[name]:
+        if name in names and value is not None and value != defaults[name]:
             words += _words(f"--{name.replace('_', '-')}", value)
     return words
 

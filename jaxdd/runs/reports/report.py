@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from jaxdd.data import benchmarks, files
-from jaxdd.runs import options, results, weightings
+from jaxdd.runs import bias, options, results, weightings
 from jaxdd.runs.folder import manifest, store
 from jaxdd.runs.reports import figure_data, pages, plot, tables
 from jaxdd.runs.reports.command_line import command_line
@@ -163,6 +163,7 @@ def render(report: Report) -> str:
         "descriptions": {name: kinds[name].description for name in rows if name in kinds},
         "smallest": next(filter(None, map(results.smallest_group, rows.values())), None),
         "tables": _tables(report), "choice_tables": _choice_tables(rows),
+        "headlines": {name: bias.headline(row.choice) for name, row in rows.items() if row.choice},
         "figure": lambda name: _draw(name, figures[name]) if name in figures else None,
         "grids": {
             name: pages.grid(x.images, _class_names(x), mean=x.mean, std=x.std)

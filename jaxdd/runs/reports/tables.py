@@ -241,49 +241,62 @@ def weights(rows: Mapping[str, Result]) -> Table | None:
 
 def choice(record: Mapping[str, Any], name: str = "choice") -> list[Table]:
     """Return the tables of a `weights.Choice.record`; `name` begins their names."""
+    candidates = {candidate["name"]: candidate for candidate in record["candidates"]}
     tables = []
-    if record.get("shortcuts"):
+    if candidates:
         caption = (
-            "Shortcut test: samples in % that a linear classifier assigns to a wrong block of "
-            "classes, from object-blind features and from baseline features that show the object. "
-            "A large positive z-score means that object-blind features predict the classes better: "
-            "a bias."
+            "Candidate biases, strongest evidence first. Bimodality: samples that clearly conflict "
+            "with the groups of a candidate, divided by the ambiguous ones; clear: their share in "
+            "%. Object-blind and baseline: samples in % that a linear classifier assigns to a "
+            "wrong block of classes, from features that cannot show the object and from features "
+            "that can; a large positive z-score means that the former are better. Effective: "
+            "effective sample size of the weights."
         )
+        test = lambda field, cell: lambda x: cell((x["shortcut"] or {}).get(field))
         columns = {
-            "blocks": lambda test: _label(len(set(test["blocks"]))),
-            "object-blind": _field("blind", _percent), "baseline": _field("baseline", _percent),
-            "z-score": _field("z_score", lambda z_score: _number(z_score, "+.1f")),
+            "groups": lambda x: _label(len(set(x["blocks"]))),
+            "bimodality": _field("bimodality", functools.partial(_number, form=".2f")),
+            "clear": _field("confident_share", _percent),
+            "object-blind": test("blind", _percent), "baseline": test("baseline", _percent),
+            "z-score": test("z_score", functools.partial(_number, form="+.1f")),
+            "effective": _field("effective_sample_size", _integer),
         }  # fmt: skip
-        tests = record["shortcuts"].items()
-        tables.append(_table(f"{name}-shortcuts", caption, "features", tests, columns))
-    if not record.get("features"):
+        tables.append(
+            _table(f"{name}-candidates", caption, "candidate", candidates.items(), columns)
+        )
+    trials = {
+        f"{candidate}, {weights}": trial
+        for candidate, x in candidates.items()
+        for weights, trial in x["trials"].items()
+    }
+    if trials:
         caption = (
-            "Probe network check: accuracy in % of networks trained on real images sampled by the "
-            "weights, on held-out samples whose label an early classifier predicts (aligned) or "
-            "does not predict (conflicting)."
+            "Probe network check: accuracy in % of networks trained on real images sampled by "
+            "uniform weights and by those of a candidate, on held-out samples that are aligned or "
+            "conflict with its groups."
         )
         columns = {
             "all": _field("overall", _percent), "aligned": _field("aligned", _percent),
             "conflicting": _field("conflicting", _percent),
             "conflicting samples": _field("count", _integer),
         }  # fmt: skip
-        trials = record["trials"].items()
-        tables.append(_table(f"{name}-probe-networks", caption, "weights", trials, columns))
-        tables.append(_evenness(record, f"{name}-evenness"))
+        tables.append(_table(f"{name}-probe-networks", caption, "weights", trials.items(), columns))
+    if record["search"]:
+        tables.append(_evenness(record["search"], f"{name}-evenness"))
     return tables
 
 
-def _evenness(record, name):
-    """Return the evenness of every candidate: rows are encoders, columns temperatures."""
+def _evenness(search, name):
+    """Return the evenness of every density tried: rows are encoders, columns temperatures."""
     text = functools.partial(results.number, form="g")
     encoders: dict[str, list[Cell]] = {}
-    for candidate in record["candidates"]:
-        encoder = ", ".join(text(candidate[key]) for key in ("encoder_steps", "bandwidth"))
-        encoders.setdefault(encoder, []).append(_two_digits(candidate["evenness"]))
-    temperatures = dict.fromkeys(text(x["temperature"]) for x in record["candidates"])
+    for tried in search:
+        encoder = ", ".join(text(tried[key]) for key in ("encoder_steps", "bandwidth"))
+        encoders.setdefault(encoder, []).append(_two_digits(tried["evenness"]))
+    temperatures = dict.fromkeys(text(x["temperature"]) for x in search)
     caption = (
-        "Evenness of the pseudo-groups (1: all have the same weight) by encoder steps and "
-        "bandwidth factor (down) and temperature (across)."
+        "Density search: evenness of the pseudo-groups (1: all have the same weight) by encoder "
+        "steps and bandwidth factor (down) and temperature (across)."
     )
     lines = [[_label(encoder), *cells] for encoder, cells in encoders.items()]
     return Table(name, caption, ["encoder steps, bandwidth", *temperatures], lines)

@@ -103,10 +103,14 @@ def make_run(folder, names=(EVIL, "$b_", "c")):
     """Write a run whose page has every section, and whose names contain HTML."""
     config = {**CONFIG, "command": "run", "debias": "density"}
     trial = dict(overall=0.5, aligned=0.75, conflicting=0.25, count=12)
-    candidate = dict(encoder_steps=30, bandwidth=0.2, temperature=1.0, evenness=EVIL)
+    tried = dict(encoder_steps=30, bandwidth=0.2, temperature=1.0, evenness=EVIL)
+    candidate = dict(
+        name=EVIL, blocks=[0, 1, 2], bimodality=EVIL, confident_share=None, shortcut=None,
+        trials={"uniform": trial, EVIL: trial}, rejection=EVIL, effective_sample_size=9.0,
+    )  # fmt: skip
     choice = dict(
-        uniform=True, rejection=EVIL, features=None, shortcuts={}, best=candidate,
-        candidates=[candidate], trials={"best": trial, EVIL: trial},
+        verdict="undecided", uniform=True, chosen=[], candidates=[candidate], best=tried,
+        search=[tried],
     )  # fmt: skip
     sizes = np.array([30, 6, 24])
     by_class = results.Breakdown(names, sizes, sizes, np.full(3, 0.5), np.zeros(3))

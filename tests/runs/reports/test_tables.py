@@ -74,25 +74,35 @@ def test_weight_diagnostics_that_are_unknown_have_no_column():
 
 
 TRIAL = dict(overall=0.953, aligned=0.991, conflicting=0.127, count=641)
-CANDIDATES = [
+SEARCH = [
     dict(encoder_steps=steps, bandwidth=0.2, temperature=temperature, evenness=evenness)
     for steps, temperature, evenness in ((30, 0.7, 0.62), (30, 1.0, 0.93), (90, 0.7, 0.5))
 ]
 
 
+def candidate(name, **fields):
+    """Return the record of a candidate."""
+    evidence = dict(bimodality=0.561, confident_share=0.0234, effective_sample_size=1234.5)
+    record = dict(name=name, blocks=[0, 1, 1], shortcut=None, trials={}, rejection=None)
+    return record | evidence | fields
+
+
 def test_a_choice_by_density_shows_trials_and_evenness():
-    record = dict(shortcuts={}, features=None, trials={"best": TRIAL}, candidates=CANDIDATES)
-    trials, evenness = tables.choice(record, "choice-auto")
-    assert texts(trials) == [["best", "95.3", "99.1", "12.7", "641"]]
+    unknown = dict(bimodality=None, confident_share=None)
+    density = candidate("density", trials={"weighted": TRIAL}, **unknown)
+    record = dict(candidates=[density], search=SEARCH)
+    table, trials, evenness = tables.choice(record, "choice-auto")
+    assert texts(table) == [["density", "2", "–", "–", "–", "–", "–", "1,234"]]
+    assert texts(trials) == [["density, weighted", "95.3", "99.1", "12.7", "641"]]
     assert texts(evenness) == [["30, 0.2", "0.62", "0.93"], ["90, 0.2", "0.50"]]
     assert evenness.header[1:] == ["0.7", "1"] and evenness.name == "choice-auto-evenness"
 
 
 def test_a_choice_by_features_shows_the_shortcut_test():
-    tests = {"tone": dict(blocks=[0, 1, 1], blind=0.053, baseline=0.104, z_score=22.31)}
-    record = dict(shortcuts=tests, features="tone", trials={}, candidates=[])
-    (table,) = tables.choice(record)
-    assert texts(table) == [["tone", "2", "5.3", "10.4", "+22.3"]]
+    shortcut = dict(blocks=[0, 1, 1], blind=0.053, baseline=0.104, z_score=22.31)
+    (table,) = tables.choice(dict(candidates=[candidate("tone", shortcut=shortcut)], search=[]))
+    assert texts(table) == [["tone", "2", "0.56", "2.3", "5.3", "10.4", "+22.3", "1,234"]]
+    assert not tables.choice(dict(candidates=[], search=[]))
 
 
 def test_evaluations_show_network_protocol_and_set():
@@ -124,10 +134,8 @@ def test_seconds_have_a_column_for_each_recorded_stage():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "text"])
 def test_unknown_numbers_are_dashes(value):
-    record = dict(
-        shortcuts={}, features=None, trials={"best": TRIAL | dict(overall=value)}, candidates=[]
-    )
-    assert texts(tables.choice(record)[0])[0][1] == "–"
+    record = dict(candidates=[candidate("tone", bimodality=value)], search=[])
+    assert texts(tables.choice(record)[0])[0][2] == "–"
 
 
 # --- formats ---------------------------------------------------------------------------------
