@@ -363,25 +363,22 @@ def _describe(rows):
     verdict = ", ".join(f"{count} {name}" for name, count in verdicts.most_common())
     chosen = {" and ".join(row["chosen"]) or "–" for row in rows}
     bimodality = np.mean([max(x["bimodality"] or 0 for x in row["candidates"]) for row in rows])
-    best = _best(rows)
+    name, auc, evenness = _best(rows)
+    best = [name, f"{auc:.3f}", f"{evenness:.2f}"] if name else ["–"] * 3
     return [
-        verdict, ", ".join(sorted(chosen)), f"{bimodality:.2f}",
-        *(("–",) * 3 if best is None else best),
+        verdict, ", ".join(sorted(chosen)), f"{bimodality:.2f}", *best,
         *_means(rows, "evenness", ".2f"), *_means(rows, "seconds", ".0f"),
     ]  # fmt: skip
 
 
 def _best(rows):
-    """Return name, AUC and evenness of the candidate with the largest mean AUC, or None."""
+    """Return name, AUC and evenness of the candidate with the largest mean AUC, None without."""
     scores = collections.defaultdict(list)
     for candidate in itertools.chain(*(row["candidates"] for row in rows)):
         if candidate.get("auc") is not None:
             scores[candidate["name"]].append((candidate["auc"], candidate["evenness"]))
-    means = {name: np.mean(values, 0) for name, values in scores.items()}
-    if not means:
-        return None
-    name = max(means, key=lambda name: means[name][0])
-    return name, f"{means[name][0]:.3f}", f"{means[name][1]:.2f}"
+    means = [(name, *np.mean(values, 0)) for name, values in scores.items()]
+    return max(means, key=lambda mean: mean[1], default=(None, 0.0, 0.0))
 
 
 def _means(rows, name, form):
@@ -401,10 +398,9 @@ def _rates(kind, measured, compared):
         "unbiased sets": [x for x in measured if sets[x].biased is False],
     }
     groups["biased sets that a candidate shows"] = [
-        x for x in groups["biased sets"] if (_best(measured[x]) or "–0")[1] > f"{SEEN}"
+        x for x in groups["biased sets"] if _best(measured[x])[1] > SEEN
     ]
-    named = [x for x in (*groups["biased sets"], *groups["unbiased sets"])]
-    detected = [x for x in named if verdicts[x] == "biased"]
+    detected = [x for x in measured if sets[x].biased is not None and verdicts[x] == "biased"]
     for title, members in groups.items():
         counts = (sum(verdicts[x] == verdict for x in members) for verdict in _VERDICTS)
         lines.append([title, *(_rate(count, len(members)) for count in counts)])
@@ -475,9 +471,7 @@ def main(
         data = biased_sets.subsample(data, seed=seed, samples=SAMPLES)
         return measure(data, seed=seed, biased=sets[title].biased)
 
-    measure, path = {"decide": (decide, OUT), "rivals": (compare, RIVALS), "distil": (None, SETS)}[
-        part
-    ]
+    measure = compare if part == "rivals" else decide
     runs = itertools.product(range(seeds), titles)
     tasks = {f"{x}, seed {seed}": functools.partial(task, measure, x, seed) for seed, x in runs}
     if part == "distil":
@@ -485,7 +479,8 @@ def main(
     if not pathlib.Path(data_dir or ".", "faces").is_dir():
         print("without the faces, which are not in the data folder", file=sys.stderr)
         tasks = {name: x for name, x in tasks.items() if "faces" not in name}
-    record.fill((out or path).expanduser(), tasks)
+    path = out or {"decide": OUT, "rivals": RIVALS, "distil": SETS}[part]
+    record.fill(path.expanduser(), tasks)
     record.show(tables())
 
 
