@@ -65,7 +65,8 @@ class DataArguments:
     """Column with the class, of an annotated data set or of metadata.csv."""
 
     attribute: OptionalName = None
-    """Column with the bias attribute, of an annotated data set or of metadata.csv."""
+    """Column with the bias attribute, of an annotated data set or of metadata.csv; gender+age
+    crosses two columns."""
 
     layout: Literal["auto", "classes", "splits"] = "auto"
     """What the folders inside a folder of images are; by default, names and tables decide."""

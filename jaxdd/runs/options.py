@@ -120,7 +120,8 @@ class DM:
     label: str | None = _option(None,
         "Column of metadata.csv or of an annotated data set that holds the class.", "data")
     attribute: str | None = _option(None,
-        "Column of metadata.csv or of an annotated data set that holds the bias attribute.", "data")
+        "Column of metadata.csv or of an annotated data set that holds the bias attribute; "
+        "gender+age crosses two columns.", "data")
     layout: Literal["auto", "classes", "splits"] = _option("auto",
         "What the folders inside a folder of images are: classes, or splits that hold classes; "
         "tables are then ignored. By default, names and tables decide.", "data")

@@ -173,6 +173,12 @@ def by_group(name: str, row: Result) -> Table | None:
         "Test accuracy in % of each group, with the numbers of its training and test images below; "
         f"not shown for fewer than {MIN_GROUP_SIZE} test images."
     )
+    if row.deo_classes and (results.smallest_group(row) or 0) >= MIN_GROUP_SIZE:
+        caption += (
+            f" The gap between the best and the worst group of a class is "
+            f"{results.percent(row.deo_mean)} on average over the {row.deo_classes} of "
+            f"{len(groups.test)} classes with test images of at least two groups."
+        )
     if not has_scores:
         caption = (
             "Training and test images of each group; no group has the "

@@ -1,6 +1,7 @@
 """Tests of the tables of a report: every number is one of the result, small groups are hidden."""
 
 import csv
+import dataclasses
 import io
 
 import numpy as np
@@ -54,6 +55,11 @@ def test_groups_with_few_test_images_have_sizes_only():
     small = breakdown([[3, 4], [4, 3]], [[0.9, 0.5], [0.2, 0.3]])
     table = tables.by_group("density", make_row(by_group=small))
     assert texts(table) == [["0", "6 / 3", "8 / 4"], ["1", "8 / 4", "6 / 3"]]
+    gap = make_row(by_group=groups, deo_mean=results.Score(0.25, 0.0, 1), deo_classes=2)
+    assert "gap" not in tables.by_group("density", gap).caption  # a group of 9
+    large = gap.by_group._replace(test=np.array([[100, 0], [20, 30]]))
+    gap = dataclasses.replace(gap, by_group=large, deo_classes=1)
+    assert "25.0 on average over the 1 of 2 classes" in tables.by_group("density", gap).caption
     table = tables.by_group("density", make_row(by_group=groups._replace(train=None)))
     assert [cell.small for cell in table.rows[0]] == ["", "– / 1,003", "– / 9"]
     assert table.rows[0][1].values["training"] == ""
