@@ -170,11 +170,11 @@ def score(
         aligned = _checks.integers("aligned", aligned, num_attributes, length=num_classes)
     correct = (predictions == labels).astype(jnp.float32)
     classes = _accuracies(correct, labels, num_classes)
-    nan = jnp.full((), jnp.nan)
     if attributes is None:
+        nan = jnp.full((), jnp.nan)
         groups = jnp.full((num_classes, num_attributes), jnp.nan)
         return Scores(correct.mean(), nan, nan, nan, nan, nan, groups, classes)
-    by_alignment = nan, nan
+    by_alignment = jnp.full(2, jnp.nan)
     if aligned is not None:
         conflicting = (attributes != aligned[labels]).astype(jnp.int32)
         by_alignment = _accuracies(correct, conflicting, 2)
@@ -187,7 +187,8 @@ def score(
     gaps = jnp.where(jnp.sum(~jnp.isnan(groups), axis=1) > 1, gaps, jnp.nan)
     return Scores(
         correct.mean(),
-        *by_alignment,
+        by_alignment[0],
+        by_alignment[1],
         jnp.nanmin(groups),
         jnp.nanmax(gaps),
         jnp.nanmean(gaps),

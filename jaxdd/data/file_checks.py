@@ -11,7 +11,7 @@ import math
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -182,7 +182,7 @@ def _check(name, values, classes):
     return FileCheck(name, accuracy, chance, error, n, significant, reading, typical)
 
 
-def _features(values: Sequence[Any]) -> np.ndarray:
+def _features(values):
     """Return values as floats [n, d]: numbers and pairs of numbers themselves, codes of texts."""
     if isinstance(values[0], str):
         values = np.unique(values, return_inverse=True)[1]

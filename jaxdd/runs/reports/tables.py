@@ -80,10 +80,7 @@ def _sizes(train: int | None, test: int, *, below: Cell | None = None) -> Cell:
     ('1,003 / 9', '1,003 / 9')
     """
     sizes = results.number(train, ","), f"{test:,}"
-    text, values = (
-        " / ".join(sizes),
-        dict(zip(("training", "test"), map(_plain, sizes), strict=True)),
-    )
+    text, values = " / ".join(sizes), {"training": _plain(sizes[0]), "test": _plain(sizes[1])}
     return Cell(below.text, text, {**below.values, **values}) if below else Cell(text, "", values)
 
 
