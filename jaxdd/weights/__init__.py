@@ -7,8 +7,9 @@ Weights `[n]` are at least 0 and sum to one within each class. Every function he
 * `by_features`: balanced bias groups as object-blind features show them, for a known kind of bias;
 * `by_candidate`: the same for a named kind of features or an embedding;
 * `choose`: chooses between all of them and uniform weights, without bias labels;
+* `from_labels`: features selected by the bias labels of a few samples, which `to_label` chooses;
 * `from_density`, `from_probabilities`: weights from your own densities or classifier;
-* `oracle`: balanced bias groups by bias labels.
+* `oracle`: balanced bias groups by the bias labels of all samples.
 
 The formulas are in `jaxdd.weights.formulas`. Use the weights with `sampling.reweight(pool, w)`.
 """
@@ -39,6 +40,9 @@ from jaxdd.weights.feature_weights import by_features as by_features
 from jaxdd.weights.feature_weights import from_probabilities as from_probabilities
 from jaxdd.weights.feature_weights import is_shortcut as is_shortcut
 from jaxdd.weights.feature_weights import shortcuts as shortcuts
+from jaxdd.weights.label_weights import LabelWeights as LabelWeights
+from jaxdd.weights.label_weights import from_labels as from_labels
+from jaxdd.weights.label_weights import to_label as to_label
 from jaxdd.weights.probe_networks import Trial as Trial
 from jaxdd.weights.probe_networks import check_with_probe_networks as check_with_probe_networks
 from jaxdd.weights.probe_networks import rejection as rejection
