@@ -1,4 +1,6 @@
-"""Tests of the page about a bias, with a stub for the choice: by features, by density, or none."""
+"""Tests of the page about a bias: verdicts, candidates, images, checks of files, unusual data."""
+
+import re
 
 import numpy as np
 import pytest
@@ -9,112 +11,200 @@ from jaxdd.runs import bias
 from jaxdd.runs.reports import bias_page
 from jaxdd.weights import probes
 
-N, K = 60, 3
-SHORTCUTS = {"tone": probes.Shortcut((0, 0, 1), 0.1, 0.2, 5.0)}
+SHORTCUT = probes.Shortcut((0, 1, 2), 0.1, 0.2, 5.0)
 
 
-@pytest.fixture(scope="module")
-def data():
+def make_data(n=60, k=3, *, channels=3, **fields):
     """Return images of brightness i whose attribute is the class, except for every tenth sample."""
-    labels = np.arange(N) % K
-    attributes = np.where(np.arange(N) % 10 == 0, (labels + 1) % K, labels)
-    images = np.broadcast_to(np.arange(N, dtype=np.uint8)[:, None, None, None], (N, 6, 6, 1))
-    return datasets.from_arrays(images.copy(), labels, attributes, test_fraction=0.2)
+    labels = np.arange(n) % k
+    attributes = np.where(np.arange(n) % 10 == 0, (labels + 1) % k, labels)
+    pixels = (np.arange(n) % 256).astype(np.uint8)[:, None, None, None]
+    images = np.broadcast_to(pixels, (n, 6, 5, channels)).copy()
+    data = datasets.from_arrays(images, labels, attributes, test=(255 - images, labels, attributes))
+    return data._replace(**fields)
+
+
+def make_candidate(data, name="tone", **fields):
+    """Return a candidate whose conflict score is the darkness, with one clear conflict per class.
+
+    That is the darkest image of a class k, image k, which resembles class k + 1.
+    """
+    n, k = len(data.train.labels), data.num_classes
+    groups = data.train.labels.copy()
+    groups[:k] = (groups[:k] + 1) % k
+    multiple = np.where(np.arange(n) < k, 5.0, 0.5)
+    values = dict(
+        name=name, weights=multiple / np.bincount(data.train.labels)[data.train.labels],
+        conflict_score=np.linspace(1, 0, n), groups=groups, blocks=tuple(range(k)), bimodality=0.2,
+        confident_share=0.1, effective_sample_size=7.0,
+    )  # fmt: skip
+    return weights.Candidate(**values | fields)
+
+
+def make_finding(data, candidates, verdict="none", chosen=(), **fields):
+    n = len(data.train.labels)
+    choice = weights.Choice(np.full(n, 1.0), verdict, chosen, tuple(candidates))
+    values = dict(
+        choice=choice, samples=np.arange(n), auc=None, to_label=np.arange(4), file_checks=(),
+        dataset="some/folder --resize 32",
+        commands={x.name: f"jaxdd run some/folder --debias {x.name}" for x in candidates},
+    )  # fmt: skip
+    return bias.Finding(**values | fields)
 
 
 @pytest.fixture
-def find(data, monkeypatch):
-    """Return `find(make)`, in which `weights.choose` returns `make(pool)`."""
+def write(tmp_path):
+    """Return `write(finding, data)`, which returns the text of the page on lines of any length."""
 
-    def find(make, data=data, **options):
-        def choose(key, pool, *, strategy, report):
-            report(3, 3)
-            return make(pool)
+    def write(finding, data):
+        bias_page.write(tmp_path / "page.html", finding, data)
+        return " ".join((tmp_path / "page.html").read_text(encoding="utf-8").split())
 
-        monkeypatch.setattr(weights, "choose", choose)
-        return bias.find(data, **options)
-
-    return find
+    return write
 
 
-def by_features(pool):
-    """Return a choice by features in which the darkest sample of each class conflicts."""
-    labels, brightness = np.asarray(pool.labels), np.asarray(pool.images).mean((1, 2, 3))
-    darkest = [np.where(labels == k, brightness, 999).argmin() for k in range(K)]
-    return with_conflicts(pool, np.isin(np.arange(len(labels)), darkest))
+def trials(conflicting):
+    uniform = weights.Trial(0.8, 0.9, 0.25, 40)
+    weighted = weights.Trial(0.8, 0.85, conflicting, 40)
+    return {"uniform": uniform, "weighted": weighted}
 
 
-def with_conflicts(pool, conflicts):
-    own = np.array(SHORTCUTS["tone"].blocks)[np.asarray(pool.labels)]
-    groups = np.eye(2)[np.where(conflicts, 1 - own, own)]
-    features = {"tone": weights.FeatureWeights(pool.weights, groups, own)}
-    return weights.Choice(pool.weights, None, [], 0, {}, None, SHORTCUTS, features)
+def headline(page):
+    return re.search("<h1>(.*?)</h1>", page)[1]
 
 
-def by_density(pool):
-    candidate = dict(encoder_steps=30, bandwidth=0.2, temperature=1.0, evenness=0.9)
-    log_density = np.asarray(pool.images).mean((1, 2, 3)) / 255
-    density = weights.DensityWeights(pool.weights, log_density, None, None, None)
-    trials = {name: weights.Trial(0.9, 0.9, 0.5, 40) for name in ("uniform", "best")}
-    return weights.Choice(pool.weights, density, [candidate], 0, trials, None)
+def open_parts(page):
+    """Return the titles of the candidates that are shown unfolded."""
+    return re.findall(r'<details class="card candidate \w+" open> <summary><h3>(.*?)</h3>', page)
 
 
-def no_bias(pool):
-    return by_density(pool)._replace(density=None, rejection="no gain", shortcuts=SHORTCUTS)
+def commands(page):
+    lines = re.findall('<pre class="command"><code>(.*?)</code></pre>', page)
+    return [re.sub("<.*?>", "", line) for line in lines]
 
 
-def untested(pool):
-    return no_bias(pool)._replace(shortcuts={})
+def test_a_bias_is_shown_with_its_evidence_and_commands(write):
+    data = make_data()
+    tone = make_candidate(data, bimodality=0.56, shortcut=SHORTCUT, trials=trials(conflicting=0.75))
+    candidates = tone, make_candidate(data, "layout")
+    finding = make_finding(data, candidates, "biased", ("tone",), auc={"tone": 0.94, "layout": 0.5})
+    page = write(finding, data)
+    assert headline(page) == "arrays: a bias in the tone of the images"
+    assert open_parts(page) == ["Tone: colours and brightness"]
+    assert "10.0 % of all images clearly conflict" in page and "56 for every 100" in page
+    assert "10.0 % of the images to a wrong class; from" in page and "20.0 %" in page
+    assert "25 % of 40 other conflicting" in page and "75 %" in page and "94 % of all pairs" in page
+    run = "jaxdd run some/folder --resize 32"
+    assert commands(page)[:4] == [
+        run, f"{run} --debias plain", "jaxdd run some/folder --debias tone",
+        "jaxdd run some/folder --debias layout",
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "make, headline, pictures",
-    [
-        (by_features, "a bias in the tone of the images", 2),
-        (by_density, "a bias that is learned before the classes", 2),
-        (no_bias, "no bias detected", 0),
-        (untested, "no bias detected, but the shortcut test was not possible", 0),
-    ],
-)
-def test_the_page_shows_the_finding(make, headline, pictures, data, find, tmp_path):
-    calls = []
-    finding = find(make, progress=lambda *progress: calls.append(progress))
-    assert calls == [(3, 3)] and bias.headline(finding) == headline
-    bias_page.write(tmp_path / "page.html", finding, data)
-    page = (tmp_path / "page.html").read_text()
-    assert f"<h1>{data.name}: {headline}</h1>" in page and page.count("<img") == pictures
-    assert (finding.auc is None) == (pictures == 0)
-    assert ("z-score" in page) == (make in (by_features, no_bias))
-    assert ("no gain" in page) == (make in (no_bias, untested))
+def test_evidence_that_the_probe_networks_reject_is_undecided(write):
+    data = make_data()
+    fields = dict(bimodality=0.5, trials=trials(conflicting=0.26), rejection="the gain is 0.01")
+    candidates = [make_candidate(data, "layout", **fields), make_candidate(data)]
+    page = write(make_finding(data, candidates, "undecided"), data)
+    assert headline(page).startswith("arrays: undecided")
+    assert open_parts(page) == ["Layout: where things are"] and "the gain is 0.01" in page
+    assert commands(page)[0] == "jaxdd run some/folder --debias layout"
 
 
-@pytest.mark.parametrize("make", [by_features, by_density])
-def test_the_largest_conflict_score_is_that_of_the_darkest_sample(make, data, find):
-    """By features, the darkest sample of a class conflicts; by density, it is the least dense."""
-    finding = find(make)
-    labels = data.train.labels[finding.samples]
-    for k in range(K):
-        members = np.flatnonzero(labels == k)
-        largest = finding.samples[members[finding.conflict_score[members].argmax()]]
-        of_class = np.flatnonzero(data.train.labels == k)
-        assert largest == of_class[data.train.images[of_class].mean((1, 2, 3)).argmin()]
+def test_without_evidence_the_strongest_candidate_is_open_and_the_others_are_folded(write):
+    data = make_data()
+    names = "texture", "tone", "my embedding", "density"
+    page = write(make_finding(data, [make_candidate(data, name) for name in names]), data)
+    assert headline(page) == "arrays: no evidence of a bias"
+    assert open_parts(page) == ["Texture: fine patterns"]
+    assert page.count("<details class=") == 4 and "Your embedding my embedding" in page
 
 
-def test_the_area_under_the_curve_uses_the_bias_labels(data, find):
-    def perfect(pool):
-        conflicts = np.isin(np.asarray(pool.images)[:, 0, 0, 0], np.arange(0, N, 10))
-        return with_conflicts(pool, conflicts)
-
-    assert find(perfect).auc == {"all": 1}
-    unlabelled = datasets.from_arrays(*data.train[:2], test_fraction=0.2)
-    assert find(perfect, unlabelled).auc is None
+def test_too_few_confident_conflicts_and_no_ambiguous_ones_are_explained(write):
+    data = make_data()
+    few = make_candidate(data, bimodality=0.0, confident_share=0.0)
+    assert "Less than 1 % of all images" in write(make_finding(data, [few]), data)
+    density = make_candidate(data, "density", bimodality=np.nan, confident_share=np.nan)
+    assert "clearly conflict. That" not in write(make_finding(data, [density]), data)
 
 
-def test_every_class_contributes_its_share_of_samples(data, find):
-    finding = find(no_bias, max_samples=12)
-    counts = np.bincount(data.train.labels[finding.samples])
-    expected = np.ceil(np.bincount(data.train.labels) * 12 / len(data.train.labels))
-    np.testing.assert_array_equal(counts, expected)
-    again, other = (find(no_bias, max_samples=12, seed=seed).samples for seed in (0, 1))
-    np.testing.assert_array_equal(finding.samples, again)
-    assert not np.array_equal(finding.samples, other)
+def test_without_candidates_the_page_says_that_nothing_was_compared(write):
+    data = make_data(6)
+    page = write(make_finding(data, []), data)
+    assert "Nothing could be compared" in page and open_parts(page) == []
+
+
+def test_images_are_typical_conflicting_heavy_and_light(write):
+    """Image k is the darkest of class k, so it conflicts; the last images are typical."""
+    data = make_data(class_names=("cat", "dog", "owl"))
+    page = write(make_finding(data, [make_candidate(data)], "biased", ("tone",)), data)
+    descriptions = re.findall('role="img" aria-label="(.*?)"', page)
+    conflicting = [text for text in descriptions if ", like" in text]
+    assert conflicting == [
+        "training image 0 of cat, like dog", "training image 1 of dog, like owl",
+        "training image 2 of owl, like cat",
+    ]  # fmt: skip
+    typical = [text for text in descriptions if text.endswith("of cat, typical")]
+    assert typical[0] == "training image 57 of cat, typical" and len(typical) == 5
+    assert page.count("<figcaption>×5</figcaption>") == 3 and "<figcaption>×0.5<" in page
+    assert "(1 of 20 clearly)" in page
+
+
+def test_groups_of_several_classes_are_named_by_their_classes(write):
+    data = make_data(60, 6, class_names=tuple("abcdef"))
+    blocks = np.array([0, 0, 0, 0, 1, 1])
+    groups = blocks[data.train.labels]
+    groups[[0, 4]] = 1, 0
+    page = write(make_finding(data, [make_candidate(data, blocks=blocks, groups=groups)]), data)
+    assert "<figcaption>like e or f</figcaption>" in page
+    assert "<figcaption>like a or b or 2 more</figcaption>" in page
+
+
+def test_group_evenness_is_shown_if_the_bias_labels_are_known(write):
+    data = make_data()
+    finding = make_finding(data, [make_candidate(data)])
+    assert "evenness of 0." in write(finding, data)
+    unknown = data._replace(train=data.train._replace(attributes=None), aligned=None)
+    assert "evenness of" not in write(finding, unknown)
+
+
+def test_checks_of_files_and_duplicates(write):
+    data = make_data(class_names=("cat", "dog", "owl"))
+    check = dict(name="size", accuracy=0.9, chance=0.4, significant=True, typical={1: "30×20"})
+    other = dict(name="format", accuracy=0.41, chance=0.4, significant=False, typical={})
+    test = data.test._replace(images=np.concatenate([data.train.images[:2], data.test.images[2:]]))
+    page = write(make_finding(data, [], file_checks=[check, other]), data._replace(test=test))
+    assert "90.0 % of files" in page and "<small>dog: 30×20</small>" in page
+    assert page.count("differs between the classes") == 1 and "2 test images are also" in page
+
+
+def test_images_are_named_by_file_or_by_index(write):
+    data = make_data()
+    page = write(make_finding(data, [], to_label=np.array([7, 3])), data)
+    assert re.findall('data-id="(.*?)"', page) == ["7", "3"] and 'data-column="index"' in page
+    names = tuple(f"a/{i},<b>.png" for i in range(60))
+    page = write(make_finding(data, [], to_label=np.array([7])), data._replace(train_files=names))
+    assert 'data-id="a/7,&lt;b&gt;.png"' in page and 'data-column="file"' in page
+    assert '"a/7,&lt;b&gt;.png",man' in page.replace("&#34;", '"')
+    assert 'id="labelling"' not in write(make_finding(data, [], to_label=np.array([])), data)
+
+
+def test_many_classes_are_shown_in_part(write, tmp_path):
+    data = make_data(2000, 1000)
+    page = write(make_finding(data, [make_candidate(data)], to_label=np.arange(20)), data)
+    assert "990 more classes" in page and page.count("<h4>class ") == 10
+    assert page.count('<span class="tile"') < 300 and (tmp_path / "page.html").stat().st_size < 1e6
+
+
+@pytest.mark.parametrize("channels, n", [(1, 60), (3, 6), (4, 60)])
+def test_grey_images_and_two_images_per_class(channels, n, write):
+    data = make_data(n, 3, channels=channels)
+    page = write(make_finding(data, [make_candidate(data)]), data)
+    assert open_parts(page) == ["Tone: colours and brightness"]
+
+
+def test_the_page_loads_nothing(write):
+    data = make_data()
+    page = write(make_finding(data, [make_candidate(data)]), data)
+    assert not re.search(r"https?:|src=|@import", page)
+    assert set(re.findall(r"url\((.{10})", page)) == {"data:image"}

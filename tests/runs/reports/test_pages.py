@@ -20,8 +20,10 @@ def test_templates_are_installed_with_the_package():
         for glob in globs.split()
         for path in root.joinpath(*package.split(".")).glob(glob)
     }
-    templates = {path for path in (root / "jaxdd").rglob("*.*") if path.suffix in (".j2", ".css")}
-    assert len(templates) == 8 and templates <= listed
+    templates = {
+        path for path in (root / "jaxdd").rglob("*.*") if path.suffix in (".j2", ".css", ".js")
+    }
+    assert len(templates) == 12 and templates <= listed
 
 
 def test_a_picture_has_the_size_and_colours_of_the_images():
