@@ -5,11 +5,10 @@
     python -m experiments.decisions --part rivals [--test] --data-dir DIR
     python -m experiments.decisions --part distil --data-dir DIR
 
-For each data set and seed, `weights.choose` decides on at most 15,000 training samples. The
-results are the verdict, the candidates with their evidence, and how well each detects
-bias-conflicting samples and balances the bias groups, by the bias labels (as in
-`experiments.shortcuts`). A wrong label counts as bias-conflicting if the attribute is not the usual
-one of the wrong class.
+For each data set and seed, `auto` decides on at most 15,000 training samples. The results are the
+verdict, the candidates with their evidence, and how well each detects bias-conflicting samples and
+balances the bias groups, by the bias labels (as in `experiments.shortcuts`). A sample with a wrong
+label counts as bias-conflicting if its attribute is not the usual one of that label.
 
 `rivals` runs Cleanlab's Datalab, XRM and SSA with 100 bias labels on the same samples
 (`experiments.tools.rivals`). `distil` distils eight sets with uniform weights and those of auto, of
@@ -67,7 +66,7 @@ from experiments import shortcuts
 from experiments.tools import biased_sets, grid, markdown, record, rivals
 from jaxdd import weights
 from jaxdd.data import benchmarks, bias, datasets
-from jaxdd.runs import components, pipeline, programs, timing
+from jaxdd.runs import components, pipeline, programs, timing, weightings
 from jaxdd.runs.options import make
 from jaxdd.weights import blind_features, candidates, formulas
 
@@ -201,8 +200,7 @@ def decide(data: datasets.Benchmark, *, seed: int, biased: bool | None) -> dict[
     """
     pool, options = datasets.pool(data), make(seed=seed)
     with timing.timed(spent := {}, "seconds"):
-        key = components.key(options, "encoder")
-        choice = weights.choose(key, pool, strategy=data.strategy)
+        choice = weightings.choose(pool, options, strategy=data.strategy)
         jax.block_until_ready(choice.weights)
     row = choice.record() | spent | {"samples": len(data.train.labels)}
     if biased is not False:

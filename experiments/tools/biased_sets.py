@@ -241,9 +241,9 @@ def long_tailed(data: datasets.Benchmark, *, seed: int, ratio: float = 20) -> da
 
 
 def subsample(data: datasets.Benchmark, *, seed: int, samples: int) -> datasets.Benchmark:
-    """Keep about this number of training samples, an equal share of each class."""
+    """Keep an equal share of the training samples of each class, at most `samples` in all."""
     labels = data.train.labels
-    counts = np.ceil(np.bincount(labels) * min(1, samples / len(labels))).astype(int)
+    counts = np.bincount(labels) * samples // len(labels)
     chosen = _by_class(labels, range(data.num_classes), counts, seed)
     return data._replace(train=datasets.select(data.train, chosen))
 

@@ -184,7 +184,7 @@ def ssa(
         target, weight = onehot[attributes], np.zeros(len(labels), np.float32)
         weight[fitted] = 1 / len(fitted)
         for _ in range(rounds):
-            params = _descend(params, x, target, weight, steps=steps)
+            params = _descend(params, *_used(x, target, weight), steps=steps)
             predicted = np.asarray(jax.nn.softmax(x @ params))
             accuracy = (predicted.argmax(1) == attributes)[held_out].mean()
             if accuracy > best:
@@ -197,6 +197,17 @@ def ssa(
             weight[fitted], weight[kept] = 1 / len(fitted), 1 / max(len(kept), 1)
         result[fold == part] = chosen[fold == part]
     return jnp.asarray(result)
+
+
+def _used(x, target, weight):
+    """Return the samples with a weight, padded to a power of two so that few programs compile."""
+    rows = np.flatnonzero(weight)
+    padded = np.resize(rows, 1 << (len(rows) - 1).bit_length())
+    return (
+        x[padded],
+        target[padded],
+        np.where(np.arange(len(padded)) < len(rows), weight[padded], 0),
+    )
 
 
 def _balanced(predicted, labels, known_labels, known_attributes, *, threshold=0.95):
