@@ -104,7 +104,7 @@ def test_commands_names_every_option_of_a_method():
 
 def test_commands_names_every_option_of_density_weights():
     page = read("docs/commands.md")
-    names = "bandwidth-rule bandwidth temperature clip embedding encoder-steps encoder-width"
+    names = "bandwidth-rule bandwidth temperature clip encoder-layer encoder-steps encoder-width"
     assert [name for name in names.split() if f"| `--{name}` |" not in page] == []
 
 

@@ -171,8 +171,8 @@ def compare(
         devices = components.cpu_devices(options)
         table = pipeline.compare(folder=out, rows=rows, resume=resume, **devices, **arguments)
     screen.show(table, out)
-    if "auto" in table:
-        _print_candidates(table["auto"], dataset, options, data_dir, embedding)
+    if row := table.get("auto"):
+        _print_candidates(row, dataset, options, data_dir, embedding)
     if absent := [name for name in rows if name not in table]:
         print(f"jaxdd: left out {', '.join(absent)}: no bias attributes", file=sys.stderr)
 
