@@ -102,7 +102,8 @@ def find(
     checks = (
         () if folder is None else file_checks.check(folder, data.train_files, data.train.labels)
     )
-    samples = _draw(components.key(options, "bias"), data, max_samples)
+    key_samples, key_label = jax.random.split(components.key(options, "bias"))
+    samples = _draw(key_samples, data, max_samples)
     train = datasets.select(data.train, samples)
     index = functools.partial(split_pool.pool, mesh=mesh) if mesh else sampling.pool
     pool = datasets.pool(data._replace(train=train), index=index)
@@ -113,11 +114,15 @@ def find(
     dataset, record = dataset or shlex.quote(data.name), choice.record()
     names = [candidate.name for candidate in choice.candidates]
     words = functools.partial(debias_words, record, embedding_path=embedding_path)
+    samples, train = samples[choice.samples], datasets.select(train, choice.samples)
+    to_label = np.zeros(0, int)
+    if ask and choice.candidates:
+        to_label = weights.to_label(key_label, choice.candidates, train.labels, count=ask)
     return Finding(
         choice=choice,
-        samples=samples[choice.samples],
-        auc=_auc(choice, datasets.select(train, choice.samples), data),
-        to_label=np.zeros(0, int),
+        samples=samples,
+        auc=_auc(choice, train, data),
+        to_label=samples[to_label],
         file_checks=checks,
         dataset=dataset,
         commands={name: f"jaxdd run {dataset} {shlex.join(words(name))}" for name in names},

@@ -101,6 +101,13 @@ def test_the_area_under_the_curve_uses_the_bias_labels(data, find):
     assert find(unlabelled).auc is None
 
 
+def test_images_to_label_are_analysed_ones_and_include_typical_ones_of_each_class(find, data):
+    finding = find(max_samples=30, ask=10)
+    assert len(set(finding.to_label)) == 10 and {*finding.to_label} <= {*finding.samples}
+    assert {*data.train.labels[finding.to_label[:3]]} == {0, 1, 2}
+    assert not len(find(ask=0).to_label)
+
+
 def test_commands_accept_a_candidate(find):
     finding = find(embedding_path="my rows.npy")
     assert finding.dataset == "'grey shades'"
