@@ -42,13 +42,16 @@ _FOLDS = 2**32 - 2  # For `fold_in`; differs from the step numbers of encoders, 
 EMBEDDING = "embedding"
 """Name of the candidate of a probe on the embedding of an encoder."""
 
+DENSITY = "density"
+"""Name of the candidate of density weights."""
+
 
 class Candidate(NamedTuple):
     """Bias groups that one kind of features shows, weights that balance them, and the evidence.
 
     Attributes:
         name: key of `blind_features.NAMED`, "embedding" for the embedding of an encoder, "density"
-            for the density search, or the name of an embedding of the user.
+            for density weights, or the name of an embedding of the user.
         weights: `[n]`, each class sums to one.
         conflict_score: `[n]` in [0, 1], probability that a sample is bias-conflicting; of "density"
             the rank of the weight within the class.
@@ -116,8 +119,7 @@ def feature_values(
     known = {*features, EMBEDDING, *embeddings}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"Names of features must be in {sorted(known)}, got {unknown[0]!r}.")
-    for name in embeddings:
-        _check_embedding(name, embeddings[name], len(pool.labels))
+    check_embeddings(embeddings, len(pool.labels))
 
     def compute(name):
         if name in embeddings:
@@ -130,13 +132,16 @@ def feature_values(
     return {name: compute(name) for name in names}
 
 
-def _check_embedding(name, embedding, count):
-    embedding = _checks.finite(f"embedding {name!r}", _checks.floating("embeddings", embedding))
-    if embedding.ndim != 2 or len(embedding) != count:
-        raise ValueError(
-            f"embedding {name!r} must have shape [{count}, d], one row per training sample, got "
-            f"{embedding.shape}."
-        )
+def check_embeddings(embeddings: Mapping[str, ArrayLike], count: int) -> None:
+    """Raise an error for embeddings that are not finite and floating of shape `[count, d]`."""
+    for name, embedding in embeddings.items():
+        embedding = _checks.floating(f"embedding {name!r}", embedding)
+        _checks.finite(f"embedding {name!r}", embedding)
+        if embedding.ndim != 2 or len(embedding) != count:
+            raise ValueError(
+                f"embedding {name!r} must have shape [{count}, d], one row per training sample, "
+                f"got {embedding.shape}."
+            )
 
 
 def from_features(
@@ -170,11 +175,23 @@ def from_features(
     return Candidate(
         name, result.weights, result.conflict_score, result.groups.argmax(1), tuple(blocks),
         bimodality, share, shortcut,
-        effective_sample_size=effective_sample_size(result.weights, pool),
+        effective_sample_size=_effective_sample_size(result.weights, pool),
     )  # fmt: skip
 
 
-def effective_sample_size(sample_weights: jax.Array, pool: sampling.Pool) -> float:
+def from_density(sample_weights: jax.Array, groups: jax.Array, pool: sampling.Pool) -> Candidate:
+    """Return the candidate of density weights `[n]` and pseudo-groups `[n]`."""
+    order = jnp.lexsort((sample_weights, pool.labels))
+    position = jnp.zeros(len(order), int).at[order].set(jnp.arange(len(order)))
+    first = jnp.cumsum(pool.count) - pool.count
+    rank = (position - first[pool.labels] + 0.5) / pool.count[pool.labels]
+    return Candidate(
+        DENSITY, sample_weights, rank, groups, tuple(range(pool.num_classes)),
+        effective_sample_size=_effective_sample_size(sample_weights, pool),
+    )  # fmt: skip
+
+
+def _effective_sample_size(sample_weights: jax.Array, pool: sampling.Pool) -> float:
     """Return the effective sample size of weights `[n]`, mean over classes."""
     size = formulas.effective_sample_size(sample_weights, pool.labels, num_classes=pool.num_classes)
     return float(size.mean())

@@ -7,14 +7,14 @@
    images and marks. It depends on the features alone: classes that *are* textures look like a bias.
 2. Bimodal candidates. Features whose bias-conflict scores have two modes show a bias or wrong
    labels (`jaxdd.weights.candidates`). The probe network check of their weights decides.
-3. Density search. Encoder steps, bandwidth and temperature are searched for the density weights
-   that balance the bias groups best. The groups are unknown, so the predictions of an early
-   classifier are used as pseudo-groups: it learns the bias before the classes, and the class whose
-   mean embedding is nearest is almost the bias attribute (`experiments/auto_rules.py`). The probe
-   network check decides.
+3. Density search, if no candidate is bimodal. Encoder steps, bandwidth and temperature are searched
+   for the density weights that balance the bias groups best. The groups are unknown, so the
+   predictions of an early classifier are used as pseudo-groups: it learns the bias before the
+   classes, and the class whose mean embedding is nearest is almost the bias attribute
+   (`experiments/auto_rules.py`). The probe network check decides.
 
-Otherwise weights stay uniform. If a candidate is bimodal but its weights did not help, the verdict
-is "undecided": a user who looks at its images can tell a bias from wrong labels.
+Otherwise weights stay uniform. If a candidate is bimodal, the verdict is "undecided": a user who
+looks at its images can tell a bias from wrong labels.
 """
 
 import functools
@@ -30,8 +30,14 @@ from jax.typing import ArrayLike
 from jaxdd import _checks, augment, sampling
 from jaxdd.devices import parallel
 from jaxdd.weights import blind_features, candidates, formulas
-from jaxdd.weights.candidates import EMBEDDING, Candidate
-from jaxdd.weights.density_weights import DensityWeights, Search, density_candidates
+from jaxdd.weights.candidates import DENSITY, EMBEDDING, Candidate
+from jaxdd.weights.density_weights import (
+    DensityWeights,
+    Search,
+    density,
+    density_candidates,
+    from_density,
+)
 from jaxdd.weights.feature_weights import by_feature_sets, by_values, is_shortcut, shortcuts
 from jaxdd.weights.probe_networks import Trial, check_with_probe_networks, rejection
 
@@ -44,7 +50,6 @@ _MAX_CHECKED = 2
 _MAX_SAMPLES = 15_000  # Maximum number of samples for candidates.
 _MIN_SAMPLES = 20  # Minimum number of samples for candidates.
 _MAX_COMBINED = 2**28  # Maximum size of the probabilities of combined groups, for memory.
-_DENSITY = "density"  # Name of the candidate of the density search.
 _CHECK, _SAMPLES = (
     2**32 - 1,
     2**32 - 3,
@@ -60,9 +65,8 @@ class Choice(NamedTuple):
 
     Attributes:
         weights: `[n]`.
-        verdict: "biased" if weights were chosen, "undecided" if a candidate is bimodal but its
-            weights did not help, "none" without evidence of a bias. Weights are uniform in the last
-            two cases.
+        verdict: "biased" if weights were chosen, "undecided" if a candidate is bimodal but was not
+            chosen, "none" without evidence of a bias. Weights are uniform in the last two cases.
         chosen: names of the candidates whose groups are balanced.
         candidates: all candidates, strongest evidence first; their arrays are over `samples`.
         samples: `[m]` indices of the samples that were analysed.
@@ -131,6 +135,7 @@ def choose(
     _check_search(search)
     _checks.concrete("weights.choose", key, pool)
     _check_names(comparisons, embeddings, suspect, exclude)
+    candidates.check_embeddings(embeddings, len(pool.labels))
     if check is None:
         key_check = jax.random.fold_in(key, _CHECK)
         check = functools.partial(check_with_probe_networks, key_check, strategy=strategy)
@@ -150,27 +155,24 @@ def choose(
     if not chosen:
         found, chosen = _check_bimodal(found, part, check, suspect, exclude)
     report(3, 4)
+    choice = Choice(formulas.uniform(pool.labels, num_classes=pool.num_classes), samples=samples)
     if chosen:
-        report(4, 4)
         sample_weights = _weigh(key, pool, part, found, chosen, embeddings, clip, options)
-        ordered = tuple(sorted(found, key=lambda x: _rank(x, chosen)))
-        return Choice(sample_weights, "biased", chosen, ordered, samples)
-    choice, candidate = _search(key, pool, strategy, search, clip, check)
-    found.append(candidate._replace(
-        weights=sampling.reweight(part, candidate.weights[samples]).weights,
-        conflict_score=candidate.conflict_score[samples], groups=candidate.groups[samples],
-    ))  # fmt: skip
+        choice = choice._replace(weights=sample_weights)
+    elif not any(x.rejection for x in found):
+        choice, candidate = _search(choice, key, pool, part, strategy, search, clip, check)
+        found = [candidate, *(x for x in found if x.name != DENSITY)]
+        if candidate.rejection is None and DENSITY not in exclude:
+            chosen = (DENSITY,)
+            choice = choice._replace(weights=choice.density.weights)
     report(4, 4)
-    if candidate.rejection is None and candidate.name not in exclude:
-        chosen = (candidate.name,)
-    ordered = tuple(sorted(found, key=lambda x: _rank(x, chosen)))
-    choice = choice._replace(chosen=chosen, candidates=ordered, samples=samples)
-    if chosen:
-        return choice._replace(verdict="biased")
-    is_open = any(x.is_bimodal and x.name not in exclude for x in found)
-    uniform = formulas.uniform(pool.labels, num_classes=pool.num_classes)
-    verdict = "undecided" if is_open else "none"
-    return choice._replace(weights=uniform, density=None, verdict=verdict)
+    open_names = [x.name for x in found if x.is_bimodal and x.name not in exclude]
+    return choice._replace(
+        verdict="biased" if chosen else "undecided" if open_names else "none",
+        chosen=chosen,
+        candidates=tuple(sorted(found, key=lambda x: _rank(x, chosen))),
+        density=choice.density if chosen else None,
+    )
 
 
 def _check_search(search):
@@ -186,7 +188,7 @@ def _check_search(search):
 
 def _check_names(comparisons, embeddings, suspect, exclude):
     """Raise ValueError for unknown or contradictory names of candidates."""
-    own = {*blind_features.NAMED, EMBEDDING, _DENSITY}
+    own = {*blind_features.NAMED, EMBEDDING, DENSITY}
     if taken := own & {*embeddings}:
         raise ValueError(f"Names of embeddings must not be in {sorted(own)}, got {min(taken)!r}.")
     known = own | {*embeddings}
@@ -221,10 +223,16 @@ def _candidates(key, pool, samples, tests, embeddings, clip, options):
     names += embeddings
     values = candidates.feature_values(key, pool, names, embeddings=embeddings, **options)
     key_folds = candidates.folds_key(key)
-    return [
+    found = [
         candidates.from_features(key_folds, pool, x, name=name, shortcut=tests.get(name), clip=clip)
         for name, x in values.items()
     ]
+    if EMBEDDING in values:
+        x = values[EMBEDDING]
+        sample_weights = from_density(density(x, pool).log_density, pool, clip=clip)
+        groups = pseudo_groups(x, pool.labels, num_classes=pool.num_classes)
+        found.append(candidates.from_density(sample_weights, groups, pool))
+    return found
 
 
 def _rank(candidate, chosen):
@@ -269,18 +277,18 @@ def _check_bimodal(found, pool, check, suspect, exclude):
     strongest = sorted(allowed, key=lambda x: -x.bimodality)[:_MAX_CHECKED]
     for candidate in strongest:
         trial = check(pool, candidate.groups, candidate.blocks)
-        checked = _checked(candidate, trial, pool)
+        trials = _run_trials(trial, candidate.weights, pool)
+        checked = candidate._replace(trials=trials, rejection=rejection(*trials.values()))
         found = [checked if x.name == candidate.name else x for x in found]
         if checked.rejection is None:
             return found, (candidate.name,)
     return found, ()
 
 
-def _checked(candidate, trial, pool):
-    """Return the candidate with the results of the check."""
+def _run_trials(trial, sample_weights, pool):
+    """Return the results of the check for uniform weights and for the weights."""
     uniform = formulas.uniform(pool.labels, num_classes=pool.num_classes)
-    trials = {"uniform": trial(uniform), "weighted": trial(candidate.weights)}
-    return candidate._replace(trials=trials, rejection=rejection(*trials.values()))
+    return {"uniform": trial(uniform), "weighted": trial(sample_weights)}
 
 
 def _weigh(key, pool, part, found, chosen, embeddings, clip, options):
@@ -297,8 +305,8 @@ def _weigh(key, pool, part, found, chosen, embeddings, clip, options):
     return by_feature_sets(pool, sets, clip=clip)
 
 
-def _search(key, pool, strategy, search, clip, check):
-    """Return the choice and the candidate of the most even density weights, after the check.
+def _search(choice, key, pool, part, strategy, search, clip, check):
+    """Return the choice with the most even density weights, and their candidate after the check.
 
     The pseudo-groups are those of the longest encoder, the last one.
     """
@@ -314,17 +322,12 @@ def _search(key, pool, strategy, search, clip, check):
     records = [
         {**values, "evenness": score} for (values, _), score in zip(tried, evenness, strict=True)
     ]
-    density = tried[best][1]
-    order = jnp.lexsort((density.weights, pool.labels))
-    rank = jnp.zeros(len(order), int).at[order].set(jnp.arange(len(order)))
-    first = (jnp.cumsum(pool.count) - pool.count)[pool.labels]
-    score = (rank - first + 0.5) / pool.count[pool.labels]
-    candidate = Candidate(
-        _DENSITY, density.weights, score, groups, tuple(range(k)),
-        effective_sample_size=candidates.effective_sample_size(density.weights, pool),
-    )  # fmt: skip
-    candidate = _checked(candidate, check(pool, groups, candidate.blocks), pool)
-    return Choice(density.weights, density=density, search=records, best=best), candidate
+    density, samples = tried[best][1], choice.samples
+    trials = _run_trials(check(pool, groups, range(k)), density.weights, pool)
+    weights = sampling.reweight(part, density.weights[samples]).weights
+    candidate = candidates.from_density(weights, groups[samples], part)
+    candidate = candidate._replace(trials=trials, rejection=rejection(*trials.values()))
+    return choice._replace(density=density, search=records, best=best), candidate
 
 
 def pseudo_groups(embeddings: jax.Array, labels: jax.Array, *, num_classes: int) -> jax.Array:

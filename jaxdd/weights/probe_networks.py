@@ -20,6 +20,9 @@ from jaxdd.devices import parallel
 _MIN_CONFLICTING = 20
 """Minimum number of bias-conflicting held-out samples."""
 
+_HELD_OUT = 100
+"""Number of held-out samples of either kind for which up to half of them are held out."""
+
 
 class Trial(NamedTuple):
     """Mean accuracy of probe networks on held-out samples.
@@ -83,8 +86,8 @@ def check_with_probe_networks(
     network: networks.Network | None = None,
     sets: int = 4,
     ipc: int = 10,
-    epochs: int = 100,
-    max_held_out: int = 1000,
+    epochs: int = 60,
+    max_held_out: int = 600,
 ) -> Callable[[jax.Array], Trial]:
     """Return a function that scores weights by training probe networks on a few real images.
 
@@ -92,7 +95,7 @@ def check_with_probe_networks(
 
     The images are drawn by the weights, as many as a distilled set would have. A fifth of the
     bias-aligned samples and a fifth of the bias-conflicting ones are held out and used for the
-    scores only. If a fifth is less than 20 samples, up to a half is held out, but never more than
+    scores only. If a fifth is less than 100 samples, up to a half is held out, but never more than
     half of a class. Nothing is trained if no sample is bias-conflicting.
 
     Args:
@@ -162,7 +165,7 @@ def _hold_out(key, labels, agrees, maximum):
     """Return the indices of the held-out samples, those that agree first."""
     order = np.asarray(jax.random.permutation(key, len(labels)))
     parts = [order[agrees[order] == which] for which in (True, False)]
-    share = lambda n: min(maximum, max(n // 5, min(_MIN_CONFLICTING, n // 2)))
+    share = lambda n: min(maximum, max(n // 5, min(_HELD_OUT, n // 2)))
     chosen = np.concatenate([part[: share(len(part))] for part in parts])
     own = labels[chosen]
     # Rank of each chosen sample in its class; keep ranks below half of the size of the class.

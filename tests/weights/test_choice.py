@@ -211,6 +211,70 @@ def test_two_biases_are_balanced_together():
     assert (clipped * pool.count[labels]).max() == pytest.approx(2)
 
 
+# --- bimodal candidates --------------------------------------------------------------------------
+
+
+def gaussian_embedding(labels, *, conflicting):
+    """Return an embedding in which some samples of each class are where the other class is."""
+    rng = np.random.default_rng(1)
+    shown = np.where(np.arange(len(labels)) % 100 < conflicting, 1 - labels, labels)
+    return (6 * shown[:, None] + rng.normal(size=(len(labels), 3))).astype(np.float32), shown
+
+
+def noise_pool():
+    images = np.random.default_rng(2).integers(0, 256, (400, 4, 4, 1), dtype=np.uint8)
+    return sampling.pool(images, np.repeat([0, 1], 200), num_classes=2, mean=(0.5,), std=(0.25,))
+
+
+SMALL = dict(strategy=(), search=weights.Search((1,), (0.2,), (1.0,), encoder=ENCODER))
+ACCEPTED = fixed_check((0.9, 0.9, 0.1, 99), (0.8, 0.8, 0.8, 99))
+REJECTED = fixed_check((0.9, 0.9, 0.3, 99), (0.8, 0.9, 0.3, 99))
+
+
+def test_an_embedding_with_two_modes_is_chosen_if_the_check_accepts_it():
+    pool = noise_pool()
+    embedding, shown = gaussian_embedding(np.asarray(pool.labels), conflicting=10)
+    choose = functools.partial(weights.choose, KEY, pool, embeddings={"mine": embedding}, **SMALL)
+    choice = choose(check=ACCEPTED)
+    assert choice.verdict == "biased" and choice.chosen == ("mine",)
+    assert choice.candidates[0].bimodality > 1 and choice.search == ()
+    oracle = weights.oracle(pool, shown, num_attributes=2)
+    np.testing.assert_allclose(choice.weights, oracle, rtol=0.1)
+    names = {candidate.name for candidate in choice.candidates}
+    assert names == {"mine", "tone", "texture", "layout", "border", "embedding", "density"}
+    undecided = choose(check=REJECTED)
+    assert undecided.verdict == "undecided" and undecided.candidates[0].name == "mine"
+    assert "0.000" in undecided.candidates[0].rejection and undecided.chosen == ()
+    np.testing.assert_allclose(undecided.weights, 1 / 200, rtol=1e-6)
+    excluded = choose(check=REJECTED, exclude=["mine"])
+    assert excluded.verdict == "none" and excluded.candidates[0].trials.keys() != {}
+
+
+@pytest.mark.parametrize(
+    "options, value",
+    [
+        (dict(suspect=["shape"]), "shape"),
+        (dict(exclude=["shape"]), "shape"),
+        (dict(suspect=["border"], exclude=["border"]), "border"),
+        (dict(embeddings={"tone": np.zeros((400, 2))}), "tone"),
+        (dict(embeddings={"mine": np.zeros((399, 2))}), "399"),
+    ],
+)
+def test_unknown_and_contradictory_names_are_rejected(options, value):
+    with pytest.raises(ValueError, match=value):
+        weights.choose(KEY, noise_pool(), check=fail, report=fail, **SMALL, **options)
+
+
+def test_groups_of_blocks_are_checked():
+    """Three classes, of which the last two share group 1; a tenth of each class conflicts."""
+    labels, pool = numbered((80, 80, 80))
+    blocks = np.array([0, 1, 1])
+    groups = np.where(np.arange(240) % 10 == 0, 1 - blocks[labels], blocks[labels])
+    network = recording_network(labels, 3, [], [])
+    trial = probe_check(pool, groups, network, blocks=blocks, sets=1)(jnp.ones(240))
+    assert trial == (1, 1, 1, 12)  # half of the 24 conflicting samples, at most 20
+
+
 # --- probe network check -------------------------------------------------------------------------
 
 
@@ -237,10 +301,10 @@ def recording_network(answers, k, trained, tested, *, ipc=10):
     return networks.Functions(lambda key, images: jnp.zeros(()), apply)
 
 
-def probe_check(pool, groups, network, **options):
+def probe_check(pool, groups, network, *, blocks=None, **options):
     options = dict(strategy=(), epochs=1) | options
     groups = jnp.asarray(groups)
-    return weights.check_with_probe_networks(KEY, pool, groups, network=network, **options)
+    return weights.check_with_probe_networks(KEY, pool, groups, blocks, network=network, **options)
 
 
 def test_held_out_samples_are_in_no_set():
