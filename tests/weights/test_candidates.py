@@ -49,12 +49,13 @@ def test_without_confident_samples_the_bimodality_is_zero(conflicting, ambiguous
 
 
 def test_classes_that_share_an_attribute_form_blocks():
-    """Classes 0 and 2 share an attribute, and 1 and 3: predictions name both classes of a pair."""
-    labels = np.repeat(np.arange(4), 100)
-    is_conflicting = np.arange(400) % 100 < 10
-    pair = np.where(is_conflicting, 1 - labels % 2, labels % 2)
-    probabilities = np.where(np.arange(4)[None] % 2 == pair[:, None], 0.499, 0.001)
-    blocks, bimodality, share = candidates.find_blocks(probabilities.astype(np.float32), labels)
+    """Classes 0 and 2 share an attribute, and 1 and 3: predictions within a pair are random."""
+    labels, row = np.repeat(np.arange(4), 100), np.arange(400)
+    pair = np.where(row % 100 < 10, 1 - labels % 2, labels % 2)
+    probabilities = np.full((400, 4), 0.001, np.float32)
+    first = pair + 2 * (row // 2 % 2)
+    probabilities[row, first], probabilities[row, (first + 2) % 4] = 0.797, 0.201
+    blocks, bimodality, share = candidates.find_blocks(probabilities, labels)
     assert blocks[0] == blocks[2] != blocks[1] == blocks[3]
     assert bimodality > 10 and share == pytest.approx(0.1)
 
