@@ -16,7 +16,7 @@ from jaxdd.commands import screen, sources
 from jaxdd.data import datasets, files
 from jaxdd.devices import parallel
 from jaxdd.runs import bias, components, pipeline, processes, weightings
-from jaxdd.runs.folder import embedding_file, weights_file
+from jaxdd.runs.folder import embedding_file, labels_file, weights_file
 from jaxdd.runs.options import DM
 from jaxdd.runs.reports import pages
 from jaxdd.runs.reports import report as reports
@@ -34,7 +34,9 @@ _Rows = Annotated[
 
 
 @contextlib.contextmanager
-def _loaded(dataset, options, data_dir, weights=None, embedding=None) -> Iterator[dict[str, Any]]:
+def _loaded(
+    dataset, options, data_dir, weights=None, embedding=None, bias_labels=None
+) -> Iterator[dict[str, Any]]:
     """Yield the arguments that `run` and `compare` share, under progress bars."""
     start, progress = time.perf_counter(), screen.Progress()
     with progress.bar:
@@ -43,9 +45,11 @@ def _loaded(dataset, options, data_dir, weights=None, embedding=None) -> Iterato
             weights = weights_file.read_for(weights, data)
         if embedding is not None:
             embedding = embedding_file.read_for(embedding, data)
+        if bias_labels is not None:
+            bias_labels = labels_file.read_for(bias_labels, data)
         spent = {"data": time.perf_counter() - start}
         arguments: dict[str, Any] = dict(data=data, options=options, spent=spent, report=progress)
-        yield arguments | dict(weights=weights, embedding=embedding)
+        yield arguments | dict(weights=weights, embedding=embedding, bias_labels=bias_labels)
 
 
 def _folder(*names, options):
@@ -60,6 +64,7 @@ def run(
     debias: _Debias = "auto",
     weights: pathlib.Path | None = None,
     embedding: pathlib.Path | None = None,
+    bias_labels: pathlib.Path | None = None,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
     resume: bool = False,
@@ -75,11 +80,13 @@ def run(
         dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         options: options of the run.
         debias: weights of the samples: uniform (plain), by density, chosen without bias labels
-            (auto), by tone, texture, layout or border of the images, by an embedding, from bias
-            labels (oracle); or one loss per bias group (fairdd).
+            (auto), by tone, texture, layout or border of the images, by an embedding, by the bias
+            labels of some images (labels) or of all (oracle); or one loss per bias group (fairdd).
         weights: .npy, .npz or .csv file with one weight per training sample, instead of --debias.
         embedding: .npy or .npz file with one row of numbers per training sample, for example by a
-            pretrained network, for --debias auto and embedding.
+            pretrained network, for --debias auto, embedding and labels.
+        bias_labels: .csv file with the bias labels of some training images, for example from the
+            page of `jaxdd bias`, instead of --debias; columns file or index, and attribute.
         data_dir: folder with the original files, or with prepared data for tfds:NAME.
         out: run folder; runs/DATASET-METHOD-DEBIAS-ipcIPC-seedSEED by default.
         resume: continue the run in the folder.
@@ -94,7 +101,8 @@ def run(
     joining = (coordinator, num_processes, process_id)
     if not distributed and joining != (None, None, None):
         raise ValueError("--coordinator, --num-processes and --process-id require --distributed")
-    how = debias if weights is None else "custom"
+    implied = {"custom": weights, "labels": bias_labels}
+    how = next((name for name, file in implied.items() if file is not None), debias)
     out = out or _folder(sources.short(dataset), options.method, how, options=options)
     sources.check_outside(dataset, out)
     with processes.joined(*joining) if distributed else contextlib.nullcontext():
@@ -106,7 +114,7 @@ def run(
         # Processes with different commands would wait for each other forever.
         processes.agree(shared | dataclasses.asdict(options))
         with processes.own_folder(out) as folder:
-            with _loaded(dataset, options, data_dir, weights, embedding) as arguments:
+            with _loaded(dataset, options, data_dir, weights, embedding, bias_labels) as arguments:
                 _agree_on_data(**arguments)
                 result = pipeline.run(
                     folder=folder, debias=debias, resume=resume, **devices, **arguments
@@ -133,11 +141,12 @@ def _print_candidates(result, dataset, options, data_dir, embedding):
     )
 
 
-def _agree_on_data(data, weights, embedding, **_):
-    """Raise ValueError if data, weights or embedding differ between the processes of a run."""
+def _agree_on_data(data, weights, embedding, bias_labels, **_):
+    """Raise ValueError if data or files of the user differ between the processes of a run."""
     if jax.distributed.is_initialized():
         digests = {"dataset": data.name, "data": datasets.digest(data)}
-        arrays = dict(weights=weights, embedding=embedding)
+        attributes = None if bias_labels is None else bias_labels.attributes
+        arrays = dict(weights=weights, embedding=embedding, bias_labels=attributes)
         processes.agree(digests | {name: files.digest(x) for name, x in arrays.items()})
 
 
@@ -148,6 +157,7 @@ def compare(
     rows: _Rows = weightings.DEFAULT_ROWS,
     weights: pathlib.Path | None = None,
     embedding: pathlib.Path | None = None,
+    bias_labels: pathlib.Path | None = None,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
     resume: bool = False,
@@ -160,14 +170,16 @@ def compare(
         rows: rows of the table; `jaxdd run --help` describes the weightings.
         weights: .npy, .npz or .csv file with one weight per training sample, for a row "custom".
         embedding: .npy or .npz file with one row of numbers per training sample, for example by a
-            pretrained network, for the rows auto and embedding.
+            pretrained network, for the rows auto, embedding and labels.
+        bias_labels: .csv file with the bias labels of some training images, for a row "labels";
+            columns file or index, and attribute.
         data_dir: folder with the original files, or with prepared data for tfds:NAME.
         out: folder of the comparison; runs/compare-DATASET-METHOD-ipcIPC-seedSEED by default.
         resume: continue the comparison in the folder.
     """
     out = out or _folder("compare", sources.short(dataset), options.method, options=options)
     sources.check_outside(dataset, out)
-    with _loaded(dataset, options, data_dir, weights, embedding) as arguments:
+    with _loaded(dataset, options, data_dir, weights, embedding, bias_labels) as arguments:
         devices = components.cpu_devices(options)
         table = pipeline.compare(folder=out, rows=rows, resume=resume, **devices, **arguments)
     screen.show(table, out)

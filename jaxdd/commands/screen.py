@@ -84,3 +84,5 @@ def _print_remarks(console, rows):
             is_uniform = row.choice["uniform"]
             decision = "kept uniform weights:" if is_uniform else "balanced the groups of"
             console.print(f"{name} {decision} {bias.headline(row.choice)}", soft_wrap=True)
+            for text in bias.remarks(row.choice):
+                console.print(f"{name}: {text}", soft_wrap=True, highlight=False)

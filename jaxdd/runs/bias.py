@@ -182,6 +182,9 @@ def headline(record: Mapping[str, Any]) -> str:
     >>> headline({"verdict": "biased", "chosen": ["layout", "tone"], "candidates": []})
     'a bias in the layout and tone of the images'
     """
+    labels = record.get("labels")
+    if labels and labels["rejection"] is None:
+        return f"{_describe(record['chosen'])}, as {labels['labels']} bias labels show"
     if record["verdict"] == "biased":
         return _describe(record["chosen"])
     names = [candidate["name"] for candidate in record["candidates"]]
@@ -190,6 +193,25 @@ def headline(record: Mapping[str, Any]) -> str:
     if {*names} <= {"density"}:
         return "no evidence of a bias, but the features of the images could not be tested"
     return "no evidence of a bias"
+
+
+def remarks(record: Mapping[str, Any]) -> list[str]:
+    """Return sentences about the bias labels of a choice, if it used any."""
+    labels = record.get("labels")
+    if not labels:
+        return []
+    if labels["rejection"] is not None:
+        return [f"the {labels['labels']} bias labels were not used: {labels['rejection']}"]
+    sentences = []
+    if classes := labels["unlabelled_classes"]:
+        sentences.append(
+            f"without a label, their majority attribute was guessed: {', '.join(classes)}"
+        )
+    if attributes := labels["unbalanced"]:
+        sentences.append(
+            f"the majority attribute of no class, and not balanced: {', '.join(attributes)}"
+        )
+    return sentences
 
 
 def _describe(names):

@@ -22,7 +22,7 @@ from jaxdd.runs import components, programs, timing
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs import networks as named_networks
 from jaxdd.runs.components import Components
-from jaxdd.runs.folder import embedding_file
+from jaxdd.runs.folder import embedding_file, labels_file
 from jaxdd.runs.options import DM, to_config
 
 SPLIT_FROM = 2**30
@@ -85,6 +85,7 @@ class Context:
         own_method: name of a custom method, or None.
         custom_weights: `[n]` weights of the user, or None.
         embedding: `[n, d]` embedding of the training samples by the user, or None.
+        bias_labels: bias labels of some training images by the user, or None.
         mesh: devices that share the work, or None.
         threads: CPU threads of each row, or None for all.
         report: `report(task, done, total, **fields)`; rows call it one at a time.
@@ -100,6 +101,7 @@ class Context:
     own_method: str | None
     custom_weights: np.ndarray | None
     embedding: np.ndarray | None
+    bias_labels: labels_file.BiasLabels | None
     mesh: jax.sharding.Mesh | None
     threads: int | None
     report: Callable[..., None]
@@ -126,6 +128,9 @@ class Context:
             fields["weights"] = files.digest(np.asarray(self.custom_weights, np.float32))
         if self.embedding is not None:
             fields["embedding"] = files.digest(self.embedding)
+        if self.bias_labels is not None:
+            names = np.array(self.bias_labels.names, str)
+            fields["bias_labels"] = files.digest(self.bias_labels.attributes, names)
         if self.settings:
             fields["settings"] = self.settings
         return {
@@ -182,6 +187,8 @@ class Setup(TypedDict, total=False):
         weights: `[n]` non-negative weights of the training samples, of the weighting "custom".
         embedding: `[n, d]` embedding of the training samples, for example by a pretrained network,
             for the weightings "auto" and "embedding".
+        bias_labels: bias labels of some training images, of the weighting "labels". Defaults to
+            those of the data, if they have any.
         network: your own, see `networks.Network`.
         method: your own, see `methods.Method`, with network, optimizer and augmentation built in.
         mesh: from `parallel.mesh`, devices that share the work; one device by default.
@@ -193,6 +200,7 @@ class Setup(TypedDict, total=False):
 
     weights: ArrayLike | None
     embedding: ArrayLike | None
+    bias_labels: labels_file.BiasLabels | None
     network: networks.Network | None
     method: methods.Method | None
     mesh: jax.sharding.Mesh | None
@@ -233,10 +241,14 @@ def build_context(
     embedding = setup.get("embedding")
     if embedding is not None:
         embedding = embedding_file.check(np.asarray(embedding), data)
+    bias_labels = setup.get("bias_labels")
+    if bias_labels is not None:
+        bias_labels = labels_file.check(bias_labels, data)
     return Context(
         data, options, parts, pool, index,
         own_method=None if method is None else named_networks.qualified_name(method.step),
         custom_weights=None if weights is None else np.asarray(weights), embedding=embedding,
+        bias_labels=bias_labels,
         mesh=mesh, threads=threads, report=_one_at_a_time(setup.get("report", silent)),
         interruption=_Interruption(), settings=programs.recorded_settings(),
     )  # fmt: skip

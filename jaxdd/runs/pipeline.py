@@ -52,7 +52,8 @@ def run(
         debias: key of `weightings.WEIGHTINGS`.
         resume: continue the run in the folder. Missing or damaged products are computed again.
         spent: seconds of earlier stages, by stage.
-        **setup: weights, embedding, network or method of your own, devices, progress: see `Setup`.
+        **setup: weights, embedding, bias labels, network or method of your own, devices, progress:
+            see `Setup`.
 
     Raises:
         ValueError: options, data or folder do not fit together; raised before anything is written.
@@ -62,6 +63,10 @@ def run(
         if debias not in ("auto", "custom"):
             raise ValueError(f"weights= and debias={debias!r} are mutually exclusive")
         debias = "custom"
+    if setup.get("bias_labels") is not None:
+        if debias not in ("auto", "labels"):
+            raise ValueError(f"bias_labels= and debias={debias!r} are mutually exclusive")
+        debias = "labels"
     weightings.check_embedding([debias], setup.get("embedding"))
     context = build_context(data, options, **setup)
     weightings.check(context, debias)
@@ -115,11 +120,12 @@ def compare(
         data: training and test set, from `jaxdd.data`.
         folder: folder of the comparison; absent, empty, or with `resume` the same as before.
         options: options of every row.
-        rows: names from `weightings.rows()`; "random" is always included, and "custom" if there
-            are weights.
+        rows: names from `weightings.rows()`; "random" is always included, "custom" if there are
+            weights, and "labels" if there are bias labels.
         resume: continue the comparison in the folder; rows can be added.
         spent: seconds of earlier stages, by stage.
-        **setup: weights, embedding, network or method of your own, devices, progress: see `Setup`.
+        **setup: weights, embedding, bias labels, network or method of your own, devices, progress:
+            see `Setup`.
 
     Returns:
         Results by row.
@@ -128,7 +134,8 @@ def compare(
         ValueError: as for `run`, or for an unknown row.
         Interrupted: after Ctrl-C; finished rows are kept.
     """
-    names = ["random", *rows, *["custom"] * (setup.get("weights") is not None)]
+    implied = {"weights": "custom", "bias_labels": "labels"}
+    names = ["random", *rows, *(implied[x] for x in implied if setup.get(x) is not None)]
     names = _existing_rows(names, data)
     at_once = components.rows_at_once(options, method=setup.get("method"), mesh=setup.get("mesh"))
     # Rows that run at once share the cores; one thread each unless there are more cores than rows.

@@ -18,6 +18,7 @@ from jaxdd.data import benchmarks
 from jaxdd.runs import components, processes, results
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs.context import Context, Run
+from jaxdd.runs.folder import labels_file
 from jaxdd.runs.options import DM, OWN_EMBEDDING
 from jaxdd.weights import DensityWeights, blind_features
 
@@ -30,7 +31,7 @@ class SampleWeights(NamedTuple):
     Attributes:
         weights: `[n]`, non-negative.
         density: the density of density weights, with embeddings and encoder.
-        choice: JSON record of a choice, of `auto`.
+        choice: JSON record of a choice, of `auto` and `labels`.
     """
 
     weights: jax.Array
@@ -220,19 +221,32 @@ def _check_auto(context):
 
 
 def _chosen(run):
-    context = run.context
+    """Choose by the bias labels of some training images, if the data have any, or without."""
+    context, record = run.context, {}
+    labels = labels_file.of_data(context.data)
+    if labels is not None and _shows_features(context):
+        result = _from_labels(run, labels)
+        if result.rejection is None:
+            return _accepted(result, labels, context)
+        record = {"labels": result.record(context.data.class_names, labels.names)}
     with run.timed("choose"):
         choice = choose(
             context.pool, context.options, strategy=context.components.strategy,
             embedding=context.embedding,
             report=functools.partial(context.report, "choosing weights"),
         )  # fmt: skip
-    return SampleWeights(processes.broadcast(choice.weights), choice.density, choice.record())
+    record = choice.record() | record
+    return SampleWeights(processes.broadcast(choice.weights), choice.density, record)
+
+
+def _shows_features(context):
+    n, h, w, _ = context.data.train.images.shape
+    return n >= 3 and min(h, w) >= 4
 
 
 def _check_features(context):
-    n, h, w, _ = context.data.train.images.shape
-    if n < 3 or min(h, w) < 4:
+    if not _shows_features(context):
+        n, h, w, _ = context.data.train.images.shape
         raise ValueError(
             "weights by features need at least 3 images with sides of at least 4 pixels, got "
             f"{n} of {h}×{w}"
@@ -251,6 +265,58 @@ def _by_candidate(name, run):
             strategy=context.components.strategy,
         )  # fmt: skip
         return SampleWeights(processes.broadcast(candidate.weights))
+
+
+def _labels(context):
+    """Return the bias labels of the user, or those that the data have for some images, or None."""
+    return context.bias_labels or labels_file.of_data(context.data)
+
+
+def _check_labels(context):
+    if _labels(context) is None:
+        known = "none" if context.data.train.attributes is None else "those of all"
+        raise ValueError(
+            "debias='labels' requires bias labels of some training images, got "
+            f"{known} for {context.data.name}; pass --bias-labels FILE, or bias_labels= in Python"
+        )
+    _check_features(context)
+
+
+def _by_labels(run):
+    labels = _labels(run.context)
+    result = _from_labels(run, labels)
+    if result.rejection is not None:
+        raise ValueError(
+            f"the bias labels cannot be used: {result.rejection}. Label more images, add an "
+            "embedding of your own, or choose other weights, such as auto"
+        )
+    return _accepted(result, labels, run.context)
+
+
+def _from_labels(run, labels):
+    context, options = run.context, run.context.options
+    (indices,) = np.nonzero(labels.attributes >= 0)
+    count = max(len(labels.names), int(labels.attributes.max()) + 1)
+    context.report("using bias labels", 0, 1)
+    with run.timed("choose"):
+        result = weights.from_labels(
+            components.key(options, "encoder"), context.pool, indices, labels.attributes[indices],
+            num_attributes=count, clip=options.clip, strategy=context.components.strategy,
+            encoder=_encoding(options, context.pool)["encoder"],
+            embeddings=_named(context.embedding),
+        )  # fmt: skip
+    context.report("using bias labels", 1, 1)
+    return result
+
+
+def _accepted(result, labels, context):
+    """Return weights by bias labels, with a record in the form of `Choice.record`."""
+    record = {
+        "verdict": "biased", "uniform": False, "chosen": [result.features], "candidates": [],
+        "best": None, "search": [],
+        "labels": result.record(context.data.class_names, labels.names),
+    }  # fmt: skip
+    return SampleWeights(processes.broadcast(result.weights), None, record)
 
 
 def _check_groups(context):
@@ -319,6 +385,14 @@ WEIGHTINGS: dict[str, Weighting] = {
         check=_check_features,
         citations=("weights", "encoder"),
     ),
+    "labels": Weighting(
+        "label weights",
+        "distilled with weights by features that the bias labels of some images select",
+        _by_labels,
+        check=_check_labels,
+        keeps_choice=True,
+        citations=("weights", "encoder"),
+    ),
     "oracle": Weighting(
         "oracle weights",
         "distilled with weights computed from bias labels",
@@ -343,7 +417,7 @@ WEIGHTINGS: dict[str, Weighting] = {
 """All weightings, by the value of `--debias`; each is also a row of a comparison."""
 
 
-USING_EMBEDDING = ("auto", "embedding")
+USING_EMBEDDING = ("auto", "embedding", "labels")
 """Weightings that use an embedding of the user."""
 
 

@@ -11,9 +11,9 @@ import pytest
 from jaxdd import kde, methods, sampling, weights
 from jaxdd.commands import cli
 from jaxdd.data import datasets, files
-from jaxdd.runs import components, context, options, pipeline, weightings
+from jaxdd.runs import bias, components, context, options, pipeline, weightings
 from jaxdd.runs import methods as run_methods
-from jaxdd.runs.folder import store
+from jaxdd.runs.folder import labels_file, store
 from jaxdd.weights import formulas, probes
 
 
@@ -151,6 +151,73 @@ def test_weights_by_an_embedding(fake, tmp_path):
         for name, options in (("encoder", {}), ("own", dict(embedding=own)))
     ]
     assert evenness[1] > max(0.95, evenness[0])
+
+
+def some_labels(data, *, known):
+    """Return bias labels of the first training images, with names."""
+    attributes = np.where(np.arange(len(data.train.labels)) < known, data.train.attributes, -1)
+    return labels_file.BiasLabels(attributes, ("plain", "marked"))
+
+
+def test_weights_by_the_bias_labels_of_some_images(fake, tmp_path):
+    """The labels select the user's embedding; the record and config.json depend on the labels."""
+    data = fake.shades(counts=(60, 80))
+    own = np.eye(2)[data.train.attributes]
+    labels = some_labels(data, known=80)
+    fields = dict(embedding=own, **fake.OWN)
+    result = pipeline.run(data, tmp_path / "out", fake.TINY, bias_labels=labels, **fields)
+    assert result.weights["group_evenness"] > 0.95
+    assert result.config["debias"] == "labels" and result.choice["chosen"] == ["own-embedding"]
+    record = files.read_json(tmp_path / "out/choice.json")
+    assert record == result.choice and record["labels"]["labels"] == 80
+    assert record["labels"]["own_attribute"] == {"0": "plain", "1": "marked"}
+    assert "as 80 bias labels show" in bias.headline(record) and bias.remarks(record) == []
+    other = some_labels(data, known=79)
+    again = dict(resume=True, **fields)
+    with pytest.raises(ValueError, match="bias_labels"):
+        pipeline.run(data, tmp_path / "out", fake.TINY, bias_labels=other, **again)
+    pipeline.run(data, tmp_path / "out", fake.TINY, bias_labels=labels, **again)
+
+
+def test_auto_uses_bias_labels_that_the_data_have(fake, tmp_path):
+    """Without evidence for any features, it chooses as without labels and says so."""
+    data = fake.shades(counts=(60, 80))
+    own = np.eye(2)[data.train.attributes]
+    some = some_labels(data, known=80)
+    data = data._replace(
+        train=data.train._replace(attributes=None), aligned=None, bias_labels=some.attributes,
+        attribute_names=some.names,
+    )  # fmt: skip
+    fields = dict(embedding=own, **fake.OWN)
+    result = pipeline.run(data, tmp_path / "out", fake.TINY, **fields)
+    assert result.config["debias"] == "auto" and result.choice["labels"]["labels"] == 80
+    assert result.choice["chosen"] == ["own-embedding"]
+    random = np.random.default_rng(0).integers(0, 2, len(some.attributes))
+    data = data._replace(bias_labels=random.astype(np.int32))
+    result = pipeline.run(data, tmp_path / "random", fake.TINY, **fields)
+    assert {"verdict", "candidates", "labels"} <= result.choice.keys()
+    (sentence,) = bias.remarks(result.choice)
+    assert result.choice["labels"]["rejection"] in sentence
+    with pytest.raises(ValueError, match=result.choice["labels"]["rejection"][:20]):
+        pipeline.run(data, tmp_path / "labels", fake.TINY, debias="labels", **fields)
+
+
+@pytest.mark.parametrize(
+    "options, value",
+    [
+        (dict(debias="labels"), "those of all"),
+        (dict(debias="tone", bias_labels=True), "'tone'"),
+        (dict(weights=np.ones(33), bias_labels=True), "'custom'"),
+    ],
+    ids=str,
+)
+def test_missing_and_superfluous_bias_labels_are_rejected(fake, tmp_path, options, value):
+    data = fake.shades()
+    if "bias_labels" in options:
+        options = options | dict(bias_labels=some_labels(data, known=10))
+    with pytest.raises(ValueError, match=value):
+        pipeline.run(data, tmp_path / "out", fake.TINY, **options, **fake.OWN)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import csv
 import os
 import pathlib
 import unicodedata
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -154,23 +154,16 @@ def in_order_of(
         values: one value or row per name.
         kind: what a value is, for messages.
     """
-    if not data.train_files:
-        raise ValueError(
-            f"{path} names files, but {data.name} is no folder of images; without the column, "
-            f"{kind}s are in the order of the training samples"
-        )
+    keys = [file_key(name) for name in names]
+    train = check_files(data, path, keys)
     if len(names) != len(values):
         counts = f"{len(names)} files and {len(values)} {kind}s"
         raise ValueError(f"{path} must hold one {kind} per file, got {counts}")
     by_file = {}
-    for name, value in zip(names, values, strict=True):
-        if _key(name) in by_file:
+    for name, key, value in zip(names, keys, values, strict=True):
+        if key in by_file:
             raise ValueError(f"{path} must hold one {kind} per file, got {name!r} twice")
-        by_file[_key(name)] = value
-    train, test = ([_key(name) for name in part] for part in (data.train_files, data.test_files))
-    example = f"expected names such as {data.train_files[0]!r}"
-    if unknown := by_file.keys() - {*train, *test}:
-        raise ValueError(f"{path} names {min(unknown)!r}, which is not in {data.name}; {example}")
+        by_file[key] = value
     if missing := [name for name in train if name not in by_file]:
         raise ValueError(
             f"{path} has no {kind} of {missing[0]!r}; {len(missing)} of {len(train)} are missing"
@@ -178,7 +171,30 @@ def in_order_of(
     return np.array([by_file[name] for name in train])
 
 
-def _key(name):
+def check_files(data: datasets.Benchmark, path: pathlib.Path, keys: Iterable[str]) -> list[str]:
+    """Return the keys of the training images, or raise ValueError for an image that is not there.
+
+    Args:
+        data: data set from a folder.
+        path: file with the names, for messages.
+        keys: keys of images for training or testing, from `file_key`.
+    """
+    if not data.train_files:
+        raise ValueError(
+            f"{path} names files, but {data.name} is no folder of images; give one value per "
+            "training sample, in their order or with a column index"
+        )
+    train, test = (
+        [file_key(name) for name in part] for part in (data.train_files, data.test_files)
+    )
+    if unknown := {*keys} - {*train, *test}:
+        example = f"expected names such as {data.train_files[0]!r}"
+        raise ValueError(f"{path} names {min(unknown)!r}, which is not in {data.name}; {example}")
+    return train
+
+
+def file_key(name: str) -> str:
+    """Return a form of a file name that does not depend on how it was written."""
     # The same name may be written with composed or decomposed accents, or start with "./".
     return pathlib.PurePosixPath(unicodedata.normalize("NFC", name)).as_posix()
 

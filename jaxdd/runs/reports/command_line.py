@@ -36,7 +36,7 @@ def command_line(
 
 def _needs_python(config, run_options):
     """Return whether a run used arrays, a method, a network or augmentation of the user."""
-    names = "weights", "embedding", "own_method"
+    names = "weights", "embedding", "bias_labels", "own_method"
     own = any(name in config for name in names) or run_options.network.endswith("()")
     return own or isinstance(config.get("augmentation"), str)
 
