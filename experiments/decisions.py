@@ -68,7 +68,7 @@ from jaxdd import weights
 from jaxdd.data import benchmarks, bias, datasets
 from jaxdd.runs import components, pipeline, programs, timing, weightings
 from jaxdd.runs.options import make
-from jaxdd.weights import blind_features, candidates, formulas
+from jaxdd.weights import blind_features, candidates, feature_weights, formulas
 
 OUT, RIVALS, SETS = (
     grid.RESULTS / f"decisions{part}.json" for part in ("", "-rivals", "-distilled")
@@ -282,9 +282,14 @@ def _few_labels(data, key, count):
     pool, folds = datasets.pool(data), candidates.folds_key(key)
     values = candidates.feature_values(key, pool, FEATURES, strategy=data.strategy)
     shown = [candidates.from_features(folds, pool, x, name=name) for name, x in values.items()]
+    predict = functools.partial(feature_weights.predict_groups, num_groups=pool.num_classes)
+    probabilities = {name: predict(folds, x, pool.labels) for name, x in values.items()}
     rows = weights.to_label(key, shown, pool.labels, count=count)
-    attributes = data.train.attributes[rows]
-    return weights.from_labels(key, pool, rows, attributes, strategy=data.strategy).weights
+    labelled = weights.from_labels(
+        key, pool, rows, data.train.attributes[rows], strategy=data.strategy,
+        num_attributes=data.num_attributes, probabilities=probabilities,
+    )  # fmt: skip
+    return labelled.weights
 
 
 def _distil_tasks(data_dir):

@@ -68,6 +68,12 @@ def test_rivals_run_on_the_same_sets(results, monkeypatch):
     assert "1 of 1" in rates[-2] and "dark" in compared[2]
 
 
+def test_a_hundred_labels_balance_the_groups(results):
+    data = decisions.load(decisions.DEVELOPMENT["coloured"], seed=0)
+    by_labels = decisions._few_labels(data, jax.random.key(0), 100)
+    assert decisions._evenness(by_labels, data) > 0.9
+
+
 def biased_numbers(n=2000, *, conflict=0.05):
     """Return two classes, an attribute that follows them, and numbers that show both."""
     rng = np.random.default_rng(0)
