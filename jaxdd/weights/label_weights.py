@@ -21,7 +21,7 @@ from scipy import optimize, special
 
 from jaxdd import _checks, augment, sampling
 from jaxdd.weights import blind_features, contrastive, feature_weights, formulas
-from jaxdd.weights.candidates import EMBEDDING, Candidate, feature_probabilities
+from jaxdd.weights.candidates import DENSITY, EMBEDDING, Candidate, feature_probabilities
 
 _CONFLICT = 0.1  # Prior share of bias-conflicting samples.
 _MIN_PROBABILITY = 1e-5  # Added to the probability of each attribute.
@@ -125,7 +125,7 @@ def to_label(
     count = _checks.count("count", count)
     labels = np.asarray(_checks.integers("labels", labels, 2**31 - 1))
     named = {x.name: np.asarray(x.conflict_score) for x in candidates}
-    scores = [score for name, score in named.items() if name != "density"] or list(named.values())
+    scores = [score for name, score in named.items() if name != DENSITY] or list(named.values())
     if not scores or any(score.shape != labels.shape for score in scores):
         shapes = [score.shape for score in scores]
         raise ValueError(

@@ -348,6 +348,24 @@ def test_a_comparison_without_attributes(photographs, tmp_path, capsys, monkeypa
     assert "–" in capsys.readouterr().out
 
 
+def test_bias_labels_from_a_file(tmp_path, capsys):
+    """The colours of 60 digits balance all; random labels of 40 are rejected."""
+    data = sources.load("cdigits", options.DM(), None)
+    table, out = tmp_path / "labels.csv", tmp_path / "out"
+    colours = data.train.attributes[:60]
+    table.write_text("index,colour\n" + "".join(f"{i},c{a}\n" for i, a in enumerate(colours)))
+    cli.main(["run", "cdigits", *TINY, "--bias-labels", str(table), "--out", str(out)])
+    assert "labels balanced the groups of a bias in the" in capsys.readouterr().out
+    result = store.read_result(out)
+    assert result.config["debias"] == "labels" and len(result.config["bias_labels"]) == 32
+    assert result.weights["group_evenness"] > 0.9
+    random = np.random.default_rng(0).integers(0, 10, 40)
+    table.write_text("index,colour\n" + "".join(f"{i},{a}\n" for i, a in enumerate(random)))
+    command = ["run", "cdigits", *TINY, "--bias-labels", table, "--out", tmp_path / "random"]
+    assert "40 labels" in fails(command, capsys)
+    assert "'plain'" in fails([*command, "--debias", "plain"], capsys)
+
+
 def test_custom_weights_and_a_custom_network(tmp_path, capsys, monkeypatch):
     """Weights come from a file, the network from a module in the working directory."""
     np.save(tmp_path / "w.npy", 1 + np.arange(1437) % 7)
