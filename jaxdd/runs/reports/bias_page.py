@@ -22,6 +22,7 @@ from jaxdd.runs.reports import pages, sheet
 from jaxdd.weights import candidates, formulas
 
 _MAX_CLASSES = 10  # of a candidate
+_MAX_OPEN = 2  # candidates with evidence that are shown unfolded if none is chosen
 _CLEAR = 0.9  # conflict score above which a sample clearly conflicts
 _MAX_NAMES = 2  # classes of a block that are named
 _MAX_EXTREMES = 12  # heaviest images of a candidate, and lightest ones
@@ -149,8 +150,8 @@ def write(path: str | os.PathLike, finding: bias.Finding, data: datasets.Benchma
         data.train_files,
     )  # fmt: skip
     sections = [
-        _section(candidate, source, finding, data, is_first=candidate is choice.candidates[0])
-        for candidate in choice.candidates
+        _section(candidate, source, finding, data, rank=rank)
+        for rank, candidate in enumerate(choice.candidates)
     ]
     to_label = []
     for i in map(int, finding.to_label):
@@ -173,13 +174,14 @@ def write(path: str | os.PathLike, finding: bias.Finding, data: datasets.Benchma
     pages.write(path, pages.TEMPLATES.get_template("bias.html.j2").render(values))
 
 
-def _section(candidate, source, finding, data, *, is_first) -> _Section:
+def _section(candidate, source, finding, data, *, rank) -> _Section:
     """Return what the page shows of a candidate."""
     choice, name, test = finding.choice, candidate.name, candidate.shortcut
     is_shortcut = test is not None and weights.is_shortcut(test)
     has_evidence = candidate.is_bimodal or is_shortcut
     state = "chosen" if name in choice.chosen else "evidence" if has_evidence else "weak"
     is_weak = state == "weak"
+    num_open = 0 if choice.verdict == "biased" else _MAX_OPEN if has_evidence else 1
     classes, num_omitted = _classes(candidate, source, is_weak)
     evenness, attributes = None, data.train.attributes
     if attributes is not None:
@@ -193,7 +195,7 @@ def _section(candidate, source, finding, data, *, is_first) -> _Section:
         words=_WORDS.get(name, _Words(f"Your embedding {name}", "The numbers that you passed.")),
         command=finding.commands[name],
         state=state,
-        is_open=state == "chosen" or (choice.verdict != "biased" and (has_evidence or is_first)),
+        is_open=state == "chosen" or rank < num_open,
         classes=classes,
         num_omitted=num_omitted,
         auc=None if finding.auc is None else finding.auc.get(name),

@@ -65,8 +65,8 @@ def write(
     train, order = data.train, np.argsort(-weights, kind="stable")
     arrays: dict[str, np.ndarray] = {
         "labels": np.asarray(train.labels, np.int32),
-        "heaviest": plot.thumbnails(first_images(data, order)),
-        "lightest": plot.thumbnails(first_images(data, order[::-1])),
+        "heaviest": plot.thumbnails(_first_images(data, order)),
+        "lightest": plot.thumbnails(_first_images(data, order[::-1])),
         "class_names": np.array(data.class_names, str),
         "attribute_names": np.array(data.attribute_names, str),
     }
@@ -78,7 +78,7 @@ def write(
     files.write_arrays(path, arrays)
 
 
-def first_images(data: datasets.Benchmark, order: np.ndarray) -> np.ndarray:
+def _first_images(data: datasets.Benchmark, order: np.ndarray) -> np.ndarray:
     """Return the first training images of each class in some order, `[k, m, h, w, c]` in [0, 1]."""
     sizes = dict(num_classes=min(data.num_classes, _MAX_CLASSES), columns=_MAX_COLUMNS)
     return plot.first_images(data.train.images, data.train.labels, order, **sizes)

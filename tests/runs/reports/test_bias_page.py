@@ -94,11 +94,10 @@ def test_a_bias_is_shown_with_its_evidence_and_commands(write):
     assert "10.0 % of all images clearly conflict" in page and "56 for every 100" in page
     assert "10.0 % of the images to a wrong class; from" in page and "20.0 %" in page
     assert "25 % of 40 other conflicting" in page and "75 %" in page and "94 % of all pairs" in page
-    run = "jaxdd run some/folder --resize 32"
-    assert commands(page)[:4] == [
-        run, f"{run} --debias plain", "jaxdd run some/folder --debias tone",
-        "jaxdd run some/folder --debias layout",
-    ]  # fmt: skip
+    tone = "jaxdd run some/folder --debias tone"
+    layout = "jaxdd run some/folder --debias layout"
+    plain = "jaxdd run some/folder --resize 32 --debias plain"
+    assert commands(page)[:4] == [tone, plain, tone, layout]
 
 
 def test_evidence_that_the_probe_networks_reject_is_undecided(write):

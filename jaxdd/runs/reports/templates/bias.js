@@ -40,22 +40,26 @@
   let past = []; // [position, previous label] of every change, for undo
 
   // Storage may be unavailable, for example in a private window.
+  const warn = () => {
+    element("storage").textContent =
+      "Your browser cannot keep the labels. Download the file before you close this page.";
+  };
   const load = () => {
+    let text = null;
     try {
-      const saved = JSON.parse(localStorage.getItem(key)) || {};
-      values = saved.values.filter((value) => typeof value === "string" && value);
-      const isValid = ([id, value]) => ids.includes(id) && values.includes(value);
-      labels = Object.fromEntries(Object.entries(saved.labels).filter(isValid));
+      text = localStorage.getItem(key);
     } catch {
-      // Start without labels.
+      warn();
     }
+    const saved = JSON.parse(text) || { values: [], labels: {} };
+    values = saved.values;
+    labels = saved.labels;
   };
   const save = () => {
     try {
       localStorage.setItem(key, JSON.stringify({ values, labels }));
     } catch {
-      element("storage").textContent =
-        "Your browser cannot keep the labels. Download the file before you close this page.";
+      warn();
     }
   };
 
@@ -198,15 +202,13 @@
   // Another window may label the same images.
   addEventListener("storage", (event) => {
     if (event.key !== key) return;
-    [values, labels, past] = [[], {}, []];
+    past = [];
     load();
     render();
   });
 
   load();
-  const first = ids.findIndex((id) => !(id in labels));
-  current = Math.max(0, first);
+  current = Math.max(0, ids.findIndex((id) => !(id in labels)));
   element("tagger").hidden = false;
-  save();
   render();
 })();
