@@ -201,15 +201,15 @@ def remarks(record: Mapping[str, Any]) -> list[str]:
     if not labels:
         return []
     if labels["rejection"] is not None:
-        return [f"the {labels['labels']} bias labels were not used: {labels['rejection']}"]
+        return [f"The {labels['labels']} bias labels were not used: {labels['rejection']}"]
     sentences = []
     if classes := labels["unlabelled_classes"]:
         sentences.append(
-            f"without a label, their majority attribute was guessed: {', '.join(classes)}"
+            f"Classes without labels, whose majority attribute is a guess: {', '.join(classes)}"
         )
     if attributes := labels["unbalanced"]:
         sentences.append(
-            f"the majority attribute of no class, and not balanced: {', '.join(attributes)}"
+            f"Attributes that most images of no class have, not balanced: {', '.join(attributes)}"
         )
     return sentences
 

@@ -156,6 +156,7 @@ def render(report: Report) -> str:
     rows, figures = report.rows, _figures(report)
     main, plain = _compared_rows(rows)
     kinds = weightings.rows()
+    choices = {name: row.choice for name, row in rows.items() if row.choice}
     values = {
         "config": report.config, "rows": rows, "main": main, "plain": plain,
         "scores": _known_scores(rows), "min_size": results.MIN_GROUP_SIZE,
@@ -163,7 +164,8 @@ def render(report: Report) -> str:
         "descriptions": {name: kinds[name].description for name in rows if name in kinds},
         "smallest": next(filter(None, map(results.smallest_group, rows.values())), None),
         "tables": _tables(report), "choice_tables": _choice_tables(rows),
-        "headlines": {name: bias.headline(row.choice) for name, row in rows.items() if row.choice},
+        "headlines": {name: bias.headline(x) for name, x in choices.items()},
+        "label_remarks": {name: bias.remarks(x) for name, x in choices.items()},
         "figure": lambda name: _draw(name, figures[name]) if name in figures else None,
         "grids": {
             name: pages.grid(x.images, _class_names(x), mean=x.mean, std=x.std)

@@ -286,7 +286,36 @@ def choice(record: Mapping[str, Any], name: str = "choice") -> list[Table]:
         tables.append(_table(f"{name}-probe-networks", caption, "weights", trials.items(), columns))
     if record["search"]:
         tables.append(_evenness(record["search"], f"{name}-evenness"))
+    if "labels" in record:
+        tables += _labels(record["labels"], name)
     return tables
+
+
+def _labels(record, name):
+    """Return the tables of `weights.LabelWeights.record`."""
+    caption = (
+        f"{record['labels']} bias labels, {record['conflicting']} of them bias-conflicting. Gain: "
+        "log-likelihood of the labels by a kind of features, less that without features, in nats; "
+        "share: in % of what is lacking without features. Coefficient: how much the features "
+        "contribute to the groups."
+    )
+    features = {
+        feature: gain | {"coefficient": record["coefficients"][feature]}
+        for feature, gain in record["gains"].items()
+    }
+    columns = {
+        "gain": _field("nats", functools.partial(_number, form=".1f")),
+        "share": _field("share", _percent),
+        "coefficient": _field("coefficient", functools.partial(_number, form=".2f")),
+    }
+    own = {"majority attribute": _label}
+    return [
+        _table(f"{name}-labels", caption, "features", features.items(), columns),
+        _table(
+            f"{name}-attributes", "Majority attribute of each class, by the bias labels.", "class",
+            record["own_attribute"].items(), own,
+        ),
+    ]  # fmt: skip
 
 
 def _evenness(search, name):

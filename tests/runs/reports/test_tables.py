@@ -111,6 +111,19 @@ def test_a_choice_by_features_shows_the_shortcut_test():
     assert not tables.choice(dict(candidates=[], search=[]))
 
 
+def test_a_choice_by_bias_labels_shows_gains_and_attributes():
+    labels = dict(
+        labels=40, conflicting=12, own_attribute={"cat": "indoors", "dog": "outdoors"},
+        gains={"tone": dict(nats=1.23, share=0.052), "layout": dict(nats=17.5, share=0.84)},
+        coefficients={"tone": 0.1, "layout": 0.95},
+    )  # fmt: skip
+    record = dict(candidates=[], search=[], labels=labels)
+    gains, own = tables.choice(record, "choice-labels")
+    assert texts(gains) == [["tone", "1.2", "5.2", "0.10"], ["layout", "17.5", "84.0", "0.95"]]
+    assert gains.caption.startswith("40 bias labels, 12 of them")
+    assert texts(own) == [["cat", "indoors"], ["dog", "outdoors"]]
+
+
 def test_evaluations_show_network_protocol_and_set():
     row = dict(network="vgg11", protocol="standard", set="set", eval_seeds=3, epochs=40)
     row |= {"accuracy": dict(mean=0.123, std=0.004, n=3), "conflicting": dict(mean=0.05)}
