@@ -246,7 +246,7 @@ def from_labels(
 
 
 def _class_probabilities(name, probabilities, n, k):
-    array = np.asarray(_checks.floating(f"probabilities of {name}", probabilities), float)
+    array = np.asarray(_checks.floating(f"probabilities of {name}", probabilities))
     if array.shape != (n, k):
         raise ValueError(f"probabilities of {name} must have shape {(n, k)}, got {array.shape}.")
     return _checks.nonnegative(f"probabilities of {name}", array)
@@ -298,13 +298,14 @@ def _from_votes(pool, indices, attributes, votes, probabilities, clip):
 
 def _own_groups(probabilities, votes, labelled, labels):
     """Return the own group of each class `[k]`, for classes without labels by resemblance."""
-    k = len(votes)
-    resemblance = np.zeros((k, k))
-    np.add.at(resemblance, labels, probabilities)
-    members = np.eye(votes.shape[1])[votes.argmax(1)] * labelled[:, None]
-    size = np.bincount(labels, minlength=k) @ members
-    resembled = (resemblance @ members / np.maximum(size, 1)).argmax(1)
-    return np.where(labelled, votes.argmax(1), resembled)
+    own = votes.argmax(1)
+    if labelled.all():
+        return own
+    members = np.eye(votes.shape[1], dtype=probabilities.dtype)[own] * labelled[:, None]
+    size = np.bincount(labels, minlength=len(votes)) @ members
+    resemblance = np.zeros(votes.shape)
+    np.add.at(resemblance, labels, probabilities @ members / np.maximum(size, 1))
+    return np.where(labelled, own, resemblance.argmax(1))
 
 
 def _log_likelihood(probabilities, own, labels, count):
@@ -312,7 +313,7 @@ def _log_likelihood(probabilities, own, labels, count):
 
     The probability of a group is that of its classes; divided by their size it is a likelihood.
     """
-    members = np.eye(count)[own]
+    members = np.eye(count, dtype=probabilities.dtype)[own]
     size = np.bincount(labels, minlength=len(own)) @ members
     return np.log((probabilities @ members + _MIN_PROBABILITY) / np.maximum(size, 1))
 
@@ -369,7 +370,7 @@ def _coefficients(evidence, own_group, codes, best):
 def _rejection(gain, name, count, conflicting, owned):
     """Return why weights by the best features are rejected, or None."""
     if len(owned) == 1:
-        return f"most labelled samples of every class have the same attribute, {owned[0]}"
+        return "most labelled samples of every class have the same attribute"
     if not conflicting:
         return f"none of the {count} labelled samples is bias-conflicting"
     if gain.share < _MIN_SHARE:
