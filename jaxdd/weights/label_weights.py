@@ -375,12 +375,12 @@ def _rejection(gain, name, count, conflicting, owned):
         return f"none of the {count} labelled samples is bias-conflicting"
     if gain.share < _MIN_SHARE:
         return (
-            f"no features show the attribute: the best, {name}, gain {gain.share:.2f} of the "
-            f"log-likelihood of {count} labels, at least {_MIN_SHARE} is needed"
+            f"no features predict the attribute: the best, {name}, have a pseudo-R² of "
+            f"{gain.share:.2f} for {count} labels, at least {_MIN_SHARE} is needed"
         )
     if gain.nats < _MIN_GAIN:
         return (
             f"{count} labels, {conflicting} of them bias-conflicting, are too few: {name} features "
-            f"gain {gain.nats:.1f} nats, at least {_MIN_GAIN:g} are needed; label more samples"
+            f"raise their log-likelihood by {gain.nats:.1f}, at least {_MIN_GAIN:g} is needed"
         )
     return None

@@ -69,6 +69,8 @@ def _obstacle(config, data, row):
         return "its weights were supplied by the user"
     if config.get("embedding") and row.weighting in weightings.USING_EMBEDDING:
         return "its embedding was supplied by the user"
+    if config.get("bias_labels") and row.weighting == "labels":
+        return "its bias labels were supplied by the user"
     return None
 
 

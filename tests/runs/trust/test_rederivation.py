@@ -39,6 +39,7 @@ def published(images=IMAGES, provenance=None, **changes):
         ({"network": "mine:network"}, True, "not part of jaxdd"),
         ({"augmentation": "mine:turn"}, True, "not part of jaxdd"),
         ({"debias": "custom"}, True, "supplied by the user"),
+        ({"debias": "labels", "bias_labels": "0"}, True, "bias labels were supplied"),
         ({"debias": "unheard-of"}, True, "unheard-of"),
         ({"row": "random"}, True, "nothing was distilled"),
     ],
