@@ -132,12 +132,18 @@ def find_bias(
     rows = None if embedding is None else embedding_file.read_for(embedding, benchmark)
     words = sources.words(dataset, run_options, data.data_dir)
     progress = screen.Progress()
+
+    def preview(finding):
+        bias_page.write(out, finding, benchmark)
+        progress.bar.console.print(f"wrote {out} with candidates that are not tested yet")
+
     with progress.bar:
         finding = bias.find(
             benchmark, run_options, dataset=shlex.join(words),
             folder=dataset if benchmark.train_files else None, embedding=rows,
             embedding_path=embedding, max_samples=max_samples, ask=ask, mesh=parallel.cpu_mesh(),
             progress=functools.partial(progress, "looking for a bias"),
+            preview=preview,
         )  # fmt: skip
     bias_page.write(out, finding, benchmark)
     if json is not None:

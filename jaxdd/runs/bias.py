@@ -51,6 +51,7 @@ class Finding(NamedTuple):
         dataset: data set and its options as on the command line, for example
             "cmnist --conflict 0.05"; for commands that are shown.
         commands: for each candidate, the command that distills a set with its weights.
+        is_preview: whether the candidates have not been tested yet; there is no verdict then.
     """
 
     choice: weights.Choice
@@ -60,6 +61,7 @@ class Finding(NamedTuple):
     file_checks: Sequence[file_checks.FileCheck]
     dataset: str
     commands: dict[str, str]
+    is_preview: bool = False
 
 
 def find(
@@ -74,6 +76,7 @@ def find(
     ask: int = 20,
     mesh: jax.sharding.Mesh | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    preview: Callable[[Finding], None] = lambda finding: None,
     **choosing: Any,
 ) -> Finding:
     """Look for a bias in the training set.
@@ -89,6 +92,8 @@ def find(
         ask: number of images whose bias labels are asked for.
         mesh: devices that share the images, from `parallel.mesh`. Defaults to one device.
         progress: called as `progress(done, total)`.
+        preview: called once with the candidates before the probe network check, which takes most
+            of the time.
         **choosing: options of `weights.choose` that replace those of `options`.
     """
     if max_samples < 1 or ask < 0:
@@ -107,26 +112,34 @@ def find(
     train = datasets.select(data.train, samples)
     index = functools.partial(split_pool.pool, mesh=mesh) if mesh else sampling.pool
     pool = datasets.pool(data._replace(train=train), index=index)
+    dataset, none = dataset or shlex.quote(data.name), np.zeros(0, int)
+
+    def describe(choice):
+        """Return the finding about a choice of weights of the samples."""
+        rows = samples[choice.samples]
+        analysed, record = datasets.select(data.train, rows), choice.record()
+        to_label = none
+        if ask and choice.candidates:
+            to_label = weights.to_label(key_label, choice.candidates, analysed.labels, count=ask)
+        words = functools.partial(debias_words, record, embedding_path=embedding_path)
+        names = [candidate.name for candidate in choice.candidates]
+        return Finding(
+            choice=choice,
+            samples=rows,
+            auc=_auc(choice, analysed, data),
+            to_label=rows[to_label],
+            file_checks=checks,
+            dataset=dataset,
+            commands={name: f"jaxdd run {dataset} {shlex.join(words(name))}" for name in names},
+        )
+
     choice = weightings.choose(
         pool, options, strategy=data.strategy, report=progress,
-        embedding=None if embedding is None else embedding[samples], **choosing,
+        embedding=None if embedding is None else embedding[samples],
+        preview=lambda choice: preview(describe(choice)._replace(to_label=none, is_preview=True)),
+        **choosing,
     )  # fmt: skip
-    dataset, record = dataset or shlex.quote(data.name), choice.record()
-    names = [candidate.name for candidate in choice.candidates]
-    words = functools.partial(debias_words, record, embedding_path=embedding_path)
-    samples, train = samples[choice.samples], datasets.select(train, choice.samples)
-    to_label = np.zeros(0, int)
-    if ask and choice.candidates:
-        to_label = weights.to_label(key_label, choice.candidates, train.labels, count=ask)
-    return Finding(
-        choice=choice,
-        samples=samples,
-        auc=_auc(choice, train, data),
-        to_label=samples[to_label],
-        file_checks=checks,
-        dataset=dataset,
-        commands={name: f"jaxdd run {dataset} {shlex.join(words(name))}" for name in names},
-    )
+    return describe(choice)
 
 
 def _draw(key, data, max_samples):
@@ -170,7 +183,7 @@ def debias_words(
     if name == OWN_EMBEDDING:
         return ["--debias", "embedding", "--embedding", str(embedding_path)]
     words = ["--debias", name]
-    if name == "density":
+    if name == "density" and record["best"]:
         for option in ("encoder_steps", "bandwidth", "temperature"):
             words += [f"--{option.replace('_', '-')}", f"{record['best'][option]:g}"]
     return words

@@ -161,8 +161,9 @@ def write(path: str | os.PathLike, finding: bias.Finding, data: datasets.Benchma
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # The browser keeps the labels of these images of this data set apart from all others.
     storage_key = f"jaxdd {files.digest(train.images, np.asarray(finding.to_label, np.int64))}"
+    headline = "looking for a bias" if finding.is_preview else bias.headline(choice.record())
     values: dict[str, Any] = {
-        "name": data.name, "headline": bias.headline(choice.record()), "choice": choice,
+        "name": data.name, "headline": headline, "is_preview": finding.is_preview, "choice": choice,
         "dataset": finding.dataset, "sections": sections, "classes": source.classes,
         "count": len(finding.samples), "total": len(train.labels), "checks": finding.file_checks,
         "duplicates": datasets.duplicates(data),
