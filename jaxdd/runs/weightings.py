@@ -20,7 +20,7 @@ from jaxdd.runs import methods as run_methods
 from jaxdd.runs.context import Context, Run
 from jaxdd.runs.folder import labels_file
 from jaxdd.runs.options import DM, OWN_EMBEDDING
-from jaxdd.weights import DensityWeights, blind_features
+from jaxdd.weights import DensityWeights, blind_features, candidates
 
 _MAX_VALUES = 20  # attributes with more values need groups of several images
 
@@ -258,9 +258,13 @@ def _by_candidate(name, run):
     embeddings = _named(context.embedding)
     if name == "embedding" and embeddings:
         name = OWN_EMBEDDING
+    key = components.key(options, "encoder")
     with run.timed("choose"):
+        # The test is repeated, because its blocks of classes belong to the candidate of `choose`.
+        comparisons = {x: y for x, y in blind_features.COMPARISONS.items() if x == name}
+        tests = weights.shortcuts(candidates.folds_key(key), context.pool, comparisons=comparisons)
         candidate = weights.by_candidate(
-            components.key(options, "encoder"), context.pool, name, clip=options.clip,
+            key, context.pool, name, shortcut=tests.get(name), clip=options.clip,
             encoder=_encoding(options, context.pool)["encoder"], embeddings=embeddings,
             strategy=context.components.strategy,
         )  # fmt: skip

@@ -250,6 +250,7 @@ def by_candidate(
     strategy: augment.Strategy,
     encoder: contrastive.Encoder | None = None,
     embeddings: Mapping[str, ArrayLike] = {},
+    shortcut: probes.Shortcut | None = None,
     clip: float | None = None,
 ) -> Candidate:
     """Return the candidate of one kind of features, without tests.
@@ -264,13 +265,16 @@ def by_candidate(
         strategy: augmentation of the encoder.
         encoder: network to train for "embedding". Defaults to `default_encoder`.
         embeddings: embeddings of the user by name, `[n, d]`.
+        shortcut: result of the shortcut test of these features, as `choose` passes it to
+            `from_features`. Its blocks of classes are used if it is a shortcut.
         clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
     """
     formulas.check_limit("clip", clip)
     _checks.concrete("weights.by_candidate", key, pool)
     options: dict[str, Any] = dict(strategy=strategy, encoder=encoder, embeddings=embeddings)
     values = feature_values(key, pool, [name], **options)[name]
-    return from_features(folds_key(key), pool, values, name=name, clip=clip)
+    key_folds = folds_key(key)
+    return from_features(key_folds, pool, values, name=name, shortcut=shortcut, clip=clip)
 
 
 def folds_key(key: jax.Array) -> jax.Array:

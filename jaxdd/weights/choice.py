@@ -110,6 +110,7 @@ def choose(
     exclude: Sequence[str] = (),
     check: Check | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
+    preview: Callable[[Choice], None] = lambda choice: None,
 ) -> Choice:
     """Choose weights that balance candidate biases, else density weights, else uniform weights.
 
@@ -130,6 +131,8 @@ def choose(
         exclude: names of features that show the object, which are not chosen.
         check: tests whether weights help, see `Check`. Defaults to `check_with_probe_networks`.
         report: called as `report(done, total)` after each stage.
+        preview: called with the candidates and uniform weights before the probe network check,
+            which takes most of the time.
     """
     formulas.check_limit("clip", clip)
     _check_search(search)
@@ -150,12 +153,13 @@ def choose(
         strategy=strategy, encoder=search.encoder, features=blind_features.NAMED | named
     )
     found = _candidates(key, part, samples, tests, embeddings, clip, options)
+    choice = Choice(formulas.uniform(pool.labels, num_classes=pool.num_classes), samples=samples)
+    preview(choice._replace(candidates=_rank(found, exclude)))
     report(2, 4)
     chosen = _shortcut_names(found, part)
     if not chosen:
         found, chosen = _check_bimodal(found, part, check, suspect, exclude)
     report(3, 4)
-    choice = Choice(formulas.uniform(pool.labels, num_classes=pool.num_classes), samples=samples)
     if chosen:
         sample_weights = _weigh(key, pool, part, found, chosen, embeddings, clip, options)
         choice = choice._replace(weights=sample_weights)
@@ -170,7 +174,7 @@ def choose(
     return choice._replace(
         verdict="biased" if chosen else "undecided" if open_names else "none",
         chosen=chosen,
-        candidates=tuple(sorted(found, key=lambda x: _rank(x, chosen))),
+        candidates=_rank(found, exclude, chosen),
         density=choice.density if chosen else None,
     )
 
@@ -235,12 +239,16 @@ def _candidates(key, pool, samples, tests, embeddings, clip, options):
     return found
 
 
-def _rank(candidate, chosen):
-    """Return the sort key of a candidate: chosen, then shortcuts, then by bimodality."""
-    is_chosen = candidate.name in chosen
-    passes = candidate.shortcut is not None and is_shortcut(candidate.shortcut)
-    bimodality = -1.0 if math.isnan(candidate.bimodality) else candidate.bimodality
-    return not is_chosen, not passes, not candidate.is_bimodal, -bimodality
+def _rank(found, exclude, chosen=()):
+    """Sort candidates: chosen, then shortcuts, then by bimodality, and excluded ones last."""
+
+    def key(candidate):
+        passes = candidate.shortcut is not None and is_shortcut(candidate.shortcut)
+        bimodality = -1.0 if math.isnan(candidate.bimodality) else candidate.bimodality
+        evidence = not passes, not candidate.is_bimodal, -bimodality
+        return candidate.name in exclude, candidate.name not in chosen, *evidence
+
+    return tuple(sorted(found, key=key))
 
 
 # Two feature sets often show one bias: grey images differ in tone and in texture. Balancing both

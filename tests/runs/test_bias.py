@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdd import weights
+from jaxdd import networks, weights
 from jaxdd.data import datasets, folders
 from jaxdd.runs import bias
 from jaxdd.runs.options import DM
+from jaxdd.runs.reports import bias_page
+from jaxdd.weights import contrastive
 
 N, K = 60, 3
 PAIR = np.array([0, 0, 1])  # classes 0 and 1 share a group
@@ -55,7 +57,8 @@ def find(data, monkeypatch):
     """Return `find`, in which `weights.choose` records its arguments and returns `choice_of`."""
 
     def find(data=data, *args, **options):
-        def choose(key, pool, *, report, **fields):
+        def choose(key, pool, *, report, preview, **fields):
+            preview(choice_of(pool, "none"))
             report(4, 4)
             find.fields, find.pool = fields, pool
             return choice_of(pool)
@@ -106,6 +109,14 @@ def test_images_to_label_are_analysed_ones_and_include_typical_ones_of_each_clas
     assert len(set(finding.to_label)) == 10 and {*finding.to_label} <= {*finding.samples}
     assert {*data.train.labels[finding.to_label[:3]]} == {0, 1, 2}
     assert not len(find(ask=0).to_label)
+
+
+def test_candidates_are_previewed_without_a_verdict(find):
+    previews = []
+    finding = find(preview=previews.append)
+    (preview,) = previews
+    assert preview.is_preview and not finding.is_preview and not len(preview.to_label)
+    assert preview.commands == finding.commands and preview.auc == finding.auc
 
 
 def test_commands_accept_a_candidate(find):
@@ -196,3 +207,53 @@ def test_samples_of_a_folder_are_named_by_file(find, data, tmp_path):
     bias.write_csv(tmp_path / "a.csv", finding, data)
     first = read_csv(tmp_path / "a.csv")[0]
     assert first["file"] == names[0] and first["class"] in data.class_names
+
+
+# --- unusual data ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "n, k, shape",
+    [
+        (30, 1, (8, 8, 3)),  # one class
+        (4, 2, (8, 8, 3)),  # two images per class
+        (60, 3, (8, 8, 1)),  # grey images
+        (60, 3, (3, 3, 3)),  # too small for features
+    ],
+    ids=str,
+)
+def test_unusual_data_have_a_verdict(n, k, shape, tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n, *shape), np.uint8)
+    data = datasets.from_arrays(images, np.arange(n) % k, test=(images, np.arange(n) % k))
+    check = lambda pool, groups, blocks: lambda values: weights.Trial(0.9, 0.9, 0.3, 99)
+    encoder = contrastive.Encoder(networks.ConvNet(k, width=4, depth=1, norm=None), 4, 3)
+    search = weights.Search((1,), (0.2,), (1.0,), encoder=encoder)
+    finding = bias.find(data, check=check, search=search, ask=3)
+    assert finding.choice.verdict in ("none", "undecided")
+    assert len(finding.to_label) <= 3 and np.isfinite(finding.choice.weights).all()
+    bias.write_json(tmp_path / "a.json", finding, data)
+    bias.write_csv(tmp_path / "a.csv", finding, data)
+    bias_page.write(tmp_path / "a.html", finding, data)
+    assert len(read_csv(tmp_path / "a.csv")) == n
+
+
+def test_a_thousand_classes(tmp_path, monkeypatch):
+    """At least one sample of each class is analysed, and no table or page fails."""
+    labels = np.arange(2000) % 1000
+    images = np.zeros((2000, 4, 4, 1), np.uint8)
+    data = datasets.from_arrays(images, labels, test=(images, labels))
+
+    def choose(key, pool, **_):
+        n, score = len(pool.labels), np.linspace(0, 1, len(pool.labels))
+        groups = (np.asarray(pool.labels) + 1) % 1000
+        many = weights.Candidate("tone", pool.weights, score, groups, (*range(1000),))
+        return weights.Choice(pool.weights, candidates=(many,), samples=np.arange(n))
+
+    monkeypatch.setattr(weights, "choose", choose)
+    finding = bias.find(data, max_samples=500)
+    assert np.bincount(data.train.labels[finding.samples]).tolist() == [1] * 1000
+    assert len(finding.to_label) == 20
+    bias.write_csv(tmp_path / "a.csv", finding, data)
+    lines = read_csv(tmp_path / "a.csv")
+    assert lines[-1]["tone_resembles"] == "0" and lines[3]["tone_resembles"] == "4"

@@ -153,6 +153,32 @@ def test_weights_by_an_embedding(fake, tmp_path):
     assert evenness[1] > max(0.95, evenness[0])
 
 
+CHOOSING = dataclasses.replace(options.DM(), encoder_width=4, depth=1, temperature=1.0)
+
+
+@pytest.fixture(scope="module")
+def finding(fake):
+    """Return what `bias.find` returns with a check that rejects all weights."""
+    trial = weights.Trial(0.9, 0.9, 0.3, 99)
+    check = lambda pool, groups, blocks: lambda values: trial
+    return bias.find(fake.shades(counts=(40, 60)), CHOOSING, check=check)
+
+
+@pytest.mark.parametrize("name", ["tone", "layout", "embedding", "density"])
+def test_the_weights_of_a_candidate_are_those_that_bias_shows(fake, tmp_path, name, finding):
+    (candidate,) = [x for x in finding.choice.candidates if x.name == name]
+    chosen = dataclasses.replace(fake.TINY, **{
+        field: getattr(CHOOSING, field) for field in ("encoder_steps", "temperature")
+    })  # fmt: skip
+    best = finding.choice.record()["best"]
+    if name == "density" and best:
+        del best["evenness"]
+        chosen = dataclasses.replace(chosen, **best)
+    pipeline.run(fake.shades(counts=(40, 60)), tmp_path, chosen, debias=name, **fake.OWN)
+    values = files.read_arrays(tmp_path / "weights.npz")["weights"]
+    np.testing.assert_allclose(values, candidate.weights, rtol=1e-5)
+
+
 def some_labels(data, *, known):
     """Return bias labels of the first training images, with names."""
     attributes = np.where(np.arange(len(data.train.labels)) < known, data.train.attributes, -1)

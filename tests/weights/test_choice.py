@@ -246,8 +246,13 @@ def test_an_embedding_with_two_modes_is_chosen_if_the_check_accepts_it():
     assert undecided.verdict == "undecided" and undecided.candidates[0].name == "mine"
     assert "0.000" in undecided.candidates[0].rejection and undecided.chosen == ()
     np.testing.assert_allclose(undecided.weights, 1 / 200, rtol=1e-6)
-    excluded = choose(check=REJECTED, exclude=["mine"])
+    previews = []
+    excluded = choose(check=REJECTED, exclude=["mine"], preview=previews.append)
     assert excluded.verdict == "none" and excluded.candidates[0].trials.keys() != {}
+    (preview,) = previews
+    for known in (preview, excluded):
+        assert [candidate.name for candidate in known.candidates][-1] == "mine"
+    assert preview.verdict == "none" and not any(x.trials for x in preview.candidates)
 
 
 @pytest.mark.parametrize(
