@@ -128,5 +128,5 @@ print(*sorted(path.name for path in WORK.glob("*.html")), sep="\n")
 # Pass `choice.weights` to `sampling.reweight(pool, weights)`; `--debias auto` does all of this
 # before it distils. If you know that the bias is in the colours, the texture, the place or the
 # border, use `weights.by_features(key, pool, weights.blind_features.tone)`
-# [directly](../../docs/auto.md). "No bias detected" does not exclude a bias that shows only where
-# the object is, such as a background.
+# [directly](../../docs/auto.md). "No evidence of a bias" does not exclude a bias that shows only
+# where the object is, such as a background.

@@ -89,7 +89,7 @@ def test_outputs_agree_with_the_text():
     text = printed(FOLDER / "quickstart.ipynb")
     assert float(re.search(r"conflicting (\S+)", text)[1]) > 0.6
     text = printed(FOLDER / "bias.ipynb")
-    assert "unbiased: no bias detected" in text and "biased: a bias" in text
+    assert "unbiased: no evidence of a bias" in text and "biased: a bias" in text
 
 
 # --- as built ----------------------------------------------------------------------------------

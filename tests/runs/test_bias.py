@@ -255,5 +255,5 @@ def test_a_thousand_classes(tmp_path, monkeypatch):
     assert np.bincount(data.train.labels[finding.samples]).tolist() == [1] * 1000
     assert len(finding.to_label) == 20
     bias.write_csv(tmp_path / "a.csv", finding, data)
-    lines = read_csv(tmp_path / "a.csv")
-    assert lines[-1]["tone_resembles"] == "0" and lines[3]["tone_resembles"] == "4"
+    for line in read_csv(tmp_path / "a.csv"):
+        assert int(line["tone_resembles"]) == (int(line["class"]) + 1) % 1000

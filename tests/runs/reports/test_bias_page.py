@@ -207,3 +207,12 @@ def test_the_page_loads_nothing(write):
     page = write(make_finding(data, [make_candidate(data)]), data)
     assert not re.search(r"https?:|src=|@import", page)
     assert set(re.findall(r"url\((.{10})", page)) == {"data:image"}
+
+
+def test_a_preview_reloads_and_has_no_verdict(write):
+    data = make_data()
+    finding = make_finding(data, [make_candidate(data)], to_label=np.zeros(0, int))
+    page = write(finding._replace(is_preview=True), data)
+    assert 'http-equiv="refresh"' in page and "no evidence" not in headline(page)
+    assert "What to do next" not in page and "Colours and brightness" in page
+    assert 'http-equiv="refresh"' not in write(finding, data)
