@@ -318,10 +318,7 @@ def best_candidate(title: str) -> str:
 
 def tables() -> list[list[str]]:
     """Return tables of the sets, of the verdicts, and of the rivals; means over seeds."""
-    if not OUT.exists():
-        return []
-    measured = _by_title(OUT)
-    compared = _by_title(RIVALS) if RIVALS.exists() else {}
+    measured, compared = (_by_title(path) if path.exists() else {} for path in (OUT, RIVALS))
     titles = [
         "verdict", "chosen", "largest bimodality", "best candidate", "AUC", "its evenness",
         "evenness", "seconds",
