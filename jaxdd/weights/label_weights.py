@@ -373,14 +373,11 @@ def _rejection(gain, name, count, conflicting, owned):
         return "most labelled samples of every class have the same attribute"
     if not conflicting:
         return f"none of the {count} labelled samples is bias-conflicting"
-    if gain.share < _MIN_SHARE:
+    if gain.share < _MIN_SHARE or gain.nats < _MIN_GAIN:
         return (
-            f"no features predict the attribute: the best, {name}, have a pseudo-R² of "
-            f"{gain.share:.2f} for {count} labels, at least {_MIN_SHARE} is needed"
-        )
-    if gain.nats < _MIN_GAIN:
-        return (
-            f"{count} labels, {conflicting} of them bias-conflicting, are too few: {name} features "
-            f"raise their log-likelihood by {gain.nats:.1f}, at least {_MIN_GAIN:g} is needed"
+            f"{count} labels, {conflicting} of them bias-conflicting, do not show that any "
+            f"features predict the attribute: the best, {name}, have a pseudo-R² of "
+            f"{gain.share:.2f} and raise the log-likelihood by {gain.nats:.1f}, at least "
+            f"{_MIN_SHARE} and {_MIN_GAIN:g} are needed"
         )
     return None
