@@ -214,5 +214,5 @@ def test_a_preview_reloads_and_has_no_verdict(write):
     finding = make_finding(data, [make_candidate(data)], to_label=np.zeros(0, int))
     page = write(finding._replace(is_preview=True), data)
     assert 'http-equiv="refresh"' in page and "no evidence" not in headline(page)
-    assert "What to do next" not in page and "Colours and brightness" in page
+    assert "What to do next" not in page and "Tone: colours and brightness" in page
     assert 'http-equiv="refresh"' not in write(finding, data)
