@@ -21,7 +21,14 @@ from jaxdd import weights as weighting
 from jaxdd.devices import microbatch, parallel, split_pool
 from jaxdd.methods import cfm, expert_training, formation, spectral, zca
 from jaxdd.training import debiased, elf, teachers
-from jaxdd.weights import blind_features, contrastive, feature_weights, formulas, probes
+from jaxdd.weights import (
+    blind_features,
+    candidates,
+    contrastive,
+    feature_weights,
+    formulas,
+    probes,
+)
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(3)
@@ -439,6 +446,23 @@ CASES = {
     "feature_weights.by_features": trained(
         lambda key, pool: weighting.by_features(key, pool, blind_features.border), KEY, POOL
     ),
+    "feature_weights.by_values": trained(
+        lambda key, pool, x: feature_weights.by_values(key, pool, x), KEY, POOL, POINTS
+    ),
+    "feature_weights.predict_groups": trained(
+        lambda key, x: feature_weights.predict_groups(key, x, LABELS, num_groups=2), KEY, POINTS
+    ),
+    "feature_weights.posterior": Case(
+        lambda p: feature_weights.posterior(jnp.stack([p, 1 - p], 1), LABELS), (WEIGHTS,), (0,)
+    ),
+    "candidates.folds_key": Case(candidates.folds_key, (KEY,)),
+    "candidates.feature_values": Case(
+        lambda pool: candidates.feature_values(KEY, pool, ["tone"], strategy=()), (POOL,)
+    ),
+    "candidates.feature_probabilities": trained(
+        lambda key, pool: candidates.feature_probabilities(key, pool, ["tone"], strategy=()),
+        KEY, POOL,
+    ),
     "feature_weights.from_probabilities": Case(
         lambda p, limit: weighting.from_probabilities(jnp.stack([p, 1 - p], 1), POOL, clip=limit),
         (WEIGHTS * 0.9, np.float32(1.5)), (0,),
@@ -537,7 +561,8 @@ STATIC = {
     *("protocol.count_classes", "protocol.identity", "protocol.check_images", "elf.split_point"),
     *("elf.front_shape", "elf.extra_bytes", "fitting.sgd", "fitting.num_updates"),
     *("teachers.num_bytes", "contrastive.trainer", "density_weights.default_encoder"),
-    *("choice.rejection", "feature_weights.is_shortcut", "formulas.check_limit"),
+    *("probe_networks.rejection", "feature_weights.is_shortcut", "formulas.check_limit"),
+    "candidates.check_embeddings",
     *("cfm.guide_sampler", "spectral.identity", "spectral.linear", "spectral.ridge"),
     *("loop.steps", "loop.chunk", "zca.check_size"),
     *("parallel.mesh", "parallel.cpu_mesh", "parallel.is_one_cpu", "parallel.replicate"),
@@ -552,9 +577,22 @@ ON_HOST = {
         methods.run(key, DM.init(x), POOL, method=DM, sampler=SAMPLER, steps=1)
     ),
     "choice.choose": lambda key, x: weighting.choose(key, POOL, strategy=()),
-    "choice.check_with_probe_networks": lambda key, x: weighting.check_with_probe_networks(
+    "probe_networks.check_with_probe_networks": lambda key, x: weighting.check_with_probe_networks(
         key, POOL, LABELS, strategy=()
     ),
+    "candidates.by_candidate": lambda key, x: weighting.by_candidate(
+        key, POOL, "tone", strategy=()
+    ),
+    "candidates.from_features": lambda key, x: candidates.from_features(
+        key, POOL, POINTS, name="mine"
+    ),
+    "candidates.from_density": lambda key, x: candidates.from_density(x, LABELS, POOL),
+    "candidates.find_blocks": lambda key, x: candidates.find_blocks(x, LABELS),
+    "label_weights.to_label": lambda key, x: weighting.to_label(key, [], LABELS, count=1),
+    "label_weights.from_labels": lambda key, x: weighting.from_labels(
+        key, POOL, LABELS[:2], LABELS[:2], strategy=()
+    ),
+    "probes.merge": lambda key, x: list(probes.merge(x, LABELS)),
     "evaluate.summary": lambda key, x: evaluate.summary(evaluate.Scores(*[x] * 8)),
     "feature_weights.shortcuts": lambda key, x: weighting.shortcuts(key, POOL),
     "probes.shortcut": lambda key, x: probes.shortcut(x[0], x[0], LABELS),

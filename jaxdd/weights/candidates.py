@@ -164,6 +164,7 @@ def from_features(
             classes are used. Otherwise the bimodality decides between classes and blocks.
         clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
     """
+    _checks.concrete("weights.from_features", key, pool, values)
     classes = feature_weights.predict_groups(key, values, pool.labels, num_groups=pool.num_classes)
     blocks, bimodality, share = find_blocks(classes, pool.labels)
     if shortcut is not None and feature_weights.is_shortcut(shortcut):
@@ -181,6 +182,7 @@ def from_features(
 
 def from_density(sample_weights: jax.Array, groups: jax.Array, pool: sampling.Pool) -> Candidate:
     """Return the candidate of density weights `[n]` and pseudo-groups `[n]`."""
+    _checks.concrete("weights.from_density", sample_weights, groups, pool)
     order = jnp.lexsort((sample_weights, pool.labels))
     position = jnp.zeros(len(order), int).at[order].set(jnp.arange(len(order)))
     first = jnp.cumsum(pool.count) - pool.count
@@ -214,6 +216,7 @@ def find_blocks(
         Block of each class `[k]`, largest bimodality, and the share of confidently conflicting
         samples there. The bimodality is 0 without a partition that has enough of them.
     """
+    _checks.concrete("weights.find_blocks", probabilities, labels)
     predicted, classes_of = np.asarray(probabilities), np.asarray(labels)
     classes = tuple(range(predicted.shape[1]))
     decides = np.zeros(len(predicted), bool)

@@ -122,6 +122,7 @@ def to_label(
         labels: `[n]` classes.
         count: number of samples; all n if there are fewer.
     """
+    _checks.concrete("weights.to_label", key, labels)
     count = _checks.count("count", count)
     labels = np.asarray(_checks.integers("labels", labels, 2**31 - 1))
     named = {x.name: np.asarray(x.conflict_score) for x in candidates}

@@ -242,6 +242,7 @@ def merge(probabilities: np.ndarray, labels: np.ndarray) -> Iterator[np.ndarray]
         probabilities: `[n, k]` out-of-fold. Classes that they confuse are merged first.
         labels: `[n]` integers in [0, k).
     """
+    _checks.concrete("probes.merge", probabilities, labels)
     k = probabilities.shape[1]
     if k < 2:
         return
