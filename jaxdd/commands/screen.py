@@ -82,7 +82,7 @@ def _print_remarks(console, rows):
             print(f"jaxdd: {name}: {text}", file=sys.stderr)
         if row.choice:
             is_uniform = row.choice["uniform"]
-            decision = "kept uniform weights:" if is_uniform else "balanced the groups of"
+            decision = "kept uniform weights:" if is_uniform else "uses weights against"
             console.print(f"{name} {decision} {bias.headline(row.choice)}", soft_wrap=True)
             for text in bias.remarks(row.choice):
                 console.print(f"{name}: {text}", soft_wrap=True, highlight=False)

@@ -30,11 +30,11 @@ EXIT_CODES = {"none": 0, "biased": 1, "undecided": 3}
 """Exit code of `jaxdd bias` by verdict; 2 is that of invalid input."""
 
 _SOURCES = {
-    "embedding": "that an encoder learns first",
-    "density": "that an encoder learns before the classes",
+    "embedding": "that a network learns first",
+    "density": "that unusual images of a class lack",
     OWN_EMBEDDING: "in your embedding",
 }
-"""What follows "a bias" for candidates other than object-blind features."""
+"""Words after "a bias" for candidates other than object-blind features."""
 
 
 class Finding(NamedTuple):

@@ -1,8 +1,8 @@
 """The HTML page about the result of looking for a bias in a data set.
 
-For every candidate it shows images that are typical of their class, images that conflict with it,
-the evidence, and what weights would do. It asks for bias labels of the images that would help most:
-templates/bias.js lets the user tag them and download labels.csv.
+For every candidate, the page shows typical and conflicting images of each class, the evidence, and
+what weights would do. It also asks for the bias labels that would help most: with
+templates/bias.js, the user labels these images and downloads labels.csv.
 """
 
 import base64
@@ -23,7 +23,7 @@ from jaxdd.weights import candidates, formulas
 
 _MAX_CLASSES = 10  # of a candidate
 _MAX_OPEN = 2  # candidates with evidence that are shown unfolded if none is chosen
-_CLEAR = 0.9  # conflict score above which a sample clearly conflicts
+_CLEAR = 0.9  # conflict score above which an image clearly conflicts
 _MAX_NAMES = 2  # classes of a block that are named
 _MAX_EXTREMES = 12  # heaviest images of a candidate, and lightest ones
 _NUM_IMAGES = 5, 7  # typical and conflicting images of a class
@@ -31,7 +31,7 @@ _NUM_IMAGES_WEAK = 4, 5  # the same for a candidate without evidence
 
 
 class _Words(NamedTuple):
-    """How the page speaks of the features of a candidate."""
+    """Title and description of the features of a candidate."""
 
     title: str
     description: str
@@ -40,45 +40,46 @@ class _Words(NamedTuple):
 _WORDS = {
     "tone": _Words(
         "Tone: colours and brightness",
-        "The colours, the brightness and the contrast of an image, wherever they are in it. They "
-        "do not show the shape of the object.",
+        "Colours, brightness and contrast, wherever they are in the image. They do not show the "
+        "shape of the object.",
     ),
     "texture": _Words(
         "Texture: fine patterns",
-        "Noise, blur, compression, fabric and other fine patterns, wherever they are in the image. "
+        "Noise, blur, compression, fabrics and other fine patterns, wherever they are in the image. "
         "They do not show the shape of the object.",
     ),
     "layout": _Words(
         "Layout: where things are",
-        "Where in the image something is, in which direction it extends, and how large it is, "
-        "without any detail.",
+        "Where in the image something is, how large it is, and in which direction it extends, "
+        "without details. They hardly show the object.",
     ),
     "border": _Words(
         "Border: the outer edge",
-        "The outer band of the image. It usually shows the background and not the object.",
+        "Colours, brightness and contrast of the outer band of the image. The band usually shows "
+        "the background, which may be typical of the object.",
     ),
     "embedding": _Words(
         "Embedding: what a network learns first",
-        "What a small network sees after very little training. It first learns what is easiest. "
-        "This may be a bias, but also the class itself.",
+        "What a small network distinguishes after very little training. A network first learns "
+        "what is easiest. This may be a bias, but also the class itself.",
     ),
     "density": _Words(
         "Density: unusual images",
-        "How unusual an image is in its class, for a small network after very little training. If "
-        "most images of a class share a bias, images without it are unusual. So are images that "
-        "are difficult or odd.",
+        "How unusual an image is in its class, according to a small network after very little "
+        "training. If most images of a class share a bias, images without it are unusual, but so "
+        "are images that are hard to recognise.",
     ),
-    OWN_EMBEDDING: _Words("Your own embedding", "The numbers in your file."),
+    OWN_EMBEDDING: _Words("Your own embedding", "What the numbers in your file distinguish."),
 }
 
 
 class _Class(NamedTuple):
-    """Images of a class, by one candidate.
+    """Images of a class that the page shows for one candidate.
 
     Attributes:
         name: name of the class.
         typical: images that most clearly resemble their class.
-        conflicting: the classes that images resemble, with those that most clearly resemble them.
+        conflicting: for each other class, its name and the images that most clearly resemble it.
         clear: number of images that clearly resemble other classes.
         total: number of analysed images.
     """
@@ -95,17 +96,17 @@ class _Section(NamedTuple):
 
     Attributes:
         candidate: the candidate.
-        words: how to speak of its features.
+        words: title and description of its features.
         command: the command that uses its weights.
         state: "chosen", "evidence" (some, but not chosen) or "weak".
         is_open: whether it is shown unfolded.
         classes: the classes with the most conflicting images.
         num_omitted: number of classes that are not shown.
-        auc: area under the curve of the conflict score, or None.
+        auc: area under the curve of the conflict score, or None if bias labels are unknown.
         evenness: group evenness of the weights, or None if bias labels are unknown.
         is_shortcut: whether the shortcut test was made and detected a bias.
-        heaviest: images of largest weight, with the weight as a multiple of the uniform one.
-        lightest: the same of smallest weight.
+        heaviest: images with the largest weights, as multiples of the uniform weight.
+        lightest: images with the smallest weights, as multiples of the uniform weight.
     """
 
     candidate: Any
@@ -142,7 +143,7 @@ class _Source(NamedTuple):
 
 
 def write(path: str | os.PathLike, finding: bias.Finding, data: datasets.Benchmark) -> None:
-    """Write the page about a finding in `data` as one HTML file, atomically."""
+    """Write the page about a finding in a data set as one HTML file, atomically."""
     train, choice = data.train, finding.choice
     source = _Source(
         sheet.Sheet(train.images), finding.samples, train.labels[finding.samples],
@@ -193,7 +194,9 @@ def _section(candidate, source, finding, data, *, rank) -> _Section:
     heaviest, lightest = (_extremes(multiples, source, sign) for sign in (-1, 1))
     return _Section(
         candidate=candidate,
-        words=_WORDS.get(name, _Words(f"Your embedding {name}", "The numbers that you passed.")),
+        words=_WORDS.get(
+            name, _Words(f"Your embedding {name}", "What the numbers that you passed distinguish.")
+        ),
         command=finding.commands[name],
         state=state,
         is_open=state == "chosen" or rank < num_open,

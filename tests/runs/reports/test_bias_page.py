@@ -92,8 +92,8 @@ def test_a_bias_is_shown_with_its_evidence_and_commands(write):
     assert headline(page) == "arrays: a bias in the tone of the images"
     assert open_parts(page) == ["Tone: colours and brightness"]
     assert "10.0 % of all images clearly conflict" in page and "56 for every 100" in page
-    assert "10.0 % of the images to a wrong class; from" in page and "20.0 %" in page
-    assert "25 % of 40 other conflicting" in page and "75 %" in page and "94 % of all pairs" in page
+    assert "10.0 % of the images to a wrong class. From" in page and "20.0 %" in page
+    assert "25 % of 40 conflicting" in page and "75 %" in page and "94 % of all pairs" in page
     tone = "jaxdd run some/folder --debias tone"
     layout = "jaxdd run some/folder --debias layout"
     plain = "jaxdd run some/folder --resize 32 --debias plain"
@@ -146,7 +146,7 @@ def test_images_are_typical_conflicting_heavy_and_light(write):
     typical = [text for text in descriptions if text.endswith("of cat, typical")]
     assert typical[0] == "training image 57 of cat, typical" and len(typical) == 5
     assert page.count("<figcaption>×5</figcaption>") == 3 and "<figcaption>×0.5<" in page
-    assert "(1 of 20 clearly)" in page
+    assert "(1 of 20 images clearly)" in page
 
 
 def test_groups_of_several_classes_are_named_by_their_classes(write):

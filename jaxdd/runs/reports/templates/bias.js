@@ -69,8 +69,8 @@
     element("progress").value = ids.length - missing;
     element("download").disabled = missing === ids.length;
     const parts = [`${ids.length - missing} of ${ids.length} labelled.`];
-    if (!values.length) parts.push("Add two values first.");
-    else if (used.size === 1) parts.push("At least two values must occur.");
+    if (!values.length) parts.push("Add at least two values first.");
+    else if (used.size === 1) parts.push("At least two values must be used.");
     else if (!missing) parts.push("Download the file now.");
     if (missing && used.size > 1) parts.push("Images without a label are left out of the file.");
     element("status").textContent = parts.join(" ");
@@ -147,7 +147,7 @@
       change();
     },
     clear: () => {
-      if (!confirm("Delete all labels of this page?")) return;
+      if (!confirm("Delete all labels on this page?")) return;
       [labels, past] = [{}, []];
       change();
     },
