@@ -71,9 +71,9 @@ for name, finding in findings.items():
 for name, finding in findings.items():
     print(f"\n{name}:")
     for candidate in finding.choice.candidates:
-        print(
-            f"  {candidate.name}: {candidate.confident_share:.1%} of the samples clearly conflict"
-        )
+        share = candidate.confident_share
+        clear = "" if np.isnan(share) else f": {share:.1%} of the samples clearly conflict"
+        print(f"  {candidate.name}{clear}")
         for kind, trial in candidate.trials.items():
             accuracies = f"{trial.aligned:.2f} if aligned, {trial.conflicting:.2f} if conflicting"
             print(f"    accuracy with {kind} weights: {accuracies}")
