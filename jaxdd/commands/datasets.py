@@ -37,7 +37,8 @@ OptionalPath = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="PATH", help
 _DataSet = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATASET")]
 
 _Names = Annotated[
-    tuple[str, ...], tyro.conf.arg(metavar="[{" + ",".join(options.CANDIDATES) + "} ...]")
+    tuple[str, ...],
+    tyro.conf.arg(metavar="{" + ",".join(options.CANDIDATES) + "} ...", help_behavior_hint=""),
 ]
 
 _MAX_GROUPS = 20  # larger tables of group sizes are not printed

@@ -527,7 +527,9 @@ def find(monkeypatch, tmp_path):
         choice = weights.Choice(None, find.verdict, (), (candidate,))
         commands = {"layout": f"jaxdd run {fields['dataset']} --debias layout"}
         empty = np.zeros(0, int)
-        return bias.Finding(choice, np.arange(3), None, empty, (), fields["dataset"], commands)
+        finding = bias.Finding(choice, np.arange(3), None, empty, (), fields["dataset"], commands)
+        fields["preview"](finding._replace(is_preview=True))
+        return finding
 
     find.calls, find.verdict = [], "none"
     monkeypatch.setattr(bias, "find", find)
@@ -554,6 +556,7 @@ def test_the_bias_of_a_data_set_is_reported(find, tmp_path, capsys):
     assert fields["embedding"].shape == (1437, 2) and str(fields["embedding_path"]) == "rows.npy"
     assert fields["dataset"] == "cdigits --conflict 0.2 --seed 3" and fields["folder"] is None
     printed = capsys.readouterr().out
+    assert "wrote bias-cdigits.html with candidates that are not tested yet" in printed
     assert "cdigits: no evidence of a bias\nwrote bias-cdigits.html and a.json" in printed
     assert (tmp_path / "bias-cdigits.html").read_text().startswith("<!doctype html>")
     assert files.read_json(tmp_path / "a.json")["candidates"][0]["name"] == "layout"
