@@ -257,10 +257,11 @@ def test_bias(tmp_path, capsys):
     choosing = dict(search=search, comparisons={}, check=check)
     names, shown = execute("bias", dict(WORK=tmp_path, CHOOSING=choosing))
     output = capsys.readouterr().out
-    assert "unbiased: no evidence of a bias" in output and "\nbiased: a bias" in output
+    assert "unbiased: no evidence of a bias" in output
+    assert re.search("\nbiased: .*a bias in the tone of the images", output)
     choices = [names.findings[name].choice for name in ("unbiased", "biased")]
-    assert [choice.verdict for choice in choices] == ["none", "biased"]
+    assert choices[0].verdict == "none" and choices[1].verdict in ("biased", "undecided")
     trials = choices[1].candidates[0].trials
-    assert trials["weighted"].conflicting > trials["uniform"].conflicting + 0.2
+    assert trials["weighted"].conflicting > trials["uniform"].conflicting
     assert names.findings["biased"].auc["tone"] > 0.9
     assert shown["pictures"] is not None and len(list(tmp_path.glob("bias-*.html"))) == 2
