@@ -45,8 +45,8 @@ _WORDS = {
     ),
     "texture": _Words(
         "Texture: fine patterns",
-        "Noise, blur, compression, fabrics and other fine patterns, wherever they are in the image. "
-        "They do not show the shape of the object.",
+        "Noise, blur, compression, fabrics and other fine patterns, wherever they are in the "
+        "image. They do not show the shape of the object.",
     ),
     "layout": _Words(
         "Layout: where things are",
@@ -69,7 +69,7 @@ _WORDS = {
         "training. If most images of a class share a bias, images without it are unusual, but so "
         "are images that are hard to recognise.",
     ),
-    OWN_EMBEDDING: _Words("Your own embedding", "What the numbers in your file distinguish."),
+    OWN_EMBEDDING: _Words("Your own embedding", "The numbers in your file."),
 }
 
 
