@@ -108,17 +108,19 @@ def find_bias(
 ) -> None:
     """Look for a bias in a data set and write an HTML page about it, without distillation.
 
-    The exit code is 0 if there is no evidence of a bias, 1 if there is a bias, 3 if the tests leave
-    it undecided, and 2 for invalid input.
+    The exit code is 0 without evidence of a bias, 1 if the tests detected a bias, 3 if they are
+    undecided, and 2 for invalid input.
 
     Args:
         dataset: Name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
         data: Options of the data set.
-        suspect: Candidates that may be chosen although the object may show in them, such as border.
-        exclude: Candidates that are the object and must not be chosen, such as texture for fabrics.
+        suspect: Candidates that may be chosen although their features can show the object, such as
+            border.
+        exclude: Candidates that must not be chosen because their features are the object, such as
+            texture for fabrics.
         embedding: .npy or .npz file with one row of numbers per training image, for example by a
             pretrained network, for one more candidate.
-        max_samples: Number of training images to analyse at most.
+        max_samples: Maximum number of training images to analyse.
         ask: Number of images whose bias labels the page asks for.
         seed: Random seed of the benchmark and of the analysis.
         out: HTML file. Defaults to bias-DATASET.html.
@@ -154,7 +156,9 @@ def find_bias(
     choice = finding.choice.record()
     print(f"{benchmark.name}: {bias.headline(choice)}")
     if choice["verdict"] == "undecided":
-        print(f"if it is a bias: {finding.commands[choice['candidates'][0]['name']]}")
+        print(
+            f"to balance the groups of the first candidate: {finding.commands[choice['candidates'][0]['name']]}"
+        )
     print(f"wrote {' and '.join(str(path) for path in (out, json, csv) if path is not None)}")
     sys.exit(bias.EXIT_CODES[choice["verdict"]])
 

@@ -90,7 +90,7 @@ def words(
         dataset: the data set.
         options: options of a run.
         data_dir: folder with the original files, or None.
-        all_options: whether to return all options of the run, not only those of the data.
+        all_options: whether to return all options of the run instead of those of the data only.
     """
     folder = [] if data_dir is None else ["--data-dir", str(data_dir)]
     names = None if all_options else _DATA_OPTIONS
@@ -113,9 +113,9 @@ def _print_reading(path, folder, benchmark):
     notes = [*folder.notes, f"{train} images for training, {test} for testing{how}"]
     duplicates = datasets.duplicates(benchmark)
     counts = {
-        "test images have the pixels of a training image": duplicates.between,
-        "training images have the pixels of an earlier one": duplicates.train,
-        "training images have the pixels of one of another class": duplicates.contradictory,
+        "test images have the same pixels as a training image": duplicates.between,
+        "training images have the same pixels as an earlier one": duplicates.train,
+        "training images have the same pixels as one of another class": duplicates.contradictory,
     }
     notes += [f"{count} {what}" for what, count in counts.items() if count]
     print(*(files.to_utf8(note) for note in (f"read {path}", *notes)), sep="\n")

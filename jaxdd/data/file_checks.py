@@ -1,8 +1,8 @@
 """Check whether properties of image files predict their class before the images are decoded.
 
-Classes that were photographed, exported or compressed differently differ in the size of the images,
-in their format or in their compression. Decoding and resizing hide the cause, but not the traces of
-it. `check` measures for one property at a time how often it predicts the class.
+If classes were photographed, exported or compressed in different ways, their files differ in size,
+format or compression. Decoding and resizing hide the cause of such a bias, but not all of its
+traces. `check` measures how often each property alone predicts the class.
 """
 
 import collections
@@ -19,7 +19,7 @@ from jaxdd.data import bias, decoding
 
 _FOLDS = 5
 _ROWS = 64  # files per block
-_FEW = 50  # a property with at most so many values has one leaf per value
+_FEW = 50  # a property with at most this many values has one leaf per value
 
 # Luminance table of the JPEG standard (annex K), from which encoders scale theirs by the quality.
 _LUMINANCE = [
@@ -132,7 +132,7 @@ def _read_header(path):
     """Return the header of a file, None if it cannot be read."""
     try:
         with decoding.open_image(path) as image:
-            # Of JFIF's several entries one is enough.
+            # JFIF has several entries, of which one is enough.
             metadata = sorted(str(key) for key in image.info if not str(key).startswith("jfif_"))
             return _Header(
                 image.size, image.format, image.mode, os.path.getsize(path), _jpeg_quality(image),

@@ -83,13 +83,13 @@ def find(
 
     Args:
         data: from `benchmarks.load`, `datasets.from_arrays` or `datasets.from_folder`.
-        options: options of a run; those of its weights and its seed are used.
+        options: options of a run, of which the seed and the options of weights are used.
         dataset: data set and its options as on the command line. Defaults to the name of the data.
         folder: folder that the images were read from, to check their files.
         embedding: `[n, d]` embedding of all training samples by the user, for one more candidate.
         embedding_path: file of the embedding, for commands that are shown.
-        max_samples: number of samples to analyse at most; every class contributes its share.
-        ask: number of images whose bias labels are asked for.
+        max_samples: maximum number of samples to analyse, an equal share of each class.
+        ask: number of images to select for labelling.
         mesh: devices that share the images, from `parallel.mesh`. Defaults to one device.
         progress: called as `progress(done, total)`.
         preview: called once with the candidates before the probe network check, which takes most
@@ -143,7 +143,7 @@ def find(
 
 
 def _draw(key, data, max_samples):
-    """Return the sorted indices of the samples to analyse, of each class its share."""
+    """Return the sorted indices of the samples to analyse, an equal share of each class."""
     labels = data.train.labels
     counts = np.bincount(labels, minlength=data.num_classes)
     counts = np.maximum(counts * min(1.0, max_samples / len(labels)) // 1, 1)
@@ -153,7 +153,7 @@ def _draw(key, data, max_samples):
 
 
 def _auc(choice, train, data):
-    """Return the area under the curve of each candidate, or None without bias labels."""
+    """Return the area under the curve of each candidate, or None if bias labels are unknown."""
     if train.attributes is None or data.aligned is None:
         return None
     known = [jnp.asarray(x) for x in (train.labels, train.attributes, data.aligned)]
@@ -190,7 +190,7 @@ def debias_words(
 
 
 def headline(record: Mapping[str, Any]) -> str:
-    """Return the record of a choice of weights (`Choice.record`) in a few words.
+    """Summarise the record of a choice of weights (`Choice.record`) in a few words.
 
     >>> headline({"verdict": "biased", "chosen": ["layout", "tone"], "candidates": []})
     'a bias in the layout and tone of the images'
@@ -222,13 +222,13 @@ def remarks(record: Mapping[str, Any]) -> list[str]:
         )
     if attributes := labels["unbalanced"]:
         sentences.append(
-            f"Attributes that most images of no class have, not balanced: {', '.join(attributes)}"
+            f"Attributes that are the majority of no class and not balanced: {', '.join(attributes)}"
         )
     return sentences
 
 
 def _describe(names):
-    """Return what a bias that candidates show is, in a few words."""
+    """Describe the bias that candidates show in a few words."""
     blind = " and ".join(name for name in names if name in blind_features.NAMED)
     parts = [f"in the {blind} of the images"] if blind else []
     others = [name for name in names if name not in blind_features.NAMED]
@@ -240,7 +240,7 @@ def _describe(names):
 
 
 def write_json(path: str | os.PathLike, finding: Finding, data: datasets.Benchmark) -> None:
-    """Write verdict, evidence, checks of files and commands, without values of single samples."""
+    """Write verdict, evidence, checks of files and commands as JSON, without values of samples."""
     content = {
         "data": data.name,
         "samples": len(finding.samples),
@@ -257,9 +257,9 @@ def write_json(path: str | os.PathLike, finding: Finding, data: datasets.Benchma
 def write_csv(path: str | os.PathLike, finding: Finding, data: datasets.Benchmark) -> None:
     """Write a line per analysed sample: file or index, class, and three columns per candidate.
 
-    `NAME_score` is the bias-conflict score, `NAME_resembles` the classes whose majority group is
-    that of the sample, separated by "; ", and `NAME_weight` the weight as a multiple of the uniform
-    one.
+    `NAME_score` is the bias-conflict score. `NAME_resembles` is the class that the sample resembles,
+    or the classes of a block, separated by "; ". `NAME_weight` is the weight as a multiple of the
+    uniform one.
     """
     labels = data.train.labels[finding.samples]
     names = data.class_names or tuple(map(str, range(data.num_classes)))

@@ -150,11 +150,11 @@ class DM:
         "Supervised contrastive training steps of the encoder.", "weights", least=0)
     encoder_width: int = _option(32, "Channels of the encoder.", "weights", least=1)
     suspect: tuple[str, ...] = _option((),
-        "Candidate biases that auto may choose although the object may show in them, too, such as "
-        "border. The others may be chosen anyway.", "weights")
+        "Candidate biases that auto may choose although their features can show the object, such "
+        "as border. The others may be chosen anyway.", "weights")
     exclude: tuple[str, ...] = _option((),
-        "Candidate biases that auto must not choose because they are the object, such as texture "
-        "for fabrics.", "weights")
+        "Candidate biases that auto must not choose because their features are the object, such as "
+        "texture for fabrics.", "weights")
     network: str = _option("convnet",
         f"Network for distillation and evaluation: {', '.join(NETWORKS)}, or MODULE:ATTRIBUTE for "
         "your own network or a function of the number of classes.",

@@ -22,7 +22,7 @@ from jaxdd.runs.folder import labels_file
 from jaxdd.runs.options import DM, OWN_EMBEDDING
 from jaxdd.weights import DensityWeights, blind_features, candidates
 
-_MAX_VALUES = 20  # attributes with more values need groups of several images
+_MAX_VALUES = 20  # an attribute with more values is rejected if many of its groups are small
 
 
 class SampleWeights(NamedTuple):
@@ -202,7 +202,7 @@ def _search(options: DM, pool: sampling.Pool) -> weights.Search:
 
 
 def _named(embedding):
-    """Return an embedding of the user by the name of its candidate, for `weights.choose`."""
+    """Return {name of the candidate: embedding of the user} for `weights.choose`, or {}."""
     return {} if embedding is None else {OWN_EMBEDDING: embedding}
 
 
@@ -221,7 +221,7 @@ def _check_auto(context):
 
 
 def _chosen(run):
-    """Choose by the bias labels of some training images, if the data have any, or without."""
+    """Choose weights by bias labels if the data have some that are accepted, or without."""
     context, record = run.context, {}
     labels = labels_file.of_data(context.data)
     if labels is not None and _shows_features(context):
@@ -260,7 +260,7 @@ def _by_candidate(name, run):
         name = OWN_EMBEDDING
     key = components.key(options, "encoder")
     with run.timed("choose"):
-        # The test is repeated, because its blocks of classes belong to the candidate of `choose`.
+        # `choose` takes the blocks of classes from the shortcut test, so it is repeated here.
         comparisons = {x: y for x, y in blind_features.COMPARISONS.items() if x == name}
         tests = weights.shortcuts(candidates.folds_key(key), context.pool, comparisons=comparisons)
         candidate = weights.by_candidate(
@@ -324,7 +324,7 @@ def _accepted(result, labels, context):
 
 
 def _check_groups(context):
-    """Raise ValueError for an attribute with many values, some of which few images have."""
+    """Raise ValueError for an attribute with many values and many small groups."""
     data = context.data
     counts = benchmarks.group_counts(data, data.train)
     sizes, values = counts[counts > 0], int(counts.any(0).sum())
@@ -335,8 +335,8 @@ def _check_groups(context):
             f"weights by bias groups need groups of several images, got an attribute of {values} "
             f"values: {small} of {len(sizes)} groups have fewer than {results.MIN_GROUP_SIZE} "
             f"training images, and the effective sample size would be {effective:.0f} of "
-            f"{len(data.train.labels):,}; join values, such as ages to decades, in a column of "
-            "the table, or leave out oracle and fairdd"
+            f"{len(data.train.labels):,}; merge values in a column of the table, for example "
+            "ages into decades, or leave out oracle and fairdd"
         )
 
 
@@ -391,7 +391,7 @@ WEIGHTINGS: dict[str, Weighting] = {
     ),
     "labels": Weighting(
         "label weights",
-        "distilled with weights by features that the bias labels of some images select",
+        "distilled with weights from features selected by the bias labels of some images",
         _by_labels,
         check=_check_labels,
         keeps_choice=True,
@@ -428,8 +428,8 @@ USING_EMBEDDING = ("auto", "embedding", "labels")
 def check_embedding(names: Iterable[str], embedding: Any) -> None:
     """Raise ValueError for an embedding of the user that none of the weightings uses."""
     if embedding is not None and not {*names} & {*USING_EMBEDDING}:
-        known, got = " and ".join(USING_EMBEDDING), ", ".join(names)
-        raise ValueError(f"embedding is used by the weightings {known}, got {got}")
+        known, got = ", ".join(USING_EMBEDDING), ", ".join(names)
+        raise ValueError(f"embedding requires one of the weightings {known}, got {got}")
 
 
 def title(name: str) -> str:

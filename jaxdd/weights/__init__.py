@@ -5,11 +5,12 @@ Weights `[n]` are at least 0 and sum to one within each class. Every function he
 
 * `by_density`: inverse density in the embedding of a contrastive encoder, without bias labels;
 * `by_features`: balanced bias groups as object-blind features show them, for a known kind of bias;
-* `by_candidate`: the same for a named kind of features or an embedding;
-* `choose`: chooses between all of them and uniform weights, without bias labels;
-* `from_labels`: features selected by the bias labels of a few samples, which `to_label` chooses;
+* `by_candidate`: the same for features named by a candidate, or for an embedding;
+* `choose`: chooses between all of these and uniform weights, without bias labels;
+* `from_labels`: groups shown by features that a few bias labels select; `to_label` returns the
+  samples to label;
 * `from_density`, `from_probabilities`: weights from your own densities or classifier;
-* `oracle`: balanced bias groups by the bias labels of all samples.
+* `oracle`: balanced bias groups from the bias labels of all samples.
 
 The formulas are in `jaxdd.weights.formulas`. Use the weights with `sampling.reweight(pool, w)`.
 """

@@ -1,14 +1,14 @@
-"""Candidate biases: groups that some features show, with the evidence that they are a bias.
+"""Candidate biases: groups of samples that one kind of features shows, and evidence of a bias.
 
 For each kind of features, a cross-fitted probe predicts the class with a loss that ignores
-exceptions (`probes.crossfit`). A sample whose predicted class differs from its own is either
-ambiguous or an exception. With a bias, the features show the bias attribute, and a bias-conflicting
-sample surely has the attribute of another class. Without one, the features show a little of the
-object, and the samples that they assign to other classes are the ambiguous ones. So the
-bias-conflict scores of a bias have two modes: `bimodality` is the number of confident exceptions
-relative to the number of ambiguous samples.
+exceptions (`probes.crossfit`). A sample resembles the predicted class. With a bias, the features
+show the bias attribute, and a bias-conflicting sample clearly has the attribute of another class.
+Without a bias, the features show only a little of the object, and most samples that resemble
+another class are ambiguous. So only with a bias do the bias-conflict scores have two modes. The
+`bimodality` is the number of confidently conflicting samples divided by that of ambiguous ones.
 
-Wrong labels are confident exceptions as well. `probe_networks` distinguishes them from a bias.
+Samples with a wrong label are confidently conflicting as well. `probe_networks` distinguishes them
+from a bias.
 """
 
 import functools
@@ -53,17 +53,18 @@ class Candidate(NamedTuple):
         name: key of `blind_features.NAMED`, "embedding" for the embedding of an encoder, "density"
             for density weights, or the name of an embedding of the user.
         weights: `[n]`, each class sums to one.
-        conflict_score: `[n]` in [0, 1], probability that a sample is bias-conflicting; of "density"
-            the rank of the weight within the class.
+        conflict_score: `[n]` in [0, 1], probability that a sample is bias-conflicting; for
+            "density" the rank of the weight within the class.
         groups: `[n]` most likely bias group of each sample, integers in [0, b).
-        blocks: `[k]` group of most samples of each class; 0 to k - 1 unless classes share a group.
+        blocks: `[k]` majority group of each class; 0 to k - 1 unless classes share a group.
         bimodality: confidently conflicting samples divided by ambiguous ones; nan for "density".
         confident_share: share of the samples that are confidently conflicting; nan for "density".
         shortcut: result of the shortcut test, or None if these features are not tested.
         trials: results of the probe network check for "uniform" weights and for the "weighted"
             ones; empty if it was not made.
         rejection: why the check rejects the weights, or None.
-        effective_sample_size: of the weights, mean over classes, see `formulas`.
+        effective_sample_size: effective sample size of the weights, mean over classes, see
+            `formulas`.
     """
 
     name: str
@@ -160,8 +161,8 @@ def from_features(
         pool: the samples; their weights are ignored.
         values: `[n, d]` features.
         name: name of the candidate.
-        shortcut: result of the shortcut test of these features; if it is passed, its blocks of
-            classes are used. Otherwise the bimodality decides between classes and blocks.
+        shortcut: result of the shortcut test of these features. If it detects a shortcut, its
+            blocks of classes are used. Otherwise the bimodality decides between classes and blocks.
         clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
     """
     _checks.concrete("weights.from_features", key, pool, values)
@@ -202,19 +203,21 @@ def _effective_sample_size(sample_weights: jax.Array, pool: sampling.Pool) -> fl
 def find_blocks(
     probabilities: ArrayLike, labels: ArrayLike
 ) -> tuple[tuple[int, ...], float, float]:
-    """Return blocks of classes whose conflict scores have two modes, bimodality and share.
+    """Return the blocks of classes whose conflict scores are most bimodal, and their bimodality.
 
-    Classes that the probe confuses are merged one after the other, as in `probes.shortcut`. The
-    merging uses one half of the samples of each class and the bimodality the other half. Blocks are
-    returned only if the scores of single classes are not bimodal; the bimodality is the largest.
+    Classes that the probe confuses are merged one after the other, as in `probes.shortcut`. One
+    half of the samples of each class determines the order of merging, the other half the bimodality
+    of each partition. Blocks of several classes are returned only if single classes are not
+    bimodal.
 
     Args:
         probabilities: `[n, k]` out-of-fold, from `feature_weights.predict_groups`.
         labels: `[n]` integers in [0, k).
 
     Returns:
-        Block of each class `[k]`, largest bimodality, and the share of confidently conflicting
-        samples there. The bimodality is 0 without a partition that has enough of them.
+        Block of each class `[k]`, the largest bimodality of a partition, and the share of
+        confidently conflicting samples in that partition. The bimodality is 0 if no partition has
+        enough of them.
     """
     _checks.concrete("weights.find_blocks", probabilities, labels)
     predicted, classes_of = np.asarray(probabilities), np.asarray(labels)
@@ -258,7 +261,7 @@ def by_candidate(
 ) -> Candidate:
     """Return the candidate of one kind of features, without tests.
 
-    Use it to balance groups of a known kind, for example after a look at the candidates of
+    Use it to balance groups of a known kind, for example after looking at the candidates of
     `choose`. This function runs on the host and cannot be transformed by JAX.
 
     Args:
@@ -268,8 +271,8 @@ def by_candidate(
         strategy: augmentation of the encoder.
         encoder: network to train for "embedding". Defaults to `default_encoder`.
         embeddings: embeddings of the user by name, `[n, d]`.
-        shortcut: result of the shortcut test of these features, as `choose` passes it to
-            `from_features`. Its blocks of classes are used if it is a shortcut.
+        shortcut: result of the shortcut test of these features, which `choose` makes for
+            object-blind features. If it detects a shortcut, its blocks of classes are used.
         clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
     """
     formulas.check_limit("clip", clip)
@@ -281,7 +284,7 @@ def by_candidate(
 
 
 def folds_key(key: jax.Array) -> jax.Array:
-    """Return the key of the folds that belongs to the key of a choice."""
+    """Return the random key of the folds, derived from the key of `choose` or `by_candidate`."""
     return jax.random.fold_in(key, _FOLDS)
 
 

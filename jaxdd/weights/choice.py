@@ -4,17 +4,17 @@
 
 1. Shortcut tests. If object-blind features predict the classes better than baseline features that
    show the object, they show a bias, and their groups are balanced. This detects corruptions, grey
-   images and marks. It depends on the features alone: classes that *are* textures look like a bias.
+   images and marks. Classes that *are* textures, for example, also look like a bias.
 2. Bimodal candidates. Features whose bias-conflict scores have two modes show a bias or wrong
    labels (`jaxdd.weights.candidates`). The probe network check of their weights decides.
 3. Density search, if no candidate is bimodal. Encoder steps, bandwidth and temperature are searched
    for the density weights that balance the bias groups best. The groups are unknown, so the
-   predictions of an early classifier are used as pseudo-groups: it learns the bias before the
-   classes, and the class whose mean embedding is nearest is almost the bias attribute
+   predictions of an early classifier are used as pseudo-groups. A network learns the bias before
+   the classes, so the class whose mean embedding is nearest approximates the bias attribute
    (`experiments/auto_rules.py`). The probe network check decides.
 
-Otherwise weights stay uniform. If a candidate is bimodal, the verdict is "undecided": a user who
-looks at its images can tell a bias from wrong labels.
+Otherwise weights stay uniform. If a candidate is bimodal, the verdict is "undecided": a user can
+distinguish a bias from wrong labels by looking at the images.
 """
 
 import functools
@@ -57,7 +57,10 @@ _CHECK, _SAMPLES = (
 _OBJECT = ("border",)  # Features that may show the object; chosen only if they are suspected.
 
 Check = Callable[[sampling.Pool, jax.Array, Sequence[int]], Callable[[jax.Array], Trial]]
-"""From a pool, groups `[n]` and the group of each class `[k]` to a function of weights `[n]`."""
+"""Takes a pool, groups `[n]` and the majority group of each class `[k]`.
+
+Returns a function from weights `[n]` to a `Trial`.
+"""
 
 
 class Choice(NamedTuple):
@@ -68,12 +71,13 @@ class Choice(NamedTuple):
         verdict: "biased" if weights were chosen, "undecided" if a candidate is bimodal but was not
             chosen, "none" without evidence of a bias. Weights are uniform in the last two cases.
         chosen: names of the candidates whose groups are balanced.
-        candidates: all candidates, strongest evidence first; their arrays are over `samples`.
+        candidates: all candidates, strongest evidence first; their arrays have one entry for each
+            of `samples`.
         samples: `[m]` indices of the samples that were analysed.
         density: density weights with their embeddings, if chosen.
         search: values of each combination of the density search, and the group evenness of its
             weights by the pseudo-groups. Empty if the search was not reached.
-        best: position of the most even combination.
+        best: index in `search` of the combination with the largest evenness.
     """
 
     weights: jax.Array
@@ -112,7 +116,7 @@ def choose(
     report: Callable[[int, int], None] = lambda done, total: None,
     preview: Callable[[Choice], None] = lambda choice: None,
 ) -> Choice:
-    """Choose weights that balance candidate biases, else density weights, else uniform weights.
+    """Choose weights against the bias that candidates show, or keep uniform weights.
 
     This function runs on the host and cannot be transformed by JAX.
 
@@ -126,9 +130,9 @@ def choose(
             the shortcut tests.
         embeddings: embeddings `[n, d]` of the user by name, for example of a pretrained network.
             Each is one more candidate.
-        suspect: names of features that do not show the object and may be chosen although they
-            usually do: "border".
-        exclude: names of features that show the object, which are not chosen.
+        suspect: names of candidates that may be chosen although their features usually show the
+            object: "border".
+        exclude: names of candidates whose features are the object. They are not chosen.
         check: tests whether weights help, see `Check`. Defaults to `check_with_probe_networks`.
         report: called as `report(done, total)` after each stage.
         preview: called with the candidates and uniform weights before the probe network check,
@@ -204,7 +208,7 @@ def _check_names(comparisons, embeddings, suspect, exclude):
 
 
 def _subsample(key, pool):
-    """Return indices of at most 15,000 samples, of each class its share, and their pool."""
+    """Return indices of at most 15,000 samples, an equal share of each class, and their pool."""
     n, k = len(pool.labels), pool.num_classes
     if n <= _MAX_SAMPLES:
         return np.arange(n), pool
@@ -240,7 +244,7 @@ def _candidates(key, pool, samples, tests, embeddings, clip, options):
 
 
 def _rank(found, exclude, chosen=()):
-    """Sort candidates: chosen, then shortcuts, then by bimodality, and excluded ones last."""
+    """Sort candidates: chosen ones, other shortcuts, others by bimodality, and excluded ones."""
 
     def key(candidate):
         passes = candidate.shortcut is not None and is_shortcut(candidate.shortcut)
@@ -294,7 +298,7 @@ def _check_bimodal(found, pool, check, suspect, exclude):
 
 
 def _run_trials(trial, sample_weights, pool):
-    """Return the results of the check for uniform weights and for the weights."""
+    """Return the results of the check for uniform weights and for `sample_weights`."""
     uniform = formulas.uniform(pool.labels, num_classes=pool.num_classes)
     return {"uniform": trial(uniform), "weighted": trial(sample_weights)}
 
@@ -316,7 +320,7 @@ def _weigh(key, pool, part, found, chosen, embeddings, clip, options):
 def _search(choice, key, pool, part, strategy, search, clip, check):
     """Return the choice with the most even density weights, and their candidate after the check.
 
-    The pseudo-groups are those of the longest encoder, the last one.
+    The pseudo-groups are those of the encoder that was trained longest, the last one.
     """
     k = pool.num_classes
     tried = list(density_candidates(key, pool, strategy=strategy, search=search, clip=clip))

@@ -86,9 +86,15 @@ def by_values(
     conflict: float = 0.1,
     clip: float | None = None,
 ) -> FeatureWeights:
-    """Balance the bias groups of each class as far as features `[n, d]` show them.
+    """Balance the bias groups of each class as far as features show them, see `by_features`.
 
-    The other arguments are those of `by_features`.
+    Args:
+        key: random key for the folds.
+        pool: at least three samples; their weights are ignored.
+        values: `[n, d]` features of the samples.
+        blocks: `[k]` block of each class, 0 to b - 1. Defaults to one block per class.
+        conflict: prior share of bias-conflicting samples, between 0 and 1.
+        clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
     """
     block = _check_groups(blocks, conflict, clip, pool.num_classes)
     own_group = jnp.asarray(block)[pool.labels]

@@ -1,10 +1,10 @@
 """Weights from the bias labels of a few samples.
 
-A few dozen bias labels are too few to train a classifier of the bias attribute. But they suffice to
-select and calibrate classifiers that exist without them: probes that were fitted to the classes,
-with a loss that ignores exceptions, predict the class that a sample resembles
-(`candidates.feature_probabilities`). If most samples of a class share an attribute, that predicts
-the attribute.
+A few dozen bias labels are too few to train a classifier of the bias attribute, but they can select
+and calibrate classifiers that need no bias labels. These are probes that are fitted to the classes,
+with a loss that ignores exceptions, and predict the class that a sample resembles
+(`candidates.feature_probabilities`). If most samples of each class share an attribute, the class
+that a sample resembles predicts its attribute.
 
 `to_label` returns the samples whose labels help most, `from_labels` turns labels into weights.
 """
@@ -27,9 +27,9 @@ _CONFLICT = 0.1  # Prior share of bias-conflicting samples.
 _MIN_PROBABILITY = 1e-5  # Added to the probability of each attribute.
 _MIN_LIKELIHOOD = 1e-3  # Added to the likelihood of each label, which may be wrong.
 _MAX_COEFFICIENT = 3.0
-_PENALTY = 10.0  # Of squared differences to the coefficients of the selected features alone.
+_PENALTY = 10.0  # Of the squared distance from coefficients 1 (selected features) and 0 (others).
 _MIN_GAIN = 5.0  # Minimum gain of the log-likelihood of all labels, in nats.
-_MIN_SHARE = 0.25  # Minimum gain as a share of what the log-likelihood lacks without features.
+_MIN_SHARE = 0.25  # Minimum gain as a share of the largest possible gain.
 
 
 class Gain(NamedTuple):
@@ -37,8 +37,8 @@ class Gain(NamedTuple):
 
     Attributes:
         nats: gain of the log-likelihood of all labels.
-        share: the gain divided by what the log-likelihood lacks without features; 1 if the features
-            predict all labels with certainty (the pseudo-R² of McFadden).
+        share: the gain divided by the largest possible gain (McFadden's pseudo-R²); 1 if the
+            features predict all labels with certainty.
     """
 
     nats: float
@@ -51,17 +51,17 @@ class LabelWeights(NamedTuple):
     Attributes:
         weights: `[n]`, each class sums to one; uniform if `rejection` is not None.
         groups: `[n, a]` probabilities of the attributes; those of labelled samples are 0 and 1.
-        own_attribute: `[k]` the attribute of most samples of each class.
+        own_attribute: `[k]` the majority attribute of each class.
         features: name of the selected features.
-        coefficients: of the log-likelihoods of each kind of features in `groups`.
-        gains: what each kind of features alone gains.
+        coefficients: for each kind of features, the coefficient of its log-likelihoods in `groups`.
+        gains: gain of each kind of features alone.
         num_labels: number of labels.
-        num_conflicting: number of labelled samples with another than the own attribute of their
-            class.
-        unlabelled_classes: classes without labels, whose own attribute is that of the classes
-            that their samples resemble.
-        unbalanced: attributes that are labelled but are not the own attribute of any class. Nothing
-            predicts them, and their samples count as members of the group that they resemble.
+        num_conflicting: number of labelled samples without the own attribute of their class.
+        unlabelled_classes: classes without labels. Their own attribute is that of the classes that
+            their samples resemble.
+        unbalanced: attributes that occur in labels but are not the own attribute of any class.
+            Nothing predicts them, so unlabelled samples count as members of the group that they
+            resemble.
         rejection: why the weights are uniform, or None.
     """
 
@@ -110,10 +110,10 @@ def to_label(
 ) -> np.ndarray:
     """Return the samples whose bias labels help `from_labels` most, indices `[count]`.
 
-    One typical sample of each class comes first, then in turn three samples with a high
-    bias-conflict score and one random sample. The samples with high scores are of all kinds of
-    features and all classes in turn. So the first of the samples are useful without the others. If
-    there are more classes than half of `count`, as many classes are drawn at random.
+    First comes one typical sample of each class. Then three samples with a high bias-conflict score
+    alternate with one random sample. The samples with high scores cycle through all kinds of
+    features and all classes. So the first samples are useful without the rest. If there are more
+    classes than half of `count`, half of `count` classes are drawn at random.
 
     Args:
         key: random key.
@@ -161,13 +161,13 @@ def _highest_rank(scores, labels):
 
 
 def _most_typical(rows, highest):
-    """Return the first of the samples of a class that is in the least conflicting fifth."""
+    """Return the first of the `rows` of a class that is in its least conflicting fifth."""
     lowest = np.argsort(highest[rows], kind="stable")[: max(1, len(rows) // 5)]
     return int(rows[lowest.min()])
 
 
 def _most_conflicting(scores, members) -> Iterator[int]:
-    """Yield samples with high scores, the scores and the classes in turn."""
+    """Yield samples with high scores, cycling through the scores and the classes."""
     queues = [
         [iter(rows[np.argsort(-score[rows], kind="stable")].tolist()) for rows in members]
         for score in scores
@@ -195,16 +195,19 @@ def from_labels(
     probabilities: Mapping[str, ArrayLike] | None = None,
     clip: float | None = None,
 ) -> LabelWeights:
-    """Balance bias groups that are predicted by features, as bias labels select and weight them.
+    """Balance the bias groups that features predict; a few bias labels select the features.
 
-    The own attribute of a class is the majority of its labels, in which samples with high
-    bias-conflict scores hardly count. The probability of an attribute is that of the classes whose
-    own attribute it is. The features under which the labels are most likely are selected. The
-    log-likelihoods of other features are added with coefficients that the labels determine and that
-    a penalty keeps near zero. Labelled samples are in the groups of their labels.
+    The own attribute of a class is the majority attribute of its labels. Samples with a high
+    bias-conflict score hardly count in this vote, because `to_label` prefers them. The probability
+    of an attribute is the probability that a sample resembles a class with this own attribute. The
+    features that make the labels most likely are selected. The log-likelihoods of other features
+    are added with coefficients that are fitted to the labels, with a penalty that keeps them near
+    zero. Labelled samples are in the groups of their labels.
 
-    The result is rejected, and the weights are uniform, if the labels are not much more likely with
-    any features than without: by five nats, and by a fifth of what is lacking without features.
+    The labels are rejected, and the weights are uniform, if no features predict the labels well
+    enough: the log-likelihood must rise by at least five nats, and by at least a quarter of the
+    largest possible gain. They are also rejected if no labelled sample is bias-conflicting, or if
+    all classes have the same own attribute.
 
     This function runs on the host and cannot be transformed by JAX.
 
@@ -335,8 +338,8 @@ def _score(log_likelihood, own_group, codes, conflict):
 
 # The share of conflicting samples among labelled ones is not that of all samples, because
 # `to_label` prefers high scores. It is fitted both with and without the features. A factor of the
-# log-likelihoods is fitted as well, because probes are overconfident. With features that show
-# nothing, labels are then only as likely as without.
+# log-likelihoods is fitted as well, because probes are overconfident. Features that show nothing
+# then gain nothing.
 def _gains(evidence, own_group, codes):
     """Return the gain of each kind of features."""
 
@@ -371,14 +374,14 @@ def _coefficients(evidence, own_group, codes, best):
 def _rejection(gain, name, count, conflicting, owned):
     """Return why weights by the best features are rejected, or None."""
     if len(owned) == 1:
-        return "most labelled samples of every class have the same attribute"
+        return "the majority attribute of the labelled samples is the same in every class"
     if not conflicting:
         return f"none of the {count} labelled samples is bias-conflicting"
     if gain.share < _MIN_SHARE or gain.nats < _MIN_GAIN:
         return (
             f"{count} labels, {conflicting} of them bias-conflicting, do not show that any "
             f"features predict the attribute: the best, {name}, have a pseudo-R² of "
-            f"{gain.share:.2f} and raise the log-likelihood by {gain.nats:.1f}, at least "
-            f"{_MIN_SHARE} and {_MIN_GAIN:g} are needed"
+            f"{gain.share:.2f} and raise the log-likelihood by {gain.nats:.1f}; at least "
+            f"{_MIN_SHARE} and {_MIN_GAIN:g} are required"
         )
     return None

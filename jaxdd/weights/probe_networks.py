@@ -21,16 +21,17 @@ _MIN_CONFLICTING = 20
 """Minimum number of bias-conflicting held-out samples."""
 
 _HELD_OUT = 100
-"""Number of held-out samples of either kind for which up to half of them are held out."""
+"""Number of held-out samples of either kind to aim for, by holding out up to half of them."""
 
 
 class Trial(NamedTuple):
     """Mean accuracy of probe networks on held-out samples.
 
     Attributes:
-        overall: mean of the two below, by their shares of the pool; nan if one of them is empty.
-        aligned: on samples in the group of most samples of their class.
-        conflicting: on the others.
+        overall: mean of `aligned` and `conflicting`, weighted by their shares of the pool; nan if
+            one of them is.
+        aligned: accuracy on samples in the majority group of their class.
+        conflicting: accuracy on the other samples.
         count: number of held-out conflicting samples.
     """
 
@@ -48,8 +49,8 @@ def rejection(uniform: Trial, weighted: Trial) -> str | None:
     * two standard errors of a difference of two proportions, at most √(2 / m) for m samples;
     * the gap that remains between bias-aligned and bias-conflicting samples. Without a bias the
       conflicting samples are hard, and no weights close this gap;
-    * half of the loss on all samples. Below it, even a test set of which two thirds are
-      bias-conflicting would not gain.
+    * half of the loss of accuracy on all samples. Below this limit, even the accuracy on a test set
+      of which two thirds are bias-conflicting would not rise.
 
     >>> biased, hard = Trial(0.95, 0.99, 0.1, 400), Trial(0.9, 0.91, 0.3, 400)
     >>> rejection(biased, Trial(0.7, 0.7, 0.7, 400)) is None
@@ -106,8 +107,8 @@ def check_with_probe_networks(
         key: random key for the held-out samples, the sets and the networks.
         pool: the samples.
         groups: `[n]` estimated bias group of each sample, integers in [0, k).
-        blocks: `[k]` group of most samples of each class: the others are bias-conflicting. By
-            default group c is that of class c.
+        blocks: `[k]` majority group of each class; samples in other groups are bias-conflicting. By
+            default, group c is the majority group of class c.
         strategy: augmentation when the networks are trained.
         network: architecture of the networks. Defaults to a ConvNet of width 32.
         sets: number of drawn sets, each of which trains one network.
@@ -166,7 +167,7 @@ def check_with_probe_networks(
 
 
 def _hold_out(key, labels, agrees, maximum):
-    """Return the indices of the held-out samples, those that agree first."""
+    """Return the indices of the held-out samples, bias-aligned ones first."""
     order = np.asarray(jax.random.permutation(key, len(labels)))
     parts = [order[agrees[order] == which] for which in (True, False)]
     share = lambda n: min(maximum, max(n // 5, min(_HELD_OUT, n // 2)))

@@ -451,7 +451,7 @@ def test_the_reading_of_a_folder_is_printed(photographs, tmp_path, capsys):
     printed = capsys.readouterr().out
     for part in ("train images are in Training", "a 4, b 4", "1 .txt", "resized 8 of 8"):
         assert part in printed
-    assert "4 test images have the pixels of a training image" in printed
+    assert "4 test images have the same pixels as a training image" in printed
     assert "1 in training, 1 in test, 4 between them" in printed
     cli.main(["datasets", "show", str(folder), "--layout", "classes"])
     assert "Testing 4, Training 4" in capsys.readouterr().out
@@ -472,7 +472,7 @@ def test_groups_of_crossed_columns_are_shown(photographs, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "attribute known for 13 of 24 training images and 0 of 2 test images" in printed
     assert "fewer than 10 training images: 1 of 2 (dog × snow, in 2)" in printed
-    assert "21 training images have the pixels of an earlier one" in printed
+    assert "21 training images have the same pixels as an earlier one" in printed
     command = ["run", folder, *TINY, "--attribute", "weather+place", "--debias", "oracle"]
     assert "got 13 of 24" in fails([*command, "--out", tmp_path / "out"], capsys)
 

@@ -16,8 +16,8 @@ def read_for(path: str | os.PathLike, data: datasets.Benchmark) -> np.ndarray:
 
     Args:
         path: .npy with one row per training sample in their order; or .npz with such an array,
-            named "embedding" unless it is the only one. An array of files, named "files" or
-            "file_name" for example, brings rows in any order into that of the samples.
+            named "embedding" unless it is the only one. With an array of file names, for
+            example "file_name", the rows may be in any order.
         data: data set.
     """
     path = pathlib.Path(path)

@@ -1,4 +1,4 @@
-"""Files with the bias labels of training images, such as those of the page of `jaxdd bias`."""
+"""Files with bias labels of some training images, for example from the page of `jaxdd bias`."""
 
 import os
 import pathlib
@@ -91,7 +91,7 @@ def _positions(path, data, names, column):
 
 
 def _encode(path, labels, data):
-    """Return bias labels from the value of each labelled image, with names of the data if equal."""
+    """Return bias labels; use the attribute names of the data if they include all values."""
     names = tuple(sorted({*labels.values()}))
     names = data.attribute_names if {*names} <= {*data.attribute_names} else names
     attributes = np.full(len(data.train.labels), -1, np.int32)
@@ -100,7 +100,7 @@ def _encode(path, labels, data):
 
 
 def check(labels: BiasLabels, data: datasets.Benchmark, *, name: str = "bias_labels") -> BiasLabels:
-    """Return bias labels, or raise ValueError if they do not belong to a data set or are too few.
+    """Return bias labels; raise ValueError if they do not fit the data or have one value only.
 
     Args:
         labels: bias labels of training images.

@@ -14,12 +14,12 @@ from jaxdd.runs.reports import plot
 
 _COLUMNS = 32
 _BORDER = 1  # repeated edge pixels around an image, for screens that scale by fractions of a pixel
-_MAX_PNG_BYTES = 2**21  # a larger picture is compressed with losses
+_MAX_PNG_BYTES = 2**21  # a larger picture is written as JPEG
 _TILE_SIDE, _LARGE_SIDE = 64, 192  # largest sides of an image on the screen, in CSS pixels
 
 
 class Tile(NamedTuple):
-    """An image of a sheet: its column and row, and a description for those who do not see it."""
+    """An image of a sheet: its column and row, and a description for screen readers."""
 
     column: int
     row: int
@@ -84,7 +84,7 @@ class Sheet:
 
 
 def _encode(image):
-    """Return kind and content of an image file without losses, unless it is too large."""
+    """Return kind and content of an image file: PNG, or JPEG if PNG is too large."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     if buffer.tell() <= _MAX_PNG_BYTES:

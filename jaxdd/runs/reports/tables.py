@@ -248,12 +248,12 @@ def choice(record: Mapping[str, Any], name: str = "choice") -> list[Table]:
     tables = []
     if candidates:
         caption = (
-            "Candidate biases, strongest evidence first. Bimodality: samples that clearly conflict "
-            "with the groups of a candidate, divided by the ambiguous ones; clear: their share in "
-            "%. Object-blind and baseline: samples in % that a linear classifier assigns to a "
-            "wrong block of classes, from features that cannot show the object and from features "
-            "that can; a large positive z-score means that the former are better. Effective: "
-            "effective sample size of the weights."
+            "Candidate biases, strongest evidence first. Bimodality: number of clear conflicts "
+            "divided by the number of ambiguous samples; clear: share of clear conflicts in %. "
+            "Object-blind and baseline: error in % of a linear classifier of the groups of classes "
+            "on features that cannot show the object, and on features that can. A large positive "
+            "z-score means that the former have the smaller error. Effective: effective sample "
+            "size of the weights."
         )
         test = lambda field, cell: lambda x: cell((x["shortcut"] or {}).get(field))
         columns = {
@@ -276,7 +276,7 @@ def choice(record: Mapping[str, Any], name: str = "choice") -> list[Table]:
         caption = (
             "Probe network check: accuracy in % of networks trained on real images sampled by "
             "uniform weights and by those of a candidate, on held-out samples that are aligned or "
-            "conflict with its groups."
+            "conflicting by its groups."
         )
         columns = {
             "all": _field("overall", _percent), "aligned": _field("aligned", _percent),
@@ -295,9 +295,9 @@ def _labels(record, name):
     """Return the tables of `weights.LabelWeights.record`."""
     caption = (
         f"{record['labels']} bias labels, {record['conflicting']} of them bias-conflicting. Gain: "
-        "log-likelihood of the labels by a kind of features, less that without features, in nats; "
-        "share: in % of what is lacking without features. Coefficient: how much the features "
-        "contribute to the groups."
+        "by how much one kind of features raises the log-likelihood of the labels, in nats; share: "
+        "the gain in % of the largest possible gain. Coefficient: how much the features contribute "
+        "to the groups."
     )
     features = {
         feature: gain | {"coefficient": record["coefficients"][feature]}
