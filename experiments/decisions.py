@@ -1,4 +1,4 @@
-"""Is the verdict about a bias right, on data sets that nobody tuned on?
+"""Is the verdict about a bias right on data sets that nobody tuned on?
 
     python -m experiments.decisions --data-dir DIR
     python -m experiments.decisions --test --seeds 3 --data-dir DIR
@@ -6,27 +6,31 @@
     python -m experiments.decisions --part distil --data-dir DIR
 
 For each data set and seed, `auto` decides on at most 15,000 training samples. The results are the
-verdict, the candidates with their evidence, and how well each detects bias-conflicting samples and
-balances the bias groups, by the bias labels (as in `experiments.shortcuts`). A sample with a wrong
-label counts as bias-conflicting if its attribute is not the usual one of that label.
+verdict and the candidates with their evidence. Bias labels measure how well each candidate detects
+bias-conflicting samples and balances the bias groups (as in `experiments.shortcuts`). A sample with
+a wrong label counts as bias-conflicting if it lacks the majority attribute of that label.
 
-`rivals` runs Cleanlab's Datalab, XRM and SSA with 100 bias labels on the same samples
-(`experiments.tools.rivals`). `distil` distils eight sets with uniform weights and those of auto, of
-the best candidate, of 20, of 100 and of all bias labels.
+`rivals` runs other methods on the same samples: Cleanlab's Datalab, XRM, and SSA with 100 bias
+labels (`experiments.tools.rivals`). `distil` distils eight sets with uniform weights, with those of
+auto and of the best candidate, and with those from 20, 100 and all bias labels.
 
-Data sets, named on 2026-11-25, before any of the test sets was measured. DEVELOPMENT: all sets of
-`experiments.shortcuts`, and faces of 32 pixels, young or old, where gender goes with age in 96 % of
-the training images. Everything was chosen on them. TEST: the sets below, 5 % bias-conflicting
-unless stated; a wrong label is that of another class, drawn uniformly.
+The data sets were named on 2026-11-25, before any of the test sets was measured.
+
+DEVELOPMENT: all sets of `experiments.shortcuts`, and faces of 32 pixels whose classes are young and
+old. In 96 % of the training images, gender goes with age. All thresholds and features were chosen
+on these sets.
+
+TEST: the sets below. 5 % of the training samples are bias-conflicting unless stated otherwise. A
+wrong label is that of another class, drawn uniformly.
 
 Biased:
 
-* cmnist, fmnist-turn, 5 % wrong labels: coloured digits, turned clothes, with wrong labels.
+* cmnist, fmnist-turn, 5 % wrong labels: coloured digits and turned clothes, with wrong labels.
 * ccifar10 1 %: corruptions with 1 % conflicting.
-* cifar10-jpeg: classes 5–9 have been JPEG files of quality 10, the others are lossless.
+* cifar10-jpeg: classes 5–9 were compressed as JPEG of quality 10, the others were not.
 * cifar10-balance: classes 0–4 are warmer, 5–9 colder, by 13 % ± 6 %.
-* cifar10-ramp: one side is up to 30 % brighter and the opposite one darker, in ten directions.
-* cifar10-blur: one of five widths, up to 1.3 pixels; classes c and c + 5 share one.
+* cifar10-ramp: one side is up to 30 % brighter and the opposite side darker, in ten directions.
+* cifar10-blur: blur of one of five widths, up to 1.3 pixels; classes c and c + 5 share a width.
 * fmnist-frame: a frame of two pixels in one of ten grey levels.
 * mnist-stripes: weak stripes in one of ten orientations over digits.
 * fmnist-tones: warm dresses and cold coats at 64 pixels, 96 of 12,000 conflicting, as in BFFHQ.
@@ -43,9 +47,9 @@ Unbiased:
 
 Special, not counted:
 
-* cmnist without conflict: no conflicting sample, so that nothing can be undone.
-* colour is the class: the class is the colour, and the digit goes with it in 95 % (cmnist
-  exchanged). Tone shows the object here.
+* cmnist without conflict: there is no bias-conflicting sample, so no weights can help.
+* colour is the class: cmnist with class and attribute exchanged. The class is the colour, and 95 %
+  of the samples of a class show the same digit. Tone shows the object here.
 """
 
 import collections
@@ -263,8 +267,8 @@ def distil(data: datasets.Benchmark, row: str, folder: pathlib.Path) -> dict[str
 
     Args:
         data: the data set.
-        row: "plain", "auto", "oracle", the name of a candidate, or "20 labels" for weights from so
-            many bias labels.
+        row: "plain", "auto", "oracle", the name of a candidate, or for example "20 labels" for
+            weights from 20 bias labels.
         folder: run folder, from which a stopped run is resumed.
     """
     options = make()
@@ -387,7 +391,7 @@ def _means(rows, name, form):
 
 
 def _rates(kind, measured, compared):
-    """Return the table of right and wrong verdicts; a set counts by most of its seeds."""
+    """Return the table of right and wrong verdicts; the most frequent one of the seeds counts."""
     sets, lines = DEVELOPMENT | TEST, []
     verdicts = {
         title: collections.Counter(row["verdict"] for row in rows).most_common(1)[0][0]
@@ -460,7 +464,7 @@ def main(
         seeds: number of seeds of data and choice.
         data_dir: folder with the original files.
         only: titles of data sets, separated by commas.
-        out: JSON file.
+        out: JSON file. Defaults to the file of results of the part.
     """
     programs.prepare()
     sets = DEVELOPMENT | TEST

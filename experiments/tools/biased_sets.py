@@ -49,8 +49,8 @@ def biased(
         seed: random seed of attributes and drawing.
         conflict: share of bias-conflicting samples in each training class.
         aligned: attribute that each class is aligned with. Defaults to the class index.
-        concentrated: whether conflicting training samples have the attribute that follows their
-            own, instead of any other.
+        concentrated: whether all conflicting training samples of a class have the attribute that
+            follows that of the class, instead of any other attribute.
     """
     aligned = np.arange(plain.num_classes) if aligned is None else np.asarray(aligned)
     count = int(aligned.max()) + 1
@@ -117,7 +117,7 @@ def _shade(rng, images, attributes, *, strength=0.3):
 
 
 def blur(plain: datasets.Benchmark, *, seed: int) -> datasets.Benchmark:
-    """Blur images by one of five widths, which classes c and c + 5 share."""
+    """Blur images by one of five widths; classes c and c + 5 share a width."""
     aligned = tuple(i % 5 for i in range(10))
     return biased(plain, _smooth, name="cifar10-blur", seed=seed, aligned=aligned)
 
@@ -163,7 +163,7 @@ def _stripe(rng, images, attributes, *, level=48, period=6):
 
 
 def turns(plain: datasets.Benchmark, *, seed: int) -> datasets.Benchmark:
-    """Turn clothes by quarters, independently of the class."""
+    """Rotate clothes by quarter turns, independently of the class."""
     draw = lambda rng, images, attributes: np.array(rendering.rotate(images, attributes))
     aligned = tuple(i % 4 for i in range(10))
     return biased(plain, draw, name="fmnist-turns", seed=seed, conflict=0.75, aligned=aligned)
@@ -206,7 +206,7 @@ def _unit_grid(images):
 
 
 def _uint8(change, images, *arguments, rows=1000):
-    """Change blocks of images and their arguments in floating point; round and clip the result."""
+    """Apply `change` to blocks of images and arguments; round and clip the result to uint8."""
     blocks = (
         change(images[i : i + rows], *(a[i : i + rows] for a in arguments))
         for i in range(0, len(images), rows)
@@ -220,7 +220,7 @@ def _uint8(change, images, *arguments, rows=1000):
 def keep_classes(
     data: datasets.Benchmark, classes: Sequence[int], *, counts: Sequence[int] = (), seed: int
 ) -> datasets.Benchmark:
-    """Keep some classes, and of each a number of training samples, all by default."""
+    """Keep some classes, and a number of training samples of each. Defaults to all samples."""
     train, test = data.train, data.test
     chosen = _by_class(train.labels, classes, counts or [len(train.labels)] * len(classes), seed)
     parts = (
@@ -232,7 +232,7 @@ def keep_classes(
 
 
 def long_tailed(data: datasets.Benchmark, *, seed: int, ratio: float = 20) -> datasets.Benchmark:
-    """Let the sizes of the training classes fall geometrically; the last has 1 / ratio."""
+    """Make the sizes of the training classes fall geometrically to 1 / ratio of the first."""
     k, labels = data.num_classes, data.train.labels
     shares = ratio ** -(np.arange(k) / (k - 1))
     counts = np.rint(np.bincount(labels, minlength=k) * shares).astype(int)
@@ -249,7 +249,7 @@ def subsample(data: datasets.Benchmark, *, seed: int, samples: int) -> datasets.
 
 
 def _by_class(labels, classes, counts, seed):
-    """Return the rows of a number of random samples of each class, in their order."""
+    """Return the sorted rows of random samples, `counts` of each class."""
     order = np.random.default_rng(seed).permutation(len(labels))
     members = (order[labels[order] == k][:count] for k, count in zip(classes, counts, strict=True))
     return np.sort(np.concatenate(list(members)))
@@ -259,7 +259,7 @@ def _by_class(labels, classes, counts, seed):
 
 
 def faces(folder: pathlib.Path, *, seed: int, side: int = 32) -> datasets.Benchmark:
-    """Read the faces in which gender goes with age, through the folder reader.
+    """Read the faces in which gender goes with age with the folder reader.
 
     Args:
         folder: folder of the faces, with the program `unpack`.

@@ -1,13 +1,13 @@
-"""Other ways to find a bias: Cleanlab's Datalab, XRM, and SSA.
+"""Other methods that detect a bias: Cleanlab's Datalab, XRM, and SSA.
 
 * `datalab`: the check of Cleanlab 2.9 for spurious correlations between properties of images, such
-  as brightness, and classes. It needs no bias labels, and `pip install 'cleanlab[image]'`.
+  as brightness, and classes. It needs no bias labels. Install `cleanlab[image]`.
 * `xrm`: cross risk minimisation (Pezeshki et al., arXiv 2309.16748) with linear twins on features.
   It needs no bias labels.
 * `ssa`: spread spurious attribute (Nam et al., arXiv 2204.02070) with linear networks on features.
   It needs some bias labels.
 
-XRM and SSA are implemented after their descriptions.
+XRM and SSA are implemented here from the descriptions in these papers.
 """
 
 import contextlib
@@ -69,7 +69,7 @@ class Twins(NamedTuple):
 
     Attributes:
         probabilities: `[n, k]` of the classes by the twin that was not fitted to the sample.
-        flipped: share of the labels that were flipped; the largest chooses among settings.
+        flipped: share of the labels that were flipped. The setting with the largest is chosen.
     """
 
     probabilities: jax.Array
@@ -85,9 +85,9 @@ def xrm(
 ) -> Twins:
     """Fit linear twins and return those of the setting that flips the most labels.
 
-    Each sample belongs to one of two twins. Both are fitted to their own samples. After each step a
-    sample gets the label that the other twin predicts, with a probability that grows with its
-    confidence, so the twins learn what most samples of a class have in common.
+    Each sample belongs to one of two twins, which are fitted to their own samples. After each step,
+    a sample gets the label that the other twin predicts, with a probability that grows with the
+    confidence of this prediction. So the twins learn what most samples of a class have in common.
 
     Args:
         key: random key.
@@ -155,22 +155,22 @@ def ssa(
 ) -> jax.Array:
     """Return probabilities of the bias attribute by self-training on balanced groups, `[n, a]`.
 
-    The unlabelled samples are split into folds. For each, a network is fitted to one half of the
-    labelled samples and to confident predictions for the other folds; the other half of the
-    labelled samples chooses the best of its rounds, and it predicts the fold. Of the rarest group
-    (class and attribute) all predictions with a probability of at least .95 are used, of the others
-    the most confident, so that every group has as many samples.
+    The unlabelled samples are split into folds. For each fold, a linear network is fitted to one
+    half of the labelled samples and to confident predictions for the other folds. The other half of
+    the labelled samples selects the best round, whose network predicts the fold. For the rarest
+    group (class and attribute), all predictions with a probability of at least 0.95 are used. For
+    every other group, as many of the most confident predictions are used.
 
     Args:
         key: random key of folds and halves.
         features: `[n, d]`.
         labels: `[n]`.
-        attributes: `[n]`, of which only those of labelled samples are used.
+        attributes: `[n]`; only those of labelled samples are used.
         labelled: `[m]` indices of the samples with bias labels.
         num_classes: number of classes.
         num_attributes: a.
         folds: number of folds.
-        rounds: number of times that predictions are renewed.
+        rounds: number of times that predictions are updated.
         steps: steps of gradient descent in each round.
     """
     x, onehot = _standardise(features), np.eye(num_attributes, dtype=np.float32)

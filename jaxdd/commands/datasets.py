@@ -156,9 +156,7 @@ def find_bias(
     choice = finding.choice.record()
     print(f"{benchmark.name}: {bias.headline(choice)}")
     if choice["verdict"] == "undecided":
-        print(
-            f"to balance the groups of the first candidate: {finding.commands[choice['candidates'][0]['name']]}"
-        )
+        print(f"if this is a bias: {finding.commands[choice['candidates'][0]['name']]}")
     print(f"wrote {' and '.join(str(path) for path in (out, json, csv) if path is not None)}")
     sys.exit(bias.EXIT_CODES[choice["verdict"]])
 

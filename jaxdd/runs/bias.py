@@ -222,7 +222,7 @@ def remarks(record: Mapping[str, Any]) -> list[str]:
         )
     if attributes := labels["unbalanced"]:
         sentences.append(
-            f"Attributes that are the majority of no class and not balanced: {', '.join(attributes)}"
+            f"Attributes that no class has as majority, not balanced: {', '.join(attributes)}"
         )
     return sentences
 
@@ -257,9 +257,9 @@ def write_json(path: str | os.PathLike, finding: Finding, data: datasets.Benchma
 def write_csv(path: str | os.PathLike, finding: Finding, data: datasets.Benchmark) -> None:
     """Write a line per analysed sample: file or index, class, and three columns per candidate.
 
-    `NAME_score` is the bias-conflict score. `NAME_resembles` is the class that the sample resembles,
-    or the classes of a block, separated by "; ". `NAME_weight` is the weight as a multiple of the
-    uniform one.
+    `NAME_score` is the bias-conflict score. `NAME_resembles` is the class that the sample
+    resembles, or the classes of a block, separated by "; ". `NAME_weight` is the weight as a
+    multiple of the uniform one.
     """
     labels = data.train.labels[finding.samples]
     names = data.class_names or tuple(map(str, range(data.num_classes)))
