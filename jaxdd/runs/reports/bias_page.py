@@ -51,7 +51,7 @@ _WORDS = {
     "layout": _Words(
         "Layout: where things are",
         "Where in the image something is, how large it is, and in which direction it extends, "
-        "without details. They hardly show the object.",
+        "without details. This hardly shows the object.",
     ),
     "border": _Words(
         "Border: the outer edge",
