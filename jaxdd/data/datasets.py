@@ -98,8 +98,8 @@ def from_arrays(
         images: [n, h, w] or [n, h, w, c]; uint8, or floats in [0, 1], which are rounded to uint8.
         labels: class of each image, integers [n] from 0.
         attributes: bias attribute of each image, integers [n] from 0, or -1 if it is unknown.
-            Attributes of only some training images become `bias_labels`, those of only some test
-            images are not used.
+            Attributes of only some training images become `bias_labels`. Attributes of only some
+            test images are not used.
         test: (images, labels) or (images, labels, attributes) to score on. Defaults to a stratified
             share of the images, which is split off.
         num_classes: number of classes. Defaults to the largest label plus one.
@@ -375,8 +375,8 @@ def _check_bias_labels(attributes):
     known = attributes[attributes >= 0]
     if (known == known[0]).all():
         raise ValueError(
-            f"attributes must have at least two values, got {known[0]} for all {len(known)} of "
-            f"{len(attributes)} training images whose attribute is known; -1 means unknown."
+            f"attributes must have at least two values, got {known[0]} for all {len(known)} "
+            f"training images (of {len(attributes)}) with a known attribute; -1 means unknown."
         )
 
 

@@ -186,8 +186,8 @@ class Setup(TypedDict, total=False):
     Attributes:
         weights: `[n]` non-negative weights of the training samples, of the weighting "custom".
         embedding: `[n, d]` embedding of the training samples, for example by a pretrained network,
-            for the weightings "auto" and "embedding".
-        bias_labels: bias labels of some training images, of the weighting "labels". Defaults to
+            for the weightings "auto", "embedding" and "labels".
+        bias_labels: bias labels of some training images, for the weighting "labels". Defaults to
             those of the data, if they have any.
         network: your own, see `networks.Network`.
         method: your own, see `methods.Method`, with network, optimizer and augmentation built in.

@@ -24,7 +24,7 @@ def read_for(path: str | os.PathLike, data: datasets.Benchmark) -> np.ndarray:
     if path.suffix.lower() == ".npy":
         return check(files.read_array(path), data, name=str(path))
     if path.suffix.lower() != ".npz":
-        raise ValueError(f"an embedding must be in .npy or .npz, got {path}")
+        raise ValueError(f"an embedding must be a .npy or .npz file, got {path}")
     arrays = files.read_arrays(path)
     column = weights_file.file_column(arrays)
     names = None if column is None else np.atleast_1d(arrays.pop(column)).astype(str).tolist()

@@ -119,6 +119,6 @@ def check(labels: BiasLabels, data: datasets.Benchmark, *, name: str = "bias_lab
         got = [labels.names[v] if labels.names else int(v) for v in values]
         raise ValueError(
             f"{name}: bias labels need at least two attribute values, got {got} for {len(known)} "
-            "training images; 20 to 200 labels are useful"
+            "training images; label 20 to 200 images"
         )
     return labels._replace(attributes=attributes.astype(np.int32))

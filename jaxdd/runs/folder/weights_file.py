@@ -172,7 +172,7 @@ def in_order_of(
 
 
 def check_files(data: datasets.Benchmark, path: pathlib.Path, keys: Iterable[str]) -> list[str]:
-    """Return the keys of the training images, or raise ValueError for an image that is not there.
+    """Return the keys of the training images; raise ValueError for files that are not in the data.
 
     Args:
         data: data set from a folder.
@@ -181,8 +181,8 @@ def check_files(data: datasets.Benchmark, path: pathlib.Path, keys: Iterable[str
     """
     if not data.train_files:
         raise ValueError(
-            f"{path} names files, but {data.name} is no folder of images; give one value per "
-            "training sample, in their order or with a column index"
+            f"{path} names files, but {data.name} is not a folder of images; pass one value "
+            "per training sample, in their order or with a column index"
         )
     train, test = (
         [file_key(name) for name in part] for part in (data.train_files, data.test_files)
