@@ -134,12 +134,12 @@ def map_blocks(
     take: Callable[[Any], Any],
     threads: int | None,
 ) -> None:
-    """Call `take(function(part))` for every block of files, in order.
+    """Call `take(function(block))` for every block of files, in order.
 
     Args:
-        function: function of a part of the files, which threads call.
+        function: function of a block of files; threads call it.
         files: the files.
-        rows: maximal number of files per block.
+        rows: maximum number of files per block.
         take: function that is called with one result after another.
         threads: number of threads; see `decode`.
     """
@@ -189,7 +189,7 @@ def _attempt(function, file, *arguments, skip_bad):
 
 @contextlib.contextmanager
 def open_image(file: str) -> Iterator[Any]:
-    """Open an image, of which Pillow reads the header; reject too many pixels."""
+    """Open an image, reading only its header; reject images with too many pixels."""
     from PIL import Image
 
     # Opened as a stream, because pillow garbles a rotated, uncompressed TIFF opened by name.

@@ -97,7 +97,7 @@ def read(
         skip_bad: whether to leave out images that do not decode, instead of raising.
         label: column of the tables with the class. Defaults to "label".
         attribute: column of the tables with the bias attribute. Defaults to "attribute" if there is
-            one. "gender+age" crosses two columns: each pair of values is an attribute.
+            one. "gender+age" crosses two columns: each pair of values is one value.
         layout: "classes" if the folders inside are classes, "splits" if those that are named like
             splits are; both ignore tables. By default, names and tables decide.
         seed: random seed of the test images, a fifth, if the folder has no splits, see

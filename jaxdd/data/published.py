@@ -71,7 +71,7 @@ def read(
             name.
         label: column of the class. The defaults of this and the next three are in the layout.
         attribute: column of the bias attribute. "gender+age" crosses two columns: each pair of
-            values is an attribute.
+            values is one value.
         conflict: share of conflicting training images.
         resize: height and width to resize the central squares to, 1..256.
         skip_bad: whether to leave out images that do not decode, instead of raising.
