@@ -160,8 +160,9 @@ def write(path: str | os.PathLike, finding: bias.Finding, data: datasets.Benchma
         to_label.append((source.identifier(i), name, source.tile(i, name)))
     script = pages.TEMPLATES.get_template("bias.js").render()
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # The browser keeps the labels of these images of this data set apart from all others.
-    storage_key = f"jaxdd {files.digest(train.images, np.asarray(finding.to_label, np.int64))}"
+    # The browser keeps the labels of these images apart from those of other pages.
+    rows = np.asarray(finding.to_label, np.int64)
+    storage_key = f"jaxdd {files.digest(train.images[rows], rows)}"
     headline = "looking for a bias" if finding.is_preview else bias.headline(choice.record())
     values: dict[str, Any] = {
         "name": data.name, "headline": headline, "is_preview": finding.is_preview, "choice": choice,

@@ -86,7 +86,7 @@ class Sheet:
 def _encode(image):
     """Return kind and content of an image file: PNG, or JPEG if PNG is too large."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG")
     if buffer.tell() <= _MAX_PNG_BYTES:
         return "png", buffer.getvalue()
     buffer = io.BytesIO()
