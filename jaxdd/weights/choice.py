@@ -156,29 +156,29 @@ def choose(
     options: dict[str, Any] = dict(
         strategy=strategy, encoder=search.encoder, features=blind_features.NAMED | named
     )
-    found = _candidates(key, part, samples, tests, embeddings, clip, options)
+    shown = _candidates(key, part, samples, tests, embeddings, clip, options)
     choice = Choice(formulas.uniform(pool.labels, num_classes=pool.num_classes), samples=samples)
-    preview(choice._replace(candidates=_rank(found, exclude)))
+    preview(choice._replace(candidates=_rank(shown, exclude)))
     report(2, 4)
-    chosen = _shortcut_names(found, part)
+    chosen = _shortcut_names(shown, part)
     if not chosen:
-        found, chosen = _check_bimodal(found, part, check, suspect, exclude)
+        shown, chosen = _check_bimodal(shown, part, check, suspect, exclude)
     report(3, 4)
     if chosen:
-        sample_weights = _weigh(key, pool, part, found, chosen, embeddings, clip, options)
+        sample_weights = _weigh(key, pool, part, shown, chosen, embeddings, clip, options)
         choice = choice._replace(weights=sample_weights)
-    elif not any(x.rejection for x in found):
+    elif not any(x.rejection for x in shown):
         choice, candidate = _search(choice, key, pool, part, strategy, search, clip, check)
-        found = [candidate, *(x for x in found if x.name != DENSITY)]
+        shown = [candidate, *(x for x in shown if x.name != DENSITY)]
         if candidate.rejection is None and DENSITY not in exclude:
             chosen = (DENSITY,)
             choice = choice._replace(weights=choice.density.weights)
     report(4, 4)
-    open_names = [x.name for x in found if x.is_bimodal and x.name not in exclude]
+    open_names = [x.name for x in shown if x.is_bimodal and x.name not in exclude]
     return choice._replace(
         verdict="biased" if chosen else "undecided" if open_names else "none",
         chosen=chosen,
-        candidates=_rank(found, exclude, chosen),
+        candidates=_rank(shown, exclude, chosen),
         density=choice.density if chosen else None,
     )
 
@@ -231,7 +231,7 @@ def _candidates(key, pool, samples, tests, embeddings, clip, options):
     names += embeddings
     values = candidates.feature_values(key, pool, names, embeddings=embeddings, **options)
     key_folds = candidates.folds_key(key)
-    found = [
+    shown = [
         candidates.from_features(key_folds, pool, x, name=name, shortcut=tests.get(name), clip=clip)
         for name, x in values.items()
     ]
@@ -239,11 +239,11 @@ def _candidates(key, pool, samples, tests, embeddings, clip, options):
         x = values[EMBEDDING]
         sample_weights = from_density(density(x, pool).log_density, pool, clip=clip)
         groups = pseudo_groups(x, pool.labels, num_classes=pool.num_classes)
-        found.append(candidates.from_density(sample_weights, groups, pool))
-    return found
+        shown.append(candidates.from_density(sample_weights, groups, pool))
+    return shown
 
 
-def _rank(found, exclude, chosen=()):
+def _rank(shown, exclude, chosen=()):
     """Sort candidates: chosen ones, other shortcuts, others by bimodality, and excluded ones."""
 
     def key(candidate):
@@ -252,16 +252,16 @@ def _rank(found, exclude, chosen=()):
         evidence = not passes, not candidate.is_bimodal, -bimodality
         return candidate.name in exclude, candidate.name not in chosen, *evidence
 
-    return tuple(sorted(found, key=key))
+    return tuple(sorted(shown, key=key))
 
 
 # Two feature sets often show one bias: grey images differ in tone and in texture. Balancing both
 # would split the samples into needlessly many groups. The two count as one bias if their conflict
 # scores correlate within the classes.
-def _shortcut_names(found, pool):
+def _shortcut_names(shown, pool):
     """Return the names of the shortcuts that show separate biases, most significant first."""
     chosen = []
-    passed = [x for x in found if x.shortcut is not None and is_shortcut(x.shortcut)]
+    passed = [x for x in shown if x.shortcut is not None and is_shortcut(x.shortcut)]
     for candidate in sorted(passed, key=lambda x: -x.shortcut.z_score):
         size = math.prod(max(x.blocks) + 1 for x in (candidate, *chosen))
         is_distinct = all(_correlation(candidate, x, pool) < _MAX_CORRELATION for x in chosen)
@@ -282,19 +282,19 @@ def _correlation(first, second, pool):
     return (x @ y) / jnp.maximum(jnp.sqrt((x @ x) * (y @ y)), 1e-12)
 
 
-def _check_bimodal(found, pool, check, suspect, exclude):
+def _check_bimodal(shown, pool, check, suspect, exclude):
     """Check the most bimodal candidates; return all candidates and the name of an accepted one."""
     hidden = {*exclude, *_OBJECT} - {*suspect}
-    allowed = [x for x in found if x.is_bimodal and x.name not in hidden]
+    allowed = [x for x in shown if x.is_bimodal and x.name not in hidden]
     strongest = sorted(allowed, key=lambda x: -x.bimodality)[:_MAX_CHECKED]
     for candidate in strongest:
         trial = check(pool, candidate.groups, candidate.blocks)
         trials = _run_trials(trial, candidate.weights, pool)
         checked = candidate._replace(trials=trials, rejection=rejection(*trials.values()))
-        found = [checked if x.name == candidate.name else x for x in found]
+        shown = [checked if x.name == candidate.name else x for x in shown]
         if checked.rejection is None:
-            return found, (candidate.name,)
-    return found, ()
+            return shown, (candidate.name,)
+    return shown, ()
 
 
 def _run_trials(trial, sample_weights, pool):
@@ -303,9 +303,9 @@ def _run_trials(trial, sample_weights, pool):
     return {"uniform": trial(uniform), "weighted": trial(sample_weights)}
 
 
-def _weigh(key, pool, part, found, chosen, embeddings, clip, options):
+def _weigh(key, pool, part, shown, chosen, embeddings, clip, options):
     """Return weights of the whole pool that balance the groups of the chosen candidates."""
-    by_name = {candidate.name: candidate for candidate in found}
+    by_name = {candidate.name: candidate for candidate in shown}
     if part is pool and len(chosen) == 1:
         return by_name[chosen[0]].weights
     values = candidates.feature_values(key, pool, chosen, embeddings=embeddings, **options)
