@@ -32,6 +32,7 @@ MIN_BIMODALITY = 0.4
 MIN_CONFIDENT_SHARE = 0.01
 """Minimum share of samples that are confidently bias-conflicting."""
 
+_MIN_ALIGNED = 4  # Minimum number of confidently aligned samples per confidently conflicting one.
 _CONFIDENT = 0.9  # Bias-conflict score above which a sample is confidently bias-conflicting.
 _AMBIGUOUS = 0.1, 0.9  # Scores between these two are ambiguous.
 _MIN_CLASS_BIMODALITY = 0.3  # Below it, blocks of classes are preferred to single classes.
@@ -235,7 +236,9 @@ def find_blocks(
         groups = feature_weights.posterior(jnp.asarray(by_block), jnp.asarray(blocks[own]))
         score = 1 - np.take_along_axis(np.asarray(groups), blocks[own][:, None], 1)[:, 0]
         share = float(np.mean(score > _CONFIDENT))
-        if share < MIN_CONFIDENT_SHARE:
+        # With few samples, probes are as often confident about the wrong class as about the own.
+        aligned = np.mean(score < _AMBIGUOUS[0])
+        if not MIN_CONFIDENT_SHARE <= share <= aligned / _MIN_ALIGNED:
             continue
         ambiguous = np.mean((score > _AMBIGUOUS[0]) & (score < _AMBIGUOUS[1]))
         bimodality = share / max(float(ambiguous), 1 / len(own))

@@ -77,7 +77,10 @@ def test_scores_of_density_weights_are_ranks_within_the_class():
 
 
 def test_a_candidate_without_blocks_has_the_weights_of_its_features():
+    """The classes differ in brightness, so that no sample conflicts."""
     pool = make_pool(np.arange(60) % 3, 3)
+    pool = pool._replace(images=pool.images // 4 + 90 * pool.labels[:, None, None, None])
+    pool = pool._replace(images=pool.images.astype(jnp.uint8))
     candidate = weights.by_candidate(KEY, pool, "border", strategy=())
     expected = weights.by_features(candidates.folds_key(KEY), pool, blind_features.border)
     assert candidate.blocks == (0, 1, 2)

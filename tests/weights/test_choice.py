@@ -313,7 +313,7 @@ def probe_check(pool, groups, network, *, blocks=None, **options):
 
 
 def test_held_out_samples_are_in_no_set():
-    """A fifth of the 100 that disagree and of the 140 others is held out; accuracy by hand."""
+    """Up to half of the 100 that disagree and of the 140 others are held out; accuracy by hand."""
     (labels, pool), trained, tested = numbered((120, 120)), [], []
     groups = np.where(np.arange(240) < 100, 1 - labels, labels)
     answers = np.where(np.arange(240) % 2, labels, groups)  # half of those that disagree are wrong
@@ -321,12 +321,13 @@ def test_held_out_samples_are_in_no_set():
     trial = probe_check(pool, groups, network, sets=3)(jnp.ones(240))
     jax.effects_barrier()
     held_out = np.unique(np.concatenate(tested))
-    assert (held_out < 100).sum() == 20 and len(held_out) == 48 and trial.count == 20
+    count = (held_out < 100).sum()
+    assert 40 < count <= 50 and 100 < len(held_out) <= 120 and trial.count == count
     assert len(trained) == 3 and not np.isin(np.concatenate(trained), held_out).any()
     assert len({tuple(sorted(numbers)) for numbers in trained}) == 3
     conflicting = np.mean(held_out[held_out < 100] % 2)
     assert 0 < conflicting < 1
-    expected = (140 + 100 * conflicting) / 240, 1, conflicting, 20
+    expected = (140 + 100 * conflicting) / 240, 1, conflicting, count
     np.testing.assert_allclose(trial, expected, rtol=1e-6)
     tested.clear()
     trial = probe_check(pool, groups, network, sets=1, max_held_out=20)(jnp.ones(240))
