@@ -20,7 +20,7 @@ from jaxdd.devices import parallel
 _MIN_CONFLICTING = 20
 """Minimum number of bias-conflicting held-out samples."""
 
-_HELD_OUT = 100
+_HELD_OUT = 300
 """Number of held-out samples of either kind to aim for, by holding out up to half of them."""
 
 
@@ -100,7 +100,7 @@ def check_with_probe_networks(
 
     The images are drawn by the weights, as many as a distilled set would have. A fifth of the
     bias-aligned samples and a fifth of the bias-conflicting ones are held out and used for the
-    scores only. If a fifth is less than 100 samples, up to a half is held out, but never more than
+    scores only. If a fifth is less than 300 samples, up to a half is held out, but never more than
     half of a class. Nothing is trained if no sample is bias-conflicting.
 
     Args:
@@ -167,9 +167,9 @@ def check_with_probe_networks(
 
 
 def _hold_out(key, labels, agrees, maximum):
-    """Return the indices of the held-out samples, bias-aligned ones first."""
+    """Return the indices of the held-out samples, bias-conflicting ones first."""
     order = np.asarray(jax.random.permutation(key, len(labels)))
-    parts = [order[agrees[order] == which] for which in (True, False)]
+    parts = [order[agrees[order] == which] for which in (False, True)]
     share = lambda n: min(maximum, max(n // 5, min(_HELD_OUT, n // 2)))
     chosen = np.concatenate([part[: share(len(part))] for part in parts])
     own = labels[chosen]
