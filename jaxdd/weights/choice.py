@@ -244,12 +244,20 @@ def _candidates(key, pool, samples, tests, embeddings, clip, options):
 
 
 def _rank(shown, exclude, chosen=()):
-    """Sort candidates: chosen ones, other shortcuts, others by bimodality, and excluded ones."""
+    """Sort candidates by their evidence: chosen ones first, excluded ones last.
+
+    Others are sorted by shortcut test, bimodality of at least the minimum, gain of bias-conflicting
+    samples in the probe network check, and bimodality.
+    """
 
     def key(candidate):
         passes = candidate.shortcut is not None and is_shortcut(candidate.shortcut)
         bimodality = -1.0 if math.isnan(candidate.bimodality) else candidate.bimodality
-        evidence = not passes, not candidate.is_bimodal, -bimodality
+        gain = 0.0
+        if candidate.trials and candidate.trials["uniform"].count:
+            uniform, weighted = candidate.trials.values()
+            gain = weighted.conflicting - uniform.conflicting
+        evidence = not passes, not candidate.is_bimodal, -gain, -bimodality
         return candidate.name in exclude, candidate.name not in chosen, *evidence
 
     return tuple(sorted(shown, key=key))
