@@ -455,6 +455,9 @@ CASES = {
     "feature_weights.posterior": Case(
         lambda p: feature_weights.posterior(jnp.stack([p, 1 - p], 1), LABELS), (WEIGHTS,), (0,)
     ),
+    "feature_weights.conflict_score": Case(
+        lambda p: feature_weights.conflict_score(jnp.stack([p, 1 - p], 1), LABELS), (WEIGHTS,), (0,)
+    ),
     "candidates.folds_key": Case(candidates.folds_key, (KEY,)),
     "candidates.feature_values": Case(
         lambda pool: candidates.feature_values(KEY, pool, ["tone"], strategy=()), (POOL,)
@@ -592,7 +595,7 @@ ON_HOST = {
     "label_weights.from_labels": lambda key, x: weighting.from_labels(
         key, POOL, LABELS[:2], LABELS[:2], strategy=()
     ),
-    "probes.merge": lambda key, x: list(probes.merge(x, LABELS)),
+    "probes.partitions": lambda key, x: probes.partitions(x, LABELS),
     "evaluate.summary": lambda key, x: evaluate.summary(evaluate.Scores(*[x] * 8)),
     "feature_weights.shortcuts": lambda key, x: weighting.shortcuts(key, POOL),
     "probes.shortcut": lambda key, x: probes.shortcut(x[0], x[0], LABELS),

@@ -68,8 +68,10 @@ def _print_remarks(console, rows):
     """Print warnings about scores, and how weights were chosen."""
     if all(results.finite(row.worst_group.mean) is None for row in rows.values()):
         console.print("no bias attributes: group metrics skipped")
-    elif all(results.finite(row.aligned.mean) is None for row in rows.values()) and all(
-        results.finite(row.conflicting.mean) is None for row in rows.values()
+    elif all(
+        results.finite(score.mean) is None
+        for row in rows.values()
+        for score in (row.aligned, row.conflicting)
     ):
         console.print("aligned and conflicting need the bias attributes of all training images")
     sizes = [size for row in rows.values() if (size := results.smallest_group(row)) is not None]

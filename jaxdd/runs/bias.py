@@ -48,6 +48,7 @@ class Finding(NamedTuple):
         to_label: indices of training images whose bias labels would help most, `[q]`.
         file_checks: how well properties of the image files predict the class; empty unless the
             data are a folder of images.
+        duplicates: numbers of images that occur more than once.
         dataset: data set and its options as on the command line, for example
             "cmnist --conflict 0.05"; for commands that are shown.
         commands: for each candidate, the command that distills a set with its weights.
@@ -59,6 +60,7 @@ class Finding(NamedTuple):
     auc: dict[str, float] | None
     to_label: np.ndarray
     file_checks: Sequence[file_checks.FileCheck]
+    duplicates: datasets.Duplicates
     dataset: str
     commands: dict[str, str]
     is_preview: bool = False
@@ -107,6 +109,7 @@ def find(
     checks = (
         () if folder is None else file_checks.check(folder, data.train_files, data.train.labels)
     )
+    duplicates = datasets.duplicates(data)
     key_samples, key_label = jax.random.split(components.key(options, "bias"))
     samples = _draw(key_samples, data, max_samples)
     train = datasets.select(data.train, samples)
@@ -129,6 +132,7 @@ def find(
             auc=_auc(choice, analysed, data),
             to_label=rows[to_label],
             file_checks=checks,
+            duplicates=duplicates,
             dataset=dataset,
             commands={name: f"jaxdd run {dataset} {shlex.join(words(name))}" for name in names},
         )

@@ -32,11 +32,12 @@ MIN_BIMODALITY = 0.4
 MIN_CONFIDENT_SHARE = 0.01
 """Minimum share of samples that are confidently bias-conflicting."""
 
+CONFIDENT = 0.9
+"""Bias-conflict score above which a sample is confidently bias-conflicting."""
+
 _MIN_ALIGNED = 4  # Minimum number of confidently aligned samples per confidently conflicting one.
-_CONFIDENT = 0.9  # Bias-conflict score above which a sample is confidently bias-conflicting.
 _AMBIGUOUS = 0.1, 0.9  # Scores between these two are ambiguous.
 _MIN_CLASS_BIMODALITY = 0.3  # Below it, blocks of classes are preferred to single classes.
-_MAX_SHARE = 0.75  # Maximum share of the samples in one block.
 
 _FOLDS = 2**32 - 2  # For `fold_in`; differs from the step numbers of encoders, which are small.
 
@@ -79,6 +80,11 @@ class Candidate(NamedTuple):
     trials: Mapping[str, Trial] = {}
     rejection: str | None = None
     effective_sample_size: float = float("nan")
+
+    @property
+    def is_shortcut(self) -> bool:
+        """Whether the shortcut test was made and detected a bias."""
+        return self.shortcut is not None and feature_weights.is_shortcut(self.shortcut)
 
     @property
     def is_bimodal(self) -> bool:
@@ -223,19 +229,17 @@ def find_blocks(
     _checks.concrete("weights.find_blocks", probabilities, labels)
     predicted, classes_of = np.asarray(probabilities), np.asarray(labels)
     classes = tuple(range(predicted.shape[1]))
-    decides = np.zeros(len(predicted), bool)
-    decides[np.argsort(classes_of, kind="stable")[::2]] = True
+    decides, partitions = probes.partitions(predicted, classes_of)
     testing, own = predicted[~decides], classes_of[~decides]
     if not len(own):
         return classes, 0.0, 0.0
     best, by_classes = (classes, 0.0, 0.0), 0.0
-    for blocks in probes.merge(predicted[decides], classes_of[decides]):
-        if np.bincount(blocks[classes_of]).max() > _MAX_SHARE * len(predicted):
-            continue
+    for blocks in partitions:
         by_block = testing @ np.eye(blocks.max() + 1, dtype=testing.dtype)[blocks]
-        groups = feature_weights.posterior(jnp.asarray(by_block), jnp.asarray(blocks[own]))
-        score = 1 - np.take_along_axis(np.asarray(groups), blocks[own][:, None], 1)[:, 0]
-        share = float(np.mean(score > _CONFIDENT))
+        own_group = jnp.asarray(blocks[own])
+        groups = feature_weights.posterior(jnp.asarray(by_block), own_group)
+        score = np.asarray(feature_weights.conflict_score(groups, own_group))
+        share = float(np.mean(score > CONFIDENT))
         # With few samples, probes are as often confident about the wrong class as about the own.
         aligned = np.mean(score < _AMBIGUOUS[0])
         if not MIN_CONFIDENT_SHARE <= share <= aligned / _MIN_ALIGNED:

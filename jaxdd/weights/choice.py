@@ -38,7 +38,7 @@ from jaxdd.weights.density_weights import (
     density_candidates,
     from_density,
 )
-from jaxdd.weights.feature_weights import by_feature_sets, by_values, is_shortcut, shortcuts
+from jaxdd.weights.feature_weights import by_feature_sets, by_values, shortcuts
 from jaxdd.weights.probe_networks import Trial, check_with_probe_networks, rejection
 
 _MAX_CORRELATION = 0.5
@@ -251,13 +251,12 @@ def _rank(shown, exclude, chosen=()):
     """
 
     def key(candidate):
-        passes = candidate.shortcut is not None and is_shortcut(candidate.shortcut)
         bimodality = -1.0 if math.isnan(candidate.bimodality) else candidate.bimodality
         gain = 0.0
         if candidate.trials and candidate.trials["uniform"].count:
             uniform, weighted = candidate.trials.values()
             gain = weighted.conflicting - uniform.conflicting
-        evidence = not passes, not candidate.is_bimodal, -gain, -bimodality
+        evidence = not candidate.is_shortcut, not candidate.is_bimodal, -gain, -bimodality
         return candidate.name in exclude, candidate.name not in chosen, *evidence
 
     return tuple(sorted(shown, key=key))
@@ -269,7 +268,7 @@ def _rank(shown, exclude, chosen=()):
 def _shortcut_names(shown, pool):
     """Return the names of the shortcuts that show separate biases, most significant first."""
     chosen = []
-    passed = [x for x in shown if x.shortcut is not None and is_shortcut(x.shortcut)]
+    passed = [x for x in shown if x.is_shortcut]
     for candidate in sorted(passed, key=lambda x: -x.shortcut.z_score):
         size = math.prod(max(x.blocks) + 1 for x in (candidate, *chosen))
         is_distinct = all(_correlation(candidate, x, pool) < _MAX_CORRELATION for x in chosen)

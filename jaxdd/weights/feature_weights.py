@@ -40,7 +40,7 @@ class FeatureWeights(NamedTuple):
     @property
     def conflict_score(self) -> jax.Array:
         """Bias-conflict score `[n]`: probability that a sample is not in its class's own group."""
-        return 1 - jnp.take_along_axis(self.groups, self.own_group[:, None], 1)[:, 0]
+        return conflict_score(self.groups, self.own_group)
 
 
 def by_features(
@@ -170,6 +170,16 @@ def posterior(
     is_own = jnp.arange(count)[None] == own_group[:, None]
     groups = likelihood * jnp.where(is_own, 1 - conflict, conflict / max(count - 1, 1))
     return groups / groups.sum(1, keepdims=True)
+
+
+def conflict_score(groups: jax.Array, own_group: jax.Array) -> jax.Array:
+    """Return the probability `[n]` that a sample is not in its class's own group.
+
+    Args:
+        groups: `[n, b]` probabilities of the groups.
+        own_group: `[n]` group of most samples of the class, integers in [0, b).
+    """
+    return 1 - jnp.take_along_axis(groups, own_group[:, None], 1)[:, 0]
 
 
 def by_feature_sets(

@@ -257,8 +257,9 @@ def _class_probabilities(name, probabilities, n, k):
 
 
 def _conflict_score(probabilities, labels):
-    groups = feature_weights.posterior(jnp.asarray(probabilities, float), jnp.asarray(labels))
-    return 1 - np.take_along_axis(np.asarray(groups), labels[:, None], 1)[:, 0]
+    own = jnp.asarray(labels)
+    groups = feature_weights.posterior(jnp.asarray(probabilities, float), own)
+    return np.asarray(feature_weights.conflict_score(groups, own))
 
 
 def _from_votes(pool, indices, attributes, votes, probabilities, clip):

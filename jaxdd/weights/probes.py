@@ -10,7 +10,6 @@ object, most of what a network would learn from the data is not the object. `sho
 """
 
 import functools
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import chex
@@ -201,21 +200,15 @@ def shortcut(blind: ArrayLike, baseline: ArrayLike, labels: ArrayLike) -> Shortc
     _checks.integers("labels", labels, blind.shape[1], length=len(blind))
     for name, array in (("blind", blind), ("baseline", baseline)):
         _checks.finite(name, _checks.floating(name, array))
-    decides = np.zeros(len(labels), bool)
-    decides[np.argsort(labels, kind="stable")[::2]] = True
+    decides, all_blocks = partitions(blind, labels)
     deciding, testing = (
         (blind[half], baseline[half], labels[half]) for half in (decides, ~decides)
     )
-    partitions = [
-        (blocks, _compare(blocks, *deciding).z_score)
-        for blocks in merge(deciding[0], deciding[2])
-        if np.bincount(blocks[labels]).max() <= _MAX_SHARE * len(labels)
-    ]
-    if not partitions or not len(testing[2]):
+    if not all_blocks or not len(testing[2]):
         return Shortcut((0,) * blind.shape[1], 0.0, 0.0, 0.0)
-    best = max(z_score for _, z_score in partitions)
-    threshold = min(best, _MIN_RELATIVE_Z * best)
-    finest = next(blocks for blocks, z_score in partitions if z_score >= threshold)
+    z_scores = [_compare(blocks, *deciding).z_score for blocks in all_blocks]
+    threshold = min(max(z_scores), _MIN_RELATIVE_Z * max(z_scores))
+    finest = next(x for x, z in zip(all_blocks, z_scores, strict=True) if z >= threshold)
     return _compare(finest, *testing)
 
 
@@ -235,14 +228,33 @@ def _compare(blocks, blind, baseline, labels):
     )
 
 
-def merge(probabilities: np.ndarray, labels: np.ndarray) -> Iterator[np.ndarray]:
-    """Merge the classes step by step into two blocks; yield at most 32 partitions `[k]`.
+def partitions(probabilities: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Partition the classes into blocks of classes that the probabilities confuse.
+
+    This function runs on the host and cannot be transformed by JAX.
 
     Args:
-        probabilities: `[n, k]` out-of-fold. Classes that they confuse are merged first.
+        probabilities: `[n, k]` out-of-fold.
         labels: `[n]` integers in [0, k).
+
+    Returns:
+        The half of the samples of each class that determines the partitions, bool `[n]`; and at
+        most 32 partitions, blocks of the classes `[k]`, the finest one first. No block has more
+        than three quarters of the samples.
     """
-    _checks.concrete("probes.merge", probabilities, labels)
+    _checks.concrete("probes.partitions", probabilities, labels)
+    probabilities, labels = np.asarray(probabilities), np.asarray(labels)
+    decides = np.zeros(len(labels), bool)
+    decides[np.argsort(labels, kind="stable")[::2]] = True
+    return decides, [
+        blocks
+        for blocks in _merge(probabilities[decides], labels[decides])
+        if np.bincount(blocks[labels]).max() <= _MAX_SHARE * len(labels)
+    ]
+
+
+def _merge(probabilities, labels):
+    """Merge the classes step by step into two blocks; yield at most 32 partitions `[k]`."""
     k = probabilities.shape[1]
     if k < 2:
         return

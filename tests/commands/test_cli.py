@@ -21,7 +21,7 @@ from PIL import Image
 import jaxdd
 from jaxdd import weights
 from jaxdd.commands import cli, runs, sources
-from jaxdd.data import files
+from jaxdd.data import datasets, files
 from jaxdd.runs import bias, options, pipeline, processes, results
 from jaxdd.runs.folder import checkpoint, manifest, store
 
@@ -527,7 +527,10 @@ def find(monkeypatch, tmp_path):
         choice = weights.Choice(None, find.verdict, (), (candidate,))
         commands = {"layout": f"jaxdd run {fields['dataset']} --debias layout"}
         empty = np.zeros(0, int)
-        finding = bias.Finding(choice, np.arange(3), None, empty, (), fields["dataset"], commands)
+        copies = datasets.duplicates(data)
+        finding = bias.Finding(
+            choice, np.arange(3), None, empty, (), copies, fields["dataset"], commands
+        )
         fields["preview"](finding._replace(is_preview=True))
         return finding
 

@@ -193,10 +193,10 @@ def test_finest_blocks_near_the_best_are_returned():
 
 def test_a_thousand_classes_are_merged_in_a_few_stages():
     probabilities = np.random.default_rng(0).dirichlet(np.ones(1000), 1000)
-    result = list(probes.merge(probabilities, np.arange(1000)))
+    result = list(probes._merge(probabilities, np.arange(1000)))
     counts = [blocks.max() + 1 for blocks in result]
     assert counts[0] == 1000 and counts[-1] == 2 and len(counts) <= 32
-    ten = [blocks.max() + 1 for blocks in probes.merge(probabilities[:10, :10], np.arange(10))]
+    ten = [blocks.max() + 1 for blocks in probes._merge(probabilities[:10, :10], np.arange(10))]
     assert ten == list(range(10, 1, -1))
 
 

@@ -12,9 +12,7 @@ import numpy as np
 
 from jaxdd.data import datasets, files
 
-FILE_COLUMNS = ("file", "file_name", "filename", "files", "path", "image")
-"""Names of columns and arrays that hold the files of samples."""
-
+_FILE_COLUMNS = ("file", "file_name", "filename", "files", "path", "image")
 _WEIGHT_COLUMNS = ("weights", "weight")
 
 
@@ -94,7 +92,7 @@ def _from_npy(path):
 
 
 def _from_npz(path):
-    arrays = files.read_arrays(path, names=["weights", "samples", *FILE_COLUMNS])
+    arrays = files.read_arrays(path, names=["weights", "samples", *_FILE_COLUMNS])
     if "weights" not in arrays:
         arrays = files.read_arrays(path)
         if len(arrays) != 1:
@@ -131,7 +129,7 @@ def _from_csv(path):
 
 def file_column(names: Container[str]) -> str | None:
     """Return the name of the column or array with the files of the samples, None without one."""
-    return next((name for name in FILE_COLUMNS if name in names), None)
+    return next((name for name in _FILE_COLUMNS if name in names), None)
 
 
 # --- samples -----------------------------------------------------------------------------------

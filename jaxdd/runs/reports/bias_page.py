@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdd import weights
 from jaxdd.data import datasets, files
 from jaxdd.runs import bias
 from jaxdd.runs.options import OWN_EMBEDDING
@@ -23,7 +22,6 @@ from jaxdd.weights import candidates, formulas
 
 _MAX_CLASSES = 10  # of a candidate
 _MAX_OPEN = 2  # candidates with evidence that are shown unfolded if none is chosen
-_CLEAR = 0.9  # conflict score above which an image clearly conflicts
 _MAX_NAMES = 2  # classes of a block that are named
 _MAX_EXTREMES = 12  # heaviest images of a candidate, and lightest ones
 _NUM_IMAGES = 5, 7  # typical and conflicting images of a class
@@ -104,7 +102,6 @@ class _Section(NamedTuple):
         num_omitted: number of classes that are not shown.
         auc: area under the curve of the conflict score, or None if bias labels are unknown.
         evenness: group evenness of the weights, or None if bias labels are unknown.
-        is_shortcut: whether the shortcut test was made and detected a bias.
         heaviest: images with the largest weights, as multiples of the uniform weight.
         lightest: images with the smallest weights, as multiples of the uniform weight.
     """
@@ -118,7 +115,6 @@ class _Section(NamedTuple):
     num_omitted: int
     auc: float | None
     evenness: float | None
-    is_shortcut: bool
     heaviest: list[tuple[str, sheet.Tile]]
     lightest: list[tuple[str, sheet.Tile]]
 
@@ -168,7 +164,7 @@ def write(path: str | os.PathLike, finding: bias.Finding, data: datasets.Benchma
         "name": data.name, "headline": headline, "is_preview": finding.is_preview, "choice": choice,
         "dataset": finding.dataset, "sections": sections, "classes": source.classes,
         "count": len(finding.samples), "total": len(train.labels), "checks": finding.file_checks,
-        "duplicates": datasets.duplicates(data),
+        "duplicates": finding.duplicates,
         "to_label": to_label, "column": "file" if data.train_files else "index",
         "picture": source.images.draw(), "script": script, "script_hash": script_hash,
         "storage_key": storage_key, "min_share": candidates.MIN_CONFIDENT_SHARE,
@@ -179,9 +175,8 @@ def write(path: str | os.PathLike, finding: bias.Finding, data: datasets.Benchma
 
 def _section(candidate, source, finding, data, *, rank) -> _Section:
     """Return what the page shows of a candidate."""
-    choice, name, test = finding.choice, candidate.name, candidate.shortcut
-    is_shortcut = test is not None and weights.is_shortcut(test)
-    has_evidence = candidate.is_bimodal or is_shortcut
+    choice, name = finding.choice, candidate.name
+    has_evidence = candidate.is_bimodal or candidate.is_shortcut
     state = "chosen" if name in choice.chosen else "evidence" if has_evidence else "weak"
     is_weak = state == "weak"
     num_open = 0 if choice.verdict == "biased" else _MAX_OPEN if has_evidence else 1
@@ -205,7 +200,6 @@ def _section(candidate, source, finding, data, *, rank) -> _Section:
         num_omitted=num_omitted,
         auc=None if finding.auc is None else finding.auc.get(name),
         evenness=evenness,
-        is_shortcut=is_shortcut,
         heaviest=heaviest,
         lightest=lightest,
     )
@@ -218,7 +212,7 @@ def _classes(candidate, source, is_weak):
     )
     num_classes = len(source.classes)
     aligned = groups == blocks[source.labels]
-    is_clear = ~aligned & (score > _CLEAR)
+    is_clear = ~aligned & (score > candidates.CONFIDENT)
     clear = np.bincount(source.labels[is_clear], minlength=num_classes)
     shown = np.sort(np.argsort(-clear, kind="stable")[:_MAX_CLASSES])
     num_typical, num_conflicting = _NUM_IMAGES_WEAK if is_weak else _NUM_IMAGES

@@ -41,7 +41,9 @@ def write(path, *, files=(), to_label=range(COUNT)):
     choice = weights.Choice(np.full(n, 1 / 12), "undecided", (), (candidate,))
     commands = {"tone": "jaxdd run some/folder --debias tone"}
     indices = np.array(to_label)
-    finding = bias.Finding(choice, np.arange(n), None, indices, (), "some/folder", commands)
+    finding = bias.Finding(
+        choice, np.arange(n), None, indices, (), datasets.duplicates(data), "some/folder", commands
+    )
     bias_page.write(path, finding, data)
     return path
 

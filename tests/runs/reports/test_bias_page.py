@@ -46,7 +46,7 @@ def make_finding(data, candidates, verdict="none", chosen=(), **fields):
     choice = weights.Choice(np.full(n, 1.0), verdict, chosen, tuple(candidates))
     values = dict(
         choice=choice, samples=np.arange(n), auc=None, to_label=np.arange(4), file_checks=(),
-        dataset="some/folder --resize 32",
+        duplicates=datasets.duplicates(data), dataset="some/folder --resize 32",
         commands={x.name: f"jaxdd run some/folder --debias {x.name}" for x in candidates},
     )  # fmt: skip
     return bias.Finding(**values | fields)
@@ -172,7 +172,8 @@ def test_checks_of_files_and_duplicates(write):
     check = dict(name="size", accuracy=0.9, chance=0.4, significant=True, typical={1: "30×20"})
     other = dict(name="format", accuracy=0.41, chance=0.4, significant=False, typical={})
     test = data.test._replace(images=np.concatenate([data.train.images[:2], data.test.images[2:]]))
-    page = write(make_finding(data, [], file_checks=[check, other]), data._replace(test=test))
+    data = data._replace(test=test)
+    page = write(make_finding(data, [], file_checks=[check, other]), data)
     assert "90.0 % of files" in page and "<small>dog: 30×20</small>" in page
     assert page.count("differs between the classes") == 1 and "2 test images are also" in page
 
