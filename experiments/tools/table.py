@@ -10,6 +10,7 @@ import importlib
 import pathlib
 from collections.abc import Iterator, Sequence
 
+from experiments.fidelity import compare as fidelity
 from experiments.speed import tables as speed
 from experiments.tools import grid, overview, record
 from jaxdd.runs import options
@@ -42,7 +43,7 @@ def blocks() -> Iterator[list[str]]:
     yield overview.table()
     for claim, cells in computed():
         yield from grid.tables(claim, cells)
-    for module in (*modules(), speed):
+    for module in (*modules(), speed, fidelity):
         if hasattr(module, "tables"):
             yield from module.tables()
 

@@ -1,0 +1,7 @@
+"""Comparisons of jaxdd with the code of the authors whose methods it reimplements.
+
+    python -m experiments.fidelity.compare
+
+Each system has a file of vectors in tests/reference/authors: inputs, and what the authors' unmodified
+code returned for them. `compare` measures the agreement of jaxdd and writes results/fidelity.json.
+"""
