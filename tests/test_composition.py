@@ -118,6 +118,7 @@ GUIDE_SAMPLER = cfm.guide_sampler
 TRAINER = contrastive.trainer(ENCODER, OPTIMIZER, strategy=STRATEGY)
 ENCODED = contrastive.init(KEY, TRAINER, POOL)
 WHITENING = zca.Whitening(np.zeros((4, 4, 1), np.float32), np.eye(16, dtype=np.float32) * 2)
+MOMENTS = np.full(1, 0.4, np.float32), np.full(1, 0.2, np.float32)
 STATE = training.init_state(PARAMS, OPTIMIZER)
 SUPERVISED = expert_training.supervised_training(NETWORK, OPTIMIZER, strategy=STRATEGY)
 
@@ -548,8 +549,8 @@ CASES = {
         lambda pool: zca.fit(pool, weighted=True),
         (LARGE_POOL,),
     ),
-    "zca.whiten": Case(zca.whiten, (IMAGES, WHITENING), (0,)),
-    "zca.unwhiten": Case(zca.unwhiten, (IMAGES, WHITENING), (0,)),
+    "zca.whiten": Case(zca.whiten, (IMAGES, WHITENING, *MOMENTS), (0,)),
+    "zca.unwhiten": Case(zca.unwhiten, (IMAGES, WHITENING, *MOMENTS), (0,)),
     "zca.whiten_pool": Case(
         lambda images: zca.whiten_pool(POOL._replace(images=images), WHITENING), (PIXELS,), (0,)
     ),

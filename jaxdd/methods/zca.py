@@ -1,17 +1,17 @@
 """ZCA whitening: make pixels uncorrelated while changing images as little as possible.
 
-Let Ψ = U Λ Uᵀ be the covariance of the normalised images, `[d, d]` with d = h · w · c. An image x
-with mean m becomes `W (x − m)`, `W = U (Λ + ε)^(−1/2) Uᵀ`. Every matrix R W with a rotation R makes
-pixels uncorrelated; W itself is symmetric and leaves the result closest to the image. Edges and
-textures, which have little variance, then have as much influence as brightness and large areas. ε
-limits the amplification to 1 / √ε.
+Let m be the mean and Ψ = U Λ Uᵀ the covariance of images with pixels in [0, 1], `[d, d]` with
+d = h · w · c. An image p becomes `W (p − m)`, `W = U (Λ + ε)^(−1/2) Uᵀ`. Every matrix R W with a
+rotation R makes pixels uncorrelated; W itself is symmetric and leaves the result closest to the
+image. Edges and textures, which have little variance, then have more influence. ε limits the
+amplification to 1 / √ε; directions of much smaller variance than ε are only rescaled.
 
-Networks see whitened images in distillation and in evaluation. Sets are stored unwhitened, as
-`unwhiten` returns them.
+Networks see whitened images in distillation and in evaluation, in place of normalised ones, and
+augmentation follows whitening. Sets are stored unwhitened, as `unwhiten` returns them.
 
 Source: Bell and Sejnowski, "The independent components of natural scenes are edge filters" (Vision
-Research 37, 1997). ε = 0.1 and the order (after normalisation, before augmentation) are those of
-MTT (Cazenavette et al., CVPR 2022).
+Research 37, 1997). Pixels in [0, 1], ε = 0.1 and the order are those of MTT (Cazenavette et al.,
+CVPR 2022), which divides the covariance by n − 1. Here it is divided by n, the sum of the weights.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxdd import _checks, evaluate, sampling
 from jaxdd.methods import spectral
@@ -31,10 +32,10 @@ _BATCH = 512  # images at a time
 
 
 class Whitening(NamedTuple):
-    """The map from an image x to `matrix (x − mean)`.
+    """The map from an image p with pixels in [0, 1] to `matrix (p − mean)`.
 
     Attributes:
-        mean: `[h, w, c]` of the normalised images.
+        mean: `[h, w, c]`, the mean image.
         matrix: `[h · w · c, h · w · c]`, symmetric and positive definite.
     """
 
@@ -43,7 +44,7 @@ class Whitening(NamedTuple):
 
 
 def fit(pool: sampling.Pool, *, weighted: bool = False, epsilon: float = 0.1) -> Whitening:
-    """Fit the whitening of the normalised images of a pool.
+    """Fit the whitening of the images of a pool.
 
     Warns if the pool has at most d images. Some directions then have no variance, and ε alone
     determines how they are scaled.
@@ -51,7 +52,7 @@ def fit(pool: sampling.Pool, *, weighted: bool = False, epsilon: float = 0.1) ->
     Args:
         pool: n real images.
         weighted: weight images by the pool's weights instead of uniformly.
-        epsilon: ε, positive, in units of the variance of normalised pixels.
+        epsilon: ε, positive, in units of the variance of pixels in [0, 1].
     """
     n, *shape = pool.images.shape
     d = math.prod(shape)
@@ -75,25 +76,31 @@ def check_size(shape: Sequence[int]) -> None:
         )
 
 
-def whiten(images: jax.Array, whitening: Whitening | None) -> jax.Array:
-    """Return whitened images; None returns them unchanged.
+def whiten(
+    images: jax.Array, whitening: Whitening | None, mean: ArrayLike, std: ArrayLike
+) -> jax.Array:
+    """Return whitened images; without a whitening, the images unchanged.
 
     Args:
-        images: normalised, `[..., h, w, c]`.
-        whitening: from `fit` on images of this size.
+        images: normalised by `mean` and `std`, `[..., h, w, c]`.
+        whitening: from `fit` on images of this size, or None.
+        mean: `[c]` of the pixels, on the scale [0, 1].
+        std: `[c]` of the pixels, on the scale [0, 1].
     """
     if whitening is None:
         return images
     _check_shape(images, whitening)
-    return _whiten(images, whitening)
+    return _whiten(images, whitening, mean, std)
 
 
-def unwhiten(images: jax.Array, whitening: Whitening | None) -> jax.Array:
-    """Return normalised images from whitened ones `[..., h, w, c]`, the inverse of `whiten`."""
+def unwhiten(
+    images: jax.Array, whitening: Whitening | None, mean: ArrayLike, std: ArrayLike
+) -> jax.Array:
+    """Return images normalised by `mean` and `std` from whitened ones, the inverse of `whiten`."""
     if whitening is None:
         return images
     _check_shape(images, whitening)
-    return _unwhiten(images, whitening)
+    return _unwhiten(images, whitening, mean, std)
 
 
 def whiten_pool(pool: sampling.Pool, whitening: Whitening | None) -> sampling.Pool:
@@ -101,7 +108,7 @@ def whiten_pool(pool: sampling.Pool, whitening: Whitening | None) -> sampling.Po
     if whitening is None:
         return pool
     _check_shape(pool.images, whitening)
-    return pool._replace(**_whiten_pixels(pool.images, pool.mean, pool.std, whitening))
+    return pool._replace(**_whiten_pixels(pool.images, whitening))
 
 
 def whiten_task(task: evaluate.Task, whitening: Whitening | None) -> evaluate.Task:
@@ -109,8 +116,7 @@ def whiten_task(task: evaluate.Task, whitening: Whitening | None) -> evaluate.Ta
     if whitening is None:
         return task
     _check_shape(task.images, whitening)
-    whitened = _whiten_pixels(task.images, task.mean, task.std, whitening)
-    return dataclasses.replace(task, **whitened)
+    return dataclasses.replace(task, **_whiten_pixels(task.images, whitening))
 
 
 def _check_shape(images, whitening):
@@ -123,7 +129,7 @@ def _check_shape(images, whitening):
 
 @jax.jit
 def _fit(pool, weights, epsilon):
-    flat = lambda images: sampling.normalise(images, pool.mean, pool.std).reshape(len(images), -1)
+    flat = lambda images: _to_unit(images).reshape(len(images), -1)
     samples = pool.images, pool.labels, pool.num_classes, weights
     state = spectral.statistics(*samples, extract=flat, size=_BATCH)
     values, vectors = jnp.linalg.eigh(spectral.covariance(state))
@@ -131,36 +137,45 @@ def _fit(pool, weights, epsilon):
     return Whitening(state.mean.reshape(pool.images.shape[1:]), _product(scaled, vectors.T))
 
 
+def _to_unit(images):
+    """Return float32 pixels in [0, 1] of the images of a pool or a task."""
+    return sampling.normalise(images, jnp.zeros(1), jnp.ones(1))
+
+
 @jax.jit
-def _whiten(images, whitening):
-    rows = (images - jax.lax.broadcast_to_rank(whitening.mean, images.ndim)).reshape(
-        -1, len(whitening.matrix)
-    )
+def _whiten(images, whitening, mean, std):
+    mean, std, centre = _broadcast((mean, std, whitening.mean), images.ndim)
+    rows = (images * std + (mean - centre)).reshape(-1, len(whitening.matrix))
     whitened = jax.lax.map(lambda row: _product(whitening.matrix, row), rows, batch_size=_BATCH)
     return whitened.reshape(images.shape)
 
 
 @jax.jit
-def _unwhiten(images, whitening):
+def _unwhiten(images, whitening, mean, std):
     # Matrices of fewer bits have no Cholesky factorisation.
     wide = jnp.promote_types(whitening.matrix.dtype, jnp.float32)
     rows = images.reshape(-1, len(whitening.matrix)).astype(wide)
     factor = jax.scipy.linalg.cho_factor(whitening.matrix.astype(wide))
-    mean = jax.lax.broadcast_to_rank(whitening.mean, images.ndim)
-    pixels = jax.scipy.linalg.cho_solve(factor, rows.T).T.reshape(images.shape)
-    return pixels.astype(images.dtype) + mean
+    offsets = jax.scipy.linalg.cho_solve(factor, rows.T).T.reshape(images.shape)
+    mean, std, centre = _broadcast((mean, std, whitening.mean), images.ndim)
+    return (offsets.astype(images.dtype) + (centre - mean)) / std
+
+
+def _broadcast(arrays, ndim):
+    return [jax.lax.broadcast_to_rank(jnp.asarray(array), ndim) for array in arrays]
 
 
 @jax.jit
-def _whiten_pixels(images, mean, std, whitening):
+def _whiten_pixels(images, whitening):
     """Return whitened images, with mean and std such that `normalise` leaves them unchanged."""
 
     def whiten_image(image):
-        row = sampling.normalise(image, mean, std) - whitening.mean
-        return _product(whitening.matrix, row.reshape(-1)).reshape(image.shape)
+        row = (_to_unit(image) - whitening.mean).reshape(-1)
+        return _product(whitening.matrix, row).reshape(image.shape)
 
     whitened = jax.lax.map(whiten_image, images, batch_size=_BATCH)
-    return {"images": whitened, "mean": jnp.zeros_like(mean), "std": jnp.ones_like(std)}
+    channels = images.shape[-1:]
+    return {"images": whitened, "mean": jnp.zeros(channels), "std": jnp.ones(channels)}
 
 
 def _product(a, b):

@@ -217,7 +217,8 @@ def initial(
         return sampling.initial_noise(key(options, "init"), pool, ipc=options.ipc)
     ipc = options.ipc * options.formation**2
     images = subset(pool, options, weighted=options.init == "weighted", ipc=ipc)
-    return formation.join(zca.whiten(images, whitening), factor=options.formation)
+    images = zca.whiten(images, whitening, pool.mean, pool.std)
+    return formation.join(images, factor=options.formation)
 
 
 def baselines(

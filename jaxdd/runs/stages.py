@@ -220,7 +220,8 @@ def _distill(run, source):
         )  # fmt: skip
         context.report(run.name, first, steps)
         images = _run_chunks(run, chunks, first, source.whitening)
-    return jax.device_get(zca.unwhiten(images, source.whitening))
+    moments = context.data.mean, context.data.std
+    return jax.device_get(zca.unwhiten(images, source.whitening, *moments))
 
 
 def _run_chunks(run, chunks, first, whitening):
@@ -265,7 +266,8 @@ def _score_at(run, previous, step, state, whitening):
     every = run.context.options.score_every
     if every is None or previous // every == step // every or step >= run.context.options.steps:
         return {}
-    images = zca.unwhiten(state.images, whitening)
+    data = run.context.data
+    images = zca.unwhiten(state.images, whitening, data.mean, data.std)
     scores = _score(run, images, whitening, name=f"{run.name} at step {step}")
     return {key: getattr(scores, key).mean for key in ("accuracy", "conflicting")}
 
@@ -283,7 +285,8 @@ def _score(run: Run, images: ArrayLike, whitening, *, name: str, stored=True) ->
         images = run_methods.decode(context.options.formation)(jnp.asarray(images))
     context.report(f"evaluate {name}", 0, 1)
     with run.timed("evaluate"):
-        seen = zca.whiten(jnp.asarray(images), whitening)
+        moments = context.data.mean, context.data.std
+        seen = zca.whiten(jnp.asarray(images), whitening, *moments)
         scores = context.components.score(seen, whitening)
     context.report(f"evaluate {name}", 1, 1)
     if context.interruption.requested.is_set():

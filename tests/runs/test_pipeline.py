@@ -488,8 +488,10 @@ def test_networks_see_the_set_whitened_and_pixels_are_stored(fake, tmp_path):
     pool, whitening = datasets.pool(data), store.whitening_of(tmp_path)
     pool = sampling.reweight(pool, weights.oracle(pool, data.train.attributes, num_attributes=2))
     assert_equal(whitening, zca.fit(pool, weighted=True))
-    seen = zca.whiten(components.subset(pool, whitened, weighted=True), whitening) + 6
-    np.testing.assert_allclose(images_of(tmp_path), zca.unwhiten(seen, whitening), atol=1e-4)
+    start, moments = components.subset(pool, whitened, weighted=True), (data.mean, data.std)
+    seen = zca.whiten(start, whitening, *moments) + 6
+    unwhitened = zca.unwhiten(seen, whitening, *moments)
+    np.testing.assert_allclose(images_of(tmp_path), unwhitened, atol=1e-4)
     task = zca.whiten_task(datasets.task(data), whitening)
     keys = jax.random.split(components.key(whitened, "evaluate"), 2)
     scores = evaluate.evaluate(keys, fake.NETWORK, seen, task, epochs=2)

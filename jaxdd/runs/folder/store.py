@@ -259,6 +259,11 @@ def read_whitening(path: str | os.PathLike, *, content: bytes | None = None) -> 
             raise ValueError(f"{path} does not hold a whitening: got {name} of shape {array.shape}")
         if array.dtype != np.float32 or not np.isfinite(array).all():
             raise ValueError(f"{path}: {name} must be finite float32, got {array.dtype}")
+    low, high = arrays["mean"].min(), arrays["mean"].max()
+    if not -1e-3 <= low <= high <= 1 + 1e-3:
+        raise ValueError(
+            f"{path}: mean must be of images with pixels in [0, 1], got {low:.3g}..{high:.3g}"
+        )
     return zca.Whitening(*(jnp.asarray(arrays[name]) for name in zca.Whitening._fields))
 
 

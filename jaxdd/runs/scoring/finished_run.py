@@ -55,5 +55,6 @@ def score(
     config = files.read_json(pathlib.Path(folder) / "config.json")
     check_data(config, benchmark)
     run_options, whitening = options_of(config), store.whitening_of(folder)
-    seen = zca.whiten(run_methods.decode(run_options.formation)(jnp.asarray(images)), whitening)
+    decoded = run_methods.decode(run_options.formation)(jnp.asarray(images))
+    seen = zca.whiten(decoded, whitening, benchmark.mean, benchmark.std)
     return evaluate.summary(components.build(benchmark, run_options).score(seen, whitening))

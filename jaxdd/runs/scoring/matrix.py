@@ -140,7 +140,8 @@ def cells(
     _check(names, protocols, sets, teacher)
     weights = None if teacher.weights is None else jnp.asarray(teacher.weights)
     pool = zca.whiten_pool(datasets.pool(benchmark, weights), labelled.whitening)
-    images = zca.whiten(jnp.asarray(labelled.images), labelled.whitening)
+    moments = benchmark.mean, benchmark.std
+    images = zca.whiten(jnp.asarray(labelled.images), labelled.whitening, *moments)
     arrays = components.baselines(images, labelled.labels, pool, run_options, sets)
     one_image, rows = sampling.take(pool, jnp.zeros(1, int)), []
     for name in names:

@@ -289,6 +289,7 @@ def test_whitening_round_trip(tmp_path):
         (dict(matrix=np.full((4, 4), np.nan, np.float32)), "matrix"),
         (dict(matrix=np.eye(4)), "float64"),
         (dict(mean=np.ones(4, np.float32)), r"\(4,\)"),
+        (dict(mean=np.full((2, 2, 1), -0.5, np.float32)), r"\[0, 1\].*-0\.5"),
     ],
     ids=str,
 )

@@ -1,12 +1,15 @@
 """Tests of scoring a finished run: the scores are reproduced, other data are rejected."""
 
 import dataclasses
+import pathlib
+import re
 import shutil
 
 import numpy as np
 import pytest
 
 from jaxdd.data import datasets, files
+from jaxdd.methods import zca
 from jaxdd.runs import options, pipeline
 from jaxdd.runs.folder import store
 from jaxdd.runs.scoring import finished_run, labelled_sets, matrix
@@ -108,8 +111,8 @@ def test_the_images_of_a_run_score_as_in_the_run(finished):
 
 
 @pytest.mark.filterwarnings("ignore:ZCA")
-def test_a_whitened_set_is_scored_through_its_whitening(tmp_path):
-    """Checked for the run folder and for an exported set."""
+def test_a_whitened_set_is_scored_through_its_whitening(tmp_path, monkeypatch):
+    """Checked for the run folder, for exported sets, and for the code on their cards."""
     run_options = dataclasses.replace(OPTIONS, formation=1, zca="uniform")
     folder, data = tmp_path / "run", make_data()
     result = scores_of(pipeline.run(data, folder, run_options, debias="plain"))
@@ -121,6 +124,12 @@ def test_a_whitened_set_is_scored_through_its_whitening(tmp_path):
         labelled = labelled_sets.read(tmp_path / form, data)
         np.testing.assert_array_equal(labelled.whitening.matrix, matrix_of_run)
         assert "whitening" in labelled.storage
+        monkeypatch.chdir(tmp_path / form)
+        code = re.findall(r"```python\n(.*?)```", pathlib.Path("README.md").read_text(), re.S)
+        exec(code[0] + code[2], namespace := {})
+        seen = zca.whiten(labelled.images, labelled.whitening, data.mean, data.std)
+        whitened = namespace["images"].reshape(seen.shape)
+        np.testing.assert_allclose(whitened, seen, atol=1e-4)
     assert evaluate(tmp_path / "npz", folder, data) == result["accuracy"]
     shutil.copy(folder / "synthetic.npz", tmp_path / "moved.npz")
     with pytest.raises(ValueError, match="--zca"):
