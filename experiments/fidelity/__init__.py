@@ -2,6 +2,6 @@
 
     python -m experiments.fidelity.compare
 
-Each system has a file of vectors in tests/reference/authors: inputs, and what the unmodified code of
-the authors returned for them. `compare` measures the agreement and writes results/fidelity.json.
+Each system has a file of vectors in tests/reference/authors: inputs, and what the unmodified code
+of the authors returned for them. `compare` measures the agreement and writes results/fidelity.json.
 """
