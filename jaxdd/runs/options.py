@@ -153,8 +153,8 @@ class DM:
         "Candidate biases that auto may choose although their features can show the object, such "
         "as border. The others may be chosen anyway.", "weights")
     exclude: tuple[str, ...] = _option((),
-        "Candidate biases that auto must not choose because their features are the object, such as "
-        "texture for fabrics.", "weights")
+        "Candidate biases that auto and labels must not use because their features are the object, "
+        "such as texture for fabrics.", "weights")
     network: str = _option("convnet",
         f"Network for distillation and evaluation: {', '.join(NETWORKS)}, or MODULE:ATTRIBUTE for "
         "your own network or a function of the number of classes.",

@@ -307,7 +307,7 @@ def _from_labels(run, labels):
             components.key(options, "encoder"), context.pool, indices, labels.attributes[indices],
             num_attributes=count, clip=options.clip, strategy=context.components.strategy,
             encoder=_encoding(options, context.pool)["encoder"],
-            embeddings=_named(context.embedding),
+            embeddings=_named(context.embedding), exclude=options.exclude,
         )  # fmt: skip
     context.report("using bias labels", 1, 1)
     return result

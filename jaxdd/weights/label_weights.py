@@ -192,6 +192,7 @@ def from_labels(
     num_attributes: int | None = None,
     encoder: contrastive.Encoder | None = None,
     embeddings: Mapping[str, ArrayLike] = {},
+    exclude: Sequence[str] = (),
     probabilities: Mapping[str, ArrayLike] | None = None,
     clip: float | None = None,
 ) -> LabelWeights:
@@ -220,8 +221,9 @@ def from_labels(
         num_attributes: a. Defaults to the largest label plus one.
         encoder: network to train for "embedding". Defaults to `default_encoder`.
         embeddings: embeddings of the user by name, `[n, d]`, which are used as further features.
+        exclude: names of features that are the object. They are not used.
         probabilities: out-of-fold probabilities of the classes by name of the features, `[n, k]`.
-            Defaults to `feature_probabilities` of all features.
+            Defaults to `feature_probabilities` of all features but the excluded ones.
         clip: largest weight as a multiple of the uniform one, at least 1. Defaults to no limit.
     """
     formulas.check_limit("clip", clip)
@@ -238,7 +240,10 @@ def from_labels(
         raise ValueError(f"indices must be different, got {repeated[0]} more than once.")
     a = int(values[-1]) + 1 if num_attributes is None else num_attributes
     if probabilities is None:
-        names = [*blind_features.NAMED, EMBEDDING, *embeddings]
+        known = [*blind_features.NAMED, EMBEDDING, *embeddings]
+        names = [name for name in known if name not in exclude]
+        if not names:
+            raise ValueError(f"exclude must not have all features, got {', '.join(exclude)}.")
         options: dict[str, Any] = dict(strategy=strategy, encoder=encoder, embeddings=embeddings)
         probabilities = feature_probabilities(key, pool, names, **options)
     probabilities = {name: _class_probabilities(name, p, n, k) for name, p in probabilities.items()}

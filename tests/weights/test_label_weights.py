@@ -46,6 +46,9 @@ SCORES = {name: 1 - p[np.arange(400), LABELS] for name, p in PROBABILITIES.items
 CANDIDATES = [candidate(name, score) for name, score in SCORES.items()]
 
 
+ALL_FEATURES = [*weights.blind_features.NAMED, "embedding"]
+
+
 def from_labels(indices, attributes, pool=POOL, probabilities=PROBABILITIES, **options):
     options = dict(strategy=(), probabilities=probabilities) | options
     return weights.from_labels(KEY, pool, indices, attributes, **options)
@@ -216,6 +219,8 @@ def test_probabilities_are_computed_from_images_and_embeddings():
     assert result.features == "mine" and result.gains["tone"].share < 0.1
     oracle = weights.oracle(POOL, ATTRIBUTES, num_attributes=4)
     np.testing.assert_allclose(result.weights, oracle, rtol=0.1)
+    excluded = from_labels(chosen, ATTRIBUTES[chosen], exclude=["mine", "tone"], **options)
+    assert excluded.gains.keys() == result.gains.keys() - {"mine", "tone"} and excluded.rejection
 
 
 @pytest.mark.parametrize(
@@ -228,6 +233,7 @@ def test_probabilities_are_computed_from_images_and_embeddings():
         ([0, 1], [0], {}, r"\(2,\)"),
         ([], [], {}, r"got \[\]"),
         ([0, 1], [0, 1], dict(clip=0.5), "0.5"),
+        ([0, 1], [0, 1], dict(exclude=ALL_FEATURES, probabilities=None), "embedding"),
         ([0, 1], [0, 1], dict(probabilities={"tone": np.ones((400, 3))}), r"\(400, 3\)"),
     ],
 )

@@ -165,12 +165,18 @@ def write(path: str | os.PathLike, finding: bias.Finding, data: datasets.Benchma
         "dataset": finding.dataset, "sections": sections, "classes": source.classes,
         "count": len(finding.samples), "total": len(train.labels), "checks": finding.file_checks,
         "duplicates": finding.duplicates,
-        "to_label": to_label, "column": "file" if data.train_files else "index",
+        "to_label": to_label, "known_labels": _count_known_labels(data),
+        "column": "file" if data.train_files else "index",
         "picture": source.images.draw(), "script": script, "script_hash": script_hash,
         "storage_key": storage_key, "min_share": candidates.MIN_CONFIDENT_SHARE,
         "min_bimodality": candidates.MIN_BIMODALITY,
     }  # fmt: skip
     pages.write(path, pages.TEMPLATES.get_template("bias.html.j2").render(values))
+
+
+def _count_known_labels(data):
+    """Return the number of training images with a bias label if not all have one, otherwise 0."""
+    return 0 if data.bias_labels is None else int((data.bias_labels >= 0).sum())
 
 
 def _section(candidate, source, finding, data, *, rank) -> _Section:

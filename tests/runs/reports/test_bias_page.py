@@ -167,6 +167,17 @@ def test_group_evenness_is_shown_if_the_bias_labels_are_known(write):
     assert "evenness of" not in write(finding, unknown)
 
 
+def test_bias_labels_of_some_images_are_mentioned_with_their_command(write):
+    data = make_data(20)
+    finding = make_finding(data, [make_candidate(data)])
+    assert "have a bias label" not in write(finding, data)
+    known = np.where(np.arange(20) < 7, data.train.attributes, -1).astype(np.int32)
+    train = data.train._replace(attributes=None)
+    page = write(finding, data._replace(train=train, aligned=None, bias_labels=known))
+    assert "7 training images have a bias label" in page
+    assert any(command.endswith("--debias labels") for command in commands(page))
+
+
 def test_checks_of_files_and_duplicates(write):
     data = make_data(class_names=("cat", "dog", "owl"))
     check = dict(name="size", accuracy=0.9, chance=0.4, significant=True, typical={1: "30×20"})
