@@ -74,11 +74,11 @@ SETS = {
 }
 """Sets of each data set: real images, DM, or CFM with a kind of weights and the weighted parts."""
 
-ANCHORS = {
-    "anchors": ("plain", False),
-    "anchors, stratified": ("plain", True),
-    "anchors, density": ("density", False),
-    "anchors, density, stratified": ("density", True),
+RDED = {
+    "rded": ("plain", False),
+    "rded, stratified": ("plain", True),
+    "rded, density": ("density", False),
+    "rded, density, stratified": ("density", True),
 }
 """Weights of the teacher and the candidates, and whether each place has its own candidates."""
 
@@ -87,8 +87,8 @@ ROWS = [
     *(("cmnist", name, "standard") for name in SETS["cmnist"]),
     *(("cmnist", name, "soft") for name in ("random-density", "density")),
     *(("cifar10", name, protocol) for protocol in PROTOCOLS for name in SETS["cifar10"]),
-    *(("cmnist", name, protocol) for name in ANCHORS for protocol in PROTOCOLS),
-    *(("cifar10", "anchors", protocol) for protocol in PROTOCOLS),
+    *(("cmnist", name, protocol) for name in RDED for protocol in PROTOCOLS),
+    *(("cifar10", "rded", protocol) for protocol in PROTOCOLS),
 ]
 """Data set, set and protocol; the teacher of soft labels was trained with the set's weights."""
 
@@ -143,10 +143,10 @@ class Bench:
             start = initial(self.keys[3], self.pool, weighted=True)
             arguments = self.keys[5], start, self.pool, self.task.strategy
             return small.match_distribution(*arguments, steps=400)
-        if name in ANCHORS:
-            kind, stratified = ANCHORS[name]
+        if name in RDED:
+            kind, stratified = RDED[name]
             teacher = teachers.Teacher(self.teacher(kind), TEACHER)
-            settings: Any = dict(ipc=small.IPC, least=0.5, stratified=stratified)
+            settings: Any = dict(ipc=small.IPC, stratified=stratified)
             select = jax.jit(functools.partial(anchors.select, **settings))
             return select(self.keys[6], self.weighted(kind), teacher).images
         return self.match_curriculum(*SETS[self.name][name])

@@ -2,7 +2,10 @@
 
 One image is divided into factor² coarser ones. `split` returns the images that networks see,
 differentiably; pass `functools.partial(split, factor=2)` to a method as `decode`. `join` packs
-initial images.
+initial images, by nearest neighbours as the authors do. If the factor does not divide a side, the
+first pieces are one pixel longer. The authors join such pieces in the same way, but split the image
+into pieces of equal size after padding it with grey, so that pieces hold padding or a part of the
+next piece.
 
 Source: Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameterization" (ICML
 2022).
@@ -12,6 +15,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def split(images: jax.Array, *, factor: int) -> jax.Array:
@@ -36,7 +40,7 @@ def split(images: jax.Array, *, factor: int) -> jax.Array:
 
 
 def join(images: jax.Array, *, factor: int, size: tuple[int, int] | None = None) -> jax.Array:
-    """Shrink images and pack factor² of them into one, the inverse of `split`.
+    """Resize images to pieces by nearest neighbours and pack factor² of them into one.
 
     Args:
         images: `[..., m · factor², h, w, c]`.
@@ -54,10 +58,16 @@ def join(images: jax.Array, *, factor: int, size: tuple[int, int] | None = None)
     images = images.reshape(*lead, count // len(cells), len(cells), *images.shape[-3:])
     joined = jnp.zeros((*images.shape[:-4], height, width, channels), images.dtype)
     for i, (rows, columns) in enumerate(cells):
-        shape = (*joined.shape[:-3], rows.stop - rows.start, columns.stop - columns.start, channels)
-        piece = jax.image.resize(images[..., i, :, :, :], shape, "linear")
+        down, across = _nearest(rows, old_height), _nearest(columns, old_width)
+        piece = images[..., i, :, :, :][..., down[:, None], across[None], :]
         joined = joined.at[..., rows, columns, :].set(piece)
     return joined
+
+
+def _nearest(cell, side):
+    """Return the pixel of a side that each pixel of a cell is copied from, as PyTorch does."""
+    size = cell.stop - cell.start
+    return np.arange(size) * side // size
 
 
 def _cells(height, width, factor):
@@ -66,5 +76,10 @@ def _cells(height, width, factor):
         raise ValueError(
             f"factor must be in 1..{min(height, width)}, the shorter side, got {factor}."
         )
-    cuts = lambda side: itertools.pairwise(i * side // factor for i in range(factor + 1))
+
+    def cuts(side):
+        size, remainder = divmod(side, factor)
+        ends = (i * size + min(i, remainder) for i in range(factor + 1))
+        return itertools.pairwise(ends)
+
     return [(slice(*rows), slice(*columns)) for rows in cuts(height) for columns in cuts(width)]

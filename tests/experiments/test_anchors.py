@@ -38,7 +38,7 @@ def pool(weights=None):
 
 @functools.cache
 def program(stratified, weighted):
-    given = dict(ipc=2, candidates=20, crops=2, stratified=stratified, weighted=weighted)
+    given = dict(ipc=2, factor=2, candidates=20, crops=2, stratified=stratified, weighted=weighted)
     return jax.jit(functools.partial(anchors.select, **given))
 
 
@@ -73,13 +73,11 @@ def test_samples_of_weight_zero_are_not_drawn_by_weight():
 
 def test_stratified_takes_the_best_of_each_place():
     losses, drawn = jnp.array([5.0, 1, 4, 2, 3, 0, 9]), jnp.arange(7)
-    assert anchors._choose(losses, drawn, 3, False).tolist() == [5, 1, 3]
-    assert anchors._choose(losses, drawn, 3, True).tolist() == [5, 1, 3]  # 0 3 | 1 4 | 2 5
-    assert anchors._choose(jnp.array([1.0, 9, 8, 2, 7, 6]), drawn[:6], 3, True).tolist() == [
-        0,
-        5,
-        4,
-    ]
+    assert anchors.choose(losses, drawn, 3).tolist() == [5, 1, 3]
+    # Places have candidates 0 3, 1 4 and 2 5.
+    assert anchors.choose(losses, drawn, 3, stratified=True).tolist() == [5, 1, 3]
+    losses = jnp.array([1.0, 9, 8, 2, 7, 6])
+    assert anchors.choose(losses, drawn[:6], 3, stratified=True).tolist() == [0, 5, 4]
     spread = SHADES[np.asarray(select(stratified=True).sources[1])]
     assert set(spread.ravel()) != set(np.sort(SHADES[LABELS == 1])[::-1][:8])
 
@@ -117,8 +115,8 @@ def test_crops_are_resized_parts():
 def test_remainders_of_sides_are_filled():
     pieces = jnp.arange(4.0)[:, None, None, None] * jnp.ones((4, 2, 2, 1))
     joined = formation.join(pieces, factor=2, size=(5, 5))[0, :, :, 0]
-    np.testing.assert_allclose(np.diag(joined), [0, 0, 3, 3, 3])
-    assert joined.shape == (5, 5) and (joined[0, 2:] == 1).all() and (joined[2:, 0] == 2).all()
+    np.testing.assert_allclose(np.diag(joined), [0, 0, 0, 3, 3])
+    assert joined.shape == (5, 5) and (joined[0, 3:] == 1).all() and (joined[3:, 0] == 2).all()
 
 
 def test_memory_does_not_grow_with_the_classes():
@@ -143,10 +141,20 @@ def test_memory_does_not_grow_with_the_classes():
 
 def test_too_few_candidates_and_other_classes_are_rejected():
     with pytest.raises(ValueError, match="got 7"):
-        anchors.select(jax.random.key(0), pool(), TEACHER, ipc=2, candidates=7)
+        anchors.select(jax.random.key(0), pool(), TEACHER, ipc=2, factor=2, candidates=7)
     three = sampling.pool(
         np.zeros((6, SIDE, SIDE, 1), np.uint8), np.arange(6) % 3, num_classes=3,
         mean=(0.5,), std=(0.5,),
     )  # fmt: skip
     with pytest.raises(ValueError, match="3"):
         anchors.select(jax.random.key(0), three, TEACHER, ipc=2, candidates=20)
+
+
+def test_whole_crops_by_default():
+    chosen = jax.jit(functools.partial(anchors.select, ipc=3, candidates=20, crops=2))(
+        jax.random.key(0), pool(), TEACHER
+    )
+    brightest = np.sort(SHADES[LABELS == 1])[::-1][:3]
+    np.testing.assert_array_equal(SHADES[np.asarray(chosen.sources)[1, :, 0]], brightest)
+    expected = np.broadcast_to((brightest / 127.5 - 1)[:, None, None, None], (3, SIDE, SIDE, 1))
+    np.testing.assert_allclose(chosen.images[1], expected, atol=1e-5)
