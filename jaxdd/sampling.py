@@ -343,6 +343,14 @@ def _squared_distances(points, centres):
 def grouped(sampler: Sampler, *, groups: int) -> Sampler:
     """Return a sampler that draws equally many samples of each bias group of each class.
 
+    The weights of each group sum to one; those of an empty group are zero.
+
+    The authors of FairDD and COBRA draw one uniform batch per class and split it into groups. A
+    rare group then has few samples, or none and is skipped: of 256 images with ten colours and 10 %
+    bias-conflicting ones, a bias-conflicting colour has 2.8 on average. The means of the groups
+    have the same expectation here, with far less variance, and no group is skipped. FairDD with
+    this sampler is therefore a stronger baseline than FairDD as published.
+
     Args:
         sampler: draws from a pool whose classes are the groups, numbered `class · groups +
             attribute`, such as `functools.partial(uniform_batch, size=32)`. Groups may be empty.

@@ -161,6 +161,10 @@ CASES = {
         matching.distribution,
         (POINTS.reshape(2, 3, 3), POINTS[:4].reshape(2, 2, 3), WEIGHTS.reshape(2, 3)), (0, 1, 2),
     ),
+    "matching.barycentre": Case(
+        lambda *x: matching.barycentre(*x, groups=3),
+        (POINTS.reshape(2, 3, 3), POINTS[:4].reshape(2, 2, 3), WEIGHTS.reshape(2, 3)), (0, 1, 2),
+    ),
     "matching.cosine_rows": Case(matching.cosine_rows, (POINTS, POINTS[::-1]), (0, 1)),
     "matching.squared": Case(matching.squared, (POINTS, POINTS[::-1]), (0, 1)),
     "matching.cosine": Case(matching.cosine, (POINTS, POINTS[::-1]), (0, 1)),

@@ -1,5 +1,7 @@
 """Losses against the reference implementation, float64 and values by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,6 +147,52 @@ def test_bfloat16_features_are_summed_in_float32():
 def test_shapes_that_disagree_raise(arguments, value):
     with pytest.raises(ValueError, match=value):
         matching.distribution(*arguments)
+
+
+# ------------------------------------------------------------------ barycentre
+
+
+def test_the_barycentre_by_hand():
+    """Class 0: groups with means 1 and 7; class 1: means (2, 6), one empty group; class 2: none."""
+    real = jnp.array([[0, 2, 7, 7], [1, 3, 50, 50], [9, 9, 9, 9]])[..., None] * 1.0
+    real = jnp.concatenate([real, 3 * real], -1)  # two features
+    synthetic = jnp.array([[[1.0, 14.0], [3.0, 14.0]], [[0, 0], [0, 0]], [[5, 5], [5, 5]]])
+    weights = jnp.array([[1, 1, 2, 2], [0.5, 0.5, 0, 0], [0, 0, 0, 0]])
+    value_and_grad = jax.jit(
+        jax.value_and_grad(matching.barycentre, argnums=1), static_argnames=("groups", "norm")
+    )
+    # Differences of the means: (4, 12) − (2, 14), (2, 6) − (0, 0), and nothing for class 2.
+    squared, slope = value_and_grad(real, synthetic, weights, groups=2)
+    assert squared == pytest.approx(2**2 + 2**2 + 2**2 + 6**2)
+    np.testing.assert_allclose(slope[:, 0], [[-2, 2], [-2, -6], [0, 0]], atol=1e-6)
+    absolute, slope = value_and_grad(real, synthetic, weights, groups=2, norm=1)
+    assert absolute == pytest.approx(2 + 2 + 2 + 6)
+    np.testing.assert_allclose(slope[:, 0], [[-0.5, 0.5], [-0.5, -0.5], [0, 0]], atol=1e-6)
+
+
+def test_the_weight_of_a_whole_group_does_not_matter_but_that_of_a_sample_does():
+    of = functools.partial(matching.barycentre, REAL, SYNTHETIC, groups=3)
+    scaled = WEIGHTS * np.float32([1, 1, 5, 5, 0.1, 0.1])
+    assert of(scaled) == pytest.approx(float(of(WEIGHTS)), rel=1e-5)
+    assert of(WEIGHTS * np.float32([1, 5, 1, 1, 1, 1])) != pytest.approx(float(of(WEIGHTS)))
+    assert matching.barycentre(REAL, SYNTHETIC, WEIGHTS, groups=1) == pytest.approx(
+        float(matching.distribution(REAL, SYNTHETIC, WEIGHTS)), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "change, value",
+    [
+        (dict(groups=4), r"4 .*got \(3, 6, 5\)"),
+        (dict(groups=0), "got 0"),
+        (dict(norm=3), "got 3"),
+        (dict(weights=WEIGHTS[:, :5]), r"\(3, 6\), got \(3, 5\)"),
+        (dict(real=REAL[0]), r"got \(6, 5\)"),
+    ],
+)
+def test_bad_arguments_of_the_barycentre_raise(change, value):
+    with pytest.raises(ValueError, match=value):
+        matching.barycentre(**(dict(real=REAL, synthetic=SYNTHETIC, groups=3) | change))
 
 
 # ------------------------------------------------------------------ gradients

@@ -81,7 +81,8 @@ def run(
         options: options of the run.
         debias: weights of the samples: uniform (plain), by density, chosen without bias labels
             (auto), by tone, texture, layout or border of the images, by an embedding, by the bias
-            labels of some images (labels) or of all (oracle); or one loss per bias group (fairdd).
+            labels of some images (labels) or of all (oracle); or a loss of the bias groups
+            (fairdd, cobra, cobra-l1).
         weights: .npy, .npz or .csv file with one weight per training sample, instead of --debias.
         embedding: .npy or .npz file with one row of numbers per training sample, for example by a
             pretrained network, for --debias auto, embedding and labels.

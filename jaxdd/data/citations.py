@@ -58,6 +58,11 @@ BIBTEX = {
   title={{FairDD}: Fair Dataset Distillation},
   author={Zhou, Qihang and Fang, Shenhao and He, Shibo and Meng, Wenchao and Chen, Jiming},
   booktitle={Advances in Neural Information Processing Systems}, year={2025}}""",
+    "cobra": """@inproceedings{moslemi2026fair,
+  title={Fair Dataset Distillation via Cross-Group Barycenter Alignment},
+  author={Moslemi, Mohammad Hossein and Dashtbayaz, Nima Hosseini and Mei, Zhimin and Wang, Boyu
+    and Ghaddar, Bissan},
+  booktitle={International Conference on Machine Learning}, year={2026}}""",
     "corruptions": """@inproceedings{hendrycks2019benchmarking,
   title={Benchmarking Neural Network Robustness to Common Corruptions and Perturbations},
   author={Hendrycks, Dan and Dietterich, Thomas},

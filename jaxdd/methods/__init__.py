@@ -2,7 +2,7 @@
 
 | method | makes similar | sample weights act on |
 | --- | --- | --- |
-| `distribution_matching` (DM, FairDD) | features of random networks | batches |
+| `distribution_matching` (DM, FairDD, COBRA) | features of random networks | batches |
 | `gradient_matching` (DC, DSA) | gradients of networks in training | batches |
 | `trajectory_matching` (MTT) | trained networks | training of the experts |
 | `curriculum_matching` (CFM) | feature covariances in a teacher | teacher, covariances, signal |

@@ -45,7 +45,10 @@ def distribution_matching(
 
     With several `groups` the loss is a sum over bias groups: FairDD (Zhou et al., 2025). Because
     the distance is squared, the gradient of that sum is the number of groups times that of the
-    distance to the mean of the groups, which the weights of `formulas.oracle` give.
+    distance to the mean of the groups. That is COBRA (Moslemi et al., 2026), with the loss
+    `functools.partial(matching.barycentre, groups=...)` and `groups=1`. Batches of both are drawn
+    by `sampling.grouped`, which says how the authors draw theirs. The authors of COBRA also train
+    the random network for 10 to 100 epochs on the synthetic set before they compare features.
 
     Args:
         network: a `networks.Network`.

@@ -63,7 +63,8 @@ def gradient_matching(
         batch_size: batch size of the network's training.
         decode: map from stored images to those the network sees, such as `formation.split`.
         groups: bias groups in a class's batch, see `sampling.grouped`. The distance is summed over
-            the groups.
+            the groups, as in FairDD. With 1 and the batches of `sampling.grouped`, the real
+            gradient is the mean of the groups' gradients, as in COBRA.
     """
     outer, inner = _checks.count("outer", outer), _checks.count("inner", inner)
     strategy, groups = augment.as_strategy(strategy), _checks.count("groups", groups)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import optax
 
-from jaxdd import augment, methods, networks
+from jaxdd import augment, matching, methods, networks
 from jaxdd.devices import microbatch, parallel
 from jaxdd.methods import formation, protocol
 from jaxdd.runs import networks as named_networks
@@ -25,8 +25,9 @@ class MethodEntry(NamedTuple):
     """Registry entry of a distillation method.
 
     Attributes:
-        build: `build(options, network, strategy, groups=1, threads=None)` returns the
-            `methods.Method`; for cfm the network is that of the teacher.
+        build: `build(options, network, strategy, **fields)` returns the `methods.Method`, with the
+            fields `groups`, `group_loss` and `threads` of `build`; for cfm the network is that of
+            the teacher.
         citations: keys of `data.citations.BIBTEX`.
         follows: kind of networks that are trained on real data first: "experts", "teacher" or None.
             Such methods are not split over devices and have no loss per bias group.
@@ -57,16 +58,26 @@ def _cached(method, network, optimizer, strategy, factor, **fields):
     return method(network, optimizer, strategy=strategy, decode=decode(factor), **fields)
 
 
-def _build_dm(options: DM, network, strategy, *, groups=1, threads=None):
+def _build_dm(options: DM, network, strategy, *, groups=1, group_loss="separate", threads=None):
     # A row that runs on one core uses the cache of that core alone, so micro-batches are smaller.
     activation_bytes = microbatch.CORE_BYTES if threads == 1 else None
+    loss = matching.distribution
+    if group_loss != "separate":
+        loss, groups = _barycentre(groups, norm=1 if group_loss == "barycentre-l1" else 2), 1
     return _cached(
         methods.distribution_matching, network, _sgd(options.learning_rate), strategy,
-        options.formation, groups=groups, activation_bytes=activation_bytes,
+        options.formation, loss=loss, groups=groups, activation_bytes=activation_bytes,
     )  # fmt: skip
 
 
-def _build_dc(options: DC, network, strategy, *, groups=1, threads=None):
+@functools.cache
+def _barycentre(groups, *, norm):
+    return functools.partial(matching.barycentre, groups=groups, norm=norm)
+
+
+def _build_dc(options: DC, network, strategy, *, groups=1, group_loss="separate", threads=None):
+    # The gradient of a batch in which each group has the same weight is the groups' barycentre.
+    groups = groups if group_loss == "separate" else 1
     return _cached(
         methods.gradient_matching, network, _sgd(options.learning_rate),
         strategy if options.method == "dsa" else (), options.formation, groups=groups,
@@ -74,14 +85,14 @@ def _build_dc(options: DC, network, strategy, *, groups=1, threads=None):
     )  # fmt: skip
 
 
-def _build_mtt(options: MTT, network, strategy, *, groups=1, threads=None):
+def _build_mtt(options: MTT, network, strategy, **_):
     return _cached(
         methods.trajectory_matching, network, _sgd(options.learning_rate), strategy,
         options.formation, inner=options.syn_steps, rate=options.lr_teacher,
     )  # fmt: skip
 
 
-def _build_cfm(options: CFM, network, strategy, *, groups=1, threads=None):
+def _build_cfm(options: CFM, network, strategy, **_):
     length = max(options.steps // (options.ipc * options.class_parts), 1)
     return _cached(
         methods.curriculum_matching, network, _adam(options.learning_rate, length),
@@ -115,19 +126,20 @@ def build(
     strategy: augment.Strategy,
     *,
     groups: int = 1,
+    group_loss: str = "separate",
     mesh: jax.sharding.Mesh | None = None,
     threads: int | None = None,
 ) -> methods.Method:
     """Build the method of a run, whose steps the devices of a mesh share.
 
-    `groups` is the number of bias groups with separate losses, `threads` the number of CPU threads
-    of the run, or None for all.
+    `groups` is the number of bias groups in a batch and `group_loss` what becomes of them, see
+    `weightings.Weighting`. `threads` is the number of CPU threads of the run, or None for all.
     """
-    entry = METHODS[options.method]
+    entry, by_group = METHODS[options.method], dict(groups=groups, group_loss=group_loss)
     if mesh is None:
-        return entry.build(options, network, strategy, groups=groups, threads=threads)
+        return entry.build(options, network, strategy, threads=threads, **by_group)
     split = _split_network(network, mesh)
-    return _replicated(entry.build(options, split, strategy, groups=groups), mesh)
+    return _replicated(entry.build(options, split, strategy, **by_group), mesh)
 
 
 _split_network = functools.cache(parallel.split_network)

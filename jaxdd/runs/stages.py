@@ -82,8 +82,8 @@ def weigh(run: Run, kind: str, *, prefix: str = "") -> Source:
     source = Source(pool.weights, pool, parts.sampler, parts.method)
     if weighting.keeps_choice:
         source = source._replace(choice=files.read_json(run.folder / choice_file))
-    if weighting.grouped:
-        return source._replace(**_by_group(context))
+    if weighting.group_loss is not None:
+        return source._replace(**_by_group(context, weighting.group_loss))
     if context.options.weighting == "batch" and weighting.batch_sampler is not None:
         # The encoder is not stored. Training it again gives the same parameters bit for bit.
         result = computed[0] if computed else compute_weights(run)
@@ -91,12 +91,12 @@ def weigh(run: Run, kind: str, *, prefix: str = "") -> Source:
     return source
 
 
-def _by_group(context):
-    """Return pool, sampler and method with one loss per bias group."""
+def _by_group(context, group_loss):
+    """Return pool, sampler and method for batches that are drawn by bias group."""
     options, parts, groups = context.options, context.components, context.data.num_attributes
     method = run_methods.build(
-        options, parts.network, parts.strategy, groups=groups, mesh=context.mesh,
-        threads=context.threads,
+        options, parts.network, parts.strategy, groups=groups, group_loss=group_loss,
+        mesh=context.mesh, threads=context.threads,
     )  # fmt: skip
     return {
         "pool": datasets.group_pool(context.data, index=context.index),

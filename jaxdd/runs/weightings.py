@@ -7,7 +7,7 @@ of reports come from this registry.
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,9 @@ class Weighting(NamedTuple):
         check: `check(context)` raises ValueError if options or data do not allow the weighting.
         batch_sampler: `batch_sampler(context, sample_weights)` returns the sampler that weights
             each batch by its own density, for the option weighting="batch".
-        grouped: whether the method has one loss per bias group (FairDD) instead of weights.
+        group_loss: for batches drawn by bias group: "separate" for one loss per group (FairDD),
+            "barycentre" for the distance to the mean of the groups (COBRA), "barycentre-l1" for the
+            same with absolute differences. None for weighted batches.
         keeps_choice: whether the record of a choice is a product of the run, choice.json.
         citations: keys of `data.citations.BIBTEX`.
     """
@@ -61,7 +63,7 @@ class Weighting(NamedTuple):
     needs_bias_labels: bool = False
     check: Callable[[Context], None] | None = None
     batch_sampler: Callable[[Context, SampleWeights], sampling.Sampler] | None = None
-    grouped: bool = False
+    group_loss: Literal["separate", "barycentre", "barycentre-l1"] | None = None
     keeps_choice: bool = False
     citations: tuple[str, ...] = ()
 
@@ -336,8 +338,17 @@ def _check_groups(context):
             f"values: {small} of {len(sizes)} groups have fewer than {results.MIN_GROUP_SIZE} "
             f"training images, and the effective sample size would be {effective:.0f} of "
             f"{len(data.train.labels):,}; merge values in a column of the table, for example "
-            "ages into decades, or leave out oracle and fairdd"
+            "ages into decades, or leave out the rows that use bias labels"
         )
+
+
+def _check_l1(context):
+    if context.options.method != "dm":
+        raise ValueError(
+            f"cobra-l1 compares mean features and requires method='dm', got "
+            f"{context.options.method}; use cobra"
+        )
+    _check_groups(context)
 
 
 def _oracle(run):
@@ -411,8 +422,26 @@ WEIGHTINGS: dict[str, Weighting] = {
         _oracle,
         needs_bias_labels=True,
         check=_check_groups,
-        grouped=True,
+        group_loss="separate",
         citations=("fairdd",),
+    ),
+    "cobra": Weighting(
+        "COBRA",
+        "distilled towards the mean of the bias groups, using bias labels",
+        _oracle,
+        needs_bias_labels=True,
+        check=_check_groups,
+        group_loss="barycentre",
+        citations=("cobra",),
+    ),
+    "cobra-l1": Weighting(
+        "COBRA (L1)",
+        "distilled towards the mean of the bias groups by the L1 distance, using bias labels",
+        _oracle,
+        needs_bias_labels=True,
+        check=_check_l1,
+        group_loss="barycentre-l1",
+        citations=("cobra",),
     ),
     "custom": Weighting(
         "custom weights", "distilled with weights of your own", _custom, check=_check_custom
@@ -449,7 +478,7 @@ def check(context: Context, name: str) -> None:
             f"{name} needs the bias attributes of all training images, got {known} for "
             f"{context.data.name}"
         )
-    if weighting.grouped and (context.own_method or context.follows):
+    if weighting.group_loss and (context.own_method or context.follows):
         method = context.own_method or context.options.method
         raise ValueError(
             f"{name} needs a method with a loss per group: {run_methods.direct()}, got {method}"

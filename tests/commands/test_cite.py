@@ -10,6 +10,7 @@ from jaxdd.data import citations, files
 USED = [
     (dict(dataset="cmnist"), ("density",), "dm weights encoder mnist lff jaxdd"),
     (dict(dataset="cmnist-fg", method="dc"), ("fairdd",), "dc fairdd mnist jaxdd"),
+    (dict(dataset="digits"), ("cobra", "cobra-l1"), "dm cobra digits jaxdd"),
     (dict(dataset="cifar100", formation=2), ("plain",), "dm idc cifar10 jaxdd"),
     (dict(dataset="imagenette", training="lff"), ("border",), "dm weights lff imagenet jaxdd"),
     (dict(dataset="bgfmnist"), ("plain",), "dm fashion_mnist weights cifar10 jaxdd"),

@@ -11,7 +11,7 @@ import pytest
 import toy
 from toy import BATCH, IMAGES, KEY, LINEAR, NETWORK, OPTIMIZER, POOL, SAMPLER, equal
 
-from jaxdd import augment, methods, networks, sampling
+from jaxdd import augment, matching, methods, networks, sampling
 from jaxdd.methods import formation
 
 METHOD = methods.distribution_matching(NETWORK, OPTIMIZER, strategy=("crop",))
@@ -138,7 +138,7 @@ def test_a_custom_augmentation_is_bit_identical_to_the_named_one():
     equal(*(step(KEY, STATE, BATCH) for step in steps))
 
 
-def test_the_loss_over_groups_pulls_to_their_barycentre():
+def test_the_gradient_of_fairdd_is_that_of_cobra_times_the_groups():
     """Σ_g ‖μ_g − s‖² has the gradient 2 G (s − mean of μ_g) for the G groups of a class."""
     labels = np.repeat([0, 1, 2, 4, 5], [15, 5, 9, 20, 10])  # class 1 has no sample of group 1
     moments = dict(mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -147,15 +147,14 @@ def test_the_loss_over_groups_pulls_to_their_barycentre():
     batch = sampler(KEY, pool)
     assert batch.images.shape == (3, 12, 8, 8, 3)
 
-    def update(groups):
-        options = dict(strategy=(), groups=groups)
-        method = methods.distribution_matching(LINEAR, optax.sgd(1.0), **options)
+    def update(**options):
+        method = methods.distribution_matching(LINEAR, optax.sgd(1.0), strategy=(), **options)
         return jax.jit(method.step)(KEY, method.init(IMAGES), batch)[0].images - IMAGES
 
-    fair, plain = update(2), update(1)
-    groups = np.array([2, 1, 2])[:, None, None, None, None]
-    scale = jnp.abs(fair).max()
-    np.testing.assert_allclose(fair / scale, groups * plain / scale, atol=1e-4)
+    cobra = update(loss=functools.partial(matching.barycentre, groups=2))
+    fairdd, groups = update(groups=2), np.array([2, 1, 2])[:, None, None, None, None]
+    scale = jnp.abs(fairdd).max()
+    np.testing.assert_allclose(fairdd / scale, groups * cobra / scale, atol=1e-4)
 
 
 def test_decoding_affects_the_network_only():

@@ -1,6 +1,7 @@
 """Builders of methods are cached on the options that they use."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,13 @@ def test_only_options_of_the_method_rebuild_it(name):
 
 def test_the_registries_of_options_and_builders_agree():
     assert methods.METHODS.keys() == options.OPTIONS.keys()
+
+
+def test_gradient_matching_towards_the_barycentre_is_that_of_the_whole_batch():
+    """With groups of equal weight the gradient of the batch is the mean of the groups'."""
+    build = functools.partial(methods.build, options.DC(ipc=2), NETWORK, ())
+    assert build(groups=3, group_loss="barycentre") is build()
+    assert build(groups=3) is not build()
 
 
 def test_devices_get_one_method(mesh):

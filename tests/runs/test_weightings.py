@@ -284,12 +284,30 @@ def test_custom_weights_of_any_scale(fake, tmp_path):
         pipeline.run(data, tmp_path / "a", fake.TINY, **fields)
 
 
-def test_one_loss_per_bias_group(fake, tmp_path):
+def test_losses_of_bias_groups(fake, tmp_path):
     chosen = dataclasses.replace(fake.TINY, steps=2)
-    fields = dict(rows=("fairdd",), network=fake.NETWORK)
+    rows = ["random", "fairdd", "cobra", "cobra-l1"]
+    fields = dict(rows=rows, network=fake.NETWORK)
     table = pipeline.compare(fake.shades(), tmp_path, chosen, **fields)
-    assert list(table) == ["random", "fairdd"]
+    assert list(table) == rows
     assert table["fairdd"].weights["group_evenness"] == pytest.approx(1, abs=1e-4)
+    start, fairdd, cobra, l1 = (
+        store.read_synthetic(tmp_path / "rows" / row / "synthetic.npz").images for row in rows
+    )
+    assert len({images.tobytes() for images in (start, fairdd, cobra, l1)}) == 4
+
+
+def test_losses_of_groups_need_batches_of_real_images(fake):
+    run = types.SimpleNamespace(
+        data=fake.shades(), own_method=None, follows=None, options=options.DC(ipc=2)
+    )
+    weightings.check(run, "cobra")
+    with pytest.raises(ValueError, match="got dc"):
+        weightings.check(run, "cobra-l1")
+    run.follows, run.options = "experts", options.MTT(ipc=2)
+    for name in ("fairdd", "cobra"):
+        with pytest.raises(ValueError, match=f"{name} .*got mtt"):
+            weightings.check(run, name)
 
 
 @pytest.mark.parametrize("values, rejected", [(20, False), (21, True)])
@@ -325,7 +343,7 @@ def bright_first(run):
     return weightings.SampleWeights(run.context.pool.images.mean((1, 2, 3)) + 1.0)
 
 
-def build_shrink(options, network, strategy, *, groups=1, threads=None):
+def build_shrink(options, network, strategy, **_):
     step = lambda key, state, batch: (
         state._replace(images=state.images / 2),
         {"loss": jax.random.uniform(key)},
