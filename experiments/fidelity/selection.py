@@ -134,9 +134,9 @@ SYSTEMS: dict[str, System] = {
         compare=_compare_rded,
         tolerance={"chosen patches": 0, "images of four": 0},
         deviations=(
-            "Crops have real-valued sides and positions, the authors' whole pixels. Images are "
-            "not stored as JPEG. Candidates can be drawn by weights, and each place of the set can "
-            "have candidates of its own, neither of which the authors do."
+            "Crops have real-valued sides and positions instead of whole pixels. Images are not "
+            "stored as JPEG. Candidates can be drawn by weights, and each place of the set can "
+            "have candidates of its own."
         ),
     ),
     "DREAM": System(
@@ -144,10 +144,11 @@ SYSTEMS: dict[str, System] = {
         compare=_compare_dream,
         tolerance={"chosen images": 0},
         deviations=(
-            "The centre of an empty cluster stays where it is; there it moves to the origin. "
-            "k-means runs over drawn candidates for ten iterations in every step, with a random "
-            "network, and starts from the first candidates; there over all images of a class for "
-            "up to 100 iterations in every tenth step, with the network in training."
+            "The centre of an empty cluster stays in place; there it moves to zero. k-means runs "
+            "in every step, with ten iterations over drawn candidates and the features of one "
+            "random network; there in every tenth inner loop, with up to 100 iterations over all "
+            "images of a class and the features of the network in training. Other differences of "
+            "the whole method: [From DREAM](others.md#from-dream)."
         ),
     ),
     "IDC": System(
@@ -157,9 +158,10 @@ SYSTEMS: dict[str, System] = {
         compare=_compare_idc,
         tolerance={"decoded images": 3e-7, "gradient": 4e-7},
         deviations=(
-            "If the factor does not divide a side, images are cut where the initial pieces were "
-            "joined; there images are padded with grey and cut into equal pieces, which then hold "
-            "padding or a part of the next piece. The other decoders (multi, bound) are missing."
+            "If the factor does not divide a side, pieces differ by one pixel; there images are "
+            "padded with grey and cut into equal pieces, which then hold padding or a part of the "
+            "next piece. The decoders multi and bound are missing. Other differences of the whole "
+            "method: [From DREAM](others.md#from-dream)."
         ),
     ),
 }
