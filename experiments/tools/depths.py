@@ -25,6 +25,28 @@ from jaxdd import networks
 OPTIMIZER = optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(1e-2, momentum=0.9))
 
 
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut; `halve` pools instead of using a stride."""
+
+    features: int
+    halve: bool
+    norm: networks.Module
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Map `[n, h, w, i]` to `[n, h, w, features]`, or to half the sides."""
+        pool = networks.average_pool if self.halve else lambda images: images
+        hidden = networks.Conv(self.features, dtype=self.dtype)(images)
+        hidden = pool(nn.relu(self.norm(dtype=self.dtype)(hidden)))
+        hidden = networks.Conv(self.features, dtype=self.dtype)(hidden)
+        hidden = self.norm(dtype=self.dtype)(hidden)
+        if self.halve or images.shape[-1] != self.features:
+            images = pool(networks.Conv(self.features, 1, 0, dtype=self.dtype)(images))
+            images = self.norm(dtype=self.dtype)(images)
+        return nn.relu(hidden + images)
+
+
 class TwoDepths(nn.Module):
     """A ResNet and three 5×5 convolutions, whose features are added before a linear head.
 
@@ -57,7 +79,7 @@ class TwoDepths(nn.Module):
         for stage in range(3):
             for block in range(self.blocks):
                 features, halve = self.width * 2**stage, stage > 0 and block == 0
-                layer = networks.ResidualBlock(features, halve, self.norm, dtype=self.dtype)
+                layer = ResidualBlock(features, halve, self.norm, dtype=self.dtype)
                 images = layer(images)
         return images.mean((1, 2))
 

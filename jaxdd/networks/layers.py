@@ -34,18 +34,20 @@ def _add_bias(products, bias):
 
 
 class Conv(nn.Module):
-    """Convolution of stride one with bias.
+    """Convolution of stride one.
 
     Attributes:
         features: number of output channels.
         window: side of the kernel in pixels.
         padding: zeros added on every side of the image.
+        use_bias: whether to add a bias.
         dtype: dtype of the computation.
     """
 
     features: int
     window: int = 3
     padding: int = 1
+    use_bias: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -58,11 +60,12 @@ class Conv(nn.Module):
                 f"{self.window}×{self.window} convolution with padding {self.padding}."
             )
         initializer = _uniform_fan_in(math.prod(shape[:3]))
-        kernel = self.param("kernel", initializer, shape)
-        bias = self.param("bias", initializer, (self.features,))
-        images, kernel = images.astype(self.dtype), kernel.astype(self.dtype)
+        kernel = self.param("kernel", initializer, shape).astype(self.dtype)
         padding = (self.padding, self.padding)
-        return _add_bias(convolution.conv2d(images, kernel, padding), bias)
+        output = convolution.conv2d(images.astype(self.dtype), kernel, padding)
+        if not self.use_bias:
+            return output
+        return _add_bias(output, self.param("bias", initializer, (self.features,)))
 
 
 class Dense(nn.Module):

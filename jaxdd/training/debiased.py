@@ -4,7 +4,7 @@ Use them to ask whether debiased training on a biased synthetic set would make w
 Both methods train a second, biased network at the same time. Its loss is the generalised
 cross-entropy, which emphasises samples that it already classifies well; samples that remain hard
 for it conflict with the bias. The functions take the arguments of `training.train` and can replace
-it in an evaluation.
+it in an evaluation. The authors use Adam, here both networks are trained by `training.sgd`.
 
 >>> import jax, jax.numpy as jnp
 >>> from jaxdd import networks
@@ -50,6 +50,12 @@ def generalised_cross_entropy(logits: jax.Array, labels: jax.Array, *, q: float 
     return -jnp.expm1(q * log_p) / q
 
 
+def _biased_losses(logits, labels, q=0.7):
+    """Return the loss of a biased network per sample `[n]`."""
+    # The authors' loss is CE · (q p_y^q) with a constant factor, whose gradient is that of q GCE.
+    return q * generalised_cross_entropy(logits, labels, q=q)
+
+
 class _Batch(NamedTuple):
     """Augmented samples `[b]` of one update, and `memory` from the last one."""
 
@@ -74,6 +80,7 @@ def learning_from_failure(
 
     The weight of a sample is `b / (b + d)`. Here b and d are its losses under the biased network
     and under this one, each an exponential moving average divided by its maximum over the class.
+    The average starts at the first loss of the sample.
 
     Args:
         key: random key for initialisation, order and augmentation.
@@ -89,25 +96,45 @@ def learning_from_failure(
     images, labels = training.check_labelled(images, labels, network=network)
 
     def loss(params, batch):
-        # averages: `[2, m]`, the running losses of all samples under both networks. Samples that
-        # only fill up the batch must not change them.
-        own, present, indices, averages = batch.labels, batch.present, batch.indices, batch.memory
+        own, present, indices = batch.labels, batch.present, batch.indices
         logits = jnp.stack([networks.outputs(network, p, batch.views).logits for p in params])
         losses = training.cross_entropies(logits, jnp.stack([own, own]))
-        now = smoothing * averages[:, indices] + (1 - smoothing) * jax.lax.stop_gradient(losses)
-        averages = averages.at[:, indices].set(jnp.where(present > 0, now, averages[:, indices]))
-        max_by_class = jax.vmap(
-            functools.partial(
-                jax.ops.segment_max, segment_ids=labels, num_segments=logits.shape[-1]
-            )
+        weights, averages = _relative_losses(
+            jax.lax.stop_gradient(losses),
+            batch.memory,
+            indices,
+            present,
+            labels,
+            smoothing=smoothing,
+            num_classes=logits.shape[-1],
         )
-        biased, debiased = now / jnp.maximum(max_by_class(averages)[:, own], 1e-8)
-        weights = biased / (biased + debiased + 1e-8)
-        biased_loss = generalised_cross_entropy(logits[0], own)
+        biased_loss = _biased_losses(logits[0], own)
         return jnp.sum((biased_loss + weights * losses[1]) * present) / present.sum(), averages
 
-    averages = _axes.match(jnp.zeros((2, len(labels))), (key, images))
+    averages = _axes.match(jnp.full((2, len(labels)), -1.0), (key, images))
     return _train_pair(key, network, images, labels, loss, averages, **options)
+
+
+def _relative_losses(losses, averages, indices, present, labels, *, smoothing, num_classes):
+    """Return the weights `b / (b + d)` of a batch `[n]`, and the new averages.
+
+    Args:
+        losses: `[2, n]`, of the batch under the biased and the debiased network.
+        averages: `[2, m]`, the running losses of all samples; -1 before the first loss.
+        indices: `[n]` of the batch.
+        present: `[n]`; samples with 0 only fill up the batch and do not change their averages.
+        labels: `[m]` classes of all samples.
+        smoothing: weight of the previous average in the new one.
+        num_classes: number of classes.
+    """
+    old = averages[:, indices]
+    now = jnp.where(old < 0, losses, smoothing * old + (1 - smoothing) * losses)
+    averages = averages.at[:, indices].set(jnp.where(present > 0, now, old))
+    max_by_class = jax.vmap(
+        functools.partial(jax.ops.segment_max, segment_ids=labels, num_segments=num_classes)
+    )
+    biased, debiased = now / jnp.maximum(max_by_class(averages)[:, labels[indices]], 1e-8)
+    return biased / (biased + debiased + 1e-8), averages
 
 
 def selective_mixup(
@@ -115,10 +142,10 @@ def selective_mixup(
 ) -> Any:
     """Train a network on mixtures of samples that contradict the bias (SelecMix).
 
-    Each sample is mixed with another one of its batch: at random either the sample of its class
-    that is least similar to the biased network, or the most similar one of the other classes. The
-    similarity is the cosine of features. The share of the sample is uniform in [0, 1], for the
-    image and for the label.
+    Each sample is mixed with another one of its batch, its partner. At random for the whole batch,
+    this is the sample of the same class that is least similar for the biased network, or the most
+    similar one of the other classes. The similarity is the cosine of features. The share of the
+    sample in the image is uniform in [0, 1/2], and the label is that of the partner.
 
     Args:
         key: random key for initialisation, order, augmentation and mixtures.
@@ -129,30 +156,37 @@ def selective_mixup(
             `weight_decay`, with the defaults of `training.train`.
 
     Source: Hwang et al., "SelecMix: Debiased Learning by Contradicting-pair Sampling" (NeurIPS
-    2022), without the contrastive loss of its biased network.
+    2022). The authors take the similarity from a ResNet-18 that is trained by a contrastive loss;
+    here it comes from the biased network of `learning_from_failure`.
     """
     images, labels = training.check_labelled(images, labels, network=network)
 
     def loss(params, batch):
         views, own, present = batch.views, batch.labels, batch.present
         features, logits = networks.outputs(network, params[0], views)
-        biased_loss = generalised_cross_entropy(logits, own)
-        partners = _contradicting_partners(batch.key, jax.lax.stop_gradient(features), own, present)
-        share = jax.random.uniform(jax.random.fold_in(batch.key, 1), own.shape)
-        column = share[:, None, None, None]
-        mixture = column * views + (1 - column) * views[partners]
+        biased_loss = _biased_losses(logits, own)
+        key_side, key_share = jax.random.split(batch.key)
+        same_class = jax.random.bernoulli(key_side)
+        features = jax.lax.stop_gradient(features)
+        partners = _contradicting_partners(same_class, features, own, present)
+        share = jax.random.uniform(key_share, (len(own), 1, 1, 1), maxval=0.5)
+        mixture = share * views + (1 - share) * views[partners]
         mixed = networks.outputs(network, params[1], mixture).logits
-        own_loss, partner_loss = (training.cross_entropies(mixed, y) for y in (own, own[partners]))
-        mixed_loss = share * own_loss + (1 - share) * partner_loss
+        mixed_loss = training.cross_entropies(mixed, own[partners])
         return jnp.sum((biased_loss + mixed_loss) * present) / present.sum(), None
 
     return _train_pair(key, network, images, labels, loss, None, **options)
 
 
-def _contradicting_partners(key, features, labels, present):
+def _contradicting_partners(same_class, features, labels, present):
     """Return for every sample the index `[n]` of one that contradicts the bias in `features`.
 
-    A sample without any is its own partner. Samples that are not `present` are no partners.
+    Args:
+        same_class: whether partners have the class of the sample, or another one. Samples without
+            such a partner get one of the other kind, or themselves.
+        features: `[n, f]`.
+        labels: `[n]`.
+        present: `[n]`; samples with 0 are no partners.
     """
     # Features of the biased network are similar for samples with the same bias attribute. A partner
     # of the same class with different features, or of another class with similar features, breaks
@@ -165,9 +199,8 @@ def _contradicting_partners(key, features, labels, present):
     other = ~alike & eligible
     farthest = jnp.argmin(jnp.where(same, similarity, jnp.inf), axis=1)
     nearest = jnp.argmax(jnp.where(other, similarity, -jnp.inf), axis=1)
-    prefer_same = jax.random.bernoulli(key, shape=labels.shape) | ~other.any(1)
     fallback = jnp.where(other.any(1), nearest, own)
-    return jnp.where(prefer_same & same.any(1), farthest, fallback)
+    return jnp.where((same_class | ~other.any(1)) & same.any(1), farthest, fallback)
 
 
 def _train_pair(

@@ -65,33 +65,63 @@ def test_trainings_check_the_set(train, value, label, match):
         train(KEY, networks.MLP(3, 4), images, np.array([0, label]), epochs=1)
 
 
+def test_the_biased_loss_is_that_of_lff():
+    """The authors multiply the cross-entropy by the constant q p^q; q = 0.7 and p = 1/4."""
+    gradient = jax.grad(lambda x: debiased._biased_losses(x, jnp.array([0]))[0])(jnp.zeros((1, 4)))
+    expected = 0.7 * 0.25**0.7 * np.array([-0.75, 0.25, 0.25, 0.25])
+    np.testing.assert_allclose(gradient[0], expected, rtol=1e-5)
+
+
+def test_weights_of_lff_by_hand():
+    """Two classes of two samples. Averages start at the first loss, and absent samples have none.
+
+    First batch, samples 0 and 2: both have the maximum of their class. Second batch, sample 1 and,
+    absent, sample 3: 1 of 2 and 1 of 4, so 1/2 / (1/2 + 1/4). Third batch, sample 0: averages
+    3/4 · 2 + 1/4 · 6 = 3 and 3/4 · 4 + 1/4 · 0 = 3, again the maximum.
+    """
+    averages, labels = jnp.full((2, 4), -1.0), jnp.array([0, 0, 1, 1])
+    batches = [
+        ([[2, 1], [4, 3]], [0, 2], [1, 1], [1 / 2, 1 / 2]),
+        ([[1, 9], [1, 9]], [1, 3], [1, 0], [2 / 3]),
+        ([[6], [0]], [0], [1], [1 / 2]),
+    ]
+    for losses, indices, present, expected in batches:
+        weights, averages = debiased._relative_losses(
+            jnp.array(losses, jnp.float32), averages, *map(jnp.array, (indices, present, labels)),
+            smoothing=0.75, num_classes=2,
+        )  # fmt: skip
+        np.testing.assert_allclose(weights[: len(expected)], expected, rtol=1e-6)
+    np.testing.assert_allclose(averages, [[3, 1, 1, -1], [3, 1, 3, -1]], rtol=1e-6)
+
+
 def partners(features, labels, present=None):
-    """Set of partners of each sample over many keys."""
+    """Partners of each sample: of the same class, and of another one."""
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels)
     present = jnp.ones(len(labels)) if present is None else jnp.asarray(present)
-    keys = jax.random.split(KEY, 32)
-    indices = jax.jit(jax.vmap(debiased._contradicting_partners, (0, None, None, None)))(
-        keys, features, labels, present
-    )
-    return [set(column.tolist()) for column in np.asarray(indices).T]
+    return [
+        debiased._contradicting_partners(same, features, labels, present).tolist()
+        for same in (True, False)
+    ]
 
 
 def test_partners_contradict_the_bias():
     """Features have angles 0, 30, 80 in class 0 and 40, 170 in class 1, in degrees."""
     angles = np.deg2rad([0, 30, 80, 40, 170])
     features = 3 * np.stack([np.cos(angles), np.sin(angles)], 1)  # lengths do not matter
-    assert partners(features, [0, 0, 0, 1, 1]) == [{2, 3}, {2, 3}, {0, 3}, {4, 1}, {3, 2}]
+    assert partners(features, [0, 0, 0, 1, 1]) == [[2, 2, 0, 4, 3], [3, 3, 3, 1, 2]]
 
 
 def test_partners_without_a_sample_of_the_same_or_of_another_class():
     """Without other classes the partner is the least similar sample, else the most similar one."""
     angles = np.deg2rad([0, 30, 80])
     features = np.stack([np.cos(angles), np.sin(angles)], 1)
-    assert partners(features[:1], [0]) == [{0}]  # alone
-    assert partners(features, [0, 1, 2]) == [{1}, {0}, {1}]  # no other of the class
-    assert partners(features, [0, 0, 0]) == [{2}, {2}, {0}]  # no other class
+    assert partners(features[:1], [0]) == [[0], [0]]  # alone
+    assert partners(features, [0, 1, 2]) == [[1, 0, 1], [1, 0, 1]]  # no other of the class
+    assert partners(features, [0, 0, 0]) == [[2, 2, 0], [2, 2, 0]]  # no other class
     # Samples that only fill up the batch are never partners.
-    assert partners(np.ones((3, 2)), [0, 0, 1], [1, 1, 0])[:2] == [{1}, {0}]
+    assert [column[:2] for column in partners(np.ones((3, 2)), [0, 0, 1], [1, 1, 0])] == [
+        [1, 0]
+    ] * 2
 
 
 def marked(n, conflict):
