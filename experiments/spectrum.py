@@ -77,7 +77,7 @@ SETS = ("random", "dm", "low", "high", "dc", "dsa", "mtt", "cfm", f"dm {LONG}")
 STEPS = {"dm": 200, "low": 200, "high": 200, "dc": 100, "dsa": 100, "mtt": 100}
 BATCH = functools.partial(sampling.weighted_batch, size=64)
 EXPERT_BATCH = functools.partial(sampling.weighted_batch, size=26)
-SEGMENT = functools.partial(expert_training.segment, span=2, latest=5)
+SEGMENT = functools.partial(expert_training.segment, span=2, starts=6)
 
 
 def filtered_loss(name: str) -> Any:

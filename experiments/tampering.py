@@ -176,7 +176,7 @@ def _parts(plan, data_dir):
     trajectories = jax.jit(lambda keys: jax.lax.map(expert, keys))(keys)
     return (
         _method("mtt"),
-        functools.partial(expert_training.segment, span=2, latest=5),
+        functools.partial(expert_training.segment, span=2, starts=6),
         trajectories,
     )
 

@@ -111,7 +111,7 @@ DM = methods.distribution_matching(NETWORK, OPTIMIZER, strategy=STRATEGY)
 DC = methods.gradient_matching(NETWORK, OPTIMIZER, outer=2, inner=1, strategy=STRATEGY)
 MTT = methods.trajectory_matching(NETWORK, OPTIMIZER, inner=1, strategy=STRATEGY)
 CFM = methods.curriculum_matching(NORMED, OPTIMIZER, length=1)
-SEGMENT = lambda key, experts: expert_training.segment(key, experts, span=1, latest=1)
+SEGMENT = lambda key, experts: expert_training.segment(key, experts, span=1, starts=2)
 EXPERTS = jax.tree.map(lambda x: jnp.stack([jnp.stack([x, 1.1 * x, 1.2 * x])]), PARAMS)
 GUIDE = cfm.guide(NORMED, NORMED_PARAMS, POOL)
 GUIDE_SAMPLER = cfm.guide_sampler

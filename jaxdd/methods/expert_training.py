@@ -79,24 +79,26 @@ def train(
     return jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), first, later)
 
 
-def segment(key: jax.Array, experts: Any, *, span: int, latest: int) -> Segment:
+def segment(key: jax.Array, experts: Any, *, span: int, starts: int) -> Segment:
     """Draw a random expert and a random start epoch; this is the sampler of trajectory matching.
+
+    Experts are drawn independently, where the reference takes them in turn, in random order.
 
     Args:
         key: random key.
         experts: parameters with leading axes `[n, epochs + 1]`, stacked results of `train`.
         span: epochs from start to target.
-        latest: last start epoch; epochs 0, …, `latest` are equally likely.
+        starts: number of start epochs; epochs 0, …, `starts` − 1 are equally likely.
     """
     n, moments = jax.tree.leaves(experts)[0].shape[:2]
-    if span < 1 or latest < 0 or latest + span >= moments:
+    if span < 1 or starts < 1 or starts + span > moments:
         raise ValueError(
-            f"span ({span}) must be positive, latest ({latest}) non-negative and their sum at most "
-            f"the {moments - 1} epochs of the experts."
+            f"span ({span}) and starts ({starts}) must be positive and their sum at most one more "
+            f"than the {moments - 1} epochs of the experts."
         )
     key_expert, key_start = jax.random.split(key)
     expert = jax.random.randint(key_expert, (), 0, n)
-    start = jax.random.randint(key_start, (), 0, latest + 1)
+    start = jax.random.randint(key_start, (), 0, starts)
     params_at = lambda epoch: jax.tree.map(lambda x: x[expert, epoch], experts)
     return Segment(params_at(start), params_at(start + span))
 

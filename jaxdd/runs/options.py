@@ -289,7 +289,8 @@ class MTT(DM):
     expert_epochs: int = _option(2,
         "Epochs of the expert that a student has to match.", "distillation", least=1)
     max_start_epoch: int = _option(Preset(5, 10),
-        "Last epoch of the expert from which a student starts.", "distillation", least=0)
+        "A student starts from an earlier epoch of an expert than this.",
+        "distillation", least=1)
     lr_teacher: float = _option(0.01,
         "Learning rate of an expert, and initial learning rate of the student.",
         "distillation", positive=True)
@@ -305,10 +306,10 @@ class MTT(DM):
     def check_together(self) -> None:
         """Raise ValueError for values that exclude each other."""
         super().check_together()
-        if self.max_start_epoch + self.expert_epochs > self.train_epochs:
+        if self.max_start_epoch + self.expert_epochs > self.train_epochs + 1:
             raise ValueError(
                 "max_start_epoch + expert_epochs must be at most "
-                f"train_epochs={self.train_epochs}, "
+                f"train_epochs + 1 = {self.train_epochs + 1}, "
                 f"got {self.max_start_epoch} + {self.expert_epochs}"
             )
 

@@ -75,7 +75,7 @@ def _follow_experts(run, source, folder):
     )  # fmt: skip
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *trajectories)
     segment = _segment(
-        expert_training.segment, span=options.expert_epochs, latest=options.max_start_epoch
+        expert_training.segment, span=options.expert_epochs, starts=options.max_start_epoch
     )
     return source._replace(pool=stacked, sampler=segment)
 

@@ -162,16 +162,16 @@ def _losses(
     matching=_channel_entropies,
 ) -> tuple[dict[str, jax.Array], Any]:
     """Return every term per image `[n]`, and the parameters with updated batch-norm statistics."""
-    # Order matters for batch norm: the running statistics move in each pass through a part. The
-    # front runs once for two terms, the rear once on the teacher's features and once on those of
-    # the front.
+    # Order matters for batch norm: the running statistics move in each pass through a part. As in
+    # the authors' code, the rear first runs on the output of the front, then on the teacher's
+    # features.
     values: dict[str, jax.Array] = {}
     front: Any = None
     if {"front", "task"} & set(terms):
         front, params = networks.apply_in_training(network, params, views, stop=split)
     if "front" in terms:
         values["front"] = matching(front, features)
-    for name, rear_input in (("rear", features), ("task", front)):
+    for name, rear_input in (("task", front), ("rear", features)):
         if name in terms:
             output, params = networks.apply_in_training(network, params, rear_input, start=split)
             values[name] = training.cross_entropies(output.logits, labels)

@@ -62,7 +62,7 @@ def test_samples_without_weight_do_not_affect_an_expert():
 def test_segments_are_of_one_expert_and_span_epochs_apart():
     """Expert e has the value 10 e + t after epoch t."""
     trajectories = {"x": 10 * jnp.arange(3)[:, None] + jnp.arange(6)}
-    segment = lambda key: expert_training.segment(key, trajectories, span=2, latest=3)
+    segment = lambda key: expert_training.segment(key, trajectories, span=2, starts=4)
     start, target = (x["x"] for x in jax.jit(jax.vmap(segment))(jax.random.split(KEY, 400)))
     assert (target == start + 2).all()
     values, counts = np.unique(start, return_counts=True)
@@ -70,10 +70,10 @@ def test_segments_are_of_one_expert_and_span_epochs_apart():
     assert counts.min() > 400 / 12 / 2
 
 
-@pytest.mark.parametrize("span, latest", [(0, 1), (2, 4), (1, 5), (1, -1)])
-def test_a_segment_beyond_the_trajectory_raises(span, latest):
-    with pytest.raises(ValueError, match=rf"\({span}\).*\({latest}\).* 5 epochs"):
-        expert_training.segment(KEY, {"x": jnp.zeros((3, 6))}, span=span, latest=latest)
+@pytest.mark.parametrize("span, starts", [(0, 1), (2, 5), (1, 6), (1, 0)])
+def test_a_segment_beyond_the_trajectory_raises(span, starts):
+    with pytest.raises(ValueError, match=rf"\({span}\).*\({starts}\).* 5 epochs"):
+        expert_training.segment(KEY, {"x": jnp.zeros((3, 6))}, span=span, starts=starts)
 
 
 def test_zero_epochs_raise():

@@ -74,7 +74,8 @@ BAD = {
     ],
     "dc": [dict(inner=0)],
     "dsa": [dict(ipc=0)],
-    "mtt": [dict(num_experts=0), dict(lr_teacher=0.0), dict(max_start_epoch=9)],
+    "mtt": [dict(num_experts=0), dict(lr_teacher=0.0), dict(max_start_epoch=10),
+        dict(max_start_epoch=0)],
     "cfm": [
         dict(beta=0.0), dict(beta_floor=0.2, beta=0.1), dict(ipc=4, steps=10), dict(crop=0.0),
         dict(weighted=("all",)), dict(teacher="convnet"),

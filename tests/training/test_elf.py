@@ -75,6 +75,21 @@ def test_the_rear_after_the_front_is_the_network():
     np.testing.assert_allclose(task, whole, rtol=1e-6)
 
 
+def test_the_rear_runs_on_the_output_of_the_front_before_the_features():
+    """The order decides the running statistics of batch norm in the rear."""
+    features = np.repeat(np.repeat(FEATURES, 2, 1), 2, 2)
+
+    @jax.jit
+    def statistics(params):
+        _, result = elf._losses(NETWORK, params, IMAGES, LABELS, features, split=1)
+        _, expected = networks.apply_in_training(NETWORK, params, IMAGES)
+        _, expected = networks.apply_in_training(NETWORK, expected, features, start=1)
+        return result["batch_stats"], expected["batch_stats"]
+
+    result, expected = statistics(PARAMS)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), result, expected)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("norm", [networks.InstanceNorm, networks.BatchNorm])
 def test_every_network_is_split_where_the_literature_does(kind, norm):
