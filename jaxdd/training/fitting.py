@@ -86,7 +86,8 @@ def train(
 
     This is the protocol of the distillation literature: SGD, every sample once per epoch in random
     order, one augmentation drawn per image, and a learning rate that is divided by ten halfway. The
-    reference code also resets the momentum halfway; this function does not.
+    reference code draws one operation per batch, trains one epoch more, and resets the momentum
+    when the learning rate drops, after E/2 + 2 of E epochs; this function does not.
 
     Args:
         key: random key for initialisation, order and augmentation.

@@ -198,7 +198,8 @@ def train_on_soft_labels(
         weight_decay: weight decay of AdamW.
 
     Source: Bo, Liu and Wang (arXiv 2503.01212). Their code reports the best of several epochs on
-    the test set, and crops at random; this trains to the last epoch, with augmentation `strategy`.
+    the test set, crops at random, lowers the learning rate once per epoch, and has other batch
+    sizes for other sets; this trains to the last epoch, with augmentation `strategy`.
     """
     images, labels = training.check_labelled(images, labels, network=network)
     _check_teacher(teacher, network, images)
@@ -213,11 +214,15 @@ def train_on_soft_labels(
         logits = networks.outputs(teacher.network, teacher.params, views).logits
         return _kl_divergences(logits, output.logits, temperature=temperature), params
 
-    total = epochs * training.num_updates(len(labels), batch_size)
-    rate = lambda step: learning_rate * 0.5 * (1 + jnp.cos(math.pi * step / (2 * total)))
+    updates = epochs * training.num_updates(len(labels), batch_size)
+    optimizer = _soft_label_optimizer(updates, learning_rate, weight_decay)
     size: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size)
-    optimizer = optax.adamw(rate, weight_decay=weight_decay)
     return training.train_with_loss(key, network, images, losses, optimizer=optimizer, **size)
+
+
+def _soft_label_optimizer(updates, learning_rate=1e-3, weight_decay=1e-2):
+    rate = lambda step: learning_rate * 0.5 * (1 + jnp.cos(math.pi * step / (2 * updates)))
+    return optax.adamw(rate, weight_decay=weight_decay)
 
 
 def _cutmix(key, images):
