@@ -17,7 +17,12 @@ Source: Bo, Liu and Wang, "Understanding Dataset Distillation via Spectral Filte
 Differences: Ψ and Ψ_s are covariances over all images of a set, where the reference averages
 covariances within batches. G is Φ by default, as in the paper; the reference's commands use the
 mean feature. β has a floor, because Ψ_s of few images is singular and F is then 1 / β in its null
-space.
+space. A is drawn for each image, in the reference for all images of a step together. The
+reference starts from the first images of each class and stores the set as JPEG files.
+
+The reference's code does as badly as this one at small scale. On CIFAR-10 with its published
+teacher, ten images per class and 100 updates, networks trained with hard labels reached 29.0 % on
+its images, 30.5 % on those of this module and 31.1 % on real images.
 """
 
 import functools
