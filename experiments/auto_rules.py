@@ -47,7 +47,7 @@ OUT = grid.RESULTS / "auto_rules.json"
 BENCHMARKS = {
     "cmnist-bg": ("cmnist-bg", 0.05),
     "cmnist-fg": ("cmnist-fg", 0.05),
-    "cfmnist-bg": ("cfmnist-bg", 0.05),
+    "cfmnist-solid-bg": ("cfmnist-solid-bg", 0.05),
     "cmnist .5 % conflict": ("cmnist", 0.005),
     "cmnist unequal classes": ("cmnist", 0.05),
     "cifar10-s": ("cifar10-s", 0.05),
@@ -57,7 +57,8 @@ BENCHMARKS = {
 """Benchmark and conflict share.
 
 No default was chosen on them. The rule of auto was not chosen on the first five and cifar10-s. The
-last two were examined before, and cfmnist-bg led to the thresholds of the probe network check.
+last two were examined before, and cfmnist-solid-bg led to the thresholds of the probe network
+check.
 """
 
 Values = dict[str, float]

@@ -35,7 +35,8 @@ Biased:
 * mnist-stripes: weak stripes in one of ten orientations over digits.
 * fmnist-tones: warm dresses and cold coats at 64 pixels, 96 of 12,000 conflicting, as in BFFHQ.
 * cmnist-next: coloured digits; all conflicting samples of class c have the colour of class c + 1.
-* cfmnist-bg long tail: coloured backgrounds, class sizes falling geometrically to a twentieth.
+* cfmnist-solid-bg long tail: coloured backgrounds, class sizes falling geometrically to a
+  twentieth.
 
 Unbiased:
 
@@ -168,7 +169,9 @@ _BIASED = {
     "mnist-stripes": DataSet("mnist", change=biased_sets.stripes),
     "fmnist-tones": DataSet("fashion_mnist", change=biased_sets.two_tones),
     "cmnist-next": DataSet("mnist", change=biased_sets.next_color),
-    "cfmnist-bg long tail": DataSet("cfmnist-bg", change=biased_sets.long_tailed, conflict=0.05),
+    "cfmnist-solid-bg long tail": DataSet(
+        "cfmnist-solid-bg", change=biased_sets.long_tailed, conflict=0.05
+    ),
 }
 _CATS_AND_DOGS = functools.partial(biased_sets.keep_classes, classes=(3, 5), counts=(4750, 250))
 _UNBIASED = {

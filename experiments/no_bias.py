@@ -28,7 +28,7 @@ def cells(preset: str) -> list[grid.Cell]:
             for row in ("random", "plain")
         ),
         *(grid.Cell("fashion_mnist", row, make(preset=preset)) for row in ROWS),
-        *(grid.Cell("cfmnist-bg", row, biased) for row in (*ROWS, "oracle")),
+        *(grid.Cell("cfmnist-solid-bg", row, biased) for row in (*ROWS, "oracle")),
         *(grid.Cell("cmnist-bg", row, biased) for row in ("plain", "auto", "oracle")),
     ]
 

@@ -85,7 +85,7 @@ def mislabelled(data: datasets.Benchmark, *, share: float, seed: int = 0) -> dat
     return data._replace(train=train._replace(labels=labels))
 
 
-_BIASED = "cmnist", "cfmnist", "cfmnist-bg", "ccifar10", "cifar10-s", "bgfmnist"
+_BIASED = "cmnist", "cfmnist", "cfmnist-solid-bg", "ccifar10", "cifar10-s", "bgfmnist"
 _UNBIASED = "mnist", "fashion_mnist", "cifar10"
 _HARDER = "cbgfmnist", "bgfmnist-few", "fmnist-texture", "fmnist-scale", "cmnist-pairs"
 _PLACED = "cifar10-mark", "fmnist-place", "cifar10-two"

@@ -35,7 +35,7 @@ NAMES = (*SOURCES, *RECIPES, *published.LAYOUTS)
 """Names that `load` accepts."""
 
 _CACHE_BYTES = 8 * 2**30  # the least recently used files are deleted first
-_RECIPES_VERSION = 1  # increase if the output of a recipe changes
+_RECIPES_VERSION = 2  # increase if the output of a recipe changes
 
 
 def load(
@@ -56,11 +56,11 @@ def load(
 
     | option | meaning |
     |---|---|
-    | conflict | share of each training class that conflicts, in [0, 1]; defaults to .1 for cdigits, solid colours and cifar10-s, .005 for bffhq, .05 for all others |
+    | conflict | share of each training class that conflicts, in [0, 1]; defaults to .1 for cdigits, cifar10-s, and the -fg, -bg and -solid benchmarks, .005 for bffhq, .05 for all others |
     | severity | strength of shades or corruptions, 1..4; defaults to 4 |
     | placement | "centre" pads 28×28 images by two pixels on all sides, "corner" by four at the top and left as FairDD does |
     | scenes | `Benchmark` of ten classes with the scenes behind bgfmnist, bgfmnist-few and cbgfmnist; defaults to CIFAR-10 |
-    | frost | folder of photographs of frost for ccifar10, used at a fifth of their size; by default ice crystals are drawn |
+    | frost | folder of photographs of frost for ccifar10, of which every fifth row and column is used; by default ice crystals are drawn |
     | label, attribute | columns of an annotated set that are the class and the bias attribute |
     | resize | height and width of the images of a published folder, 1..256 |
     | skip_bad | whether to leave out images of a published folder that do not decode |
@@ -427,7 +427,10 @@ def _conflicting(benchmark):
 
 
 def _photographs(folder):
-    """Read the photographs in a folder at a fifth of their size, cut to the smallest of them."""
+    """Read every fifth row and column of the photographs in a folder, cut to the smallest of them.
+
+    Corrupted CIFAR-10 shrinks them by linear interpolation, which takes pixels 2, 7, 12, ….
+    """
     from PIL import Image
 
     paths = sorted(
@@ -443,7 +446,7 @@ def _photographs(folder):
             raise ValueError(f"{path} does not decode: {error!r}") from error
         if min(photograph.size) < 5 * 32:
             raise ValueError(f"{path} must have sides of at least 160, got {photograph.size}.")
-        photographs.append(np.asarray(photograph.resize([side // 5 for side in photograph.size])))
+        photographs.append(np.asarray(photograph)[2::5, 2::5])
     h, w = np.min([p.shape[:2] for p in photographs], axis=0)
     return np.stack([p[:h, :w] for p in photographs])
 

@@ -209,10 +209,14 @@ _PATTERNS = tuple(
 )
 _TEN = tuple(map(str, range(10)))
 _MODULO_5 = tuple(i % 5 for i in range(10))
-_TINT, _FOREGROUND = _tint(rendering.tint), _fixed(rendering.paint)
-_BACKGROUND = _fixed(functools.partial(rendering.paint, background=True))
+_TINT = _tint(rendering.tint)
+_PAINT, _PAINT_BACKGROUND, _SHADE, _SHADE_BACKGROUND = (
+    _fixed(functools.partial(render, background=background))
+    for render in (rendering.paint, rendering.shade)
+    for background in (False, True)
+)
 _SHADES: dict[str, Any] = {"citations": ("lff",), "severity": 4}
-_SOLID: dict[str, Any] = {"citations": ("fairdd",), "conflict": 0.1}
+_GROUPS: dict[str, Any] = {"citations": ("fairdd",), "conflict": 0.1}
 _SCENES: dict[str, Any] = {"citations": ("weights", "cifar10"), "licence": "MIT; scenes not stated"}
 
 
@@ -231,11 +235,15 @@ RECIPES = {
         "mnist", _tint(rendering.tint_pairs), _PAIRS, "shades of either of two colours (LfF)",
         aligned=_MODULO_5, **_SHADES,
     ),
-    "cmnist-fg": Recipe("mnist", _FOREGROUND, _FAIRDD, "solid colours (FairDD)", **_SOLID),
-    "cmnist-bg": Recipe("mnist", _BACKGROUND, _FAIRDD, "black on colour (FairDD)", **_SOLID),
-    "cfmnist-fg": Recipe("fashion_mnist", _FOREGROUND, _FAIRDD, "solid colours (FairDD)", **_SOLID),
+    "cmnist-fg": Recipe("mnist", _PAINT, _FAIRDD, "solid colours (FairDD)", **_GROUPS),
+    "cmnist-bg": Recipe("mnist", _PAINT_BACKGROUND, _FAIRDD, "black on colour (FairDD)", **_GROUPS),
+    "cfmnist-fg": Recipe("fashion_mnist", _SHADE, _FAIRDD, "shades of colours (FairDD)", **_GROUPS),
     "cfmnist-bg": Recipe(
-        "fashion_mnist", _BACKGROUND, _FAIRDD, "black on colour (FairDD)", **_SOLID
+        "fashion_mnist", _SHADE_BACKGROUND, _FAIRDD, "on colour, overflowing (FairDD)", **_GROUPS
+    ),
+    "cfmnist-solid": Recipe("fashion_mnist", _PAINT, _FAIRDD, "solid colours", 0.1),
+    "cfmnist-solid-bg": Recipe(
+        "fashion_mnist", _PAINT_BACKGROUND, _FAIRDD, "black on colour", 0.1
     ),
     "bgfmnist": Recipe(
         "fashion_mnist", _before_scenes, _CIFAR10, "in front of CIFAR-10 images",
@@ -271,7 +279,7 @@ RECIPES = {
     ),
     "cifar10-s": Recipe(
         "cifar10", _fixed(rendering.remove_color), ("grey", "colour"),
-        "classes 0–4 mostly grey (FairDD)", aligned=(0,) * 5 + (1,) * 5, paired=True, **_SOLID,
+        "classes 0–4 mostly grey (FairDD)", aligned=(0,) * 5 + (1,) * 5, paired=True, **_GROUPS,
     ),
     "cifar10-two": Recipe(
         "cifar10", _grey_and_marked,

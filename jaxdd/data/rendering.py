@@ -4,15 +4,16 @@ Every function takes uint8 images and the attribute of each image, integers [n],
 images, uint8 [n, h, w, 3]. Grey images are [n, h, w] or [n, h, w, 1], bright on black; RGB images
 are [n, h, w, 3]. Random functions take a key first. `jaxdd.data.bias.assign` draws attributes.
 
-Every number that reaches a pixel is an integer, so a key gives the same bytes with and without
-`jit`, on every backend and with every version of JAX. With floating point a compiler may fuse
-`mean + s·n` into one rounding, and the last bit decides how a pixel is rounded.
+Every number that JAX computes for a pixel is an integer, so a key gives the same bytes with and
+without `jit`, on every backend and with every version of JAX. With floating point a compiler may
+fuse `mean + s·n` into one rounding, and the last bit decides how a pixel is rounded.
 """
 
 from statistics import NormalDist
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from jaxdd import _checks
@@ -91,7 +92,8 @@ def tint_pairs(
 def paint(images: jax.Array, attributes: jax.Array, *, background: bool = False) -> jax.Array:
     """Paint the bright pixels of grey images (from 128) in a solid colour, the others black.
 
-    "FG" and "BG" of FairDD (NeurIPS 2025), after Biased-MNIST of ReBias (Bahng et al. 2020).
+    "FG" and "BG" of FairDD's C-MNIST (NeurIPS 2025), after Biased-MNIST of ReBias (Bahng et al.
+    2020). FairDD's C-FMNIST is `shade`.
 
     Args:
         images: grey images.
@@ -106,6 +108,46 @@ def paint(images: jax.Array, attributes: jax.Array, *, background: bool = False)
     color = jnp.asarray(SOLID_COLORS, jnp.uint8)[attributes][:, None, None]
     painted = (grey[..., None] >= 128) != background
     return jnp.where(painted, color, jnp.uint8(0))
+
+
+def shade(images: jax.Array, attributes: jax.Array, *, background: bool = False) -> jax.Array:
+    """Colour grey images in shades of a colour, with the bytes of FairDD's C-FMNIST.
+
+    A pixel of level g and a channel c of the colour give ⌊g·c / 255⌋ ("FG"). With `background` they
+    give ⌊255·g + (1 − g/255)·c⌋ mod 256 ("BG"): FairDD's code mixes c / 255 with white, which it
+    writes as 255 instead of 1, and levels overflow a byte. Black pixels have the colour, and
+    objects have coloured contours inside.
+
+    Args:
+        images: grey images.
+        attributes: colour of each image, 0..9, a row of `SOLID_COLORS`.
+        background: whether to colour the background instead of the object.
+
+    >>> shade(jnp.array([[[255, 100]]], jnp.uint8), jnp.array([1])).tolist()
+    [[[[255, 128, 0], [100, 50, 0]]]]
+    >>> shade(jnp.array([[[0, 100]]], jnp.uint8), jnp.array([1]), background=True).tolist()
+    [[[[255, 128, 0], [54, 233, 156]]]]
+    """
+    grey = _check_grey(images)
+    attributes = _checks.integers("attributes", attributes, len(SOLID_COLORS), length=grey.shape[0])
+    return jnp.asarray(_shades(background))[attributes[:, None, None], grey]
+
+
+def _shades(background):
+    """Return the colour of every level in every solid colour, uint8 [10, 256, 3].
+
+    The rounding of float32 is part of FairDD's bytes: with `background` it lowers many levels of
+    channels with c = 255 by one. NumPy repeats it on every machine, whereas a compiler may fuse a
+    product and a sum.
+    """
+    color = np.asarray(SOLID_COLORS, np.float32)[:, None] / np.float32(255)
+    level = np.arange(256, dtype=np.float32)[:, None]
+    if background:
+        share, start = (np.float32(255) - level) / np.float32(255), np.float32(255)
+    else:
+        share, start = level / np.float32(255), np.float32(0)
+    mixed = (start + share * (color - start)) * np.float32(255)
+    return (mixed.astype(np.int32) % 256).astype(np.uint8)
 
 
 def remove_color(images: jax.Array, attributes: jax.Array) -> jax.Array:

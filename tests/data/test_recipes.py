@@ -52,6 +52,23 @@ def test_solid_colours(small):
         data.train.images[0] = 0  # arrays can be written to
 
 
+@pytest.mark.parametrize(
+    "name, render, background",
+    [
+        ("cfmnist-fg", rendering.shade, False),
+        ("cfmnist-bg", rendering.shade, True),
+        ("cfmnist-solid", rendering.paint, False),
+        ("cfmnist-solid-bg", rendering.paint, True),
+    ],
+)
+def test_clothes_are_shaded_or_solid(clothes, name, render, background):
+    """Attributes equal those of digits with the same seed: they do not depend on the name."""
+    grey = benchmarks.load("fashion_mnist", data_dir=clothes).train.images
+    digits, shown = (benchmarks.load(n, data_dir=clothes).train for n in ("cmnist-fg", name))
+    assert (shown.attributes == digits.attributes).all()
+    assert (shown.images == render(grey, shown.attributes, background=background)).all()
+
+
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Corrupt 32 images at a time, because small sets are padded to the size of a chunk."""
@@ -95,6 +112,10 @@ def test_frost_from_photographs(cifar, small_chunks, tmp_path):
     Image.new("L", (159, 175)).save(folder / "small.png")
     with pytest.raises(ValueError, match=r"small.png.*\(159, 175\)"):
         benchmarks.load("ccifar10", frost=folder, **options)
+    noise = np.random.default_rng(0).integers(0, 256, (163, 171, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "small.png")
+    every_fifth = benchmarks._photographs(folder)[0]  # cut to the size of the other
+    assert every_fifth.shape == (33, 34, 3) and (every_fifth == noise[2::5, 2::5]).all()
     (folder / "small.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="small.png does not decode"):
         benchmarks.load("ccifar10", frost=folder, **options)
@@ -211,6 +232,8 @@ def test_pairs_sizes_and_patterns(clothes):
 
 
 DIGESTS = {
+    "cfmnist-bg": "6d1963946173c8f4950471db5514de929126a68da09db39b25ce4d0edb2f46ec",
+    "cfmnist-solid-bg": "e44aa14a5db8e62d43035e4ce959251b3bdb817d026b8c1ae5e96340b6d178d8",
     "cmnist-pairs": "617b160179498215db75cf51ed99dd277a629dbe15801226774610cca67347cd",
     "bgfmnist-few": "d68b72217991b3c0a45b0afff32f8bed4560a1663e50e0c9f6ed2d8bb1a25c8a",
     "cbgfmnist": "d5bd30573173df8b28d71dd49339f8920280c5b9e157328f8f2df079766e2c40",

@@ -26,6 +26,7 @@ def table(labels, attributes, k, num_attributes):
 
 foreground = jax.jit(rendering.tint, static_argnames="severity")
 paint_background = functools.partial(rendering.paint, background=True)
+shade_background = functools.partial(rendering.shade, background=True)
 
 
 def test_shades_have_the_stated_mean_and_deviation():
@@ -104,6 +105,33 @@ def test_solid_colors_by_hand():
     assert back.tolist() == [[[blue, blue], [black, black]], [[black, white], [white, black]]]
     assert front.dtype == back.dtype == jnp.uint8
     assert (jax.jit(paint_background)(images, attributes) == back).all()
+
+
+def test_shades_of_solid_colors_by_hand():
+    """Level 100 of channel 128 is 50.2; behind it is 255·100 + 128·155/255 = 25,577.8, less 99·256.
+
+    Level 255 is 255² = 254·256 + 1 in every channel.
+    """
+    images, orange = np.array([[[0, 100, 255]]], np.uint8), np.array([1])
+    front = rendering.shade(images, orange)
+    assert front.tolist() == [[[[0, 0, 0], [100, 50, 0], [255, 128, 0]]]]
+    back = jax.jit(shade_background)(images[..., None], orange)
+    assert back.tolist() == [[[[255, 128, 0], [54, 233, 156], [1, 1, 1]]]]
+    assert front.dtype == back.dtype == jnp.uint8
+
+
+def test_shades_in_every_color_follow_the_formula():
+    """Rounding makes some bytes behind an object smaller by one, where the colour is 255."""
+    level, color = np.arange(256)[:, None], np.array(rendering.SOLID_COLORS)[:, None]
+    images, attributes = np.tile(level.astype(np.uint8), (10, 1, 1)), np.arange(10)
+    front, back = (
+        render(images, attributes)[:, :, 0] for render in (rendering.shade, shade_background)
+    )
+    assert (front == level * color // 255).all()
+    exact = (255 * 255 * level + (255 - level) * color) // 255
+    lower = (exact - np.asarray(back, int)) % 256
+    assert set(np.unique(lower).tolist()) == {0, 1}
+    assert (np.broadcast_to(color, lower.shape)[lower == 1] == 255).all()
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
@@ -352,7 +380,7 @@ def test_quarter_turns():
 )
 def test_colours_reject_bad_arguments(images, attributes, error, match):
     tint = lambda images, attributes: rendering.tint(KEY, images, attributes)
-    for render in (tint, rendering.paint, paint_background):
+    for render in (tint, rendering.paint, paint_background, rendering.shade):
         with pytest.raises(error, match=match):
             render(images, np.asarray(attributes))
 
