@@ -159,7 +159,8 @@ SYSTEMS: dict[str, System] = {
         "many images of each group. The expectation is the same up to groups that are absent from "
         "a batch there. The variance is far lower here, so the row `fairdd` is a stronger baseline "
         "than FairDD as published. In the scores by group, FairDD counts a group without test "
-        "images as accuracy 0; jaxdd leaves it out.",
+        "images as accuracy 0; jaxdd leaves it out. A random network with batch norm uses the "
+        "statistics of the batch there, and its initial running statistics here.",
     ),
     "COBRA, distribution matching": System(
         "[COBRA](https://github.com/mhmoslemi/COBRA) @ aa567ff, MIT",
@@ -197,9 +198,11 @@ SYSTEMS: dict[str, System] = {
         "vectors this changes the distance by up to 2 % and the gradient by up to 12 % from the "
         "second image on. Crops, flips and rolls are drawn for each image, in UniDD for all images "
         "of a step together. β has a floor of 0.001. The class means are the default signal, as in "
-        "the paper; the commands of UniDD use the mean. Initial images are drawn at random, in "
-        "UniDD they are the first ones of each class. UniDD stores images as JPEG files, jaxdd as "
-        "float32.",
+        "the paper; the commands of UniDD use the mean. jaxdd compares the statistics of all images "
+        "so far, as UniDD does with `--ema`; the README of UniDD omits it. Initial images are drawn "
+        "at random, in UniDD they are the first ones of each class. UniDD stores images as JPEG "
+        "files, jaxdd as float32. UniDD normalises the test images of CIFAR-100 with the constants "
+        "of ImageNet, and the synthetic images with those of CIFAR-100.",
     ),
     "ELF": System(
         "[ELF](https://github.com/Lirui-Zhao/ELF) @ a16e4f5, no licence",

@@ -18,7 +18,9 @@ Differences: Ψ and Ψ_s are covariances over all images of a set, where the ref
 covariances within batches. G is Φ by default, as in the paper; the reference's commands use the
 mean feature. β has a floor, because Ψ_s of few images is singular and F is then 1 / β in its null
 space. A is drawn for each image, in the reference for all images of a step together. The
-reference starts from the first images of each class and stores the set as JPEG files.
+reference starts from the first images of each class and stores the set as JPEG files. Its README
+compares the real images with those of a step alone (`cumulative=False`); a command in its code
+sets `--ema`, which compares them with all images so far.
 
 The reference's code does as badly as this one at small scale. On CIFAR-10 with its published
 teacher, ten images per class and 100 updates, networks trained with hard labels reached 29.0 % on
