@@ -196,13 +196,14 @@ SYSTEMS: dict[str, System] = {
         deviations="Covariances are those of all images together, where UniDD averages the "
         "covariances within batches of real images and within the images of each step. In these "
         "vectors this changes the distance by up to 2 % and the gradient by up to 12 % from the "
-        "second image on. Crops, flips and rolls are drawn for each image, in UniDD for all images "
-        "of a step together. β has a floor of 0.001. The class means are the default signal, as in "
-        "the paper; the commands of UniDD use the mean. jaxdd compares the statistics of all images "
-        "so far, as UniDD does with `--ema`; the README of UniDD omits it. Initial images are drawn "
-        "at random, in UniDD they are the first ones of each class. UniDD stores images as JPEG "
-        "files, jaxdd as float32. UniDD normalises the test images of CIFAR-100 with the constants "
-        "of ImageNet, and the synthetic images with those of CIFAR-100.",
+        "second image on. Crops, flips and rolls are drawn for each image, in UniDD for all "
+        "images of a step together. β has a floor of 0.001. The class means are the default "
+        "signal, as in the paper; the commands of UniDD use the mean. jaxdd compares the "
+        "statistics of all images so far, as UniDD does with `--ema`; the README of UniDD omits "
+        "it. Initial images are drawn at random, in UniDD they are the first ones of each class. "
+        "UniDD stores images as JPEG files, jaxdd as float32. UniDD normalises the test images of "
+        "CIFAR-100 with the constants of ImageNet, and the synthetic images with those of "
+        "CIFAR-100.",
     ),
     "ELF": System(
         "[ELF](https://github.com/Lirui-Zhao/ELF) @ a16e4f5, no licence",
