@@ -82,7 +82,7 @@ def _position(item):
 def _compare_training() -> dict[str, float]:
     arrays = vectors("training")
     start, expected = (convnet_params(arrays, name) for name in ("start", "no_reset"))
-    images, labels = channels_last(arrays["images"]), arrays["labels"]
+    images, labels = (jnp.asarray(x) for x in (channels_last(arrays["images"]), arrays["labels"]))
     size = dict(epochs=int(arrays["epochs"]), batch_size=len(images))
     params = training.fit(
         jax.random.key(0), networks.ConvNet(3, 4, 2), start, images, labels,
@@ -102,7 +102,7 @@ def _compare_soft_labels() -> dict[str, float]:
     teacher, start, expected = (
         convnet_params(arrays, name) for name in ("teacher", "start", "after")
     )
-    images, epochs = channels_last(arrays["images"]), int(arrays["epochs"])
+    images, epochs = jnp.asarray(channels_last(arrays["images"])), int(arrays["epochs"])
     soft = networks.outputs(network, teacher, images).logits
     optimizer = teachers._soft_label_optimizer(epochs)
 
