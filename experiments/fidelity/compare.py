@@ -17,18 +17,20 @@ SYSTEMS: dict[str, System] = losses.SYSTEMS | selection.SYSTEMS | training.SYSTE
 
 
 def tables() -> list[list[str]]:
-    """Return the table of the systems: what was compared, the agreement, and known deviations."""
+    """Return the table of the agreement and the table of the known differences."""
     if not OUT.exists():
         return []
-    rows = []
+    agreement, deviations = [], []
     for title, measured in files.read_json(OUT)["measured"].items():
         system = SYSTEMS[title]
-        compared = "; ".join(
-            f"{what}: {_format(measured[what], system.unit)}" for what in system.tolerance
-        )
-        rows.append([title, system.source, compared, system.deviations])
-    titles = (markdown.link("system", OUT), "source", "agreement", "known differences")
-    return [markdown.table(titles, rows, left=range(4))]
+        for what in system.tolerance:
+            agreement.append([title, what, _format(measured[what], system.unit)])
+        deviations.append([title, system.source, system.deviations or "none known"])
+    corner = markdown.link("system", OUT)
+    return [
+        markdown.table([corner, "compared", "largest difference"], agreement, left=(0, 1)),
+        markdown.table([corner, "code of the authors", "differences"], deviations, left=range(3)),
+    ]
 
 
 def _format(value, unit):
