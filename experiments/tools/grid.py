@@ -270,10 +270,10 @@ def _values(cell, names):
 
 def main(grid: Grid) -> None:
     """Run the command line of a grid: compute missing cells and print the tables."""
-    tyro.cli(functools.partial(_main, grid), description=f"See the docstring of {grid.name}.")
+    tyro.cli(functools.partial(run, grid), description=f"See the docstring of {grid.name}.")
 
 
-def _main(
+def run(
     grid: tyro.conf.Suppress[Grid],
     *,
     preset: Literal["quick", "paper"] = "quick",

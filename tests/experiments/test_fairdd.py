@@ -44,7 +44,7 @@ def test_fairdd_has_one_target_per_group_and_cobra_their_mean(batch):
         expected = np.where(groups[c] == group, 1 / np.sum(groups[c] == group), 0)
         np.testing.assert_allclose(by_group[c, group], expected, rtol=1e-5)
     assert not by_group[0, :2].any() and not by_group[1, 2].any()
-    cobra = weights[fairdd.ROWS.index("cobra")]
+    cobra = weights[fairdd.ROWS.index("cobra-l1")]
     np.testing.assert_allclose(cobra[0, 0], by_group[0, 2], rtol=1e-5)
     np.testing.assert_allclose(cobra[1, 0], by_group[1, :2].mean(0), rtol=1e-5)
     assert not cobra[:, 1:].any() and not weights[FIRST, :, 1:].any()

@@ -105,7 +105,7 @@ def test_paper_preset_runs(tmp_path, monkeypatch, capsys):
     ]
     claim = CLAIMS["main_table"]._replace(cells=lambda preset: cells)
     where = dict(work=tmp_path / "work", folder=tmp_path / "results")
-    grid._main(claim, preset="paper", budget="9m", **where)
+    grid.run(claim, preset="paper", budget="9m", **where)
     assert "; paper)" in capsys.readouterr().out
     assert (where["folder"] / "main_table-paper.png").exists()
     assert len(files.read_lines(where["folder"] / "main_table.jsonl")) == len(cells) == 2
