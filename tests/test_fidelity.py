@@ -1,5 +1,7 @@
 """jaxdd agrees with the authors' code."""
 
+import pathlib
+
 import pytest
 
 from experiments.fidelity import compare
@@ -12,3 +14,8 @@ def test_agreement_with_the_authors(title):
     assert measured.keys() == system.tolerance.keys()
     for what, difference in measured.items():
         assert difference <= system.tolerance[what], what
+
+
+def test_the_page_is_generated_from_the_results():
+    page = pathlib.Path(__file__).parents[1] / "docs" / "fidelity.md"
+    assert page.read_text(encoding="utf-8").endswith("\n".join(compare.page()) + "\n")

@@ -2,12 +2,14 @@
 
     python -m experiments.fidelity.compare
 
+Writes results/fidelity.json and prints the end of docs/fidelity.md.
+
 Cost: one minute.
 """
 
 from experiments.fidelity import data, losses, selection, training
 from experiments.fidelity.system import System
-from experiments.tools import grid, markdown, record
+from experiments.tools import grid, markdown, overview, record
 from jaxdd.data import files
 
 OUT = grid.RESULTS / "fidelity.json"
@@ -16,21 +18,16 @@ SYSTEMS: dict[str, System] = losses.SYSTEMS | selection.SYSTEMS | training.SYSTE
 """All systems by title."""
 
 
-def tables() -> list[list[str]]:
-    """Return the table of the agreement and the table of the known differences."""
-    if not OUT.exists():
-        return []
-    agreement, deviations = [], []
+def page() -> list[str]:
+    """Return the generated end of docs/fidelity.md: a table of all systems, then their sections."""
+    rows, sections = [], []
     for title, measured in files.read_json(OUT)["measured"].items():
         system = SYSTEMS[title]
-        for what in system.tolerance:
-            agreement.append([title, what, _format(measured[what], system.unit)])
-        deviations.append([title, system.source, system.deviations or "none known"])
-    corner = markdown.link("system", OUT)
-    return [
-        markdown.table([corner, "compared", "largest difference"], agreement, left=(0, 1)),
-        markdown.table([corner, "code of the authors", "differences"], deviations, left=range(3)),
-    ]
+        agreement = [f"{what} {_format(x, system.unit)}" for what, x in measured.items()]
+        rows.append([f"[{title}](#{overview.anchor(title)})", ", ".join(agreement)])
+        sections += ["", f"### {title}", "", f"Code: {system.source}.", "", system.deviations]
+    table = markdown.table(("system", "largest difference"), rows, left=(0, 1))
+    return [*table, "", "## Known differences", *sections]
 
 
 def _format(value, unit):
@@ -43,7 +40,7 @@ def main() -> None:
     """Compare all systems and write the results."""
     measured = {title: system.compare() for title, system in SYSTEMS.items()}
     files.write_json(OUT, files.to_json({"measured": measured} | record.circumstances()))
-    record.show(tables())
+    print("\n".join(page()))
 
 
 if __name__ == "__main__":

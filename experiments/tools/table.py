@@ -10,7 +10,6 @@ import importlib
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from experiments.fidelity import compare as fidelity
 from experiments.speed import tables as speed
 from experiments.tools import grid, overview, record
 from jaxdd.runs import options
@@ -43,7 +42,7 @@ def blocks() -> Iterator[list[str]]:
     yield overview.table()
     for claim, cells in computed():
         yield from grid.tables(claim, cells)
-    for module in (*modules(), speed, fidelity):
+    for module in (*modules(), speed):
         if hasattr(module, "tables"):
             yield from module.tables()
 
