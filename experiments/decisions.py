@@ -474,7 +474,7 @@ def main(
     titles = only.split(",") if only else [*(TEST if test else DEVELOPMENT)]
 
     def task(measure, title, seed):
-        jax.clear_caches()  # Programs of other data sets would exhaust the memory maps of a process.
+        jax.clear_caches()  # Programs of many data sets would exhaust the memory maps.
         data = load(sets[title], seed=seed, data_dir=data_dir)
         data = biased_sets.subsample(data, seed=seed, samples=SAMPLES)
         return measure(data, seed=seed, biased=sets[title].biased)
