@@ -77,7 +77,10 @@ def check_size(shape: Sequence[int]) -> None:
 
 
 def whiten(
-    images: jax.Array, whitening: Whitening | None, mean: ArrayLike, std: ArrayLike
+    images: jax.Array,
+    whitening: Whitening | None,
+    mean: ArrayLike | Sequence[float],
+    std: ArrayLike | Sequence[float],
 ) -> jax.Array:
     """Return whitened images; without a whitening, the images unchanged.
 
@@ -94,7 +97,10 @@ def whiten(
 
 
 def unwhiten(
-    images: jax.Array, whitening: Whitening | None, mean: ArrayLike, std: ArrayLike
+    images: jax.Array,
+    whitening: Whitening | None,
+    mean: ArrayLike | Sequence[float],
+    std: ArrayLike | Sequence[float],
 ) -> jax.Array:
     """Return images normalised by `mean` and `std` from whitened ones, the inverse of `whiten`."""
     if whitening is None:
