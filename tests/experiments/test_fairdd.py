@@ -89,7 +89,7 @@ def test_a_stopped_run_ends_with_the_same_numbers(data, tmp_path, monkeypatch):
         (4, "b", outs[1]),
     ):
         monkeypatch.setattr(fairdd, "STEPS", steps)
-        fairdd.main(work=tmp_path / name, out=out)
+        fairdd.main(preset="long", work=tmp_path / name, out=out)
     whole, resumed = (files.read_json(out)["measured"] for out in outs)
     assert whole == resumed and set(whole) == {"cmnist-fg, seed 0", "cmnist-fg, seed 1"}
     assert list(whole["cmnist-fg, seed 0"]) == ["random", *fairdd.ROWS]
