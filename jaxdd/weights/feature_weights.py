@@ -17,8 +17,12 @@ from jaxdd import _checks, sampling
 from jaxdd.devices import parallel
 from jaxdd.weights import blind_features, formulas, probes
 
-_MIN_Z_SCORE = 3.0  # Minimum z-score of the gain of object-blind features over their baseline.
-_MIN_ACCURACY_GAIN = 0.01  # Minimum gain in accuracy; a smaller bias is not worth removing.
+MIN_Z_SCORE = 3.0
+"""Minimum z-score of the gain of object-blind features over their baseline."""
+
+MIN_ACCURACY_GAIN = 0.01
+"""Minimum gain in accuracy of these features; a smaller bias is not worth removing."""
+
 _MIN_SAMPLES = 20  # Minimum number of samples for a shortcut test.
 _MAX_SAMPLES = 15_000  # Maximum number of samples that a shortcut test uses.
 _POWER = 0.7  # Power q of the generalised cross-entropy, see `probes.crossfit`.
@@ -268,4 +272,4 @@ def is_shortcut(test: probes.Shortcut) -> bool:
     >>> is_shortcut(probes.Shortcut((0, 1), blind=0.05, baseline=0.07, z_score=4.0))
     True
     """
-    return test.z_score > _MIN_Z_SCORE and test.baseline - test.blind > _MIN_ACCURACY_GAIN
+    return test.z_score > MIN_Z_SCORE and test.baseline - test.blind > MIN_ACCURACY_GAIN

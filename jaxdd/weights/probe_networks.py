@@ -17,7 +17,7 @@ import numpy as np
 from jaxdd import _checks, augment, evaluate, networks, sampling
 from jaxdd.devices import parallel
 
-_MIN_CONFLICTING = 20
+MIN_CONFLICTING = 20
 """Minimum number of bias-conflicting held-out samples."""
 
 _HELD_OUT = 300
@@ -44,13 +44,7 @@ class Trial(NamedTuple):
 def rejection(uniform: Trial, weighted: Trial) -> str | None:
     """Return why weights are rejected, or None if they are accepted.
 
-    The gain of weights on bias-conflicting samples must exceed three limits:
-
-    * two standard errors of a difference of two proportions, at most √(2 / m) for m samples;
-    * the gap that remains between bias-aligned and bias-conflicting samples. Without a bias the
-      conflicting samples are hard, and no weights close this gap;
-    * half of the loss of accuracy on all samples. Below this limit, even the accuracy on a test set
-      of which two thirds are bias-conflicting would not rise.
+    The gain of weights on bias-conflicting samples must exceed that of `required_gain`.
 
     >>> biased, hard = Trial(0.95, 0.99, 0.1, 400), Trial(0.9, 0.91, 0.3, 400)
     >>> rejection(biased, Trial(0.7, 0.7, 0.7, 400)) is None
@@ -61,24 +55,45 @@ def rejection(uniform: Trial, weighted: Trial) -> str | None:
     count = uniform.count
     if not count:
         return "no held-out sample is bias-conflicting"
-    if count < _MIN_CONFLICTING:
+    if count < MIN_CONFLICTING:
         return (
-            f"only {count} held-out samples are bias-conflicting, at least {_MIN_CONFLICTING} "
+            f"only {count} held-out samples are bias-conflicting, at least {MIN_CONFLICTING} "
             "are required"
         )
     gain = weighted.conflicting - uniform.conflicting
-    limits = {
-        "two standard errors": (2 / count) ** 0.5,
-        "the remaining gap to bias-aligned samples": weighted.aligned - weighted.conflicting,
-        "half of the overall loss": (uniform.overall - weighted.overall) / 2,
-    }
-    name, limit = max(limits.items(), key=lambda item: item[1])
-    if gain > limit:
+    required, reason = required_gain(uniform, weighted)
+    if gain > required:
         return None
     return (
-        f"the accuracy on bias-conflicting samples changes by {gain:+.3f}, but must rise by more "
-        f"than {limit:.3f}, {name}"
+        f"with them, the accuracy on conflicting images changes by {100 * gain:+.1f} percentage "
+        f"points. It must rise by more than {100 * required:.1f}, because {reason}"
     )
+
+
+def required_gain(uniform: Trial, weighted: Trial) -> tuple[float, str]:
+    """Return the gain on bias-conflicting samples that weights must exceed, and the reason.
+
+    It is the largest of three limits:
+
+    * two standard errors of a difference of two proportions, at most √(2 / m) for m samples;
+    * the gap that remains between bias-aligned and bias-conflicting samples. Without a bias the
+      conflicting samples are hard, and no weights close this gap;
+    * half of the loss of accuracy on all samples. Below this limit, even the accuracy on a test set
+      of which two thirds are bias-conflicting would not rise.
+
+    >>> required_gain(Trial(0.9, 0.91, 0.3, 400), Trial(0.8, 0.85, 0.35, 400))
+    (0.5, 'conflicting images remain 50.0 points harder than typical ones')
+    """
+    error = (2 / uniform.count) ** 0.5
+    gap = weighted.aligned - weighted.conflicting
+    loss = uniform.overall - weighted.overall
+    reasons = {
+        error: "a smaller gain can be due to chance (two standard errors)",
+        gap: f"conflicting images remain {100 * gap:.1f} points harder than typical ones",
+        loss / 2: f"it must make up for half of the {100 * loss:.1f} points that all images lose",
+    }
+    limit = max(reasons)
+    return limit, reasons[limit]
 
 
 def check_with_probe_networks(
