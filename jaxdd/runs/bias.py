@@ -24,17 +24,21 @@ from jaxdd.devices import split_pool
 from jaxdd.runs import components, weightings
 from jaxdd.runs.folder import embedding_file
 from jaxdd.runs.options import DM, OWN_EMBEDDING
-from jaxdd.weights import blind_features, formulas
+from jaxdd.weights import formulas
 
 EXIT_CODES = {"none": 0, "biased": 1, "undecided": 3}
 """Exit code of `jaxdd bias` by verdict; 2 is that of invalid input."""
 
-_SOURCES = {
-    "embedding": "that a network learns first",
-    "density": "that unusual images of a class lack",
+_KINDS = {
+    "tone": "in colours and brightness (tone)",
+    "texture": "in fine structure (texture)",
+    "layout": "in where things are (layout)",
+    "border": "in the outer band (border)",
+    "embedding": "of unknown kind (embedding)",
+    "density": "of unknown kind (density)",
     OWN_EMBEDDING: "in your embedding",
 }
-"""Words after "a bias" for candidates other than object-blind features."""
+"""Words after "a bias" for each candidate."""
 
 
 class Finding(NamedTuple):
@@ -197,7 +201,7 @@ def headline(record: Mapping[str, Any]) -> str:
     """Summarise the record of a choice of weights (`Choice.record`) in a few words.
 
     >>> headline({"verdict": "biased", "chosen": ["layout", "tone"], "candidates": []})
-    'a bias in the layout and tone of the images'
+    'a bias in where things are (layout) and in colours and brightness (tone)'
     """
     labels = record.get("labels")
     if labels and labels["rejection"] is None:
@@ -233,11 +237,7 @@ def remarks(record: Mapping[str, Any]) -> list[str]:
 
 def _describe(names):
     """Describe the bias that candidates show in a few words."""
-    blind = " and ".join(name for name in names if name in blind_features.NAMED)
-    parts = [f"in the {blind} of the images"] if blind else []
-    others = [name for name in names if name not in blind_features.NAMED]
-    parts += [_SOURCES.get(name, f"in {name}") for name in others]
-    return f"a bias {' and '.join(parts)}"
+    return f"a bias {' and '.join(_KINDS.get(name, f'in {name}') for name in names)}"
 
 
 # --- files -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ def test_choices_of_weights_are_explained(capsys):
     }
     screen.show(rows, "out")
     printed = capsys.readouterr().out
-    assert "other uses weights against a bias in the texture of the images" in printed
+    assert "other uses weights against a bias in fine structure (texture)" in printed
     assert "auto kept uniform weights: no evidence of a bias" in printed
     assert "50.0 ± 10.0" in printed and "0.85" in printed and "wrote out" in printed
 

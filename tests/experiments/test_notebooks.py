@@ -258,7 +258,7 @@ def test_bias(tmp_path, capsys):
     names, shown = execute("bias", dict(WORK=tmp_path, CHOOSING=choosing))
     output = capsys.readouterr().out
     assert "unbiased: no evidence of a bias" in output
-    assert re.search("\nbiased: .*a bias in the tone of the images", output)
+    assert re.search(r"\nbiased: .*a bias in colours and brightness \(tone\)", output)
     choices = [names.findings[name].choice for name in ("unbiased", "biased")]
     assert choices[0].verdict == "none" and choices[1].verdict in ("biased", "undecided")
     trials = choices[1].candidates[0].trials

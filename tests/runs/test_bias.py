@@ -161,10 +161,11 @@ def test_bad_arguments_are_reported_before_any_work(fields, value, find):
 @pytest.mark.parametrize(
     "verdict, chosen, names, expected",
     [
-        ("biased", ["tone"], ["tone"], "a bias in the tone of the images"),
-        ("biased", ["layout", "tone"], [], "a bias in the layout and tone of the images"),
+        ("biased", ["tone"], ["tone"], "a bias in colours and brightness (tone)"),
+        ("biased", ["layout", "mine"], [], "a bias in where things are (layout) and in mine"),
         ("biased", [bias.OWN_EMBEDDING], [], "a bias in your embedding"),
-        ("undecided", [], ["border", "tone"], "perhaps a bias in the border of the images"),
+        ("undecided", [], ["border", "tone"], "perhaps a bias in the outer band (border)"),
+        ("undecided", [], ["embedding"], "perhaps a bias of unknown kind (embedding)"),
         ("none", [], ["tone", "density"], "no evidence of a bias"),
         ("none", [], ["density"], "could not be tested"),
     ],
