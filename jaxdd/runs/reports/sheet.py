@@ -15,7 +15,7 @@ from jaxdd.runs.reports import plot
 _COLUMNS = 32
 _BORDER = 1  # repeated edge pixels around an image, for screens that scale by fractions of a pixel
 _MAX_PNG_BYTES = 2**21  # a larger picture is written as JPEG
-_TILE_SIDE, _LARGE_SIDE = 64, 192  # largest sides of an image on the screen, in CSS pixels
+_SIDES = 64, 96, 192  # sides of an image on the screen, in CSS pixels; the last is for a large view
 
 
 class Tile(NamedTuple):
@@ -36,6 +36,7 @@ class Picture(NamedTuple):
         pitch: distance between neighbouring images in pixels, horizontal and vertical.
         size: width and height of an image in pixels.
         scale: screen pixels per image pixel in a grid.
+        medium: the same for random images of a class.
         large: the same for a large view.
     """
 
@@ -45,6 +46,7 @@ class Picture(NamedTuple):
     pitch: tuple[int, int]
     size: tuple[int, int]
     scale: int
+    medium: int
     large: int
 
 
@@ -78,9 +80,9 @@ class Sheet:
         grid = grid.reshape(rows, columns, *pixels.shape[1:]).swapaxes(1, 2)
         whole = Image.fromarray(grid.reshape(rows * pixels.shape[1], columns * pixels.shape[2], 3))
         kind, content = _encode(whole)
-        scale, large = (max(1, side // max(width, height)) for side in (_TILE_SIDE, _LARGE_SIDE))
+        scales = (max(1, round(side / max(width, height))) for side in _SIDES)
         pitch = (pixels.shape[2], pixels.shape[1])
-        return Picture(content, kind, whole.width, pitch, (width, height), scale, large)
+        return Picture(content, kind, whole.width, pitch, (width, height), *scales)
 
 
 def _encode(image):

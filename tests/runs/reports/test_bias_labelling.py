@@ -180,4 +180,4 @@ def test_commands_are_copied(open_page):
     page.click(".command button >> nth=0")
     page.wait_for_function("document.querySelector('.command button').textContent === 'Copied'")
     copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied == "jaxdd run some/folder --debias tone"
+    assert copied == "jaxdd run some/folder --bias-labels labels.csv"

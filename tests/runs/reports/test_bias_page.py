@@ -83,31 +83,54 @@ def commands(page):
     return [re.sub("<.*?>", "", line) for line in lines]
 
 
+def evidence(page):
+    """Return the cells of the first table of evidence, without small print."""
+    table = re.search('<table aria-label="Evidence of .*?</table>', page)[0]
+    rows = re.findall("<tr>(.*?)</tr>", re.sub("<small>.*?</small>", "", table))[1:]
+    return [re.findall(r"<t[hd].*?>(?:<b.*?>)?(.*?)<", row) for row in rows]
+
+
 def test_a_bias_is_shown_with_its_evidence_and_commands(write):
     data = make_data()
     tone = make_candidate(data, bimodality=0.56, shortcut=SHORTCUT, trials=trials(conflicting=0.75))
     candidates = tone, make_candidate(data, "layout")
     finding = make_finding(data, candidates, "biased", ("tone",), auc={"tone": 0.94, "layout": 0.5})
     page = write(finding, data)
-    assert headline(page) == "arrays: a bias in the tone of the images"
+    assert headline(page) == "arrays: a bias in colours and brightness (tone)"
     assert open_parts(page) == ["Tone: colours and brightness"]
-    assert "10.0 % of all images clearly conflict" in page and "56 for every 100" in page
-    assert "10.0 % of the images to a wrong class. From" in page and "20.0 %" in page
-    assert "25 % of 40 conflicting" in page and "75 %" in page and "94 % of all pairs" in page
+    # The errors differ by 10 points, five standard errors, of which three are required. √(2 / 40),
+    # two standard errors of the networks, is more than the gap between 75 and 85 % that remains.
+    assert evidence(page) == [
+        ["Shortcut test", "10.0 %", "below 14.0 %", "evidence of a bias"],
+        ["Clear conflicts", "56 %", "at least 40 %", "evidence of a bias"],
+        ["Small networks", "+50.0 points", "more than +22.4 points", "evidence of a bias"],
+    ]
+    assert "10.0 % of all images conflict" in page and "25 % to 75 % of 40" in page
+    assert "shortcut test detects a bias, so weights" in page and 'class="random"' not in page
     tone = "jaxdd run some/folder --debias tone"
     layout = "jaxdd run some/folder --debias layout"
     plain = "jaxdd run some/folder --resize 32 --debias plain"
-    assert commands(page)[:4] == [tone, plain, tone, layout]
+    accept = "jaxdd run some/folder --resize 32 --bias-labels labels.csv"
+    assert commands(page) == [tone, tone, layout, accept, plain]
+    assert page.count("count only as much as 7 ") == 3
 
 
 def test_evidence_that_the_probe_networks_reject_is_undecided(write):
     data = make_data()
-    fields = dict(bimodality=0.5, trials=trials(conflicting=0.26), rejection="the gain is 0.01")
+    fields = dict(bimodality=0.5, trials=trials(conflicting=0.26), rejection="too small a gain")
     candidates = [make_candidate(data, "layout", **fields), make_candidate(data)]
     page = write(make_finding(data, candidates, "undecided"), data)
     assert headline(page).startswith("arrays: undecided")
-    assert open_parts(page) == ["Layout: where things are"] and "the gain is 0.01" in page
-    assert commands(page)[0] == "jaxdd run some/folder --debias layout"
+    assert open_parts(page) == ["Layout: where things are, for example shifted or rotated"]
+    gap = 85 - 26
+    row = ["Small networks", "+1.0 points", f"more than +{gap}.0 points", "no evidence"]
+    assert evidence(page)[1] == row and f"remain {gap}.0 points harder" in page
+    assert "the small networks do not confirm it" in page
+    assert commands(page)[0].endswith("--bias-labels labels.csv")
+    assert commands(page)[1:3] == [
+        f"jaxdd run some/folder --debias {x}" for x in ("layout", "tone")
+    ]
+    assert commands(page)[3] == "jaxdd run some/folder --resize 32"
 
 
 def test_without_evidence_the_strongest_candidate_is_open_and_the_others_are_folded(write):
@@ -115,16 +138,45 @@ def test_without_evidence_the_strongest_candidate_is_open_and_the_others_are_fol
     names = "texture", "tone", "my embedding", "density"
     page = write(make_finding(data, [make_candidate(data, name) for name in names]), data)
     assert headline(page) == "arrays: no evidence of a bias"
-    assert open_parts(page) == ["Texture: fine patterns"]
+    assert open_parts(page) == ["Texture: fine structure, noise, sharpness, compression"]
     assert page.count("<details class=") == 4 and "Your embedding my embedding" in page
 
 
 def test_too_few_confident_conflicts_and_no_ambiguous_ones_are_explained(write):
     data = make_data()
     few = make_candidate(data, bimodality=0.0, confident_share=0.0)
-    assert "Less than 1 % of all images" in write(make_finding(data, [few]), data)
+    page = write(make_finding(data, [few]), data)
+    assert evidence(page) == [["Clear conflicts", "–", "at least 40 %", "no evidence"]]
+    assert "too few clear conflicts" in page and "No test detects a bias." in page
     density = make_candidate(data, "density", bimodality=np.nan, confident_share=np.nan)
-    assert "clearly conflict. That" not in write(make_finding(data, [density]), data)
+    page = write(make_finding(data, [density]), data)
+    assert "<table" not in page and "This candidate was not tested." in page
+
+
+def test_a_shortcut_test_without_a_difference_and_few_conflicting_images(write):
+    data = make_data()
+    equal = probes.Shortcut((0, 0, 1), 0.2, 0.2, 0.0)
+    few = weights.Trial(0.8, 0.9, 0.25, 7)
+    fields = dict(shortcut=equal, trials={"uniform": few, "weighted": few}, rejection="only 7")
+    page = write(make_finding(data, [make_candidate(data, **fields)]), data)
+    assert evidence(page)[0] == ["Shortcut test", "20.0 %", "below 19.0 %", "no evidence"]
+    assert "a wrong group of classes" in page
+    assert evidence(page)[2] == [
+        "Small networks",
+        "7 conflicting images",
+        "at least 20",
+        "no evidence",
+    ]
+
+
+def test_known_bias_labels_are_reported_once(write):
+    """Every tenth image conflicts."""
+    data = make_data()
+    candidates = make_candidate(data, "layout"), make_candidate(data)
+    page = write(make_finding(data, candidates, auc={"layout": np.nan, "tone": 0.94}), data)
+    assert page.count("Known bias labels") == 1 and "10.0 % of the analysed images" in page
+    assert "tone shows them best" in page and "94 % of all pairs" in page
+    assert "Known bias labels" not in write(make_finding(data, candidates), data)
 
 
 def test_without_candidates_the_page_says_that_nothing_was_compared(write):
@@ -134,7 +186,7 @@ def test_without_candidates_the_page_says_that_nothing_was_compared(write):
 
 
 def test_images_are_typical_conflicting_heavy_and_light(write):
-    """Image k is the darkest of class k, so it conflicts; the last images are typical."""
+    """Image k is the darkest of class k, so it conflicts; the last ten of a class are typical."""
     data = make_data(class_names=("cat", "dog", "owl"))
     page = write(make_finding(data, [make_candidate(data)], "biased", ("tone",)), data)
     descriptions = re.findall('role="img" aria-label="(.*?)"', page)
@@ -144,9 +196,22 @@ def test_images_are_typical_conflicting_heavy_and_light(write):
         "training image 2 of owl, like cat",
     ]  # fmt: skip
     typical = [text for text in descriptions if text.endswith("of cat, typical")]
-    assert typical[0] == "training image 57 of cat, typical" and len(typical) == 5
+    assert len({*typical}) == 5
+    assert all(int(re.search(r"\d+", text)[0]) >= 30 for text in typical)
     assert page.count("<figcaption>×5</figcaption>") == 3 and "<figcaption>×0.5<" in page
-    assert "(1 of 20 images clearly)" in page
+    assert "(clearly: 5.0 % of the class)" in page
+
+
+def test_random_images_of_each_class_come_first_unless_a_bias_was_detected(write):
+    data = make_data(class_names=("cat", "dog", "owl"))
+    finding = make_finding(data, [make_candidate(data)])
+    page = write(finding, data)
+    shown = page.partition('<div class="random">')[2].partition("<ul>")[0]
+    for name in data.class_names:
+        assert len({*re.findall(f'aria-label="training image [0-9]+ of {name}"', shown)}) == 12
+    assert page.index("share apart from the object?") < page.index("Label 4 images")
+    assert page.index("Label 4 images") < page.index('<details class="card')
+    assert write(finding, data) == page
 
 
 def test_groups_of_several_classes_are_named_by_their_classes(write):
@@ -162,7 +227,7 @@ def test_groups_of_several_classes_are_named_by_their_classes(write):
 def test_group_evenness_is_shown_if_the_bias_labels_are_known(write):
     data = make_data()
     finding = make_finding(data, [make_candidate(data)])
-    assert "evenness of 0." in write(finding, data)
+    assert re.search(r"evenness of [0-9]+ %", write(finding, data))
     unknown = data._replace(train=data.train._replace(attributes=None), aligned=None)
     assert "evenness of" not in write(finding, unknown)
 
@@ -204,7 +269,8 @@ def test_many_classes_are_shown_in_part(write, tmp_path):
     data = make_data(2000, 1000)
     page = write(make_finding(data, [make_candidate(data)], to_label=np.arange(20)), data)
     assert "990 more classes" in page and page.count("<h4>class ") == 10
-    assert page.count('<span class="tile"') < 300 and (tmp_path / "page.html").stat().st_size < 1e6
+    assert "10 of 1,000 classes are shown" in page
+    assert page.count('<span class="tile"') < 400 and (tmp_path / "page.html").stat().st_size < 1e6
 
 
 @pytest.mark.parametrize("channels, n", [(1, 60), (3, 6), (4, 60)])
@@ -226,5 +292,6 @@ def test_a_preview_reloads_and_has_no_verdict(write):
     finding = make_finding(data, [make_candidate(data)], to_label=np.zeros(0, int))
     page = write(finding._replace(is_preview=True), data)
     assert 'http-equiv="refresh"' in page and "no evidence" not in headline(page)
-    assert "What to do next" not in page and "Tone: colours and brightness" in page
+    assert "so these weights" not in page.lower() and "Tone: colours and brightness" in page
+    assert "share apart from the object?" in page and len(commands(page)) == 1
     assert 'http-equiv="refresh"' not in write(finding, data)

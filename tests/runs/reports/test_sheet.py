@@ -32,8 +32,9 @@ def test_images_are_scaled_by_whole_factors():
     for side in (5, 32, 64, 96):
         page = sheet.Sheet(np.zeros((1, side, side, 1), np.uint8))
         page.tile(0, "")
-        scales[side] = page.draw()[-2:]
-    assert scales == {5: (12, 38), 32: (2, 6), 64: (1, 3), 96: (1, 2)}
+        scales[side] = page.draw()[-3:]
+    expected = {5: (13, 19, 38), 32: (2, 3, 6), 64: (1, 2, 3), 96: (1, 1, 2)}
+    assert scales == expected
 
 
 def test_large_pictures_are_compressed(monkeypatch):
