@@ -171,8 +171,7 @@ def write(path: str | os.PathLike, finding: bias.Finding, data: datasets.Benchma
         data.class_names or [f"class {k}" for k in range(data.num_classes)],
         data.train_files,
     )  # fmt: skip
-    shows_random = choice.verdict != "biased"
-    random = _random_images(source) if shows_random else []
+    random = [] if choice.verdict == "biased" else _random_images(source)
     sections = [
         _section(candidate, source, finding, data, rank=rank)
         for rank, candidate in enumerate(choice.candidates)
@@ -281,7 +280,8 @@ def _shortcut_test(candidate):
     test = candidate.shortcut
     standard_error = (test.baseline - test.blind) / test.z_score if test.z_score else 0.0
     margin = max(feature_weights.MIN_ACCURACY_GAIN, feature_weights.MIN_Z_SCORE * standard_error)
-    wrong = "a wrong group of classes" if _is_grouped(test.blocks) else "the wrong class"
+    is_grouped = len({*test.blocks}) < len(test.blocks)
+    wrong = "a wrong group of classes" if is_grouped else "the wrong class"
     return _Test(
         what=("Shortcut test", f"images put into {wrong}, from this aspect alone"),
         value=(_percent(test.blind), ""),
@@ -296,7 +296,7 @@ def _shortcut_test(candidate):
 def _conflict_test(candidate):
     if candidate.bimodality:
         share = f"{_percent(candidate.confident_share)} of all images conflict clearly"
-        value = _percent(candidate.bimodality, 0), share
+        value = _percent(candidate.bimodality), share
     else:
         value = "–", "too few clear conflicts, or too few clearly typical images"
     return _Test(
@@ -317,8 +317,8 @@ def _probe_network_test(candidate):
         value = count, ""
         threshold = f"at least {probe_networks.MIN_CONFLICTING}", "for a reliable result"
     else:
-        accuracies = f"{_percent(before.conflicting, 0)} to {_percent(after.conflicting, 0)}"
-        value = _points(after.conflicting - before.conflicting), f"{accuracies} of {count}"
+        change = f"from {_percent(before.conflicting, 0)} to {_percent(after.conflicting, 0)}"
+        value = _points(after.conflicting - before.conflicting), f"{change}, on {count}"
         required, reason = probe_networks.required_gain(before, after)
         threshold = f"more than {_points(required)}", reason
     what = "Small networks", "gain in accuracy on conflicting images if trained with the weights"
@@ -333,11 +333,6 @@ def _points(difference):
     return f"{100 * difference:+.1f} points"
 
 
-def _is_grouped(blocks):
-    """Return whether several classes share a block."""
-    return len({*map(int, blocks)}) < len(blocks)
-
-
 def _conclusion(candidate, state):
     """Return how the verdict follows from the evidence of a candidate."""
     if state == "chosen":
@@ -346,6 +341,8 @@ def _conclusion(candidate, state):
         return "Weights against these conflicts help small networks, so they were chosen."
     if candidate.is_shortcut:
         reason = "The shortcut test detects a bias, but more clearly for another candidate."
+    elif candidate.trials and candidate.rejection is None:
+        reason = "The weights help small networks, but this candidate was excluded."
     elif candidate.is_bimodal and candidate.rejection:
         reason = "The clear conflicts suggest a bias, but the small networks do not confirm it."
     elif candidate.is_bimodal:

@@ -102,10 +102,10 @@ def test_a_bias_is_shown_with_its_evidence_and_commands(write):
     # two standard errors of the networks, is more than the gap between 75 and 85 % that remains.
     assert evidence(page) == [
         ["Shortcut test", "10.0 %", "below 14.0 %", "evidence of a bias"],
-        ["Clear conflicts", "56 %", "at least 40 %", "evidence of a bias"],
+        ["Clear conflicts", "56.0 %", "at least 40 %", "evidence of a bias"],
         ["Small networks", "+50.0 points", "more than +22.4 points", "evidence of a bias"],
     ]
-    assert "10.0 % of all images conflict" in page and "25 % to 75 % of 40" in page
+    assert "10.0 % of all images conflict" in page and "from 25 % to 75 %, on 40" in page
     assert "shortcut test detects a bias, so weights" in page and 'class="random"' not in page
     tone = "jaxdd run some/folder --debias tone"
     layout = "jaxdd run some/folder --debias layout"
@@ -149,6 +149,8 @@ def test_too_few_confident_conflicts_and_no_ambiguous_ones_are_explained(write):
     assert evidence(page) == [["Clear conflicts", "–", "at least 40 %", "no evidence"]]
     assert "too few clear conflicts" in page and "No test detects a bias." in page
     density = make_candidate(data, "density", bimodality=np.nan, confident_share=np.nan)
+    helpful = density._replace(trials=trials(conflicting=0.75))
+    assert "this candidate was excluded" in write(make_finding(data, [helpful]), data)
     page = write(make_finding(data, [density]), data)
     assert "<table" not in page and "This candidate was not tested." in page
 
