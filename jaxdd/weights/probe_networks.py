@@ -90,7 +90,7 @@ def required_gain(uniform: Trial, weighted: Trial) -> tuple[float, str]:
     reasons = {
         error: "a smaller gain can be due to chance (two standard errors)",
         gap: f"conflicting images remain {100 * gap:.1f} points harder than typical ones",
-        loss / 2: f"it must make up for half of the {100 * loss:.1f} points that all images lose",
+        loss / 2: f"it must make up for half of the loss of {100 * loss:.1f} points on all images",
     }
     limit = max(reasons)
     return limit, reasons[limit]

@@ -326,7 +326,7 @@ def _probe_network_test(candidate):
 
 
 def _percent(share, digits=1):
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:,.{digits}f} %"
 
 
 def _points(difference):
@@ -338,7 +338,12 @@ def _conclusion(candidate, state):
     if state == "chosen":
         if candidate.is_shortcut:
             return "The shortcut test detects a bias, so weights against it were chosen."
-        return "Weights against these conflicts help small networks, so they were chosen."
+        if candidate.is_bimodal:
+            return (
+                "The clear conflicts suggest a bias, and the small networks confirm it, so weights "
+                "against it were chosen."
+            )
+        return "The weights help small networks, so they were chosen."
     if candidate.is_shortcut:
         reason = "The shortcut test detects a bias, but more clearly for another candidate."
     elif candidate.trials and candidate.rejection is None:

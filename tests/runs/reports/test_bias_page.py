@@ -133,6 +133,16 @@ def test_evidence_that_the_probe_networks_reject_is_undecided(write):
     assert commands(page)[3] == "jaxdd run some/folder --resize 32"
 
 
+@pytest.mark.parametrize(
+    "bimodality, reason", [(0.5, "networks confirm it"), (0.2, "weights help")]
+)
+def test_candidates_that_the_probe_networks_accept_are_chosen(bimodality, reason, write):
+    data = make_data()
+    tone = make_candidate(data, bimodality=bimodality, trials=trials(conflicting=0.75))
+    page = write(make_finding(data, [tone], "biased", ("tone",)), data)
+    assert reason in page and "were not chosen" not in page
+
+
 def test_without_evidence_the_strongest_candidate_is_open_and_the_others_are_folded(write):
     data = make_data()
     names = "texture", "tone", "my embedding", "density"
