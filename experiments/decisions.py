@@ -394,7 +394,7 @@ def _means(rows, name, form):
 
 
 def _rates(kind, measured, compared):
-    """Return the table of right and wrong verdicts; the most frequent one of the seeds counts."""
+    """Return the table of verdicts by set: the most frequent one of the seeds, or of the first."""
     sets, lines = DEVELOPMENT | TEST, []
     verdicts = {
         title: collections.Counter(row["verdict"] for row in rows).most_common(1)[0][0]

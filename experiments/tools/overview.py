@@ -81,7 +81,7 @@ CLAIMS = (
           "yes, more than half of the gain with labels",
           rows("plain border oracle", "bgfmnist", BIASED), FEATURES, "conflicting"),
     Claim("ours: auto removes held-out biases",
-          "nearly all of the gain for the bar, half for corruptions, none for turns",
+          "nearly all of the gain for the bar, half for corruptions, less for turns",
           rows("plain auto oracle", "cifar10-bar", BIASED), "Biases that were held out",
           "conflicting"),
     Claim("ours: auto costs nothing without a bias", "yes, while density weights cost much",
