@@ -34,7 +34,7 @@ import tyro
 
 from experiments import long, seeds
 from experiments.tools import grid, markdown, record, small
-from jaxdd import augment, evaluate, methods, sampling
+from jaxdd import augment, evaluate, matching, methods, sampling
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.devices import microbatch
 from jaxdd.runs import programs
@@ -111,11 +111,10 @@ def distance(
         weights: `[k, targets * b]`; a target whose weights are all zero contributes nothing.
         is_l1: whether differences are summed without being squared.
     """
-    weights = weights.reshape(len(real), -1, real.shape[1])
-    targets = jnp.einsum("ktb,kbd->ktd", _normalise(weights), real, precision="highest")
-    difference = targets - synthetic.mean(1)[:, None]
-    difference = jnp.where(weights.sum(-1, keepdims=True) > 0, difference, 0)
-    return jnp.where(is_l1, jnp.abs(difference).sum(), jnp.square(difference).sum())
+    by_target = weights.reshape(len(real), -1, real.shape[1]).swapaxes(0, 1)
+    squared = jax.vmap(functools.partial(matching.distribution, real, synthetic))(by_target)
+    absolute = functools.partial(matching.barycentre, real, synthetic, groups=1, norm=1)
+    return jnp.where(is_l1, jax.vmap(absolute)(by_target), squared).sum()
 
 
 @functools.cache

@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.fidelity.system import System, channels_last, convnet_params, difference, vectors
+from experiments.fidelity.system import (
+    System,
+    channels_last,
+    convnet_params,
+    difference,
+    flat,
+    vectors,
+)
 from jaxdd import matching, methods, networks, sampling
 from jaxdd.methods import cfm, expert_training, spectral
 from jaxdd.training import elf
@@ -20,11 +27,6 @@ _GRADIENT = optax.chain(optax.trace(0.0), optax.scale(0.0))
 
 def _gradient(state: Any) -> np.ndarray:
     return np.asarray(state[0].trace)
-
-
-def _flat(tree: Any) -> np.ndarray:
-    """Return all values of a tree as one vector."""
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def _by_group(name: str, **options: Any) -> dict[str, float]:
@@ -128,9 +130,9 @@ def _elf() -> dict[str, float]:
         return sum(means.values()), means
 
     (_, terms), gradient = jax.jit(loss)(convnet_params(arrays, "convnet/start"))
-    expected = _flat(convnet_params(arrays, "convnet/grad"))
+    expected = flat(convnet_params(arrays, "convnet/grad"))
     result = {name: difference(value, arrays[f"convnet/{name}"]) for name, value in terms.items()}
-    return result | {"gradient of the parameters": difference(_flat(gradient), expected)}
+    return result | {"gradient of the parameters": difference(flat(gradient), expected)}
 
 
 def _contrastive() -> dict[str, float]:

@@ -7,23 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.fidelity.system import System, difference, vectors
+from experiments.fidelity.system import System, channels_last, convnet_params, difference, vectors
 from experiments.tools import anchors
 from jaxdd import networks, sampling
 from jaxdd.methods import formation, zca
 from jaxdd.training import teachers
-
-
-def _channels_last(images):
-    return jnp.asarray(np.moveaxis(images, -3, -1))
-
 
 # --- ZCA ---------------------------------------------------------------------------------------
 
 
 def _compare_zca() -> dict[str, float]:
     arrays = vectors("zca")
-    images = _channels_last(arrays["images"])
+    images = channels_last(arrays["images"])
     n, *shape = images.shape
     flat = np.arange(images[0].size).reshape(3, 4, 4).transpose(1, 2, 0).ravel()
     order = np.ix_(flat, flat)
@@ -40,7 +35,7 @@ def _compare_zca() -> dict[str, float]:
     return {
         "mean": difference(whitening.mean.ravel(), arrays["mean"][0, flat]),
         "matrix": difference(whitening.matrix, arrays["matrix"][order]),
-        "whitened images": difference(whitened, _channels_last(arrays["whitened"])),
+        "whitened images": difference(whitened, channels_last(arrays["whitened"])),
         "inverse": difference(inverse.reshape(-1, len(flat)), arrays["inverse"][order]),
     }
 
@@ -50,36 +45,18 @@ def _compare_zca() -> dict[str, float]:
 
 def _compare_rded() -> dict[str, float]:
     arrays = vectors("rded_dream")
-    patches = _channels_last(arrays["patches"])
+    patches = channels_last(arrays["patches"])
     teacher = teachers.Teacher(
-        _convnet(arrays, depth=2, side=2), networks.ConvNet(3, 6, 2, norm=networks.BatchNorm)
+        convnet_params(arrays, "teacher"), networks.ConvNet(3, 6, 2, norm=networks.BatchNorm)
     )
     score = functools.partial(anchors.best_patch, teacher, label=arrays["label"], shape=(8, 8))
     best, losses = jax.lax.map(score, patches)
     chosen = anchors.choose(losses, jnp.arange(len(losses)), 8)
     mixed = formation.join(best[anchors.spread(chosen, 2)], factor=2, size=(8, 8))
     return {
-        "chosen patches": difference(best[chosen], _channels_last(arrays["chosen"])),
-        "images of four": difference(mixed, _channels_last(arrays["mixed"])),
+        "chosen patches": difference(best[chosen], channels_last(arrays["chosen"])),
+        "images of four": difference(mixed, channels_last(arrays["mixed"])),
     }
-
-
-def _convnet(arrays, *, depth, side):
-    """Return the parameters of a ConvNet with batch norm, whose last features have `side`²."""
-    params, statistics = {}, {}
-    for i in range(depth):
-        conv, norm = f"teacher/layers.conv.{i}", f"teacher/layers.norm.{i}"
-        kernel = arrays[f"{conv}.weight"].transpose(2, 3, 1, 0)
-        params[f"Conv_{i}"] = {"kernel": kernel, "bias": arrays[f"{conv}.bias"]}
-        scale, bias = arrays[f"{norm}.weight"], arrays[f"{norm}.bias"]
-        params[f"BatchNorm_{i}"] = {"scale": scale, "bias": bias}
-        mean, var = arrays[f"{norm}.running_mean"], arrays[f"{norm}.running_var"]
-        statistics[f"BatchNorm_{i}"] = {"mean": mean, "var": var}
-    weight = arrays["teacher/classifier.weight"]
-    by_channel = weight.reshape(len(weight), -1, side, side).transpose(2, 3, 1, 0)
-    kernel = by_channel.reshape(-1, len(weight))
-    params["classifier"] = {"kernel": kernel, "bias": arrays["teacher/classifier.bias"]}
-    return jax.tree.map(jnp.asarray, {"params": params, "batch_stats": statistics})
 
 
 # --- DREAM -------------------------------------------------------------------------------------
@@ -105,13 +82,13 @@ def _compare_dream() -> dict[str, float]:
 
 def _compare_idc() -> dict[str, float]:
     arrays = vectors("idc")
-    images = _channels_last(arrays["images"])
+    images = channels_last(arrays["images"])
     split = functools.partial(formation.split, factor=2)
     pieces = split(images).reshape(2, 4, *images.shape[1:])
     gradient = jax.grad(lambda images: jnp.square(split(images)).sum())(images)
     return {
-        "decoded images": difference(pieces[:, :, ::2, ::2], _channels_last(arrays["decoded"])),
-        "gradient": difference(gradient, _channels_last(arrays["grad_of_sum_squares"])),
+        "decoded images": difference(pieces[:, :, ::2, ::2], channels_last(arrays["decoded"])),
+        "gradient": difference(gradient, channels_last(arrays["grad_of_sum_squares"])),
     }
 
 

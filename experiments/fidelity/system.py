@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -76,6 +77,11 @@ def convnet_params(arrays: Mapping[str, np.ndarray], prefix: str) -> Any:
     classifier = {"kernel": kernel.reshape(-1, len(head)), "bias": state["classifier.bias"]}
     params = {"params": params | {"classifier": classifier}}
     return params | ({"batch_stats": statistics} if statistics else {})
+
+
+def flat(tree: Any) -> np.ndarray:
+    """Return all values of a tree as one vector."""
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def channels_last(images: np.ndarray) -> np.ndarray:

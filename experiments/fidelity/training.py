@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from experiments.fidelity.system import System, channels_last, convnet_params, difference, vectors
+from experiments.fidelity.system import (
+    System,
+    channels_last,
+    convnet_params,
+    difference,
+    flat,
+    vectors,
+)
 from jaxdd import networks, training
 from jaxdd.training import debiased, teachers
-
-
-def _flat(params):
-    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(params)])
-
 
 # --- networks ----------------------------------------------------------------------------------
 
@@ -88,7 +90,7 @@ def _compare_training() -> dict[str, float]:
         jax.random.key(0), networks.ConvNet(3, 4, 2), start, images, labels,
         optimizer=training.sgd(len(images), **size), strategy=(), **size,
     )  # fmt: skip
-    return {"parameters after 20 epochs": difference(_flat(params), _flat(expected))}
+    return {"parameters after 20 epochs": difference(flat(params), flat(expected))}
 
 
 def _compare_soft_labels() -> dict[str, float]:
@@ -118,7 +120,7 @@ def _compare_soft_labels() -> dict[str, float]:
         "divergence": difference(value, arrays["kl"]),
         "gradient of the logits": difference(gradient, arrays["kl_grad"]),
         "parameters after 12 updates": difference(
-            _flat(training.merge_params(state)), _flat(expected)
+            flat(training.merge_params(state)), flat(expected)
         ),
     }
 

@@ -132,7 +132,7 @@ def build(
 ) -> methods.Method:
     """Build the method of a run, whose steps the devices of a mesh share.
 
-    `groups` is the number of bias groups in a batch and `group_loss` what becomes of them, see
+    `groups` is the number of bias groups in a batch and `group_loss` their loss, see
     `weightings.Weighting`. `threads` is the number of CPU threads of the run, or None for all.
     """
     entry, by_group = METHODS[options.method], dict(groups=groups, group_loss=group_loss)

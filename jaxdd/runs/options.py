@@ -289,7 +289,7 @@ class MTT(DM):
     expert_epochs: int = _option(2,
         "Epochs of the expert that a student has to match.", "distillation", least=1)
     max_start_epoch: int = _option(Preset(5, 10),
-        "A student starts from an earlier epoch of an expert than this.",
+        "Number of epochs of an expert from which a student may start, counted from epoch 0.",
         "distillation", least=1)
     lr_teacher: float = _option(0.01,
         "Learning rate of an expert, and initial learning rate of the student.",

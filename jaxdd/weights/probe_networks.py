@@ -87,13 +87,15 @@ def required_gain(uniform: Trial, weighted: Trial) -> tuple[float, str]:
     error = (2 / uniform.count) ** 0.5
     gap = weighted.aligned - weighted.conflicting
     loss = uniform.overall - weighted.overall
-    reasons = {
-        error: "a smaller gain can be due to chance (two standard errors)",
-        gap: f"conflicting images remain {100 * gap:.1f} points harder than typical ones",
-        loss / 2: f"it must make up for half of the loss of {100 * loss:.1f} points on all images",
-    }
-    limit = max(reasons)
-    return limit, reasons[limit]
+    limits = (
+        (error, "a smaller gain can be due to chance (two standard errors)"),
+        (gap, f"conflicting images remain {100 * gap:.1f} points harder than typical ones"),
+        (
+            loss / 2,
+            f"it must make up for half of the loss of {100 * loss:.1f} points on all images",
+        ),
+    )
+    return max(limits, key=lambda limit: limit[0])
 
 
 def check_with_probe_networks(
