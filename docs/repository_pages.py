@@ -23,8 +23,8 @@ LINK = re.compile(r"\[([^\[\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
 def site_path(path: str) -> str:
     """Return the path in the site of a file of the repository.
 
-    >>> site_path("docs/how.md"), site_path("README.md"), site_path("LICENSE")
-    ('how.md', 'index.md', 'LICENSE')
+    >>> site_path("docs/glossary.md"), site_path("README.md"), site_path("LICENSE")
+    ('glossary.md', 'index.md', 'LICENSE')
     """
     return PAGES.get(path, path.removeprefix("docs/"))
 
@@ -32,8 +32,8 @@ def site_path(path: str) -> str:
 def repository_path(page: str) -> str:
     """Return the path in the repository of a page of the site.
 
-    >>> repository_path("how.md"), repository_path("index.md")
-    ('docs/how.md', 'README.md')
+    >>> repository_path("glossary.md"), repository_path("index.md")
+    ('docs/glossary.md', 'README.md')
     """
     return {site: path for path, site in PAGES.items()}.get(page, f"docs/{page}")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import posixpath
 import re
 import shlex
 
@@ -15,9 +16,8 @@ from jaxdd.runs import options
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [
-    "README.md",
-    "CHANGELOG.md",
-    *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+    *("README.md", "CHANGELOG.md", "experiments/README.md"),
+    *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md"))),
 ]
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 
@@ -84,12 +84,20 @@ def test_links_resolve(path):
             assert anchor in {overview.anchor(heading) for heading in headings}, (target, anchor)
 
 
+def with_root_links(path):
+    """Return the text of a page, with links relative to the root of the repository."""
+    folder = posixpath.dirname(path)
+    resolve = lambda match: f"]({posixpath.normpath(posixpath.join(folder, match[1]))}"
+    return re.sub(r"\]\((?!https?:|#)([^)#\s]+)", resolve, read(path))
+
+
 def test_tables_of_numbers_are_generated():
+    """A table that links to a result or names a score equals a generated one, line by line."""
     generated = {"\n".join(block) + "\n" for block in table.blocks()}
-    text = "\n\n".join(map(read, PAGES)).replace("](../experiments/", "](experiments/")
-    tables = re.findall(r"(?:^\|.*\n)+", text, re.M)
-    shown = [block for block in tables if "±" in block or "](experiments/results/" in block]
-    assert len(shown) >= 2 and [block for block in shown if block not in generated] == []
+    tables = re.findall(r"(?:^\|.*\n)+", "\n\n".join(map(with_root_links, PAGES)), re.M)
+    marks = "](experiments/results/", "samples)", "±"
+    shown = [block for block in tables if any(mark in block for mark in marks)]
+    assert len(shown) > 30 and [block for block in shown if block not in generated] == []
 
 
 def test_commands_names_every_option_of_a_method():
@@ -99,11 +107,11 @@ def test_commands_names_every_option_of_a_method():
         for field in dataclasses.fields(kind)
         if field.name not in {common.name for common in dataclasses.fields(options.DM)}
     }
-    assert {name for name in own if f"`{name}`" not in read("docs/commands.md")} == set()
+    assert {name for name in own if f"`{name}`" not in read("docs/reference/commands.md")} == set()
 
 
 def test_commands_names_every_option_of_density_weights():
-    page = read("docs/commands.md")
+    page = read("docs/reference/commands.md")
     names = "bandwidth-rule bandwidth temperature clip encoder-layer encoder-steps encoder-width"
     assert [name for name in names.split() if f"| `--{name}` |" not in page] == []
 

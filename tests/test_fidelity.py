@@ -17,5 +17,5 @@ def test_agreement_with_the_authors(title):
 
 
 def test_the_page_is_generated_from_the_results():
-    page = pathlib.Path(__file__).parents[1] / "docs" / "fidelity.md"
+    page = pathlib.Path(__file__).parents[1] / "docs" / "results" / "fidelity.md"
     assert page.read_text(encoding="utf-8").endswith("\n".join(compare.page()) + "\n")

@@ -2,7 +2,7 @@
 
     python -m experiments.fidelity.compare
 
-Writes results/fidelity.json and prints the end of docs/fidelity.md.
+Writes results/fidelity.json and prints the end of docs/results/fidelity.md.
 
 Cost: one minute.
 """
@@ -19,7 +19,7 @@ SYSTEMS: dict[str, System] = losses.SYSTEMS | selection.SYSTEMS | training.SYSTE
 
 
 def page() -> list[str]:
-    """Return the generated end of docs/fidelity.md: a table of all systems, then their sections."""
+    """Return the generated end of docs/results/fidelity.md: a table of all systems, then their sections."""
     rows, sections = [], []
     for title, measured in files.read_json(OUT)["measured"].items():
         system = SYSTEMS[title]

@@ -6,7 +6,7 @@
 # Two sets of handwritten digits in ten colours. In one the colour is independent of the digit; in
 # the other 90 % of the samples of a digit have the colour of that digit, so a network would learn
 # colours. This notebook distinguishes them without bias labels. [Choosing
-# weights](../../docs/auto.md) explains the method and its limits. The cells took 144 s of processor
+# weights](../../docs/concepts/auto.md) explains the method and its limits. The cells took 144 s of processor
 # time on two x86 cores.
 
 # %% sizes
@@ -128,5 +128,5 @@ print(*sorted(path.name for path in WORK.glob("*.html")), sep="\n")
 # Pass `choice.weights` to `sampling.reweight(pool, weights)`; `--debias auto` does all of this
 # before it distils. If you know that the bias is in the colours, the texture, the place or the
 # border, use `weights.by_features(key, pool, weights.blind_features.tone)`
-# [directly](../../docs/auto.md). "No evidence of a bias" does not exclude a bias that shows only
+# [directly](../../docs/concepts/auto.md). "No evidence of a bias" does not exclude a bias that shows only
 # where the object is, such as a background.

@@ -62,7 +62,7 @@ GPU = """\
 
 runs this at the scale of the literature: 20,000 steps of 256 real images per class, and five
 networks of width 128 and 1,000 epochs for each score. One such step of distribution matching, for
-ten classes of 32×32×3, takes two CPU cores [three seconds](../../docs/speed.md). The time on a GPU
+ten classes of 32×32×3, takes two CPU cores [three seconds](../../docs/results/speed.md). The time on a GPU
 has not been measured yet.
 """
 

@@ -4,7 +4,7 @@
 # # jaxdd: your own data
 #
 # From a folder of images and a table of their classes to a small set, its scores, a report, and
-# files to publish. [Data](../../docs/data.md) describes all formats. The cells took 60 s of
+# files to publish. [Data](../../docs/guides/data.md) describes all formats. The cells took 60 s of
 # processor time on two x86 cores.
 
 # %% sizes
@@ -105,7 +105,7 @@ plot.picture(*(synthetic.images for synthetic in sets), mean=data.mean, std=data
 # ## A report, and files to publish
 #
 # The report is one HTML file with all scores, weights and images. The export has the images, a
-# table, a card, and a manifest of checksums, with which others can [verify](../../docs/trust.md)
+# table, a card, and a manifest of checksums, with which others can [verify](../../docs/guides/publishing.md)
 # it.
 
 # %% report

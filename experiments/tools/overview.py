@@ -15,14 +15,14 @@ class Claim(NamedTuple):
         text: the claim.
         verdict: whether it holds here.
         cells: cells by label, from the baseline to the claimed result.
-        section: section of experiments/README.md.
+        page: page of docs/results.
         score: score that is shown, from `results.SCORES`.
     """
 
     text: str
     verdict: str
     cells: dict[str, grid.Cell]
-    section: str
+    page: str
     score: str = "accuracy"
 
 
@@ -35,13 +35,13 @@ BIASED = make(conflict=0.05)
 AT_FIFTY = make(conflict=0.05, ipc=50)
 UNLEARNED = make(conflict=0.05, training="selecmix")
 BY_BATCH = make(conflict=0.05, weighting="batch", init="real")
-AMPLIFIED, FEATURES = "Which biases are amplified", "Weights from object-blind features"
+AMPLIFIED, FEATURES = "amplification", "by_features"
 
 CLAIMS = (
     Claim("density weights remove the bias of a colour", "yes",
-          rows("plain density", "cmnist", AT_FIFTY), "The main table"),
+          rows("plain density", "cmnist", AT_FIFTY), "main_table"),
     Claim("they do so with 1 % conflicting samples", "yes",
-          rows("plain density", "cmnist", make(conflict=0.01)), "The main table"),
+          rows("plain density", "cmnist", make(conflict=0.01)), "main_table"),
     Claim("distillation amplifies colour", "in this seed; not significant over three",
           rows("random plain", "cmnist", BIASED), AMPLIFIED, "conflicting"),
     Claim("distillation amplifies backgrounds",
@@ -54,23 +54,23 @@ CLAIMS = (
     Claim("density weights help against corruption", "no",
           rows("plain density", "ccifar10", BIASED), AMPLIFIED),
     Claim("density weights help with one image per class", "against colour, less than with ten",
-          rows("plain density", "cmnist", make(conflict=0.05, ipc=1)), "One image per class"),
+          rows("plain density", "cmnist", make(conflict=0.05, ipc=1)), "one_image_per_class"),
     Claim("unlearning the bias afterwards recovers part of the accuracy",
           "a small part, with ten images per class",
           {"standard": grid.Cell("cmnist", "plain", BIASED),
-           "selecmix": grid.Cell("cmnist", "plain", UNLEARNED)}, "Unlearning the bias afterwards"),
+           "selecmix": grid.Cell("cmnist", "plain", UNLEARNED)}, "unlearning"),
     Claim("density weights help DSA like DM", "yes",
           rows("plain density", "cmnist", make(method="dsa", conflict=0.05)),
-          "Every family of methods"),
+          "methods"),
     Claim("density weights help MTT (left open in the paper)", "yes",
           rows("plain density", "cmnist", make(method="mtt", conflict=0.05)),
-          "Every family of methods"),
+          "methods"),
     Claim("weights can be estimated from each batch", "those of the whole data set are better",
           {"batch": grid.Cell("cmnist", "density", BY_BATCH),
            "data set": grid.Cell("cmnist", "density", BIASED)},
-          "Weights of the data or of the batch"),
+          "batch_weights"),
     Claim("FairDD is more accurate than density weights", "no, but its gaps are smaller",
-          rows("density fairdd", "cmnist-fg", make(conflict=0.1)), "FairDD's cells"),
+          rows("density fairdd", "cmnist-fg", make(conflict=0.1)), "fairdd"),
     Claim("ours: texture detects corruption without labels",
           "yes, two thirds of the gain with labels",
           rows("plain auto oracle", "ccifar10", BIASED), FEATURES, "conflicting"),
@@ -82,10 +82,10 @@ CLAIMS = (
           rows("plain border oracle", "bgfmnist", BIASED), FEATURES, "conflicting"),
     Claim("ours: auto removes held-out biases",
           "nearly all of the gain for the bar, half for corruptions, less for turns",
-          rows("plain auto oracle", "cifar10-bar", BIASED), "Biases that were held out",
+          rows("plain auto oracle", "cifar10-bar", BIASED), "held_out",
           "conflicting"),
     Claim("ours: auto costs nothing without a bias", "yes, while density weights cost much",
-          rows("plain density auto", "fashion_mnist", make()), "Is there a bias?"),
+          rows("plain density auto", "fashion_mnist", make()), "no_bias"),
 )  # fmt: skip
 
 
@@ -98,16 +98,18 @@ def table() -> list[str]:
             result = grid.result(cell, known)
             numbers.append(f"{label} {results.percent(result and getattr(result, claim.score))}")
         scored = "" if claim.score == "accuracy" else f" ({results.SCORES[claim.score]})"
-        link = f"[{claim.section}](#{anchor(claim.section)})"
+        path = f"docs/results/{claim.page}.md"
+        title = (grid.RESULTS.parents[1] / path).read_text(encoding="utf-8").partition("\n")[0]
+        link = f"[{title.removeprefix('# ')}]({path})"
         lines.append([claim.text, claim.verdict, " → ".join(numbers) + scored, link])
-    titles = ["claim", "holds here?", "accuracy in %", "section"]
+    titles = ["claim", "holds here?", "accuracy in %", "page"]
     return markdown.table(titles, lines, left=range(4))
 
 
 def anchor(heading: str) -> str:
     """Return the anchor of a heading on GitHub.
 
-    >>> anchor("FairDD's cells")
+    >>> anchor("fairdd")
     'fairdds-cells'
     """
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")

@@ -1,4 +1,4 @@
-"""Print every table of README.md, docs and experiments/README.md from experiments/results.
+"""Print every table of README.md, experiments/README.md and docs from experiments/results.
 
     python -m experiments.tools.table
 

@@ -78,7 +78,7 @@ def read(
     | `train/CLASS/**/*.png` and `test/CLASS/**/*.png` | class and split |
     | `metadata.csv`, .tsv, .jsonl or .parquet | columns `file`, `label`, and optionally `attribute`, `split` |
 
-    docs/data.md lists other names of splits, tables and columns, and what is ignored or rejected.
+    docs/guides/data.md lists other names of splits, tables and columns, and what is ignored or rejected.
     `Folder.notes` say how a folder was read. Classes and attributes are indexed in sorted order, as
     numbers if all of them are.
 
