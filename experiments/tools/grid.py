@@ -36,6 +36,28 @@ RESULTS, WORK = record.RESULTS, files.CACHE / "experiments"
 GAPS = {"deo_max": "largest gap between groups", "deo_mean": "mean gap between groups"}
 """Scores that are not accuracies, with their titles."""
 
+WORDS: dict[str, Callable[[Any], str]] = {
+    "ipc": lambda ipc: f"{ipc} per class",
+    "conflict": lambda share: "no bias" if share is None else f"{100 * share:g} % conflicting",
+    "seed": lambda seed: f"seed {seed}",
+    "method": str.upper,
+    "candidates": lambda count: "" if count is None else "cluster centres",
+    "formation": lambda factor: "" if factor == 1 else f"{factor**2} images in one",
+    "training": {"standard": "standard", "lff": "LfF", "selecmix": "SelecMix"}.__getitem__,
+    "zca": {
+        "none": "no whitening", "uniform": "fitted uniformly", "weighted": "fitted by weights",
+    }.__getitem__,
+    "weighting": {
+        "draw": "sampled by weight", "mean": "weighted batch", "batch": "weights of the batch",
+    }.__getitem__,
+    "init": {
+        "weighted": "real images by weight", "real": "real images", "noise": "noise",
+    }.__getitem__,
+    "bandwidth": lambda bandwidth: f"bandwidth {bandwidth:g}",
+    "temperature": lambda temperature: f"temperature {temperature:g}",
+}  # fmt: skip
+"""Functions from the value of an option to its label in tables; others are shown as they are."""
+
 Stored = Sequence[tuple[dict[str, Any], results.Result]]
 """Configurations and their results."""
 
@@ -201,11 +223,10 @@ def tables(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) ->
     Cells without a result are dashes. Lines are left out if none of their results has the score.
     """
     columns, lines = _sides(grid, cells, folder)
-    by = "" if grid.across == "row" else f" by {grid.across}"
     scale = "".join(f"; {preset}" for preset in _scale(cells))
     return [
         markdown.table(
-            [f"{', '.join(grid.down)}{by} ({score_title(score)}{scale})", *columns],
+            [f"in % ({score_title(score)}{scale})", *columns],
             [
                 [label, *(results.percent(_score(line.get(name), score)) for name in columns)]
                 for label, line in lines.items()
@@ -234,7 +255,7 @@ def draw(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) -> N
     heat_maps.draw(
         folder / f"{'-'.join([grid.name, *_scale(cells)])}.png",
         panels,
-        rows={", ".join(grid.down): list(lines)},
+        rows={"": list(lines)},
         columns={"synthetic set" if grid.across == "row" else grid.across: columns},
     )
 
@@ -254,18 +275,23 @@ def _scale(cells):
 
 
 def _sides(grid, cells, folder):
-    """The names of the columns, and the results by line and column."""
+    """The labels of the columns, and the results by line and column."""
     lines, known = {}, stored(folder)
+    # Options with the same value everywhere label nothing, except the first.
+    first, *others = grid.down
+    down = [first, *(name for name in others if len({_word(cell, name) for cell in cells}) > 1)]
     for cell in cells:
-        line = lines.setdefault(_values(cell, grid.down), {})
+        label = ", ".join(filter(None, (_word(cell, name) for name in down)))
+        line = lines.setdefault(label, {})
         if (stored_result := result(cell, known)) is not None:
-            line[_values(cell, [grid.across])] = stored_result
-    return list(dict.fromkeys(_values(cell, [grid.across]) for cell in cells)), lines
+            line[_word(cell, grid.across)] = stored_result
+    return list(dict.fromkeys(_word(cell, grid.across) for cell in cells)), lines
 
 
-def _values(cell, names):
+def _word(cell, name):
+    """The label of an option of a cell."""
     values = {**cell._asdict(), **dataclasses.asdict(cell.options)}
-    return ", ".join(str(values.get(name)) for name in names)
+    return WORDS.get(name, str)(values.get(name))
 
 
 def main(grid: Grid) -> None:

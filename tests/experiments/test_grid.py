@@ -44,9 +44,9 @@ def test_cells_are_computed_once_and_make_the_table(computed, monkeypatch):
     assert [line["cell"] for line in lines] == [grid.title(cell) for cell in CELLS]
     numbers = [f"{100 * line['accuracy']['mean']:.1f}" for line in lines]
     expected = [
-        "| dataset, ipc (all test samples) | random | plain |",
+        "| in % (all test samples) | random | plain |",
         "|---|--:|--:|",
-        f"| cdigits, 1 | {' | '.join(numbers)} |",
+        f"| cdigits | {' | '.join(numbers)} |",
     ]
     assert grid.tables(GRID, CELLS, folder) == [expected]
     monkeypatch.delattr(pipeline, "compare")
