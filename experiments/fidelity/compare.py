@@ -19,7 +19,7 @@ SYSTEMS: dict[str, System] = losses.SYSTEMS | selection.SYSTEMS | training.SYSTE
 
 
 def page() -> list[str]:
-    """Return the generated end of docs/results/fidelity.md: a table of all systems, then their sections."""
+    """Return the generated end of docs/results/fidelity.md: a table and a section per system."""
     rows, sections = [], []
     for title, measured in files.read_json(OUT)["measured"].items():
         system = SYSTEMS[title]

@@ -125,7 +125,7 @@ SYSTEMS: dict[str, System] = {
             "in every step, with ten iterations over drawn candidates and the features of one "
             "random network; there in every tenth inner loop, with up to 100 iterations over all "
             "images of a class and the features of the network in training. Other differences of "
-            "the whole method: [From DREAM](../comparison/index.md#from-dream)."
+            "the whole method: [From DREAM](../comparison/dream.md)."
         ),
     ),
     "IDC": System(
@@ -138,7 +138,7 @@ SYSTEMS: dict[str, System] = {
             "If the factor does not divide a side, pieces differ by one pixel; there images are "
             "padded with grey and cut into equal pieces, which then hold padding or a part of the "
             "next piece. The decoders multi and bound are missing. Other differences of the whole "
-            "method: [From DREAM](../comparison/index.md#from-dream)."
+            "method: [From DREAM](../comparison/dream.md)."
         ),
     ),
 }
