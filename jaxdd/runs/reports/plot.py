@@ -1,48 +1,21 @@
 """Figures of a run: image grids, sample weights, embeddings, accuracies and curves.
 
-Functions that take a path write one PNG, SVG or PDF file atomically, by the ending of its name.
-They use Matplotlib without pyplot or a display, and import it when the first figure is drawn. Equal
-input gives equal bytes, because the user's configuration of Matplotlib is not used.
+Functions that take a path write one PNG, SVG or PDF file atomically, by the ending of its name. The
+style is that of `jaxdd.runs.reports.style`.
 """
 
-import contextlib
 import os
-import pathlib
 import textwrap
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdd.data import files
 from jaxdd.runs import results
+from jaxdd.runs.reports import style
 
-_DPI = 150
-_VECTOR = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # reproducible bytes
-_STYLE: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"], "font.size": 9,
-    "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "axes.titlepad": 10, "axes.edgecolor": "#666666", "axes.axisbelow": True,
-    "axes.spines.top": False, "axes.spines.right": False, "grid.color": "#e4e4e4",
-    "figure.constrained_layout.w_pad": 0.12, "figure.constrained_layout.h_pad": 0.09,
-    "figure.facecolor": "white", "legend.frameon": False,
-    "savefig.facecolor": "white", "savefig.bbox": "standard", "savefig.dpi": "figure",
-    "svg.hashsalt": "jaxdd", "pdf.fonttype": 42,
-}  # fmt: skip
-_GREY = "#666666"
-# Blue is the aligned group and vermilion the conflicting one (Okabe and Ito). The ten colours of
-# classes come from a search: under every simulated colour blindness any two of them are at least
-# 30 units of CIELAB apart.
-_GROUP_COLORS = {
-    "accuracy": "#4d4d4d", "aligned": "#0072b2", "conflicting": "#d55e00", "worst_group": "#cc79a7",
-}  # fmt: skip
-_CATEGORIES = (
-    "#28228c", "#f8c01d", "#21deeb", "#e31d06", "#3f7cb7",
-    "#aed793", "#b61cfd", "#927d7d", "#4d2045", "#72020f",
-)  # fmt: skip
-_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 MAX_ROWS, MAX_COLUMNS = 20, 10
 """Classes and images per class in a grid."""
 
@@ -50,7 +23,6 @@ _MAX_POINTS = 3000  # samples in an embedding map
 _CELL, _GAP, _MARGIN = 96, 6, 48  # of a grid; this and all sizes below are in pixels
 _LINE, _CHARACTER = 27, 15  # height of a title's line, width of its characters
 _LETTER = 12  # width of the characters of other text
-_LOCK = threading.Lock()  # Matplotlib has one style for all threads
 
 
 def attempt(name: str, draw: Callable[[], Any]) -> str | None:
@@ -65,60 +37,6 @@ def attempt(name: str, draw: Callable[[], Any]) -> str | None:
         warnings.warn(remark, stacklevel=2)
         return remark
     return None
-
-
-@contextlib.contextmanager
-def _style() -> Iterator[None]:
-    """Use our style on top of Matplotlib's defaults, so that no setting of the user matters."""
-    import matplotlib
-
-    # The backend is left alone, because assigning it may start a user interface.
-    defaults = {k: v for k, v in dict.items(matplotlib.rcParamsDefault) if k != "backend"}
-    with _LOCK, matplotlib.rc_context(defaults | _STYLE), warnings.catch_warnings():
-        # Characters that the font lacks, such as emoji, are drawn as boxes.
-        warnings.filterwarnings("ignore", "Glyph")
-        yield
-
-
-@contextlib.contextmanager
-def _figure(path, width, height, **options) -> Iterator[Any]:
-    """Yield a figure of a size in pixels, and write it when the block succeeds."""
-    from matplotlib.figure import Figure
-
-    suffix = pathlib.Path(path).suffix
-    form = suffix[1:] if suffix in _VECTOR else "png"
-    with _style(), files.atomic_path(path) as temporary:
-        figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, **options)
-        yield figure
-        figure.savefig(temporary, format=form, metadata=_VECTOR.get(suffix))
-
-
-@contextlib.contextmanager
-def subplots(
-    path: str | os.PathLike,
-    width: int,
-    height: int,
-    rows: int = 1,
-    columns: int = 1,
-    **options: Any,
-) -> Iterator[tuple[Any, Any]]:
-    """Yield a figure and its axes `[rows, columns]`, and write it when the block succeeds.
-
-    Width and height are in pixels; the options are those of `Figure.subplots`.
-    """
-    with _figure(path, width, height, layout="constrained") as figure:
-        yield figure, figure.subplots(rows, columns, squeeze=False, **options)
-
-
-def _add_legend(axes, columns=len(_GROUP_COLORS)):
-    """Add a legend above the axes, where it hides no data."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderpad=0)
-    axes.grid(True, axis="y")
-
-
-def _add_note(figure, note):
-    """Write a note below the axes of a figure."""
-    figure.supxlabel(note, fontsize=8, color=_GREY, x=0.013, ha="left")
 
 
 # --- images ------------------------------------------------------------------------------------
@@ -158,15 +76,15 @@ def comparison(
     left = np.cumsum([side + 12, *(width + side for width in widths)])
     height = top + max(mosaic.shape[0] for mosaic in mosaics) + _MARGIN
     # Image pixels are drawn on screen pixels, so that nothing is blurred.
-    with _figure(path, left[-1], height) as figure:
-        write = lambda x, y, text, **style: figure.text(x / left[-1], 1 - y / height, text, **style)
+    with style.figure(path, left[-1], height) as figure:
+        write = lambda x, y, text, **font: figure.text(x / left[-1], 1 - y / height, text, **font)
         for start, mosaic, lines in zip(left, mosaics, titles, strict=False):
             figure.figimage(mosaic, start, height - top - mosaic.shape[0])
             write(start, top - 14, "\n".join(lines), va="bottom", weight="bold", size=11)
             for row, name in enumerate(names):
                 middle = top + (row + 0.5) * (mosaic.shape[0] + _GAP) / len(names) - _GAP / 2
-                write(start - 12, middle, name, ha="right", va="center", color=_GREY)
-        write(left[0], height - 14, _omitted(pixels, columns), color=_GREY, size=8)
+                write(start - 12, middle, name, ha="right", va="center", color=style.GREY)
+        write(left[0], height - 14, _omitted(pixels, columns), color=style.GREY, size=8)
 
 
 def first_images(
@@ -335,14 +253,14 @@ def weights_by_group(
     if attributes is not None and aligned is not None:
         conflicting = np.asarray(attributes) != np.asarray(aligned)[labels]
         groups = {"aligned": ~conflicting, "conflicting": conflicting}
-    with subplots(path, 1050, 660) as (figure, ((axes,),)):
+    with style.subplots(path, 1050, 660) as (figure, ((axes,),)):
         for group, members in groups.items():
             name = "samples" if group == "accuracy" else results.SCORES[group]
             share = weights[members].sum() / weights.sum()
             axes.hist(
                 relative[members].clip(low), bins=np.geomspace(low, high, 42),
                 weights=np.full(members.sum(), 100 / max(members.sum(), 1)),
-                color=_GROUP_COLORS[group], alpha=0.65,
+                color=style.GROUPS[group], alpha=0.65,
                 label=f"{members.sum():,} {name}, {share:.0%} of the weight".replace("%", " %"),
             )  # fmt: skip
         axes.axvline(1, color="#222222", linewidth=1, linestyle=(0, (4, 3)))
@@ -350,9 +268,9 @@ def weights_by_group(
         axes.set(xscale="log", xlabel=xlabel, ylabel="% of the group")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_title("Weights of the real samples", pad=30)
-        _add_legend(axes)
+        style.add_legend(axes)
         if zeros := len(relative) - len(positive):
-            _add_note(figure, f"The leftmost bar holds {zeros:,} samples of weight 0.")
+            style.add_note(figure, f"The leftmost bar holds {zeros:,} samples of weight 0.")
 
 
 class Plane(NamedTuple):
@@ -397,14 +315,14 @@ def embedding_map(
     if attributes is not None:
         maps["bias attribute"] = attributes, attribute_names
     shape = 120 + 860 * len(maps), 840, 1, len(maps)
-    with subplots(path, *shape, sharex=True, sharey=True) as (figure, (panels,)):
+    with style.subplots(path, *shape, sharex=True, sharey=True) as (figure, (panels,)):
         for axes, (name, (values, names)) in zip(panels, maps.items(), strict=True):
             _scatter(axes, plane.points, np.asarray(values)[plane.shown], name, names)
             share = f"{100 * plane.shares[0]:.0f} % of the variance"
             axes.set(title=f"Embeddings by {name}", xlabel=f"first component ({share})")
         panels[0].set_ylabel(f"second component ({100 * plane.shares[1]:.0f} %)")
         if len(plane.shown) < plane.total:
-            _add_note(figure, f"{len(plane.shown):,} of {plane.total:,} samples, drawn at random.")
+            style.add_note(figure, f"{len(plane.shown):,} of {plane.total:,} samples, drawn at random.")
 
 
 def _principal_components(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -420,15 +338,15 @@ def _principal_components(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def _scatter(axes, points, values, name, names):
     categories = np.unique(values)
-    style = dict(s=11, linewidths=0, alpha=0.8)
-    if len(categories) > len(_CATEGORIES):
-        drawn = axes.scatter(*points.T, c=values, cmap="viridis", **style)
+    dots = dict(s=11, linewidths=0, alpha=0.8)
+    if len(categories) > len(style.CATEGORIES):
+        drawn = axes.scatter(*points.T, c=values, cmap="viridis", **dots)
         axes.figure.colorbar(drawn, ax=axes, label=name, shrink=0.8).outline.set_visible(False)
     else:
         # One call for all points, in random order, so that no group is painted over by a later one.
-        colors = np.array(_CATEGORIES)[np.searchsorted(categories, values)]
-        axes.scatter(*points.T, c=colors, **style)
-        for category, color in zip(_names(names, categories), _CATEGORIES, strict=False):
+        colors = np.array(style.CATEGORIES)[np.searchsorted(categories, values)]
+        axes.scatter(*points.T, c=colors, **dots)
+        for category, color in zip(_names(names, categories), style.CATEGORIES, strict=False):
             axes.scatter([], [], c=color, s=30, label=_shorten(category))
         axes.legend(title=name, loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2)
     axes.set(xticks=[], yticks=[])
@@ -440,7 +358,7 @@ def _scatter(axes, points, values, name, names):
 def accuracy_bars(path: str | os.PathLike, rows: Mapping[str, results.Scores]) -> None:
     """Draw the accuracies of several sets, in total and by group, if they have a mean."""
     known = {}
-    for group in _GROUP_COLORS:
+    for group in style.GROUPS:
         scores = {i: getattr(row, group) for i, row in enumerate(rows.values())}
         if scores := {i: x for i, x in scores.items() if results.finite(x.mean) is not None}:
             known[group] = scores
@@ -448,7 +366,7 @@ def accuracy_bars(path: str | os.PathLike, rows: Mapping[str, results.Scores]) -
         raise ValueError(f"rows must have at least one accuracy, got {list(rows)}")
     width = 0.8 / max(2, len(known))
     pixels = max(1000, 200 + max(220, 100 * len(known)) * len(rows))
-    with subplots(path, pixels, 690) as (figure, ((axes,),)):
+    with style.subplots(path, pixels, 690) as (figure, ((axes,),)):
         for index, (group, scores) in enumerate(known.items()):
             places = np.array(list(scores)) + (index - (len(known) - 1) / 2) * width
             _draw_bars(axes, places, list(scores.values()), width=0.92 * width, group=group)
@@ -458,21 +376,21 @@ def accuracy_bars(path: str | os.PathLike, rows: Mapping[str, results.Scores]) -
         axes.set(xlim=(-0.55, len(names) - 0.45), ylim=(0, 112), yticks=range(0, 101, 20))
         axes.set_ylabel("test accuracy, %")
         axes.set_title("Accuracy of networks trained on the set", pad=30)
-        _add_legend(axes)
+        style.add_legend(axes)
         counts = [score.n for scores in known.values() for score in scores.values()]
         ends = dict.fromkeys((min(counts), max(counts)))
-        _add_note(figure, f"Mean and standard deviation, n = {' to '.join(map(str, ends))}.")
+        style.add_note(figure, f"Mean and standard deviation, n = {' to '.join(map(str, ends))}.")
 
 
 def _draw_bars(axes, places, scores, *, width, group):
     """Draw the bars of one group with error bars, and each mean above its bar."""
     heights = 100 * np.array([score.mean for score in scores])
     errors = 100 * np.nan_to_num([score.std for score in scores])
-    axes.bar(places, heights, width, color=_GROUP_COLORS[group], label=results.SCORES[group])
+    axes.bar(places, heights, width, color=style.GROUPS[group], label=results.SCORES[group])
     # NaN gives no whisker, 0 would give a line.
     whiskers = np.where(errors > 0, errors, np.nan)
-    style = dict(fmt="none", ecolor="#222222", elinewidth=1, capsize=2.5)
-    axes.errorbar(places, heights, whiskers, **style)
+    lines = dict(fmt="none", ecolor="#222222", elinewidth=1, capsize=2.5)
+    axes.errorbar(places, heights, whiskers, **lines)
     for place, height, error in zip(places, heights, errors, strict=True):
         axes.text(place, min(height + error + 1.5, 106), f"{height:.0f}", ha="center", size=8)
 
@@ -497,21 +415,19 @@ def curves(
             f"curves must have as many x as y values, at least one, got lengths {sorted(lengths)}"
         )
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    # Colours and dashes repeat with different periods, so that many lines differ in one of them.
-    cycle = lambda values, name: values[names.index(name) % len(values)]
-    with subplots(path, 1050, 170 + 430 * len(panels), len(panels), sharex=True) as (_, column):
+    with style.subplots(path, 1050, 170 + 430 * len(panels), len(panels), sharex=True) as (_, column):
         column = column[:, 0]
         for axes, (label, lines) in zip(column, panels.items(), strict=True):
             for name, (x, y) in lines.items():
-                style = dict(color=cycle(_CATEGORIES, name), linestyle=cycle(_DASHES, name))
-                axes.plot(x, y, label=_shorten(name), linewidth=1.8, marker=".", **style)
+                line = style.line(name, names.index(name))
+                axes.plot(x, y, label=_shorten(name), markersize=4, **line._asdict())
             values = np.concatenate([y for _, y in lines.values()])
             if values.min() > 0 and values.max() > 10 * values.min():
                 axes.set_yscale("log")
             axes.set_ylabel(label)
             axes.grid(True, axis="y")
         column[-1].set_xlabel(xlabel)
-        _add_legend(column[0], columns=min(len(names), 6))
+        style.add_legend(column[0], columns=min(len(names), 6))
 
 
 FEATURES = {"random": "random networks", "trained": "a network trained on the real images"}
@@ -524,18 +440,19 @@ def profile(path: str | os.PathLike, profile: Mapping[str, Any]) -> None:
     names = {"set": "the set", "random": "random real images"}
     panels = profile["profiles"]
     title = "\n".join(_wrap(f"{profile['data']}: {profile['per_set']} images", 80))
-    with subplots(path, 1300, 480 * len(panels) + 90, len(panels), 2) as (figure, rows):
+    with style.subplots(path, 1300, 480 * len(panels) + 90, len(panels), 2) as (figure, rows):
         figure.suptitle(title, x=0.013, ha="left", fontweight="bold")
         for row, (network, panel) in zip(rows, panels.items(), strict=True):
             for axes, (field, label) in zip(row, labels.items(), strict=True):
-                for (name, text), color in zip(names.items(), _CATEGORIES, strict=False):
-                    values = np.asarray(panel["sets"][name][field], float)
+                for index, (name, text) in enumerate(names.items()):
+                    color, dashes, _ = style.line(name, index)
+                    values = np.maximum(np.asarray(panel["sets"][name][field], float), 1e-4)
                     rank = np.arange(1, len(values) + 1)
-                    axes.plot(rank, np.maximum(values, 1e-4), color=color, lw=1.2, label=text)
-                axes.axhline(1, color=_GREY, lw=0.8, ls=":")
-                xlabel = "direction, by real variance"
+                    axes.plot(rank, values, color=color, linestyle=dashes, label=text)
+                axes.axhline(1, color=style.GREY, lw=0.8, ls=":")
+                xlabel = "direction, in order of real variance"
                 axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=label)
                 axes.grid()
             row[0].set_title(f"features of {FEATURES[network]}")
             row[0].legend()
-        _add_note(figure, "Means over networks. Left: 1 is the variance of the real images.")
+        style.add_note(figure, "Means over networks. Left: 1 is the variance of the real images.")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdd.runs.reports import plot
+from jaxdd.runs.reports import plot, style
 from jaxdd.runs.results import Score, Scores
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -416,9 +416,9 @@ def test_bars_of_zero_are_drawn_and_rows_without_scores_rejected(tmp_path):
 def test_curves_are_drawn_in_their_colours(tmp_path):
     lines = {"plain": ([1, 2, 3], [9.0, 2.0, 0.5]), "density": ([1, 2, 3], [8.0, 1.0, 0.4])}
     plot.curves(tmp_path / "a.png", {"loss": lines, "accuracy, %": {"density": ([2, 3], [50, 60])}})
-    colors = [tuple(bytes.fromhex(color[1:])) for color in plot._CATEGORIES]
-    assert min(share(tmp_path / "a.png", color) for color in colors[:2]) > 1e-4
-    assert share(tmp_path / "a.png", colors[2]) == 0
+    lines = style.ROWS["plain"], style.ROWS["density"], style.ROWS["auto"]
+    shares = [share(tmp_path / "a.png", tuple(bytes.fromhex(x.color[1:]))) for x in lines]
+    assert min(shares[:2]) > 1e-4 and shares[2] == 0
     for panels in ({}, {"loss": {}}, {"loss": {"density": ([1, 2], [1.0])}}):
         with pytest.raises(ValueError, match="as many x as y"):
             plot.curves(tmp_path / "b.png", panels)
@@ -442,7 +442,7 @@ def test_colours_stay_apart_for_colour_blind_readers(kind):
     to_xyz = np.array(
         [[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]]
     )
-    srgb = np.array([list(bytes.fromhex(color[1:])) for color in plot._CATEGORIES]) / 255
+    srgb = np.array([list(bytes.fromhex(color[1:])) for color in style.CATEGORIES]) / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     seen = np.clip(linear @ np.array(BLINDNESS[kind]).T, 0, 1)
     xyz = seen @ to_xyz.T / to_xyz.sum(1)
