@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdd.runs.reports import plot
+from jaxdd.runs.reports import style
 
 _TITLE_CHARACTER, _CHARACTER = 15, 12  # widths in pixels
 
@@ -41,7 +41,7 @@ def draw(
     panel = max(cell * shape[1], _TITLE_CHARACTER * max(map(len, matrices))) + 40
     width = panel * len(matrices) + _CHARACTER * max(map(len, row_ticks)) + 100
     height = max(80 * shape[0], _CHARACTER * len(row_name)) + 150
-    with plot.subplots(path, width, height, 1, len(matrices), sharey=True) as (_, (row,)):
+    with style.subplots(path, width, height, 1, len(matrices), sharey=True) as (_, (row,)):
         row[0].set_ylabel(row_name)
         for axes, (title, matrix) in zip(row, matrices.items(), strict=True):
             axes.imshow(matrix, vmin=limits[0], vmax=limits[1], cmap="viridis", aspect="auto")

@@ -8,7 +8,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from experiments.tools import heat_maps
-from jaxdd.runs.reports import plot
+from jaxdd.runs.reports import style
 
 
 def share(path, color):
@@ -38,7 +38,7 @@ def test_colours_are_relative_to_the_limits(tmp_path):
 )
 def test_texts_do_not_overlap(tmp_path, monkeypatch, down, along):
     """No text is cut off or overlaps another."""
-    figures, original = [], plot._figure
+    figures, original = [], style.figure
 
     @contextlib.contextmanager
     def recorded(*args, **options):
@@ -46,7 +46,7 @@ def test_texts_do_not_overlap(tmp_path, monkeypatch, down, along):
             figures.append(figure)
             yield figure
 
-    monkeypatch.setattr(plot, "_figure", recorded)
+    monkeypatch.setattr(style, "figure", recorded)
     panels = {
         f"Accuracy, {kind} test samples": np.zeros((len(down), len(along)))
         for kind in ("all", "conflicting")

@@ -322,7 +322,8 @@ def embedding_map(
             axes.set(title=f"Embeddings by {name}", xlabel=f"first component ({share})")
         panels[0].set_ylabel(f"second component ({100 * plane.shares[1]:.0f} %)")
         if len(plane.shown) < plane.total:
-            style.add_note(figure, f"{len(plane.shown):,} of {plane.total:,} samples, drawn at random.")
+            count = f"{len(plane.shown):,} of {plane.total:,}"
+            style.add_note(figure, f"{count} samples, drawn at random.")
 
 
 def _principal_components(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -415,7 +416,8 @@ def curves(
             f"curves must have as many x as y values, at least one, got lengths {sorted(lengths)}"
         )
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    with style.subplots(path, 1050, 170 + 430 * len(panels), len(panels), sharex=True) as (_, column):
+    height = 170 + 430 * len(panels)
+    with style.subplots(path, 1050, height, len(panels), sharex=True) as (_, column):
         column = column[:, 0]
         for axes, (label, lines) in zip(column, panels.items(), strict=True):
             for name, (x, y) in lines.items():
