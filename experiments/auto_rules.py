@@ -48,7 +48,7 @@ BENCHMARKS = {
     "cmnist-bg": ("cmnist-bg", 0.05),
     "cmnist-fg": ("cmnist-fg", 0.05),
     "cfmnist-solid-bg": ("cfmnist-solid-bg", 0.05),
-    "cmnist .5 % conflict": ("cmnist", 0.005),
+    "cmnist 0.5 % conflict": ("cmnist", 0.005),
     "cmnist unequal classes": ("cmnist", 0.05),
     "cifar10-s": ("cifar10-s", 0.05),
     "ccifar10": ("ccifar10", 0.05),
@@ -248,10 +248,12 @@ def tables(path: pathlib.Path = OUT) -> list[list[str]]:
          "yes" if row["helps"] else "no"]
         for name, row in measured.items()
     ]  # fmt: skip
-    titles = "conflicting among disagreeing", "disagreeing among conflicting", "weights help"
+    titles = (
+        "conflicting among its errors, %", "errors among conflicting, %", "weights are accepted",
+    )  # fmt: skip
     return [
-        markdown.table([markdown.link("data set (group evenness)", path), *rules], evenness),
-        markdown.table([markdown.link("data set", path), *titles], early),
+        markdown.table([markdown.link("group evenness", path), *rules], evenness),
+        markdown.table([markdown.link("early classifier", path), *titles], early),
     ]
 
 

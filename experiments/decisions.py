@@ -68,7 +68,7 @@ import tyro
 from scipy import stats
 
 from experiments import shortcuts
-from experiments.tools import biased_sets, grid, markdown, record, rivals
+from experiments.tools import biased_sets, gains, grid, markdown, record, rivals
 from jaxdd import weights
 from jaxdd.data import benchmarks, bias, datasets
 from jaxdd.runs import components, pipeline, programs, timing, weightings
@@ -324,11 +324,11 @@ def best_candidate(title: str) -> str:
 
 
 def tables() -> list[list[str]]:
-    """Return tables of the sets, of the verdicts, and of the rivals; means over seeds."""
+    """Return tables of the sets, of the verdicts, of the rivals and of the distilled sets."""
     measured, compared = (_by_title(path) if path.exists() else {} for path in (OUT, RIVALS))
     titles = [
-        "verdict", "chosen", "largest bimodality", "best candidate", "AUC", "its evenness",
-        "evenness", "seconds",
+        "verdicts of the seeds", "balanced", "largest bimodality", "candidate with the largest AUC",
+        "its AUC", "its group evenness", "group evenness of the weights", "seconds",
     ]  # fmt: skip
     result = []
     for kind, sets in (("development", DEVELOPMENT), ("test", TEST)):
@@ -337,24 +337,40 @@ def tables() -> list[list[str]]:
             link = markdown.link(f"{kind} set", OUT)
             rows = [[title, *_describe(rows)] for title, rows in known.items()]
             result.append(markdown.table([link, *titles], rows, left=(0, 1, 2, 4)))
-            result.append(_rates(kind, known, compared))
+            result.append(_rates(kind, known))
     if compared:
-        titles = ["Datalab reports", "XRM", "AUC", "evenness", "best AUC", "SSA: AUC", "evenness"]
+        titles = ["Datalab reports", "XRM chooses", "AUC", "evenness", "best AUC", "SSA: AUC",
+                  "evenness"]  # fmt: skip
         rows = [[title, *_describe_rivals(rows)] for title, rows in compared.items()]
         link = markdown.link("data set", RIVALS)
-        result.append(markdown.table([link, *titles], rows, left=(0, 1, 2)))
+        result += [markdown.table([link, *titles], rows, left=(0, 1, 2)), _summary(compared)]
     if SETS.exists():
-        result += [_distilled_table(score) for score in ("accuracy", "conflicting")]
+        cells = record.measured(SETS)
+        result.append(_shares(cells))
+        result += [_distilled_table(cells, score) for score in ("accuracy", "conflicting")]
     return result
 
 
-def _distilled_table(score):
-    cells = record.measured(SETS)
+def _distilled_table(cells, score):
     rows = [
         [title, *(record.percent(cells.get(f"{title}, {row}", {}).get(score)) for row in ROWS)]
         for title in DISTILLED
     ]
     return markdown.table([markdown.link(grid.score_title(score), SETS), *ROWS], rows)
+
+
+def _shares(cells):
+    """The shares of the oracle's gain on conflicting samples, and what auto changes on all."""
+    rows = []
+    for title in DISTILLED:
+        mean = lambda row, score, title=title: (
+            cells.get(f"{title}, {row}", {}).get(score, {}).get("mean", np.nan)
+        )
+        by_row = {row: gains.gain(mean, row) for row in ROWS[1:-1]}
+        shares = [gains.percent(gains.share([gain])) for gain in by_row.values()]
+        rows.append([title, *shares, gains.points(by_row["auto"].change)])
+    link = markdown.link("share of the oracle's gain", SETS)
+    return markdown.table([link, *ROWS[1:-1], "auto − plain on all test samples"], rows)
 
 
 def _by_title(path):
@@ -393,34 +409,35 @@ def _means(rows, name, form):
     return [format(np.mean(values), form) if values else "–"]
 
 
-def _rates(kind, measured, compared):
-    """Return the table of verdicts by set: the most frequent one of the seeds, or of the first."""
+def _rates(kind, measured):
+    """Return the table of verdicts: the most frequent one of the seeds of a set."""
     sets, lines = DEVELOPMENT | TEST, []
     verdicts = {
         title: collections.Counter(row["verdict"] for row in rows).most_common(1)[0][0]
         for title, rows in measured.items()
     }
     groups = {
-        "biased sets": [x for x in measured if sets[x].biased],
-        "unbiased sets": [x for x in measured if sets[x].biased is False],
+        "biased": [x for x in measured if sets[x].biased],
+        "unbiased": [x for x in measured if sets[x].biased is False],
     }
-    groups["biased sets that a candidate shows"] = [
-        x for x in groups["biased sets"] if _best(measured[x])[1] > SEEN
+    groups["biased, shown by a candidate"] = [
+        x for x in groups["biased"] if _best(measured[x])[1] > SEEN
     ]
-    detected = [x for x in measured if sets[x].biased is not None and verdicts[x] == "biased"]
     for title, members in groups.items():
-        counts = (sum(verdicts[x] == verdict for x in members) for verdict in _VERDICTS)
-        lines.append([title, *(_rate(count, len(members)) for count in counts)])
+        counts = (sum(verdicts[x] == verdict for x in members) for verdict in VERDICTS)
+        runs = [row["verdict"] for x in members for row in measured[x]]
+        lines.append(
+            [title, *(_rate(count, len(members)) for count in counts),
+             f"{runs.count('biased')} of {len(runs)}" if runs else "–"]
+        )  # fmt: skip
+    detected = [x for x in measured if sets[x].biased is not None and verdicts[x] == "biased"]
     right = sum(bool(sets[x].biased) for x in detected)
-    lines.append(["called biased and biased", _rate(right, len(detected)), "–", "–"])
-    for title in ("biased sets", "unbiased sets"):
-        rows = [compared[x][0] for x in groups[title] if "datalab" in compared.get(x, [{}])[0]]
-        reported = sum(bool(row["datalab"]["reported"]) for row in rows)
-        lines.append([f"{title}, by Datalab", _rate(reported, len(rows)), "–", "–"])
-    return markdown.table([f"{kind} sets (95 % intervals)", *_VERDICTS], lines)
+    lines.append(["called biased, of which biased", _rate(right, len(detected)), "–", "–", "–"])
+    titles = [*(f"called {verdict}" for verdict in VERDICTS), "runs called biased"]
+    return markdown.table([markdown.link(f"{kind} sets", OUT), *titles], lines)
 
 
-_VERDICTS = "biased", "undecided", "none"
+VERDICTS = "biased", "undecided", "none"
 
 
 def _rate(count, total):
@@ -433,6 +450,36 @@ def _rate(count, total):
         return "–"
     low, high = stats.binomtest(count, total).proportion_ci(method="wilson")
     return f"{count} of {total} ({100 * low:.0f}–{100 * high:.0f} %)"
+
+
+def _summary(compared):
+    """The table of the rivals: sets that they report, and means over the biased sets."""
+    sets = DEVELOPMENT | TEST
+    firsts = {title: rows[0] for title, rows in compared.items()}
+    biased, unbiased = (
+        [row for title, row in firsts.items() if sets[title].biased is flag]
+        for flag in (True, False)
+    )
+    reported = lambda rows: [bool(row["datalab"]["reported"]) for row in rows if "datalab" in row]
+    counts = [f"{sum(hits)} of {len(hits)}" for hits in map(reported, (biased, unbiased))]
+    twins = [row["xrm"]["features"] for row in biased if "xrm" in row]
+    chosen = [max(x.values(), key=lambda scores: scores["flipped"]) for x in twins]
+    best = [max(x.values(), key=lambda scores: scores.get("auc", 0)) for x in twins]
+    agree = sum(one is other for one, other in zip(chosen, best, strict=True))
+    lines = {
+        "XRM, features that its criterion selects": chosen,
+        "XRM, best features": best,
+        "SSA, 100 bias labels": [row["ssa"] for row in biased if "ssa" in row],
+    }
+    return markdown.table(
+        [markdown.link("method", RIVALS), "biased sets reported", "unbiased sets reported", "AUC",
+         "group evenness", "selects the best features"],
+        [["Datalab", *counts, "–", "–", "–"]] + [
+            [title, "–", "–", *_means(rows, "auc", ".2f"), *_means(rows, "evenness", ".2f"),
+             f"{agree} of {len(twins)}" if rows is chosen else "–"]
+            for title, rows in lines.items()
+        ],
+    )  # fmt: skip
 
 
 def _describe_rivals(rows):

@@ -54,8 +54,8 @@ OUT = grid.RESULTS / "detectors.json"
 DETECTORS = ("density", "encoder", "networks", "deep")
 DATASETS = ("ccifar10", "cifar10-s", "bgfmnist", "cmnist", "cfmnist-solid-bg")
 DEEP: dict[str, Any] = dict(steps=1000, batch_size=128, q=0.0, optimizer=depths.OPTIMIZER)
-SCORES = {name: form for name, form in shortcuts.SCORES.items() if name != "z_score"} | {
-    "share_error": ("error of the share", ".3f"),
+SCORES = shortcuts.SCORES | {
+    "share_error": ("error of the conflict share in points", ".1%"),
     "seconds": ("seconds", ".0f"),
 }
 

@@ -49,11 +49,10 @@ def tables() -> list[list[str]]:
             for weights, trial in candidate["trials"].items()
         ]
         for weights, trial in trials:
-            numbers = [f"{trial[score]:.2f}" for score in scores]
+            numbers = [f"{100 * trial[score]:.0f}" for score in scores]
             rows.append([f"{cell.dataset}, {weights}", *numbers])
-    return [
-        markdown.table(["dataset, candidate, weights (held-out training samples)", *scores], rows)
-    ]
+    titles = "probe networks, in % (held-out training samples)", "all", *scores[1:]
+    return [markdown.table(titles, rows)]
 
 
 if __name__ == "__main__":

@@ -49,6 +49,9 @@ MAX_MEMORY = 8 * 2**30
 
 OUT = record.RESULTS / "reliability.json"
 
+VERDICTS = {"right": "correct", "refused": "rejected", "silent": "silent error", "worse": "loss"}
+"""Titles of verdicts in tables."""
+
 
 def main(
     *,
@@ -128,7 +131,8 @@ def tables(path: pathlib.Path = OUT) -> list[list[str]]:
         [group, str(sum(counts.values())), *(str(counts[verdict]) for verdict in lab.VERDICTS)]
         for group, counts in content["counts"].items()
     ]
-    return [markdown.table([markdown.link("group", path), "attacks", *lab.VERDICTS], rows)]
+    titles = [VERDICTS.get(verdict, verdict) for verdict in lab.VERDICTS]
+    return [markdown.table([markdown.link("group", path), "attacks", *titles], rows)]
 
 
 if __name__ == "__main__":

@@ -47,13 +47,12 @@ from jaxdd import sampling, weights
 from jaxdd.data import datasets
 from jaxdd.runs import components, timing
 from jaxdd.runs.options import make
-from jaxdd.weights import blind_features
+from jaxdd.weights import blind_features, probes
 
 SCORES = {
-    "z_score": ("z-score", "+.1f"),
     "auc": ("AUC", ".3f"),
-    "precision": ("precision", ".2f"),
-    "conflict_weight_share": ("conflict weight share", ".2f"),
+    "precision": ("precision in %", ".0%"),
+    "conflict_weight_share": ("conflict weight share in %", ".0%"),
     "evenness": ("group evenness", ".2f"),
     "effective_sample_size": ("effective sample size", ".0f"),
 }
@@ -159,7 +158,7 @@ def score(
 
 
 def tables() -> list[list[str]]:
-    """Return the tables of both kinds of data sets, means over seeds."""
+    """Return a table for both kinds of data sets: is a bias detected, and do features show it?"""
     return [_table(path) for path in sorted(grid.RESULTS.glob("shortcuts*.json"))]
 
 
@@ -167,19 +166,34 @@ def _table(path):
     by_dataset: dict[str, list[dict[str, Any]]] = {}
     for title, row in record.measured(path).items():
         by_dataset.setdefault(title.split(",")[0], []).append(row["features"])
-    rows = [
-        [dataset, name, str(len(seeds)), *format_scores(SCORES, *(seed[name] for seed in seeds))]
-        for dataset, seeds in by_dataset.items()
-        for name in seeds[0]
-    ]
-    titles = (markdown.link("data set", path), "features", "n")
-    return markdown.table([*titles, *(title for title, _ in SCORES.values())], rows, left=(0, 1))
+    rows = []
+    for dataset, seeds in by_dataset.items():
+        mean = lambda name, score, seeds=seeds: np.mean([seed[name][score] for seed in seeds])
+        z_scores = {name: mean(name, "z_score") for name in blind_features.COMPARISONS}
+        best = max(z_scores, key=lambda name: z_scores[name])
+        detected = [name for name in z_scores if _is_shortcut(seeds, name)]
+        aucs = {name: mean(name, "auc") for name in COMPARISONS if "auc" in seeds[0][name]}
+        shown = max(aucs, key=lambda name: aucs[name], default="")
+        rows.append(
+            [dataset, str(len(seeds)), f"{best} {z_scores[best]:+.1f}",
+             ", ".join(detected) or "no", f"{shown} {aucs[shown]:.3f}" if shown else "–"]
+        )  # fmt: skip
+    kind = "held-out data set" if "held-out" in path.stem else "development data set"
+    titles = "seeds", "largest z-score", "detected", "largest AUC"
+    return markdown.table([markdown.link(kind, path), *titles], rows, left=(0, 2, 3, 4))
+
+
+def _is_shortcut(seeds, name):
+    """Whether features pass the shortcut test with most seeds."""
+    fields = probes.Shortcut._fields
+    tests = [probes.Shortcut(*(seed[name][field] for field in fields)) for seed in seeds]
+    return sum(map(weights.is_shortcut, tests)) > len(seeds) / 2
 
 
 def format_scores(scores: dict[str, tuple[str, str]], *rows: dict[str, float]) -> list[str]:
     """Return the means of scores over rows as text, – for a score that they lack."""
     return [
-        format(np.mean([row[score] for row in rows]), form) if score in rows[0] else "–"
+        format(np.mean([row[score] for row in rows]), form).rstrip("%") if score in rows[0] else "–"
         for score, (_, form) in scores.items()
     ]
 

@@ -40,6 +40,9 @@ from jaxdd import svr
 
 OUT = record.RESULTS / "svr.json"
 METHODS = ("likelihood", "leave-one-out", "cherkassky-ma", "cross-validation", "fixed")
+TITLES = dict(zip(METHODS, (*METHODS[:2], "Cherkassky and Ma", METHODS[3], "default"), strict=True))
+"""Titles of the methods in tables."""
+
 OURS = METHODS[:2]
 SIZES = (20, 50, 100, 300)
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5)
@@ -228,7 +231,7 @@ def _counts(measured, path):
             verdicts = [verdict(measured[name]["paired"][own][other]) for name in names]
             counts.append(", ".join(str(verdicts.count(v)) for v in ("won", "even", "lost")))
         rows.append([title, *counts])
-    titles = [f"{own} against {other}" for own, other in pairs]
+    titles = [f"{own} against {TITLES[other]}" for own, other in pairs]
     return markdown.table([markdown.link("won, even, lost", path), *titles], rows)
 
 
@@ -241,7 +244,7 @@ def _errors(measured, names, corner):
         texts = [f"{score['mean']:.3f} ± {score['error']:.3f}" for score in scores]
         bold = [score["mean"] == least for score in scores]
         rows.append([name, *(f"**{t}**" if b else t for t, b in zip(texts, bold, strict=True))])
-    return markdown.table([corner, *METHODS], rows)
+    return markdown.table([corner, *TITLES.values()], rows)
 
 
 def _times(measured, path):
@@ -252,7 +255,8 @@ def _times(measured, path):
         spent = {method: np.mean([row[method]["seconds"] for row in fits]) for method in METHODS}
         ratio = spent["cross-validation"] / spent["likelihood"]
         rows.append([f"n = {n}", *(f"{1000 * x:.1f}" for x in spent.values()), f"{ratio:.1f}"])
-    titles = [markdown.link("ms", path), *METHODS, "cross-validation / likelihood"]
+    ratio = "cross-validation / likelihood"
+    titles = [markdown.link("milliseconds per fit", path), *TITLES.values(), ratio]
     return markdown.table(titles, rows)
 
 

@@ -461,22 +461,56 @@ def evidence(row: dict[str, Any], trusted: Rows, *, real: bool) -> list[str]:
     return hits
 
 
+_KINDS = {
+    "clean": "clean",
+    "published": "published: one pixel of the value 10",
+    "4": "white square of 4×4 pixels",
+    "2": "white square of 2×2 pixels",
+    "1": "white square of 1×1 pixel",
+    "4±0.5": "4×4, changes up to 0.5 standard deviations",
+    "4±0.2": "4×4, changes up to 0.2 standard deviations",
+}
+_COLOURED = {"biased": "coloured digits, plain", "weighted": "coloured digits, oracle"}
+
+
 def _reported(cells, path):
+    """The table of `jaxdd audit` by kind of set; sets of MNIST by all methods together."""
+    groups = {
+        label: {(title, name): sets for (title, name), sets in cells.items()
+                if name == kind and title not in _COLOURED}
+        for kind, label in _KINDS.items()
+    }  # fmt: skip
+    groups |= {
+        f"{_COLOURED[title]}, {_KINDS[name]}": {(title, name): sets}
+        for (title, name), sets in cells.items()
+        if title in _COLOURED
+    }
     rows = []
-    for (title, name), sets in cells.items():
-        clean = cells.get(("weighted" if title == "biased" else title, "clean"), [])
-        alone = sum(STATISTICS["range"](row) > publication.MAX_OVERSHOOT for row in sets)
-        counts = [f"{alone} of {len(sets)}"]
-        for real in (False, True):
-            hits = [
-                bool(evidence(row, trusted, real=real))
-                for seed, row in enumerate(sets)
-                if len(trusted := _trusted(clean, seed, sets)) > 1
+    for label, group in groups.items():
+        if group:
+            rates = [
+                row["convnet"][base(name)]
+                for (_, name), sets in group.items()
+                for row in sets
+                if name != "clean"
             ]
-            counts.append(f"{sum(hits)} of {len(hits)}" if hits else "–")
-        rows.append([f"{title}, {name}", *counts])
-    titles = "alone", f"with {TRUSTED} trusted sets", "and with real images"
+            hits = [x for (title, _), sets in group.items() for x in _hits(cells, title, sets)]
+            counts = [f"{sum(x)} of {len(x)}" for x in zip(*hits, strict=True)]
+            success = f"{100 * np.mean(rates):.0f} %" if rates else "–"
+            rows.append([label, success, *counts])
+    titles = "success of the attack", "alone", f"with {TRUSTED} trusted sets", "and real images"
     return markdown.table([markdown.link("reported as tampered", path), *titles], rows)
+
+
+def _hits(cells, title, sets):
+    """Return whether each set is reported: alone, with trusted sets, and with real images."""
+    clean = cells.get(("weighted" if title == "biased" else title, "clean"), [])
+    return [
+        (STATISTICS["range"](row) > publication.MAX_OVERSHOOT,
+         *(bool(evidence(row, trusted, real=real)) for real in (False, True)))
+        for seed, row in enumerate(sets)
+        if len(trusted := _trusted(clean, seed, sets)) > 1
+    ]  # fmt: skip
 
 
 def _trusted(clean, seed, sets):

@@ -17,15 +17,19 @@ OUT = grid.RESULTS / "fidelity.json"
 SYSTEMS: dict[str, System] = losses.SYSTEMS | selection.SYSTEMS | training.SYSTEMS | data.SYSTEMS
 """All systems by title."""
 
+_TITLES = "difference", "authors' code", "jaxdd"
+
 
 def page() -> list[str]:
-    """Return the generated end of docs/results/fidelity.md: a table and a section per system."""
+    """Return the end of docs/results/fidelity.md: a table of all systems, then their sections."""
     rows, sections = [], []
     for title, measured in files.read_json(OUT)["measured"].items():
         system = SYSTEMS[title]
         agreement = [f"{what} {_format(x, system.unit)}" for what, x in measured.items()]
         rows.append([f"[{title}](#{overview.anchor(title)})", ", ".join(agreement)])
-        sections += ["", f"### {title}", "", f"Code: {system.source}.", "", system.deviations]
+        differences = markdown.table(_TITLES, system.deviations, left=(0, 1, 2))
+        about = f"Code: {system.source}. {system.note}".rstrip()
+        sections += ["", f"### {title}", "", about, "", *differences]
     table = markdown.table(("system", "largest difference"), rows, left=(0, 1))
     return [*table, "", "## Known differences", *sections]
 

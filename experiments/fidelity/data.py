@@ -71,16 +71,21 @@ SYSTEMS: dict[str, System] = {
         compare=_clothes,
         tolerance={"foreground": 0, "background": 0},
         unit="unequal bytes",
-        deviations=(
-            "C-MNIST and the grey images of CIFAR10-S have no vectors; they were compared by hand "
-            "on every image, and every byte is equal. FairDD pads 28 pixels at the top and left, "
-            'jaxdd on all sides unless `placement="corner"` is given. Conflicting samples are '
-            "drawn with other random numbers. FairDD rounds the number of aligned samples down "
-            "(at most one image) and gives each of the other colours ⌈m/9⌉ of the m conflicting "
-            "samples of a class but the last one the rest, up to seven fewer; here their numbers "
-            "differ by at most one. CIFAR10-S is normalised by the moments of CIFAR-10, there by "
-            "its own. Photographs of faces are shrunk with a Lanczos filter, there linearly."
+        note=(
+            "C-MNIST and the grey images of CIFAR10-S have no vectors; every byte was "
+            "compared by hand and is equal. Random numbers for conflicting samples differ."
         ),
+        deviations=[
+            ("padding of 28 pixels", "top and left", 'all sides; `placement="corner"` as there'),
+            ("aligned samples", "number rounded down", "differs by at most one image"),
+            (
+                "m conflicting samples of a class",
+                "⌈m/9⌉ of each other colour, up to seven fewer of the last",
+                "numbers differ by at most one",
+            ),
+            ("CIFAR10-S normalised by", "its own moments", "those of CIFAR-10"),
+            ("faces shrunk", "linearly", "with a Lanczos filter"),
+        ],
     ),
     "LfF, corruptions": System(
         source="[LfF](https://github.com/alinlab/LfF) @ e66796e, no licence",
@@ -92,23 +97,35 @@ SYSTEMS: dict[str, System] = {
             "JPEG, mean": 0.1,
         },
         unit="of 255",
-        deviations=(
-            "The authors' random numbers are replaced by ours, and levels are compared before "
-            "they are rounded; the vectors have steps of 1/32. LfF truncates levels and jaxdd "
-            "rounds them, half a level apart on average. LfF blurs flakes of snow as 8-bit "
-            "images. JPEG is computed without a library: on a larger sample 83 to 89 % of bytes "
-            "equal those of libjpeg-turbo. Frost is drawn unless photographs are given, because "
-            "theirs have no free licence. Water drops have a shore of wet pixels next to dry ones "
-            "and exact distances, there a Canny edge and OpenCV's approximate distances, and "
-            "change images by a third more. Shot, impulse and glass have no vectors; their mean "
-            "and root mean square change are equal, but LfF truncates in the middle of glass "
-            "blur, and ours is half a level brighter. The vectors are from OpenCV 5. OpenCV 4, "
-            "which LfF requires, rounds the coordinates of the affine map of elastic to 1/32 "
-            "pixel: 3.2 of 255 at most, 0.2 on average. Group sizes differ by at most one image; "
-            "conflicting samples are drawn, whereas LfF assigns attributes in file order. "
-            "Coloured digits have 32 pixels and values in [-1, 1] here, 28 and [0, 1] there, and "
-            "mean colours are rounded to levels."
+        note=(
+            "With our random numbers instead of the authors', before rounding; the vectors "
+            "have steps of 1/32 and are from OpenCV 5. With OpenCV 4, which LfF requires, "
+            "elastic differs by up to 3.2 of 255 (0.2 on average), because coordinates are "
+            "rounded to 1/32 pixel. Shot, impulse and glass have no vectors; their mean and "
+            "root mean square change are equal."
         ),
+        deviations=[
+            ("levels", "truncated", "rounded: half a level apart on average"),
+            ("glass", "truncates in the middle of the blur", "half a level brighter"),
+            ("snow", "flakes blurred as 8-bit images", "flakes not rounded"),
+            (
+                "JPEG",
+                "library",
+                "own code; 83 to 89 % of bytes equal those of libjpeg-turbo on a larger sample",
+            ),
+            ("frost", "photographs without a free licence", "drawn, or your photographs"),
+            (
+                "water drops",
+                "Canny edge, approximate distances of OpenCV",
+                "shore of wet next to dry pixels, exact distances: images change by a third more",
+            ),
+            ("groups", "attributes in file order", "drawn; sizes differ by at most one image"),
+            (
+                "coloured digits",
+                "28 pixels in [0, 1]",
+                "32 pixels in [-1, 1], mean colours rounded to levels",
+            ),
+        ],
     ),
 }
 """Systems by title."""

@@ -157,32 +157,47 @@ SYSTEMS: dict[str, System] = {
         "[FairDD](https://github.com/zqhang/FairDD) @ 5e6af8e, no licence",
         functools.partial(_by_group, "fairdd", groups=int),
         {"loss": 2e-6, "gradient of the images": 3e-6},
-        deviations="FairDD splits a uniform batch of each class into groups; jaxdd draws equally "
-        "many images of each group. The expectation is the same up to groups that are absent from "
-        "a batch there. The variance is far lower here, so the row `fairdd` is a stronger baseline "
-        "than FairDD as published. In the scores by group, FairDD counts a group without test "
-        "images as accuracy 0; jaxdd leaves it out. A random network with batch norm uses the "
-        "statistics of the batch there, and its initial running statistics here.",
+        deviations=[
+            (
+                "groups in a batch",
+                "split of a uniform batch of 256",
+                "equally many images each: same expectation unless a group is absent, far "
+                "lower variance, so the row `fairdd` is stronger than FairDD as published",
+            ),
+            ("group without test images", "accuracy 0", "left out"),
+            ("random network with batch norm", "batch statistics", "initial running statistics"),
+        ],
     ),
     "COBRA, distribution matching": System(
         "[COBRA](https://github.com/mhmoslemi/COBRA) @ aa567ff, MIT",
         functools.partial(_by_group, "cobra", loss=_barycentre),
         {"loss": 1e-6, "gradient of the images": 2e-6},
-        deviations="Compared with the squared distance, the default of jaxdd. The released code "
-        "takes the L1 distance, which the row `cobra-l1` offers. It also trains the network of a "
-        "step for 10 epochs on the set (50 or 100 with as many images per class), which jaxdd does "
-        "not. It runs 2,600 steps and splits 600 images of each class into groups, as FairDD does "
-        "with 256.",
+        note="Compared with the squared distance.",
+        deviations=[
+            ("distance", "L1", "squared; L1 in the row `cobra-l1`"),
+            (
+                "network of a step",
+                "trained on the set for 10 epochs (50 or 100 with as many images per class)",
+                "random",
+            ),
+            ("groups in a batch", "split of 600 images of each class", "equally many images each"),
+            ("steps", "2,600", "any number"),
+        ],
     ),
     "MTT": System(
         "[mtt-distillation](https://github.com/GeorgeCazenavette/mtt-distillation) @ 50dccea, MIT",
         _mtt,
         {"loss": 1e-6, "gradient of the images": 3e-6, "gradient of the rate": 1e-6},
-        deviations="jaxdd updates the logarithm of the rate, which keeps it positive; near a rate "
-        "of 0.01 a step is that of MTT. The images of an inner step are cut from a sequence of "
-        "permutations, so a batch can span two of them, where MTT has a smaller last batch. "
-        "Experts are drawn independently, where MTT takes them in turn. They are trained on "
-        "batches with equally many images of each class, where MTT shuffles all images.",
+        deviations=[
+            (
+                "rate",
+                "updated itself",
+                "its logarithm is updated, so it stays positive; the same step near 0.01",
+            ),
+            ("images of an inner step", "smaller last batch", "batches can span two permutations"),
+            ("experts", "taken in turn", "drawn independently"),
+            ("batches of experts", "all images shuffled", "equally many images of each class"),
+        ],
     ),
     "CFM": System(
         "[UniDD](https://github.com/bdy9527/UniDD) @ 4afb992, MIT",
@@ -195,31 +210,47 @@ SYSTEMS: dict[str, System] = {
             "distance": 1e-6,
             "gradient of the images": 2e-6,
         },
-        deviations="Covariances are those of all images together, where UniDD averages the "
-        "covariances within batches of real images and within the images of each step. In these "
-        "vectors this changes the distance by up to 2 % and the gradient by up to 12 % from the "
-        "second image on. Crops, flips and rolls are drawn for each image, in UniDD for all "
-        "images of a step together. β has a floor of 0.001. The class means are the default "
-        "signal, as in the paper; the commands of UniDD use the mean. jaxdd compares the "
-        "statistics of all images so far, as UniDD does with `--ema`; the README of UniDD omits "
-        "it. Initial images are drawn at random, in UniDD they are the first ones of each class. "
-        "UniDD stores images as JPEG files, jaxdd as float32. UniDD normalises the test images of "
-        "CIFAR-100 with the constants of ImageNet, and the synthetic images with those of "
-        "CIFAR-100.",
+        deviations=[
+            (
+                "covariance",
+                "mean of those of batches of real images, and of the images of a step",
+                "of all images together; in these vectors the distance changes by up to 2 %, "
+                "the gradient by up to 12 % from the second image on",
+            ),
+            ("crops, flips and rolls", "per step", "per image"),
+            ("β", "no floor", "at least 0.001"),
+            ("default signal", "mean (commands), class means (paper)", "class means"),
+            (
+                "statistics compared",
+                "of all images so far with `--ema`, which the README omits",
+                "of all images so far",
+            ),
+            ("initial images", "first of each class", "random"),
+            ("stored images", "JPEG", "float32"),
+            (
+                "CIFAR-100",
+                "test images normalised by ImageNet, synthetic images by CIFAR-100",
+                "the same constants for both",
+            ),
+        ],
     ),
     "ELF": System(
         "[ELF](https://github.com/Lirui-Zhao/ELF) @ a16e4f5, no licence",
         _elf,
         {"front": 3e-7, "rear": 1e-6, "task": 5e-7, "gradient of the parameters": 6e-6},
-        deviations="Augmentation is drawn for each image, in ELF one operation for each batch. The "
-        "features come from a teacher of your choice, in ELF from an expert of MTT.",
+        deviations=[
+            ("augmentation", "one operation per batch", "drawn per image"),
+            ("features", "of an MTT expert", "of any teacher"),
+        ],
     ),
     "Supervised contrastive learning": System(
         "[SupContrast](https://github.com/HobbitLong/SupContrast) @ 66a8fe5, BSD-2-Clause",
         _contrastive,
         {"loss": 1e-6, "gradient of the embeddings": 1e-6},
-        deviations="SupContrast multiplies the loss by τ / 0.07 unless `base_temperature` is set "
-        "to τ, as for these vectors. With τ = 0.1 as in jaxdd the factor is 1.43.",
+        note="Compared with `base_temperature` = τ.",
+        deviations=[
+            ("factor of the loss", "τ / `base_temperature`, 0.07 by default: 1.43 at τ = 0.1", "1"),
+        ],
     ),
 }
 """Systems by title."""

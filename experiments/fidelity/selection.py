@@ -100,33 +100,44 @@ SYSTEMS: dict[str, System] = {
         ),
         compare=_compare_zca,
         tolerance={"mean": 1e-6, "matrix": 2e-6, "whitened images": 5e-6, "inverse": 2e-6},
-        deviations=(
-            "The covariance is divided by the sum of the weights, n without weights, instead of "
-            "n − 1, because weighted data have no n: 1e-4 at 10,000 images. It was scaled for this "
-            "comparison."
-        ),
+        note="Scaled for this comparison.",
+        deviations=[
+            (
+                "covariance divided by",
+                "n − 1",
+                "the sum of the weights (n without weights), since weighted data have no n: "
+                "1e-4 at 10,000 images",
+            ),
+        ],
     ),
     "RDED": System(
         source="[RDED](https://github.com/LINs-lab/RDED) @ 3f6453d, no licence",
         compare=_compare_rded,
         tolerance={"chosen patches": 0, "images of four": 0},
-        deviations=(
-            "Crops have real-valued sides and positions instead of whole pixels. Images are not "
-            "stored as JPEG. Candidates can be drawn by weights, and each place of the set can "
-            "have candidates of its own."
-        ),
+        deviations=[
+            ("crops", "whole pixels", "real-valued sides and positions"),
+            ("images", "JPEG", "not compressed"),
+            (
+                "candidates",
+                "drawn uniformly",
+                "also by weights, and separately for each place of the set",
+            ),
+        ],
     ),
     "DREAM": System(
         source="[DREAM](https://github.com/Yanqing0327/DREAM) @ 595e3c1, no licence",
         compare=_compare_dream,
         tolerance={"chosen images": 0},
-        deviations=(
-            "The centre of an empty cluster stays in place; there it moves to zero. k-means runs "
-            "in every step, with ten iterations over drawn candidates and the features of one "
-            "random network; there in every tenth inner loop, with up to 100 iterations over all "
-            "images of a class and the features of the network in training. Other differences of "
-            "the whole method: [From DREAM](../comparison/dream.md)."
-        ),
+        note="[Other differences](../comparison/dream.md) concern the whole method.",
+        deviations=[
+            ("empty cluster", "centre moves to zero", "centre stays"),
+            (
+                "k-means",
+                "every tenth inner loop, up to 100 iterations over all images of a class, "
+                "features of the network in training",
+                "every step, ten iterations over drawn candidates, features of a random network",
+            ),
+        ],
     ),
     "IDC": System(
         source=(
@@ -134,12 +145,15 @@ SYSTEMS: dict[str, System] = {
         ),
         compare=_compare_idc,
         tolerance={"decoded images": 3e-7, "gradient": 4e-7},
-        deviations=(
-            "If the factor does not divide a side, pieces differ by one pixel; there images are "
-            "padded with grey and cut into equal pieces, which then hold padding or a part of the "
-            "next piece. The decoders multi and bound are missing. Other differences of the whole "
-            "method: [From DREAM](../comparison/dream.md)."
-        ),
+        note="[Other differences](../comparison/dream.md) concern the whole method.",
+        deviations=[
+            (
+                "factor that does not divide a side",
+                "padded with grey, equal pieces that hold padding or a part of the next",
+                "pieces differ by one pixel",
+            ),
+            ("decoders multi and bound", "present", "missing"),
+        ],
     ),
 }
 """Systems by title."""

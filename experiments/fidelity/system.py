@@ -1,7 +1,7 @@
 """Systems of other authors, and what is compared with them."""
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,14 +22,17 @@ class System(NamedTuple):
         compare: returns the difference of each thing that is compared, by its description.
         tolerance: largest difference that the tests accept, by the same descriptions.
         unit: what differences are measured in; relative differences by default.
-        deviations: known differences between jaxdd and the authors' code, with the reasons.
+        note: what else a reader must know about the comparison.
+        deviations: known differences: what differs, what the authors' code does, and what jaxdd
+            does, with the reason.
     """
 
     source: str
     compare: Callable[[], dict[str, float]]
     tolerance: Mapping[str, float]
     unit: str = "relative"
-    deviations: str = ""
+    note: str = ""
+    deviations: Sequence[tuple[str, str, str]] = ()
 
 
 def vectors(name: str) -> dict[str, np.ndarray]:

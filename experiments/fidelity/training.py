@@ -161,23 +161,43 @@ SYSTEMS: dict[str, System] = {
         _DC,
         _compare_networks,
         {"MLP": 3e-6, "LeNet": 2e-6, "AlexNet": 1e-5, "VGG11": 1e-5, "ResNet18": 1e-5},
-        deviations="Compared on colour images of 32 pixels; the ConvNet is part of the next "
-        "system. For grey images, the first convolution of DC pads the normalised 28 pixels with "
-        "zeros to 32; jaxdd pads with black when it loads the images. ResNet18 takes the mean over "
-        "all pixels before the linear head, in DC over windows of 4×4, which is the same for "
-        "images of 32 pixels. ResNet18BN_AP and AlexNetBN are missing.",
+        note="Compared on colour images of 32 pixels; the ConvNet is part of the next system.",
+        deviations=[
+            (
+                "grey images",
+                "first convolution pads normalised 28 pixels with zeros to 32",
+                "padded with black on loading",
+            ),
+            (
+                "head of ResNet18",
+                "mean over windows of 4×4",
+                "mean over all pixels; the same at 32 pixels",
+            ),
+            ("ResNet18BN_AP, AlexNetBN", "present", "missing"),
+        ],
     ),
     "Training of evaluation networks": System(
         _DC,
         _compare_training,
         {"parameters after 20 epochs": 1e-6},
-        deviations="Compared with E instead of E + 1 epochs and without a reset: DC trains one "
-        "epoch more than configured, and after E/2 + 2 epochs it divides the learning rate by ten "
-        "and sets the momentum to zero. jaxdd divides after E/2 epochs and keeps the momentum. In "
-        "these vectors, with 20 epochs, an array of parameters differs by up to 17 % of its "
-        "largest entry. The operation of the augmentation is drawn for each image, in DSA for each "
-        "batch; on five sets both had the same accuracy to 0.1 %. The batches of an epoch have "
-        "equal sizes, in DC the last one is smaller.",
+        note=(
+            "Compared with E epochs and without a reset. In these vectors (20 epochs) the "
+            "reset changes parameters by up to 17 % of the largest entry of their array."
+        ),
+        deviations=[
+            ("epochs", "E + 1", "E"),
+            (
+                "learning rate divided by ten",
+                "after E/2 + 2 epochs, with the momentum reset to zero",
+                "after E/2 epochs, momentum kept",
+            ),
+            (
+                "operation of the augmentation",
+                "per batch (DSA)",
+                "per image; on five sets the accuracy agrees to 0.1 %",
+            ),
+            ("batches of an epoch", "smaller last batch", "equal sizes"),
+        ],
     ),
     "Soft labels": System(
         "[UniDD](https://github.com/bdy9527/UniDD) @ 4afb992, MIT",
@@ -187,33 +207,63 @@ SYSTEMS: dict[str, System] = {
             "gradient of the logits": 2e-6,
             "parameters after 12 updates": 5e-5,
         },
-        deviations="Compared without augmentation and CutMix. The augmentation is that of the "
-        "data, in UniDD it is resized crops and flips. The learning rate falls with every update, "
-        "in UniDD with every epoch. A batch has 50 images; in UniDD it has 10, 50 and 100 for 1, "
-        "10 and 50 images per class of CIFAR-10, and 20, 100 and 200 of CIFAR-100. The box of "
-        "CutMix has real-valued sides, in UniDD even numbers of pixels. The last epoch is scored; "
-        "UniDD reports the best of every tenth epoch in the last fifth, chosen by the test set.",
+        note="Compared without augmentation and CutMix.",
+        deviations=[
+            ("augmentation", "resized crops and flips", "that of the data"),
+            ("learning rate falls", "per epoch", "per update"),
+            (
+                "batch",
+                "CIFAR-10: 10, 50, 100 for 1, 10, 50 images per class; CIFAR-100: 20, 100, 200",
+                "50",
+            ),
+            ("box of CutMix", "even numbers of pixels", "real-valued sides"),
+            (
+                "score",
+                "best of every tenth epoch in the last fifth, chosen by the test set",
+                "last epoch",
+            ),
+        ],
     ),
     "LfF": System(
         "[LfF](https://github.com/alinlab/LfF) @ e66796e, no licence",
         _compare_lff,
         {"gradient of the biased loss": 1e-6, "sample weights": 1e-6},
-        deviations="Both networks are trained with the optimizer, schedule and augmentation of the "
-        "evaluation, SGD with momentum and weight decay. LfF uses Adam, and no augmentation for "
-        "digits.",
+        deviations=[
+            (
+                "optimizer",
+                "Adam",
+                "SGD with momentum and weight decay, and the schedule of the evaluation",
+            ),
+            ("augmentation", "none for digits", "that of the evaluation, for both networks"),
+        ],
     ),
     "SelecMix": System(
         "[SelecMix](https://github.com/iwhwang/SelecMix) @ 4247e2f, MIT",
         _compare_selecmix,
         {"partners of the same class": 0, "partners of another class": 0},
-        deviations="Partners are compared for given features. SelecMix takes these from a "
-        "projection of a ResNet-18 that is trained by a generalised contrastive loss, jaxdd from "
-        "the biased network of LfF. Partners are chosen in the batch of an update; in SelecMix in "
-        "batches of 1,024 that are then used for four updates. If all cosines with other classes "
-        "are negative, SelecMix chooses a sample of the same class, because its maximum is taken "
-        "over products with a mask. If no other sample has the class, its minimum is taken over "
-        "equal values, and may be the first sample of the batch. jaxdd chooses the nearest sample "
-        "of another class in both cases. The optimizers differ as for LfF.",
+        note="Partners are compared for given features; the optimizers differ as for LfF.",
+        deviations=[
+            (
+                "features",
+                "projection of a ResNet-18 trained by a generalised contrastive loss",
+                "biased network of LfF",
+            ),
+            (
+                "partners",
+                "from batches of 1,024, used for four updates",
+                "from the batch of an update",
+            ),
+            (
+                "all cosines with other classes negative",
+                "partner of the same class, since the maximum is over masked products",
+                "nearest sample of another class",
+            ),
+            (
+                "no other sample of the class",
+                "may be the first of the batch, since the minimum is over equal values",
+                "nearest sample of another class",
+            ),
+        ],
     ),
 }
 """Systems by title."""
