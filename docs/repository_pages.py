@@ -1,12 +1,16 @@
-"""MkDocs hook that adds README.md, experiments/README.md and CHANGELOG.md to the site.
+"""MkDocs hook that builds the site from files of the repository.
 
-Links in these pages and in docs/ point to files of the repository. The hook rewrites them to
+It adds README.md, experiments/README.md, CHANGELOG.md and the tutorials, which are notebooks with
+stored outputs. Links point to files of the repository, as on GitHub. The hook rewrites them to
 addresses of the site and copies linked files that are not pages, such as results.
 """
 
+import base64
+import json
 import pathlib
 import posixpath
 import re
+from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -14,8 +18,14 @@ PAGES = {
     "README.md": "index.md",
     "experiments/README.md": "experiments/index.md",
     "CHANGELOG.md": "changelog.md",
+} | {
+    f"docs/tutorials/{path.name}": f"tutorials/{path.stem}.md"
+    for path in sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 }
-"""Pages outside docs/, and their paths in the site."""
+"""Pages that are not Markdown files in docs/, and their paths in the site."""
+
+HIDDEN_CELLS = ("badge", "install")
+"""Cells of a notebook that only Colab needs."""
 
 LINK = re.compile(r"\[([^\[\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
 
@@ -43,18 +53,56 @@ def resolve(path: str, link: str) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
 
 
+def text_of(path: str) -> str:
+    """Return a page of the repository as Markdown."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if path.endswith(".ipynb"):
+        return notebook_text(json.loads(text), posixpath.basename(path).removesuffix(".ipynb"))
+    return text
+
+
+def notebook_text(notebook: dict[str, Any], name: str) -> str:
+    """Return the cells of a notebook and their stored outputs as Markdown."""
+    parts = []
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["id"] in HIDDEN_CELLS:
+            continue
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            data = output.get("data", {"text/plain": output.get("text")})
+            if "image/png" in data:
+                parts.append(f"![Output of the code above]({name}-{cell['id']}.png)")
+            else:
+                parts.append(f"```text\n{''.join(data['text/plain']).rstrip()}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def notebook_images(notebook: dict[str, Any], name: str) -> dict[str, bytes]:
+    """Return the images that `notebook_text` refers to, by file name."""
+    return {
+        f"{name}-{cell['id']}.png": base64.b64decode(output["data"]["image/png"])
+        for cell in notebook["cells"]
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    }
+
+
 def linked_files(path: str) -> list[str]:
     """Return the repository paths that a page links to."""
-    text = (ROOT / path).read_text(encoding="utf-8")
-    return [resolve(path, match[2]) for match in LINK.finditer(text)]
+    return [resolve(path, match[2]) for match in LINK.finditer(text_of(path))]
 
 
 def on_files(files, config):
-    """Add the pages outside docs/ and all linked files."""
+    """Add the pages outside docs/, the tutorials, and all linked files."""
     from mkdocs.structure.files import File
 
     for path, site in PAGES.items():
-        files.append(File.generated(config, site, abs_src_path=str(ROOT / path)))
+        files.append(File.generated(config, site, content=text_of(path)))
+        if path.endswith(".ipynb"):
+            notebook = json.loads((ROOT / path).read_text(encoding="utf-8"))
+            for name, png in notebook_images(notebook, pathlib.Path(path).stem).items():
+                files.append(File.generated(config, f"tutorials/{name}", content=png))
     pages = [repository_path(file.src_uri) for file in files.documentation_pages()]
     for path in {path for page in pages for path in linked_files(page)}:
         site = site_path(path)
@@ -74,4 +122,5 @@ def on_page_markdown(markdown, page, config, files):
             return match[1]
         return f"[{match[1]}]({posixpath.relpath(site_path(target), folder)}{match[3] or ''})"
 
+    markdown = re.sub(r"^<details>", "<details markdown>", markdown, flags=re.M)
     return LINK.sub(rewrite, markdown)

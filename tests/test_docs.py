@@ -1,6 +1,7 @@
 """The README and the documentation pages agree with the code and with the results."""
 
 import dataclasses
+import json
 import pathlib
 import posixpath
 import re
@@ -8,6 +9,7 @@ import shlex
 
 import pytest
 
+from docs import repository_pages
 from experiments import claims
 from experiments.tools import grid, overview, table
 from jaxdd.commands import cli, runs
@@ -16,14 +18,19 @@ from jaxdd.runs import options
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [
-    *("README.md", "CHANGELOG.md", "experiments/README.md"),
+    *repository_pages.PAGES,
     *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md"))),
 ]
-LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+LINK = re.compile(r"""(?:\]\(|(?:src|href)=")(?!https?:|mailto:)([^)"#\s]*)(?:#([^)"\s]+))?[)"]""")
 
 
 def read(path):
-    return (ROOT / path).read_text(encoding="utf-8")
+    """Return a page as Markdown; of a notebook, its text and its code without outputs."""
+    if path.endswith(".ipynb"):
+        cells = json.loads((ROOT / path).read_text(encoding="utf-8"))["cells"]
+        text = [{**cell, "outputs": []} for cell in cells]
+        return repository_pages.notebook_text({"cells": text}, "")
+    return repository_pages.text_of(path)
 
 
 def without_code(text):
@@ -80,7 +87,7 @@ def test_links_resolve(path):
         file = (ROOT / path).parent / target if target else ROOT / path
         assert file.exists(), target
         if anchor:
-            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.M)
+            headings = re.findall(r"^#+ (.+)$", read(str(file.resolve().relative_to(ROOT))), re.M)
             assert anchor in {overview.anchor(heading) for heading in headings}, (target, anchor)
 
 
@@ -131,6 +138,20 @@ def test_reference_lists_every_package_and_top_level_module():
 
 
 def test_every_page_is_in_the_navigation():
-    listed = set(re.findall(r": ([\w/]+\.md)$", read("mkdocs.yml"), re.M))
-    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
-    assert pages | {"index.md", "experiments/index.md", "changelog.md"} == listed
+    listed = re.findall(r"([\w/]+\.md)$", read("mkdocs.yml"), re.M)
+    assert sorted(listed) == sorted(map(repository_pages.site_path, PAGES))
+
+
+def test_tutorials_show_the_stored_outputs():
+    """On the site a notebook has its text, code, printed text and images, but no install cell."""
+    cells = [
+        dict(id="install", cell_type="code", source=["import pip"], outputs=[]),
+        dict(id="title", cell_type="markdown", source=["# Title\n", "Text"]),
+        dict(id="plot", cell_type="code", source=["1 + 1"], outputs=[
+            {"text": ["2\n"]}, {"data": {"image/png": "AAAA", "text/plain": ["<Figure>"]}}]),
+    ]  # fmt: skip
+    notebook = {"cells": cells}
+    shown = "# Title\nText\n\n```python\n1 + 1\n```\n\n```text\n2\n```\n\n"
+    image = "![Output of the code above](name-plot.png)\n"
+    assert repository_pages.notebook_text(notebook, "name") == shown + image
+    assert repository_pages.notebook_images(notebook, "name") == {"name-plot.png": b"\0\0\0"}

@@ -1,7 +1,6 @@
 """The committed notebooks are complete, equal what build.py makes, and run at a small size."""
 
 import ast
-import doctest
 import functools
 import importlib.util
 import json
@@ -20,7 +19,7 @@ from jaxdd.runs import options
 from jaxdd.weights import contrastive
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "experiments" / "notebooks"
+FOLDER = ROOT / "docs" / "tutorials"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 SMALL = networks.ConvNet(10, width=8, depth=1)
 ENCODER = contrastive.Encoder(networks.ConvNet(10, width=4, depth=1, norm=None))
@@ -104,10 +103,20 @@ def test_notebook_equals_its_source(build, path):
     assert f"/github/{build.REPOSITORY}/blob/main/{place})" in "".join(cells(path)[0]["source"])
 
 
-def test_every_source_is_built(build):
-    assert sorted(build.COMMANDS) == [path.stem for path in NOTEBOOKS]
-    programs = {path.stem for path in FOLDER.glob("*.py")} - {"build"}
-    assert programs == set(build.COMMANDS) - {"quickstart"}
+def test_every_program_is_built(build):
+    assert build.PROGRAMS == [path.stem for path in NOTEBOOKS]
+
+
+def test_only_new_code_is_executed(build):
+    old = build.notebook("bias")
+    for cell in old["cells"]:
+        cell["source"] = ["old text"] if cell["cell_type"] == "markdown" else cell["source"]
+        cell |= {"outputs": ["output"]} if cell["cell_type"] == "code" else {}
+    content = build.notebook("bias")
+    assert build.code(old) == build.code(content)
+    kept = build.with_outputs(content, old)["cells"]
+    assert [cell["source"] for cell in kept] == [cell["source"] for cell in content["cells"]]
+    assert all(cell["outputs"] == ["output"] for cell in kept if cell["cell_type"] == "code")
 
 
 @each
@@ -115,15 +124,6 @@ def test_links_lead_to_files(path):
     text = "\n".join("".join(cell["source"]) for cell in cells(path, "markdown"))
     targets = re.findall(r"\]\((?!https?:)([^)#\s]+)", text)
     assert targets and [target for target in targets if not (FOLDER / target).exists()] == []
-
-
-def test_quickstart_has_the_code_of_the_readme_and_pictures():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    examples = doctest.DocTestParser().get_examples(text)
-    blocks = code(FOLDER / "quickstart.ipynb")[1:]
-    of_readme = [block for block in blocks if "plt." not in block and "print(" not in block]
-    assert "\n".join(of_readme) + "\n" == "".join(example.source for example in examples)
-    assert len(blocks) - len(of_readme) == 4
 
 
 # --- the cell that installs jaxdd --------------------------------------------------------------

@@ -1,11 +1,11 @@
 """The source of own_data.ipynb, which build.py makes."""
 
 # %% title [markdown]
-# # jaxdd: your own data
+# # Distil your own images
 #
-# From a folder of images and a table of their classes to a small set, its scores, a report, and
-# files to publish. [Data](../../docs/guides/data.md) describes all formats. The cells took 60 s of
-# processor time on two x86 cores.
+# Start with a folder of images and a table of their classes. Get a synthetic set, its scores, an
+# HTML report, and files to publish. The notebook runs in about a minute on two CPU cores. The guide
+# to [your own data](../guides/data.md) describes all formats.
 
 # %% sizes
 import pathlib
@@ -17,12 +17,12 @@ WORK = pathlib.Path(tempfile.mkdtemp())  # folder of all files
 OPTIONS = options.DM(ipc=10, steps=100, batch_size=64, width=16, depth=2, epochs=100, eval_seeds=2)
 
 # %% folder-text [markdown]
-# ## A folder of images and a table
+# ## A folder and a table
 #
-# Use your own here. This notebook writes scikit-learn's digits, 90 % of them in the colour of their
-# class. The column `label` is required. `attribute` is a known bias, used for scores only; `split`
-# names the test images. Without these two columns a fifth is split off for the test, and there are
-# no scores by group.
+# Use your own folder here. This notebook writes scikit-learn's digits, 90 % of them in the colour
+# of their class. The table needs the columns `file` and `label`. Two columns are optional:
+# `attribute` is a known bias attribute, used for evaluation only, and `split` marks the test
+# images. Without `split`, a fifth of the images is held out for the test.
 
 # %% folder
 import csv
@@ -44,10 +44,10 @@ with open(folder / "metadata.csv", "w", newline="") as file:
 print(*(folder / "metadata.csv").read_text().splitlines()[:4], sep="\n")
 
 # %% read-text [markdown]
-# ## Read
+# ## Read the folder
 #
-# All images are read and checked: a file that is missing or cannot be decoded, or a misspelt
-# column, raises an error that names it.
+# All images are read and checked. A missing file, an image that does not decode or a misspelt
+# column raises an error that names it.
 
 # %% read
 import numpy as np
@@ -64,21 +64,21 @@ first = plot.first_images(*data.train[:2], order, num_classes=data.num_classes, 
 plot.picture(first)
 
 # %% arrays-text [markdown]
-# ## Or arrays
+# ## Or start with arrays
 #
-# Images `[n, h, w]` or `[n, h, w, c]`, uint8 or in [0, 1], and labels from 0. Without `test` a
-# fifth is split off.
+# Images have shape `[n, h, w]` or `[n, h, w, c]`, as uint8 or as floats in [0, 1]. Labels are
+# integers from 0. Without `test`, a fifth is held out.
 
 # %% arrays
 same = datasets.from_arrays(*digits.train, test=digits.test, name="my-digits")
 print("the same images:", np.array_equal(same.train.images, data.train.images))
 
 # %% compare-text [markdown]
-# ## Weights, distillation, scores
+# ## Distil and evaluate
 #
-# Plain distillation and density weights, with a random subset of the real images. Finished parts of
-# the folder are read back, so an interrupted comparison can be resumed. `auto` instead of `density`
-# first [checks](bias.ipynb) whether weights help.
+# Compare plain distillation with density weights, and with a random subset of the real images. With
+# `resume=True` the call continues an interrupted comparison. If you do not know whether your data
+# are biased, use the row `auto` instead of `density`: it [looks for a bias](bias.ipynb) first.
 
 # %% compare
 from jaxdd.runs import pipeline
@@ -93,7 +93,7 @@ share = rows["density"].weights["conflict_weight_share"]
 print(f"Bias-conflicting samples have {share:.0%} of the weight.")
 
 # %% images-text [markdown]
-# Left plain, right weighted:
+# The synthetic sets, plain on the left and with density weights on the right:
 
 # %% images
 from jaxdd.runs.folder import store
@@ -102,11 +102,10 @@ sets = [store.read_synthetic(WORK / "compared" / "rows" / row / "synthetic.npz")
 plot.picture(*(synthetic.images for synthetic in sets), mean=data.mean, std=data.std)
 
 # %% report-text [markdown]
-# ## A report, and files to publish
+# ## Report and publish
 #
-# The report is one HTML file with all scores, weights and images. The export has the images, a
-# table, a card, and a manifest of checksums, with which others can [verify](../../docs/guides/publishing.md)
-# it.
+# The report is one HTML file with scores, weights and images. The export has the images, a table, a
+# card, and a manifest of checksums with which others can [verify](../guides/publishing.md) it.
 
 # %% report
 import jaxdd
@@ -121,7 +120,7 @@ for path in sorted(WORK.glob("*.html")) + sorted(WORK.glob("set/*")):
     print(path.relative_to(WORK))
 
 # %% next [markdown]
-# ## From here
+# ## Next steps
 #
 # The same on the command line:
 #
@@ -130,3 +129,6 @@ for path in sorted(WORK.glob("*.html")) + sorted(WORK.glob("set/*")):
 # jaxdd report compared
 # jaxdd export compared/rows/density set --format png
 # ```
+#
+# `--preset paper` runs 20,000 steps and trains networks of width 128. It is meant for a GPU, on
+# which jaxdd has not been timed yet.

@@ -1,13 +1,15 @@
 """The source of bias.ipynb, which build.py makes."""
 
 # %% title [markdown]
-# # jaxdd: what is my data biased by?
+# # Is my data biased?
 #
-# Two sets of handwritten digits in ten colours. In one the colour is independent of the digit; in
-# the other 90 % of the samples of a digit have the colour of that digit, so a network would learn
-# colours. This notebook distinguishes them without bias labels. [Choosing
-# weights](../../docs/concepts/auto.md) explains the method and its limits. The cells took 144 s of processor
-# time on two x86 cores.
+# Look for a bias without bias labels. This notebook does so for two sets of digits in ten colours.
+# In the first, the colour is independent of the class. In the second, 90 % of the digits have the
+# colour of their class, so a network would learn colours. It runs in a few minutes on two CPU
+# cores.
+#
+# On the command line: `jaxdd bias FOLDER`. [How `auto` decides](../concepts/auto.md) explains the
+# tests and their limitations.
 
 # %% sizes
 import pathlib
@@ -17,9 +19,9 @@ WORK = pathlib.Path(tempfile.mkdtemp())  # folder of the pages
 CHOOSING = {}  # options of weights.choose, such as another search
 
 # %% data-text [markdown]
-# ## Two data sets
+# ## Data
 #
-# For your own data use `datasets.from_arrays(images, labels)` or
+# Load both sets and plot them. For your own images use `datasets.from_arrays(images, labels)` or
 # `datasets.from_folder(folders.read(path))`.
 
 # %% data
@@ -49,13 +51,13 @@ sheet(sets["unbiased"], np.arange(1000))
 sheet(sets["biased"], np.arange(1000))
 
 # %% find-text [markdown]
-# ## Looking for a bias
+# ## Look for a bias
 #
-# Several kinds of features are candidates: tone, texture, layout and border of the images, and the
-# embedding of an encoder that has hardly been trained. Each divides the samples of a class into
-# groups. If features that cannot show the object predict the classes better than features that
-# can, they show a bias. Otherwise small probe networks check whether weights that balance the
-# groups help. The verdict is "biased", "undecided" or "none".
+# `bias.find` tests several candidates. Each candidate is one kind of features: tone, texture,
+# layout or border of the images, or the embedding of a briefly trained encoder. It divides the
+# samples of a class into groups. A bias is likely if features that cannot show the object predict
+# the class better than features that can. Otherwise small probe networks check whether balancing
+# the groups helps. The verdict is "biased", "undecided" or "none".
 
 # %% find
 findings = {name: bias.find(data, **CHOOSING) for name, data in sets.items()}
@@ -63,9 +65,10 @@ for name, finding in findings.items():
     print(f"{name}: {bias.headline(finding.choice.record())}")
 
 # %% why-text [markdown]
-# Samples that clearly conflict with the groups are exceptions to a bias, or samples with a wrong
-# label; ambiguous ones are hard. Without a bias, most conflicts are ambiguous, and weights do not
-# help the networks.
+# ## Evidence
+#
+# Samples that clearly conflict with their group are exceptions to a bias, or have a wrong label. If
+# the data have no bias, the probe networks gain nothing from weights.
 
 # %% why
 for name, finding in findings.items():
@@ -79,11 +82,10 @@ for name, finding in findings.items():
             print(f"    accuracy with {kind} weights: {accuracies}")
 
 # %% pictures-text [markdown]
-# ## What the bias looks like
+# ## Look at the bias
 #
-# For each class, left: images with the lowest bias-conflict score of the strongest candidate;
-# right: those with the highest. What all images on the left share, and none on the right, is the
-# bias.
+# For each class, plot the images with the lowest bias-conflict score on the left and those with the
+# highest on the right. What the images on the left share, and those on the right lack, is the bias.
 
 
 # %% pictures
@@ -98,9 +100,9 @@ def extremes(name):
 extremes("biased")
 
 # %% check-text [markdown]
-# ## Was that right?
+# ## Check the answer
 #
-# Here the colours are known. They are used for this check only.
+# The colours of these digits are known, so the answer can be checked. They were not used above.
 
 # %% check
 for name, finding in findings.items():
@@ -113,9 +115,9 @@ for name, finding in findings.items():
         print(f"  area under the curve of the bias-conflict score by {candidate}: {area:.3f}")
 
 # %% page-text [markdown]
-# ## As a page
+# ## Write a page
 #
-# `jaxdd bias DATASET` writes the same as one HTML page.
+# `jaxdd bias DATASET` writes the same evidence as one HTML page.
 
 # %% page
 for name, finding in findings.items():
@@ -123,10 +125,15 @@ for name, finding in findings.items():
 print(*sorted(path.name for path in WORK.glob("*.html")), sep="\n")
 
 # %% next [markdown]
-# ## What to do about it
+# ## Next steps
 #
-# Pass `choice.weights` to `sampling.reweight(pool, weights)`; `--debias auto` does all of this
-# before it distils. If you know that the bias is in the colours, the texture, the place or the
-# border, use `weights.by_features(key, pool, weights.blind_features.tone)`
-# [directly](../../docs/concepts/auto.md). "No evidence of a bias" does not exclude a bias that shows only
-# where the object is, such as a background.
+# * Distil with the weights: `jaxdd run FOLDER` does all of this first. In Python, pass
+#   `choice.weights` to `sampling.reweight(pool, weights)`.
+# * Declare a known bias: `jaxdd run FOLDER --debias tone`, or `weights.by_features(key, pool,
+#   weights.blind_features.tone)` ([declaring a
+#   nuisance](../concepts/auto.md#declaring-a-known-nuisance)).
+# * Settle an undecided case with the [bias labels of a few
+#   images](../guides/weights.md#a-few-bias-labels).
+#
+# **Limitation.** "No evidence of a bias" does not exclude a bias that only features of the object
+# show, such as its orientation or a natural background.

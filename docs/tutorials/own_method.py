@@ -1,11 +1,11 @@
 """The source of own_method.ipynb, which build.py makes."""
 
 # %% title [markdown]
-# # jaxdd: your own method
+# # Write your own method
 #
-# Your own network, loss and method next to distribution matching, with the weights, samplers and
-# evaluation of the library. [Your own parts](../../docs/guides/extending.md) describes the interfaces. The cells
-# took 58 s of processor time on two x86 cores.
+# Replace the network, the loss and the method, and keep the weights, samplers and evaluation of the
+# library. The notebook runs in about a minute on two CPU cores. [Extending
+# jaxdd](../guides/extending.md) describes the interfaces.
 
 # %% sizes
 import functools
@@ -21,8 +21,8 @@ EVALUATED = networks.ConvNet(num_classes=10, width=16, depth=2)  # evaluates the
 # %% data-text [markdown]
 # ## Data, weights and sampler
 #
-# Digits, 90 % of them in the colour of their class. The weights do not use colour labels; the
-# sampler draws each sample in proportion to its weight.
+# Load digits, 90 % of them in the colour of their class. The weights use no colour labels. The
+# sampler draws samples in proportion to their weights.
 
 # %% data
 import jax
@@ -42,8 +42,9 @@ sampler = functools.partial(sampling.weighted_batch, size=SIZE)
 # %% network-text [markdown]
 # ## A network
 #
-# Two functions: one draws parameters, one returns features and logits. Matching uses the features,
-# here random projections of the pixels.
+# A network is two functions. `init` draws parameters, `apply` returns features and logits. Matching
+# uses the features, which are random projections of the pixels here.
+#
 
 
 # %% network
@@ -61,8 +62,9 @@ network = networks.Functions(init, apply)
 # %% loss-text [markdown]
 # ## A loss
 #
-# Distribution matching compares means of features. This loss also compares standard deviations, so
-# that the images of a class do not all become the mean.
+# Distribution matching compares mean features. This loss also compares standard deviations, which
+# keeps the images of a class diverse.
+#
 
 
 # %% loss
@@ -81,9 +83,9 @@ both = methods.distribution_matching(network, optimizer, loss=moments, strategy=
 # %% method-text [markdown]
 # ## A method
 #
-# A method is two pure functions, `init(images) -> state` and `step(key, state, batch) -> (state,
-# info)`. This one takes any other method and clips its images to the range of pixels after each
-# step (projected gradient descent).
+# A method is two pure functions: `init(images) -> state` and `step(key, state, batch) -> (state,
+# info)`. This one wraps any other method and clips its images to the pixel range after each step
+# (projected gradient descent).
 
 # %% method
 darkest = (0 - pool.mean) / pool.std
@@ -101,10 +103,10 @@ def within_pixels(method):
 candidates = {"means (DM)": means, "moments": both, "moments, within": within_pixels(both)}
 
 # %% run-text [markdown]
-# ## All of them
+# ## Run all of them
 #
-# All start from the same images, and have the same steps and evaluation networks. `methods.run`
-# compiles ten steps into one program.
+# All methods start from the same images and take the same number of steps. `methods.run` compiles
+# ten steps into one program.
 
 # %% run
 start = START(keys[1], pool, ipc=IPC)
@@ -133,9 +135,9 @@ for name, score in scores.items():
     print(line)
 
 # %% pictures-text [markdown]
-# Two networks on one set do not show differences of hundredths. Most of the gain comes from the
-# weights, with which the initial images were drawn, too. Four images of each class: the initial
-# images, and those of the methods in the order of the table.
+# With two networks per set, differences of a hundredth are not significant. Most of the gain comes
+# from the weights, by which the initial images were sampled, too. The plot shows four images of
+# each class: the initial images, then those of the methods in the order of the table.
 
 # %% pictures
 from jaxdd.runs.reports import plot
@@ -143,8 +145,9 @@ from jaxdd.runs.reports import plot
 plot.picture(*(images[:, :4] for images in sets.values()), mean=data.mean, std=data.std)
 
 # %% next [markdown]
-# ## From here
+# ## Next steps
 #
-# `pipeline.run(data, folder, options.DM(), network=network, method=both)` makes a run folder, which
-# can be resumed, reported and exported. [own_network.py](../examples/own_network.py) has a network
-# of Flax NNX, [own_weights.py](../examples/own_weights.py) your own weights.
+# * `pipeline.run(data, folder, options.DM(), network=network, method=both)` writes a run folder,
+#   which can be resumed, reported and exported.
+# * [own_network.py](../../experiments/examples/own_network.py) uses a network of Flax NNX,
+#   [own_weights.py](../../experiments/examples/own_weights.py) your own weights.
