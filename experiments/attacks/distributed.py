@@ -40,7 +40,7 @@ cli.main()
 
 DIFFERENCES = {
     "seed": ("--seed", 1), "ipc": ("--ipc", 2), "steps": ("--steps", 8), "chunk": ("--chunk", 3),
-    "batch": ("--batch-size", 9), "epochs": ("--epochs", 3), "networks": ("--eval-seeds", 3),
+    "batch": ("--batch-size", 9), "epochs": ("--epochs", 3), "networks": ("--seeds", 3),
     "network": ("--network", "lenet"), "rate": ("--learning-rate", 0.5),
     "start": ("--init", "noise"), "weights": ("--debias", "density"), "method": ("--method", "dc"),
     "training": ("--training", "lff"), "type": ("--dtype", "bfloat16"), "resume": ("--resume",),

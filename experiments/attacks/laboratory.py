@@ -36,7 +36,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # Options of a run that takes seconds and saves a checkpoint after each of three chunks.
 SMALL = (
-    "--ipc 1 --steps 6 --chunk 2 --save-every 0 --epochs 2 --eval-seeds 2 --network mlp "
+    "--ipc 1 --steps 6 --chunk 2 --save-every 0 --epochs 2 --seeds 2 --network mlp "
     "--batch-size 8 --depth 2 --encoder-width 4 --encoder-steps 3 --strategy color"
 ).split()
 METHODS = {

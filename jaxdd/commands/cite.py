@@ -1,11 +1,9 @@
 """The command cite, which prints BibTeX entries of what a run used."""
 
-import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import tyro
-
+from jaxdd.commands.arguments import Run
 from jaxdd.data import benchmarks, citations, files
 from jaxdd.runs import options, weightings
 from jaxdd.runs.methods import METHODS
@@ -33,7 +31,7 @@ def used(config: Mapping[str, Any], rows: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*keys, "jaxdd"]))
 
 
-def cite(folder: tyro.conf.Positional[pathlib.Path]) -> None:
+def cite(folder: Run) -> None:
     """Print BibTeX of what a run or a comparison used: methods, data, this library.
 
     Args:

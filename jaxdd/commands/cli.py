@@ -6,8 +6,6 @@ the state has been saved.
 
 import contextlib
 import dataclasses
-import functools
-import inspect
 import io
 import logging
 import re
@@ -16,36 +14,13 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable
-from typing import Annotated, Any
 
 import jax
 import tyro
 
 from jaxdd import __version__
-from jaxdd.commands import arguments, cite, datasets, runs, scoring, trust
+from jaxdd.commands import arguments, reference
 from jaxdd.runs import context, options, processes, programs
-
-COMMANDS = {
-    "demo": runs.demo,
-    "run": runs.run,
-    "compare": runs.compare,
-    "evaluate": scoring.evaluate_set,
-    "profile": scoring.profile_set,
-    "report": runs.write_report,
-    "bias": datasets.find_bias,
-    "export": trust.export_set,
-    "sign": trust.sign_set,
-    "verify": trust.verify_set,
-    "audit": trust.audit_set,
-    "cite": cite.cite,
-    "datasets": {
-        "list": datasets.list_datasets,
-        "show": datasets.show_dataset,
-        "build": datasets.build_dataset,
-    },
-}
-"""All commands; a dict holds subcommands."""
 
 _RESUMABLE = ("demo", "run", "compare")
 
@@ -58,38 +33,17 @@ _EXPECTED_ERRORS = (
 # --- parsing -----------------------------------------------------------------------------------
 
 
-def _app(commands, method):
-    """Return a tyro application; commands with options have those of one method."""
-    app = tyro.extras.SubcommandApp()
-    for name, command in commands.items():
-        if isinstance(command, dict):
-            app.command(_app(command, method), name=name, help=f"{', '.join(command)}.")
-        else:
-            app.command(_deferred(command, options.OPTIONS[method]), name=name)
+def _app(method):
+    """Return a tyro application; commands with options of a method have those of this one."""
+    app, nested = tyro.extras.SubcommandApp(), {}
+    for name, command in reference.COMMANDS.items():
+        first, _, second = name.partition(" ")
+        if second and first not in nested:
+            nested[first] = tyro.extras.SubcommandApp()
+            app.command(nested[first], name=first)
+        place = nested[first] if second else app
+        place.command(arguments.parser(command, method), name=second or first)
     return app
-
-
-def _deferred(command: Callable[..., None], kind: type[options.DM]) -> Any:
-    """Return a function that tyro calls while it parses and that returns the command to run."""
-    if "options" not in command.__annotations__:
-        partial: Any = lambda *args, **kwargs: functools.partial(command, *args, **kwargs)
-        return functools.wraps(command)(partial)
-
-    @functools.wraps(command)
-    def deferred(*args, options, **kwargs):
-        return functools.partial(command, *args, options=arguments.joined(kind, options), **kwargs)
-
-    # tyro sees the options in groups, as a dataclass of dataclasses.
-    hints = command.__annotations__ | {
-        "options": Annotated[arguments.grouped(kind), tyro.conf.arg(name="")]
-    }
-    parameters = inspect.signature(command).parameters.values()
-    deferred.__annotations__ = hints
-    deferred.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [p.replace(annotation=hints[p.name]) for p in parameters]
-    )
-    del deferred.__wrapped__  # inspect would follow it to the original signature
-    return tyro.conf.configure(tyro.conf.OmitArgPrefixes)(deferred)
 
 
 def _parse(words):
@@ -99,7 +53,7 @@ def _parse(words):
     explanation = io.StringIO()
     try:
         with contextlib.redirect_stderr(explanation):
-            return _app(COMMANDS, method).cli(prog="jaxdd", args=words)
+            return _app(method).cli(prog="jaxdd", args=words)
     except SystemExit as stopped:
         if not stopped.code:
             raise

@@ -6,15 +6,15 @@ import pathlib
 import shlex
 import sys
 import time
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import rich.console
 import rich.table
 import rich.text
-import tyro
 
 from jaxdd.commands import screen, sources
+from jaxdd.commands.arguments import DATA_DIR, DataSet, File, Folder
 from jaxdd.data import benchmarks, datasets
 from jaxdd.devices import parallel
 from jaxdd.runs import bias, options, results
@@ -29,51 +29,31 @@ _LEGEND = (
     "independent"
 )
 
-# Types of options whose help text states the default.
-OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
-_OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
-OptionalName = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
-OptionalPath = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
-_DataSet = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATASET")]
-
-_Names = Annotated[
-    tuple[str, ...],
-    tyro.conf.arg(metavar="{" + ",".join(options.CANDIDATES) + "} ...", help_behavior_hint=""),
-]
-
 _MAX_GROUPS = 20  # larger tables of group sizes are not printed
 _MAX_SMALL = 5  # number of small groups that are named
 _Test = Literal["uniform", "conflicting"]
+
+
+def _of_run(name: str) -> Any:
+    """Return a field with the default and the help of an option of a run."""
+    field = options.DM.__dataclass_fields__[name]
+    return dataclasses.field(default=field.default, metadata=field.metadata)
 
 
 @dataclasses.dataclass(frozen=True)
 class DataArguments:
     """Options of a data set that several commands share."""
 
-    conflict: _OptionalFloat = None
-    """Share of bias-conflicting samples in each class of a benchmark, 0 to 1."""
-
-    severity: OptionalInt = None
-    """Severity of the bias of a benchmark, 1 to 4."""
-
-    resize: OptionalInt = None
-    """Height and width in pixels to which images of a folder or of tfds:NAME are resized."""
-
-    skip_bad: bool = False
-    """Skip images of a folder that cannot be decoded."""
-
-    label: OptionalName = None
-    """Column with the class, of an annotated data set or of metadata.csv."""
-
-    attribute: OptionalName = None
-    """Column with the bias attribute, of an annotated data set or of metadata.csv; gender+age
-    crosses two columns."""
-
-    layout: Literal["auto", "classes", "splits"] = "auto"
-    """What the folders inside a folder of images are; by default, names and tables decide."""
-
-    data_dir: OptionalPath = None
-    """Folder with the original files; for tfds:NAME, the folder in which it is prepared."""
+    conflict: float | None = _of_run("conflict")
+    severity: int | None = _of_run("severity")
+    resize: int | None = _of_run("resize")
+    skip_bad: bool = _of_run("skip_bad")
+    label: str | None = _of_run("label")
+    attribute: str | None = _of_run("attribute")
+    layout: Literal["auto", "classes", "splits"] = _of_run("layout")
+    data_dir: Folder | None = dataclasses.field(
+        default=None, metadata=dict(help=DATA_DIR, group="data")
+    )
 
     def values(self) -> dict[str, Any]:
         """Return the options of the data by name."""
@@ -89,22 +69,19 @@ class DataArguments:
         return options.DM(**self.values(), **others)
 
 
-Data = Annotated[DataArguments, tyro.conf.arg(name="")]
-
-
 def find_bias(
-    dataset: _DataSet,
+    dataset: DataSet,
     *,
-    data: Data = DataArguments(),
-    suspect: _Names = (),
-    exclude: _Names = (),
-    embedding: OptionalPath = None,
+    data: DataArguments = DataArguments(),
+    suspect: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    embedding: File | None = None,
     max_samples: int = 15_000,
     ask: int = 20,
     seed: int = 0,
-    out: OptionalPath = None,
-    json: OptionalPath = None,
-    csv: OptionalPath = None,
+    out: File | None = None,
+    json: File | None = None,
+    csv: File | None = None,
 ) -> None:
     """Look for a bias in a data set and write an HTML page about it, without distillation.
 
@@ -184,12 +161,12 @@ def list_datasets() -> None:
 
 
 def show_dataset(
-    dataset: _DataSet,
+    dataset: DataSet,
     *,
-    data: Data = DataArguments(),
+    data: DataArguments = DataArguments(),
     test: _Test = "uniform",
     seed: int = 0,
-    out: OptionalPath = None,
+    out: File | None = None,
 ) -> None:
     """Print the sizes of a data set, and draw aligned and conflicting images of each class.
 
@@ -260,7 +237,11 @@ def _print_groups(benchmark, train):
 
 
 def build_dataset(
-    dataset: _DataSet, *, data: Data = DataArguments(), test: _Test = "uniform", seed: int = 0
+    dataset: DataSet,
+    *,
+    data: DataArguments = DataArguments(),
+    test: _Test = "uniform",
+    seed: int = 0,
 ) -> None:
     """Generate a benchmark and store it in the cache (~/.cache/jaxdd) for later runs.
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import jax
-import tyro
 
 from jaxdd.commands import screen, sources
+from jaxdd.commands.arguments import DataSet, File, Folder, Run
 from jaxdd.data import datasets, files
 from jaxdd.devices import parallel
 from jaxdd.runs import bias, components, pipeline, processes, weightings
@@ -25,12 +25,8 @@ _DEMO = DM(ipc=10, conflict=0.1)
 # Without auto, whose search takes as long as the other rows together.
 _DEMO_ROWS = ("random", "random-density", "plain", "density", "oracle")
 
-_Options = Annotated[DM, tyro.conf.arg(name="")]
-_Dataset = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATASET")]
-_Debias = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(weightings.WEIGHTINGS) + "}")]
-_Rows = Annotated[
-    tuple[str, ...], tyro.conf.arg(metavar="[{" + ",".join(weightings.rows()) + "} ...]")
-]
+_Debias = Annotated[str, "{" + ",".join(weightings.WEIGHTINGS) + "}"]
+_Rows = Annotated[tuple[str, ...], "{" + ",".join(weightings.rows()) + "} ..."]
 
 
 @contextlib.contextmanager
@@ -58,15 +54,15 @@ def _folder(*names, options):
 
 
 def run(
-    dataset: _Dataset,
+    dataset: DataSet,
     *,
-    options: _Options,
+    options: DM,
     debias: _Debias = "auto",
-    weights: pathlib.Path | None = None,
-    embedding: pathlib.Path | None = None,
-    bias_labels: pathlib.Path | None = None,
-    data_dir: pathlib.Path | None = None,
-    out: pathlib.Path | None = None,
+    weights: File | None = None,
+    embedding: File | None = None,
+    bias_labels: File | None = None,
+    data_dir: Folder | None = None,
+    out: Folder | None = None,
     resume: bool = False,
     distributed: bool = False,
     coordinator: str | None = None,
@@ -152,15 +148,15 @@ def _agree_on_data(data, weights, embedding, bias_labels, **_):
 
 
 def compare(
-    dataset: _Dataset,
+    dataset: DataSet,
     *,
-    options: _Options,
+    options: DM,
     rows: _Rows = weightings.DEFAULT_ROWS,
-    weights: pathlib.Path | None = None,
-    embedding: pathlib.Path | None = None,
-    bias_labels: pathlib.Path | None = None,
-    data_dir: pathlib.Path | None = None,
-    out: pathlib.Path | None = None,
+    weights: File | None = None,
+    embedding: File | None = None,
+    bias_labels: File | None = None,
+    data_dir: Folder | None = None,
+    out: Folder | None = None,
     resume: bool = False,
 ) -> None:
     """Compare weightings: one synthetic set each, next to random subsets of real images.
@@ -190,7 +186,7 @@ def compare(
         print(f"jaxdd: left out {', '.join(absent)}: no bias attributes", file=sys.stderr)
 
 
-def demo(*, out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> None:
+def demo(*, out: Folder = pathlib.Path("demo"), resume: bool = False) -> None:
     """Compare weightings on coloured handwritten digits that come with scikit-learn.
 
     Args:
@@ -201,9 +197,9 @@ def demo(*, out: pathlib.Path = pathlib.Path("demo"), resume: bool = False) -> N
 
 
 def write_report(
-    source: tyro.conf.Positional[pathlib.Path],
+    source: Run,
     *,
-    out: pathlib.Path | None = None,
+    out: File | None = None,
     figures: bool = False,
     csv: bool = False,
     latex: bool = False,

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 import rich.console
 import rich.table
-import tyro
 
 from jaxdd.commands import screen, sources
-from jaxdd.commands.datasets import Data, DataArguments, OptionalInt, OptionalName, OptionalPath
+from jaxdd.commands.arguments import DataSet, File, Folder, Set
+from jaxdd.commands.datasets import DataArguments
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import pretrained, results
 from jaxdd.runs.folder import store, weights_file
@@ -20,28 +20,30 @@ from jaxdd.runs.trust import publication
 
 _Protocol = Literal["standard", "soft", "kd", "elf"]
 _SetName = Literal["set", "random", "noise"]
-_Source = Annotated[tyro.conf.Positional[pathlib.Path], tyro.conf.arg(metavar="SET")]
-_Networks = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NETWORK ...]")]
-_Pixels = Annotated[
-    Literal["unit", "bytes", "signed", "normalised", "imagenet"] | None,
-    tyro.conf.arg(metavar="{unit,bytes,signed,normalised,imagenet}", help_behavior_hint=""),
-]
+_Pixels = Literal["unit", "bytes", "signed", "normalised", "imagenet"]
+_Networks = Annotated[tuple[str, ...], "NETWORK ..."]
+
+
+def _of_set(help_text: str) -> Any:
+    """Return a field of `SetArguments`, without a default."""
+    return dataclasses.field(default=None, metadata=dict(help=help_text, group="set"))
 
 
 @dataclasses.dataclass(frozen=True)
 class SetArguments:
     """Options of a set that does not state what its numbers mean."""
 
-    pixels: _Pixels = None
-    """How pixels are stored: in [0, 1], in 0..255, in [-1, 1], or normalised by the moments of the
-    data or of ImageNet. Defaults to what the set states, or a guess that is printed."""
-
-    labels: OptionalName = None
-    """File with a number or name of a class per image (.npy, .npz, .pt, or text with one per line),
-    or sorted: images are sorted by class, equally many of each."""
-
-    formation: OptionalInt = None
-    """Each image holds formation² smaller ones. Defaults to what the set states, or 1."""
+    # fmt: off
+    pixels: _Pixels | None = _of_set(
+        "How pixels are stored: in [0, 1], in 0..255, in [-1, 1], or normalised by the moments of "
+        "the data or of ImageNet. Defaults to what the set states, or a guess that is printed.")
+    labels: Annotated[str, "FILE"] | None = _of_set(
+        "File with a number or name of a class per image (.npy, .npz, .pt, or text with one per "
+        "line), or sorted: images are sorted by class, equally many of each. Defaults to the "
+        "labels of the set.")
+    formation: int | None = _of_set(
+        "Each image holds formation² smaller ones. Defaults to what the set states, or 1.")
+    # fmt: on
 
     def read(
         self, stored: labelled_sets.StoredSet, benchmark: datasets.Benchmark, **options: Any
@@ -56,28 +58,25 @@ class SetArguments:
         return labelled
 
 
-_SetOptions = Annotated[SetArguments, tyro.conf.arg(name="")]
-
-
 def evaluate_set(
-    source: _Source,
+    source: Set,
     *,
     networks: _Networks = ("convnet",),
     protocol: tuple[_Protocol, ...] = ("standard",),
     sets: tuple[_SetName, ...] = ("set",),
-    seeds: OptionalInt = None,
-    epochs: OptionalInt = None,
-    width: OptionalInt = None,
-    depth: OptionalInt = None,
-    seed: OptionalInt = None,
-    zca: bool = False,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    width: int | None = None,
+    depth: int | None = None,
+    seed: int | None = None,
+    whiten: bool = False,
     teacher_steps: int = matrix.TeacherOptions().steps,
-    teacher_weights: OptionalPath = None,
-    teacher: OptionalPath = None,
-    set_options: _SetOptions = SetArguments(),
-    dataset: OptionalName = None,
-    data: Data = DataArguments(),
-    out: OptionalPath = None,
+    teacher_weights: File | None = None,
+    teacher_dir: Folder | None = None,
+    set_options: SetArguments = SetArguments(),
+    dataset: DataSet | None = None,
+    data: DataArguments = DataArguments(),
+    out: File | None = None,
 ) -> None:
     """Score any set with several networks and training protocols.
 
@@ -98,12 +97,12 @@ def evaluate_set(
         depth: Blocks of the ConvNet. Defaults to those of the run, or 3.
         seed: Random seed of the networks, and of the data unless the set states them. Defaults to
             that of the run, or 0.
-        zca: Whiten images with a ZCA fitted on all training images. Sets of runs with --zca already
-            have their whitening.
+        whiten: Whiten images with a ZCA fitted on all training images. Sets of runs with --zca
+            already have their whitening.
         teacher_steps: Updates of a teacher.
         teacher_weights: .npy, .npz or .csv with a weight for each training sample, by which the
             batches of a teacher are drawn. Defaults to uniform.
-        teacher: Folder of a trained teacher to use instead, such as RUN/teacher of a cfm run.
+        teacher_dir: Folder of a trained teacher to use instead, such as RUN/teacher of a cfm run.
         set_options: Options of the set.
         dataset: Name of the benchmark that the set replaces, a folder of images, or tfds:NAME. Not
             needed for a run on a benchmark.
@@ -118,13 +117,13 @@ def evaluate_set(
     teacher_options = matrix.TeacherOptions(
         teacher_steps, weights=_read_weights(teacher_weights, benchmark)
     )
-    if teacher is not None:
+    if teacher_dir is not None:
         digest, pool = datasets.digest(benchmark), datasets.pool(benchmark)
-        trained = pretrained.read_teacher(teacher, pool, benchmark.num_classes, data=digest)
+        trained = pretrained.read_teacher(teacher_dir, pool, benchmark.num_classes, data=digest)
         teacher_options = teacher_options._replace(teacher=trained)
     progress = screen.Progress()
     with progress.bar:
-        labelled = set_options.read(stored, benchmark, whiten=zca)
+        labelled = set_options.read(stored, benchmark, whiten=whiten)
         cells = matrix.cells(
             labelled, benchmark, run_options, names=networks, protocols=protocol, sets=sets,
             teacher=teacher_options, report=progress,
@@ -134,16 +133,16 @@ def evaluate_set(
 
 
 def profile_set(
-    source: _Source,
+    source: Set,
     *,
-    networks: int = 3,
+    seeds: int = 3,
     teacher_steps: int = 0,
-    weights: OptionalPath = None,
-    set_options: _SetOptions = SetArguments(),
-    dataset: OptionalName = None,
-    data: Data = DataArguments(),
-    out: OptionalPath = None,
-    figure: OptionalPath = None,
+    weights: File | None = None,
+    set_options: SetArguments = SetArguments(),
+    dataset: DataSet | None = None,
+    data: DataArguments = DataArguments(),
+    out: File | None = None,
+    figure: File | None = None,
 ) -> None:
     """Measure how much of the variance and class signal of the real images a set keeps.
 
@@ -153,7 +152,7 @@ def profile_set(
 
     Args:
         source: Folder of a finished run, an exported set, .npz, a folder of images, or .pt.
-        networks: Number of random networks; profiles are means over them.
+        seeds: Number of random networks; profiles are means over them.
         teacher_steps: Updates of a network trained on the real images, for a second profile.
             Defaults to none.
         weights: .npy, .npz or .csv with a weight for each training sample. Defaults to uniform. A
@@ -180,7 +179,7 @@ def profile_set(
     with progress.bar:
         labelled = set_options.read(stored, benchmark)
         profile = profiles.measure(
-            labelled, benchmark, run_options, num_networks=networks, teacher_steps=teacher_steps,
+            labelled, benchmark, run_options, num_networks=seeds, teacher_steps=teacher_steps,
             weights=sample_weights, report=progress,
         )  # fmt: skip
     if stored.is_run:

@@ -5,9 +5,8 @@ import pathlib
 import sys
 from typing import Annotated, Literal
 
-import tyro
-
 from jaxdd.commands import scoring, screen, sources
+from jaxdd.commands.arguments import DataSet, File, Folder, Run, Set
 from jaxdd.data import benchmarks
 from jaxdd.runs import options
 from jaxdd.runs.folder import manifest
@@ -15,17 +14,15 @@ from jaxdd.runs.reports import pages
 from jaxdd.runs.scoring import finished_run
 from jaxdd.runs.trust import inspection, publication, rederivation, signature
 
-_KEY = tyro.conf.arg(name="key")
-
 
 def export_set(
-    source: tyro.conf.Positional[pathlib.Path],
-    folder: tyro.conf.Positional[pathlib.Path],
+    source: Run,
+    folder: Folder,
     *,
     format: Literal["npz", "png", "pt"] = "npz",
     score: bool = False,
-    dataset: str | None = None,
-    data_dir: pathlib.Path | None = None,
+    dataset: DataSet | None = None,
+    data_dir: Folder | None = None,
 ) -> None:
     """Export the set of a run: its files, a data set card and a manifest.
 
@@ -51,9 +48,7 @@ def export_set(
     print(f"wrote {folder}\nroot {content['root']}")
 
 
-def sign_set(
-    source: tyro.conf.Positional[pathlib.Path], *, private: Annotated[pathlib.Path, _KEY]
-) -> None:
+def sign_set(source: Set, *, private: Annotated[pathlib.Path, "FILE", "key"]) -> None:
     """Sign the root of a set, with a key from: openssl genpkey -algorithm ed25519 -out FILE.
 
     A signature proves who signed exactly these files, to anyone who has the public key from another
@@ -67,10 +62,10 @@ def sign_set(
 
 
 def verify_set(
-    source: tyro.conf.Positional[pathlib.Path],
+    source: Set,
     *,
-    public: Annotated[pathlib.Path | None, _KEY] = None,
-    expect: str | None = None,
+    public: Annotated[pathlib.Path, "FILE", "key"] | None = None,
+    expect: Annotated[str, "HASH"] | None = None,
 ) -> None:
     """Verify a set: checksums in its manifest, and its signature or root.
 
@@ -99,16 +94,16 @@ def verify_set(
 
 
 def audit_set(
-    source: tyro.conf.Positional[pathlib.Path],
+    source: Set,
     *,
-    trusted: tuple[pathlib.Path, ...] = (),
-    data: str | None = None,
-    data_dir: pathlib.Path | None = None,
+    trusted: Annotated[tuple[pathlib.Path, ...], "SET ..."] = (),
+    dataset: DataSet | None = None,
+    data_dir: Folder | None = None,
     again: bool = False,
-    expect: str | None = None,
+    expect: Annotated[str, "HASH"] | None = None,
     preset: Literal["quick", "paper"] = "quick",
     seed: int = 0,
-    out: pathlib.Path | None = None,
+    out: File | None = None,
 ) -> None:
     """Search a set for traces of tampering. No traces do not prove that a set is clean.
 
@@ -119,7 +114,7 @@ def audit_set(
         trusted: sets of the same kind that are known to be sound, such as your own from other
             seeds. With three or more, statistics are compared with their distribution; five are
             better.
-        data: data set that the set was made from: a benchmark, a folder of images, or tfds:NAME.
+        dataset: data set that the set was made from: a benchmark, a folder of images, or tfds:NAME.
         data_dir: folder with the original files.
         again: also distill the set again from its configuration and seed; needs the data.
         expect: root hash that the set must have, or the SHA-256 of a single file.
@@ -135,8 +130,10 @@ def audit_set(
     config = published.config
     run_options = options.from_config(config) if config else options.DM()
     real = None
-    if data is not None or (again and config.get("dataset") in benchmarks.NAMES):
-        real = sources.load(str(config["dataset"]) if data is None else data, run_options, data_dir)
+    if dataset is not None or (again and config.get("dataset") in benchmarks.NAMES):
+        real = sources.load(
+            str(config["dataset"]) if dataset is None else dataset, run_options, data_dir
+        )
     progress = screen.Progress()
     with progress.bar:
         checks = inspection.inspect(

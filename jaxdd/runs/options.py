@@ -68,13 +68,17 @@ def _option(
     most: float | None = None,
     positive: bool = False,
     incidental: bool = False,
+    flag: str | None = None,
 ) -> Any:
     """Define a field of an options class, whose default may be a `Preset`.
 
     Values must lie in [least, most] or be positive. Incidental options do not affect results.
+    `flag` is the name on the command line if it is not that of the field.
     """
     metadata = dict(help=help, group=group, least=least, most=most, positive=positive)
-    return dataclasses.field(default=default, metadata=metadata | {"incidental": incidental})
+    return dataclasses.field(
+        default=default, metadata=metadata | dict(incidental=incidental, flag=flag)
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,7 +171,7 @@ class DM:
     epochs: int = _option(Preset(300, 1000),
         "Epochs of each evaluation network.", "network and evaluation", least=1)
     eval_seeds: int = _option(Preset(3, 5),
-        "Number of evaluation networks.", "network and evaluation", least=1)
+        "Number of evaluation networks.", "network and evaluation", least=1, flag="seeds")
     training: Literal["standard", "lff", "selecmix"] = _option("standard",
         "Training of the evaluation networks: standard, or one of two debiasing algorithms.",
         "network and evaluation")

@@ -1,39 +1,59 @@
-"""Command-line options: each is in one group, with a help text and a default."""
+"""Options of commands: each has one group, a help text, a placeholder and a default."""
 
 import dataclasses
+import inspect
 
 import pytest
 
-from jaxdd.commands import arguments
+from jaxdd.commands import cli, reference
 from jaxdd.runs import options
 
-
-@pytest.mark.parametrize("kind", options.OPTIONS.values())
-def test_every_option_is_in_one_group_with_its_default(kind):
-    groups = [field.type for field in dataclasses.fields(arguments.grouped(kind))]
-    names = [field.name for group in groups for field in dataclasses.fields(group)]
-    assert sorted(names) == sorted(field.name for field in dataclasses.fields(kind))
-    filled = arguments.grouped(kind)(*(group() for group in groups))
-    assert arguments.joined(kind, filled) == kind()
+COMMANDS = [(name, "dm") for name in reference.COMMANDS]
+COMMANDS += [("run", method) for method in options.OPTIONS if method != "dm"]
 
 
-@pytest.mark.parametrize("kind", options.OPTIONS.values())
-def test_every_option_has_help(kind):
-    for field in dataclasses.fields(kind):
-        help_text = (field.metadata or options.DM.__dataclass_fields__["method"].metadata)["help"]
-        assert help_text.endswith("."), field.name
+def parse(*words):
+    return cli._parse(list(words)).keywords
+
+
+@pytest.mark.parametrize("command, method", COMMANDS)
+def test_every_option_is_described(command, method):
+    known = reference.options(command, method)
+    flags = [flag for option in known for flag in option.flags]
+    assert len({*flags}) == len(flags)
+    for option in known:
+        assert option.help.endswith("."), option.name
+        assert option.metavar or option.type is bool
+        assert option.default or option.value is inspect.Parameter.empty
+        assert bool(option.group) == bool(option.flags)
+
+
+@pytest.mark.parametrize("method", options.OPTIONS)
+def test_a_run_has_all_options_of_its_method(method):
+    names = {option.name for option in reference.options("run", method)}
+    fields = {field.name for field in dataclasses.fields(options.OPTIONS[method])}
+    assert fields <= names
+    parsed = parse("run", "cdigits", "--method", method)
+    assert parsed["options"] == options.make(method=method) and parsed["dataset"] == "cdigits"
 
 
 def test_values_replace_defaults_of_the_preset():
-    groups = [field.type() for field in dataclasses.fields(arguments.grouped(options.DM))]
-    filled = arguments.grouped(options.DM)(*groups)
-    distillation = dataclasses.replace(filled.distillation, steps=7, preset="paper")
-    filled = dataclasses.replace(filled, distillation=distillation)
-    assert arguments.joined(options.DM, filled) == options.DM(steps=7, preset="paper")
+    parsed = parse("run", "cdigits", "--steps", "7", "--preset", "paper", "--seeds", "2")
+    assert parsed["options"] == options.DM(steps=7, preset="paper", eval_seeds=2)
+
+
+@pytest.mark.parametrize("words", [("--strategy", "none"), ("--strategy",)])
+def test_none_stands_for_no_values(words):
+    assert parse("compare", "cdigits", *words)["options"].strategy == ()
+
+
+def test_shared_options_reach_the_command():
+    parsed = parse("evaluate", "a.npz", "-o", "b.json", "--pixels", "unit", "--conflict", "0.2")
+    assert str(parsed["source"]) == "a.npz" and str(parsed["out"]) == "b.json"
+    assert (parsed["set_options"].pixels, parsed["data"].conflict) == ("unit", 0.2)
 
 
 def test_defaults_in_the_help():
-    hint = arguments._default_hint
-    assert "quick 100, paper 5000" in hint(options.MTT, "steps")
-    assert "3" in hint(options.DM, "depth") and hint(options.DM, "clip") == ""
-    assert "quick" in hint(options.DM, "preset") and "paper" not in hint(options.DM, "preset")
+    default = {option.name: option.default for option in reference.options("run", "mtt")}
+    assert default["steps"] == "quick 100, paper 5000" and default["depth"] == "3"
+    assert "0.1 for cdigits" in default["conflict"] and default["resume"] == "no"

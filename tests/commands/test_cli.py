@@ -26,7 +26,7 @@ from jaxdd.runs import bias, options, pipeline, processes, results
 from jaxdd.runs.folder import checkpoint, manifest, store
 
 TINY = (
-    "--ipc 2 --batch-size 8 --network mlp --depth 2 --epochs 1 --eval-seeds 1 --chunk 2 "
+    "--ipc 2 --batch-size 8 --network mlp --depth 2 --epochs 1 --seeds 1 --chunk 2 "
     "--encoder-steps 2 --encoder-width 4 --save-every 0 --steps 2 --strategy"
 ).split()
 PLAIN = ["run", "cdigits", *TINY, "--debias", "plain"]

@@ -18,7 +18,7 @@ from jaxdd.runs import pipeline, processes
 from jaxdd.runs.folder import store, weights_file
 
 RUN = (
-    "run cdigits --ipc 2 --batch-size 8 --network mlp --epochs 1 --eval-seeds 2 --steps 4 "
+    "run cdigits --ipc 2 --batch-size 8 --network mlp --epochs 1 --seeds 2 --steps 4 "
     "--chunk 2 --save-every 0 --debias density --encoder-steps 2 --encoder-width 4 --strategy"
 ).split()
 SPLIT = "--split-from", "0"

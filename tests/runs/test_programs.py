@@ -63,7 +63,7 @@ def test_cpus_compile_quickly(flags, plugins, platforms, expected, config, monke
 def test_a_run_on_two_devices_of_a_cpu(tmp_path):
     """Run the command line with `JAX_NUM_CPU_DEVICES` in a new process, before JAX has devices."""
     options = "--ipc 2 --steps 4 --chunk 2 --batch-size 8 --width 8 --depth 1 --epochs 2"
-    options += " --eval-seeds 2 --conflict 0.1 --debias plain --strategy crop"
+    options += " --seeds 2 --conflict 0.1 --debias plain --strategy crop"
     command = [sys.executable, "-m", "jaxdd", "run", "cdigits", *options.split()]
     flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     environment = {name: value for name, value in os.environ.items() if name != "NPROC"}

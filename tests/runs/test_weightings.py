@@ -365,7 +365,7 @@ def test_a_new_weighting_and_a_new_method_take_one_entry_each(tmp_path, monkeypa
     )
     monkeypatch.setitem(weightings.WEIGHTINGS, "bright", bright)
     words = "compare cdigits --method shrink --rows plain bright --ipc 1 --steps 2 --epochs 1"
-    words += " --eval-seeds 1 --network mlp --out"
+    words += " --seeds 1 --network mlp --out"
     cli.main([*words.split(), str(tmp_path / "out")])
     shown = capsys.readouterr().out
     assert "bright" in shown and "plain" in shown

@@ -63,11 +63,12 @@ def _option_words(run_options, preset, names):
     words = [] if preset == options.DM.preset else ["--preset", preset]
     for name, value in options.to_config(run_options).items():
         if name in names and value is not None and value != defaults[name]:
-            words += _words(f"--{name.replace('_', '-')}", value)
+            flag = type(run_options).__dataclass_fields__[name].metadata.get("flag") or name
+            words += _words(f"--{flag.replace('_', '-')}", value)
     return words
 
 
 def _words(option, value):
-    if isinstance(value, bool):
-        return [option if value else option.replace("--", "--no-", 1)]
-    return [option, *map(str, value if isinstance(value, tuple) else [value])]
+    if isinstance(value, bool):  # all of them are false by default
+        return [option]
+    return [option, *map(str, (value or ["none"]) if isinstance(value, tuple) else [value])]

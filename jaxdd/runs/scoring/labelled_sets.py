@@ -455,7 +455,7 @@ def _whitening(stored, benchmark, whiten):
     """Return the whitening of a set, or one of the training images."""
     needed = "none" if stored.whitening is not None else stored.config.get("zca", "none")
     if needed != "none" and not (whiten and needed == "uniform"):
-        option = " or pass --zca" if needed == "uniform" else ""
+        option = " or pass --whiten" if needed == "uniform" else ""
         raise ValueError(f"networks see the set whitened ({needed}); read its folder{option}")
     if stored.whitening is None and whiten:
         return zca.fit(datasets.pool(benchmark))

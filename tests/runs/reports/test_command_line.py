@@ -32,6 +32,10 @@ COMPARE = {"command": "compare", "dataset": "cmnist", "ipc": 10, "preset": "quic
             dict(command="compare", dataset="mnist", preset="paper", width=64),
             "jaxdd compare mnist --preset paper --width 64",
         ),
+        (
+            dict(command="run", dataset="cdigits", debias="plain", strategy=(), eval_seeds=2),
+            "jaxdd run cdigits --debias plain --strategy none --seeds 2",
+        ),
         (dict(command="magic", dataset="mnist"), None),
         (dict(command="run", dataset="mnist", preset="huge"), None),
         (COMPARE | dict(weights="0f3a"), None),

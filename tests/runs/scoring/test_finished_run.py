@@ -132,7 +132,7 @@ def test_a_whitened_set_is_scored_through_its_whitening(tmp_path, monkeypatch):
         np.testing.assert_allclose(whitened, seen, atol=1e-4)
     assert evaluate(tmp_path / "npz", folder, data) == result["accuracy"]
     shutil.copy(folder / "synthetic.npz", tmp_path / "moved.npz")
-    with pytest.raises(ValueError, match="--zca"):
+    with pytest.raises(ValueError, match="--whiten"):
         labelled_sets.read(tmp_path / "moved.npz", data)
     assert labelled_sets.read(tmp_path / "moved.npz", data, whiten=True).whitening is not None
     whitening = store.whitening_of(folder)
