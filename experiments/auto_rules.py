@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from experiments.tools import grid, markdown, record
+from experiments.tools import grid, markdown, record, words
 from jaxdd import kde, networks, sampling, weights
 from jaxdd.data import datasets
 from jaxdd.runs import components, timing
@@ -240,11 +240,11 @@ def tables(path: pathlib.Path = OUT) -> list[list[str]]:
     measured = record.measured(path)
     rules = list(next(iter(measured.values()))["rules"])
     evenness = [
-        [name, *(f"{row['rules'][rule]['evenness']:.2f}" for rule in rules)]
+        [words.title(name), *(f"{row['rules'][rule]['evenness']:.2f}" for rule in rules)]
         for name, row in measured.items()
     ]
     early = [
-        [name, *(f"{100 * row[score]:.1f}" for score in ("purity", "coverage")),
+        [words.title(name), *(f"{100 * row[score]:.1f}" for score in ("purity", "coverage")),
          "yes" if row["helps"] else "no"]
         for name, row in measured.items()
     ]  # fmt: skip

@@ -12,7 +12,7 @@ Cost: four hours on two cores.
 import functools
 import itertools
 
-from experiments.tools import gains, grid, markdown
+from experiments.tools import gains, grid, markdown, words
 from jaxdd.runs.options import make
 
 ROWS = {"ccifar10": "auto", "cifar10-s": "auto", "bgfmnist": "border"}
@@ -45,20 +45,15 @@ def tables() -> list[list[str]]:
     """Return the table of gains, means over seeds, and that of the cost without a bias."""
     known, by_setting, costs = grid.stored(), {}, []
     for cell in cells("quick"):
-        chosen, row = cell.options, cell.row
-        if row == "oracle":
-            label = f"{cell.dataset}, {chosen.method.upper()}, {chosen.ipc} per class"
-            weighted = ROWS[cell.dataset]
-            gain = gains.of_cell(known, cell, weighted)
-            by_setting.setdefault(f"{label}, `{weighted}`", []).append(gain)
-        elif row == "border" and cell.dataset not in ROWS:
-            pair = [grid.result(cell._replace(row=x), known) for x in ("plain", row)]
-            if None not in pair:
-                plain, border = (100 * result.accuracy.mean for result in pair)
-                costs.append(
-                    [cell.dataset, f"{plain:.1f}", f"{border:.1f}", f"{border - plain:+.1f}"]
-                )
-    titles = ["accuracy in % (all test samples)", "plain", "border", "difference"]
+        values = {"dataset": cell.dataset, "method": cell.options.method, "ipc": cell.options.ipc}
+        if cell.row == "oracle":
+            row = ROWS[cell.dataset]
+            label = f"{words.label(values, DOWN[:3])}, `{row}`"
+            by_setting.setdefault(label, []).append(gains.of_cell(known, cell, row))
+        elif cell.row == "border" and cell.dataset not in ROWS:
+            change = gains.of_cell(known, cell, "border").change
+            costs.append([words.title(cell.dataset), gains.points(change)])
+    titles = "`border` without a bias", "change in points (all test samples)"
     return [gains.table(by_setting.items()), markdown.table(titles, costs)]
 
 

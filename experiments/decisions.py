@@ -68,7 +68,7 @@ import tyro
 from scipy import stats
 
 from experiments import shortcuts
-from experiments.tools import biased_sets, gains, grid, markdown, record, rivals
+from experiments.tools import biased_sets, gains, grid, markdown, record, rivals, words
 from jaxdd import weights
 from jaxdd.data import benchmarks, bias, datasets
 from jaxdd.runs import components, pipeline, programs, timing, weightings
@@ -335,13 +335,13 @@ def tables() -> list[list[str]]:
         known = {title: measured[title] for title in sets if title in measured}
         if known:
             link = markdown.link(f"{kind} set", OUT)
-            rows = [[title, *_describe(rows)] for title, rows in known.items()]
+            rows = [[words.title(title), *_describe(rows)] for title, rows in known.items()]
             result.append(markdown.table([link, *titles], rows, left=(0, 1, 2, 4)))
             result.append(_rates(kind, known))
     if compared:
         titles = ["Datalab reports", "XRM chooses", "AUC", "evenness", "best AUC", "SSA: AUC",
                   "evenness"]  # fmt: skip
-        rows = [[title, *_describe_rivals(rows)] for title, rows in compared.items()]
+        rows = [[words.title(title), *_describe_rivals(rows)] for title, rows in compared.items()]
         link = markdown.link("data set", RIVALS)
         result += [markdown.table([link, *titles], rows, left=(0, 1, 2)), _summary(compared)]
     if SETS.exists():
@@ -353,7 +353,10 @@ def tables() -> list[list[str]]:
 
 def _distilled_table(cells, score):
     rows = [
-        [title, *(record.percent(cells.get(f"{title}, {row}", {}).get(score)) for row in ROWS)]
+        [
+            words.title(title),
+            *(record.percent(cells.get(f"{title}, {row}", {}).get(score)) for row in ROWS),
+        ]
         for title in DISTILLED
     ]
     return markdown.table([markdown.link(grid.score_title(score), SETS), *ROWS], rows)
@@ -368,7 +371,7 @@ def _shares(cells):
         )
         by_row = {row: gains.gain(mean, row) for row in ROWS[1:-1]}
         shares = [gains.percent(gains.share([gain])) for gain in by_row.values()]
-        rows.append([title, *shares, gains.points(by_row["auto"].change)])
+        rows.append([words.title(title), *shares, gains.points(by_row["auto"].change)])
     link = markdown.link("share of the oracle's gain", SETS)
     return markdown.table([link, *ROWS[1:-1], "auto − plain on all test samples"], rows)
 

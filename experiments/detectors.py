@@ -43,7 +43,7 @@ import jax
 import numpy as np
 
 from experiments import shortcuts
-from experiments.tools import depths, grid, markdown, record, truncated
+from experiments.tools import depths, grid, markdown, record, truncated, words
 from jaxdd import sampling, weights
 from jaxdd.data import datasets
 from jaxdd.runs import components, programs, timing
@@ -114,8 +114,9 @@ def measure(
 def tables(path: pathlib.Path = OUT) -> list[list[str]]:
     """Return the table of the results."""
     rows = [
-        [*title.split(", "), *shortcuts.format_scores(SCORES, scores)]
+        [words.title(name), detector, *shortcuts.format_scores(SCORES, scores)]
         for title, scores in record.measured(path).items()
+        for name, detector in [title.split(", ")]
     ]
     titles = (markdown.link("data set", path), "detector")
     return [markdown.table([*titles, *(title for title, _ in SCORES.values())], rows, left=(0, 1))]

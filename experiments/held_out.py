@@ -20,7 +20,7 @@ later, detects them with two of three seeds.
 
 import itertools
 
-from experiments.tools import gains, grid
+from experiments.tools import gains, grid, words
 from jaxdd.runs.options import make
 
 HELD_OUT = ("ccifar10-noise", "cifar10-bar", "fmnist-turn")
@@ -46,7 +46,8 @@ def tables() -> list[list[str]]:
         if cell.row == "auto":
             by_name.setdefault(cell.dataset, []).append(gains.of_cell(known, cell, "auto"))
     held_out = list(itertools.chain(*(by_name[name] for name in HELD_OUT)))
-    return [gains.table([*by_name.items(), ("the three held-out biases together", held_out)])]
+    rows = [(words.title(name), own) for name, own in by_name.items()]
+    return [gains.table([*rows, ("the first three together", held_out)])]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ with solid background colours (5 % bias-conflicting samples).
 Cost: an hour on two cores.
 """
 
-from experiments.tools import grid, markdown
+from experiments.tools import grid, markdown, words
 from jaxdd.runs.options import make
 
 ROWS = "random", "plain", "density", "auto"
@@ -50,7 +50,7 @@ def tables() -> list[list[str]]:
         ]
         for weights, trial in trials:
             numbers = [f"{100 * trial[score]:.0f}" for score in scores]
-            rows.append([f"{cell.dataset}, {weights}", *numbers])
+            rows.append([f"{words.title(cell.dataset)}, {weights}", *numbers])
     titles = "probe networks, in % (held-out training samples)", "all", *scores[1:]
     return [markdown.table(titles, rows)]
 

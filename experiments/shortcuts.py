@@ -42,7 +42,7 @@ import tyro
 from sklearn import metrics
 
 from experiments import auto_rules
-from experiments.tools import grid, markdown, record
+from experiments.tools import grid, markdown, record, words
 from jaxdd import sampling, weights
 from jaxdd.data import datasets
 from jaxdd.runs import components, timing
@@ -175,7 +175,7 @@ def _table(path):
         aucs = {name: mean(name, "auc") for name in COMPARISONS if "auc" in seeds[0][name]}
         shown = max(aucs, key=lambda name: aucs[name], default="")
         rows.append(
-            [dataset, str(len(seeds)), f"{best} {z_scores[best]:+.1f}",
+            [words.title(dataset), str(len(seeds)), f"{best} {z_scores[best]:+.1f}",
              ", ".join(detected) or "no", f"{shown} {aucs[shown]:.3f}" if shown else "–"]
         )  # fmt: skip
     kind = "held-out data set" if "held-out" in path.stem else "development data set"

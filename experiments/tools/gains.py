@@ -32,7 +32,7 @@ class Gain(NamedTuple):
 def share(gains: Sequence[Gain]) -> float:
     """Return the gain over plain as a share of that of the oracle; both are sums over sets.
 
-    >>> share([Gain(0.2, 0.5, 0.6, 0.1), Gain(0.2, 0.2, 0.4, 0.1)])
+    >>> share([Gain(0.25, 0.5, 0.75, 0.1), Gain(0.25, 0.25, 0.25, 0.0)])
     0.5
     """
     plain, weighted, oracle, _ = np.sum(gains, 0)

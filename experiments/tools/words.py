@@ -1,4 +1,4 @@
-"""Words for the data sets, options and rows of a comparison, for figures."""
+"""Words for the data sets, options and rows of a comparison, for tables and figures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,6 +25,19 @@ DATASETS = {
     "cifar10-bar": "CIFAR-10 with a bar",
     "cifar10-mark": "CIFAR-10 with a mark",
     "cifar10-two": "CIFAR-10, grey and marked",
+    "cbgfmnist": "coloured Fashion-MNIST on natural backgrounds",
+    "fmnist-texture": "patterned Fashion-MNIST",
+    "fmnist-scale": "Fashion-MNIST in five sizes",
+    "cmnist-pairs": "MNIST in pairs of colours",
+    "digits": "small digits",
+    "cifar10-jpeg": "CIFAR-10, compressed or not",
+    "cifar10-balance": "CIFAR-10, warm or cold",
+    "cifar10-ramp": "CIFAR-10 with a brightness ramp",
+    "cifar10-blur": "blurred CIFAR-10",
+    "fmnist-frame": "Fashion-MNIST in a grey frame",
+    "mnist-stripes": "MNIST over weak stripes",
+    "fmnist-tones": "Fashion-MNIST, warm or cold",
+    "cmnist-next": "MNIST, conflicts in the next colour",
 }
 """Data sets in words; others keep their names."""
 
@@ -80,6 +93,16 @@ def option(name: str, value: Any) -> str:
     if value in (words := _VALUES.get(name, {})):
         return words[value]
     return _FORMATS.get(name, str)(value)
+
+
+def title(text: str) -> str:
+    """Return a title that begins with the name of a data set in words.
+
+    >>> title("cmnist 5 % wrong labels"), title("mnist"), title("cats and dogs")
+    ('coloured MNIST, 5 % wrong labels', 'MNIST', 'cats and dogs')
+    """
+    name, _, rest = text.partition(" ")
+    return ", ".join(filter(None, (DATASETS[name], rest))) if name in DATASETS else text
 
 
 def label(values: Mapping[str, Any], names: Sequence[str]) -> str:
