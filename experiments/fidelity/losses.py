@@ -191,7 +191,7 @@ SYSTEMS: dict[str, System] = {
         deviations=[
             (
                 "rate",
-                "updated itself",
+                "updated directly",
                 "its logarithm is updated, so it stays positive; the same step near 0.01",
             ),
             ("images of an inner step", "smaller last batch", "batches can span two permutations"),

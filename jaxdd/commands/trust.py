@@ -112,8 +112,7 @@ def audit_set(
     Args:
         source: folder of a finished run or of an exported set, or a synthetic.npz.
         trusted: sets of the same kind that are known to be sound, such as your own from other
-            seeds. With three or more, statistics are compared with their distribution; five are
-            better.
+            seeds. Use five; with two or fewer, hardly any difference is evidence.
         dataset: data set that the set was made from: a benchmark, a folder of images, or tfds:NAME.
         data_dir: folder with the original files.
         again: also distill the set again from its configuration and seed; needs the data.

@@ -113,8 +113,8 @@ def inspect(
 
     Args:
         synthetic: the set.
-        trusted: clean sets of the same kind, such as sets distilled again with other seeds. Three
-            or more show how much such sets vary.
+        trusted: clean sets of the same kind, such as sets distilled again with other seeds. Use
+            five; with two or fewer, hardly any difference is evidence.
         data: real images, of which 100 are used.
         effort: how thorough the search is.
         seed: seed of the networks and of the choice of real images.
