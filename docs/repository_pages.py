@@ -114,6 +114,8 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, config, files):
     """Rewrite links to paths in the site. Links to folders become plain text."""
     path = repository_path(page.file.src_uri)
+    if path == "README.md":
+        page.meta["hide"] = ["navigation"]  # tabs lead to all other pages
     folder = posixpath.dirname(page.file.src_uri) or "."
 
     def rewrite(match):
@@ -122,5 +124,6 @@ def on_page_markdown(markdown, page, config, files):
             return match[1]
         return f"[{match[1]}]({posixpath.relpath(site_path(target), folder)}{match[3] or ''})"
 
+    # On GitHub, Markdown inside of <details> needs no attribute.
     markdown = re.sub(r"^<details>", "<details markdown>", markdown, flags=re.M)
     return LINK.sub(rewrite, markdown)

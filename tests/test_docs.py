@@ -1,6 +1,7 @@
 """The README and the documentation pages agree with the code and with the results."""
 
-import dataclasses
+import ast
+import functools
 import json
 import pathlib
 import posixpath
@@ -12,7 +13,8 @@ import pytest
 from docs import repository_pages
 from experiments import claims
 from experiments.tools import grid, overview, table
-from jaxdd.commands import cli, runs
+from experiments.tools import reference as generated
+from jaxdd.commands import cli, reference, runs
 from jaxdd.runs import options
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -21,6 +23,15 @@ PAGES = [
     *repository_pages.PAGES,
     *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md"))),
 ]
+OTHER_OPTIONS = {
+    "docs/comparison/cobra.md": {"--mode"},
+    "docs/comparison/dream.md": {"--interval", "--metric", "--reproduce"},
+    "docs/comparison/mtt.md": {"--mom", "--subset", "--texture"},
+    "docs/comparison/sre2l_rded.md": {"--mipc", "--num-crop"},
+    "docs/results/fidelity.md": {"--ema"},
+}
+"""Options of other codebases, by page."""
+
 LINK = re.compile(r"""(?:\]\(|(?:src|href)=")(?!https?:|mailto:)([^)"#\s]*)(?:#([^)"\s]+))?[)"]""")
 
 
@@ -107,20 +118,56 @@ def test_tables_of_numbers_are_generated():
     assert len(shown) > 30 and [block for block in shown if block not in generated] == []
 
 
-def test_commands_names_every_option_of_a_method():
-    own = {
-        f"--{field.name.replace('_', '-')}"
-        for kind in options.OPTIONS.values()
-        for field in dataclasses.fields(kind)
-        if field.name not in {common.name for common in dataclasses.fields(options.DM)}
-    }
-    assert {name for name in own if f"`{name}`" not in read("docs/reference/commands.md")} == set()
+@pytest.mark.parametrize("path", generated.PAGES)
+def test_generated_parts_are_up_to_date(path):
+    """`python -m experiments.tools.reference` writes them."""
+    text = read(path)
+    assert generated.with_generated(text, generated.PAGES[path]()) == text
 
 
-def test_commands_names_every_option_of_density_weights():
-    page = read("docs/reference/commands.md")
-    names = "bandwidth-rule bandwidth temperature clip encoder-layer encoder-steps encoder-width"
-    assert [name for name in names.split() if f"| `--{name}` |" not in page] == []
+@functools.cache
+def flags(command, method="dm"):
+    """Return the options of a command of jaxdd."""
+    return {"--help"}.union(*(option.flags for option in reference.options(command, method)))
+
+
+@functools.cache
+def all_options():
+    """Return the options of jaxdd and of the experiments, and those of other programs in use."""
+    known = {"--version", "--tyro-print-completion", "--strict"}
+    for command in reference.COMMANDS:
+        methods = options.OPTIONS if command == "run" else ["dm"]
+        known = known.union(*(flags(command, method) for method in methods))
+    for path in (ROOT / "experiments").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.arg):  # tyro makes options of the parameters of `main`
+                known.add(f"--{node.arg.replace('_', '-')}")
+    return known
+
+
+def code_lines(text):
+    """Return the lines of code blocks, and all inline code."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+    inline = re.findall(r"`([^`\n]+)`", without_code(text))
+    return [*"\n".join(blocks).replace("\\\n", " ").splitlines(), *inline]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_documented_options_exist(path):
+    """Options of a jaxdd command are options of that command, and others of some program.
+
+    Names with underscores or capitals are options of other codebases.
+    """
+    for line in code_lines(read(path)):
+        line = line.split(" # ")[0]
+        used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*(?![\w])", line))
+        command = re.match(r"jaxdd (datasets \w+|\w+)", line.split("&& ")[-1])
+        if command and command[1] in reference.COMMANDS and "|" not in line:
+            method = re.search(r"--method (\w+)", line)
+            known = flags(command[1], method[1] if method else "dm")
+        else:
+            known = all_options() | OTHER_OPTIONS.get(path, set())
+        assert used <= known, (line, used - known)
 
 
 def test_contributing_names_every_package():

@@ -264,20 +264,20 @@ LAYOUTS = {
     # The file names do not say which age or gender 0 and 1 are.
     "bffhq": Layout(
         (), "*pct", _bffhq, "age", "gender", lambda root: {}, 64, "CC BY-NC-SA 4.0",
-        "young or old, by gender", (19_200, 1_000), "bffhq", conflict=0.005,
+        "gender of young and old faces", (19_200, 1_000), "bffhq", conflict=0.005,
     ),
     "tiny_imagenet": Layout(
         ("tiny-imagenet-200",), "wnids.txt", _tiny_imagenet, "class", None, _words, 64,
-        "not stated", "200 classes of ImageNet (unbiased)", (100_000, 10_000), "imagenet", 0,
+        "not stated", "200 classes of ImageNet", (100_000, 10_000), "imagenet", 0,
     ),
     "imagenette": Layout(
         ("imagenette2-160", "imagenette2-320", "imagenette2"), "train/n01440764", _imagenette,
         "class", None, lambda root: {"class": _NOUNS}, 128,
-        "not stated", "ten classes of ImageNet (unbiased)", (9_469, 3_925), "imagenet", 0,
+        "not stated", "ten classes of ImageNet", (9_469, 3_925), "imagenet", 0,
     ),
     "celeba": Layout(
         (), "list_attr_celeba.*", _celeba, "Blond_Hair", "Male", lambda root: {}, 64,
-        "research only", "faces with forty columns", (162_770, 19_962), "celeba",
+        "research only", "faces with forty annotated columns", (162_770, 19_962), "celeba",
     ),
     "utkface": Layout(
         ("UTKFace",), "*_*_*_*.jpg", _utkface, "gender", "race",
@@ -286,7 +286,7 @@ LAYOUTS = {
             "race": {"0": "White", "1": "Black", "2": "Asian", "3": "Indian", "4": "Others"},
             "adult": {"0": "minor", "1": "adult"},
         },
-        64, "research only", "faces: age, adult, gender, race", (18_966, 4_742), "utkface", 5,
+        64, "research only", "faces with age, gender and race", (18_966, 4_742), "utkface", 5,
     ),
     "waterbirds": Layout(
         ("waterbird_complete95_forest2water2",), "metadata.csv", _waterbirds, "y", "place",

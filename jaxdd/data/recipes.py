@@ -229,62 +229,77 @@ RECIPES = {
     "cdigits": Recipe(
         "digits", _TINT, _LFF, "digits in shades of ten colours", 0.1, **_SHADES
     ),
-    "cmnist": Recipe("mnist", _TINT, _LFF, "shades of ten colours (LfF)", **_SHADES),
-    "cfmnist": Recipe("fashion_mnist", _TINT, _LFF, "shades of ten colours", **_SHADES),
+    "cmnist": Recipe("mnist", _TINT, _LFF, "digits in shades of ten colours (LfF)", **_SHADES),
+    "cfmnist": Recipe("fashion_mnist", _TINT, _LFF, "clothes in shades of ten colours", **_SHADES),
     "cmnist-pairs": Recipe(
-        "mnist", _tint(rendering.tint_pairs), _PAIRS, "shades of either of two colours (LfF)",
+        "mnist", _tint(rendering.tint_pairs), _PAIRS,
+        "digits in shades of two colours per class, each pair for two classes (LfF)",
         aligned=_MODULO_5, **_SHADES,
     ),
-    "cmnist-fg": Recipe("mnist", _PAINT, _FAIRDD, "solid colours (FairDD)", **_GROUPS),
-    "cmnist-bg": Recipe("mnist", _PAINT_BACKGROUND, _FAIRDD, "black on colour (FairDD)", **_GROUPS),
-    "cfmnist-fg": Recipe("fashion_mnist", _SHADE, _FAIRDD, "shades of colours (FairDD)", **_GROUPS),
-    "cfmnist-bg": Recipe(
-        "fashion_mnist", _SHADE_BACKGROUND, _FAIRDD, "on colour, overflowing (FairDD)", **_GROUPS
+    "cmnist-fg": Recipe("mnist", _PAINT, _FAIRDD, "digits in solid colours (FairDD)", **_GROUPS),
+    "cmnist-bg": Recipe(
+        "mnist", _PAINT_BACKGROUND, _FAIRDD, "black digits on solid colours (FairDD)", **_GROUPS
     ),
-    "cfmnist-solid": Recipe("fashion_mnist", _PAINT, _FAIRDD, "solid colours", 0.1),
+    "cfmnist-fg": Recipe(
+        "fashion_mnist", _SHADE, _FAIRDD, "clothes in shades of ten colours (FairDD)", **_GROUPS
+    ),
+    "cfmnist-bg": Recipe(
+        "fashion_mnist", _SHADE_BACKGROUND, _FAIRDD,
+        "clothes on ten colours, with overflow (FairDD)", **_GROUPS
+    ),
+    "cfmnist-solid": Recipe("fashion_mnist", _PAINT, _FAIRDD, "clothes in solid colours", 0.1),
     "cfmnist-solid-bg": Recipe(
-        "fashion_mnist", _PAINT_BACKGROUND, _FAIRDD, "black on colour", 0.1
+        "fashion_mnist", _PAINT_BACKGROUND, _FAIRDD, "black clothes on solid colours", 0.1
     ),
     "bgfmnist": Recipe(
-        "fashion_mnist", _before_scenes, _CIFAR10, "in front of CIFAR-10 images",
+        "fashion_mnist",
+        _before_scenes, _CIFAR10, "clothes in front of CIFAR-10 images of one category per class",
         scenes=_separate_scenes, **_SCENES,
     ),
     "bgfmnist-few": Recipe(
-        "fashion_mnist", _before_scenes, _CIFAR10, "in front of the same few CIFAR-10 images",
+        "fashion_mnist",
+        _before_scenes, _CIFAR10, "clothes in front of one of five CIFAR-10 images per class",
         scenes=_few_scenes, **_SCENES,
     ),
     "cbgfmnist": Recipe(
         "fashion_mnist", _colored_before_scenes, _CIFAR10,
-        "in any colour, in front of CIFAR-10 images", scenes=_separate_scenes, **_SCENES,
+        "clothes in random colours in front of CIFAR-10 images", scenes=_separate_scenes, **_SCENES,
     ),
-    "ccifar10": _corrupted(corruptions.NAMES[:10], "ten corruptions (LfF)"),
-    "ccifar10-noise": _corrupted(corruptions.NAMES[10:], "noise and blur (LfF, second ten)"),
+    "ccifar10": _corrupted(
+        corruptions.NAMES[:10], "one of ten corruptions per class: snow, frost, fog, … (LfF)"
+    ),
+    "ccifar10-noise": _corrupted(
+        corruptions.NAMES[10:], "one of ten other corruptions per class: noise, blur, … (LfF)"
+    ),
     "cifar10-mark": Recipe(
-        "cifar10", _random(rendering.draw_mark), _TEN, "a small square in one of ten places"
+        "cifar10", _random(rendering.draw_mark), _TEN, "position of a small square near the border"
     ),
     "fmnist-place": Recipe(
-        "fashion_mnist", _fixed(rendering.place), _TEN, "half as large, in one of ten places"
+        "fashion_mnist", _fixed(rendering.place), _TEN, "position of clothes of half size"
     ),
-    "cifar10-bar": Recipe("cifar10", _random(rendering.draw_bar), _TEN, "a bar across, one of ten"),
+    "cifar10-bar": Recipe(
+        "cifar10", _random(rendering.draw_bar), _TEN, "position of a bar across the image"
+    ),
     "fmnist-turn": Recipe(
         "fashion_mnist", _fixed(rendering.rotate), ("0°", "90°", "180°", "270°"),
-        "turned by quarters", aligned=tuple(i % 4 for i in range(10)),
+        "quarter turns of clothes", aligned=tuple(i % 4 for i in range(10)),
     ),
     "fmnist-scale": Recipe(
         "fashion_mnist", _random(rendering.scale), ("1/2", "5/8", "3/4", "7/8", "1"),
-        "in one of five sizes, anywhere", aligned=_MODULO_5,
+        "size of clothes at random positions", aligned=_MODULO_5,
     ),
     "fmnist-texture": Recipe(
-        "fashion_mnist", _random(rendering.add_pattern), _PATTERNS, "in one of ten patterns"
+        "fashion_mnist", _random(rendering.add_pattern), _PATTERNS, "stripes or checks on clothes"
     ),
     "cifar10-s": Recipe(
         "cifar10", _fixed(rendering.remove_color), ("grey", "colour"),
-        "classes 0–4 mostly grey (FairDD)", aligned=(0,) * 5 + (1,) * 5, paired=True, **_GROUPS,
+        "grey or colour; classes 0 to 4 are mostly grey (FairDD)",
+        aligned=(0,) * 5 + (1,) * 5, paired=True, **_GROUPS,
     ),
     "cifar10-two": Recipe(
         "cifar10", _grey_and_marked,
         tuple(f"{shade}, {place}" for shade in ("grey", "colour") for place in range(10)),
-        "two biases: grey halves, and a mark",
+        "two biases: grey or colour, and position of a small square",
         aligned=tuple(10 * (i >= 5) + i for i in range(10)), factors=(2, 10),
     ),
 }  # fmt: skip
