@@ -187,11 +187,12 @@ def tables(path: pathlib.Path = OUT) -> list[list[str]]:
     for dataset, name, protocol in ROWS:
         if (row := measured.get(", ".join([dataset, name, protocol]))) is None:
             continue
-        title = "DM" if name == "dm" else f"CFM, {name}" if SETS[dataset].get(name) else name
+        title = f"CFM, {name}" if SETS[dataset].get(name) else name.replace("rded", "RDED")
+        title = "DM" if name == "dm" else title
         numbers = [record.percent(row[score]) for score in ("accuracy", "conflicting")]
         labels = "soft" if protocol == "soft" else "hard"
-        rows.append([dataset, title, labels, *numbers, str(row["accuracy"]["n"])])
-    titles = (markdown.link("data", path), "set", "labels", "accuracy", "conflicting", "n, one set")
+        rows.append([dataset, title, labels, *numbers])
+    titles = (markdown.link("data", path), "set", "labels", "accuracy in %", "conflicting")
     return [markdown.table(titles, rows, left=range(3))]
 
 

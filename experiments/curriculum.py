@@ -61,6 +61,7 @@ PLANS = {
     "paper": Plan(("cifar10", "cifar100"), (10, 50), "resnet18-bn"),
 }
 SETS = ("random", "cfm", "dm")
+TITLES = dict(zip(SETS, ("random", "CFM", "DM"), strict=True))
 NETWORKS = 3
 
 
@@ -138,10 +139,16 @@ def tables(path: pathlib.Path = grid.RESULTS / "curriculum-quick.json") -> list[
         labels = sets.setdefault((row["data"], row["ipc"], row["set"]), {})
         labels.setdefault(row["labels"], []).extend(row["accuracy"]["each"])
     rows = [
-        [data, str(ipc), name, *(_percent(labels.get(kind)) for kind in ("hard", "soft"))]
+        [data, str(ipc), TITLES[name], *(_percent(labels.get(kind)) for kind in ("hard", "soft"))]
         for (data, ipc, name), labels in sets.items()
     ]
-    titles = (markdown.link("data", path), "ipc", "set", "hard labels", "soft labels")
+    titles = (
+        markdown.link("data", path),
+        "images per class",
+        "set",
+        "hard labels, %",
+        "soft labels, %",
+    )
     return [markdown.table(titles, rows, left=(0, 2))]
 
 

@@ -63,6 +63,10 @@ ROWS = (
     ("elf", "weights", "noise"),
 )
 """Protocol, training data of the teacher, and set."""
+WORDS = {
+    "standard": "labels", "kd": "logits", "elf": "features (ELF)", "none": "–",
+    "as they are": "biased data", "weights": "weighted data",
+}  # fmt: skip
 
 
 def prepare(data_dir: pathlib.Path | None) -> tuple[Any, dict[str, Any], dict[str, jax.Array]]:
@@ -109,17 +113,15 @@ def measure(name: str, protocol: str, teacher: Any, images: jax.Array, task: Any
 
 def tables(path: pathlib.Path = OUT) -> list[list[str]]:
     """Return the table of the results."""
-    rows, measured = [], dict(record.measured(path))
-    teacher_bytes = measured.pop("teachers", {}).get("bytes")
-    for title, row in measured.items():
+    rows = []
+    for title, row in record.measured(path).items():
+        if title == "teachers":
+            continue
         name, protocol, teacher, which = title.split(", ")
-        extra = "0" if row["extra_bytes"] is None else str(min(row["extra_bytes"].values()))
-        extra = str(teacher_bytes) if protocol == "kd" else extra
         numbers = [record.percent(row[score]) for score in ("accuracy", "conflicting")]
-        size = [str(row["accuracy"]["n"]), f"{extra} ({row['set_bytes']})"]
-        rows.append([name, which, protocol, teacher, *numbers, *size])
-    titles = ("set", "protocol", "teacher trained on", "accuracy", "conflicting", "n, one set")
-    titles = [markdown.link("network", path), *titles, "extra bytes (set)"]
+        rows.append([name, which, WORDS[protocol], WORDS[teacher], *numbers])
+    titles = ("set", "training", "teacher trained on", "accuracy in %", "conflicting")
+    titles = [markdown.link("network", path), *titles]
     return [markdown.table(titles, rows, left=range(4))]
 
 

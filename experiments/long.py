@@ -125,10 +125,10 @@ def table(path: pathlib.Path, score: str) -> list[str]:
     """Return the table of a score along the way."""
     points = [point for point in files.read_json(path)["way"] if point["scores"]]
     rows = [
-        [str(point["step"]), *(record.percent(point["scores"][row][score]) for row in ROWS)]
+        [f"{point['step']:,}", *(record.percent(point["scores"][row][score]) for row in ROWS)]
         for point in points
     ]
-    corner = f"{markdown.link('step', path)} ({grid.score_title(score)})"
+    corner = f"{markdown.link('step, in %', path)} ({grid.score_title(score)})"
     return markdown.table([corner, *ROWS], rows)
 
 

@@ -74,6 +74,7 @@ FILTERS: dict[str, Callable[[Any], spectral.Filter]] = {
 }
 """Functions from the mean eigenvalue to filters."""
 SETS = ("random", "dm", "low", "high", "dc", "dsa", "mtt", "cfm", f"dm {LONG}")
+TITLES = "random", "DM", "low pass", "high pass", "DC", "DSA", "MTT", "CFM", f"DM, {LONG:,} steps"
 STEPS = {"dm": 200, "low": 200, "high": 200, "dc": 100, "dsa": 100, "mtt": 100}
 BATCH = functools.partial(sampling.weighted_batch, size=64)
 EXPERT_BATCH = functools.partial(sampling.weighted_batch, size=26)
@@ -238,7 +239,7 @@ def by_bias(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def tables(path: pathlib.Path = OUT) -> list[list[str]]:
-    """Return the tables: spectra, then sets by each score."""
+    """Return the tables: spectra, then accuracy and bias retention ratio of the sets."""
     biases, link = by_bias(path), markdown.link("bias", path)
     kinds = [(kind, what) for kind in ("random", "trained") for what in ("bias", "class")]
     titles = [f"rank of {what}, {kind}" for kind, what in kinds]
@@ -251,12 +252,13 @@ def tables(path: pathlib.Path = OUT) -> list[list[str]]:
         rows.append([name, *ranks, *shares])
     accuracy = lambda row: record.percent(row and row["conflicting"])
     dose = lambda row: f"{row['dose']:.2f}" if row else "–"
+    forms = {"accuracy in % (conflicting test samples)": accuracy, "bias retention ratio": dose}
     return [markdown.table([link, *titles], rows)] + [
         markdown.table(
-            [f"{link}, {title}", *SETS],
+            [f"{link}, {title}", *TITLES],
             [[name, *(form(bias.get(s)) for s in SETS)] for name, bias in biases.items()],
         )
-        for title, form in {"conflicting": accuracy, "dose": dose}.items()
+        for title, form in forms.items()
     ]
 
 

@@ -65,11 +65,15 @@ def folders(path: pathlib.Path) -> list[str]:
 
 def end_to_end(path: pathlib.Path) -> list[str]:
     """Return the table of `experiments.speed.end_to_end`."""
-    stages, lines = ("embed", "density", "distill"), []
-    for name, row in record.measured(path).items():
-        seconds = [row["seconds"][stage] for stage in stages]
-        numbers = [f"{x:.1f}" for x in (*seconds, sum(seconds))]
-        accuracy = [record.percent(row["accuracy"]), str(row["accuracy"]["n"])]
-        lines.append([name, *numbers, *accuracy])
-    titles = [*(f"{stage}, s" for stage in stages), "total, s", "accuracy", "n"]
+    stages, lines, measured = ("embed", "density", "distill"), [], record.measured(path)
+    totals = {
+        name: sum(row["seconds"][stage] for stage in stages) for name, row in measured.items()
+    }
+    for name, row in measured.items():
+        numbers = [f"{row['seconds'][stage]:.1f}" for stage in stages]
+        _, comma, state = name.partition(",")  # jaxdd in the same state, such as compiled before
+        ratio = totals[name] / totals[f"jaxdd{comma}{state}"]
+        accuracy = record.percent(row["accuracy"])
+        lines.append([name, *numbers, f"{totals[name]:.1f}", f"{ratio:.2f}", accuracy])
+    titles = [*(f"{stage}, s" for stage in stages), "total, s", "ratio to jaxdd", "accuracy in %"]
     return markdown.table([markdown.link("by", path), *titles], lines)

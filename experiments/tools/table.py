@@ -39,7 +39,7 @@ def computed() -> Iterator[tuple[grid.Grid, Sequence[grid.Cell]]]:
 
 def blocks() -> Iterator[list[str]]:
     """Yield every table that the pages may hold, as lines of Markdown."""
-    yield overview.table()
+    yield from overview.tables()
     for claim, cells in computed():
         yield from grid.tables(claim, cells)
     for module in (*modules(), speed):

@@ -27,8 +27,8 @@ def test_every_set_is_scored_once_with_hard_and_soft_labels(tmp_path, monkeypatc
     soft = [measured[f"tiny 2 {name} soft 0"] for name in curriculum.SETS]
     assert all(row["extra_bytes"]["teacher"] for row in soft) and soft[0]["labels"] == "soft"
     header, rule, *lines = curriculum.tables(out)[0]
-    assert "hard labels | soft labels" in header
-    assert [line.split(" | ")[2] for line in lines] == list(curriculum.SETS)
+    assert "hard labels, % | soft labels, %" in header
+    assert [line.split(" | ")[2] for line in lines] == list(curriculum.TITLES.values())
     assert not any("–" in line for line in lines)
     monkeypatch.delattr(curriculum.pipeline, "compare")
     record.fill(out, dict(bench(work).tasks()))

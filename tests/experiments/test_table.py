@@ -35,7 +35,7 @@ def test_generated_tables_are_markdown():
 
 
 def test_every_claim_of_the_overview_has_numbers():
-    _, _, *rows = overview.table()
+    _, _, *rows = overview.claims()
     assert len(rows) == len(overview.CLAIMS) and not [row for row in rows if "–" in row]
 
 
