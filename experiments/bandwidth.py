@@ -21,9 +21,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from experiments.tools import grid, heat_maps, markdown, record
+from experiments.tools import grid, markdown, record
 from jaxdd import kde, weights
 from jaxdd.data import datasets, files
 from jaxdd.runs import components
@@ -66,7 +65,7 @@ def sweep(data: datasets.Benchmark, options: DM) -> list[dict[str, Any]]:
 
 
 def maps(data_dir: pathlib.Path | None) -> None:
-    """Write and draw the diagnostics of every data set in `DATASETS` that has no file yet."""
+    """Write the diagnostics of every data set in `DATASETS` that has no file yet."""
     options = make()
     for dataset in DATASETS:
         out = grid.RESULTS / f"bandwidth-{dataset}.json"
@@ -74,22 +73,6 @@ def maps(data_dir: pathlib.Path | None) -> None:
             table = sweep(grid.load(dataset, options, data_dir=data_dir), options)
             config = grid.configuration(grid.Cell(dataset, "density", options))
             files.write_json(out, record.circumstances() | {"config": config, "table": table})
-            draw(out)
-
-
-def draw(path: pathlib.Path) -> None:
-    """Draw heat maps of a file of diagnostics."""
-    table, shape = files.read_json(path)["table"], (len(FACTORS), len(TEMPERATURES))
-    titles = {
-        "conflict_weight_share": "Conflict weight share",
-        "group_evenness": "Group evenness",
-    }
-    heat_maps.draw(
-        path.with_suffix(".png"),
-        {title: np.reshape([row[name] for row in table], shape) for name, title in titles.items()},
-        rows={"bandwidth factor": FACTORS},
-        columns={"temperature τ": TEMPERATURES},
-    )
 
 
 def tables() -> list[list[str]]:

@@ -39,7 +39,6 @@ from jaxdd.data import benchmarks, datasets, files
 from jaxdd.devices import microbatch
 from jaxdd.runs import programs
 from jaxdd.runs.folder import checkpoint
-from jaxdd.runs.reports import plot
 
 Row = Literal["plain", "density", "auto", "oracle"]
 ROWS: tuple[Row, ...] = get_args(Row)
@@ -132,21 +131,6 @@ def table(path: pathlib.Path, score: str) -> list[str]:
     return markdown.table([corner, *ROWS], rows)
 
 
-def draw_curves(path: pathlib.Path) -> None:
-    """Draw losses and accuracies along the way next to the file of results."""
-    way = files.read_json(path)["way"]
-    with_loss, with_scores = (
-        [point for point in way if point[kind]] for kind in ("loss", "scores")
-    )
-    steps = lambda points: [point["step"] for point in points]
-    conflicting = lambda row: [p["scores"][row]["conflicting"]["mean"] for p in with_scores]
-    panels = {
-        "conflicting": {row: (steps(with_scores), conflicting(row)) for row in ROWS},
-        "loss": {row: (steps(with_loss), [p["loss"][row] for p in with_loss]) for row in ROWS},
-    }
-    plot.curves(path.with_suffix(".png"), panels)
-
-
 def score_sets(
     images: jax.Array, data: datasets.Benchmark, rows: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
@@ -184,7 +168,7 @@ def main(
         steps: number of steps, one of `STEPS` or a multiple of `SAVED`; a later run may continue.
         data_dir: folder with the original files.
         work: folder for weights and states, from which a stopped run continues.
-        out: folder of long-IPC.json and of its figure.
+        out: folder of long-IPC.json.
     """
     programs.prepare()
     out, own = out / f"long-{ipc}.json", work / str(ipc) / "-".join(rows)
@@ -201,7 +185,6 @@ def main(
     ways = [files.read_json(path)["way"] for path in sorted(own.parent.glob("*/way.json"))]
     files.write_json(out, record.circumstances() | {"ipc": ipc, "way": merge(ways)})
     if set(merge(ways)[-1]["loss"]) == set(ROWS):
-        draw_curves(out)
         print("\n".join(table(out, "conflicting")))
 
 

@@ -56,11 +56,10 @@ import numpy as np
 import optax
 
 from experiments import cfm
-from experiments.tools import grid, heat_maps, markdown, record, small
+from experiments.tools import grid, markdown, record, small
 from jaxdd import methods, networks, sampling, weights
 from jaxdd.methods import expert_training, spectral
 from jaxdd.runs import programs
-from jaxdd.runs.reports import plot
 from jaxdd.training import teachers
 
 OUT = grid.RESULTS / "spectrum.json"
@@ -262,31 +261,6 @@ def tables(path: pathlib.Path = OUT) -> list[list[str]]:
     ]
 
 
-def draw(path: pathlib.Path) -> None:
-    """Draw the spectra and the scores of the sets as two PNG files next to the results."""
-    biases = by_bias(path)
-    panels = {
-        f"{what}, {kind}": {
-            name: (list(range(41)), [0.0, *bias["spectrum"][kind]["cumulated"][what][:40]])
-            for name, bias in biases.items()
-        }
-        for kind in ("random", "trained")
-        for what in ("bias", "class")
-    }
-    plot.curves(path.with_suffix(".png"), panels, xlabel="directions, by real variance")
-    mean = lambda bias, name: bias.get(name, {}).get("conflicting", {}).get("mean", np.nan)
-    heat_maps.draw(
-        path.with_name(f"{path.stem}-sets.png"),
-        {
-            "Accuracy, conflicting test samples": [
-                [mean(bias, name) for name in SETS] for bias in biases.values()
-            ]
-        },
-        rows={"bias": list(biases)},
-        columns={"synthetic set": SETS},
-    )
-
-
 def tasks(data_dir: pathlib.Path | None) -> record.Tasks:
     """Return functions that measure each bias, then each set; the long runs come last."""
     programs.prepare()
@@ -300,4 +274,4 @@ def tasks(data_dir: pathlib.Path | None) -> record.Tasks:
 
 
 if __name__ == "__main__":
-    record.main(OUT, tasks, tables, draw)
+    record.main(OUT, tasks, tables)

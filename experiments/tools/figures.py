@@ -8,17 +8,19 @@ these data and the version of the style, so a test detects figures that do not s
 results.
 """
 
+import functools
 import hashlib
+import itertools
 import json
 import pathlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import tyro
 from PIL import Image, PngImagePlugin
 
-from experiments.tools import charts, diagrams, illustrations
+from experiments.tools import charts, diagrams, gallery, heat_maps, illustrations, table
 from jaxdd.data import files
 from jaxdd.runs.reports import style
 
@@ -44,6 +46,19 @@ class Figure(NamedTuple):
     colors: int | None = 256
 
 
+def _grids() -> Iterator[Figure]:
+    """Yield a figure for every grid: a heat map of two options, or dots for each setting."""
+    for claim in table.grids():
+        if claim.name in ("claims", "precision"):  # drawn as the headline; a table is enough
+            continue
+        data, draw = (
+            (charts.grid_data, charts.dots)
+            if claim.across == "row"
+            else (charts.grid_map_data, heat_maps.draw)
+        )
+        yield Figure(f"{RESULTS}/{claim.name}.png", functools.partial(data, claim), draw)
+
+
 FIGURES = (
     Figure(f"{RESULTS}/demo.png", illustrations.demo_data, illustrations.demo, colors=None),
     Figure(f"{IMAGES}/headline.png", charts.headline_data, charts.headline),
@@ -53,6 +68,24 @@ FIGURES = (
     Figure(
         f"{IMAGES}/object_blind.png", illustrations.object_blind_data, illustrations.object_blind
     ),
+    Figure(f"{IMAGES}/real_images.png", charts.real_images_data, charts.dots),
+    Figure(f"{IMAGES}/unbiased.png", charts.unbiased_data, charts.dots),
+    Figure(f"{IMAGES}/recovered.png", charts.recovered_data, charts.dots),
+    Figure(f"{IMAGES}/amplified.png", charts.amplified_data, charts.dots),
+    *(
+        Figure(f"{IMAGES}/gallery_{name}.png", functools.partial(gallery.data, rows), gallery.draw,
+               needs_images=True)
+        for name, rows in {"digits": gallery.DIGITS, "clothes": gallery.CLOTHES,
+                           "photographs": gallery.PHOTOGRAPHS}.items()
+    ),
+    *_grids(),
+    Figure(f"{RESULTS}/bandwidth-weights.png", charts.bandwidth_data, heat_maps.draw),
+    *(
+        Figure(f"{RESULTS}/long-{ipc}.png", functools.partial(charts.long_data, ipc), draw)
+        for ipc, draw in itertools.product((10, 50), [charts.long_curves])
+    ),
+    Figure(f"{RESULTS}/spectrum.png", charts.spectrum_data, charts.spectrum_curves),
+    Figure(f"{RESULTS}/spectrum-sets.png", charts.spectrum_sets_data, heat_maps.draw),
 )  # fmt: skip
 """All figures."""
 

@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tyro
 
-from experiments.tools import heat_maps, markdown, record
+from experiments.tools import markdown, record
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.runs import components, options, pipeline, programs, results, timing
 
@@ -243,21 +243,15 @@ def score_title(score: str) -> str:
     return GAPS.get(score) or f"{results.SCORES[score]} test samples"
 
 
-def draw(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) -> None:
-    """Draw the tables as NAME.png in the folder of the results, or as NAME-PRESET.png."""
-    columns, lines = _sides(grid, cells, folder)
-    panels = {
-        score_title(score).capitalize() if score in GAPS else f"Accuracy, {score_title(score)}": [
-            [_mean(line.get(name), score) for name in columns] for line in lines.values()
-        ]
-        for score in grid.scores
-    }
-    heat_maps.draw(
-        folder / f"{'-'.join([grid.name, *_scale(cells)])}.png",
-        panels,
-        rows={"": list(lines)},
-        columns={"synthetic set" if grid.across == "row" else grid.across: columns},
-    )
+def panel_title(score: str) -> str:
+    """Return the title of a panel of a figure, such as "All test samples"."""
+    return score_title(score).capitalize()
+
+
+def word(cell: Cell, name: str) -> str:
+    """Return the label of an option of a cell."""
+    values = {**cell._asdict(), **dataclasses.asdict(cell.options)}
+    return WORDS.get(name, str)(values.get(name))
 
 
 def _score(result, score):
@@ -279,19 +273,13 @@ def _sides(grid, cells, folder):
     lines, known = {}, stored(folder)
     # Options with the same value everywhere label nothing, except the first.
     first, *others = grid.down
-    down = [first, *(name for name in others if len({_word(cell, name) for cell in cells}) > 1)]
+    down = [first, *(name for name in others if len({word(cell, name) for cell in cells}) > 1)]
     for cell in cells:
-        label = ", ".join(filter(None, (_word(cell, name) for name in down)))
+        label = ", ".join(filter(None, (word(cell, name) for name in down)))
         line = lines.setdefault(label, {})
         if (stored_result := result(cell, known)) is not None:
-            line[_word(cell, grid.across)] = stored_result
-    return list(dict.fromkeys(_word(cell, grid.across) for cell in cells)), lines
-
-
-def _word(cell, name):
-    """The label of an option of a cell."""
-    values = {**cell._asdict(), **dataclasses.asdict(cell.options)}
-    return WORDS.get(name, str)(values.get(name))
+            line[word(cell, grid.across)] = stored_result
+    return list(dict.fromkeys(word(cell, grid.across) for cell in cells)), lines
 
 
 def main(grid: Grid) -> None:
@@ -309,7 +297,7 @@ def run(
     work: pathlib.Path = WORK,
     folder: pathlib.Path = RESULTS,
 ) -> None:
-    """Compute the missing cells of a claim, print its tables and draw them.
+    """Compute the missing cells of a claim and print its tables.
 
     Args:
         grid: grid of the claim.
@@ -337,8 +325,6 @@ def run(
     record.show(tables(grid, cells, folder))
     known = stored(folder)
     missing = sum(result(cell, known) is None for cell in cells)
-    if missing < len(cells):
-        draw(grid, cells, folder)
     if missing:
         print(f"{missing} of {len(cells)} cells are missing; run again", file=sys.stderr)
         sys.exit(3)

@@ -67,7 +67,6 @@ def main(
     default: pathlib.Path,
     tasks: Callable[[pathlib.Path | None], Tasks],
     tables: Callable[[pathlib.Path], list[list[str]]],
-    draw: Callable[[pathlib.Path], None] = lambda path: None,
 ) -> None:
     """Run the command line of an experiment whose results are one file.
 
@@ -75,7 +74,6 @@ def main(
         default: the file.
         tasks: from the folder with the original files to the tasks.
         tables: of the complete file.
-        draw: draws the complete file.
     """
 
     def command(
@@ -96,7 +94,6 @@ def main(
         run(out, {name: task for name, task in tasks(data_dir).items() if only in name}, budget)
         if not only:
             show(tables(out))
-            draw(out)
 
     tyro.cli(command)
 

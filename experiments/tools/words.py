@@ -1,7 +1,4 @@
-"""Words for the data sets, options and rows of a comparison, for tables and figures."""
-
-from collections.abc import Mapping, Sequence
-from typing import Any
+"""Words for the data sets and rows of a comparison, for tables and figures."""
 
 DATASETS = {
     "cdigits": "small coloured digits",
@@ -53,46 +50,13 @@ ROWS = {
 }
 """Rows of a comparison in words."""
 
-_VALUES: dict[str, dict[Any, str]] = {
-    "training": {"standard": "standard training", "lff": "LfF", "selecmix": "SelecMix"},
-    "zca": {
-        "none": "no whitening", "uniform": "whitened, uniform weights",
-        "weighted": "whitened, weights of the set",
-    },
-    "weighting": {
-        "draw": "batches drawn by weight", "mean": "weighted mean of uniform batches",
-        "batch": "density of each batch",
-    },
-    "init": {"weighted": "real images,\ndrawn by weight", "real": "real images,\ndrawn uniformly"},
-}  # fmt: skip
-_FORMATS = {
-    "ipc": lambda x: "1 image per class" if x == 1 else f"{x} images per class",
-    "conflict": lambda x: f"{100 * x:g} % conflicting",
-    "method": str.upper,
-    "candidates": lambda x: f"batches from {x} candidates (DREAM)",
-    "formation": lambda x: f"{x * x} images in one (IDC)",
-    "seed": lambda x: f"seed {x}",
-    "bandwidth": lambda x: f"bandwidth factor {x:g}",
-    "temperature": lambda x: f"temperature {x:g}",
+TITLES = {
+    "bandwidth": "bandwidth factor",
+    "temperature": "temperature τ",
+    "weighting": "weighting",
+    "init": "initial images",
 }
-_SILENT = {"formation": (1, None), "candidates": (None,), "conflict": (None,)}
-
-
-def option(name: str, value: Any) -> str:
-    """Return the value of an option in words; empty if the value means that it is not used.
-
-    >>> option("conflict", 0.05), option("ipc", 1), option("dataset", "cmnist")
-    ('5 % conflicting', '1 image per class', 'coloured MNIST')
-    """
-    if value in _SILENT.get(name, ()):
-        return ""
-    if name == "dataset":
-        return DATASETS.get(value, value)
-    if name == "row":
-        return ROWS.get(value, value)
-    if value in (words := _VALUES.get(name, {})):
-        return words[value]
-    return _FORMATS.get(name, str)(value)
+"""Options in words."""
 
 
 def title(text: str) -> str:
@@ -105,10 +69,10 @@ def title(text: str) -> str:
     return ", ".join(filter(None, (DATASETS[name], rest))) if name in DATASETS else text
 
 
-def label(values: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return the values of some options in words, separated by commas.
+def capital(text: str) -> str:
+    """Return text with a capital first letter.
 
-    >>> label({"method": "dm", "ipc": 10, "conflict": None}, ["method", "conflict", "ipc"])
-    'DM, 10 images per class'
+    >>> capital("coloured MNIST")
+    'Coloured MNIST'
     """
-    return ", ".join(filter(None, (option(name, values[name]) for name in names)))
+    return text[:1].upper() + text[1:]

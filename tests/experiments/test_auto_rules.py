@@ -99,7 +99,6 @@ def test_map_contains_the_default_weights(data, tmp_path, monkeypatch):
     monkeypatch.setattr(bandwidth, "TEMPERATURES", (1.0, 2.0))
     monkeypatch.setattr(grid, "RESULTS", tmp_path)
     bandwidth.maps(None)
-    assert (tmp_path / "bandwidth-cdigits.png").exists()
     content = files.read_json(tmp_path / "bandwidth-cdigits.json")
     assert content["config"]["dataset"] == "cdigits"
     cells = [(row["factor"], row["temperature"]) for row in content["table"]]

@@ -19,6 +19,16 @@ def test_a_figure_is_small(path):
     assert (figures.ROOT / path).stat().st_size < 150_000
 
 
+def test_every_picture_is_a_figure():
+    pictures = {
+        str(path.relative_to(figures.ROOT))
+        for folder in (figures.IMAGES, figures.RESULTS)
+        for path in (figures.ROOT / folder).glob("*.png")
+        if "screenshot" not in path.name
+    }
+    assert pictures == set(NAMES)
+
+
 def test_other_data_or_another_style_make_a_figure_stale(tmp_path, monkeypatch):
     draw = lambda path, data: Image.new("RGB", (4, 4), data["color"]).save(path)
     figure = figures.Figure("a/b.png", lambda: {"color": "red"}, draw)

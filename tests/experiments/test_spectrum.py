@@ -97,5 +97,3 @@ def test_results_make_tables_and_figures(tmp_path):
     assert spectra[-1] == "| cmnist | 2.0 | 5.0 | 2.0 | 5.0 | 0.25 | 0.25 | 0.25 |"
     assert conflicting[-1].startswith("| cmnist | – | 50.0 ± 10.0 | –")
     assert dose[-1].startswith("| cmnist | – | 1.00 | –")
-    spectrum.draw(path)
-    assert {file.suffix for file in tmp_path.iterdir()} == {".json", ".png"}

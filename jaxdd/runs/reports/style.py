@@ -66,6 +66,7 @@ CATEGORIES = (
 )  # fmt: skip
 """Colours of classes and of other categories."""
 
+_LINES = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#333333", "#e69f00", "#56b4e9"
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _MARKERS = "osD^vPX"
 _VECTOR = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # reproducible bytes
@@ -77,11 +78,11 @@ def line(name: str, index: int) -> Line:
 
     Colours, dashes and markers repeat with different periods.
 
-    >>> line("plain", 3) == ROWS["plain"], line("spam", 0).color == CATEGORIES[0]
-    (True, True)
+    >>> line("plain", 3) == ROWS["plain"], line("first", 0).color
+    (True, '#0072b2')
     """
     cycle = lambda values: values[index % len(values)]
-    return ROWS.get(name) or Line(cycle(CATEGORIES), cycle(_DASHES), cycle(_MARKERS))
+    return ROWS.get(name) or Line(cycle(_LINES), cycle(_DASHES), cycle(_MARKERS))
 
 
 @contextlib.contextmanager
