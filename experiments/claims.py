@@ -86,20 +86,21 @@ def accuracies(claim: Claim) -> tuple[np.ndarray, str]:
 
 
 def tables() -> list[list[str]]:
-    """Return the table of the README."""
-    rows = []
+    """Return the table of the README, and the commands that compute its rows."""
+    rows, commands = [], []
     for claim in CLAIMS:
         means, networks = accuracies(claim)
         if len(means) < 2:
             continue
         plain, weighted = 100 * means.mean(0)
         gain, *ends = seeds.student_interval(means[:, 1] - means[:, 0])
-        numbers = [f"{plain:.1f}", f"**{weighted:.1f}**", f"{round(100 * gain, 1) + 0:+.1f}"]
-        numbers += [seeds.format_ends(ends, "+.1f"), f"{len(means)} × {networks}"]
-        rows.append([claim.text, *numbers, f"`{command(claim)}`"])
-    titles = "plain", "**weighted**", "gain", "95 % over sets", "sets × networks", "command"
+        interval = f"{round(100 * gain, 1) + 0:+.1f} ({seeds.format_ends(ends, '+.1f')})"
+        rows.append([claim.text, f"{plain:.1f}", f"**{weighted:.1f}**", interval])
+        commands.append([claim.text, f"`{command(claim)}`", f"{len(means)} × {networks}"])
     corner = markdown.link("accuracy in %", grid.RESULTS / "claims.jsonl")
-    return [markdown.table([corner, *titles], rows, left=(0, 6))]
+    titles = corner, "plain", "**weighted**", "gain (95 % interval)"
+    columns = corner.replace("accuracy in %", "claim"), "command", "sets × networks"
+    return [markdown.table(titles, rows), markdown.table(columns, commands, left=(0, 1))]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Read classes, attributes and splits of images from the names and the tables of a folder.
 
 `read` lists the files of a folder once, decides what sub-folders and tables mean, and says so in
-notes. It raises where two readings are possible. docs/guides/data.md has the rules. No image is opened.
+notes. It raises where two readings are possible. docs/guides/data.md has the rules. No image is
+opened.
 """
 
 import collections
