@@ -32,7 +32,7 @@ EXIT_CODES = {"none": 0, "biased": 1, "undecided": 3}
 _KINDS = {
     "tone": "in colours and brightness (tone)",
     "texture": "in fine structure (texture)",
-    "layout": "in where things are (layout)",
+    "layout": "in where things are or how they are turned (layout)",
     "border": "in the outer band (border)",
     "embedding": "of unknown kind (embedding)",
     "density": "of unknown kind (density)",
@@ -200,8 +200,8 @@ def debias_words(
 def headline(record: Mapping[str, Any]) -> str:
     """Summarise the record of a choice of weights (`Choice.record`) in a few words.
 
-    >>> headline({"verdict": "biased", "chosen": ["layout", "tone"], "candidates": []})
-    'a bias in where things are (layout) and in colours and brightness (tone)'
+    >>> headline({"verdict": "biased", "chosen": ["texture", "tone"], "candidates": []})
+    'a bias in fine structure (texture) and in colours and brightness (tone)'
     """
     labels = record.get("labels")
     if labels and labels["rejection"] is None:

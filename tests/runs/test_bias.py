@@ -162,7 +162,12 @@ def test_bad_arguments_are_reported_before_any_work(fields, value, find):
     "verdict, chosen, names, expected",
     [
         ("biased", ["tone"], ["tone"], "a bias in colours and brightness (tone)"),
-        ("biased", ["layout", "mine"], [], "a bias in where things are (layout) and in mine"),
+        (
+            "biased",
+            ["layout", "mine"],
+            [],
+            "a bias in where things are or how they are turned (layout) and in mine",
+        ),
         ("biased", [bias.OWN_EMBEDDING], [], "a bias in your embedding"),
         ("undecided", [], ["border", "tone"], "perhaps a bias in the outer band (border)"),
         ("undecided", [], ["embedding"], "perhaps a bias of unknown kind (embedding)"),

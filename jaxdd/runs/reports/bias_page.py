@@ -1,8 +1,8 @@
 """The HTML page about the result of looking for a bias in a data set.
 
-Unless a bias was detected, the page first shows random images of each class. For every candidate,
-it shows typical and conflicting images of each class, the evidence, and what weights would do. It
-also asks for the bias labels that would help most: with templates/bias.js, the user labels these
+The page shows random images of each class, before everything else unless a bias was detected. For
+every candidate, it shows typical and conflicting images of each class, the evidence, and what
+weights would do. It also asks for the bias labels that would help most: with templates/bias.js, the user labels these
 images and downloads labels.csv.
 """
 
@@ -171,7 +171,6 @@ def write(path: str | os.PathLike, finding: bias.Finding, data: datasets.Benchma
         data.class_names or [f"class {k}" for k in range(data.num_classes)],
         data.train_files,
     )  # fmt: skip
-    random = [] if choice.verdict == "biased" else _random_images(source)
     sections = [
         _section(candidate, source, finding, data, rank=rank)
         for rank, candidate in enumerate(choice.candidates)
@@ -188,7 +187,7 @@ def write(path: str | os.PathLike, finding: bias.Finding, data: datasets.Benchma
     headline = "looking for a bias" if finding.is_preview else bias.headline(choice.record())
     values: dict[str, Any] = {
         "name": data.name, "headline": headline, "is_preview": finding.is_preview, "choice": choice,
-        "random": random, "num_random": _NUM_RANDOM, "known": _known_labels(finding, data),
+        "random": _random_images(source), "known": _known_labels(finding, data),
         "dataset": finding.dataset, "sections": sections, "classes": source.classes,
         "count": len(finding.samples), "total": len(train.labels), "checks": finding.file_checks,
         "duplicates": finding.duplicates,
@@ -300,7 +299,7 @@ def _conflict_test(candidate):
     else:
         value = "–", "too few clear conflicts, or too few clearly typical images"
     return _Test(
-        what=("Clear conflicts", "compared with the number of ambiguous images"),
+        what=("Clear conflicts", "their number, divided by that of ambiguous images"),
         value=value,
         threshold=(
             f"at least {_percent(candidates.MIN_BIMODALITY, 0)}",

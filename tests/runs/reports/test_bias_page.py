@@ -106,7 +106,7 @@ def test_a_bias_is_shown_with_its_evidence_and_commands(write):
         ["Small networks", "+50.0 points", "more than +22.4 points", "evidence of a bias"],
     ]
     assert "10.0 % of all images conflict" in page and "from 25 % to 75 %, on 40" in page
-    assert "shortcut test detects a bias, so weights" in page and 'class="random"' not in page
+    assert "shortcut test detects a bias, so weights" in page
     tone = "jaxdd run some/folder --debias tone"
     layout = "jaxdd run some/folder --debias layout"
     plain = "jaxdd run some/folder --resize 32 --debias plain"
@@ -224,6 +224,8 @@ def test_random_images_of_each_class_come_first_unless_a_bias_was_detected(write
     assert page.index("share apart from the object?") < page.index("Label 4 images")
     assert page.index("Label 4 images") < page.index('<details class="card')
     assert write(finding, data) == page
+    page = write(make_finding(data, [make_candidate(data)], "biased", ("tone",)), data)
+    assert page.index('<details class="card') < page.index('<div class="random">')
 
 
 def test_groups_of_several_classes_are_named_by_their_classes(write):
