@@ -13,31 +13,23 @@ from experiments import (
     bandwidth,
     by_features,
     claims,
+    decisions,
     fairdd,
     held_out,
-    long,
     main_table,
     no_bias,
     seeds,
-    spectrum,
 )  # fmt: skip
 from experiments.tools import grid, record, words
 from jaxdd import kde
 from jaxdd.data import files
 from jaxdd.runs.reports import style
+from jaxdd.weights import candidates
 
 PUBLISHED = {"plain": 23.8, "density": 91.5}
 """Accuracy in Cui et al. (ICML 2024), table 1: CMNIST, 5 % conflicting, 50 images per class."""
 
 INTERVAL = "Whiskers: 95 % interval (Student's t) of the mean over three synthetic sets."
-
-
-_BIASES = {
-    "cmnist": "colour of digits", "cfmnist": "colour of clothes",
-    "cmnist-bg": "colour behind digits",
-    "bgfmnist": "natural background", "ccifar10": "corruption", "cifar10-s": "grey or in colour",
-}  # fmt: skip
-"""Biases of benchmarks in words."""
 
 
 # --- the headline ------------------------------------------------------------------------------
@@ -187,6 +179,10 @@ def dots_data(groups: Groups, scores: Sequence[str], note: str = "") -> dict[str
     spreads |= {True: f"95 % interval (Student's t) over {max(counts)} sets"}
     kinds = sorted({count > 1 for count in counts}, reverse=True)
     marked = " if marked, otherwise " if len(kinds) == 2 else ""
+    is_blank = any(
+        not any(x) for panel in panels.values() for x in zip(*panel.values(), strict=True)
+    )
+    blank = " Blank: no conflicting samples." * is_blank
     return {
         "settings": [
             f"{label} ({count} sets)" if marked and count > 1 else label
@@ -194,7 +190,7 @@ def dots_data(groups: Groups, scores: Sequence[str], note: str = "") -> dict[str
         ],
         "panels": panels,
         "units": [_UNITS.get(score, "accuracy, %") for score in scores],
-        "note": f"{note} Whiskers: {marked.join(spreads[kind] for kind in kinds)}.".strip(),
+        "note": f"{note} Whiskers: {marked.join(spreads[kind] for kind in kinds)}.{blank}".strip(),
     }
 
 
@@ -277,7 +273,13 @@ def grid_map_data(claim: grid.Grid, preset: str = "quick") -> dict[str, Any]:
 
 def _cell(result, score):
     score = result and getattr(result, score)
-    return score and _percent_cell(score._asdict())
+    return score and percent_cell(score._asdict())
+
+
+def percent_cell(score: Mapping[str, float]) -> list[Any]:
+    """Return the value of a stored score in % and its text, for `heat_maps.draw`."""
+    mean, std = 100 * score["mean"], 100 * score["std"]
+    return [mean, f"{mean:.1f}\n± {std:.1f}"]
 
 
 # --- bandwidth -----------------------------------------------------------------------------------
@@ -293,7 +295,7 @@ def bandwidth_data() -> dict[str, Any]:
     for score, name in itertools.product(scores, bandwidth.DATASETS):
         table = files.read_json(record.RESULTS / f"bandwidth-{name}.json")["table"]
         by_place = {(row["factor"], row["temperature"]): 100 * row[score] for row in table}
-        panels[f"{scores[score]},\n{_BIASES[name]}"] = [
+        panels[f"{scores[score]},\n{words.BIASES[name]}"] = [
             [[by_place[y, x], f"{by_place[y, x]:.0f}"] for x in bandwidth.TEMPERATURES]
             for y in bandwidth.FACTORS
         ]
@@ -309,137 +311,6 @@ def bandwidth_data() -> dict[str, Any]:
         f"Default: factor {kde.FACTOR:g}, temperature 1.",
         "wrap": len(bandwidth.DATASETS),
     }
-
-
-# --- long runs -----------------------------------------------------------------------------------
-
-
-def long_data(ipc: int) -> dict[str, Any]:
-    """Return accuracy on conflicting samples with its deviation, and losses, by row and step."""
-    way = files.read_json(record.RESULTS / f"long-{ipc}.json")["way"]
-    scored, with_loss = ([x for x in way if x[kind]] for kind in ("scores", "loss"))
-    score = lambda point, row, field: 100 * point["scores"][row]["conflicting"][field]
-    return {
-        "ipc": ipc,
-        "steps": [point["step"] for point in scored],
-        "accuracy": {
-            row: [[score(x, row, "mean"), score(x, row, "std")] for x in scored]
-            for row in long.ROWS
-        },
-        "loss_steps": [point["step"] for point in with_loss],
-        "loss": {row: [x["loss"][row] for x in with_loss] for row in long.ROWS},
-    }
-
-
-def long_curves(path: os.PathLike, data: Mapping[str, Any]) -> None:
-    """Draw accuracies of all and of the weighted rows, and losses, along the steps."""
-    with style.subplots(path, 1750, 620, 1, 3) as (figure, ((everything, weighted, loss),)):
-        for row in data["accuracy"]:
-            color, dashes, marker = style.ROWS[row]
-            mean, std = np.array(data["accuracy"][row]).T
-            lines = dict(color=color, linestyle=dashes, linewidth=1.6)
-            for axes in (everything, weighted) if row != "plain" else (everything,):
-                axes.plot(
-                    data["steps"], mean, marker=marker, markersize=5, label=words.ROWS[row], **lines
-                )
-                axes.fill_between(data["steps"], mean - std, mean + std, color=color, alpha=0.15)
-            loss.plot(data["loss_steps"], data["loss"][row], **lines)
-        everything.set(title="Conflicting test samples", ylim=(0, 100), ylabel="accuracy, %")
-        weighted.set(title="The same, weights only", ylabel="accuracy, %")
-        loss.set(title="Loss", ylabel="distribution matching loss (no unit)")
-        for axes in (everything, weighted, loss):
-            axes.set_xscale("symlog", linthresh=200, linscale=0.6)
-            axes.set_xticks(STEPS_SHOWN, [f"{x:,}" for x in STEPS_SHOWN])
-            axes.minorticks_off()
-            axes.set(xlabel="step (linear up to 200, then logarithmic)", xlim=(-8, 24_000))
-            axes.grid(True)
-        handles, labels = everything.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
-        style.add_note(
-            figure,
-            f"Coloured MNIST, 5 % conflicting, {data['ipc']} images per class, one set per row. "
-            "Bands: standard deviation over three networks.",
-        )
-
-
-STEPS_SHOWN = (0, 200, 2_000, 20_000)
-
-
-# --- spectrum ------------------------------------------------------------------------------------
-
-_SETS = {
-    "random": "random\nsubset", "dm": "DM", "low": "low-pass\nDM", "high": "high-pass\nDM",
-    "dc": "DC", "dsa": "DSA", "mtt": "MTT", "cfm": "CFM", "dm 20000": "DM, 20,000\nsteps",
-}  # fmt: skip
-_DIRECTIONS = 40
-
-
-def spectrum_data() -> dict[str, Any]:
-    """Return the cumulated energy of bias and classes by features and benchmark, in %."""
-    biases = spectrum.by_bias(spectrum.OUT)
-    return {
-        f"{what}, {kind}": {
-            _BIASES[name]: [
-                100 * x for x in bias["spectrum"][kind]["cumulated"][what][:_DIRECTIONS]
-            ]
-            for name, bias in biases.items()
-        }
-        for kind in ("random", "trained")
-        for what in ("bias", "class")
-    }
-
-
-def spectrum_curves(path: os.PathLike, data: Mapping[str, Any]) -> None:
-    """Draw four panels: bias and classes, in features of random and of trained networks."""
-    titles = {"bias": "Bias", "class": "Classes", "random": "random", "trained": "trained"}
-    shared = dict(sharex=True, sharey=True)
-    with style.subplots(path, 1500, 1050, 2, 2, **shared) as (figure, grid_):
-        for axes, (name, lines) in zip(grid_.flat, data.items(), strict=True):
-            for index, (label, energy) in enumerate(lines.items()):
-                color, dashes, marker = style.line(label, index)
-                axes.plot(
-                    range(len(energy) + 1), [0, *energy], color=color, linestyle=dashes,
-                    marker=marker, markevery=(1 + index, 8), markersize=5, label=label,
-                )  # fmt: skip
-            what, kind = name.split(", ")
-            axes.axhline(50, color=style.GREY, linewidth=0.8, linestyle=":")
-            axes.set_title(f"{titles[what]}, features of {titles[kind]} networks")
-            axes.set(xlim=(0, _DIRECTIONS), ylim=(0, 100))
-            axes.grid(True)
-        for axes in grid_[:, 0]:
-            axes.set_ylabel("cumulated share of the energy, %")
-        for axes in grid_[1]:
-            axes.set_xlabel("number of directions, in order of real variance")
-        handles, labels = grid_[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
-        note = "The rank of a bias (or of the classes) is where its line crosses 50 %."
-        style.add_note(figure, note)
-
-
-def spectrum_sets_data() -> dict[str, Any]:
-    """Return accuracy and retained bias of the sets of each method, for `heat_maps.draw`."""
-    biases = spectrum.by_bias(spectrum.OUT)
-    accuracy = lambda row: _percent_cell(row["conflicting"])
-    return {
-        "panels": {
-            "Accuracy on conflicting test samples": [
-                [accuracy(bias[name]) if name in bias else None for name in _SETS]
-                for bias in biases.values()
-            ],
-        },
-        "rows": [_BIASES[name] for name in biases],
-        "columns": list(_SETS.values()),
-        "row_title": "bias",
-        "column_title": "synthetic set",
-        "bar": "accuracy, %",
-        "limits": [10, 45],
-        "note": "20 % conflicting, 10 images per class. ± standard deviation over networks.",
-    }
-
-
-def _percent_cell(score):
-    mean, std = 100 * score["mean"], 100 * score["std"]
-    return [mean, f"{mean:.1f}\n± {std:.1f}"]
 
 
 # --- the summary of results ----------------------------------------------------------------------
@@ -492,3 +363,57 @@ def amplified_data() -> dict[str, Any]:
     }
     note = "DM, 10 images per class, 5 % conflicting unless stated."
     return dots_data(groups, ["conflicting"], note)
+
+
+# --- verdicts ------------------------------------------------------------------------------------
+
+_VERDICTS = {
+    "biased": style.Line("#d55e00", marker="s"),
+    "undecided": style.Line("#0072b2", marker="o"),
+    "none": style.Line("#8c8c8c", marker="X"),
+}
+
+
+def decisions_data() -> dict[str, Any]:
+    """Return largest bimodality and verdict of each seed of each test set, by kind of set."""
+    kinds = {True: "With a bias", False: "Without a bias", None: "Special"}
+    by_kind: dict[str, dict[str, list[Any]]] = {kind: {} for kind in kinds.values()}
+    measured = record.measured(decisions.OUT)
+    for title, case in decisions.TEST.items():
+        rows = [row for name, row in measured.items() if name.rpartition(", seed ")[0] == title]
+        by_kind[kinds[case.biased]][words.title(title)] = [
+            [max(x["bimodality"] or 0 for x in row["candidates"]), row["verdict"]] for row in rows
+        ]
+    return {"sets": by_kind, "limit": candidates.MIN_BIMODALITY}
+
+
+def verdicts(path: os.PathLike, data: Mapping[str, Any]) -> None:
+    """Draw the bimodality of each set, with its verdict as colour and marker."""
+    sizes = [len(sets) for sets in data["sets"].values()]
+    options = dict(sharex=True, gridspec_kw=dict(height_ratios=sizes))
+    with style.subplots(path, 1500, 330 + 36 * sum(sizes), len(sizes), 1, **options) as (
+        figure,
+        column,
+    ):
+        for axes, (kind, sets) in zip(column[:, 0], data["sets"].items(), strict=True):
+            for place, runs in enumerate(sets.values()):
+                for bimodality, verdict in runs:
+                    color, _, marker = _VERDICTS[verdict]
+                    axes.plot(bimodality, place, marker, color=color, markersize=6, alpha=0.8)
+            axes.axvline(data["limit"], color=style.GREY, linestyle=":")
+            axes.set_yticks(range(len(sets)), sets)
+            axes.set(ylim=(len(sets) - 0.5, -0.5), title=kind)
+            axes.grid(True)
+        axes.set_xscale("symlog", linthresh=1, linscale=1)
+        ticks = 0, data["limit"], 1, 3, 10, 30
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        axes.minorticks_off()
+        axes.set(xlim=(-0.05, 50), xlabel="largest bimodality (linear up to 1, then logarithmic)")
+        for verdict, (color, _, marker) in _VERDICTS.items():
+            axes.plot([], [], marker, color=color, label=f"verdict: {verdict}")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        style.add_note(
+            figure,
+            f"Three seeds per set. Below {data['limit']:g} (dotted), only the shortcut test "
+            "or the density search can detect a bias.",
+        )

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import tyro
 from PIL import Image, PngImagePlugin
 
-from experiments.tools import charts, diagrams, gallery, heat_maps, illustrations, table
+from experiments.tools import charts, curves, diagrams, gallery, heat_maps, illustrations, table
 from jaxdd.data import files
 from jaxdd.runs.reports import style
 
@@ -81,11 +81,12 @@ FIGURES = (
     *_grids(),
     Figure(f"{RESULTS}/bandwidth-weights.png", charts.bandwidth_data, heat_maps.draw),
     *(
-        Figure(f"{RESULTS}/long-{ipc}.png", functools.partial(charts.long_data, ipc), draw)
-        for ipc, draw in itertools.product((10, 50), [charts.long_curves])
+        Figure(f"{RESULTS}/long-{ipc}.png", functools.partial(curves.long_data, ipc), draw)
+        for ipc, draw in itertools.product((10, 50), [curves.long_curves])
     ),
-    Figure(f"{RESULTS}/spectrum.png", charts.spectrum_data, charts.spectrum_curves),
-    Figure(f"{RESULTS}/spectrum-sets.png", charts.spectrum_sets_data, heat_maps.draw),
+    Figure(f"{RESULTS}/decisions.png", charts.decisions_data, charts.verdicts),
+    Figure(f"{RESULTS}/spectrum.png", curves.spectrum_data, curves.spectrum_curves),
+    Figure(f"{RESULTS}/spectrum-sets.png", curves.spectrum_sets_data, heat_maps.draw),
 )  # fmt: skip
 """All figures."""
 

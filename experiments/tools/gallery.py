@@ -5,6 +5,7 @@ Images of CIFAR-10 have no free licence, so a photograph that may be redistribut
 
 import os
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ _CREDITS = {
     PHOTOGRAPHS: "A photograph by vultilion (CC BY 2.0) replaces the images of CIFAR-10.",
 }
 _CLASSES, _CONFLICTING = range(10), (1, 4, 7)
-_SIDE, _STEP, _LEFT, _TOP = 64, 72, 400, 74  # in pixels
+_SIDE, _STEP, _LEFT, _TOP = 64, 72, 420, 74  # in pixels
 
 
 def data(names: Sequence[str]) -> dict[str, Any]:
@@ -70,20 +71,19 @@ def draw(path: os.PathLike, data: Mapping[str, Any], data_dir: pathlib.Path | No
             images = _render(name, sources[source], row["attributes"])
             top = _TOP + line * index
             write(20, top + 18, name, weight="bold", family="DejaVu Sans Mono", size=10)
-            write(20, top + 32, _wrapped(row["about"]), color=style.GREY, size=8.5, va="top")
+            write(
+                20, top + 32, textwrap.fill(row["about"], 38), color=style.GREY, size=8.5, va="top"
+            )
             captions = _captions(name, row["attributes"])
             for column, (image, caption) in enumerate(zip(images, captions, strict=True)):
                 x = _LEFT + _STEP * column + gap * (column >= len(_CLASSES))
                 scale = _SIDE // len(image)
                 pixels = image.repeat(scale, 0).repeat(scale, 1)
                 figure.figimage(pixels, x, height - top - _SIDE)
-                small = dict(ha="center", va="top", size=6, color=style.GREY, linespacing=1)
-                write(x + _SIDE / 2, top + _SIDE + 5, caption, **small)
+                small = dict(ha="center", va="baseline", size=6, color=style.GREY)
+                for place, text in enumerate(caption.split("\n")):
+                    write(x + _SIDE / 2, top + _SIDE + 15 + 13 * place, text, **small)
         write(20, height - 18, data["credit"], size=8, color=style.GREY)
-
-
-def _wrapped(text):
-    return text if len(text) < 40 else text.replace(", ", ",\n", 1)
 
 
 def _captions(name, attributes):

@@ -50,6 +50,13 @@ ROWS = {
 }
 """Rows of a comparison in words."""
 
+BIASES = {
+    "cmnist": "colour of digits", "cfmnist": "colour of clothes",
+    "cmnist-bg": "colour behind digits",
+    "bgfmnist": "natural background", "ccifar10": "corruption", "cifar10-s": "grey or in colour",
+}  # fmt: skip
+"""Biases of benchmarks in words."""
+
 TITLES = {
     "bandwidth": "bandwidth factor",
     "temperature": "temperature τ",
