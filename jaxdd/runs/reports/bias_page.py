@@ -2,8 +2,8 @@
 
 The page shows random images of each class, before everything else unless a bias was detected. For
 every candidate, it shows typical and conflicting images of each class, the evidence, and what
-weights would do. It also asks for the bias labels that would help most: with templates/bias.js, the user labels these
-images and downloads labels.csv.
+weights would do. It also asks for the bias labels that would help most: with templates/bias.js, the
+user labels these images and downloads labels.csv.
 """
 
 import base64
