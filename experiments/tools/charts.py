@@ -112,7 +112,7 @@ def dots(path: os.PathLike, data: Mapping[str, Any]) -> None:
         path: The file.
         data: "settings": labels of the lines; "panels": title -> row -> [mean, low, high] or None
             for each setting, in %; "units": label of the x axis of each panel; "note": text below
-            the panels.
+            the panels. Optional: "published": title -> row -> value or None for each setting.
     """
     settings, panels = data["settings"], data["panels"]
     rows = list(dict.fromkeys(row for panel in panels.values() for row in panel))
@@ -125,6 +125,7 @@ def dots(path: os.PathLike, data: Mapping[str, Any]) -> None:
     with style.subplots(path, *size, sharex=True, sharey=True) as (figure, (line,)):
         for axes, (title, panel), unit in zip(line, panels.items(), data["units"], strict=True):
             _draw_dots(axes, panel, rows, shown)
+            _draw_published(axes, data.get("published", {}).get(title, {}), rows, shown)
             axes.set(title=title, xlabel=unit)
         ends = [x for panel in panels.values() for row in panel.values() for y in row if y
                 for x in y]  # fmt: skip
@@ -140,11 +141,10 @@ def dots(path: os.PathLike, data: Mapping[str, Any]) -> None:
 
 def _draw_dots(axes, panel, rows, shown):
     """Draw the dots of one panel; the shown rows of a setting are below each other."""
-    offset = lambda i, row: (shown[i].index(row) - (len(shown[i]) - 1) / 2) * 0.75 / len(rows)
     for place in range(len(shown)):
         axes.axhspan(place - 0.5, place + 0.5, color="#f5f5f5" if place % 2 else "white", zorder=0)
     for index, row in enumerate(rows):
-        known = [(i + offset(i, row), *x) for i, x in enumerate(panel.get(row, ())) if x]
+        known = [(_place(i, row, rows, shown), *x) for i, x in enumerate(panel.get(row, ())) if x]
         color, _, marker = style.line(row, index)
         y, mean, low, high = np.array(known).T if known else np.empty((4, 0))
         axes.errorbar(
@@ -153,6 +153,20 @@ def _draw_dots(axes, panel, rows, shown):
         )  # fmt: skip
     axes.tick_params(axis="y", length=0)
     axes.grid(True, axis="x")
+
+
+def _place(setting, row, rows, shown):
+    """Return the y coordinate of a row of a setting."""
+    names = shown[setting]
+    return setting + (names.index(row) - (len(names) - 1) / 2) * 0.75 / len(rows)
+
+
+def _draw_published(axes, published, rows, shown):
+    """Draw published values as hollow markers."""
+    for row, values in published.items():
+        color, _, marker = style.line(row, rows.index(row))
+        known = [(x, _place(i, row, rows, shown)) for i, x in enumerate(values) if x is not None]
+        axes.plot(*np.reshape(known, (-1, 2)).T, marker, color=color, mfc="none", markersize=8)
 
 
 def dots_data(groups: Groups, scores: Sequence[str], note: str = "") -> dict[str, Any]:
@@ -235,6 +249,19 @@ def grid_data(claim: grid.Grid, preset: str = "quick") -> dict[str, Any]:
         groups.setdefault(label, []).append(cell)
     stated = f" Unless stated: {', '.join(filter(None, usual.values()))}." if usual else ""
     return dots_data(groups, claim.scores, f"{_constants(cells)}{stated}")
+
+
+def fairdd_data() -> dict[str, Any]:
+    """Return the grid of `fairdd` and the accuracies that its authors report, for `dots`."""
+    data = grid_data(fairdd.GRID)
+    (title, *_), sets = data["panels"], dict.fromkeys(x.dataset for x in fairdd.cells("quick"))
+    data["published"] = {
+        title: {
+            row: [fairdd.PUBLISHED[name].get(row) for name in sets] for row in data["panels"][title]
+        }
+    }
+    data["note"] += " Hollow: published by FairDD."
+    return data
 
 
 def _constants(cells):

@@ -56,7 +56,8 @@ def _grids() -> Iterator[Figure]:
             if claim.across == "row"
             else (charts.grid_map_data, heat_maps.draw)
         )
-        yield Figure(f"{RESULTS}/{claim.name}.png", functools.partial(data, claim), draw)
+        data = charts.fairdd_data if claim.name == "fairdd" else functools.partial(data, claim)
+        yield Figure(f"{RESULTS}/{claim.name}.png", data, draw)
 
 
 FIGURES = (
