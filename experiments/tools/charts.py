@@ -1,4 +1,4 @@
-"""Charts of results: bars and dots with intervals, and curves."""
+"""Charts of results: bars and dots with intervals, heat maps of grids, and verdicts."""
 
 import collections
 import itertools
@@ -27,7 +27,7 @@ from jaxdd.runs.reports import style
 from jaxdd.weights import candidates
 
 PUBLISHED = {"plain": 23.8, "density": 91.5}
-"""Accuracy in Cui et al. (ICML 2024), table 1: CMNIST, 5 % conflicting, 50 images per class."""
+"""Accuracies of Cui et al. (ICML 2024) in %: CMNIST, 5 % conflicting, 50 images per class."""
 
 INTERVAL = "Whiskers: 95 % interval (Student's t) of the mean over three synthetic sets."
 

@@ -14,7 +14,7 @@ import itertools
 import json
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import tyro
@@ -116,10 +116,10 @@ def record(figure: Figure) -> dict[str, str]:
     return {"Data SHA-256": checksum(figure.data()), "Style": str(style.VERSION)}
 
 
-def recorded(path: pathlib.Path) -> Mapping[str, str]:
+def recorded(path: pathlib.Path) -> dict[str, str]:
     """Return the texts of a PNG file."""
     with Image.open(path) as image:
-        return dict(image.text)
+        return {k: v for k, v in image.info.items() if isinstance(v, str)}
 
 
 def is_current(figure: Figure, root: pathlib.Path = ROOT) -> bool:

@@ -128,4 +128,5 @@ def _scenes():
         for name, corners in places.items()
         for y, x in corners
     ]
-    return np.stack([Image.fromarray(x).resize((32, 32), Image.Resampling.BOX) for x in parts])
+    small = [Image.fromarray(x).resize((32, 32), Image.Resampling.BOX) for x in parts]
+    return np.stack([np.asarray(x) for x in small])

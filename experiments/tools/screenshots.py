@@ -84,10 +84,11 @@ def main(
         out: folder of the PNG files.
     """
     with tempfile.TemporaryDirectory() as folder:
-        pages = {"report": report, "bias": bias}
-        if not (report and bias):
+        if report and bias:
+            pages = {"report": report, "bias": bias}
+        else:
             with open_browser():
-                pass  # fails before minutes of computation
+                pass  # exits without a browser before minutes of computation
             pages = compute(pathlib.Path(folder))
         take(pages, out)
 
