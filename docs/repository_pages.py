@@ -28,6 +28,7 @@ HIDDEN_CELLS = ("badge", "install")
 """Cells of a notebook that only Colab needs."""
 
 LINK = re.compile(r"\[([^\[\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
+IMAGE = re.compile(r"(?<!\[)!\[[^\[\]]*\]\(([^)\s]+)\)")
 
 
 def site_path(path: str) -> str:
@@ -112,7 +113,10 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Rewrite links to paths in the site. Links to folders become plain text."""
+    """Rewrite links to paths in the site, and let images open in full size.
+
+    Links to folders become plain text.
+    """
     path = repository_path(page.file.src_uri)
     if path == "README.md":
         page.meta["hide"] = ["navigation"]  # tabs lead to all other pages
@@ -126,4 +130,4 @@ def on_page_markdown(markdown, page, config, files):
 
     # On GitHub, Markdown inside of <details> needs no attribute.
     markdown = re.sub(r"^<details>", "<details markdown>", markdown, flags=re.M)
-    return LINK.sub(rewrite, markdown)
+    return IMAGE.sub(r"[\g<0>](\1)", LINK.sub(rewrite, markdown))

@@ -11,13 +11,6 @@
 # On the command line: `jaxdd bias FOLDER`. [How `auto` decides](../concepts/auto.md) explains the
 # tests and their limitations.
 
-# %% sizes
-import pathlib
-import tempfile
-
-WORK = pathlib.Path(tempfile.mkdtemp())  # folder of the pages
-CHOOSING = {}  # options of weights.choose, such as another search
-
 # %% data-text [markdown]
 # ## Data
 #
@@ -60,15 +53,16 @@ sheet(sets["biased"], np.arange(1000))
 # the groups helps. The verdict is "biased", "undecided" or "none".
 
 # %% find
-findings = {name: bias.find(data, **CHOOSING) for name, data in sets.items()}
+findings = {name: bias.find(data) for name, data in sets.items()}
 for name, finding in findings.items():
     print(f"{name}: {bias.headline(finding.choice.record())}")
 
 # %% why-text [markdown]
 # ## Evidence
 #
-# Samples that clearly conflict with their group are exceptions to a bias, or have a wrong label. If
-# the data have no bias, the probe networks gain nothing from weights.
+# Samples that clearly conflict with their group are exceptions to a bias, or have a wrong label.
+# The probe networks are trained on uniformly sampled and on weighted images. Weights are accepted
+# only if the gain on conflicting samples [is large enough](../concepts/auto.md#the-decision).
 
 # %% why
 for name, finding in findings.items():
@@ -78,8 +72,10 @@ for name, finding in findings.items():
         clear = "" if np.isnan(share) else f": {share:.1%} of the samples clearly conflict"
         print(f"  {candidate.name}{clear}")
         for kind, trial in candidate.trials.items():
-            accuracies = f"{trial.aligned:.2f} if aligned, {trial.conflicting:.2f} if conflicting"
-            print(f"    accuracy with {kind} weights: {accuracies}")
+            print(
+                f"    {kind} sampling: accuracy {trial.aligned:.2f} on aligned samples, "
+                f"{trial.conflicting:.2f} on conflicting ones"
+            )
 
 # %% pictures-text [markdown]
 # ## Look at the bias
@@ -102,7 +98,9 @@ extremes("biased")
 # %% check-text [markdown]
 # ## Check the answer
 #
-# The colours of these digits are known, so the answer can be checked. They were not used above.
+# The colours of these digits are known, so the answer can be checked. They were not used above. The
+# [conflict AUC](../glossary.md#diagnostics-of-weights) is 0.5 by chance and 1 if all conflicting
+# samples score higher than the aligned ones.
 
 # %% check
 for name, finding in findings.items():
@@ -112,7 +110,7 @@ for name, finding in findings.items():
     share = np.asarray(finding.choice.weights)[conflicting].sum() / data.num_classes
     print(f"{name}: {conflicting.mean():.0%} bias-conflicting, with {share:.0%} of the weight")
     for candidate, area in finding.auc.items():
-        print(f"  area under the curve of the bias-conflict score by {candidate}: {area:.3f}")
+        print(f"  conflict AUC of {candidate}: {area:.3f}")
 
 # %% page-text [markdown]
 # ## Write a page
@@ -120,9 +118,13 @@ for name, finding in findings.items():
 # `jaxdd bias DATASET` writes the same evidence as one HTML page.
 
 # %% page
+import pathlib
+import tempfile
+
+folder = pathlib.Path(tempfile.mkdtemp())
 for name, finding in findings.items():
-    bias_page.write(WORK / f"bias-{name}.html", finding, sets[name])
-print(*sorted(path.name for path in WORK.glob("*.html")), sep="\n")
+    bias_page.write(folder / f"bias-{name}.html", finding, sets[name])
+print(*sorted(path.name for path in folder.iterdir()), sep="\n")
 
 # %% next [markdown]
 # ## Next steps

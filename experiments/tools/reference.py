@@ -94,26 +94,43 @@ def commands() -> list[str]:
 # --- benchmarks --------------------------------------------------------------------------------
 
 
+def _kind(name: str) -> str:
+    """Return the section of the gallery that lists a benchmark."""
+    recipe = benchmarks.RECIPES.get(name)
+    if recipe:
+        return _SECTIONS[recipe.source]
+    return "Unbiased sets" if benchmarks.describe(name).attributes == "–" else "Published folders"
+
+
+_SECTIONS = {
+    "digits": "Digits", "mnist": "Digits", "fashion_mnist": "Clothes", "cifar10": "Photographs",
+}  # fmt: skip
+_IMAGES = {
+    "Digits": "Digits of each class, in the colours that most of them have.",
+    "Clothes": "Clothes of each class, with the attribute that most of them have.",
+    "Photographs": "A photograph with the attribute that most images of each class have.",
+}
+
+
 def gallery() -> list[str]:
-    """Return the table of biased benchmarks, and that of unbiased sets."""
-    biased, unbiased = [], []
-    for name in benchmarks.NAMES:
-        facts = benchmarks.describe(name)
-        sizes = [facts.train, facts.test, facts.size]
-        if facts.attributes == "–":
-            unbiased.append([f"`{name}`", *sizes, facts.licence])
-            continue
-        recipe = benchmarks.RECIPES.get(name)
-        severity = str(recipe.severity) if recipe and recipe.severity else "–"
-        row = [f"`{name}`", facts.about, facts.conflict, severity, *sizes, facts.licence]
-        biased.append(row)
-    sizes = ["training", "test", "image"]
-    titles = ["name", "bias", "conflict share", "severity", *sizes, "licence"]
-    return [
-        *markdown.table(titles, biased, left=(0, 1, 7)), "",
-        "Unbiased sets:", "",
-        *markdown.table(["name", *sizes, "licence"], unbiased, left=(0, 4)),
-    ]  # fmt: skip
+    """Return sections with the images and the table of benchmarks of one kind."""
+    lines, kinds = [], ["Digits", "Clothes", "Photographs", "Published folders", "Unbiased sets"]
+    for kind in kinds:
+        lines += [f"## {kind}", ""]
+        if kind in _IMAGES:
+            lines += [f"![{_IMAGES[kind]}](images/gallery_{kind.lower()}.png)", ""]
+        rows = []
+        for name in [name for name in benchmarks.NAMES if _kind(name) == kind]:
+            facts, recipe = benchmarks.describe(name), benchmarks.RECIPES.get(name)
+            severity = str(recipe.severity) if recipe and recipe.severity else "–"
+            bias = [facts.about, facts.conflict, severity]
+            size = f"{facts.size}, {facts.train} + {facts.test}"
+            rows.append([f"`{name}`", *(bias if kind != kinds[-1] else []), size, facts.licence])
+        bias = ["bias", "conflict share", "severity"] if kind != kinds[-1] else []
+        titles = ["name", *bias, "images", "licence"]
+        left = [i for i, title in enumerate(titles) if title not in bias[1:]]
+        lines += [*markdown.table(titles, rows, left=left), ""]
+    return lines[:-1]
 
 
 # --- pages -------------------------------------------------------------------------------------

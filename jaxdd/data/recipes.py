@@ -265,12 +265,8 @@ RECIPES = {
         "fashion_mnist", _colored_before_scenes, _CIFAR10,
         "clothes in random colours in front of CIFAR-10 images", scenes=_separate_scenes, **_SCENES,
     ),
-    "ccifar10": _corrupted(
-        corruptions.NAMES[:10], "one of ten corruptions per class: snow, frost, fog, … (LfF)"
-    ),
-    "ccifar10-noise": _corrupted(
-        corruptions.NAMES[10:], "one of ten other corruptions per class: noise, blur, … (LfF)"
-    ),
+    "ccifar10": _corrupted(corruptions.NAMES[:10], "one of ten corruptions per class (LfF)"),
+    "ccifar10-noise": _corrupted(corruptions.NAMES[10:], "noise, blur or none per class (LfF)"),
     "cifar10-mark": Recipe(
         "cifar10", _random(rendering.draw_mark), _TEN, "position of a small square near the border"
     ),

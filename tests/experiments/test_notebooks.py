@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from jaxdd import networks, sampling, weights
-from jaxdd.runs import options
+from jaxdd.runs import bias, options
 from jaxdd.weights import contrastive
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -248,14 +248,15 @@ def test_own_method(monkeypatch):
     assert set(names.scores) == set(names.sets)
 
 
-def test_bias(tmp_path, capsys):
+def test_bias(monkeypatch, capsys):
     check = functools.partial(
         weights.check_with_probe_networks, jax.random.key(3), strategy=(), network=SMALL, sets=2,
         epochs=30,
     )  # fmt: skip
     search = weights.Search((15,), (0.2,), (1.0,), encoder=ENCODER)
-    choosing = dict(search=search, comparisons={}, check=check)
-    names, shown = execute("bias", dict(WORK=tmp_path, CHOOSING=choosing))
+    find = functools.partial(bias.find, search=search, comparisons={}, check=check)
+    monkeypatch.setattr(bias, "find", find)
+    names, shown = execute("bias")
     output = capsys.readouterr().out
     assert "unbiased: no evidence of a bias" in output
     assert re.search(r"\nbiased: .*a bias in colours and brightness \(tone\)", output)
@@ -264,4 +265,4 @@ def test_bias(tmp_path, capsys):
     trials = choices[1].candidates[0].trials
     assert trials["weighted"].conflicting > trials["uniform"].conflicting
     assert names.findings["biased"].auc["tone"] > 0.9
-    assert shown["pictures"] is not None and len(list(tmp_path.glob("bias-*.html"))) == 2
+    assert shown["pictures"] is not None and len(list(names.folder.glob("bias-*.html"))) == 2
