@@ -20,7 +20,7 @@ from experiments.tools import figures
 from jaxdd.commands import cli
 from jaxdd.data import files
 
-WIDTH, HEIGHTS = 1100, {"report": 900, "bias": 1000}
+WIDTH, HEIGHTS = 1100, {"report": 1200, "bias": 1650}
 _COLORS = 128
 
 
@@ -58,7 +58,7 @@ def take(pages: dict[str, pathlib.Path], out: pathlib.Path) -> None:
     with open_browser() as browser, tempfile.TemporaryDirectory() as folder:
         for name, page in pages.items():
             size = {"width": WIDTH, "height": HEIGHTS[name]}
-            tab = browser.new_page(viewport=size, color_scheme="light", device_scale_factor=1.5)
+            tab = browser.new_page(viewport=size, color_scheme="light", device_scale_factor=1.25)
             tab.goto(page.resolve().as_uri())
             raw = pathlib.Path(folder) / f"{name}.png"
             tab.screenshot(path=raw)

@@ -8,6 +8,7 @@ Equal input gives equal bytes, because the user's configuration of Matplotlib is
 import contextlib
 import os
 import pathlib
+import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
@@ -69,6 +70,7 @@ CATEGORIES = (
 _LINES = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#333333", "#e69f00", "#56b4e9"
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _MARKERS = "osD^vPX"
+_CHARACTER = 9.5  # width of the characters of a note in pixels
 _VECTOR = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # reproducible bytes
 _LOCK = threading.Lock()  # Matplotlib has one style for all threads
 
@@ -138,5 +140,6 @@ def add_legend(axes: Any, columns: int = len(GROUPS)) -> None:
 
 
 def add_note(figure: Any, note: str) -> None:
-    """Write a note below the axes of a figure."""
-    figure.supxlabel(note, fontsize=8, color=GREY, x=0.013, ha="left")
+    """Write a note below the axes of a figure, in lines that fit its width."""
+    lines = textwrap.fill(note, int(figure.bbox.width / _CHARACTER))
+    figure.supxlabel(lines, fontsize=8, color=GREY, x=0.013, ha="left")
