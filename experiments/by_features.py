@@ -45,10 +45,10 @@ def tables() -> list[list[str]]:
     """Return the table of gains, means over seeds, and that of the cost without a bias."""
     known, by_setting, costs = grid.stored(), {}, []
     for cell in cells("quick"):
-        values = {"dataset": cell.dataset, "method": cell.options.method, "ipc": cell.options.ipc}
         if cell.row == "oracle":
             row = ROWS[cell.dataset]
-            label = f"{words.label(values, DOWN[:3])}, `{row}`"
+            scale = f"{cell.options.method.upper()}, {cell.options.ipc} images per class"
+            label = f"{words.title(cell.dataset)}, {scale}, `{row}`"
             by_setting.setdefault(label, []).append(gains.of_cell(known, cell, row))
         elif cell.row == "border" and cell.dataset not in ROWS:
             change = gains.of_cell(known, cell, "border").change
