@@ -46,8 +46,8 @@ def gain(mean: Callable[[str, str], float], row: str) -> Gain:
         mean: `mean(row, score)` returns a mean score; NaN if there is none.
         row: the row with the weights in question.
     """
-    scores = (mean(name, "conflicting") for name in ("plain", row, "oracle"))
-    return Gain(*scores, mean(row, "accuracy") - mean("plain", "accuracy"))
+    plain, weighted, oracle = (mean(name, "conflicting") for name in ("plain", row, "oracle"))
+    return Gain(plain, weighted, oracle, mean(row, "accuracy") - mean("plain", "accuracy"))
 
 
 def of_cell(known: grid.Stored, cell: grid.Cell, row: str) -> Gain:
