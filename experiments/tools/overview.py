@@ -152,10 +152,11 @@ def recovered() -> list[str]:
 
 def amplified() -> list[str]:
     """Return accuracies of random subsets and plain sets, with the intervals of differences."""
-    lines = []
-    for name in ("cmnist", "bgfmnist-few", "bgfmnist", "ccifar10"):
+    lines, solid = [], make(conflict=0.1)
+    for name in ("cmnist-bg", "cmnist", "bgfmnist-few", "bgfmnist", "ccifar10"):
+        options = solid if name == "cmnist-bg" else BIASED
         random, plain = (
-            _accuracies(name, row, BIASED, "conflicting") for row in ("random", "plain")
+            _accuracies(name, row, options, "conflicting") for row in ("random", "plain")
         )
         size = min(len(random), len(plain))
         random, plain = random[:size], plain[:size]
