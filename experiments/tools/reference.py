@@ -124,11 +124,11 @@ def gallery() -> list[str]:
             facts, recipe = benchmarks.describe(name), benchmarks.RECIPES.get(name)
             severity = str(recipe.severity) if recipe and recipe.severity else "–"
             bias = [facts.about, facts.conflict, severity]
-            size = f"{facts.size}, {facts.train} + {facts.test}"
-            rows.append([f"`{name}`", *(bias if kind != kinds[-1] else []), size, facts.licence])
+            facts = facts.size, facts.train, facts.test, facts.licence
+            rows.append([f"`{name}`", *(bias if kind != kinds[-1] else []), *facts])
         bias = ["bias", "conflict share", "severity"] if kind != kinds[-1] else []
-        titles = ["name", *bias, "images", "licence"]
-        left = [i for i, title in enumerate(titles) if title not in bias[1:]]
+        titles = ["name", *bias, "size", "training", "test", "licence"]
+        left = [titles.index(title) for title in ("name", *bias[:1], "licence")]
         lines += [*markdown.table(titles, rows, left=left), ""]
     return lines[:-1]
 
