@@ -14,7 +14,7 @@ import pathlib
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
@@ -34,11 +34,14 @@ _METAVARS = {
     "method": "{" + ",".join(_METHODS) + "}", "network": "NETWORK", "teacher": "NETWORK",
     "label": "COLUMN", "attribute": "COLUMN", "buffer_path": "DIR",
     "strategy": "{none," + ",".join(augment.OPERATIONS) + "} ...",
-    "suspect": "{" + ",".join(options.CANDIDATES) + "} ...",
-    "exclude": "{" + ",".join(options.CANDIDATES) + "} ...",
+    "suspect": "{none," + ",".join(options.CANDIDATES) + "} ...",
+    "exclude": "{none," + ",".join(options.CANDIDATES) + "} ...",
     "weighted": "{none," + ",".join(options.WEIGHTED_PARTS) + "} ...",
 }  # fmt: skip
-DATA_DIR = "Folder with the original files; for tfds:NAME, the folder in which it is prepared."
+DATA_DIR = (
+    "Folder with the original files of a benchmark, or with the prepared files of tfds:NAME. "
+    "Defaults to ~/.cache/jaxdd with downloaded files, or the folder of tensorflow-datasets."
+)
 """Help of the option data_dir."""
 
 _SHORT = {"out": ("-o",), "verbose": ("-v",), "quiet": ("-q",)}
@@ -79,16 +82,22 @@ def of_command(function: Callable[..., None], method: str = "dm") -> list[Option
     return sorted(known, key=lambda option: (option.group != "", option.group != "options"))
 
 
-def parser(function: Callable[..., None], method: str = "dm") -> Callable[..., Any]:
+def parser(
+    function: Callable[..., None],
+    method: str = "dm",
+    *,
+    known: Iterable[Option] | None = None,
+) -> Callable[..., Any]:
     """Return a function that tyro calls with parsed options, and that returns the command to run.
 
     Args:
         function: a command.
         method: distillation method, for commands that have its options.
+        known: options to complete in a shell. Defaults to those of the command.
     """
     # For tyro, a group of options is a dataclass.
     groups: dict[str, list[Option]] = {}
-    for option in of_command(function, method):
+    for option in of_command(function, method) if known is None else known:
         groups.setdefault(option.group, []).append(option)
     parameters = []
     for title, members in groups.items():
@@ -110,7 +119,6 @@ def parser(function: Callable[..., None], method: str = "dm") -> Callable[..., A
 
     parsed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     parsed.__annotations__ = {p.name: p.annotation for p in parameters}
-    parsed.__doc__ = inspect.cleandoc(function.__doc__ or "").split("\n\nArgs:")[0]
     return tyro.conf.configure(*_MARKERS)(parsed)
 
 
@@ -133,6 +141,10 @@ def _for_tyro(option):
         help_behavior_hint=hint,
     )  # fmt: skip
     kind = option.type if option.flags else tyro.conf.Positional[option.type]
+    if option.metavar.startswith("{"):
+        choices: Any = Literal[tuple(option.metavar.strip("{} .").split(","))]
+        kind = tuple[choices, ...] if option.metavar.endswith("...") else choices
+        kind = kind | None if option.value is None else kind
     return Annotated[kind, described]
 
 
@@ -178,12 +190,13 @@ def _of_fields(kind) -> Iterator[Option]:
         fields.items(), key=lambda x: (order.index(x[1]["group"]), x[0].name != "method")
     ):
         hint, default = hints[field.name], field.default
-        if isinstance(default, options.Preset):
+        is_preset = isinstance(default, options.Preset)
+        if is_preset:
             hint, default = hint | None, None
-        group = f"{about['group']} options"
+        group = f"{about['group']} options".strip()
         option = _option(field.name, hint, default, about["help"], group, flag=about.get("flag"))
-        if issubclass(kind, options.DM) and (by_preset := _by_preset(kind, field.name)):
-            option = option._replace(default=by_preset)
+        if is_preset and "Defaults to" not in about["help"]:
+            option = option._replace(default=_by_preset(kind, field.name))
         yield option
 
 
@@ -241,18 +254,15 @@ def _metavar(kind):
 
 
 def _by_preset(kind: type[options.DM], name: str) -> str:
-    """Return the default of an option by preset, or "" if it is the same.
+    """Return the default of an option by preset.
 
     >>> _by_preset(options.DM, "steps"), _by_preset(options.DM, "width")
     ('quick 200, paper 20000', 'quick 32, paper 128')
     """
-    presets: list[Any] = [dict(preset=preset) for preset in options.PRESETS]
-    values = [getattr(kind(**preset), name) for preset in presets]
-    if isinstance(kind.__dataclass_fields__[name].default, options.Preset):
-        texts = dict.fromkeys(map(_text, values))
-        both = zip(options.PRESETS, map(_text, values), strict=True)
-        return _text(values[0]) if len(texts) == 1 else ", ".join(f"{p} {v}" for p, v in both)
-    return ""
+    values: list[Any] = [dict(preset=preset) for preset in options.PRESETS]
+    texts = [_text(getattr(kind(**value), name)) for value in values]
+    both = ", ".join(f"{preset} {x}" for preset, x in zip(options.PRESETS, texts, strict=True))
+    return texts[0] if len({*texts}) == 1 else both
 
 
 @functools.cache

@@ -32,10 +32,10 @@ def used(config: Mapping[str, Any], rows: Iterable[str]) -> list[str]:
 
 
 def cite(folder: Run) -> None:
-    """Print BibTeX of what a run or a comparison used: methods, data, this library.
+    """Print BibTeX entries for what a run or a comparison used.
 
     Args:
-        folder: folder of a run or a comparison, finished or not.
+        folder: Folder of a run or a comparison, finished or not.
     """
     folder = files.expand(folder)
     if not (folder / "config.json").is_file():

@@ -5,87 +5,156 @@ the state has been saved.
 """
 
 import contextlib
-import dataclasses
 import io
 import logging
-import re
 import shlex
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 import warnings
 
 import jax
 import tyro
 
-from jaxdd import __version__
-from jaxdd.commands import arguments, reference
+import jaxdd
+from jaxdd.commands import arguments, errors, reference, runs, screen
+from jaxdd.data import files
 from jaxdd.runs import context, options, processes, programs
-
-_RESUMABLE = ("demo", "run", "compare")
 
 _EXPECTED_ERRORS = (
     ValueError, TypeError, ImportError, OSError, OverflowError, MemoryError,
     jax.errors.JaxRuntimeError,
 )  # fmt: skip
 
+_COMPLETION = "--tyro-write-completion"
+_OPTIONS = {
+    "-h, --help": "Show this help, or that of a command: `jaxdd COMMAND --help`.",
+    "--version": "Show the version.",
+    f"{_COMPLETION} SHELL FILE": "Write a script that completes commands and options in SHELL: "
+    "bash, zsh, fish or tcsh.",
+}
+
 
 # --- parsing -----------------------------------------------------------------------------------
 
 
-def _app(method):
-    """Return a tyro application; commands with options of a method have those of this one."""
+def _help(first: str = "") -> str:
+    """Return the list of all commands, or of those that begin with a word."""
+    lines = [f"usage: jaxdd {first or 'COMMAND'} ...", "", str(jaxdd.__doc__).split("\n", 1)[0]]
+    groups = {
+        title: {name: reference.summary(name) for name in names if f"{name} ".startswith(first)}
+        for title, names in reference.GROUPS.items()
+    }
+    for title, entries in (groups | ({} if first else {"options": _OPTIONS})).items():
+        lines += ["", title] if entries else []
+        for name, text in entries.items():
+            # A long name has a line of its own.
+            lines += [f"  {name}"] if len(name) > 15 else []
+            indented = f"  {name:<16}" if len(name) <= 15 else " " * 18
+            width = min(shutil.get_terminal_size().columns, 100)
+            lines += textwrap.wrap(text, width, initial_indent=indented, subsequent_indent=" " * 18)
+    return "\n".join(lines)
+
+
+def _command(words):
+    """Return the name of the command that the arguments begin with."""
+    names = {name.split()[0] for name in reference.COMMANDS}
+    if words[0] not in names:
+        hint = errors.did_you_mean(words[0], names)
+        raise ValueError(f"unknown command {words[0]!r}{hint} `jaxdd --help` lists all")
+    if words[0] in reference.COMMANDS:
+        return words[0]
+    name, names = " ".join(words[:2]), [x for x in reference.COMMANDS if x.startswith(words[0])]
+    if name not in names:
+        hint = errors.did_you_mean(name, names)
+        raise ValueError(f"unknown command {name!r}{hint} `jaxdd {words[0]} --help` lists all")
+    return name
+
+
+def _parse(words):
+    """Return the command to run."""
+    name = _command(words)
+    words = words[len(name.split()) :]
+    method = _method(name, words)
+    known = reference.options(name, method)
+    _check_flags(name, words, known)
+    printed, parser = io.StringIO(), arguments.parser(reference.COMMANDS[name], method)
+    try:
+        with contextlib.redirect_stderr(printed):
+            command = tyro.cli(
+                parser, prog=f"jaxdd {name}", args=words, description=reference.description(name)
+            )
+    except SystemExit as stopped:
+        if not stopped.code:
+            raise
+        raise ValueError(errors.of_parser(printed.getvalue(), name, known)) from None
+    for option in known:
+        path = command.keywords[option.name] if option.metavar in ("RUN", "SET") else None
+        if path is not None and not files.expand(path).exists():
+            text = f"{path} does not exist, expected {option.metavar}: {option.help}"
+            raise FileNotFoundError(text)
+    return command
+
+
+def _check_flags(name, words, known):
+    """Reject unknown options, and options that are passed twice, of which tyro uses the last."""
+    words = words[: words.index("--")] if "--" in words else words
+    long = {flag: option.flags[0] for option in known for flag in option.flags}
+    words = [word.split("=")[0] for word in words]
+    used = [word.replace("_", "-") for word in words if word.startswith("--") or word in long]
+    used = [long.get(word, word) for word in used]
+    for flag in used:
+        if flag not in long and flag != "--help":
+            owners = [method for method in options.OPTIONS if flag in _long_flags(name, method)]
+            if owners:
+                raise ValueError(f"{flag} is an option of --method {' and '.join(owners)}")
+            hint = errors.did_you_mean(flag, [*long])
+            raise ValueError(f"unknown option {flag}{hint} `jaxdd {name} --help` lists all")
+        if (count := used.count(flag)) > 1:
+            raise ValueError(f"{flag} must be passed once, with all its values, got {count}")
+
+
+def _long_flags(name, method="dm"):
+    return {option.flags[0] for option in reference.options(name, method) if option.flags}
+
+
+def _method(name, words):
+    """Return the value of --method, which determines the available options."""
+    if "--method" not in _long_flags(name):
+        return "dm"
+    # Before tyro parses the arguments, because it needs the options.
+    words = [part for word in words for part in word.split("=", 1)]
+    places = [i for i, word in enumerate(words[:-1]) if word == "--method"]
+    method = words[places[-1] + 1] if places else "dm"
+    if method not in options.OPTIONS:
+        raise ValueError(f"method must be one of {', '.join(options.OPTIONS)}, got {method!r}")
+    return method
+
+
+def _known(words):
+    """Return the options of the command that the arguments begin with, or [] for an unknown one."""
+    try:
+        name = _command(words)
+        return reference.options(name, _method(name, words))
+    except ValueError:
+        return []
+
+
+def _write_completion(words):
+    """Write a script for a shell, with the options of all methods."""
     app, nested = tyro.extras.SubcommandApp(), {}
     for name, command in reference.COMMANDS.items():
         first, _, second = name.partition(" ")
         if second and first not in nested:
             nested[first] = tyro.extras.SubcommandApp()
             app.command(nested[first], name=first)
+        known = {x.name: x for method in options.OPTIONS for x in reference.options(name, method)}
+        parser = arguments.parser(command, known=known.values())
         place = nested[first] if second else app
-        place.command(arguments.parser(command, method), name=second or first)
-    return app
-
-
-def _parse(words):
-    """Return the command to run. Errors of tyro, which come in a box, become one line."""
-    _check_repeated(words)
-    method = _method(words)
-    explanation = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(explanation):
-            return _app(method).cli(prog="jaxdd", args=words)
-    except SystemExit as stopped:
-        if not stopped.code:
-            raise
-        # Without the box, rules and colours of the terminal.
-        text = re.sub(r"[─│╭╮╰╯]|-{3,}|\x1b\[[0-9;]*m", " ", explanation.getvalue())
-        raise ValueError(" ".join(text.split())) from None
-
-
-def _check_repeated(words):
-    """Reject options that are passed twice, of which tyro would use the last."""
-    words = words[: words.index("--")] if "--" in words else words
-    names = [word.split("=")[0].replace("_", "-") for word in words if word.startswith("--")]
-    names = [name.replace("--no-", "--", 1) for name in names]
-    if repeated := [name for name in names if names.count(name) > 1]:
-        count = names.count(repeated[0])
-        raise ValueError(f"{repeated[0]} must be passed once, with all its values, got {count}")
-
-
-def _method(words):
-    """Return the value of --method, which determines the available options."""
-    if not {"run", "compare"} & set(words[:1]):
-        return "dm"
-    # tyro needs the options class before it parses, so --method is read from the words.
-    words = [part for word in words for part in word.split("=", 1)]
-    places = [i for i, word in enumerate(words[:-1]) if word == "--method"]
-    method = words[places[-1] + 1] if places else "dm"
-    if method not in options.OPTIONS:
-        raise ValueError(f"method must be one of {', '.join(options.OPTIONS)}, got {method!r}")
-    known = {field.name for kind in options.OPTIONS.values() for field in dataclasses.fields(kind)}
-    named = [word[2:].replace("-", "_") for word in words if word.startswith("--")]
-    options.check_known(method, known & set(named))
-    return method
+        place.command(parser, name=second or first, help=reference.summary(name))
+    app.cli(prog="jaxdd", args=[_COMPLETION, *words])
 
 
 # --- running -----------------------------------------------------------------------------------
@@ -140,22 +209,32 @@ def main(words: list[str] | None = None) -> None:
     words = sys.argv[1:] if words is None else words
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # for terminals without UTF-8
-    if words == ["--version"]:
-        print(f"jaxdd {__version__}")
-        return
     try:
+        if words == ["--version"]:
+            print(f"jaxdd {jaxdd.__version__}")
+            return
+        if words[:1] == [_COMPLETION]:
+            _write_completion(words[1:])
+            return
+        if (first := [x for x in words if x not in ("-h", "--help")]) in ([], ["datasets"]):
+            print(_help(*first))
+            return
         command = _parse(words)
         programs.prepare()
-        with _quiet_interrupts(), _warnings_on_one_line(), programs.fixed_settings():
-            command()
+        is_quiet = command.keywords.get("output", screen.Output()).quiet
+        with contextlib.redirect_stdout(io.StringIO() if is_quiet else sys.stdout):
+            with _quiet_interrupts(), _warnings_on_one_line(), programs.fixed_settings():
+                command()
     except (context.Interrupted, KeyboardInterrupt) as stopped:
         print(f"jaxdd: {str(stopped) or 'stopped'}", file=sys.stderr)
-        if words[:1] and words[0] in _RESUMABLE:
+        if runs.RESUMABLE in getattr(stopped, "__notes__", ()):
             again = words if "--resume" in words else [*words, "--resume"]
             print(f"continue with: jaxdd {shlex.join(again)}", file=sys.stderr)
         processes.leave(130)
     except _EXPECTED_ERRORS as error:  # caused by the user; others are bugs
-        print(f"jaxdd: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        text = errors.of_file(error, words) if isinstance(error, OSError) else str(error)
+        text = errors.in_options(text, _known(words))
+        print(f"jaxdd: {text or type(error).__name__}", file=sys.stderr)
         processes.leave(2)
     except (RuntimeError, AssertionError):
         if (platforms := _missing_platforms()) is None:

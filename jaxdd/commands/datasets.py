@@ -79,6 +79,7 @@ def find_bias(
     max_samples: int = 15_000,
     ask: int = 20,
     seed: int = 0,
+    output: screen.Output = screen.Output(),
     out: File | None = None,
     json: File | None = None,
     csv: File | None = None,
@@ -100,6 +101,7 @@ def find_bias(
         max_samples: Maximum number of training images to analyse.
         ask: Number of images whose bias labels the page asks for.
         seed: Random seed of the benchmark and of the analysis.
+        output: How much is printed.
         out: HTML file. Defaults to bias-DATASET.html.
         json: JSON file for the verdict and the evidence. Defaults to none.
         csv: CSV file for score, group and weight of each image by each candidate. Defaults to none.
@@ -111,13 +113,13 @@ def find_bias(
     benchmark = sources.load(dataset, run_options, data.data_dir)
     rows = None if embedding is None else embedding_file.read_for(embedding, benchmark)
     words = sources.words(dataset, run_options, data.data_dir)
-    progress = screen.Progress()
+    progress = output.progress()
 
     def preview(finding):
         bias_page.write(out, finding, benchmark)
         progress.bar.console.print(f"wrote {out} with candidates that are not tested yet")
 
-    with progress.bar:
+    with progress:
         finding = bias.find(
             benchmark, run_options, dataset=shlex.join(words),
             folder=dataset if benchmark.train_files else None, embedding=rows,
@@ -251,9 +253,10 @@ def build_dataset(
         test: Test set: unbiased, or bias-conflicting images only.
         seed: Random seed of the benchmark.
     """
+    benchmarks.describe(dataset)  # raises if there is none of this name
     if dataset not in benchmarks.RECIPES:
         known = ", ".join(benchmarks.RECIPES)
-        raise ValueError(f"dataset must be a generated benchmark ({known}), got {dataset}")
+        raise ValueError(f"{dataset} is read from its files; generated benchmarks are {known}")
     show_dataset(dataset, data=data, test=test, seed=seed)
 
 

@@ -1,5 +1,6 @@
 """All commands, in groups, and the options of each: the source of `--help` and of its reference."""
 
+import inspect
 from collections.abc import Callable
 
 from jaxdd.commands import arguments, cite, datasets, runs, scoring, trust
@@ -37,7 +38,12 @@ def summary(command: str) -> str:
     >>> summary("datasets list")
     'List the benchmarks with their sizes and licences.'
     """
-    return (COMMANDS[command].__doc__ or "").split("\n", 1)[0]
+    return description(command).split("\n", 1)[0]
+
+
+def description(command: str) -> str:
+    """Return the help of a command without its options."""
+    return inspect.cleandoc(COMMANDS[command].__doc__ or "").split("\n\nArgs:")[0]
 
 
 def options(command: str, method: str = "dm") -> list[arguments.Option]:

@@ -21,6 +21,9 @@ from jaxdd.runs.options import DM
 from jaxdd.runs.reports import pages
 from jaxdd.runs.reports import report as reports
 
+RESUMABLE = "resumable"
+"""Note on an exception that interrupted a run whose folder exists."""
+
 _DEMO = DM(ipc=10, conflict=0.1)
 # Without auto, whose search takes as long as the other rows together.
 _DEMO_ROWS = ("random", "random-density", "plain", "density", "oracle")
@@ -31,11 +34,11 @@ _Rows = Annotated[tuple[str, ...], "{" + ",".join(weightings.rows()) + "} ..."]
 
 @contextlib.contextmanager
 def _loaded(
-    dataset, options, data_dir, weights=None, embedding=None, bias_labels=None
+    output, dataset, options, data_dir, weights=None, embedding=None, bias_labels=None
 ) -> Iterator[dict[str, Any]]:
     """Yield the arguments that `run` and `compare` share, under progress bars."""
-    start, progress = time.perf_counter(), screen.Progress()
-    with progress.bar:
+    start = time.perf_counter()
+    with output.progress() as progress:
         data = sources.load(dataset, options, data_dir)
         if weights is not None:
             weights = weights_file.read_for(weights, data)
@@ -46,6 +49,22 @@ def _loaded(
         spent = {"data": time.perf_counter() - start}
         arguments: dict[str, Any] = dict(data=data, options=options, spent=spent, report=progress)
         yield arguments | dict(weights=weights, embedding=embedding, bias_labels=bias_labels)
+
+
+@contextlib.contextmanager
+def _resumable(folder, resume):
+    """Raise if there is no run to resume; note on an interruption whether there is one now."""
+    folder = files.expand(folder)
+    if resume and not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} has no run to resume; leave out --resume, or pass the folder with --out"
+        )
+    try:
+        yield
+    except (pipeline.Interrupted, KeyboardInterrupt) as stopped:
+        if folder.is_dir():
+            stopped.add_note(RESUMABLE)
+        raise
 
 
 def _folder(*names, options):
@@ -62,20 +81,23 @@ def run(
     embedding: File | None = None,
     bias_labels: File | None = None,
     data_dir: Folder | None = None,
+    output: screen.Output = screen.Output(),
     out: Folder | None = None,
     resume: bool = False,
     distributed: bool = False,
-    coordinator: str | None = None,
+    coordinator: Annotated[str, "HOST:PORT"] | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
     split_from: int = pipeline.SPLIT_FROM,
 ) -> None:
     """Distill a synthetic set and score it next to a random subset.
 
+    For the options of another method, see `jaxdd run --method mtt --help`.
+
     Args:
-        dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
-        options: options of the run.
-        debias: weights of the samples: uniform (plain), by density, chosen without bias labels
+        dataset: Name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
+        options: Options of the run.
+        debias: Weights of the samples: uniform (plain), by density, chosen without bias labels
             (auto), by tone, texture, layout or border of the images, by an embedding, by the bias
             labels of some images (labels) or of all (oracle); or a loss of the bias groups
             (fairdd, cobra, cobra-l1).
@@ -84,15 +106,19 @@ def run(
             pretrained network, for --debias auto, embedding and labels.
         bias_labels: .csv file with the bias labels of some training images, for example from the
             page of `jaxdd bias`, instead of --debias; columns file or index, and attribute.
-        data_dir: folder with the original files, or with prepared data for tfds:NAME.
-        out: run folder; runs/DATASET-METHOD-DEBIAS-ipcIPC-seedSEED by default.
-        resume: continue the run in the folder.
-        distributed: use the devices of several processes. Start the same command in each of them,
+        data_dir: Folder with the original files of a benchmark, or with the prepared files of
+            tfds:NAME. Defaults to ~/.cache/jaxdd with downloaded files, or the folder of
+            tensorflow-datasets.
+        output: How much is printed.
+        out: Run folder. Defaults to runs/DATASET-METHOD-DEBIAS-ipcIPC-seedSEED.
+        resume: Continue the run in the folder.
+        distributed: Use the devices of several processes. Start the same command in each of them,
             with the three options below unless the cluster sets them; all must see the run folder.
-        coordinator: HOST:PORT of process 0; $JAX_COORDINATOR_ADDRESS by default.
-        num_processes: number of processes; 1 uses all devices of this process.
-        process_id: number of this process, from 0.
-        split_from: minimum size in bytes of the training images for splitting them over the devices
+        coordinator: Address of process 0. Defaults to $JAX_COORDINATOR_ADDRESS.
+        num_processes: Number of processes; 1 uses all devices of this process. Defaults to what
+            the cluster sets.
+        process_id: Number of this process, from 0. Defaults to what the cluster sets.
+        split_from: Minimum size in bytes of the training images for splitting them over the devices
             of a distributed run; smaller data are copied to each device.
     """
     joining = (coordinator, num_processes, process_id)
@@ -102,7 +128,8 @@ def run(
     how = next((name for name, file in implied.items() if file is not None), debias)
     out = out or _folder(sources.short(dataset), options.method, how, options=options)
     sources.check_outside(dataset, out)
-    with processes.joined(*joining) if distributed else contextlib.nullcontext():
+    joined = processes.joined(*joining) if distributed else contextlib.nullcontext()
+    with _resumable(out, resume), joined:
         devices = components.cpu_devices(options)
         if distributed:
             devices = dict(mesh=parallel.mesh(), split_from=split_from)
@@ -110,12 +137,12 @@ def run(
         shared = dict(debias=how, resume=resume, split_from=split_from, num_processes=count)
         # Processes with different commands would wait for each other forever.
         processes.agree(shared | dataclasses.asdict(options))
-        with processes.own_folder(out) as folder:
-            with _loaded(dataset, options, data_dir, weights, embedding, bias_labels) as arguments:
-                _agree_on_data(**arguments)
-                result = pipeline.run(
-                    folder=folder, debias=debias, resume=resume, **devices, **arguments
-                )
+        loaded = _loaded(output, dataset, options, data_dir, weights, embedding, bias_labels)
+        with processes.own_folder(out) as folder, loaded as arguments:
+            _agree_on_data(**arguments)
+            result = pipeline.run(
+                folder=folder, debias=debias, resume=resume, **devices, **arguments
+            )
         if processes.is_first():
             baseline = {} if result.random is None else {"random": result.random}
             screen.show({**baseline, how: result}, out)
@@ -156,27 +183,34 @@ def compare(
     embedding: File | None = None,
     bias_labels: File | None = None,
     data_dir: Folder | None = None,
+    output: screen.Output = screen.Output(),
     out: Folder | None = None,
     resume: bool = False,
 ) -> None:
     """Compare weightings: one synthetic set each, next to random subsets of real images.
 
+    For the options of another method, see `jaxdd compare --method mtt --help`.
+
     Args:
-        dataset: name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
-        options: options of every row.
-        rows: rows of the table; `jaxdd run --help` describes the weightings.
-        weights: .npy, .npz or .csv file with one weight per training sample, for a row "custom".
+        dataset: Name of a benchmark (see `jaxdd datasets list`), a folder of images, or tfds:NAME.
+        options: Options of every row.
+        rows: Rows of the table; `jaxdd run --help` describes the weightings.
+        weights: .npy, .npz or .csv file with one weight per training sample, for the row custom.
         embedding: .npy or .npz file with one row of numbers per training sample, for example by a
             pretrained network, for the rows auto, embedding and labels.
-        bias_labels: .csv file with the bias labels of some training images, for a row "labels";
+        bias_labels: .csv file with the bias labels of some training images, for the row labels;
             columns file or index, and attribute.
-        data_dir: folder with the original files, or with prepared data for tfds:NAME.
-        out: folder of the comparison; runs/compare-DATASET-METHOD-ipcIPC-seedSEED by default.
-        resume: continue the comparison in the folder.
+        data_dir: Folder with the original files of a benchmark, or with the prepared files of
+            tfds:NAME. Defaults to ~/.cache/jaxdd with downloaded files, or the folder of
+            tensorflow-datasets.
+        output: How much is printed.
+        out: Folder of the comparison. Defaults to runs/compare-DATASET-METHOD-ipcIPC-seedSEED.
+        resume: Continue the comparison in the folder.
     """
     out = out or _folder("compare", sources.short(dataset), options.method, options=options)
     sources.check_outside(dataset, out)
-    with _loaded(dataset, options, data_dir, weights, embedding, bias_labels) as arguments:
+    loaded = _loaded(output, dataset, options, data_dir, weights, embedding, bias_labels)
+    with _resumable(out, resume), loaded as arguments:
         devices = components.cpu_devices(options)
         table = pipeline.compare(folder=out, rows=rows, resume=resume, **devices, **arguments)
     screen.show(table, out)
@@ -186,14 +220,20 @@ def compare(
         print(f"jaxdd: left out {', '.join(absent)}: no bias attributes", file=sys.stderr)
 
 
-def demo(*, out: Folder = pathlib.Path("demo"), resume: bool = False) -> None:
-    """Compare weightings on coloured handwritten digits that come with scikit-learn.
+def demo(
+    *,
+    output: screen.Output = screen.Output(),
+    out: Folder = pathlib.Path("demo"),
+    resume: bool = False,
+) -> None:
+    """Compare weightings on coloured digits that come with scikit-learn.
 
     Args:
-        out: folder of the comparison.
-        resume: continue the comparison in the folder.
+        output: How much is printed.
+        out: Folder of the comparison.
+        resume: Continue the comparison in the folder.
     """
-    compare("cdigits", options=_DEMO, rows=_DEMO_ROWS, out=out, resume=resume)
+    compare("cdigits", options=_DEMO, rows=_DEMO_ROWS, output=output, out=out, resume=resume)
 
 
 def write_report(
@@ -207,11 +247,12 @@ def write_report(
     """Write one HTML page about a finished run or comparison.
 
     Args:
-        source: folder of a run or a comparison, or a JSON file with results.
-        out: HTML file; by default report.html in the folder, or next to the JSON file.
-        figures: also write each figure as SVG and PDF, into a folder named like the page.
-        csv: also write each table as CSV.
-        latex: also write each table as LaTeX (booktabs).
+        source: Folder of a run or a comparison, or a JSON file with results.
+        out: HTML file. Defaults to report.html in the folder, or the name of the JSON file with
+            .html.
+        figures: Also write each figure as SVG and PDF, into a folder named like the page.
+        csv: Also write each table as CSV.
+        latex: Also write each table as LaTeX (booktabs).
     """
     if out is None:
         out = source / "report.html" if source.is_dir() else source.with_suffix(".html")

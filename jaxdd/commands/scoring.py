@@ -76,6 +76,7 @@ def evaluate_set(
     set_options: SetArguments = SetArguments(),
     dataset: DataSet | None = None,
     data: DataArguments = DataArguments(),
+    output: screen.Output = screen.Output(),
     out: File | None = None,
 ) -> None:
     """Score any set with several networks and training protocols.
@@ -86,8 +87,8 @@ def evaluate_set(
 
     Args:
         source: Folder of a finished run, an exported set, .npz, a folder of images, or .pt.
-        networks: convnet, mlp, lenet, alexnet, vgg11 or resnet18; convnet-bn, vgg11-bn or
-            resnet18-bn with batch norm; or MODULE:ATTRIBUTE.
+        networks: Networks to train: convnet, mlp, lenet, alexnet, vgg11 or resnet18; convnet-bn,
+            vgg11-bn or resnet18-bn with batch norm; or MODULE:ATTRIBUTE.
         protocol: Hard labels (standard), soft labels (soft), logit distillation (kd), or feature
             distillation (elf).
         sets: Images to score: the set, as many random real images, or as many noise images.
@@ -104,11 +105,12 @@ def evaluate_set(
             batches of a teacher are drawn. Defaults to uniform.
         teacher_dir: Folder of a trained teacher to use instead, such as RUN/teacher of a cfm run.
         set_options: Options of the set.
-        dataset: Name of the benchmark that the set replaces, a folder of images, or tfds:NAME. Not
-            needed for a run on a benchmark.
+        dataset: Name of the benchmark that the set replaces, a folder of images, or tfds:NAME.
+            Defaults to the benchmark of the run.
         data: Options of the data set.
-        out: JSON file. Defaults to evaluation.json in the folder of a run, where `jaxdd report`
-            finds it, and to evaluation-SET.json for other sets.
+        output: How much is printed.
+        out: JSON file; `jaxdd report` reads it from the folder of a run. Defaults to
+            evaluation.json in the folder of a run, or evaluation-SET.json.
     """
     stored = labelled_sets.load(source, layout=data.layout)
     out = _output_path("evaluation", stored, out)
@@ -121,8 +123,7 @@ def evaluate_set(
         digest, pool = datasets.digest(benchmark), datasets.pool(benchmark)
         trained = pretrained.read_teacher(teacher_dir, pool, benchmark.num_classes, data=digest)
         teacher_options = teacher_options._replace(teacher=trained)
-    progress = screen.Progress()
-    with progress.bar:
+    with output.progress() as progress:
         labelled = set_options.read(stored, benchmark, whiten=whiten)
         cells = matrix.cells(
             labelled, benchmark, run_options, names=networks, protocols=protocol, sets=sets,
@@ -141,6 +142,7 @@ def profile_set(
     set_options: SetArguments = SetArguments(),
     dataset: DataSet | None = None,
     data: DataArguments = DataArguments(),
+    output: screen.Output = screen.Output(),
     out: File | None = None,
     figure: File | None = None,
 ) -> None:
@@ -155,14 +157,15 @@ def profile_set(
         seeds: Number of random networks; profiles are means over them.
         teacher_steps: Updates of a network trained on the real images, for a second profile.
             Defaults to none.
-        weights: .npy, .npz or .csv with a weight for each training sample. Defaults to uniform. A
-            run stores its own in weights.npz.
+        weights: .npy, .npz or .csv with a weight for each training sample, such as weights.npz of
+            a run. Defaults to uniform.
         set_options: Options of the set.
-        dataset: Name of the benchmark that the set replaces, a folder of images, or tfds:NAME. Not
-            needed for a run on a benchmark.
+        dataset: Name of the benchmark that the set replaces, a folder of images, or tfds:NAME.
+            Defaults to the benchmark of the run.
         data: Options of the data set.
-        out: JSON file. Defaults to profile.json in the folder of a run, where `jaxdd report` finds
-            it, and to profile-SET.json for other sets.
+        output: How much is printed.
+        out: JSON file; `jaxdd report` reads it from the folder of a run. Defaults to profile.json
+            in the folder of a run, or profile-SET.json.
         figure: SVG or PNG file. Defaults to the name of the JSON file with .svg.
     """
     stored = labelled_sets.load(source, layout=data.layout)
@@ -175,8 +178,7 @@ def profile_set(
         # Importing it would run code that the publisher of the set chose.
         raise ValueError(f"{source}: the network {run_options.network} is not part of jaxdd")
     sample_weights = _read_weights(weights, benchmark)
-    progress = screen.Progress()
-    with progress.bar:
+    with output.progress() as progress:
         labelled = set_options.read(stored, benchmark)
         profile = profiles.measure(
             labelled, benchmark, run_options, num_networks=seeds, teacher_steps=teacher_steps,

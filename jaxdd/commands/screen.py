@@ -1,8 +1,10 @@
 """Terminal output of commands: progress bars, and a table at the end."""
 
+import dataclasses
 import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import rich.box
 import rich.console
@@ -19,10 +21,31 @@ _LEGEND = (
 )
 
 
-class Progress:
-    """A progress bar for each task, which the pipeline reports to."""
+def _flag(help_text: str) -> Any:
+    return dataclasses.field(default=False, metadata=dict(help=help_text, group=""))
 
-    def __init__(self):
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Options of commands that print progress."""
+
+    verbose: bool = _flag("Print each record of progress on a line, for log files.")
+    quiet: bool = _flag("Print warnings and errors only.")
+
+    def progress(self) -> "Progress":
+        """Return progress bars, or lines if the output is verbose."""
+        return Progress(verbose=self.verbose)
+
+
+class Progress:
+    """A progress bar for each task, which the pipeline reports to.
+
+    Args:
+        verbose: whether to print lines instead of bars.
+    """
+
+    def __init__(self, *, verbose: bool = False):
+        self.verbose = verbose
         self.bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description:<16}"),
             rich.progress.BarColumn(),
@@ -30,15 +53,28 @@ class Progress:
             rich.progress.TimeElapsedColumn(),
             rich.progress.TimeRemainingColumn(),
             rich.progress.TextColumn("{task.fields[note]}"),
-            disable=not processes.is_first(),
+            disable=verbose or not processes.is_first(),
         )
         self.tasks = {}
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.tasks:  # else a blank line would be printed
+            self.bar.stop()
+
     def __call__(self, task, done, total, loss=None, speed=None):
         """Move the bar of a task; the first call for the task creates it."""
+        note = "" if loss is None else f"loss {loss:.3f}  {speed:.2f} steps/s"
+        if self.verbose:
+            if processes.is_first():
+                print(f"{task} {done}/{total}  {note}".rstrip(), flush=True)
+            return
+        if not self.tasks:
+            self.bar.start()
         if task not in self.tasks:
             self.tasks[task] = self.bar.add_task(task, total=total, note="")
-        note = "" if loss is None else f"loss {loss:.3f}  {speed:.2f} steps/s"
         self.bar.update(self.tasks[task], completed=done, note=note)
 
 

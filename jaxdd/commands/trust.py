@@ -24,16 +24,18 @@ def export_set(
     dataset: DataSet | None = None,
     data_dir: Folder | None = None,
 ) -> None:
-    """Export the set of a run: its files, a data set card and a manifest.
+    """Export the set of a run with a data set card and a manifest.
 
     Args:
-        source: folder of a finished run or, without --score, of an exported set.
-        folder: folder to write to; absent or empty.
+        source: Folder of a finished run or, without --score, of an exported set.
+        folder: Folder to write to; absent or empty.
         format: npz: the file of the run; png: a folder of 8-bit images with metadata.csv, rounded
             and clipped to [0, 1]; pt: the file of the run and a list that PyTorch scripts load.
-        score: evaluate the rounded images of the PNG files as the run evaluated its own.
-        dataset: folder of images or tfds:NAME that the run was made from, for --score.
-        data_dir: folder with the original files, for --score.
+        score: Evaluate the rounded images of the PNG files as the run evaluated its own.
+        dataset: Folder of images or tfds:NAME that the run was made from, for --score. Defaults to
+            the benchmark of the run.
+        data_dir: Folder with the original files of a benchmark, for --score. Defaults to
+            ~/.cache/jaxdd.
     """
 
     def measure(images):
@@ -49,13 +51,14 @@ def export_set(
 
 
 def sign_set(source: Set, *, private: Annotated[pathlib.Path, "FILE", "key"]) -> None:
-    """Sign the root of a set, with a key from: openssl genpkey -algorithm ed25519 -out FILE.
+    """Sign the root hash of a set with a private key.
 
-    A signature proves who signed exactly these files, to anyone who has the public key from another
-    source. It does not prove that the set is harmless or the newest one.
+    `openssl genpkey -algorithm ed25519 -out FILE` makes a key. A signature proves who signed
+    exactly these files, to anyone who has the public key from another source. It does not prove
+    that the set is harmless or the newest one.
 
     Args:
-        source: folder of a finished run or of an exported set.
+        source: Folder of a finished run or of an exported set.
         private: PEM file of the private key.
     """
     print(f"signed the root {signature.sign(source, private)}")
@@ -67,15 +70,15 @@ def verify_set(
     public: Annotated[pathlib.Path, "FILE", "key"] | None = None,
     expect: Annotated[str, "HASH"] | None = None,
 ) -> None:
-    """Verify a set: checksums in its manifest, and its signature or root.
+    """Verify the files of a set by its manifest, and its signature or root hash.
 
     Key and root prove something only if they come from another source than the set. A signature
     does not prove that the set is harmless or the newest one.
 
     Args:
-        source: folder of a finished run or of an exported set.
+        source: Folder of a finished run or of an exported set.
         public: PEM file of the signer's public key (openssl pkey -in FILE -pubout).
-        expect: root hash that the set must have.
+        expect: Root hash that the set must have.
     """
     if public is None:
         verified = manifest.check(source, expect=expect)
@@ -103,23 +106,26 @@ def audit_set(
     expect: Annotated[str, "HASH"] | None = None,
     preset: Literal["quick", "paper"] = "quick",
     seed: int = 0,
+    output: screen.Output = screen.Output(),
     out: File | None = None,
 ) -> None:
-    """Search a set for traces of tampering. No traces do not prove that a set is clean.
+    """Search a set for traces of tampering.
 
-    Writes an HTML page and JSON next to it. The exit code is 1 if there is evidence of tampering.
+    Writes an HTML page and JSON next to it. The exit code is 1 if there is evidence of tampering. A
+    set without traces is not proven to be clean.
 
     Args:
-        source: folder of a finished run or of an exported set, or a synthetic.npz.
-        trusted: sets of the same kind that are known to be sound, such as your own from other
+        source: Folder of a finished run or of an exported set, or a synthetic.npz.
+        trusted: Sets of the same kind that are known to be sound, such as your own from other
             seeds. Use five; with two or fewer, hardly any difference is evidence.
-        dataset: data set that the set was made from: a benchmark, a folder of images, or tfds:NAME.
-        data_dir: folder with the original files.
-        again: also distill the set again from its configuration and seed; needs the data.
-        expect: root hash that the set must have, or the SHA-256 of a single file.
-        preset: quick fits two CPU cores, paper one GPU.
-        seed: random seed of the networks and of the sampled real images.
-        out: HTML file; audit.html by default.
+        dataset: Data set that the set was made from: a benchmark, a folder of images, or tfds:NAME.
+        data_dir: Folder with the original files of a benchmark. Defaults to ~/.cache/jaxdd.
+        again: Also distill the set again from its configuration and seed; needs the data.
+        expect: Root hash that the set must have, or the SHA-256 of a single file.
+        preset: Networks and real images: quick fits two CPU cores, paper one GPU.
+        seed: Random seed of the networks and of the sampled real images.
+        output: How much is printed.
+        out: HTML file. Defaults to audit.html.
     """
     out = pathlib.Path("audit.html") if out is None else out
     pages.check_path(out)
@@ -133,8 +139,7 @@ def audit_set(
         real = sources.load(
             str(config["dataset"]) if dataset is None else dataset, run_options, data_dir
         )
-    progress = screen.Progress()
-    with progress.bar:
+    with output.progress() as progress:
         checks = inspection.inspect(
             published.synthetic, trusted=trusted_sets, data=real,
             effort=inspection.EFFORTS[preset], seed=seed, tiles=publication.formation_of(config),

@@ -95,43 +95,44 @@ class DM:
         "Defaults of other options: quick fits two CPU cores, paper is the scale of the literature "
         "on one GPU.", "distillation", incidental=True)
     steps: int = _option(Preset(200, 20_000),
-        "Distillation steps. For dc and dsa, updates of the images; for cfm, updates per image "
-        "times ipc times class_parts.", "distillation", least=0)
+        "Distillation steps: updates of the images.", "distillation", least=0)
     batch_size: int = _option(Preset(128, 256),
-        "Real images per class and step; for mtt and cfm, per class and update of a network.",
-        "distillation", least=1)
+        "Real images per class and step.", "distillation", least=1)
     candidates: int | None = _option(None,
-        "Real images per class from which k-means selects the batch (DREAM). By default the batch "
-        "is sampled directly.", "distillation", least=1)
+        "Real images per class from which k-means selects the batch (DREAM). Defaults to none: the "
+        "batch is sampled directly.", "distillation", least=1)
     formation: int = _option(1,
         "Each synthetic image holds formation² smaller images (IDC).", "distillation", least=1)
     learning_rate: float = _option(Preset(lambda options: 10.0 if options.ipc >= 100 else 1.0),
-        "Learning rate of the synthetic images.", "distillation", positive=True)
+        "Learning rate of the synthetic images. Defaults to 1, or 10 from 100 images per class.",
+        "distillation", positive=True)
     init: Literal["weighted", "real", "noise"] = _option("weighted",
         "Initial images: real images sampled by weight, real images sampled uniformly, or noise.",
         "distillation")
     conflict: float | None = _option(None,
-        "Share of bias-conflicting samples in each class of a benchmark, 0 to 1. `jaxdd datasets "
-        "list` shows the default of each benchmark.", "data", least=0, most=1)
+        "Share of bias-conflicting samples in each class of a benchmark, 0 to 1.",
+        "data", least=0, most=1)
     severity: int | None = _option(None,
         "Severity of the bias of a benchmark, 1 to 4.", "data", least=1, most=4)
     test: Literal["uniform", "conflicting"] = _option("uniform",
         "Test set of a benchmark: attributes independent of the class, or bias-conflicting only.",
         "data")
     resize: int | None = _option(None,
-        "Height and width in pixels to which images of a folder are resized.", "data", least=1)
+        "Height and width in pixels to which images of a folder are resized. Defaults to the size "
+        "of most images, or the median of their shorter sides but at most 32.", "data", least=1)
     skip_bad: bool = _option(False, "Skip images of a folder that cannot be decoded.", "data")
     label: str | None = _option(None,
-        "Column of metadata.csv or of an annotated data set that holds the class.", "data")
+        "Column of metadata.csv or of an annotated data set that holds the class. Defaults to a "
+        "column named like label.", "data")
     attribute: str | None = _option(None,
         "Column of metadata.csv or of an annotated data set that holds the bias attribute; "
-        "gender+age crosses two columns.", "data")
+        "gender+age crosses two columns. Defaults to a column named like attribute.", "data")
     layout: Literal["auto", "classes", "splits"] = _option("auto",
         "What the folders inside a folder of images are: classes, or splits that hold classes; "
-        "tables are then ignored. By default, names and tables decide.", "data")
+        "tables are then ignored. Defaults to auto: names and tables decide.", "data")
     strategy: tuple[str, ...] | None = _option(None,
-        "Augmentation: any of color crop cutout flip scale rotate, or none. The default is that of "
-        "the benchmark, and all but flip for your own images.", "data")
+        "Operations of the augmentation. Defaults to those of the benchmark, or all but flip for "
+        "your own images.", "data")
     zca: Literal["none", "uniform", "weighted"] = _option("none",
         "ZCA whitening of network inputs, fitted on real images with uniform or sample weights. "
         "The set is saved without whitening.", "data")
@@ -140,11 +141,13 @@ class DM:
         "How the bandwidth of the density follows from the embeddings of a class.", "weights")
     bandwidth: float | None = _option(None,
         "Factor of the bandwidth rule (of the squared bandwidth for the distance rules), or the "
-        "bandwidth itself if it is fixed.", "weights", positive=True)
+        "bandwidth itself if it is fixed. Defaults to 0.2 for the distance rules, 1 for others.",
+        "weights", positive=True)
     temperature: float = _option(1.0,
         "Weights are proportional to density^(-1/temperature).", "weights", positive=True)
     clip: float | None = _option(None,
-        "Largest weight, as a multiple of the uniform weight.", "weights", least=1)
+        "Largest weight, as a multiple of the uniform weight. Defaults to no limit.",
+        "weights", least=1)
     weighting: Literal["draw", "mean", "batch"] = _option("draw",
         "draw: batches are sampled by weight; mean: uniform batches with weighted means; batch: "
         "weights are estimated within each batch.", "weights")
@@ -176,8 +179,8 @@ class DM:
         "Training of the evaluation networks: standard, or one of two debiasing algorithms.",
         "network and evaluation")
     score_every: int | None = _option(None,
-        "Steps between evaluations during distillation, for the report. By default the set is "
-        "evaluated at the end only.", "network and evaluation", least=1, incidental=True)
+        "Steps between evaluations during distillation, for the report. Defaults to none: the set "
+        "is evaluated at the end only.", "network and evaluation", least=1, incidental=True)
     chunk: int = _option(Preset(10, 100),
         "Steps between two records of progress, after which a run can be saved.",
         "run", least=1, incidental=True)
@@ -215,7 +218,7 @@ class DM:
                 f"got {self.candidates}"
             )
         if self.bandwidth_rule == "fixed" and self.bandwidth is None:
-            raise ValueError("bandwidth_rule='fixed' requires bandwidth, got None")
+            raise ValueError("bandwidth_rule='fixed' requires bandwidth=")
         for name in ("suspect", "exclude"):
             if unknown := {*getattr(self, name)} - {*CANDIDATES}:
                 known = ", ".join(CANDIDATES)
@@ -230,7 +233,8 @@ class DM:
 def _changed(name: str, default: Any, help: str | None = None) -> Any:
     """Define a field of `DM` again with another default, and perhaps another help text."""
     metadata = dict(DM.__dataclass_fields__[name].metadata)
-    return dataclasses.field(default=default, metadata=metadata | ({"help": help} if help else {}))
+    help = help or metadata["help"].partition(" Defaults to")[0]
+    return dataclasses.field(default=default, metadata=metadata | {"help": help})
 
 
 def _gradient_loops(ipc: int) -> tuple[int, int]:
@@ -253,15 +257,18 @@ class DC(DM):
         "steps",
         Preset(lambda options: 400 if _gradient_loops(options.ipc)[0] == 1 else 100,
             lambda options: 1000 * _gradient_loops(options.ipc)[0]),
-        "Distillation steps: updates of the images.")
+        "Distillation steps: updates of the images. Defaults to quick 100, or 400 for one image "
+        "per class, paper 1000 times outer.")
     batch_size: int = _changed("batch_size", Preset(64, 256), "Real images per class and step.")
     learning_rate: float = _changed("learning_rate", 0.1)
     outer: int = _option(Preset(lambda options: _gradient_loops(options.ipc)[0]),
-        "Steps before the network is initialised again.", "distillation", least=1)
+        "Steps before the network is initialised again. Defaults to 1 for one image per class, or "
+        "the images per class rounded up to 10, 20, 30, 40 or 50.", "distillation", least=1)
     inner: int = _option(
         Preset(lambda options: min(_gradient_loops(options.ipc)[1], 5),
             lambda options: _gradient_loops(options.ipc)[1]),
-        "Epochs for which the network is trained between two steps.", "distillation", least=1)
+        "Epochs for which the network is trained between two steps. Defaults to 1 for one image "
+        "per class, or quick 5, paper 50, 25, 20, 15 or 10 by outer.", "distillation", least=1)
     chunk: int = _changed("chunk", 10)
     # fmt: on
 
@@ -275,7 +282,7 @@ class DSA(DC):
 
 _BUFFER_PATH = (
     "Folder of the trained networks, with one subfolder per weighting, to share them between runs. "
-    "By default they are kept in the run folder."
+    "Defaults to the run folder."
 )
 
 
@@ -332,7 +339,8 @@ class CFM(DM):
         "steps",
         Preset(lambda options: 100 * options.ipc * options.class_parts,
             lambda options: 1000 * options.ipc * options.class_parts),
-        "Distillation steps: updates per image, times ipc, times class_parts.")
+        "Distillation steps: a multiple of images per class times class parts. Defaults to quick "
+        "100, paper 1000 times this product.")
     batch_size: int = _changed("batch_size", 13, "Real images per class and update of the teacher.")
     learning_rate: float = _changed("learning_rate", 0.25)
     teacher: str = _option("convnet-bn",
@@ -371,7 +379,7 @@ class CFM(DM):
             )
         if self.steps % (self.ipc * self.class_parts):
             raise ValueError(
-                f"steps must be a multiple of ipc × class_parts = {self.ipc * self.class_parts}, "
+                f"steps must be a multiple of ipc={self.ipc} times class_parts={self.class_parts}, "
                 f"got {self.steps}"
             )
         if self.beta < self.beta_floor:
@@ -480,7 +488,8 @@ def _check_bounds(field: "dataclasses.Field", value: Any) -> None:
     # Written so that nan is out of bounds.
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         limits = f"at least {low}" if high is None else f"in [{low or 0}, {high}]"
-        raise ValueError(f"{field.name} must be {limits}, got {value}")
+        percent = f"; {value:g} % is {value / 100:g}" if high == 1 and 1 < value <= 100 else ""
+        raise ValueError(f"{field.name} must be {limits}, got {value}{percent}")
     if not math.isfinite(value) or (isinstance(value, int) and value > _MAX_INT):
         raise ValueError(f"{field.name} must be finite and fit 32 bits, got {value}")
 

@@ -363,7 +363,7 @@ def _custom(run):
 
 def _check_custom(context):
     if context.custom_weights is None:
-        raise ValueError("debias='custom' requires weights, got None")
+        raise ValueError("debias='custom' requires weights=")
 
 
 WEIGHTINGS: dict[str, Weighting] = {

@@ -47,9 +47,12 @@ def test_none_stands_for_no_values(words):
     assert parse("compare", "cdigits", *words)["options"].strategy == ()
 
 
-def test_shared_options_reach_the_command():
-    parsed = parse("evaluate", "a.npz", "-o", "b.json", "--pixels", "unit", "--conflict", "0.2")
-    assert str(parsed["source"]) == "a.npz" and str(parsed["out"]) == "b.json"
+def test_shared_options_reach_the_command(tmp_path):
+    (tmp_path / "a.npz").touch()
+    parsed = parse(
+        "evaluate", str(tmp_path / "a.npz"), "-o", "b.json", "--pixels", "unit", "--conflict", "0.2"
+    )
+    assert parsed["source"].name == "a.npz" and str(parsed["out"]) == "b.json"
     assert (parsed["set_options"].pixels, parsed["data"].conflict) == ("unit", 0.2)
 
 
