@@ -142,7 +142,7 @@ def flags(command, method="dm"):
 @functools.cache
 def all_options():
     """Return the options of jaxdd and of the experiments, and those of other programs in use."""
-    known = {"--version", "--tyro-print-completion", "--strict"}
+    known = {"--version", "--tyro-write-completion", "--strict"}
     for command in reference.COMMANDS:
         methods = options.OPTIONS if command == "run" else ["dm"]
         known = known.union(*(flags(command, method) for method in methods))
