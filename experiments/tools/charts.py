@@ -20,13 +20,13 @@ from experiments import (
     no_bias,
     seeds,
 )  # fmt: skip
-from experiments.tools import grid, record, words
+from experiments.tools import grid, overview, record, words
 from jaxdd import kde
 from jaxdd.data import files
 from jaxdd.runs.reports import style
 from jaxdd.weights import candidates
 
-PUBLISHED = {"plain": 23.8, "density": 91.5}
+PUBLISHED = {row: overview.PUBLISHED[row] for row in ("plain", "density")}
 """Accuracies of Cui et al. (ICML 2024) in %: CMNIST, 5 % conflicting, 50 images per class."""
 
 INTERVAL = "Whiskers: 95 % interval (Student's t) of the mean over three synthetic sets."
