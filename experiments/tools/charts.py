@@ -3,6 +3,8 @@
 import collections
 import itertools
 import os
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,8 +37,8 @@ INTERVAL = "Whiskers: 95 % interval (Student's t) of the mean over three synthet
 # --- the headline ------------------------------------------------------------------------------
 
 _HEADLINES = (
-    "Small digits,\n10 % conflicting", "MNIST,\n5 % conflicting", "MNIST,\n1 % conflicting",
-    "MNIST, 5 %,\n50 per class", "MNIST\nwithout a bias", "Fashion-MNIST,\nbackgrounds",
+    "small digits\n10 %", "MNIST\n5 %", "MNIST\n1 %",
+    "MNIST, 5 %\n50 per class", "MNIST\nno bias", "clothes on\nbackgrounds",
 )  # fmt: skip
 
 
@@ -59,9 +61,9 @@ def interval(values: np.ndarray) -> list[float]:
 
 def headline(path: os.PathLike, data: Mapping[str, Any]) -> None:
     """Draw bars of the claims, and of the published setting."""
-    sizes = dict(width_ratios=[len(data["bars"]), 2])
+    sizes = dict(width_ratios=[len(data["bars"]), 2.4])
     options = dict(sharey=True, gridspec_kw=sizes)
-    with style.subplots(path, 1650, 700, 1, 2, **options) as (figure, ((left, right),)):
+    with style.subplots(path, 1450, 680, 1, 2, **options) as (figure, ((left, right),)):
         for place, bar in enumerate(data["bars"]):
             for offset, (row, (mean, low, high)) in zip(
                 (-0.2, 0.2), bar["rows"].items(), strict=True
@@ -72,7 +74,7 @@ def headline(path: os.PathLike, data: Mapping[str, Any]) -> None:
         for place, numbers in enumerate((data["published"], data["ours"])):
             for offset, (row, mean) in zip((-0.2, 0.2), numbers.items(), strict=True):
                 _bar(right, place + offset, mean, row)
-        names = "published\n(Cui et al., 2024)", "jaxdd\n(width 32, one set)"
+        names = "published\n(Cui et al.)", "jaxdd\n(one set)"
         right.set_xticks((0, 1), names)
         right.set_title("MNIST, 5 %, 50 images\nper class, 20,000 steps", fontsize=10)
         left.set(ylim=(0, 105), yticks=range(0, 101, 20))
@@ -84,7 +86,7 @@ def headline(path: os.PathLike, data: Mapping[str, Any]) -> None:
         for row in rows:
             left.bar([0], [0], color=style.ROWS[row].color, label=words.ROWS[row])
         figure.legend(loc="outside upper left", ncols=len(rows))
-        style.add_note(figure, INTERVAL)
+        style.add_note(figure, f"%: share of conflicting samples. {INTERVAL}")
 
 
 def _bar(axes, place, mean, row, ends=None):
@@ -120,8 +122,8 @@ def dots(path: os.PathLike, data: Mapping[str, Any]) -> None:
         [row for row in rows if any(panel[row][i] for panel in panels.values() if row in panel)]
         for i in range(len(settings))
     ]
-    height = 190 + 28 * -(-len(rows) // 4) + sum(30 + 15 * len(names) for names in shown)
-    size = 1500, height, 1, len(panels)
+    height = 190 + 28 * -(-len(rows) // 3) + sum(36 + 15 * len(names) for names in shown)
+    size = 1250 if len(panels) < 3 else 1500, height, 1, len(panels)
     with style.subplots(path, *size, sharex=True, sharey=True) as (figure, (line,)):
         for axes, (title, panel), unit in zip(line, panels.items(), data["units"], strict=True):
             _draw_dots(axes, panel, rows, shown)
@@ -131,12 +133,17 @@ def dots(path: os.PathLike, data: Mapping[str, Any]) -> None:
                 for x in y]  # fmt: skip
         margin = 0.04 * (max(ends) - min(ends)) + 1
         line[0].set_xlim(max(min(ends) - margin, -2), min(max(ends) + margin, 102))
-        line[0].set_yticks(range(len(settings)), settings)
+        line[0].set_yticks(range(len(settings)), [_wrap(label) for label in settings])
         line[0].set_ylim(len(settings) - 0.5, -0.5)
         handles, labels = line[0].get_legend_handles_labels()
         if list(settings) != labels:
-            figure.legend(handles, labels, loc="outside upper left", ncols=4)
+            figure.legend(handles, labels, loc="outside upper left", ncols=3)
         style.add_note(figure, data["note"])
+
+
+def _wrap(label):
+    """Return a label in lines that do not break before a unit."""
+    return textwrap.fill(re.sub(r"(?<=\d) (?=%|sets)", "\N{NO-BREAK SPACE}", label), 32)
 
 
 def _draw_dots(axes, panel, rows, shown):
@@ -418,7 +425,7 @@ def verdicts(path: os.PathLike, data: Mapping[str, Any]) -> None:
     """Draw the bimodality of each set, with its verdict as colour and marker."""
     sizes = [len(sets) for sets in data["sets"].values()]
     options = dict(sharex=True, gridspec_kw=dict(height_ratios=sizes))
-    with style.subplots(path, 1500, 330 + 36 * sum(sizes), len(sizes), 1, **options) as (
+    with style.subplots(path, 1250, 330 + 36 * sum(sizes), len(sizes), 1, **options) as (
         figure,
         column,
     ):

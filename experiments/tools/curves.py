@@ -33,7 +33,7 @@ def long_data(ipc: int) -> dict[str, Any]:
 
 def long_curves(path: os.PathLike, data: Mapping[str, Any]) -> None:
     """Draw accuracies of all and of the weighted rows, and losses, along the steps."""
-    with style.subplots(path, 1750, 620, 1, 3) as (figure, ((everything, weighted, loss),)):
+    with style.subplots(path, 1250, 940, 2, 2) as (figure, ((everything, weighted), (loss, blank))):
         for row in data["accuracy"]:
             color, dashes, marker = style.ROWS[row]
             mean, std = np.array(data["accuracy"][row]).T
@@ -54,7 +54,8 @@ def long_curves(path: os.PathLike, data: Mapping[str, Any]) -> None:
             axes.set(xlabel="step (linear up to 200, then logarithmic)", xlim=(-8, 24_000))
             axes.grid(True)
         handles, labels = everything.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
+        blank.axis("off")
+        blank.legend(handles, labels, loc="center left", labelspacing=1, handlelength=3)
         style.add_note(
             figure,
             f"Coloured MNIST, 5 % conflicting, {data['ipc']} images per class, one set per row. "
@@ -69,7 +70,7 @@ STEPS_SHOWN = (0, 200, 2_000, 20_000)
 
 _SETS = {
     "random": "random\nsubset", "dm": "DM", "low": "low-pass\nDM", "high": "high-pass\nDM",
-    "dc": "DC", "dsa": "DSA", "mtt": "MTT", "cfm": "CFM", "dm 20000": "DM, 20,000\nsteps",
+    "dc": "DC", "dsa": "DSA", "mtt": "MTT", "cfm": "CFM", "dm 20000": "DM,\n20,000\nsteps",
 }  # fmt: skip
 _DIRECTIONS = 40
 
@@ -93,7 +94,7 @@ def spectrum_curves(path: os.PathLike, data: Mapping[str, Any]) -> None:
     """Draw four panels: bias and classes, in features of random and of trained networks."""
     titles = {"bias": "Bias", "class": "Classes", "random": "random", "trained": "trained"}
     shared = dict(sharex=True, sharey=True)
-    with style.subplots(path, 1500, 1050, 2, 2, **shared) as (figure, grid_):
+    with style.subplots(path, 1250, 940, 2, 2, **shared) as (figure, grid_):
         for axes, (name, lines) in zip(grid_.flat, data.items(), strict=True):
             for index, (label, energy) in enumerate(lines.items()):
                 color, dashes, marker = style.line(label, index)
@@ -111,7 +112,7 @@ def spectrum_curves(path: os.PathLike, data: Mapping[str, Any]) -> None:
         for axes in grid_[1]:
             axes.set_xlabel("number of directions, in order of real variance")
         handles, labels = grid_[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
+        figure.legend(handles, labels, loc="outside upper left", ncols=3)
         note = "The rank of a bias (or of the classes) is where its line crosses 50 %."
         style.add_note(figure, note)
 

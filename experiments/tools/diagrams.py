@@ -11,7 +11,7 @@ from jaxdd.data import files
 from jaxdd.runs.reports import style
 from jaxdd.weights import candidates, feature_weights
 
-_LINE = 28  # height of a line in pixels
+_LINE = 35  # height of a line in pixels
 _BLUE, _GREEN, _ORANGE = "#0072b2", "#009e73", "#d55e00"
 _PALE = {_BLUE: "#e5f1f8", _GREEN: "#e3f4ee", _ORANGE: "#fbece3", style.GREY: "#f2f2f2"}
 
@@ -56,7 +56,7 @@ STAGES = {
     "density weights": "few neighbours:\nlarge weight",
     "weighted sampling": "every colour is drawn\nabout equally often",
     "distillation": "optimises a few\nimages per class",
-    "evaluation by group": "networks trained on them,\ntest set without bias",
+    "evaluation by group": "accuracy, %, of networks\ntrained on them",
 }
 
 
@@ -71,34 +71,43 @@ def pipeline_data() -> dict[str, Any]:
 
 
 def pipeline(path: os.PathLike, data: dict[str, Any]) -> None:
-    """Draw the stages of a run from left to right, with a picture of each."""
-    width, height, side, middle = 1800, 515, 210, 190
+    """Draw the stages of a run in two lines, with a picture of each."""
+    width, height, side, columns, line = 1150, 970, 210, 3, 480
     samples = {name: np.array(x) for name, x in data["embedding"]["samples"].items()}
     zeros = samples["label"] == 0
     uniform, weighted = illustrations.digits(zeros, samples)
     with style.figure(path, width, height) as figure:
         axes = _canvas(figure, width, height)
-        step = width / len(data["stages"])
-        places = step * (np.arange(len(data["stages"])) + 0.5)
-        for x, (name, text) in zip(places, data["stages"].items(), strict=True):
-            _box(axes, x, 395, side + 40, 54, name, _BLUE, weight="bold", size=10)
-            axes.text(x, 440, text, ha="center", va="top", color="#333333", linespacing=1.4)
-        for x, y in zip(places, places[1:], strict=False):
-            _arrow(axes, (x + side / 2 + 22, 395), (y - side / 2 - 22, 395))
-        inset = lambda x: figure.add_axes(
-            ((x - side / 2) / width, 1 - (middle + side / 2) / height, side / width, side / height)
-        )
+        step = width / columns
+        places = [
+            (step * (i % columns + 0.5), 45 + line * (i // columns))
+            for i in range(len(data["stages"]))
+        ]
+        half = 135
+        for (x, y), (name, text) in zip(places, data["stages"].items(), strict=True):
+            _box(axes, x, y, 2 * half, 58, name, _BLUE, weight="bold", size=11)
+            axes.text(x, y + 44, text, ha="center", va="top", size=10.5, linespacing=1.4)
+        for (x, y), (z, other) in zip(places, places[1:], strict=False):
+            if y == other:
+                _arrow(axes, (x + half, y), (z - half, y))
+            else:
+                turn = other - 65
+                _arrow(axes, (x, y + 355), (x, turn), (z, turn), (z, other - 29))
+
+        def inset(index):
+            x, y = places[index][0] - side / 2, places[index][1] + 130
+            return figure.add_axes(
+                (x / width, 1 - (y + side) / height, side / width, side / height)
+            )
+
         pictures = {0: uniform, 3: weighted, 4: illustrations.synthetic_digits(0)}
         for index, picture in pictures.items():
-            axes_ = inset(places[index])
-            axes_.imshow(picture, interpolation="nearest")
-            axes_.axis("off")
+            panel = inset(index)
+            panel.imshow(picture, interpolation="nearest")
+            panel.axis("off")
         for index, weigh in ((1, False), (2, True)):
-            axes_ = inset(places[index])
-            illustrations.scatter(axes_, samples, zeros, weigh=weigh)
-        _draw_scores(inset(places[5]), data["scores"])
-        axes.text(places[0] - side / 2 - 20, 40, "In one class, the digit 0:", color=style.GREY)
-        axes.text(places[5], 40, "accuracy by group, %", color=style.GREY, ha="center")
+            illustrations.scatter(inset(index), samples, zeros, weigh=weigh)
+        _draw_scores(inset(5), data["scores"])
 
 
 def _draw_scores(axes, scores):
@@ -122,49 +131,47 @@ def _draw_scores(axes, scores):
 def auto_data() -> dict[str, str]:
     """Return the texts of the boxes; thresholds are those of the code."""
     z, gain = feature_weights.MIN_Z_SCORE, 100 * feature_weights.MIN_ACCURACY_GAIN
-    bimodality, share = candidates.MIN_BIMODALITY, 100 * candidates.MIN_CONFIDENT_SHARE
+    bimodality = candidates.MIN_BIMODALITY
     check = (
-        "Probe network check\nTrain small networks with and without the\nweights. Is the gain on "
-        "conflicting samples\nsignificant, more than half of the overall\nloss, and more than the "
-        "remaining gap?"
+        "Probe network check\nDo small networks that are trained\nwith the weights gain enough on\n"
+        "conflicting samples?"
     )
     return {
         "start": "Real images, no bias labels",
-        "shortcut": "1  Shortcut test\nDo tone, texture or layout predict the\nclass better than "
-        f"features that show the\nobject, by more than {z:g} standard errors\nand {gain:g} point?",
-        "bimodal": "2  Bimodality\nDoes a candidate separate conflicting\nsamples clearly? "
-        f"(bimodality at least {bimodality:g},\nat least {share:g} % clear conflicts, and four\n"
-        "clearly typical samples for each)",
+        "shortcut": "1  Shortcut test\nDo tone, texture or layout predict\nthe class better than "
+        f"features\nthat show the object? (by more\nthan {z:g} standard errors, {gain:g} point)",
+        "bimodal": "2  Bimodality\nDoes a candidate separate\nconflicting samples clearly?\n"
+        f"(bimodality at least {bimodality:g})",
         "check": check,
-        "search": "3  Density search\nDensity weights for several encoders,\nbandwidths and "
-        "temperatures. Keep those\nthat spread the weight of a class\nmost evenly.",
+        "search": "3  Density search\nDensity weights for several\nencoders and bandwidths:\n"
+        "keep the most even ones",
         "check density": check,
-        "biased": "Verdict: biased\n\nDistil with weights\nthat balance the groups\n"
-        "of the candidate.",
-        "undecided": "Verdict: undecided\nKeep uniform weights. Look at the images,\n"
-        "or label a few.",
-        "none": "Verdict: none\nNo evidence of a bias. Keep uniform weights.",
+        "biased": "Verdict: biased\n\nDistil with\nweights that\nbalance the\ngroups of the\n"
+        "candidate",
+        "undecided": "Verdict: undecided\nKeep uniform weights, look at\n"
+        "the images, or label a few",
+        "none": "Verdict: none\nNo evidence of a bias,\nkeep uniform weights",
     }
 
 
 def auto(path: os.PathLike, data: dict[str, str]) -> None:
     """Draw the tests of `auto` from top to bottom, and the verdicts."""
-    width, height, wide, tall = 1500, 1310, 470, 190
-    left, middle, right = 265, 820, 1320
-    rows = dict(start=50, shortcut=230, bimodal=520, undecided=730, search=950, none=1160)
-    with style.figure(path, width, height - 60) as figure:
-        axes = _canvas(figure, width, height - 60)
-        say = lambda x, y, text: axes.text(x, y, text, size=9.5, va="center", color=style.GREY)
-        _box(axes, left, rows["start"], wide, 60, data["start"], size=10, weight="bold")
+    width, height, wide, tall = 1350, 1400, 465, 200
+    left, middle, right = 245, 785, 1213
+    rows = dict(start=50, shortcut=235, bimodal=535, undecided=770, search=1000, none=1230)
+    with style.figure(path, width, height - 70) as figure:
+        axes = _canvas(figure, width, height - 70)
+        say = lambda x, y, text: axes.text(x, y, text, size=11, va="center", color=style.GREY)
+        _box(axes, left, rows["start"], wide, 60, data["start"], size=12, weight="bold")
         for name in ("shortcut", "bimodal", "search"):
             _titled_box(axes, left, rows[name], wide, tall, data[name], _BLUE)
         for name, row in (("check", "bimodal"), ("check density", "search")):
             _titled_box(axes, middle, rows[row], wide, tall, data[name], _BLUE)
         for name, color in (("undecided", style.GREY), ("none", _GREEN)):
-            _titled_box(axes, middle, rows[name], wide, 110, data[name], color)
+            _titled_box(axes, middle, rows[name], wide, 140, data[name], color)
         span = rows["search"] - rows["shortcut"] + tall
         center = (rows["search"] + rows["shortcut"]) / 2
-        _titled_box(axes, right, center, 310, span, data["biased"], _ORANGE)
+        _titled_box(axes, right, center, 250, span, data["biased"], _ORANGE)
         ends = rows["start"] + 30, rows["shortcut"] - tall / 2
         _arrow(axes, (left, ends[0]), (left, ends[1]))
         for row, other, text in (("shortcut", "bimodal", "no"), ("bimodal", "search", "no")):
@@ -172,10 +179,10 @@ def auto(path: os.PathLike, data: dict[str, str]) -> None:
             _arrow(axes, (left, y), (left, z))
             say(left + 12, (y + z) / 2, text)
         for row, other in (("bimodal", "undecided"), ("search", "none")):
-            y, z = rows[row] + tall / 2, rows[other] - 55
+            y, z = rows[row] + tall / 2, rows[other] - 70
             _arrow(axes, (middle, y), (middle, z))
             say(middle + 12, (y + z) / 2 - 4, "no")
-        edges = left + wide / 2, middle - wide / 2, middle + wide / 2, right - 155
+        edges = left + wide / 2, middle - wide / 2, middle + wide / 2, right - 125
         _arrow(axes, (edges[0], rows["shortcut"]), (edges[3], rows["shortcut"]))
         say(edges[0] + 12, rows["shortcut"] - 18, "yes")
         for row, text in (("bimodal", "yes"), ("search", "")):
@@ -190,6 +197,6 @@ def _titled_box(axes, x, y, width, height, text, color):
     _box(axes, x, y, width, height, "", color)
     title, *lines = text.split("\n")
     top = y - _LINE * len(lines) / 2
-    axes.text(x, top, title, weight="bold", ha="center", va="center", size=10)
+    axes.text(x, top, title, weight="bold", ha="center", va="center", size=12)
     for index, line in enumerate(lines, 1):
-        axes.text(x, top + _LINE * index, line, ha="center", va="center", size=9.5)
+        axes.text(x, top + _LINE * index, line, ha="center", va="center", size=11.5)

@@ -5,7 +5,6 @@ Images of CIFAR-10 have no free licence, so a photograph that may be redistribut
 
 import os
 import pathlib
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,12 +25,12 @@ PHOTOGRAPHS = (
 )  # fmt: skip
 _CREDITS = {
     DIGITS: "Images: small digits of UCI and scikit-learn (CC BY 4.0), MNIST (CC BY-SA 3.0).",
-    CLOTHES: "Images: Fashion-MNIST (MIT). Parts of photographs by vultilion and danielbuechele "
-    "(CC BY 2.0) replace the backgrounds from CIFAR-10.",
+    CLOTHES: "Images: Fashion-MNIST (MIT). Photographs by vultilion and danielbuechele (CC BY 2.0) "
+    "replace CIFAR-10.",
     PHOTOGRAPHS: "A photograph by vultilion (CC BY 2.0) replaces the images of CIFAR-10.",
 }
 _CLASSES, _CONFLICTING = range(10), (1, 4, 7)
-_SIDE, _STEP, _LEFT, _TOP = 64, 72, 420, 74  # in pixels
+_SIDE, _STEP, _LEFT, _TOP = 64, 72, 16, 84  # in pixels
 
 
 def data(names: Sequence[str]) -> dict[str, Any]:
@@ -55,35 +54,34 @@ def draw(path: os.PathLike, data: Mapping[str, Any], data_dir: pathlib.Path | No
     rows, sources = data["rows"], {}
     columns = max(len(row["attributes"]) for row in rows.values())
     gap = _STEP // 3 * (columns > len(_CLASSES))
-    width, line = _LEFT + _STEP * columns + gap + 10, _STEP + 28
+    width, line = _LEFT + _STEP * columns + gap + 10, _STEP + 74
     height = _TOP + line * len(rows) + 34
     with style.figure(path, width, height) as figure:
         write = lambda x, y, text, **font: figure.text(
             x / width, 1 - y / height, text, **{"va": "center"} | font
         )
-        write(_LEFT, 30, "classes 0 to 9, as most of their samples are", weight="bold")
+        write(_LEFT, 24, "classes 0 to 9, as most of their samples are", color=style.GREY)
         if gap:
-            write(_LEFT + 10 * _STEP + gap, 30, "conflicting samples", weight="bold")
+            write(_LEFT + 10 * _STEP + gap, 24, "conflicting samples", color=style.GREY)
         for index, (name, row) in enumerate(rows.items()):
             source = recipes.RECIPES[name].source
             if source not in sources:
                 sources[source] = _load(source, data_dir)
             images = _render(name, sources[source], row["attributes"])
             top = _TOP + line * index
-            write(20, top + 18, name, weight="bold", family="DejaVu Sans Mono", size=10)
-            write(
-                20, top + 32, textwrap.fill(row["about"], 38), color=style.GREY, size=8.5, va="top"
-            )
+            bold = dict(weight="bold", family="DejaVu Sans Mono", size=10, va="baseline")
+            write(_LEFT, top - 12, name, **bold)
+            write(_LEFT + 14 * len(name) + 10, top - 12, row["about"], va="baseline")
             captions = _captions(name, row["attributes"])
             for column, (image, caption) in enumerate(zip(images, captions, strict=True)):
                 x = _LEFT + _STEP * column + gap * (column >= len(_CLASSES))
                 scale = _SIDE // len(image)
                 pixels = image.repeat(scale, 0).repeat(scale, 1)
                 figure.figimage(pixels, x, height - top - _SIDE)
-                small = dict(ha="center", va="baseline", size=6, color=style.GREY)
+                small = dict(ha="center", va="baseline", size=6.5, color=style.GREY)
                 for place, text in enumerate(caption.split("\n")):
                     write(x + _SIDE / 2, top + _SIDE + 15 + 13 * place, text, **small)
-        write(20, height - 18, data["credit"], size=8, color=style.GREY)
+        write(_LEFT, height - 20, data["credit"], size=7, color=style.GREY)
 
 
 def _captions(name, attributes):

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdd.runs.reports import style
 
-_CHARACTER, _LINE = 12, 24  # in pixels
+_CHARACTER, _LINE = 11, 24  # in pixels
 _BLANK = "Blank: not computed."
 
 
@@ -31,9 +31,9 @@ def draw(path: os.PathLike, data: Mapping[str, Any]) -> None:
     down = -(-len(panels) // across)
     longest = lambda labels: max(len(line) for x in labels for line in x.split("\n"))
     texts = [cell[1] for panel in panels.values() for row in panel for cell in row if cell]
-    cell = 24 + 11 * max(longest(columns), longest(texts))
+    cell = 16 + 11 * max(longest(columns), longest(texts))
     panel = max(cell * shape[1], 16 * longest(panels)) + 40
-    width = max(panel * across + _CHARACTER * longest(rows) + 260, 1000)
+    width = max(panel * across + _CHARACTER * longest(rows) + 220, 1000)
     lines = max(label.count("\n") for label in columns) + 1
     cell = 20 + _LINE * (max(text.count("\n") for text in texts) + 1)
     tall = max(cell * shape[0], _CHARACTER * len(data["row_title"])) + 90 + _LINE * lines

@@ -59,12 +59,12 @@ def embedding(path: os.PathLike, data: dict[str, Any], *, label: int = 6) -> Non
 
     samples = {name: np.array(x) for name, x in data["samples"].items()}
     members = samples["label"] == label
-    with style.subplots(path, 1500, 720, 1, 2, sharex=True, sharey=True) as (figure, (panels,)):
+    with style.subplots(path, 1250, 640, 1, 2, sharex=True, sharey=True) as (figure, (panels,)):
         everything, weighted = panels
         colors = np.array(rendering.LFF_COLORS)[samples["attribute"]] / 255
         dots = dict(linewidths=0.4, edgecolors="#555555")
         everything.scatter(samples["x"], samples["y"], s=16, c=colors, **dots)
-        everything.set_title("Embeddings of all digits, in their colours")
+        everything.set_title("All digits, in their colours")
         weighted.scatter(samples["x"], samples["y"], s=6, c="#dddddd", linewidths=0)
         conflicting = members & (samples["attribute"] != samples["label"])
         shared = dict(cmap="viridis", norm=LogNorm(0.1, 20), **dots)
@@ -157,11 +157,11 @@ def photograph(side: int = 96) -> np.ndarray:
 def object_blind_data() -> dict[str, str]:
     """Return the title of each kind of features and the text below it."""
     return {
-        "image": "what the network sees",
-        "tone": "colours, brightness and\ncontrast, wherever they\nare in the image",
-        "texture": "fine patterns, wherever\nthey are in the image",
-        "layout": "brightness (shown), contrast\nand saturation of 4 × 4 cells",
-        "border": "tone of the outer band",
+        "image": "all that a\nnetwork sees",
+        "tone": "colours, brightness,\ncontrast, wherever\nthey are",
+        "texture": "fine patterns,\nwherever they are",
+        "layout": "brightness (shown),\ncontrast, saturation\nof 4 × 4 cells",
+        "border": "tone of the\nouter band",
     }
 
 
@@ -175,7 +175,7 @@ def object_blind(path: os.PathLike, data: dict[str, str]) -> None:
         "layout": cell_means(image),
         "border": keep_border(image),
     }
-    with style.subplots(path, 1500, 480, 1, 5) as (figure, (panels,)):
+    with style.subplots(path, 1250, 450, 1, 5) as (figure, (panels,)):
         for axes, (name, picture) in zip(panels, pictures.items(), strict=True):
             axes.imshow(picture, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
