@@ -209,9 +209,8 @@ def _kill(laboratory, first, victim, second, title):
             return outcome
     text = f"{first} processes, process {victim} killed, resumed by {second}"
     address = free_address()
-    commands = [
-        _command(laboratory, folder, (second, i), address, ["--resume"]) for i in range(second)
-    ]
+    again = ["--resume"] * folder.exists()
+    commands = [_command(laboratory, folder, (second, i), address, again) for i in range(second)]
     different = lambda: _other_set(whole, folder)
     return _worst(
         [

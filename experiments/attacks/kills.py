@@ -150,13 +150,19 @@ def _attack(laboratory, work, undisturbed, kind, title):
         share = share if was_killed else share / 2
     # Sometimes the command is killed again while it resumes.
     if rng.random() < 0.4:
-        _kill(folder, work, kind, share / 2, whole, *work.again)
-    command = f"{lab.line(work.command('FOLDER'))} killed at {when}, then {' '.join(work.again)}"
+        _kill(folder, work, kind, share / 2, whole, *_again(folder, work))
+    again = _again(folder, work)
+    command = f"{lab.line(work.command('FOLDER'))} killed at {when}, then {' '.join(again)}"
     if fault := _losses(folder, before, whole.content):
         return lab.Outcome("worse", command, fault)
-    ended = lab.call([*work.command(folder), *work.again])
+    ended = lab.call([*work.command(folder), *again])
     changes = lambda: lab.differences(whole.content, lab.content(folder))
     return lab.verdict(ended, command, wrong=changes, worse=lambda: "cannot continue", codes=(2,))
+
+
+def _again(folder, work):
+    """Return the arguments to add; a run whose folder does not exist cannot be resumed."""
+    return work.again if folder.exists() else ()
 
 
 def _kill(folder, work, kind, share, whole, *more):

@@ -6,7 +6,6 @@ A value that a run accepts must be in its configuration, and its scores must be 
 import contextlib
 import dataclasses
 import functools
-import inspect
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiments.attacks import laboratory as lab
-from jaxdd.commands import datasets, runs, scoring
+from jaxdd.commands import reference
 from jaxdd.data import files
 from jaxdd.runs import options, results
 
@@ -25,13 +24,16 @@ WORDS = {
 }  # fmt: skip
 """Values by their names in the record."""
 
-_OTHERS = {
-    "evaluate": scoring.evaluate_set,
-    "report": runs.write_report,
-    "bias": datasets.find_bias,
-    "datasets show": datasets.show_dataset,
-    "datasets build": datasets.build_dataset,
+_OTHERS = ("evaluate", "report", "bias", "datasets show", "datasets build")
+_METHODS = sorted(options.OPTIONS, key=lambda name: name != "dm")
+_FLAGS = {
+    option.name: option.flags[0]
+    for name in (*_OTHERS, "compare", "run")
+    for method in _METHODS
+    for option in reference.options(name, method)
+    if option.flags
 }
+"""Options by their names in Python."""
 
 
 def attacks(laboratory: lab.Laboratory, round_: int) -> Iterator[lab.Attack]:
@@ -47,23 +49,18 @@ def attacks(laboratory: lab.Laboratory, round_: int) -> Iterator[lab.Attack]:
 def _options_of_runs():
     """Options of run and compare, each once, with a method that has it."""
     methods = {}
-    for method, kind in sorted(options.OPTIONS.items(), key=lambda pair: pair[0] != "dm"):
-        for field in dataclasses.fields(kind):
-            methods.setdefault(field.name, method)
+    for method in _METHODS:
+        for option in reference.options("run", method):
+            methods.setdefault(option.name, method)
     yield from (("run", method, name) for name, method in methods.items())
-    for command in ("run", "compare"):
-        for name in inspect.signature(getattr(runs, command)).parameters:
-            if name != "options":
-                yield command, "dm", name
+    names = {option.name for option in reference.options("compare")}
+    shared = {field.name for field in dataclasses.fields(options.DM)}
+    yield from (("compare", "dm", name) for name in sorted(names - shared))
 
 
 def _options_of_others():
-    groups = {"data": datasets.DataArguments, "set_options": scoring.SetArguments}
-    for command, function in _OTHERS.items():
-        for name in inspect.signature(function).parameters:
-            fields = dataclasses.fields(groups[name]) if name in groups else ()
-            for option in [field.name for field in fields] or [name]:
-                yield command, "", option
+    for command in _OTHERS:
+        yield from ((command, "", option.name) for option in reference.options(command))
 
 
 def _attack(laboratory, command, method, name, value, round_):
@@ -78,7 +75,7 @@ def _attack(laboratory, command, method, name, value, round_):
 
 
 def _arguments(laboratory, command, method, name, value, round_):
-    option = f"--{name.replace('_', '-')}"
+    option = _FLAGS.get(name, name)
     words = [value] if name in ("dataset", "folder", "source") else [option, value]
     if command in ("run", "compare"):
         first, words = (words, []) if name in ("debias", "weights") else ([], words)

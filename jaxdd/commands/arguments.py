@@ -151,13 +151,13 @@ def _for_tyro(option):
 def _assembled(function, method, values):
     """Return the arguments of a command from parsed values by option."""
     values = {name: () if x == ("none",) else x for name, x in values.items()}
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for name, members in _of_parameters(function, method).items():
-        kind = _dataclass(typing.get_type_hints(function)[name], method)
+        kind: Any = _dataclass(typing.get_type_hints(function)[name], method)
         if kind is None:
             arguments[name] = values[name]
             continue
-        fields = {x.name: values[x.name] for x in members}
+        fields: dict[str, Any] = {x.name: values[x.name] for x in members}
         for field in dataclasses.fields(kind):
             if isinstance(field.default, options.Preset) and fields[field.name] is None:
                 del fields[field.name]  # so that the preset decides
@@ -221,13 +221,13 @@ def _option(name, hint, default, text, group, flag=None):
     if is_optional:
         (kind,) = [x for x in typing.get_args(kind) if x is not type(None)]
         kind, notes = _unpacked(kind)
-    metavar, flag, *_ = (*notes, flag) if notes else (_METAVARS.get(name), flag)
+    metavar, flag, *_ = (*notes, flag) if notes else (_METAVARS.get(name, ""), flag)
     flags = (f"--{(flag or name).replace('_', '-')}", *_SHORT.get(name, ())) if group else ()
     text, _, stated = text.partition("Defaults to ")
     if not stated and default is not inspect.Parameter.empty:
         stated = _by_benchmark(name) or _text(default)
     return Option(
-        name, flags, metavar or _metavar(kind), text.strip(), stated.removesuffix("."), group,
+        name, flags, str(metavar or _metavar(kind)), text.strip(), stated.removesuffix("."), group,
         kind | None if is_optional else kind, default,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 import warnings
+from typing import Any
 
 import jax
 import tyro
@@ -29,11 +30,12 @@ _EXPECTED_ERRORS = (
 )  # fmt: skip
 
 _COMPLETION = "--tyro-write-completion"
+_SHELLS = ("bash", "zsh", "fish", "tcsh")
 _OPTIONS = {
     "-h, --help": "Show this help, or that of a command: `jaxdd COMMAND --help`.",
     "--version": "Show the version.",
-    f"{_COMPLETION} SHELL FILE": "Write a script that completes commands and options in SHELL: "
-    "bash, zsh, fish or tcsh.",
+    f"{_COMPLETION} SHELL FILE": "Write a script that completes commands and options in a shell: "
+    f"{', '.join(_SHELLS)}.",
 }
 
 
@@ -144,6 +146,10 @@ def _known(words):
 
 def _write_completion(words):
     """Write a script for a shell, with the options of all methods."""
+    if len(words) != 2 or words[0] not in _SHELLS:
+        raise ValueError(
+            f"{_COMPLETION} requires SHELL FILE, with SHELL one of {', '.join(_SHELLS)}"
+        )
     app, nested = tyro.extras.SubcommandApp(), {}
     for name, command in reference.COMMANDS.items():
         first, _, second = name.partition(" ")
@@ -151,7 +157,7 @@ def _write_completion(words):
             nested[first] = tyro.extras.SubcommandApp()
             app.command(nested[first], name=first)
         known = {x.name: x for method in options.OPTIONS for x in reference.options(name, method)}
-        parser = arguments.parser(command, known=known.values())
+        parser: Any = arguments.parser(command, known=known.values())
         place = nested[first] if second else app
         place.command(parser, name=second or first, help=reference.summary(name))
     app.cli(prog="jaxdd", args=[_COMPLETION, *words])

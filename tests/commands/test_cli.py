@@ -165,6 +165,7 @@ def test_bad_values(arguments, parts, tmp_path, capsys):
         (["run", "cdigits", "--ipc", "two"], "two"),
         (["train"], "unknown command 'train'"),
         (["comparee"], "did you mean compare?"),
+        (["--tyro-write-completion", "bash"], "SHELL FILE"),
         (["run", "cdigits", "--epoch", "3"], "--epochs"),
         (["run", "cdigits", "--ipc", "1", "--ipc", "2"], "--ipc"),
         (["run", "cdigits", "--save-every", "1", "--save_every=2"], "--save-every"),
