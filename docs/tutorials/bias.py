@@ -134,8 +134,15 @@ print(*sorted(path.name for path in folder.iterdir()), sep="\n")
 # * Declare a known bias: `jaxdd run FOLDER --debias tone`, or `weights.by_features(key, pool,
 #   weights.blind_features.tone)` ([declaring a
 #   nuisance](../concepts/auto.md#declaring-a-known-nuisance)).
-# * Settle an undecided case with the [bias labels of a few
-#   images](../guides/weights.md#a-few-bias-labels).
+# * [If the verdict is undecided](../concepts/auto.md#if-the-verdict-is-undecided), look at the
+#   images, compare weights, or label images. The page asks for 20 bias labels. These suffice for
+#   colours and patterns, but not for faces ([how often](../guides/weights.md#a-few-bias-labels)).
+#   `jaxdd bias FOLDER --ask 100` asks for more.
 #
-# **Limitation.** "No evidence of a bias" does not exclude a bias that only features of the object
-# show, such as its orientation or a natural background.
+# **Limitations**
+#
+# * "No evidence of a bias" does not exclude a bias that no candidate shows, such as a natural
+#   background. Layout shows where things are and how they are turned. But a bias of the object
+#   itself, such as its orientation, is not always detected.
+# * Compare weights on *unbiased* test images. If your whole folder is biased, so is the fifth that
+#   is held out by default: there the bias helps, and correct weights lower the accuracy.

@@ -3,9 +3,9 @@
 # %% title [markdown]
 # # Distil your own images
 #
-# Start with a folder of images and a table of their classes. Get a synthetic set, its scores, an
-# HTML report, and files to publish. The notebook runs in about a minute on two CPU cores. The guide
-# to [your own data](../guides/data.md) describes all formats.
+# Start with a folder of images. Get a synthetic set, its scores, an HTML report, and files to
+# publish. The notebook runs in about a minute on two CPU cores. The guide to [your own
+# data](../guides/data.md) describes all formats.
 
 # %% sizes
 import pathlib
@@ -17,12 +17,20 @@ WORK = pathlib.Path(tempfile.mkdtemp())  # folder of all files
 OPTIONS = options.DM(ipc=10, steps=100, batch_size=64, width=16, depth=2, epochs=100, eval_seeds=2)
 
 # %% folder-text [markdown]
-# ## A folder and a table
+# ## A folder, with or without a table
 #
-# Use your own folder here. This notebook writes scikit-learn's digits, 90 % of them in the colour
-# of their class. The table needs the columns `file` and `label`. Two columns are optional:
+# Use your own folder here. One folder of images per class is enough (`cat/1.png`, or `train/cat/…`
+# and `test/cat/…`). You need a table `metadata.csv` only for bias labels, or if the images of all
+# classes are in one folder. It has the columns `file` and `label`. Two columns are optional:
 # `attribute` is a known bias attribute, used for evaluation only, and `split` marks the test
-# images. Without `split`, a fifth of the images is held out for the test.
+# images.
+#
+# Without test images, a fifth of the images is held out for the test. **If your images are biased,
+# so is this fifth.** Weights against the bias then seem to lower the accuracy. To judge them, add
+# test images in which the bias attribute is independent of the class.
+#
+# This notebook writes scikit-learn's digits and a table. In training, 90 % of the digits have the
+# colour of their class; in the test, colours are random.
 
 # %% folder
 import csv
@@ -78,7 +86,12 @@ print("the same images:", np.array_equal(same.train.images, data.train.images))
 #
 # Compare plain distillation with density weights, and with a random subset of the real images. With
 # `resume=True` the call continues an interrupted comparison. If you do not know whether your data
-# are biased, use the row `auto` instead of `density`: it [looks for a bias](bias.ipynb) first.
+# are biased, use the row `auto` instead of `density`: it [looks for a bias](bias.ipynb) first. If
+# its verdict is undecided, [decide yourself](../concepts/auto.md#if-the-verdict-is-undecided).
+#
+# A score is the mean over networks trained on one synthetic set. The spread of these networks does
+# not show how much the result would change if the distillation were repeated. For that, repeat the
+# comparison with other seeds.
 
 # %% compare
 from jaxdd.runs import pipeline

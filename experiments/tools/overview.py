@@ -43,7 +43,7 @@ PUBLISHED = next(iter(files.read_json(grid.RESULTS.parent / "published.json").va
 BIASED = make(conflict=0.05)
 AT_FIFTY = make(conflict=0.05, ipc=50)
 UNLEARNED = make(conflict=0.05, training="selecmix")
-BY_BATCH = make(conflict=0.05, weighting="batch", init="real")
+BY_BATCH = make(conflict=0.05, weighting="batch")
 AMPLIFIED = "amplification"
 
 CLAIMS = (
