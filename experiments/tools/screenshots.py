@@ -20,7 +20,7 @@ from experiments.tools import figures
 from jaxdd.commands import cli
 from jaxdd.data import files
 
-WIDTH, HEIGHTS = 1100, {"report": 1200, "bias": 1650}
+WIDTH, HEIGHTS = 1100, {"report": 880, "bias": 1640}
 _COLORS = 128
 
 
@@ -46,6 +46,7 @@ def compute(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     pages = {"report": folder / "demo" / "report.html", "bias": folder / "bias.html"}
     for command in (
         ["demo", "--out", str(folder / "demo")],
+        ["report", str(folder / "demo")],
         ["bias", "cdigits", "--out", str(pages["bias"])],
     ):
         with contextlib.suppress(SystemExit):  # the exit code of `jaxdd bias` is its verdict

@@ -29,6 +29,14 @@ def test_every_picture_is_a_figure():
     assert pictures == set(NAMES)
 
 
+def test_every_picture_is_on_a_page():
+    pages = [*figures.ROOT.glob("*.md"), *figures.ROOT.glob("docs/**/*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    folders = figures.ROOT / figures.IMAGES, figures.ROOT / figures.RESULTS
+    pictures = [path.name for folder in folders for path in folder.glob("*.png")]
+    assert [name for name in pictures if f"/{name})" not in text] == []
+
+
 def test_other_data_or_another_style_make_a_figure_stale(tmp_path, monkeypatch):
     draw = lambda path, data: Image.new("RGB", (4, 4), data["color"]).save(path)
     figure = figures.Figure("a/b.png", lambda: {"color": "red"}, draw)
