@@ -119,7 +119,7 @@ def record(figure: Figure) -> dict[str, str]:
 def recorded(path: pathlib.Path) -> dict[str, str]:
     """Return the texts of a PNG file."""
     with Image.open(path) as image:
-        return {k: v for k, v in image.info.items() if isinstance(v, str)}
+        return {str(name): x for name, x in image.info.items() if isinstance(x, str)}
 
 
 def is_current(figure: Figure, root: pathlib.Path = ROOT) -> bool:
