@@ -65,7 +65,7 @@ def test_rivals_run_on_the_same_sets(results, monkeypatch):
     assert set(measured["uncoloured, seed 0"]) == {"datalab"}
     decisions.main(only="coloured")
     *_, compared, summary = decisions.tables()
-    assert "dark" in compared[2] and summary[2].startswith("| Datalab | 1 of 1 | 0 of 1 |")
+    assert "dark" in compared[2] and summary[2].startswith("| Datalab | 1 of 1 | 1 of 1 |")
 
 
 def test_a_hundred_labels_balance_the_groups(results):
