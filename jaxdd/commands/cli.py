@@ -147,9 +147,7 @@ def _known(words):
 def _write_completion(words):
     """Write a script for a shell, with the options of all methods."""
     if len(words) != 2 or words[0] not in _SHELLS:
-        raise ValueError(
-            f"{_COMPLETION} requires SHELL FILE, SHELL one of {', '.join(_SHELLS)}"
-        )
+        raise ValueError(f"{_COMPLETION} requires SHELL FILE, SHELL one of {', '.join(_SHELLS)}")
     app, nested = tyro.extras.SubcommandApp(), {}
     for name, command in reference.COMMANDS.items():
         first, _, second = name.partition(" ")

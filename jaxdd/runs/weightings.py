@@ -283,7 +283,7 @@ def _check_labels(context):
         known = "none" if context.data.train.attributes is None else "those of all"
         raise ValueError(
             "debias='labels' requires bias labels of some training images, got "
-            f"{known} for {context.data.name}; pass --bias-labels FILE, or bias_labels= in Python"
+            f"{known} for {context.data.name}; pass bias_labels="
         )
     _check_features(context)
 

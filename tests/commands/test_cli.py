@@ -308,14 +308,6 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"jaxdd {jaxdd.__version__}\n"
 
 
-def test_help_names_the_commands(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["--help"])
-    assert stopped.value.code == 0
-    printed = capsys.readouterr().out
-    assert all(command in printed for command in ("demo", "run", "compare", "datasets"))
-
-
 @pytest.fixture
 def photographs(tmp_path):
     """Return a folder of forty images of mixed sizes and modes, with a table of two classes."""
@@ -380,7 +372,7 @@ def test_bias_labels_from_a_file(tmp_path, capsys):
     table.write_text("index,colour\n" + "".join(f"{i},{a}\n" for i, a in enumerate(random)))
     command = ["run", "cdigits", *TINY, "--bias-labels", table, "--out", tmp_path / "random"]
     assert "40 labels" in fails(command, capsys)
-    assert "'plain'" in fails([*command, "--debias", "plain"], capsys)
+    assert "--debias plain" in fails([*command, "--debias", "plain"], capsys)
 
 
 def test_custom_weights_and_a_custom_network(tmp_path, capsys, monkeypatch):
@@ -410,7 +402,7 @@ def test_custom_weights_and_a_custom_network(tmp_path, capsys, monkeypatch):
         (["--method", "dsa", "--num-experts", "3"], "mtt"),
         (["--method=mtt", "--outer=3"], "dc and dsa"),
         (["--method", "magic"], "'magic'"),
-        (["--strategy", "crop", "flop"], "'flip'"),
+        (["--strategy", "crop", "flop"], "flip"),
         (["--network", "lenet5"], "'lenet5'"),
         (["--network", "nowhere:net"], "nowhere:net"),
         (["--weights", "absent.npy"], "--weights: absent.npy does not exist"),

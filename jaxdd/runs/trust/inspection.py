@@ -380,7 +380,7 @@ def _compare_all(statistics, sets, *, has_data):
     """Return one check per statistic, compared with those of the trusted sets."""
     names, num_trusted = list(statistics[0]), len(sets) - 1
     if not has_data:
-        yield Check("gradients, STRIP", SKIPPED, "they need real images; pass --data")
+        yield Check("gradients, STRIP", SKIPPED, "they need real images; pass --dataset")
     if not num_trusted:
         why = "there is no trusted set to compare with; distil the set again with other seeds"
         yield Check(", ".join((*names, "footprint")), SKIPPED, why)

@@ -54,7 +54,7 @@ def _obstacle(config, data, row):
     if not config:
         return "the set does not state its configuration"
     if data is None:
-        return f"the data, {config.get('dataset')}, are not available; pass --data"
+        return f"the data, {config.get('dataset')}, are not available; pass --dataset"
     if (digest := datasets.digest(data)) != config.get("data"):
         return f"{data.name} has the hash {digest}, the set was made from {config.get('data')}"
     # A name MODULE:ATTRIBUTE would be imported, and importing runs untrusted code.
