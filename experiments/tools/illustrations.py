@@ -1,4 +1,9 @@
-"""Illustrations for the documentation that are drawn from images or embeddings."""
+"""Illustrations for the documentation that are drawn from images or embeddings.
+
+    python -m experiments.tools.illustrations [DEMO]
+
+computes the embedding, and copies the synthetic sets of the folder of `jaxdd demo` if it is named.
+"""
 
 import hashlib
 import os
@@ -7,6 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import tyro
 
 from experiments.tools import record, words
 from jaxdd import weights
@@ -18,6 +24,7 @@ from jaxdd.weights import blind_features
 
 EMBEDDING = record.RESULTS / "embedding-cdigits.json"
 DEMO = record.RESULTS / "demo.npz"
+_SHOWN = "plain", "density"
 
 
 def measure_embedding(path: pathlib.Path = EMBEDDING) -> None:
@@ -124,10 +131,17 @@ def synthetic_digits(label: int) -> np.ndarray:
     return tile(files.read_arrays(DEMO)["density"][label, :9])
 
 
+def record_demo(folder: pathlib.Path, path: pathlib.Path = DEMO) -> None:
+    """Save the pixels of the plain and of the density set of `jaxdd demo`."""
+    sets = {row: files.read_arrays(folder / "rows" / row / "synthetic.npz") for row in _SHOWN}
+    pixels = {row: np.clip(x["images"] * x["std"] + x["mean"], 0, 1) for row, x in sets.items()}
+    np.savez_compressed(path, **{row: np.uint8(255 * x + 0.5) for row, x in pixels.items()})
+
+
 def demo_data() -> dict[str, Any]:
     """Return the accuracy of both sets of `jaxdd demo` and the checksum of their images."""
     rows = files.read_json(DEMO.with_suffix(".json"))["rows"]
-    accuracy = {row: 100 * rows[row]["accuracy"]["mean"] for row in ("plain", "density")}
+    accuracy = {row: 100 * rows[row]["accuracy"]["mean"] for row in _SHOWN}
     return {"accuracy": accuracy, "images": hashlib.sha256(DEMO.read_bytes()).hexdigest()}
 
 
@@ -206,5 +220,12 @@ def keep_border(image: np.ndarray) -> np.ndarray:
     return kept
 
 
-if __name__ == "__main__":
+def main(demo: tyro.conf.Positional[pathlib.Path | None] = None) -> None:
+    """Compute the embedding; copy the sets of the folder of `jaxdd demo`."""
     measure_embedding()
+    if demo:
+        record_demo(demo)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
