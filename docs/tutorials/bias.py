@@ -115,7 +115,10 @@ for name, finding in findings.items():
 # %% page-text [markdown]
 # ## Write a page
 #
-# `jaxdd bias DATASET` writes the same evidence as one HTML page.
+# `jaxdd bias DATASET` writes the same evidence as one HTML page:
+#
+# ![Top of the page for the biased digits: verdict, what to do next, and typical and conflicting
+# images](../images/screenshot_bias.png)
 
 # %% page
 import pathlib

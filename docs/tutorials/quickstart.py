@@ -6,8 +6,6 @@
 # Distil 1,437 small digits into ten images per class. 90 % of the digits have the colour of their
 # class. Networks trained on a plainly distilled set learn the colours. Here density weights, which
 # need no colour labels, counteract that. The notebook runs in about a minute on two CPU cores.
-#
-# On the command line, `jaxdd demo` compares both sets without any code.
 
 # %% data-text [markdown]
 # ## Data
@@ -92,10 +90,23 @@ scores = evaluate.evaluate(jax.random.split(key_score), network, state.images, t
 for name in ("accuracy", "aligned", "conflicting"):
     print(f"{name:<11} {getattr(scores, name).mean():.3f}")
 
+# %% command-line [markdown]
+# ## On the command line
+#
+# ```
+# jaxdd demo --out demo     # compares five sets, in about two minutes
+# jaxdd report demo         # writes demo/report.html
+# ```
+#
+# The report shows accuracies with intervals, the synthetic sets, and the real images with most and
+# least weight:
+#
+# ![Top of the report: accuracy of five sets on all, aligned and conflicting test
+# images](../images/screenshot_report.png)
+
 # %% next [markdown]
 # ## Next steps
 #
-# * Command line: `jaxdd demo`, then `jaxdd report demo` for an HTML page about the results.
 # * Other data: [Is my data biased?](bias.ipynb), [Distil your own images](own_data.ipynb), and the
 #   [gallery of benchmarks](../gallery.md).
 # * Other methods: [Write your own method](own_method.ipynb).
