@@ -83,6 +83,7 @@ class Context:
         pool: all training samples, with uniform weights.
         index: from arrays to a pool, on the devices of the run.
         own_method: name of a custom method, or None.
+        own_arguments: what a custom method and a custom network were made with.
         custom_weights: `[n]` weights of the user, or None.
         embedding: `[n, d]` embedding of the training samples by the user, or None.
         bias_labels: bias labels of some training images by the user, or None.
@@ -99,6 +100,7 @@ class Context:
     pool: sampling.Pool
     index: Callable[..., sampling.Pool]
     own_method: str | None
+    own_arguments: dict[str, dict[str, str]]
     custom_weights: np.ndarray | None
     embedding: np.ndarray | None
     bias_labels: labels_file.BiasLabels | None
@@ -124,6 +126,7 @@ class Context:
         named = named_networks.qualified_name(strategy) if callable(strategy) else list(strategy)
         if self.own_method is not None:
             fields["own_method"] = self.own_method
+        fields |= self.own_arguments
         if self.custom_weights is not None:
             fields["weights"] = files.digest(np.asarray(self.custom_weights, np.float32))
         if self.embedding is not None:
@@ -221,6 +224,7 @@ def build_context(
     """
     network, method, mesh = (setup.get(name) for name in ("network", "method", "mesh"))
     weights, split_from = setup.get("weights"), setup.get("split_from", SPLIT_FROM)
+    own = {"own_network": network, "own_method": None if method is None else method.step}
     if network is not None:
         options = dataclasses.replace(options, network=named_networks.qualified_name(network))
     if options.zca != "none":
@@ -247,6 +251,11 @@ def build_context(
     return Context(
         data, options, parts, pool, index,
         own_method=None if method is None else named_networks.qualified_name(method.step),
+        own_arguments={
+            f"{name}_arguments": described
+            for name, thing in own.items()
+            if (described := named_networks.arguments(thing))
+        },
         custom_weights=None if weights is None else np.asarray(weights), embedding=embedding,
         bias_labels=bias_labels,
         mesh=mesh, threads=threads, report=_one_at_a_time(setup.get("report", silent)),

@@ -1,15 +1,19 @@
 """Networks that options name: those of the library, and your own as MODULE:ATTRIBUTE."""
 
+import dataclasses
 import functools
 import importlib
+import inspect
 import os
 import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdd import networks
+from jaxdd.data import files
 from jaxdd.runs.options import DM, NETWORKS, TEACHERS
 
 NAMES = (*NETWORKS, *TEACHERS)
@@ -103,3 +107,47 @@ def qualified_name(thing: Any) -> str:
     if hasattr(thing, "__qualname__"):
         return f"{thing.__module__}:{thing.__qualname__}"
     return f"{type(thing).__module__}:{type(thing).__qualname__}()"
+
+
+def arguments(thing: Any) -> dict[str, str]:
+    """Describe the variables that a function closes over, or the fields of a dataclass, by name.
+
+    A configuration records them, so that a run does not resume with other ones. Descriptions of
+    more than 80 characters end with a hash of the rest.
+
+    >>> arguments(networks.MLP(2, width=8))["width"]
+    '8'
+    """
+    descriptions = {name: _describe(value, ()) for name, value in _parts(thing).items()}
+    shorten = lambda text: f"{text[:60]}... {files.digest(np.array(text))[:8]}"
+    return {name: x if len(x) <= 80 else shorten(x) for name, x in descriptions.items()}
+
+
+def _parts(thing):
+    """Return the values that a function, a partial or a dataclass holds, by name."""
+    if isinstance(thing, functools.partial):
+        given = {f"argument {i}": x for i, x in enumerate(thing.args)} | thing.keywords
+        return _parts(thing.func) | given
+    if dataclasses.is_dataclass(thing):
+        return {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
+    function = inspect.unwrap(thing) if callable(thing) else thing  # inside of jax.jit
+    if not inspect.isfunction(function):
+        return {}
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return {name: cell.cell_contents for name, cell in cells}
+
+
+def _describe(value, inside):
+    """Return a description that is the same in every process; `inside` are the values around."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    if isinstance(value, (np.ndarray, jax.Array)):
+        return f"{value.dtype}{list(value.shape)} {files.digest(np.asarray(value))[:8]}"
+    if isinstance(value, (tuple, list)) and id(value) not in inside:
+        return f"({', '.join(_describe(x, (*inside, id(value))) for x in value)})"
+    name = qualified_name(value)
+    if id(value) in inside:
+        return name
+    inside = *inside, id(value)
+    parts = [f"{key}={_describe(x, inside)}" for key, x in _parts(value).items()]
+    return f"{name}({', '.join(parts)})" if parts else name

@@ -3,9 +3,10 @@
 import functools
 import sys
 
+import optax
 import pytest
 
-from jaxdd import networks
+from jaxdd import methods, networks
 from jaxdd.runs import networks as named_networks
 
 
@@ -36,6 +37,21 @@ def test_networks_of_a_module_in_the_working_directory(tmp_path, monkeypatch):
         load("absent")
     with pytest.raises(ValueError, match="no_such_module:x"):
         named_networks._load("no_such_module:x", 2)
+
+
+def test_arguments_of_your_own_functions_and_objects():
+    scale = lambda x: 2 * x
+    method = lambda loss, rate: methods.distribution_matching(
+        networks.ConvNet(2, width=4, depth=1), optax.sgd(rate), strategy=("crop",), loss=loss
+    )
+    described = lambda *args: named_networks.arguments(method(*args).step)
+    known = described(scale, 1.0)
+    assert known == described(scale, 1.0) and known["loss"].endswith("<lambda>")
+    assert {x for x in known if known[x] != described(scale, 2.0)[x]} == {"optimizer"}
+    assert {x for x in known if known[x] != described(abs, 1.0)[x]} == {"loss"}
+    assert max(map(len, known.values())) <= 80 and "0x" not in str(known)
+    assert named_networks.arguments(functools.partial(scale, 3)) == {"argument 0": "3"}
+    assert named_networks.arguments(None) == {}
 
 
 def test_names_of_your_own_functions_and_objects():
