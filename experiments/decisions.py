@@ -280,8 +280,8 @@ def distil(data: datasets.Benchmark, row: str, folder: pathlib.Path) -> dict[str
         setup |= {"weights": _few_labels(data, components.key(options, "encoder"), int(row[:-7]))}
     else:
         setup |= {"debias": row}
-    result = pipeline.run(data, folder, options, resume=True, report=record.log, **setup)
-    return result.to_dict()
+    result = pipeline.run(data, folder, options, resume=True, report=record.log, **setup).to_dict()
+    return {name: x for name, x in result.items() if name not in ("by_class", "by_group", "random")}
 
 
 def _few_labels(data, key, count):
