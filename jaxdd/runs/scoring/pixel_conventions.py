@@ -22,6 +22,7 @@ _IMAGENET = np.array([(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)], np.float32)
 # Distilled pixels leave [0, 1]: nearly all by less than `_MARGIN`, few by up to `_OVERSHOOT`.
 _MARGIN, _OVERSHOOT, _OUTLIERS = 0.1, 0.25, 0.05
 _MAX_DISTANCE = 0.8  # from the brightness and the contrast of the data, see `_distance`
+_NARROWEST = 0.05  # images with a smaller range of bytes have another convention
 _FURTHEST = 8  # a pixel beyond this is an error in the convention, not of the distillation
 
 
@@ -62,7 +63,8 @@ def normalise(
     if images.dtype.kind != "f" and convention not in ("unit", "bytes"):
         raise ValueError(f"integers must be bytes, 0..255, got pixels={convention!r}")
     pixels = _to_unit(images, convention, benchmark)
-    if not -_FURTHEST <= pixels.min() <= pixels.max() <= _FURTHEST:
+    is_constant = convention == "bytes" and np.ptp(pixels) < _NARROWEST
+    if is_constant or not -_FURTHEST <= pixels.min() <= pixels.max() <= _FURTHEST:
         raise ValueError(f"values {_span(images)} are not {convention} pixels")
     images = images if convention == "normalised" else (pixels - mean) / std
     return images.astype(np.float32), convention

@@ -98,6 +98,7 @@ def test_implausible_values_are_rejected(case):
         (PIXELS[:9], "signed", "'signed'"),
         (PIXELS[:9] / 1.0, "unit", r"0\.\.255"),
         (PIXELS[:9] / 1.0, "normalised", r"0\.\.255"),
+        (PIXELS[:9] / 255, "bytes", r"0\.\.1 "),
         (PIXELS[:9] / 255, "imagenet", "got 1"),
         (PIXELS[:9] / 255, "half", "'half'"),
     ],
