@@ -523,7 +523,7 @@ def test_bad_input_is_rejected_before_there_is_a_folder(fake, tmp_path):
         (ValueError, "batch", data, batch, own),
         (ValueError, "3×5", flat, tiny, dict(debias="border")),
         (ValueError, "got 2 of 8×8", few, tiny, dict(debias="tone")),
-        (ValueError, "None", data, tiny, dict(debias="custom", **own)),
+        (ValueError, "custom", data, tiny, dict(debias="custom", **own)),
         (ValueError, "'oracle'", data, tiny, dict(debias="oracle", weights=np.ones(42), **own)),
         (ValueError, "weights", data, tiny, dict(weights=np.ones(41), **own)),
         (ValueError, "weights", data, tiny, dict(weights=-np.ones(42), **own)),
