@@ -200,7 +200,10 @@ GRID = grid.Grid(
 
 
 def tables(path: pathlib.Path = OUT) -> list[list[str]]:
-    """Return a table for each score: mean over seeds with a 95 % confidence interval."""
+    """Return a table for each score: mean over seeds with a 95 % confidence interval.
+
+    Data sets that have not been measured are left out.
+    """
     if not path.exists():
         return []
     measured, columns = record.measured(path), ("random", *ROWS)
@@ -210,6 +213,8 @@ def tables(path: pathlib.Path = OUT) -> list[list[str]]:
         for name in SETS:
             entries = [measured.get(f"{name}, seed {seed}") for seed in range(SEEDS)]
             by_row = [[x[row][score]["mean"] for x in entries if x] for row in columns]
+            if not any(entries):
+                continue
             rows.append([name, *map(_interval, by_row)])
             if score == "accuracy":
                 published = (PUBLISHED[name].get(row, "–") for row in columns)
@@ -221,10 +226,10 @@ def tables(path: pathlib.Path = OUT) -> list[list[str]]:
 
 
 def _interval(values):
-    if not values:
-        return "–"
+    if len(values) < 2:
+        return f"{100 * values[0]:.1f}"
     mean, low, high = (100 * x for x in seeds.student_interval(np.asarray(values)))
-    return f"{mean:.1f}" if len(values) < 2 else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def main(
