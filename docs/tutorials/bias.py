@@ -60,9 +60,10 @@ for name, finding in findings.items():
 # %% why-text [markdown]
 # ## Evidence
 #
-# Samples that clearly conflict with their group are exceptions to a bias, or have a wrong label.
-# The probe networks are trained on uniformly sampled and on weighted images. Weights are accepted
-# only if the gain on conflicting samples [is large enough](../concepts/auto.md#the-decision).
+# A sample that clearly conflicts with a bias is either an exception to this bias or has a wrong
+# label. To distinguish the two, some probe networks are trained on uniformly sampled images, others
+# on images sampled by weight. Weights are accepted only if the gain on conflicting samples [is
+# large enough](../concepts/auto.md#the-decision).
 
 # %% why
 for name, finding in findings.items():
@@ -81,7 +82,7 @@ for name, finding in findings.items():
 # ## Look at the bias
 #
 # For each class, plot the images with the lowest bias-conflict score on the left and those with the
-# highest on the right. What the images on the left share, and those on the right lack, is the bias.
+# highest on the right. The bias is what the images on the left share and those on the right lack.
 
 
 # %% pictures
@@ -98,9 +99,9 @@ extremes("biased")
 # %% check-text [markdown]
 # ## Check the answer
 #
-# The colours of these digits are known, so the answer can be checked. They were not used above. The
-# [conflict AUC](../glossary.md#diagnostics-of-weights) is 0.5 by chance and 1 if all conflicting
-# samples score higher than the aligned ones.
+# The colours of these digits were not used above, but they are known, so you can check the answer.
+# The [conflict AUC](../glossary.md#diagnostics-of-weights) is 0.5 by chance and 1 if all
+# conflicting samples score higher than the aligned ones.
 
 # %% check
 for name, finding in findings.items():
@@ -132,7 +133,7 @@ print(*sorted(path.name for path in folder.iterdir()), sep="\n")
 # %% next [markdown]
 # ## Next steps
 #
-# * Distil with the weights: `jaxdd run FOLDER` does all of this first. In Python, pass
+# * Distil with the weights: `jaxdd run FOLDER` first makes the same tests. In Python, pass
 #   `choice.weights` to `sampling.reweight(pool, weights)`.
 # * Declare a known bias: `jaxdd run FOLDER --debias tone`, or `weights.by_features(key, pool,
 #   weights.blind_features.tone)` ([declaring a
@@ -148,4 +149,4 @@ print(*sorted(path.name for path in folder.iterdir()), sep="\n")
 #   background. Layout shows where things are and how they are turned. But a bias of the object
 #   itself, such as its orientation, is not always detected.
 # * Compare weights on *unbiased* test images. If your whole folder is biased, so is the fifth that
-#   is held out by default: there the bias helps, and correct weights lower the accuracy.
+#   is held out by default. On these images the bias helps, and correct weights lower the accuracy.

@@ -25,12 +25,12 @@ OPTIONS = options.DM(ipc=10, steps=100, batch_size=64, width=16, depth=2, epochs
 # `attribute` is a known bias attribute, used for evaluation only, and `split` marks the test
 # images.
 #
-# Without test images, a fifth of the images is held out for the test. **If your images are biased,
-# so is this fifth.** Weights against the bias then seem to lower the accuracy. To judge them, add
-# test images in which the bias attribute is independent of the class.
+# Without test images, a fifth of the images is held out for testing. **If your images are biased,
+# so is this fifth.** Weights against the bias then seem to lower the accuracy. To see whether
+# weights help, add test images in which the bias attribute is independent of the class.
 #
 # This notebook writes scikit-learn's digits and a table. In training, 90 % of the digits have the
-# colour of their class; in the test, colours are random.
+# colour of their class; in the test set, colours are random.
 
 # %% folder
 import csv

@@ -43,7 +43,7 @@ sampler = functools.partial(sampling.weighted_batch, size=SIZE)
 # ## A network
 #
 # A network is two functions. `init` draws parameters, `apply` returns features and logits. Matching
-# uses the features, which are random projections of the pixels here.
+# uses the features, which in this example are random projections of the pixels.
 #
 
 
@@ -136,7 +136,7 @@ for name, score in scores.items():
 
 # %% pictures-text [markdown]
 # With two networks per set, differences of a hundredth are not significant. Most of the gain comes
-# from the weights, by which the initial images were sampled, too. The plot shows four images of
+# from the weights, which were also used to sample the initial images. The plot shows four images of
 # each class: the initial images, then those of the methods in the order of the table.
 
 # %% pictures
@@ -149,5 +149,5 @@ plot.picture(*(images[:, :4] for images in sets.values()), mean=data.mean, std=d
 #
 # * `pipeline.run(data, folder, options.DM(), network=network, method=both)` writes a run folder,
 #   which can be resumed, reported and exported.
-# * [own_network.py](../../experiments/examples/own_network.py) uses a network of Flax NNX,
-#   [own_weights.py](../../experiments/examples/own_weights.py) your own weights.
+# * [own_network.py](../../experiments/examples/own_network.py) uses a Flax NNX network;
+#   [own_weights.py](../../experiments/examples/own_weights.py) uses your own weights.

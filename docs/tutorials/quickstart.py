@@ -3,9 +3,10 @@
 # %% title [markdown]
 # # Quickstart
 #
-# Distil 1,437 small digits into ten images per class. 90 % of the digits have the colour of their
-# class. Networks trained on a plainly distilled set learn the colours. Here density weights, which
-# need no colour labels, counteract that. The notebook runs in about a minute on two CPU cores.
+# Distil 1,437 small digits into ten images per class. Each class has its own colour, which 90 % of
+# its digits have. Networks trained on a plainly distilled set therefore learn the colours. Density
+# weights counteract this without colour labels. The notebook runs in about a minute on two CPU
+# cores.
 
 # %% data-text [markdown]
 # ## Data
@@ -98,8 +99,8 @@ for name in ("accuracy", "aligned", "conflicting"):
 # jaxdd report demo         # writes demo/report.html
 # ```
 #
-# The report shows accuracies with intervals, the synthetic sets, and the real images with most and
-# least weight:
+# The report shows accuracies with intervals, the synthetic sets, and the real images with the
+# largest and smallest weights:
 #
 # ![Top of the report: accuracy of five sets on all, aligned and conflicting test
 # images](../images/screenshot_report.png)
