@@ -72,8 +72,8 @@ SYSTEMS: dict[str, System] = {
         tolerance={"foreground": 0, "background": 0},
         unit="unequal bytes",
         note=(
-            "C-MNIST and the grey images of CIFAR10-S have no vectors; every byte was "
-            "compared by hand and is equal. Random numbers for conflicting samples differ."
+            "There are no stored images for C-MNIST and the grey images of CIFAR10-S; every byte "
+            "was compared by hand and is equal. The conflicting samples are drawn differently."
         ),
         deviations=[
             ("padding of 28 pixels", "top and left", 'all sides; `placement="corner"` as there'),
@@ -98,11 +98,11 @@ SYSTEMS: dict[str, System] = {
         },
         unit="of 255",
         note=(
-            "With our random numbers instead of the authors', before rounding; the vectors "
-            "have steps of 1/32 and are from OpenCV 5. With OpenCV 4, which LfF requires, "
-            "elastic differs by up to 3.2 of 255 (0.2 on average), because coordinates are "
-            "rounded to 1/32 pixel. Shot, impulse and glass have no vectors; their mean and "
-            "root mean square change are equal."
+            "Compared with our random numbers instead of the authors', before rounding; the "
+            "stored images have steps of 1/32 and are from OpenCV 5. With OpenCV 4, which LfF "
+            "requires, elastic differs by up to 3.2 of 255 (0.2 on average), because coordinates "
+            "are rounded to 1/32 pixel. There are no stored images for shot, impulse and glass; "
+            "their mean and root mean square change are equal."
         ),
         deviations=[
             ("levels", "truncated", "rounded: half a level apart on average"),

@@ -161,7 +161,7 @@ SYSTEMS: dict[str, System] = {
             (
                 "groups in a batch",
                 "split of a uniform batch of 256",
-                "equally many images each: same expectation unless a group is absent, far "
+                "equally many images each: same expectation unless a group is absent, but far "
                 "lower variance, so the row `fairdd` is stronger than FairDD as published",
             ),
             ("group without test images", "accuracy 0", "left out"),
@@ -192,7 +192,7 @@ SYSTEMS: dict[str, System] = {
             (
                 "rate",
                 "updated directly",
-                "its logarithm is updated, so it stays positive; the same step near 0.01",
+                "its logarithm is updated, so it stays positive; near 0.01 the step is the same",
             ),
             ("images of an inner step", "smaller last batch", "batches can span two permutations"),
             ("experts", "taken in turn", "drawn independently"),
@@ -213,9 +213,9 @@ SYSTEMS: dict[str, System] = {
         deviations=[
             (
                 "covariance",
-                "mean of those of batches of real images, and of the images of a step",
-                "of all images together; in these vectors the distance changes by up to 2 %, "
-                "the gradient by up to 12 % from the second image on",
+                "mean of the covariances of all batches (real images) or steps (synthetic images)",
+                "covariance of all images together; from the second image on, this changes the "
+                "distance by up to 2 % and the gradient by up to 12 % in this comparison",
             ),
             ("crops, flips and rolls", "per step", "per image"),
             ("β", "no floor", "at least 0.001"),

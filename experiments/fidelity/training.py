@@ -181,8 +181,8 @@ SYSTEMS: dict[str, System] = {
         _compare_training,
         {"parameters after 20 epochs": 1e-6},
         note=(
-            "Compared with E epochs and without a reset. As published, parameters differ by up "
-            "to 17 % of the largest entry of their array in these vectors (20 epochs)."
+            "Compared with E epochs and without a reset. With the code as published, parameters "
+            "differ by up to 17 % of the largest entry of their array after these 20 epochs."
         ),
         deviations=[
             ("epochs", "E + 1", "E"),

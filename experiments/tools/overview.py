@@ -53,7 +53,7 @@ CLAIMS = (
           rows("plain density", "cmnist", make(conflict=0.01)), "main_table"),
     Claim("distillation amplifies colour", "not significant over three sets",
           rows("random plain", "cmnist", BIASED), AMPLIFIED, "conflicting"),
-    Claim("distillation amplifies backgrounds", "only if few scenes recur",
+    Claim("distillation amplifies backgrounds", "only if a few scenes recur",
           rows("random plain", "bgfmnist-few", BIASED), AMPLIFIED, "conflicting"),
     Claim("distillation suppresses corruption", "yes",
           rows("random plain", "ccifar10", BIASED), AMPLIFIED, "conflicting"),

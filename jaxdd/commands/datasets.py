@@ -104,7 +104,7 @@ def find_bias(
         output: How much is printed.
         out: HTML file. Defaults to bias-DATASET.html.
         json: JSON file for the verdict and the evidence. Defaults to none.
-        csv: CSV file for score, group and weight of each image by each candidate. Defaults to none.
+        csv: CSV file for the scores and weights of each image, by candidate. Defaults to none.
     """
     out = out or pathlib.Path(f"bias-{sources.short(dataset)}.html")
     pages.check_path(out)

@@ -38,9 +38,9 @@ class SetArguments:
         "How pixels are stored: in [0, 1], in 0..255, in [-1, 1], or normalised by the moments of "
         "the data or of ImageNet. Defaults to what the set states, or a guess that is printed.")
     labels: Annotated[str, "FILE"] | None = _of_set(
-        "File with a number or name of a class per image (.npy, .npz, .pt, or text with one per "
-        "line), or sorted: images are sorted by class, equally many of each. Defaults to the "
-        "labels of the set.")
+        "File with the number or name of the class of each image (.npy, .npz, .pt, or text with "
+        "one per line), or the word sorted if images are sorted by class, with equally many of "
+        "each. Defaults to the labels of the set.")
     formation: int | None = _of_set(
         "Each image holds formation² smaller ones. Defaults to what the set states, or 1.")
     # fmt: on
@@ -86,7 +86,7 @@ def evaluate_set(
     with --sets random noise.
 
     Args:
-        source: Folder of a finished run, an exported set, .npz, a folder of images, or .pt.
+        source: Folder of a finished run, of an exported set or of images, or an .npz or .pt file.
         networks: Networks to train: convnet, mlp, lenet, alexnet, vgg11 or resnet18; convnet-bn,
             vgg11-bn or resnet18-bn with batch norm; or MODULE:ATTRIBUTE.
         protocol: Hard labels (standard), soft labels (soft), logit distillation (kd), or feature
@@ -101,9 +101,10 @@ def evaluate_set(
         whiten: Whiten images with a ZCA fitted on all training images. Sets of runs with --zca
             already have their whitening.
         teacher_steps: Updates of a teacher.
-        teacher_weights: .npy, .npz or .csv with a weight for each training sample, by which the
-            batches of a teacher are drawn. Defaults to uniform.
-        teacher_dir: Folder of a trained teacher to use instead, such as RUN/teacher of a cfm run.
+        teacher_weights: .npy, .npz or .csv file with one weight per training sample, by which the
+            batches of the teacher are drawn. Defaults to uniform.
+        teacher_dir: Folder of a trained teacher to use instead of training one, such as
+            RUN/teacher of a cfm run.
         set_options: Options of the set.
         dataset: Name of the benchmark that the set replaces, a folder of images, or tfds:NAME.
             Defaults to the benchmark of the run.
@@ -153,12 +154,12 @@ def profile_set(
     labels are used.
 
     Args:
-        source: Folder of a finished run, an exported set, .npz, a folder of images, or .pt.
+        source: Folder of a finished run, of an exported set or of images, or an .npz or .pt file.
         seeds: Number of random networks; profiles are means over them.
         teacher_steps: Updates of a network trained on the real images, for a second profile.
             Defaults to none.
-        weights: .npy, .npz or .csv with a weight for each training sample, such as weights.npz of
-            a run. Defaults to uniform.
+        weights: .npy, .npz or .csv file with one weight per training sample, such as weights.npz
+            of a run. Defaults to uniform.
         set_options: Options of the set.
         dataset: Name of the benchmark that the set replaces, a folder of images, or tfds:NAME.
             Defaults to the benchmark of the run.

@@ -119,7 +119,8 @@ class DM:
         "data")
     resize: int | None = _option(None,
         "Height and width in pixels to which images of a folder are resized. Defaults to the size "
-        "of most images, or the median of their shorter sides but at most 32.", "data", least=1)
+        "of most images, or, if sizes vary, the median of their shorter sides, at most 32.",
+        "data", least=1)
     skip_bad: bool = _option(False, "Skip images of a folder that cannot be decoded.", "data")
     label: str | None = _option(None,
         "Column of metadata.csv or of an annotated data set that holds the class. Defaults to a "
@@ -128,8 +129,8 @@ class DM:
         "Column of metadata.csv or of an annotated data set that holds the bias attribute; "
         "gender+age crosses two columns. Defaults to a column named like attribute.", "data")
     layout: Literal["auto", "classes", "splits"] = _option("auto",
-        "What the folders inside a folder of images are: classes, or splits that hold classes; "
-        "tables are then ignored. Defaults to auto: names and tables decide.", "data")
+        "What the folders inside a folder of images are: classes, or splits that hold classes. "
+        "With either, tables are ignored. Defaults to auto: names and tables decide.", "data")
     strategy: tuple[str, ...] | None = _option(None,
         "Operations of the augmentation. Defaults to those of the benchmark, or all but flip for "
         "your own images.", "data")
@@ -268,7 +269,8 @@ class DC(DM):
         Preset(lambda options: min(_gradient_loops(options.ipc)[1], 5),
             lambda options: _gradient_loops(options.ipc)[1]),
         "Epochs for which the network is trained between two steps. Defaults to 1 for one image "
-        "per class, or quick 5, paper 50, 25, 20, 15 or 10 by outer.", "distillation", least=1)
+        "per class, or quick 5, paper 50, 25, 20, 15 or 10, less for larger outer.",
+        "distillation", least=1)
     chunk: int = _changed("chunk", 10)
     # fmt: on
 
