@@ -29,9 +29,8 @@ Folder = Annotated[pathlib.Path, "DIR"]
 File = Annotated[pathlib.Path, "FILE"]
 DataSet = Annotated[str, "DATASET"]
 
-_METHODS = ("dm", *(name for name in options.OPTIONS if name != "dm"))
 _METAVARS = {
-    "method": "{" + ",".join(_METHODS) + "}", "network": "NETWORK", "teacher": "NETWORK",
+    "network": "NETWORK", "teacher": "NETWORK",
     "label": "COLUMN", "attribute": "COLUMN", "buffer_path": "DIR",
     "strategy": "{none," + ",".join(augment.OPERATIONS) + "} ...",
     "suspect": "{none," + ",".join(options.CANDIDATES) + "} ...",
@@ -221,7 +220,7 @@ def _option(name, hint, default, text, group, flag=None):
     if is_optional:
         (kind,) = [x for x in typing.get_args(kind) if x is not type(None)]
         kind, notes = _unpacked(kind)
-    metavar, flag, *_ = (*notes, flag) if notes else (_METAVARS.get(name, ""), flag)
+    metavar, flag, *_ = (*notes, flag) if notes else (_placeholder(name), flag)
     flags = (f"--{(flag or name).replace('_', '-')}", *_SHORT.get(name, ())) if group else ()
     text, _, stated = text.partition("Defaults to ")
     if not stated and default is not inspect.Parameter.empty:
@@ -230,6 +229,13 @@ def _option(name, hint, default, text, group, flag=None):
         name, flags, str(metavar or _metavar(kind)), text.strip(), stated.removesuffix("."), group,
         kind | None if is_optional else kind, default,
     )  # fmt: skip
+
+
+def _placeholder(name):
+    """Return the placeholder of a parameter that has no `Annotated` one, or ""."""
+    if name == "method":  # methods may have been registered since the import
+        return "{" + ",".join(sorted(options.OPTIONS, key=lambda method: method != "dm")) + "}"
+    return _METAVARS.get(name, "")
 
 
 def _unpacked(hint):

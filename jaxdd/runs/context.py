@@ -224,7 +224,6 @@ def build_context(
     """
     network, method, mesh = (setup.get(name) for name in ("network", "method", "mesh"))
     weights, split_from = setup.get("weights"), setup.get("split_from", SPLIT_FROM)
-    own = {"own_network": network, "own_method": None if method is None else method.step}
     if network is not None:
         options = dataclasses.replace(options, network=named_networks.qualified_name(network))
     if options.zca != "none":
@@ -248,6 +247,7 @@ def build_context(
     bias_labels = setup.get("bias_labels")
     if bias_labels is not None:
         bias_labels = labels_file.check(bias_labels, data)
+    own = {"own_network": network, "own_method": None if method is None else method.step}
     return Context(
         data, options, parts, pool, index,
         own_method=None if method is None else named_networks.qualified_name(method.step),
