@@ -2,9 +2,10 @@
 
 Parameters of a command are its options; those without a default are arguments without a name.
 Their help is the `Args` section of its docstring, where "Defaults to X." at the end states the
-default. `Annotated[type, "DIR"]` gives the placeholder of the value. A parameter whose type is a
-dataclass stands for its fields, whose help is in their metadata. A second string in `Annotated` is
-the name on the command line if it is not that of the parameter.
+default. `Annotated[type, "DIR"]` gives the placeholder of the value, or a function that returns it
+where entries of a registry are choices. A parameter whose type is a dataclass stands for its
+fields, whose help is in their metadata. A second string in `Annotated` is the name on the command
+line if it is not that of the parameter.
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ File = Annotated[pathlib.Path, "FILE"]
 DataSet = Annotated[str, "DATASET"]
 
 _METAVARS = {
+    "method": lambda: "{" + ",".join(sorted(options.OPTIONS, key=lambda x: x != "dm")) + "}",
     "network": "NETWORK", "teacher": "NETWORK",
     "label": "COLUMN", "attribute": "COLUMN", "buffer_path": "DIR",
     "strategy": "{none," + ",".join(augment.OPERATIONS) + "} ...",
@@ -220,7 +222,8 @@ def _option(name, hint, default, text, group, flag=None):
     if is_optional:
         (kind,) = [x for x in typing.get_args(kind) if x is not type(None)]
         kind, notes = _unpacked(kind)
-    metavar, flag, *_ = (*notes, flag) if notes else (_placeholder(name), flag)
+    metavar, flag, *_ = (*notes, flag) if notes else (_METAVARS.get(name, ""), flag)
+    metavar = metavar() if callable(metavar) else metavar
     flags = (f"--{(flag or name).replace('_', '-')}", *_SHORT.get(name, ())) if group else ()
     text, _, stated = text.partition("Defaults to ")
     if not stated and default is not inspect.Parameter.empty:
@@ -231,15 +234,8 @@ def _option(name, hint, default, text, group, flag=None):
     )  # fmt: skip
 
 
-def _placeholder(name):
-    """Return the placeholder of a parameter that has no `Annotated` one, or ""."""
-    if name == "method":  # methods may have been registered since the import
-        return "{" + ",".join(sorted(options.OPTIONS, key=lambda method: method != "dm")) + "}"
-    return _METAVARS.get(name, "")
-
-
 def _unpacked(hint):
-    """Return a type and the strings that annotate it."""
+    """Return a type and what annotates it."""
     is_annotated = typing.get_origin(hint) is Annotated
     return typing.get_args(hint)[0] if is_annotated else hint, getattr(hint, "__metadata__", ())
 

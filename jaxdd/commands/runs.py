@@ -28,8 +28,8 @@ _DEMO = DM(ipc=10, conflict=0.1)
 # Without auto, whose search takes as long as the other rows together.
 _DEMO_ROWS = ("random", "random-density", "plain", "density", "oracle")
 
-_Debias = Annotated[str, "{" + ",".join(weightings.WEIGHTINGS) + "}"]
-_Rows = Annotated[tuple[str, ...], "{" + ",".join(weightings.rows()) + "} ..."]
+_Debias = Annotated[str, lambda: "{" + ",".join(weightings.WEIGHTINGS) + "}"]
+_Rows = Annotated[tuple[str, ...], lambda: "{" + ",".join(weightings.rows()) + "} ..."]
 
 
 @contextlib.contextmanager

@@ -293,8 +293,8 @@ def _by_labels(run):
     result = _from_labels(run, labels)
     if result.rejection is not None:
         raise ValueError(
-            f"the bias labels cannot be used: {result.rejection}. Label more images, add an "
-            "embedding of your own, or choose other weights, such as auto"
+            f"the bias labels cannot be used: {result.rejection}. Label more images (`jaxdd "
+            "bias --ask 100`), accept a candidate (`--debias NAME`), or add your own embedding"
         )
     return _accepted(result, labels, run.context)
 

@@ -130,7 +130,7 @@ def test_evidence_that_the_probe_networks_reject_is_undecided(write):
     assert commands(page)[1:3] == [
         f"jaxdd run some/folder --debias {x}" for x in ("layout", "tone")
     ]
-    assert commands(page)[3] == "jaxdd run some/folder --resize 32"
+    assert commands(page)[3] == "jaxdd run some/folder --resize 32 --debias plain"
 
 
 @pytest.mark.parametrize(
