@@ -191,7 +191,7 @@ _SPECIAL = {
     "colour is the class": DataSet("cmnist", None, biased_sets.exchange, conflict=0.05),
 }
 TEST = _BIASED | _UNBIASED | _SPECIAL
-"""Data sets that are measured once, after all thresholds were fixed."""
+"""Data sets on which no threshold was chosen."""
 
 
 # --- measurements ------------------------------------------------------------------------------

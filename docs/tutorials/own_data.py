@@ -27,7 +27,9 @@ OPTIONS = options.DM(ipc=10, steps=100, batch_size=64, width=16, depth=2, epochs
 #
 # Without test images, a fifth of the images is held out for testing. **If your images are biased,
 # so is this fifth.** Weights against the bias then seem to lower the accuracy. To see whether
-# weights help, add test images in which the bias attribute is independent of the class.
+# weights help, add test images in which the bias attribute is independent of the class. If the
+# accuracy on them is much lower than on held-out training images (`jaxdd run FOLDER/train`), the
+# training images may be biased.
 #
 # This notebook writes scikit-learn's digits and a table. In training, 90 % of the digits have the
 # colour of their class; in the test set, colours are random.
@@ -135,9 +137,10 @@ for path in sorted(WORK.glob("*.html")) + sorted(WORK.glob("set/*")):
 # %% next [markdown]
 # ## Next steps
 #
-# The same on the command line:
+# On the command line, with default settings instead of the small ones above:
 #
 # ```
+# jaxdd run FOLDER                            # one set, with the weights of auto
 # jaxdd compare FOLDER --rows plain density --out compared
 # jaxdd report compared
 # jaxdd export compared/rows/density set --format png

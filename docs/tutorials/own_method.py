@@ -147,7 +147,9 @@ plot.picture(*(images[:, :4] for images in sets.values()), mean=data.mean, std=d
 # %% next [markdown]
 # ## Next steps
 #
-# * `pipeline.run(data, folder, options.DM(), network=network, method=both)` writes a run folder,
-#   which can be resumed, reported and exported.
+# * `pipeline.run(data, folder, options.DM(), method=both)` writes a run folder, which can be
+#   resumed, reported and exported. The set is evaluated with `network=`, or with the network of the
+#   options if you omit it. Your method ignores the options of the built-in one, such as
+#   `learning_rate`.
 # * [own_network.py](../../experiments/examples/own_network.py) uses a Flax NNX network;
 #   [own_weights.py](../../experiments/examples/own_weights.py) uses your own weights.

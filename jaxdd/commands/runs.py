@@ -247,7 +247,8 @@ def write_report(
     """Write one HTML page about a finished run or comparison.
 
     Args:
-        source: Folder of a run or a comparison, or a JSON file with results.
+        source: Folder of a run or a comparison, or its result.json or compare.json, which give a
+            page without images.
         out: HTML file. Defaults to report.html in the folder, or the name of the JSON file with
             .html.
         figures: Also write each figure as SVG and PDF, into a folder named like the page.
