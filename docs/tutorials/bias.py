@@ -135,8 +135,8 @@ print(*sorted(path.name for path in folder.iterdir()), sep="\n")
 #
 # * Distil with the weights: `jaxdd run FOLDER` first makes the same tests. In Python, use
 #   `sampling.reweight(pool, finding.choice.weights)` with `finding = findings["biased"]` and
-#   `pool = datasets.pool(sets["biased"])`. There is one weight for each of the images `finding.samples`, at
-#   most 15,000 by default (`bias.find(…, max_samples=…)`).
+#   `pool = datasets.pool(sets["biased"])`. There is one weight for each of the images
+#   `finding.samples`, at most 15,000 by default (`bias.find(…, max_samples=…)`).
 # * Declare a known bias: `jaxdd run FOLDER --debias tone`, or `weights.by_features(key, pool,
 #   weights.blind_features.tone)` with `key = jax.random.key(0)` ([declaring a
 #   nuisance](../concepts/auto.md#declaring-a-known-nuisance)).
