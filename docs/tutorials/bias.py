@@ -142,8 +142,8 @@ print(*sorted(path.name for path in folder.iterdir()), sep="\n")
 #   nuisance](../concepts/auto.md#declaring-a-known-nuisance)).
 # * [If the verdict is undecided](../concepts/auto.md#if-the-verdict-is-undecided), look at the
 #   images, compare weights, or label images. The page asks for 20 bias labels. These suffice for
-#   colours and patterns, but not for faces ([how often](../guides/weights.md#a-few-bias-labels)).
-#   `jaxdd bias FOLDER --ask 100` asks for more.
+#   colours and patterns, but not for faces or turns ([how
+#   often](../guides/weights.md#a-few-bias-labels)). `jaxdd bias FOLDER --ask 100` asks for more.
 #
 # **Limitations**
 #
