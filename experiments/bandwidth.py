@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from experiments.tools import grid, markdown, record
 from jaxdd import kde, weights
 from jaxdd.data import datasets, files
-from jaxdd.runs import components
+from jaxdd.runs import components, weightings
 from jaxdd.runs.options import DM, make
 from jaxdd.weights import formulas
 
@@ -41,9 +41,8 @@ def sweep(data: datasets.Benchmark, options: DM) -> list[dict[str, Any]]:
         components.key(options, "encoder"),
         pool,
         strategy=data.strategy,
-        encoder=weights.default_encoder(pool, width=options.encoder_width, depth=options.depth),
         steps=options.encoder_steps,
-        layer=options.encoder_layer,
+        **weightings.encoding(options, pool),
     )
     labels = pool.labels, jnp.asarray(data.train.attributes), jnp.asarray(data.aligned)
     sizes = dict(num_classes=data.num_classes, num_attributes=data.num_attributes)

@@ -212,10 +212,10 @@ def tables(path: pathlib.Path = OUT) -> list[list[str]]:
         rows = []
         for name in SETS:
             entries = [measured.get(f"{name}, seed {seed}") for seed in range(SEEDS)]
-            by_row = [[x[row][score]["mean"] for x in entries if x] for row in columns]
+            by_row = [np.array([x[row][score]["mean"] for x in entries if x]) for row in columns]
             if not any(entries):
                 continue
-            rows.append([name, *map(_interval, by_row)])
+            rows.append([name, *map(seeds.format_interval, by_row)])
             if score == "accuracy":
                 published = (PUBLISHED[name].get(row, "–") for row in columns)
                 rows.append(["published", *map(str, published)])
@@ -223,13 +223,6 @@ def tables(path: pathlib.Path = OUT) -> list[list[str]]:
             markdown.table([f"{markdown.link('dataset', path)} ({title})", *columns], rows)
         )
     return result
-
-
-def _interval(values):
-    if len(values) < 2:
-        return f"{100 * values[0]:.1f}"
-    mean, low, high = (100 * x for x in seeds.student_interval(np.asarray(values)))
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def main(

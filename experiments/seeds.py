@@ -84,6 +84,18 @@ def student_interval(values: np.ndarray) -> tuple[float, float, float]:
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
+def format_interval(values: np.ndarray) -> str:
+    """Return the mean of shares with its interval, in %; the mean alone for a single one.
+
+    >>> format_interval(np.array([0.5]))
+    '50.0'
+    """
+    if len(values) < 2:
+        return f"{100 * values[0]:.1f}"
+    mean, low, high = (100 * x for x in student_interval(values))
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
 def format_ends(ends: Sequence[float], form: str) -> str:
     """Return both ends of an interval of shares, in %."""
     return " to ".join(format(100 * end, form) for end in ends)

@@ -17,7 +17,7 @@ import tyro
 from experiments.tools import record, words
 from jaxdd import weights
 from jaxdd.data import benchmarks, datasets, files, rendering
-from jaxdd.runs import components
+from jaxdd.runs import components, weightings
 from jaxdd.runs.options import make
 from jaxdd.runs.reports import plot, style
 from jaxdd.weights import blind_features
@@ -36,9 +36,8 @@ def measure_embedding(path: pathlib.Path = EMBEDDING) -> None:
         components.key(options, "encoder"),
         pool,
         strategy=data.strategy,
-        encoder=weights.default_encoder(pool, width=options.encoder_width, depth=options.depth),
         steps=options.encoder_steps,
-        layer=options.encoder_layer,
+        **weightings.encoding(options, pool),
     )
     plane = plot.plane(density.embeddings)
     order = np.argsort(plane.shown)

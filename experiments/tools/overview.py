@@ -107,7 +107,7 @@ def colours() -> list[str]:
     path = grid.RESULTS / "long-50.json"
     (last,) = files.read_json(path)["way"][-1:]
     pair = "plain", "density"
-    over_sets = [_interval(_accuracies("cmnist", row, BIASED)) for row in pair]
+    over_sets = [seeds.format_interval(_accuracies("cmnist", row, BIASED)) for row in pair]
     ours = [f"{100 * last['scores'][row]['accuracy']['mean']:.1f}" for row in pair]
     published = [f"{PUBLISHED[row]:.1f}" for row in pair]
     lines = [
@@ -122,7 +122,7 @@ def colours() -> list[str]:
 def real_images() -> list[str]:
     """Return accuracies of real images drawn by weight, and of distilled sets."""
     columns = "random", "plain", "random-density", "density"
-    over_sets = [_interval(_accuracies("cmnist", row, BIASED)) for row in columns]
+    over_sets = [seeds.format_interval(_accuracies("cmnist", row, BIASED)) for row in columns]
     (*_, line) = markdown.table(["", *columns], [["10 images per class, three sets", *over_sets]])
     settings = {
         "10 images per class, one set": ("cmnist", BIASED),
@@ -176,7 +176,7 @@ def tables() -> list[list[str]]:
 
 
 def _accuracies(name, row, options, score="accuracy"):
-    """The mean scores of the first seeds that have a result."""
+    """Return the mean scores of the first seeds that have a result."""
     known, values = grid.stored(), []
     for seed in range(SETS):
         cell = grid.Cell(name, row, dataclasses.replace(options, seed=seed))
@@ -186,18 +186,12 @@ def _accuracies(name, row, options, score="accuracy"):
     return np.array(values)
 
 
-def _interval(values):
-    """The mean of values with the ends of its interval over sets, in %."""
-    mean, low, high = (100 * x for x in seeds.student_interval(values))
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
-
-
 def _percents(settings, columns):
-    """A table of accuracies from data sets and options by label."""
+    """Return a table of accuracies from data sets and options by label."""
     known, lines = grid.stored(), []
     for label, (name, options) in settings.items():
-        found = (grid.result(grid.Cell(name, row, options), known) for row in columns)
-        lines.append([label, *(results.percent(result and result.accuracy) for result in found)])
+        cells = (grid.result(grid.Cell(name, row, options), known) for row in columns)
+        lines.append([label, *(results.percent(result and result.accuracy) for result in cells)])
     return markdown.table(["in % (all test samples)", *columns], lines)
 
 

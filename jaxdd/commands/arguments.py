@@ -31,7 +31,7 @@ File = Annotated[pathlib.Path, "FILE"]
 DataSet = Annotated[str, "DATASET"]
 
 _METAVARS = {
-    "method": lambda: "{" + ",".join(sorted(options.OPTIONS, key=lambda x: x != "dm")) + "}",
+    "method": lambda: "{" + ",".join(options.OPTIONS) + "}",
     "network": "NETWORK", "teacher": "NETWORK",
     "label": "COLUMN", "attribute": "COLUMN", "buffer_path": "DIR",
     "strategy": "{none," + ",".join(augment.OPERATIONS) + "} ...",

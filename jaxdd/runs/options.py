@@ -231,6 +231,9 @@ class DM:
             raise ValueError(f"zca cannot be combined with {other}, got {self.zca!r}")
 
 
+OPTIONS["dm"] = DM
+
+
 def _changed(name: str, default: Any, help: str | None = None) -> Any:
     """Define a field of `DM` again with another default, and perhaps another help text."""
     metadata = dict(DM.__dataclass_fields__[name].metadata)
@@ -390,9 +393,6 @@ class CFM(DM):
             known = ", ".join(WEIGHTED_PARTS)
             raise ValueError(f"weighted must be any of {known}, got {min(unknown)!r}")
         _check_network("teacher", self.teacher, TEACHERS)
-
-
-OPTIONS["dm"] = DM
 
 
 def make(*, method: str = "dm", **fields: Any) -> DM:

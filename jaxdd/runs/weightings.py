@@ -98,8 +98,8 @@ def rows() -> dict[str, _Row]:
 # --- density -----------------------------------------------------------------------------------
 
 
-def _encoding(options: DM, pool: sampling.Pool) -> dict[str, Any]:
-    """Return encoder and layer for embedding the training set."""
+def encoding(options: DM, pool: sampling.Pool) -> dict[str, Any]:
+    """Return encoder and layer for embedding the training set, for `weights.encode`."""
     shape = dict(width=options.encoder_width, depth=options.depth)
     return dict(encoder=weights.default_encoder(pool, **shape), layer=options.encoder_layer)
 
@@ -132,7 +132,7 @@ def _by_density(run):
     with run.timed("embed"):
         encoded = weights.encode(
             components.key(options, "encoder"), pool, steps=options.encoder_steps,
-            strategy=context.components.strategy, **_encoding(options, pool),
+            strategy=context.components.strategy, **encoding(options, pool),
         )  # fmt: skip
         jax.block_until_ready(encoded)
     with run.timed("density"):
@@ -150,7 +150,7 @@ def _by_density(run):
 
 def _density_in_batches(context, sample_weights):
     options, density = context.options, sample_weights.density
-    encoder = _encoding(options, context.pool)["encoder"]
+    encoder = encoding(options, context.pool)["encoder"]
     embed = lambda images: getattr(encoder.apply(density.params, images), options.encoder_layer)
     return sampling.density_weighted(
         context.components.sampler, embed, bandwidth=density.bandwidth,
@@ -199,7 +199,7 @@ def _search(options: DM, pool: sampling.Pool) -> weights.Search:
         encoder_steps=tuple(options.encoder_steps * n // 30 for n in default.encoder_steps),
         bandwidth=tuple(bandwidth * factor for factor in (0.5, 1, 2, 4)),
         temperature=tuple(options.temperature * factor for factor in default.temperature),
-        rule=_bandwidth_rule(options), **_encoding(options, pool),
+        rule=_bandwidth_rule(options), **encoding(options, pool),
     )  # fmt: skip
 
 
@@ -267,7 +267,7 @@ def _by_candidate(name, run):
         tests = weights.shortcuts(candidates.folds_key(key), context.pool, comparisons=comparisons)
         candidate = weights.by_candidate(
             key, context.pool, name, shortcut=tests.get(name), clip=options.clip,
-            encoder=_encoding(options, context.pool)["encoder"], embeddings=embeddings,
+            encoder=encoding(options, context.pool)["encoder"], embeddings=embeddings,
             strategy=context.components.strategy,
         )  # fmt: skip
         return SampleWeights(processes.broadcast(candidate.weights))
@@ -308,7 +308,7 @@ def _from_labels(run, labels):
         result = weights.from_labels(
             components.key(options, "encoder"), context.pool, indices, labels.attributes[indices],
             num_attributes=count, clip=options.clip, strategy=context.components.strategy,
-            encoder=_encoding(options, context.pool)["encoder"],
+            encoder=encoding(options, context.pool)["encoder"],
             embeddings=_named(context.embedding), exclude=options.exclude,
         )  # fmt: skip
     context.report("using bias labels", 1, 1)

@@ -1,7 +1,5 @@
 """Heat maps and dots: colours relative to the limits, intervals, and texts that do not overlap."""
 
-import contextlib
-
 import numpy as np
 import pytest
 from matplotlib.text import Text
@@ -9,7 +7,6 @@ from PIL import Image
 
 from experiments.tools import charts, heat_maps
 from jaxdd.runs import results
-from jaxdd.runs.reports import style
 
 
 def share(path, color):
@@ -36,21 +33,6 @@ def test_colours_are_relative_to_the_limits(tmp_path):
     assert dark > 0.04 and 1.6 < bright / dark < 2.4
     heat_maps.draw(tmp_path / "b.png", heat_map({"share": matrix}, **sides, limits=[100, 300]))
     assert share(tmp_path / "b.png", (253, 231, 36)) < bright / 4  # in the colour bar only
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Figures that are drawn, before they are closed."""
-    figures, original = [], style.figure
-
-    @contextlib.contextmanager
-    def recorded(*args, **options):
-        with original(*args, **options) as figure:
-            figures.append(figure)
-            yield figure
-
-    monkeypatch.setattr(style, "figure", recorded)
-    return figures
 
 
 def check_texts(figure, count):

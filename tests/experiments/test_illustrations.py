@@ -1,11 +1,8 @@
 """Pictures of features keep what the features show, and diagrams fit their canvas."""
 
-import contextlib
-
 import numpy as np
 
 from experiments.tools import diagrams, illustrations
-from jaxdd.runs.reports import style
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 
@@ -31,20 +28,11 @@ def test_tiles_have_white_gaps():
     assert picture.sum() == 3 * 255 * (17 + 2 * 8)
 
 
-def test_texts_of_the_decision_fit_the_canvas(tmp_path, monkeypatch):
-    figures, original = [], style.figure
-
-    @contextlib.contextmanager
-    def recorded(*args, **options):
-        with original(*args, **options) as figure:
-            figures.append(figure)
-            yield figure
-
-    monkeypatch.setattr(style, "figure", recorded)
+def test_texts_of_the_decision_fit_the_canvas(tmp_path, drawn):
     diagrams.auto(tmp_path / "a.png", diagrams.auto_data())
-    (axes,) = figures[0].axes
+    (axes,) = drawn[0].axes
     places = [text.get_window_extent() for text in axes.texts if text.get_text()]
     assert len(places) > 20
     for i, place in enumerate(places):
-        assert figures[0].bbox.x0 < place.x0 and place.x1 < figures[0].bbox.x1
+        assert drawn[0].bbox.x0 < place.x0 and place.x1 < drawn[0].bbox.x1
         assert not any(place.overlaps(other) for other in places[:i])

@@ -3,6 +3,7 @@
 import re
 
 from experiments.tools import reference
+from jaxdd.runs import options
 
 
 def test_text_between_the_markers_is_replaced():
@@ -21,7 +22,7 @@ def test_every_option_of_every_command_is_listed():
         section = lines[
             start : next(i for i in range(start + 1, len(lines)) if lines[i][:2] == "##")
         ]
-        for method in reference.METHODS:
+        for method in options.OPTIONS:
             for option in reference.reference.options(name, method):
                 listed = "\n".join(section + (shared if name in ("run", "compare") else []))
                 assert re.search(
