@@ -1,8 +1,7 @@
 """How do weights without bias labels compare with FairDD and COBRA, which need them?
 
     python -m experiments.fairdd --data-dir DIR
-    python -m experiments.fairdd --preset long --data-dir DIR [--budget 30m] [--only cmnist-fg]
-    python -m experiments.fairdd --preset paper --data-dir DIR
+    python -m experiments.fairdd --preset long|paper --data-dir DIR [--budget 9m] [--only cmnist-fg]
 
 The data sets of FairDD (NeurIPS 2025, tables 1 and 2) with 10 % bias-conflicting samples and ten
 images per class, distilled by distribution matching. `oracle`, `fairdd` and `cobra-l1` use the bias
@@ -15,10 +14,11 @@ the paper has the same target as the oracle.
   per class and step, and 1,000 epochs of evaluation. The other presets have width 32, 64 real
   images (long) and 300 epochs.
 
-In the long preset one program distils all rows from the same real images (`experiments.long`), so
-their features are computed once. Images are drawn by the mean of the rows' weights, and each row
-corrects for that. For FairDD, the images of a class are divided into their bias groups; a group
-without images is left out, as in the code of the authors. A stopped run continues.
+In the presets long and paper one program distils all rows from the same real images
+(`experiments.long`), so their features are computed once. Images are drawn by the mean of the rows'
+weights, and each row corrects for that. For FairDD, the images of a class are divided into their
+bias groups; a group without images is left out, as in the code of the authors. A stopped run
+continues.
 """
 
 import functools
@@ -34,17 +34,18 @@ import tyro
 
 from experiments import long, seeds
 from experiments.tools import grid, markdown, record, small
-from jaxdd import augment, evaluate, matching, methods, sampling
+from jaxdd import augment, evaluate, matching, methods, networks, sampling
 from jaxdd.data import benchmarks, datasets, files
 from jaxdd.devices import microbatch
 from jaxdd.runs import programs
 from jaxdd.runs.folder import checkpoint
 from jaxdd.runs.options import make
 
-OUT = grid.RESULTS / "fairdd-long.json"
 SETS = "cmnist-fg", "cmnist-bg", "cfmnist-bg", "cifar10-s"
 ROWS = "plain", "density", "auto", "fairdd", "cobra-l1", "oracle"
-SEEDS, IPC, CONFLICT, STEPS = 3, 10, 0.1, 2_000
+SEEDS, IPC, CONFLICT = 3, 10, 0.1
+STEPS = {"long": 2_000, "paper": 20_000}
+SCALES = {"long": long.Scale(), "paper": long.SCALES["paper"]}
 SCORES = {"accuracy": "all test samples", "deo_mean": "mean gap between groups"}
 
 PUBLISHED = {
@@ -70,13 +71,13 @@ class Pools(NamedTuple):
     groups: jax.Array
 
 
-def sample(key: jax.Array, pools: Pools, *, num_groups: int) -> sampling.Batch:
-    """Draw images, and return their weights by row and target, `[rows, k, targets * b]`.
+def sample(key: jax.Array, pools: Pools, *, num_groups: int, size: int) -> sampling.Batch:
+    """Draw images, and return their weights by row and target, `[rows, k, targets * size]`.
 
     The rows `fairdd` and `cobra-l1` have the weights of the oracle. FairDD has one target per bias
     group, the mean of its images. The other rows use the first target only.
     """
-    indices = sampling.with_replacement(key, pools.pool, long.BATCH)
+    indices = sampling.with_replacement(key, pools.pool, size)
     relative = pools.weights[:, indices] / pools.pool.weights[indices]
     groups = jax.nn.one_hot(pools.groups[indices], num_groups, axis=1)  # [k, targets, b]
     oracle = relative[ROWS.index("oracle")]
@@ -91,8 +92,8 @@ def sample(key: jax.Array, pools: Pools, *, num_groups: int) -> sampling.Batch:
 
 
 @functools.cache  # Equal samplers and methods share compiled programs.
-def _sampler(num_groups):
-    return functools.partial(sample, num_groups=num_groups)
+def _sampler(num_groups, size):
+    return functools.partial(sample, num_groups=num_groups, size=size)
 
 
 def _normalise(weights):
@@ -118,12 +119,12 @@ def distance(
 
 
 @functools.cache
-def method(strategy: tuple[str, ...]) -> methods.Method:
+def method(network: networks.Network, strategy: tuple[str, ...]) -> methods.Method:
     """Return the method that distils all rows from the same real images."""
 
     def row_method(is_l1):
         return methods.distribution_matching(
-            long.STUDENT,
+            network,
             optax.sgd(1.0, momentum=0.5),
             loss=functools.partial(distance, is_l1=is_l1),
             strategy=strategy,
@@ -141,10 +142,13 @@ def method(strategy: tuple[str, ...]) -> methods.Method:
     return methods.Method(jax.vmap(row_method(False).init), step)
 
 
-def measure(name: str, seed: int, folder: pathlib.Path, data_dir: pathlib.Path | None) -> Any:
+def measure(
+    preset: str, name: str, seed: int, folder: pathlib.Path, data_dir: pathlib.Path | None
+) -> Any:
     """Return the scores of all rows for a data set and a seed.
 
     Args:
+        preset: long or paper.
         name: name of the data set.
         seed: random seed of the data set and of the distillation.
         folder: folder for weights and checkpoints, from which a stopped run continues.
@@ -163,35 +167,32 @@ def measure(name: str, seed: int, folder: pathlib.Path, data_dir: pathlib.Path |
     mixed = sampling.reweight(pool, by_row.mean(0))
     initial = functools.partial(sampling.initial_real, keys[1], ipc=IPC)
     start = [initial(sampling.reweight(pool, row), weighted=True) for row in by_row]
-    matching = method(augment.as_strategy(data.strategy))
+    scale = SCALES[preset]
+    network = scale.network(data.num_classes)
+    matching = method(network, augment.as_strategy(data.strategy))
     state = matching.init(jnp.stack(start))
     first, state = checkpoint.restore(folder, state) or (0, state)
     chunks = methods.run(
         keys[2], state, Pools(mixed, by_row, jnp.asarray(data.train.attributes)), method=matching,
-        sampler=_sampler(data.num_attributes), steps=STEPS, first=first, chunk_length=long.CHUNK,
+        sampler=_sampler(data.num_attributes, scale.batch), steps=STEPS[preset], first=first,
+        chunk_length=long.CHUNK,
     )  # fmt: skip
     for step, state, _ in chunks:
         if step % long.SAVED == 0:
             checkpoint.save(folder, step, jax.device_get(state))
             record.log(f"{name}, seed {seed}: step {step}")
     sets = dict(zip(("random", *ROWS), (initial(pool), *state.images), strict=True))
-    evaluation = jax.random.split(keys[3], long.NETWORKS), long.STUDENT
+    evaluation = jax.random.split(keys[3], scale.count), network
     task = datasets.task(data)
-    score = lambda images: evaluate.evaluate(*evaluation, images, task, epochs=long.EPOCHS)
+    score = lambda images: evaluate.evaluate(*evaluation, images, task, epochs=scale.epochs)
     return {row: evaluate.summary(score(images)) for row, images in sets.items()}
 
 
 def cells(preset: str) -> list[grid.Cell]:
-    """Return the cells of the quick or the paper preset."""
-    if preset == "quick":
-        rows, sets, seeds = ("random", "random-density", "plain", "density", "auto"), SETS[:2], 1
-        rows += "oracle", "fairdd"
-    else:
-        rows, sets, seeds = ("random", *ROWS), SETS, SEEDS
-    return [
-        grid.Cell(name, row, make(preset=preset, conflict=CONFLICT, seed=seed))
-        for seed, name, row in itertools.product(range(seeds), sets, rows)
-    ]
+    """Return the cells of the quick preset."""
+    rows = "random", "random-density", "plain", "density", "auto", "oracle", "fairdd"
+    chosen = make(preset=preset, conflict=CONFLICT)
+    return [grid.Cell(name, row, chosen) for name, row in itertools.product(SETS[:2], rows)]
 
 
 GRID = grid.Grid(
@@ -199,7 +200,12 @@ GRID = grid.Grid(
 )
 
 
-def tables(path: pathlib.Path = OUT) -> list[list[str]]:
+def results_path(preset: str) -> pathlib.Path:
+    """Return the file of the results of the preset long or paper."""
+    return grid.RESULTS / f"fairdd-{preset}.json"
+
+
+def tables(path: pathlib.Path = results_path("long")) -> list[list[str]]:
     """Return a table for each score: mean over seeds with a 95 % confidence interval.
 
     Data sets that have not been measured are left out.
@@ -232,24 +238,25 @@ def main(
     only: str = "",
     budget: str | None = None,
     work: pathlib.Path = grid.WORK,
-    out: pathlib.Path = OUT,
+    out: pathlib.Path | None = None,
 ) -> None:
     """Compute the missing results and print the tables.
 
     Args:
         preset: quick and long fit two CPU cores, paper one GPU.
         data_dir: folder with the original files.
-        only: text that the name of an entry of the long preset must contain, such as "seed 0".
+        only: text that the name of an entry of long or paper must contain, such as "seed 0".
         budget: time after which to stop, such as 90s, 20m or 1h.
         work: folder for checkpoints, from which a stopped run continues.
-        out: JSON file of the long preset.
+        out: JSON file; by default results/fairdd-PRESET.json.
     """
-    if preset != "long":
+    if preset == "quick":
         return grid.run(GRID, preset=preset, data_dir=data_dir, budget=budget, work=work)
     programs.prepare()
+    folder, out = work.expanduser() / f"fairdd-{preset}", out or results_path(preset)
     tasks = {
         f"{name}, seed {seed}": functools.partial(
-            measure, name, seed, work.expanduser() / "fairdd" / f"{name}-{seed}", data_dir
+            measure, preset, name, seed, folder / f"{name}-{seed}", data_dir
         )
         for seed, name in itertools.product(range(SEEDS), SETS)
     }

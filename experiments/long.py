@@ -1,6 +1,6 @@
 """Do the results of 200 steps still hold after 20,000, the literature's number?
 
-    python -m experiments.long --data-dir DIR --work WORK
+    python -m experiments.long --data-dir DIR --work WORK [--preset paper]
 
 Coloured MNIST, 5 % bias-conflicting samples, distribution matching with ConvNets of width 32:
 without weights, with density weights, with auto and with the oracle. Synthetic images start as real
@@ -19,13 +19,14 @@ two sets each take 30 % less; they use the same batches, and the last to end wri
     taskset -c 0 python -m experiments.long --data-dir DIR --work WORK --rows plain density &
     taskset -c 1 python -m experiments.long --data-dir DIR --work WORK --rows auto oracle
 
-Cost: two and a half hours on two cores with ten images per class, three with fifty.
+Cost: two and a half hours on two cores with ten images per class, three with fifty. The preset
+paper has the width, batches and evaluation of the literature, for a GPU.
 """
 
 import functools
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +44,30 @@ from jaxdd.runs.folder import checkpoint
 Row = Literal["plain", "density", "auto", "oracle"]
 ROWS: tuple[Row, ...] = get_args(Row)
 STEPS = (0, 200, 2000, 8000, 20_000)
-STUDENT = networks.ConvNet(10, 32, 3)
-BATCH, CHUNK, SAVED, EPOCHS, NETWORKS = 64, 20, 500, 300, 3
+CHUNK, SAVED = 20, 500
+
+
+class Scale(NamedTuple):
+    """Sizes of distillation and evaluation.
+
+    Attributes:
+        width: channels of the networks.
+        batch: real images per class and step.
+        epochs: epochs of an evaluation.
+        count: networks that evaluate a set.
+    """
+
+    width: int = 32
+    batch: int = 64
+    epochs: int = 300
+    count: int = 3
+
+    def network(self, num_classes: int) -> networks.Network:
+        """Return the network of distillation and evaluation."""
+        return networks.ConvNet(num_classes, self.width, 3)
+
+
+SCALES = {"quick": Scale(), "paper": Scale(128, 256, 1000, 5)}
 
 
 def joint(method: methods.Method, rows: Sequence[str]) -> methods.Method:
@@ -60,17 +83,22 @@ def joint(method: methods.Method, rows: Sequence[str]) -> methods.Method:
     return methods.Method(jax.vmap(method.init), joint_step)
 
 
-def sample(key: jax.Array, pools: tuple[sampling.Pool, jax.Array]) -> sampling.Batch:
-    """Draw images by the weights of a pool, with their relative weights by row, `[rows, k, b]`."""
+def sample(key: jax.Array, pools: tuple[sampling.Pool, jax.Array], *, size: int) -> sampling.Batch:
+    """Draw images by the weights of a pool; their relative weights by row are `[rows, k, size]`."""
     pool, by_row = pools
-    indices = sampling.with_replacement(key, pool, BATCH)
+    indices = sampling.with_replacement(key, pool, size)
     # Importance weights: E[w_row / w_mean · x] under draws by w_mean is the mean by w_row.
     relative = by_row[:, indices] / pool.weights[indices]
     return sampling.Batch(sampling.take(pool, indices), relative)
 
 
 def distil(
-    data: datasets.Benchmark, work: pathlib.Path, ipc: int, rows: Sequence[str], steps: int
+    data: datasets.Benchmark,
+    work: pathlib.Path,
+    ipc: int,
+    rows: Sequence[str],
+    steps: int,
+    scale: Scale = Scale(),
 ) -> Iterator[tuple[int, jax.Array, dict[str, float]]]:
     """Yield the step, the sets `[rows, k, ipc, h, w, c]` and the mean losses since the last.
 
@@ -89,7 +117,7 @@ def distil(
     initial = functools.partial(sampling.initial_real, keys[1], ipc=ipc, weighted=True)
     start = jnp.stack([initial(sampling.reweight(pool, row)) for row in by_row])
     matching = methods.distribution_matching(
-        STUDENT,
+        scale.network(data.num_classes),
         optax.sgd(1.0, momentum=0.5),
         strategy=data.strategy,
         activation_bytes=microbatch.CORE_BYTES,
@@ -98,8 +126,9 @@ def distil(
     state = method.init(start)
     first, state = checkpoint.restore(work, state) or (0, state)
     yield first, state.images, {}
+    sampler = functools.partial(sample, size=scale.batch)
     chunks = methods.run(
-        keys[2], state, (mixed, by_row), method=method, sampler=sample, steps=max(steps, first),
+        keys[2], state, (mixed, by_row), method=method, sampler=sampler, steps=max(steps, first),
         first=first, chunk_length=CHUNK,
     )  # fmt: skip
     losses = []
@@ -132,11 +161,12 @@ def table(path: pathlib.Path, score: str) -> list[str]:
 
 
 def score_sets(
-    images: jax.Array, data: datasets.Benchmark, rows: Sequence[str]
+    images: jax.Array, data: datasets.Benchmark, rows: Sequence[str], scale: Scale = Scale()
 ) -> dict[str, dict[str, Any]]:
     """Return the scores of the sets, as in a result."""
-    keys, task = jax.random.split(jax.random.key(1), NETWORKS), datasets.task(data)
-    score = functools.partial(evaluate.evaluate, keys, STUDENT, task=task, epochs=EPOCHS)
+    keys, task = jax.random.split(jax.random.key(1), scale.count), datasets.task(data)
+    network = scale.network(data.num_classes)
+    score = functools.partial(evaluate.evaluate, keys, network, task=task, epochs=scale.epochs)
     return {row: evaluate.summary(score(x)) for row, x in zip(rows, images, strict=True)}
 
 
@@ -153,6 +183,7 @@ def merge(ways: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 def main(
     *,
+    preset: Literal["quick", "paper"] = "quick",
     ipc: int = 10,
     rows: tuple[Row, ...] = ROWS,
     steps: int = STEPS[-1],
@@ -163,22 +194,24 @@ def main(
     """Distil the sets and score them along the way.
 
     Args:
+        preset: quick fits two CPU cores, paper one GPU.
         ipc: images per class.
         rows: rows that this process distils.
         steps: number of steps, one of `STEPS` or a multiple of `SAVED`; a later run may continue.
         data_dir: folder with the original files.
         work: folder for weights and states, from which a stopped run continues.
-        out: folder of long-IPC.json.
+        out: folder of long-IPC.json, or long-paper-IPC.json.
     """
     programs.prepare()
-    out, own = out / f"long-{ipc}.json", work / str(ipc) / "-".join(rows)
+    name, scale = f"{'' if preset == 'quick' else 'paper-'}{ipc}", SCALES[preset]
+    out, own = out / f"long-{name}.json", work / name / "-".join(rows)
     own.mkdir(parents=True, exist_ok=True)
     data = benchmarks.load("cmnist", data_dir=data_dir, conflict=0.05)
     way = files.read_json(own / "way.json")["way"] if (own / "way.json").exists() else []
-    for step, images, losses in distil(data, own, ipc, rows, steps):
+    for step, images, losses in distil(data, own, ipc, rows, steps, scale):
         if step in (point["step"] for point in way):
             continue
-        scores = score_sets(images, data, rows) if step in STEPS else {}
+        scores = score_sets(images, data, rows, scale) if step in STEPS else {}
         way.append({"step": step, "loss": losses, "scores": scores})
         files.write_json(own / "way.json", files.to_json({"way": way}))
         record.log(f"step {step}")

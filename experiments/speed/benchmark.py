@@ -34,9 +34,9 @@ from jaxdd.runs import programs
 
 PRESETS = {
     "quick": workloads.Sizes(),
-    "paper": workloads.Sizes(steps=100, epochs=1000, test=10_000),
+    "paper": workloads.Sizes(steps=20, epochs=20, test=10_000),
 }
-"""Sizes for a CPU, with a 250th of the evaluation protocol, and for a GPU."""
+"""Sizes for a CPU and for a GPU; an evaluation of the literature has a thousand epochs."""
 
 SWEEPS = {
     "kde": ("points", "dimension", "classes"),
@@ -75,7 +75,7 @@ def _seconds(run, repeats):
 
 def measure(name: str, work: workloads.Work, *, rounds: int) -> list[dict[str, Any]]:
     """Time a piece of work and its peers; return a row per peer, or one without a peer."""
-    product, product_flops = workloads.matrix_product(work.precision)
+    product, product_flops = workloads.matrix_product(work.precision, work.dtype)
     copy, copied = workloads.copy()
     candidates = {"jaxdd": work.ours, "product": product, "copy": copy}
     candidates |= {peer: make() for peer, make in work.peers.items()}
@@ -134,6 +134,8 @@ def growth(name: str, variable: str, sizes: workloads.Sizes, *, rounds: int) -> 
     return {"name": name, "variable": variable} | fit
 
 
+MILLION = 1_000_000
+
 TITLES = {
     "dm": "DM step",
     "dsa": "DSA match step",
@@ -155,9 +157,18 @@ def cases(only: list[str], sizes: workloads.Sizes) -> dict[str, Callable[[], wor
         narrow = sizes._replace(width=32)
         title = "evaluation of five seeds, width 32"
         works[title] = functools.partial(workloads.evaluation, narrow)
+    if sizes == PRESETS["paper"]:
+        half = sizes._replace(dtype="bfloat16")
+        works |= {
+            f"{TITLES[name]}, bfloat16": functools.partial(workloads.WORK[name], half)
+            for name in ("dm", "evaluate")
+            if name in only
+        }
     if "kde" in only and sizes == PRESETS["paper"]:
         single = sizes._replace(classes=1)
         works["KDE, all in one class"] = functools.partial(workloads.density, single)
+        million = sizes._replace(points=MILLION, dimension=512)
+        works["KDE per class, a million samples"] = functools.partial(workloads.density, million)
     return works
 
 

@@ -5,6 +5,7 @@ Nothing in jaxdd needs it. Images are [n, channels, height, width]. `wrap` is `t
 losses and gradients equal those of jaxdd.
 """
 
+import functools
 import itertools
 import math
 import random
@@ -148,6 +149,26 @@ WRAPPERS = {
     "torch channels-last": channels_last,
     "torch.compile": torch.compile,
 }
+if torch.cuda.is_available():
+    WRAPPERS["torch.compile, CUDA graphs"] = functools.partial(
+        torch.compile, mode="reduce-overhead"
+    )
+
+
+def in_bfloat16(wrap: Callable[[nn.Module], Callable]) -> Callable[[nn.Module], Callable]:
+    """Return a wrapper that also computes the network in bfloat16 where PyTorch allows it."""
+
+    def wrapped(network):
+        inner = wrap(network)
+
+        def outputs(images):
+            with torch.autocast(images.device.type, torch.bfloat16):
+                features, logits = inner(images)
+            return features.float(), logits.float()
+
+        return outputs
+
+    return wrapped
 
 
 def reset(network: nn.Module) -> None:

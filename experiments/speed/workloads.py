@@ -45,6 +45,7 @@ class Sizes(NamedTuple):
         encoder_width: channels of the contrastive encoder.
         points: samples of the density.
         dimension: dimension of their embeddings.
+        dtype: type of the arithmetic in networks.
     """
 
     classes: int = 10
@@ -59,6 +60,7 @@ class Sizes(NamedTuple):
     encoder_width: int = 32
     points: int = 60_000
     dimension: int = 128
+    dtype: str = "float32"
 
 
 class Timed(NamedTuple):
@@ -79,6 +81,7 @@ class Work(NamedTuple):
         peak_bytes: arguments, results and temporaries of the compiled program together.
         compile_seconds: tracing, lowering and compiling.
         precision: precision of the matrix products.
+        dtype: type of their factors.
     """
 
     ours: Timed
@@ -88,6 +91,7 @@ class Work(NamedTuple):
     peak_bytes: int
     compile_seconds: float
     precision: str = "default"
+    dtype: str = "float32"
 
 
 class Cost(NamedTuple):
@@ -118,7 +122,7 @@ def distribution_matching(sizes: Sizes) -> Work:
     Real images go forward; synthetic ones go forward and back to their pixels, which needs no
     gradient of the weights.
     """
-    method = methods.distribution_matching(networks.ConvNet(sizes.classes, sizes.width), _sgd(1.0))
+    method = methods.distribution_matching(_network(sizes), _sgd(1.0))
     cost = convnet_cost(sizes.width, sizes.side)
     forward = sizes.classes * (sizes.real + 2 * sizes.ipc)
     costs = forward * cost.flops, forward * cost.bytes
@@ -180,7 +184,7 @@ def evaluation(sizes: Sizes) -> Work:
     """
     images = jax.random.normal(jax.random.key(1), (sizes.classes, sizes.ipc, *_shape(sizes)))
     labels = jnp.arange(sizes.classes).repeat(sizes.ipc)
-    pool, network = _pool(sizes, sizes.test), networks.ConvNet(sizes.classes, sizes.width)
+    pool, network = _pool(sizes, sizes.test), _network(sizes)
     moments = dict(mean=pool.mean, std=pool.std)
     task = evaluate.task(pool.images, pool.labels, num_classes=sizes.classes, **moments)
 
@@ -198,7 +202,8 @@ def evaluation(sizes: Sizes) -> Work:
     flops = 5 * (train * (3 * cost.flops - cost.first_flops) + sizes.test * cost.flops)
     moved = 5 * (3 * train + sizes.test) * cost.bytes
     arguments = jax.random.split(jax.random.key(0), 5), images, task
-    work = _work(jax.jit(run), arguments, _torch_peers(peer), flops, moved)
+    peers = _torch_peers(peer, dtype=sizes.dtype)
+    work = _work(jax.jit(run), arguments, peers, flops, moved, dtype=sizes.dtype)
     # The command line evaluates networks in threads of one core each; costs are those of `work`.
     threaded = parallel.thread_rows(run)
     return work._replace(ours=Timed(lambda: jax.block_until_ready(threaded(*arguments)), 1))
@@ -253,8 +258,11 @@ def density(sizes: Sizes) -> Work:
         points = np.asarray(embeddings[: n // k])
         return Timed(functools.partial(run, points[:queries], points, bandwidth), n / queries)
 
-    peers = _torch_peers(torch_peer, choose=False) | {"numpy": lambda: extrapolated(_numpy_density)}
-    if HAS_SKLEARN:
+    peers = _torch_peers(torch_peer, choose=False)
+    on_cpu = jax.default_backend() == "cpu"
+    if on_cpu:
+        peers["numpy"] = lambda: extrapolated(_numpy_density)
+    if on_cpu and HAS_SKLEARN:
         peers["scikit-learn"] = lambda: extrapolated(_sklearn_density)
     if HAS_KEOPS:
         peers["pykeops"] = lambda: extrapolated(
@@ -277,10 +285,10 @@ WORK = {
 """Functions from `Sizes` to `Work`, by name."""
 
 
-def matrix_product(precision: str) -> tuple[Timed, float]:
-    """Return a square float32 product, which measures the peak rate, and its FLOPs."""
+def matrix_product(precision: str, dtype: str) -> tuple[Timed, float]:
+    """Return a square product, which measures the peak rate, and its FLOPs."""
     n = 2048 if jax.default_backend() == "cpu" else 16384
-    square = jax.random.normal(jax.random.key(0), (n, n))
+    square = jax.random.normal(jax.random.key(0), (n, n), dtype)
     product = jax.jit(functools.partial(jnp.matmul, precision=precision))
     return Timed(lambda: jax.block_until_ready(product(square, square))), 2 * n**3
 
@@ -294,6 +302,10 @@ def copy() -> tuple[Timed, float]:
 
 def _shape(sizes):
     return sizes.side, sizes.side, 3
+
+
+def _network(sizes):
+    return networks.ConvNet(sizes.classes, sizes.width, dtype=jnp.dtype(sizes.dtype))
 
 
 def _sgd(rate):
@@ -324,11 +336,12 @@ def _distillation(sizes, method, name, flops, moved, choose=False):
         return getattr(module, name)(_torch_pool(module, sizes), **settings)
 
     arguments = jax.random.key(2), state, pool, jnp.asarray(0)
-    peers = _torch_peers(peer, choose)
-    return _work(jax.jit(steps), arguments, peers, flops, moved, pieces=sizes.steps)
+    peers = _torch_peers(peer, choose, dtype=sizes.dtype)
+    costs = flops, moved
+    return _work(jax.jit(steps), arguments, peers, *costs, pieces=sizes.steps, dtype=sizes.dtype)
 
 
-def _work(function, arguments, peers, flops, moved, *, pieces=1, precision="default"):
+def _work(function, arguments, peers, flops, moved, *, pieces=1, **product):
     """Compile a function that does `pieces` pieces of work in a call."""
     # Compiled ahead of time, so that the memory analysis belongs to the program that is timed.
     start = time.perf_counter()
@@ -338,10 +351,10 @@ def _work(function, arguments, peers, flops, moved, *, pieces=1, precision="defa
     peak = memory.argument_size_in_bytes + memory.output_size_in_bytes
     peak += memory.temp_size_in_bytes - memory.alias_size_in_bytes
     run = lambda: jax.block_until_ready(compiled(*arguments))
-    return Work(Timed(run, 1 / pieces), peers, flops, moved, peak, seconds, precision)
+    return Work(Timed(run, 1 / pieces), peers, flops, moved, peak, seconds, **product)
 
 
-def _torch_peers(make, choose=True):
+def _torch_peers(make, choose=True, dtype="float32"):
     """Return functions that set up the eager peer and, with a choice, the faster wrappers."""
     if not HAS_TORCH:
         return {}
@@ -350,7 +363,7 @@ def _torch_peers(make, choose=True):
     from experiments.speed import torch_peers
 
     def timed(wrap):
-        run = make(torch_peers, wrap)
+        run = make(torch_peers, wrap if dtype == "float32" else torch_peers.in_bfloat16(wrap))
 
         def finished():
             run()

@@ -68,19 +68,31 @@ def test_step_counts_equal_xla_within_fifteen_per_cent():
 
 def test_paper_preset_writes_complete_rows(tmp_path, monkeypatch):
     monkeypatch.setitem(benchmark.PRESETS, "paper", TINY)
+    monkeypatch.setattr(benchmark, "MILLION", 80)
     monkeypatch.setattr(workloads, "HAS_TORCH", False)
     benchmark.main(only="kde", preset="paper", out=tmp_path / "out.json", rounds=1, sweep=True)
     report = json.loads((tmp_path / "out.json").read_text())
     assert {"device", "versions", "date", "rows"} <= set(report)
     rows = {(row["name"], row["peer"]) for row in report["rows"]}
-    names = "KDE per class", "KDE, all in one class"
+    names = "KDE per class", "KDE, all in one class", "KDE per class, a million samples"
     assert rows == {(name, peer) for name in names for peer in ("numpy", "scikit-learn")}
     for row in report["rows"]:
         assert row["ratio"] > 0
         # Two FLOPs per product of two numbers, for half of the n · n/k pairs.
-        assert row["flops"] == 12 * 40 * (20 if row["name"] == "KDE per class" else 40)
+        flops = (12 * 40 * 20, 12 * 40 * 40, 512 * 80 * 40)
+        assert row["flops"] == flops[names.index(row["name"])]
         assert 0 < row["share_of_peak"] and row["peak_bytes"] >= 40 * 12 * 4
     assert [s["values"] for s in report["sweeps"]] == [[10, 20, 40], [3, 6, 12], [1, 1, 2]]
+
+
+def test_paper_preset_has_rows_in_bfloat16(tmp_path, monkeypatch):
+    monkeypatch.setitem(benchmark.PRESETS, "paper", TINY)
+    monkeypatch.setattr(workloads, "HAS_TORCH", False)
+    benchmark.main(only="dm,evaluate", preset="paper", out=tmp_path / "out.json", rounds=1)
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    titles = "DM step", "evaluation of five seeds"
+    assert [row["name"] for row in rows] == [*titles, *(f"{name}, bfloat16" for name in titles)]
+    assert all(row["seconds"] > 0 and row["peer"] is None for row in rows)
 
 
 def test_unknown_work_is_rejected():

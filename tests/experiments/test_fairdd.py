@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import fairdd
-from jaxdd import matching, networks, sampling
+from jaxdd import matching, sampling
 from jaxdd.data import datasets, files
 
 KEY = jax.random.key(0)
@@ -30,8 +30,8 @@ def batch(data):
     pool = datasets.pool(data)
     weights = jnp.stack([pool.weights] * len(fairdd.ROWS))
     groups = jnp.asarray(GROUPS).at[jnp.flatnonzero(LABELS == 0)].set(2)  # class 0: one group
-    drawn = fairdd.sample(KEY, fairdd.Pools(pool, weights, groups), num_groups=3)
-    own = groups[sampling.with_replacement(KEY, pool, fairdd.long.BATCH)]
+    drawn = fairdd.sample(KEY, fairdd.Pools(pool, weights, groups), num_groups=3, size=64)
+    own = groups[sampling.with_replacement(KEY, pool, 64)]
     return drawn, np.asarray(own)
 
 
@@ -69,11 +69,11 @@ def test_rows_with_one_target_have_the_loss_of_distribution_matching(batch):
     assert float(actual) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_a_stopped_run_ends_with_the_same_numbers(data, tmp_path, monkeypatch):
-    long = dict(STUDENT=networks.ConvNet(2, 4, 2), CHUNK=2, SAVED=2, EPOCHS=1, NETWORKS=2)
-    fairdd.method.cache_clear()  # It depends on the student.
-    for name, value in long.items():
-        monkeypatch.setattr(fairdd.long, name, value)
+@pytest.mark.parametrize("preset", ["long", "paper"])
+def test_a_stopped_run_ends_with_the_same_numbers(data, tmp_path, monkeypatch, preset):
+    monkeypatch.setitem(fairdd.SCALES, preset, fairdd.long.Scale(4, 8, 1, 2))
+    for name in ("CHUNK", "SAVED"):
+        monkeypatch.setattr(fairdd.long, name, 2)
     monkeypatch.setattr(fairdd, "IPC", 2)
     monkeypatch.setattr(fairdd, "SETS", ("cmnist-fg",))
     monkeypatch.setattr(fairdd, "SEEDS", 2)
@@ -88,8 +88,8 @@ def test_a_stopped_run_ends_with_the_same_numbers(data, tmp_path, monkeypatch):
         (2, "b", tmp_path / "half.json"),
         (4, "b", outs[1]),
     ):
-        monkeypatch.setattr(fairdd, "STEPS", steps)
-        fairdd.main(preset="long", work=tmp_path / name, out=out)
+        monkeypatch.setitem(fairdd.STEPS, preset, steps)
+        fairdd.main(preset=preset, work=tmp_path / name, out=out)
     whole, resumed = (files.read_json(out)["measured"] for out in outs)
     assert whole == resumed and set(whole) == {"cmnist-fg, seed 0", "cmnist-fg, seed 1"}
     assert list(whole["cmnist-fg, seed 0"]) == ["random", *fairdd.ROWS]

@@ -36,7 +36,7 @@ def test_joint_steps_equal_single_steps(data, row_weights):
     pool = datasets.pool(data)
     weights = jnp.stack([sampling.reweight(pool, one).weights for one in row_weights])
     mixed = sampling.reweight(pool, weights.mean(0))
-    batch = long.sample(KEY, (mixed, weights))
+    batch = long.sample(KEY, (mixed, weights), size=64)
     first = jax.random.normal(KEY, (4, 2, 3, 8, 8, 3))
     together = long.joint(METHOD, long.ROWS)
     state, info = jax.jit(together.step)(KEY, together.init(first), batch)
@@ -53,9 +53,11 @@ def test_a_row_matches_the_mean_by_its_own_weights(data, row_weights):
     pool = datasets.pool(data)
     weights = jnp.stack([sampling.reweight(pool, one).weights for one in row_weights])
     mixed = sampling.reweight(pool, weights.mean(0))
-    batch = jax.vmap(lambda key: long.sample(key, (mixed, weights)))(jax.random.split(KEY, 50))
+    batch = jax.vmap(lambda key: long.sample(key, (mixed, weights), size=64))(
+        jax.random.split(KEY, 50)
+    )
     assert float(batch.weights.max()) <= 4 + 1e-5
-    means = jnp.einsum("skbhwc,srkb->rkhwc", batch.images, batch.weights) / (50 * long.BATCH)
+    means = jnp.einsum("skbhwc,srkb->rkhwc", batch.images, batch.weights) / (50 * 64)
     pixels = (data.train.images / 255 - np.asarray(data.mean)) / np.asarray(data.std)
     for label in range(2):
         own = np.where(LABELS == label, weights, 0)
@@ -63,7 +65,8 @@ def test_a_row_matches_the_mean_by_its_own_weights(data, row_weights):
 
 
 def test_a_stopped_run_ends_with_the_same_numbers(data, row_weights, tmp_path, monkeypatch):
-    small = dict(STUDENT=STUDENT, STEPS=(0, 2, 4), CHUNK=2, SAVED=2, EPOCHS=1, NETWORKS=2)
+    scales = {"quick": long.Scale(4, 8, 1, 2), "paper": long.Scale(6, 8, 1, 2)}
+    small = dict(SCALES=scales, STEPS=(0, 2, 4), CHUNK=2, SAVED=2)
     run = functools.partial(long.main, ipc=2, steps=4)
     for name, value in small.items():
         monkeypatch.setattr(long, name, value)
@@ -94,16 +97,21 @@ def test_a_stopped_run_ends_with_the_same_numbers(data, row_weights, tmp_path, m
     run(work=tmp_path / "two", out=tmp_path / "again")
     again = files.read_json(tmp_path / "again" / "long-2.json")
     assert again["way"] == whole["way"]
+    run(preset="paper", work=tmp_path / "one", out=tmp_path)
+    paper = files.read_json(tmp_path / "long-paper-2.json")
+    assert [point["step"] for point in paper["way"]] == [0, 2, 4] and paper["way"] != whole["way"]
 
 
 def test_rows_of_two_processes_are_merged(tmp_path, monkeypatch):
-    def distil(data, work, ipc, rows, steps):
+    def distil(data, work, ipc, rows, steps, scale):
         for step in (0, 200, 500):
             yield step, None, {row: 1.0 + long.ROWS.index(row) for row in rows} if step else {}
 
     score = {"conflicting": {"mean": 0.5, "std": 0.1, "n": 3}}
     monkeypatch.setattr(long, "distil", distil)
-    monkeypatch.setattr(long, "score_sets", lambda images, data, rows: dict.fromkeys(rows, score))
+    monkeypatch.setattr(
+        long, "score_sets", lambda images, data, rows, scale: dict.fromkeys(rows, score)
+    )
     monkeypatch.setattr(long.benchmarks, "load", lambda *_, **__: None)
     monkeypatch.setattr(long.programs, "prepare", lambda: None)
     for rows in (("plain", "density"), ("auto", "oracle")):
