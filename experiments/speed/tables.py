@@ -1,7 +1,8 @@
-"""Tables of the measurements of `benchmark`, `folders` and `end_to_end`."""
+"""Tables of the measurements of `benchmark`, `folders`, `end_to_end` and `waiting`."""
 
 import pathlib
 
+from experiments.speed import waiting
 from experiments.tools import markdown, record
 from jaxdd.data import files
 
@@ -13,6 +14,7 @@ def tables() -> list[list[str]]:
         *(table(path) for path in paths("benchmark-*.json") for table in (rows, growth)),
         *(folders(path) for path in paths("folders-*.json")),
         *(end_to_end(path) for path in paths("end-to-end-*.json")),
+        *(table for path in paths("waiting-*.json") for table in waiting.tables(path)),
     ]
 
 
