@@ -43,6 +43,7 @@ likelihood", arXiv 2003.03893; the closed form is derived above.
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -111,6 +112,7 @@ def fit(residuals: ArrayLike) -> Tube:
     return Tube(unit * knots[best], unit * scales[best], xp.log(unit) + losses[best])
 
 
+@jax.default_matmul_precision("highest")
 def leave_one_out(gram: ArrayLike, targets: ArrayLike) -> Any:
     """Return the residual of each target under a fit to all other samples.
 

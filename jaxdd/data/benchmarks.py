@@ -337,6 +337,7 @@ def _load_recipe(
     return benchmark
 
 
+@jax.default_matmul_precision("highest")  # so that pixels are the same on every device
 def _make_biased(recipe, plain, scenes, *, conflict, seed, test, severity, frost):
     """Assign attributes to an unbiased set and draw them into its images."""
     aligned = recipe.aligned or tuple(range(plain.num_classes))

@@ -106,6 +106,7 @@ def noise(images: jax.Array) -> jax.Array:
     return jnp.concatenate(columns, 1)
 
 
+@jax.default_matmul_precision("highest")
 def blocks(images: jax.Array) -> jax.Array:
     """Compute log energies of the cosine transform of 8×8 blocks, and steps at block edges.
 
@@ -283,6 +284,7 @@ def _filters(key, images, count, side):
 # removes the correlation. It is folded into the filters: a filter f of whitened pixels is the
 # filter W f of raw pixels with the offset mean · W f, so that images need no whitening.
 @functools.partial(jax.jit, static_argnames=("side", "count"))
+@jax.default_matmul_precision("highest")
 def _whitened_patches(images, which, row, column, *, side, count):
     """Return patches as filters `[side² c, count]`, their offsets and a threshold."""
     cut = lambda i, y, x: jax.lax.dynamic_slice(

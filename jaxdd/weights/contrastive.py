@@ -41,7 +41,7 @@ def supervised_contrastive(
     labels = _checks.integers("labels", labels, 2**31 - 1, length=len(embeddings))
     temperature = _checks.positive("temperature", temperature)
     embeddings = _check_unit_length(embeddings)
-    similarity = embeddings @ embeddings.T / temperature
+    similarity = jnp.matmul(embeddings, embeddings.T, precision="highest") / temperature
     itself = jnp.eye(len(labels), dtype=bool)
     positive = (labels[:, None] == labels[None]) & ~itself
     log_total = jax.nn.logsumexp(similarity, axis=1, where=~itself, keepdims=True)

@@ -88,6 +88,7 @@ def crossfit(
 
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "folds", "steps", "power"))
+@jax.default_matmul_precision("highest")  # TF32 of GPUs makes the bound of the Hessian indefinite.
 def _crossfit(key, features, labels, *, num_classes, folds, penalty, steps, power):
     fold, x = assign_folds(key, labels, folds=folds), _standardise(features)
     onehot = jax.nn.one_hot(labels, num_classes)

@@ -229,3 +229,10 @@ def test_blocks_with_nearly_all_samples_are_skipped():
 def test_nothing_to_test(k, labels):
     same = np.full((len(labels), k), 1 / k)
     assert probes.shortcut(same, same, np.array(labels)) == ((0,) * k, 0, 0, 0)
+
+
+def test_products_do_not_depend_on_the_default_precision():
+    """TF32, the default of GPUs, makes a factorised matrix indefinite, and all scores NaN."""
+    x, labels = clusters(30)
+    program = jax.make_jaxpr(functools.partial(probes.crossfit, num_classes=3))(KEY, x, labels)
+    assert "Precision.HIGHEST" in str(program) and "precision=None" not in str(program)
