@@ -1,7 +1,7 @@
 """Read the original files of data sets that come as archives.
 
-A file is read only if it has the official checksum. Downloads go through pooch, which puts a file
-into the cache only if its checksum is right.
+A file is read only if it has the official checksum. A download gets into the cache only if its
+checksum is right.
 """
 
 import functools
@@ -10,8 +10,9 @@ import hashlib
 import io
 import os
 import pickle
+import sys
 import tarfile
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -310,15 +311,18 @@ def _read_verified(name, path, md5):
 
 def _download(name, missing, folders):
     """Download files into the last folder."""
-    import pooch
     import requests
 
     url, md5 = ARCHIVES[name]
-    downloader: Any = pooch.HTTPDownloader(timeout=TIMEOUT)  # does not match pooch's own type
-    retrieve = functools.partial(pooch.retrieve, path=folders[-1], downloader=downloader)
     for file in missing:
+        print(f"downloading {url}{file} into {folders[-1]}", file=sys.stderr)
         try:
-            retrieve(url + file, f"md5:{md5[file]}", file)
+            with files.atomic_path(folders[-1] / file) as path:
+                if (actual := _fetch(url + file, path)) != md5[file]:
+                    raise ValueError(
+                        f"{url}{file} is not the original file: expected md5 {md5[file]}, "
+                        f"got {actual}"
+                    )
         except requests.ConnectionError as error:
             raise FileNotFoundError(
                 f"{name}: {', '.join(missing)} not in {' or '.join(map(str, folders))}, and "
@@ -327,5 +331,16 @@ def _download(name, missing, folders):
             ) from error
         except requests.RequestException as error:
             raise OSError(f"download of {url}{file} failed: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"{url}{file} is not the original file: {error}") from error
+
+
+def _fetch(url, path):
+    """Write the content of a URL to a file, and return its md5 checksum."""
+    import requests
+
+    digest = hashlib.md5(usedforsecurity=False)
+    with requests.get(url, stream=True, timeout=TIMEOUT) as response, open(path, "wb") as file:
+        response.raise_for_status()
+        for chunk in response.iter_content(2**20):
+            digest.update(chunk)
+            file.write(chunk)
+    return digest.hexdigest()

@@ -24,7 +24,6 @@ import os
 from typing import cast
 
 import numpy as np
-import pooch
 import requests
 
 from jaxdd import augment
@@ -257,7 +256,7 @@ def _prepare(name, builder):
     if stock and url.startswith("http"):
         # Checked first, because TFDS keeps trying for minutes if there is no network.
         try:
-            pooch.HTTPDownloader(timeout=archives.TIMEOUT)(url, None, None, check_only=True)
+            requests.head(url, allow_redirects=True, timeout=archives.TIMEOUT)
         except requests.ConnectionError as error:
             raise FileNotFoundError(
                 f"{name} is not prepared in {builder.data_dir_root}, and {url} cannot be reached"

@@ -5,7 +5,6 @@ import hashlib
 import shutil
 
 import numpy as np
-import pooch
 import pytest
 import requests
 
@@ -18,8 +17,9 @@ def unreachable(*_, **__):
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch, tmp_path):
-    """Replace the downloader by one without network, and the cache by an empty folder."""
-    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", unreachable)
+    """Replace downloads by failures without network, and the cache by an empty folder."""
+    for method in ("get", "head"):
+        monkeypatch.setattr(requests, method, unreachable)
     monkeypatch.setattr(files, "CACHE", tmp_path / "cache")
 
 

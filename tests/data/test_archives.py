@@ -1,13 +1,12 @@
 """Archives: original files are read in every official form, verified, and downloaded if missing.
 
-No test touches the network: the downloader is replaced, or connects to a server on this machine.
+No test touches the network: downloads are replaced, or come from a server on this machine.
 """
 
 import functools
 import hashlib
 import http.server
 import io
-import pathlib
 import pickle
 import shutil
 import socket
@@ -15,13 +14,13 @@ import tarfile
 import threading
 
 import numpy as np
-import pooch
 import pytest
+import requests
 from scipy.io import savemat
 
 from jaxdd.data import archives, benchmarks, datasets
 
-fetch = pooch.HTTPDownloader.__call__
+get = requests.get
 
 
 def md5(content):
@@ -239,8 +238,8 @@ def test_missing_files_without_network(small, tmp_path):
 
 @pytest.fixture
 def online(monkeypatch):
-    """Use the real downloader, without the proxies of this machine."""
-    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", fetch)
+    """Allow downloads, without the proxies of this machine."""
+    monkeypatch.setattr(requests, "get", get)
     for variable in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(variable, raising=False)
         monkeypatch.delenv(variable.upper(), raising=False)
@@ -272,18 +271,20 @@ def test_only_missing_files_are_downloaded_and_only_once(small, monkeypatch):
     path = folder / archives._TRAIN[1]
     content = path.read_bytes()
     path.unlink()
-    requests = []
+    downloads = []
 
-    def download(downloader, url, output_file, *_, **__):
-        requests.append((url, downloader.kwargs["timeout"]))
-        pathlib.Path(output_file).write_bytes(content)
+    def download(url, *, timeout, stream):
+        downloads.append((url, timeout, stream))
+        response = requests.Response()
+        response.status_code, response.raw = 200, io.BytesIO(content)
+        return response
 
-    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", download)
+    monkeypatch.setattr(requests, "get", download)
     for _ in range(2):
         labels = benchmarks.load("mnist", data_dir=folder).train.labels
         assert (labels == arrays[archives._TRAIN[1]]).all()
     url = archives.ARCHIVES["mnist"].url + archives._TRAIN[1]
-    assert requests == [(url, archives.TIMEOUT)]
+    assert downloads == [(url, archives.TIMEOUT, True)]
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
