@@ -6,6 +6,7 @@ and the outputs of a new kernel (`pip install '.[notebook]'`), without warnings 
 """
 
 import base64
+import configparser
 import io
 import json
 import pathlib
@@ -18,8 +19,9 @@ from PIL import Image
 HERE = pathlib.Path(__file__).resolve().parent
 PROGRAMS = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "build")
 
-REPOSITORY = "OWNER/jaxdd"
-"""Owner and name on GitHub. The owner is not known yet."""
+_SETUP = configparser.ConfigParser()
+_SETUP.read(HERE.parents[1] / "setup.cfg", encoding="utf-8")
+REPOSITORY = _SETUP["metadata"]["url"].removeprefix("https://github.com/")
 
 BADGE = """\
 [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]\
@@ -27,17 +29,13 @@ BADGE = """\
 """
 
 INSTALL = """\
+# What pip installs where jaxdd is missing. It may also be a path, or the URL of a wheel.
+SOURCE = "git+https://github.com/{repository}"
+
 import importlib.util
-import pathlib
 import re
 import subprocess
 import sys
-
-# The checkout of this notebook, or else the repository. It may also be a path or a wheel.
-CHECKOUT = pathlib.Path("../..")
-SOURCE = "git+https://github.com/{repository}"
-if (CHECKOUT / "pyproject.toml").exists():
-    SOURCE = str(CHECKOUT)
 
 if importlib.util.find_spec("jaxdd") is None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", SOURCE]
@@ -130,17 +128,21 @@ def code(content: dict[str, Any]) -> list[str]:
 
 
 def with_outputs(content: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
-    """Return a notebook with the outputs of an old version that has the same code."""
-    ran = {cell["id"]: cell for cell in old["cells"] if cell["cell_type"] == "code"}
-    return content | {"cells": [ran.get(cell["id"], cell) for cell in content["cells"]]}
+    """Return a notebook with the outputs of an old version, whose cells have the same names."""
+    names = "execution_count", "outputs"
+    ran = {cell["id"]: {n: cell[n] for n in names if n in cell} for cell in old["cells"]}
+    return content | {"cells": [cell | ran.get(cell["id"], {}) for cell in content["cells"]]}
 
 
 def main(*names: str) -> None:
-    """Write the notebooks with these names, or all. Only notebooks with new code are executed."""
+    """Write the notebooks with these names, or all.
+
+    A notebook is executed only if its code after the cell that installs jaxdd is new.
+    """
     for name in names or PROGRAMS:
         content, path = notebook(name), HERE / f"{name}.ipynb"
         old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cells": []}
-        same = code(old) == code(content)
+        same = code(old)[1:] == code(content)[1:]
         content = with_outputs(content, old) if same else execute(content)
         text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
         path.write_text(text + "\n", encoding="utf-8")

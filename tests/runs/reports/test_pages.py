@@ -1,29 +1,11 @@
-"""Tests of what pages share: templates are installed, pictures show the pixels of the images."""
+"""Tests of what pages share: pictures show the pixels of the images."""
 
-import configparser
 import io
-import pathlib
 
 import numpy as np
 from PIL import Image
 
 from jaxdd.runs.reports import pages
-
-
-def test_templates_are_installed_with_the_package():
-    root = pathlib.Path(pages.__file__).parents[3]
-    config = configparser.ConfigParser()
-    config.read(root / "setup.cfg")
-    listed = {
-        path
-        for package, globs in config["options.package_data"].items()
-        for glob in globs.split()
-        for path in root.joinpath(*package.split(".")).glob(glob)
-    }
-    templates = {
-        path for path in (root / "jaxdd").rglob("*.*") if path.suffix in (".j2", ".css", ".js")
-    }
-    assert len(templates) == 12 and templates <= listed
 
 
 def test_a_picture_has_the_size_and_colours_of_the_images():
