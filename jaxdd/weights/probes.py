@@ -21,6 +21,7 @@ from scipy.cluster import hierarchy
 
 from jaxdd import _axes, _checks
 
+_BLOCK = 128  # Samples whose products are summed without correction on a GPU.
 _MAX_SCORES = 2**25  # Maximum size of all scores; above it, folds are fitted one by one.
 _MAX_SHARE = 0.75  # Maximum share of the samples in one block of a partition.
 _MIN_RELATIVE_Z = 0.75  # Minimum z-score of the chosen partition, relative to the best.
@@ -145,8 +146,33 @@ def _shrinkage(x, penalty):
 # less a square.
 def _inverse_bound(x, used, *, penalty):
     """Return the inverse of a matrix that bounds the Hessian of the loss on the used samples."""
-    bound = 0.5 * (x * _share(used, x)[:, None]).T @ x + jnp.diag(_shrinkage(x, penalty))
+    products = jax.lax.platform_dependent(
+        x, _share(used, x), cpu=_weighted_products, default=_products_by_blocks
+    )
+    bound = 0.5 * products + jnp.diag(_shrinkage(x, penalty))
     return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(bound), jnp.eye(len(bound)))
+
+
+def _weighted_products(x, share):
+    return (x * share[:, None]).T @ x
+
+
+# A GPU adds the products of all samples one after the other. With thousands of correlated features
+# the rounding error exceeds the penalty, so that the bound is indefinite and all scores are NaN.
+# Sums over blocks, added with Kahan's correction, are as exact as a single float32 product.
+def _products_by_blocks(x, share):
+    blocks = -(-len(x) // _BLOCK)
+    pad = lambda a: jnp.pad(a, [(0, blocks * _BLOCK - len(a))] + [(0, 0)] * (a.ndim - 1))
+    cut = lambda a: pad(a).reshape(blocks, _BLOCK, *a.shape[1:])
+
+    def add(carry, block):
+        total, excess = carry
+        part = _weighted_products(*block) - excess
+        new = total + part
+        return (new, (new - total) - part), None
+
+    zero = _axes.match(jnp.zeros((x.shape[1],) * 2, x.dtype), (x, share))
+    return jax.lax.scan(add, (zero, zero), (cut(x), cut(share)))[0][0]
 
 
 def _fit(x, onehot, used, inverse_bound, *, penalty, steps, power):

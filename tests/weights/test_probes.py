@@ -236,3 +236,15 @@ def test_products_do_not_depend_on_the_default_precision():
     x, labels = clusters(30)
     program = jax.make_jaxpr(functools.partial(probes.crossfit, num_classes=3))(KEY, x, labels)
     assert "Precision.HIGHEST" in str(program) and "precision=None" not in str(program)
+
+
+def test_products_by_blocks_are_as_exact_as_float32():
+    """A plain float32 sum over the samples, as on GPUs, has hundreds of times that error."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(5000, 1)) + 0.1 * rng.normal(size=(5000, 12))).astype(np.float32)
+    share = rng.uniform(0, 1 / 2500, 5000).astype(np.float32)
+    exact = (x.astype(float) * share[:, None].astype(float)).T @ x.astype(float)
+    blocks = np.asarray(jax.jit(probes._products_by_blocks)(x, share))
+    assert np.abs(blocks - exact).max() < 2e-7 * exact.max()
+    plain = np.add.accumulate(x[:, 0] * share * x[:, 0], dtype=np.float32)[-1]
+    assert np.abs(plain - exact[0, 0]) > 5 * np.abs(blocks - exact).max()
