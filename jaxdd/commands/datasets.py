@@ -15,7 +15,7 @@ import rich.text
 
 from jaxdd.commands import screen, sources
 from jaxdd.commands.arguments import DATA_DIR, DataSet, File, Folder
-from jaxdd.data import benchmarks, datasets
+from jaxdd.data import benchmarks, duplicates
 from jaxdd.devices import parallel
 from jaxdd.runs import bias, options, results
 from jaxdd.runs.folder import embedding_file
@@ -186,11 +186,8 @@ def show_dataset(
     benchmark = sources.load(dataset, data.make_options(test=test, seed=seed), data.data_dir)
     seconds = time.perf_counter() - start
     numbers = benchmarks.statistics(benchmark)
-    duplicates = datasets.duplicates(benchmark)
-    numbers["duplicates"] = (
-        f"{duplicates.train} in training, {duplicates.test} in test, "
-        f"{duplicates.between} between them"
-    )
+    numbers["duplicates"] = _count(duplicates.exact(benchmark))
+    numbers["near-duplicates"] = _count(duplicates.near(benchmark))
     for name, value in numbers.items():
         print(f"{name:<16}{value:.4g}" if isinstance(value, float) else f"{name:<16}{value}")
     print(f"{'seconds':<16}{seconds:.2f}")
@@ -203,6 +200,12 @@ def show_dataset(
     if out is not None:
         _write_contact_sheet(out, benchmark)
         print(f"wrote {out}")
+
+
+def _count(copies):
+    if copies is None:
+        return f"not counted among more than {duplicates.MAX_IMAGES:,} images"
+    return "{train} in training, {test} in test, {between} between them".format(**copies.counts())
 
 
 def _print_groups(benchmark, train):

@@ -5,7 +5,7 @@ import logging
 import pathlib
 from typing import Any
 
-from jaxdd.data import benchmarks, datasets, files, folders
+from jaxdd.data import benchmarks, datasets, duplicates, files, folders
 from jaxdd.runs import processes
 from jaxdd.runs.options import DM
 from jaxdd.runs.reports import command_line
@@ -111,11 +111,11 @@ def _print_reading(path, folder, benchmark):
     train, test = len(benchmark.train.labels), len(benchmark.test.labels)
     how = "" if folder.test is not None else " (a fifth, drawn at random)"
     notes = [*folder.notes, f"{train} images for training, {test} for testing{how}"]
-    duplicates = datasets.duplicates(benchmark)
+    copies = duplicates.exact(benchmark).counts()
     counts = {
-        "test images have the same pixels as a training image": duplicates.between,
-        "training images have the same pixels as an earlier one": duplicates.train,
-        "training images have the same pixels as one of another class": duplicates.contradictory,
+        "test images have the same pixels as a training image": copies["between"],
+        "training images have the same pixels as an earlier one": copies["train"],
+        "training images have the same pixels as one of another class": copies["contradictory"],
     }
     notes += [f"{count} {what}" for what, count in counts.items() if count]
     print(*(files.to_utf8(note) for note in (f"read {path}", *notes)), sep="\n")

@@ -6,8 +6,6 @@ images, and what is needed to normalise, augment and score them. Attributes are 
 only.
 """
 
-import collections
-import hashlib
 import itertools
 import pathlib
 from collections.abc import Callable, Sequence
@@ -225,44 +223,6 @@ def digest(benchmark: Benchmark) -> str:
     """Return a hash of the images, labels and attributes of a benchmark, 32 hexadecimal digits."""
     some = () if benchmark.bias_labels is None else (benchmark.bias_labels,)
     return files.digest(*benchmark.train, *benchmark.test, *some)
-
-
-class Duplicates(NamedTuple):
-    """Numbers of images whose pixels equal those of another image.
-
-    Attributes:
-        train: training images that equal an earlier training image.
-        test: test images that equal an earlier test image.
-        between: test images that equal a training image.
-        contradictory: training images that equal a training image of another class.
-    """
-
-    train: int
-    test: int
-    between: int
-    contradictory: int
-
-
-def duplicates(benchmark: Benchmark) -> Duplicates:
-    """Count the images that occur more than once.
-
-    >>> images = np.uint8([[[1]], [[2]], [[2]], [[3]]])
-    >>> duplicates(from_arrays(images[:3], [0, 0, 1], test=(images[2:], [0, 0])))
-    Duplicates(train=1, test=0, between=1, contradictory=2)
-    """
-    train, test = (
-        [hashlib.blake2b(image.tobytes()).digest() for image in data.images]
-        for data in (benchmark.train, benchmark.test)
-    )
-    classes = collections.defaultdict(set)
-    for image, label in zip(train, benchmark.train.labels.tolist(), strict=True):
-        classes[image].add(label)
-    return Duplicates(
-        len(train) - len(classes),
-        len(test) - len({*test}),
-        sum(image in classes for image in test),
-        sum(len(classes[image]) > 1 for image in train),
-    )
 
 
 def pool(

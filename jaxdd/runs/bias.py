@@ -19,7 +19,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxdd import networks, sampling, weights
-from jaxdd.data import bias, datasets, file_checks, files
+from jaxdd.data import bias, datasets, duplicates, file_checks, files
 from jaxdd.devices import split_pool
 from jaxdd.runs import components, weightings
 from jaxdd.runs.folder import embedding_file
@@ -52,7 +52,8 @@ class Finding(NamedTuple):
         to_label: indices of training images whose bias labels would help most, `[q]`.
         file_checks: how well properties of the image files predict the class; empty unless the
             data are a folder of images.
-        duplicates: numbers of images that occur more than once.
+        copies: numbers of images that occur more than once, see `duplicates.exact`.
+        near_copies: the same of near-duplicates, or None if there are too many images to compare.
         dataset: data set and its options as on the command line, for example
             "cmnist --conflict 0.05"; for commands that are shown.
         commands: for each candidate, the command that distills a set with its weights.
@@ -64,7 +65,8 @@ class Finding(NamedTuple):
     auc: dict[str, float] | None
     to_label: np.ndarray
     file_checks: Sequence[file_checks.FileCheck]
-    duplicates: datasets.Duplicates
+    copies: Mapping[str, int]
+    near_copies: Mapping[str, int] | None
     dataset: str
     commands: dict[str, str]
     is_preview: bool = False
@@ -113,7 +115,7 @@ def find(
     checks = (
         () if folder is None else file_checks.check(folder, data.train_files, data.train.labels)
     )
-    duplicates = datasets.duplicates(data)
+    copies, near = duplicates.exact(data).counts(), duplicates.near(data)
     key_samples, key_label = jax.random.split(components.key(options, "bias"))
     samples = _draw(key_samples, data, max_samples)
     train = datasets.select(data.train, samples)
@@ -136,7 +138,8 @@ def find(
             auc=_auc(choice, analysed, data),
             to_label=rows[to_label],
             file_checks=checks,
-            duplicates=duplicates,
+            copies=copies,
+            near_copies=None if near is None else near.counts(),
             dataset=dataset,
             commands={name: f"jaxdd run {dataset} {shlex.join(words(name))}" for name in names},
         )
@@ -253,6 +256,8 @@ def write_json(path: str | os.PathLike, finding: Finding, data: datasets.Benchma
         "auc": finding.auc,
         "to_label": [_sample_name(data, i) for i in finding.to_label],
         "file_checks": [check._asdict() for check in finding.file_checks],
+        "duplicates": finding.copies,
+        "near_duplicates": finding.near_copies,
         "commands": finding.commands,
     }
     files.write_json(path, content)

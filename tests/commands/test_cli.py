@@ -22,7 +22,7 @@ from PIL import Image
 import jaxdd
 from jaxdd import weights
 from jaxdd.commands import cli, reference, runs, sources
-from jaxdd.data import datasets, files
+from jaxdd.data import duplicates, files
 from jaxdd.runs import bias, options, pipeline, processes, results
 from jaxdd.runs.folder import checkpoint, manifest, store
 
@@ -488,7 +488,8 @@ def test_the_reading_of_a_folder_is_printed(photographs, tmp_path, capsys):
     for part in ("train images are in Training", "a 4, b 4", "1 .txt", "resized 8 of 8"):
         assert part in printed
     assert "4 test images have the same pixels as a training image" in printed
-    assert "1 in training, 1 in test, 4 between them" in printed
+    assert "\nduplicates      1 in training, 1 in test, 4 between them" in printed
+    assert "\nnear-duplicates " in printed
     cli.main(["datasets", "show", str(folder), "--layout", "classes"])
     assert "Testing 4, Training 4" in capsys.readouterr().out
 
@@ -559,9 +560,9 @@ def find(monkeypatch, tmp_path):
         choice = weights.Choice(None, find.verdict, (), (candidate,))
         commands = {"layout": f"jaxdd run {fields['dataset']} --debias layout"}
         empty = np.zeros(0, int)
-        copies = datasets.duplicates(data)
+        copies = duplicates.exact(data).counts()
         finding = bias.Finding(
-            choice, np.arange(3), None, empty, (), copies, fields["dataset"], commands
+            choice, np.arange(3), None, empty, (), copies, copies, fields["dataset"], commands
         )
         fields["preview"](finding._replace(is_preview=True))
         return finding

@@ -205,14 +205,6 @@ def test_from_arrays_rejects_bad_arguments(change, error, match):
         datasets.from_arrays(**arguments)
 
 
-def test_duplicates_are_counted():
-    """Image 0 occurs three times in training, once in another class, and twice in test."""
-    shades = np.arange(8, dtype=np.uint8)[:, None, None] * np.ones((2, 2), np.uint8)
-    train, test = shades[[0, 0, 0, 1, 2]], shades[[0, 0, 2, 3, 3]]
-    data = datasets.from_arrays(train, [0, 1, 0, 1, 0], test=(test, [0, 1, 0, 1, 0]))
-    assert datasets.duplicates(data) == (2, 2, 3, 3)
-
-
 def test_pool_holds_the_training_set(cdigits):
     pool = datasets.pool(cdigits)
     assert pool.images.dtype == np.uint8 and pool.images.shape == cdigits.train.images.shape

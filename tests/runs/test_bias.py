@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxdd import networks, weights
-from jaxdd.data import datasets, folders
+from jaxdd.data import datasets, duplicates, folders
 from jaxdd.runs import bias
 from jaxdd.runs.options import DM
 from jaxdd.runs.reports import bias_page
@@ -191,6 +191,8 @@ def test_json_and_csv(find, data, tmp_path):
     assert content["verdict"] == "biased" and content["samples"] == 48
     assert content["to_label"] == [4, 7] and content["auc"]["tone"] == 1
     assert content["commands"] == finding.commands
+    assert content["duplicates"] == duplicates.exact(data).counts()
+    assert content["near_duplicates"] == duplicates.near(data).counts()
     bias.write_csv(tmp_path / "a.csv", finding, data)
     lines = read_csv(tmp_path / "a.csv")
     assert len(lines) == 48

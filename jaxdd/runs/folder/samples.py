@@ -4,31 +4,21 @@ Whoever scores a set can tell whether test images were training images, without 
 set was made from.
 """
 
-import hashlib
 import os
 import pathlib
 
 import numpy as np
 
-from jaxdd.data import files
+from jaxdd.data import duplicates, files
 
 NAME = "samples.npz"
 """File in the folder of a run or of an exported set."""
 
 
-def digests(images: np.ndarray) -> np.ndarray:
-    """Return a BLAKE2b hash of each image, uint64 `[n]`.
-
-    Args:
-        images: uint8 `[n, h, w, c]`, decoded.
-    """
-    hashes = (hashlib.blake2b(np.ascontiguousarray(x).data, digest_size=8).digest() for x in images)
-    return np.frombuffer(b"".join(hashes), "<u8")
-
-
 def write(folder: str | os.PathLike, images: np.ndarray) -> None:
     """Write the hashes of training images, sorted, into a folder."""
-    files.write_arrays(pathlib.Path(folder) / NAME, {"samples": np.unique(digests(images))})
+    hashes = np.unique(duplicates.digests(images))
+    files.write_arrays(pathlib.Path(folder) / NAME, {"samples": hashes})
 
 
 def read(content: bytes) -> np.ndarray:

@@ -190,7 +190,7 @@ def write(path: str | os.PathLike, finding: bias.Finding, data: datasets.Benchma
         "random": _random_images(source), "known": _known_labels(finding, data),
         "dataset": finding.dataset, "sections": sections, "classes": source.classes,
         "count": len(finding.samples), "total": len(train.labels), "checks": finding.file_checks,
-        "duplicates": finding.duplicates,
+        "copies": finding.copies, "near_copies": finding.near_copies,
         "to_label": to_label, "known_labels": _count_known_labels(data),
         "column": "file" if data.train_files else "index",
         "picture": source.images.draw(), "script": script, "script_hash": script_hash,

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdd import _checks
-from jaxdd.data import datasets, files, folders
+from jaxdd.data import datasets, duplicates, files, folders
 from jaxdd.methods import formation, zca
 from jaxdd.runs import class_names
 from jaxdd.runs.folder import manifest, samples, store
@@ -403,7 +403,7 @@ def _check_samples(stored, benchmark):
     )
     if stored.samples is None:
         raise ValueError(f"{origin}; test images may be training samples of the set")
-    leaked = int(np.isin(samples.digests(test), stored.samples).sum())
+    leaked = int(np.isin(duplicates.digests(test), stored.samples).sum())
     if leaked > _MAX_LEAK * len(test):
         raise ValueError(
             f"{leaked} of {len(test)} test images of {benchmark.name} are training samples of the "
@@ -417,8 +417,8 @@ def _duplicates(images, benchmark):
     """Return a remark if images of a set, rounded to 8 bits, are test images."""
     unit = images * np.float32(benchmark.std) + np.float32(benchmark.mean)
     rounded = np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
-    test = samples.digests(benchmark.test.images)
-    count = int(np.isin(samples.digests(rounded), test).sum())
+    test = duplicates.digests(benchmark.test.images)
+    count = int(np.isin(duplicates.digests(rounded), test).sum())
     of = f"{len(images)} images of the set are test images of {benchmark.name}"
     return (f"{count} of {of}, which inflates its scores",) if count else ()
 

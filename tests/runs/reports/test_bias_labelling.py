@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdd import weights
-from jaxdd.data import datasets
+from jaxdd.data import datasets, duplicates
 from jaxdd.runs import bias
 from jaxdd.runs.reports import bias_page
 
@@ -41,8 +41,9 @@ def write(path, *, files=(), to_label=range(COUNT)):
     choice = weights.Choice(np.full(n, 1 / 12), "undecided", (), (candidate,))
     commands = {"tone": "jaxdd run some/folder --debias tone"}
     indices = np.array(to_label)
+    copies = duplicates.exact(data).counts()
     finding = bias.Finding(
-        choice, np.arange(n), None, indices, (), datasets.duplicates(data), "some/folder", commands
+        choice, np.arange(n), None, indices, (), copies, None, "some/folder", commands
     )
     bias_page.write(path, finding, data)
     return path

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdd import weights
-from jaxdd.data import datasets
+from jaxdd.data import datasets, duplicates
 from jaxdd.runs import bias
 from jaxdd.runs.reports import bias_page
 from jaxdd.weights import probes
@@ -46,7 +46,8 @@ def make_finding(data, candidates, verdict="none", chosen=(), **fields):
     choice = weights.Choice(np.full(n, 1.0), verdict, chosen, tuple(candidates))
     values = dict(
         choice=choice, samples=np.arange(n), auc=None, to_label=np.arange(4), file_checks=(),
-        duplicates=datasets.duplicates(data), dataset="some/folder --resize 32",
+        copies=duplicates.exact(data).counts(), near_copies=None,
+        dataset="some/folder --resize 32",
         commands={x.name: f"jaxdd run some/folder --debias {x.name}" for x in candidates},
     )  # fmt: skip
     return bias.Finding(**values | fields)
@@ -263,7 +264,11 @@ def test_checks_of_files_and_duplicates(write):
     other = dict(name="format", accuracy=0.41, chance=0.4, significant=False, typical={})
     test = data.test._replace(images=np.concatenate([data.train.images[:2], data.test.images[2:]]))
     data = data._replace(test=test)
-    page = write(make_finding(data, [], file_checks=[check, other]), data)
+    near = dict(train=0, test=0, between=7, contradictory=5)
+    page = write(make_finding(data, [], file_checks=[check, other], near_copies=near), data)
+    assert "7 test images nearly equal a training image; 0 training images nearly equal" in page
+    assert "5 training images nearly equal one of another class" in page
+    assert "too many images" in write(make_finding(data, []), data)
     assert "90.0 % of files" in page and "<small>dog: 30×20</small>" in page
     assert page.count("differs between the classes") == 1 and "2 test images are also" in page
 
