@@ -29,7 +29,7 @@ import tyro
 
 from experiments.tools import markdown, record
 from jaxdd.data import benchmarks, datasets, files
-from jaxdd.runs import components, options, pipeline, programs, results, timing
+from jaxdd.runs import components, options, pipeline, programs, progress, results, timing
 
 RESULTS, WORK = record.RESULTS, files.CACHE / "experiments"
 
@@ -161,7 +161,7 @@ def compute(
     data_dir: pathlib.Path | None = None,
     work: pathlib.Path,
     folder: pathlib.Path = RESULTS,
-    report: Callable[..., None] = pipeline.silent,
+    report: progress.Report = progress.silent,
 ) -> None:
     """Compute the cells that have no result yet.
 
@@ -171,7 +171,7 @@ def compute(
         data_dir: folder with the original files.
         work: folder for checkpoints and synthetic sets, from which a stopped cell is resumed.
         folder: folder of the results.
-        report: called as `report(task, done, total, **fields)`.
+        report: function that is called as the run advances.
     """
     known, comparisons = stored(folder), {}
     for cell in cells:

@@ -64,7 +64,7 @@ class Progress:
         if self.tasks:  # else a blank line would be printed
             self.bar.stop()
 
-    def __call__(self, task, done, total, loss=None, speed=None):
+    def __call__(self, task, done, total, loss=None, speed=None, **_):
         """Move the bar of a task; the first call for the task creates it."""
         note = "" if loss is None else f"loss {loss:.3f}  {speed:.2f} steps/s"
         if self.verbose:

@@ -18,7 +18,7 @@ from jaxdd import methods, networks, sampling
 from jaxdd.data import datasets, files
 from jaxdd.devices import split_pool
 from jaxdd.methods import zca
-from jaxdd.runs import components, programs, timing
+from jaxdd.runs import components, programs, progress, timing
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs import networks as named_networks
 from jaxdd.runs.components import Components
@@ -89,7 +89,7 @@ class Context:
         bias_labels: bias labels of some training images by the user, or None.
         mesh: devices that share the work, or None.
         threads: CPU threads of each row, or None for all.
-        report: `report(task, done, total, **fields)`; rows call it one at a time.
+        report: reports progress; rows call it one at a time.
         interruption: Ctrl-C of the process.
         settings: settings of JAX and XLA that results depend on, if they are not the defaults.
     """
@@ -106,7 +106,7 @@ class Context:
     bias_labels: labels_file.BiasLabels | None
     mesh: jax.sharding.Mesh | None
     threads: int | None
-    report: Callable[..., None]
+    report: progress.Report
     interruption: _Interruption
     settings: dict[str, str]
 
@@ -197,8 +197,8 @@ class Setup(TypedDict, total=False):
         mesh: from `parallel.mesh`, devices that share the work; one device by default.
         split_from: bytes of training images from which the devices of the mesh split them, unless
             images are whitened; smaller data are copied to each. `SPLIT_FROM` by default.
-        report: called as `report(task, done, total, **fields)`, by one thread at a time; reports
-            nothing by default.
+        report: function that is called as the run advances, see `progress.Report`; reports nothing
+            by default.
     """
 
     weights: ArrayLike | None
@@ -208,11 +208,7 @@ class Setup(TypedDict, total=False):
     method: methods.Method | None
     mesh: jax.sharding.Mesh | None
     split_from: int
-    report: Callable[..., None]
-
-
-def silent(task: str, done: int, total: int, **fields: Any) -> None:
-    """Report nothing."""
+    report: progress.Report
 
 
 def build_context(
@@ -258,7 +254,7 @@ def build_context(
         },
         custom_weights=None if weights is None else np.asarray(weights), embedding=embedding,
         bias_labels=bias_labels,
-        mesh=mesh, threads=threads, report=_one_at_a_time(setup.get("report", silent)),
+        mesh=mesh, threads=threads, report=_one_at_a_time(setup.get("report", progress.silent)),
         interruption=_Interruption(), settings=programs.recorded_settings(),
     )  # fmt: skip
 

@@ -24,12 +24,11 @@ from jaxdd.runs.context import (
     Setup,
     Source,
     build_context,
-    silent,
 )
 from jaxdd.runs.folder import manifest, samples, store
 from jaxdd.runs.options import DM
 
-__all__ = ["SPLIT_FROM", "Interrupted", "Setup", "compare", "run", "silent"]
+__all__ = ["SPLIT_FROM", "Interrupted", "Setup", "compare", "run"]
 
 
 @programs.fixed_settings()

@@ -241,10 +241,10 @@ def _run_chunks(run, chunks, first, whitening):
             means = {key: float(x.mean()) for key, x in info.items()}
             now = time.perf_counter()
             speed = (step - first) / (now - start)
-            context.report(run.name, step, steps, loss=means["loss"], speed=speed)
-            store.check_exists(folder)  # writing a file would create the folder again
             seconds["distill"] = spent + now - start
             scores = _score_at(run, previous, step, state, whitening)
+            context.report(run.name, step, steps, loss=means["loss"], speed=speed, **scores)
+            store.check_exists(folder)  # writing a file would create the folder again
             start, previous = start + time.perf_counter() - now, step
             record = {"step": step, **means, **scores, "steps_per_second": speed}
             store.append(folder, record)

@@ -11,7 +11,7 @@ import pytest
 from jaxdd import kde, methods, sampling, weights
 from jaxdd.commands import cli
 from jaxdd.data import datasets, files
-from jaxdd.runs import bias, components, context, options, pipeline, weightings
+from jaxdd.runs import bias, components, context, options, pipeline, progress, weightings
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs.folder import labels_file, store
 from jaxdd.weights import formulas, probes
@@ -325,7 +325,7 @@ def test_attributes_of_many_rare_values_are_rejected(values, rejected):
 
 
 def test_diagnostics(fake):
-    shared = context.build_context(fake.shades(), fake.TINY, report=pipeline.silent, **fake.OWN)
+    shared = context.build_context(fake.shades(), fake.TINY, report=progress.silent, **fake.OWN)
     data, pool = shared.data, shared.pool
     expected = formulas.diagnose(
         pool.weights, pool.labels, jnp.asarray(data.train.attributes), jnp.asarray(data.aligned),

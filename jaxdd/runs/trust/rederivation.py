@@ -2,12 +2,11 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Callable
 
 import numpy as np
 
 from jaxdd.data import datasets
-from jaxdd.runs import components, options, pipeline, weightings
+from jaxdd.runs import components, options, pipeline, progress, weightings
 from jaxdd.runs.folder import store
 from jaxdd.runs.trust import inspection, publication
 
@@ -20,14 +19,14 @@ def distil_again(
     published: publication.Published,
     data: datasets.Benchmark | None,
     *,
-    report: Callable[..., None] = pipeline.silent,
+    report: progress.Report = progress.silent,
 ) -> inspection.Check:
     """Distil a set again from its configuration and seed, and compare the images.
 
     Args:
         published: the set.
         data: the data that it was distilled from, or None if they are not available.
-        report: progress, called as `report(task, done, total, **fields)`.
+        report: function that is called as the run advances.
 
     Returns:
         A check whose verdict is evidence of tampering if the images differ by more than rounding.
