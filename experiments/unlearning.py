@@ -6,8 +6,7 @@ Coloured MNIST, 5 % bias-conflicting samples. The evaluation networks are traine
 way, by learning from failure (lff) and by selective mixup (selecmix), without tuning: at ten images
 per class on every kind of weights, at fifty on real images and the plain set.
 
-Cost: an hour on two cores, nearly all of it for the training of these networks. Most cells have not
-been computed since both trainings follow the code of their authors.
+Cost: an hour on two cores, nearly all of it for the training of these networks.
 """
 
 from experiments.tools import grid

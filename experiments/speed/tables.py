@@ -10,8 +10,10 @@ from jaxdd.data import files
 def tables() -> list[list[str]]:
     """Return all tables of speed."""
     paths = lambda pattern: sorted(record.RESULTS.glob(pattern))
+    has_sweeps = lambda path: files.read_json(path)["sweeps"]
     return [
-        *(table(path) for path in paths("benchmark-*.json") for table in (rows, growth)),
+        *(rows(path) for path in paths("benchmark-*.json")),
+        *(growth(path) for path in paths("benchmark-*.json") if has_sweeps(path)),
         *(folders(path) for path in paths("folders-*.json")),
         *(end_to_end(path) for path in paths("end-to-end-*.json")),
         *(table for path in paths("waiting-*.json") for table in waiting.tables(path)),

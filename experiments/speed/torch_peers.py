@@ -16,6 +16,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+# torch.compile gives up on a function that it has compiled this often. All networks of a benchmark
+# have the same forward function, and each compiles a version per shape, with and without gradient.
+torch._dynamo.config.recompile_limit = 64
+
 OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
 
