@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import scipy
 from jax.typing import ArrayLike
-from scipy import special
 
 from jaxdd import matching, networks, training
 
@@ -417,7 +417,9 @@ def compare(values: ArrayLike, trusted: ArrayLike) -> Comparison:
         # degrees of freedom. The null values are each trusted set against the mean of the others.
         null = (means - means.mean()) * sets / (sets - 1)
         spread = max(means.std(ddof=1), 1e-3 * abs(means.mean()), 1e-9) * np.sqrt(1 + 1 / sets)
-        return Comparison(difference, null, float(special.stdtr(sets - 1, -difference / spread)))
+        return Comparison(
+            difference, null, float(scipy.special.stdtr(sets - 1, -difference / spread))
+        )
     if len(values) > 16:
         raise ValueError(f"expected at most 16 networks for one trusted set, got {len(values)}")
     # Exact sign test: all 2^m ways to exchange the two sets within pairs of networks.

@@ -45,7 +45,7 @@ from jaxdd.runs import weightings
 OUT = record.RESULTS / "waiting-cpu.json"
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-NETWORKS = ("convnet", "mlp", "lenet", "alexnet", "vgg11", "resnet18")
+NETWORKS = ("convnet", "convnet-bn", "mlp", "lenet", "alexnet", "resnet18")
 MNIST = ("cmnist", "--conflict", "0.05")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "demo": ("demo", "--out", "demo"),
@@ -73,7 +73,7 @@ _CHILD = """
 import json, sys, time
 start = time.time()
 from jaxdd.commands import cli
-import jax
+import jax, jaxdd
 measured = {"import": time.time() - start, "compile": [], "trace": []}
 names = {"backend_compile": "compile", "jaxpr_trace": "trace", "jaxpr_to_mlir_module": "trace"}
 def listen(event, duration, **_):
@@ -81,10 +81,12 @@ def listen(event, duration, **_):
     if name:
         measured[name].append((time.time() - duration, time.time()))
 jax.monitoring.register_event_duration_secs_listener(listen)
+cache, out, *words = sys.argv[1:]
+jaxdd.keep_programs(folder=cache)
 try:
-    cli.main(sys.argv[2:])
+    cli.main(words)
 finally:
-    with open(sys.argv[1], "w") as file:
+    with open(out, "w") as file:
         json.dump(measured, file)
 """
 _VERBOSE = ("--verbose",)
@@ -112,16 +114,12 @@ def measure(
         RuntimeError: if the command fails.
     """
     out, errors = folder / "measured.json", folder / "errors.txt"
-    # As kept by the command line, whose own folder is not used.
-    settings = {
-        "PYTHONPATH": str(code),
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-    }
+    environment = os.environ | {"PYTHONPATH": str(code)}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     load, lines = os.getloadavg()[0], []
     start = time.perf_counter()
-    command = [sys.executable, "-c", _CHILD, str(out), *words, *_VERBOSE]
-    streams: dict[str, Any] = dict(stdout=subprocess.PIPE, text=True, env=os.environ | settings)
+    command = [sys.executable, "-c", _CHILD, str(cache), str(out), *words, *_VERBOSE]
+    streams: dict[str, Any] = dict(stdout=subprocess.PIPE, text=True, env=environment)
     with (
         errors.open("w") as file,
         subprocess.Popen(command, cwd=folder, stderr=file, **streams) as process,

@@ -14,8 +14,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax.scipy.ndimage import map_coordinates
-from scipy import special
 
 from jaxdd.data import _filters
 
@@ -356,7 +356,7 @@ def _shot_noise(key, image, photons):
     on other backends.
     """
     most = int(photons + 10 * photons**0.5)
-    below = special.pdtr(np.arange(most), np.arange(256)[:, None] * photons / 255)
+    below = scipy.special.pdtr(np.arange(most), np.arange(256)[:, None] * photons / 255)
     table = jnp.asarray(below, image.dtype)
     levels = _filters.round_half_away(jnp.clip(image, 0, 1) * 255).astype(int)
     draws = _filters.uniform(key, image.shape)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
-import scipy.special
+import scipy
 
 from jaxdd import __version__
 from jaxdd.data import files

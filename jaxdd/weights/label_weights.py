@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax.typing import ArrayLike
-from scipy import optimize, special
 
 from jaxdd import _checks, augment, sampling
 from jaxdd.weights import blind_features, contrastive, feature_weights, formulas
@@ -333,7 +333,7 @@ def _log_posterior(log_likelihood, own_group, conflict):
     b = log_likelihood.shape[1]
     is_own = np.arange(b)[None] == own_group[:, None]
     prior = np.where(is_own, np.log(1 - conflict), np.log(conflict / max(b - 1, 1)))
-    return special.log_softmax(log_likelihood + prior, 1)
+    return scipy.special.log_softmax(log_likelihood + prior, 1)
 
 
 def _score(log_likelihood, own_group, codes, conflict):
@@ -350,9 +350,9 @@ def _gains(evidence, own_group, codes):
     """Return the gain of each kind of features."""
 
     def fit(x, bounds):
-        loss = lambda p: -_score(p[0] * x, own_group, codes, special.expit(p[1]))
+        loss = lambda p: -_score(p[0] * x, own_group, codes, scipy.special.expit(p[1]))
         starts = [(bounds[0][1] * start, -1.0) for start in (0.05, 0.3)]
-        results = [optimize.minimize(loss, start, bounds=bounds) for start in starts]
+        results = [scipy.optimize.minimize(loss, start, bounds=bounds) for start in starts]
         return -min(result.fun for result in results)
 
     logit = (-7.0, 3.0)  # conflicting shares of 0.001 to 0.95
@@ -374,7 +374,7 @@ def _coefficients(evidence, own_group, codes, best):
         return _PENALTY * ((coefficients - centre) ** 2).sum() - fit
 
     bounds = [(0.0, _MAX_COEFFICIENT)] * len(centre)
-    return optimize.minimize(loss, centre, bounds=bounds).x
+    return scipy.optimize.minimize(loss, centre, bounds=bounds).x
 
 
 def _rejection(gain, name, count, conflicting, owned):

@@ -16,8 +16,8 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax.typing import ArrayLike
-from scipy.cluster import hierarchy
 
 from jaxdd import _axes, _checks
 
@@ -288,6 +288,6 @@ def _merge(probabilities, labels):
     onehot = np.eye(k)[labels]
     confusion = onehot.T @ probabilities / np.maximum(onehot.sum(0), 1)[:, None]
     similarity = (confusion + confusion.T)[np.triu_indices(k, 1)]
-    tree = hierarchy.linkage(similarity.max() - similarity, "average")
+    tree = scipy.cluster.hierarchy.linkage(similarity.max() - similarity, "average")
     for count in np.unique(np.rint(np.geomspace(2, k, 32)).astype(int))[::-1]:
-        yield hierarchy.cut_tree(tree, count)[:, 0]
+        yield scipy.cluster.hierarchy.cut_tree(tree, count)[:, 0]

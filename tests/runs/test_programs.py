@@ -5,6 +5,7 @@ import subprocess
 import sys
 import types
 
+import jax
 import pytest
 
 from jaxdd.runs import programs
@@ -37,17 +38,19 @@ def test_more_threads_than_cpu_devices(devices, threads, expected, config, monke
 
 
 LEVEL = "--xla_backend_optimization_level"
+EMITTERS = " --xla_cpu_use_fusion_emitters=false" if jax.__version_info__ < (0, 11) else ""
 
 
 @pytest.mark.parametrize(
     "flags, plugins, platforms, expected",
     [
-        (None, (), None, f"{LEVEL}=1"),
-        ("--xla_cpu_use_xnnpack=false", (), None, f"--xla_cpu_use_xnnpack=false {LEVEL}=1"),
-        (f"{LEVEL}=3", (), None, f"{LEVEL}=3"),
+        (None, (), None, f"{LEVEL}=1{EMITTERS}"),
+        ("--xla_cpu_x=1", (), None, f"--xla_cpu_x=1 {LEVEL}=1{EMITTERS}"),
+        (f"{LEVEL}=3", (), None, f"{LEVEL}=3{EMITTERS}"),
+        (f"{LEVEL}=3{EMITTERS}", (), None, f"{LEVEL}=3{EMITTERS}"),
         ("", ("xla_cuda12",), None, ""),
         ("", ("xla_cuda12",), "cuda", ""),
-        ("", ("xla_cuda12",), "cpu", f"{LEVEL}=1"),
+        ("", ("xla_cuda12",), "cpu", f"{LEVEL}=1{EMITTERS}"),
     ],
 )
 def test_cpus_compile_quickly(flags, plugins, platforms, expected, config, monkeypatch):
