@@ -1,8 +1,8 @@
-"""Tables of the measurements of `benchmark`, `folders`, `end_to_end` and `waiting`."""
+"""Tables of the measurements of `benchmark`, `folders`, `end_to_end`, `scale` and `waiting`."""
 
 import pathlib
 
-from experiments.speed import waiting
+from experiments.speed import scale, waiting
 from experiments.tools import markdown, record
 from jaxdd.data import files
 
@@ -16,6 +16,7 @@ def tables() -> list[list[str]]:
         *(growth(path) for path in paths("benchmark-*.json") if has_sweeps(path)),
         *(folders(path) for path in paths("folders-*.json")),
         *(end_to_end(path) for path in paths("end-to-end-*.json")),
+        *scale.tables(),
         *(table for path in paths("waiting-*.json") for table in waiting.tables(path)),
     ]
 
