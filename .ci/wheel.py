@@ -54,6 +54,7 @@ def main(wheel: pathlib.Path) -> None:
         run(sys.executable, "-c", example())
         run(command, "--version")
         run(command, "demo", "--out", "demo")
+        run(command, "report", "demo")
         assert (pathlib.Path(folder) / "demo" / "report.html").is_file()
 
 
