@@ -4,6 +4,7 @@ import configparser
 import importlib.util
 import pathlib
 import re
+import zipfile
 
 import pytest
 import yaml
@@ -23,6 +24,14 @@ def config():
 
 def lines(text):
     return [line for line in text.splitlines() if line and line[0] != "#"]
+
+
+def module(path):
+    """Import a file that is not in a package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 # --- metadata ----------------------------------------------------------------------------------
@@ -63,9 +72,7 @@ def test_extras_agree_on_versions(config):
 
 
 def test_links_of_the_long_description_are_absolute():
-    spec = importlib.util.spec_from_file_location("setup", ROOT / "setup.py")
-    setup = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(setup)
+    setup = module(ROOT / "setup.py")
     text = "![A\npicture](a/b.png) [page](docs/c.md#d) [here](#e) [site](https://f.org)"
     assert setup.readme(text, "https://g.org/h") == (
         "![A\npicture](https://g.org/h/raw/main/a/b.png) "
@@ -90,3 +97,25 @@ def test_the_workflow_runs_the_documented_checks(config):
     assert sorted(steps) == sorted(f".ci/run {part}" for part in documented)
     versions = re.findall(r"Python :: (3\.\d+)", config["metadata"]["classifiers"])
     assert jobs["tests"]["strategy"]["matrix"]["python"] == versions
+
+
+@pytest.mark.parametrize("fault", [None, "tests/test_kde.py", "jaxdd/py.typed"])
+def test_a_wheel_must_consist_of_the_package(tmp_path, fault):
+    """Wheels with a file of the tests, or without a file of the package, are rejected."""
+    files = [path for path in (ROOT / "jaxdd").rglob("*.*") if "__pycache__" not in path.parts]
+    names = {path.relative_to(ROOT).as_posix() for path in files} | {"jaxdd-0.1.0.dist-info/WHEEL"}
+    with zipfile.ZipFile(tmp_path / "a.whl", "w") as wheel:
+        for name in names ^ ({fault} - {None}):
+            wheel.writestr(name, "")
+    check = module(ROOT / ".ci" / "wheel.py").check_content
+    if fault is None:
+        check(tmp_path / "a.whl")
+    else:
+        with pytest.raises(ValueError, match=fault):
+            check(tmp_path / "a.whl")
+
+
+def test_the_quickstart_installs_the_wheel_first():
+    code = module(ROOT / ".ci" / "wheel.py").quickstart("/a/b.whl")
+    assert lines(code)[0] == "SOURCE = '/a/b.whl'" and code.count("SOURCE = ") == 1
+    compile(code, "quickstart", "exec")
