@@ -121,13 +121,13 @@ def stability(
 
 
 def worst(
-    candidates: Candidates, check: Callable[[jax.Array], weights.Trial], default: Values
+    candidates: Candidates, check: Callable[..., list[weights.Trial]], default: Values
 ) -> int:
     """Return the index of the best weights for the worse of two kinds of held-out samples."""
 
     @functools.cache
     def score(place):
-        trial = check(candidates[place][1].weights)
+        (trial,) = check(candidates[place][1].weights)
         return min(trial.aligned, trial.conflicting)
 
     def matching(values, *names):
@@ -207,7 +207,7 @@ def measure(
         diagnosis = diagnose(data, by_rule)
         return {
             "values": values,
-            "conflicting": check_labels(by_rule).conflicting,
+            "conflicting": check_labels(by_rule)[0].conflicting,
             "evenness": float(diagnosis.group_evenness),
             "conflict_weight_share": float(diagnosis.conflict_weight_share),
         }
@@ -221,7 +221,7 @@ def measure(
         "rules": {"uniform": row(None, uniform), "oracle": row(None, oracle)}
         | {rule: rows[place] for rule, place in places.items()},
         "best": max(float(diagnose(data, c.weights).group_evenness) for _, c in candidates),
-        "helps": weights.rejection(check_early(uniform), check_early(best)) is None,
+        "helps": weights.rejection(*check_early(uniform, best)) is None,
         "purity": float(conflicting[disagree].mean()),
         "coverage": float(disagree[conflicting].mean()),
         "samples": len(labels),

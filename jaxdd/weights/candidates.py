@@ -177,34 +177,49 @@ def from_features(
     blocks, bimodality, share = find_blocks(classes, pool.labels)
     if shortcut is not None and feature_weights.is_shortcut(shortcut):
         blocks = shortcut.blocks
-    if blocks == tuple(range(pool.num_classes)):
-        result = feature_weights.from_probabilities(classes, pool, clip=clip)
-    else:
-        result = feature_weights.by_values(key, pool, values, blocks=blocks, clip=clip)
+    if blocks != tuple(range(pool.num_classes)):
+        own_group = jnp.asarray(blocks)[pool.labels]
+        classes = feature_weights.predict_groups(key, values, own_group, num_groups=max(blocks) + 1)
+    without_images = pool._replace(images=pool.mean)
+    result, groups, size = _balance(classes, without_images, blocks=tuple(blocks), clip=clip)
     return Candidate(
-        name, result.weights, result.conflict_score, result.groups.argmax(1), tuple(blocks),
-        bimodality, share, shortcut,
-        effective_sample_size=_effective_sample_size(result.weights, pool),
+        name, result.weights, result.conflict_score, groups, tuple(blocks), bimodality, share,
+        shortcut, effective_sample_size=float(size),
     )  # fmt: skip
+
+
+# Compiled, because executing the operations one by one takes a second on the first call.
+@functools.partial(jax.jit, static_argnames=("blocks", "clip"))
+def _balance(probabilities, pool, *, blocks, clip):
+    """Return weights that balance the groups, the most likely groups, and the mean sample size."""
+    result = feature_weights.from_probabilities(probabilities, pool, blocks=blocks, clip=clip)
+    return result, result.groups.argmax(1), _effective_sample_size(result.weights, pool)
 
 
 def from_density(sample_weights: jax.Array, groups: jax.Array, pool: sampling.Pool) -> Candidate:
     """Return the candidate of density weights `[n]` and pseudo-groups `[n]`."""
     _checks.concrete("weights.from_density", sample_weights, groups, pool)
+    rank, size = _rank(sample_weights, pool._replace(images=pool.mean))
+    return Candidate(
+        DENSITY, sample_weights, rank, groups, tuple(range(pool.num_classes)),
+        effective_sample_size=float(size),
+    )  # fmt: skip
+
+
+@jax.jit
+def _rank(sample_weights, pool):
+    """Return the ranks of weights within the class, from 0 to 1, and the mean sample size."""
     order = jnp.lexsort((sample_weights, pool.labels))
     position = jnp.zeros(len(order), int).at[order].set(jnp.arange(len(order)))
     first = jnp.cumsum(pool.count) - pool.count
     rank = (position - first[pool.labels] + 0.5) / pool.count[pool.labels]
-    return Candidate(
-        DENSITY, sample_weights, rank, groups, tuple(range(pool.num_classes)),
-        effective_sample_size=_effective_sample_size(sample_weights, pool),
-    )  # fmt: skip
+    return rank, _effective_sample_size(sample_weights, pool)
 
 
-def _effective_sample_size(sample_weights: jax.Array, pool: sampling.Pool) -> float:
+def _effective_sample_size(sample_weights, pool):
     """Return the effective sample size of weights `[n]`, mean over classes."""
     size = formulas.effective_sample_size(sample_weights, pool.labels, num_classes=pool.num_classes)
-    return float(size.mean())
+    return size.mean()
 
 
 def find_blocks(
@@ -235,10 +250,7 @@ def find_blocks(
         return classes, 0.0, 0.0
     best, by_classes = (classes, 0.0, 0.0), 0.0
     for blocks in partitions:
-        by_block = testing @ np.eye(blocks.max() + 1, dtype=testing.dtype)[blocks]
-        own_group = jnp.asarray(blocks[own])
-        groups = feature_weights.posterior(jnp.asarray(by_block), own_group)
-        score = np.asarray(feature_weights.conflict_score(groups, own_group))
+        score = np.asarray(_conflict_score(testing, own, blocks, blocks.max() + 1))
         share = float(np.mean(score > CONFIDENT))
         # With few samples, probes are as often confident about the wrong class as about the own.
         aligned = np.mean(score < _AMBIGUOUS[0])
@@ -253,6 +265,15 @@ def find_blocks(
     if by_classes > _MIN_CLASS_BIMODALITY or best[1] < MIN_BIMODALITY:
         best = classes, *best[1:]
     return best
+
+
+# One program for all partitions: groups that a partition lacks have probability 0.
+@jax.jit
+def _conflict_score(probabilities, labels, blocks, num_groups):
+    """Return the conflict score `[n]` of a partition of the classes."""
+    by_block = jnp.zeros_like(probabilities).at[:, blocks].add(probabilities)
+    groups = feature_weights.posterior(by_block, blocks[labels], num_groups=num_groups)
+    return feature_weights.conflict_score(groups, blocks[labels])
 
 
 def by_candidate(

@@ -33,10 +33,11 @@ from jaxdd.weights import blind_features, candidates, formulas
 from jaxdd.weights.candidates import DENSITY, EMBEDDING, Candidate
 from jaxdd.weights.density_weights import (
     DensityWeights,
+    EncoderTraining,
     Search,
     density,
-    density_candidates,
     from_density,
+    search_density,
 )
 from jaxdd.weights.feature_weights import by_feature_sets, by_values, shortcuts
 from jaxdd.weights.probe_networks import Trial, check_with_probe_networks, rejection
@@ -56,10 +57,10 @@ _CHECK, _SAMPLES = (
 )  # For `fold_in`; differs from the step numbers of encoders, which are small.
 _OBJECT = ("border",)  # Features that may show the object; chosen only if they are suspected.
 
-Check = Callable[[sampling.Pool, jax.Array, Sequence[int]], Callable[[jax.Array], Trial]]
+Check = Callable[[sampling.Pool, jax.Array, Sequence[int]], Callable[..., Sequence[Trial]]]
 """Takes a pool, groups `[n]` and the majority group of each class `[k]`.
 
-Returns a function from weights `[n]` to a `Trial`.
+Returns a function from several weights `[n]` to a `Trial` of each.
 """
 
 
@@ -146,17 +147,21 @@ def choose(
     if check is None:
         key_check = jax.random.fold_in(key, _CHECK)
         check = functools.partial(check_with_probe_networks, key_check, strategy=strategy)
-    key_folds = candidates.folds_key(key)
-    tested = {name: x for name, x in comparisons.items() if name not in exclude}
     report(0, 4)
-    tests = shortcuts(key_folds, pool, comparisons=tested)
-    report(1, 4)
     samples, part = _subsample(key, pool)
+    training = EncoderTraining(key, pool, strategy=strategy, encoder=search.encoder)
     named = {name: comparison.features for name, comparison in comparisons.items()}
-    options: dict[str, Any] = dict(
-        strategy=strategy, encoder=search.encoder, features=blind_features.NAMED | named
-    )
-    shown = _candidates(key, part, samples, tests, embeddings, clip, options)
+    features = blind_features.NAMED | named
+    compute = functools.partial(
+        _feature_values, key, training=training, embeddings=embeddings, features=features,
+        strategy=strategy,
+    )  # fmt: skip
+    blind, others = _names(part, features, embeddings)
+    values = compute(part, samples, blind)
+    tested = {name: x for name, x in comparisons.items() if name not in exclude}
+    tests = shortcuts(candidates.folds_key(key), part, comparisons=tested, values=values)
+    report(1, 4)
+    shown = _candidates(key, part, values | compute(part, samples, others), tests, clip)
     choice = Choice(formulas.uniform(pool.labels, num_classes=pool.num_classes), samples=samples)
     preview(choice._replace(candidates=_rank(shown, exclude)))
     report(2, 4)
@@ -165,10 +170,10 @@ def choose(
         shown, chosen = _check_bimodal(shown, part, check, suspect, exclude)
     report(3, 4)
     if chosen:
-        sample_weights = _weigh(key, pool, part, shown, chosen, embeddings, clip, options)
+        sample_weights = _weigh(key, pool, part, shown, chosen, compute, clip)
         choice = choice._replace(weights=sample_weights)
     elif not any(x.rejection for x in shown):
-        choice, candidate = _search(choice, key, pool, part, strategy, search, clip, check)
+        choice, candidate = _search(choice, training, pool, part, search, clip, check)
         shown = [candidate, *(x for x in shown if x.name != DENSITY)]
         if candidate.rejection is None and DENSITY not in exclude:
             chosen = (DENSITY,)
@@ -222,14 +227,25 @@ def _subsample(key, pool):
     return samples, sampling.pool(*arrays, num_classes=k, mean=pool.mean, std=pool.std)
 
 
-def _candidates(key, pool, samples, tests, embeddings, clip, options):
-    """Return the candidates of all kinds of features."""
+def _names(pool, features, embeddings):
+    """Return the names of object-blind features, and those of embeddings."""
     if pool.num_classes < 2 or len(pool.labels) < _MIN_SAMPLES:
-        return []
-    names = [*options["features"], EMBEDDING] if min(pool.images.shape[1:3]) >= 4 else []
-    embeddings = {name: np.asarray(x)[samples] for name, x in embeddings.items()}
-    names += embeddings
-    values = candidates.feature_values(key, pool, names, embeddings=embeddings, **options)
+        return [], []
+    if min(pool.images.shape[1:3]) < 4:
+        return [], [*embeddings]
+    return [*features], [EMBEDDING, *embeddings]
+
+
+def _feature_values(key, pool, samples, names, *, training, embeddings, **options):
+    """Return the features of the pool of some samples by name."""
+    known = {name: np.asarray(embeddings[name])[samples] for name in names if name in embeddings}
+    if EMBEDDING in names:
+        known[EMBEDDING] = training.embed(pool)
+    return candidates.feature_values(key, pool, names, embeddings=known, **options)
+
+
+def _candidates(key, pool, values, tests, clip):
+    """Return the candidates of all kinds of features."""
     key_folds = candidates.folds_key(key)
     shown = [
         candidates.from_features(key_folds, pool, x, name=name, shortcut=tests.get(name), clip=clip)
@@ -307,15 +323,15 @@ def _check_bimodal(shown, pool, check, suspect, exclude):
 def _run_trials(trial, sample_weights, pool):
     """Return the results of the check for uniform weights and for `sample_weights`."""
     uniform = formulas.uniform(pool.labels, num_classes=pool.num_classes)
-    return {"uniform": trial(uniform), "weighted": trial(sample_weights)}
+    return dict(zip(("uniform", "weighted"), trial(uniform, sample_weights), strict=True))
 
 
-def _weigh(key, pool, part, shown, chosen, embeddings, clip, options):
+def _weigh(key, pool, part, shown, chosen, compute, clip):
     """Return weights of the whole pool that balance the groups of the chosen candidates."""
     by_name = {candidate.name: candidate for candidate in shown}
     if part is pool and len(chosen) == 1:
         return by_name[chosen[0]].weights
-    values = candidates.feature_values(key, pool, chosen, embeddings=embeddings, **options)
+    values = compute(pool, np.arange(len(pool.labels)), chosen)
     key_folds = candidates.folds_key(key)
     sets = [
         by_values(key_folds, pool, values[name], blocks=by_name[name].blocks, clip=clip)
@@ -324,13 +340,13 @@ def _weigh(key, pool, part, shown, chosen, embeddings, clip, options):
     return by_feature_sets(pool, sets, clip=clip)
 
 
-def _search(choice, key, pool, part, strategy, search, clip, check):
+def _search(choice, training, pool, part, search, clip, check):
     """Return the choice with the most even density weights, and their candidate after the check.
 
     The pseudo-groups are those of the encoder that was trained longest, the last one.
     """
     k = pool.num_classes
-    tried = list(density_candidates(key, pool, strategy=strategy, search=search, clip=clip))
+    tried = list(search_density(training, pool, search, clip=clip))
     groups = pseudo_groups(tried[-1][1].embeddings, pool.labels, num_classes=k)
     sizes = dict(num_classes=k, num_attributes=k)
     evenness = [

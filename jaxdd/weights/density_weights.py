@@ -92,41 +92,60 @@ def encode(
     Returns:
         A NamedTuple: `params` of the encoder, and `embeddings` `[n, d]`.
     """
-    (encoded,) = _encode_at(
-        key, pool, strategy=strategy, encoder=encoder, lengths=[steps], layer=layer
-    )
-    return encoded
+    return EncoderTraining(key, pool, strategy=strategy, encoder=encoder).encode(steps, layer=layer)
 
 
-def _encode_at(
-    key: jax.Array,
-    pool: sampling.Pool,
-    *,
-    strategy: augment.Strategy,
-    encoder: contrastive.Encoder | None,
-    lengths: Sequence[int],
-    layer: _Layer,
-) -> Iterator[_Encoded]:
-    """Yield what `encode` returns after each of several training lengths, in ascending order.
+class EncoderTraining:
+    """Training of one encoder, whose state and embeddings are kept at every requested length.
 
-    Longer training continues shorter training, so the encoder is trained once.
+    Longer training continues shorter training, so that no step is computed twice. The results
+    equal those of the function `encode`, which has the same arguments.
     """
-    strategy = augment.as_strategy(strategy)
-    lengths = [_checks.count("steps", steps, minimum=0) for steps in lengths]
-    if layer not in contrastive.Embedding._fields:
-        raise ValueError(f"layer must be projection or features, got {layer!r}.")
-    encoder = default_encoder(pool) if encoder is None else encoder
-    if not callable(strategy):
-        strategy = tuple(name for name in strategy if name != "color")
-    mesh = parallel.mesh_of(pool.images)
-    state, done = _init_training(key, pool, strategy, encoder, mesh), 0
-    for steps in lengths:
-        state, done = (
-            _continue_training(key, pool, strategy, encoder, mesh, state, done, steps),
-            steps,
-        )
-        embedding = _embed(encoder, state.params, pool)
-        yield _Encoded(state.params, getattr(embedding, layer))
+
+    def __init__(
+        self,
+        key: jax.Array,
+        pool: sampling.Pool,
+        *,
+        strategy: augment.Strategy,
+        encoder: contrastive.Encoder | None = None,
+    ):
+        strategy = augment.as_strategy(strategy)
+        if not callable(strategy):
+            strategy = tuple(name for name in strategy if name != "color")
+        self._key, self._pool = key, pool
+        self._encoder = default_encoder(pool) if encoder is None else encoder
+        self._static = strategy, self._encoder, parallel.mesh_of(pool.images)
+        self._states: dict[int, contrastive.State] = {}
+        self._encoded: dict[tuple[int, str], _Encoded] = {}
+
+    def encode(self, steps: int = 30, *, layer: _Layer = "projection") -> _Encoded:
+        """Return parameters and embeddings after `steps` steps, as the function `encode` does."""
+        if layer not in contrastive.Embedding._fields:
+            raise ValueError(f"layer must be projection or features, got {layer!r}.")
+        if (steps, layer) not in self._encoded:
+            params = self._train(steps)
+            embeddings = getattr(_embed(self._encoder, params, self._pool), layer)
+            self._encoded[steps, layer] = _Encoded(params, embeddings)
+        return self._encoded[steps, layer]
+
+    def embed(self, pool: sampling.Pool, *, steps: int = 30) -> jax.Array:
+        """Return the projections `[n, d]` of any pool after `steps` steps."""
+        if pool is self._pool:
+            return self.encode(steps).embeddings
+        params = self._train(steps)
+        if parallel.mesh_of(pool.images) is None:
+            params = parallel.to_local(params)
+        return _embed(self._encoder, params, pool).projection
+
+    def _train(self, steps):
+        steps = _checks.count("steps", steps, minimum=0)
+        if steps not in self._states:
+            where = self._key, self._pool, *self._static
+            done = max((length for length in self._states if length < steps), default=0)
+            state = self._states.get(done) or _init_training(*where)
+            self._states[steps] = _continue_training(*where, state, done, steps)
+        return self._states[steps].params
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
@@ -339,11 +358,16 @@ def density_candidates(
         search: the values.
         clip: largest weight as a multiple of the uniform one. Defaults to no limit.
     """
-    lengths = sorted(set(search.encoder_steps))
-    encoders = _encode_at(
-        key, pool, strategy=strategy, encoder=search.encoder, lengths=lengths, layer=search.layer
-    )
-    for steps, encoded in zip(lengths, encoders, strict=True):
+    training = EncoderTraining(key, pool, strategy=strategy, encoder=search.encoder)
+    return search_density(training, pool, search, clip=clip)
+
+
+def search_density(
+    training: EncoderTraining, pool: sampling.Pool, search: Search, *, clip: float | None = None
+) -> Iterator[tuple[dict[str, float], DensityWeights]]:
+    """Yield what `density_candidates` yields, with an encoder that others use as well."""
+    for steps in sorted(set(search.encoder_steps)):
+        encoded = training.encode(steps, layer=search.layer)
         rules = [functools.partial(search.rule, factor=factor) for factor in search.bandwidth]
         estimates = _densities(encoded.embeddings, pool, bandwidths=rules)
         for factor, estimate in zip(search.bandwidth, estimates, strict=True):

@@ -159,7 +159,11 @@ def from_probabilities(
 # its own class with probability 1 - `conflict`. Features that show little then leave the weights
 # nearly uniform.
 def posterior(
-    probabilities: jax.Array, own_group: jax.Array, *, conflict: float = 0.1
+    probabilities: jax.Array,
+    own_group: jax.Array,
+    *,
+    conflict: float = 0.1,
+    num_groups: jax.Array | int | None = None,
 ) -> jax.Array:
     """Return the probabilities of the bias groups `[n, b]`, given features and label.
 
@@ -167,12 +171,16 @@ def posterior(
         probabilities: `[n, b]` of the groups by an out-of-fold classifier.
         own_group: `[n]` group of most samples of the class, integers in [0, b).
         conflict: prior share of bias-conflicting samples.
+        num_groups: number of groups if only the first ones occur. Defaults to b.
     """
     count = probabilities.shape[1]
+    others = max(count - 1, 1)
+    if num_groups is not None:
+        others = jnp.maximum(num_groups - 1, 1).astype(probabilities.dtype)
     size = jnp.maximum(jnp.bincount(own_group, length=count), 1).astype(probabilities.dtype)
     likelihood = probabilities / size[None]
     is_own = jnp.arange(count)[None] == own_group[:, None]
-    groups = likelihood * jnp.where(is_own, 1 - conflict, conflict / max(count - 1, 1))
+    groups = likelihood * jnp.where(is_own, 1 - conflict, conflict / others)
     return groups / groups.sum(1, keepdims=True)
 
 
@@ -229,6 +237,7 @@ def shortcuts(
     pool: sampling.Pool,
     *,
     comparisons: Mapping[str, blind_features.Comparison] = blind_features.COMPARISONS,
+    values: Mapping[str, jax.Array] = {},
 ) -> dict[str, probes.Shortcut]:
     """Test whether object-blind features predict the classes better than baseline features do.
 
@@ -238,6 +247,7 @@ def shortcuts(
         key: random key for the samples, the baseline features and the folds.
         pool: the samples, of which at most 15,000 are used; their weights are ignored.
         comparisons: object-blind features and their baselines by name.
+        values: `[n, d]` object-blind features by name, as far as they are already computed.
 
     Returns:
         The result of each test; empty for fewer than 20 samples, one class, or images
@@ -252,18 +262,22 @@ def shortcuts(
     images, labels = parallel.to_local(pool.images[chosen]), pool.labels[chosen]
     rows = parallel.split_rows(images, parallel.mesh_of(pool.images))
 
+    def compute(features):
+        function = functools.partial(blind_features.compute, features=features)
+        return parallel.apply_by_rows(function, rows)
+
     def predict(features):
-        compute = functools.partial(blind_features.compute, features=features)
-        values = parallel.apply_by_rows(compute, rows)
         # Wait, so that all devices have fitted their probes before any starts on other features.
-        return jax.block_until_ready(probes.crossfit(key_folds, values, labels, num_classes=k))
+        return jax.block_until_ready(probes.crossfit(key_folds, features, labels, num_classes=k))
 
     baselines = dict.fromkeys(comparison.baseline for comparison in comparisons.values())
-    predicted = {make: predict(make(key_baseline, images)) for make in baselines}
-    return {
-        name: probes.shortcut(predict(comparison.features), predicted[comparison.baseline], labels)
-        for name, comparison in comparisons.items()
-    }
+    predicted = {make: predict(compute(make(key_baseline, images))) for make in baselines}
+
+    def test(name, comparison):
+        blind = values[name][chosen] if name in values else compute(comparison.features)
+        return probes.shortcut(predict(blind), predicted[comparison.baseline], labels)
+
+    return {name: test(name, comparison) for name, comparison in comparisons.items()}
 
 
 def is_shortcut(test: probes.Shortcut) -> bool:

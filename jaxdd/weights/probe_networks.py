@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdd import _checks, augment, evaluate, networks, sampling
+from jaxdd import _checks, augment, evaluate, networks, sampling, training
 from jaxdd.devices import parallel
 
 MIN_CONFLICTING = 20
@@ -110,7 +110,7 @@ def check_with_probe_networks(
     ipc: int = 10,
     epochs: int = 60,
     max_held_out: int = 600,
-) -> Callable[[jax.Array], Trial]:
+) -> Callable[..., list[Trial]]:
     """Return a function that scores weights by training probe networks on a few real images.
 
     This function runs on the host and cannot be transformed by JAX.
@@ -134,7 +134,8 @@ def check_with_probe_networks(
         max_held_out: largest number of held-out samples of either kind.
 
     Returns:
-        A function from weights `[n]` to a `Trial`.
+        A function from several weights `[n]` to a `Trial` of each. The networks of all weights
+        start from the same parameters.
     """
     _checks.concrete("weights.check_with_probe_networks", key, pool, groups)
     strategy = augment.as_strategy(strategy)
@@ -149,38 +150,64 @@ def check_with_probe_networks(
         network = networks.ConvNet(k, 32, networks.max_blocks(pool.images.shape))
     key, key_held_out = jax.random.split(key)
     held_out = _hold_out(key_held_out, np.asarray(pool.labels), agrees, max_held_out)
-    # The groups serve as the bias attribute of the task.
-    images, attributes = parallel.to_local(pool.images[held_out]), jnp.asarray(groups)[held_out]
-    test = images, pool.labels[held_out], attributes, own_group
-    task = evaluate.Task(*test, pool.mean, pool.std, k, k, strategy)
+    images, labels = parallel.to_local(pool.images[held_out]), np.asarray(pool.labels)[held_out]
+    share, aligned = np.mean(agrees), agrees[held_out]
+    count = int((~aligned).sum())
 
-    # The task is an argument: XLA would fold held-out images that the function closes over.
-    def score(rows, task):
-        def score_one(row):
-            key, images = row
-            scores = evaluate.evaluate(key[None], network, images, task, epochs=epochs)
-            return scores.aligned[0], scores.conflicting[0]
-
-        return jax.lax.map(score_one, rows)
-
-    score_all = parallel.thread_rows(score)
-    share, count = np.mean(agrees), int((~agrees[held_out]).sum())
-
-    def trial(weights: jax.Array) -> Trial:
+    def trial(*weights: jax.Array) -> list[Trial]:
         if not count:
-            return Trial(float("nan"), float("nan"), float("nan"), 0)
+            return [Trial(float("nan"), float("nan"), float("nan"), 0) for _ in weights]
         # Held-out samples get weight 0. The floor keeps a class whose only weight was held out.
-        remaining = (jnp.asarray(weights) + 1e-30).at[held_out].set(0)
-        train_pool = sampling.reweight(pool, remaining)
-        draw = functools.partial(sampling.initial_real, pool=train_pool, ipc=ipc, weighted=True)
-        drawn = [draw(jax.random.fold_in(key, i)) for i in range(sets)]
-        images = jnp.stack(parallel.to_local(drawn))
-        scores = score_all((jax.random.split(key, sets), images), task)
-        aligned, conflicting = (float(accuracy.mean()) for accuracy in scores)
-        overall = share * aligned + (1 - share) * conflicting
-        return Trial(float(overall), aligned, conflicting, count)
+        remaining = [(jnp.asarray(x) + 1e-30).at[held_out].set(0) for x in weights]
+        drawn = [_draw(key, sampling.reweight(pool, x), sets, ipc) for x in remaining]
+        rows = jnp.tile(jax.random.split(key, sets), len(weights)), jnp.concatenate(drawn)
+        networks.check_classes(network, rows[1][0, 0, :1], k)
+        params = _trainer(network, strategy, epochs)(rows)
+        predicted = _predictor(network)(params, images, pool.mean, pool.std)
+        correct = (np.asarray(predicted) == labels).reshape(len(weights), sets, -1)
+        accuracies = [correct[:, :, part].mean((1, 2)) for part in (aligned, ~aligned)]
+        overall = share * accuracies[0] + (1 - share) * accuracies[1]
+        return [Trial(*map(float, row), count) for row in zip(overall, *accuracies, strict=True)]
 
     return trial
+
+
+def _draw(key, pool, sets, ipc):
+    """Return sets of real images drawn by the weights of a pool, `[sets, k, ipc, h, w, c]`."""
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(sets))
+    indices = _draw_indices(keys, pool._replace(images=pool.mean), ipc)
+    return parallel.to_local(sampling.take(pool, indices))
+
+
+@functools.partial(jax.jit, static_argnames="ipc")
+def _draw_indices(keys, pool, ipc):
+    draw = functools.partial(sampling.without_replacement, weighted=True)
+    return jax.vmap(lambda key: draw(key, pool, ipc))(keys)
+
+
+# Training and prediction are separate programs, because the number of held-out images differs
+# between candidates. The functions are kept, so that all candidates use the same programs.
+@functools.lru_cache(maxsize=8)
+def _trainer(network, strategy, epochs):
+    """Return a function that trains a network for each row of keys and sets of images."""
+
+    def train_one(row):
+        images, labels = sampling.flatten(row[1])
+        options = dict(strategy=strategy, epochs=epochs)
+        return training.train(row[0], network, images, labels, **options)
+
+    return parallel.thread_rows(functools.partial(jax.lax.map, train_one))
+
+
+@functools.lru_cache(maxsize=8)
+def _predictor(network):
+    """Return a function that predicts the classes of images by each row of parameters."""
+
+    def predict(params, images, mean, std):
+        one = lambda row: evaluate.predict(network, row, images, mean=mean, std=std)
+        return jax.lax.map(one, params)
+
+    return parallel.thread_rows(predict)
 
 
 def _hold_out(key, labels, agrees, maximum):

@@ -234,7 +234,7 @@ def test_unusual_data_have_a_verdict(n, k, shape, tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (n, *shape), np.uint8)
     data = datasets.from_arrays(images, np.arange(n) % k, test=(images, np.arange(n) % k))
-    check = lambda pool, groups, blocks: lambda values: weights.Trial(0.9, 0.9, 0.3, 99)
+    check = lambda pool, groups, blocks: lambda *_: 2 * [weights.Trial(0.9, 0.9, 0.3, 99)]
     encoder = contrastive.Encoder(networks.ConvNet(k, width=4, depth=1, norm=None), 4, 3)
     search = weights.Search((1,), (0.2,), (1.0,), encoder=encoder)
     finding = bias.find(data, check=check, search=search, ask=3)

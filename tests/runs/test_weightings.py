@@ -160,7 +160,7 @@ CHOOSING = dataclasses.replace(options.DM(), encoder_width=4, depth=1, temperatu
 def finding(fake):
     """Return what `bias.find` returns with a check that rejects all weights."""
     trial = weights.Trial(0.9, 0.9, 0.3, 99)
-    check = lambda pool, groups, blocks: lambda values: trial
+    check = lambda pool, groups, blocks: lambda *_: (trial, trial)
     return bias.find(fake.shades(counts=(40, 60)), CHOOSING, check=check)
 
 

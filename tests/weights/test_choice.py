@@ -29,9 +29,9 @@ POOL = sampling.pool(
 def fixed_check(uniform, weighted):
     """Return a check with known accuracies of uniform weights and of all others."""
 
-    def trial(values):
-        is_uniform = abs(float(values.max() / values.min()) - 1) < 1e-6
-        return weights.Trial(*(uniform if is_uniform else weighted))
+    def trial(first, second):
+        assert abs(float(first.max() / first.min()) - 1) < 1e-6
+        return weights.Trial(*uniform), weights.Trial(*weighted)
 
     return lambda pool, groups, blocks: trial
 
@@ -276,7 +276,7 @@ def test_groups_of_blocks_are_checked():
     blocks = np.array([0, 1, 1])
     groups = np.where(np.arange(240) % 10 == 0, 1 - blocks[labels], blocks[labels])
     network = recording_network(labels, 3, [], [])
-    trial = probe_check(pool, groups, network, blocks=blocks, sets=1)(jnp.ones(240))
+    (trial,) = probe_check(pool, groups, network, blocks=blocks, sets=1)(jnp.ones(240))
     assert trial == (1, 1, 1, 12)  # half of the 24 conflicting samples, at most 20
 
 
@@ -318,7 +318,7 @@ def test_held_out_samples_are_in_no_set():
     groups = np.where(np.arange(240) < 100, 1 - labels, labels)
     answers = np.where(np.arange(240) % 2, labels, groups)  # half of those that disagree are wrong
     network = recording_network(answers, 2, trained, tested)
-    trial = probe_check(pool, groups, network, sets=3)(jnp.ones(240))
+    (trial,) = probe_check(pool, groups, network, sets=3)(jnp.ones(240))
     jax.effects_barrier()
     held_out = np.unique(np.concatenate(tested))
     count = (held_out < 100).sum()
@@ -330,7 +330,7 @@ def test_held_out_samples_are_in_no_set():
     expected = (140 + 100 * conflicting) / 240, 1, conflicting, count
     np.testing.assert_allclose(trial, expected, rtol=1e-6)
     tested.clear()
-    trial = probe_check(pool, groups, network, sets=1, max_held_out=20)(jnp.ones(240))
+    (trial,) = probe_check(pool, groups, network, sets=1, max_held_out=20)(jnp.ones(240))
     jax.effects_barrier()
     held_out = np.unique(np.concatenate(tested))
     # The shares of the overall accuracy are those of the pool, not of the held-out samples.
@@ -348,7 +348,7 @@ def test_no_class_is_held_out_completely():
     check = probe_check(pool, groups, network, sets=2, ipc=8)
     for values in (jnp.ones(46), concentrated):
         trained.clear(), tested.clear()
-        trial = check(values)
+        (trial,) = check(values)
         jax.effects_barrier()
         held_out = np.unique(np.concatenate(tested))
         assert (np.bincount(labels[held_out], minlength=4) <= [0, 1, 1, 20]).all()
@@ -361,7 +361,7 @@ def test_no_class_is_held_out_completely():
 def test_nothing_is_trained_if_no_sample_disagrees():
     labels, pool = numbered((5, 5))
     for network in (networks.Functions(fail, fail), None):
-        trial = probe_check(pool, labels, network)(jnp.ones(10))
+        trial, _ = probe_check(pool, labels, network)(jnp.ones(10), jnp.ones(10))
         assert trial.count == 0 and "no held-out sample" in weights.rejection(trial, trial)
 
 

@@ -100,12 +100,23 @@ def test_training_lengths_share_a_program_and_continue_each_other():
     """One trace of the loop serves all lengths."""
     traces = []
     strategy = lambda key, image: traces.append(0) or image
-    options = dict(strategy=strategy, encoder=OPTIONS["encoder"], layer="projection")
-    encoded = list(density_weights._encode_at(KEY, POOL, lengths=[1, 3], **options))
+    options = dict(strategy=strategy, encoder=OPTIONS["encoder"])
+    training = density_weights.EncoderTraining(KEY, POOL, **options)
+    encoded = {steps: training.encode(steps) for steps in (1, 5, 3)}
     count = len(traces)
-    longest = weights.encode(KEY, POOL, steps=3, **options)
+    for steps in (3, 5):
+        expected = weights.encode(KEY, POOL, steps=steps, **options)
+        chex.assert_trees_all_equal(encoded[steps], expected)
     assert len(traces) == count
-    chex.assert_trees_all_equal(encoded[1], longest)
+
+
+def test_training_embeds_any_pool():
+    training = density_weights.EncoderTraining(KEY, POOL, **OPTIONS)
+    expected = weights.encode(KEY, POOL, steps=2, **OPTIONS).embeddings
+    options = dict(num_classes=POOL.num_classes, mean=POOL.mean, std=POOL.std)
+    part = sampling.pool(POOL.images[9:14], POOL.labels[9:14], **options)
+    np.testing.assert_allclose(training.embed(part, steps=2), expected[9:14], rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_equal(training.embed(POOL, steps=2), expected)
 
 
 def test_oracle_gives_groups_equal_weight():
