@@ -37,7 +37,6 @@ from jaxdd.weights.density_weights import (
     Search,
     density,
     from_density,
-    search_density,
 )
 from jaxdd.weights.feature_weights import by_feature_sets, by_values, shortcuts
 from jaxdd.weights.probe_networks import Trial, check_with_probe_networks, rejection
@@ -49,6 +48,7 @@ _MAX_CHECKED = 2
 """Maximum number of bimodal candidates that the probe network check tests."""
 
 _MAX_SAMPLES = 15_000  # Maximum number of samples for candidates.
+_FIRST_TEST = 5000  # Number of samples of the first shortcut test.
 _MIN_SAMPLES = 20  # Minimum number of samples for candidates.
 _MAX_COMBINED = 2**28  # Maximum size of the probabilities of combined groups, for memory.
 _CHECK, _SAMPLES = (
@@ -159,7 +159,8 @@ def choose(
     blind, others = _names(part, features, embeddings)
     values = compute(part, samples, blind)
     tested = {name: x for name, x in comparisons.items() if name not in exclude}
-    tests = shortcuts(candidates.folds_key(key), part, comparisons=tested, values=values)
+    key_folds = candidates.folds_key(key)
+    tests = shortcuts(key_folds, part, comparisons=tested, values=values, first=_FIRST_TEST)
     report(1, 4)
     shown = _candidates(key, part, values | compute(part, samples, others), tests, clip)
     choice = Choice(formulas.uniform(pool.labels, num_classes=pool.num_classes), samples=samples)
@@ -346,7 +347,7 @@ def _search(choice, training, pool, part, search, clip, check):
     The pseudo-groups are those of the encoder that was trained longest, the last one.
     """
     k = pool.num_classes
-    tried = list(search_density(training, pool, search, clip=clip))
+    tried = list(training.search(search, clip=clip))
     groups = pseudo_groups(tried[-1][1].embeddings, pool.labels, num_classes=k)
     sizes = dict(num_classes=k, num_attributes=k)
     evenness = [

@@ -138,6 +138,22 @@ class EncoderTraining:
             params = parallel.to_local(params)
         return _embed(self._encoder, params, pool).projection
 
+    def search(
+        self, search: "Search", *, clip: float | None = None
+    ) -> Iterator[tuple[dict[str, float], DensityWeights]]:
+        """Yield what `density_candidates` yields with this encoder."""
+        for steps in sorted(set(search.encoder_steps)):
+            encoded = self.encode(steps, layer=search.layer)
+            rules = [functools.partial(search.rule, factor=factor) for factor in search.bandwidth]
+            estimates = _densities(encoded.embeddings, self._pool, bandwidths=rules)
+            for factor, estimate in zip(search.bandwidth, estimates, strict=True):
+                for temperature in search.temperature:
+                    values = dict(encoder_steps=steps, bandwidth=factor, temperature=temperature)
+                    weights = from_density(
+                        estimate.log_density, self._pool, temperature=temperature, clip=clip
+                    )
+                    yield values, DensityWeights(weights, *estimate, *encoded)
+
     def _train(self, steps):
         steps = _checks.count("steps", steps, minimum=0)
         if steps not in self._states:
@@ -359,24 +375,7 @@ def density_candidates(
         clip: largest weight as a multiple of the uniform one. Defaults to no limit.
     """
     training = EncoderTraining(key, pool, strategy=strategy, encoder=search.encoder)
-    return search_density(training, pool, search, clip=clip)
-
-
-def search_density(
-    training: EncoderTraining, pool: sampling.Pool, search: Search, *, clip: float | None = None
-) -> Iterator[tuple[dict[str, float], DensityWeights]]:
-    """Yield what `density_candidates` yields, with an encoder that others use as well."""
-    for steps in sorted(set(search.encoder_steps)):
-        encoded = training.encode(steps, layer=search.layer)
-        rules = [functools.partial(search.rule, factor=factor) for factor in search.bandwidth]
-        estimates = _densities(encoded.embeddings, pool, bandwidths=rules)
-        for factor, estimate in zip(search.bandwidth, estimates, strict=True):
-            for temperature in search.temperature:
-                values = dict(encoder_steps=steps, bandwidth=factor, temperature=temperature)
-                weights = from_density(
-                    estimate.log_density, pool, temperature=temperature, clip=clip
-                )
-                yield values, DensityWeights(weights, *estimate, *encoded)
+    return training.search(search, clip=clip)
 
 
 def oracle(pool: sampling.Pool, attributes: jax.Array, *, num_attributes: int) -> jax.Array:

@@ -23,6 +23,15 @@ MIN_CONFLICTING = 20
 _HELD_OUT = 300
 """Number of held-out samples of either kind to aim for, by holding out up to half of them."""
 
+_MARGIN_SD = np.array([0.05, 0.12, 0.06])
+"""Standard deviation between sets of the margins over the limits of `required_gain`.
+
+Pooled over the development sets of `experiments/decisions.py`, and rounded up.
+"""
+
+_STOPPING_Z = 3.0
+"""Minimum z-score of a decision before all sets are used."""
+
 
 class Trial(NamedTuple):
     """Mean accuracy of probe networks on held-out samples.
@@ -33,12 +42,14 @@ class Trial(NamedTuple):
         aligned: accuracy on samples in the majority group of their class.
         conflicting: accuracy on the other samples.
         count: number of held-out conflicting samples.
+        sets: number of sets that networks were trained on.
     """
 
     overall: float
     aligned: float
     conflicting: float
     count: int
+    sets: int = 0
 
 
 def rejection(uniform: Trial, weighted: Trial) -> str | None:
@@ -84,18 +95,45 @@ def required_gain(uniform: Trial, weighted: Trial) -> tuple[float, str]:
     >>> required_gain(Trial(0.9, 0.91, 0.3, 400), Trial(0.8, 0.85, 0.35, 400))
     (0.5, 'conflicting images remain 50.0 points harder than typical ones')
     """
-    error = (2 / uniform.count) ** 0.5
-    gap = weighted.aligned - weighted.conflicting
-    loss = uniform.overall - weighted.overall
+    error, gap, loss = _limits(uniform, weighted)
     limits = (
         (error, "a smaller gain can be due to chance (two standard errors)"),
         (gap, f"conflicting images remain {100 * gap:.1f} points harder than typical ones"),
-        (
-            loss / 2,
-            f"it must make up for half of the loss of {100 * loss:.1f} points on all images",
-        ),
+        (loss, f"it must make up for half of the loss of {200 * loss:.1f} points on all images"),
     )
     return max(limits, key=lambda limit: limit[0])
+
+
+def _limits(uniform, weighted):
+    """Return the three limits of `required_gain`."""
+    error = (2 / uniform.count) ** 0.5
+    gap = weighted.aligned - weighted.conflicting
+    return error, gap, (uniform.overall - weighted.overall) / 2
+
+
+# Most decisions are clear after one or two of the sets. By how much the gain exceeds a limit is a
+# mean over sets. If it is M_j after j of S sets, its value after all of them has the mean M_j and
+# the variance σ² (1 / j − 1 / S). Training stops if the decision would change only if one of the
+# margins were three of these standard deviations away, which is unlikely (about 1 % for all looks
+# and margins together). This is stochastic curtailment: Lan, Simon and Halperin, "Stochastically
+# curtailed tests in long-term clinical trials", 1982. σ was fixed on development sets. It grows for
+# few held-out samples, because accuracies are then less exact.
+def _is_decided(pairs, sets):
+    """Return whether more sets would not change the decision about weights.
+
+    Args:
+        pairs: trials of uniform weights and of others, `(uniform, weighted)` for each set so far.
+        sets: number of sets in all.
+    """
+    count = pairs[0][0].count
+    if count < MIN_CONFLICTING:
+        return True
+    gain = [weighted.conflicting - uniform.conflicting for uniform, weighted in pairs]
+    limits = [_limits(*pair) for pair in pairs]
+    margin = np.mean(np.asarray(gain)[:, None] - limits, 0)
+    deviation = _MARGIN_SD * max(1, _HELD_OUT / count) ** 0.5
+    bound = _STOPPING_Z * deviation * (1 / len(pairs) - 1 / sets) ** 0.5
+    return bool((margin > bound).all() or (margin <= -bound).any())
 
 
 def check_with_probe_networks(
@@ -135,7 +173,8 @@ def check_with_probe_networks(
 
     Returns:
         A function from several weights `[n]` to a `Trial` of each. The networks of all weights
-        start from the same parameters.
+        start from the same parameters. For two weights, of which the first are uniform, it stops
+        as soon as more sets are unlikely to change the result of `rejection`.
     """
     _checks.concrete("weights.check_with_probe_networks", key, pool, groups)
     strategy = augment.as_strategy(strategy)
@@ -150,8 +189,9 @@ def check_with_probe_networks(
         network = networks.ConvNet(k, 32, networks.max_blocks(pool.images.shape))
     key, key_held_out = jax.random.split(key)
     held_out = _hold_out(key_held_out, np.asarray(pool.labels), agrees, max_held_out)
-    images, labels = parallel.to_local(pool.images[held_out]), np.asarray(pool.labels)[held_out]
-    share, aligned = np.mean(agrees), agrees[held_out]
+    test_images = parallel.to_local(pool.images[held_out])
+    labels = np.asarray(pool.labels)[held_out]
+    share, aligned = float(np.mean(agrees)), agrees[held_out]
     count = int((~aligned).sum())
 
     def trial(*weights: jax.Array) -> list[Trial]:
@@ -159,15 +199,24 @@ def check_with_probe_networks(
             return [Trial(float("nan"), float("nan"), float("nan"), 0) for _ in weights]
         # Held-out samples get weight 0. The floor keeps a class whose only weight was held out.
         remaining = [(jnp.asarray(x) + 1e-30).at[held_out].set(0) for x in weights]
-        drawn = [_draw(key, sampling.reweight(pool, x), sets, ipc) for x in remaining]
-        rows = jnp.tile(jax.random.split(key, sets), len(weights)), jnp.concatenate(drawn)
-        networks.check_classes(network, rows[1][0, 0, :1], k)
-        params = _trainer(network, strategy, epochs)(rows)
-        predicted = _predictor(network)(params, images, pool.mean, pool.std)
-        correct = (np.asarray(predicted) == labels).reshape(len(weights), sets, -1)
-        accuracies = [correct[:, :, part].mean((1, 2)) for part in (aligned, ~aligned)]
-        overall = share * accuracies[0] + (1 - share) * accuracies[1]
-        return [Trial(*map(float, row), count) for row in zip(overall, *accuracies, strict=True)]
+        pools = [sampling.reweight(pool, x) for x in remaining]
+        drawn = jnp.stack([_draw(key, x, sets, ipc) for x in pools], 1)
+        networks.check_classes(network, drawn[0, 0, 0, :1], k)
+        trials = []
+        for key_set, images in zip(jax.random.split(key, sets), drawn, strict=True):
+            keys = jnp.stack([key_set] * len(weights))
+            params = _trainer(network, strategy, epochs)((keys, images))
+            predicted = _predictor(network)(params, test_images, pool.mean, pool.std)
+            trials.append([score(row) for row in np.asarray(predicted) == labels])
+            if len(weights) == 2 and _is_decided(trials, sets):
+                break
+        means = np.mean(trials, 0).tolist()
+        return [Trial(mean[0], mean[1], mean[2], count, len(trials)) for mean in means]
+
+    def score(correct):
+        parts = correct[aligned], correct[~aligned]
+        same, other = (float(x.mean()) if x.size else float("nan") for x in parts)
+        return Trial(share * same + (1 - share) * other, same, other, count)
 
     return trial
 

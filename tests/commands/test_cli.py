@@ -253,7 +253,6 @@ def test_compiled_programs_are_kept_for_the_next_command(tmp_path):
     environment["XDG_CACHE_HOME"] = str(tmp_path)
     code = (
         "import jax; from jaxdd.runs import programs; programs.keep_programs(); "
-        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); "
         "jax.jit(lambda x: x @ x)(jax.numpy.eye(3))"
     )
     for _ in range(2):

@@ -10,7 +10,7 @@ import pytest
 
 from jaxdd import kde, networks, sampling, weights
 from jaxdd.data import benchmarks, datasets
-from jaxdd.weights import blind_features, contrastive, formulas
+from jaxdd.weights import blind_features, contrastive, formulas, probe_networks
 
 KEY = jax.random.key(0)
 STRATEGY = ("color", "crop")
@@ -277,7 +277,7 @@ def test_groups_of_blocks_are_checked():
     groups = np.where(np.arange(240) % 10 == 0, 1 - blocks[labels], blocks[labels])
     network = recording_network(labels, 3, [], [])
     (trial,) = probe_check(pool, groups, network, blocks=blocks, sets=1)(jnp.ones(240))
-    assert trial == (1, 1, 1, 12)  # half of the 24 conflicting samples, at most 20
+    assert trial == (1, 1, 1, 12, 1)  # half of the 24 conflicting samples, at most 20
 
 
 # --- probe network check -------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def test_held_out_samples_are_in_no_set():
     assert len({tuple(sorted(numbers)) for numbers in trained}) == 3
     conflicting = np.mean(held_out[held_out < 100] % 2)
     assert 0 < conflicting < 1
-    expected = (140 + 100 * conflicting) / 240, 1, conflicting, count
+    expected = (140 + 100 * conflicting) / 240, 1, conflicting, count, 3
     np.testing.assert_allclose(trial, expected, rtol=1e-6)
     tested.clear()
     (trial,) = probe_check(pool, groups, network, sets=1, max_held_out=20)(jnp.ones(240))
@@ -363,6 +363,28 @@ def test_nothing_is_trained_if_no_sample_disagrees():
     for network in (networks.Functions(fail, fail), None):
         trial, _ = probe_check(pool, labels, network)(jnp.ones(10), jnp.ones(10))
         assert trial.count == 0 and "no held-out sample" in weights.rejection(trial, trial)
+
+
+@pytest.mark.parametrize(
+    "gains, used",
+    [
+        ([0.6], 1),
+        ([-0.1], 1),  # 0.2 below the limit; the bound is 3 · 0.061 · √(1 - 1/4) = 0.16
+        ([0.0, 0.0], 2),  # 0.1 below it; the bound is 3 · 0.061 · √(1/2 - 1/4) = 0.092
+        ([0.2, 0.2, 0.2], 3),  # 0.2 above the limit of the gap, 0; 3 · 0.147 · √(1/12) = 0.13
+        ([0.1, 0.1, 0.1, 0.1], 4),
+        ([0.2, 0.0, 0.2, 0.0], 4),
+    ],
+)
+def test_training_stops_when_the_decision_is_clear(gains, used):
+    """The limits are √(2 / 200) = 0.1 for chance and 0 for gap and loss, with equal accuracies.
+
+    Their deviations are √(300 / 200) times 0.05 and 0.12.
+    """
+    uniform = weights.Trial(0.3, 0.3, 0.3, 200)
+    trials = [(uniform, weights.Trial(*[0.3 + gain] * 3, 200)) for gain in gains]
+    decided = [probe_networks._is_decided(trials[: i + 1], 4) for i in range(len(trials))]
+    assert decided.index(True) + 1 == used
 
 
 def test_invalid_sizes_of_the_probe_check_are_rejected():

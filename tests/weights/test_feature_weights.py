@@ -119,6 +119,37 @@ def test_shortcut_test_compares_errors_on_the_testing_half():
     assert weights.shortcuts(KEY, unbiased, comparisons=comparisons)["brightness"].z_score < 2
 
 
+@pytest.mark.parametrize("conflict, used", [(0.1, [100, 300]), (0.5, [100])])
+def test_a_first_test_ends_clear_failures(conflict, used):
+    """With conflict 0.5, brightness shows nothing, but the baseline features show the class.
+
+    Known features are not computed again.
+    """
+    pool, _ = bright_or_dark(conflict)
+    sizes = []
+
+    def baseline(key, images):
+        sizes.append(len(images))
+        return lambda images: images[:, 0, 0]
+
+    def fail(images):
+        raise AssertionError("called")
+
+    if conflict == 0.5:
+        label = (100 * pool.labels).astype(jnp.uint8)
+        pool = pool._replace(images=pool.images.at[:, 0, 0, 0].set(label))
+    comparisons = {"brightness": blind_features.Comparison(fail, baseline)}
+    values = {"brightness": brightness(pool.images / 255)}
+    test = weights.shortcuts(KEY, pool, comparisons=comparisons, values=values, first=100)
+    assert sizes == used
+    assert weights.is_shortcut(test["brightness"]) == (conflict == 0.1)
+    everything = weights.shortcuts(KEY, pool, comparisons=comparisons, values=values)
+    assert (everything == test) == (conflict == 0.1)
+    sizes.clear()
+    weights.shortcuts(KEY, pool, comparisons=comparisons, values=values, first=151)
+    assert sizes == [300]
+
+
 def test_no_shortcut_test_for_too_little_data():
     """There are too few samples, one class, images of three pixels, or no features."""
 
