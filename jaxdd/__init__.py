@@ -26,7 +26,13 @@ __version__ = "0.1.0"
 
 
 def load(path: "str | os.PathLike[str]", *, expect: str | None = None) -> "store.Synthetic":
-    """Read and verify a published synthetic set; see `jaxdd.runs.trust.publication.load`."""
+    """Read and verify a synthetic set, by path, or by name if it comes with jaxdd.
+
+    See `jaxdd.runs.trust.publication.load`.
+
+    >>> load("cdigits-10-plain-ipc10").images.shape
+    (10, 10, 16, 16, 3)
+    """
     from jaxdd.runs.trust import publication
 
     return publication.load(path, expect=expect)

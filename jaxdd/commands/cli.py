@@ -21,8 +21,8 @@ import tyro
 
 import jaxdd
 from jaxdd.commands import arguments, errors, reference, runs, screen
-from jaxdd.data import files
 from jaxdd.runs import context, options, processes, programs
+from jaxdd.runs.trust import shipped
 
 _EXPECTED_ERRORS = (
     ValueError, TypeError, ImportError, OSError, OverflowError, MemoryError,
@@ -93,9 +93,13 @@ def _parse(words):
             raise
         raise ValueError(errors.of_parser(printed.getvalue(), name, known)) from None
     for option in known:
-        path = command.keywords[option.name] if option.metavar in ("RUN", "SET") else None
-        if path is not None and not files.expand(path).exists():
-            text = f"{path} does not exist, expected {option.metavar}: {option.help}"
+        if option.metavar not in ("RUN", "SET") or command.keywords[option.name] is None:
+            continue
+        path = command.keywords[option.name]
+        command.keywords[option.name] = shipped.resolve(path)
+        if not command.keywords[option.name].exists():
+            hint = errors.did_you_mean(str(path), shipped.ROOTS)
+            text = f"{path} does not exist{hint} expected {option.metavar}: {option.help}"
             raise FileNotFoundError(text)
     return command
 
@@ -220,7 +224,8 @@ def main(words: list[str] | None = None) -> None:
         if words[:1] == [_COMPLETION]:
             _write_completion(words[1:])
             return
-        if (first := [x for x in words if x not in ("-h", "--help")]) in ([], ["datasets"]):
+        first = [word for word in words if word not in ("-h", "--help")]
+        if first in ([], ["datasets"], ["sets"]):
             print(_help(*first))
             return
         command = _parse(words)

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 
-from jaxdd.commands import arguments, cite, datasets, runs, scoring, trust
+from jaxdd.commands import arguments, cite, datasets, runs, scoring, sets, trust
 
 GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "make": {"demo": runs.demo, "run": runs.run, "compare": runs.compare},
@@ -24,6 +24,11 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "datasets list": datasets.list_datasets,
         "datasets show": datasets.show_dataset,
         "datasets build": datasets.build_dataset,
+    },
+    "distilled sets": {
+        "sets list": sets.list_sets,
+        "sets show": sets.show_set,
+        "sets verify": sets.verify_sets,
     },
 }
 """Commands by group and name."""

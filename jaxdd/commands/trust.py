@@ -12,14 +12,14 @@ from jaxdd.runs import options
 from jaxdd.runs.folder import manifest
 from jaxdd.runs.reports import pages
 from jaxdd.runs.scoring import finished_run
-from jaxdd.runs.trust import inspection, publication, rederivation, signature
+from jaxdd.runs.trust import inspection, publication, rederivation, shipped, signature
 
 
 def export_set(
     source: Run,
     folder: Folder,
     *,
-    format: Literal["npz", "png", "pt"] = "npz",
+    format: Literal["npz", "png", "pt", "hub"] = "npz",
     score: bool = False,
     dataset: DataSet | None = None,
     data_dir: Folder | None = None,
@@ -30,7 +30,8 @@ def export_set(
         source: Folder of a finished run or, without --score, of an exported set.
         folder: Folder to write to; absent or empty.
         format: npz: the file of the run; png: a folder of 8-bit images with metadata.csv, rounded
-            and clipped to [0, 1]; pt: the file of the run and a list that PyTorch scripts load.
+            and clipped to [0, 1]; pt: the file of the run and a list that PyTorch scripts load;
+            hub: a Hugging Face data set repository, with the file of the run and train.parquet.
         score: Evaluate the rounded images of the PNG files as the run evaluated its own.
         dataset: Folder of images or tfds:NAME that the run was made from, for --score. Defaults to
             the benchmark of the run.
@@ -80,6 +81,7 @@ def verify_set(
         public: PEM file of the signer's public key (openssl pkey -in FILE -pubout).
         expect: Root hash that the set must have.
     """
+    expect = shipped.root_of(source) if expect is None else expect
     if public is None:
         verified = manifest.check(source, expect=expect)
     else:

@@ -181,9 +181,11 @@ def test_bad_values(arguments, parts, tmp_path, capsys):
         (["run", "bffhq"], "--data-dir"),
         (["run", "cdigits", "--out", "absent", "--resume"], "absent has no run to resume"),
         (["sign", "absent"], "--key FILE"),
-        (["report", "absent"], "absent does not exist, expected RUN"),
+        (["report", "absent"], "absent does not exist; expected RUN"),
+        (["cite", "cdigits-plain-ipc10"], "did you mean cdigits-10-plain-ipc10?"),
         (["datasets", "buld", "cdigits"], "datasets build"),
         (["datasets", "build", "foo"], "unknown data set 'foo'"),
+        (["sets", "show", "cdigits"], "unknown set 'cdigits'"),
         (["datasets", "build", "digits"], "cdigits"),
         (["evaluate", "out", "--seeds", "2", "--seeds", "2"], "--seeds"),
         (["datasets", "show", "cdigits", "--seed=1", "--seed=2"], "--seed"),
@@ -425,13 +427,14 @@ def test_each_method_has_its_own_help_page(capsys):
         assert stopped.value.code == 0 and has in printed and lacks not in printed
 
 
-@pytest.mark.parametrize("words", ([], ["--help"], ["datasets", "-h"]))
+@pytest.mark.parametrize("words", ([], ["--help"], ["datasets", "-h"], ["sets"]))
 def test_commands_are_listed_in_groups(words, capsys):
     cli.main(words)
     printed = capsys.readouterr().out
-    names = [name for name in reference.COMMANDS if not words[1:] or name.startswith("datasets")]
+    first = "".join(words).removesuffix("-h").removesuffix("--help")
+    names = [name for name in reference.COMMANDS if name.startswith(first)]
     assert all(f"\n  {name} " in printed for name in names)
-    assert ("\npublish\n" in printed) == ("--version" in printed) == (not words[1:])
+    assert ("\npublish\n" in printed) == ("--version" in printed) == (not first)
 
 
 def test_options_are_completed_in_a_shell(tmp_path):

@@ -32,7 +32,7 @@ from jaxdd.methods import formation, zca
 from jaxdd.runs import class_names
 from jaxdd.runs.folder import manifest, samples, store
 from jaxdd.runs.scoring import pixel_conventions
-from jaxdd.runs.trust import publication
+from jaxdd.runs.trust import publication, shipped
 
 _MAX_LEAK = 0.01  # share of test images that may be training samples; data have duplicates
 
@@ -152,7 +152,7 @@ def load(path: str | os.PathLike, *, layout: str = "auto") -> StoredSet:
     """Read a set in one of the formats listed at the top of this module.
 
     Args:
-        path: A file or folder.
+        path: A file or folder, or the name of a set that comes with jaxdd.
         layout: What the folders inside a folder of images are, see `folders.read`.
 
     Raises:
@@ -160,7 +160,7 @@ def load(path: str | os.PathLike, *, layout: str = "auto") -> StoredSet:
         ImportError: A .pt file without PyTorch.
         ValueError: The file holds no set, or does not agree with its manifest.
     """
-    path = files.expand(path)
+    path = shipped.resolve(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a run, a folder, .npz or .pt")
     if not path.is_dir() and (path.parent / manifest.NAME).exists():
@@ -403,7 +403,7 @@ def _check_samples(stored, benchmark):
     )
     if stored.samples is None:
         raise ValueError(f"{origin}; test images may be training samples of the set")
-    leaked = int(np.isin(duplicates.digests(test), stored.samples).sum())
+    leaked = int(samples.contained(test, stored.samples).sum())
     if leaked > _MAX_LEAK * len(test):
         raise ValueError(
             f"{leaked} of {len(test)} test images of {benchmark.name} are training samples of the "

@@ -6,6 +6,8 @@ an exported folder with only what others need.
     npz    synthetic.npz as the run wrote it
     png    images/CLASS/NUMBER.png and metadata.csv, which `jaxdd.data.folders` reads
     pt     as npz, and synthetic.pt, the list that PyTorch scripts of the field load
+    hub    a Hugging Face data set repository: as npz, and train.parquet, which the library
+           `datasets` reads; of a set of PNG files: as png, and train.parquet
 
 All of them have README.md (a data set card), config.json, result.json, samples.npz (hashes of the
 training samples), and whitening.npz if the run has one. A .pt file is a pickle: it is written for
@@ -35,11 +37,12 @@ from jaxdd.runs import results, weightings
 from jaxdd.runs.folder import manifest, samples, store
 from jaxdd.runs.reports import pages
 from jaxdd.runs.reports.command_line import command_line
+from jaxdd.runs.trust import shipped
 
 FORMATS = ("npz", "png")
 """Formats that sets are read from."""
 
-EXPORTS = (*FORMATS, "pt")
+EXPORTS = (*FORMATS, "pt", "hub")
 """Formats that sets are exported to."""
 
 MAX_OVERSHOOT = 1.0
@@ -49,6 +52,7 @@ _SET, _TABLE, _CARD = "synthetic.npz", "metadata.csv", "README.md"
 _COPIED = ("config.json", "result.json", store.WHITENING, samples.NAME)
 _COLUMNS = ("file_name", "label", "class")
 _PNG_MODES = {1: "L", 3: "RGB"}  # keys: number of channels
+_HUB_LICENCES = {"cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-sa-4.0", "mit"}
 
 
 class Published(NamedTuple):
@@ -90,9 +94,11 @@ def load(path: str | os.PathLike, *, expect: str | None = None) -> store.Synthet
     must also lie within `MAX_OVERSHOOT` of [0, 1].
 
     Args:
-        path: folder of a run or of an exported set, or a bare synthetic.npz.
+        path: folder of a run or of an exported set, a bare synthetic.npz, or the name of a set that
+            comes with jaxdd (`jaxdd sets list`).
         expect: root that the manifest must have, or SHA-256 of a bare file. It is evidence only if
-            it comes from another source than the set.
+            it comes from another source than the set. Defaults to the known root of a set that
+            comes with jaxdd.
 
     Returns:
         The set. If there is no manifest, a warning states what could not be checked.
@@ -123,14 +129,16 @@ def read(path: str | os.PathLike, *, expect: str | None = None) -> Published:
     """Verify and read a published set as `load` does, without a limit on its pixels.
 
     Args:
-        path: folder of a run or of an exported set, or a bare synthetic.npz.
+        path: folder of a run or of an exported set, a bare synthetic.npz, or the name of a set that
+            comes with jaxdd.
         expect: root that the manifest must have, or SHA-256 of a bare file.
 
     Raises:
         FileNotFoundError: there is no set.
         ValueError: the set failed a check.
     """
-    path = files.expand(path)
+    path = shipped.resolve(path)
+    expect = shipped.root_of(path) if expect is None else expect
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a run, an exported set or .npz")
     if not path.is_dir():
@@ -227,6 +235,13 @@ def to_pixels(synthetic: store.Synthetic) -> np.ndarray:
     return synthetic.images * np.float64(synthetic.std) + np.float64(synthetic.mean)
 
 
+def round_pixels(synthetic: store.Synthetic) -> tuple[store.Synthetic, np.ndarray]:
+    """Return a set clipped to [0, 1] and rounded to eight bits, and its uint8 pixels."""
+    pixels = np.rint(255 * np.clip(to_pixels(synthetic), 0, 1)).astype(np.uint8)
+    images = (pixels / np.float32(255) - synthetic.mean) / synthetic.std
+    return synthetic._replace(images=images), pixels
+
+
 # --- exporting ---------------------------------------------------------------------------------
 
 
@@ -253,7 +268,7 @@ def export(
     Raises:
         FileExistsError: the folder has files, or is a file or a link.
         FileNotFoundError: the source has no manifest.
-        ImportError: PyTorch is missing for the format pt.
+        ImportError: PyTorch is missing for the format pt, or PyArrow for hub.
         ValueError: the source is damaged, the folder is inside a set, or PNG files cannot hold
             the number of channels.
     """
@@ -261,26 +276,31 @@ def export(
         raise ValueError(f"format must be one of {', '.join(EXPORTS)}, got {format!r}")
     if measure is not None and format != "png":
         raise ValueError(f"measure is for the format png, which rounds pixels; got {format}")
-    source, folder = (files.expand(path) for path in (source, folder))
+    source, folder = shipped.resolve(source), files.expand(folder)
     _check_destination(folder)
-    verified = manifest.check(source)
+    verified = manifest.check(source, expect=shipped.root_of(source))
     published = _read_verified(source, verified)
-    is_png = format == "png"
-    if not is_png and verified.manifest["kind"] == "png":
+    is_8bit = format == "png" or verified.manifest["kind"] == "png"
+    if is_8bit and format not in ("png", "hub"):
         raise ValueError(f"{source} has eight bits; export the run that it came from")
     with _atomic_folder(folder) as temporary:
         for name in _COPIED:
             if name in published.contents:
                 (temporary / name).write_bytes(published.contents[name])
-        if is_png:
+        if is_8bit:
             content = _write_png(temporary, published.synthetic, measure)
+            if measure is None:  # those of a set of PNG files are known
+                content["rounding"] = verified.manifest.get("rounding", content["rounding"])
         else:
             (temporary / _SET).write_bytes(published.contents[_SET])
             content = manifest.describe(published.synthetic)
         if format == "pt":
             _write_pt(temporary / "synthetic.pt", published.synthetic, published.config)
-        described = {"kind": "png" if is_png else "npz", "parent": verified.manifest["root"]}
-        (temporary / _CARD).write_text(_card(source, published, content | described), "utf-8")
+        elif format == "hub":
+            _write_parquet(temporary / "train.parquet", published.synthetic)
+        described = {"kind": "png" if is_8bit else "npz", "parent": verified.manifest["root"]}
+        card = _card(source, published, content | described, is_hub=format == "hub")
+        (temporary / _CARD).write_text(card, "utf-8")
         paths = (path for path in temporary.rglob("*") if path.is_file())
         manifest.record(temporary, [path.relative_to(temporary).as_posix() for path in paths])
         manifest.seal(temporary, content, **described)
@@ -337,12 +357,46 @@ def _write_pt(path, synthetic, config):
     torch.save({"data": [[images, labels]], **stated}, path)
 
 
-def _write_png(folder, synthetic, measure):
-    k, ipc, *_, channels = synthetic.images.shape
-    if channels not in _PNG_MODES:
+def _write_parquet(path, synthetic):
+    """Write a table with the PNG file and the label of each image.
+
+    Its metadata has the features of the library `datasets`: an image and a label with class names.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError("the format hub needs PyArrow: pip install pyarrow") from error
+    pixels = round_pixels(synthetic)[1]
+    pixels = pixels.reshape(-1, *pixels.shape[2:])
+    features = {
+        "image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": synthetic.classes}
+    }  # fmt: skip
+    images = [{"bytes": _encode_png(image), "path": None} for image in pixels]
+    file = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    labels = synthetic.labels.reshape(-1).astype(np.int64)
+    columns = {"image": pyarrow.array(images, file), "label": pyarrow.array(labels)}
+    stated = {"huggingface": json.dumps({"info": {"features": features}})}
+    pyarrow.parquet.write_table(pyarrow.table(columns, metadata=stated), path)
+
+
+def _encode_png(pixels):
+    """Return the content of a PNG file of uint8 pixels [h, w, c]."""
+    if (channels := pixels.shape[-1]) not in _PNG_MODES:
         raise ValueError(f"PNG files have 1 or 3 channels, got {channels}; export as npz")
-    rounded, pixels, loss = _round(synthetic)
-    scores = None if measure is None else measure(rounded.images)
+    stream = io.BytesIO()
+    image = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+    image.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def _write_png(folder, synthetic, measure):
+    k, ipc = synthetic.images.shape[:2]
+    rounded, pixels = round_pixels(synthetic)
+    exact = to_pixels(synthetic)
+    furthest = max(0.0, float(-exact.min()), float(exact.max() - 1))
+    rounding = {"cut": ((exact < 0) | (exact > 1)).mean(), "furthest": furthest}
+    rounding["scores"] = None if measure is None else measure(rounded.images)
     class_digits, image_digits = (len(str(count - 1)) for count in (k, ipc))
     with open(folder / _TABLE, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -350,24 +404,13 @@ def _write_png(folder, synthetic, measure):
         for i, j in np.ndindex(k, ipc):
             name = f"images/{i:0{class_digits}}/{j:0{image_digits}}.png"
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            image = Image.fromarray(pixels[i, j] if channels == 3 else pixels[i, j, ..., 0])
-            image.save(folder / name, "PNG", optimize=True)
+            (folder / name).write_bytes(_encode_png(pixels[i, j]))
             label = int(synthetic.labels[i, j])
             table.writerow((name, label, synthetic.classes[label]))
-    return {**manifest.describe(rounded, pixels=pixels), "rounding": {**loss, "scores": scores}}
+    return manifest.describe(rounded, pixels=pixels) | {"rounding": rounding}
 
 
-def _round(synthetic):
-    """Return the set rounded to eight bits, its uint8 pixels, and measures of clipping."""
-    exact = to_pixels(synthetic)
-    pixels = np.rint(255 * np.clip(exact, 0, 1)).astype(np.uint8)
-    images = (pixels / np.float32(255) - synthetic.mean) / synthetic.std
-    furthest = max(0.0, float(-exact.min()), float(exact.max() - 1))
-    loss = {"cut": ((exact < 0) | (exact > 1)).mean(), "furthest": furthest}
-    return synthetic._replace(images=images), pixels, loss
-
-
-def _card(source, published, content):
+def _card(source, published, content, is_hub):
     """The data set card: Markdown with a head of YAML."""
     try:
         config, result = (json.loads(published.contents[name]) for name in _COPIED[:2])
@@ -382,11 +425,13 @@ def _card(source, published, content):
             row: [results.percent(getattr(of_row, name)) for name in results.SCORES]
             for row, of_row in rows.items()
         }
-        known = dataset in benchmarks.NAMES
+        licence = benchmarks.describe(dataset).licence if dataset in benchmarks.NAMES else None
+        identifier = str(licence).lower().replace(" ", "-")
         values = {
             "synthetic": published.synthetic, "config": config, "result": scores, "table": table,
             "scores": results.SCORES, "dataset": dataset, "content": content,
-            "licence": benchmarks.describe(dataset).licence if known else None,
+            "licence": licence, "is_hub": is_hub,
+            "licence_identifier": identifier if identifier in _HUB_LICENCES else "unknown",
             "method": config.get("own_method") or config["method"], "weighting": weighting,
             "command": command_line(config, rows=[weighting]), "formation": formation_of(config),
         }  # fmt: skip

@@ -138,12 +138,51 @@ def test_one_class_and_one_image_per_class(make_run, tmp_path, form, k, ipc, cha
     assert synthetic.labels.tolist() == [[i] * ipc for i in range(k)]
 
 
+def test_a_repository_of_the_hub(run, exported, tmp_path):
+    """The table has the pixels of the PNG files; a set of PNG files stays one."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    _, pixels = publication.round_pixels(jaxdd.load(run))
+    for source, kind in ((run, "npz"), (exported / "png", "png")):
+        folder = tmp_path / kind
+        publication.export(source, folder, format="hub")
+        assert manifest_of(folder)["kind"] == kind
+        assert jaxdd.load(folder).classes == ("cat", "dog", "owl")
+        rows = parquet.read_table(folder / "train.parquet").to_pylist()
+        images = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows]
+        np.testing.assert_array_equal(images, pixels.reshape(-1, 4, 5, 3))
+        assert [row["label"] for row in rows] == [0, 0, 1, 1, 2, 2]
+        head = (folder / "README.md").read_text("utf-8").split("---\n")[1]
+        assert "\n  data_files: train.parquet\n" in head and "\nlicense: unknown\n" in head
+    rounding = manifest_of(tmp_path / "png")["rounding"]
+    assert rounding == manifest_of(exported / "png")["rounding"] and rounding["cut"] > 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_library_of_the_hub_reads_a_repository(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    datasets = pytest.importorskip("datasets", exc_type=ImportError)
+    publication.export(run, tmp_path / "set", format="hub")
+    folder, cache = str(tmp_path / "set"), str(tmp_path / "cache")
+    table = datasets.load_dataset(folder, split="train", cache_dir=cache)
+    assert table.features["label"].names == ["cat", "dog", "owl"]
+    assert isinstance(table.features["image"], datasets.Image)
+    assert table["label"] == [0, 0, 1, 1, 2, 2]
+    _, pixels = publication.round_pixels(jaxdd.load(run))
+    images = np.stack([np.asarray(image) for image in table["image"]])
+    np.testing.assert_array_equal(images, pixels.reshape(-1, 4, 5, 3))
+    hub = pytest.importorskip("huggingface_hub")
+    assert hub.DatasetCard.load(tmp_path / "set" / "README.md").data.license == "unknown"
+
+
 def test_invalid_exports(make_run, exported, tmp_path):
     run = make_run(tmp_path / "run", np.zeros((2, 1, 4, 4, 2)))
     with pytest.raises(ValueError, match="got 2"):
         publication.export(run, tmp_path / "out", format="png")
     with pytest.raises(ValueError, match="got 'jpg'"):
         publication.export(run, tmp_path / "out", format="jpg")
+    with pytest.raises(ValueError, match="got 2"):
+        publication.export(run, tmp_path / "out", format="hub")
     with pytest.raises(ValueError, match="has eight bits"):
         publication.export(exported / "png", tmp_path / "out")
     with pytest.raises(FileExistsError, match="run is not an empty folder; choose another"):
