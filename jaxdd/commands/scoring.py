@@ -86,7 +86,8 @@ def evaluate_set(
     with --sets random noise.
 
     Args:
-        source: Folder of a finished run, of an exported set or of images, or an .npz or .pt file.
+        source: Folder of a finished run, of an exported set or of images, an .npz or .pt file, or
+            the name of a set that comes with jaxdd (see `jaxdd sets list`).
         networks: Networks to train: convnet, mlp, lenet, alexnet, vgg11 or resnet18; convnet-bn,
             vgg11-bn or resnet18-bn with batch norm; or MODULE:ATTRIBUTE.
         protocol: Hard labels (standard), soft labels (soft), logit distillation (kd), or feature

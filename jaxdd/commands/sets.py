@@ -21,7 +21,9 @@ def list_sets() -> None:
         table.add_column(column, no_wrap=True)
     for name in shipped.ROOTS:
         published = publication.read(_folder(name))
-        scores = results.Result.from_dict(json.loads(published.contents["result.json"]))
+        content = published.manifest.get("rounding") or {}
+        content = content.get("scores") or json.loads(published.contents["result.json"])
+        scores = results.Scores.from_dict(content)
         size = sum(map(len, published.contents.values())) / 1000
         licence = benchmarks.describe(str(published.config["dataset"])).licence
         accuracies = results.percent(scores.accuracy), results.percent(scores.conflicting)

@@ -44,4 +44,5 @@ def contained(images: np.ndarray, samples: np.ndarray) -> np.ndarray:
 
 
 def _short_digests(images):
-    return duplicates.digests(images).astype(np.uint32)  # a file of half the size; the lower 32 bits
+    """Return the lower 32 bits of each hash, so that the file has half the size."""
+    return duplicates.digests(images).astype(np.uint32)

@@ -13,8 +13,9 @@ FOLDER = pathlib.Path(__file__).parents[2] / "sets"
 """Folder with a folder of each set."""
 
 ROOTS = {
-    "cdigits-10-plain-ipc10": "786e72d36f5472d7b101e94a53d1a14e61606ab09444c36d828984b84b04127b",
-    "cdigits-10-density-ipc10": "9d631de3d0df3e762d23b259f51a3a43688ec7eae5e8f4efcef035f6ccb10cdf",
+    "cdigits-10-plain-ipc10": "1967293ca753eb2f32b559060e48185f3e441b65788ee2b06e54005a2272904d",
+    "cdigits-10-density-ipc10": "fe45b11ceb903cda5067e62e2e27be6617bfa08fcf979d8b3d6a59b99447a330",
+    "cmnist-5-density-ipc10": "df53a8f55bdc61b10f5cc63ba4caf77a6575da2b0e229fdb619ca28337035c07",
 }
 """Root of each set by name."""
 
