@@ -68,9 +68,7 @@ GRID = grid.Grid("claims", cells, down=("dataset", "conflict", "ipc", "seed"))
 
 def command(claim: Claim) -> str:
     """Return the command that computes both rows with the first seed."""
-    if claim.dataset == "cdigits":
-        return "jaxdd demo"
-    config = {"command": "compare", **grid.configuration(pair(claim)[0])}
+    config = {"command": "compare", "separate": True, **grid.configuration(pair(claim)[0])}
     return str(command_line(config, rows=("plain", claim.weighted)))
 
 

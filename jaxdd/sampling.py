@@ -11,6 +11,7 @@ equally many samples of each class:
 
 Both give a weighted mean the same expectation. If 5 % of the samples carry 90 % of the weight, the
 second has far less variance. `density_weighted`, `representative` and `grouped` extend a sampler.
+`mixture_batch` draws one batch for several weightings of a training set.
 
 >>> import jax, numpy as np
 >>> images = np.zeros((6, 4, 4, 1), np.uint8)
@@ -246,6 +247,57 @@ def weighted_batch(key: jax.Array, pool: Pool, size: int) -> Batch:
     """Draw `size` samples of each class in proportion to their weights, with weights `1 / size`."""
     indices = with_replacement(key, pool, size)
     return Batch(take(pool, indices), jnp.full(indices.shape, 1 / size))
+
+
+class Mixture(NamedTuple):
+    """A training set with several weightings; build it with `mixture`.
+
+    Attributes:
+        pool: the training set, with the weights by which samples are drawn.
+        weights: `[n, r]` weights of r weightings, each summing to one in each class.
+    """
+
+    pool: Pool
+    weights: jax.Array
+
+
+def mixture(pool: Pool, weights: Sequence[Values]) -> Mixture:
+    """Return a training set from which one batch serves several weightings, see `mixture_batch`.
+
+    Args:
+        pool: a training set; its weights are ignored.
+        weights: `[n]` each, non-negative; normalised within each class.
+    """
+    by_weighting = jnp.stack([reweight(pool, values).weights for values in weights], axis=1)
+    mixed = reweight(pool, jnp.linalg.norm(by_weighting, axis=1))
+    # Draws are stratified along this order, so each stratum holds samples of similar weight.
+    order = jnp.lexsort((mixed.weights, mixed.labels))
+    return Mixture(reweight(mixed._replace(order=order), mixed.weights), by_weighting)
+
+
+def mixture_batch(key: jax.Array, mixture: Mixture, size: int) -> Batch:
+    """Draw `size` samples of each class for several weightings, with weights `[k, size, r]`.
+
+    A sample with the weight `w_r` in weighting r is drawn in proportion to
+    `q ∝ (Σ_r w_r²)^½` and gets the weight `w_r / (size · q)`: importance sampling. For each
+    weighting, the weighted sum of any function ψ of the samples then has exactly the expectation
+    `m_r = Σ_i w_ri ψ_i`. The weights of a class sum to one only in expectation; if they were
+    normalised, the sum would be biased. For independent draws, the variance is
+
+        (Σ_i w_ri² ‖ψ_i‖² / q_i − ‖m_r‖²) / size
+
+    This q minimises its sum over weightings if all ψ_i have the same length (Cauchy–Schwarz). With
+    `z = Σ_i (Σ_r w_ri²)^½`, between √r and r, no relative weight `w_r / q` exceeds z. So the
+    effective sample size of a weighting, `size / Σ_i (w_ri² / q_i)`, is at least `size / z`.
+
+    Draws are stratified by q, which reduces the variance further: relative weights are similar
+    within a stratum, so their sum hardly varies. Otherwise the common mean of all features would
+    dominate the variance.
+    """
+    pool, weights = mixture
+    indices = with_replacement(key, pool, size)
+    relative = weights[indices] / pool.weights[indices][..., None]
+    return Batch(take(pool, indices), relative / size)
 
 
 def density_weighted(

@@ -384,3 +384,70 @@ def test_groups_of_a_class_are_adjacent_and_empty_ones_have_weight_zero():
     np.testing.assert_allclose(batch.weights, expected, rtol=1e-6)
     shown = np.rint(np.asarray(batch.images[:, :, 0, 0, 0]))
     assert shown[0].tolist() == [0, 0, 0, 1, 1, 1] and shown[1, :3].tolist() == [2, 2, 2]
+
+
+# --- several weightings --------------------------------------------------------------------------
+
+WEIGHTINGS = np.random.default_rng(3).gamma(0.3, size=(3, 42))
+mixture_batch = jax.jit(sampling.mixture_batch, static_argnames="size")
+
+
+def test_a_mixture_draws_by_the_root_of_the_summed_squares():
+    """Weights (3, 4) / 7 and (1, 0): q ∝ (√(9/49 + 1), 4/7); the second class has one sample."""
+    pool = sampling.pool(
+        np.zeros((3, 1, 1, 1)), np.array([0, 0, 1]), num_classes=2, mean=(0,), std=(1,)
+    )
+    pool, by_weighting = sampling.mixture(pool, [np.array([3, 4, 2]), np.array([1, 0, 5])])
+    q = np.array([(9 / 49 + 1) ** 0.5, 4 / 7])
+    np.testing.assert_allclose(pool.weights, [*q / q.sum(), 1], rtol=1e-6)
+    np.testing.assert_allclose(by_weighting, [[3 / 7, 1], [4 / 7, 0], [1, 1]], rtol=1e-6)
+    assert pool.order.tolist() == [1, 0, 2]  # strata of similar weight
+
+
+def test_equal_weightings_are_weighted_batches():
+    """If all rows are equal, q are their weights: all relative weights are one."""
+    _, pool = make_pool([12, 30])
+    batch = mixture_batch(KEY, sampling.mixture(pool, [WEIGHTINGS[0]] * 2), size=8)
+    np.testing.assert_allclose(batch.weights, np.full((2, 8, 2), 1 / 8), rtol=1e-5)
+
+
+def test_a_mixture_is_unbiased_for_each_weighting_within_its_variance():
+    """The mean over 4,000 batches is that of the weights within five standard errors.
+
+    The variance is at most that of independent draws, and the effective sample size at least
+    size / z, where z is at most the number of weightings.
+    """
+    labels, pool = make_pool([12, 30])
+    values = np.random.default_rng(4).normal(3, 1, 42)  # a function of the samples
+    mixture, size, n = sampling.mixture(pool, WEIGHTINGS), 8, 4000
+
+    @jax.jit
+    def sums(key):
+        batch = sampling.mixture_batch(key, mixture, size)
+        return jnp.einsum("kbr,kb->rk", batch.weights, jnp.asarray(values)[_ids(batch)])
+
+    sampled = np.asarray(jax.lax.map(sums, jax.random.split(KEY, n)))
+    q, w = np.asarray(mixture.pool.weights, float), np.asarray(mixture.weights, float)
+    for k in range(2):
+        members = labels == k
+        z = np.linalg.norm(w[members], axis=1).sum()
+        assert 3**0.5 <= z + 1e-6 and z <= 3
+        assert (w[members] / q[members, None]).max() <= z + 1e-4
+        for r in range(3):
+            w_r, q_k, psi = w[members, r], q[members], values[members]
+            assert 1 / (w_r**2 / q_k).sum() >= 1 / z - 1e-6  # effective share of the batch
+            mean = w_r @ psi
+            variance = ((w_r**2 * psi**2 / q_k).sum() - mean**2) / size
+            assert abs(sampled[:, r, k].mean() - mean) < 5 * (variance / n) ** 0.5
+            assert sampled[:, r, k].var() < 1.1 * variance
+
+
+def _ids(batch):
+    """Return the samples of a batch from `make_pool`, whose pixels are their numbers."""
+    return jnp.rint(batch.images[..., 0, 0, 0]).astype(int)
+
+
+def test_weightings_of_other_lengths_are_rejected():
+    _, pool = make_pool([12, 30])
+    with pytest.raises(ValueError, match="41"):
+        sampling.mixture(pool, [np.ones(42), np.ones(41)])

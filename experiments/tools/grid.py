@@ -177,7 +177,8 @@ def compute(
     for cell in cells:
         if result(cell, known) is None:
             comparisons.setdefault((cell.dataset, cell.options), []).append(cell)
-    # One comparison for all rows of the same options: they share weights and programs.
+    # One comparison for all rows of the same options: they share weights and programs. They do not
+    # share batches, so that the result of a cell does not depend on which others are missing.
     for (dataset, chosen), missing in comparisons.items():
         spent = {}
         with timing.timed(spent, "data"):
@@ -185,8 +186,8 @@ def compute(
         whole, rows = workplace(missing[0], work), [cell.row for cell in missing]
         try:
             pipeline.compare(
-                data, whole, chosen, rows=rows, spent=spent, report=report, resume=True,
-                **components.cpu_devices(chosen),
+                data, whole, chosen, rows=rows, separate=True, spent=spent, report=report,
+                resume=True, **components.cpu_devices(chosen),
             )  # fmt: skip
         finally:  # a stopped comparison may have finished rows
             for cell in missing:

@@ -185,6 +185,7 @@ def compare(
     data_dir: Folder | None = None,
     output: screen.Output = screen.Output(),
     out: Folder | None = None,
+    separate: bool = False,
     resume: bool = False,
 ) -> None:
     """Compare weightings: one synthetic set each, next to random subsets of real images.
@@ -205,6 +206,8 @@ def compare(
             tensorflow-datasets.
         output: How much is printed.
         out: Folder of the comparison. Defaults to runs/compare-DATASET-METHOD-ipcIPC-seedSEED.
+        separate: Distill every row from batches of its own, as `jaxdd run` does. By default, rows
+            of dm share their batches, which is faster.
         resume: Continue the comparison in the folder.
     """
     out = out or _folder("compare", sources.short(dataset), options.method, options=options)
@@ -212,7 +215,9 @@ def compare(
     loaded = _loaded(output, dataset, options, data_dir, weights, embedding, bias_labels)
     with _resumable(out, resume), loaded as arguments:
         devices = components.cpu_devices(options)
-        table = pipeline.compare(folder=out, rows=rows, resume=resume, **devices, **arguments)
+        table = pipeline.compare(
+            folder=out, rows=rows, separate=separate, resume=resume, **devices, **arguments
+        )
     screen.show(table, out)
     if row := table.get("auto"):
         _print_candidates(row, dataset, options, data_dir, embedding)

@@ -18,10 +18,14 @@ from jaxdd.methods import spectral as spectral
 from jaxdd.methods import zca as zca
 from jaxdd.methods.cfm import CurriculumState as CurriculumState
 from jaxdd.methods.cfm import curriculum_matching as curriculum_matching
+from jaxdd.methods.distribution import Features as Features
 from jaxdd.methods.distribution import State as State
 from jaxdd.methods.distribution import distribution_matching as distribution_matching
+from jaxdd.methods.distribution import mean_features as mean_features
 from jaxdd.methods.gradient import GradientState as GradientState
 from jaxdd.methods.gradient import gradient_matching as gradient_matching
+from jaxdd.methods.loop import Batches as Batches
+from jaxdd.methods.loop import batch as batch
 from jaxdd.methods.loop import chunk as chunk
 from jaxdd.methods.loop import run as run
 from jaxdd.methods.loop import steps as steps

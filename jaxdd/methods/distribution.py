@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from jaxdd import _checks, augment, matching, networks, training
+from jaxdd import _checks, augment, matching, networks, sampling, training
 from jaxdd.devices import microbatch
 from jaxdd.methods.protocol import Decode, Method, check_images, identity
 
@@ -25,6 +26,18 @@ class State(NamedTuple):
 
     images: jax.Array
     optimizer: optax.OptState
+
+
+class Features(NamedTuple):
+    """Features of real images, which a step accepts instead of a batch of images.
+
+    Attributes:
+        features: `[k, b, d]`, flattened, of the network and the augmentation of the step.
+        weights: `[k, b]`.
+    """
+
+    features: jax.Array
+    weights: jax.Array
 
 
 def distribution_matching(
@@ -87,7 +100,10 @@ def distribution_matching(
         # The same keys for both sides: siamese augmentation, one draw per class.
         keys = jax.random.split(key_augment, len(state.images))
         augmented = functools.partial(_siamese, keys, strategy)
-        real = features(params, augmented(batch.images))
+        if isinstance(batch, Features):
+            real = batch.features
+        else:
+            real = features(params, augmented(batch.images))
         real = real.reshape(len(real) * groups, -1, real.shape[-1])
         weights = batch.weights.reshape(len(real), -1)
 
@@ -101,6 +117,42 @@ def distribution_matching(
         ), {"loss": value}
 
     return Method(init, step)
+
+
+def mean_features(
+    network: networks.Network,
+    *,
+    strategy: augment.Strategy = augment.OPERATIONS,
+    activation_bytes: int | None = None,
+) -> Callable[[jax.Array, sampling.Batch], Features]:
+    """Return a function that computes what DM needs of a batch that several weightings share.
+
+    The loss of DM compares weighted means of real features with the synthetic ones. So the features
+    of a batch from `sampling.mixture_batch` are computed once, and a step of each weighting gets
+    its weighted sum as a single sample of weight one. The gradient of the squared distance is
+    linear in that sum. It is therefore unbiased for every weighting, as the sum is.
+
+    Args:
+        network: as for `distribution_matching`.
+        strategy: as for `distribution_matching`.
+        activation_bytes: as for `distribution_matching`.
+
+    Returns:
+        A function of the key of a step and a batch with weights `[k, b, r]`. It returns `Features`
+        whose arrays have the leading axis r: `[r, k, 1, d]` and `[r, k, 1]`.
+    """
+    features = functools.partial(_features, network=network, activation_bytes=activation_bytes)
+    strategy = augment.as_strategy(strategy)
+
+    def mean(key, batch):
+        key_network, key_augment = jax.random.split(key)
+        params = networks.init_params(key_network, network, batch.images[0, :1])
+        keys = jax.random.split(key_augment, len(batch.images))
+        real = features(params, _siamese(keys, strategy, batch.images)).astype(jnp.float32)
+        means = jnp.einsum("kbr,kbd->rkd", batch.weights, real, precision="highest")
+        return Features(means[:, :, None], jnp.ones((*means.shape[:2], 1)))
+
+    return mean
 
 
 def _features(params, images, *, network, activation_bytes):

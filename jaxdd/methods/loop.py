@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,40 @@ from jaxdd import _checks
 from jaxdd.methods.protocol import Method
 
 
+class Batches(NamedTuple):
+    """Batches of successive steps, computed ahead by `batch`, to pass instead of a pool.
+
+    Attributes:
+        first: number of the first step.
+        batches: tree of arrays `[steps, …]`.
+    """
+
+    first: jax.Array | int
+    batches: Any
+
+
+@functools.partial(jax.jit, static_argnames=("sampler", "prepare"))
+def batch(
+    key: jax.Array,
+    pool: Any,
+    i: jax.Array | int,
+    *,
+    sampler: Callable[[jax.Array, Any], Any],
+    prepare: Callable[[jax.Array, Any], Any],
+) -> Any:
+    """Compute what a step needs of its batch before the step, for example for several runs.
+
+    Args:
+        key: random key of the whole run.
+        pool: real data on the device.
+        i: number of the step.
+        sampler: `sampler(key, pool) -> batch`.
+        prepare: function of the key of the step, as `method.step` gets it, and of the batch.
+    """
+    key_batch, key_step = _keys(key, i)
+    return prepare(key_step, sampler(key_batch, pool))
+
+
 def steps(
     key: jax.Array,
     state: Any,
@@ -19,7 +53,7 @@ def steps(
     first: jax.Array | int,
     *,
     method: Method,
-    sampler: Callable[[jax.Array, Any], Any],
+    sampler: Callable[[jax.Array, Any], Any] | None,
     length: int,
 ) -> tuple[Any, dict[str, jax.Array]]:
     """Run `length` steps of a method as one loop.
@@ -30,10 +64,10 @@ def steps(
     Args:
         key: random key of the whole run.
         state: from `method.init` or earlier steps.
-        pool: real data on the device.
+        pool: real data on the device, or the `Batches` of these steps.
         first: number of the first step.
         method: see `Method`.
-        sampler: `sampler(key, pool) -> batch`.
+        sampler: `sampler(key, pool) -> batch`; None for `Batches`.
         length: number of steps, static.
 
     Returns:
@@ -51,12 +85,21 @@ def _step(key, pool, method, sampler):
     """Return the function from state and number of a step to the next state and the info."""
 
     def step(state, i):
-        key_batch, key_step = jax.random.split(jax.random.fold_in(key, i))
-        result = method.step(key_step, state, sampler(key_batch, pool))
+        key_batch, key_step = _keys(key, i)
+        if isinstance(pool, Batches):
+            batch = jax.tree.map(lambda x: x[i - pool.first], pool.batches)
+        else:
+            batch = sampler(key_batch, pool)
+        result = method.step(key_step, state, batch)
         _check_step(result, state)
         return result
 
     return step
+
+
+def _keys(key, i):
+    """Return the keys of the batch and of the method for a step."""
+    return jax.random.split(jax.random.fold_in(key, i))
 
 
 def _check_step(result, state):
@@ -87,7 +130,7 @@ def chunk(
     count: jax.Array | int,
     *,
     method: Method,
-    sampler: Callable[[jax.Array, Any], Any],
+    sampler: Callable[[jax.Array, Any], Any] | None,
     length: int,
 ) -> tuple[Any, dict[str, jax.Array]]:
     """Run `count` of at most `length` steps by one compiled program, with the state donated.
@@ -116,7 +159,7 @@ def run(
     pool: Any,
     *,
     method: Method,
-    sampler: Callable[[jax.Array, Any], Any],
+    sampler: Callable[[jax.Array, Any], Any] | None,
     steps: int,
     first: int = 0,
     chunk_length: int = 10,
@@ -131,9 +174,9 @@ def run(
     Args:
         key: random key of the whole run.
         state: from `method.init` or an earlier run; it stays valid.
-        pool: real data on the device.
+        pool: real data on the device, or the `Batches` of these steps.
         method: see `Method`.
-        sampler: such as `functools.partial(sampling.weighted_batch, size=64)`.
+        sampler: such as `functools.partial(sampling.weighted_batch, size=64)`; None for `Batches`.
         steps: number of the last step.
         first: steps already done.
         chunk_length: steps between two yields, which one program runs.

@@ -9,7 +9,7 @@ steps, get the same `Method` object and therefore share compiled programs.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -59,15 +59,18 @@ def _cached(method, network, optimizer, strategy, factor, **fields):
 
 
 def _build_dm(options: DM, network, strategy, *, groups=1, group_loss="separate", threads=None):
-    # A row that runs on one core uses the cache of that core alone, so micro-batches are smaller.
-    activation_bytes = microbatch.CORE_BYTES if threads == 1 else None
     loss = matching.distribution
     if group_loss != "separate":
         loss, groups = _barycentre(groups, norm=1 if group_loss == "barycentre-l1" else 2), 1
     return _cached(
         methods.distribution_matching, network, _sgd(options.learning_rate), strategy,
-        options.formation, loss=loss, groups=groups, activation_bytes=activation_bytes,
+        options.formation, loss=loss, groups=groups, activation_bytes=_activation_bytes(threads),
     )  # fmt: skip
+
+
+def _activation_bytes(threads):
+    # A row that runs on one core uses the cache of that core alone, so micro-batches are smaller.
+    return microbatch.CORE_BYTES if threads == 1 else None
 
 
 @functools.cache
@@ -142,6 +145,21 @@ def build(
     return _replicated(entry.build(options, split, strategy, **by_group), mesh)
 
 
+def build_mean_features(
+    options: DM,
+    network: networks.Network,
+    strategy: augment.Strategy,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    threads: int | None = None,
+) -> Callable[[jax.Array, Any], methods.Features]:
+    """Build the function by which rows of dm share batches, with the arguments of `build`."""
+    network = network if mesh is None else _split_network(network, mesh)
+    activation_bytes = _activation_bytes(threads)
+    return _mean_features(network, strategy=strategy, activation_bytes=activation_bytes)
+
+
+_mean_features = functools.cache(methods.mean_features)
 _split_network = functools.cache(parallel.split_network)
 _replicated = functools.cache(parallel.replicate_state)
 

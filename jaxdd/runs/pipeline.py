@@ -7,6 +7,7 @@ the manifest of the folder, and the state of the distillation is saved every few
 
 import contextlib
 import functools
+import itertools
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,16 @@ from typing import Unpack
 
 from jaxdd.data import datasets, files
 from jaxdd.devices import parallel
-from jaxdd.runs import components, processes, programs, results, stages, timing, weightings
+from jaxdd.runs import (
+    components,
+    processes,
+    programs,
+    results,
+    shared,
+    stages,
+    timing,
+    weightings,
+)
 from jaxdd.runs.context import (
     SPLIT_FROM,
     Context,
@@ -106,6 +116,7 @@ def compare(
     options: DM,
     *,
     rows: Sequence[str] = weightings.DEFAULT_ROWS,
+    separate: bool = False,
     resume: bool = False,
     spent: Mapping[str, float] = {},
     **setup: Unpack[Setup],
@@ -113,7 +124,10 @@ def compare(
     """Make several sets under one protocol: compare.json, figures, and one run folder per row.
 
     Rows that need bias labels are left out if the data have none. On a CPU, rows of dm, dc and dsa
-    run at the same time unless they are whitened (`components.rows_at_once`).
+    run at the same time unless they are whitened (`components.rows_at_once`). Weighted rows of dm
+    are distilled from the same batches (`runs.shared`), unless batches are whitened, selected from
+    `candidates`, or weighted by themselves (options.weighting other than "draw"). A row of its own
+    then equals that of `run` up to the noise of the batches.
 
     Args:
         data: training and test set, from `jaxdd.data`.
@@ -121,7 +135,9 @@ def compare(
         options: options of every row.
         rows: names from `weightings.rows()`; "random" is always included, "custom" if there are
             weights, and "labels" if there are bias labels.
-        resume: continue the comparison in the folder; rows can be added.
+        separate: distil every row from batches of its own, as `run` does.
+        resume: continue the comparison in the folder; rows can be added. Added rows do not share
+            the batches of earlier ones.
         spent: seconds of earlier stages, by stage.
         **setup: weights, embedding, bias labels, network or method of your own, devices, progress:
             see `Setup`.
@@ -144,11 +160,13 @@ def compare(
     context = build_context(data, options, threads=threads, **setup)
     for name in kinds:
         weightings.check(context, name)
-    folder = store.create(folder, context.config("compare"), resume=resume)
+    config = context.config("compare", **{"separate": True} if separate else {})
+    folder = store.create(folder, config, resume=resume)
     with store.lock(folder):
         store.sweep(folder)
         names = [n for n in weightings.rows() if n in {*names, *_finished_rows(folder)}]
-        table = _all_rows(context, folder, names, at_once, spent)
+        batch_rows = shared.batch_rows(context, folder, names, separate=separate)
+        table = _all_rows(context, folder, names, batch_rows, at_once, spent)
         _write_table(folder, table)
         paths = {name: folder / "rows" / name / store.SYNTHETIC for name in names}
         sets = {name: store.read_synthetic(path) for name, path in paths.items()}
@@ -184,14 +202,37 @@ def _write_table(folder, table):
     files.write_json(path, content)
 
 
-def _all_rows(context: Context, folder, names, at_once, spent) -> dict[str, results.Result]:
+def _all_rows(
+    context: Context, folder, names, batch_rows, at_once, spent
+) -> dict[str, results.Result]:
     """Return the results of rows, which run at the same time on several cores.
 
     Weights are computed first, one weighting at a time, because each uses all cores.
     """
-    kinds = dict.fromkeys(weightings.rows()[name].weighting for name in names)
+    rows, folders = weightings.rows(), {name: folder / "rows" / name for name in names}
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        if name in batch_rows and not manifest.is_intact(folders[name], store.SYNTHETIC):
+            groups.setdefault(batch_rows[name], []).append(name)
+    kinds = dict.fromkeys(rows[name].weighting for name in (*names, *itertools.chain(*groups)))
+    for kind in kinds:
+        weightings.check(context, kind)
     sources = {kind: _shared_source(context, folder, kind, spent) for kind in kinds}
-    make = parallel.with_settings(functools.partial(_row, context, folder, sources))
+    # Before the weights are known, other rows may be chosen when the comparison is resumed.
+    for name in names:
+        fields = {"batch_rows": batch_rows[name]} if name in batch_rows else {}
+        config = context.config("compare", row=name, **fields)
+        store.create(folders[name], config, resume=True)
+    for group, missing in groups.items():
+        with contextlib.ExitStack() as stack:
+            runs = []
+            for name in missing:
+                _, seconds = sources[rows[name].weighting]
+                run = _started(context, folders[name], name, seconds)
+                runs.append(stack.enter_context(run))
+            by_row = {name: sources[rows[name].weighting][0] for name in group}
+            shared.distil(context, runs, by_row, workers=at_once)
+    make = parallel.with_settings(functools.partial(_row, context, folders, sources))
     if at_once == 1:
         table: dict[str, results.Result] = {}
         for name in names:
@@ -226,11 +267,10 @@ def _shared_source(context, folder, kind, spent) -> tuple[Source, dict[str, floa
         return stages.weigh(this_run, kind, prefix=prefix), this_run.seconds
 
 
-def _row(context, folder, sources, name, baseline) -> results.Result:
+def _row(context, folders, sources, name, baseline) -> results.Result:
     """Make one row in its own folder; `baseline` returns the result of the row "random"."""
-    row, row_folder = weightings.rows()[name], folder / "rows" / name
-    store.create(row_folder, context.config("compare", row=name), resume=True)
+    row = weightings.rows()[name]
     source, spent = sources[row.weighting]
     scores = None if name == "random" else lambda: baseline().random
-    with _started(context, row_folder, name, spent) as this_run:
+    with _started(context, folders[name], name, spent) as this_run:
         return _finish(this_run, source, distilled=row.distilled, baseline=scores)

@@ -11,7 +11,7 @@ import datetime
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -205,11 +205,7 @@ def _synthetic(run, source, images):
 def _distill(run, source):
     """Distill, starting from the newest checkpoint, and return unwhitened images."""
     context, options, steps = run.context, run.context.options, run.context.options.steps
-    pool = sampling.reweight(context.pool, source.weights)
-    state = source.method.init(components.initial(pool, options, whitening=source.whitening))
-    # Keys are folded with the step number, so the steps after a checkpoint repeat bit for bit.
-    first, state = checkpoint.restore(run.folder, state) or (0, state)
-    store.rewind(run.folder, first)
+    first, state = restore(run, source)
     images = state.images
     if first < steps:
         source = pretrained.follow(run, source)
@@ -218,47 +214,88 @@ def _distill(run, source):
             components.key(options, "distill"), state, pool, method=source.method,
             sampler=source.sampler, steps=steps, first=first, chunk_length=options.chunk,
         )  # fmt: skip
-        context.report(run.name, first, steps)
-        images = _run_chunks(run, chunks, first, source.whitening)
+        recorder = Recorder(run, first, state, whitening=source.whitening)
+        with context.interruption.deferred(run.name):
+            for chunk in chunks:
+                recorder.record(*chunk)
+                stop_if_requested(context, [recorder])
+        images = recorder.state.images
     moments = context.data.mean, context.data.std
     return jax.device_get(zca.unwhiten(images, source.whitening, *moments))
 
 
-def _run_chunks(run, chunks, first, whitening):
-    """Run a distillation chunk by chunk: log, save, and stop after Ctrl-C."""
-    context, folder, seconds = run.context, run.folder, run.seconds
-    options, steps = context.options, context.options.steps
-    # The time of evaluations is added to `start`, so that it does not count as distillation.
-    spent, start = seconds.get("distill", 0.0), time.perf_counter()
-    saved, images, previous = start, None, first
+def restore(run: Run, source: Source) -> tuple[int, Any]:
+    """Return the step and the state from which a distillation starts or continues."""
+    pool = sampling.reweight(run.context.pool, source.weights)
+    images = components.initial(pool, run.context.options, whitening=source.whitening)
+    state = source.method.init(images)
+    # Keys are folded with the step number, so the steps after a checkpoint repeat bit for bit.
+    first, state = checkpoint.restore(run.folder, state) or (0, state)
+    store.rewind(run.folder, first)
+    return first, state
 
-    def save(step, state):
-        checkpoint.save(folder, step, jax.device_get(state))
-        store.write_timing(folder, seconds)
 
-    with context.interruption.deferred(run.name):
-        for step, state, info in chunks:
-            means = {key: float(x.mean()) for key, x in info.items()}
-            now = time.perf_counter()
-            speed = (step - first) / (now - start)
-            seconds["distill"] = spent + now - start
-            scores = _score_at(run, previous, step, state, whitening)
-            context.report(run.name, step, steps, loss=means["loss"], speed=speed, **scores)
-            store.check_exists(folder)  # writing a file would create the folder again
-            start, previous = start + time.perf_counter() - now, step
-            record = {"step": step, **means, **scores, "steps_per_second": speed}
-            store.append(folder, record)
-            is_due = step == steps or now - saved > options.save_every
-            if is_due:
-                save(step, state)
-                saved = now
-            # All processes of a run must stop at the same step: the first one decides.
-            if processes.broadcast(np.int32(context.interruption.requested.is_set())):
-                if not is_due:
-                    save(step, state)
-                raise Interrupted(f"stopped at step {step} of {steps}; the state is saved")
-            images = state.images
-    return jax.device_get(images)
+class Recorder:
+    """Log, score and save a distillation chunk by chunk.
+
+    Args:
+        run: the run, whose seconds it adds to.
+        first: number of steps that are done.
+        state: the state after these steps.
+        whitening: whitening of the images of the state, or None.
+        rows: number of rows that are distilled together, among which their time is divided.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        first: int,
+        state: Any,
+        *,
+        whitening: zca.Whitening | None = None,
+        rows: int = 1,
+    ) -> None:
+        self.run, self.step, self.state = run, first, state
+        self._first, self._whitening, self._rows, self._saved_step = first, whitening, rows, first
+        self._spent = run.seconds.get("distill", 0.0)
+        self._start = self._saved = time.perf_counter()
+        run.context.report(run.name, first, run.context.options.steps)
+
+    def record(self, step: int, state: Any, info: Mapping[str, Any]) -> None:
+        """Log a chunk, score its state if that is scheduled, and save it if that is due."""
+        run, options = self.run, self.run.context.options
+        means = {key: float(x.mean()) for key, x in info.items()}
+        now = time.perf_counter()
+        speed = (step - self._first) / (now - self._start)
+        run.seconds["distill"] = self._spent + (now - self._start) / self._rows
+        scores = _score_at(run, self.step, step, state, self._whitening)
+        fields = dict(loss=means["loss"], speed=speed, **scores)
+        run.context.report(run.name, step, options.steps, **fields)
+        store.check_exists(run.folder)  # writing a file would create the folder again
+        # The time of evaluations is added to the start, so that it does not count as distillation.
+        self._start += time.perf_counter() - now
+        self.step, self.state = step, state
+        store.append(run.folder, {"step": step, **means, **scores, "steps_per_second": speed})
+        if step == options.steps or now - self._saved > options.save_every:
+            self.save()
+            self._saved = now
+
+    def save(self) -> None:
+        """Save the state, unless it is saved already."""
+        if self._saved_step != self.step:
+            checkpoint.save(self.run.folder, self.step, jax.device_get(self.state))
+            store.write_timing(self.run.folder, self.run.seconds)
+            self._saved_step = self.step
+
+
+def stop_if_requested(context: Context, recorders: Sequence[Recorder]) -> None:
+    """Save states and raise Interrupted after Ctrl-C."""
+    # All processes of a run must stop at the same step: the first one decides.
+    if processes.broadcast(np.int32(context.interruption.requested.is_set())):
+        for recorder in recorders:
+            recorder.save()
+        step = max(recorder.step for recorder in recorders)
+        raise Interrupted(f"stopped at step {step} of {context.options.steps}; the state is saved")
 
 
 def _score_at(run, previous, step, state, whitening):

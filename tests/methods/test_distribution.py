@@ -196,3 +196,17 @@ def test_unknown_strategies_raise(make):
 def test_invalid_initial_images_raise(images, error, value):
     with pytest.raises(error, match=value):
         METHOD.init(images)
+
+
+def test_mean_features_of_a_shared_batch_give_the_step_of_each_weighting():
+    """The distance of means needs of the batch only its weighted mean features."""
+    weights = np.random.default_rng(0).dirichlet(np.ones(8), (2, 3))  # [r, k, b]
+    prepare = jax.jit(methods.mean_features(NETWORK, strategy=("crop",)))
+    features = prepare(KEY, BATCH._replace(weights=jnp.moveaxis(jnp.asarray(weights), 0, -1)))
+    for r in range(2):
+        alone = BATCH._replace(weights=jnp.asarray(weights[r], jnp.float32))
+        expected, info = STEP(KEY, STATE, alone)
+        of_row = jax.tree.map(lambda x, r=r: x[r], features)
+        actual, shared_info = jax.jit(METHOD.step)(KEY, STATE, of_row)
+        np.testing.assert_allclose(actual.images, expected.images, atol=1e-5)
+        assert float(shared_info["loss"]) == pytest.approx(float(info["loss"]), rel=1e-4)

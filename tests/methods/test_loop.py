@@ -132,3 +132,16 @@ def test_a_step_that_breaks_the_protocol_raises(step, value):
     method = methods.Method(lambda images: images, step)
     with pytest.raises(TypeError, match=value):
         methods.steps(KEY, IMAGES, POOL, 0, method=method, sampler=SAMPLER, length=1)
+
+
+def test_batches_that_were_computed_ahead_replace_the_sampler():
+    sample = jax.vmap(
+        lambda i: methods.batch(KEY, POOL, i, sampler=SAMPLER, prepare=lambda _, x: x)
+    )
+    ahead = methods.Batches(2, sample(jnp.arange(2, 8)))
+    expected = run(start(), 6)[6]
+    middle = jax.tree.map(jnp.asarray, run(start(), 4)[4][0])
+    actual = run(middle, 6, first=4, pool=ahead, sampler=None)[6]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), actual, expected
+    )

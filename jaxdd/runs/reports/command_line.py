@@ -31,6 +31,8 @@ def command_line(
     words += option_words(run_options)
     if command == "compare" and tuple(rows) != tuple(weightings.DEFAULT_ROWS):
         words += ["--rows", *rows]
+    if config.get("separate"):
+        words += ["--separate"]
     return shlex.join(words)
 
 

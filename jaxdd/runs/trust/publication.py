@@ -433,7 +433,8 @@ def _card(source, published, content, is_hub):
             "licence": licence, "is_hub": is_hub,
             "licence_identifier": identifier if identifier in _HUB_LICENCES else "unknown",
             "method": config.get("own_method") or config["method"], "weighting": weighting,
-            "command": command_line(config, rows=[weighting]), "formation": formation_of(config),
+            "command": command_line(config, rows=config.get("batch_rows") or [weighting]),
+            "formation": formation_of(config),
         }  # fmt: skip
         template = pages.TEMPLATES.overlay(autoescape=False).get_template("card.md.j2")
         return template.render(values)

@@ -1,6 +1,7 @@
 """Distil a published set again from its configuration, and compare the images."""
 
 import dataclasses
+import pathlib
 import tempfile
 
 import numpy as np
@@ -32,23 +33,32 @@ def distil_again(
         A check whose verdict is evidence of tampering if the images differ by more than rounding.
         It is skipped if the configuration is incomplete or the data differ.
     """
-    config, rows = published.config, weightings.rows()
-    row = rows.get(str(config.get("row"))) or rows.get(str(config.get("debias")))
-    if reason := _obstacle(config, data, row):
+    config = published.config
+    if reason := _obstacle(config, data):
         return inspection.Check("distil again", inspection.SKIPPED, reason)
-    assert data is not None and row is not None
+    assert data is not None
     chosen = dataclasses.replace(options.from_config(config), epochs=1, eval_seeds=1)
     if isinstance(chosen, options.MTT):
         chosen = dataclasses.replace(chosen, buffer_path=None)  # a path on another machine
     devices = components.cpu_devices(chosen)
     with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/run"
-        pipeline.run(data, path, chosen, debias=row.weighting, report=report, **devices)
-        again = store.read_synthetic(f"{path}/synthetic.npz")
+        path = pathlib.Path(folder) / "run"
+        if rows := config.get("batch_rows"):
+            pipeline.compare(data, path, chosen, rows=rows, report=report, **devices)
+            path = path / "rows" / config["row"]
+        else:
+            weighting = weightings.rows()[_name(config)].weighting
+            pipeline.run(data, path, chosen, debias=weighting, report=report, **devices)
+        again = store.read_synthetic(path / store.SYNTHETIC)
     return _compare(published, again)
 
 
-def _obstacle(config, data, row):
+def _name(config):
+    """Return the row or the weighting of a set."""
+    return str(config.get("row") or config.get("debias"))
+
+
+def _obstacle(config, data):
     """Return the reason why a set cannot be distilled again, or None."""
     if not config:
         return "the set does not state its configuration"
@@ -60,15 +70,21 @@ def _obstacle(config, data, row):
     named = config.get("network"), config.get("augmentation"), config.get("strategy")
     if config.get("own_method") or ":" in str(named):
         return "it was made by a method, network or augmentation that is not part of jaxdd"
-    if row is None:
-        return f"its weighting, {config.get('debias')}, is unknown"
-    if not row.distilled:
+    shared = config.get("batch_rows") or []
+    if not isinstance(shared, list) or (shared and _name(config) not in shared):
+        return f"the rows that share its batches are invalid: {shared!r:.80}"
+    known = weightings.rows()
+    if unknown := [name for name in map(str, (_name(config), *shared)) if name not in known]:
+        return f"its weighting, {unknown[0]}, is unknown"
+    if not known[_name(config)].distilled:
         return "it holds real images, nothing was distilled"
-    if row.weighting == "custom":
+    # Batches depend on the weights of all rows that share them.
+    kinds = {known[name].weighting for name in (_name(config), *shared)}
+    if "custom" in kinds:
         return "its weights were supplied by the user"
-    if config.get("embedding") and row.weighting in weightings.USING_EMBEDDING:
+    if config.get("embedding") and kinds & {*weightings.USING_EMBEDDING}:
         return "its embedding was supplied by the user"
-    if config.get("bias_labels") and row.weighting == "labels":
+    if config.get("bias_labels") and "labels" in kinds:
         return "its bias labels were supplied by the user"
     return None
 

@@ -18,6 +18,7 @@ COMPARE = {"command": "compare", "dataset": "cmnist", "ipc": 10, "preset": "quic
             COMPARE | dict(conflict=0.05, method="dm", steps=200, batch_size=128),
             "jaxdd compare cmnist --conflict 0.05",
         ),
+        (COMPARE | dict(separate=True), "jaxdd compare cmnist --separate"),
         (
             dict(command="run", dataset="my cats", debias="density", skip_bad=True, ipc=100,
                  learning_rate=10.0),

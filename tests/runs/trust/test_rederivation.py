@@ -42,6 +42,10 @@ def published(images=IMAGES, provenance=None, **changes):
         ({"debias": "labels", "bias_labels": "0"}, True, "bias labels were supplied"),
         ({"debias": "unheard-of"}, True, "unheard-of"),
         ({"row": "random"}, True, "nothing was distilled"),
+        ({"row": "plain", "batch_rows": ["plain", "custom"]}, True, "supplied by the user"),
+        ({"row": "plain", "batch_rows": ["plain", "unheard-of"]}, True, "unheard-of"),
+        ({"row": "plain", "batch_rows": ["density"]}, True, "share its batches"),
+        ({"row": "plain", "batch_rows": 3}, True, "share its batches"),
     ],
 )
 def test_the_reason_why_a_set_cannot_be_repeated_is_stated(change, has_data, reason):
@@ -63,6 +67,17 @@ def test_images_are_compared_with_a_tolerance(monkeypatch, difference, verdict):
     monkeypatch.setattr(pipeline, "run", run)
     check = rederivation.distil_again(published(IMAGES + np.float32(difference)), benchmark())
     assert check.verdict == verdict and check.numbers["identical"] is (difference == 0)
+
+
+def test_a_row_is_distilled_again_with_those_that_share_its_batches(monkeypatch):
+    def compare(data, folder, options, *, rows, **_):
+        assert rows == ["plain", "density"]
+        (folder / "rows/density").mkdir(parents=True)
+        store.write_synthetic(folder / "rows/density/synthetic.npz", published().synthetic)
+
+    monkeypatch.setattr(pipeline, "compare", compare)
+    of_row = published(row="density", batch_rows=["plain", "density"])
+    assert rederivation.distil_again(of_row, benchmark()).numbers["identical"]
 
 
 @pytest.mark.parametrize("provenance", [{}, {"config": "x"}, {"config": None}])

@@ -1,0 +1,179 @@
+"""Rows of a comparison that are distilled from the same batches.
+
+With distribution matching, most of the time goes into features of real images. Rows that differ
+only in their weights use the same random network in each step, so one batch serves all of them, see
+`sampling.mixture_batch`. Its features are computed once. Each row updates its own images by the
+features' weighted means, and has a folder of its own.
+
+The batches depend on the weights of all rows that share them. `config.json` of each of these rows
+therefore lists their names as `batch_rows`. The images of the other rows have no influence, so a
+single row can be distilled again.
+"""
+
+import contextlib
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from concurrent import futures
+
+import jax
+import numpy as np
+
+from jaxdd import methods, sampling
+from jaxdd.data import files
+from jaxdd.devices import parallel
+from jaxdd.runs import components, processes, stages, weightings
+from jaxdd.runs import methods as run_methods
+from jaxdd.runs.context import Context, Run, Source
+from jaxdd.runs.options import NETWORKS
+
+
+def batch_rows(
+    context: Context, folder: pathlib.Path, names: Sequence[str], *, separate: bool
+) -> dict[str, tuple[str, ...]]:
+    """Return, for each row that shares its batches, the names of all rows that do.
+
+    Rows share the batches that their configurations record. New rows share those of each other.
+
+    Args:
+        context: what the rows of the comparison have in common.
+        folder: folder of the comparison.
+        names: names of its rows.
+        separate: whether new rows have batches of their own.
+    """
+    configs = {path.parent.name: _read(path) for path in folder.glob("rows/*/config.json")}
+    recorded = {tuple(config.get("batch_rows", ())) for config in configs.values()}
+    known = weightings.rows()
+    if unknown := {name for group in recorded for name in group} - known.keys():
+        raise ValueError(f"batch_rows in {folder}/rows has the unknown row {min(unknown)!r}")
+    shared = {name: group for group in recorded for name in group}
+    new = tuple(
+        name
+        for name in names
+        if name not in shared | configs
+        and known[name].distilled
+        and weightings.WEIGHTINGS[known[name].weighting].group_loss is None
+    )
+    if len(new) > 1 and not separate and _can_share(context):
+        shared |= dict.fromkeys(new, new)
+    return shared
+
+
+def _read(path):
+    try:
+        config = files.read_json(path)
+    except (OSError, ValueError):  # reported when this row is resumed
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _can_share(context):
+    options, network = context.options, context.components.network
+    is_plain = options.candidates is None and options.zca == "none" and options.weighting == "draw"
+    if options.method != "dm" or context.own_method is not None or not is_plain:
+        return False
+    if options.network in NETWORKS:
+        return True
+    # Real and synthetic images initialise the network of a step separately.
+    shape = (1, *context.data.train.images.shape[1:])
+    init = lambda images: network.init(components.key(options, "distill"), images)
+    params = (init(fill(shape, np.float32)) for fill in (np.zeros, np.ones))
+    return jax.tree.all(jax.tree.map(np.array_equal, *params))
+
+
+def distil(
+    context: Context,
+    runs: Sequence[Run],
+    sources: Mapping[str, Source],
+    *,
+    workers: int,
+) -> None:
+    """Distil rows from the same batches, until the last state of each row is saved in its folder.
+
+    Each row continues from its newest checkpoint. The result of a row depends neither on the chunks
+    nor on which of the rows are distilled again.
+
+    Args:
+        context: what the rows have in common.
+        runs: the rows to distil.
+        sources: sources of all rows that share the batches, by the names of the rows.
+        workers: number of threads that compute, one per core of a CPU.
+    """
+    options = context.options
+    recorders = []
+    for run in runs:
+        first, state = stages.restore(run, sources[run.name])
+        if first < options.steps:
+            state = parallel.replicate(state, context.mesh)
+            recorders.append(stages.Recorder(run, first, state, rows=len(runs)))
+    if not recorders:
+        return
+    batch = _batches(context, [source.weights for source in sources.values()])
+    index = {name: i for i, name in enumerate(sources)}
+
+    def update(recorder, batches, end):
+        # A row may have been saved at a later step than the others.
+        if recorder.step < end:
+            of_row = jax.tree.map(lambda x: x[:, index[recorder.run.name]], batches.batches)
+            chunks = methods.run(
+                components.key(options, "distill"), recorder.state,
+                batches._replace(batches=of_row), method=context.components.method, sampler=None,
+                steps=end, first=recorder.step, chunk_length=options.chunk,
+            )  # fmt: skip
+            for chunk in chunks:
+                recorder.record(*chunk)
+
+    update, batch = map(parallel.with_settings, (update, batch))
+    starts = range(min(recorder.step for recorder in recorders), options.steps, options.chunk)
+    submit_batches = lambda start: [
+        pool.submit(batch, i) for i in range(start, min(start + options.chunk, options.steps))
+    ]
+    pool = futures.ThreadPoolExecutor(workers, thread_name_prefix=processes.ROW_THREADS)
+    try:
+        with context.interruption.deferred(*(recorder.run.name for recorder in recorders)):
+            ahead = submit_batches(starts[0])
+            for start in starts:
+                computed = [job.result() for job in ahead]
+                end = start + len(computed)
+                # All chunks have one shape, so that their programs are compiled once.
+                computed += computed[-1:] * (options.chunk - len(computed))
+                batches = methods.Batches(start, jax.tree.map(lambda *x: np.stack(x), *computed))
+                jobs = [pool.submit(update, recorder, batches, end) for recorder in recorders]
+                # Cores that no row uses compute the next batches.
+                ahead = submit_batches(end) if end < options.steps else []
+                futures.wait(jobs)
+                for job in jobs:
+                    job.result()
+                stages.stop_if_requested(context, recorders)
+    except Exception:
+        pool.shutdown(cancel_futures=True)
+        for recorder in recorders:
+            with contextlib.suppress(Exception):  # the first error is raised
+                recorder.save()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _batches(context, weights):
+    """Return a function from the number of a step to the `methods.Features` of all rows."""
+    options, parts, mesh = context.options, context.components, context.mesh
+    prepare = run_methods.build_mean_features(
+        options, parts.network, parts.strategy, mesh=mesh, threads=context.threads
+    )
+    sampler = _sampler(options.batch_size, mesh)
+    mixture = parallel.replicate(sampling.mixture(context.pool, weights), mesh)
+    key = components.key(options, "distill")
+
+    def batch(i):
+        arguments = key, mixture, jax.device_put(np.int32(i))
+        return jax.device_get(methods.batch(*arguments, sampler=sampler, prepare=prepare))
+
+    return batch
+
+
+@functools.cache
+def _sampler(size, mesh):
+    """Return the sampler of batches for several rows; equal samplers share compiled programs."""
+    sampler = functools.partial(sampling.mixture_batch, size=size)
+    return sampler if mesh is None else parallel.split_sampler(sampler, mesh)
