@@ -569,6 +569,7 @@ STATIC = {
     *("protocol.count_classes", "protocol.identity", "protocol.check_images", "elf.split_point"),
     *("elf.front_shape", "elf.extra_bytes", "fitting.sgd", "fitting.num_updates"),
     *("teachers.num_bytes", "contrastive.trainer", "density_weights.default_encoder"),
+    "microbatch.bytes_per_row",
     *("probe_networks.rejection", "probe_networks.required_gain"),
     *("feature_weights.is_shortcut", "formulas.check_limit"),
     "candidates.check_embeddings",

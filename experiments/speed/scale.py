@@ -81,7 +81,7 @@ def measure(work: str, setting: Setting, devices: int) -> dict[str, Any]:
     arguments = _replicated((key, state), mesh), _pool(setting, mesh), _replicated(number, mesh)
     with mock.patch.object(jax.lax, "platform_dependent", _on_accelerator):
         lowered = jax.jit(step, donate_argnums=0).lower(*arguments)
-    compiled = lowered.compile()
+    compiled: Any = lowered.compile()
     memory = compiled.memory_analysis()
     pool_bytes = -(-setting.images // devices) * setting.side**2 * 3
     peak = memory.argument_size_in_bytes + memory.output_size_in_bytes
@@ -115,7 +115,10 @@ def _pool(setting, mesh):
     """Return the shapes of a pool, with its images split over the devices."""
     n, k = setting.images, setting.classes
     shape = setting.side, setting.side, 3
-    of = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype)
+
+    def of(dtype, *shape) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
     pool = sampling.Pool(
         images=of(jnp.uint8, n, *shape), labels=of(jnp.int32, n), weights=of(jnp.float32, n),
         order=of(jnp.int32, n), start=of(jnp.int32, k), count=of(jnp.int32, k),

@@ -26,15 +26,17 @@ from jaxdd import _axes
 #                                          width 128, 10 × 256: 1.5 s (1.7 with 8, 2.4 with 1)
 # CORE_BYTES       4, 1 images             two such steps at once: each 0.16 s (0.20 with 32, 0.24
 #                                          with 128); width 128: 2.4 s (2.4 with 8, 2.8 with 32)
-# _BACKWARD_BYTES  32, 8 images            evaluation of five networks: 0.37 s (0.45 with 16); width
+# GRADIENT_BYTES   32, 8 images            evaluation of five networks: 0.37 s (0.45 with 16); width
 #                                          128: 2.9 s (2.9 with 4, 3.2 with 2)
 
 _FORWARD_BYTES = 16 * 2**20  # For forward passes, if all cores work on this program.
-_BACKWARD_BYTES = 4 * 2**20  # For sums of gradients.
 _LARGE = 2048  # Maximum number of images at a time on other devices.
 
 CORE_BYTES = 2**19
 """Budget of forward passes on a CPU whose cores each work on a program of their own."""
+
+GRADIENT_BYTES = 4 * 2**20
+"""Budget of sums of gradients, and of forward passes whose activations are kept for gradients."""
 
 
 def apply(
@@ -61,7 +63,7 @@ def apply(
         join = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[: len(images)]
         return jax.tree.map(join, parts)
 
-    size = max(1, (activation_bytes or _FORWARD_BYTES) // _bytes_per_row(function, images))
+    size = max(1, (activation_bytes or _FORWARD_BYTES) // bytes_per_row(function, images))
     return _choose(by_parts, len(images), size, lambda: function(images), max_images)
 
 
@@ -91,15 +93,23 @@ def total(function: Callable[..., Any], *arrays: jax.Array) -> Any:
         zero = jax.tree.map(jnp.zeros_like, shapes)
         return jax.lax.scan(add, zero, batches)[0]
 
-    size = max(1, _BACKWARD_BYTES // _bytes_per_row(function, *arrays))
+    size = max(1, GRADIENT_BYTES // bytes_per_row(function, *arrays))
     return _choose(by_parts, len(arrays[0]), size, lambda: function(*arrays), _LARGE)
 
 
 _ROWS = 13  # a number of rows that no other axis is likely to have
 
 
-def _bytes_per_row(function, *arrays):
-    """Return the bytes per row of the largest array that a function computes."""
+def bytes_per_row(function: Callable[..., Any], *arrays: Any) -> int:
+    """Return the bytes per row of the largest array that a function of `[n, …]` computes.
+
+    Args:
+        function: function of the arrays, for any n; it may close over traced values.
+        *arrays: `[n, …]` each, of which only shapes and dtypes are used.
+
+    >>> bytes_per_row(lambda x: jnp.outer(x, jnp.ones(10)), jnp.ones(5))
+    40
+    """
     inputs: list[Any] = [jax.ShapeDtypeStruct((_ROWS, *x.shape[1:]), x.dtype) for x in arrays]
     if _axes.is_mapped():
         inputs = [_axes.match(jnp.zeros(x.shape, x.dtype), arrays) for x in inputs]

@@ -136,36 +136,51 @@ def _init(encoder, optimizer, key, images):
     return State(params, optimizer.init(params))
 
 
+# If the largest array that the encoder computes from all views of a batch takes no more than this,
+# all activations are kept for the backward pass.
+_KEPT_BYTES = 512 * 2**20
+
+
 def _step(encoder, optimizer, strategy, temperature, mesh, key, state, batch):
     chex.assert_rank(batch.images, 5)  # [k, b, h, w, c]
     k, b = batch.images.shape[:2]
     images = batch.images.reshape(k * b, *batch.images.shape[2:])
-    views = jnp.concatenate(
-        [augment.per_image(view, images, strategy=strategy) for view in jax.random.split(key)]
-    )
+    augmented = lambda key: augment.per_image(key, images, strategy=strategy)
+    views = jax.vmap(augmented)(jax.random.split(key)).reshape(2 * k * b, *images.shape[1:])
     labels = jnp.tile(jnp.repeat(jnp.arange(k), b), 2)
-
-    forward, backward = _in_micro_batches(encoder, mesh)
-    projection = forward(views, state.params)
     loss = functools.partial(supervised_contrastive, labels=labels, temperature=temperature)
-    value, slope = jax.value_and_grad(loss)(projection)
-    gradient = backward((views, slope), state.params)
+
+    def project(views, params):
+        return encoder.apply(params, views).projection
+
+    of_views = functools.partial(project, params=state.params)
+    if mesh is None and len(views) * microbatch.bytes_per_row(of_views, views) <= _KEPT_BYTES:
+        value, gradient = _gradient(project, loss, views, state.params)
+    else:
+        value, gradient = _recomputed_gradient(project, loss, views, state.params, mesh)
     state = State(*training.apply_gradients(optimizer, gradient, state.optimizer, state.params))
     return state, {"loss": value}
+
+
+def _gradient(project, loss, views, params):
+    """Return the loss and its gradient, with activations kept for the backward pass."""
+
+    def of_params(params):
+        of_views = functools.partial(project, params=params)
+        return loss(microbatch.apply(of_views, views, activation_bytes=microbatch.GRADIENT_BYTES))
+
+    return jax.value_and_grad(of_params)(params)
 
 
 # The loss compares all views of a batch, but their activations need not be in memory at once: the
 # projections are computed in micro-batches, the loss is differentiated with respect to the
 # projections, and each micro-batch is computed again to propagate this gradient to the parameters.
 # The sum of these gradients is the gradient of the whole batch.
-def _in_micro_batches(encoder, mesh):
-    """Return two functions: the projection of views, and its vector-Jacobian product."""
-
-    def project(views, params):
-        return encoder.apply(params, views).projection
+def _recomputed_gradient(project, loss, views, params, mesh):
+    """Return the loss and its gradient, with activations of one micro-batch at a time."""
 
     def forward(views, params):
-        return microbatch.apply(lambda views: project(views, params), views)
+        return microbatch.apply(functools.partial(project, params=params), views)
 
     def backward(rows, params):
         def gradient_of(views, slope):
@@ -173,9 +188,10 @@ def _in_micro_batches(encoder, mesh):
 
         return microbatch.total(gradient_of, *rows)
 
-    if mesh is None:
-        return forward, backward
-    return parallel.map_rows(forward, mesh), parallel.sum_rows(backward, mesh)
+    if mesh is not None:
+        forward, backward = parallel.map_rows(forward, mesh), parallel.sum_rows(backward, mesh)
+    value, slope = jax.value_and_grad(loss)(forward(views, params))
+    return value, backward((views, slope), params)
 
 
 def init(key: jax.Array, trainer: Trainer, pool: sampling.Pool) -> State:

@@ -14,7 +14,7 @@ SIZES = [1, 32, 33, 64, 128, 129, 300]
 @pytest.fixture(autouse=True)
 def few_bytes(monkeypatch):
     monkeypatch.setattr(microbatch, "_FORWARD_BYTES", 4 * 128)
-    monkeypatch.setattr(microbatch, "_BACKWARD_BYTES", 4 * 32)
+    monkeypatch.setattr(microbatch, "GRADIENT_BYTES", 4 * 32)
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -84,7 +84,7 @@ def test_differentiable_and_vmappable_with_closed_over_values():
 
 def test_the_training_gradient_is_that_of_the_cross_entropy(monkeypatch):
     """The gradient is over 70 images in micro-batches of 24."""
-    monkeypatch.setattr(microbatch, "_BACKWARD_BYTES", 24 * 8 * 8 * 4 * 4)
+    monkeypatch.setattr(microbatch, "GRADIENT_BYTES", 24 * 8 * 8 * 4 * 4)
     network = networks.ConvNet(num_classes=3, width=4, depth=2)
     images = np.float32(np.random.default_rng(0).normal(size=(70, 8, 8, 1)))
     labels, weights = np.arange(70) % 3, np.float32(np.arange(70) % 3)

@@ -11,6 +11,7 @@ import pytest
 from jax.test_util import check_grads
 
 from jaxdd import augment, networks, sampling
+from jaxdd.devices import microbatch
 from jaxdd.weights import contrastive
 
 # Jitted, because compiling one operation after the other takes most of the time.
@@ -122,9 +123,15 @@ def test_training_reaches_the_lowest_loss_and_separates_the_classes(trained):
     assert similarity[same].mean() > similarity[~same].mean() + 0.5
 
 
-def test_step_in_micro_batches_follows_the_gradient_of_the_whole_batch(trained):
-    """150 views in several micro-batches give the gradient of the whole batch."""
+@pytest.mark.parametrize("kept_bytes", [contrastive._KEPT_BYTES, 0])
+def test_step_in_micro_batches_follows_the_gradient_of_the_whole_batch(
+    trained, kept_bytes, monkeypatch
+):
+    """150 views in micro-batches give the gradient of the whole batch, kept or recomputed."""
     encoder, *_ = trained
+    monkeypatch.setattr(contrastive, "_KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(microbatch, "GRADIENT_BYTES", 2**16)
+    monkeypatch.setattr(microbatch, "_FORWARD_BYTES", 2**17)
     trainer = contrastive.trainer(encoder, optax.sgd(1.0), strategy=())
     images = np.float32(np.random.default_rng(0).normal(size=(3, 25, 8, 8, 1)))
     state = jax.jit(trainer.init)(jax.random.key(1), images[0])
