@@ -7,11 +7,10 @@ without weights, with density weights, with auto and with the oracle. Synthetic 
 images and have hardly changed after 200 steps, so amplification and its removal have to be checked
 after longer runs. Three networks evaluate every set along the way.
 
-One program distils the four sets: `vmap` over sets and weights, so that the features of the real
-images are computed once. This requires that all sets use the same batches. A batch of 64 per class
-is drawn by the mean of the four weights, and each set weights the images of the batch by its own
-weights relative to that mean. So each set matches its own weighted mean in expectation, with
-relative weights of at most four. A stopped run continues.
+One program distils the four sets. All of them use the same batches, so the features of the real
+images are computed once. A batch of 64 per class is drawn by a mixture of the four weights, and its
+features are averaged by the weights of each set (`sampling.mixture_batch`). The stored results of
+width 32 are from batches that were drawn by the mean of the four weights. A stopped run continues.
 
 A step of four sets leaves one of two cores idle half of the time. Two processes with one core and
 two sets each take 30 % less; they use the same batches, and the last to end writes the table:
@@ -25,7 +24,7 @@ paper has the width, batches and evaluation of the literature, for a GPU.
 
 import functools
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -70,26 +69,25 @@ class Scale(NamedTuple):
 SCALES = {"quick": Scale(), "paper": Scale(128, 256, 1000, 5)}
 
 
-def joint(method: methods.Method, rows: Sequence[str]) -> methods.Method:
-    """Return a method for several sets that use the same batches with their own weights."""
-    # Images have no axis of rows, so vmap computes their features once for all sets.
-    shared_images = sampling.Batch(images=None, weights=0)
-    step = jax.vmap(method.step, in_axes=(None, 0, shared_images), out_axes=0)
+def joint(
+    method: methods.Method,
+    features: Callable[[jax.Array, sampling.Batch], methods.Features],
+    rows: Sequence[str],
+) -> methods.Method:
+    """Return a method for several sets that use the same batches with their own weights.
+
+    Args:
+        method: distribution matching of one set.
+        features: from `methods.mean_features`.
+        rows: names of the sets.
+    """
+    step = jax.vmap(method.step, in_axes=(None, 0, 0))
 
     def joint_step(key, state, batch):
-        state, info = step(key, state, batch)
+        state, info = step(key, state, features(key, batch))
         return state, {"loss": info["loss"].mean()} | dict(zip(rows, info["loss"], strict=True))
 
     return methods.Method(jax.vmap(method.init), joint_step)
-
-
-def sample(key: jax.Array, pools: tuple[sampling.Pool, jax.Array], *, size: int) -> sampling.Batch:
-    """Draw images by the weights of a pool; their relative weights by row are `[rows, k, size]`."""
-    pool, by_row = pools
-    indices = sampling.with_replacement(key, pool, size)
-    # Importance weights: E[w_row / w_mean · x] under draws by w_mean is the mean by w_row.
-    relative = by_row[:, indices] / pool.weights[indices]
-    return sampling.Batch(sampling.take(pool, indices), relative)
 
 
 def distil(
@@ -104,7 +102,7 @@ def distil(
 
     The state of a step is saved when the caller asks for the next.
     """
-    # Processes with other rows use the same keys and mixed weights, so they draw the same images.
+    # Processes with other rows use the same keys and mixture, so they draw the same images.
     keys = jax.random.split(jax.random.key(0), 3)
     pool, path = datasets.pool(data), work.parent / "weights.npz"
     if not path.exists():
@@ -112,23 +110,20 @@ def distil(
         files.write_arrays(path, {"weights": np.stack(by_row)})
         record.log("weights")
     by_row = jnp.asarray(files.read_arrays(path)["weights"])
-    mixed = sampling.reweight(pool, by_row.mean(0))
-    by_row = by_row[jnp.array([ROWS.index(row) for row in rows])]
+    mixture, own = sampling.mixture(pool, by_row), jnp.array([ROWS.index(row) for row in rows])
+    mixture, by_row = mixture._replace(weights=mixture.weights[:, own]), by_row[own]
     initial = functools.partial(sampling.initial_real, keys[1], ipc=ipc, weighted=True)
     start = jnp.stack([initial(sampling.reweight(pool, row)) for row in by_row])
-    matching = methods.distribution_matching(
-        scale.network(data.num_classes),
-        optax.sgd(1.0, momentum=0.5),
-        strategy=data.strategy,
-        activation_bytes=microbatch.CORE_BYTES,
-    )
-    method = joint(matching, rows)
+    network = scale.network(data.num_classes)
+    fields: dict[str, Any] = dict(strategy=data.strategy, activation_bytes=microbatch.CORE_BYTES)
+    matching = methods.distribution_matching(network, optax.sgd(1.0, momentum=0.5), **fields)
+    method = joint(matching, methods.mean_features(network, **fields), rows)
     state = method.init(start)
     first, state = checkpoint.restore(work, state) or (0, state)
     yield first, state.images, {}
-    sampler = functools.partial(sample, size=scale.batch)
+    sampler = functools.partial(sampling.mixture_batch, size=scale.batch)
     chunks = methods.run(
-        keys[2], state, (mixed, by_row), method=method, sampler=sampler, steps=max(steps, first),
+        keys[2], state, mixture, method=method, sampler=sampler, steps=max(steps, first),
         first=first, chunk_length=CHUNK,
     )  # fmt: skip
     losses = []
