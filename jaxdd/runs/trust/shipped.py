@@ -14,7 +14,7 @@ FOLDER = pathlib.Path(__file__).parents[2] / "sets"
 
 ROOTS = {
     "cdigits-10-plain-ipc10": "9ad740a2465588b0ecc764e40f5d63640b384dc594e468ebd1c7d500d0972044",
-    "cdigits-10-density-ipc10": "fe45b11ceb903cda5067e62e2e27be6617bfa08fcf979d8b3d6a59b99447a330",
+    "cdigits-10-density-ipc10": "8323d029b0069e6f1af535efc51db4e0b5c73865b978a080c32e5ac2ba51fd81",
     "cmnist-5-density-ipc10": "df53a8f55bdc61b10f5cc63ba4caf77a6575da2b0e229fdb619ca28337035c07",
     "cfmnist-solid-bg-10-density-ipc10": "fbd0e50babf750968c879506c22d806d30e19a78d826e25bd141735ce0623a5a",  # noqa: E501
 }
