@@ -261,7 +261,7 @@ class Mixture(NamedTuple):
     weights: jax.Array
 
 
-def mixture(pool: Pool, weights: Sequence[Values]) -> Mixture:
+def mixture(pool: Pool, weights: Sequence[Values] | jax.Array) -> Mixture:
     """Return a training set from which one batch serves several weightings, see `mixture_batch`.
 
     Args:
