@@ -1,5 +1,7 @@
 """Micro-batches give the results of whole batches, in bounded memory."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,3 +113,12 @@ def test_memory_does_not_grow_with_the_batch(monkeypatch):
 
     pixels = 16 * 16 * 4
     assert temporary(2048) - temporary(256) < 3 * (2048 - 256) * pixels
+
+
+@pytest.mark.parametrize("rows, parts", [(8, 1), (64, 2), (300, 3)])
+def test_sums_of_gradients_are_cut_above_one_mebibyte(rows, parts, monkeypatch):
+    """Rows of 32 KiB: 8 are one part, 64 (2 MiB) two, and 300 three, of 128 (4 MiB) at most."""
+    monkeypatch.setattr(microbatch, "GRADIENT_BYTES", 4 * 2**20)
+    total = lambda x: microbatch.total(lambda x: x.sum(0), x)
+    jaxpr = str(jax.make_jaxpr(total)(jnp.zeros((rows, 8192))))
+    assert re.findall(r"length=(\d+)", jaxpr) == ([] if parts == 1 else [str(parts)])
