@@ -14,6 +14,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "publish": {
         "export": trust.export_set,
+        "merge": trust.merge_sets,
         "sign": trust.sign_set,
         "verify": trust.verify_set,
         "audit": trust.audit_set,

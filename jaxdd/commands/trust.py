@@ -9,17 +9,24 @@ from jaxdd.commands import scoring, screen, sources
 from jaxdd.commands.arguments import DataSet, File, Folder, Run, Set
 from jaxdd.data import benchmarks
 from jaxdd.runs import options
-from jaxdd.runs.folder import manifest
+from jaxdd.runs.folder import manifest, samples
 from jaxdd.runs.reports import pages
 from jaxdd.runs.scoring import finished_run
-from jaxdd.runs.trust import inspection, publication, rederivation, shipped, signature
+from jaxdd.runs.trust import (
+    inspection,
+    merging,
+    publication,
+    rederivation,
+    shipped,
+    signature,
+)
 
 
 def export_set(
     source: Run,
     folder: Folder,
     *,
-    format: Literal["npz", "png", "pt", "hub"] = "npz",
+    format: Literal["npz", "png", "pt", "safetensors", "hub"] = "npz",
     score: bool = False,
     dataset: DataSet | None = None,
     data_dir: Folder | None = None,
@@ -31,7 +38,8 @@ def export_set(
         folder: Folder to write to; absent or empty.
         format: npz: the file of the run; png: a folder of 8-bit images with metadata.csv, rounded
             and clipped to [0, 1]; pt: the file of the run and a list that PyTorch scripts load;
-            hub: a Hugging Face data set repository, with the file of the run and train.parquet.
+            safetensors: the file of the run, and its arrays as a .safetensors file; hub: a Hugging
+            Face data set repository, with the file of the run and train.parquet.
         score: Evaluate the rounded images of the PNG files as the run evaluated its own.
         dataset: Folder of images or tfds:NAME that the run was made from, for --score. Defaults to
             the benchmark of the run.
@@ -49,6 +57,28 @@ def export_set(
         clipped, furthest = f"{100 * rounding['cut']:.1f} %", f"{rounding['furthest']:.3f}"
         print(f"rounded to 8 bits; {clipped} of the values clipped, by {furthest} at most")
     print(f"wrote {folder}\nroot {content['root']}")
+
+
+def merge_sets(
+    sources: Annotated[tuple[pathlib.Path, ...], "SET ..."],
+    *,
+    out: Folder,
+) -> None:
+    """Join sets that were distilled apart, for example of classes that were added later.
+
+    Classes are matched by name. Sets of disjoint classes need equally many images per class; sets
+    of the same classes give a set with the images of both. Images are joined as pixels.
+
+    Args:
+        sources: Folders of finished runs, of exported or of merged sets, or bare files.
+        out: Folder to write to; absent or empty.
+    """
+    content = merging.merge(sources, out)
+    k, ipc, h, w, c = content["arrays"]["images"]["shape"]
+    print(f"{k} classes with {ipc} images each, {h} × {w} × {c}: {', '.join(content['classes'])}")
+    if samples.NAME not in content["files"]:
+        print("not all sets have hashes of their training samples, so scores on these are possible")
+    print(f"wrote {out}\nroot {content['root']}")
 
 
 def sign_set(source: Set, *, private: Annotated[pathlib.Path, "FILE", "key"]) -> None:

@@ -289,6 +289,52 @@ def read_array(path: str | os.PathLike) -> np.ndarray:
         return _read_npy(file, "its array", os.fstat(file.fileno()).st_size)
 
 
+def write_tensors(
+    path: str | os.PathLike, arrays: dict[str, np.ndarray], metadata: dict[str, str]
+) -> None:
+    """Write arrays by name, and texts by name, as a .safetensors file.
+
+    Raises:
+        ImportError: the library safetensors is not installed.
+    """
+    content = _safetensors(path).save(
+        {name: np.ascontiguousarray(x) for name, x in arrays.items()}, metadata
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def read_tensors(
+    path: str | os.PathLike, *, content: bytes | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the arrays of a .safetensors file by name, and its metadata.
+
+    Args:
+        path: the file.
+        content: content of the file, if it was read before; the path is only used in messages then.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ImportError: the library safetensors is not installed.
+        ValueError: the file is damaged.
+    """
+    library = _safetensors(path)
+    content = pathlib.Path(path).read_bytes() if content is None else content
+    with _named_errors(path, ".safetensors"):
+        arrays = {name: x.copy() for name, x in library.load(content).items()}
+        # The file begins with the length of a header in JSON, which the library has checked.
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return arrays, header.get("__metadata__", {})
+
+
+def _safetensors(path):
+    try:
+        import safetensors.numpy  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError(f"{path} needs safetensors: pip install safetensors") from error
+    return safetensors.numpy
+
+
 class _Unreadable(ValueError):
     """An error whose message explains what is wrong, unlike those of NumPy and zipfile."""
 

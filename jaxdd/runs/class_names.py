@@ -26,22 +26,22 @@ def positions(names: Sequence[str], known: Sequence[str], *, of: str) -> np.ndar
     >>> positions(["0", "1"], ["cat", "dog"], of="pets").tolist()
     [0, 1]
     """
-    own, others = ([_canonical(name) for name in x] for x in (names, known))
+    own, others = ([canonical(name) for name in x] for x in (names, known))
     if set(own) == set(others) and len(own) == len(others):
         return np.array([others.index(name) for name in own], np.int32)
     if all(name.isdecimal() for name in own) and not any(name.isdecimal() for name in others):
         return np.array([int(name) for name in own], np.int32)
     if not others:
         return np.arange(len(own), dtype=np.int32)
-    missing = [name for name in known if _canonical(name) not in own]
-    surplus = [name for name in names if _canonical(name) not in others]
+    missing = [name for name in known if canonical(name) not in own]
+    surplus = [name for name in names if canonical(name) not in others]
     raise ValueError(
         f"the set must have the classes of {of}; missing: {_listed(missing)}; "
         f"additional: {_listed(surplus)}"
     )
 
 
-def _canonical(name: str) -> str:
+def canonical(name: str) -> str:
     """Return a name without differences that cannot be seen: accents, blanks, leading zeros."""
     name = " ".join(unicodedata.normalize("NFKC", name).split())
     return str(int(name)) if name.isdecimal() else name

@@ -117,6 +117,24 @@ def test_rounded_images_are_scored_like_the_run(finished, tmp_path, capsys):
     assert "npz" in fails([*again, "npz"], capsys)
 
 
+def test_sets_are_merged(make_run, tmp_path, capsys):
+    images = np.zeros((2, 1, 4, 5, 3))
+    for name, classes in (("a", "01"), ("b", "23"), ("c", "34")):
+        make_run(tmp_path / name, images, names=tuple(classes))
+    merge = ["merge", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "ab")]
+    cli.main(merge)
+    printed = capsys.readouterr().out
+    assert "4 classes with 1 images each, 4 × 5 × 3: 0, 1, 2, 3\n" in printed
+    assert "not all sets have hashes of their training samples" in printed
+    root = manifest.read(tmp_path / "ab")["root"]
+    assert f"wrote {tmp_path / 'ab'}\nroot {root}\n" in printed
+    cli.main(["verify", str(tmp_path / "ab"), "--expect", root])
+    assert "ab is not an empty folder" in fails(merge, capsys)
+    other = ["merge", tmp_path / "ab", tmp_path / "c", "--out", tmp_path / "abc"]
+    assert "got 1 for 0, 1, 2, 4; 2 for 3" in fails(other, capsys)
+    assert "got 1" in fails(["merge", tmp_path / "a", "--out", tmp_path / "x"], capsys)
+
+
 def test_a_folder_with_other_files_is_rejected_before_any_work(finished, tmp_path, capsys):
     assert "--resume" in fails([*PLAIN, "--out", finished], capsys)
     other = [*replaced(PLAIN, "--ipc", "3"), "--out", finished]

@@ -5,6 +5,7 @@ import io
 import os
 import pathlib
 import pickle
+import sys
 import time
 import tracemalloc
 import zipfile
@@ -148,6 +149,33 @@ def test_bad_archives_are_not_unpacked(tmp_path, monkeypatch, members, match):
             archive.writestr(f"{name}.npy", content)
     with pytest.raises(ValueError, match=match):
         files.read_arrays(tmp_path / "a.npz")
+
+
+def test_tensors_with_metadata(tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    path, arrays = tmp_path / "a.safetensors", {"x": np.arange(6.0).reshape(2, 3).T}
+    files.write_tensors(path, arrays, {"word": "é"})
+    np.testing.assert_array_equal(numpy.load_file(path)["x"], arrays["x"])
+    for content in (None, path.read_bytes()):
+        read, metadata = files.read_tensors(path, content=content)
+        np.testing.assert_array_equal(read["x"], arrays["x"])
+        assert metadata == {"word": "é"} and read["x"].flags.writeable
+    numpy.save_file(arrays, path)
+    assert files.read_tensors(path)[1] == {}
+    for damaged in (path.read_bytes()[:-1], b"text", b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="a.safetensors is not a readable .safetensors file"):
+            files.read_tensors(path)
+    with pytest.raises(FileNotFoundError):
+        files.read_tensors(tmp_path / "absent.safetensors")
+
+
+def test_tensors_without_their_library(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    for call in (lambda x: files.write_tensors(x, {}, {}), files.read_tensors):
+        with pytest.raises(ImportError, match="a.safetensors needs .*pip install safetensors"):
+            call(tmp_path / "a.safetensors")
+    assert not any(tmp_path.iterdir())
 
 
 def test_other_arrays_are_not_unpacked(tmp_path):

@@ -188,22 +188,31 @@ class Synthetic(NamedTuple):
 
 
 def write_synthetic(path: str | os.PathLike, synthetic: Synthetic) -> None:
-    """Write a synthetic set as an .npz file without pickle; equal sets give equal bytes.
+    """Write a synthetic set as an .npz file without pickle, or as a .safetensors file.
 
-    The provenance is stored as one JSON string.
+    The provenance is stored as one JSON string. Equal sets give equal bytes.
     """
     images, labels = np.asarray(synthetic.images), np.asarray(synthetic.labels)
     mean, std = (np.asarray(value, np.float32) for value in (synthetic.mean, synthetic.std))
     arrays = checked(images, labels, mean, std)
-    provenance = np.array(json.dumps(files.to_json(synthetic.provenance)))
-    files.write_arrays(path, {**arrays, "provenance": provenance})
+    provenance = json.dumps(files.to_json(synthetic.provenance))
+    if _is_safetensors(path):
+        files.write_tensors(path, arrays, {"provenance": provenance})
+    else:
+        files.write_arrays(path, {**arrays, "provenance": np.array(provenance)})
 
 
 def read_synthetic(path: str | os.PathLike, *, content: bytes | None = None) -> Synthetic:
     """Read a synthetic set from a file, or from the content of a file that was read before."""
     names = Synthetic._fields
     try:
-        stored = files.read_arrays(path, names=names, no_others=True, content=content)
+        if _is_safetensors(path):
+            arrays, metadata = files.read_tensors(path, content=content)
+            stored = {**arrays, "provenance": np.array(metadata["provenance"])}
+            if surplus := stored.keys() - {*names}:
+                raise ValueError(f"expected {', '.join(names)} only, got {min(surplus)}")
+        else:
+            stored = files.read_arrays(path, names=names, no_others=True, content=content)
         # Files of machines with another byte order are also valid.
         native = lambda array: np.asarray(array, array.dtype.newbyteorder("="))
         arrays = checked(*(native(stored[name]) for name in names[:4]))
@@ -213,6 +222,10 @@ def read_synthetic(path: str | os.PathLike, *, content: bytes | None = None) -> 
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is not a readable synthetic set: {error}") from error
     return Synthetic(**arrays, provenance=provenance)
+
+
+def _is_safetensors(path):
+    return pathlib.Path(path).suffix.lower() == ".safetensors"
 
 
 def checked(

@@ -3,7 +3,7 @@
 | format | where the labels are |
 | --- | --- |
 | a run, an exported set, or a file of either | in the file, verified by the manifest |
-| .npz with `images` (or `x`, `data`) and `labels` (or `y`, `targets`) | in the file |
+| .npz or .safetensors with `images` (or `x`, `data`), `labels` (or `y`, `targets`) | in the file |
 | a folder of images | see `jaxdd.data.folders`; its test images are ignored |
 | .pt with a tensor, `[images, labels]`, a dict, or a list of these (DC, DSA, DM) | in the file |
 | `images_*.pt` (MTT) | in `labels_*.pt` in the same folder |
@@ -42,7 +42,7 @@ class StoredSet(NamedTuple):
 
     Attributes:
         path: what was read; the folder, for a file that the manifest of its folder lists.
-        kind: "jaxdd", "folder of images", "npz" or "pt".
+        kind: "jaxdd", "folder of images", "npz", "safetensors" or "pt".
         images: integers or floating numbers, in one of the layouts at the top of this module.
         labels: integers or class names, or None.
         moments: mean and std by which images are normalised, or None.
@@ -173,9 +173,12 @@ def load(path: str | os.PathLike, *, layout: str = "auto") -> StoredSet:
             raise FileNotFoundError(f"{path} holds no finished run: there is no {store.SYNTHETIC}")
         return _load_folder(path, layout)
     suffix = path.suffix.lower()
-    readers = {".npz": _load_npz, ".pt": _load_torch, ".pth": _load_torch}
+    readers = {
+        ".npz": _load_arrays, ".safetensors": _load_arrays, ".pt": _load_torch, ".pth": _load_torch
+    }  # fmt: skip
     if suffix not in readers:
-        raise ValueError(f"{path} must be a folder, .npz or .pt, got {suffix or 'no suffix'}")
+        known = ".npz, .safetensors or .pt"
+        raise ValueError(f"{path} must be a folder, {known}, got {suffix or 'no suffix'}")
     return readers[suffix](path)
 
 
@@ -205,15 +208,16 @@ def _load_folder(path, layout):
     return StoredSet(path, "folder of images", images, labels, **about)
 
 
-def _load_npz(path):
-    arrays = files.read_arrays(path)
-    if {*store.Synthetic._fields} <= arrays.keys():
+def _load_arrays(path):
+    kind = path.suffix.lower()[1:]
+    arrays, metadata = (files.read_arrays(path), {}) if kind == "npz" else files.read_tensors(path)
+    if {*store.Synthetic._fields} <= arrays.keys() | metadata.keys():
         return _load_published(path)
     images, labels = _pick(arrays)
     if images is None:
         names = ", ".join(arrays) or "no arrays"
         raise ValueError(f"{path} must hold images and labels, got {names}")
-    return StoredSet(path, "npz", images, labels, **_statements(path, arrays))
+    return StoredSet(path, kind, images, labels, **_statements(path, arrays))
 
 
 def _pick(content):
@@ -395,12 +399,15 @@ def _read_labels(path):
 def _check_samples(stored, benchmark):
     """Raise ValueError if a set is about to be scored on images that it was made from."""
     config, test, digest = stored.config, benchmark.test.images, datasets.digest(benchmark)
-    if config.get("data") in (None, digest):
+    made_from = config.get("data")
+    if made_from == digest or (made_from is None and stored.samples is None):
         return ()
     origin = (
         f"the set was made from other data ({config.get('dataset')}) than {benchmark.name}: digest "
-        f"{config['data']} there, got {digest}"
+        f"{made_from} there, got {digest}"
     )
+    if made_from is None:
+        origin = "the set was merged from sets of other data"
     if stored.samples is None:
         raise ValueError(f"{origin}; test images may be training samples of the set")
     leaked = int(samples.contained(test, stored.samples).sum())

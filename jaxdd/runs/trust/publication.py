@@ -6,6 +6,7 @@ an exported folder with only what others need.
     npz    synthetic.npz as the run wrote it
     png    images/CLASS/NUMBER.png and metadata.csv, which `jaxdd.data.folders` reads
     pt     as npz, and synthetic.pt, the list that PyTorch scripts of the field load
+    safetensors  as npz, and synthetic.safetensors with the same arrays
     hub    a Hugging Face data set repository: as npz, and train.parquet, which the library
            `datasets` reads; of a set of PNG files: as png, and train.parquet
 
@@ -42,7 +43,7 @@ from jaxdd.runs.trust import shipped
 FORMATS = ("npz", "png")
 """Formats that sets are read from."""
 
-EXPORTS = (*FORMATS, "pt", "hub")
+EXPORTS = (*FORMATS, "pt", "safetensors", "hub")
 """Formats that sets are exported to."""
 
 MAX_OVERSHOOT = 1.0
@@ -94,8 +95,8 @@ def load(path: str | os.PathLike, *, expect: str | None = None) -> store.Synthet
     must also lie within `MAX_OVERSHOOT` of [0, 1].
 
     Args:
-        path: folder of a run or of an exported set, a bare synthetic.npz, or the name of a set that
-            comes with jaxdd (`jaxdd sets list`).
+        path: folder of a run or of an exported set, a bare synthetic.npz or .safetensors, or the
+            name of a set that comes with jaxdd (`jaxdd sets list`).
         expect: root that the manifest must have, or SHA-256 of a bare file. It is evidence only if
             it comes from another source than the set. Defaults to the known root of a set that
             comes with jaxdd.
@@ -129,8 +130,8 @@ def read(path: str | os.PathLike, *, expect: str | None = None) -> Published:
     """Verify and read a published set as `load` does, without a limit on its pixels.
 
     Args:
-        path: folder of a run or of an exported set, a bare synthetic.npz, or the name of a set that
-            comes with jaxdd.
+        path: folder of a run or of an exported set, a bare synthetic.npz or .safetensors, or the
+            name of a set that comes with jaxdd.
         expect: root that the manifest must have, or SHA-256 of a bare file.
 
     Raises:
@@ -140,7 +141,9 @@ def read(path: str | os.PathLike, *, expect: str | None = None) -> Published:
     path = shipped.resolve(path)
     expect = shipped.root_of(path) if expect is None else expect
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; expected a run, an exported set or .npz")
+        raise FileNotFoundError(
+            f"{path} does not exist; expected a run, an exported set, .npz or .safetensors"
+        )
     if not path.is_dir():
         return _read_bare(path, expect)
     if os.path.lexists(path / manifest.NAME):
@@ -168,10 +171,10 @@ def _read_verified(folder, verified):
 
 
 def _read_bare(path, expect):
-    if path.suffix.lower() != ".npz":
+    if path.suffix.lower() not in (".npz", ".safetensors"):
         raise ValueError(
-            f"{path} must be a folder or an .npz file; pickles (.pt, .pkl) are not read because "
-            "they can run code"
+            f"{path} must be a folder, .npz or .safetensors; pickles (.pt, .pkl) are not read "
+            "because they can run code"
         )
     if not path.is_file():
         raise ValueError(f"{path} must be a regular file")
@@ -268,7 +271,7 @@ def export(
     Raises:
         FileExistsError: the folder has files, or is a file or a link.
         FileNotFoundError: the source has no manifest.
-        ImportError: PyTorch is missing for the format pt, or PyArrow for hub.
+        ImportError: PyTorch is missing for the format pt, PyArrow for hub, or safetensors.
         ValueError: the source is damaged, the folder is inside a set, or PNG files cannot hold
             the number of channels.
     """
@@ -277,13 +280,13 @@ def export(
     if measure is not None and format != "png":
         raise ValueError(f"measure is for the format png, which rounds pixels; got {format}")
     source, folder = shipped.resolve(source), files.expand(folder)
-    _check_destination(folder)
+    check_destination(folder)
     verified = manifest.check(source, expect=shipped.root_of(source))
     published = _read_verified(source, verified)
     is_8bit = format == "png" or verified.manifest["kind"] == "png"
     if is_8bit and format not in ("png", "hub"):
         raise ValueError(f"{source} has eight bits; export the run that it came from")
-    with _atomic_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         for name in _COPIED:
             if name in published.contents:
                 (temporary / name).write_bytes(published.contents[name])
@@ -296,8 +299,11 @@ def export(
             content = manifest.describe(published.synthetic)
         if format == "pt":
             _write_pt(temporary / "synthetic.pt", published.synthetic, published.config)
+        elif format == "safetensors":
+            store.write_synthetic(temporary / "synthetic.safetensors", published.synthetic)
         elif format == "hub":
             _write_parquet(temporary / "train.parquet", published.synthetic)
+        content |= {x: verified.manifest[x] for x in ("sources",) if x in verified.manifest}
         described = {"kind": "png" if is_8bit else "npz", "parent": verified.manifest["root"]}
         card = _card(source, published, content | described, is_hub=format == "hub")
         (temporary / _CARD).write_text(card, "utf-8")
@@ -307,7 +313,8 @@ def export(
     return manifest.read(folder)
 
 
-def _check_destination(folder):
+def check_destination(folder: pathlib.Path) -> None:
+    """Raise unless a set can be written to a folder: one that is absent or empty, in no set."""
     is_empty = folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
     if os.path.lexists(folder) and not is_empty:
         raise FileExistsError(f"{folder} is not an empty folder; choose another")
@@ -326,7 +333,7 @@ def check_outside(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _atomic_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+def atomic_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yield a temporary folder that replaces another one when the block succeeds."""
     folder = folder.absolute()
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{files.TEMPORARY}")
@@ -412,6 +419,8 @@ def _write_png(folder, synthetic, measure):
 
 def _card(source, published, content, is_hub):
     """The data set card: Markdown with a head of YAML."""
+    if "sources" in content:
+        return merged_card(published.synthetic, content, is_hub=is_hub)
     try:
         config, result = (json.loads(published.contents[name]) for name in _COPIED[:2])
         scores = results.Result.from_dict(result)
@@ -442,3 +451,11 @@ def _card(source, published, content, is_hub):
         raise ValueError(
             f"{source} must list config.json and result.json of a run for the card, got {error!r}"
         ) from error
+
+
+def merged_card(
+    synthetic: store.Synthetic, content: Mapping[str, Any], *, is_hub: bool = False
+) -> str:
+    """Return the data set card of a merged set, for the content of its manifest."""
+    template = pages.TEMPLATES.overlay(autoescape=False).get_template("merged.md.j2")
+    return template.render(synthetic=synthetic, content=content, is_hub=is_hub)

@@ -23,19 +23,32 @@ NORMAL = (PIXELS / np.float32(255) - MEAN) / STD
 CHANNELS_FIRST = NORMAL.transpose(0, 3, 1, 2)
 
 
-def ours(path, **provenance):
+def ours(path, form="npz", **provenance):
     """Return a set that is normalised by other moments than those of the data."""
+    if form == "safetensors":
+        pytest.importorskip("safetensors")
     mean, std = np.float32((0.5, 0.4, 0.3)), np.float32((0.2, 0.3, 0.4))
     images = ((PIXELS / np.float32(255) - mean) / std).reshape(K, IPC, *SIZE)
     labels = LABELS.reshape(K, IPC).astype(np.int32)
-    store.write_synthetic(path / "set.npz", store.Synthetic(images, labels, mean, std, provenance))
-    return path / "set.npz"
+    path = path / f"set.{form}"
+    store.write_synthetic(path, store.Synthetic(images, labels, mean, std, provenance))
+    return path
 
 
 def npz(**arrays):
     def write(path):
         np.savez(path / "set.npz", **arrays)
         return path / "set.npz"
+
+    return write
+
+
+def tensors(**arrays):
+    def write(path):
+        numpy = pytest.importorskip("safetensors.numpy")
+        contiguous = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
+        numpy.save_file(contiguous, path / "set.safetensors")
+        return path / "set.safetensors"
 
     return write
 
@@ -79,6 +92,15 @@ FORMS = {
         npz(images=(PIXELS / 255 - 0.5) / 0.25, labels=LABELS, mean=0.5, std=[0.25] * 3),
         "normalised",
     ),
+    "safetensors": (tensors(images=PIXELS, labels=LABELS), "bytes"),
+    "safetensors, normalised": (
+        tensors(images=CHANNELS_FIRST * 2, labels=LABELS, mean=MEAN, std=STD / 2),
+        "normalised",
+    ),
+    "our .safetensors": (
+        lambda path: ours(path, "safetensors"),
+        "normalised",
+    ),
     "png": (png, "bytes"),
     "DC": (
         pt({"data": [[CHANNELS_FIRST, LABELS]], "accs_all_exps": {"ConvNet": [np.float64(0.5)]}}),
@@ -102,7 +124,8 @@ def test_every_format_gives_the_same_images(form, tmp_path):
     np.testing.assert_array_equal(labelled.labels, LABELS)
     assert labelled.images.dtype == np.float32 and labelled.labels.dtype == np.int32
     assert labelled.storage["pixels"] == pixels
-    is_first = form == "x and y, channels first" or labelled.storage["kind"] == "pt"
+    is_first = form in ("x and y, channels first", "safetensors, normalised")
+    is_first |= labelled.storage["kind"] == "pt"
     assert labelled.storage["layout"] == ("nchw" if is_first else "nhwc")
 
 

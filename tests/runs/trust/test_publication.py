@@ -71,6 +71,36 @@ def test_an_exported_set_is_that_of_the_run(run, exported, form):
     assert form == "png" or (synthetic.images == parent.images).all()
 
 
+def test_arrays_are_exported_as_safetensors(run, tmp_path):
+    """The file can be read alone; its metadata hold the provenance."""
+    numpy = pytest.importorskip("safetensors.numpy")
+    publication.export(run, tmp_path / "set", format="safetensors")
+    content, parent = manifest_of(tmp_path / "set"), jaxdd.load(run)
+    assert {"synthetic.npz", "synthetic.safetensors"} <= content["files"].keys()
+    assert jaxdd.load(tmp_path / "set", expect=content["root"]).classes == parent.classes
+    path = shutil.move(tmp_path / "set" / "synthetic.safetensors", tmp_path)
+    assert numpy.load_file(path).keys() == {"images", "labels", "mean", "std"}
+    with pytest.warns(UserWarning, match="has no manifest"):
+        alone = jaxdd.load(path)
+    for name in ("images", "labels", "mean", "std"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(parent, name))
+    assert alone.provenance == parent.provenance
+
+
+def test_invalid_safetensors(run, tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    arrays = files.read_arrays(run / "synthetic.npz")
+    provenance = {"provenance": str(arrays.pop("provenance"))}
+    for changed, metadata, message in (
+        ({"images": arrays["images"] * np.nan}, provenance, "NaN"),
+        ({"more": np.zeros(1)}, provenance, "got more"),
+        ({}, None, "provenance"),
+    ):
+        numpy.save_file(arrays | changed, tmp_path / "a.safetensors", metadata)
+        with pytest.raises(ValueError, match=f"a.safetensors is not a readable .*{message}"):
+            jaxdd.load(tmp_path / "a.safetensors")
+
+
 def test_the_effect_of_rounding_is_stated(run, exported):
     pixels = publication.to_pixels(jaxdd.load(run))
     rounding = files.read_json(exported / "png" / "manifest.json")["rounding"]
