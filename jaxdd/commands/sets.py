@@ -21,7 +21,7 @@ def list_sets() -> None:
         table.add_column(column, no_wrap=True)
     for name in shipped.ROOTS:
         published = publication.read(_folder(name))
-        content = published.manifest.get("rounding") or {}
+        content = (published.manifest or {}).get("rounding") or {}
         content = content.get("scores") or json.loads(published.contents["result.json"])
         scores = results.Scores.from_dict(content)
         size = sum(map(len, published.contents.values())) / 1000
