@@ -18,8 +18,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 def check_content(wheel: pathlib.Path) -> None:
     """Raise ValueError if the wheel does not consist of the package and its metadata."""
-    package = [path.relative_to(ROOT).as_posix() for path in (ROOT / "jaxdd").rglob("*.*")]
-    expected = {name for name in package if "__pycache__" not in name}
+    package = [path for path in (ROOT / "jaxdd").rglob("*") if path.is_file()]
+    names = {path.relative_to(ROOT).as_posix() for path in package}
+    expected = {name for name in names if "__pycache__" not in name}
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     if names != expected:
         raise ValueError(f"{wheel} differs from jaxdd/ in {sorted(names ^ expected)}")
@@ -53,6 +54,7 @@ def main(wheel: pathlib.Path) -> None:
         run(sys.executable, "-c", where)
         run(sys.executable, "-c", example())
         run(command, "--version")
+        run(command, "sets", "list")
         run(command, "demo", "--out", "demo")
         run(command, "report", "demo")
         assert (pathlib.Path(folder) / "demo" / "report.html").is_file()

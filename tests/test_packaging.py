@@ -26,6 +26,11 @@ def lines(text):
     return [line for line in text.splitlines() if line and line[0] != "#"]
 
 
+def package_files():
+    files = [path for path in (ROOT / "jaxdd").rglob("*") if path.is_file()]
+    return {path for path in files if "__pycache__" not in path.parts}
+
+
 def module(path):
     """Import a file that is not in a package."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -53,8 +58,7 @@ def test_everything_but_modules_is_package_data(config):
         for glob in globs.split()
         for path in ROOT.joinpath(*package.split(".")).glob(glob)
     }
-    files = {path for path in (ROOT / "jaxdd").rglob("*.*") if "__pycache__" not in path.parts}
-    assert {path for path in files if path.suffix != ".py"} == listed
+    assert {path for path in package_files() if path.suffix != ".py"} == listed
 
 
 def test_each_requirement_has_a_lower_bound_and_a_reason():
@@ -102,8 +106,8 @@ def test_the_workflow_runs_the_documented_checks(config):
 @pytest.mark.parametrize("fault", [None, "tests/test_kde.py", "jaxdd/py.typed"])
 def test_a_wheel_must_consist_of_the_package(tmp_path, fault):
     """Wheels with a file of the tests, or without a file of the package, are rejected."""
-    files = [path for path in (ROOT / "jaxdd").rglob("*.*") if "__pycache__" not in path.parts]
-    names = {path.relative_to(ROOT).as_posix() for path in files} | {"jaxdd-0.1.0.dist-info/WHEEL"}
+    names = {path.relative_to(ROOT).as_posix() for path in package_files()}
+    names.add("jaxdd-0.1.0.dist-info/WHEEL")
     with zipfile.ZipFile(tmp_path / "a.whl", "w") as wheel:
         for name in names ^ ({fault} - {None}):
             wheel.writestr(name, "")
