@@ -86,8 +86,8 @@ def evaluate_set(
     with --sets random noise.
 
     Args:
-        source: Folder of a finished run, of an exported set or of images, an .npz or .pt file, or
-            the name of a set that comes with jaxdd (see `jaxdd sets list`).
+        source: Folder of a finished run, of an exported set or of images, an .npz, .safetensors or
+            .pt file, or the name of a set that comes with jaxdd (see `jaxdd sets list`).
         networks: Networks to train: convnet, mlp, lenet, alexnet, vgg11 or resnet18; convnet-bn,
             vgg11-bn or resnet18-bn with batch norm; or MODULE:ATTRIBUTE.
         protocol: Hard labels (standard), soft labels (soft), logit distillation (kd), or feature
@@ -155,7 +155,8 @@ def profile_set(
     labels are used.
 
     Args:
-        source: Folder of a finished run, of an exported set or of images, or an .npz or .pt file.
+        source: Folder of a finished run, of an exported set or of images, or an .npz, .safetensors
+            or .pt file.
         seeds: Number of random networks; profiles are means over them.
         teacher_steps: Updates of a network trained on the real images, for a second profile.
             Defaults to none.

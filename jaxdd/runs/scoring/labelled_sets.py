@@ -162,7 +162,8 @@ def load(path: str | os.PathLike, *, layout: str = "auto") -> StoredSet:
     """
     path = shipped.resolve(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; expected a run, a folder, .npz or .pt")
+        known = "a run, a folder, .npz, .safetensors or .pt"
+        raise FileNotFoundError(f"{path} does not exist; expected {known}")
     if not path.is_dir() and (path.parent / manifest.NAME).exists():
         if path.name in manifest.read(path.parent).get("files", {}):
             path = path.parent
