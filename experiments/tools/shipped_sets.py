@@ -1,6 +1,6 @@
 """Make the distilled sets that come with jaxdd, and print their roots.
 
-    python -m experiments.tools.shipped_sets --data-dir DIR   # 15 CPU minutes
+    python -m experiments.tools.shipped_sets --data-dir DIR   # 16 CPU minutes
 
 The roots belong in `jaxdd/runs/trust/shipped.py`. Sets whose folder in jaxdd/sets exists are not
 made again: delete it first. Sets of 32×32 images are stored as PNG files, so that all sets together
