@@ -67,6 +67,7 @@ LARGE_POOL = sampling.pool(
     std=(0.25,),
 )
 BATCH = sampling.uniform_batch(KEY, POOL, 2)
+MIXTURE = sampling.mixture(POOL, [WEIGHTS, WEIGHTS[::-1].copy()])
 TASK = evaluate.task(
     np.uint8(255 * PIXELS), LABELS, ATTRIBUTES, ALIGNED, **SIZES, mean=(0.5,), std=(0.25,),
     strategy=STRATEGY,
@@ -228,6 +229,15 @@ CASES = {
     "sampling.grouped": Case(
         lambda key, images: sampling.grouped(SAMPLER, groups=2)(
             key, make_pool(2 * LABELS + ATTRIBUTES, 4)._replace(images=images)
+        ),
+        (KEY, PIXELS), (1,),
+    ),
+    "sampling.mixture": Case(
+        lambda w, v: sampling.mixture(POOL, [w, v]).weights, (WEIGHTS, WEIGHTS[::-1].copy()), (0, 1)
+    ),
+    "sampling.mixture_batch": Case(
+        lambda key, images: sampling.mixture_batch(
+            key, MIXTURE._replace(pool=MIXTURE.pool._replace(images=images)), 2
         ),
         (KEY, PIXELS), (1,),
     ),
@@ -513,6 +523,11 @@ CASES = {
     "cfm.guide": trained(lambda pool: cfm.guide(NORMED, NORMED_PARAMS, pool), POOL),
     "cfm.curriculum": Case(lambda beta: cfm.curriculum(beta, 3), (np.float32(0.1),), (0,)),
     "distribution.distribution_matching": one_step(DM, POOL, SAMPLER),
+    "distribution.mean_features": trained(
+        methods.mean_features(NETWORK, strategy=STRATEGY),
+        KEY,
+        sampling.mixture_batch(KEY, MIXTURE, 2),
+    ),
     "gradient.gradient_matching": one_step(DC, POOL, SAMPLER),
     "trajectory.trajectory_matching": one_step(MTT, EXPERTS, SEGMENT),
     "cfm.curriculum_matching": one_step(CFM, GUIDE, GUIDE_SAMPLER),
@@ -574,7 +589,7 @@ STATIC = {
     *("feature_weights.is_shortcut", "formulas.check_limit"),
     "candidates.check_embeddings",
     *("cfm.guide_sampler", "spectral.identity", "spectral.linear", "spectral.ridge"),
-    *("loop.steps", "loop.chunk", "zca.check_size"),
+    *("loop.steps", "loop.chunk", "loop.batch", "zca.check_size"),
     *("parallel.mesh", "parallel.cpu_mesh", "parallel.is_one_cpu", "parallel.replicate"),
     *("parallel.split", "parallel.split_rows", "parallel.mesh_of", "parallel.split_sampler"),
     *("parallel.split_network", "parallel.replicate_state", "parallel.constrain_replicated"),
