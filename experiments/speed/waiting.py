@@ -260,8 +260,8 @@ def tables(path: pathlib.Path = OUT) -> list[list[str]]:
     columns = [(label, state) for state in ("cold", "warm") for label in labels]
 
     def values(command, pick):
-        entries = [(measured.get(f"{label}: {command}"), state) for label, state in columns]
-        return [None if entry is None else pick(entry[state]) for entry, state in entries]
+        entries = [measured.get(f"{label}: {command}", {}).get(state) for label, state in columns]
+        return [None if entry is None else pick(entry) for entry in entries]
 
     times, spent = [], []
     for command in commands:
