@@ -49,7 +49,8 @@ class Figure(NamedTuple):
 def _grids() -> Iterator[Figure]:
     """Yield a figure for every grid: a heat map of two options, or dots for each setting."""
     for claim in table.grids():
-        if claim.name in ("claims", "precision"):  # drawn as the headline; a table is enough
+        # The claims are drawn as the headline; for the others a table is enough.
+        if claim.name in ("claims", "precision", "shared_batches"):
             continue
         data, draw = (
             (charts.grid_data, charts.dots)

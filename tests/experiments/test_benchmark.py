@@ -55,8 +55,8 @@ def test_step_counts_equal_xla_within_fifteen_per_cent():
     assert counted < flops < 1.15 * counted
     params = network.init(KEY, images[0])
     slope = lambda params, x: training.gradient(network, params, x, 0, jnp.ones(len(x)))
-    flops = xla_flops(slope, params, batch.images[0])
-    assert flops == pytest.approx(8 * (3 * cost.flops - cost.first_flops), rel=0.15)
+    flops = xla_flops(slope, params, batch.images[0, :2])  # few enough for a single micro-batch
+    assert flops == pytest.approx(2 * (3 * cost.flops - cost.first_flops), rel=0.15)
 
     def distance(x, params, target):
         loss = lambda params: training.cross_entropy(network, params, x, 0, jnp.ones(len(x)))

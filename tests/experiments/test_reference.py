@@ -17,17 +17,16 @@ def test_every_option_of_every_command_is_listed():
     lines = reference.commands()
     starts = {line[4:]: i for i, line in enumerate(lines) if line.startswith("### jaxdd ")}
     shared = lines[lines.index("## Options of run and compare") :]
-    for name in reference.reference.COMMANDS:
-        start = starts[f"jaxdd {name}"]
+    for command in reference.reference.COMMANDS:
+        start = starts[f"jaxdd {command}"]
         section = lines[
             start : next(i for i in range(start + 1, len(lines)) if lines[i][:2] == "##")
         ]
         for method in options.OPTIONS:
-            for option in reference.reference.options(name, method):
-                listed = "\n".join(section + (shared if name in ("run", "compare") else []))
-                assert re.search(
-                    rf"`{option.flags[0] if option.flags else option.metavar}\b", listed
-                )
+            for option in reference.reference.options(command, method):
+                listed = "\n".join(section + (shared if command in ("run", "compare") else []))
+                name = option.flags[0] if option.flags else option.metavar
+                assert re.search(rf"`{re.escape(name)}(?!\w)", listed)
 
 
 def test_options_by_method_state_what_differs():
