@@ -76,6 +76,7 @@ def test_extras_agree_on_versions(config):
 
 
 def test_links_of_the_long_description_are_absolute():
+    pytest.importorskip("setuptools", reason="setuptools is not installed")
     setup = module(ROOT / "setup.py")
     text = "![A\npicture](a/b.png) [page](docs/c.md#d) [here](#e) [site](https://f.org)"
     assert setup.readme(text, "https://g.org/h") == (
