@@ -148,13 +148,22 @@ def _near_pairs(hashes):
     blocks = [jnp.asarray(hashes[start : start + _BLOCK]) for start in starts]
     for i, block in zip(starts, blocks, strict=True):
         for j, other in zip(starts[i // _BLOCK :], blocks[i // _BLOCK :], strict=True):
-            first, second = np.nonzero(np.asarray(is_near(block, other)))
-            is_ordered = i + first < j + second
-            yield i + first[is_ordered], j + second[is_ordered]
+            near, has_near = map(np.asarray, is_near(block, other))
+            (with_near,) = np.nonzero(
+                has_near
+            )  # few: searching all of `near` takes most of the time
+            first, second = np.nonzero(near[with_near])
+            first, second = i + with_near[first], j + second
+            is_ordered = first < second
+            yield first[is_ordered], second[is_ordered]
 
 
 @functools.partial(jax.jit, static_argnames="limit")
 def _is_near(a, b, *, limit):
-    """Return whether hashes `[n, words]` and `[m, words]` differ in at most limit bits."""
+    """Return whether hashes `[n, words]` and `[m, words]` differ in at most limit bits, `[n, m]`.
+
+    Also returns for each of the n whether any of the m is so near.
+    """
     bits = (jax.lax.population_count(x[:, None] ^ y) for x, y in zip(a.T, b.T, strict=True))
-    return sum(bits, jnp.zeros((len(a), len(b)), jnp.uint32)) <= limit
+    near = sum(bits, jnp.zeros((len(a), len(b)), jnp.uint32)) <= limit
+    return near, near.any(1)

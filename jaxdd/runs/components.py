@@ -59,8 +59,8 @@ def build(
     """Build and check the components of a run, without computing anything.
 
     Arguments after the options replace what these say: a network or a method of your own, devices
-    from `parallel.mesh`, the training of the evaluation networks, and the number of CPU threads,
-    one per core by default.
+    from `parallel.mesh`, the training of the evaluation networks, and the number of CPU threads of
+    the method, one per core by default.
     """
     shape, k = data.train.images.shape[1:], data.num_classes
     side = min(shape[:2])
@@ -83,7 +83,7 @@ def build(
     sampler = _sampler(options.weighting, options.batch_size, options.candidates, network, seed)
     sampler = sampler if mesh is None else parallel.split_sampler(sampler, mesh)
     train = debiased.TRAININGS[options.training] if train is None else train
-    score = _scorer(data._replace(strategy=strategy), options, network, mesh, train, threads)
+    score = _scorer(data._replace(strategy=strategy), options, network, mesh, train)
     return Components(network, strategy, method, sampler, score)
 
 
@@ -99,12 +99,12 @@ def _build_method(data, options, network, strategy, mesh, threads):
     return run_methods.build(options, teacher, strategy)
 
 
-def _scorer(data, options, network, mesh, train, threads):
+def _scorer(data, options, network, mesh, train):
     """Return `Components.score`."""
     # Each device trains whole networks. On a single CPU, each network is trained by one thread.
     if mesh is not None and parallel.is_one_cpu(mesh):
         mesh = None
-    evaluator = _evaluator(network, train, options.epochs, mesh, threads)
+    evaluator = _evaluator(network, train, options.epochs, mesh)
     keys = jax.random.split(key(options, "evaluate"), options.eval_seeds)
     return functools.partial(_score, evaluator, keys, datasets.task(data), mesh)
 
@@ -152,7 +152,7 @@ def _sampler(weighting, batch_size, candidates, network, seed):
 
 
 @functools.cache
-def _evaluator(network, train, epochs, mesh, threads):
+def _evaluator(network, train, epochs, mesh):
     """Return the compiled evaluation of a set, for any task."""
     protocol = functools.partial(evaluate.evaluate, train=train, epochs=epochs)
 
@@ -160,7 +160,7 @@ def _evaluator(network, train, epochs, mesh, threads):
         return protocol(keys, network, images, task, labels=labels, arrays=arrays)
 
     if mesh is None:
-        return parallel.thread_rows(evaluation, threads=threads)
+        return parallel.thread_rows(evaluation)
     return jax.jit(parallel.map_rows(evaluation, mesh))
 
 

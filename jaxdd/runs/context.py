@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from jaxdd import methods, networks, sampling
 from jaxdd.data import datasets, files
-from jaxdd.devices import split_pool
+from jaxdd.devices import parallel, split_pool
 from jaxdd.methods import zca
 from jaxdd.runs import components, programs, progress, timing
 from jaxdd.runs import methods as run_methods
@@ -253,18 +253,7 @@ def build_context(
             if (described := named_networks.arguments(thing))
         },
         custom_weights=None if weights is None else np.asarray(weights), embedding=embedding,
-        bias_labels=bias_labels,
-        mesh=mesh, threads=threads, report=_one_at_a_time(setup.get("report", progress.silent)),
+        bias_labels=bias_labels, mesh=mesh, threads=threads,
+        report=parallel.one_at_a_time(setup.get("report", progress.silent)),
         interruption=_Interruption(), settings=programs.recorded_settings(),
     )  # fmt: skip
-
-
-def _one_at_a_time(function):
-    """Return the function behind a lock, so that one thread calls it at a time."""
-    lock = threading.Lock()
-
-    def locked(*args, **kwargs):
-        with lock:
-            function(*args, **kwargs)
-
-    return locked

@@ -146,16 +146,14 @@ def build(
 
 
 def build_mean_features(
-    options: DM,
     network: networks.Network,
     strategy: augment.Strategy,
     *,
     mesh: jax.sharding.Mesh | None = None,
-    threads: int | None = None,
 ) -> Callable[[jax.Array, Any], methods.Features]:
-    """Build the function by which rows of dm share batches, with the arguments of `build`."""
+    """Build the function that computes batches of dm ahead, on a CPU by one core per batch."""
     network = network if mesh is None else _split_network(network, mesh)
-    activation_bytes = _activation_bytes(threads)
+    activation_bytes = _activation_bytes(1 if mesh is None else None)
     return _mean_features(network, strategy=strategy, activation_bytes=activation_bytes)
 
 

@@ -8,6 +8,7 @@ the manifest of the folder, and the state of the distillation is saved every few
 import contextlib
 import functools
 import itertools
+import multiprocessing
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,6 +99,9 @@ def _started(context, folder, name, spent, *, earlier=None) -> Iterator[Run]:
 def _finish(run, source, *, distilled=True, baseline=None) -> results.Result:
     """Run the stages that follow the weights: whitening, set, scores, figures, manifest."""
     source = stages.whiten(run, source)
+    if distilled and shared.can_compute_ahead(run.context, source):
+        workers = run.context.threads or multiprocessing.cpu_count()
+        shared.distil(run.context, [run], {run.name: source}, workers=workers)
     synthetic = stages.synthesize(run, source, distilled=distilled)
     result = stages.evaluate_run(run, source, synthetic, stored=distilled, baseline=baseline)
     stages.draw(run, synthetic, result)

@@ -305,7 +305,8 @@ def _score_at(run, previous, step, state, whitening):
         return {}
     data = run.context.data
     images = zca.unwhiten(state.images, whitening, data.mean, data.std)
-    scores = _score(run, images, whitening, name=f"{run.name} at step {step}")
+    with run.timed("evaluate"):
+        scores = _score(run, images, whitening, name=f"{run.name} at step {step}")
     return {key: getattr(scores, key).mean for key in ("accuracy", "conflicting")}
 
 
@@ -321,10 +322,9 @@ def _score(run: Run, images: ArrayLike, whitening, *, name: str, stored=True) ->
     if stored:
         images = run_methods.decode(context.options.formation)(jnp.asarray(images))
     context.report(f"evaluate {name}", 0, 1)
-    with run.timed("evaluate"):
-        moments = context.data.mean, context.data.std
-        seen = zca.whiten(jnp.asarray(images), whitening, *moments)
-        scores = context.components.score(seen, whitening)
+    moments = context.data.mean, context.data.std
+    seen = zca.whiten(jnp.asarray(images), whitening, *moments)
+    scores = context.components.score(seen, whitening)
     context.report(f"evaluate {name}", 1, 1)
     if context.interruption.requested.is_set():
         raise Interrupted("stopped; finished rows are kept")
@@ -350,14 +350,17 @@ def evaluate_run(
     context, whitening = run.context, source.whitening
 
     def compute():
+        sets = {}
         if baseline is None:
             subset = components.subset(context.pool, context.options, weighted=False)
-            random = _score(run, subset, whitening, name="random", stored=False)
-        else:
-            random = baseline()
-        scores = random
+            sets["random"] = functools.partial(_score, run, subset, stored=False)
         if run.name != "random":
-            scores = _score(run, synthetic.images, whitening, name=run.name, stored=stored)
+            sets[run.name] = functools.partial(_score, run, synthetic.images, stored=stored)
+        score = [functools.partial(sets[name], whitening, name=name) for name in sets]
+        with run.timed("evaluate"):
+            scored = dict(zip(sets, parallel.call_all(score, mesh=context.mesh), strict=True))
+        random = scored["random"] if baseline is None else baseline()
+        scores = scored.get(run.name, random)
         result = results.Result(
             **vars(scores), random=random, weights=weightings.diagnose(context, source.weights),
             choice=source.choice, config=synthetic.provenance["config"], seed=context.options.seed,

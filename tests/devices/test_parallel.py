@@ -2,6 +2,8 @@
 
 import functools
 import multiprocessing
+import threading
+import time
 
 import chex
 import jax
@@ -132,7 +134,7 @@ def test_evaluation_is_the_same(mesh, pool):
     np.testing.assert_array_equal(split(keys, images).accuracy, expected)
     traces = []
     counted = lambda *arguments: traces.append(0) or score(*arguments)
-    threaded = parallel.thread_rows(counted, threads=2)
+    threaded = parallel.thread_rows(counted)
     for _ in range(2):
         np.testing.assert_array_equal(threaded(keys, images).accuracy, expected)
     assert len(traces) == 1
@@ -294,6 +296,51 @@ def test_thread_rows_inside_of_jit_and_grad_and_without_rows():
     slope = jax.grad(lambda rows: square(rows, 2.0).sum())(rows)
     np.testing.assert_array_equal(slope, [0, 4, 8])
     assert square(rows[:0], 2.0).shape == (0,)
+
+
+def test_functions_called_at_once_share_the_cores_and_the_configuration(monkeypatch):
+    """Three functions of three rows never compute more than two rows at once on two cores."""
+    monkeypatch.setattr(parallel.multiprocessing, "cpu_count", lambda: 2)
+    parallel._threads.cache_clear()
+    lock, running, most = threading.Lock(), [], []
+
+    def add(row):
+        with lock:
+            running.append(0)
+            most.append(len(running))
+        time.sleep(0.01)
+        with lock:
+            running.pop()
+        return row + 1e-12
+
+    compile_add = lambda *arguments: add
+    with jax.enable_x64(True):
+        rows = list(jnp.arange(9, dtype=jnp.float64).reshape(9, 1))
+        parts = [
+            functools.partial(parallel._in_threads, compile_add, rows[i::3], ()) for i in range(3)
+        ]
+        results = parallel.call_all(parts)
+    parallel._threads.cache_clear()
+    np.testing.assert_array_equal(results, np.arange(9.0).reshape(3, 3).T + 1e-12)
+    assert results[0].dtype == jnp.float64 and max(most) == 2
+
+
+def test_no_further_function_is_called_after_an_error(monkeypatch):
+    calls = []
+
+    def fail():
+        calls.append(0)
+        raise ValueError("17")
+
+    monkeypatch.setattr(parallel.multiprocessing, "cpu_count", lambda: 1)
+    with pytest.raises(ValueError, match="17"):
+        parallel.call_all([fail] * 1000)
+    assert len(calls) < 1000
+    calls.clear()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(ValueError, match="17"):
+        parallel.call_all([fail] * 2)
+    assert len(calls) == 1
 
 
 def test_batch_norm_of_a_split_network_uses_the_whole_batch(mesh):

@@ -105,7 +105,7 @@ def test_rows_equal_their_components_put_together_by_hand(fake, compared):
     oracle = weights.oracle(pool, data.train.attributes, num_attributes=2)
     by_row = [jnp.ones(len(pool.images)), density, oracle]
     mixture, key = sampling.mixture(pool, by_row), components.key(chosen, "distill")
-    prepare = run_methods.build_mean_features(chosen, fake.NETWORK, parts.strategy)
+    prepare = run_methods.build_mean_features(fake.NETWORK, parts.strategy)
     for i, name in enumerate(ROWS):
         weighted = sampling.reweight(pool, by_row[i])
         state = parts.method.init(components.initial(weighted, chosen))

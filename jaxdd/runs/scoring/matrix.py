@@ -28,6 +28,7 @@ import numpy as np
 
 from jaxdd import augment, evaluate, networks, sampling, training
 from jaxdd.data import datasets, files
+from jaxdd.devices import parallel
 from jaxdd.methods import zca
 from jaxdd.runs import components, options, results
 from jaxdd.runs import networks as named_networks
@@ -84,19 +85,25 @@ def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
 def fill(path: str | os.PathLike, cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
     """Compute the cells that a JSON file lacks, write it after each, and return their rows.
 
-    Other rows in the file stay. Several processes on one machine may fill the same file.
+    Other rows in the file stay. Several processes on one machine may fill the same file. On a CPU,
+    several cells are computed at the same time.
     """
     path, cells = pathlib.Path(path), list(cells)
     stored = lambda: read(path) if path.exists() else {}
     rows = stored()
-    for cell in cells:
+
+    def compute(cell):
+        row = {**cell.score(), **cell.settings, **results.circumstances()}
+        with _lock(path):  # another cell or process may have written rows in the meantime
+            files.write_json(path, stored() | {cell.name: row})
+
+    def is_stored(cell):
         row = rows.get(cell.name, {})
         same_settings = all(row.get(name) == x for name, x in cell.settings.items())
-        if same_settings and results.SCORES.keys() <= row.keys():
-            continue
-        row = {**cell.score(), **cell.settings, **results.circumstances()}
-        with _lock(path):  # another process may have written rows in the meantime
-            files.write_json(path, rows := stored() | {cell.name: row})
+        return same_settings and results.SCORES.keys() <= row.keys()
+
+    missing = [functools.partial(compute, cell) for cell in cells if not is_stored(cell)]
+    parallel.call_all(missing)
     rows = stored()
     return {cell.name: rows[cell.name] for cell in cells}
 
@@ -144,6 +151,7 @@ def cells(
     images = zca.whiten(jnp.asarray(labelled.images), labelled.whitening, *moments)
     arrays = components.baselines(images, labelled.labels, pool, run_options, sets)
     one_image, rows = sampling.take(pool, jnp.zeros(1, int)), []
+    report = parallel.one_at_a_time(report)
     for name in names:
         network = named_networks.from_options(run_options, pool.num_classes, name=name)
         # Options name networks without batch norm only; the network itself is passed to `build`.
@@ -151,6 +159,7 @@ def cells(
         # Teachers are expensive: each is trained when the first cell needs it, and then shared.
         arguments = pool, one_image, benchmark, network, network_options, teacher
         make_teacher = functools.cache(functools.partial(_teacher, *arguments))
+        make_teacher = parallel.one_at_a_time(make_teacher)
         for protocol in protocols:
             if protocol == "elf":  # raises before any work if the network cannot be split
                 networks.count_parts(network)
@@ -164,8 +173,8 @@ def cells(
                 task = f"{name} {protocol} {kind}"
                 digest = files.digest(*map(np.asarray, arrays[kind]))
                 row = dict(network=name, protocol=protocol, set=kind, **settings, images=digest)
-                progress = functools.partial(report, f"evaluate {task}")
-                arguments = score, protocol, arrays[kind], make_teacher, progress
+                report_cell = functools.partial(report, f"evaluate {task}")
+                arguments = score, protocol, arrays[kind], make_teacher, report_cell
                 num_bytes = labelled.num_bytes if kind == "set" else None
                 compute = functools.partial(_score, *arguments, num_bytes)
                 rows.append(Cell(task, files.to_json(row), compute))
