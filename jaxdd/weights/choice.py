@@ -159,16 +159,10 @@ def choose(
     blind, others = _names(part, features, embeddings)
     values = compute(part, samples, blind)
     tested = {name: x for name, x in comparisons.items() if name not in exclude}
-    test = functools.partial(
-        shortcuts, candidates.folds_key(key), part, comparisons=tested, values=values,
-        first=_FIRST_TEST,
-    )  # fmt: skip
-    train = functools.partial(compute, part, samples, others)
-    # On a CPU the encoder is trained during the tests. It does not factorise matrices, which no two
-    # programs may do at once, see `probes`.
-    tests, other_values = parallel.call_all([test, train], mesh=parallel.mesh_of(pool.images))
+    key_folds = candidates.folds_key(key)
+    tests = shortcuts(key_folds, part, comparisons=tested, values=values, first=_FIRST_TEST)
     report(1, 4)
-    shown = _candidates(key, part, values | other_values, tests, clip)
+    shown = _candidates(key, part, values | compute(part, samples, others), tests, clip)
     choice = Choice(formulas.uniform(pool.labels, num_classes=pool.num_classes), samples=samples)
     preview(choice._replace(candidates=_rank(shown, exclude)))
     report(2, 4)
