@@ -4,7 +4,7 @@
 
 Coloured digits with 10 % and coloured MNIST with 5 % bias-conflicting samples, ten images per
 class, three seeds. `jaxdd compare` distils rows from the same real images, drawn by a mixture of
-their weights (`jaxdd.runs.shared`); with `--separate`, each row draws its own. Intervals are by
+their weights (`jaxdd.runs.batches`); with `--separate`, each row draws its own. Intervals are by
 Student's t over seeds, of differences paired by seed.
 
 Cost: 20 minutes on one core, of which the separate rows take 3 if those of other experiments are

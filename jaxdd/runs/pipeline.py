@@ -18,11 +18,11 @@ from typing import Unpack
 from jaxdd.data import datasets, files
 from jaxdd.devices import parallel
 from jaxdd.runs import (
+    batches,
     components,
     processes,
     programs,
     results,
-    shared,
     stages,
     timing,
     weightings,
@@ -99,9 +99,10 @@ def _started(context, folder, name, spent, *, earlier=None) -> Iterator[Run]:
 def _finish(run, source, *, distilled=True, baseline=None) -> results.Result:
     """Run the stages that follow the weights: whitening, set, scores, figures, manifest."""
     source = stages.whiten(run, source)
-    if distilled and shared.can_compute_ahead(run.context, source):
+    is_missing = distilled and not manifest.is_intact(run.folder, store.SYNTHETIC)
+    if is_missing and batches.can_compute_ahead(run.context, source):
         workers = run.context.threads or multiprocessing.cpu_count()
-        shared.distil(run.context, [run], {run.name: source}, workers=workers)
+        batches.distil(run.context, [run], {run.name: source}, workers=workers)
     synthetic = stages.synthesize(run, source, distilled=distilled)
     result = stages.evaluate_run(run, source, synthetic, stored=distilled, baseline=baseline)
     stages.draw(run, synthetic, result)
@@ -129,7 +130,7 @@ def compare(
 
     Rows that need bias labels are left out if the data have none. On a CPU, rows of dm, dc and dsa
     run at the same time unless they are whitened (`components.rows_at_once`). Weighted rows of dm
-    are distilled from the same batches (`runs.shared`), unless batches are whitened, selected from
+    are distilled from the same batches (`runs.batches`), unless batches are whitened, selected from
     `candidates`, or weighted by themselves (options.weighting other than "draw"). A row of its own
     then equals that of `run` up to the noise of the batches.
 
@@ -169,7 +170,7 @@ def compare(
     with store.lock(folder):
         store.sweep(folder)
         names = [n for n in weightings.rows() if n in {*names, *_finished_rows(folder)}]
-        batch_rows = shared.batch_rows(context, folder, names, separate=separate)
+        batch_rows = batches.batch_rows(context, folder, names, separate=separate)
         table = _all_rows(context, folder, names, batch_rows, at_once, spent)
         _write_table(folder, table)
         paths = {name: folder / "rows" / name / store.SYNTHETIC for name in names}
@@ -235,7 +236,7 @@ def _all_rows(
                 run = _started(context, folders[name], name, seconds)
                 runs.append(stack.enter_context(run))
             by_row = {name: sources[rows[name].weighting][0] for name in group}
-            shared.distil(context, runs, by_row, workers=at_once)
+            batches.distil(context, runs, by_row, workers=at_once)
     make = parallel.with_settings(functools.partial(_row, context, folders, sources))
     if at_once == 1:
         table: dict[str, results.Result] = {}

@@ -191,7 +191,7 @@ def _batches(context, sources):
     return batch
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _for_one_row(sampler):
     """Return a sampler whose batches have weights `[k, size, 1]`, as `sampling.mixture_batch`."""
 

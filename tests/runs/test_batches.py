@@ -10,7 +10,8 @@ import pytest
 
 from jaxdd import methods, networks, sampling, weights
 from jaxdd.data import datasets, files
-from jaxdd.runs import components, context, options, pipeline, shared
+from jaxdd.devices import parallel
+from jaxdd.runs import batches, components, context, options, pipeline
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs.folder import manifest, store
 
@@ -56,7 +57,7 @@ def test_rows_with_weights_of_dm_share_their_batches(fake, tmp_path):
     def rows(*names, separate=False, network=fake.NETWORK, method=None, **change):
         chosen = options.make(**{**dict(ipc=2, depth=1), **change})
         built = context.build_context(fake.shades(), chosen, network=network, method=method)
-        return shared.batch_rows(built, tmp_path, names, separate=separate)
+        return batches.batch_rows(built, tmp_path, names, separate=separate)
 
     names = ("random", "random-density", *ROWS, "fairdd", "cobra")
     assert rows(*names) == dict.fromkeys(ROWS, ROWS)
@@ -74,7 +75,7 @@ def test_networks_that_start_from_values_of_images_do_not_share(fake, tmp_path):
         lambda key, images: fake.NETWORK.init(key, images) + images.mean(), fake.NETWORK.apply
     )
     built = context.build_context(fake.shades(), fake.TINY, network=by_values)
-    assert not shared.batch_rows(built, tmp_path, ROWS, separate=False)
+    assert not batches.batch_rows(built, tmp_path, ROWS, separate=False)
 
 
 def test_recorded_rows_keep_their_batches_and_added_ones_have_their_own(compare, tmp_path):
@@ -126,6 +127,57 @@ def test_separate_rows_equal_those_of_a_run(fake, compare, tmp_path):
     np.testing.assert_allclose(images_of(tmp_path / "a")["oracle"], run, atol=1e-5)
     with pytest.raises(ValueError, match="separate"):
         compare(tmp_path / "a", *ROWS, resume=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {}, {"zca": "uniform"}, {"candidates": 12}, {"weighting": "mean"}, {"weighting": "batch"},
+        {"formation": 2}, {"score_every": 4}, {"debias": "oracle", "ipc": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_batches_computed_ahead_give_the_set_of_steps_in_one_program(
+    fake, tmp_path, monkeypatch, change
+):
+    def distil(folder, debias="density", **change):
+        chosen, seen = dataclasses.replace(fake.TINY, **change), []
+        report = lambda task, done, total, **fields: seen.append((task, done, *fields))
+        pipeline.run(
+            fake.shades(), folder, chosen, debias=debias, network=fake.NETWORK, report=report
+        )
+        images = store.read_synthetic(folder / "synthetic.npz").images
+        return images, [entry for entry in seen if entry[0] == debias]
+
+    ahead, report = distil(tmp_path / "ahead", **change)
+    monkeypatch.setattr(batches, "can_compute_ahead", lambda context, source: False)
+    expected, expected_report = distil(tmp_path / "steps", **change)
+    np.testing.assert_allclose(ahead, expected, atol=1e-4)
+    assert report == expected_report
+
+
+def test_which_runs_compute_batches_ahead(fake, tmp_path, monkeypatch):
+    def is_ahead(debias="plain", network=fake.NETWORK, **setup):
+        distilled = []
+        with monkeypatch.context() as patch:
+            record = lambda context, runs, sources, *, workers: distilled.append(workers)
+            patch.setattr(batches, "distil", record)
+            patch.setattr(components.multiprocessing, "cpu_count", lambda: 3)
+            folder = tmp_path / str(len([*tmp_path.iterdir()]))
+            pipeline.run(fake.shades(), folder, fake.TINY, debias=debias, network=network, **setup)
+            pipeline.run(
+                fake.shades(), folder, fake.TINY, debias=debias, network=network, resume=True,
+                **setup,
+            )  # fmt: skip
+        return distilled
+
+    assert is_ahead() == [3] and is_ahead("oracle") == [3]  # once: the set is complete afterwards
+    by_values = networks.Functions(
+        lambda key, images: fake.NETWORK.init(key, images) + images.mean(), fake.NETWORK.apply
+    )
+    assert not is_ahead(network=by_values)
+    assert not is_ahead("fairdd") and not is_ahead(method=fake.METHOD)
+    assert not is_ahead(mesh=parallel.mesh(devices=jax.devices()[:1]))
 
 
 # --- interruption and repair ---------------------------------------------------------------------
