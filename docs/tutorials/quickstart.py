@@ -95,7 +95,7 @@ for name in ("accuracy", "aligned", "conflicting"):
 # ## On the command line
 #
 # ```
-# jaxdd demo --out demo     # compares five sets, in about two minutes
+# jaxdd demo --out demo     # compares five sets, in about a minute
 # jaxdd report demo         # writes demo/report.html
 # ```
 #

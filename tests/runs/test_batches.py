@@ -143,9 +143,8 @@ def test_batches_computed_ahead_give_the_set_of_steps_in_one_program(
     def distil(folder, debias="density", **change):
         chosen, seen = dataclasses.replace(fake.TINY, **change), []
         report = lambda task, done, total, **fields: seen.append((task, done, *fields))
-        pipeline.run(
-            fake.shades(), folder, chosen, debias=debias, network=fake.NETWORK, report=report
-        )
+        data = fake.shades(counts=(40, 60))
+        pipeline.run(data, folder, chosen, debias=debias, network=fake.NETWORK, report=report)
         images = store.read_synthetic(folder / "synthetic.npz").images
         return images, [entry for entry in seen if entry[0] == debias]
 
