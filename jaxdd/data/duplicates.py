@@ -149,9 +149,8 @@ def _near_pairs(hashes):
     for i, block in zip(starts, blocks, strict=True):
         for j, other in zip(starts[i // _BLOCK :], blocks[i // _BLOCK :], strict=True):
             near, has_near = map(np.asarray, is_near(block, other))
-            (with_near,) = np.nonzero(
-                has_near
-            )  # few: searching all of `near` takes most of the time
+            # Searching all of `near` on the host would take longer than computing it.
+            (with_near,) = np.nonzero(has_near)
             first, second = np.nonzero(near[with_near])
             first, second = i + with_near[first], j + second
             is_ordered = first < second

@@ -30,6 +30,9 @@ from jaxdd.runs import methods as run_methods
 from jaxdd.runs.context import Context, Run, Source
 from jaxdd.runs.options import NETWORKS
 
+_AHEAD_BYTES = 4 * 2**30
+"""Limit for the images of the batches that are computed at the same time."""
+
 
 def batch_rows(
     context: Context, folder: pathlib.Path, names: Sequence[str], *, separate: bool
@@ -113,7 +116,8 @@ def distil(
         runs: the rows to distil.
         sources: sources of all rows that share the batches, by the names of the rows. The batches
             of a single row are those of its source.
-        workers: number of threads that compute, one per core of a CPU.
+        workers: number of threads that compute, one per core of a CPU. Fewer are used if their
+            batches would take more than 4 GiB.
     """
     options = context.options
     recorders = []
@@ -146,6 +150,9 @@ def distil(
     submit_batches = lambda start: [
         pool.submit(batch, i) for i in range(start, min(start + options.chunk, options.steps))
     ]
+    # Each worker holds the images of a batch, as drawn and augmented.
+    values = context.data.num_classes * options.batch_size * context.data.train.images[0].size
+    workers = max(1, min(workers, _AHEAD_BYTES // (2 * 4 * values)))
     pool = futures.ThreadPoolExecutor(workers, thread_name_prefix=processes.ROW_THREADS)
     try:
         with context.interruption.deferred(*(recorder.run.name for recorder in recorders)):

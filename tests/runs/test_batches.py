@@ -11,7 +11,7 @@ import pytest
 from jaxdd import methods, networks, sampling, weights
 from jaxdd.data import datasets, files
 from jaxdd.devices import parallel
-from jaxdd.runs import batches, components, context, options, pipeline
+from jaxdd.runs import batches, components, context, options, pipeline, processes
 from jaxdd.runs import methods as run_methods
 from jaxdd.runs.folder import manifest, store
 
@@ -177,6 +177,26 @@ def test_which_runs_compute_batches_ahead(fake, tmp_path, monkeypatch):
     assert not is_ahead(network=by_values)
     assert not is_ahead("fairdd") and not is_ahead(method=fake.METHOD)
     assert not is_ahead(mesh=parallel.mesh(devices=jax.devices()[:1]))
+
+
+def test_large_batches_are_computed_by_fewer_workers(fake, tmp_path, monkeypatch):
+    """A batch of two classes of 8 images of 8×8×1 takes 4 kB, and as much augmented."""
+    workers, pool = [], batches.futures.ThreadPoolExecutor
+
+    def record(*count, **options):
+        if options.get("thread_name_prefix") == processes.ROW_THREADS:
+            workers.extend(count)
+        return pool(*count, **options)
+
+    monkeypatch.setattr(batches.futures, "ThreadPoolExecutor", record)
+    monkeypatch.setattr(components.multiprocessing, "cpu_count", lambda: 8)
+    for i, (limit, expected) in enumerate([(8 * 2**13, 8), (3 * 2**13, 3), (1, 1)]):
+        monkeypatch.setattr(batches, "_AHEAD_BYTES", limit)
+        pipeline.run(
+            fake.shades(), tmp_path / str(i), fake.TINY, debias="plain", network=fake.NETWORK
+        )
+        assert workers == [expected]
+        workers.clear()
 
 
 # --- interruption and repair ---------------------------------------------------------------------
