@@ -594,6 +594,7 @@ STATIC = {
     *("parallel.split", "parallel.split_rows", "parallel.mesh_of", "parallel.split_sampler"),
     *("parallel.split_network", "parallel.replicate_state", "parallel.constrain_replicated"),
     *("parallel.map_rows", "parallel.sum_rows", "parallel.with_settings"),
+    *("parallel.call_all", "parallel.one_at_a_time"),
 }
 """Functions of sizes, shapes and functions, or that place arrays on devices."""
 

@@ -13,8 +13,8 @@ FOLDER = pathlib.Path(__file__).parents[2] / "sets"
 """Folder with a folder of each set."""
 
 ROOTS = {
-    "cdigits-10-plain-ipc10": "9ad740a2465588b0ecc764e40f5d63640b384dc594e468ebd1c7d500d0972044",
-    "cdigits-10-density-ipc10": "8323d029b0069e6f1af535efc51db4e0b5c73865b978a080c32e5ac2ba51fd81",
+    "cdigits-10-plain-ipc10": "0ecfcde02550be1d48878cf2a82b5b45d8ae4696243896c2dd10a5f74027d565",
+    "cdigits-10-density-ipc10": "7bfa31342ae16b018c8217080a48082b6796d869183f39c44c5ba96d913199e5",
     "cmnist-5-density-ipc10": "df53a8f55bdc61b10f5cc63ba4caf77a6575da2b0e229fdb619ca28337035c07",
     "cmnist-5-density-ipc50": "b78f841e55f67eeaa15cb5ab3bb4b9684b10697d781a5a13c18d695cd46f1228",
     "cfmnist-solid-bg-10-density-ipc10": "fbd0e50babf750968c879506c22d806d30e19a78d826e25bd141735ce0623a5a",  # noqa: E501
