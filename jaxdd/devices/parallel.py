@@ -14,7 +14,9 @@ copied to every device (`replicate`), large ones are split along their rows:
 `split_pool` spreads a training set over devices. `runs.programs` prepares several CPU devices.
 """
 
+import collections
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import multiprocessing
@@ -404,17 +406,34 @@ def _can_use_threads(arguments):
     return jax.default_backend() == "cpu" and not traced
 
 
-@functools.cache
-def _threads():
-    return futures.ThreadPoolExecutor(multiprocessing.cpu_count())
+def one_at_a_time(function: Callable) -> Callable:
+    """Return the function behind a lock, so that one thread calls it at a time."""
+    lock = threading.Lock()
+
+    def locked(*args, **kwargs):
+        with lock:
+            return function(*args, **kwargs)
+
+    return locked
+
+
+_threads = one_at_a_time(
+    functools.cache(lambda: futures.ThreadPoolExecutor(multiprocessing.cpu_count()))
+)
+_stopped = contextvars.ContextVar[threading.Event | None]("stopped", default=None)
 
 
 def _in_threads(compiled, blocks, others):
     others = jax.tree.map(jnp.asarray, others)
-    run = compiled(blocks[0], *others)
-    wait = with_settings(lambda block: jax.block_until_ready(run(block, *others)))
-    jobs = [_threads().submit(wait, block) for block in blocks]
+    run, stopped, jobs = compiled(blocks[0], *others), _stopped.get(), []
+
+    def compute(block):
+        if stopped is not None and stopped.is_set():
+            raise futures.CancelledError
+        return jax.block_until_ready(run(block, *others))
+
     try:
+        jobs += [_threads().submit(with_settings(compute), block) for block in blocks]
         results = [job.result() for job in jobs]
     finally:
         for job in jobs:
@@ -428,29 +447,30 @@ def call_all(functions: Sequence[Callable[[], Any]], *, mesh: Mesh | None = None
 
     On a CPU they run at the same time, as many as there are cores, so that no core is idle while
     the last rows of one function (`thread_rows`) are computed. On other devices, and on the devices
-    of a mesh, they run one after another. After an error, no further function is started.
+    of a mesh, they run one after another. After an error or Ctrl-C, no further function is started
+    and no further row computed.
 
     >>> call_all([lambda: 1, lambda: 2])
     [1, 2]
     """
     if jax.default_backend() != "cpu" or not (mesh is None or is_one_cpu(mesh)):
         return [function() for function in functions]
+    stopped, jobs = threading.Event(), []
     pool = futures.ThreadPoolExecutor(multiprocessing.cpu_count())
+
+    def call(function):
+        _stopped.set(stopped)
+        return function()
+
     try:
-        return list(pool.map(lambda function: function(), map(with_settings, functions)))
+        jobs += [pool.submit(with_settings(call), function) for function in functions]
+        done = futures.wait(jobs, return_when=futures.FIRST_EXCEPTION).done
+        for job in done:
+            job.result()  # raises the exception of one that failed
+        return [job.result() for job in jobs]
     finally:
+        stopped.set()
         pool.shutdown(cancel_futures=True)
-
-
-def one_at_a_time(function: Callable) -> Callable:
-    """Return the function behind a lock, so that one thread calls it at a time."""
-    lock = threading.Lock()
-
-    def locked(*args, **kwargs):
-        with lock:
-            return function(*args, **kwargs)
-
-    return locked
 
 
 def with_settings(function: Callable) -> Callable:
@@ -480,14 +500,16 @@ class _Compiled:
     def __init__(self, function):
         self.jitted = jax.jit(function)
         self.executables = {}
+        self.locks = collections.defaultdict(threading.Lock)  # so that each compiles once
 
     def __call__(self, *arguments):
         traced = self.jitted.trace(*arguments)
         # For the same shapes, types and configuration, `trace` returns the same jaxpr object.
         places = tuple(getattr(x, "sharding", None) for x in jax.tree.leaves(arguments))
         key = traced.jaxpr, places
-        if key not in self.executables:
-            self.executables[key] = traced.lower().compile()
+        with self.locks[key]:
+            if key not in self.executables:
+                self.executables[key] = traced.lower().compile()
         return self.executables[key]
 
 

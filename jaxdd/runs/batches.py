@@ -151,7 +151,8 @@ def distil(
         pool.submit(batch, i) for i in range(start, min(start + options.chunk, options.steps))
     ]
     # Each worker holds the images of a batch, as drawn and augmented.
-    values = context.data.num_classes * options.batch_size * context.data.train.images[0].size
+    images = context.data.num_classes * max(options.batch_size, options.candidates or 0)
+    values = images * context.data.train.images[0].size
     workers = max(1, min(workers, _AHEAD_BYTES // (2 * 4 * values)))
     pool = futures.ThreadPoolExecutor(workers, thread_name_prefix=processes.ROW_THREADS)
     try:

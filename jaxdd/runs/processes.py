@@ -35,7 +35,7 @@ HEARTBEAT_TIMEOUT = 20
 """Seconds without a heartbeat after which a process counts as lost."""
 
 ROW_THREADS = "jaxdd row"
-"""Prefix of the names of threads that compute rows of a comparison at the same time."""
+"""Prefix of the names of threads that compute rows of a comparison, or batches ahead."""
 
 # Messages of XLA about the failure of another process. JAX raises a ValueError instead of a
 # JaxRuntimeError if it has called the compiled program before.

@@ -4,6 +4,7 @@ import functools
 import multiprocessing
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import chex
 import jax
@@ -301,7 +302,7 @@ def test_thread_rows_inside_of_jit_and_grad_and_without_rows():
 def test_functions_called_at_once_share_the_cores_and_the_configuration(monkeypatch):
     """Three functions of three rows never compute more than two rows at once on two cores."""
     monkeypatch.setattr(parallel.multiprocessing, "cpu_count", lambda: 2)
-    parallel._threads.cache_clear()
+    monkeypatch.setattr(parallel, "_threads", functools.cache(lambda: ThreadPoolExecutor(2)))
     lock, running, most = threading.Lock(), [], []
 
     def add(row):
@@ -320,27 +321,48 @@ def test_functions_called_at_once_share_the_cores_and_the_configuration(monkeypa
             functools.partial(parallel._in_threads, compile_add, rows[i::3], ()) for i in range(3)
         ]
         results = parallel.call_all(parts)
-    parallel._threads.cache_clear()
     np.testing.assert_array_equal(results, np.arange(9.0).reshape(3, 3).T + 1e-12)
     assert results[0].dtype == jnp.float64 and max(most) == 2
 
 
-def test_no_further_function_is_called_after_an_error(monkeypatch):
-    calls = []
+def test_no_further_function_or_row_is_computed_after_an_error(monkeypatch):
+    """The first function has 20 rows and waits for the second, which fails."""
+    monkeypatch.setattr(parallel.multiprocessing, "cpu_count", lambda: 2)
+    monkeypatch.setattr(parallel, "_threads", functools.cache(lambda: ThreadPoolExecutor(1)))
+    calls, started, failed = [], threading.Event(), threading.Event()
+
+    def compute(row):
+        calls.append("row")
+        started.set()
+        failed.wait(60)
+        time.sleep(0.5)  # until the others are stopped
+        return row
 
     def fail():
-        calls.append(0)
+        started.wait(60)
+        calls.append("failed")
+        failed.set()
         raise ValueError("17")
 
-    monkeypatch.setattr(parallel.multiprocessing, "cpu_count", lambda: 1)
+    rows = functools.partial(parallel._in_threads, lambda *_: compute, [jnp.ones(1)] * 20, ())
     with pytest.raises(ValueError, match="17"):
-        parallel.call_all([fail] * 1000)
-    assert len(calls) < 1000
+        parallel.call_all([rows, fail, *[lambda: calls.append("later")] * 1000])
+    assert calls.count("row") < 20 and calls.count("later") < 1000
     calls.clear()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     with pytest.raises(ValueError, match="17"):
         parallel.call_all([fail] * 2)
-    assert len(calls) == 1
+    assert calls == ["failed"]
+
+
+def test_functions_called_at_once_compile_a_shared_program_once(monkeypatch):
+    compiled, compile_lowered = [], jax.stages.Lowered.compile
+    record = lambda lowered: compiled.append(0) or compile_lowered(lowered)
+    monkeypatch.setattr(jax.stages.Lowered, "compile", record)
+    cube = parallel.thread_rows(lambda rows: rows**3)
+    results = parallel.call_all([functools.partial(cube, jnp.arange(7.0))] * 4)
+    np.testing.assert_array_equal(results, [np.arange(7.0) ** 3] * 4)
+    assert len(compiled) == 1
 
 
 def test_batch_norm_of_a_split_network_uses_the_whole_batch(mesh):

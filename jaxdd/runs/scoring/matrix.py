@@ -88,24 +88,21 @@ def fill(path: str | os.PathLike, cells: Iterable[Cell]) -> dict[str, dict[str, 
     Other rows in the file stay. Several processes on one machine may fill the same file. On a CPU,
     several cells are computed at the same time.
     """
-    path, cells = pathlib.Path(path), list(cells)
+    path, by_name = pathlib.Path(path), {cell.name: cell for cell in cells}
     stored = lambda: read(path) if path.exists() else {}
-    rows = stored()
 
     def compute(cell):
+        row = stored().get(cell.name, {})
+        same_settings = all(row.get(name) == x for name, x in cell.settings.items())
+        if same_settings and results.SCORES.keys() <= row.keys():
+            return
         row = {**cell.score(), **cell.settings, **results.circumstances()}
         with _lock(path):  # another cell or process may have written rows in the meantime
             files.write_json(path, stored() | {cell.name: row})
 
-    def is_stored(cell):
-        row = rows.get(cell.name, {})
-        same_settings = all(row.get(name) == x for name, x in cell.settings.items())
-        return same_settings and results.SCORES.keys() <= row.keys()
-
-    missing = [functools.partial(compute, cell) for cell in cells if not is_stored(cell)]
-    parallel.call_all(missing)
+    parallel.call_all([functools.partial(compute, cell) for cell in by_name.values()])
     rows = stored()
-    return {cell.name: rows[cell.name] for cell in cells}
+    return {name: rows[name] for name in by_name}
 
 
 def _lock(path):
@@ -151,14 +148,14 @@ def cells(
     images = zca.whiten(jnp.asarray(labelled.images), labelled.whitening, *moments)
     arrays = components.baselines(images, labelled.labels, pool, run_options, sets)
     one_image, rows = sampling.take(pool, jnp.zeros(1, int)), []
-    report = parallel.one_at_a_time(report)
+    report, train_teacher = map(parallel.one_at_a_time, (report, _teacher))
     for name in names:
         network = named_networks.from_options(run_options, pool.num_classes, name=name)
         # Options name networks without batch norm only; the network itself is passed to `build`.
         network_options = dataclasses.replace(run_options, network=name.removesuffix("-bn"))
         # Teachers are expensive: each is trained when the first cell needs it, and then shared.
         arguments = pool, one_image, benchmark, network, network_options, teacher
-        make_teacher = functools.cache(functools.partial(_teacher, *arguments))
+        make_teacher = functools.cache(functools.partial(train_teacher, *arguments))
         make_teacher = parallel.one_at_a_time(make_teacher)
         for protocol in protocols:
             if protocol == "elf":  # raises before any work if the network cannot be split
