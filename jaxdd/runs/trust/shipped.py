@@ -15,9 +15,9 @@ FOLDER = pathlib.Path(__file__).parents[2] / "sets"
 ROOTS = {
     "cdigits-10-plain-ipc10": "0ecfcde02550be1d48878cf2a82b5b45d8ae4696243896c2dd10a5f74027d565",
     "cdigits-10-density-ipc10": "7bfa31342ae16b018c8217080a48082b6796d869183f39c44c5ba96d913199e5",
-    "cmnist-5-density-ipc10": "df53a8f55bdc61b10f5cc63ba4caf77a6575da2b0e229fdb619ca28337035c07",
-    "cmnist-5-density-ipc50": "b78f841e55f67eeaa15cb5ab3bb4b9684b10697d781a5a13c18d695cd46f1228",
-    "cfmnist-solid-bg-10-density-ipc10": "fbd0e50babf750968c879506c22d806d30e19a78d826e25bd141735ce0623a5a",  # noqa: E501
+    "cmnist-5-density-ipc10": "cca08a75094e499c9d52f69eede9c702388db95af0bc091cfd448365c3b108f6",
+    "cmnist-5-density-ipc50": "10ec5b06625ce571a74f6cdf63b6eb706d8c90e2a425dcfeeefcb01e6b5df957",
+    "cfmnist-solid-bg-10-density-ipc10": "b0ab9de49834f8eb9649949522c5ef5b499be89e066d8387259e1d7b1b9ddd14",  # noqa: E501
 }
 """Root of each set by name."""
 
