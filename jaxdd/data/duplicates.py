@@ -159,9 +159,9 @@ def _near_pairs(hashes):
 
 @functools.partial(jax.jit, static_argnames="limit")
 def _is_near(a, b, *, limit):
-    """Return whether hashes `[n, words]` and `[m, words]` differ in at most limit bits, `[n, m]`.
+    """Return which pairs of hashes differ in at most `limit` bits, and which rows have such a pair.
 
-    Also returns for each of the n whether any of the m is so near.
+    The hashes are `[n, words]` and `[m, words]`, the results bool `[n, m]` and `[n]`.
     """
     bits = (jax.lax.population_count(x[:, None] ^ y) for x, y in zip(a.T, b.T, strict=True))
     near = sum(bits, jnp.zeros((len(a), len(b)), jnp.uint32)) <= limit

@@ -74,9 +74,9 @@ def _read(path):
 
 
 def can_compute_ahead(context: Context, source: Source) -> bool:
-    """Return whether `distil` computes the steps of a run, faster than `methods.run` does."""
-    one_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1 and context.mesh is None
-    return one_cpu and source.method is context.components.method and _is_separable(context)
+    """Return whether `distil` can compute the batches of a run ahead, which pays off on a CPU."""
+    is_own = source.method is context.components.method  # without a loss per bias group
+    return components.uses_one_cpu(context.mesh) and is_own and _is_separable(context)
 
 
 def _can_share(context):

@@ -189,6 +189,11 @@ def cpu_devices(options: DM) -> dict[str, Any]:
     return dict(mesh=None if run_methods.follows(options) else parallel.cpu_mesh(), split_from=0)
 
 
+def uses_one_cpu(mesh: Any) -> bool:
+    """Return whether a run with this mesh, or None, uses a single CPU as one device."""
+    return jax.default_backend() == "cpu" and jax.process_count() == 1 and mesh is None
+
+
 def rows_at_once(options: DM, *, method: Any = None, mesh: Any = None) -> int:
     """Return how many rows of a comparison run at once: one per core of a single CPU.
 
@@ -196,9 +201,8 @@ def rows_at_once(options: DM, *, method: Any = None, mesh: Any = None) -> int:
     pool), or use a custom method: in jaxlib 0.10, batched factorisations of two programs at once
     can deadlock, because LAPACK waits in an XLA thread for other threads of the same pool.
     """
-    one_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1 and mesh is None
     independent = method is None and not run_methods.follows(options) and options.zca == "none"
-    return multiprocessing.cpu_count() if one_cpu and independent else 1
+    return multiprocessing.cpu_count() if uses_one_cpu(mesh) and independent else 1
 
 
 def subset(

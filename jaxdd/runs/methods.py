@@ -153,7 +153,7 @@ def build_mean_features(
 ) -> Callable[[jax.Array, Any], methods.Features]:
     """Build the function that computes batches of dm ahead, on a CPU by one core per batch."""
     network = network if mesh is None else _split_network(network, mesh)
-    activation_bytes = _activation_bytes(1 if mesh is None else None)
+    activation_bytes = microbatch.CORE_BYTES if mesh is None else None
     return _mean_features(network, strategy=strategy, activation_bytes=activation_bytes)
 
 

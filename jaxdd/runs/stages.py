@@ -350,15 +350,17 @@ def evaluate_run(
     context, whitening = run.context, source.whitening
 
     def compute():
-        sets = {}
+        sets, score = {}, functools.partial(_score, run, whitening=whitening)
         if baseline is None:
             subset = components.subset(context.pool, context.options, weighted=False)
-            sets["random"] = functools.partial(_score, run, subset, stored=False)
+            sets["random"] = functools.partial(score, subset, name="random", stored=False)
         if run.name != "random":
-            sets[run.name] = functools.partial(_score, run, synthetic.images, stored=stored)
-        score = [functools.partial(sets[name], whitening, name=name) for name in sets]
+            sets[run.name] = functools.partial(
+                score, synthetic.images, name=run.name, stored=stored
+            )
         with run.timed("evaluate"):
-            scored = dict(zip(sets, parallel.call_all(score, mesh=context.mesh), strict=True))
+            called = parallel.call_all([*sets.values()], mesh=context.mesh)
+        scored = dict(zip(sets, called, strict=True))
         random = scored["random"] if baseline is None else baseline()
         scores = scored.get(run.name, random)
         result = results.Result(

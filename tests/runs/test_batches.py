@@ -1,4 +1,4 @@
-"""Rows that share batches: which do, what they compute, interruptions and repairs."""
+"""Batches computed ahead or shared by rows: when, what they give, interruptions and repairs."""
 
 import dataclasses
 import shutil
