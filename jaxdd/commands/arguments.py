@@ -166,7 +166,6 @@ def _assembled(function, method, values):
     return arguments
 
 
-@functools.cache
 def _of_parameters(function, method):
     """Return the options that each parameter of a command stands for."""
     hints, help_texts = typing.get_type_hints(function, include_extras=True), _help(function)
@@ -267,7 +266,6 @@ def _by_preset(kind: type[options.DM], name: str) -> str:
     return texts[0] if len({*texts}) == 1 else both
 
 
-@functools.cache
 def _by_benchmark(name):
     """Return the default of an option that depends on the benchmark, or ""."""
     if name == "severity":

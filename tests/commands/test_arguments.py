@@ -37,6 +37,20 @@ def test_a_run_has_all_options_of_its_method(method):
     assert parsed["options"] == options.make(method=method) and parsed["dataset"] == "cdigits"
 
 
+def test_commands_know_a_method_registered_after_their_options_were_read(monkeypatch):
+    known = reference.options("compare")
+    monkeypatch.setattr(options, "OPTIONS", dict(options.OPTIONS))
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Late(options.DM):  # registers itself
+        method: str = "late"
+
+    assert parse("compare", "cdigits", "--method", "late")["options"] == Late()
+    assert any("late" in option.metavar for option in reference.options("compare"))
+    monkeypatch.undo()
+    assert reference.options("compare") == known
+
+
 def test_values_replace_defaults_of_the_preset():
     parsed = parse("run", "cdigits", "--steps", "7", "--preset", "paper", "--seeds", "2")
     assert parsed["options"] == options.DM(steps=7, preset="paper", eval_seeds=2)
