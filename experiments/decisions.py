@@ -220,10 +220,8 @@ def decide(data: datasets.Benchmark, *, seed: int, biased: bool | None) -> dict[
         biased: see `DataSet`; candidates of unbiased sets have no scores.
     """
     pool, options = datasets.pool(data), make(seed=seed)
-    with timing.timed(spent := {}, "seconds"):
-        choice = weightings.choose(pool, options, strategy=data.strategy)
-        jax.block_until_ready(choice.weights)
-    row = choice.record() | spent | {"samples": len(data.train.labels)}
+    choice = weightings.choose(pool, options, strategy=data.strategy)
+    row = choice.record() | {"samples": len(data.train.labels)}
     if biased is not False:
         for entry, candidate in zip(row["candidates"], choice.candidates, strict=True):
             entry |= _scores(candidate.weights, candidate.conflict_score, data)
@@ -342,7 +340,7 @@ def tables() -> list[list[str]]:
     measured, compared = (_by_title(path) if path.exists() else {} for path in (OUT, RIVALS))
     titles = [
         "verdicts of the seeds", "balanced", "largest bimodality", "candidate with the largest AUC",
-        "its AUC", "its group evenness", "group evenness of the weights", "seconds",
+        "its AUC", "its group evenness", "group evenness of the weights",
     ]  # fmt: skip
     result = []
     for kind, sets in (("development", DEVELOPMENT), ("test", TEST)):
@@ -407,7 +405,7 @@ def _describe(rows):
     best = [name, f"{auc:.3f}", f"{evenness:.2f}"] if name else ["–"] * 3
     return [
         verdict, ", ".join(sorted(chosen)), f"{bimodality:.2f}", *best,
-        *_means(rows, "evenness", ".2f"), *_means(rows, "seconds", ".0f"),
+        *_means(rows, "evenness", ".2f"),
     ]  # fmt: skip
 
 
