@@ -21,14 +21,7 @@ from jaxdd import weights as weighting
 from jaxdd.devices import microbatch, parallel, split_pool
 from jaxdd.methods import cfm, expert_training, formation, spectral, zca
 from jaxdd.training import debiased, elf, teachers
-from jaxdd.weights import (
-    blind_features,
-    candidates,
-    contrastive,
-    feature_weights,
-    formulas,
-    probes,
-)
+from jaxdd.weights import blind_features, candidates, contrastive, feature_weights, formulas, probes
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(3)

@@ -46,12 +46,7 @@ def test_empty_groups_are_left_out():
     """Attribute 2 never occurs, and class 1 has one group, so the only gap is 1 - 0 in class 0."""
     labels, attributes = np.array([0, 0, 1]), np.array([0, 1, 1])
     scores = SCORE(
-        np.array([0, 1, 1]),
-        labels,
-        attributes,
-        np.array([0, 1]),
-        num_classes=2,
-        num_attributes=3,
+        np.array([0, 1, 1]), labels, attributes, np.array([0, 1]), num_classes=2, num_attributes=3
     )
     np.testing.assert_array_equal(scores.groups, [[1, 0, np.nan], [np.nan, 1, np.nan]])
     assert scores.worst_group == 0 and scores.deo_max == 1 and scores.deo_mean == 1

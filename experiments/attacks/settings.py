@@ -53,10 +53,7 @@ SETTINGS: dict[str, Any] = {
 }
 """Settings of JAX with other values; a trailing space allows a second value of the same setting."""
 
-COMMANDS = {
-    "run": ["--debias", "density"],
-    "compare": ["--rows", "random", "density"],
-}
+COMMANDS = {"run": ["--debias", "density"], "compare": ["--rows", "random", "density"]}
 
 
 def attacks(laboratory: lab.Laboratory, round_: int) -> Iterator[lab.Attack]:

@@ -249,7 +249,7 @@ SYSTEMS: dict[str, System] = {
         {"loss": 1e-6, "gradient of the embeddings": 1e-6},
         note="Compared with `base_temperature` = τ.",
         deviations=[
-            ("factor of the loss", "τ / `base_temperature`, 0.07 by default: 1.43 at τ = 0.1", "1"),
+            ("factor of the loss", "τ / `base_temperature`, 0.07 by default: 1.43 at τ = 0.1", "1")
         ],
     ),
 }

@@ -107,7 +107,7 @@ SYSTEMS: dict[str, System] = {
                 "n − 1",
                 "the sum of the weights (n without weights), since weighted data have no n: "
                 "1e-4 at 10,000 images",
-            ),
+            )
         ],
     ),
     "RDED": System(

@@ -202,11 +202,7 @@ SYSTEMS: dict[str, System] = {
     "Soft labels": System(
         "[UniDD](https://github.com/bdy9527/UniDD) @ 4afb992, MIT",
         _compare_soft_labels,
-        {
-            "divergence": 5e-6,
-            "gradient of the logits": 2e-6,
-            "parameters after 12 updates": 5e-5,
-        },
+        {"divergence": 5e-6, "gradient of the logits": 2e-6, "parameters after 12 updates": 5e-5},
         note="Compared without augmentation and CutMix.",
         deviations=[
             ("augmentation", "resized crops and flips", "that of the data"),

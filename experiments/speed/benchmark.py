@@ -32,10 +32,7 @@ from experiments.tools import record
 from jaxdd.data import files
 from jaxdd.runs import programs
 
-PRESETS = {
-    "quick": workloads.Sizes(),
-    "paper": workloads.Sizes(steps=20, epochs=20, test=10_000),
-}
+PRESETS = {"quick": workloads.Sizes(), "paper": workloads.Sizes(steps=20, epochs=20, test=10_000)}
 """Sizes for a CPU and for a GPU; an evaluation of the literature has a thousand epochs."""
 
 SWEEPS = {

@@ -96,11 +96,7 @@ _LINE = re.compile(r"(\S.*?) (\d+)/(\d+)(?:  |$)")
 
 
 def measure(
-    words: Sequence[str],
-    *,
-    folder: pathlib.Path,
-    cache: pathlib.Path,
-    code: pathlib.Path = ROOT,
+    words: Sequence[str], *, folder: pathlib.Path, cache: pathlib.Path, code: pathlib.Path = ROOT
 ) -> dict[str, Any]:
     """Run a command in a new process and return what the module describes.
 

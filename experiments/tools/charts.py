@@ -321,10 +321,7 @@ def percent_cell(score: Mapping[str, float]) -> list[Any]:
 
 def bandwidth_data() -> dict[str, Any]:
     """Return the diagnostics of density weights of every data set, for `heat_maps.draw`."""
-    scores = {
-        "conflict_weight_share": "Conflict weight share",
-        "group_evenness": "Group evenness",
-    }
+    scores = {"conflict_weight_share": "Conflict weight share", "group_evenness": "Group evenness"}
     panels = {}
     for score, name in itertools.product(scores, bandwidth.DATASETS):
         table = files.read_json(record.RESULTS / f"bandwidth-{name}.json")["table"]

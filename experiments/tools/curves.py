@@ -126,7 +126,7 @@ def spectrum_sets_data() -> dict[str, Any]:
             "Accuracy on conflicting test samples": [
                 [accuracy(bias[name]) if name in bias else None for name in _SETS]
                 for bias in biases.values()
-            ],
+            ]
         },
         "rows": [words.BIASES[name] for name in biases],
         "columns": list(_SETS.values()),

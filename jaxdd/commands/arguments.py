@@ -84,10 +84,7 @@ def of_command(function: Callable[..., None], method: str = "dm") -> list[Option
 
 
 def parser(
-    function: Callable[..., None],
-    method: str = "dm",
-    *,
-    known: Iterable[Option] | None = None,
+    function: Callable[..., None], method: str = "dm", *, known: Iterable[Option] | None = None
 ) -> Callable[..., Any]:
     """Return a function that tyro calls with parsed options, and that returns the command to run.
 

@@ -12,14 +12,7 @@ from jaxdd.runs import options
 from jaxdd.runs.folder import manifest, samples
 from jaxdd.runs.reports import pages
 from jaxdd.runs.scoring import finished_run
-from jaxdd.runs.trust import (
-    inspection,
-    merging,
-    publication,
-    rederivation,
-    shipped,
-    signature,
-)
+from jaxdd.runs.trust import inspection, merging, publication, rederivation, shipped, signature
 
 
 def export_set(
@@ -59,11 +52,7 @@ def export_set(
     print(f"wrote {folder}\nroot {content['root']}")
 
 
-def merge_sets(
-    sources: Annotated[tuple[pathlib.Path, ...], "SET ..."],
-    *,
-    out: Folder,
-) -> None:
+def merge_sets(sources: Annotated[tuple[pathlib.Path, ...], "SET ..."], *, out: Folder) -> None:
     """Join sets that were distilled apart, for example of classes that were added later.
 
     Classes are matched by name. Sets of disjoint classes need equally many images per class; sets

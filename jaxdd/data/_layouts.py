@@ -63,11 +63,7 @@ class Row(NamedTuple):
 
 
 def read(
-    root: pathlib.Path,
-    *,
-    label: str | None,
-    attribute: str | None,
-    layout: str,
+    root: pathlib.Path, *, label: str | None, attribute: str | None, layout: str
 ) -> tuple[list[Row], list[str]]:
     """Return the images of a folder, and sentences that say how the folder was read.
 

@@ -18,16 +18,7 @@ import jax
 import numpy as np
 
 from jaxdd import augment
-from jaxdd.data import (
-    _arguments,
-    _layouts,
-    archives,
-    bias,
-    datasets,
-    decoding,
-    files,
-    published,
-)
+from jaxdd.data import _arguments, _layouts, archives, bias, datasets, decoding, files, published
 from jaxdd.data.datasets import Benchmark, Dataset
 from jaxdd.data.recipes import RECIPES, SOURCES
 

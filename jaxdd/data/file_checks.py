@@ -67,11 +67,7 @@ class _Header(NamedTuple):
 
 
 def check(
-    root: str | os.PathLike,
-    names: Sequence[str],
-    labels: np.ndarray,
-    *,
-    threads: int | None = None,
+    root: str | os.PathLike, names: Sequence[str], labels: np.ndarray, *, threads: int | None = None
 ) -> list[FileCheck]:
     """Return how often each property of the files predicts the class.
 

@@ -118,9 +118,7 @@ def gradient_matching(
         count = state.count + 1
         # Training just before a re-initialisation would be wasted, so it is skipped.
         params = jax.lax.cond(
-            count % outer == 0,
-            lambda: params,
-            lambda: train_on(key_train, params, decode(images)),
+            count % outer == 0, lambda: params, lambda: train_on(key_train, params, decode(images))
         )
         return GradientState(images, optimizer_state, params, count), {"loss": values.sum()}
 

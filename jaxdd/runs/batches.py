@@ -100,11 +100,7 @@ def _is_separable(context):
 
 
 def distil(
-    context: Context,
-    runs: Sequence[Run],
-    sources: Mapping[str, Source],
-    *,
-    workers: int,
+    context: Context, runs: Sequence[Run], sources: Mapping[str, Source], *, workers: int
 ) -> None:
     """Distil rows from the same batches, until the last state of each row is saved in its folder.
 

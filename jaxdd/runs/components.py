@@ -226,11 +226,7 @@ def initial(
 
 
 def baselines(
-    images: ArrayLike,
-    labels: np.ndarray,
-    pool: sampling.Pool,
-    options: DM,
-    names: Sequence[str],
+    images: ArrayLike, labels: np.ndarray, pool: sampling.Pool, options: DM, names: Sequence[str]
 ) -> Mapping[str, tuple[jax.Array, jax.Array]]:
     """Return a set and baselines of the same size: images `[m, h, w, c]` and labels `[m]` each.
 

@@ -146,10 +146,7 @@ def build(
 
 
 def build_mean_features(
-    network: networks.Network,
-    strategy: augment.Strategy,
-    *,
-    mesh: jax.sharding.Mesh | None = None,
+    network: networks.Network, strategy: augment.Strategy, *, mesh: jax.sharding.Mesh | None = None
 ) -> Callable[[jax.Array, Any], methods.Features]:
     """Build the function that computes batches of dm ahead, on a CPU by one core per batch."""
     network = network if mesh is None else _split_network(network, mesh)

@@ -17,25 +17,8 @@ from typing import Unpack
 
 from jaxdd.data import datasets, files
 from jaxdd.devices import parallel
-from jaxdd.runs import (
-    batches,
-    components,
-    processes,
-    programs,
-    results,
-    stages,
-    timing,
-    weightings,
-)
-from jaxdd.runs.context import (
-    SPLIT_FROM,
-    Context,
-    Interrupted,
-    Run,
-    Setup,
-    Source,
-    build_context,
-)
+from jaxdd.runs import batches, components, processes, programs, results, stages, timing, weightings
+from jaxdd.runs.context import SPLIT_FROM, Context, Interrupted, Run, Setup, Source, build_context
 from jaxdd.runs.folder import manifest, samples, store
 from jaxdd.runs.options import DM
 

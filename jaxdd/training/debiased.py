@@ -239,9 +239,5 @@ def _train_pair(
     return debiased
 
 
-TRAININGS = {
-    "standard": training.train,
-    "lff": learning_from_failure,
-    "selecmix": selective_mixup,
-}
+TRAININGS = {"standard": training.train, "lff": learning_from_failure, "selecmix": selective_mixup}
 """Ways to train the networks that a set is evaluated with."""

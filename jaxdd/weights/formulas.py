@@ -44,11 +44,7 @@ def uniform(labels: ArrayLike, *, num_classes: int) -> jax.Array:
 
 
 def inverse_density(
-    log_density: ArrayLike,
-    labels: ArrayLike,
-    *,
-    num_classes: int,
-    temperature: ArrayLike = 1.0,
+    log_density: ArrayLike, labels: ArrayLike, *, num_classes: int, temperature: ArrayLike = 1.0
 ) -> jax.Array:
     """Weight by a power of the inverse density, normalised within each class.
 

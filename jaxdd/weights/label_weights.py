@@ -102,11 +102,7 @@ class LabelWeights(NamedTuple):
 
 
 def to_label(
-    key: jax.Array,
-    candidates: Sequence[Candidate],
-    labels: ArrayLike,
-    *,
-    count: int,
+    key: jax.Array, candidates: Sequence[Candidate], labels: ArrayLike, *, count: int
 ) -> np.ndarray:
     """Return the samples whose bias labels help `from_labels` most, indices `[count]`.
 

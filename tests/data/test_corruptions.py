@@ -96,8 +96,7 @@ def test_contrast_shrinks_towards_the_mean_of_the_channel(severity, factor):
 
 
 @pytest.mark.parametrize(
-    "severity, factor, added",
-    [(1, 0.1, 0), (2, 1.5, 0), (3, 2, 0.1), (4, 2.5, 0.2)],
+    "severity, factor, added", [(1, 0.1, 0), (2, 1.5, 0), (3, 2, 0.1), (4, 2.5, 0.2)]
 )
 def test_saturate_is_hsv(severity, factor, added):
     """Against Python's colorsys, grey and black included, whose hue is 0, that of red."""

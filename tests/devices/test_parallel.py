@@ -267,10 +267,7 @@ def test_threads_compute_with_the_configuration_of_the_caller():
     tiny = lambda x: (x + 1e-12) - 1
     with jax.enable_x64(True):
         rows = jnp.ones(parallel._FEW_ROWS, jnp.float64)
-        for results in (
-            parallel.apply_by_rows(tiny, rows),
-            parallel.thread_rows(tiny)(rows[:3]),
-        ):
+        for results in (parallel.apply_by_rows(tiny, rows), parallel.thread_rows(tiny)(rows[:3])):
             assert results.dtype == jnp.float64 and jnp.all(results > 0)
     assert parallel.apply_by_rows(tiny, jnp.ones(parallel._FEW_ROWS)).dtype == jnp.float32
 

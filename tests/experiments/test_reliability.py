@@ -131,10 +131,7 @@ def test_verdicts_on_calls(monkeypatch):
     def failing(points, weights, factor):
         raise factor
 
-    for error, verdict in (
-        (KeyError("gone"), "traceback"),
-        (ValueError(""), "traceback"),
-    ):
+    for error, verdict in ((KeyError("gone"), "traceback"), (ValueError(""), "traceback")):
         sound = dict(points=0, weights=0, factor=error)
         monkeypatch.setitem(calls.CALLS, "kde.scott", (failing, sound))
         assert calls._call("kde.scott").verdict == verdict

@@ -21,12 +21,7 @@ def config(monkeypatch):
 
 @pytest.mark.parametrize(
     "devices, threads, expected",
-    [
-        (-1, None, None),
-        (1, None, None),
-        (3, None, str((os.cpu_count() or 1) + 3)),
-        (3, "7", "7"),
-    ],
+    [(-1, None, None), (1, None, None), (3, None, str((os.cpu_count() or 1) + 3)), (3, "7", "7")],
 )
 def test_more_threads_than_cpu_devices(devices, threads, expected, config, monkeypatch):
     config.jax_num_cpu_devices = devices

@@ -77,12 +77,7 @@ class Verified(NamedTuple):
 # --- recording ---------------------------------------------------------------------------------
 
 
-def record(
-    folder: str | os.PathLike,
-    names: Iterable[str],
-    *,
-    section: str = "files",
-) -> None:
+def record(folder: str | os.PathLike, names: Iterable[str], *, section: str = "files") -> None:
     """Add or update the entries of files, in a manifest that is created if there is none.
 
     Names are relative to the run folder, such as "weights/auto/weights.npz". The section is "files"

@@ -68,10 +68,7 @@ class Effort(NamedTuple):
     images: int = 50
 
 
-EFFORTS = {
-    "quick": Effort(),
-    "paper": Effort(10, 128, 300, (1, 2, 3, 4, 5), 16, 200, 200),
-}
+EFFORTS = {"quick": Effort(), "paper": Effort(10, 128, 300, (1, 2, 3, 4, 5), 16, 200, 200)}
 """Presets for two CPU cores and a few minutes, and for one GPU."""
 
 

@@ -97,10 +97,7 @@ FORMS = {
         tensors(images=CHANNELS_FIRST * 2, labels=LABELS, mean=MEAN, std=STD / 2),
         "normalised",
     ),
-    "our .safetensors": (
-        lambda path: ours(path, "safetensors"),
-        "normalised",
-    ),
+    "our .safetensors": (lambda path: ours(path, "safetensors"), "normalised"),
     "png": (png, "bytes"),
     "DC": (
         pt({"data": [[CHANNELS_FIRST, LABELS]], "accs_all_exps": {"ConvNet": [np.float64(0.5)]}}),
