@@ -266,7 +266,7 @@ def compare(data: datasets.Benchmark, *, seed: int, biased: bool | None) -> dict
     with timing.timed(spent := {}, "seconds"):
         probabilities = rivals.ssa(
             key, jnp.concatenate(list(values.values()), 1), labels, data.train.attributes, labelled,
-            num_classes=k, num_attributes=data.num_attributes,
+            num_attributes=data.num_attributes,
         )  # fmt: skip
     sizes = dict(num_classes=k, num_attributes=data.num_attributes)
     aligned = bias.majority(labels, probabilities.argmax(1), **sizes)

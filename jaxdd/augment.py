@@ -278,20 +278,10 @@ def _apply_custom(strategy: Callable[..., Any], key, image):
     return augmented
 
 
-# Each function below maps three numbers, uniform in [0, 1), to the parameters of one operation.
-
-
-def _color(u, height, width):
-    return {"brightness": u[0] - 0.5, "saturation": 2 * u[1], "contrast": u[2] + 0.5}
-
-
 def _crop(u, height, width):
     reach = [int(0.125 * side + 0.5) for side in (height, width)]
-    return {
-        "shift": jnp.stack(
-            [jnp.floor(v * (2 * r + 1)) - r for v, r in zip(u[:2], reach, strict=True)]
-        )
-    }
+    shift = [jnp.floor(v * (2 * r + 1)) - r for v, r in zip(u[:2], reach, strict=True)]
+    return {"shift": jnp.stack(shift)}
 
 
 def _cutout(u, height, width):
@@ -303,25 +293,14 @@ def _cutout(u, height, width):
     return {"cutout_centre": jnp.stack(centre), "cutout_size": jnp.array(size, jnp.int32)}
 
 
-def _flip(u, height, width):
-    return {"flip": u[0] < 0.5}
-
-
-def _scale(u, height, width):
-    return {"scale": jnp.stack([v * (1.2 - 1 / 1.2) + 1 / 1.2 for v in u[:2]])}
-
-
-def _rotate(u, height, width):
-    return {"angle": jnp.deg2rad(15 * (2 * u[0] - 1))}
-
-
+# From three numbers, uniform in [0, 1), and the sides of an image to parameters of an operation.
 _PARAMETERS = {
-    "color": _color,
+    "color": lambda u, *_: dict(brightness=u[0] - 0.5, saturation=2 * u[1], contrast=u[2] + 0.5),
     "crop": _crop,
     "cutout": _cutout,
-    "flip": _flip,
-    "scale": _scale,
-    "rotate": _rotate,
+    "flip": lambda u, *_: {"flip": u[0] < 0.5},
+    "scale": lambda u, *_: {"scale": jnp.stack([v * (1.2 - 1 / 1.2) + 1 / 1.2 for v in u[:2]])},
+    "rotate": lambda u, *_: {"angle": jnp.deg2rad(15 * (2 * u[0] - 1))},
 }
 
 

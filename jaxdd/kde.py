@@ -125,7 +125,7 @@ def class_log_density(
     within a batch instead of the whole class.
     """
     embeddings = _as_points("embeddings", embeddings)
-    labels = _as_labels(labels, embeddings, num_classes)
+    labels = _checks.integers("labels", labels, num_classes, length=len(embeddings))
     bandwidth = _as_bandwidth(bandwidth, ((), (num_classes,))).astype(embeddings.dtype)
     bandwidth = jnp.broadcast_to(bandwidth, num_classes)
     is_symmetric = weights is None and axis is None and not leave_one_out
@@ -283,7 +283,7 @@ def class_bandwidth(
     [1. 3.]
     """
     embeddings = _as_points("embeddings", embeddings)
-    labels = _as_labels(labels, embeddings, num_classes)
+    labels = _checks.integers("labels", labels, num_classes, length=len(embeddings))
     centred = _centre_classes(embeddings, labels, num_classes)
     return jax.lax.map(lambda k: rule(centred, weights=labels == k), jnp.arange(num_classes))
 
@@ -315,7 +315,7 @@ def likelihood(
     Source: Duin, "On the choice of smoothing parameters for Parzen estimators", 1976.
     """
     embeddings = _as_points("embeddings", embeddings)
-    labels = _as_labels(labels, embeddings, num_classes)
+    labels = _checks.integers("labels", labels, num_classes, length=len(embeddings))
     q = jnp.shape(candidates)[:1]
     candidates = _as_bandwidth(candidates, (q, (*q, num_classes)), name="candidates")
     if 0 in candidates.shape or not candidates.ndim:
@@ -379,10 +379,6 @@ def _as_weights(weights: ArrayLike | None, points: jax.Array) -> jax.Array:
     if weights.shape != points.shape[:1]:
         raise ValueError(f"weights must have shape {points.shape[:1]}, got {weights.shape}.")
     return _checks.nonnegative("weights", weights).astype(points.dtype)
-
-
-def _as_labels(labels: ArrayLike, embeddings: jax.Array, num_classes: int) -> jax.Array:
-    return _checks.integers("labels", labels, num_classes, length=len(embeddings))
 
 
 def _as_bandwidth(bandwidth: ArrayLike, shapes, name: str = "bandwidth") -> jax.Array:

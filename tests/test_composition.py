@@ -584,7 +584,7 @@ STATIC = {
     *("cfm.guide_sampler", "spectral.identity", "spectral.linear", "spectral.ridge"),
     *("loop.steps", "loop.chunk", "loop.batch", "zca.check_size"),
     *("parallel.mesh", "parallel.cpu_mesh", "parallel.is_one_cpu", "parallel.replicate"),
-    *("parallel.split", "parallel.split_rows", "parallel.mesh_of", "parallel.split_sampler"),
+    *("parallel.split_rows", "parallel.mesh_of", "parallel.split_sampler"),
     *("parallel.split_network", "parallel.replicate_state", "parallel.constrain_replicated"),
     *("parallel.map_rows", "parallel.sum_rows", "parallel.with_settings"),
     *("parallel.call_all", "parallel.one_at_a_time"),

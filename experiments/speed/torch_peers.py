@@ -365,10 +365,10 @@ def gradient_matching(pool: Pool, *, width, real, ipc) -> Callable[[], float]:
     return step
 
 
-def curriculum_matching(pool: Pool, *, width, ipc) -> Callable[[], float]:
+def curriculum_matching(pool: Pool, *, width) -> Callable[[], float]:
     """Return a function that does one CFM step: an update of one image of each class.
 
-    The teacher is untrained, which takes as long; `ipc` has no effect.
+    The teacher is untrained, which takes as long.
     """
     shape, device = pool.images.shape[1:], pool.images.device
     with torch.device(device):

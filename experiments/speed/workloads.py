@@ -168,9 +168,7 @@ def curriculum_matching(sizes: Sizes) -> Work:
     cost, pixels = convnet_cost(sizes.width, sizes.side), [sizes.side >> i for i in range(3)]
     moments = sum(6 * k * p**2 * d**2 for p, d in zip(pixels, widths, strict=True))
     filters = sum(4 * (d**3 / 3 + 2 * d**2 * (d + k)) for d in widths)
-    peer = lambda module, _: module.curriculum_matching(
-        _torch_pool(module, few), width=sizes.width, ipc=sizes.ipc
-    )
+    peer = lambda module, _: module.curriculum_matching(_torch_pool(module, few), width=sizes.width)
     costs = 2 * k * cost.flops + moments + filters, 2 * k * cost.bytes
     arguments = jax.random.key(2), state, guide, jnp.asarray(0)
     peers = _torch_peers(peer, choose=False)

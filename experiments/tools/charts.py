@@ -275,7 +275,7 @@ def _constants(cells):
     """Return a sentence with the options that all cells share."""
     values = ({word(cell, name) for cell in cells} for name in ("dataset", *_OPTIONS))
     text = ", ".join(x.pop() for x in values if len(x) == 1)
-    return f"{words.capital(text)}." if text else ""
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def grid_map_data(claim: grid.Grid, preset: str = "quick") -> dict[str, Any]:

@@ -18,13 +18,13 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import pathlib
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import tyro
 
 from experiments.tools import markdown, record
@@ -224,7 +224,8 @@ def tables(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) ->
     Cells without a result are dashes. Lines are left out if none of their results has the score.
     """
     columns, lines = _sides(grid, cells, folder)
-    scale = "".join(f"; {preset}" for preset in _scale(cells))
+    preset = cells[0].options.preset
+    scale = "" if preset == "quick" else f"; {preset}"
     return [
         markdown.table(
             [f"in % ({score_title(score)}{scale})", *columns],
@@ -232,7 +233,7 @@ def tables(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) ->
                 [label, *(results.percent(_score(line.get(name), score)) for name in columns)]
                 for label, line in lines.items()
                 if not line
-                or any(_mean(result, score) == _mean(result, score) for result in line.values())
+                or not all(math.isnan(_score(result, score).mean) for result in line.values())
             ],
         )
         for score in grid.scores
@@ -257,16 +258,6 @@ def word(cell: Cell, name: str) -> str:
 
 def _score(result, score):
     return None if result is None else getattr(result, score)
-
-
-def _mean(result, score):
-    return np.nan if result is None else getattr(result, score).mean
-
-
-def _scale(cells):
-    """The preset in a list, which is empty for the default preset."""
-    preset = cells[0].options.preset
-    return [] if preset == "quick" else [preset]
 
 
 def _sides(grid, cells, folder):

@@ -96,7 +96,7 @@ def xrm(
         num_classes: k.
         steps: number of steps, of 128 samples each.
     """
-    fit = functools.partial(_fit_twins, key, _standardise(features), labels)
+    fit = functools.partial(_fit_twins, key, probes._standardise(features), labels)
     results = [fit(rate, decay, num_classes=num_classes, steps=steps) for rate, decay in SETTINGS]
     probabilities, flipped = max(results, key=lambda result: float(result[1]))
     return Twins(probabilities, float(flipped))
@@ -147,7 +147,6 @@ def ssa(
     attributes: jax.Array,
     labelled: jax.Array,
     *,
-    num_classes: int,
     num_attributes: int,
     folds: int = 3,
     rounds: int = 20,
@@ -167,13 +166,12 @@ def ssa(
         labels: `[n]`.
         attributes: `[n]`; only those of labelled samples are used.
         labelled: `[m]` indices of the samples with bias labels.
-        num_classes: number of classes.
         num_attributes: a.
         folds: number of folds.
         rounds: number of times that predictions are updated.
         steps: steps of gradient descent in each round.
     """
-    x, onehot = _standardise(features), np.eye(num_attributes, dtype=np.float32)
+    x, onehot = probes._standardise(features), np.eye(num_attributes, dtype=np.float32)
     labels, attributes = np.asarray(labels), np.asarray(attributes)
     fold = np.array(probes.assign_folds(key, labels, folds=folds))
     fold[labelled] = -1
@@ -244,9 +242,3 @@ def _descend(params, x, target, weight, *, steps, learning_rate=0.01, decay=5e-4
 
     (params, _), _ = jax.lax.scan(step, (params, optimiser.init(params)), length=steps)
     return params
-
-
-def _standardise(features):
-    """Standardise features and append a column of ones."""
-    x = (features - features.mean(0)) / (features.std(0) + 1e-6)
-    return jnp.concatenate([jnp.clip(x, -8, 8), jnp.ones((len(x), 1))], 1)

@@ -74,12 +74,3 @@ def title(text: str) -> str:
     """
     name, _, rest = text.partition(" ")
     return ", ".join(filter(None, (DATASETS[name], rest))) if name in DATASETS else text
-
-
-def capital(text: str) -> str:
-    """Return text with a capital first letter.
-
-    >>> capital("coloured MNIST")
-    'Coloured MNIST'
-    """
-    return text[:1].upper() + text[1:]

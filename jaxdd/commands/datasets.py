@@ -34,23 +34,17 @@ _MAX_SMALL = 5  # number of small groups that are named
 _Test = Literal["uniform", "conflicting"]
 
 
-def _of_run(name: str) -> Any:
-    """Return a field with the default and the help of an option of a run."""
-    field = options.DM.__dataclass_fields__[name]
-    return dataclasses.field(default=field.default, metadata=field.metadata)
-
-
 @dataclasses.dataclass(frozen=True)
 class DataArguments:
-    """Options of a data set that several commands share."""
+    """Options of a data set that several commands share; their help is that of `options.DM`."""
 
-    conflict: float | None = _of_run("conflict")
-    severity: int | None = _of_run("severity")
-    resize: int | None = _of_run("resize")
-    skip_bad: bool = _of_run("skip_bad")
-    label: str | None = _of_run("label")
-    attribute: str | None = _of_run("attribute")
-    layout: Literal["auto", "classes", "splits"] = _of_run("layout")
+    conflict: float | None = None
+    severity: int | None = None
+    resize: int | None = None
+    skip_bad: bool = False
+    label: str | None = None
+    attribute: str | None = None
+    layout: Literal["auto", "classes", "splits"] = "auto"
     data_dir: Folder | None = dataclasses.field(
         default=None, metadata=dict(help=DATA_DIR, group="data")
     )

@@ -15,7 +15,7 @@ from jaxdd.commands import screen, sources
 from jaxdd.commands.arguments import DataSet, File, Folder, Run
 from jaxdd.data import datasets, files
 from jaxdd.devices import parallel
-from jaxdd.runs import bias, components, pipeline, processes, weightings
+from jaxdd.runs import bias, components, pipeline, processes, results, weightings
 from jaxdd.runs.folder import embedding_file, labels_file, weights_file
 from jaxdd.runs.options import DM
 from jaxdd.runs.reports import pages
@@ -144,8 +144,10 @@ def run(
                 folder=folder, debias=debias, resume=resume, **devices, **arguments
             )
         if processes.is_first():
-            baseline = {} if result.random is None else {"random": result.random}
-            screen.show({**baseline, how: result}, out)
+            shown = {how: result}
+            if result.random is not None:
+                shown = {"random": results.Result(**vars(result.random)), **shown}
+            screen.show(shown, out)
             _print_candidates(result, dataset, options, data_dir, embedding)
 
 

@@ -78,25 +78,21 @@ class Progress:
         self.bar.update(self.tasks[task], completed=done, note=note)
 
 
-def show(rows: Mapping[str, results.Scores], folder: str | os.PathLike) -> None:
-    """Print scores or results by row, warnings about them, and their folder."""
+def show(rows: Mapping[str, results.Result], folder: str | os.PathLike) -> None:
+    """Print results by row, warnings about them, and their folder."""
     console = rich.console.Console()
-    known = {
-        name: row if isinstance(row, results.Result) else results.Result(**vars(row))
-        for name, row in rows.items()
-    }
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in ("row", *results.SCORES.values(), "conflict\nweight"):
         title = "accuracy %" if column == "all" else column.replace(" ", "\n")
         table.add_column(title, justify="left" if column == "row" else "right", no_wrap=True)
-    shares = {name: row.weights.get("conflict_weight_share") for name, row in known.items()}
-    for name, row in known.items():
+    shares = {name: row.weights.get("conflict_weight_share") for name, row in rows.items()}
+    for name, row in rows.items():
         scores = (results.percent(getattr(row, score)) for score in results.SCORES)
         table.add_row(name, *scores, results.number(shares[name], ".2f"))
     console.print(table)
     if any(share is not None for share in shares.values()):
         console.print(_LEGEND, highlight=False, soft_wrap=True)
-    _print_remarks(console, known)
+    _print_remarks(console, rows)
     console.print(f"wrote {folder}", markup=False, highlight=False, soft_wrap=True)
 
 

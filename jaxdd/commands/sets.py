@@ -1,7 +1,6 @@
 """Commands about the distilled sets that come with jaxdd: list, show and verify them."""
 
 import json
-from typing import Annotated
 
 import rich.console
 import rich.table
@@ -10,8 +9,6 @@ from jaxdd.commands import errors
 from jaxdd.data import benchmarks
 from jaxdd.runs import results
 from jaxdd.runs.trust import publication, shipped
-
-_Name = Annotated[str, "NAME"]
 
 
 def list_sets() -> None:
@@ -31,7 +28,7 @@ def list_sets() -> None:
     rich.console.Console().print(table)
 
 
-def show_set(name: _Name) -> None:
+def show_set(name: str) -> None:
     """Print the card of a set: provenance, licence, command, scores by group and hashes.
 
     Args:
@@ -40,7 +37,7 @@ def show_set(name: _Name) -> None:
     print(publication.read(_folder(name)).contents["README.md"].decode(), end="")
 
 
-def verify_sets(names: Annotated[tuple[str, ...], "NAME ..."] = ()) -> None:
+def verify_sets(names: tuple[str, ...] = ()) -> None:
     """Verify the files of the sets that come with jaxdd by their known roots.
 
     Args:

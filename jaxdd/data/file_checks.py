@@ -100,7 +100,8 @@ def check(
         raise ValueError(f"labels must have one entry per file, got {len(labels)}, {len(names)}.")
     headers: list[_Header | None] = []
     paths = [os.fspath(pathlib.Path(root, name)) for name in names]
-    decoding.map_blocks(_read_headers, paths, _ROWS, headers.extend, threads)
+    read = lambda paths: [_read_header(path) for path in paths]
+    decoding.map_blocks(read, paths, _ROWS, headers.extend, threads)
     known = [(header, y) for header, y in zip(headers, labels, strict=True) if header is not None]
     columns = {
         "size": lambda header: header.size,
@@ -118,10 +119,6 @@ def check(
         if len(set(values)) > 1 and len(set(classes.tolist())) > 1:
             checks.append(_check(name, values, classes))
     return sorted(checks, key=lambda record: record.chance - record.accuracy)
-
-
-def _read_headers(paths):
-    return [_read_header(path) for path in paths]
 
 
 def _read_header(path):

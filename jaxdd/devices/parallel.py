@@ -81,23 +81,6 @@ def replicate(tree: Any, mesh: Mesh | None) -> Any:
     return tree if mesh is None else _place(tree, NamedSharding(mesh, _WHOLE))
 
 
-def split(tree: Any, mesh: Mesh) -> Any:
-    """Split every array of a tree along its first axis over the devices.
-
-    Every process must pass the whole arrays, with the same values.
-
-    Raises:
-        ValueError: if the number of devices does not divide the number of rows.
-    """
-    for leaf in jax.tree.leaves(tree):
-        if not leaf.ndim or len(leaf) % mesh.size:
-            raise ValueError(
-                f"The number of rows must be a multiple of {mesh.size} devices, "
-                f"got shape {leaf.shape}."
-            )
-    return _place(tree, NamedSharding(mesh, _BY_ROW))
-
-
 def _is_rows(x):
     return isinstance(x, Rows)
 
@@ -170,7 +153,8 @@ def split_rows(array: jax.Array, mesh: Mesh | None) -> Any:
     """Spread an array over the devices of a mesh as `Rows`; return it as it is without a mesh."""
     if mesh is None:
         return array
-    return Rows(split(pad_rows(array, mesh.size), mesh), len(array), mesh)
+    rows = _place(pad_rows(array, mesh.size), NamedSharding(mesh, _BY_ROW))
+    return Rows(rows, len(array), mesh)
 
 
 def mesh_of(array: Any) -> Mesh | None:

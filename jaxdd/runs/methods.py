@@ -62,15 +62,12 @@ def _build_dm(options: DM, network, strategy, *, groups=1, group_loss="separate"
     loss = matching.distribution
     if group_loss != "separate":
         loss, groups = _barycentre(groups, norm=1 if group_loss == "barycentre-l1" else 2), 1
+    # A row that runs on one core uses the cache of that core alone, so micro-batches are smaller.
+    activation_bytes = microbatch.CORE_BYTES if threads == 1 else None
     return _cached(
         methods.distribution_matching, network, _sgd(options.learning_rate), strategy,
-        options.formation, loss=loss, groups=groups, activation_bytes=_activation_bytes(threads),
+        options.formation, loss=loss, groups=groups, activation_bytes=activation_bytes,
     )  # fmt: skip
-
-
-def _activation_bytes(threads):
-    # A row that runs on one core uses the cache of that core alone, so micro-batches are smaller.
-    return microbatch.CORE_BYTES if threads == 1 else None
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from jaxdd import augment, networks, weights
@@ -19,9 +19,6 @@ from jaxdd.data import files
 
 PRESETS = ("quick", "paper")
 """Presets: quick fits two CPU cores, paper is the scale of the literature on one GPU."""
-
-GROUPS = ("distillation", "data", "weights", "network and evaluation", "run")
-"""Groups of options, in the order of the help."""
 
 NETWORKS = tuple(networks.NETWORKS)
 """Networks that options can name."""
@@ -400,25 +397,18 @@ def make(*, method: str = "dm", **fields: Any) -> DM:
 
     >>> make(method="dsa", ipc=1).steps
     400
-    """
-    if method not in OPTIONS:
-        raise ValueError(f"method must be one of {', '.join(OPTIONS)}, got {method!r}")
-    check_known(method, fields)
-    return OPTIONS[method](**fields)
-
-
-def check_known(method: str, names: Iterable[str]) -> None:
-    """Raise ValueError for options that a method does not have, naming the methods that do.
-
-    >>> check_known("dm", ["inner"])
+    >>> make(inner=5)
     Traceback (most recent call last):
     ValueError: inner is an option of dc and dsa, got method 'dm'
     """
-    for name in names:
+    if method not in OPTIONS:
+        raise ValueError(f"method must be one of {', '.join(OPTIONS)}, got {method!r}")
+    for name in fields:
         owners = [other for other, kind in OPTIONS.items() if name in _fields(kind)]
         if method not in owners:
             text = f"is an option of {' and '.join(owners)}" if owners else "is not an option"
             raise ValueError(f"{name} {text}, got method {method!r}")
+    return OPTIONS[method](**fields)
 
 
 def to_config(options: DM) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from jaxdd.runs.options import DM
 
 __all__ = ["SPLIT_FROM", "Interrupted", "Setup", "compare", "run"]
 
+_IMPLIED = {"weights": "custom", "bias_labels": "labels"}  # Weightings that arguments imply.
+
 
 @programs.fixed_settings()
 def run(
@@ -52,14 +54,11 @@ def run(
         ValueError: options, data or folder do not fit together; raised before anything is written.
         Interrupted: after Ctrl-C, once the state is saved.
     """
-    if setup.get("weights") is not None:
-        if debias not in ("auto", "custom"):
-            raise ValueError(f"weights= and debias={debias!r} are mutually exclusive")
-        debias = "custom"
-    if setup.get("bias_labels") is not None:
-        if debias not in ("auto", "labels"):
-            raise ValueError(f"bias_labels= and debias={debias!r} are mutually exclusive")
-        debias = "labels"
+    for name, implied in _IMPLIED.items():
+        if setup.get(name) is not None:
+            if debias not in ("auto", implied):
+                raise ValueError(f"{name}= and debias={debias!r} are mutually exclusive")
+            debias = implied
     weightings.check_embedding([debias], setup.get("embedding"))
     context = build_context(data, options, **setup)
     weightings.check(context, debias)
@@ -137,8 +136,7 @@ def compare(
         ValueError: as for `run`, or for an unknown row.
         Interrupted: after Ctrl-C; finished rows are kept.
     """
-    implied = {"weights": "custom", "bias_labels": "labels"}
-    names = ["random", *rows, *(implied[x] for x in implied if setup.get(x) is not None)]
+    names = ["random", *rows, *(_IMPLIED[x] for x in _IMPLIED if setup.get(x) is not None)]
     names = _existing_rows(names, data)
     at_once = components.rows_at_once(options, method=setup.get("method"), mesh=setup.get("mesh"))
     # Rows that run at once share the cores; one thread each unless there are more cores than rows.

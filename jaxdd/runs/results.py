@@ -121,10 +121,8 @@ class Scores:
             content = {**content, **timing}
             names = [field.name for field in dataclasses.fields(cls)]
             fields = {name: content[name] for name in names if content.get(name) is not None}
-            for name in Scores.__dataclass_fields__.keys() & fields.keys() - {
-                "learned",
-                "deo_classes",
-            }:
+            plain = {"learned", "deo_classes"}
+            for name in Scores.__dataclass_fields__.keys() & fields.keys() - plain:
                 kind = Breakdown if name.startswith("by_") else Score
                 fields[name] = kind.from_dict(fields[name])
             if "random" in fields:

@@ -95,13 +95,12 @@ def batch_update(
     """
 
     def update(key, state, batch):
-        k, b = batch.weights.shape
-        images = batch.images.reshape(k * b, *batch.images.shape[2:])
+        images, labels = sampling.flatten(batch.images)
         views = augment.per_image(key, images, strategy=strategy)
 
         def mean_loss(params):
             output, params = networks.apply_in_training(network, params, views)
-            losses = loss(output.logits, jnp.arange(k).repeat(b))
+            losses = loss(output.logits, labels)
             return training.weighted_mean(losses, batch.weights.ravel()), params
 
         return training.update_state(state, mean_loss, optimizer)

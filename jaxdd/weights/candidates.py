@@ -210,9 +210,7 @@ def from_density(sample_weights: jax.Array, groups: jax.Array, pool: sampling.Po
 def _rank(sample_weights, pool):
     """Return the ranks of weights within the class, from 0 to 1, and the mean sample size."""
     order = jnp.lexsort((sample_weights, pool.labels))
-    position = jnp.zeros(len(order), int).at[order].set(jnp.arange(len(order)))
-    first = jnp.cumsum(pool.count) - pool.count
-    rank = (position - first[pool.labels] + 0.5) / pool.count[pool.labels]
+    rank = (jnp.argsort(order) - pool.start[pool.labels] + 0.5) / pool.count[pool.labels]
     return rank, _effective_sample_size(sample_weights, pool)
 
 

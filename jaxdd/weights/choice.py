@@ -51,10 +51,7 @@ _MAX_SAMPLES = 15_000  # Maximum number of samples for candidates.
 _FIRST_TEST = 5000  # Number of samples of the first shortcut test.
 _MIN_SAMPLES = 20  # Minimum number of samples for candidates.
 _MAX_COMBINED = 2**28  # Maximum size of the probabilities of combined groups, for memory.
-_CHECK, _SAMPLES = (
-    2**32 - 1,
-    2**32 - 3,
-)  # For `fold_in`; differs from the step numbers of encoders, which are small.
+_CHECK, _SAMPLES = 2**32 - 1, 2**32 - 3  # For `fold_in`; unlike steps of encoders, not small.
 _OBJECT = ("border",)  # Features that may show the object; chosen only if they are suspected.
 
 Check = Callable[[sampling.Pool, jax.Array, Sequence[int]], Callable[..., Sequence[Trial]]]
@@ -142,7 +139,7 @@ def choose(
     formulas.check_limit("clip", clip)
     _check_search(search)
     _checks.concrete("weights.choose", key, pool)
-    _check_names(comparisons, embeddings, suspect, exclude)
+    _check_names(embeddings, suspect, exclude)
     candidates.check_embeddings(embeddings, len(pool.labels))
     if check is None:
         key_check = jax.random.fold_in(key, _CHECK)
@@ -200,7 +197,7 @@ def _check_search(search):
         _checks.positive(name, np.asarray(getattr(search, name), float))
 
 
-def _check_names(comparisons, embeddings, suspect, exclude):
+def _check_names(embeddings, suspect, exclude):
     """Raise ValueError for unknown or contradictory names of candidates."""
     own = {*blind_features.NAMED, EMBEDDING, DENSITY}
     if taken := own & {*embeddings}:

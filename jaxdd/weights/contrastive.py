@@ -143,11 +143,10 @@ _KEPT_BYTES = 512 * 2**20
 
 def _step(encoder, optimizer, strategy, temperature, mesh, key, state, batch):
     chex.assert_rank(batch.images, 5)  # [k, b, h, w, c]
-    k, b = batch.images.shape[:2]
-    images = batch.images.reshape(k * b, *batch.images.shape[2:])
+    images, labels = sampling.flatten(batch.images)
     augmented = lambda key: augment.per_image(key, images, strategy=strategy)
-    views = jax.vmap(augmented)(jax.random.split(key)).reshape(2 * k * b, *images.shape[1:])
-    labels = jnp.tile(jnp.repeat(jnp.arange(k), b), 2)
+    views = jax.vmap(augmented)(jax.random.split(key)).reshape(-1, *images.shape[1:])
+    labels = jnp.tile(labels, 2)
     loss = functools.partial(supervised_contrastive, labels=labels, temperature=temperature)
 
     def project(views, params):

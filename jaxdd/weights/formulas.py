@@ -362,13 +362,11 @@ def _conflict_auc(
 
 
 def _mean_over(values: jax.Array, valid: jax.Array) -> jax.Array:
-    return jnp.where(valid, values, 0).sum() / valid.sum().astype(
-        values.dtype
-    )  # 0 / 0 is the documented nan.
+    # 0 / 0 is the documented nan.
+    return jnp.where(valid, values, 0).sum() / valid.sum().astype(values.dtype)
 
 
-def _class_sum(values: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
-    return jax.ops.segment_sum(values, labels, num_classes)
+_class_sum = jax.ops.segment_sum
 
 
 # The two below start from infinity. They are compiled because `jax_debug_infs` would stop at it.

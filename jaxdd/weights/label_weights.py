@@ -146,14 +146,10 @@ def to_label(
 
 def _highest_rank(scores, labels):
     """Return the highest rank that any score gives a sample within its class, `[n]` in (0, 1)."""
-    start = np.cumsum(np.bincount(labels)) - np.bincount(labels)
-    ranks = []
-    for score in scores:
-        order = np.lexsort((score, labels))
-        rank = np.empty(len(labels))
-        rank[order] = np.arange(len(labels)) - start[labels[order]] + 0.5
-        ranks.append(rank / np.bincount(labels)[labels])
-    return np.max(ranks, 0)
+    count = np.bincount(labels)
+    start = np.cumsum(count) - count
+    ranks = [np.argsort(np.lexsort((score, labels))) - start[labels] + 0.5 for score in scores]
+    return np.max(ranks, 0) / count[labels]
 
 
 def _most_typical(rows, highest):

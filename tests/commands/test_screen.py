@@ -12,7 +12,7 @@ def test_choices_of_weights_are_explained(capsys):
     rejected = dict(verdict="none", uniform=True, chosen=[], candidates=[{"name": "tone"}])
     detected = dict(verdict="biased", uniform=False, chosen=["texture"], candidates=[])
     rows = {
-        "random": results.Scores(**SCORES),
+        "random": results.Result(**SCORES),
         "auto": results.Result(**SCORES, choice=rejected),
         "other": results.Result(**SCORES, choice=detected, weights={"conflict_weight_share": 0.85}),
     }

@@ -93,14 +93,13 @@ def test_twins_predict_the_attribute():
 def test_few_labels_name_the_attribute():
     features, labels, attributes = biased_numbers()
     labelled = np.random.default_rng(0).permutation(2000)[:200]
-    sizes = dict(num_classes=2, num_attributes=2)
     arguments = jax.random.key(0), features, labels, attributes
-    predicted = np.asarray(rivals.ssa(*arguments, labelled, **sizes))
+    predicted = np.asarray(rivals.ssa(*arguments, labelled, num_attributes=2))
     assert (predicted.argmax(1) == attributes).mean() > 0.93
     others = np.setdiff1d(np.arange(2000), labelled)
     hidden = attributes.copy()
     hidden[others] = 0
-    again = rivals.ssa(*arguments[:3], hidden, labelled, **sizes)
+    again = rivals.ssa(*arguments[:3], hidden, labelled, num_attributes=2)
     assert np.array_equal(predicted[others], np.asarray(again)[others])
 
 

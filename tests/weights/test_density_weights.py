@@ -203,7 +203,8 @@ def test_gradient_on_several_devices(mesh):
 def test_points_are_passed_around_and_never_gathered(mesh, collectives):
     """At most 1,000 of 4,000 samples are sent at a time, and memory holds a few such pieces."""
     n, d = 4000, 16
-    x, labels = parallel.split((jnp.zeros((n, d)), jnp.zeros(n, jnp.int32)), mesh)
+    by_row = jax.NamedSharding(mesh, jax.P(parallel.AXIS))
+    x, labels = jax.device_put((jnp.zeros((n, d)), jnp.zeros(n, jnp.int32)), by_row)
     density = functools.partial(ON_MESH, num_classes=1, mesh=mesh, tile=128)
     compiled = jax.jit(density).lower(x, labels, 1.0).compile()
     transfers = list(collectives(compiled))

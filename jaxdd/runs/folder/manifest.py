@@ -199,20 +199,11 @@ def array_digest(array: np.ndarray) -> str:
     return hashlib.sha256(array.tobytes()).hexdigest()
 
 
-def _canonical(value: Any) -> bytes:
-    """Return a JSON value in the form that is hashed.
-
-    >>> _canonical({"b": [1.5, None], "a": "x"})
-    b'{"a":"x","b":[1.5,null]}'
-    """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.encode("ascii")
-
-
 def root(content: Mapping[str, Any]) -> str:
     """Return the SHA-256 of the content of a manifest without `root` and `figures`."""
     covered = {name: x for name, x in content.items() if name not in _UNCOVERED_BY_ROOT}
-    return hashlib.sha256(_canonical(covered)).hexdigest()
+    text = json.dumps(covered, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def describe(synthetic: store.Synthetic, *, pixels: np.ndarray | None = None) -> dict[str, Any]:

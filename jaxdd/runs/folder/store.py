@@ -93,17 +93,14 @@ def lock(folder: str | os.PathLike) -> Iterator[None]:
     Raises:
         BlockingIOError: another process works in the folder.
     """
-    lock = filelock.FileLock(pathlib.Path(folder) / ".lock", timeout=0)
     try:
-        lock.acquire()
+        acquired = filelock.FileLock(pathlib.Path(folder) / ".lock", timeout=0).acquire()
     except filelock.Timeout:
         raise BlockingIOError(
             f"another process works in {folder}; wait for it, or choose another --out"
         ) from None
-    try:
+    with acquired:
         yield
-    finally:
-        lock.release()
 
 
 def sweep(folder: str | os.PathLike) -> None:

@@ -191,7 +191,8 @@ def write(path: str | os.PathLike, finding: bias.Finding, data: datasets.Benchma
         "dataset": finding.dataset, "sections": sections, "classes": source.classes,
         "count": len(finding.samples), "total": len(train.labels), "checks": finding.file_checks,
         "copies": finding.copies, "near_copies": finding.near_copies,
-        "to_label": to_label, "known_labels": _count_known_labels(data),
+        "to_label": to_label,
+        "known_labels": 0 if data.bias_labels is None else int((data.bias_labels >= 0).sum()),
         "column": "file" if data.train_files else "index",
         "picture": source.images.draw(), "script": script, "script_hash": script_hash,
         "storage_key": storage_key,
@@ -223,11 +224,6 @@ def _random_images(source):
         tiles = [source.tile(source.samples[i], name) for i in members[:_NUM_RANDOM]]
         images.append((name, tiles))
     return images
-
-
-def _count_known_labels(data):
-    """Return the number of training images with a bias label if not all have one, otherwise 0."""
-    return 0 if data.bias_labels is None else int((data.bias_labels >= 0).sum())
 
 
 def _section(candidate, source, finding, data, *, rank) -> _Section:

@@ -106,6 +106,5 @@ TEMPLATES.filters |= {
     "interval": results.interval,
     "mean": lambda score: results.number(None if score is None else 100 * score.mean, ".1f"),
     "number": results.number,
-    "percent": results.percent,
 }
 """Templates of all pages: `TEMPLATES.get_template(name).render(values)`."""

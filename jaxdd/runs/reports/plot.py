@@ -399,16 +399,13 @@ def _draw_bars(axes, places, scores, *, width, group):
 def curves(
     path: str | os.PathLike,
     panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
-    *,
-    xlabel: str = "step",
 ) -> None:
-    """Draw curves in panels above each other, with one line per name.
+    """Draw curves over steps in panels above each other, with one line per name.
 
     Args:
         path: The file.
         panels: Label of the y axis -> name -> (x, y). The y axis is logarithmic if all values are
             positive and span more than a factor of ten.
-        xlabel: Label of the x axis.
     """
     lengths = {(len(x), len(y)) for lines in panels.values() for x, y in lines.values()}
     if not lengths or any(x != y or not x for x, y in lengths):
@@ -428,7 +425,7 @@ def curves(
                 axes.set_yscale("log")
             axes.set_ylabel(label)
             axes.grid(True, axis="y")
-        column[-1].set_xlabel(xlabel)
+        column[-1].set_xlabel("step")
         style.add_legend(column[0], columns=min(len(names), 6))
 
 

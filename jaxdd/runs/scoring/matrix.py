@@ -77,7 +77,7 @@ def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
         for name, row in rows.items():
             try:
                 results.Scores.from_dict(row)
-            except (AttributeError, ValueError) as error:
+            except ValueError as error:
                 raise ValueError(f"{path}, {name}: {error}") from error
     return rows
 
