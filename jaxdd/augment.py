@@ -293,7 +293,8 @@ def _cutout(u, height, width):
     return {"cutout_centre": jnp.stack(centre), "cutout_size": jnp.array(size, jnp.int32)}
 
 
-# From three numbers, uniform in [0, 1), and the sides of an image to parameters of an operation.
+# Each function maps three uniform numbers in [0, 1), the height and the width of an image to the
+# parameters of an operation.
 _PARAMETERS = {
     "color": lambda u, *_: dict(brightness=u[0] - 0.5, saturation=2 * u[1], contrast=u[2] + 0.5),
     "crop": _crop,

@@ -233,7 +233,7 @@ def tables(grid: Grid, cells: Sequence[Cell], folder: pathlib.Path = RESULTS) ->
                 [label, *(results.percent(_score(line.get(name), score)) for name in columns)]
                 for label, line in lines.items()
                 if not line
-                or not all(math.isnan(_score(result, score).mean) for result in line.values())
+                or any(not math.isnan(_score(result, score).mean) for result in line.values())
             ],
         )
         for score in grid.scores

@@ -51,7 +51,7 @@ _MAX_SAMPLES = 15_000  # Maximum number of samples for candidates.
 _FIRST_TEST = 5000  # Number of samples of the first shortcut test.
 _MIN_SAMPLES = 20  # Minimum number of samples for candidates.
 _MAX_COMBINED = 2**28  # Maximum size of the probabilities of combined groups, for memory.
-_CHECK, _SAMPLES = 2**32 - 1, 2**32 - 3  # For `fold_in`; unlike steps of encoders, not small.
+_CHECK, _SAMPLES = 2**32 - 1, 2**32 - 3  # For `fold_in`; larger than steps of encoders.
 _OBJECT = ("border",)  # Features that may show the object; chosen only if they are suspected.
 
 Check = Callable[[sampling.Pool, jax.Array, Sequence[int]], Callable[..., Sequence[Trial]]]
